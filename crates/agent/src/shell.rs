@@ -1,0 +1,83 @@
+//! What the agent asks of whatever draws it, and the tray as plain data.
+
+use proto::status::Command;
+
+/// The only door between the agent and a desktop. Every call returns at once; a desktop that
+/// must wait for its own loop queues the call.
+pub trait Shell: Send + 'static {
+    /// Draws the tray anew.
+    fn set_tray(&mut self, tray: Tray);
+    /// Shows or hides the overlay window; never gives it the focus.
+    fn show_overlay(&mut self, visible: bool);
+    /// Opens the main window, or brings it to the front.
+    fn open_window(&mut self);
+    /// Starts the app at login, or no longer.
+    ///
+    /// # Errors
+    /// What went wrong, for the owner.
+    fn set_autostart(&mut self, on: bool) -> Result<(), String>;
+    /// Whether the app starts at login.
+    fn autostart(&self) -> bool;
+    /// Ends the program; the agent has stopped already.
+    fn quit(&mut self);
+}
+
+/// The tray, ready to be painted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tray {
+    /// Which picture.
+    pub icon: TrayIcon,
+    /// One line: what is going on.
+    pub tooltip: String,
+    /// From top to bottom.
+    pub items: Vec<TrayItem>,
+}
+
+/// The tray's pictures; each has a shape of its own, so that colour is never all there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TrayIcon {
+    /// Confirmed end to end, nothing to do.
+    Ready,
+    /// A job is running.
+    Working,
+    /// The owner paused it.
+    Paused,
+    /// Nothing confirmed yet.
+    Connecting,
+    /// A hop is broken.
+    Offline,
+}
+
+/// One line of the tray's menu.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TrayItem {
+    /// Text that cannot be clicked.
+    Line(String),
+    /// A thin rule.
+    Separator,
+    /// Something to click.
+    Action {
+        /// What it does.
+        act: TrayAct,
+        /// What it says.
+        label: String,
+    },
+    /// Something to switch on and off.
+    Check {
+        /// What it does.
+        act: TrayAct,
+        /// What it says.
+        label: String,
+        /// Whether it is on.
+        checked: bool,
+    },
+}
+
+/// What a click in the tray does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TrayAct {
+    /// The same as the command on the hub.
+    Command(Command),
+    /// Switches starting at login.
+    ToggleAutostart,
+}

@@ -1,0 +1,77 @@
+//! What runs a model. One trait, and the clients of engines that live in other processes.
+
+use std::{fmt, pin::Pin};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::Stream;
+use proto::{Body, ErrorCode, JobError, Op, WorkerReport};
+
+/// The lines an engine writes for one job, as Ollama's native API writes them, without line feeds.
+///
+/// The stream ends after a line with `"done":true` (for [`Op::Embed`]: after its one line), or
+/// with one `Err`. Dropping it stops the engine within a second.
+pub type Lines = Pin<Box<dyn Stream<Item = Result<Bytes, EngineError>> + Send>>;
+
+/// Something that answers requests with a language model.
+#[async_trait]
+pub trait Engine: fmt::Debug + Send + Sync {
+    /// Its name for the owner's eyes, without secrets: `ollama at http://127.0.0.1:11434`.
+    fn name(&self) -> String;
+
+    /// Asks it for its version and models. Quick, and never loads a model.
+    ///
+    /// # Errors
+    /// [`EngineError::Unavailable`] if it cannot be reached.
+    async fn report(&self) -> Result<WorkerReport, EngineError>;
+
+    /// Starts one request. `body` is Ollama's request for `op`, passed on byte for byte where the
+    /// engine is Ollama. Resolves when the engine has accepted or refused it, or with the first
+    /// line, whichever the engine lets one know.
+    ///
+    /// # Errors
+    /// [`EngineError`]; nothing was generated.
+    async fn start(&self, op: Op, body: Body) -> Result<Lines, EngineError>;
+}
+
+/// Why an engine gave no answer, named by what the worker does about it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// Not there, or not answering: stop leasing, give the job back.
+    #[error("the engine cannot be reached: {0}")]
+    Unavailable(String),
+    /// There, but too busy to begin: give the job back for later.
+    #[error("the engine is busy: {0}")]
+    Busy(String),
+    /// It answered with an error status: the requester is told just that.
+    #[error("{message}")]
+    Refused {
+        /// Its HTTP status.
+        status: u16,
+        /// Its message, unwrapped.
+        message: String,
+    },
+    /// It broke off, or said something that is not its own protocol.
+    #[error("the engine broke off: {0}")]
+    Broken(String),
+}
+
+impl From<EngineError> for JobError {
+    fn from(error: EngineError) -> Self {
+        let code = match &error {
+            EngineError::Unavailable(_) | EngineError::Busy(_) => ErrorCode::EngineUnavailable,
+            EngineError::Refused { status: 404, .. } => ErrorCode::UnknownModel,
+            EngineError::Refused { .. } => ErrorCode::EngineRefused,
+            EngineError::Broken(_) => ErrorCode::EngineFailed,
+        };
+        let engine_status = match &error {
+            EngineError::Refused { status, .. } => Some(*status),
+            EngineError::Unavailable(_) | EngineError::Busy(_) | EngineError::Broken(_) => None,
+        };
+        Self {
+            code,
+            message: error.to_string(),
+            engine_status,
+        }
+    }
+}

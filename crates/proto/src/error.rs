@@ -1,0 +1,156 @@
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $text:literal, $status:literal;)*) => {
+        /// A stable word for what went wrong. Clients switch on it, never on prose.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[non_exhaustive]
+        pub enum ErrorCode {
+            $($(#[$doc])* #[serde(rename = $text)] $name,)*
+            /// A code this version does not know yet.
+            #[serde(other, rename = "unknown")]
+            Unknown,
+        }
+
+        impl ErrorCode {
+            /// Every code, for the table in the documentation.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The word on the wire.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)* Self::Unknown => "unknown" }
+            }
+
+            /// The HTTP status that carries it.
+            #[must_use]
+            pub const fn http_status(self) -> u16 {
+                match self { $(Self::$name => $status,)* Self::Unknown => 500 }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The request is not what the route takes; the message names the field.
+    BadRequest = "bad_request", 400;
+    /// The body is not JSON.
+    MalformedJson = "malformed_json", 400;
+    /// A token stood in the URL, where logs would keep it.
+    TokenInUrl = "token_in_url", 400;
+    /// No key, or one that is unknown, revoked or expired.
+    Unauthorized = "unauthorized", 401;
+    /// The key is good but lacks the scope.
+    Forbidden = "forbidden", 403;
+    /// The browser origin is not on the list.
+    ForbiddenOrigin = "forbidden_origin", 403;
+    /// The `Host` header names something other than this listener.
+    ForbiddenHost = "forbidden_host", 403;
+    /// No such job, or not yours: the two are never told apart.
+    UnknownJob = "unknown_job", 404;
+    /// No online worker has the model, and none that is away is known to.
+    UnknownModel = "unknown_model", 404;
+    /// No such route.
+    UnknownRoute = "unknown_route", 404;
+    /// The route exists, the method does not.
+    MethodNotAllowed = "method_not_allowed", 405;
+    /// The job has ended; nothing about it can change.
+    JobEnded = "job_ended", 409;
+    /// Somebody else holds the job now; drop the work.
+    StaleLease = "stale_lease", 409;
+    /// Chunks must come in order; send from the number in the answer.
+    ChunkGap = "chunk_gap", 409;
+    /// The body is over the limit.
+    TooLarge = "too_large", 413;
+    /// Requests must not be compressed.
+    UnsupportedEncoding = "unsupported_encoding", 415;
+    /// Too many requests from you.
+    RateLimited = "rate_limited", 429;
+    /// This version of the protocol is not spoken here.
+    UnsupportedVersion = "unsupported_version", 400;
+    /// The engine refused the request.
+    EngineRefused = "engine_refused", 502;
+    /// The engine broke off in the middle of an answer.
+    EngineFailed = "engine_failed", 502;
+    /// The engine cannot be reached.
+    EngineUnavailable = "engine_unavailable", 503;
+    /// The queue, or your share of it, is full.
+    QueueFull = "queue_full", 503;
+    /// No worker is online.
+    NoWorker = "no_worker", 503;
+    /// The worker vanished and the stream cannot be continued.
+    WorkerLost = "worker_lost", 502;
+    /// It was tried too often.
+    TooManyAttempts = "too_many_attempts", 502;
+    /// The relay is shutting down.
+    Draining = "draining", 503;
+    /// The store cannot be read or written.
+    StoreUnavailable = "store_unavailable", 503;
+    /// The deadline passed first.
+    DeadlineExceeded = "deadline_exceeded", 504;
+    /// The requester withdrew it.
+    Cancelled = "cancelled", 499;
+    /// A fault of ours.
+    Internal = "internal", 500;
+    /// A command the hub does not know.
+    UnknownCommand = "unknown_command", 400;
+    /// Nobody is there to do what was asked.
+    NothingToDo = "nothing_to_do", 409;
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The inside of every native error body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorDetail {
+    /// Stable code.
+    pub code: ErrorCode,
+    /// What, where and what to do next, for a person.
+    pub message: String,
+}
+
+/// Every native error: `{"error":{"code":"…","message":"…"}}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// The error.
+    pub error: ErrorDetail,
+}
+
+impl ErrorBody {
+    /// Wraps a code and a sentence.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            error: ErrorDetail {
+                code,
+                message: message.into(),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_written_as_it_is_read() {
+        for code in ErrorCode::ALL {
+            let json = serde_json::to_string(code).unwrap();
+            assert_eq!(json, format!("\"{code}\""));
+            assert_eq!(serde_json::from_str::<ErrorCode>(&json).unwrap(), *code);
+            assert!((400..600).contains(&code.http_status()), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_code_from_the_future_is_a_value_not_a_failure() {
+        let code = serde_json::from_str::<ErrorCode>("\"not_invented_yet\"").unwrap();
+        assert_eq!(code, ErrorCode::Unknown);
+    }
+}

@@ -1,0 +1,194 @@
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize, de};
+
+/// Why a text is not a valid id or name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidId {
+    /// A job id is 32 lower-case hexadecimal digits.
+    #[error("a job id is 32 lower-case hexadecimal digits")]
+    Job,
+    /// A name may hold ASCII letters, digits and `._-`, at most 64 of them.
+    #[error("a name has 1 to 64 ASCII letters, digits and `._-`")]
+    Name,
+    /// A model name is `^[A-Za-z0-9._:/-]{1,128}$`.
+    #[error("a model name has 1 to 128 ASCII letters, digits and `._:/-`")]
+    Model,
+}
+
+/// Identifies one job for its whole life: 128 random bits, written as 32 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct JobId(pub [u8; 16]);
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for JobId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let digit = |c: u8| match c {
+            b'0'..=b'9' => Ok(c - b'0'),
+            b'a'..=b'f' => Ok(c - b'a' + 10),
+            _ => Err(InvalidId::Job),
+        };
+        let (pairs, []) = text.as_bytes().as_chunks::<2>() else {
+            return Err(InvalidId::Job);
+        };
+        if pairs.len() != 16 {
+            return Err(InvalidId::Job);
+        }
+        let mut id = [0; 16];
+        for (byte, [high, low]) in id.iter_mut().zip(pairs) {
+            *byte = digit(*high)? << 4 | digit(*low)?;
+        }
+        Ok(Self(id))
+    }
+}
+
+impl Serialize for JobId {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for JobId {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?
+            .parse()
+            .map_err(de::Error::custom)
+    }
+}
+
+/// The credential of one lease. `attempt` is the fencing number: it rises each time the job is
+/// leased, and whoever shows an older one is told `stale_lease`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct LeaseToken {
+    /// The leased job.
+    pub job: JobId,
+    /// 1 for the first lease of the job.
+    pub attempt: u32,
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $type:ident, $max:expr, $extra:pat, $invalid:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+        #[serde(transparent)]
+        pub struct $type(String);
+
+        impl $type {
+            /// Accepts a name of the documented alphabet and length only.
+            ///
+            /// # Errors
+            /// [`InvalidId`] for anything else.
+            pub fn new(name: impl Into<String>) -> Result<Self, InvalidId> {
+                let name = name.into();
+                let fits = (1..=$max).contains(&name.len());
+                let clean = name.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | $extra));
+                if fits && clean { Ok(Self(name)) } else { Err($invalid) }
+            }
+
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = InvalidId;
+
+            fn from_str(name: &str) -> Result<Self, InvalidId> {
+                Self::new(name)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                Self::new(String::deserialize(from)?).map_err(de::Error::custom)
+            }
+        }
+    };
+}
+
+/// Longest model name that is accepted, in bytes.
+pub const MODEL_NAME_MAX: usize = 128;
+
+name! {
+    /// Who a key belongs to; jobs of one account are invisible to every other.
+    Account, 64, b'.' | b'_' | b'-', InvalidId::Name
+}
+name! {
+    /// The name a worker gives itself, unique within its account by custom, not by force.
+    WorkerId, 64, b'.' | b'_' | b'-', InvalidId::Name
+}
+name! {
+    /// A model's name as Ollama writes it, for example `qwen2.5:7b`.
+    ModelName, MODEL_NAME_MAX, b'.' | b'_' | b'-' | b':' | b'/', InvalidId::Model
+}
+
+impl ModelName {
+    /// Whether both name the same model: Ollama takes a bare name for its `:latest` tag.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let bare = |name: &str| {
+            name.strip_suffix(":latest")
+                .unwrap_or(name)
+                .to_ascii_lowercase()
+        };
+        bare(&self.0) == bare(&other.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_id_is_read_back_and_nothing_else_is_one() {
+        let id = JobId([0xab; 16]);
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for wrong in [
+            "",
+            "ab",
+            &"AB".repeat(16),
+            &"ab".repeat(17),
+            &"é".repeat(16),
+        ] {
+            assert_eq!(wrong.parse::<JobId>(), Err(InvalidId::Job), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn names_keep_to_their_alphabet() {
+        assert!(Account::new("jan.kowalski-2").is_ok());
+        for wrong in ["", "a b", "a\nb", "ą", "a/b", &"a".repeat(65)] {
+            assert!(Account::new(wrong).is_err(), "{wrong}");
+        }
+        assert!(ModelName::new("hf.co/x/y:Q4_K_M").is_ok());
+        assert!(ModelName::new("a b").is_err());
+    }
+
+    #[test]
+    fn a_bare_model_name_is_its_latest_tag() {
+        let name = |text| ModelName::new(text).unwrap();
+        assert!(name("llama3").is_same(&name("Llama3:latest")));
+        assert!(!name("llama3:8b").is_same(&name("llama3")));
+    }
+}

@@ -1,0 +1,199 @@
+use std::fmt;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize, de};
+
+use crate::{Account, ErrorDetail, JobId, ModelName, Timestamp};
+
+/// What is asked of the engine: a typed operation, never a method and a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Op {
+    /// Ollama's `POST /api/chat`.
+    Chat,
+    /// Ollama's `POST /api/generate`.
+    Generate,
+    /// Ollama's `POST /api/embed`.
+    Embed,
+}
+
+impl Op {
+    /// The word used on the wire and in the store.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::Generate => "generate",
+            Self::Embed => "embed",
+        }
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Which wire format the requester spoke; the relay answers in the same one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dialect {
+    /// Hearth's own `/api/jobs`.
+    Native,
+    /// Ollama's `/api/*`.
+    Ollama,
+    /// OpenAI's `/v1/*`.
+    OpenAi,
+    /// The polling relay's `/api/ollama/request`.
+    RelayPolling,
+}
+
+/// 1 is the most urgent, 10 the least; 5 when nothing is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Priority(u8);
+
+impl Priority {
+    /// `None` outside `1..=10`.
+    #[must_use]
+    pub const fn new(level: u8) -> Option<Self> {
+        if level >= 1 && level <= 10 {
+            Some(Self(level))
+        } else {
+            None
+        }
+    }
+
+    /// 1 (most urgent) to 10.
+    #[must_use]
+    pub const fn level(self) -> u8 {
+        self.0
+    }
+}
+
+impl Default for Priority {
+    fn default() -> Self {
+        Self(5)
+    }
+}
+
+impl<'de> Deserialize<'de> for Priority {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let level = u8::deserialize(from)?;
+        Self::new(level).ok_or_else(|| de::Error::custom("a priority is a number from 1 to 10"))
+    }
+}
+
+/// Where a job is in its life. `Leased` may fall back to `Queued`; the last three are final.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JobState {
+    /// Waits for a worker.
+    Queued,
+    /// A worker holds it.
+    Leased,
+    /// Answered; the answer never changes again.
+    Completed,
+    /// Given up; the reason is kept.
+    Failed,
+    /// Withdrawn by its requester.
+    Cancelled,
+}
+
+impl JobState {
+    /// Whether the job can never change again.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+    }
+}
+
+/// A prompt or an answer: bytes that `Debug` and logs never show.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Body(pub Bytes);
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Body({} bytes)", self.0.len())
+    }
+}
+
+impl<T: Into<Bytes>> From<T> for Body {
+    fn from(bytes: T) -> Self {
+        Self(bytes.into())
+    }
+}
+
+/// `POST /api/jobs`: what a native requester sends.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubmitJob {
+    /// The operation.
+    pub op: Op,
+    /// Ollama's request for that operation, with its `model`; passed on byte for byte.
+    pub body: Box<serde_json::value::RawValue>,
+    /// Urgency, 5 when absent.
+    #[serde(default)]
+    pub priority: Priority,
+    /// Milliseconds from now after which nobody wants the answer any more.
+    #[serde(default)]
+    pub deadline_ms: Option<u64>,
+}
+
+/// `GET /api/jobs/{id}`: a job as its requester sees it. Never holds the prompt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobView {
+    /// The job.
+    pub id: JobId,
+    /// Where it is in its life.
+    pub state: JobState,
+    /// Whose it is.
+    pub account: Account,
+    /// What was asked.
+    pub op: Op,
+    /// Of which model.
+    pub model: ModelName,
+    /// Urgency.
+    pub priority: Priority,
+    /// How often it has been leased.
+    pub attempt: u32,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// When it ended, if it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+    /// When its answer stops being wanted, if that was said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Timestamp>,
+    /// Why it failed, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorDetail>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prompt_is_never_printed() {
+        assert_eq!(format!("{:?}", Body::from("secret")), "Body(6 bytes)");
+    }
+
+    #[test]
+    fn a_priority_outside_one_to_ten_is_refused_by_name() {
+        let error = serde_json::from_str::<Priority>("11")
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("from 1 to 10"), "{error}");
+        assert!(serde_json::from_str::<Priority>("0").is_err());
+    }
+
+    #[test]
+    fn a_submission_keeps_its_body_byte_for_byte() {
+        let json = r#"{"op":"chat","body":{"model":"m",  "x":1.50}}"#;
+        let submit: SubmitJob = serde_json::from_str(json).unwrap();
+        assert_eq!(submit.body.get(), r#"{"model":"m",  "x":1.50}"#);
+        assert!(serde_json::from_str::<SubmitJob>(r#"{"op":"chat","body":{},"prio":1}"#).is_err());
+    }
+}

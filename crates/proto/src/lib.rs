@@ -1,0 +1,21 @@
+//! Hearth's own wire types: what a requester, the relay, a worker and an overlay say to each other.
+//!
+//! Nothing here does I/O, reads a clock or draws a random number. The files under `fixtures/`
+//! are the contract; the tests beside each type and the pages under `ui/` read the same bytes.
+
+mod error;
+mod id;
+mod job;
+pub mod limits;
+mod log;
+mod report;
+pub mod status;
+mod time;
+pub mod worker;
+
+pub use error::{ErrorBody, ErrorCode, ErrorDetail};
+pub use id::{Account, InvalidId, JobId, LeaseToken, MODEL_NAME_MAX, ModelName, WorkerId};
+pub use job::{Body, Dialect, JobState, JobView, Op, Priority, SubmitJob};
+pub use log::{Chunk, End, EventId, JobError};
+pub use report::{EngineKind, ModelEntry, WorkerReport};
+pub use time::Timestamp;

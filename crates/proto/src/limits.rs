@@ -1,0 +1,44 @@
+//! Sizes, times and counts that both ends must agree on, each with its reason.
+
+use std::time::Duration;
+
+/// Largest inference request, in bytes: room for a few images.
+pub const BODY_MAX: usize = 32 * 1024 * 1024;
+/// Largest control request (anything that is not a prompt or an answer), in bytes.
+pub const CONTROL_BODY_MAX: usize = 64 * 1024;
+/// Largest carrier frame, in bytes; longer lines and bodies are sent in parts.
+pub const FRAME_MAX: usize = 256 * 1024;
+/// Longest line of a job log, in bytes: Ollama's own Go client stops at 8 MB.
+pub const LINE_MAX: usize = 8 * 1024 * 1024;
+/// Largest message on the status hub, in bytes.
+pub const HUB_MESSAGE_MAX: usize = 64 * 1024;
+/// Most sockets on the status hub.
+pub const HUB_SOCKETS_MAX: usize = 1024;
+/// Read buffer of every WebSocket: the library's 128 KiB makes a thousand idle sockets cost 130 MB.
+pub const WS_READ_BUFFER: usize = 4 * 1024;
+/// How long a lease lasts unless it is renewed.
+pub const LEASE: Duration = Duration::from_secs(60);
+/// How long a lease of a worker of the polling relay lasts: it cannot renew, and may try 3 × 120 s.
+pub const LEGACY_LEASE: Duration = Duration::from_secs(400);
+/// How often a worker renews a lease when no chunk does it for it.
+pub const HEARTBEAT: Duration = Duration::from_secs(15);
+/// Extra life given to every live lease when the relay starts, so that workers can come back.
+pub const RESTART_GRACE: Duration = Duration::from_secs(30);
+/// How often a job is tried before it is given up.
+pub const ATTEMPTS_MAX: u32 = 5;
+/// Longest hold of a native long poll; most proxies cut at 30 s.
+pub const POLL_HOLD: Duration = Duration::from_secs(25);
+/// Longest hold of a poll of the polling relay: its workers give up at 10 s.
+pub const LEGACY_POLL_HOLD: Duration = Duration::from_secs(8);
+/// Ping interval on the carrier, and how long without any frame before it is taken for dead.
+pub const CARRIER_PING: Duration = Duration::from_secs(20);
+/// See [`CARRIER_PING`].
+pub const CARRIER_DEAD: Duration = Duration::from_secs(45);
+/// Unacknowledged chunk bytes a worker keeps per job before it stops reading the engine.
+pub const UNACKED_MAX: usize = 4 * 1024 * 1024;
+/// Most jobs queued per account, and in all.
+pub const QUEUED_PER_ACCOUNT_MAX: usize = 1_000;
+/// See [`QUEUED_PER_ACCOUNT_MAX`].
+pub const QUEUED_MAX: usize = 100_000;
+/// Most bytes of queued request bodies in all.
+pub const QUEUED_BYTES_MAX: usize = 1024 * 1024 * 1024;

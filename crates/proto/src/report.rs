@@ -1,0 +1,40 @@
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::ModelName;
+
+/// What a worker tells the relay about its engine; metadata routes are answered from it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WorkerReport {
+    /// Which kind of engine answers.
+    pub engine: EngineKind,
+    /// The engine's own version, for example `0.33.0`; empty while it is unreachable.
+    pub engine_version: String,
+    /// Whether the engine answered its last probe. A worker whose engine is down leases nothing.
+    pub engine_up: bool,
+    /// What it can run.
+    pub models: Vec<ModelEntry>,
+}
+
+/// The kinds of engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineKind {
+    /// An Ollama server.
+    Ollama,
+    /// The model in the agent's own process.
+    Builtin,
+    /// Another server that speaks OpenAI's API.
+    OpenAi,
+}
+
+/// One model of an engine.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ModelEntry {
+    /// Its name.
+    pub name: ModelName,
+    /// Whether it is in memory now.
+    pub loaded: bool,
+    /// The engine's own entry of `/api/tags`, passed on byte for byte.
+    pub tag: Box<RawValue>,
+}

@@ -1,0 +1,461 @@
+//! The contract between a worker and the relay: `hearth.worker.v1`.
+//!
+//! On the WebSocket carrier (`GET /api/worker/v1`, subprotocol [`SUBPROTOCOL`]) control messages
+//! are JSON text frames and everything large is a binary frame ([`Frame`]):
+//!
+//! ```text
+//! worker                         relay
+//! Hello{report, held}     ->
+//!                         <-     Welcome, then Resume or Gone for each held lease
+//! Capacity{slots}         ->                     how many jobs may be held at once; 0 while paused
+//!                         <-     Lease, Frame::Body …    at most `slots` open at a time
+//! Frame::Line …           ->                     numbered from 1; out of order is refused
+//!                         <-     Stored{n}       what need not be kept any more
+//!                         <-     Cancel          the requester is gone: stop, and send Nack(Never)
+//! End | Nack              ->
+//!                         <-     Closed          the end is on disk (or the lease was stale)
+//! ```
+//!
+//! On the HTTP carriers the same words travel as bodies: see [`PollRequest`] and [`PollAnswer`].
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Body, End, ErrorCode, JobId, LeaseToken, ModelName, Op, Timestamp, WorkerId, WorkerReport,
+};
+
+/// The WebSocket subprotocol of this version.
+pub const SUBPROTOCOL: &str = "hearth.worker.v1";
+
+/// Close code: this version is not spoken here.
+pub const CLOSE_VERSION: u16 = 4010;
+/// Close code: the key was refused or revoked.
+pub const CLOSE_UNAUTHORIZED: u16 = 4009;
+/// Close code: a message broke the protocol; the reason names it.
+pub const CLOSE_PROTOCOL: u16 = 4007;
+/// Close code: the relay is going down and will be back.
+pub const CLOSE_DRAIN: u16 = 1012;
+
+/// What to do with a job that is given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Retry {
+    /// Another worker may have it at once; the attempt is not counted (paused, draining).
+    Now,
+    /// Try again after so many milliseconds; the attempt counts.
+    AfterMs(u64),
+    /// Do not try again: it is cancelled if the requester wanted that, else failed.
+    Never,
+}
+
+/// Worker to relay, as JSON.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum WorkerMessage {
+    /// The first message of a connection.
+    Hello {
+        /// The worker's name.
+        worker: WorkerId,
+        /// Hearth's version on the worker's side.
+        version: String,
+        /// What its engine offers.
+        report: WorkerReport,
+        /// Leases it still holds from before.
+        #[serde(default)]
+        held: Vec<LeaseToken>,
+    },
+    /// The engine or its models changed.
+    Report {
+        /// The new report.
+        report: WorkerReport,
+    },
+    /// How many jobs this connection may hold at once from now on. 0 stops leasing.
+    Capacity {
+        /// The number, at most 64.
+        slots: u32,
+    },
+    /// Nothing new, but these jobs are still being worked on.
+    Extend {
+        /// The leases to renew.
+        tokens: Vec<LeaseToken>,
+    },
+    /// The job ended; all its lines were sent before.
+    End {
+        /// The lease.
+        token: LeaseToken,
+        /// The number of lines that were sent.
+        lines: u64,
+        /// How it ended.
+        end: End,
+    },
+    /// The job is given back.
+    Nack {
+        /// The lease.
+        token: LeaseToken,
+        /// What shall happen to it.
+        retry: Retry,
+        /// Why, for the job's failure record.
+        code: ErrorCode,
+        /// The same for a person.
+        message: String,
+    },
+    /// A message of a later version.
+    #[serde(other)]
+    Unknown,
+}
+
+/// Relay to worker, as JSON.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum RelayMessage {
+    /// The answer to `Hello`.
+    Welcome {
+        /// Hearth's version on the relay's side.
+        version: String,
+        /// Milliseconds a lease lasts unless renewed.
+        lease_ms: u64,
+        /// Milliseconds between renewals.
+        heartbeat_ms: u64,
+    },
+    /// A job for this worker. `body_len` bytes follow as [`Frame::Body`] parts of this token.
+    Lease(LeaseHead),
+    /// A held lease is still good; lines up to `stored` need not be sent again.
+    Resume {
+        /// The lease.
+        token: LeaseToken,
+        /// The last stored line, 0 if none.
+        stored: u64,
+    },
+    /// Lines up to `n` are stored.
+    Stored {
+        /// The lease.
+        token: LeaseToken,
+        /// The last stored line.
+        n: u64,
+    },
+    /// The requester withdrew the job: stop the engine and give the job back.
+    Cancel {
+        /// The lease.
+        token: LeaseToken,
+    },
+    /// The lease is over: its end is on disk, or it was somebody else's already.
+    Closed {
+        /// The lease.
+        token: LeaseToken,
+        /// `None` if the end was accepted, else why not (`stale_lease`, `unknown_job`).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        code: Option<ErrorCode>,
+    },
+    /// The relay takes no new work to you; it is going down.
+    Drain,
+    /// A message of a later version.
+    #[serde(other)]
+    Unknown,
+}
+
+/// A leased job, without its body.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LeaseHead {
+    /// The credential for everything that follows.
+    pub token: LeaseToken,
+    /// What to do.
+    pub op: Op,
+    /// With which model.
+    pub model: ModelName,
+    /// The name of the key that asked, for the owner's eyes.
+    pub who: String,
+    /// When nobody wants the answer any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Timestamp>,
+    /// How many bytes the body has.
+    pub body_len: usize,
+}
+
+/// `POST /api/worker/v1/poll`: takes jobs and hears of cancellations on the HTTP carriers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PollRequest {
+    /// The worker's name.
+    pub worker: WorkerId,
+    /// Hearth's version on the worker's side.
+    pub version: String,
+    /// Sent with the first poll and whenever it changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<WorkerReport>,
+    /// How many more jobs the worker would start now; 0 only listens for cancellations.
+    pub free: u32,
+    /// Leases it holds; each is renewed by this.
+    #[serde(default)]
+    pub held: Vec<LeaseToken>,
+    /// How long the relay may hold the request, in milliseconds; 0 for a plain poll.
+    pub wait_ms: u64,
+}
+
+/// The answer to a poll.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PollAnswer {
+    /// New jobs, each with its body as text (a request body is always UTF-8 JSON).
+    #[serde(default)]
+    pub leases: Vec<PolledLease>,
+    /// Held jobs whose requester is gone.
+    #[serde(default)]
+    pub cancelled: Vec<LeaseToken>,
+    /// Held leases that are not this worker's any more.
+    #[serde(default)]
+    pub gone: Vec<LeaseToken>,
+    /// The relay does not know this worker (it restarted): send the report with the next poll.
+    #[serde(default)]
+    pub report_wanted: bool,
+}
+
+/// A job handed out over HTTP.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PolledLease {
+    /// The lease.
+    #[serde(flatten)]
+    pub head: LeaseHead,
+    /// The request for the engine.
+    pub body: String,
+}
+
+/// The answer to `POST /api/worker/v1/jobs/{id}/{attempt}/lines?first=N` (NDJSON body),
+/// `…/extend` and `…/end`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseAnswer {
+    /// The last stored line.
+    pub stored: u64,
+    /// The requester is gone: stop, and give the job back.
+    pub cancelled: bool,
+}
+
+/// Body of `POST /api/worker/v1/jobs/{id}/{attempt}/end`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EndRequest {
+    /// The number of lines that were sent.
+    pub lines: u64,
+    /// How it ended.
+    pub end: End,
+}
+
+/// Body of `POST /api/worker/v1/jobs/{id}/{attempt}/nack`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NackRequest {
+    /// What shall happen to it.
+    pub retry: Retry,
+    /// Why.
+    pub code: ErrorCode,
+    /// The same for a person.
+    pub message: String,
+}
+
+/// A binary frame: large or frequent payloads without JSON around them.
+///
+/// ```text
+/// byte 0       kind: 1 body (relay to worker), 2 line (worker to relay)
+/// byte 1       flags: bit 0 = more parts of the same body or line follow
+/// 2..18        job id
+/// 18..22       attempt, big endian
+/// 22..30       n: the line's number, or the byte offset within the body; big endian
+/// 30..         payload
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// What the payload is.
+    pub kind: FrameKind,
+    /// The lease it belongs to.
+    pub token: LeaseToken,
+    /// The line's number, or the offset of this part within the body.
+    pub n: u64,
+    /// More parts of the same body or line follow.
+    pub more: bool,
+    /// The bytes themselves.
+    pub payload: Body,
+}
+
+/// See [`Frame`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrameKind {
+    /// Part of a request body, relay to worker.
+    Body,
+    /// Part of a log line, worker to relay.
+    Line,
+}
+
+/// Why bytes are not a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// Shorter than its header.
+    #[error("a frame has at least {} bytes", Frame::HEADER)]
+    Short,
+    /// A kind this version does not know.
+    #[error("frame kind {0} is not known")]
+    Kind(u8),
+}
+
+impl Frame {
+    /// Bytes before the payload.
+    pub const HEADER: usize = 30;
+    /// Most payload bytes in one frame.
+    pub const PAYLOAD_MAX: usize = crate::limits::FRAME_MAX - Self::HEADER;
+
+    /// The frame's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(Self::HEADER + self.payload.0.len());
+        out.put_u8(match self.kind {
+            FrameKind::Body => 1,
+            FrameKind::Line => 2,
+        });
+        out.put_u8(u8::from(self.more));
+        out.put_slice(&self.token.job.0);
+        out.put_u32(self.token.attempt);
+        out.put_u64(self.n);
+        out.put_slice(&self.payload.0);
+        out.freeze()
+    }
+
+    /// Reads a frame; the payload shares the input's memory.
+    ///
+    /// # Errors
+    /// [`FrameError`] if the header is short or the kind unknown. Unknown flags are ignored.
+    pub fn decode(bytes: &Bytes) -> Result<Self, FrameError> {
+        let Some((head, _)) = bytes.split_first_chunk::<{ Self::HEADER }>() else {
+            return Err(FrameError::Short);
+        };
+        let kind = match head[0] {
+            1 => FrameKind::Body,
+            2 => FrameKind::Line,
+            other => return Err(FrameError::Kind(other)),
+        };
+        let (mut job, mut attempt, mut n) = ([0; 16], [0; 4], [0; 8]);
+        job.copy_from_slice(&head[2..18]);
+        attempt.copy_from_slice(&head[18..22]);
+        n.copy_from_slice(&head[22..30]);
+        Ok(Self {
+            kind,
+            token: LeaseToken {
+                job: JobId(job),
+                attempt: u32::from_be_bytes(attempt),
+            },
+            n: u64::from_be_bytes(n),
+            more: head[1] & 1 == 1,
+            payload: Body(bytes.slice(Self::HEADER..)),
+        })
+    }
+
+    /// Splits one line into as few frames as fit the limit; an empty line is one empty frame.
+    pub fn line(token: LeaseToken, n: u64, line: &Bytes) -> impl Iterator<Item = Self> + use<> {
+        Self::parts(FrameKind::Line, token, line.clone()).map(move |part| Self { n, ..part })
+    }
+
+    /// Splits one body; `n` of each part is its offset.
+    pub fn body(token: LeaseToken, body: &Bytes) -> impl Iterator<Item = Self> + use<> {
+        Self::parts(FrameKind::Body, token, body.clone())
+    }
+
+    fn parts(kind: FrameKind, token: LeaseToken, bytes: Bytes) -> impl Iterator<Item = Self> {
+        let count = bytes.len().div_ceil(Self::PAYLOAD_MAX).max(1);
+        (0..count).map(move |part| {
+            let start = part * Self::PAYLOAD_MAX;
+            let end = bytes.len().min(start + Self::PAYLOAD_MAX);
+            let payload = Body(bytes.slice(start..end));
+            Self {
+                kind,
+                token,
+                n: start as u64,
+                more: part + 1 < count,
+                payload,
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKEN: LeaseToken = LeaseToken {
+        job: JobId([0xcd; 16]),
+        attempt: 3,
+    };
+
+    #[test]
+    fn a_line_frame_has_exactly_these_bytes() {
+        let frames: Vec<_> = Frame::line(TOKEN, 7, &Bytes::from_static(b"{}")).collect();
+        let [frame] = frames.as_slice() else {
+            panic!("one frame")
+        };
+        let mut expected = vec![2, 0];
+        expected.extend([0xcd; 16]);
+        expected.extend([0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 7]);
+        expected.extend(b"{}");
+        assert_eq!(frame.encode(), expected);
+    }
+
+    #[test]
+    fn a_long_body_is_split_and_put_together_again() {
+        let body = Bytes::from(vec![b'x'; Frame::PAYLOAD_MAX * 2 + 5]);
+        let parts: Vec<_> = Frame::body(TOKEN, &body)
+            .map(|part| Frame::decode(&part.encode()).unwrap())
+            .collect();
+        assert_eq!(parts.len(), 3);
+        assert_eq!(
+            parts.iter().map(|p| p.more).collect::<Vec<_>>(),
+            [true, true, false]
+        );
+        assert!(
+            parts
+                .iter()
+                .all(|p| p.encode().len() <= crate::limits::FRAME_MAX)
+        );
+        let whole: Vec<u8> = parts.iter().flat_map(|p| p.payload.0.to_vec()).collect();
+        assert_eq!(whole, body);
+    }
+
+    #[test]
+    fn damaged_frames_are_errors_not_panics() {
+        let good = Frame::line(TOKEN, 1, &Bytes::from_static(b"abc"))
+            .next()
+            .unwrap()
+            .encode();
+        for cut in 0..Frame::HEADER {
+            assert_eq!(Frame::decode(&good.slice(..cut)), Err(FrameError::Short));
+        }
+        let mut wrong = good.to_vec();
+        wrong[0] = 9;
+        assert_eq!(Frame::decode(&wrong.into()), Err(FrameError::Kind(9)));
+    }
+
+    #[test]
+    fn messages_of_later_versions_are_values() {
+        let later = r#"{"type":"sing","song":"x"}"#;
+        assert!(matches!(
+            serde_json::from_str(later),
+            Ok(WorkerMessage::Unknown)
+        ));
+        assert!(matches!(
+            serde_json::from_str(later),
+            Ok(RelayMessage::Unknown)
+        ));
+    }
+
+    #[test]
+    fn a_lease_is_written_as_documented() {
+        let lease = RelayMessage::Lease(LeaseHead {
+            token: TOKEN,
+            op: Op::Chat,
+            model: ModelName::new("m").unwrap(),
+            who: "laptop".into(),
+            deadline: None,
+            body_len: 12,
+        });
+        let json = serde_json::to_string(&lease).unwrap();
+        assert_eq!(
+            json,
+            r#"{"type":"lease","token":{"job":"cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd","attempt":3},"op":"chat","model":"m","who":"laptop","body_len":12}"#
+        );
+        assert_eq!(serde_json::from_str::<RelayMessage>(&json).unwrap(), lease);
+    }
+}

@@ -1,0 +1,50 @@
+use proto::{ErrorCode, JobId, JobState};
+
+/// Why the queue refused; named by what the caller can do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    /// No such job, or it belongs to somebody else.
+    #[error("there is no job {0}")]
+    UnknownJob(JobId),
+    /// Somebody else holds the job now; drop the work.
+    #[error("the lease on job {0} is over; somebody else may hold it now")]
+    StaleLease(JobId),
+    /// The job can never change again.
+    #[error("job {0} has already ended as {1:?}")]
+    Ended(JobId, JobState),
+    /// A chunk is missing before this one; send again from the number after `stored`.
+    #[error("line {got} of job {job} came after line {stored}; send line {} next", stored + 1)]
+    Gap {
+        /// The job.
+        job: JobId,
+        /// The last line that was accepted.
+        stored: u64,
+        /// The line that was sent.
+        got: u64,
+    },
+    /// A cap was reached; try again later.
+    #[error("the queue is full: {0}")]
+    Full(&'static str),
+    /// An id or a name is taken already.
+    #[error("{0} exists already")]
+    Exists(String),
+    /// The store itself failed; the caller may retry.
+    #[error("the queue store failed")]
+    Store(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl QueueError {
+    /// The stable code a client is told.
+    #[must_use]
+    pub const fn code(&self) -> ErrorCode {
+        match self {
+            Self::UnknownJob(_) => ErrorCode::UnknownJob,
+            Self::StaleLease(_) => ErrorCode::StaleLease,
+            Self::Ended(..) => ErrorCode::JobEnded,
+            Self::Gap { .. } => ErrorCode::ChunkGap,
+            Self::Full(_) => ErrorCode::QueueFull,
+            Self::Exists(_) => ErrorCode::BadRequest,
+            Self::Store(_) => ErrorCode::StoreUnavailable,
+        }
+    }
+}

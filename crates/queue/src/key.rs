@@ -1,0 +1,83 @@
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+use proto::{Account, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::QueueError;
+
+/// The public half of an API key: what it is found by. Random, lower-case, never secret.
+pub type KeyId = String;
+
+/// What a key may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// Submit and cancel jobs.
+    Enqueue,
+    /// Read jobs, their logs and the models.
+    Read,
+    /// Lease and answer jobs.
+    Work,
+    /// Everything else.
+    Admin,
+}
+
+/// Whose jobs a `work` key may lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Serve {
+    /// Those of these accounts.
+    Accounts(BTreeSet<Account>),
+    /// Everybody's.
+    All,
+}
+
+/// An API key as it is stored. The secret is not in it, only its SHA-256.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRecord {
+    /// Found by this.
+    pub id: KeyId,
+    /// What its owner calls it; shown to the worker's owner as "who".
+    pub name: String,
+    /// Whose jobs it submits and reads.
+    pub account: Account,
+    /// What it may do.
+    pub scopes: BTreeSet<Scope>,
+    /// Whose jobs it may lease.
+    pub serve: Serve,
+    /// SHA-256 of the secret half.
+    pub secret_sha256: [u8; 32],
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was revoked, if it was.
+    pub revoked_at: Option<Timestamp>,
+}
+
+/// Where API keys are kept. Other processes may add and revoke keys at any time.
+#[async_trait]
+pub trait Keys: std::fmt::Debug + Send + Sync {
+    /// Stores a new key.
+    ///
+    /// # Errors
+    /// [`QueueError::Exists`] if an unrevoked key has the same name or id.
+    async fn create_key(&self, key: KeyRecord) -> Result<(), QueueError>;
+
+    /// The key with this id, revoked ones too; fresh enough that a revocation counts within 5 s.
+    ///
+    /// # Errors
+    /// [`QueueError::Store`].
+    async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, QueueError>;
+
+    /// All keys, oldest first.
+    ///
+    /// # Errors
+    /// [`QueueError::Store`].
+    async fn list_keys(&self) -> Result<Vec<KeyRecord>, QueueError>;
+
+    /// Revokes by id or name; `false` if no unrevoked key has it.
+    ///
+    /// # Errors
+    /// [`QueueError::Store`].
+    async fn revoke_key(&self, now: Timestamp, id_or_name: &str) -> Result<bool, QueueError>;
+}

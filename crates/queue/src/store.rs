@@ -1,0 +1,289 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use proto::{
+    Account, Body, Chunk, Dialect, End, EventId, JobError, JobId, JobState, LeaseToken, ModelName,
+    Op, Priority, Timestamp, WorkerId, worker::Retry,
+};
+use tokio::sync::watch;
+
+use crate::{Keys, QueueError, Serve};
+
+/// A job to be queued. Everything in it was validated by the relay.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    /// Chosen at random by the relay.
+    pub id: JobId,
+    /// Whose it is.
+    pub account: Account,
+    /// The name of the key that asked, for the worker's owner.
+    pub who: String,
+    /// What is asked.
+    pub op: Op,
+    /// Of which model.
+    pub model: ModelName,
+    /// Urgency.
+    pub priority: Priority,
+    /// The request for the engine, byte for byte; always UTF-8 JSON.
+    pub body: Body,
+    /// Which wire format the requester spoke.
+    pub dialect: Dialect,
+    /// When nobody wants the answer any more.
+    pub deadline: Option<Timestamp>,
+    /// The requester waits on an open connection: after a restart of the relay the job is
+    /// cancelled if nobody comes back for it in time.
+    pub attended: bool,
+}
+
+/// A job as the store keeps it.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// What was asked. Its body is empty once it was erased.
+    pub new: NewJob,
+    /// Where it is in its life.
+    pub state: JobState,
+    /// How often it has been leased.
+    pub attempt: u32,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// Why it failed.
+    pub error: Option<JobError>,
+}
+
+/// A loan of one job to one worker.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    /// Must be shown with everything that concerns the lease.
+    pub token: LeaseToken,
+    /// The loan ends here unless it is extended.
+    pub until: Timestamp,
+    /// The job.
+    pub job: NewJob,
+}
+
+/// Who asks for work, and for which.
+#[derive(Debug, Clone)]
+pub struct LeaseQuery {
+    /// The worker.
+    pub worker: WorkerId,
+    /// Whose jobs it may have.
+    pub serve: Serve,
+    /// Which models it can run.
+    pub models: Models,
+}
+
+/// Which models a worker can run.
+#[derive(Debug, Clone)]
+pub enum Models {
+    /// It did not say; taken to run any (workers of older systems).
+    Any,
+    /// These, in the worker's own order.
+    Only(Vec<ModelName>),
+}
+
+/// What became of a job that was looked at with its lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leased {
+    /// Go on.
+    Held,
+    /// The requester withdrew it: stop, and give it back.
+    Cancelled,
+}
+
+/// Whose jobs a caller may see.
+#[derive(Debug, Clone, Copy)]
+pub enum Owner<'a> {
+    /// Those of one account.
+    Account(&'a Account),
+    /// Everybody's (admin keys).
+    Anyone,
+}
+
+/// How far a job's log has got.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LogHead {
+    /// The current attempt, 0 before the first lease, and its last line, 0 before the first line.
+    pub last: EventId,
+    /// How the job ended, once that is on disk.
+    pub end: Option<End>,
+}
+
+/// Some lines of a log.
+#[derive(Debug, Clone, Default)]
+pub struct LogPage {
+    /// The attempt the lines belong to.
+    pub attempt: u32,
+    /// The caller asked for an older attempt: these lines replace what it has.
+    pub restarted: bool,
+    /// Consecutive lines.
+    pub chunks: Vec<Chunk>,
+    /// How the job ended; set only when `chunks` reaches the last line.
+    pub end: Option<End>,
+}
+
+/// One job's log, readable while it grows. Cheap to clone; any number may read.
+#[async_trait]
+pub trait JobLog: fmt::Debug + Send + Sync {
+    /// Changes whenever there is more to read.
+    fn head(&self) -> watch::Receiver<LogHead>;
+
+    /// The lines after `after`, at least one if there is one, about `max_bytes` at most.
+    ///
+    /// # Errors
+    /// [`QueueError::Store`].
+    async fn read(&self, after: EventId, max_bytes: usize) -> Result<LogPage, QueueError>;
+}
+
+/// How much is waiting and running.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct QueueCounts {
+    /// Jobs that wait.
+    pub queued: usize,
+    /// Jobs that are leased.
+    pub leased: usize,
+    /// Bytes of waiting request bodies.
+    pub queued_bytes: usize,
+}
+
+/// A durable queue of jobs with leases, fencing and one append-only log per job.
+///
+/// Every method that answers `Ok` has put on disk what it acknowledges, except `append`, whose
+/// answer says how far the log is on disk. Time is an argument and never goes backwards inside
+/// one implementation: an earlier `now` counts as the latest one seen.
+#[async_trait]
+pub trait Queue: fmt::Debug + Send + Sync {
+    /// Accepts a job.
+    ///
+    /// # Errors
+    /// [`QueueError::Full`], [`QueueError::Exists`], [`QueueError::Store`].
+    async fn enqueue(&self, now: Timestamp, job: NewJob) -> Result<(), QueueError>;
+
+    /// Lends the best waiting job, if there is one; its `attempt` rises by one.
+    ///
+    /// # Errors
+    /// [`QueueError::Store`].
+    async fn lease(
+        &self,
+        now: Timestamp,
+        query: &LeaseQuery,
+        length: Duration,
+    ) -> Result<Option<Lease>, QueueError>;
+
+    /// Renews a lease for `length` from now, and tells whether the requester still wants it.
+    ///
+    /// # Errors
+    /// [`QueueError::StaleLease`], [`QueueError::UnknownJob`].
+    async fn extend(
+        &self,
+        now: Timestamp,
+        token: LeaseToken,
+        length: Duration,
+    ) -> Result<Leased, QueueError>;
+
+    /// Adds lines numbered from `first`, which readers see at once; renews the lease. Lines that
+    /// were accepted before are skipped. Answers with the last line that is *on disk*; the rest
+    /// follows within a group, see [`Queue::stored`].
+    ///
+    /// # Errors
+    /// [`QueueError::Gap`], [`QueueError::StaleLease`], [`QueueError::UnknownJob`].
+    async fn append(
+        &self,
+        now: Timestamp,
+        token: LeaseToken,
+        first: u64,
+        lines: Vec<Bytes>,
+    ) -> Result<u64, QueueError>;
+
+    /// The last line of this lease's attempt that is on disk.
+    ///
+    /// # Errors
+    /// [`QueueError::StaleLease`], [`QueueError::UnknownJob`].
+    async fn stored(&self, token: LeaseToken) -> Result<u64, QueueError>;
+
+    /// Ends a job for good: its `lines` lines and its end are on disk before this answers, and
+    /// before any reader sees the end. A repeat of the same end by the same lease is `Ok`. If
+    /// the requester cancelled meanwhile, the job ends as cancelled, and that is `Ok` too.
+    ///
+    /// # Errors
+    /// [`QueueError::Gap`] if lines are missing, [`QueueError::StaleLease`],
+    /// [`QueueError::UnknownJob`], [`QueueError::Store`].
+    async fn complete(
+        &self,
+        now: Timestamp,
+        token: LeaseToken,
+        lines: u64,
+        end: End,
+    ) -> Result<(), QueueError>;
+
+    /// Gives a job back. `Retry::Now` queues it again without counting the attempt against its
+    /// limit (the number itself still rises); `AfterMs` counts; `Never`, or the last permitted
+    /// attempt, fails it with `why`. A job whose requester cancelled ends as cancelled.
+    ///
+    /// # Errors
+    /// [`QueueError::StaleLease`], [`QueueError::UnknownJob`], [`QueueError::Store`].
+    async fn nack(
+        &self,
+        now: Timestamp,
+        token: LeaseToken,
+        retry: Retry,
+        why: JobError,
+    ) -> Result<(), QueueError>;
+
+    /// Withdraws a job. A queued job ends at once; for a leased one the requester's wish is on
+    /// disk and the worker is told by `extend`, `append` or [`Queue::cancelled`]; it ends as
+    /// cancelled when the worker gives it back or the lease ends.
+    ///
+    /// # Errors
+    /// [`QueueError::UnknownJob`] (also if it is not the owner's), [`QueueError::Ended`].
+    async fn cancel(&self, now: Timestamp, owner: Owner<'_>, id: JobId) -> Result<(), QueueError>;
+
+    /// Resolves once the requester of this lease's job has withdrawn it, or the lease is over.
+    async fn cancelled(&self, token: LeaseToken);
+
+    /// The job, if it exists and is the owner's.
+    ///
+    /// # Errors
+    /// [`QueueError::Store`].
+    async fn get(&self, owner: Owner<'_>, id: JobId) -> Result<Option<Job>, QueueError>;
+
+    /// The newest jobs of the owner, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`QueueError::Store`].
+    async fn list(&self, owner: Owner<'_>, limit: usize) -> Result<Vec<Job>, QueueError>;
+
+    /// The job's log, if the job exists and is the owner's.
+    ///
+    /// # Errors
+    /// [`QueueError::Store`].
+    async fn log(&self, owner: Owner<'_>, id: JobId)
+    -> Result<Option<Arc<dyn JobLog>>, QueueError>;
+
+    /// Queues again what expired leases held (or fails it after the last attempt), fails what
+    /// passed its deadline while waiting, ends what was cancelled under an expired lease.
+    /// Answers when it wants to be called again, if there is anything to wait for.
+    ///
+    /// # Errors
+    /// [`QueueError::Store`].
+    async fn reap(&self, now: Timestamp) -> Result<Option<Timestamp>, QueueError>;
+
+    /// Changes whenever a job may have become available or the time of the next reap moved up.
+    fn arrivals(&self) -> watch::Receiver<u64>;
+
+    /// How much is waiting and running now.
+    fn counts(&self) -> QueueCounts;
+
+    /// Writes out what is pending and closes the store; later calls fail.
+    ///
+    /// # Errors
+    /// [`QueueError::Store`].
+    async fn close(&self) -> Result<(), QueueError>;
+}
+
+/// What the relay opens: a queue and the keys kept beside it.
+pub trait Store: Queue + Keys {}
+
+impl<T: Queue + Keys> Store for T {}
