@@ -1,0 +1,216 @@
+//! Real processes: started by a test, watched by their output, ended by their own id.
+
+use std::{
+    ffi::OsStr,
+    io,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncRead, BufReader},
+    process::{Child, Command},
+    sync::watch,
+    task::JoinSet,
+    time::timeout,
+};
+
+/// How long a test waits for anything before it says what is missing.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A program of this workspace: in `HEARTH_BIN_DIR`, else where cargo put it.
+///
+/// # Panics
+/// If it has not been built.
+#[must_use]
+pub fn binary(name: &str) -> PathBuf {
+    let folder = std::env::var_os("HEARTH_BIN_DIR").map_or_else(beside_this_test, PathBuf::from);
+    let path = folder.join(name);
+    assert!(path.exists(), "{} is not built: run ./x test", path.display());
+    path
+}
+
+fn beside_this_test() -> PathBuf {
+    let this = std::env::current_exe().expect("a test has a path");
+    let deps = this.parent().expect("a test lies in a folder");
+    deps.parent().expect("deps lies in a folder").to_owned()
+}
+
+/// A home folder of the test's own, so that nothing of the user's is read or changed.
+#[derive(Debug)]
+pub struct Home(tempfile::TempDir);
+
+impl Home {
+    /// An empty home.
+    ///
+    /// # Panics
+    /// If the temporary folder cannot be made.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "making a folder is more than a default")]
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().expect("a temporary folder can be made"))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// A command that sees this home, no relay, no key, no engine and no display of the user's.
+    #[must_use]
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        // The model is fetched once per machine, into the user's own cache.
+        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| {
+            std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"))
+        });
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy();
+            if name.starts_with("HEARTH_") || name.starts_with("OLLAMA_") || name.ends_with("_proxy")
+            {
+                command.env_remove(name.as_ref());
+            }
+        }
+        command
+            .env("HOME", self.path())
+            .env("XDG_DATA_HOME", self.path().join("data"))
+            .env("XDG_CONFIG_HOME", self.path().join("config"))
+            .env("XDG_STATE_HOME", self.path().join("state"))
+            .env("XDG_CACHE_HOME", cache.unwrap_or_else(|| self.path().join("cache")))
+            .env("LANG", "C.UTF-8")
+            .env_remove("DISPLAY")
+            .env_remove("WAYLAND_DISPLAY")
+            .kill_on_drop(true)
+            .stdin(Stdio::null());
+        command
+    }
+}
+
+/// A running program whose lines of output a test can wait for.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    said: watch::Receiver<Vec<String>>,
+    _readers: JoinSet<()>,
+}
+
+impl Process {
+    /// Starts it.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    pub fn start(name: &str, mut command: Command) -> Self {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{name} does not start: {error}"));
+        let (say, said) = watch::channel(Vec::new());
+        let mut readers = JoinSet::new();
+        if let Some(out) = child.stdout.take() {
+            readers.spawn(collect(out, say.clone()));
+        }
+        if let Some(out) = child.stderr.take() {
+            readers.spawn(collect(out, say));
+        }
+        Self { name: name.to_owned(), child, said, _readers: readers }
+    }
+
+    /// Waits for a line that contains `part` and gives what follows it, up to the next blank.
+    ///
+    /// # Panics
+    /// If the program ends or [`PATIENCE`] runs out first; shows what it said.
+    pub async fn says(&mut self, part: &str) -> String {
+        let found = |lines: &Vec<String>| {
+            lines.iter().find_map(|line| {
+                let (_, rest) = line.split_once(part)?;
+                Some(rest.split_whitespace().next().unwrap_or_default().to_owned())
+            })
+        };
+        let waited = timeout(PATIENCE, self.said.wait_for(|lines| found(lines).is_some())).await;
+        match waited {
+            Ok(Ok(lines)) => found(&lines).unwrap_or_default(),
+            Ok(Err(_)) => panic!("{} ended without saying {part:?}:\n{}", self.name, self.log()),
+            Err(_) => panic!("{} never said {part:?}:\n{}", self.name, self.log()),
+        }
+    }
+
+    /// All lines so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.said.borrow().join("\n")
+    }
+
+    /// Its process id while it runs.
+    #[must_use]
+    pub fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Ends it at once, as a power cut would (SIGKILL), and waits until it is gone.
+    ///
+    /// # Panics
+    /// If the system refuses.
+    pub async fn kill(mut self) {
+        self.child.kill().await.expect("a child can be killed");
+    }
+
+    /// Asks it to end (SIGTERM) and waits.
+    ///
+    /// # Panics
+    /// If it does not end within [`PATIENCE`].
+    pub async fn terminate(mut self) -> ExitStatus {
+        if let Some(id) = self.child.id() {
+            let asked = std::process::Command::new("kill").args(["-TERM", &id.to_string()]).status();
+            assert!(asked.is_ok_and(|status| status.success()), "{} cannot be asked", self.name);
+        }
+        self.wait().await
+    }
+
+    /// Waits until it ends by itself.
+    ///
+    /// # Panics
+    /// If it does not within [`PATIENCE`].
+    pub async fn wait(&mut self) -> ExitStatus {
+        match timeout(PATIENCE, self.child.wait()).await {
+            Ok(status) => status.expect("a child can be waited for"),
+            Err(_) => panic!("{} does not end:\n{}", self.name, self.log()),
+        }
+    }
+}
+
+async fn collect(out: impl AsyncRead + Unpin, say: watch::Sender<Vec<String>>) {
+    let mut lines = BufReader::new(out).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        say.send_modify(|said| said.push(line));
+    }
+}
+
+/// What a finished program said.
+#[derive(Debug)]
+pub struct Finished {
+    /// Whether it succeeded.
+    pub status: ExitStatus,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+}
+
+/// Runs a program to its end.
+///
+/// # Panics
+/// If it cannot be started or does not end within [`PATIENCE`].
+pub async fn finish(mut command: Command) -> Finished {
+    let done: Result<io::Result<_>, _> = timeout(PATIENCE, command.output()).await;
+    let output = done.expect("the program ends in time").expect("the program starts");
+    Finished {
+        status: output.status,
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
