@@ -1,1 +1,4 @@
-//! Support.
+//! What the end-to-end tests, the desktop tests and the benchmarks stand on.
+
+pub mod process;
+pub mod proxy;

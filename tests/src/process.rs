@@ -131,12 +131,13 @@ impl Process {
                 Some(rest.split_whitespace().next().unwrap_or_default().to_owned())
             })
         };
-        let waited = timeout(PATIENCE, self.said.wait_for(|lines| found(lines).is_some())).await;
-        match waited {
-            Ok(Ok(lines)) => found(&lines).unwrap_or_default(),
-            Ok(Err(_)) => panic!("{} ended without saying {part:?}:\n{}", self.name, self.log()),
-            Err(_) => panic!("{} never said {part:?}:\n{}", self.name, self.log()),
-        }
+        let mut said = self.said.clone();
+        let why = match timeout(PATIENCE, said.wait_for(|lines| found(lines).is_some())).await {
+            Ok(Ok(lines)) => return found(&lines).unwrap_or_default(),
+            Ok(Err(_)) => "ended without saying",
+            Err(_) => "never said",
+        };
+        panic!("{} {why} {part:?}:\n{}", self.name, self.log())
     }
 
     /// All lines so far.

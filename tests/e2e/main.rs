@@ -1,0 +1,3 @@
+//! Real processes, end to end.
+
+mod graph;
