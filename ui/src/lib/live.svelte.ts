@@ -1,0 +1,39 @@
+import { untrack } from "svelte";
+
+import { secondHand } from "./clock";
+import { followViews, type Source } from "./follow";
+import { UNKNOWN } from "./protocol";
+
+/**
+ * What arrived last, and the time while a job runs. Called while a component is set up; ends
+ * with it.
+ */
+export function liveView(source: Source) {
+  let view = $state.raw(UNKNOWN);
+  let now = $state(Date.now());
+
+  const busy = () => view.link.kind === "live" && view.link.status.jobs.length > 0;
+
+  $effect(() =>
+    untrack(() => {
+      const hand = secondHand(busy, () => (now = Date.now()));
+      const unfollow = followViews(source, (next) => {
+        view = next;
+        hand.update();
+      });
+      return () => {
+        unfollow();
+        hand.stop();
+      };
+    }),
+  );
+
+  return {
+    get view() {
+      return view;
+    },
+    get now() {
+      return now;
+    },
+  };
+}

@@ -1,0 +1,28 @@
+import { invoke } from "@tauri-apps/api/core";
+import { getCurrentWebviewWindow } from "@tauri-apps/api/webviewWindow";
+
+import type { Source } from "./follow";
+import type { View } from "./protocol";
+
+/** The desktop around this page. */
+export const desktop: Source = {
+  listen: (onView) => getCurrentWebviewWindow().listen<View>("view", ({ payload }) => onView(payload)),
+  snapshot: () => invoke<View>("snapshot"),
+};
+
+/** What the main window may ask for; each is a promise that fails with a sentence. */
+export type Actions = {
+  setMonitoring: (on: boolean) => Promise<void>;
+  setOverlay: (on: boolean) => Promise<void>;
+  setAutostart: (on: boolean) => Promise<void>;
+  cancelJob: (job: string) => Promise<void>;
+};
+
+const act = (command: string, args: object = {}) => invoke<void>("act", { command, args });
+
+export const actions: Actions = {
+  setMonitoring: (on) => act("set_monitoring", { on }),
+  setOverlay: (on) => act(on ? "show_overlay" : "hide_overlay"),
+  setAutostart: (on) => invoke<void>("set_autostart", { on }),
+  cancelJob: (job) => act("cancel_job", { job }),
+};

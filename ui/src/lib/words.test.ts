@@ -1,0 +1,29 @@
+import { expect, test } from "vitest";
+
+import { wordsFor } from "./words";
+import { en } from "./words/en";
+import { pl } from "./words/pl";
+import { ru } from "./words/ru";
+
+test("the first known language wins, English is what remains", () => {
+  expect(wordsFor(["de-DE", "pl-PL", "en"]).language).toBe("pl");
+  expect(wordsFor(["ru"]).language).toBe("ru");
+  expect(wordsFor([]).language).toBe("en");
+});
+
+test("no text is left untranslated", () => {
+  const same = ["language", "carrier.websocket", "more"];
+  const texts = (words: object, path = ""): [string, string][] =>
+    Object.entries(words).flatMap(([key, value]) => {
+      const at = path + key;
+      if (typeof value === "object") return texts(value as object, `${at}.`);
+      return [[at, typeof value === "function" ? (value as (x: string) => string)("x") : String(value)]];
+    });
+  const english = new Map(texts(en));
+  for (const other of [pl, ru]) {
+    for (const [at, text] of texts(other)) {
+      if (!same.includes(at)) expect(text, `${other.language}: ${at}`).not.toBe(english.get(at));
+      expect(text.trim(), at).not.toBe("");
+    }
+  }
+});

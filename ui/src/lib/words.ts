@@ -1,0 +1,51 @@
+import type { Carrier, HopState, Phase } from "./protocol";
+import { en } from "./words/en";
+import { pl } from "./words/pl";
+import { ru } from "./words/ru";
+
+/** How a page looks: the agent's phase, or that the agent cannot be heard. */
+export type Mood = Phase | "lost";
+
+export type Words = {
+  language: string;
+  mood: Record<Mood, string>;
+  hint: Record<Mood, string>;
+  hop: Record<HopState, string>;
+  carrier: Record<Carrier, string>;
+  workingFor: (who: string) => string;
+  tokensPerSecond: string;
+  more: (jobs: number) => string;
+  running: string;
+  nothingRunning: string;
+  nothingRunningPaused: string;
+  cancel: string;
+  cancelJob: (who: string) => string;
+  way: string;
+  requesters: string;
+  relay: string;
+  machine: string;
+  engine: string;
+  noRelay: string;
+  relayHelp: string;
+  engineHelp: string;
+  via: (carrier: string) => string;
+  pause: string;
+  resume: string;
+  settings: string;
+  showOverlay: string;
+  showOverlayHint: string;
+  autostart: string;
+  autostartHint: string;
+  refused: (reason: string) => string;
+};
+
+const known: Record<string, Words> = { en, pl, ru };
+
+/** The first language of the list that is known, English if none is. */
+export function wordsFor(languages: readonly string[]): Words {
+  for (const language of languages) {
+    const words = known[language.slice(0, 2).toLowerCase()];
+    if (words) return words;
+  }
+  return en;
+}

@@ -1,0 +1,103 @@
+import { fireEvent, render, screen } from "@testing-library/svelte";
+import { tick } from "svelte";
+import { expect, test, vi } from "vitest";
+
+import { live, lost, scripted } from "../test-views";
+import type { View } from "../lib/protocol";
+import type { Actions } from "../lib/tauri";
+import { en } from "../lib/words/en";
+import NowPage from "./NowPage.svelte";
+
+async function page(view: View) {
+  const desktop = scripted();
+  const actions = {
+    setMonitoring: vi.fn(async () => {}),
+    setOverlay: vi.fn(async () => {}),
+    setAutostart: vi.fn(async () => {}),
+    cancelJob: vi.fn(async () => {}),
+  } satisfies Actions;
+  render(NowPage, { source: desktop.source, words: en, actions });
+  await vi.waitFor(() => expect(desktop.listening).toBe(1));
+  const say = async (next: View) => {
+    desktop.say(next);
+    await tick();
+  };
+  await say(view);
+  return { actions, say };
+}
+
+const button = (name: string) => screen.getByRole("button", { name });
+const toggle = (name: RegExp) => screen.getByRole("switch", { name });
+
+test("a live job is shown with who asked, and can be cancelled", async () => {
+  const { actions } = await page(live());
+  expect(screen.getByTestId("who").textContent).toBe("laptop");
+  expect(screen.getByTestId("job").textContent).toContain("smollm2:135m");
+  expect(screen.getByTestId("job").textContent).toContain("31.5 tokens/s");
+  await fireEvent.click(button("Cancel the job of laptop"));
+  expect(actions.cancelJob).toHaveBeenCalledWith("000102030405060708090a0b0c0d0e0f");
+});
+
+test("the way is shown hop by hop, with the carrier", async () => {
+  await page(live());
+  const [relay, engine] = screen.getAllByTestId("hop");
+  expect(relay!.textContent).toContain("http://127.0.0.1:8787");
+  expect(relay!.textContent).toContain("connected over WebSocket");
+  expect(engine!.textContent).toContain("builtin");
+  expect(screen.queryByTestId("help")).toBeNull();
+});
+
+test("only the broken hop is marked, named and explained", async () => {
+  const engine = { state: "down", name: "http://127.0.0.1:11434", problem: "connection refused" } as const;
+  await page(live({ status: "engine_offline", jobs: [], engine }));
+  const hops = screen.getAllByTestId("hop");
+  expect(hops.map((hop) => hop.dataset["state"])).toEqual(["up", "down"]);
+  expect(screen.getByTestId("problem").textContent).toBe("connection refused");
+  expect(screen.getByTestId("help").textContent).toContain("ollama serve");
+});
+
+test("pause asks for pause, and only the agent's word turns the button over", async () => {
+  const { actions, say } = await page(live());
+  await fireEvent.click(button("Pause"));
+  expect(actions.setMonitoring).toHaveBeenCalledWith(false);
+  expect(button("Pause")).toBeTruthy();
+  await say(live({ status: "paused", monitoring: false, jobs: [] }));
+  await fireEvent.click(button("Resume"));
+  expect(actions.setMonitoring).toHaveBeenLastCalledWith(true);
+});
+
+test("the switches show what is and ask for the opposite", async () => {
+  const { actions } = await page(live({ overlay_visible: true }, false));
+  expect(toggle(/Show overlay/).getAttribute("aria-checked")).toBe("true");
+  expect(toggle(/Start at login/).getAttribute("aria-checked")).toBe("false");
+  await fireEvent.click(toggle(/Show overlay/));
+  await fireEvent.click(toggle(/Start at login/));
+  expect(actions.setOverlay).toHaveBeenCalledWith(false);
+  expect(actions.setAutostart).toHaveBeenCalledWith(true);
+});
+
+test("a refusal is told, and forgotten at the next try", async () => {
+  const { actions } = await page(live());
+  actions.setAutostart.mockRejectedValueOnce("the folder is read-only");
+  await fireEvent.click(toggle(/Start at login/));
+  expect((await screen.findByRole("alert")).textContent).toContain("the folder is read-only");
+  await fireEvent.click(toggle(/Start at login/));
+  expect(screen.queryByRole("alert")).toBeNull();
+});
+
+test("an empty list says what will be there", async () => {
+  const { say } = await page(live({ status: "ready", jobs: [] }));
+  expect(screen.getByTestId("empty").textContent).toBe(en.nothingRunning);
+  await say(live({ status: "paused", monitoring: false, jobs: [] }));
+  expect(screen.getByTestId("empty").textContent).toBe(en.nothingRunningPaused);
+});
+
+test("a lost agent leaves nothing to click and claims nothing", async () => {
+  const { say } = await page(live());
+  await say(lost);
+  expect(screen.getByTestId("state").textContent).toBe("Agent not reachable");
+  expect(screen.queryByRole("button", { name: "Pause" })).toBeNull();
+  expect(screen.queryByTestId("job")).toBeNull();
+  expect(toggle(/Show overlay/)).toHaveProperty("disabled", true);
+  expect(screen.getAllByTestId("hop").map((hop) => hop.dataset["state"])).toEqual(["unknown", "unknown"]);
+});

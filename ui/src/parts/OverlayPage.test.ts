@@ -1,0 +1,95 @@
+import { render, screen } from "@testing-library/svelte";
+import { tick } from "svelte";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+
+import { fixture, live, lost, scripted } from "../test-views";
+import type { Phase } from "../lib/protocol";
+import { wordsFor } from "../lib/words";
+import { en } from "../lib/words/en";
+import OverlayPage from "./OverlayPage.svelte";
+
+beforeEach(() => {
+  vi.useFakeTimers({ now: fixture.data.jobs[0]!.started_at + 12_000 });
+});
+afterEach(() => vi.useRealTimers());
+
+async function page(words = en) {
+  const desktop = scripted();
+  const drawn = render(OverlayPage, { source: desktop.source, words });
+  await vi.advanceTimersByTimeAsync(0);
+  return {
+    ...drawn,
+    desktop,
+    async say(view: ReturnType<typeof live>) {
+      desktop.say(view);
+      await tick();
+    },
+  };
+}
+
+const state = () => screen.getByTestId("state").textContent;
+
+test("before anything arrived it does not pretend to know", async () => {
+  await page();
+  expect(state()).toBe("Agent not reachable");
+});
+
+test("while working it says for whom, with which model, how fast and how long", async () => {
+  const { say } = await page();
+  await say(live());
+  expect(state()).toBe("Working for laptop");
+  expect(screen.getByTestId("model").textContent).toBe("smollm2:135m");
+  expect(screen.getByTestId("speed").textContent).toBe("31.5 tokens/s");
+  expect(screen.getByTestId("elapsed").textContent).toBe("0:12");
+  await vi.advanceTimersByTimeAsync(2000);
+  expect(screen.getByTestId("elapsed").textContent).toBe("0:14");
+});
+
+test("at rest no timer runs", async () => {
+  const { say, unmount } = await page();
+  await say(live());
+  expect(vi.getTimerCount()).toBe(1);
+  await say(live({ status: "ready", jobs: [] }));
+  expect(vi.getTimerCount()).toBe(0);
+  expect(state()).toBe("Ready");
+  await say(live());
+  unmount();
+  expect(vi.getTimerCount()).toBe(0);
+});
+
+test("a lost agent is shown at once, and the next status heals it", async () => {
+  const { say } = await page();
+  await say(live());
+  await say(lost);
+  expect(state()).toBe("Agent not reachable");
+  expect(screen.queryByTestId("model")).toBeNull();
+  await say(live({ status: "paused", monitoring: false, jobs: [] }));
+  expect(state()).toBe("Paused");
+});
+
+test("a broken hop is told in its own words", async () => {
+  const { say } = await page();
+  const relay = { state: "down", name: "https://relay.example", problem: "connection refused" } as const;
+  await say(live({ status: "relay_offline", jobs: [], relay }));
+  expect(state()).toBe("Relay not reachable");
+  expect(screen.getByTestId("hint").textContent).toBe("connection refused");
+});
+
+test("every state has a shape of its own", async () => {
+  const { say, container } = await page();
+  const phases = Object.keys(en.mood).filter((mood) => mood !== "lost") as Phase[];
+  const shapes = new Set<string>();
+  for (const status of phases) {
+    await say(live({ status, jobs: [] }));
+    shapes.add([...container.querySelectorAll("path")].map((path) => path.getAttribute("d")).join());
+  }
+  await say(lost);
+  shapes.add([...container.querySelectorAll("path")].map((path) => path.getAttribute("d")).join());
+  expect(shapes.size).toBe(phases.length + 1);
+});
+
+test("it speaks the owner's language", async () => {
+  const { say } = await page(wordsFor(["ru-RU"]));
+  await say(live({ status: "paused", jobs: [] }));
+  expect(state()).toBe("Приостановлен");
+});
