@@ -34,6 +34,12 @@ pub enum QueueError {
 }
 
 impl QueueError {
+    /// What every call on a closed store is told.
+    #[must_use]
+    pub fn closed() -> Self {
+        Self::Store("the queue was closed; start the relay again".into())
+    }
+
     /// The stable code a client is told.
     #[must_use]
     pub const fn code(&self) -> ErrorCode {

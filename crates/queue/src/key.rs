@@ -54,13 +54,27 @@ pub struct KeyRecord {
     pub revoked_at: Option<Timestamp>,
 }
 
+impl KeyRecord {
+    /// What of `new` is taken by this key: ids are never used twice, names of revoked keys may be.
+    #[must_use]
+    pub fn taken(&self, new: &Self) -> Option<String> {
+        if self.id == new.id {
+            Some(format!("key {}", new.id))
+        } else if self.revoked_at.is_none() && self.name == new.name {
+            Some(format!("a key named {}", new.name))
+        } else {
+            None
+        }
+    }
+}
+
 /// Where API keys are kept. Other processes may add and revoke keys at any time.
 #[async_trait]
 pub trait Keys: std::fmt::Debug + Send + Sync {
     /// Stores a new key.
     ///
     /// # Errors
-    /// [`QueueError::Exists`] if an unrevoked key has the same name or id.
+    /// [`QueueError::Exists`] if any key has the same id or an unrevoked one the same name.
     async fn create_key(&self, key: KeyRecord) -> Result<(), QueueError>;
 
     /// The key with this id, revoked ones too; fresh enough that a revocation counts within 5 s.

@@ -5,11 +5,25 @@
 
 mod error;
 mod key;
+mod live;
+mod log;
+pub mod machine;
+mod memory;
+mod memory_keys;
 mod store;
+
+use std::time::Duration;
 
 pub use error::QueueError;
 pub use key::{KeyId, KeyRecord, Keys, Scope, Serve};
+pub use live::Live;
+pub use log::{LiveLog, Standing};
+pub use memory::MemoryQueue;
+pub use memory_keys::MemoryKeys;
 pub use store::{
     Job, JobLog, Lease, LeaseQuery, Leased, LogHead, LogPage, Models, NewJob, Owner, Queue,
     QueueCounts, Store,
 };
+
+/// How long an ended job is kept, with its prompt and its answer; then `reap` erases all of it.
+pub const RESULT_KEPT: Duration = Duration::from_secs(24 * 60 * 60);

@@ -3,15 +3,15 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use proto::{
-    Account, Body, Chunk, Dialect, End, EventId, JobError, JobId, JobState, LeaseToken, ModelName,
-    Op, Priority, Timestamp, WorkerId, worker::Retry,
+    Account, Body, Chunk, Dialect, End, ErrorCode, EventId, JobError, JobId, JobState, LeaseToken,
+    ModelName, Op, Priority, Timestamp, WorkerId, worker::Retry,
 };
 use tokio::sync::watch;
 
 use crate::{Keys, QueueError, Serve};
 
 /// A job to be queued. Everything in it was validated by the relay.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct NewJob {
     /// Chosen at random by the relay.
     pub id: JobId,
@@ -37,7 +37,7 @@ pub struct NewJob {
 }
 
 /// A job as the store keeps it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Job {
     /// What was asked. Its body is empty once it was erased.
     pub new: NewJob,
@@ -51,6 +51,39 @@ pub struct Job {
     pub finished_at: Option<Timestamp>,
     /// Why it failed.
     pub error: Option<JobError>,
+}
+
+impl Job {
+    /// How the job ended, if it has.
+    #[must_use]
+    pub fn end(&self) -> Option<End> {
+        match self.state {
+            JobState::Queued | JobState::Leased => None,
+            JobState::Completed => Some(End::Completed),
+            JobState::Failed => Some(End::Failed {
+                error: self.error.clone().unwrap_or_else(|| {
+                    JobError::new(ErrorCode::Internal, "the reason was not recorded")
+                }),
+            }),
+            JobState::Cancelled => Some(End::Cancelled),
+        }
+    }
+
+    /// Whether the lease that ended this job may send the same end once more. One that was
+    /// overtaken by the requester's cancellation may too.
+    ///
+    /// # Errors
+    /// [`QueueError::StaleLease`] if it is another lease or another end.
+    pub fn accepts_again(&self, token: LeaseToken, end: &End) -> Result<(), QueueError> {
+        let same = self
+            .end()
+            .is_some_and(|had| had == *end || had == End::Cancelled);
+        if same && self.attempt == token.attempt {
+            Ok(())
+        } else {
+            Err(QueueError::StaleLease(token.job))
+        }
+    }
 }
 
 /// A loan of one job to one worker.
@@ -100,6 +133,17 @@ pub enum Owner<'a> {
     Account(&'a Account),
     /// Everybody's (admin keys).
     Anyone,
+}
+
+impl Owner<'_> {
+    /// Whether a job of `account` may be seen.
+    #[must_use]
+    pub fn owns(&self, account: &Account) -> bool {
+        match self {
+            Self::Account(own) => *own == account,
+            Self::Anyone => true,
+        }
+    }
 }
 
 /// How far a job's log has got.
@@ -249,11 +293,18 @@ pub trait Queue: fmt::Debug + Send + Sync {
     /// [`QueueError::Store`].
     async fn get(&self, owner: Owner<'_>, id: JobId) -> Result<Option<Job>, QueueError>;
 
-    /// The newest jobs of the owner, newest first, at most `limit`.
+    /// The newest jobs of the owner, newest first, at most `limit`, without their bodies.
     ///
     /// # Errors
     /// [`QueueError::Store`].
     async fn list(&self, owner: Owner<'_>, limit: usize) -> Result<Vec<Job>, QueueError>;
+
+    /// The unfinished jobs whose requester waited on an open connection, oldest first, without
+    /// their bodies: after a restart the relay cancels those nobody comes back for.
+    ///
+    /// # Errors
+    /// [`QueueError::Store`].
+    async fn attended(&self) -> Result<Vec<Job>, QueueError>;
 
     /// The job's log, if the job exists and is the owner's.
     ///

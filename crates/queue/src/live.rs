@@ -1,0 +1,180 @@
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use proto::{JobId, JobState, LeaseToken, Timestamp};
+use tokio::sync::watch;
+
+use crate::{
+    Leased, LiveLog, Owner, QueueError, Standing,
+    machine::{Machine, Record, Step},
+};
+
+/// The unfinished jobs of one store: what was decided, and the logs that are growing or watched.
+/// A store keeps it behind one lock, never held across I/O.
+#[derive(Debug, Default)]
+pub struct Live {
+    /// Decides; whoever takes a step from it must `settle` or `undo` that here.
+    pub machine: Machine,
+    logs: HashMap<JobId, Arc<LiveLog>>,
+    unstored: BTreeSet<JobId>,
+}
+
+impl Live {
+    /// Takes up a machine that was restored, and the lines its jobs have on disk.
+    #[must_use]
+    pub fn restore(machine: Machine, mut lines: HashMap<JobId, Vec<Bytes>>) -> Self {
+        let mut live = Self {
+            machine,
+            ..Self::default()
+        };
+        let ids: Vec<_> = live
+            .machine
+            .records()
+            .filter(|record| record.loan.is_some() || lines.contains_key(&record.job.new.id))
+            .map(|record| record.job.new.id)
+            .collect();
+        for id in ids {
+            live.open_log(id, lines.remove(&id).unwrap_or_default());
+        }
+        live
+    }
+
+    /// See [`crate::Queue::append`]. What is new must be stored soon, see [`Live::take_unstored`].
+    ///
+    /// # Errors
+    /// [`QueueError::Gap`], [`QueueError::StaleLease`], [`QueueError::UnknownJob`].
+    pub fn append(
+        &mut self,
+        now: Timestamp,
+        token: LeaseToken,
+        first: u64,
+        lines: Vec<Bytes>,
+    ) -> Result<u64, QueueError> {
+        let log = self.held_log(token)?;
+        if log.append(first, lines)? > 0 {
+            self.unstored.insert(token.job);
+        }
+        self.machine.renew(now, token, None)?;
+        Ok(log.stored())
+    }
+
+    /// See [`crate::Queue::extend`].
+    ///
+    /// # Errors
+    /// [`QueueError::StaleLease`], [`QueueError::UnknownJob`].
+    pub fn extend(
+        &mut self,
+        now: Timestamp,
+        token: LeaseToken,
+        length: Duration,
+    ) -> Result<Leased, QueueError> {
+        self.machine.renew(now, token, Some(length))?;
+        let cancelled = self.held_log(token)?.standing().borrow().cancelled;
+        Ok(if cancelled {
+            Leased::Cancelled
+        } else {
+            Leased::Held
+        })
+    }
+
+    /// The log of the job that this lease holds.
+    ///
+    /// # Errors
+    /// [`QueueError::StaleLease`], [`QueueError::UnknownJob`].
+    pub fn held_log(&mut self, token: LeaseToken) -> Result<Arc<LiveLog>, QueueError> {
+        self.machine.held(token)?;
+        self.open_log(token.job, Vec::new())
+            .ok_or(QueueError::UnknownJob(token.job))
+    }
+
+    /// Follows the standing of a lease; `None` if it is over already.
+    #[must_use]
+    pub fn standing(&self, token: LeaseToken) -> Option<watch::Receiver<Standing>> {
+        self.machine.held(token).ok()?;
+        self.logs.get(&token.job).map(|log| log.standing())
+    }
+
+    /// The log of an unfinished job, for reading.
+    #[must_use]
+    pub fn log(&mut self, owner: Owner<'_>, id: JobId) -> Option<Arc<LiveLog>> {
+        let record = self.machine.get(id)?;
+        if !owner.owns(&record.job.new.account) {
+            return None;
+        }
+        self.open_log(id, Vec::new())
+    }
+
+    /// Whether lines wait to be stored.
+    #[must_use]
+    pub fn has_unstored(&self) -> bool {
+        !self.unstored.is_empty()
+    }
+
+    /// The logs with lines that are not on disk; give back with [`Live::keep_unstored`] what
+    /// could not be written.
+    #[must_use]
+    pub fn take_unstored(&mut self) -> Vec<(Record, Arc<LiveLog>)> {
+        let unstored = std::mem::take(&mut self.unstored);
+        let find = |id| Some((self.machine.get(id)?.clone(), self.logs.get(&id)?.clone()));
+        unstored.into_iter().filter_map(find).collect()
+    }
+
+    /// These jobs still have lines that are not on disk.
+    pub fn keep_unstored(&mut self, jobs: impl IntoIterator<Item = JobId>) {
+        self.unstored.extend(jobs);
+    }
+
+    /// The steps are on disk: tells readers and lease holders.
+    pub fn settle(&mut self, steps: &[Step]) {
+        for step in steps {
+            let (id, job) = (step.id(), &step.after.job);
+            match job.state {
+                JobState::Queued => {
+                    if let Some(log) = self.logs.get(&id) {
+                        log.release();
+                    }
+                }
+                JobState::Leased if step.is_lent() => {
+                    if let Some(log) = self.open_log(id, Vec::new()) {
+                        log.begin(job.attempt);
+                    }
+                }
+                JobState::Leased => {
+                    if let Some(log) = self.logs.get(&id).filter(|_| step.after.cancelled) {
+                        log.withdraw();
+                    }
+                }
+                JobState::Completed | JobState::Failed | JobState::Cancelled => {
+                    self.unstored.remove(&id);
+                    if let (Some(log), Some(end)) = (self.logs.remove(&id), job.end()) {
+                        log.finish(end);
+                    }
+                }
+            }
+        }
+        self.machine.settle(steps);
+    }
+
+    /// The steps could not be stored and never happened; readers have seen nothing of them.
+    pub fn undo(&mut self, steps: Vec<Step>) {
+        self.machine.undo(steps);
+    }
+
+    fn open_log(&mut self, id: JobId, lines: Vec<Bytes>) -> Option<Arc<LiveLog>> {
+        if let Some(log) = self.logs.get(&id) {
+            return Some(log.clone());
+        }
+        let record = self.machine.get(id)?;
+        let standing = Standing {
+            held_by: record.loan.as_ref().map(|_| record.job.attempt),
+            cancelled: record.cancelled,
+        };
+        let log = Arc::new(LiveLog::new(id, record.job.attempt, lines, standing));
+        self.logs.insert(id, log.clone());
+        Some(log)
+    }
+}

@@ -1,0 +1,241 @@
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use proto::{Chunk, End, EventId, JobId};
+use tokio::sync::watch;
+
+use crate::{JobLog, LogHead, LogPage, QueueError};
+
+/// The log of an unfinished job, in memory: a line is readable the moment it was added, and
+/// nothing here ever waits for a disk. The end is published by the store once it is on disk.
+#[derive(Debug)]
+pub struct LiveLog {
+    job: JobId,
+    lines: Mutex<Lines>,
+    head: watch::Sender<LogHead>,
+    standing: watch::Sender<Standing>,
+}
+
+/// What the holder of a lease must know.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The attempt that holds the job now.
+    pub held_by: Option<u32>,
+    /// The requester withdrew it.
+    pub cancelled: bool,
+}
+
+impl Standing {
+    /// Whether the holder with this attempt shall stop.
+    #[must_use]
+    pub fn stops(&self, attempt: u32) -> bool {
+        self.cancelled || self.held_by != Some(attempt)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    attempt: u32,
+    lines: Vec<Bytes>,
+    stored: u64,
+    end: Option<End>,
+}
+
+impl Lines {
+    fn count(&self) -> u64 {
+        self.lines.len() as u64
+    }
+
+    fn head(&self) -> LogHead {
+        let last = EventId {
+            attempt: self.attempt,
+            n: self.count(),
+        };
+        LogHead {
+            last,
+            end: self.end.clone(),
+        }
+    }
+}
+
+impl LiveLog {
+    /// The log of a job as it stands on disk.
+    #[must_use]
+    pub fn new(job: JobId, attempt: u32, lines: Vec<Bytes>, standing: Standing) -> Self {
+        let lines = Lines {
+            attempt,
+            stored: lines.len() as u64,
+            lines,
+            end: None,
+        };
+        Self {
+            job,
+            head: watch::Sender::new(lines.head()),
+            lines: Mutex::new(lines),
+            standing: watch::Sender::new(standing),
+        }
+    }
+
+    /// How many lines the current attempt has.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.lock().count()
+    }
+
+    /// All lines of the current attempt.
+    #[must_use]
+    pub fn lines(&self) -> Vec<Bytes> {
+        self.lock().lines.clone()
+    }
+
+    /// How many of them are on disk.
+    #[must_use]
+    pub fn stored(&self) -> u64 {
+        self.lock().stored
+    }
+
+    /// Follows what becomes of the lease.
+    #[must_use]
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.subscribe()
+    }
+
+    /// Adds lines numbered from `first`, skipping those that are there; answers how many are new.
+    ///
+    /// # Errors
+    /// [`QueueError::Gap`].
+    pub fn append(&self, first: u64, lines: Vec<Bytes>) -> Result<usize, QueueError> {
+        let mut log = self.lock();
+        let have = log.count();
+        if first == 0 || first > have + 1 {
+            return Err(QueueError::Gap {
+                job: self.job,
+                stored: have,
+                got: first,
+            });
+        }
+        let known = usize::try_from(have + 1 - first).unwrap_or(usize::MAX);
+        let new = lines.len().saturating_sub(known);
+        if new > 0 {
+            log.lines.extend(lines.into_iter().skip(known));
+            let head = log.head();
+            self.head.send_replace(head);
+        }
+        Ok(new)
+    }
+
+    /// The current attempt, and its lines that are not on disk, with the number of the first.
+    #[must_use]
+    pub fn unstored(&self) -> (u32, u64, Vec<Bytes>) {
+        let log = self.lock();
+        let from = usize::try_from(log.stored)
+            .unwrap_or(usize::MAX)
+            .min(log.lines.len());
+        (log.attempt, log.stored + 1, log.lines[from..].to_vec())
+    }
+
+    /// Lines up to `n` of `attempt` are on disk.
+    pub fn store(&self, attempt: u32, n: u64) {
+        let mut log = self.lock();
+        if log.attempt == attempt {
+            log.stored = log.stored.max(n);
+        }
+    }
+
+    /// A new attempt holds the job: the log starts anew.
+    pub fn begin(&self, attempt: u32) {
+        let mut log = self.lock();
+        *log = Lines {
+            attempt,
+            ..Lines::default()
+        };
+        let head = log.head();
+        self.head.send_replace(head);
+        self.standing.send_replace(Standing {
+            held_by: Some(attempt),
+            cancelled: false,
+        });
+    }
+
+    /// Nobody holds the job any more.
+    pub fn release(&self) {
+        self.standing
+            .send_modify(|standing| standing.held_by = None);
+    }
+
+    /// The requester withdrew the job.
+    pub fn withdraw(&self) {
+        self.standing
+            .send_modify(|standing| standing.cancelled = true);
+    }
+
+    /// The end is on disk: now readers may see it.
+    pub fn finish(&self, end: End) {
+        let mut log = self.lock();
+        log.stored = log.count();
+        log.end = Some(end);
+        let head = log.head();
+        self.head.send_replace(head);
+        self.standing
+            .send_modify(|standing| standing.held_by = None);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl JobLog for LiveLog {
+    fn head(&self) -> watch::Receiver<LogHead> {
+        self.head.subscribe()
+    }
+
+    async fn read(&self, after: EventId, max_bytes: usize) -> Result<LogPage, QueueError> {
+        let log = self.lock();
+        let (restarted, from) = LogPage::starts(after, log.attempt);
+        let from = usize::try_from(from)
+            .unwrap_or(usize::MAX)
+            .min(log.lines.len());
+        let mut page = LogPage {
+            attempt: log.attempt,
+            restarted,
+            ..LogPage::default()
+        };
+        let numbered = (from as u64 + 1..).zip(&log.lines[from..]);
+        page.fill(numbered.map(|(n, line)| (n, line.clone())), max_bytes);
+        if page.chunks.len() == log.lines.len() - from {
+            page.end.clone_from(&log.end);
+        }
+        Ok(page)
+    }
+}
+
+impl LogPage {
+    /// Whether a reader that has `after` must start anew on `attempt`, and after which line the
+    /// page begins. A reader that has seen no attempt yet has nothing to replace.
+    #[must_use]
+    pub const fn starts(after: EventId, attempt: u32) -> (bool, u64) {
+        if after.attempt == attempt {
+            (false, after.n)
+        } else {
+            (after.attempt != 0, 0)
+        }
+    }
+
+    /// Takes lines until `max_bytes` are reached, at least one.
+    pub fn fill(&mut self, lines: impl IntoIterator<Item = (u64, Bytes)>, max_bytes: usize) {
+        let mut bytes = 0;
+        for (n, line) in lines {
+            bytes += line.len();
+            if bytes > max_bytes && !self.chunks.is_empty() {
+                return;
+            }
+            self.chunks.push(Chunk {
+                n,
+                line: line.into(),
+            });
+        }
+    }
+}

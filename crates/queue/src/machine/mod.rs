@@ -1,0 +1,414 @@
+//! The life of a job, as decisions on plain data: no I/O, no clock, no randomness.
+//!
+//! A decision answers with the [`Step`]s a store must persist. The store then either calls
+//! [`Machine::settle`] (they are on disk) or [`Machine::undo`] (they never happened).
+
+mod due;
+mod record;
+mod waiting;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
+
+use proto::{
+    Account, ErrorCode, JobError, JobId, JobState, LeaseToken, Timestamp,
+    limits::{ATTEMPTS_MAX, QUEUED_BYTES_MAX, QUEUED_MAX, QUEUED_PER_ACCOUNT_MAX, RESTART_GRACE},
+    worker::Retry,
+};
+
+pub use record::{Loan, Record, Step};
+use waiting::Waiting;
+
+use crate::{LeaseQuery, NewJob, Owner, QueueCounts, QueueError};
+
+/// All unfinished jobs, and those that ended but are not settled yet. Never holds a prompt.
+#[derive(Debug, Default)]
+pub struct Machine {
+    clock: Timestamp,
+    last_seq: u64,
+    slots: HashMap<JobId, Slot>,
+    waiting: Waiting,
+    /// When to look at a job again; a renewed lease leaves its entry here too early on purpose.
+    timers: BTreeSet<(Timestamp, JobId)>,
+    per_account: HashMap<Account, usize>,
+    counts: QueueCounts,
+    arrivals: u64,
+}
+
+#[derive(Debug)]
+struct Slot {
+    record: Record,
+    timer: Option<Timestamp>,
+}
+
+impl Machine {
+    /// Takes up what an earlier run left behind. Leases live on, a little longer than they would
+    /// have, so that their workers can come back.
+    #[must_use]
+    pub fn restore(now: Timestamp, records: impl IntoIterator<Item = Record>) -> Self {
+        let mut machine = Self {
+            clock: now,
+            ..Self::default()
+        };
+        for mut record in records {
+            if let Some(loan) = &mut record.loan {
+                loan.until = loan.until.max(now) + RESTART_GRACE;
+            }
+            machine.last_seq = machine.last_seq.max(record.seq);
+            machine.put(record);
+        }
+        machine
+    }
+
+    /// Later jobs are numbered from after `seq`.
+    pub fn number_after(&mut self, seq: u64) {
+        self.last_seq = self.last_seq.max(seq);
+    }
+
+    /// What is known of a job that has not been settled as ended.
+    #[must_use]
+    pub fn get(&self, id: JobId) -> Option<&Record> {
+        self.slots.get(&id).map(|slot| &slot.record)
+    }
+
+    /// Every record, in no order.
+    pub fn records(&self) -> impl Iterator<Item = &Record> {
+        self.slots.values().map(|slot| &slot.record)
+    }
+
+    /// The latest time seen.
+    #[must_use]
+    pub const fn now(&self) -> Timestamp {
+        self.clock
+    }
+
+    /// How much is waiting and running.
+    #[must_use]
+    pub const fn counts(&self) -> QueueCounts {
+        self.counts
+    }
+
+    /// Rises whenever a job becomes available.
+    #[must_use]
+    pub const fn arrivals(&self) -> u64 {
+        self.arrivals
+    }
+
+    /// When [`Machine::reap`] has something to do next.
+    #[must_use]
+    pub fn next_reap(&self) -> Option<Timestamp> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Accepts a job, if the caps allow it.
+    ///
+    /// # Errors
+    /// [`QueueError::Full`], [`QueueError::Exists`].
+    pub fn enqueue(&mut self, now: Timestamp, new: &NewJob) -> Result<Step, QueueError> {
+        let now = self.tick(now);
+        if self.slots.contains_key(&new.id) {
+            return Err(QueueError::Exists(format!("job {}", new.id)));
+        }
+        if self.per_account.get(&new.account).copied().unwrap_or(0) >= QUEUED_PER_ACCOUNT_MAX {
+            return Err(QueueError::Full("this account has too many waiting jobs"));
+        }
+        if self.counts.queued >= QUEUED_MAX {
+            return Err(QueueError::Full("too many jobs are waiting"));
+        }
+        if self.counts.queued_bytes + new.body.0.len() > QUEUED_BYTES_MAX {
+            return Err(QueueError::Full(
+                "the waiting requests are too large together",
+            ));
+        }
+        self.last_seq += 1;
+        Ok(self.put(Record::new(self.last_seq, now, new)))
+    }
+
+    /// Lends the best waiting job; what time has decided meanwhile comes first in the steps.
+    /// If there is a loan it is the last step.
+    pub fn lease(
+        &mut self,
+        now: Timestamp,
+        query: &LeaseQuery,
+        length: Duration,
+    ) -> (Vec<Step>, Option<LeaseToken>) {
+        let mut steps = self.reap(now);
+        self.waiting.rise(self.clock);
+        let Some(id) = self.waiting.best(query) else {
+            return (steps, None);
+        };
+        let Some(mut record) = self.get(id).cloned() else {
+            return (steps, None);
+        };
+        record.job.state = JobState::Leased;
+        record.job.attempt = record.job.attempt.saturating_add(1);
+        record.not_before = None;
+        record.loan = Some(Loan {
+            until: self.clock + length,
+            length,
+        });
+        let token = record.token();
+        self.waiting.served(&record.job.new.account);
+        steps.push(self.put(record));
+        (steps, Some(token))
+    }
+
+    /// Renews a lease; not persisted, because a restart prolongs every lease anyway.
+    /// Without a `length` it is renewed for what it was lent for, and never shortened.
+    ///
+    /// # Errors
+    /// [`QueueError::StaleLease`], [`QueueError::UnknownJob`].
+    pub fn renew(
+        &mut self,
+        now: Timestamp,
+        token: LeaseToken,
+        length: Option<Duration>,
+    ) -> Result<(), QueueError> {
+        self.held(token)?;
+        let now = self.tick(now);
+        let Some(slot) = self.slots.get_mut(&token.job) else {
+            return Err(QueueError::UnknownJob(token.job));
+        };
+        let Some(loan) = &mut slot.record.loan else {
+            return Err(QueueError::StaleLease(token.job));
+        };
+        loan.until = match length {
+            Some(length) => now + length,
+            None => loan.until.max(now + loan.length),
+        };
+        if slot.timer.is_some_and(|at| loan.until < at) {
+            let record = slot.record.clone();
+            self.put(record);
+        }
+        Ok(())
+    }
+
+    /// Ends a job of which `have` lines were accepted. A repeat yields no step.
+    ///
+    /// # Errors
+    /// [`QueueError::Gap`], [`QueueError::StaleLease`], [`QueueError::UnknownJob`].
+    pub fn complete(
+        &mut self,
+        now: Timestamp,
+        token: LeaseToken,
+        have: u64,
+        lines: u64,
+        end: proto::End,
+    ) -> Result<Option<Step>, QueueError> {
+        let now = self.tick(now);
+        if let Some(ended) = self
+            .get(token.job)
+            .filter(|record| record.job.state.is_final())
+        {
+            return ended.accepts_again(token, &end).map(|()| None);
+        }
+        let record = self.held(token)?;
+        if lines > have {
+            return Err(QueueError::Gap {
+                job: token.job,
+                stored: have,
+                got: lines,
+            });
+        }
+        let end = if record.cancelled {
+            proto::End::Cancelled
+        } else {
+            end
+        };
+        let ended = record.clone().ended(now, end);
+        Ok(Some(self.put(ended)))
+    }
+
+    /// Gives a job back.
+    ///
+    /// # Errors
+    /// [`QueueError::StaleLease`], [`QueueError::UnknownJob`].
+    pub fn nack(
+        &mut self,
+        now: Timestamp,
+        token: LeaseToken,
+        retry: Retry,
+        why: JobError,
+    ) -> Result<Step, QueueError> {
+        let now = self.tick(now);
+        let mut record = self.held(token)?.clone();
+        if record.cancelled {
+            return Ok(self.put(record.ended(now, proto::End::Cancelled)));
+        }
+        let failed = match retry {
+            Retry::Now => false,
+            Retry::Never => true,
+            Retry::AfterMs(ms) => {
+                record.tries += 1;
+                record.not_before = Some(now + Duration::from_millis(ms));
+                record.tries >= ATTEMPTS_MAX
+            }
+        };
+        Ok(self.put(if failed {
+            record.ended(now, proto::End::Failed { error: why })
+        } else {
+            record.queued_again()
+        }))
+    }
+
+    /// Withdraws a job; no step if that was asked before.
+    ///
+    /// # Errors
+    /// [`QueueError::UnknownJob`], [`QueueError::Ended`].
+    pub fn cancel(
+        &mut self,
+        now: Timestamp,
+        owner: Owner<'_>,
+        id: JobId,
+    ) -> Result<Option<Step>, QueueError> {
+        let now = self.tick(now);
+        let record = self
+            .get(id)
+            .filter(|record| owner.owns(&record.job.new.account))
+            .ok_or(QueueError::UnknownJob(id))?;
+        match record.job.state {
+            JobState::Queued => {
+                let ended = record.clone().ended(now, proto::End::Cancelled);
+                Ok(Some(self.put(ended)))
+            }
+            JobState::Leased if record.cancelled => Ok(None),
+            JobState::Leased => {
+                let wished = Record {
+                    cancelled: true,
+                    ..record.clone()
+                };
+                Ok(Some(self.put(wished)))
+            }
+            ended @ (JobState::Completed | JobState::Failed | JobState::Cancelled) => {
+                Err(QueueError::Ended(id, ended))
+            }
+        }
+    }
+
+    /// Decides what the passing of time decides.
+    pub fn reap(&mut self, now: Timestamp) -> Vec<Step> {
+        let now = self.tick(now);
+        let mut steps = Vec::new();
+        while let Some((at, id)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
+            self.timers.remove(&(at, id));
+            let Some(record) = self.get(id).cloned() else {
+                continue;
+            };
+            match due::decide(&record, now) {
+                Some(decided) => steps.push(self.put(decided)),
+                None => {
+                    self.put(record);
+                }
+            }
+        }
+        steps
+    }
+
+    /// The steps are on disk: jobs that ended in them need not be kept here any more.
+    pub fn settle(&mut self, steps: &[Step]) {
+        for step in steps.iter().filter(|step| step.after.job.state.is_final()) {
+            self.remove(step.after.job.new.id);
+        }
+    }
+
+    /// The steps, the latest ones taken, could not be stored: everything is as before them,
+    /// except that leases stay renewed.
+    pub fn undo(&mut self, steps: Vec<Step>) {
+        for step in steps.into_iter().rev() {
+            let now_there = self.remove(step.after.job.new.id);
+            let Some(mut before) = step.before else {
+                continue;
+            };
+            if let (Some(old), Some(new)) = (
+                &mut before.loan,
+                now_there.as_ref().and_then(|record| record.loan.as_ref()),
+            ) && before.job.attempt == step.after.job.attempt
+            {
+                old.until = old.until.max(new.until);
+            }
+            self.put(before);
+        }
+    }
+
+    /// The record, if this lease holds it.
+    ///
+    /// # Errors
+    /// [`QueueError::StaleLease`], [`QueueError::UnknownJob`].
+    pub fn held(&self, token: LeaseToken) -> Result<&Record, QueueError> {
+        let record = self
+            .get(token.job)
+            .ok_or(QueueError::UnknownJob(token.job))?;
+        if record.loan.is_some() && record.job.attempt == token.attempt {
+            Ok(record)
+        } else {
+            Err(QueueError::StaleLease(token.job))
+        }
+    }
+
+    /// The clock of one machine never goes back.
+    fn tick(&mut self, now: Timestamp) -> Timestamp {
+        self.clock = self.clock.max(now);
+        self.clock
+    }
+
+    fn put(&mut self, record: Record) -> Step {
+        let id = record.job.new.id;
+        let before = self.remove(id);
+        let timer = due::timer(&record, self.clock);
+        if let Some(at) = timer {
+            self.timers.insert((at, id));
+        }
+        match record.job.state {
+            JobState::Queued => {
+                self.counts.queued += 1;
+                self.counts.queued_bytes += record.bytes;
+                *self
+                    .per_account
+                    .entry(record.job.new.account.clone())
+                    .or_default() += 1;
+                if record.not_before.is_none_or(|at| at <= self.clock) {
+                    self.waiting.insert(self.clock, &record);
+                    self.arrivals += 1;
+                }
+            }
+            JobState::Leased => self.counts.leased += 1,
+            JobState::Completed | JobState::Failed | JobState::Cancelled => {}
+        }
+        let after = record.clone();
+        self.slots.insert(id, Slot { record, timer });
+        Step { before, after }
+    }
+
+    fn remove(&mut self, id: JobId) -> Option<Record> {
+        let Slot { record, timer } = self.slots.remove(&id)?;
+        if let Some(at) = timer {
+            self.timers.remove(&(at, id));
+        }
+        match record.job.state {
+            JobState::Queued => {
+                self.counts.queued -= 1;
+                self.counts.queued_bytes -= record.bytes;
+                self.waiting.remove(record.seq);
+                if let Some(count) = self.per_account.get_mut(&record.job.new.account) {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.per_account.remove(&record.job.new.account);
+                    }
+                }
+            }
+            JobState::Leased => self.counts.leased -= 1,
+            JobState::Completed | JobState::Failed | JobState::Cancelled => {}
+        }
+        Some(record)
+    }
+}
+
+/// What a job is failed with when its workers keep vanishing.
+fn lost_too_often() -> JobError {
+    JobError::new(
+        ErrorCode::TooManyAttempts,
+        format!("{ATTEMPTS_MAX} workers took this job and did not finish it; submit it again"),
+    )
+}

@@ -1,0 +1,189 @@
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
+
+use proto::{Account, JobId, ModelName, Priority, Timestamp};
+
+use super::Record;
+use crate::{LeaseQuery, Models, Serve};
+
+/// After how long a waiting job becomes one level more urgent.
+const RISE: Duration = Duration::from_secs(60);
+/// Every waiting job stands under its model and under this, which no model is called.
+const ANY: &str = "";
+
+/// The waiting jobs, found by urgency, model, account and age without looking at all of them.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    levels: [HashMap<String, Shelf>; 10],
+    places: HashMap<u64, Place>,
+    rising: BTreeSet<(Timestamp, u64)>,
+    turns: HashMap<Account, Turn>,
+    last_turn: u64,
+}
+
+/// The jobs of one model and level: by account, then by age.
+type Shelf = BTreeMap<Account, BTreeMap<u64, JobId>>;
+
+#[derive(Debug)]
+struct Place {
+    id: JobId,
+    account: Account,
+    model: String,
+    priority: Priority,
+    since: Timestamp,
+    level: usize,
+    rises_at: Option<Timestamp>,
+}
+
+/// The account with the lowest number is next; it is numbered when it comes and when it is served.
+#[derive(Debug)]
+struct Turn {
+    number: u64,
+    jobs: usize,
+}
+
+impl Waiting {
+    pub(super) fn insert(&mut self, now: Timestamp, record: &Record) {
+        let new = &record.job.new;
+        self.last_turn += 1;
+        let number = self.last_turn;
+        let turn = self
+            .turns
+            .entry(new.account.clone())
+            .or_insert(Turn { number, jobs: 0 });
+        turn.jobs += 1;
+        let place = Place {
+            id: new.id,
+            account: new.account.clone(),
+            model: canonical(&new.model),
+            priority: new.priority,
+            since: record.job.created_at,
+            level: 0,
+            rises_at: None,
+        };
+        self.shelve(now, record.seq, place);
+    }
+
+    pub(super) fn remove(&mut self, seq: u64) {
+        let Some(place) = self.unshelve(seq) else {
+            return;
+        };
+        if let Some(turn) = self.turns.get_mut(&place.account) {
+            turn.jobs -= 1;
+            if turn.jobs == 0 {
+                self.turns.remove(&place.account);
+            }
+        }
+    }
+
+    /// Moves up what has waited long enough.
+    pub(super) fn rise(&mut self, now: Timestamp) {
+        while let Some((_, seq)) = self.rising.first().copied().filter(|(at, _)| *at <= now) {
+            let Some(place) = self.unshelve(seq) else {
+                return;
+            };
+            self.shelve(now, seq, place);
+        }
+    }
+
+    /// The account goes to the end of the line.
+    pub(super) fn served(&mut self, account: &Account) {
+        self.last_turn += 1;
+        if let Some(turn) = self.turns.get_mut(account) {
+            turn.number = self.last_turn;
+        }
+    }
+
+    /// Priority first, then accounts in turn, then age.
+    pub(super) fn best(&self, query: &LeaseQuery) -> Option<JobId> {
+        let keys: BTreeSet<String> = match &query.models {
+            Models::Any => BTreeSet::from([ANY.into()]),
+            Models::Only(models) => models.iter().map(canonical).collect(),
+        };
+        self.levels.iter().find_map(|level| {
+            keys.iter()
+                .filter_map(|key| level.get(key))
+                .filter_map(|shelf| self.first_on(shelf, &query.serve))
+                .min()
+                .map(|(_, _, id)| id)
+        })
+    }
+
+    fn first_on(&self, shelf: &Shelf, serve: &Serve) -> Option<(u64, u64, JobId)> {
+        let rank = |account: &Account, jobs: &BTreeMap<u64, JobId>| {
+            let (seq, id) = jobs.first_key_value()?;
+            Some((self.turns.get(account)?.number, *seq, *id))
+        };
+        match serve {
+            Serve::All => shelf
+                .iter()
+                .filter_map(|(account, jobs)| rank(account, jobs))
+                .min(),
+            Serve::Accounts(accounts) => accounts
+                .iter()
+                .filter_map(|account| rank(account, shelf.get(account)?))
+                .min(),
+        }
+    }
+
+    fn shelve(&mut self, now: Timestamp, seq: u64, place: Place) {
+        let base = usize::from(place.priority.level()) - 1;
+        let minutes = now.since(place.since).as_secs() / RISE.as_secs();
+        let risen = usize::try_from(minutes).unwrap_or(usize::MAX);
+        let level = base.saturating_sub(risen);
+        let rises_at = (level > 0).then(|| {
+            let steps = u32::try_from(base - level + 1).unwrap_or(u32::MAX);
+            place.since + RISE * steps
+        });
+        if let Some(at) = rises_at {
+            self.rising.insert((at, seq));
+        }
+        for key in [place.model.as_str(), ANY] {
+            let shelf = self.levels[level].entry(key.into()).or_default();
+            shelf
+                .entry(place.account.clone())
+                .or_default()
+                .insert(seq, place.id);
+        }
+        self.places.insert(
+            seq,
+            Place {
+                level,
+                rises_at,
+                ..place
+            },
+        );
+    }
+
+    fn unshelve(&mut self, seq: u64) -> Option<Place> {
+        let place = self.places.remove(&seq)?;
+        if let Some(at) = place.rises_at {
+            self.rising.remove(&(at, seq));
+        }
+        for key in [place.model.as_str(), ANY] {
+            let Some(shelf) = self.levels[place.level].get_mut(key) else {
+                continue;
+            };
+            if let Some(jobs) = shelf.get_mut(&place.account) {
+                jobs.remove(&seq);
+                if jobs.is_empty() {
+                    shelf.remove(&place.account);
+                }
+            }
+            if shelf.is_empty() {
+                self.levels[place.level].remove(key);
+            }
+        }
+        Some(place)
+    }
+}
+
+/// Equal for two names exactly when [`ModelName::is_same`] says so.
+fn canonical(model: &ModelName) -> String {
+    let name = model.as_str();
+    name.strip_suffix(":latest")
+        .unwrap_or(name)
+        .to_ascii_lowercase()
+}

@@ -1,0 +1,375 @@
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use proto::{Body, End, JobError, JobId, LeaseToken, Timestamp, worker::Retry};
+use tokio::sync::watch;
+
+use crate::{
+    Job, JobLog, KeyRecord, Keys, Lease, LeaseQuery, Leased, Live, LiveLog, MemoryKeys, NewJob,
+    Owner, Queue, QueueCounts, QueueError, RESULT_KEPT,
+    machine::{Machine, Step},
+};
+
+/// The rules behind a lock, and nothing on disk: the model that every store is compared with,
+/// and the double in everybody's tests.
+pub struct MemoryQueue {
+    inner: Mutex<Inner>,
+    arrivals: watch::Sender<u64>,
+    keys: MemoryKeys,
+}
+
+#[derive(Default)]
+struct Inner {
+    live: Live,
+    bodies: HashMap<JobId, Body>,
+    finished: HashMap<JobId, (u64, Job, Arc<LiveLog>)>,
+    closed: bool,
+}
+
+impl Default for MemoryQueue {
+    fn default() -> Self {
+        Self {
+            inner: Mutex::default(),
+            arrivals: watch::Sender::new(0),
+            keys: MemoryKeys::default(),
+        }
+    }
+}
+
+impl fmt::Debug for MemoryQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryQueue")
+            .field("counts", &self.counts())
+            .finish_non_exhaustive()
+    }
+}
+
+impl MemoryQueue {
+    /// What a durable store does when its process starts again: every job and line is kept, and
+    /// live leases get [`proto::limits::RESTART_GRACE`]. Readers must ask for their logs again.
+    pub fn restart(&self, now: Timestamp) {
+        let mut inner = self.inner();
+        let records: Vec<_> = inner.live.machine.records().cloned().collect();
+        let lines = records.iter().map(|record| record.job.new.id).map(|id| {
+            let log = inner.live.log(Owner::Anyone, id);
+            (id, log.map(|log| log.lines()).unwrap_or_default())
+        });
+        let lines = lines.collect();
+        inner.live = Live::restore(Machine::restore(now, records), lines);
+        inner.closed = false;
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open(&self) -> Result<MutexGuard<'_, Inner>, QueueError> {
+        let inner = self.inner();
+        if inner.closed {
+            Err(QueueError::closed())
+        } else {
+            Ok(inner)
+        }
+    }
+
+    /// Does something and tells those who wait for arrivals.
+    fn change<T>(
+        &self,
+        change: impl FnOnce(&mut Inner) -> Result<T, QueueError>,
+    ) -> Result<T, QueueError> {
+        let mut inner = self.open()?;
+        let before = (
+            inner.live.machine.arrivals(),
+            inner.live.machine.next_reap(),
+        );
+        let answer = change(&mut inner);
+        let (arrivals, next_reap) = (
+            inner.live.machine.arrivals(),
+            inner.live.machine.next_reap(),
+        );
+        let sooner = next_reap.is_some_and(|at| before.1.is_none_or(|was| at < was));
+        if arrivals != before.0 || sooner {
+            self.arrivals.send_modify(|count| *count += 1);
+        }
+        answer
+    }
+}
+
+impl Inner {
+    /// In memory, a decision is stored as soon as it is made.
+    fn store(&mut self, steps: impl IntoIterator<Item = Step>) {
+        let steps: Vec<Step> = steps.into_iter().collect();
+        for step in steps.iter().filter(|step| step.after.job.state.is_final()) {
+            if let Some(log) = self.live.log(Owner::Anyone, step.id()) {
+                let mut job = step.after.job.clone();
+                job.new.body = self.bodies.remove(&step.id()).unwrap_or_default();
+                self.finished.insert(step.id(), (step.after.seq, job, log));
+            }
+        }
+        self.live.settle(&steps);
+    }
+
+    /// The error for a job that is not among the live ones.
+    fn over(&self, error: QueueError) -> QueueError {
+        if let QueueError::UnknownJob(id) = error
+            && self.finished.contains_key(&id)
+        {
+            return QueueError::StaleLease(id);
+        }
+        error
+    }
+
+    fn jobs(&self) -> Vec<(u64, &Job)> {
+        let live = self
+            .live
+            .machine
+            .records()
+            .map(|record| (record.seq, &record.job));
+        let finished = self.finished.values().map(|(seq, job, _)| (*seq, job));
+        let mut jobs: Vec<_> = live.chain(finished).collect();
+        jobs.sort_by_key(|(seq, _)| *seq);
+        jobs
+    }
+}
+
+fn without_body(job: &Job) -> Job {
+    Job {
+        new: NewJob {
+            body: Body::default(),
+            ..job.new.clone()
+        },
+        ..job.clone()
+    }
+}
+
+#[async_trait]
+impl Queue for MemoryQueue {
+    async fn enqueue(&self, now: Timestamp, job: NewJob) -> Result<(), QueueError> {
+        self.change(|inner| {
+            if inner.finished.contains_key(&job.id) {
+                return Err(QueueError::Exists(format!("job {}", job.id)));
+            }
+            let step = inner.live.machine.enqueue(now, &job)?;
+            inner.bodies.insert(job.id, job.body);
+            inner.store([step]);
+            Ok(())
+        })
+    }
+
+    async fn lease(
+        &self,
+        now: Timestamp,
+        query: &LeaseQuery,
+        length: Duration,
+    ) -> Result<Option<Lease>, QueueError> {
+        self.change(|inner| {
+            let (steps, token) = inner.live.machine.lease(now, query, length);
+            let lease = token.zip(steps.last()).and_then(|(token, step)| {
+                let body = inner.bodies.get(&token.job).cloned().unwrap_or_default();
+                step.lease(body)
+            });
+            inner.store(steps);
+            Ok(lease)
+        })
+    }
+
+    async fn extend(
+        &self,
+        now: Timestamp,
+        token: LeaseToken,
+        length: Duration,
+    ) -> Result<Leased, QueueError> {
+        self.change(|inner| {
+            inner
+                .live
+                .extend(now, token, length)
+                .map_err(|error| inner.over(error))
+        })
+    }
+
+    async fn append(
+        &self,
+        now: Timestamp,
+        token: LeaseToken,
+        first: u64,
+        lines: Vec<Bytes>,
+    ) -> Result<u64, QueueError> {
+        let mut inner = self.open()?;
+        let appended = inner.live.append(now, token, first, lines);
+        appended.map_err(|error| inner.over(error))?;
+        for (record, log) in inner.live.take_unstored() {
+            log.store(record.job.attempt, log.count());
+        }
+        Ok(inner.live.held_log(token)?.stored())
+    }
+
+    async fn stored(&self, token: LeaseToken) -> Result<u64, QueueError> {
+        let mut inner = self.open()?;
+        let log = inner
+            .live
+            .held_log(token)
+            .map_err(|error| inner.over(error))?;
+        Ok(log.stored())
+    }
+
+    async fn complete(
+        &self,
+        now: Timestamp,
+        token: LeaseToken,
+        lines: u64,
+        end: End,
+    ) -> Result<(), QueueError> {
+        self.change(|inner| {
+            if let Some((_, ended, _)) = inner.finished.get(&token.job) {
+                return ended.accepts_again(token, &end);
+            }
+            let have = inner
+                .live
+                .log(Owner::Anyone, token.job)
+                .map_or(0, |log| log.count());
+            let step = inner.live.machine.complete(now, token, have, lines, end)?;
+            inner.store(step);
+            Ok(())
+        })
+    }
+
+    async fn nack(
+        &self,
+        now: Timestamp,
+        token: LeaseToken,
+        retry: Retry,
+        why: JobError,
+    ) -> Result<(), QueueError> {
+        self.change(|inner| {
+            let step = inner.live.machine.nack(now, token, retry, why);
+            let step = step.map_err(|error| inner.over(error))?;
+            inner.store([step]);
+            Ok(())
+        })
+    }
+
+    async fn cancel(&self, now: Timestamp, owner: Owner<'_>, id: JobId) -> Result<(), QueueError> {
+        self.change(|inner| {
+            if let Some((_, ended, _)) = inner.finished.get(&id) {
+                return Err(if owner.owns(&ended.new.account) {
+                    QueueError::Ended(id, ended.state)
+                } else {
+                    QueueError::UnknownJob(id)
+                });
+            }
+            let step = inner.live.machine.cancel(now, owner, id)?;
+            inner.store(step);
+            Ok(())
+        })
+    }
+
+    async fn cancelled(&self, token: LeaseToken) {
+        let standing = self.inner().live.standing(token);
+        if let Some(mut standing) = standing {
+            // An error means that the job is gone, and the lease with it.
+            let _ = standing
+                .wait_for(|standing| standing.stops(token.attempt))
+                .await;
+        }
+    }
+
+    async fn get(&self, owner: Owner<'_>, id: JobId) -> Result<Option<Job>, QueueError> {
+        let inner = self.open()?;
+        let job = match (inner.live.machine.get(id), inner.finished.get(&id)) {
+            (Some(record), _) => {
+                let mut job = record.job.clone();
+                job.new.body = inner.bodies.get(&id).cloned().unwrap_or_default();
+                job
+            }
+            (None, Some((_, job, _))) => job.clone(),
+            (None, None) => return Ok(None),
+        };
+        Ok(Some(job).filter(|job| owner.owns(&job.new.account)))
+    }
+
+    async fn list(&self, owner: Owner<'_>, limit: usize) -> Result<Vec<Job>, QueueError> {
+        let inner = self.open()?;
+        let jobs = inner.jobs().into_iter().rev().map(|(_, job)| job);
+        let owned = jobs.filter(|job| owner.owns(&job.new.account));
+        Ok(owned.take(limit).map(without_body).collect())
+    }
+
+    async fn attended(&self) -> Result<Vec<Job>, QueueError> {
+        let inner = self.open()?;
+        let jobs = inner.jobs().into_iter().map(|(_, job)| job);
+        let attended = jobs.filter(|job| job.new.attended && !job.state.is_final());
+        Ok(attended.map(without_body).collect())
+    }
+
+    async fn log(
+        &self,
+        owner: Owner<'_>,
+        id: JobId,
+    ) -> Result<Option<Arc<dyn JobLog>>, QueueError> {
+        let mut inner = self.open()?;
+        let log = match inner.finished.get(&id) {
+            Some((_, job, log)) => Some(log.clone()).filter(|_| owner.owns(&job.new.account)),
+            None => inner.live.log(owner, id),
+        };
+        Ok(log.map(|log| log as Arc<dyn JobLog>))
+    }
+
+    async fn reap(&self, now: Timestamp) -> Result<Option<Timestamp>, QueueError> {
+        self.change(|inner| {
+            let steps = inner.live.machine.reap(now);
+            inner.store(steps);
+            let now = inner.live.machine.now();
+            let expires = |job: &Job| job.finished_at.map(|at| at + RESULT_KEPT);
+            inner
+                .finished
+                .retain(|_, (_, job, _)| expires(job).is_none_or(|at| at > now));
+            let erase = inner
+                .finished
+                .values()
+                .filter_map(|(_, job, _)| expires(job))
+                .min();
+            Ok([inner.live.machine.next_reap(), erase]
+                .into_iter()
+                .flatten()
+                .min())
+        })
+    }
+
+    fn arrivals(&self) -> watch::Receiver<u64> {
+        self.arrivals.subscribe()
+    }
+
+    fn counts(&self) -> QueueCounts {
+        self.inner().live.machine.counts()
+    }
+
+    async fn close(&self) -> Result<(), QueueError> {
+        self.inner().closed = true;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Keys for MemoryQueue {
+    async fn create_key(&self, key: KeyRecord) -> Result<(), QueueError> {
+        self.keys.create_key(key).await
+    }
+
+    async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, QueueError> {
+        self.keys.find_key(id).await
+    }
+
+    async fn list_keys(&self) -> Result<Vec<KeyRecord>, QueueError> {
+        self.keys.list_keys().await
+    }
+
+    async fn revoke_key(&self, now: Timestamp, id_or_name: &str) -> Result<bool, QueueError> {
+        self.keys.revoke_key(now, id_or_name).await
+    }
+}

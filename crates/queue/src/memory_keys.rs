@@ -1,0 +1,44 @@
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use proto::Timestamp;
+
+use crate::{KeyRecord, Keys, QueueError};
+
+/// Keys in memory, in the order they were made.
+#[derive(Debug, Default)]
+pub struct MemoryKeys(Mutex<Vec<KeyRecord>>);
+
+impl MemoryKeys {
+    fn lock(&self) -> MutexGuard<'_, Vec<KeyRecord>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Keys for MemoryKeys {
+    async fn create_key(&self, key: KeyRecord) -> Result<(), QueueError> {
+        let mut keys = self.lock();
+        if let Some(taken) = keys.iter().find_map(|had| had.taken(&key)) {
+            return Err(QueueError::Exists(taken));
+        }
+        keys.push(key);
+        Ok(())
+    }
+
+    async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, QueueError> {
+        Ok(self.lock().iter().find(|key| key.id == id).cloned())
+    }
+
+    async fn list_keys(&self) -> Result<Vec<KeyRecord>, QueueError> {
+        Ok(self.lock().clone())
+    }
+
+    async fn revoke_key(&self, now: Timestamp, id_or_name: &str) -> Result<bool, QueueError> {
+        let mut keys = self.lock();
+        let found = keys.iter_mut().find(|key| {
+            key.revoked_at.is_none() && (key.id == id_or_name || key.name == id_or_name)
+        });
+        Ok(found.map(|key| key.revoked_at = Some(now)).is_some())
+    }
+}
