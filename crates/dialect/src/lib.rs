@@ -1,1 +1,10 @@
-//! Placeholder while the crates are laid out.
+//! Other people's wire formats, to and from Hearth's own. Translates, and decides nothing.
+//!
+//! The engine always speaks Ollama's native lines; each module turns a foreign request into a
+//! native one and native lines into the foreign answer. No I/O, no clock: time is an argument.
+
+mod clock;
+mod line;
+pub mod ollama;
+pub mod openai;
+pub mod relay_polling;

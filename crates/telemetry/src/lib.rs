@@ -1,1 +1,60 @@
-//! Placeholder while the crates are laid out.
+//! Tracing setup: what the programs log goes to stderr, filtered by `HEARTH_LOG`.
+
+use anyhow::Context as _;
+use tracing_subscriber::EnvFilter;
+
+/// The environment variable that holds the filter, for example `info,relay=debug`.
+pub const FILTER_VARIABLE: &str = "HEARTH_LOG";
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// For a person at a terminal.
+    #[default]
+    Human,
+    /// One JSON object a line; control characters in values are escaped.
+    Json,
+}
+
+/// Sends this process's log to stderr. `fallback` is the filter used when [`FILTER_VARIABLE`]
+/// is not set.
+///
+/// # Errors
+/// A filter that cannot be read, or a second call in the same process.
+pub fn init(format: Format, fallback: &str) -> anyhow::Result<()> {
+    let directives = std::env::var(FILTER_VARIABLE).unwrap_or_else(|_| fallback.to_owned());
+    let log = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(filter(&directives)?);
+    match format {
+        Format::Human => log.try_init(),
+        Format::Json => log.json().try_init(),
+    }
+    .map_err(|error| anyhow::anyhow!("logging was set up twice: {error}"))
+}
+
+fn filter(directives: &str) -> anyhow::Result<EnvFilter> {
+    EnvFilter::try_new(directives).with_context(|| {
+        format!(
+            "{FILTER_VARIABLE} `{directives}` is not a filter; write for example `info,relay=debug`"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_that_cannot_be_read_is_named() {
+        let error = filter("relay=loud").unwrap_err().to_string();
+        assert!(error.contains("relay=loud"), "{error}");
+        assert!(filter("info,relay=debug").is_ok());
+    }
+
+    #[test]
+    fn logging_is_set_up_once() {
+        init(Format::Json, "warn").unwrap();
+        assert!(init(Format::Human, "warn").is_err());
+    }
+}

@@ -1,0 +1,222 @@
+use proto::{EngineKind, ModelEntry, Timestamp};
+
+use super::*;
+
+macro_rules! fixture {
+    ($name:literal) => {
+        include_str!(concat!("../../fixtures/openai/", $name))
+    };
+}
+
+fn name(model: &str) -> ModelName {
+    ModelName::new(model).unwrap()
+}
+
+fn named() -> Named {
+    Named {
+        id: "chatcmpl-1".into(),
+        model: "m".into(),
+        created: Timestamp(1_795_320_469_500),
+    }
+}
+
+fn chat_lines() -> Vec<Bytes> {
+    let lines = include_str!("../../fixtures/ollama/chat-lines.ndjson").lines();
+    lines
+        .map(|line| Bytes::from_static(line.as_bytes()))
+        .collect()
+}
+
+fn native_of(body: &str) -> serde_json::Value {
+    let native = ChatRequest::parse(body.as_bytes())
+        .unwrap()
+        .native(&name("m"));
+    serde_json::from_slice(&native).unwrap()
+}
+
+fn refusal(body: &str) -> String {
+    ChatRequest::parse(body.as_bytes()).unwrap_err().message
+}
+
+#[test]
+fn every_field_finds_its_native_place() {
+    let request = ChatRequest::parse(fixture!("request.json").as_bytes()).unwrap();
+    assert_eq!(request.model.as_deref(), Some("m"));
+    assert!(request.stream && request.include_usage);
+    assert_eq!(
+        request.native(&name("m")),
+        fixture!("request-native.json").trim_end()
+    );
+}
+
+#[test]
+fn a_short_request_gets_ollamas_defaults_for_this_api() {
+    let body = r#"{"model":"m","messages":[{"role":"user","content":"x"}],"unknown":{}}"#;
+    let request = ChatRequest::parse(body.as_bytes()).unwrap();
+    assert!(!request.stream && !request.include_usage);
+    assert_eq!(
+        request.native(&name("m")),
+        r#"{"model":"m","messages":[{"role":"user","content":"x"}],"stream":true,"options":{"temperature":1.0,"top_p":1.0}}"#
+    );
+}
+
+#[test]
+fn both_names_of_the_token_limit_are_taken_and_zero_is_not() {
+    let with = |field: &str| format!(r#"{{"messages":[{{"role":"user","content":"x"}}],{field}}}"#);
+    for field in [
+        r#""max_tokens":7"#,
+        r#""max_completion_tokens":7"#,
+        r#""max_tokens":9,"max_completion_tokens":7"#,
+    ] {
+        assert_eq!(
+            native_of(&with(field))["options"]["num_predict"],
+            7,
+            "{field}"
+        );
+    }
+    assert!(refusal(&with(r#""max_tokens":0"#)).contains("max_tokens"));
+}
+
+#[test]
+fn reasoning_effort_becomes_think() {
+    let think = |field: &str| {
+        native_of(&format!(
+            r#"{{"messages":[{{"role":"user","content":"x"}}],{field}}}"#
+        ))["think"]
+            .clone()
+    };
+    assert_eq!(think(r#""reasoning_effort":"none""#), false);
+    assert_eq!(think(r#""reasoning_effort":"minimal""#), "low");
+    assert_eq!(think(r#""reasoning":{"effort":"xhigh"}"#), "max");
+    assert_eq!(think(r#""seed":1"#), serde_json::Value::Null);
+    let huge = r#"{"messages":[{"role":"user","content":"x"}],"reasoning_effort":"huge"}"#;
+    assert!(refusal(huge).contains("invalid reasoning value: \"huge\""));
+}
+
+#[test]
+fn a_response_format_becomes_a_format() {
+    let of = |format: &str| {
+        format!(r#"{{"messages":[{{"role":"user","content":"x"}}],"response_format":{format}}}"#)
+    };
+    assert_eq!(
+        native_of(&of(r#"{"type":"json_object"}"#))["format"],
+        "json"
+    );
+    assert_eq!(
+        native_of(&of(r#"{"type":"text"}"#))["format"],
+        serde_json::Value::Null
+    );
+    assert!(refusal(&of(r#"{"type":"xml"}"#)).contains("xml"));
+    assert!(refusal(&of(r#"{"type":"json_schema"}"#)).contains("schema"));
+}
+
+#[test]
+fn tools_are_left_out_when_none_may_be_chosen() {
+    let body = r#"{"messages":[{"role":"user","content":"x"}],"tools":[{"type":"function"}],"tool_choice":"none"}"#;
+    assert_eq!(native_of(body).get("tools"), None);
+}
+
+#[test]
+fn what_cannot_be_said_natively_is_refused_by_name() {
+    let message =
+        |content: &str| format!(r#"{{"messages":[{{"role":"user","content":{content}}}]}}"#);
+    assert_eq!(refusal(r#"{"model":"m"}"#), "[] is too short - 'messages'");
+    assert!(refusal(&message("null")).contains("content"));
+    let url = r#"[{"type":"image_url","image_url":{"url":"http://x/y.png"}}]"#;
+    assert!(refusal(&message(url)).contains("image URLs are not currently supported"));
+    assert!(refusal(&message(r#"[{"type":"video"}]"#)).contains("video"));
+    let call = r#"{"messages":[{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":"no"}}]}]}"#;
+    assert!(refusal(call).contains("arguments"));
+}
+
+#[test]
+fn a_stream_is_written_in_exactly_these_events() {
+    let mut completion = Completion::new(named(), true);
+    let events: Vec<u8> = chat_lines()
+        .iter()
+        .flat_map(|line| completion.events(line).unwrap())
+        .collect();
+    assert!(completion.is_finished());
+    assert_eq!(
+        String::from_utf8(events).unwrap(),
+        fixture!("chat-stream.txt")
+    );
+}
+
+#[test]
+fn a_whole_answer_is_exactly_this_object() {
+    let whole = Completion::new(named(), false)
+        .whole(&chat_lines())
+        .unwrap();
+    assert_eq!(whole, fixture!("chat.json").trim_end());
+}
+
+#[test]
+fn text_on_the_last_line_is_not_lost_and_length_is_told() {
+    let line = br#"{"message":{"content":"all"},"done":true,"done_reason":"length"}"#;
+    let mut completion = Completion::new(named(), false);
+    let events = String::from_utf8(completion.events(line).unwrap().to_vec()).unwrap();
+    assert!(
+        events.contains(r#""delta":{"role":"assistant","content":"all"}"#),
+        "{events}"
+    );
+    assert!(events.contains(r#""finish_reason":"length""#), "{events}");
+    assert!(events.ends_with("data: [DONE]\n\n"), "{events}");
+}
+
+#[test]
+fn an_answer_that_breaks_off_is_an_error_not_a_success() {
+    let mut lines = chat_lines();
+    lines.pop();
+    let error = Completion::new(named(), false).whole(&lines).unwrap_err();
+    assert_eq!(error.code, ErrorCode::EngineFailed);
+    assert!(Completion::new(named(), false).events(b"half {").is_err());
+}
+
+#[test]
+fn logprobs_are_passed_on() {
+    let line =
+        br#"{"message":{"content":"a"},"done":true,"logprobs":[{"token":"a","logprob":-0.5}]}"#;
+    let want = r#""logprobs":{"content":[{"token":"a","logprob":-0.5}]}"#;
+    let whole = Completion::new(named(), false)
+        .whole(&[Bytes::from_static(line)])
+        .unwrap();
+    assert!(String::from_utf8_lossy(&whole).contains(want));
+    let events = Completion::new(named(), false).events(line).unwrap();
+    assert!(String::from_utf8_lossy(&events).contains(want));
+}
+
+#[test]
+fn errors_have_openais_shape() {
+    assert_eq!(
+        error(404, ErrorCode::UnknownModel, "model 'x' not found"),
+        r#"{"error":{"message":"model 'x' not found","type":"not_found_error","param":null,"code":"unknown_model"}}"#
+    );
+    assert_eq!(
+        error_event(ErrorCode::WorkerLost, "gone"),
+        "data: {\"error\":{\"message\":\"gone\",\"type\":\"api_error\",\"param\":null,\"code\":\"worker_lost\"}}\n\n"
+    );
+}
+
+#[test]
+fn models_are_listed_with_the_time_of_their_tag() {
+    let tag = r#"{"name":"m:1b","modified_at":"2026-11-22T03:42:15.332796745Z"}"#;
+    let report = WorkerReport {
+        engine: EngineKind::Ollama,
+        engine_version: String::new(),
+        engine_up: true,
+        models: vec![ModelEntry {
+            name: ModelName::new("m:1b").unwrap(),
+            loaded: true,
+            tag: serde_json::value::RawValue::from_string(tag.into()).unwrap(),
+        }],
+    };
+    let entry = r#"{"id":"m:1b","object":"model","created":1795318935,"owned_by":"library"}"#;
+    assert_eq!(
+        models([&report]),
+        format!(r#"{{"object":"list","data":[{entry}]}}"#)
+    );
+    assert_eq!(models([]), r#"{"object":"list","data":[]}"#);
+    assert_eq!(model([&report], &name("m:1b")).unwrap(), entry);
+    assert_eq!(model([&report], &name("other")), None);
+}
