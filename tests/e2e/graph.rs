@@ -13,9 +13,33 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("telemetry", &["proto"]),
     ("queue-sqlite", &["proto", "queue"]),
     ("worker", &["proto", "dialect", "engine", "telemetry"]),
-    ("relay", &["proto", "queue", "dialect", "telemetry", "queue-sqlite"]),
-    ("agent", &["proto", "worker", "status", "engine", "engine-builtin", "telemetry"]),
-    ("cli", &["proto", "relay", "agent", "status", "queue", "engine", "telemetry"]),
+    (
+        "relay",
+        &["proto", "queue", "dialect", "telemetry", "queue-sqlite"],
+    ),
+    (
+        "agent",
+        &[
+            "proto",
+            "worker",
+            "status",
+            "engine",
+            "engine-builtin",
+            "telemetry",
+        ],
+    ),
+    (
+        "cli",
+        &[
+            "proto",
+            "relay",
+            "agent",
+            "status",
+            "queue",
+            "engine",
+            "telemetry",
+        ],
+    ),
     ("desktop", &["proto", "agent", "status", "telemetry"]),
 ];
 
@@ -23,7 +47,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
 fn nobody_looks_up() {
     let allowed = ALLOWED.iter().copied().collect::<BTreeMap<_, _>>();
     let out = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--no-deps",
+            "--offline",
+        ])
         .output()
         .unwrap();
     let meta = serde_json::from_slice::<serde_json::Value>(&out.stdout).unwrap();
@@ -51,5 +81,9 @@ fn nobody_looks_up() {
             }
         }
     }
-    assert_eq!(seen, ALLOWED.len(), "a crate in the graph is gone: take it out");
+    assert_eq!(
+        seen,
+        ALLOWED.len(),
+        "a crate in the graph is gone: take it out"
+    );
 }

@@ -1,3 +1,4 @@
 //! Real processes, end to end.
 
+mod docs;
 mod graph;
