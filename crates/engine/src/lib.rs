@@ -1,11 +1,20 @@
 //! What runs a model. One trait, and the clients of engines that live in other processes.
 
+mod clock;
+mod http;
+mod request;
+
 use std::{fmt, pin::Pin};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::Stream;
-use proto::{Body, ErrorCode, JobError, Op, WorkerReport};
+use proto::{Body, EngineKind, ErrorCode, JobError, Op, WorkerReport};
+pub use reqwest::Url;
+
+pub use clock::Clock;
+pub use http::{client_builder, is_loopback};
+pub use request::{NotAnObject, RequestHead};
 
 /// The lines an engine writes for one job, as Ollama's native API writes them, without line feeds.
 ///
@@ -18,6 +27,11 @@ pub type Lines = Pin<Box<dyn Stream<Item = Result<Bytes, EngineError>> + Send>>;
 pub trait Engine: fmt::Debug + Send + Sync {
     /// Its name for the owner's eyes, without secrets: `ollama at http://127.0.0.1:11434`.
     fn name(&self) -> String;
+
+    /// Which kind it is, known before it has ever answered.
+    fn kind(&self) -> EngineKind {
+        EngineKind::Ollama
+    }
 
     /// Asks it for its version and models. Quick, and never loads a model.
     ///

@@ -1,0 +1,134 @@
+use std::{future, sync::Arc, time::Duration};
+
+use engine::EngineError;
+use futures_util::StreamExt as _;
+use proto::{Body, End, ErrorCode, JobError, LeaseToken, ModelName, Op, Timestamp, worker::Retry};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use crate::{Desk, held::Ending};
+
+/// One job as it is worked on.
+#[derive(Debug)]
+pub(crate) struct Work {
+    pub(crate) token: LeaseToken,
+    pub(crate) op: Op,
+    pub(crate) model: ModelName,
+    pub(crate) deadline: Option<Timestamp>,
+    pub(crate) body: Body,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Work {
+    /// Runs the job until it ends or is stopped; dropping the engine's answer stops the engine.
+    pub(crate) async fn run(self, desk: Arc<Desk>) {
+        let token = self.token;
+        let span = tracing::info_span!("job", job.id = %token.job, job.attempt = token.attempt);
+        let unfinished = Unfinished {
+            desk: Arc::clone(&desk),
+            token,
+        };
+        let ended = async {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => None,
+                () = passed(self.deadline, &desk) => Some(Ending::nack(
+                    Retry::Never,
+                    ErrorCode::DeadlineExceeded,
+                    "the deadline passed before the answer was complete",
+                )),
+                ending = self.answer(&desk) => Some(ending),
+            }
+        };
+        if let Some(ending) = ended.instrument(span.clone()).await {
+            span.in_scope(|| tracing::info!(ending = %name(&ending), "ended"));
+            desk.end(token, ending);
+        }
+        drop(unfinished);
+    }
+
+    async fn answer(&self, desk: &Desk) -> Ending {
+        let started = desk.engine().start(self.op, self.body.clone()).await;
+        let mut lines = match started {
+            Ok(lines) => lines,
+            Err(error) => return self.failed_before_answering(desk, error),
+        };
+        let mut count = 0_u64;
+        while let Some(line) = lines.next().await {
+            match line {
+                Ok(line) => desk.line(self.token, line).await,
+                Err(error) if count == 0 => return self.failed_before_answering(desk, error),
+                Err(error) => {
+                    desk.engine_failed(&error);
+                    return JobError::from(error).into();
+                }
+            }
+            count += 1;
+        }
+        if count == 0 {
+            let error = EngineError::Broken("it ended its answer before it began".into());
+            return self.failed_before_answering(desk, error);
+        }
+        desk.engine_succeeded(&self.model);
+        Ending::End(End::Completed)
+    }
+
+    /// Nothing was generated: a refusal is the requester's, anything else may go well elsewhere.
+    fn failed_before_answering(&self, desk: &Desk, error: EngineError) -> Ending {
+        desk.engine_failed(&error);
+        if matches!(error, EngineError::Refused { .. }) {
+            return JobError::from(error).into();
+        }
+        let wait = retry_wait(self.token.attempt, desk.tuning().random.draw());
+        let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        Ending::Nack(Retry::AfterMs(millis), error.into())
+    }
+}
+
+/// Full jitter over 2 s, 4 s, 8 s … up to 300 s.
+fn retry_wait(attempt: u32, random: f64) -> Duration {
+    let ceiling = 2_u64.saturating_pow(attempt.max(1)).min(300);
+    Duration::from_secs(ceiling).mul_f64(random.clamp(0.0, 1.0))
+}
+
+async fn passed(deadline: Option<Timestamp>, desk: &Desk) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep(deadline.since(desk.tuning().clock.now())).await,
+        None => future::pending().await,
+    }
+}
+
+const fn name(ending: &Ending) -> &'static str {
+    match ending {
+        Ending::End(End::Completed) => "completed",
+        Ending::End(End::Failed { .. }) => "failed",
+        Ending::End(End::Cancelled) => "cancelled",
+        Ending::Nack(..) => "given back",
+    }
+}
+
+/// Gives the job back if its task panics: a lease is never held by nobody.
+struct Unfinished {
+    desk: Arc<Desk>,
+    token: LeaseToken,
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let why = "the worker failed inside";
+        let ending = Ending::nack(Retry::AfterMs(1_000), ErrorCode::Internal, why);
+        self.desk.end(self.token, ending);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_before_another_try_grows_to_five_minutes() {
+        let waits: Vec<_> = (1..=10).map(|n| retry_wait(n, 1.0).as_secs()).collect();
+        assert_eq!(waits, [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+        assert_eq!(retry_wait(u32::MAX, 0.0), Duration::ZERO);
+    }
+}

@@ -1,0 +1,138 @@
+mod http;
+mod long_poll;
+mod route;
+mod websocket;
+
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+use engine::Url;
+use proto::{WorkerId, status::CarrierKind};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use self::{http::Endpoint, route::Route};
+use crate::{Desk, LinkEnd, Source, Tuning, WorkerSettings};
+
+/// A relay of this project: over a WebSocket where that gets through, else over held requests.
+pub(crate) struct Relay {
+    name: String,
+    worker: WorkerId,
+    endpoint: Endpoint,
+    tuning: Tuning,
+}
+
+impl fmt::Debug for Relay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Relay({})", self.name)
+    }
+}
+
+impl Relay {
+    pub(crate) fn new(settings: &WorkerSettings) -> anyhow::Result<Self> {
+        Ok(Self {
+            name: display_url(&settings.relay),
+            worker: settings.worker.clone(),
+            endpoint: Endpoint::new(&settings.relay, &settings.key, &settings.tuning)?,
+            tuning: settings.tuning.clone(),
+        })
+    }
+
+    async fn session(
+        &self,
+        carrier: CarrierKind,
+        desk: &Arc<Desk>,
+        route: &Route,
+        stop: &CancellationToken,
+    ) -> LinkEnd {
+        match carrier {
+            CarrierKind::Websocket => websocket::session(self, desk, stop).await,
+            CarrierKind::LongPoll | CarrierKind::Poll => {
+                long_poll::session(self, desk, route.websocket_after(), stop).await
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Source for Relay {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    async fn serve(&mut self, desk: &Arc<Desk>, stop: &CancellationToken) {
+        let mut route = Route::new(&self.tuning);
+        // The first word to a relay is what the engine offers.
+        stop.run_until_cancelled(desk.probed()).await;
+        while !stop.is_cancelled() {
+            let carrier = route.carrier(Instant::now());
+            let end = self.session(carrier, desk, &route, stop).await;
+            let proven = *desk.link().borrow();
+            let wait = route.ended(
+                carrier,
+                proven,
+                &end,
+                Instant::now(),
+                self.tuning.random.draw(),
+            );
+            if !matches!(end, LinkEnd::Stopped) {
+                tracing::warn!(relay = self.name, ?carrier, %end, ?wait, "link ended");
+            }
+            desk.link_down(&end.to_string());
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = desk.woken() => {}
+                () = stop.cancelled() => {}
+            }
+        }
+    }
+}
+
+/// The address without anything that could be a secret.
+pub(crate) fn display_url(url: &Url) -> String {
+    let mut shown = url.clone();
+    // Addresses without a host refuse both, and hold neither.
+    let _ = (shown.set_username(""), shown.set_password(None));
+    shown.set_query(None);
+    shown.set_fragment(None);
+    shown.as_str().trim_end_matches('/').to_owned()
+}
+
+impl fmt::Display for LinkEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stopped => Ok(()),
+            Self::Woken => f.write_str("connecting again after a pause of the machine"),
+            Self::Upgrade => f.write_str("trying a better way to the relay"),
+            Self::Lost { problem, .. } => f.write_str(problem),
+            Self::Blocked(problem) => {
+                write!(
+                    f,
+                    "a WebSocket does not get through ({problem}); using polls"
+                )
+            }
+            Self::Later { problem, .. } => write!(f, "the relay asks for patience: {problem}"),
+            Self::Unauthorized(problem) => write!(
+                f,
+                "the relay refused the key ({problem}): make a new one with `hearth key create` \
+                 and set it here"
+            ),
+            Self::NotTheRelay(problem) => write!(
+                f,
+                "something else than a Hearth relay answers at this address ({problem}): \
+                 check the address, or sign in to the network"
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_shown_without_its_secrets() {
+        let url = Url::parse("https://me:word@relay.example/base/?token=x#y").unwrap();
+        assert_eq!(display_url(&url), "https://relay.example/base");
+    }
+}

@@ -1,0 +1,138 @@
+use anyhow::Context as _;
+use bytes::{Bytes, BytesMut};
+use engine::{Url, client_builder};
+use proto::{ErrorBody, ErrorCode};
+use reqwest::{
+    Client, Method, RequestBuilder, Response, StatusCode,
+    header::{AUTHORIZATION, HeaderValue, RETRY_AFTER},
+};
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::time::Duration;
+
+use crate::{LinkEnd, Tuning};
+
+/// Longest error body that is looked at.
+const ERROR_MAX: usize = 16 * 1024;
+
+/// The relay's address and what it takes to be let in.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    client: Client,
+    base: String,
+    bearer: HeaderValue,
+}
+
+impl Endpoint {
+    pub(crate) fn new(relay: &Url, key: &SecretString, tuning: &Tuning) -> anyhow::Result<Self> {
+        let mut base = relay.clone();
+        base.set_query(None);
+        base.set_fragment(None);
+        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", key.expose_secret()))
+            .ok()
+            .context("the key holds characters that no key has: copy it again")?;
+        bearer.set_sensitive(true);
+        Ok(Self {
+            client: client_builder(relay)
+                .connect_timeout(tuning.connect)
+                .build()
+                .context("the HTTP client for the relay cannot be set up")?,
+            base: format!("{}/api/worker/v1", base.as_str().trim_end_matches('/')),
+            bearer,
+        })
+    }
+
+    /// A request for a path below `/api/worker/v1`.
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client
+            .request(method, format!("{}{path}", self.base))
+            .header(AUTHORIZATION, self.bearer.clone())
+    }
+}
+
+/// What a refusal said.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    /// The relay's own code, if it was the relay that spoke.
+    pub(crate) code: Option<ErrorCode>,
+    pub(crate) problem: String,
+    retry_after: Option<Duration>,
+}
+
+impl Refusal {
+    pub(crate) async fn read(response: Response) -> Self {
+        let status = response.status();
+        let seconds = response.headers().get(RETRY_AFTER);
+        let retry_after = seconds
+            .and_then(|value| value.to_str().ok()?.parse().ok())
+            .map(Duration::from_secs);
+        let body = read_body(response, ERROR_MAX).await.unwrap_or_default();
+        let detail = serde_json::from_slice::<ErrorBody>(&body).ok();
+        let detail = detail.map(|body| body.error);
+        Self {
+            status,
+            code: detail.as_ref().map(|detail| detail.code),
+            problem: detail.map_or_else(|| format!("HTTP {status}"), |detail| detail.message),
+            retry_after,
+        }
+    }
+
+    /// What it means for the link as a whole.
+    pub(crate) fn into_link_end(self) -> LinkEnd {
+        let Self {
+            status,
+            code,
+            problem,
+            retry_after,
+        } = self;
+        match status.as_u16() {
+            401 => LinkEnd::Unauthorized(problem),
+            403 if code.is_some() => LinkEnd::Unauthorized(problem),
+            400 if code == Some(ErrorCode::UnsupportedVersion) => LinkEnd::NotTheRelay(problem),
+            429 | 503 => LinkEnd::Later {
+                after: retry_after,
+                problem,
+            },
+            300..400 => LinkEnd::NotTheRelay(format!("it redirects, HTTP {status}")),
+            500 | 502 | 504 => lost(problem),
+            _ => LinkEnd::Blocked(problem),
+        }
+    }
+}
+
+/// The end of a link that had at least reached something.
+pub(crate) fn lost(problem: impl Into<String>) -> LinkEnd {
+    LinkEnd::Lost {
+        reached: true,
+        problem: problem.into(),
+    }
+}
+
+/// The end of a link whose request got no answer.
+pub(crate) fn unanswered(error: &reqwest::Error) -> LinkEnd {
+    LinkEnd::Lost {
+        reached: !error.is_connect(),
+        problem: cause(error),
+    }
+}
+
+/// The innermost cause, which names what failed; the outer ones repeat the address.
+pub(crate) fn cause(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+/// A body of at most `max` bytes.
+pub(crate) async fn read_body(mut response: Response, max: usize) -> Result<Bytes, LinkEnd> {
+    let mut body = BytesMut::new();
+    while let Some(chunk) = response.chunk().await.map_err(|e| lost(cause(&e)))? {
+        if body.len() + chunk.len() > max {
+            return Err(LinkEnd::NotTheRelay("its answer is too long".into()));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body.freeze())
+}

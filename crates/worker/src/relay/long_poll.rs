@@ -1,0 +1,348 @@
+use std::{
+    collections::HashSet,
+    future::{self, Future},
+    pin::Pin,
+    sync::Arc,
+};
+
+use bytes::BytesMut;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use proto::{
+    Body, ErrorCode, LeaseToken, WorkerReport, limits,
+    status::CarrierKind,
+    worker::{EndRequest, LeaseAnswer, NackRequest, PollAnswer, PollRequest},
+};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
+use serde::de::DeserializeOwned;
+use tokio::time::{Duration, Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Relay,
+    http::{Refusal, cause, lost, read_body, unanswered},
+};
+use crate::{Desk, LinkEnd, Outgoing};
+
+/// Most posts under way at once.
+const POSTS_MAX: usize = 8;
+/// How long a post may take, and a poll beyond the time it is held.
+const ANSWER: Duration = Duration::from_secs(30);
+/// Longest answer to a poll: some requests, each of which escaping may have doubled.
+const POLL_ANSWER_MAX: usize = 4 * limits::BODY_MAX;
+/// Holding for less than this is not worth asking for.
+const HOLD_MIN: Duration = Duration::from_secs(2);
+/// Time between polls that are not held.
+const PLAIN: Duration = Duration::from_secs(5);
+
+type Poll<'a> = Pin<Box<dyn Future<Output = (u64, Result<PollAnswer, LinkEnd>)> + Send + 'a>>;
+type Post<'a> = Pin<Box<dyn Future<Output = (LeaseToken, Result<Posted, LinkEnd>)> + Send + 'a>>;
+
+/// Polls until that fails, until it is asked to stop, or until a WebSocket may be tried again.
+pub(super) async fn session(
+    relay: &Relay,
+    desk: &Arc<Desk>,
+    websocket_after: Option<Instant>,
+    stop: &CancellationToken,
+) -> LinkEnd {
+    // Here, to send again is to ask what became of a lease.
+    desk.open(true);
+    let mut polling = Polling {
+        relay,
+        desk,
+        hold: relay.tuning.poll_hold,
+        report_told: 0,
+        proven: false,
+        poll: None,
+        poll_from: Instant::now(),
+        free: 0,
+        posts: FuturesUnordered::new(),
+        busy: HashSet::new(),
+    };
+    tokio::select! {
+        end = polling.run(websocket_after) => end,
+        () = desk.woken() => LinkEnd::Woken,
+        () = stop.cancelled() => LinkEnd::Stopped,
+    }
+}
+
+struct Polling<'a> {
+    relay: &'a Relay,
+    desk: &'a Arc<Desk>,
+    hold: Duration,
+    report_told: u64,
+    proven: bool,
+    poll: Option<Poll<'a>>,
+    /// When the poll under way began, or when the next may begin.
+    poll_from: Instant,
+    /// How many jobs the poll under way asked for.
+    free: u32,
+    posts: FuturesUnordered<Post<'a>>,
+    /// Leases with a post under way: posts of one lease keep their order.
+    busy: HashSet<LeaseToken>,
+}
+
+/// What became of a post.
+enum Posted {
+    Lines(LeaseAnswer),
+    Closed,
+    Gone(ErrorCode),
+    Gap,
+}
+
+impl<'a> Polling<'a> {
+    async fn run(&mut self, websocket_after: Option<Instant>) -> LinkEnd {
+        let heartbeat = self.relay.tuning.heartbeat;
+        loop {
+            self.start_posts(heartbeat);
+            self.start_poll();
+            let next_due = self.desk.next_due(heartbeat);
+            let waiting = self.poll.is_none();
+            let happened = tokio::select! {
+                () = self.desk.changed() => Ok(()),
+                Some((token, posted)) = self.posts.next() => self.posted(token, posted),
+                (number, answer) = under_way(&mut self.poll) => {
+                    self.poll = None;
+                    match self.polled(number, answer) {
+                        Ok(()) if websocket_after.is_some_and(|at| at <= Instant::now()) => {
+                            Err(LinkEnd::Upgrade)
+                        }
+                        polled => polled,
+                    }
+                }
+                () = sleep_until(self.poll_from), if waiting => Ok(()),
+                () = sleep_until(next_due.unwrap_or(self.poll_from)), if next_due.is_some() => Ok(()),
+            };
+            if let Err(end) = happened {
+                return end;
+            }
+        }
+    }
+
+    fn start_posts(&mut self, heartbeat: Duration) {
+        while self.posts.len() < POSTS_MAX {
+            let Some(outgoing) = self.desk.next(|token| self.busy.contains(&token)) else {
+                break;
+            };
+            let token = outgoing.token();
+            self.busy.insert(token);
+            self.posts.push(Box::pin(post(self.relay, outgoing)));
+        }
+        for token in self.desk.take_due(heartbeat) {
+            if self.busy.insert(token) {
+                self.posts.push(Box::pin(extend(self.relay, token)));
+            }
+        }
+    }
+
+    fn start_poll(&mut self) {
+        let held = self.desk.held();
+        let taken = u32::try_from(held.len()).unwrap_or(u32::MAX);
+        let free = self.desk.capacity().saturating_sub(taken);
+        // A poll that asks for no job cannot lose one on its way, so it may be given up.
+        let is_outdated = self.poll.is_some() && self.free == 0 && free > 0;
+        let may_begin = self.poll.is_none() && self.poll_from <= Instant::now();
+        if !is_outdated && !may_begin {
+            return;
+        }
+        let report = self.desk.report_after(self.report_told);
+        let number = report
+            .as_ref()
+            .map_or(self.report_told, |(number, _)| *number);
+        self.free = free;
+        self.poll_from = Instant::now();
+        let report = report.map(|(_, report)| report);
+        self.poll = Some(Box::pin(poll(
+            self.relay, held, free, self.hold, number, report,
+        )));
+    }
+
+    fn polled(&mut self, number: u64, answer: Result<PollAnswer, LinkEnd>) -> Result<(), LinkEnd> {
+        let took = self.poll_from.elapsed();
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(end) => return self.poll_failed(end, took),
+        };
+        self.proven = true;
+        self.desk.link_up(if self.hold.is_zero() {
+            CarrierKind::Poll
+        } else {
+            CarrierKind::LongPoll
+        });
+        self.report_told = if answer.report_wanted { 0 } else { number };
+        let brought_nothing = answer == PollAnswer::default();
+        for lease in answer.leases {
+            self.desk.lease(lease.head, Body::from(lease.body));
+        }
+        for token in answer.cancelled {
+            self.desk.cancel(token);
+        }
+        for token in answer.gone {
+            self.desk.closed(token, Some(ErrorCode::StaleLease));
+        }
+        let pause = if self.hold.is_zero() {
+            PLAIN
+        } else if brought_nothing && took < HOLD_MIN {
+            // It was not held: do not ask as fast as the network allows.
+            Duration::from_secs(1) + PLAIN.mul_f64(self.relay.tuning.random.draw())
+        } else {
+            Duration::ZERO
+        };
+        self.poll_from = Instant::now() + pause;
+        Ok(())
+    }
+
+    /// A held poll that is cut was perhaps held too long for a proxy on the way.
+    fn poll_failed(&mut self, end: LinkEnd, took: Duration) -> Result<(), LinkEnd> {
+        let was_cut = matches!(end, LinkEnd::Lost { reached: true, .. });
+        if !(self.proven && was_cut && !self.hold.is_zero() && took >= HOLD_MIN) {
+            return Err(end);
+        }
+        self.hold /= 2;
+        if self.hold < HOLD_MIN {
+            self.hold = Duration::ZERO;
+        }
+        tracing::info!(hold = ?self.hold, "a held poll was cut; holding shorter");
+        self.poll_from = Instant::now();
+        Ok(())
+    }
+
+    fn posted(
+        &mut self,
+        token: LeaseToken,
+        posted: Result<Posted, LinkEnd>,
+    ) -> Result<(), LinkEnd> {
+        self.busy.remove(&token);
+        match posted? {
+            Posted::Lines(answer) => {
+                self.desk.stored(token, answer.stored);
+                if answer.cancelled {
+                    self.desk.cancel(token);
+                }
+            }
+            Posted::Closed => self.desk.closed(token, None),
+            Posted::Gone(code) => self.desk.closed(token, Some(code)),
+            Posted::Gap => self.desk.rewind(token),
+        }
+        Ok(())
+    }
+}
+
+async fn under_way(poll: &mut Option<Poll<'_>>) -> (u64, Result<PollAnswer, LinkEnd>) {
+    match poll {
+        Some(poll) => poll.await,
+        None => future::pending().await,
+    }
+}
+
+async fn poll(
+    relay: &Relay,
+    held: Vec<LeaseToken>,
+    free: u32,
+    hold: Duration,
+    number: u64,
+    report: Option<WorkerReport>,
+) -> (u64, Result<PollAnswer, LinkEnd>) {
+    let body = PollRequest {
+        worker: relay.worker.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        report,
+        free,
+        held,
+        wait_ms: u64::try_from(hold.as_millis()).unwrap_or(0),
+    };
+    let request = relay.endpoint.request(Method::POST, "/poll").json(&body);
+    let answer = async {
+        let response = send(request.timeout(hold + ANSWER)).await?;
+        if response.status() == StatusCode::NO_CONTENT {
+            return Ok(PollAnswer::default());
+        }
+        if response.status() != StatusCode::OK {
+            return Err(Refusal::read(response).await.into_link_end());
+        }
+        json(response, POLL_ANSWER_MAX).await
+    };
+    (number, answer.await)
+}
+
+async fn post(relay: &Relay, outgoing: Outgoing) -> (LeaseToken, Result<Posted, LinkEnd>) {
+    let token = outgoing.token();
+    let path = |verb: &str| format!("/jobs/{}/{}/{verb}", token.job, token.attempt);
+    let endpoint = &relay.endpoint;
+    let posted = match outgoing {
+        Outgoing::Lines { first, lines, .. } => {
+            let mut body = BytesMut::new();
+            for line in lines {
+                body.extend_from_slice(&line);
+                body.extend_from_slice(b"\n");
+            }
+            let request = endpoint
+                .request(Method::POST, &path(&format!("lines?first={first}")))
+                .header(header::CONTENT_TYPE, "application/x-ndjson")
+                .body(body.freeze());
+            lines_posted(request).await
+        }
+        Outgoing::End { lines, end, .. } => {
+            let request = endpoint.request(Method::POST, &path("end"));
+            closing_posted(request.json(&EndRequest { lines, end })).await
+        }
+        Outgoing::Nack { retry, why, .. } => {
+            let request = endpoint.request(Method::POST, &path("nack"));
+            let nack = NackRequest {
+                retry,
+                code: why.code,
+                message: why.message,
+            };
+            closing_posted(request.json(&nack)).await
+        }
+    };
+    (token, posted)
+}
+
+async fn extend(relay: &Relay, token: LeaseToken) -> (LeaseToken, Result<Posted, LinkEnd>) {
+    let path = format!("/jobs/{}/{}/extend", token.job, token.attempt);
+    let posted = lines_posted(relay.endpoint.request(Method::POST, &path)).await;
+    (token, posted)
+}
+
+async fn lines_posted(request: RequestBuilder) -> Result<Posted, LinkEnd> {
+    let response = send(request.timeout(ANSWER)).await?;
+    if response.status().is_success() {
+        return Ok(Posted::Lines(json(response, 1024).await?));
+    }
+    refused(response).await
+}
+
+async fn closing_posted(request: RequestBuilder) -> Result<Posted, LinkEnd> {
+    let response = send(request.timeout(ANSWER)).await?;
+    if response.status().is_success() {
+        return Ok(Posted::Closed);
+    }
+    refused(response).await
+}
+
+/// A refusal that names the lease ends the lease; any other ends the link.
+async fn refused(response: Response) -> Result<Posted, LinkEnd> {
+    let refusal = Refusal::read(response).await;
+    match refusal.code {
+        Some(ErrorCode::ChunkGap) => Ok(Posted::Gap),
+        Some(code) if matches!(refusal.status.as_u16(), 400 | 404 | 409 | 413) => {
+            Ok(Posted::Gone(code))
+        }
+        Some(_) | None => Err(refusal.into_link_end()),
+    }
+}
+
+async fn send(request: RequestBuilder) -> Result<Response, LinkEnd> {
+    request.send().await.map_err(|error| unanswered(&error))
+}
+
+async fn json<T: DeserializeOwned>(response: Response, max: usize) -> Result<T, LinkEnd> {
+    let body = read_body(response, max).await?;
+    serde_json::from_slice(&body).map_err(|error| {
+        if body.is_empty() {
+            lost("the relay answered with nothing")
+        } else {
+            LinkEnd::NotTheRelay(cause(&error))
+        }
+    })
+}

@@ -1,0 +1,188 @@
+use proto::status::CarrierKind;
+use tokio::time::{Duration, Instant};
+
+use crate::{Backoff, LinkEnd, Tuning};
+
+/// Longest patience a relay may ask for.
+const PATIENCE_MAX: Duration = Duration::from_secs(300);
+/// How many WebSockets in a row may break before their first word until polls are tried.
+const MISSES_MAX: u32 = 2;
+
+/// Decides which carrier comes next, and after what wait.
+#[derive(Debug)]
+pub(crate) struct Route {
+    lost: Backoff,
+    refused: Backoff,
+    upgrade_again: Duration,
+    websocket_after: Option<Instant>,
+    misses: u32,
+}
+
+impl Route {
+    pub(crate) const fn new(tuning: &Tuning) -> Self {
+        Self {
+            lost: Backoff::new(tuning.reconnect.0, tuning.reconnect.1),
+            refused: Backoff::new(tuning.refused.0, tuning.refused.1),
+            upgrade_again: tuning.upgrade_again,
+            websocket_after: None,
+            misses: 0,
+        }
+    }
+
+    /// When a WebSocket may be tried again, if it did not get through lately.
+    pub(crate) const fn websocket_after(&self) -> Option<Instant> {
+        self.websocket_after
+    }
+
+    pub(crate) fn carrier(&self, now: Instant) -> CarrierKind {
+        if self.websocket_after.is_some_and(|after| now < after) {
+            CarrierKind::LongPoll
+        } else {
+            CarrierKind::Websocket
+        }
+    }
+
+    /// A session ended; `proven` says whether the relay had said its first word in it. Answers
+    /// with the wait before the next one.
+    pub(crate) fn ended(
+        &mut self,
+        carrier: CarrierKind,
+        proven: bool,
+        end: &LinkEnd,
+        now: Instant,
+        random: f64,
+    ) -> Duration {
+        if proven {
+            self.lost.reset();
+            self.refused.reset();
+            self.misses = 0;
+        }
+        let by_websocket = carrier == CarrierKind::Websocket;
+        if by_websocket && proven {
+            self.websocket_after = None;
+        }
+        match end {
+            LinkEnd::Stopped => Duration::ZERO,
+            LinkEnd::Woken => {
+                self.lost.reset();
+                Duration::ZERO
+            }
+            LinkEnd::Upgrade => {
+                self.websocket_after = None;
+                Duration::ZERO
+            }
+            LinkEnd::Blocked(_) if by_websocket => {
+                self.leave_websocket(now);
+                Duration::ZERO
+            }
+            LinkEnd::Blocked(_) => self.lost.next(random),
+            LinkEnd::Lost { reached, .. } => {
+                if by_websocket && *reached && !proven {
+                    self.misses += 1;
+                    if self.misses >= MISSES_MAX {
+                        self.leave_websocket(now);
+                    }
+                }
+                self.lost.next(random)
+            }
+            LinkEnd::Later { after, .. } => {
+                let asked = after.unwrap_or_default().min(PATIENCE_MAX);
+                asked + self.lost.next(random)
+            }
+            LinkEnd::Unauthorized(_) | LinkEnd::NotTheRelay(_) => self.refused.next(random),
+        }
+    }
+
+    fn leave_websocket(&mut self, now: Instant) {
+        self.misses = 0;
+        self.websocket_after = Some(now + self.upgrade_again);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WEBSOCKET: CarrierKind = CarrierKind::Websocket;
+    const LONG_POLL: CarrierKind = CarrierKind::LongPoll;
+
+    fn lost(reached: bool) -> LinkEnd {
+        LinkEnd::Lost {
+            reached,
+            problem: "cut".into(),
+        }
+    }
+
+    fn route() -> (Route, Instant) {
+        (Route::new(&Tuning::default()), Instant::now())
+    }
+
+    #[test]
+    fn a_refused_upgrade_falls_back_at_once_and_is_tried_again_later() {
+        let (mut route, now) = route();
+        let blocked = LinkEnd::Blocked("426".into());
+        assert_eq!(route.carrier(now), WEBSOCKET);
+        assert_eq!(
+            route.ended(WEBSOCKET, false, &blocked, now, 0.5),
+            Duration::ZERO
+        );
+        assert_eq!(route.carrier(now), LONG_POLL);
+        assert_eq!(route.carrier(now + Duration::from_secs(300)), WEBSOCKET);
+    }
+
+    #[test]
+    fn a_proxy_that_breaks_websockets_is_noticed_and_a_relay_that_is_down_is_not_taken_for_one() {
+        let (mut route, now) = route();
+        for _ in 0..5 {
+            route.ended(WEBSOCKET, false, &lost(false), now, 0.5);
+        }
+        assert_eq!(route.carrier(now), WEBSOCKET);
+        route.ended(WEBSOCKET, false, &lost(true), now, 0.5);
+        assert_eq!(route.carrier(now), WEBSOCKET);
+        route.ended(WEBSOCKET, false, &lost(true), now, 0.5);
+        assert_eq!(route.carrier(now), LONG_POLL);
+    }
+
+    #[test]
+    fn a_link_that_was_proven_starts_the_waits_anew() {
+        let (mut route, now) = route();
+        let waits: Vec<_> = (0..8)
+            .map(|_| {
+                route
+                    .ended(WEBSOCKET, false, &lost(false), now, 1.0)
+                    .as_secs()
+            })
+            .collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(
+            route
+                .ended(WEBSOCKET, true, &lost(true), now, 1.0)
+                .as_secs(),
+            1
+        );
+    }
+
+    #[test]
+    fn a_refused_key_is_not_hammered_at() {
+        let (mut route, now) = route();
+        let refused = LinkEnd::Unauthorized("revoked".into());
+        let waits: Vec<_> = (0..5)
+            .map(|_| route.ended(WEBSOCKET, false, &refused, now, 0.0).as_secs())
+            .collect();
+        assert!(waits.iter().all(|wait| *wait >= 60), "{waits:?}");
+    }
+
+    #[test]
+    fn the_patience_a_relay_asks_for_is_given_up_to_five_minutes() {
+        let (mut route, now) = route();
+        let mut wait = |secs| {
+            let later = LinkEnd::Later {
+                after: Some(Duration::from_secs(secs)),
+                problem: "full".into(),
+            };
+            route.ended(WEBSOCKET, true, &later, now, 0.0)
+        };
+        assert_eq!(wait(7), Duration::from_millis(7_500));
+        assert_eq!(wait(100_000), Duration::from_millis(300_500));
+    }
+}
