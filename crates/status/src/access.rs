@@ -1,0 +1,255 @@
+use std::sync::Arc;
+
+use http::{HeaderMap, Uri, header, uri::Authority};
+use proto::{ErrorBody, ErrorCode};
+
+/// Hearth's own pages inside the desktop app.
+const OWN_ORIGINS: [&str; 3] = [
+    "tauri://localhost",
+    "http://tauri.localhost",
+    "https://tauri.localhost",
+];
+
+/// Names in a query that a program would give a secret.
+const SECRET_NAMES: [&str; 7] = [
+    "token",
+    "access_token",
+    "auth",
+    "authorization",
+    "key",
+    "api_key",
+    "apikey",
+];
+
+/// Who may talk to a loopback listener at all: no web page of another origin, and no name that
+/// somebody's DNS points here.
+#[derive(Debug, Clone)]
+pub struct Access {
+    hosts: Arc<[String]>,
+    origins: Arc<[String]>,
+}
+
+/// Why a request is not served, as a code and a sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Stable code; it carries the HTTP status.
+    pub code: ErrorCode,
+    /// What is wrong and what to do, for a person.
+    pub message: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+
+    /// The native error body.
+    #[must_use]
+    pub fn body(&self) -> ErrorBody {
+        ErrorBody::new(self.code, &*self.message)
+    }
+}
+
+impl Access {
+    /// The rules of a listener on `port`; `origins` are allowed beside Hearth's own pages.
+    #[must_use]
+    pub fn new(port: u16, origins: &[String]) -> Self {
+        let hosts = ["127.0.0.1", "localhost", "[::1]"].map(|name| format!("{name}:{port}"));
+        let own = OWN_ORIGINS.into_iter().map(str::to_owned);
+        // `null` is what sandboxed frames and local files send: any page can become it.
+        let more = origins
+            .iter()
+            .filter(|origin| *origin != "null" && *origin != "*")
+            .cloned();
+        Self {
+            hosts: hosts.into(),
+            origins: own.chain(more).collect(),
+        }
+    }
+
+    /// Checks the request line and headers; nothing of the body is looked at.
+    ///
+    /// # Errors
+    /// `forbidden_host`, `forbidden_origin` or `token_in_url`.
+    pub fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+        self.check_host(uri, headers)?;
+        self.check_origin(headers)?;
+        check_query(uri)
+    }
+
+    fn check_host(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+        let named = only(headers, header::HOST).and_then(|host| host);
+        let known = |host: &str| {
+            self.hosts
+                .iter()
+                .any(|known| host.eq_ignore_ascii_case(known))
+        };
+        let line_agrees = uri.authority().map(Authority::as_str).is_none_or(known);
+        if named.is_some_and(known) && line_agrees {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            ErrorCode::ForbiddenHost,
+            format!(
+                "this listener is called {} and nothing else",
+                self.hosts.join(" or ")
+            ),
+        ))
+    }
+
+    fn check_origin(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        match only(headers, header::ORIGIN) {
+            Some(None) => Ok(()),
+            Some(Some(origin)) if self.origins.iter().any(|known| known == origin) => Ok(()),
+            Some(Some(_)) | None => Err(Refusal::new(
+                ErrorCode::ForbiddenOrigin,
+                "web pages of this origin are not let in; add it to `origins` in hearth.toml",
+            )),
+        }
+    }
+}
+
+/// `Some(None)` if the header is absent, `None` if it is doubled or not text.
+fn only(headers: &HeaderMap, name: header::HeaderName) -> Option<Option<&str>> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Some(None),
+        (Some(value), None) => value.to_str().ok().map(Some),
+        (Some(_), Some(_)) => None,
+    }
+}
+
+fn check_query(uri: &Uri) -> Result<(), Refusal> {
+    let pairs = uri.query().unwrap_or_default().split(['&', ';']);
+    let mut names = pairs.filter_map(|pair| pair.split('=').next());
+    if names.any(|name| {
+        SECRET_NAMES
+            .iter()
+            .any(|secret| name.eq_ignore_ascii_case(secret))
+    }) {
+        return Err(Refusal::new(
+            ErrorCode::TokenInUrl,
+            "a token in a URL ends up in logs; send it as `Authorization: Bearer …`",
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(uri: &str, headers: &[(&'static str, &str)]) -> Option<ErrorCode> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, value.parse().unwrap());
+        }
+        let access = Access::new(
+            6001,
+            &["http://localhost:1420".to_owned(), "null".to_owned()],
+        );
+        access
+            .check(&uri.parse().unwrap(), &map)
+            .err()
+            .map(|refusal| refusal.code)
+    }
+
+    #[test]
+    fn exactly_three_host_names_are_answered() {
+        for host in [
+            "127.0.0.1:6001",
+            "localhost:6001",
+            "[::1]:6001",
+            "LocalHost:6001",
+        ] {
+            assert_eq!(code("/", &[("host", host)]), None, "{host}");
+        }
+        for host in [
+            "",
+            "127.0.0.1",
+            "127.0.0.1:6000",
+            "evil.com:6001",
+            "localhost.:6001",
+            "0.0.0.0:6001",
+            "u@127.0.0.1:6001",
+            "127.1:6001",
+            "0x7f.1:6001",
+            "0:6001",
+            "[::]:6001",
+            "[::ffff:127.0.0.1]:6001",
+            "127.0.0.1:6001.evil.com",
+            " 127.0.0.1:6001x",
+            "127.0.0.1:06001",
+            "2130706433:6001",
+        ] {
+            assert_eq!(
+                code("/", &[("host", host)]),
+                Some(ErrorCode::ForbiddenHost),
+                "{host}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_missing_or_doubled_host_is_refused() {
+        assert_eq!(code("/", &[]), Some(ErrorCode::ForbiddenHost));
+        let twice = [("host", "127.0.0.1:6001"), ("host", "127.0.0.1:6001")];
+        assert_eq!(code("/", &twice), Some(ErrorCode::ForbiddenHost));
+        let host = [("host", "127.0.0.1:6001")];
+        assert_eq!(
+            code("http://evil.com:6001/", &host),
+            Some(ErrorCode::ForbiddenHost)
+        );
+    }
+
+    #[test]
+    fn only_listed_origins_are_let_in_and_null_never_is() {
+        let with = |origin| code("/", &[("host", "localhost:6001"), ("origin", origin)]);
+        for origin in [
+            "tauri://localhost",
+            "http://tauri.localhost",
+            "https://tauri.localhost",
+            "http://localhost:1420",
+        ] {
+            assert_eq!(with(origin), None, "{origin}");
+        }
+        for origin in [
+            "null",
+            "",
+            "https://evil.com",
+            "http://127.0.0.1:6001",
+            "http://localhost:6001",
+            "tauri://localhost.evil.com",
+            "http://tauri.localhost:80",
+            "file://",
+            "*",
+            "tauri://localhost https://evil.com",
+            "TAURI://LOCALHOST",
+        ] {
+            assert_eq!(with(origin), Some(ErrorCode::ForbiddenOrigin), "{origin}");
+        }
+        let twice = [
+            ("host", "localhost:6001"),
+            ("origin", "tauri://localhost"),
+            ("origin", "tauri://localhost"),
+        ];
+        assert_eq!(code("/", &twice), Some(ErrorCode::ForbiddenOrigin));
+    }
+
+    #[test]
+    fn a_token_in_the_url_is_refused() {
+        let with = |uri| code(uri, &[("host", "localhost:6001")]);
+        for uri in [
+            "/?token=x",
+            "/ws?a=1&Access_Token=x",
+            "/?key",
+            "/?a;api_key=1",
+        ] {
+            assert_eq!(with(uri), Some(ErrorCode::TokenInUrl), "{uri}");
+        }
+        assert_eq!(with("/?monkey=1"), None);
+    }
+}

@@ -1,0 +1,128 @@
+use std::{
+    fmt, io,
+    net::{Ipv4Addr, SocketAddr},
+};
+
+use tokio::{net::TcpListener, task};
+
+use crate::{Holder, holder};
+
+/// A listener on 127.0.0.1, and what was tried before it.
+#[derive(Debug)]
+pub struct Bound {
+    /// Listening already.
+    pub listener: TcpListener,
+    /// Its address.
+    pub addr: SocketAddr,
+    /// The ports before it that could not be had.
+    pub refused: Vec<Refused>,
+}
+
+/// A port that could not be had.
+#[derive(Debug)]
+pub struct Refused {
+    /// The port.
+    pub port: u16,
+    /// Who has it, if that can be told.
+    pub by: Option<Holder>,
+    /// What the system said.
+    pub error: io::Error,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.by {
+            Some(holder) => write!(f, "port {} is taken by {holder}", self.port),
+            None => write!(f, "port {}: {}", self.port, self.error),
+        }
+    }
+}
+
+/// None of the ports could be had.
+#[derive(Debug)]
+pub struct BindError(pub Vec<Refused>);
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot listen on 127.0.0.1")?;
+        self.0
+            .iter()
+            .try_for_each(|refused| write!(f, "; {refused}"))
+    }
+}
+
+impl std::error::Error for BindError {}
+
+/// Listens on the first of these ports that is free, on 127.0.0.1 only. Port 0 is any free one.
+///
+/// # Errors
+/// [`BindError`] says of each port who has it.
+pub async fn bind_loopback(ports: &[u16]) -> Result<Bound, BindError> {
+    let mut refused = Vec::new();
+    for &port in ports {
+        match listen(port).await {
+            Ok((listener, addr)) => {
+                return Ok(Bound {
+                    listener,
+                    addr,
+                    refused,
+                });
+            }
+            Err(error) => {
+                let in_use = error.kind() == io::ErrorKind::AddrInUse;
+                let by = if in_use { who_has(port).await } else { None };
+                refused.push(Refused { port, by, error });
+            }
+        }
+    }
+    Err(BindError(refused))
+}
+
+async fn listen(port: u16) -> io::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+    let addr = listener.local_addr()?;
+    Ok((listener, addr))
+}
+
+async fn who_has(port: u16) -> Option<Holder> {
+    task::spawn_blocking(move || holder(port))
+        .await
+        .ok()
+        .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_taken_port_is_passed_over_and_its_holder_named() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let bound = bind_loopback(&[port, 0]).await.unwrap();
+        assert_ne!(bound.addr.port(), port);
+        assert!(bound.addr.ip().is_loopback());
+        let [refused] = bound.refused.as_slice() else {
+            panic!("one port was refused")
+        };
+        let said = refused.to_string();
+        assert!(said.contains(&format!("port {port}")), "{said}");
+        if cfg!(target_os = "linux") {
+            assert!(
+                said.contains(&format!("process {}", std::process::id())),
+                "{said}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn when_all_are_taken_the_error_names_each() {
+        let (one, two) = (listen(0).await.unwrap(), listen(0).await.unwrap());
+        let ports = [one.1.port(), two.1.port()];
+        let said = bind_loopback(&ports).await.unwrap_err().to_string();
+        assert!(
+            ports.iter().all(|port| said.contains(&port.to_string())),
+            "{said}"
+        );
+    }
+}

@@ -1,0 +1,153 @@
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
+
+use http::{HeaderMap, header};
+use proto::ErrorCode;
+
+use crate::{LocalToken, Refusal, bucket::Bucket};
+
+/// What a socket may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Grant {
+    /// Sees the status.
+    Read,
+    /// Gives commands too.
+    Command,
+}
+
+/// Wrong tokens that are answered at once, and then each second. Nobody mistypes a file.
+const WRONG_BURST: u32 = 10;
+const WRONG_PER_SECOND: u32 = 1;
+
+/// Looks at the token a client shows.
+///
+/// Every token takes the same way through one lock: while too many were wrong, none is looked
+/// at, right or wrong, so that nobody can guess faster by any spelling.
+#[derive(Debug)]
+pub(crate) struct Door {
+    token: LocalToken,
+    wrong: Mutex<Bucket>,
+}
+
+impl Door {
+    pub(crate) fn new(token: LocalToken, now: Instant) -> Self {
+        Self {
+            token,
+            wrong: Mutex::new(Bucket::new(WRONG_BURST, WRONG_PER_SECOND, now)),
+        }
+    }
+
+    pub(crate) fn admit(&self, headers: &HeaderMap, now: Instant) -> Result<Grant, Refusal> {
+        let mut shown = headers.get_all(header::AUTHORIZATION).iter();
+        let Some(first) = shown.next() else {
+            return Ok(Grant::Read);
+        };
+        let is_alone = shown.next().is_none();
+
+        let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
+        if !wrong.wait(now).is_zero() {
+            return Err(Refusal::new(
+                ErrorCode::RateLimited,
+                "too many wrong tokens were shown; try again in a second",
+            ));
+        }
+        if is_alone && bearer(first.as_bytes()).is_some_and(|token| self.token.is(token)) {
+            return Ok(Grant::Command);
+        }
+        wrong.take();
+        Err(Refusal::new(
+            ErrorCode::Unauthorized,
+            "this is not the local token; it stands in the file `hub.token` in Hearth's data folder",
+        ))
+    }
+}
+
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked(7)?;
+    scheme
+        .eq_ignore_ascii_case(b"bearer ")
+        .then(|| token.trim_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn headers(values: &[&str]) -> HeaderMap {
+        values
+            .iter()
+            .map(|value| (header::AUTHORIZATION, value.parse().unwrap()))
+            .collect()
+    }
+
+    fn door(now: Instant) -> (Door, String) {
+        let token = LocalToken::new([7; 32]);
+        let right = format!("Bearer {}", token.expose());
+        (Door::new(token, now), right)
+    }
+
+    #[test]
+    fn the_right_token_may_command_and_no_token_may_read() {
+        let now = Instant::now();
+        let (door, right) = door(now);
+        assert_eq!(door.admit(&headers(&[]), now), Ok(Grant::Read));
+        assert_eq!(door.admit(&headers(&[&right]), now), Ok(Grant::Command));
+        let lower = right.replace("Bearer", "bearer");
+        assert_eq!(door.admit(&headers(&[&lower]), now), Ok(Grant::Command));
+    }
+
+    #[test]
+    fn every_other_spelling_is_wrong() {
+        let now = Instant::now();
+        let (_, right) = door(now);
+        let token = &right[7..];
+        for wrong in [
+            "",
+            "Bearer",
+            "Bearer ",
+            &right[..right.len() - 1],
+            token,
+            &format!("Basic {token}"),
+            &format!("{right}0"),
+        ] {
+            let (door, _) = door(now);
+            let refused = door.admit(&headers(&[wrong]), now).unwrap_err();
+            assert_eq!(refused.code, ErrorCode::Unauthorized, "{wrong}");
+        }
+        let (door, _) = door(now);
+        let doubled = door.admit(&headers(&[&right, &right]), now).unwrap_err();
+        assert_eq!(doubled.code, ErrorCode::Unauthorized);
+    }
+
+    #[test]
+    fn a_hundred_thousand_guesses_in_a_minute_are_seventy_looks() {
+        let start = Instant::now();
+        let (door, _) = door(start);
+        let wrong = headers(&["Bearer guess"]);
+        let looked = (0..100_000_u32)
+            .filter(|n| {
+                let now = start + Duration::from_micros(600) * *n;
+                door.admit(&wrong, now).unwrap_err().code == ErrorCode::Unauthorized
+            })
+            .count();
+        assert!((69..=70).contains(&looked), "{looked}");
+    }
+
+    #[test]
+    fn while_throttled_even_the_right_token_waits_but_readers_do_not() {
+        let now = Instant::now();
+        let (door, right) = door(now);
+        for _ in 0..WRONG_BURST {
+            door.admit(&headers(&["Bearer guess"]), now).unwrap_err();
+        }
+        let refused = door.admit(&headers(&[&right]), now).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::RateLimited);
+        assert_eq!(door.admit(&headers(&[]), now), Ok(Grant::Read));
+        let later = now + Duration::from_secs(1);
+        assert_eq!(door.admit(&headers(&[&right]), later), Ok(Grant::Command));
+    }
+}

@@ -1,0 +1,197 @@
+use proto::{
+    ErrorCode,
+    status::{ClientMessage, Command, ServerMessage},
+};
+use serde_json::Value;
+
+/// Longest `id` that is given back, and longest foreign word that is quoted, in bytes.
+const WORD_MAX: usize = 128;
+
+/// What a client said.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Heard {
+    /// A command that exists.
+    Command {
+        command: Command,
+        id: Option<String>,
+    },
+    /// Answer this, and go on listening.
+    Answer(ServerMessage),
+}
+
+/// Reads one text message. Whatever it is, there is an answer to it.
+pub(crate) fn read(text: &str) -> Heard {
+    let refuse = |code, message: String, command, id| {
+        Heard::Answer(ServerMessage::Error {
+            code,
+            message,
+            command,
+            id,
+        })
+    };
+    let value: Value = match serde_json::from_str(text) {
+        Ok(value) => value,
+        Err(error) => {
+            // The parser's message holds a place, never the text itself.
+            return refuse(
+                ErrorCode::MalformedJson,
+                format!("this is not JSON: {error}"),
+                None,
+                None,
+            );
+        }
+    };
+    let word = short(&value, "command");
+    let id = short(&value, "id");
+    if id.is_none() && value.get("id").is_some_and(|id| !id.is_null()) {
+        let message = format!("`id` is a text of at most {WORD_MAX} bytes");
+        return refuse(ErrorCode::BadRequest, message, word, None);
+    }
+    match serde_json::from_value(value) {
+        Ok(ClientMessage::Ping) => Heard::Answer(ServerMessage::Pong),
+        Ok(ClientMessage::Command { args, .. }) => match word {
+            None => {
+                let message = format!("no command is longer than {WORD_MAX} bytes");
+                refuse(ErrorCode::UnknownCommand, message, None, id)
+            }
+            Some(word) => match Command::parse(&word, &args) {
+                Ok(command) => Heard::Command { command, id },
+                Err((code, message)) => refuse(code, message, Some(word), id),
+            },
+        },
+        Ok(_) => refuse(
+            ErrorCode::BadRequest,
+            "this type of message is not known here".into(),
+            word,
+            id,
+        ),
+        Err(_) => {
+            let message =
+                r#"a message is {"type":"command","command":…} or {"type":"ping"}"#.to_owned();
+            refuse(ErrorCode::BadRequest, message, word, id)
+        }
+    }
+}
+
+fn short(value: &Value, name: &str) -> Option<String> {
+    let text = value.get(name)?.as_str()?;
+    (text.len() <= WORD_MAX).then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn code(text: &str) -> ErrorCode {
+        let Heard::Answer(ServerMessage::Error { code, .. }) = read(text) else {
+            panic!("not an error: {text}")
+        };
+        code
+    }
+
+    #[test]
+    fn a_command_is_heard_with_its_id() {
+        let heard =
+            read(r#"{"type":"command","command":"set_monitoring","args":{"on":false},"id":"7"}"#);
+        let command = Command::SetMonitoring(false);
+        assert_eq!(
+            heard,
+            Heard::Command {
+                command,
+                id: Some("7".into())
+            }
+        );
+        assert_eq!(
+            read(r#"{"type":"ping","x":1}"#),
+            Heard::Answer(ServerMessage::Pong)
+        );
+    }
+
+    #[test]
+    fn each_fault_has_its_code() {
+        use ErrorCode::{BadRequest, MalformedJson, UnknownCommand};
+        for (text, expected) in [
+            ("", MalformedJson),
+            ("{", MalformedJson),
+            (r#"{"type":"ping"}x"#, MalformedJson),
+            ("[]", BadRequest),
+            ("null", BadRequest),
+            ("7", BadRequest),
+            ("{}", BadRequest),
+            (r#"{"type":7}"#, BadRequest),
+            (r#"{"type":"status","data":{}}"#, BadRequest),
+            (r#"{"type":"command"}"#, BadRequest),
+            (r#"{"type":"command","command":7}"#, BadRequest),
+            (r#"{"type":"command","command":"cancel_job"}"#, BadRequest),
+            (
+                r#"{"type":"command","command":"cancel_job","args":{"job":"x"}}"#,
+                BadRequest,
+            ),
+            (
+                r#"{"type":"command","command":"toggle_monitoring","id":7}"#,
+                BadRequest,
+            ),
+            (
+                r#"{"type":"command","command":"self_destruct"}"#,
+                UnknownCommand,
+            ),
+        ] {
+            assert_eq!(code(text), expected, "{text}");
+        }
+        assert_eq!(code(&"[".repeat(60_000)), MalformedJson);
+        let long = format!(r#"{{"type":"command","command":"{}"}}"#, "x".repeat(60_000));
+        assert_eq!(code(&long), UnknownCommand);
+    }
+
+    #[test]
+    fn an_error_gives_the_id_and_the_word_back() {
+        let Heard::Answer(ServerMessage::Error { command, id, .. }) =
+            read(r#"{"type":"command","command":"dance","id":"a"}"#)
+        else {
+            panic!("not an error")
+        };
+        assert_eq!(
+            (command.as_deref(), id.as_deref()),
+            (Some("dance"), Some("a"))
+        );
+    }
+
+    proptest! {
+        /// No text makes it panic, and no answer is longer than a few hundred bytes.
+        #[test]
+        fn anything_is_answered_shortly(text in any_message()) {
+            if let Heard::Answer(answer) = read(&text) {
+                prop_assert!(serde_json::to_string(&answer).unwrap().len() < 3_000);
+            }
+        }
+    }
+
+    fn any_message() -> impl Strategy<Value = String> {
+        let word = prop_oneof![
+            Just("toggle_monitoring".to_owned()),
+            Just("ping".to_owned()),
+            Just("command".to_owned()),
+            Just("cancel_job".to_owned()),
+            "\\PC{0,300}",
+        ];
+        let built = (
+            word.clone(),
+            word.clone(),
+            "\\PC{0,20}",
+            any::<Option<i64>>(),
+        )
+            .prop_map(|(kind, command, id, on)| {
+                let args =
+                    on.map_or_else(|| "{}".to_owned(), |n| format!(r#"{{"on":{n},"job":{n}}}"#));
+                format!(r#"{{"type":{kind:?},"command":{command:?},"id":{id:?},"args":{args}}}"#)
+            });
+        let cut = (built.clone(), any::<prop::sample::Index>()).prop_map(|(text, at)| {
+            text.chars()
+                .take(at.index(text.chars().count() + 1))
+                .collect::<String>()
+        });
+        prop_oneof![built, cut, any::<String>()]
+    }
+}

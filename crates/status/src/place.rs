@@ -1,0 +1,144 @@
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{LocalToken, PORTS, private_file};
+
+/// Where a hub listens, and where its token stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HubAddress {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// The token's file.
+    pub token: PathBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Published {
+    addr: SocketAddr,
+    pid: u32,
+}
+
+impl HubAddress {
+    /// The hub of the agent whose data folder this is, listening on `addr`.
+    #[must_use]
+    pub fn new(addr: SocketAddr, folder: &Path) -> Self {
+        Self {
+            addr,
+            token: LocalToken::path_in(folder),
+        }
+    }
+
+    /// Writes down where the hub really listens, for programs of the same user.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn publish(&self, folder: &Path) -> io::Result<()> {
+        private_file::make_folder(folder)?;
+        let published = Published {
+            addr: self.addr,
+            pid: std::process::id(),
+        };
+        let mut json = serde_json::to_vec(&published)?;
+        json.push(b'\n');
+        private_file::write(&file_in(folder), &json)
+    }
+
+    /// Finds the hub that was published in this folder; `None` if there is none to be trusted.
+    #[must_use]
+    pub fn find(folder: &Path) -> Option<Self> {
+        let published = read(folder)?;
+        published
+            .addr
+            .ip()
+            .is_loopback()
+            .then(|| Self::new(published.addr, folder))
+    }
+
+    /// Takes the published address back, if it is still this process's own.
+    pub fn withdraw(folder: &Path) {
+        if read(folder).is_some_and(|published| published.pid == std::process::id()) {
+            let _ = std::fs::remove_file(file_in(folder));
+        }
+    }
+}
+
+/// Where to look for a hub.
+#[derive(Debug, Clone)]
+pub enum Places {
+    /// At this address only.
+    At(HubAddress),
+    /// Where this data folder says; if it says nothing, on the usual ports, without a token.
+    In(PathBuf),
+}
+
+impl Places {
+    /// The addresses to try now, each with the token's file if it may be shown there.
+    pub(crate) fn candidates(&self) -> Vec<(SocketAddr, Option<PathBuf>)> {
+        match self {
+            Self::At(hub) => vec![(hub.addr, Some(hub.token.clone()))],
+            Self::In(folder) => match HubAddress::find(folder) {
+                Some(hub) => vec![(hub.addr, Some(hub.token))],
+                // Whoever listens there may be anybody: it gets no token.
+                None => PORTS
+                    .map(|port| ((Ipv4Addr::LOCALHOST, port).into(), None))
+                    .to_vec(),
+            },
+        }
+    }
+}
+
+fn file_in(folder: &Path) -> PathBuf {
+    folder.join("hub.json")
+}
+
+fn read(folder: &Path) -> Option<Published> {
+    let bytes = private_file::read(&file_in(folder)).ok()??;
+    serde_json::from_slice(&bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_published_hub_is_found_with_its_token_and_withdrawn() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path();
+        assert_eq!(HubAddress::find(folder), None);
+        let hub = HubAddress::new("127.0.0.1:6000".parse().unwrap(), folder);
+        hub.publish(folder).unwrap();
+        assert_eq!(HubAddress::find(folder), Some(hub.clone()));
+        let candidates = Places::In(folder.into()).candidates();
+        assert_eq!(candidates, [(hub.addr, Some(hub.token))]);
+
+        HubAddress::withdraw(folder);
+        assert_eq!(HubAddress::find(folder), None);
+    }
+
+    #[test]
+    fn an_unknown_listener_on_the_usual_ports_is_shown_no_token() {
+        let home = tempfile::tempdir().unwrap();
+        let candidates = Places::In(home.path().into()).candidates();
+        assert_eq!(candidates.len(), 2);
+        assert!(candidates.iter().all(|(_, token)| token.is_none()));
+    }
+
+    #[test]
+    fn an_address_elsewhere_or_of_another_process_is_not_trusted_or_removed() {
+        let home = tempfile::tempdir().unwrap();
+        let write =
+            |json: &str| private_file::write(&file_in(home.path()), json.as_bytes()).unwrap();
+        write(r#"{"addr":"192.0.2.1:6001","pid":1}"#);
+        assert_eq!(HubAddress::find(home.path()), None);
+        write(r#"{"addr":"127.0.0.1:6001","pid":1}"#);
+        HubAddress::withdraw(home.path());
+        assert!(HubAddress::find(home.path()).is_some());
+        write("{");
+        assert_eq!(HubAddress::find(home.path()), None);
+    }
+}

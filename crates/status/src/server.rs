@@ -1,0 +1,194 @@
+use std::{sync::Arc, time::Duration};
+
+use proto::{ErrorCode, limits, status::Command};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Access, LocalToken, StatusHub,
+    door::Door,
+    socket::Socket,
+    upgrade::{FULL, Gate, upgrade},
+};
+
+/// How a command ended: carried out, or a stable code and a sentence.
+pub type Answer = Result<(), (ErrorCode, String)>;
+
+/// A command from a socket, on its way to the agent.
+#[derive(Debug)]
+pub struct Request {
+    /// What is asked.
+    pub command: Command,
+    /// Where the answer goes; dropping it says that the agent is stopping.
+    pub answer: oneshot::Sender<Answer>,
+}
+
+/// What a socket may cost, each with its default.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Sockets at once: 1,024.
+    pub sockets: usize,
+    /// From connection to open socket: 5 s.
+    pub handshake: Duration,
+    /// A reader that takes nothing for so long is closed: 5 s.
+    pub stall: Duration,
+    /// Shortest time between two statuses, so that at most 20 a second are sent: 50 ms.
+    pub pace: Duration,
+    /// How long the agent may think about a command: 5 s.
+    pub answer: Duration,
+    /// Messages that are read at once: 200.
+    pub burst: u32,
+    /// Messages a second that are read after that: 20.
+    pub per_second: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            sockets: limits::HUB_SOCKETS_MAX,
+            handshake: Duration::from_secs(5),
+            stall: Duration::from_secs(5),
+            pace: Duration::from_millis(50),
+            answer: Duration::from_secs(5),
+            burst: 200,
+            per_second: 20,
+        }
+    }
+}
+
+/// Serves a [`StatusHub`] to WebSockets.
+#[derive(Debug)]
+pub struct StatusServer {
+    hub: StatusHub,
+    token: LocalToken,
+    commands: mpsc::Sender<Request>,
+    origins: Vec<String>,
+    limits: Limits,
+    connected: watch::Sender<usize>,
+}
+
+impl StatusServer {
+    /// A server of `hub`; commands of clients that showed `token` go to `commands`.
+    #[must_use]
+    pub fn new(hub: StatusHub, token: LocalToken, commands: mpsc::Sender<Request>) -> Self {
+        Self {
+            hub,
+            token,
+            commands,
+            origins: Vec::new(),
+            limits: Limits::default(),
+            connected: watch::Sender::default(),
+        }
+    }
+
+    /// Lets web pages of these origins in, beside Hearth's own.
+    #[must_use]
+    pub fn allow(mut self, origins: Vec<String>) -> Self {
+        self.origins = origins;
+        self
+    }
+
+    /// Uses other limits.
+    #[must_use]
+    pub fn limit(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// How many sockets are open.
+    #[must_use]
+    pub fn connected(&self) -> watch::Receiver<usize> {
+        self.connected.subscribe()
+    }
+
+    /// Accepts and serves until `stop`; then every socket is closed politely.
+    ///
+    /// # Errors
+    /// If the listener has no address.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        stop: CancellationToken,
+    ) -> std::io::Result<()> {
+        let access = Access::new(listener.local_addr()?.port(), &self.origins);
+        let door = Door::new(self.token.clone(), Instant::now().into_std());
+        let gate = Arc::new(Gate { access, door });
+        let room = Arc::new(Semaphore::new(self.limits.sockets));
+        let server = Arc::new(self);
+        let mut sockets = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(ended) = sockets.join_next() => {
+                    note(ended);
+                    continue;
+                }
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => match room.clone().try_acquire_owned() {
+                    Ok(seat) => {
+                        let (server, gate, stop) = (server.clone(), gate.clone(), stop.clone());
+                        sockets
+                            .spawn(async move { server.welcome(stream, &gate, seat, stop).await });
+                    }
+                    Err(_) => {
+                        let _ = stream.try_write(FULL);
+                    }
+                },
+                Err(error) => {
+                    // Out of file descriptors, mostly: those of others must close first.
+                    tracing::warn!(%error, "the hub cannot accept");
+                    let _ = stop
+                        .run_until_cancelled(sleep(Duration::from_millis(200)))
+                        .await;
+                }
+            }
+        }
+        while let Some(ended) = sockets.join_next().await {
+            note(ended);
+        }
+        Ok(())
+    }
+
+    async fn welcome(
+        &self,
+        stream: TcpStream,
+        gate: &Gate,
+        _seat: OwnedSemaphorePermit,
+        stop: CancellationToken,
+    ) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "no TCP_NODELAY");
+        }
+        let opening = timeout(self.limits.handshake, upgrade(stream, gate));
+        let Some(Ok(Some((stream, grant)))) = stop.run_until_cancelled(opening).await else {
+            return;
+        };
+        let socket = Socket {
+            stream,
+            grant,
+            status: self.hub.subscribe(),
+            commands: self.commands.clone(),
+            limits: self.limits,
+        };
+        self.connected.send_modify(|count| *count += 1);
+        let ended = socket.run(&stop).await;
+        self.connected.send_modify(|count| *count -= 1);
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a socket of the hub ended");
+        }
+    }
+}
+
+fn note(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a socket of the hub broke");
+    }
+}

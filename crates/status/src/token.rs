@@ -1,0 +1,175 @@
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
+
+use secrecy::{ExposeSecret as _, SecretString};
+use subtle::ConstantTimeEq as _;
+
+use crate::private_file;
+
+/// Digits of the token's text: 32 random bytes.
+const DIGITS: usize = 64;
+
+/// What a program of this machine's owner shows the hub before it may give commands.
+#[derive(Clone)]
+pub struct LocalToken(SecretString);
+
+/// Why there is no token.
+#[derive(Debug, thiserror::Error)]
+#[error("the local token {} cannot be {did}: {source}; remove the file and start Hearth again", path.display())]
+pub struct TokenError {
+    path: PathBuf,
+    did: &'static str,
+    source: io::Error,
+}
+
+impl LocalToken {
+    /// Where the token stands within Hearth's data folder.
+    #[must_use]
+    pub fn path_in(folder: &Path) -> PathBuf {
+        folder.join("hub.token")
+    }
+
+    /// A token of these random bytes.
+    #[must_use]
+    pub fn new(random: [u8; 32]) -> Self {
+        let text: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        Self(text.into())
+    }
+
+    /// Reads the folder's token, or makes one of `random` if there is none, it is damaged, or
+    /// somebody else could have read it.
+    ///
+    /// # Errors
+    /// If the file is somebody else's, a link, or the folder cannot be written.
+    pub fn open(folder: &Path, random: [u8; 32]) -> Result<Self, TokenError> {
+        let path = Self::path_in(folder);
+        let fail = |did| {
+            let path = path.clone();
+            move |source| TokenError { path, did, source }
+        };
+        private_file::make_folder(folder).map_err(fail("written"))?;
+        match Self::read(&path) {
+            Ok(Some(token)) => return Ok(token),
+            Ok(None) => {}
+            Err(error) if is_wide_open(&path) => {
+                tracing::warn!(path = %path.display(), %error, "replacing the local token");
+            }
+            Err(error) => return Err(fail("read")(error)),
+        }
+        let token = Self::new(random);
+        private_file::write(&path, token.0.expose_secret().as_bytes()).map_err(fail("written"))?;
+        Ok(token)
+    }
+
+    /// Reads a token; `None` if there is no file or it holds no token.
+    ///
+    /// # Errors
+    /// See [`private_file::read`].
+    pub fn read(path: &Path) -> io::Result<Option<Self>> {
+        let Some(bytes) = private_file::read(path)? else {
+            return Ok(None);
+        };
+        let text = String::from_utf8(bytes).unwrap_or_default();
+        let text = text.trim();
+        let is_token = text.len() == DIGITS && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+        Ok(is_token.then(|| Self(text.into())))
+    }
+
+    /// The token's text, to be sent to the hub and nowhere else.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+
+    /// Compares in constant time.
+    pub(crate) fn is(&self, shown: &[u8]) -> bool {
+        self.expose().as_bytes().ct_eq(shown).into()
+    }
+}
+
+impl fmt::Debug for LocalToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LocalToken(…)")
+    }
+}
+
+/// Our own file, but readable by others: what stood in it is no secret any more.
+#[cfg(unix)]
+fn is_wide_open(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    path.symlink_metadata().is_ok_and(|found| {
+        found.is_file()
+            && found.mode() & 0o077 != 0
+            && found.uid() == rustix::process::geteuid().as_raw()
+    })
+}
+
+#[cfg(not(unix))]
+fn is_wide_open(_: &Path) -> bool {
+    false
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::{
+        fs,
+        os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_token_is_made_once_and_kept() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("hearth");
+        let first = LocalToken::open(&folder, [1; 32]).unwrap();
+        let again = LocalToken::open(&folder, [2; 32]).unwrap();
+        assert_eq!(first.expose(), again.expose());
+        assert_eq!(first.expose(), "01".repeat(32));
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+        assert_eq!(mode(&LocalToken::path_in(&folder)), 0o600);
+        assert_eq!(mode(&folder), 0o700);
+    }
+
+    #[test]
+    fn a_damaged_or_exposed_token_is_replaced() {
+        let home = tempfile::tempdir().unwrap();
+        let path = LocalToken::path_in(home.path());
+        private_file::write(&path, b"half a tok").unwrap();
+        assert_eq!(
+            LocalToken::open(home.path(), [1; 32]).unwrap().expose(),
+            "01".repeat(32)
+        );
+
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(LocalToken::read(&path).is_err());
+        assert_eq!(
+            LocalToken::open(home.path(), [2; 32]).unwrap().expose(),
+            "02".repeat(32)
+        );
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_link_in_its_place_is_an_error_that_says_what_to_do() {
+        let home = tempfile::tempdir().unwrap();
+        symlink("/etc/hostname", LocalToken::path_in(home.path())).unwrap();
+        let error = LocalToken::open(home.path(), [1; 32])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("hub.token") && error.contains("remove the file"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn debug_shows_nothing_of_it() {
+        assert_eq!(
+            format!("{:?}", LocalToken::new([0xab; 32])),
+            "LocalToken(…)"
+        );
+    }
+}

@@ -1,0 +1,177 @@
+//! From a fresh TCP connection to a WebSocket, or to an answer that says why not.
+
+use std::{
+    convert::Infallible,
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
+use hyper_util::rt::TokioIo;
+use proto::{ErrorCode, limits};
+use tokio::net::TcpStream;
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        handshake::server::create_response_with_body,
+        protocol::{Role, WebSocketConfig},
+    },
+};
+
+use crate::{
+    Access, Refusal,
+    door::{Door, Grant},
+};
+
+type Page = Response<Full<Bytes>>;
+
+/// Everything that is checked before a socket opens.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    pub(crate) access: Access,
+    pub(crate) door: Door,
+}
+
+/// Limits of every socket of the hub, on both of its ends.
+pub(crate) fn socket_config() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(limits::WS_READ_BUFFER)
+        .write_buffer_size(16 * 1024)
+        .max_write_buffer_size(256 * 1024)
+        .max_message_size(Some(limits::HUB_MESSAGE_MAX))
+        .max_frame_size(Some(limits::HUB_MESSAGE_MAX))
+}
+
+/// Speaks HTTP once. `None`: the request was answered, or was no request.
+pub(crate) async fn upgrade(
+    stream: TcpStream,
+    gate: &Gate,
+) -> Option<(WebSocketStream<TcpStream>, Grant)> {
+    let opened: Mutex<Option<(OnUpgrade, Grant)>> = Mutex::new(None);
+    let answer = async |mut request: Request<Incoming>| {
+        let response = match gate.check(&request) {
+            Ok((response, grant)) => {
+                let upgrade = hyper::upgrade::on(&mut request);
+                *opened.lock().unwrap_or_else(PoisonError::into_inner) = Some((upgrade, grant));
+                response
+            }
+            Err(refused) => *refused,
+        };
+        Ok::<_, Infallible>(response)
+    };
+    let served = http1::Builder::new()
+        .max_buf_size(16 * 1024)
+        .max_headers(64)
+        .serve_connection(TokioIo::new(stream), service_fn(answer))
+        .with_upgrades()
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection to the hub ended early");
+    }
+    let (upgrade, grant) = opened
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)?;
+    let parts = upgrade.await.ok()?.downcast::<TokioIo<TcpStream>>().ok()?;
+    let (stream, read) = (parts.io.into_inner(), parts.read_buf.to_vec());
+    let config = Some(socket_config());
+    let socket = WebSocketStream::from_partially_read(stream, read, Role::Server, config).await;
+    Some((socket, grant))
+}
+
+impl Gate {
+    /// The answer to a request: an open socket and what it may do, or a refusal.
+    fn check<B>(&self, request: &Request<B>) -> Result<(Page, Grant), Box<Page>> {
+        let refuse = |refusal| Box::new(refused(&refusal));
+        self.access
+            .check(request.uri(), request.headers())
+            .map_err(refuse)?;
+        if request.method() != Method::GET || !request.headers().contains_key(header::UPGRADE) {
+            return Err(Box::new(upgrade_required()));
+        }
+        let mut plain = Request::builder()
+            .method(Method::GET)
+            .version(request.version());
+        if let Some(headers) = plain.headers_mut() {
+            headers.clone_from(request.headers());
+        }
+        let plain = plain.body(()).unwrap_or_default();
+        let Ok(response) = create_response_with_body(&plain, Full::default) else {
+            return Err(Box::new(upgrade_required()));
+        };
+        let grant = self
+            .door
+            .admit(request.headers(), Instant::now())
+            .map_err(refuse)?;
+        Ok((response, grant))
+    }
+}
+
+fn refused(refusal: &Refusal) -> Page {
+    let mut response = json(refusal.code.http_status(), refusal);
+    if refusal.code == ErrorCode::RateLimited {
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+fn upgrade_required() -> Page {
+    let refusal = Refusal::new(
+        ErrorCode::BadRequest,
+        "this is Hearth's status hub; connect with a WebSocket (version 13) to this very address, \
+         or run `hearth status`",
+    );
+    let mut response = json(StatusCode::UPGRADE_REQUIRED.as_u16(), &refusal);
+    let headers = response.headers_mut();
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(
+        header::CONNECTION,
+        HeaderValue::from_static("upgrade, close"),
+    );
+    headers.insert(
+        header::SEC_WEBSOCKET_VERSION,
+        HeaderValue::from_static("13"),
+    );
+    response
+}
+
+fn json(status: u16, refusal: &Refusal) -> Page {
+    let body = serde_json::to_vec(&refusal.body()).unwrap_or_default();
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN);
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// Sent to whoever comes when the hub is full: written without waiting, then closed.
+pub(crate) const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+content-type: application/json\r\nconnection: close\r\nretry-after: 5\r\ncontent-length: 89\r\n\r\n\
+{\"error\":{\"code\":\"rate_limited\",\"message\":\"the hub has as many sockets as it may have\"}}\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_of_a_full_hub_is_as_long_as_it_says() {
+        let text = std::str::from_utf8(FULL).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(
+            head.contains(&format!("content-length: {}", body.len())),
+            "{}",
+            body.len()
+        );
+        let body: proto::ErrorBody = serde_json::from_str(body).unwrap();
+        assert_eq!(body.error.code, ErrorCode::RateLimited);
+    }
+}

@@ -1,0 +1,204 @@
+//! The subscriber against the hub, and against peers that misbehave.
+
+use std::{net::SocketAddr, path::Path};
+
+use crate::support::{TestHub, soon};
+use futures_util::{SinkExt as _, StreamExt as _};
+use hearth_status::{
+    AskError, HubAddress, Limits, Link, LocalToken, Places, Subscriber, SubscriberHandle,
+    private_file,
+};
+use proto::{
+    ErrorCode,
+    status::{Command, Phase},
+};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_tungstenite::{accept_async, tungstenite::Message};
+use tokio_util::sync::CancellationToken;
+
+const STATUS: &str = r#"{"type":"status","data":{"status":"ready","text":"","is_listening":false,
+"is_speaking":false,"wake_word_detected":false,"overlay_visible":true,"monitoring":true,"novelty":1}}"#;
+
+struct Following {
+    handle: SubscriberHandle,
+    stop: CancellationToken,
+    run: JoinHandle<()>,
+}
+
+impl Following {
+    fn start(places: Places) -> Self {
+        let (subscriber, handle) = Subscriber::new(places);
+        let stop = CancellationToken::new();
+        let run = tokio::spawn(subscriber.run(stop.clone()));
+        Self { handle, stop, run }
+    }
+
+    async fn until(&self, is_it: impl Fn(&Link) -> bool) -> Link {
+        let mut link = self.handle.link();
+        soon(async { link.wait_for(|link| is_it(link)).await.unwrap().clone() }).await
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        soon(self.run).await.unwrap();
+    }
+}
+
+fn is_live(link: &Link) -> bool {
+    matches!(link, Link::Live(_))
+}
+
+fn at(addr: SocketAddr, folder: &Path) -> Places {
+    Places::At(HubAddress::new(addr, folder))
+}
+
+fn put_token(hub: &TestHub, folder: &Path) {
+    private_file::write(&LocalToken::path_in(folder), hub.token.expose().as_bytes()).unwrap();
+}
+
+#[tokio::test]
+async fn it_follows_the_status_says_when_it_is_lost_and_comes_back_by_itself() {
+    let home = tempfile::tempdir().unwrap();
+    let hub = TestHub::start().await;
+    let addr = hub.addr;
+    let following = Following::start(at(addr, home.path()));
+    following.until(is_live).await;
+    hub.hub.update(|status| status.status = Phase::Working);
+    following
+        .until(|link| matches!(link, Link::Live(s) if s.status == Phase::Working))
+        .await;
+
+    hub.stop().await;
+    let lost = following.until(|link| !is_live(link)).await;
+    let Link::Lost {
+        last: Some(last), ..
+    } = lost
+    else {
+        panic!("nothing remembered")
+    };
+    assert_eq!(last.status, Phase::Working);
+    assert_eq!(
+        following.handle.send(Command::ShowOverlay).await,
+        Err(AskError::Offline)
+    );
+
+    let hub = TestHub::with(Limits::default(), addr.port()).await;
+    following.until(is_live).await;
+    hub.stop().await;
+    following.stop().await;
+}
+
+#[tokio::test]
+async fn its_commands_are_answered_when_it_can_read_the_token() {
+    let home = tempfile::tempdir().unwrap();
+    let mut hub = TestHub::start().await;
+    put_token(&hub, home.path());
+    HubAddress::new(hub.addr, home.path())
+        .publish(home.path())
+        .unwrap();
+    let following = Following::start(Places::In(home.path().into()));
+    let answering = async {
+        let request = hub.commands.recv().await.unwrap();
+        assert_eq!(request.command, Command::SetMonitoring(false));
+        request.answer.send(Ok(())).unwrap();
+        let request = hub.commands.recv().await.unwrap();
+        request
+            .answer
+            .send(Err((ErrorCode::NothingToDo, "no".into())))
+            .unwrap();
+    };
+    let asking = async {
+        assert_eq!(
+            following.handle.send(Command::SetMonitoring(false)).await,
+            Ok(())
+        );
+        let refused = following.handle.send(Command::StopTts).await;
+        let expected = AskError::Refused {
+            code: ErrorCode::NothingToDo,
+            message: "no".into(),
+        };
+        assert_eq!(refused, Err(expected));
+    };
+    soon(async { tokio::join!(answering, asking) }).await;
+    following.stop().await;
+}
+
+#[tokio::test]
+async fn without_the_token_it_reads_and_its_commands_are_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let hub = TestHub::start().await;
+    let following = Following::start(at(hub.addr, home.path()));
+    following.until(is_live).await;
+    let refused = following.handle.send(Command::Quit).await.unwrap_err();
+    assert!(
+        matches!(
+            refused,
+            AskError::Refused {
+                code: ErrorCode::Unauthorized,
+                ..
+            }
+        ),
+        "{refused:?}"
+    );
+    assert!(is_live(&following.until(is_live).await));
+    following.stop().await;
+}
+
+#[tokio::test]
+async fn it_survives_a_peer_that_closes_after_each_command_and_speaks_of_unknown_things() {
+    let home = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let following = Following::start(at(listener.local_addr().unwrap(), home.path()));
+    let mut commands = Vec::new();
+    for _ in 0..2 {
+        let (stream, _) = soon(listener.accept()).await.unwrap();
+        let mut peer = soon(accept_async(stream)).await.unwrap();
+        for text in [
+            "{",
+            "7",
+            r#"{"type":"dance"}"#,
+            r#"{"type":"status","data":{}}"#,
+            STATUS,
+        ] {
+            peer.send(Message::text(text)).await.unwrap();
+        }
+        following.until(is_live).await;
+        let (asked, heard) =
+            tokio::join!(following.handle.send(Command::ToggleMonitoring), async {
+                let heard = soon(peer.next())
+                    .await
+                    .unwrap()
+                    .unwrap()
+                    .into_text()
+                    .unwrap();
+                drop(peer);
+                heard
+            });
+        assert_eq!(asked, Err(AskError::Unanswered));
+        following.until(|link| !is_live(link)).await;
+        commands.push(heard);
+    }
+    assert!(
+        commands
+            .iter()
+            .all(|text| text.contains(r#""command":"toggle_monitoring""#))
+    );
+    following.stop().await;
+}
+
+#[tokio::test]
+async fn a_published_hub_that_moved_is_found_at_its_new_port() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path();
+    let hub = TestHub::start().await;
+    HubAddress::new(hub.addr, folder).publish(folder).unwrap();
+    let following = Following::start(Places::In(folder.into()));
+    following.until(is_live).await;
+    hub.stop().await;
+    following.until(|link| !is_live(link)).await;
+
+    let moved = TestHub::start().await;
+    HubAddress::new(moved.addr, folder).publish(folder).unwrap();
+    following.until(is_live).await;
+    following.stop().await;
+}

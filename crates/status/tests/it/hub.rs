@@ -1,0 +1,266 @@
+//! The hub on real sockets.
+
+use std::time::{Duration, Instant};
+
+use crate::support::{Client, TestHub, soon};
+use futures_util::{SinkExt as _, StreamExt as _};
+use hearth_status::Limits;
+use proptest::{
+    prelude::*,
+    strategy::{Strategy, ValueTree as _},
+    test_runner::TestRunner,
+};
+use proto::{
+    ErrorCode,
+    status::{Command, Phase, ServerMessage},
+};
+use tokio::{io::AsyncReadExt as _, net::TcpStream};
+use tokio_tungstenite::tungstenite::{Message, protocol::frame::coding::CloseCode};
+
+fn code(message: &ServerMessage) -> ErrorCode {
+    let ServerMessage::Error { code, .. } = message else {
+        panic!("not an error: {message:?}")
+    };
+    *code
+}
+
+#[tokio::test]
+async fn a_status_comes_at_once_and_on_every_change_with_the_seven_fields() {
+    let hub = TestHub::start().await;
+    hub.hub.update(|status| status.status = Phase::Connecting);
+    let mut reader = hub.reader().await;
+    let first = soon(reader.socket.next())
+        .await
+        .unwrap()
+        .unwrap()
+        .into_text()
+        .unwrap();
+    let first: serde_json::Value = serde_json::from_str(&first).unwrap();
+    assert_eq!(first["type"], "status");
+    let data = &first["data"];
+    assert_eq!(data["status"], "connecting");
+    assert!(data["text"].is_string());
+    for flag in [
+        "is_listening",
+        "is_speaking",
+        "wake_word_detected",
+        "overlay_visible",
+        "monitoring",
+    ] {
+        assert!(data[flag].is_boolean(), "{flag}");
+    }
+    hub.hub.update(|status| status.status = Phase::Ready);
+    assert_eq!(
+        reader
+            .until(|status| status.status == Phase::Ready)
+            .await
+            .seq,
+        2
+    );
+}
+
+#[tokio::test]
+async fn a_command_without_the_token_is_refused_and_the_socket_stays_open() {
+    let mut hub = TestHub::start().await;
+    let mut reader = hub.reader().await;
+    reader
+        .say(r#"{"type":"command","command":"toggle_monitoring","id":"1"}"#)
+        .await;
+    let answer = reader.answer().await;
+    assert_eq!(code(&answer), ErrorCode::Unauthorized);
+    assert!(matches!(answer, ServerMessage::Error { id: Some(id), .. } if id == "1"));
+    assert!(reader.is_open().await);
+    assert!(hub.commands.try_recv().is_err(), "the agent heard nothing");
+}
+
+#[tokio::test]
+async fn a_command_with_the_token_reaches_the_agent_and_its_answer_comes_back() {
+    let mut hub = TestHub::start().await;
+    let mut client = hub.commander().await;
+    client
+        .say(r#"{"type":"command","command":"toggle_monitoring","id":"a"}"#)
+        .await;
+    let request = soon(hub.commands.recv()).await.unwrap();
+    assert_eq!(request.command, Command::ToggleMonitoring);
+    request.answer.send(Ok(())).unwrap();
+    let ack = ServerMessage::Ack {
+        command: "toggle_monitoring".into(),
+        id: Some("a".into()),
+    };
+    assert_eq!(client.answer().await, ack);
+
+    client
+        .say(r#"{"type":"command","command":"stop_tts"}"#)
+        .await;
+    let request = soon(hub.commands.recv()).await.unwrap();
+    request
+        .answer
+        .send(Err((ErrorCode::NothingToDo, "nobody speaks".into())))
+        .unwrap();
+    assert_eq!(code(&client.answer().await), ErrorCode::NothingToDo);
+    assert!(client.is_open().await);
+}
+
+#[tokio::test]
+async fn statuses_go_on_while_the_agent_thinks_about_a_command() {
+    let mut hub = TestHub::start().await;
+    let mut client = hub.commander().await;
+    client.say(r#"{"type":"command","command":"quit"}"#).await;
+    let request = soon(hub.commands.recv()).await.unwrap();
+    hub.hub.update(|status| status.text = "still here".into());
+    client.until(|status| status.text == "still here").await;
+    drop(request);
+    assert_eq!(code(&client.answer().await), ErrorCode::Draining);
+}
+
+#[tokio::test]
+async fn nothing_that_can_be_said_closes_the_socket() {
+    let limits = Limits {
+        burst: 10_000,
+        ..Limits::default()
+    };
+    let mut hub = TestHub::with(limits, 0).await;
+    let answering = async {
+        while let Some(request) = hub.commands.recv().await {
+            let _ = request.answer.send(Ok(()));
+        }
+    };
+    let mut client = Client::open(hub.addr, Some(hub.token.expose())).await;
+    let talking = async {
+        let word = prop_oneof![
+            Just("command"),
+            Just("ping"),
+            Just("toggle_monitoring"),
+            Just("status"),
+            Just("quit"),
+            Just("\\u0000"),
+        ];
+        let built = (word.clone(), word, any::<u32>()).prop_map(|(kind, command, id)| {
+            format!(r#"{{"type":"{kind}","command":"{command}","id":"{id}","args":{{"on":{id}}}}}"#)
+        });
+        let message = prop_oneof![built, any::<String>(), "[\\[\\]{}\",:0-9a-z]{0,200}"];
+        let mut runner = TestRunner::deterministic();
+        for _ in 0..500 {
+            let text = message.new_tree(&mut runner).unwrap().current();
+            client.say(text).await;
+            client.answer().await;
+        }
+        soon(client.socket.send(Message::binary(vec![1, 2, 3])))
+            .await
+            .unwrap();
+        assert_eq!(code(&client.answer().await), ErrorCode::BadRequest);
+        assert!(client.is_open().await);
+    };
+    tokio::select! {
+        () = answering => panic!("the hub closed"),
+        () = talking => {}
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_takes_nothing_is_closed_and_slows_nobody() {
+    let limits = Limits {
+        pace: Duration::from_millis(1),
+        stall: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let mut hub = TestHub::with(limits, 0).await;
+    let stalled = Client::narrow(hub.addr).await;
+    let mut reader = hub.reader().await;
+    soon(hub.connected.wait_for(|count| *count == 2))
+        .await
+        .unwrap();
+
+    let mut n = 0;
+    while *hub.connected.borrow_and_update() == 2 {
+        n += 1;
+        assert!(n < 100_000, "the stalled reader was never closed");
+        let text = format!("{n} {}", "x".repeat(30_000));
+        hub.hub.update(|status| status.text = text.clone());
+        // The healthy reader sees this very status although the other takes none.
+        reader.until(|status| status.text == text).await;
+    }
+    assert!(reader.is_open().await);
+    drop(stalled);
+}
+
+#[tokio::test]
+async fn a_storm_of_changes_is_sent_as_twenty_a_second_and_ends_with_the_latest() {
+    let hub = TestHub::start().await;
+    let mut reader = hub.reader().await;
+    reader.next().await.unwrap();
+    let began = Instant::now();
+    for n in 0..5_000 {
+        hub.hub.update(|status| status.text = n.to_string());
+    }
+    reader.until(|status| status.text == "4999").await;
+    let most = began.elapsed().as_millis() / 50 + 2;
+    assert!(
+        reader.statuses as u128 <= most + 1,
+        "{} statuses, at most {most}",
+        reader.statuses
+    );
+}
+
+#[tokio::test]
+async fn one_socket_too_many_is_told_so_and_the_seat_is_free_again_after() {
+    let limits = Limits {
+        sockets: 1,
+        ..Limits::default()
+    };
+    let mut hub = TestHub::with(limits, 0).await;
+    let first = hub.reader().await;
+    let said = crate::support::raw(hub.addr, "").await;
+    assert!(said.starts_with("HTTP/1.1 503 "), "{said}");
+    assert!(said.contains("rate_limited"), "{said}");
+    drop(first);
+    soon(hub.connected.wait_for(|count| *count == 0))
+        .await
+        .unwrap();
+    // The seat is given back right after the count; a refusal in between is part of the promise.
+    let mut again = loop {
+        let stream = TcpStream::connect(hub.addr).await.unwrap();
+        let request = format!("ws://{}/", hub.addr);
+        if let Ok((socket, _)) = soon(tokio_tungstenite::client_async(request, stream)).await {
+            break Client {
+                socket,
+                last: None,
+                statuses: 0,
+            };
+        }
+    };
+    assert!(again.is_open().await);
+}
+
+#[tokio::test]
+async fn whoever_connects_and_says_nothing_is_hung_up_on() {
+    let limits = Limits {
+        handshake: Duration::from_millis(50),
+        ..Limits::default()
+    };
+    let hub = TestHub::with(limits, 0).await;
+    let mut silent = TcpStream::connect(hub.addr).await.unwrap();
+    let read = soon(silent.read(&mut [0; 16])).await;
+    assert!(matches!(read, Ok(0) | Err(_)));
+}
+
+#[tokio::test]
+async fn a_message_over_the_limit_ends_only_its_own_socket() {
+    let hub = TestHub::start().await;
+    let (mut loud, mut quiet) = (hub.commander().await, hub.reader().await);
+    let _ = soon(loud.socket.send(Message::text("x".repeat(65 * 1024)))).await;
+    while loud.next().await.is_some() {}
+    assert!(quiet.is_open().await);
+}
+
+#[tokio::test]
+async fn a_stopping_hub_says_goodbye() {
+    let hub = TestHub::start().await;
+    let mut reader = hub.reader().await;
+    reader.next().await.unwrap();
+    hub.stop().await;
+    let Some(Ok(Message::Close(Some(frame)))) = soon(reader.socket.next()).await else {
+        panic!("no close frame")
+    };
+    assert_eq!(frame.code, CloseCode::Away);
+}

@@ -1,0 +1,7 @@
+//! The hub and its client on real sockets.
+#![expect(clippy::unwrap_used, reason = "these functions are tests")]
+
+mod follow;
+mod gate;
+mod hub;
+mod support;
