@@ -3,6 +3,8 @@
 //! The rules live in one pure state machine that reads no clock and does no I/O; `MemoryQueue`
 //! is that machine behind a lock, a durable store is the machine plus a log of what it decided.
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 mod error;
 mod key;
 mod live;

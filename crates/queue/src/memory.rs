@@ -373,3 +373,10 @@ impl Keys for MemoryQueue {
         self.keys.revoke_key(now, id_or_name).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::MemoryQueue;
+
+    crate::conformance_suite!(async { Box::new(MemoryQueue::default()) });
+}

@@ -1,0 +1,241 @@
+//! Loans: who holds a job, until when, and how often it is tried.
+
+use std::time::Duration;
+
+use proto::{
+    End, ErrorCode, JobState, LeaseToken,
+    limits::{ATTEMPTS_MAX, LEGACY_LEASE},
+    worker::Retry,
+};
+
+use super::sample::{LEASE, T0, anyone, at, failed, found, id, job, leased, lines, next, why};
+use crate::{Leased, QueueError, Store};
+
+/// Byte for byte, with a fresh attempt.
+pub async fn a_lease_carries_the_request_unchanged(store: &dyn Store) {
+    store.enqueue(T0, job(1)).await.unwrap();
+    let lease = store.lease(at(1), &anyone(), LEASE).await.unwrap().unwrap();
+    assert_eq!(
+        lease.token,
+        LeaseToken {
+            job: id(1),
+            attempt: 1
+        }
+    );
+    assert_eq!(lease.until, at(1) + LEASE);
+    assert_eq!(lease.job, job(1));
+    let job = found(store, id(1)).await;
+    assert_eq!((job.state, job.attempt), (JobState::Leased, 1));
+}
+
+/// At most one holder.
+pub async fn a_leased_job_is_lent_to_nobody_else(store: &dyn Store) {
+    leased(store, T0, 1).await;
+    assert!(next(store, T0).await.is_none());
+    assert!(next(store, at(59)).await.is_none());
+}
+
+/// The job outlives its worker.
+pub async fn an_expired_lease_is_lent_again(store: &dyn Store) {
+    leased(store, T0, 1).await;
+    assert_eq!(store.reap(at(59)).await.unwrap(), Some(T0 + LEASE));
+    store.reap(T0 + LEASE).await.unwrap();
+    assert_eq!(found(store, id(1)).await.state, JobState::Queued);
+    let again = next(store, T0 + LEASE).await.unwrap();
+    assert_eq!(again.token.attempt, 2);
+    assert_eq!(again.job, job(1));
+}
+
+/// Whoever extends keeps it.
+pub async fn a_heartbeat_keeps_the_lease(store: &dyn Store) {
+    let token = leased(store, T0, 1).await;
+    assert_eq!(
+        store.extend(at(50), token, LEASE).await.unwrap(),
+        Leased::Held
+    );
+    store.reap(at(109)).await.unwrap();
+    assert_eq!(found(store, id(1)).await.state, JobState::Leased);
+    store.reap(at(110)).await.unwrap();
+    assert_eq!(found(store, id(1)).await.state, JobState::Queued);
+}
+
+/// Workers that cannot renew are lent longer, and a line must not shorten that.
+pub async fn a_line_keeps_the_lease_for_what_it_was_lent_for(store: &dyn Store) {
+    store.enqueue(T0, job(1)).await.unwrap();
+    let lease = store
+        .lease(T0, &anyone(), LEGACY_LEASE)
+        .await
+        .unwrap()
+        .unwrap();
+    store
+        .append(at(100), lease.token, 1, lines(&["{}"]))
+        .await
+        .unwrap();
+    store.reap(at(499)).await.unwrap();
+    assert_eq!(found(store, id(1)).await.state, JobState::Leased);
+    store.reap(at(500)).await.unwrap();
+    assert_eq!(found(store, id(1)).await.state, JobState::Queued);
+}
+
+/// Every door is shut, and the new holder is not disturbed.
+pub async fn the_late_worker_cannot_finish_a_job_that_was_handed_on(store: &dyn Store) {
+    let late = leased(store, T0, 1).await;
+    let held = next(store, T0 + LEASE).await.unwrap().token;
+    let now = T0 + LEASE;
+    all_stale(store, late).await;
+    store.append(now, held, 1, lines(&["right"])).await.unwrap();
+    store.complete(now, held, 1, End::Completed).await.unwrap();
+    all_stale(store, late).await;
+    assert_eq!(found(store, id(1)).await.state, JobState::Completed);
+}
+
+async fn all_stale(store: &dyn Store, late: LeaseToken) {
+    let now = T0 + LEASE;
+    let refusals = [
+        store.extend(now, late, LEASE).await.unwrap_err(),
+        store
+            .append(now, late, 1, lines(&["wrong"]))
+            .await
+            .unwrap_err(),
+        store.stored(late).await.unwrap_err(),
+        store
+            .complete(now, late, 0, End::Completed)
+            .await
+            .unwrap_err(),
+        store
+            .nack(now, late, Retry::Now, why(ErrorCode::Draining))
+            .await
+            .unwrap_err(),
+    ];
+    for refused in refusals {
+        assert!(
+            matches!(refused, QueueError::StaleLease(job) if job == late.job),
+            "{refused}"
+        );
+    }
+}
+
+/// A made-up token is told apart from a late one.
+pub async fn nothing_holds_a_job_that_never_was(store: &dyn Store) {
+    let token = LeaseToken {
+        job: id(9),
+        attempt: 1,
+    };
+    let refusals = [
+        store.extend(T0, token, LEASE).await.unwrap_err(),
+        store.append(T0, token, 1, lines(&["x"])).await.unwrap_err(),
+        store.stored(token).await.unwrap_err(),
+        store
+            .complete(T0, token, 0, End::Completed)
+            .await
+            .unwrap_err(),
+        store
+            .nack(T0, token, Retry::Never, why(ErrorCode::Draining))
+            .await
+            .unwrap_err(),
+    ];
+    for refused in refusals {
+        assert!(
+            matches!(refused, QueueError::UnknownJob(job) if job == id(9)),
+            "{refused}"
+        );
+    }
+}
+
+/// Pausing and draining are nobody's fault.
+pub async fn a_job_given_back_is_lent_again_and_not_counted(store: &dyn Store) {
+    store.enqueue(T0, job(1)).await.unwrap();
+    for attempt in 1..=ATTEMPTS_MAX + 3 {
+        let lease = next(store, T0).await.unwrap();
+        assert_eq!(lease.token.attempt, attempt);
+        store
+            .nack(T0, lease.token, Retry::Now, why(ErrorCode::Draining))
+            .await
+            .unwrap();
+    }
+    assert_eq!(found(store, id(1)).await.state, JobState::Queued);
+}
+
+/// Until then others go first.
+pub async fn a_job_to_be_tried_later_waits(store: &dyn Store) {
+    let token = leased(store, T0, 1).await;
+    let reason = why(ErrorCode::EngineUnavailable);
+    store
+        .nack(T0, token, Retry::AfterMs(5_000), reason)
+        .await
+        .unwrap();
+    store.enqueue(T0, job(2)).await.unwrap();
+    assert_eq!(next(store, at(4)).await.unwrap().job.id, id(2));
+    assert!(next(store, at(4)).await.is_none());
+    assert_eq!(store.counts().queued, 1);
+    assert_eq!(store.reap(at(4)).await.unwrap(), Some(at(5)));
+    let mut arrivals = store.arrivals();
+    arrivals.mark_unchanged();
+    store.reap(at(5)).await.unwrap();
+    arrivals.changed().await.unwrap();
+    assert_eq!(next(store, at(5)).await.unwrap().job.id, id(1));
+}
+
+/// A job that kills its workers does not kill all of them.
+pub async fn the_fifth_lost_attempt_is_the_last(store: &dyn Store) {
+    store.enqueue(T0, job(1)).await.unwrap();
+    let mut now = T0;
+    for attempt in 1..=ATTEMPTS_MAX {
+        assert_eq!(next(store, now).await.unwrap().token.attempt, attempt);
+        now = now + LEASE;
+    }
+    assert!(next(store, now).await.is_none());
+    let dead = found(store, id(1)).await;
+    assert_eq!(
+        (dead.state, dead.finished_at),
+        (JobState::Failed, Some(now))
+    );
+    assert_eq!(dead.error.unwrap().code, ErrorCode::TooManyAttempts);
+}
+
+/// The engine's reason is kept.
+pub async fn a_job_given_back_too_often_fails_with_the_last_reason(store: &dyn Store) {
+    store.enqueue(T0, job(1)).await.unwrap();
+    for _ in 0..ATTEMPTS_MAX {
+        let token = next(store, T0).await.unwrap().token;
+        let reason = why(ErrorCode::EngineUnavailable);
+        store
+            .nack(T0, token, Retry::AfterMs(0), reason)
+            .await
+            .unwrap();
+    }
+    let dead = found(store, id(1)).await;
+    assert_eq!(dead.end(), Some(failed(ErrorCode::EngineUnavailable)));
+}
+
+/// No second try.
+pub async fn a_job_given_back_for_good_fails_with_the_reason(store: &dyn Store) {
+    let token = leased(store, T0, 1).await;
+    store
+        .nack(at(1), token, Retry::Never, why(ErrorCode::EngineRefused))
+        .await
+        .unwrap();
+    let dead = found(store, id(1)).await;
+    assert_eq!(dead.end(), Some(failed(ErrorCode::EngineRefused)));
+    assert_eq!(dead.finished_at, Some(at(1)));
+    assert!(next(store, at(1)).await.is_none());
+}
+
+/// An earlier time counts as the latest one seen.
+pub async fn a_step_back_of_the_clock_expires_nothing(store: &dyn Store) {
+    let token = leased(store, at(100), 1).await;
+    store.extend(at(0), token, LEASE).await.unwrap();
+    store.reap(at(0)).await.unwrap();
+    assert!(next(store, at(159)).await.is_none());
+    assert_eq!(next(store, at(160)).await.unwrap().token.attempt, 2);
+}
+
+/// One timer is enough for whoever calls `reap`.
+pub async fn a_lease_says_when_it_must_be_reaped(store: &dyn Store) {
+    assert_eq!(store.reap(T0).await.unwrap(), None, "nothing to wait for");
+    let token = leased(store, T0, 1).await;
+    store.extend(at(30), token, LEASE).await.unwrap();
+    let again = store.reap(T0 + LEASE).await.unwrap().unwrap();
+    assert_eq!(again, at(30) + LEASE);
+    assert_eq!(again.since(T0), Duration::from_secs(90));
+}

@@ -1,0 +1,130 @@
+//! The rules of [`crate::Queue`] and [`crate::Keys`], one test function each.
+//!
+//! A store runs all of them with one line, `queue::conformance_suite!(async { store })`, where
+//! the store is anything that dereferences to a [`crate::Store`]: a `Box`, or a guard of its own.
+#![expect(clippy::unwrap_used, reason = "these functions are tests")]
+
+pub mod ending;
+pub mod keys;
+pub mod leasing;
+pub mod order;
+pub mod reading;
+pub mod sample;
+
+/// Runs one rule; bounded, so that a store that never answers fails instead of hanging.
+///
+/// # Panics
+/// If the rule is broken or takes longer than a minute.
+pub fn run(rule: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let limit = std::time::Duration::from_secs(60);
+    let ended = runtime.block_on(async { tokio::time::timeout(limit, rule).await });
+    assert!(ended.is_ok(), "the store did not answer within a minute");
+}
+
+/// Writes one named test per rule for the store that the given future yields.
+#[macro_export]
+macro_rules! conformance_suite {
+    ($store:expr) => {
+        $crate::conformance_rules! { $store;
+            order::an_accepted_job_is_found_and_counted,
+            order::an_id_is_never_used_twice,
+            order::one_account_cannot_fill_the_queue,
+            order::the_urgent_job_goes_first,
+            order::of_equal_jobs_the_oldest_goes_first,
+            order::accounts_take_turns,
+            order::waiting_makes_a_job_more_urgent,
+            order::a_model_that_nobody_has_blocks_no_other,
+            order::a_bare_model_name_is_its_latest_tag,
+            order::a_worker_that_names_no_models_is_lent_any,
+            order::a_worker_gets_only_jobs_of_accounts_it_serves,
+            order::a_job_past_its_deadline_is_never_lent,
+            order::arrivals_tell_of_new_work_and_of_an_earlier_reap,
+            leasing::a_lease_carries_the_request_unchanged,
+            leasing::a_leased_job_is_lent_to_nobody_else,
+            leasing::an_expired_lease_is_lent_again,
+            leasing::a_heartbeat_keeps_the_lease,
+            leasing::a_line_keeps_the_lease_for_what_it_was_lent_for,
+            leasing::the_late_worker_cannot_finish_a_job_that_was_handed_on,
+            leasing::nothing_holds_a_job_that_never_was,
+            leasing::a_job_given_back_is_lent_again_and_not_counted,
+            leasing::a_job_to_be_tried_later_waits,
+            leasing::the_fifth_lost_attempt_is_the_last,
+            leasing::a_job_given_back_too_often_fails_with_the_last_reason,
+            leasing::a_job_given_back_for_good_fails_with_the_reason,
+            leasing::a_step_back_of_the_clock_expires_nothing,
+            leasing::a_lease_says_when_it_must_be_reaped,
+            ending::a_repeated_end_is_accepted_once,
+            ending::an_acknowledged_end_never_changes,
+            ending::an_end_with_missing_lines_is_refused,
+            ending::a_waiting_job_is_cancelled_at_once,
+            ending::a_leased_job_is_cancelled_through_its_worker,
+            ending::a_cancelled_job_ends_as_cancelled_whatever_its_worker_says,
+            ending::a_cancelled_job_whose_worker_vanished_ends_as_cancelled,
+            ending::an_ended_job_cannot_be_cancelled,
+            ending::who_waits_for_a_cancellation_hears_of_a_lost_lease,
+            ending::an_ended_job_is_erased_after_a_day,
+            ending::attended_jobs_are_listed_until_they_end,
+            ending::a_closed_store_refuses_everything,
+            reading::a_line_is_readable_as_soon_as_it_was_taken,
+            reading::repeated_lines_are_skipped,
+            reading::a_gap_is_refused_and_names_the_last_line,
+            reading::a_reader_follows_a_job_from_the_queue_to_its_end,
+            reading::a_reader_of_an_older_attempt_is_told_it_restarted,
+            reading::a_page_holds_what_was_asked_and_at_least_one_line,
+            reading::an_ended_log_is_read_again_from_anywhere,
+            reading::a_job_that_failed_half_way_keeps_its_lines,
+            reading::lines_are_stored_without_being_asked_for,
+            reading::another_account_sees_nothing,
+            reading::jobs_are_listed_newest_first_and_without_their_bodies,
+            keys::a_key_is_found_by_its_id,
+            keys::a_name_is_taken_until_its_key_is_revoked,
+            keys::an_id_of_a_revoked_key_stays_taken,
+            keys::a_revoked_key_is_found_with_the_time,
+            keys::keys_are_listed_oldest_first,
+        }
+    };
+}
+
+/// The part of [`conformance_suite!`] that is repeated for each rule.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! conformance_rules {
+    ($store:expr; $($module:ident::$rule:ident,)*) => {$(
+        #[test]
+        fn $rule() {
+            $crate::conformance::run(async {
+                let store = $store.await;
+                $crate::conformance::$module::$rule(&*store).await;
+            });
+        }
+    )*};
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_rule_is_in_the_suite() {
+        let suite = include_str!("mod.rs");
+        for (module, source) in [
+            ("order", include_str!("order.rs")),
+            ("leasing", include_str!("leasing.rs")),
+            ("ending", include_str!("ending.rs")),
+            ("reading", include_str!("reading.rs")),
+            ("keys", include_str!("keys.rs")),
+        ] {
+            let rules = source.split("pub async fn ").skip(1);
+            let names = rules.map(|rest| rest.split('(').next().unwrap());
+            for name in names {
+                assert!(
+                    suite.contains(&format!(" {module}::{name},")),
+                    "{module}::{name}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! What is accepted, and who gets it when.
+
+use std::time::Duration;
+
+use proto::{ErrorCode, JobId, JobState};
+
+use super::sample::{
+    LEASE, T0, anyone, at, found, id, job, job_for, job_of, next, serving, urgent, with_models,
+};
+use crate::{NewJob, QueueCounts, QueueError, Store};
+
+/// Accepting a job says so everywhere.
+pub async fn an_accepted_job_is_found_and_counted(store: &dyn Store) {
+    let new = job(1);
+    store.enqueue(T0, new.clone()).await.unwrap();
+    let job = found(store, id(1)).await;
+    assert_eq!(job.new, new);
+    assert_eq!(
+        (job.state, job.attempt, job.created_at),
+        (JobState::Queued, 0, T0)
+    );
+    let queued_bytes = new.body.0.len();
+    assert_eq!(
+        store.counts(),
+        QueueCounts {
+            queued: 1,
+            leased: 0,
+            queued_bytes
+        }
+    );
+    next(store, T0).await.unwrap();
+    assert_eq!(
+        store.counts(),
+        QueueCounts {
+            queued: 0,
+            leased: 1,
+            queued_bytes: 0
+        }
+    );
+}
+
+/// Not while the first is waiting and not after it ended.
+pub async fn an_id_is_never_used_twice(store: &dyn Store) {
+    store.enqueue(T0, job(1)).await.unwrap();
+    let again = store.enqueue(T0, job(1)).await.unwrap_err();
+    assert!(matches!(again, QueueError::Exists(_)), "{again}");
+    store.cancel(T0, crate::Owner::Anyone, id(1)).await.unwrap();
+    let again = store.enqueue(T0, job(1)).await.unwrap_err();
+    assert!(matches!(again, QueueError::Exists(_)), "{again}");
+}
+
+/// The cap is per account, and room is made by work, not by time.
+pub async fn one_account_cannot_fill_the_queue(store: &dyn Store) {
+    let wide = |n: usize| NewJob {
+        id: JobId((n as u128).to_be_bytes()),
+        ..job(1)
+    };
+    for n in 0..proto::limits::QUEUED_PER_ACCOUNT_MAX {
+        store.enqueue(T0, wide(n)).await.unwrap();
+    }
+    let full = store.enqueue(T0, wide(5_000)).await.unwrap_err();
+    assert_eq!(full.code(), ErrorCode::QueueFull);
+    store
+        .enqueue(
+            T0,
+            NewJob {
+                account: job_of(1, "b").account,
+                ..wide(5_000)
+            },
+        )
+        .await
+        .unwrap();
+    next(store, T0).await.unwrap();
+    store.enqueue(T0, wide(5_001)).await.unwrap();
+}
+
+/// Whoever came first.
+pub async fn the_urgent_job_goes_first(store: &dyn Store) {
+    for new in [urgent(1, 9), urgent(2, 5), urgent(3, 1), urgent(4, 5)] {
+        store.enqueue(T0, new).await.unwrap();
+    }
+    assert_eq!(drain(store, 0).await, [3, 2, 4, 1]);
+}
+
+/// Age is the order of acceptance.
+pub async fn of_equal_jobs_the_oldest_goes_first(store: &dyn Store) {
+    for n in [7, 3, 9, 1] {
+        store.enqueue(T0, job(n)).await.unwrap();
+    }
+    assert_eq!(drain(store, 0).await, [7, 3, 9, 1]);
+}
+
+/// A burst of one account delays another by one job only.
+pub async fn accounts_take_turns(store: &dyn Store) {
+    for new in [
+        job_of(1, "a"),
+        job_of(2, "a"),
+        job_of(3, "a"),
+        job_of(4, "b"),
+        job_of(5, "b"),
+    ] {
+        store.enqueue(T0, new).await.unwrap();
+    }
+    assert_eq!(drain(store, 0).await, [1, 4, 2, 5, 3]);
+}
+
+/// One level a minute.
+pub async fn waiting_makes_a_job_more_urgent(store: &dyn Store) {
+    store.enqueue(at(0), urgent(1, 7)).await.unwrap();
+    store.enqueue(at(119), urgent(2, 5)).await.unwrap();
+    store.enqueue(at(119), urgent(3, 4)).await.unwrap();
+    assert_eq!(next(store, at(119)).await.unwrap().job.id, id(3));
+    assert_eq!(
+        next(store, at(120)).await.unwrap().job.id,
+        id(1),
+        "level 5 now, and older"
+    );
+}
+
+/// A head of line that cannot run is stepped over.
+pub async fn a_model_that_nobody_has_blocks_no_other(store: &dyn Store) {
+    store
+        .enqueue(
+            T0,
+            NewJob {
+                priority: urgent(1, 1).priority,
+                ..job_for(1, "rare")
+            },
+        )
+        .await
+        .unwrap();
+    store.enqueue(T0, job_for(2, "common")).await.unwrap();
+    let query = with_models(&["common", "other"]);
+    assert_eq!(
+        store
+            .lease(T0, &query, LEASE)
+            .await
+            .unwrap()
+            .unwrap()
+            .job
+            .id,
+        id(2)
+    );
+    assert!(store.lease(T0, &query, LEASE).await.unwrap().is_none());
+    assert_eq!(found(store, id(1)).await.state, JobState::Queued);
+}
+
+/// As Ollama takes it, and whatever its case.
+pub async fn a_bare_model_name_is_its_latest_tag(store: &dyn Store) {
+    store.enqueue(T0, job_for(1, "llama3")).await.unwrap();
+    store.enqueue(T0, job_for(2, "Qwen:latest")).await.unwrap();
+    for (model, n) in [("Llama3:latest", 1), ("qwen", 2)] {
+        let lease = store
+            .lease(T0, &with_models(&[model]), LEASE)
+            .await
+            .unwrap();
+        assert_eq!(lease.unwrap().job.id, id(n));
+    }
+}
+
+/// Workers of older systems do not say.
+pub async fn a_worker_that_names_no_models_is_lent_any(store: &dyn Store) {
+    store.enqueue(T0, job_for(1, "x")).await.unwrap();
+    assert!(
+        store
+            .lease(T0, &with_models(&[]), LEASE)
+            .await
+            .unwrap()
+            .is_none()
+    );
+    assert!(store.lease(T0, &anyone(), LEASE).await.unwrap().is_some());
+}
+
+/// Others' jobs are not even stepped over audibly.
+pub async fn a_worker_gets_only_jobs_of_accounts_it_serves(store: &dyn Store) {
+    store.enqueue(T0, job_of(1, "a")).await.unwrap();
+    store.enqueue(T0, job_of(2, "b")).await.unwrap();
+    let query = serving(&["b", "c"]);
+    assert_eq!(
+        store
+            .lease(T0, &query, LEASE)
+            .await
+            .unwrap()
+            .unwrap()
+            .job
+            .id,
+        id(2)
+    );
+    assert!(store.lease(T0, &query, LEASE).await.unwrap().is_none());
+}
+
+/// It fails instead, and its watchers are told why.
+pub async fn a_job_past_its_deadline_is_never_lent(store: &dyn Store) {
+    store
+        .enqueue(
+            T0,
+            NewJob {
+                deadline: Some(at(10)),
+                ..job(1)
+            },
+        )
+        .await
+        .unwrap();
+    store
+        .enqueue(
+            T0,
+            NewJob {
+                deadline: Some(at(20)),
+                ..job(2)
+            },
+        )
+        .await
+        .unwrap();
+    assert_eq!(store.reap(at(9)).await.unwrap(), Some(at(10)));
+    assert!(
+        next(store, at(10))
+            .await
+            .is_some_and(|lease| lease.job.id == id(2))
+    );
+    let late = found(store, id(1)).await;
+    assert_eq!(late.state, JobState::Failed);
+    assert_eq!(late.error.unwrap().code, ErrorCode::DeadlineExceeded);
+    store.reap(at(21)).await.unwrap();
+    assert_eq!(
+        found(store, id(2)).await.state,
+        JobState::Leased,
+        "its worker goes on"
+    );
+}
+
+/// Idle waiting costs nothing because of this.
+pub async fn arrivals_tell_of_new_work_and_of_an_earlier_reap(store: &dyn Store) {
+    let mut arrivals = store.arrivals();
+    arrivals.mark_unchanged();
+    store.enqueue(T0, job(1)).await.unwrap();
+    arrivals.changed().await.unwrap();
+    store.lease(T0, &anyone(), LEASE).await.unwrap().unwrap();
+    arrivals.changed().await.unwrap();
+    assert_eq!(store.reap(T0).await.unwrap(), Some(T0 + LEASE));
+    arrivals.mark_unchanged();
+    store
+        .reap(T0 + LEASE + Duration::from_secs(1))
+        .await
+        .unwrap();
+    arrivals.changed().await.unwrap();
+}
+
+async fn drain(store: &dyn Store, seconds: u64) -> Vec<u8> {
+    let mut order = Vec::new();
+    while let Some(lease) = next(store, at(seconds)).await {
+        order.push(lease.job.id.0[0]);
+    }
+    order
+}
