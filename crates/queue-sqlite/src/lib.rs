@@ -1,1 +1,22 @@
-//! Placeholder while the crates are laid out.
+//! The job queue in one SQLite file.
+//!
+//! Decisions are made in memory by [`queue::machine::Machine`]; SQLite is the log of them. One
+//! writer thread drains its inbox into one transaction and answers after its COMMIT, so that
+//! one fsync serves all who asked meanwhile. Lines of running jobs never wait for it.
+
+mod error;
+mod files;
+mod group;
+mod inbox;
+mod keys;
+mod reader;
+mod row;
+mod schema;
+mod sqlite;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use error::OpenError;
+pub use keys::SqliteKeys;
+pub use sqlite::SqliteQueue;

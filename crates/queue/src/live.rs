@@ -21,6 +21,8 @@ pub struct Live {
     pub machine: Machine,
     logs: HashMap<JobId, Arc<LiveLog>>,
     unstored: BTreeSet<JobId>,
+    announced: (u64, Option<Timestamp>),
+    ended: bool,
 }
 
 impl Live {
@@ -149,6 +151,7 @@ impl Live {
                     }
                 }
                 JobState::Completed | JobState::Failed | JobState::Cancelled => {
+                    self.ended = true;
                     self.unstored.remove(&id);
                     if let (Some(log), Some(end)) = (self.logs.remove(&id), job.end()) {
                         log.finish(end);
@@ -161,7 +164,23 @@ impl Live {
 
     /// The steps could not be stored and never happened; readers have seen nothing of them.
     pub fn undo(&mut self, steps: Vec<Step>) {
+        let new = |step: &Step| step.before.is_none().then(|| step.id());
+        let never_was: Vec<JobId> = steps.iter().filter_map(new).collect();
         self.machine.undo(steps);
+        for id in never_was {
+            self.logs.remove(&id);
+        }
+    }
+
+    /// Whether those who wait for arrivals must look, or the next reap moved up; asked after
+    /// each change, true once for each reason.
+    pub fn news(&mut self) -> bool {
+        let next = (self.machine.arrivals(), self.machine.next_reap());
+        let had = std::mem::replace(&mut self.announced, next);
+        let sooner = next.1.is_some_and(|at| had.1.is_none_or(|was| at < was));
+        // An ended job must be erased one day, which only a call of `reap` can tell.
+        let ended = std::mem::take(&mut self.ended) && next.1.is_none();
+        next.0 != had.0 || sooner || ended
     }
 
     fn open_log(&mut self, id: JobId, lines: Vec<Bytes>) -> Option<Arc<LiveLog>> {

@@ -1,4 +1,7 @@
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    convert::Infallible,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -204,7 +207,10 @@ impl JobLog for LiveLog {
             ..LogPage::default()
         };
         let numbered = (from as u64 + 1..).zip(&log.lines[from..]);
-        page.fill(numbered.map(|(n, line)| (n, line.clone())), max_bytes);
+        let Ok(()) = page.try_fill(
+            numbered.map(|(n, line)| Ok::<_, Infallible>((n, line.clone()))),
+            max_bytes,
+        );
         if page.chunks.len() == log.lines.len() - from {
             page.end.clone_from(&log.end);
         }
@@ -225,17 +231,26 @@ impl LogPage {
     }
 
     /// Takes lines until `max_bytes` are reached, at least one.
-    pub fn fill(&mut self, lines: impl IntoIterator<Item = (u64, Bytes)>, max_bytes: usize) {
+    ///
+    /// # Errors
+    /// The first error among the lines that were taken.
+    pub fn try_fill<E>(
+        &mut self,
+        lines: impl IntoIterator<Item = Result<(u64, Bytes), E>>,
+        max_bytes: usize,
+    ) -> Result<(), E> {
         let mut bytes = 0;
-        for (n, line) in lines {
+        for line in lines {
+            let (n, line) = line?;
             bytes += line.len();
             if bytes > max_bytes && !self.chunks.is_empty() {
-                return;
+                break;
             }
             self.chunks.push(Chunk {
                 n,
                 line: line.into(),
             });
         }
+        Ok(())
     }
 }

@@ -84,17 +84,8 @@ impl MemoryQueue {
         change: impl FnOnce(&mut Inner) -> Result<T, QueueError>,
     ) -> Result<T, QueueError> {
         let mut inner = self.open()?;
-        let before = (
-            inner.live.machine.arrivals(),
-            inner.live.machine.next_reap(),
-        );
         let answer = change(&mut inner);
-        let (arrivals, next_reap) = (
-            inner.live.machine.arrivals(),
-            inner.live.machine.next_reap(),
-        );
-        let sooner = next_reap.is_some_and(|at| before.1.is_none_or(|was| at < was));
-        if arrivals != before.0 || sooner {
+        if inner.live.news() {
             self.arrivals.send_modify(|count| *count += 1);
         }
         answer

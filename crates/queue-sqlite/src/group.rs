@@ -1,0 +1,275 @@
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use proto::{Account, End, JobError, JobId, LeaseToken, Timestamp, worker::Retry};
+use queue::{
+    Lease, LeaseQuery, Live, LiveLog, NewJob, Owner, QueueError, RESULT_KEPT,
+    machine::{Record, Step},
+};
+use rusqlite::{Connection, OptionalExtension};
+use tokio::sync::oneshot;
+
+use crate::{
+    error::{Fault, NotWritten},
+    row,
+};
+
+/// Most ended jobs that one call of `reap` erases, so that others are not kept waiting.
+const ERASED_AT_ONCE: usize = 500;
+
+/// Something to be decided, and what to tell who asked.
+pub(crate) struct Ask(Box<Decide>);
+
+type Decide = dyn FnOnce(Option<&mut Group<'_>>) -> (Tell, rusqlite::Result<()>) + Send;
+
+/// Tells the caller what was decided, once that is on disk, or that it is not.
+pub(crate) type Tell = Box<dyn FnOnce(Result<(), NotWritten>) + Send>;
+
+impl fmt::Debug for Ask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ask")
+    }
+}
+
+impl Ask {
+    /// Decides something, and tells `told` after the COMMIT.
+    pub(crate) fn new<T: Send + 'static>(
+        decide: impl FnOnce(&mut Group<'_>) -> Result<T, Fault> + Send + 'static,
+        told: oneshot::Sender<Result<T, QueueError>>,
+    ) -> Self {
+        Self(Box::new(move |group| {
+            let (answer, written) = match group.map(decide) {
+                Some(Ok(answer)) => (Ok(answer), Ok(())),
+                Some(Err(Fault::Refused(error))) => (Err(error), Ok(())),
+                Some(Err(Fault::Broken(error))) => (Err(QueueError::closed()), Err(error)),
+                None => (Err(QueueError::closed()), Ok(())),
+            };
+            // Who asked may have gone away meanwhile; the decision stands.
+            let tell = |written: Result<(), NotWritten>| {
+                drop(told.send(written.map_err(QueueError::from).and(answer)));
+            };
+            (Box::new(tell) as Tell, written)
+        }))
+    }
+
+    /// Decides, or does not because the group is broken already. An error breaks the group.
+    pub(crate) fn decide(self, group: Option<&mut Group<'_>>) -> (Tell, rusqlite::Result<()>) {
+        (self.0)(group)
+    }
+}
+
+/// One transaction: decisions in the order they are made, each written before the next.
+pub(crate) struct Group<'a> {
+    pub(crate) conn: &'a Connection,
+    live: &'a Mutex<Live>,
+    steps: Vec<Step>,
+    stored: Vec<(Arc<LiveLog>, JobId, u32, u64)>,
+}
+
+impl<'a> Group<'a> {
+    pub(crate) const fn new(conn: &'a Connection, live: &'a Mutex<Live>) -> Self {
+        Self {
+            conn,
+            live,
+            steps: Vec::new(),
+            stored: Vec::new(),
+        }
+    }
+
+    /// See [`queue::Queue::enqueue`].
+    pub(crate) fn enqueue(&mut self, now: Timestamp, job: &NewJob) -> Result<(), Fault> {
+        if row::exists(self.conn, job.id)? {
+            return Err(QueueError::Exists(format!("job {}", job.id)).into());
+        }
+        let step = self.live().machine.enqueue(now, job)?;
+        let record = step.after.clone();
+        self.steps.push(step);
+        row::insert(self.conn, &record, &job.body.0)?;
+        Ok(())
+    }
+
+    /// See [`queue::Queue::lease`].
+    pub(crate) fn lease(
+        &mut self,
+        now: Timestamp,
+        query: &LeaseQuery,
+        length: Duration,
+    ) -> Result<Option<Lease>, Fault> {
+        let (steps, token) = self.live().machine.lease(now, query, length);
+        let lent = token.and_then(|_| steps.last().cloned());
+        self.write(steps)?;
+        let Some(step) = lent else { return Ok(None) };
+        if step.after.job.attempt > 1 {
+            row::clear_lines(self.conn, step.after.seq)?;
+        }
+        let body = row::body(self.conn, step.after.seq)?;
+        Ok(step.lease(body.into()))
+    }
+
+    /// See [`queue::Queue::complete`].
+    pub(crate) fn complete(
+        &mut self,
+        now: Timestamp,
+        token: LeaseToken,
+        lines: u64,
+        end: &End,
+    ) -> Result<(), Fault> {
+        let decided = {
+            let mut live = self.live();
+            let have = live
+                .log(Owner::Anyone, token.job)
+                .map_or(0, |log| log.count());
+            live.machine.complete(now, token, have, lines, end.clone())
+        };
+        match decided {
+            Ok(step) => self.write(step),
+            Err(QueueError::UnknownJob(id)) => Ok(self.ended(id)?.accepts_again(token, end)?),
+            Err(refused) => Err(refused.into()),
+        }
+    }
+
+    /// See [`queue::Queue::nack`].
+    pub(crate) fn nack(
+        &mut self,
+        now: Timestamp,
+        token: LeaseToken,
+        retry: Retry,
+        why: JobError,
+    ) -> Result<(), Fault> {
+        let decided = self.live().machine.nack(now, token, retry, why);
+        match decided {
+            Ok(step) => self.write([step]),
+            Err(QueueError::UnknownJob(id)) => {
+                self.ended(id)?;
+                Err(QueueError::StaleLease(id).into())
+            }
+            Err(refused) => Err(refused.into()),
+        }
+    }
+
+    /// See [`queue::Queue::cancel`].
+    pub(crate) fn cancel(
+        &mut self,
+        now: Timestamp,
+        owner: Option<&Account>,
+        id: JobId,
+    ) -> Result<(), Fault> {
+        let owner = owner.map_or(Owner::Anyone, Owner::Account);
+        let there = self.live().machine.get(id).is_some();
+        if there {
+            let step = self.live().machine.cancel(now, owner, id)?;
+            return self.write(step);
+        }
+        let ended = self.ended(id)?;
+        if owner.owns(&ended.job.new.account) {
+            Err(QueueError::Ended(id, ended.job.state).into())
+        } else {
+            Err(QueueError::UnknownJob(id).into())
+        }
+    }
+
+    /// See [`queue::Queue::reap`].
+    pub(crate) fn reap(&mut self, now: Timestamp) -> Result<Option<Timestamp>, Fault> {
+        let (steps, now) = {
+            let mut live = self.live();
+            (live.machine.reap(now), live.machine.now())
+        };
+        self.write(steps)?;
+        let kept = i64::try_from(RESULT_KEPT.as_millis()).unwrap_or(i64::MAX);
+        self.conn
+            .prepare_cached(
+                "DELETE FROM jobs WHERE seq IN (SELECT seq FROM jobs
+                 WHERE finished_at IS NOT NULL AND finished_at <= ?1
+                 ORDER BY finished_at LIMIT ?2)",
+            )?
+            .execute((
+                now.0.saturating_sub(kept),
+                row::number(ERASED_AT_ONCE as u64),
+            ))?;
+        let oldest = self
+            .conn
+            .prepare_cached(
+                "SELECT finished_at FROM jobs WHERE finished_at IS NOT NULL
+                 ORDER BY finished_at LIMIT 1",
+            )?
+            .query_row([], |row| row.get(0).map(Timestamp))
+            .optional()?;
+        let erase = oldest.map(|ended| ended + RESULT_KEPT);
+        Ok([self.live().machine.next_reap(), erase]
+            .into_iter()
+            .flatten()
+            .min())
+    }
+
+    /// Writes all lines that are not on disk, those of jobs that ended in this group too.
+    pub(crate) fn store_lines(&mut self) -> rusqlite::Result<()> {
+        let unstored = self.live().take_unstored();
+        for (record, log) in unstored {
+            let (attempt, first, lines) = log.unstored();
+            let last = first + lines.len() as u64 - 1;
+            self.stored.push((log, record.job.new.id, attempt, last));
+            // Lines of an attempt that was overtaken in this group are void.
+            if attempt == record.job.attempt {
+                row::insert_lines(self.conn, record.seq, first, &lines)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes until when leases run, which is not worth an fsync at any other time than the last.
+    pub(crate) fn store_leases(&mut self) -> rusqlite::Result<()> {
+        let leased: Vec<Record> = {
+            let live = self.live();
+            live.machine
+                .records()
+                .filter(|record| record.loan.is_some())
+                .cloned()
+                .collect()
+        };
+        leased
+            .iter()
+            .try_for_each(|record| row::update(self.conn, record))
+    }
+
+    /// The transaction is on disk: memory, readers and lease holders are told.
+    pub(crate) fn settle(self) {
+        for (log, _, attempt, last) in &self.stored {
+            log.store(*attempt, *last);
+        }
+        lock(self.live).settle(&self.steps);
+    }
+
+    /// The transaction never happened: memory is as it was before.
+    pub(crate) fn undo(self) {
+        let mut live = lock(self.live);
+        live.undo(self.steps);
+        live.keep_unstored(self.stored.into_iter().map(|(_, id, ..)| id));
+    }
+
+    fn write(&mut self, steps: impl IntoIterator<Item = Step>) -> Result<(), Fault> {
+        let from = self.steps.len();
+        self.steps.extend(steps);
+        self.steps[from..]
+            .iter()
+            .try_for_each(|step| row::update(self.conn, &step.after))?;
+        Ok(())
+    }
+
+    /// A job that is not live any more.
+    fn ended(&self, id: JobId) -> Result<Record, Fault> {
+        let found = row::find(self.conn, id)?;
+        let ended = found.filter(|record| record.job.state.is_final());
+        ended.ok_or_else(|| QueueError::UnknownJob(id).into())
+    }
+
+    fn live(&self) -> MutexGuard<'a, Live> {
+        lock(self.live)
+    }
+}
+
+pub(crate) fn lock(live: &Mutex<Live>) -> MutexGuard<'_, Live> {
+    live.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,144 @@
+use std::{
+    collections::VecDeque,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use queue::QueueError;
+use tokio::sync::Semaphore;
+
+use crate::group::Ask;
+
+/// Most decisions that wait for the writer; whoever comes later waits or is refused.
+const ROOM: usize = 1_024;
+/// How long lines may wait for a group of their own.
+const LINES_WAIT: Duration = Duration::from_millis(100);
+/// And after the disk refused them.
+const RETRY_WAIT: Duration = Duration::from_secs(1);
+
+/// Where callers put what they ask of the writer thread.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    waiting: Mutex<Waiting>,
+    filled: Condvar,
+    room: Semaphore,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    asks: VecDeque<Ask>,
+    lines_by: Option<Instant>,
+    closed: bool,
+}
+
+/// What the writer has to do next.
+#[derive(Debug)]
+pub(crate) enum Batch {
+    /// Decide these, and store all lines.
+    Group(VecDeque<Ask>),
+    /// Decide these, and then nothing any more.
+    Last(VecDeque<Ask>),
+}
+
+impl Inbox {
+    pub(crate) fn new() -> Self {
+        Self {
+            waiting: Mutex::default(),
+            filled: Condvar::new(),
+            room: Semaphore::new(ROOM),
+        }
+    }
+
+    /// Asks, waiting for room if need be.
+    pub(crate) async fn ask(&self, ask: Ask) -> Result<(), QueueError> {
+        self.room
+            .acquire()
+            .await
+            .map_err(|_| QueueError::closed())?
+            .forget();
+        self.push(ask)
+    }
+
+    /// Asks if there is room now.
+    pub(crate) fn try_ask(&self, ask: Ask) -> Result<(), QueueError> {
+        match self.room.try_acquire() {
+            Ok(permit) => permit.forget(),
+            Err(_) if self.is_closed() => return Err(QueueError::closed()),
+            Err(_) => return Err(QueueError::Full("the disk is behind")),
+        }
+        self.push(ask)
+    }
+
+    /// There are lines to store, with the next group or before long.
+    pub(crate) fn lines(&self) {
+        self.lines_within(LINES_WAIT);
+    }
+
+    /// There are lines that could not be stored.
+    pub(crate) fn lines_again(&self) {
+        self.lines_within(RETRY_WAIT);
+    }
+
+    fn lines_within(&self, wait: Duration) {
+        let mut waiting = self.lock();
+        if waiting.lines_by.is_none() {
+            waiting.lines_by = Some(Instant::now() + wait);
+            self.filled.notify_one();
+        }
+    }
+
+    /// Takes no more; the writer ends after what is there.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.room.close();
+        self.filled.notify_one();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    /// Waits for something to do; at once when there is.
+    pub(crate) fn next(&self) -> Batch {
+        let mut waiting = self.lock();
+        loop {
+            let due = waiting
+                .lines_by
+                .map(|by| by.saturating_duration_since(Instant::now()));
+            if !waiting.asks.is_empty() || waiting.closed || due.is_some_and(|due| due.is_zero()) {
+                waiting.lines_by = None;
+                let asks = std::mem::take(&mut waiting.asks);
+                self.room.add_permits(asks.len());
+                return if waiting.closed {
+                    Batch::Last(asks)
+                } else {
+                    Batch::Group(asks)
+                };
+            }
+            waiting = match due {
+                None => self
+                    .filled
+                    .wait(waiting)
+                    .unwrap_or_else(PoisonError::into_inner),
+                Some(due) => {
+                    let woken = self.filled.wait_timeout(waiting, due);
+                    woken.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    fn push(&self, ask: Ask) -> Result<(), QueueError> {
+        let mut waiting = self.lock();
+        if waiting.closed {
+            return Err(QueueError::closed());
+        }
+        waiting.asks.push_back(ask);
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

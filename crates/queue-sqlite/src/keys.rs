@@ -1,0 +1,141 @@
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use async_trait::async_trait;
+use proto::{Account, Timestamp};
+use queue::{KeyRecord, Keys, QueueError};
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior};
+use tokio::task::spawn_blocking;
+
+use crate::{
+    error::{Fault, not_read},
+    row::{text, wrong},
+    schema,
+};
+
+/// The keys of a queue file, whether or not a relay is running on it.
+#[derive(Debug)]
+pub struct SqliteKeys {
+    /// Its own, so that a look-up never waits for a change.
+    find: Mutex<Connection>,
+    change: Arc<Mutex<Connection>>,
+}
+
+impl SqliteKeys {
+    /// Opens the keys, making the file if it is not there.
+    ///
+    /// # Errors
+    /// [`QueueError::Store`] with a [`crate::OpenError`].
+    pub fn open(path: &Path) -> Result<Self, QueueError> {
+        let change = Arc::new(Mutex::new(schema::open(path)?));
+        Ok(Self {
+            find: Mutex::new(schema::open_reader(path)?),
+            change,
+        })
+    }
+
+    async fn change<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Connection) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, QueueError> {
+        let conn = self.change.clone();
+        let done = spawn_blocking(move || {
+            change(&mut conn.lock().unwrap_or_else(PoisonError::into_inner))
+        });
+        done.await
+            .map_err(|_| QueueError::closed())?
+            .map_err(|fault| match fault {
+                Fault::Refused(error) => error,
+                Fault::Broken(error) => not_read(error),
+            })
+    }
+}
+
+#[async_trait]
+impl Keys for SqliteKeys {
+    async fn create_key(&self, key: KeyRecord) -> Result<(), QueueError> {
+        self.change(move |conn| {
+            let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            if let Some(taken) = all(&tx)?.iter().find_map(|had| had.taken(&key)) {
+                return Err(QueueError::Exists(taken).into());
+            }
+            insert(&tx, &key)?;
+            Ok(tx.commit()?)
+        })
+        .await
+    }
+
+    /// A look at one page in memory: not worth another thread, and other processes' changes
+    /// count at once.
+    async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, QueueError> {
+        let conn = self.find.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = conn
+            .prepare_cached("SELECT * FROM keys WHERE id = ?1")
+            .and_then(|mut select| select.query_row([id], key).optional());
+        found.map_err(not_read)
+    }
+
+    async fn list_keys(&self) -> Result<Vec<KeyRecord>, QueueError> {
+        self.change(|conn| Ok(all(conn)?)).await
+    }
+
+    async fn revoke_key(&self, now: Timestamp, id_or_name: &str) -> Result<bool, QueueError> {
+        let id_or_name = id_or_name.to_owned();
+        self.change(move |conn| {
+            let revoked = conn.execute(
+                "UPDATE keys SET revoked_at = ?1 WHERE seq = (SELECT seq FROM keys
+                 WHERE revoked_at IS NULL AND ?2 IN (id, name) ORDER BY seq LIMIT 1)",
+                (now.0, id_or_name),
+            )?;
+            Ok(revoked > 0)
+        })
+        .await
+    }
+}
+
+fn all(conn: &Connection) -> rusqlite::Result<Vec<KeyRecord>> {
+    conn.prepare("SELECT * FROM keys ORDER BY seq")?
+        .query_map([], key)?
+        .collect()
+}
+
+fn insert(conn: &Connection, key: &KeyRecord) -> rusqlite::Result<()> {
+    let mut insert = conn.prepare(
+        "INSERT INTO keys (id, name, account, scopes, serve, secret_sha256, created_at, revoked_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?;
+    let inserted = insert.execute((
+        &key.id,
+        &key.name,
+        key.account.as_str(),
+        text(&key.scopes)?,
+        text(&key.serve)?,
+        key.secret_sha256,
+        key.created_at.0,
+        key.revoked_at.map(|at| at.0),
+    ));
+    inserted.map(drop)
+}
+
+fn key(row: &Row<'_>) -> rusqlite::Result<KeyRecord> {
+    let name = |column: &str| row.get::<_, String>(column);
+    let serve = name("serve")?;
+    // `all` is stored as the word that it is on the wire.
+    let serve = if serve == "all" {
+        "\"all\"".to_owned()
+    } else {
+        serve
+    };
+    Ok(KeyRecord {
+        id: name("id")?,
+        name: name("name")?,
+        account: Account::new(name("account")?).map_err(|error| wrong("account", error))?,
+        scopes: serde_json::from_str(&name("scopes")?).map_err(|error| wrong("scopes", error))?,
+        serve: serde_json::from_str(&serve).map_err(|error| wrong("serve", error))?,
+        secret_sha256: row.get("secret_sha256")?,
+        created_at: Timestamp(row.get("created_at")?),
+        revoked_at: row.get::<_, Option<i64>>("revoked_at")?.map(Timestamp),
+    })
+}

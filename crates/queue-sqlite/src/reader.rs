@@ -1,0 +1,151 @@
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use proto::{Account, EventId, JobId};
+use queue::{Job, JobLog, LogHead, LogPage, Owner, QueueError, machine::Record};
+use rusqlite::{Connection, OptionalExtension, named_params};
+use tokio::{sync::watch, task::spawn_blocking};
+
+use crate::{error::not_read, row};
+
+/// What is on disk, for looking at: always the state of the last commit.
+#[derive(Debug, Clone)]
+pub(crate) struct Reader(Arc<Mutex<Connection>>);
+
+impl Reader {
+    pub(crate) fn new(conn: Connection) -> Self {
+        Self(Arc::new(Mutex::new(conn)))
+    }
+
+    /// Reads, off the threads that carry tokens.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, QueueError> {
+        let conn = self.0.clone();
+        let done =
+            spawn_blocking(move || read(&conn.lock().unwrap_or_else(PoisonError::into_inner)));
+        done.await
+            .map_err(|_| QueueError::closed())?
+            .map_err(not_read)
+    }
+
+    /// The job with its body.
+    pub(crate) async fn job(&self, id: JobId) -> Result<Option<Job>, QueueError> {
+        self.read(move |conn| {
+            // One transaction: the job must not be erased between the two.
+            let tx = conn.unchecked_transaction()?;
+            let Some(record) = row::find(&tx, id)? else {
+                return Ok(None);
+            };
+            let mut job = record.job;
+            job.new.body = row::body(&tx, record.seq)?.into();
+            Ok(Some(job))
+        })
+        .await
+    }
+
+    /// The job without its body, if it is there.
+    pub(crate) async fn record(&self, id: JobId) -> Result<Option<Record>, QueueError> {
+        self.read(move |conn| row::find(conn, id)).await
+    }
+
+    /// See [`queue::Queue::list`].
+    pub(crate) async fn list(
+        &self,
+        owner: Owner<'_>,
+        limit: usize,
+    ) -> Result<Vec<Job>, QueueError> {
+        let account: Option<Account> = match owner {
+            Owner::Account(account) => Some(account.clone()),
+            Owner::Anyone => None,
+        };
+        let limit = row::number(limit as u64);
+        self.read(move |conn| {
+            let mut select = conn.prepare_cached(if account.is_some() {
+                "SELECT * FROM jobs WHERE account = :account ORDER BY seq DESC LIMIT :limit"
+            } else {
+                "SELECT * FROM jobs WHERE :account IS NULL ORDER BY seq DESC LIMIT :limit"
+            })?;
+            let account = account.as_ref().map(Account::as_str);
+            let params = named_params! { ":account": account, ":limit": limit };
+            select
+                .query_map(params, |row| Ok(row::record(row)?.job))?
+                .collect()
+        })
+        .await
+    }
+
+    /// The log of a job that ended.
+    pub(crate) async fn log(&self, ended: Record) -> Result<StoredLog, QueueError> {
+        let seq = row::number(ended.seq);
+        let n = self
+            .read(move |conn| {
+                let mut select = conn
+                    .prepare_cached("SELECT n FROM lines WHERE seq = ?1 ORDER BY n DESC LIMIT 1")?;
+                select
+                    .query_row([seq], |row| row::count(row, "n"))
+                    .optional()
+            })
+            .await?;
+        let last = EventId {
+            attempt: ended.job.attempt,
+            n: n.unwrap_or(0),
+        };
+        let head = watch::Sender::new(LogHead {
+            last,
+            end: ended.end(),
+        });
+        Ok(StoredLog {
+            reader: self.clone(),
+            seq,
+            head,
+        })
+    }
+}
+
+/// The log of an ended job, read from disk page by page.
+#[derive(Debug)]
+pub(crate) struct StoredLog {
+    reader: Reader,
+    seq: i64,
+    head: watch::Sender<LogHead>,
+}
+
+#[async_trait]
+impl JobLog for StoredLog {
+    fn head(&self) -> watch::Receiver<LogHead> {
+        self.head.subscribe()
+    }
+
+    async fn read(&self, after: EventId, max_bytes: usize) -> Result<LogPage, QueueError> {
+        let LogHead { last, end } = self.head.borrow().clone();
+        let (restarted, from) = LogPage::starts(after, last.attempt);
+        let seq = self.seq;
+        let mut page = LogPage {
+            attempt: last.attempt,
+            restarted,
+            ..LogPage::default()
+        };
+        page = self
+            .reader
+            .read(move |conn| {
+                let mut select = conn.prepare_cached(
+                    "SELECT n, line FROM lines WHERE seq = ?1 AND n > ?2 ORDER BY n",
+                )?;
+                let lines = select.query_map((seq, row::number(from)), |row| {
+                    Ok((
+                        row::count(row, "n")?,
+                        Bytes::from(row.get::<_, Vec<u8>>("line")?),
+                    ))
+                })?;
+                page.try_fill(lines, max_bytes)?;
+                Ok(page)
+            })
+            .await?;
+        let reached = page.chunks.last().map_or(from, |chunk| chunk.n);
+        page.end = end.filter(|_| reached >= last.n);
+        Ok(page)
+    }
+}

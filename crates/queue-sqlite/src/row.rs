@@ -1,0 +1,207 @@
+//! Jobs as rows.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use proto::{Account, JobId, JobState, ModelName, Priority, Timestamp};
+use queue::{
+    Job, NewJob,
+    machine::{Loan, Record},
+};
+use rusqlite::{Connection, OptionalExtension, Row, named_params, types::Type};
+use serde::{Serialize, de::DeserializeOwned};
+
+const INSERT: &str = "
+    INSERT INTO jobs (seq, id, account, who, op, model, priority, dialect, deadline, attended,
+        bytes, created_at, state, attempt, tries, not_before, lease_until, lease_ms, cancelled,
+        finished_at, error)
+    VALUES (:seq, :id, :account, :who, :op, :model, :priority, :dialect, :deadline, :attended,
+        :bytes, :created_at, 0, 0, 0, NULL, NULL, NULL, 0, NULL, NULL)";
+const UPDATE: &str = "
+    UPDATE jobs SET state = :state, attempt = :attempt, tries = :tries, not_before = :not_before,
+        lease_until = :until, lease_ms = :ms, cancelled = :cancelled, finished_at = :finished_at,
+        error = :error
+    WHERE seq = :seq";
+
+/// Writes a job that was accepted, with its request.
+pub(crate) fn insert(conn: &Connection, record: &Record, body: &[u8]) -> rusqlite::Result<()> {
+    let new = &record.job.new;
+    conn.prepare_cached(INSERT)?.execute(named_params! {
+        ":seq": number(record.seq),
+        ":id": new.id.0,
+        ":account": new.account.as_str(),
+        ":who": new.who,
+        ":op": text(&new.op)?,
+        ":model": new.model.as_str(),
+        ":priority": new.priority.level(),
+        ":dialect": text(&new.dialect)?,
+        ":deadline": new.deadline.map(|at| at.0),
+        ":attended": new.attended,
+        ":bytes": number(record.bytes as u64),
+        ":created_at": record.job.created_at.0,
+    })?;
+    let mut insert = conn.prepare_cached("INSERT INTO bodies (seq, body) VALUES (?1, ?2)")?;
+    insert.execute((number(record.seq), body)).map(drop)
+}
+
+/// Writes what may change about a job.
+pub(crate) fn update(conn: &Connection, record: &Record) -> rusqlite::Result<()> {
+    let job = &record.job;
+    let changed = conn.prepare_cached(UPDATE)?.execute(named_params! {
+        ":seq": number(record.seq),
+        ":state": state_number(job.state),
+        ":attempt": job.attempt,
+        ":tries": record.tries,
+        ":not_before": record.not_before.map(|at| at.0),
+        ":until": record.loan.as_ref().map(|loan| loan.until.0),
+        ":ms": record.loan.as_ref().map(|loan| millis(loan.length)),
+        ":cancelled": record.cancelled,
+        ":finished_at": job.finished_at.map(|at| at.0),
+        ":error": job.error.as_ref().map(text).transpose()?,
+    })?;
+    if changed == 1 {
+        Ok(())
+    } else {
+        Err(rusqlite::Error::StatementChangedRows(changed))
+    }
+}
+
+/// Forgets the lines of an earlier attempt.
+pub(crate) fn clear_lines(conn: &Connection, seq: u64) -> rusqlite::Result<()> {
+    let mut clear = conn.prepare_cached("DELETE FROM lines WHERE seq = ?1")?;
+    clear.execute([number(seq)]).map(drop)
+}
+
+/// Writes lines numbered from `first`.
+pub(crate) fn insert_lines(
+    conn: &Connection,
+    seq: u64,
+    first: u64,
+    lines: &[Bytes],
+) -> rusqlite::Result<()> {
+    let mut insert = conn.prepare_cached("INSERT INTO lines (seq, n, line) VALUES (?1, ?2, ?3)")?;
+    for (n, line) in (first..).zip(lines) {
+        insert.execute((number(seq), number(n), line.as_ref()))?;
+    }
+    Ok(())
+}
+
+/// The request of a job.
+pub(crate) fn body(conn: &Connection, seq: u64) -> rusqlite::Result<Vec<u8>> {
+    let mut select = conn.prepare_cached("SELECT body FROM bodies WHERE seq = ?1")?;
+    select.query_row([number(seq)], |row| row.get(0))
+}
+
+/// The job with this id, without its body.
+pub(crate) fn find(conn: &Connection, id: JobId) -> rusqlite::Result<Option<Record>> {
+    let mut select = conn.prepare_cached("SELECT * FROM jobs WHERE id = ?1")?;
+    select.query_row([id.0], record).optional()
+}
+
+/// Whether there is a job with this id.
+pub(crate) fn exists(conn: &Connection, id: JobId) -> rusqlite::Result<bool> {
+    conn.prepare_cached("SELECT 1 FROM jobs WHERE id = ?1")?
+        .exists([id.0])
+}
+
+/// A row of `jobs`.
+pub(crate) fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
+    let loan = match row.get::<_, Option<i64>>("lease_until")? {
+        Some(until) => Some(Loan {
+            until: Timestamp(until),
+            length: Duration::from_millis(count(row, "lease_ms")?),
+        }),
+        None => None,
+    };
+    Ok(Record {
+        seq: count(row, "seq")?,
+        bytes: usize::try_from(count(row, "bytes")?).unwrap_or(usize::MAX),
+        tries: row.get("tries")?,
+        not_before: row.get::<_, Option<i64>>("not_before")?.map(Timestamp),
+        loan,
+        cancelled: row.get("cancelled")?,
+        job: Job {
+            new: new_job(row)?,
+            state: state(row)?,
+            attempt: row.get("attempt")?,
+            created_at: Timestamp(row.get("created_at")?),
+            finished_at: row.get::<_, Option<i64>>("finished_at")?.map(Timestamp),
+            error: row
+                .get::<_, Option<String>>("error")?
+                .map(|json| serde_json::from_str(&json).map_err(|error| wrong("error", error)))
+                .transpose()?,
+        },
+    })
+}
+
+fn new_job(row: &Row<'_>) -> rusqlite::Result<NewJob> {
+    let name = |column: &str| row.get::<_, String>(column);
+    Ok(NewJob {
+        id: JobId(row.get("id")?),
+        account: Account::new(name("account")?).map_err(|error| wrong("account", error))?,
+        who: name("who")?,
+        op: word(row, "op")?,
+        model: ModelName::new(name("model")?).map_err(|error| wrong("model", error))?,
+        priority: Priority::new(row.get("priority")?)
+            .ok_or_else(|| wrong("priority", "it is not from 1 to 10"))?,
+        body: Bytes::new().into(),
+        dialect: word(row, "dialect")?,
+        deadline: row.get::<_, Option<i64>>("deadline")?.map(Timestamp),
+        attended: row.get("attended")?,
+    })
+}
+
+/// SQLite counts in `i64`; nothing here comes near its end.
+pub(crate) fn number(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+pub(crate) fn count(row: &Row<'_>, column: &str) -> rusqlite::Result<u64> {
+    u64::try_from(row.get::<_, i64>(column)?).map_err(|error| wrong(column, error))
+}
+
+fn millis(length: Duration) -> i64 {
+    i64::try_from(length.as_millis()).unwrap_or(i64::MAX)
+}
+
+const fn state_number(state: JobState) -> u8 {
+    match state {
+        JobState::Queued => 0,
+        JobState::Leased => 1,
+        JobState::Completed => 2,
+        JobState::Failed => 3,
+        JobState::Cancelled => 4,
+    }
+}
+
+fn state(row: &Row<'_>) -> rusqlite::Result<JobState> {
+    use JobState::{Cancelled, Completed, Failed, Leased, Queued};
+    let number: u8 = row.get("state")?;
+    [Queued, Leased, Completed, Failed, Cancelled]
+        .into_iter()
+        .find(|state| state_number(*state) == number)
+        .ok_or_else(|| wrong("state", "it is not from 0 to 4"))
+}
+
+/// A unit variant as the word it is on the wire; anything else as JSON.
+pub(crate) fn text(value: &impl Serialize) -> rusqlite::Result<String> {
+    let json = serde_json::to_string(value)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    let word = json
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'));
+    Ok(word.map(str::to_owned).unwrap_or(json))
+}
+
+fn word<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
+    let word = serde_json::Value::String(row.get(column)?);
+    serde_json::from_value(word).map_err(|error| wrong(column, error))
+}
+
+pub(crate) fn wrong(
+    column: &str,
+    error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> rusqlite::Error {
+    let reason = format!("column {column}: {}", error.into());
+    rusqlite::Error::FromSqlConversionFailure(0, Type::Text, reason.into())
+}

@@ -1,0 +1,136 @@
+use std::{path::Path, time::Duration};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+use crate::{OpenError, files};
+
+const VERSION: i64 = 1;
+const TABLES: &str = include_str!("schema.sql");
+const BUSY: Duration = Duration::from_secs(5);
+
+/// A connection that may write; makes the file and its tables if they are not there.
+pub(crate) fn open(path: &Path) -> Result<Connection, OpenError> {
+    files::make(path)?;
+    let unclean = files::beside(path, "-wal")
+        .metadata()
+        .is_ok_and(|wal| wal.len() > 0);
+    let mut conn = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let explained = |error| explain(path, error);
+    lay_out(&mut conn, path)?;
+    if unclean {
+        check(&conn, path)?;
+    }
+    conn.execute_batch(
+        "PRAGMA synchronous = FULL;
+         PRAGMA fullfsync = ON;
+         PRAGMA checkpoint_fullfsync = ON;
+         PRAGMA secure_delete = ON;
+         PRAGMA foreign_keys = ON;
+         PRAGMA wal_autocheckpoint = 4000;",
+    )
+    .map_err(explained)?;
+    Ok(conn)
+}
+
+/// A connection that only reads, for a file that was opened before.
+pub(crate) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
+    let conn = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    conn.pragma_update(None, "query_only", true)
+        .map_err(|error| explain(path, error))?;
+    Ok(conn)
+}
+
+fn connect(path: &Path, mode: OpenFlags) -> Result<Connection, OpenError> {
+    let flags = mode | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags).map_err(|error| explain(path, error))?;
+    conn.set_prepared_statement_cache_capacity(64);
+    let settings = conn
+        .busy_timeout(BUSY)
+        .and_then(|()| conn.execute_batch("PRAGMA trusted_schema = OFF; PRAGMA mmap_size = 0;"));
+    settings.map_err(|error| explain(path, error))?;
+    Ok(conn)
+}
+
+fn lay_out(conn: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    let explained = |error| explain(path, error);
+    if version(conn).map_err(explained)? == VERSION {
+        return expect_wal(conn, path);
+    }
+    // A file of another version must not be touched, so the journal comes after the check.
+    let empty = tables(conn).map_err(explained)? == 0;
+    let found = version(conn).map_err(explained)?;
+    if found != 0 {
+        return Err(OpenError::Version {
+            path: path.into(),
+            found,
+            known: VERSION,
+        });
+    }
+    if !empty {
+        let reason = "it holds tables of another program".into();
+        return Err(OpenError::Damaged {
+            path: path.into(),
+            reason,
+        });
+    }
+    expect_wal(conn, path)?;
+    let made = (|| {
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if version(&tx)? == 0 {
+            tx.execute_batch(TABLES)?;
+            tx.pragma_update(None, "user_version", VERSION)?;
+        }
+        tx.commit()
+    })();
+    made.map_err(explained)
+}
+
+fn version(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+fn tables(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+}
+
+fn expect_wal(conn: &Connection, path: &Path) -> Result<(), OpenError> {
+    let mode = conn.query_row("PRAGMA journal_mode = WAL", [], |row| {
+        row.get::<_, String>(0)
+    });
+    let mode = mode.map_err(|error| explain(path, error))?;
+    if mode == "wal" {
+        return Ok(());
+    }
+    let reason = format!("it keeps its journal as {mode:?}, not as \"wal\"");
+    Err(OpenError::Damaged {
+        path: path.into(),
+        reason,
+    })
+}
+
+/// After an end that was not clean, the whole file is looked at before anything is served.
+fn check(conn: &Connection, path: &Path) -> Result<(), OpenError> {
+    let found = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
+    let found = found.map_err(|error| explain(path, error))?;
+    if found == "ok" {
+        Ok(())
+    } else {
+        Err(OpenError::Damaged {
+            path: path.into(),
+            reason: found,
+        })
+    }
+}
+
+pub(crate) fn explain(path: &Path, source: rusqlite::Error) -> OpenError {
+    match source.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => OpenError::Damaged {
+            path: path.into(),
+            reason: source.to_string(),
+        },
+        Some(_) | None => OpenError::Sqlite {
+            path: path.into(),
+            source,
+        },
+    }
+}

@@ -1,0 +1,373 @@
+use std::{
+    collections::HashMap,
+    fmt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use proto::{Account, End, JobError, JobId, LeaseToken, Timestamp, worker::Retry};
+use queue::{
+    Job, JobLog, KeyRecord, Keys, Lease, LeaseQuery, Leased, Live, NewJob, Owner, Queue,
+    QueueCounts, QueueError,
+    machine::{Machine, Record},
+};
+use rusqlite::Connection;
+use tokio::sync::{oneshot, watch};
+
+use crate::{
+    OpenError, SqliteKeys,
+    error::{Fault, NotWritten},
+    files::Lock,
+    group::{Ask, Group, lock},
+    inbox::Inbox,
+    reader::Reader,
+    row, schema,
+    writer::Writer,
+};
+
+/// A durable queue in one file, for one relay. Keys may be changed from other processes
+/// meanwhile, see [`SqliteKeys`].
+pub struct SqliteQueue {
+    path: PathBuf,
+    shared: Arc<Shared>,
+    arrivals: watch::Sender<u64>,
+    reader: Reader,
+    keys: SqliteKeys,
+    writer: Mutex<Option<JoinHandle<Result<(), NotWritten>>>>,
+}
+
+/// What callers and the writer thread have in common.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) live: Mutex<Live>,
+    pub(crate) inbox: Inbox,
+}
+
+impl Shared {
+    /// Lines that were not written shall be tried again.
+    pub(crate) fn retry_lines(&self) {
+        if lock(&self.live).has_unstored() {
+            self.inbox.lines_again();
+        }
+    }
+}
+
+impl fmt::Debug for SqliteQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("SqliteQueue");
+        out.field("path", &self.path)
+            .field("counts", &self.counts())
+            .finish_non_exhaustive()
+    }
+}
+
+impl SqliteQueue {
+    /// Opens the queue, making the file (and its folder) if it is not there. Leases that were
+    /// alive get [`proto::limits::RESTART_GRACE`] from `now`.
+    ///
+    /// # Errors
+    /// [`QueueError::Store`] with an [`OpenError`]: another relay holds the file, it was written
+    /// by another version, it is damaged, or it cannot be read or written.
+    pub fn open(path: &Path, now: Timestamp) -> Result<Self, QueueError> {
+        crate::files::make(path)?;
+        let lock = Lock::take(path)?;
+        let conn = schema::open(path)?;
+        let live = load(&conn, now).map_err(|error| schema::explain(path, error))?;
+        let shared = Arc::new(Shared {
+            live: Mutex::new(live),
+            inbox: Inbox::new(),
+        });
+        let arrivals = watch::Sender::new(0);
+        let reader = Reader::new(schema::open_reader(path)?);
+        let keys = SqliteKeys::open(path)?;
+        let writer = Writer {
+            conn,
+            shared: shared.clone(),
+            arrivals: arrivals.clone(),
+            lock,
+        };
+        let writer = std::thread::Builder::new()
+            .name("hearth-queue".into())
+            .spawn(move || writer.run())
+            .map_err(|source| OpenError::File {
+                path: path.into(),
+                source,
+            })?;
+        let writer = Mutex::new(Some(writer));
+        Ok(Self {
+            path: path.into(),
+            shared,
+            arrivals,
+            reader,
+            keys,
+            writer,
+        })
+    }
+
+    /// Has the writer decide something; answers after the COMMIT.
+    async fn ask<T: Send + 'static>(
+        &self,
+        decide: impl FnOnce(&mut Group<'_>) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, QueueError> {
+        let (told, answer) = oneshot::channel();
+        self.shared.inbox.ask(Ask::new(decide, told)).await?;
+        answer.await.unwrap_or_else(|_| Err(QueueError::closed()))
+    }
+
+    fn open_still(&self) -> Result<(), QueueError> {
+        if self.shared.inbox.is_closed() {
+            Err(QueueError::closed())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Tells a lease that is over apart from a job that never was.
+    async fn over<T>(&self, answer: Result<T, QueueError>) -> Result<T, QueueError> {
+        match answer {
+            Err(QueueError::UnknownJob(id)) if self.reader.record(id).await?.is_some() => {
+                Err(QueueError::StaleLease(id))
+            }
+            answer => answer,
+        }
+    }
+
+    fn take_writer(&self) -> Option<JoinHandle<Result<(), NotWritten>>> {
+        self.shared.inbox.close();
+        self.writer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+}
+
+impl Drop for SqliteQueue {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.take_writer().and_then(|writer| writer.join().ok()) {
+            tracing::error!(%error, "the queue was not closed cleanly");
+        }
+    }
+}
+
+/// What an earlier run left unfinished.
+fn load(conn: &Connection, now: Timestamp) -> rusqlite::Result<Live> {
+    let records: Vec<Record> = conn
+        .prepare("SELECT * FROM jobs WHERE state < 2 ORDER BY seq")?
+        .query_map([], row::record)?
+        .collect::<Result<_, _>>()?;
+    let mut lines: HashMap<JobId, Vec<Bytes>> = HashMap::new();
+    let mut select = conn.prepare(
+        "SELECT id, n, line FROM lines JOIN jobs USING (seq) WHERE state < 2 ORDER BY seq, n",
+    )?;
+    let mut rows = select.query([])?;
+    while let Some(found) = rows.next()? {
+        let of_job = lines.entry(JobId(found.get("id")?)).or_default();
+        if row::count(found, "n")? != of_job.len() as u64 + 1 {
+            return Err(row::wrong("n", "a line is missing"));
+        }
+        of_job.push(found.get::<_, Vec<u8>>("line")?.into());
+    }
+    let last = conn.query_row(
+        "SELECT coalesce(max(seq), 0) AS last FROM jobs",
+        [],
+        |found| row::count(found, "last"),
+    )?;
+    let mut machine = Machine::restore(now, records);
+    machine.number_after(last);
+    Ok(Live::restore(machine, lines))
+}
+
+#[async_trait]
+impl Queue for SqliteQueue {
+    async fn enqueue(&self, now: Timestamp, job: NewJob) -> Result<(), QueueError> {
+        let (told, answer) = oneshot::channel();
+        let decide = move |group: &mut Group<'_>| group.enqueue(now, &job);
+        self.shared.inbox.try_ask(Ask::new(decide, told))?;
+        answer.await.unwrap_or_else(|_| Err(QueueError::closed()))
+    }
+
+    async fn lease(
+        &self,
+        now: Timestamp,
+        query: &LeaseQuery,
+        length: Duration,
+    ) -> Result<Option<Lease>, QueueError> {
+        let query = query.clone();
+        self.ask(move |group| group.lease(now, &query, length))
+            .await
+    }
+
+    async fn extend(
+        &self,
+        now: Timestamp,
+        token: LeaseToken,
+        length: Duration,
+    ) -> Result<Leased, QueueError> {
+        self.open_still()?;
+        let (extended, news) = {
+            let mut live = lock(&self.shared.live);
+            (live.extend(now, token, length), live.news())
+        };
+        if news {
+            self.arrivals.send_modify(|count| *count += 1);
+        }
+        self.over(extended).await
+    }
+
+    async fn append(
+        &self,
+        now: Timestamp,
+        token: LeaseToken,
+        first: u64,
+        lines: Vec<Bytes>,
+    ) -> Result<u64, QueueError> {
+        self.open_still()?;
+        let (appended, unstored) = {
+            let mut live = lock(&self.shared.live);
+            (live.append(now, token, first, lines), live.has_unstored())
+        };
+        if unstored {
+            self.shared.inbox.lines();
+        }
+        self.over(appended).await
+    }
+
+    async fn stored(&self, token: LeaseToken) -> Result<u64, QueueError> {
+        self.open_still()?;
+        let log = lock(&self.shared.live).held_log(token);
+        Ok(self.over(log).await?.stored())
+    }
+
+    async fn complete(
+        &self,
+        now: Timestamp,
+        token: LeaseToken,
+        lines: u64,
+        end: End,
+    ) -> Result<(), QueueError> {
+        self.ask(move |group| group.complete(now, token, lines, &end))
+            .await
+    }
+
+    async fn nack(
+        &self,
+        now: Timestamp,
+        token: LeaseToken,
+        retry: Retry,
+        why: JobError,
+    ) -> Result<(), QueueError> {
+        self.ask(move |group| group.nack(now, token, retry, why))
+            .await
+    }
+
+    async fn cancel(&self, now: Timestamp, owner: Owner<'_>, id: JobId) -> Result<(), QueueError> {
+        let owner: Option<Account> = match owner {
+            Owner::Account(account) => Some(account.clone()),
+            Owner::Anyone => None,
+        };
+        self.ask(move |group| group.cancel(now, owner.as_ref(), id))
+            .await
+    }
+
+    async fn cancelled(&self, token: LeaseToken) {
+        let standing = lock(&self.shared.live).standing(token);
+        if let Some(mut standing) = standing {
+            // An error means that the job is gone, and the lease with it.
+            let _ = standing
+                .wait_for(|standing| standing.stops(token.attempt))
+                .await;
+        }
+    }
+
+    async fn get(&self, owner: Owner<'_>, id: JobId) -> Result<Option<Job>, QueueError> {
+        self.open_still()?;
+        let job = self.reader.job(id).await?;
+        Ok(job.filter(|job| owner.owns(&job.new.account)))
+    }
+
+    async fn list(&self, owner: Owner<'_>, limit: usize) -> Result<Vec<Job>, QueueError> {
+        self.open_still()?;
+        self.reader.list(owner, limit).await
+    }
+
+    async fn attended(&self) -> Result<Vec<Job>, QueueError> {
+        self.open_still()?;
+        let live = lock(&self.shared.live);
+        let unfinished = live
+            .machine
+            .records()
+            .filter(|record| !record.job.state.is_final());
+        let mut attended: Vec<_> = unfinished
+            .filter(|record| record.job.new.attended)
+            .collect();
+        attended.sort_by_key(|record| record.seq);
+        Ok(attended
+            .into_iter()
+            .map(|record| record.job.clone())
+            .collect())
+    }
+
+    async fn log(
+        &self,
+        owner: Owner<'_>,
+        id: JobId,
+    ) -> Result<Option<Arc<dyn JobLog>>, QueueError> {
+        self.open_still()?;
+        let live = lock(&self.shared.live).log(owner, id);
+        if let Some(log) = live {
+            return Ok(Some(log));
+        }
+        match self.reader.record(id).await? {
+            Some(ended) if ended.end().is_some() && owner.owns(&ended.job.new.account) => {
+                Ok(Some(Arc::new(self.reader.log(ended).await?)))
+            }
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    async fn reap(&self, now: Timestamp) -> Result<Option<Timestamp>, QueueError> {
+        self.ask(move |group| group.reap(now)).await
+    }
+
+    fn arrivals(&self) -> watch::Receiver<u64> {
+        self.arrivals.subscribe()
+    }
+
+    fn counts(&self) -> QueueCounts {
+        lock(&self.shared.live).machine.counts()
+    }
+
+    async fn close(&self) -> Result<(), QueueError> {
+        let Some(writer) = self.take_writer() else {
+            return Ok(());
+        };
+        let joined = tokio::task::spawn_blocking(move || writer.join()).await;
+        match joined {
+            Ok(Ok(closed)) => Ok(closed?),
+            Ok(Err(_)) | Err(_) => Err(NotWritten("its writer broke down".into()).into()),
+        }
+    }
+}
+
+#[async_trait]
+impl Keys for SqliteQueue {
+    async fn create_key(&self, key: KeyRecord) -> Result<(), QueueError> {
+        self.keys.create_key(key).await
+    }
+
+    async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, QueueError> {
+        self.keys.find_key(id).await
+    }
+
+    async fn list_keys(&self) -> Result<Vec<KeyRecord>, QueueError> {
+        self.keys.list_keys().await
+    }
+
+    async fn revoke_key(&self, now: Timestamp, id_or_name: &str) -> Result<bool, QueueError> {
+        self.keys.revoke_key(now, id_or_name).await
+    }
+}
