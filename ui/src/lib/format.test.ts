@@ -11,6 +11,7 @@ test("elapsed time reads like a stopwatch", () => {
 
 test("a rate has one decimal while small and is absent before the first token", () => {
   expect(rate(31.54, "en")).toBe("31.5");
+  expect(rate(31, "en")).toBe("31.0");
   expect(rate(31.54, "pl")).toBe("31,5");
   expect(rate(1234.5, "en")).toBe("1,235");
   expect(rate(0, "en")).toBeUndefined();

@@ -9,6 +9,7 @@ export function elapsed(from: number, now: number): string {
 /** One decimal below 100, none above; nothing before the first token. */
 export function rate(tokensPerSecond: number, language: string): string | undefined {
   if (!(tokensPerSecond > 0)) return undefined;
-  const maximumFractionDigits = tokensPerSecond < 100 ? 1 : 0;
-  return new Intl.NumberFormat(language, { maximumFractionDigits }).format(tokensPerSecond);
+  const digits = tokensPerSecond < 100 ? 1 : 0;
+  const form = { minimumFractionDigits: digits, maximumFractionDigits: digits };
+  return new Intl.NumberFormat(language, form).format(tokensPerSecond);
 }

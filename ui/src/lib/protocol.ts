@@ -49,7 +49,12 @@ export type Status = {
 export type Link = { kind: "live"; status: Status } | { kind: "lost" };
 
 /** Everything the desktop tells its pages; each one is whole. */
-export type View = { link: Link; autostart: boolean };
+export type View = {
+  link: Link;
+  autostart: boolean;
+  /** Why there is no tray, and what to do about it. */
+  no_tray?: string;
+};
 
 /** Before anything arrived, nothing is known. */
 export const UNKNOWN: View = { link: { kind: "lost" }, autostart: false };

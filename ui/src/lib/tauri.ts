@@ -1,12 +1,12 @@
 import { invoke } from "@tauri-apps/api/core";
-import { getCurrentWebviewWindow } from "@tauri-apps/api/webviewWindow";
+import { listen } from "@tauri-apps/api/event";
 
 import type { Source } from "./follow";
 import type { View } from "./protocol";
 
 /** The desktop around this page. */
 export const desktop: Source = {
-  listen: (onView) => getCurrentWebviewWindow().listen<View>("view", ({ payload }) => onView(payload)),
+  listen: (onView) => listen<View>("view", ({ payload }) => onView(payload)),
   snapshot: () => invoke<View>("snapshot"),
 };
 

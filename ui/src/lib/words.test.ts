@@ -12,7 +12,7 @@ test("the first known language wins, English is what remains", () => {
 });
 
 test("no text is left untranslated", () => {
-  const same = ["language", "carrier.websocket", "more"];
+  const same = ["language", "carrier.websocket"];
   const texts = (words: object, path = ""): [string, string][] =>
     Object.entries(words).flatMap(([key, value]) => {
       const at = path + key;

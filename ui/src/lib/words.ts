@@ -14,16 +14,13 @@ export type Words = {
   carrier: Record<Carrier, string>;
   workingFor: (who: string) => string;
   tokensPerSecond: string;
-  more: (jobs: number) => string;
   running: string;
   nothingRunning: string;
   nothingRunningPaused: string;
   cancel: string;
   cancelJob: (who: string) => string;
   way: string;
-  requesters: string;
   relay: string;
-  machine: string;
   engine: string;
   noRelay: string;
   relayHelp: string;

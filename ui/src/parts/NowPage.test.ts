@@ -101,3 +101,8 @@ test("a lost agent leaves nothing to click and claims nothing", async () => {
   expect(toggle(/Show overlay/)).toHaveProperty("disabled", true);
   expect(screen.getAllByTestId("hop").map((hop) => hop.dataset["state"])).toEqual(["unknown", "unknown"]);
 });
+
+test("a missing tray is told with what to install", async () => {
+  await page({ ...live(), no_tray: "apt install libayatana-appindicator3-1" });
+  expect(screen.getByTestId("no-tray").textContent).toContain("libayatana");
+});

@@ -45,6 +45,14 @@ test("while working it says for whom, with which model, how fast and how long", 
   expect(screen.getByTestId("elapsed").textContent).toBe("0:14");
 });
 
+test("of several jobs it names the first and counts the others", async () => {
+  const { say } = await page();
+  const [job] = fixture.data.jobs;
+  await say(live({ jobs: [job!, { ...job!, id: "b" }, { ...job!, id: "c" }] }));
+  expect(state()).toBe("Working for laptop");
+  expect(screen.getByTestId("more").textContent).toBe("+2");
+});
+
 test("at rest no timer runs", async () => {
   const { say, unmount } = await page();
   await say(live());
