@@ -2,3 +2,4 @@
 
 pub mod process;
 pub mod proxy;
+pub mod scripted_ollama;

@@ -1,8 +1,14 @@
 //! What runs a model. One trait, and the clients of engines that live in other processes.
 
+mod answer;
 mod clock;
+mod host;
 mod http;
+mod lines;
+mod ollama;
+mod openai;
 mod request;
+mod spec;
 
 use std::{fmt, pin::Pin};
 
@@ -12,9 +18,15 @@ use futures_util::Stream;
 use proto::{Body, EngineKind, ErrorCode, JobError, Op, WorkerReport};
 pub use reqwest::Url;
 
+pub use answer::EngineTimes;
 pub use clock::Clock;
+pub use host::{Host, InvalidHost, parse_host};
 pub use http::{client_builder, is_loopback};
+pub use lines::{LineSplitter, LineTooLong};
+pub use ollama::Ollama;
+pub use openai::OpenAiCompatible;
 pub use request::{NotAnObject, RequestHead};
+pub use spec::{InvalidSpec, Spec};
 
 /// The lines an engine writes for one job, as Ollama's native API writes them, without line feeds.
 ///

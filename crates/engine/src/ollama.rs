@@ -1,0 +1,190 @@
+use std::collections::HashSet;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream;
+use proto::{Body, EngineKind, ModelEntry, ModelName, Op, WorkerReport};
+use reqwest::{Client, Url, header::CONTENT_TYPE};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+use crate::{
+    Engine, EngineError, EngineTimes, Lines, RequestHead,
+    answer::{ResponseLines, ask, message, send},
+    client_builder,
+};
+
+/// An Ollama server. Only `/api/chat`, `/api/generate`, `/api/embed` and three questions about
+/// itself are ever asked of it, with the request's bytes as they came.
+#[derive(Debug)]
+pub struct Ollama {
+    client: Client,
+    base: String,
+    times: EngineTimes,
+}
+
+impl Ollama {
+    /// An Ollama at `url`, for example from [`crate::parse_host`]. Connects to nothing yet.
+    ///
+    /// # Errors
+    /// [`EngineError::Unavailable`] if no HTTP client can be made on this system.
+    pub fn new(url: &Url, times: EngineTimes) -> Result<Self, EngineError> {
+        let client = client_builder(url)
+            .connect_timeout(times.connect)
+            .build()
+            .map_err(|error| EngineError::Unavailable(error.to_string()))?;
+        Ok(Self {
+            client,
+            base: url.as_str().trim_end_matches('/').to_owned(),
+            times,
+        })
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, EngineError> {
+        let request = self.client.get(format!("{}{path}", self.base));
+        let body = ask(request, self.times.report).await.map_err(|error| {
+            // Whatever it says to such a question, an engine that does not answer it is not up.
+            EngineError::Unavailable(match error {
+                EngineError::Refused { status, message } => format!("HTTP {status}: {message}"),
+                EngineError::Unavailable(problem)
+                | EngineError::Busy(problem)
+                | EngineError::Broken(problem) => problem,
+            })
+        })?;
+        serde_json::from_slice(&body).map_err(|_| {
+            EngineError::Unavailable(format!("what answers at {path} is not an Ollama"))
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: String,
+}
+
+#[derive(Deserialize)]
+struct Models<T> {
+    models: Option<Vec<T>>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    name: String,
+}
+
+#[async_trait]
+impl Engine for Ollama {
+    fn name(&self) -> String {
+        format!("ollama at {}", self.base)
+    }
+
+    fn kind(&self) -> EngineKind {
+        EngineKind::Ollama
+    }
+
+    async fn report(&self) -> Result<WorkerReport, EngineError> {
+        let (version, tags, loaded) = tokio::try_join!(
+            self.get::<Version>("/api/version"),
+            self.get::<Models<Box<RawValue>>>("/api/tags"),
+            async { Ok(self.get::<Models<Named>>("/api/ps").await.ok()) },
+        )?;
+        let loaded: HashSet<String> = loaded
+            .and_then(|ps| ps.models)
+            .unwrap_or_default()
+            .into_iter()
+            .map(|model| model.name)
+            .collect();
+        let models = tags.models.unwrap_or_default().into_iter();
+        let models = models.filter_map(|tag| {
+            let Named { name } = serde_json::from_str(tag.get()).ok()?;
+            let is_loaded = loaded.contains(&name);
+            // A name that the wire does not carry cannot be asked for either.
+            let name = ModelName::new(name).ok()?;
+            Some(ModelEntry {
+                name,
+                loaded: is_loaded,
+                tag,
+            })
+        });
+        Ok(WorkerReport {
+            engine: EngineKind::Ollama,
+            engine_version: version.version,
+            engine_up: true,
+            models: models.collect(),
+        })
+    }
+
+    async fn start(&self, op: Op, body: Body) -> Result<Lines, EngineError> {
+        let path = match op {
+            Op::Chat => "/api/chat",
+            Op::Generate => "/api/generate",
+            Op::Embed => "/api/embed",
+        };
+        let streams = op != Op::Embed && RequestHead::read(&body.0).is_ok_and(|head| head.stream);
+        let first_by = Instant::now()
+            + if streams {
+                self.times.first_line
+            } else {
+                self.times.whole_answer
+            };
+        let request = self
+            .client
+            .post(format!("{}{path}", self.base))
+            .header(CONTENT_TYPE, "application/json")
+            .body(body.0);
+        let response = send(request, first_by).await?;
+        let lines = ResponseLines::new(response, first_by, self.times.next_line);
+        Ok(Box::pin(stream::unfold(
+            Reading::Lines(lines),
+            move |reading| async move {
+                match reading {
+                    Reading::Lines(lines) => Some(next(lines, op).await),
+                    Reading::Rest(lines) => {
+                        lines.finish().await;
+                        None
+                    }
+                    Reading::Failed => None,
+                }
+            },
+        )))
+    }
+}
+
+enum Reading {
+    Lines(ResponseLines),
+    Rest(ResponseLines),
+    Failed,
+}
+
+#[derive(Deserialize)]
+struct LineHead<'a> {
+    #[serde(default)]
+    done: bool,
+    #[serde(default, borrow)]
+    error: Option<&'a RawValue>,
+}
+
+async fn next(mut lines: ResponseLines, op: Op) -> (Result<Bytes, EngineError>, Reading) {
+    let line = match lines.next().await {
+        Ok(Some(line)) => line,
+        Ok(None) => {
+            // Ollama stops so when a model repeats itself; nothing marks it but the missing end.
+            let problem = "it ended its answer without saying that it was done";
+            return (Err(EngineError::Broken(problem.into())), Reading::Failed);
+        }
+        Err(error) => return (Err(error), Reading::Failed),
+    };
+    match serde_json::from_slice::<LineHead<'_>>(&line) {
+        Ok(LineHead { error: Some(_), .. }) => {
+            let problem = message(&line).unwrap_or_else(|| "an error without words".into());
+            (Err(EngineError::Broken(problem)), Reading::Failed)
+        }
+        Ok(LineHead { done, .. }) if done || op == Op::Embed => (Ok(line), Reading::Rest(lines)),
+        Ok(_) => (Ok(line), Reading::Lines(lines)),
+        Err(_) => {
+            let problem = "a line of its answer is not Ollama's";
+            (Err(EngineError::Broken(problem.into())), Reading::Failed)
+        }
+    }
+}

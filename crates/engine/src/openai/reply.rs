@@ -1,0 +1,388 @@
+//! OpenAI's streamed answers as Ollama's lines.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use proto::Timestamp;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use tokio::time::Duration;
+
+use super::request::Shape;
+use crate::{EngineError, answer};
+
+/// One answer while it is being translated.
+#[derive(Debug)]
+pub(super) struct Reply {
+    model: String,
+    shape: Shape,
+    text: String,
+    thinking: String,
+    calls: BTreeMap<u64, ToolCall>,
+    calls_given: Vec<Value>,
+    finish: Option<String>,
+    usage: Usage,
+    pieces: u64,
+}
+
+#[derive(Debug, Default)]
+struct ToolCall {
+    id: String,
+    name: String,
+    arguments: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Usage {
+    #[serde(default)]
+    prompt_tokens: Option<u64>,
+    #[serde(default)]
+    completion_tokens: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Event {
+    #[serde(default)]
+    choices: Vec<Choice>,
+    #[serde(default)]
+    usage: Option<Usage>,
+    #[serde(default)]
+    error: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    #[serde(default)]
+    delta: Option<Delta>,
+    #[serde(default)]
+    text: Option<String>,
+    #[serde(default)]
+    finish_reason: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+struct Delta {
+    #[serde(default)]
+    content: Option<String>,
+    #[serde(default, alias = "reasoning_content")]
+    reasoning: Option<String>,
+    #[serde(default)]
+    tool_calls: Option<Vec<CallPart>>,
+}
+
+#[derive(Deserialize)]
+struct CallPart {
+    #[serde(default)]
+    index: u64,
+    #[serde(default)]
+    id: Option<String>,
+    #[serde(default)]
+    function: Option<FunctionPart>,
+}
+
+#[derive(Deserialize)]
+struct FunctionPart {
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    arguments: Option<String>,
+}
+
+impl Reply {
+    pub(super) const fn new(model: String, shape: Shape) -> Self {
+        Self {
+            model,
+            shape,
+            text: String::new(),
+            thinking: String::new(),
+            calls: BTreeMap::new(),
+            calls_given: Vec::new(),
+            finish: None,
+            usage: Usage {
+                prompt_tokens: None,
+                completion_tokens: None,
+            },
+            pieces: 0,
+        }
+    }
+
+    /// One event's data; a line if there is something to show for it.
+    pub(super) fn event(
+        &mut self,
+        data: &[u8],
+        now: Timestamp,
+    ) -> Result<Option<Bytes>, EngineError> {
+        let event: Event = serde_json::from_slice(data)
+            .map_err(|_| EngineError::Broken("an event of its answer is not OpenAI's".into()))?;
+        if let Some(error) = event.error.filter(|error| !error.is_null()) {
+            let body = json!({ "error": error }).to_string();
+            let problem = answer::message(body.as_bytes());
+            let problem = problem.unwrap_or_else(|| "an error without words".into());
+            return Err(EngineError::Broken(problem));
+        }
+        if let Some(usage) = event.usage {
+            self.usage = usage;
+        }
+        let Some(choice) = event.choices.into_iter().next() else {
+            return Ok(None);
+        };
+        if choice.finish_reason.is_some() {
+            self.finish = choice.finish_reason;
+        }
+        let delta = choice.delta.unwrap_or_default();
+        for part in delta.tool_calls.unwrap_or_default() {
+            self.add_call(part);
+        }
+        let text = delta.content.or(choice.text).unwrap_or_default();
+        let thinking = delta.reasoning.unwrap_or_default();
+        if text.is_empty() && thinking.is_empty() {
+            return Ok(None);
+        }
+        self.pieces += 1;
+        if self.shape.stream {
+            return Ok(Some(self.line(&text, &thinking, Vec::new(), now)));
+        }
+        self.text.push_str(&text);
+        self.thinking.push_str(&thinking);
+        Ok(None)
+    }
+
+    /// The stream is over: the last lines, or an error if the answer was never finished.
+    pub(super) fn end(
+        mut self,
+        was_done: bool,
+        took: Duration,
+        now: Timestamp,
+    ) -> Result<Vec<Bytes>, EngineError> {
+        // A server that fails in the middle just stops; only a reason makes it an answer.
+        let reason = match self.finish.take() {
+            Some(reason) => reason,
+            None if was_done && self.pieces > 0 => "stop".to_owned(),
+            None => {
+                let problem = "it ended its answer without saying that it was done";
+                return Err(EngineError::Broken(problem.into()));
+            }
+        };
+        let mut lines = Vec::new();
+        let calls: Vec<Value> = std::mem::take(&mut self.calls)
+            .into_iter()
+            .map(|(index, call)| call.into_ollama(index))
+            .collect();
+        if !calls.is_empty() {
+            if self.shape.stream {
+                lines.push(self.line("", "", calls, now));
+            } else {
+                self.calls_given = calls;
+            }
+        }
+        let mut last = self.frame(&self.text, &self.thinking, self.calls_given.clone(), now);
+        last.insert("done".into(), true.into());
+        let reason = if reason == "length" { "length" } else { "stop" };
+        last.insert("done_reason".into(), reason.into());
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        last.insert("total_duration".into(), nanos.into());
+        // Ollama leaves out what is zero.
+        if let Some(prompt) = self.usage.prompt_tokens.filter(|count| *count > 0) {
+            last.insert("prompt_eval_count".into(), prompt.into());
+        }
+        let count = self.usage.completion_tokens.unwrap_or(self.pieces);
+        if count > 0 {
+            last.insert("eval_count".into(), count.into());
+            last.insert("eval_duration".into(), nanos.into());
+        }
+        lines.push(Value::Object(last).to_string().into());
+        Ok(lines)
+    }
+
+    fn add_call(&mut self, part: CallPart) {
+        // As many as any sane answer has; the rest is noise.
+        if part.index >= 128 {
+            return;
+        }
+        let call = self.calls.entry(part.index).or_default();
+        call.id.push_str(&part.id.unwrap_or_default());
+        if let Some(function) = part.function {
+            call.name.push_str(&function.name.unwrap_or_default());
+            call.arguments
+                .push_str(&function.arguments.unwrap_or_default());
+        }
+    }
+
+    fn line(&self, text: &str, thinking: &str, calls: Vec<Value>, now: Timestamp) -> Bytes {
+        let mut line = self.frame(text, thinking, calls, now);
+        line.insert("done".into(), false.into());
+        Value::Object(line).to_string().into()
+    }
+
+    fn frame(
+        &self,
+        text: &str,
+        thinking: &str,
+        calls: Vec<Value>,
+        now: Timestamp,
+    ) -> Map<String, Value> {
+        let mut content = Map::new();
+        let mut line = Map::new();
+        line.insert("model".into(), self.model.as_str().into());
+        line.insert("created_at".into(), date(now).into());
+        let key = if self.shape.chat {
+            content.insert("role".into(), "assistant".into());
+            "content"
+        } else {
+            "response"
+        };
+        content.insert(key.into(), text.into());
+        if !thinking.is_empty() {
+            content.insert("thinking".into(), thinking.into());
+        }
+        if !calls.is_empty() {
+            content.insert("tool_calls".into(), Value::Array(calls));
+        }
+        if self.shape.chat {
+            line.insert("message".into(), Value::Object(content));
+        } else {
+            line.extend(content);
+        }
+        line
+    }
+}
+
+impl ToolCall {
+    fn into_ollama(self, index: u64) -> Value {
+        let arguments = serde_json::from_str::<Value>(&self.arguments)
+            .unwrap_or_else(|_| Value::String(self.arguments));
+        let function = json!({"index": index, "name": self.name, "arguments": arguments});
+        json!({"id": self.id, "function": function})
+    }
+}
+
+/// The answer to a request that asks for nothing.
+pub(super) fn loaded(model: &str, chat: bool, reason: &str, now: Timestamp) -> Bytes {
+    let shape = Shape {
+        chat,
+        stream: false,
+    };
+    let mut line = Reply::new(model.to_owned(), shape).frame("", "", Vec::new(), now);
+    line.insert("done".into(), true.into());
+    line.insert("done_reason".into(), reason.into());
+    Value::Object(line).to_string().into()
+}
+
+/// RFC 3339, in UTC.
+pub(super) fn date(at: Timestamp) -> String {
+    jiff::Timestamp::from_millisecond(at.0).map_or_else(|_| String::new(), |at| at.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_795_320_443_082);
+    const TOOK: Duration = Duration::from_nanos(5);
+
+    fn shape(chat: bool, stream: bool) -> Shape {
+        Shape { chat, stream }
+    }
+
+    fn translate(shape: Shape, events: &[Value]) -> Vec<Value> {
+        let mut reply = Reply::new("m".into(), shape);
+        let mut lines = Vec::new();
+        for event in events {
+            lines.extend(reply.event(event.to_string().as_bytes(), NOW).unwrap());
+        }
+        lines.extend(reply.end(true, TOOK, NOW).unwrap());
+        let parse = |line: &Bytes| serde_json::from_slice(line).unwrap();
+        lines.iter().map(parse).collect()
+    }
+
+    fn delta(delta: Value, finish: Value) -> Value {
+        json!({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
+    }
+
+    #[test]
+    fn a_streamed_chat_becomes_ollamas_lines() {
+        let lines = translate(
+            shape(true, true),
+            &[
+                delta(json!({"role": "assistant", "content": ""}), Value::Null),
+                delta(json!({"reasoning_content": "hm"}), Value::Null),
+                delta(json!({"content": "Hi"}), Value::Null),
+                delta(json!({}), json!("length")),
+                json!({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}),
+            ],
+        );
+        let at = "2026-11-22T04:07:23.082Z";
+        assert_eq!(
+            lines,
+            [
+                json!({"model": "m", "created_at": at, "message": {"role": "assistant",
+                    "content": "", "thinking": "hm"}, "done": false}),
+                json!({"model": "m", "created_at": at, "message": {"role": "assistant",
+                    "content": "Hi"}, "done": false}),
+                json!({"model": "m", "created_at": at, "message": {"role": "assistant",
+                    "content": ""}, "done": true, "done_reason": "length", "total_duration": 5,
+                    "prompt_eval_count": 3, "eval_count": 2, "eval_duration": 5}),
+            ]
+        );
+    }
+
+    #[test]
+    fn an_answer_in_one_piece_holds_the_whole_text() {
+        let lines = translate(
+            shape(false, false),
+            &[
+                delta(json!({"content": "a"}), Value::Null),
+                delta(json!({"content": "b"}), json!("stop")),
+            ],
+        );
+        assert_eq!(lines.len(), 1);
+        assert_eq!(lines[0]["response"], "ab");
+        assert_eq!(lines[0]["done_reason"], "stop");
+        assert_eq!(lines[0]["eval_count"], 2);
+    }
+
+    #[test]
+    fn a_tool_call_in_parts_is_given_whole_with_its_arguments_as_an_object() {
+        let part = |id: Value, name: Value, arguments: &str| {
+            let function = json!({"name": name, "arguments": arguments});
+            delta(
+                json!({"tool_calls": [{"index": 0, "id": id, "function": function}]}),
+                Value::Null,
+            )
+        };
+        let events = [
+            part(json!("c1"), json!("f"), "{\"a\""),
+            part(Value::Null, Value::Null, ":1}"),
+            delta(json!({}), json!("tool_calls")),
+        ];
+        let expected = json!([{"id": "c1", "function":
+            {"index": 0, "name": "f", "arguments": {"a": 1}}}]);
+        let lines = translate(shape(true, true), &events);
+        assert_eq!(lines[0]["message"]["tool_calls"], expected);
+        assert_eq!(lines[1]["done_reason"], "stop");
+        let whole = translate(shape(true, false), &events);
+        assert_eq!(whole[0]["message"]["tool_calls"], expected);
+        assert_eq!(whole[0]["done"], true);
+    }
+
+    #[test]
+    fn an_answer_that_just_stops_is_a_failure() {
+        let mut reply = Reply::new("m".into(), shape(true, true));
+        let event = delta(json!({"content": "Hi"}), Value::Null).to_string();
+        reply.event(event.as_bytes(), NOW).unwrap();
+        let end = reply.end(false, TOOK, NOW);
+        assert!(matches!(end, Err(EngineError::Broken(_))));
+    }
+
+    #[test]
+    fn an_error_in_the_middle_is_a_failure_with_its_words() {
+        for event in [
+            json!({"error": {"message": "out of memory"}}),
+            json!({"error": "out of memory"}),
+        ] {
+            let mut reply = Reply::new("m".into(), shape(true, true));
+            let error = reply.event(event.to_string().as_bytes(), NOW).unwrap_err();
+            assert_eq!(error, EngineError::Broken("out of memory".into()));
+        }
+    }
+}

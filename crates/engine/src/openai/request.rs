@@ -1,0 +1,399 @@
+//! Ollama's requests as OpenAI's.
+
+use bytes::Bytes;
+use proto::Op;
+use serde_json::{Map, Value, json};
+
+use crate::EngineError;
+
+/// An Ollama request, translated.
+#[derive(Debug, PartialEq)]
+pub(super) struct Translated {
+    /// The model, as it was named.
+    pub(super) model: String,
+    /// What to do.
+    pub(super) call: Call,
+}
+
+/// What an Ollama request means to a server that speaks OpenAI's API.
+#[derive(Debug, PartialEq)]
+pub(super) enum Call {
+    /// `POST /v1/chat/completions`, always streamed.
+    Chat { body: Value, shape: Shape },
+    /// `POST /v1/completions`, always streamed.
+    Completion { body: Value, shape: Shape },
+    /// `POST /v1/embeddings`.
+    Embed { body: Value },
+    /// Nothing to generate: Ollama loads (or unloads) the model, such a server has it loaded.
+    Load { chat: bool, reason: &'static str },
+    /// Nothing to embed.
+    EmbedNothing,
+}
+
+/// How the requester wants the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shape {
+    /// `message` as `/api/chat` has it, else `response` as `/api/generate` has it.
+    pub(super) chat: bool,
+    /// Line by line.
+    pub(super) stream: bool,
+}
+
+pub(super) fn translate(op: Op, body: &Bytes) -> Result<Translated, EngineError> {
+    let request: Value =
+        serde_json::from_slice(body).map_err(|_| refused("the request is not JSON"))?;
+    let Value::Object(request) = request else {
+        return Err(refused("the request is not a JSON object"));
+    };
+    let model = match request.get("model").and_then(Value::as_str) {
+        Some(model) if !model.is_empty() => model.to_owned(),
+        Some(_) | None => return Err(refused("model is required")),
+    };
+    let call = match op {
+        Op::Chat => chat(&model, &request)?,
+        Op::Generate => generate(&model, &request)?,
+        Op::Embed => embed(&model, &request)?,
+    };
+    Ok(Translated { model, call })
+}
+
+fn refused(message: &str) -> EngineError {
+    EngineError::Refused {
+        status: 400,
+        message: message.to_owned(),
+    }
+}
+
+fn chat(model: &str, request: &Map<String, Value>) -> Result<Call, EngineError> {
+    let messages = match request.get("messages") {
+        None | Some(Value::Null) => &[],
+        Some(Value::Array(messages)) => messages.as_slice(),
+        Some(_) => return Err(refused("messages must be a list")),
+    };
+    if messages.is_empty() {
+        return Ok(load(true, request));
+    }
+    let messages: Result<Vec<Value>, _> = messages.iter().map(message).collect();
+    let mut body = common(model, request)?;
+    body.insert("messages".into(), Value::Array(messages?));
+    copy(request, "tools", &mut body, "tools");
+    Ok(Call::Chat {
+        body: Value::Object(body),
+        shape: shape(true, request),
+    })
+}
+
+fn message(message: &Value) -> Result<Value, EngineError> {
+    let Value::Object(message) = message else {
+        return Err(refused("a message must be an object"));
+    };
+    let role = message
+        .get("role")
+        .and_then(Value::as_str)
+        .unwrap_or("user");
+    let text = match message.get("content") {
+        Some(Value::String(text)) => text.as_str(),
+        None | Some(Value::Null) => "",
+        Some(_) => return Err(refused("the content of a message must be text")),
+    };
+    let mut out = Map::new();
+    out.insert("role".into(), role.to_lowercase().into());
+    out.insert("content".into(), content(text, message.get("images"))?);
+    copy(message, "tool_call_id", &mut out, "tool_call_id");
+    copy(message, "tool_name", &mut out, "name");
+    if let Some(Value::Array(calls)) = message.get("tool_calls") {
+        let calls = calls.iter().enumerate().map(|(n, call)| tool_call(n, call));
+        out.insert("tool_calls".into(), Value::Array(calls.collect()));
+    }
+    Ok(Value::Object(out))
+}
+
+/// Ollama has a call's arguments as an object, OpenAI as that object's text.
+fn tool_call(n: usize, call: &Value) -> Value {
+    let function = call.get("function").unwrap_or(&Value::Null);
+    let arguments = function.get("arguments").unwrap_or(&Value::Null);
+    let id = call.get("id").and_then(Value::as_str);
+    json!({
+        "id": id.map_or_else(|| format!("call_{n}"), str::to_owned),
+        "type": "function",
+        "function": {
+            "name": function.get("name").unwrap_or(&Value::Null),
+            "arguments": arguments.as_str().map_or_else(|| arguments.to_string(), str::to_owned),
+        },
+    })
+}
+
+fn content(text: &str, images: Option<&Value>) -> Result<Value, EngineError> {
+    let images = match images {
+        None | Some(Value::Null) => return Ok(text.into()),
+        Some(Value::Array(images)) if images.is_empty() => return Ok(text.into()),
+        Some(Value::Array(images)) => images,
+        Some(_) => return Err(refused("images must be a list")),
+    };
+    let mut parts = vec![json!({"type": "text", "text": text})];
+    for image in images {
+        let Some(data) = image.as_str() else {
+            return Err(refused("an image must be base64 text"));
+        };
+        let url = format!("data:{};base64,{data}", image_type(data));
+        parts.push(json!({"type": "image_url", "image_url": {"url": url}}));
+    }
+    Ok(Value::Array(parts))
+}
+
+/// The first bytes of an image, in base64, tell its format.
+fn image_type(base64: &str) -> &'static str {
+    const FORMATS: [(&str, &str); 3] = [
+        ("/9j/", "image/jpeg"),
+        ("R0lG", "image/gif"),
+        ("UklG", "image/webp"),
+    ];
+    let known = FORMATS.iter().find(|(start, _)| base64.starts_with(start));
+    known.map_or("image/png", |(_, name)| name)
+}
+
+fn generate(model: &str, request: &Map<String, Value>) -> Result<Call, EngineError> {
+    let text = |key: &str| request.get(key).and_then(Value::as_str).unwrap_or_default();
+    let (prompt, system) = (text("prompt"), text("system"));
+    if prompt.is_empty() {
+        return Ok(load(false, request));
+    }
+    if !text("suffix").is_empty() {
+        return Err(refused("this engine cannot fill in text before a suffix"));
+    }
+    let mut body = common(model, request)?;
+    let shape = shape(false, request);
+    if request.get("raw") == Some(&Value::Bool(true)) {
+        body.insert("prompt".into(), prompt.into());
+        return Ok(Call::Completion {
+            body: Value::Object(body),
+            shape,
+        });
+    }
+    let mut messages = Vec::new();
+    if !system.is_empty() {
+        messages.push(json!({"role": "system", "content": system}));
+    }
+    messages.push(json!({"role": "user", "content": content(prompt, request.get("images"))?}));
+    body.insert("messages".into(), Value::Array(messages));
+    Ok(Call::Chat {
+        body: Value::Object(body),
+        shape,
+    })
+}
+
+fn embed(model: &str, request: &Map<String, Value>) -> Result<Call, EngineError> {
+    let input = request.get("input").unwrap_or(&Value::Null);
+    let is_empty = match input {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(texts) => texts.is_empty(),
+        Value::Bool(_) | Value::Number(_) | Value::Object(_) => {
+            return Err(refused("invalid input type"));
+        }
+    };
+    if is_empty {
+        return Ok(Call::EmbedNothing);
+    }
+    let mut body = Map::new();
+    body.insert("model".into(), model.into());
+    body.insert("input".into(), input.clone());
+    copy(request, "dimensions", &mut body, "dimensions");
+    Ok(Call::Embed {
+        body: Value::Object(body),
+    })
+}
+
+fn load(chat: bool, request: &Map<String, Value>) -> Call {
+    let unloads = match request.get("keep_alive") {
+        Some(Value::Number(seconds)) => seconds.as_f64() == Some(0.0),
+        Some(Value::String(text)) => matches!(text.as_str(), "0" | "0s" | "0m" | "0h"),
+        _ => false,
+    };
+    let reason = if unloads { "unload" } else { "load" };
+    Call::Load { chat, reason }
+}
+
+fn shape(chat: bool, request: &Map<String, Value>) -> Shape {
+    Shape {
+        chat,
+        stream: request.get("stream") != Some(&Value::Bool(false)),
+    }
+}
+
+/// What both kinds of generation share. Options without a counterpart are left out, as Ollama
+/// itself leaves out options it does not know.
+fn common(model: &str, request: &Map<String, Value>) -> Result<Map<String, Value>, EngineError> {
+    let mut body = Map::new();
+    body.insert("model".into(), model.into());
+    body.insert("stream".into(), true.into());
+    body.insert("stream_options".into(), json!({"include_usage": true}));
+    if let Some(Value::Object(options)) = request.get("options") {
+        for same in [
+            "temperature",
+            "top_p",
+            "seed",
+            "stop",
+            "presence_penalty",
+            "frequency_penalty",
+        ] {
+            copy(options, same, &mut body, same);
+        }
+        // Ollama's "no limit" is to say nothing here; 0 would be "nothing at all".
+        let limit = options.get("num_predict").and_then(Value::as_i64);
+        if let Some(limit) = limit.filter(|limit| *limit > 0) {
+            body.insert("max_tokens".into(), limit.into());
+        }
+    }
+    if let Some(Value::String(effort)) = request.get("think") {
+        body.insert("reasoning_effort".into(), effort.as_str().into());
+    }
+    match request.get("format") {
+        None | Some(Value::Null) => {}
+        Some(Value::String(format)) if format.is_empty() => {}
+        Some(Value::String(format)) if format == "json" => {
+            body.insert("response_format".into(), json!({"type": "json_object"}));
+        }
+        Some(schema @ Value::Object(_)) => {
+            let named = json!({"name": "answer", "strict": true, "schema": schema});
+            let format = json!({"type": "json_schema", "json_schema": named});
+            body.insert("response_format".into(), format);
+        }
+        Some(_) => return Err(refused("format must be \"json\" or a JSON schema")),
+    }
+    Ok(body)
+}
+
+fn copy(from: &Map<String, Value>, key: &str, to: &mut Map<String, Value>, as_key: &str) {
+    if let Some(value) = from.get(key).filter(|value| !value.is_null()) {
+        to.insert(as_key.to_owned(), value.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(op: Op, body: Value) -> Call {
+        translate(op, &body.to_string().into()).unwrap().call
+    }
+
+    #[test]
+    fn a_chat_keeps_what_both_apis_know_and_drops_the_rest() {
+        let request = json!({
+            "model": "m", "stream": false, "think": "low",
+            "messages": [
+                {"role": "System", "content": "be brief"},
+                {"role": "user", "content": "hi", "images": ["/9j/4AAQ"]},
+                {"role": "assistant", "content": null, "tool_calls":
+                    [{"function": {"name": "f", "arguments": {"a": 1}}}]},
+                {"role": "tool", "tool_name": "f", "content": "7"},
+            ],
+            "options": {"temperature": 0.5, "num_predict": 9, "num_ctx": 8, "stop": ["x"],
+                "seed": null},
+            "format": {"type": "object"},
+        });
+        let expected = json!({
+            "model": "m", "stream": true, "stream_options": {"include_usage": true},
+            "temperature": 0.5, "stop": ["x"], "max_tokens": 9, "reasoning_effort": "low",
+            "response_format": {"type": "json_schema", "json_schema":
+                {"name": "answer", "strict": true, "schema": {"type": "object"}}},
+            "messages": [
+                {"role": "system", "content": "be brief"},
+                {"role": "user", "content": [
+                    {"type": "text", "text": "hi"},
+                    {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,/9j/4AAQ"}},
+                ]},
+                {"role": "assistant", "content": "", "tool_calls": [{"id": "call_0",
+                    "type": "function", "function": {"name": "f", "arguments": "{\"a\":1}"}}]},
+                {"role": "tool", "content": "7", "name": "f"},
+            ],
+        });
+        let shape = Shape {
+            chat: true,
+            stream: false,
+        };
+        assert_eq!(
+            call(Op::Chat, request),
+            Call::Chat {
+                body: expected,
+                shape
+            }
+        );
+    }
+
+    #[test]
+    fn no_limit_is_said_by_saying_nothing() {
+        for limit in [0, -1, -2] {
+            let request = json!({"model": "m", "prompt": "x", "options": {"num_predict": limit}});
+            let Call::Chat { body, .. } = call(Op::Generate, request) else {
+                panic!("a chat");
+            };
+            assert_eq!(body.get("max_tokens"), None);
+        }
+    }
+
+    #[test]
+    fn a_prompt_becomes_messages_unless_it_is_raw() {
+        let request = json!({"model": "m", "prompt": "p", "system": "s", "format": "json"});
+        let Call::Chat { body, shape } = call(Op::Generate, request) else {
+            panic!("a chat");
+        };
+        assert_eq!(
+            body["messages"],
+            json!([{"role": "system", "content": "s"}, {"role": "user", "content": "p"}])
+        );
+        assert_eq!(body["response_format"], json!({"type": "json_object"}));
+        assert!(!shape.chat && shape.stream);
+        let raw = json!({"model": "m", "prompt": "p", "raw": true});
+        let Call::Completion { body, .. } = call(Op::Generate, raw) else {
+            panic!("a completion");
+        };
+        assert_eq!(body["prompt"], "p");
+    }
+
+    #[test]
+    fn asking_for_nothing_is_loading() {
+        let load = |request| call(Op::Chat, request);
+        for (request, reason) in [
+            (json!({"model": "m"}), "load"),
+            (json!({"model": "m", "messages": []}), "load"),
+            (json!({"model": "m", "keep_alive": 0}), "unload"),
+            (json!({"model": "m", "keep_alive": "0s"}), "unload"),
+        ] {
+            assert_eq!(load(request), Call::Load { chat: true, reason });
+        }
+        let nothing = json!({"model": "m", "input": []});
+        assert_eq!(call(Op::Embed, nothing), Call::EmbedNothing);
+    }
+
+    #[test]
+    fn what_cannot_be_translated_is_refused_and_never_quoted() {
+        for (op, body) in [
+            (Op::Chat, "secret"),
+            (Op::Chat, r#"["secret"]"#),
+            (Op::Chat, r#"{"messages":["secret"]}"#),
+            (Op::Chat, r#"{"model":"m","messages":["secret"]}"#),
+            (
+                Op::Chat,
+                r#"{"model":"m","messages":[{"content":["secret"]}]}"#,
+            ),
+            (
+                Op::Chat,
+                r#"{"model":"m","messages":[{}],"format":"secret"}"#,
+            ),
+            (
+                Op::Generate,
+                r#"{"model":"m","prompt":"p","suffix":"secret"}"#,
+            ),
+            (Op::Embed, r#"{"model":"m","input":{"secret":1}}"#),
+        ] {
+            let error = translate(op, &Bytes::from_static(body.as_bytes())).unwrap_err();
+            let EngineError::Refused { status, message } = error else {
+                panic!("{body}");
+            };
+            assert_eq!(status, 400, "{body}");
+            assert!(!message.contains("secret"), "{message}");
+        }
+    }
+}
