@@ -1,9 +1,16 @@
-import type { Hop, Link } from "./protocol";
+import type { Hop, Link, Status } from "./protocol";
 import type { Mood, Words } from "./words";
+
+/** Whether there is a relay at all; an address is a URL. */
+export function hasRelay(status: Status): boolean {
+  return status.relay.name.includes("://");
+}
 
 /** What a page shows of the agent as a whole. */
 export function moodOf(link: Link): Mood {
-  return link.kind === "live" ? link.status.status : "lost";
+  if (link.kind === "lost") return "lost";
+  const { status } = link;
+  return status.status === "relay_offline" && !hasRelay(status) ? "no_relay" : status.status;
 }
 
 /** The line under the mood: what is wrong where something is, else what the mood means. */

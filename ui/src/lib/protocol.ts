@@ -52,6 +52,8 @@ export type Link = { kind: "live"; status: Status } | { kind: "lost" };
 export type View = {
   link: Link;
   autostart: boolean;
+  /** The owner's language; the agent knows it first. */
+  language?: string;
   /** Why there is no tray, and what to do about it. */
   no_tray?: string;
 };

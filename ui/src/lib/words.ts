@@ -3,8 +3,8 @@ import { en } from "./words/en";
 import { pl } from "./words/pl";
 import { ru } from "./words/ru";
 
-/** How a page looks: the agent's phase, or that the agent cannot be heard. */
-export type Mood = Phase | "lost";
+/** How a page looks: the agent's phase, that it has no relay yet, or that it cannot be heard. */
+export type Mood = Phase | "no_relay" | "lost";
 
 export type Words = {
   language: string;
@@ -22,7 +22,7 @@ export type Words = {
   way: string;
   relay: string;
   engine: string;
-  noRelay: string;
+  noRelayHelp: string;
   relayHelp: string;
   engineHelp: string;
   via: (carrier: string) => string;

@@ -16,7 +16,7 @@ async function page(view: View) {
     setAutostart: vi.fn(async () => {}),
     cancelJob: vi.fn(async () => {}),
   } satisfies Actions;
-  render(NowPage, { source: desktop.source, words: en, actions });
+  render(NowPage, { source: desktop.source, languages: ["en"], actions });
   await vi.waitFor(() => expect(desktop.listening).toBe(1));
   const say = async (next: View) => {
     desktop.say(next);
@@ -105,4 +105,12 @@ test("a lost agent leaves nothing to click and claims nothing", async () => {
 test("a missing tray is told with what to install", async () => {
   await page({ ...live(), no_tray: "apt install libayatana-appindicator3-1" });
   expect(screen.getByTestId("no-tray").textContent).toContain("libayatana");
+});
+
+test("without a relay it says how to choose one, not that one is away", async () => {
+  const relay = { state: "down", name: "not configured", problem: "no relay is set" } as const;
+  await page(live({ status: "relay_offline", jobs: [], carrier: null, relay }));
+  expect(screen.getByTestId("state").textContent).toBe(en.mood.no_relay);
+  expect(screen.getByTestId("help").textContent).toBe(en.noRelayHelp);
+  expect(screen.queryByTestId("problem")).toBeNull();
 });

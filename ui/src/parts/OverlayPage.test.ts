@@ -4,7 +4,6 @@ import { afterEach, beforeEach, expect, test, vi } from "vitest";
 
 import { fixture, live, lost, scripted } from "../test-views";
 import type { Phase } from "../lib/protocol";
-import { wordsFor } from "../lib/words";
 import { en } from "../lib/words/en";
 import OverlayPage from "./OverlayPage.svelte";
 
@@ -13,9 +12,9 @@ beforeEach(() => {
 });
 afterEach(() => vi.useRealTimers());
 
-async function page(words = en) {
+async function page(languages = ["en"]) {
   const desktop = scripted();
-  const drawn = render(OverlayPage, { source: desktop.source, words });
+  const drawn = render(OverlayPage, { source: desktop.source, languages });
   await vi.advanceTimersByTimeAsync(0);
   return {
     ...drawn,
@@ -85,19 +84,23 @@ test("a broken hop is told in its own words", async () => {
 
 test("every state has a shape of its own", async () => {
   const { say, container } = await page();
-  const phases = Object.keys(en.mood).filter((mood) => mood !== "lost") as Phase[];
+  const phases = Object.keys(en.mood).filter((mood) => mood !== "lost" && mood !== "no_relay") as Phase[];
   const shapes = new Set<string>();
   for (const status of phases) {
     await say(live({ status, jobs: [] }));
     shapes.add([...container.querySelectorAll("path")].map((path) => path.getAttribute("d")).join());
   }
-  await say(lost);
-  shapes.add([...container.querySelectorAll("path")].map((path) => path.getAttribute("d")).join());
-  expect(shapes.size).toBe(phases.length + 1);
+  for (const view of [lost, live({ status: "relay_offline", jobs: [], relay: { state: "down", name: "" } })]) {
+    await say(view);
+    shapes.add([...container.querySelectorAll("path")].map((path) => path.getAttribute("d")).join());
+  }
+  expect(shapes.size).toBe(phases.length + 2);
 });
 
 test("it speaks the owner's language", async () => {
-  const { say } = await page(wordsFor(["ru-RU"]));
+  const { say } = await page(["ru-RU"]);
   await say(live({ status: "paused", jobs: [] }));
   expect(state()).toBe("Приостановлен");
+  await say({ ...live({ status: "paused", jobs: [] }), language: "pl" });
+  expect(state()).toBe("Wstrzymane");
 });

@@ -14,6 +14,7 @@ export const en: Words = {
     engine_offline: "Engine not reachable",
     error: "Needs your attention",
     stopping: "Stopping",
+    no_relay: "No relay chosen",
     lost: "Agent not reachable",
   },
   hint: {
@@ -28,6 +29,7 @@ export const en: Words = {
     engine_offline: "Trying again by itself",
     error: "Open Hearth to see why",
     stopping: "Finishing what runs",
+    no_relay: "Open Hearth to see how",
     lost: "What it does is unknown",
   },
   hop: { unknown: "not known yet", up: "connected", down: "not reachable" },
@@ -42,7 +44,7 @@ export const en: Words = {
   way: "The way to your model",
   relay: "Relay",
   engine: "Engine",
-  noRelay: "No relay chosen",
+  noRelayHelp: "Start Hearth with `--relay URL --key-file FILE`, or write `relay` and `key-file` into hearth.toml.",
   relayHelp:
     "Check the network of this machine and the relay's address; on the server, check that `hearth relay` runs. Hearth tries again by itself.",
   engineHelp: "Start the engine, for Ollama with `ollama serve`. Hearth notices by itself when it is back.",

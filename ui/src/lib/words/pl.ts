@@ -14,6 +14,7 @@ export const pl: Words = {
     engine_offline: "Brak połączenia z silnikiem",
     error: "Wymaga uwagi",
     stopping: "Zatrzymywanie",
+    no_relay: "Nie wybrano przekaźnika",
     lost: "Brak połączenia z agentem",
   },
   hint: {
@@ -28,6 +29,7 @@ export const pl: Words = {
     engine_offline: "Sam próbuje ponownie",
     error: "Otwórz Hearth, aby zobaczyć powód",
     stopping: "Kończy bieżące zadania",
+    no_relay: "Otwórz Hearth, aby zobaczyć, jak to zrobić",
     lost: "Nie wiadomo, co robi",
   },
   hop: { unknown: "jeszcze nieznane", up: "połączono", down: "nieosiągalne" },
@@ -42,7 +44,7 @@ export const pl: Words = {
   way: "Droga do Twojego modelu",
   relay: "Przekaźnik",
   engine: "Silnik",
-  noRelay: "Nie wybrano przekaźnika",
+  noRelayHelp: "Uruchom Hearth z opcjami `--relay URL --key-file PLIK` albo wpisz `relay` i `key-file` do hearth.toml.",
   relayHelp:
     "Sprawdź sieć tego komputera i adres przekaźnika; na serwerze sprawdź, czy działa `hearth relay`. Hearth sam próbuje ponownie.",
   engineHelp: "Uruchom silnik, dla Ollamy: `ollama serve`. Hearth sam zauważy, gdy wróci.",

@@ -14,6 +14,7 @@ export const ru: Words = {
     engine_offline: "Движок недоступен",
     error: "Требует внимания",
     stopping: "Завершение",
+    no_relay: "Ретранслятор не выбран",
     lost: "Агент недоступен",
   },
   hint: {
@@ -28,6 +29,7 @@ export const ru: Words = {
     engine_offline: "Сам пробует снова",
     error: "Откройте Hearth, чтобы узнать причину",
     stopping: "Заканчивает текущее",
+    no_relay: "Откройте Hearth, чтобы узнать, как выбрать",
     lost: "Неизвестно, что он делает",
   },
   hop: { unknown: "пока неизвестно", up: "подключено", down: "недоступен" },
@@ -42,7 +44,7 @@ export const ru: Words = {
   way: "Путь к вашей модели",
   relay: "Ретранслятор",
   engine: "Движок",
-  noRelay: "Ретранслятор не выбран",
+  noRelayHelp: "Запустите Hearth с `--relay URL --key-file ФАЙЛ` или впишите `relay` и `key-file` в hearth.toml.",
   relayHelp:
     "Проверьте сеть этого компьютера и адрес ретранслятора; на сервере проверьте, что работает `hearth relay`. Hearth сам пробует снова.",
   engineHelp: "Запустите движок, для Ollama: `ollama serve`. Hearth сам заметит, когда он вернётся.",
