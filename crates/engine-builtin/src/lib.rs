@@ -1,1 +1,29 @@
-//! Placeholder while the crates are laid out.
+//! A small language model run in this process, for machines without Ollama.
+//!
+//! [`Builtin`] answers [`engine::Engine`]'s requests with any GGUF file llama.cpp can run, in the
+//! lines of Ollama's native API. One thread owns the model and answers in turn; it loads the model
+//! with the first request and lets go of it when `keep_alive` has passed.
+
+mod activity;
+mod builtin;
+mod card;
+mod error;
+mod generation;
+mod keep_alive;
+mod line;
+mod llama;
+mod options;
+mod prompt;
+mod request;
+mod runner;
+mod sampler;
+mod session;
+mod settings;
+mod stop;
+mod ticket;
+mod utf8;
+
+pub use activity::{Activity, Phase};
+pub use builtin::Builtin;
+pub use error::OpenError;
+pub use settings::Settings;

@@ -1,0 +1,267 @@
+use std::{
+    fs::File,
+    io::{self, Read, Seek, SeekFrom},
+    path::Path,
+};
+
+use jiff::Timestamp;
+use proto::{MODEL_NAME_MAX, ModelName};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+/// What a model file says of itself.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Facts {
+    pub(crate) architecture: String,
+    /// `general.basename`, else `general.name`, else the file's name.
+    pub(crate) basename: String,
+    /// `general.size_label`.
+    pub(crate) size_label: Option<String>,
+    pub(crate) parameters: u64,
+    /// `general.file_type`.
+    pub(crate) file_type: Option<u32>,
+    pub(crate) context_length: u32,
+    pub(crate) embedding_length: u32,
+}
+
+/// The model as `/api/tags` shows it.
+#[derive(Debug)]
+pub(crate) struct Card {
+    pub(crate) name: ModelName,
+    pub(crate) tag: Box<RawValue>,
+}
+
+impl Card {
+    pub(crate) fn new(facts: &Facts, size: u64, modified: Timestamp, digest: &str) -> Option<Self> {
+        let name = model_name(facts)?;
+        let tag = Tag {
+            name: name.as_str(),
+            model: name.as_str(),
+            modified_at: modified.to_string(),
+            size,
+            digest,
+            details: Details {
+                parent_model: "",
+                format: "gguf",
+                family: &facts.architecture,
+                families: [&facts.architecture],
+                parameter_size: human(facts.parameters),
+                quantization_level: quantization(facts.file_type),
+                context_length: facts.context_length,
+                embedding_length: facts.embedding_length,
+            },
+            capabilities: ["completion"],
+        };
+        let tag = serde_json::value::to_raw_value(&tag).ok()?;
+        Some(Self { name, tag })
+    }
+}
+
+#[derive(Serialize)]
+struct Tag<'a> {
+    name: &'a str,
+    model: &'a str,
+    modified_at: String,
+    size: u64,
+    digest: &'a str,
+    details: Details<'a>,
+    capabilities: [&'static str; 1],
+}
+
+#[derive(Serialize)]
+struct Details<'a> {
+    parent_model: &'static str,
+    format: &'static str,
+    family: &'a str,
+    families: [&'a str; 1],
+    parameter_size: String,
+    quantization_level: &'static str,
+    context_length: u32,
+    embedding_length: u32,
+}
+
+/// `smollm2:135m`: the same for the same file, wherever it lies.
+fn model_name(facts: &Facts) -> Option<ModelName> {
+    let clean = |text: &str| {
+        let text = text.to_ascii_lowercase();
+        let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_')));
+        let words: Vec<_> = words.filter(|word| !word.is_empty()).collect();
+        words.join("-")
+    };
+    let size = match &facts.size_label {
+        Some(label) => clean(label),
+        None => clean(&human(facts.parameters)),
+    };
+    let mut base = clean(&facts.basename);
+    if base.is_empty() {
+        base = clean(&facts.architecture);
+    }
+    if base.is_empty() {
+        "model".clone_into(&mut base);
+    }
+    // A name that ends in its size already, as `general.name` often does.
+    if let Some(shorter) = base.strip_suffix(&format!("-{size}")) {
+        base.truncate(shorter.len());
+    }
+    base.truncate(MODEL_NAME_MAX / 2);
+    let mut name = format!("{base}:{}", if size.is_empty() { "latest" } else { &size });
+    name.truncate(MODEL_NAME_MAX);
+    ModelName::new(name).ok()
+}
+
+/// A number of parameters as Ollama shows it: `134.52M`, `7.6B`.
+fn human(number: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+    let scaled = |unit: u64| number as f64 / unit as f64;
+    let whole = |unit: u64| number.is_multiple_of(unit);
+    match number {
+        1_000_000_000.. if whole(1_000_000_000) => format!("{:.0}B", scaled(1_000_000_000)),
+        1_000_000_000.. => format!("{:.1}B", scaled(1_000_000_000)),
+        1_000_000.. if whole(1_000_000) => format!("{:.0}M", scaled(1_000_000)),
+        1_000_000.. => format!("{:.2}M", scaled(1_000_000)),
+        1000.. => format!("{:.0}K", scaled(1000)),
+        _ => number.to_string(),
+    }
+}
+
+/// The names of GGUF's file types.
+const fn quantization(file_type: Option<u32>) -> &'static str {
+    match file_type {
+        Some(0) => "F32",
+        Some(1) => "F16",
+        Some(2) => "Q4_0",
+        Some(3) => "Q4_1",
+        Some(7) => "Q8_0",
+        Some(8) => "Q5_0",
+        Some(9) => "Q5_1",
+        Some(10) => "Q2_K",
+        Some(11) => "Q3_K_S",
+        Some(12) => "Q3_K_M",
+        Some(13) => "Q3_K_L",
+        Some(14) => "Q4_K_S",
+        Some(15) => "Q4_K_M",
+        Some(16) => "Q5_K_S",
+        Some(17) => "Q5_K_M",
+        Some(18) => "Q6_K",
+        Some(19) => "IQ2_XXS",
+        Some(20) => "IQ2_XS",
+        Some(21) => "Q2_K_S",
+        Some(22) => "IQ3_XS",
+        Some(23) => "IQ3_XXS",
+        Some(24) => "IQ1_S",
+        Some(25) => "IQ4_NL",
+        Some(26) => "IQ3_S",
+        Some(27) => "IQ3_M",
+        Some(28) => "IQ2_S",
+        Some(29) => "IQ2_M",
+        Some(30) => "IQ4_XS",
+        Some(31) => "IQ1_M",
+        Some(32) => "BF16",
+        Some(36) => "TQ1_0",
+        Some(37) => "TQ2_0",
+        Some(38) => "MXFP4",
+        Some(_) | None => "unknown",
+    }
+}
+
+/// How much of either end of the file goes into its identity.
+const IDENTITY_PART: u64 = 64 * 1024;
+
+/// 64 hexadecimal digits that tell model files apart: the SHA-256 of the length and of both ends.
+///
+/// It is an identity and not a checksum: to read gigabytes for a list of models would not be quick.
+/// Ollama's digest is of a manifest, so that the two never compare anyway.
+pub(crate) fn identity(path: &Path, size: u64) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut hash = Sha256::new();
+    hash.update(size.to_le_bytes());
+    let mut part = Vec::new();
+    file.by_ref().take(IDENTITY_PART).read_to_end(&mut part)?;
+    hash.update(&part);
+    file.seek(SeekFrom::Start(size.saturating_sub(IDENTITY_PART)))?;
+    part.clear();
+    file.take(IDENTITY_PART).read_to_end(&mut part)?;
+    hash.update(&part);
+    let digest = hash.finalize();
+    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn smollm2() -> Facts {
+        Facts {
+            architecture: "llama".to_owned(),
+            basename: "SmolLM2".to_owned(),
+            size_label: Some("135M".to_owned()),
+            parameters: 134_515_008,
+            file_type: Some(3),
+            context_length: 8192,
+            embedding_length: 576,
+        }
+    }
+
+    fn name(basename: &str, size_label: Option<&str>, parameters: u64) -> String {
+        let facts = Facts {
+            basename: basename.to_owned(),
+            size_label: size_label.map(str::to_owned),
+            parameters,
+            ..Facts::default()
+        };
+        model_name(&facts).unwrap().to_string()
+    }
+
+    #[test]
+    fn names_look_like_ollamas() {
+        assert_eq!(model_name(&smollm2()).unwrap().as_str(), "smollm2:135m");
+        assert_eq!(name("Qwen2.5", Some("7B"), 1), "qwen2.5:7b");
+        assert_eq!(name("Meta Llama 3 8B", Some("8B"), 1), "meta-llama-3:8b");
+        assert_eq!(name("Zażółć gęślą", None, 7_615_616_512), "za-g-l:7.6b");
+        assert_eq!(name("", None, 0), "model:0");
+    }
+
+    #[test]
+    fn a_tag_is_shaped_as_in_api_tags() {
+        let card = Card::new(&smollm2(), 98_362_432, Timestamp::UNIX_EPOCH, "ab").unwrap();
+        assert_eq!(
+            card.tag.get(),
+            r#"{"name":"smollm2:135m","model":"smollm2:135m","modified_at":"1970-01-01T00:00:00Z","size":98362432,"digest":"ab","details":{"parent_model":"","format":"gguf","family":"llama","families":["llama"],"parameter_size":"134.52M","quantization_level":"Q4_1","context_length":8192,"embedding_length":576},"capabilities":["completion"]}"#
+        );
+    }
+
+    #[test]
+    fn files_that_differ_in_length_or_at_an_end_differ_in_identity() {
+        let folder = tempfile::tempdir().unwrap();
+        let identity = |bytes: &[u8]| {
+            let path = folder.path().join("m");
+            std::fs::write(&path, bytes).unwrap();
+            identity(&path, bytes.len() as u64).unwrap()
+        };
+        let long = vec![7; 200_000];
+        let mut other_start = long.clone();
+        other_start[0] = 8;
+        let mut other_end = long.clone();
+        other_end[199_999] = 8;
+        let of_long = identity(&long);
+        assert_eq!(of_long.len(), 64);
+        assert_eq!(of_long, identity(&long));
+        for other in [&other_start, &other_end, &vec![7; 200_001]] {
+            assert_ne!(of_long, identity(other));
+        }
+        assert_eq!(identity(b"").len(), 64);
+    }
+
+    proptest! {
+        #[test]
+        fn any_metadata_gives_a_valid_name(basename in "\\PC{0,200}", label in prop::option::of("\\PC{0,200}"), parameters: u64) {
+            let facts = Facts { basename, size_label: label, parameters, ..Facts::default() };
+            let name = model_name(&facts);
+            prop_assert!(name.is_some());
+            prop_assert_eq!(name, model_name(&facts));
+        }
+    }
+}

@@ -1,0 +1,189 @@
+use engine::EngineError;
+use llama_cpp_2::{
+    model::{LlamaChatMessage, LlamaChatTemplate, LlamaModel},
+    token::LlamaToken,
+};
+
+use crate::request::{Message, Prompt, Work, refused};
+
+/// Turns what was asked into tokens that fit into a context of `num_ctx` with room for an answer.
+pub(crate) fn tokens(
+    model: &LlamaModel,
+    work: &Work,
+    num_ctx: u32,
+    truncate: bool,
+) -> Result<Vec<LlamaToken>, EngineError> {
+    let room = usize::try_from(num_ctx)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(1);
+    let tokens = match work {
+        Work::Load(_) | Work::Unload(_) => Vec::new(),
+        Work::Chat(messages) if truncate => newest(model, messages, room)?,
+        Work::Chat(messages) => of_chat(model, messages)?,
+        Work::Generate(prompt) => of_prompt(model, prompt)?,
+    };
+    if tokens.len() > room {
+        return Err(too_long(tokens.len(), num_ctx));
+    }
+    Ok(tokens)
+}
+
+fn too_long(tokens: usize, num_ctx: u32) -> EngineError {
+    refused(
+        400,
+        format!(
+            "the prompt is longer than the context length currently available to the model \
+             ({tokens} tokens of {num_ctx}); shorten the prompt, or raise num_ctx"
+        ),
+    )
+}
+
+/// The conversation without its oldest messages, as few as need be. System messages and the last
+/// message always stay.
+fn newest(
+    model: &LlamaModel,
+    messages: &[Message],
+    room: usize,
+) -> Result<Vec<LlamaToken>, EngineError> {
+    let whole = of_chat(model, messages)?;
+    if whole.len() <= room {
+        return Ok(whole);
+    }
+    let (mut least, mut most) = (1, droppable(messages));
+    let mut best = whole;
+    while least <= most {
+        let middle = least.midpoint(most);
+        let tokens = of_chat(model, &without_oldest(messages, middle))?;
+        if tokens.len() <= room {
+            (best, most) = (tokens, middle - 1);
+        } else {
+            least = middle + 1;
+        }
+    }
+    Ok(best)
+}
+
+fn droppable(messages: &[Message]) -> usize {
+    let old = messages.split_last().map_or(&[][..], |(_, old)| old);
+    old.iter()
+        .filter(|message| message.role != "system")
+        .count()
+}
+
+fn without_oldest(messages: &[Message], mut drop: usize) -> Vec<Message> {
+    let last = messages.len().saturating_sub(1);
+    let stays = |(at, message): &(usize, &Message)| {
+        let goes = drop > 0 && *at != last && message.role != "system";
+        drop -= usize::from(goes);
+        !goes
+    };
+    let kept = messages.iter().enumerate().filter(stays);
+    kept.map(|(_, message)| message.clone()).collect()
+}
+
+fn of_chat(model: &LlamaModel, messages: &[Message]) -> Result<Vec<LlamaToken>, EngineError> {
+    let text = render(model, messages)?;
+    Ok(tokenize(model, &text))
+}
+
+fn of_prompt(model: &LlamaModel, prompt: &Prompt) -> Result<Vec<LlamaToken>, EngineError> {
+    let vocabulary = model.n_vocab();
+    if prompt
+        .context
+        .iter()
+        .any(|token| !(0..vocabulary).contains(token))
+    {
+        return Err(refused(
+            400,
+            "context has a token that the model does not know",
+        ));
+    }
+    let mut tokens: Vec<_> = prompt.context.iter().copied().map(LlamaToken).collect();
+    if prompt.raw || model.chat_template(None).is_err() {
+        let text = if prompt.system.is_empty() {
+            prompt.text.clone()
+        } else {
+            format!("{}\n\n{}", prompt.system, prompt.text)
+        };
+        tokens.extend(tokenize(model, &text));
+        return Ok(tokens);
+    }
+    let system = (!prompt.system.is_empty()).then_some(("system", &prompt.system));
+    let parts = system.into_iter().chain([("user", &prompt.text)]);
+    let messages: Vec<_> = parts
+        .map(|(role, text)| Message {
+            role: role.to_owned(),
+            content: text.clone(),
+        })
+        .collect();
+    tokens.extend(of_chat(model, &messages)?);
+    Ok(tokens)
+}
+
+/// Writes a conversation the way the model was taught to read one.
+fn render(model: &LlamaModel, messages: &[Message]) -> Result<String, EngineError> {
+    let no_template = || {
+        refused(
+            400,
+            "the model brings no chat template that the built-in engine knows; \
+             use /api/generate with raw, or another model",
+        )
+    };
+    let template: LlamaChatTemplate = model.chat_template(None).map_err(|_| no_template())?;
+    let message = |message: &Message| {
+        let role = if message.role.is_empty() {
+            "user"
+        } else {
+            &message.role
+        };
+        LlamaChatMessage::new(role.to_owned(), message.content.clone())
+            .map_err(|_| refused(400, "a message holds a NUL character; leave it out"))
+    };
+    let messages: Vec<_> = messages.iter().map(message).collect::<Result<_, _>>()?;
+    model
+        .apply_chat_template(&template, &messages, true)
+        .map_err(|_| no_template())
+}
+
+/// Markers of the template are single tokens; a beginning that template and vocabulary both add
+/// is kept once.
+fn tokenize(model: &LlamaModel, text: &str) -> Vec<LlamaToken> {
+    let vocabulary = model.vocab();
+    let mut tokens = vocabulary.tokenize(text.as_bytes(), true, true);
+    let bos = vocabulary.bos();
+    if tokens.first() == Some(&bos) && tokens.get(1) == Some(&bos) {
+        tokens.remove(0);
+    }
+    tokens
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conversation(roles: &[&str]) -> Vec<Message> {
+        let message = |(at, role): (usize, &&str)| Message {
+            role: (*role).to_owned(),
+            content: at.to_string(),
+        };
+        roles.iter().enumerate().map(message).collect()
+    }
+
+    #[test]
+    fn the_oldest_go_first_and_system_and_last_stay() {
+        let messages = conversation(&["user", "system", "assistant", "user"]);
+        assert_eq!(droppable(&messages), 2);
+        let left = |drop| -> String {
+            let kept = without_oldest(&messages, drop);
+            kept.iter()
+                .map(|message| message.content.as_str())
+                .collect()
+        };
+        assert_eq!(
+            [left(0), left(1), left(2), left(9)],
+            ["0123", "123", "13", "13"]
+        );
+        assert_eq!(droppable(&conversation(&["system"])), 0);
+        assert_eq!(droppable(&[]), 0);
+    }
+}

@@ -1,0 +1,399 @@
+use engine::EngineError;
+use proto::{ModelName, Op};
+use serde_json::{Map, Value};
+
+use crate::{keep_alive::KeepAlive, options::Options};
+
+/// One request, checked as far as that goes without the model.
+pub(crate) struct Request {
+    /// The model's name as it was sent; the answer repeats it.
+    pub(crate) model: String,
+    pub(crate) work: Work,
+    pub(crate) stream: bool,
+    pub(crate) options: Options,
+    pub(crate) keep_alive: Option<KeepAlive>,
+    /// Whether old messages may be left out of a conversation that does not fit.
+    pub(crate) truncate: bool,
+    /// What the answer must look like, as a JSON schema.
+    pub(crate) schema: Option<String>,
+}
+
+/// What to do with the model.
+pub(crate) enum Work {
+    Load(Shape),
+    Unload(Shape),
+    /// `POST /api/chat`.
+    Chat(Vec<Message>),
+    /// `POST /api/generate`.
+    Generate(Prompt),
+}
+
+/// In which of Ollama's two shapes the lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    Chat,
+    Generate,
+}
+
+/// One message of a conversation.
+#[derive(Clone)]
+pub(crate) struct Message {
+    pub(crate) role: String,
+    pub(crate) content: String,
+}
+
+/// A prompt outside a conversation.
+pub(crate) struct Prompt {
+    pub(crate) text: String,
+    pub(crate) system: String,
+    /// Without the model's template.
+    pub(crate) raw: bool,
+    /// Tokens of an earlier exchange.
+    pub(crate) context: Vec<i32>,
+}
+
+impl Work {
+    pub(crate) const fn shape(&self) -> Shape {
+        match self {
+            Self::Load(shape) | Self::Unload(shape) => *shape,
+            Self::Chat(_) => Shape::Chat,
+            Self::Generate(_) => Shape::Generate,
+        }
+    }
+}
+
+/// A refusal as Ollama words it.
+pub(crate) fn refused(status: u16, message: impl Into<String>) -> EngineError {
+    let message = message.into();
+    EngineError::Refused { status, message }
+}
+
+impl Request {
+    /// Reads the body of a chat or generate request for the model `own`.
+    pub(crate) fn read(op: Op, body: &[u8], own: &ModelName) -> Result<Self, EngineError> {
+        let fields = Fields::read(op, body)?;
+        let model = fields.model(own)?;
+        let keep_alive = match fields.get("keep_alive") {
+            Some(value) => KeepAlive::read(value).map_err(|text| refused(400, text))?,
+            None => None,
+        };
+        let stream = fields.flag("stream")?.unwrap_or(true);
+        let truncate = fields.flag("truncate")?.unwrap_or(true);
+        let work = fields.work(keep_alive)?;
+        fields.refuse_what_a_text_model_lacks(&model, own)?;
+        let options = match fields.get("options") {
+            Some(Value::Object(options)) => {
+                Options::read(options).map_err(|text| refused(500, text))?
+            }
+            Some(other) => return Err(fields.wrong("options", other, "map[string]interface {}")),
+            None => Options::default(),
+        };
+        let schema = fields.schema()?;
+        Ok(Self {
+            model,
+            work,
+            stream,
+            options,
+            keep_alive,
+            truncate,
+            schema,
+        })
+    }
+}
+
+/// The answer to an embed request, or why there is none: this engine makes no embeddings.
+pub(crate) fn embed(body: &[u8], own: &ModelName) -> Result<String, EngineError> {
+    let fields = Fields::read(Op::Embed, body)?;
+    let model = fields.model(own)?;
+    match fields.get("input") {
+        None => Ok(model),
+        Some(Value::String(text)) if text.is_empty() => Ok(model),
+        Some(Value::Array(list)) if list.is_empty() => Ok(model),
+        Some(Value::Array(list)) if !list.iter().all(Value::is_string) => {
+            Err(refused(400, "invalid input type"))
+        }
+        Some(Value::String(_) | Value::Array(_)) => Err(refused(
+            501,
+            "This server does not support embeddings. Start it with `--embeddings`",
+        )),
+        Some(Value::Bool(_) | Value::Number(_) | Value::Object(_) | Value::Null) => {
+            Err(refused(400, "invalid input type"))
+        }
+    }
+}
+
+/// The top level of a request body.
+struct Fields {
+    op: Op,
+    map: Map<String, Value>,
+}
+
+impl Fields {
+    /// The first JSON value counts, as in Ollama; what follows it is ignored.
+    fn read(op: Op, body: &[u8]) -> Result<Self, EngineError> {
+        let mut values = serde_json::Deserializer::from_slice(body).into_iter::<Value>();
+        match values.next() {
+            None => Err(refused(400, "missing request body")),
+            Some(Ok(Value::Object(map))) => Ok(Self { op, map }),
+            Some(Ok(other)) => Err(refused(
+                400,
+                format!(
+                    "json: cannot unmarshal {} into Go value of type api.{}",
+                    kind(&other),
+                    request_name(op)
+                ),
+            )),
+            Some(Err(error)) if error.is_eof() => Err(refused(400, "unexpected EOF")),
+            Some(Err(error)) => Err(refused(400, format!("the body is not JSON: {error}"))),
+        }
+    }
+
+    /// A field that is there and not null.
+    fn get(&self, name: &str) -> Option<&Value> {
+        self.map.get(name).filter(|value| !value.is_null())
+    }
+
+    fn wrong(&self, name: &str, value: &Value, wanted: &str) -> EngineError {
+        let (found, request) = (kind(value), request_name(self.op));
+        refused(
+            400,
+            format!(
+                "json: cannot unmarshal {found} into Go struct field {request}.{name} of type {wanted}"
+            ),
+        )
+    }
+
+    fn text(&self, name: &str) -> Result<&str, EngineError> {
+        match self.get(name) {
+            None => Ok(""),
+            Some(Value::String(text)) => Ok(text),
+            Some(other) => Err(self.wrong(name, other, "string")),
+        }
+    }
+
+    fn flag(&self, name: &str) -> Result<Option<bool>, EngineError> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(*flag)),
+            Some(other) => Err(self.wrong(name, other, "bool")),
+        }
+    }
+
+    fn list(&self, name: &str, wanted: &str) -> Result<&[Value], EngineError> {
+        match self.get(name) {
+            None => Ok(&[]),
+            Some(Value::Array(list)) => Ok(list),
+            Some(other) => Err(self.wrong(name, other, wanted)),
+        }
+    }
+
+    /// The name as sent, if it is the name of the one model there is.
+    fn model(&self, own: &ModelName) -> Result<String, EngineError> {
+        let sent = self.text("model")?;
+        if sent.is_empty() {
+            return Err(match self.op {
+                Op::Chat => refused(400, "model is required"),
+                Op::Generate | Op::Embed => refused(404, "model '' not found"),
+            });
+        }
+        let bare = sent.strip_suffix(":local").unwrap_or(sent);
+        let Ok(name) = ModelName::new(bare) else {
+            return Err(refused(400, "invalid model name"));
+        };
+        if name.is_same(own) {
+            return Ok(sent.to_owned());
+        }
+        Err(match self.op {
+            Op::Embed => refused(
+                404,
+                format!("model \"{sent}\" not found, try pulling it first"),
+            ),
+            Op::Chat | Op::Generate => refused(404, format!("model '{sent}' not found")),
+        })
+    }
+
+    fn work(&self, keep_alive: Option<KeepAlive>) -> Result<Work, EngineError> {
+        let idle = |shape| match keep_alive {
+            Some(KeepAlive::For(time)) if time.is_zero() => Work::Unload(shape),
+            Some(KeepAlive::For(_) | KeepAlive::Forever) | None => Work::Load(shape),
+        };
+        if self.op == Op::Chat {
+            let messages = self.list("messages", "[]api.Message")?;
+            let messages = messages.iter().map(|message| self.message(message));
+            let messages: Vec<_> = messages.collect::<Result<_, _>>()?;
+            return Ok(if messages.is_empty() {
+                idle(Shape::Chat)
+            } else {
+                Work::Chat(messages)
+            });
+        }
+        let prompt = self.prompt()?;
+        Ok(if prompt.text.is_empty() {
+            idle(Shape::Generate)
+        } else {
+            Work::Generate(prompt)
+        })
+    }
+
+    fn message(&self, message: &Value) -> Result<Message, EngineError> {
+        let Value::Object(message) = message else {
+            return Err(self.wrong("messages", message, "api.Message"));
+        };
+        let text = |name: &str| match message.get(name) {
+            None | Some(Value::Null) => Ok(String::new()),
+            Some(Value::String(text)) => Ok(text.clone()),
+            Some(other) => Err(refused(
+                400,
+                format!(
+                    "json: cannot unmarshal {} into Go struct field Alias.{name} of type string",
+                    kind(other)
+                ),
+            )),
+        };
+        if message.get("images").is_some_and(has_any) {
+            return Err(refused(400, NO_IMAGES));
+        }
+        Ok(Message {
+            role: text("role")?.to_lowercase(),
+            content: text("content")?,
+        })
+    }
+
+    fn prompt(&self) -> Result<Prompt, EngineError> {
+        let raw = self.flag("raw")?.unwrap_or(false);
+        let (text, system) = (self.text("prompt")?, self.text("system")?);
+        let template = self.text("template")?;
+        let context = self.list("context", "[]int")?;
+        if raw && !(system.is_empty() && template.is_empty() && context.is_empty()) {
+            return Err(refused(
+                400,
+                "raw mode does not support template, system, or context",
+            ));
+        }
+        if !template.is_empty() {
+            return Err(refused(
+                400,
+                "the built-in engine does not support a template of the request's own; \
+                 leave it out, or send raw",
+            ));
+        }
+        if self.get("images").is_some_and(has_any) {
+            return Err(refused(400, NO_IMAGES));
+        }
+        let token = |value: &Value| {
+            let token = value.as_i64().and_then(|token| i32::try_from(token).ok());
+            token.ok_or_else(|| {
+                let found = kind(value);
+                refused(
+                    400,
+                    format!(
+                        "json: cannot unmarshal {found} into GenerateRequest.context of type int"
+                    ),
+                )
+            })
+        };
+        Ok(Prompt {
+            text: text.to_owned(),
+            system: system.to_owned(),
+            raw,
+            context: context.iter().map(token).collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn refuse_what_a_text_model_lacks(
+        &self,
+        model: &str,
+        own: &ModelName,
+    ) -> Result<(), EngineError> {
+        const LEVELS: &str = "\"high\", \"medium\", \"low\", \"max\", true, or false";
+        match self.get("think") {
+            None | Some(Value::Bool(false)) => {}
+            Some(Value::Bool(true)) => {
+                return Err(refused(400, format!("{model:?} does not support thinking")));
+            }
+            Some(Value::String(level)) => {
+                return Err(refused(
+                    400,
+                    if matches!(level.as_str(), "high" | "medium" | "low" | "max") {
+                        format!("{model:?} does not support thinking")
+                    } else {
+                        format!("invalid think value: {level:?} (must be {LEVELS})")
+                    },
+                ));
+            }
+            Some(Value::Number(_) | Value::Array(_) | Value::Object(_) | Value::Null) => {
+                return Err(refused(
+                    400,
+                    format!("think must be a boolean or string ({LEVELS})"),
+                ));
+            }
+        }
+        let lacks = |what: &str| {
+            refused(
+                400,
+                format!("registry.ollama.ai/library/{own} does not support {what}"),
+            )
+        };
+        if !self.list("tools", "api.Tools")?.is_empty() {
+            return Err(lacks("tools"));
+        }
+        if !self.text("suffix")?.is_empty() {
+            return Err(lacks("insert"));
+        }
+        if self.flag("logprobs")? == Some(true) {
+            return Err(refused(
+                400,
+                "the built-in engine does not support logprobs",
+            ));
+        }
+        Ok(())
+    }
+
+    fn schema(&self) -> Result<Option<String>, EngineError> {
+        match self.get("format") {
+            None => Ok(None),
+            Some(Value::String(format)) if format.is_empty() => Ok(None),
+            Some(Value::String(format)) if format == "json" => {
+                Ok(Some(r#"{"type":"object"}"#.to_owned()))
+            }
+            Some(schema @ Value::Object(_)) => Ok(Some(schema.to_string())),
+            Some(other) => Err(refused(
+                500,
+                format!(
+                    "invalid format: {:?}; expected \"json\" or a valid JSON Schema object",
+                    other.to_string()
+                ),
+            )),
+        }
+    }
+}
+
+/// What Ollama says where a picture is sent to a model without eyes, unwrapped.
+const NO_IMAGES: &str = "Multimodal data provided, but model does not support multimodal requests.";
+
+fn has_any(value: &Value) -> bool {
+    value.as_array().is_some_and(|list| !list.is_empty())
+}
+
+const fn request_name(op: Op) -> &'static str {
+    match op {
+        Op::Chat => "ChatRequest",
+        Op::Generate => "GenerateRequest",
+        Op::Embed => "EmbedRequest",
+    }
+}
+
+/// What Go calls a JSON value.
+const fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+#[cfg(test)]
+mod tests;

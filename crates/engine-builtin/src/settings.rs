@@ -1,0 +1,70 @@
+use std::{num::NonZeroU32, time::Duration};
+
+use jiff::Timestamp;
+
+/// What the owner may choose about the built-in engine.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Threads for the arithmetic; as many as the machine has cores when absent.
+    pub threads: Option<NonZeroU32>,
+    /// Tokens of context when a request does not say `num_ctx`.
+    pub num_ctx: u32,
+    /// The largest `num_ctx` a request can get; more is cut to it. The model's own limit also holds.
+    pub num_ctx_max: u32,
+    /// How long the model stays in memory after a request that does not say `keep_alive`.
+    pub keep_alive: Duration,
+    /// How many requests may wait; one more is told that the engine is busy.
+    pub waiting: usize,
+    /// The wall clock for `created_at`.
+    pub clock: fn() -> Timestamp,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            threads: None,
+            num_ctx: 4096,
+            num_ctx_max: 32_768,
+            keep_alive: Duration::from_secs(5 * 60),
+            waiting: 16,
+            clock: Timestamp::now,
+        }
+    }
+}
+
+impl Settings {
+    /// The context a request gets on a model trained for `trained` tokens.
+    pub(crate) fn context(&self, asked: Option<i64>, trained: u32) -> u32 {
+        let asked = match asked {
+            Some(asked) if asked > 0 => u32::try_from(asked).unwrap_or(u32::MAX),
+            Some(_) | None => self.num_ctx,
+        };
+        asked.min(self.num_ctx_max).min(trained).max(4)
+    }
+
+    pub(crate) fn thread_count(&self) -> i32 {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = self.threads.map_or_else(cores, |n| n.get() as usize);
+        i32::try_from(threads.clamp(1, 64)).unwrap_or(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_context_is_never_larger_than_owner_and_model_allow() {
+        let settings = Settings {
+            num_ctx: 4096,
+            num_ctx_max: 16_384,
+            ..Settings::default()
+        };
+        assert_eq!(settings.context(None, 8192), 4096);
+        assert_eq!(settings.context(None, 2048), 2048);
+        assert_eq!(settings.context(Some(9000), 8192), 8192);
+        assert_eq!(settings.context(Some(i64::MAX), 1_000_000), 16_384);
+        assert_eq!(settings.context(Some(1), 8192), 4);
+        assert_eq!(settings.context(Some(-1), 8192), 4096);
+    }
+}
