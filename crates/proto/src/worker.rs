@@ -19,7 +19,8 @@
 //! On the HTTP carriers the same words travel as bodies: see [`PollRequest`] and [`PollAnswer`].
 
 use bytes::{BufMut, Bytes, BytesMut};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de};
+use serde_json::value::RawValue;
 
 use crate::{
     Body, End, ErrorCode, JobId, LeaseToken, ModelName, Op, Timestamp, WorkerId, WorkerReport,
@@ -50,7 +51,7 @@ pub enum Retry {
 }
 
 /// Worker to relay, as JSON.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum WorkerMessage {
@@ -102,8 +103,85 @@ pub enum WorkerMessage {
         message: String,
     },
     /// A message of a later version.
-    #[serde(other)]
     Unknown,
+}
+
+/// A message is read in two steps: a tagged enum is buffered while it looks for its tag, and a
+/// report, whose tags are kept byte for byte, cannot be read from that buffer.
+impl<'de> Deserialize<'de> for WorkerMessage {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Hello {
+            worker: WorkerId,
+            version: String,
+            report: WorkerReport,
+            #[serde(default)]
+            held: Vec<LeaseToken>,
+        }
+        #[derive(Deserialize)]
+        struct Report {
+            report: WorkerReport,
+        }
+        #[derive(Deserialize)]
+        #[serde(tag = "type", rename_all = "snake_case")]
+        enum Message {
+            Hello,
+            Report,
+            Capacity {
+                slots: u32,
+            },
+            Extend {
+                tokens: Vec<LeaseToken>,
+            },
+            End {
+                token: LeaseToken,
+                lines: u64,
+                end: End,
+            },
+            Nack {
+                token: LeaseToken,
+                retry: Retry,
+                code: ErrorCode,
+                message: String,
+            },
+            #[serde(other)]
+            Unknown,
+        }
+        let json = Box::<RawValue>::deserialize(from)?;
+        let read = || -> serde_json::Result<Self> {
+            Ok(match serde_json::from_str(json.get())? {
+                Message::Hello => {
+                    let hello: Hello = serde_json::from_str(json.get())?;
+                    Self::Hello {
+                        worker: hello.worker,
+                        version: hello.version,
+                        report: hello.report,
+                        held: hello.held,
+                    }
+                }
+                Message::Report => {
+                    let Report { report } = serde_json::from_str(json.get())?;
+                    Self::Report { report }
+                }
+                Message::Capacity { slots } => Self::Capacity { slots },
+                Message::Extend { tokens } => Self::Extend { tokens },
+                Message::End { token, lines, end } => Self::End { token, lines, end },
+                Message::Nack {
+                    token,
+                    retry,
+                    code,
+                    message,
+                } => Self::Nack {
+                    token,
+                    retry,
+                    code,
+                    message,
+                },
+                Message::Unknown => Self::Unknown,
+            })
+        };
+        read().map_err(de::Error::custom)
+    }
 }
 
 /// Relay to worker, as JSON.
@@ -426,6 +504,17 @@ mod tests {
         let mut wrong = good.to_vec();
         wrong[0] = 9;
         assert_eq!(Frame::decode(&wrong.into()), Err(FrameError::Kind(9)));
+    }
+
+    #[test]
+    fn a_report_keeps_its_tags_byte_for_byte() {
+        let hello = r#"{"type":"hello","worker":"w","version":"1","report":{"engine":"ollama","engine_version":"0.12.0","engine_up":true,"models":[{"name":"m","loaded":false,"tag":{"name":"m",  "size":1.50}}]},"held":[]}"#;
+        let read: WorkerMessage = serde_json::from_str(hello).unwrap();
+        assert!(matches!(read, WorkerMessage::Hello { .. }));
+        assert_eq!(serde_json::to_string(&read).unwrap(), hello);
+        let report = hello.replace("hello", "report");
+        let read: WorkerMessage = serde_json::from_str(&report).unwrap();
+        assert!(matches!(read, WorkerMessage::Report { .. }));
     }
 
     #[test]
