@@ -181,8 +181,9 @@ async fn next(mut lines: ResponseLines, op: Op) -> (Result<Bytes, EngineError>, 
             (Err(EngineError::Broken(problem)), Reading::Failed)
         }
         Ok(LineHead { done, .. }) if done || op == Op::Embed => (Ok(line), Reading::Rest(lines)),
-        Ok(_) => (Ok(line), Reading::Lines(lines)),
-        Err(_) => {
+        // A list would pass for a struct.
+        Ok(_) if line.starts_with(b"{") => (Ok(line), Reading::Lines(lines)),
+        Ok(_) | Err(_) => {
             let problem = "a line of its answer is not Ollama's";
             (Err(EngineError::Broken(problem.into())), Reading::Failed)
         }
