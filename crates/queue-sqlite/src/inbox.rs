@@ -128,6 +128,12 @@ impl Inbox {
         }
     }
 
+    /// How many decisions wait for the writer.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.lock().asks.len()
+    }
+
     fn push(&self, ask: Ask) -> Result<(), QueueError> {
         let mut waiting = self.lock();
         if waiting.closed {

@@ -11,15 +11,9 @@ const BUSY: Duration = Duration::from_secs(5);
 /// A connection that may write; makes the file and its tables if they are not there.
 pub(crate) fn open(path: &Path) -> Result<Connection, OpenError> {
     files::make(path)?;
-    let unclean = files::beside(path, "-wal")
-        .metadata()
-        .is_ok_and(|wal| wal.len() > 0);
     let mut conn = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     let explained = |error| explain(path, error);
     lay_out(&mut conn, path)?;
-    if unclean {
-        check(&conn, path)?;
-    }
     conn.execute_batch(
         "PRAGMA synchronous = FULL;
          PRAGMA fullfsync = ON;
@@ -108,8 +102,17 @@ fn expect_wal(conn: &Connection, path: &Path) -> Result<(), OpenError> {
     })
 }
 
-/// After an end that was not clean, the whole file is looked at before anything is served.
-fn check(conn: &Connection, path: &Path) -> Result<(), OpenError> {
+/// A clean file larger than this is not looked at as a whole: that would take seconds.
+const CHECKED_MAX: u64 = 64 * 1024 * 1024;
+
+/// Whether the last relay on this file ended without closing it, or looking costs nothing.
+pub(crate) fn wants_check(path: &Path) -> bool {
+    let size = |path: &Path| path.metadata().map_or(0, |file| file.len());
+    size(&files::beside(path, "-wal")) > 0 || size(path) <= CHECKED_MAX
+}
+
+/// Looks at the whole file, before anything in it is served.
+pub(crate) fn check(conn: &Connection, path: &Path) -> Result<(), OpenError> {
     let found = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
     let found = found.map_err(|error| explain(path, error))?;
     if found == "ok" {
@@ -123,14 +126,25 @@ fn check(conn: &Connection, path: &Path) -> Result<(), OpenError> {
 }
 
 pub(crate) fn explain(path: &Path, source: rusqlite::Error) -> OpenError {
-    match source.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => OpenError::Damaged {
+    let unreadable = matches!(
+        source,
+        rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..)
+    );
+    let damaged = matches!(
+        source.sqlite_error_code(),
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)
+    );
+    if unreadable || damaged {
+        OpenError::Damaged {
             path: path.into(),
             reason: source.to_string(),
-        },
-        Some(_) | None => OpenError::Sqlite {
+        }
+    } else {
+        OpenError::Sqlite {
             path: path.into(),
             source,
-        },
+        }
     }
 }

@@ -33,7 +33,7 @@ use crate::{
 /// meanwhile, see [`SqliteKeys`].
 pub struct SqliteQueue {
     path: PathBuf,
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     arrivals: watch::Sender<u64>,
     reader: Reader,
     keys: SqliteKeys,
@@ -73,9 +73,23 @@ impl SqliteQueue {
     /// [`QueueError::Store`] with an [`OpenError`]: another relay holds the file, it was written
     /// by another version, it is damaged, or it cannot be read or written.
     pub fn open(path: &Path, now: Timestamp) -> Result<Self, QueueError> {
+        Self::open_with(path, now, |_| ())
+    }
+
+    /// Opens the queue with a writer's connection that was prepared; tests watch its commits.
+    pub(crate) fn open_with(
+        path: &Path,
+        now: Timestamp,
+        prepare: impl FnOnce(&mut Connection),
+    ) -> Result<Self, QueueError> {
         crate::files::make(path)?;
         let lock = Lock::take(path)?;
-        let conn = schema::open(path)?;
+        let check = schema::wants_check(path);
+        let mut conn = schema::open(path)?;
+        prepare(&mut conn);
+        if check {
+            schema::check(&conn, path)?;
+        }
         let live = load(&conn, now).map_err(|error| schema::explain(path, error))?;
         let shared = Arc::new(Shared {
             live: Mutex::new(live),
@@ -109,7 +123,7 @@ impl SqliteQueue {
     }
 
     /// Has the writer decide something; answers after the COMMIT.
-    async fn ask<T: Send + 'static>(
+    pub(crate) async fn ask<T: Send + 'static>(
         &self,
         decide: impl FnOnce(&mut Group<'_>) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, QueueError> {
@@ -154,7 +168,7 @@ impl Drop for SqliteQueue {
 }
 
 /// What an earlier run left unfinished.
-fn load(conn: &Connection, now: Timestamp) -> rusqlite::Result<Live> {
+pub(crate) fn load(conn: &Connection, now: Timestamp) -> rusqlite::Result<Live> {
     let records: Vec<Record> = conn
         .prepare("SELECT * FROM jobs WHERE state < 2 ORDER BY seq")?
         .query_map([], row::record)?

@@ -110,6 +110,10 @@ impl Writer {
     /// A clean end leaves one file.
     fn checkpoint(self) -> Result<(), NotWritten> {
         let Self { conn, lock, .. } = self;
+        // Others may still be reading; then the next start finds the log and takes it in.
+        if let Err(error) = conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
+            tracing::warn!(%error, "the log was not taken into the queue file");
+        }
         let closed = conn
             .close()
             .map_err(|(_, error)| NotWritten(error.to_string()));

@@ -61,7 +61,16 @@ impl MemoryQueue {
             (id, log.map(|log| log.lines()).unwrap_or_default())
         });
         let lines = lines.collect();
-        inner.live = Live::restore(Machine::restore(now, records), lines);
+        let mut machine = Machine::restore(now, records);
+        machine.number_after(
+            inner
+                .finished
+                .values()
+                .map(|(seq, ..)| *seq)
+                .max()
+                .unwrap_or(0),
+        );
+        inner.live = Live::restore(machine, lines);
         inner.closed = false;
     }
 

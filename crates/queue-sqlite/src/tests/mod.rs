@@ -1,24 +1,133 @@
 //! The store as a whole: the common rules, and what only a file can get wrong.
 
-use std::ops::Deref;
+mod durability;
+mod failure;
+mod files;
+mod model;
+mod reopen;
 
-use queue::conformance::sample::T0;
+use std::{
+    ops::Deref,
+    path::{Path, PathBuf},
+    sync::mpsc,
+};
+
+use proto::Timestamp;
+use queue::{
+    conformance::{run, sample::T0},
+    machine::Record,
+};
+use rusqlite::Connection;
 use tempfile::TempDir;
 
-use crate::SqliteQueue;
+use crate::{SqliteQueue, group::lock, sqlite};
+
+queue::conformance_suite!(async { Scratch::new() });
 
 /// A queue in a folder that goes away with it.
 pub(crate) struct Scratch {
-    pub(crate) queue: SqliteQueue,
-    pub(crate) folder: TempDir,
+    queue: SqliteQueue,
+    folder: TempDir,
 }
 
 impl Scratch {
-    pub(crate) fn new() -> Self {
+    fn new() -> Self {
+        Self::on_commit(|| false)
+    }
+
+    /// With something that is done at each commit of the writer, and may make it fail.
+    fn on_commit(hook: impl FnMut() -> bool + Send + 'static) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let queue = SqliteQueue::open(&folder.path().join("queue.db"), T0).unwrap();
+        let prepare = |conn: &mut Connection| conn.commit_hook(Some(hook)).unwrap();
+        let path = folder.path().join("queue.db");
+        let queue = SqliteQueue::open_with(&path, T0, prepare).unwrap();
         Self { queue, folder }
     }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("queue.db")
+    }
+
+    /// Closes and opens again.
+    async fn reopened(self, now: Timestamp) -> Self {
+        queue::Queue::close(&self.queue).await.unwrap();
+        let Self { queue, folder } = self;
+        drop(queue);
+        let queue = SqliteQueue::open(&folder.path().join("queue.db"), now).unwrap();
+        Self { queue, folder }
+    }
+
+    /// What a kill at this moment would leave, opened.
+    fn killed(&self, now: Timestamp) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["queue.db", "queue.db-wal"] {
+            std::fs::copy(self.folder.path().join(name), folder.path().join(name)).unwrap();
+        }
+        let queue = SqliteQueue::open(&folder.path().join("queue.db"), now).unwrap();
+        Self { queue, folder }
+    }
+
+    /// Does something on the writer's connection, in a transaction of its own.
+    async fn on_writer(&self, act: impl FnOnce(&Connection) + Send + 'static) {
+        let asked = self.ask(move |group| {
+            act(group.conn);
+            Ok(())
+        });
+        asked.await.unwrap();
+    }
+
+    /// Stops the writer before its next group until the sender is used or dropped; whatever is
+    /// asked meanwhile becomes one group.
+    async fn hold_writer(&self) -> mpsc::Sender<()> {
+        let (release, held) = mpsc::channel();
+        let (reached, at_gate) = tokio::sync::oneshot::channel();
+        let (told, _) = tokio::sync::oneshot::channel::<Result<(), queue::QueueError>>();
+        let gate = move |_: &mut crate::group::Group<'_>| {
+            reached.send(()).unwrap();
+            let _ = held.recv();
+            Ok(())
+        };
+        self.shared
+            .inbox
+            .ask(crate::group::Ask::new(gate, told))
+            .await
+            .unwrap();
+        at_gate.await.unwrap();
+        release
+    }
+
+    /// Until so many decisions wait for the writer.
+    async fn waiting(&self, count: usize) {
+        while self.shared.inbox.waiting() < count {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// What the machine holds, by age.
+    fn memory(&self) -> Vec<Record> {
+        sorted(lock(&self.shared.live).machine.records())
+    }
+
+    /// What a relay that starts now would hold, but for the grace it gives to leases.
+    fn disk(&self) -> Vec<Record> {
+        on_disk(&self.path())
+    }
+}
+
+fn on_disk(path: &Path) -> Vec<Record> {
+    let conn = crate::schema::open_reader(path).unwrap();
+    let early = Timestamp(i64::MIN);
+    let mut records = sorted(sqlite::load(&conn, early).unwrap().machine.records());
+    for loan in records.iter_mut().filter_map(|record| record.loan.as_mut()) {
+        loan.until = Timestamp(loan.until.0 - 30_000);
+    }
+    records
+}
+
+fn sorted<'a>(records: impl Iterator<Item = &'a Record>) -> Vec<Record> {
+    let mut records: Vec<_> = records.cloned().collect();
+    records.sort_by_key(|record| record.seq);
+    records
 }
 
 impl Deref for Scratch {
@@ -28,5 +137,3 @@ impl Deref for Scratch {
         &self.queue
     }
 }
-
-queue::conformance_suite!(async { Scratch::new() });

@@ -5,6 +5,8 @@
 
 mod due;
 mod record;
+#[cfg(test)]
+mod tests;
 mod waiting;
 
 use std::{

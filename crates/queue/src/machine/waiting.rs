@@ -187,3 +187,22 @@ fn canonical(model: &ModelName) -> String {
         .unwrap_or(name)
         .to_ascii_lowercase()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn names_are_filed_together_exactly_when_they_are_the_same(
+            one in "[aAb]{1,2}(:(latest|LATEST|a))?",
+            other in "[aAb]{1,2}(:(latest|LATEST|a))?",
+        ) {
+            let name = |text: String| ModelName::new(text).unwrap();
+            let (one, other) = (name(one), name(other));
+            prop_assert_eq!(canonical(&one) == canonical(&other), one.is_same(&other));
+        }
+    }
+}

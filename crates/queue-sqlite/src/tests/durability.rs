@@ -1,0 +1,191 @@
+//! What is acknowledged is on disk, one fsync serves many, and tokens wait for none.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+    mpsc,
+};
+
+use futures_util::future::join_all;
+use proto::{End, EventId, JobId};
+use queue::{
+    NewJob, Owner, Queue, QueueError,
+    conformance::sample::{T0, after, found, id, job, leased, lines, next},
+};
+
+use super::{Scratch, run};
+
+#[test]
+fn a_job_is_acknowledged_after_its_commit_and_not_before() {
+    run(async {
+        let (release, held) = mpsc::channel();
+        let (reached, at_commit) = mpsc::channel();
+        let queue = Scratch::on_commit(move || {
+            // When the test is over nobody listens, and nobody holds.
+            let _ = reached.send(());
+            let _ = held.recv();
+            false
+        });
+        let enqueue = queue.enqueue(T0, job(1));
+        let reached = tokio::task::spawn_blocking(move || at_commit.recv());
+        tokio::pin!(enqueue);
+        tokio::select! {
+            _ = &mut enqueue => panic!("acknowledged before the commit"),
+            reached = reached => reached.unwrap().unwrap(),
+        }
+        assert!(queue.get(Owner::Anyone, id(1)).await.unwrap().is_none());
+        release.send(()).unwrap();
+        enqueue.await.unwrap();
+        drop(release);
+        assert_eq!(found(&*queue, id(1)).await.new, job(1));
+    });
+}
+
+#[test]
+fn a_lease_is_on_disk_before_it_is_handed_out() {
+    run(async {
+        let queue = Scratch::new();
+        queue.enqueue(T0, job(1)).await.unwrap();
+        let lease = next(&*queue, T0).await.unwrap();
+        let after_kill = queue.killed(T0);
+        assert_eq!(
+            found(&*after_kill, id(1)).await.attempt,
+            lease.token.attempt
+        );
+    });
+}
+
+#[test]
+fn who_asks_during_one_commit_shares_the_next() {
+    run(async {
+        let commits = Arc::new(AtomicUsize::new(0));
+        let counter = commits.clone();
+        let queue = Scratch::on_commit(move || {
+            counter.fetch_add(1, Ordering::SeqCst);
+            false
+        });
+        let release = queue.hold_writer().await;
+        let before = commits.load(Ordering::SeqCst);
+        let together = join_all((1..=50).map(|n| queue.enqueue(T0, job(n))));
+        tokio::pin!(together);
+        tokio::select! {
+            biased;
+            _ = &mut together => panic!("the writer is held"),
+            () = queue.waiting(50) => {}
+        }
+        release.send(()).unwrap();
+        assert!(together.await.into_iter().all(|answer| answer.is_ok()));
+        assert_eq!(
+            commits.load(Ordering::SeqCst) - before,
+            2,
+            "the held one and theirs"
+        );
+        assert_eq!(queue.disk().len(), 50);
+    });
+}
+
+#[test]
+fn a_line_is_read_while_the_disk_stands_still() {
+    run(async {
+        let queue = Scratch::new();
+        let token = leased(&*queue, T0, 1).await;
+        let log = queue.log(Owner::Anyone, id(1)).await.unwrap().unwrap();
+        let release = queue.hold_writer().await;
+        assert_eq!(
+            queue.append(T0, token, 1, lines(&["now"])).await.unwrap(),
+            0,
+            "not on disk"
+        );
+        assert_eq!(log.head().borrow().last, after(1, 1));
+        assert_eq!(
+            log.read(EventId::default(), 1).await.unwrap().chunks.len(),
+            1
+        );
+        let ended = queue.complete(T0, token, 1, End::Completed);
+        tokio::pin!(ended);
+        tokio::select! {
+            biased;
+            _ = &mut ended => panic!("acknowledged before it was on disk"),
+            () = queue.waiting(1) => {}
+        }
+        assert_eq!(
+            log.head().borrow().end,
+            None,
+            "an end is shown only from disk"
+        );
+        release.send(()).unwrap();
+        ended.await.unwrap();
+        assert_eq!(log.head().borrow().end, Some(End::Completed));
+    });
+}
+
+#[test]
+fn more_jobs_than_the_writer_has_room_for_are_refused_at_once() {
+    run(async {
+        let queue = Scratch::new();
+        let release = queue.hold_writer().await;
+        let one = |n: usize| NewJob {
+            id: JobId((n as u128).to_be_bytes()),
+            ..job(1)
+        };
+        let many = join_all((0..1_024).map(|n| queue.enqueue(T0, one(n))));
+        tokio::pin!(many);
+        tokio::select! {
+            biased;
+            _ = &mut many => panic!("the writer is held"),
+            () = queue.waiting(1_024) => {}
+        }
+        let refused = queue.enqueue(T0, one(5_000)).await.unwrap_err();
+        assert!(matches!(refused, QueueError::Full(_)), "{refused}");
+        release.send(()).unwrap();
+        let accepted = many.await.into_iter().filter(Result::is_ok).count();
+        assert_eq!(accepted, proto::limits::QUEUED_PER_ACCOUNT_MAX);
+    });
+}
+
+#[test]
+fn a_killed_process_keeps_what_it_acknowledged() {
+    use std::io::{BufRead, BufReader};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("queue.db");
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "tests::durability::enqueue_until_killed",
+            "--ignored",
+            "--nocapture",
+        ])
+        .env("HEARTH_TEST_QUEUE", &path)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let output = BufReader::new(child.stdout.take().unwrap()).lines();
+    let acknowledged: Vec<JobId> = output
+        .filter_map(|line| line.unwrap().strip_prefix("ack ")?.parse().ok())
+        .take(100)
+        .collect();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(acknowledged.len(), 100);
+    run(async move {
+        let queue = crate::SqliteQueue::open(&path, T0).unwrap();
+        for id in acknowledged {
+            assert_eq!(found(&queue, id).await.new.body, job(1).body);
+        }
+    });
+}
+
+#[test]
+#[ignore = "the child of a_killed_process_keeps_what_it_acknowledged"]
+fn enqueue_until_killed() {
+    run(async {
+        let path = std::env::var_os("HEARTH_TEST_QUEUE").unwrap();
+        let queue = crate::SqliteQueue::open(path.as_ref(), T0).unwrap();
+        for n in 0_u128..900 {
+            let id = JobId(n.to_be_bytes());
+            queue.enqueue(T0, NewJob { id, ..job(1) }).await.unwrap();
+            println!("ack {id}");
+        }
+        std::future::pending::<()>().await;
+    });
+}

@@ -1,0 +1,179 @@
+//! A restart keeps everything.
+
+use proto::{End, ErrorCode, JobState, limits::RESTART_GRACE, worker::Retry};
+use queue::{
+    NewJob, Owner, Queue,
+    conformance::sample::{
+        LEASE, T0, after, at, found, id, job, job_of, leased, lines, next, page, texts, why,
+    },
+};
+
+use super::{Scratch, run};
+
+#[test]
+fn a_restart_keeps_the_queue_and_its_order() {
+    run(async {
+        let queue = Scratch::new();
+        for new in [
+            job(3),
+            job(1),
+            NewJob {
+                attended: true,
+                ..job_of(2, "b")
+            },
+        ] {
+            queue.enqueue(T0, new).await.unwrap();
+        }
+        let before = queue.memory();
+        for after in [queue.killed(at(1)), queue.reopened(at(1)).await] {
+            assert_eq!(after.memory(), before);
+            assert_eq!(after.counts().queued, 3);
+            assert_eq!(after.attended().await.unwrap()[0].new.id, id(2));
+            assert_eq!(next(&*after, at(1)).await.unwrap().job, job(3));
+            after.enqueue(at(1), job(9)).await.unwrap();
+            assert_eq!(after.list(Owner::Anyone, 1).await.unwrap()[0].new.id, id(9));
+        }
+    });
+}
+
+#[test]
+fn a_restart_keeps_leases_and_their_workers_go_on() {
+    run(async {
+        let queue = Scratch::new();
+        let token = leased(&*queue, T0, 1).await;
+        queue
+            .append(T0, token, 1, lines(&["1", "2"]))
+            .await
+            .unwrap();
+        while queue.stored(token).await.unwrap() < 2 {
+            tokio::task::yield_now().await;
+        }
+        for after_restart in [queue.killed(at(500)), queue.reopened(at(500)).await] {
+            let held = at(500) + RESTART_GRACE;
+            assert_eq!(after_restart.reap(at(501)).await.unwrap(), Some(held));
+            assert_eq!(after_restart.stored(token).await.unwrap(), 2);
+            assert_eq!(
+                texts(&page(&*after_restart, id(1), after(1, 1)).await),
+                ["2"]
+            );
+            after_restart
+                .append(at(502), token, 2, lines(&["2", "3"]))
+                .await
+                .unwrap();
+            after_restart
+                .complete(at(502), token, 3, End::Completed)
+                .await
+                .unwrap();
+            let page = page(&*after_restart, id(1), after(0, 0)).await;
+            assert_eq!(texts(&page), ["1", "2", "3"]);
+        }
+    });
+}
+
+#[test]
+fn a_restart_keeps_ends_answers_and_wishes() {
+    run(async {
+        let queue = Scratch::new();
+        let answered = leased(&*queue, T0, 1).await;
+        queue
+            .append(T0, answered, 1, lines(&["x", "y"]))
+            .await
+            .unwrap();
+        queue
+            .complete(at(1), answered, 2, End::Completed)
+            .await
+            .unwrap();
+        let dead = leased(&*queue, at(1), 2).await;
+        queue
+            .nack(at(2), dead, Retry::Never, why(ErrorCode::EngineRefused))
+            .await
+            .unwrap();
+        let later = leased(&*queue, at(2), 3).await;
+        queue
+            .nack(
+                at(2),
+                later,
+                Retry::AfterMs(60_000),
+                why(ErrorCode::EngineFailed),
+            )
+            .await
+            .unwrap();
+        let unwanted = leased(&*queue, at(2), 4).await;
+        queue.cancel(at(2), Owner::Anyone, id(4)).await.unwrap();
+        let mut jobs = Vec::new();
+        for n in 1..=4 {
+            jobs.push(found(&*queue, id(n)).await);
+        }
+        for after_restart in [queue.killed(at(3)), queue.reopened(at(3)).await] {
+            for (n, before) in (1..=4).zip(&jobs) {
+                assert_eq!(found(&*after_restart, id(n)).await, *before);
+            }
+            assert_eq!(
+                texts(&page(&*after_restart, id(1), after(1, 0)).await),
+                ["x", "y"]
+            );
+            after_restart
+                .complete(at(3), answered, 2, End::Completed)
+                .await
+                .unwrap();
+            assert!(
+                next(&*after_restart, at(61)).await.is_none(),
+                "not before its time"
+            );
+            after_restart.cancelled(unwanted).await;
+            let told = after_restart.extend(at(3), unwanted, LEASE).await.unwrap();
+            assert_eq!(told, queue::Leased::Cancelled);
+            assert_eq!(
+                next(&*after_restart, at(62)).await.unwrap().token.attempt,
+                2
+            );
+        }
+    });
+}
+
+#[test]
+fn counted_attempts_survive_a_restart() {
+    run(async {
+        let mut queue = Scratch::new();
+        queue.enqueue(T0, job(1)).await.unwrap();
+        for _ in 0..5 {
+            let token = next(&*queue, T0).await.unwrap().token;
+            queue
+                .nack(T0, token, Retry::AfterMs(0), why(ErrorCode::EngineFailed))
+                .await
+                .unwrap();
+            queue = queue.reopened(T0).await;
+        }
+        assert_eq!(found(&*queue, id(1)).await.state, JobState::Failed);
+    });
+}
+
+#[test]
+fn a_new_attempt_forgets_the_lines_of_the_old_one_on_disk_too() {
+    run(async {
+        let queue = Scratch::new();
+        let first = leased(&*queue, T0, 1).await;
+        queue
+            .append(T0, first, 1, lines(&["old", "older"]))
+            .await
+            .unwrap();
+        queue.reap(T0 + LEASE).await.unwrap();
+        let waiting = queue.killed(T0 + LEASE);
+        assert_eq!(
+            texts(&page(&*waiting, id(1), after(1, 0)).await),
+            ["old", "older"]
+        );
+        let second = next(&*queue, T0 + LEASE).await.unwrap().token;
+        queue
+            .append(T0 + LEASE, second, 1, lines(&["new"]))
+            .await
+            .unwrap();
+        queue
+            .complete(T0 + LEASE, second, 1, End::Completed)
+            .await
+            .unwrap();
+        let page = page(&*queue.killed(T0 + LEASE), id(1), after(1, 2)).await;
+        assert!(page.restarted);
+        assert_eq!((texts(&page), page.attempt), (vec!["new".to_owned()], 2));
+    });
+}

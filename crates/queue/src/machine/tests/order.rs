@@ -1,0 +1,128 @@
+use std::collections::HashMap;
+
+use proptest::{collection::vec, prelude::*};
+use proto::{Account, JobId, JobState, Timestamp, limits::ATTEMPTS_MAX};
+
+use super::{Call, Machine, Step, T0, call, make, query};
+use crate::{LeaseQuery, Models, Serve, machine::Record};
+
+/// The rule as it is written in the design, on a plain list: slow and obvious.
+#[derive(Default)]
+struct Plain {
+    /// When each account came or was served last; who is not waiting has none.
+    turns: HashMap<Account, u64>,
+    clock: u64,
+}
+
+impl Plain {
+    fn best(&self, records: &[Record], now: Timestamp, query: &LeaseQuery) -> Option<JobId> {
+        let fits = |record: &&Record| {
+            let new = &record.job.new;
+            let serves = match &query.serve {
+                Serve::All => true,
+                Serve::Accounts(accounts) => accounts.contains(&new.account),
+            };
+            let runs = match &query.models {
+                Models::Any => true,
+                Models::Only(models) => models.iter().any(|model| model.is_same(&new.model)),
+            };
+            available(record, now) && serves && runs
+        };
+        let rank = |record: &&Record| {
+            let waited = now.since(record.job.created_at).as_secs() / 60;
+            let level = u64::from(record.job.new.priority.level())
+                .saturating_sub(waited)
+                .max(1);
+            (
+                level,
+                self.turns.get(&record.job.new.account).copied(),
+                record.seq,
+            )
+        };
+        records
+            .iter()
+            .filter(fits)
+            .min_by_key(rank)
+            .map(|record| record.job.new.id)
+    }
+
+    /// Accounts join at the end of the line with their first job and leave it with their last.
+    fn follow(&mut self, records: &[Record], now: Timestamp, served: Option<&Account>) {
+        let waiting = |account: &Account| {
+            records
+                .iter()
+                .any(|record| available(record, now) && record.job.new.account == *account)
+        };
+        self.turns.retain(|account, _| waiting(account));
+        let mut come: Vec<_> = records
+            .iter()
+            .filter(|record| available(record, now))
+            .collect();
+        come.sort_by_key(|record| record.job.new.id);
+        for record in come {
+            self.clock += 1;
+            self.turns
+                .entry(record.job.new.account.clone())
+                .or_insert(self.clock);
+        }
+        if let Some(turn) = served.and_then(|account| self.turns.get_mut(account)) {
+            self.clock += 1;
+            *turn = self.clock;
+        }
+    }
+}
+
+fn available(record: &Record, now: Timestamp) -> bool {
+    record.job.state == JobState::Queued && record.not_before.is_none_or(|at| at <= now)
+}
+
+fn records(machine: &Machine) -> Vec<Record> {
+    machine.records().cloned().collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn the_index_finds_what_a_look_at_every_job_finds(calls in vec(call(), 1..120)) {
+        let (mut machine, mut plain, mut now) = (Machine::default(), Plain::default(), T0);
+        for call in calls {
+            // Time first, moment by moment: what it decides is not what is compared here.
+            while let Some(at) = machine.next_reap().filter(|at| *at <= now) {
+                let due = machine.reap(at);
+                machine.settle(&due);
+                plain.follow(&records(&machine), at, None);
+            }
+            plain.follow(&records(&machine), now, None);
+            if let Call::Lease { account, models } = call {
+                let query = query(account, models);
+                let expected = plain.best(&records(&machine), now, &query);
+                let (steps, token) = machine.lease(now, &query, std::time::Duration::from_secs(60));
+                prop_assert_eq!(token.map(|token| token.job), expected);
+                let served = steps.last().map(|step| step.after.job.new.account.clone());
+                plain.follow(&records(&machine), now, served.as_ref());
+            } else {
+                let steps = make(&mut machine, &mut now, &call);
+                machine.settle(&steps);
+            }
+        }
+    }
+
+    #[test]
+    fn no_job_is_tried_too_often_held_twice_or_changed_after_its_end(calls in vec(call(), 1..200)) {
+        let (mut machine, mut now) = (Machine::default(), T0);
+        for call in calls {
+            let steps = make(&mut machine, &mut now, &call);
+            for Step { before, after } in &steps {
+                prop_assert!(after.tries <= ATTEMPTS_MAX);
+                prop_assert_eq!(after.loan.is_some(), after.job.state == JobState::Leased);
+                prop_assert_eq!(after.job.finished_at.is_some(), after.job.state.is_final());
+                let Some(before) = before else { continue };
+                prop_assert!(!before.job.state.is_final());
+                let lent = before.job.state == JobState::Queued && after.job.state == JobState::Leased;
+                prop_assert_eq!(after.job.attempt, before.job.attempt + u32::from(lent));
+            }
+            machine.settle(&steps);
+        }
+    }
+}
