@@ -1,0 +1,257 @@
+//! What happens to one job, whatever carries it.
+
+use ::engine::EngineError;
+use proto::{
+    End, ErrorCode, ModelName, Timestamp,
+    worker::{LeaseHead, RelayMessage, Retry, WorkerMessage},
+};
+
+use super::{
+    BODY, DONE, Scene, bounded,
+    relay::{Heard, Link, head, token},
+    scene, scene_with,
+};
+
+pub(crate) async fn nack(link: &mut Link) -> (Retry, ErrorCode) {
+    match link.hear_of_job().await {
+        Heard::Message(WorkerMessage::Nack { retry, code, .. }) => (retry, code),
+        other => panic!("{other:?}"),
+    }
+}
+
+pub(crate) async fn end(link: &mut Link) -> (u64, End) {
+    match link.hear_of_job().await {
+        Heard::Message(WorkerMessage::End { lines, end, .. }) => (lines, end),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn ready() -> (Scene, Link) {
+    let mut scene = scene().await;
+    let (mut link, _) = scene.relay.greeted().await;
+    link.until_capacity(2).await;
+    (scene, link)
+}
+
+#[tokio::test]
+async fn a_job_goes_to_the_engine_byte_for_byte_and_its_lines_come_back_numbered() {
+    let (mut scene, mut link) = ready().await;
+    link.lease(token(1, 1), BODY).await;
+    let asked = scene.asked().await;
+    assert_eq!(asked.body.0, BODY);
+    asked.say("one").await;
+    assert_eq!(link.line().await, (1, "one".into()));
+    asked.say(DONE).await;
+    assert_eq!(link.line().await, (2, DONE.into()));
+    drop(asked);
+    assert_eq!(end(&mut link).await, (2, End::Completed));
+}
+
+#[tokio::test]
+async fn a_long_request_and_a_long_line_travel_in_parts() {
+    let (mut scene, mut link) = ready().await;
+    let long = "x".repeat(600 * 1024);
+    let body = format!(r#"{{"model":"tiny","prompt":"{long}"}}"#);
+    link.lease(token(1, 1), &body).await;
+    let asked = scene.asked().await;
+    assert_eq!(asked.body.0, body);
+    asked.say(&long).await;
+    assert_eq!(link.line().await, (1, long));
+}
+
+#[tokio::test]
+async fn several_jobs_run_at_once_and_one_more_than_the_slots_is_given_back() {
+    let (mut scene, mut link) = ready().await;
+    link.lease(token(1, 1), BODY).await;
+    link.lease(token(2, 1), BODY).await;
+    let (first, second) = (scene.asked().await, scene.asked().await);
+    second.say("b").await;
+    assert_eq!(link.line().await, (1, "b".into()));
+    first.say("a").await;
+    assert_eq!(link.line().await, (1, "a".into()));
+    link.lease(token(3, 1), BODY).await;
+    assert_eq!(nack(&mut link).await, (Retry::Now, ErrorCode::NoWorker));
+}
+
+#[tokio::test]
+async fn a_withdrawn_job_stops_the_engine_at_once_and_is_given_back_for_good() {
+    let (mut scene, mut link) = ready().await;
+    link.lease(token(1, 1), BODY).await;
+    let asked = scene.asked().await;
+    asked.say("one").await;
+    link.line().await;
+    link.say(&RelayMessage::Cancel { token: token(1, 1) }).await;
+    bounded(asked.until_dropped()).await;
+    assert_eq!(nack(&mut link).await, (Retry::Never, ErrorCode::Cancelled));
+}
+
+#[tokio::test]
+async fn a_lost_lease_stops_the_engine_and_nothing_more_is_said_of_it() {
+    let (mut scene, mut link) = ready().await;
+    link.lease(token(1, 1), BODY).await;
+    let asked = scene.asked().await;
+    asked.say("one").await;
+    link.line().await;
+    let stale = RelayMessage::Closed {
+        token: token(1, 1),
+        code: Some(ErrorCode::StaleLease),
+    };
+    link.say(&stale).await;
+    bounded(asked.until_dropped()).await;
+    link.lease(token(2, 1), BODY).await;
+    scene.asked().await.say("other").await;
+    assert_eq!(link.line().await, (1, "other".into()));
+}
+
+#[tokio::test]
+async fn a_new_lease_of_the_same_job_replaces_the_old_one() {
+    let (mut scene, mut link) = ready().await;
+    link.lease(token(1, 1), BODY).await;
+    let old = scene.asked().await;
+    link.lease(token(1, 2), BODY).await;
+    bounded(old.until_dropped()).await;
+    scene.asked().await.say("new").await;
+    match link.hear_of_job().await {
+        Heard::Line(lease, 1, line) => assert_eq!((lease, line.as_str()), (token(1, 2), "new")),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_engine_that_fails_before_its_first_line_gives_the_job_back_for_another_try() {
+    let (mut scene, mut link) = ready().await;
+    scene.engine.refuse(EngineError::Busy("full".into()));
+    link.lease(token(1, 1), BODY).await;
+    let (retry, code) = nack(&mut link).await;
+    assert!(matches!(retry, Retry::AfterMs(_)), "{retry:?}");
+    assert_eq!(code, ErrorCode::EngineUnavailable);
+    link.say(&closed(1)).await;
+    link.lease(token(2, 1), BODY).await;
+    let asked = scene.asked().await;
+    asked.fail(EngineError::Broken("cut".into())).await;
+    let (retry, code) = nack(&mut link).await;
+    assert!(matches!(retry, Retry::AfterMs(_)), "{retry:?}");
+    assert_eq!(code, ErrorCode::EngineFailed);
+}
+
+#[tokio::test]
+async fn an_engine_that_fails_within_its_answer_fails_the_job_with_its_words() {
+    let (mut scene, mut link) = ready().await;
+    link.lease(token(1, 1), BODY).await;
+    let asked = scene.asked().await;
+    asked.say("one").await;
+    asked
+        .fail(EngineError::Broken("out of memory".into()))
+        .await;
+    link.line().await;
+    let (lines, End::Failed { error }) = end(&mut link).await else {
+        panic!("it must fail");
+    };
+    assert_eq!((lines, error.code), (1, ErrorCode::EngineFailed));
+    assert!(error.message.contains("out of memory"), "{}", error.message);
+}
+
+#[tokio::test]
+async fn a_refusal_of_the_engine_is_the_requesters_with_its_status() {
+    let (scene, mut link) = ready().await;
+    scene.engine.refuse(EngineError::Refused {
+        status: 400,
+        message: "does not support thinking".into(),
+    });
+    link.lease(token(1, 1), BODY).await;
+    let (lines, End::Failed { error }) = end(&mut link).await else {
+        panic!("it must fail");
+    };
+    assert_eq!((lines, error.code), (0, ErrorCode::EngineRefused));
+    assert_eq!(error.engine_status, Some(400));
+    assert_eq!(error.message, "does not support thinking");
+}
+
+#[tokio::test]
+async fn nothing_is_asked_of_the_engine_for_a_model_it_has_not_or_another_than_was_leased() {
+    let (mut scene, mut link) = ready().await;
+    let unknown = LeaseHead {
+        model: ModelName::new("other").unwrap(),
+        ..head(token(1, 1), 2)
+    };
+    link.say(&RelayMessage::Lease(unknown)).await;
+    link.body(token(1, 1), "{}").await;
+    let (retry, code) = nack(&mut link).await;
+    assert!(matches!(retry, Retry::AfterMs(_)), "{retry:?}");
+    assert_eq!(code, ErrorCode::UnknownModel);
+    link.say(&closed(1)).await;
+    link.lease(token(2, 1), r#"{"model":"tiny","model":"other"}"#)
+        .await;
+    assert_eq!(nack(&mut link).await, (Retry::Never, ErrorCode::BadRequest));
+    assert!(scene.asked.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_job_whose_deadline_passes_is_stopped() {
+    let mut scene = scene_with(|settings| {
+        settings.tuning.clock = hearth_worker::Clock::new(|| Timestamp(1_000));
+    })
+    .await;
+    let (mut link, _) = scene.relay.greeted().await;
+    let late = LeaseHead {
+        deadline: Some(Timestamp(1_050)),
+        ..head(token(1, 1), BODY.len())
+    };
+    link.until_capacity(2).await;
+    link.say(&RelayMessage::Lease(late)).await;
+    link.body(token(1, 1), BODY).await;
+    let asked = scene.asked().await;
+    bounded(asked.until_dropped()).await;
+    assert_eq!(
+        nack(&mut link).await,
+        (Retry::Never, ErrorCode::DeadlineExceeded)
+    );
+}
+
+#[tokio::test]
+async fn the_engine_is_not_read_further_than_the_relay_keeps_up() {
+    let (mut scene, mut link) = ready().await;
+    link.lease(token(1, 1), BODY).await;
+    let asked = scene.asked().await;
+    let line = "x".repeat(1024 * 1024);
+    // Four fit on the desk, one is in the worker's hand, one in the channel.
+    for _ in 0..6 {
+        bounded(asked.say(&line)).await;
+    }
+    for n in 1..=4 {
+        assert_eq!(link.line().await.0, n);
+    }
+    assert!(asked.lines.try_send(Ok("more".into())).is_err());
+    let stored = RelayMessage::Stored {
+        token: token(1, 1),
+        n: 4,
+    };
+    link.say(&stored).await;
+    bounded(asked.say(&line)).await;
+    assert_eq!(link.line().await.0, 5);
+}
+
+#[tokio::test]
+async fn a_silent_lease_is_renewed() {
+    let mut scene = scene_with(|settings| {
+        settings.tuning.heartbeat = std::time::Duration::from_millis(20);
+    })
+    .await;
+    let (mut link, _) = scene.relay.greeted().await;
+    link.until_capacity(2).await;
+    link.lease(token(1, 1), BODY).await;
+    let _asked = scene.asked().await;
+    for _ in 0..2 {
+        match link.hear().await {
+            Heard::Message(WorkerMessage::Extend { tokens }) => assert_eq!(tokens, [token(1, 1)]),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+pub(crate) const fn closed(job: u8) -> RelayMessage {
+    RelayMessage::Closed {
+        token: token(job, 1),
+        code: None,
+    }
+}

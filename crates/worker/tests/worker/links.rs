@@ -1,0 +1,254 @@
+//! What happens to the link, and what a broken link does not do to a job.
+
+use std::time::Duration;
+
+use proto::{
+    End, ErrorCode,
+    status::{CarrierKind, HopState},
+    worker::{CLOSE_PROTOCOL, CLOSE_UNAUTHORIZED, RelayMessage, Retry},
+};
+
+use super::{
+    BODY, DONE, bounded,
+    jobs::{closed, end, nack},
+    relay::{Heard, Upgrade, head, token},
+    scene, scene_with,
+};
+
+#[tokio::test]
+async fn hello_carries_the_engines_report_and_welcome_proves_the_link() {
+    let mut scene = scene().await;
+    let mut link = scene.relay.link().await;
+    let hello = link.hello().await;
+    assert!(hello.report.engine_up && hello.held.is_empty());
+    assert_eq!(hello.report.models[0].name.as_str(), "tiny:latest");
+    assert_eq!(
+        scene.handle.activity().borrow().relay.state,
+        HopState::Unknown
+    );
+    link.welcome().await;
+    let activity = scene.until(|now| now.relay.state == HopState::Up).await;
+    assert_eq!(activity.carrier, Some(CarrierKind::Websocket));
+    let headers = scene.relay.upgrade().await;
+    assert_eq!(headers["authorization"], "Bearer key-1");
+}
+
+#[tokio::test]
+async fn a_job_outlives_its_link_and_only_what_was_not_stored_is_sent_again() {
+    let mut scene = scene().await;
+    let (mut link, _) = scene.relay.greeted().await;
+    link.until_capacity(2).await;
+    link.lease(token(1, 1), BODY).await;
+    let asked = scene.asked().await;
+    for line in ["one", "two"] {
+        asked.say(line).await;
+        link.line().await;
+    }
+    drop(link);
+    asked.say("three").await;
+    asked.say(DONE).await;
+
+    let (mut link, hello) = scene.relay.greeted().await;
+    assert_eq!(hello.held, [token(1, 1)]);
+    link.say(&RelayMessage::Resume {
+        token: token(1, 1),
+        stored: 1,
+    })
+    .await;
+    drop(asked);
+    for (n, line) in [(2, "two"), (3, "three"), (4, DONE)] {
+        assert_eq!(link.line().await, (n, line.into()));
+    }
+    assert_eq!(end(&mut link).await, (4, End::Completed));
+    link.say(&closed(1)).await;
+    drop(link);
+    let (_, hello) = scene.relay.greeted().await;
+    assert!(hello.held.is_empty());
+}
+
+#[tokio::test]
+async fn an_end_that_was_not_confirmed_is_sent_again() {
+    let mut scene = scene().await;
+    let (mut link, _) = scene.relay.greeted().await;
+    link.until_capacity(2).await;
+    link.lease(token(1, 1), BODY).await;
+    let asked = scene.asked().await;
+    asked.say(DONE).await;
+    drop(asked);
+    link.line().await;
+    end(&mut link).await;
+    drop(link);
+    let (mut link, hello) = scene.relay.greeted().await;
+    assert_eq!(hello.held, [token(1, 1)]);
+    link.say(&RelayMessage::Resume {
+        token: token(1, 1),
+        stored: 1,
+    })
+    .await;
+    assert_eq!(end(&mut link).await, (1, End::Completed));
+}
+
+#[tokio::test]
+async fn a_lease_that_went_stale_while_the_link_was_down_stops_the_engine() {
+    let mut scene = scene().await;
+    let (mut link, _) = scene.relay.greeted().await;
+    link.until_capacity(2).await;
+    link.lease(token(1, 1), BODY).await;
+    let asked = scene.asked().await;
+    drop(link);
+    let (mut link, _) = scene.relay.greeted().await;
+    link.say(&RelayMessage::Closed {
+        token: token(1, 1),
+        code: Some(ErrorCode::StaleLease),
+    })
+    .await;
+    bounded(asked.until_dropped()).await;
+}
+
+#[tokio::test]
+async fn a_request_that_had_not_fully_arrived_is_given_back_over_the_next_link() {
+    let mut scene = scene().await;
+    let (mut link, _) = scene.relay.greeted().await;
+    link.until_capacity(2).await;
+    link.say(&RelayMessage::Lease(head(token(1, 1), 5))).await;
+    link.close(1001).await;
+    let (mut link, hello) = scene.relay.greeted().await;
+    assert_eq!(hello.held, [token(1, 1)]);
+    link.say(&RelayMessage::Resume {
+        token: token(1, 1),
+        stored: 0,
+    })
+    .await;
+    assert_eq!(nack(&mut link).await, (Retry::Now, ErrorCode::WorkerLost));
+}
+
+#[tokio::test]
+async fn a_refused_key_is_a_state_of_its_own_and_is_not_tried_again_at_once() {
+    let mut scene = scene_with(|settings| {
+        // Only a wait of the other kind could come to an end in this test.
+        settings.tuning.refused = (Duration::from_secs(600), Duration::from_secs(600));
+    })
+    .await;
+    let (link, _) = scene.relay.greeted().await;
+    let refusal = r#"{"error":{"code":"unauthorized","message":"revoked"}}"#;
+    scene.relay.set_upgrade(Upgrade::Refuse(401, refusal, None));
+    link.close(1001).await;
+    let refused = scene
+        .until(|now| now.relay.problem.contains("refused the key"))
+        .await;
+    assert_eq!(refused.relay.state, HopState::Down);
+    assert!(refused.relay.problem.contains("revoked"));
+    scene.relay.upgrade().await;
+    scene.relay.upgrade().await;
+    assert!(scene.relay.upgrades.try_recv().is_err(), "a third try");
+
+    scene.relay.set_upgrade(Upgrade::Accept);
+    scene.handle.wake();
+    let (link, _) = scene.relay.greeted().await;
+    link.close(CLOSE_UNAUTHORIZED).await;
+    scene
+        .until(|now| now.relay.problem.contains("refused the key"))
+        .await;
+}
+
+#[tokio::test]
+async fn a_page_where_the_relay_should_be_is_named_as_such() {
+    let scene = scene().await;
+    scene
+        .relay
+        .set_upgrade(Upgrade::Refuse(302, "<html>", None));
+    scene.handle.wake();
+    let now = scene
+        .until(|now| now.relay.problem.contains("something else"))
+        .await;
+    assert_eq!(now.relay.state, HopState::Down);
+}
+
+#[tokio::test]
+async fn a_busy_relay_is_given_the_time_it_asks_for() {
+    let relay = super::relay::Relay::start().await;
+    drop(relay);
+    let mut scene = scene().await;
+    let (link, _) = scene.relay.greeted().await;
+    let full = r#"{"error":{"code":"draining","message":"going down"}}"#;
+    scene
+        .relay
+        .set_upgrade(Upgrade::Refuse(503, full, Some(100)));
+    link.close(1012).await;
+    scene
+        .until(|now| now.relay.problem.contains("going down"))
+        .await;
+    scene.relay.upgrade().await;
+    scene.relay.upgrade().await;
+    assert!(scene.relay.upgrades.try_recv().is_err(), "it did not wait");
+}
+
+#[tokio::test]
+async fn a_silent_link_is_taken_for_dead_and_made_again() {
+    let mut scene = scene_with(|settings| {
+        settings.tuning.dead = Duration::from_millis(50);
+    })
+    .await;
+    let (_silent, _) = scene.relay.greeted().await;
+    scene.relay.greeted().await;
+}
+
+#[tokio::test]
+async fn both_sides_ping_so_that_a_quiet_link_stays_up() {
+    let mut scene = scene_with(|settings| {
+        settings.tuning.ping = Duration::from_millis(10);
+        settings.tuning.dead = Duration::from_millis(1_000);
+    })
+    .await;
+    let (mut link, _) = scene.relay.greeted().await;
+    // The relay answers pings only while it reads; the worker must not give up meanwhile.
+    let quiet = tokio::time::timeout(Duration::from_millis(1_500), async {
+        link.until_capacity(99).await;
+    });
+    assert!(quiet.await.is_err());
+    assert_eq!(scene.handle.activity().borrow().relay.state, HopState::Up);
+    assert!(scene.relay.upgrades.try_recv().is_ok());
+    assert!(
+        scene.relay.upgrades.try_recv().is_err(),
+        "it connected twice"
+    );
+}
+
+#[tokio::test]
+async fn nonsense_from_the_relay_ends_the_link_with_a_reason() {
+    let mut scene = scene().await;
+    let (mut link, _) = scene.relay.greeted().await;
+    link.until_capacity(2).await;
+    link.say(&RelayMessage::Lease(head(token(1, 1), usize::MAX)))
+        .await;
+    match link.hear_of_job().await {
+        Heard::Closed(code) => assert_eq!(code, Some(CLOSE_PROTOCOL)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_relay_that_does_not_say_what_became_of_a_lease_is_left() {
+    let mut scene = scene_with(|settings| {
+        settings.tuning.connect = Duration::from_millis(200);
+    })
+    .await;
+    let (mut link, _) = scene.relay.greeted().await;
+    link.until_capacity(2).await;
+    link.lease(token(1, 1), BODY).await;
+    let _asked = scene.asked().await;
+    drop(link);
+    let (_silent, hello) = scene.relay.greeted().await;
+    assert_eq!(hello.held.len(), 1);
+    scene.relay.greeted().await;
+}
+
+#[tokio::test]
+async fn http_to_another_machine_is_refused_before_a_key_is_sent() {
+    let scene = scene_with(|settings| {
+        settings.relay = "http://relay.example".parse().unwrap();
+    })
+    .await;
+    let error = bounded(scene.run).await.unwrap().unwrap_err().to_string();
+    assert!(error.contains("not https"), "{error}");
+}

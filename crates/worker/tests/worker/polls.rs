@@ -1,0 +1,264 @@
+//! The same over held HTTP requests, where WebSockets do not get through.
+
+use std::time::Duration;
+
+use proto::{
+    End, ErrorCode,
+    status::CarrierKind,
+    worker::{EndRequest, LeaseAnswer, NackRequest, PollAnswer, PollRequest, PolledLease, Retry},
+};
+
+use super::{
+    BODY, DONE, Scene, bounded,
+    relay::{Post, Upgrade, head, token},
+    scene_with,
+};
+
+async fn polling() -> Scene {
+    polling_with(|_| {}).await
+}
+
+async fn polling_with(change: impl FnOnce(&mut hearth_worker::WorkerSettings)) -> Scene {
+    let scene = scene_with(|settings| {
+        settings.start_paused = false;
+        change(settings);
+    })
+    .await;
+    scene
+        .relay
+        .set_upgrade(Upgrade::Refuse(426, "no upgrade here", None));
+    scene
+}
+
+fn lease(job: u8) -> PollAnswer {
+    PollAnswer {
+        leases: vec![PolledLease {
+            head: head(token(job, 1), BODY.len()),
+            body: BODY.into(),
+        }],
+        ..PollAnswer::default()
+    }
+}
+
+fn answer(post: Post, answer: &impl serde::Serialize) {
+    post.answer(200, serde_json::to_string(answer).unwrap());
+}
+
+fn stored(stored: u64) -> LeaseAnswer {
+    LeaseAnswer {
+        stored,
+        cancelled: false,
+    }
+}
+
+#[tokio::test]
+async fn a_refused_upgrade_falls_back_to_held_polls_that_carry_a_whole_job() {
+    let mut scene = polling().await;
+    let poll = scene.relay.post().await;
+    let asked: PollRequest = poll.json();
+    assert_eq!((asked.free, asked.wait_ms), (2, 25_000));
+    assert!(asked.report.unwrap().engine_up);
+    answer(poll, &lease(1));
+    let now = scene.until(|now| now.carrier.is_some()).await;
+    assert_eq!(now.carrier, Some(CarrierKind::LongPoll));
+
+    let engine = scene.asked().await;
+    let mut polls = Vec::new();
+    engine.say("one").await;
+    let lines = scene.relay.post_to("/lines", &mut polls).await;
+    let id = token(1, 1).job;
+    assert_eq!(
+        lines.path,
+        format!("/api/worker/v1/jobs/{id}/1/lines?first=1")
+    );
+    assert_eq!(lines.body, "one\n");
+    engine.say("two").await;
+    engine.say(DONE).await;
+    answer(lines, &stored(1));
+    drop(engine);
+    let mut next = 2;
+    let end = loop {
+        let post = scene.relay.post_to("/jobs/", &mut polls).await;
+        if post.path.ends_with("/end") {
+            break post;
+        }
+        assert!(
+            post.path.ends_with(&format!("first={next}")),
+            "{}",
+            post.path
+        );
+        next += post.body.iter().filter(|byte| **byte == b'\n').count() as u64;
+        answer(post, &stored(next - 1));
+    };
+    assert_eq!(
+        end.json::<EndRequest>(),
+        EndRequest {
+            lines: 3,
+            end: End::Completed
+        }
+    );
+    let second: PollRequest = polls[0].json();
+    assert_eq!((second.free, second.held), (1, vec![token(1, 1)]));
+    assert!(second.report.is_none(), "the report had not changed");
+}
+
+#[tokio::test]
+async fn a_proxy_that_breaks_websockets_is_gone_around() {
+    let mut scene = scene_with(|_| {}).await;
+    scene.relay.set_upgrade(Upgrade::Break);
+    let first = scene.relay.link();
+    // One link may have stood before the proxy began to break them.
+    drop(tokio::time::timeout(Duration::from_millis(1), first).await);
+    assert!(scene.relay.post().await.path.ends_with("/poll"));
+}
+
+#[tokio::test]
+async fn a_job_moves_from_polls_to_a_websocket_without_a_loss() {
+    let mut scene = polling_with(|settings| {
+        settings.tuning.upgrade_again = Duration::from_millis(200);
+    })
+    .await;
+    let poll = scene.relay.post().await;
+    answer(poll, &lease(1));
+    let engine = scene.asked().await;
+    let mut polls = Vec::new();
+    engine.say("one").await;
+    let lines = scene.relay.post_to("/lines", &mut polls).await;
+    answer(lines, &stored(1));
+    scene.relay.set_upgrade(Upgrade::Accept);
+    engine.say("two").await;
+    let mut link = loop {
+        // Every poll that comes back lets it look at the clock; the posts are left hanging.
+        while let Some(poll) = polls.pop() {
+            answer(poll, &PollAnswer::default());
+        }
+        tokio::select! {
+            link = scene.relay.link() => break link,
+            () = async {} => {}
+        }
+        if let Ok(post) = tokio::time::timeout(Duration::from_millis(10), scene.relay.post()).await
+        {
+            if post.path.ends_with("/poll") {
+                polls.push(post);
+            }
+        }
+    };
+    assert_eq!(link.hello().await.held, [token(1, 1)]);
+    link.welcome().await;
+    link.say(&proto::worker::RelayMessage::Resume {
+        token: token(1, 1),
+        stored: 1,
+    })
+    .await;
+    assert_eq!(link.line().await, (2, "two".into()));
+    scene
+        .until(|now| now.carrier == Some(CarrierKind::Websocket))
+        .await;
+}
+
+#[tokio::test]
+async fn a_poll_tells_of_withdrawn_jobs_and_lost_leases() {
+    let mut scene = polling().await;
+    let poll = scene.relay.post().await;
+    let mut two = lease(1);
+    two.leases.extend(lease(2).leases);
+    answer(poll, &two);
+    let (first, second) = (scene.asked().await, scene.asked().await);
+    let poll = scene.relay.post().await;
+    assert_eq!(poll.json::<PollRequest>().free, 0);
+    answer(
+        poll,
+        &PollAnswer {
+            cancelled: vec![token(1, 1)],
+            gone: vec![token(2, 1)],
+            ..PollAnswer::default()
+        },
+    );
+    bounded(async { tokio::join!(first.until_dropped(), second.until_dropped()) }).await;
+    let nack = scene.relay.post_to("/nack", &mut Vec::new()).await;
+    let said: NackRequest = nack.json();
+    assert_eq!(
+        (said.retry, said.code),
+        (Retry::Never, ErrorCode::Cancelled)
+    );
+    nack.answer(204, "");
+}
+
+#[tokio::test]
+async fn a_stale_lease_in_answer_to_lines_stops_the_engine() {
+    let mut scene = polling().await;
+    let poll = scene.relay.post().await;
+    answer(poll, &lease(1));
+    let engine = scene.asked().await;
+    engine.say("one").await;
+    let lines = scene.relay.post_to("/lines", &mut Vec::new()).await;
+    lines.answer(409, r#"{"error":{"code":"stale_lease","message":"late"}}"#);
+    bounded(engine.until_dropped()).await;
+}
+
+#[tokio::test]
+async fn lines_that_were_not_taken_are_sent_again() {
+    let mut scene = polling().await;
+    let poll = scene.relay.post().await;
+    answer(poll, &lease(1));
+    let engine = scene.asked().await;
+    engine.say("one").await;
+    let mut polls = Vec::new();
+    let lines = scene.relay.post_to("/lines", &mut polls).await;
+    lines.answer(409, r#"{"error":{"code":"chunk_gap","message":"from 1"}}"#);
+    let again = scene.relay.post_to("/lines", &mut polls).await;
+    assert!(again.path.ends_with("first=1"), "{}", again.path);
+    again.answer(502, "bad gateway");
+    scene.until(|now| now.carrier.is_none()).await;
+    let third = scene.relay.post_to("/lines", &mut polls).await;
+    assert_eq!(third.body, "one\n");
+}
+
+#[tokio::test]
+async fn a_slot_that_comes_free_is_offered_at_once() {
+    let mut scene = polling_with(|settings| settings.slots = 1).await;
+    let poll = scene.relay.post().await;
+    answer(poll, &lease(1));
+    let engine = scene.asked().await;
+    let full = scene.relay.post().await;
+    assert_eq!(full.json::<PollRequest>().free, 0);
+    engine.say(DONE).await;
+    drop(engine);
+    let mut polls = Vec::new();
+    let lines = scene.relay.post_to("/lines", &mut polls).await;
+    answer(lines, &stored(1));
+    let end = scene.relay.post_to("/end", &mut polls).await;
+    answer(end, &stored(1));
+    let poll = scene.relay.post().await;
+    assert_eq!(poll.json::<PollRequest>().free, 1);
+}
+
+#[tokio::test]
+async fn a_relay_that_forgot_the_worker_is_told_the_report_again() {
+    let mut scene = polling().await;
+    let poll = scene.relay.post().await;
+    let wanted = PollAnswer {
+        report_wanted: true,
+        ..PollAnswer::default()
+    };
+    answer(poll, &wanted);
+    assert!(
+        scene
+            .relay
+            .post()
+            .await
+            .json::<PollRequest>()
+            .report
+            .is_some()
+    );
+}
+
+#[tokio::test]
+async fn a_page_in_place_of_an_answer_is_not_taken_for_a_relay() {
+    let mut scene = polling().await;
+    let poll = scene.relay.post().await;
+    poll.answer(200, "<html>Sign in to the network</html>");
+    scene
+        .until(|now| now.relay.problem.contains("something else"))
+        .await;
+}
