@@ -1,5 +1,33 @@
 //! The whole desktop program without a desktop.
 
+mod agent;
+mod args;
+mod file;
+mod folders;
+mod handle;
+mod headless;
+mod host_name;
+mod http;
+mod language;
+mod opening;
+mod origin;
+mod relay;
+mod settings;
 mod shell;
+mod start;
+mod tray;
+mod view;
+mod wishes;
 
+pub use agent::Agent;
+pub use args::Args;
+pub use folders::{Folders, NoFolders};
+pub use handle::AgentHandle;
+pub use headless::Headless;
+pub use language::Language;
+pub use origin::Origin;
+pub use relay::Relay;
+pub use settings::{HTTP_PORTS, Settings, SettingsError};
 pub use shell::{Shell, Tray, TrayAct, TrayIcon, TrayItem};
+pub use start::StartError;
+pub use wishes::Wishes;

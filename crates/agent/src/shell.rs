@@ -9,6 +9,10 @@ pub trait Shell: Send + 'static {
     fn set_tray(&mut self, tray: Tray);
     /// Shows or hides the overlay window; never gives it the focus.
     fn show_overlay(&mut self, visible: bool);
+    /// Whether there is a window to open.
+    fn has_window(&self) -> bool {
+        true
+    }
     /// Opens the main window, or brings it to the front.
     fn open_window(&mut self);
     /// Starts the app at login, or no longer.

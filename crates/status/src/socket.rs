@@ -63,8 +63,9 @@ impl Socket {
         loop {
             let tick = tokio::select! {
                 biased;
-                () = stop.cancelled() => Tick::Stop,
+                // Before the stop: whoever said `quit` shall hear that it was heard.
                 answer = answered(&mut asked) => Tick::Answered(answer),
+                () = stop.cancelled() => Tick::Stop,
                 () = sleep_until(send_from), if is_behind => Tick::Due,
                 changed = self.status.changed(), if !is_behind => match changed {
                     Ok(()) => Tick::Changed,
@@ -91,7 +92,13 @@ impl Socket {
                 }
                 Tick::Heard(Some(Err(error))) => return self.part(error).await,
                 Tick::Heard(None) => return Ok(()),
-                Tick::Stop => return self.close(CloseCode::Away, "Hearth is stopping").await,
+                Tick::Stop => {
+                    if is_behind || self.status.has_changed().unwrap_or(false) {
+                        let json = self.status.borrow_and_update().json();
+                        self.send(Message::Text(json)).await?;
+                    }
+                    return self.close(CloseCode::Away, "Hearth is stopping").await;
+                }
             }
         }
     }

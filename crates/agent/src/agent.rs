@@ -1,0 +1,293 @@
+use std::{fs::File, time::Duration};
+
+use proto::{
+    ErrorCode, JobId,
+    status::{Command, HopState},
+};
+use status::{Answer, HubAddress, Request, StatusHub};
+use tokio::{
+    sync::{mpsc, watch},
+    task::{JoinError, JoinSet, spawn_blocking},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+use worker::{Activity, WorkerHandle};
+
+use crate::{
+    AgentHandle, Settings, Shell, StartError, Tray, TrayAct, Wishes, http, start::Parts,
+    tray::tray, view::Known, wishes::WishesFile,
+};
+
+/// Clicks on their way at once.
+const ACTS: usize = 16;
+/// How long the servers may take to say goodbye.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// The whole program: worker, status hub, local HTTP, and the owner's wishes.
+pub struct Agent {
+    shell: Box<dyn Shell>,
+    hub: StatusHub,
+    known: Known,
+    wishes: WishesFile,
+    worker: Option<WorkerHandle>,
+    activity: watch::Receiver<Activity>,
+    requests: mpsc::Receiver<Request>,
+    acts: mpsc::Receiver<TrayAct>,
+    handle: AgentHandle,
+    tray: Option<Tray>,
+    autostart: bool,
+    tasks: JoinSet<Ended>,
+    /// Stops the worker, and then what shows it.
+    work: CancellationToken,
+    serve: CancellationToken,
+    _lock: File,
+}
+
+/// A part of the agent that ended, and how.
+type Ended = (Part, anyhow::Result<()>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Worker,
+    Hub,
+    Http,
+}
+
+/// Everything that can happen to the agent.
+enum Tick {
+    Activity,
+    Asked(Request),
+    Act(TrayAct),
+    Ended(Result<Ended, JoinError>),
+    Stop,
+    StopNow,
+}
+
+impl Agent {
+    /// Brings everything up but serves nothing yet: call [`Agent::run`].
+    ///
+    /// # Errors
+    /// [`StartError`] says what is in the way.
+    pub async fn start(settings: Settings, shell: impl Shell) -> Result<Self, StartError> {
+        let parts = Parts::bring_up(settings).await?;
+        let (acts_in, acts) = mpsc::channel(ACTS);
+        let (requests_in, requests) = parts.requests;
+        let handle = AgentHandle {
+            requests: requests_in,
+            acts: acts_in,
+            hub: parts.hub_at,
+            http: parts.http.as_ref().map(|(_, _, addr)| *addr),
+            stop: CancellationToken::new(),
+            stop_now: CancellationToken::new(),
+        };
+        let (work, serve) = (CancellationToken::new(), CancellationToken::new());
+        let mut tasks = JoinSet::new();
+        let (server, listener) = parts.hub_server;
+        let serving = server.serve(listener, serve.clone());
+        tasks.spawn(async { (Part::Hub, serving.await.map_err(Into::into)) });
+        if let Some((router, listener, _)) = parts.http {
+            let serving = http::serve(listener, router, serve.clone());
+            tasks.spawn(async {
+                serving.await;
+                (Part::Http, Ok(()))
+            });
+        }
+        let worker = parts.worker.map(|(worker, handle)| {
+            let working = worker.run(work.clone());
+            tasks.spawn(async { (Part::Worker, working.await) });
+            handle
+        });
+        Ok(Self {
+            autostart: shell.autostart(),
+            shell: Box::new(shell),
+            hub: parts.hub,
+            known: parts.known,
+            wishes: parts.wishes,
+            worker,
+            activity: parts.activity,
+            requests,
+            acts,
+            handle,
+            tray: None,
+            tasks,
+            work,
+            serve,
+            _lock: parts.lock,
+        })
+    }
+
+    /// The handle to this agent.
+    #[must_use]
+    pub fn handle(&self) -> AgentHandle {
+        self.handle.clone()
+    }
+
+    /// Runs until it is asked to stop; then lets the worker drain, says goodbye on the hub, and
+    /// ends the shell.
+    ///
+    /// # Errors
+    /// If a part of it broke; the rest is stopped first.
+    pub async fn run(mut self) -> anyhow::Result<()> {
+        self.shell.show_overlay(self.known.wishes.overlay_visible);
+        self.show();
+        let outcome = loop {
+            match self.tick().await {
+                Tick::Activity => {
+                    self.known.activity = self.activity.borrow_and_update().clone();
+                    self.show();
+                }
+                Tick::Asked(Request { command, answer }) => {
+                    // Whoever asked may be gone; the command holds all the same.
+                    let _ = answer.send(self.carry_out(command).await);
+                    self.end_if(command);
+                }
+                Tick::Act(act) => self.click(act).await,
+                Tick::Stop => {
+                    self.known.stopping = true;
+                    self.show();
+                    self.work.cancel();
+                    if self.worker.is_none() {
+                        break Ok(());
+                    }
+                }
+                Tick::Ended(Ok((Part::Worker, Ok(())))) if self.known.stopping => break Ok(()),
+                Tick::Ended(Ok((part, ended))) => {
+                    let early = anyhow::anyhow!("{part:?} ended although nobody stopped it");
+                    break Err(ended.err().unwrap_or(early));
+                }
+                Tick::Ended(Err(error)) => break Err(error.into()),
+                Tick::StopNow => break Ok(()),
+            }
+        };
+        self.farewell().await;
+        outcome
+    }
+
+    async fn tick(&mut self) -> Tick {
+        tokio::select! {
+            biased;
+            () = self.handle.stop_now.cancelled() => Tick::StopNow,
+            () = self.handle.stop.cancelled(), if !self.known.stopping => Tick::Stop,
+            Some(ended) = self.tasks.join_next() => Tick::Ended(ended),
+            Some(request) = self.requests.recv() => Tick::Asked(request),
+            Some(act) = self.acts.recv() => Tick::Act(act),
+            // Without a worker there is no sender, and nothing to hear.
+            Ok(()) = self.activity.changed(), if self.worker.is_some() => Tick::Activity,
+        }
+    }
+
+    /// Shows what is known now, wherever it became different.
+    fn show(&mut self) {
+        let known = &self.known;
+        self.hub.update(|status| *status = known.status(status));
+        let new = tray(self.hub.latest().status(), known.language, self.autostart);
+        if self.tray.as_ref() != Some(&new) {
+            self.tray = Some(new.clone());
+            self.shell.set_tray(new);
+        }
+    }
+
+    async fn click(&mut self, act: TrayAct) {
+        match act {
+            TrayAct::Command(command) => {
+                if let Err((code, message)) = self.carry_out(command).await {
+                    tracing::warn!(%code, command = command.as_str(), "{message}");
+                }
+                self.end_if(command);
+            }
+            TrayAct::ToggleAutostart => {
+                if let Err(problem) = self.shell.set_autostart(!self.shell.autostart()) {
+                    tracing::warn!("starting at login was not changed: {problem}");
+                }
+                self.autostart = self.shell.autostart();
+                self.show();
+            }
+        }
+    }
+
+    async fn carry_out(&mut self, command: Command) -> Answer {
+        let now = self.known.wishes;
+        let overlay = |overlay_visible| Wishes {
+            overlay_visible,
+            ..now
+        };
+        let paused = |paused| Wishes { paused, ..now };
+        match command {
+            Command::ToggleMonitoring => self.wish(paused(!now.paused)).await,
+            Command::SetMonitoring(on) => self.wish(paused(!on)).await,
+            Command::ShowOverlay => self.wish(overlay(true)).await,
+            Command::HideOverlay => self.wish(overlay(false)).await,
+            Command::ToggleOverlay => self.wish(overlay(!now.overlay_visible)).await,
+            Command::StopTts => Err((ErrorCode::NothingToDo, "nobody is speaking".to_owned())),
+            Command::CancelJob(job) => self.cancel(job),
+            Command::OpenSettings if self.shell.has_window() => {
+                self.shell.open_window();
+                Ok(())
+            }
+            Command::OpenSettings => Err((
+                ErrorCode::NothingToDo,
+                "this agent has no window".to_owned(),
+            )),
+            Command::Quit => Ok(()),
+        }
+    }
+
+    /// Acts on a wish at once, shows it, and then writes it down.
+    async fn wish(&mut self, wishes: Wishes) -> Answer {
+        let before = std::mem::replace(&mut self.known.wishes, wishes);
+        if let Some(worker) = &self.worker {
+            worker.set_paused(wishes.paused);
+        }
+        if before.overlay_visible != wishes.overlay_visible {
+            self.shell.show_overlay(wishes.overlay_visible);
+        }
+        self.show();
+        if before == wishes {
+            return Ok(());
+        }
+        let file = self.wishes.clone();
+        let saved = spawn_blocking(move || file.save(wishes))
+            .await
+            .map_err(Into::into);
+        saved.and_then(|saved| saved).map_err(|error| {
+            let message = format!("done, but it will be forgotten at the next start: {error}");
+            (ErrorCode::StoreUnavailable, message)
+        })
+    }
+
+    fn cancel(&self, job: JobId) -> Answer {
+        match &self.worker {
+            Some(worker) if worker.cancel_job(job) => Ok(()),
+            Some(_) | None => Err((ErrorCode::UnknownJob, format!("no job {job} runs here"))),
+        }
+    }
+
+    /// `quit` is answered first and carried out after.
+    fn end_if(&self, command: Command) {
+        if command == Command::Quit {
+            self.handle.stop();
+        }
+    }
+
+    async fn farewell(mut self) {
+        self.known.stopping = true;
+        self.known.activity.relay.state = HopState::Unknown;
+        self.show();
+        self.work.cancel();
+        self.serve.cancel();
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        if timeout(FAREWELL, all).await.is_err() {
+            tracing::warn!("some parts of the agent did not end in time");
+        }
+        if let Some(folder) = self.handle.hub.token.parent() {
+            HubAddress::withdraw(folder);
+        }
+        self.shell.quit();
+    }
+}
+
+impl std::fmt::Debug for Agent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Agent at {}", self.handle.hub.addr)
+    }
+}

@@ -1,0 +1,39 @@
+use std::path::PathBuf;
+
+use secrecy::SecretString;
+
+/// Options of `hearth agent` and `hearth-desktop`. Each can also stand in the environment or in
+/// `hearth.toml`; an option given here wins.
+#[derive(Debug, Clone, Default, clap::Parser)]
+pub struct Args {
+    /// The relay to work for [env: HEARTH_RELAY]
+    #[arg(long, value_name = "URL")]
+    pub relay: Option<String>,
+    /// The key that opens it; others on this machine can see it, so prefer --key-file [env: HEARTH_KEY]
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<SecretString>,
+    /// A file that holds the key [env: HEARTH_KEY_FILE]
+    #[arg(long, value_name = "FILE", conflicts_with = "key")]
+    pub key_file: Option<PathBuf>,
+    /// auto, ollama, ollama:URL, builtin, builtin:PATH or openai:URL [env: HEARTH_ENGINE, OLLAMA_HOST]
+    #[arg(long, value_name = "ENGINE")]
+    pub engine: Option<String>,
+    /// Port of the status hub, 0 for any [default: 6001, else 6000] [env: HEARTH_STATUS_PORT]
+    #[arg(long, value_name = "PORT")]
+    pub status_port: Option<u16>,
+    /// Port of the local HTTP server, 0 for any [default: 5001, else 5000] [env: HEARTH_HTTP_PORT]
+    #[arg(long, value_name = "PORT")]
+    pub http_port: Option<u16>,
+    /// How many jobs may run at once, 1 to 64 [default: 1] [env: HEARTH_SLOTS]
+    #[arg(long, value_name = "N")]
+    pub slots: Option<u32>,
+    /// What this machine is called at the relay [default: its host name] [env: HEARTH_NAME]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// The settings file [default: hearth.toml in the user's configuration folder] [env: HEARTH_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print every setting and where it came from, then end
+    #[arg(long)]
+    pub print_config: bool,
+}

@@ -1,0 +1,59 @@
+//! `hearth.toml`.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+
+use crate::SettingsError;
+
+/// What can stand in it; anything else is an error.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct File {
+    pub(crate) relay: Option<String>,
+    pub(crate) key_file: Option<PathBuf>,
+    pub(crate) plain_http: Option<bool>,
+    pub(crate) engine: Option<String>,
+    pub(crate) model: Option<PathBuf>,
+    pub(crate) status_port: Option<u16>,
+    pub(crate) http_port: Option<u16>,
+    pub(crate) slots: Option<u32>,
+    pub(crate) name: Option<String>,
+    pub(crate) language: Option<String>,
+    pub(crate) origins: Vec<String>,
+}
+
+impl File {
+    /// Reads the file; one that is not there is empty, unless it was asked for by name.
+    pub(crate) fn read(path: &Path, must_exist: bool) -> Result<Self, SettingsError> {
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !must_exist => {
+                return Ok(Self::default());
+            }
+            Err(source) => {
+                return Err(SettingsError::File {
+                    path: path.to_owned(),
+                    source,
+                });
+            }
+        };
+        toml::from_str(&text).map_err(|error| {
+            // Its own Display quotes the line, and a secret may stand in it.
+            let at = error.span().map_or(0, |span| span.start.min(text.len()));
+            let line = text.as_bytes()[..at]
+                .iter()
+                .filter(|byte| **byte == b'\n')
+                .count()
+                + 1;
+            SettingsError::Toml {
+                path: path.to_owned(),
+                line,
+                problem: error.message().to_owned(),
+            }
+        })
+    }
+}

@@ -1,0 +1,72 @@
+//! Opens the engine the owner chose, and says truthfully which one that is.
+
+use std::{path::Path, sync::Arc};
+
+use engine::{Clock, Engine, EngineTimes, Ollama, OpenAiCompatible, Spec};
+use engine_builtin::Builtin;
+use proto::status::{Hop, HopState};
+
+use crate::{Settings, StartError};
+
+/// Opens the engine. With `auto`, an Ollama that answers is taken before the built-in model.
+pub(crate) async fn open(settings: &Settings) -> Result<Arc<dyn Engine>, StartError> {
+    match &settings.engine {
+        Spec::Auto => auto(settings).await,
+        Spec::Ollama(url) => ollama(url.as_ref().unwrap_or(&settings.ollama)),
+        Spec::Builtin(path) => builtin(path.as_deref().unwrap_or(&settings.model)).await,
+        Spec::OpenAi(url) => {
+            let key = settings.engine_key.as_ref();
+            let opened = OpenAiCompatible::new(url, key, EngineTimes::default(), Clock::default());
+            Ok(Arc::new(opened.map_err(refused)?))
+        }
+    }
+}
+
+async fn auto(settings: &Settings) -> Result<Arc<dyn Engine>, StartError> {
+    let ollama = ollama(&settings.ollama)?;
+    let Err(silent) = ollama.report().await else {
+        return Ok(ollama);
+    };
+    match builtin(&settings.model).await {
+        Ok(builtin) => Ok(builtin),
+        Err(error) => {
+            // Ollama may still be started; until then the status says that the engine is down.
+            tracing::warn!(ollama = %silent, builtin = %error, "no engine; waiting for Ollama");
+            Ok(ollama)
+        }
+    }
+}
+
+fn ollama(url: &engine::Url) -> Result<Arc<dyn Engine>, StartError> {
+    Ok(Arc::new(
+        Ollama::new(url, EngineTimes::default()).map_err(refused)?,
+    ))
+}
+
+async fn builtin(path: &Path) -> Result<Arc<dyn Engine>, StartError> {
+    let path = path.to_owned();
+    let opening = move || Builtin::open(&path, engine_builtin::Settings::default());
+    match tokio::task::spawn_blocking(opening).await {
+        Ok(Ok(builtin)) => Ok(Arc::new(builtin)),
+        Ok(Err(error)) => Err(refused(error)),
+        Err(error) => Err(refused(error)),
+    }
+}
+
+fn refused(error: impl std::fmt::Display) -> StartError {
+    StartError::Engine(error.to_string())
+}
+
+/// Asks the engine once whether it is there.
+pub(crate) async fn look(engine: &dyn Engine) -> Hop {
+    let (state, problem) = match engine.report().await {
+        Ok(report) if report.engine_up => (HopState::Up, String::new()),
+        Ok(_) => (HopState::Down, "it says that it is not ready".to_owned()),
+        Err(error) => (HopState::Down, error.to_string()),
+    };
+    Hop {
+        state,
+        name: engine.name(),
+        problem,
+    }
+}

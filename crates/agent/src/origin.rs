@@ -1,0 +1,170 @@
+//! Where each setting came from.
+
+use std::{fmt, path::PathBuf};
+
+use engine::Url;
+
+use crate::SettingsError;
+
+/// The source of one setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Not set.
+    Default,
+    /// In this file.
+    File(PathBuf),
+    /// In this environment variable.
+    Env(String),
+    /// On the command line, without the dashes.
+    Flag(&'static str),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Env(name) => f.write_str(name),
+            Self::Flag(name) => write!(f, "--{name}"),
+        }
+    }
+}
+
+/// One line of `--print-config`.
+#[derive(Debug, Clone)]
+pub(crate) struct Line {
+    name: &'static str,
+    value: String,
+    from: Origin,
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} = {} # {}", self.name, self.value, self.from)
+    }
+}
+
+/// Picks each setting from its nearest source and remembers which that was.
+pub(crate) struct Resolver<'a> {
+    env: &'a dyn Fn(&str) -> Option<String>,
+    file: PathBuf,
+    lines: Vec<Line>,
+}
+
+impl<'a> Resolver<'a> {
+    pub(crate) fn new(env: &'a dyn Fn(&str) -> Option<String>, file: PathBuf) -> Self {
+        Self {
+            env,
+            file,
+            lines: Vec::new(),
+        }
+    }
+
+    /// A variable that is set to something.
+    pub(crate) fn env(&self, name: &str) -> Option<String> {
+        (self.env)(name).filter(|value| !value.is_empty())
+    }
+
+    /// The flag, else the variable of the same name, else the file; read by `read`.
+    pub(crate) fn pick<T>(
+        &mut self,
+        name: &'static str,
+        flag: Option<String>,
+        file: Option<String>,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, SettingsError> {
+        let variable = format!("HEARTH_{}", name.to_ascii_uppercase().replace('-', "_"));
+        let set = self.env(&variable);
+        let (value, from) = match (flag, set, file) {
+            (Some(value), _, _) => (value, Origin::Flag(name)),
+            (None, Some(value), _) => (value, Origin::Env(variable)),
+            (None, None, Some(value)) => (value, Origin::File(self.file.clone())),
+            (None, None, None) => return Ok(None),
+        };
+        self.read(name, value, from, read).map(Some)
+    }
+
+    /// Where Ollama is: a variable of Ollama's own.
+    pub(crate) fn env_only(
+        &mut self,
+        name: &'static str,
+        variable: &str,
+        read: impl Fn(&str) -> Result<Url, String>,
+    ) -> Result<Url, SettingsError> {
+        match self.env(variable) {
+            Some(value) => self.read(name, value, Origin::Env(variable.to_owned()), read),
+            None => self.read(name, "127.0.0.1:11434".to_owned(), Origin::Default, read),
+        }
+    }
+
+    fn read<T>(
+        &mut self,
+        name: &'static str,
+        value: String,
+        from: Origin,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, SettingsError> {
+        match read(&value) {
+            Ok(read) => {
+                self.lines.push(Line { name, value, from });
+                Ok(read)
+            }
+            Err(problem) => Err(SettingsError::Value {
+                name,
+                from,
+                problem,
+            }),
+        }
+    }
+
+    /// The value, or its default, which is shown as `shown`.
+    pub(crate) fn or<T>(
+        &mut self,
+        value: Option<T>,
+        name: &'static str,
+        shown: &str,
+        usual: T,
+    ) -> T {
+        value.unwrap_or_else(|| {
+            let value = shown.to_owned();
+            self.lines.push(Line {
+                name,
+                value,
+                from: Origin::Default,
+            });
+            usual
+        })
+    }
+
+    /// Shows a setting that only the file can hold.
+    pub(crate) fn note(&mut self, name: &'static str, value: &str, is_default: bool) {
+        let from = if is_default {
+            Origin::Default
+        } else {
+            Origin::File(self.file.clone())
+        };
+        self.lines.push(Line {
+            name,
+            value: value.to_owned(),
+            from,
+        });
+    }
+
+    /// Shows that a secret is set, and where.
+    pub(crate) fn secret(&mut self, name: &'static str, from: Origin) {
+        self.lines.push(Line {
+            name,
+            value: "(set, not shown)".to_owned(),
+            from,
+        });
+    }
+
+    pub(crate) fn origin_of(&self, name: &str) -> Origin {
+        let line = self.lines.iter().find(|line| line.name == name);
+        line.map_or(Origin::Default, |line| line.from.clone())
+    }
+
+    pub(crate) fn lines(self) -> Vec<Line> {
+        self.lines
+    }
+}

@@ -1,0 +1,110 @@
+//! The relay to work for, and the key that opens it.
+
+use std::{fs, path::PathBuf};
+
+use engine::{Url, is_loopback};
+use secrecy::SecretString;
+
+use crate::{Args, Origin, SettingsError, file::File, origin::Resolver};
+
+/// A relay, and what opens it.
+#[derive(Debug, Clone)]
+pub struct Relay {
+    /// Its address.
+    pub url: Url,
+    /// The key.
+    pub key: SecretString,
+    /// The owner allowed `http://` to another machine.
+    pub plain_http: bool,
+}
+
+/// Resolves the relay; `None` if none is set.
+pub(crate) fn relay(
+    args: &Args,
+    file: &File,
+    from: &mut Resolver<'_>,
+) -> Result<Option<Relay>, SettingsError> {
+    let plain = file.plain_http.map(|plain| plain.to_string());
+    let plain = from.pick("plain-http", None, plain, |text| {
+        text.parse::<bool>()
+            .map_err(|_| "use true or false".to_owned())
+    })?;
+    let plain_http = from.or(plain, "plain-http", "false", false);
+    let url = from.pick("relay", args.relay.clone(), file.relay.clone(), |text| {
+        relay_url(text, plain_http)
+    })?;
+    let key = key(args, file, from)?;
+    let Some(url) = url else { return Ok(None) };
+    let Some(key) = key else {
+        return Err(SettingsError::Value {
+            name: "relay",
+            from: from.origin_of("relay"),
+            problem: "the relay needs a key: use --key-file FILE or HEARTH_KEY \
+                      (`hearth key create --scope work` on the relay makes one)"
+                .to_owned(),
+        });
+    };
+    Ok(Some(Relay {
+        url,
+        key,
+        plain_http,
+    }))
+}
+
+fn relay_url(text: &str, plain_http: bool) -> Result<Url, String> {
+    let url: Url = text
+        .parse()
+        .map_err(|error| format!("not an address: {error}"))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("an address must hold no user and no password; use --key-file".to_owned());
+    }
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if plain_http || is_loopback(&url) => Ok(url),
+        "http" => Err("anyone on the way could read the key; use https, or write \
+                       `plain-http = true` into hearth.toml"
+            .to_owned()),
+        other => Err(format!("must begin with https, not {other}")),
+    }
+}
+
+/// The key itself, or the file that holds it; the nearer source wins.
+fn key(
+    args: &Args,
+    file: &File,
+    from: &mut Resolver<'_>,
+) -> Result<Option<SecretString>, SettingsError> {
+    if let Some(key) = &args.key {
+        from.secret("key", Origin::Flag("key"));
+        return Ok(Some(key.clone()));
+    }
+    if args.key_file.is_none()
+        && let Some(key) = from.env("HEARTH_KEY")
+    {
+        from.secret("key", Origin::Env("HEARTH_KEY".to_owned()));
+        return Ok(Some(key.into()));
+    }
+    let text = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+    let path = from.pick(
+        "key-file",
+        text(&args.key_file),
+        text(&file.key_file),
+        |text| Ok(PathBuf::from(text)),
+    )?;
+    let Some(path) = path else { return Ok(None) };
+    let text = fs::read_to_string(&path).map_err(|source| SettingsError::File {
+        path: path.clone(),
+        source,
+    })?;
+    let key = text.trim();
+    if key.is_empty() {
+        let from = from.origin_of("key-file");
+        let problem = format!("the file {} is empty", path.display());
+        return Err(SettingsError::Value {
+            name: "key-file",
+            from,
+            problem,
+        });
+    }
+    Ok(Some(key.into()))
+}

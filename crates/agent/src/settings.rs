@@ -1,0 +1,408 @@
+use std::{fmt, io, path::PathBuf};
+
+use engine::{Spec, Url, parse_host};
+use proto::WorkerId;
+use secrecy::SecretString;
+
+use crate::{
+    Args, Folders, Language, Relay,
+    file::File,
+    folders::NoFolders,
+    host_name::host_name,
+    origin::{Line, Origin, Resolver},
+    relay::relay,
+};
+
+/// Ports of the local HTTP server, in the order they are tried.
+pub const HTTP_PORTS: [u16; 2] = [5001, 5000];
+
+/// The model the built-in engine runs when none is named.
+const MODEL: &str = "models/SmolLM2-135M-Instruct.Q4_1.gguf";
+
+/// Everything the owner can set, resolved: defaults, then `hearth.toml`, then the environment,
+/// then flags.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Settings {
+    /// The relay to work for; without one the agent runs and says so.
+    pub relay: Option<Relay>,
+    /// Which engine answers.
+    pub engine: Spec,
+    /// What opens a server that speaks OpenAI's API, from `HEARTH_ENGINE_KEY`.
+    pub engine_key: Option<SecretString>,
+    /// Where an Ollama is looked for.
+    pub ollama: Url,
+    /// The built-in engine's model file.
+    pub model: PathBuf,
+    /// Ports of the status hub, in the order they are tried.
+    pub status_ports: Vec<u16>,
+    /// Ports of the local HTTP server, in the order they are tried.
+    pub http_ports: Vec<u16>,
+    /// Jobs at once.
+    pub slots: u32,
+    /// What this machine is called at the relay.
+    pub name: WorkerId,
+    /// The language of tray and overlay.
+    pub language: Language,
+    /// Web pages that may connect, beside Hearth's own.
+    pub origins: Vec<String>,
+    /// Where Hearth keeps its things.
+    pub folders: Folders,
+    /// Whether only `--print-config` was asked for.
+    pub print_config: bool,
+    lines: Vec<Line>,
+}
+
+/// Why the settings cannot be used; says which one, where it stands, and what to write.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// No home folder.
+    #[error(transparent)]
+    Folders(#[from] NoFolders),
+    /// The settings file or the key file cannot be read.
+    #[error("{} cannot be read: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The settings file is not what it should be.
+    #[error("{}, line {line}: {problem}", path.display())]
+    Toml {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong; names the key, never its value.
+        problem: String,
+    },
+    /// One setting makes no sense.
+    #[error("`{name}` ({from}): {problem}")]
+    Value {
+        /// The setting.
+        name: &'static str,
+        /// Where it was set.
+        from: Origin,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl TryFrom<Args> for Settings {
+    type Error = SettingsError;
+
+    /// Resolves the settings of this process: reads its environment and files.
+    fn try_from(args: Args) -> Result<Self, SettingsError> {
+        Self::resolve(args, &|name| std::env::var(name).ok(), Folders::of_user()?)
+    }
+}
+
+impl Settings {
+    /// Resolves the settings from these sources.
+    ///
+    /// # Errors
+    /// [`SettingsError`] names the setting that is wrong.
+    pub fn resolve(
+        args: Args,
+        env: &dyn Fn(&str) -> Option<String>,
+        folders: Folders,
+    ) -> Result<Self, SettingsError> {
+        let named = args
+            .config
+            .clone()
+            .or_else(|| env("HEARTH_CONFIG").map(PathBuf::from));
+        let path = named
+            .clone()
+            .unwrap_or_else(|| folders.config.join("hearth.toml"));
+        let file = File::read(&path, named.is_some())?;
+        let mut from = Resolver::new(env, path);
+        let text = |value: &dyn fmt::Display| value.to_string();
+
+        let relay = relay(&args, &file, &mut from)?;
+        let engine = from.pick("engine", args.engine, file.engine, |text| {
+            Spec::parse(text).map_err(|error| error.to_string())
+        })?;
+        let engine = from.or(engine, "engine", "auto", Spec::Auto);
+        let engine_key = from.env("HEARTH_ENGINE_KEY").map(SecretString::from);
+        if engine_key.is_some() {
+            from.secret("engine-key", Origin::Env("HEARTH_ENGINE_KEY".to_owned()));
+        }
+        let ollama = from.env_only("ollama-host", "OLLAMA_HOST", |text| {
+            parse_host(text)
+                .map(|host| host.url)
+                .map_err(|error| error.to_string())
+        })?;
+        let model = file.model.as_deref().map(|model| text(&model.display()));
+        let model = from.pick("model", None, model, |text| Ok(PathBuf::from(text)))?;
+        let usual_model = folders.cache.join(MODEL);
+        let model = from.or(model, "model", &text(&usual_model.display()), usual_model);
+        let port = |flag: Option<u16>| flag.map(|port| port.to_string());
+        let status = from.pick(
+            "status-port",
+            port(args.status_port),
+            port(file.status_port),
+            number,
+        )?;
+        let status = status.map(|port| vec![port]);
+        let status_ports = from.or(
+            status,
+            "status-port",
+            "6001, else 6000",
+            ::status::PORTS.to_vec(),
+        );
+        let http = from.pick(
+            "http-port",
+            port(args.http_port),
+            port(file.http_port),
+            number,
+        )?;
+        let http = http.map(|port| vec![port]);
+        let http_ports = from.or(http, "http-port", "5001, else 5000", HTTP_PORTS.to_vec());
+        let count = |n: Option<u32>| n.map(|n| n.to_string());
+        let slots = from.pick("slots", count(args.slots), count(file.slots), slots)?;
+        let slots = from.or(slots, "slots", "1", 1);
+        let name = from.pick("name", args.name, file.name, |text| {
+            WorkerId::new(text).map_err(|error| error.to_string())
+        })?;
+        let host = host_name();
+        let name = from.or(name, "name", host.as_str(), host.clone());
+        let language = from.pick("language", None, file.language, |text| {
+            Language::of_locale(text).ok_or_else(|| "use en, pl or ru".to_owned())
+        })?;
+        let system = system_language(env);
+        let language = from.or(language, "language", system.code(), system);
+        from.note("origins", &file.origins.join(" "), file.origins.is_empty());
+
+        Ok(Self {
+            relay,
+            engine,
+            engine_key,
+            ollama,
+            model,
+            status_ports,
+            http_ports,
+            slots,
+            name,
+            language,
+            origins: file.origins,
+            folders,
+            print_config: args.print_config,
+            lines: from.lines(),
+        })
+    }
+
+    /// Every setting and where it came from, for `--print-config`. Secrets are not among them.
+    #[must_use]
+    pub fn explain(&self) -> String {
+        let mut text: String = self.lines.iter().map(|line| format!("{line}\n")).collect();
+        for (name, folder) in [
+            ("config", &self.folders.config),
+            ("data", &self.folders.data),
+            ("cache", &self.folders.cache),
+        ] {
+            text += &format!("# {name} folder: {}\n", folder.display());
+        }
+        text
+    }
+}
+
+fn number(text: &str) -> Result<u16, String> {
+    text.parse()
+        .map_err(|_| "a port is a number from 0 to 65535".to_owned())
+}
+
+fn slots(text: &str) -> Result<u32, String> {
+    let slots = text.parse().ok().filter(|slots| (1..=64).contains(slots));
+    slots.ok_or_else(|| "from 1 to 64 jobs can run at once".to_owned())
+}
+
+/// The first of the variables that is set decides, as everywhere on the system.
+fn system_language(env: &dyn Fn(&str) -> Option<String>) -> Language {
+    let mut set = ["LC_ALL", "LC_MESSAGES", "LANG"]
+        .into_iter()
+        .filter_map(env);
+    let locale = set.find(|locale| !locale.is_empty()).unwrap_or_default();
+    Language::of_locale(&locale).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use secrecy::ExposeSecret as _;
+
+    use super::*;
+
+    struct Given {
+        home: tempfile::TempDir,
+        env: Vec<(&'static str, &'static str)>,
+        args: Args,
+    }
+
+    impl Given {
+        fn new(toml: &str) -> Self {
+            let home = tempfile::tempdir().unwrap();
+            let config = Folders::below(home.path()).config;
+            fs::create_dir_all(&config).unwrap();
+            fs::write(config.join("hearth.toml"), toml).unwrap();
+            Self {
+                home,
+                env: Vec::new(),
+                args: Args::default(),
+            }
+        }
+
+        fn resolve(&self) -> Result<Settings, SettingsError> {
+            let env = |name: &str| {
+                let found = self.env.iter().find(|(known, _)| *known == name);
+                found.map(|(_, value)| (*value).to_owned())
+            };
+            Settings::resolve(self.args.clone(), &env, Folders::below(self.home.path()))
+        }
+
+        fn error(&self) -> String {
+            self.resolve().unwrap_err().to_string()
+        }
+    }
+
+    #[test]
+    fn without_any_source_the_defaults_hold() {
+        let mut given = Given::new("");
+        fs::remove_dir_all(given.home.path().join("config")).unwrap();
+        given.env.push(("HEARTH_NAME", ""));
+        let settings = given.resolve().unwrap();
+        assert!(settings.relay.is_none());
+        assert_eq!(settings.engine, Spec::Auto);
+        assert_eq!(settings.status_ports, [6001, 6000]);
+        assert_eq!(settings.http_ports, [5001, 5000]);
+        assert_eq!(settings.slots, 1);
+        assert!(settings.model.ends_with(MODEL));
+        assert_eq!(settings.ollama.as_str(), "http://127.0.0.1:11434/");
+    }
+
+    #[test]
+    fn a_flag_beats_the_environment_and_that_beats_the_file() {
+        let mut given = Given::new("slots = 2\nstatus-port = 7001\nlanguage = \"ru\"");
+        let settings = given.resolve().unwrap();
+        assert_eq!((settings.slots, settings.language), (2, Language::Russian));
+        given.env = vec![("HEARTH_SLOTS", "3"), ("LANG", "pl_PL.UTF-8")];
+        assert_eq!(given.resolve().unwrap().slots, 3);
+        given.args.slots = Some(4);
+        let settings = given.resolve().unwrap();
+        assert_eq!(settings.slots, 4);
+        assert_eq!(settings.status_ports, [7001]);
+        let explained = settings.explain();
+        for line in [
+            "slots = 4 # --slots",
+            "http-port = 5001, else 5000 # default",
+            "language = ru # ",
+            "status-port = 7001 # ",
+        ] {
+            assert!(explained.contains(line), "{line} in:\n{explained}");
+        }
+        assert!(explained.contains("hearth.toml"), "{explained}");
+    }
+
+    #[test]
+    fn the_language_is_the_systems_unless_set() {
+        let mut given = Given::new("");
+        given.env = vec![
+            ("LC_ALL", ""),
+            ("LC_MESSAGES", "pl_PL.UTF-8"),
+            ("LANG", "ru_RU"),
+        ];
+        assert_eq!(given.resolve().unwrap().language, Language::Polish);
+        given.env = vec![("LANG", "de_DE.UTF-8")];
+        assert_eq!(given.resolve().unwrap().language, Language::English);
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_that_names_it_and_its_line_but_no_value() {
+        let error = Given::new("slots = 2\nrelay-urll = \"hunter2\"").error();
+        assert!(
+            error.contains("relay-urll") && error.contains("line 2"),
+            "{error}"
+        );
+        let error = Given::new("key = \"hunter2\"").error();
+        assert!(!error.contains("hunter2"), "{error}");
+        let error = Given::new("slots = \"hunter2").error();
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_value_is_an_error_that_says_where_it_stands() {
+        let mut given = Given::new("");
+        given.env = vec![("HEARTH_SLOTS", "0")];
+        let error = given.error();
+        assert!(
+            error.contains("slots") && error.contains("HEARTH_SLOTS"),
+            "{error}"
+        );
+        given.env = vec![("HEARTH_ENGINE", "olama")];
+        assert!(given.error().contains("olama"));
+        given.env = Vec::new();
+        given.args.name = Some("a b".into());
+        assert!(given.error().contains("--name"));
+        given.args = Args {
+            config: Some("/nonexistent/hearth.toml".into()),
+            ..Args::default()
+        };
+        assert!(given.error().contains("/nonexistent/hearth.toml"));
+    }
+
+    #[test]
+    fn a_relay_needs_a_key_and_a_road_nobody_listens_on() {
+        let mut given = Given::new("relay = \"https://relay.example\"");
+        assert!(given.error().contains("--key-file"));
+        given.env = vec![("HEARTH_KEY", "hunter2")];
+        let relay = given.resolve().unwrap().relay.unwrap();
+        assert_eq!(relay.key.expose_secret(), "hunter2");
+        for (url, is_good) in [
+            ("http://127.0.0.1:8787", true),
+            ("http://[::1]:8787", true),
+            ("http://relay.example", false),
+            ("ftp://relay.example", false),
+            ("https://user:pass@relay.example", false),
+            ("relay.example", false),
+        ] {
+            given.args.relay = Some(url.into());
+            assert_eq!(given.resolve().is_ok(), is_good, "{url}");
+        }
+        let mut plain = Given::new("plain-http = true\nrelay = \"http://relay.example\"");
+        plain.env = vec![("HEARTH_KEY", "hunter2")];
+        assert!(plain.resolve().unwrap().relay.unwrap().plain_http);
+    }
+
+    #[test]
+    fn the_key_comes_from_the_nearest_source_and_is_never_shown() {
+        let mut given = Given::new("relay = \"https://relay.example\"");
+        let path = given.home.path().join("key");
+        fs::write(&path, "  from-file\n").unwrap();
+        given.env = vec![("HEARTH_KEY", "from-env")];
+        let key = |given: &Given| {
+            given
+                .resolve()
+                .unwrap()
+                .relay
+                .unwrap()
+                .key
+                .expose_secret()
+                .to_owned()
+        };
+        assert_eq!(key(&given), "from-env");
+        given.args.key_file = Some(path.clone());
+        assert_eq!(key(&given), "from-file");
+        given.args.key_file = None;
+        given.args.key = Some("from-flag".into());
+        assert_eq!(key(&given), "from-flag");
+        let settings = given.resolve().unwrap();
+        let shown = format!("{settings:?}{}", settings.explain());
+        assert!(!shown.contains("from-flag"), "{shown}");
+
+        fs::write(&path, "\n").unwrap();
+        given.args.key = None;
+        given.args.key_file = Some(path);
+        assert!(given.error().contains("empty"));
+    }
+}

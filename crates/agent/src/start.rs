@@ -1,0 +1,182 @@
+//! Brings every part of the agent up, in the order in which each can fail.
+
+use std::{
+    fs::{File, TryLockError},
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use axum::Router;
+use proto::status::{Hop, Status};
+use status::{
+    Access, BindError, Bound, HubAddress, LocalToken, Request, StatusHub, StatusServer, TokenError,
+    bind_loopback, private_file,
+};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+};
+use worker::{Activity, Worker, WorkerHandle, WorkerSettings};
+
+use crate::{HTTP_PORTS, Settings, http, opening, view::Known, wishes::WishesFile};
+
+/// Commands on their way at once.
+const REQUESTS: usize = 64;
+
+/// Why the agent cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder cannot be used.
+    #[error("the data folder {} cannot be used: {source}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another agent of this user is running.
+    #[error("Hearth is already running for this user (it holds {}); see `hearth status`", .0.display())]
+    Running(PathBuf),
+    /// No local token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers: {0}")]
+    Random(getrandom::Error),
+    /// No port for the status hub.
+    #[error("no port for the status hub: {0}; choose one with --status-port")]
+    Hub(BindError),
+    /// No port for the local HTTP server, and the owner named one.
+    #[error("no port for the local HTTP server: {0}; choose one with --http-port")]
+    Http(BindError),
+    /// The engine the owner named cannot be used.
+    #[error("the engine cannot be used: {0}")]
+    Engine(String),
+}
+
+/// Everything that stands before the agent runs.
+pub(crate) struct Parts {
+    pub(crate) hub: StatusHub,
+    pub(crate) hub_at: HubAddress,
+    pub(crate) hub_server: (StatusServer, TcpListener),
+    pub(crate) http: Option<(Router, TcpListener, SocketAddr)>,
+    pub(crate) requests: (mpsc::Sender<Request>, mpsc::Receiver<Request>),
+    pub(crate) worker: Option<(Worker, WorkerHandle)>,
+    pub(crate) activity: watch::Receiver<Activity>,
+    pub(crate) known: Known,
+    pub(crate) wishes: WishesFile,
+    /// Held for life: one agent for each data folder.
+    pub(crate) lock: File,
+}
+
+impl Parts {
+    pub(crate) async fn bring_up(settings: Settings) -> Result<Self, StartError> {
+        let data = &settings.folders.data;
+        let unusable = |source| StartError::Folder {
+            path: data.clone(),
+            source,
+        };
+        private_file::make_folder(data).map_err(unusable)?;
+        let lock = lock(data)?;
+        let mut random = [0; 32];
+        getrandom::fill(&mut random).map_err(StartError::Random)?;
+        let token = LocalToken::open(data, random)?;
+        let wishes = WishesFile::in_folder(data);
+
+        let bound = bind_loopback(&settings.status_ports)
+            .await
+            .map_err(StartError::Hub)?;
+        tell("the status hub", &bound);
+        let hub_at = HubAddress::new(bound.addr, data);
+        let http_bound = bind_http(&settings).await?;
+
+        let engine = opening::open(&settings).await?;
+        let mut known = Known {
+            wishes: wishes.load(),
+            has_relay: settings.relay.is_some(),
+            language: settings.language,
+            ..Known::default()
+        };
+        known.activity.engine = Hop {
+            name: engine.name(),
+            ..Hop::default()
+        };
+        let worker = settings.relay.map(|relay| {
+            let start = WorkerSettings {
+                slots: settings.slots,
+                start_paused: known.wishes.paused,
+                plain_http: relay.plain_http,
+                ..WorkerSettings::new(relay.url, relay.key, settings.name)
+            };
+            Worker::new(start, engine.clone())
+        });
+        let activity = match &worker {
+            Some((_, handle)) => handle.activity(),
+            None => {
+                known.activity.engine = opening::look(&*engine).await;
+                watch::channel(known.activity.clone()).1
+            }
+        };
+        known.activity = activity.borrow().clone();
+
+        let hub = StatusHub::new(known.status(&Status::default()));
+        let requests = mpsc::channel(REQUESTS);
+        let hub_server = StatusServer::new(hub.clone(), token, requests.0.clone())
+            .allow(settings.origins.clone());
+        let http = http_bound.map(|Bound { listener, addr, .. }| {
+            let access = Access::new(addr.port(), &settings.origins);
+            (http::router(hub.clone(), access), listener, addr)
+        });
+        hub_at.publish(data).map_err(unusable)?;
+        let hub_server = (hub_server, bound.listener);
+        Ok(Self {
+            hub,
+            hub_at,
+            hub_server,
+            http,
+            requests,
+            worker,
+            activity,
+            known,
+            wishes,
+            lock,
+        })
+    }
+}
+
+fn lock(data: &Path) -> Result<File, StartError> {
+    let path = data.join("agent.lock");
+    let open = File::options().create(true).append(true).open(&path);
+    let file = open.map_err(|source| StartError::Folder {
+        path: path.clone(),
+        source,
+    })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StartError::Running(path)),
+        Err(TryLockError::Error(source)) => Err(StartError::Folder { path, source }),
+    }
+}
+
+/// Only a port that the owner named is missed: the usual two are often somebody else's.
+async fn bind_http(settings: &Settings) -> Result<Option<Bound>, StartError> {
+    match bind_loopback(&settings.http_ports).await {
+        Ok(bound) => {
+            tell("the local HTTP server", &bound);
+            Ok(Some(bound))
+        }
+        Err(error) if settings.http_ports == HTTP_PORTS => {
+            tracing::warn!("no local HTTP server: {error}; choose a port with --http-port");
+            Ok(None)
+        }
+        Err(error) => Err(StartError::Http(error)),
+    }
+}
+
+fn tell(what: &str, bound: &Bound) {
+    for refused in &bound.refused {
+        tracing::warn!("{what}: {refused}");
+    }
+    tracing::info!(addr = %bound.addr, "{what} listens");
+}

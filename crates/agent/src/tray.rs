@@ -1,0 +1,195 @@
+//! The tray, computed from a status. Nothing here waits or acts.
+
+use proto::status::{Command, Phase, Status};
+
+use crate::{Language, Tray, TrayAct, TrayIcon, TrayItem};
+
+/// Longest tooltip that every desktop shows whole, in characters.
+const TOOLTIP_MAX: usize = 120;
+/// Jobs that are listed in the menu.
+const JOBS_MAX: usize = 4;
+
+/// The tray for a status. It shows nothing that changes with every token.
+pub(crate) fn tray(status: &Status, language: Language, autostart: bool) -> Tray {
+    let words = language.words();
+    let command = |act, label: &str| TrayItem::Action {
+        act: TrayAct::Command(act),
+        label: label.to_owned(),
+    };
+    let check = |act, label: &str, checked| TrayItem::Check {
+        act,
+        label: label.to_owned(),
+        checked,
+    };
+    let mut items = vec![TrayItem::Line(status.text.clone())];
+    let problem = match status.status {
+        Phase::RelayOffline => &status.relay.problem,
+        Phase::EngineOffline => &status.engine.problem,
+        Phase::Starting | Phase::Ready | Phase::Working | Phase::Listening | Phase::Speaking => "",
+        Phase::Paused | Phase::Connecting | Phase::Error | Phase::Stopping => "",
+    };
+    if !problem.is_empty() {
+        items.push(TrayItem::Line(clip(problem)));
+    }
+    let lines = status
+        .jobs
+        .iter()
+        .take(JOBS_MAX)
+        .map(|job| clip(&format!("{} · {}", job.who, job.model)));
+    items.extend(lines.map(TrayItem::Line));
+    items.push(TrayItem::Separator);
+    let monitoring = if status.monitoring {
+        words.pause
+    } else {
+        words.resume
+    };
+    items.push(command(Command::ToggleMonitoring, monitoring));
+    let overlay = TrayAct::Command(Command::ToggleOverlay);
+    items.push(check(overlay, words.show_overlay, status.overlay_visible));
+    if status.is_speaking {
+        items.push(command(Command::StopTts, words.stop_speaking));
+    }
+    items.push(check(
+        TrayAct::ToggleAutostart,
+        words.start_at_login,
+        autostart,
+    ));
+    items.push(TrayItem::Separator);
+    items.push(command(Command::OpenSettings, words.open));
+    items.push(command(Command::Quit, words.quit));
+    Tray {
+        icon: icon(status.status),
+        tooltip: clip(&format!("Hearth: {}", status.text)),
+        items,
+    }
+}
+
+fn icon(phase: Phase) -> TrayIcon {
+    match phase {
+        Phase::Ready => TrayIcon::Ready,
+        Phase::Working | Phase::Listening | Phase::Speaking => TrayIcon::Working,
+        Phase::Paused => TrayIcon::Paused,
+        Phase::Starting | Phase::Connecting | Phase::Stopping => TrayIcon::Connecting,
+        Phase::RelayOffline | Phase::EngineOffline | Phase::Error => TrayIcon::Offline,
+    }
+}
+
+fn clip(text: &str) -> String {
+    let mut clipped: String = text.chars().take(TOOLTIP_MAX).collect();
+    if clipped.len() < text.len() {
+        clipped.pop();
+        clipped.push('…');
+    }
+    clipped
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::{JobId, ModelName, Op, Timestamp, status::LiveJob};
+
+    use super::*;
+
+    #[test]
+    fn every_phase_has_its_picture_and_its_words_in_every_language() {
+        for language in Language::ALL {
+            for (phase, picture) in [
+                (Phase::Starting, TrayIcon::Connecting),
+                (Phase::Ready, TrayIcon::Ready),
+                (Phase::Working, TrayIcon::Working),
+                (Phase::Listening, TrayIcon::Working),
+                (Phase::Speaking, TrayIcon::Working),
+                (Phase::Paused, TrayIcon::Paused),
+                (Phase::Connecting, TrayIcon::Connecting),
+                (Phase::RelayOffline, TrayIcon::Offline),
+                (Phase::EngineOffline, TrayIcon::Offline),
+                (Phase::Error, TrayIcon::Offline),
+                (Phase::Stopping, TrayIcon::Connecting),
+            ] {
+                let text = language.words().phase(phase).to_owned();
+                assert!(!text.is_empty());
+                let tray = tray(
+                    &Status {
+                        status: phase,
+                        text,
+                        ..Status::default()
+                    },
+                    language,
+                    false,
+                );
+                assert_eq!(tray.icon, picture, "{phase:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_menu_says_resume_while_paused_and_ticks_what_is_on() {
+        let paused = Status {
+            monitoring: false,
+            overlay_visible: true,
+            ..Status::default()
+        };
+        let items = tray(&paused, Language::English, true).items;
+        let label = |act| {
+            items.iter().find_map(|item| match item {
+                TrayItem::Action { act: found, label } if *found == act => {
+                    Some((label.clone(), None))
+                }
+                TrayItem::Check {
+                    act: found,
+                    label,
+                    checked,
+                } if *found == act => Some((label.clone(), Some(*checked))),
+                TrayItem::Action { .. } | TrayItem::Check { .. } => None,
+                TrayItem::Line(_) | TrayItem::Separator => None,
+            })
+        };
+        let of = |command| label(TrayAct::Command(command));
+        assert_eq!(of(Command::ToggleMonitoring), Some(("Resume".into(), None)));
+        assert_eq!(
+            of(Command::ToggleOverlay),
+            Some(("Show overlay".into(), Some(true)))
+        );
+        assert_eq!(
+            label(TrayAct::ToggleAutostart),
+            Some(("Start at login".into(), Some(true)))
+        );
+        assert_eq!(of(Command::StopTts), None, "nobody speaks");
+        assert!(of(Command::Quit).is_some() && of(Command::OpenSettings).is_some());
+    }
+
+    #[test]
+    fn a_new_token_does_not_repaint_the_tray_and_a_new_job_does() {
+        let job = LiveJob {
+            id: JobId([1; 16]),
+            who: "laptop".into(),
+            model: ModelName::new("m:1b").unwrap(),
+            op: Op::Chat,
+            started_at: Timestamp(0),
+            tokens: 3,
+            tokens_per_second: 0.0,
+        };
+        let one = Status {
+            jobs: vec![job],
+            ..Status::default()
+        };
+        let mut more = one.clone();
+        more.jobs[0].tokens = 99;
+        more.jobs[0].tokens_per_second = 12.0;
+        let paint = |status: &Status| tray(status, Language::Polish, false);
+        assert_eq!(paint(&one), paint(&more));
+        assert!(
+            paint(&one)
+                .items
+                .contains(&TrayItem::Line("laptop · m:1b".into()))
+        );
+        more.jobs.clear();
+        assert_ne!(paint(&one), paint(&more));
+    }
+
+    #[test]
+    fn a_long_problem_is_cut_at_a_character() {
+        let long = "ż".repeat(500);
+        assert_eq!(clip(&long).chars().count(), TOOLTIP_MAX);
+        assert_eq!(clip("short"), "short");
+    }
+}

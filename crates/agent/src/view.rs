@@ -1,0 +1,201 @@
+//! The status, computed from what is known. Nothing here waits or acts.
+
+use proto::status::{Hop, HopState, LiveJob, Phase, Status};
+use worker::Activity;
+
+use crate::{Language, Wishes};
+
+/// Everything a status is computed from.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Known {
+    /// What the worker says.
+    pub(crate) activity: Activity,
+    /// What the owner wants.
+    pub(crate) wishes: Wishes,
+    /// Whether there is a relay to work for.
+    pub(crate) has_relay: bool,
+    /// Whether the agent is on its way out.
+    pub(crate) stopping: bool,
+    /// The owner's language.
+    pub(crate) language: Language,
+}
+
+impl Known {
+    /// The status to show; fields that others publish are kept from `before`.
+    pub(crate) fn status(&self, before: &Status) -> Status {
+        let phase = self.phase();
+        let words = self.language.words();
+        let lacks_relay = phase == Phase::RelayOffline && !self.has_relay;
+        let text = if lacks_relay {
+            words.no_relay
+        } else {
+            words.phase(phase)
+        };
+        Status {
+            status: phase,
+            text: text.to_owned(),
+            is_listening: before.is_listening,
+            is_speaking: before.is_speaking,
+            wake_word_detected: before.wake_word_detected,
+            overlay_visible: self.wishes.overlay_visible,
+            monitoring: !self.wishes.paused,
+            jobs: self.activity.jobs.iter().map(finite).collect(),
+            relay: self.relay(),
+            engine: self.activity.engine.clone(),
+            carrier: self.activity.carrier,
+            seq: before.seq,
+        }
+    }
+
+    fn relay(&self) -> Hop {
+        if self.has_relay {
+            return self.activity.relay.clone();
+        }
+        Hop {
+            state: HopState::Down,
+            name: "not configured".to_owned(),
+            problem: "no relay is set: start with --relay URL --key-file FILE, \
+                      or write `relay` and `key-file` into hearth.toml"
+                .to_owned(),
+        }
+    }
+
+    /// The first thing that is wrong, from the requester's end; then what is going on.
+    fn phase(&self) -> Phase {
+        let Activity {
+            relay,
+            engine,
+            jobs,
+            ..
+        } = &self.activity;
+        let relay = if self.has_relay {
+            &relay.state
+        } else {
+            &HopState::Down
+        };
+        match (relay, &engine.state) {
+            _ if self.stopping => Phase::Stopping,
+            _ if self.wishes.paused => Phase::Paused,
+            (HopState::Down, _) => Phase::RelayOffline,
+            (_, HopState::Down) => Phase::EngineOffline,
+            _ if !jobs.is_empty() => Phase::Working,
+            (HopState::Up, HopState::Up) => Phase::Ready,
+            (HopState::Unknown, HopState::Up) => Phase::Connecting,
+            (HopState::Up | HopState::Unknown, HopState::Unknown) => Phase::Starting,
+        }
+    }
+}
+
+/// JSON has no word for what is not a number.
+fn finite(job: &LiveJob) -> LiveJob {
+    let rate = job.tokens_per_second;
+    LiveJob {
+        tokens_per_second: if rate.is_finite() { rate } else { 0.0 },
+        ..job.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::{JobId, ModelName, Op, Timestamp};
+
+    use super::*;
+
+    fn hop(state: HopState) -> Hop {
+        Hop {
+            state,
+            name: "x".into(),
+            problem: String::new(),
+        }
+    }
+
+    fn job() -> LiveJob {
+        LiveJob {
+            id: JobId([1; 16]),
+            who: "laptop".into(),
+            model: ModelName::new("m:1b").unwrap(),
+            op: Op::Chat,
+            started_at: Timestamp(0),
+            tokens: 3,
+            tokens_per_second: f32::NAN,
+        }
+    }
+
+    fn known(relay: HopState, engine: HopState, jobs: usize) -> Known {
+        let activity = Activity {
+            relay: hop(relay),
+            engine: hop(engine),
+            jobs: vec![job(); jobs],
+            ..Activity::default()
+        };
+        Known {
+            activity,
+            has_relay: true,
+            ..Known::default()
+        }
+    }
+
+    #[test]
+    fn the_phase_is_what_was_confirmed_and_names_the_broken_hop() {
+        use HopState::{Down, Unknown, Up};
+        for (relay, engine, jobs, phase) in [
+            (Up, Up, 0, Phase::Ready),
+            (Up, Up, 1, Phase::Working),
+            (Unknown, Unknown, 0, Phase::Starting),
+            (Unknown, Up, 0, Phase::Connecting),
+            (Up, Unknown, 0, Phase::Starting),
+            (Down, Up, 0, Phase::RelayOffline),
+            (Down, Up, 1, Phase::RelayOffline),
+            (Down, Down, 0, Phase::RelayOffline),
+            (Down, Unknown, 0, Phase::RelayOffline),
+            (Up, Down, 0, Phase::EngineOffline),
+            (Unknown, Down, 0, Phase::EngineOffline),
+            (Up, Down, 1, Phase::EngineOffline),
+        ] {
+            let known = known(relay.clone(), engine.clone(), jobs);
+            assert_eq!(
+                known.status(&Status::default()).status,
+                phase,
+                "{relay:?} {engine:?} {jobs}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_pause_is_shown_whatever_else_is_true_and_only_stopping_beats_it() {
+        let mut known = known(HopState::Down, HopState::Up, 1);
+        known.wishes.paused = true;
+        let status = known.status(&Status::default());
+        assert_eq!((status.status, status.monitoring), (Phase::Paused, false));
+        assert_eq!(status.jobs.len(), 1, "running jobs stay visible");
+        known.stopping = true;
+        assert_eq!(known.status(&status).status, Phase::Stopping);
+    }
+
+    #[test]
+    fn without_a_relay_the_status_says_so() {
+        let known = Known {
+            has_relay: false,
+            ..known(HopState::Unknown, HopState::Up, 0)
+        };
+        let status = known.status(&Status::default());
+        assert_eq!(status.status, Phase::RelayOffline);
+        assert_eq!(status.text, "No relay is set up");
+        assert_eq!(status.relay.name, "not configured");
+        assert!(status.relay.problem.contains("--relay"));
+    }
+
+    #[test]
+    fn what_others_publish_is_kept_and_no_number_is_lost_in_json() {
+        let before = Status {
+            is_speaking: true,
+            seq: 9,
+            ..Status::default()
+        };
+        let status = known(HopState::Up, HopState::Up, 1).status(&before);
+        assert!(status.is_speaking);
+        assert_eq!(status.seq, 9);
+        let json = serde_json::to_string(&status).unwrap();
+        assert_eq!(serde_json::from_str::<Status>(&json).unwrap(), status);
+    }
+}

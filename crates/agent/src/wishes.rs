@@ -1,0 +1,82 @@
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use status::private_file;
+
+/// What the owner chose with a click, kept across restarts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Wishes {
+    /// Takes no work.
+    pub paused: bool,
+    /// The overlay is shown.
+    pub overlay_visible: bool,
+}
+
+impl Default for Wishes {
+    fn default() -> Self {
+        Self {
+            paused: false,
+            overlay_visible: true,
+        }
+    }
+}
+
+/// Where the wishes are kept.
+#[derive(Debug, Clone)]
+pub(crate) struct WishesFile(PathBuf);
+
+impl WishesFile {
+    pub(crate) fn in_folder(folder: &Path) -> Self {
+        Self(folder.join("wishes.json"))
+    }
+
+    /// The wishes of the last run. What cannot be read is as if never wished, and is logged.
+    pub(crate) fn load(&self) -> Wishes {
+        let read = private_file::read(&self.0).and_then(|bytes| match bytes {
+            Some(bytes) => Ok(serde_json::from_slice(&bytes)?),
+            None => Ok(Wishes::default()),
+        });
+        read.unwrap_or_else(|error| {
+            tracing::warn!(path = %self.0.display(), %error, "the owner's wishes are lost");
+            Wishes::default()
+        })
+    }
+
+    pub(crate) fn save(&self, wishes: Wishes) -> io::Result<()> {
+        let mut json = serde_json::to_vec(&wishes)?;
+        json.push(b'\n');
+        private_file::write(&self.0, &json)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wishes_are_read_back_and_a_damaged_file_is_no_failure() {
+        let home = tempfile::tempdir().unwrap();
+        let file = WishesFile::in_folder(home.path());
+        assert_eq!(
+            file.load(),
+            Wishes {
+                paused: false,
+                overlay_visible: true
+            }
+        );
+        let wishes = Wishes {
+            paused: true,
+            overlay_visible: false,
+        };
+        file.save(wishes).unwrap();
+        assert_eq!(file.load(), wishes);
+        private_file::write(&file.0, b"{\"paused\":true,\"of_later\":1}").unwrap();
+        assert!(file.load().paused);
+        private_file::write(&file.0, b"{\"pau").unwrap();
+        assert_eq!(file.load(), Wishes::default());
+    }
+}

@@ -1,0 +1,8 @@
+//! The whole agent on real sockets, with a scripted Ollama and a relay of a few lines.
+#![expect(clippy::unwrap_used, reason = "these functions are tests")]
+
+mod commands;
+mod local_http;
+mod relay;
+mod start;
+mod support;

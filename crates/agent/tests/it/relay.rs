@@ -1,0 +1,268 @@
+//! What the status says while a relay and an engine come and go.
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use hearth_agent::{Args, TrayIcon};
+use proto::{
+    ErrorCode, JobId, LeaseToken, ModelName, Op,
+    status::{Command, HopState, Phase},
+    worker::{Frame, LeaseHead, RelayMessage, SUBPROTOCOL, WorkerMessage},
+};
+use status::AskError;
+use tests::scripted_ollama::{Answer, Gate, ScriptedOllama};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::{
+    WebSocketStream, accept_hdr_async,
+    tungstenite::{
+        Message,
+        handshake::server::{ErrorResponse, Request, Response},
+    },
+};
+
+use crate::support::{Running, settings, soon, with_engine};
+
+/// The relay's side of one worker connection.
+struct Relay(WebSocketStream<TcpStream>);
+
+impl Relay {
+    async fn accept(listener: &TcpListener) -> Self {
+        let (stream, _) = soon(listener.accept()).await.unwrap();
+        #[expect(clippy::result_large_err, reason = "the library's own signature")]
+        let agree = |_: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
+            let agreed = SUBPROTOCOL.parse().unwrap();
+            response
+                .headers_mut()
+                .insert("sec-websocket-protocol", agreed);
+            Ok(response)
+        };
+        let mut relay = Self(soon(accept_hdr_async(stream, agree)).await.unwrap());
+        relay
+            .until(|message| matches!(message, WorkerMessage::Hello { .. }))
+            .await;
+        let welcome = RelayMessage::Welcome {
+            version: "test".into(),
+            lease_ms: 60_000,
+            heartbeat_ms: 15_000,
+        };
+        relay.say(&welcome).await;
+        relay
+    }
+
+    async fn say(&mut self, message: &RelayMessage) {
+        let text = serde_json::to_string(message).unwrap();
+        self.0.send(Message::text(text)).await.unwrap();
+    }
+
+    async fn until(&mut self, is_it: impl Fn(&WorkerMessage) -> bool) -> WorkerMessage {
+        loop {
+            if let Message::Text(text) = soon(self.0.next()).await.unwrap().unwrap() {
+                let message = serde_json::from_str(&text).unwrap();
+                if is_it(&message) {
+                    return message;
+                }
+            }
+        }
+    }
+
+    async fn capacity(&mut self, wanted: u32) {
+        self.until(|said| matches!(said, WorkerMessage::Capacity { slots } if *slots == wanted))
+            .await;
+    }
+
+    async fn lease(&mut self, job: JobId) {
+        let body = br#"{"model":"m:1b","messages":[{"role":"user","content":"canary"}]}"#;
+        let token = LeaseToken { job, attempt: 1 };
+        let head = LeaseHead {
+            token,
+            op: Op::Chat,
+            model: ModelName::new("m:1b").unwrap(),
+            who: "laptop".into(),
+            deadline: None,
+            body_len: body.len(),
+        };
+        self.say(&RelayMessage::Lease(head)).await;
+        for frame in Frame::body(token, &body.as_slice().into()) {
+            self.0.send(Message::Binary(frame.encode())).await.unwrap();
+        }
+    }
+}
+
+struct Stage {
+    ollama: ScriptedOllama,
+    listener: TcpListener,
+    home: tempfile::TempDir,
+}
+
+impl Stage {
+    async fn set() -> Self {
+        let ollama = ScriptedOllama::start().await.unwrap();
+        ollama.set_models(&[("m:1b", false)]);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self {
+            ollama,
+            listener,
+            home: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    async fn agent(&self) -> Running {
+        let relay = format!("http://{}", self.listener.local_addr().unwrap());
+        let args = Args {
+            relay: Some(relay),
+            ..with_engine(&self.ollama)
+        };
+        Running::start(settings(self.home.path(), args))
+            .await
+            .unwrap()
+    }
+}
+
+#[tokio::test]
+async fn ready_is_said_only_when_relay_and_engine_are_both_confirmed() {
+    let stage = Stage::set().await;
+    let mut agent = stage.agent().await;
+    let before = agent
+        .until(|status| status.engine.state == HopState::Up)
+        .await;
+    assert_ne!(before.status, Phase::Ready, "no relay has answered yet");
+
+    let _relay = Relay::accept(&stage.listener).await;
+    let ready = agent.until(|status| status.status == Phase::Ready).await;
+    assert_eq!(
+        (&ready.relay.state, &ready.engine.state),
+        (&HopState::Up, &HopState::Up)
+    );
+    assert!(ready.carrier.is_some());
+    let seen = agent
+        .shell(|seen| seen.trays.last().is_some_and(|t| t.icon == TrayIcon::Ready))
+        .await;
+    assert_eq!(seen.trays.last().unwrap().tooltip, "Hearth: Ready");
+    assert!(
+        seen.trays.windows(2).all(|pair| pair[0] != pair[1]),
+        "never the same tray twice"
+    );
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_relay_that_is_gone_is_named_as_the_broken_hop() {
+    let stage = Stage::set().await;
+    let agent = stage.agent().await;
+    let relay = Relay::accept(&stage.listener).await;
+    agent.until(|status| status.status == Phase::Ready).await;
+    drop(stage.listener);
+    drop(relay);
+    let lost = agent
+        .until(|status| status.status == Phase::RelayOffline)
+        .await;
+    assert_eq!(lost.relay.state, HopState::Down);
+    assert!(!lost.relay.problem.is_empty());
+    assert_eq!(lost.engine.state, HopState::Up);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_pause_reaches_the_relay_is_seen_at_once_and_holds_over_a_restart() {
+    let stage = Stage::set().await;
+    let mut agent = stage.agent().await;
+    let mut relay = Relay::accept(&stage.listener).await;
+    agent.until(|status| status.status == Phase::Ready).await;
+
+    agent.hub.send(Command::ToggleMonitoring).await.unwrap();
+    relay.capacity(0).await;
+    agent
+        .until(|status| status.status == Phase::Paused && !status.monitoring)
+        .await;
+    agent
+        .shell(|seen| {
+            seen.trays
+                .last()
+                .is_some_and(|t| t.icon == TrayIcon::Paused)
+        })
+        .await;
+    agent.stop().await;
+    drop(relay);
+
+    let agent = stage.agent().await;
+    let mut relay = Relay::accept(&stage.listener).await;
+    agent
+        .until(|status| status.status == Phase::Paused && !status.monitoring)
+        .await;
+    agent.hub.send(Command::SetMonitoring(true)).await.unwrap();
+    relay.capacity(1).await;
+    agent
+        .until(|status| status.status == Phase::Ready && status.monitoring)
+        .await;
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_running_job_is_shown_with_who_asked_and_can_be_stopped_by_the_owner() {
+    let stage = Stage::set().await;
+    let gate = Gate::default();
+    stage.ollama.script("/api/chat", Answer::after(&gate));
+    let mut agent = stage.agent().await;
+    let mut relay = Relay::accept(&stage.listener).await;
+    agent.until(|status| status.status == Phase::Ready).await;
+
+    let job = JobId([5; 16]);
+    relay.lease(job).await;
+    let working = agent.until(|status| status.status == Phase::Working).await;
+    let [live] = working.jobs.as_slice() else {
+        panic!("one job runs")
+    };
+    assert_eq!(
+        (live.id, live.who.as_str(), live.model.as_str()),
+        (job, "laptop", "m:1b")
+    );
+    assert!(
+        !format!("{working:?}").contains("canary"),
+        "no prompt in the status"
+    );
+    agent
+        .shell(|seen| {
+            seen.trays
+                .last()
+                .is_some_and(|t| t.icon == TrayIcon::Working)
+        })
+        .await;
+
+    let unknown = agent
+        .hub
+        .send(Command::CancelJob(JobId([6; 16])))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(
+            unknown,
+            AskError::Refused {
+                code: ErrorCode::UnknownJob,
+                ..
+            }
+        ),
+        "{unknown:?}"
+    );
+    agent.hub.send(Command::CancelJob(job)).await.unwrap();
+    let nack = relay
+        .until(|said| matches!(said, WorkerMessage::Nack { .. }))
+        .await;
+    assert!(
+        matches!(
+            nack,
+            WorkerMessage::Nack {
+                code: ErrorCode::Cancelled,
+                ..
+            }
+        ),
+        "{nack:?}"
+    );
+    relay
+        .say(&RelayMessage::Closed {
+            token: LeaseToken { job, attempt: 1 },
+            code: None,
+        })
+        .await;
+    agent
+        .until(|status| status.status == Phase::Ready && status.jobs.is_empty())
+        .await;
+    agent.stop().await;
+}

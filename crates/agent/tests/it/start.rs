@@ -1,0 +1,136 @@
+//! What can be in the way of a start, and what is chosen.
+
+use hearth_agent::{Args, Folders, Settings, StartError};
+use proto::status::HopState;
+use tests::scripted_ollama::ScriptedOllama;
+use tokio::net::TcpListener;
+
+use crate::support::{Running, settings, with_engine};
+
+#[tokio::test]
+async fn a_second_agent_of_the_same_user_is_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let ollama = ScriptedOllama::start().await.unwrap();
+    let first = Running::start(settings(home.path(), with_engine(&ollama)))
+        .await
+        .unwrap();
+    let second = Running::start(settings(home.path(), with_engine(&ollama))).await;
+    let Err(error) = second else {
+        panic!("it started twice")
+    };
+    assert!(matches!(error, StartError::Running(_)), "{error}");
+    first.stop().await;
+    let third = Running::start(settings(home.path(), with_engine(&ollama)))
+        .await
+        .unwrap();
+    third.stop().await;
+}
+
+#[tokio::test]
+async fn a_named_port_that_is_taken_is_an_error_that_names_it() {
+    let home = tempfile::tempdir().unwrap();
+    let ollama = ScriptedOllama::start().await.unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = taken.local_addr().unwrap().port();
+    for (args, option) in [
+        (
+            Args {
+                status_port: Some(port),
+                ..with_engine(&ollama)
+            },
+            "--status-port",
+        ),
+        (
+            Args {
+                http_port: Some(port),
+                ..with_engine(&ollama)
+            },
+            "--http-port",
+        ),
+    ] {
+        let Err(error) = Running::start(settings(home.path(), args)).await else {
+            panic!("the port was free")
+        };
+        let said = error.to_string();
+        assert!(
+            said.contains(&port.to_string()) && said.contains(option),
+            "{said}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn auto_takes_an_ollama_that_answers() {
+    let home = tempfile::tempdir().unwrap();
+    let ollama = ScriptedOllama::start().await.unwrap();
+    let url = ollama.url();
+    let env = |name: &str| (name == "OLLAMA_HOST").then(|| url.clone());
+    let args = Args {
+        status_port: Some(0),
+        http_port: Some(0),
+        ..Args::default()
+    };
+    let settings = Settings::resolve(args, &env, Folders::below(home.path())).unwrap();
+    let agent = Running::start(settings).await.unwrap();
+    let engine = agent.until(|_| true).await.engine;
+    assert_eq!(
+        (engine.name, engine.state),
+        (format!("ollama at {url}"), HopState::Up)
+    );
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn auto_without_ollama_and_without_a_model_runs_and_says_that_the_engine_is_down() {
+    let home = tempfile::tempdir().unwrap();
+    let mut ollama = ScriptedOllama::start().await.unwrap();
+    let url = ollama.url();
+    ollama.go_down().await;
+    let env = |name: &str| (name == "OLLAMA_HOST").then(|| url.clone());
+    let args = Args {
+        status_port: Some(0),
+        http_port: Some(0),
+        ..Args::default()
+    };
+    let settings = Settings::resolve(args, &env, Folders::below(home.path())).unwrap();
+    let agent = Running::start(settings).await.unwrap();
+    let engine = agent.until(|_| true).await.engine;
+    assert_eq!(engine.state, HopState::Down, "{engine:?}");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_named_model_file_that_is_missing_stops_the_start() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("no.gguf");
+    let args = Args {
+        engine: Some(format!("builtin:{}", path.display())),
+        ..Args::default()
+    };
+    let Err(error) = Running::start(settings(home.path(), args)).await else {
+        panic!("it started without a model")
+    };
+    assert!(
+        matches!(&error, StartError::Engine(said) if said.contains("no.gguf")),
+        "{error}"
+    );
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn the_data_folder_and_its_token_are_the_owners_alone() {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let home = tempfile::tempdir().unwrap();
+    let ollama = ScriptedOllama::start().await.unwrap();
+    let agent = Running::start(settings(home.path(), with_engine(&ollama)))
+        .await
+        .unwrap();
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().mode() & 0o777;
+    let token = agent.handle.hub().token;
+    assert_eq!(mode(&token), 0o600);
+    let data = token.parent().unwrap();
+    assert_eq!(mode(data), 0o700);
+    assert_eq!(mode(&data.join("hub.json")), 0o600);
+    agent.stop().await;
+}

@@ -1,0 +1,136 @@
+//! A running agent, a shell that writes down what it was told, and a client that follows the hub.
+
+use std::{future::Future, path::Path, time::Duration};
+
+use hearth_agent::{Agent, AgentHandle, Args, Folders, Settings, Shell, StartError, Tray};
+use proto::status::Status;
+use status::{Link, Places, Subscriber, SubscriberHandle};
+use tests::scripted_ollama::ScriptedOllama;
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+/// Nothing here takes that long; a test that fails ends all the same.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, future).await.expect("it took too long")
+}
+
+/// What the shell was told, in order.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Seen {
+    pub(crate) trays: Vec<Tray>,
+    pub(crate) overlay: Vec<bool>,
+    pub(crate) windows: usize,
+    pub(crate) quits: usize,
+    pub(crate) autostart: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Recorder(pub(crate) watch::Sender<Seen>);
+
+impl Shell for Recorder {
+    fn set_tray(&mut self, tray: Tray) {
+        self.0.send_modify(|seen| seen.trays.push(tray));
+    }
+
+    fn show_overlay(&mut self, visible: bool) {
+        self.0.send_modify(|seen| seen.overlay.push(visible));
+    }
+
+    fn open_window(&mut self) {
+        self.0.send_modify(|seen| seen.windows += 1);
+    }
+
+    fn set_autostart(&mut self, on: bool) -> Result<(), String> {
+        self.0.send_modify(|seen| seen.autostart = on);
+        Ok(())
+    }
+
+    fn autostart(&self) -> bool {
+        self.0.borrow().autostart
+    }
+
+    fn quit(&mut self) {
+        self.0.send_modify(|seen| seen.quits += 1);
+    }
+}
+
+/// Settings for free ports and folders below `home`.
+pub(crate) fn settings(home: &Path, args: Args) -> Settings {
+    let args = Args {
+        status_port: args.status_port.or(Some(0)),
+        http_port: args.http_port.or(Some(0)),
+        key: Some("test-key".into()),
+        name: Some("box".into()),
+        ..args
+    };
+    Settings::resolve(args, &|_| None, Folders::below(home)).unwrap()
+}
+
+pub(crate) fn with_engine(ollama: &ScriptedOllama) -> Args {
+    Args {
+        engine: Some(format!("ollama:{}", ollama.url())),
+        ..Args::default()
+    }
+}
+
+pub(crate) struct Running {
+    pub(crate) handle: AgentHandle,
+    pub(crate) hub: SubscriberHandle,
+    pub(crate) seen: watch::Receiver<Seen>,
+    run: JoinHandle<anyhow::Result<()>>,
+    follow: JoinHandle<()>,
+    stop_following: CancellationToken,
+}
+
+impl Running {
+    pub(crate) async fn start(settings: Settings) -> Result<Self, StartError> {
+        let shell = Recorder::default();
+        let seen = shell.0.subscribe();
+        let agent = soon(Agent::start(settings, shell)).await?;
+        let handle = agent.handle();
+        let (subscriber, hub) = Subscriber::new(Places::At(handle.hub()));
+        let stop_following = CancellationToken::new();
+        let follow = tokio::spawn(subscriber.run(stop_following.clone()));
+        let run = tokio::spawn(agent.run());
+        Ok(Self {
+            handle,
+            hub,
+            seen,
+            run,
+            follow,
+            stop_following,
+        })
+    }
+
+    /// Waits for a status over the real socket.
+    pub(crate) async fn until(&self, is_it: impl Fn(&Status) -> bool) -> Status {
+        let mut link = self.hub.link();
+        let waiting = async {
+            let is_live = |link: &Link| matches!(link, Link::Live(status) if is_it(status));
+            let Link::Live(status) = link.wait_for(is_live).await.unwrap().clone() else {
+                unreachable!("it is live")
+            };
+            (*status).clone()
+        };
+        let reached = timeout(PATIENCE, waiting).await;
+        reached.unwrap_or_else(|_| panic!("last seen: {:?}", self.hub.link().borrow()))
+    }
+
+    pub(crate) async fn shell(&mut self, is_it: impl Fn(&Seen) -> bool) -> Seen {
+        soon(async { self.seen.wait_for(is_it).await.unwrap().clone() }).await
+    }
+
+    /// Waits until the agent has ended by itself.
+    pub(crate) async fn ended(self) {
+        soon(self.run).await.unwrap().unwrap();
+        self.stop_following.cancel();
+        soon(self.follow).await.unwrap();
+    }
+
+    pub(crate) async fn stop(self) {
+        self.handle.stop();
+        self.ended().await;
+    }
+}
