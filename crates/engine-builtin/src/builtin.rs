@@ -26,6 +26,9 @@ use crate::{
     ticket::{self, Ticket},
 };
 
+/// Some tokenizers of llama.cpp go deeper the longer the text. Memory is taken as it is used.
+const STACK: usize = 64 * 1024 * 1024;
+
 /// The engine in this process. Dropping it stops what it is writing and ends its thread.
 pub struct Builtin {
     card: Card,
@@ -79,6 +82,7 @@ impl Builtin {
         };
         thread::Builder::new()
             .name("hearth-model".to_owned())
+            .stack_size(STACK)
             .spawn(move || runner.run())
             .map_err(OpenError::Thread)?;
         Ok(Self {

@@ -17,47 +17,40 @@ pub(crate) fn tokens(
         .unwrap_or(usize::MAX)
         .saturating_sub(1);
     let tokens = match work {
-        Work::Load(_) | Work::Unload(_) => Vec::new(),
+        Work::Load(_) | Work::Unload(_) => Some(Vec::new()),
         Work::Chat(messages) if truncate => newest(model, messages, room)?,
-        Work::Chat(messages) => of_chat(model, messages)?,
-        Work::Generate(prompt) => of_prompt(model, prompt)?,
+        Work::Chat(messages) => of_chat(model, messages, room)?,
+        Work::Generate(prompt) => of_prompt(model, prompt, room)?,
     };
-    if tokens.len() > room {
-        return Err(too_long(tokens.len(), num_ctx));
+    match tokens {
+        Some(tokens) if tokens.is_empty() => Err(refused(400, "the prompt has no tokens")),
+        Some(tokens) => Ok(tokens),
+        None => Err(refused(400, TOO_LONG)),
     }
-    Ok(tokens)
 }
 
-fn too_long(tokens: usize, num_ctx: u32) -> EngineError {
-    refused(
-        400,
-        format!(
-            "the prompt is longer than the context length currently available to the model \
-             ({tokens} tokens of {num_ctx}); shorten the prompt, or raise num_ctx"
-        ),
-    )
-}
+/// Ollama's words.
+const TOO_LONG: &str = "the prompt is longer than the context length currently available to the \
+    model; shorten the prompt, adjust the context length in settings, or use a model with a \
+    longer context length";
 
 /// The conversation without its oldest messages, as few as need be. System messages and the last
-/// message always stay.
+/// message always stay; nothing if these alone are too long.
 fn newest(
     model: &LlamaModel,
     messages: &[Message],
     room: usize,
-) -> Result<Vec<LlamaToken>, EngineError> {
-    let whole = of_chat(model, messages)?;
-    if whole.len() <= room {
-        return Ok(whole);
+) -> Result<Option<Vec<LlamaToken>>, EngineError> {
+    let mut best = of_chat(model, messages, room)?;
+    if best.is_some() {
+        return Ok(best);
     }
     let (mut least, mut most) = (1, droppable(messages));
-    let mut best = whole;
     while least <= most {
         let middle = least.midpoint(most);
-        let tokens = of_chat(model, &without_oldest(messages, middle))?;
-        if tokens.len() <= room {
-            (best, most) = (tokens, middle - 1);
-        } else {
-            least = middle + 1;
+        match of_chat(model, &without_oldest(messages, middle), room)? {
+            Some(tokens) => (best, most) = (Some(tokens), middle - 1),
+            None => least = middle + 1,
         }
     }
     Ok(best)
@@ -81,12 +74,20 @@ fn without_oldest(messages: &[Message], mut drop: usize) -> Vec<Message> {
     kept.map(|(_, message)| message.clone()).collect()
 }
 
-fn of_chat(model: &LlamaModel, messages: &[Message]) -> Result<Vec<LlamaToken>, EngineError> {
+fn of_chat(
+    model: &LlamaModel,
+    messages: &[Message],
+    room: usize,
+) -> Result<Option<Vec<LlamaToken>>, EngineError> {
     let text = render(model, messages)?;
-    Ok(tokenize(model, &text))
+    Ok(tokenize(model, &text, room))
 }
 
-fn of_prompt(model: &LlamaModel, prompt: &Prompt) -> Result<Vec<LlamaToken>, EngineError> {
+fn of_prompt(
+    model: &LlamaModel,
+    prompt: &Prompt,
+    room: usize,
+) -> Result<Option<Vec<LlamaToken>>, EngineError> {
     let vocabulary = model.n_vocab();
     if prompt
         .context
@@ -98,15 +99,18 @@ fn of_prompt(model: &LlamaModel, prompt: &Prompt) -> Result<Vec<LlamaToken>, Eng
             "context has a token that the model does not know",
         ));
     }
-    let mut tokens: Vec<_> = prompt.context.iter().copied().map(LlamaToken).collect();
+    let Some(room) = room.checked_sub(prompt.context.len()) else {
+        return Ok(None);
+    };
+    let earlier = prompt.context.iter().copied().map(LlamaToken);
+    let after_earlier = |tokens: Vec<LlamaToken>| earlier.chain(tokens).collect();
     if prompt.raw || model.chat_template(None).is_err() {
         let text = if prompt.system.is_empty() {
             prompt.text.clone()
         } else {
             format!("{}\n\n{}", prompt.system, prompt.text)
         };
-        tokens.extend(tokenize(model, &text));
-        return Ok(tokens);
+        return Ok(tokenize(model, &text, room).map(after_earlier));
     }
     let system = (!prompt.system.is_empty()).then_some(("system", &prompt.system));
     let parts = system.into_iter().chain([("user", &prompt.text)]);
@@ -116,8 +120,7 @@ fn of_prompt(model: &LlamaModel, prompt: &Prompt) -> Result<Vec<LlamaToken>, Eng
             content: text.clone(),
         })
         .collect();
-    tokens.extend(of_chat(model, &messages)?);
-    Ok(tokens)
+    Ok(of_chat(model, &messages, room)?.map(after_earlier))
 }
 
 /// Writes a conversation the way the model was taught to read one.
@@ -145,16 +148,23 @@ fn render(model: &LlamaModel, messages: &[Message]) -> Result<String, EngineErro
         .map_err(|_| no_template())
 }
 
-/// Markers of the template are single tokens; a beginning that template and vocabulary both add
-/// is kept once.
-fn tokenize(model: &LlamaModel, text: &str) -> Vec<LlamaToken> {
+/// More bytes than one token stands for in any vocabulary we know of.
+const TOKEN_BYTES_MAX: usize = 128;
+
+/// The tokens, unless they are more than there is room for. Markers of the template are single
+/// tokens; a beginning that template and vocabulary both add is kept once.
+fn tokenize(model: &LlamaModel, text: &str, room: usize) -> Option<Vec<LlamaToken>> {
+    // Megabytes that cannot fit are not worth seconds of work.
+    if text.len() / TOKEN_BYTES_MAX > room {
+        return None;
+    }
     let vocabulary = model.vocab();
     let mut tokens = vocabulary.tokenize(text.as_bytes(), true, true);
     let bos = vocabulary.bos();
     if tokens.first() == Some(&bos) && tokens.get(1) == Some(&bos) {
         tokens.remove(0);
     }
-    tokens
+    (tokens.len() <= room).then_some(tokens)
 }
 
 #[cfg(test)]

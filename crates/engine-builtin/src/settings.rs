@@ -5,7 +5,10 @@ use jiff::Timestamp;
 /// What the owner may choose about the built-in engine.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Threads for the arithmetic; as many as the machine has cores when absent.
+    /// Threads for the arithmetic; half as many as the machine has cores when absent. llama.cpp's
+    /// threads wait for each other by spinning, hundreds of times a token: where another program
+    /// takes one of their cores, the whole answer crawls. On two cores beside a compiler two
+    /// threads were measured to write 4 to 9 tokens a second, and one thread 74.
     pub threads: Option<NonZeroU32>,
     /// Tokens of context when a request does not say `num_ctx`.
     pub num_ctx: u32,
@@ -43,8 +46,9 @@ impl Settings {
     }
 
     pub(crate) fn thread_count(&self) -> i32 {
-        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = self.threads.map_or_else(cores, |n| n.get() as usize);
+        let half = || std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2);
+        let chosen = |threads: NonZeroU32| usize::try_from(threads.get()).unwrap_or(usize::MAX);
+        let threads = self.threads.map_or_else(half, chosen);
         i32::try_from(threads.clamp(1, 64)).unwrap_or(1)
     }
 }

@@ -418,6 +418,25 @@ async fn a_conversation_that_is_too_long_loses_its_oldest_messages_or_is_refused
 }
 
 #[tokio::test]
+async fn a_prompt_of_megabytes_is_refused_and_harms_nothing() {
+    let engine = open();
+    for letter in [" ", "a", "1", "\n", "🦀"] {
+        for repeat in [100_000, 2_000_000] {
+            let prompt = letter.repeat(repeat);
+            let body = json!({"model": "smollm2:135m", "prompt": prompt, "raw": true});
+            let (status, message) = refusal(&engine, Op::Generate, &body).await;
+            assert_eq!(status, 400);
+            assert!(
+                message.starts_with("the prompt is longer than"),
+                "{message}"
+            );
+        }
+    }
+    let lines = ask(&engine, Op::Chat, &chat("x", &json!({}))).await;
+    assert_eq!(lines.last().unwrap()["done"], true);
+}
+
+#[tokio::test]
 async fn an_answer_ends_where_the_context_does() {
     let engine = open();
     let body = chat(
