@@ -1,1 +1,32 @@
-//! Placeholder while the crates are laid out.
+//! The relay: keeps jobs in a durable queue, lends them to workers, and streams what they write.
+//!
+//! Requesters speak Hearth's own API, Ollama's, OpenAI's or the polling relay's; the worker sees
+//! none of that. Every answer is read from the job's log, so a requester, a worker and this
+//! process may each go away and come back.
+
+mod api;
+mod app;
+mod args;
+mod auth;
+mod carrier;
+mod error;
+mod intake;
+pub mod keys;
+mod open;
+mod payload;
+mod serve;
+mod settings;
+mod shape;
+mod stream;
+mod tail;
+mod ticket;
+mod upkeep;
+mod workers;
+mod world;
+
+pub use app::Relay;
+pub use args::Args;
+pub use open::{OpenError, open, open_keys};
+pub use serve::serve;
+pub use settings::RelaySettings;
+pub use world::{System, World};

@@ -1,0 +1,26 @@
+//! Routes that need no key.
+
+use axum::{Json, extract::State, response::Response};
+use serde_json::{Value, json};
+
+use super::written;
+use crate::{Relay, error::ApiError};
+
+/// `GET /`: Ollama's clients look for exactly this text.
+pub(super) async fn front() -> Response {
+    written("text/plain; charset=utf-8", dialect::ollama::RUNNING)
+}
+
+/// `GET /healthz`: the process answers.
+pub(super) async fn alive() -> Json<Value> {
+    Json(json!({"status": "ok"}))
+}
+
+/// `GET /readyz`: the store answers and the relay is not going down.
+pub(super) async fn ready(State(relay): State<Relay>) -> Result<Json<Value>, ApiError> {
+    if relay.stop.is_cancelled() {
+        return Err(ApiError::draining());
+    }
+    relay.store.find_key("").await?;
+    Ok(Json(json!({"status": "ready"})))
+}

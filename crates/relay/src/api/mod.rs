@@ -1,0 +1,82 @@
+//! The routes, one file per dialect.
+
+mod health;
+mod jobs;
+mod ollama;
+mod openai;
+mod relay_polling;
+
+use axum::{
+    Router,
+    routing::{get, post},
+};
+use bytes::Bytes;
+use http::{HeaderValue, Method, Uri, header};
+use proto::ErrorCode;
+
+use crate::{Relay, carrier, error::ApiError};
+
+/// Every route of a relay.
+pub(crate) fn routes(relay: Relay) -> Router {
+    Router::new()
+        .route("/", get(health::front))
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .route("/api/jobs", post(jobs::submit).get(jobs::list))
+        .route("/api/jobs/{id}", get(jobs::get).delete(jobs::cancel))
+        .route("/api/jobs/{id}/events", get(jobs::events))
+        .route("/api/chat", post(ollama::chat))
+        .route("/api/generate", post(ollama::generate))
+        .route("/api/embed", post(ollama::embed))
+        .route("/api/tags", get(ollama::tags))
+        .route("/api/version", get(ollama::version))
+        .route("/v1/chat/completions", post(openai::chat))
+        .route("/v1/models", get(openai::models))
+        .route("/v1/models/{*id}", get(openai::model))
+        .route("/api/ollama/poll", get(relay_polling::poll))
+        .route("/api/ollama/response", post(relay_polling::response))
+        .route("/api/ollama/request", post(relay_polling::request))
+        .route("/api/ollama/status/{id}", get(relay_polling::status))
+        .route("/api/worker/v1", get(carrier::socket::upgrade))
+        .route("/api/worker/v1/poll", post(carrier::http::poll))
+        .route(
+            "/api/worker/v1/jobs/{id}/{attempt}/lines",
+            post(carrier::http::lines),
+        )
+        .route(
+            "/api/worker/v1/jobs/{id}/{attempt}/extend",
+            post(carrier::http::extend),
+        )
+        .route(
+            "/api/worker/v1/jobs/{id}/{attempt}/end",
+            post(carrier::http::end),
+        )
+        .route(
+            "/api/worker/v1/jobs/{id}/{attempt}/nack",
+            post(carrier::http::nack),
+        )
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(relay)
+}
+
+async fn unknown_route(uri: Uri) -> ApiError {
+    let message = format!("there is no route {}; see the documentation", uri.path());
+    ApiError::new(ErrorCode::UnknownRoute, message)
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> ApiError {
+    let message = format!(
+        "{} is not answered to {method}; use another method",
+        uri.path()
+    );
+    ApiError::new(ErrorCode::MethodNotAllowed, message)
+}
+
+/// A body that is written already.
+fn written(content_type: &'static str, body: impl Into<Bytes>) -> axum::response::Response {
+    let mut response = axum::response::Response::new(body.into().into());
+    let value = HeaderValue::from_static(content_type);
+    response.headers_mut().insert(header::CONTENT_TYPE, value);
+    response
+}

@@ -1,0 +1,126 @@
+//! Ollama's native API. Bodies and lines pass byte for byte.
+
+use axum::{extract::State, response::Response};
+use bytes::{BufMut as _, Bytes, BytesMut};
+use proto::{Dialect, EngineKind, ErrorCode, ErrorDetail, ModelName, Op, Priority};
+
+use super::written;
+use crate::{
+    Relay,
+    auth::{Caller, MayEnqueue, MayRead},
+    error::ApiError,
+    intake::Patience,
+    payload::{Inference, Payload},
+    stream::{Voice, name_job, streamed, whole},
+    ticket::Order,
+};
+
+const JSON: &str = "application/json; charset=utf-8";
+
+/// `POST /api/chat`.
+pub(super) async fn chat(
+    State(relay): State<Relay>,
+    MayEnqueue(caller): MayEnqueue,
+    Payload(body): Inference,
+) -> Result<Response, ApiError> {
+    answer(&relay, &caller, Op::Chat, body).await
+}
+
+/// `POST /api/generate`.
+pub(super) async fn generate(
+    State(relay): State<Relay>,
+    MayEnqueue(caller): MayEnqueue,
+    Payload(body): Inference,
+) -> Result<Response, ApiError> {
+    answer(&relay, &caller, Op::Generate, body).await
+}
+
+/// `POST /api/embed`.
+pub(super) async fn embed(
+    State(relay): State<Relay>,
+    MayEnqueue(caller): MayEnqueue,
+    Payload(body): Inference,
+) -> Result<Response, ApiError> {
+    answer(&relay, &caller, Op::Embed, body).await
+}
+
+async fn answer(relay: &Relay, caller: &Caller, op: Op, body: Bytes) -> Result<Response, ApiError> {
+    let head = dialect::ollama::request_head(&body)?;
+    let asked = head.model.as_deref();
+    let model = relay.choose_model(&caller.account, op, asked, Patience::Now)?;
+    let body = match asked {
+        Some(_) => body,
+        None => dialect::ollama::with_model(&body, &model)?,
+    };
+    let order = Order {
+        op,
+        model: model.clone(),
+        body,
+        dialect: Dialect::Ollama,
+        priority: Priority::default(),
+        wanted_for: None,
+    };
+    let ticket = relay.attend(caller, order).await?;
+    if head.stream && op != Op::Embed {
+        let voice = Ndjson {
+            relay: relay.clone(),
+            op,
+            model,
+        };
+        return streamed(relay, ticket, voice).await;
+    }
+    let job = ticket.guard.job;
+    let lines = whole(relay, ticket).await?;
+    let mut response = written(JSON, dialect::ollama::joined(&lines)?);
+    name_job(&mut response, job);
+    Ok(response)
+}
+
+struct Ndjson {
+    relay: Relay,
+    op: Op,
+    model: ModelName,
+}
+
+impl Voice for Ndjson {
+    const CONTENT_TYPE: &str = "application/x-ndjson";
+
+    fn line(&mut self, line: Bytes) -> Result<Bytes, ErrorDetail> {
+        Ok(with_line_feed(&line))
+    }
+
+    fn heartbeat(&mut self) -> Option<Bytes> {
+        let line = dialect::ollama::heartbeat(self.op, &self.model, self.relay.now());
+        line.map(|line| with_line_feed(&line))
+    }
+
+    fn failure(&mut self, _: ErrorCode, message: &str) -> Bytes {
+        with_line_feed(&dialect::ollama::error(message))
+    }
+}
+
+/// One whole line per HTTP chunk: some clients parse each chunk alone.
+fn with_line_feed(line: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(line.len() + 1);
+    out.put_slice(line);
+    out.put_u8(b'\n');
+    out.freeze()
+}
+
+/// `GET /api/tags`.
+pub(super) async fn tags(State(relay): State<Relay>, MayRead(caller): MayRead) -> Response {
+    let offer = relay.workers.offer(&caller.account, relay.now());
+    let reports = offer.reports.iter().map(AsRef::as_ref);
+    written(JSON, dialect::ollama::tags(reports))
+}
+
+/// `GET /api/version`: the lowest that answers, so that no client expects too much.
+pub(super) async fn version(State(relay): State<Relay>, MayRead(caller): MayRead) -> Response {
+    let offer = relay.workers.offer(&caller.account, relay.now());
+    let ollamas = offer
+        .reports
+        .iter()
+        .filter(|report| report.engine == EngineKind::Ollama)
+        .map(|report| report.engine_version.as_str());
+    written(JSON, dialect::ollama::version(ollamas))
+}

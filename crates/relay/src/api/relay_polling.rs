@@ -1,0 +1,256 @@
+//! The polling relay's four routes, for its clients as they are.
+
+use std::time::Duration;
+
+use axum::{
+    extract::{Path, State},
+    response::{IntoResponse, Response},
+};
+use dialect::relay_polling::{ACKNOWLEDGED, Answer, PolledRequest, Progress, Request};
+use http::StatusCode;
+use proto::{
+    Dialect, End, ErrorCode, EventId, JobError, JobId, JobState, LeaseToken, ModelName, Op,
+    Priority, WorkerId, worker::Retry,
+};
+use queue::{Job, Lease, LeaseQuery, Models, QueueError};
+use tokio::time::{Instant, timeout_at};
+
+use super::written;
+use crate::{
+    Relay,
+    auth::{Caller, MayEnqueue, MayRead, MayWork, serves},
+    error::ApiError,
+    intake::Patience,
+    payload::{Inference, Payload},
+    tail::{Event, Tail},
+    ticket::Order,
+    workers::{Online, Seat},
+};
+
+const JSON: &str = "application/json";
+/// How many jobs that cannot be told to such a worker are passed over in one poll.
+const PASSED_OVER_MAX: usize = 16;
+/// Longest error text of a worker that is kept.
+const REASON_MAX: usize = 1024;
+/// The model of a request that names none while nobody is there to choose one.
+const MODEL: &str = "qwen2.5:7b";
+
+/// `GET /api/ollama/poll`: leases, as its clients expect of a GET.
+pub(super) async fn poll(
+    State(relay): State<Relay>,
+    MayWork(caller): MayWork,
+) -> Result<Response, ApiError> {
+    let worker = WorkerId::new(format!("legacy-{}", caller.key_id()));
+    let worker = worker.map_err(|_| ApiError::internal())?;
+    let query = LeaseQuery {
+        worker: worker.clone(),
+        serve: caller.serve.clone(),
+        models: Models::Any,
+    };
+    let seat = Seat::Poll(caller.key_id().to_owned(), worker);
+    sit(&relay, &seat, &caller, relay.settings.online_after_poll);
+
+    let until = Instant::now() + relay.settings.legacy_poll_hold;
+    let mut arrivals = relay.store.arrivals();
+    loop {
+        arrivals.borrow_and_update();
+        match take(&relay, &query).await? {
+            Taken::Work(request) => {
+                sit(&relay, &seat, &caller, relay.settings.legacy_lease);
+                tracing::info!(job.id = request.id, "handed to a poller");
+                return Ok(written(JSON, dialect::relay_polling::polled(&request)));
+            }
+            // What was given back wakes every waiter, this one too: the next poll looks again.
+            Taken::OnlyOthers => break,
+            Taken::Nothing => {}
+        }
+        tokio::select! {
+            arrived = timeout_at(until, arrivals.changed()) => match arrived {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => break,
+            },
+            () = relay.stop.cancelled() => break,
+        }
+    }
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+fn sit(relay: &Relay, seat: &Seat, caller: &Caller, for_: Duration) {
+    let online = Online {
+        key: caller.key.clone(),
+        serve: caller.serve.clone(),
+        report: None,
+        until: Some(relay.now() + for_),
+        stop: relay.stop.clone(),
+    };
+    relay.workers.sit(seat.clone(), online);
+}
+
+enum Taken {
+    Work(PolledRequest),
+    OnlyOthers,
+    Nothing,
+}
+
+/// Leases the first job that can be said in a poller's words, and gives back what cannot.
+async fn take(relay: &Relay, query: &LeaseQuery) -> Result<Taken, ApiError> {
+    let mut passed_over = Vec::new();
+    let mut found = None;
+    while found.is_none() && passed_over.len() < PASSED_OVER_MAX {
+        let Some(lease) = relay.lease(query, relay.settings.legacy_lease).await? else {
+            break;
+        };
+        found = said(relay, &lease);
+        if found.is_none() {
+            passed_over.push(lease.token);
+        }
+    }
+    let others = !passed_over.is_empty();
+    for token in passed_over {
+        let why = JobError::new(
+            ErrorCode::EngineRefused,
+            "the polling worker cannot be told of this job",
+        );
+        relay
+            .store
+            .nack(relay.now(), token, Retry::Now, why)
+            .await?;
+    }
+    Ok(match found {
+        Some(request) => Taken::Work(request),
+        None if others => Taken::OnlyOthers,
+        None => Taken::Nothing,
+    })
+}
+
+fn said(relay: &Relay, lease: &Lease) -> Option<PolledRequest> {
+    let job = &lease.job;
+    PolledRequest::of(lease.token, job.op, &job.model, &job.body.0, relay.now())
+}
+
+/// `POST /api/ollama/response`: answered 200 whatever became of the job meanwhile, because its
+/// clients never try twice.
+pub(super) async fn response(
+    State(relay): State<Relay>,
+    MayWork(caller): MayWork,
+    Payload(body): Inference,
+) -> Result<Response, ApiError> {
+    let answer = Answer::parse(&body)?;
+    let token = dialect::relay_polling::token(&answer.id).ok_or_else(ApiError::unknown_job)?;
+    let job = relay.store.get(queue::Owner::Anyone, token.job).await?;
+    let job = job.filter(|job| serves(&caller.serve, &job.new.account));
+    let job = job.ok_or_else(ApiError::unknown_job)?;
+    match settle(&relay, token, &job, &answer).await {
+        Ok(()) => {}
+        Err(QueueError::StaleLease(_) | QueueError::Ended(..) | QueueError::Gap { .. }) => {
+            tracing::info!(job.id = %token.job, job.attempt = token.attempt, "late answer dropped");
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(written(JSON, ACKNOWLEDGED))
+}
+
+async fn settle(
+    relay: &Relay,
+    token: LeaseToken,
+    job: &Job,
+    answer: &Answer,
+) -> Result<(), QueueError> {
+    let now = relay.now();
+    let (lines, end) = match answer.outcome() {
+        Ok(text) => {
+            let model = &job.new.model;
+            let lines = dialect::relay_polling::lines(job.new.op, model, text, now);
+            let count = lines.len() as u64;
+            relay.store.append(now, token, 1, lines.into()).await?;
+            (count, End::Completed)
+        }
+        Err(reason) => {
+            let reason: String = reason.chars().take(REASON_MAX).collect();
+            let error = JobError::new(ErrorCode::EngineFailed, reason);
+            (0, End::Failed { error })
+        }
+    };
+    relay.store.complete(now, token, lines, end).await
+}
+
+/// `POST /api/ollama/request`.
+pub(super) async fn request(
+    State(relay): State<Relay>,
+    MayEnqueue(caller): MayEnqueue,
+    Payload(body): Inference,
+) -> Result<Response, ApiError> {
+    let request = Request::parse(&body)?;
+    let named = request.model.as_deref().filter(|model| !model.is_empty());
+    let fallback = named.is_none().then_some(MODEL);
+    let choose = |asked| relay.choose_model(&caller.account, Op::Chat, asked, Patience::Kept);
+    let model = match (choose(named), fallback) {
+        // Nobody online says what he has: the polling relay's own default.
+        (Err(error), Some(model))
+            if matches!(error.code, ErrorCode::BadRequest | ErrorCode::NoWorker) =>
+        {
+            ModelName::new(model).map_err(|_| ApiError::internal())?
+        }
+        (chosen, _) => chosen?,
+    };
+    let order = Order {
+        op: Op::Chat,
+        body: request.native(&model),
+        model,
+        dialect: Dialect::RelayPolling,
+        priority: Priority::default(),
+        wanted_for: None,
+    };
+    let id = relay.submit(&caller, order).await?;
+    let mut response = written(JSON, dialect::relay_polling::queued(id));
+    *response.status_mut() = StatusCode::ACCEPTED;
+    Ok(response)
+}
+
+/// `GET /api/ollama/status/{id}`.
+pub(super) async fn status(
+    State(relay): State<Relay>,
+    MayRead(caller): MayRead,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    let job = match id.parse::<JobId>() {
+        Ok(job) => relay.store.get(caller.owner(), job).await?,
+        Err(_) => None,
+    };
+    let Some(job) = job else {
+        let body = dialect::relay_polling::status(&id, &Progress::NotFound);
+        let mut response = written(JSON, body);
+        *response.status_mut() = StatusCode::NOT_FOUND;
+        return Ok(response);
+    };
+    let reason = job
+        .error
+        .as_ref()
+        .map_or("the request was cancelled", |e| &e.message);
+    let progress = match job.state {
+        JobState::Queued => Progress::Queued,
+        JobState::Leased => Progress::Processing,
+        JobState::Failed | JobState::Cancelled => Progress::Error(reason),
+        JobState::Completed => Progress::Completed {
+            response: text(&relay, &caller, job.new.id).await?,
+            model: &job.new.model,
+        },
+    };
+    Ok(written(
+        JSON,
+        dialect::relay_polling::status(&id, &progress),
+    ))
+}
+
+async fn text(relay: &Relay, caller: &Caller, id: JobId) -> Result<String, ApiError> {
+    let log = relay.store.log(caller.owner(), id).await?;
+    let mut tail = Tail::new(log.ok_or_else(ApiError::unknown_job)?, EventId::default());
+    let mut lines = Vec::new();
+    loop {
+        match tail.next().await? {
+            Event::Line(_, line) => lines.push(line),
+            Event::Restarted(_) => lines.clear(),
+            Event::End(..) => return Ok(dialect::relay_polling::text(&lines)),
+        }
+    }
+}

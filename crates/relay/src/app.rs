@@ -1,0 +1,86 @@
+//! What all routes share.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use proto::{JobId, Timestamp};
+use queue::{KeyRecord, Store};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{RelaySettings, World, error::ApiError, workers::Workers};
+
+/// A relay that is not serving yet. Cheap to clone; all clones are the same relay.
+#[derive(Debug, Clone)]
+pub struct Relay {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) settings: Arc<RelaySettings>,
+    pub(crate) world: Arc<dyn World>,
+    pub(crate) workers: Arc<Workers>,
+    /// Jobs from before a restart whose requester was connected and has not come back yet.
+    pub(crate) orphans: Arc<Orphans>,
+    /// Owns every task of the relay.
+    pub(crate) tasks: TaskTracker,
+    /// Cancelled when the relay begins to stop.
+    pub(crate) stop: CancellationToken,
+}
+
+impl Relay {
+    /// A relay over a store that is open already.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, settings: RelaySettings, world: Arc<dyn World>) -> Self {
+        Self {
+            store,
+            settings: Arc::new(settings),
+            world,
+            workers: Arc::default(),
+            orphans: Arc::default(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.world.now()
+    }
+
+    pub(crate) fn random(&self) -> Result<[u8; 32], ApiError> {
+        self.world.random().map_err(|error| {
+            tracing::error!(%error, "no random bytes");
+            ApiError::internal()
+        })
+    }
+
+    /// The record of a key that is proven and not revoked.
+    pub(crate) async fn key(&self, text: &str) -> Result<Option<KeyRecord>, ApiError> {
+        let Some(shown) = crate::keys::parse(text) else {
+            return Ok(None);
+        };
+        let record = self.store.find_key(&shown.id).await?;
+        Ok(record.filter(|record| shown.proves(record)))
+    }
+}
+
+/// See [`Relay::orphans`].
+#[derive(Debug, Default)]
+pub(crate) struct Orphans(Mutex<HashSet<JobId>>);
+
+impl Orphans {
+    pub(crate) fn add(&self, jobs: impl IntoIterator<Item = JobId>) {
+        self.lock().extend(jobs);
+    }
+
+    /// Somebody came back for it.
+    pub(crate) fn claim(&self, job: JobId) {
+        self.lock().remove(&job);
+    }
+
+    pub(crate) fn take(&self) -> HashSet<JobId> {
+        std::mem::take(&mut self.lock())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<JobId>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,61 @@
+//! `hearth relay`: its options, and a relay made from them.
+
+use std::{io::Write as _, net::SocketAddr, sync::Arc};
+
+use anyhow::Context as _;
+use proto::ModelName;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{Relay, RelaySettings, System, World as _, open, serve};
+
+/// `hearth relay [--listen ADDRESS] [--store URL]`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Where to listen; port 0 takes any that is free.
+    #[arg(
+        long,
+        env = "HEARTH_LISTEN",
+        default_value = "127.0.0.1:7800",
+        value_name = "ADDRESS"
+    )]
+    pub listen: SocketAddr,
+    /// Where jobs and keys are kept: sqlite:PATH.
+    #[arg(
+        long,
+        env = "HEARTH_STORE",
+        default_value = "sqlite:hearth-relay.db",
+        value_name = "URL"
+    )]
+    pub store: String,
+    /// The model of requests that name none; else the first of an agent online.
+    #[arg(long, env = "HEARTH_DEFAULT_MODEL", value_name = "NAME")]
+    pub default_model: Option<ModelName>,
+    /// Serve everybody on this machine without a key. Refused off loopback.
+    #[arg(long)]
+    pub insecure_dev: bool,
+}
+
+impl Args {
+    /// Serves until `stop`, and prints where it listens.
+    ///
+    /// # Errors
+    /// One sentence: the address is taken, the store cannot be opened, or nobody has a key.
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let store = open(&self.store, System.now()).await?;
+        let listener = TcpListener::bind(self.listen)
+            .await
+            .with_context(|| format!("cannot listen on {}; give another --listen", self.listen))?;
+        let address = listener.local_addr()?;
+        let settings = RelaySettings {
+            insecure_dev: self.insecure_dev,
+            default_model: self.default_model,
+            ..RelaySettings::default()
+        };
+        let relay = Relay::new(store, settings, Arc::new(System));
+        relay.permitted(address).await?;
+        writeln!(std::io::stdout(), "listening on http://{address}")?;
+        serve(listener, relay, stop).await?;
+        Ok(())
+    }
+}

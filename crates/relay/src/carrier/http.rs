@@ -1,0 +1,295 @@
+//! The HTTP carriers: a poll that may be held, and a request for each thing that happens.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json,
+    extract::{Path, Query, State},
+};
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use proto::{
+    End, ErrorCode, JobError, LeaseToken, WorkerReport, limits,
+    worker::{EndRequest, LeaseAnswer, NackRequest, PollAnswer, PollRequest, PolledLease, Retry},
+};
+use queue::{Lease, LeaseQuery, Leased, QueueError};
+use serde::{Deserialize, de::DeserializeOwned};
+use tokio::time::{Instant, timeout_at};
+
+use super::{query_of, writer::head_of};
+use crate::{
+    Relay,
+    auth::{Caller, MayWork},
+    error::ApiError,
+    payload::{Control, Inference, Payload, Poll},
+    workers::{Online, Seat},
+};
+
+/// Most jobs a polling worker may hold, as on the WebSocket.
+const SLOTS_MAX: usize = 64;
+
+/// `POST /api/worker/v1/poll`.
+pub(crate) async fn poll(
+    State(relay): State<Relay>,
+    MayWork(caller): MayWork,
+    Payload(body): Poll,
+) -> Result<Json<PollAnswer>, ApiError> {
+    let asked: PollRequest = parse(&body)?;
+    let hold = Duration::from_millis(asked.wait_ms).min(relay.settings.poll_hold);
+    let Some(report) = attend(&relay, &caller, &asked, hold) else {
+        let answer = PollAnswer {
+            report_wanted: true,
+            ..PollAnswer::default()
+        };
+        return Ok(Json(answer));
+    };
+    let query = query_of(&caller, &asked.worker, &report);
+    let free = if report.engine_up {
+        asked.free as usize
+    } else {
+        0
+    };
+    let until = Instant::now() + hold;
+    let mut arrivals = relay.store.arrivals();
+    loop {
+        arrivals.borrow_and_update();
+        let mut answer = PollAnswer::default();
+        renew(&relay, &caller, &asked.held, &mut answer).await?;
+        lend(&relay, &query, free.min(SLOTS_MAX), &mut answer).await?;
+        if answer != PollAnswer::default() || hold.is_zero() {
+            return Ok(Json(answer));
+        }
+        let withdrawn = asked.held.iter().map(|token| relay.store.cancelled(*token));
+        let mut withdrawn: FuturesUnordered<_> = withdrawn.collect();
+        tokio::select! {
+            arrived = timeout_at(until, arrivals.changed()) => match arrived {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return Ok(Json(answer)),
+            },
+            Some(()) = withdrawn.next() => {}
+            () = relay.stop.cancelled() => return Ok(Json(answer)),
+        }
+    }
+}
+
+/// Notes that the worker is online; answers its report, `None` if it must send it again.
+fn attend(
+    relay: &Relay,
+    caller: &Caller,
+    asked: &PollRequest,
+    hold: Duration,
+) -> Option<Arc<WorkerReport>> {
+    let seat = Seat::Poll(caller.key_id().to_owned(), asked.worker.clone());
+    let until = relay.now() + hold + relay.settings.online_after_poll;
+    let Some(report) = &asked.report else {
+        return relay.workers.heard(&seat, until, None);
+    };
+    let report = Arc::new(report.clone());
+    let online = Online {
+        key: caller.key.clone(),
+        serve: caller.serve.clone(),
+        report: Some(report.clone()),
+        until: Some(until),
+        stop: relay.stop.clone(),
+    };
+    relay.workers.sit(seat, online);
+    Some(report)
+}
+
+async fn renew(
+    relay: &Relay,
+    caller: &Caller,
+    held: &[LeaseToken],
+    answer: &mut PollAnswer,
+) -> Result<(), ApiError> {
+    for token in held {
+        match relay.may_hold(caller, *token).await {
+            Ok(()) => {}
+            Err(error) if error.code == ErrorCode::UnknownJob => {
+                answer.gone.push(*token);
+                continue;
+            }
+            Err(error) => return Err(error),
+        }
+        let renewed = relay
+            .store
+            .extend(relay.now(), *token, relay.settings.lease)
+            .await;
+        match renewed {
+            Ok(Leased::Held) => {}
+            Ok(Leased::Cancelled) => answer.cancelled.push(*token),
+            Err(QueueError::Store(source)) => return Err(QueueError::Store(source).into()),
+            Err(_) => answer.gone.push(*token),
+        }
+    }
+    Ok(())
+}
+
+async fn lend(
+    relay: &Relay,
+    query: &LeaseQuery,
+    free: usize,
+    answer: &mut PollAnswer,
+) -> Result<(), ApiError> {
+    let mut bytes = 0;
+    while answer.leases.len() < free && bytes < limits::BODY_MAX {
+        let Some(lease) = relay.lease(query, relay.settings.lease).await? else {
+            break;
+        };
+        bytes += lease.job.body.0.len();
+        answer.leases.extend(polled(relay, lease).await?);
+    }
+    Ok(())
+}
+
+/// A lease as text. A body that is not UTF-8 was never accepted by a route.
+async fn polled(relay: &Relay, lease: Lease) -> Result<Option<PolledLease>, ApiError> {
+    let head = head_of(&lease);
+    match String::from_utf8(lease.job.body.0.to_vec()) {
+        Ok(body) => Ok(Some(PolledLease { head, body })),
+        Err(_) => {
+            let why = JobError::new(ErrorCode::BadRequest, "the request is not UTF-8");
+            relay
+                .store
+                .nack(relay.now(), lease.token, Retry::Never, why)
+                .await?;
+            Ok(None)
+        }
+    }
+}
+
+#[derive(Deserialize)]
+pub(crate) struct First {
+    first: u64,
+}
+
+/// `POST …/lines?first=N`: NDJSON.
+pub(crate) async fn lines(
+    State(relay): State<Relay>,
+    MayWork(caller): MayWork,
+    Path((id, attempt)): Path<(String, String)>,
+    first: Result<Query<First>, axum::extract::rejection::QueryRejection>,
+    Payload(body): Inference,
+) -> Result<Json<LeaseAnswer>, ApiError> {
+    let token = held(&relay, &caller, &id, &attempt).await?;
+    let Query(First { first }) =
+        first.map_err(|error| ApiError::new(ErrorCode::BadRequest, error.body_text()))?;
+    let lines = split(&body)?;
+    let stored = relay.store.append(relay.now(), token, first, lines).await?;
+    answer(&relay, token, stored).await
+}
+
+/// `POST …/extend`: nothing new, but still at work.
+pub(crate) async fn extend(
+    State(relay): State<Relay>,
+    MayWork(caller): MayWork,
+    Path((id, attempt)): Path<(String, String)>,
+) -> Result<Json<LeaseAnswer>, ApiError> {
+    let token = held(&relay, &caller, &id, &attempt).await?;
+    let stored = relay.store.stored(token).await?;
+    answer(&relay, token, stored).await
+}
+
+async fn answer(
+    relay: &Relay,
+    token: LeaseToken,
+    stored: u64,
+) -> Result<Json<LeaseAnswer>, ApiError> {
+    let leased = relay
+        .store
+        .extend(relay.now(), token, relay.settings.lease)
+        .await?;
+    let cancelled = leased == Leased::Cancelled;
+    Ok(Json(LeaseAnswer { stored, cancelled }))
+}
+
+/// `POST …/end`.
+pub(crate) async fn end(
+    State(relay): State<Relay>,
+    MayWork(caller): MayWork,
+    Path((id, attempt)): Path<(String, String)>,
+    Payload(body): Control,
+) -> Result<Json<LeaseAnswer>, ApiError> {
+    let token = held(&relay, &caller, &id, &attempt).await?;
+    let EndRequest { lines, end } = parse(&body)?;
+    relay.end(token, lines, end).await?;
+    Ok(Json(LeaseAnswer {
+        stored: lines,
+        cancelled: false,
+    }))
+}
+
+/// `POST …/nack`.
+pub(crate) async fn nack(
+    State(relay): State<Relay>,
+    MayWork(caller): MayWork,
+    Path((id, attempt)): Path<(String, String)>,
+    Payload(body): Control,
+) -> Result<Json<LeaseAnswer>, ApiError> {
+    let token = held(&relay, &caller, &id, &attempt).await?;
+    let NackRequest {
+        retry,
+        code,
+        message,
+    } = parse(&body)?;
+    let why = JobError::new(code, message);
+    relay.store.nack(relay.now(), token, retry, why).await?;
+    Ok(Json(LeaseAnswer {
+        stored: 0,
+        cancelled: false,
+    }))
+}
+
+impl Relay {
+    /// Ends a job as its worker says. Only requesters cancel: a worker that says "cancelled"
+    /// gives the job back.
+    pub(super) async fn end(
+        &self,
+        token: LeaseToken,
+        lines: u64,
+        end: End,
+    ) -> Result<(), QueueError> {
+        if end == End::Cancelled {
+            let why = JobError::new(ErrorCode::Cancelled, "the worker stopped");
+            return self.store.nack(self.now(), token, Retry::Never, why).await;
+        }
+        self.store.complete(self.now(), token, lines, end).await
+    }
+}
+
+async fn held(
+    relay: &Relay,
+    caller: &Caller,
+    id: &str,
+    attempt: &str,
+) -> Result<LeaseToken, ApiError> {
+    let token = LeaseToken {
+        job: id.parse().map_err(|_| ApiError::unknown_job())?,
+        attempt: attempt.parse().map_err(|_| ApiError::unknown_job())?,
+    };
+    relay.may_hold(caller, token).await?;
+    Ok(token)
+}
+
+fn split(body: &Bytes) -> Result<Vec<Bytes>, ApiError> {
+    let lines = body
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty());
+    let lines: Vec<Bytes> = lines.map(|line| body.slice_ref(line)).collect();
+    if lines.iter().any(|line| line.len() > limits::LINE_MAX) {
+        let message = format!("a line is over {} bytes", limits::LINE_MAX);
+        return Err(ApiError::new(ErrorCode::TooLarge, message));
+    }
+    Ok(lines)
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body).map_err(|error| {
+        let code = if error.is_data() {
+            ErrorCode::BadRequest
+        } else {
+            ErrorCode::MalformedJson
+        };
+        ApiError::new(code, error.to_string())
+    })
+}

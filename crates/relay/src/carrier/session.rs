@@ -1,0 +1,420 @@
+//! One worker's connection after hello: what it holds, what it may have, what it said.
+//!
+//! Three things go on at once: reading its frames into the queue, lending it jobs, and writing.
+//! They share [`Open`], the leases this connection holds, and nothing else.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{
+    FutureExt as _, StreamExt as _,
+    future::BoxFuture,
+    stream::{FuturesUnordered, SplitStream},
+};
+use proto::{
+    ErrorCode, JobError, LeaseToken, WorkerId, WorkerReport, limits,
+    worker::{Frame, FrameKind, RelayMessage, WorkerMessage},
+};
+use queue::{Lease, Leased, QueueError};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::{Instant, sleep_until},
+};
+use tokio_tungstenite::tungstenite::Message;
+
+use super::{
+    query_of,
+    socket::{Ended, Socket},
+};
+use crate::{Relay, auth::Caller, workers::Seat};
+
+/// Most jobs one connection may hold.
+const SLOTS_MAX: u32 = 64;
+/// How soon a worker is told that its lines are on disk.
+const TELL_STORED: Duration = Duration::from_millis(100);
+
+type Ends = FuturesUnordered<BoxFuture<'static, (LeaseToken, Result<(), QueueError>)>>;
+
+pub(super) struct Session {
+    relay: Relay,
+    caller: Caller,
+    worker: WorkerId,
+    seat: Seat,
+    state: Mutex<State>,
+    /// The state changed in a way that may allow another lease.
+    room: Notify,
+    control: mpsc::Sender<RelayMessage>,
+    leases: mpsc::Sender<Lease>,
+}
+
+struct State {
+    report: Arc<WorkerReport>,
+    slots: u32,
+    open: BTreeMap<LeaseToken, Open>,
+}
+
+/// A lease this connection holds.
+#[derive(Default)]
+struct Open {
+    /// The parts of a line that is not complete.
+    partial: BytesMut,
+    /// The last line that was accepted.
+    accepted: u64,
+    /// The last line the worker knows to be on disk.
+    told: u64,
+    /// Its end is being written.
+    is_ending: bool,
+}
+
+impl Session {
+    pub(super) fn new(
+        relay: Relay,
+        caller: Caller,
+        worker: WorkerId,
+        seat: Seat,
+        report: Arc<WorkerReport>,
+    ) -> (Self, mpsc::Receiver<RelayMessage>, mpsc::Receiver<Lease>) {
+        let (control, control_out) = mpsc::channel(256);
+        let (leases, leases_out) = mpsc::channel(1);
+        let session = Self {
+            relay,
+            caller,
+            worker,
+            seat,
+            state: Mutex::new(State {
+                report,
+                slots: 0,
+                open: BTreeMap::new(),
+            }),
+            room: Notify::new(),
+            control,
+            leases,
+        };
+        (session, control_out, leases_out)
+    }
+
+    pub(super) async fn run(&self, source: SplitStream<&mut Socket>, held: &[LeaseToken]) -> Ended {
+        if let Err(ended) = self.resume(held).await {
+            return ended;
+        }
+        let ended = tokio::select! {
+            ended = self.read(source) => ended,
+            ended = self.lend() => ended,
+        };
+        match ended {
+            Ok(never) => match never {},
+            Err(ended) => ended,
+        }
+    }
+
+    /// Leases from an earlier connection: those that still hold go on.
+    async fn resume(&self, held: &[LeaseToken]) -> Result<(), Ended> {
+        for token in held.iter().take(SLOTS_MAX as usize) {
+            match self.relay.may_hold(&self.caller, *token).await {
+                Ok(()) => {}
+                Err(error) if error.code == ErrorCode::UnknownJob => {
+                    self.closed(*token, Some(ErrorCode::UnknownJob)).await?;
+                    continue;
+                }
+                Err(_) => return Err(Ended::Store),
+            }
+            let store = &self.relay.store;
+            let renewed = store
+                .extend(self.relay.now(), *token, self.relay.settings.lease)
+                .await;
+            let stored = store.stored(*token).await;
+            match (renewed, stored) {
+                (Ok(leased), Ok(stored)) => {
+                    let open = Open {
+                        accepted: stored,
+                        told: stored,
+                        ..Open::default()
+                    };
+                    self.state().open.insert(*token, open);
+                    self.say(RelayMessage::Resume {
+                        token: *token,
+                        stored,
+                    })
+                    .await?;
+                    if leased == Leased::Cancelled {
+                        self.say(RelayMessage::Cancel { token: *token }).await?;
+                    }
+                }
+                (Err(error), _) | (_, Err(error)) => self.lost(*token, &error).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn read(
+        &self,
+        mut source: SplitStream<&mut Socket>,
+    ) -> Result<std::convert::Infallible, Ended> {
+        let mut ends = Ends::new();
+        let mut dead = Instant::now() + limits::CARRIER_DEAD;
+        let mut tell_stored: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                message = source.next() => {
+                    let Some(Ok(message)) = message else { return Err(Ended::Lost) };
+                    dead = Instant::now() + limits::CARRIER_DEAD;
+                    match message {
+                        Message::Binary(bytes) => {
+                            self.line(&bytes).await?;
+                            tell_stored.get_or_insert_with(|| Instant::now() + TELL_STORED);
+                        }
+                        Message::Text(text) => self.hear(&text, &mut ends).await?,
+                        Message::Close(_) => return Err(Ended::Lost),
+                        Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+                    }
+                }
+                Some((token, ended)) = ends.next(), if !ends.is_empty() => {
+                    self.ended(token, ended).await?;
+                }
+                () = sleep_until(tell_stored.unwrap_or(dead)), if tell_stored.is_some() => {
+                    let more = self.tell_stored().await?;
+                    tell_stored = more.then(|| Instant::now() + TELL_STORED);
+                }
+                () = sleep_until(dead) => return Err(Ended::Lost),
+            }
+        }
+    }
+
+    /// One binary frame: a line, or a part of one.
+    async fn line(&self, bytes: &Bytes) -> Result<(), Ended> {
+        let frame = Frame::decode(bytes).map_err(|_| Ended::Protocol("not a frame"))?;
+        if frame.kind != FrameKind::Line {
+            return Err(Ended::Protocol("workers send lines only"));
+        }
+        let Some(line) = self.assemble(&frame)? else {
+            return Ok(());
+        };
+        let (token, n) = (frame.token, frame.n);
+        let now = self.relay.now();
+        match self.relay.store.append(now, token, n, vec![line]).await {
+            Ok(_) => {
+                if let Some(open) = self.state().open.get_mut(&token) {
+                    open.accepted = open.accepted.max(n);
+                }
+                Ok(())
+            }
+            Err(QueueError::Gap { .. }) => Err(Ended::Protocol("a line is missing")),
+            Err(error) => self.lost(token, &error).await,
+        }
+    }
+
+    /// The whole line once its last part is there. Lines of leases that are over are dropped:
+    /// the worker was told already.
+    fn assemble(&self, frame: &Frame) -> Result<Option<Bytes>, Ended> {
+        let mut state = self.state();
+        let Some(open) = state.open.get_mut(&frame.token) else {
+            return Ok(None);
+        };
+        let part = &frame.payload.0;
+        if open.partial.len() + part.len() > limits::LINE_MAX {
+            return Err(Ended::Protocol("a line is too long"));
+        }
+        if open.partial.is_empty() && !frame.more {
+            return Ok(Some(part.clone()));
+        }
+        open.partial.extend_from_slice(part);
+        Ok((!frame.more).then(|| std::mem::take(&mut open.partial).freeze()))
+    }
+
+    async fn hear(&self, text: &str, ends: &mut Ends) -> Result<(), Ended> {
+        let Ok(message) = serde_json::from_str(text) else {
+            return Err(Ended::Protocol("not a message"));
+        };
+        match message {
+            WorkerMessage::Report { report } => {
+                let report = Arc::new(report);
+                self.relay.workers.report(&self.seat, report.clone());
+                self.state().report = report;
+                self.room.notify_one();
+            }
+            WorkerMessage::Capacity { slots } => {
+                self.state().slots = slots.min(SLOTS_MAX);
+                self.room.notify_one();
+            }
+            WorkerMessage::Extend { tokens } => {
+                for token in tokens {
+                    self.extend(token).await?;
+                }
+            }
+            WorkerMessage::End { token, lines, end } => {
+                let relay = self.relay.clone();
+                self.end(
+                    token,
+                    ends,
+                    async move { relay.end(token, lines, end).await },
+                )
+                .await?;
+            }
+            WorkerMessage::Nack {
+                token,
+                retry,
+                code,
+                message,
+            } => {
+                let (relay, why) = (self.relay.clone(), JobError::new(code, message));
+                let nack = async move { relay.store.nack(relay.now(), token, retry, why).await };
+                self.end(token, ends, nack).await?;
+            }
+            WorkerMessage::Hello { .. } => return Err(Ended::Protocol("hello was said already")),
+            WorkerMessage::Unknown | _ => {}
+        }
+        Ok(())
+    }
+
+    async fn extend(&self, token: LeaseToken) -> Result<(), Ended> {
+        if !self.holds(token) {
+            return self.closed(token, Some(ErrorCode::StaleLease)).await;
+        }
+        let (now, length) = (self.relay.now(), self.relay.settings.lease);
+        match self.relay.store.extend(now, token, length).await {
+            Ok(Leased::Held) => Ok(()),
+            Ok(Leased::Cancelled) => self.say(RelayMessage::Cancel { token }).await,
+            Err(error) => self.lost(token, &error).await,
+        }
+    }
+
+    /// Writes an end without holding up the lines of other jobs.
+    async fn end(
+        &self,
+        token: LeaseToken,
+        ends: &mut Ends,
+        end: impl Future<Output = Result<(), QueueError>> + Send + 'static,
+    ) -> Result<(), Ended> {
+        let is_held = match self.state().open.get_mut(&token) {
+            Some(open) => !std::mem::replace(&mut open.is_ending, true),
+            None => false,
+        };
+        if !is_held {
+            return self.closed(token, Some(ErrorCode::StaleLease)).await;
+        }
+        ends.push(end.map(move |ended| (token, ended)).boxed());
+        Ok(())
+    }
+
+    async fn ended(&self, token: LeaseToken, ended: Result<(), QueueError>) -> Result<(), Ended> {
+        match ended {
+            Ok(()) => self.closed(token, None).await,
+            Err(error) => self.lost(token, &error).await,
+        }
+    }
+
+    /// Tells what is on disk; whether more is to be told soon.
+    async fn tell_stored(&self) -> Result<bool, Ended> {
+        let behind: Vec<_> = {
+            let state = self.state();
+            let behind = state
+                .open
+                .iter()
+                .filter(|(_, o)| o.told < o.accepted && !o.is_ending);
+            behind
+                .map(|(token, open)| (*token, open.told, open.accepted))
+                .collect()
+        };
+        let mut more = false;
+        for (token, told, accepted) in behind {
+            // An error here comes up again with the next thing the worker says of the lease.
+            let Ok(n) = self.relay.store.stored(token).await else {
+                continue;
+            };
+            more |= n < accepted;
+            if n > told {
+                if let Some(open) = self.state().open.get_mut(&token) {
+                    open.told = n;
+                }
+                self.say(RelayMessage::Stored { token, n }).await?;
+            }
+        }
+        Ok(more)
+    }
+
+    /// Lends jobs while there is room, and passes cancellations on.
+    async fn lend(&self) -> Result<std::convert::Infallible, Ended> {
+        let mut arrivals = self.relay.store.arrivals();
+        let mut withdrawn = FuturesUnordered::new();
+        let tokens: Vec<_> = self.state().open.keys().copied().collect();
+        for token in tokens {
+            withdrawn.push(withdrawal(self.relay.clone(), token));
+        }
+        loop {
+            arrivals.borrow_and_update();
+            while let Some(query) = self.room() {
+                let lease = self.relay.lease(&query, self.relay.settings.lease).await;
+                let Some(lease) = lease.map_err(|_| Ended::Store)? else {
+                    break;
+                };
+                let token = lease.token;
+                tracing::info!(job.id = %token.job, job.attempt = token.attempt, worker = %self.worker, "leased");
+                self.state().open.insert(token, Open::default());
+                withdrawn.push(withdrawal(self.relay.clone(), token));
+                self.leases.send(lease).await.map_err(|_| Ended::Lost)?;
+            }
+            tokio::select! {
+                arrived = arrivals.changed() => arrived.map_err(|_| Ended::Store)?,
+                () = self.room.notified() => {}
+                Some(token) = withdrawn.next(), if !withdrawn.is_empty() => {
+                    if self.holds(token) {
+                        self.extend(token).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// What to ask the queue for, if there is room for another job.
+    fn room(&self) -> Option<queue::LeaseQuery> {
+        let state = self.state();
+        let has_room = (state.open.len() as u64) < u64::from(state.slots);
+        (has_room && state.report.engine_up)
+            .then(|| query_of(&self.caller, &self.worker, &state.report))
+    }
+
+    /// Whether this connection holds the lease and is not ending it.
+    fn holds(&self, token: LeaseToken) -> bool {
+        self.state()
+            .open
+            .get(&token)
+            .is_some_and(|open| !open.is_ending)
+    }
+
+    /// The queue refused something about a lease: either the lease is over, or the store failed.
+    async fn lost(&self, token: LeaseToken, error: &QueueError) -> Result<(), Ended> {
+        tracing::info!(job.id = %token.job, job.attempt = token.attempt, %error, "lease over");
+        match error {
+            QueueError::Store(_) => Err(Ended::Store),
+            QueueError::Ended(..) => self.closed(token, Some(ErrorCode::StaleLease)).await,
+            QueueError::UnknownJob(_)
+            | QueueError::StaleLease(_)
+            | QueueError::Gap { .. }
+            | QueueError::Full(_)
+            | QueueError::Exists(_) => self.closed(token, Some(error.code())).await,
+        }
+    }
+
+    async fn closed(&self, token: LeaseToken, code: Option<ErrorCode>) -> Result<(), Ended> {
+        self.state().open.remove(&token);
+        self.room.notify_one();
+        self.say(RelayMessage::Closed { token, code }).await
+    }
+
+    async fn say(&self, message: RelayMessage) -> Result<(), Ended> {
+        self.control.send(message).await.map_err(|_| Ended::Lost)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn withdrawal(relay: Relay, token: LeaseToken) -> LeaseToken {
+    relay.store.cancelled(token).await;
+    token
+}

@@ -1,0 +1,245 @@
+//! The WebSocket carrier: the upgrade, the first message, and the end.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    response::Response,
+};
+use futures_util::{SinkExt as _, StreamExt as _};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use proto::{
+    ErrorCode, LeaseToken, WorkerId, WorkerReport, limits,
+    worker::{
+        CLOSE_DRAIN, CLOSE_PROTOCOL, CLOSE_UNAUTHORIZED, RelayMessage, SUBPROTOCOL, WorkerMessage,
+    },
+};
+use tokio::time::timeout;
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Message,
+        handshake::derive_accept_key,
+        protocol::{CloseFrame, Role, WebSocketConfig},
+    },
+};
+
+use super::{
+    session::Session,
+    writer::{text, write},
+};
+use crate::{
+    Relay,
+    auth::{Caller, MayWork},
+    error::ApiError,
+    workers::Online,
+};
+
+pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
+
+/// How long a worker may take to say hello.
+const HELLO: Duration = Duration::from_secs(5);
+/// How long the goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(1);
+/// Close code for a fault on the relay's side.
+const CLOSE_INTERNAL: u16 = 1011;
+
+/// Why the relay ends a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The peer went, or stopped reading or writing.
+    Lost,
+    /// It broke the protocol.
+    Protocol(&'static str),
+    /// The store failed; what was not confirmed must be sent again.
+    Store,
+    /// Its key was revoked.
+    Revoked,
+    /// The relay is going down.
+    Drain,
+}
+
+impl Ended {
+    const fn close(self) -> Option<(u16, &'static str)> {
+        match self {
+            Self::Lost => None,
+            Self::Protocol(what) => Some((CLOSE_PROTOCOL, what)),
+            Self::Store => Some((CLOSE_INTERNAL, "the store failed")),
+            Self::Revoked => Some((CLOSE_UNAUTHORIZED, "the key was revoked")),
+            Self::Drain => Some((CLOSE_DRAIN, "the relay is going down")),
+        }
+    }
+}
+
+/// `GET /api/worker/v1`.
+pub(crate) async fn upgrade(
+    State(relay): State<Relay>,
+    MayWork(caller): MayWork,
+    mut request: Request,
+) -> Result<Response, ApiError> {
+    let accept = accept_key(request.headers())?;
+    if relay.stop.is_cancelled() {
+        return Err(ApiError::draining());
+    }
+    let upgraded = hyper::upgrade::on(&mut request);
+    let served = relay.clone();
+    relay.tasks.spawn(async move {
+        match upgraded.await {
+            Ok(io) => serve(served, caller, TokioIo::new(io)).await,
+            Err(error) => tracing::debug!(%error, "a worker left during the upgrade"),
+        }
+    });
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    headers.insert(
+        header::SEC_WEBSOCKET_PROTOCOL,
+        HeaderValue::from_static(SUBPROTOCOL),
+    );
+    Ok(response)
+}
+
+/// Checks that the request is an upgrade to our subprotocol.
+fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, ApiError> {
+    let says = |name: header::HeaderName, word: &str| {
+        let values = headers
+            .get_all(name)
+            .into_iter()
+            .filter_map(|value| value.to_str().ok());
+        values
+            .flat_map(|value| value.split(','))
+            .any(|part| part.trim().eq_ignore_ascii_case(word))
+    };
+    if !says(header::UPGRADE, "websocket") || !says(header::CONNECTION, "upgrade") {
+        let message = "this route is a WebSocket; send an upgrade request";
+        return Err(ApiError::new(ErrorCode::BadRequest, message));
+    }
+    if !says(header::SEC_WEBSOCKET_VERSION, "13")
+        || !says(header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL)
+    {
+        let message = format!("only WebSocket version 13 with subprotocol {SUBPROTOCOL} is spoken");
+        return Err(ApiError::new(ErrorCode::UnsupportedVersion, message));
+    }
+    let key = headers
+        .get(header::SEC_WEBSOCKET_KEY)
+        .filter(|key| key.len() == 24);
+    let key = key.ok_or_else(|| {
+        ApiError::new(
+            ErrorCode::BadRequest,
+            "Sec-WebSocket-Key is missing or malformed",
+        )
+    })?;
+    HeaderValue::from_str(&derive_accept_key(key.as_bytes())).map_err(|_| ApiError::internal())
+}
+
+async fn serve(relay: Relay, caller: Caller, io: TokioIo<Upgraded>) {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(limits::WS_READ_BUFFER)
+        .write_buffer_size(16 * 1024)
+        .max_write_buffer_size(4 * limits::FRAME_MAX)
+        .max_message_size(Some(limits::FRAME_MAX))
+        .max_frame_size(Some(limits::FRAME_MAX));
+    let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
+    let ended = match hello(&relay, &mut socket).await {
+        Ok(hello) => {
+            tracing::info!(worker = %hello.worker, "a worker connected");
+            let worker = hello.worker.clone();
+            let ended = attended(&relay, caller, hello, &mut socket).await;
+            tracing::info!(%worker, ?ended, "a worker's connection ended");
+            ended
+        }
+        Err(ended) => ended,
+    };
+    if let Some((code, reason)) = ended.close() {
+        let frame = CloseFrame {
+            code: code.into(),
+            reason: reason.into(),
+        };
+        // The peer may be gone: then there is nobody to say goodbye to.
+        let _ = timeout(GOODBYE, socket.close(Some(frame))).await;
+    }
+}
+
+/// What a worker says first.
+pub(super) struct Hello {
+    pub(super) worker: WorkerId,
+    pub(super) report: WorkerReport,
+    pub(super) held: Vec<LeaseToken>,
+}
+
+async fn hello(relay: &Relay, socket: &mut Socket) -> Result<Hello, Ended> {
+    let first = async {
+        loop {
+            match socket.next().await {
+                Some(Ok(Message::Text(text))) => return Ok(text),
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                Some(Ok(Message::Binary(_) | Message::Frame(_))) => {
+                    return Err(Ended::Protocol("the first message must be hello"));
+                }
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(Ended::Lost),
+            }
+        }
+    };
+    let first = tokio::select! {
+        first = timeout(HELLO, first) => first,
+        () = relay.stop.cancelled() => return Err(Ended::Drain),
+    };
+    let first = first.map_err(|_| Ended::Protocol("no hello within 5 s"))??;
+    match serde_json::from_str(&first) {
+        Ok(WorkerMessage::Hello {
+            worker,
+            report,
+            held,
+            ..
+        }) => Ok(Hello {
+            worker,
+            report,
+            held,
+        }),
+        Ok(_) | Err(_) => Err(Ended::Protocol("the first message must be hello")),
+    }
+}
+
+/// One connection from hello to its end.
+async fn attended(relay: &Relay, caller: Caller, hello: Hello, socket: &mut Socket) -> Ended {
+    let seat = relay.workers.seat();
+    let revoked = relay.stop.child_token();
+    let report = Arc::new(hello.report);
+    relay.workers.sit(
+        seat.clone(),
+        Online {
+            key: caller.key.clone(),
+            serve: caller.serve.clone(),
+            report: Some(report.clone()),
+            until: None,
+            stop: revoked.clone(),
+        },
+    );
+    let welcome = RelayMessage::Welcome {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        lease_ms: u64::try_from(relay.settings.lease.as_millis()).unwrap_or(u64::MAX),
+        heartbeat_ms: u64::try_from((relay.settings.lease / 4).as_millis()).unwrap_or(u64::MAX),
+    };
+    let (mut sink, source) = socket.split();
+    let ended = if sink.send(text(&welcome)).await.is_err() {
+        Ended::Lost
+    } else {
+        let (session, control, leases) =
+            Session::new(relay.clone(), caller, hello.worker, seat.clone(), report);
+        tokio::select! {
+            biased;
+            () = relay.stop.cancelled() => Ended::Drain,
+            () = revoked.cancelled() => Ended::Revoked,
+            ended = session.run(source, &hello.held) => ended,
+            _ = write(&mut sink, control, leases) => Ended::Lost,
+        }
+    };
+    relay.workers.leave(&seat);
+    ended
+}

@@ -1,0 +1,128 @@
+//! Every refusal of the relay, and how each becomes HTTP: the only place that knows.
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use proto::{ErrorCode, ErrorDetail, JobError};
+use queue::QueueError;
+
+/// Why a request was refused. The wire format it is written in depends on the route, see `shape`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message} ({code})")]
+pub(crate) struct ApiError {
+    pub(crate) code: ErrorCode,
+    pub(crate) message: String,
+    /// What the engine itself answered with, if it was the engine that refused.
+    engine_status: Option<u16>,
+}
+
+impl ApiError {
+    pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            engine_status: None,
+        }
+    }
+
+    /// The same words for a job that does not exist and for one of another account.
+    pub(crate) fn unknown_job() -> Self {
+        Self::new(
+            ErrorCode::UnknownJob,
+            "there is no such job; it may have expired, or belong to another account",
+        )
+    }
+
+    pub(crate) fn draining() -> Self {
+        Self::new(
+            ErrorCode::Draining,
+            "the relay is shutting down; send the request again in a moment",
+        )
+    }
+
+    pub(crate) fn internal() -> Self {
+        Self::new(ErrorCode::Internal, "the relay failed; its log says why")
+    }
+
+    pub(crate) fn status(&self) -> StatusCode {
+        let status = self
+            .engine_status
+            .filter(|status| (400..600).contains(status));
+        let status = status.unwrap_or_else(|| self.code.http_status());
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// Seconds after which it is worth trying again.
+    fn retry_after(&self) -> Option<u16> {
+        let busy = [
+            ErrorCode::QueueFull,
+            ErrorCode::RateLimited,
+            ErrorCode::StoreUnavailable,
+            ErrorCode::EngineUnavailable,
+        ];
+        if self.code == ErrorCode::Draining {
+            Some(2)
+        } else {
+            busy.contains(&self.code).then_some(5)
+        }
+    }
+}
+
+impl From<ErrorDetail> for ApiError {
+    fn from(detail: ErrorDetail) -> Self {
+        Self::new(detail.code, detail.message)
+    }
+}
+
+impl From<JobError> for ApiError {
+    fn from(error: JobError) -> Self {
+        Self {
+            code: error.code,
+            message: error.message,
+            engine_status: error.engine_status,
+        }
+    }
+}
+
+impl From<QueueError> for ApiError {
+    fn from(error: QueueError) -> Self {
+        match &error {
+            QueueError::UnknownJob(_) => Self::unknown_job(),
+            QueueError::Store(source) => {
+                tracing::error!(error = source.as_ref(), "the queue store failed");
+                Self::new(
+                    error.code(),
+                    "the queue store failed; try again in a moment",
+                )
+            }
+            QueueError::Full(_) => Self::new(
+                error.code(),
+                format!("{error}; try again when some have ended"),
+            ),
+            QueueError::StaleLease(_)
+            | QueueError::Ended(..)
+            | QueueError::Gap { .. }
+            | QueueError::Exists(_) => Self::new(error.code(), error.to_string()),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    /// The body is written by `shape`, in the words of the route.
+    fn into_response(self) -> Response {
+        let mut response = self.status().into_response();
+        let headers = response.headers_mut();
+        if let Some(seconds) = self.retry_after() {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if self.code == ErrorCode::NoWorker {
+            // Stock OpenAI clients would try a 503 again at once, and again.
+            headers.insert("x-should-retry", HeaderValue::from_static("false"));
+        }
+        if self.code == ErrorCode::Unauthorized {
+            let challenge = HeaderValue::from_static("Bearer realm=\"hearth\"");
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+}

@@ -1,0 +1,204 @@
+//! API keys as text: `hearth_<id>_<secret>_<checksum>`.
+//!
+//! The id finds the record, the secret proves it, the checksum tells a typing mistake from a
+//! wrong key without asking anybody. Only the SHA-256 of the secret is ever stored: 32 random
+//! bytes need no slow hash.
+
+use std::{collections::BTreeSet, fmt};
+
+use proto::{Account, Timestamp};
+use queue::{KeyRecord, Scope, Serve};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+/// How every key begins.
+pub const PREFIX: &str = "hearth";
+
+/// A key's text. Shown to its owner once; `Debug` hides it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeyText(String);
+
+impl KeyText {
+    /// The text itself. Never log it.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for KeyText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyText(hidden)")
+    }
+}
+
+/// What a new key is for.
+#[derive(Debug, Clone)]
+pub struct KeyFor {
+    /// What its owner calls it.
+    pub name: String,
+    /// Whose jobs it submits and reads.
+    pub account: Account,
+    /// What it may do.
+    pub scopes: BTreeSet<Scope>,
+    /// Whose jobs it may lease.
+    pub serve: Serve,
+}
+
+/// Makes a key: the text for its owner, and the record for the store. `id` and `secret` are
+/// random bytes.
+#[must_use]
+pub fn mint(for_: KeyFor, id: [u8; 6], secret: [u8; 32], now: Timestamp) -> (KeyText, KeyRecord) {
+    let id = hex(&id);
+    let body = format!("{PREFIX}_{id}_{}", hex(&secret));
+    let text = KeyText(format!("{body}_{}", checksum(&body)));
+    let record = KeyRecord {
+        id,
+        name: for_.name,
+        account: for_.account,
+        scopes: for_.scopes,
+        serve: for_.serve,
+        secret_sha256: Sha256::digest(secret).into(),
+        created_at: now,
+        revoked_at: None,
+    };
+    (text, record)
+}
+
+/// A key as it was shown: well formed, not yet proven.
+#[derive(Clone)]
+pub struct ShownKey {
+    /// Finds the record.
+    pub id: String,
+    secret: [u8; 32],
+}
+
+impl fmt::Debug for ShownKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShownKey")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ShownKey {
+    /// Whether this is the key of the record. Takes the same time for every wrong secret.
+    #[must_use]
+    pub fn proves(&self, record: &KeyRecord) -> bool {
+        let shown: [u8; 32] = Sha256::digest(self.secret).into();
+        bool::from(shown.ct_eq(&record.secret_sha256)) && record.revoked_at.is_none()
+    }
+}
+
+/// Reads a key's text; `None` if it is not one, or mistyped.
+#[must_use]
+pub fn parse(text: &str) -> Option<ShownKey> {
+    let (body, sum) = text.rsplit_once('_')?;
+    let rest = body.strip_prefix(PREFIX)?.strip_prefix('_')?;
+    let (id, secret) = rest.split_once('_')?;
+    let id = unhex::<6>(id).map(|id| hex(&id))?;
+    let secret = unhex(secret)?;
+    (checksum(body) == sum).then_some(ShownKey { id, secret })
+}
+
+fn checksum(body: &str) -> String {
+    let [a, b, c, d, ..]: [u8; 32] = Sha256::digest(body).into();
+    hex(&[a, b, c, d])
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let (pairs, []) = text.as_bytes().as_chunks::<2>() else {
+        return None;
+    };
+    let mut bytes = [0; N];
+    if pairs.len() != N {
+        return None;
+    }
+    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+        *byte = digit(*high)? << 4 | digit(*low)?;
+    }
+    Some(bytes)
+}
+
+const fn digit(c: u8) -> Option<u8> {
+    match c {
+        b'0'..=b'9' => Some(c - b'0'),
+        b'a'..=b'f' => Some(c - b'a' + 10),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn minted() -> (KeyText, KeyRecord) {
+        let for_ = KeyFor {
+            name: "laptop".into(),
+            account: Account::new("default").unwrap(),
+            scopes: BTreeSet::from([Scope::Enqueue]),
+            serve: Serve::All,
+        };
+        mint(for_, [7; 6], [0xab; 32], Timestamp(5))
+    }
+
+    #[test]
+    fn a_key_proves_its_own_record_and_no_other() {
+        let (text, record) = minted();
+        let shown = parse(text.reveal()).unwrap();
+        assert_eq!(shown.id, record.id);
+        assert!(shown.proves(&record));
+        let other = KeyRecord {
+            secret_sha256: [0; 32],
+            ..record.clone()
+        };
+        assert!(!shown.proves(&other));
+        let revoked = KeyRecord {
+            revoked_at: Some(Timestamp(9)),
+            ..record
+        };
+        assert!(!shown.proves(&revoked));
+    }
+
+    #[test]
+    fn a_mistyped_key_is_not_a_key() {
+        let (text, _) = minted();
+        let text = text.reveal();
+        for at in 0..text.len() {
+            let mut wrong = text.as_bytes().to_vec();
+            wrong[at] = if wrong[at] == b'0' { b'1' } else { b'0' };
+            assert!(
+                parse(&String::from_utf8(wrong).unwrap()).is_none(),
+                "byte {at}"
+            );
+            assert!(parse(&text[..at]).is_none(), "cut at {at}");
+        }
+        for wrong in [
+            "",
+            "hearth",
+            "hearth___",
+            "hearth_é_é_é",
+            &text.to_uppercase(),
+        ] {
+            assert!(parse(wrong).is_none(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn no_secret_is_printed_or_stored() {
+        let (text, record) = minted();
+        let shown = parse(text.reveal()).unwrap();
+        let printed = format!("{text:?} {shown:?} {record:?}");
+        assert!(!printed.contains(&"ab".repeat(8)), "{printed}");
+        assert!(!printed.contains("171, 171"), "{printed}");
+    }
+}

@@ -1,0 +1,131 @@
+//! Opening a store by its URL: the only place that knows which stores there are.
+
+use std::{path::PathBuf, sync::Arc};
+
+use proto::Timestamp;
+use queue::{Keys, MemoryQueue, QueueError, Store};
+use queue_sqlite::{SqliteKeys, SqliteQueue};
+
+/// Why a store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The scheme is not one of ours.
+    #[error("`{0}` names no store; write sqlite:PATH")]
+    Url(String),
+    /// A store in memory is empty and cannot be shared with another process.
+    #[error("keys in memory: would be forgotten at once; write sqlite:PATH")]
+    KeysInMemory,
+    /// The store says why.
+    #[error("{0}")]
+    Store(String),
+}
+
+impl From<QueueError> for OpenError {
+    fn from(error: QueueError) -> Self {
+        if let QueueError::Store(source) = error {
+            Self::Store(source.to_string())
+        } else {
+            Self::Store(error.to_string())
+        }
+    }
+}
+
+/// Opens a store for a relay: `sqlite:PATH`, or `memory:` for trying out.
+///
+/// # Errors
+/// [`OpenError`], in words for the person who wrote the URL.
+pub async fn open(url: &str, now: Timestamp) -> Result<Arc<dyn Store>, OpenError> {
+    match parse(url)? {
+        Place::Memory => Ok(Arc::new(MemoryQueue::default())),
+        Place::Sqlite(path) => {
+            blocking(move || {
+                let store = SqliteQueue::open(&path, now)?;
+                Ok(Arc::new(store) as Arc<dyn Store>)
+            })
+            .await
+        }
+    }
+}
+
+/// Opens only the keys of a store, which a running relay may have open.
+///
+/// # Errors
+/// [`OpenError`], in words for the person who wrote the URL.
+pub async fn open_keys(url: &str) -> Result<Arc<dyn Keys>, OpenError> {
+    match parse(url)? {
+        Place::Memory => Err(OpenError::KeysInMemory),
+        Place::Sqlite(path) => {
+            blocking(move || {
+                let keys = SqliteKeys::open(&path)?;
+                Ok(Arc::new(keys) as Arc<dyn Keys>)
+            })
+            .await
+        }
+    }
+}
+
+enum Place {
+    Memory,
+    Sqlite(PathBuf),
+}
+
+fn parse(url: &str) -> Result<Place, OpenError> {
+    match url.split_once(':') {
+        Some(("memory", "")) => Ok(Place::Memory),
+        Some(("sqlite", path)) if !path.is_empty() => {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            Ok(Place::Sqlite(path.into()))
+        }
+        _ => Err(OpenError::Url(url.to_owned())),
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    open: impl FnOnce() -> Result<T, QueueError> + Send + 'static,
+) -> Result<T, OpenError> {
+    match tokio::task::spawn_blocking(open).await {
+        Ok(opened) => Ok(opened?),
+        Err(error) => Err(OpenError::Store(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_is_opened_and_its_keys_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/queue.db");
+        for url in [
+            format!("sqlite:{}", path.display()),
+            format!("sqlite://{}", path.display()),
+        ] {
+            let store = open(&url, Timestamp(1)).await.unwrap();
+            assert!(
+                open_keys(&url)
+                    .await
+                    .unwrap()
+                    .list_keys()
+                    .await
+                    .unwrap()
+                    .is_empty()
+            );
+            store.close().await.unwrap();
+        }
+        assert!(path.exists());
+    }
+
+    #[tokio::test]
+    async fn what_names_no_store_is_repeated_in_the_error() {
+        for url in ["", "queue.db", "sqlite:", "mysql:x", "memory:x"] {
+            let error = open(url, Timestamp(1)).await.unwrap_err().to_string();
+            assert!(error.contains(&format!("`{url}`")), "{error}");
+        }
+        assert!(open("memory:", Timestamp(1)).await.is_ok());
+        assert!(matches!(
+            open_keys("memory:").await,
+            Err(OpenError::KeysInMemory)
+        ));
+    }
+}

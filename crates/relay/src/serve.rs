@@ -1,0 +1,222 @@
+//! The accept loop: limits before routing, and an orderly end.
+
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::Body,
+    response::{IntoResponse as _, Response},
+};
+use http::{Request, Uri, uri::PathAndQuery};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use proto::ErrorCode;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use crate::{Relay, api, auth::PathKey, error::ApiError, shape::dress, upkeep};
+
+/// How long a request's head may take to arrive.
+const HEAD_PATIENCE: Duration = Duration::from_secs(10);
+/// Most headers of a request.
+const HEADERS_MAX: usize = 64;
+/// Most bytes of a request's head.
+const HEAD_MAX: usize = 16 * 1024;
+/// Most bytes of a request's target.
+const URI_MAX: usize = 4 * 1024;
+/// Pause after a failed accept: out of file descriptors is not cured by trying at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves until `stop`, then lets open connections finish for a bounded time and closes the
+/// store.
+///
+/// # Errors
+/// If the relay must not serve here (no key exists, or `--insecure-dev` off loopback), or its
+/// store cannot be read or closed.
+pub async fn serve(listener: TcpListener, relay: Relay, stop: CancellationToken) -> io::Result<()> {
+    let address = listener.local_addr()?;
+    relay.permitted(address).await?;
+    tracing::info!(%address, "the relay listens");
+    relay.tasks.spawn(upkeep::reap(relay.clone()));
+    relay.tasks.spawn(upkeep::check_keys(relay.clone()));
+    relay.tasks.spawn(upkeep::give_up_orphans(relay.clone()));
+    stop.run_until_cancelled(accept(&listener, &relay)).await;
+    drop(listener);
+
+    tracing::info!("the relay stops");
+    relay.stop.cancel();
+    relay.tasks.close();
+    let patience = relay.settings.drain;
+    if timeout(patience, relay.tasks.wait()).await.is_err() {
+        tracing::warn!(?patience, "connections were still open and are cut");
+    }
+    relay.store.close().await.map_err(io::Error::other)
+}
+
+impl Relay {
+    /// Nobody without a key gets in, except on the developer's own machine.
+    pub(crate) async fn permitted(&self, address: SocketAddr) -> io::Result<()> {
+        if self.settings.insecure_dev {
+            if address.ip().is_loopback() {
+                tracing::warn!("--insecure-dev: everybody on this machine may do everything");
+                return Ok(());
+            }
+            return Err(io::Error::other(format!(
+                "--insecure-dev serves on loopback only, not on {address}; \
+                 leave it out, or listen on 127.0.0.1"
+            )));
+        }
+        let keys = self.store.list_keys().await.map_err(io::Error::other)?;
+        if keys.iter().any(|key| key.revoked_at.is_none()) {
+            return Ok(());
+        }
+        Err(io::Error::other(
+            "there is no key, so nobody could use this relay; make one with `hearth key create`",
+        ))
+    }
+}
+
+async fn accept(listener: &TcpListener, relay: &Relay) {
+    let router = api::routes(relay.clone());
+    let places = Arc::new(Semaphore::new(relay.settings.connections_max));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((socket, _)) => {
+                let connection = connection(socket, router.clone(), relay.clone(), place);
+                relay.tasks.spawn(connection);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection was not accepted");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection(socket: TcpStream, router: Router, relay: Relay, _place: OwnedSemaphorePermit) {
+    if let Err(error) = socket.set_nodelay(true) {
+        tracing::debug!(%error, "a connection was gone at once");
+        return;
+    }
+    let service = hyper::service::service_fn(move |request| answer(router.clone(), request));
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_PATIENCE)
+        .max_headers(HEADERS_MAX)
+        .max_header_size(HEAD_MAX)
+        .serve_connection(TokioIo::new(socket), service)
+        .with_upgrades();
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = relay.stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection broke");
+    }
+}
+
+/// One request: what must be refused before routing, then the route, then the error's words.
+async fn answer(router: Router, request: Request<Incoming>) -> Result<Response, Infallible> {
+    let (path, response) = match admitted(request) {
+        Ok(request) => {
+            let path = request.uri().path().to_owned();
+            let Ok(response) = router.oneshot(request).await;
+            (path, response)
+        }
+        Err(refused) => (refused.path, refused.error.into_response()),
+    };
+    Ok(dress(&path, response))
+}
+
+struct Refused {
+    path: String,
+    error: ApiError,
+}
+
+fn admitted(request: Request<Incoming>) -> Result<Request<Body>, Box<Refused>> {
+    let mut request = request.map(Body::new);
+    let refused = |path: &str, error| {
+        Box::new(Refused {
+            path: path.to_owned(),
+            error,
+        })
+    };
+    let uri = request.uri();
+    if uri
+        .path_and_query()
+        .is_some_and(|target| target.as_str().len() > URI_MAX)
+    {
+        let message = format!("the request target is over {URI_MAX} bytes");
+        return Err(refused("/", ApiError::new(ErrorCode::BadRequest, message)));
+    }
+    if let Some((key, rest)) = path_key(uri) {
+        *request.uri_mut() = rest;
+        request.extensions_mut().insert(PathKey(key));
+    }
+    let uri = request.uri();
+    if uri.query().is_some_and(names_a_token) {
+        let message = "a key in the URL would be kept by logs; send `Authorization: Bearer KEY`";
+        return Err(refused(
+            uri.path(),
+            ApiError::new(ErrorCode::TokenInUrl, message),
+        ));
+    }
+    Ok(request)
+}
+
+/// Takes `/k/<key>` off the front of the path, for clients that cannot send a header.
+fn path_key(uri: &Uri) -> Option<(String, Uri)> {
+    let target = uri.path_and_query()?.as_str();
+    let (key, _) = target.strip_prefix("/k/")?.split_once(['/', '?'])?;
+    let rest = &target["/k/".len() + key.len()..];
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(rest.parse::<PathAndQuery>().ok()?);
+    Some((key.to_owned(), Uri::from_parts(parts).ok()?))
+}
+
+fn names_a_token(query: &str) -> bool {
+    const NAMES: [&str; 6] = ["token", "access_token", "key", "api_key", "apikey", "auth"];
+    query.split('&').any(|pair| {
+        let name = pair.split('=').next().unwrap_or_default();
+        NAMES.iter().any(|known| name.eq_ignore_ascii_case(known))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_key_is_taken_off_and_the_query_stays() {
+        let taken = |target: &str| path_key(&target.parse().unwrap());
+        let (key, rest) = taken("/k/hearth_a_b_c/api/jobs?limit=1").unwrap();
+        assert_eq!(
+            (key.as_str(), rest.to_string().as_str()),
+            ("hearth_a_b_c", "/api/jobs?limit=1")
+        );
+        assert!(taken("/k/hearth_a_b_c").is_none());
+        assert!(taken("/api/k/x/").is_none());
+    }
+
+    #[test]
+    fn a_token_in_the_query_is_found_by_name() {
+        for query in ["token=x", "a=1&API_KEY=x", "key", "access_token=x&b"] {
+            assert!(names_a_token(query), "{query}");
+        }
+        for query in ["after=1-2", "monkey=1", "limit=3&first=4"] {
+            assert!(!names_a_token(query), "{query}");
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! What can be chosen about a relay.
+
+use std::time::Duration;
+
+use proto::{ModelName, limits};
+
+/// How a relay behaves. The defaults are what a user gets.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RelaySettings {
+    /// Serve without any key, on loopback only.
+    pub insecure_dev: bool,
+    /// For requests that name no model; else the first model of a worker online.
+    pub default_model: Option<ModelName>,
+    /// How long a lease lasts unless it is renewed.
+    pub lease: Duration,
+    /// The same for workers that cannot renew.
+    pub legacy_lease: Duration,
+    /// Longest hold of a native poll.
+    pub poll_hold: Duration,
+    /// Longest hold of a poll of the polling relay.
+    pub legacy_poll_hold: Duration,
+    /// How long a worker that polls counts as online after its last poll.
+    pub online_after_poll: Duration,
+    /// How long a stream is silent before the requester gets a sign of life, and how long the
+    /// status line waits for the first token.
+    pub heartbeat: Duration,
+    /// After a restart, how long a job whose requester was connected is kept for it.
+    pub come_back: Duration,
+    /// How long open connections get to finish when the relay stops.
+    pub drain: Duration,
+    /// How often the keys of connected workers are checked for revocation.
+    pub key_check: Duration,
+    /// Most connections at once; further ones wait to be accepted.
+    pub connections_max: usize,
+}
+
+impl Default for RelaySettings {
+    fn default() -> Self {
+        Self {
+            insecure_dev: false,
+            default_model: None,
+            lease: limits::LEASE,
+            legacy_lease: limits::LEGACY_LEASE,
+            poll_hold: limits::POLL_HOLD,
+            legacy_poll_hold: limits::LEGACY_POLL_HOLD,
+            online_after_poll: Duration::from_secs(60),
+            heartbeat: Duration::from_secs(15),
+            come_back: Duration::from_secs(30),
+            drain: Duration::from_secs(25),
+            key_check: Duration::from_secs(4),
+            connections_max: 4096,
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! A job's log as a streamed answer in some dialect: heartbeats, restarts and failures included.
+
+use std::time::Duration;
+
+use axum::{body::Body, response::Response};
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderValue, StatusCode, header};
+use proto::{End, ErrorCode, ErrorDetail, EventId};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::{
+    Relay,
+    error::ApiError,
+    tail::{Event, Tail},
+    ticket::{Guard, Ticket},
+};
+
+/// Most of an answer that is put together in memory for one object.
+const WHOLE_MAX: usize = 64 * 1024 * 1024;
+
+/// How one dialect writes a stream.
+pub(crate) trait Voice: Send + 'static {
+    /// Its media type.
+    const CONTENT_TYPE: &str;
+
+    /// One native line.
+    fn line(&mut self, line: Bytes) -> Result<Bytes, ErrorDetail>;
+
+    /// A sign of life that clients of the dialect survive.
+    fn heartbeat(&mut self) -> Option<Bytes>;
+
+    /// The dialect's error, in the middle of a stream.
+    fn failure(&mut self, code: ErrorCode, message: &str) -> Bytes;
+
+    /// Whether a completed job's lines made a whole answer.
+    ///
+    /// # Errors
+    /// What is missing.
+    fn end(&mut self) -> Result<(), ErrorDetail> {
+        Ok(())
+    }
+}
+
+/// Answers with a stream. Until the first line, or a whole heartbeat of silence, a failure is
+/// still an HTTP status.
+pub(crate) async fn streamed<V: Voice>(
+    relay: &Relay,
+    ticket: Ticket,
+    voice: V,
+) -> Result<Response, ApiError> {
+    let job = ticket.guard.job;
+    let mut speech = Speech {
+        relay: relay.clone(),
+        tail: Tail::new(ticket.log, EventId::default()),
+        guard: ticket.guard,
+        voice,
+        next: None,
+        has_spoken: false,
+        is_over: false,
+    };
+    speech.next = speech.first().await?;
+    let body = stream::unfold(speech, |mut speech| async {
+        let said = speech.say().await?;
+        Some((Ok::<_, std::convert::Infallible>(said), speech))
+    });
+    Ok(streaming(
+        V::CONTENT_TYPE,
+        Some(job),
+        Body::from_stream(body),
+    ))
+}
+
+/// The head of a streamed response, which no proxy shall hold back or keep.
+pub(crate) fn streaming(
+    content_type: &'static str,
+    job: Option<proto::JobId>,
+    body: Body,
+) -> Response {
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::OK;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    if let Some(job) = job {
+        name_job(&mut response, job);
+    }
+    response
+}
+
+/// Tells the requester which job answers, so that he can come back for it.
+pub(crate) fn name_job(response: &mut Response, job: proto::JobId) {
+    if let Ok(job) = HeaderValue::from_str(&job.to_string()) {
+        response.headers_mut().insert("x-hearth-job", job);
+    }
+}
+
+struct Speech<V> {
+    relay: Relay,
+    tail: Tail,
+    guard: Guard,
+    voice: V,
+    next: Option<Event>,
+    has_spoken: bool,
+    is_over: bool,
+}
+
+impl<V: Voice> Speech<V> {
+    /// The first line or the end, unless neither comes within a heartbeat.
+    async fn first(&mut self) -> Result<Option<Event>, ApiError> {
+        let first = async {
+            loop {
+                match self.tail.next().await? {
+                    Event::Restarted(_) => {}
+                    event @ Event::Line(..) => return Ok(event),
+                    Event::End(at, end) => {
+                        self.guard.disarm();
+                        match end {
+                            End::Completed => return Ok(Event::End(at, end)),
+                            End::Failed { error } => return Err(error.into()),
+                            End::Cancelled => return Err(cancelled()),
+                        }
+                    }
+                }
+            }
+        };
+        let patience = self.relay.settings.heartbeat;
+        tokio::select! {
+            first = timeout(patience, first) => first.ok().transpose(),
+            () = self.relay.stop.cancelled() => Err(ApiError::draining()),
+        }
+    }
+
+    /// The next bytes for the requester; `None` when the stream is over.
+    async fn say(&mut self) -> Option<Bytes> {
+        while !self.is_over {
+            let event = match self.next.take() {
+                Some(event) => Ok(event),
+                None => match self.wait(self.relay.settings.heartbeat).await {
+                    Some(event) => event,
+                    None => match self.voice.heartbeat() {
+                        Some(beat) => return Some(beat),
+                        None => continue,
+                    },
+                },
+            };
+            let said = match event {
+                Ok(Event::Line(_, line)) => self.pass_on(line),
+                Ok(Event::Restarted(_)) if self.has_spoken => Some(self.fail(
+                    ErrorCode::WorkerLost,
+                    "the worker was lost in the middle of the answer; send the request again",
+                )),
+                Ok(Event::Restarted(_)) => None,
+                Ok(Event::End(_, end)) => self.finish(end),
+                Err(error) => Some(self.fail(error.code, &error.message)),
+            };
+            if said.is_some() {
+                return said;
+            }
+        }
+        None
+    }
+
+    /// The next event, or `None` after a heartbeat of silence.
+    async fn wait(&mut self, heartbeat: Duration) -> Option<Result<Event, ApiError>> {
+        tokio::select! {
+            biased;
+            event = self.tail.next() => Some(event),
+            () = self.relay.stop.cancelled() => Some(Err(ApiError::draining())),
+            () = sleep_until(Instant::now() + heartbeat) => None,
+        }
+    }
+
+    fn pass_on(&mut self, line: Bytes) -> Option<Bytes> {
+        if is_last(&line) {
+            // A requester who leaves now has everything he asked for.
+            self.guard.disarm();
+        }
+        match self.voice.line(line) {
+            Ok(said) if said.is_empty() => None,
+            Ok(said) => {
+                self.has_spoken = true;
+                Some(said)
+            }
+            Err(detail) => Some(self.fail(detail.code, &detail.message)),
+        }
+    }
+
+    fn finish(&mut self, end: End) -> Option<Bytes> {
+        self.guard.disarm();
+        self.is_over = true;
+        match end {
+            End::Completed => {
+                let missing = self.voice.end().err()?;
+                Some(self.fail(missing.code, &missing.message))
+            }
+            End::Failed { error } => Some(self.fail(error.code, &error.message)),
+            End::Cancelled => Some(self.fail(ErrorCode::Cancelled, &cancelled().message)),
+        }
+    }
+
+    fn fail(&mut self, code: ErrorCode, message: &str) -> Bytes {
+        self.is_over = true;
+        self.voice.failure(code, message)
+    }
+}
+
+/// Whether an engine writes nothing after this line. Inside a JSON text the quotes would be
+/// escaped, so the words cannot be part of an answer.
+fn is_last(line: &[u8]) -> bool {
+    const DONE: &[u8] = br#""done":true"#;
+    line.windows(DONE.len()).any(|window| window == DONE)
+}
+
+fn cancelled() -> ApiError {
+    ApiError::new(ErrorCode::Cancelled, "the job was cancelled")
+}
+
+/// Every line of a job once it has completed.
+pub(crate) async fn whole(relay: &Relay, ticket: Ticket) -> Result<Vec<Bytes>, ApiError> {
+    let Ticket { log, mut guard } = ticket;
+    let mut tail = Tail::new(log, EventId::default());
+    let (mut lines, mut bytes) = (Vec::new(), 0);
+    loop {
+        let event = tokio::select! {
+            biased;
+            event = tail.next() => event?,
+            () = relay.stop.cancelled() => return Err(ApiError::draining()),
+        };
+        match event {
+            Event::Restarted(_) => {
+                lines.clear();
+                bytes = 0;
+            }
+            Event::Line(_, line) => {
+                bytes += line.len();
+                if bytes > WHOLE_MAX {
+                    return Err(ApiError::new(
+                        ErrorCode::TooLarge,
+                        "the answer is too large for one object; ask for a stream",
+                    ));
+                }
+                lines.push(line);
+            }
+            Event::End(_, end) => {
+                guard.disarm();
+                return match end {
+                    End::Completed => Ok(lines),
+                    End::Failed { error } => Err(error.into()),
+                    End::Cancelled => Err(cancelled()),
+                };
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_is_known_and_its_words_in_an_answer_are_not_taken_for_it() {
+        assert!(is_last(
+            br#"{"message":{"content":""},"done":true,"done_reason":"stop"}"#
+        ));
+        assert!(!is_last(
+            br#"{"message":{"content":"\"done\":true"},"done":false}"#
+        ));
+    }
+}

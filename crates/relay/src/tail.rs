@@ -1,0 +1,78 @@
+//! Following one job's log from any place in it to its end.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::Bytes;
+use proto::{End, EventId};
+use queue::{JobLog, LogHead, LogPage};
+use tokio::sync::watch;
+
+use crate::error::ApiError;
+
+/// How much is read from the log at once.
+const PAGE: usize = 256 * 1024;
+
+/// A reader of one log. Dropping a pending `next` loses nothing.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    log: Arc<dyn JobLog>,
+    head: watch::Receiver<LogHead>,
+    after: EventId,
+    ready: VecDeque<Event>,
+}
+
+/// What happened next in a log.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Line(EventId, Bytes),
+    /// Another attempt began; what came before is void.
+    Restarted(EventId),
+    End(EventId, End),
+}
+
+impl Tail {
+    pub(crate) fn new(log: Arc<dyn JobLog>, after: EventId) -> Self {
+        let head = log.head();
+        Self {
+            log,
+            head,
+            after,
+            ready: VecDeque::new(),
+        }
+    }
+
+    /// Waits for the next event. Not to be called after the end.
+    pub(crate) async fn next(&mut self) -> Result<Event, ApiError> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Ok(event);
+            }
+            // Marked as seen before reading: what comes meanwhile wakes us again.
+            self.head.borrow_and_update();
+            let page = self.log.read(self.after, PAGE).await?;
+            self.take(page);
+            if self.ready.is_empty() && self.head.changed().await.is_err() {
+                return Err(ApiError::draining());
+            }
+        }
+    }
+
+    fn take(&mut self, page: LogPage) {
+        if page.restarted || page.attempt != self.after.attempt {
+            self.after = EventId {
+                attempt: page.attempt,
+                n: 0,
+            };
+        }
+        if page.restarted {
+            self.ready.push_back(Event::Restarted(self.after));
+        }
+        for chunk in page.chunks {
+            self.after.n = chunk.n;
+            self.ready.push_back(Event::Line(self.after, chunk.line.0));
+        }
+        if let Some(end) = page.end {
+            self.ready.push_back(Event::End(self.after, end));
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! A submitted job as its requester holds it: the log to read, and what happens if he leaves.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use proto::{Dialect, JobId, ModelName, Op, Priority};
+use queue::{JobLog, NewJob};
+
+use crate::{Relay, auth::Caller, error::ApiError};
+
+/// What is to be queued.
+#[derive(Debug)]
+pub(crate) struct Order {
+    pub(crate) op: Op,
+    pub(crate) model: ModelName,
+    pub(crate) body: Bytes,
+    pub(crate) dialect: Dialect,
+    pub(crate) priority: Priority,
+    pub(crate) wanted_for: Option<Duration>,
+}
+
+/// A job whose requester waits on an open connection.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    pub(crate) log: Arc<dyn JobLog>,
+    pub(crate) guard: Guard,
+}
+
+/// Cancels the job when the requester leaves before the answer is complete.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    relay: Relay,
+    pub(crate) job: JobId,
+    caller: Caller,
+    is_armed: bool,
+}
+
+impl Relay {
+    /// Queues a job; it is on disk when this answers.
+    pub(crate) async fn submit(&self, caller: &Caller, order: Order) -> Result<JobId, ApiError> {
+        let id = self.job_id()?;
+        self.enqueue(id, caller, order, false).await?;
+        Ok(id)
+    }
+
+    /// Queues a job for a requester who waits; leaving cancels it from now on.
+    pub(crate) async fn attend(&self, caller: &Caller, order: Order) -> Result<Ticket, ApiError> {
+        let job = self.job_id()?;
+        let guard = Guard {
+            relay: self.clone(),
+            job,
+            caller: caller.clone(),
+            is_armed: true,
+        };
+        self.enqueue(job, caller, order, true).await?;
+        let log = self.store.log(caller.owner(), job).await?;
+        let log = log.ok_or_else(ApiError::unknown_job)?;
+        Ok(Ticket { log, guard })
+    }
+
+    fn job_id(&self) -> Result<JobId, ApiError> {
+        let mut id = [0; 16];
+        id.copy_from_slice(&self.random()?[..16]);
+        Ok(JobId(id))
+    }
+
+    async fn enqueue(
+        &self,
+        id: JobId,
+        caller: &Caller,
+        order: Order,
+        attended: bool,
+    ) -> Result<(), ApiError> {
+        if self.stop.is_cancelled() {
+            return Err(ApiError::draining());
+        }
+        let now = self.now();
+        let job = NewJob {
+            id,
+            account: caller.account.clone(),
+            who: caller.name.clone(),
+            op: order.op,
+            model: order.model,
+            priority: order.priority,
+            body: order.body.into(),
+            dialect: order.dialect,
+            deadline: order.wanted_for.map(|wanted| now + wanted),
+            attended,
+        };
+        tracing::info!(job.id = %id, job.op = %job.op, bytes = job.body.0.len(), "queued");
+        self.store.enqueue(now, job).await?;
+        Ok(())
+    }
+}
+
+impl Guard {
+    /// The answer is complete: leaving is no longer a wish to stop.
+    pub(crate) const fn disarm(&mut self) {
+        self.is_armed = false;
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // When it is the relay that goes, the requester did not leave.
+        if !self.is_armed || self.relay.stop.is_cancelled() {
+            return;
+        }
+        let (relay, job, caller) = (self.relay.clone(), self.job, self.caller.clone());
+        self.relay.tasks.spawn(async move {
+            match relay.store.cancel(relay.now(), caller.owner(), job).await {
+                Ok(()) => tracing::info!(job.id = %job, "cancelled: the requester left"),
+                Err(error) => tracing::debug!(job.id = %job, %error, "nothing to cancel"),
+            }
+        });
+    }
+}

@@ -1,0 +1,90 @@
+//! What the relay does by itself: expired leases, revoked keys, requesters who did not return.
+
+use tokio::time::sleep;
+
+use crate::Relay;
+
+/// Wait after a failure of the store before it is asked again.
+const AFTER_FAILURE: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Queues again what expired leases held: asleep until the queue says, awake on arrivals.
+pub(crate) async fn reap(relay: Relay) {
+    let mut arrivals = relay.store.arrivals();
+    loop {
+        arrivals.borrow_and_update();
+        let now = relay.now();
+        let next = match relay.store.reap(now).await {
+            Ok(next) => next.map(|next| next.since(now)),
+            Err(error) => {
+                tracing::error!(%error, "expired leases could not be looked at");
+                Some(AFTER_FAILURE)
+            }
+        };
+        let rest = async {
+            match next {
+                Some(wait) => sleep(wait).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = relay.stop.cancelled() => return,
+            () = rest => {}
+            arrived = arrivals.changed() => if arrived.is_err() { return },
+        }
+    }
+}
+
+/// Ends the connections of workers whose key was revoked. Asks nobody while none is connected.
+pub(crate) async fn check_keys(relay: Relay) {
+    loop {
+        tokio::select! {
+            () = relay.stop.cancelled() => return,
+            () = sleep(relay.settings.key_check) => {}
+        }
+        let keyed = relay.workers.keyed();
+        if keyed.is_empty() {
+            continue;
+        }
+        let keys = match relay.store.list_keys().await {
+            Ok(keys) => keys,
+            Err(error) => {
+                tracing::warn!(%error, "keys could not be checked");
+                continue;
+            }
+        };
+        for (id, connection) in keyed {
+            if !keys
+                .iter()
+                .any(|key| key.id == id && key.revoked_at.is_none())
+            {
+                connection.cancel();
+            }
+        }
+    }
+}
+
+/// Cancels the jobs from before the start whose requester waited on a connection and did not
+/// come back in time.
+pub(crate) async fn give_up_orphans(relay: Relay) {
+    match relay.store.attended().await {
+        Ok(jobs) => relay.orphans.add(jobs.into_iter().map(|job| job.new.id)),
+        Err(error) => {
+            tracing::error!(%error, "jobs from before the start could not be listed");
+            return;
+        }
+    }
+    tokio::select! {
+        () = relay.stop.cancelled() => return,
+        () = sleep(relay.settings.come_back) => {}
+    }
+    for job in relay.orphans.take() {
+        let cancelled = relay
+            .store
+            .cancel(relay.now(), queue::Owner::Anyone, job)
+            .await;
+        match cancelled {
+            Ok(()) => tracing::info!(job.id = %job, "cancelled: nobody came back for it"),
+            Err(error) => tracing::debug!(job.id = %job, %error, "nothing to cancel"),
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! A relay in this process, over real sockets, with a store in memory and scripted workers.
+#![expect(clippy::unwrap_used, reason = "these functions are tests")]
+
+mod client;
+mod doors;
+mod http_carrier;
+mod native;
+mod ollama;
+mod openai;
+mod relay_polling;
+mod server;
+mod socket;
+mod stopping;
+mod worker;
+
+use std::time::Duration;
+
+/// Nothing here takes this long unless it is broken.
+async fn within<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), what)
+        .await
+        .expect("took longer than 20 s")
+}

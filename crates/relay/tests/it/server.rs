@@ -1,0 +1,106 @@
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
+
+use hearth_relay::{Relay, RelaySettings, System, World as _, keys};
+use proto::{Account, Timestamp};
+use queue::{Keys as _, MemoryQueue, Scope, Serve};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{client::Client, within};
+
+/// A relay on a port of its own, with the keys a test needs.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) store: Arc<MemoryQueue>,
+    stop: CancellationToken,
+    served: JoinHandle<std::io::Result<()>>,
+    minted: std::sync::atomic::AtomicU8,
+}
+
+impl Server {
+    pub(crate) async fn start() -> Self {
+        Self::with(RelaySettings::default()).await
+    }
+
+    pub(crate) async fn with(settings: RelaySettings) -> Self {
+        Self::over(Arc::default(), settings).await
+    }
+
+    pub(crate) async fn over(store: Arc<MemoryQueue>, settings: RelaySettings) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let first = keys::KeyFor {
+            name: "first".into(),
+            account: Account::new("first").unwrap(),
+            scopes: BTreeSet::new(),
+            serve: Serve::All,
+        };
+        let (_, record) = keys::mint(first, [255; 6], [255; 32], Timestamp(0));
+        // A store that served before has it already.
+        let _ = store.create_key(record).await;
+        let relay = Relay::new(store.clone(), settings, Arc::new(System));
+        let served = tokio::spawn(hearth_relay::serve(listener, relay, stop.clone()));
+        Self {
+            address,
+            store,
+            stop,
+            served,
+            minted: 0.into(),
+        }
+    }
+
+    /// A client of the account `default` that may submit and read.
+    pub(crate) async fn requester(&self) -> Client {
+        self.client("default", &[Scope::Enqueue, Scope::Read]).await
+    }
+
+    pub(crate) async fn client(&self, account: &str, scopes: &[Scope]) -> Client {
+        Client::new(self.base(), Some(self.key(account, scopes).await))
+    }
+
+    pub(crate) fn nobody(&self) -> Client {
+        Client::new(self.base(), None)
+    }
+
+    pub(crate) fn base(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// A new key; a work key serves its own account.
+    pub(crate) async fn key(&self, account: &str, scopes: &[Scope]) -> String {
+        let account = Account::new(account).unwrap();
+        let serve = Serve::Accounts(BTreeSet::from([account.clone()]));
+        let n = self
+            .minted
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let for_ = keys::KeyFor {
+            name: format!("key-{n}"),
+            account,
+            scopes: scopes.iter().copied().collect(),
+            serve,
+        };
+        let mut id = System.random().unwrap()[..6].to_vec();
+        id[0] = n;
+        let id = id.try_into().unwrap();
+        let (text, record) = keys::mint(for_, id, System.random().unwrap(), System.now());
+        self.store.create_key(record).await.unwrap();
+        text.reveal().to_owned()
+    }
+
+    /// Begins to stop; whoever holds a connection sees it end.
+    pub(crate) fn begin_stop(&self) {
+        self.stop.cancel();
+    }
+
+    pub(crate) async fn stop(mut self) -> std::io::Result<()> {
+        self.stop.cancel();
+        within(&mut self.served).await.unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
