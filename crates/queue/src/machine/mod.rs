@@ -5,23 +5,21 @@
 
 mod due;
 mod record;
+mod table;
 #[cfg(test)]
 mod tests;
 mod waiting;
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    time::Duration,
-};
+use std::time::Duration;
 
 use proto::{
-    Account, ErrorCode, JobError, JobId, JobState, LeaseToken, Timestamp,
+    ErrorCode, JobError, JobId, JobState, LeaseToken, Timestamp,
     limits::{ATTEMPTS_MAX, QUEUED_BYTES_MAX, QUEUED_MAX, QUEUED_PER_ACCOUNT_MAX, RESTART_GRACE},
     worker::Retry,
 };
 
 pub use record::{Loan, Record, Step};
-use waiting::Waiting;
+use table::Table;
 
 use crate::{LeaseQuery, NewJob, Owner, QueueCounts, QueueError};
 
@@ -30,19 +28,7 @@ use crate::{LeaseQuery, NewJob, Owner, QueueCounts, QueueError};
 pub struct Machine {
     clock: Timestamp,
     last_seq: u64,
-    slots: HashMap<JobId, Slot>,
-    waiting: Waiting,
-    /// When to look at a job again; a renewed lease leaves its entry here too early on purpose.
-    timers: BTreeSet<(Timestamp, JobId)>,
-    per_account: HashMap<Account, usize>,
-    counts: QueueCounts,
-    arrivals: u64,
-}
-
-#[derive(Debug)]
-struct Slot {
-    record: Record,
-    timer: Option<Timestamp>,
+    table: Table,
 }
 
 impl Machine {
@@ -72,12 +58,12 @@ impl Machine {
     /// What is known of a job that has not been settled as ended.
     #[must_use]
     pub fn get(&self, id: JobId) -> Option<&Record> {
-        self.slots.get(&id).map(|slot| &slot.record)
+        self.table.get(id)
     }
 
     /// Every record, in no order.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
-        self.slots.values().map(|slot| &slot.record)
+        self.table.records()
     }
 
     /// The latest time seen.
@@ -89,19 +75,19 @@ impl Machine {
     /// How much is waiting and running.
     #[must_use]
     pub const fn counts(&self) -> QueueCounts {
-        self.counts
+        self.table.counts()
     }
 
     /// Rises whenever a job becomes available.
     #[must_use]
     pub const fn arrivals(&self) -> u64 {
-        self.arrivals
+        self.table.arrivals()
     }
 
     /// When [`Machine::reap`] has something to do next.
     #[must_use]
     pub fn next_reap(&self) -> Option<Timestamp> {
-        self.timers.first().map(|(at, _)| *at)
+        self.table.first_timer()
     }
 
     /// Accepts a job, if the caps allow it.
@@ -110,16 +96,16 @@ impl Machine {
     /// [`QueueError::Full`], [`QueueError::Exists`].
     pub fn enqueue(&mut self, now: Timestamp, new: &NewJob) -> Result<Step, QueueError> {
         let now = self.tick(now);
-        if self.slots.contains_key(&new.id) {
+        if self.get(new.id).is_some() {
             return Err(QueueError::Exists(format!("job {}", new.id)));
         }
-        if self.per_account.get(&new.account).copied().unwrap_or(0) >= QUEUED_PER_ACCOUNT_MAX {
+        if self.table.queued_by(&new.account) >= QUEUED_PER_ACCOUNT_MAX {
             return Err(QueueError::Full("this account has too many waiting jobs"));
         }
-        if self.counts.queued >= QUEUED_MAX {
+        if self.table.counts().queued >= QUEUED_MAX {
             return Err(QueueError::Full("too many jobs are waiting"));
         }
-        if self.counts.queued_bytes + new.body.0.len() > QUEUED_BYTES_MAX {
+        if self.table.counts().queued_bytes + new.body.0.len() > QUEUED_BYTES_MAX {
             return Err(QueueError::Full(
                 "the waiting requests are too large together",
             ));
@@ -137,8 +123,8 @@ impl Machine {
         length: Duration,
     ) -> (Vec<Step>, Option<LeaseToken>) {
         let mut steps = self.reap(now);
-        self.waiting.rise(self.clock);
-        let Some(id) = self.waiting.best(query) else {
+        self.table.waiting.rise(self.clock);
+        let Some(id) = self.table.waiting.best(query) else {
             return (steps, None);
         };
         let Some(mut record) = self.get(id).cloned() else {
@@ -152,7 +138,7 @@ impl Machine {
             length,
         });
         let token = record.token();
-        self.waiting.served(&record.job.new.account);
+        self.table.waiting.served(&record.job.new.account);
         steps.push(self.put(record));
         (steps, Some(token))
     }
@@ -168,22 +154,15 @@ impl Machine {
         token: LeaseToken,
         length: Option<Duration>,
     ) -> Result<(), QueueError> {
-        self.held(token)?;
         let now = self.tick(now);
-        let Some(slot) = self.slots.get_mut(&token.job) else {
-            return Err(QueueError::UnknownJob(token.job));
-        };
-        let Some(loan) = &mut slot.record.loan else {
+        let Some(loan) = &self.held(token)?.loan else {
             return Err(QueueError::StaleLease(token.job));
         };
-        loan.until = match length {
+        let until = match length {
             Some(length) => now + length,
             None => loan.until.max(now + loan.length),
         };
-        if slot.timer.is_some_and(|at| loan.until < at) {
-            let record = slot.record.clone();
-            self.put(record);
-        }
+        self.table.renew(now, token.job, until);
         Ok(())
     }
 
@@ -293,11 +272,7 @@ impl Machine {
     pub fn reap(&mut self, now: Timestamp) -> Vec<Step> {
         let now = self.tick(now);
         let mut steps = Vec::new();
-        while let Some((at, id)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
-            self.timers.remove(&(at, id));
-            let Some(record) = self.get(id).cloned() else {
-                continue;
-            };
+        while let Some(record) = self.table.take_due(now) {
             match due::decide(&record, now) {
                 Some(decided) => steps.push(self.put(decided)),
                 None => {
@@ -311,7 +286,7 @@ impl Machine {
     /// The steps are on disk: jobs that ended in them need not be kept here any more.
     pub fn settle(&mut self, steps: &[Step]) {
         for step in steps.iter().filter(|step| step.after.job.state.is_final()) {
-            self.remove(step.after.job.new.id);
+            self.table.remove(step.id());
         }
     }
 
@@ -319,7 +294,7 @@ impl Machine {
     /// except that leases stay renewed.
     pub fn undo(&mut self, steps: Vec<Step>) {
         for step in steps.into_iter().rev() {
-            let now_there = self.remove(step.after.job.new.id);
+            let now_there = self.table.remove(step.id());
             let Some(mut before) = step.before else {
                 continue;
             };
@@ -356,54 +331,9 @@ impl Machine {
     }
 
     fn put(&mut self, record: Record) -> Step {
-        let id = record.job.new.id;
-        let before = self.remove(id);
-        let timer = due::timer(&record, self.clock);
-        if let Some(at) = timer {
-            self.timers.insert((at, id));
-        }
-        match record.job.state {
-            JobState::Queued => {
-                self.counts.queued += 1;
-                self.counts.queued_bytes += record.bytes;
-                *self
-                    .per_account
-                    .entry(record.job.new.account.clone())
-                    .or_default() += 1;
-                if record.not_before.is_none_or(|at| at <= self.clock) {
-                    self.waiting.insert(self.clock, &record);
-                    self.arrivals += 1;
-                }
-            }
-            JobState::Leased => self.counts.leased += 1,
-            JobState::Completed | JobState::Failed | JobState::Cancelled => {}
-        }
         let after = record.clone();
-        self.slots.insert(id, Slot { record, timer });
+        let before = self.table.put(self.clock, record);
         Step { before, after }
-    }
-
-    fn remove(&mut self, id: JobId) -> Option<Record> {
-        let Slot { record, timer } = self.slots.remove(&id)?;
-        if let Some(at) = timer {
-            self.timers.remove(&(at, id));
-        }
-        match record.job.state {
-            JobState::Queued => {
-                self.counts.queued -= 1;
-                self.counts.queued_bytes -= record.bytes;
-                self.waiting.remove(record.seq);
-                if let Some(count) = self.per_account.get_mut(&record.job.new.account) {
-                    *count -= 1;
-                    if *count == 0 {
-                        self.per_account.remove(&record.job.new.account);
-                    }
-                }
-            }
-            JobState::Leased => self.counts.leased -= 1,
-            JobState::Completed | JobState::Failed | JobState::Cancelled => {}
-        }
-        Some(record)
     }
 }
 

@@ -81,7 +81,7 @@ fn records(machine: &Machine) -> Vec<Record> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn the_index_finds_what_a_look_at_every_job_finds(calls in vec(call(), 1..120)) {

@@ -24,7 +24,7 @@ fn counted(records: &[Record]) -> QueueCounts {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn steps_that_are_undone_never_happened(

@@ -1,0 +1,120 @@
+use std::collections::{BTreeSet, HashMap};
+
+use proto::{Account, JobId, JobState, Timestamp};
+
+use super::{Record, due, waiting::Waiting};
+use crate::QueueCounts;
+
+/// The records, and everything that is found or counted about them.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    slots: HashMap<JobId, Slot>,
+    pub(super) waiting: Waiting,
+    /// When to look at a job again; a renewed lease leaves its entry here too early on purpose.
+    timers: BTreeSet<(Timestamp, JobId)>,
+    per_account: HashMap<Account, usize>,
+    counts: QueueCounts,
+    arrivals: u64,
+}
+
+#[derive(Debug)]
+struct Slot {
+    record: Record,
+    timer: Option<Timestamp>,
+}
+
+impl Table {
+    pub(super) fn get(&self, id: JobId) -> Option<&Record> {
+        self.slots.get(&id).map(|slot| &slot.record)
+    }
+
+    pub(super) fn records(&self) -> impl Iterator<Item = &Record> {
+        self.slots.values().map(|slot| &slot.record)
+    }
+
+    pub(super) const fn counts(&self) -> QueueCounts {
+        self.counts
+    }
+
+    /// Rises whenever a job becomes available.
+    pub(super) const fn arrivals(&self) -> u64 {
+        self.arrivals
+    }
+
+    /// How many jobs of an account wait.
+    pub(super) fn queued_by(&self, account: &Account) -> usize {
+        self.per_account.get(account).copied().unwrap_or(0)
+    }
+
+    pub(super) fn first_timer(&self) -> Option<Timestamp> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// A record whose time has come; it must be put back, as it is or changed.
+    pub(super) fn take_due(&mut self, now: Timestamp) -> Option<Record> {
+        let (at, id) = self.timers.first().copied().filter(|(at, _)| *at <= now)?;
+        self.timers.remove(&(at, id));
+        self.get(id).cloned()
+    }
+
+    /// Moves the end of a loan. The timer stays, unless the loan would end before it.
+    pub(super) fn renew(&mut self, now: Timestamp, id: JobId, until: Timestamp) {
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
+        if let Some(loan) = &mut slot.record.loan {
+            loan.until = until;
+        }
+        if slot.timer.is_some_and(|at| until < at) {
+            let record = slot.record.clone();
+            self.put(now, record);
+        }
+    }
+
+    /// Puts a record in place of the one with the same id, which it answers.
+    pub(super) fn put(&mut self, now: Timestamp, record: Record) -> Option<Record> {
+        let id = record.job.new.id;
+        let before = self.remove(id);
+        let timer = due::timer(&record, now);
+        self.timers.extend(timer.map(|at| (at, id)));
+        match record.job.state {
+            JobState::Queued => {
+                let account = record.job.new.account.clone();
+                self.counts.queued += 1;
+                self.counts.queued_bytes += record.bytes;
+                *self.per_account.entry(account).or_default() += 1;
+                if record.not_before.is_none_or(|at| at <= now) {
+                    self.waiting.insert(now, &record);
+                    self.arrivals += 1;
+                }
+            }
+            JobState::Leased => self.counts.leased += 1,
+            JobState::Completed | JobState::Failed | JobState::Cancelled => {}
+        }
+        self.slots.insert(id, Slot { record, timer });
+        before
+    }
+
+    pub(super) fn remove(&mut self, id: JobId) -> Option<Record> {
+        let Slot { record, timer } = self.slots.remove(&id)?;
+        if let Some(at) = timer {
+            self.timers.remove(&(at, id));
+        }
+        match record.job.state {
+            JobState::Queued => {
+                self.counts.queued -= 1;
+                self.counts.queued_bytes -= record.bytes;
+                self.waiting.remove(record.seq);
+                if let Some(count) = self.per_account.get_mut(&record.job.new.account) {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.per_account.remove(&record.job.new.account);
+                    }
+                }
+            }
+            JobState::Leased => self.counts.leased -= 1,
+            JobState::Completed | JobState::Failed | JobState::Cancelled => {}
+        }
+        Some(record)
+    }
+}
