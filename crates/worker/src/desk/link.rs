@@ -92,6 +92,8 @@ impl Desk {
                 stop,
             };
             self.jobs.spawn(work.run(Arc::clone(self)));
+            // There is one more lease to renew in time.
+            self.outgoing.notify_one();
         }
         self.recount();
     }

@@ -58,10 +58,21 @@ pub(super) async fn session(
         posts: FuturesUnordered::new(),
         busy: HashSet::new(),
     };
-    tokio::select! {
+    let end = tokio::select! {
         end = polling.run(websocket_after) => end,
         () = desk.woken() => LinkEnd::Woken,
         () = stop.cancelled() => LinkEnd::Stopped,
+    };
+    match end {
+        // Nothing simpler is left to fall back to.
+        LinkEnd::Blocked(problem) => LinkEnd::NotTheRelay(problem),
+        end @ (LinkEnd::Stopped
+        | LinkEnd::Woken
+        | LinkEnd::Lost { .. }
+        | LinkEnd::Upgrade
+        | LinkEnd::Later { .. }
+        | LinkEnd::Unauthorized(_)
+        | LinkEnd::NotTheRelay(_)) => end,
     }
 }
 
@@ -194,7 +205,8 @@ impl<'a> Polling<'a> {
     /// A held poll that is cut was perhaps held too long for a proxy on the way.
     fn poll_failed(&mut self, end: LinkEnd, took: Duration) -> Result<(), LinkEnd> {
         let was_cut = matches!(end, LinkEnd::Lost { reached: true, .. });
-        if !(self.proven && was_cut && !self.hold.is_zero() && took >= HOLD_MIN) {
+        let was_held = !self.hold.is_zero() && took >= self.hold / 10;
+        if !(self.proven && was_cut && was_held) {
             return Err(end);
         }
         self.hold /= 2;

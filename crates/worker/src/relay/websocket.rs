@@ -52,15 +52,15 @@ pub(super) async fn session(relay: &Relay, desk: &Arc<Desk>, stop: &Cancellation
     let mut arriving = Arriving::default();
     let conversation = async {
         let greeting = greet(relay, desk, &mut sink, &mut stream);
-        let report_told = match timeout(tuning.connect, greeting).await {
-            Ok(Ok(report_told)) => report_told,
+        let greeting = match timeout(tuning.connect, greeting).await {
+            Ok(Ok(greeting)) => greeting,
             Ok(Err(end)) => return end,
             Err(_) => return lost("the relay did not say its first word in time"),
         };
         desk.link_up(CarrierKind::Websocket);
         tokio::select! {
             end = read(&mut stream, desk, &mut arriving, tuning) => end,
-            end = write(&mut sink, desk, report_told, tuning) => end,
+            end = write(&mut sink, desk, greeting, tuning) => end,
             () = desk.woken() => LinkEnd::Woken,
         }
     };
@@ -128,13 +128,21 @@ async fn connect(relay: &Relay) -> Result<WebSocketStream<Upgraded>, LinkEnd> {
     Ok(WebSocketStream::from_raw_socket(upgraded, Role::Client, Some(config)).await)
 }
 
-/// Says hello and waits for the relay's first word. Answers with the number of the report told.
+/// What was agreed on at the beginning.
+struct Greeting {
+    /// The number of the report that was told.
+    report_told: u64,
+    /// How often the relay wants to hear of a lease, at the least.
+    heartbeat: Duration,
+}
+
+/// Says hello and waits for the relay's first word.
 async fn greet(
     relay: &Relay,
     desk: &Desk,
     sink: &mut (impl Sink<Message, Error = Error> + Unpin),
     stream: &mut (impl Stream<Item = Result<Message, Error>> + Unpin),
-) -> Result<u64, LinkEnd> {
+) -> Result<Greeting, LinkEnd> {
     let held = desk.open(false);
     let Some((number, report)) = desk.report_after(0) else {
         return Err(lost("there is nothing to report"));
@@ -150,7 +158,13 @@ async fn greet(
     loop {
         match stream.next().await {
             Some(Ok(Message::Text(text))) => match serde_json::from_str(text.as_str()) {
-                Ok(RelayMessage::Welcome { .. }) => return Ok(number),
+                Ok(RelayMessage::Welcome { heartbeat_ms, .. }) => {
+                    let wanted = Duration::from_millis(heartbeat_ms.max(100));
+                    return Ok(Greeting {
+                        report_told: number,
+                        heartbeat: relay.tuning.heartbeat.min(wanted),
+                    });
+                }
                 Ok(RelayMessage::Unknown) => {}
                 Ok(_) | Err(_) => {
                     let problem = "its first word was not a welcome";
@@ -228,9 +242,13 @@ fn part(bytes: &Bytes, desk: &Arc<Desk>, arriving: &mut Arriving) -> Result<(), 
 async fn write(
     sink: &mut (impl Sink<Message, Error = Error> + Unpin),
     desk: &Desk,
-    mut report_told: u64,
+    greeting: Greeting,
     tuning: &Tuning,
 ) -> LinkEnd {
+    let Greeting {
+        mut report_told,
+        heartbeat,
+    } = greeting;
     let mut capacity_told = None;
     let mut out = Out {
         sink,
@@ -242,10 +260,12 @@ async fn write(
     let mut awake = Awake::new(tuning);
     loop {
         let told = tell(&mut out, desk, &mut report_told, &mut capacity_told).await;
-        if let Err(end) = told {
-            return end;
+        match told {
+            Ok(Told::All) => {}
+            Ok(Told::More) => continue,
+            Err(end) => return end,
         }
-        let due = desk.next_due(tuning.heartbeat);
+        let due = desk.next_due(heartbeat);
         let unconfirmed = desk.is_unconfirmed();
         let done = tokio::select! {
             () = desk.changed() => Ok(()),
@@ -256,7 +276,7 @@ async fn write(
                 out.now(Message::Ping(Bytes::new())).await
             }
             () = sleep_until(due.unwrap_or(confirm_by)), if due.is_some() => {
-                extend(&mut out, desk, tuning).await
+                extend(&mut out, desk, heartbeat).await
             }
             () = sleep_until(confirm_by), if unconfirmed => {
                 Err(lost("the relay did not say what became of the leases"))
@@ -268,12 +288,21 @@ async fn write(
     }
 }
 
+/// Most batches told before the capacity is looked at again: a pause is told at once, however
+/// fast an engine writes.
+const ROUND: usize = 16;
+
+enum Told {
+    All,
+    More,
+}
+
 async fn tell(
     out: &mut Out<'_, impl Sink<Message, Error = Error> + Unpin>,
     desk: &Desk,
     report_told: &mut u64,
     capacity_told: &mut Option<u32>,
-) -> Result<(), LinkEnd> {
+) -> Result<Told, LinkEnd> {
     if let Some((number, report)) = desk.report_after(*report_told) {
         *report_told = number;
         out.feed(text(&WorkerMessage::Report { report })?).await?;
@@ -282,7 +311,11 @@ async fn tell(
     if capacity_told.replace(slots) != Some(slots) {
         out.feed(text(&WorkerMessage::Capacity { slots })?).await?;
     }
-    while let Some(outgoing) = desk.next(|_| false) {
+    for _ in 0..ROUND {
+        let Some(outgoing) = desk.next(|_| false) else {
+            out.flush().await?;
+            return Ok(Told::All);
+        };
         match outgoing {
             Outgoing::Lines {
                 token,
@@ -310,15 +343,15 @@ async fn tell(
             }
         }
     }
-    out.flush().await
+    Ok(Told::More)
 }
 
 async fn extend(
     out: &mut Out<'_, impl Sink<Message, Error = Error> + Unpin>,
     desk: &Desk,
-    tuning: &Tuning,
+    heartbeat: Duration,
 ) -> Result<(), LinkEnd> {
-    let tokens = desk.take_due(tuning.heartbeat);
+    let tokens = desk.take_due(heartbeat);
     if tokens.is_empty() {
         return Ok(());
     }

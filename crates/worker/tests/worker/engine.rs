@@ -106,6 +106,7 @@ impl Engine for Script {
         if let Some(error) = self.refusals.lock().unwrap().pop() {
             return Err(error);
         }
+        assert!(!body.0.ends_with(b"panic"), "this engine has a fault");
         let (lines, given) = mpsc::channel(1);
         self.asked.send(Asked { body, lines }).await.unwrap();
         Ok(Box::pin(stream::unfold(given, |mut given| async {

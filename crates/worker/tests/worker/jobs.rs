@@ -249,6 +249,18 @@ async fn a_silent_lease_is_renewed() {
     }
 }
 
+#[tokio::test]
+async fn a_job_whose_task_panics_is_given_back() {
+    let (mut scene, mut link) = ready().await;
+    link.lease(token(1, 1), &format!("{BODY} panic")).await;
+    let (retry, code) = nack(&mut link).await;
+    assert!(matches!(retry, Retry::AfterMs(_)), "{retry:?}");
+    assert_eq!(code, ErrorCode::Internal);
+    link.say(&closed(1)).await;
+    link.lease(token(2, 1), BODY).await;
+    scene.asked().await;
+}
+
 pub(crate) const fn closed(job: u8) -> RelayMessage {
     RelayMessage::Closed {
         token: token(job, 1),

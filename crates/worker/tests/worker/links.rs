@@ -215,6 +215,21 @@ async fn both_sides_ping_so_that_a_quiet_link_stays_up() {
 }
 
 #[tokio::test]
+async fn a_machine_that_slept_connects_again_although_its_timers_did_not_count_the_night() {
+    let hours = std::sync::atomic::AtomicI64::new(0);
+    let mut scene = scene_with(|settings| {
+        settings.tuning.ping = Duration::from_millis(20);
+        settings.tuning.clock = hearth_worker::Clock::new(move || {
+            let hour = hours.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            proto::Timestamp(hour * 3_600_000)
+        });
+    })
+    .await;
+    let (_link, _) = scene.relay.greeted().await;
+    scene.relay.greeted().await;
+}
+
+#[tokio::test]
 async fn nonsense_from_the_relay_ends_the_link_with_a_reason() {
     let mut scene = scene().await;
     let (mut link, _) = scene.relay.greeted().await;

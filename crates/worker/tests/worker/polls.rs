@@ -262,3 +262,25 @@ async fn a_page_in_place_of_an_answer_is_not_taken_for_a_relay() {
         .until(|now| now.relay.problem.contains("something else"))
         .await;
 }
+
+#[tokio::test]
+async fn a_proxy_that_cuts_held_requests_gets_plain_polls() {
+    let mut scene = polling_with(|settings| {
+        settings.tuning.poll_hold = Duration::from_millis(200);
+    })
+    .await;
+    let poll = scene.relay.post().await;
+    assert_eq!(poll.json::<PollRequest>().wait_ms, 200);
+    answer(poll, &lease(1));
+    let _engine = scene.asked().await;
+    let held = scene.relay.post().await;
+    let quiet = tokio::time::timeout(Duration::from_millis(40), scene.relay.post());
+    assert!(quiet.await.is_err(), "one poll at a time");
+    held.answer(504, "gateway timeout");
+    let plain = scene.relay.post().await;
+    assert_eq!(plain.json::<PollRequest>().wait_ms, 0);
+    answer(plain, &PollAnswer::default());
+    scene
+        .until(|now| now.carrier == Some(CarrierKind::Poll))
+        .await;
+}

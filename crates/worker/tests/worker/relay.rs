@@ -35,7 +35,7 @@ use tokio_tungstenite::{
     },
 };
 
-pub(crate) const BOUND: Duration = Duration::from_secs(20);
+pub(crate) const BOUND: Duration = Duration::from_secs(10);
 
 /// How the relay answers an upgrade.
 #[derive(Debug, Clone)]
