@@ -11,8 +11,8 @@ use queue::QueueError;
 pub(crate) struct ApiError {
     pub(crate) code: ErrorCode,
     pub(crate) message: String,
-    /// What the engine itself answered with, if it was the engine that refused.
-    engine_status: Option<u16>,
+    /// Instead of the code's own: what the engine itself answered with, say.
+    status: Option<u16>,
 }
 
 impl ApiError {
@@ -20,7 +20,7 @@ impl ApiError {
         Self {
             code,
             message: message.into(),
-            engine_status: None,
+            status: None,
         }
     }
 
@@ -39,14 +39,20 @@ impl ApiError {
         )
     }
 
+    pub(crate) fn uri_too_long(max: usize) -> Self {
+        let message = format!("the request target is over {max} bytes");
+        Self {
+            status: Some(414),
+            ..Self::new(ErrorCode::BadRequest, message)
+        }
+    }
+
     pub(crate) fn internal() -> Self {
         Self::new(ErrorCode::Internal, "the relay failed; its log says why")
     }
 
     pub(crate) fn status(&self) -> StatusCode {
-        let status = self
-            .engine_status
-            .filter(|status| (400..600).contains(status));
+        let status = self.status.filter(|status| (400..600).contains(status));
         let status = status.unwrap_or_else(|| self.code.http_status());
         StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
@@ -78,7 +84,7 @@ impl From<JobError> for ApiError {
         Self {
             code: error.code,
             message: error.message,
-            engine_status: error.engine_status,
+            status: error.engine_status,
         }
     }
 }

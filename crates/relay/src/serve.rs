@@ -158,8 +158,7 @@ fn admitted(request: Request<Incoming>) -> Result<Request<Body>, Box<Refused>> {
         .path_and_query()
         .is_some_and(|target| target.as_str().len() > URI_MAX)
     {
-        let message = format!("the request target is over {URI_MAX} bytes");
-        return Err(refused("/", ApiError::new(ErrorCode::BadRequest, message)));
+        return Err(refused("/", ApiError::uri_too_long(URI_MAX)));
     }
     if let Some((key, rest)) = path_key(uri) {
         *request.uri_mut() = rest;

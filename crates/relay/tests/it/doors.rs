@@ -1,1 +1,336 @@
+use std::{collections::BTreeSet, sync::Arc};
 
+use bytes::Bytes;
+use hearth_relay::{Relay, RelaySettings, System};
+use http::{Method, StatusCode};
+use proto::{Account, Timestamp};
+use queue::{KeyRecord, Keys as _, MemoryQueue, Scope, Serve};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{client::Client, server::Server, within};
+
+/// Every route that needs a key, with the scope it needs.
+const ROUTES: &[(&str, &str, Scope)] = &[
+    ("POST", "/api/jobs", Scope::Enqueue),
+    ("GET", "/api/jobs", Scope::Read),
+    ("GET", "/api/jobs/x", Scope::Read),
+    ("DELETE", "/api/jobs/x", Scope::Enqueue),
+    ("GET", "/api/jobs/x/events", Scope::Read),
+    ("POST", "/api/chat", Scope::Enqueue),
+    ("POST", "/api/generate", Scope::Enqueue),
+    ("POST", "/api/embed", Scope::Enqueue),
+    ("GET", "/api/tags", Scope::Read),
+    ("GET", "/api/version", Scope::Read),
+    ("POST", "/v1/chat/completions", Scope::Enqueue),
+    ("GET", "/v1/models", Scope::Read),
+    ("GET", "/v1/models/x", Scope::Read),
+    ("GET", "/api/ollama/poll", Scope::Work),
+    ("POST", "/api/ollama/response", Scope::Work),
+    ("POST", "/api/ollama/request", Scope::Enqueue),
+    ("GET", "/api/ollama/status/x", Scope::Read),
+    ("GET", "/api/worker/v1", Scope::Work),
+    ("POST", "/api/worker/v1/poll", Scope::Work),
+    ("POST", "/api/worker/v1/jobs/x/1/lines", Scope::Work),
+    ("POST", "/api/worker/v1/jobs/x/1/extend", Scope::Work),
+    ("POST", "/api/worker/v1/jobs/x/1/end", Scope::Work),
+    ("POST", "/api/worker/v1/jobs/x/1/nack", Scope::Work),
+];
+
+const SCOPES: [Scope; 4] = [Scope::Enqueue, Scope::Read, Scope::Work, Scope::Admin];
+
+async fn knock(client: &Client, method: &str, path: &str) -> (StatusCode, String, String) {
+    let method = Method::from_bytes(method.as_bytes()).unwrap();
+    let reply = client.send(method, path, "").await;
+    let code = reply.header("x-hearth-error").to_owned();
+    let status = reply.status;
+    // A watcher's stream and a held poll have no end of their own.
+    let body = if status.is_success() {
+        String::new()
+    } else {
+        reply.text().await
+    };
+    (status, code, body)
+}
+
+#[tokio::test]
+async fn every_route_is_open_to_its_scope_and_shut_to_all_others() {
+    let mut settings = RelaySettings::default();
+    settings.legacy_poll_hold = std::time::Duration::ZERO;
+    let server = Server::with(settings).await;
+    for (method, path, needed) in ROUTES {
+        for scope in SCOPES {
+            let client = server.client("default", &[scope]).await;
+            let (status, code, _) = knock(&client, method, path).await;
+            let is_shut = status == StatusCode::FORBIDDEN && code == "forbidden";
+            assert_eq!(
+                is_shut,
+                scope != *needed,
+                "{method} {path} with {scope:?}: {status}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_route_is_open_to_a_missing_a_wrong_or_a_revoked_key() {
+    let server = Server::start().await;
+    let good = server.key("default", &SCOPES).await;
+    let revoked = server.client("default", &SCOPES).await;
+    assert!(
+        server
+            .store
+            .revoke_key(Timestamp(1), "key-1")
+            .await
+            .unwrap()
+    );
+    let wrong = good.replace(
+        &good[30..32],
+        if &good[30..32] == "00" { "11" } else { "00" },
+    );
+    let base = server.base();
+    for (method, path, _) in ROUTES {
+        for client in [
+            server.nobody(),
+            revoked.clone(),
+            Client::new(base.clone(), Some(wrong.clone())),
+            Client::new(base.clone(), Some("sk-anything".into())),
+        ] {
+            let (status, code, body) = knock(&client, method, path).await;
+            assert_eq!(status, StatusCode::UNAUTHORIZED, "{method} {path}");
+            assert_eq!(code, "unauthorized");
+            let shape = match *path {
+                path if path.starts_with("/v1") => r#"{"error":{"message":"#,
+                path if path.starts_with("/api/jobs") || path.starts_with("/api/worker") => {
+                    r#"{"error":{"code":"unauthorized","#
+                }
+                _ => r#"{"error":""#,
+            };
+            assert!(body.starts_with(shape), "{path}: {body}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_secret_of_another_key_opens_nothing() {
+    let server = Server::start().await;
+    let one = server.key("default", &[Scope::Read]).await;
+    let two = server.key("default", &[Scope::Read]).await;
+    let (one, two) = (
+        one.split('_').collect::<Vec<_>>(),
+        two.split('_').collect::<Vec<_>>(),
+    );
+    let for_ = hearth_relay::keys::KeyFor {
+        name: String::new(),
+        account: Account::new("x").unwrap(),
+        scopes: BTreeSet::new(),
+        serve: Serve::All,
+    };
+    let id = unhex(one[1]).try_into().unwrap();
+    let secret = unhex(two[2]).try_into().unwrap();
+    let (text, record) = hearth_relay::keys::mint(for_, id, secret, Timestamp(0));
+    assert_eq!(record.id, one[1]);
+    let mixed = Client::new(server.base(), Some(text.reveal().to_owned()));
+    assert_eq!(
+        mixed.get("/api/tags").await.status,
+        StatusCode::UNAUTHORIZED
+    );
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    (0..text.len() / 2)
+        .map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_key_may_stand_in_either_header_or_in_the_path_but_not_in_the_query() {
+    let server = Server::start().await;
+    let key = server.key("default", &[Scope::Read]).await;
+    let nobody = server.nobody();
+    let header = [("x-api-key", key.as_str())];
+    let reply = nobody
+        .send_with(Method::GET, "/api/tags", &header, "")
+        .await;
+    assert_eq!(reply.status, StatusCode::OK);
+    let reply = nobody.get(&format!("/k/{key}/api/jobs?limit=1")).await;
+    assert_eq!(
+        (reply.status, reply.text().await.as_str()),
+        (StatusCode::OK, "[]")
+    );
+    let reply = nobody.get(&format!("/k/{key}x/v1/models")).await;
+    assert_eq!(reply.status, StatusCode::UNAUTHORIZED);
+    assert!(
+        !reply.text().await.contains(&key[..20]),
+        "the key is not repeated"
+    );
+
+    let client = Client::new(server.base(), Some(key.clone()));
+    for name in ["token", "api_key"] {
+        let reply = client.get(&format!("/api/jobs?{name}={key}")).await;
+        assert_eq!(reply.status, StatusCode::BAD_REQUEST);
+        assert_eq!(reply.json().await["error"]["code"], "token_in_url");
+    }
+}
+
+#[tokio::test]
+async fn front_door_and_health_need_no_key() {
+    let server = Server::start().await;
+    let nobody = server.nobody();
+    let front = nobody.get("/").await;
+    assert_eq!(front.header("content-type"), "text/plain; charset=utf-8");
+    assert_eq!(front.text().await, "Ollama is running");
+    let head = nobody.send(Method::HEAD, "/", "").await;
+    assert_eq!(head.status, StatusCode::OK);
+    assert_eq!(
+        nobody.get("/healthz").await.text().await,
+        r#"{"status":"ok"}"#
+    );
+    assert_eq!(
+        nobody.get("/readyz").await.text().await,
+        r#"{"status":"ready"}"#
+    );
+    let nowhere = nobody.get("/nowhere").await;
+    assert_eq!(nowhere.status, StatusCode::NOT_FOUND);
+    assert_eq!(nowhere.json().await["error"]["code"], "unknown_route");
+    let wrong = nobody.get("/v1/chat/completions").await;
+    assert_eq!(wrong.status, StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(wrong.json().await["error"]["code"], "method_not_allowed");
+}
+
+#[tokio::test]
+async fn too_large_a_body_is_refused_before_it_is_read() {
+    let server = Server::start().await;
+    let key = server.key("default", &SCOPES).await;
+    let mut socket = TcpStream::connect(server.address).await.unwrap();
+    let announced = proto::limits::BODY_MAX + 1;
+    let head = format!(
+        "POST /api/chat HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\ncontent-length: {announced}\r\n\r\n"
+    );
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let answer = first_bytes(&mut socket).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    assert!(answer.contains("x-hearth-error: too_large"), "{answer}");
+
+    // A body that does not announce its length is cut off at the limit.
+    let client = Client::new(server.base(), Some(key));
+    let large = Bytes::from(vec![b' '; proto::limits::CONTROL_BODY_MAX + 1]);
+    let reply = client.post("/api/worker/v1/jobs/x/1/end", large).await;
+    assert_eq!(reply.status, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+async fn first_bytes(socket: &mut TcpStream) -> String {
+    let mut buffer = vec![0; 4096];
+    let read = within(socket.read(&mut buffer)).await.unwrap();
+    String::from_utf8_lossy(&buffer[..read]).into_owned()
+}
+
+#[tokio::test]
+async fn a_chunked_body_is_cut_off_at_the_limit() {
+    let server = Server::start().await;
+    let key = server.key("default", &SCOPES).await;
+    let mut socket = TcpStream::connect(server.address).await.unwrap();
+    let head = format!(
+        "POST /api/worker/v1/jobs/{}/1/end HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\ntransfer-encoding: chunked\r\n\r\n",
+        "0".repeat(32)
+    );
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let chunk = vec![b' '; proto::limits::CONTROL_BODY_MAX + 1];
+    let framed = [format!("{:x}\r\n", chunk.len()).as_bytes(), &chunk, b"\r\n"].concat();
+    // The relay may hang up before all of it is sent: its answer is there all the same.
+    let _ = socket.write_all(&framed).await;
+    let answer = first_bytes(&mut socket).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+}
+
+#[tokio::test]
+async fn heads_that_are_too_large_and_compressed_bodies_are_refused() {
+    let server = Server::start().await;
+    let client = server.requester().await;
+    let many: Vec<(String, &str)> = (0..80).map(|n| (format!("x-{n}"), "y")).collect();
+    let many: Vec<_> = many
+        .iter()
+        .map(|(name, value)| (name.as_str(), *value))
+        .collect();
+    let reply = client.send_with(Method::GET, "/healthz", &many, "").await;
+    assert_eq!(reply.status, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    let long = "y".repeat(20 * 1024);
+    let reply = client
+        .send_with(Method::GET, "/healthz", &[("x-long", &long)], "")
+        .await;
+    assert_eq!(reply.status, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    let reply = client.get(&format!("/healthz?{}", "y".repeat(5000))).await;
+    assert_eq!(reply.status, StatusCode::URI_TOO_LONG);
+    let gzip = [("content-encoding", "gzip")];
+    let reply = client
+        .send_with(Method::POST, "/api/chat", &gzip, "x")
+        .await;
+    assert_eq!(reply.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+}
+
+#[tokio::test]
+async fn a_relay_starts_only_with_a_key_or_for_a_developer_on_loopback() {
+    let start = |address: &'static str, insecure_dev: bool, key: Option<Option<Timestamp>>| async move {
+        let store = Arc::new(MemoryQueue::default());
+        if let Some(revoked_at) = key {
+            store.create_key(record(revoked_at)).await.unwrap();
+        }
+        let mut settings = RelaySettings::default();
+        settings.insecure_dev = insecure_dev;
+        let relay = Relay::new(store, settings, Arc::new(System));
+        let listener = TcpListener::bind(address).await.unwrap();
+        let stop = CancellationToken::new();
+        stop.cancel();
+        within(hearth_relay::serve(listener, relay, stop)).await
+    };
+    let (loopback, everywhere) = ("127.0.0.1:0", "0.0.0.0:0");
+    assert!(start(loopback, false, Some(None)).await.is_ok());
+    assert!(start(everywhere, false, Some(None)).await.is_ok());
+    assert!(start(loopback, true, None).await.is_ok());
+    let none = start(loopback, false, None).await.unwrap_err().to_string();
+    assert!(none.contains("hearth key create"), "{none}");
+    assert!(
+        start(loopback, false, Some(Some(Timestamp(1))))
+            .await
+            .is_err()
+    );
+    let open = start(everywhere, true, Some(None))
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(open.contains("loopback"), "{open}");
+}
+
+fn record(revoked_at: Option<Timestamp>) -> KeyRecord {
+    KeyRecord {
+        id: "a".into(),
+        name: "a".into(),
+        account: Account::new("a").unwrap(),
+        scopes: BTreeSet::new(),
+        serve: Serve::All,
+        secret_sha256: [0; 32],
+        created_at: Timestamp(0),
+        revoked_at,
+    }
+}
+
+#[tokio::test]
+async fn under_insecure_dev_no_key_is_needed_but_a_wrong_one_of_ours_is_still_wrong() {
+    let mut settings = RelaySettings::default();
+    settings.insecure_dev = true;
+    let server = Server::with(settings).await;
+    assert_eq!(
+        server.nobody().get("/api/jobs").await.status,
+        StatusCode::OK
+    );
+    let any = Client::new(server.base(), Some("sk-anything".into()));
+    assert_eq!(any.get("/v1/models").await.status, StatusCode::OK);
+    let wrong = Client::new(server.base(), Some("hearth_wrong".into()));
+    assert_eq!(
+        wrong.get("/v1/models").await.status,
+        StatusCode::UNAUTHORIZED
+    );
+}

@@ -1,1 +1,235 @@
+use std::time::Duration;
 
+use hearth_relay::RelaySettings;
+use http::StatusCode;
+use proto::{End, ErrorCode, JobError, LeaseToken, worker::PollAnswer};
+use queue::Scope;
+use serde_json::{Value, json};
+
+use crate::{
+    client::Client,
+    server::Server,
+    worker::{CHAT_DONE, chat, report},
+};
+
+struct Worker(Client);
+
+impl Worker {
+    async fn new(server: &Server) -> Self {
+        Self(server.client("default", &[Scope::Work]).await)
+    }
+
+    /// Polls once with a report, without waiting.
+    async fn poll(&self, free: u32, held: &[LeaseToken]) -> PollAnswer {
+        self.poll_for(free, held, 0).await
+    }
+
+    async fn poll_for(&self, free: u32, held: &[LeaseToken], wait_ms: u64) -> PollAnswer {
+        let body = json!({
+            "worker": "w", "version": "0", "report": report(&["m"]),
+            "free": free, "held": held, "wait_ms": wait_ms,
+        });
+        let reply = self.0.post("/api/worker/v1/poll", body.to_string()).await;
+        assert_eq!(reply.status, StatusCode::OK);
+        serde_json::from_value(reply.json().await).unwrap()
+    }
+
+    async fn say(&self, token: LeaseToken, what: &str, body: String) -> (StatusCode, Value) {
+        let LeaseToken { job, attempt } = token;
+        let path = format!("/api/worker/v1/jobs/{job}/{attempt}/{what}");
+        let reply = self.0.post(&path, body).await;
+        (reply.status, reply.json().await)
+    }
+}
+
+const CHAT: &str = r#"{"op":"chat","body":{"model":"m",  "x":1.50}}"#;
+
+#[tokio::test]
+async fn a_job_goes_over_plain_requests() {
+    let server = Server::start().await;
+    let client = server.requester().await;
+    let worker = Worker::new(&server).await;
+    let id = client.post("/api/jobs", CHAT).await.json().await["id"].take();
+    let answer = worker.poll(1, &[]).await;
+    let [lease] = answer.leases.as_slice() else {
+        panic!("one lease")
+    };
+    assert_eq!(lease.body, r#"{"model":"m",  "x":1.50}"#);
+    assert_eq!(lease.head.body_len, lease.body.len());
+    let token = lease.head.token;
+
+    let ok = |stored: u64| {
+        (
+            StatusCode::OK,
+            json!({"stored": stored, "cancelled": false}),
+        )
+    };
+    let lines = format!("{}\n{}\n", chat("a"), chat("b"));
+    assert_eq!(
+        worker.say(token, "lines?first=1", lines.clone()).await,
+        ok(2)
+    );
+    assert_eq!(
+        worker.say(token, "lines?first=1", lines).await,
+        ok(2),
+        "a repeat is skipped"
+    );
+    assert_eq!(worker.say(token, "extend", String::new()).await, ok(2));
+    let (status, gap) = worker.say(token, "lines?first=9", chat("c")).await;
+    assert_eq!(
+        (status, &gap["error"]["code"]),
+        (StatusCode::CONFLICT, &"chunk_gap".into())
+    );
+    assert_eq!(
+        worker.say(token, "lines?first=3", CHAT_DONE.into()).await,
+        ok(3)
+    );
+    let end = json!({"lines": 3, "end": End::Completed}).to_string();
+    assert_eq!(worker.say(token, "end", end.clone()).await, ok(3));
+    assert_eq!(
+        worker.say(token, "end", end).await,
+        ok(3),
+        "a repeated end is confirmed again"
+    );
+
+    let path = format!("/api/jobs/{}/events", id.as_str().unwrap());
+    let events = client.get(&path).await.text().await;
+    assert!(
+        events.contains(&chat("b")) && events.contains(r#"{"state":"completed"}"#),
+        "{events}"
+    );
+    let (status, stale) = worker.say(token, "extend", String::new()).await;
+    assert_eq!(
+        (status, &stale["error"]["code"]),
+        (StatusCode::CONFLICT, &"stale_lease".into())
+    );
+}
+
+#[tokio::test]
+async fn a_held_poll_is_answered_by_work_and_by_a_cancellation() {
+    let server = Server::start().await;
+    let client = server.requester().await;
+    let worker = std::sync::Arc::new(Worker::new(&server).await);
+    let held = tokio::spawn({
+        let worker = worker.clone();
+        async move { worker.poll_for(1, &[], 20_000).await }
+    });
+    let id = client.post("/api/jobs", CHAT).await.json().await["id"].take();
+    let token = held.await.unwrap().leases[0].head.token;
+
+    let held = tokio::spawn({
+        let worker = worker.clone();
+        async move { worker.poll_for(0, &[token], 20_000).await }
+    });
+    let path = format!("/api/jobs/{}", id.as_str().unwrap());
+    client.send(http::Method::DELETE, &path, "").await;
+    assert_eq!(held.await.unwrap().cancelled, [token]);
+    let (_, answer) = worker.say(token, "extend", String::new()).await;
+    assert_eq!(answer["cancelled"], true);
+    let nack = json!({"retry": "never", "code": "cancelled", "message": ""}).to_string();
+    assert_eq!(worker.say(token, "nack", nack).await.0, StatusCode::OK);
+    assert_eq!(client.get(&path).await.json().await["state"], "cancelled");
+}
+
+#[tokio::test]
+async fn a_poll_with_nothing_to_tell_ends_with_its_hold() {
+    let server = Server::start().await;
+    let worker = Worker::new(&server).await;
+    assert_eq!(worker.poll_for(1, &[], 20).await, PollAnswer::default());
+}
+
+#[tokio::test]
+async fn an_unknown_worker_is_asked_for_its_report() {
+    let server = Server::start().await;
+    let client = server.requester().await;
+    client.post("/api/jobs", CHAT).await;
+    let worker = Worker::new(&server).await;
+    let body = r#"{"worker":"w","version":"0","free":1,"wait_ms":20000}"#;
+    let answer = worker
+        .0
+        .post("/api/worker/v1/poll", body)
+        .await
+        .json()
+        .await;
+    assert_eq!(answer["report_wanted"], true);
+    assert_eq!(answer["leases"], json!([]));
+    worker.poll(0, &[]).await;
+    let answer = worker
+        .0
+        .post("/api/worker/v1/poll", body)
+        .await
+        .json()
+        .await;
+    assert_eq!(answer["leases"][0]["model"], "m", "now it is known");
+}
+
+#[tokio::test]
+async fn a_worker_that_polls_is_online_until_it_has_been_silent_too_long() {
+    let mut settings = RelaySettings::default();
+    settings.online_after_poll = Duration::ZERO;
+    let server = Server::with(settings).await;
+    let client = server.requester().await;
+    let worker = Worker::new(&server).await;
+    worker.poll(0, &[]).await;
+    assert_eq!(
+        client.get("/api/tags").await.text().await,
+        r#"{"models":[]}"#
+    );
+
+    let server = Server::start().await;
+    let client = server.requester().await;
+    let worker = Worker::new(&server).await;
+    worker.poll(0, &[]).await;
+    assert!(
+        client
+            .get("/api/tags")
+            .await
+            .text()
+            .await
+            .contains(r#""name":"m""#)
+    );
+}
+
+#[tokio::test]
+async fn leases_that_are_over_are_named_and_those_of_others_cannot_be_used() {
+    let server = Server::start().await;
+    let client = server.requester().await;
+    client.post("/api/jobs", CHAT).await;
+    let worker = Worker::new(&server).await;
+    let token = worker.poll(1, &[]).await.leases[0].head.token;
+    let old = LeaseToken {
+        attempt: 9,
+        ..token
+    };
+    assert_eq!(worker.poll(0, &[token, old]).await.gone, [old]);
+
+    let thief = Worker(server.client("other", &[Scope::Work]).await);
+    assert_eq!(thief.poll(0, &[token]).await.gone, [token]);
+    let error = JobError::new(ErrorCode::EngineFailed, "mine now");
+    let end = json!({"lines": 0, "end": End::Failed { error }}).to_string();
+    for (what, body) in [
+        ("lines?first=1", chat("x")),
+        ("extend", String::new()),
+        ("end", end),
+        (
+            "nack",
+            json!({"retry": "now", "code": "internal", "message": ""}).to_string(),
+        ),
+    ] {
+        let nowhere = LeaseToken {
+            job: proto::JobId([1; 16]),
+            attempt: 1,
+        };
+        let (status, foreign) = thief.say(token, what, body.clone()).await;
+        assert_eq!(status, StatusCode::NOT_FOUND, "{what}");
+        assert_eq!(
+            thief.say(nowhere, what, body).await,
+            (status, foreign),
+            "{what}"
+        );
+    }
+    assert_eq!(
+        worker.say(token, "extend", String::new()).await.0,
+        StatusCode::OK
+    );
+}

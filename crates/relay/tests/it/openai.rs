@@ -1,1 +1,153 @@
+use http::StatusCode;
+use proto::{End, ErrorCode, JobError, worker::RelayMessage};
 
+use crate::{
+    server::Server,
+    worker::{Scripted, chat},
+};
+
+const STREAM: &str = r#"{"model":"m","messages":[{"role":"user","content":"hi"}],"stream":true}"#;
+const WHOLE: &str = r#"{"model":"m","messages":[{"role":"user","content":"hi"}],"max_tokens":9}"#;
+
+#[tokio::test]
+async fn a_completion_streams_as_events_with_one_id() {
+    let server = Server::start().await;
+    let client = server.requester().await;
+    let mut worker = Scripted::ready(&server).await;
+    let asked = tokio::spawn(async move { client.post("/v1/chat/completions", STREAM).await });
+    let job = worker.lease().await;
+    assert!(job.body.contains(r#""stream":true"#), "{}", job.body);
+    worker.answer(&job, &["Hel", "lo"]).await;
+    let reply = asked.await.unwrap();
+    assert_eq!(
+        (reply.status, reply.header("content-type")),
+        (StatusCode::OK, "text/event-stream")
+    );
+    let text = reply.text().await;
+    let id = format!(r#""id":"chatcmpl-{}""#, job.token().job);
+    let events: Vec<_> = text.split_terminator("\n\n").collect();
+    assert_eq!(events.len(), 4, "{text}");
+    assert!(
+        events[..3].iter().all(|event| event.contains(&id)),
+        "{text}"
+    );
+    assert!(
+        events[0].contains(r#""delta":{"role":"assistant","content":"Hel"}"#),
+        "{text}"
+    );
+    assert!(events[1].contains(r#""delta":{"content":"lo"}"#), "{text}");
+    assert!(
+        events[2].contains(r#""delta":{},"finish_reason":"stop""#),
+        "{text}"
+    );
+    assert_eq!(events[3], "data: [DONE]");
+}
+
+#[tokio::test]
+async fn a_whole_completion_is_asked_for_as_a_stream_and_joined() {
+    let server = Server::start().await;
+    let client = server.requester().await;
+    let mut worker = Scripted::ready(&server).await;
+    let asked = tokio::spawn(async move { client.post("/v1/chat/completions", WHOLE).await });
+    let job = worker.lease().await;
+    assert!(job.body.contains(r#""num_predict":9"#), "{}", job.body);
+    worker.answer(&job, &["Hel", "lo"]).await;
+    let answer = asked.await.unwrap().json().await;
+    assert_eq!(answer["object"], "chat.completion");
+    assert_eq!(answer["choices"][0]["message"]["content"], "Hello");
+    assert_eq!(answer["usage"]["total_tokens"], 5);
+}
+
+#[tokio::test]
+async fn failures_have_openais_shape_before_and_after_the_first_token() {
+    let server = Server::start().await;
+    let client = server.requester().await;
+    let refused = client.post("/v1/chat/completions", STREAM).await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(refused.header("x-should-retry"), "false");
+    assert_eq!(refused.json().await["error"]["code"], "no_worker");
+
+    let mut worker = Scripted::ready(&server).await;
+    let unknown = STREAM.replace(r#""m""#, r#""x""#);
+    let unknown = client.post("/v1/chat/completions", unknown).await;
+    assert_eq!(unknown.status, StatusCode::NOT_FOUND);
+    let unknown = unknown.json().await;
+    assert_eq!(unknown["error"]["message"], "model 'x' not found");
+    assert_eq!(unknown["error"]["type"], "not_found_error");
+    let empty = client
+        .post("/v1/chat/completions", r#"{"model":"m"}"#)
+        .await;
+    assert_eq!(empty.status, StatusCode::BAD_REQUEST);
+    assert_eq!(empty.json().await["error"]["type"], "invalid_request_error");
+
+    let asking = client.clone();
+    let asked = tokio::spawn(async move { asking.post("/v1/chat/completions", STREAM).await });
+    let job = worker.lease().await;
+    worker.line(job.token(), 1, &chat("Hal")).await;
+    let mut reply = asked.await.unwrap();
+    reply.chunk().await.unwrap();
+    let error = JobError::new(ErrorCode::EngineFailed, "broke off");
+    worker.end(job.token(), 1, End::Failed { error }).await;
+    let end = reply.text().await;
+    assert!(
+        end.starts_with(r#"data: {"error":{"message":"broke off","type":"api_error""#),
+        "{end}"
+    );
+    assert!(!end.contains("[DONE]"), "{end}");
+}
+
+#[tokio::test]
+async fn an_answer_without_its_last_line_is_never_a_success() {
+    let server = Server::start().await;
+    let client = server.requester().await;
+    let mut worker = Scripted::ready(&server).await;
+    for body in [STREAM, WHOLE] {
+        let client = client.clone();
+        let asked = tokio::spawn(async move { client.post("/v1/chat/completions", body).await });
+        let job = worker.lease().await;
+        worker.line(job.token(), 1, &chat("again")).await;
+        worker.end(job.token(), 1, End::Completed).await;
+        let text = asked.await.unwrap().text().await;
+        assert!(text.contains(r#""code":"engine_failed""#), "{text}");
+        assert!(!text.contains("[DONE]"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_requester_who_leaves_a_completion_cancels_it() {
+    let server = Server::start().await;
+    let client = server.requester().await;
+    let mut worker = Scripted::ready(&server).await;
+    let asked = tokio::spawn(async move { client.post("/v1/chat/completions", STREAM).await });
+    let job = worker.lease().await;
+    asked.abort();
+    let token = job.token();
+    assert_eq!(worker.next().await, RelayMessage::Cancel { token });
+}
+
+#[tokio::test]
+async fn models_are_listed_and_found_by_name() {
+    let server = Server::start().await;
+    let client = server.requester().await;
+    let empty = client.get("/v1/models").await.text().await;
+    assert_eq!(empty, r#"{"object":"list","data":[]}"#);
+    let _worker = Scripted::serving(&server, "default", &["hf.co/a/b:Q4"], 1).await;
+    let entry = r#"{"id":"hf.co/a/b:Q4","object":"model","created":0,"owned_by":"library"}"#;
+    let list = client.get("/v1/models").await.text().await;
+    assert_eq!(list, format!(r#"{{"object":"list","data":[{entry}]}}"#));
+    assert_eq!(
+        client.get("/v1/models/hf.co/a/b:Q4").await.text().await,
+        entry
+    );
+    assert_eq!(
+        client
+            .get("/v1/models/hf.co%2Fa%2Fb%3AQ4")
+            .await
+            .text()
+            .await,
+        entry
+    );
+    let none = client.get("/v1/models/none").await;
+    assert_eq!(none.status, StatusCode::NOT_FOUND);
+    assert_eq!(none.json().await["error"]["type"], "not_found_error");
+}

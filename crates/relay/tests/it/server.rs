@@ -2,7 +2,7 @@ use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
 use hearth_relay::{Relay, RelaySettings, System, World as _, keys};
 use proto::{Account, Timestamp};
-use queue::{Keys as _, MemoryQueue, Scope, Serve};
+use queue::{Keys as _, MemoryQueue, Queue as _, QueueCounts, Scope, Serve};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -14,7 +14,6 @@ pub(crate) struct Server {
     pub(crate) store: Arc<MemoryQueue>,
     stop: CancellationToken,
     served: JoinHandle<std::io::Result<()>>,
-    minted: std::sync::atomic::AtomicU8,
 }
 
 impl Server {
@@ -46,7 +45,6 @@ impl Server {
             store,
             stop,
             served,
-            minted: 0.into(),
         }
     }
 
@@ -71,21 +69,26 @@ impl Server {
     pub(crate) async fn key(&self, account: &str, scopes: &[Scope]) -> String {
         let account = Account::new(account).unwrap();
         let serve = Serve::Accounts(BTreeSet::from([account.clone()]));
-        let n = self
-            .minted
-            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        // The first key of a store is the one that lets it start.
+        let n = self.store.list_keys().await.unwrap().len() - 1;
         let for_ = keys::KeyFor {
             name: format!("key-{n}"),
             account,
             scopes: scopes.iter().copied().collect(),
             serve,
         };
-        let mut id = System.random().unwrap()[..6].to_vec();
-        id[0] = n;
-        let id = id.try_into().unwrap();
+        let id = System.random().unwrap()[..6].try_into().unwrap();
         let (text, record) = keys::mint(for_, id, System.random().unwrap(), System.now());
         self.store.create_key(record).await.unwrap();
         text.reveal().to_owned()
+    }
+
+    /// Waits until the queue holds what the test expects.
+    pub(crate) async fn until(&self, holds: impl Fn(QueueCounts) -> bool) {
+        let mut arrivals = self.store.arrivals();
+        while !holds(self.store.counts()) {
+            within(arrivals.changed()).await.unwrap();
+        }
     }
 
     /// Begins to stop; whoever holds a connection sees it end.
