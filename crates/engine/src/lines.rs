@@ -113,7 +113,7 @@ mod tests {
             }
             chunks.push(&text[from..]);
             let whole = split(&[&text], 1000).unwrap();
-            prop_assert_eq!(split(&chunks, 1000).unwrap(), whole.clone());
+            prop_assert_eq!(&split(&chunks, 1000).unwrap(), &whole);
             let expected: Vec<Bytes> = text
                 .split(|byte| *byte == b'\n')
                 .map(|line| line.strip_suffix(b"\r").unwrap_or(line))

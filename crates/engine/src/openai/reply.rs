@@ -295,6 +295,7 @@ mod tests {
         lines.iter().map(parse).collect()
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "the calls read better so")]
     fn delta(delta: Value, finish: Value) -> Value {
         json!({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
     }

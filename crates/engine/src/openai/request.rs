@@ -274,6 +274,7 @@ fn copy(from: &Map<String, Value>, key: &str, to: &mut Map<String, Value>, as_ke
 mod tests {
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "the calls read better so")]
     fn call(op: Op, body: Value) -> Call {
         translate(op, &body.to_string().into()).unwrap().call
     }

@@ -1,41 +1,38 @@
 mod arriving;
+mod handshake;
+mod writer;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{Sink, SinkExt as _, Stream, StreamExt as _};
 use proto::{
-    limits,
     status::CarrierKind,
     worker::{
         CLOSE_DRAIN, CLOSE_PROTOCOL, CLOSE_UNAUTHORIZED, CLOSE_VERSION, Frame, RelayMessage,
-        SUBPROTOCOL, WorkerMessage,
+        WorkerMessage,
     },
 };
-use reqwest::{Method, StatusCode, Upgraded, header};
-use tokio::time::{Duration, Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{
-        Error, Message,
-        handshake::{client::generate_key, derive_accept_key},
-        protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
-    },
+use tokio::time::{Duration, timeout};
+use tokio_tungstenite::tungstenite::{
+    Error, Message,
+    protocol::{CloseFrame, frame::coding::CloseCode},
 };
 use tokio_util::sync::CancellationToken;
 
-use self::arriving::Arriving;
+use self::{
+    arriving::Arriving,
+    handshake::connect,
+    writer::{text, write},
+};
 use super::{
     Relay,
-    http::{Refusal, cause, lost, unanswered},
+    http::{cause, lost},
 };
-use crate::{Desk, LinkEnd, Outgoing, Tuning};
+use crate::{Desk, LinkEnd, Tuning};
 
 /// How long a farewell may take.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// A wall clock that ran this much further than the time spent means that the machine slept.
-const SLEPT: Duration = Duration::from_secs(10);
-
 /// One connection, from its first byte to its last.
 pub(super) async fn session(relay: &Relay, desk: &Arc<Desk>, stop: &CancellationToken) -> LinkEnd {
     let tuning = &relay.tuning;
@@ -88,44 +85,6 @@ pub(super) async fn session(relay: &Relay, desk: &Arc<Desk>, stop: &Cancellation
     // It may be gone already; then nobody needs a farewell.
     drop(timeout(FAREWELL, sink.send(Message::Close(Some(close)))).await);
     end
-}
-
-async fn connect(relay: &Relay) -> Result<WebSocketStream<Upgraded>, LinkEnd> {
-    let key = generate_key();
-    let request = relay
-        .endpoint
-        .request(Method::GET, "")
-        .header(header::CONNECTION, "Upgrade")
-        .header(header::UPGRADE, "websocket")
-        .header(header::SEC_WEBSOCKET_VERSION, "13")
-        .header(header::SEC_WEBSOCKET_KEY, &key)
-        .header(header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL);
-    let response = request.send().await.map_err(|e| unanswered(&e))?;
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Err(Refusal::read(response).await.into_link_end());
-    }
-    let has = |name, value: &str| {
-        let header = response.headers().get(name);
-        header.is_some_and(|header| header.as_bytes() == value.as_bytes())
-    };
-    if !has(
-        header::SEC_WEBSOCKET_ACCEPT,
-        &derive_accept_key(key.as_bytes()),
-    ) {
-        return Err(LinkEnd::Blocked("the upgrade was answered wrongly".into()));
-    }
-    if !has(header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL) {
-        let problem = format!("it does not speak {SUBPROTOCOL}");
-        return Err(LinkEnd::NotTheRelay(problem));
-    }
-    let upgraded = response.upgrade().await.map_err(|e| lost(cause(&e)))?;
-    let mut config = WebSocketConfig::default();
-    config.read_buffer_size = limits::WS_READ_BUFFER;
-    config.write_buffer_size = 16 * 1024;
-    config.max_write_buffer_size = 1024 * 1024;
-    config.max_message_size = Some(limits::FRAME_MAX);
-    config.max_frame_size = Some(limits::FRAME_MAX);
-    Ok(WebSocketStream::from_raw_socket(upgraded, Role::Client, Some(config)).await)
 }
 
 /// What was agreed on at the beginning.
@@ -236,184 +195,6 @@ fn part(bytes: &Bytes, desk: &Arc<Desk>, arriving: &mut Arriving) -> Result<(), 
         desk.lease(head, body);
     }
     Ok(())
-}
-
-/// Tells the relay what the desk has for it. Bursts share a write; nothing is ever held back.
-async fn write(
-    sink: &mut (impl Sink<Message, Error = Error> + Unpin),
-    desk: &Desk,
-    greeting: Greeting,
-    tuning: &Tuning,
-) -> LinkEnd {
-    let Greeting {
-        mut report_told,
-        heartbeat,
-    } = greeting;
-    let mut capacity_told = None;
-    let mut out = Out {
-        sink,
-        stall: tuning.write_stall,
-    };
-    let mut ping = interval_at(Instant::now() + tuning.ping, tuning.ping);
-    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let confirm_by = Instant::now() + tuning.connect;
-    let mut awake = Awake::new(tuning);
-    loop {
-        let told = tell(&mut out, desk, &mut report_told, &mut capacity_told).await;
-        match told {
-            Ok(Told::All) => {}
-            Ok(Told::More) => continue,
-            Err(end) => return end,
-        }
-        let due = desk.next_due(heartbeat);
-        let unconfirmed = desk.is_unconfirmed();
-        let done = tokio::select! {
-            () = desk.changed() => Ok(()),
-            _ = ping.tick() => {
-                if awake.slept(tuning) {
-                    return LinkEnd::Woken;
-                }
-                out.now(Message::Ping(Bytes::new())).await
-            }
-            () = sleep_until(due.unwrap_or(confirm_by)), if due.is_some() => {
-                extend(&mut out, desk, heartbeat).await
-            }
-            () = sleep_until(confirm_by), if unconfirmed => {
-                Err(lost("the relay did not say what became of the leases"))
-            }
-        };
-        if let Err(end) = done {
-            return end;
-        }
-    }
-}
-
-/// Most batches told before the capacity is looked at again: a pause is told at once, however
-/// fast an engine writes.
-const ROUND: usize = 16;
-
-enum Told {
-    All,
-    More,
-}
-
-async fn tell(
-    out: &mut Out<'_, impl Sink<Message, Error = Error> + Unpin>,
-    desk: &Desk,
-    report_told: &mut u64,
-    capacity_told: &mut Option<u32>,
-) -> Result<Told, LinkEnd> {
-    if let Some((number, report)) = desk.report_after(*report_told) {
-        *report_told = number;
-        out.feed(text(&WorkerMessage::Report { report })?).await?;
-    }
-    let slots = desk.capacity();
-    if capacity_told.replace(slots) != Some(slots) {
-        out.feed(text(&WorkerMessage::Capacity { slots })?).await?;
-    }
-    for _ in 0..ROUND {
-        let Some(outgoing) = desk.next(|_| false) else {
-            out.flush().await?;
-            return Ok(Told::All);
-        };
-        match outgoing {
-            Outgoing::Lines {
-                token,
-                first,
-                lines,
-            } => {
-                for (n, line) in (first..).zip(&lines) {
-                    for frame in Frame::line(token, n, line) {
-                        out.feed(Message::Binary(frame.encode())).await?;
-                    }
-                }
-            }
-            Outgoing::End { token, lines, end } => {
-                out.feed(text(&WorkerMessage::End { token, lines, end })?)
-                    .await?;
-            }
-            Outgoing::Nack { token, retry, why } => {
-                let nack = WorkerMessage::Nack {
-                    token,
-                    retry,
-                    code: why.code,
-                    message: why.message,
-                };
-                out.feed(text(&nack)?).await?;
-            }
-        }
-    }
-    Ok(Told::More)
-}
-
-async fn extend(
-    out: &mut Out<'_, impl Sink<Message, Error = Error> + Unpin>,
-    desk: &Desk,
-    heartbeat: Duration,
-) -> Result<(), LinkEnd> {
-    let tokens = desk.take_due(heartbeat);
-    if tokens.is_empty() {
-        return Ok(());
-    }
-    out.now(text(&WorkerMessage::Extend { tokens })?).await
-}
-
-/// A sink that is never waited for without end.
-struct Out<'a, S> {
-    sink: &'a mut S,
-    stall: Duration,
-}
-
-impl<S: Sink<Message, Error = Error> + Unpin> Out<'_, S> {
-    async fn feed(&mut self, message: Message) -> Result<(), LinkEnd> {
-        let fed = timeout(self.stall, self.sink.feed(message)).await;
-        written(fed)
-    }
-
-    async fn flush(&mut self) -> Result<(), LinkEnd> {
-        let flushed = timeout(self.stall, self.sink.flush()).await;
-        written(flushed)
-    }
-
-    async fn now(&mut self, message: Message) -> Result<(), LinkEnd> {
-        self.feed(message).await?;
-        self.flush().await
-    }
-}
-
-fn written(result: Result<Result<(), Error>, tokio::time::error::Elapsed>) -> Result<(), LinkEnd> {
-    match result {
-        Ok(written) => written.map_err(|error| lost(cause(&error))),
-        Err(_) => Err(lost("the relay takes nothing more")),
-    }
-}
-
-/// Notices that the machine slept: timers do not count that time, the wall clock does.
-struct Awake {
-    wall: proto::Timestamp,
-    spent: Instant,
-}
-
-impl Awake {
-    fn new(tuning: &Tuning) -> Self {
-        Self {
-            wall: tuning.clock.now(),
-            spent: Instant::now(),
-        }
-    }
-
-    fn slept(&mut self, tuning: &Tuning) -> bool {
-        let before = std::mem::replace(self, Self::new(tuning));
-        let wall = self.wall.since(before.wall);
-        wall > self.spent.duration_since(before.spent) + SLEPT
-    }
-}
-
-fn text(message: &WorkerMessage) -> Result<Message, LinkEnd> {
-    match serde_json::to_string(message) {
-        Ok(text) => Ok(Message::text(text)),
-        Err(error) => Err(lost(format!("a message could not be written: {error}"))),
-    }
 }
 
 fn closed(frame: Option<&CloseFrame>) -> LinkEnd {

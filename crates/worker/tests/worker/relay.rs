@@ -134,6 +134,17 @@ impl Relay {
         timeout(BOUND, self.posts.recv()).await.unwrap().unwrap()
     }
 
+    /// Whatever comes first.
+    pub(crate) async fn link_or_post(&mut self) -> Result<Link, Post> {
+        let first = async {
+            tokio::select! {
+                Some(link) = self.links.recv() => Ok(link),
+                Some(post) = self.posts.recv() => Err(post),
+            }
+        };
+        timeout(BOUND, first).await.unwrap()
+    }
+
     /// The next request whose path ends so; polls meanwhile are held for ever.
     pub(crate) async fn post_to(&mut self, end: &str, held: &mut Vec<Post>) -> Post {
         loop {
