@@ -8,6 +8,7 @@ mod activity;
 mod builtin;
 mod card;
 mod error;
+mod fields;
 mod generation;
 mod keep_alive;
 mod line;

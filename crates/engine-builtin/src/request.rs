@@ -1,8 +1,12 @@
 use engine::EngineError;
 use proto::{ModelName, Op};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::{keep_alive::KeepAlive, options::Options};
+use crate::{
+    fields::{Fields, kind},
+    keep_alive::KeepAlive,
+    options::Options,
+};
 
 /// One request, checked as far as that goes without the model.
 pub(crate) struct Request {
@@ -122,71 +126,7 @@ pub(crate) fn embed(body: &[u8], own: &ModelName) -> Result<String, EngineError>
     }
 }
 
-/// The top level of a request body.
-struct Fields {
-    op: Op,
-    map: Map<String, Value>,
-}
-
 impl Fields {
-    /// The first JSON value counts, as in Ollama; what follows it is ignored.
-    fn read(op: Op, body: &[u8]) -> Result<Self, EngineError> {
-        let mut values = serde_json::Deserializer::from_slice(body).into_iter::<Value>();
-        match values.next() {
-            None => Err(refused(400, "missing request body")),
-            Some(Ok(Value::Object(map))) => Ok(Self { op, map }),
-            Some(Ok(other)) => Err(refused(
-                400,
-                format!(
-                    "json: cannot unmarshal {} into Go value of type api.{}",
-                    kind(&other),
-                    request_name(op)
-                ),
-            )),
-            Some(Err(error)) if error.is_eof() => Err(refused(400, "unexpected EOF")),
-            Some(Err(error)) => Err(refused(400, format!("the body is not JSON: {error}"))),
-        }
-    }
-
-    /// A field that is there and not null.
-    fn get(&self, name: &str) -> Option<&Value> {
-        self.map.get(name).filter(|value| !value.is_null())
-    }
-
-    fn wrong(&self, name: &str, value: &Value, wanted: &str) -> EngineError {
-        let (found, request) = (kind(value), request_name(self.op));
-        refused(
-            400,
-            format!(
-                "json: cannot unmarshal {found} into Go struct field {request}.{name} of type {wanted}"
-            ),
-        )
-    }
-
-    fn text(&self, name: &str) -> Result<&str, EngineError> {
-        match self.get(name) {
-            None => Ok(""),
-            Some(Value::String(text)) => Ok(text),
-            Some(other) => Err(self.wrong(name, other, "string")),
-        }
-    }
-
-    fn flag(&self, name: &str) -> Result<Option<bool>, EngineError> {
-        match self.get(name) {
-            None => Ok(None),
-            Some(Value::Bool(flag)) => Ok(Some(*flag)),
-            Some(other) => Err(self.wrong(name, other, "bool")),
-        }
-    }
-
-    fn list(&self, name: &str, wanted: &str) -> Result<&[Value], EngineError> {
-        match self.get(name) {
-            None => Ok(&[]),
-            Some(Value::Array(list)) => Ok(list),
-            Some(other) => Err(self.wrong(name, other, wanted)),
-        }
-    }
-
     /// The name as sent, if it is the name of the one model there is.
     fn model(&self, own: &ModelName) -> Result<String, EngineError> {
         let sent = self.text("model")?;
@@ -373,26 +313,6 @@ const NO_IMAGES: &str = "Multimodal data provided, but model does not support mu
 
 fn has_any(value: &Value) -> bool {
     value.as_array().is_some_and(|list| !list.is_empty())
-}
-
-const fn request_name(op: Op) -> &'static str {
-    match op {
-        Op::Chat => "ChatRequest",
-        Op::Generate => "GenerateRequest",
-        Op::Embed => "EmbedRequest",
-    }
-}
-
-/// What Go calls a JSON value.
-const fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
 }
 
 #[cfg(test)]
