@@ -1,2 +1,58 @@
-//! x
-fn main() {}
+//! `hearth-desktop`: the agent with a tray, an overlay and a window around it.
+//!
+//! Everything is decided by the `agent` crate; this program only paints what it says and hands
+//! clicks on. The pages are fed over the status hub's WebSocket, like any other client.
+
+#![cfg_attr(not(debug_assertions), windows_subsystem = "windows")]
+
+mod act_id;
+mod commands;
+mod overlay;
+mod pages;
+mod program;
+mod shell;
+mod signal;
+mod tray;
+mod view;
+mod window;
+
+use std::{
+    io::{IsTerminal as _, Write as _},
+    process::ExitCode,
+};
+
+use clap::Parser;
+use telemetry::Format;
+
+/// Lets applications anywhere use the language model on this machine, and shows what it is doing.
+#[derive(Debug, Parser)]
+#[command(name = "hearth-desktop", version)]
+struct Desktop {
+    #[command(flatten)]
+    agent: agent::Args,
+}
+
+fn main() -> ExitCode {
+    match start(Desktop::parse().agent) {
+        Ok(code) => code,
+        Err(error) => {
+            drop(writeln!(std::io::stderr(), "hearth-desktop: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(args: agent::Args) -> anyhow::Result<ExitCode> {
+    let format = if std::io::stderr().is_terminal() {
+        Format::Human
+    } else {
+        Format::Json
+    };
+    telemetry::init(format, "info")?;
+    let settings = agent::Settings::try_from(args)?;
+    if settings.print_config {
+        write!(std::io::stdout(), "{}", settings.explain())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    program::run(settings)
+}

@@ -1,0 +1,8 @@
+//! Generates the context of the app; its commands are named here so that each window gets only
+//! those that its capability lists.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let commands = tauri_build::AppManifest::new().commands(&["snapshot", "act", "set_autostart"]);
+    tauri_build::try_build(tauri_build::Attributes::new().app_manifest(commands))?;
+    Ok(())
+}

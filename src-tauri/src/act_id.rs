@@ -1,0 +1,63 @@
+//! The name of a menu item says what it does, so that a click on a menu that has just been
+//! redrawn still does what its item said.
+
+use agent::TrayAct;
+use proto::status::{Command, CommandArgs};
+
+const AUTOSTART: &str = "autostart";
+
+/// The item's name.
+pub(crate) fn of(act: TrayAct) -> String {
+    match act {
+        TrayAct::ToggleAutostart => AUTOSTART.to_owned(),
+        TrayAct::Command(Command::SetMonitoring(on)) => format!("set_monitoring {on}"),
+        TrayAct::Command(Command::CancelJob(job)) => format!("cancel_job {job}"),
+        TrayAct::Command(command) => command.as_str().to_owned(),
+    }
+}
+
+/// What the item of this name does; nothing for a line of text.
+pub(crate) fn act(id: &str) -> Option<TrayAct> {
+    if id == AUTOSTART {
+        return Some(TrayAct::ToggleAutostart);
+    }
+    let (word, argument) = id.split_once(' ').unwrap_or((id, ""));
+    let args = CommandArgs {
+        on: argument.parse().ok(),
+        job: argument.parse().ok(),
+    };
+    Command::parse(word, &args).ok().map(TrayAct::Command)
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::JobId;
+
+    use super::*;
+
+    #[test]
+    fn every_act_is_found_again_by_its_name() {
+        for command in [
+            Command::ToggleMonitoring,
+            Command::SetMonitoring(true),
+            Command::SetMonitoring(false),
+            Command::StopTts,
+            Command::ShowOverlay,
+            Command::HideOverlay,
+            Command::ToggleOverlay,
+            Command::CancelJob(JobId([0xab; 16])),
+            Command::OpenSettings,
+            Command::Quit,
+        ] {
+            let wanted = TrayAct::Command(command);
+            assert_eq!(act(&of(wanted)), Some(wanted));
+        }
+        assert_eq!(
+            act(&of(TrayAct::ToggleAutostart)),
+            Some(TrayAct::ToggleAutostart)
+        );
+        for nothing in ["", "line 0", "set_monitoring", "cancel_job x", "dance"] {
+            assert_eq!(act(nothing), None, "{nothing}");
+        }
+    }
+}

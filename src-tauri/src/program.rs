@@ -1,0 +1,133 @@
+//! The life of the program: one event loop for the desktop, one runtime for everything else.
+
+use std::{process::ExitCode, time::Duration};
+
+use agent::{Agent, Settings, Shell as _};
+use anyhow::Context as _;
+use status::{Places, Subscriber};
+use tauri::{App, AppHandle, Manager as _, RunEvent};
+use tokio::{runtime::Runtime, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{commands, shell::TauriShell, signal, view::Views};
+
+/// How long the tasks may take to end once the loop has ended.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What runs beside the event loop.
+#[derive(Clone)]
+struct Beside {
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// Runs until the owner quits.
+pub(crate) fn run(settings: Settings) -> anyhow::Result<ExitCode> {
+    let runtime = Runtime::new().context("no threads to run on")?;
+    tauri::async_runtime::set(runtime.handle().clone());
+    let beside = Beside {
+        stop: CancellationToken::new(),
+        tasks: TaskTracker::new(),
+    };
+    let app = build(settings, beside.clone())?;
+    let code = app.run_return(|_, event| {
+        // The last window closing is not the end: the tray stays.
+        if let RunEvent::ExitRequested {
+            code: None, api, ..
+        } = event
+        {
+            api.prevent_exit();
+        }
+    });
+    beside.stop.cancel();
+    beside.tasks.close();
+    if runtime
+        .block_on(async { timeout(PATIENCE, beside.tasks.wait()).await })
+        .is_err()
+    {
+        tracing::warn!("some parts of the app did not end in time");
+    }
+    runtime.shutdown_background();
+    Ok(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+fn build(settings: Settings, beside: Beside) -> anyhow::Result<App> {
+    tauri::Builder::default()
+        // First of all plugins, so that a second start ends before it did anything.
+        .plugin(tauri_plugin_single_instance::init(|app, _, _| {
+            open_window(app)
+        }))
+        .plugin(
+            tauri_plugin_autostart::Builder::new()
+                .app_name("hearth-desktop")
+                .build(),
+        )
+        .invoke_handler(tauri::generate_handler![
+            commands::snapshot,
+            commands::act,
+            commands::set_autostart
+        ])
+        .setup(move |app| {
+            let app = app.handle().clone();
+            let views = Views::default();
+            let shell = TauriShell::new(app.clone(), views.clone());
+            app.manage(views.clone());
+            app.manage(shell.clone());
+            let life = live(settings, shell, views, beside.clone());
+            let run = async move {
+                let code = match life.await {
+                    Ok(()) => 0,
+                    Err(error) => {
+                        tracing::error!("{error:#}");
+                        1
+                    }
+                };
+                app.exit(code);
+            };
+            beside
+                .tasks
+                .spawn_on(run, tauri::async_runtime::handle().inner());
+            Ok(())
+        })
+        .build(tauri::generate_context!())
+        .context("there is no desktop to run on; without one use `hearth agent`")
+}
+
+/// Somebody started the app again.
+fn open_window(app: &AppHandle) {
+    if let Some(shell) = app.try_state::<TauriShell>() {
+        shell.inner().clone().open_window();
+    }
+}
+
+/// The agent from its start to its end, with the pages following its hub.
+async fn live(
+    settings: Settings,
+    shell: TauriShell,
+    views: Views,
+    beside: Beside,
+) -> anyhow::Result<()> {
+    let (language, autostart) = (settings.language.code(), shell.autostart());
+    views.update(|view| {
+        view.language = language;
+        view.autostart = autostart;
+    });
+    let agent = Agent::start(settings, shell.clone()).await?;
+    let handle = agent.handle();
+    shell.attach(handle.clone());
+
+    let Beside { stop, tasks } = beside;
+    let (subscriber, hub) = Subscriber::new(Places::At(handle.hub()));
+    tasks.spawn(subscriber.run(stop.clone()));
+    let (followed, ended) = (views.clone(), stop.clone());
+    tasks.spawn(async move { followed.follow(hub.link(), ended).await });
+    let (app, ended) = (shell.app().clone(), stop.clone());
+    tasks.spawn(async move { views.tell(app, ended).await });
+    tasks.spawn(async move {
+        // Asked once, the agent lets running jobs finish; asked again, it stops at once.
+        while stop.run_until_cancelled(signal::received()).await.is_some() {
+            handle.stop();
+        }
+    });
+    agent.run().await
+}

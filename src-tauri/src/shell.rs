@@ -1,0 +1,158 @@
+//! [`agent::Shell`] on Tauri. Every call is queued to the main thread and returns at once.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use agent::{AgentHandle, Shell, Tray};
+use tauri::AppHandle;
+use tauri_plugin_autostart::ManagerExt as _;
+
+use crate::{
+    act_id, overlay,
+    tray::{Painted, TrayError},
+    view::Views,
+    window,
+};
+
+/// What the agent draws on.
+#[derive(Clone)]
+pub(crate) struct TauriShell {
+    app: AppHandle,
+    views: Views,
+    desk: Arc<Mutex<Desk>>,
+}
+
+/// What belongs to the main thread.
+#[derive(Default)]
+struct Desk {
+    tray: Option<Painted>,
+    /// The tray failed once; it is not tried again.
+    no_tray: bool,
+    agent: Option<AgentHandle>,
+}
+
+impl TauriShell {
+    pub(crate) fn new(app: AppHandle, views: Views) -> Self {
+        Self {
+            app,
+            views,
+            desk: Arc::default(),
+        }
+    }
+
+    /// Whom clicks in the tray go to.
+    pub(crate) fn attach(&self, agent: AgentHandle) {
+        self.desk().agent = Some(agent);
+    }
+
+    /// The app that is drawn into.
+    pub(crate) const fn app(&self) -> &AppHandle {
+        &self.app
+    }
+
+    /// The agent, once it has started.
+    pub(crate) fn agent(&self) -> Option<AgentHandle> {
+        self.desk().agent.clone()
+    }
+
+    fn desk(&self) -> std::sync::MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `call` on the main thread, after what was queued before it.
+    fn queue(
+        &self,
+        what: &'static str,
+        call: impl FnOnce(&Self) -> anyhow::Result<()> + Send + 'static,
+    ) {
+        let shell = self.clone();
+        let queued = self.app.run_on_main_thread(move || {
+            if let Err(error) = call(&shell) {
+                tracing::error!("{what}: {error:#}");
+            }
+        });
+        if let Err(error) = queued {
+            tracing::warn!(%error, "{what}: the desktop is closing");
+        }
+    }
+
+    fn paint(&self, tray: Tray) -> anyhow::Result<()> {
+        let mut desk = self.desk();
+        if let Some(painted) = &mut desk.tray {
+            painted.paint(&self.app, tray)?;
+        } else if !desk.no_tray {
+            let shell = self.clone();
+            match Painted::new(&self.app, tray, move |_, id| shell.clicked(id)) {
+                Ok(painted) => desk.tray = Some(painted),
+                Err(error) => {
+                    desk.no_tray = true;
+                    drop(desk);
+                    self.do_without_tray(&error)?;
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Without a tray the window is the only way to the app.
+    fn do_without_tray(&self, error: &TrayError) -> tauri::Result<()> {
+        self.views
+            .update(|view| view.no_tray = Some(error.to_string()));
+        window::open(&self.app)
+    }
+
+    fn clicked(&self, id: &str) {
+        let Some(act) = act_id::act(id) else { return };
+        self.queue("a check mark", |shell| {
+            shell
+                .desk()
+                .tray
+                .as_ref()
+                .map_or(Ok(()), Painted::restore_marks)?;
+            Ok(())
+        });
+        if let Some(agent) = self.agent() {
+            agent.act(act);
+        }
+    }
+}
+
+impl Shell for TauriShell {
+    fn set_tray(&mut self, tray: Tray) {
+        self.queue("the tray", move |shell| shell.paint(tray));
+    }
+
+    fn show_overlay(&mut self, visible: bool) {
+        self.queue("the overlay", move |shell| {
+            if visible {
+                overlay::show(&shell.app)?
+            } else {
+                overlay::hide(&shell.app)?
+            }
+            Ok(())
+        });
+    }
+
+    fn open_window(&mut self) {
+        self.queue("the window", |shell| Ok(window::open(&shell.app)?));
+    }
+
+    fn set_autostart(&mut self, on: bool) -> Result<(), String> {
+        let manager = self.app.autolaunch();
+        let set = if on {
+            manager.enable()
+        } else {
+            manager.disable()
+        };
+        set.map_err(|error| error.to_string())?;
+        self.views.update(|view| view.autostart = on);
+        Ok(())
+    }
+
+    fn autostart(&self) -> bool {
+        self.app.autolaunch().is_enabled().unwrap_or(false)
+    }
+
+    /// The program ends as soon as `Agent::run` returns, and by then knows how it went.
+    fn quit(&mut self) {}
+}

@@ -1,0 +1,233 @@
+//! What the pages are shown: the link to the hub and the few things the desktop itself knows.
+
+use std::{sync::Arc, time::Duration};
+
+use proto::status::Status;
+use serde::Serialize;
+use status::Link;
+use tauri::{AppHandle, Emitter as _};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+/// The event that carries a [`View`].
+const EVENT: &str = "view";
+/// Figures change at most this often on a page; a change of state is shown at once.
+const PACE: Duration = Duration::from_millis(250);
+
+/// Everything a page needs; each one is whole.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub(crate) struct View {
+    link: PageLink,
+    /// The owner's language.
+    pub(crate) language: &'static str,
+    /// Whether the app starts at login.
+    pub(crate) autostart: bool,
+    /// Why there is no tray to return to, and what to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) no_tray: Option<String>,
+}
+
+/// [`Link`], as the pages read it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+enum PageLink {
+    Live {
+        status: Arc<Status>,
+    },
+    #[default]
+    Lost,
+}
+
+impl From<&Link> for PageLink {
+    fn from(link: &Link) -> Self {
+        match link {
+            Link::Live(status) => Self::Live {
+                status: status.clone(),
+            },
+            Link::Lost { .. } => Self::Lost,
+        }
+    }
+}
+
+impl View {
+    /// Whether nothing but figures (tokens, speed) changed since `shown`.
+    fn differs_in_figures_only(&self, shown: &Self) -> bool {
+        let (PageLink::Live { status: new }, PageLink::Live { status: old }) =
+            (&self.link, &shown.link)
+        else {
+            return false;
+        };
+        let same_jobs = new
+            .jobs
+            .iter()
+            .map(|job| job.id)
+            .eq(old.jobs.iter().map(|job| job.id));
+        let mut calm = Status::clone(new);
+        calm.jobs.clone_from(&old.jobs);
+        calm.seq = old.seq;
+        same_jobs
+            && calm == **old
+            && self.autostart == shown.autostart
+            && self.no_tray == shown.no_tray
+    }
+}
+
+/// The latest view, for whoever asks and for whoever follows.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Views(watch::Sender<View>);
+
+impl Views {
+    /// The view of this moment.
+    pub(crate) fn latest(&self) -> View {
+        self.0.borrow().clone()
+    }
+
+    /// Changes the view; who follows hears of it if it became another.
+    pub(crate) fn update(&self, change: impl FnOnce(&mut View)) {
+        self.0.send_if_modified(|view| {
+            let before = view.clone();
+            change(view);
+            *view != before
+        });
+    }
+
+    /// Takes over what the hub says, until `stop`.
+    pub(crate) async fn follow(&self, mut link: watch::Receiver<Link>, stop: CancellationToken) {
+        loop {
+            let latest = PageLink::from(&*link.borrow_and_update());
+            self.update(|view| view.link = latest);
+            match stop.run_until_cancelled(link.changed()).await {
+                Some(Ok(())) => {}
+                Some(Err(_)) | None => break,
+            }
+        }
+    }
+
+    /// Tells the pages of each new view, until `stop`.
+    pub(crate) async fn tell(&self, app: AppHandle, stop: CancellationToken) {
+        let mut views = self.0.subscribe();
+        let tell = |view: &View| {
+            if let Err(error) = app.emit(EVENT, view) {
+                tracing::warn!(%error, "the pages cannot be told");
+            }
+        };
+        let _ = stop.run_until_cancelled(pace(&mut views, tell)).await;
+    }
+}
+
+/// Calls `tell` with each state at once, and with mere figures at most once per [`PACE`].
+async fn pace(views: &mut watch::Receiver<View>, mut tell: impl FnMut(&View)) {
+    let mut shown = views.borrow_and_update().clone();
+    tell(&shown);
+    let mut told = Instant::now();
+    while views.changed().await.is_ok() {
+        let mut view = views.borrow_and_update().clone();
+        while view.differs_in_figures_only(&shown) {
+            let due = tokio::select! {
+                () = sleep_until(told + PACE) => true,
+                changed = views.changed() => changed.is_err(),
+            };
+            if due {
+                break;
+            }
+            view = views.borrow_and_update().clone();
+        }
+        tell(&view);
+        told = Instant::now();
+        shown = view;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::{
+        JobId, ModelName, Op, Timestamp,
+        status::{LiveJob, Phase},
+    };
+    use tokio::{sync::mpsc, time::timeout};
+
+    use super::*;
+
+    fn working(tokens: u64) -> View {
+        let job = LiveJob {
+            id: JobId([1; 16]),
+            who: "laptop".into(),
+            model: ModelName::new("m").unwrap(),
+            op: Op::Chat,
+            started_at: Timestamp(0),
+            tokens,
+            tokens_per_second: 1.0,
+        };
+        let status = Status {
+            status: Phase::Working,
+            jobs: vec![job],
+            seq: tokens,
+            ..Status::default()
+        };
+        View {
+            link: PageLink::Live {
+                status: Arc::new(status),
+            },
+            ..View::default()
+        }
+    }
+
+    #[test]
+    fn a_page_reads_a_link_by_its_kind() {
+        let lost = serde_json::to_value(View::default()).unwrap();
+        assert_eq!(
+            lost,
+            serde_json::json!({"link": {"kind": "lost"}, "language": "", "autostart": false})
+        );
+        let live = serde_json::to_value(working(3)).unwrap();
+        assert_eq!(live["link"]["kind"], "live");
+        assert_eq!(live["link"]["status"]["jobs"][0]["tokens"], 3);
+    }
+
+    #[test]
+    fn only_figures_may_wait() {
+        assert!(working(2).differs_in_figures_only(&working(1)));
+        assert!(!View::default().differs_in_figures_only(&working(1)));
+        let paused = View {
+            autostart: true,
+            ..working(2)
+        };
+        assert!(!paused.differs_in_figures_only(&working(1)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn figures_are_told_four_times_a_second_and_a_state_at_once() {
+        let views = Views::default();
+        let (told, mut heard) = mpsc::channel(64);
+        let mut receiver = views.0.subscribe();
+        let mut pacing = std::pin::pin!(pace(&mut receiver, |view| {
+            told.try_send((Instant::now(), view.clone())).unwrap();
+        }));
+        let began = Instant::now();
+
+        let script = async {
+            for tokens in 1..=100 {
+                views.update(|view| *view = working(tokens));
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            views.update(|view| *view = View::default());
+        };
+        let _ = timeout(Duration::from_secs(2), async {
+            tokio::join!(&mut pacing, script)
+        })
+        .await;
+
+        let mut all = Vec::new();
+        while let Ok(one) = heard.try_recv() {
+            all.push(one);
+        }
+        // Nothing, the first token, 1 s of figures, and the state that ended it.
+        assert_eq!(all.len(), 2 + 3 + 1, "{all:?}");
+        let (at, last) = all.last().unwrap();
+        assert_eq!(*last, View::default());
+        assert_eq!(*at - began, Duration::from_secs(1));
+    }
+}

@@ -1,0 +1,25 @@
+//! The main window: made when asked for, destroyed when closed.
+
+use tauri::{AppHandle, Manager as _, WebviewUrl, WebviewWindowBuilder};
+
+use crate::pages;
+
+/// The window's name.
+pub(crate) const LABEL: &str = "main";
+
+/// Opens the main window, or brings it to the front.
+pub(crate) fn open(app: &AppHandle) -> tauri::Result<()> {
+    if let Some(window) = app.get_webview_window(LABEL) {
+        window.unminimize()?;
+        window.show()?;
+        return window.set_focus();
+    }
+    WebviewWindowBuilder::new(app, LABEL, WebviewUrl::App("index.html".into()))
+        .title("Hearth")
+        .inner_size(640.0, 660.0)
+        .min_inner_size(420.0, 360.0)
+        .on_navigation(pages::is_ours)
+        .on_new_window(pages::no_new_window)
+        .build()?;
+    Ok(())
+}
