@@ -1,0 +1,153 @@
+//! The app under test, its processes and its hub.
+
+use std::{fs, path::Path};
+
+use hearth_tests::process::{PATIENCE, Process, binary};
+use proto::status::{Command, Status};
+use status::{HubAddress, Link, Places, Subscriber, SubscriberHandle};
+use tokio::{task::JoinSet, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{desk::Desk, poll::until, tray::Tray};
+
+/// No relay, and an engine that is not there: the app must be usable all the same.
+pub(crate) const ARGS: [&str; 6] =
+    ["--status-port", "0", "--http-port", "0", "--engine", "ollama:http://127.0.0.1:1"];
+
+/// What the overlay says with [`ARGS`].
+pub(crate) const AT_REST: &str = "No relay chosen";
+
+/// How the desktop is coloured.
+#[derive(Clone, Copy)]
+pub(crate) enum Look {
+    Light,
+    Dark,
+}
+
+impl Look {
+    pub(crate) const fn theme(self) -> &'static str {
+        match self {
+            Self::Light => "Adwaita",
+            Self::Dark => "Adwaita:dark",
+        }
+    }
+}
+
+/// A running app.
+pub(crate) struct App {
+    home: String,
+    hub: HubAddress,
+    /// Unless a browser test's driver started it.
+    process: Option<Process>,
+}
+
+impl App {
+    /// Starts it and waits until its hub can be reached.
+    pub(crate) async fn start(desk: &Desk, look: Look) -> Self {
+        let process = Self::spawn(desk, look);
+        Self { process: Some(process), ..Self::running(desk).await }
+    }
+
+    /// Starts it.
+    pub(crate) fn spawn(desk: &Desk, look: Look) -> Process {
+        let mut command = desk.command(binary("hearth-desktop"));
+        command.args(ARGS).env("GTK_THEME", look.theme());
+        Process::start("hearth-desktop", command)
+    }
+
+    /// The app that runs on this desk.
+    pub(crate) async fn running(desk: &Desk) -> Self {
+        let folder = desk.home.path().join("data/hearth");
+        let hub = until("a status hub", async || HubAddress::find(&folder)).await;
+        Self { home: format!("HOME={}", desk.home.path().display()), hub, process: None }
+    }
+
+    /// A client of its hub, with the owner's token.
+    pub(crate) fn hub(&self) -> Hub {
+        let (subscriber, handle) = Subscriber::new(Places::At(self.hub.clone()));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(subscriber.run(CancellationToken::new()));
+        Hub { handle, _tasks: tasks }
+    }
+
+    /// Everything that belongs to it, by the home it was given.
+    pub(crate) fn processes(&self) -> Vec<(u32, String)> {
+        let own = |folder: fs::DirEntry| {
+            let id = folder.file_name().to_str()?.parse().ok()?;
+            let name = fs::read_to_string(folder.path().join("comm")).ok()?.trim().to_owned();
+            let ours = name == "hearth-desktop" || name.starts_with("WebKit");
+            let driver = name.starts_with("WebKitWebDriver");
+            (ours && !driver && self.is_own(&folder.path())).then_some((id, name))
+        };
+        fs::read_dir("/proc").unwrap().flatten().filter_map(own).collect()
+    }
+
+    fn is_own(&self, process: &Path) -> bool {
+        let environment = fs::read(process.join("environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|entry| entry == self.home.as_bytes())
+    }
+
+    /// Waits until so many pages are alive.
+    pub(crate) async fn until_pages(&self, count: usize) {
+        until(&format!("{count} web processes"), async || {
+            let processes = self.processes();
+            let pages = processes.iter().filter(|(_, name)| name.starts_with("WebKitWebProc"));
+            (pages.count() == count).then_some(())
+        })
+        .await;
+    }
+
+    /// Asks it over the hub to end, and waits.
+    pub(crate) async fn quit(self) {
+        let hub = self.hub();
+        hub.until(|_| true).await;
+        // The hub may be gone before its answer came.
+        let _ = hub.handle.send(Command::Quit).await;
+        self.ended().await;
+    }
+
+    /// Asks it in the tray to end, and waits.
+    pub(crate) async fn quit_over(self, tray: &Tray) {
+        tray.click("Quit").await;
+        self.ended().await;
+    }
+
+    /// Waits until nothing of it is left.
+    pub(crate) async fn ended(mut self) {
+        if let Some(process) = &mut self.process {
+            let status = process.wait().await;
+            assert!(status.success(), "{status}\n{}", process.log());
+        }
+        until("the end of all its processes", async || self.processes().is_empty().then_some(()))
+            .await;
+    }
+}
+
+/// A client of the status hub.
+pub(crate) struct Hub {
+    handle: SubscriberHandle,
+    _tasks: JoinSet<()>,
+}
+
+impl Hub {
+    /// Waits for a status that is so.
+    pub(crate) async fn until(&self, wanted: impl Fn(&Status) -> bool) -> Status {
+        let is_so = |link: &Link| matches!(link, Link::Live(status) if wanted(status));
+        let mut link = self.handle.link();
+        match timeout(PATIENCE, link.wait_for(is_so)).await {
+            Ok(Ok(link)) => match &*link {
+                Link::Live(status) => Status::clone(status),
+                Link::Lost { .. } => unreachable!("a live link was waited for"),
+            },
+            Ok(Err(_)) | Err(_) => panic!("never so: {:?}", *self.handle.link().borrow()),
+        }
+    }
+
+    /// Waits until there is no hub.
+    pub(crate) async fn until_lost(&self) {
+        let mut link = self.handle.link();
+        let lost = link.wait_for(|link| matches!(link, Link::Lost { .. }));
+        timeout(PATIENCE, lost).await.expect("the hub goes away").expect("a follower");
+    }
+
+}

@@ -1,0 +1,206 @@
+//! The real desktop app on a display, a session bus and a home of its own.
+//!
+//! Each test brings its own X server, window manager, compositor and session bus, looks at the
+//! windows as the X server has them, at the tray as a panel has it, and at the pages as a browser
+//! test does. Screenshots are kept under `tests/output/`.
+#![expect(clippy::unwrap_used, reason = "these functions are tests")]
+
+mod app;
+mod desk;
+mod pages;
+mod poll;
+mod screen;
+mod tray;
+
+use app::{AT_REST, App, Look};
+use desk::Desk;
+use proto::status::Phase;
+use screen::{AT_ALL_DESKTOPS, Place, Rgb};
+use tray::Tray;
+
+/// Bottom right, 12 pixels from the edges: 280 x 56 and 4 around. (GTK would like 200 rows.)
+const CORNER: Place = Place { x: 980, y: 724, width: 288, height: 64 };
+const LIGHT: Rgb = Rgb(0xe8, 0xee, 0xf4);
+const DARK: Rgb = Rgb(0x15, 0x18, 0x20);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_overlay_floats_over_everything_and_takes_neither_click_nor_focus() {
+    let desk = Desk::new().await;
+    let below = desk.screen.wallpaper(LIGHT, DARK);
+    let app = App::start(&desk, Look::Light).await;
+    let overlay = desk.screen.window("Hearth overlay").await;
+
+    for state in ["_NET_WM_STATE_ABOVE", "_NET_WM_STATE_SKIP_TASKBAR"] {
+        overlay.has_state(state).await;
+    }
+    assert_eq!(overlay.desktop(), Some(AT_ALL_DESKTOPS));
+    overlay.lies_at(CORNER).await;
+    overlay.lets_clicks_through().await;
+    assert_ne!(desk.screen.focused(), overlay.id, "it has the focus");
+
+    desk.screen.until_drawn(CORNER).await;
+    let (x, y) = CORNER.centre();
+    desk.screen.click(x, y);
+    assert_eq!(below.clicked().await, (x, y), "the pill took the click");
+
+    desk.screen.shoot("overlay-light.png").await;
+    app.quit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hidden_and_shown_again_the_overlay_is_as_before() {
+    let desk = Desk::new().await;
+    let watcher = tray::Watcher::new(&desk).await;
+    let app = App::start(&desk, Look::Dark).await;
+    desk.screen.wallpaper(DARK, LIGHT);
+    desk.screen.window("Hearth overlay").await.lies_at(CORNER).await;
+    let tray = Tray::of(&watcher).await;
+
+    tray.click("Show overlay").await;
+    desk.screen.no_window("Hearth overlay").await;
+    tray.until_mark("Show overlay", false).await;
+    // Nobody sees a page: none is alive.
+    app.until_pages(0).await;
+
+    tray.click("Show overlay").await;
+    let after = desk.screen.window("Hearth overlay").await;
+    for state in ["_NET_WM_STATE_ABOVE", "_NET_WM_STATE_SKIP_TASKBAR"] {
+        after.has_state(state).await;
+    }
+    assert_eq!(after.desktop(), Some(AT_ALL_DESKTOPS));
+    after.lies_at(CORNER).await;
+    after.lets_clicks_through().await;
+    tray.until_mark("Show overlay", true).await;
+
+    desk.screen.until_drawn(CORNER).await;
+    desk.screen.shoot("overlay-dark.png").await;
+    app.quit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pause_in_the_tray_is_what_overlay_and_hub_say_and_resume_takes_it_back() {
+    let desk = Desk::new().await;
+    let watcher = tray::Watcher::new(&desk).await;
+    let browser = pages::Browser::start(&desk, Look::Light).await;
+    let app = browser.app(&desk).await;
+    let tray = Tray::of(&watcher).await;
+    let hub = app.hub();
+
+    hub.until(|status| status.monitoring).await;
+    browser.overlay().await;
+    browser.until_text("state", AT_REST).await;
+
+    tray.click("Pause").await;
+    let paused = hub.until(|status| !status.monitoring).await;
+    assert_eq!(paused.status, Phase::Paused);
+    browser.until_text("state", "Paused").await;
+    tray.until_item("Resume").await;
+    // The place for "no job is leased while paused": submit one to a real relay here.
+
+    tray.click("Resume").await;
+    hub.until(|status| status.monitoring).await;
+    browser.until_text("state", AT_REST).await;
+    tray.until_item("Pause").await;
+    app.quit_over(&tray).await;
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tray_offers_what_the_app_can_do_and_has_a_picture() {
+    let desk = Desk::new().await;
+    let watcher = tray::Watcher::new(&desk).await;
+    let app = App::start(&desk, Look::Light).await;
+    let tray = Tray::of(&watcher).await;
+
+    let labels = tray.labels().await;
+    let offered = ["Pause", "Show overlay", "Start at login", "Open Hearth", "Quit"];
+    let places: Vec<_> =
+        offered.iter().map(|wanted| labels.iter().position(|label| label == wanted)).collect();
+    assert!(places.iter().all(Option::is_some), "{labels:?}");
+    assert!(places.is_sorted(), "{labels:?}");
+    assert_ne!(labels.first().map(String::as_str), Some("Pause"), "the first line is the status");
+    let picture = tray.picture().await;
+    assert!(picture.starts_with(b"\x89PNG"), "the icon is no picture");
+    app.quit_over(&tray).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn start_at_login_writes_the_desktop_entry_and_takes_it_away() {
+    let desk = Desk::new().await;
+    let watcher = tray::Watcher::new(&desk).await;
+    let app = App::start(&desk, Look::Light).await;
+    let tray = Tray::of(&watcher).await;
+    let entry = desk.home.path().join(".config/autostart/hearth-desktop.desktop");
+    assert!(!entry.exists(), "nobody asked for it");
+
+    tray.click("Start at login").await;
+    tray.until_mark("Start at login", true).await;
+    let text = std::fs::read_to_string(&entry).unwrap();
+    let start = text.lines().find_map(|line| line.strip_prefix("Exec=")).unwrap();
+    assert!(start.contains("hearth-desktop"), "{start}");
+
+    tray.click("Start at login").await;
+    tray.until_mark("Start at login", false).await;
+    assert!(!entry.exists(), "it would start at login still");
+    app.quit_over(&tray).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_window_opens_from_the_tray_and_closing_it_leaves_the_app_running() {
+    let desk = Desk::new().await;
+    let watcher = tray::Watcher::new(&desk).await;
+    let browser = pages::Browser::start(&desk, Look::Light).await;
+    let app = browser.app(&desk).await;
+    let tray = Tray::of(&watcher).await;
+    let hub = app.hub();
+    desk.screen.no_window("Hearth").await;
+
+    tray.click("Open Hearth").await;
+    let window = desk.screen.window("Hearth").await;
+    browser.main_window().await;
+    browser.until_text("pause", "Pause").await;
+    desk.screen.shoot("window-light.png").await;
+
+    browser.click("pause").await;
+    hub.until(|status| !status.monitoring).await;
+    browser.until_text("pause", "Resume").await;
+    browser.click("pause").await;
+    hub.until(|status| status.monitoring).await;
+
+    window.close();
+    desk.screen.no_window("Hearth").await;
+    tray.click("Open Hearth").await;
+    desk.screen.window("Hearth").await;
+    app.quit_over(&tray).await;
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_start_opens_the_first_ones_window_and_ends_well() {
+    let desk = Desk::new().await;
+    let app = App::start(&desk, Look::Dark).await;
+    let mut second = App::spawn(&desk, Look::Dark);
+    assert!(second.wait().await.success(), "{}", second.log());
+    desk.screen.wallpaper(DARK, LIGHT);
+    let window = desk.screen.window("Hearth").await;
+    desk.screen.until_drawn(window.place()).await;
+    desk.screen.until_drawn(CORNER).await;
+    desk.screen.shoot("window-dark.png").await;
+    app.quit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quit_ends_every_process_and_takes_the_hub_down() {
+    let desk = Desk::new().await;
+    let watcher = tray::Watcher::new(&desk).await;
+    let app = App::start(&desk, Look::Light).await;
+    let tray = Tray::of(&watcher).await;
+    let hub = app.hub();
+    hub.until(|_| true).await;
+    desk.screen.window("Hearth overlay").await;
+    assert!(app.processes().len() > 1, "an overlay without a web process");
+
+    tray.click("Quit").await;
+    hub.until_lost().await;
+    app.ended().await;
+}

@@ -1,0 +1,91 @@
+//! The pages, read and clicked as a browser test does.
+
+use std::net::TcpListener;
+
+use fantoccini::{Client, ClientBuilder, Locator};
+use hyper_util::client::legacy::connect::HttpConnector;
+use serde_json::json;
+use hearth_tests::process::{Process, binary};
+use tokio::net::TcpStream;
+
+use crate::{
+    app::{self, App, Look},
+    desk::Desk,
+    poll::until,
+};
+
+/// A driver that started the app.
+pub(crate) struct Browser {
+    client: Client,
+    _driver: Process,
+}
+
+impl Browser {
+    pub(crate) async fn start(desk: &Desk, look: Look) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut driver = desk.command("WebKitWebDriver");
+        driver.args([format!("--port={port}"), "--host=127.0.0.1".to_owned()]);
+        // Without this the pages refuse to be driven.
+        driver.env("TAURI_WEBVIEW_AUTOMATION", "true").env("GTK_THEME", look.theme());
+        let driver = Process::start("WebKitWebDriver", driver);
+        until("the driver's port", async || TcpStream::connect(("127.0.0.1", port)).await.ok())
+            .await;
+
+        let options = json!({ "binary": binary("hearth-desktop"), "args": app::ARGS });
+        let capabilities = [("webkitgtk:browserOptions".to_owned(), options)];
+        let client = ClientBuilder::new(HttpConnector::new())
+            .capabilities(capabilities.into_iter().collect())
+            .connect(&format!("http://127.0.0.1:{port}"))
+            .await
+            .unwrap();
+        Self { client, _driver: driver }
+    }
+
+    /// The app it started.
+    pub(crate) async fn app(&self, desk: &Desk) -> App {
+        App::running(desk).await
+    }
+
+    /// Looks at the overlay from now on.
+    pub(crate) async fn overlay(&self) {
+        self.look_at("/overlay.html").await;
+    }
+
+    /// Looks at the main window from now on.
+    pub(crate) async fn main_window(&self) {
+        self.look_at("/index.html").await;
+    }
+
+    async fn look_at(&self, page: &str) {
+        until(page, async || {
+            for window in self.client.windows().await.ok()? {
+                self.client.switch_to_window(window).await.ok()?;
+                if self.client.current_url().await.ok()?.path() == page {
+                    return Some(());
+                }
+            }
+            None
+        })
+        .await;
+    }
+
+    /// Waits until the element of this test id says this.
+    pub(crate) async fn until_text(&self, id: &str, text: &str) {
+        let place = format!("[data-testid={id}]");
+        until(&format!("{id} says {text:?}"), async || {
+            let element = self.client.find(Locator::Css(&place)).await.ok()?;
+            (element.text().await.ok()? == text).then_some(())
+        })
+        .await;
+    }
+
+    pub(crate) async fn click(&self, id: &str) {
+        let element = self.client.find(Locator::Css(&format!("[data-testid={id}]"))).await.unwrap();
+        element.click().await.unwrap();
+    }
+
+    /// Ends the session; the app has ended already, so that there may be none.
+    pub(crate) async fn close(self) {
+        let _ = self.client.close().await;
+    }
+}
