@@ -10,6 +10,7 @@ mod group;
 mod inbox;
 mod keys;
 mod reader;
+mod restart;
 mod row;
 mod schema;
 mod sqlite;

@@ -1,5 +1,4 @@
 use std::{
-    collections::HashMap,
     fmt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -13,7 +12,6 @@ use proto::{Account, End, JobError, JobId, LeaseToken, Timestamp, worker::Retry}
 use queue::{
     Job, JobLog, KeyRecord, Keys, Lease, LeaseQuery, Leased, Live, NewJob, Owner, Queue,
     QueueCounts, QueueError,
-    machine::{Machine, Record},
 };
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
@@ -25,7 +23,7 @@ use crate::{
     group::{Ask, Group, lock},
     inbox::Inbox,
     reader::Reader,
-    row, schema,
+    restart, schema,
     writer::Writer,
 };
 
@@ -90,7 +88,7 @@ impl SqliteQueue {
         if check {
             schema::check(&conn, path)?;
         }
-        let live = load(&conn, now).map_err(|error| schema::explain(path, error))?;
+        let live = restart::load(&conn, now).map_err(|error| schema::explain(path, error))?;
         let shared = Arc::new(Shared {
             live: Mutex::new(live),
             inbox: Inbox::new(),
@@ -165,34 +163,6 @@ impl Drop for SqliteQueue {
             tracing::error!(%error, "the queue was not closed cleanly");
         }
     }
-}
-
-/// What an earlier run left unfinished.
-pub(crate) fn load(conn: &Connection, now: Timestamp) -> rusqlite::Result<Live> {
-    let records: Vec<Record> = conn
-        .prepare("SELECT * FROM jobs WHERE state < 2 ORDER BY seq")?
-        .query_map([], row::record)?
-        .collect::<Result<_, _>>()?;
-    let mut lines: HashMap<JobId, Vec<Bytes>> = HashMap::new();
-    let mut select = conn.prepare(
-        "SELECT id, n, line FROM lines JOIN jobs USING (seq) WHERE state < 2 ORDER BY seq, n",
-    )?;
-    let mut rows = select.query([])?;
-    while let Some(found) = rows.next()? {
-        let of_job = lines.entry(JobId(found.get("id")?)).or_default();
-        if row::count(found, "n")? != of_job.len() as u64 + 1 {
-            return Err(row::wrong("n", "a line is missing"));
-        }
-        of_job.push(found.get::<_, Vec<u8>>("line")?.into());
-    }
-    let last = conn.query_row(
-        "SELECT coalesce(max(seq), 0) AS last FROM jobs",
-        [],
-        |found| row::count(found, "last"),
-    )?;
-    let mut machine = Machine::restore(now, records);
-    machine.number_after(last);
-    Ok(Live::restore(machine, lines))
 }
 
 #[async_trait]

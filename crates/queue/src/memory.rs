@@ -55,7 +55,8 @@ impl MemoryQueue {
     /// live leases get [`proto::limits::RESTART_GRACE`]. Readers must ask for their logs again.
     pub fn restart(&self, now: Timestamp) {
         let mut inner = self.inner();
-        let records: Vec<_> = inner.live.machine.records().cloned().collect();
+        let mut records: Vec<_> = inner.live.machine.records().cloned().collect();
+        records.sort_by_key(|record| record.seq);
         let lines = records.iter().map(|record| record.job.new.id).map(|id| {
             let log = inner.live.log(Owner::Anyone, id);
             (id, log.map(|log| log.lines()).unwrap_or_default())

@@ -249,7 +249,8 @@ pub trait Queue: fmt::Debug + Send + Sync {
 
     /// Ends a job for good: its `lines` lines and its end are on disk before this answers, and
     /// before any reader sees the end. A repeat of the same end by the same lease is `Ok`. If
-    /// the requester cancelled meanwhile, the job ends as cancelled, and that is `Ok` too.
+    /// the requester cancelled meanwhile, the job ends as cancelled, and that is `Ok` too. Lines
+    /// beyond `lines` that were accepted stay: readers have seen them.
     ///
     /// # Errors
     /// [`QueueError::Gap`] if lines are missing, [`QueueError::StaleLease`],
@@ -314,7 +315,8 @@ pub trait Queue: fmt::Debug + Send + Sync {
     -> Result<Option<Arc<dyn JobLog>>, QueueError>;
 
     /// Queues again what expired leases held (or fails it after the last attempt), fails what
-    /// passed its deadline while waiting, ends what was cancelled under an expired lease.
+    /// passed its deadline while waiting, ends what was cancelled under an expired lease, and
+    /// erases what ended [`crate::RESULT_KEPT`] ago, with its request and its log.
     /// Answers when it wants to be called again, if there is anything to wait for.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ use queue::{
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use crate::{SqliteQueue, group::lock, sqlite};
+use crate::{SqliteQueue, group::lock, restart};
 
 queue::conformance_suite!(async { Scratch::new() });
 
@@ -117,7 +117,7 @@ impl Scratch {
 fn on_disk(path: &Path) -> Vec<Record> {
     let conn = crate::schema::open_reader(path).unwrap();
     let early = Timestamp(i64::MIN);
-    let mut records = sorted(sqlite::load(&conn, early).unwrap().machine.records());
+    let mut records = sorted(restart::load(&conn, early).unwrap().machine.records());
     for loan in records.iter_mut().filter_map(|record| record.loan.as_mut()) {
         loan.until = Timestamp(loan.until.0 - 30_000);
     }

@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use proptest::{collection::vec, prelude::*};
 use proto::{Account, JobId, JobState, Timestamp, limits::ATTEMPTS_MAX};
@@ -87,6 +87,8 @@ proptest! {
     fn the_index_finds_what_a_look_at_every_job_finds(calls in vec(call(), 1..120)) {
         let (mut machine, mut plain, mut now) = (Machine::default(), Plain::default(), T0);
         for call in calls {
+            // No two things happen at the same moment, because nobody says which comes first.
+            now = now + Duration::from_millis(1);
             // Time first, moment by moment: what it decides is not what is compared here.
             while let Some(at) = machine.next_reap().filter(|at| *at <= now) {
                 let due = machine.reap(at);
@@ -97,7 +99,7 @@ proptest! {
             if let Call::Lease { account, models } = call {
                 let query = query(account, models);
                 let expected = plain.best(&records(&machine), now, &query);
-                let (steps, token) = machine.lease(now, &query, std::time::Duration::from_secs(60));
+                let (steps, token) = machine.lease(now, &query, Duration::from_secs(60));
                 prop_assert_eq!(token.map(|token| token.job), expected);
                 let served = steps.last().map(|step| step.after.job.new.account.clone());
                 plain.follow(&records(&machine), now, served.as_ref());

@@ -1,0 +1,39 @@
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use proto::{JobId, Timestamp};
+use queue::{
+    Live,
+    machine::{Machine, Record},
+};
+use rusqlite::Connection;
+
+use crate::row;
+
+/// What an earlier run left unfinished.
+pub(crate) fn load(conn: &Connection, now: Timestamp) -> rusqlite::Result<Live> {
+    let records: Vec<Record> = conn
+        .prepare("SELECT * FROM jobs WHERE state < 2 ORDER BY seq")?
+        .query_map([], row::record)?
+        .collect::<Result<_, _>>()?;
+    let mut lines: HashMap<JobId, Vec<Bytes>> = HashMap::new();
+    let mut select = conn.prepare(
+        "SELECT id, n, line FROM lines JOIN jobs USING (seq) WHERE state < 2 ORDER BY seq, n",
+    )?;
+    let mut rows = select.query([])?;
+    while let Some(found) = rows.next()? {
+        let of_job = lines.entry(JobId(found.get("id")?)).or_default();
+        if row::count(found, "n")? != of_job.len() as u64 + 1 {
+            return Err(row::wrong("n", "a line is missing"));
+        }
+        of_job.push(found.get::<_, Vec<u8>>("line")?.into());
+    }
+    let last = conn.query_row(
+        "SELECT coalesce(max(seq), 0) AS last FROM jobs",
+        [],
+        |found| row::count(found, "last"),
+    )?;
+    let mut machine = Machine::restore(now, records);
+    machine.number_after(last);
+    Ok(Live::restore(machine, lines))
+}
