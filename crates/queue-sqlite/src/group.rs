@@ -81,7 +81,7 @@ impl<'a> Group<'a> {
 
     /// See [`queue::Queue::enqueue`].
     pub(crate) fn enqueue(&mut self, now: Timestamp, job: &NewJob) -> Result<(), Fault> {
-        if row::exists(self.conn, job.id)? {
+        if row::has_ended(self.conn, job.id)? {
             return Err(QueueError::Exists(format!("job {}", job.id)).into());
         }
         let step = self.live().machine.enqueue(now, job)?;
@@ -260,9 +260,7 @@ impl<'a> Group<'a> {
 
     /// A job that is not live any more.
     fn ended(&self, id: JobId) -> Result<Record, Fault> {
-        let found = row::find(self.conn, id)?;
-        let ended = found.filter(|record| record.job.state.is_final());
-        ended.ok_or_else(|| QueueError::UnknownJob(id).into())
+        row::find_ended(self.conn, id)?.ok_or_else(|| QueueError::UnknownJob(id).into())
     }
 
     fn live(&self) -> MutexGuard<'a, Live> {

@@ -31,12 +31,16 @@ impl Reader {
             .map_err(not_read)
     }
 
-    /// The job with its body.
-    pub(crate) async fn job(&self, id: JobId) -> Result<Option<Job>, QueueError> {
+    /// The job with its body; `seq` is its number if it is unfinished.
+    pub(crate) async fn job(&self, id: JobId, seq: Option<u64>) -> Result<Option<Job>, QueueError> {
         self.read(move |conn| {
             // One transaction: the job must not be erased between the two.
             let tx = conn.unchecked_transaction()?;
-            let Some(record) = row::find(&tx, id)? else {
+            let found = match seq {
+                Some(seq) => row::find(&tx, seq, id)?,
+                None => row::find_ended(&tx, id)?,
+            };
+            let Some(record) = found else {
                 return Ok(None);
             };
             let mut job = record.job;
@@ -46,9 +50,9 @@ impl Reader {
         .await
     }
 
-    /// The job without its body, if it is there.
-    pub(crate) async fn record(&self, id: JobId) -> Result<Option<Record>, QueueError> {
-        self.read(move |conn| row::find(conn, id)).await
+    /// The job without its body, if it has ended.
+    pub(crate) async fn ended(&self, id: JobId) -> Result<Option<Record>, QueueError> {
+        self.read(move |conn| row::find_ended(conn, id)).await
     }
 
     /// See [`queue::Queue::list`].

@@ -92,16 +92,24 @@ pub(crate) fn body(conn: &Connection, seq: u64) -> rusqlite::Result<Vec<u8>> {
     select.query_row([number(seq)], |row| row.get(0))
 }
 
-/// The job with this id, without its body.
-pub(crate) fn find(conn: &Connection, id: JobId) -> rusqlite::Result<Option<Record>> {
-    let mut select = conn.prepare_cached("SELECT * FROM jobs WHERE id = ?1")?;
+/// The ended job with this id, without its body.
+pub(crate) fn find_ended(conn: &Connection, id: JobId) -> rusqlite::Result<Option<Record>> {
+    let mut select =
+        conn.prepare_cached("SELECT * FROM jobs WHERE id = ?1 AND finished_at IS NOT NULL")?;
     select.query_row([id.0], record).optional()
 }
 
-/// Whether there is a job with this id.
-pub(crate) fn exists(conn: &Connection, id: JobId) -> rusqlite::Result<bool> {
-    conn.prepare_cached("SELECT 1 FROM jobs WHERE id = ?1")?
-        .exists([id.0])
+/// The job with this number and id, ended or not, without its body.
+pub(crate) fn find(conn: &Connection, seq: u64, id: JobId) -> rusqlite::Result<Option<Record>> {
+    let mut select = conn.prepare_cached("SELECT * FROM jobs WHERE seq = ?1 AND id = ?2")?;
+    select.query_row((number(seq), id.0), record).optional()
+}
+
+/// Whether a job with this id has ended.
+pub(crate) fn has_ended(conn: &Connection, id: JobId) -> rusqlite::Result<bool> {
+    let mut select =
+        conn.prepare_cached("SELECT 1 FROM jobs WHERE id = ?1 AND finished_at IS NOT NULL")?;
+    select.exists([id.0])
 }
 
 /// A row of `jobs`.

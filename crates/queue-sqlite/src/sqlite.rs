@@ -141,7 +141,7 @@ impl SqliteQueue {
     /// Tells a lease that is over apart from a job that never was.
     async fn over<T>(&self, answer: Result<T, QueueError>) -> Result<T, QueueError> {
         match answer {
-            Err(QueueError::UnknownJob(id)) if self.reader.record(id).await?.is_some() => {
+            Err(QueueError::UnknownJob(id)) if self.reader.ended(id).await?.is_some() => {
                 Err(QueueError::StaleLease(id))
             }
             answer => answer,
@@ -269,7 +269,11 @@ impl Queue for SqliteQueue {
 
     async fn get(&self, owner: Owner<'_>, id: JobId) -> Result<Option<Job>, QueueError> {
         self.open_still()?;
-        let job = self.reader.job(id).await?;
+        let seq = lock(&self.shared.live)
+            .machine
+            .get(id)
+            .map(|record| record.seq);
+        let job = self.reader.job(id, seq).await?;
         Ok(job.filter(|job| owner.owns(&job.new.account)))
     }
 
@@ -305,7 +309,7 @@ impl Queue for SqliteQueue {
         if let Some(log) = live {
             return Ok(Some(log));
         }
-        match self.reader.record(id).await? {
+        match self.reader.ended(id).await? {
             Some(ended) if ended.end().is_some() && owner.owns(&ended.job.new.account) => {
                 Ok(Some(Arc::new(self.reader.log(ended).await?)))
             }
