@@ -48,15 +48,13 @@ impl HubAddress {
         private_file::write(&file_in(folder), &json)
     }
 
-    /// Finds the hub that was published in this folder; `None` if there is none to be trusted.
+    /// Finds the hub that was published in this folder; `None` if there is none to be trusted:
+    /// after a crash, anybody may have taken its port.
     #[must_use]
     pub fn find(folder: &Path) -> Option<Self> {
         let published = read(folder)?;
-        published
-            .addr
-            .ip()
-            .is_loopback()
-            .then(|| Self::new(published.addr, folder))
+        let is_ours = published.addr.ip().is_loopback() && is_alive(published.pid);
+        is_ours.then(|| Self::new(published.addr, folder))
     }
 
     /// Takes the published address back, if it is still this process's own.
@@ -96,6 +94,20 @@ fn file_in(folder: &Path) -> PathBuf {
     folder.join("hub.json")
 }
 
+/// Whether a process of this user has this number.
+#[cfg(unix)]
+fn is_alive(pid: u32) -> bool {
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
+    pid.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
+}
+
+#[cfg(not(unix))]
+fn is_alive(_: u32) -> bool {
+    true
+}
+
 fn read(folder: &Path) -> Option<Published> {
     let bytes = private_file::read(&file_in(folder)).ok()??;
     serde_json::from_slice(&bytes).ok()
@@ -129,16 +141,32 @@ mod tests {
     }
 
     #[test]
-    fn an_address_elsewhere_or_of_another_process_is_not_trusted_or_removed() {
+    fn an_address_elsewhere_or_of_a_dead_process_is_not_trusted() {
         let home = tempfile::tempdir().unwrap();
-        let write =
-            |json: &str| private_file::write(&file_in(home.path()), json.as_bytes()).unwrap();
-        write(r#"{"addr":"192.0.2.1:6001","pid":1}"#);
-        assert_eq!(HubAddress::find(home.path()), None);
-        write(r#"{"addr":"127.0.0.1:6001","pid":1}"#);
+        let find = |json: &str| {
+            private_file::write(&file_in(home.path()), json.as_bytes()).unwrap();
+            HubAddress::find(home.path())
+        };
+        let own = std::process::id();
+        assert!(find(&format!(r#"{{"addr":"127.0.0.1:6001","pid":{own}}}"#)).is_some());
+        assert_eq!(
+            find(&format!(r#"{{"addr":"192.0.2.1:6001","pid":{own}}}"#)),
+            None
+        );
+        if cfg!(unix) {
+            assert_eq!(find(r#"{"addr":"127.0.0.1:6001","pid":2147483647}"#), None);
+        }
+        assert_eq!(find("{"), None);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_address_of_another_process_is_not_taken_back() {
+        let home = tempfile::tempdir().unwrap();
+        let parent = std::os::unix::process::parent_id();
+        let json = format!(r#"{{"addr":"127.0.0.1:6001","pid":{parent}}}"#);
+        private_file::write(&file_in(home.path()), json.as_bytes()).unwrap();
         HubAddress::withdraw(home.path());
-        assert!(HubAddress::find(home.path()).is_some());
-        write("{");
-        assert_eq!(HubAddress::find(home.path()), None);
+        assert!(file_in(home.path()).exists());
     }
 }

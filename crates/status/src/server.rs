@@ -167,7 +167,8 @@ impl StatusServer {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "no TCP_NODELAY");
         }
-        let opening = timeout(self.limits.handshake, upgrade(stream, gate));
+        // On the heap and gone once the socket is open: an idle socket shall not pay for it.
+        let opening = timeout(self.limits.handshake, Box::pin(upgrade(stream, gate)));
         let Some(Ok(Some((stream, grant)))) = stop.run_until_cancelled(opening).await else {
             return;
         };
