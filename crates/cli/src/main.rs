@@ -1,2 +1,112 @@
-//! x
-fn main() {}
+//! `hearth`: the relay, the agent without a desktop, and the commands around them.
+
+mod ask;
+mod credentials;
+mod doctor;
+mod key;
+mod sse;
+mod status;
+mod stop;
+
+use std::{
+    io::{IsTerminal as _, Write as _},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+use telemetry::Format;
+use tokio_util::sync::CancellationToken;
+
+/// Lets an application anywhere use the language model on your own machine.
+#[derive(Debug, Parser)]
+#[command(name = "hearth", version, propagate_version = true)]
+struct Hearth {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a relay: the server that keeps jobs and lends them to agents.
+    Relay(relay::Args),
+    /// Make, list and revoke the keys of a relay.
+    #[command(subcommand)]
+    Key(key::Args),
+    /// Run the agent without a desktop: answer a relay's jobs with this machine's model.
+    Agent(agent::Args),
+    /// Ask one question through a relay.
+    Ask(ask::Args),
+    /// Show what the agent on this machine is doing.
+    Status(status::Args),
+    /// Look at every hop and say what to do about a broken one.
+    Doctor(doctor::Args),
+}
+
+fn main() -> ExitCode {
+    let hearth = Hearth::parse();
+    match start(hearth.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            drop(writeln!(std::io::stderr(), "hearth: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(command: Command) -> anyhow::Result<()> {
+    // What people ask for is printed; only the two long-running programs tell of themselves.
+    let fallback = match command {
+        Command::Relay(_) | Command::Agent(_) => "info",
+        Command::Key(_) | Command::Ask(_) | Command::Status(_) | Command::Doctor(_) => "error",
+    };
+    let format = if std::io::stderr().is_terminal() {
+        Format::Human
+    } else {
+        Format::Json
+    };
+    telemetry::init(format, fallback)?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let outcome = runtime.block_on(run(command));
+    // A question that still waits on standard input must not keep the program.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Relay(args) => {
+            let stop = CancellationToken::new();
+            stop::with(&stop, args.run(stop.clone())).await
+        }
+        Command::Key(args) => args.run().await,
+        Command::Agent(args) => run_agent(args).await,
+        Command::Ask(args) => args.run().await,
+        Command::Status(args) => args.run().await,
+        Command::Doctor(args) => args.run().await,
+    }
+}
+
+async fn run_agent(args: agent::Args) -> anyhow::Result<()> {
+    let settings = agent::Settings::try_from(args)?;
+    let mut out = std::io::stdout();
+    if settings.print_config {
+        write!(out, "{}", settings.explain())?;
+        return Ok(());
+    }
+    let agent = agent::Agent::start(settings, agent::Headless).await?;
+    let handle = agent.handle();
+    writeln!(out, "status on ws://{}", handle.hub().addr)?;
+    if let Some(addr) = handle.http() {
+        writeln!(out, "local HTTP on http://{addr}")?;
+    }
+    let stop = CancellationToken::new();
+    let end = async {
+        tokio::pin! { let running = agent.run(); }
+        tokio::select! {
+            ended = &mut running => return ended,
+            () = stop.cancelled() => handle.stop(),
+        }
+        running.await
+    };
+    stop::with(&stop, end).await
+}

@@ -40,7 +40,10 @@ impl Reader {
         }
         self.rest.drain(..start);
         let held = self.rest.len() + self.data.as_ref().map_or(0, String::len);
-        anyhow::ensure!(held <= EVENT_MAX, "the relay sent an event of more than {EVENT_MAX} bytes");
+        anyhow::ensure!(
+            held <= EVENT_MAX,
+            "the relay sent an event of more than {EVENT_MAX} bytes"
+        );
         Ok(events)
     }
 
@@ -49,7 +52,11 @@ impl Reader {
             let name = std::mem::take(&mut self.name);
             return self.data.take().map(|data| Event {
                 id: self.id.clone(),
-                name: if name.is_empty() { "message".to_owned() } else { name },
+                name: if name.is_empty() {
+                    "message".to_owned()
+                } else {
+                    name
+                },
                 data,
             });
         }
@@ -84,7 +91,11 @@ mod tests {
         assert_eq!(whole.len(), 2);
         assert_eq!(whole[0].name, "line");
         assert_eq!(whole[0].data, "{\"a\":1}");
-        let last = Event { id: "1-1".into(), name: "message".into(), data: "x\ny".into() };
+        let last = Event {
+            id: "1-1".into(),
+            name: "message".into(),
+            data: "x\ny".into(),
+        };
         assert_eq!(whole[1], last);
         for cut in 0..STREAM.len() {
             let mut reader = Reader::default();

@@ -1,0 +1,292 @@
+//! `hearth ask`: one question through a relay, its answer streamed as it is written.
+
+use std::{
+    io::{IsTerminal as _, Read as _, Write as _},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use futures_util::StreamExt as _;
+use proto::{End, ErrorBody, ErrorCode, JobError, JobId, JobView};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{
+    credentials::{Client, Credentials},
+    sse,
+};
+
+/// `hearth ask [--relay URL --key KEY --model M] "text"`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    credentials: Credentials,
+    /// The model; the relay's first when not given.
+    #[arg(long, short, env = "HEARTH_MODEL", value_name = "NAME")]
+    model: Option<String>,
+    /// A system message before the question.
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    /// Give up after so many seconds; the job waits that long for an agent to come online.
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    timeout: u64,
+    /// The question; read from standard input when it is `-` or absent.
+    #[arg(value_name = "TEXT")]
+    text: Option<String>,
+}
+
+/// How often a broken event stream is opened again before the relay is called unreachable.
+const REOPENINGS: u32 = 20;
+/// A stream that is silent for longer than the relay's heartbeats is broken.
+const SILENCE: Duration = Duration::from_secs(60);
+
+impl Args {
+    /// Asks, prints, and answers whether a whole answer came.
+    ///
+    /// # Errors
+    /// One sentence that names the broken hop.
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        let question = self.question()?;
+        let client = self.credentials.client()?;
+        let mut messages = Vec::new();
+        if let Some(system) = &self.system {
+            messages.push(json!({ "role": "system", "content": system }));
+        }
+        messages.push(json!({ "role": "user", "content": question }));
+        let mut body = json!({ "messages": messages, "stream": true });
+        if let Some(model) = &self.model {
+            body["model"] = json!(model);
+        }
+        let limit = Duration::from_secs(self.timeout);
+        let deadline_ms = self.timeout.saturating_mul(1000);
+        let submit = json!({ "op": "chat", "body": body, "deadline_ms": deadline_ms });
+        let job = submit_job(&client, &submit).await?;
+        tokio::select! {
+            answered = timeout(limit, follow(&client, job)) => match answered {
+                Ok(ended) => ended,
+                Err(_) => {
+                    withdraw(&client, job).await;
+                    anyhow::bail!("no whole answer within {} s; the job was withdrawn", self.timeout)
+                }
+            },
+            _ = tokio::signal::ctrl_c() => {
+                withdraw(&client, job).await;
+                anyhow::bail!("interrupted; the job was withdrawn")
+            }
+        }
+    }
+
+    fn question(&self) -> anyhow::Result<String> {
+        match self.text.as_deref() {
+            Some(text) if text != "-" => Ok(text.to_owned()),
+            _ => {
+                let mut text = String::new();
+                std::io::stdin()
+                    .read_to_string(&mut text)
+                    .context("reading the question")?;
+                let text = text.trim().to_owned();
+                anyhow::ensure!(!text.is_empty(), "there is no question on standard input");
+                Ok(text)
+            }
+        }
+    }
+}
+
+async fn submit_job(client: &Client, submit: &Value) -> anyhow::Result<JobId> {
+    let answer = client
+        .http
+        .post(client.url("/api/jobs"))
+        .json(submit)
+        .timeout(Duration::from_secs(30))
+        .send()
+        .await
+        .with_context(|| unreachable_relay(client))?;
+    if !answer.status().is_success() {
+        return Err(refusal(answer).await);
+    }
+    let view: JobView = answer
+        .json()
+        .await
+        .context("the relay's answer is not Hearth's")?;
+    Ok(view.id)
+}
+
+/// What has been shown of the answer so far.
+#[derive(Debug, Default)]
+struct Shown {
+    last_id: String,
+    anything: bool,
+}
+
+async fn follow(client: &Client, job: JobId) -> anyhow::Result<()> {
+    let mut shown = Shown::default();
+    let mut broken = 0;
+    loop {
+        let before = shown.last_id.clone();
+        match follow_once(client, job, &mut shown).await {
+            Ok(Some(end)) => return conclude(end, &shown),
+            Err(Broken::Refused(error)) => return Err(error),
+            Ok(None) | Err(Broken::Link) => {}
+        }
+        broken = if shown.last_id == before {
+            broken + 1
+        } else {
+            0
+        };
+        anyhow::ensure!(
+            broken < REOPENINGS,
+            "{}; job {job} may still be running there",
+            unreachable_relay(client)
+        );
+        let pause = Duration::from_millis(100) * 2_u32.pow(broken.min(5));
+        note(&format!("the stream broke; opening it again (job {job})"));
+        sleep(pause).await;
+    }
+}
+
+/// Why one reading of the event stream ended early.
+enum Broken {
+    /// The link broke; the job goes on without us.
+    Link,
+    /// The relay said no.
+    Refused(anyhow::Error),
+}
+
+async fn follow_once(
+    client: &Client,
+    job: JobId,
+    shown: &mut Shown,
+) -> Result<Option<End>, Broken> {
+    let mut request = client
+        .http
+        .get(client.url(&format!("/api/jobs/{job}/events")));
+    if !shown.last_id.is_empty() {
+        request = request.header("last-event-id", &shown.last_id);
+    }
+    let answer = request.send().await.map_err(|_| Broken::Link)?;
+    if answer.status().is_server_error() {
+        return Err(Broken::Link);
+    }
+    if !answer.status().is_success() {
+        return Err(Broken::Refused(refusal(answer).await));
+    }
+    let mut events = sse::Reader::default();
+    let mut bytes = answer.bytes_stream();
+    let begun = Instant::now();
+    let mut told = shown.anything;
+    loop {
+        let patience = if told {
+            SILENCE
+        } else {
+            Duration::from_secs(1)
+        };
+        let piece = match timeout(patience, bytes.next()).await {
+            Ok(Some(Ok(piece))) => piece,
+            Ok(Some(Err(_)) | None) => return Err(Broken::Link),
+            Err(_) if !told && begun.elapsed() < SILENCE => {
+                note("waiting for the model");
+                told = true;
+                continue;
+            }
+            Err(_) => return Err(Broken::Link),
+        };
+        for event in events.push(&piece).map_err(Broken::Refused)? {
+            if let Some(end) = show(&event, shown).map_err(Broken::Refused)? {
+                return Ok(Some(end));
+            }
+        }
+    }
+}
+
+/// Shows one event; `Some` if it was the last.
+fn show(event: &sse::Event, shown: &mut Shown) -> anyhow::Result<Option<End>> {
+    shown.last_id.clone_from(&event.id);
+    match event.name.as_str() {
+        "end" => {
+            return Ok(Some(
+                serde_json::from_str(&event.data).context("an unknown end")?,
+            ));
+        }
+        "restarted" => {
+            if shown.anything {
+                writeln!(std::io::stdout())?;
+            }
+            note("the agent was lost; another begins the answer anew");
+            shown.anything = false;
+        }
+        "line" | "message" => {
+            let line: Value = serde_json::from_str(&event.data).context("an unreadable line")?;
+            let text = line["message"]["content"]
+                .as_str()
+                .or(line["response"].as_str());
+            if let Some(text) = text.filter(|text| !text.is_empty()) {
+                let mut out = std::io::stdout();
+                out.write_all(text.as_bytes())?;
+                out.flush()?;
+                shown.anything = true;
+            }
+        }
+        _ => {} // queue positions and whatever later versions tell
+    }
+    Ok(None)
+}
+
+fn conclude(end: End, shown: &Shown) -> anyhow::Result<()> {
+    if shown.anything {
+        writeln!(std::io::stdout())?;
+    }
+    match end {
+        End::Completed if shown.anything => Ok(()),
+        End::Completed => anyhow::bail!("the model answered with nothing at all"),
+        End::Cancelled => anyhow::bail!("the job was withdrawn"),
+        End::Failed { error } => Err(anyhow::anyhow!("{}", failure(&error))),
+    }
+}
+
+/// Names the hop that broke and what to do about it.
+fn failure(error: &JobError) -> String {
+    let hop = match error.code {
+        ErrorCode::EngineUnavailable | ErrorCode::EngineFailed => {
+            "the engine on the agent's machine failed"
+        }
+        ErrorCode::EngineRefused => "the engine refused the request",
+        ErrorCode::UnknownModel => "no agent has that model (see `hearth doctor`)",
+        ErrorCode::WorkerLost | ErrorCode::TooManyAttempts => "the agent was lost",
+        ErrorCode::DeadlineExceeded => "no agent took the job in time; is one running?",
+        _ => "the job failed",
+    };
+    format!("{hop}: {} ({})", error.message, error.code)
+}
+
+async fn refusal(answer: reqwest::Response) -> anyhow::Error {
+    let status = answer.status();
+    match answer.json::<ErrorBody>().await {
+        Ok(body) => anyhow::anyhow!(
+            "the relay refused: {} ({})",
+            body.error.message,
+            body.error.code
+        ),
+        Err(_) => anyhow::anyhow!("what answers there is not a Hearth relay (HTTP {status})"),
+    }
+}
+
+fn unreachable_relay(client: &Client) -> String {
+    format!(
+        "the relay at {} cannot be reached; is it running?",
+        client.relay
+    )
+}
+
+async fn withdraw(client: &Client, job: JobId) {
+    let request = client.http.delete(client.url(&format!("/api/jobs/{job}")));
+    if let Err(error) = request.timeout(Duration::from_secs(5)).send().await {
+        note(&format!("the job could not be withdrawn: {error}"));
+    }
+}
+
+/// Progress, for people only.
+fn note(text: &str) {
+    if std::io::stderr().is_terminal() {
+        drop(writeln!(std::io::stderr(), "hearth: {text}"));
+    }
+}

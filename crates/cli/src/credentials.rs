@@ -1,0 +1,88 @@
+//! Where a relay is and what opens it.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::Context as _;
+use secrecy::{ExposeSecret as _, SecretString};
+
+/// Options shared by every command that talks to a relay.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Credentials {
+    /// The relay's address.
+    #[arg(
+        long,
+        env = "HEARTH_RELAY",
+        default_value = "http://127.0.0.1:8787",
+        value_name = "URL"
+    )]
+    pub(crate) relay: String,
+    /// The API key. Prefer --key-file or HEARTH_KEY: other users can see a command line.
+    #[arg(long, env = "HEARTH_KEY", hide_env_values = true, value_name = "KEY")]
+    key: Option<SecretString>,
+    /// A file that holds the API key.
+    #[arg(
+        long,
+        env = "HEARTH_KEY_FILE",
+        value_name = "FILE",
+        conflicts_with = "key"
+    )]
+    key_file: Option<PathBuf>,
+}
+
+impl Credentials {
+    /// The key, if one was given.
+    ///
+    /// # Errors
+    /// If the key file cannot be read or is empty.
+    pub(crate) fn key(&self) -> anyhow::Result<Option<SecretString>> {
+        let Some(file) = &self.key_file else {
+            return Ok(self.key.clone());
+        };
+        let text = std::fs::read_to_string(file)
+            .with_context(|| format!("reading the key file {}", file.display()))?;
+        let key = text.trim();
+        anyhow::ensure!(!key.is_empty(), "the key file {} is empty", file.display());
+        Ok(Some(key.into()))
+    }
+
+    /// A client that shows the key with every request and waits as long as streams need.
+    ///
+    /// # Errors
+    /// If the key cannot be read or holds characters a header cannot.
+    pub(crate) fn client(&self) -> anyhow::Result<Client> {
+        let mut headers = reqwest::header::HeaderMap::new();
+        if let Some(key) = self.key()? {
+            let bearer = format!("Bearer {}", key.expose_secret());
+            let mut bearer = reqwest::header::HeaderValue::from_str(&bearer)
+                .context("the key holds characters that no key has")?;
+            bearer.set_sensitive(true);
+            headers.insert(reqwest::header::AUTHORIZATION, bearer);
+        }
+        let relay: reqwest::Url = self.relay.parse().with_context(|| {
+            format!(
+                "{:?} is not an address, such as https://relay.example",
+                self.relay
+            )
+        })?;
+        let http = engine::client_builder(&relay)
+            .default_headers(headers)
+            .connect_timeout(Duration::from_secs(10))
+            .build()?;
+        let relay = relay.as_str().trim_end_matches('/').to_owned();
+        Ok(Client { http, relay })
+    }
+}
+
+/// A client of one relay.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    pub(crate) http: reqwest::Client,
+    pub(crate) relay: String,
+}
+
+impl Client {
+    /// The address of one of the relay's routes.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.relay)
+    }
+}

@@ -1,0 +1,299 @@
+//! `hearth doctor`: every hop between a question and its answer, and what to do about a broken one.
+
+use std::{io::Write as _, path::Path, time::Duration};
+
+use proto::{
+    ErrorBody, ErrorCode,
+    status::{HopState, Phase, Status},
+};
+use serde_json::Value;
+use status::{Link, Places, Subscriber};
+use tokio::time::timeout;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::credentials::{Client, Credentials};
+
+/// `hearth doctor`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    credentials: Credentials,
+}
+
+/// What was found about one hop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Finding {
+    hop: &'static str,
+    state: State,
+    /// What is the case, and what to do.
+    text: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Good,
+    Broken,
+    /// Not wrong, but worth knowing.
+    Note,
+}
+
+impl Finding {
+    fn new(hop: &'static str, state: State, text: impl Into<String>) -> Self {
+        Self {
+            hop,
+            state,
+            text: text.into(),
+        }
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl Args {
+    /// Looks at every hop and prints what it found.
+    ///
+    /// # Errors
+    /// If one is broken.
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        let mut findings = relay(&self.credentials).await;
+        let settings = agent::Settings::try_from(agent::Args::default())?;
+        findings.extend(local_agent(&settings.folders.data).await);
+        findings.push(builtin_model(&settings.model));
+        findings.extend(desktop());
+        let mut out = std::io::stdout();
+        for Finding { hop, state, text } in &findings {
+            let mark = match state {
+                State::Good => "ok    ",
+                State::Broken => "BROKEN",
+                State::Note => "note  ",
+            };
+            writeln!(out, "{mark}  {hop:<8}  {text}")?;
+        }
+        let broken: Vec<_> = findings
+            .iter()
+            .filter(|finding| finding.state == State::Broken)
+            .map(|finding| finding.hop)
+            .collect();
+        anyhow::ensure!(broken.is_empty(), "broken: {}", broken.join(", "));
+        Ok(())
+    }
+}
+
+async fn relay(credentials: &Credentials) -> Vec<Finding> {
+    let client = match credentials.client() {
+        Ok(client) => client,
+        Err(error) => return vec![Finding::new("key", State::Broken, format!("{error:#}"))],
+    };
+    let up = match get(&client, "/healthz").await {
+        Ok((200, body)) if body["status"] == "ok" => {
+            Finding::new("relay", State::Good, client.relay.clone())
+        }
+        Ok((status, _)) => {
+            let text = format!(
+                "{} answers HTTP {status}, but is no Hearth relay",
+                client.relay
+            );
+            Finding::new("relay", State::Broken, text)
+        }
+        Err(error) => {
+            let text = format!(
+                "{} cannot be reached ({error}); start it with `hearth relay`, or set --relay",
+                client.relay
+            );
+            return vec![Finding::new("relay", State::Broken, text)];
+        }
+    };
+    let mut findings = vec![up];
+    let (status, body) = match get(&client, "/api/tags").await {
+        Ok(answer) => answer,
+        Err(error) => {
+            findings.push(Finding::new("key", State::Broken, error));
+            return findings;
+        }
+    };
+    findings.push(match status {
+        200 => Finding::new("key", State::Good, "accepted by the relay"),
+        401 => Finding::new(
+            "key",
+            State::Broken,
+            "refused; make one with `hearth key create`",
+        ),
+        403 => Finding::new(
+            "key",
+            State::Note,
+            "it may not read; asking needs --scope read",
+        ),
+        other => Finding::new("key", State::Broken, explain(other, &body)),
+    });
+    if status == 200 {
+        let models: Vec<&str> = body["models"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|model| model["name"].as_str())
+            .collect();
+        findings.push(if models.is_empty() {
+            let text = "no agent is online at the relay; start `hearth agent` where the model is";
+            Finding::new("models", State::Broken, text)
+        } else {
+            Finding::new("models", State::Good, models.join(", "))
+        });
+    }
+    findings
+}
+
+async fn get(client: &Client, path: &str) -> Result<(u16, Value), String> {
+    let request = client.http.get(client.url(path)).timeout(PATIENCE);
+    let answer = request.send().await.map_err(|error| {
+        if error.is_timeout() {
+            "no answer within 5 s".to_owned()
+        } else {
+            "refused".to_owned()
+        }
+    })?;
+    let status = answer.status().as_u16();
+    Ok((status, answer.json().await.unwrap_or_default()))
+}
+
+fn explain(status: u16, body: &Value) -> String {
+    match serde_json::from_value::<ErrorBody>(body.clone()) {
+        Ok(ErrorBody { error }) if error.code != ErrorCode::Unknown => {
+            format!("{} ({})", error.message, error.code)
+        }
+        _ => format!("the relay answered HTTP {status}"),
+    }
+}
+
+async fn local_agent(data: &Path) -> Vec<Finding> {
+    let (subscriber, handle) = Subscriber::new(Places::In(data.to_owned()));
+    let stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    tasks.spawn(subscriber.run(stop.clone()));
+    let mut link = handle.link();
+    let live = timeout(
+        PATIENCE,
+        link.wait_for(|link| matches!(link, Link::Live(_))),
+    )
+    .await;
+    let status = match live {
+        Ok(Ok(link)) => match &*link {
+            Link::Live(status) => Some(status.clone()),
+            Link::Lost { .. } => None,
+        },
+        Ok(Err(_)) | Err(_) => None,
+    };
+    stop.cancel();
+    tasks.close();
+    tasks.wait().await;
+    match status {
+        Some(status) => agent_findings(&status),
+        None => vec![Finding::new(
+            "agent",
+            State::Note,
+            "none runs on this machine; it is needed only where the model is",
+        )],
+    }
+}
+
+fn agent_findings(status: &Status) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (name, hop) in [("its relay", &status.relay), ("its engine", &status.engine)] {
+        match hop.state {
+            HopState::Up => {}
+            HopState::Down | HopState::Unknown => {
+                let problem = if hop.problem.is_empty() {
+                    "not confirmed yet"
+                } else {
+                    &hop.problem
+                };
+                let text = format!("{name} {}: {problem}", hop.name);
+                findings.push(Finding::new("agent", State::Broken, text));
+            }
+        }
+    }
+    if findings.is_empty() {
+        let paused = status.status == Phase::Paused;
+        let state = if paused { State::Note } else { State::Good };
+        let text = format!("{}; engine {}", status.text, status.engine.name);
+        findings.push(Finding::new("agent", state, text));
+    }
+    findings
+}
+
+fn builtin_model(model: &Path) -> Finding {
+    if model.exists() {
+        Finding::new(
+            "model",
+            State::Good,
+            format!("built-in model at {}", model.display()),
+        )
+    } else {
+        let text = format!(
+            "no built-in model at {}; `./x setup` fetches it (not needed with Ollama)",
+            model.display()
+        );
+        Finding::new("model", State::Note, text)
+    }
+}
+
+/// Whether a desktop app could draw here; only where that can be told.
+fn desktop() -> Option<Finding> {
+    if !cfg!(target_os = "linux") {
+        return None;
+    }
+    let display = ["DISPLAY", "WAYLAND_DISPLAY"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
+    Some(if display {
+        Finding::new("desktop", State::Good, "a display is there")
+    } else {
+        Finding::new(
+            "desktop",
+            State::Note,
+            "no display: only the headless agent can run here",
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::status::Hop;
+
+    use super::*;
+
+    #[test]
+    fn a_broken_hop_of_the_agent_is_named_with_its_problem() {
+        let up = Hop {
+            state: HopState::Up,
+            name: "x".into(),
+            problem: String::new(),
+        };
+        let down = Hop {
+            state: HopState::Down,
+            name: "ollama".into(),
+            problem: "refused".into(),
+        };
+        let status = Status {
+            relay: up.clone(),
+            engine: down,
+            ..Status::default()
+        };
+        let findings = agent_findings(&status);
+        let text = "its engine ollama: refused";
+        assert_eq!(findings, [Finding::new("agent", State::Broken, text)]);
+
+        let good = Status {
+            relay: up.clone(),
+            engine: up,
+            ..Status::default()
+        };
+        assert_eq!(agent_findings(&good)[0].state, State::Good);
+    }
+
+    #[test]
+    fn a_refusal_of_the_relay_is_told_in_its_own_words() {
+        let body = serde_json::to_value(ErrorBody::new(ErrorCode::RateLimited, "slowly")).unwrap();
+        assert_eq!(explain(429, &body), "slowly (rate_limited)");
+        assert_eq!(explain(500, &Value::Null), "the relay answered HTTP 500");
+    }
+}

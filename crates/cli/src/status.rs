@@ -1,0 +1,225 @@
+//! `hearth status`: what the agent on this machine is doing.
+
+use std::{
+    io::{IsTerminal as _, Write as _},
+    sync::Arc,
+    time::Duration,
+};
+
+use proto::status::{HopState, LiveJob, Phase, Status};
+use status::{HubAddress, Link, Places, Subscriber};
+use tokio::{sync::watch, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// `hearth status [--watch]`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Keep following; one line for each change.
+    #[arg(long, short)]
+    watch: bool,
+    /// Wait until the agent is in this phase (`ready`, `paused` …), then end.
+    #[arg(long, value_name = "PHASE", value_parser = phase, conflicts_with = "watch")]
+    until: Option<Phase>,
+    /// Give up after so many seconds.
+    #[arg(long, default_value_t = 5, value_name = "SECONDS")]
+    timeout: u64,
+    /// Print each status as the JSON the hub sent.
+    #[arg(long)]
+    json: bool,
+    /// Print only where the hub listens.
+    #[arg(long, conflicts_with_all = ["watch", "until", "json"])]
+    address: bool,
+}
+
+fn phase(word: &str) -> Result<Phase, String> {
+    serde_json::from_value(word.into()).map_err(|_| {
+        "a phase is one of starting, ready, working, listening, speaking, paused, connecting, \
+         relay_offline, engine_offline, error, stopping"
+            .to_owned()
+    })
+}
+
+impl Args {
+    /// Prints the status once, or follows it.
+    ///
+    /// # Errors
+    /// If no agent is running, or the wanted phase does not come in time.
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        let folder = agent::Folders::of_user()?.data;
+        if self.address {
+            let hub = HubAddress::find(&folder).ok_or_else(not_running)?;
+            writeln!(std::io::stdout(), "ws://{}", hub.addr)?;
+            return Ok(());
+        }
+        let (subscriber, handle) = Subscriber::new(Places::In(folder));
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        tasks.spawn(subscriber.run(stop.clone()));
+        let link = handle.link();
+        let limit = Duration::from_secs(self.timeout);
+        let outcome = match self.until {
+            Some(phase) => self.wait_for(link, phase, limit).await,
+            None if self.watch => self.follow(link).await,
+            None => match timeout(limit, live(link)).await {
+                Ok(Some(status)) => self.print(&status),
+                Ok(None) | Err(_) => Err(not_running()),
+            },
+        };
+        stop.cancel();
+        tasks.close();
+        tasks.wait().await;
+        outcome
+    }
+
+    async fn wait_for(
+        &self,
+        mut link: watch::Receiver<Link>,
+        wanted: Phase,
+        limit: Duration,
+    ) -> anyhow::Result<()> {
+        let is_wanted = |link: &Link| matches!(link, Link::Live(now) if now.status == wanted);
+        let reached = match timeout(limit, link.wait_for(is_wanted)).await {
+            Ok(Ok(reached)) => Some(reached.clone()),
+            Ok(Err(_)) | Err(_) => None,
+        };
+        match (reached, &*link.borrow()) {
+            (Some(Link::Live(status)), _) => self.print(&status),
+            (_, Link::Live(status)) => {
+                anyhow::bail!("not {wanted:?} within {} s: {}", self.timeout, line(status))
+            }
+            (_, Link::Lost { .. }) => Err(not_running()),
+        }
+    }
+
+    async fn follow(&self, mut link: watch::Receiver<Link>) -> anyhow::Result<()> {
+        let mut said_lost = false;
+        loop {
+            let now = link.borrow_and_update().clone();
+            match now {
+                Link::Live(status) => {
+                    said_lost = false;
+                    self.print(&status)?;
+                }
+                Link::Lost { .. } if !said_lost && !self.json => {
+                    said_lost = true;
+                    writeln!(std::io::stderr(), "no agent: waiting for one")?;
+                }
+                Link::Lost { .. } => {}
+            }
+            tokio::select! {
+                changed = link.changed() => changed?,
+                _ = tokio::signal::ctrl_c() => return Ok(()),
+            }
+        }
+    }
+
+    fn print(&self, status: &Status) -> anyhow::Result<()> {
+        let mut out = std::io::stdout();
+        if self.json {
+            writeln!(out, "{}", serde_json::to_string(status)?)?;
+        } else if self.watch || self.until.is_some() || !out.is_terminal() {
+            writeln!(out, "{}", line(status))?;
+        } else {
+            writeln!(out, "{}", block(status))?;
+        }
+        Ok(())
+    }
+}
+
+async fn live(mut link: watch::Receiver<Link>) -> Option<Arc<Status>> {
+    let link = link
+        .wait_for(|link| matches!(link, Link::Live(_)))
+        .await
+        .ok()?
+        .clone();
+    match link {
+        Link::Live(status) => Some(status),
+        Link::Lost { .. } => None,
+    }
+}
+
+fn not_running() -> anyhow::Error {
+    anyhow::anyhow!("no agent is running here; start one with `hearth agent` or `hearth-desktop`")
+}
+
+/// One line for scripts and `--watch`: the phase's word first.
+fn line(status: &Status) -> String {
+    let word = serde_json::to_value(status.status).unwrap_or_default();
+    let mut line = format!("{} {}", word.as_str().unwrap_or("unknown"), status.text);
+    for job in &status.jobs {
+        line += &format!(" [{}]", job_line(job));
+    }
+    for (hop, name) in [(&status.relay, "relay"), (&status.engine, "engine")] {
+        if hop.state == HopState::Down {
+            line += &format!(" ({name}: {})", hop.problem);
+        }
+    }
+    line
+}
+
+fn job_line(job: &LiveJob) -> String {
+    let LiveJob {
+        who,
+        model,
+        op,
+        tokens,
+        tokens_per_second,
+        ..
+    } = job;
+    format!("{who} {op} {model} {tokens} tokens {tokens_per_second:.1}/s")
+}
+
+/// A few lines for a person.
+fn block(status: &Status) -> String {
+    let hop = |hop: &proto::status::Hop| match hop.state {
+        HopState::Up => format!("up    {}", hop.name),
+        HopState::Down => format!("down  {}: {}", hop.name, hop.problem),
+        HopState::Unknown => format!("?     {}", hop.name),
+    };
+    let mut block = format!(
+        "{}\n  relay   {}\n  engine  {}",
+        status.text,
+        hop(&status.relay),
+        hop(&status.engine)
+    );
+    for job in &status.jobs {
+        block += &format!("\n  job     {}", job_line(job));
+    }
+    block
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::status::Hop;
+
+    use super::*;
+
+    #[test]
+    fn a_line_begins_with_the_word_scripts_look_for_and_names_the_broken_hop() {
+        let status = Status {
+            status: Phase::RelayOffline,
+            text: "Relay offline".into(),
+            relay: Hop {
+                state: HopState::Down,
+                name: "r".into(),
+                problem: "refused".into(),
+            },
+            ..Status::default()
+        };
+        assert_eq!(
+            line(&status),
+            "relay_offline Relay offline (relay: refused)"
+        );
+        assert!(block(&status).contains("down  r: refused"));
+    }
+
+    #[test]
+    fn a_phase_is_read_by_its_word_and_a_wrong_one_is_told_the_right_ones() {
+        assert_eq!(phase("relay_offline"), Ok(Phase::RelayOffline));
+        assert!(
+            phase("Ready")
+                .unwrap_err()
+                .contains("one of starting, ready")
+        );
+    }
+}

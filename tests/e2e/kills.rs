@@ -1,0 +1,97 @@
+//! Power cuts: whatever is killed, every acknowledged job is answered exactly once.
+
+use hearth_tests::scripted_ollama::{Answer, Gate, ScriptedOllama, Step};
+use proto::JobId;
+
+use crate::stand::Stand;
+
+const FIRST: &str = r#"{"model":"tiny","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant","content":"one "},"done":false}"#;
+const SECOND: &str = r#"{"model":"tiny","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant","content":"two"},"done":false}"#;
+const DONE: &str = r#"{"model":"tiny","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant","content":""},"done":true,"done_reason":"stop"}"#;
+
+/// An engine that writes one line, waits for the gate, and writes the rest.
+fn halting(ollama: &ScriptedOllama) -> Gate {
+    let gate = Gate::default();
+    let rest = Answer::default().send_lines([SECOND, DONE]).then(Step::Finish);
+    let halt = Answer::begin().send_lines([FIRST]).then(Step::Wait(gate.clone())).then_all(rest);
+    ollama.script("/api/chat", halt);
+    gate
+}
+
+async fn answered_once(stand: &Stand, job: JobId) {
+    // Read twice: what was answered never changes.
+    for _ in 0..2 {
+        let answered = stand.answer(job).await;
+        assert_eq!(answered.text, "one two", "{answered:?}");
+        assert_eq!(answered.done_lines, 1, "{answered:?}");
+        assert_eq!(answered.ends.len(), 1, "{answered:?}");
+        assert_eq!(answered.ends[0]["state"], "completed", "{answered:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_relay_killed_mid_stream_loses_nothing_and_nothing_is_generated_twice() {
+    let (mut stand, ollama) = Stand::scripted().await;
+    let gate = halting(&ollama);
+    let job = stand.submit("x").await.unwrap();
+    ollama.until_asked("/api/chat", 1).await;
+    stand.kill_relay().await;
+    gate.open();
+    stand.start_relay().await;
+    answered_once(&stand, job).await;
+    assert_eq!(ollama.requests_for("/api/chat").len(), 1, "the agent kept its work");
+}
+
+#[tokio::test]
+async fn a_job_acknowledged_just_before_the_relay_dies_is_answered_after_its_restart() {
+    let ollama = ScriptedOllama::start().await.unwrap();
+    let mut stand = Stand::relay_only(&format!("ollama:{}", ollama.url())).await;
+    let gate = halting(&ollama);
+    gate.open();
+    let job = stand.submit("x").await.unwrap();
+    stand.kill_relay().await;
+    stand.start_relay().await;
+    stand.start_agent().await;
+    answered_once(&stand, job).await;
+}
+
+#[tokio::test]
+async fn an_agent_killed_mid_stream_is_replaced_and_the_answer_is_whole() {
+    let (mut stand, ollama) = Stand::scripted().await;
+    let _never_opened = halting(&ollama);
+    let job = stand.submit("x").await.unwrap();
+    ollama.until_asked("/api/chat", 1).await;
+    stand.kill_agent().await;
+    ollama.until_left(1).await;
+    halting(&ollama).open();
+    stand.start_agent().await;
+    answered_once(&stand, job).await;
+    assert_eq!(ollama.requests_for("/api/chat").len(), 2, "the new agent began anew");
+}
+
+#[tokio::test]
+async fn jobs_survive_kills_of_both_under_load() {
+    let (mut stand, ollama) = Stand::scripted().await;
+    let mut jobs = Vec::new();
+    for round in 0..6 {
+        for _ in 0..8 {
+            halting(&ollama).open();
+            jobs.extend(stand.submit("x").await);
+        }
+        if round % 2 == 0 {
+            stand.kill_relay().await;
+            stand.start_relay().await;
+        } else {
+            stand.kill_agent().await;
+            stand.start_agent().await;
+        }
+    }
+    // Whatever was generated in vain needs its script again.
+    for _ in 0..jobs.len() {
+        halting(&ollama).open();
+    }
+    assert_eq!(jobs.len(), 48, "every submission was acknowledged");
+    for job in jobs {
+        answered_once(&stand, job).await;
+    }
+}
