@@ -1,4 +1,4 @@
-use proto::ErrorCode;
+use proto::{ErrorCode, JobId, LeaseToken, ModelName, Op, Timestamp};
 
 use super::*;
 

@@ -1,6 +1,7 @@
 //! The worker's side of the relay: one contract over a WebSocket or over plain requests.
 
 pub(crate) mod http;
+mod open;
 mod session;
 pub(crate) mod socket;
 mod writer;

@@ -1,15 +1,14 @@
 //! One worker's connection after hello: what it holds, what it may have, what it said.
 //!
 //! Three things go on at once: reading its frames into the queue, lending it jobs, and writing.
-//! They share [`Open`], the leases this connection holds, and nothing else.
+//! They share [`Leases`], what this connection holds, and nothing else.
 
 use std::{
-    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{
     FutureExt as _, StreamExt as _,
     future::BoxFuture,
@@ -27,6 +26,7 @@ use tokio::{
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{
+    open::{Behind, Leases, Standing},
     query_of,
     socket::{Ended, Socket},
 };
@@ -48,26 +48,13 @@ pub(super) struct Session {
     /// The state changed in a way that may allow another lease.
     room: Notify,
     control: mpsc::Sender<RelayMessage>,
-    leases: mpsc::Sender<Lease>,
+    lent: mpsc::Sender<Lease>,
 }
 
 struct State {
     report: Arc<WorkerReport>,
     slots: u32,
-    open: BTreeMap<LeaseToken, Open>,
-}
-
-/// A lease this connection holds.
-#[derive(Default)]
-struct Open {
-    /// The parts of a line that is not complete.
-    partial: BytesMut,
-    /// The last line that was accepted.
-    accepted: u64,
-    /// The last line the worker knows to be on disk.
-    told: u64,
-    /// Its end is being written.
-    is_ending: bool,
+    open: Leases,
 }
 
 impl Session {
@@ -79,7 +66,7 @@ impl Session {
         report: Arc<WorkerReport>,
     ) -> (Self, mpsc::Receiver<RelayMessage>, mpsc::Receiver<Lease>) {
         let (control, control_out) = mpsc::channel(256);
-        let (leases, leases_out) = mpsc::channel(1);
+        let (lent, lent_out) = mpsc::channel(1);
         let session = Self {
             relay,
             caller,
@@ -88,13 +75,13 @@ impl Session {
             state: Mutex::new(State {
                 report,
                 slots: 0,
-                open: BTreeMap::new(),
+                open: Leases::default(),
             }),
             room: Notify::new(),
             control,
-            leases,
+            lent,
         };
-        (session, control_out, leases_out)
+        (session, control_out, lent_out)
     }
 
     pub(super) async fn run(&self, source: SplitStream<&mut Socket>, held: &[LeaseToken]) -> Ended {
@@ -129,12 +116,7 @@ impl Session {
             let stored = store.stored(*token).await;
             match (renewed, stored) {
                 (Ok(leased), Ok(stored)) => {
-                    let open = Open {
-                        accepted: stored,
-                        told: stored,
-                        ..Open::default()
-                    };
-                    self.state().open.insert(*token, open);
+                    self.state().open.open(*token, stored);
                     self.say(RelayMessage::Resume {
                         token: *token,
                         stored,
@@ -190,39 +172,19 @@ impl Session {
         if frame.kind != FrameKind::Line {
             return Err(Ended::Protocol("workers send lines only"));
         }
-        let Some(line) = self.assemble(&frame)? else {
+        let Some(line) = self.state().open.assemble(&frame)? else {
             return Ok(());
         };
         let (token, n) = (frame.token, frame.n);
         let now = self.relay.now();
         match self.relay.store.append(now, token, n, vec![line]).await {
             Ok(_) => {
-                if let Some(open) = self.state().open.get_mut(&token) {
-                    open.accepted = open.accepted.max(n);
-                }
+                self.state().open.accepted(token, n);
                 Ok(())
             }
             Err(QueueError::Gap { .. }) => Err(Ended::Protocol("a line is missing")),
             Err(error) => self.lost(token, &error).await,
         }
-    }
-
-    /// The whole line once its last part is there. Lines of leases that are over are dropped:
-    /// the worker was told already.
-    fn assemble(&self, frame: &Frame) -> Result<Option<Bytes>, Ended> {
-        let mut state = self.state();
-        let Some(open) = state.open.get_mut(&frame.token) else {
-            return Ok(None);
-        };
-        let part = &frame.payload.0;
-        if open.partial.len() + part.len() > limits::LINE_MAX {
-            return Err(Ended::Protocol("a line is too long"));
-        }
-        if open.partial.is_empty() && !frame.more {
-            return Ok(Some(part.clone()));
-        }
-        open.partial.extend_from_slice(part);
-        Ok((!frame.more).then(|| std::mem::take(&mut open.partial).freeze()))
     }
 
     async fn hear(&self, text: &str, ends: &mut Ends) -> Result<(), Ended> {
@@ -271,8 +233,12 @@ impl Session {
     }
 
     async fn extend(&self, token: LeaseToken) -> Result<(), Ended> {
-        if !self.holds(token) {
-            return self.closed(token, Some(ErrorCode::StaleLease)).await;
+        let standing = self.state().open.standing(token);
+        match standing {
+            Standing::Held => {}
+            // Its end is being written and will be answered; it needs no more time.
+            Standing::Ending => return Ok(()),
+            Standing::Gone => return self.closed(token, Some(ErrorCode::StaleLease)).await,
         }
         let (now, length) = (self.relay.now(), self.relay.settings.lease);
         match self.relay.store.extend(now, token, length).await {
@@ -289,11 +255,7 @@ impl Session {
         ends: &mut Ends,
         end: impl Future<Output = Result<(), QueueError>> + Send + 'static,
     ) -> Result<(), Ended> {
-        let is_held = match self.state().open.get_mut(&token) {
-            Some(open) => !std::mem::replace(&mut open.is_ending, true),
-            None => false,
-        };
-        if !is_held {
+        if !self.state().open.begin_end(token) {
             return self.closed(token, Some(ErrorCode::StaleLease)).await;
         }
         ends.push(end.map(move |ended| (token, ended)).boxed());
@@ -309,27 +271,21 @@ impl Session {
 
     /// Tells what is on disk; whether more is to be told soon.
     async fn tell_stored(&self) -> Result<bool, Ended> {
-        let behind: Vec<_> = {
-            let state = self.state();
-            let behind = state
-                .open
-                .iter()
-                .filter(|(_, o)| o.told < o.accepted && !o.is_ending);
-            behind
-                .map(|(token, open)| (*token, open.told, open.accepted))
-                .collect()
-        };
+        let behind = self.state().open.behind();
         let mut more = false;
-        for (token, told, accepted) in behind {
+        for Behind {
+            token,
+            told,
+            accepted,
+        } in behind
+        {
             // An error here comes up again with the next thing the worker says of the lease.
             let Ok(n) = self.relay.store.stored(token).await else {
                 continue;
             };
             more |= n < accepted;
             if n > told {
-                if let Some(open) = self.state().open.get_mut(&token) {
-                    open.told = n;
-                }
+                self.state().open.told(token, n);
                 self.say(RelayMessage::Stored { token, n }).await?;
             }
         }
@@ -340,7 +296,7 @@ impl Session {
     async fn lend(&self) -> Result<std::convert::Infallible, Ended> {
         let mut arrivals = self.relay.store.arrivals();
         let mut withdrawn = FuturesUnordered::new();
-        let tokens: Vec<_> = self.state().open.keys().copied().collect();
+        let tokens = self.state().open.tokens();
         for token in tokens {
             withdrawn.push(withdrawal(self.relay.clone(), token));
         }
@@ -353,15 +309,15 @@ impl Session {
                 };
                 let token = lease.token;
                 tracing::info!(job.id = %token.job, job.attempt = token.attempt, worker = %self.worker, "leased");
-                self.state().open.insert(token, Open::default());
+                self.state().open.open(token, 0);
                 withdrawn.push(withdrawal(self.relay.clone(), token));
-                self.leases.send(lease).await.map_err(|_| Ended::Lost)?;
+                self.lent.send(lease).await.map_err(|_| Ended::Lost)?;
             }
             tokio::select! {
                 arrived = arrivals.changed() => arrived.map_err(|_| Ended::Store)?,
                 () = self.room.notified() => {}
                 Some(token) = withdrawn.next(), if !withdrawn.is_empty() => {
-                    if self.holds(token) {
+                    if self.state().open.standing(token) == Standing::Held {
                         self.extend(token).await?;
                     }
                 }
@@ -375,14 +331,6 @@ impl Session {
         let has_room = (state.open.len() as u64) < u64::from(state.slots);
         (has_room && state.report.engine_up)
             .then(|| query_of(&self.caller, &self.worker, &state.report))
-    }
-
-    /// Whether this connection holds the lease and is not ending it.
-    fn holds(&self, token: LeaseToken) -> bool {
-        self.state()
-            .open
-            .get(&token)
-            .is_some_and(|open| !open.is_ending)
     }
 
     /// The queue refused something about a lease: either the lease is over, or the store failed.
@@ -400,7 +348,7 @@ impl Session {
     }
 
     async fn closed(&self, token: LeaseToken, code: Option<ErrorCode>) -> Result<(), Ended> {
-        self.state().open.remove(&token);
+        self.state().open.close(token);
         self.room.notify_one();
         self.say(RelayMessage::Closed { token, code }).await
     }

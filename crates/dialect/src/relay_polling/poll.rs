@@ -1,0 +1,173 @@
+//! `GET /api/ollama/poll`: a job in the words of a polling worker, if they can say it.
+
+use bytes::Bytes;
+use proto::{LeaseToken, ModelName, Op, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{clock::rfc3339, ollama::json};
+
+/// The inside of a poll's answer: what the worker is to do.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PolledRequest {
+    /// The job and the attempt, as [`poll_id`] writes them.
+    pub id: String,
+    /// What the user says.
+    pub prompt: String,
+    /// What the system says, or null.
+    pub system_prompt: Option<String>,
+    /// The model.
+    pub model: ModelName,
+    /// Null where the requester left it to the engine.
+    pub temperature: Option<f64>,
+    /// Null where the requester set no limit.
+    pub max_tokens: Option<i64>,
+    /// When the job was handed out.
+    pub created_at: String,
+}
+
+/// The 200 of `GET /api/ollama/poll` with work in it.
+#[must_use]
+pub fn polled(request: &PolledRequest) -> Bytes {
+    #[derive(Serialize)]
+    struct Polled<'a> {
+        has_request: bool,
+        request: &'a PolledRequest,
+    }
+    json(&Polled {
+        has_request: true,
+        request,
+    })
+}
+
+impl PolledRequest {
+    /// A native job in these words. `None` if they cannot say it: only one prompt with at most
+    /// one system text before it can be handed to such a worker, and nothing but text.
+    #[must_use]
+    pub fn of(
+        token: LeaseToken,
+        op: Op,
+        model: &ModelName,
+        body: &[u8],
+        now: Timestamp,
+    ) -> Option<Self> {
+        let native: Native = serde_json::from_slice(body).ok()?;
+        let (system_prompt, prompt) = match op {
+            Op::Chat => native.one_exchange()?,
+            Op::Generate => (native.system.clone(), native.prompt.clone()?),
+            Op::Embed => return None,
+        };
+        if !native.is_plain() || prompt.trim().is_empty() {
+            return None;
+        }
+        let option = |name: &str| native.options.get(name);
+        Some(Self {
+            id: poll_id(token),
+            prompt,
+            system_prompt,
+            model: model.clone(),
+            temperature: option("temperature").and_then(Value::as_f64),
+            max_tokens: option("num_predict").and_then(Value::as_i64),
+            created_at: rfc3339(now),
+        })
+    }
+}
+
+/// As much of a native request as can be said, or must be refused, in the poller's words.
+#[derive(Deserialize)]
+struct Native {
+    #[serde(default)]
+    messages: Vec<NativeMessage>,
+    #[serde(default)]
+    system: Option<String>,
+    #[serde(default)]
+    prompt: Option<String>,
+    #[serde(default)]
+    options: serde_json::Map<String, Value>,
+    #[serde(default)]
+    tools: Value,
+    #[serde(default)]
+    format: Value,
+    #[serde(default)]
+    images: Value,
+    #[serde(default)]
+    suffix: Value,
+    #[serde(default)]
+    raw: Value,
+    #[serde(default)]
+    context: Value,
+    #[serde(default)]
+    template: Value,
+}
+
+#[derive(Deserialize)]
+struct NativeMessage {
+    role: String,
+    #[serde(default)]
+    content: Option<String>,
+    #[serde(default)]
+    images: Value,
+}
+
+impl Native {
+    fn one_exchange(&self) -> Option<(Option<String>, String)> {
+        let (system, user) = match self.messages.as_slice() {
+            [user] => (None, user),
+            [system, user] if system.role.eq_ignore_ascii_case("system") => (Some(system), user),
+            _ => return None,
+        };
+        if !user.role.eq_ignore_ascii_case("user") || !is_unset(&user.images) {
+            return None;
+        }
+        Some((
+            system.and_then(|s| s.content.clone()),
+            user.content.clone()?,
+        ))
+    }
+
+    fn is_plain(&self) -> bool {
+        [
+            &self.tools,
+            &self.format,
+            &self.images,
+            &self.suffix,
+            &self.raw,
+            &self.context,
+            &self.template,
+        ]
+        .into_iter()
+        .all(is_unset)
+    }
+}
+
+fn is_unset(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Bool(true) | Value::Number(_) | Value::Object(_) => false,
+    }
+}
+
+/// The id a poller is given: the job's own for its first attempt, with the attempt behind it for
+/// later ones, so that a late answer can be told from a current one.
+#[must_use]
+pub fn poll_id(token: LeaseToken) -> String {
+    match token.attempt {
+        1 => token.job.to_string(),
+        attempt => format!("{}-{attempt}", token.job),
+    }
+}
+
+/// Reads what [`poll_id`] wrote.
+#[must_use]
+pub fn token(id: &str) -> Option<LeaseToken> {
+    let (job, attempt) = match id.split_once('-') {
+        None => (id, 1),
+        Some((job, attempt)) => (job, attempt.parse().ok()?),
+    };
+    Some(LeaseToken {
+        job: job.parse().ok()?,
+        attempt,
+    })
+}
