@@ -34,7 +34,13 @@ pub(crate) fn relay(
         relay_url(text, plain_http)
     })?;
     let key = key(args, file, from)?;
-    let Some(url) = url else { return Ok(None) };
+    if key.is_none() {
+        from.note("key", "(not set)", true);
+    }
+    let Some(url) = url else {
+        from.note("relay", "(not set)", true);
+        return Ok(None);
+    };
     let Some(key) = key else {
         return Err(SettingsError::Value {
             name: "relay",

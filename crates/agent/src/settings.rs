@@ -273,6 +273,7 @@ mod tests {
         given.env.push(("HEARTH_NAME", ""));
         let settings = given.resolve().unwrap();
         assert!(settings.relay.is_none());
+        assert!(settings.explain().contains("relay = (not set) # default"));
         assert_eq!(settings.engine, Spec::Auto);
         assert_eq!(settings.status_ports, [6001, 6000]);
         assert_eq!(settings.http_ports, [5001, 5000]);
