@@ -16,7 +16,7 @@ pub struct Args {
     #[arg(
         long,
         env = "HEARTH_LISTEN",
-        default_value = "127.0.0.1:7800",
+        default_value = "127.0.0.1:8787",
         value_name = "ADDRESS"
     )]
     pub listen: SocketAddr,
