@@ -11,6 +11,10 @@ use crate::{
 
 /// The view of this moment.
 #[tauri::command]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "a command is handed its state by value"
+)]
 pub(crate) fn snapshot(views: State<'_, Views>) -> View {
     views.latest()
 }
@@ -31,6 +35,10 @@ pub(crate) async fn act(
 
 /// Starts the app at login, or no longer.
 #[tauri::command]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "a command is handed its state by value"
+)]
 pub(crate) fn set_autostart(
     shell: State<'_, TauriShell>,
     views: State<'_, Views>,

@@ -13,6 +13,8 @@ use tauri::{
 
 use crate::act_id;
 
+/// The most letters in a line of the menu.
+const WIDTH: usize = 56;
 /// Part of the icon's name on the session bus.
 const ID: &str = "hearth";
 
@@ -179,9 +181,15 @@ fn same_shape(new: &[TrayItem], old: &[TrayItem]) -> bool {
     new.len() == old.len() && new.iter().zip(old).all(same)
 }
 
-/// A menu takes `&` as the mark of a key; in a name it is a letter.
+/// A menu takes `&` as the mark of a key, in a name it is a letter; and it is as wide as its
+/// longest line.
 fn plain(text: &str) -> String {
-    text.replace('&', "&&")
+    let mut plain = text.chars().take(WIDTH).collect::<String>();
+    if plain.len() < text.len() {
+        plain.pop();
+        plain.push('…');
+    }
+    plain.replace('&', "&&")
 }
 
 fn picture(icon: TrayIcon) -> Image<'static> {
@@ -235,5 +243,12 @@ mod tests {
     #[test]
     fn an_ampersand_in_a_name_stays_a_letter() {
         assert_eq!(plain("R&D _1_"), "R&&D _1_");
+    }
+
+    #[test]
+    fn a_long_line_does_not_make_the_menu_as_wide_as_the_screen() {
+        let short = plain(&"ż".repeat(500));
+        assert_eq!(short.chars().count(), WIDTH);
+        assert!(short.ends_with('…'));
     }
 }

@@ -16,7 +16,7 @@ pub(crate) fn open(app: &AppHandle) -> tauri::Result<()> {
     }
     WebviewWindowBuilder::new(app, LABEL, WebviewUrl::App("index.html".into()))
         .title("Hearth")
-        .inner_size(640.0, 660.0)
+        .inner_size(640.0, 700.0)
         .min_inner_size(420.0, 360.0)
         .on_navigation(pages::is_ours)
         .on_new_window(pages::no_new_window)

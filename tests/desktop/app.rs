@@ -11,8 +11,14 @@ use tokio_util::sync::CancellationToken;
 use crate::{desk::Desk, poll::until, tray::Tray};
 
 /// No relay, and an engine that is not there: the app must be usable all the same.
-pub(crate) const ARGS: [&str; 6] =
-    ["--status-port", "0", "--http-port", "0", "--engine", "ollama:http://127.0.0.1:1"];
+pub(crate) const ARGS: [&str; 6] = [
+    "--status-port",
+    "0",
+    "--http-port",
+    "0",
+    "--engine",
+    "ollama:http://127.0.0.1:1",
+];
 
 /// What the overlay says with [`ARGS`].
 pub(crate) const AT_REST: &str = "No relay chosen";
@@ -45,7 +51,10 @@ impl App {
     /// Starts it and waits until its hub can be reached.
     pub(crate) async fn start(desk: &Desk, look: Look) -> Self {
         let process = Self::spawn(desk, look);
-        Self { process: Some(process), ..Self::running(desk).await }
+        Self {
+            process: Some(process),
+            ..Self::running(desk).await
+        }
     }
 
     /// Starts it.
@@ -59,7 +68,11 @@ impl App {
     pub(crate) async fn running(desk: &Desk) -> Self {
         let folder = desk.home.path().join("data/hearth");
         let hub = until("a status hub", async || HubAddress::find(&folder)).await;
-        Self { home: format!("HOME={}", desk.home.path().display()), hub, process: None }
+        Self {
+            home: format!("HOME={}", desk.home.path().display()),
+            hub,
+            process: None,
+        }
     }
 
     /// A client of its hub, with the owner's token.
@@ -67,31 +80,45 @@ impl App {
         let (subscriber, handle) = Subscriber::new(Places::At(self.hub.clone()));
         let mut tasks = JoinSet::new();
         tasks.spawn(subscriber.run(CancellationToken::new()));
-        Hub { handle, _tasks: tasks }
+        Hub {
+            handle,
+            _tasks: tasks,
+        }
     }
 
     /// Everything that belongs to it, by the home it was given.
     pub(crate) fn processes(&self) -> Vec<(u32, String)> {
         let own = |folder: fs::DirEntry| {
             let id = folder.file_name().to_str()?.parse().ok()?;
-            let name = fs::read_to_string(folder.path().join("comm")).ok()?.trim().to_owned();
+            let name = fs::read_to_string(folder.path().join("comm"))
+                .ok()?
+                .trim()
+                .to_owned();
             let ours = name == "hearth-desktop" || name.starts_with("WebKit");
             let driver = name.starts_with("WebKitWebDriver");
             (ours && !driver && self.is_own(&folder.path())).then_some((id, name))
         };
-        fs::read_dir("/proc").unwrap().flatten().filter_map(own).collect()
+        fs::read_dir("/proc")
+            .unwrap()
+            .flatten()
+            .filter_map(own)
+            .collect()
     }
 
     fn is_own(&self, process: &Path) -> bool {
         let environment = fs::read(process.join("environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|entry| entry == self.home.as_bytes())
+        environment
+            .split(|byte| *byte == 0)
+            .any(|entry| entry == self.home.as_bytes())
     }
 
     /// Waits until so many pages are alive.
     pub(crate) async fn until_pages(&self, count: usize) {
         until(&format!("{count} web processes"), async || {
             let processes = self.processes();
-            let pages = processes.iter().filter(|(_, name)| name.starts_with("WebKitWebProc"));
+            let pages = processes
+                .iter()
+                .filter(|(_, name)| name.starts_with("WebKitWebProc"));
             (pages.count() == count).then_some(())
         })
         .await;
@@ -118,8 +145,10 @@ impl App {
             let status = process.wait().await;
             assert!(status.success(), "{status}\n{}", process.log());
         }
-        until("the end of all its processes", async || self.processes().is_empty().then_some(()))
-            .await;
+        until("the end of all its processes", async || {
+            self.processes().is_empty().then_some(())
+        })
+        .await;
     }
 }
 
@@ -147,7 +176,9 @@ impl Hub {
     pub(crate) async fn until_lost(&self) {
         let mut link = self.handle.link();
         let lost = link.wait_for(|link| matches!(link, Link::Lost { .. }));
-        timeout(PATIENCE, lost).await.expect("the hub goes away").expect("a follower");
+        timeout(PATIENCE, lost)
+            .await
+            .expect("the hub goes away")
+            .expect("a follower");
     }
-
 }

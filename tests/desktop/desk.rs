@@ -35,7 +35,15 @@ impl Desk {
         };
 
         let mut server = Command::new("Xvfb");
-        server.args(["-displayfd", "1", "-screen", "0", "1280x800x24", "-nolisten", "tcp"]);
+        server.args([
+            "-displayfd",
+            "1",
+            "-screen",
+            "0",
+            "1280x800x24",
+            "-nolisten",
+            "tcp",
+        ]);
         let mut server = Guard::start(server.stdout(Stdio::piped()));
         let display = format!(":{}", server.first_line());
 
@@ -47,13 +55,19 @@ impl Desk {
 
         let session = |program: &str, args: &[&str]| {
             let mut command = Command::new(program);
-            own(command.args(args).env("DISPLAY", &display).env(BUS, &address));
-            Guard::start(&mut command)
+            own(command
+                .args(args)
+                .env("DISPLAY", &display)
+                .env(BUS, &address));
+            Guard::start(&command)
         };
         let manager = session("openbox", &["--sm-disable"]);
         let compositor = session("picom", &["--backend", "xrender", "--config", "/dev/null"]);
         let screen = Screen::open(&display);
-        until("a window manager and a compositor", async || screen.is_ready().then_some(())).await;
+        until("a window manager and a compositor", async || {
+            screen.is_ready().then_some(())
+        })
+        .await;
         Self {
             screen,
             _compositor: compositor,
@@ -76,6 +90,19 @@ impl Desk {
         command
     }
 
+    /// A panel along the upper edge, with nothing but a tray at its right end.
+    pub(crate) fn panel(&self) -> Guard {
+        let folder = self
+            .home
+            .path()
+            .join("config/xfce4/xfconf/xfce-perchannel-xml");
+        std::fs::create_dir_all(&folder).unwrap();
+        let settings = include_str!("xfce4-panel.xml");
+        std::fs::write(folder.join("xfce4-panel.xml"), settings).unwrap();
+        let mut command = self.command("xfce4-panel");
+        Guard::start(command.arg("--disable-wm-check").as_std())
+    }
+
     /// Where the session bus listens.
     pub(crate) fn bus(&self) -> &str {
         &self.bus.1
@@ -94,10 +121,13 @@ fn private(folder: &std::path::Path) {
 pub(crate) struct Guard(Child);
 
 impl Guard {
-    pub(crate) fn start(command: &mut Command) -> Self {
+    pub(crate) fn start(command: &Command) -> Self {
         let program = command.get_program().to_owned();
         let mut bounded = Command::new("timeout");
-        bounded.args(["--kill-after=5", "600"]).arg(&program).args(command.get_args());
+        bounded
+            .args(["--kill-after=5", "600"])
+            .arg(&program)
+            .args(command.get_args());
         for (name, value) in command.get_envs() {
             match value {
                 Some(value) => bounded.env(name, value),
@@ -116,7 +146,9 @@ impl Guard {
     /// The first line it prints.
     fn first_line(&mut self) -> String {
         let mut line = String::new();
-        BufReader::new(self.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(self.0.stdout.as_mut().unwrap())
+            .read_line(&mut line)
+            .unwrap();
         assert!(!line.is_empty(), "a program of the desk ended at once");
         line.trim().to_owned()
     }

@@ -19,7 +19,12 @@ use screen::{AT_ALL_DESKTOPS, Place, Rgb};
 use tray::Tray;
 
 /// Bottom right, 12 pixels from the edges: 280 x 56 and 4 around. (GTK would like 200 rows.)
-const CORNER: Place = Place { x: 980, y: 724, width: 288, height: 64 };
+const CORNER: Place = Place {
+    x: 980,
+    y: 724,
+    width: 288,
+    height: 64,
+};
 const LIGHT: Rgb = Rgb(0xe8, 0xee, 0xf4);
 const DARK: Rgb = Rgb(0x15, 0x18, 0x20);
 
@@ -53,7 +58,11 @@ async fn hidden_and_shown_again_the_overlay_is_as_before() {
     let watcher = tray::Watcher::new(&desk).await;
     let app = App::start(&desk, Look::Dark).await;
     desk.screen.wallpaper(DARK, LIGHT);
-    desk.screen.window("Hearth overlay").await.lies_at(CORNER).await;
+    desk.screen
+        .window("Hearth overlay")
+        .await
+        .lies_at(CORNER)
+        .await;
     let tray = Tray::of(&watcher).await;
 
     tray.click("Show overlay").await;
@@ -113,15 +122,53 @@ async fn the_tray_offers_what_the_app_can_do_and_has_a_picture() {
     let tray = Tray::of(&watcher).await;
 
     let labels = tray.labels().await;
-    let offered = ["Pause", "Show overlay", "Start at login", "Open Hearth", "Quit"];
-    let places: Vec<_> =
-        offered.iter().map(|wanted| labels.iter().position(|label| label == wanted)).collect();
+    let offered = [
+        "Pause",
+        "Show overlay",
+        "Start at login",
+        "Open Hearth",
+        "Quit",
+    ];
+    let places: Vec<_> = offered
+        .iter()
+        .map(|wanted| labels.iter().position(|label| label == wanted))
+        .collect();
     assert!(places.iter().all(Option::is_some), "{labels:?}");
     assert!(places.is_sorted(), "{labels:?}");
-    assert_ne!(labels.first().map(String::as_str), Some("Pause"), "the first line is the status");
+    assert_ne!(
+        labels.first().map(String::as_str),
+        Some("Pause"),
+        "the first line is the status"
+    );
     let picture = tray.picture().await;
     assert!(picture.starts_with(b"\x89PNG"), "the icon is no picture");
     app.quit_over(&tray).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_real_panel_the_icon_is_seen_and_its_menu_opens() {
+    let desk = Desk::new().await;
+    let _panel = desk.panel();
+    let app = App::start(&desk, Look::Light).await;
+    let icon = Place {
+        x: 1250,
+        y: 0,
+        width: 30,
+        height: 30,
+    };
+    desk.screen.until_drawn(icon).await;
+
+    let (x, y) = icon.centre();
+    desk.screen.click(x, y);
+    let menu = Place {
+        x: 1000,
+        y: 40,
+        width: 280,
+        height: 160,
+    };
+    desk.screen.until_drawn(menu).await;
+    desk.screen.shoot("tray-menu.png").await;
+    app.quit().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -130,13 +177,19 @@ async fn start_at_login_writes_the_desktop_entry_and_takes_it_away() {
     let watcher = tray::Watcher::new(&desk).await;
     let app = App::start(&desk, Look::Light).await;
     let tray = Tray::of(&watcher).await;
-    let entry = desk.home.path().join(".config/autostart/hearth-desktop.desktop");
+    let entry = desk
+        .home
+        .path()
+        .join(".config/autostart/hearth-desktop.desktop");
     assert!(!entry.exists(), "nobody asked for it");
 
     tray.click("Start at login").await;
     tray.until_mark("Start at login", true).await;
     let text = std::fs::read_to_string(&entry).unwrap();
-    let start = text.lines().find_map(|line| line.strip_prefix("Exec=")).unwrap();
+    let start = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Exec="))
+        .unwrap();
     assert!(start.contains("hearth-desktop"), "{start}");
 
     tray.click("Start at login").await;
@@ -159,6 +212,7 @@ async fn the_window_opens_from_the_tray_and_closing_it_leaves_the_app_running() 
     let window = desk.screen.window("Hearth").await;
     browser.main_window().await;
     browser.until_text("pause", "Pause").await;
+    desk.screen.until_drawn(window.place()).await;
     desk.screen.shoot("window-light.png").await;
 
     browser.click("pause").await;
@@ -198,7 +252,10 @@ async fn quit_ends_every_process_and_takes_the_hub_down() {
     let hub = app.hub();
     hub.until(|_| true).await;
     desk.screen.window("Hearth overlay").await;
-    assert!(app.processes().len() > 1, "an overlay without a web process");
+    assert!(
+        app.processes().len() > 1,
+        "an overlay without a web process"
+    );
 
     tray.click("Quit").await;
     hub.until_lost().await;

@@ -3,9 +3,9 @@
 use std::net::TcpListener;
 
 use fantoccini::{Client, ClientBuilder, Locator};
+use hearth_tests::process::{Process, binary};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::json;
-use hearth_tests::process::{Process, binary};
 use tokio::net::TcpStream;
 
 use crate::{
@@ -22,14 +22,22 @@ pub(crate) struct Browser {
 
 impl Browser {
     pub(crate) async fn start(desk: &Desk, look: Look) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         let mut driver = desk.command("WebKitWebDriver");
         driver.args([format!("--port={port}"), "--host=127.0.0.1".to_owned()]);
         // Without this the pages refuse to be driven.
-        driver.env("TAURI_WEBVIEW_AUTOMATION", "true").env("GTK_THEME", look.theme());
+        driver
+            .env("TAURI_WEBVIEW_AUTOMATION", "true")
+            .env("GTK_THEME", look.theme());
         let driver = Process::start("WebKitWebDriver", driver);
-        until("the driver's port", async || TcpStream::connect(("127.0.0.1", port)).await.ok())
-            .await;
+        until("the driver's port", async || {
+            TcpStream::connect(("127.0.0.1", port)).await.ok()
+        })
+        .await;
 
         let options = json!({ "binary": binary("hearth-desktop"), "args": app::ARGS });
         let capabilities = [("webkitgtk:browserOptions".to_owned(), options)];
@@ -38,7 +46,10 @@ impl Browser {
             .connect(&format!("http://127.0.0.1:{port}"))
             .await
             .unwrap();
-        Self { client, _driver: driver }
+        Self {
+            client,
+            _driver: driver,
+        }
     }
 
     /// The app it started.
@@ -48,19 +59,21 @@ impl Browser {
 
     /// Looks at the overlay from now on.
     pub(crate) async fn overlay(&self) {
-        self.look_at("/overlay.html").await;
+        self.look_at("the overlay", |path| path == "/overlay.html")
+            .await;
     }
 
     /// Looks at the main window from now on.
     pub(crate) async fn main_window(&self) {
-        self.look_at("/index.html").await;
+        self.look_at("the main window", |path| path != "/overlay.html")
+            .await;
     }
 
-    async fn look_at(&self, page: &str) {
-        until(page, async || {
+    async fn look_at(&self, what: &str, is_it: impl Fn(&str) -> bool) {
+        until(what, async || {
             for window in self.client.windows().await.ok()? {
                 self.client.switch_to_window(window).await.ok()?;
-                if self.client.current_url().await.ok()?.path() == page {
+                if is_it(self.client.current_url().await.ok()?.path()) {
                     return Some(());
                 }
             }
@@ -69,18 +82,23 @@ impl Browser {
         .await;
     }
 
-    /// Waits until the element of this test id says this.
+    /// Waits until the element of this test id says this. (The driver takes text that cannot be
+    /// selected for invisible, so this reads the content.)
     pub(crate) async fn until_text(&self, id: &str, text: &str) {
         let place = format!("[data-testid={id}]");
         until(&format!("{id} says {text:?}"), async || {
             let element = self.client.find(Locator::Css(&place)).await.ok()?;
-            (element.text().await.ok()? == text).then_some(())
+            (element.prop("textContent").await.ok()??.trim() == text).then_some(())
         })
         .await;
     }
 
     pub(crate) async fn click(&self, id: &str) {
-        let element = self.client.find(Locator::Css(&format!("[data-testid={id}]"))).await.unwrap();
+        let element = self
+            .client
+            .find(Locator::Css(&format!("[data-testid={id}]")))
+            .await
+            .unwrap();
         element.click().await.unwrap();
     }
 

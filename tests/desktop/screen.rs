@@ -57,31 +57,47 @@ impl Screen {
     pub(crate) fn open(display: &str) -> Self {
         let (x, number) = x11rb::connect(Some(display)).unwrap();
         let root = x.setup().roots[number].root;
-        Self { x, display: display.to_owned(), root }
+        Self {
+            x,
+            display: display.to_owned(),
+            root,
+        }
     }
 
     /// Whether a window manager and a compositor are at work.
     pub(crate) fn is_ready(&self) -> bool {
-        let compositor = self.x.get_selection_owner(self.atom("_NET_WM_CM_S0")).unwrap();
-        !self.numbers(self.root, "_NET_SUPPORTING_WM_CHECK").is_empty()
+        let compositor = self
+            .x
+            .get_selection_owner(self.atom("_NET_WM_CM_S0"))
+            .unwrap();
+        !self
+            .numbers(self.root, "_NET_SUPPORTING_WM_CHECK")
+            .is_empty()
             && compositor.reply().unwrap().owner != x11rb::NONE
     }
 
     /// The window of this title, once it is on the screen.
     pub(crate) async fn window(&self, title: &str) -> Window<'_> {
         let what = format!("a window {title:?}");
-        until(&what, async || self.find(title).filter(|window| window.is_visible())).await
+        until(&what, async || {
+            self.find(title).filter(|window| window.is_visible())
+        })
+        .await
     }
 
     /// Waits until there is no window of this title.
     pub(crate) async fn no_window(&self, title: &str) {
-        until(&format!("no window {title:?}"), async || self.find(title).is_none().then_some(()))
-            .await;
+        until(&format!("no window {title:?}"), async || {
+            self.find(title).is_none().then_some(())
+        })
+        .await;
     }
 
     fn find(&self, title: &str) -> Option<Window<'_>> {
         let windows = self.numbers(self.root, "_NET_CLIENT_LIST");
-        let id = windows.into_iter().find(|id| self.text(*id, "_NET_WM_NAME") == title)?;
+        let id = windows
+            .into_iter()
+            .find(|id| self.text(*id, "_NET_WM_NAME") == title)?;
         Some(Window { screen: self, id })
     }
 
@@ -110,7 +126,9 @@ impl Screen {
         let half = self.x.generate_id().unwrap();
         let looks = CreateWindowAux::new().background_pixel(u32::from(right));
         let (at, width) = (1124, 156);
-        self.x.create_window(0, half, id, at, 0, width, height, 0, class, 0, &looks).unwrap();
+        self.x
+            .create_window(0, half, id, at, 0, width, height, 0, class, 0, &looks)
+            .unwrap();
         self.x.map_window(half).unwrap();
         self.x.sync().unwrap();
         Wallpaper { screen: self, id }
@@ -119,7 +137,11 @@ impl Screen {
     /// Moves the pointer there and presses its first button.
     pub(crate) fn click(&self, x: i16, y: i16) {
         let fake = |kind: u8, detail: u8| {
-            self.x.xtest_fake_input(kind, detail, 0, self.root, x, y, 0).unwrap().check().unwrap();
+            self.x
+                .xtest_fake_input(kind, detail, 0, self.root, x, y, 0)
+                .unwrap()
+                .check()
+                .unwrap();
         };
         fake(MOTION_NOTIFY_EVENT, 0);
         fake(BUTTON_PRESS_EVENT, 1);
@@ -128,10 +150,18 @@ impl Screen {
 
     /// Waits until something is drawn there: letters have many shades, an empty page has few.
     pub(crate) async fn until_drawn(&self, place: Place) {
-        let Place { x, y, width, height } = place;
+        let Place {
+            x,
+            y,
+            width,
+            height,
+        } = place;
         until("letters on the screen", async || {
             let form = ImageFormat::Z_PIXMAP;
-            let image = self.x.get_image(form, self.root, x, y, width, height, u32::MAX).unwrap();
+            let image = self
+                .x
+                .get_image(form, self.root, x, y, width, height, u32::MAX)
+                .unwrap();
             let image = image.reply().unwrap().data;
             let shades: HashSet<_> = image.chunks_exact(4).collect();
             (shades.len() > 16).then_some(())
@@ -151,7 +181,10 @@ impl Screen {
                 .args(["-display", &self.display, "-window", "root"])
                 .arg(&path)
                 .status();
-            assert!(shot.is_ok_and(|status| status.success()), "import (imagemagick) failed");
+            assert!(
+                shot.is_ok_and(|status| status.success()),
+                "import (imagemagick) failed"
+            );
             let now = std::fs::read(&path).unwrap();
             let still = now == before;
             before = now;
@@ -161,22 +194,36 @@ impl Screen {
     }
 
     fn atom(&self, name: &str) -> Atom {
-        self.x.intern_atom(false, name.as_bytes()).unwrap().reply().unwrap().atom
+        self.x
+            .intern_atom(false, name.as_bytes())
+            .unwrap()
+            .reply()
+            .unwrap()
+            .atom
     }
 
     fn numbers(&self, window: Id, property: &str) -> Vec<u32> {
         let property = self.atom(property);
-        let cookie = self.x.get_property(false, window, property, AtomEnum::ANY, 0, 1024).unwrap();
-        let Ok(reply) = cookie.reply() else { return Vec::new() };
+        let cookie = self
+            .x
+            .get_property(false, window, property, AtomEnum::ANY, 0, 1024)
+            .unwrap();
+        let Ok(reply) = cookie.reply() else {
+            return Vec::new();
+        };
         reply.value32().map(Iterator::collect).unwrap_or_default()
     }
 
     fn text(&self, window: Id, property: &str) -> String {
         let property = self.atom(property);
-        let cookie = self.x.get_property(false, window, property, AtomEnum::ANY, 0, 1024).unwrap();
-        cookie.reply().map_or_else(|_| String::new(), |reply| {
-            String::from_utf8_lossy(&reply.value).into_owned()
-        })
+        let cookie = self
+            .x
+            .get_property(false, window, property, AtomEnum::ANY, 0, 1024)
+            .unwrap();
+        cookie.reply().map_or_else(
+            |_| String::new(),
+            |reply| String::from_utf8_lossy(&reply.value).into_owned(),
+        )
     }
 }
 
@@ -190,18 +237,27 @@ impl Window<'_> {
     pub(crate) async fn has_state(&self, state: &str) {
         let wanted = self.screen.atom(state);
         until(state, async || {
-            self.screen.numbers(self.id, "_NET_WM_STATE").contains(&wanted).then_some(())
+            self.screen
+                .numbers(self.id, "_NET_WM_STATE")
+                .contains(&wanted)
+                .then_some(())
         })
         .await;
     }
 
     pub(crate) fn desktop(&self) -> Option<u32> {
-        self.screen.numbers(self.id, "_NET_WM_DESKTOP").first().copied()
+        self.screen
+            .numbers(self.id, "_NET_WM_DESKTOP")
+            .first()
+            .copied()
     }
 
     /// Waits until it lies there.
     pub(crate) async fn lies_at(&self, place: Place) {
-        until(&format!("{place:?}"), async || (self.place() == place).then_some(())).await;
+        until(&format!("{place:?}"), async || {
+            (self.place() == place).then_some(())
+        })
+        .await;
     }
 
     /// Waits until all but one pixel lets clicks through. One still catches: an empty shape would
@@ -216,28 +272,56 @@ impl Window<'_> {
     pub(crate) fn place(&self) -> Place {
         let x = &self.screen.x;
         let size = x.get_geometry(self.id).unwrap().reply().unwrap();
-        let at = x.translate_coordinates(self.id, self.screen.root, 0, 0).unwrap().reply().unwrap();
-        Place { x: at.dst_x, y: at.dst_y, width: size.width, height: size.height }
+        let at = x
+            .translate_coordinates(self.id, self.screen.root, 0, 0)
+            .unwrap()
+            .reply()
+            .unwrap();
+        Place {
+            x: at.dst_x,
+            y: at.dst_y,
+            width: size.width,
+            height: size.height,
+        }
     }
 
     /// Where it takes clicks.
     fn input_shape(&self) -> Vec<(i16, i16, u16, u16)> {
-        let cookie = self.screen.x.shape_get_rectangles(self.id, SK::INPUT).unwrap();
+        let cookie = self
+            .screen
+            .x
+            .shape_get_rectangles(self.id, SK::INPUT)
+            .unwrap();
         let parts = cookie.reply().unwrap().rectangles;
-        parts.iter().map(|part| (part.x, part.y, part.width, part.height)).collect()
+        parts
+            .iter()
+            .map(|part| (part.x, part.y, part.width, part.height))
+            .collect()
     }
 
     /// Closes it as its title bar's cross does.
     pub(crate) fn close(&self) {
-        let message =
-            ClientMessageEvent::new(32, self.id, self.screen.atom("_NET_CLOSE_WINDOW"), [0_u32; 5]);
+        let message = ClientMessageEvent::new(
+            32,
+            self.id,
+            self.screen.atom("_NET_CLOSE_WINDOW"),
+            [0_u32; 5],
+        );
         let mask = EventMask::SUBSTRUCTURE_REDIRECT | EventMask::SUBSTRUCTURE_NOTIFY;
-        self.screen.x.send_event(false, self.screen.root, mask, message).unwrap();
+        self.screen
+            .x
+            .send_event(false, self.screen.root, mask, message)
+            .unwrap();
         self.screen.x.flush().unwrap();
     }
 
     fn is_visible(&self) -> bool {
-        let state = self.screen.x.get_window_attributes(self.id).unwrap().reply();
+        let state = self
+            .screen
+            .x
+            .get_window_attributes(self.id)
+            .unwrap()
+            .reply();
         state.is_ok_and(|state| u8::from(state.map_state) == 2)
     }
 }

@@ -89,10 +89,18 @@ impl Tray {
         let mut items = watcher.items.clone();
         let registered = items.wait_for(|items| !items.is_empty());
         let registered = timeout(hearth_tests::process::PATIENCE, registered).await;
-        let item = registered.expect("a tray in time").expect("a watcher").first().unwrap().clone();
+        let item = registered
+            .expect("a tray in time")
+            .expect("a watcher")
+            .first()
+            .unwrap()
+            .clone();
         let (owner, path) = item.split_at(item.find('/').unwrap());
-        let tray =
-            Self { bus: watcher.bus.clone(), owner: owner.to_owned(), path: path.to_owned() };
+        let tray = Self {
+            bus: watcher.bus.clone(),
+            owner: owner.to_owned(),
+            path: path.to_owned(),
+        };
         tray.until_item("Quit").await;
         tray
     }
@@ -100,12 +108,20 @@ impl Tray {
     /// What the menu says, from top to bottom; separators say nothing.
     pub(crate) async fn labels(&self) -> Vec<String> {
         let items = self.items().await;
-        items.into_iter().map(|item| item.label).filter(|label| !label.is_empty()).collect()
+        items
+            .into_iter()
+            .map(|item| item.label)
+            .filter(|label| !label.is_empty())
+            .collect()
     }
 
     pub(crate) async fn until_item(&self, label: &str) {
         until(&format!("{label:?} in the tray"), async || {
-            self.labels().await.iter().any(|found| found == label).then_some(())
+            self.labels()
+                .await
+                .iter()
+                .any(|found| found == label)
+                .then_some(())
         })
         .await;
     }
@@ -122,8 +138,11 @@ impl Tray {
     pub(crate) async fn click(&self, label: &str) {
         let items = self.items().await;
         let item = items.iter().find(|item| item.label == label);
-        let id = item.unwrap_or_else(|| panic!("no {label:?} in the tray")).id;
-        self.menu("Event", &(id, "clicked", Value::from(""), 0_u32)).await;
+        let id = item
+            .unwrap_or_else(|| panic!("no {label:?} in the tray"))
+            .id;
+        self.menu("Event", &(id, "clicked", Value::from(""), 0_u32))
+            .await;
     }
 
     /// The icon's file.
@@ -142,13 +161,23 @@ impl Tray {
     }
 
     async fn items(&self) -> Vec<Item> {
-        let reply = self.menu("GetLayout", &(0_i32, -1_i32, Vec::<String>::new())).await;
+        let reply = self
+            .menu("GetLayout", &(0_i32, -1_i32, Vec::<String>::new()))
+            .await;
         let (_, (_, _, children)): (u32, Layout) = reply.body().deserialize().unwrap();
         let read = |child: OwnedValue| {
             let (id, properties, _): Layout = child.try_into().unwrap();
-            let label = properties.get("label").and_then(|label| label.clone().try_into().ok());
-            let mark = properties.get("toggle-state").and_then(|mark| mark.clone().try_into().ok());
-            Item { id, label: label.unwrap_or_default(), mark }
+            let label = properties
+                .get("label")
+                .and_then(|label| label.clone().try_into().ok());
+            let mark = properties
+                .get("toggle-state")
+                .and_then(|mark| mark.clone().try_into().ok());
+            Item {
+                id,
+                label: label.unwrap_or_default(),
+                mark,
+            }
         };
         children.into_iter().map(read).collect()
     }

@@ -22,6 +22,7 @@ export type Words = {
   way: string;
   relay: string;
   engine: string;
+  nothingToReach: string;
   noRelayHelp: string;
   relayHelp: string;
   engineHelp: string;

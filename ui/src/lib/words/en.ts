@@ -44,6 +44,7 @@ export const en: Words = {
   way: "The way to your model",
   relay: "Relay",
   engine: "Engine",
+  nothingToReach: "Nobody can ask your model yet",
   noRelayHelp: "Start Hearth with `--relay URL --key-file FILE`, or write `relay` and `key-file` into hearth.toml.",
   relayHelp:
     "Check the network of this machine and the relay's address; on the server, check that `hearth relay` runs. Hearth tries again by itself.",

@@ -44,6 +44,7 @@ export const pl: Words = {
   way: "Droga do Twojego modelu",
   relay: "Przekaźnik",
   engine: "Silnik",
+  nothingToReach: "Nikt jeszcze nie może zapytać Twojego modelu",
   noRelayHelp: "Uruchom Hearth z opcjami `--relay URL --key-file PLIK` albo wpisz `relay` i `key-file` do hearth.toml.",
   relayHelp:
     "Sprawdź sieć tego komputera i adres przekaźnika; na serwerze sprawdź, czy działa `hearth relay`. Hearth sam próbuje ponownie.",

@@ -44,6 +44,7 @@ export const ru: Words = {
   way: "Путь к вашей модели",
   relay: "Ретранслятор",
   engine: "Движок",
+  nothingToReach: "Пока никто не может обратиться к вашей модели",
   noRelayHelp: "Запустите Hearth с `--relay URL --key-file ФАЙЛ` или впишите `relay` и `key-file` в hearth.toml.",
   relayHelp:
     "Проверьте сеть этого компьютера и адрес ретранслятора; на сервере проверьте, что работает `hearth relay`. Hearth сам пробует снова.",
