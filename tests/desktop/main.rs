@@ -190,7 +190,10 @@ async fn start_at_login_writes_the_desktop_entry_and_takes_it_away() {
         .lines()
         .find_map(|line| line.strip_prefix("Exec="))
         .unwrap();
-    assert!(start.contains("hearth-desktop"), "{start}");
+    assert!(
+        start.contains("hearth-desktop --engine ollama:http://127.0.0.1:1"),
+        "{start}"
+    );
 
     tray.click("Start at login").await;
     tray.until_mark("Start at login", false).await;

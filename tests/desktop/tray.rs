@@ -24,6 +24,10 @@ struct Registry {
 
 #[interface(name = "org.kde.StatusNotifierWatcher")]
 impl Registry {
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the bus hands its header over by value"
+    )]
     fn register_status_notifier_item(&self, service: &str, #[zbus(header)] header: Header<'_>) {
         let sender = header.sender().map(ToString::to_string).unwrap_or_default();
         let item = if service.starts_with('/') {
