@@ -13,6 +13,9 @@ use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 use tokio::{process::Command, time::timeout};
 
+/// Seconds a dead agent's job waits for another: short, because tests kill agents.
+const LEASE: &str = "20";
+
 /// Everything between a question and its answer.
 #[derive(Debug)]
 pub(crate) struct Stand {
@@ -62,7 +65,7 @@ impl Stand {
     /// Starts the relay, at the address it had before.
     pub(crate) async fn start_relay(&mut self) {
         let mut command = self.hearth(&["relay", "--store", &store(&self.home)]);
-        command.args(["--listen", &self.address.to_string()]);
+        command.args(["--listen", &self.address.to_string(), "--lease", LEASE]);
         let mut relay = Process::start("the relay", command);
         let url = relay.says("listening on http://").await;
         self.address = url.parse().unwrap();

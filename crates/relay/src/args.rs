@@ -1,9 +1,9 @@
 //! `hearth relay`: its options, and a relay made from them.
 
-use std::{io::Write as _, net::SocketAddr, sync::Arc};
+use std::{io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use proto::ModelName;
+use proto::{ModelName, limits};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +31,16 @@ pub struct Args {
     /// The model of requests that name none; else the first of an agent online.
     #[arg(long, env = "HEARTH_DEFAULT_MODEL", value_name = "NAME")]
     pub default_model: Option<ModelName>,
+    /// Seconds after which a job is taken from an agent that fell silent. Agents renew at least
+    /// every 15 s.
+    #[arg(
+        long,
+        env = "HEARTH_LEASE",
+        default_value_t = limits::LEASE.as_secs(),
+        value_parser = clap::value_parser!(u64).range(20..=3600),
+        value_name = "SECONDS"
+    )]
+    pub lease: u64,
     /// Serve everybody on this machine without a key. Refused off loopback.
     #[arg(long)]
     pub insecure_dev: bool,
@@ -50,6 +60,7 @@ impl Args {
         let settings = RelaySettings {
             insecure_dev: self.insecure_dev,
             default_model: self.default_model,
+            lease: Duration::from_secs(self.lease),
             ..RelaySettings::default()
         };
         let relay = Relay::new(store, settings, Arc::new(System));
