@@ -119,10 +119,15 @@ impl<'a> Group<'a> {
     ) -> Result<(), Fault> {
         let decided = {
             let mut live = self.live();
-            let have = live
+            let (have, stored) = live
                 .log(Owner::Anyone, token.job)
-                .map_or(0, |log| log.count());
-            live.machine.complete(now, token, have, lines, end.clone())
+                .map_or((0, 0), |log| (log.count(), log.stored()));
+            let decided = live.machine.complete(now, token, have, lines, end.clone());
+            // The end must not be on disk without the lines before it.
+            if decided.is_ok() && stored < have {
+                live.keep_unstored([token.job]);
+            }
+            decided
         };
         match decided {
             Ok(step) => self.write(step),
@@ -207,16 +212,19 @@ impl<'a> Group<'a> {
     /// Writes all lines that are not on disk, those of jobs that ended in this group too.
     pub(crate) fn store_lines(&mut self) -> rusqlite::Result<()> {
         let unstored = self.live().take_unstored();
+        let mut new = Vec::with_capacity(unstored.len());
+        // All are noted before any is written: if one fails, `undo` gives back every log.
         for (record, log) in unstored {
             let (attempt, first, lines) = log.unstored();
             let last = first + lines.len() as u64 - 1;
             self.stored.push((log, record.job.new.id, attempt, last));
             // Lines of an attempt that was overtaken in this group are void.
             if attempt == record.job.attempt {
-                row::insert_lines(self.conn, record.seq, first, &lines)?;
+                new.push((record.seq, first, lines));
             }
         }
-        Ok(())
+        new.iter()
+            .try_for_each(|(seq, first, lines)| row::insert_lines(self.conn, *seq, *first, lines))
     }
 
     /// Writes until when leases run, which is not worth an fsync at any other time than the last.

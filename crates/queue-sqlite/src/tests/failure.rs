@@ -14,6 +14,7 @@ use queue::{
 };
 
 use super::{Scratch, run};
+use crate::group::lock;
 
 #[test]
 fn a_failed_commit_is_told_to_its_group_and_leaves_memory_equal_to_disk() {
@@ -136,5 +137,54 @@ fn nothing_is_written_after_a_failure_inside_a_group() {
         assert!(left.is_err() && enqueued.is_err());
         assert!(queue.disk().is_empty() && queue.memory().is_empty());
         queue.enqueue(T0, job(1)).await.unwrap();
+    });
+}
+
+#[test]
+fn lines_that_one_refused_line_kept_off_the_disk_are_written_with_the_next_group() {
+    run(async {
+        let queue = Scratch::new();
+        let refused = leased(&*queue, T0, 1).await;
+        let behind = leased(&*queue, T0, 2).await;
+        queue
+            .on_writer(|conn| {
+                conn.execute_batch(
+                    "CREATE TRIGGER refuse BEFORE INSERT ON lines WHEN NEW.seq = 1
+                     BEGIN SELECT RAISE(ABORT, 'refused'); END",
+                )
+                .unwrap();
+            })
+            .await;
+        let release = queue.hold_writer().await;
+        queue.append(T0, refused, 1, lines(&["x"])).await.unwrap();
+        queue.append(T0, behind, 1, lines(&["y"])).await.unwrap();
+        release.send(()).unwrap();
+        let failed = queue.enqueue(T0, job(3)).await.unwrap_err();
+        assert_eq!(failed.code(), ErrorCode::StoreUnavailable);
+
+        queue
+            .on_writer(|conn| conn.execute_batch("DROP TRIGGER refuse").unwrap())
+            .await;
+        for token in [refused, behind] {
+            assert_eq!(queue.stored(token).await.unwrap(), 1, "{}", token.job);
+            queue.complete(T0, token, 1, End::Completed).await.unwrap();
+        }
+        let queue = queue.reopened(at(1)).await;
+        assert_eq!(texts(&page(&*queue, id(1), after(0, 0)).await), ["x"]);
+        assert_eq!(texts(&page(&*queue, id(2), after(0, 0)).await), ["y"]);
+    });
+}
+
+#[test]
+fn an_end_takes_its_lines_along_even_if_nobody_knows_they_are_not_on_disk() {
+    run(async {
+        let queue = Scratch::new();
+        let token = leased(&*queue, T0, 1).await;
+        let release = queue.hold_writer().await;
+        queue.append(T0, token, 1, lines(&["x"])).await.unwrap();
+        drop(lock(&queue.shared.live).take_unstored());
+        release.send(()).unwrap();
+        queue.complete(T0, token, 1, End::Completed).await.unwrap();
+        assert_eq!(texts(&page(&*queue, id(1), after(0, 0)).await), ["x"]);
     });
 }
