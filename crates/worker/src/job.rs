@@ -8,6 +8,9 @@ use tracing::Instrument as _;
 
 use crate::{Desk, held::Ending};
 
+/// What is asked for a job that looks late: by its own clock the relay ends it, or lends it again.
+const LATE: Retry = Retry::AfterMs(1_000);
+
 /// One job as it is worked on.
 #[derive(Debug)]
 pub(crate) struct Work {
@@ -33,7 +36,7 @@ impl Work {
                 biased;
                 () = self.stop.cancelled() => None,
                 () = passed(self.deadline, &desk) => Some(Ending::nack(
-                    Retry::Never,
+                    LATE,
                     ErrorCode::DeadlineExceeded,
                     "the deadline passed before the answer was complete",
                 )),
@@ -91,10 +94,13 @@ fn retry_wait(attempt: u32, random: f64) -> Duration {
     Duration::from_secs(ceiling).mul_f64(random.clamp(0.0, 1.0))
 }
 
+/// Waits until the deadline passes while the job runs. The relay lends no job that is late, so one
+/// that looks late from the start only shows that this machine's clock runs ahead.
 async fn passed(deadline: Option<Timestamp>, desk: &Desk) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep(deadline.since(desk.tuning().clock.now())).await,
-        None => future::pending().await,
+    let now = desk.tuning().clock.now();
+    match deadline.map(|deadline| deadline.since(now)) {
+        Some(left) if !left.is_zero() => tokio::time::sleep(left).await,
+        Some(_) | None => future::pending().await,
     }
 }
 

@@ -1,10 +1,13 @@
 //! What happens to one job, whatever carries it.
 
+use std::time::Duration;
+
 use ::engine::EngineError;
 use proto::{
     End, ErrorCode, ModelName, Timestamp,
     worker::{LeaseHead, RelayMessage, Retry, WorkerMessage},
 };
+use tokio::time::timeout;
 
 use super::{
     BODY, DONE, Scene, bounded,
@@ -186,26 +189,46 @@ async fn nothing_is_asked_of_the_engine_for_a_model_it_has_not_or_another_than_w
     assert!(scene.asked.try_recv().is_err());
 }
 
-#[tokio::test]
-async fn a_job_whose_deadline_passes_is_stopped() {
+/// A worker whose clock stands at 1 s after the epoch, with one job leased.
+async fn with_deadline(deadline: i64) -> (Scene, Link) {
     let mut scene = scene_with(|settings| {
         settings.tuning.clock = hearth_worker::Clock::new(|| Timestamp(1_000));
     })
     .await;
     let (mut link, _) = scene.relay.greeted().await;
-    let late = LeaseHead {
-        deadline: Some(Timestamp(1_050)),
+    let lease = LeaseHead {
+        deadline: Some(Timestamp(deadline)),
         ..head(token(1, 1), BODY.len())
     };
     link.until_capacity(2).await;
-    link.say(&RelayMessage::Lease(late)).await;
+    link.say(&RelayMessage::Lease(lease)).await;
     link.body(token(1, 1), BODY).await;
+    (scene, link)
+}
+
+#[tokio::test]
+async fn a_job_whose_deadline_passes_is_stopped_and_the_relay_decides_what_becomes_of_it() {
+    let (mut scene, mut link) = with_deadline(1_050).await;
     let asked = scene.asked().await;
     bounded(asked.until_dropped()).await;
     assert_eq!(
         nack(&mut link).await,
-        (Retry::Never, ErrorCode::DeadlineExceeded)
+        (Retry::AfterMs(1_000), ErrorCode::DeadlineExceeded)
     );
+}
+
+#[tokio::test]
+async fn a_clock_that_runs_ahead_fails_no_job() {
+    for deadline in [500, 1_000, i64::MIN] {
+        let (mut scene, mut link) = with_deadline(deadline).await;
+        let asked = scene.asked().await;
+        let stopped = timeout(Duration::from_millis(50), asked.until_dropped());
+        assert!(stopped.await.is_err(), "it was stopped for {deadline}");
+        asked.say(DONE).await;
+        drop(asked);
+        assert_eq!(link.line().await, (1, DONE.into()));
+        assert_eq!(end(&mut link).await, (1, End::Completed));
+    }
 }
 
 #[tokio::test]
@@ -234,7 +257,7 @@ async fn the_engine_is_not_read_further_than_the_relay_keeps_up() {
 #[tokio::test]
 async fn a_silent_lease_is_renewed() {
     let mut scene = scene_with(|settings| {
-        settings.tuning.heartbeat = std::time::Duration::from_millis(20);
+        settings.tuning.heartbeat = Duration::from_millis(20);
     })
     .await;
     let (mut link, _) = scene.relay.greeted().await;
