@@ -46,13 +46,17 @@ impl Relay {
     /// Queues a job for a requester who waits; leaving cancels it from now on.
     pub(crate) async fn attend(&self, caller: &Caller, order: Order) -> Result<Ticket, ApiError> {
         let job = self.job_id()?;
-        let guard = Guard {
+        let mut guard = Guard {
             relay: self.clone(),
             job,
             caller: caller.clone(),
             is_armed: true,
         };
-        self.enqueue(job, caller, order, true).await?;
+        if let Err(refused) = self.enqueue(job, caller, order, true).await {
+            // There is no job to cancel.
+            guard.disarm();
+            return Err(refused);
+        }
         let log = self.store.log(caller.owner(), job).await?;
         let log = log.ok_or_else(ApiError::unknown_job)?;
         Ok(Ticket { log, guard })
@@ -113,5 +117,68 @@ impl Drop for Guard {
                 Err(error) => tracing::debug!(job.id = %job, %error, "nothing to cancel"),
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Waker};
+
+    use axum::extract::FromRequestParts as _;
+    use proto::{JobState, Timestamp};
+    use queue::{MemoryQueue, Owner, Queue as _, Store};
+    use queue_sqlite::SqliteQueue;
+
+    use super::*;
+    use crate::{RelaySettings, System, auth::MayEnqueue};
+
+    async fn relay(store: Arc<dyn Store>) -> (Relay, Caller) {
+        let settings = RelaySettings {
+            insecure_dev: true,
+            ..RelaySettings::default()
+        };
+        let relay = Relay::new(store, settings, Arc::new(System));
+        let (mut parts, ()) = http::Request::new(()).into_parts();
+        let caller = MayEnqueue::from_request_parts(&mut parts, &relay).await;
+        (relay, caller.unwrap().0)
+    }
+
+    fn order() -> Order {
+        Order {
+            op: Op::Chat,
+            model: ModelName::new("m").unwrap(),
+            body: Bytes::from_static(b"{}"),
+            dialect: Dialect::Ollama,
+            priority: Priority::default(),
+            wanted_for: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refused_job_is_not_cancelled() {
+        let (relay, caller) = relay(Arc::new(MemoryQueue::default())).await;
+        while relay.submit(&caller, order()).await.is_ok() {}
+        relay.attend(&caller, order()).await.unwrap_err();
+        assert!(relay.tasks.is_empty(), "a task to cancel it was started");
+    }
+
+    #[tokio::test]
+    async fn a_requester_who_leaves_while_his_job_is_written_cancels_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteQueue::open(&folder.path().join("queue.db"), Timestamp(0)).unwrap();
+        let store = Arc::new(store);
+        let (relay, caller) = relay(store.clone()).await;
+        let mut attended = Box::pin(relay.attend(&caller, order()));
+        let polled = attended
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()));
+        drop((polled, attended));
+        relay.tasks.close();
+        let cancelled = tokio::time::timeout(Duration::from_secs(10), relay.tasks.wait());
+        cancelled.await.unwrap();
+        let jobs = store.list(Owner::Anyone, 2).await.unwrap();
+        let states: Vec<_> = jobs.iter().map(|job| job.state).collect();
+        assert_eq!(states, [JobState::Cancelled]);
+        store.close().await.unwrap();
     }
 }
