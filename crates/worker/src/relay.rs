@@ -78,7 +78,14 @@ impl Source for Relay {
             if !matches!(end, LinkEnd::Stopped) {
                 tracing::warn!(relay = self.name, ?carrier, %end, ?wait, "link ended");
             }
-            desk.link_down(&end.to_string());
+            match end {
+                LinkEnd::Woken | LinkEnd::Upgrade | LinkEnd::Blocked(_) => desk.link_changes(),
+                LinkEnd::Stopped
+                | LinkEnd::Lost { .. }
+                | LinkEnd::Later { .. }
+                | LinkEnd::Unauthorized(_)
+                | LinkEnd::NotTheRelay(_) => desk.link_down(&end.to_string()),
+            }
             tokio::select! {
                 () = sleep(wait) => {}
                 () = desk.woken() => {}

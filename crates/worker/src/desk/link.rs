@@ -53,6 +53,11 @@ impl Desk {
         state.carrier = None;
         drop(state);
         self.publish();
+        self.link_changes();
+    }
+
+    /// There is no link, and another is tried at once: what is shown stays until that is known.
+    pub fn link_changes(&self) {
         self.link
             .send_if_modified(|up| std::mem::replace(up, false));
     }

@@ -81,6 +81,7 @@ struct Polling<'a> {
     desk: &'a Arc<Desk>,
     hold: Duration,
     report_told: u64,
+    /// A poll of this session was answered.
     proven: bool,
     poll: Option<Poll<'a>>,
     /// When the poll under way began, or when the next may begin.
@@ -162,9 +163,25 @@ impl<'a> Polling<'a> {
         self.free = free;
         self.poll_from = Instant::now();
         let report = report.map(|(_, report)| report);
-        self.poll = Some(Box::pin(poll(
-            self.relay, held, free, self.hold, number, report,
-        )));
+        let wait = self.wait();
+        self.poll = Some(Box::pin(poll(self.relay, held, free, wait, number, report)));
+    }
+
+    /// How long the relay is to hold a poll. The first is not held: it shows that the link stands.
+    const fn wait(&self) -> Duration {
+        if self.proven {
+            self.hold
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    fn link_up(&self) {
+        self.desk.link_up(if self.hold.is_zero() {
+            CarrierKind::Poll
+        } else {
+            CarrierKind::LongPoll
+        });
     }
 
     fn polled(&mut self, number: u64, answer: Result<PollAnswer, LinkEnd>) -> Result<(), LinkEnd> {
@@ -173,12 +190,9 @@ impl<'a> Polling<'a> {
             Ok(answer) => answer,
             Err(end) => return self.poll_failed(end, took),
         };
+        let asked_to_hold = !self.wait().is_zero();
         self.proven = true;
-        self.desk.link_up(if self.hold.is_zero() {
-            CarrierKind::Poll
-        } else {
-            CarrierKind::LongPoll
-        });
+        self.link_up();
         self.report_told = if answer.report_wanted { 0 } else { number };
         let brought_nothing = answer == PollAnswer::default();
         for lease in answer.leases {
@@ -192,8 +206,8 @@ impl<'a> Polling<'a> {
         }
         let pause = if self.hold.is_zero() {
             PLAIN
-        } else if brought_nothing && took < HOLD_MIN {
-            // It was not held: do not ask as fast as the network allows.
+        } else if asked_to_hold && brought_nothing && took < HOLD_MIN {
+            // It was not held after all: do not ask as fast as the network allows.
             Duration::from_secs(1) + PLAIN.mul_f64(self.relay.tuning.random.draw())
         } else {
             Duration::ZERO
@@ -224,7 +238,9 @@ impl<'a> Polling<'a> {
         posted: Result<Posted, LinkEnd>,
     ) -> Result<(), LinkEnd> {
         self.busy.remove(&token);
-        match posted? {
+        let posted = posted?;
+        self.link_up();
+        match posted {
             Posted::Lines(answer) => {
                 self.desk.stored(token, answer.stored);
                 if answer.cancelled {

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use hearth_worker::Random;
 use proto::{
     End, ErrorCode,
-    status::CarrierKind,
+    status::{CarrierKind, HopState},
     worker::{EndRequest, LeaseAnswer, NackRequest, PollAnswer, PollRequest, PolledLease, Retry},
 };
+use tokio::time::timeout;
 
 use super::{
     BODY, DONE, Scene, bounded,
@@ -56,7 +58,7 @@ async fn a_refused_upgrade_falls_back_to_held_polls_that_carry_a_whole_job() {
     let mut scene = polling().await;
     let poll = scene.relay.post().await;
     let asked: PollRequest = poll.json();
-    assert_eq!((asked.free, asked.wait_ms), (2, 25_000));
+    assert_eq!((asked.free, asked.wait_ms), (2, 0));
     assert!(asked.report.unwrap().engine_up);
     answer(poll, &lease(1));
     let now = scene.until(|now| now.carrier.is_some()).await;
@@ -98,8 +100,77 @@ async fn a_refused_upgrade_falls_back_to_held_polls_that_carry_a_whole_job() {
         }
     );
     let second: PollRequest = polls[0].json();
-    assert_eq!((second.free, second.held), (1, vec![token(1, 1)]));
+    assert_eq!((second.free, second.wait_ms), (1, 25_000));
+    assert_eq!(second.held, [token(1, 1)]);
     assert!(second.report.is_none(), "the report had not changed");
+}
+
+#[tokio::test]
+async fn an_idle_worker_is_shown_online_as_soon_as_its_first_poll_is_answered() {
+    let mut scene = polling_with(|settings| settings.tuning.random = Random::new(|| 1.0)).await;
+    let first = scene.relay.post().await;
+    assert_eq!(first.json::<PollRequest>().wait_ms, 0);
+    let shown = scene.handle.activity().borrow().relay.clone();
+    assert_eq!(shown.state, HopState::Unknown, "{}", shown.problem);
+    answer(first, &PollAnswer::default());
+    let now = scene.until(|now| now.relay.state == HopState::Up).await;
+    assert_eq!(now.carrier, Some(CarrierKind::LongPoll));
+    // Nothing was held, and still the next poll is not put off as if by a proxy.
+    let held = timeout(Duration::from_secs(5), scene.relay.post()).await;
+    assert_eq!(held.unwrap().json::<PollRequest>().wait_ms, 25_000);
+}
+
+#[tokio::test]
+async fn trying_a_better_way_is_not_shown_as_an_outage() {
+    let mut scene = polling_with(|settings| {
+        settings.tuning.upgrade_again = Duration::from_millis(200);
+    })
+    .await;
+    let poll = scene.relay.post().await;
+    answer(poll, &PollAnswer::default());
+    scene.until(|now| now.relay.state == HopState::Up).await;
+    while scene.relay.upgrades.try_recv().is_ok() {}
+    let after_upgrade = loop {
+        let poll = scene.relay.post().await;
+        if scene.relay.upgrades.try_recv().is_ok() {
+            break poll;
+        }
+        answer(poll, &PollAnswer::default());
+    };
+    let shown = scene.handle.activity().borrow().clone();
+    assert_eq!(shown.relay.state, HopState::Up, "{}", shown.relay.problem);
+    assert_eq!(shown.carrier, Some(CarrierKind::LongPoll));
+    after_upgrade.answer(503, "");
+    scene.until(|now| now.relay.state == HopState::Down).await;
+}
+
+#[tokio::test]
+async fn a_machine_that_wakes_shows_the_relay_as_it_was_until_it_knows_better() {
+    let mut scene = polling().await;
+    let poll = scene.relay.post().await;
+    answer(poll, &PollAnswer::default());
+    let _held = scene.relay.post().await;
+    scene.handle.wake();
+    let again = scene.relay.post().await;
+    assert_eq!(again.json::<PollRequest>().wait_ms, 0);
+    let shown = scene.handle.activity().borrow().relay.clone();
+    assert_eq!(shown.state, HopState::Up, "{}", shown.problem);
+}
+
+#[tokio::test]
+async fn lines_that_are_taken_prove_the_link_too() {
+    let mut scene = polling().await;
+    let poll = scene.relay.post().await;
+    answer(poll, &lease(1));
+    let engine = scene.asked().await;
+    engine.say("one").await;
+    let mut polls = Vec::new();
+    let lines = scene.relay.post_to("/lines", &mut polls).await;
+    lines.answer(502, "bad gateway");
+    scene.until(|now| now.relay.state == HopState::Down).await;
+    let lines = scene.relay.post_to("/lines", &mut polls).await;
+    answer(lines, &stored(1));
+    scene.until(|now| now.relay.state == HopState::Up).await;
 }
 
 #[tokio::test]
@@ -108,7 +179,7 @@ async fn a_proxy_that_breaks_websockets_is_gone_around() {
     scene.relay.set_upgrade(Upgrade::Break);
     let first = scene.relay.link();
     // One link may have stood before the proxy began to break them.
-    drop(tokio::time::timeout(Duration::from_millis(1), first).await);
+    drop(timeout(Duration::from_millis(1), first).await);
     assert!(scene.relay.post().await.path.ends_with("/poll"));
 }
 
@@ -265,11 +336,11 @@ async fn a_proxy_that_cuts_held_requests_gets_plain_polls() {
     })
     .await;
     let poll = scene.relay.post().await;
-    assert_eq!(poll.json::<PollRequest>().wait_ms, 200);
     answer(poll, &lease(1));
     let _engine = scene.asked().await;
     let held = scene.relay.post().await;
-    let quiet = tokio::time::timeout(Duration::from_millis(40), scene.relay.post());
+    assert_eq!(held.json::<PollRequest>().wait_ms, 200);
+    let quiet = timeout(Duration::from_millis(40), scene.relay.post());
     assert!(quiet.await.is_err(), "one poll at a time");
     held.answer(504, "gateway timeout");
     let plain = scene.relay.post().await;
