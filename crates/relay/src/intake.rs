@@ -2,7 +2,7 @@
 
 use proto::{Account, ErrorCode, ModelName, Op};
 
-use crate::{Relay, error::ApiError};
+use crate::{Relay, error::ApiError, workers::Outlook};
 
 /// Whether a job may wait for a worker that is not there yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,26 +30,35 @@ impl Relay {
             ),
             None => self.settings.default_model.clone(),
         };
-        if offer.is_empty() && patience == Patience::Now {
-            return Err(ApiError::new(
-                ErrorCode::NoWorker,
-                "no worker is online to answer; start the agent, or submit a job to be kept",
-            ));
-        }
-        let Some(model) = chosen.or_else(|| offer.models().next().cloned()) else {
-            return Err(if offer.is_empty() {
-                ApiError::new(
-                    ErrorCode::NoWorker,
-                    "no model was named and no worker is online to choose one; name a model",
-                )
-            } else {
-                ApiError::new(ErrorCode::BadRequest, "model is required")
-            });
+        let model = chosen.or_else(|| offer.first_model().cloned());
+        let outlook = match &model {
+            Some(model) => offer.outlook(model),
+            None => offer.without_model(),
         };
-        if !offer.is_empty() && !offer.has(&model) {
-            let message = dialect::ollama::model_not_found(op, model.as_str());
-            return Err(ApiError::new(ErrorCode::UnknownModel, message));
+        match (model, outlook) {
+            (Some(model), Outlook::Served) => Ok(model),
+            (Some(model), Outlook::EngineDown | Outlook::NobodyOnline)
+                if patience == Patience::Kept =>
+            {
+                Ok(model)
+            }
+            (Some(model), Outlook::Unknown) => {
+                let message = dialect::ollama::model_not_found(op, model.as_str());
+                Err(ApiError::new(ErrorCode::UnknownModel, message))
+            }
+            (None, Outlook::Served | Outlook::Unknown) => {
+                Err(ApiError::new(ErrorCode::BadRequest, "model is required"))
+            }
+            (_, Outlook::EngineDown) => Err(ApiError::new(
+                ErrorCode::EngineUnavailable,
+                "an agent is online but its engine is down; start the engine, or name a model \
+                 and submit a job to be kept",
+            )),
+            (_, Outlook::NobodyOnline) => Err(ApiError::new(
+                ErrorCode::NoWorker,
+                "no worker is online to answer; start the agent, or name a model and submit a \
+                 job to be kept",
+            )),
         }
-        Ok(model)
     }
 }

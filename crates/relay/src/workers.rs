@@ -48,22 +48,75 @@ pub(crate) struct Workers {
 pub(crate) struct Offer {
     /// The reports of workers whose engine is up.
     pub(crate) reports: Vec<Arc<WorkerReport>>,
+    /// Those of workers whose engine is down, with the models it had.
+    down: Vec<Arc<WorkerReport>>,
     /// Some worker runs any model.
-    pub(crate) any: bool,
+    any: bool,
+}
+
+/// What becomes of a job for one model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outlook {
+    /// Somebody can do it now.
+    Served,
+    /// Only engines that are down could.
+    EngineDown,
+    /// Nobody has the model.
+    Unknown,
+    /// Nobody is online.
+    NobodyOnline,
 }
 
 impl Offer {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.reports.is_empty() && !self.any
+    pub(crate) fn outlook(&self, model: &ModelName) -> Outlook {
+        if self.any || has(&self.reports, model) {
+            Outlook::Served
+        } else if has(&self.down, model) || self.has_unseen() {
+            Outlook::EngineDown
+        } else if self.reports.is_empty() && self.down.is_empty() {
+            Outlook::NobodyOnline
+        } else {
+            Outlook::Unknown
+        }
     }
 
-    pub(crate) fn has(&self, model: &ModelName) -> bool {
-        self.any || self.models().any(|known| known.is_same(model))
+    /// What becomes of a job when no model can be told.
+    pub(crate) fn without_model(&self) -> Outlook {
+        if self.any || !self.reports.is_empty() {
+            Outlook::Unknown
+        } else if self.down.is_empty() {
+            Outlook::NobodyOnline
+        } else {
+            Outlook::EngineDown
+        }
     }
 
-    pub(crate) fn models(&self) -> impl Iterator<Item = &ModelName> {
-        let models = self.reports.iter().flat_map(|report| &report.models);
-        models.map(|model| &model.name)
+    /// For requests that name no model: what can be served now comes first.
+    pub(crate) fn first_model(&self) -> Option<&ModelName> {
+        let reports = self.reports.iter().chain(&self.down);
+        let mut models = reports.flat_map(|report| &report.models);
+        models.next().map(|model| &model.name)
+    }
+
+    /// An engine was down all the time: it may have any model.
+    fn has_unseen(&self) -> bool {
+        self.down.iter().any(|report| report.models.is_empty())
+    }
+}
+
+fn has(reports: &[Arc<WorkerReport>], model: &ModelName) -> bool {
+    let mut models = reports.iter().flat_map(|report| &report.models);
+    models.any(|known| known.name.is_same(model))
+}
+
+/// A report as it is kept: an engine that is down cannot list its models, yet has them.
+fn kept(new: Arc<WorkerReport>, old: Option<&Arc<WorkerReport>>) -> Arc<WorkerReport> {
+    match old {
+        Some(old) if !new.engine_up && new.models.is_empty() => Arc::new(WorkerReport {
+            models: old.models.clone(),
+            ..WorkerReport::clone(&new)
+        }),
+        Some(_) | None => new,
     }
 }
 
@@ -73,8 +126,12 @@ impl Workers {
         Seat::Socket(self.last.fetch_add(1, Ordering::Relaxed))
     }
 
-    pub(crate) fn sit(&self, seat: Seat, online: Online) {
-        self.lock().insert(seat, online);
+    /// A worker is online now; one that polls may have sat there before.
+    pub(crate) fn sit(&self, seat: Seat, mut online: Online) {
+        let mut seats = self.lock();
+        let old = seats.get(&seat).and_then(|old| old.report.as_ref());
+        online.report = online.report.map(|new| kept(new, old));
+        seats.insert(seat, online);
     }
 
     pub(crate) fn leave(&self, seat: &Seat) {
@@ -82,24 +139,16 @@ impl Workers {
     }
 
     /// A worker that polls was heard of; answers its report, `None` if it is not known.
-    pub(crate) fn heard(
-        &self,
-        seat: &Seat,
-        until: Timestamp,
-        report: Option<WorkerReport>,
-    ) -> Option<Arc<WorkerReport>> {
+    pub(crate) fn heard(&self, seat: &Seat, until: Timestamp) -> Option<Arc<WorkerReport>> {
         let mut online = self.lock();
         let worker = online.get_mut(seat)?;
         worker.until = worker.until.map(|had| had.max(until));
-        if let Some(report) = report {
-            worker.report = Some(Arc::new(report));
-        }
         worker.report.clone()
     }
 
     pub(crate) fn report(&self, seat: &Seat, report: Arc<WorkerReport>) {
         if let Some(worker) = self.lock().get_mut(seat) {
-            worker.report = Some(report);
+            worker.report = Some(kept(report, worker.report.as_ref()));
         }
     }
 
@@ -115,7 +164,7 @@ impl Workers {
             match &worker.report {
                 None => offer.any = true,
                 Some(report) if report.engine_up => offer.reports.push(report.clone()),
-                Some(_) => {}
+                Some(report) => offer.down.push(report.clone()),
             }
         }
         offer

@@ -187,7 +187,10 @@ pub(super) async fn request(
     let model = match (choose(named), fallback) {
         // Nobody online says what he has: the polling relay's own default.
         (Err(error), Some(model))
-            if matches!(error.code, ErrorCode::BadRequest | ErrorCode::NoWorker) =>
+            if matches!(
+                error.code,
+                ErrorCode::BadRequest | ErrorCode::NoWorker | ErrorCode::EngineUnavailable
+            ) =>
         {
             ModelName::new(model).map_err(|_| ApiError::internal())?
         }

@@ -82,7 +82,7 @@ fn attend(
     let seat = Seat::Poll(caller.key_id().to_owned(), asked.worker.clone());
     let until = relay.now() + hold + relay.settings.online_after_poll;
     let Some(report) = &asked.report else {
-        return relay.workers.heard(&seat, until, None);
+        return relay.workers.heard(&seat, until);
     };
     let report = Arc::new(report.clone());
     let online = Online {

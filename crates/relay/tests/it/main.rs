@@ -3,6 +3,7 @@
 
 mod client;
 mod doors;
+mod engine_down;
 mod http_carrier;
 mod native;
 mod ollama;
