@@ -149,9 +149,13 @@ impl<'a> Polling<'a> {
     fn start_poll(&mut self) {
         let held = self.desk.held();
         let taken = u32::try_from(held.len()).unwrap_or(u32::MAX);
-        let free = self.desk.capacity().saturating_sub(taken);
-        // A poll that asks for no job cannot lose one on its way, so it may be given up.
-        let is_outdated = self.poll.is_some() && self.free == 0 && free > 0;
+        let capacity = self.desk.capacity();
+        let free = capacity.saturating_sub(taken);
+        // A poll that asks for no job cannot lose one on its way, so it may be given up. One that
+        // is held and asks for jobs that must not come now would more likely bring than lose one.
+        let may_ask_now = self.free == 0 && free > 0;
+        let must_not_ask = self.free > 0 && capacity == 0 && !self.wait().is_zero();
+        let is_outdated = self.poll.is_some() && (may_ask_now || must_not_ask);
         let may_begin = self.poll.is_none() && self.poll_from <= Instant::now();
         if !is_outdated && !may_begin {
             return;

@@ -300,6 +300,34 @@ async fn a_slot_that_comes_free_is_offered_at_once() {
 }
 
 #[tokio::test]
+async fn pausing_gives_up_a_held_poll_that_asks_for_jobs() {
+    let mut scene = polling().await;
+    let first = scene.relay.post().await;
+    answer(first, &PollAnswer::default());
+    let held = scene.relay.post().await;
+    assert_eq!(held.json::<PollRequest>().free, 2);
+    scene.handle.set_paused(true);
+    let paused: PollRequest = scene.relay.post().await.json();
+    assert_eq!((paused.free, paused.wait_ms), (0, 25_000));
+    answer(held, &lease(1));
+    scene.handle.set_paused(false);
+    assert_eq!(scene.relay.post().await.json::<PollRequest>().free, 2);
+    assert!(scene.asked.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn pausing_waits_for_a_poll_that_is_not_held() {
+    let mut scene = polling().await;
+    let first = scene.relay.post().await;
+    scene.handle.set_paused(true);
+    let quiet = timeout(Duration::from_millis(40), scene.relay.post());
+    assert!(quiet.await.is_err(), "a job may be on its way already");
+    answer(first, &lease(1));
+    let nack = scene.relay.post_to("/nack", &mut Vec::new()).await;
+    assert_eq!(nack.json::<NackRequest>().retry, Retry::Now);
+}
+
+#[tokio::test]
 async fn a_relay_that_forgot_the_worker_is_told_the_report_again() {
     let mut scene = polling().await;
     let poll = scene.relay.post().await;
