@@ -12,6 +12,7 @@ mod carrier;
 mod error;
 mod intake;
 pub mod keys;
+mod loopback;
 mod open;
 mod payload;
 mod serve;

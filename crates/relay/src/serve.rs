@@ -19,7 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use crate::{Relay, api, auth::PathKey, error::ApiError, shape::dress, upkeep};
+use crate::{Relay, api, auth::PathKey, error::ApiError, loopback, shape::dress, upkeep};
 
 /// How long a request's head may take to arrive.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
@@ -45,7 +45,9 @@ pub async fn serve(listener: TcpListener, relay: Relay, stop: CancellationToken)
     relay.tasks.spawn(upkeep::reap(relay.clone()));
     relay.tasks.spawn(upkeep::check_keys(relay.clone()));
     relay.tasks.spawn(upkeep::give_up_orphans(relay.clone()));
-    stop.run_until_cancelled(accept(&listener, &relay)).await;
+    let open_at = relay.settings.insecure_dev.then_some(address);
+    stop.run_until_cancelled(accept(&listener, &relay, open_at))
+        .await;
     drop(listener);
 
     tracing::info!("the relay stops");
@@ -81,8 +83,12 @@ impl Relay {
     }
 }
 
-async fn accept(listener: &TcpListener, relay: &Relay) {
-    let router = api::routes(relay.clone());
+/// `open_at` is the address of a relay that asks for no key.
+async fn accept(listener: &TcpListener, relay: &Relay, open_at: Option<SocketAddr>) {
+    let door = Door {
+        router: api::routes(relay.clone()),
+        open_at,
+    };
     let places = Arc::new(Semaphore::new(relay.settings.connections_max));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else {
@@ -90,7 +96,7 @@ async fn accept(listener: &TcpListener, relay: &Relay) {
         };
         match listener.accept().await {
             Ok((socket, _)) => {
-                let connection = connection(socket, router.clone(), relay.clone(), place);
+                let connection = connection(socket, door.clone(), relay.clone(), place);
                 relay.tasks.spawn(connection);
             }
             Err(error) => {
@@ -101,12 +107,12 @@ async fn accept(listener: &TcpListener, relay: &Relay) {
     }
 }
 
-async fn connection(socket: TcpStream, router: Router, relay: Relay, _place: OwnedSemaphorePermit) {
+async fn connection(socket: TcpStream, door: Door, relay: Relay, _place: OwnedSemaphorePermit) {
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "a connection was gone at once");
         return;
     }
-    let service = hyper::service::service_fn(move |request| answer(router.clone(), request));
+    let service = hyper::service::service_fn(move |request| answer(door.clone(), request));
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_PATIENCE)
@@ -127,12 +133,19 @@ async fn connection(socket: TcpStream, router: Router, relay: Relay, _place: Own
     }
 }
 
+/// What every request passes through.
+#[derive(Clone)]
+struct Door {
+    router: Router,
+    open_at: Option<SocketAddr>,
+}
+
 /// One request: what must be refused before routing, then the route, then the error's words.
-async fn answer(router: Router, request: Request<Incoming>) -> Result<Response, Infallible> {
-    let (path, response) = match admitted(request) {
+async fn answer(door: Door, request: Request<Incoming>) -> Result<Response, Infallible> {
+    let (path, response) = match admitted(request, door.open_at) {
         Ok(request) => {
             let path = request.uri().path().to_owned();
-            let Ok(response) = router.oneshot(request).await;
+            let Ok(response) = door.router.oneshot(request).await;
             (path, response)
         }
         Err(refused) => (refused.path, refused.error.into_response()),
@@ -145,7 +158,10 @@ struct Refused {
     error: ApiError,
 }
 
-fn admitted(request: Request<Incoming>) -> Result<Request<Body>, Box<Refused>> {
+fn admitted(
+    request: Request<Incoming>,
+    open_at: Option<SocketAddr>,
+) -> Result<Request<Body>, Box<Refused>> {
     let mut request = request.map(Body::new);
     let refused = |path: &str, error| {
         Box::new(Refused {
@@ -165,6 +181,10 @@ fn admitted(request: Request<Incoming>) -> Result<Request<Body>, Box<Refused>> {
         request.extensions_mut().insert(PathKey(key));
     }
     let uri = request.uri();
+    if let Some(listener) = open_at {
+        loopback::admit(request.headers(), uri.authority(), listener)
+            .map_err(|error| refused(uri.path(), error))?;
+    }
     if uri.query().is_some_and(names_a_token) {
         let message = "a key in the URL would be kept by logs; send `Authorization: Bearer KEY`";
         return Err(refused(

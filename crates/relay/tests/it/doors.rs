@@ -334,3 +334,58 @@ async fn under_insecure_dev_no_key_is_needed_but_a_wrong_one_of_ours_is_still_wr
         StatusCode::UNAUTHORIZED
     );
 }
+
+#[tokio::test]
+async fn under_insecure_dev_web_pages_and_other_names_are_refused_on_every_route() {
+    let mut settings = RelaySettings::default();
+    settings.insecure_dev = true;
+    let server = Server::with(settings).await;
+    let own = format!("localhost:{}", server.address.port());
+    let own_origin = format!("http://{own}");
+    let evil = ("origin", "http://evil.example");
+    for (path, headers, code) in [
+        (
+            "/api/jobs",
+            vec![("host", "evil.example")],
+            "forbidden_host",
+        ),
+        ("/api/jobs", vec![evil], "forbidden_origin"),
+        ("/v1/models", vec![evil], "forbidden_origin"),
+        (
+            "/api/ollama/poll",
+            vec![("sec-fetch-site", "cross-site")],
+            "forbidden_origin",
+        ),
+        ("/nowhere", vec![("origin", "null")], "forbidden_origin"),
+        (
+            "/api/jobs",
+            vec![("host", &own), ("origin", &own_origin)],
+            "",
+        ),
+    ] {
+        let reply = server
+            .nobody()
+            .send_with(Method::GET, path, &headers, "")
+            .await;
+        assert_eq!(reply.header("x-hearth-error"), code, "{path} {headers:?}");
+        assert_eq!(reply.status == StatusCode::FORBIDDEN, !code.is_empty());
+    }
+    let key = server.key("default", &SCOPES).await;
+    let client = Client::new(server.base(), Some(key.clone()));
+    let reply = client
+        .send_with(Method::GET, "/api/jobs", &[evil], "")
+        .await;
+    assert_eq!(reply.status, StatusCode::FORBIDDEN, "with a key too");
+
+    let keyed = Server::over(server.store.clone(), RelaySettings::default()).await;
+    let client = Client::new(keyed.base(), Some(key));
+    let headers = [("host", "relay.example"), evil];
+    let reply = client
+        .send_with(Method::GET, "/api/jobs", &headers, "")
+        .await;
+    assert_eq!(
+        reply.status,
+        StatusCode::OK,
+        "keys guard a relay by any name"
+    );
+}
