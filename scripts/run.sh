@@ -55,6 +55,11 @@ say "starting the relay on $relay"
 pids+=($!)
 relay_pid=$!
 
+until grep -q '^listening on' "$logs/relay.log"; do
+  kill -0 "$relay_pid" 2>/dev/null || broken relay "it ended at once" "$logs/relay.log"
+  sleep 0.05
+done
+
 agent_options=(--relay "$relay" --key-file "$data/worker.key" --engine auto)
 if [ -n "${HEARTH_STATUS_PORT:-}" ]; then agent_options+=(--status-port "$HEARTH_STATUS_PORT"); fi
 if [ -n "${HEARTH_HTTP_PORT:-}" ]; then agent_options+=(--http-port "$HEARTH_HTTP_PORT"); fi
@@ -71,13 +76,26 @@ pids+=($!)
 agent_pid=$!
 
 say "waiting until relay and engine are confirmed"
-if ! "$hearth" status --until ready --timeout 120; then
-  kill -0 "$relay_pid" 2>/dev/null || broken relay "it ended at once" "$logs/relay.log"
-  kill -0 "$agent_pid" 2>/dev/null || broken agent "it ended at once" "$agent_log"
+for _ in $(seq 200); do # the hub is up within a moment, unless the log is filtered
+  if grep -q 'status hub listens' "$agent_log"; then break; fi
+  kill -0 "$relay_pid" 2>/dev/null || broken relay "it ended" "$logs/relay.log"
+  kill -0 "$agent_pid" 2>/dev/null ||
+    broken agent "it ended at once (is another Hearth running? see: $hearth status)" "$agent_log"
+  sleep 0.05
+done
+"$hearth" status --until ready --until paused --timeout 120 >"$logs/phase" 2>/dev/null &
+phase_pid=$!
+pids+=("$phase_pid")
+wait -n "$phase_pid" "$relay_pid" "$agent_pid" && confirmed=1 || confirmed=0
+kill -0 "$relay_pid" 2>/dev/null || broken relay "it ended" "$logs/relay.log"
+kill -0 "$agent_pid" 2>/dev/null || broken agent "it ended" "$agent_log"
+if [ "$confirmed" = 0 ]; then
   "$hearth" doctor --relay "$relay" --key-file "$data/requester.key" >&2 || true
   broken agent "it did not become ready within two minutes" "$agent_log"
 fi
-kill -0 "$relay_pid" 2>/dev/null || broken relay "it ended at once" "$logs/relay.log"
+if grep -q '^paused' "$logs/phase"; then
+  broken agent "its owner paused it, and that is remembered; press Resume in the tray, or: $hearth resume"
+fi
 
 say "asking through $relay: $question"
 "$hearth" ask --relay "$relay" --key-file "$data/requester.key" "$question" ||
@@ -91,11 +109,11 @@ Hearth is up.
   relay      $relay   Ollama, OpenAI and native API; key in $data/requester.key
   status     $("$hearth" status --address)   overlay, tray and any client; follow it: $hearth status --watch
   logs       $logs
-  try        OLLAMA_HOST=$relay, or: curl -H "Authorization: Bearer \$(cat $data/requester.key)" $relay/v1/models
+  try        curl -H "Authorization: Bearer \$(cat $data/requester.key)" $relay/v1/models
 Ctrl-C ends both.
 SAY
 while :; do
-  wait -n "${pids[@]}" && gone=0 || gone=$?
+  wait -n "$relay_pid" "$agent_pid" && gone=0 || gone=$?
   kill -0 "$relay_pid" 2>/dev/null || broken relay "it ended with $gone" "$logs/relay.log"
   kill -0 "$agent_pid" 2>/dev/null || { say "the agent was quit; ending the relay"; exit 0; }
 done

@@ -10,6 +10,7 @@ mod desk;
 mod pages;
 mod poll;
 mod screen;
+mod serving;
 mod tray;
 
 use app::{AT_REST, App, Look};
@@ -104,7 +105,6 @@ async fn pause_in_the_tray_is_what_overlay_and_hub_say_and_resume_takes_it_back(
     assert_eq!(paused.status, Phase::Paused);
     browser.until_text("state", "Paused").await;
     tray.until_item("Resume").await;
-    // The place for "no job is leased while paused": submit one to a real relay here.
 
     tray.click("Resume").await;
     hub.until(|status| status.monitoring).await;

@@ -3,16 +3,21 @@
 use std::net::TcpListener;
 
 use fantoccini::{Client, ClientBuilder, Locator};
-use hearth_tests::process::{Process, binary};
+use hearth_tests::{
+    process::{Process, binary},
+    stand::Stand,
+};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::json;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, process::Command};
 
 use crate::{
     app::{self, App, Look},
     desk::Desk,
     poll::until,
 };
+
+const DRIVER: &str = "WebKitWebDriver";
 
 /// A driver that started the app.
 pub(crate) struct Browser {
@@ -21,25 +26,41 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
+    /// Starts the app without a relay.
     pub(crate) async fn start(desk: &Desk, look: Look) -> Self {
+        Self::drive(
+            desk.command(DRIVER),
+            look,
+            app::ARGS.map(str::to_owned).to_vec(),
+        )
+        .await
+    }
+
+    /// Starts the app as the agent of a relay.
+    pub(crate) async fn serving(desk: &Desk, stand: &Stand, look: Look) -> Self {
+        let mut driver = desk.command(DRIVER);
+        driver.env("HEARTH_KEY", &stand.worker);
+        Self::drive(driver, look, stand.options()).await
+    }
+
+    async fn drive(mut driver: Command, look: Look, args: Vec<String>) -> Self {
         let port = TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
             .unwrap()
             .port();
-        let mut driver = desk.command("WebKitWebDriver");
         driver.args([format!("--port={port}"), "--host=127.0.0.1".to_owned()]);
         // Without this the pages refuse to be driven.
         driver
             .env("TAURI_WEBVIEW_AUTOMATION", "true")
             .env("GTK_THEME", look.theme());
-        let driver = Process::start("WebKitWebDriver", driver);
+        let driver = Process::start(DRIVER, driver);
         until("the driver's port", async || {
             TcpStream::connect(("127.0.0.1", port)).await.ok()
         })
         .await;
 
-        let options = json!({ "binary": binary("hearth-desktop"), "args": app::ARGS });
+        let options = json!({ "binary": binary("hearth-desktop"), "args": args });
         let capabilities = [("webkitgtk:browserOptions".to_owned(), options)];
         let client = ClientBuilder::new(HttpConnector::new())
             .capabilities(capabilities.into_iter().collect())

@@ -67,7 +67,10 @@ fn every_test_that_the_architecture_names_exists() {
     let named: Vec<&str> = invariants.split('`').skip(1).step_by(2).collect();
     assert!(named.len() > 20, "{named:?}");
     for test in named {
-        assert!(sources.contains(&format!("fn {test}(")), "no test is called {test}");
+        assert!(
+            sources.contains(&format!("fn {test}(")),
+            "no test is called {test}"
+        );
     }
 }
 

@@ -6,7 +6,7 @@ use hearth_tests::{
 };
 use serde_json::{Value, json};
 
-use crate::stand::{Stand, create_key, hearth, store};
+use hearth_tests::stand::{Stand, create_key, hearth, store};
 
 const LINE: &str = r#"{"model":"tiny","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant","content":"half"},"done":false}"#;
 
@@ -18,7 +18,10 @@ fn question() -> Value {
 async fn a_wrong_a_missing_and_a_revoked_key_are_refused_with_a_code() {
     let stand = Stand::relay_only("ollama").await;
     let url = stand.url("/api/jobs");
-    for request in [stand.http.get(&url), stand.http.get(&url).bearer_auth("hearth_no_key")] {
+    for request in [
+        stand.http.get(&url),
+        stand.http.get(&url).bearer_auth("hearth_no_key"),
+    ] {
         let answer = request.send().await.unwrap();
         assert_eq!(answer.status(), 401);
         let body: Value = answer.json().await.unwrap();
@@ -28,12 +31,20 @@ async fn a_wrong_a_missing_and_a_revoked_key_are_refused_with_a_code() {
     let spare = create_key(&stand.home, &["--name", "spare", "--scope", "read"]).await;
     let ask = || stand.http.get(&url).bearer_auth(&spare).send();
     assert_eq!(ask().await.unwrap().status(), 200);
-    let list = finish(hearth(&stand.home, &["key", "list", "--store", &store(&stand.home)])).await;
+    let list = finish(hearth(
+        &stand.home,
+        &["key", "list", "--store", &store(&stand.home)],
+    ))
+    .await;
     assert!(list.stdout.contains("spare"), "{}", list.stdout);
     assert!(!list.stdout.contains(&spare), "a list shows no secret");
     let revoke = ["key", "revoke", "--store", &store(&stand.home), "spare"];
     assert!(finish(hearth(&stand.home, &revoke)).await.status.success());
-    assert_eq!(ask().await.unwrap().status(), 401, "revoked while the relay runs");
+    assert_eq!(
+        ask().await.unwrap().status(),
+        401,
+        "revoked while the relay runs"
+    );
     let again = finish(hearth(&stand.home, &revoke)).await;
     assert!(!again.status.success(), "there is nothing left to revoke");
     assert!(again.stderr.contains("spare"), "{}", again.stderr);
@@ -47,7 +58,9 @@ async fn the_store_holds_no_key_in_clear() {
         let path = file.unwrap().path();
         if path.is_file() {
             let bytes = std::fs::read(&path).unwrap();
-            let found = bytes.windows(secret.len()).any(|part| part == secret.as_bytes());
+            let found = bytes
+                .windows(secret.len())
+                .any(|part| part == secret.as_bytes());
             assert!(!found, "{} holds a key", path.display());
         }
     }
@@ -57,13 +70,20 @@ async fn the_store_holds_no_key_in_clear() {
 async fn without_any_key_the_relay_starts_only_when_told_to_on_loopback() {
     let home = hearth_tests::process::Home::new();
     let start = |listen: &str, more: &[&str]| {
-        let mut command = hearth(&home, &["relay", "--store", &store(&home), "--listen", listen]);
+        let mut command = hearth(
+            &home,
+            &["relay", "--store", &store(&home), "--listen", listen],
+        );
         command.args(more);
         command
     };
     let refused = finish(start("127.0.0.1:0", &[])).await;
     assert!(!refused.status.success());
-    assert!(refused.stderr.contains("hearth key create"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("hearth key create"),
+        "{}",
+        refused.stderr
+    );
     let open = finish(start("0.0.0.0:0", &["--insecure-dev"])).await;
     assert!(!open.status.success());
     assert!(open.stderr.contains("loopback"), "{}", open.stderr);
@@ -74,25 +94,45 @@ async fn bad_requests_are_told_what_is_wrong() {
     let (stand, _ollama) = Stand::scripted().await;
     let send = async |path: &str, body: String| {
         let url = stand.url(path);
-        let request = stand.http.post(url).bearer_auth(&stand.requester).body(body);
+        let request = stand
+            .http
+            .post(url)
+            .bearer_auth(&stand.requester)
+            .body(body);
         let answer = request.send().await.unwrap();
         let status = answer.status().as_u16();
         (status, answer.json::<Value>().await.unwrap())
     };
     let (status, body) = send("/api/jobs", "{".into()).await;
-    assert_eq!((status, &body["error"]["code"]), (400, &json!("malformed_json")), "{body}");
+    assert_eq!(
+        (status, &body["error"]["code"]),
+        (400, &json!("malformed_json")),
+        "{body}"
+    );
 
     let unknown = json!({ "op": "chat", "body": { "model": "nobody:1b", "messages": [] } });
     let (status, body) = send("/api/jobs", unknown.to_string()).await;
-    assert_eq!((status, &body["error"]["code"]), (404, &json!("unknown_model")), "{body}");
+    assert_eq!(
+        (status, &body["error"]["code"]),
+        (404, &json!("unknown_model")),
+        "{body}"
+    );
 
     let ollama = json!({ "model": "nobody:1b", "messages": [{ "role": "user", "content": "x" }] });
     let (status, body) = send("/api/chat", ollama.to_string()).await;
-    assert_eq!((status, &body["error"]), (404, &json!("model 'nobody:1b' not found")), "{body}");
+    assert_eq!(
+        (status, &body["error"]),
+        (404, &json!("model 'nobody:1b' not found")),
+        "{body}"
+    );
 
     let huge = " ".repeat(proto::limits::BODY_MAX + 1);
     let (status, body) = send("/api/jobs", huge).await;
-    assert_eq!((status, &body["error"]["code"]), (413, &json!("too_large")), "{body}");
+    assert_eq!(
+        (status, &body["error"]["code"]),
+        (413, &json!("too_large")),
+        "{body}"
+    );
 }
 
 #[tokio::test]
@@ -100,20 +140,39 @@ async fn a_foreign_job_and_an_absent_one_look_alike() {
     let (stand, ollama) = Stand::scripted().await;
     let job = stand.submit("x").await.unwrap();
     ollama.until_asked("/api/chat", 1).await;
-    let args = ["--name", "stranger", "--scope", "read", "--scope", "enqueue", "--account", "else"];
+    let args = [
+        "--name",
+        "stranger",
+        "--scope",
+        "read",
+        "--scope",
+        "enqueue",
+        "--account",
+        "else",
+    ];
     let stranger = create_key(&stand.home, &args).await;
     let look = async |id: &str, method: reqwest::Method, path: &str| {
         let url = stand.url(&format!("/api/jobs/{id}{path}"));
-        let answer = stand.http.request(method, url).bearer_auth(&stranger).send().await.unwrap();
+        let answer = stand
+            .http
+            .request(method, url)
+            .bearer_auth(&stranger)
+            .send()
+            .await
+            .unwrap();
         let status = answer.status().as_u16();
         (status, answer.text().await.unwrap().replace(id, "ID"))
     };
     let (foreign, absent) = (job.to_string(), "0".repeat(32));
-    for (method, path) in
-        [(reqwest::Method::GET, ""), (reqwest::Method::GET, "/events"), (reqwest::Method::DELETE, "")]
-    {
-        let (theirs, nobodys) =
-            (look(&foreign, method.clone(), path).await, look(&absent, method, path).await);
+    for (method, path) in [
+        (reqwest::Method::GET, ""),
+        (reqwest::Method::GET, "/events"),
+        (reqwest::Method::DELETE, ""),
+    ] {
+        let (theirs, nobodys) = (
+            look(&foreign, method.clone(), path).await,
+            look(&absent, method, path).await,
+        );
         assert_eq!(theirs, nobodys);
         assert_eq!(theirs.0, 404);
     }
@@ -125,22 +184,39 @@ async fn an_engine_that_dies_mid_stream_is_a_typed_error_never_a_silent_end() {
     let dying = || Answer::begin().send_lines([LINE]).then(Step::Cut);
 
     ollama.script("/api/chat", dying());
-    let text = stand.post("/api/chat", &question()).send().await.unwrap().text().await.unwrap();
+    let text = stand
+        .post("/api/chat", &question())
+        .send()
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap();
     let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     assert!(last["error"].is_string(), "{text}");
 
     ollama.script("/api/chat", dying());
     let mut body = question();
     body["stream"] = json!(true);
-    let answer = stand.post("/v1/chat/completions", &body).send().await.unwrap();
+    let answer = stand
+        .post("/v1/chat/completions", &body)
+        .send()
+        .await
+        .unwrap();
     let text = answer.text().await.unwrap();
-    assert!(text.contains(r#""error":{"#) && !text.contains("[DONE]"), "{text}");
+    assert!(
+        text.contains(r#""error":{"#) && !text.contains("[DONE]"),
+        "{text}"
+    );
 
     ollama.script("/api/chat", dying());
     let job = stand.submit("x").await.unwrap();
     let answered = stand.answer(job).await;
     assert_eq!(answered.ends[0]["state"], "failed", "{answered:?}");
-    assert_eq!(answered.ends[0]["error"]["code"], "engine_failed", "{answered:?}");
+    assert_eq!(
+        answered.ends[0]["error"]["code"], "engine_failed",
+        "{answered:?}"
+    );
 }
 
 #[tokio::test]
@@ -150,7 +226,10 @@ async fn an_engine_that_is_down_stops_leasing_and_the_job_waits_for_it() {
     let job = stand.submit("x").await.unwrap();
     stand.until("engine_offline").await;
     let status = stand.status().await;
-    assert_eq!(status["relay"]["state"], "up", "only the broken hop is named: {status}");
+    assert_eq!(
+        status["relay"]["state"], "up",
+        "only the broken hop is named: {status}"
+    );
     assert_eq!(status["engine"]["state"], "down");
     ollama.come_back().await.unwrap();
     let answered = stand.answer(job).await;
@@ -162,11 +241,19 @@ async fn an_engine_that_is_down_stops_leasing_and_the_job_waits_for_it() {
 async fn a_requester_that_leaves_stops_the_engine() {
     let (stand, ollama) = Stand::scripted().await;
     let gate = hearth_tests::scripted_ollama::Gate::default();
-    ollama.script("/api/chat", Answer::begin().send_lines([LINE]).then(Step::Wait(gate)));
+    ollama.script(
+        "/api/chat",
+        Answer::begin().send_lines([LINE]).then(Step::Wait(gate)),
+    );
     let mut answer = stand.post("/api/chat", &question()).send().await.unwrap();
-    assert!(answer.chunk().await.unwrap().is_some(), "the first token came");
+    assert!(
+        answer.chunk().await.unwrap().is_some(),
+        "the first token came"
+    );
     drop(answer);
-    tokio::time::timeout(hearth_tests::process::PATIENCE, ollama.until_left(1)).await.unwrap();
+    tokio::time::timeout(hearth_tests::process::PATIENCE, ollama.until_left(1))
+        .await
+        .unwrap();
     stand.until("ready").await;
 }
 

@@ -3,7 +3,7 @@
 use hearth_tests::scripted_ollama::{Answer, Gate, ScriptedOllama, Step};
 use proto::JobId;
 
-use crate::stand::Stand;
+use hearth_tests::stand::Stand;
 
 const FIRST: &str = r#"{"model":"tiny","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant","content":"one "},"done":false}"#;
 const SECOND: &str = r#"{"model":"tiny","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant","content":"two"},"done":false}"#;
@@ -12,8 +12,13 @@ const DONE: &str = r#"{"model":"tiny","created_at":"2026-01-01T00:00:00Z","messa
 /// An engine that writes one line, waits for the gate, and writes the rest.
 fn halting(ollama: &ScriptedOllama) -> Gate {
     let gate = Gate::default();
-    let rest = Answer::default().send_lines([SECOND, DONE]).then(Step::Finish);
-    let halt = Answer::begin().send_lines([FIRST]).then(Step::Wait(gate.clone())).then_all(rest);
+    let rest = Answer::default()
+        .send_lines([SECOND, DONE])
+        .then(Step::Finish);
+    let halt = Answer::begin()
+        .send_lines([FIRST])
+        .then(Step::Wait(gate.clone()))
+        .then_all(rest);
     ollama.script("/api/chat", halt);
     gate
 }
@@ -39,7 +44,11 @@ async fn a_relay_killed_mid_stream_loses_nothing_and_nothing_is_generated_twice(
     gate.open();
     stand.start_relay().await;
     answered_once(&stand, job).await;
-    assert_eq!(ollama.requests_for("/api/chat").len(), 1, "the agent kept its work");
+    assert_eq!(
+        ollama.requests_for("/api/chat").len(),
+        1,
+        "the agent kept its work"
+    );
 }
 
 #[tokio::test]
@@ -66,7 +75,11 @@ async fn an_agent_killed_mid_stream_is_replaced_and_the_answer_is_whole() {
     halting(&ollama).open();
     stand.start_agent().await;
     answered_once(&stand, job).await;
-    assert_eq!(ollama.requests_for("/api/chat").len(), 2, "the new agent began anew");
+    assert_eq!(
+        ollama.requests_for("/api/chat").len(),
+        2,
+        "the new agent began anew"
+    );
 }
 
 #[tokio::test]

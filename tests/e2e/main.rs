@@ -1,4 +1,5 @@
 //! Real processes, end to end.
+#![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
 mod docs;
 mod faults;
@@ -6,4 +7,4 @@ mod graph;
 mod kills;
 mod main_job;
 mod pausing;
-mod stand;
+mod run;

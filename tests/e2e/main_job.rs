@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::stand::Stand;
+use hearth_tests::stand::Stand;
 
 /// Everything on one stand: starting the model costs more than asking it.
 #[tokio::test]
@@ -14,11 +14,20 @@ async fn every_way_in_is_answered_by_the_real_model() {
     assert_eq!(status["relay"]["state"], "up");
     assert_eq!(status["carrier"], "websocket");
 
-    let asked = stand.ask(&["What is the capital of France? Answer in one word."]).await;
+    let asked = stand
+        .ask(&["What is the capital of France? Answer in one word."])
+        .await;
     assert!(asked.status.success(), "{}", asked.stderr);
     assert!(asked.stdout.contains("Paris"), "{}", asked.stdout);
 
-    let tags: Value = stand.get("/api/tags").send().await.unwrap().json().await.unwrap();
+    let tags: Value = stand
+        .get("/api/tags")
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
     let model = tags["models"][0]["name"].as_str().unwrap().to_owned();
 
     ollama_streams_and_answers_whole(&stand, &model).await;
@@ -35,23 +44,45 @@ fn question(model: &str) -> Value {
 }
 
 async fn ollama_streams_and_answers_whole(stand: &Stand, model: &str) {
-    let answer = stand.post("/api/chat", &question(model)).send().await.unwrap();
+    let answer = stand
+        .post("/api/chat", &question(model))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(answer.headers()["content-type"], "application/x-ndjson");
     let text = answer.text().await.unwrap();
-    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     assert!(lines.len() > 3, "it streams: {text}");
     assert_eq!(lines.last().unwrap()["done"], true);
-    let streamed: String =
-        lines.iter().map(|line| line["message"]["content"].as_str().unwrap_or_default()).collect();
+    let streamed: String = lines
+        .iter()
+        .map(|line| line["message"]["content"].as_str().unwrap_or_default())
+        .collect();
 
     let mut whole = question(model);
     whole["stream"] = json!(false);
     let answer = stand.post("/api/chat", &whole).send().await.unwrap();
-    assert_eq!(answer.headers()["content-type"], "application/json; charset=utf-8");
+    assert_eq!(
+        answer.headers()["content-type"],
+        "application/json; charset=utf-8"
+    );
     let whole: Value = answer.json().await.unwrap();
-    assert_eq!(whole["message"]["content"], streamed, "temperature 0 answers alike");
+    assert_eq!(
+        whole["message"]["content"], streamed,
+        "temperature 0 answers alike"
+    );
 
-    let version: Value = stand.get("/api/version").send().await.unwrap().json().await.unwrap();
+    let version: Value = stand
+        .get("/api/version")
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
     assert!(version["version"].is_string(), "{version}");
 }
 
@@ -63,8 +94,17 @@ async fn openai_streams_and_answers_whole(stand: &Stand, model: &str) {
         "max_tokens": 12,
         "stream": true,
     });
-    let answer = stand.post("/v1/chat/completions", &body).send().await.unwrap();
-    assert!(answer.headers()["content-type"].to_str().unwrap().starts_with("text/event-stream"));
+    let answer = stand
+        .post("/v1/chat/completions", &body)
+        .send()
+        .await
+        .unwrap();
+    assert!(
+        answer.headers()["content-type"]
+            .to_str()
+            .unwrap()
+            .starts_with("text/event-stream")
+    );
     let text = answer.text().await.unwrap();
     assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
     let streamed: String = text
@@ -74,18 +114,38 @@ async fn openai_streams_and_answers_whole(stand: &Stand, model: &str) {
         .collect();
 
     body["stream"] = json!(false);
-    let whole: Value =
-        stand.post("/v1/chat/completions", &body).send().await.unwrap().json().await.unwrap();
+    let whole: Value = stand
+        .post("/v1/chat/completions", &body)
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
     assert_eq!(whole["choices"][0]["message"]["content"], streamed);
-    assert!(whole["usage"]["completion_tokens"].as_u64().unwrap() > 0, "{whole}");
+    assert!(
+        whole["usage"]["completion_tokens"].as_u64().unwrap() > 0,
+        "{whole}"
+    );
 
-    let models: Value = stand.get("/v1/models").send().await.unwrap().json().await.unwrap();
+    let models: Value = stand
+        .get("/v1/models")
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
     assert_eq!(models["data"][0]["id"], model);
 }
 
 async fn the_polling_relays_requester_is_answered(stand: &Stand, model: &str) {
     let body = json!({ "prompt": "Say hello.", "model": model, "max_tokens": 12 });
-    let answer = stand.post("/api/ollama/request", &body).send().await.unwrap();
+    let answer = stand
+        .post("/api/ollama/request", &body)
+        .send()
+        .await
+        .unwrap();
     assert_eq!(answer.status(), 202);
     let queued: Value = answer.json().await.unwrap();
     assert_eq!(queued["status"], "queued");

@@ -9,7 +9,7 @@ use tokio_tungstenite::{
     tungstenite::{Message, client::IntoClientRequest as _, http},
 };
 
-use crate::stand::Stand;
+use hearth_tests::stand::Stand;
 
 /// A client of the hub as somebody else would write one.
 struct Client(WebSocketStream<MaybeTlsStream<TcpStream>>);
@@ -36,7 +36,11 @@ impl Client {
     }
 
     async fn next(&mut self) -> Value {
-        let message = timeout(PATIENCE, self.0.next()).await.unwrap().unwrap().unwrap();
+        let message = timeout(PATIENCE, self.0.next())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
         serde_json::from_str(message.to_text().unwrap()).unwrap()
     }
 
@@ -65,8 +69,14 @@ fn local_token(stand: &Stand) -> String {
                 folders.push(entry.path());
             } else if entry.file_name().to_string_lossy().contains("token") {
                 use std::os::unix::fs::PermissionsExt as _;
-                assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-                return std::fs::read_to_string(entry.path()).unwrap().trim().to_owned();
+                assert_eq!(
+                    entry.metadata().unwrap().permissions().mode() & 0o777,
+                    0o600
+                );
+                return std::fs::read_to_string(entry.path())
+                    .unwrap()
+                    .trim()
+                    .to_owned();
             }
         }
     }
@@ -82,8 +92,17 @@ async fn pausing_stops_leasing_at_once_is_shown_and_survives_a_restart() {
     let mut hub = Client::open(&stand, Some(&token), None).await.unwrap();
     let first = hub.next().await;
     assert_eq!(first["data"]["monitoring"], true);
-    for field in ["status", "text", "is_listening", "is_speaking", "wake_word_detected"] {
-        assert!(!first["data"][field].is_null(), "{field} is missing: {first}");
+    for field in [
+        "status",
+        "text",
+        "is_listening",
+        "is_speaking",
+        "wake_word_detected",
+    ] {
+        assert!(
+            !first["data"][field].is_null(),
+            "{field} is missing: {first}"
+        );
     }
     assert!(first["data"]["overlay_visible"].is_boolean());
 
@@ -97,14 +116,19 @@ async fn pausing_stops_leasing_at_once_is_shown_and_survives_a_restart() {
     stand.kill_agent().await;
     stand.start_agent().await;
     stand.until("paused").await;
-    let view: Value =
-        stand.get(&format!("/api/jobs/{job}")).send().await.unwrap().json().await.unwrap();
+    let view: Value = stand
+        .get(&format!("/api/jobs/{job}"))
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
     assert_eq!(view["state"], "queued", "nothing was leased while paused");
     assert!(ollama.requests_for("/api/chat").is_empty());
 
-    let mut hub = Client::open(&stand, Some(&token), None).await.unwrap();
-    hub.send(TOGGLE).await;
-    hub.next_of("ack").await;
+    let resumed = hearth_tests::process::finish(stand.hearth(&["resume"])).await;
+    assert!(resumed.status.success(), "{}", resumed.stderr);
     let answered = stand.answer(job).await;
     assert_eq!(answered.ends[0]["state"], "completed");
 }
@@ -115,12 +139,28 @@ async fn the_hub_answers_everything_and_closes_on_nothing() {
     let token = local_token(&stand);
     let mut hub = Client::open(&stand, Some(&token), None).await.unwrap();
     for (sent, kind, code) in [
-        (r#"{"type":"command","command":"dance"}"#, "error", json!("unknown_command")),
+        (
+            r#"{"type":"command","command":"dance"}"#,
+            "error",
+            json!("unknown_command"),
+        ),
         ("not json", "error", json!("malformed_json")),
-        (r#"{"type":"command","command":"stop_tts"}"#, "error", json!("nothing_to_do")),
+        (
+            r#"{"type":"command","command":"stop_tts"}"#,
+            "error",
+            json!("nothing_to_do"),
+        ),
         (r#"{"type":"ping"}"#, "pong", Value::Null),
-        (r#"{"type":"command","command":"hide_overlay"}"#, "ack", Value::Null),
-        (r#"{"type":"command","command":"show_overlay"}"#, "ack", Value::Null),
+        (
+            r#"{"type":"command","command":"hide_overlay"}"#,
+            "ack",
+            Value::Null,
+        ),
+        (
+            r#"{"type":"command","command":"show_overlay"}"#,
+            "ack",
+            Value::Null,
+        ),
     ] {
         hub.send(sent).await;
         let answer = hub.next_of(kind).await;

@@ -27,7 +27,11 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub fn binary(name: &str) -> PathBuf {
     let folder = std::env::var_os("HEARTH_BIN_DIR").map_or_else(beside_this_test, PathBuf::from);
     let path = folder.join(name);
-    assert!(path.exists(), "{} is not built: run ./x test", path.display());
+    assert!(
+        path.exists(),
+        "{} is not built: run ./x test",
+        path.display()
+    );
     path
 }
 
@@ -47,7 +51,10 @@ impl Home {
     /// # Panics
     /// If the temporary folder cannot be made.
     #[must_use]
-    #[expect(clippy::new_without_default, reason = "making a folder is more than a default")]
+    #[expect(
+        clippy::new_without_default,
+        reason = "making a folder is more than a default"
+    )]
     pub fn new() -> Self {
         Self(tempfile::tempdir().expect("a temporary folder can be made"))
     }
@@ -63,12 +70,14 @@ impl Home {
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         // The model is fetched once per machine, into the user's own cache.
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| {
-            std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"))
-        });
+        let cache = std::env::var_os("XDG_CACHE_HOME")
+            .map(PathBuf::from)
+            .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
-            if name.starts_with("HEARTH_") || name.starts_with("OLLAMA_") || name.ends_with("_proxy")
+            if name.starts_with("HEARTH_")
+                || name.starts_with("OLLAMA_")
+                || name.ends_with("_proxy")
             {
                 command.env_remove(name.as_ref());
             }
@@ -78,7 +87,10 @@ impl Home {
             .env("XDG_DATA_HOME", self.path().join("data"))
             .env("XDG_CONFIG_HOME", self.path().join("config"))
             .env("XDG_STATE_HOME", self.path().join("state"))
-            .env("XDG_CACHE_HOME", cache.unwrap_or_else(|| self.path().join("cache")))
+            .env(
+                "XDG_CACHE_HOME",
+                cache.unwrap_or_else(|| self.path().join("cache")),
+            )
             .env("LANG", "C.UTF-8")
             .env_remove("DISPLAY")
             .env_remove("WAYLAND_DISPLAY")
@@ -117,7 +129,12 @@ impl Process {
         if let Some(out) = child.stderr.take() {
             readers.spawn(collect(out, say));
         }
-        Self { name: name.to_owned(), child, said, _readers: readers }
+        Self {
+            name: name.to_owned(),
+            child,
+            said,
+            _readers: readers,
+        }
     }
 
     /// Waits for a line that contains `part` and gives what follows it, up to the next blank.
@@ -128,7 +145,12 @@ impl Process {
         let found = |lines: &Vec<String>| {
             lines.iter().find_map(|line| {
                 let (_, rest) = line.split_once(part)?;
-                Some(rest.split_whitespace().next().unwrap_or_default().to_owned())
+                Some(
+                    rest.split_whitespace()
+                        .next()
+                        .unwrap_or_default()
+                        .to_owned(),
+                )
             })
         };
         let mut said = self.said.clone();
@@ -166,8 +188,14 @@ impl Process {
     /// If it does not end within [`PATIENCE`].
     pub async fn terminate(mut self) -> ExitStatus {
         if let Some(id) = self.child.id() {
-            let asked = std::process::Command::new("kill").args(["-TERM", &id.to_string()]).status();
-            assert!(asked.is_ok_and(|status| status.success()), "{} cannot be asked", self.name);
+            let asked = std::process::Command::new("kill")
+                .args(["-TERM", &id.to_string()])
+                .status();
+            assert!(
+                asked.is_ok_and(|status| status.success()),
+                "{} cannot be asked",
+                self.name
+            );
         }
         self.wait().await
     }
@@ -208,7 +236,9 @@ pub struct Finished {
 /// If it cannot be started or does not end within [`PATIENCE`].
 pub async fn finish(mut command: Command) -> Finished {
     let done: Result<io::Result<_>, _> = timeout(PATIENCE, command.output()).await;
-    let output = done.expect("the program ends in time").expect("the program starts");
+    let output = done
+        .expect("the program ends in time")
+        .expect("the program starts");
     Finished {
         status: output.status,
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

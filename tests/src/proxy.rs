@@ -41,7 +41,11 @@ impl Proxy {
         let (mode, follow) = watch::channel(Mode::Open);
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, target, delay, follow));
-        Ok(Self { address, mode, _tasks: tasks })
+        Ok(Self {
+            address,
+            mode,
+            _tasks: tasks,
+        })
     }
 
     /// Where it listens.
@@ -69,7 +73,9 @@ async fn accept(
 ) {
     let mut connections = JoinSet::new();
     loop {
-        let Ok((client, _)) = listener.accept().await else { continue };
+        let Ok((client, _)) = listener.accept().await else {
+            continue;
+        };
         while connections.try_join_next().is_some() {}
         if *mode.borrow() == Mode::Open {
             connections.spawn(join(client, target, delay, mode.clone()));
@@ -83,14 +89,23 @@ async fn join(
     delay: Duration,
     mut mode: watch::Receiver<Mode>,
 ) {
-    let Ok(server) = TcpStream::connect(target).await else { return };
-    if client.set_nodelay(true).and(server.set_nodelay(true)).is_err() {
+    let Ok(server) = TcpStream::connect(target).await else {
+        return;
+    };
+    if client
+        .set_nodelay(true)
+        .and(server.set_nodelay(true))
+        .is_err()
+    {
         return;
     }
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     let both = async {
-        tokio::join!(carry(from_client, to_server, delay), carry(from_server, to_client, delay))
+        tokio::join!(
+            carry(from_client, to_server, delay),
+            carry(from_server, to_client, delay)
+        )
     };
     tokio::select! {
         _ = both => {}
@@ -152,9 +167,17 @@ mod tests {
             assert_eq!(&heard, b"hello");
 
             proxy.cut();
-            assert_eq!(socket.read(&mut heard).await.unwrap_or(0), 0, "the line is cut");
+            assert_eq!(
+                socket.read(&mut heard).await.unwrap_or(0),
+                0,
+                "the line is cut"
+            );
             let mut refused = TcpStream::connect(proxy.address()).await.unwrap();
-            assert_eq!(refused.read(&mut heard).await.unwrap_or(0), 0, "a new line is refused");
+            assert_eq!(
+                refused.read(&mut heard).await.unwrap_or(0),
+                0,
+                "a new line is refused"
+            );
             proxy.mend();
         }
     }

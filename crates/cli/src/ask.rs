@@ -244,6 +244,10 @@ fn conclude(end: End, shown: &Shown) -> anyhow::Result<()> {
 }
 
 /// Names the hop that broke and what to do about it.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the other codes name no hop of their own"
+)]
 fn failure(error: &JobError) -> String {
     let hop = match error.code {
         ErrorCode::EngineUnavailable | ErrorCode::EngineFailed => {

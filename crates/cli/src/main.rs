@@ -4,6 +4,7 @@ mod ask;
 mod credentials;
 mod doctor;
 mod key;
+mod monitoring;
 mod sse;
 mod status;
 mod stop;
@@ -38,6 +39,10 @@ enum Command {
     Ask(ask::Args),
     /// Show what the agent on this machine is doing.
     Status(status::Args),
+    /// Let the agent on this machine take no new work; running jobs finish. It is remembered.
+    Pause,
+    /// Let the agent on this machine take work again.
+    Resume,
     /// Look at every hop and say what to do about a broken one.
     Doctor(doctor::Args),
 }
@@ -57,7 +62,12 @@ fn start(command: Command) -> anyhow::Result<()> {
     // What people ask for is printed; only the two long-running programs tell of themselves.
     let fallback = match command {
         Command::Relay(_) | Command::Agent(_) => "info",
-        Command::Key(_) | Command::Ask(_) | Command::Status(_) | Command::Doctor(_) => "error",
+        Command::Key(_)
+        | Command::Ask(_)
+        | Command::Status(_)
+        | Command::Pause
+        | Command::Resume
+        | Command::Doctor(_) => "error",
     };
     let format = if std::io::stderr().is_terminal() {
         Format::Human
@@ -82,6 +92,8 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Agent(args) => run_agent(args).await,
         Command::Ask(args) => args.run().await,
         Command::Status(args) => args.run().await,
+        Command::Pause => monitoring::set(false).await,
+        Command::Resume => monitoring::set(true).await,
         Command::Doctor(args) => args.run().await,
     }
 }

@@ -17,9 +17,9 @@ pub(crate) struct Args {
     /// Keep following; one line for each change.
     #[arg(long, short)]
     watch: bool,
-    /// Wait until the agent is in this phase (`ready`, `paused` …), then end.
+    /// Wait until the agent is in this phase (`ready`, `paused` …), then end; several may be given.
     #[arg(long, value_name = "PHASE", value_parser = phase, conflicts_with = "watch")]
-    until: Option<Phase>,
+    until: Vec<Phase>,
     /// Give up after so many seconds.
     #[arg(long, default_value_t = 5, value_name = "SECONDS")]
     timeout: u64,
@@ -57,13 +57,15 @@ impl Args {
         tasks.spawn(subscriber.run(stop.clone()));
         let link = handle.link();
         let limit = Duration::from_secs(self.timeout);
-        let outcome = match self.until {
-            Some(phase) => self.wait_for(link, phase, limit).await,
-            None if self.watch => self.follow(link).await,
-            None => match timeout(limit, live(link)).await {
+        let outcome = if self.watch {
+            self.follow(link).await
+        } else if self.until.is_empty() {
+            match timeout(limit, live(link)).await {
                 Ok(Some(status)) => self.print(&status),
                 Ok(None) | Err(_) => Err(not_running()),
-            },
+            }
+        } else {
+            self.wait(link, limit).await
         };
         stop.cancel();
         tasks.close();
@@ -71,13 +73,9 @@ impl Args {
         outcome
     }
 
-    async fn wait_for(
-        &self,
-        mut link: watch::Receiver<Link>,
-        wanted: Phase,
-        limit: Duration,
-    ) -> anyhow::Result<()> {
-        let is_wanted = |link: &Link| matches!(link, Link::Live(now) if now.status == wanted);
+    async fn wait(&self, mut link: watch::Receiver<Link>, limit: Duration) -> anyhow::Result<()> {
+        let is_wanted =
+            |link: &Link| matches!(link, Link::Live(now) if self.until.contains(&now.status));
         let reached = match timeout(limit, link.wait_for(is_wanted)).await {
             Ok(Ok(reached)) => Some(reached.clone()),
             Ok(Err(_)) | Err(_) => None,
@@ -85,7 +83,12 @@ impl Args {
         match (reached, &*link.borrow()) {
             (Some(Link::Live(status)), _) => self.print(&status),
             (_, Link::Live(status)) => {
-                anyhow::bail!("not {wanted:?} within {} s: {}", self.timeout, line(status))
+                anyhow::bail!(
+                    "not {:?} within {} s: {}",
+                    self.until,
+                    self.timeout,
+                    line(status)
+                )
             }
             (_, Link::Lost { .. }) => Err(not_running()),
         }
@@ -117,7 +120,7 @@ impl Args {
         let mut out = std::io::stdout();
         if self.json {
             writeln!(out, "{}", serde_json::to_string(status)?)?;
-        } else if self.watch || self.until.is_some() || !out.is_terminal() {
+        } else if self.watch || !self.until.is_empty() || !out.is_terminal() {
             writeln!(out, "{}", line(status))?;
         } else {
             writeln!(out, "{}", block(status))?;
@@ -126,7 +129,7 @@ impl Args {
     }
 }
 
-async fn live(mut link: watch::Receiver<Link>) -> Option<Arc<Status>> {
+pub(crate) async fn live(mut link: watch::Receiver<Link>) -> Option<Arc<Status>> {
     let link = link
         .wait_for(|link| matches!(link, Link::Live(_)))
         .await
@@ -138,7 +141,7 @@ async fn live(mut link: watch::Receiver<Link>) -> Option<Arc<Status>> {
     }
 }
 
-fn not_running() -> anyhow::Error {
+pub(crate) fn not_running() -> anyhow::Error {
     anyhow::anyhow!("no agent is running here; start one with `hearth agent` or `hearth-desktop`")
 }
 

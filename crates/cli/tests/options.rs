@@ -1,4 +1,5 @@
 //! The program's words: what it offers, and how it refuses.
+#![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
 use std::process::{Command, Output};
 
@@ -19,7 +20,9 @@ fn text(bytes: &[u8]) -> String {
 #[test]
 fn every_command_explains_itself() {
     let help = text(&hearth(&["--help"]).stdout);
-    for command in ["relay", "key", "agent", "ask", "status", "doctor"] {
+    for command in [
+        "relay", "key", "agent", "ask", "status", "pause", "resume", "doctor",
+    ] {
         assert!(help.contains(&format!("  {command}")), "{help}");
         let output = hearth(&[command, "--help"]);
         assert!(
@@ -52,6 +55,7 @@ fn the_settings_are_explained_with_their_origin_and_without_secrets() {
 fn what_is_wrong_is_said_in_one_line_and_fails() {
     for (args, word) in [
         (&["status", "--timeout", "0"][..], "no agent is running"),
+        (&["pause"][..], "no agent is running"),
         (
             &["ask", "--relay", "http://127.0.0.1:1", "hello"][..],
             "cannot be reached",

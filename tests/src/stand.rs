@@ -4,40 +4,54 @@
 use std::net::SocketAddr;
 
 use futures_util::StreamExt as _;
-use hearth_tests::{
-    process::{Finished, Home, PATIENCE, Process, binary, finish},
-    scripted_ollama::ScriptedOllama,
-};
 use proto::JobId;
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 use tokio::{process::Command, time::timeout};
+
+use crate::{
+    process::{Finished, Home, PATIENCE, Process, binary, finish},
+    scripted_ollama::ScriptedOllama,
+};
 
 /// Seconds a dead agent's job waits for another: short, because tests kill agents.
 const LEASE: &str = "20";
 
 /// Everything between a question and its answer.
 #[derive(Debug)]
-pub(crate) struct Stand {
-    pub(crate) home: Home,
-    pub(crate) address: SocketAddr,
-    pub(crate) requester: String,
-    pub(crate) worker: String,
-    pub(crate) http: reqwest::Client,
-    pub(crate) relay: Option<Process>,
-    pub(crate) agent: Option<Process>,
-    pub(crate) slots: u32,
+pub struct Stand {
+    /// Its home folder.
+    pub home: Home,
+    /// Where the relay listens.
+    pub address: SocketAddr,
+    /// A key that may enqueue and read.
+    pub requester: String,
+    /// A key that may work.
+    pub worker: String,
+    /// A client that shows no key by itself.
+    pub http: reqwest::Client,
+    /// The relay, while it runs.
+    pub relay: Option<Process>,
+    /// The agent, while it runs.
+    pub agent: Option<Process>,
+    /// Where the agent finds the relay, if not at its own address: a proxy of the test's.
+    pub through: Option<SocketAddr>,
+    /// How many jobs the agent may run at once.
+    pub slots: u32,
     engine: String,
 }
 
 impl Stand {
     /// A relay that runs, keys, and no agent yet.
-    pub(crate) async fn relay_only(engine: &str) -> Self {
+    pub async fn relay_only(engine: &str) -> Self {
         let home = Home::new();
-        let requester = create_key(&home, &["--name", "laptop", "--scope", "enqueue", "--scope", "read"]).await;
+        let requester = create_key(
+            &home,
+            &["--name", "laptop", "--scope", "enqueue", "--scope", "read"],
+        )
+        .await;
         let worker = create_key(&home, &["--name", "home", "--scope", "work"]).await;
-        let url = "http://127.0.0.1".parse().unwrap();
-        let http = engine::client_builder(&url).build().unwrap();
+        let http = client();
         let mut stand = Self {
             home,
             address: "127.0.0.1:0".parse().unwrap(),
@@ -46,6 +60,7 @@ impl Stand {
             http,
             relay: None,
             agent: None,
+            through: None,
             slots: 1,
             engine: engine.to_owned(),
         };
@@ -54,7 +69,7 @@ impl Stand {
     }
 
     /// A relay, and an agent in front of a scripted engine, confirmed ready.
-    pub(crate) async fn scripted() -> (Self, ScriptedOllama) {
+    pub async fn scripted() -> (Self, ScriptedOllama) {
         let ollama = ScriptedOllama::start().await.unwrap();
         let mut stand = Self::relay_only(&format!("ollama:{}", ollama.url())).await;
         stand.start_agent().await;
@@ -63,7 +78,7 @@ impl Stand {
     }
 
     /// Starts the relay, at the address it had before.
-    pub(crate) async fn start_relay(&mut self) {
+    pub async fn start_relay(&mut self) {
         let mut command = self.hearth(&["relay", "--store", &store(&self.home)]);
         command.args(["--listen", &self.address.to_string(), "--lease", LEASE]);
         let mut relay = Process::start("the relay", command);
@@ -73,28 +88,47 @@ impl Stand {
     }
 
     /// Starts the agent and waits until its hub listens.
-    pub(crate) async fn start_agent(&mut self) {
-        let mut command = self.hearth(&["agent", "--engine", &self.engine, "--name", "home"]);
-        command.args(["--relay", &self.url(""), "--status-port", "0", "--http-port", "0"]);
-        command.args(["--slots", &self.slots.to_string()]);
-        command.env("HEARTH_KEY", &self.worker);
+    pub async fn start_agent(&mut self) {
+        let mut command = self.hearth(&["agent"]);
+        command.args(self.options()).env("HEARTH_KEY", &self.worker);
         let mut agent = Process::start("the agent", command);
         agent.says("status on ws://").await;
         self.agent = Some(agent);
     }
 
+    /// The options of an agent, with or without a desktop, that works for this relay; its key
+    /// goes into `HEARTH_KEY`.
+    pub fn options(&self) -> Vec<String> {
+        let relay = format!("http://{}", self.through.unwrap_or(self.address));
+        let slots = self.slots.to_string();
+        let options = [
+            "--engine",
+            &self.engine,
+            "--name",
+            "home",
+            "--relay",
+            &relay,
+        ];
+        let more = ["--status-port", "0", "--http-port", "0", "--slots", &slots];
+        options
+            .iter()
+            .chain(&more)
+            .map(|option| (*option).to_owned())
+            .collect()
+    }
+
     /// Ends the relay as a power cut would.
-    pub(crate) async fn kill_relay(&mut self) {
+    pub async fn kill_relay(&mut self) {
         self.relay.take().unwrap().kill().await;
     }
 
     /// Ends the agent as a power cut would.
-    pub(crate) async fn kill_agent(&mut self) {
+    pub async fn kill_agent(&mut self) {
         self.agent.take().unwrap().kill().await;
     }
 
     /// Waits until the agent's own status says so.
-    pub(crate) async fn until(&self, phase: &str) {
+    pub async fn until(&self, phase: &str) {
         let done = finish(self.hearth(&["status", "--until", phase, "--timeout", "50"])).await;
         assert!(
             done.status.success(),
@@ -106,39 +140,44 @@ impl Stand {
     }
 
     /// The agent's status as the hub sends it.
-    pub(crate) async fn status(&self) -> Value {
+    pub async fn status(&self) -> Value {
         let done = finish(self.hearth(&["status", "--json"])).await;
         assert!(done.status.success(), "{}", done.stderr);
         serde_json::from_str(&done.stdout).unwrap()
     }
 
     /// The `hearth` program in this home.
-    pub(crate) fn hearth(&self, args: &[&str]) -> Command {
+    pub fn hearth(&self, args: &[&str]) -> Command {
         hearth(&self.home, args)
     }
 
     /// `hearth ask` with the requester's key.
-    pub(crate) async fn ask(&self, args: &[&str]) -> Finished {
+    pub async fn ask(&self, args: &[&str]) -> Finished {
         let mut command = self.hearth(&["ask", "--relay", &self.url("")]);
         command.args(args).env("HEARTH_KEY", &self.requester);
         finish(command).await
     }
 
     /// An address at the relay.
-    pub(crate) fn url(&self, path: &str) -> String {
+    pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    pub(crate) fn get(&self, path: &str) -> RequestBuilder {
+    /// A request with the requester's key.
+    pub fn get(&self, path: &str) -> RequestBuilder {
         self.http.get(self.url(path)).bearer_auth(&self.requester)
     }
 
-    pub(crate) fn post(&self, path: &str, body: &Value) -> RequestBuilder {
-        self.http.post(self.url(path)).bearer_auth(&self.requester).json(body)
+    /// A request with a JSON body and the requester's key.
+    pub fn post(&self, path: &str, body: &Value) -> RequestBuilder {
+        self.http
+            .post(self.url(path))
+            .bearer_auth(&self.requester)
+            .json(body)
     }
 
     /// Submits a native job; `Some` only if the relay acknowledged it.
-    pub(crate) async fn submit(&self, text: &str) -> Option<JobId> {
+    pub async fn submit(&self, text: &str) -> Option<JobId> {
         let message = json!({ "role": "user", "content": text });
         let body = json!({ "model": "tiny", "messages": [message], "stream": true });
         let submit = json!({ "op": "chat", "body": body, "deadline_ms": 600_000 });
@@ -151,18 +190,24 @@ impl Stand {
     }
 
     /// Follows a job's events to its end: the text of its last attempt, and how often an end came.
-    pub(crate) async fn answer(&self, job: JobId) -> Answered {
-        timeout(PATIENCE, self.follow(job)).await.unwrap_or_else(|_| {
-            panic!(
-                "job {job} never ended\nagent: {}\nrelay: {}",
-                self.agent.as_ref().map(Process::log).unwrap_or_default(),
-                self.relay.as_ref().map(Process::log).unwrap_or_default()
-            )
-        })
+    pub async fn answer(&self, job: JobId) -> Answered {
+        timeout(PATIENCE, self.follow(job))
+            .await
+            .unwrap_or_else(|_| {
+                panic!(
+                    "job {job} never ended\nagent: {}\nrelay: {}",
+                    self.agent.as_ref().map(Process::log).unwrap_or_default(),
+                    self.relay.as_ref().map(Process::log).unwrap_or_default()
+                )
+            })
     }
 
     async fn follow(&self, job: JobId) -> Answered {
-        let answer = self.get(&format!("/api/jobs/{job}/events")).send().await.unwrap();
+        let answer = self
+            .get(&format!("/api/jobs/{job}/events"))
+            .send()
+            .await
+            .unwrap();
         assert!(answer.status().is_success(), "{}", answer.status());
         let mut answered = Answered::default();
         let mut stream = answer.bytes_stream();
@@ -172,10 +217,16 @@ impl Stand {
         }
         for event in text.split("\n\n") {
             let field = |name: &str| {
-                event.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim()
+                event
+                    .lines()
+                    .find_map(|line| line.strip_prefix(name))
+                    .unwrap_or_default()
+                    .trim()
             };
             match field("event:") {
-                "end" => answered.ends.push(serde_json::from_str(field("data:")).unwrap()),
+                "end" => answered
+                    .ends
+                    .push(serde_json::from_str(field("data:")).unwrap()),
                 "restarted" => answered.text.clear(),
                 _ if field("data:").is_empty() => {}
                 _ => {
@@ -191,26 +242,40 @@ impl Stand {
 
 /// What a requester saw of one job.
 #[derive(Debug, Default)]
-pub(crate) struct Answered {
-    pub(crate) text: String,
-    pub(crate) done_lines: usize,
-    pub(crate) ends: Vec<Value>,
+pub struct Answered {
+    /// The text of the last attempt.
+    pub text: String,
+    /// How many lines said `done`.
+    pub done_lines: usize,
+    /// Every end that was told.
+    pub ends: Vec<Value>,
+}
+
+/// An HTTP client that takes no detours.
+pub fn client() -> reqwest::Client {
+    // Whoever comes first installs it; all install the same one.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    reqwest::Client::builder()
+        .no_proxy()
+        .tcp_nodelay(true)
+        .build()
+        .unwrap()
 }
 
 /// The `hearth` program in a home.
-pub(crate) fn hearth(home: &Home, args: &[&str]) -> Command {
+pub fn hearth(home: &Home, args: &[&str]) -> Command {
     let mut command = home.command(binary("hearth"));
     command.args(args);
     command
 }
 
 /// The relay's store in a home.
-pub(crate) fn store(home: &Home) -> String {
+pub fn store(home: &Home) -> String {
     format!("sqlite:{}", home.path().join("relay.db").display())
 }
 
 /// Makes a key; its text is the last word printed.
-pub(crate) async fn create_key(home: &Home, args: &[&str]) -> String {
+pub async fn create_key(home: &Home, args: &[&str]) -> String {
     let mut command = hearth(home, &["key", "create", "--store", &store(home)]);
     command.args(args);
     let done = finish(command).await;

@@ -1,0 +1,209 @@
+//! Q1 and Q3: durable enqueues a second, against the disk's own group commit.
+
+use std::{
+    fs::File,
+    io::Write as _,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc as blocking,
+    },
+    time::{Duration, Instant},
+};
+
+use proto::{Account, Body, Dialect, JobId, ModelName, Op, Priority, Timestamp};
+use queue::{NewJob, Owner, Queue};
+use queue_sqlite::SqliteQueue;
+use tokio::{sync::oneshot, task::JoinSet};
+
+use crate::stats::{Figure, Goal, Sample};
+
+/// Slices this short see the same disk; a busy neighbour spoils both or none.
+const SLICE: Duration = Duration::from_millis(300);
+const ROUNDS: u32 = 10;
+/// About what one queued job takes on disk.
+const RECORD: usize = 512;
+
+/// What one slice measured.
+struct Slice {
+    per_second: f64,
+    latencies: Vec<Duration>,
+}
+
+/// Measures at 64 and at 16 callers.
+///
+/// # Errors
+/// If the store or the floor's file cannot be written.
+pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    for (callers, goal) in [(64, 0.80), (16, 0.65)] {
+        let folder = tempfile::tempdir()?;
+        let floor = Floor::start(&folder.path().join("floor"))?;
+        let queue = Arc::new(SqliteQueue::open(
+            &folder.path().join("queue.db"),
+            Timestamp(0),
+        )?);
+        let next = Arc::new(AtomicU64::new(0));
+        let (mut ratios, mut latencies, mut floors, mut queues) = (vec![], vec![], vec![], vec![]);
+        for _ in 0..ROUNDS {
+            let low = {
+                let floor = floor.clone();
+                let commit = move || {
+                    let floor = floor.clone();
+                    async move { floor.commit().await }
+                };
+                slice(callers, commit).await?
+            };
+            let high = {
+                let (queue, next) = (Arc::clone(&queue), Arc::clone(&next));
+                let enqueue = move || {
+                    let queue = Arc::clone(&queue);
+                    let job = job(next.fetch_add(1, Ordering::Relaxed));
+                    async move { Ok(queue.enqueue(Timestamp(0), job).await?) }
+                };
+                slice(callers, enqueue).await?
+            };
+            // Drained, so that the cap on waiting jobs is never what is measured.
+            drain(&queue).await?;
+            ratios.push(high.per_second / low.per_second);
+            floors.push(low.per_second);
+            queues.push(high.per_second);
+            latencies.extend(high.latencies);
+        }
+        queue.close().await?;
+        let (floors, queues): (Sample, Sample) =
+            (floors.into_iter().collect(), queues.into_iter().collect());
+        let latency: Sample = latencies.into_iter().collect();
+        figures.push(Figure {
+            name: format!("Q1 durable enqueue / group-commit floor, c{callers}"),
+            value: ratios.into_iter().collect::<Sample>().median(),
+            goal: Goal::AtLeast(goal),
+            detail: format!("{:.0}/s against {:.0}/s", queues.median(), floors.median()),
+        });
+        if callers == 64 {
+            figures.push(Figure {
+                name: "Q3 enqueue p99 / p50, c64".to_owned(),
+                value: latency.percentile(0.99) / latency.median(),
+                goal: Goal::AtMost(15.0),
+                detail: format!(
+                    "p50 {:.2} ms, p99 {:.2} ms",
+                    latency.median(),
+                    latency.percentile(0.99)
+                ),
+            });
+        }
+    }
+    Ok(figures)
+}
+
+async fn slice<F>(
+    callers: usize,
+    act: impl Fn() -> F + Clone + Send + 'static,
+) -> anyhow::Result<Slice>
+where
+    F: Future<Output = anyhow::Result<()>> + Send,
+{
+    let begun = Instant::now();
+    let mut tasks = JoinSet::new();
+    for _ in 0..callers {
+        let act = act.clone();
+        tasks.spawn(async move {
+            let mut latencies = Vec::new();
+            while begun.elapsed() < SLICE {
+                let asked = Instant::now();
+                act().await?;
+                latencies.push(asked.elapsed());
+            }
+            anyhow::Ok(latencies)
+        });
+    }
+    let mut latencies = Vec::new();
+    while let Some(done) = tasks.join_next().await {
+        latencies.extend(done??);
+    }
+    #[expect(clippy::cast_precision_loss, reason = "some thousands")]
+    let per_second = latencies.len() as f64 / begun.elapsed().as_secs_f64();
+    Ok(Slice {
+        per_second,
+        latencies,
+    })
+}
+
+fn job(number: u64) -> NewJob {
+    let mut id = [0; 16];
+    id[8..].copy_from_slice(&number.to_be_bytes());
+    NewJob {
+        id: JobId(id),
+        // Many accounts, so that the cap of one is never what is measured.
+        account: Account::new(format!("a{}", number % 1000)).unwrap_or_else(|_| unreachable!()),
+        who: "bench".to_owned(),
+        op: Op::Chat,
+        model: ModelName::new("m").unwrap_or_else(|_| unreachable!()),
+        priority: Priority::default(),
+        body: Body::from(vec![b'x'; 200]),
+        dialect: Dialect::Native,
+        deadline: None,
+        attended: false,
+    }
+}
+
+async fn drain(queue: &Arc<SqliteQueue>) -> anyhow::Result<()> {
+    let waiting: Vec<_> = queue
+        .list(Owner::Anyone, usize::MAX)
+        .await?
+        .into_iter()
+        .filter(|job| !job.state.is_final())
+        .map(|job| job.new.id)
+        .collect();
+    let mut tasks = JoinSet::new();
+    for some in waiting.chunks(waiting.len().div_ceil(64).max(1)) {
+        let (queue, some) = (Arc::clone(queue), some.to_vec());
+        tasks.spawn(async move {
+            for id in some {
+                queue.cancel(Timestamp(0), Owner::Anyone, id).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done??;
+    }
+    Ok(())
+}
+
+/// One thread that appends whatever is waiting and syncs once: what the disk can do.
+#[derive(Debug, Clone)]
+struct Floor(blocking::SyncSender<oneshot::Sender<()>>);
+
+impl Floor {
+    fn start(path: &std::path::Path) -> anyhow::Result<Self> {
+        let mut file = File::create(path)?;
+        let (sender, receiver) = blocking::sync_channel::<oneshot::Sender<()>>(1024);
+        std::thread::Builder::new()
+            .name("floor".to_owned())
+            .spawn(move || {
+                while let Ok(first) = receiver.recv() {
+                    let mut group = vec![first];
+                    group.extend(receiver.try_iter());
+                    let bytes = vec![b'x'; RECORD * group.len()];
+                    if file
+                        .write_all(&bytes)
+                        .and_then(|()| file.sync_data())
+                        .is_err()
+                    {
+                        return;
+                    }
+                    for caller in group {
+                        let _ = caller.send(());
+                    }
+                }
+            })?;
+        Ok(Self(sender))
+    }
+
+    async fn commit(&self) -> anyhow::Result<()> {
+        let (sender, receiver) = oneshot::channel();
+        self.0.try_send(sender)?;
+        Ok(receiver.await?)
+    }
+}

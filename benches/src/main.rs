@@ -1,0 +1,72 @@
+//! The figures, as ratios to floors measured in the same run. `./x bench [NAME…]`.
+
+mod commit;
+mod desktop;
+mod hub;
+mod proc;
+mod stats;
+mod tunnel;
+
+use std::io::Write as _;
+
+use clap::{Parser, ValueEnum};
+use stats::Figure;
+
+/// Measures and prints; every figure stands beside its goal, `!` marks one that is missed.
+#[derive(Debug, Parser)]
+struct Args {
+    /// What to measure; everything when not given.
+    #[arg(value_enum)]
+    what: Vec<What>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// T1: first token over a slow line.
+    FirstToken,
+    /// T2: bursts of tokens.
+    Bursts,
+    /// The real model through relay and agent.
+    Model,
+    /// Q1, Q3: durable enqueues.
+    Commit,
+    /// W3: the idle status hub.
+    Hub,
+    /// X1, X2: the idle desktop app.
+    Desktop,
+    /// The hub in a process of its own; used by `hub`.
+    #[value(hide = true)]
+    HubChild,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    if args.what == [What::HubChild] {
+        return hub::child().await;
+    }
+    let mut out = std::io::stdout();
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let cores = std::thread::available_parallelism()?;
+    writeln!(out, "{cores} cores, load {}", load.trim())?;
+    for what in What::value_variants() {
+        if *what != What::HubChild && (args.what.is_empty() || args.what.contains(what)) {
+            for figure in measure(*what).await? {
+                writeln!(out, "{figure}")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn measure(what: What) -> anyhow::Result<Vec<Figure>> {
+    match what {
+        What::FirstToken => tunnel::first_token().await,
+        What::Bursts => tunnel::bursts().await,
+        What::Model => tunnel::model().await,
+        What::Commit => commit::measure().await,
+        What::Hub => hub::measure().await,
+        What::Desktop => desktop::measure().await,
+        What::HubChild => Ok(Vec::new()),
+    }
+}

@@ -1,0 +1,85 @@
+//! The main job with a desktop: a real relay, a scripted engine, and what the owner sees.
+
+use hearth_tests::{
+    scripted_ollama::{Answer, Gate, ScriptedOllama, Step},
+    stand::Stand,
+};
+use proto::status::Phase;
+use serde_json::Value;
+
+use crate::{
+    CORNER, DARK, LIGHT,
+    app::Look,
+    desk::Desk,
+    pages::Browser,
+    tray::{Tray, Watcher},
+};
+
+const LINE: &str = r#"{"model":"tiny","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant","content":"half"},"done":false}"#;
+const DONE: &str = r#"{"model":"tiny","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant","content":""},"done":true,"done_reason":"stop"}"#;
+
+/// An engine that writes a few lines and waits for the gate before its end.
+fn halting(ollama: &ScriptedOllama) -> Gate {
+    let gate = Gate::default();
+    let rest = Answer::default().send_lines([DONE]).then(Step::Finish);
+    let lines = std::iter::repeat_n(LINE, 40);
+    let halt = Answer::begin()
+        .send_lines(lines)
+        .then(Step::Wait(gate.clone()))
+        .then_all(rest);
+    ollama.script("/api/chat", halt);
+    gate
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_job_is_shown_and_pausing_lets_it_finish_and_leases_no_other() {
+    let ollama = ScriptedOllama::start().await.unwrap();
+    let stand = Stand::relay_only(&format!("ollama:{}", ollama.url())).await;
+    let desk = Desk::new().await;
+    let _wallpaper = desk.screen.wallpaper(DARK, LIGHT);
+    let watcher = Watcher::new(&desk).await;
+    let browser = Browser::serving(&desk, &stand, Look::Dark).await;
+    let app = browser.app(&desk).await;
+    let (tray, hub) = (Tray::of(&watcher).await, app.hub());
+    hub.until(|status| status.status == Phase::Ready).await;
+    browser.overlay().await;
+    browser.until_text("state", "Ready").await;
+
+    let gate = halting(&ollama);
+    let running = stand.submit("x").await.unwrap();
+    hub.until(|status| status.jobs.first().is_some_and(|job| job.tokens == 40))
+        .await;
+    browser.until_text("state", "Working for laptop").await;
+    browser.until_text("model", "tiny").await;
+    desk.screen.until_drawn(CORNER).await;
+    desk.screen.shoot("overlay-working-dark.png").await;
+    tray.click("Open Hearth").await;
+    let window = desk.screen.window("Hearth").await;
+    desk.screen.until_drawn(window.place()).await;
+    desk.screen.shoot("window-working-dark.png").await;
+    window.close();
+    browser.overlay().await;
+
+    tray.click("Pause").await;
+    hub.until(|status| !status.monitoring).await;
+    let waiting = stand.submit("y").await.unwrap();
+    gate.open();
+    let answered = stand.answer(running).await;
+    assert_eq!(
+        answered.ends[0]["state"], "completed",
+        "a running job finishes: {answered:?}"
+    );
+    hub.until(|status| status.jobs.is_empty() && status.status == Phase::Paused)
+        .await;
+    browser.until_text("state", "Paused").await;
+    let path = format!("/api/jobs/{waiting}");
+    let view: Value = stand.get(&path).send().await.unwrap().json().await.unwrap();
+    assert_eq!(view["state"], "queued", "nothing is leased while paused");
+    assert_eq!(ollama.requests_for("/api/chat").len(), 1);
+
+    tray.click("Resume").await;
+    let answered = stand.answer(waiting).await;
+    assert_eq!(answered.ends[0]["state"], "completed", "{answered:?}");
+    app.quit_over(&tray).await;
+    browser.close().await;
+}
