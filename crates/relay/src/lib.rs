@@ -20,6 +20,7 @@ mod settings;
 mod shape;
 mod stream;
 mod tail;
+mod target;
 mod ticket;
 mod upkeep;
 mod workers;

@@ -12,12 +12,7 @@
 
 use std::time::Duration;
 
-use axum::{
-    Json,
-    body::Body,
-    extract::{Path, Query, State},
-    response::Response,
-};
+use axum::{Json, body::Body, extract::State, response::Response};
 use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderMap, StatusCode};
@@ -34,6 +29,7 @@ use crate::{
     payload::{Inference, Payload},
     stream::{name_job, streaming},
     tail::{Event, Tail},
+    target::{InPath, InQuery},
     ticket::Order,
 };
 
@@ -92,7 +88,7 @@ impl ListQuery {
 pub(super) async fn list(
     State(relay): State<Relay>,
     MayRead(caller): MayRead,
-    Query(query): Query<ListQuery>,
+    InQuery(query): InQuery<ListQuery>,
 ) -> Result<Json<Vec<JobView>>, ApiError> {
     let jobs = relay
         .store
@@ -105,9 +101,8 @@ pub(super) async fn list(
 pub(super) async fn get(
     State(relay): State<Relay>,
     MayRead(caller): MayRead,
-    Path(id): Path<String>,
+    InPath(id): InPath<JobId>,
 ) -> Result<Json<JobView>, ApiError> {
-    let id = job_id(&id)?;
     let job = relay.store.get(caller.owner(), id).await?;
     let job = job.ok_or_else(ApiError::unknown_job)?;
     relay.orphans.claim(id);
@@ -118,9 +113,8 @@ pub(super) async fn get(
 pub(super) async fn cancel(
     State(relay): State<Relay>,
     MayEnqueue(caller): MayEnqueue,
-    Path(id): Path<String>,
+    InPath(id): InPath<JobId>,
 ) -> Result<StatusCode, ApiError> {
-    let id = job_id(&id)?;
     relay.store.cancel(relay.now(), caller.owner(), id).await?;
     tracing::info!(job.id = %id, "cancelled by request");
     Ok(StatusCode::NO_CONTENT)
@@ -135,12 +129,10 @@ pub(super) struct EventsQuery {
 pub(super) async fn events(
     State(relay): State<Relay>,
     MayRead(caller): MayRead,
-    Path(id): Path<String>,
-    query: Result<Query<EventsQuery>, axum::extract::rejection::QueryRejection>,
+    InPath(id): InPath<JobId>,
+    InQuery(query): InQuery<EventsQuery>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let id = job_id(&id)?;
-    let Query(query) = query.map_err(|error| bad(error.body_text()))?;
     let after = last_event_id(&headers)?.or(query.after).unwrap_or_default();
     let log = relay.store.log(caller.owner(), id).await?;
     let log = log.ok_or_else(ApiError::unknown_job)?;
@@ -199,11 +191,6 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<EventId>, ApiError> {
 
 fn bad(message: impl Into<String>) -> ApiError {
     ApiError::new(ErrorCode::BadRequest, message)
-}
-
-/// What is not an id is not a job either.
-fn job_id(text: &str) -> Result<JobId, ApiError> {
-    text.parse().map_err(|_| ApiError::unknown_job())
 }
 
 fn view(job: Job) -> JobView {

@@ -1,9 +1,6 @@
 //! OpenAI's API over the same queue.
 
-use axum::{
-    extract::{Path, State},
-    response::Response,
-};
+use axum::{extract::State, response::Response};
 use bytes::Bytes;
 use dialect::openai::{ChatRequest, Completion, Named};
 use proto::{Dialect, ErrorCode, ErrorDetail, ModelName, Op, Priority};
@@ -16,6 +13,7 @@ use crate::{
     intake::Patience,
     payload::{Inference, Payload},
     stream::{Voice, name_job, streamed, whole},
+    target::{ModelInPath, unknown_model},
     ticket::Order,
 };
 
@@ -92,12 +90,9 @@ pub(super) async fn models(State(relay): State<Relay>, MayRead(caller): MayRead)
 pub(super) async fn model(
     State(relay): State<Relay>,
     MayRead(caller): MayRead,
-    Path(id): Path<String>,
+    ModelInPath(id): ModelInPath,
 ) -> Result<Response, ApiError> {
-    let unknown = || {
-        let message = dialect::ollama::model_not_found(Op::Chat, &id);
-        ApiError::new(ErrorCode::UnknownModel, message)
-    };
+    let unknown = || unknown_model(&id);
     let name = ModelName::new(id.clone()).map_err(|_| unknown())?;
     let offer = relay.workers.offer(&caller.account, relay.now());
     let reports = offer.reports.iter().map(AsRef::as_ref);

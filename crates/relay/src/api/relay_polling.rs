@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::{
-    extract::{Path, State},
+    extract::State,
     response::{IntoResponse, Response},
 };
 use dialect::relay_polling::{ACKNOWLEDGED, Answer, PolledRequest, Progress, Request};
@@ -23,6 +23,7 @@ use crate::{
     intake::Patience,
     payload::{Inference, Payload},
     tail::{Event, Tail},
+    target::InPath,
     ticket::Order,
     workers::{Online, Seat},
 };
@@ -214,7 +215,7 @@ pub(super) async fn request(
 pub(super) async fn status(
     State(relay): State<Relay>,
     MayRead(caller): MayRead,
-    Path(id): Path<String>,
+    InPath(id): InPath<String>,
 ) -> Result<Response, ApiError> {
     let job = match id.parse::<JobId>() {
         Ok(job) => relay.store.get(caller.owner(), job).await?,

@@ -2,14 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{
-    Json,
-    extract::{Path, Query, State},
-};
+use axum::{Json, extract::State};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use proto::{
-    End, ErrorCode, JobError, LeaseToken, WorkerReport, limits,
+    End, ErrorCode, JobError, JobId, LeaseToken, WorkerReport, limits,
     worker::{EndRequest, LeaseAnswer, NackRequest, PollAnswer, PollRequest, PolledLease, Retry},
 };
 use queue::{Lease, LeaseQuery, Leased, QueueError};
@@ -22,6 +19,7 @@ use crate::{
     auth::{Caller, MayWork},
     error::ApiError,
     payload::{Control, Inference, Payload, Poll},
+    target::{InPath, InQuery},
     workers::{Online, Seat},
 };
 
@@ -167,13 +165,11 @@ pub(crate) struct First {
 pub(crate) async fn lines(
     State(relay): State<Relay>,
     MayWork(caller): MayWork,
-    Path((id, attempt)): Path<(String, String)>,
-    first: Result<Query<First>, axum::extract::rejection::QueryRejection>,
+    InPath(token): InPath<(JobId, u32)>,
+    InQuery(First { first }): InQuery<First>,
     Payload(body): Inference,
 ) -> Result<Json<LeaseAnswer>, ApiError> {
-    let token = held(&relay, &caller, &id, &attempt).await?;
-    let Query(First { first }) =
-        first.map_err(|error| ApiError::new(ErrorCode::BadRequest, error.body_text()))?;
+    let token = held(&relay, &caller, token).await?;
     let lines = split(&body)?;
     let stored = relay.store.append(relay.now(), token, first, lines).await?;
     answer(&relay, token, stored).await
@@ -183,9 +179,9 @@ pub(crate) async fn lines(
 pub(crate) async fn extend(
     State(relay): State<Relay>,
     MayWork(caller): MayWork,
-    Path((id, attempt)): Path<(String, String)>,
+    InPath(token): InPath<(JobId, u32)>,
 ) -> Result<Json<LeaseAnswer>, ApiError> {
-    let token = held(&relay, &caller, &id, &attempt).await?;
+    let token = held(&relay, &caller, token).await?;
     let stored = relay.store.stored(token).await?;
     answer(&relay, token, stored).await
 }
@@ -207,10 +203,10 @@ async fn answer(
 pub(crate) async fn end(
     State(relay): State<Relay>,
     MayWork(caller): MayWork,
-    Path((id, attempt)): Path<(String, String)>,
+    InPath(token): InPath<(JobId, u32)>,
     Payload(body): Control,
 ) -> Result<Json<LeaseAnswer>, ApiError> {
-    let token = held(&relay, &caller, &id, &attempt).await?;
+    let token = held(&relay, &caller, token).await?;
     let EndRequest { lines, end } = parse(&body)?;
     relay.end(token, lines, end).await?;
     Ok(Json(LeaseAnswer {
@@ -223,10 +219,10 @@ pub(crate) async fn end(
 pub(crate) async fn nack(
     State(relay): State<Relay>,
     MayWork(caller): MayWork,
-    Path((id, attempt)): Path<(String, String)>,
+    InPath(token): InPath<(JobId, u32)>,
     Payload(body): Control,
 ) -> Result<Json<LeaseAnswer>, ApiError> {
-    let token = held(&relay, &caller, &id, &attempt).await?;
+    let token = held(&relay, &caller, token).await?;
     let NackRequest {
         retry,
         code,
@@ -260,13 +256,9 @@ impl Relay {
 async fn held(
     relay: &Relay,
     caller: &Caller,
-    id: &str,
-    attempt: &str,
+    (job, attempt): (JobId, u32),
 ) -> Result<LeaseToken, ApiError> {
-    let token = LeaseToken {
-        job: id.parse().map_err(|_| ApiError::unknown_job())?,
-        attempt: attempt.parse().map_err(|_| ApiError::unknown_job())?,
-    };
+    let token = LeaseToken { job, attempt };
     relay.may_hold(caller, token).await?;
     Ok(token)
 }

@@ -115,6 +115,78 @@ async fn no_route_is_open_to_a_missing_a_wrong_or_a_revoked_key() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_read_in_a_url_is_refused_by_code_in_the_words_of_the_route() {
+    let server = Server::start().await;
+    let client = server.client("default", &SCOPES).await;
+    let job = "0".repeat(32);
+    let lines = format!("/api/worker/v1/jobs/{job}/1/lines");
+    let native = |code| format!(r#"{{"error":{{"code":"{code}","#);
+    let (bad, unknown) = (native("bad_request"), native("unknown_job"));
+    let openai = r#"{"error":{"message":"#.to_owned();
+    let ollama = r#"{"error":"there is no such job"#.to_owned();
+    for (method, path, status, code, shape) in [
+        ("GET", "/api/jobs?limit=abc", 400, "bad_request", &bad),
+        ("GET", "/api/jobs?limit=-1", 400, "bad_request", &bad),
+        (
+            "GET",
+            &format!("/api/jobs/{job}/events?after=x"),
+            400,
+            "bad_request",
+            &bad,
+        ),
+        ("GET", "/api/jobs/%FF", 404, "unknown_job", &unknown),
+        ("DELETE", "/api/jobs/%FF", 404, "unknown_job", &unknown),
+        ("GET", "/api/jobs/%FF/events", 404, "unknown_job", &unknown),
+        ("GET", "/api/ollama/status/%FF", 404, "unknown_job", &ollama),
+        ("GET", "/v1/models/%FF", 404, "unknown_model", &openai),
+        (
+            "POST",
+            &format!("{lines}?first=x"),
+            400,
+            "bad_request",
+            &bad,
+        ),
+        ("POST", &lines, 400, "bad_request", &bad),
+        (
+            "POST",
+            "/api/worker/v1/jobs/%FF/1/lines?first=1",
+            404,
+            "unknown_job",
+            &unknown,
+        ),
+        (
+            "POST",
+            "/api/worker/v1/jobs/%FF/1/extend",
+            404,
+            "unknown_job",
+            &unknown,
+        ),
+        (
+            "POST",
+            "/api/worker/v1/jobs/x/%FF/end",
+            404,
+            "unknown_job",
+            &unknown,
+        ),
+        (
+            "POST",
+            "/api/worker/v1/jobs/%FF/1/nack",
+            404,
+            "unknown_job",
+            &unknown,
+        ),
+    ] {
+        let answer = knock(&client, method, path).await;
+        assert_eq!(
+            (answer.0.as_u16(), answer.1.as_str()),
+            (status, code),
+            "{method} {path}"
+        );
+        assert!(answer.2.starts_with(shape.as_str()), "{path}: {}", answer.2);
+    }
+}
+
+#[tokio::test]
 async fn a_secret_of_another_key_opens_nothing() {
     let server = Server::start().await;
     let one = server.key("default", &[Scope::Read]).await;
@@ -218,7 +290,8 @@ async fn too_large_a_body_is_refused_before_it_is_read() {
     // A body that does not announce its length is cut off at the limit.
     let client = Client::new(server.base(), Some(key));
     let large = Bytes::from(vec![b' '; proto::limits::CONTROL_BODY_MAX + 1]);
-    let reply = client.post("/api/worker/v1/jobs/x/1/end", large).await;
+    let path = format!("/api/worker/v1/jobs/{}/1/end", "0".repeat(32));
+    let reply = client.post(&path, large).await;
     assert_eq!(reply.status, StatusCode::PAYLOAD_TOO_LARGE);
 }
 

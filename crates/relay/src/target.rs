@@ -1,0 +1,61 @@
+//! What the URL of a request says: where it cannot be read, the answer is a typed refusal as for
+//! anything else, never the framework's own text.
+
+use axum::extract::{FromRequestParts, Path, Query};
+use http::request::Parts;
+use proto::{ErrorCode, Op};
+use serde::de::DeserializeOwned;
+
+use crate::error::ApiError;
+
+/// The job, or the lease, in the path: what cannot be read is not one that exists.
+#[derive(Debug)]
+pub(crate) struct InPath<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for InPath<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let read = Path::from_request_parts(parts, state).await;
+        let Path(read) = read.map_err(|_| ApiError::unknown_job())?;
+        Ok(Self(read))
+    }
+}
+
+/// The model in the path, as it was written.
+#[derive(Debug)]
+pub(crate) struct ModelInPath(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for ModelInPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let read = Path::from_request_parts(parts, state).await;
+        let Path(name) = read.map_err(|_| {
+            let path = parts.uri.path();
+            unknown_model(path.strip_prefix("/v1/models/").unwrap_or(path))
+        })?;
+        Ok(Self(name))
+    }
+}
+
+/// No model goes by this name.
+pub(crate) fn unknown_model(name: &str) -> ApiError {
+    let message = dialect::ollama::model_not_found(Op::Chat, name);
+    ApiError::new(ErrorCode::UnknownModel, message)
+}
+
+/// The parameters after the `?`.
+#[derive(Debug)]
+pub(crate) struct InQuery<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for InQuery<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let read = Query::try_from_uri(&parts.uri);
+        let Query(read) =
+            read.map_err(|error| ApiError::new(ErrorCode::BadRequest, error.body_text()))?;
+        Ok(Self(read))
+    }
+}
