@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -34,6 +34,31 @@ pub(crate) struct Online {
     pub(crate) until: Option<Timestamp>,
     /// Ends its connection.
     pub(crate) stop: CancellationToken,
+    /// Its connection, if it has one of its own.
+    pub(crate) link: Option<Link>,
+}
+
+/// A connection as other connections see it.
+#[derive(Debug, Clone)]
+pub(crate) struct Link {
+    pub(crate) worker: WorkerId,
+    pub(crate) doubt: Arc<Doubt>,
+}
+
+/// Whether a connection may be dead: its worker came again, and nothing was heard here since.
+/// Jobs given to a dead one are lost until their lease ends, so it gets none meanwhile.
+#[derive(Debug, Default)]
+pub(crate) struct Doubt(AtomicBool);
+
+impl Doubt {
+    pub(crate) fn is_raised(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Something was heard; whether that was in doubt.
+    pub(crate) fn settle(&self) -> bool {
+        self.is_raised() && self.0.swap(false, Ordering::Relaxed)
+    }
 }
 
 /// The workers online now.
@@ -132,6 +157,18 @@ impl Workers {
         let old = seats.get(&seat).and_then(|old| old.report.as_ref());
         online.report = online.report.map(|new| kept(new, old));
         seats.insert(seat, online);
+    }
+
+    /// A worker came: its connections from before are in doubt. They are not ended, as two
+    /// workers may share a key and a name.
+    pub(crate) fn doubt_older(&self, key: Option<&KeyId>, worker: &WorkerId) {
+        let seats = self.lock();
+        let same = seats.values().filter(|online| online.key.as_ref() == key);
+        for link in same.filter_map(|online| online.link.as_ref()) {
+            if link.worker == *worker {
+                link.doubt.0.store(true, Ordering::Relaxed);
+            }
+        }
     }
 
     pub(crate) fn leave(&self, seat: &Seat) {

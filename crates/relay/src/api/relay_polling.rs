@@ -83,6 +83,7 @@ fn sit(relay: &Relay, seat: &Seat, caller: &Caller, for_: Duration) {
         report: None,
         until: Some(relay.now() + for_),
         stop: relay.stop.clone(),
+        link: None,
     };
     relay.workers.sit(seat.clone(), online);
 }

@@ -89,6 +89,7 @@ fn attend(
         report: Some(report.clone()),
         until: Some(until),
         stop: relay.stop.clone(),
+        link: None,
     };
     relay.workers.sit(seat, online);
     Some(report)

@@ -15,7 +15,7 @@ use futures_util::{
     stream::{FuturesUnordered, SplitStream},
 };
 use proto::{
-    ErrorCode, JobError, LeaseToken, WorkerId, WorkerReport, limits,
+    ErrorCode, JobError, LeaseToken, WorkerReport, limits,
     worker::{Frame, FrameKind, RelayMessage, WorkerMessage},
 };
 use queue::{Lease, Leased, QueueError};
@@ -30,7 +30,11 @@ use super::{
     query_of,
     socket::{Ended, Socket},
 };
-use crate::{Relay, auth::Caller, workers::Seat};
+use crate::{
+    Relay,
+    auth::Caller,
+    workers::{Link, Seat},
+};
 
 /// Most jobs one connection may hold.
 const SLOTS_MAX: u32 = 64;
@@ -42,7 +46,7 @@ type Ends = FuturesUnordered<BoxFuture<'static, (LeaseToken, Result<(), QueueErr
 pub(super) struct Session {
     relay: Relay,
     caller: Caller,
-    worker: WorkerId,
+    link: Link,
     seat: Seat,
     state: Mutex<State>,
     /// The state changed in a way that may allow another lease.
@@ -61,7 +65,7 @@ impl Session {
     pub(super) fn new(
         relay: Relay,
         caller: Caller,
-        worker: WorkerId,
+        link: Link,
         seat: Seat,
         report: Arc<WorkerReport>,
     ) -> (Self, mpsc::Receiver<RelayMessage>, mpsc::Receiver<Lease>) {
@@ -70,7 +74,7 @@ impl Session {
         let session = Self {
             relay,
             caller,
-            worker,
+            link,
             seat,
             state: Mutex::new(State {
                 report,
@@ -144,6 +148,9 @@ impl Session {
                 message = source.next() => {
                     let Some(Ok(message)) = message else { return Err(Ended::Lost) };
                     dead = Instant::now() + limits::CARRIER_DEAD;
+                    if self.link.doubt.settle() {
+                        self.room.notify_one();
+                    }
                     match message {
                         Message::Binary(bytes) => {
                             self.line(&bytes).await?;
@@ -308,7 +315,7 @@ impl Session {
                     break;
                 };
                 let token = lease.token;
-                tracing::info!(job.id = %token.job, job.attempt = token.attempt, worker = %self.worker, "leased");
+                tracing::info!(job.id = %token.job, job.attempt = token.attempt, worker = %self.link.worker, "leased");
                 self.state().open.open(token, 0);
                 withdrawn.push(withdrawal(self.relay.clone(), token));
                 self.lent.send(lease).await.map_err(|_| Ended::Lost)?;
@@ -329,8 +336,8 @@ impl Session {
     fn room(&self) -> Option<queue::LeaseQuery> {
         let state = self.state();
         let has_room = (state.open.len() as u64) < u64::from(state.slots);
-        (has_room && state.report.engine_up)
-            .then(|| query_of(&self.caller, &self.worker, &state.report))
+        (has_room && state.report.engine_up && !self.link.doubt.is_raised())
+            .then(|| query_of(&self.caller, &self.link.worker, &state.report))
     }
 
     /// The queue refused something about a lease: either the lease is over, or the store failed.

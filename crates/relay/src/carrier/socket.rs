@@ -35,7 +35,7 @@ use crate::{
     Relay,
     auth::{Caller, MayWork},
     error::ApiError,
-    workers::Online,
+    workers::{Link, Online},
 };
 
 pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
@@ -211,6 +211,11 @@ async fn attended(relay: &Relay, caller: Caller, hello: Hello, socket: &mut Sock
     let seat = relay.workers.seat();
     let revoked = relay.stop.child_token();
     let report = Arc::new(hello.report);
+    let link = Link {
+        worker: hello.worker,
+        doubt: Arc::default(),
+    };
+    relay.workers.doubt_older(caller.key.as_ref(), &link.worker);
     relay.workers.sit(
         seat.clone(),
         Online {
@@ -219,6 +224,7 @@ async fn attended(relay: &Relay, caller: Caller, hello: Hello, socket: &mut Sock
             report: Some(report.clone()),
             until: None,
             stop: revoked.clone(),
+            link: Some(link.clone()),
         },
     );
     let welcome = RelayMessage::Welcome {
@@ -231,7 +237,7 @@ async fn attended(relay: &Relay, caller: Caller, hello: Hello, socket: &mut Sock
         Ended::Lost
     } else {
         let (session, control, leases) =
-            Session::new(relay.clone(), caller, hello.worker, seat.clone(), report);
+            Session::new(relay.clone(), caller, link, seat.clone(), report);
         tokio::select! {
             biased;
             () = relay.stop.cancelled() => Ended::Drain,

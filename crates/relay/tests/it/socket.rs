@@ -70,17 +70,7 @@ async fn a_worker_whose_engine_is_down_gets_nothing_until_it_is_up() {
     worker.say(&WorkerMessage::Report { report: down }).await;
     worker.say(&WorkerMessage::Capacity { slots: 1 }).await;
     // Its word is taken in order: this answer comes after both.
-    let token = proto::LeaseToken {
-        job: proto::JobId([9; 16]),
-        attempt: 1,
-    };
-    worker
-        .say(&WorkerMessage::Extend {
-            tokens: vec![token],
-        })
-        .await;
-    let code = Some(ErrorCode::StaleLease);
-    assert_eq!(worker.next().await, RelayMessage::Closed { token, code });
+    is_answered(&mut worker).await;
     submit(&client, CHAT).await;
     assert_eq!(server.store.counts().leased, 0);
     worker
@@ -164,6 +154,47 @@ async fn a_worker_that_comes_back_goes_on_with_what_it_holds() {
     worker.end(token, 2, End::Completed).await;
     let job = server.store.get(Owner::Anyone, id).await.unwrap().unwrap();
     assert_eq!((job.state, job.attempt), (JobState::Completed, 1));
+}
+
+#[tokio::test]
+async fn a_connection_whose_worker_came_back_gets_no_more_jobs_unless_it_speaks() {
+    let server = Server::start().await;
+    let client = server.requester().await;
+    let key = server.key("default", &[Scope::Work]).await;
+    let mut workers = Vec::new();
+    for _ in 0..2 {
+        let mut worker = Scripted::hello(&server, &key, &["m"], vec![]).await;
+        assert!(matches!(worker.next().await, RelayMessage::Welcome { .. }));
+        worker.say(&WorkerMessage::Capacity { slots: 3 }).await;
+        // This answer comes after the capacity was heard.
+        is_answered(&mut worker).await;
+        workers.push(worker);
+    }
+    let [old, new] = workers.as_mut_slice() else {
+        panic!("two connections")
+    };
+    for _ in 0..3 {
+        submit(&client, CHAT).await;
+    }
+    for _ in 0..3 {
+        new.lease().await;
+    }
+    // Two agents of one name: the first is there after all.
+    submit(&client, CHAT).await;
+    is_answered(old).await;
+    old.lease().await;
+}
+
+/// Says something that is answered at once.
+async fn is_answered(worker: &mut Scripted) {
+    let token = proto::LeaseToken {
+        job: proto::JobId([9; 16]),
+        attempt: 1,
+    };
+    let tokens = vec![token];
+    worker.say(&WorkerMessage::Extend { tokens }).await;
+    let code = Some(ErrorCode::StaleLease);
+    assert_eq!(worker.next().await, RelayMessage::Closed { token, code });
 }
 
 #[tokio::test]
