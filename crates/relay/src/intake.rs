@@ -2,7 +2,7 @@
 
 use proto::{Account, ErrorCode, ModelName, Op};
 
-use crate::{Relay, error::ApiError, workers::Outlook};
+use crate::{Relay, error::ApiError, offer::Outlook};
 
 /// Whether a job may wait for a worker that is not there yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,6 +13,7 @@ mod error;
 mod intake;
 pub mod keys;
 mod loopback;
+mod offer;
 mod open;
 mod payload;
 mod serve;
