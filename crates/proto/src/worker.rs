@@ -198,7 +198,7 @@ pub enum RelayMessage {
         /// Milliseconds between renewals.
         heartbeat_ms: u64,
     },
-    /// A job for this worker. `body_len` bytes follow as [`Frame::Body`] parts of this token.
+    /// A job for this worker. `body_len` bytes follow as [`Frame::body`] parts of this token.
     Lease(LeaseHead),
     /// A held lease is still good; lines up to `stored` need not be sent again.
     Resume {
