@@ -1,12 +1,16 @@
 //! Wrong keys, broken engines, taken ports: a typed error at the requester, the truth on the hub.
 
 use hearth_tests::{
-    process::finish,
+    process::{PATIENCE, finish},
     scripted_ollama::{Answer, Step},
+    stand::{Stand, create_key, hearth, store},
 };
 use serde_json::{Value, json};
-
-use hearth_tests::stand::{Stand, create_key, hearth, store};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
 
 const LINE: &str = r#"{"model":"tiny","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant","content":"half"},"done":false}"#;
 
@@ -126,13 +130,20 @@ async fn bad_requests_are_told_what_is_wrong() {
         "{body}"
     );
 
-    let huge = " ".repeat(proto::limits::BODY_MAX + 1);
-    let (status, body) = send("/api/jobs", huge).await;
-    assert_eq!(
-        (status, &body["error"]["code"]),
-        (413, &json!("too_large")),
-        "{body}"
+    // Only announced: it is refused before it is read.
+    let mut socket = TcpStream::connect(stand.address).await.unwrap();
+    let (host, key) = (stand.address, &stand.requester);
+    let length = proto::limits::BODY_MAX + 1;
+    let head = format!(
+        "POST /api/jobs HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n\
+         Content-Length: {length}\r\nConnection: close\r\n\r\n"
     );
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    let read = socket.read_to_string(&mut answer);
+    timeout(PATIENCE, read).await.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    assert!(answer.contains(r#""code":"too_large""#), "{answer}");
 }
 
 #[tokio::test]
@@ -251,7 +262,7 @@ async fn a_requester_that_leaves_stops_the_engine() {
         "the first token came"
     );
     drop(answer);
-    tokio::time::timeout(hearth_tests::process::PATIENCE, ollama.until_left(1))
+    tokio::time::timeout(PATIENCE, ollama.until_left(1))
         .await
         .unwrap();
     stand.until("ready").await;
