@@ -58,8 +58,11 @@ proptest! {
         let one_account = |call: &Call| !matches!(call, Call::Lease { account: None, .. });
         for call in drained.into_iter().filter(one_account) {
             let mut other_now = now;
-            let expected = make(&mut fresh, &mut other_now, &call);
-            let got = make(&mut machine, &mut now, &call);
+            // Which of several due jobs is reaped first depends on when their timers were set.
+            let mut expected = make(&mut fresh, &mut other_now, &call);
+            let mut got = make(&mut machine, &mut now, &call);
+            expected.sort_by_key(|step| step.after.seq);
+            got.sort_by_key(|step| step.after.seq);
             prop_assert_eq!(&got, &expected);
             machine.settle(&got);
             fresh.settle(&expected);
