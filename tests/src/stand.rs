@@ -227,7 +227,7 @@ impl Stand {
                 "end" => answered
                     .ends
                     .push(serde_json::from_str(field("data:")).unwrap()),
-                "restarted" => answered.text.clear(),
+                "restarted" => answered = Answered::default(),
                 _ if field("data:").is_empty() => {}
                 _ => {
                     let line: Value = serde_json::from_str(field("data:")).unwrap();
