@@ -7,8 +7,8 @@ use jiff::Timestamp;
 pub struct Settings {
     /// Threads for the arithmetic; half as many as the machine has cores when absent. llama.cpp's
     /// threads wait for each other by spinning, hundreds of times a token: where another program
-    /// takes one of their cores, the whole answer crawls. On two cores beside a compiler two
-    /// threads were measured to write 4 to 9 tokens a second, and one thread 74.
+    /// takes one of their cores, the whole answer crawls. On two cores beside busy loops two
+    /// threads were measured to write 4 to 9 tokens a second, and one thread 16 to 19.
     pub threads: Option<NonZeroU32>,
     /// Tokens of context when a request does not say `num_ctx`.
     pub num_ctx: u32,
