@@ -130,6 +130,14 @@ async fn bad_requests_are_told_what_is_wrong() {
         "{body}"
     );
 
+    let huge = " ".repeat(proto::limits::BODY_MAX + 1);
+    let (status, body) = send("/api/jobs", huge).await;
+    assert_eq!(
+        (status, &body["error"]["code"]),
+        (413, &json!("too_large")),
+        "{body}"
+    );
+
     // Only announced: it is refused before it is read.
     let mut socket = TcpStream::connect(stand.address).await.unwrap();
     let (host, key) = (stand.address, &stand.requester);

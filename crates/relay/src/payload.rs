@@ -10,11 +10,15 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use proto::{ErrorCode, limits};
+use tokio::time::timeout;
 
 use crate::error::ApiError;
 
 /// How long a whole body may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Longest gap between two pieces of a body that is refused but still arriving.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// A request body of at most `MAX` bytes.
 pub(crate) struct Payload<const MAX: usize>(pub(crate) Bytes);
@@ -40,6 +44,7 @@ impl<const MAX: usize, S: Sync> FromRequest<S> for Payload<MAX> {
         let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         let least = request.body().size_hint().lower();
         if announced.unwrap_or(0).max(least) > MAX as u64 {
+            linger(request.into_body(), MAX).await;
             return Err(too_large(MAX));
         }
         read(request.into_body(), MAX).await.map(Self)
@@ -47,7 +52,7 @@ impl<const MAX: usize, S: Sync> FromRequest<S> for Payload<MAX> {
 }
 
 async fn read(body: Body, max: usize) -> Result<Bytes, ApiError> {
-    let whole = tokio::time::timeout(PATIENCE, Limited::new(body, max).collect());
+    let whole = timeout(PATIENCE, Limited::new(body, max).collect());
     match whole.await {
         Ok(Ok(whole)) => Ok(whole.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(max)),
@@ -55,6 +60,20 @@ async fn read(body: Body, max: usize) -> Result<Bytes, ApiError> {
         Err(_) => Err(bad(
             "the body took longer than 30 s to arrive; send it faster",
         )),
+    }
+}
+
+/// Lets a client that is already sending finish, and forgets what it sends: one that writes into
+/// a closed connection sees a broken pipe instead of the answer. One that waits is answered at
+/// once, and nobody is listened to for more than as much again.
+async fn linger(mut body: Body, max: usize) {
+    let mut left = 2 * max;
+    while let Ok(Some(Ok(frame))) = timeout(PAUSE, body.frame()).await {
+        let length = frame.data_ref().map_or(0, Bytes::len);
+        let Some(less) = left.checked_sub(length) else {
+            return;
+        };
+        left = less;
     }
 }
 
