@@ -29,7 +29,7 @@ impl SqliteKeys {
     /// # Errors
     /// [`QueueError::Store`] with a [`crate::OpenError`].
     pub fn open(path: &Path) -> Result<Self, QueueError> {
-        let change = Arc::new(Mutex::new(schema::open(path)?));
+        let change = Arc::new(Mutex::new(schema::open(path, None)?));
         Ok(Self {
             find: Mutex::new(schema::open_reader(path)?),
             change,

@@ -2,18 +2,24 @@ use std::{path::Path, time::Duration};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
-use crate::{OpenError, files};
+use crate::{OpenError, files, files::Lock};
 
-const VERSION: i64 = 1;
-const TABLES: &str = include_str!("schema.sql");
+/// Each makes the next layout from the one before; a file's `user_version` counts those it has.
+/// One that was released is never changed, only followed.
+const STEPS: &[&str] = &[
+    include_str!("schema/1_queue.sql"),
+    include_str!("schema/2_submissions.sql"),
+];
+const VERSION: i64 = STEPS.len() as i64;
 const BUSY: Duration = Duration::from_secs(5);
 
-/// A connection that may write; makes the file and its tables if they are not there.
-pub(crate) fn open(path: &Path) -> Result<Connection, OpenError> {
+/// A connection that may write; makes the file and its tables if they are not there. Only the
+/// holder of the lock gives a file another layout: no relay is running on it then.
+pub(crate) fn open(path: &Path, held: Option<&Lock>) -> Result<Connection, OpenError> {
     files::make(path)?;
     let mut conn = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     let explained = |error| explain(path, error);
-    lay_out(&mut conn, path)?;
+    lay_out(&mut conn, path, held)?;
     conn.execute_batch(
         "PRAGMA synchronous = FULL;
          PRAGMA fullfsync = ON;
@@ -45,22 +51,23 @@ fn connect(path: &Path, mode: OpenFlags) -> Result<Connection, OpenError> {
     Ok(conn)
 }
 
-fn lay_out(conn: &mut Connection, path: &Path) -> Result<(), OpenError> {
+fn lay_out(conn: &mut Connection, path: &Path, held: Option<&Lock>) -> Result<(), OpenError> {
     let explained = |error| explain(path, error);
-    if version(conn).map_err(explained)? == VERSION {
+    let found = version(conn).map_err(explained)?;
+    if found == VERSION {
         return expect_wal(conn, path);
     }
     // A file of another version must not be touched, so the journal comes after the check.
     let empty = tables(conn).map_err(explained)? == 0;
     let found = version(conn).map_err(explained)?;
-    if found != 0 {
+    if !(0..=VERSION).contains(&found) {
         return Err(OpenError::Version {
             path: path.into(),
             found,
             known: VERSION,
         });
     }
-    if !empty {
+    if found == 0 && !empty {
         let reason = "it holds tables of another program".into();
         return Err(OpenError::Damaged {
             path: path.into(),
@@ -68,15 +75,46 @@ fn lay_out(conn: &mut Connection, path: &Path) -> Result<(), OpenError> {
         });
     }
     expect_wal(conn, path)?;
+    let mut taken = None;
+    if (1..VERSION).contains(&found) {
+        if held.is_none() {
+            taken = Some(Lock::take(path)?);
+        }
+        back_up(conn, path, found)?;
+    }
     let made = (|| {
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        if version(&tx)? == 0 {
-            tx.execute_batch(TABLES)?;
-            tx.pragma_update(None, "user_version", VERSION)?;
+        // Somebody else may have been faster.
+        let from = usize::try_from(version(&tx)?).unwrap_or(0);
+        for step in STEPS.iter().skip(from) {
+            tx.execute_batch(step)?;
         }
+        tx.pragma_update(None, "user_version", VERSION)?;
         tx.commit()
     })();
+    drop(taken);
     made.map_err(explained)
+}
+
+/// The file as it was before it is given a later layout, beside it: `queue.db.layout-1`.
+fn back_up(conn: &Connection, path: &Path, layout: i64) -> Result<(), OpenError> {
+    let copy = files::beside(path, &format!(".layout-{layout}"));
+    let unfinished = files::beside(&copy, ".new");
+    let failed = |source| OpenError::File {
+        path: unfinished.clone(),
+        source,
+    };
+    if unfinished.exists() {
+        std::fs::remove_file(&unfinished).map_err(failed)?;
+    }
+    // SQLite takes an empty file, which is made here for nobody else's eyes.
+    files::make(&unfinished)?;
+    let name = unfinished.to_string_lossy();
+    conn.execute("VACUUM INTO ?1", [&*name])
+        .map_err(|error| explain(path, error))?;
+    std::fs::rename(&unfinished, &copy).map_err(failed)?;
+    tracing::info!(copy = %copy.display(), "the queue file gets a new layout; this is the old one");
+    Ok(())
 }
 
 fn version(conn: &Connection) -> rusqlite::Result<i64> {

@@ -83,7 +83,7 @@ impl SqliteQueue {
         crate::files::make(path)?;
         let lock = Lock::take(path)?;
         let check = schema::wants_check(path);
-        let mut conn = schema::open(path)?;
+        let mut conn = schema::open(path, Some(&lock))?;
         prepare(&mut conn);
         if check {
             schema::check(&conn, path)?;

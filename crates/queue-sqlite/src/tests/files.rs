@@ -5,7 +5,7 @@ use std::{error::Error as _, fs};
 use proto::{Account, Timestamp};
 use queue::{
     KeyRecord, Keys, Queue, QueueError, RESULT_KEPT, Scope, Serve,
-    conformance::sample::{T0, job, leased},
+    conformance::sample::{T0, job, leased, next},
 };
 
 use super::{Scratch, run};
@@ -86,10 +86,73 @@ fn a_file_of_another_version_is_refused_and_left_alone() {
     let before = fs::read(&path).unwrap();
     let reason = reason(&SqliteQueue::open(&path, T0).unwrap_err());
     assert!(
-        reason.contains("has layout 99, this version knows only 1"),
+        reason.contains("has layout 99, this version knows only"),
         "{reason}"
     );
     assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn a_file_of_the_first_layout_keeps_its_jobs_and_a_copy_stays_beside_it() {
+    run(async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("queue.db");
+        let old = include_str!("first_layout.sql");
+        let first = rusqlite::Connection::open(&path).unwrap();
+        first.execute_batch(old).unwrap();
+        drop(first);
+
+        let queue = SqliteQueue::open(&path, T0).unwrap();
+        assert_eq!(next(&queue, T0).await.unwrap().job, job(1));
+        queue.enqueue(T0, job(2)).await.unwrap();
+        queue.close().await.unwrap();
+
+        let copy = rusqlite::Connection::open(folder.path().join("queue.db.layout-1")).unwrap();
+        let kept: (i64, i64) = copy
+            .query_row("SELECT count(*), max(state) FROM jobs", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .unwrap();
+        assert_eq!(kept, (1, 0), "as it was");
+        drop(SqliteQueue::open(&path, T0).unwrap());
+    });
+}
+
+#[test]
+fn a_file_in_use_by_an_older_relay_is_not_changed_under_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("queue.db");
+    rusqlite::Connection::open(&path)
+        .unwrap()
+        .execute_batch(include_str!("first_layout.sql"))
+        .unwrap();
+    let held = crate::files::Lock::take(&path).unwrap();
+    let reason = reason(&SqliteKeys::open(&path).unwrap_err());
+    assert!(reason.contains("in use by another relay"), "{reason}");
+    drop(held);
+    SqliteKeys::open(&path).unwrap();
+}
+
+#[test]
+fn an_upgrade_that_breaks_leaves_the_file_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("queue.db");
+    let first = rusqlite::Connection::open(&path).unwrap();
+    first
+        .execute_batch(include_str!("first_layout.sql"))
+        .unwrap();
+    // The next layout makes this table itself.
+    first.execute_batch("CREATE TABLE submissions (x)").unwrap();
+    drop(first);
+    SqliteQueue::open(&path, T0).unwrap_err();
+    let after = rusqlite::Connection::open(&path).unwrap();
+    let layout: i64 = after
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .unwrap();
+    assert_eq!(layout, 1);
+    let indexed = "SELECT count(*) FROM sqlite_schema WHERE sql LIKE '%jobs (account)%'";
+    let indexed: i64 = after.query_row(indexed, [], |row| row.get(0)).unwrap();
+    assert_eq!(indexed, 1);
 }
 
 #[test]

@@ -1,0 +1,12 @@
+-- A requester's own name for a request: a repeat finds the job, for as long as the job is kept.
+CREATE TABLE submissions (
+    seq INTEGER PRIMARY KEY REFERENCES jobs ON DELETE CASCADE,
+    account TEXT NOT NULL,
+    key TEXT NOT NULL,
+    fingerprint BLOB NOT NULL,
+    UNIQUE (account, key)
+) STRICT;
+
+-- An account's jobs by age, from any moment.
+DROP INDEX jobs_by_account;
+CREATE INDEX jobs_by_account ON jobs (account, created_at);

@@ -1,0 +1,60 @@
+-- A queue file as the first version left it, with one waiting job.
+CREATE TABLE jobs (
+    seq INTEGER PRIMARY KEY,
+    id BLOB NOT NULL,
+    account TEXT NOT NULL,
+    who TEXT NOT NULL,
+    op TEXT NOT NULL,
+    model TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    dialect TEXT NOT NULL,
+    deadline INTEGER,
+    attended INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    tries INTEGER NOT NULL,
+    not_before INTEGER,
+    lease_until INTEGER,
+    lease_ms INTEGER,
+    cancelled INTEGER NOT NULL,
+    finished_at INTEGER,
+    error TEXT
+) STRICT;
+-- Ids are random: an index entry costs a page of its own. Unfinished jobs are found in memory.
+CREATE UNIQUE INDEX jobs_by_id ON jobs (id) WHERE finished_at IS NOT NULL;
+CREATE INDEX jobs_by_account ON jobs (account);
+CREATE INDEX jobs_by_end ON jobs (finished_at) WHERE finished_at IS NOT NULL;
+
+-- Apart, so that a change of state does not rewrite a large request.
+CREATE TABLE bodies (
+    seq INTEGER PRIMARY KEY REFERENCES jobs ON DELETE CASCADE,
+    body BLOB NOT NULL
+) STRICT;
+
+-- The lines of each job's latest attempt.
+CREATE TABLE lines (
+    seq INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE,
+    n INTEGER NOT NULL,
+    line BLOB NOT NULL,
+    PRIMARY KEY (seq, n)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE keys (
+    seq INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    name TEXT NOT NULL,
+    account TEXT NOT NULL,
+    scopes TEXT NOT NULL,
+    serve TEXT NOT NULL,
+    secret_sha256 BLOB NOT NULL,
+    created_at INTEGER NOT NULL,
+    revoked_at INTEGER
+) STRICT;
+CREATE UNIQUE INDEX keys_by_name ON keys (name) WHERE revoked_at IS NULL;
+
+INSERT INTO jobs VALUES (1, X'01010101010101010101010101010101', 'a', 'laptop', 'chat', 'm', 5, 'ollama', NULL, 0, 22,
+    1700000000000, 0, 0, 0, NULL, NULL, NULL, 0, NULL, NULL);
+INSERT INTO bodies VALUES (1, CAST('{"model":"m",  "n":1}' AS BLOB));
+PRAGMA user_version = 1;
