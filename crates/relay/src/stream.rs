@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderValue, StatusCode, header};
 use proto::{End, ErrorCode, ErrorDetail, EventId};
+use serde::Deserialize;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::{
@@ -206,11 +207,14 @@ impl<V: Voice> Speech<V> {
     }
 }
 
-/// Whether an engine writes nothing after this line. Inside a JSON text the quotes would be
-/// escaped, so the words cannot be part of an answer.
+/// Whether an engine writes nothing after this line. Only the line's own field counts, not one of
+/// an object within it, as the arguments of a tool call are.
 fn is_last(line: &[u8]) -> bool {
-    const DONE: &[u8] = br#""done":true"#;
-    line.windows(DONE.len()).any(|window| window == DONE)
+    #[derive(Deserialize)]
+    struct Line {
+        done: bool,
+    }
+    serde_json::from_slice(line).is_ok_and(|line: Line| line.done)
 }
 
 fn cancelled() -> ApiError {
@@ -264,8 +268,15 @@ mod tests {
         assert!(is_last(
             br#"{"message":{"content":""},"done":true,"done_reason":"stop"}"#
         ));
-        assert!(!is_last(
-            br#"{"message":{"content":"\"done\":true"},"done":false}"#
-        ));
+        assert!(is_last(br#"{ "done" : true }"#));
+        for going_on in [
+            r#"{"message":{"content":"\"done\":true"},"done":false}"#,
+            r#"{"message":{"tool_calls":[{"function":{"name":"f","arguments":{"done":true}}}]},"done":false}"#,
+            r#"{"message":{"tool_calls":[{"function":{"arguments":{"done":true}}}]}}"#,
+            r#"{"embeddings":[[1.0]]}"#,
+            r#""done":true"#,
+        ] {
+            assert!(!is_last(going_on.as_bytes()), "{going_on}");
+        }
     }
 }
