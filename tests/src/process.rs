@@ -41,6 +41,14 @@ fn beside_this_test() -> PathBuf {
     deps.parent().expect("deps lies in a folder").to_owned()
 }
 
+/// The user's own cache: what is fetched once per machine lies there.
+#[must_use]
+pub fn cache() -> Option<PathBuf> {
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    let named = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    named.or_else(home)
+}
+
 /// A home folder of the test's own, so that nothing of the user's is read or changed.
 #[derive(Debug)]
 pub struct Home(tempfile::TempDir);
@@ -69,10 +77,6 @@ impl Home {
     #[must_use]
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
-        // The model is fetched once per machine, into the user's own cache.
-        let cache = std::env::var_os("XDG_CACHE_HOME")
-            .map(PathBuf::from)
-            .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
             if name.starts_with("HEARTH_")
@@ -89,7 +93,7 @@ impl Home {
             .env("XDG_STATE_HOME", self.path().join("state"))
             .env(
                 "XDG_CACHE_HOME",
-                cache.unwrap_or_else(|| self.path().join("cache")),
+                cache().unwrap_or_else(|| self.path().join("cache")),
             )
             .env("LANG", "C.UTF-8")
             .env_remove("DISPLAY")

@@ -1,6 +1,14 @@
-//! A TCP proxy that delays or cuts what passes through it: the network's faults, on purpose.
+//! A TCP proxy that counts, delays or cuts what passes through it: the network's faults, on purpose.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -22,11 +30,21 @@ enum Mode {
     Cut,
 }
 
+/// What passed so far.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Heads of HTTP requests.
+    requests: AtomicUsize,
+    /// Pieces that came back.
+    replies: watch::Sender<usize>,
+}
+
 /// Listens on a port of its own and passes everything on to one target. Ends when dropped.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
     mode: watch::Sender<Mode>,
+    seen: Arc<Seen>,
     _tasks: JoinSet<()>,
 }
 
@@ -39,11 +57,13 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let (mode, follow) = watch::channel(Mode::Open);
+        let seen = Arc::<Seen>::default();
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, target, delay, follow));
+        tasks.spawn(accept(listener, target, delay, follow, Arc::clone(&seen)));
         Ok(Self {
             address,
             mode,
+            seen,
             _tasks: tasks,
         })
     }
@@ -52,6 +72,20 @@ impl Proxy {
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How many HTTP requests have been sent through it.
+    #[must_use]
+    pub fn requests(&self) -> usize {
+        self.seen.requests.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many more pieces have come back through it.
+    pub async fn until_replied(&self, more: usize) {
+        let mut replies = self.seen.replies.subscribe();
+        let wanted = *replies.borrow() + more;
+        // The sender is held by `self`.
+        drop(replies.wait_for(|replies| *replies >= wanted).await);
     }
 
     /// Breaks every connection and refuses new ones until [`Proxy::mend`].
@@ -70,6 +104,7 @@ async fn accept(
     target: SocketAddr,
     delay: Duration,
     mode: watch::Receiver<Mode>,
+    seen: Arc<Seen>,
 ) {
     let mut connections = JoinSet::new();
     loop {
@@ -78,7 +113,7 @@ async fn accept(
         };
         while connections.try_join_next().is_some() {}
         if *mode.borrow() == Mode::Open {
-            connections.spawn(join(client, target, delay, mode.clone()));
+            connections.spawn(join(client, target, delay, mode.clone(), Arc::clone(&seen)));
         }
     }
 }
@@ -88,6 +123,7 @@ async fn join(
     target: SocketAddr,
     delay: Duration,
     mut mode: watch::Receiver<Mode>,
+    seen: Arc<Seen>,
 ) {
     let Ok(server) = TcpStream::connect(target).await else {
         return;
@@ -103,8 +139,10 @@ async fn join(
     let (from_server, to_server) = server.into_split();
     let both = async {
         tokio::join!(
-            carry(from_client, to_server, delay),
-            carry(from_server, to_client, delay)
+            carry(from_client, to_server, delay, heads_counted(&seen.requests)),
+            carry(from_server, to_client, delay, |_: &[u8]| {
+                seen.replies.send_modify(|count| *count += 1);
+            })
         )
     };
     tokio::select! {
@@ -113,8 +151,32 @@ async fn join(
     }
 }
 
+/// Counts the heads of HTTP/1.1 requests in what it is shown. A body of JSON holds no bare line
+/// break, so it holds nothing that looks like one.
+fn heads_counted(requests: &AtomicUsize) -> impl FnMut(&[u8]) {
+    const END_OF_FIRST_LINE: &[u8] = b" HTTP/1.1\r\n";
+    let mut matched = 0;
+    move |bytes| {
+        for byte in bytes {
+            matched = match END_OF_FIRST_LINE.get(matched) {
+                Some(next) if next == byte => matched + 1,
+                _ => usize::from(*byte == END_OF_FIRST_LINE[0]),
+            };
+            if matched == END_OF_FIRST_LINE.len() {
+                requests.fetch_add(1, Ordering::Relaxed);
+                matched = 0;
+            }
+        }
+    }
+}
+
 /// Reads at once and writes `delay` later, so that throughput is not what is limited.
-async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration) {
+async fn carry(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    delay: Duration,
+    mut see: impl FnMut(&[u8]),
+) {
     let (put, mut take) = mpsc::channel::<(Instant, Vec<u8>)>(1024);
     let read = async move {
         let mut buffer = vec![0; 64 * 1024];
@@ -130,6 +192,7 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration)
             if !delay.is_zero() {
                 sleep_until(due).await;
             }
+            see(&bytes);
             if to.write_all(&bytes).await.is_err() {
                 break;
             }
@@ -153,6 +216,19 @@ mod tests {
             }
         });
         (address, tasks)
+    }
+
+    #[test]
+    fn heads_of_requests_are_counted_wherever_they_are_cut() {
+        let requests = AtomicUsize::new(0);
+        let text =
+            b"POST /a HTTP/1.1\r\nHost: x\r\n\r\n{\"say\":\" HTTP/1.1\\r\\n\"}GET /b HTTP/1.1\r\n";
+        for size in [1, 7, text.len()] {
+            requests.store(0, Ordering::Relaxed);
+            let mut see = heads_counted(&requests);
+            text.chunks(size).for_each(&mut see);
+            assert_eq!(requests.load(Ordering::Relaxed), 2, "pieces of {size}");
+        }
     }
 
     #[tokio::test]

@@ -1,0 +1,70 @@
+//! The official clients, unmodified and with their stock settings, against a real relay and agent.
+//!
+//! Each client has a script beside this file, in `python/` or `node/`, with one function for each
+//! case; what the cases are is said here. `scripts/fetch-clients.sh` installs the clients as pinned.
+#![expect(clippy::unwrap_used, reason = "these functions are tests")]
+
+mod scene;
+mod script;
+mod stage;
+
+use script::Client;
+use stage::Stage;
+
+/// What every client that chats must get right.
+const CHAT: [&str; 15] = [
+    "a_whole_answer_and_a_streamed_one_are_alike",
+    "temperature_and_seed_decide_the_answer",
+    "a_limit_ends_the_answer_with_length",
+    "a_stop_word_ends_the_answer_before_it",
+    "a_schema_is_kept",
+    "an_unknown_model_is_not_found",
+    "a_wrong_key_is_an_authentication_error",
+    "a_malformed_request_is_a_bad_request",
+    "leaving_a_stream_stops_the_engine",
+    "two_questions_at_once_are_both_answered",
+    "without_an_agent_the_refusal_is_told",
+    "an_engine_that_dies_mid_stream_is_an_error",
+    "a_tool_is_called_whole_and_streamed",
+    "thoughts_are_kept_apart_from_the_answer",
+    "an_image_reaches_the_engine",
+];
+const LIST: &str = "models_are_listed";
+
+/// Runs a client's script on a stage of its own; it must pass these cases and have no others.
+async fn passes(client: Client, more: &[&str]) {
+    let stage = Stage::new().await;
+    let report = script::run(client, &[], &stage).await;
+    let wanted: Vec<&str> = CHAT.iter().chain(more).copied().collect();
+    report.check(&wanted);
+}
+
+#[tokio::test]
+async fn the_python_client_of_ollama_is_served() {
+    passes(Client::python("with_ollama.py"), &[LIST]).await;
+}
+
+#[tokio::test]
+async fn the_python_client_of_openai_is_served() {
+    passes(Client::python("with_openai.py"), &[LIST]).await;
+}
+
+#[tokio::test]
+async fn the_node_client_of_ollama_is_served() {
+    passes(Client::node("with_ollama.cjs"), &[LIST]).await;
+}
+
+#[tokio::test]
+async fn the_node_client_of_openai_is_served() {
+    passes(Client::node("with_openai.cjs"), &[LIST]).await;
+}
+
+#[tokio::test]
+async fn the_ai_sdk_is_served() {
+    passes(Client::node("with_ai_sdk.cjs"), &[]).await;
+}
+
+#[tokio::test]
+async fn langchain_is_served() {
+    passes(Client::python("with_langchain.py"), &[]).await;
+}

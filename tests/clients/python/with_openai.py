@@ -1,0 +1,203 @@
+"""The official `openai` client."""
+
+import functools
+import json
+
+import openai
+import stage
+from openai import OpenAI
+from stage import KEY, MODEL, QUESTION, RELAY, TINY, case, refused, wish
+
+
+@functools.cache
+def client(host=RELAY, key=KEY):
+    return OpenAI(base_url=f"{host}/v1", api_key=key)
+
+
+def scripted(key=stage.SCRIPTED_KEY):
+    return client(stage.SCRIPTED_RELAY, key)
+
+
+def ask(text=QUESTION, at=None, **more):
+    asked = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": text}],
+        "temperature": 0,
+        "max_tokens": 16,
+        **more,
+    }
+    return (at or client()).chat.completions.create(**asked)
+
+
+def text_of(answer):
+    return answer.choices[0].message.content
+
+
+@case
+def models_are_listed():
+    names = [model.id for model in client().models.list()]
+    assert names == [MODEL], names
+    assert client().models.retrieve(MODEL).id == MODEL
+    with refused(openai.NotFoundError, 404):
+        client().models.retrieve("nobody:1b")
+
+
+@case
+def a_whole_answer_and_a_streamed_one_are_alike():
+    whole = ask()
+    chunks = list(ask(stream=True, stream_options={"include_usage": True}))
+    texts = [chunk.choices[0].delta.content for chunk in chunks[:-1]]
+    texts = [text for text in texts if text]
+    assert len(texts) > 3, texts
+    assert "".join(texts) == text_of(whole), (texts, whole)
+    assert chunks[0].choices[0].delta.role == "assistant", chunks[0]
+    assert len({chunk.id for chunk in chunks}) == 1, chunks
+    assert chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason, chunks
+    assert (chunks[-1].choices, chunks[-1].usage) == ([], whole.usage), (chunks[-1], whole)
+    assert whole.usage.total_tokens == whole.usage.prompt_tokens + whole.usage.completion_tokens
+    assert all(chunk.choices for chunk in ask(stream=True)), "usage came unasked"
+
+
+@case
+def temperature_and_seed_decide_the_answer():
+    def warm(seed):
+        return text_of(ask(temperature=1.5, seed=seed))
+
+    assert warm(7) == warm(7)
+    assert len({warm(seed) for seed in range(3)}) > 1
+
+
+@case
+def a_limit_ends_the_answer_with_length():
+    for limit in ("max_tokens", "max_completion_tokens"):
+        answer = ask(**{"max_tokens": openai.omit, limit: 5})
+        reason, usage = answer.choices[0].finish_reason, answer.usage
+        assert (reason, usage.completion_tokens) == ("length", 5), answer
+
+
+@case
+def a_stop_word_ends_the_answer_before_it():
+    stop, before = stage.a_stop_word_of(text_of(ask()))
+    for stops in (stop, [stop]):
+        answer = ask(stop=stops)
+        assert (text_of(answer), answer.choices[0].finish_reason) == (before, "stop"), answer
+
+
+@case
+def a_schema_is_kept():
+    schema = {"name": "answer", "schema": stage.SCHEMA, "strict": True}
+    answer = ask(
+        "Is fire warm?",
+        max_tokens=64,
+        response_format={"type": "json_schema", "json_schema": schema},
+    )
+    assert isinstance(json.loads(text_of(answer))["warm"], bool), answer
+
+
+@case
+def an_unknown_model_is_not_found():
+    for stream in (False, True):
+        with refused(openai.NotFoundError, 404, "model 'nobody:1b' not found"):
+            ask(model="nobody:1b", stream=stream)
+
+
+@case
+def a_wrong_key_is_an_authentication_error():
+    with refused(openai.AuthenticationError, 401, "key"):
+        ask(at=client(key=stage.WRONG_KEY))
+
+
+@case
+def a_malformed_request_is_a_bad_request():
+    with refused(openai.BadRequestError, 400, "messages"):
+        ask(messages=[])
+    with refused(openai.BadRequestError, 400, "f64"):
+        ask(extra_body={"temperature": "hot"})
+
+
+@case
+def leaving_a_stream_stops_the_engine():
+    stream = ask(stream=True, max_tokens=2000)
+    next(stream)
+    stream.close()
+    state = wish("newest_job")
+    assert state == "cancelled", state
+
+
+@case
+def two_questions_at_once_are_both_answered():
+    one, two = stage.at_once(lambda: text_of(ask()))
+    assert one == two and isinstance(one, str) and one, (one, two)
+
+
+@case
+def without_an_agent_the_refusal_is_told():
+    before = wish("requests")
+    with refused(openai.InternalServerError, 503, "no worker is online"):
+        ask(model=TINY, at=scripted(stage.LONELY_KEY))
+    asked = wish("requests") - before
+    assert asked == 1, f"asked {asked} times"
+
+
+@case
+def an_engine_that_dies_mid_stream_is_an_error():
+    wish("play", scene="a_death", path="/api/chat")
+    texts = []
+    with refused(openai.APIError, words="engine"):
+        for chunk in ask(model=TINY, at=scripted(), stream=True):
+            texts.append(chunk.choices[0].delta.content)
+    assert texts == ["Six times "], texts
+
+
+@case
+def a_tool_is_called_whole_and_streamed():
+    wish("play", scene="a_tool_call", path="/api/chat")
+    answer = ask(model=TINY, at=scripted(), tools=[stage.WEATHER]).choices[0]
+    (whole,) = answer.message.tool_calls
+    assert answer.finish_reason == "tool_calls", answer
+
+    wish("play", scene="a_tool_call", path="/api/chat")
+    chunks = [chunk.choices[0] for chunk in ask(model=TINY, at=scripted(), stream=True, tools=[stage.WEATHER])]
+    (streamed,) = [call for chunk in chunks for call in chunk.delta.tool_calls or []]
+    assert (streamed.index, chunks[-1].finish_reason) == (0, "tool_calls"), chunks
+    for call in (whole, streamed):
+        assert (call.id, call.type, call.function.name) == ("call_ab12cd34", "function", "weather"), call
+        assert json.loads(call.function.arguments) == stage.ARGUMENTS, call
+
+    messages = [
+        {"role": "user", "content": "The weather?"},
+        {"role": "assistant", "tool_calls": [whole.to_dict()]},
+        {"role": "tool", "tool_call_id": whole.id, "content": "Snow."},
+    ]
+    assert text_of(ask(model=TINY, at=scripted(), messages=messages)) == "Snow."
+    asked = wish("asked_of_the_engine", path="/api/chat")["messages"]
+    assert asked[1]["tool_calls"][0]["function"]["arguments"] == stage.ARGUMENTS, asked
+    assert asked[2]["tool_call_id"] == whole.id, asked
+
+
+@case
+def thoughts_are_kept_apart_from_the_answer():
+    wish("play", scene="thoughts", path="/api/chat")
+    message = ask(model=TINY, at=scripted(), reasoning_effort="high").choices[0].message
+    assert (message.reasoning, message.content) == ("Six times seven.", "It is 42."), message
+    assert wish("asked_of_the_engine", path="/api/chat")["think"] == "high"
+
+    wish("play", scene="thoughts", path="/api/chat")
+    deltas = [chunk.choices[0].delta for chunk in ask(model=TINY, at=scripted(), stream=True)]
+    assert "".join(getattr(delta, "reasoning", "") for delta in deltas) == "Six times seven.", deltas
+    assert "".join(delta.content or "" for delta in deltas) == "It is 42.", deltas
+
+
+@case
+def an_image_reaches_the_engine():
+    parts = [
+        {"type": "text", "text": "What is it?"},
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{stage.PNG}"}},
+    ]
+    answer = ask(model=TINY, at=scripted(), messages=[{"role": "user", "content": parts}])
+    assert text_of(answer) == "What is it?", answer
+    asked = wish("asked_of_the_engine", path="/api/chat")
+    assert asked["messages"][0]["images"] == [stage.PNG], asked
+
+
+stage.main()

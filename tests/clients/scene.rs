@@ -1,0 +1,86 @@
+//! What the scripted engine says in the cases that the small real model cannot play.
+
+use hearth_tests::scripted_ollama::{Answer, Gate, Step};
+use serde_json::{Value, json};
+
+const AT: &str = "2026-11-22T04:07:23.85663942Z";
+
+/// The answer a script names, as one object if it asked for no stream.
+pub(crate) fn named(name: &str, whole: bool, gate: &Gate) -> Option<Answer> {
+    let messages = match name {
+        "a_tool_call" => vec![json!({ "content": "", "tool_calls": [tool_call()] })],
+        "thoughts" => vec![
+            json!({ "content": "", "thinking": "Six times " }),
+            json!({ "content": "", "thinking": "seven." }),
+            json!({ "content": "It is " }),
+            json!({ "content": "42." }),
+        ],
+        "words" => vec![
+            json!({ "content": "Six times " }),
+            json!({ "content": "seven." }),
+        ],
+        "a_death" => {
+            let begun = line(&json!({ "content": "Six times " }));
+            return Some(Answer::begin().send_lines([begun.as_str()]).then(Step::Cut));
+        }
+        "a_silence" => {
+            let lines = ["Six times ", "seven."].map(|text| line(&json!({ "content": text })));
+            return Some(Answer::after(gate).then_all(Answer::lines([
+                &*lines[0],
+                &*lines[1],
+                &*last(""),
+            ])));
+        }
+        "half" => {
+            let begun = line(&json!({ "content": "Six times " }));
+            let answer = Answer::begin().send_lines([begun.as_str()]);
+            return Some(answer.then(Step::Wait(gate.clone())));
+        }
+        _ => return None,
+    };
+    if whole {
+        return Some(Answer::json(200, &joined(&messages)));
+    }
+    let mut lines: Vec<String> = messages.iter().map(line).collect();
+    lines.push(last(""));
+    Some(Answer::lines(lines.iter().map(String::as_str)))
+}
+
+fn tool_call() -> Value {
+    let arguments = json!({ "city": "Kraków", "days": 3 });
+    json!({ "id": "call_ab12cd34", "function": { "index": 0, "name": "weather", "arguments": arguments } })
+}
+
+fn line(message: &Value) -> String {
+    let mut message = message.clone();
+    message["role"] = json!("assistant");
+    json!({ "model": "tiny", "created_at": AT, "message": message, "done": false }).to_string()
+}
+
+fn last(text: &str) -> String {
+    let message = json!({ "role": "assistant", "content": text });
+    finished(&message)
+}
+
+fn finished(message: &Value) -> String {
+    json!({
+        "model": "tiny", "created_at": AT, "message": message, "done": true, "done_reason": "stop",
+        "total_duration": 92_836_952, "prompt_eval_count": 31, "eval_count": 4,
+        "eval_duration": 50_642_259,
+    })
+    .to_string()
+}
+
+/// All messages of an answer in one.
+fn joined(messages: &[Value]) -> String {
+    let mut whole = json!({ "role": "assistant", "content": "" });
+    for message in messages {
+        for (name, value) in message.as_object().into_iter().flatten() {
+            whole[name] = match (whole[name].as_str(), value.as_str()) {
+                (so_far, Some(text)) => json!(so_far.unwrap_or_default().to_owned() + text),
+                (_, None) => value.clone(),
+            };
+        }
+    }
+    finished(&whole)
+}

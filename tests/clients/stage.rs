@@ -1,0 +1,128 @@
+//! What a client's script plays on: a relay and an agent with a real model, and another two with
+//! a scripted engine.
+
+use std::{ffi::OsStr, time::Duration};
+
+use hearth_tests::{
+    proxy::Proxy,
+    scripted_ollama::{Gate, ScriptedOllama},
+    stand::{Stand, create_key},
+};
+use serde_json::{Value, json};
+use tokio::{process::Command, time::timeout};
+
+use crate::scene;
+
+/// How soon an engine must have stopped after its requester left.
+const SOON: Duration = Duration::from_secs(1);
+
+/// Two relays with their agents.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    real: Stand,
+    model: String,
+    scripted: Stand,
+    ollama: ScriptedOllama,
+    /// In front of the scripted one.
+    proxy: Proxy,
+    /// A key at the scripted one, of an account without any agent.
+    lonely: String,
+    gate: Gate,
+}
+
+impl Stage {
+    pub(crate) async fn new() -> Self {
+        let (real, (scripted, ollama)) = tokio::join!(real(), Stand::scripted());
+        let lonely = [
+            "--name",
+            "lonely",
+            "--account",
+            "lonely",
+            "--scope",
+            "enqueue",
+            "--scope",
+            "read",
+        ];
+        let lonely = create_key(&scripted.home, &lonely).await;
+        let proxy = Proxy::start(scripted.address, Duration::ZERO)
+            .await
+            .unwrap();
+        let tags: Value = real
+            .get("/api/tags")
+            .send()
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap();
+        Self {
+            model: tags["models"][0]["name"].as_str().unwrap().to_owned(),
+            real,
+            scripted,
+            ollama,
+            proxy,
+            lonely,
+            gate: Gate::default(),
+        }
+    }
+
+    /// A program that knows where both relays are.
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = self.real.home.command(program);
+        command
+            .env("RELAY", self.real.url(""))
+            .env("RELAY_KEY", &self.real.requester)
+            .env("MODEL", &self.model)
+            .env("SCRIPTED_RELAY", format!("http://{}", self.proxy.address()))
+            .env("SCRIPTED_KEY", &self.scripted.requester)
+            .env("LONELY_KEY", &self.lonely);
+        command
+    }
+
+    /// Does what a script wishes.
+    pub(crate) async fn act(&self, wish: &Value) -> Result<Value, String> {
+        let text = |name: &str| wish[name].as_str().unwrap_or_default();
+        match text("do") {
+            "play" => self.play(text("scene"), text("path"), wish["whole"] == true),
+            "asked_of_the_engine" => self.asked_of_the_engine(text("path")),
+            "requests" => Ok(self.proxy.requests().into()),
+            "newest_job" => self.newest_job().await,
+            other => Err(format!("nobody can {other:?}")),
+        }
+    }
+
+    /// The scripted engine's answer to the next request for a path.
+    fn play(&self, scene: &str, path: &str, whole: bool) -> Result<Value, String> {
+        let answer = scene::named(scene, whole, &self.gate);
+        let answer = answer.ok_or_else(|| format!("there is no scene {scene:?}"))?;
+        self.ollama.script(path, answer);
+        Ok(Value::Null)
+    }
+
+    /// The body of the last request for a path that reached the scripted engine.
+    fn asked_of_the_engine(&self, path: &str) -> Result<Value, String> {
+        let requests = self.ollama.requests_for(path);
+        let last = requests.last().ok_or("the engine was not asked")?;
+        serde_json::from_slice(&last.body).map_err(|error| error.to_string())
+    }
+
+    /// The state in which the real model's newest job ends, soon.
+    async fn newest_job(&self) -> Result<Value, String> {
+        let listed = self.real.get("/api/jobs?limit=1").send().await;
+        let jobs: Value = listed.unwrap().json().await.unwrap();
+        let job = jobs[0]["id"].as_str().ok_or("there is no job")?;
+        let answered = timeout(SOON, self.real.answer(job.parse().unwrap())).await;
+        let answered = answered.map_err(|_| format!("job {job} still runs after {SOON:?}"))?;
+        Ok(answered
+            .ends
+            .first()
+            .map_or(json!(null), |end| end["state"].clone()))
+    }
+}
+
+async fn real() -> Stand {
+    let mut stand = Stand::relay_only("builtin").await;
+    stand.start_agent().await;
+    stand.until("ready").await;
+    stand
+}
