@@ -36,7 +36,8 @@ pub(crate) enum TrayError {
 /// The tray as it is on the screen.
 pub(crate) struct Painted {
     icon: Icon,
-    menu: Vec<Item>,
+    menu: Menu<Wry>,
+    lines: Vec<Item>,
     shown: Tray,
 }
 
@@ -55,12 +56,12 @@ impl Painted {
         tray: Tray,
         on_click: impl Fn(&AppHandle, &str) + Send + Sync + 'static,
     ) -> Result<Self, TrayError> {
-        let menu = build(app, &tray.items)?;
-        let native = native(app, &menu)?;
+        let lines = build(app, &tray.items)?;
+        let menu = Menu::with_items(app, &natives(&lines))?;
         let builder = TrayIconBuilder::with_id(ID)
             .icon(picture(tray.icon))
             .tooltip(&tray.tooltip)
-            .menu(&native)
+            .menu(&menu)
             .show_menu_on_left_click(true)
             .on_menu_event(move |app, event| on_click(app, event.id().as_ref()));
         // The only way it has to say that its library is missing is to panic.
@@ -72,6 +73,7 @@ impl Painted {
         Ok(Self {
             icon,
             menu,
+            lines,
             shown: tray,
         })
     }
@@ -84,22 +86,42 @@ impl Painted {
         if tray.tooltip != self.shown.tooltip {
             self.icon.set_tooltip(Some(&tray.tooltip))?;
         }
-        if same_shape(&tray.items, &self.shown.items) {
-            for ((item, new), old) in self.menu.iter().zip(&tray.items).zip(&self.shown.items) {
-                item.become_like(new, old)?;
-            }
-        } else {
-            self.menu = build(app, &tray.items)?;
-            self.icon.set_menu(Some(native(app, &self.menu)?))?;
-        }
+        self.paint_menu(app, &tray.items)?;
         self.shown = tray;
+        Ok(())
+    }
+
+    /// Lines that stay keep their place under the owner's pointer: only those that came or went
+    /// are put in or taken out, and the menu stays open.
+    fn paint_menu(&mut self, app: &AppHandle, new: &[TrayItem]) -> tauri::Result<()> {
+        let (above, below) = kept(new, &self.shown.items);
+        let gone = above..self.lines.len() - below;
+        let came = build(app, &new[above..new.len() - below])?;
+        for line in &self.lines[gone.clone()] {
+            self.menu.remove(line.native())?;
+        }
+        self.menu.insert_items(&natives(&came), above)?;
+        self.lines.splice(gone, came);
+
+        let shown = &self.shown.items;
+        let pairs = new
+            .iter()
+            .zip(shown)
+            .take(above)
+            .chain((new[new.len() - below..].iter()).zip(&shown[shown.len() - below..]));
+        let stayed = self.lines[..above]
+            .iter()
+            .chain(&self.lines[self.lines.len() - below..]);
+        for (line, (new, old)) in stayed.zip(pairs) {
+            line.become_like(new, old)?;
+        }
         Ok(())
     }
 
     /// Puts every check mark back to what was last painted: a click moves the mark by itself,
     /// before anybody knows whether it will be so.
     pub(crate) fn restore_marks(&self) -> tauri::Result<()> {
-        for (item, shown) in self.menu.iter().zip(&self.shown.items) {
+        for (item, shown) in self.lines.iter().zip(&self.shown.items) {
             if let (Item::Check(item), TrayItem::Check { checked, .. }) = (item, shown) {
                 item.set_checked(*checked)?;
             }
@@ -166,19 +188,27 @@ fn build(app: &AppHandle, items: &[TrayItem]) -> tauri::Result<Vec<Item>> {
     items.iter().map(|item| Item::new(app, item)).collect()
 }
 
-fn native(app: &AppHandle, items: &[Item]) -> tauri::Result<Menu<Wry>> {
-    Menu::with_items(app, &items.iter().map(Item::native).collect::<Vec<_>>())
+fn natives(items: &[Item]) -> Vec<&dyn IsMenuItem<Wry>> {
+    items.iter().map(Item::native).collect()
 }
 
-/// Whether both menus have the same kinds of items doing the same things in the same places.
-fn same_shape(new: &[TrayItem], old: &[TrayItem]) -> bool {
-    let same = |(new, old): (&TrayItem, &TrayItem)| match (new, old) {
+/// How many lines at the top, and how many at the bottom, do in both menus the same.
+fn kept(new: &[TrayItem], old: &[TrayItem]) -> (usize, usize) {
+    let alike = |(new, old): &(&TrayItem, &TrayItem)| is_alike(new, old);
+    let above = new.iter().zip(old).take_while(alike).count();
+    let (new, old) = (&new[above..], &old[above..]);
+    let below = new.iter().rev().zip(old.iter().rev()).take_while(alike);
+    (above, below.count())
+}
+
+/// Whether a line of one kind that does one thing can become the other by its text alone.
+fn is_alike(new: &TrayItem, old: &TrayItem) -> bool {
+    match (new, old) {
         (TrayItem::Line(_), TrayItem::Line(_)) | (TrayItem::Separator, TrayItem::Separator) => true,
         (TrayItem::Action { act: new, .. }, TrayItem::Action { act: old, .. })
         | (TrayItem::Check { act: new, .. }, TrayItem::Check { act: old, .. }) => new == old,
         _ => false,
-    };
-    new.len() == old.len() && new.iter().zip(old).all(same)
+    }
 }
 
 /// A menu takes `&` as the mark of a key, in a name it is a letter; and it is as wide as its
@@ -217,27 +247,32 @@ mod tests {
     }
 
     #[test]
-    fn a_menu_is_rebuilt_only_when_what_it_does_changed() {
-        let paused = [
-            TrayItem::Line("Paused".into()),
-            action(Command::ToggleMonitoring, "Resume"),
-        ];
-        let ready = [
-            TrayItem::Line("Ready".into()),
-            action(Command::ToggleMonitoring, "Pause"),
-        ];
-        assert!(same_shape(&ready, &paused));
-        assert!(!same_shape(&ready, &paused[..1]));
-        let other = [
-            TrayItem::Line("Ready".into()),
-            action(Command::Quit, "Pause"),
-        ];
-        assert!(!same_shape(&other, &ready));
-        let swapped = [
-            TrayItem::Separator,
-            action(Command::ToggleMonitoring, "Pause"),
-        ];
-        assert!(!same_shape(&swapped, &ready));
+    fn what_stays_in_the_menu_is_not_touched_when_jobs_come_and_go() {
+        let line = |text: &str| TrayItem::Line(text.into());
+        let toggle = |label: &str| action(Command::ToggleMonitoring, label);
+        let quit = || action(Command::Quit, "Quit");
+        let menu = |jobs: &[&str], label: &str| {
+            let mut items = vec![line("Ready")];
+            items.extend(jobs.iter().map(|job| line(job)));
+            items.extend([TrayItem::Separator, toggle(label), quit()]);
+            items
+        };
+        let (none, one, two) = (
+            menu(&[], "Pause"),
+            menu(&["a"], "Pause"),
+            menu(&["a", "b"], "Pause"),
+        );
+        assert_eq!(kept(&one, &none), (1, 3));
+        assert_eq!(kept(&none, &two), (1, 3));
+        assert_eq!(kept(&two, &one), (2, 3));
+        assert_eq!(
+            kept(&menu(&["z"], "Resume"), &one),
+            (5, 0),
+            "a new text is the same line"
+        );
+        assert_eq!(kept(&[], &one), (0, 0));
+        let other = [line("Ready"), TrayItem::Separator, quit()];
+        assert_eq!(kept(&other, &none), (2, 1));
     }
 
     #[test]

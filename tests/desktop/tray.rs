@@ -130,6 +130,14 @@ impl Tray {
         .await;
     }
 
+    /// Waits until the menu says this and nothing else.
+    pub(crate) async fn until_labels(&self, labels: &[&str]) {
+        until(&format!("{labels:?} in the tray"), async || {
+            (self.labels().await == labels).then_some(())
+        })
+        .await;
+    }
+
     pub(crate) async fn until_mark(&self, label: &str, on: bool) {
         until(&format!("{label:?} marked {on}"), async || {
             let items = self.items().await;
@@ -139,12 +147,16 @@ impl Tray {
         .await;
     }
 
-    pub(crate) async fn click(&self, label: &str) {
+    /// What the session bus calls this item.
+    pub(crate) async fn id(&self, label: &str) -> i32 {
         let items = self.items().await;
         let item = items.iter().find(|item| item.label == label);
-        let id = item
-            .unwrap_or_else(|| panic!("no {label:?} in the tray"))
-            .id;
+        item.unwrap_or_else(|| panic!("no {label:?} in the tray"))
+            .id
+    }
+
+    pub(crate) async fn click(&self, label: &str) {
+        let id = self.id(label).await;
         self.menu("Event", &(id, "clicked", Value::from(""), 0_u32))
             .await;
     }
