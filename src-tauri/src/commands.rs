@@ -1,6 +1,5 @@
 //! What the pages may ask for. Each command is a mailbox: it hands the wish on and answers.
 
-use agent::TrayAct;
 use proto::status::{Command, CommandArgs};
 use tauri::State;
 
@@ -33,22 +32,10 @@ pub(crate) async fn act(
         .map_err(|(_, message)| message)
 }
 
-/// Starts the app at login, or no longer.
+/// Starts the app at login, or no longer; says why if that did not come about.
 #[tauri::command]
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "a command is handed its state by value"
-)]
-pub(crate) fn set_autostart(
-    shell: State<'_, TauriShell>,
-    views: State<'_, Views>,
-    on: bool,
-) -> Result<(), String> {
-    let agent = agent(&shell)?;
-    if views.latest().autostart != on {
-        agent.act(TrayAct::ToggleAutostart);
-    }
-    Ok(())
+pub(crate) async fn set_autostart(shell: State<'_, TauriShell>, on: bool) -> Result<(), String> {
+    agent(&shell)?.set_autostart(on).await
 }
 
 fn agent(shell: &TauriShell) -> Result<agent::AgentHandle, String> {

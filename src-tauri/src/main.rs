@@ -50,11 +50,10 @@ fn start(args: agent::Args) -> anyhow::Result<ExitCode> {
         Format::Json
     };
     telemetry::init(format, "info")?;
-    let at_login = login::options(&args);
     let settings = agent::Settings::try_from(args)?;
     if settings.print_config {
         write!(std::io::stdout(), "{}", settings.explain())?;
         return Ok(ExitCode::SUCCESS);
     }
-    program::run(settings, at_login)
+    program::run(settings)
 }

@@ -9,7 +9,7 @@ use tauri::{App, AppHandle, Manager as _, RunEvent};
 use tokio::{runtime::Runtime, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{commands, shell::TauriShell, signal, view::Views};
+use crate::{commands, login, shell::TauriShell, signal, view::Views};
 
 /// How long the tasks may take to end once the loop has ended.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -22,14 +22,14 @@ struct Beside {
 }
 
 /// Runs until the owner quits.
-pub(crate) fn run(settings: Settings, at_login: Vec<String>) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     let runtime = Runtime::new().context("no threads to run on")?;
     tauri::async_runtime::set(runtime.handle().clone());
     let beside = Beside {
         stop: CancellationToken::new(),
         tasks: TaskTracker::new(),
     };
-    let app = build(settings, at_login, beside.clone())?;
+    let app = build(settings, beside.clone())?;
     let code = app.run_return(|_, event| {
         // The last window closing is not the end: the tray stays.
         if let RunEvent::ExitRequested {
@@ -51,17 +51,11 @@ pub(crate) fn run(settings: Settings, at_login: Vec<String>) -> anyhow::Result<E
     Ok(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
-fn build(settings: Settings, at_login: Vec<String>, beside: Beside) -> anyhow::Result<App> {
-    let autostart = tauri_plugin_autostart::Builder::new()
-        .app_name("hearth-desktop")
-        .args(at_login)
-        .build();
-    tauri::Builder::default()
-        // First of all plugins, so that a second start ends before it did anything.
-        .plugin(tauri_plugin_single_instance::init(|app, _, _| {
-            open_window(app)
-        }))
-        .plugin(autostart)
+fn build(settings: Settings, beside: Beside) -> anyhow::Result<App> {
+    // First of all plugins, so that a second start ends before it did anything.
+    let single = tauri_plugin_single_instance::init(|app, _, _| open_window(app));
+    let builder = tauri::Builder::default().plugin(single);
+    login::prepare(builder, settings.at_login.options.clone())
         .invoke_handler(tauri::generate_handler![
             commands::snapshot,
             commands::act,

@@ -4,10 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use agent::{AgentHandle, Shell, Tray};
 use tauri::AppHandle;
-use tauri_plugin_autostart::ManagerExt as _;
 
 use crate::{
-    act_id, overlay,
+    act_id, login, overlay,
     tray::{Painted, TrayError},
     view::Views,
     window,
@@ -138,19 +137,13 @@ impl Shell for TauriShell {
     }
 
     fn set_autostart(&mut self, on: bool) -> Result<(), String> {
-        let manager = self.app.autolaunch();
-        let set = if on {
-            manager.enable()
-        } else {
-            manager.disable()
-        };
-        set.map_err(|error| error.to_string())?;
+        login::set(&self.app, on)?;
         self.views.update(|view| view.autostart = on);
         Ok(())
     }
 
     fn autostart(&self) -> bool {
-        self.app.autolaunch().is_enabled().unwrap_or(false)
+        login::is_set(&self.app)
     }
 
     /// The program ends as soon as `Agent::run` returns, and by then knows how it went.

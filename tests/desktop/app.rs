@@ -3,9 +3,9 @@
 use std::{fs, path::Path};
 
 use hearth_tests::process::{PATIENCE, Process, binary};
-use proto::status::{Command, Status};
+use proto::status::{Command as Ask, Status};
 use status::{HubAddress, Link, Places, Subscriber, SubscriberHandle};
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{process::Command, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{desk::Desk, poll::until, tray::Tray};
@@ -51,6 +51,15 @@ impl App {
     /// Starts it and waits until its hub can be reached.
     pub(crate) async fn start(desk: &Desk, look: Look) -> Self {
         let process = Self::spawn(desk, look);
+        Self::of(desk, process).await
+    }
+
+    /// Starts it by this command and waits until its hub can be reached.
+    pub(crate) async fn begin(desk: &Desk, command: Command) -> Self {
+        Self::of(desk, Process::start("hearth-desktop", command)).await
+    }
+
+    async fn of(desk: &Desk, process: Process) -> Self {
         Self {
             process: Some(process),
             ..Self::running(desk).await
@@ -129,7 +138,7 @@ impl App {
         let hub = self.hub();
         hub.until(|_| true).await;
         // The hub may be gone before its answer came.
-        let _ = hub.handle.send(Command::Quit).await;
+        let _ = hub.handle.send(Ask::Quit).await;
         self.ended().await;
     }
 

@@ -180,7 +180,7 @@ async fn start_at_login_writes_the_desktop_entry_and_takes_it_away() {
     let entry = desk
         .home
         .path()
-        .join(".config/autostart/hearth-desktop.desktop");
+        .join("config/autostart/hearth-desktop.desktop");
     assert!(!entry.exists(), "nobody asked for it");
 
     tray.click("Start at login").await;

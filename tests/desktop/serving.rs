@@ -1,6 +1,7 @@
 //! The main job with a desktop: a real relay, a scripted engine, and what the owner sees.
 
 use hearth_tests::{
+    process::binary,
     scripted_ollama::{Answer, Gate, ScriptedOllama, Step},
     stand::Stand,
 };
@@ -9,7 +10,7 @@ use serde_json::Value;
 
 use crate::{
     CORNER, DARK, LIGHT,
-    app::Look,
+    app::{App, Look},
     desk::Desk,
     pages::Browser,
     tray::{Tray, Watcher},
@@ -45,10 +46,17 @@ async fn a_running_job_is_shown_and_pausing_lets_it_finish_and_leases_no_other()
     browser.overlay().await;
     browser.until_text("state", "Ready").await;
 
+    let (quit, toggle) = (tray.id("Quit").await, tray.id("Pause").await);
     let gate = halting(&ollama);
     let running = stand.submit("x").await.unwrap();
     hub.until(|status| status.jobs.first().is_some_and(|job| job.tokens == 40))
         .await;
+    tray.until_item("laptop · tiny").await;
+    assert_eq!(
+        (tray.id("Quit").await, tray.id("Pause").await),
+        (quit, toggle),
+        "a menu that is open stays as it is when a job comes"
+    );
     browser.until_text("state", "Working for laptop").await;
     browser.until_text("model", "tiny").await;
     desk.screen.until_drawn(CORNER).await;
@@ -72,6 +80,16 @@ async fn a_running_job_is_shown_and_pausing_lets_it_finish_and_leases_no_other()
     hub.until(|status| status.jobs.is_empty() && status.status == Phase::Paused)
         .await;
     browser.until_text("state", "Paused").await;
+    let said = [
+        "Paused",
+        "Resume",
+        "Show overlay",
+        "Start at login",
+        "Open Hearth",
+        "Quit",
+    ];
+    tray.until_labels(&said).await;
+    assert_eq!(tray.id("Quit").await, quit, "nor when it goes");
     let path = format!("/api/jobs/{waiting}");
     let view: Value = stand.get(&path).send().await.unwrap().json().await.unwrap();
     assert_eq!(view["state"], "queued", "nothing is leased while paused");
@@ -82,4 +100,36 @@ async fn a_running_job_is_shown_and_pausing_lets_it_finish_and_leases_no_other()
     assert_eq!(answered.ends[0]["state"], "completed", "{answered:?}");
     app.quit_over(&tray).await;
     browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_starts_at_login_has_the_key_that_only_stood_in_the_environment() {
+    let ollama = ScriptedOllama::start().await.unwrap();
+    let stand = Stand::relay_only(&format!("ollama:{}", ollama.url())).await;
+    let desk = Desk::new().await;
+    let watcher = Watcher::new(&desk).await;
+    let mut first = desk.command(binary("hearth-desktop"));
+    first.args(stand.options()).env("HEARTH_KEY", &stand.worker);
+    let app = App::begin(&desk, first).await;
+    let tray = Tray::of(&watcher).await;
+    tray.click("Start at login").await;
+    tray.until_mark("Start at login", true).await;
+    app.quit_over(&tray).await;
+
+    let entry = (desk.home.path()).join("config/autostart/hearth-desktop.desktop");
+    let entry = std::fs::read_to_string(entry).unwrap();
+    assert!(!entry.contains(&stand.worker), "anybody may read an entry");
+    let exec = (entry.lines())
+        .find_map(|line| line.strip_prefix("Exec="))
+        .unwrap();
+    let mut words = exec.split(' ');
+    let mut login = desk.command(words.next().unwrap());
+    login
+        .args(words)
+        .args(["--status-port", "0", "--http-port", "0"]);
+    let app = App::begin(&desk, login).await;
+    app.hub()
+        .until(|status| status.status == Phase::Ready)
+        .await;
+    app.quit().await;
 }

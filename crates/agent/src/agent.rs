@@ -14,12 +14,12 @@ use tokio_util::sync::CancellationToken;
 use worker::{Activity, WorkerHandle};
 
 use crate::{
-    AgentHandle, Settings, Shell, StartError, Tray, TrayAct, Wishes, http, start::Parts,
-    tray::tray, view::Known, wishes::WishesFile,
+    AgentHandle, AtLogin, Settings, Shell, StartError, Tray, TrayAct, Wishes, handle::Want, http,
+    start::Parts, tray::tray, view::Known, wishes::WishesFile,
 };
 
 /// Clicks on their way at once.
-const ACTS: usize = 16;
+const WANTS: usize = 16;
 /// How long the servers may take to say goodbye.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -32,10 +32,11 @@ pub struct Agent {
     worker: Option<WorkerHandle>,
     activity: watch::Receiver<Activity>,
     requests: mpsc::Receiver<Request>,
-    acts: mpsc::Receiver<TrayAct>,
+    wants: mpsc::Receiver<Want>,
     handle: AgentHandle,
     tray: Option<Tray>,
     autostart: bool,
+    at_login: AtLogin,
     tasks: JoinSet<Ended>,
     /// Stops the worker, and then what shows it.
     work: CancellationToken,
@@ -57,7 +58,7 @@ enum Part {
 enum Tick {
     Activity,
     Asked(Request),
-    Act(TrayAct),
+    Wanted(Want),
     Ended(Result<Ended, JoinError>),
     Stop,
     StopNow,
@@ -69,12 +70,13 @@ impl Agent {
     /// # Errors
     /// [`StartError`] says what is in the way.
     pub async fn start(settings: Settings, shell: impl Shell) -> Result<Self, StartError> {
+        let at_login = settings.at_login.clone();
         let parts = Parts::bring_up(settings).await?;
-        let (acts_in, acts) = mpsc::channel(ACTS);
+        let (wants_in, wants) = mpsc::channel(WANTS);
         let (requests_in, requests) = parts.requests;
         let handle = AgentHandle {
             requests: requests_in,
-            acts: acts_in,
+            wants: wants_in,
             hub: parts.hub_at,
             http: parts.http.as_ref().map(|(_, _, addr)| *addr),
             stop: CancellationToken::new(),
@@ -99,6 +101,7 @@ impl Agent {
         });
         Ok(Self {
             autostart: shell.autostart(),
+            at_login,
             shell: Box::new(shell),
             hub: parts.hub,
             known: parts.known,
@@ -106,7 +109,7 @@ impl Agent {
             worker,
             activity: parts.activity,
             requests,
-            acts,
+            wants,
             handle,
             tray: None,
             tasks,
@@ -141,7 +144,11 @@ impl Agent {
                     let _ = answer.send(self.carry_out(command).await);
                     self.end_if(command);
                 }
-                Tick::Act(act) => self.click(act).await,
+                Tick::Wanted(Want::Act(act)) => self.click(act).await,
+                Tick::Wanted(Want::Autostart(on, answer)) => {
+                    // The window may be closed by now; it is done all the same.
+                    let _ = answer.send(self.set_autostart(on));
+                }
                 Tick::Stop => {
                     self.known.stopping = true;
                     self.show();
@@ -170,7 +177,7 @@ impl Agent {
             () = self.handle.stop.cancelled(), if !self.known.stopping => Tick::Stop,
             Some(ended) = self.tasks.join_next() => Tick::Ended(ended),
             Some(request) = self.requests.recv() => Tick::Asked(request),
-            Some(act) = self.acts.recv() => Tick::Act(act),
+            Some(want) = self.wants.recv() => Tick::Wanted(want),
             // Without a worker there is no sender, and nothing to hear.
             Ok(()) = self.activity.changed(), if self.worker.is_some() => Tick::Activity,
         }
@@ -196,13 +203,28 @@ impl Agent {
                 self.end_if(command);
             }
             TrayAct::ToggleAutostart => {
-                if let Err(problem) = self.shell.set_autostart(!self.shell.autostart()) {
+                if let Err(problem) = self.set_autostart(!self.shell.autostart()) {
                     tracing::warn!("starting at login was not changed: {problem}");
                 }
-                self.autostart = self.shell.autostart();
-                self.show();
             }
         }
+    }
+
+    /// The key comes first and goes last: nothing starts without it.
+    fn set_autostart(&mut self, on: bool) -> Result<(), String> {
+        let set = if on {
+            self.at_login
+                .keep_key()
+                .and_then(|()| self.shell.set_autostart(true))
+        } else {
+            self.shell.set_autostart(false)
+        };
+        self.autostart = self.shell.autostart();
+        if !self.autostart {
+            self.at_login.forget_key();
+        }
+        self.show();
+        set
     }
 
     async fn carry_out(&mut self, command: Command) -> Answer {

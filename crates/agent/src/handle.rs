@@ -7,11 +7,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::TrayAct;
 
+/// What a desktop wants of the agent beside the hub's commands.
+#[derive(Debug)]
+pub(crate) enum Want {
+    Act(TrayAct),
+    Autostart(bool, oneshot::Sender<Result<(), String>>),
+}
+
 /// Steers a running [`crate::Agent`]; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct AgentHandle {
     pub(crate) requests: mpsc::Sender<Request>,
-    pub(crate) acts: mpsc::Sender<TrayAct>,
+    pub(crate) wants: mpsc::Sender<Want>,
     pub(crate) hub: HubAddress,
     pub(crate) http: Option<SocketAddr>,
     pub(crate) stop: CancellationToken,
@@ -21,7 +28,7 @@ pub struct AgentHandle {
 impl AgentHandle {
     /// Does what a click in the tray asks for. Returns at once.
     pub fn act(&self, act: TrayAct) {
-        if self.acts.try_send(act).is_err() {
+        if self.wants.try_send(Want::Act(act)).is_err() {
             tracing::warn!(?act, "the agent takes no clicks now");
         }
     }
@@ -35,6 +42,18 @@ impl AgentHandle {
         let (answer, receiver) = oneshot::channel();
         let request = Request { command, answer };
         self.requests.send(request).await.map_err(|_| stopping())?;
+        receiver.await.map_err(|_| stopping())?
+    }
+
+    /// Starts the app at login, or no longer.
+    ///
+    /// # Errors
+    /// Why that did not come about, for the owner.
+    pub async fn set_autostart(&self, on: bool) -> Result<(), String> {
+        let stopping = || "the agent is stopping".to_owned();
+        let (answer, receiver) = oneshot::channel();
+        let want = Want::Autostart(on, answer);
+        self.wants.send(want).await.map_err(|_| stopping())?;
         receiver.await.map_err(|_| stopping())?
     }
 

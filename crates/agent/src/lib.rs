@@ -2,6 +2,7 @@
 
 mod agent;
 mod args;
+mod at_login;
 mod file;
 mod folders;
 mod handle;
@@ -21,6 +22,7 @@ mod wishes;
 
 pub use agent::Agent;
 pub use args::Args;
+pub use at_login::AtLogin;
 pub use folders::{Folders, NoFolders};
 pub use handle::AgentHandle;
 pub use headless::Headless;

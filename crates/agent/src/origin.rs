@@ -1,6 +1,9 @@
 //! Where each setting came from.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use engine::Url;
 
@@ -30,12 +33,21 @@ impl fmt::Display for Origin {
     }
 }
 
+/// A path that means the same in every folder.
+pub(crate) fn absolute(path: &Path) -> String {
+    let absolute = std::path::absolute(path);
+    absolute
+        .unwrap_or_else(|_| path.to_owned())
+        .display()
+        .to_string()
+}
+
 /// One line of `--print-config`.
 #[derive(Debug, Clone)]
 pub(crate) struct Line {
-    name: &'static str,
-    value: String,
-    from: Origin,
+    pub(crate) name: &'static str,
+    pub(crate) value: String,
+    pub(crate) from: Origin,
 }
 
 impl fmt::Display for Line {

@@ -5,7 +5,7 @@ use proto::WorkerId;
 use secrecy::SecretString;
 
 use crate::{
-    Args, Folders, Language, Relay,
+    Args, AtLogin, Folders, Language, Relay,
     file::File,
     folders::NoFolders,
     host_name::host_name,
@@ -50,7 +50,9 @@ pub struct Settings {
     pub folders: Folders,
     /// Whether only `--print-config` was asked for.
     pub print_config: bool,
-    lines: Vec<Line>,
+    /// What a start at login repeats.
+    pub at_login: AtLogin,
+    pub(crate) lines: Vec<Line>,
 }
 
 /// Why the settings cannot be used; says which one, where it stands, and what to write.
@@ -174,7 +176,7 @@ impl Settings {
         let language = from.or(language, "language", system.code(), system);
         from.note("origins", &file.origins.join(" "), file.origins.is_empty());
 
-        Ok(Self {
+        let mut settings = Self {
             relay,
             engine,
             engine_key,
@@ -188,8 +190,11 @@ impl Settings {
             origins: file.origins,
             folders,
             print_config: args.print_config,
+            at_login: AtLogin::default(),
             lines: from.lines(),
-        })
+        };
+        settings.at_login = AtLogin::of(&settings, named.as_deref());
+        Ok(settings)
     }
 
     /// Every setting and where it came from, for `--print-config`. Secrets are not among them.
