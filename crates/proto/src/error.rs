@@ -71,6 +71,10 @@ codes! {
     StaleLease = "stale_lease", 409;
     /// Chunks must come in order; send from the number in the answer.
     ChunkGap = "chunk_gap", 409;
+    /// The job has no answer yet; ask again, or wait for its end.
+    JobUnfinished = "job_unfinished", 409;
+    /// The idempotency key stands for another request already.
+    IdempotencyConflict = "idempotency_conflict", 422;
     /// The body is over the limit.
     TooLarge = "too_large", 413;
     /// Requests must not be compressed.

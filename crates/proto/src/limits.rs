@@ -42,3 +42,7 @@ pub const QUEUED_PER_ACCOUNT_MAX: usize = 1_000;
 pub const QUEUED_MAX: usize = 100_000;
 /// Most bytes of queued request bodies in all.
 pub const QUEUED_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// Longest deadline of a job, in which an agent that is away may come back.
+pub const DEADLINE_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Longest idempotency key, in bytes.
+pub const IDEMPOTENCY_KEY_MAX: usize = 255;

@@ -79,8 +79,8 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// See [`queue::Queue::enqueue`].
-    pub(crate) fn enqueue(&mut self, now: Timestamp, job: &NewJob) -> Result<(), Fault> {
+    /// See [`queue::Queue::enqueue`]; answers the job's number.
+    pub(crate) fn enqueue(&mut self, now: Timestamp, job: &NewJob) -> Result<u64, Fault> {
         if row::has_ended(self.conn, job.id)? {
             return Err(QueueError::Exists(format!("job {}", job.id)).into());
         }
@@ -88,7 +88,7 @@ impl<'a> Group<'a> {
         let record = step.after.clone();
         self.steps.push(step);
         row::insert(self.conn, &record, &job.body.0)?;
-        Ok(())
+        Ok(record.seq)
     }
 
     /// See [`queue::Queue::lease`].

@@ -14,6 +14,7 @@ mod restart;
 mod row;
 mod schema;
 mod sqlite;
+mod submissions;
 #[cfg(test)]
 mod tests;
 mod writer;

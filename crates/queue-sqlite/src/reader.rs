@@ -19,7 +19,7 @@ impl Reader {
     }
 
     /// Reads, off the threads that carry tokens.
-    async fn read<T: Send + 'static>(
+    pub(crate) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, QueueError> {

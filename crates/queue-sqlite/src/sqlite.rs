@@ -33,7 +33,7 @@ pub struct SqliteQueue {
     path: PathBuf,
     pub(crate) shared: Arc<Shared>,
     arrivals: watch::Sender<u64>,
-    reader: Reader,
+    pub(crate) reader: Reader,
     keys: SqliteKeys,
     writer: Mutex<Option<JoinHandle<Result<(), NotWritten>>>>,
 }
@@ -130,7 +130,17 @@ impl SqliteQueue {
         answer.await.unwrap_or_else(|_| Err(QueueError::closed()))
     }
 
-    fn open_still(&self) -> Result<(), QueueError> {
+    /// The same, refused at once while the disk is behind.
+    pub(crate) async fn try_ask<T: Send + 'static>(
+        &self,
+        decide: impl FnOnce(&mut Group<'_>) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, QueueError> {
+        let (told, answer) = oneshot::channel();
+        self.shared.inbox.try_ask(Ask::new(decide, told))?;
+        answer.await.unwrap_or_else(|_| Err(QueueError::closed()))
+    }
+
+    pub(crate) fn open_still(&self) -> Result<(), QueueError> {
         if self.shared.inbox.is_closed() {
             Err(QueueError::closed())
         } else {
@@ -168,10 +178,8 @@ impl Drop for SqliteQueue {
 #[async_trait]
 impl Queue for SqliteQueue {
     async fn enqueue(&self, now: Timestamp, job: NewJob) -> Result<(), QueueError> {
-        let (told, answer) = oneshot::channel();
-        let decide = move |group: &mut Group<'_>| group.enqueue(now, &job);
-        self.shared.inbox.try_ask(Ask::new(decide, told))?;
-        answer.await.unwrap_or_else(|_| Err(QueueError::closed()))
+        self.try_ask(move |group| group.enqueue(now, &job).map(drop))
+            .await
     }
 
     async fn lease(

@@ -28,6 +28,9 @@ pub enum QueueError {
     /// An id or a name is taken already.
     #[error("{0} exists already")]
     Exists(String),
+    /// The requester's name for a request stands for another one already.
+    #[error("the idempotency key was used for another request; use a new one for each request")]
+    OtherRequest,
     /// The store itself failed; the caller may retry.
     #[error("the queue store failed")]
     Store(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -50,6 +53,7 @@ impl QueueError {
             Self::Gap { .. } => ErrorCode::ChunkGap,
             Self::Full(_) => ErrorCode::QueueFull,
             Self::Exists(_) => ErrorCode::BadRequest,
+            Self::OtherRequest => ErrorCode::IdempotencyConflict,
             Self::Store(_) => ErrorCode::StoreUnavailable,
         }
     }

@@ -13,6 +13,7 @@ pub mod machine;
 mod memory;
 mod memory_keys;
 mod store;
+mod submission;
 
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ pub use store::{
     Job, JobLog, Lease, LeaseQuery, Leased, LogHead, LogPage, Models, NewJob, Owner, Queue,
     QueueCounts, Store,
 };
+pub use submission::{Cursor, Extras, JobFilter, JobPage, LOOKED_AT_MAX, Once, Submissions};
 
 /// How long an ended job is kept, with its prompt and its answer; then `reap` erases all of it.
 pub const RESULT_KEPT: Duration = Duration::from_secs(24 * 60 * 60);

@@ -1,3 +1,5 @@
+mod submissions;
+
 use std::{
     collections::HashMap,
     fmt,
@@ -7,7 +9,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use proto::{Body, End, JobError, JobId, LeaseToken, Timestamp, worker::Retry};
+use proto::{Account, Body, End, JobError, JobId, LeaseToken, Timestamp, worker::Retry};
 use tokio::sync::watch;
 
 use crate::{
@@ -29,6 +31,8 @@ struct Inner {
     live: Live,
     bodies: HashMap<JobId, Body>,
     finished: HashMap<JobId, (u64, Job, Arc<LiveLog>)>,
+    /// What each name of an account stands for.
+    named: HashMap<(Account, String), (JobId, [u8; 32])>,
     closed: bool,
 }
 
@@ -126,6 +130,16 @@ impl Inner {
         error
     }
 
+    fn enqueue(&mut self, now: Timestamp, job: NewJob) -> Result<(), QueueError> {
+        if self.finished.contains_key(&job.id) {
+            return Err(QueueError::Exists(format!("job {}", job.id)));
+        }
+        let step = self.live.machine.enqueue(now, &job)?;
+        self.bodies.insert(job.id, job.body);
+        self.store([step]);
+        Ok(())
+    }
+
     fn jobs(&self) -> Vec<(u64, &Job)> {
         let live = self
             .live
@@ -152,15 +166,7 @@ fn without_body(job: &Job) -> Job {
 #[async_trait]
 impl Queue for MemoryQueue {
     async fn enqueue(&self, now: Timestamp, job: NewJob) -> Result<(), QueueError> {
-        self.change(|inner| {
-            if inner.finished.contains_key(&job.id) {
-                return Err(QueueError::Exists(format!("job {}", job.id)));
-            }
-            let step = inner.live.machine.enqueue(now, &job)?;
-            inner.bodies.insert(job.id, job.body);
-            inner.store([step]);
-            Ok(())
-        })
+        self.change(|inner| inner.enqueue(now, job))
     }
 
     async fn lease(
@@ -330,6 +336,7 @@ impl Queue for MemoryQueue {
             inner
                 .finished
                 .retain(|_, (_, job, _)| expires(job).is_none_or(|at| at > now));
+            inner.forget_names();
             let erase = inner
                 .finished
                 .values()

@@ -1,11 +1,13 @@
 //! Who calls, and what for: one extractor per scope, so that no handler can forget to ask.
 
+use std::time::Duration;
+
 use axum::extract::FromRequestParts;
 use http::{HeaderMap, header::AUTHORIZATION, request::Parts};
 use proto::{Account, ErrorCode};
-use queue::{KeyId, Owner, Scope, Serve};
+use queue::{KeyId, Once, Owner, Scope, Serve};
 
-use crate::{Relay, error::ApiError};
+use crate::{Relay, error::ApiError, intake::Patience, wishes};
 
 /// A key that stood in the path, taken out of it before routing.
 #[derive(Clone)]
@@ -20,6 +22,10 @@ pub(crate) struct Caller {
     pub(crate) account: Account,
     pub(crate) serve: Serve,
     is_admin: bool,
+    /// The `idempotency-key` of the request.
+    once: Option<String>,
+    /// How long the answer is wanted, as the request's header says.
+    pub(crate) wanted_for: Option<Duration>,
 }
 
 impl Caller {
@@ -29,6 +35,22 @@ impl Caller {
             Owner::Anyone
         } else {
             Owner::Account(&self.account)
+        }
+    }
+
+    /// The caller's name for a request, if he gave it one, and the digest it stands for.
+    pub(crate) fn once(&self, fingerprint: impl FnOnce() -> [u8; 32]) -> Option<Once> {
+        let key = self.once.clone()?;
+        let fingerprint = fingerprint();
+        Some(Once { key, fingerprint })
+    }
+
+    /// Whether this caller's requests may wait for a worker that is away.
+    pub(crate) const fn patience(&self) -> Patience {
+        if self.wanted_for.is_some() {
+            Patience::Kept
+        } else {
+            Patience::Now
         }
     }
 
@@ -56,7 +78,10 @@ macro_rules! scope {
             type Rejection = ApiError;
 
             async fn from_request_parts(parts: &mut Parts, relay: &Relay) -> Result<Self, ApiError> {
-                caller(parts, relay, $scope).await.map(Self)
+                let mut caller = caller(parts, relay, $scope).await?;
+                caller.once = wishes::once(&parts.headers)?;
+                caller.wanted_for = wishes::wanted_for(&parts.headers)?;
+                Ok(Self(caller))
             }
         }
     };
@@ -107,6 +132,8 @@ async fn caller(parts: &Parts, relay: &Relay, scope: Scope) -> Result<Caller, Ap
         account: record.account,
         serve: record.serve,
         is_admin: record.scopes.contains(&Scope::Admin),
+        once: None,
+        wanted_for: None,
     })
 }
 
@@ -125,6 +152,8 @@ fn anonymous() -> Result<Caller, ApiError> {
         account: Account::new("default").map_err(|_| ApiError::internal())?,
         serve: Serve::All,
         is_admin: true,
+        once: None,
+        wanted_for: None,
     })
 }
 

@@ -107,7 +107,8 @@ impl From<QueueError> for ApiError {
             QueueError::StaleLease(_)
             | QueueError::Ended(..)
             | QueueError::Gap { .. }
-            | QueueError::Exists(_) => Self::new(error.code(), error.to_string()),
+            | QueueError::Exists(_)
+            | QueueError::OtherRequest => Self::new(error.code(), error.to_string()),
         }
     }
 }

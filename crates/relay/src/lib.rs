@@ -24,6 +24,7 @@ mod tail;
 mod target;
 mod ticket;
 mod upkeep;
+mod wishes;
 mod workers;
 mod world;
 

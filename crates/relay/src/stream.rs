@@ -1,12 +1,13 @@
 //! A job's log as a streamed answer in some dialect: heartbeats, restarts and failures included.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderValue, StatusCode, header};
 use proto::{End, ErrorCode, ErrorDetail, EventId};
+use queue::JobLog;
 use serde::Deserialize;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -224,6 +225,17 @@ fn cancelled() -> ApiError {
 /// Every line of a job once it has completed.
 pub(crate) async fn whole(relay: &Relay, ticket: Ticket) -> Result<Vec<Bytes>, ApiError> {
     let Ticket { log, mut guard } = ticket;
+    let ended = put_together(relay, log).await?;
+    guard.disarm();
+    ended
+}
+
+/// Waits for the end of a job: every line of its answer, or why there is none. The outer error
+/// is the relay's own; the job may go on.
+pub(crate) async fn put_together(
+    relay: &Relay,
+    log: Arc<dyn JobLog>,
+) -> Result<Result<Vec<Bytes>, ApiError>, ApiError> {
     let mut tail = Tail::new(log, EventId::default());
     let (mut lines, mut bytes) = (Vec::new(), 0);
     loop {
@@ -248,12 +260,11 @@ pub(crate) async fn whole(relay: &Relay, ticket: Ticket) -> Result<Vec<Bytes>, A
                 lines.push(line);
             }
             Event::End(_, end) => {
-                guard.disarm();
-                return match end {
+                return Ok(match end {
                     End::Completed => Ok(lines),
                     End::Failed { error } => Err(error.into()),
                     End::Cancelled => Err(cancelled()),
-                };
+                });
             }
         }
     }

@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use proto::{Dialect, JobId, ModelName, Op, Priority};
-use queue::{JobLog, NewJob};
+use queue::{Extras, JobLog, NewJob, Once};
+use sha2::{Digest as _, Sha256};
 
 use crate::{Relay, auth::Caller, error::ApiError};
 
@@ -17,6 +18,22 @@ pub(crate) struct Order {
     pub(crate) dialect: Dialect,
     pub(crate) priority: Priority,
     pub(crate) wanted_for: Option<Duration>,
+}
+
+impl Order {
+    fn fingerprint(&self) -> [u8; 32] {
+        fingerprint(self.op, self.model.as_str(), &self.body)
+    }
+}
+
+/// A digest of what is asked for.
+pub(crate) fn fingerprint(op: Op, model: &str, body: &[u8]) -> [u8; 32] {
+    // Neither an operation nor a model's name holds a line feed.
+    let mut digest = Sha256::new();
+    for part in [op.as_str().as_bytes(), b"\n", model.as_bytes(), b"\n", body] {
+        digest.update(part);
+    }
+    digest.finalize().into()
 }
 
 /// A job whose requester waits on an open connection.
@@ -38,26 +55,47 @@ pub(crate) struct Guard {
 impl Relay {
     /// Queues a job; it is on disk when this answers.
     pub(crate) async fn submit(&self, caller: &Caller, order: Order) -> Result<JobId, ApiError> {
-        let id = self.job_id()?;
-        self.enqueue(id, caller, order, false).await?;
-        Ok(id)
+        let once = caller.once(|| order.fingerprint());
+        self.submit_once(caller, order, once)
+            .await
+            .map(|(id, _)| id)
     }
 
-    /// Queues a job for a requester who waits; leaving cancels it from now on.
+    /// The same, and whether it was queued before under the same name.
+    pub(crate) async fn submit_once(
+        &self,
+        caller: &Caller,
+        order: Order,
+        once: Option<Once>,
+    ) -> Result<(JobId, bool), ApiError> {
+        let id = self.job_id()?;
+        let extras = Extras { once };
+        let accepted = self.enqueue(id, caller, order, extras, false).await?;
+        Ok((accepted, accepted != id))
+    }
+
+    /// Queues a job for a requester who waits; leaving cancels it from now on. One with an
+    /// idempotency key says that it may come back for the answer: then leaving cancels nothing.
     pub(crate) async fn attend(&self, caller: &Caller, order: Order) -> Result<Ticket, ApiError> {
         let job = self.job_id()?;
+        let once = caller.once(|| order.fingerprint());
+        let attended = once.is_none();
         let mut guard = Guard {
             relay: self.clone(),
             job,
             caller: caller.clone(),
-            is_armed: true,
+            is_armed: attended,
         };
-        if let Err(refused) = self.enqueue(job, caller, order, true).await {
-            // There is no job to cancel.
-            guard.disarm();
-            return Err(refused);
+        let extras = Extras { once };
+        match self.enqueue(job, caller, order, extras, attended).await {
+            Ok(accepted) => guard.job = accepted,
+            Err(refused) => {
+                // There is no job to cancel.
+                guard.disarm();
+                return Err(refused);
+            }
         }
-        let log = self.store.log(caller.owner(), job).await?;
+        let log = self.store.log(caller.owner(), guard.job).await?;
         let log = log.ok_or_else(ApiError::unknown_job)?;
         Ok(Ticket { log, guard })
     }
@@ -73,8 +111,9 @@ impl Relay {
         id: JobId,
         caller: &Caller,
         order: Order,
+        extras: Extras,
         attended: bool,
-    ) -> Result<(), ApiError> {
+    ) -> Result<JobId, ApiError> {
         if self.stop.is_cancelled() {
             return Err(ApiError::draining());
         }
@@ -88,12 +127,20 @@ impl Relay {
             priority: order.priority,
             body: order.body.into(),
             dialect: order.dialect,
-            deadline: order.wanted_for.map(|wanted| now + wanted),
+            deadline: order
+                .wanted_for
+                .or(caller.wanted_for)
+                .map(|wanted| now + wanted),
             attended,
         };
-        tracing::info!(job.id = %id, job.op = %job.op, bytes = job.body.0.len(), "queued");
-        self.store.enqueue(now, job).await?;
-        Ok(())
+        let (op, bytes) = (job.op, job.body.0.len());
+        let accepted = self.store.submit(now, job, extras).await?;
+        if accepted == id {
+            tracing::info!(job.id = %id, job.op = %op, bytes, "queued");
+        } else {
+            tracing::info!(job.id = %accepted, "asked for again");
+        }
+        Ok(accepted)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use proto::{End, ErrorCode, JobState, limits::RESTART_GRACE, worker::Retry};
 use queue::{
-    NewJob, Owner, Queue,
+    Extras, NewJob, Once, Owner, Queue, QueueError, Submissions,
     conformance::sample::{
         LEASE, T0, after, at, found, id, job, job_of, leased, lines, next, page, texts, why,
     },
@@ -175,5 +175,49 @@ fn a_new_attempt_forgets_the_lines_of_the_old_one_on_disk_too() {
         let page = page(&*queue.killed(T0 + LEASE), id(1), after(1, 2)).await;
         assert!(page.restarted);
         assert_eq!((texts(&page), page.attempt), (vec!["new".to_owned()], 2));
+    });
+}
+
+#[test]
+fn a_restart_keeps_what_a_name_stands_for() {
+    run(async {
+        let queue = Scratch::new();
+        let named = |fingerprint| Extras {
+            once: Some(Once {
+                key: "k".into(),
+                fingerprint: [fingerprint; 32],
+            }),
+        };
+        queue.submit(T0, job(1), named(7)).await.unwrap();
+        for after in [queue.killed(at(1)), queue.reopened(at(1)).await] {
+            let again = after.submit(at(1), job(2), named(7)).await;
+            assert_eq!(again.unwrap(), id(1));
+            let other = after.submit(at(1), job(2), named(8)).await.unwrap_err();
+            assert!(matches!(other, QueueError::OtherRequest), "{other}");
+            assert_eq!(after.counts().queued, 1);
+        }
+    });
+}
+
+#[test]
+fn an_accounts_jobs_are_found_along_their_index() {
+    run(async {
+        let queue = Scratch::new();
+        queue
+            .on_writer(|conn| {
+                let plan = "EXPLAIN QUERY PLAN SELECT * FROM jobs WHERE account = ?1
+                    AND created_at >= ?2 AND created_at < ?3 AND (created_at, seq) < (?4, ?5)
+                    ORDER BY created_at DESC, seq DESC";
+                let plan: Vec<String> = conn
+                    .prepare(plan)
+                    .unwrap()
+                    .query_map(("a", 0, 9, 9, 9), |row| row.get("detail"))
+                    .unwrap()
+                    .map(Result::unwrap)
+                    .collect();
+                assert!(plan[0].contains("USING INDEX jobs_by_account"), "{plan:?}");
+                assert_eq!(plan.len(), 1, "nothing is sorted: {plan:?}");
+            })
+            .await;
     });
 }

@@ -1,4 +1,4 @@
-//! The rules of [`crate::Queue`] and [`crate::Keys`], one test function each.
+//! The rules of [`crate::Queue`] and of what is kept beside it, one test function each.
 //!
 //! A store runs all of them with one line, `queue::conformance_suite!(async { store })`, where
 //! the store is anything that dereferences to a [`crate::Store`]: a `Box`, or a guard of its own.
@@ -10,6 +10,7 @@ pub mod leasing;
 pub mod order;
 pub mod reading;
 pub mod sample;
+pub mod submissions;
 
 /// Runs one rule; bounded, so that a store that never answers fails instead of hanging.
 ///
@@ -86,6 +87,15 @@ macro_rules! conformance_suite {
             keys::an_id_of_a_revoked_key_stays_taken,
             keys::a_revoked_key_is_found_with_the_time,
             keys::keys_are_listed_oldest_first,
+            submissions::a_name_stands_for_one_job,
+            submissions::a_name_cannot_stand_for_two_requests,
+            submissions::accounts_name_their_jobs_apart,
+            submissions::a_name_that_was_refused_is_free,
+            submissions::of_many_who_ask_at_once_one_makes_the_job,
+            submissions::a_name_is_free_when_its_job_is_erased,
+            submissions::jobs_are_searched_by_what_they_are,
+            submissions::pages_follow_each_other_whatever_is_accepted_meanwhile,
+            submissions::a_search_shows_no_foreign_job,
         }
     };
 }
@@ -116,6 +126,7 @@ mod tests {
             ("ending", include_str!("ending.rs")),
             ("reading", include_str!("reading.rs")),
             ("keys", include_str!("keys.rs")),
+            ("submissions", include_str!("submissions.rs")),
         ] {
             let rules = source.split("pub async fn ").skip(1);
             let names = rules.map(|rest| rest.split('(').next().unwrap());

@@ -24,6 +24,7 @@ pub(crate) fn routes(relay: Relay) -> Router {
         .route("/readyz", get(health::ready))
         .route("/api/jobs", post(jobs::submit).get(jobs::list))
         .route("/api/jobs/{id}", get(jobs::get).delete(jobs::cancel))
+        .route("/api/jobs/{id}/answer", get(jobs::answer))
         .route("/api/jobs/{id}/events", get(jobs::events))
         .route("/api/chat", post(ollama::chat))
         .route("/api/generate", post(ollama::generate))

@@ -9,7 +9,6 @@ use crate::{
     Relay,
     auth::{Caller, MayEnqueue, MayRead},
     error::ApiError,
-    intake::Patience,
     payload::{Inference, Payload},
     stream::{Voice, name_job, streamed, whole},
     ticket::Order,
@@ -47,7 +46,7 @@ pub(super) async fn embed(
 async fn answer(relay: &Relay, caller: &Caller, op: Op, body: Bytes) -> Result<Response, ApiError> {
     let head = dialect::ollama::request_head(&body)?;
     let asked = head.model.as_deref();
-    let model = relay.choose_model(&caller.account, op, asked, Patience::Now)?;
+    let model = relay.choose_model(&caller.account, op, asked, caller.patience())?;
     let body = match asked {
         Some(_) => body,
         None => dialect::ollama::with_model(&body, &model)?,

@@ -10,7 +10,6 @@ use crate::{
     Relay,
     auth::{MayEnqueue, MayRead},
     error::ApiError,
-    intake::Patience,
     payload::{Inference, Payload},
     stream::{Voice, name_job, streamed, whole},
     target::{ModelInPath, unknown_model},
@@ -25,7 +24,7 @@ pub(super) async fn chat(
 ) -> Result<Response, ApiError> {
     let request = ChatRequest::parse(&body)?;
     let asked = request.model.as_deref();
-    let model = relay.choose_model(&caller.account, Op::Chat, asked, Patience::Now)?;
+    let model = relay.choose_model(&caller.account, Op::Chat, asked, caller.patience())?;
     let order = Order {
         op: Op::Chat,
         body: request.native(&model),

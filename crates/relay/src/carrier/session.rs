@@ -350,7 +350,8 @@ impl Session {
             | QueueError::StaleLease(_)
             | QueueError::Gap { .. }
             | QueueError::Full(_)
-            | QueueError::Exists(_) => self.closed(token, Some(error.code())).await,
+            | QueueError::Exists(_)
+            | QueueError::OtherRequest => self.closed(token, Some(error.code())).await,
         }
     }
 

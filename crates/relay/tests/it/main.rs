@@ -5,6 +5,7 @@ mod client;
 mod doors;
 mod engine_down;
 mod http_carrier;
+mod inbox;
 mod native;
 mod ollama;
 mod openai;

@@ -1,0 +1,132 @@
+use async_trait::async_trait;
+use proto::{Account, JobId, Timestamp};
+use queue::{
+    Cursor, Extras, JobFilter, JobPage, NewJob, Once, Owner, QueueError, Submissions,
+    machine::Record,
+};
+use rusqlite::{Connection, OptionalExtension};
+
+use crate::{SqliteQueue, error::Fault, group::Group, row};
+
+impl Group<'_> {
+    /// See [`Submissions::submit`]: the name and the job are in one transaction, or neither is.
+    fn submit(&mut self, now: Timestamp, job: &NewJob, extras: &Extras) -> Result<JobId, Fault> {
+        if let Some(once) = &extras.once
+            && let Some((before, fingerprint)) = find(self.conn, &job.account, &once.key)?
+        {
+            once.is_same(&fingerprint)?;
+            return Ok(before);
+        }
+        let seq = self.enqueue(now, job)?;
+        if let Some(once) = &extras.once {
+            insert(self.conn, seq, &job.account, once)?;
+        }
+        Ok(job.id)
+    }
+}
+
+#[async_trait]
+impl Submissions for SqliteQueue {
+    async fn submit(
+        &self,
+        now: Timestamp,
+        job: NewJob,
+        extras: Extras,
+    ) -> Result<JobId, QueueError> {
+        self.try_ask(move |group| group.submit(now, &job, &extras))
+            .await
+    }
+
+    async fn submitted(
+        &self,
+        account: &Account,
+        key: &str,
+    ) -> Result<Option<(JobId, [u8; 32])>, QueueError> {
+        self.open_still()?;
+        let (account, key) = (account.clone(), key.to_owned());
+        self.reader
+            .read(move |conn| find(conn, &account, &key))
+            .await
+    }
+
+    async fn search(&self, owner: Owner<'_>, filter: &JobFilter) -> Result<JobPage, QueueError> {
+        self.open_still()?;
+        let filter = filter.clone();
+        let account = match owner {
+            Owner::Account(account) => Some(account.clone()),
+            Owner::Anyone => None,
+        };
+        self.reader
+            .read(move |conn| search(conn, account.as_ref(), &filter))
+            .await
+    }
+}
+
+fn find(
+    conn: &Connection,
+    account: &Account,
+    key: &str,
+) -> rusqlite::Result<Option<(JobId, [u8; 32])>> {
+    let mut select = conn.prepare_cached(
+        "SELECT jobs.id, submissions.fingerprint FROM submissions JOIN jobs USING (seq)
+         WHERE submissions.account = ?1 AND submissions.key = ?2",
+    )?;
+    let found = select.query_row((account.as_str(), key), |row| {
+        Ok((JobId(row.get(0)?), row.get(1)?))
+    });
+    found.optional()
+}
+
+fn insert(conn: &Connection, seq: u64, account: &Account, once: &Once) -> rusqlite::Result<()> {
+    let mut insert = conn.prepare_cached(
+        "INSERT INTO submissions (seq, account, key, fingerprint) VALUES (?1, ?2, ?3, ?4)",
+    )?;
+    let values = (
+        row::number(seq),
+        account.as_str(),
+        &once.key,
+        once.fingerprint,
+    );
+    insert.execute(values).map(drop)
+}
+
+/// Goes back in time along an index: of one account's jobs by age, of all by number.
+fn search(
+    conn: &Connection,
+    account: Option<&Account>,
+    filter: &JobFilter,
+) -> rusqlite::Result<JobPage> {
+    let last = (i64::MAX, i64::MAX);
+    let (at, seq) = filter
+        .after
+        .map_or(last, |after| (after.created_at.0, row::number(after.seq)));
+    let since = filter.since.map_or(i64::MIN, |since| since.0);
+    let until = filter.until.map_or(i64::MAX, |until| until.0);
+    let mut of_all;
+    let mut of_one;
+    let mut rows = match account {
+        Some(account) => {
+            of_one = conn.prepare_cached(
+                "SELECT * FROM jobs WHERE account = ?1 AND created_at >= ?2 AND created_at < ?3
+                 AND (created_at, seq) < (?4, ?5) ORDER BY created_at DESC, seq DESC",
+            )?;
+            of_one.query((account.as_str(), since, until, at, seq))?
+        }
+        None => {
+            of_all = conn.prepare_cached("SELECT * FROM jobs WHERE seq < ?1 ORDER BY seq DESC")?;
+            of_all.query([seq])?
+        }
+    };
+    let mut page = JobPage::default();
+    while let Some(found) = rows.next()? {
+        let Record { seq, job, .. } = row::record(found)?;
+        let at = Cursor {
+            created_at: job.created_at,
+            seq,
+        };
+        if !page.offer(filter, at, || job) {
+            break;
+        }
+    }
+    Ok(page)
+}

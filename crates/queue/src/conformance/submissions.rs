@@ -1,0 +1,184 @@
+//! Submissions: one job per name, and finding jobs again page by page.
+
+use proto::{JobState, Op};
+
+use super::sample::{T0, account, at, id, job, job_for, job_of, leased, next};
+use crate::{
+    Cursor, Extras, JobFilter, JobPage, NewJob, Once, Owner, QueueError, RESULT_KEPT, Store,
+};
+
+fn named(key: &str, fingerprint: u8) -> Extras {
+    Extras {
+        once: Some(Once {
+            key: key.into(),
+            fingerprint: [fingerprint; 32],
+        }),
+    }
+}
+
+fn ids(page: &JobPage) -> Vec<u8> {
+    page.jobs.iter().map(|job| job.new.id.0[0]).collect()
+}
+
+async fn search(store: &dyn Store, filter: JobFilter) -> Vec<u8> {
+    ids(&store.search(Owner::Anyone, &filter).await.unwrap())
+}
+
+const ALL: JobFilter = JobFilter {
+    state: None,
+    model: None,
+    op: None,
+    since: None,
+    until: None,
+    after: None,
+    limit: 100,
+};
+
+/// Whether it waits, runs or has ended.
+pub async fn a_name_stands_for_one_job(store: &dyn Store) {
+    let again = async |n| store.submit(T0, job(n), named("k", 7)).await.unwrap();
+    assert_eq!(again(1).await, id(1));
+    assert_eq!(again(2).await, id(1));
+    let token = next(store, T0).await.unwrap().token;
+    assert_eq!(again(3).await, id(1));
+    store
+        .complete(T0, token, 0, proto::End::Completed)
+        .await
+        .unwrap();
+    assert_eq!(again(4).await, id(1));
+    let found = store.submitted(&account("a"), "k").await.unwrap();
+    assert_eq!(found, Some((id(1), [7; 32])));
+    assert_eq!(search(store, ALL).await, [1]);
+    assert_eq!(store.counts().queued, 0);
+}
+
+/// The first one counts.
+pub async fn a_name_cannot_stand_for_two_requests(store: &dyn Store) {
+    store.submit(T0, job(1), named("k", 7)).await.unwrap();
+    let refused = store.submit(T0, job(2), named("k", 8)).await.unwrap_err();
+    assert!(matches!(refused, QueueError::OtherRequest), "{refused}");
+    assert_eq!(search(store, ALL).await, [1]);
+}
+
+/// The same word in two mouths is two names.
+pub async fn accounts_name_their_jobs_apart(store: &dyn Store) {
+    store.submit(T0, job(1), named("k", 7)).await.unwrap();
+    let other = store.submit(T0, job_of(2, "b"), named("k", 8)).await;
+    assert_eq!(other.unwrap(), id(2));
+    assert_eq!(store.submitted(&account("c"), "k").await.unwrap(), None);
+}
+
+/// A job that was not accepted takes nothing.
+pub async fn a_name_that_was_refused_is_free(store: &dyn Store) {
+    store.enqueue(T0, job(1)).await.unwrap();
+    let refused = store.submit(T0, job(1), named("k", 7)).await.unwrap_err();
+    assert!(matches!(refused, QueueError::Exists(_)), "{refused}");
+    assert_eq!(store.submitted(&account("a"), "k").await.unwrap(), None);
+    let free = store.submit(T0, job(2), named("k", 8)).await;
+    assert_eq!(free.unwrap(), id(2));
+}
+
+/// The others find it.
+pub async fn of_many_who_ask_at_once_one_makes_the_job(store: &dyn Store) {
+    let ask = |n| store.submit(T0, job(n), named("k", 7));
+    let (a, b, c, d) = tokio::join!(ask(1), ask(2), ask(3), ask(4));
+    let first = a.unwrap();
+    for told in [b, c, d] {
+        assert_eq!(told.unwrap(), first);
+    }
+    assert_eq!(store.counts().queued, 1);
+}
+
+/// Not before.
+pub async fn a_name_is_free_when_its_job_is_erased(store: &dyn Store) {
+    store.submit(T0, job(1), named("k", 7)).await.unwrap();
+    store.cancel(T0, Owner::Anyone, id(1)).await.unwrap();
+    store.reap(at(60)).await.unwrap();
+    let kept = store.submit(at(60), job(2), named("k", 7)).await;
+    assert_eq!(kept.unwrap(), id(1));
+    store.reap(T0 + RESULT_KEPT).await.unwrap();
+    let free = store.submit(T0 + RESULT_KEPT, job(3), named("k", 9)).await;
+    assert_eq!(free.unwrap(), id(3));
+}
+
+/// State, model, kind and age, alone and together.
+pub async fn jobs_are_searched_by_what_they_are(store: &dyn Store) {
+    leased(store, T0, 1).await;
+    store.enqueue(at(10), job_for(2, "llama3")).await.unwrap();
+    let embed = NewJob {
+        op: Op::Embed,
+        ..job_for(3, "llama3:latest")
+    };
+    store.enqueue(at(20), embed).await.unwrap();
+    store.enqueue(at(30), job(4)).await.unwrap();
+    store.cancel(at(30), Owner::Anyone, id(4)).await.unwrap();
+
+    let state = |state| JobFilter {
+        state: Some(state),
+        ..ALL
+    };
+    assert_eq!(search(store, ALL).await, [4, 3, 2, 1]);
+    assert_eq!(search(store, state(JobState::Leased)).await, [1]);
+    assert_eq!(search(store, state(JobState::Cancelled)).await, [4]);
+    let llama = JobFilter {
+        model: job_for(0, "Llama3").model.into(),
+        ..ALL
+    };
+    assert_eq!(search(store, llama.clone()).await, [3, 2]);
+    let chats = JobFilter {
+        op: Some(Op::Chat),
+        ..llama
+    };
+    assert_eq!(search(store, chats).await, [2]);
+    let between = JobFilter {
+        since: Some(at(10)),
+        until: Some(at(30)),
+        ..ALL
+    };
+    assert_eq!(search(store, between).await, [3, 2], "from, and before");
+}
+
+/// Nothing is shown twice and nothing is left out.
+pub async fn pages_follow_each_other_whatever_is_accepted_meanwhile(store: &dyn Store) {
+    for n in 1..=5 {
+        // Several in one moment.
+        let new = if n == 3 { job_of(n, "b") } else { job(n) };
+        store.enqueue(at(u64::from(n / 2)), new).await.unwrap();
+    }
+    let a = account("a");
+    for (owner, whole) in [
+        (Owner::Account(&a), &[5, 4, 2, 1][..]),
+        (Owner::Anyone, &[5, 4, 3, 2, 1]),
+    ] {
+        let mut seen = Vec::new();
+        let mut after: Option<Cursor> = None;
+        for _ in 0..10 {
+            let filter = JobFilter {
+                until: Some(at(100)),
+                after,
+                limit: 2,
+                ..ALL
+            };
+            let page = store.search(owner, &filter).await.unwrap();
+            seen.extend(ids(&page));
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+            let n = 100 + store.list(Owner::Anyone, 100).await.unwrap().len();
+            let late = job(u8::try_from(n).unwrap());
+            store.enqueue(at(200), late).await.unwrap();
+        }
+        assert_eq!(seen, whole);
+    }
+}
+
+/// Whatever it looks for.
+pub async fn a_search_shows_no_foreign_job(store: &dyn Store) {
+    store.enqueue(T0, job_of(1, "a")).await.unwrap();
+    store.enqueue(T0, job_of(2, "b")).await.unwrap();
+    let b = account("b");
+    let page = store.search(Owner::Account(&b), &ALL).await.unwrap();
+    assert_eq!(ids(&page), [2]);
+    assert!(page.jobs[0].new.body.0.is_empty());
+}

@@ -1,0 +1,180 @@
+use std::{fmt, str::FromStr};
+
+use async_trait::async_trait;
+use proto::{Account, JobId, JobState, ModelName, Op, Timestamp};
+
+use crate::{Job, NewJob, Owner, QueueError};
+
+/// Most jobs that one page looks at, so that a search for what is rare keeps nobody waiting.
+pub const LOOKED_AT_MAX: usize = 10_000;
+
+/// A requester's promise that one name always stands for one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Once {
+    /// The name, unique within the account.
+    pub key: String,
+    /// A digest of the request it stands for.
+    pub fingerprint: [u8; 32],
+}
+
+impl Once {
+    /// Whether a request that came before under the same name is this one.
+    ///
+    /// # Errors
+    /// [`QueueError::OtherRequest`] if it is not.
+    pub fn is_same(&self, before: &[u8; 32]) -> Result<(), QueueError> {
+        if self.fingerprint == *before {
+            Ok(())
+        } else {
+            Err(QueueError::OtherRequest)
+        }
+    }
+}
+
+/// What is kept with a job beside its request, from the same moment on.
+#[derive(Debug, Clone, Default)]
+pub struct Extras {
+    /// A repeat under this name finds the job instead of making another.
+    pub once: Option<Once>,
+}
+
+/// Which jobs are looked for. Without any wish: all of them.
+#[derive(Debug, Clone, Default)]
+pub struct JobFilter {
+    /// In this state.
+    pub state: Option<JobState>,
+    /// For this model, see [`ModelName::is_same`].
+    pub model: Option<ModelName>,
+    /// Of this kind.
+    pub op: Option<Op>,
+    /// Accepted then or later.
+    pub since: Option<Timestamp>,
+    /// Accepted before.
+    pub until: Option<Timestamp>,
+    /// Further back than this place.
+    pub after: Option<Cursor>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+impl JobFilter {
+    /// Whether a job is wanted, wherever it stands.
+    #[must_use]
+    pub fn wants(&self, job: &Job) -> bool {
+        let model = self.model.as_ref();
+        self.state.is_none_or(|state| state == job.state)
+            && self.op.is_none_or(|op| op == job.new.op)
+            && model.is_none_or(|model| model.is_same(&job.new.model))
+            && self.since.is_none_or(|since| job.created_at >= since)
+            && self.until.is_none_or(|until| job.created_at < until)
+    }
+}
+
+/// A place among the jobs; later jobs do not move it. Written `time-number`, to be handed back
+/// as it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cursor {
+    /// When the job was accepted.
+    pub created_at: Timestamp,
+    /// Which of them it was.
+    pub seq: u64,
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.created_at.0, self.seq)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const SHAPE: &str = "a cursor is handed back as it came, for example `1700000000000-42`";
+        let (created_at, seq) = text.split_once('-').ok_or(SHAPE)?;
+        Ok(Self {
+            created_at: Timestamp(created_at.parse().map_err(|_| SHAPE)?),
+            seq: seq.parse().map_err(|_| SHAPE)?,
+        })
+    }
+}
+
+/// Some jobs, newest first, without their bodies.
+#[derive(Debug, Clone, Default)]
+pub struct JobPage {
+    /// Those that were wanted. May be few, even none, while there is a `next`.
+    pub jobs: Vec<Job>,
+    /// Where to go on; `None` at the end.
+    pub next: Option<Cursor>,
+    looked_at: usize,
+    last: Option<Cursor>,
+}
+
+impl JobPage {
+    /// Looks at the next job in order; `false` once the page is done, and it is not on it.
+    pub fn offer(&mut self, filter: &JobFilter, at: Cursor, job: impl FnOnce() -> Job) -> bool {
+        if self.jobs.len() >= filter.limit || self.looked_at == LOOKED_AT_MAX {
+            self.next = self.last;
+            return false;
+        }
+        self.looked_at += 1;
+        self.last = Some(at);
+        let job = job();
+        if filter.wants(&job) {
+            self.jobs.push(job);
+        }
+        true
+    }
+}
+
+/// Handing in jobs with more than the queue needs to know, and finding them again.
+#[async_trait]
+pub trait Submissions: fmt::Debug + Send + Sync {
+    /// Accepts a job with its extras, or finds the one that was accepted before under the same
+    /// name, however many ask at once. A name is free again when its job is erased.
+    ///
+    /// # Errors
+    /// [`QueueError::OtherRequest`] if the name stands for another request, and those of
+    /// [`crate::Queue::enqueue`].
+    async fn submit(
+        &self,
+        now: Timestamp,
+        job: NewJob,
+        extras: Extras,
+    ) -> Result<JobId, QueueError>;
+
+    /// The job that was accepted under this name, and the digest of its request.
+    ///
+    /// # Errors
+    /// [`QueueError::Store`].
+    async fn submitted(
+        &self,
+        account: &Account,
+        key: &str,
+    ) -> Result<Option<(JobId, [u8; 32])>, QueueError>;
+
+    /// The owner's jobs, newest first.
+    ///
+    /// # Errors
+    /// [`QueueError::Store`].
+    async fn search(&self, owner: Owner<'_>, filter: &JobFilter) -> Result<JobPage, QueueError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_read_as_it_was_written() {
+        let cursor = Cursor {
+            created_at: Timestamp(1_700_000_000_000),
+            seq: 42,
+        };
+        assert_eq!(cursor.to_string(), "1700000000000-42");
+        assert_eq!("1700000000000-42".parse(), Ok(cursor));
+        for wrong in ["", "1", "-", "1-", "-1-2", "1-2-3", "1--2", "x-1"] {
+            let read = wrong.parse::<Cursor>();
+            assert!(read.is_err(), "{wrong}: {read:?}");
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! `GET /api/jobs/{id}/answer`: the answer put together, as the engine would have given it whole.
+
+use std::time::Duration;
+
+use axum::{extract::State, response::Response};
+use proto::{ErrorCode, JobId};
+use serde::Deserialize;
+use tokio::time::timeout;
+
+use crate::{
+    Relay,
+    api::written,
+    auth::MayRead,
+    error::ApiError,
+    stream::{name_job, put_together},
+    target::{InPath, InQuery},
+};
+
+/// Longest wait, in seconds; many proxies cut later than that.
+const WAIT_MAX: u64 = 60;
+
+#[derive(Deserialize)]
+pub(in crate::api) struct AnswerQuery {
+    #[serde(default)]
+    wait: u64,
+}
+
+/// `GET /api/jobs/{id}/answer?wait=`. An answer that is not there within `wait` seconds is the
+/// refusal `job_unfinished`; a job that ended without one is refused with the reason.
+pub(in crate::api) async fn answer(
+    State(relay): State<Relay>,
+    MayRead(caller): MayRead,
+    InPath(id): InPath<JobId>,
+    InQuery(query): InQuery<AnswerQuery>,
+) -> Result<Response, ApiError> {
+    if query.wait > WAIT_MAX {
+        let message = format!("wait is at most {WAIT_MAX} seconds; ask again after that");
+        return Err(ApiError::new(ErrorCode::BadRequest, message));
+    }
+    let log = relay.store.log(caller.owner(), id).await?;
+    let log = log.ok_or_else(ApiError::unknown_job)?;
+    relay.orphans.claim(id);
+    let mut head = log.head();
+    let patience = Duration::from_secs(query.wait);
+    tokio::select! {
+        ended = timeout(patience, head.wait_for(|head| head.end.is_some())) => match ended {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => return Err(ApiError::draining()),
+            Err(_) => return Err(unfinished()),
+        },
+        () = relay.stop.cancelled() => return Err(ApiError::draining()),
+    }
+    let lines = put_together(&relay, log).await??;
+    let mut response = written("application/json", dialect::ollama::joined(&lines)?);
+    name_job(&mut response, id);
+    Ok(response)
+}
+
+fn unfinished() -> ApiError {
+    ApiError::new(
+        ErrorCode::JobUnfinished,
+        "the job has no answer yet; ask again with ?wait=60, or follow its events",
+    )
+}

@@ -1,0 +1,68 @@
+//! `GET /api/jobs`: the requester's own jobs, newest first, page by page.
+
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse as _, Response},
+};
+use http::{HeaderValue, Uri, header};
+use proto::{ErrorCode, JobState, JobView, ModelName, Op, Timestamp};
+use queue::{Cursor, JobFilter};
+use serde::Deserialize;
+
+use super::view;
+use crate::{Relay, auth::MayRead, error::ApiError, target::InQuery};
+
+/// Most jobs in one list.
+const LIST_MAX: usize = 1000;
+/// As many as are listed when nothing is said.
+const LIST_USUAL: usize = 100;
+
+#[derive(Deserialize)]
+pub(in crate::api) struct ListQuery {
+    state: Option<JobState>,
+    model: Option<ModelName>,
+    op: Option<Op>,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+/// `GET /api/jobs?state=&model=&op=&since=&until=&after=&limit=`. While there may be more, the
+/// answer's `link` header names the next page.
+pub(in crate::api) async fn list(
+    State(relay): State<Relay>,
+    MayRead(caller): MayRead,
+    InQuery(query): InQuery<ListQuery>,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    let after = query.after.as_deref().map(str::parse::<Cursor>);
+    let after = after
+        .transpose()
+        .map_err(|wrong| ApiError::new(ErrorCode::BadRequest, wrong))?;
+    let filter = JobFilter {
+        state: query.state,
+        model: query.model,
+        op: query.op,
+        since: query.since,
+        until: query.until,
+        after,
+        limit: query.limit.unwrap_or(LIST_USUAL).clamp(1, LIST_MAX),
+    };
+    let page = relay.store.search(caller.owner(), &filter).await?;
+    let jobs: Vec<JobView> = page.jobs.into_iter().map(view).collect();
+    let mut response = Json(jobs).into_response();
+    if let Some(next) = page.next.and_then(|next| link(&uri, next)) {
+        response.headers_mut().insert(header::LINK, next);
+    }
+    Ok(response)
+}
+
+/// The same question from another place on, relative to the URL that was asked.
+fn link(uri: &Uri, next: Cursor) -> Option<HeaderValue> {
+    let said = uri.query().unwrap_or_default().split('&');
+    let kept = said.filter(|pair| !pair.is_empty() && !pair.starts_with("after="));
+    let query: String = kept.map(|pair| format!("{pair}&")).collect();
+    HeaderValue::from_str(&format!("<?{query}after={next}>; rel=\"next\"")).ok()
+}

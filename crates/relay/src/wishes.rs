@@ -1,0 +1,104 @@
+//! What a request's headers may say about its job, on every route that makes one.
+//!
+//! ```text
+//! idempotency-key: KEY          a repeat of the request finds its job instead of making another
+//! x-hearth-deadline-ms: N       the answer is wanted for so long, also from an agent that is away
+//! ```
+
+use std::time::Duration;
+
+use http::HeaderMap;
+use proto::{
+    ErrorCode,
+    limits::{DEADLINE_MAX, IDEMPOTENCY_KEY_MAX},
+};
+
+use crate::error::ApiError;
+
+const KEY: &str = "idempotency-key";
+const DEADLINE: &str = "x-hearth-deadline-ms";
+
+/// The name under which a repeat of this request finds its job.
+pub(crate) fn once(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let mut keys = headers.get_all(KEY).iter();
+    let Some(key) = keys.next() else {
+        return Ok(None);
+    };
+    let is_printable = |key: &&[u8]| key.iter().all(|c| matches!(c, b' '..=b'~'));
+    let key = Some(key.as_bytes())
+        .filter(|key| (1..=IDEMPOTENCY_KEY_MAX).contains(&key.len()) && keys.next().is_none())
+        .filter(is_printable)
+        .and_then(|key| String::from_utf8(key.to_vec()).ok());
+    key.map(Some).ok_or_else(|| {
+        bad(format!(
+            "send one {KEY} of 1 to {IDEMPOTENCY_KEY_MAX} printable ASCII characters"
+        ))
+    })
+}
+
+/// For how long the answer is wanted.
+pub(crate) fn wanted_for(headers: &HeaderMap) -> Result<Option<Duration>, ApiError> {
+    let Some(said) = headers.get(DEADLINE) else {
+        return Ok(None);
+    };
+    let millis = said.to_str().ok().and_then(|said| said.parse().ok());
+    let millis = millis.ok_or_else(|| bad(format!("{DEADLINE} is a number of milliseconds")))?;
+    deadline(Duration::from_millis(millis)).map(Some)
+}
+
+/// The same length, if an answer may be wanted for so long.
+pub(crate) fn deadline(wanted_for: Duration) -> Result<Duration, ApiError> {
+    if wanted_for.is_zero() || wanted_for > DEADLINE_MAX {
+        let most = DEADLINE_MAX.as_millis();
+        return Err(bad(format!(
+            "a deadline is from 1 to {most} milliseconds (7 days) from now"
+        )));
+    }
+    Ok(wanted_for)
+}
+
+fn bad(message: String) -> ApiError {
+    ApiError::new(ErrorCode::BadRequest, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(
+                *name,
+                http::HeaderValue::from_bytes(value.as_bytes()).unwrap(),
+            );
+        }
+        headers
+    }
+
+    #[test]
+    fn a_key_is_printable_single_and_not_too_long() {
+        let longest = "k".repeat(255);
+        for fine in ["k", "a b-c_1:{}", &longest] {
+            let read = once(&headers(&[(KEY, fine)])).unwrap();
+            assert_eq!(read.as_deref(), Some(fine));
+        }
+        assert_eq!(once(&headers(&[])).unwrap(), None);
+        for wrong in ["", "ż", "a\tb", &"k".repeat(256)] {
+            assert!(once(&headers(&[(KEY, wrong)])).is_err(), "{wrong}");
+        }
+        assert!(once(&headers(&[(KEY, "a"), (KEY, "b")])).is_err());
+    }
+
+    #[test]
+    fn a_deadline_is_at_most_a_week() {
+        let week = 7 * 24 * 60 * 60 * 1000_u64;
+        let read = |said: &str| wanted_for(&headers(&[(DEADLINE, said)]));
+        assert_eq!(read("1").unwrap(), Some(Duration::from_millis(1)));
+        let longest = Duration::from_millis(week);
+        assert_eq!(read(&week.to_string()).unwrap(), Some(longest));
+        for wrong in ["0", "-1", "", "1.5", "soon", &(week + 1).to_string()] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+}
