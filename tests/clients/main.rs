@@ -4,12 +4,15 @@
 //! case; what the cases are is said here. `scripts/fetch-clients.sh` installs the clients as pinned.
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
+mod breaks;
+mod loss;
 mod scene;
 mod script;
 mod stage;
+mod wire;
 
 use script::Client;
-use stage::Stage;
+use stage::Both;
 
 /// What every client that chats must get right.
 const CHAT: [&str; 15] = [
@@ -33,7 +36,7 @@ const LIST: &str = "models_are_listed";
 
 /// Runs a client's script on a stage of its own; it must pass these cases and have no others.
 async fn passes(client: Client, more: &[&str]) {
-    let stage = Stage::new().await;
+    let stage = Both::new().await;
     let report = script::run(client, &[], &stage).await;
     let wanted: Vec<&str> = CHAT.iter().chain(more).copied().collect();
     report.check(&wanted);

@@ -23,14 +23,6 @@ pub(crate) fn named(name: &str, whole: bool, gate: &Gate) -> Option<Answer> {
             let begun = line(&json!({ "content": "Six times " }));
             return Some(Answer::begin().send_lines([begun.as_str()]).then(Step::Cut));
         }
-        "a_silence" => {
-            let lines = ["Six times ", "seven."].map(|text| line(&json!({ "content": text })));
-            return Some(Answer::after(gate).then_all(Answer::lines([
-                &*lines[0],
-                &*lines[1],
-                &*last(""),
-            ])));
-        }
         "half" => {
             let begun = line(&json!({ "content": "Six times " }));
             let answer = Answer::begin().send_lines([begun.as_str()]);

@@ -15,10 +15,25 @@ use tokio::{
     time::timeout,
 };
 
-use crate::stage::Stage;
+/// Where a script plays, and who does what it wishes.
+pub(crate) trait Stage {
+    /// A program that knows where the relays are.
+    fn command(&self, program: &Path) -> Command;
+
+    /// Does what a script wishes.
+    ///
+    /// # Errors
+    /// Why it cannot be done, for the script to fail with.
+    async fn act(&self, wish: &Value) -> Result<Value, String>;
+}
 
 /// How long a client may take for all its cases on a machine that is busy with other things.
 const BOUND: Duration = Duration::from_secs(150);
+
+/// Tells a script where a relay with a scripted engine is.
+pub(crate) fn environment(command: &mut Command, url: &str, key: &str) {
+    command.env("SCRIPTED_RELAY", url).env("SCRIPTED_KEY", key);
+}
 
 /// Which program runs which script.
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +59,7 @@ impl Client {
         Self { script, language }
     }
 
-    fn command(self, stage: &Stage) -> Command {
+    fn command(self, stage: &impl Stage) -> Command {
         let (folder, lock) = match self.language {
             Language::Python => ("python", "requirements.txt"),
             Language::Node => ("node", "package-lock.json"),
@@ -121,7 +136,7 @@ impl Report {
 }
 
 /// Runs these cases, or all that do not want to be named.
-pub(crate) async fn run(client: Client, cases: &[&str], stage: &Stage) -> Report {
+pub(crate) async fn run(client: Client, cases: &[&str], stage: &impl Stage) -> Report {
     let mut command = client.command(stage);
     command.args(cases);
     command
@@ -159,7 +174,7 @@ pub(crate) async fn run(client: Client, cases: &[&str], stage: &Stage) -> Report
     report
 }
 
-async fn talk(report: &mut Report, mut stdin: ChildStdin, stdout: ChildStdout, stage: &Stage) {
+async fn talk(report: &mut Report, mut stdin: ChildStdin, stdout: ChildStdout, stage: &impl Stage) {
     let mut lines = BufReader::new(stdout).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         let said: Value = serde_json::from_str(&line).unwrap_or_else(|_| {

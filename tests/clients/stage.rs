@@ -1,9 +1,10 @@
 //! What a client's script plays on: a relay and an agent with a real model, and another two with
 //! a scripted engine.
 
-use std::{ffi::OsStr, time::Duration};
+use std::{path::Path, time::Duration};
 
 use hearth_tests::{
+    process::finish,
     proxy::Proxy,
     scripted_ollama::{Gate, ScriptedOllama},
     stand::{Stand, create_key},
@@ -11,14 +12,17 @@ use hearth_tests::{
 use serde_json::{Value, json};
 use tokio::{process::Command, time::timeout};
 
-use crate::scene;
+use crate::{
+    scene,
+    script::{self, Stage},
+};
 
 /// How soon an engine must have stopped after its requester left.
 const SOON: Duration = Duration::from_secs(1);
 
 /// Two relays with their agents.
 #[derive(Debug)]
-pub(crate) struct Stage {
+pub(crate) struct Both {
     real: Stand,
     model: String,
     scripted: Stand,
@@ -30,7 +34,7 @@ pub(crate) struct Stage {
     gate: Gate,
 }
 
-impl Stage {
+impl Both {
     pub(crate) async fn new() -> Self {
         let (real, (scripted, ollama)) = tokio::join!(real(), Stand::scripted());
         let lonely = [
@@ -66,31 +70,6 @@ impl Stage {
         }
     }
 
-    /// A program that knows where both relays are.
-    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = self.real.home.command(program);
-        command
-            .env("RELAY", self.real.url(""))
-            .env("RELAY_KEY", &self.real.requester)
-            .env("MODEL", &self.model)
-            .env("SCRIPTED_RELAY", format!("http://{}", self.proxy.address()))
-            .env("SCRIPTED_KEY", &self.scripted.requester)
-            .env("LONELY_KEY", &self.lonely);
-        command
-    }
-
-    /// Does what a script wishes.
-    pub(crate) async fn act(&self, wish: &Value) -> Result<Value, String> {
-        let text = |name: &str| wish[name].as_str().unwrap_or_default();
-        match text("do") {
-            "play" => self.play(text("scene"), text("path"), wish["whole"] == true),
-            "asked_of_the_engine" => self.asked_of_the_engine(text("path")),
-            "requests" => Ok(self.proxy.requests().into()),
-            "newest_job" => self.newest_job().await,
-            other => Err(format!("nobody can {other:?}")),
-        }
-    }
-
     /// The scripted engine's answer to the next request for a path.
     fn play(&self, scene: &str, path: &str, whole: bool) -> Result<Value, String> {
         let answer = scene::named(scene, whole, &self.gate);
@@ -113,10 +92,46 @@ impl Stage {
         let job = jobs[0]["id"].as_str().ok_or("there is no job")?;
         let answered = timeout(SOON, self.real.answer(job.parse().unwrap())).await;
         let answered = answered.map_err(|_| format!("job {job} still runs after {SOON:?}"))?;
+        self.engine_rests().await?;
         Ok(answered
             .ends
             .first()
             .map_or(json!(null), |end| end["state"].clone()))
+    }
+
+    /// The real model has stopped long before it could have ended an answer without a limit.
+    async fn engine_rests(&self) -> Result<(), String> {
+        let ready = ["status", "--until", "ready", "--timeout", "5"];
+        let done = finish(self.real.hearth(&ready)).await;
+        let rests = done.status.success();
+        rests
+            .then_some(())
+            .ok_or_else(|| format!("the engine still works: {}", done.stderr))
+    }
+}
+
+impl Stage for Both {
+    fn command(&self, program: &Path) -> Command {
+        let mut command = self.real.home.command(program);
+        let scripted = format!("http://{}", self.proxy.address());
+        script::environment(&mut command, &scripted, &self.scripted.requester);
+        command
+            .env("RELAY", self.real.url(""))
+            .env("RELAY_KEY", &self.real.requester)
+            .env("MODEL", &self.model)
+            .env("LONELY_KEY", &self.lonely);
+        command
+    }
+
+    async fn act(&self, wish: &Value) -> Result<Value, String> {
+        let text = |name: &str| wish[name].as_str().unwrap_or_default();
+        match text("do") {
+            "play" => self.play(text("scene"), text("path"), wish["whole"] == true),
+            "asked_of_the_engine" => self.asked_of_the_engine(text("path")),
+            "requests" => Ok(self.proxy.requests().into()),
+            "newest_job" => self.newest_job().await,
+            other => Err(format!("nobody can {other:?}")),
+        }
     }
 }
 

@@ -38,12 +38,19 @@ pub struct Stand {
     pub through: Option<SocketAddr>,
     /// How many jobs the agent may run at once.
     pub slots: u32,
+    /// What the relay is started with beside its address and its store.
+    pub relay_options: Vec<String>,
     engine: String,
 }
 
 impl Stand {
     /// A relay that runs, keys, and no agent yet.
     pub async fn relay_only(engine: &str) -> Self {
+        Self::relay_with(&[], engine).await
+    }
+
+    /// The same with more options for the relay.
+    pub async fn relay_with(options: &[&str], engine: &str) -> Self {
         let home = Home::new();
         let requester = create_key(
             &home,
@@ -62,6 +69,7 @@ impl Stand {
             agent: None,
             through: None,
             slots: 1,
+            relay_options: options.iter().map(|&option| option.to_owned()).collect(),
             engine: engine.to_owned(),
         };
         stand.start_relay().await;
@@ -70,8 +78,15 @@ impl Stand {
 
     /// A relay, and an agent in front of a scripted engine, confirmed ready.
     pub async fn scripted() -> (Self, ScriptedOllama) {
+        Self::scripted_with(&[], 1).await
+    }
+
+    /// The same with more options for the relay, and an agent that runs so many jobs at once.
+    pub async fn scripted_with(options: &[&str], slots: u32) -> (Self, ScriptedOllama) {
         let ollama = ScriptedOllama::start().await.unwrap();
-        let mut stand = Self::relay_only(&format!("ollama:{}", ollama.url())).await;
+        let engine = format!("ollama:{}", ollama.url());
+        let mut stand = Self::relay_with(options, &engine).await;
+        stand.slots = slots;
         stand.start_agent().await;
         stand.until("ready").await;
         (stand, ollama)
@@ -81,6 +96,7 @@ impl Stand {
     pub async fn start_relay(&mut self) {
         let mut command = self.hearth(&["relay", "--store", &store(&self.home)]);
         command.args(["--listen", &self.address.to_string(), "--lease", LEASE]);
+        command.args(&self.relay_options);
         let mut relay = Process::start("the relay", command);
         let url = relay.says("listening on http://").await;
         self.address = url.parse().unwrap();
@@ -89,11 +105,16 @@ impl Stand {
 
     /// Starts the agent and waits until its hub listens.
     pub async fn start_agent(&mut self) {
+        self.agent = Some(self.new_agent().await);
+    }
+
+    /// An agent of the caller's own, whose hub listens.
+    pub async fn new_agent(&self) -> Process {
         let mut command = self.hearth(&["agent"]);
         command.args(self.options()).env("HEARTH_KEY", &self.worker);
         let mut agent = Process::start("the agent", command);
         agent.says("status on ws://").await;
-        self.agent = Some(agent);
+        agent
     }
 
     /// The options of an agent, with or without a desktop, that works for this relay; its key

@@ -137,4 +137,17 @@ stage.main({
     const asked = await wish("asked_of_the_engine", { path: "/api/chat" });
     assert.deepEqual(asked.messages[0].images, [stage.PNG]);
   },
+}, {
+  async a_killed_agent_is_an_error() {
+    const texts = [];
+    let failed;
+    for await (const part of stream({ model: scripted() }).fullStream) {
+      if (part.type === "error") failed = part.error;
+      if (part.type !== "text-delta") continue;
+      texts.push(part.text);
+      await wish("lose_the_agent");
+    }
+    assert.match(String(failed?.message ?? failed), /lost/);
+    assert.deepEqual(texts, ["Six times "]);
+  },
 });

@@ -130,4 +130,16 @@ stage.main({
     const asked = await wish("asked_of_the_engine", { path: "/api/chat" });
     assert.deepEqual(asked.messages[0].images, [stage.PNG]);
   },
+}, {
+  async a_killed_agent_is_an_error() {
+    const texts = [];
+    await refused(async () => {
+      for await (const part of await ask({ model: TINY, at: scripted(), stream: true })) {
+        if (!part.message.content) continue;
+        texts.push(part.message.content);
+        await wish("lose_the_agent");
+      }
+    }, Error, {}, "lost");
+    assert.deepEqual(texts, ["Six times "]);
+  },
 });

@@ -7,9 +7,11 @@ import sys
 import threading
 import traceback
 
-RELAY, KEY, MODEL = os.environ["RELAY"], os.environ["RELAY_KEY"], os.environ["MODEL"]
+# A relay with a real model, unless only cases for the other are named.
+RELAY, KEY, MODEL = os.environ.get("RELAY"), os.environ.get("RELAY_KEY"), os.environ.get("MODEL")
+# A relay with an engine that plays scenes.
 SCRIPTED_RELAY, SCRIPTED_KEY = os.environ["SCRIPTED_RELAY"], os.environ["SCRIPTED_KEY"]
-LONELY_KEY = os.environ["LONELY_KEY"]
+LONELY_KEY = os.environ.get("LONELY_KEY")
 WRONG_KEY = "hearth_nobody_has_this_key"
 TINY = "tiny"
 

@@ -6,7 +6,7 @@ import stage
 from langchain_core.tools import tool
 from langchain_ollama import ChatOllama
 from ollama import ResponseError
-from stage import KEY, MODEL, QUESTION, RELAY, TINY, case, refused, wish
+from stage import KEY, MODEL, QUESTION, RELAY, TINY, case, case_by_name_only, refused, wish
 
 
 def chat(host=RELAY, key=KEY, **more):
@@ -151,6 +151,17 @@ def an_image_reaches_the_engine():
     scripted().invoke([("human", parts)])
     asked = wish("asked_of_the_engine", path="/api/chat")
     assert asked["messages"][0]["images"] == [stage.PNG], asked
+
+
+@case_by_name_only
+def a_killed_agent_is_an_error():
+    texts = []
+    with refused(ResponseError, words="lost"):
+        for part in scripted().stream(QUESTION):
+            if part.content:
+                texts.append(part.content)
+                wish("lose_the_agent")
+    assert texts == ["Six times "], texts
 
 
 stage.main()

@@ -5,7 +5,7 @@ import json
 
 import stage
 from ollama import Client, ResponseError
-from stage import KEY, MODEL, QUESTION, RELAY, TINY, case, refused, wish
+from stage import KEY, MODEL, QUESTION, RELAY, TINY, case, case_by_name_only, refused, wish
 
 
 @functools.cache
@@ -157,6 +157,17 @@ def an_image_reaches_the_engine():
     assert answer.message.content == "What is it?", answer
     asked = wish("asked_of_the_engine", path="/api/chat")
     assert asked["messages"][0]["images"] == [stage.PNG], asked
+
+
+@case_by_name_only
+def a_killed_agent_is_an_error():
+    texts = []
+    with refused(ResponseError, words="lost"):
+        for part in ask(model=TINY, at=scripted(), stream=True):
+            if part.message.content:
+                texts.append(part.message.content)
+                wish("lose_the_agent")
+    assert texts == ["Six times "], texts
 
 
 stage.main()

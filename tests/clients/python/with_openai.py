@@ -6,7 +6,7 @@ import json
 import openai
 import stage
 from openai import OpenAI
-from stage import KEY, MODEL, QUESTION, RELAY, TINY, case, refused, wish
+from stage import KEY, MODEL, QUESTION, RELAY, TINY, case, case_by_name_only, refused, wish
 
 
 @functools.cache
@@ -198,6 +198,17 @@ def an_image_reaches_the_engine():
     assert text_of(answer) == "What is it?", answer
     asked = wish("asked_of_the_engine", path="/api/chat")
     assert asked["messages"][0]["images"] == [stage.PNG], asked
+
+
+@case_by_name_only
+def a_killed_agent_is_an_error():
+    texts = []
+    with refused(openai.APIError, words="lost"):
+        for part in ask(model=TINY, at=scripted(), stream=True):
+            if part.choices[0].delta.content:
+                texts.append(part.choices[0].delta.content)
+                wish("lose_the_agent")
+    assert texts == ["Six times "], texts
 
 
 stage.main()
