@@ -10,6 +10,14 @@ pub(crate) fn rfc3339(now: Timestamp) -> String {
         .to_string()
 }
 
+/// RFC 3339 in UTC with whole seconds, as Anthropic writes `created_at`.
+pub(crate) fn rfc3339_seconds(now: Timestamp) -> String {
+    jiff::Timestamp::from_millisecond(now.0)
+        .unwrap_or_default()
+        .strftime("%Y-%m-%dT%H:%M:%SZ")
+        .to_string()
+}
+
 /// Whole seconds since 1970, as OpenAI writes `created`.
 pub(crate) const fn seconds(now: Timestamp) -> i64 {
     now.0.div_euclid(1000)

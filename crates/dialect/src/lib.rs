@@ -3,8 +3,15 @@
 //! The engine always speaks Ollama's native lines; each module turns a foreign request into a
 //! native one and native lines into the foreign answer. No I/O, no clock: time is an argument.
 
+mod answer;
+pub mod anthropic;
+mod block;
 mod clock;
+mod content;
 mod line;
+mod native;
 pub mod ollama;
 pub mod openai;
 pub mod relay_polling;
+
+pub use answer::{Answer, Named};

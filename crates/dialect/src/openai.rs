@@ -1,22 +1,28 @@
-//! OpenAI's `/v1`: chat completions, streamed or whole, the models list and the error shape.
+//! OpenAI's `/v1`: completions, embeddings, the models list and the error shape.
 
-mod answer;
+mod chat;
+mod embeddings;
+mod message;
+mod object;
 mod request;
+mod responses;
+mod sampling;
+mod text;
 
 use bytes::Bytes;
 use proto::{ErrorCode, ModelName, WorkerReport};
 use serde::{Deserialize, Serialize};
 
-pub use answer::{Completion, Named};
+pub use chat::Completion;
+pub use embeddings::EmbeddingRequest;
 pub use request::ChatRequest;
+pub use responses::{ResponseAnswer, ResponseRequest};
+pub use text::{TextCompletion, TextRequest};
 
 use crate::{
     clock::seconds_of,
     ollama::{json, merged},
 };
-
-/// The line after the last event of a stream.
-pub const DONE: &str = "data: [DONE]\n\n";
 
 /// `{"error":{"message","type","param","code"}}`.
 #[must_use]
@@ -32,43 +38,46 @@ pub fn error(status: u16, code: ErrorCode, message: &str) -> Bytes {
         param: Option<&'a str>,
         code: &'a str,
     }
-    let r#type = match status {
-        401 => "authentication_error",
-        403 => "permission_error",
-        404 => "not_found_error",
-        429 => "rate_limit_error",
-        400..500 => "invalid_request_error",
-        _ => "api_error",
-    };
     json(&Body {
         error: Error {
             message,
-            r#type,
+            r#type: kind(status),
             param: None,
             code: code.as_str(),
         },
     })
 }
 
+pub(crate) const fn kind(status: u16) -> &'static str {
+    match status {
+        401 => "authentication_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        429 => "rate_limit_error",
+        400..500 => "invalid_request_error",
+        _ => "api_error",
+    }
+}
+
 /// A failure in the middle of a stream, as the event that every client raises on.
 #[must_use]
 pub fn error_event(code: ErrorCode, message: &str) -> Bytes {
-    event(&error(code.http_status(), code, message))
+    let error = error(code.http_status(), code, message);
+    [b"data: ", &*error, b"\n\n"].concat().into()
 }
 
-pub(crate) fn event(data: &[u8]) -> Bytes {
-    [b"data: ", data, b"\n\n"].concat().into()
-}
-
+/// A model in the list.
 #[derive(Serialize)]
-struct Model<'a> {
-    id: &'a ModelName,
+pub(crate) struct Entry<'a> {
+    pub(crate) id: &'a ModelName,
     object: &'a str,
-    created: i64,
+    /// In seconds since 1970.
+    pub(crate) created: i64,
     owned_by: &'a str,
 }
 
-fn entries<'a>(reports: impl IntoIterator<Item = &'a WorkerReport>) -> Vec<Model<'a>> {
+/// Every model that somebody has, once.
+pub(crate) fn entries<'a>(reports: impl IntoIterator<Item = &'a WorkerReport>) -> Vec<Entry<'a>> {
     #[derive(Deserialize)]
     struct Tag {
         #[serde(default)]
@@ -80,7 +89,7 @@ fn entries<'a>(reports: impl IntoIterator<Item = &'a WorkerReport>) -> Vec<Model
     };
     merged(reports)
         .into_iter()
-        .map(|(id, tag)| Model {
+        .map(|(id, tag)| Entry {
             id,
             object: "model",
             created: created(tag.get()),
@@ -95,7 +104,7 @@ pub fn models<'a>(reports: impl IntoIterator<Item = &'a WorkerReport>) -> Bytes 
     #[derive(Serialize)]
     struct List<'a> {
         object: &'a str,
-        data: Vec<Model<'a>>,
+        data: Vec<Entry<'a>>,
     }
     json(&List {
         object: "list",

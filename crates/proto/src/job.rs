@@ -45,6 +45,8 @@ pub enum Dialect {
     Ollama,
     /// OpenAI's `/v1/*`.
     OpenAi,
+    /// Anthropic's `/v1/messages`.
+    Anthropic,
     /// The polling relay's `/api/ollama/request`.
     RelayPolling,
 }

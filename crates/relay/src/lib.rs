@@ -16,6 +16,7 @@ mod loopback;
 mod offer;
 mod open;
 mod payload;
+mod request_id;
 mod serve;
 mod settings;
 mod shape;

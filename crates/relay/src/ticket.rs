@@ -100,7 +100,8 @@ impl Relay {
         Ok(Ticket { log, guard })
     }
 
-    fn job_id(&self) -> Result<JobId, ApiError> {
+    /// A name that nothing else has.
+    pub(crate) fn job_id(&self) -> Result<JobId, ApiError> {
         let mut id = [0; 16];
         id.copy_from_slice(&self.random()?[..16]);
         Ok(JobId(id))

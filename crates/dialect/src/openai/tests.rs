@@ -1,6 +1,7 @@
-use proto::{EngineKind, ModelEntry, Timestamp};
+use proto::{EngineKind, JobId, ModelEntry, Timestamp};
 
 use super::*;
+use crate::{Answer as _, Named};
 
 macro_rules! fixture {
     ($name:literal) => {
@@ -14,7 +15,7 @@ fn name(model: &str) -> ModelName {
 
 fn named() -> Named {
     Named {
-        id: "chatcmpl-1".into(),
+        job: JobId([0xab; 16]),
         model: "m".into(),
         created: Timestamp(1_795_320_469_500),
     }
@@ -174,16 +175,34 @@ fn an_answer_that_breaks_off_is_an_error_not_a_success() {
 }
 
 #[test]
-fn logprobs_are_passed_on() {
-    let line =
-        br#"{"message":{"content":"a"},"done":true,"logprobs":[{"token":"a","logprob":-0.5}]}"#;
-    let want = r#""logprobs":{"content":[{"token":"a","logprob":-0.5}]}"#;
+fn logprobs_have_every_field_that_clients_read() {
+    let line = br#"{"message":{"content":"a"},"done":true,"logprobs":[{"token":"a","logprob":-0.50,"bytes":[97],"top_logprobs":[{"token":"b","logprob":-1,"bytes":[98]}]},{"token":"c","logprob":-2}]}"#;
+    let want = r#""logprobs":{"content":[{"token":"a","logprob":-0.50,"bytes":[97],"top_logprobs":[{"token":"b","logprob":-1,"bytes":[98]}]},{"token":"c","logprob":-2,"bytes":null,"top_logprobs":[]}]}"#;
     let whole = Completion::new(named(), false)
         .whole(&[Bytes::from_static(line)])
         .unwrap();
-    assert!(String::from_utf8_lossy(&whole).contains(want));
+    assert!(String::from_utf8_lossy(&whole).contains(want), "{whole:?}");
     let events = Completion::new(named(), false).events(line).unwrap();
     assert!(String::from_utf8_lossy(&events).contains(want));
+}
+
+#[test]
+fn a_call_without_an_id_gets_one_that_no_other_has() {
+    let line = br#"{"message":{"content":"","tool_calls":[{"function":{"name":"f","arguments":{}}}]},"done":false}"#;
+    let mut completion = Completion::new(named(), false);
+    for n in 0..2 {
+        let events = completion.events(line).unwrap();
+        let id = format!(r#""id":"call_{}_{n}","index":{n},"#, JobId([0xab; 16]));
+        let events = String::from_utf8_lossy(&events);
+        assert!(events.contains(&id), "{events}");
+    }
+}
+
+#[test]
+fn one_request_has_one_answer() {
+    let with = |n: u32| format!(r#"{{"messages":[{{"role":"user","content":"x"}}],"n":{n}}}"#);
+    assert!(ChatRequest::parse(with(1).as_bytes()).is_ok());
+    assert!(refusal(&with(2)).starts_with("n must be 1"));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The routes, one file per dialect.
 
+mod anthropic;
+mod asked;
 mod health;
 mod jobs;
 mod ollama;
@@ -8,13 +10,14 @@ mod relay_polling;
 
 use axum::{
     Router,
+    middleware::from_fn_with_state,
     routing::{get, post},
 };
 use bytes::Bytes;
 use http::{HeaderValue, Method, Uri, header};
 use proto::ErrorCode;
 
-use crate::{Relay, carrier, error::ApiError};
+use crate::{Relay, carrier, error::ApiError, request_id};
 
 /// Every route of a relay.
 pub(crate) fn routes(relay: Relay) -> Router {
@@ -31,9 +34,7 @@ pub(crate) fn routes(relay: Relay) -> Router {
         .route("/api/embed", post(ollama::embed))
         .route("/api/tags", get(ollama::tags))
         .route("/api/version", get(ollama::version))
-        .route("/v1/chat/completions", post(openai::chat))
-        .route("/v1/models", get(openai::models))
-        .route("/v1/models/{*id}", get(openai::model))
+        .merge(v1(relay.clone()))
         .route("/api/ollama/poll", get(relay_polling::poll))
         .route("/api/ollama/response", post(relay_polling::response))
         .route("/api/ollama/request", post(relay_polling::request))
@@ -59,6 +60,20 @@ pub(crate) fn routes(relay: Relay) -> Router {
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .with_state(relay)
+}
+
+/// What clients of OpenAI and of Anthropic call.
+fn v1(relay: Relay) -> Router<Relay> {
+    Router::new()
+        .route("/v1/chat/completions", post(openai::chat))
+        .route("/v1/completions", post(openai::completions))
+        .route("/v1/embeddings", post(openai::embeddings))
+        .route("/v1/responses", post(openai::responses))
+        .route("/v1/models", get(openai::models))
+        .route("/v1/models/{*id}", get(openai::model))
+        .route("/v1/messages", post(anthropic::messages))
+        .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
+        .route_layer(from_fn_with_state(relay, request_id::name))
 }
 
 async fn unknown_route(uri: Uri) -> ApiError {

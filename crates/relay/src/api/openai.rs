@@ -1,19 +1,20 @@
 //! OpenAI's API over the same queue.
 
 use axum::{extract::State, response::Response};
-use bytes::Bytes;
-use dialect::openai::{ChatRequest, Completion, Named};
-use proto::{Dialect, ErrorCode, ErrorDetail, ModelName, Op, Priority};
+use dialect::openai::{
+    ChatRequest, Completion, EmbeddingRequest, ResponseAnswer, ResponseRequest, TextCompletion,
+    TextRequest,
+};
+use http::HeaderMap;
+use proto::{Dialect, ModelName, Op};
 
-use super::written;
+use super::{asked::Asked, written};
 use crate::{
     Relay,
-    auth::{MayEnqueue, MayRead},
+    auth::{Caller, MayEnqueue, MayRead},
     error::ApiError,
     payload::{Inference, Payload},
-    stream::{Voice, name_job, streamed, whole},
     target::{ModelInPath, unknown_model},
-    ticket::Order,
 };
 
 /// `POST /v1/chat/completions`.
@@ -23,66 +24,75 @@ pub(super) async fn chat(
     Payload(body): Inference,
 ) -> Result<Response, ApiError> {
     let request = ChatRequest::parse(&body)?;
-    let asked = request.model.as_deref();
-    let model = relay.choose_model(&caller.account, Op::Chat, asked, caller.patience())?;
-    let order = Order {
-        op: Op::Chat,
-        body: request.native(&model),
-        model: model.clone(),
+    let asked = asked(&relay, &caller, Op::Chat, request.model.as_deref());
+    let queued = asked.queue(|model| request.native(model)).await?;
+    let begin = |named| Completion::new(named, request.include_usage);
+    queued.answer(request.stream, begin).await
+}
+
+/// `POST /v1/completions`.
+pub(super) async fn completions(
+    State(relay): State<Relay>,
+    MayEnqueue(caller): MayEnqueue,
+    Payload(body): Inference,
+) -> Result<Response, ApiError> {
+    let request = TextRequest::parse(&body)?;
+    let asked = asked(&relay, &caller, Op::Generate, request.model.as_deref());
+    let queued = asked.queue(|model| request.native(model)).await?;
+    let begin = |named| TextCompletion::new(named, request.include_usage);
+    queued.answer(request.stream, begin).await
+}
+
+/// `POST /v1/embeddings`.
+pub(super) async fn embeddings(
+    State(relay): State<Relay>,
+    MayEnqueue(caller): MayEnqueue,
+    Payload(body): Inference,
+) -> Result<Response, ApiError> {
+    let request = EmbeddingRequest::parse(&body)?;
+    let asked = asked(&relay, &caller, Op::Embed, request.model.as_deref());
+    let queued = asked.queue(|model| request.native(model)).await?;
+    let answer = queued.whole(|named, lines| request.answer(&named.model, lines));
+    answer.await
+}
+
+/// `POST /v1/responses`: nothing is kept, each request brings the whole conversation.
+pub(super) async fn responses(
+    State(relay): State<Relay>,
+    MayEnqueue(caller): MayEnqueue,
+    Payload(body): Inference,
+) -> Result<Response, ApiError> {
+    let request = ResponseRequest::parse(&body)?;
+    let asked = asked(&relay, &caller, Op::Chat, request.model.as_deref());
+    let queued = asked.queue(|model| request.native(model)).await?;
+    let begin = |named| ResponseAnswer::new(named, &request);
+    queued.answer(request.stream, begin).await
+}
+
+fn asked<'a>(relay: &'a Relay, caller: &'a Caller, op: Op, model: Option<&'a str>) -> Asked<'a> {
+    Asked {
+        relay,
+        caller,
+        op,
         dialect: Dialect::OpenAi,
-        priority: Priority::default(),
-        wanted_for: None,
-    };
-    let ticket = relay.attend(&caller, order).await?;
-    let job = ticket.guard.job;
-    let named = Named {
-        id: format!("chatcmpl-{job}"),
-        model: request.model.clone().unwrap_or_else(|| model.to_string()),
-        created: relay.now(),
-    };
-    let completion = Completion::new(named, request.include_usage);
-    if request.stream {
-        return streamed(&relay, ticket, Events(completion)).await;
-    }
-    let lines = whole(&relay, ticket).await?;
-    let mut response = written("application/json", completion.whole(&lines)?);
-    name_job(&mut response, job);
-    Ok(response)
-}
-
-struct Events(Completion);
-
-impl Voice for Events {
-    const CONTENT_TYPE: &str = "text/event-stream";
-
-    fn line(&mut self, line: Bytes) -> Result<Bytes, ErrorDetail> {
-        self.0.events(&line)
-    }
-
-    fn heartbeat(&mut self) -> Option<Bytes> {
-        Some(Bytes::from_static(b": ping\n"))
-    }
-
-    fn failure(&mut self, code: ErrorCode, message: &str) -> Bytes {
-        dialect::openai::error_event(code, message)
-    }
-
-    fn end(&mut self) -> Result<(), ErrorDetail> {
-        if self.0.is_finished() {
-            return Ok(());
-        }
-        Err(ErrorDetail {
-            code: ErrorCode::EngineFailed,
-            message: "the engine ended without a complete answer; send the request again".into(),
-        })
+        model,
     }
 }
 
-/// `GET /v1/models`.
-pub(super) async fn models(State(relay): State<Relay>, MayRead(caller): MayRead) -> Response {
+/// `GET /v1/models`, in the words of the API whose client asks.
+pub(super) async fn models(
+    State(relay): State<Relay>,
+    MayRead(caller): MayRead,
+    headers: HeaderMap,
+) -> Response {
     let offer = relay.workers.offer(&caller.account, relay.now());
     let reports = offer.reports.iter().map(AsRef::as_ref);
-    written("application/json", dialect::openai::models(reports))
+    let models = if headers.contains_key(ANTHROPIC_VERSION) {
+        dialect::anthropic::models(reports)
+    } else {
+        dialect::openai::models(reports)
+    };
+    written("application/json", models)
 }
 
 /// `GET /v1/models/{id}`; the id may hold `:` and `/`.
@@ -90,11 +100,19 @@ pub(super) async fn model(
     State(relay): State<Relay>,
     MayRead(caller): MayRead,
     ModelInPath(id): ModelInPath,
+    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let unknown = || unknown_model(&id);
     let name = ModelName::new(id.clone()).map_err(|_| unknown())?;
     let offer = relay.workers.offer(&caller.account, relay.now());
     let reports = offer.reports.iter().map(AsRef::as_ref);
-    let found = dialect::openai::model(reports, &name).ok_or_else(unknown)?;
-    Ok(written("application/json", found))
+    let found = if headers.contains_key(ANTHROPIC_VERSION) {
+        dialect::anthropic::model(reports, &name)
+    } else {
+        dialect::openai::model(reports, &name)
+    };
+    Ok(written("application/json", found.ok_or_else(unknown)?))
 }
+
+/// The header that only clients of Anthropic send.
+const ANTHROPIC_VERSION: &str = "anthropic-version";

@@ -1,5 +1,5 @@
 use http::StatusCode;
-use proto::{End, ErrorCode, JobError, worker::RelayMessage};
+use proto::{End, ErrorCode, JobError, Op, worker::RelayMessage};
 
 use crate::{
     server::Server,
@@ -150,4 +150,118 @@ async fn models_are_listed_and_found_by_name() {
     let none = client.get("/v1/models/none").await;
     assert_eq!(none.status, StatusCode::NOT_FOUND);
     assert_eq!(none.json().await["error"]["type"], "not_found_error");
+}
+
+#[tokio::test]
+async fn embeddings_are_one_native_job_and_come_back_in_the_encoding_asked_for() {
+    let server = Server::start().await;
+    let client = server.requester().await;
+    let mut worker = Scripted::ready(&server).await;
+    for (encoding, embedding) in [("float", "[0.5,-1]"), ("base64", r#""AAAAPwAAgL8=""#)] {
+        let client = client.clone();
+        let body = format!(r#"{{"model":"m","input":["a"],"encoding_format":"{encoding}"}}"#);
+        let asked = tokio::spawn(async move { client.post("/v1/embeddings", body).await });
+        let job = worker.lease().await;
+        assert_eq!(job.head.op, Op::Embed);
+        assert_eq!(job.body, r#"{"model":"m","input":["a"]}"#);
+        let line = r#"{"model":"m","embeddings":[[0.5,-1]],"prompt_eval_count":2}"#;
+        worker.line(job.token(), 1, line).await;
+        worker.end(job.token(), 1, End::Completed).await;
+        let answer = asked.await.unwrap();
+        assert_eq!(answer.header("content-type"), "application/json");
+        let want = format!(
+            r#"{{"object":"list","data":[{{"object":"embedding","embedding":{embedding},"index":0}}],"model":"m","usage":{{"prompt_tokens":2,"total_tokens":2}}}}"#
+        );
+        assert_eq!(answer.text().await, want);
+    }
+    let tokens = client.post("/v1/embeddings", r#"{"model":"m","input":[1,2]}"#);
+    let tokens = tokens.await;
+    assert_eq!(tokens.status, StatusCode::BAD_REQUEST);
+    assert_eq!(
+        tokens.json().await["error"]["type"],
+        "invalid_request_error"
+    );
+}
+
+#[tokio::test]
+async fn a_text_completion_is_a_generate_job_streamed_or_whole() {
+    let server = Server::start().await;
+    let client = server.requester().await;
+    let mut worker = Scripted::ready(&server).await;
+    for stream in [true, false] {
+        let client = client.clone();
+        let body = format!(r#"{{"model":"m","prompt":"Once","max_tokens":4,"stream":{stream}}}"#);
+        let asked = tokio::spawn(async move { client.post("/v1/completions", body).await });
+        let job = worker.lease().await;
+        assert_eq!(job.head.op, Op::Generate);
+        assert!(
+            job.body.contains(r#""prompt":"Once","stream":true"#),
+            "{}",
+            job.body
+        );
+        let lines = [
+            r#"{"model":"m","response":" upon","done":false}"#,
+            r#"{"model":"m","response":"","done":true,"done_reason":"stop"}"#,
+        ];
+        for (n, line) in (1..).zip(lines) {
+            worker.line(job.token(), n, line).await;
+        }
+        worker.end(job.token(), 2, End::Completed).await;
+        let text = asked.await.unwrap().text().await;
+        assert!(
+            text.contains(&format!(r#""id":"cmpl-{}""#, job.token().job)),
+            "{text}"
+        );
+        assert!(text.contains(r#""text":" upon""#), "{text}");
+        assert_eq!(text.ends_with("data: [DONE]\n\n"), stream, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_response_streams_numbered_events_without_done_and_fails_aloud() {
+    let server = Server::start().await;
+    let client = server.requester().await;
+    let mut worker = Scripted::ready(&server).await;
+    let body = r#"{"model":"m","input":"hi","stream":true}"#;
+    let asking = client.clone();
+    let asked = tokio::spawn(async move { asking.post("/v1/responses", body).await });
+    let job = worker.lease().await;
+    worker.answer(&job, &["Hel", "lo"]).await;
+    let reply = asked.await.unwrap();
+    assert_eq!(reply.header("content-type"), "text/event-stream");
+    assert_eq!(
+        reply.header("x-request-id"),
+        format!("req_{}", job.token().job)
+    );
+    let text = reply.text().await;
+    let last = text.split_terminator("\n\n").last().unwrap();
+    assert!(
+        last.starts_with("event: response.completed\ndata: "),
+        "{text}"
+    );
+    assert!(last.contains(r#""text":"Hello""#), "{text}");
+    assert!(!text.contains("[DONE]"), "{text}");
+
+    let asked = tokio::spawn(async move { client.post("/v1/responses", body).await });
+    let job = worker.lease().await;
+    worker.line(job.token(), 1, &chat("Hal")).await;
+    let error = JobError::new(ErrorCode::EngineFailed, "broke off");
+    worker.end(job.token(), 1, End::Failed { error }).await;
+    let text = asked.await.unwrap().text().await;
+    let last = text.split_terminator("\n\n").last().unwrap();
+    assert!(last.starts_with("event: error\ndata: "), "{text}");
+    assert!(last.contains(r#""code":"engine_failed""#), "{text}");
+}
+
+#[tokio::test]
+async fn a_response_that_needs_a_memory_is_refused() {
+    let server = Server::start().await;
+    let client = server.requester().await;
+    let _worker = Scripted::ready(&server).await;
+    let body = r#"{"model":"m","input":"hi","previous_response_id":"resp_1"}"#;
+    let refused = client.post("/v1/responses", body).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    let refused = refused.json().await;
+    assert_eq!(refused["error"]["type"], "invalid_request_error");
+    assert_eq!(refused["error"]["code"], "bad_request");
 }

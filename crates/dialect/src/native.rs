@@ -1,0 +1,206 @@
+//! The native requests that foreign ones become.
+
+use std::fmt;
+
+use bytes::Bytes;
+use proto::{ErrorCode, ErrorDetail, ModelName};
+use serde::Serialize;
+use serde_json::{Value, value::RawValue};
+
+use crate::ollama::{json, refuse};
+
+/// A chat without its model. It always asks for a stream, so that every token is logged.
+#[derive(Default, Serialize)]
+pub(crate) struct Chat {
+    pub(crate) messages: Vec<Message>,
+    pub(crate) stream: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) format: Option<Value>,
+    pub(crate) options: Options,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tools: Vec<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) think: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) truncate: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) logprobs: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) top_logprobs: Option<u32>,
+}
+
+/// What is sampled, and how long.
+#[derive(Default, Serialize)]
+pub(crate) struct Options {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) temperature: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) top_p: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) top_k: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) num_predict: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) seed: Option<i64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) stop: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) frequency_penalty: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) presence_penalty: Option<f64>,
+}
+
+/// One message of a chat.
+#[derive(Default, Serialize)]
+pub(crate) struct Message {
+    pub(crate) role: String,
+    pub(crate) content: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) thinking: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) images: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tool_calls: Vec<ToolCall>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tool_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tool_call_id: Option<String>,
+}
+
+/// A call the model made before.
+#[derive(Serialize)]
+pub(crate) struct ToolCall {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) id: Option<String>,
+    pub(crate) function: Function,
+}
+
+/// The function it called; the arguments keep the bytes they came in.
+#[derive(Serialize)]
+pub(crate) struct Function {
+    pub(crate) name: String,
+    pub(crate) arguments: Box<RawValue>,
+}
+
+impl fmt::Debug for Chat {
+    /// Never the messages.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Chat").finish_non_exhaustive()
+    }
+}
+
+impl Message {
+    /// A message of text alone.
+    pub(crate) fn text(role: &str, content: String) -> Self {
+        Self {
+            role: role.to_owned(),
+            content,
+            ..Self::default()
+        }
+    }
+}
+
+impl ToolCall {
+    /// A call whose arguments are a JSON object, written as text.
+    pub(crate) fn new(
+        id: Option<String>,
+        name: String,
+        arguments: String,
+    ) -> Result<Self, ErrorDetail> {
+        let arguments = RawValue::from_string(arguments)
+            .ok()
+            .filter(|json| json.get().starts_with('{'))
+            .ok_or_else(|| bad("invalid tool call arguments: they must be a JSON object"))?;
+        let function = Function { name, arguments };
+        Ok(Self { id, function })
+    }
+}
+
+/// Tells each tool's answer by the name of its function, which is all a template knows it by.
+pub(crate) fn name_answers(messages: &mut [Message]) {
+    for at in 0..messages.len() {
+        let (before, rest) = messages.split_at_mut(at);
+        let [answer, ..] = rest else { return };
+        if answer.tool_name.is_none() && answer.tool_call_id.is_some() {
+            let calls = before.iter().rev().flat_map(|message| &message.tool_calls);
+            let mut calls = calls.filter(|call| call.id == answer.tool_call_id);
+            answer.tool_name = calls.next().map(|call| call.function.name.clone());
+        }
+    }
+}
+
+/// The tools that are functions. What runs at the vendor is left out; alone, it is refused.
+pub(crate) fn functions<T>(
+    tools: Vec<T>,
+    vendor: &str,
+    function: impl Fn(T) -> Result<Option<Value>, ErrorDetail>,
+) -> Result<Vec<Value>, ErrorDetail> {
+    let none_asked = tools.is_empty();
+    let functions = tools
+        .into_iter()
+        .filter_map(|tool| function(tool).transpose());
+    let functions = functions.collect::<Result<Vec<_>, _>>()?;
+    if functions.is_empty() && !none_asked {
+        return Err(bad(format!(
+            "tools: none of these is a function of yours, and what runs at {vendor} does not run \
+             here; leave them out"
+        )));
+    }
+    Ok(functions)
+}
+
+/// A native request with its model in front.
+pub(crate) fn named<T: Serialize>(model: &ModelName, native: &T) -> Bytes {
+    #[derive(Serialize)]
+    struct Named<'a, T> {
+        model: &'a ModelName,
+        #[serde(flatten)]
+        native: &'a T,
+    }
+    json(&Named { model, native })
+}
+
+/// A limit of tokens. Ollama takes 0 for "no limit at all", so it is never passed on.
+pub(crate) fn limit(field: &str, tokens: Option<i64>) -> Result<Option<i64>, ErrorDetail> {
+    match tokens {
+        Some(limit) if limit < 1 => Err(bad(format!("{field} must be at least 1"))),
+        limit => Ok(limit),
+    }
+}
+
+pub(crate) fn bad(message: impl Into<String>) -> ErrorDetail {
+    refuse(ErrorCode::BadRequest, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_named_after_the_latest_call_of_its_id() {
+        let call = |name: &str| {
+            let call = ToolCall::new(Some("a".into()), name.into(), "{}".into());
+            Message {
+                tool_calls: vec![call.unwrap()],
+                ..Message::default()
+            }
+        };
+        let answer = |id: &str| Message {
+            tool_call_id: Some(id.into()),
+            ..Message::text("tool", String::new())
+        };
+        let mut messages = [call("old"), call("new"), answer("a"), answer("b")];
+        name_answers(&mut messages);
+        let names = messages.map(|message| message.tool_name);
+        assert_eq!(names, [None, None, Some("new".into()), None]);
+    }
+
+    #[test]
+    fn a_chat_is_not_printed() {
+        let chat = Chat {
+            messages: vec![Message::text("user", "a secret".into())],
+            ..Chat::default()
+        };
+        assert_eq!(format!("{chat:?}"), "Chat { .. }");
+    }
+}

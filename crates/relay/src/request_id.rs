@@ -1,0 +1,36 @@
+//! Names every answer under `/v1`: clients of both APIs show this name when they report a failure.
+
+use axum::{
+    extract::{Request, State},
+    middleware::Next,
+    response::Response,
+};
+use http::{HeaderName, HeaderValue};
+
+use crate::{Relay, shape::Shape};
+
+/// Where Anthropic's clients look for it.
+pub(crate) const ANTHROPIC: HeaderName = HeaderName::from_static("request-id");
+/// Where OpenAI's clients look for it.
+const OPENAI: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The job's id names its answer; a refusal has a name of its own.
+pub(crate) async fn name(State(relay): State<Relay>, request: Request, next: Next) -> Response {
+    let header = match Shape::of(request.uri().path()) {
+        Shape::Anthropic => ANTHROPIC,
+        Shape::Native | Shape::Ollama | Shape::OpenAi => OPENAI,
+    };
+    let mut response = next.run(request).await;
+    let job = response.headers().get("x-hearth-job");
+    let id = match job.and_then(|job| job.to_str().ok()) {
+        Some(job) => dialect::anthropic::request_id(job),
+        None => match relay.job_id() {
+            Ok(id) => dialect::anthropic::request_id(id),
+            Err(_) => return response,
+        },
+    };
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(header, id);
+    }
+    response
+}
