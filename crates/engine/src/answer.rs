@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use proto::limits;
 use reqwest::{RequestBuilder, Response};
+use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 
@@ -11,6 +12,8 @@ use crate::{EngineError, LineSplitter};
 /// Longest error body that is read, and longest message made of it.
 const ERROR_BODY_MAX: usize = 64 * 1024;
 const MESSAGE_MAX: usize = 1_000;
+/// Longest message that is passed on as it is.
+const OWN_WORDS_MAX: usize = 8_000;
 /// Longest answer to a question about the engine itself.
 const REPORT_MAX: usize = 16 * 1024 * 1024;
 
@@ -50,6 +53,15 @@ pub(crate) async fn ask(request: RequestBuilder, limit: Duration) -> Result<Byte
 
 /// Sends a request and waits for an answer that is not an error.
 pub(crate) async fn send(request: RequestBuilder, by: Instant) -> Result<Response, EngineError> {
+    send_and_hear(request, by, message).await
+}
+
+/// The same, with the words for an error taken from its body by `words`.
+pub(crate) async fn send_and_hear(
+    request: RequestBuilder,
+    by: Instant,
+    words: impl Fn(&[u8]) -> Option<String>,
+) -> Result<Response, EngineError> {
     let response = match timeout_at(by, request.send()).await {
         Ok(response) => response.map_err(|error| EngineError::Unavailable(cause(&error)))?,
         Err(_) => return Err(EngineError::Unavailable("it did not answer in time".into())),
@@ -62,7 +74,7 @@ pub(crate) async fn send(request: RequestBuilder, by: Instant) -> Result<Respons
     let body = read(response, ERROR_BODY_MAX, soon)
         .await
         .unwrap_or_default();
-    let message = message(&body).unwrap_or_else(|| format!("HTTP {status} without a reason"));
+    let message = words(&body).unwrap_or_else(|| format!("HTTP {status} without a reason"));
     Err(match status {
         429 | 503 => EngineError::Busy(message),
         502 | 504 => EngineError::Unavailable(message),
@@ -161,6 +173,21 @@ pub(crate) fn message(body: &[u8]) -> Option<String> {
     (!clean.is_empty()).then(|| clean.to_owned())
 }
 
+/// The text of Ollama's own `{"error":"text"}`, whatever it holds: its requester is told just
+/// that. Anything else is put into words as usual.
+pub(crate) fn own_words(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Error {
+        error: String,
+    }
+    match serde_json::from_slice::<Error>(body) {
+        Ok(Error { error }) if !error.trim().is_empty() => {
+            Some(error.chars().take(OWN_WORDS_MAX).collect())
+        }
+        Ok(_) | Err(_) => message(body),
+    }
+}
+
 fn sentence(value: Value, depth: usize) -> String {
     match value {
         Value::String(text) => match serde_json::from_str::<Value>(&text) {
@@ -217,6 +244,13 @@ mod tests {
         ] {
             assert_eq!(message(body.as_bytes()).as_deref(), says, "{body}");
         }
+        let wrapped = r#"{"error":"{\"error\":{\"message\":\"a\\nb\"}}"}"#;
+        let inner = r#"{"error":{"message":"a\nb"}}"#;
+        assert_eq!(own_words(wrapped.as_bytes()).as_deref(), Some(inner));
+        assert_eq!(
+            own_words(b"404 page not found").as_deref(),
+            Some("404 page not found")
+        );
         let long = message("x".repeat(5_000).as_bytes()).unwrap();
         assert_eq!(long.len(), MESSAGE_MAX);
     }

@@ -77,6 +77,9 @@ pub enum EngineError {
         /// Its message, unwrapped.
         message: String,
     },
+    /// It said in the middle of its answer that it failed: the requester is told just that.
+    #[error("{0}")]
+    Failed(String),
     /// It broke off, or said something that is not its own protocol.
     #[error("the engine broke off: {0}")]
     Broken(String),
@@ -88,11 +91,14 @@ impl From<EngineError> for JobError {
             EngineError::Unavailable(_) | EngineError::Busy(_) => ErrorCode::EngineUnavailable,
             EngineError::Refused { status: 404, .. } => ErrorCode::UnknownModel,
             EngineError::Refused { .. } => ErrorCode::EngineRefused,
-            EngineError::Broken(_) => ErrorCode::EngineFailed,
+            EngineError::Failed(_) | EngineError::Broken(_) => ErrorCode::EngineFailed,
         };
         let engine_status = match &error {
             EngineError::Refused { status, .. } => Some(*status),
-            EngineError::Unavailable(_) | EngineError::Busy(_) | EngineError::Broken(_) => None,
+            EngineError::Unavailable(_)
+            | EngineError::Busy(_)
+            | EngineError::Failed(_)
+            | EngineError::Broken(_) => None,
         };
         Self {
             code,

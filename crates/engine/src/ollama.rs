@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::{
     Engine, EngineError, EngineTimes, Lines, RequestHead,
-    answer::{ResponseLines, ask, message, send},
+    answer::{ResponseLines, ask, own_words, send_and_hear},
     client_builder,
 };
 
@@ -49,6 +49,7 @@ impl Ollama {
                 EngineError::Refused { status, message } => format!("HTTP {status}: {message}"),
                 EngineError::Unavailable(problem)
                 | EngineError::Busy(problem)
+                | EngineError::Failed(problem)
                 | EngineError::Broken(problem) => problem,
             })
         })?;
@@ -133,13 +134,15 @@ impl Engine for Ollama {
             .post(format!("{}{path}", self.base))
             .header(CONTENT_TYPE, "application/json")
             .body(body.0);
-        let response = send(request, first_by).await?;
+        let response = send_and_hear(request, first_by, own_words).await?;
+        // What it does not call a stream of lines is one whole answer, whatever it says of itself.
+        let is_whole = !is_stream(&response);
         let lines = ResponseLines::new(response, first_by, self.times.next_line);
         Ok(Box::pin(stream::unfold(
             Reading::Lines(lines),
             move |reading| async move {
                 match reading {
-                    Reading::Lines(lines) => Some(next(lines, op).await),
+                    Reading::Lines(lines) => Some(next(lines, is_whole).await),
                     Reading::Rest(lines) => {
                         lines.finish().await;
                         None
@@ -165,7 +168,13 @@ struct LineHead<'a> {
     error: Option<&'a RawValue>,
 }
 
-async fn next(mut lines: ResponseLines, op: Op) -> (Result<Bytes, EngineError>, Reading) {
+fn is_stream(response: &reqwest::Response) -> bool {
+    let kind = response.headers().get(CONTENT_TYPE);
+    let kind = kind.and_then(|kind| kind.to_str().ok());
+    kind.is_some_and(|kind| kind.starts_with("application/x-ndjson"))
+}
+
+async fn next(mut lines: ResponseLines, is_whole: bool) -> (Result<Bytes, EngineError>, Reading) {
     let line = match lines.next().await {
         Ok(Some(line)) => line,
         Ok(None) => {
@@ -177,12 +186,19 @@ async fn next(mut lines: ResponseLines, op: Op) -> (Result<Bytes, EngineError>, 
     };
     match serde_json::from_slice::<LineHead<'_>>(&line) {
         Ok(LineHead { error: Some(_), .. }) => {
-            let problem = message(&line).unwrap_or_else(|| "an error without words".into());
-            (Err(EngineError::Broken(problem)), Reading::Failed)
+            let problem = own_words(&line).unwrap_or_else(|| "an error without words".into());
+            (Err(EngineError::Failed(problem)), Reading::Failed)
         }
-        Ok(LineHead { done, .. }) if done || op == Op::Embed => (Ok(line), Reading::Rest(lines)),
         // A list would pass for a struct.
-        Ok(_) if line.starts_with(b"{") => (Ok(line), Reading::Lines(lines)),
+        Ok(LineHead { done, .. }) if line.starts_with(b"{") => {
+            let is_last = done || is_whole;
+            let reading = if is_last {
+                Reading::Rest
+            } else {
+                Reading::Lines
+            };
+            (Ok(line), reading(lines))
+        }
         Ok(_) | Err(_) => {
             let problem = "a line of its answer is not Ollama's";
             (Err(EngineError::Broken(problem.into())), Reading::Failed)

@@ -133,6 +133,7 @@ fn own_fault(error: EngineError) -> EngineError {
         other @ (EngineError::Unavailable(_)
         | EngineError::Busy(_)
         | EngineError::Refused { .. }
+        | EngineError::Failed(_)
         | EngineError::Broken(_)) => other,
     }
 }
@@ -198,6 +199,7 @@ impl Engine for OpenAiCompatible {
                 }
                 other @ (EngineError::Unavailable(_)
                 | EngineError::Busy(_)
+                | EngineError::Failed(_)
                 | EngineError::Broken(_)) => other,
             })?;
         let models: Models = serde_json::from_slice(&body).map_err(|_| {

@@ -126,11 +126,18 @@ async fn a_stream_that_ends_without_done_is_broken_whether_it_ended_well_or_was_
         assert_eq!(lines, [TOKEN]);
         assert!(matches!(error, Some(EngineError::Broken(_))), "{error:?}");
     }
+}
+
+#[tokio::test]
+async fn an_answer_in_one_piece_is_whole_whatever_it_says_of_itself() {
+    let (server, client) = scripted().await;
+    // So it ends when a model repeats itself, and so it shows a prompt as it was rendered.
     let whole = r#"{"model":"tiny","response":"1111","done":false}"#;
-    server.script("/api/generate", Answer::json(200, whole));
-    let (lines, error) = ask(&client, Op::Generate, r#"{"model":"tiny","stream":false}"#).await;
-    assert_eq!(lines, [whole]);
-    assert!(matches!(error, Some(EngineError::Broken(_))), "{error:?}");
+    for body in [r#"{"model":"tiny","stream":false}"#, r#"{"model":"tiny"}"#] {
+        server.script("/api/generate", Answer::json(200, whole));
+        let answer = ask(&client, Op::Generate, body).await;
+        assert_eq!(answer, (vec![whole.to_owned()], None), "{body}");
+    }
 }
 
 #[tokio::test]
@@ -141,7 +148,7 @@ async fn an_error_line_within_a_stream_is_the_end_with_its_words() {
     server.script("/api/chat", Answer::lines([TOKEN, line.as_str()]));
     let (lines, error) = ask(&client, Op::Chat, CHAT).await;
     assert_eq!(lines, [TOKEN]);
-    assert_eq!(error, Some(EngineError::Broken(died.into())));
+    assert_eq!(error, Some(EngineError::Failed(died.into())));
 }
 
 #[tokio::test]
@@ -159,7 +166,13 @@ async fn every_kind_of_refusal_is_told_apart() {
             Answer::json(404, r#"{"error":"model 'x' not found"}"#),
             refused(404, "model 'x' not found"),
         ),
-        (Answer::json(400, wrapped), refused(400, "too long")),
+        (
+            Answer::json(400, wrapped),
+            refused(
+                400,
+                r#"{"error":{"code":400,"message":"too long","type":"t"}}"#,
+            ),
+        ),
         (
             Answer::json(500, "plain words\n"),
             refused(500, "plain words"),

@@ -144,15 +144,28 @@ name! {
 }
 
 impl ModelName {
-    /// Whether both name the same model: Ollama takes a bare name for its `:latest` tag.
+    /// Whether both name the same model, see [`ModelName::canonical`].
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
-        let bare = |name: &str| {
-            name.strip_suffix(":latest")
-                .unwrap_or(name)
-                .to_ascii_lowercase()
-        };
-        bare(&self.0) == bare(&other.0)
+        self.canonical() == other.canonical()
+    }
+
+    /// One spelling for all names of a model, as Ollama takes them: in any case, with or without
+    /// its own registry, `:latest`, and the `:local` that keeps a request off its cloud.
+    #[must_use]
+    pub fn canonical(&self) -> String {
+        let mut name = self.0.to_ascii_lowercase();
+        for suffix in [":local", ":latest"] {
+            if let Some(bare) = name.strip_suffix(suffix) {
+                name.truncate(bare.len());
+            }
+        }
+        for prefix in ["registry.ollama.ai/", "library/"] {
+            if let Some(bare) = name.strip_prefix(prefix) {
+                name = bare.to_owned();
+            }
+        }
+        name
     }
 }
 
@@ -190,5 +203,22 @@ mod tests {
         let name = |text| ModelName::new(text).unwrap();
         assert!(name("llama3").is_same(&name("Llama3:latest")));
         assert!(!name("llama3:8b").is_same(&name("llama3")));
+    }
+
+    #[test]
+    fn every_spelling_that_ollama_takes_names_the_same_model() {
+        let name = |text| ModelName::new(text).unwrap();
+        for same in [
+            "smollm2:135m",
+            "SMOLLM2:135M",
+            "smollm2:135m:local",
+            "library/smollm2:135m",
+            "registry.ollama.ai/library/smollm2:135m",
+        ] {
+            assert!(name(same).is_same(&name("smollm2:135m")), "{same}");
+        }
+        for other in ["user/smollm2:135m", "smollm2", "hf.co/library/smollm2:135m"] {
+            assert!(!name(other).is_same(&name("smollm2:135m")), "{other}");
+        }
     }
 }

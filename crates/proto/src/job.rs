@@ -57,6 +57,9 @@ pub enum Dialect {
 pub struct Priority(u8);
 
 impl Priority {
+    /// What a job has when nothing is said.
+    pub const DEFAULT: Self = Self(5);
+
     /// `None` outside `1..=10`.
     #[must_use]
     pub const fn new(level: u8) -> Option<Self> {
@@ -76,7 +79,7 @@ impl Priority {
 
 impl Default for Priority {
     fn default() -> Self {
-        Self(5)
+        Self::DEFAULT
     }
 }
 

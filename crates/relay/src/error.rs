@@ -47,6 +47,14 @@ impl ApiError {
         }
     }
 
+    /// The older route for embeddings calls a runner's refusal a fault of its own.
+    pub(crate) fn of_older_embeddings(mut self) -> Self {
+        if self.status == Some(501) {
+            self.status = Some(500);
+        }
+        self
+    }
+
     pub(crate) fn internal() -> Self {
         Self::new(ErrorCode::Internal, "the relay failed; its log says why")
     }

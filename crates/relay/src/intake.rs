@@ -2,7 +2,7 @@
 
 use proto::{Account, ErrorCode, ModelName, Op};
 
-use crate::{Relay, error::ApiError, offer::Outlook};
+use crate::{Relay, error::ApiError, offer::Outlook, target::unknown_model};
 
 /// Whether a job may wait for a worker that is not there yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,9 +46,7 @@ impl Relay {
                 let message = dialect::ollama::model_not_found(op, model.as_str());
                 Err(ApiError::new(ErrorCode::UnknownModel, message))
             }
-            (None, Outlook::Served | Outlook::Unknown) => {
-                Err(ApiError::new(ErrorCode::BadRequest, "model is required"))
-            }
+            (None, Outlook::Served | Outlook::Unknown) => Err(without_model(op)),
             (_, Outlook::EngineDown) => Err(ApiError::new(
                 ErrorCode::EngineUnavailable,
                 "an agent is online but its engine is down; start the engine, or name a model \
@@ -60,5 +58,13 @@ impl Relay {
                  job to be kept",
             )),
         }
+    }
+}
+
+/// Ollama asks for a model in some places, and looks for one without a name in others.
+fn without_model(op: Op) -> ApiError {
+    match op {
+        Op::Chat => ApiError::new(ErrorCode::BadRequest, "model is required"),
+        Op::Generate | Op::Embed => unknown_model(""),
     }
 }

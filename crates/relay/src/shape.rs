@@ -38,7 +38,7 @@ pub(crate) fn dress(path: &str, mut response: Response) -> Response {
     let shape = Shape::of(path);
     let (content_type, body) = match shape {
         Shape::Native => {
-            let body = ErrorBody::new(error.code, error.message);
+            let body = ErrorBody::new(error.code, dialect::ollama::sentence(&error.message));
             let json = serde_json::to_vec(&body).unwrap_or_default();
             ("application/json", json.into())
         }
@@ -48,7 +48,11 @@ pub(crate) fn dress(path: &str, mut response: Response) -> Response {
         ),
         Shape::OpenAi => (
             "application/json",
-            dialect::openai::error(error.status().as_u16(), error.code, &error.message),
+            dialect::openai::error(
+                error.status().as_u16(),
+                error.code,
+                &dialect::ollama::sentence(&error.message),
+            ),
         ),
         Shape::Anthropic => {
             let id = response.headers().get(request_id::ANTHROPIC);

@@ -250,12 +250,12 @@ impl Desk {
         match error {
             EngineError::Refused { .. } => return,
             EngineError::Unavailable(_) => state.set_engine_down(error.to_string()),
-            EngineError::Busy(_) | EngineError::Broken(_) => {}
+            EngineError::Busy(_) | EngineError::Failed(_) | EngineError::Broken(_) => {}
         }
         if state.breaker.failed() {
             state.engine.state = HopState::Down;
             state.engine.problem = format!("it failed several jobs, the last with: {error}");
-        } else if matches!(error, EngineError::Busy(_) | EngineError::Broken(_)) {
+        } else if !matches!(error, EngineError::Unavailable(_)) {
             return;
         }
         state.probe_at_once = true;

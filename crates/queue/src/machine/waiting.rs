@@ -57,7 +57,7 @@ impl Waiting {
         let place = Place {
             id: new.id,
             account: new.account.clone(),
-            model: canonical(&new.model),
+            model: new.model.canonical(),
             priority: new.priority,
             since: record.job.created_at,
             level: 0,
@@ -100,7 +100,7 @@ impl Waiting {
     pub(super) fn best(&self, query: &LeaseQuery) -> Option<JobId> {
         let keys: BTreeSet<String> = match &query.models {
             Models::Any => BTreeSet::from([ANY.into()]),
-            Models::Only(models) => models.iter().map(canonical).collect(),
+            Models::Only(models) => models.iter().map(ModelName::canonical).collect(),
         };
         self.levels.iter().find_map(|level| {
             keys.iter()
@@ -177,32 +177,5 @@ impl Waiting {
             }
         }
         Some(place)
-    }
-}
-
-/// Equal for two names exactly when [`ModelName::is_same`] says so.
-fn canonical(model: &ModelName) -> String {
-    let name = model.as_str();
-    name.strip_suffix(":latest")
-        .unwrap_or(name)
-        .to_ascii_lowercase()
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn names_are_filed_together_exactly_when_they_are_the_same(
-            one in "[aAb]{1,2}(:(latest|LATEST|a))?",
-            other in "[aAb]{1,2}(:(latest|LATEST|a))?",
-        ) {
-            let name = |text: String| ModelName::new(text).unwrap();
-            let (one, other) = (name(one), name(other));
-            prop_assert_eq!(canonical(&one) == canonical(&other), one.is_same(&other));
-        }
     }
 }

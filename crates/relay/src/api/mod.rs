@@ -32,6 +32,7 @@ pub(crate) fn routes(relay: Relay) -> Router {
         .route("/api/chat", post(ollama::chat))
         .route("/api/generate", post(ollama::generate))
         .route("/api/embed", post(ollama::embed))
+        .route("/api/embeddings", post(ollama::embeddings))
         .route("/api/tags", get(ollama::tags))
         .route("/api/version", get(ollama::version))
         .merge(v1(relay.clone()))

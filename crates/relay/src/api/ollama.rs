@@ -2,6 +2,7 @@
 
 use axum::{extract::State, response::Response};
 use bytes::{BufMut as _, Bytes, BytesMut};
+use dialect::ollama::EmbeddingsRequest;
 use proto::{Dialect, EngineKind, ErrorCode, ErrorDetail, ModelName, Op, Priority};
 
 use super::written;
@@ -43,23 +44,46 @@ pub(super) async fn embed(
     answer(&relay, &caller, Op::Embed, body).await
 }
 
+/// `POST /api/embeddings`, from before `embed`.
+pub(super) async fn embeddings(
+    State(relay): State<Relay>,
+    MayEnqueue(caller): MayEnqueue,
+    Payload(body): Inference,
+) -> Result<Response, ApiError> {
+    let request = EmbeddingsRequest::parse(&body)?;
+    let asked = request.model.as_deref();
+    let model = relay.choose_model(&caller.account, Op::Embed, asked, caller.patience())?;
+    let body = request.native(asked.unwrap_or(model.as_str()));
+    let ticket = relay.attend(&caller, order(Op::Embed, model, body)).await?;
+    let job = ticket.guard.job;
+    let lines = whole(&relay, ticket).await;
+    let lines = lines.map_err(ApiError::of_older_embeddings)?;
+    let answer = dialect::ollama::joined(&lines)?;
+    let mut response = written(JSON, dialect::ollama::first_embedding(&answer)?);
+    name_job(&mut response, job);
+    Ok(response)
+}
+
+const fn order(op: Op, model: ModelName, body: Bytes) -> Order {
+    Order {
+        op,
+        model,
+        body,
+        dialect: Dialect::Ollama,
+        priority: Priority::DEFAULT,
+        wanted_for: None,
+    }
+}
+
 async fn answer(relay: &Relay, caller: &Caller, op: Op, body: Bytes) -> Result<Response, ApiError> {
-    let head = dialect::ollama::request_head(&body)?;
+    let head = dialect::ollama::request_head(op, &body)?;
     let asked = head.model.as_deref();
     let model = relay.choose_model(&caller.account, op, asked, caller.patience())?;
     let body = match asked {
         Some(_) => body,
         None => dialect::ollama::with_model(&body, &model)?,
     };
-    let order = Order {
-        op,
-        model: model.clone(),
-        body,
-        dialect: Dialect::Ollama,
-        priority: Priority::default(),
-        wanted_for: None,
-    };
-    let ticket = relay.attend(caller, order).await?;
+    let ticket = relay.attend(caller, order(op, model.clone(), body)).await?;
     if head.stream && op != Op::Embed {
         let voice = Ndjson {
             relay: relay.clone(),

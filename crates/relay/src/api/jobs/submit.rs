@@ -39,7 +39,7 @@ pub(in crate::api) async fn submit(
     let wanted_for = job.deadline_ms.map(Duration::from_millis);
     let wanted_for = wanted_for.map(wishes::deadline).transpose()?;
     let native = Bytes::from(String::from(Box::<str>::from(job.body)));
-    let head = dialect::ollama::request_head(&native)?;
+    let head = dialect::ollama::request_head(job.op, &native)?;
     let asked = head.model.as_deref();
     let once = caller.once(|| fingerprint(job.op, asked.unwrap_or_default(), &native));
     if let Some(once) = &once
