@@ -42,10 +42,10 @@ key() { # FILE NAME SCOPE...
   [ -s "$file" ] && return 0
   for scope in "$@"; do scopes+=(--scope "$scope"); done
   "$hearth" key revoke --store "$store" "$name" >/dev/null 2>&1 || true
-  "$hearth" key create --store "$store" --name "$name" "${scopes[@]}" >"$file.new" ||
-    broken relay "its store $store cannot be written"
+  "$hearth" key create --store "$store" --name "$name" "${scopes[@]}" >"$file.new" 2>"$file.said" ||
+    broken relay "its store $store cannot be written" "$file.said"
   awk 'END { print $NF }' "$file.new" >"$file"
-  rm -f "$file.new"
+  rm -f "$file.new" "$file.said"
 }
 key requester.key this-machine enqueue read
 key worker.key this-agent work
