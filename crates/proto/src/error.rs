@@ -121,6 +121,7 @@ impl fmt::Display for ErrorCode {
 
 /// The inside of every native error body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ErrorDetail {
     /// Stable code.
     pub code: ErrorCode,
@@ -130,6 +131,7 @@ pub struct ErrorDetail {
 
 /// Every native error: `{"error":{"code":"…","message":"…"}}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ErrorBody {
     /// The error.
     pub error: ErrorDetail,

@@ -7,6 +7,7 @@ use crate::{Account, ErrorDetail, JobId, ModelName, Timestamp};
 
 /// What is asked of the engine: a typed operation, never a method and a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Op {
     /// Ollama's `POST /api/chat`.
@@ -92,6 +93,7 @@ impl<'de> Deserialize<'de> for Priority {
 
 /// Where a job is in its life. `Leased` may fall back to `Queued`; the last three are final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum JobState {
     /// Waits for a worker.
@@ -132,11 +134,16 @@ impl<T: Into<Bytes>> From<T> for Body {
 
 /// `POST /api/jobs`: what a native requester sends.
 #[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SubmitJob {
     /// The operation.
     pub op: Op,
     /// Ollama's request for that operation, with its `model`; passed on byte for byte.
+    #[cfg_attr(
+        feature = "schema",
+        schemars(with = "serde_json::Map<String, serde_json::Value>")
+    )]
     pub body: Box<serde_json::value::RawValue>,
     /// Urgency, 5 when absent.
     #[serde(default)]
@@ -148,6 +155,7 @@ pub struct SubmitJob {
 
 /// `GET /api/jobs/{id}`: a job as its requester sees it. Never holds the prompt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct JobView {
     /// The job.
     pub id: JobId,

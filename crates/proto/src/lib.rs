@@ -9,6 +9,8 @@ mod job;
 pub mod limits;
 mod log;
 mod report;
+#[cfg(feature = "schema")]
+mod schema;
 pub mod status;
 mod time;
 pub mod worker;

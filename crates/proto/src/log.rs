@@ -24,6 +24,7 @@ impl Chunk {
 
 /// How a job ended. The record is on disk before anyone is told of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "state", rename_all = "lowercase")]
 pub enum End {
     /// The whole answer is in the log.
@@ -39,6 +40,7 @@ pub enum End {
 
 /// Why a job failed, with what an Ollama client would have been told by the engine itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct JobError {
     /// Stable code.
     pub code: ErrorCode,

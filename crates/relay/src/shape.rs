@@ -16,6 +16,9 @@ pub(crate) enum Shape {
 }
 
 impl Shape {
+    /// All of them.
+    pub(crate) const ALL: &[Self] = &[Self::Native, Self::Ollama, Self::OpenAi, Self::Anthropic];
+
     pub(crate) fn of(path: &str) -> Self {
         let native = ["/api/jobs", "/api/worker"];
         if path == "/v1/messages" || path.starts_with("/v1/messages/") {

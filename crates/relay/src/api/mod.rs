@@ -6,6 +6,7 @@ mod health;
 mod jobs;
 mod ollama;
 mod openai;
+mod openapi;
 mod relay_polling;
 
 use axum::{
@@ -25,6 +26,7 @@ pub(crate) fn routes(relay: Relay) -> Router {
         .route("/", get(health::front))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
+        .route("/openapi.json", get(openapi::openapi))
         .route("/api/jobs", post(jobs::submit).get(jobs::list))
         .route("/api/jobs/{id}", get(jobs::get).delete(jobs::cancel))
         .route("/api/jobs/{id}/answer", get(jobs::answer))

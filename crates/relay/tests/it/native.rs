@@ -382,3 +382,17 @@ async fn a_job_past_its_deadline_fails_as_such() {
     let (_, _, end) = events.last().unwrap();
     assert!(end.contains("deadline_exceeded"), "{end}");
 }
+
+#[tokio::test]
+async fn the_openapi_document_is_there_for_everybody() {
+    let server = Server::start().await;
+    let reply = server.nobody().get("/openapi.json").await;
+    assert_eq!(reply.status, StatusCode::OK);
+    assert_eq!(reply.header("content-type"), "application/json");
+    let document = reply.json().await;
+    assert_eq!(document["openapi"], "3.1.0");
+    assert_eq!(
+        document["paths"]["/api/jobs"]["post"]["security"],
+        serde_json::json!([{"bearer": []}, {"key": []}])
+    );
+}

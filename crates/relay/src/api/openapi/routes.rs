@@ -1,0 +1,185 @@
+//! Every route of the relay, once. A route that is added to the router is added here.
+
+use super::entry::{
+    Content::{Bytes, Native, Natives, Nothing, Object, Streamed},
+    Entry,
+    Is::{Schema, Type},
+    Param,
+};
+
+const OLLAMA: &str = "https://docs.ollama.com/api";
+const ANTHROPIC: &str = "https://docs.anthropic.com/en/api/messages";
+const OPENAI: &str = "https://platform.openai.com/docs/api-reference";
+
+const NDJSON: &str = "application/x-ndjson";
+const SSE: &str = "text/event-stream";
+const TEXT: &str = "text/plain";
+
+/// What every request that makes a job may say in its headers.
+const WISHES: &[Param] = &[
+    Param::header(
+        "idempotency-key",
+        Type("string"),
+        "1 to 255 printable characters; a repeat of the request finds its job",
+    ),
+    Param::header(
+        "x-hearth-deadline-ms",
+        Type("integer"),
+        "Milliseconds, at most 7 days, for which the answer is wanted, also from an agent that \
+         is away now",
+    ),
+];
+
+const SEARCH: &[Param] = &[
+    Param::query("state", Schema("JobState"), "Only in this state"),
+    Param::query("model", Schema("ModelName"), "Only for this model"),
+    Param::query("op", Schema("Op"), "Only of this kind"),
+    Param::query("since", Schema("Timestamp"), "Only accepted then or later"),
+    Param::query("until", Schema("Timestamp"), "Only accepted before"),
+    Param::query(
+        "after",
+        Type("string"),
+        "The next page, as the `link` header of the last one named it",
+    ),
+    Param::query("limit", Type("integer"), "At most so many, 100 unless said"),
+];
+
+pub(super) const ROUTES: &[Entry] = &[
+    Entry::get(
+        "/",
+        "Says that it runs, in the words Ollama's clients look for",
+    )
+    .gives(200, Bytes(TEXT)),
+    Entry::get("/healthz", "The process answers"),
+    Entry::get(
+        "/readyz",
+        "The store answers, and the relay is not going down",
+    ),
+    Entry::get("/openapi.json", "This document"),
+    // Native jobs.
+    Entry::post("/api/jobs", "Submit a job; it is on disk when this answers")
+        .key("enqueue")
+        .params(WISHES)
+        .takes(Native("SubmitJob"))
+        .gives(202, Native("JobView")),
+    Entry::get("/api/jobs", "Own jobs, newest first")
+        .key("read")
+        .params(SEARCH)
+        .gives(200, Natives("JobView")),
+    Entry::get("/api/jobs/{id}", "One job")
+        .key("read")
+        .gives(200, Native("JobView")),
+    Entry::delete("/api/jobs/{id}", "Withdraw a job")
+        .key("enqueue")
+        .gives(204, Nothing),
+    Entry::get(
+        "/api/jobs/{id}/answer",
+        "The answer as one object, once there is one",
+    )
+    .key("read")
+    .params(&[Param::query(
+        "wait",
+        Type("integer"),
+        "Seconds to wait for it, at most 60",
+    )]),
+    Entry::get(
+        "/api/jobs/{id}/events",
+        "The answer as it is written, and its end",
+    )
+    .key("read")
+    .params(&[
+        Param::query("after", Type("string"), "The id of the last event seen"),
+        Param::header("last-event-id", Type("string"), "The same"),
+    ])
+    .gives(200, Bytes(SSE)),
+    // Ollama.
+    Entry::post("/api/chat", "Ollama's chat")
+        .key("enqueue")
+        .params(WISHES)
+        .gives(200, Streamed(NDJSON))
+        .docs(OLLAMA),
+    Entry::post("/api/generate", "Ollama's generate")
+        .key("enqueue")
+        .params(WISHES)
+        .gives(200, Streamed(NDJSON))
+        .docs(OLLAMA),
+    Entry::post("/api/embed", "Ollama's embed")
+        .key("enqueue")
+        .params(WISHES)
+        .docs(OLLAMA),
+    Entry::post("/api/embeddings", "Ollama's older embeddings")
+        .key("enqueue")
+        .params(WISHES)
+        .docs(OLLAMA),
+    Entry::get("/api/tags", "The models of the agents online")
+        .key("read")
+        .docs(OLLAMA),
+    Entry::get("/api/version", "The lowest version that answers")
+        .key("read")
+        .docs(OLLAMA),
+    // OpenAI.
+    Entry::post("/v1/chat/completions", "OpenAI's chat completions")
+        .key("enqueue")
+        .params(WISHES)
+        .gives(200, Streamed(SSE))
+        .docs(OPENAI),
+    Entry::post("/v1/completions", "OpenAI's older completions")
+        .key("enqueue")
+        .params(WISHES)
+        .gives(200, Streamed(SSE))
+        .docs(OPENAI),
+    Entry::post("/v1/embeddings", "OpenAI's embeddings")
+        .key("enqueue")
+        .params(WISHES)
+        .docs(OPENAI),
+    Entry::post("/v1/responses", "OpenAI's responses, without memory")
+        .key("enqueue")
+        .params(WISHES)
+        .gives(200, Streamed(SSE))
+        .docs(OPENAI),
+    Entry::post("/v1/messages", "Anthropic's messages")
+        .key("enqueue")
+        .params(WISHES)
+        .gives(200, Streamed(SSE))
+        .docs(ANTHROPIC),
+    Entry::post("/v1/messages/count_tokens", "About how many tokens a question has")
+        .key("enqueue")
+        .docs(ANTHROPIC),
+    Entry::get("/v1/models", "The models of the agents online")
+        .key("read")
+        .docs(OPENAI),
+    Entry::get("/v1/models/{*id}", "One model")
+        .key("read")
+        .docs(OPENAI),
+    // Workers of the polling relay.
+    Entry::get(
+        "/api/ollama/poll",
+        "Lease a job, in the words of the polling relay",
+    )
+    .key("work"),
+    Entry::post("/api/ollama/response", "Answer a job leased so").key("work"),
+    Entry::post("/api/ollama/request", "Submit a job to be fetched later").key("enqueue"),
+    Entry::get("/api/ollama/status/{id}", "What became of it").key("read"),
+    // Hearth's own workers.
+    Entry::get(
+        "/api/worker/v1",
+        "Upgrades to a WebSocket that carries jobs (subprotocol hearth.worker.v1)",
+    )
+    .key("work")
+    .gives(101, Nothing),
+    Entry::post("/api/worker/v1/poll", "Wait for jobs and for cancellations").key("work"),
+    Entry::post(
+        "/api/worker/v1/jobs/{id}/{attempt}/lines",
+        "Add lines to the log of a leased job",
+    )
+    .key("work")
+    .takes(Bytes(NDJSON))
+    .gives(200, Object),
+    Entry::post("/api/worker/v1/jobs/{id}/{attempt}/extend", "Keep a lease").key("work"),
+    Entry::post("/api/worker/v1/jobs/{id}/{attempt}/end", "End a leased job").key("work"),
+    Entry::post(
+        "/api/worker/v1/jobs/{id}/{attempt}/nack",
+        "Give a leased job back",
+    )
+    .key("work"),
+];
