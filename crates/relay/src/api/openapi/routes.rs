@@ -142,9 +142,12 @@ pub(super) const ROUTES: &[Entry] = &[
         .params(WISHES)
         .gives(200, Streamed(SSE))
         .docs(ANTHROPIC),
-    Entry::post("/v1/messages/count_tokens", "About how many tokens a question has")
-        .key("enqueue")
-        .docs(ANTHROPIC),
+    Entry::post(
+        "/v1/messages/count_tokens",
+        "About how many tokens a question has",
+    )
+    .key("enqueue")
+    .docs(ANTHROPIC),
     Entry::get("/v1/models", "The models of the agents online")
         .key("read")
         .docs(OPENAI),
