@@ -65,6 +65,17 @@ impl ApiError {
         StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
+    /// Whether the same request would fail in the same way, however its status looks.
+    fn is_final(&self) -> bool {
+        [
+            ErrorCode::NoWorker,
+            ErrorCode::EngineRefused,
+            ErrorCode::TooManyAttempts,
+            ErrorCode::DeadlineExceeded,
+        ]
+        .contains(&self.code)
+    }
+
     /// Seconds after which it is worth trying again.
     fn retry_after(&self) -> Option<u16> {
         let busy = [
@@ -129,8 +140,8 @@ impl IntoResponse for ApiError {
         if let Some(seconds) = self.retry_after() {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
-        if self.code == ErrorCode::NoWorker {
-            // Stock OpenAI clients would try a 503 again at once, and again.
+        if self.is_final() {
+            // Stock clients of OpenAI and Anthropic would try it again at once, and again.
             headers.insert("x-should-retry", HeaderValue::from_static("false"));
         }
         if self.code == ErrorCode::Unauthorized {

@@ -19,7 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use crate::{Relay, api, auth::PathKey, error::ApiError, loopback, shape::dress, upkeep};
+use crate::{Relay, api, auth::PathKey, cors, error::ApiError, loopback, shape::dress, upkeep};
 
 /// How long a request's head may take to arrive.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
@@ -142,15 +142,26 @@ struct Door {
 
 /// One request: what must be refused before routing, then the route, then the error's words.
 async fn answer(door: Door, request: Request<Incoming>) -> Result<Response, Infallible> {
+    let asks_for_keys = door.open_at.is_none();
     let (path, response) = match admitted(request, door.open_at) {
         Ok(request) => {
             let path = request.uri().path().to_owned();
-            let Ok(response) = door.router.oneshot(request).await;
+            let response = match cors::preflight(&request).filter(|_| asks_for_keys) {
+                Some(allowed) => allowed,
+                None => {
+                    let Ok(response) = door.router.oneshot(request).await;
+                    response
+                }
+            };
             (path, response)
         }
         Err(refused) => (refused.path, refused.error.into_response()),
     };
-    Ok(dress(&path, response))
+    let mut response = dress(&path, response);
+    if asks_for_keys {
+        cors::allow(&path, &mut response);
+    }
+    Ok(response)
 }
 
 struct Refused {

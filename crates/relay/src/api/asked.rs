@@ -1,26 +1,48 @@
 //! A question of a requester who waits: a job for it, and the answer in the words of its dialect.
 
-use axum::response::Response;
+use axum::{extract::FromRequestParts, response::Response};
 use bytes::Bytes;
 use dialect::{Answer, Named};
+use http::request::Parts;
 use proto::{Dialect, ErrorCode, ErrorDetail, ModelName, Op, Priority};
 
 use super::written;
 use crate::{
     Relay,
-    auth::Caller,
+    auth::{Caller, MayEnqueue},
     error::ApiError,
+    hint::WaitsFor,
     stream::{Voice, name_job, streamed, whole},
     ticket::{Order, Ticket},
 };
 
+/// Who asks, and how long his client waits for an answer that does not stream.
+pub(super) struct Asker {
+    relay: Relay,
+    caller: Caller,
+    waits: WaitsFor,
+}
+
+impl FromRequestParts<Relay> for Asker {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, relay: &Relay) -> Result<Self, ApiError> {
+        let MayEnqueue(caller) = MayEnqueue::from_request_parts(parts, relay).await?;
+        Ok(Self {
+            relay: relay.clone(),
+            caller,
+            waits: WaitsFor::in_headers(&parts.headers),
+        })
+    }
+}
+
 /// What is asked, apart from the question itself.
+#[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
-    pub(super) relay: &'a Relay,
-    pub(super) caller: &'a Caller,
     pub(super) op: Op,
     pub(super) dialect: Dialect,
     pub(super) model: Option<&'a str>,
+    pub(super) stream: bool,
 }
 
 /// A question that is queued.
@@ -28,24 +50,30 @@ pub(super) struct Queued<'a> {
     relay: &'a Relay,
     ticket: Ticket,
     named: Named,
+    stream: bool,
 }
 
-impl<'a> Asked<'a> {
+impl Asker {
     /// Queues the job; `native` writes it for the model that will answer.
     pub(super) async fn queue(
-        self,
+        &self,
+        asked: Asked<'_>,
         native: impl FnOnce(&ModelName) -> Bytes,
-    ) -> Result<Queued<'a>, ApiError> {
+    ) -> Result<Queued<'_>, ApiError> {
         let Self { relay, caller, .. } = self;
-        let model = relay.choose_model(&caller.account, self.op, self.model, caller.patience())?;
-        let name = self.model.unwrap_or(model.as_str()).to_owned();
+        let patience = caller.patience();
+        let model = relay.choose_model(&caller.account, asked.op, asked.model, patience)?;
+        let name = asked.model.unwrap_or(model.as_str()).to_owned();
+        // A stream is kept alive past its client's patience, and what the caller himself said
+        // counts more.
+        let hint = self.waits.0.filter(|_| !asked.stream);
         let order = Order {
-            op: self.op,
+            op: asked.op,
             body: native(&model),
             model,
-            dialect: self.dialect,
+            dialect: asked.dialect,
             priority: Priority::default(),
-            wanted_for: None,
+            wanted_for: hint.filter(|_| caller.wanted_for.is_none()),
         };
         let ticket = relay.attend(caller, order).await?;
         let named = Named {
@@ -57,6 +85,7 @@ impl<'a> Asked<'a> {
             relay,
             ticket,
             named,
+            stream: asked.stream,
         })
     }
 }
@@ -65,10 +94,9 @@ impl Queued<'_> {
     /// Waits for the answer, as events while it comes or as one object.
     pub(super) async fn answer<A: Answer>(
         self,
-        stream: bool,
         begin: impl FnOnce(Named) -> A,
     ) -> Result<Response, ApiError> {
-        if stream {
+        if self.stream {
             let events = Events(begin(self.named));
             return streamed(self.relay, self.ticket, events).await;
         }

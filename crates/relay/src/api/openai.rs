@@ -8,74 +8,69 @@ use dialect::openai::{
 use http::HeaderMap;
 use proto::{Dialect, ModelName, Op};
 
-use super::{asked::Asked, written};
+use super::{
+    asked::{Asked, Asker},
+    written,
+};
 use crate::{
     Relay,
-    auth::{Caller, MayEnqueue, MayRead},
+    auth::MayRead,
     error::ApiError,
     payload::{Inference, Payload},
     target::{ModelInPath, unknown_model},
 };
 
 /// `POST /v1/chat/completions`.
-pub(super) async fn chat(
-    State(relay): State<Relay>,
-    MayEnqueue(caller): MayEnqueue,
-    Payload(body): Inference,
-) -> Result<Response, ApiError> {
+pub(super) async fn chat(asker: Asker, Payload(body): Inference) -> Result<Response, ApiError> {
     let request = ChatRequest::parse(&body)?;
-    let asked = asked(&relay, &caller, Op::Chat, request.model.as_deref());
-    let queued = asked.queue(|model| request.native(model)).await?;
+    let asked = asked(Op::Chat, request.model.as_deref(), request.stream);
+    let queued = asker.queue(asked, |model| request.native(model)).await?;
     let begin = |named| Completion::new(named, request.include_usage);
-    queued.answer(request.stream, begin).await
+    queued.answer(begin).await
 }
 
 /// `POST /v1/completions`.
 pub(super) async fn completions(
-    State(relay): State<Relay>,
-    MayEnqueue(caller): MayEnqueue,
+    asker: Asker,
     Payload(body): Inference,
 ) -> Result<Response, ApiError> {
     let request = TextRequest::parse(&body)?;
-    let asked = asked(&relay, &caller, Op::Generate, request.model.as_deref());
-    let queued = asked.queue(|model| request.native(model)).await?;
+    let asked = asked(Op::Generate, request.model.as_deref(), request.stream);
+    let queued = asker.queue(asked, |model| request.native(model)).await?;
     let begin = |named| TextCompletion::new(named, request.include_usage);
-    queued.answer(request.stream, begin).await
+    queued.answer(begin).await
 }
 
 /// `POST /v1/embeddings`.
 pub(super) async fn embeddings(
-    State(relay): State<Relay>,
-    MayEnqueue(caller): MayEnqueue,
+    asker: Asker,
     Payload(body): Inference,
 ) -> Result<Response, ApiError> {
     let request = EmbeddingRequest::parse(&body)?;
-    let asked = asked(&relay, &caller, Op::Embed, request.model.as_deref());
-    let queued = asked.queue(|model| request.native(model)).await?;
+    let asked = asked(Op::Embed, request.model.as_deref(), false);
+    let queued = asker.queue(asked, |model| request.native(model)).await?;
     let answer = queued.whole(|named, lines| request.answer(&named.model, lines));
     answer.await
 }
 
 /// `POST /v1/responses`: nothing is kept, each request brings the whole conversation.
 pub(super) async fn responses(
-    State(relay): State<Relay>,
-    MayEnqueue(caller): MayEnqueue,
+    asker: Asker,
     Payload(body): Inference,
 ) -> Result<Response, ApiError> {
     let request = ResponseRequest::parse(&body)?;
-    let asked = asked(&relay, &caller, Op::Chat, request.model.as_deref());
-    let queued = asked.queue(|model| request.native(model)).await?;
+    let asked = asked(Op::Chat, request.model.as_deref(), request.stream);
+    let queued = asker.queue(asked, |model| request.native(model)).await?;
     let begin = |named| ResponseAnswer::new(named, &request);
-    queued.answer(request.stream, begin).await
+    queued.answer(begin).await
 }
 
-fn asked<'a>(relay: &'a Relay, caller: &'a Caller, op: Op, model: Option<&'a str>) -> Asked<'a> {
+const fn asked(op: Op, model: Option<&str>, stream: bool) -> Asked<'_> {
     Asked {
-        relay,
-        caller,
         op,
         dialect: Dialect::OpenAi,
         model,
+        stream,
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod anthropic;
 mod client;
+mod cors;
 mod doors;
 mod engine_down;
 mod http_carrier;

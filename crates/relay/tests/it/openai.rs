@@ -1,4 +1,4 @@
-use http::StatusCode;
+use http::{Method, StatusCode};
 use proto::{End, ErrorCode, JobError, Op, worker::RelayMessage};
 
 use crate::{
@@ -264,4 +264,44 @@ async fn a_response_that_needs_a_memory_is_refused() {
     let refused = refused.json().await;
     assert_eq!(refused["error"]["type"], "invalid_request_error");
     assert_eq!(refused["error"]["code"], "bad_request");
+}
+
+#[tokio::test]
+async fn a_clients_timeout_is_the_deadline_of_what_does_not_stream() {
+    let server = Server::start().await;
+    let client = server.requester().await;
+    let mut worker = Scripted::ready(&server).await;
+    let timeout = [("x-stainless-read-timeout", "600")];
+    for (body, has_deadline) in [(WHOLE, true), (STREAM, false)] {
+        let client = client.clone();
+        let path = "/v1/chat/completions";
+        let asked =
+            tokio::spawn(async move { client.send_with(Method::POST, path, &timeout, body).await });
+        let job = worker.lease().await;
+        assert_eq!(job.head.deadline.is_some(), has_deadline, "{body}");
+        worker.answer(&job, &["Hi"]).await;
+        assert_eq!(asked.await.unwrap().status, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn what_would_fail_again_is_not_to_be_retried() {
+    let server = Server::start().await;
+    let client = server.requester().await;
+    let mut worker = Scripted::ready(&server).await;
+    for (code, again) in [
+        (ErrorCode::EngineRefused, "false"),
+        (ErrorCode::EngineFailed, ""),
+    ] {
+        let client = client.clone();
+        let asked = tokio::spawn(async move { client.post("/v1/chat/completions", WHOLE).await });
+        let job = worker.lease().await;
+        let error = JobError::new(code, "no");
+        worker.end(job.token(), 0, End::Failed { error }).await;
+        assert_eq!(
+            asked.await.unwrap().header("x-should-retry"),
+            again,
+            "{code}"
+        );
+    }
 }

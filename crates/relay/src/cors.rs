@@ -1,0 +1,92 @@
+//! Web pages may use a relay that asks for keys: the key is all that counts, no cookie ever does.
+//!
+//! Under `--insecure-dev` there is no key to ask for, and other pages are refused by `loopback`
+//! before they come here.
+
+use axum::{
+    body::Body,
+    response::{IntoResponse as _, Response},
+};
+use http::{HeaderValue, Method, Request, StatusCode, header};
+
+/// Seconds for which a browser need not ask again.
+const MAX_AGE: &str = "43200";
+const METHODS: &str = "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS";
+/// What the official clients send from a browser, and our own routes read.
+const HEADERS: &str = "authorization, content-type, accept, user-agent, x-requested-with, \
+    x-api-key, apikey, idempotency-key, last-event-id, \
+    openai-beta, openai-organization, openai-project, \
+    anthropic-version, anthropic-beta, anthropic-dangerous-direct-browser-access, \
+    x-stainless-arch, x-stainless-async, x-stainless-custom-poll-interval, x-stainless-helper, \
+    x-stainless-helper-method, x-stainless-lang, x-stainless-os, x-stainless-package-version, \
+    x-stainless-poll-helper, x-stainless-read-timeout, x-stainless-retry-count, \
+    x-stainless-runtime, x-stainless-runtime-version, x-stainless-timeout";
+/// What a page may read of an answer beside its body.
+const EXPOSED: &str = "x-hearth-error, x-hearth-job, request-id, x-request-id, retry-after, \
+    x-should-retry";
+
+/// The answer to a browser that asks whether a page may send a request; `None` for any other.
+pub(crate) fn preflight(request: &Request<Body>) -> Option<Response> {
+    let headers = request.headers();
+    let asks = request.method() == Method::OPTIONS
+        && headers.contains_key(header::ORIGIN)
+        && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    if !asks || !is_open(request.uri().path()) {
+        return None;
+    }
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::ACCESS_CONTROL_ALLOW_METHODS, METHODS),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, HEADERS),
+        (header::ACCESS_CONTROL_MAX_AGE, MAX_AGE),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    Some(response)
+}
+
+/// Lets every page read the answer to what requesters ask, though not to what workers do.
+/// Without credentials, so that a browser sends none of its own.
+pub(crate) fn allow(path: &str, response: &mut Response) {
+    if is_open(path) {
+        let headers = response.headers_mut();
+        let everybody = HeaderValue::from_static("*");
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, everybody);
+        let exposed = HeaderValue::from_static(EXPOSED);
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
+    }
+}
+
+fn is_open(path: &str) -> bool {
+    path.starts_with("/v1/") || (path.starts_with("/api/") && !path.starts_with("/api/worker"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(method: Method, path: &str, headers: &[&str]) -> Option<Response> {
+        let mut request = Request::builder().method(method).uri(path);
+        for name in headers {
+            request = request.header(*name, "https://app.example");
+        }
+        preflight(&request.body(Body::empty()).unwrap())
+    }
+
+    #[test]
+    fn a_page_may_ask_for_what_requesters_use() {
+        let asks = ["origin", "access-control-request-method"];
+        for path in ["/v1/chat/completions", "/api/chat", "/api/jobs"] {
+            let response = answered(Method::OPTIONS, path, &asks).unwrap();
+            assert_eq!(response.status(), StatusCode::NO_CONTENT);
+            let allowed = &response.headers()[header::ACCESS_CONTROL_ALLOW_HEADERS];
+            assert!(allowed.to_str().unwrap().contains("authorization"));
+        }
+        for path in ["/api/worker/v1", "/", "/healthz"] {
+            assert!(answered(Method::OPTIONS, path, &asks).is_none(), "{path}");
+        }
+        assert!(answered(Method::OPTIONS, "/api/chat", &asks[..1]).is_none());
+        assert!(answered(Method::POST, "/api/chat", &asks).is_none());
+    }
+}
