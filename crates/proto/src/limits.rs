@@ -16,6 +16,8 @@ pub const HUB_MESSAGE_MAX: usize = 64 * 1024;
 pub const HUB_SOCKETS_MAX: usize = 1024;
 /// Read buffer of every WebSocket: the library's 128 KiB makes a thousand idle sockets cost 130 MB.
 pub const WS_READ_BUFFER: usize = 4 * 1024;
+/// Read buffer of the hub's end: commands are short, and there may be a thousand readers.
+pub const HUB_READ_BUFFER: usize = 1024;
 /// How long a lease lasts unless it is renewed.
 pub const LEASE: Duration = Duration::from_secs(60);
 /// How long a lease of a worker of the polling relay lasts: it cannot renew, and may try 3 × 120 s.

@@ -76,7 +76,7 @@ pub(crate) async fn upgrade(
         .unwrap_or_else(PoisonError::into_inner)?;
     let parts = upgrade.await.ok()?.downcast::<TokioIo<TcpStream>>().ok()?;
     let (stream, read) = (parts.io.into_inner(), parts.read_buf.to_vec());
-    let config = Some(socket_config());
+    let config = Some(socket_config().read_buffer_size(limits::HUB_READ_BUFFER));
     let socket = WebSocketStream::from_partially_read(stream, read, Role::Server, config).await;
     Some((socket, grant))
 }
