@@ -3,10 +3,7 @@
 use std::path::Path;
 
 use futures_util::future::join_all;
-use hearth_tests::{
-    scripted_ollama::{Gate, ScriptedOllama},
-    stand::Stand,
-};
+use hearth_tests::{scripted_ollama::ScriptedOllama, stand::Stand};
 use serde_json::Value;
 use tokio::{
     process::Command,
@@ -52,6 +49,7 @@ async fn no_client_takes_half_an_answer_for_a_whole_one_when_the_agent_is_killed
     let clients = [
         Client::python("with_ollama.py"),
         Client::python("with_openai.py"),
+        Client::python("with_anthropic.py"),
         Client::python("with_langchain.py"),
         Client::node("with_ollama.cjs"),
         Client::node("with_openai.cjs"),
@@ -83,7 +81,7 @@ async fn no_client_takes_half_an_answer_for_a_whole_one_when_the_agent_is_killed
 /// Each answer stops half-way, for ever.
 fn play_half(ollama: &ScriptedOllama, times: usize) {
     for _ in 0..times {
-        let half = scene::named("half", false, &Gate::default()).unwrap();
+        let half = scene::named("half", false).unwrap();
         ollama.script("/api/chat", half);
     }
 }

@@ -15,9 +15,8 @@ use script::Client;
 use stage::Both;
 
 /// What every client that chats must get right.
-const CHAT: [&str; 15] = [
+const CHAT: [&str; 14] = [
     "a_whole_answer_and_a_streamed_one_are_alike",
-    "temperature_and_seed_decide_the_answer",
     "a_limit_ends_the_answer_with_length",
     "a_stop_word_ends_the_answer_before_it",
     "a_schema_is_kept",
@@ -32,7 +31,10 @@ const CHAT: [&str; 15] = [
     "thoughts_are_kept_apart_from_the_answer",
     "an_image_reaches_the_engine",
 ];
+const SEED: &str = "temperature_and_seed_decide_the_answer";
 const LIST: &str = "models_are_listed";
+const EMBED: &str = "texts_become_vectors";
+const NO_EMBED: &str = "an_engine_without_embeddings_refuses";
 
 /// Runs a client's script on a stage of its own; it must pass these cases and have no others.
 async fn passes(client: Client, more: &[&str]) {
@@ -44,30 +46,68 @@ async fn passes(client: Client, more: &[&str]) {
 
 #[tokio::test]
 async fn the_python_client_of_ollama_is_served() {
-    passes(Client::python("with_ollama.py"), &[LIST]).await;
+    let more = [
+        LIST,
+        SEED,
+        "a_text_is_continued_whole_and_streamed",
+        EMBED,
+        NO_EMBED,
+    ];
+    passes(Client::python("with_ollama.py"), &more).await;
 }
 
 #[tokio::test]
 async fn the_python_client_of_openai_is_served() {
-    passes(Client::python("with_openai.py"), &[LIST]).await;
+    let more = [
+        LIST,
+        SEED,
+        "a_text_is_continued_whole_and_streamed",
+        EMBED,
+        NO_EMBED,
+        "a_response_is_given_whole_and_streamed",
+        "a_response_that_fails_says_so",
+        "a_response_calls_a_tool",
+    ];
+    passes(Client::python("with_openai.py"), &more).await;
+}
+
+#[tokio::test]
+async fn the_python_client_of_anthropic_is_served() {
+    let more = [
+        LIST,
+        "temperature_decides_the_answer",
+        "tokens_are_counted_as_the_answer_counts_them",
+    ];
+    passes(Client::python("with_anthropic.py"), &more).await;
 }
 
 #[tokio::test]
 async fn the_node_client_of_ollama_is_served() {
-    passes(Client::node("with_ollama.cjs"), &[LIST]).await;
+    passes(
+        Client::node("with_ollama.cjs"),
+        &[LIST, SEED, EMBED, NO_EMBED],
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn the_node_client_of_openai_is_served() {
-    passes(Client::node("with_openai.cjs"), &[LIST]).await;
+    let more = [
+        LIST,
+        SEED,
+        EMBED,
+        NO_EMBED,
+        "a_response_is_given_whole_and_streamed",
+    ];
+    passes(Client::node("with_openai.cjs"), &more).await;
 }
 
 #[tokio::test]
 async fn the_ai_sdk_is_served() {
-    passes(Client::node("with_ai_sdk.cjs"), &[]).await;
+    passes(Client::node("with_ai_sdk.cjs"), &[SEED, EMBED]).await;
 }
 
 #[tokio::test]
 async fn langchain_is_served() {
-    passes(Client::python("with_langchain.py"), &[]).await;
+    passes(Client::python("with_langchain.py"), &[SEED, EMBED]).await;
 }

@@ -6,7 +6,7 @@ use std::{path::Path, time::Duration};
 use hearth_tests::{
     process::finish,
     proxy::Proxy,
-    scripted_ollama::{Gate, ScriptedOllama},
+    scripted_ollama::ScriptedOllama,
     stand::{Stand, create_key},
 };
 use serde_json::{Value, json};
@@ -31,7 +31,6 @@ pub(crate) struct Both {
     proxy: Proxy,
     /// A key at the scripted one, of an account without any agent.
     lonely: String,
-    gate: Gate,
 }
 
 impl Both {
@@ -66,15 +65,15 @@ impl Both {
             ollama,
             proxy,
             lonely,
-            gate: Gate::default(),
         }
     }
 
     /// The scripted engine's answer to the next request for a path.
-    fn play(&self, scene: &str, path: &str, whole: bool) -> Result<Value, String> {
-        let answer = scene::named(scene, whole, &self.gate);
-        let answer = answer.ok_or_else(|| format!("there is no scene {scene:?}"))?;
-        self.ollama.script(path, answer);
+    fn play(&self, wish: &Value) -> Result<Value, String> {
+        let text = |name: &str| wish[name].as_str().unwrap_or_default();
+        let answer = scene::named(text("scene"), wish["whole"] == true);
+        let answer = answer.ok_or_else(|| format!("there is no scene {:?}", text("scene")))?;
+        self.ollama.script(text("path"), answer);
         Ok(Value::Null)
     }
 
@@ -126,7 +125,7 @@ impl Stage for Both {
     async fn act(&self, wish: &Value) -> Result<Value, String> {
         let text = |name: &str| wish[name].as_str().unwrap_or_default();
         match text("do") {
-            "play" => self.play(text("scene"), text("path"), wish["whole"] == true),
+            "play" => self.play(wish),
             "asked_of_the_engine" => self.asked_of_the_engine(text("path")),
             "requests" => Ok(self.proxy.requests().into()),
             "newest_job" => self.newest_job().await,

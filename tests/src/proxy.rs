@@ -80,12 +80,11 @@ impl Proxy {
         self.seen.requests.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many more pieces have come back through it.
-    pub async fn until_replied(&self, more: usize) {
+    /// Waits until so many more pieces than now have come back through it, or it is gone.
+    pub fn until_replied(&self, more: usize) -> impl Future<Output = ()> + Send + use<> {
         let mut replies = self.seen.replies.subscribe();
         let wanted = *replies.borrow() + more;
-        // The sender is held by `self`.
-        drop(replies.wait_for(|replies| *replies >= wanted).await);
+        async move { drop(replies.wait_for(|replies| *replies >= wanted).await) }
     }
 
     /// Breaks every connection and refuses new ones until [`Proxy::mend`].

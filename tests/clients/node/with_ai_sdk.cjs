@@ -1,7 +1,7 @@
 // Vercel's `ai` with `@ai-sdk/openai-compatible`.
 "use strict";
 const assert = require("node:assert/strict");
-const { APICallError, RetryError, Output, generateText, jsonSchema, streamText, tool } = require("ai");
+const { APICallError, RetryError, Output, embed, generateText, jsonSchema, streamText, tool } = require("ai");
 const { createOpenAICompatible } = require("@ai-sdk/openai-compatible");
 const stage = require("./stage.cjs");
 const { KEY, MODEL, QUESTION, RELAY, TINY, all, refused, wish } = stage;
@@ -136,6 +136,12 @@ stage.main({
     assert.equal(answer.text, "What is it?");
     const asked = await wish("asked_of_the_engine", { path: "/api/chat" });
     assert.deepEqual(asked.messages[0].images, [stage.PNG]);
+  },
+
+  async texts_become_vectors() {
+    const model = client(stage.SCRIPTED_RELAY, stage.SCRIPTED_KEY).textEmbeddingModel(TINY);
+    const { embedding } = await embed({ model, value: "one" });
+    assert.deepEqual(embedding.map((number) => number.toFixed(6)), ["0.600000", "0.800000"]);
   },
 }, {
   async a_killed_agent_is_an_error() {

@@ -130,6 +130,16 @@ stage.main({
     const asked = await wish("asked_of_the_engine", { path: "/api/chat" });
     assert.deepEqual(asked.messages[0].images, [stage.PNG]);
   },
+
+  async texts_become_vectors() {
+    const answer = await scripted().embed({ model: TINY, input: ["one"] });
+    assert.deepEqual(answer.embeddings, [[0.6, 0.8]]);
+  },
+
+  async an_engine_without_embeddings_refuses() {
+    const call = () => client().embed({ model: MODEL, input: "one" });
+    await refused(call, Error, { name: "ResponseError", status_code: 501 }, "does not support embeddings");
+  },
 }, {
   async a_killed_agent_is_an_error() {
     const texts = [];

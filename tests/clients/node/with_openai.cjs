@@ -144,6 +144,27 @@ stage.main({
     const asked = await wish("asked_of_the_engine", { path: "/api/chat" });
     assert.deepEqual(asked.messages[0].images, [stage.PNG]);
   },
+
+  async texts_become_vectors() {
+    const answer = await scripted().embeddings.create({ model: TINY, input: "one" });
+    assert.deepEqual(answer.data[0].embedding.map((number) => number.toFixed(6)), ["0.600000", "0.800000"]);
+  },
+
+  async an_engine_without_embeddings_refuses() {
+    const call = () => client().embeddings.create({ model: MODEL, input: "one" }, { maxRetries: 0 });
+    await refused(call, OpenAI.InternalServerError, { status: 501 }, "does not support embeddings");
+  },
+
+  async a_response_is_given_whole_and_streamed() {
+    const asked = { model: MODEL, input: QUESTION, temperature: 0, max_output_tokens: 16 };
+    const whole = await client().responses.create(asked);
+    assert.equal(whole.output_text, textOf(await ask()));
+    const events = await all(await client().responses.create({ ...asked, stream: true }));
+    const deltas = events.filter((event) => event.type === "response.output_text.delta").map((event) => event.delta);
+    assert.equal(deltas.join(""), whole.output_text);
+    assert.equal(events.at(-1).type, "response.incomplete");
+    assert.equal(events.at(-1).response.incomplete_details.reason, "max_output_tokens");
+  },
 }, {
   async a_killed_agent_is_an_error() {
     const texts = [];

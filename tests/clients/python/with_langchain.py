@@ -1,10 +1,8 @@
 """LangChain's `ChatOllama` and `OllamaEmbeddings`."""
 
-import json
-
 import stage
 from langchain_core.tools import tool
-from langchain_ollama import ChatOllama
+from langchain_ollama import ChatOllama, OllamaEmbeddings
 from ollama import ResponseError
 from stage import KEY, MODEL, QUESTION, RELAY, TINY, case, case_by_name_only, refused, wish
 
@@ -151,6 +149,13 @@ def an_image_reaches_the_engine():
     scripted().invoke([("human", parts)])
     asked = wish("asked_of_the_engine", path="/api/chat")
     assert asked["messages"][0]["images"] == [stage.PNG], asked
+
+
+@case
+def texts_become_vectors():
+    headers = {"headers": {"Authorization": f"Bearer {stage.SCRIPTED_KEY}"}}
+    embeddings = OllamaEmbeddings(model=TINY, base_url=stage.SCRIPTED_RELAY, client_kwargs=headers)
+    assert embeddings.embed_query("one") == [0.6, 0.8]
 
 
 @case_by_name_only

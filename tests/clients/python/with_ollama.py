@@ -159,6 +159,31 @@ def an_image_reaches_the_engine():
     assert asked["messages"][0]["images"] == [stage.PNG], asked
 
 
+@case
+def a_text_is_continued_whole_and_streamed():
+    def go_on(**more):
+        options = {"temperature": 0, "num_predict": 8}
+        return client().generate(model=MODEL, prompt=QUESTION, options=options, **more)
+
+    parts = list(go_on(stream=True))
+    whole = go_on()
+    assert whole.response and "".join(part.response for part in parts) == whole.response, (parts, whole)
+    assert (parts[-1].done, parts[-1].done_reason, whole.done_reason) == (True, "length", "length"), parts
+
+
+@case
+def texts_become_vectors():
+    answer = scripted().embed(model=TINY, input="one")
+    assert [list(vector) for vector in answer.embeddings] == [[0.6, 0.8]], answer
+    assert wish("asked_of_the_engine", path="/api/embed")["input"] == "one"
+
+
+@case
+def an_engine_without_embeddings_refuses():
+    with refused(ResponseError, 501, "does not support embeddings"):
+        client().embed(model=MODEL, input="one")
+
+
 @case_by_name_only
 def a_killed_agent_is_an_error():
     texts = []

@@ -1,7 +1,9 @@
 """The official `openai` client."""
 
+import base64
 import functools
 import json
+import struct
 
 import openai
 import stage
@@ -198,6 +200,85 @@ def an_image_reaches_the_engine():
     assert text_of(answer) == "What is it?", answer
     asked = wish("asked_of_the_engine", path="/api/chat")
     assert asked["messages"][0]["images"] == [stage.PNG], asked
+
+
+@case
+def a_text_is_continued_whole_and_streamed():
+    def go_on(**more):
+        asked = {"model": MODEL, "prompt": QUESTION, "temperature": 0, "max_tokens": 8, **more}
+        return client().completions.create(**asked)
+
+    whole = go_on()
+    chunks = list(go_on(stream=True, stream_options={"include_usage": True}))
+    assert (chunks[-1].choices, chunks[-1].usage) == ([], whole.usage), (chunks, whole)
+    text = "".join(chunk.choices[0].text for chunk in chunks[:-1])
+    assert text == whole.choices[0].text and text, (text, whole)
+    reasons = {chunks[-2].choices[0].finish_reason, whole.choices[0].finish_reason}
+    assert reasons == {"length"}, (chunks, whole)
+
+
+@case
+def texts_become_vectors():
+    # It asks for base64 unless told otherwise, and unpacks it.
+    for how in ({}, {"encoding_format": "float"}, {"encoding_format": "base64"}):
+        answer = scripted().embeddings.create(model=TINY, input="one", **how)
+        vector = answer.data[0].embedding
+        if how == {"encoding_format": "base64"}:
+            vector = struct.unpack("<2f", base64.b64decode(vector))
+        assert [round(number, 6) for number in vector] == [0.6, 0.8], (how, answer)
+        assert answer.usage.prompt_tokens == 2, answer
+
+
+@case
+def an_engine_without_embeddings_refuses():
+    with refused(openai.InternalServerError, 501, "does not support embeddings"):
+        client().with_options(max_retries=0).embeddings.create(model=MODEL, input="one")
+
+
+def respond(at=None, **more):
+    asked = {"model": MODEL, "input": QUESTION, "temperature": 0, "max_output_tokens": 16, **more}
+    return (at or client()).responses.create(**asked)
+
+
+@case
+def a_response_is_given_whole_and_streamed():
+    whole = respond()
+    assert whole.output_text == text_of(ask()), whole
+    events = list(respond(stream=True))
+    kinds = [event.type for event in events]
+    assert kinds[0] == "response.created", kinds
+    assert [event.sequence_number for event in events] == list(range(len(events))), events
+    deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
+    assert "".join(deltas) == whole.output_text and len(deltas) > 3, deltas
+    last = events[-1].response
+    assert (last.status, last.output_text) == (whole.status, whole.output_text), last
+    assert last.usage.output_tokens == whole.usage.output_tokens == 16, (last, whole)
+    assert (last.status, last.incomplete_details.reason) == ("incomplete", "max_output_tokens"), last
+    with refused(openai.BadRequestError, 400, "previous_response_id"):
+        respond(previous_response_id=whole.id)
+
+
+@case
+def a_response_that_fails_says_so():
+    wish("play", scene="a_death", path="/api/chat")
+    kinds = []
+    with refused(openai.APIError, words="engine"):
+        for event in respond(scripted(), model=TINY, stream=True):
+            kinds.append(event.type)
+    assert kinds[-1] == "response.failed", kinds
+
+
+@case
+def a_response_calls_a_tool():
+    function = {"type": "function", "strict": False, **stage.WEATHER["function"]}
+    for stream in (False, True):
+        wish("play", scene="a_tool_call", path="/api/chat")
+        answer = respond(scripted(), model=TINY, tools=[function], stream=stream)
+        if stream:
+            answer = list(answer)[-1].response
+        (call,) = answer.output
+        assert (call.type, call.name) == ("function_call", "weather"), answer
+        assert json.loads(call.arguments) == stage.ARGUMENTS, answer
 
 
 @case_by_name_only
