@@ -24,6 +24,10 @@ pub const LEASE: Duration = Duration::from_secs(60);
 pub const LEGACY_LEASE: Duration = Duration::from_secs(400);
 /// How often a worker renews a lease when no chunk does it for it.
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
+/// How long a requester who waits sees nothing before it gets a sign of life: proxies cut at 60 s.
+pub const STREAM_HEARTBEAT: Duration = Duration::from_secs(12);
+/// How long an answer in one piece is waited for before white space is sent ahead of it.
+pub const PAD_AFTER: Duration = Duration::from_secs(20);
 /// Extra life given to every live lease when the relay starts, so that workers can come back.
 pub const RESTART_GRACE: Duration = Duration::from_secs(30);
 /// How often a job is tried before it is given up.

@@ -99,6 +99,7 @@ impl Reader {
         };
         let head = watch::Sender::new(LogHead {
             last,
+            released: false,
             end: ended.end(),
         });
         Ok(StoredLog {
@@ -124,7 +125,7 @@ impl JobLog for StoredLog {
     }
 
     async fn read(&self, after: EventId, max_bytes: usize) -> Result<LogPage, QueueError> {
-        let LogHead { last, end } = self.head.borrow().clone();
+        let LogHead { last, end, .. } = self.head.borrow().clone();
         let (restarted, from) = LogPage::starts(after, last.attempt);
         let seq = self.seq;
         let mut page = LogPage {

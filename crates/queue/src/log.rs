@@ -42,6 +42,7 @@ struct Lines {
     attempt: u32,
     lines: Vec<Bytes>,
     stored: u64,
+    released: bool,
     end: Option<End>,
 }
 
@@ -57,6 +58,7 @@ impl Lines {
         };
         LogHead {
             last,
+            released: self.released,
             end: self.end.clone(),
         }
     }
@@ -70,6 +72,7 @@ impl LiveLog {
             attempt,
             stored: lines.len() as u64,
             lines,
+            released: attempt > 0 && standing.held_by.is_none(),
             end: None,
         };
         Self {
@@ -163,6 +166,10 @@ impl LiveLog {
 
     /// Nobody holds the job any more.
     pub fn release(&self) {
+        let mut log = self.lock();
+        log.released = true;
+        let head = log.head();
+        self.head.send_replace(head);
         self.standing
             .send_modify(|standing| standing.held_by = None);
     }

@@ -151,6 +151,8 @@ impl Owner<'_> {
 pub struct LogHead {
     /// The current attempt, 0 before the first lease, and its last line, 0 before the first line.
     pub last: EventId,
+    /// Nobody holds the job any more: another attempt will begin the log anew, if one comes.
+    pub released: bool,
     /// How the job ended, once that is on disk.
     pub end: Option<End>,
 }

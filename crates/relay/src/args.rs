@@ -41,6 +41,25 @@ pub struct Args {
         value_name = "SECONDS"
     )]
     pub lease: u64,
+    /// Seconds of silence after which a requester who waits gets a sign of life. Proxies cut at
+    /// 60 s or more.
+    #[arg(
+        long,
+        env = "HEARTH_HEARTBEAT",
+        default_value_t = limits::STREAM_HEARTBEAT.as_secs(),
+        value_parser = clap::value_parser!(u64).range(1..=55),
+        value_name = "SECONDS"
+    )]
+    pub heartbeat: u64,
+    /// Seconds after which an answer in one piece is preceded by white space, so that no proxy
+    /// cuts it; a failure after that has the status 200. 0 is never.
+    #[arg(
+        long,
+        env = "HEARTH_PAD_AFTER",
+        default_value_t = limits::PAD_AFTER.as_secs(),
+        value_name = "SECONDS"
+    )]
+    pub pad_after: u64,
     /// Serve everybody on this machine without a key. Refused off loopback.
     #[arg(long)]
     pub insecure_dev: bool,
@@ -61,6 +80,8 @@ impl Args {
             insecure_dev: self.insecure_dev,
             default_model: self.default_model,
             lease: Duration::from_secs(self.lease),
+            heartbeat: Duration::from_secs(self.heartbeat),
+            pad_after: Duration::from_secs(self.pad_after),
             ..RelaySettings::default()
         };
         let relay = Relay::new(store, settings, Arc::new(System));

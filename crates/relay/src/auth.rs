@@ -69,7 +69,7 @@ pub(crate) fn serves(serve: &Serve, account: &Account) -> bool {
 }
 
 macro_rules! scope {
-    ($(#[$doc:meta])* $name:ident, $scope:expr) => {
+    ($(#[$doc:meta])* $name:ident, $scope:expr, $place:expr) => {
         $(#[$doc])*
         #[derive(Debug)]
         pub(crate) struct $name(pub(crate) Caller);
@@ -78,7 +78,7 @@ macro_rules! scope {
             type Rejection = ApiError;
 
             async fn from_request_parts(parts: &mut Parts, relay: &Relay) -> Result<Self, ApiError> {
-                let mut caller = caller(parts, relay, $scope).await?;
+                let mut caller = caller(parts, relay, $scope, $place).await?;
                 caller.once = wishes::once(&parts.headers)?;
                 caller.wanted_for = wishes::wanted_for(&parts.headers)?;
                 Ok(Self(caller))
@@ -89,18 +89,36 @@ macro_rules! scope {
 
 scope! {
     /// May submit and cancel jobs.
-    MayEnqueue, Scope::Enqueue
+    MayEnqueue, Scope::Enqueue, Place::Anywhere
 }
 scope! {
     /// May read jobs and models.
-    MayRead, Scope::Read
+    MayRead, Scope::Read, Place::Anywhere
 }
 scope! {
     /// May lease and answer jobs.
-    MayWork, Scope::Work
+    MayWork, Scope::Work, Place::Header
+}
+scope! {
+    /// May lease and answer jobs as a worker of the polling relay, which can send no header.
+    MayPoll, Scope::Work, Place::Anywhere
 }
 
-async fn caller(parts: &Parts, relay: &Relay, scope: Scope) -> Result<Caller, ApiError> {
+/// Where a key may stand.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// In the path too, where proxies and histories may keep it.
+    Anywhere,
+    /// In a header only.
+    Header,
+}
+
+async fn caller(
+    parts: &Parts,
+    relay: &Relay,
+    scope: Scope,
+    place: Place,
+) -> Result<Caller, ApiError> {
     let in_path = parts.extensions.get::<PathKey>().map(|key| key.0.as_str());
     let shown = in_path.or_else(|| in_headers(&parts.headers));
     if relay.settings.insecure_dev && !shown.is_some_and(looks_like_ours) {
@@ -126,12 +144,19 @@ async fn caller(parts: &Parts, relay: &Relay, scope: Scope) -> Result<Caller, Ap
         let message = format!("the key lacks the scope `{scope}`; use one that has it");
         return Err(ApiError::new(ErrorCode::Forbidden, message));
     }
+    if in_path.is_some() && place == Place::Header {
+        return Err(ApiError::new(
+            ErrorCode::Forbidden,
+            "a key in the path may only ask and read, whatever else it may do; \
+             send it as `Authorization: Bearer KEY`",
+        ));
+    }
     Ok(Caller {
         key: Some(record.id),
         name: record.name,
         account: record.account,
         serve: record.serve,
-        is_admin: record.scopes.contains(&Scope::Admin),
+        is_admin: in_path.is_none() && record.scopes.contains(&Scope::Admin),
         once: None,
         wanted_for: None,
     })

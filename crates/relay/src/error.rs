@@ -65,19 +65,14 @@ impl ApiError {
         StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// Whether the same request would fail in the same way, however its status looks.
-    fn is_final(&self) -> bool {
-        [
-            ErrorCode::NoWorker,
-            ErrorCode::EngineRefused,
-            ErrorCode::TooManyAttempts,
-            ErrorCode::DeadlineExceeded,
-        ]
-        .contains(&self.code)
+    /// Whether the same request may go well if it is sent once more.
+    pub(crate) fn is_worth_retrying(&self) -> bool {
+        let broke = [ErrorCode::WorkerLost, ErrorCode::EngineFailed];
+        self.retry_after().is_some() || broke.contains(&self.code)
     }
 
     /// Seconds after which it is worth trying again.
-    fn retry_after(&self) -> Option<u16> {
+    pub(crate) fn retry_after(&self) -> Option<u16> {
         let busy = [
             ErrorCode::QueueFull,
             ErrorCode::RateLimited,
@@ -140,10 +135,13 @@ impl IntoResponse for ApiError {
         if let Some(seconds) = self.retry_after() {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
-        if self.is_final() {
-            // Stock clients of OpenAI and Anthropic would try it again at once, and again.
-            headers.insert("x-should-retry", HeaderValue::from_static("false"));
-        }
+        // Stock OpenAI clients try most of these twice more, unless they are told.
+        let retry = if self.is_worth_retrying() {
+            "true"
+        } else {
+            "false"
+        };
+        headers.insert("x-should-retry", HeaderValue::from_static(retry));
         if self.code == ErrorCode::Unauthorized {
             let challenge = HeaderValue::from_static("Bearer realm=\"hearth\"");
             headers.insert(header::WWW_AUTHENTICATE, challenge);

@@ -11,6 +11,8 @@ mod auth;
 mod carrier;
 mod cors;
 mod error;
+#[cfg(test)]
+mod error_page;
 mod hint;
 mod intake;
 pub mod keys;
@@ -27,6 +29,7 @@ mod tail;
 mod target;
 mod ticket;
 mod upkeep;
+mod whole;
 mod wishes;
 mod workers;
 mod world;

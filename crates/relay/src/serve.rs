@@ -208,9 +208,12 @@ fn admitted(
 
 /// Takes `/k/<key>` off the front of the path, for clients that cannot send a header.
 fn path_key(uri: &Uri) -> Option<(String, Uri)> {
-    let target = uri.path_and_query()?.as_str();
-    let (key, _) = target.strip_prefix("/k/")?.split_once(['/', '?'])?;
-    let rest = &target["/k/".len() + key.len()..];
+    let target = uri.path_and_query()?.as_str().strip_prefix("/k/")?;
+    let (key, rest) = target.split_at(target.find(['/', '?']).unwrap_or(target.len()));
+    let rest = match rest.strip_prefix('/') {
+        Some(_) => rest.to_owned(),
+        None => format!("/{rest}"),
+    };
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(rest.parse::<PathAndQuery>().ok()?);
     Some((key.to_owned(), Uri::from_parts(parts).ok()?))
@@ -236,7 +239,10 @@ mod tests {
             (key.as_str(), rest.to_string().as_str()),
             ("hearth_a_b_c", "/api/jobs?limit=1")
         );
-        assert!(taken("/k/hearth_a_b_c").is_none());
+        for front in ["/k/hearth_a_b_c", "/k/hearth_a_b_c/"] {
+            assert_eq!(taken(front).unwrap().1, "/", "{front}");
+        }
+        assert_eq!(taken("/k/hearth_a_b_c?x=1").unwrap().1, "/?x=1");
         assert!(taken("/api/k/x/").is_none());
     }
 

@@ -25,6 +25,9 @@ pub struct RelaySettings {
     /// How long a stream is silent before the requester gets a sign of life, and how long the
     /// status line waits for the first token.
     pub heartbeat: Duration,
+    /// How long an answer in one piece is waited for before white space is sent ahead of it; zero
+    /// is for ever. A failure after that has the status 200.
+    pub pad_after: Duration,
     /// After a restart, how long a job whose requester was connected is kept for it.
     pub come_back: Duration,
     /// How long open connections get to finish when the relay stops.
@@ -45,7 +48,8 @@ impl Default for RelaySettings {
             poll_hold: limits::POLL_HOLD,
             legacy_poll_hold: limits::LEGACY_POLL_HOLD,
             online_after_poll: Duration::from_secs(60),
-            heartbeat: Duration::from_secs(15),
+            heartbeat: limits::STREAM_HEARTBEAT,
+            pad_after: limits::PAD_AFTER,
             come_back: Duration::from_secs(30),
             drain: Duration::from_secs(25),
             key_check: Duration::from_secs(4),

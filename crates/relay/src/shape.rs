@@ -1,8 +1,9 @@
 //! In whose words a route's errors are written.
 
 use axum::{body::Body, response::Response};
+use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
-use proto::{ErrorBody, ErrorCode};
+use proto::{Dialect, ErrorBody, ErrorCode};
 
 use crate::{error::ApiError, request_id};
 
@@ -31,6 +32,39 @@ impl Shape {
             Self::Native
         }
     }
+
+    /// The words of the requesters of a dialect.
+    pub(crate) const fn in_words_of(dialect: Dialect) -> Self {
+        match dialect {
+            Dialect::Native => Self::Native,
+            Dialect::Ollama | Dialect::RelayPolling => Self::Ollama,
+            Dialect::OpenAi => Self::OpenAi,
+            Dialect::Anthropic => Self::Anthropic,
+        }
+    }
+
+    /// The media type of its objects, errors included.
+    pub(crate) const fn content_type(self) -> &'static str {
+        match self {
+            Self::Native | Self::OpenAi | Self::Anthropic => "application/json",
+            Self::Ollama => "application/json; charset=utf-8",
+        }
+    }
+
+    /// The body of a refusal; Anthropic's names the request in it.
+    pub(crate) fn body(self, error: &ApiError, request_id: Option<&str>) -> Bytes {
+        let (code, message) = (error.code, error.message.as_str());
+        let status = error.status().as_u16();
+        let sentence = dialect::ollama::sentence(message);
+        match self {
+            Self::Native => serde_json::to_vec(&ErrorBody::new(code, sentence))
+                .unwrap_or_default()
+                .into(),
+            Self::Ollama => dialect::ollama::error(message),
+            Self::OpenAi => dialect::openai::error(status, code, &sentence),
+            Self::Anthropic => dialect::anthropic::error(status, code, message, request_id),
+        }
+    }
 }
 
 /// Writes the body of a refusal, if the response is one.
@@ -39,40 +73,18 @@ pub(crate) fn dress(path: &str, mut response: Response) -> Response {
         return response;
     };
     let shape = Shape::of(path);
-    let (content_type, body) = match shape {
-        Shape::Native => {
-            let body = ErrorBody::new(error.code, dialect::ollama::sentence(&error.message));
-            let json = serde_json::to_vec(&body).unwrap_or_default();
-            ("application/json", json.into())
-        }
-        Shape::Ollama => (
-            "application/json; charset=utf-8",
-            dialect::ollama::error(&error.message),
-        ),
-        Shape::OpenAi => (
-            "application/json",
-            dialect::openai::error(
-                error.status().as_u16(),
-                error.code,
-                &dialect::ollama::sentence(&error.message),
-            ),
-        ),
-        Shape::Anthropic => {
-            let id = response.headers().get(request_id::ANTHROPIC);
-            let id = id.and_then(|id| id.to_str().ok());
-            let status = error.status().as_u16();
-            (
-                "application/json",
-                dialect::anthropic::error(status, error.code, &error.message, id),
-            )
-        }
-    };
+    let id = response.headers().get(request_id::ANTHROPIC);
+    let id = id.and_then(|id| id.to_str().ok());
+    let body = shape.body(&error, id);
     if shape == Shape::Anthropic && error.code == ErrorCode::QueueFull {
         *response.status_mut() = StatusCode::from_u16(dialect::anthropic::OVERLOADED)
             .unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
     }
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static(shape.content_type()),
+    );
     headers.insert(
         "x-hearth-error",
         HeaderValue::from_static(error.code.as_str()),

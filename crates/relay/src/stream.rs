@@ -1,15 +1,12 @@
 //! A job's log as a streamed answer in some dialect: heartbeats, restarts and failures included.
 
-use std::{sync::Arc, time::Duration};
-
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderValue, StatusCode, header};
 use proto::{End, ErrorCode, ErrorDetail, EventId};
-use queue::JobLog;
 use serde::Deserialize;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::{
     Relay,
@@ -17,9 +14,6 @@ use crate::{
     tail::{Event, Tail},
     ticket::{Guard, Ticket},
 };
-
-/// Most of an answer that is put together in memory for one object.
-const WHOLE_MAX: usize = 64 * 1024 * 1024;
 
 /// How one dialect writes a stream.
 pub(crate) trait Voice: Send + 'static {
@@ -54,11 +48,13 @@ pub(crate) async fn streamed<V: Voice>(
     let job = ticket.guard.job;
     let mut speech = Speech {
         relay: relay.clone(),
-        tail: Tail::new(ticket.log, EventId::default()),
+        tail: Tail::new(ticket.log, EventId::default()).eager(),
         guard: ticket.guard,
         voice,
         next: None,
+        beat_at: Instant::now() + relay.settings.heartbeat,
         has_spoken: false,
+        has_last: false,
         is_over: false,
     };
     speech.next = speech.first().await?;
@@ -104,7 +100,11 @@ struct Speech<V> {
     guard: Guard,
     voice: V,
     next: Option<Event>,
+    /// When the requester must be sent something: a heartbeat after he was last sent anything,
+    /// whatever happened meanwhile that says nothing to him.
+    beat_at: Instant,
     has_spoken: bool,
+    has_last: bool,
     is_over: bool,
 }
 
@@ -127,9 +127,8 @@ impl<V: Voice> Speech<V> {
                 }
             }
         };
-        let patience = self.relay.settings.heartbeat;
         tokio::select! {
-            first = timeout(patience, first) => first.ok().transpose(),
+            first = timeout_at(self.beat_at, first) => first.ok().transpose(),
             () = self.relay.stop.cancelled() => Err(ApiError::draining()),
         }
     }
@@ -139,11 +138,14 @@ impl<V: Voice> Speech<V> {
         while !self.is_over {
             let event = match self.next.take() {
                 Some(event) => Ok(event),
-                None => match self.wait(self.relay.settings.heartbeat).await {
+                None => match self.wait().await {
                     Some(event) => event,
                     None => match self.voice.heartbeat() {
-                        Some(beat) => return Some(beat),
-                        None => continue,
+                        Some(beat) => return Some(self.said(beat)),
+                        None => {
+                            self.beat_at = Instant::now() + self.relay.settings.heartbeat;
+                            continue;
+                        }
                     },
                 },
             };
@@ -157,25 +159,31 @@ impl<V: Voice> Speech<V> {
                 Ok(Event::End(_, end)) => self.finish(end),
                 Err(error) => Some(self.fail(error.code, &error.message)),
             };
-            if said.is_some() {
-                return said;
+            if let Some(said) = said {
+                return Some(self.said(said));
             }
         }
         None
     }
 
-    /// The next event, or `None` after a heartbeat of silence.
-    async fn wait(&mut self, heartbeat: Duration) -> Option<Result<Event, ApiError>> {
+    /// The next event, or `None` when it is time for a sign of life.
+    async fn wait(&mut self) -> Option<Result<Event, ApiError>> {
         tokio::select! {
             biased;
             event = self.tail.next() => Some(event),
             () = self.relay.stop.cancelled() => Some(Err(ApiError::draining())),
-            () = sleep_until(Instant::now() + heartbeat) => None,
+            () = sleep_until(self.beat_at) => None,
         }
+    }
+
+    fn said(&mut self, bytes: Bytes) -> Bytes {
+        self.beat_at = Instant::now() + self.relay.settings.heartbeat;
+        bytes
     }
 
     fn pass_on(&mut self, line: Bytes) -> Option<Bytes> {
         if is_last(&line) {
+            self.has_last = true;
             // A requester who leaves now has everything he asked for.
             self.guard.disarm();
         }
@@ -194,7 +202,12 @@ impl<V: Voice> Speech<V> {
         self.is_over = true;
         match end {
             End::Completed => {
-                let missing = self.voice.end().err()?;
+                let whole = if self.has_last {
+                    Ok(())
+                } else {
+                    Err(unfinished())
+                };
+                let missing = whole.and_then(|()| self.voice.end()).err()?;
                 Some(self.fail(missing.code, &missing.message))
             }
             End::Failed { error } => Some(self.fail(error.code, &error.message)),
@@ -218,55 +231,15 @@ fn is_last(line: &[u8]) -> bool {
     serde_json::from_slice(line).is_ok_and(|line: Line| line.done)
 }
 
-fn cancelled() -> ApiError {
+pub(crate) fn cancelled() -> ApiError {
     ApiError::new(ErrorCode::Cancelled, "the job was cancelled")
 }
 
-/// Every line of a job once it has completed.
-pub(crate) async fn whole(relay: &Relay, ticket: Ticket) -> Result<Vec<Bytes>, ApiError> {
-    let Ticket { log, mut guard } = ticket;
-    let ended = put_together(relay, log).await?;
-    guard.disarm();
-    ended
-}
-
-/// Waits for the end of a job: every line of its answer, or why there is none. The outer error
-/// is the relay's own; the job may go on.
-pub(crate) async fn put_together(
-    relay: &Relay,
-    log: Arc<dyn JobLog>,
-) -> Result<Result<Vec<Bytes>, ApiError>, ApiError> {
-    let mut tail = Tail::new(log, EventId::default());
-    let (mut lines, mut bytes) = (Vec::new(), 0);
-    loop {
-        let event = tokio::select! {
-            biased;
-            event = tail.next() => event?,
-            () = relay.stop.cancelled() => return Err(ApiError::draining()),
-        };
-        match event {
-            Event::Restarted(_) => {
-                lines.clear();
-                bytes = 0;
-            }
-            Event::Line(_, line) => {
-                bytes += line.len();
-                if bytes > WHOLE_MAX {
-                    return Err(ApiError::new(
-                        ErrorCode::TooLarge,
-                        "the answer is too large for one object; ask for a stream",
-                    ));
-                }
-                lines.push(line);
-            }
-            Event::End(_, end) => {
-                return Ok(match end {
-                    End::Completed => Ok(lines),
-                    End::Failed { error } => Err(error.into()),
-                    End::Cancelled => Err(cancelled()),
-                });
-            }
-        }
+/// An engine that says it is done has written so; one that merely stopped has failed.
+pub(crate) fn unfinished() -> ErrorDetail {
+    ErrorDetail {
+        code: ErrorCode::EngineFailed,
+        message: "the engine ended without a complete answer; send the request again".into(),
     }
 }
 

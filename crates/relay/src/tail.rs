@@ -19,6 +19,10 @@ pub(crate) struct Tail {
     head: watch::Receiver<LogHead>,
     after: EventId,
     ready: VecDeque<Event>,
+    /// See [`Tail::eager`].
+    is_eager: bool,
+    /// The attempt whose loss was told.
+    told_lost: u32,
 }
 
 /// What happened next in a log.
@@ -38,7 +42,16 @@ impl Tail {
             head,
             after,
             ready: VecDeque::new(),
+            is_eager: false,
+            told_lost: 0,
         }
+    }
+
+    /// One that is told of a restart when an attempt is lost, not only when the next one begins,
+    /// which may be never.
+    pub(crate) const fn eager(mut self) -> Self {
+        self.is_eager = true;
+        self
     }
 
     /// Waits for the next event. Not to be called after the end.
@@ -48,13 +61,29 @@ impl Tail {
                 return Ok(event);
             }
             // Marked as seen before reading: what comes meanwhile wakes us again.
-            self.head.borrow_and_update();
+            let lost = {
+                let head = self.head.borrow_and_update();
+                head.released.then_some(head.last.attempt)
+            };
             let page = self.log.read(self.after, PAGE).await?;
             self.take(page);
+            if self.ready.is_empty() && self.is_lost_now(lost) {
+                return Ok(Event::Restarted(self.after));
+            }
             if self.ready.is_empty() && self.head.changed().await.is_err() {
                 return Err(ApiError::draining());
             }
         }
+    }
+
+    /// Whether the attempt that was read is lost and that was not told yet.
+    fn is_lost_now(&mut self, lost: Option<u32>) -> bool {
+        let attempt = self.after.attempt;
+        let is_news = self.is_eager && lost == Some(attempt) && self.told_lost != attempt;
+        if is_news {
+            self.told_lost = attempt;
+        }
+        is_news
     }
 
     fn take(&mut self, page: LogPage) {

@@ -59,3 +59,46 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for InQuery<T> {
         Ok(Self(read))
     }
 }
+
+/// A path as it may be shown to anybody: without what may be a key that was put in it wrongly.
+pub(crate) fn shown(path: &str) -> String {
+    const LONGEST_WORD: usize = 40;
+    let mut segments = Vec::new();
+    let mut after_k = false;
+    for segment in path.split('/') {
+        let may_be_key = after_k
+            || segment.len() > LONGEST_WORD
+            || segment.contains('%')
+            || segment.starts_with(crate::keys::PREFIX);
+        segments.push(if may_be_key && !segment.is_empty() {
+            "…"
+        } else {
+            segment
+        });
+        after_k = segment.eq_ignore_ascii_case("k");
+    }
+    segments.join("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_shown_without_what_may_be_a_key() {
+        assert_eq!(shown("/api/nowhere"), "/api/nowhere");
+        let key = "hearth_00112233aabb_".to_owned() + &"ab".repeat(32) + "_01020304";
+        let mistyped = key.replace("hearth_", "");
+        for (path, is) in [
+            (format!("/{key}/api/chat"), "/…/api/chat"),
+            (format!("/K/{key}/api/chat"), "/K/…/api/chat"),
+            (format!("//k/{key}"), "//k/…"),
+            (format!("/%6B/{key}/x"), "/…/…/x"),
+            (format!("/k/{mistyped}/x"), "/k/…/x"),
+            (format!("/key/{mistyped}/x"), "/key/…/x"),
+            (format!("/key/%68{}/x", &key[1..]), "/key/…/x"),
+        ] {
+            assert_eq!(shown(&path), is, "{path}");
+        }
+    }
+}

@@ -74,6 +74,7 @@ macro_rules! conformance_suite {
             reading::a_line_is_readable_as_soon_as_it_was_taken,
             reading::repeated_lines_are_skipped,
             reading::a_gap_is_refused_and_names_the_last_line,
+            reading::a_log_that_nobody_writes_any_more_says_so,
             reading::a_reader_follows_a_job_from_the_queue_to_its_end,
             reading::a_reader_of_an_older_attempt_is_told_it_restarted,
             reading::a_page_holds_what_was_asked_and_at_least_one_line,

@@ -57,6 +57,26 @@ pub async fn a_gap_is_refused_and_names_the_last_line(store: &dyn Store) {
     assert_eq!(texts(&page(store, id(1), after(0, 0)).await), ["1"]);
 }
 
+/// Whoever passed lines on must not wait for an attempt that may never come.
+pub async fn a_log_that_nobody_writes_any_more_says_so(store: &dyn Store) {
+    let token = leased(store, T0, 1).await;
+    let log = store.log(Owner::Anyone, id(1)).await.unwrap().unwrap();
+    let mut head = log.head();
+    store.append(T0, token, 1, lines(&["one"])).await.unwrap();
+    assert!(!head.borrow_and_update().released);
+    store
+        .nack(T0, token, Retry::Now, why(ErrorCode::EngineUnavailable))
+        .await
+        .unwrap();
+    assert!(head.borrow_and_update().released);
+    assert_eq!(head.borrow().last, after(1, 1));
+
+    next(store, T0).await.unwrap();
+    assert!(!head.borrow_and_update().released);
+    store.reap(T0 + LEASE).await.unwrap();
+    assert!(head.borrow_and_update().released);
+}
+
 /// One handle is enough for the whole life of a job.
 pub async fn a_reader_follows_a_job_from_the_queue_to_its_end(store: &dyn Store) {
     store.enqueue(T0, job(1)).await.unwrap();

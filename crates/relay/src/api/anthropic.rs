@@ -26,7 +26,7 @@ pub(super) async fn count_tokens(
     let request = CountRequest::parse(&body)?;
     let asked = asked(request.model.as_deref(), false);
     let queued = asker.queue(asked, |model| request.native(model)).await?;
-    queued.whole(|_, lines| request.answer(lines)).await
+    queued.whole(move |_, lines| request.answer(lines)).await
 }
 
 const fn asked(model: Option<&str>, stream: bool) -> Asked<'_> {

@@ -6,14 +6,15 @@ use dialect::{Answer, Named};
 use http::request::Parts;
 use proto::{Dialect, ErrorCode, ErrorDetail, ModelName, Op, Priority};
 
-use super::written;
 use crate::{
     Relay,
     auth::{Caller, MayEnqueue},
     error::ApiError,
     hint::WaitsFor,
-    stream::{Voice, name_job, streamed, whole},
+    shape::Shape,
+    stream::{Voice, streamed, unfinished},
     ticket::{Order, Ticket},
+    whole::whole,
 };
 
 /// Who asks, and how long his client waits for an answer that does not stream.
@@ -46,8 +47,9 @@ pub(super) struct Asked<'a> {
 }
 
 /// A question that is queued.
-pub(super) struct Queued<'a> {
-    relay: &'a Relay,
+pub(super) struct Queued {
+    relay: Relay,
+    shape: Shape,
     ticket: Ticket,
     named: Named,
     stream: bool,
@@ -59,7 +61,7 @@ impl Asker {
         &self,
         asked: Asked<'_>,
         native: impl FnOnce(&ModelName) -> Bytes,
-    ) -> Result<Queued<'_>, ApiError> {
+    ) -> Result<Queued, ApiError> {
         let Self { relay, caller, .. } = self;
         let patience = caller.patience();
         let model = relay.choose_model(&caller.account, asked.op, asked.model, patience)?;
@@ -82,7 +84,8 @@ impl Asker {
             created: relay.now(),
         };
         Ok(Queued {
-            relay,
+            relay: relay.clone(),
+            shape: Shape::in_words_of(asked.dialect),
             ticket,
             named,
             stream: asked.stream,
@@ -90,15 +93,15 @@ impl Asker {
     }
 }
 
-impl Queued<'_> {
+impl Queued {
     /// Waits for the answer, as events while it comes or as one object.
     pub(super) async fn answer<A: Answer>(
         self,
-        begin: impl FnOnce(Named) -> A,
+        begin: impl FnOnce(Named) -> A + Send + 'static,
     ) -> Result<Response, ApiError> {
         if self.stream {
             let events = Events(begin(self.named));
-            return streamed(self.relay, self.ticket, events).await;
+            return streamed(&self.relay, self.ticket, events).await;
         }
         self.whole(|named, lines| begin(named).whole(lines)).await
     }
@@ -106,13 +109,11 @@ impl Queued<'_> {
     /// Waits for the whole answer.
     pub(super) async fn whole(
         self,
-        write: impl FnOnce(Named, &[Bytes]) -> Result<Bytes, ErrorDetail>,
+        write: impl FnOnce(Named, &[Bytes]) -> Result<Bytes, ErrorDetail> + Send + 'static,
     ) -> Result<Response, ApiError> {
-        let job = self.ticket.guard.job;
-        let lines = whole(self.relay, self.ticket).await?;
-        let mut response = written("application/json", write(self.named, &lines)?);
-        name_job(&mut response, job);
-        Ok(response)
+        let named = self.named;
+        let write = move |lines: &[Bytes]| write(named, lines);
+        whole(&self.relay, self.ticket, self.shape, write).await
     }
 }
 
@@ -136,11 +137,9 @@ impl<A: Answer> Voice for Events<A> {
 
     fn end(&mut self) -> Result<(), ErrorDetail> {
         if self.0.is_finished() {
-            return Ok(());
+            Ok(())
+        } else {
+            Err(unfinished())
         }
-        Err(ErrorDetail {
-            code: ErrorCode::EngineFailed,
-            message: "the engine ended without a complete answer; send the request again".into(),
-        })
     }
 }

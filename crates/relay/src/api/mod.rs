@@ -18,7 +18,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Uri, header};
 use proto::ErrorCode;
 
-use crate::{Relay, carrier, error::ApiError, request_id};
+use crate::{Relay, carrier, error::ApiError, request_id, target::shown};
 
 /// Every route of a relay.
 pub(crate) fn routes(relay: Relay) -> Router {
@@ -80,20 +80,22 @@ fn v1(relay: Relay) -> Router<Relay> {
 }
 
 async fn unknown_route(uri: Uri) -> ApiError {
-    let message = format!("there is no route {}; see the documentation", uri.path());
+    let path = shown(uri.path());
+    let message = format!("there is no route {path}; see the documentation");
     ApiError::new(ErrorCode::UnknownRoute, message)
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> ApiError {
-    let message = format!(
-        "{} is not answered to {method}; use another method",
-        uri.path()
-    );
+    let path = shown(uri.path());
+    let message = format!("{path} is not answered to {method}; use another method");
     ApiError::new(ErrorCode::MethodNotAllowed, message)
 }
 
 /// A body that is written already.
-fn written(content_type: &'static str, body: impl Into<Bytes>) -> axum::response::Response {
+pub(crate) fn written(
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> axum::response::Response {
     let mut response = axum::response::Response::new(body.into().into());
     let value = HeaderValue::from_static(content_type);
     response.headers_mut().insert(header::CONTENT_TYPE, value);

@@ -11,8 +11,10 @@ use crate::{
     auth::{Caller, MayEnqueue, MayRead},
     error::ApiError,
     payload::{Inference, Payload},
-    stream::{Voice, name_job, streamed, whole},
+    shape::Shape,
+    stream::{Voice, streamed},
     ticket::Order,
+    whole::whole,
 };
 
 const JSON: &str = "application/json; charset=utf-8";
@@ -55,13 +57,12 @@ pub(super) async fn embeddings(
     let model = relay.choose_model(&caller.account, Op::Embed, asked, caller.patience())?;
     let body = request.native(asked.unwrap_or(model.as_str()));
     let ticket = relay.attend(&caller, order(Op::Embed, model, body)).await?;
-    let job = ticket.guard.job;
-    let lines = whole(&relay, ticket).await;
-    let lines = lines.map_err(ApiError::of_older_embeddings)?;
-    let answer = dialect::ollama::joined(&lines)?;
-    let mut response = written(JSON, dialect::ollama::first_embedding(&answer)?);
-    name_job(&mut response, job);
-    Ok(response)
+    let write = |lines: &[Bytes]| {
+        let answer = dialect::ollama::joined(lines)?;
+        dialect::ollama::first_embedding(&answer)
+    };
+    let answer = whole(&relay, ticket, Shape::Ollama, write).await;
+    answer.map_err(ApiError::of_older_embeddings)
 }
 
 const fn order(op: Op, model: ModelName, body: Bytes) -> Order {
@@ -92,11 +93,7 @@ async fn answer(relay: &Relay, caller: &Caller, op: Op, body: Bytes) -> Result<R
         };
         return streamed(relay, ticket, voice).await;
     }
-    let job = ticket.guard.job;
-    let lines = whole(relay, ticket).await?;
-    let mut response = written(JSON, dialect::ollama::joined(&lines)?);
-    name_job(&mut response, job);
-    Ok(response)
+    whole(relay, ticket, Shape::Ollama, dialect::ollama::joined).await
 }
 
 struct Ndjson {

@@ -25,7 +25,7 @@ pub(super) async fn chat(asker: Asker, Payload(body): Inference) -> Result<Respo
     let request = ChatRequest::parse(&body)?;
     let asked = asked(Op::Chat, request.model.as_deref(), request.stream);
     let queued = asker.queue(asked, |model| request.native(model)).await?;
-    let begin = |named| Completion::new(named, request.include_usage);
+    let begin = move |named| Completion::new(named, request.include_usage);
     queued.answer(begin).await
 }
 
@@ -37,7 +37,7 @@ pub(super) async fn completions(
     let request = TextRequest::parse(&body)?;
     let asked = asked(Op::Generate, request.model.as_deref(), request.stream);
     let queued = asker.queue(asked, |model| request.native(model)).await?;
-    let begin = |named| TextCompletion::new(named, request.include_usage);
+    let begin = move |named| TextCompletion::new(named, request.include_usage);
     queued.answer(begin).await
 }
 
@@ -49,7 +49,7 @@ pub(super) async fn embeddings(
     let request = EmbeddingRequest::parse(&body)?;
     let asked = asked(Op::Embed, request.model.as_deref(), false);
     let queued = asker.queue(asked, |model| request.native(model)).await?;
-    let answer = queued.whole(|named, lines| request.answer(&named.model, lines));
+    let answer = queued.whole(move |named, lines| request.answer(&named.model, lines));
     answer.await
 }
 
@@ -61,7 +61,7 @@ pub(super) async fn responses(
     let request = ResponseRequest::parse(&body)?;
     let asked = asked(Op::Chat, request.model.as_deref(), request.stream);
     let queued = asker.queue(asked, |model| request.native(model)).await?;
-    let begin = |named| ResponseAnswer::new(named, &request);
+    let begin = move |named| ResponseAnswer::new(named, &request);
     queued.answer(begin).await
 }
 

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use super::written;
 use crate::{
     Relay,
-    auth::{Caller, MayEnqueue, MayRead, MayWork, serves},
+    auth::{Caller, MayEnqueue, MayPoll, MayRead, serves},
     error::ApiError,
     intake::Patience,
     payload::{Inference, Payload},
@@ -39,7 +39,7 @@ const MODEL: &str = "qwen2.5:7b";
 /// `GET /api/ollama/poll`: leases, as its clients expect of a GET.
 pub(super) async fn poll(
     State(relay): State<Relay>,
-    MayWork(caller): MayWork,
+    MayPoll(caller): MayPoll,
 ) -> Result<Response, ApiError> {
     let worker = WorkerId::new(format!("legacy-{}", caller.key_id()));
     let worker = worker.map_err(|_| ApiError::internal())?;
@@ -134,7 +134,7 @@ fn said(relay: &Relay, lease: &Lease) -> Option<PolledRequest> {
 /// clients never try twice.
 pub(super) async fn response(
     State(relay): State<Relay>,
-    MayWork(caller): MayWork,
+    MayPoll(caller): MayPoll,
     Payload(body): Inference,
 ) -> Result<Response, ApiError> {
     let answer = Answer::parse(&body)?;

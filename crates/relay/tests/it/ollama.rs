@@ -8,28 +8,11 @@ use queue::{Owner, Queue as _, Scope};
 
 use crate::{
     server::Server,
-    worker::{CHAT_DONE, Job, Scripted, chat},
+    worker::{CHAT_DONE, Scripted, chat},
 };
 
 const CHAT: &str = r#"{"model":"m","messages":[{"role":"user","content":"hi"}], "x":1.50}"#;
 const WHOLE: &str = r#"{"model":"m","stream":false,"messages":[]}"#;
-
-async fn gives_back(worker: &mut Scripted, job: &Job) {
-    let token = job.token();
-    let (code, message) = (ErrorCode::EngineUnavailable, "busy".to_owned());
-    worker
-        .say(&WorkerMessage::Nack {
-            token,
-            retry: Retry::Now,
-            code,
-            message,
-        })
-        .await;
-    assert_eq!(
-        worker.next().await,
-        RelayMessage::Closed { token, code: None }
-    );
-}
 
 #[tokio::test]
 async fn a_chat_streams_each_line_in_its_own_chunk_as_it_is_written() {
@@ -129,7 +112,7 @@ async fn a_restart_before_the_first_line_is_not_noticed() {
     let mut worker = Scripted::ready(&server).await;
     let asked = tokio::spawn(async move { client.post("/api/chat", CHAT).await });
     let job = worker.lease().await;
-    gives_back(&mut worker, &job).await;
+    worker.gives_back(&job).await;
     let again = worker.lease().await;
     assert_eq!(again.token().attempt, 2);
     worker.answer(&again, &["ok"]).await;
@@ -147,15 +130,17 @@ async fn a_restart_after_the_first_line_is_an_error_and_cancels_the_job() {
     worker.line(job.token(), 1, &chat("one")).await;
     let mut reply = asked.await.unwrap();
     reply.chunk().await.unwrap();
-    gives_back(&mut worker, &job).await;
-    let again = worker.lease().await;
+    worker.say(&WorkerMessage::Capacity { slots: 0 }).await;
+    worker.gives_back(&job).await;
     let text = reply.text().await;
     assert!(
         text.starts_with(r#"{"error":"the worker was lost"#),
         "{text}"
     );
-    let token = again.token();
-    assert_eq!(worker.next().await, RelayMessage::Cancel { token });
+    let log = server.store.log(Owner::Anyone, job.token().job).await;
+    let mut head = log.unwrap().unwrap().head();
+    let ended = crate::within(head.wait_for(|head| head.end.is_some())).await;
+    assert_eq!(ended.unwrap().end, Some(End::Cancelled));
 }
 
 #[tokio::test]
@@ -310,28 +295,4 @@ async fn models_and_version_come_from_the_workers_online() {
     );
     let other = server.client("other", &[Scope::Read]).await;
     assert!(other.get("/api/tags").await.text().await.contains("secret"));
-}
-
-#[tokio::test]
-async fn a_long_silence_is_filled_with_lines_without_text() {
-    let mut settings = RelaySettings::default();
-    settings.heartbeat = std::time::Duration::from_millis(20);
-    let server = Server::with(settings).await;
-    let client = server.requester().await;
-    let mut worker = Scripted::ready(&server).await;
-    let mut reply = client.post("/api/chat", CHAT).await;
-    let beat: serde_json::Value = serde_json::from_str(&reply.chunk().await.unwrap()).unwrap();
-    assert_eq!(
-        (&beat["message"]["content"], &beat["done"]),
-        (&"".into(), &false.into())
-    );
-
-    let job = worker.lease().await;
-    worker.answer(&job, &["late"]).await;
-    assert!(
-        reply
-            .text()
-            .await
-            .ends_with(&format!("{}\n{CHAT_DONE}\n", chat("late")))
-    );
 }

@@ -1,8 +1,8 @@
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt as _, StreamExt as _};
 use proto::{
-    End, EngineKind, LeaseToken, ModelEntry, ModelName, WorkerId, WorkerReport,
-    worker::{Frame, LeaseHead, RelayMessage, SUBPROTOCOL, WorkerMessage},
+    End, EngineKind, ErrorCode, LeaseToken, ModelEntry, ModelName, WorkerId, WorkerReport,
+    worker::{Frame, LeaseHead, RelayMessage, Retry, SUBPROTOCOL, WorkerMessage},
 };
 use queue::Scope;
 use tokio::net::TcpStream;
@@ -169,6 +169,22 @@ impl Scripted {
         let last = texts.len() as u64 + 1;
         self.line(job.token(), last, CHAT_DONE).await;
         self.end(job.token(), last, End::Completed).await;
+    }
+
+    /// Gives a leased job back, to be leased again at once.
+    pub(crate) async fn gives_back(&mut self, job: &Job) {
+        let token = job.token();
+        self.say(&WorkerMessage::Nack {
+            token,
+            retry: Retry::Now,
+            code: ErrorCode::EngineUnavailable,
+            message: "busy".into(),
+        })
+        .await;
+        assert_eq!(
+            self.next().await,
+            RelayMessage::Closed { token, code: None }
+        );
     }
 
     /// The code the relay closes with.

@@ -12,8 +12,9 @@ use crate::{
     api::written,
     auth::MayRead,
     error::ApiError,
-    stream::{name_job, put_together},
+    stream::name_job,
     target::{InPath, InQuery},
+    whole::Gathering,
 };
 
 /// Longest wait, in seconds; many proxies cut later than that.
@@ -50,8 +51,10 @@ pub(in crate::api) async fn answer(
         },
         () = relay.stop.cancelled() => return Err(ApiError::draining()),
     }
-    let lines = put_together(&relay, log).await??;
-    let mut response = written("application/json", dialect::ollama::joined(&lines)?);
+    let mut gathering = Gathering::new(&relay, log);
+    gathering.complete().await?;
+    let answer = dialect::ollama::joined(&gathering.lines)?;
+    let mut response = written("application/json", answer);
     name_job(&mut response, id);
     Ok(response)
 }

@@ -1,0 +1,177 @@
+//! A job's log as one object. One that is long in coming is kept from being cut by white space
+//! before it, which every JSON reader skips.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{body::Body, response::Response};
+use bytes::Bytes;
+use futures_util::stream;
+use proto::{End, ErrorCode, ErrorDetail, EventId, JobId};
+use queue::JobLog;
+use serde::Deserialize;
+use tokio::time::timeout;
+
+use crate::{
+    Relay,
+    api::written,
+    error::ApiError,
+    shape::Shape,
+    stream::{cancelled, name_job, streaming, unfinished},
+    tail::{Event, Tail},
+    ticket::{Guard, Ticket},
+};
+
+/// Most of an answer that is put together in memory for one object.
+const WHOLE_MAX: usize = 64 * 1024 * 1024;
+
+/// Answers with what `write` makes of all lines once the job has completed. After a while of
+/// waiting the status is sent without knowing the end, and white space until there is one: a
+/// failure after that can only be the body of one.
+pub(crate) async fn whole<F>(
+    relay: &Relay,
+    ticket: Ticket,
+    shape: Shape,
+    write: F,
+) -> Result<Response, ApiError>
+where
+    F: FnOnce(&[Bytes]) -> Result<Bytes, ErrorDetail> + Send + 'static,
+{
+    let job = ticket.guard.job;
+    let Ticket { log, guard } = ticket;
+    let mut gathering = Gathering::new(relay, log);
+    let patience = relay.settings.pad_after;
+    let in_time = if patience.is_zero() {
+        Ok(gathering.complete().await)
+    } else {
+        timeout(patience, gathering.complete()).await
+    };
+    if let Ok(completed) = in_time {
+        gathering.release(guard);
+        completed?;
+        let mut response = written(shape.content_type(), write(&gathering.lines)?);
+        name_job(&mut response, job);
+        return Ok(response);
+    }
+    let padded = Padded {
+        every: relay.settings.heartbeat,
+        gathering,
+        guard,
+        job,
+        shape,
+        write,
+        has_begun: false,
+    };
+    let body = stream::unfold(Some(padded), |padded| async {
+        let (said, padded) = padded?.say().await;
+        Some((Ok::<_, Infallible>(said), padded))
+    });
+    let body = Body::from_stream(body);
+    Ok(streaming(shape.content_type(), Some(job), body))
+}
+
+/// An answer whose status was sent before its end was known.
+struct Padded<F> {
+    gathering: Gathering,
+    guard: Guard,
+    job: JobId,
+    shape: Shape,
+    write: F,
+    every: Duration,
+    has_begun: bool,
+}
+
+impl<F: FnOnce(&[Bytes]) -> Result<Bytes, ErrorDetail>> Padded<F> {
+    /// White space, and what comes after it; or the object, and nothing.
+    async fn say(mut self) -> (Bytes, Option<Self>) {
+        let completed = if self.has_begun {
+            timeout(self.every, self.gathering.complete()).await.ok()
+        } else {
+            self.has_begun = true;
+            None
+        };
+        let Some(completed) = completed else {
+            return (Bytes::from_static(b"\n"), Some(self));
+        };
+        self.gathering.release(self.guard);
+        let object = completed.and_then(|()| Ok((self.write)(&self.gathering.lines)?));
+        let failed = |error| {
+            let id = dialect::anthropic::request_id(self.job);
+            self.shape.body(&error, Some(&id))
+        };
+        (object.unwrap_or_else(failed), None)
+    }
+}
+
+/// The lines of a job so far. Dropping a pending `complete` loses nothing.
+pub(crate) struct Gathering {
+    relay: Relay,
+    tail: Tail,
+    pub(crate) lines: Vec<Bytes>,
+    bytes: usize,
+    has_ended: bool,
+}
+
+impl Gathering {
+    pub(crate) fn new(relay: &Relay, log: Arc<dyn JobLog>) -> Self {
+        Self {
+            relay: relay.clone(),
+            tail: Tail::new(log, EventId::default()),
+            lines: Vec::new(),
+            bytes: 0,
+            has_ended: false,
+        }
+    }
+
+    /// A job that has ended need not be cancelled.
+    fn release(&self, mut guard: Guard) {
+        if self.has_ended {
+            guard.disarm();
+        }
+    }
+
+    /// Waits until every line of a completed job is there.
+    pub(crate) async fn complete(&mut self) -> Result<(), ApiError> {
+        loop {
+            let event = tokio::select! {
+                biased;
+                event = self.tail.next() => event?,
+                () = self.relay.stop.cancelled() => return Err(ApiError::draining()),
+            };
+            match event {
+                Event::Restarted(_) => {
+                    self.lines.clear();
+                    self.bytes = 0;
+                }
+                Event::Line(_, line) => {
+                    self.bytes += line.len();
+                    if self.bytes > WHOLE_MAX {
+                        return Err(ApiError::new(
+                            ErrorCode::TooLarge,
+                            "the answer is too large for one object; ask for a stream",
+                        ));
+                    }
+                    self.lines.push(line);
+                }
+                Event::End(_, end) => {
+                    self.has_ended = true;
+                    return match end {
+                        End::Completed if self.is_whole() => Ok(()),
+                        End::Completed => Err(unfinished().into()),
+                        End::Failed { error } => Err(error.into()),
+                        End::Cancelled => Err(cancelled()),
+                    };
+                }
+            }
+        }
+    }
+
+    /// Whether the engine wrote its last line. Embeddings have but one, which says nothing of it.
+    fn is_whole(&self) -> bool {
+        #[derive(Deserialize)]
+        struct Line {
+            done: Option<bool>,
+        }
+        let last = self.lines.last().map(|line| serde_json::from_slice(line));
+        last.is_some_and(|last| last.is_ok_and(|line: Line| line.done != Some(false)))
+    }
+}

@@ -1,0 +1,107 @@
+//! How a stream ends when its worker or its engine does not: never silently, in any dialect.
+
+use std::time::Duration;
+
+use hearth_relay::RelaySettings;
+use http::StatusCode;
+use proto::{End, worker::RelayMessage};
+use queue::{Owner, Queue as _};
+
+use crate::{
+    server::Server,
+    wire::question,
+    within,
+    worker::{Scripted, chat},
+};
+
+/// Each route, and how its error begins in the middle of a stream.
+const STREAMS: [(&str, &str); 6] = [
+    ("/api/chat", r#"{"error":""#),
+    ("/api/generate", r#"{"error":""#),
+    ("/v1/chat/completions", r#"data: {"error":{"message":""#),
+    ("/v1/completions", r#"data: {"error":{"message":""#),
+    ("/v1/responses", r#"data: {"type":"error","#),
+    ("/v1/messages", r#"data: {"type":"error","error":{"#),
+];
+
+#[tokio::test]
+async fn a_lost_worker_ends_a_stream_that_began_with_an_error_even_if_none_comes_after_it() {
+    let mut settings = RelaySettings::default();
+    settings.lease = Duration::from_millis(300);
+    let server = Server::with(settings).await;
+    let client = server.requester().await;
+    for (path, error) in STREAMS {
+        let mut worker = Scripted::ready(&server).await;
+        let asking = client.clone();
+        let asked = tokio::spawn(async move { asking.post(path, question(path, true)).await });
+        let job = worker.lease().await;
+        worker.line(job.token(), 1, &chat("Hal")).await;
+        let mut reply = asked.await.unwrap();
+        reply.chunk().await.unwrap();
+        drop(worker);
+        let end = reply.text().await;
+        let (_, last) = end.trim_end().rsplit_once('\n').unwrap_or(("", &end));
+        assert!(last.starts_with(error), "{path}: {end}");
+        assert!(end.contains("the worker was lost"), "{path}: {end}");
+        assert!(!end.contains("[DONE]"), "{path}: {end}");
+        let log = server.store.log(Owner::Anyone, job.token().job).await;
+        let mut head = log.unwrap().unwrap().head();
+        let ended = within(head.wait_for(|head| head.end.is_some())).await;
+        assert_eq!(ended.unwrap().end, Some(End::Cancelled), "nobody wants it");
+    }
+}
+
+#[tokio::test]
+async fn an_engine_that_stops_without_its_last_line_has_failed_in_every_dialect() {
+    let server = Server::start().await;
+    let client = server.requester().await;
+    let mut worker = Scripted::ready(&server).await;
+    for (path, error) in STREAMS {
+        for stream in [true, false] {
+            let asking = client.clone();
+            let body = question(path, stream);
+            let asked = tokio::spawn(async move { asking.post(path, body).await });
+            let job = worker.lease().await;
+            worker.line(job.token(), 1, &chat("again")).await;
+            worker.end(job.token(), 1, End::Completed).await;
+            let reply = asked.await.unwrap();
+            if stream {
+                let text = reply.text().await;
+                let (_, end) = text.trim_end().rsplit_once('\n').unwrap();
+                assert!(end.starts_with(error), "{path}: {text}");
+                assert!(end.contains("without a complete answer"), "{path}: {text}");
+            } else {
+                assert_eq!(reply.status, StatusCode::BAD_GATEWAY, "{path}");
+                assert_eq!(reply.header("x-hearth-error"), "engine_failed");
+                assert_eq!(reply.header("x-should-retry"), "true");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_requester_who_leaves_stops_the_engine_in_every_dialect() {
+    let server = Server::start().await;
+    let client = server.requester().await;
+    let mut worker = Scripted::ready(&server).await;
+    for (path, _) in STREAMS {
+        for (stream, with_line) in [(true, false), (true, true), (false, false)] {
+            let asking = client.clone();
+            let body = question(path, stream);
+            let asked = tokio::spawn(async move { asking.post(path, body).await });
+            let job = worker.lease().await;
+            let token = job.token();
+            if with_line {
+                worker.line(token, 1, &chat("one")).await;
+                let mut reply = asked.await.unwrap();
+                reply.chunk().await.unwrap();
+                drop(reply);
+            } else {
+                asked.abort();
+            }
+            let told = tokio::time::timeout(Duration::from_secs(1), worker.next()).await;
+            assert_eq!(told, Ok(RelayMessage::Cancel { token }), "{path}");
+            worker.end(token, 1, End::Cancelled).await;
+        }
+    }
+}
