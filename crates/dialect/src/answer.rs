@@ -57,7 +57,8 @@ pub(crate) fn event<T: Serialize>(out: &mut Vec<u8>, name: &str, value: &T) {
     data(out, value);
 }
 
-fn write<T: Serialize>(out: &mut Vec<u8>, value: &T) {
+/// Appends JSON.
+pub(crate) fn write<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
     let start = out.len();
     // Writing our own plain structures into memory cannot fail; nothing is left of one that did.
     if serde_json::to_writer(&mut *out, value).is_err() {

@@ -13,5 +13,6 @@ mod native;
 pub mod ollama;
 pub mod openai;
 pub mod relay_polling;
+mod template;
 
 pub use answer::{Answer, Named};

@@ -154,6 +154,11 @@ impl<'a> Line<'a> {
         !self.text().is_empty() || !self.thinking().is_empty() || !self.tool_calls().is_empty()
     }
 
+    /// Whether text is all it says.
+    pub(crate) fn is_text(&self) -> bool {
+        !self.text().is_empty() && self.thinking().is_empty() && self.tool_calls().is_empty()
+    }
+
     /// Whether the limit of tokens ended the answer.
     pub(crate) fn is_cut(&self) -> bool {
         self.done_reason.as_str() == "length"

@@ -9,6 +9,7 @@ use crate::{
     answer::{Answer, Named, event},
     block::{Block, Call, blocks},
     line::{Line, complete},
+    template::Template,
 };
 
 /// A message.
@@ -16,8 +17,8 @@ use crate::{
 pub struct Message {
     named: Named,
     began: bool,
-    /// What the open block holds.
-    open: Option<Kind>,
+    /// What the open block holds, and what is written for more of it.
+    open: Option<(Kind, Template)>,
     /// The number of the next block.
     index: usize,
     calls: usize,
@@ -92,6 +93,15 @@ impl Usage {
     }
 }
 
+fn delta(out: &mut Vec<u8>, index: usize, delta: Delta<'_>) {
+    let delta = BlockDelta {
+        r#type: "content_block_delta",
+        index,
+        delta,
+    };
+    event(out, delta.r#type, &delta);
+}
+
 impl Message {
     /// An answer of which nothing was said yet.
     #[must_use]
@@ -143,15 +153,6 @@ impl Message {
         }
     }
 
-    fn delta(&self, out: &mut Vec<u8>, delta: Delta<'_>) {
-        let delta = BlockDelta {
-            r#type: "content_block_delta",
-            index: self.index,
-            delta,
-        };
-        event(out, delta.r#type, &delta);
-    }
-
     fn start(&self, out: &mut Vec<u8>, block: &Value) {
         let start = json!({
             "type": "content_block_start", "index": self.index, "content_block": block,
@@ -165,39 +166,47 @@ impl Message {
         self.index += 1;
     }
 
-    /// Closes the open block, unless more of the same comes.
-    fn turn_to(&mut self, out: &mut Vec<u8>, kind: Option<Kind>) {
-        if self.open == kind {
-            return;
+    /// More of a thought or a text, in a block of its own.
+    fn grow(&mut self, out: &mut Vec<u8>, kind: Kind, more: &str) {
+        if !matches!(&self.open, Some((open, _)) if *open == kind) {
+            self.close(out);
+            let start = match kind {
+                Kind::Thinking => json!({"type": "thinking", "thinking": "", "signature": ""}),
+                Kind::Text => json!({"type": "text", "text": ""}),
+            };
+            self.start(out, &start);
+            let token = Template::new(|out, text| {
+                let said = match kind {
+                    Kind::Thinking => Delta::Thinking { thinking: text },
+                    Kind::Text => Delta::Text { text },
+                };
+                delta(out, self.index, said);
+            });
+            self.open = Some((kind, token));
         }
-        if self.open.is_some() {
+        if let Some((_, token)) = &self.open {
+            token.fill(out, more);
+        }
+    }
+
+    fn close(&mut self, out: &mut Vec<u8>) {
+        if self.open.take().is_some() {
             self.stop(out);
-        }
-        self.open = kind;
-        match kind {
-            Some(Kind::Thinking) => {
-                self.start(
-                    out,
-                    &json!({"type": "thinking", "thinking": "", "signature": ""}),
-                );
-            }
-            Some(Kind::Text) => self.start(out, &json!({"type": "text", "text": ""})),
-            None => {}
         }
     }
 
     fn call(&mut self, out: &mut Vec<u8>, call: &Call) {
-        self.turn_to(out, None);
+        self.close(out);
         let block = json!({"type": "tool_use", "id": call.id, "name": call.name, "input": {}});
         self.start(out, &block);
         let partial_json = call.arguments.get();
-        self.delta(out, Delta::InputJson { partial_json });
+        delta(out, self.index, Delta::InputJson { partial_json });
         self.stop(out);
         self.calls += 1;
     }
 
     fn end(&mut self, out: &mut Vec<u8>, last: &Line<'_>) {
-        self.turn_to(out, None);
+        self.close(out);
         let reason = stop_reason(last, self.calls > 0);
         let delta = json!({
             "type": "message_delta",
@@ -228,16 +237,14 @@ fn stop_reason(last: &Line<'_>, calls: bool) -> &'static str {
 impl Answer for Message {
     fn events(&mut self, line: &[u8]) -> Result<Bytes, ErrorDetail> {
         let line = Line::native(line)?;
-        let mut out = Vec::with_capacity(192);
+        let mut out = Vec::new();
         self.begin(&mut out);
         let (thinking, text) = (line.thinking(), line.text());
         if !thinking.is_empty() {
-            self.turn_to(&mut out, Some(Kind::Thinking));
-            self.delta(&mut out, Delta::Thinking { thinking });
+            self.grow(&mut out, Kind::Thinking, thinking);
         }
         if !text.is_empty() {
-            self.turn_to(&mut out, Some(Kind::Text));
-            self.delta(&mut out, Delta::Text { text });
+            self.grow(&mut out, Kind::Text, text);
         }
         for call in line.tool_calls() {
             let call = Call::new(call, self.named.job, self.calls);

@@ -13,6 +13,7 @@ use crate::{
     answer::{Answer, Named, data},
     line::{Line, Logprob, ToolCall, complete},
     ollama::json,
+    template::Template,
 };
 
 const CHUNK: &str = "chat.completion.chunk";
@@ -25,6 +26,8 @@ pub struct Completion {
     began: bool,
     calls: usize,
     finished: bool,
+    /// What is written for a token that is only text.
+    token: Template,
 }
 
 #[derive(Serialize)]
@@ -87,21 +90,46 @@ struct CalledFunction<'a> {
     arguments: &'a str,
 }
 
+impl<'a> Streamed<'a> {
+    const fn said(delta: Piece<'a>) -> Self {
+        Self {
+            index: 0,
+            delta,
+            finish_reason: None,
+            logprobs: None,
+        }
+    }
+}
+
+fn chunk(head: &Head, out: &mut Vec<u8>, choice: Streamed<'_>) {
+    data(out, &head.object(CHUNK, [choice], None));
+}
+
 impl Completion {
     /// An answer of which nothing was said yet.
     #[must_use]
     pub fn new(named: Named, include_usage: bool) -> Self {
+        let head = Head::new("chatcmpl-", named);
+        let token = Template::new(|out, text| {
+            let delta = Piece {
+                content: Some(text),
+                ..Piece::default()
+            };
+            chunk(&head, out, Streamed::said(delta));
+        });
         Self {
-            head: Head::new("chatcmpl-", named),
+            head,
             include_usage,
             began: false,
             calls: 0,
             finished: false,
+            token,
         }
     }
 
-    fn chunk(&self, out: &mut Vec<u8>, choice: Streamed<'_>) {
-        data(out, &self.head.object(CHUNK, [choice], None));
+    /// Whether the line has nothing but text.
+    fn is_token(&self, line: &Line<'_>) -> bool {
+        self.began && !line.done && line.logprobs.is_empty() && line.is_text()
     }
 
     fn numbered<'a>(&mut self, calls: &'a [ToolCall<'_>]) -> Vec<Call<'a>> {
@@ -131,8 +159,10 @@ impl Completion {
 impl Answer for Completion {
     fn events(&mut self, line: &[u8]) -> Result<Bytes, ErrorDetail> {
         let line = Line::native(line)?;
-        let mut out = Vec::with_capacity(320);
-        if line.says() || !self.began {
+        let mut out = Vec::new();
+        if self.is_token(&line) {
+            self.token.fill(&mut out, line.text());
+        } else if line.says() || !self.began {
             let delta = Piece {
                 role: (!self.began).then_some("assistant"),
                 content: Some(line.text()),
@@ -141,22 +171,18 @@ impl Answer for Completion {
             };
             self.began = true;
             let choice = Streamed {
-                index: 0,
-                delta,
-                finish_reason: None,
                 logprobs: logprobs(&line.logprobs),
+                ..Streamed::said(delta)
             };
-            self.chunk(&mut out, choice);
+            chunk(&self.head, &mut out, choice);
         }
         if line.done {
             self.finished = true;
             let choice = Streamed {
-                index: 0,
-                delta: Piece::default(),
                 finish_reason: Some(self.finish_reason(&line)),
-                logprobs: None,
+                ..Streamed::said(Piece::default())
             };
-            self.chunk(&mut out, choice);
+            chunk(&self.head, &mut out, choice);
             let usage = self.include_usage.then(|| Usage::of(&line));
             self.head.end(&mut out, CHUNK, usage);
         }

@@ -14,6 +14,7 @@ use crate::{
     line::{Line, complete},
     native::{Options, bad, named},
     ollama::{json, parse},
+    template::Template,
 };
 
 const OBJECT: &str = "text_completion";
@@ -116,6 +117,8 @@ pub struct TextCompletion {
     head: Head,
     include_usage: bool,
     finished: bool,
+    /// What is written for a token.
+    token: Template,
 }
 
 #[derive(Serialize)]
@@ -130,17 +133,22 @@ impl TextCompletion {
     /// An answer of which nothing was said yet.
     #[must_use]
     pub fn new(named: Named, include_usage: bool) -> Self {
+        let head = Head::new("cmpl-", named);
+        let token = Template::new(|out, text| chunk(&head, out, text, None));
         Self {
-            head: Head::new("cmpl-", named),
+            head,
             include_usage,
             finished: false,
+            token,
         }
     }
+}
 
-    fn chunk(&self, out: &mut Vec<u8>, text: &str, finish_reason: Option<&str>) {
-        let choice = choice(text, finish_reason);
-        data(out, &self.head.object(OBJECT, [choice], None));
-    }
+fn chunk(head: &Head, out: &mut Vec<u8>, text: &str, finish_reason: Option<&str>) {
+    data(
+        out,
+        &head.object(OBJECT, [choice(text, finish_reason)], None),
+    );
 }
 
 const fn choice<'a>(text: &'a str, finish_reason: Option<&'a str>) -> Choice<'a> {
@@ -155,13 +163,13 @@ const fn choice<'a>(text: &'a str, finish_reason: Option<&'a str>) -> Choice<'a>
 impl Answer for TextCompletion {
     fn events(&mut self, line: &[u8]) -> Result<Bytes, ErrorDetail> {
         let line = Line::native(line)?;
-        let mut out = Vec::with_capacity(256);
+        let mut out = Vec::new();
         if !line.text().is_empty() {
-            self.chunk(&mut out, line.text(), None);
+            self.token.fill(&mut out, line.text());
         }
         if line.done {
             self.finished = true;
-            self.chunk(&mut out, "", Some(finish_reason(&line)));
+            chunk(&self.head, &mut out, "", Some(finish_reason(&line)));
             let usage = self.include_usage.then(|| Usage::of(&line));
             self.head.end(&mut out, OBJECT, usage);
         }

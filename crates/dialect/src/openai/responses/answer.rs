@@ -12,6 +12,7 @@ use crate::{
     clock::seconds,
     line::{Line, complete},
     openai::kind,
+    template::{NUMBER, Template},
 };
 
 /// A response.
@@ -22,8 +23,8 @@ pub struct ResponseAnswer {
     /// The number of the next event.
     sequence: u64,
     blocks: Vec<Block>,
-    /// The id of the item that the last block grows into.
-    open: Option<String>,
+    /// The id of the item that the last block grows into, and what is written for more of it.
+    open: Option<(String, Template)>,
     calls: usize,
     finished: bool,
 }
@@ -31,9 +32,9 @@ pub struct ResponseAnswer {
 #[derive(Serialize)]
 struct Event<'a, T> {
     r#type: &'a str,
-    sequence_number: u64,
     #[serde(flatten)]
     fields: T,
+    sequence_number: u64,
 }
 
 /// What is written for every token, and therefore without a tree.
@@ -70,6 +71,15 @@ enum Kind {
     Text,
 }
 
+fn numbered<T: Serialize>(out: &mut Vec<u8>, name: &str, fields: T, sequence_number: u64) {
+    let written = Event {
+        r#type: name,
+        fields,
+        sequence_number,
+    };
+    event(out, name, &written);
+}
+
 impl ResponseAnswer {
     /// An answer of which nothing was said yet.
     #[must_use]
@@ -86,12 +96,7 @@ impl ResponseAnswer {
     }
 
     fn event<T: Serialize>(&mut self, out: &mut Vec<u8>, name: &str, fields: T) {
-        let written = Event {
-            r#type: name,
-            sequence_number: self.sequence,
-            fields,
-        };
-        event(out, name, &written);
+        numbered(out, name, fields, self.sequence);
         self.sequence += 1;
     }
 
@@ -191,19 +196,10 @@ impl ResponseAnswer {
                 self.open(out, kind, more);
             }
         }
-        let (name, place) = match kind {
-            Kind::Thinking => ("response.reasoning_summary_text.delta", SUMMARY),
-            Kind::Text => ("response.output_text.delta", CONTENT),
-        };
-        let item = self.open.take().unwrap_or_default();
-        let delta = Delta {
-            item_id: &item,
-            output_index: self.blocks.len().saturating_sub(1),
-            place,
-            delta: more,
-        };
-        self.event(out, name, delta);
-        self.open = Some(item);
+        if let Some((_, token)) = &self.open {
+            token.fill_numbered(out, more, self.sequence);
+            self.sequence += 1;
+        }
     }
 
     fn open(&mut self, out: &mut Vec<u8>, kind: Kind, first: &str) {
@@ -233,12 +229,13 @@ impl ResponseAnswer {
         self.event(out, "response.output_item.added", added);
         self.event(out, name, part);
         self.blocks.push(block);
-        self.open = Some(id);
+        let token = token(kind, &id, index);
+        self.open = Some((id, token));
     }
 
     /// Ends the open item, if there is one.
     fn close(&mut self, out: &mut Vec<u8>, status: &str) {
-        let Some((id, block)) = self.open.take().zip(self.blocks.last()) else {
+        let Some(((id, _), block)) = self.open.take().zip(self.blocks.last()) else {
             return;
         };
         let index = self.blocks.len() - 1;
@@ -305,6 +302,23 @@ impl ResponseAnswer {
     }
 }
 
+/// What is written for more of this item.
+fn token(kind: Kind, item_id: &str, output_index: usize) -> Template {
+    let (name, place) = match kind {
+        Kind::Thinking => ("response.reasoning_summary_text.delta", SUMMARY),
+        Kind::Text => ("response.output_text.delta", CONTENT),
+    };
+    Template::new(|out, delta| {
+        let delta = Delta {
+            item_id,
+            output_index,
+            place,
+            delta,
+        };
+        numbered(out, name, delta, NUMBER);
+    })
+}
+
 fn status(last: &Line<'_>) -> &'static str {
     if last.is_cut() {
         "incomplete"
@@ -324,7 +338,7 @@ fn text_part(text: &str) -> Value {
 impl Answer for ResponseAnswer {
     fn events(&mut self, line: &[u8]) -> Result<Bytes, ErrorDetail> {
         let line = Line::native(line)?;
-        let mut out = Vec::with_capacity(320);
+        let mut out = Vec::new();
         self.begin(&mut out);
         if !line.thinking().is_empty() {
             self.grow(&mut out, Kind::Thinking, line.thinking());
