@@ -8,6 +8,7 @@ mod breaks;
 mod loss;
 mod scene;
 mod script;
+mod silence;
 mod stage;
 mod wire;
 
@@ -15,7 +16,7 @@ use script::Client;
 use stage::Both;
 
 /// What every client that chats must get right.
-const CHAT: [&str; 14] = [
+const CHAT: [&str; 15] = [
     "a_whole_answer_and_a_streamed_one_are_alike",
     "a_limit_ends_the_answer_with_length",
     "a_stop_word_ends_the_answer_before_it",
@@ -30,10 +31,12 @@ const CHAT: [&str; 14] = [
     "a_tool_is_called_whole_and_streamed",
     "thoughts_are_kept_apart_from_the_answer",
     "an_image_reaches_the_engine",
+    "a_long_silence_is_survived_whole_and_streamed",
 ];
 const SEED: &str = "temperature_and_seed_decide_the_answer";
 const LIST: &str = "models_are_listed";
 const EMBED: &str = "texts_become_vectors";
+const PATH_KEY: &str = "a_key_in_the_address_is_enough";
 const NO_EMBED: &str = "an_engine_without_embeddings_refuses";
 
 /// Runs a client's script on a stage of its own; it must pass these cases and have no others.
@@ -52,6 +55,7 @@ async fn the_python_client_of_ollama_is_served() {
         "a_text_is_continued_whole_and_streamed",
         EMBED,
         NO_EMBED,
+        PATH_KEY,
     ];
     passes(Client::python("with_ollama.py"), &more).await;
 }
@@ -64,6 +68,7 @@ async fn the_python_client_of_openai_is_served() {
         "a_text_is_continued_whole_and_streamed",
         EMBED,
         NO_EMBED,
+        PATH_KEY,
         "a_response_is_given_whole_and_streamed",
         "a_response_that_fails_says_so",
         "a_response_calls_a_tool",
@@ -85,7 +90,7 @@ async fn the_python_client_of_anthropic_is_served() {
 async fn the_node_client_of_ollama_is_served() {
     passes(
         Client::node("with_ollama.cjs"),
-        &[LIST, SEED, EMBED, NO_EMBED],
+        &[LIST, SEED, EMBED, NO_EMBED, PATH_KEY],
     )
     .await;
 }
@@ -97,6 +102,7 @@ async fn the_node_client_of_openai_is_served() {
         SEED,
         EMBED,
         NO_EMBED,
+        PATH_KEY,
         "a_response_is_given_whole_and_streamed",
     ];
     passes(Client::node("with_openai.cjs"), &more).await;

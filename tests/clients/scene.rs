@@ -23,6 +23,10 @@ pub(crate) fn named(name: &str, whole: bool) -> Option<Answer> {
             let begun = line(&json!({ "content": "Six times " }));
             return Some(Answer::begin().send_lines([begun.as_str()]).then(Step::Cut));
         }
+        "no_vectors" => {
+            let error = json!({ "error": "This server does not support embeddings." });
+            return Some(Answer::json(501, &error.to_string()));
+        }
         "half" => {
             let begun = line(&json!({ "content": "Six times " }));
             let answer = Answer::begin().send_lines([begun.as_str()]);
@@ -36,6 +40,30 @@ pub(crate) fn named(name: &str, whole: bool) -> Option<Answer> {
     let mut lines: Vec<String> = messages.iter().map(line).collect();
     lines.push(last(""));
     Some(Answer::lines(lines.iter().map(String::as_str)))
+}
+
+/// A word whose characters are not all one byte long.
+pub(crate) const SPOKEN: &str = "Żar";
+
+/// Says [`SPOKEN`] twice, each time when a gate opens, as `/api/chat` or `/api/generate` does.
+pub(crate) fn with_silences(path: &str, gates: &[Gate; 2]) -> Answer {
+    let as_asked = |line: String| match path {
+        "/api/generate" => {
+            let mut line: Value = serde_json::from_str(&line).unwrap();
+            line["response"] = line["message"]["content"].take();
+            line.as_object_mut().unwrap().remove("message");
+            line.to_string()
+        }
+        _ => line,
+    };
+    let word = as_asked(line(&json!({ "content": SPOKEN })));
+    let [first, second] = gates;
+    Answer::begin()
+        .then(Step::Wait(first.clone()))
+        .send_lines([word.as_str()])
+        .then(Step::Wait(second.clone()))
+        .send_lines([word.as_str(), &as_asked(last(""))])
+        .then(Step::Finish)
 }
 
 fn tool_call() -> Value {

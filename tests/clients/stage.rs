@@ -1,20 +1,21 @@
 //! What a client's script plays on: a relay and an agent with a real model, and another two with
 //! a scripted engine.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Mutex, time::Duration};
 
 use hearth_tests::{
     process::finish,
     proxy::Proxy,
-    scripted_ollama::ScriptedOllama,
+    scripted_ollama::{Answer, Gate, ScriptedOllama},
     stand::{Stand, create_key},
 };
 use serde_json::{Value, json};
-use tokio::{process::Command, time::timeout};
+use tokio::{process::Command, task::JoinSet, time::timeout};
 
 use crate::{
     scene,
     script::{self, Stage},
+    silence::LIVELY,
 };
 
 /// How soon an engine must have stopped after its requester left.
@@ -31,11 +32,13 @@ pub(crate) struct Both {
     proxy: Proxy,
     /// A key at the scripted one, of an account without any agent.
     lonely: String,
+    /// Who wait to let a late answer go on.
+    openers: Mutex<JoinSet<()>>,
 }
 
 impl Both {
     pub(crate) async fn new() -> Self {
-        let (real, (scripted, ollama)) = tokio::join!(real(), Stand::scripted());
+        let (real, (scripted, ollama)) = tokio::join!(real(), Stand::scripted_with(&LIVELY, 1));
         let lonely = [
             "--name",
             "lonely",
@@ -65,16 +68,33 @@ impl Both {
             ollama,
             proxy,
             lonely,
+            openers: Mutex::default(),
         }
     }
 
-    /// The scripted engine's answer to the next request for a path.
+    /// The scripted engine's answer to the next request for a path; if late, then only after so
+    /// many pieces of something else came to the client.
     fn play(&self, wish: &Value) -> Result<Value, String> {
         let text = |name: &str| wish[name].as_str().unwrap_or_default();
         let answer = scene::named(text("scene"), wish["whole"] == true);
-        let answer = answer.ok_or_else(|| format!("there is no scene {:?}", text("scene")))?;
+        let mut answer = answer.ok_or_else(|| format!("there is no scene {:?}", text("scene")))?;
+        if let Some(pieces) = wish["late"].as_u64() {
+            answer = self.opens_after(pieces).then_all(answer);
+        }
         self.ollama.script(text("path"), answer);
         Ok(Value::Null)
+    }
+
+    /// The beginning of an answer that is held back until so many pieces came to the client.
+    fn opens_after(&self, pieces: u64) -> Answer {
+        let gate = Gate::default();
+        let answer = Answer::after(&gate);
+        let replied = self.proxy.until_replied(usize::try_from(pieces).unwrap());
+        self.openers.lock().unwrap().spawn(async move {
+            replied.await;
+            gate.open();
+        });
+        answer
     }
 
     /// The body of the last request for a path that reached the scripted engine.

@@ -138,6 +138,14 @@ stage.main({
     assert.deepEqual(asked.messages[0].images, [stage.PNG]);
   },
 
+  async a_long_silence_is_survived_whole_and_streamed() {
+    await wish("play", { scene: "words", path: "/api/chat", late: 2 });
+    assert.equal((await ask({ model: scripted() })).text, "Six times seven.");
+    await wish("play", { scene: "words", path: "/api/chat", late: 3 });
+    const texts = await all(stream({ model: scripted() }).textStream);
+    assert.equal(texts.join(""), "Six times seven.");
+  },
+
   async texts_become_vectors() {
     const model = client(stage.SCRIPTED_RELAY, stage.SCRIPTED_KEY).textEmbeddingModel(TINY);
     const { embedding } = await embed({ model, value: "one" });

@@ -131,6 +131,15 @@ stage.main({
     assert.deepEqual(asked.messages[0].images, [stage.PNG]);
   },
 
+  async a_long_silence_is_survived_whole_and_streamed() {
+    await wish("play", { scene: "words", path: "/api/chat", whole: true, late: 2 });
+    assert.equal((await ask({ model: TINY, at: scripted() })).message.content, "Six times seven.");
+    await wish("play", { scene: "words", path: "/api/chat", late: 3 });
+    const parts = await all(await ask({ model: TINY, at: scripted(), stream: true }));
+    const texts = parts.map((part) => part.message.content);
+    assert.equal(texts.join(""), "Six times seven.");
+  },
+
   async texts_become_vectors() {
     const answer = await scripted().embed({ model: TINY, input: ["one"] });
     assert.deepEqual(answer.embeddings, [[0.6, 0.8]]);
@@ -139,6 +148,12 @@ stage.main({
   async an_engine_without_embeddings_refuses() {
     const call = () => client().embed({ model: MODEL, input: "one" });
     await refused(call, Error, { name: "ResponseError", status_code: 501 }, "does not support embeddings");
+  },
+
+  async a_key_in_the_address_is_enough() {
+    const at = new Ollama({ host: `${RELAY}/k/${KEY}` });
+    assert.deepEqual((await at.list()).models.map((model) => model.model), [MODEL]);
+    assert((await ask({ at, options: { num_predict: 4 } })).message.content);
   },
 }, {
   async a_killed_agent_is_an_error() {

@@ -145,13 +145,22 @@ stage.main({
     assert.deepEqual(asked.messages[0].images, [stage.PNG]);
   },
 
+  async a_long_silence_is_survived_whole_and_streamed() {
+    await wish("play", { scene: "words", path: "/api/chat", late: 2 });
+    assert.equal(textOf(await ask({ model: TINY, at: scripted() })), "Six times seven.");
+    await wish("play", { scene: "words", path: "/api/chat", late: 3 });
+    const chunks = await all(await ask({ model: TINY, at: scripted(), stream: true }));
+    const texts = chunks.map((chunk) => chunk.choices[0].delta.content ?? "");
+    assert.equal(texts.join(""), "Six times seven.");
+  },
+
   async texts_become_vectors() {
     const answer = await scripted().embeddings.create({ model: TINY, input: "one" });
     assert.deepEqual(answer.data[0].embedding.map((number) => number.toFixed(6)), ["0.600000", "0.800000"]);
   },
 
   async an_engine_without_embeddings_refuses() {
-    const call = () => client().embeddings.create({ model: MODEL, input: "one" }, { maxRetries: 0 });
+    const call = () => client().embeddings.create({ model: MODEL, input: "one" });
     await refused(call, OpenAI.InternalServerError, { status: 501 }, "does not support embeddings");
   },
 
@@ -164,6 +173,11 @@ stage.main({
     assert.equal(deltas.join(""), whole.output_text);
     assert.equal(events.at(-1).type, "response.incomplete");
     assert.equal(events.at(-1).response.incomplete_details.reason, "max_output_tokens");
+  },
+
+  async a_key_in_the_address_is_enough() {
+    const at = client(`${RELAY}/k/${KEY}`, "none");
+    assert(textOf(await ask({ at, max_tokens: 4 })));
   },
 }, {
   async a_killed_agent_is_an_error() {

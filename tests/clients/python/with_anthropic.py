@@ -205,6 +205,16 @@ def an_image_reaches_the_engine():
     assert sent["messages"][0]["images"] == [stage.PNG], sent
 
 
+@case
+def a_long_silence_is_survived_whole_and_streamed():
+    wish("play", scene="words", path="/api/chat", late=2)
+    whole = text_of(ask(model=TINY, at=scripted()))
+    assert whole == "Six times seven.", whole
+    wish("play", scene="words", path="/api/chat", late=3)
+    with scripted().messages.stream(**asked(model=TINY)) as stream:
+        assert stream.get_final_text() == "Six times seven."
+
+
 @case_by_name_only
 def a_killed_agent_is_an_error():
     texts = []

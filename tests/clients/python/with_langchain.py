@@ -152,6 +152,16 @@ def an_image_reaches_the_engine():
 
 
 @case
+def a_long_silence_is_survived_whole_and_streamed():
+    wish("play", scene="words", path="/api/chat", late=3)
+    whole = scripted().invoke(QUESTION).content
+    assert whole == "Six times seven.", whole
+    wish("play", scene="words", path="/api/chat", late=3)
+    texts = [part.content for part in scripted().stream(QUESTION)]
+    assert "".join(texts) == "Six times seven.", texts
+
+
+@case
 def texts_become_vectors():
     headers = {"headers": {"Authorization": f"Bearer {stage.SCRIPTED_KEY}"}}
     embeddings = OllamaEmbeddings(model=TINY, base_url=stage.SCRIPTED_RELAY, client_kwargs=headers)

@@ -160,6 +160,16 @@ def an_image_reaches_the_engine():
 
 
 @case
+def a_long_silence_is_survived_whole_and_streamed():
+    wish("play", scene="words", path="/api/chat", whole=True, late=2)
+    whole = ask(model=TINY, at=scripted()).message.content
+    assert whole == "Six times seven.", whole
+    wish("play", scene="words", path="/api/chat", late=3)
+    texts = [part.message.content for part in ask(model=TINY, at=scripted(), stream=True)]
+    assert "".join(texts) == "Six times seven.", texts
+
+
+@case
 def a_text_is_continued_whole_and_streamed():
     def go_on(**more):
         options = {"temperature": 0, "num_predict": 8}
@@ -182,6 +192,15 @@ def texts_become_vectors():
 def an_engine_without_embeddings_refuses():
     with refused(ResponseError, 501, "does not support embeddings"):
         client().embed(model=MODEL, input="one")
+
+
+@case
+def a_key_in_the_address_is_enough():
+    at = Client(host=f"{RELAY}/k/{KEY}")
+    assert [model.model for model in at.list().models] == [MODEL]
+    assert ask(at=at, options={"num_predict": 4}).message.content, "nothing was said"
+    with refused(ResponseError, 401):
+        Client(host=f"{RELAY}/k/{stage.WRONG_KEY}").list()
 
 
 @case_by_name_only

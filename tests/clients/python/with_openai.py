@@ -203,6 +203,16 @@ def an_image_reaches_the_engine():
 
 
 @case
+def a_long_silence_is_survived_whole_and_streamed():
+    wish("play", scene="words", path="/api/chat", late=2)
+    whole = text_of(ask(model=TINY, at=scripted()))
+    assert whole == "Six times seven.", whole
+    wish("play", scene="words", path="/api/chat", late=3)
+    texts = [part.choices[0].delta.content or "" for part in ask(model=TINY, at=scripted(), stream=True)]
+    assert "".join(texts) == "Six times seven.", texts
+
+
+@case
 def a_text_is_continued_whole_and_streamed():
     def go_on(**more):
         asked = {"model": MODEL, "prompt": QUESTION, "temperature": 0, "max_tokens": 8, **more}
@@ -232,7 +242,13 @@ def texts_become_vectors():
 @case
 def an_engine_without_embeddings_refuses():
     with refused(openai.InternalServerError, 501, "does not support embeddings"):
-        client().with_options(max_retries=0).embeddings.create(model=MODEL, input="one")
+        client().embeddings.create(model=MODEL, input="one")
+    wish("play", scene="no_vectors", path="/api/embed")
+    before = wish("requests")
+    with refused(openai.InternalServerError, 501, "does not support embeddings"):
+        scripted().embeddings.create(model=TINY, input="one")
+    times = wish("requests") - before
+    assert times == 1, f"asked {times} times for what can never be"
 
 
 def respond(at=None, **more):
@@ -279,6 +295,14 @@ def a_response_calls_a_tool():
         (call,) = answer.output
         assert (call.type, call.name) == ("function_call", "weather"), answer
         assert json.loads(call.arguments) == stage.ARGUMENTS, answer
+
+
+@case
+def a_key_in_the_address_is_enough():
+    at = OpenAI(base_url=f"{RELAY}/k/{KEY}/v1", api_key="none")
+    assert text_of(ask(at=at, max_tokens=4)), "nothing was said"
+    with refused(openai.AuthenticationError, 401):
+        OpenAI(base_url=f"{RELAY}/k/{stage.WRONG_KEY}/v1", api_key="none").models.list()
 
 
 @case_by_name_only
