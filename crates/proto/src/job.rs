@@ -151,6 +151,57 @@ pub struct SubmitJob {
     /// Milliseconds from now after which nobody wants the answer any more.
     #[serde(default)]
     pub deadline_ms: Option<u64>,
+    /// Whom to tell when the job has ended.
+    #[serde(default)]
+    pub webhook: Option<WebhookRequest>,
+}
+
+/// Where the end of a job is told, signed as <https://www.standardwebhooks.com> describes.
+#[derive(Clone, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct WebhookRequest {
+    /// An https URL on a public address.
+    pub url: String,
+    /// `whsec_` and base64 of 24 to 64 bytes; when absent, one is made and shown once.
+    #[serde(default)]
+    pub secret: Option<String>,
+}
+
+impl fmt::Debug for WebhookRequest {
+    /// Neither the secret nor the URL, which may hold one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WebhookRequest").finish_non_exhaustive()
+    }
+}
+
+/// How far a webhook has got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum WebhookState {
+    /// For the end of its job, or for the next try.
+    Waiting,
+    /// Its receiver accepted it.
+    Delivered,
+    /// It failed too often, or for good.
+    GivenUp,
+}
+
+/// What has become of a job's webhook.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct WebhookView {
+    /// How far it has got.
+    pub state: WebhookState,
+    /// How often it was tried.
+    pub tries: u32,
+    /// Why the last try failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The secret, if the relay made it; only in the answer to the submission.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
 }
 
 /// `GET /api/jobs/{id}`: a job as its requester sees it. Never holds the prompt.
@@ -182,6 +233,9 @@ pub struct JobView {
     /// Why it failed, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorDetail>,
+    /// Whom it tells of its end, and how that went; not in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<WebhookView>,
 }
 
 #[cfg(test)]

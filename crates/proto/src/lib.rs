@@ -17,7 +17,10 @@ pub mod worker;
 
 pub use error::{ErrorBody, ErrorCode, ErrorDetail};
 pub use id::{Account, InvalidId, JobId, LeaseToken, MODEL_NAME_MAX, ModelName, WorkerId};
-pub use job::{Body, Dialect, JobState, JobView, Op, Priority, SubmitJob};
+pub use job::{
+    Body, Dialect, JobState, JobView, Op, Priority, SubmitJob, WebhookRequest, WebhookState,
+    WebhookView,
+};
 pub use log::{Chunk, End, EventId, JobError};
 pub use report::{EngineKind, ModelEntry, WorkerReport};
 pub use time::Timestamp;

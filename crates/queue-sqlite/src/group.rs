@@ -243,11 +243,14 @@ impl<'a> Group<'a> {
     }
 
     /// The transaction is on disk: memory, readers and lease holders are told.
-    pub(crate) fn settle(self) {
+    /// Answers whether any job has ended.
+    pub(crate) fn settle(self) -> bool {
         for (log, _, attempt, last) in &self.stored {
             log.store(*attempt, *last);
         }
         lock(self.live).settle(&self.steps);
+        let mut after = self.steps.iter().map(|step| &step.after);
+        after.any(|record| record.job.state.is_final())
     }
 
     /// The transaction never happened: memory is as it was before.

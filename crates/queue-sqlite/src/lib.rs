@@ -17,6 +17,7 @@ mod sqlite;
 mod submissions;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 mod writer;
 
 pub use error::OpenError;

@@ -9,6 +9,7 @@ use crate::{OpenError, files, files::Lock};
 const STEPS: &[&str] = &[
     include_str!("schema/1_queue.sql"),
     include_str!("schema/2_submissions.sql"),
+    include_str!("schema/3_webhooks.sql"),
 ];
 const VERSION: i64 = STEPS.len() as i64;
 const BUSY: Duration = Duration::from_secs(5);

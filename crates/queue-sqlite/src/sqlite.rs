@@ -33,6 +33,7 @@ pub struct SqliteQueue {
     path: PathBuf,
     pub(crate) shared: Arc<Shared>,
     arrivals: watch::Sender<u64>,
+    pub(crate) endings: watch::Sender<u64>,
     pub(crate) reader: Reader,
     keys: SqliteKeys,
     writer: Mutex<Option<JoinHandle<Result<(), NotWritten>>>>,
@@ -94,12 +95,14 @@ impl SqliteQueue {
             inbox: Inbox::new(),
         });
         let arrivals = watch::Sender::new(0);
+        let endings = watch::Sender::new(0);
         let reader = Reader::new(schema::open_reader(path)?);
         let keys = SqliteKeys::open(path)?;
         let writer = Writer {
             conn,
             shared: shared.clone(),
             arrivals: arrivals.clone(),
+            endings: endings.clone(),
             lock,
         };
         let writer = std::thread::Builder::new()
@@ -114,6 +117,7 @@ impl SqliteQueue {
             path: path.into(),
             shared,
             arrivals,
+            endings,
             reader,
             keys,
             writer,
@@ -156,6 +160,12 @@ impl SqliteQueue {
             }
             answer => answer,
         }
+    }
+
+    /// The number of a job that has not ended.
+    pub(crate) fn unfinished(&self, id: JobId) -> Option<u64> {
+        let live = lock(&self.shared.live);
+        live.machine.get(id).map(|record| record.seq)
     }
 
     fn take_writer(&self) -> Option<JoinHandle<Result<(), NotWritten>>> {
@@ -277,10 +287,7 @@ impl Queue for SqliteQueue {
 
     async fn get(&self, owner: Owner<'_>, id: JobId) -> Result<Option<Job>, QueueError> {
         self.open_still()?;
-        let seq = lock(&self.shared.live)
-            .machine
-            .get(id)
-            .map(|record| record.seq);
+        let seq = self.unfinished(id);
         let job = self.reader.job(id, seq).await?;
         Ok(job.filter(|job| owner.owns(&job.new.account)))
     }

@@ -6,7 +6,7 @@ use queue::{
 };
 use rusqlite::{Connection, OptionalExtension};
 
-use crate::{SqliteQueue, error::Fault, group::Group, row};
+use crate::{SqliteQueue, error::Fault, group::Group, row, webhooks};
 
 impl Group<'_> {
     /// See [`Submissions::submit`]: the name and the job are in one transaction, or neither is.
@@ -20,6 +20,9 @@ impl Group<'_> {
         let seq = self.enqueue(now, job)?;
         if let Some(once) = &extras.once {
             insert(self.conn, seq, &job.account, once)?;
+        }
+        if let Some(webhook) = &extras.webhook {
+            webhooks::insert(self.conn, seq, webhook)?;
         }
         Ok(job.id)
     }

@@ -17,6 +17,7 @@ pub(crate) struct Writer {
     pub(crate) conn: Connection,
     pub(crate) shared: Arc<Shared>,
     pub(crate) arrivals: watch::Sender<u64>,
+    pub(crate) endings: watch::Sender<u64>,
     /// Dropped last, so that the next relay finds everything written.
     pub(crate) lock: Lock,
 }
@@ -56,7 +57,11 @@ impl Writer {
         let written = self.write(&mut group, asks, &mut tells, last);
         let written = written.map_err(|error| NotWritten(error.to_string()));
         match &written {
-            Ok(()) => group.settle(),
+            Ok(()) => {
+                if group.settle() {
+                    self.endings.send_modify(|count| *count += 1);
+                }
+            }
             Err(error) => {
                 tracing::error!(%error, asked = tells.len(), "a group was not written");
                 if !self.conn.is_autocommit()

@@ -14,6 +14,7 @@ mod memory;
 mod memory_keys;
 mod store;
 mod submission;
+mod webhook;
 
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ pub use store::{
     QueueCounts, Store,
 };
 pub use submission::{Cursor, Extras, JobFilter, JobPage, LOOKED_AT_MAX, Once, Submissions};
+pub use webhook::{DueWebhooks, NewWebhook, Told, Webhook, Webhooks};
 
 /// How long an ended job is kept, with its prompt and its answer; then `reap` erases all of it.
 pub const RESULT_KEPT: Duration = Duration::from_secs(24 * 60 * 60);

@@ -1,4 +1,5 @@
 mod submissions;
+mod webhooks;
 
 use std::{
     collections::HashMap,
@@ -14,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::{
     Job, JobLog, KeyRecord, Keys, Lease, LeaseQuery, Leased, Live, LiveLog, MemoryKeys, NewJob,
-    Owner, Queue, QueueCounts, QueueError, RESULT_KEPT,
+    Owner, Queue, QueueCounts, QueueError, RESULT_KEPT, Webhook,
     machine::{Machine, Step},
 };
 
@@ -23,6 +24,7 @@ use crate::{
 pub struct MemoryQueue {
     inner: Mutex<Inner>,
     arrivals: watch::Sender<u64>,
+    endings: watch::Sender<u64>,
     keys: MemoryKeys,
 }
 
@@ -33,6 +35,9 @@ struct Inner {
     finished: HashMap<JobId, (u64, Job, Arc<LiveLog>)>,
     /// What each name of an account stands for.
     named: HashMap<(Account, String), (JobId, [u8; 32])>,
+    webhooks: HashMap<JobId, Webhook>,
+    /// Has any job ended that nobody was told of yet?
+    has_ended: bool,
     closed: bool,
 }
 
@@ -41,6 +46,7 @@ impl Default for MemoryQueue {
         Self {
             inner: Mutex::default(),
             arrivals: watch::Sender::new(0),
+            endings: watch::Sender::new(0),
             keys: MemoryKeys::default(),
         }
     }
@@ -102,6 +108,9 @@ impl MemoryQueue {
         if inner.live.news() {
             self.arrivals.send_modify(|count| *count += 1);
         }
+        if std::mem::take(&mut inner.has_ended) {
+            self.endings.send_modify(|count| *count += 1);
+        }
         answer
     }
 }
@@ -115,6 +124,7 @@ impl Inner {
                 let mut job = step.after.job.clone();
                 job.new.body = self.bodies.remove(&step.id()).unwrap_or_default();
                 self.finished.insert(step.id(), (step.after.seq, job, log));
+                self.has_ended = true;
             }
         }
         self.live.settle(&steps);

@@ -8,7 +8,7 @@ use proto::{
 };
 use tokio::sync::watch;
 
-use crate::{Keys, QueueError, Serve, Submissions};
+use crate::{Keys, QueueError, Serve, Submissions, Webhooks};
 
 /// A job to be queued. Everything in it was validated by the relay.
 #[derive(Debug, Clone, PartialEq)]
@@ -339,6 +339,6 @@ pub trait Queue: fmt::Debug + Send + Sync {
 }
 
 /// What the relay opens: a queue and the keys kept beside it.
-pub trait Store: Queue + Keys + Submissions {}
+pub trait Store: Queue + Keys + Submissions + Webhooks {}
 
-impl<T: Queue + Keys + Submissions> Store for T {}
+impl<T: Queue + Keys + Submissions + Webhooks> Store for T {}

@@ -3,7 +3,7 @@ use std::{fmt, str::FromStr};
 use async_trait::async_trait;
 use proto::{Account, JobId, JobState, ModelName, Op, Timestamp};
 
-use crate::{Job, NewJob, Owner, QueueError};
+use crate::{Job, NewJob, NewWebhook, Owner, QueueError};
 
 /// Most jobs that one page looks at, so that a search for what is rare keeps nobody waiting.
 pub const LOOKED_AT_MAX: usize = 10_000;
@@ -36,6 +36,8 @@ impl Once {
 pub struct Extras {
     /// A repeat under this name finds the job instead of making another.
     pub once: Option<Once>,
+    /// Whom to tell when the job has ended.
+    pub webhook: Option<NewWebhook>,
 }
 
 /// Which jobs are looked for. Without any wish: all of them.

@@ -9,7 +9,7 @@ use proto::{JobId, Timestamp};
 use queue::{KeyRecord, Store};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{RelaySettings, World, error::ApiError, workers::Workers};
+use crate::{RelaySettings, World, error::ApiError, webhook::News, workers::Workers};
 
 /// A relay that is not serving yet. Cheap to clone; all clones are the same relay.
 #[derive(Debug, Clone)]
@@ -20,6 +20,7 @@ pub struct Relay {
     pub(crate) workers: Arc<Workers>,
     /// Jobs from before a restart whose requester was connected and has not come back yet.
     pub(crate) orphans: Arc<Orphans>,
+    pub(crate) webhooks: Arc<News>,
     /// Owns every task of the relay.
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the relay begins to stop.
@@ -36,6 +37,7 @@ impl Relay {
             world,
             workers: Arc::default(),
             orphans: Arc::default(),
+            webhooks: Arc::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }

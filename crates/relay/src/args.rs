@@ -7,7 +7,7 @@ use proto::{ModelName, limits};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Relay, RelaySettings, System, World as _, open, serve};
+use crate::{Relay, RelaySettings, System, WebhookAllowed, World as _, open, serve};
 
 /// `hearth relay [--listen ADDRESS] [--store URL]`.
 #[derive(Debug, clap::Args)]
@@ -60,6 +60,14 @@ pub struct Args {
         value_name = "SECONDS"
     )]
     pub pad_after: u64,
+    /// Let webhooks go to this host too, also over http and on any address or port of it.
+    #[arg(
+        long,
+        env = "HEARTH_WEBHOOK_ALLOW",
+        value_name = "HOST[:PORT]",
+        value_delimiter = ','
+    )]
+    pub webhook_allow: Vec<WebhookAllowed>,
     /// Serve everybody on this machine without a key. Refused off loopback.
     #[arg(long)]
     pub insecure_dev: bool,
@@ -82,6 +90,7 @@ impl Args {
             lease: Duration::from_secs(self.lease),
             heartbeat: Duration::from_secs(self.heartbeat),
             pad_after: Duration::from_secs(self.pad_after),
+            webhook_allow: self.webhook_allow,
             ..RelaySettings::default()
         };
         let relay = Relay::new(store, settings, Arc::new(System));

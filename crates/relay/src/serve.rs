@@ -19,7 +19,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use crate::{Relay, api, auth::PathKey, cors, error::ApiError, loopback, shape::dress, upkeep};
+use crate::{
+    Relay, api, auth::PathKey, cors, error::ApiError, loopback, shape::dress, upkeep, webhook,
+};
 
 /// How long a request's head may take to arrive.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
@@ -45,6 +47,7 @@ pub async fn serve(listener: TcpListener, relay: Relay, stop: CancellationToken)
     relay.tasks.spawn(upkeep::reap(relay.clone()));
     relay.tasks.spawn(upkeep::check_keys(relay.clone()));
     relay.tasks.spawn(upkeep::give_up_orphans(relay.clone()));
+    relay.tasks.spawn(webhook::deliver(relay.clone()));
     let open_at = relay.settings.insecure_dev.then_some(address);
     stop.run_until_cancelled(accept(&listener, &relay, open_at))
         .await;

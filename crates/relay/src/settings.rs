@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use proto::{ModelName, limits};
 
+use crate::{WebhookAllowed, webhook};
+
 /// How a relay behaves. The defaults are what a user gets.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -34,6 +36,10 @@ pub struct RelaySettings {
     pub drain: Duration,
     /// How often the keys of connected workers are checked for revocation.
     pub key_check: Duration,
+    /// Where webhooks may go besides public addresses over https.
+    pub webhook_allow: Vec<WebhookAllowed>,
+    /// Longest pauses between the tries of a webhook; one try more than there are.
+    pub webhook_pauses: Vec<Duration>,
     /// Most connections at once; further ones wait to be accepted.
     pub connections_max: usize,
 }
@@ -53,6 +59,8 @@ impl Default for RelaySettings {
             come_back: Duration::from_secs(30),
             drain: Duration::from_secs(25),
             key_check: Duration::from_secs(4),
+            webhook_allow: Vec::new(),
+            webhook_pauses: webhook::PAUSES.into(),
             connections_max: 4096,
         }
     }

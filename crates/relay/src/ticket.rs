@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use proto::{Dialect, JobId, ModelName, Op, Priority};
-use queue::{Extras, JobLog, NewJob, Once};
+use queue::{Extras, JobLog, NewJob};
 use sha2::{Digest as _, Sha256};
 
 use crate::{Relay, auth::Caller, error::ApiError};
@@ -55,21 +55,23 @@ pub(crate) struct Guard {
 impl Relay {
     /// Queues a job; it is on disk when this answers.
     pub(crate) async fn submit(&self, caller: &Caller, order: Order) -> Result<JobId, ApiError> {
-        let once = caller.once(|| order.fingerprint());
-        self.submit_once(caller, order, once)
+        let extras = Extras {
+            once: caller.once(|| order.fingerprint()),
+            ..Extras::default()
+        };
+        self.submit_with(caller, order, extras)
             .await
             .map(|(id, _)| id)
     }
 
     /// The same, and whether it was queued before under the same name.
-    pub(crate) async fn submit_once(
+    pub(crate) async fn submit_with(
         &self,
         caller: &Caller,
         order: Order,
-        once: Option<Once>,
+        extras: Extras,
     ) -> Result<(JobId, bool), ApiError> {
         let id = self.job_id()?;
-        let extras = Extras { once };
         let accepted = self.enqueue(id, caller, order, extras, false).await?;
         Ok((accepted, accepted != id))
     }
@@ -86,7 +88,10 @@ impl Relay {
             caller: caller.clone(),
             is_armed: attended,
         };
-        let extras = Extras { once };
+        let extras = Extras {
+            once,
+            ..Extras::default()
+        };
         match self.enqueue(job, caller, order, extras, attended).await {
             Ok(accepted) => guard.job = accepted,
             Err(refused) => {
@@ -135,7 +140,11 @@ impl Relay {
             attended,
         };
         let (op, bytes) = (job.op, job.body.0.len());
+        let has_webhook = extras.webhook.is_some();
         let accepted = self.store.submit(now, job, extras).await?;
+        if has_webhook {
+            self.webhooks.tell();
+        }
         if accepted == id {
             tracing::info!(job.id = %id, job.op = %op, bytes, "queued");
         } else {

@@ -187,6 +187,7 @@ fn a_restart_keeps_what_a_name_stands_for() {
                 key: "k".into(),
                 fingerprint: [fingerprint; 32],
             }),
+            ..Extras::default()
         };
         queue.submit(T0, job(1), named(7)).await.unwrap();
         for after in [queue.killed(at(1)), queue.reopened(at(1)).await] {

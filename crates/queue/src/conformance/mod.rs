@@ -11,6 +11,7 @@ pub mod order;
 pub mod reading;
 pub mod sample;
 pub mod submissions;
+pub mod webhooks;
 
 /// Runs one rule; bounded, so that a store that never answers fails instead of hanging.
 ///
@@ -97,6 +98,9 @@ macro_rules! conformance_suite {
             submissions::jobs_are_searched_by_what_they_are,
             submissions::pages_follow_each_other_whatever_is_accepted_meanwhile,
             submissions::a_search_shows_no_foreign_job,
+            webhooks::a_webhook_is_due_when_its_job_has_ended,
+            webhooks::a_webhook_is_tried_until_it_is_told_or_given_up,
+            webhooks::a_webhook_is_kept_exactly_as_long_as_its_job,
         }
     };
 }
@@ -128,6 +132,7 @@ mod tests {
             ("reading", include_str!("reading.rs")),
             ("keys", include_str!("keys.rs")),
             ("submissions", include_str!("submissions.rs")),
+            ("webhooks", include_str!("webhooks.rs")),
         ] {
             let rules = source.split("pub async fn ").skip(1);
             let names = rules.map(|rest| rest.split('(').next().unwrap());

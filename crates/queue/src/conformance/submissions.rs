@@ -13,6 +13,7 @@ fn named(key: &str, fingerprint: u8) -> Extras {
             key: key.into(),
             fingerprint: [fingerprint; 32],
         }),
+        ..Extras::default()
     }
 }
 

@@ -2,18 +2,21 @@ use async_trait::async_trait;
 use proto::{Account, JobId, Timestamp};
 
 use super::{Inner, MemoryQueue, without_body};
-use crate::{Cursor, Extras, JobFilter, JobPage, NewJob, Owner, QueueError, Submissions};
+use crate::{Cursor, Extras, JobFilter, JobPage, NewJob, Owner, QueueError, Submissions, Webhook};
 
 impl Inner {
-    /// Names of jobs that are gone are free.
+    /// What is kept beside jobs goes with them.
     pub(super) fn forget_names(&mut self) {
         let Self {
             live,
             finished,
             named,
+            webhooks,
             ..
         } = self;
-        named.retain(|_, (id, _)| finished.contains_key(id) || live.machine.get(*id).is_some());
+        let is_there = |id: &JobId| finished.contains_key(id) || live.machine.get(*id).is_some();
+        named.retain(|_, (id, _)| is_there(id));
+        webhooks.retain(|id, _| is_there(id));
     }
 }
 
@@ -26,17 +29,19 @@ impl Submissions for MemoryQueue {
         extras: Extras,
     ) -> Result<JobId, QueueError> {
         self.change(|inner| {
-            let (id, account) = (job.id, job.account.clone());
-            let Some(once) = extras.once else {
-                inner.enqueue(now, job)?;
-                return Ok(id);
-            };
-            let name = (account, once.key.clone());
-            if let Some((before, fingerprint)) = inner.named.get(&name) {
+            let Extras { once, webhook } = extras;
+            let id = job.id;
+            let name = once.map(|once| ((job.account.clone(), once.key.clone()), once));
+            if let Some((name, once)) = &name
+                && let Some((before, fingerprint)) = inner.named.get(name)
+            {
                 return once.is_same(fingerprint).map(|()| *before);
             }
             inner.enqueue(now, job)?;
-            inner.named.insert(name, (id, once.fingerprint));
+            let name = name.map(|(name, once)| (name, (id, once.fingerprint)));
+            inner.named.extend(name);
+            let webhook = webhook.map(|new| (id, Webhook::new(new)));
+            inner.webhooks.extend(webhook);
             Ok(id)
         })
     }

@@ -7,8 +7,8 @@ mod submit;
 
 use axum::{Json, extract::State};
 use http::StatusCode;
-use proto::{JobId, JobView};
-use queue::Job;
+use proto::{JobId, JobView, WebhookView};
+use queue::{Job, Webhook};
 
 pub(super) use self::{answer::answer, events::events, list::list, submit::submit};
 use crate::{
@@ -27,7 +27,11 @@ pub(super) async fn get(
     let job = relay.store.get(caller.owner(), id).await?;
     let job = job.ok_or_else(ApiError::unknown_job)?;
     relay.orphans.claim(id);
-    Ok(Json(view(job)))
+    let webhook = relay.store.webhook(id).await?;
+    Ok(Json(JobView {
+        webhook: webhook.map(webhook_view),
+        ..view(job)
+    }))
 }
 
 /// `DELETE /api/jobs/{id}`: withdraws it.
@@ -41,7 +45,8 @@ pub(super) async fn cancel(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn view(job: Job) -> JobView {
+/// A job as everybody who may see it sees it.
+pub(crate) fn view(job: Job) -> JobView {
     JobView {
         id: job.new.id,
         state: job.state,
@@ -54,5 +59,15 @@ fn view(job: Job) -> JobView {
         finished_at: job.finished_at,
         deadline: job.new.deadline,
         error: job.error.map(Into::into),
+        webhook: None,
+    }
+}
+
+fn webhook_view(webhook: Webhook) -> WebhookView {
+    WebhookView {
+        state: webhook.state,
+        tries: webhook.tries,
+        error: webhook.error,
+        secret: None,
     }
 }

@@ -9,6 +9,7 @@ mod openai;
 mod openapi;
 mod relay_polling;
 
+pub(crate) use self::jobs::view;
 use axum::{
     Router,
     middleware::from_fn_with_state,

@@ -19,6 +19,7 @@ mod relay_polling;
 mod server;
 mod socket;
 mod stopping;
+mod webhooks;
 mod wire;
 mod worker;
 

@@ -9,9 +9,10 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
-use proto::{Dialect, ErrorCode, SubmitJob};
+use proto::{Dialect, ErrorCode, SubmitJob, WebhookRequest};
+use queue::{Extras, NewWebhook};
 
-use super::view;
+use super::{view, webhook_view};
 use crate::{
     Relay,
     auth::{Caller, MayEnqueue},
@@ -19,6 +20,7 @@ use crate::{
     intake::Patience,
     payload::{Inference, Payload},
     ticket::{Order, fingerprint},
+    webhook::{self, Secret},
     wishes,
 };
 
@@ -47,8 +49,10 @@ pub(in crate::api) async fn submit(
     {
         // Known already: it matters no longer who could serve it now.
         once.is_same(&before)?;
-        return accepted(&relay, &caller, id, true).await;
+        return accepted(&relay, &caller, id, Accepted::Before).await;
     }
+    let webhook = job.webhook.map(|wanted| new_webhook(&relay, &wanted));
+    let (webhook, shown) = webhook.transpose()?.unzip();
     let model = relay.choose_model(&caller.account, job.op, asked, Patience::Kept)?;
     let native = match asked {
         Some(_) => native,
@@ -62,19 +66,62 @@ pub(in crate::api) async fn submit(
         priority: job.priority,
         wanted_for,
     };
-    let (id, is_repeat) = relay.submit_once(&caller, order, once).await?;
-    accepted(&relay, &caller, id, is_repeat).await
+    let extras = Extras { once, webhook };
+    let (id, is_repeat) = relay.submit_with(&caller, order, extras).await?;
+    let accept = if is_repeat {
+        Accepted::Before
+    } else {
+        Accepted::Now(shown.flatten())
+    };
+    accepted(&relay, &caller, id, accept).await
+}
+
+/// The webhook that is wanted, and its secret if that was made here: it is shown once.
+fn new_webhook(
+    relay: &Relay,
+    wanted: &WebhookRequest,
+) -> Result<(NewWebhook, Option<Secret>), ApiError> {
+    let bad = |why: &str| ApiError::new(ErrorCode::BadRequest, why);
+    webhook::check(&wanted.url, &relay.settings.webhook_allow).map_err(bad)?;
+    let (secret, shown) = match &wanted.secret {
+        Some(given) => {
+            let secret = Secret::parse(given);
+            let why = "a webhook's secret is whsec_ and base64 of 24 to 64 bytes";
+            (secret.ok_or_else(|| bad(why))?, None)
+        }
+        None => {
+            let made = Secret::new(relay.random()?);
+            (made.clone(), Some(made))
+        }
+    };
+    let webhook = NewWebhook {
+        url: wanted.url.clone(),
+        secret: secret.into_bytes(),
+    };
+    Ok((webhook, shown))
+}
+
+enum Accepted {
+    /// With a secret that is to be shown.
+    Now(Option<Secret>),
+    /// Under the same name.
+    Before,
 }
 
 async fn accepted(
     relay: &Relay,
     caller: &Caller,
     id: proto::JobId,
-    is_repeat: bool,
+    accepted: Accepted,
 ) -> Result<Response, ApiError> {
     let job = relay.store.get(caller.owner(), id).await?;
-    let job = job.ok_or_else(ApiError::unknown_job)?;
-    let mut response = (StatusCode::ACCEPTED, Json(view(job))).into_response();
+    let mut view = view(job.ok_or_else(ApiError::unknown_job)?);
+    view.webhook = relay.store.webhook(id).await?.map(webhook_view);
+    let is_repeat = matches!(accepted, Accepted::Before);
+    if let (Accepted::Now(Some(secret)), Some(webhook)) = (accepted, &mut view.webhook) {
+        webhook.secret = Some(secret.reveal());
+    }
+    let mut response = (StatusCode::ACCEPTED, Json(view)).into_response();
     if is_repeat {
         let headers = response.headers_mut();
         headers.insert("idempotent-replayed", HeaderValue::from_static("true"));

@@ -1,0 +1,11 @@
+-- Whom to tell of the end of a job, and how that went. hook_state: 0 waits, 1 told, 2 given up.
+CREATE TABLE webhooks (
+    seq INTEGER PRIMARY KEY REFERENCES jobs ON DELETE CASCADE,
+    url TEXT NOT NULL,
+    secret BLOB NOT NULL,
+    hook_state INTEGER NOT NULL,
+    tries INTEGER NOT NULL,
+    next_at INTEGER NOT NULL,
+    hook_error TEXT
+) STRICT;
+CREATE INDEX webhooks_waiting ON webhooks (next_at) WHERE hook_state = 0;

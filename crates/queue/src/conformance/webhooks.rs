@@ -1,0 +1,108 @@
+//! Webhooks: due when their job has ended, tried until they are told or given up.
+
+use proto::{End, WebhookState};
+
+use super::sample::{T0, at, id, job, next};
+use crate::{Extras, NewWebhook, Owner, QueueError, RESULT_KEPT, Store, Told, Webhook};
+
+fn hook(n: u8) -> NewWebhook {
+    NewWebhook {
+        url: format!("https://example.org/{n}"),
+        secret: vec![n; 32],
+    }
+}
+
+async fn submit(store: &dyn Store, n: u8) {
+    let extras = Extras {
+        webhook: Some(hook(n)),
+        ..Extras::default()
+    };
+    store.submit(T0, job(n), extras).await.unwrap();
+}
+
+async fn due(store: &dyn Store, seconds: u64) -> Vec<u8> {
+    let found = store.due_webhooks(at(seconds), 10).await.unwrap();
+    let ids = found.due.iter().map(|(job, webhook)| {
+        assert_eq!(webhook.new, hook(job.new.id.0[0]));
+        assert!(job.new.body.0.is_empty() && job.state.is_final());
+        job.new.id.0[0]
+    });
+    ids.collect()
+}
+
+/// Not before, and whichever way it ended.
+pub async fn a_webhook_is_due_when_its_job_has_ended(store: &dyn Store) {
+    let nothing = store.due_webhooks(T0, 10).await.unwrap();
+    assert!(!nothing.any);
+    submit(store, 1).await;
+    submit(store, 2).await;
+    store.enqueue(T0, job(3)).await.unwrap();
+    let waiting = store.due_webhooks(T0, 10).await.unwrap();
+    assert!(waiting.any && waiting.due.is_empty() && waiting.next.is_none());
+
+    let mut endings = store.endings();
+    endings.borrow_and_update();
+    let token = next(store, T0).await.unwrap().token;
+    assert!(!endings.has_changed().unwrap(), "nothing has ended");
+    store
+        .complete(at(1), token, 0, End::Completed)
+        .await
+        .unwrap();
+    endings.changed().await.unwrap();
+    assert_eq!(due(store, 1).await, [1]);
+    store.cancel(at(2), Owner::Anyone, id(2)).await.unwrap();
+    endings.changed().await.unwrap();
+    assert_eq!(due(store, 2).await, [1, 2]);
+    let one = store.due_webhooks(at(2), 1).await.unwrap();
+    assert_eq!(one.due.len(), 1);
+}
+
+/// A failure puts it off; success and giving up are final.
+pub async fn a_webhook_is_tried_until_it_is_told_or_given_up(store: &dyn Store) {
+    for n in 1..=2 {
+        submit(store, n).await;
+        store.cancel(T0, Owner::Anyone, id(n)).await.unwrap();
+    }
+    let failed = Told::Failed {
+        again_at: at(60),
+        error: "HTTP 500".into(),
+    };
+    store.webhook_tried(id(1), failed).await.unwrap();
+    let found = store.due_webhooks(at(59), 10).await.unwrap();
+    assert_eq!(found.next, Some(at(60)));
+    assert_eq!(due(store, 59).await, [2]);
+    assert_eq!(due(store, 60).await, [2, 1]);
+    store.webhook_tried(id(1), Told::Delivered).await.unwrap();
+    let error = "HTTP 410".to_owned();
+    let given_up = Told::GivenUp { error };
+    store.webhook_tried(id(2), given_up).await.unwrap();
+    assert!(!store.due_webhooks(at(60), 10).await.unwrap().any);
+    let of = async |n| store.webhook(id(n)).await.unwrap().unwrap();
+    let told = Webhook {
+        state: WebhookState::Delivered,
+        tries: 2,
+        next_at: at(60),
+        ..Webhook::new(hook(1))
+    };
+    assert_eq!(of(1).await, told);
+    let lost = of(2).await;
+    assert_eq!((lost.state, lost.tries), (WebhookState::GivenUp, 1));
+    assert_eq!(lost.error.as_deref(), Some("HTTP 410"));
+}
+
+/// And one whose job was refused never was.
+pub async fn a_webhook_is_kept_exactly_as_long_as_its_job(store: &dyn Store) {
+    store.enqueue(T0, job(1)).await.unwrap();
+    let extras = Extras {
+        webhook: Some(hook(1)),
+        ..Extras::default()
+    };
+    let refused = store.submit(T0, job(1), extras).await.unwrap_err();
+    assert!(matches!(refused, QueueError::Exists(_)), "{refused}");
+    assert_eq!(store.webhook(id(1)).await.unwrap(), None);
+    submit(store, 2).await;
+    store.cancel(T0, Owner::Anyone, id(2)).await.unwrap();
+    store.reap(T0 + RESULT_KEPT).await.unwrap();
+    assert_eq!(store.webhook(id(2)).await.unwrap(), None);
+    store.webhook_tried(id(2), Told::Delivered).await.unwrap();
+}

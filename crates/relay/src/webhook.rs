@@ -1,0 +1,152 @@
+//! Webhooks: the end of a job told to a URL, as <https://www.standardwebhooks.com> describes.
+//!
+//! ```text
+//! webhook-id: msg_JOB             the same in every try: a receiver that has seen it answers 2xx
+//! webhook-timestamp: SECONDS      when this try was made
+//! webhook-signature: v1,BASE64    HMAC-SHA-256 of `id.timestamp.body` with the job's secret
+//!
+//! the job's view, as GET /api/jobs/{id} shows it: neither prompt nor answer
+//! ```
+//!
+//! What is to be told is kept with the job, so a restart forgets none. A try that fails is
+//! repeated with growing pauses, at most eight tries within a day.
+
+mod send;
+mod sign;
+mod target;
+
+use std::{collections::HashMap, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use proto::{Account, JobId};
+use queue::{DueWebhooks, Job, Told, Webhook};
+use tokio::{sync::Notify, time::sleep};
+
+use self::send::{Failure, Sender};
+pub(crate) use self::sign::Secret;
+pub use self::target::Allowed;
+pub(crate) use self::target::check;
+use crate::{Relay, api::view};
+
+/// Most tries at once, and of those for one account.
+const AT_ONCE: usize = 16;
+const AT_ONCE_PER_ACCOUNT: usize = 4;
+/// Pauses after the first failed try, the second and so on; each is drawn from zero to this.
+/// Eight tries in all, the last within a day of the end of the job, when that is erased.
+pub(crate) const PAUSES: [Duration; 7] = [
+    Duration::from_secs(10),
+    Duration::from_secs(60),
+    Duration::from_secs(5 * 60),
+    Duration::from_secs(30 * 60),
+    Duration::from_secs(2 * 60 * 60),
+    Duration::from_secs(5 * 60 * 60),
+    Duration::from_secs(12 * 60 * 60),
+];
+/// Wait after a failure of the store before it is asked again.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// Woken when a job with a webhook was accepted.
+#[derive(Debug, Default)]
+pub(crate) struct News(Notify);
+
+impl News {
+    pub(crate) fn tell(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// Tells the ends of jobs until the relay stops. Asleep while no webhook waits.
+pub(crate) async fn deliver(relay: Relay) {
+    let sender = Sender::new(&relay.settings.webhook_allow);
+    let mut endings = relay.store.endings();
+    let mut tries = FuturesUnordered::new();
+    let mut busy: HashMap<JobId, Account> = HashMap::new();
+    loop {
+        endings.borrow_and_update();
+        let now = relay.now();
+        let found = match relay.store.due_webhooks(now, 4 * AT_ONCE).await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::error!(%error, "due webhooks could not be looked at");
+                DueWebhooks {
+                    next: Some(now + AFTER_FAILURE),
+                    ..DueWebhooks::default()
+                }
+            }
+        };
+        for (job, webhook) in found.due {
+            let account = &job.new.account;
+            let of_account = busy.values().filter(|busy| *busy == account).count();
+            let is_free = busy.len() < AT_ONCE && of_account < AT_ONCE_PER_ACCOUNT;
+            if is_free && !busy.contains_key(&job.new.id) {
+                busy.insert(job.new.id, account.clone());
+                tries.push(attempt(&relay, &sender, job, webhook));
+            }
+        }
+        let rest = async {
+            match found.next {
+                Some(next) => sleep(next.since(now)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = relay.stop.cancelled() => return,
+            Some(told) = tries.next() => {
+                busy.remove(&told);
+            }
+            () = relay.webhooks.0.notified() => {}
+            () = rest => {}
+            ended = endings.changed(), if found.any => if ended.is_err() { return },
+        }
+    }
+}
+
+/// One try, noted.
+async fn attempt(relay: &Relay, sender: &Sender, job: Job, webhook: Webhook) -> JobId {
+    let id = job.new.id;
+    let tries = usize::try_from(webhook.tries).unwrap_or(usize::MAX);
+    let body = serde_json::to_vec(&view(job)).unwrap_or_default();
+    let now = relay.now();
+    let sent = sender.send(&webhook.new, id, now, Bytes::from(body)).await;
+    let told = match sent {
+        Ok(()) => Told::Delivered,
+        Err(Failure::Final(error)) => Told::GivenUp { error },
+        Err(Failure::Passing(error)) => match relay.settings.webhook_pauses.get(tries) {
+            Some(pause) => Told::Failed {
+                again_at: relay.now() + jitter(relay, *pause),
+                error,
+            },
+            None => Told::GivenUp { error },
+        },
+    };
+    tracing::info!(job.id = %id, tries = tries + 1, ?told, "webhook");
+    if let Err(error) = relay.store.webhook_tried(id, told).await {
+        tracing::error!(job.id = %id, %error, "a webhook's try was not noted; it may be repeated");
+        sleep(AFTER_FAILURE).await;
+    }
+    id
+}
+
+/// Anything from nothing to the whole pause, so that what failed together does not come again
+/// together.
+fn jitter(relay: &Relay, pause: Duration) -> Duration {
+    let Ok(random) = relay.random() else {
+        return pause;
+    };
+    let part = f64::from(u16::from_le_bytes([random[0], random[1]])) / f64::from(u16::MAX);
+    pause.mul_f64(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn eight_tries_fit_into_the_day_a_job_is_kept() {
+        let longest: Duration = PAUSES.iter().sum();
+        assert_eq!(PAUSES.len() + 1, 8);
+        assert!(longest < queue::RESULT_KEPT, "{longest:?}");
+        assert!(PAUSES.is_sorted());
+    }
+}
