@@ -12,6 +12,7 @@ mod line;
 mod native;
 pub mod ollama;
 pub mod openai;
+pub mod queries;
 pub mod relay_polling;
 mod template;
 

@@ -15,7 +15,7 @@ use crate::{
     schema,
 };
 
-/// The keys of a queue file, whether or not a relay is running on it.
+/// The keys and users of a queue file, whether or not a relay is running on it.
 #[derive(Debug)]
 pub struct SqliteKeys {
     /// Its own, so that a look-up never waits for a change.
@@ -24,7 +24,7 @@ pub struct SqliteKeys {
 }
 
 impl SqliteKeys {
-    /// Opens the keys, making the file if it is not there.
+    /// Opens them, making the file if it is not there.
     ///
     /// # Errors
     /// [`QueueError::Store`] with a [`crate::OpenError`].
@@ -36,7 +36,7 @@ impl SqliteKeys {
         })
     }
 
-    async fn change<T: Send + 'static>(
+    pub(crate) async fn change<T: Send + 'static>(
         &self,
         change: impl FnOnce(&mut Connection) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, QueueError> {
@@ -50,6 +50,15 @@ impl SqliteKeys {
                 Fault::Refused(error) => error,
                 Fault::Broken(error) => not_read(error),
             })
+    }
+
+    /// Looks at one page in memory: not worth another thread.
+    pub(crate) fn find<T>(
+        &self,
+        find: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, QueueError> {
+        let conn = self.find.lock().unwrap_or_else(PoisonError::into_inner);
+        find(&conn).map_err(not_read)
     }
 }
 
@@ -67,14 +76,12 @@ impl Keys for SqliteKeys {
         .await
     }
 
-    /// A look at one page in memory: not worth another thread, and other processes' changes
-    /// count at once.
+    /// Other processes' changes count at once.
     async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, QueueError> {
-        let conn = self.find.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = conn
-            .prepare_cached("SELECT * FROM keys WHERE id = ?1")
-            .and_then(|mut select| select.query_row([id], key).optional());
-        found.map_err(not_read)
+        self.find(|conn| {
+            let mut select = conn.prepare_cached("SELECT * FROM keys WHERE id = ?1")?;
+            select.query_row([id], key).optional()
+        })
     }
 
     async fn list_keys(&self) -> Result<Vec<KeyRecord>, QueueError> {

@@ -17,6 +17,7 @@ mod sqlite;
 mod submissions;
 #[cfg(test)]
 mod tests;
+mod users;
 mod webhooks;
 mod writer;
 

@@ -201,7 +201,7 @@ pub(crate) fn text(value: &impl Serialize) -> rusqlite::Result<String> {
     Ok(word.map(str::to_owned).unwrap_or(json))
 }
 
-fn word<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
+pub(crate) fn word<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
     let word = serde_json::Value::String(row.get(column)?);
     serde_json::from_value(word).map_err(|error| wrong(column, error))
 }

@@ -35,7 +35,7 @@ pub struct SqliteQueue {
     arrivals: watch::Sender<u64>,
     pub(crate) endings: watch::Sender<u64>,
     pub(crate) reader: Reader,
-    keys: SqliteKeys,
+    pub(crate) keys: SqliteKeys,
     writer: Mutex<Option<JoinHandle<Result<(), NotWritten>>>>,
 }
 

@@ -12,8 +12,10 @@ mod log;
 pub mod machine;
 mod memory;
 mod memory_keys;
+mod memory_users;
 mod store;
 mod submission;
+mod user;
 mod webhook;
 
 use std::time::Duration;
@@ -24,11 +26,13 @@ pub use live::Live;
 pub use log::{LiveLog, Standing};
 pub use memory::MemoryQueue;
 pub use memory_keys::MemoryKeys;
+pub use memory_users::MemoryUsers;
 pub use store::{
     Job, JobLog, Lease, LeaseQuery, Leased, LogHead, LogPage, Models, NewJob, Owner, Queue,
     QueueCounts, Store,
 };
 pub use submission::{Cursor, Extras, JobFilter, JobPage, LOOKED_AT_MAX, Once, Submissions};
+pub use user::{NewUser, PasswordHash, Role, User, UserChange, UserId, Users};
 pub use webhook::{DueWebhooks, NewWebhook, Told, Webhook, Webhooks};
 
 /// How long an ended job is kept, with its prompt and its answer; then `reap` erases all of it.

@@ -14,8 +14,9 @@ use proto::{Account, Body, End, JobError, JobId, LeaseToken, Timestamp, worker::
 use tokio::sync::watch;
 
 use crate::{
-    Job, JobLog, KeyRecord, Keys, Lease, LeaseQuery, Leased, Live, LiveLog, MemoryKeys, NewJob,
-    Owner, Queue, QueueCounts, QueueError, RESULT_KEPT, Webhook,
+    Job, JobLog, KeyRecord, Keys, Lease, LeaseQuery, Leased, Live, LiveLog, MemoryKeys,
+    MemoryUsers, NewJob, NewUser, Owner, Queue, QueueCounts, QueueError, RESULT_KEPT, User,
+    UserChange, UserId, Users, Webhook,
     machine::{Machine, Step},
 };
 
@@ -26,6 +27,7 @@ pub struct MemoryQueue {
     arrivals: watch::Sender<u64>,
     endings: watch::Sender<u64>,
     keys: MemoryKeys,
+    users: MemoryUsers,
 }
 
 #[derive(Default)]
@@ -48,6 +50,7 @@ impl Default for MemoryQueue {
             arrivals: watch::Sender::new(0),
             endings: watch::Sender::new(0),
             keys: MemoryKeys::default(),
+            users: MemoryUsers::default(),
         }
     }
 }
@@ -389,6 +392,41 @@ impl Keys for MemoryQueue {
 
     async fn revoke_key(&self, now: Timestamp, id_or_name: &str) -> Result<bool, QueueError> {
         self.keys.revoke_key(now, id_or_name).await
+    }
+}
+
+#[async_trait]
+impl Users for MemoryQueue {
+    async fn create_user(&self, user: NewUser) -> Result<UserId, QueueError> {
+        self.users.create_user(user).await
+    }
+
+    async fn find_user(&self, id: UserId) -> Result<Option<User>, QueueError> {
+        self.users.find_user(id).await
+    }
+
+    async fn find_user_named(&self, name: &str) -> Result<Option<User>, QueueError> {
+        self.users.find_user_named(name).await
+    }
+
+    async fn list_users(&self) -> Result<Vec<User>, QueueError> {
+        self.users.list_users().await
+    }
+
+    async fn remove_user(&self, name: &str) -> Result<bool, QueueError> {
+        self.users.remove_user(name).await
+    }
+
+    async fn change_user(&self, name: &str, change: UserChange) -> Result<bool, QueueError> {
+        self.users.change_user(name, change).await
+    }
+
+    async fn logged_in(&self, now: Timestamp, id: UserId) -> Result<(), QueueError> {
+        self.users.logged_in(now, id).await
+    }
+
+    async fn token_key(&self, fresh: [u8; 32]) -> Result<[u8; 32], QueueError> {
+        self.users.token_key(fresh).await
     }
 }
 

@@ -8,7 +8,7 @@ use proto::{
 };
 use tokio::sync::watch;
 
-use crate::{Keys, QueueError, Serve, Submissions, Webhooks};
+use crate::{Keys, QueueError, Serve, Submissions, Users, Webhooks};
 
 /// A job to be queued. Everything in it was validated by the relay.
 #[derive(Debug, Clone, PartialEq)]
@@ -338,7 +338,7 @@ pub trait Queue: fmt::Debug + Send + Sync {
     async fn close(&self) -> Result<(), QueueError>;
 }
 
-/// What the relay opens: a queue and the keys kept beside it.
-pub trait Store: Queue + Keys + Submissions + Webhooks {}
+/// What the relay opens: a queue, and what is kept beside it.
+pub trait Store: Queue + Keys + Submissions + Users + Webhooks {}
 
-impl<T: Queue + Keys + Submissions + Webhooks> Store for T {}
+impl<T: Queue + Keys + Submissions + Users + Webhooks> Store for T {}

@@ -9,7 +9,9 @@ use proto::{JobId, Timestamp};
 use queue::{KeyRecord, Store};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{RelaySettings, World, error::ApiError, webhook::News, workers::Workers};
+use crate::{
+    RelaySettings, World, error::ApiError, users::Logins, webhook::News, workers::Workers,
+};
 
 /// A relay that is not serving yet. Cheap to clone; all clones are the same relay.
 #[derive(Debug, Clone)]
@@ -18,6 +20,7 @@ pub struct Relay {
     pub(crate) settings: Arc<RelaySettings>,
     pub(crate) world: Arc<dyn World>,
     pub(crate) workers: Arc<Workers>,
+    pub(crate) logins: Logins,
     /// Jobs from before a restart whose requester was connected and has not come back yet.
     pub(crate) orphans: Arc<Orphans>,
     pub(crate) webhooks: Arc<News>,
@@ -36,6 +39,7 @@ impl Relay {
             settings: Arc::new(settings),
             world,
             workers: Arc::default(),
+            logins: Logins::default(),
             orphans: Arc::default(),
             webhooks: Arc::default(),
             tasks: TaskTracker::new(),

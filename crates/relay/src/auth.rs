@@ -1,22 +1,29 @@
 //! Who calls, and what for: one extractor per scope, so that no handler can forget to ask.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use axum::extract::FromRequestParts;
 use http::{HeaderMap, header::AUTHORIZATION, request::Parts};
 use proto::{Account, ErrorCode};
-use queue::{KeyId, Once, Owner, Scope, Serve};
+use queue::{KeyId, KeyRecord, Once, Owner, QueueError, Role, Scope, Serve, User};
 
-use crate::{Relay, error::ApiError, intake::Patience, wishes};
+use crate::{
+    Relay,
+    error::ApiError,
+    intake::Patience,
+    jwt::{self, Bearer, Kind},
+    wishes,
+};
 
 /// A key that stood in the path, taken out of it before routing.
 #[derive(Clone)]
 pub(crate) struct PathKey(pub(crate) String);
 
-/// A caller whose key is good.
+/// A caller whose key or token is good.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
-    /// `None` for a caller without key under `--insecure-dev`.
+    /// `None` for a caller without key under `--insecure-dev`. For a user, what names the
+    /// generation of his tokens, see [`token_id`].
     pub(crate) key: Option<KeyId>,
     pub(crate) name: String,
     pub(crate) account: Account,
@@ -106,7 +113,7 @@ scope! {
 
 /// Where a key may stand.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+pub(crate) enum Place {
     /// In the path too, where proxies and histories may keep it.
     Anywhere,
     /// In a header only.
@@ -119,51 +126,178 @@ async fn caller(
     scope: Scope,
     place: Place,
 ) -> Result<Caller, ApiError> {
+    Ok(admit(parts, relay, scope, place).await?)
+}
+
+/// Who calls, if he may.
+pub(crate) async fn admit(
+    parts: &Parts,
+    relay: &Relay,
+    scope: Scope,
+    place: Place,
+) -> Result<Caller, Denied> {
     let in_path = parts.extensions.get::<PathKey>().map(|key| key.0.as_str());
     let shown = in_path.or_else(|| in_headers(&parts.headers));
-    if relay.settings.insecure_dev && !shown.is_some_and(looks_like_ours) {
-        return anonymous();
-    }
-    let Some(text) = shown else {
-        return Err(unauthorized(
-            "no key was sent; send `Authorization: Bearer KEY` or `x-api-key: KEY`",
-        ));
+    let known = match shown {
+        None => Err(Denied::Nothing),
+        Some(text) if jwt::looks_like_one(text) => {
+            relay.user(text, Kind::Access).await.map(of_user)
+        }
+        Some(text) => of_key(relay, text).await,
     };
-    let Some(record) = relay.key(text).await? else {
-        return Err(unauthorized(
-            "the key is unknown, mistyped or revoked; ask for a new one",
-        ));
+    let (mut caller, scopes) = match known {
+        Err(Denied::Failed(error)) => return Err(Denied::Failed(error)),
+        Err(_) if relay.settings.insecure_dev && !shown.is_some_and(looks_like_ours) => {
+            return anonymous().map_err(Denied::Failed);
+        }
+        known => known?,
     };
-    if !record.scopes.contains(&scope) {
-        let scope = match scope {
-            Scope::Enqueue => "enqueue",
-            Scope::Read => "read",
-            Scope::Work => "work",
-            Scope::Admin => "admin",
-        };
-        let message = format!("the key lacks the scope `{scope}`; use one that has it");
-        return Err(ApiError::new(ErrorCode::Forbidden, message));
+    if !scopes.contains(&scope) {
+        return Err(Denied::Scope(scope));
     }
-    if in_path.is_some() && place == Place::Header {
-        return Err(ApiError::new(
-            ErrorCode::Forbidden,
-            "a key in the path may only ask and read, whatever else it may do; \
-             send it as `Authorization: Bearer KEY`",
-        ));
+    if in_path.is_some() {
+        if place == Place::Header {
+            return Err(Denied::Place);
+        }
+        caller.is_admin = false;
     }
-    Ok(Caller {
+    Ok(caller)
+}
+
+type Known = (Caller, BTreeSet<Scope>);
+
+async fn of_key(relay: &Relay, text: &str) -> Result<Known, Denied> {
+    let record = relay.key(text).await.map_err(Denied::Failed)?;
+    let record = record.ok_or(Denied::Key)?;
+    let caller = Caller {
         key: Some(record.id),
         name: record.name,
         account: record.account,
         serve: record.serve,
-        is_admin: in_path.is_none() && record.scopes.contains(&Scope::Admin),
+        is_admin: record.scopes.contains(&Scope::Admin),
         once: None,
         wanted_for: None,
-    })
+    };
+    Ok((caller, record.scopes))
 }
 
-fn unauthorized(message: &str) -> ApiError {
-    ApiError::new(ErrorCode::Unauthorized, message)
+fn of_user(user: User) -> Known {
+    let User {
+        id,
+        new,
+        generation,
+        ..
+    } = user;
+    let serve = match new.role {
+        Role::User | Role::Service => Serve::Accounts([new.account.clone()].into()),
+        Role::Admin => Serve::All,
+    };
+    let bearer = Bearer {
+        user: id,
+        generation,
+    };
+    let caller = Caller {
+        key: Some(token_id(bearer)),
+        name: new.name,
+        account: new.account,
+        serve,
+        is_admin: new.role == Role::Admin,
+        once: None,
+        wanted_for: None,
+    };
+    (caller, new.role.scopes())
+}
+
+/// Names a generation of a user's tokens where keys are named. No key has such an id.
+fn token_id(bearer: Bearer) -> KeyId {
+    format!("user-{}-{}", bearer.user, bearer.generation)
+}
+
+impl Relay {
+    /// The user that a token speaks for, as he is now.
+    pub(crate) async fn user(&self, text: &str, kind: Kind) -> Result<User, Denied> {
+        let key = self.token_key().await.map_err(Denied::Failed)?;
+        let bearer = jwt::read(&key, kind, text, self.now()).map_err(Denied::Token)?;
+        let user = self.store.find_user(bearer.user).await;
+        let user = user.map_err(|error| Denied::Failed(error.into()))?;
+        let user = user.ok_or(Denied::Gone)?;
+        if user.generation == bearer.generation {
+            Ok(user)
+        } else {
+            Err(Denied::Token(jwt::Refused::Invalid))
+        }
+    }
+
+    /// What tokens are signed with.
+    pub(crate) async fn token_key(&self) -> Result<[u8; 32], ApiError> {
+        Ok(self.store.token_key(self.random()?).await?)
+    }
+
+    /// Whether what a connection was opened with still opens doors; `keys` are all there are.
+    pub(crate) async fn in_force(
+        &self,
+        keys: &[KeyRecord],
+        id: &KeyId,
+    ) -> Result<bool, QueueError> {
+        let Some(user) = id.strip_prefix("user-") else {
+            let mut keys = keys.iter();
+            return Ok(keys.any(|key| key.id == *id && key.revoked_at.is_none()));
+        };
+        let user = user.split_once('-').and_then(|(user, _)| user.parse().ok());
+        let Some(user) = user else { return Ok(false) };
+        let user = self.store.find_user(user).await?;
+        Ok(user.is_some_and(|user| of_user(user).0.key.as_ref() == Some(id)))
+    }
+}
+
+/// Why a caller is not let in.
+#[derive(Debug)]
+pub(crate) enum Denied {
+    /// He showed nothing.
+    Nothing,
+    /// He showed a key that is not one, or not any more.
+    Key,
+    /// He showed a token that is not one, or not any more.
+    Token(jwt::Refused),
+    /// His token is good, but he himself was removed.
+    Gone,
+    /// He is known, but may not do this.
+    Scope(Scope),
+    /// He may, but not with a key in the path.
+    Place,
+    /// It could not be found out.
+    Failed(ApiError),
+}
+
+impl From<Denied> for ApiError {
+    fn from(denied: Denied) -> Self {
+        let unauthorized = |message: &str| Self::new(ErrorCode::Unauthorized, message);
+        match denied {
+            Denied::Nothing => unauthorized(
+                "no key was sent; send `Authorization: Bearer KEY` or `x-api-key: KEY`",
+            ),
+            Denied::Key => {
+                unauthorized("the key is unknown, mistyped or revoked; ask for a new one")
+            }
+            Denied::Token(jwt::Refused::Expired) => {
+                unauthorized("the token has expired; get a new one from /api/token/refresh/")
+            }
+            Denied::Token(jwt::Refused::Invalid | jwt::Refused::Kind) | Denied::Gone => {
+                unauthorized("the token is void; log in again at /api/login/")
+            }
+            Denied::Scope(scope) => {
+                let scope = scope.as_str();
+                let message = format!("the key lacks the scope `{scope}`; use one that has it");
+                Self::new(ErrorCode::Forbidden, message)
+            }
+            Denied::Place => Self::new(
+                ErrorCode::Forbidden,
+                "a key in the path may only ask and read, whatever else it may do; \
+                 send it as `Authorization: Bearer KEY`",
+            ),
+            Denied::Failed(error) => error,
+        }
+    }
 }
 
 fn looks_like_ours(key: &str) -> bool {

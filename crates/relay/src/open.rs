@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use proto::Timestamp;
-use queue::{Keys, MemoryQueue, QueueError, Store};
+use queue::{Keys, MemoryQueue, QueueError, Store, Users};
 use queue_sqlite::{SqliteKeys, SqliteQueue};
 
 /// Why a store cannot be opened.
@@ -13,7 +13,7 @@ pub enum OpenError {
     #[error("`{0}` names no store; write sqlite:PATH")]
     Url(String),
     /// A store in memory is empty and cannot be shared with another process.
-    #[error("keys in memory: would be forgotten at once; write sqlite:PATH")]
+    #[error("keys and users in memory: would be forgotten at once; write sqlite:PATH")]
     KeysInMemory,
     /// The store says why.
     #[error("{0}")]
@@ -52,15 +52,21 @@ pub async fn open(url: &str, now: Timestamp) -> Result<Arc<dyn Store>, OpenError
 /// # Errors
 /// [`OpenError`], in words for the person who wrote the URL.
 pub async fn open_keys(url: &str) -> Result<Arc<dyn Keys>, OpenError> {
+    Ok(beside(url).await?)
+}
+
+/// Opens only the users of a store, which a running relay may have open.
+///
+/// # Errors
+/// [`OpenError`], in words for the person who wrote the URL.
+pub async fn open_users(url: &str) -> Result<Arc<dyn Users>, OpenError> {
+    Ok(beside(url).await?)
+}
+
+async fn beside(url: &str) -> Result<Arc<SqliteKeys>, OpenError> {
     match parse(url)? {
         Place::Memory => Err(OpenError::KeysInMemory),
-        Place::Sqlite(path) => {
-            blocking(move || {
-                let keys = SqliteKeys::open(&path)?;
-                Ok(Arc::new(keys) as Arc<dyn Keys>)
-            })
-            .await
-        }
+        Place::Sqlite(path) => blocking(move || Ok(Arc::new(SqliteKeys::open(&path)?))).await,
     }
 }
 

@@ -18,7 +18,7 @@ const OPENAI: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) async fn name(State(relay): State<Relay>, request: Request, next: Next) -> Response {
     let header = match Shape::of(request.uri().path()) {
         Shape::Anthropic => ANTHROPIC,
-        Shape::Native | Shape::Ollama | Shape::OpenAi => OPENAI,
+        Shape::Native | Shape::Ollama | Shape::OpenAi | Shape::Rest => OPENAI,
     };
     let mut response = next.run(request).await;
     let job = response.headers().get("x-hearth-job");

@@ -80,6 +80,10 @@ impl Relay {
         if keys.iter().any(|key| key.revoked_at.is_none()) {
             return Ok(());
         }
+        let users = self.store.list_users().await.map_err(io::Error::other)?;
+        if !users.is_empty() {
+            return Ok(());
+        }
         Err(io::Error::other(
             "there is no key, so nobody could use this relay; make one with `hearth key create`",
         ))

@@ -14,15 +14,26 @@ pub(crate) enum Shape {
     Ollama,
     OpenAi,
     Anthropic,
+    /// `{"detail":"…"}`.
+    Rest,
 }
 
 impl Shape {
     /// All of them.
-    pub(crate) const ALL: &[Self] = &[Self::Native, Self::Ollama, Self::OpenAi, Self::Anthropic];
+    pub(crate) const ALL: &[Self] = &[
+        Self::Native,
+        Self::Ollama,
+        Self::OpenAi,
+        Self::Anthropic,
+        Self::Rest,
+    ];
 
     pub(crate) fn of(path: &str) -> Self {
         let native = ["/api/jobs", "/api/worker"];
-        if path == "/v1/messages" || path.starts_with("/v1/messages/") {
+        let rest = ["/api/login", "/api/token", "/api/queries", "/api/logs"];
+        if rest.iter().any(|route| path.starts_with(route)) {
+            Self::Rest
+        } else if path == "/v1/messages" || path.starts_with("/v1/messages/") {
             Self::Anthropic
         } else if path == "/v1" || path.starts_with("/v1/") {
             Self::OpenAi
@@ -46,7 +57,7 @@ impl Shape {
     /// The media type of its objects, errors included.
     pub(crate) const fn content_type(self) -> &'static str {
         match self {
-            Self::Native | Self::OpenAi | Self::Anthropic => "application/json",
+            Self::Native | Self::OpenAi | Self::Anthropic | Self::Rest => "application/json",
             Self::Ollama => "application/json; charset=utf-8",
         }
     }
@@ -63,6 +74,7 @@ impl Shape {
             Self::Ollama => dialect::ollama::error(message),
             Self::OpenAi => dialect::openai::error(status, code, &sentence),
             Self::Anthropic => dialect::anthropic::error(status, code, message, request_id),
+            Self::Rest => dialect::queries::Refusal::detail(status, &sentence).body,
         }
     }
 }
@@ -109,6 +121,8 @@ mod tests {
             ("/api/ollama/poll", Shape::Ollama),
             ("/api/jobs/1", Shape::Native),
             ("/api/worker/v1/poll", Shape::Native),
+            ("/api/queries/1/", Shape::Rest),
+            ("/api/login/", Shape::Rest),
             ("/nowhere", Shape::Native),
         ] {
             assert_eq!(Shape::of(path), shape, "{path}");

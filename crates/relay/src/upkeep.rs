@@ -53,11 +53,10 @@ pub(crate) async fn check_keys(relay: Relay) {
             }
         };
         for (id, connection) in keyed {
-            if !keys
-                .iter()
-                .any(|key| key.id == id && key.revoked_at.is_none())
-            {
-                connection.cancel();
+            match relay.in_force(&keys, &id).await {
+                Ok(true) => {}
+                Ok(false) => connection.cancel(),
+                Err(error) => tracing::warn!(%error, "a user could not be checked"),
             }
         }
     }

@@ -11,6 +11,7 @@ pub mod order;
 pub mod reading;
 pub mod sample;
 pub mod submissions;
+pub mod users;
 pub mod webhooks;
 
 /// Runs one rule; bounded, so that a store that never answers fails instead of hanging.
@@ -101,6 +102,12 @@ macro_rules! conformance_suite {
             webhooks::a_webhook_is_due_when_its_job_has_ended,
             webhooks::a_webhook_is_tried_until_it_is_told_or_given_up,
             webhooks::a_webhook_is_kept_exactly_as_long_as_its_job,
+            users::a_user_is_found_by_id_and_by_name,
+            users::a_user_name_is_taken_until_its_user_is_removed,
+            users::an_id_of_a_removed_user_is_never_given_again,
+            users::each_change_of_a_user_is_a_new_generation,
+            users::a_login_is_noted,
+            users::the_token_key_is_chosen_once,
         }
     };
 }
@@ -133,6 +140,7 @@ mod tests {
             ("keys", include_str!("keys.rs")),
             ("submissions", include_str!("submissions.rs")),
             ("webhooks", include_str!("webhooks.rs")),
+            ("users", include_str!("users.rs")),
         ] {
             let rules = source.split("pub async fn ").skip(1);
             let names = rules.map(|rest| rest.split('(').next().unwrap());

@@ -4,10 +4,12 @@ mod anthropic;
 mod asked;
 mod health;
 mod jobs;
+mod login;
 mod ollama;
 mod openai;
 mod openapi;
 mod relay_polling;
+mod rest;
 
 pub(crate) use self::jobs::view;
 use axum::{
@@ -43,6 +45,10 @@ pub(crate) fn routes(relay: Relay) -> Router {
         .route("/api/ollama/response", post(relay_polling::response))
         .route("/api/ollama/request", post(relay_polling::request))
         .route("/api/ollama/status/{id}", get(relay_polling::status))
+        .route("/api/login", post(login::login))
+        .route("/api/login/", post(login::login))
+        .route("/api/token/refresh", post(login::refresh))
+        .route("/api/token/refresh/", post(login::refresh))
         .route("/api/worker/v1", get(carrier::socket::upgrade))
         .route("/api/worker/v1/poll", post(carrier::http::poll))
         .route(

@@ -129,6 +129,7 @@ fn errors() -> Value {
             Shape::Native => json!({"$ref": "#/components/schemas/ErrorBody"}),
             Shape::Ollama => object(json!({"error": {"type": "string"}})),
             Shape::OpenAi => object(json!({"error": detail})),
+            Shape::Rest => object(json!({"detail": {"type": "string"}})),
             Shape::Anthropic => object(json!({
                 "type": {"const": "error"},
                 "error": detail,

@@ -163,6 +163,11 @@ pub(super) const ROUTES: &[Entry] = &[
     Entry::post("/api/ollama/response", "Answer a job leased so").key("work"),
     Entry::post("/api/ollama/request", "Submit a job to be fetched later").key("enqueue"),
     Entry::get("/api/ollama/status/{id}", "What became of it").key("read"),
+    // The query service; its clients write a slash at the end.
+    Entry::post("/api/login", "Tokens for a name and a password"),
+    Entry::post("/api/login/", "Tokens for a name and a password"),
+    Entry::post("/api/token/refresh", "Another access token"),
+    Entry::post("/api/token/refresh/", "Another access token"),
     // Hearth's own workers.
     Entry::get(
         "/api/worker/v1",

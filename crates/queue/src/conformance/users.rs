@@ -1,0 +1,89 @@
+//! Users: found by id and name, changed by name, and never the same id for two.
+
+use super::sample::{T0, account, at};
+use crate::{NewUser, PasswordHash, QueueError, Role, Store, User, UserChange};
+
+fn user(name: &str) -> NewUser {
+    NewUser {
+        name: name.into(),
+        account: account("a"),
+        role: Role::Service,
+        password: PasswordHash("$hash$".into()),
+        created_at: T0,
+    }
+}
+
+/// Whole, as it was made.
+pub async fn a_user_is_found_by_id_and_by_name(store: &dyn Store) {
+    let admin = NewUser {
+        role: Role::Admin,
+        account: account("b"),
+        ..user("two")
+    };
+    let one = store.create_user(user("one")).await.unwrap();
+    let two = store.create_user(admin.clone()).await.unwrap();
+    let stored = |id, new| User {
+        id,
+        new,
+        generation: 1,
+        last_login: None,
+    };
+    let found = store.find_user(one).await.unwrap();
+    assert_eq!(found, Some(stored(one, user("one"))));
+    let found = store.find_user_named("two").await.unwrap();
+    assert_eq!(found, Some(stored(two, admin)));
+    assert_eq!(store.find_user(two + 1).await.unwrap(), None);
+    assert_eq!(store.find_user_named("ONE").await.unwrap(), None);
+    let names: Vec<_> = store.list_users().await.unwrap();
+    let names: Vec<_> = names.iter().map(|user| user.new.name.as_str()).collect();
+    assert_eq!(names, ["one", "two"]);
+}
+
+/// Until its user is removed.
+pub async fn a_user_name_is_taken_until_its_user_is_removed(store: &dyn Store) {
+    store.create_user(user("one")).await.unwrap();
+    let refused = store.create_user(user("one")).await.unwrap_err();
+    assert!(matches!(refused, QueueError::Exists(_)), "{refused}");
+    assert!(store.remove_user("one").await.unwrap());
+    assert!(!store.remove_user("one").await.unwrap());
+    store.create_user(user("one")).await.unwrap();
+}
+
+/// Else the tokens of a removed user would open the door for the next one.
+pub async fn an_id_of_a_removed_user_is_never_given_again(store: &dyn Store) {
+    let first = store.create_user(user("one")).await.unwrap();
+    store.remove_user("one").await.unwrap();
+    assert_eq!(store.find_user(first).await.unwrap(), None);
+    let second = store.create_user(user("one")).await.unwrap();
+    assert!(second > first, "{second} after {first}");
+}
+
+/// And nothing but the password may differ afterwards.
+pub async fn each_change_of_a_user_is_a_new_generation(store: &dyn Store) {
+    let id = store.create_user(user("one")).await.unwrap();
+    let other = store.create_user(user("two")).await.unwrap();
+    let password = PasswordHash("$other$".into());
+    let change = UserChange::Password(password.clone());
+    assert!(store.change_user("one", change).await.unwrap());
+    assert!(store.change_user("one", UserChange::LogOut).await.unwrap());
+    assert!(!store.change_user("none", UserChange::LogOut).await.unwrap());
+    let changed = store.find_user(id).await.unwrap().unwrap();
+    assert_eq!((changed.generation, changed.new.password), (3, password));
+    let other = store.find_user(other).await.unwrap().unwrap();
+    assert_eq!((other.generation, other.new), (1, user("two")));
+}
+
+/// Which voids no token.
+pub async fn a_login_is_noted(store: &dyn Store) {
+    let id = store.create_user(user("one")).await.unwrap();
+    store.logged_in(at(5), id).await.unwrap();
+    store.logged_in(at(7), id).await.unwrap();
+    let user = store.find_user(id).await.unwrap().unwrap();
+    assert_eq!((user.last_login, user.generation), (Some(at(7)), 1));
+}
+
+/// The first one offered.
+pub async fn the_token_key_is_chosen_once(store: &dyn Store) {
+    assert_eq!(store.token_key([1; 32]).await.unwrap(), [1; 32]);
+    assert_eq!(store.token_key([2; 32]).await.unwrap(), [1; 32]);
+}

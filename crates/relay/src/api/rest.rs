@@ -1,0 +1,97 @@
+//! What the query service's routes have in common: who may call them, and how they refuse.
+
+use axum::response::{IntoResponse, Response};
+use dialect::queries::{Refusal, Why};
+use http::{HeaderValue, StatusCode, header};
+use proto::ErrorCode;
+use queue::QueueError;
+
+use super::{login::said, written};
+use crate::{auth::Denied, error::ApiError};
+
+/// A refusal in the words of the query service.
+#[derive(Debug)]
+pub(crate) struct RestError {
+    refusal: Refusal,
+    /// For 401: how to prove oneself.
+    challenges: bool,
+    /// What the relay's own clients switch on, and the seconds to wait.
+    error: Option<ApiError>,
+}
+
+impl RestError {
+    /// A 401 that says how to prove oneself.
+    pub(super) const fn challenge(refusal: Refusal) -> Self {
+        Self {
+            refusal,
+            challenges: true,
+            error: None,
+        }
+    }
+}
+
+impl From<Refusal> for RestError {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            refusal,
+            challenges: false,
+            error: None,
+        }
+    }
+}
+
+impl From<ApiError> for RestError {
+    fn from(error: ApiError) -> Self {
+        let refusal = if error.code == ErrorCode::UnknownJob {
+            Refusal::no_query()
+        } else {
+            Refusal::detail(error.status().as_u16(), &error.message)
+        };
+        Self {
+            refusal,
+            challenges: false,
+            error: Some(error),
+        }
+    }
+}
+
+impl From<QueueError> for RestError {
+    fn from(error: QueueError) -> Self {
+        ApiError::from(error).into()
+    }
+}
+
+impl From<Denied> for RestError {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Nothing => Self::challenge(Refusal::nothing_shown()),
+            Denied::Key => Self::challenge(Refusal::bad_token(Why::Invalid)),
+            Denied::Token(why) => Self::challenge(Refusal::bad_token(said(why))),
+            Denied::Gone => Self::challenge(Refusal::no_user()),
+            Denied::Scope(_) | Denied::Place => Refusal::forbidden().into(),
+            Denied::Failed(error) => error.into(),
+        }
+    }
+}
+
+impl IntoResponse for RestError {
+    fn into_response(self) -> Response {
+        let mut response = written("application/json", self.refusal.body);
+        if let Some(error) = self.error {
+            let mut dressed = error.clone().into_response();
+            let code = HeaderValue::from_static(error.code.as_str());
+            response.headers_mut().insert("x-hearth-error", code);
+            if let Some(seconds) = dressed.headers_mut().remove(header::RETRY_AFTER) {
+                response.headers_mut().insert(header::RETRY_AFTER, seconds);
+            }
+        }
+        let status = StatusCode::from_u16(self.refusal.status);
+        *response.status_mut() = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        if self.challenges {
+            let challenge = HeaderValue::from_static("Bearer realm=\"api\"");
+            let headers = response.headers_mut();
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        response
+    }
+}

@@ -1,0 +1,298 @@
+//! The tokens a login gives out: HS256, one key, and nothing else is read.
+//!
+//! A token names a user and a generation of his tokens. It proves only that it was given out; the
+//! store is asked at each use whether the user is still there and the generation still good.
+
+use std::time::Duration;
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use proto::Timestamp;
+use queue::UserId;
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+
+/// How long a token of a login opens doors.
+pub(crate) const ACCESS_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long new ones can be had without the password.
+pub(crate) const REFRESH_LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// No token is longer.
+const TOKEN_MAX: usize = 4096;
+/// How far a token may come from the future: clocks of several nodes differ.
+const LEEWAY: i64 = 30;
+/// `{"alg":"HS256","typ":"JWT"}`: the only header there is, so no other algorithm can be asked for.
+const HEADER: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
+
+/// What a token is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    /// Opens doors.
+    Access,
+    /// Gets a new one of those.
+    Refresh,
+}
+
+/// Why a token opens nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// It is not one of ours.
+    Invalid,
+    /// Its time has passed.
+    Expired,
+    /// It is for something else.
+    Kind,
+}
+
+/// Who a token speaks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bearer {
+    pub(crate) user: UserId,
+    pub(crate) generation: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Claims {
+    token_type: Kind,
+    exp: i64,
+    iat: i64,
+    jti: String,
+    user_id: UserId,
+    generation: u64,
+}
+
+/// A token for this user from `now` on. `jti` is random.
+pub(crate) fn sign(
+    key: &[u8; 32],
+    kind: Kind,
+    bearer: Bearer,
+    now: Timestamp,
+    jti: [u8; 32],
+) -> String {
+    let life = match kind {
+        Kind::Access => ACCESS_LIFE,
+        Kind::Refresh => REFRESH_LIFE,
+    };
+    let claims = Claims {
+        token_type: kind,
+        exp: seconds(now + life),
+        iat: seconds(now),
+        jti: BASE64.encode(&jti[..16]),
+        user_id: bearer.user,
+        generation: bearer.generation,
+    };
+    // Serialising these cannot fail; a token of nothing would be refused.
+    let claims = serde_json::to_vec(&claims).unwrap_or_default();
+    let signed = format!("{HEADER}.{}", BASE64.encode(claims));
+    let signature = mac(key, &signed).finalize().into_bytes();
+    format!("{signed}.{}", BASE64.encode(signature))
+}
+
+/// Whether a text may be such a token, as far as can be seen without the key.
+pub(crate) fn looks_like_one(text: &str) -> bool {
+    text.split('.').count() == 3
+}
+
+/// Reads a token.
+pub(crate) fn read(
+    key: &[u8; 32],
+    kind: Kind,
+    text: &str,
+    now: Timestamp,
+) -> Result<Bearer, Refused> {
+    let claims = proven(key, text).ok_or(Refused::Invalid)?;
+    let now = seconds(now);
+    if now >= claims.exp {
+        return Err(Refused::Expired);
+    }
+    if claims.iat > now + LEEWAY {
+        return Err(Refused::Invalid);
+    }
+    if claims.token_type != kind {
+        return Err(Refused::Kind);
+    }
+    Ok(Bearer {
+        user: claims.user_id,
+        generation: claims.generation,
+    })
+}
+
+/// Nothing of the token is looked at before its signature is.
+fn proven(key: &[u8; 32], text: &str) -> Option<Claims> {
+    if text.len() > TOKEN_MAX {
+        return None;
+    }
+    let (signed, signature) = text.rsplit_once('.')?;
+    let signature = BASE64.decode(signature).ok()?;
+    mac(key, signed).verify_slice(&signature).ok()?;
+    let (header, claims) = signed.split_once('.')?;
+    let claims = BASE64.decode(claims).ok().filter(|_| header == HEADER)?;
+    serde_json::from_slice(&claims).ok()
+}
+
+fn mac(key: &[u8; 32], signed: &str) -> Hmac<Sha256> {
+    // A short key is the same key with zeros behind it.
+    let mut block = [0; 64];
+    block[..32].copy_from_slice(key);
+    let mac = Hmac::<Sha256>::new(&block.into());
+    mac.chain_update(signed.as_bytes())
+}
+
+fn seconds(moment: Timestamp) -> i64 {
+    moment.0.div_euclid(1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const KEY: [u8; 32] = [9; 32];
+    const NOW: Timestamp = Timestamp(1_700_000_000_000);
+    const JAN: Bearer = Bearer {
+        user: 5,
+        generation: 2,
+    };
+
+    fn token(kind: Kind) -> String {
+        sign(&KEY, kind, JAN, NOW, [3; 32])
+    }
+
+    fn forged(header: &Value, claims: &Value, key: &[u8; 32]) -> String {
+        let part = |value: &Value| BASE64.encode(value.to_string());
+        let signed = format!("{}.{}", part(header), part(claims));
+        let signature = mac(key, &signed).finalize().into_bytes();
+        format!("{signed}.{}", BASE64.encode(signature))
+    }
+
+    fn header() -> Value {
+        json!({"alg": "HS256", "typ": "JWT"})
+    }
+
+    fn claims() -> Value {
+        json!({"token_type": "access", "exp": 1_700_000_060, "iat": 1_700_000_000, "jti": "x",
+            "user_id": 5, "generation": 2})
+    }
+
+    #[test]
+    fn a_token_is_read_back_until_its_time_has_passed() {
+        for (kind, life) in [(Kind::Access, ACCESS_LIFE), (Kind::Refresh, REFRESH_LIFE)] {
+            let text = token(kind);
+            assert!(looks_like_one(&text));
+            let last = NOW + (life - Duration::from_secs(1));
+            assert_eq!(read(&KEY, kind, &text, last), Ok(JAN));
+            assert_eq!(read(&KEY, kind, &text, NOW + life), Err(Refused::Expired));
+        }
+        let refresh = token(Kind::Refresh);
+        assert_eq!(read(&KEY, Kind::Access, &refresh, NOW), Err(Refused::Kind));
+        let access = token(Kind::Access);
+        assert_eq!(read(&KEY, Kind::Refresh, &access, NOW), Err(Refused::Kind));
+    }
+
+    #[test]
+    fn a_token_that_was_touched_anywhere_is_invalid() {
+        let text = token(Kind::Access);
+        for at in 0..text.len() {
+            let mut touched = text.clone().into_bytes();
+            touched[at] = if touched[at] == b'A' { b'B' } else { b'A' };
+            let touched = String::from_utf8(touched).unwrap();
+            let read = read(&KEY, Kind::Access, &touched, NOW);
+            assert_eq!(read, Err(Refused::Invalid), "byte {at}");
+        }
+        assert_eq!(
+            read(&[8; 32], Kind::Access, &text, NOW),
+            Err(Refused::Invalid)
+        );
+    }
+
+    #[test]
+    fn no_other_header_is_read_even_if_it_is_signed() {
+        let mut good = forged(&header(), &claims(), &KEY);
+        assert_eq!(read(&KEY, Kind::Access, &good, NOW), Ok(JAN));
+        for other in [
+            json!({"alg": "none", "typ": "JWT"}),
+            json!({"alg": "None"}),
+            json!({"alg": "HS384", "typ": "JWT"}),
+            json!({"alg": "HS512", "typ": "JWT"}),
+            json!({"alg": "RS256", "typ": "JWT"}),
+            json!({"alg": "ES256", "typ": "JWT"}),
+            json!({"alg": "EdDSA", "typ": "JWT"}),
+            json!({"alg": "hs256", "typ": "JWT"}),
+            json!({"alg": "HS256", "typ": "JWE"}),
+            json!({"alg": "HS256"}),
+            json!({"alg": "HS256", "typ": "JWT", "kid": "../../dev/null"}),
+            json!({"alg": "HS256", "typ": "JWT", "crit": ["x"]}),
+            json!({"alg": "HS256", "typ": "JWT", "jku": "https://evil.example"}),
+            json!("HS256"),
+        ] {
+            let text = forged(&other, &claims(), &KEY);
+            assert_eq!(
+                read(&KEY, Kind::Access, &text, NOW),
+                Err(Refused::Invalid),
+                "{other}"
+            );
+        }
+        let unsigned = good.rfind('.').unwrap() + 1;
+        good.truncate(unsigned);
+        assert_eq!(read(&KEY, Kind::Access, &good, NOW), Err(Refused::Invalid));
+    }
+
+    #[test]
+    fn every_claim_must_be_there_and_of_its_kind() {
+        let with = |name: &str, value: Value| {
+            let mut claims = claims();
+            claims[name] = value;
+            let text = forged(&header(), &claims, &KEY);
+            read(&KEY, Kind::Access, &text, NOW)
+        };
+        for name in ["token_type", "exp", "iat", "jti", "user_id", "generation"] {
+            let mut claims = claims();
+            claims.as_object_mut().unwrap().remove(name);
+            let text = forged(&header(), &claims, &KEY);
+            assert_eq!(
+                read(&KEY, Kind::Access, &text, NOW),
+                Err(Refused::Invalid),
+                "{name}"
+            );
+            assert_eq!(with(name, Value::Null), Err(Refused::Invalid), "{name}");
+        }
+        for (name, value) in [
+            ("exp", json!("never")),
+            ("exp", json!(1e30)),
+            ("iat", json!(1_700_000_031)),
+            ("user_id", json!("5")),
+            ("user_id", json!(-5)),
+            ("token_type", json!("sliding")),
+        ] {
+            assert_eq!(
+                with(name, value.clone()),
+                Err(Refused::Invalid),
+                "{name}: {value}"
+            );
+        }
+        assert_eq!(with("exp", json!(1_700_000_000)), Err(Refused::Expired));
+        assert_eq!(with("exp", json!(-1)), Err(Refused::Expired));
+    }
+
+    #[test]
+    fn what_is_no_token_is_refused() {
+        let long = format!("{}{}", token(Kind::Access), "A".repeat(TOKEN_MAX));
+        for text in [
+            "",
+            ".",
+            "..",
+            "a.b.c",
+            "é.é.é",
+            HEADER,
+            &long,
+            &format!("{HEADER}.."),
+        ] {
+            assert_eq!(
+                read(&KEY, Kind::Access, text, NOW),
+                Err(Refused::Invalid),
+                "{text}"
+            );
+        }
+    }
+}

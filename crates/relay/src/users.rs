@@ -1,0 +1,262 @@
+//! People, and programs that log in like people: names, passwords, and proving one.
+//!
+//! Passwords are hashed with argon2id, which is slow and takes memory on purpose: it runs off the
+//! threads that carry tokens, and only a few at a time.
+
+use std::sync::Arc;
+
+use argon2::{Argon2, PasswordHasher as _, PasswordVerifier as _};
+use proto::{Account, ErrorCode, Timestamp};
+use queue::{NewUser, PasswordHash, Role, User};
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::sync::Semaphore;
+
+use crate::{Relay, error::ApiError};
+
+/// Longest user name, in bytes.
+const NAME_MAX: usize = 64;
+/// Fewest characters of a password.
+const PASSWORD_MIN: usize = 8;
+/// Most bytes of a password.
+const PASSWORD_MAX: usize = 1024;
+/// Passwords that are looked at at the same moment: 19 MiB and one thread each.
+const AT_ONCE: usize = 2;
+/// Logins that may wait for that; whoever comes later is told to come again.
+const WAITING_MAX: usize = 32;
+/// What the password of nobody is compared with, so that it takes as long as anybody's. The
+/// parameters are those of [`Argon2::default`], and no known password has this hash.
+const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5LW5vYm9keS0x$\
+                      c29tZSBieXRlcyB0aGF0IG5vYm9keSdzIGhhc2ggaXM";
+
+/// Why a user cannot be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadUser {
+    /// The name has other characters, or too many of them.
+    #[error("a user's name has 1 to 64 ASCII letters, digits and `@.+_-`")]
+    Name,
+    /// The password is too easily guessed.
+    #[error("a password has at least 8 characters; choose a longer one")]
+    Short,
+    /// The password is no password any more.
+    #[error("a password has at most 1024 bytes; choose a shorter one")]
+    Long,
+    /// The hash was not made.
+    #[error("the password could not be hashed; is there memory left?")]
+    Hash,
+}
+
+/// A user for the store. Takes a good part of a second's hundredth on purpose.
+///
+/// # Errors
+/// [`BadUser`], in words for whoever chose name and password.
+pub fn user(
+    name: String,
+    account: Account,
+    role: Role,
+    password: &SecretString,
+    salt: [u8; 32],
+    now: Timestamp,
+) -> Result<NewUser, BadUser> {
+    if !is_name(&name) {
+        return Err(BadUser::Name);
+    }
+    Ok(NewUser {
+        name,
+        account,
+        role,
+        password: hash(password, salt)?,
+        created_at: now,
+    })
+}
+
+/// A password as it is stored. Slow on purpose.
+///
+/// # Errors
+/// [`BadUser`], in words for whoever chose it.
+pub fn hash(password: &SecretString, salt: [u8; 32]) -> Result<PasswordHash, BadUser> {
+    let text = password.expose_secret();
+    if text.chars().count() < PASSWORD_MIN {
+        return Err(BadUser::Short);
+    }
+    if text.len() > PASSWORD_MAX {
+        return Err(BadUser::Long);
+    }
+    let hash = Argon2::default().hash_password_with_salt(text.as_bytes(), &salt);
+    Ok(PasswordHash(hash.map_err(|_| BadUser::Hash)?.to_string()))
+}
+
+fn is_name(name: &str) -> bool {
+    let known = |c: u8| c.is_ascii_alphanumeric() || b"@.+_-".contains(&c);
+    (1..=NAME_MAX).contains(&name.len()) && name.bytes().all(known)
+}
+
+fn proves(password: &SecretString, hash: &str) -> bool {
+    let password = password.expose_secret().as_bytes();
+    Argon2::default().verify_password(password, hash).is_ok()
+}
+
+/// Room for logins.
+#[derive(Debug, Clone)]
+pub(crate) struct Logins {
+    hashing: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
+}
+
+impl Default for Logins {
+    fn default() -> Self {
+        Self {
+            hashing: Arc::new(Semaphore::new(AT_ONCE)),
+            waiting: Arc::new(Semaphore::new(AT_ONCE + WAITING_MAX)),
+        }
+    }
+}
+
+impl Logins {
+    /// Whether this is the password of the user; a user that is not there takes as long.
+    async fn prove(&self, user: Option<&User>, password: SecretString) -> Result<bool, ApiError> {
+        let known = user.map(|user| user.new.password.0.clone());
+        let Ok(_waiting) = self.waiting.try_acquire() else {
+            return Err(ApiError::new(
+                ErrorCode::RateLimited,
+                "too many logins at once; try again in a moment",
+            ));
+        };
+        let Ok(turn) = self.hashing.clone().acquire_owned().await else {
+            return Err(ApiError::internal());
+        };
+        // Whoever hangs up does not free the turn: the hash is still being made.
+        let proven = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            let proven = proves(&password, known.as_deref().unwrap_or(NOBODY));
+            proven && known.is_some()
+        });
+        proven.await.map_err(|_| ApiError::internal())
+    }
+}
+
+impl Relay {
+    /// The user with this name and password.
+    pub(crate) async fn log_in(
+        &self,
+        name: &str,
+        password: SecretString,
+    ) -> Result<Option<User>, ApiError> {
+        // Nobody's, and not worth a hash; this says nothing of any user.
+        if !is_name(name) || password.expose_secret().len() > PASSWORD_MAX {
+            return Ok(None);
+        }
+        let user = self.store.find_user_named(name).await?;
+        if !self.logins.prove(user.as_ref(), password).await? {
+            tracing::warn!("a login was refused");
+            return Ok(None);
+        }
+        let Some(user) = user else { return Ok(None) };
+        self.store.logged_in(self.now(), user.id).await?;
+        tracing::info!(user.id, "logged in");
+        Ok(Some(user))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn secret(text: &str) -> SecretString {
+        text.to_owned().into()
+    }
+
+    fn made(name: &str, password: &str) -> Result<NewUser, BadUser> {
+        let account: Account = "default".parse().map_err(|_| BadUser::Name)?;
+        let salt = [7; 32];
+        user(
+            name.into(),
+            account,
+            Role::User,
+            &secret(password),
+            salt,
+            Timestamp(1),
+        )
+    }
+
+    #[test]
+    fn a_password_proves_its_own_hash_and_no_other() {
+        let hash = made("jan", "correct horse").unwrap().password.0;
+        assert!(
+            hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"),
+            "{hash}"
+        );
+        assert!(!hash.contains("horse"));
+        assert!(proves(&secret("correct horse"), &hash));
+        assert!(!proves(&secret("correct Horse"), &hash));
+        assert!(!proves(&secret("correct horse"), NOBODY));
+        assert!(!proves(&secret("correct horse"), "not a hash"));
+    }
+
+    #[test]
+    fn the_hash_of_nobody_is_as_dear_as_a_real_one() {
+        let real = made("jan", "correct horse").unwrap().password.0;
+        let cost = |hash: &str| {
+            hash.split('$')
+                .take(4)
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(cost(NOBODY), cost(&real));
+        let parsed = argon2::PasswordHash::new(NOBODY).unwrap();
+        assert_eq!(parsed.hash.unwrap().len(), 32, "compared in full");
+    }
+
+    #[test]
+    fn names_and_passwords_are_bounded() {
+        assert_eq!(made("", "12345678").unwrap_err(), BadUser::Name);
+        assert_eq!(made("jan k", "12345678").unwrap_err(), BadUser::Name);
+        assert_eq!(
+            made(&"j".repeat(65), "12345678").unwrap_err(),
+            BadUser::Name
+        );
+        assert_eq!(made("jan", "1234567").unwrap_err(), BadUser::Short);
+        assert_eq!(
+            made("jan", "żółć").unwrap_err(),
+            BadUser::Short,
+            "four letters"
+        );
+        assert_eq!(made("jan", &"x".repeat(1025)).unwrap_err(), BadUser::Long);
+        assert!(made("jan.kowalski+1@example-2_3", "żółćżółć").is_ok());
+    }
+
+    #[test]
+    fn no_password_is_printed() {
+        let user = made("jan", "correct horse").unwrap();
+        let printed = format!("{user:?} {:?}", secret("correct horse"));
+        assert!(
+            !printed.contains("horse") && !printed.contains("argon2id"),
+            "{printed}"
+        );
+    }
+
+    #[tokio::test]
+    async fn only_so_many_logins_wait() {
+        let logins = Logins::default();
+        let turns = logins.hashing.clone().acquire_many_owned(2).await.unwrap();
+        let mut waiting: Vec<_> = (0..AT_ONCE + WAITING_MAX)
+            .map(|_| {
+                let logins = logins.clone();
+                tokio::spawn(async move { logins.prove(None, secret("12345678")).await })
+            })
+            .collect();
+        while logins.waiting.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let refused = logins.prove(None, secret("12345678")).await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::RateLimited);
+        let first = waiting.remove(0);
+        for one in waiting {
+            one.abort();
+        }
+        drop(turns);
+        let first = tokio::time::timeout(Duration::from_secs(20), first);
+        assert_eq!(first.await.unwrap().unwrap(), Ok(false));
+    }
+}
