@@ -42,6 +42,10 @@ pub const CARRIER_PING: Duration = Duration::from_secs(20);
 pub const CARRIER_DEAD: Duration = Duration::from_secs(45);
 /// Unacknowledged chunk bytes a worker keeps per job before it stops reading the engine.
 pub const UNACKED_MAX: usize = 4 * 1024 * 1024;
+/// Most leases one worker holds: those that run, and those whose end the relay has not confirmed.
+pub const HELD_MAX: usize = 64;
+/// Bytes of ended answers the relay has not confirmed, beyond which a worker takes no more jobs.
+pub const UNCONFIRMED_MAX: usize = 16 * 1024 * 1024;
 /// Most jobs queued per account, and in all.
 pub const QUEUED_PER_ACCOUNT_MAX: usize = 1_000;
 /// See [`QUEUED_PER_ACCOUNT_MAX`].

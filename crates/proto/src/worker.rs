@@ -7,12 +7,12 @@
 //! worker                         relay
 //! Hello{report, held}     ->
 //!                         <-     Welcome, then Resume or Gone for each held lease
-//! Capacity{slots}         ->                     how many jobs may be held at once; 0 while paused
-//!                         <-     Lease, Frame::Body …    at most `slots` open at a time
+//! Capacity{slots}         ->                     how many jobs may run at once; 0 while paused
+//!                         <-     Lease, Frame::Body …    at most `slots` not ended at a time
 //! Frame::Line …           ->                     numbered from 1; out of order is refused
 //!                         <-     Stored{n}       what need not be kept any more
 //!                         <-     Cancel          the requester is gone: stop, and send Nack(Never)
-//! End | Nack              ->
+//! End | Nack              ->                     its slot is free; said again after a reconnect
 //!                         <-     Closed          the end is on disk (or the lease was stale)
 //! ```
 //!
@@ -72,7 +72,8 @@ pub enum WorkerMessage {
         /// The new report.
         report: WorkerReport,
     },
-    /// How many jobs this connection may hold at once from now on. 0 stops leasing.
+    /// How many jobs this connection may have running at once from now on; one whose end was said
+    /// does not run. 0 stops leasing.
     Capacity {
         /// The number, at most 64.
         slots: u32,

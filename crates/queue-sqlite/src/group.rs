@@ -4,7 +4,9 @@ use std::{
     time::Duration,
 };
 
-use proto::{Account, End, JobError, JobId, LeaseToken, Timestamp, worker::Retry};
+use proto::{
+    Account, End, JobError, JobId, LeaseToken, Timestamp, limits::BODY_MAX, worker::Retry,
+};
 use queue::{
     Lease, LeaseQuery, Live, LiveLog, NewJob, Owner, QueueError, RESULT_KEPT,
     machine::{Record, Step},
@@ -91,8 +93,26 @@ impl<'a> Group<'a> {
         Ok(record.seq)
     }
 
-    /// See [`queue::Queue::lease`].
-    pub(crate) fn lease(
+    /// See [`queue::Queue::lease_many`].
+    pub(crate) fn lease_many(
+        &mut self,
+        now: Timestamp,
+        query: &LeaseQuery,
+        length: Duration,
+        max: usize,
+    ) -> Result<Vec<Lease>, Fault> {
+        let (mut leases, mut bytes) = (Vec::new(), 0);
+        while leases.len() < max && bytes < BODY_MAX {
+            let Some(lease) = self.lease(now, query, length)? else {
+                break;
+            };
+            bytes += lease.job.body.0.len();
+            leases.push(lease);
+        }
+        Ok(leases)
+    }
+
+    fn lease(
         &mut self,
         now: Timestamp,
         query: &LeaseQuery,

@@ -192,14 +192,15 @@ impl Queue for SqliteQueue {
             .await
     }
 
-    async fn lease(
+    async fn lease_many(
         &self,
         now: Timestamp,
         query: &LeaseQuery,
         length: Duration,
-    ) -> Result<Option<Lease>, QueueError> {
+        max: usize,
+    ) -> Result<Vec<Lease>, QueueError> {
         let query = query.clone();
-        self.ask(move |group| group.lease(now, &query, length))
+        self.ask(move |group| group.lease_many(now, &query, length, max))
             .await
     }
 

@@ -10,7 +10,9 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use proto::{Account, Body, End, JobError, JobId, LeaseToken, Timestamp, worker::Retry};
+use proto::{
+    Account, Body, End, JobError, JobId, LeaseToken, Timestamp, limits::BODY_MAX, worker::Retry,
+};
 use tokio::sync::watch;
 
 use crate::{
@@ -182,20 +184,27 @@ impl Queue for MemoryQueue {
         self.change(|inner| inner.enqueue(now, job))
     }
 
-    async fn lease(
+    async fn lease_many(
         &self,
         now: Timestamp,
         query: &LeaseQuery,
         length: Duration,
-    ) -> Result<Option<Lease>, QueueError> {
+        max: usize,
+    ) -> Result<Vec<Lease>, QueueError> {
         self.change(|inner| {
-            let (steps, token) = inner.live.machine.lease(now, query, length);
-            let lease = token.zip(steps.last()).and_then(|(token, step)| {
-                let body = inner.bodies.get(&token.job).cloned().unwrap_or_default();
-                step.lease(body)
-            });
-            inner.store(steps);
-            Ok(lease)
+            let (mut leases, mut bytes) = (Vec::new(), 0);
+            while leases.len() < max && bytes < BODY_MAX {
+                let (steps, token) = inner.live.machine.lease(now, query, length);
+                let lease = token.zip(steps.last()).and_then(|(token, step)| {
+                    let body = inner.bodies.get(&token.job).cloned().unwrap_or_default();
+                    step.lease(body)
+                });
+                inner.store(steps);
+                let Some(lease) = lease else { break };
+                bytes += lease.job.body.0.len();
+                leases.push(lease);
+            }
+            Ok(leases)
         })
     }
 

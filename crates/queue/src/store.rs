@@ -216,7 +216,24 @@ pub trait Queue: fmt::Debug + Send + Sync {
         now: Timestamp,
         query: &LeaseQuery,
         length: Duration,
-    ) -> Result<Option<Lease>, QueueError>;
+    ) -> Result<Option<Lease>, QueueError> {
+        let mut leases = self.lease_many(now, query, length, 1).await?;
+        Ok(leases.pop())
+    }
+
+    /// Lends the best waiting jobs, best first, at most `max` and none beyond the one that makes
+    /// their requests [`proto::limits::BODY_MAX`] long together. They are lent in one decision,
+    /// so that many cost no more time on the disk than one.
+    ///
+    /// # Errors
+    /// [`QueueError::Store`].
+    async fn lease_many(
+        &self,
+        now: Timestamp,
+        query: &LeaseQuery,
+        length: Duration,
+        max: usize,
+    ) -> Result<Vec<Lease>, QueueError>;
 
     /// Renews a lease for `length` from now, and tells whether the requester still wants it.
     ///

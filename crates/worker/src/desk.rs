@@ -22,6 +22,10 @@ use crate::{
     held::{Ending, Held},
 };
 
+/// Most jobs that run at once: each is a lease that is held.
+#[expect(clippy::cast_possible_truncation, reason = "it is 64")]
+const SLOTS_MAX: u32 = limits::HELD_MAX as u32;
+
 /// The ledger of every job this worker holds: what runs, what has to be sent, what may be taken.
 ///
 /// Sources, jobs and the engine's probe all meet here, under one lock that is never held across
@@ -110,7 +114,7 @@ impl Desk {
         };
         let desk = Self {
             engine,
-            slots: slots.clamp(1, 64),
+            slots: slots.clamp(1, SLOTS_MAX),
             tuning,
             activity: watch::Sender::new(state.activity()),
             state: Mutex::new(state),
@@ -327,7 +331,7 @@ impl Desk {
     fn recount(&self) {
         let state = self.lock();
         let load = Load {
-            running: state.held.values().filter(|held| held.is_running()).count(),
+            running: state.running(),
             held: state.held.len(),
         };
         drop(state);
@@ -350,6 +354,10 @@ impl Desk {
 }
 
 impl State {
+    fn running(&self) -> usize {
+        self.held.values().filter(|held| held.is_running()).count()
+    }
+
     const fn is_leasing(&self) -> bool {
         !self.paused && !self.draining && self.report.engine_up && !self.breaker.is_open()
     }

@@ -9,7 +9,7 @@ use proto::{
 };
 
 use super::sample::{LEASE, T0, anyone, at, failed, found, id, job, leased, lines, next, why};
-use crate::{Leased, QueueError, Store};
+use crate::{Leased, NewJob, QueueError, Store};
 
 /// Byte for byte, with a fresh attempt.
 pub async fn a_lease_carries_the_request_unchanged(store: &dyn Store) {
@@ -33,6 +33,37 @@ pub async fn a_leased_job_is_lent_to_nobody_else(store: &dyn Store) {
     leased(store, T0, 1).await;
     assert!(next(store, T0).await.is_none());
     assert!(next(store, at(59)).await.is_none());
+}
+
+/// As many as were asked for, and no job twice.
+pub async fn several_jobs_are_lent_at_once_best_first(store: &dyn Store) {
+    for n in 1..=4 {
+        store.enqueue(T0, job(n)).await.unwrap();
+    }
+    let lend = async |max| {
+        let leases = store.lease_many(T0, &anyone(), LEASE, max).await.unwrap();
+        let lent = |lease: crate::Lease| {
+            assert_eq!((lease.token.job, lease.token.attempt), (lease.job.id, 1));
+            lease.job
+        };
+        leases.into_iter().map(lent).collect::<Vec<_>>()
+    };
+    assert_eq!(lend(0).await, []);
+    assert_eq!(lend(3).await, [job(1), job(2), job(3)]);
+    assert_eq!(lend(3).await, [job(4)]);
+    assert_eq!(lend(3).await, []);
+    assert_eq!(store.counts().leased, 4);
+}
+
+/// What is lent at once stands in memory at once.
+pub async fn jobs_lent_at_once_are_no_longer_together_than_a_request_may_be(store: &dyn Store) {
+    let half = proto::limits::BODY_MAX / 2;
+    for n in 1..=3 {
+        let body = vec![b'x'; half].into();
+        store.enqueue(T0, NewJob { body, ..job(n) }).await.unwrap();
+    }
+    let leases = store.lease_many(T0, &anyone(), LEASE, 9).await.unwrap();
+    assert_eq!(leases.len(), 2);
 }
 
 /// The job outlives its worker.

@@ -49,6 +49,8 @@ macro_rules! conformance_suite {
             order::arrivals_tell_of_new_work_and_of_an_earlier_reap,
             leasing::a_lease_carries_the_request_unchanged,
             leasing::a_leased_job_is_lent_to_nobody_else,
+            leasing::several_jobs_are_lent_at_once_best_first,
+            leasing::jobs_lent_at_once_are_no_longer_together_than_a_request_may_be,
             leasing::an_expired_lease_is_lent_again,
             leasing::a_heartbeat_keeps_the_lease,
             leasing::a_line_keeps_the_lease_for_what_it_was_lent_for,

@@ -23,9 +23,6 @@ use crate::{
     workers::{Online, Seat},
 };
 
-/// Most jobs a polling worker may hold, as on the WebSocket.
-const SLOTS_MAX: usize = 64;
-
 /// `POST /api/worker/v1/poll`.
 pub(crate) async fn poll(
     State(relay): State<Relay>,
@@ -53,7 +50,7 @@ pub(crate) async fn poll(
         arrivals.borrow_and_update();
         let mut answer = PollAnswer::default();
         renew(&relay, &caller, &asked.held, &mut answer).await?;
-        lend(&relay, &query, free.min(SLOTS_MAX), &mut answer).await?;
+        lend(&relay, &query, free.min(limits::HELD_MAX), &mut answer).await?;
         if answer != PollAnswer::default() || hold.is_zero() {
             return Ok(Json(answer));
         }
@@ -130,13 +127,11 @@ async fn lend(
     free: usize,
     answer: &mut PollAnswer,
 ) -> Result<(), ApiError> {
-    let mut bytes = 0;
-    while answer.leases.len() < free && bytes < limits::BODY_MAX {
-        let Some(lease) = relay.lease(query, relay.settings.lease).await? else {
-            break;
-        };
-        bytes += lease.job.body.0.len();
-        answer.leases.extend(polled(relay, lease).await?);
+    if free > 0 {
+        let length = relay.settings.lease;
+        for lease in relay.lease_many(query.clone(), length, free).await? {
+            answer.leases.extend(polled(relay, lease).await?);
+        }
     }
     Ok(())
 }

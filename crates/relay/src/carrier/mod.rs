@@ -1,6 +1,7 @@
 //! The worker's side of the relay: one contract over a WebSocket or over plain requests.
 
 pub(crate) mod http;
+mod lending;
 mod open;
 mod session;
 pub(crate) mod socket;
@@ -8,6 +9,7 @@ mod writer;
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use proto::{ErrorCode, JobError, LeaseToken, WorkerId, WorkerReport, worker::Retry};
 use queue::{Lease, LeaseQuery, Models, Owner, QueueError};
 use tokio::sync::oneshot;
@@ -19,30 +21,46 @@ use crate::{
 };
 
 impl Relay {
-    /// Leases a job. If the caller is gone by the time there is one, it is given back at once
-    /// instead of waiting for the lease to end.
+    /// Leases a job, see [`Relay::lease_many`].
     pub(crate) async fn lease(
         &self,
         query: &LeaseQuery,
         length: Duration,
     ) -> Result<Option<Lease>, QueueError> {
+        let mut leases = self.lease_many(query.clone(), length, 1).await?;
+        Ok(leases.pop())
+    }
+
+    /// Leases jobs. If the caller is gone by the time there are some, they are given back at once
+    /// instead of waiting for their leases to end.
+    pub(crate) async fn lease_many(
+        &self,
+        query: LeaseQuery,
+        length: Duration,
+        max: usize,
+    ) -> Result<Vec<Lease>, QueueError> {
         let (answer, leased) = oneshot::channel();
-        let (relay, query) = (self.clone(), query.clone());
+        let relay = self.clone();
         self.tasks.spawn(async move {
-            let lease = relay.store.lease(relay.now(), &query, length).await;
-            let Err(Ok(Some(lease))) = answer.send(lease) else {
-                return;
-            };
-            let why = JobError::new(ErrorCode::WorkerLost, "the worker left before it began");
-            let back = relay
-                .store
-                .nack(relay.now(), lease.token, Retry::Now, why)
-                .await;
-            if let Err(error) = back {
-                tracing::warn!(job.id = %lease.token.job, %error, "not given back");
+            let store = &relay.store;
+            let leases = store.lease_many(relay.now(), &query, length, max).await;
+            if let Err(Ok(leases)) = answer.send(leases) {
+                relay.give_back(leases).await;
             }
         });
-        leased.await.unwrap_or(Ok(None))
+        leased.await.unwrap_or_else(|_| Ok(Vec::new()))
+    }
+
+    /// Gives back leases that no worker has heard of, all in one group.
+    async fn give_back(&self, leases: Vec<Lease>) {
+        let back = leases.into_iter().map(|lease| async move {
+            let why = JobError::new(ErrorCode::WorkerLost, "the worker left before it began");
+            let token = lease.token;
+            if let Err(error) = self.store.nack(self.now(), token, Retry::Now, why).await {
+                tracing::warn!(job.id = %token.job, %error, "not given back");
+            }
+        });
+        join_all(back).await;
     }
 
     /// Whether this worker may hold this lease at all: the job's account is one it serves.

@@ -48,6 +48,11 @@ impl Leases {
         self.0.len()
     }
 
+    /// How many a worker has not ended: what it says of an end frees its slot.
+    pub(super) fn running(&self) -> usize {
+        self.0.values().filter(|open| !open.is_ending).count()
+    }
+
     pub(super) fn tokens(&self) -> Vec<LeaseToken> {
         self.0.keys().copied().collect()
     }
@@ -171,9 +176,9 @@ mod tests {
         assert_eq!(leases.standing(TOKEN), Standing::Ending);
         assert!(!leases.begin_end(TOKEN));
         assert_eq!(
-            (leases.behind(), leases.len()),
-            (vec![], 1),
-            "it takes its slot to the end"
+            (leases.behind(), leases.running(), leases.len()),
+            (vec![], 0, 1),
+            "its slot is free, and it is kept until its end is on disk"
         );
     }
 }

@@ -1,7 +1,8 @@
 //! One worker's connection after hello: what it holds, what it may have, what it said.
 //!
-//! Three things go on at once: reading its frames into the queue, lending it jobs, and writing.
-//! They share [`Leases`], what this connection holds, and nothing else.
+//! Three things go on at once: reading its frames into the queue, lending it jobs (see
+//! [`super::lending`]), and writing. They share [`Leases`], what this connection holds, and what
+//! of that is not written yet.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -18,7 +19,7 @@ use proto::{
     ErrorCode, JobError, LeaseToken, WorkerReport, limits,
     worker::{Frame, FrameKind, RelayMessage, WorkerMessage},
 };
-use queue::{Lease, Leased, QueueError};
+use queue::{Leased, QueueError};
 use tokio::{
     sync::{Notify, mpsc},
     time::{Instant, sleep_until},
@@ -26,8 +27,8 @@ use tokio::{
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{
+    lending::Unsent,
     open::{Behind, Leases, Standing},
-    query_of,
     socket::{Ended, Socket},
 };
 use crate::{
@@ -36,29 +37,27 @@ use crate::{
     workers::{Link, Seat},
 };
 
-/// Most jobs one connection may hold.
-const SLOTS_MAX: u32 = 64;
 /// How soon a worker is told that its lines are on disk.
 const TELL_STORED: Duration = Duration::from_millis(100);
 
 type Ends = FuturesUnordered<BoxFuture<'static, (LeaseToken, Result<(), QueueError>)>>;
 
 pub(super) struct Session {
-    relay: Relay,
-    caller: Caller,
-    link: Link,
+    pub(super) relay: Relay,
+    pub(super) caller: Caller,
+    pub(super) link: Link,
     seat: Seat,
     state: Mutex<State>,
     /// The state changed in a way that may allow another lease.
-    room: Notify,
+    pub(super) room: Notify,
     control: mpsc::Sender<RelayMessage>,
-    lent: mpsc::Sender<Lease>,
+    pub(super) unsent: Unsent,
 }
 
-struct State {
-    report: Arc<WorkerReport>,
-    slots: u32,
-    open: Leases,
+pub(super) struct State {
+    pub(super) report: Arc<WorkerReport>,
+    pub(super) slots: u32,
+    pub(super) open: Leases,
 }
 
 impl Session {
@@ -68,9 +67,8 @@ impl Session {
         link: Link,
         seat: Seat,
         report: Arc<WorkerReport>,
-    ) -> (Self, mpsc::Receiver<RelayMessage>, mpsc::Receiver<Lease>) {
+    ) -> (Self, mpsc::Receiver<RelayMessage>) {
         let (control, control_out) = mpsc::channel(256);
-        let (lent, lent_out) = mpsc::channel(1);
         let session = Self {
             relay,
             caller,
@@ -83,9 +81,9 @@ impl Session {
             }),
             room: Notify::new(),
             control,
-            lent,
+            unsent: Unsent::default(),
         };
-        (session, control_out, lent_out)
+        (session, control_out)
     }
 
     pub(super) async fn run(&self, source: SplitStream<&mut Socket>, held: &[LeaseToken]) -> Ended {
@@ -104,7 +102,7 @@ impl Session {
 
     /// Leases from an earlier connection: those that still hold go on.
     async fn resume(&self, held: &[LeaseToken]) -> Result<(), Ended> {
-        for token in held.iter().take(SLOTS_MAX as usize) {
+        for token in held.iter().take(limits::HELD_MAX) {
             match self.relay.may_hold(&self.caller, *token).await {
                 Ok(()) => {}
                 Err(error) if error.code == ErrorCode::UnknownJob => {
@@ -206,7 +204,7 @@ impl Session {
                 self.room.notify_one();
             }
             WorkerMessage::Capacity { slots } => {
-                self.state().slots = slots.min(SLOTS_MAX);
+                self.state().slots = slots;
                 self.room.notify_one();
             }
             WorkerMessage::Extend { tokens } => {
@@ -239,7 +237,7 @@ impl Session {
         Ok(())
     }
 
-    async fn extend(&self, token: LeaseToken) -> Result<(), Ended> {
+    pub(super) async fn extend(&self, token: LeaseToken) -> Result<(), Ended> {
         let standing = self.state().open.standing(token);
         match standing {
             Standing::Held => {}
@@ -266,6 +264,8 @@ impl Session {
             return self.closed(token, Some(ErrorCode::StaleLease)).await;
         }
         ends.push(end.map(move |ended| (token, ended)).boxed());
+        // The worker has a free slot: the next job must not wait for this one's end to be on disk.
+        self.room.notify_one();
         Ok(())
     }
 
@@ -299,49 +299,8 @@ impl Session {
         Ok(more)
     }
 
-    /// Lends jobs while there is room, and passes cancellations on.
-    async fn lend(&self) -> Result<std::convert::Infallible, Ended> {
-        let mut arrivals = self.relay.store.arrivals();
-        let mut withdrawn = FuturesUnordered::new();
-        let tokens = self.state().open.tokens();
-        for token in tokens {
-            withdrawn.push(withdrawal(self.relay.clone(), token));
-        }
-        loop {
-            arrivals.borrow_and_update();
-            while let Some(query) = self.room() {
-                let lease = self.relay.lease(&query, self.relay.settings.lease).await;
-                let Some(lease) = lease.map_err(|_| Ended::Store)? else {
-                    break;
-                };
-                let token = lease.token;
-                tracing::info!(job.id = %token.job, job.attempt = token.attempt, worker = %self.link.worker, "leased");
-                self.state().open.open(token, 0);
-                withdrawn.push(withdrawal(self.relay.clone(), token));
-                self.lent.send(lease).await.map_err(|_| Ended::Lost)?;
-            }
-            tokio::select! {
-                arrived = arrivals.changed() => arrived.map_err(|_| Ended::Store)?,
-                () = self.room.notified() => {}
-                Some(token) = withdrawn.next(), if !withdrawn.is_empty() => {
-                    if self.state().open.standing(token) == Standing::Held {
-                        self.extend(token).await?;
-                    }
-                }
-            }
-        }
-    }
-
-    /// What to ask the queue for, if there is room for another job.
-    fn room(&self) -> Option<queue::LeaseQuery> {
-        let state = self.state();
-        let has_room = (state.open.len() as u64) < u64::from(state.slots);
-        (has_room && state.report.engine_up && !self.link.doubt.is_raised())
-            .then(|| query_of(&self.caller, &self.link.worker, &state.report))
-    }
-
     /// The queue refused something about a lease: either the lease is over, or the store failed.
-    async fn lost(&self, token: LeaseToken, error: &QueueError) -> Result<(), Ended> {
+    pub(super) async fn lost(&self, token: LeaseToken, error: &QueueError) -> Result<(), Ended> {
         tracing::info!(job.id = %token.job, job.attempt = token.attempt, %error, "lease over");
         match error {
             QueueError::Store(_) => Err(Ended::Store),
@@ -355,7 +314,11 @@ impl Session {
         }
     }
 
-    async fn closed(&self, token: LeaseToken, code: Option<ErrorCode>) -> Result<(), Ended> {
+    pub(super) async fn closed(
+        &self,
+        token: LeaseToken,
+        code: Option<ErrorCode>,
+    ) -> Result<(), Ended> {
         self.state().open.close(token);
         self.room.notify_one();
         self.say(RelayMessage::Closed { token, code }).await
@@ -365,12 +328,7 @@ impl Session {
         self.control.send(message).await.map_err(|_| Ended::Lost)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-async fn withdrawal(relay: Relay, token: LeaseToken) -> LeaseToken {
-    relay.store.cancelled(token).await;
-    token
 }

@@ -236,15 +236,16 @@ async fn attended(relay: &Relay, caller: Caller, hello: Hello, socket: &mut Sock
     let ended = if sink.send(text(&welcome)).await.is_err() {
         Ended::Lost
     } else {
-        let (session, control, leases) =
-            Session::new(relay.clone(), caller, link, seat.clone(), report);
-        tokio::select! {
+        let (session, control) = Session::new(relay.clone(), caller, link, seat.clone(), report);
+        let ended = tokio::select! {
             biased;
             () = relay.stop.cancelled() => Ended::Drain,
             () = revoked.cancelled() => Ended::Revoked,
             ended = session.run(source, &hello.held) => ended,
-            _ = write(&mut sink, control, leases) => Ended::Lost,
-        }
+            _ = write(&mut sink, control, &session.unsent) => Ended::Lost,
+        };
+        relay.give_back(session.unsent.take()).await;
+        ended
     };
     relay.workers.leave(&seat);
     ended

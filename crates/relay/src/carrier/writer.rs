@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::{Sink, SinkExt as _};
 use proto::{
-    limits,
+    LeaseToken, limits,
     worker::{Frame, LeaseHead, RelayMessage},
 };
 use queue::Lease;
@@ -14,6 +14,8 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
+use super::lending::Unsent;
+
 /// How long one write may stall before the worker is taken for dead.
 const STALLED: Duration = Duration::from_secs(10);
 
@@ -22,31 +24,52 @@ const STALLED: Duration = Duration::from_secs(10);
 pub(super) async fn write(
     sink: &mut (impl Sink<Message, Error = Error> + Unpin),
     mut control: Receiver<RelayMessage>,
-    mut leases: Receiver<Lease>,
+    unsent: &Unsent,
 ) -> Result<(), Error> {
     let first_ping = Instant::now() + limits::CARRIER_PING;
     let mut ping = interval_at(first_ping, limits::CARRIER_PING);
     loop {
         tokio::select! {
             biased;
-            Some(message) = control.recv() => feed(sink, text(&message)).await?,
+            message = control.recv() => match message {
+                Some(message) => feed(sink, text(&message)).await?,
+                None => return Ok(()),
+            },
             _ = ping.tick() => feed(sink, Message::Ping(Bytes::new())).await?,
-            Some(lease) = leases.recv() => {
-                feed(sink, text(&RelayMessage::Lease(head_of(&lease)))).await?;
-                for part in Frame::body(lease.token, &lease.job.body.0) {
-                    while let Ok(message) = control.try_recv() {
-                        feed(sink, text(&message)).await?;
-                    }
-                    feed(sink, Message::Binary(part.encode())).await?;
-                }
-            }
-            else => return Ok(()),
+            lease = unsent.next() => lend(sink, &mut control, &lease).await?,
         }
         while let Ok(message) = control.try_recv() {
             feed(sink, text(&message)).await?;
         }
         stalled(sink.flush()).await?;
     }
+}
+
+/// Writes a lease and its request, unless that is withdrawn meanwhile.
+async fn lend(
+    sink: &mut (impl Sink<Message, Error = Error> + Unpin),
+    control: &mut Receiver<RelayMessage>,
+    lease: &Lease,
+) -> Result<(), Error> {
+    feed(sink, text(&RelayMessage::Lease(head_of(lease)))).await?;
+    for part in Frame::body(lease.token, &lease.job.body.0) {
+        while let Ok(message) = control.try_recv() {
+            feed(sink, text(&message)).await?;
+            if takes_back(&message, lease.token) {
+                return Ok(());
+            }
+        }
+        feed(sink, Message::Binary(part.encode())).await?;
+    }
+    Ok(())
+}
+
+/// Whether the worker forgets the lease on hearing this.
+fn takes_back(message: &RelayMessage, lease: LeaseToken) -> bool {
+    matches!(
+        message,
+        RelayMessage::Cancel { token } | RelayMessage::Closed { token, .. } if *token == lease
+    )
 }
 
 async fn feed(

@@ -2,7 +2,7 @@ use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
 use hearth_relay::{Relay, RelaySettings, System, World as _, keys};
 use proto::{Account, Timestamp};
-use queue::{Keys as _, MemoryQueue, Queue as _, QueueCounts, Scope, Serve};
+use queue::{Keys as _, MemoryQueue, Queue as _, QueueCounts, Scope, Serve, Store};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +26,15 @@ impl Server {
     }
 
     pub(crate) async fn over(store: Arc<MemoryQueue>, settings: RelaySettings) -> Self {
+        Self::beside(store.clone(), store, settings).await
+    }
+
+    /// A relay over a store that keeps everything in `store`.
+    pub(crate) async fn beside(
+        over: Arc<dyn Store>,
+        store: Arc<MemoryQueue>,
+        settings: RelaySettings,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
@@ -38,7 +47,7 @@ impl Server {
         let (_, record) = keys::mint(first, [255; 6], [255; 32], Timestamp(0));
         // A store that served before has it already.
         let _ = store.create_key(record).await;
-        let relay = Relay::new(store.clone(), settings, Arc::new(System));
+        let relay = Relay::new(over, settings, Arc::new(System));
         let served = tokio::spawn(hearth_relay::serve(listener, relay, stop.clone()));
         Self {
             address,

@@ -4,7 +4,7 @@ use std::{ops::Bound, sync::Arc, time::Duration};
 
 use engine::RequestHead;
 use proto::{
-    Body, ErrorCode, JobError, LeaseToken, ModelName, WorkerReport,
+    Body, ErrorCode, JobError, LeaseToken, ModelName, WorkerReport, limits,
     status::{CarrierKind, HopState},
     worker::{LeaseHead, Retry},
 };
@@ -105,10 +105,19 @@ impl Desk {
 
     /// Puts down a lease whose request never fully arrived, to be given back.
     pub fn lease_without_body(&self, head: LeaseHead) {
+        let why = "the link broke before the whole request had arrived";
+        self.put_down(head, Ending::nack(Retry::Now, ErrorCode::WorkerLost, why));
+    }
+
+    /// Puts down a lease that was withdrawn before its request had arrived, to be given back.
+    pub fn lease_withdrawn(&self, head: LeaseHead) {
+        self.put_down(head, withdrawn());
+    }
+
+    fn put_down(&self, head: LeaseHead, ending: Ending) {
         let token = head.token;
         let mut held = Held::new(head, self.tuning.clock.now(), self.stop_jobs.child_token());
-        let why = "the link broke before the whole request had arrived";
-        held.end(Ending::nack(Retry::Now, ErrorCode::WorkerLost, why));
+        held.end(ending);
         self.lock().held.entry(token).or_insert(held);
         self.recount();
         self.outgoing.notify_one();
@@ -125,8 +134,12 @@ impl Desk {
         if !state.is_leasing() {
             return back(ErrorCode::EngineUnavailable, "the engine is down");
         }
-        if state.held.len() >= self.slots as usize {
+        if state.running() >= self.slots as usize {
             return back(ErrorCode::NoWorker, "every slot of the worker is taken");
+        }
+        if state.held.len() >= limits::HELD_MAX {
+            let why = "too many ends of earlier jobs are not confirmed";
+            return back(ErrorCode::NoWorker, why);
         }
         if !state.has(&head.model) {
             self.probe.notify_one();
@@ -186,8 +199,7 @@ impl Desk {
 
     /// The requester is gone: the engine stops, and the job is given back for good.
     pub fn cancel(&self, token: LeaseToken) {
-        let why = "the requester withdrew the job";
-        self.end(token, Ending::nack(Retry::Never, ErrorCode::Cancelled, why));
+        self.end(token, withdrawn());
     }
 
     /// The lease is over, well (`None`) or because it was lost; whatever runs for it stops.
@@ -224,14 +236,28 @@ impl Desk {
         self.outgoing.notified().await;
     }
 
-    /// How many jobs the relay may have running here at once, 0 for none.
+    /// How many jobs the relay may have running here at once, 0 for none: as many as there are
+    /// slots, unless too much of what ended waits to be confirmed.
     #[must_use]
     pub fn capacity(&self) -> u32 {
-        if self.lock().is_leasing() {
-            self.slots
-        } else {
-            0
+        let state = self.lock();
+        let (mut ended, mut bytes) = (0, 0);
+        for held in state.held.values().filter(|held| !held.is_running()) {
+            ended += 1;
+            bytes += held.outbox.bytes();
         }
+        if !state.is_leasing() || bytes > limits::UNCONFIRMED_MAX {
+            return 0;
+        }
+        let left = limits::HELD_MAX.saturating_sub(ended);
+        self.slots.min(u32::try_from(left).unwrap_or(u32::MAX))
+    }
+
+    /// How many more jobs could start now.
+    #[must_use]
+    pub fn free(&self) -> u32 {
+        let running = u32::try_from(self.lock().running()).unwrap_or(u32::MAX);
+        self.capacity().saturating_sub(running)
     }
 
     /// All leases that are held.
@@ -275,6 +301,11 @@ impl State {
         let mut models = self.report.models.iter();
         models.any(|entry| entry.name.is_same(model))
     }
+}
+
+fn withdrawn() -> Ending {
+    let why = "the requester withdrew the job";
+    Ending::nack(Retry::Never, ErrorCode::Cancelled, why)
 }
 
 impl From<JobError> for Ending {

@@ -148,9 +148,7 @@ impl<'a> Polling<'a> {
 
     fn start_poll(&mut self) {
         let held = self.desk.held();
-        let taken = u32::try_from(held.len()).unwrap_or(u32::MAX);
-        let capacity = self.desk.capacity();
-        let free = capacity.saturating_sub(taken);
+        let (capacity, free) = (self.desk.capacity(), self.desk.free());
         // A poll that asks for no job cannot lose one on its way, so it may be given up. One that
         // is held and asks for jobs that must not come now would more likely bring than lose one.
         let may_ask_now = self.free == 0 && free > 0;

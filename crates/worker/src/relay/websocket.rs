@@ -175,7 +175,9 @@ fn hear(text: &str, desk: &Desk, arriving: &mut Arriving) -> Result<(), &'static
         RelayMessage::Resume { token, stored } => desk.resume(token, stored),
         RelayMessage::Stored { token, n } => desk.stored(token, n),
         RelayMessage::Cancel { token } => {
-            arriving.forget(token);
+            if let Some(head) = arriving.forget(token) {
+                desk.lease_withdrawn(head);
+            }
             desk.cancel(token);
         }
         RelayMessage::Closed { token, code } => {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ::engine::EngineError;
 use proto::{
-    End, ErrorCode, ModelName, Timestamp,
+    End, ErrorCode, ModelName, Timestamp, limits,
     worker::{LeaseHead, RelayMessage, Retry, WorkerMessage},
 };
 use tokio::time::timeout;
@@ -74,6 +74,83 @@ async fn several_jobs_run_at_once_and_one_more_than_the_slots_is_given_back() {
     assert_eq!(link.line().await, (1, "a".into()));
     link.lease(token(3, 1), BODY).await;
     assert_eq!(nack(&mut link).await, (Retry::Now, ErrorCode::NoWorker));
+}
+
+#[tokio::test]
+async fn a_slot_is_free_as_soon_as_the_end_is_said_and_the_end_is_said_again_until_confirmed() {
+    let (mut scene, mut link) = ready().await;
+    // Nothing is confirmed: each slot serves twice, and what runs stays within the slots.
+    for round in [[1, 2], [3, 4]] {
+        for job in round {
+            link.lease(token(job, 1), BODY).await;
+        }
+        for asked in [scene.asked().await, scene.asked().await] {
+            asked.say(DONE).await;
+            drop(asked);
+            assert_eq!(link.line().await.1, DONE);
+            assert_eq!(end(&mut link).await, (1, End::Completed));
+        }
+    }
+    for job in [5, 6] {
+        link.lease(token(job, 1), BODY).await;
+    }
+    let running = [scene.asked().await, scene.asked().await];
+    link.lease(token(7, 1), BODY).await;
+    assert_eq!(nack(&mut link).await, (Retry::Now, ErrorCode::NoWorker));
+
+    drop(link);
+    let (mut link, hello) = scene.relay.greeted().await;
+    let held: Vec<_> = (1..=7).map(|job| token(job, 1)).collect();
+    assert_eq!(hello.held, held);
+    let resume = RelayMessage::Resume {
+        token: token(3, 1),
+        stored: 0,
+    };
+    link.say(&resume).await;
+    assert_eq!(link.line().await, (1, DONE.into()));
+    assert_eq!(end(&mut link).await, (1, End::Completed));
+    drop(running);
+}
+
+#[tokio::test]
+async fn no_more_is_taken_than_may_wait_for_its_confirmation() {
+    let (mut scene, mut link) = ready().await;
+    let held = u8::try_from(limits::HELD_MAX).unwrap();
+    for job in 1..=held {
+        link.lease(token(job, 1), BODY).await;
+        scene.asked().await.say(DONE).await;
+        link.line().await;
+        assert_eq!(end(&mut link).await, (1, End::Completed));
+    }
+    link.lease(token(held + 1, 1), BODY).await;
+    assert_eq!(nack(&mut link).await, (Retry::Now, ErrorCode::NoWorker));
+    for job in 1..=3 {
+        link.say(&closed(job)).await;
+    }
+    link.until_capacity(2).await;
+}
+
+#[tokio::test]
+async fn no_more_is_taken_while_long_answers_wait_for_their_confirmation() {
+    let (mut scene, mut link) = ready().await;
+    let line = "x".repeat(limits::UNACKED_MAX);
+    for job in 1..=5 {
+        link.lease(token(job, 1), BODY).await;
+        scene.asked().await.say(&line).await;
+        link.line().await;
+        assert_eq!(end(&mut link).await, (1, End::Completed));
+    }
+    // The capacity was told to be nothing meanwhile, or it would not be told now.
+    link.say(&closed(1)).await;
+    link.until_capacity(2).await;
+}
+
+#[tokio::test]
+async fn a_job_withdrawn_before_its_request_has_arrived_is_given_back_at_once() {
+    let (_scene, mut link) = ready().await;
+    link.say(&RelayMessage::Lease(head(token(1, 1), 9))).await;
+    link.say(&RelayMessage::Cancel { token: token(1, 1) }).await;
+    assert_eq!(nack(&mut link).await, (Retry::Never, ErrorCode::Cancelled));
 }
 
 #[tokio::test]

@@ -8,9 +8,6 @@ use proto::{
 
 use crate::Desk;
 
-/// Most requests that may be on their way at once; a worker has no more slots than this.
-const ARRIVING_MAX: usize = 64;
-
 /// Leases whose request is still arriving in parts.
 #[derive(Debug, Default)]
 pub(super) struct Arriving {
@@ -22,7 +19,7 @@ impl Arriving {
         if head.body_len > limits::BODY_MAX {
             return Err("a request is longer than requests may be");
         }
-        if self.leases.len() >= ARRIVING_MAX {
+        if self.leases.len() >= limits::HELD_MAX {
             return Err("too many requests arrive at once");
         }
         self.leases.insert(head.token, (head, BytesMut::new()));
@@ -61,8 +58,8 @@ impl Arriving {
     }
 
     /// The lease was withdrawn before its request was whole.
-    pub(super) fn forget(&mut self, token: LeaseToken) {
-        self.leases.remove(&token);
+    pub(super) fn forget(&mut self, token: LeaseToken) -> Option<LeaseHead> {
+        self.leases.remove(&token).map(|(head, _)| head)
     }
 
     /// The link is gone: what has not arrived is given back over the next one.
@@ -139,7 +136,7 @@ mod tests {
     fn the_rest_of_a_withdrawn_request_is_ignored() {
         let mut arriving = Arriving::default();
         arriving.begin(head(3)).unwrap();
-        arriving.forget(TOKEN);
+        assert_eq!(arriving.forget(TOKEN), Some(head(3)));
         let rest = Frame::body(TOKEN, &Bytes::from_static(b"abc"))
             .next()
             .unwrap();

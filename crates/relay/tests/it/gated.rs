@@ -1,0 +1,238 @@
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use proto::{Account, End, JobError, JobId, LeaseToken, Timestamp, worker::Retry};
+use queue::{
+    DueWebhooks, Extras, Job, JobFilter, JobLog, JobPage, KeyRecord, Keys, Lease, LeaseQuery,
+    Leased, MemoryQueue, NewJob, NewUser, Owner, Queue, QueueCounts, QueueError, Submissions, Told,
+    User, UserChange, UserId, Users, Webhook, Webhooks,
+};
+use tokio::sync::{Semaphore, watch};
+
+/// A store whose disk a test can hold: each decision to lend or to end waits for a permit.
+#[derive(Debug)]
+pub(crate) struct Gated {
+    pub(crate) inner: Arc<MemoryQueue>,
+    pub(crate) lending: Semaphore,
+    pub(crate) ending: Semaphore,
+}
+
+impl Gated {
+    pub(crate) fn new(lending: usize, ending: usize) -> Arc<Self> {
+        Arc::new(Self {
+            inner: Arc::default(),
+            lending: Semaphore::new(lending),
+            ending: Semaphore::new(ending),
+        })
+    }
+}
+
+async fn pass(gate: &Semaphore) {
+    gate.acquire().await.unwrap().forget();
+}
+
+#[async_trait]
+impl Queue for Gated {
+    async fn lease_many(
+        &self,
+        now: Timestamp,
+        query: &LeaseQuery,
+        length: Duration,
+        max: usize,
+    ) -> Result<Vec<Lease>, QueueError> {
+        if self.inner.counts().queued > 0 {
+            pass(&self.lending).await;
+        }
+        self.inner.lease_many(now, query, length, max).await
+    }
+
+    async fn complete(
+        &self,
+        now: Timestamp,
+        token: LeaseToken,
+        lines: u64,
+        end: End,
+    ) -> Result<(), QueueError> {
+        pass(&self.ending).await;
+        self.inner.complete(now, token, lines, end).await
+    }
+
+    async fn enqueue(&self, now: Timestamp, job: NewJob) -> Result<(), QueueError> {
+        self.inner.enqueue(now, job).await
+    }
+
+    async fn extend(
+        &self,
+        now: Timestamp,
+        token: LeaseToken,
+        length: Duration,
+    ) -> Result<Leased, QueueError> {
+        self.inner.extend(now, token, length).await
+    }
+
+    async fn append(
+        &self,
+        now: Timestamp,
+        token: LeaseToken,
+        first: u64,
+        lines: Vec<Bytes>,
+    ) -> Result<u64, QueueError> {
+        self.inner.append(now, token, first, lines).await
+    }
+
+    async fn stored(&self, token: LeaseToken) -> Result<u64, QueueError> {
+        self.inner.stored(token).await
+    }
+
+    async fn nack(
+        &self,
+        now: Timestamp,
+        token: LeaseToken,
+        retry: Retry,
+        why: JobError,
+    ) -> Result<(), QueueError> {
+        self.inner.nack(now, token, retry, why).await
+    }
+
+    async fn cancel(&self, now: Timestamp, owner: Owner<'_>, id: JobId) -> Result<(), QueueError> {
+        self.inner.cancel(now, owner, id).await
+    }
+
+    async fn cancelled(&self, token: LeaseToken) {
+        self.inner.cancelled(token).await;
+    }
+
+    async fn get(&self, owner: Owner<'_>, id: JobId) -> Result<Option<Job>, QueueError> {
+        self.inner.get(owner, id).await
+    }
+
+    async fn list(&self, owner: Owner<'_>, limit: usize) -> Result<Vec<Job>, QueueError> {
+        self.inner.list(owner, limit).await
+    }
+
+    async fn attended(&self) -> Result<Vec<Job>, QueueError> {
+        self.inner.attended().await
+    }
+
+    async fn log(
+        &self,
+        owner: Owner<'_>,
+        id: JobId,
+    ) -> Result<Option<Arc<dyn JobLog>>, QueueError> {
+        self.inner.log(owner, id).await
+    }
+
+    async fn reap(&self, now: Timestamp) -> Result<Option<Timestamp>, QueueError> {
+        self.inner.reap(now).await
+    }
+
+    fn arrivals(&self) -> watch::Receiver<u64> {
+        self.inner.arrivals()
+    }
+
+    fn counts(&self) -> QueueCounts {
+        self.inner.counts()
+    }
+
+    async fn close(&self) -> Result<(), QueueError> {
+        self.inner.close().await
+    }
+}
+
+#[async_trait]
+impl Keys for Gated {
+    async fn create_key(&self, key: KeyRecord) -> Result<(), QueueError> {
+        self.inner.create_key(key).await
+    }
+
+    async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, QueueError> {
+        self.inner.find_key(id).await
+    }
+
+    async fn list_keys(&self) -> Result<Vec<KeyRecord>, QueueError> {
+        self.inner.list_keys().await
+    }
+
+    async fn revoke_key(&self, now: Timestamp, id_or_name: &str) -> Result<bool, QueueError> {
+        self.inner.revoke_key(now, id_or_name).await
+    }
+}
+
+#[async_trait]
+impl Submissions for Gated {
+    async fn submit(
+        &self,
+        now: Timestamp,
+        job: NewJob,
+        extras: Extras,
+    ) -> Result<JobId, QueueError> {
+        self.inner.submit(now, job, extras).await
+    }
+
+    async fn submitted(
+        &self,
+        account: &Account,
+        key: &str,
+    ) -> Result<Option<(JobId, [u8; 32])>, QueueError> {
+        self.inner.submitted(account, key).await
+    }
+
+    async fn search(&self, owner: Owner<'_>, filter: &JobFilter) -> Result<JobPage, QueueError> {
+        self.inner.search(owner, filter).await
+    }
+}
+
+#[async_trait]
+impl Webhooks for Gated {
+    async fn webhook(&self, id: JobId) -> Result<Option<Webhook>, QueueError> {
+        self.inner.webhook(id).await
+    }
+
+    async fn due_webhooks(&self, now: Timestamp, limit: usize) -> Result<DueWebhooks, QueueError> {
+        self.inner.due_webhooks(now, limit).await
+    }
+
+    async fn webhook_tried(&self, id: JobId, told: Told) -> Result<(), QueueError> {
+        self.inner.webhook_tried(id, told).await
+    }
+
+    fn endings(&self) -> watch::Receiver<u64> {
+        self.inner.endings()
+    }
+}
+
+#[async_trait]
+impl Users for Gated {
+    async fn create_user(&self, user: NewUser) -> Result<UserId, QueueError> {
+        self.inner.create_user(user).await
+    }
+
+    async fn find_user(&self, id: UserId) -> Result<Option<User>, QueueError> {
+        self.inner.find_user(id).await
+    }
+
+    async fn find_user_named(&self, name: &str) -> Result<Option<User>, QueueError> {
+        self.inner.find_user_named(name).await
+    }
+
+    async fn list_users(&self) -> Result<Vec<User>, QueueError> {
+        self.inner.list_users().await
+    }
+
+    async fn remove_user(&self, name: &str) -> Result<bool, QueueError> {
+        self.inner.remove_user(name).await
+    }
+
+    async fn change_user(&self, name: &str, change: UserChange) -> Result<bool, QueueError> {
+        self.inner.change_user(name, change).await
+    }
+
+    async fn logged_in(&self, now: Timestamp, id: UserId) -> Result<(), QueueError> {
+        self.inner.logged_in(now, id).await
+    }
+
+    async fn token_key(&self, fresh: [u8; 32]) -> Result<[u8; 32], QueueError> {
+        self.inner.token_key(fresh).await
+    }
+}

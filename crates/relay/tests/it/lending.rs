@@ -1,0 +1,133 @@
+use hearth_relay::RelaySettings;
+use http::Method;
+use proto::{
+    Account, Dialect, End, JobId, ModelName, Op, Priority, Timestamp,
+    worker::{RelayMessage, WorkerMessage},
+};
+use queue::{NewJob, Owner, Queue as _};
+
+use crate::{
+    client::Client,
+    gated::Gated,
+    server::Server,
+    within,
+    worker::{CHAT_DONE, Scripted},
+};
+
+async fn submit(client: &Client) -> JobId {
+    let body = r#"{"op":"chat","body":{"model":"m"}}"#;
+    let job = client.post("/api/jobs", body).await.json().await;
+    job["id"].as_str().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn jobs_that_wait_together_are_lent_in_one_decision() {
+    let gated = Gated::new(1, 0);
+    let server = Server::beside(gated.clone(), gated.inner.clone(), RelaySettings::default()).await;
+    let client = server.requester().await;
+    for _ in 0..16 {
+        submit(&client).await;
+    }
+    let mut worker = Scripted::serving(&server, "default", &["m"], 16).await;
+    for _ in 0..16 {
+        worker.lease().await;
+    }
+    assert_eq!(server.store.counts().leased, 16);
+}
+
+#[tokio::test]
+async fn a_slot_is_lent_again_while_the_end_before_is_being_written() {
+    let gated = Gated::new(9, 0);
+    let server = Server::beside(gated.clone(), gated.inner.clone(), RelaySettings::default()).await;
+    let client = server.requester().await;
+    for _ in 0..3 {
+        submit(&client).await;
+    }
+    let mut worker = Scripted::serving(&server, "default", &["m"], 1).await;
+    let mut unconfirmed = Vec::new();
+    for _ in 0..2 {
+        let token = worker.lease().await.token();
+        worker.line(token, 1, CHAT_DONE).await;
+        let (lines, end) = (1, End::Completed);
+        worker.say(&WorkerMessage::End { token, lines, end }).await;
+        unconfirmed.push(token);
+    }
+    worker.lease().await;
+    gated.ending.add_permits(2);
+    for _ in 0..2 {
+        let RelayMessage::Closed { token, code: None } = worker.next().await else {
+            panic!("both ends are confirmed");
+        };
+        unconfirmed.retain(|ended| *ended != token);
+    }
+    assert_eq!(unconfirmed, []);
+}
+
+/// The `n`-th job, with a request that no socket takes whole while nobody reads.
+fn large(n: u8) -> NewJob {
+    NewJob {
+        id: JobId([n; 16]),
+        account: Account::new("default").unwrap(),
+        who: "laptop".into(),
+        op: Op::Chat,
+        model: ModelName::new("m").unwrap(),
+        priority: Priority::default(),
+        body: vec![b'x'; 24 * 1024 * 1024].into(),
+        dialect: Dialect::Native,
+        deadline: None,
+        attended: false,
+    }
+}
+
+#[tokio::test]
+async fn a_withdrawal_overtakes_large_requests_that_nobody_reads() {
+    let server = Server::start().await;
+    let client = server.requester().await;
+    let mut worker = Scripted::serving(&server, "default", &["m"], 0).await;
+    for n in 1..=2 {
+        server.store.enqueue(Timestamp(0), large(n)).await.unwrap();
+    }
+    worker.say(&WorkerMessage::Capacity { slots: 4 }).await;
+    server.until(|counts| counts.leased == 2).await;
+    // The first is being written, the second waits for that: nobody has heard of it.
+    for n in [2, 1] {
+        let path = format!("/api/jobs/{}", JobId([n; 16]));
+        client.send(Method::DELETE, &path, "").await;
+    }
+    let second = server.store.log(Owner::Anyone, JobId([2; 16])).await;
+    let mut head = second.unwrap().unwrap().head();
+    let ended = within(head.wait_for(|head| head.end.is_some())).await;
+    assert_eq!(ended.unwrap().end, Some(End::Cancelled));
+
+    let RelayMessage::Lease(head) = worker.next().await else {
+        panic!("the first was lent");
+    };
+    let mut arrived = 0;
+    loop {
+        let message = worker.frame().await;
+        if message.is_binary() {
+            arrived += message.len();
+            continue;
+        }
+        let told: RelayMessage = serde_json::from_str(message.to_text().unwrap()).unwrap();
+        assert_eq!(told, RelayMessage::Cancel { token: head.token });
+        break;
+    }
+    assert!(arrived < head.body_len, "{arrived} bytes came before it");
+    // What is left of the request is not sent any more.
+    submit(&client).await;
+    within(worker.lease()).await;
+}
+
+#[tokio::test]
+async fn what_was_lent_to_a_broken_connection_but_not_sent_is_given_back_at_once() {
+    let server = Server::start().await;
+    let mut worker = Scripted::serving(&server, "default", &["m"], 0).await;
+    for n in 1..=2 {
+        server.store.enqueue(Timestamp(0), large(n)).await.unwrap();
+    }
+    worker.say(&WorkerMessage::Capacity { slots: 4 }).await;
+    server.until(|counts| counts.leased == 2).await;
+    drop(worker);
+    server.until(|counts| counts.queued == 1).await;
+}
