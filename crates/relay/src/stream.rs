@@ -23,6 +23,12 @@ pub(crate) trait Voice: Send + 'static {
     /// One native line.
     fn line(&mut self, line: Bytes) -> Result<Bytes, ErrorDetail>;
 
+    /// Whether an engine writes nothing after this line, which was told just now. A voice that
+    /// reads its lines anyway knows without reading it again.
+    fn was_last(&self, line: &[u8]) -> bool {
+        is_last(line)
+    }
+
     /// A sign of life that clients of the dialect survive.
     fn heartbeat(&mut self) -> Option<Bytes>;
 
@@ -150,7 +156,7 @@ impl<V: Voice> Speech<V> {
                 },
             };
             let said = match event {
-                Ok(Event::Line(_, line)) => self.pass_on(line),
+                Ok(Event::Line(_, line)) => self.pass_on(&line),
                 Ok(Event::Restarted(_)) if self.has_spoken => Some(self.fail(
                     ErrorCode::WorkerLost,
                     "the worker was lost in the middle of the answer; send the request again",
@@ -181,13 +187,14 @@ impl<V: Voice> Speech<V> {
         bytes
     }
 
-    fn pass_on(&mut self, line: Bytes) -> Option<Bytes> {
-        if is_last(&line) {
+    fn pass_on(&mut self, line: &Bytes) -> Option<Bytes> {
+        let told = self.voice.line(line.clone());
+        if self.voice.was_last(line) {
             self.has_last = true;
             // A requester who leaves now has everything he asked for.
             self.guard.disarm();
         }
-        match self.voice.line(line) {
+        match told {
             Ok(said) if said.is_empty() => None,
             Ok(said) => {
                 self.has_spoken = true;

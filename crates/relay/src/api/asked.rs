@@ -127,6 +127,10 @@ impl<A: Answer> Voice for Events<A> {
         self.0.events(&line)
     }
 
+    fn was_last(&self, _: &[u8]) -> bool {
+        self.0.is_finished()
+    }
+
     fn heartbeat(&mut self) -> Option<Bytes> {
         Some(self.0.heartbeat())
     }
