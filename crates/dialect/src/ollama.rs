@@ -105,6 +105,23 @@ pub fn model_not_found(op: Op, model: &str) -> String {
     }
 }
 
+/// A line that says nothing and thinks this. `None` for `embed`, which has no stream.
+#[must_use]
+pub fn thought(op: Op, model: &ModelName, now: Timestamp, text: &str) -> Option<Bytes> {
+    let created_at = rfc3339(now);
+    match op {
+        Op::Chat => Some(json(&serde_json::json!({
+            "model": model, "created_at": created_at,
+            "message": {"role": "assistant", "content": "", "thinking": text}, "done": false,
+        }))),
+        Op::Generate => Some(json(&serde_json::json!({
+            "model": model, "created_at": created_at, "response": "", "thinking": text,
+            "done": false,
+        }))),
+        Op::Embed => None,
+    }
+}
+
 /// A line without text, the only heartbeat that NDJSON clients survive. `None` for `embed`,
 /// which has no stream.
 #[must_use]

@@ -236,6 +236,12 @@ pub struct JobView {
     /// Whom it tells of its end, and how that went; not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<WebhookView>,
+    /// How many jobs come before it, while it is queued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<u64>,
+    /// How long it may still wait, while it is queued and if that can be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_wait_ms: Option<u64>,
 }
 
 #[cfg(test)]

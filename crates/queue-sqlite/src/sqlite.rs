@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use proto::{Account, End, JobError, JobId, LeaseToken, Timestamp, worker::Retry};
 use queue::{
-    Job, JobLog, KeyRecord, Keys, Lease, LeaseQuery, Leased, Live, NewJob, Owner, Queue,
-    QueueCounts, QueueError,
+    Job, JobLog, KeyRecord, Keys, Lease, LeaseQuery, Leased, Live, Models, NewJob, Owner, Place,
+    Queue, QueueCounts, QueueError, Serve,
 };
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
@@ -339,6 +339,14 @@ impl Queue for SqliteQueue {
 
     fn arrivals(&self) -> watch::Receiver<u64> {
         self.arrivals.subscribe()
+    }
+
+    fn place(&self, now: Timestamp, id: JobId, serve: &Serve, models: &Models) -> Option<Place> {
+        lock(&self.shared.live).place(now, id, serve, models)
+    }
+
+    fn moves(&self) -> watch::Receiver<u64> {
+        lock(&self.shared.live).moves()
     }
 
     fn counts(&self) -> QueueCounts {

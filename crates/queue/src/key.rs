@@ -46,6 +46,17 @@ pub enum Serve {
     All,
 }
 
+impl Serve {
+    /// Whether jobs of this account are served.
+    #[must_use]
+    pub fn includes(&self, account: &Account) -> bool {
+        match self {
+            Self::All => true,
+            Self::Accounts(accounts) => accounts.contains(account),
+        }
+    }
+}
+
 /// An API key as it is stored. The secret is not in it, only its SHA-256.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyRecord {

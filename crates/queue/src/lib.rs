@@ -13,6 +13,7 @@ pub mod machine;
 mod memory;
 mod memory_keys;
 mod memory_users;
+mod place;
 mod store;
 mod submission;
 mod user;
@@ -27,6 +28,7 @@ pub use log::{LiveLog, Standing};
 pub use memory::MemoryQueue;
 pub use memory_keys::MemoryKeys;
 pub use memory_users::MemoryUsers;
+pub use place::{Place, expected_wait};
 pub use store::{
     Job, JobLog, Lease, LeaseQuery, Leased, LogHead, LogPage, Models, NewJob, Owner, Queue,
     QueueCounts, Store,

@@ -9,8 +9,9 @@ use proto::{JobId, JobState, LeaseToken, Timestamp};
 use tokio::sync::watch;
 
 use crate::{
-    Leased, LiveLog, Owner, QueueError, Standing,
+    Leased, LiveLog, Models, Owner, Place, QueueError, Serve, Standing,
     machine::{Machine, Record, Step},
+    place::Pace,
 };
 
 /// The unfinished jobs of one store: what was decided, and the logs that are growing or watched.
@@ -23,6 +24,8 @@ pub struct Live {
     unstored: BTreeSet<JobId>,
     announced: (u64, Option<Timestamp>),
     ended: bool,
+    pace: Pace,
+    moves: watch::Sender<u64>,
 }
 
 impl Live {
@@ -110,6 +113,25 @@ impl Live {
         self.open_log(id, Vec::new())
     }
 
+    /// See [`crate::Queue::place`].
+    pub fn place(
+        &mut self,
+        now: Timestamp,
+        id: JobId,
+        serve: &Serve,
+        models: &Models,
+    ) -> Option<Place> {
+        let before = self.machine.before(now, id, serve, models)?;
+        let wait = self.pace.expected(now, before, serve, models);
+        Some(Place { before, wait })
+    }
+
+    /// See [`crate::Queue::moves`].
+    #[must_use]
+    pub fn moves(&self) -> watch::Receiver<u64> {
+        self.moves.subscribe()
+    }
+
     /// Whether lines wait to be stored.
     #[must_use]
     pub fn has_unstored(&self) -> bool {
@@ -132,7 +154,16 @@ impl Live {
 
     /// The steps are on disk: tells readers and lease holders.
     pub fn settle(&mut self, steps: &[Step]) {
+        let now = self.machine.now();
+        let waits = |record: &Record| record.job.state == JobState::Queued;
+        if steps
+            .iter()
+            .any(|step| waits(&step.after) || step.before.as_ref().is_some_and(waits))
+        {
+            self.moves.send_modify(|count| *count += 1);
+        }
         for step in steps {
+            self.pace.note(now, step);
             let (id, job) = (step.id(), &step.after.job);
             match job.state {
                 JobState::Queued => {

@@ -17,8 +17,8 @@ use tokio::sync::watch;
 
 use crate::{
     Job, JobLog, KeyRecord, Keys, Lease, LeaseQuery, Leased, Live, LiveLog, MemoryKeys,
-    MemoryUsers, NewJob, NewUser, Owner, Queue, QueueCounts, QueueError, RESULT_KEPT, User,
-    UserChange, UserId, Users, Webhook,
+    MemoryUsers, Models, NewJob, NewUser, Owner, Place, Queue, QueueCounts, QueueError,
+    RESULT_KEPT, Serve, User, UserChange, UserId, Users, Webhook,
     machine::{Machine, Step},
 };
 
@@ -373,6 +373,14 @@ impl Queue for MemoryQueue {
 
     fn arrivals(&self) -> watch::Receiver<u64> {
         self.arrivals.subscribe()
+    }
+
+    fn place(&self, now: Timestamp, id: JobId, serve: &Serve, models: &Models) -> Option<Place> {
+        self.inner().live.place(now, id, serve, models)
+    }
+
+    fn moves(&self) -> watch::Receiver<u64> {
+        self.inner().live.moves()
     }
 
     fn counts(&self) -> QueueCounts {

@@ -8,7 +8,7 @@ use proto::{
 };
 use tokio::sync::watch;
 
-use crate::{Keys, QueueError, Serve, Submissions, Users, Webhooks};
+use crate::{Keys, Place, QueueError, Serve, Submissions, Users, Webhooks};
 
 /// A job to be queued. Everything in it was validated by the relay.
 #[derive(Debug, Clone, PartialEq)]
@@ -344,6 +344,13 @@ pub trait Queue: fmt::Debug + Send + Sync {
 
     /// Changes whenever a job may have become available or the time of the next reap moved up.
     fn arrivals(&self) -> watch::Receiver<u64>;
+
+    /// Where a waiting job stands among those that workers which serve these accounts and run
+    /// these models will be lent; `None` if it does not wait.
+    fn place(&self, now: Timestamp, id: JobId, serve: &Serve, models: &Models) -> Option<Place>;
+
+    /// Changes whenever a job began or ceased to wait, so that places may be others.
+    fn moves(&self) -> watch::Receiver<u64>;
 
     /// How much is waiting and running now.
     fn counts(&self) -> QueueCounts;

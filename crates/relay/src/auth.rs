@@ -33,6 +33,8 @@ pub(crate) struct Caller {
     once: Option<String>,
     /// How long the answer is wanted, as the request's header says.
     pub(crate) wanted_for: Option<Duration>,
+    /// The place in the queue shall be told as a thought of the model.
+    pub(crate) wants_place: bool,
 }
 
 impl Caller {
@@ -69,10 +71,7 @@ impl Caller {
 
 /// Whether a worker with this key may hold a job of this account.
 pub(crate) fn serves(serve: &Serve, account: &Account) -> bool {
-    match serve {
-        Serve::All => true,
-        Serve::Accounts(accounts) => accounts.contains(account),
-    }
+    serve.includes(account)
 }
 
 macro_rules! scope {
@@ -88,6 +87,7 @@ macro_rules! scope {
                 let mut caller = caller(parts, relay, $scope, $place).await?;
                 caller.once = wishes::once(&parts.headers)?;
                 caller.wanted_for = wishes::wanted_for(&parts.headers)?;
+                caller.wants_place = wishes::wants_place(parts);
                 Ok(Self(caller))
             }
         }
@@ -177,6 +177,7 @@ async fn of_key(relay: &Relay, text: &str) -> Result<Known, Denied> {
         is_admin: record.scopes.contains(&Scope::Admin),
         once: None,
         wanted_for: None,
+        wants_place: false,
     };
     Ok((caller, record.scopes))
 }
@@ -204,6 +205,7 @@ fn of_user(user: User) -> Known {
         is_admin: new.role == Role::Admin,
         once: None,
         wanted_for: None,
+        wants_place: false,
     };
     (caller, new.role.scopes())
 }
@@ -313,6 +315,7 @@ fn anonymous() -> Result<Caller, ApiError> {
         is_admin: true,
         once: None,
         wanted_for: None,
+        wants_place: false,
     })
 }
 

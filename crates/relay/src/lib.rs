@@ -21,6 +21,7 @@ mod loopback;
 mod offer;
 mod open;
 mod payload;
+mod place;
 mod request_id;
 mod serve;
 mod settings;

@@ -27,6 +27,8 @@ pub struct RelaySettings {
     /// How long a stream is silent before the requester gets a sign of life, and how long the
     /// status line waits for the first token.
     pub heartbeat: Duration,
+    /// How often somebody who waits is told at most that his place in the queue changed.
+    pub place_every: Duration,
     /// How long an answer in one piece is waited for before white space is sent ahead of it; zero
     /// is for ever. A failure after that has the status 200.
     pub pad_after: Duration,
@@ -55,6 +57,7 @@ impl Default for RelaySettings {
             legacy_poll_hold: limits::LEGACY_POLL_HOLD,
             online_after_poll: Duration::from_secs(60),
             heartbeat: limits::STREAM_HEARTBEAT,
+            place_every: Duration::from_secs(1),
             pad_after: limits::PAD_AFTER,
             come_back: Duration::from_secs(30),
             drain: Duration::from_secs(25),

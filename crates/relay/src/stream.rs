@@ -4,13 +4,15 @@ use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderValue, StatusCode, header};
-use proto::{End, ErrorCode, ErrorDetail, EventId};
+use proto::{End, ErrorCode, ErrorDetail, EventId, ModelName, Op};
+use queue::Place;
 use serde::Deserialize;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::{
     Relay,
     error::ApiError,
+    place::{Places, in_words, name_place},
     tail::{Event, Tail},
     ticket::{Guard, Ticket},
 };
@@ -52,7 +54,12 @@ pub(crate) async fn streamed<V: Voice>(
     voice: V,
 ) -> Result<Response, ApiError> {
     let job = ticket.guard.job;
+    let account = ticket.guard.caller.account.clone();
     let mut speech = Speech {
+        op: ticket.op,
+        model: ticket.model.clone(),
+        places: Places::new(relay, account, ticket.model, job),
+        place: None,
         relay: relay.clone(),
         tail: Tail::new(ticket.log, EventId::default()).eager(),
         guard: ticket.guard,
@@ -64,15 +71,19 @@ pub(crate) async fn streamed<V: Voice>(
         is_over: false,
     };
     speech.next = speech.first().await?;
+    let place = if speech.next.is_none() {
+        speech.places.now()
+    } else {
+        None
+    };
     let body = stream::unfold(speech, |mut speech| async {
         let said = speech.say().await?;
         Some((Ok::<_, std::convert::Infallible>(said), speech))
     });
-    Ok(streaming(
-        V::CONTENT_TYPE,
-        Some(job),
-        Body::from_stream(body),
-    ))
+    let body = Body::from_stream(body);
+    let mut response = streaming(V::CONTENT_TYPE, Some(job), body);
+    name_place(&mut response, place);
+    Ok(response)
 }
 
 /// The head of a streamed response, which no proxy shall hold back or keep.
@@ -101,6 +112,11 @@ pub(crate) fn name_job(response: &mut Response, job: proto::JobId) {
 }
 
 struct Speech<V> {
+    op: Op,
+    model: ModelName,
+    places: Places,
+    /// To be told, to a requester who wants that.
+    place: Option<Place>,
     relay: Relay,
     tail: Tail,
     guard: Guard,
@@ -115,8 +131,10 @@ struct Speech<V> {
 }
 
 impl<V: Voice> Speech<V> {
-    /// The first line or the end, unless neither comes within a heartbeat.
+    /// The first line or the end, unless neither comes within a heartbeat, or before a place in
+    /// the queue that the requester wants to be told.
     async fn first(&mut self) -> Result<Option<Event>, ApiError> {
+        let wants_place = self.guard.caller.wants_place;
         let first = async {
             loop {
                 match self.tail.next().await? {
@@ -134,7 +152,12 @@ impl<V: Voice> Speech<V> {
             }
         };
         tokio::select! {
+            biased;
             first = timeout_at(self.beat_at, first) => first.ok().transpose(),
+            place = self.places.changed(), if wants_place => {
+                self.place = Some(place);
+                Ok(None)
+            }
             () = self.relay.stop.cancelled() => Err(ApiError::draining()),
         }
     }
@@ -146,6 +169,12 @@ impl<V: Voice> Speech<V> {
                 Some(event) => Ok(event),
                 None => match self.wait().await {
                     Some(event) => event,
+                    None if self.place.is_some() => {
+                        if let Some(thought) = self.thought() {
+                            return Some(self.said(thought));
+                        }
+                        continue;
+                    }
                     None => match self.voice.heartbeat() {
                         Some(beat) => return Some(self.said(beat)),
                         None => {
@@ -172,14 +201,30 @@ impl<V: Voice> Speech<V> {
         None
     }
 
-    /// The next event, or `None` when it is time for a sign of life.
+    /// The next event, or `None` when there is a place to tell, or it is time for a sign of life.
     async fn wait(&mut self) -> Option<Result<Event, ApiError>> {
+        if self.place.is_some() {
+            return None;
+        }
+        let wants_place = self.guard.caller.wants_place && !self.has_spoken;
         tokio::select! {
             biased;
             event = self.tail.next() => Some(event),
             () = self.relay.stop.cancelled() => Some(Err(ApiError::draining())),
+            place = self.places.changed(), if wants_place => {
+                self.place = Some(place);
+                None
+            }
             () = sleep_until(self.beat_at) => None,
         }
+    }
+
+    /// The place in the queue, as something that the model thinks.
+    fn thought(&mut self) -> Option<Bytes> {
+        let words = in_words(self.place.take()?);
+        let now = self.relay.now();
+        let line = dialect::ollama::thought(self.op, &self.model, now, &words)?;
+        self.voice.line(line).ok().filter(|said| !said.is_empty())
     }
 
     fn said(&mut self, bytes: Bytes) -> Bytes {

@@ -39,6 +39,8 @@ pub(crate) fn fingerprint(op: Op, model: &str, body: &[u8]) -> [u8; 32] {
 /// A job whose requester waits on an open connection.
 #[derive(Debug)]
 pub(crate) struct Ticket {
+    pub(crate) op: Op,
+    pub(crate) model: ModelName,
     pub(crate) log: Arc<dyn JobLog>,
     pub(crate) guard: Guard,
 }
@@ -48,7 +50,7 @@ pub(crate) struct Ticket {
 pub(crate) struct Guard {
     relay: Relay,
     pub(crate) job: JobId,
-    caller: Caller,
+    pub(crate) caller: Caller,
     is_armed: bool,
 }
 
@@ -92,6 +94,7 @@ impl Relay {
             once,
             ..Extras::default()
         };
+        let (op, model) = (order.op, order.model.clone());
         match self.enqueue(job, caller, order, extras, attended).await {
             Ok(accepted) => guard.job = accepted,
             Err(refused) => {
@@ -102,7 +105,12 @@ impl Relay {
         }
         let log = self.store.log(caller.owner(), guard.job).await?;
         let log = log.ok_or_else(ApiError::unknown_job)?;
-        Ok(Ticket { log, guard })
+        Ok(Ticket {
+            op,
+            model,
+            log,
+            guard,
+        })
     }
 
     /// A name that nothing else has.

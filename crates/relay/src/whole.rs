@@ -37,7 +37,7 @@ where
     F: FnOnce(&[Bytes]) -> Result<Bytes, ErrorDetail> + Send + 'static,
 {
     let job = ticket.guard.job;
-    let Ticket { log, guard } = ticket;
+    let Ticket { log, guard, .. } = ticket;
     let mut gathering = Gathering::new(relay, log);
     let patience = relay.settings.pad_after;
     let in_time = if patience.is_zero() {

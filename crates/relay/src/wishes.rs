@@ -3,11 +3,13 @@
 //! ```text
 //! idempotency-key: KEY          a repeat of the request finds its job instead of making another
 //! x-hearth-deadline-ms: N       the answer is wanted for so long, also from an agent that is away
+//! x-hearth-thinking-status: 1   while it waits, a stream tells the place in the queue as a thought
+//!                               of the model; `?hearth_status=thinking` is the same
 //! ```
 
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, request::Parts};
 use proto::{
     ErrorCode,
     limits::{DEADLINE_MAX, IDEMPOTENCY_KEY_MAX},
@@ -16,6 +18,7 @@ use proto::{
 use crate::error::ApiError;
 
 const KEY: &str = "idempotency-key";
+const PLACE: &str = "x-hearth-thinking-status";
 const DEADLINE: &str = "x-hearth-deadline-ms";
 
 /// The name under which a repeat of this request finds its job.
@@ -44,6 +47,15 @@ pub(crate) fn wanted_for(headers: &HeaderMap) -> Result<Option<Duration>, ApiErr
     let millis = said.to_str().ok().and_then(|said| said.parse().ok());
     let millis = millis.ok_or_else(|| bad(format!("{DEADLINE} is a number of milliseconds")))?;
     deadline(Duration::from_millis(millis)).map(Some)
+}
+
+/// Whether the place in the queue shall be told as a thought of the model.
+pub(crate) fn wants_place(parts: &Parts) -> bool {
+    let query = parts.uri.query().unwrap_or_default();
+    parts.headers.get(PLACE).is_some_and(|value| value == "1")
+        || query
+            .split('&')
+            .any(|pair| pair == "hearth_status=thinking")
 }
 
 /// The same length, if an answer may be wanted for so long.

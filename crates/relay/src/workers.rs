@@ -8,11 +8,11 @@ use std::{
     },
 };
 
-use proto::{Account, Timestamp, WorkerId, WorkerReport};
-use queue::{KeyId, Serve};
+use proto::{Account, ModelName, Timestamp, WorkerId, WorkerReport};
+use queue::{KeyId, Models, Serve};
 use tokio_util::sync::CancellationToken;
 
-use crate::{auth::serves, offer::Offer};
+use crate::{auth::serves, offer::Offer, place::together};
 
 /// What a worker is known by while it is online.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -139,6 +139,36 @@ impl Workers {
             }
         }
         offer
+    }
+
+    /// Whose jobs and which models the workers online serve together that may be lent a job of
+    /// this account and model.
+    pub(crate) fn line(
+        &self,
+        account: &Account,
+        model: &ModelName,
+        now: Timestamp,
+    ) -> (Serve, Models) {
+        let mut online = self.lock();
+        online.retain(|_, worker| worker.until.is_none_or(|until| until > now));
+        let workers = online
+            .values()
+            .filter(|worker| worker.serve.includes(account));
+        let workers = workers.filter_map(|worker| {
+            let models = match &worker.report {
+                None => Models::Any,
+                Some(report) if report.engine_up => {
+                    Models::Only(report.models.iter().map(|m| m.name.clone()).collect())
+                }
+                Some(_) => return None,
+            };
+            let runs = match &models {
+                Models::Any => true,
+                Models::Only(names) => names.iter().any(|name| name.is_same(model)),
+            };
+            runs.then(|| (worker.serve.clone(), models))
+        });
+        together(account, model, workers)
     }
 
     /// The connections that were opened with a key, to be checked for revocation.

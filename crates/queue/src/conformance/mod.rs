@@ -47,6 +47,7 @@ macro_rules! conformance_suite {
             order::a_worker_gets_only_jobs_of_accounts_it_serves,
             order::a_job_past_its_deadline_is_never_lent,
             order::arrivals_tell_of_new_work_and_of_an_earlier_reap,
+            order::a_waiting_job_has_a_place_and_an_expected_wait,
             leasing::a_lease_carries_the_request_unchanged,
             leasing::a_leased_job_is_lent_to_nobody_else,
             leasing::several_jobs_are_lent_at_once_best_first,

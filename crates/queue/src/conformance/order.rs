@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use proto::{ErrorCode, JobId, JobState};
+use proto::{End, ErrorCode, JobId, JobState};
 
 use super::sample::{
     LEASE, T0, anyone, at, found, id, job, job_for, job_of, next, serving, urgent, with_models,
 };
-use crate::{NewJob, QueueCounts, QueueError, Store};
+use crate::{Models, NewJob, Owner, QueueCounts, QueueError, Store};
 
 /// Accepting a job says so everywhere.
 pub async fn an_accepted_job_is_found_and_counted(store: &dyn Store) {
@@ -251,4 +251,31 @@ async fn drain(store: &dyn Store, seconds: u64) -> Vec<u8> {
         order.push(lease.job.id.0[0]);
     }
     order
+}
+
+/// So that a requester can be told how long it may take.
+pub async fn a_waiting_job_has_a_place_and_an_expected_wait(store: &dyn Store) {
+    let serve = anyone().serve;
+    let place = |now, n| store.place(now, id(n), &serve, &Models::Any);
+    let mut moves = store.moves();
+    for n in 1..=3 {
+        store.enqueue(T0, job(n)).await.unwrap();
+    }
+    assert!(moves.has_changed().unwrap());
+    let told = place(T0, 3).unwrap();
+    assert_eq!((told.before, told.wait), (2, None), "nothing is known yet");
+
+    let first = next(store, T0).await.unwrap().token;
+    moves.borrow_and_update();
+    assert_eq!(place(T0, 1), None, "it waits no more");
+    assert_eq!(place(T0, 3).unwrap().before, 1);
+    let ten = T0 + Duration::from_secs(10);
+    store.complete(ten, first, 0, End::Completed).await.unwrap();
+    assert!(!moves.has_changed().unwrap(), "nobody moved by that");
+    let told = place(ten, 3).unwrap();
+    let wait = Some(Duration::from_secs(20));
+    assert_eq!((told.before, told.wait), (1, wait));
+    store.cancel(ten, Owner::Anyone, id(2)).await.unwrap();
+    assert!(moves.has_changed().unwrap());
+    assert_eq!(place(ten, 3).unwrap().before, 0);
 }

@@ -21,7 +21,7 @@ use proto::{
 pub use record::{Loan, Record, Step};
 use table::Table;
 
-use crate::{LeaseQuery, NewJob, Owner, QueueCounts, QueueError};
+use crate::{LeaseQuery, Models, NewJob, Owner, QueueCounts, QueueError, Serve};
 
 /// All unfinished jobs, and those that ended but are not settled yet. Never holds a prompt.
 #[derive(Debug, Default)]
@@ -141,6 +141,20 @@ impl Machine {
         self.table.waiting.served(&record.job.new.account);
         steps.push(self.put(record));
         (steps, Some(token))
+    }
+
+    /// How many jobs will be served before a waiting one by workers that serve these accounts and
+    /// run these models, as things are now. `None` if it does not wait, or not for them.
+    pub fn before(
+        &mut self,
+        now: Timestamp,
+        id: JobId,
+        serve: &Serve,
+        models: &Models,
+    ) -> Option<usize> {
+        let seq = self.get(id)?.seq;
+        self.table.waiting.rise(self.clock.max(now));
+        self.table.waiting.before(seq, serve, models)
     }
 
     /// Renews a lease; not persisted, because a restart prolongs every lease anyway.

@@ -98,10 +98,7 @@ impl Waiting {
 
     /// Priority first, then accounts in turn, then age.
     pub(super) fn best(&self, query: &LeaseQuery) -> Option<JobId> {
-        let keys: BTreeSet<String> = match &query.models {
-            Models::Any => BTreeSet::from([ANY.into()]),
-            Models::Only(models) => models.iter().map(ModelName::canonical).collect(),
-        };
+        let keys = keys_of(&query.models);
         self.levels.iter().find_map(|level| {
             keys.iter()
                 .filter_map(|key| level.get(key))
@@ -109,6 +106,53 @@ impl Waiting {
                 .min()
                 .map(|(_, _, id)| id)
         })
+    }
+
+    /// How many jobs will be served before this one by workers that serve these accounts and run
+    /// these models, as things are now: those more urgent, and of the equally urgent as many of
+    /// each account as have their turn before.
+    pub(super) fn before(&self, seq: u64, serve: &Serve, models: &Models) -> Option<usize> {
+        let place = self.places.get(&seq)?;
+        let keys = keys_of(models);
+        if !keys.contains(&place.model) && !keys.contains(ANY) {
+            return None;
+        }
+        let shelves = |level: usize| {
+            keys.iter()
+                .filter_map(move |key| self.levels[level].get(key))
+        };
+        let mut before = 0;
+        // The accounts in turn; those served on one level come after the others on the next.
+        let mut line: Vec<&Account> = self.turns.keys().filter(|a| serve.includes(a)).collect();
+        line.sort_unstable_by_key(|account| self.turns.get(*account).map(|turn| turn.number));
+        for level in 0..=place.level {
+            let count = |account: &Account| -> usize {
+                shelves(level)
+                    .filter_map(|shelf| shelf.get(account))
+                    .map(BTreeMap::len)
+                    .sum()
+            };
+            let counts: Vec<usize> = line.iter().map(|account| count(account)).collect();
+            if level < place.level {
+                before += counts.iter().sum::<usize>();
+                let mut ranked: Vec<_> = counts.into_iter().zip(line).collect();
+                // Whoever has more to be served is served last.
+                ranked.sort_by_key(|(count, _)| *count);
+                line = ranked.into_iter().map(|(_, account)| account).collect();
+                continue;
+            }
+            let own = line.iter().position(|account| **account == place.account)?;
+            let older: usize = shelves(level)
+                .filter_map(|shelf| shelf.get(&place.account))
+                .map(|jobs| jobs.range(..seq).count())
+                .sum();
+            let others = counts.iter().enumerate().filter(|(rank, _)| *rank != own);
+            before += older;
+            before += others
+                .map(|(rank, count)| (*count).min(older + usize::from(rank < own)))
+                .sum::<usize>();
+        }
+        Some(before)
     }
 
     fn first_on(&self, shelf: &Shelf, serve: &Serve) -> Option<(u64, u64, JobId)> {
@@ -177,5 +221,13 @@ impl Waiting {
             }
         }
         Some(place)
+    }
+}
+
+/// Under what the jobs for these models stand.
+fn keys_of(models: &Models) -> BTreeSet<String> {
+    match models {
+        Models::Any => BTreeSet::from([ANY.into()]),
+        Models::Only(models) => models.iter().map(ModelName::canonical).collect(),
     }
 }

@@ -8,13 +8,14 @@ mod submit;
 use axum::{Json, extract::State};
 use http::StatusCode;
 use proto::{JobId, JobView, WebhookView};
-use queue::{Job, Webhook};
+use queue::{Job, Place, Webhook};
 
 pub(super) use self::{answer::answer, events::events, list::list, submit::submit};
 use crate::{
     Relay,
     auth::{MayEnqueue, MayRead},
     error::ApiError,
+    place::millis,
     target::InPath,
 };
 
@@ -27,10 +28,11 @@ pub(super) async fn get(
     let job = relay.store.get(caller.owner(), id).await?;
     let job = job.ok_or_else(ApiError::unknown_job)?;
     relay.orphans.claim(id);
+    let place = relay.place(&job.new.account, &job.new.model, id);
     let webhook = relay.store.webhook(id).await?;
     Ok(Json(JobView {
         webhook: webhook.map(webhook_view),
-        ..view(job)
+        ..placed(view(job), place)
     }))
 }
 
@@ -59,6 +61,8 @@ pub(crate) fn view(job: Job) -> JobView {
         finished_at: job.finished_at,
         deadline: job.new.deadline,
         error: job.error.map(Into::into),
+        position: None,
+        expected_wait_ms: None,
         webhook: None,
     }
 }
@@ -69,5 +73,14 @@ fn webhook_view(webhook: Webhook) -> WebhookView {
         tries: webhook.tries,
         error: webhook.error,
         secret: None,
+    }
+}
+
+/// The same with its place in the queue.
+fn placed(job: JobView, place: Option<Place>) -> JobView {
+    JobView {
+        position: place.map(|place| place.before as u64),
+        expected_wait_ms: place.and_then(|place| place.wait).map(millis),
+        ..job
     }
 }

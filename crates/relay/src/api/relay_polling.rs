@@ -22,6 +22,7 @@ use crate::{
     error::ApiError,
     intake::Patience,
     payload::{Inference, Payload},
+    place::name_place,
     tail::{Event, Tail},
     target::InPath,
     ticket::Order,
@@ -206,9 +207,11 @@ pub(super) async fn request(
         priority: Priority::default(),
         wanted_for: None,
     };
+    let model = order.model.clone();
     let id = relay.submit(&caller, order).await?;
     let mut response = written(JSON, dialect::relay_polling::queued(id));
     *response.status_mut() = StatusCode::ACCEPTED;
+    name_place(&mut response, relay.place(&caller.account, &model, id));
     Ok(response)
 }
 

@@ -5,8 +5,8 @@ use bytes::Bytes;
 use proto::{Account, End, JobError, JobId, LeaseToken, Timestamp, worker::Retry};
 use queue::{
     DueWebhooks, Extras, Job, JobFilter, JobLog, JobPage, KeyRecord, Keys, Lease, LeaseQuery,
-    Leased, MemoryQueue, NewJob, NewUser, Owner, Queue, QueueCounts, QueueError, Submissions, Told,
-    User, UserChange, UserId, Users, Webhook, Webhooks,
+    Leased, MemoryQueue, Models, NewJob, NewUser, Owner, Place, Queue, QueueCounts, QueueError,
+    Serve, Submissions, Told, User, UserChange, UserId, Users, Webhook, Webhooks,
 };
 use tokio::sync::{Semaphore, watch};
 
@@ -129,6 +129,14 @@ impl Queue for Gated {
 
     fn arrivals(&self) -> watch::Receiver<u64> {
         self.inner.arrivals()
+    }
+
+    fn place(&self, now: Timestamp, id: JobId, serve: &Serve, models: &Models) -> Option<Place> {
+        self.inner.place(now, id, serve, models)
+    }
+
+    fn moves(&self) -> watch::Receiver<u64> {
+        self.inner.moves()
     }
 
     fn counts(&self) -> QueueCounts {

@@ -19,6 +19,7 @@ mod openai;
 mod padding;
 mod path_keys;
 mod people;
+mod places;
 mod relay_polling;
 mod server;
 mod socket;

@@ -128,3 +128,38 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    /// What is told of a place is what comes to pass if nobody comes or goes.
+    #[test]
+    fn so_many_jobs_are_lent_before_one_as_its_place_says(
+        calls in proptest::collection::vec(super::call(), 1..80),
+        of in proptest::option::of(0..4_u8),
+        models in proptest::option::of(1..8_u8),
+    ) {
+        let (mut machine, mut now) = (Machine::default(), T0);
+        for call in &calls {
+            let steps = make(&mut machine, &mut now, call);
+            machine.settle(&steps);
+        }
+        // What is due was decided, so that the clock alone changes nothing below.
+        let steps = machine.reap(now);
+        machine.settle(&steps);
+        let query = query(of, models);
+        let ids: Vec<_> = machine.records().map(|record| record.job.new.id).collect();
+        let mut told: Vec<_> = ids
+            .into_iter()
+            .filter_map(|id| {
+                let before = machine.before(now, id, &query.serve, &query.models)?;
+                Some((before, id))
+            })
+            .collect();
+        told.sort_unstable();
+        let mut lent = Vec::new();
+        while let (steps, Some(token)) = machine.lease(now, &query, Duration::from_secs(60)) {
+            machine.settle(&steps);
+            lent.push((lent.len(), token.job));
+        }
+        prop_assert_eq!(told, lent);
+    }
+}

@@ -3,6 +3,8 @@
 //!
 //! ```text
 //!                     one native line as data, without a name
+//! event: queued       {"position":3,"expected_wait_ms":20000}: so many jobs come before it, which
+//!                     may take so long; told when it changes, at most once a second, without an id
 //! event: restarted    {"attempt":2}: forget what came before, the answer begins anew
 //! event: end          {"state":"completed"}, or failed with its error, or cancelled
 //! : ping              every heartbeat of silence
@@ -20,6 +22,7 @@ use crate::{
     Relay,
     auth::MayRead,
     error::ApiError,
+    place::{Places, as_json},
     stream::{name_job, streaming},
     tail::{Event, Tail},
     target::{InPath, InQuery},
@@ -43,38 +46,70 @@ pub(in crate::api) async fn events(
     let log = log.ok_or_else(ApiError::unknown_job)?;
     relay.orphans.claim(id);
 
-    let reader = Some((relay, Tail::new(log, after)));
-    let body = stream::unfold(reader, |reader| async {
-        let (relay, mut tail) = reader?;
-        let (said, is_over) = next_event(&relay, &mut tail).await?;
-        let reader = (!is_over).then_some((relay, tail));
-        Some((Ok::<_, std::convert::Infallible>(said), reader))
+    let job = relay.store.get(caller.owner(), id).await?;
+    let job = job.ok_or_else(ApiError::unknown_job)?;
+    let places =
+        (!job.state.is_final()).then(|| Places::new(&relay, job.new.account, job.new.model, id));
+    let watcher = Watcher {
+        relay,
+        tail: Tail::new(log, after),
+        places,
+    };
+    let body = stream::unfold(Some(watcher), |watcher| async {
+        let mut watcher = watcher?;
+        let (said, is_over) = watcher.next().await?;
+        Some((
+            Ok::<_, std::convert::Infallible>(said),
+            (!is_over).then_some(watcher),
+        ))
     });
     let mut response = streaming("text/event-stream", None, Body::from_stream(body));
     name_job(&mut response, id);
     Ok(response)
 }
 
-/// The next event and whether it is the last; `None` when the relay stops: the client resumes.
-async fn next_event(relay: &Relay, tail: &mut Tail) -> Option<(Bytes, bool)> {
-    let heartbeat = Instant::now() + relay.settings.heartbeat;
-    let event = tokio::select! {
-        biased;
-        event = tail.next() => event.ok()?,
-        () = relay.stop.cancelled() => return None,
-        () = sleep_until(heartbeat) => return Some((Bytes::from_static(b": ping\n"), false)),
-    };
-    Some(match event {
-        Event::Line(id, line) => (sse("", id, &line), false),
-        Event::Restarted(id) => {
-            let data = format!(r#"{{"attempt":{}}}"#, id.attempt);
-            (sse("restarted", id, data.as_bytes()), false)
-        }
-        Event::End(id, end) => {
-            let end = serde_json::to_vec(&end).unwrap_or_default();
-            (sse("end", id, &end), true)
-        }
-    })
+struct Watcher {
+    relay: Relay,
+    tail: Tail,
+    /// `None` for a job that had ended.
+    places: Option<Places>,
+}
+
+impl Watcher {
+    /// The next event and whether it is the last; `None` when the relay stops: the client resumes.
+    async fn next(&mut self) -> Option<(Bytes, bool)> {
+        let beat_at = Instant::now() + self.relay.settings.heartbeat;
+        let place = async {
+            match &mut self.places {
+                Some(places) => places.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        let event = tokio::select! {
+            biased;
+            event = self.tail.next() => event.ok()?,
+            () = self.relay.stop.cancelled() => return None,
+            place = place => {
+                let data = as_json(place);
+                let queued = [b"event: queued\ndata: ", data.as_slice(), b"\n\n"].concat();
+                return Some((queued.into(), false));
+            }
+            () = sleep_until(beat_at) => {
+                return Some((Bytes::from_static(b": ping\n"), false));
+            }
+        };
+        Some(match event {
+            Event::Line(id, line) => (sse("", id, &line), false),
+            Event::Restarted(id) => {
+                let data = format!(r#"{{"attempt":{}}}"#, id.attempt);
+                (sse("restarted", id, data.as_bytes()), false)
+            }
+            Event::End(id, end) => {
+                let end = serde_json::to_vec(&end).unwrap_or_default();
+                (sse("end", id, &end), true)
+            }
+        })
+    }
 }
 
 fn sse(event: &str, id: EventId, data: &[u8]) -> Bytes {

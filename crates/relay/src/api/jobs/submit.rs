@@ -12,13 +12,14 @@ use http::{HeaderValue, StatusCode};
 use proto::{Dialect, ErrorCode, SubmitJob, WebhookRequest};
 use queue::{Extras, NewWebhook};
 
-use super::{view, webhook_view};
+use super::{placed, view, webhook_view};
 use crate::{
     Relay,
     auth::{Caller, MayEnqueue},
     error::ApiError,
     intake::Patience,
     payload::{Inference, Payload},
+    place::name_place,
     ticket::{Order, fingerprint},
     webhook::{self, Secret},
     wishes,
@@ -115,13 +116,16 @@ async fn accepted(
     accepted: Accepted,
 ) -> Result<Response, ApiError> {
     let job = relay.store.get(caller.owner(), id).await?;
-    let mut view = view(job.ok_or_else(ApiError::unknown_job)?);
+    let job = job.ok_or_else(ApiError::unknown_job)?;
+    let place = relay.place(&job.new.account, &job.new.model, id);
+    let mut view = placed(view(job), place);
     view.webhook = relay.store.webhook(id).await?.map(webhook_view);
     let is_repeat = matches!(accepted, Accepted::Before);
     if let (Accepted::Now(Some(secret)), Some(webhook)) = (accepted, &mut view.webhook) {
         webhook.secret = Some(secret.reveal());
     }
     let mut response = (StatusCode::ACCEPTED, Json(view)).into_response();
+    name_place(&mut response, place);
     if is_repeat {
         let headers = response.headers_mut();
         headers.insert("idempotent-replayed", HeaderValue::from_static("true"));
