@@ -5,6 +5,7 @@ mod desktop;
 mod hub;
 mod proc;
 mod stats;
+mod translation;
 mod tunnel;
 
 use std::io::Write as _;
@@ -34,6 +35,8 @@ enum What {
     Hub,
     /// X1, X2: the idle desktop app.
     Desktop,
+    /// D1: other APIs' words.
+    Translation,
     /// The hub in a process of its own; used by `hub`.
     #[value(hide = true)]
     HubChild,
@@ -67,6 +70,7 @@ async fn measure(what: What) -> anyhow::Result<Vec<Figure>> {
         What::Commit => commit::measure().await,
         What::Hub => hub::measure().await,
         What::Desktop => desktop::measure().await,
+        What::Translation => translation::measure(),
         What::HubChild => Ok(Vec::new()),
     }
 }
