@@ -3,6 +3,10 @@
 //! [`Builtin`] answers [`engine::Engine`]'s requests with any GGUF file llama.cpp can run, in the
 //! lines of Ollama's native API. One thread owns the model and answers in turn; it loads the model
 //! with the first request and lets go of it when `keep_alive` has passed.
+//!
+//! llama.cpp and not candle: for the same model on the same core, `SmolLM2-135M` in `Q4_1`, a
+//! token took llama.cpp 8.9 ms of CPU and candle 0.11 (built for that CPU) 22.5 ms, a token of
+//! the prompt took candle 18 ms; and candle has code for fewer models.
 
 mod activity;
 mod builtin;
