@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
 mod breaks;
+mod events;
 mod loss;
 mod scene;
 mod script;

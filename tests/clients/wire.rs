@@ -66,10 +66,16 @@ impl Wire {
     }
 }
 
-/// A question that chat and generate routes of both dialects understand.
-pub(crate) fn question(stream: bool) -> Value {
-    json!({
-        "model": "tiny", "stream": stream, "prompt": "x",
-        "messages": [{ "role": "user", "content": "x" }],
-    })
+/// A question in the words of a route.
+pub(crate) fn question(path: &str, stream: bool) -> Value {
+    let mut body = json!({ "model": "tiny", "stream": stream });
+    match path {
+        "/api/generate" | "/v1/completions" => body["prompt"] = json!("x"),
+        "/v1/responses" => body["input"] = json!("x"),
+        _ => body["messages"] = json!([{ "role": "user", "content": "x" }]),
+    }
+    if path == "/v1/messages" {
+        body["max_tokens"] = json!(64);
+    }
+    body
 }
