@@ -141,7 +141,12 @@ fn a_cut_answer_says_so_and_one_that_breaks_off_is_an_error() {
     let whole: serde_json::Value = serde_json::from_slice(&whole).unwrap();
     assert_eq!(whole["stop_reason"], "max_tokens");
     let events = message().events(line).unwrap();
-    assert!(String::from_utf8_lossy(&events).contains(r#""stop_reason":"max_tokens""#));
+    let events = String::from_utf8_lossy(&events);
+    assert!(events.contains(r#""stop_reason":"max_tokens""#), "{events}");
+    assert!(
+        events.contains(r#"{"type":"text_delta","text":"all"}"#),
+        "{events}"
+    );
 
     let mut lines = chat_lines();
     lines.pop();
