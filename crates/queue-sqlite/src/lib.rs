@@ -4,6 +4,7 @@
 //! writer thread drains its inbox into one transaction and answers after its COMMIT, so that
 //! one fsync serves all who asked meanwhile. Lines of running jobs never wait for it.
 
+mod batches;
 mod error;
 mod files;
 mod group;

@@ -3,6 +3,7 @@
 //! The rules live in one pure state machine that reads no clock and does no I/O; `MemoryQueue`
 //! is that machine behind a lock, a durable store is the machine plus a log of what it decided.
 
+mod batch;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod error;
@@ -21,6 +22,7 @@ mod webhook;
 
 use std::time::Duration;
 
+pub use batch::{BatchRecord, BatchState, Batches, DocumentId, FileRecord, LineResult};
 pub use error::QueueError;
 pub use key::{KeyId, KeyRecord, Keys, Scope, Serve};
 pub use live::Live;

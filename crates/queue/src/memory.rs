@@ -1,3 +1,4 @@
+mod batches;
 mod submissions;
 mod webhooks;
 
@@ -40,6 +41,7 @@ struct Inner {
     /// What each name of an account stands for.
     named: HashMap<(Account, String), (JobId, [u8; 32])>,
     webhooks: HashMap<JobId, Webhook>,
+    documents: batches::Documents,
     /// Has any job ended that nobody was told of yet?
     has_ended: bool,
     closed: bool,

@@ -8,7 +8,7 @@ use proto::{
 };
 use tokio::sync::watch;
 
-use crate::{Keys, Place, QueueError, Serve, Submissions, Users, Webhooks};
+use crate::{Batches, Keys, Place, QueueError, Serve, Submissions, Users, Webhooks};
 
 /// A job to be queued. Everything in it was validated by the relay.
 #[derive(Debug, Clone, PartialEq)]
@@ -133,6 +133,12 @@ pub enum Owner<'a> {
     Account(&'a Account),
     /// Everybody's (admin keys).
     Anyone,
+}
+
+impl<'a> From<&'a Account> for Owner<'a> {
+    fn from(account: &'a Account) -> Self {
+        Self::Account(account)
+    }
 }
 
 impl Owner<'_> {
@@ -363,6 +369,6 @@ pub trait Queue: fmt::Debug + Send + Sync {
 }
 
 /// What the relay opens: a queue, and what is kept beside it.
-pub trait Store: Queue + Keys + Submissions + Users + Webhooks {}
+pub trait Store: Queue + Keys + Submissions + Users + Webhooks + Batches {}
 
-impl<T: Queue + Keys + Submissions + Users + Webhooks> Store for T {}
+impl<T: Queue + Keys + Submissions + Users + Webhooks + Batches> Store for T {}

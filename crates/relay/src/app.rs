@@ -10,7 +10,8 @@ use queue::{KeyRecord, Store};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    RelaySettings, World, error::ApiError, users::Logins, webhook::News, workers::Workers,
+    RelaySettings, World, batch::Running, error::ApiError, users::Logins, webhook::News,
+    workers::Workers,
 };
 
 /// A relay that is not serving yet. Cheap to clone; all clones are the same relay.
@@ -24,6 +25,7 @@ pub struct Relay {
     /// Jobs from before a restart whose requester was connected and has not come back yet.
     pub(crate) orphans: Arc<Orphans>,
     pub(crate) webhooks: Arc<News>,
+    pub(crate) batches: Arc<Running>,
     /// Owns every task of the relay.
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the relay begins to stop.
@@ -42,6 +44,7 @@ impl Relay {
             logins: Logins::default(),
             orphans: Arc::default(),
             webhooks: Arc::default(),
+            batches: Arc::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }

@@ -38,6 +38,20 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
+    /// Who asked for something that is still done for him when he has left.
+    pub(crate) const fn on_behalf(account: Account, name: String) -> Self {
+        Self {
+            key: None,
+            name,
+            account,
+            serve: Serve::Accounts(BTreeSet::new()),
+            is_admin: false,
+            once: None,
+            wanted_for: None,
+            wants_place: false,
+        }
+    }
+
     /// Whose jobs this caller may see.
     pub(crate) const fn owner(&self) -> Owner<'_> {
         if self.is_admin {

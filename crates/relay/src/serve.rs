@@ -20,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use crate::{
-    Relay, api, auth::PathKey, cors, error::ApiError, loopback, shape::dress, upkeep, webhook,
+    Relay, api, auth::PathKey, batch, cors, error::ApiError, loopback, shape::dress, upkeep,
+    webhook,
 };
 
 /// How long a request's head may take to arrive.
@@ -48,6 +49,8 @@ pub async fn serve(listener: TcpListener, relay: Relay, stop: CancellationToken)
     relay.tasks.spawn(upkeep::check_keys(relay.clone()));
     relay.tasks.spawn(upkeep::give_up_orphans(relay.clone()));
     relay.tasks.spawn(webhook::deliver(relay.clone()));
+    relay.tasks.spawn(batch::expire_files(relay.clone()));
+    batch::resume(relay.clone()).await;
     let open_at = relay.settings.insecure_dev.then_some(address);
     stop.run_until_cancelled(accept(&listener, &relay, open_at))
         .await;

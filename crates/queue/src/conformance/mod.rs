@@ -4,6 +4,7 @@
 //! the store is anything that dereferences to a [`crate::Store`]: a `Box`, or a guard of its own.
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
+pub mod batches;
 pub mod ending;
 pub mod keys;
 pub mod leasing;
@@ -111,6 +112,11 @@ macro_rules! conformance_suite {
             users::each_change_of_a_user_is_a_new_generation,
             users::a_login_is_noted,
             users::the_token_key_is_chosen_once,
+            batches::a_file_is_kept_in_parts,
+            batches::files_and_batches_are_seen_by_their_owner,
+            batches::a_batch_is_kept_as_it_moves_on,
+            batches::a_line_has_one_result,
+            batches::a_file_is_erased_when_its_time_has_passed,
         }
     };
 }
@@ -144,6 +150,7 @@ mod tests {
             ("submissions", include_str!("submissions.rs")),
             ("webhooks", include_str!("webhooks.rs")),
             ("users", include_str!("users.rs")),
+            ("batches", include_str!("batches.rs")),
         ] {
             let rules = source.split("pub async fn ").skip(1);
             let names = rules.map(|rest| rest.split('(').next().unwrap());

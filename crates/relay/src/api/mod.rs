@@ -2,6 +2,8 @@
 
 mod anthropic;
 mod asked;
+mod batches;
+mod files;
 mod health;
 mod jobs;
 mod login;
@@ -80,6 +82,12 @@ fn v1(relay: Relay) -> Router<Relay> {
         .route("/v1/embeddings", post(openai::embeddings))
         .route("/v1/responses", post(openai::responses))
         .route("/v1/models", get(openai::models))
+        .route("/v1/files", post(files::upload).get(files::list))
+        .route("/v1/files/{id}", get(files::get).delete(files::delete))
+        .route("/v1/files/{id}/content", get(files::content))
+        .route("/v1/batches", post(batches::create).get(batches::list))
+        .route("/v1/batches/{id}", get(batches::get))
+        .route("/v1/batches/{id}/cancel", post(batches::cancel))
         .route("/v1/models/{*id}", get(openai::model))
         .route("/v1/messages", post(anthropic::messages))
         .route("/v1/messages/count_tokens", post(anthropic::count_tokens))

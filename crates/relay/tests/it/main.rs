@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
 mod anthropic;
+mod batches;
 mod client;
 mod cors;
 mod doors;

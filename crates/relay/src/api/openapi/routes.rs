@@ -44,6 +44,11 @@ const SEARCH: &[Param] = &[
     Param::query("limit", Type("integer"), "At most so many, 100 unless said"),
 ];
 
+const PAGE: &[Param] = &[
+    Param::query("after", Type("string"), "The last id of the page before"),
+    Param::query("limit", Type("integer"), "At most so many, 20 unless said"),
+];
+
 pub(super) const ROUTES: &[Entry] = &[
     Entry::get(
         "/",
@@ -154,6 +159,44 @@ pub(super) const ROUTES: &[Entry] = &[
     Entry::get("/v1/models/{*id}", "One model")
         .key("read")
         .docs(OPENAI),
+    Entry::post(
+        "/v1/files",
+        "Upload a file of requests for a batch (purpose, file)",
+    )
+    .key("enqueue")
+    .takes(Bytes("multipart/form-data"))
+    .docs(OPENAI),
+    Entry::get("/v1/files", "Own files, newest first")
+        .key("read")
+        .params(PAGE)
+        .docs(OPENAI),
+    Entry::get("/v1/files/{id}", "One file")
+        .key("read")
+        .docs(OPENAI),
+    Entry::delete("/v1/files/{id}", "Erase a file")
+        .key("enqueue")
+        .docs(OPENAI),
+    Entry::get("/v1/files/{id}/content", "What is in a file")
+        .key("read")
+        .gives(200, Bytes("application/jsonl"))
+        .docs(OPENAI),
+    Entry::post("/v1/batches", "Answer every line of a file within a day")
+        .key("enqueue")
+        .docs(OPENAI),
+    Entry::get("/v1/batches", "Own batches, newest first")
+        .key("read")
+        .params(PAGE)
+        .docs(OPENAI),
+    Entry::get("/v1/batches/{id}", "One batch")
+        .key("read")
+        .docs(OPENAI),
+    Entry::post(
+        "/v1/batches/{id}/cancel",
+        "Stop a batch; what is answered is kept",
+    )
+    .key("enqueue")
+    .takes(Nothing)
+    .docs(OPENAI),
     // Workers of the polling relay.
     Entry::get(
         "/api/ollama/poll",

@@ -1,0 +1,209 @@
+use async_trait::async_trait;
+use bytes::Bytes;
+use proto::{Account, Timestamp};
+use queue::{BatchRecord, Batches, FileRecord, LineResult, Owner, QueueError};
+use rusqlite::{Connection, OptionalExtension, Params, Row};
+use serde::de::DeserializeOwned;
+
+use crate::{SqliteQueue, row};
+
+impl SqliteQueue {
+    /// One statement on the writer's connection, in the next group.
+    async fn write<P: Params + Send + 'static>(
+        &self,
+        statement: &'static str,
+        values: P,
+    ) -> Result<(), QueueError> {
+        self.ask(move |group| {
+            group.conn.prepare_cached(statement)?.execute(values)?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// The records of a table that belong to an owner, newest first; one of them, or all.
+    async fn records<T: DeserializeOwned + Send + 'static>(
+        &self,
+        statement: &'static str,
+        owner: Owner<'_>,
+        id: Option<&str>,
+    ) -> Result<Vec<T>, QueueError> {
+        self.open_still()?;
+        let account = match owner {
+            Owner::Account(account) => Some(account.clone()),
+            Owner::Anyone => None,
+        };
+        let id = id.map(str::to_owned);
+        self.reader
+            .read(move |conn| {
+                let account = account.as_ref().map(Account::as_str);
+                conn.prepare_cached(statement)?
+                    .query_map((id, account), record)?
+                    .collect()
+            })
+            .await
+    }
+}
+
+const FILE: &str = "SELECT record FROM files WHERE id = ?1 AND (?2 IS NULL OR account = ?2)";
+const FILES: &str = "SELECT record FROM files WHERE (?1 IS NULL) AND (?2 IS NULL OR account = ?2)
+    ORDER BY seq DESC";
+const BATCH: &str = "SELECT record FROM batches WHERE id = ?1 AND (?2 IS NULL OR account = ?2)";
+const BATCHES: &str = "SELECT record FROM batches WHERE (?1 IS NULL)
+    AND (?2 IS NULL OR account = ?2) ORDER BY seq DESC";
+
+#[async_trait]
+impl Batches for SqliteQueue {
+    async fn put_part(&self, id: &str, n: u32, part: Bytes) -> Result<(), QueueError> {
+        let values = (id.to_owned(), n, part.to_vec());
+        let insert = "INSERT OR REPLACE INTO file_parts (id, n, part) VALUES (?1, ?2, ?3)";
+        self.write(insert, values).await
+    }
+
+    async fn put_file(&self, file: FileRecord) -> Result<(), QueueError> {
+        let text = json(&file)?;
+        let insert = "INSERT INTO files (id, account, expires_at, record) VALUES (?1, ?2, ?3, ?4)
+            ON CONFLICT (id) DO UPDATE SET expires_at = ?3, record = ?4";
+        let account = file.account.to_string();
+        self.write(insert, (file.id, account, file.expires_at.0, text))
+            .await
+    }
+
+    async fn file(&self, owner: Owner<'_>, id: &str) -> Result<Option<FileRecord>, QueueError> {
+        Ok(self.records(FILE, owner, Some(id)).await?.pop())
+    }
+
+    async fn files(&self, owner: Owner<'_>) -> Result<Vec<FileRecord>, QueueError> {
+        self.records(FILES, owner, None).await
+    }
+
+    async fn part(&self, id: &str, n: u32) -> Result<Option<Bytes>, QueueError> {
+        self.open_still()?;
+        let id = id.to_owned();
+        self.reader
+            .read(move |conn| {
+                let select = "SELECT part FROM file_parts WHERE id = ?1 AND n = ?2";
+                let part = conn
+                    .prepare_cached(select)?
+                    .query_row((id, n), |found| found.get::<_, Vec<u8>>("part"));
+                Ok(part.optional()?.map(Bytes::from))
+            })
+            .await
+    }
+
+    async fn erase_file(&self, id: &str) -> Result<(), QueueError> {
+        let id = id.to_owned();
+        self.ask(move |group| Ok(erase_file(group.conn, &id)?))
+            .await
+    }
+
+    async fn put_batch(&self, batch: BatchRecord) -> Result<(), QueueError> {
+        let text = json(&batch)?;
+        let insert = "INSERT INTO batches (id, account, input, is_over, record)
+            VALUES (?1, ?2, ?3, ?4, ?5)
+            ON CONFLICT (id) DO UPDATE SET is_over = ?4, record = ?5";
+        let (account, is_over) = (batch.account.to_string(), batch.state.is_final());
+        self.write(insert, (batch.id, account, batch.input, is_over, text))
+            .await
+    }
+
+    async fn batch(&self, owner: Owner<'_>, id: &str) -> Result<Option<BatchRecord>, QueueError> {
+        Ok(self.records(BATCH, owner, Some(id)).await?.pop())
+    }
+
+    async fn batches(&self, owner: Owner<'_>) -> Result<Vec<BatchRecord>, QueueError> {
+        self.records(BATCHES, owner, None).await
+    }
+
+    async fn put_result(&self, batch: &str, result: LineResult) -> Result<(), QueueError> {
+        let LineResult { n, is_error, line } = result;
+        let values = (batch.to_owned(), n, is_error, line.to_vec());
+        let insert = "INSERT OR IGNORE INTO batch_lines (batch, n, is_error, line)
+            VALUES (?1, ?2, ?3, ?4)";
+        self.write(insert, values).await
+    }
+
+    async fn results(&self, batch: &str) -> Result<Vec<(u32, bool)>, QueueError> {
+        self.open_still()?;
+        let batch = batch.to_owned();
+        self.reader
+            .read(move |conn| {
+                let select = "SELECT n, is_error FROM batch_lines WHERE batch = ?1 ORDER BY n";
+                conn.prepare_cached(select)?
+                    .query_map([batch], |found| Ok((found.get(0)?, found.get(1)?)))?
+                    .collect()
+            })
+            .await
+    }
+
+    async fn next_result(
+        &self,
+        batch: &str,
+        after: u32,
+        is_error: bool,
+    ) -> Result<Option<LineResult>, QueueError> {
+        self.open_still()?;
+        let batch = batch.to_owned();
+        self.reader
+            .read(move |conn| {
+                let select = "SELECT n, line FROM batch_lines
+                    WHERE batch = ?1 AND n > ?2 AND is_error = ?3 ORDER BY n LIMIT 1";
+                let found =
+                    conn.prepare_cached(select)?
+                        .query_row((batch, after, is_error), |found| {
+                            Ok(LineResult {
+                                n: found.get("n")?,
+                                is_error,
+                                line: found.get::<_, Vec<u8>>("line")?.into(),
+                            })
+                        });
+                found.optional()
+            })
+            .await
+    }
+
+    async fn erase_results(&self, batch: &str) -> Result<(), QueueError> {
+        self.write(
+            "DELETE FROM batch_lines WHERE batch = ?1",
+            [batch.to_owned()],
+        )
+        .await
+    }
+
+    async fn expire_files(&self, now: Timestamp) -> Result<Option<Timestamp>, QueueError> {
+        self.ask(move |group| Ok(expire(group.conn, now)?)).await
+    }
+}
+
+fn expire(conn: &Connection, now: Timestamp) -> rusqlite::Result<Option<Timestamp>> {
+    let late: Vec<String> = conn
+        .prepare_cached("SELECT id FROM files WHERE expires_at <= ?1")?
+        .query_map([now.0], |found| found.get(0))?
+        .collect::<Result<_, _>>()?;
+    for id in late {
+        erase_file(conn, &id)?;
+        conn.prepare_cached("DELETE FROM batches WHERE input = ?1 AND is_over")?
+            .execute([id])?;
+    }
+    let next = conn
+        .prepare_cached("SELECT min(expires_at) FROM files")?
+        .query_row([], |found| found.get::<_, Option<i64>>(0))?;
+    Ok(next.map(Timestamp))
+}
+
+fn erase_file(conn: &Connection, id: &str) -> rusqlite::Result<()> {
+    conn.prepare_cached("DELETE FROM files WHERE id = ?1")?
+        .execute([id])?;
+    conn.prepare_cached("DELETE FROM file_parts WHERE id = ?1")?
+        .execute([id])?;
+    Ok(())
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String, QueueError> {
+    serde_json::to_string(value).map_err(|error| QueueError::Store(error.into()))
+}
+
+fn record<T: DeserializeOwned>(found: &Row<'_>) -> rusqlite::Result<T> {
+    let text: String = found.get("record")?;
+    serde_json::from_str(&text).map_err(|error| row::wrong("record", error))
+}

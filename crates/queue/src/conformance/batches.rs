@@ -1,0 +1,138 @@
+//! Files and batches: kept whole, seen by their owner, erased in time.
+
+use bytes::Bytes;
+use proto::Timestamp;
+
+use super::sample::{T0, account, at};
+use crate::{BatchRecord, BatchState, FileRecord, LineResult, Owner, Store};
+
+fn file(id: &str, name: &str, seconds: u64) -> FileRecord {
+    FileRecord {
+        id: id.into(),
+        account: account(name),
+        name: "requests.jsonl".into(),
+        purpose: "batch".into(),
+        bytes: 6,
+        created_at: T0,
+        expires_at: at(seconds),
+    }
+}
+
+fn batch(id: &str, name: &str) -> BatchRecord {
+    BatchRecord {
+        id: id.into(),
+        account: account(name),
+        who: "laptop".into(),
+        endpoint: "/v1/embeddings".into(),
+        input: "f1".into(),
+        state: BatchState::Validating,
+        created_at: T0,
+        expires_at: at(60),
+        times: vec![],
+        total: 0,
+        counts: None,
+        output: None,
+        errors: None,
+        refusals: vec![(3, "no JSON".into())],
+        metadata: "{}".into(),
+    }
+}
+
+const fn line(n: u32, is_error: bool, text: &'static str) -> LineResult {
+    LineResult {
+        n,
+        is_error,
+        line: Bytes::from_static(text.as_bytes()),
+    }
+}
+
+/// Its parts in order, and nothing after the last.
+pub async fn a_file_is_kept_in_parts(store: &dyn Store) {
+    for (n, part) in [(1, "def"), (0, "xxx"), (0, "abc")] {
+        store.put_part("f1", n, part.into()).await.unwrap();
+    }
+    assert_eq!(store.file(Owner::Anyone, "f1").await.unwrap(), None);
+    store.put_file(file("f1", "a", 60)).await.unwrap();
+    let found = store.file(Owner::Anyone, "f1").await.unwrap();
+    assert_eq!(found, Some(file("f1", "a", 60)));
+    let part = async |n| store.part("f1", n).await.unwrap();
+    assert_eq!(part(0).await.as_deref(), Some(&b"abc"[..]));
+    assert_eq!(part(1).await.as_deref(), Some(&b"def"[..]));
+    assert_eq!(part(2).await, None);
+    store.erase_file("f1").await.unwrap();
+    assert_eq!(part(0).await, None);
+    assert_eq!(store.file(Owner::Anyone, "f1").await.unwrap(), None);
+}
+
+/// By name or in a list.
+pub async fn files_and_batches_are_seen_by_their_owner(store: &dyn Store) {
+    for (n, name) in [("f1", "a"), ("f2", "b"), ("f3", "a")] {
+        store.put_file(file(n, name, 60)).await.unwrap();
+        store.put_batch(batch(n, name)).await.unwrap();
+    }
+    let a = account("a");
+    let own = Owner::Account(&a);
+    assert_eq!(store.file(own, "f2").await.unwrap(), None);
+    assert_eq!(store.batch(own, "f2").await.unwrap(), None);
+    let files = store.files(own).await.unwrap();
+    let batches = store.batches(own).await.unwrap();
+    let files: Vec<_> = files.iter().map(|file| &*file.id).collect();
+    let batches: Vec<_> = batches.iter().map(|batch| &*batch.id).collect();
+    assert_eq!((files, batches), (vec!["f3", "f1"], vec!["f3", "f1"]));
+    assert_eq!(store.files(Owner::Anyone).await.unwrap().len(), 3);
+}
+
+/// With everything it came through.
+pub async fn a_batch_is_kept_as_it_moves_on(store: &dyn Store) {
+    let mut moving = batch("b1", "a");
+    store.put_batch(moving.clone()).await.unwrap();
+    moving.enter(at(5), BatchState::Completed);
+    moving.counts = Some((2, 1));
+    moving.output = Some("f2".into());
+    store.put_batch(moving.clone()).await.unwrap();
+    let found = store.batch(Owner::Anyone, "b1").await.unwrap();
+    assert_eq!(found, Some(moving));
+    assert_eq!(store.batches(Owner::Anyone).await.unwrap().len(), 1);
+}
+
+/// The first one counts: a line has one result.
+pub async fn a_line_has_one_result(store: &dyn Store) {
+    for result in [
+        line(7, false, "seven"),
+        line(2, true, "two"),
+        line(1, false, "one"),
+        line(7, true, "again"),
+    ] {
+        store.put_result("b1", result).await.unwrap();
+    }
+    store.put_result("b2", line(3, false, "x")).await.unwrap();
+    let results = store.results("b1").await.unwrap();
+    assert_eq!(results, [(1, false), (2, true), (7, false)]);
+    let next = async |after, is_error| store.next_result("b1", after, is_error).await.unwrap();
+    assert_eq!(next(0, false).await, Some(line(1, false, "one")));
+    assert_eq!(next(1, false).await, Some(line(7, false, "seven")));
+    assert_eq!(next(7, false).await, None);
+    assert_eq!(next(0, true).await, Some(line(2, true, "two")));
+    store.erase_results("b1").await.unwrap();
+    assert_eq!(store.results("b1").await.unwrap(), []);
+    assert_eq!(store.results("b2").await.unwrap(), [(3, false)]);
+}
+
+/// A batch goes with its file, but not before it has ended.
+pub async fn a_file_is_erased_when_its_time_has_passed(store: &dyn Store) {
+    store.put_part("f1", 0, "abc".into()).await.unwrap();
+    store.put_file(file("f1", "a", 60)).await.unwrap();
+    store.put_file(file("f2", "a", 90)).await.unwrap();
+    let mut over = batch("b1", "a");
+    over.enter(T0, BatchState::Cancelled);
+    store.put_batch(over).await.unwrap();
+    store.put_batch(batch("b2", "a")).await.unwrap();
+    let expire = async |now: Timestamp| store.expire_files(now).await.unwrap();
+    assert_eq!(expire(at(59)).await, Some(at(60)));
+    assert_eq!(expire(at(60)).await, Some(at(90)));
+    assert_eq!(store.file(Owner::Anyone, "f1").await.unwrap(), None);
+    assert_eq!(store.part("f1", 0).await.unwrap(), None);
+    let left = store.batches(Owner::Anyone).await.unwrap();
+    assert_eq!(left.len(), 1);
+    assert_eq!(expire(at(90)).await, None);
+}

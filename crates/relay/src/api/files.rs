@@ -1,0 +1,181 @@
+//! OpenAI's files, as far as batches need them.
+
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse as _, Response},
+};
+use http::{HeaderMap, header::CONTENT_TYPE};
+use proto::ErrorCode;
+use queue::FileRecord;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::written;
+use crate::{
+    Relay,
+    auth::{MayEnqueue, MayRead},
+    batch::{FILE_KEPT, Parts},
+    error::ApiError,
+    multipart,
+    payload::{Inference, Payload},
+    target::{InPath, InQuery},
+};
+
+/// Most files of an account, and of their bytes.
+const FILES_MAX: usize = 200;
+const BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Longest name of a file, in bytes.
+const NAME_MAX: usize = 256;
+
+/// `POST /v1/files`: `multipart/form-data` with `purpose` (`batch`) and `file`.
+pub(super) async fn upload(
+    State(relay): State<Relay>,
+    MayEnqueue(caller): MayEnqueue,
+    headers: HeaderMap,
+    Payload(body): Inference,
+) -> Result<Json<Value>, ApiError> {
+    let form = headers
+        .get(CONTENT_TYPE)
+        .and_then(|form| form.to_str().ok());
+    let fields = multipart::parse(form.unwrap_or_default(), &body).map_err(bad)?;
+    let find = |name| fields.iter().find(|field| field.name == name);
+    let purpose = find("purpose").map(|field| &*field.content);
+    if purpose != Some(b"batch") {
+        return Err(bad("purpose is batch; other files are not kept here"));
+    }
+    let file = find("file").ok_or_else(|| bad("the form has no file"))?;
+    if file.content.is_empty() {
+        return Err(bad("the file is empty"));
+    }
+    let had = relay.store.files((&caller.account).into()).await?;
+    let bytes: u64 = had.iter().map(|file| file.bytes).sum();
+    if had.len() >= FILES_MAX || bytes + file.content.len() as u64 > BYTES_MAX {
+        let message = "this account keeps too many files; delete some that are no longer needed";
+        return Err(ApiError::new(ErrorCode::QueueFull, message));
+    }
+    let id = format!("file-{}", relay.job_id()?);
+    let mut parts = Parts::new(&relay, &id);
+    parts.add(&file.content).await?;
+    let now = relay.now();
+    let name = file.filename.as_deref().unwrap_or("requests.jsonl");
+    let record = FileRecord {
+        id: id.clone(),
+        account: caller.account.clone(),
+        name: name.chars().take(NAME_MAX).collect(),
+        purpose: "batch".into(),
+        bytes: 0,
+        created_at: now,
+        expires_at: now + FILE_KEPT,
+    };
+    let record = parts.finish(record).await?;
+    tracing::info!(file = id, bytes = record.bytes, "kept");
+    Ok(Json(view(&record)))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Page {
+    after: Option<String>,
+    limit: Option<usize>,
+    purpose: Option<String>,
+}
+
+/// `GET /v1/files?purpose=&after=&limit=`: newest first.
+pub(super) async fn list(
+    State(relay): State<Relay>,
+    MayRead(caller): MayRead,
+    InQuery(page): InQuery<Page>,
+) -> Result<Json<Value>, ApiError> {
+    let mut files = relay.store.files((&caller.account).into()).await?;
+    if let Some(purpose) = &page.purpose {
+        files.retain(|file| file.purpose == *purpose);
+    }
+    let files = files.iter().map(|file| (file.id.as_str(), view(file)));
+    Ok(Json(listed(files, &page)))
+}
+
+/// A page of OpenAI's, from the place after `after`.
+pub(super) fn listed<'a>(all: impl Iterator<Item = (&'a str, Value)>, page: &Page) -> Value {
+    let limit = page.limit.unwrap_or(20).clamp(1, 100);
+    let mut all = all.skip_while(|(id, _)| page.after.as_ref().is_some_and(|after| after != id));
+    if page.after.is_some() {
+        all.next();
+    }
+    let found: Vec<_> = all.by_ref().take(limit).collect();
+    json!({
+        "object": "list",
+        "first_id": found.first().map(|(id, _)| id),
+        "last_id": found.last().map(|(id, _)| id),
+        "has_more": all.next().is_some(),
+        "data": found.iter().map(|(_, view)| view).collect::<Vec<_>>(),
+    })
+}
+
+/// `GET /v1/files/{id}`.
+pub(super) async fn get(
+    State(relay): State<Relay>,
+    MayRead(caller): MayRead,
+    InPath(id): InPath<String>,
+) -> Result<Json<Value>, ApiError> {
+    let file = relay.store.file((&caller.account).into(), &id).await?;
+    Ok(Json(view(&file.ok_or_else(unknown)?)))
+}
+
+/// `GET /v1/files/{id}/content`.
+pub(super) async fn content(
+    State(relay): State<Relay>,
+    MayRead(caller): MayRead,
+    InPath(id): InPath<String>,
+) -> Result<Response, ApiError> {
+    let file = relay.store.file((&caller.account).into(), &id).await?;
+    let file = file.ok_or_else(unknown)?;
+    let body = futures_util::stream::try_unfold((relay, file.id, 0), |(relay, id, n)| async move {
+        let part = relay.store.part(&id, n).await?;
+        Ok::<_, queue::QueueError>(part.map(|part| (part, (relay, id, n + 1))))
+    });
+    let body = axum::body::Body::from_stream(body);
+    let mut response = written("application/jsonl", "").into_response();
+    *response.body_mut() = body;
+    Ok(response)
+}
+
+/// `DELETE /v1/files/{id}`.
+pub(super) async fn delete(
+    State(relay): State<Relay>,
+    MayEnqueue(caller): MayEnqueue,
+    InPath(id): InPath<String>,
+) -> Result<Json<Value>, ApiError> {
+    let file = relay.store.file((&caller.account).into(), &id).await?;
+    file.ok_or_else(unknown)?;
+    let batches = relay.store.batches((&caller.account).into()).await?;
+    if batches
+        .iter()
+        .any(|batch| batch.input == id && !batch.state.is_final())
+    {
+        return Err(bad("a batch still reads this file; cancel it first"));
+    }
+    relay.store.erase_file(&id).await?;
+    Ok(Json(json!({"id": id, "object": "file", "deleted": true})))
+}
+
+fn view(file: &FileRecord) -> Value {
+    json!({
+        "id": file.id,
+        "object": "file",
+        "bytes": file.bytes,
+        "created_at": file.created_at.0 / 1000,
+        "expires_at": file.expires_at.0 / 1000,
+        "filename": file.name,
+        "purpose": file.purpose,
+        "status": "processed",
+    })
+}
+
+pub(super) fn unknown() -> ApiError {
+    let message = "there is no such file or batch; it may have expired, or belong to somebody else";
+    ApiError::new(ErrorCode::UnknownJob, message)
+}
+
+fn bad(message: &'static str) -> ApiError {
+    ApiError::new(ErrorCode::BadRequest, message)
+}

@@ -1,0 +1,374 @@
+//! Batches: the lines of a file, each a job of low urgency, and their answers in files.
+//!
+//! A batch is run by one task. What a line became is stored before the next is begun in its
+//! place, and the job of a line is named after the line: a relay that stops anywhere in between
+//! goes on after its restart, and no line is answered twice. The queue never holds more than a
+//! few lines of a batch.
+
+mod answer;
+mod lines;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use proto::Timestamp;
+use queue::{BatchRecord, BatchState, FileRecord, LineResult, Owner};
+use tokio::{sync::Notify, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use self::answer::ENDPOINTS;
+use self::lines::Lines;
+use crate::{Relay, error::ApiError};
+
+/// Most lines of one batch, and of those in the queue at once.
+const LINES_MAX: u32 = 10_000;
+const AT_ONCE: usize = 8;
+/// Most unfinished batches of an account.
+pub(crate) const BATCHES_MAX: usize = 8;
+/// How long files are kept.
+pub(crate) const FILE_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// The only window there is, as with OpenAI.
+pub(crate) const WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
+/// Files are stored in parts of this size, so that each holds up the store for but a moment.
+pub(crate) const PART: usize = 256 * 1024;
+/// Most complaints about a file.
+const REFUSALS_MAX: usize = 20;
+/// Wait after a failure of the store before it is asked again.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// The batches that run in this process, and the files that are kept.
+#[derive(Debug, Default)]
+pub(crate) struct Running {
+    batches: Mutex<HashMap<String, CancellationToken>>,
+    /// Held by whoever reads a batch in order to change it.
+    pub(crate) alone: tokio::sync::Mutex<()>,
+    /// A file has come, whose time will pass.
+    pub(crate) files: Notify,
+}
+
+impl Running {
+    /// No further line shall be begun.
+    pub(crate) fn cancel(&self, id: &str) {
+        if let Some(wish) = self.lock().get(id) {
+            wish.cancel();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, CancellationToken>> {
+        self.batches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Goes on with the batches from before the start.
+pub(crate) async fn resume(relay: Relay) {
+    match relay.store.batches(Owner::Anyone).await {
+        Ok(batches) => {
+            let unfinished = batches.into_iter().filter(|batch| !batch.state.is_final());
+            unfinished.for_each(|batch| start(&relay, batch));
+        }
+        Err(error) => tracing::error!(%error, "batches from before the start cannot go on"),
+    }
+}
+
+/// Erases files when their time has passed; asleep until then.
+pub(crate) async fn expire_files(relay: Relay) {
+    loop {
+        let now = relay.now();
+        let wait = match relay.store.expire_files(now).await {
+            Ok(next) => next.map(|next| next.since(now)),
+            Err(error) => {
+                tracing::error!(%error, "old files could not be erased");
+                Some(AFTER_FAILURE)
+            }
+        };
+        let rest = async {
+            match wait {
+                Some(wait) => sleep(wait).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = relay.stop.cancelled() => return,
+            () = relay.batches.files.notified() => {}
+            () = rest => {}
+        }
+    }
+}
+
+/// Runs a batch until it is final or the relay stops.
+pub(crate) fn start(relay: &Relay, batch: BatchRecord) {
+    let wish = CancellationToken::new();
+    if batch.state == BatchState::Cancelling {
+        wish.cancel();
+    }
+    let id = batch.id.clone();
+    relay.batches.lock().insert(id.clone(), wish.clone());
+    let relay = relay.clone();
+    relay.tasks.clone().spawn(async move {
+        let mut run = Run {
+            relay: relay.clone(),
+            batch,
+            wish,
+        };
+        while !relay.stop.is_cancelled() && !run.batch.state.is_final() {
+            if let Err(error) = run.go_on().await
+                && !relay.stop.is_cancelled()
+            {
+                tracing::warn!(batch = id, %error, "a batch pauses");
+                relay.stop.run_until_cancelled(sleep(AFTER_FAILURE)).await;
+            }
+        }
+        relay.batches.lock().remove(&id);
+    });
+}
+
+struct Run {
+    relay: Relay,
+    batch: BatchRecord,
+    wish: CancellationToken,
+}
+
+impl Run {
+    /// From whatever state it is in to the next.
+    async fn go_on(&mut self) -> Result<(), ApiError> {
+        match self.batch.state {
+            BatchState::Validating => self.validate().await,
+            BatchState::InProgress | BatchState::Cancelling => self.answer_all().await,
+            BatchState::Finalizing => self.write_files().await,
+            BatchState::Completed
+            | BatchState::Failed
+            | BatchState::Expired
+            | BatchState::Cancelled => Ok(()),
+        }
+    }
+
+    /// Looks at every line before the first is begun.
+    async fn validate(&mut self) -> Result<(), ApiError> {
+        let mut batch = self.batch.clone();
+        let (mut names, mut refusals) = (HashSet::new(), Vec::new());
+        let mut lines = Lines::new(&self.relay, &batch.input);
+        batch.total = 0;
+        while let Some((n, line)) = lines.next().await? {
+            batch.total += 1;
+            let read = answer::Line::read(&line, &batch.endpoint);
+            let wrong = match read {
+                Ok(read) => {
+                    (!names.insert(read.custom_id)).then(|| "this custom_id came before".to_owned())
+                }
+                Err(wrong) => Some(wrong),
+            };
+            refusals.extend(wrong.map(|wrong| (n, wrong)));
+            if batch.total > LINES_MAX {
+                refusals.push((n, format!("a batch has at most {LINES_MAX} lines")));
+            }
+            if batch.total > LINES_MAX || refusals.len() >= REFUSALS_MAX {
+                break;
+            }
+        }
+        if batch.total == 0 {
+            refusals.push((1, "the file holds no lines".into()));
+        }
+        let valid = refusals.is_empty();
+        batch.refusals = refusals;
+        batch.enter(
+            self.relay.now(),
+            if valid {
+                BatchState::InProgress
+            } else {
+                BatchState::Failed
+            },
+        );
+        self.keep(batch).await
+    }
+
+    /// Answers the lines that have no result yet, a few at a time.
+    async fn answer_all(&mut self) -> Result<(), ApiError> {
+        let results = self.relay.store.results(&self.batch.id).await?;
+        let done: HashSet<u32> = results.into_iter().map(|(n, _)| n).collect();
+        let mut lines = Lines::new(&self.relay, &self.batch.input);
+        let mut running = FuturesUnordered::new();
+        let mut more = true;
+        loop {
+            while more && running.len() < AT_ONCE {
+                match lines.next().await? {
+                    Some((n, _)) if done.contains(&n) => {}
+                    // One that was begun before a restart is still to be stopped.
+                    Some((n, _)) if self.wish.is_cancelled() && !self.is_begun(n).await? => {}
+                    Some((n, line)) => running.push(self.answer(n, line)),
+                    None => more = false,
+                }
+            }
+            match running.next().await {
+                Some(answered) => answered?,
+                None => break,
+            }
+        }
+        drop(running);
+        let mut batch = self.batch.clone();
+        batch.enter(self.relay.now(), BatchState::Finalizing);
+        self.keep(batch).await
+    }
+
+    async fn is_begun(&self, n: u32) -> Result<bool, ApiError> {
+        let key = answer::key(&self.batch, n);
+        let known = self
+            .relay
+            .store
+            .submitted(&self.batch.account, &key)
+            .await?;
+        Ok(known.is_some())
+    }
+
+    /// One line, until its result is stored.
+    async fn answer(&self, n: u32, line: Bytes) -> Result<(), ApiError> {
+        let (is_error, line) =
+            answer::answer(&self.relay, &self.batch, &self.wish, n, &line).await?;
+        let result = LineResult { n, is_error, line };
+        let stored = self.relay.store.put_result(&self.batch.id, result).await;
+        Ok(stored?)
+    }
+
+    /// The results as files. Done again from the beginning if it is cut short.
+    async fn write_files(&mut self) -> Result<(), ApiError> {
+        let mut batch = self.batch.clone();
+        let results = self.relay.store.results(&batch.id).await?;
+        let counted = |kind: bool| {
+            let of_kind = results.iter().filter(|(_, is_error)| *is_error == kind);
+            u32::try_from(of_kind.count()).unwrap_or(u32::MAX)
+        };
+        let (good, bad) = (counted(false), counted(true));
+        batch.counts = Some((good, bad));
+        if good > 0 {
+            batch.output = Some(self.write_file("output", false).await?);
+        }
+        if bad > 0 {
+            batch.errors = Some(self.write_file("errors", true).await?);
+        }
+        let now = self.relay.now();
+        let was_cancelled = batch
+            .times
+            .iter()
+            .any(|(state, _)| *state == BatchState::Cancelling);
+        batch.enter(
+            now,
+            if was_cancelled {
+                BatchState::Cancelled
+            } else if bad > 0 && now >= batch.expires_at {
+                BatchState::Expired
+            } else {
+                BatchState::Completed
+            },
+        );
+        self.keep(batch).await?;
+        // They are in the files now; if this fails they are but left over.
+        Ok(self.relay.store.erase_results(&self.batch.id).await?)
+    }
+
+    async fn write_file(&self, kind: &str, is_error: bool) -> Result<String, ApiError> {
+        let Run { relay, batch, .. } = self;
+        let id = format!("file-{}-{kind}", batch.id);
+        relay.store.erase_file(&id).await?;
+        let mut parts = Parts::new(relay, &id);
+        let mut after = 0;
+        while let Some(result) = relay.store.next_result(&batch.id, after, is_error).await? {
+            after = result.n;
+            parts.add(&result.line).await?;
+            parts.add(b"\n").await?;
+        }
+        let record = FileRecord {
+            id: id.clone(),
+            account: batch.account.clone(),
+            name: format!("{}_{kind}.jsonl", batch.id),
+            purpose: "batch_output".into(),
+            bytes: 0,
+            created_at: relay.now(),
+            expires_at: relay.now() + FILE_KEPT,
+        };
+        parts.finish(record).await?;
+        Ok(id)
+    }
+
+    /// Keeps the next state, and the wish to cancel that a route may have noted meanwhile.
+    async fn keep(&mut self, mut batch: BatchRecord) -> Result<(), ApiError> {
+        let store = &self.relay.store;
+        let _alone = self.relay.batches.alone.lock().await;
+        let stored = store.batch(Owner::Anyone, &batch.id).await?;
+        let wished = |(state, _): &&(BatchState, Timestamp)| *state == BatchState::Cancelling;
+        let wish = stored
+            .as_ref()
+            .and_then(|stored| stored.times.iter().find(wished));
+        if let Some(wish) = wish
+            && !batch.times.iter().any(|time| wished(&time))
+        {
+            batch
+                .times
+                .insert(batch.times.len().saturating_sub(1), *wish);
+            if batch.state == BatchState::Completed {
+                batch.state = BatchState::Cancelled;
+                batch.times.pop();
+                batch.times.push((BatchState::Cancelled, self.relay.now()));
+            }
+        }
+        store.put_batch(batch.clone()).await?;
+        tracing::info!(batch = batch.id, state = ?batch.state, "batch");
+        self.batch = batch;
+        Ok(())
+    }
+}
+
+/// Writes a file part by part; it is there once it is finished.
+pub(crate) struct Parts<'a> {
+    relay: &'a Relay,
+    id: &'a str,
+    part: BytesMut,
+    count: u32,
+    bytes: u64,
+}
+
+impl<'a> Parts<'a> {
+    pub(crate) fn new(relay: &'a Relay, id: &'a str) -> Self {
+        Self {
+            relay,
+            id,
+            part: BytesMut::new(),
+            count: 0,
+            bytes: 0,
+        }
+    }
+
+    pub(crate) async fn add(&mut self, bytes: &[u8]) -> Result<(), ApiError> {
+        self.part.extend_from_slice(bytes);
+        self.bytes += bytes.len() as u64;
+        while self.part.len() >= PART {
+            let part = self.part.split_to(PART);
+            self.put(part.freeze()).await?;
+        }
+        Ok(())
+    }
+
+    /// `record` gets its true length.
+    pub(crate) async fn finish(mut self, record: FileRecord) -> Result<FileRecord, ApiError> {
+        let rest = self.part.split();
+        if !rest.is_empty() {
+            self.put(rest.freeze()).await?;
+        }
+        let record = FileRecord {
+            bytes: self.bytes,
+            ..record
+        };
+        self.relay.store.put_file(record.clone()).await?;
+        self.relay.batches.files.notify_one();
+        Ok(record)
+    }
+
+    async fn put(&mut self, part: Bytes) -> Result<(), ApiError> {
+        let n = self.count;
+        self.count += 1;
+        Ok(self.relay.store.put_part(self.id, n, part).await?)
+    }
+}

@@ -1,0 +1,269 @@
+//! One line of a batch: a request of OpenAI's API in, its answer out.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use dialect::{
+    Answer as _, Named,
+    openai::{ChatRequest, Completion, EmbeddingRequest, TextCompletion, TextRequest},
+};
+use proto::{Dialect, ErrorCode, ErrorDetail, JobId, ModelName, Op, Priority};
+use queue::{BatchRecord, Extras, Once, Owner};
+use serde::Deserialize;
+use serde_json::{Value, json, value::RawValue};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Relay,
+    auth::Caller,
+    error::ApiError,
+    intake::Patience,
+    ticket::{Order, fingerprint},
+    whole::Gathering,
+};
+
+/// What a line may ask for.
+pub(crate) const ENDPOINTS: [&str; 3] =
+    ["/v1/chat/completions", "/v1/completions", "/v1/embeddings"];
+
+/// Longest custom_id, in bytes.
+const NAME_MAX: usize = 512;
+/// Pause before a line is tried again for which the queue has no room.
+const NO_ROOM: Duration = Duration::from_secs(1);
+/// Lines wait behind everybody who waits for an answer.
+const URGENCY: u8 = 8;
+
+/// A line as OpenAI writes it.
+#[derive(Deserialize)]
+pub(super) struct Line<'a> {
+    pub(super) custom_id: String,
+    method: String,
+    url: String,
+    #[serde(borrow)]
+    body: &'a RawValue,
+}
+
+impl<'a> Line<'a> {
+    /// The line, if it is a request to `endpoint`.
+    pub(super) fn read(line: &'a [u8], endpoint: &str) -> Result<Self, String> {
+        let read: Self = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+        if !(1..=NAME_MAX).contains(&read.custom_id.len()) {
+            return Err(format!("custom_id has 1 to {NAME_MAX} bytes"));
+        }
+        if read.method != "POST" {
+            return Err("method is POST".into());
+        }
+        if read.url != endpoint {
+            return Err(format!("url is {endpoint}, as the batch says"));
+        }
+        let request = Request::parse(endpoint, read.body).map_err(|detail| detail.message)?;
+        match request.model() {
+            Some(_) => Ok(read),
+            None => Err("body.model is missing".into()),
+        }
+    }
+}
+
+enum Request {
+    Chat(ChatRequest),
+    Text(TextRequest),
+    Embedding(EmbeddingRequest),
+}
+
+impl Request {
+    fn parse(endpoint: &str, body: &RawValue) -> Result<Self, ErrorDetail> {
+        let body = body.get().as_bytes();
+        match endpoint {
+            "/v1/completions" => TextRequest::parse(body).map(Self::Text),
+            "/v1/embeddings" => EmbeddingRequest::parse(body).map(Self::Embedding),
+            _ => ChatRequest::parse(body).map(Self::Chat),
+        }
+    }
+
+    fn model(&self) -> Option<&str> {
+        match self {
+            Self::Chat(request) => request.model.as_deref(),
+            Self::Text(request) => request.model.as_deref(),
+            Self::Embedding(request) => request.model.as_deref(),
+        }
+    }
+
+    const fn op(&self) -> Op {
+        match self {
+            Self::Chat(_) => Op::Chat,
+            Self::Text(_) => Op::Generate,
+            Self::Embedding(_) => Op::Embed,
+        }
+    }
+
+    fn native(&self, model: &ModelName) -> Bytes {
+        match self {
+            Self::Chat(request) => request.native(model),
+            Self::Text(request) => request.native(model),
+            Self::Embedding(request) => request.native(model),
+        }
+    }
+
+    fn answer(&self, named: Named, lines: &[Bytes]) -> Result<Bytes, ErrorDetail> {
+        match self {
+            Self::Chat(_) => Completion::new(named, false).whole(lines),
+            Self::Text(_) => TextCompletion::new(named, false).whole(lines),
+            Self::Embedding(request) => request.answer(&named.model, lines),
+        }
+    }
+}
+
+/// What becomes of a line: whether it belongs among the errors, and how it is written. An error
+/// is the relay's own; the line must be tried again.
+pub(super) async fn answer(
+    relay: &Relay,
+    batch: &BatchRecord,
+    wish: &CancellationToken,
+    n: u32,
+    line: &[u8],
+) -> Result<(bool, Bytes), ApiError> {
+    let read = match Line::read(line, &batch.endpoint) {
+        Ok(read) => read,
+        // It was looked at before; only a damaged store gets here.
+        Err(wrong) => {
+            let error = ApiError::new(ErrorCode::BadRequest, wrong);
+            return Ok(failed(&batch.id, &n.to_string(), n, &error));
+        }
+    };
+    match body(relay, batch, wish, n, &read).await {
+        Ok((job, body)) => Ok((false, answered(&read.custom_id, job, &body)?)),
+        Err(_) if relay.stop.is_cancelled() => Err(ApiError::draining()),
+        Err(error) if error.code == ErrorCode::StoreUnavailable => Err(error),
+        Err(error) => Ok(failed(&batch.id, &read.custom_id, n, &error)),
+    }
+}
+
+async fn body(
+    relay: &Relay,
+    batch: &BatchRecord,
+    wish: &CancellationToken,
+    n: u32,
+    line: &Line<'_>,
+) -> Result<(JobId, Bytes), ApiError> {
+    let request = Request::parse(&batch.endpoint, line.body)?;
+    let job = queued(relay, batch, wish, n, &request).await?;
+    let log = relay.store.log(Owner::Account(&batch.account), job).await?;
+    let log = log.ok_or_else(ApiError::unknown_job)?;
+    let mut gathering = Gathering::new(relay, log);
+    let ended = tokio::select! {
+        ended = gathering.complete() => Some(ended),
+        () = wish.cancelled() => None,
+    };
+    match ended {
+        Some(ended) => ended?,
+        None => {
+            // Ended meanwhile: then its answer counts.
+            drop(relay.store.cancel(relay.now(), Owner::Anyone, job).await);
+            gathering.complete().await?;
+        }
+    }
+    let named = Named {
+        job,
+        model: request.model().unwrap_or_default().to_owned(),
+        created: relay.now(),
+    };
+    Ok((job, request.answer(named, &gathering.lines)?))
+}
+
+/// What the job of a line is named. No requester's own key holds a line feed.
+pub(super) fn key(batch: &BatchRecord, n: u32) -> String {
+    format!("batch\n{}\n{n}", batch.id)
+}
+
+/// The job of a line; the same one, however often this is asked.
+async fn queued(
+    relay: &Relay,
+    batch: &BatchRecord,
+    wish: &CancellationToken,
+    n: u32,
+    request: &Request,
+) -> Result<JobId, ApiError> {
+    let key = key(batch, n);
+    let known = relay.store.submitted(&batch.account, &key).await?;
+    if let Some((job, _)) = known {
+        return Ok(job);
+    }
+    let caller = Caller::on_behalf(batch.account.clone(), batch.who.clone());
+    loop {
+        let now = relay.now();
+        if wish.is_cancelled() {
+            return Err(ApiError::new(
+                ErrorCode::Cancelled,
+                "the batch was cancelled",
+            ));
+        }
+        if now >= batch.expires_at {
+            let message = "the batch's time was up before this line was begun";
+            return Err(ApiError::new(ErrorCode::DeadlineExceeded, message));
+        }
+        let op = request.op();
+        let model = relay.choose_model(&batch.account, op, request.model(), Patience::Kept)?;
+        let order = Order {
+            op,
+            body: request.native(&model),
+            model,
+            dialect: Dialect::OpenAi,
+            priority: Priority::new(URGENCY).unwrap_or_default(),
+            wanted_for: Some(batch.expires_at.since(now)),
+        };
+        let once = Some(Once {
+            key: key.clone(),
+            fingerprint: fingerprint(op, "", key.as_bytes()),
+        });
+        let extras = Extras {
+            once,
+            ..Extras::default()
+        };
+        match relay.submit_with(&caller, order, extras).await {
+            Ok((job, _)) => return Ok(job),
+            Err(full) if full.code == ErrorCode::QueueFull => {
+                tokio::select! {
+                    () = sleep(NO_ROOM) => {}
+                    () = wish.cancelled() => {}
+                    () = relay.stop.cancelled() => return Err(ApiError::draining()),
+                }
+            }
+            Err(refused) => return Err(refused),
+        }
+    }
+}
+
+fn answered(custom_id: &str, job: JobId, body: &[u8]) -> Result<Bytes, ApiError> {
+    let body: Box<RawValue> = serde_json::from_slice(body).map_err(|_| ApiError::internal())?;
+    let (custom_id, body) = (json!(custom_id), body.get());
+    let line = format!(
+        r#"{{"id":"batch_req_{job}","custom_id":{custom_id},"response":{{"status_code":200,"request_id":"req_{job}","body":{body}}},"error":null}}"#
+    );
+    Ok(line.into())
+}
+
+fn failed(batch: &str, custom_id: &str, n: u32, error: &ApiError) -> (bool, Bytes) {
+    let ours = |code: &str| json!({"code": code, "message": error.message});
+    let (response, error) = if error.code == ErrorCode::DeadlineExceeded {
+        (Value::Null, ours("batch_expired"))
+    } else if error.code == ErrorCode::Cancelled {
+        (Value::Null, ours("batch_cancelled"))
+    } else {
+        let status = error.status().as_u16();
+        let body = dialect::openai::error(status, error.code, &error.message);
+        let response = json!({
+            "status_code": status,
+            "request_id": format!("req_{batch}_{n}"),
+            "body": serde_json::from_slice::<Value>(&body).unwrap_or_default(),
+        });
+        (response, Value::Null)
+    };
+    let line = json!({
+        "id": format!("batch_req_{batch}_{n}"),
+        "custom_id": custom_id,
+        "response": response,
+        "error": error,
+    });
+    (true, line.to_string().into())
+}

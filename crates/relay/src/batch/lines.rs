@@ -1,0 +1,66 @@
+//! The lines of a stored file, one after the other.
+
+use bytes::{Bytes, BytesMut};
+use proto::ErrorCode;
+
+use crate::{Relay, error::ApiError};
+
+/// Longest line, in bytes.
+const LINE_MAX: usize = 8 * 1024 * 1024;
+
+/// Reads a file part by part.
+pub(super) struct Lines<'a> {
+    relay: &'a Relay,
+    file: &'a str,
+    read: BytesMut,
+    /// Up to here there is no line feed.
+    seen: usize,
+    part: u32,
+    line: u32,
+}
+
+impl<'a> Lines<'a> {
+    pub(super) fn new(relay: &'a Relay, file: &'a str) -> Self {
+        Self {
+            relay,
+            file,
+            read: BytesMut::new(),
+            seen: 0,
+            part: 0,
+            line: 0,
+        }
+    }
+
+    /// The next line that is not empty, and its number from 1.
+    pub(super) async fn next(&mut self) -> Result<Option<(u32, Bytes)>, ApiError> {
+        loop {
+            let end = self.read[self.seen..].iter().position(|c| *c == b'\n');
+            if let Some(end) = end {
+                let mut line = self.read.split_to(self.seen + end + 1);
+                line.truncate(line.len() - 1);
+                if let Some(found) = self.found(line) {
+                    return Ok(Some(found));
+                }
+                continue;
+            }
+            self.seen = self.read.len();
+            if self.seen > LINE_MAX {
+                let message = format!("line {} is over {LINE_MAX} bytes", self.line + 1);
+                return Err(ApiError::new(ErrorCode::TooLarge, message));
+            }
+            let Some(part) = self.relay.store.part(self.file, self.part).await? else {
+                let rest = self.read.split();
+                return Ok(self.found(rest));
+            };
+            self.part += 1;
+            self.read.extend_from_slice(&part);
+        }
+    }
+
+    fn found(&mut self, line: BytesMut) -> Option<(u32, Bytes)> {
+        self.seen = 0;
+        self.line = self.line.saturating_add(1);
+        let is_empty = line.trim_ascii().is_empty();
+        (!is_empty).then(|| (self.line, line.freeze()))
+    }
+}
