@@ -4,9 +4,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use proto::{Account, End, JobError, JobId, LeaseToken, Timestamp, worker::Retry};
 use queue::{
-    DueWebhooks, Extras, Job, JobFilter, JobLog, JobPage, KeyRecord, Keys, Lease, LeaseQuery,
-    Leased, MemoryQueue, Models, NewJob, NewUser, Owner, Place, Queue, QueueCounts, QueueError,
-    Serve, Submissions, Told, User, UserChange, UserId, Users, Webhook, Webhooks,
+    BatchRecord, Batches, DueWebhooks, Extras, FileRecord, Job, JobFilter, JobLog, JobPage,
+    KeyRecord, Keys, Lease, LeaseQuery, Leased, LineResult, MemoryQueue, Models, NewJob, NewUser,
+    Owner, Place, Queue, QueueCounts, QueueError, Serve, Submissions, Told, User, UserChange,
+    UserId, Users, Webhook, Webhooks,
 };
 use tokio::sync::{Semaphore, watch};
 
@@ -242,5 +243,69 @@ impl Users for Gated {
 
     async fn token_key(&self, fresh: [u8; 32]) -> Result<[u8; 32], QueueError> {
         self.inner.token_key(fresh).await
+    }
+}
+
+#[async_trait]
+impl Batches for Gated {
+    async fn put_part(&self, id: &str, n: u32, part: Bytes) -> Result<(), QueueError> {
+        self.inner.put_part(id, n, part).await
+    }
+
+    async fn put_file(&self, file: FileRecord) -> Result<(), QueueError> {
+        self.inner.put_file(file).await
+    }
+
+    async fn file(&self, owner: Owner<'_>, id: &str) -> Result<Option<FileRecord>, QueueError> {
+        self.inner.file(owner, id).await
+    }
+
+    async fn files(&self, owner: Owner<'_>) -> Result<Vec<FileRecord>, QueueError> {
+        self.inner.files(owner).await
+    }
+
+    async fn part(&self, id: &str, n: u32) -> Result<Option<Bytes>, QueueError> {
+        self.inner.part(id, n).await
+    }
+
+    async fn erase_file(&self, id: &str) -> Result<(), QueueError> {
+        self.inner.erase_file(id).await
+    }
+
+    async fn put_batch(&self, batch: BatchRecord) -> Result<(), QueueError> {
+        self.inner.put_batch(batch).await
+    }
+
+    async fn batch(&self, owner: Owner<'_>, id: &str) -> Result<Option<BatchRecord>, QueueError> {
+        self.inner.batch(owner, id).await
+    }
+
+    async fn batches(&self, owner: Owner<'_>) -> Result<Vec<BatchRecord>, QueueError> {
+        self.inner.batches(owner).await
+    }
+
+    async fn put_result(&self, batch: &str, result: LineResult) -> Result<(), QueueError> {
+        self.inner.put_result(batch, result).await
+    }
+
+    async fn results(&self, batch: &str) -> Result<Vec<(u32, bool)>, QueueError> {
+        self.inner.results(batch).await
+    }
+
+    async fn next_result(
+        &self,
+        batch: &str,
+        after: u32,
+        is_error: bool,
+    ) -> Result<Option<LineResult>, QueueError> {
+        self.inner.next_result(batch, after, is_error).await
+    }
+
+    async fn erase_results(&self, batch: &str) -> Result<(), QueueError> {
+        self.inner.erase_results(batch).await
+    }
+
+    async fn expire_files(&self, now: Timestamp) -> Result<Option<Timestamp>, QueueError> {
+        self.inner.expire_files(now).await
     }
 }
