@@ -1,7 +1,8 @@
-//! The polling relay (`/api/ollama/*`, its documented dialect): a prompt in, a text out, no stream.
+//! The polling relay (`/api/ollama/*` as documented; `production` is what its author's poller says): a prompt in, a text out, no stream.
 
 mod answer;
 mod poll;
+pub mod production;
 mod request;
 mod status;
 

@@ -1,4 +1,4 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -113,6 +113,8 @@ pub struct LeaseQuery {
 pub enum Models {
     /// It did not say; taken to run any (workers of older systems).
     Any,
+    /// The same, but these jobs are not for it.
+    AnyBut(Arc<HashSet<JobId>>),
     /// These, in the worker's own order.
     Only(Vec<ModelName>),
 }

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use proto::{JobId, Timestamp};
+use proto::{JobId, Timestamp, limits::QUEUED_MAX};
 use queue::{KeyRecord, Store};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -26,6 +26,8 @@ pub struct Relay {
     pub(crate) orphans: Arc<Orphans>,
     pub(crate) webhooks: Arc<News>,
     pub(crate) batches: Arc<Running>,
+    /// Jobs that pollers of older systems cannot be told.
+    pub(crate) untold: Arc<Untold>,
     /// Owns every task of the relay.
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the relay begins to stop.
@@ -43,6 +45,7 @@ impl Relay {
             workers: Arc::default(),
             logins: Logins::default(),
             orphans: Arc::default(),
+            untold: Arc::default(),
             webhooks: Arc::default(),
             batches: Arc::default(),
             tasks: TaskTracker::new(),
@@ -91,5 +94,25 @@ impl Orphans {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<JobId>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// See [`Relay::untold`].
+#[derive(Debug, Default)]
+pub(crate) struct Untold(Mutex<Arc<HashSet<JobId>>>);
+
+impl Untold {
+    pub(crate) fn add(&self, job: JobId) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Most have long ended; what has not is learned again.
+        if all.len() >= QUEUED_MAX {
+            *all = Arc::default();
+        }
+        Arc::make_mut(&mut all).insert(job);
+    }
+
+    pub(crate) fn all(&self) -> Arc<HashSet<JobId>> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&all)
     }
 }

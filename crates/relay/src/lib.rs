@@ -22,6 +22,7 @@ mod loopback;
 mod multipart;
 mod offer;
 mod open;
+mod patient;
 mod payload;
 mod place;
 mod request_id;

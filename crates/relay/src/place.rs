@@ -93,7 +93,9 @@ pub(crate) fn together(
                 some.extend(more);
                 Models::Only(some)
             }
-            (Models::Any, _) | (_, Models::Any) => Models::Any,
+            (Models::Any | Models::AnyBut(_), _) | (_, Models::Any | Models::AnyBut(_)) => {
+                Models::Any
+            }
         };
         (serve, models)
     })

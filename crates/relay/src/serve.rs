@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use crate::{
-    Relay, api, auth::PathKey, batch, cors, error::ApiError, loopback, shape::dress, upkeep,
-    webhook,
+    Relay, api, auth::PathKey, batch, cors, error::ApiError, loopback, patient::Patient,
+    shape::dress, upkeep, webhook,
 };
 
 /// How long a request's head may take to arrive.
@@ -122,6 +122,7 @@ async fn connection(socket: TcpStream, door: Door, relay: Relay, _place: OwnedSe
         tracing::debug!(%error, "a connection was gone at once");
         return;
     }
+    let socket = Patient::new(socket, relay.settings.write_patience);
     let service = hyper::service::service_fn(move |request| answer(door.clone(), request));
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())

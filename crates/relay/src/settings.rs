@@ -27,6 +27,8 @@ pub struct RelaySettings {
     /// How long a stream is silent before the requester gets a sign of life, and how long the
     /// status line waits for the first token.
     pub heartbeat: Duration,
+    /// How long a client may take nothing of what is written to it before its connection is cut.
+    pub write_patience: Duration,
     /// How often somebody who waits is told at most that his place in the queue changed.
     pub place_every: Duration,
     /// How long an answer in one piece is waited for before white space is sent ahead of it; zero
@@ -57,6 +59,7 @@ impl Default for RelaySettings {
             legacy_poll_hold: limits::LEGACY_POLL_HOLD,
             online_after_poll: Duration::from_secs(60),
             heartbeat: limits::STREAM_HEARTBEAT,
+            write_patience: Duration::from_secs(30),
             place_every: Duration::from_secs(1),
             pad_after: limits::PAD_AFTER,
             come_back: Duration::from_secs(30),

@@ -163,7 +163,7 @@ impl Workers {
                 Some(_) => return None,
             };
             let runs = match &models {
-                Models::Any => true,
+                Models::Any | Models::AnyBut(_) => true,
                 Models::Only(names) => names.iter().any(|name| name.is_same(model)),
             };
             runs.then(|| (worker.serve.clone(), models))

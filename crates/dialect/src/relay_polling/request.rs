@@ -15,9 +15,10 @@ pub const MAX_TOKENS: i64 = 2000;
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Request {
     /// What the user says.
+    #[serde(alias = "user")]
     pub prompt: String,
     /// What the system says.
-    #[serde(default)]
+    #[serde(default, alias = "system")]
     pub system_prompt: Option<String>,
     /// Which model; the relay's choice when absent.
     #[serde(default)]

@@ -48,6 +48,7 @@ macro_rules! conformance_suite {
             order::a_worker_gets_only_jobs_of_accounts_it_serves,
             order::a_job_past_its_deadline_is_never_lent,
             order::arrivals_tell_of_new_work_and_of_an_earlier_reap,
+            order::jobs_that_are_not_for_a_worker_do_not_stand_in_its_way,
             order::a_waiting_job_has_a_place_and_an_expected_wait,
             leasing::a_lease_carries_the_request_unchanged,
             leasing::a_leased_job_is_lent_to_nobody_else,

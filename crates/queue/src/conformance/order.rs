@@ -1,13 +1,13 @@
 //! What is accepted, and who gets it when.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use proto::{End, ErrorCode, JobId, JobState};
 
 use super::sample::{
     LEASE, T0, anyone, at, found, id, job, job_for, job_of, next, serving, urgent, with_models,
 };
-use crate::{Models, NewJob, Owner, QueueCounts, QueueError, Store};
+use crate::{LeaseQuery, Models, NewJob, Owner, QueueCounts, QueueError, Store};
 
 /// Accepting a job says so everywhere.
 pub async fn an_accepted_job_is_found_and_counted(store: &dyn Store) {
@@ -278,4 +278,20 @@ pub async fn a_waiting_job_has_a_place_and_an_expected_wait(store: &dyn Store) {
     store.cancel(ten, Owner::Anyone, id(2)).await.unwrap();
     assert!(moves.has_changed().unwrap());
     assert_eq!(place(ten, 3).unwrap().before, 0);
+}
+
+/// A worker that cannot be told of some jobs is not kept from those behind them.
+pub async fn jobs_that_are_not_for_a_worker_do_not_stand_in_its_way(store: &dyn Store) {
+    for n in 1..=30 {
+        store.enqueue(T0, job(n)).await.unwrap();
+    }
+    let others = (1..=29).map(id).collect();
+    let query = LeaseQuery {
+        models: Models::AnyBut(Arc::new(others)),
+        ..anyone()
+    };
+    let lease = store.lease(T0, &query, LEASE).await.unwrap().unwrap();
+    assert_eq!(lease.token.job, id(30));
+    assert!(store.lease(T0, &query, LEASE).await.unwrap().is_none());
+    assert_eq!(next(store, T0).await.unwrap().token.job, id(1));
 }

@@ -102,7 +102,7 @@ impl Waiting {
         self.levels.iter().find_map(|level| {
             keys.iter()
                 .filter_map(|key| level.get(key))
-                .filter_map(|shelf| self.first_on(shelf, &query.serve))
+                .filter_map(|shelf| self.first_on(shelf, query))
                 .min()
                 .map(|(_, _, id)| id)
         })
@@ -155,12 +155,16 @@ impl Waiting {
         Some(before)
     }
 
-    fn first_on(&self, shelf: &Shelf, serve: &Serve) -> Option<(u64, u64, JobId)> {
+    fn first_on(&self, shelf: &Shelf, query: &LeaseQuery) -> Option<(u64, u64, JobId)> {
+        let is_for_it = |id: &JobId| match &query.models {
+            Models::AnyBut(others) => !others.contains(id),
+            Models::Any | Models::Only(_) => true,
+        };
         let rank = |account: &Account, jobs: &BTreeMap<u64, JobId>| {
-            let (seq, id) = jobs.first_key_value()?;
+            let (seq, id) = jobs.iter().find(|(_, id)| is_for_it(id))?;
             Some((self.turns.get(account)?.number, *seq, *id))
         };
-        match serve {
+        match &query.serve {
             Serve::All => shelf
                 .iter()
                 .filter_map(|(account, jobs)| rank(account, jobs))
@@ -227,7 +231,7 @@ impl Waiting {
 /// Under what the jobs for these models stand.
 fn keys_of(models: &Models) -> BTreeSet<String> {
     match models {
-        Models::Any => BTreeSet::from([ANY.into()]),
+        Models::Any | Models::AnyBut(_) => BTreeSet::from([ANY.into()]),
         Models::Only(models) => models.iter().map(ModelName::canonical).collect(),
     }
 }

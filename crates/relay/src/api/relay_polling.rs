@@ -6,7 +6,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use dialect::relay_polling::{ACKNOWLEDGED, Answer, PolledRequest, Progress, Request};
+use dialect::relay_polling::{ACKNOWLEDGED, Answer, PolledRequest, Progress, Request, production};
 use http::StatusCode;
 use proto::{
     Dialect, End, ErrorCode, EventId, JobError, JobId, JobState, LeaseToken, ModelName, Op,
@@ -30,8 +30,6 @@ use crate::{
 };
 
 const JSON: &str = "application/json";
-/// How many jobs that cannot be told to such a worker are passed over in one poll.
-const PASSED_OVER_MAX: usize = 16;
 /// Longest error text of a worker that is kept.
 const REASON_MAX: usize = 1024;
 /// The model of a request that names none while nobody is there to choose one.
@@ -42,39 +40,71 @@ pub(super) async fn poll(
     State(relay): State<Relay>,
     MayPoll(caller): MayPoll,
 ) -> Result<Response, ApiError> {
+    Ok(match held(&relay, &caller).await? {
+        Some(request) => written(JSON, dialect::relay_polling::polled(&request)),
+        None => StatusCode::NO_CONTENT.into_response(),
+    })
+}
+
+/// `GET /api/v1/ollama/poll`: always 200, as the poller that is really run expects.
+pub(super) async fn poll_job(
+    State(relay): State<Relay>,
+    MayPoll(caller): MayPoll,
+) -> Result<Response, ApiError> {
+    Ok(match held(&relay, &caller).await? {
+        Some(request) => written(JSON, production::polled_job(&request)),
+        None => written(JSON, production::NO_JOB),
+    })
+}
+
+/// Waits for a job that this poller can be told.
+async fn held(relay: &Relay, caller: &Caller) -> Result<Option<PolledRequest>, ApiError> {
     let worker = WorkerId::new(format!("legacy-{}", caller.key_id()));
     let worker = worker.map_err(|_| ApiError::internal())?;
-    let query = LeaseQuery {
-        worker: worker.clone(),
-        serve: caller.serve.clone(),
-        models: Models::Any,
-    };
-    let seat = Seat::Poll(caller.key_id().to_owned(), worker);
-    sit(&relay, &seat, &caller, relay.settings.online_after_poll);
+    let seat = Seat::Poll(caller.key_id().to_owned(), worker.clone());
+    sit(relay, &seat, caller, relay.settings.online_after_poll);
 
     let until = Instant::now() + relay.settings.legacy_poll_hold;
     let mut arrivals = relay.store.arrivals();
     loop {
         arrivals.borrow_and_update();
-        match take(&relay, &query).await? {
-            Taken::Work(request) => {
-                sit(&relay, &seat, &caller, relay.settings.legacy_lease);
+        let query = LeaseQuery {
+            worker: worker.clone(),
+            serve: caller.serve.clone(),
+            models: Models::AnyBut(relay.untold.all()),
+        };
+        if let Some(lease) = relay.lease(&query, relay.settings.legacy_lease).await? {
+            if let Some(request) = said(relay, &lease) {
+                sit(relay, &seat, caller, relay.settings.legacy_lease);
                 tracing::info!(job.id = request.id, "handed to a poller");
-                return Ok(written(JSON, dialect::relay_polling::polled(&request)));
+                return Ok(Some(request));
             }
-            // What was given back wakes every waiter, this one too: the next poll looks again.
-            Taken::OnlyOthers => break,
-            Taken::Nothing => {}
+            give_back(relay, &lease).await?;
+            if Instant::now() < until {
+                continue;
+            }
+            return Ok(None);
         }
         tokio::select! {
             arrived = timeout_at(until, arrivals.changed()) => match arrived {
                 Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => break,
+                Ok(Err(_)) | Err(_) => return Ok(None),
             },
-            () = relay.stop.cancelled() => break,
+            () = relay.stop.cancelled() => return Ok(None),
         }
     }
-    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// No poller is offered this job again; it waits for a worker that understands it.
+async fn give_back(relay: &Relay, lease: &Lease) -> Result<(), ApiError> {
+    relay.untold.add(lease.token.job);
+    let why = JobError::new(
+        ErrorCode::EngineRefused,
+        "the polling worker cannot be told of this job",
+    );
+    let now = relay.now();
+    relay.store.nack(now, lease.token, Retry::Now, why).await?;
+    Ok(())
 }
 
 fn sit(relay: &Relay, seat: &Seat, caller: &Caller, for_: Duration) {
@@ -89,43 +119,6 @@ fn sit(relay: &Relay, seat: &Seat, caller: &Caller, for_: Duration) {
     relay.workers.sit(seat.clone(), online);
 }
 
-enum Taken {
-    Work(PolledRequest),
-    OnlyOthers,
-    Nothing,
-}
-
-/// Leases the first job that can be said in a poller's words, and gives back what cannot.
-async fn take(relay: &Relay, query: &LeaseQuery) -> Result<Taken, ApiError> {
-    let mut passed_over = Vec::new();
-    let mut found = None;
-    while found.is_none() && passed_over.len() < PASSED_OVER_MAX {
-        let Some(lease) = relay.lease(query, relay.settings.legacy_lease).await? else {
-            break;
-        };
-        found = said(relay, &lease);
-        if found.is_none() {
-            passed_over.push(lease.token);
-        }
-    }
-    let others = !passed_over.is_empty();
-    for token in passed_over {
-        let why = JobError::new(
-            ErrorCode::EngineRefused,
-            "the polling worker cannot be told of this job",
-        );
-        relay
-            .store
-            .nack(relay.now(), token, Retry::Now, why)
-            .await?;
-    }
-    Ok(match found {
-        Some(request) => Taken::Work(request),
-        None if others => Taken::OnlyOthers,
-        None => Taken::Nothing,
-    })
-}
-
 fn said(relay: &Relay, lease: &Lease) -> Option<PolledRequest> {
     let job = &lease.job;
     PolledRequest::of(lease.token, job.op, &job.model, &job.body.0, relay.now())
@@ -138,12 +131,24 @@ pub(super) async fn response(
     MayPoll(caller): MayPoll,
     Payload(body): Inference,
 ) -> Result<Response, ApiError> {
-    let answer = Answer::parse(&body)?;
+    answered(&relay, &caller, &Answer::parse(&body)?).await
+}
+
+/// `POST /api/v1/ollama/response`.
+pub(super) async fn job_response(
+    State(relay): State<Relay>,
+    MayPoll(caller): MayPoll,
+    Payload(body): Inference,
+) -> Result<Response, ApiError> {
+    answered(&relay, &caller, &production::answer(&body)?).await
+}
+
+async fn answered(relay: &Relay, caller: &Caller, answer: &Answer) -> Result<Response, ApiError> {
     let token = dialect::relay_polling::token(&answer.id).ok_or_else(ApiError::unknown_job)?;
     let job = relay.store.get(queue::Owner::Anyone, token.job).await?;
     let job = job.filter(|job| serves(&caller.serve, &job.new.account));
     let job = job.ok_or_else(ApiError::unknown_job)?;
-    match settle(&relay, token, &job, &answer).await {
+    match settle(relay, token, &job, answer).await {
         Ok(()) => {}
         Err(QueueError::StaleLease(_) | QueueError::Ended(..) | QueueError::Gap { .. }) => {
             tracing::info!(job.id = %token.job, job.attempt = token.attempt, "late answer dropped");

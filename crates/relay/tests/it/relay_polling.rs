@@ -277,3 +277,62 @@ async fn a_request_that_makes_no_sense_is_refused_with_400() {
     let reply = poller.post("/api/ollama/response", "{}").await;
     assert_eq!(reply.status, StatusCode::BAD_REQUEST);
 }
+
+#[tokio::test]
+async fn jobs_a_poller_cannot_be_told_do_not_starve_it_however_many() {
+    let server = Server::start().await;
+    let requester = server.requester().await;
+    let poller = server.client("default", &[Scope::Work]).await;
+    for _ in 0..40 {
+        let embed = r#"{"op":"embed","body":{"model":"m","input":"x"}}"#;
+        requester.post("/api/jobs", embed).await;
+    }
+    let id = asked(&requester, REQUEST).await;
+    assert_eq!(polled(&poller).await["id"], id.as_str(), "in one poll");
+}
+
+#[tokio::test]
+async fn the_poller_that_is_really_run_gets_and_answers_jobs_in_its_own_words() {
+    let (_server, requester, poller) = server().await;
+    let empty = poller.get("/api/v1/ollama/poll").await;
+    assert_eq!(empty.status, StatusCode::OK, "never 204");
+    assert_eq!(empty.text().await, r#"{"has_job":false}"#);
+
+    let body = r#"{"user":"Co to jest Python?","system":"Krótko","model":"llama3.1:8b","temperature":0.7,"max_tokens":1000}"#;
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let reply = requester.post("/api/v1/ollama/request", body).await;
+        assert_eq!(reply.status, StatusCode::ACCEPTED);
+        ids.push(reply.json().await["id"].as_str().unwrap().to_owned());
+    }
+    let polled = poller.get("/api/v1/ollama/poll").await.text().await;
+    let id = &ids[0];
+    assert_eq!(
+        polled,
+        format!(
+            r#"{{"has_job":true,"job":{{"job_uuid":"{id}","request_data":{{"system":"Krótko","user":"Co to jest Python?","model":"llama3.1:8b","temperature":0.7,"max_tokens":1000}}}}}}"#
+        )
+    );
+    let answer = format!(
+        r#"{{"job_uuid":"{id}","response_text":"Język","response_metadata":{{"input_tokens":1,"output_tokens":2,"response_time_ms":3}}}}"#
+    );
+    let reply = poller.post("/api/v1/ollama/response", answer).await;
+    assert_eq!(reply.status, StatusCode::OK);
+    let path = format!("/api/v1/ollama/status/{id}");
+    assert_eq!(
+        requester.get(&path).await.text().await,
+        format!(r#"{{"id":"{id}","status":"completed","response":"Język","model":"llama3.1:8b"}}"#)
+    );
+
+    poller.get("/api/v1/ollama/poll").await.text().await;
+    let id = &ids[1];
+    let failed = format!(
+        r#"{{"job_uuid":"{id}","response_text":"","response_metadata":[],"error_message":"HTTP 500"}}"#
+    );
+    let reply = poller.post("/api/v1/ollama/response", failed).await;
+    assert_eq!(reply.status, StatusCode::OK);
+    assert_eq!(
+        status(&requester, id).await,
+        format!(r#"{{"id":"{id}","status":"error","error":"HTTP 500"}}"#)
+    );
+}

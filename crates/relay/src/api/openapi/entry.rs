@@ -135,6 +135,7 @@ impl Entry {
             ("/api/jobs", "jobs"),
             ("/api/worker", "workers"),
             ("/api/ollama", "polling relay"),
+            ("/api/v1/ollama", "polling relay"),
             ("/api/login", "queries"),
             ("/api/token", "queries"),
             ("/api/queries", "queries"),

@@ -206,6 +206,10 @@ pub(super) const ROUTES: &[Entry] = &[
     Entry::post("/api/ollama/response", "Answer a job leased so").key("work"),
     Entry::post("/api/ollama/request", "Submit a job to be fetched later").key("enqueue"),
     Entry::get("/api/ollama/status/{id}", "What became of it").key("read"),
+    Entry::get("/api/v1/ollama/poll", "The same for its other poller").key("work"),
+    Entry::post("/api/v1/ollama/response", "Answer a job leased so").key("work"),
+    Entry::post("/api/v1/ollama/request", "Submit a job to be fetched later").key("enqueue"),
+    Entry::get("/api/v1/ollama/status/{id}", "What became of it").key("read"),
     // The query service; its clients write a slash at the end.
     Entry::post("/api/login", "Tokens for a name and a password"),
     Entry::post("/api/login/", "Tokens for a name and a password"),

@@ -1,0 +1,103 @@
+//! Readers that stop reading, and readers that come back.
+
+use std::time::Duration;
+
+use hearth_relay::RelaySettings;
+use proptest::prelude::*;
+use proto::worker::RelayMessage;
+use queue::Scope;
+use tokio::{io::AsyncWriteExt as _, net::TcpSocket};
+
+use crate::{
+    server::Server,
+    wire::{question, strict_events},
+    within,
+    worker::{Scripted, chat},
+};
+
+#[tokio::test]
+async fn a_reader_that_takes_nothing_is_cut_and_its_job_cancelled() {
+    let mut settings = RelaySettings::default();
+    settings.write_patience = Duration::from_millis(200);
+    let server = Server::with(settings).await;
+    let mut worker = Scripted::ready(&server).await;
+    let key = server.key("default", &[Scope::Enqueue]).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stuck = within(socket.connect(server.address)).await.unwrap();
+    let body = question("/api/chat", true);
+    let request = format!(
+        "POST /api/chat HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stuck.write_all(request.as_bytes()).await.unwrap();
+    let job = worker.lease().await;
+    // More than the system keeps for a reader.
+    let line = chat(&"x".repeat(1024 * 1024));
+    for n in 1..=16 {
+        worker.line(job.token(), n, &line).await;
+    }
+    let token = job.token();
+    assert_eq!(worker.next().await, RelayMessage::Cancel { token });
+    drop(stuck);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn a_stream_cut_anywhere_and_resumed_gives_the_same_text(
+        texts in proptest::collection::vec("[a-zé\"\n ]{0,12}", 1..6),
+        cut in 0.0..1.0_f64,
+        by_header: bool,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(cut_and_resumed(&texts, cut, by_header));
+    }
+}
+
+async fn cut_and_resumed(texts: &[String], cut: f64, by_header: bool) {
+    let server = Server::start().await;
+    let client = server.requester().await;
+    let native = r#"{"op":"chat","body":{"model":"m","messages":[]}}"#;
+    let job = client.post("/api/jobs", native).await.json().await;
+    let events = format!("/api/jobs/{}/events", job["id"].as_str().unwrap());
+    let (one, two) = (client.get(&events).await, client.get(&events).await);
+    let mut worker = Scripted::ready(&server).await;
+    let job = worker.lease().await;
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    worker.answer(&job, &texts).await;
+    let whole = one.text().await;
+    assert_eq!(two.text().await, whole, "two watchers");
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a place in a short text"
+    )]
+    let at = (whole.len() as f64 * cut) as usize;
+    let seen = String::from_utf8_lossy(&whole.as_bytes()[..at]).into_owned();
+    // A reader keeps whole events.
+    let kept = seen.rfind("\n\n").map_or("", |end| &seen[..end + 2]);
+    let last = kept
+        .lines()
+        .filter_map(|line| line.strip_prefix("id: "))
+        .next_back();
+    let rest = match (last, by_header) {
+        (None, _) => client.get(&events).await,
+        (Some(last), true) => {
+            let header = [("last-event-id", last)];
+            client
+                .send_with(http::Method::GET, &events, &header, "")
+                .await
+        }
+        (Some(last), false) => client.get(&format!("{events}?after={last}")).await,
+    };
+    let resumed = kept.to_owned() + &rest.text().await;
+    assert_eq!(
+        strict_events(&resumed),
+        strict_events(&whole),
+        "cut at {at}"
+    );
+}
