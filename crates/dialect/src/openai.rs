@@ -48,6 +48,7 @@ pub fn error(status: u16, code: ErrorCode, message: &str) -> Bytes {
     })
 }
 
+/// What OpenAI calls an error of this status.
 pub(crate) const fn kind(status: u16) -> &'static str {
     match status {
         401 => "authentication_error",
