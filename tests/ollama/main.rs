@@ -3,4 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
 mod bytes;
+mod models;
+mod paths;
 mod site;

@@ -11,7 +11,7 @@ use reqwest::{Method, Response};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
     net::{TcpListener, TcpStream},
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
     time::timeout,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -38,8 +38,9 @@ pub(crate) struct Site {
     pub(crate) key: String,
     pub(crate) workers: Vec<WorkerHandle>,
     doorway: SocketAddr,
-    stop: CancellationToken,
-    tasks: JoinSet<()>,
+    _tasks: JoinSet<()>,
+    leave: CancellationToken,
+    at_work: JoinSet<()>,
     _stop: DropGuard,
 }
 
@@ -77,9 +78,10 @@ impl Site {
             key,
             workers: Vec::new(),
             doorway,
-            tasks,
-            _stop: stop.clone().drop_guard(),
-            stop,
+            _tasks: tasks,
+            leave: stop.child_token(),
+            at_work: JoinSet::new(),
+            _stop: stop.drop_guard(),
         }
     }
 
@@ -105,11 +107,22 @@ impl Site {
         let host = parse_host(&self.ollama.url()).unwrap();
         let engine = Ollama::new(&host.url, EngineTimes::default()).unwrap();
         let (worker, handle) = Worker::new(settings, Arc::new(engine));
-        let run = worker.run(self.stop.clone());
-        self.tasks.spawn(async move { run.await.unwrap() });
+        let run = worker.run(self.leave.clone());
+        self.at_work.spawn(async move { run.await.unwrap() });
         self.workers.push(handle);
         self.until(Method::GET, "/api/tags", "", |tags| tags.contains("tiny"))
             .await;
+    }
+
+    /// Ends every worker and waits until the relay knows.
+    pub(crate) async fn stop_workers(&mut self) {
+        self.leave.cancel();
+        bounded(async { while self.at_work.join_next().await.is_some() {} }).await;
+        let chat = r#"{"model":"tiny","messages":[]}"#;
+        self.until(Method::POST, "/api/chat", chat, |body| {
+            body.contains("no worker")
+        })
+        .await;
     }
 
     /// Asks again and again until the answer is as it should be.
@@ -143,6 +156,20 @@ impl Site {
 
     pub(crate) async fn post(&self, path: &str, body: &str) -> Exchange {
         self.ask(Method::POST, path, body).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Exchange {
+        self.ask(Method::GET, path, "").await
+    }
+
+    /// An exchange that goes on by itself.
+    pub(crate) fn asking(&self, path: &str, body: &str) -> JoinHandle<Exchange> {
+        let request = self
+            .http
+            .post(format!("http://{}{path}", self.relay))
+            .bearer_auth(&self.key)
+            .body(body.to_owned());
+        tokio::spawn(async move { Exchange::read(request.send().await.unwrap()).await })
     }
 
     /// The beginning of an answer.

@@ -130,6 +130,7 @@ impl Answer {
 #[derive(Debug, Default)]
 struct Stage {
     scripts: Mutex<HashMap<String, VecDeque<Answer>>>,
+    settled: Mutex<HashMap<String, Answer>>,
     models: Mutex<Vec<(String, bool)>>,
     requests: Mutex<Vec<Request>>,
     arrived: watch::Sender<usize>,
@@ -180,6 +181,11 @@ impl ScriptedOllama {
             .entry(path.to_owned())
             .or_default()
             .push_back(answer);
+    }
+
+    /// Every request for `path` without a script of its own gets this answer from now on.
+    pub fn settle(&self, path: &str, answer: Answer) {
+        lock(&self.stage.settled).insert(path.to_owned(), answer);
     }
 
     /// Which models it has, and whether each is in memory.
@@ -252,6 +258,8 @@ impl Stage {
         let scripted = lock(&self.scripts)
             .get_mut(&request.path)
             .and_then(VecDeque::pop_front);
+        let settled = || lock(&self.settled).get(&request.path).cloned();
+        let scripted = scripted.or_else(settled);
         scripted.unwrap_or_else(|| talk::answer(request, &lock(&self.models)))
     }
 }

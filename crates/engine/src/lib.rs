@@ -15,8 +15,9 @@ use std::{fmt, pin::Pin};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::Stream;
-use proto::{Body, EngineKind, ErrorCode, JobError, Op, WorkerReport};
+use proto::{Body, EngineKind, ErrorCode, JobError, ModelEntry, Op, WorkerReport};
 pub use reqwest::Url;
+use serde_json::value::RawValue;
 
 pub use answer::EngineTimes;
 pub use clock::Clock;
@@ -50,6 +51,24 @@ pub trait Engine: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`EngineError::Unavailable`] if it cannot be reached.
     async fn report(&self) -> Result<WorkerReport, EngineError>;
+
+    /// What it says of one model of its report, as Ollama's `/api/show` does, in at most
+    /// [`proto::limits::SHOW_MAX`] bytes; `None` if it says nothing. Never loads the model.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    async fn show(&self, model: &ModelEntry) -> Result<Option<Box<RawValue>>, EngineError> {
+        let _ = model;
+        Ok(None)
+    }
+
+    /// The entries of its `/api/ps`: which models are in memory, and until when.
+    ///
+    /// # Errors
+    /// [`EngineError::Unavailable`] if it cannot be reached.
+    async fn running(&self) -> Result<Vec<Box<RawValue>>, EngineError> {
+        Ok(Vec::new())
+    }
 
     /// Starts one request. `body` is Ollama's request for `op`, passed on byte for byte where the
     /// engine is Ollama. Resolves when the engine has accepted or refused it, or with the first

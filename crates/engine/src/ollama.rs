@@ -3,10 +3,10 @@ use std::collections::HashSet;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream;
-use proto::{Body, EngineKind, ModelEntry, ModelName, Op, WorkerReport};
+use proto::{Body, EngineKind, ModelEntry, ModelName, Op, WorkerReport, limits};
 use reqwest::{Client, Url, header::CONTENT_TYPE};
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::value::RawValue;
+use serde_json::{Map, Value, value::RawValue};
 use tokio::time::Instant;
 
 use crate::{
@@ -15,8 +15,8 @@ use crate::{
     client_builder,
 };
 
-/// An Ollama server. Only `/api/chat`, `/api/generate`, `/api/embed` and three questions about
-/// itself are ever asked of it, with the request's bytes as they came.
+/// An Ollama server. Only `/api/chat`, `/api/generate`, `/api/embed` and four questions about
+/// itself and its models are ever asked of it, with the request's bytes as they came.
 #[derive(Debug)]
 pub struct Ollama {
     client: Client,
@@ -116,6 +116,23 @@ impl Engine for Ollama {
         })
     }
 
+    async fn show(&self, model: &ModelEntry) -> Result<Option<Box<RawValue>>, EngineError> {
+        let request = self
+            .client
+            .post(format!("{}/api/show", self.base))
+            .header(CONTENT_TYPE, "application/json")
+            .body(serde_json::json!({ "model": model.name }).to_string());
+        let show = ask(request, self.times.report).await?;
+        Ok(trimmed(&show))
+    }
+
+    async fn running(&self) -> Result<Vec<Box<RawValue>>, EngineError> {
+        let running = self.get::<Models<Box<RawValue>>>("/api/ps").await?;
+        let mut running = running.models.unwrap_or_default();
+        running.truncate(limits::RUNNING_MAX);
+        Ok(running)
+    }
+
     async fn start(&self, op: Op, body: Body) -> Result<Lines, EngineError> {
         let path = match op {
             Op::Chat => "/api/chat",
@@ -152,6 +169,38 @@ impl Engine for Ollama {
             },
         )))
     }
+}
+
+/// An answer to `/api/show` as it is, or without its lists and long texts if they make it too
+/// long; what clients choose a model by always stays. `None` if it is no such answer.
+fn trimmed(show: &[u8]) -> Option<Box<RawValue>> {
+    let whole = std::str::from_utf8(show).ok()?;
+    let mut fields: Map<String, Value> = serde_json::from_str(whole).ok()?;
+    if whole.len() <= limits::SHOW_MAX {
+        return RawValue::from_string(whole.trim().to_owned()).ok();
+    }
+    let info = fields.get_mut("model_info").and_then(Value::as_object_mut);
+    for value in info.into_iter().flat_map(Map::values_mut) {
+        // As Ollama itself shows them unless it is asked for all.
+        if value.is_array() {
+            *value = Value::Null;
+        }
+    }
+    for long in [
+        "tensors",
+        "license",
+        "modelfile",
+        "messages",
+        "template",
+        "system",
+    ] {
+        fields.shift_remove(long);
+        let left = Value::Object(fields.clone()).to_string();
+        if left.len() <= limits::SHOW_MAX {
+            return RawValue::from_string(left).ok();
+        }
+    }
+    None
 }
 
 enum Reading {
@@ -203,5 +252,59 @@ async fn next(mut lines: ResponseLines, is_whole: bool) -> (Result<Bytes, Engine
             let problem = "a line of its answer is not Ollama's";
             (Err(EngineError::Broken(problem.into())), Reading::Failed)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_short_answer_to_show_passes_byte_for_byte() {
+        let show = r#"{"model_info":{"a":  0.00001,"b":1e3},"tensors":[1, 2]}"#;
+        assert_eq!(trimmed(show.as_bytes()).unwrap().get(), show);
+        assert!(trimmed(b"[]").is_none());
+        assert!(trimmed(b"<html>").is_none());
+    }
+
+    #[test]
+    fn a_long_answer_to_show_loses_its_lists_first_and_never_what_clients_choose_by() {
+        let long = "x".repeat(limits::SHOW_MAX / 2 + 1);
+        let many = vec!["x"; limits::SHOW_MAX / 2];
+        let chosen_by = json!({"general.architecture": "llama", "llama.context_length": 8192});
+        let show = |extra: &[(&str, Value)]| {
+            let mut show = json!({"capabilities": ["completion"], "model_info": chosen_by});
+            for (name, value) in extra {
+                show[*name] = value.clone();
+            }
+            let trimmed = trimmed(show.to_string().as_bytes()).unwrap();
+            assert!(trimmed.get().len() <= limits::SHOW_MAX);
+            serde_json::from_str::<Value>(trimmed.get()).unwrap()
+        };
+        let kept = show(&[("tensors", json!(many)), ("license", json!(long))]);
+        assert_eq!(kept["license"], long);
+        assert_eq!(kept.get("tensors"), None);
+        let kept = show(&[("license", json!(long)), ("modelfile", json!(long))]);
+        assert_eq!(
+            (kept.get("license"), &kept["modelfile"]),
+            (None, &json!(long))
+        );
+        let mut info = chosen_by.clone();
+        info["tokenizer.ggml.tokens"] = json!(many);
+        let kept = show(&[("model_info", info)]);
+        assert_eq!(kept["model_info"]["llama.context_length"], 8192);
+        assert_eq!(kept["model_info"]["tokenizer.ggml.tokens"], Value::Null);
+        let every = [
+            "tensors",
+            "license",
+            "modelfile",
+            "messages",
+            "template",
+            "system",
+        ];
+        let kept = show(&every.map(|name| (name, json!(long))));
+        assert_eq!(kept["capabilities"], json!(["completion"]));
     }
 }

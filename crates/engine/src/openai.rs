@@ -148,6 +148,22 @@ struct Model {
     id: String,
     #[serde(default)]
     created: Option<i64>,
+    /// vLLM's word for how long a context may be.
+    #[serde(default)]
+    max_model_len: Option<u64>,
+    /// What llama.cpp says beyond OpenAI's API.
+    #[serde(default)]
+    meta: Option<Meta>,
+}
+
+#[derive(Default, Deserialize)]
+struct Meta {
+    #[serde(default)]
+    n_ctx_train: Option<u64>,
+    #[serde(default)]
+    n_embd: Option<u64>,
+    #[serde(default)]
+    n_params: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -218,6 +234,22 @@ impl Engine for OpenAiCompatible {
         })
     }
 
+    async fn show(&self, model: &ModelEntry) -> Result<Option<Box<RawValue>>, EngineError> {
+        let answer = ask(self.request(Method::GET, "/v1/models"), self.times.report).await?;
+        let models: Models = serde_json::from_slice(&answer)
+            .map_err(|_| EngineError::Broken("its models are not OpenAI's".into()))?;
+        let found = models
+            .data
+            .iter()
+            .find(|said| said.id == model.name.as_str());
+        Ok(found.and_then(shown))
+    }
+
+    async fn running(&self) -> Result<Vec<Box<RawValue>>, EngineError> {
+        // Such servers do not say what they hold, nor until when.
+        Ok(Vec::new())
+    }
+
     async fn start(&self, op: Op, body: Body) -> Result<Lines, EngineError> {
         let Translated { model, call } = translate(op, &body.0)?;
         let one = |line: Bytes| -> Lines { Box::pin(stream::iter([Ok(line)])) };
@@ -255,6 +287,40 @@ fn entry(model: &Model) -> Option<ModelEntry> {
         loaded: true,
         tag: RawValue::from_string(tag.to_string()).ok()?,
     })
+}
+
+/// What such a server says of a model, as an answer to Ollama's `/api/show`. It does not say of
+/// which architecture the model is, so lengths stand under `general`.
+fn shown(model: &Model) -> Option<Box<RawValue>> {
+    let meta = model.meta.as_ref();
+    let told = [
+        (
+            "general.parameter_count",
+            meta.and_then(|meta| meta.n_params),
+        ),
+        (
+            "general.context_length",
+            model.max_model_len.or_else(|| meta?.n_ctx_train),
+        ),
+        (
+            "general.embedding_length",
+            meta.and_then(|meta| meta.n_embd),
+        ),
+    ];
+    let mut info = serde_json::Map::new();
+    info.insert("general.basename".into(), model.id.as_str().into());
+    for (key, number) in told {
+        info.extend(number.map(|number| (key.to_owned(), number.into())));
+    }
+    let created = Timestamp(model.created.unwrap_or(0).saturating_mul(1_000));
+    let show = json!({
+        "modelfile": "", "parameters": "", "template": "",
+        "details": {"parent_model": "", "format": "", "family": "", "families": null,
+            "parameter_size": "", "quantization_level": ""},
+        "model_info": info, "tensors": [], "capabilities": ["completion"],
+        "modified_at": date(created),
+    });
+    RawValue::from_string(show.to_string()).ok()
 }
 
 struct Answer {

@@ -168,3 +168,25 @@ async fn its_models_are_reported_as_ollama_would_list_them() {
     assert_eq!(tag["name"], "org/model");
     assert_eq!(tag["modified_at"], "1970-01-01T00:00:00Z");
 }
+
+#[tokio::test]
+async fn a_model_is_shown_with_what_the_server_says_of_it_and_no_more() {
+    let (server, client) = scripted().await;
+    let llama = json!({"id": "m", "meta": {"n_ctx_train": 8192, "n_params": 5, "n_embd": 576}});
+    let models = json!({"data": [llama, {"id": "v", "max_model_len": 4096}, {"id": "x"}]});
+    server.script("/v1/models", Answer::json(200, &models.to_string()));
+    let report = client.report().await.unwrap();
+    for (entry, info) in report.models.iter().zip([
+        json!({"general.basename": "m", "general.parameter_count": 5,
+            "general.context_length": 8192, "general.embedding_length": 576}),
+        json!({"general.basename": "v", "general.context_length": 4096}),
+        json!({"general.basename": "x"}),
+    ]) {
+        server.script("/v1/models", Answer::json(200, &models.to_string()));
+        let show = client.show(entry).await.unwrap().unwrap();
+        let show: Value = serde_json::from_str(show.get()).unwrap();
+        assert_eq!(show["model_info"], info);
+        assert_eq!(show["capabilities"], json!(["completion"]));
+    }
+    assert!(client.running().await.unwrap().is_empty());
+}

@@ -22,5 +22,5 @@ pub use job::{
     WebhookView,
 };
 pub use log::{Chunk, End, EventId, JobError};
-pub use report::{EngineKind, ModelEntry, WorkerReport};
+pub use report::{Detail, EngineKind, ModelEntry, ModelShow, WorkerReport};
 pub use time::Timestamp;

@@ -10,6 +10,12 @@ pub const CONTROL_BODY_MAX: usize = 64 * 1024;
 pub const FRAME_MAX: usize = 256 * 1024;
 /// Longest line of a job log, in bytes: Ollama's own Go client stops at 8 MB.
 pub const LINE_MAX: usize = 8 * 1024 * 1024;
+/// Largest answer to `/api/show` that is passed on, in bytes; what is longer loses its lists.
+pub const SHOW_MAX: usize = 64 * 1024;
+/// Most bytes of such answers that are kept for one worker.
+pub const SHOWS_MAX: usize = 16 * 1024 * 1024;
+/// Most models of one worker that are told to be in memory.
+pub const RUNNING_MAX: usize = 64;
 /// Largest message on the status hub, in bytes.
 pub const HUB_MESSAGE_MAX: usize = 64 * 1024;
 /// Most sockets on the status hub.

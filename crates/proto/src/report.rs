@@ -38,3 +38,23 @@ pub struct ModelEntry {
     /// The engine's own entry of `/api/tags`, passed on byte for byte.
     pub tag: Box<RawValue>,
 }
+
+/// What is told of an engine beyond its report: after it, in messages of their own, so that the
+/// first word of a connection stays small.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Detail {
+    /// What the engine says of one model.
+    Show(ModelShow),
+    /// The entries of its `/api/ps`, byte for byte.
+    Running(Vec<Box<RawValue>>),
+}
+
+/// The engine's own answer to `/api/show` for one model.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ModelShow {
+    /// The model.
+    pub model: ModelName,
+    /// The answer, at most [`crate::limits::SHOW_MAX`] bytes of it.
+    pub show: Box<RawValue>,
+}

@@ -7,6 +7,7 @@
 //! worker                         relay
 //! Hello{report, held}     ->
 //!                         <-     Welcome, then Resume or Gone for each held lease
+//! Detail{show | running}  ->                     what its metadata routes are answered from
 //! Capacity{slots}         ->                     how many jobs may run at once; 0 while paused
 //!                         <-     Lease, Frame::Body …    at most `slots` not ended at a time
 //! Frame::Line …           ->                     numbered from 1; out of order is refused
@@ -23,7 +24,8 @@ use serde::{Deserialize, Serialize, de};
 use serde_json::value::RawValue;
 
 use crate::{
-    Body, End, ErrorCode, JobId, LeaseToken, ModelName, Op, Timestamp, WorkerId, WorkerReport,
+    Body, Detail, End, ErrorCode, JobId, LeaseToken, ModelName, Op, Timestamp, WorkerId,
+    WorkerReport,
 };
 
 /// The WebSocket subprotocol of this version.
@@ -71,6 +73,11 @@ pub enum WorkerMessage {
     Report {
         /// The new report.
         report: WorkerReport,
+    },
+    /// More about the engine than its report holds.
+    Detail {
+        /// What is told.
+        detail: Detail,
     },
     /// How many jobs this connection may have running at once from now on; one whose end was said
     /// does not run. 0 stops leasing.
@@ -124,10 +131,15 @@ impl<'de> Deserialize<'de> for WorkerMessage {
             report: WorkerReport,
         }
         #[derive(Deserialize)]
+        struct More {
+            detail: Detail,
+        }
+        #[derive(Deserialize)]
         #[serde(tag = "type", rename_all = "snake_case")]
         enum Message {
             Hello,
             Report,
+            Detail,
             Capacity {
                 slots: u32,
             },
@@ -163,6 +175,10 @@ impl<'de> Deserialize<'de> for WorkerMessage {
                 Message::Report => {
                     let Report { report } = serde_json::from_str(json.get())?;
                     Self::Report { report }
+                }
+                Message::Detail => {
+                    let More { detail } = serde_json::from_str(json.get())?;
+                    Self::Detail { detail }
                 }
                 Message::Capacity { slots } => Self::Capacity { slots },
                 Message::Extend { tokens } => Self::Extend { tokens },
@@ -270,6 +286,22 @@ pub struct PollRequest {
     pub held: Vec<LeaseToken>,
     /// How long the relay may hold the request, in milliseconds; 0 for a plain poll.
     pub wait_ms: u64,
+}
+
+/// `POST /api/worker/v1/details`: what the WebSocket carries as [`WorkerMessage::Detail`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DetailsRequest {
+    /// The worker's name.
+    pub worker: WorkerId,
+    /// What is told.
+    pub details: Vec<Detail>,
+}
+
+/// The answer to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DetailsAnswer {
+    /// The relay does not know this worker: send the report with the next poll, then these again.
+    pub report_wanted: bool,
 }
 
 /// The answer to a poll.
@@ -516,6 +548,20 @@ mod tests {
         let report = hello.replace("hello", "report");
         let read: WorkerMessage = serde_json::from_str(&report).unwrap();
         assert!(matches!(read, WorkerMessage::Report { .. }));
+    }
+
+    #[test]
+    fn details_keep_their_bytes_on_both_carriers() {
+        let show = r#"{"type":"detail","detail":{"show":{"model":"m","show":{"a":  0.00001}}}}"#;
+        let running = r#"{"type":"detail","detail":{"running":[{"name":"m",  "size":1.50}]}}"#;
+        for message in [show, running] {
+            let read: WorkerMessage = serde_json::from_str(message).unwrap();
+            assert!(matches!(read, WorkerMessage::Detail { .. }));
+            assert_eq!(serde_json::to_string(&read).unwrap(), message);
+        }
+        let posted = r#"{"worker":"w","details":[{"running":[{"a":  1}]},{"show":{"model":"m","show":{}}}]}"#;
+        let read: DetailsRequest = serde_json::from_str(posted).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), posted);
     }
 
     #[test]

@@ -156,7 +156,8 @@ async fn answer(door: Door, request: Request<Incoming>) -> Result<Response, Infa
     let asks_for_keys = door.open_at.is_none();
     let (path, response) = match admitted(request, door.open_at) {
         Ok(request) => {
-            let path = request.uri().path().to_owned();
+            let clean = api::without_extra_slashes(request.uri());
+            let path = clean.as_ref().unwrap_or(request.uri()).path().to_owned();
             let response = match cors::preflight(&request).filter(|_| asks_for_keys) {
                 Some(allowed) => allowed,
                 None => {

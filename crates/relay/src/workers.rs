@@ -6,13 +6,22 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
-use proto::{Account, ModelName, Timestamp, WorkerId, WorkerReport};
+use bytes::Bytes;
+use proto::{Account, Detail, ModelName, Timestamp, WorkerId, WorkerReport, limits};
 use queue::{KeyId, Models, Serve};
+use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
 use crate::{auth::serves, offer::Offer, place::together};
+
+/// How long what a worker told is still told of it once it is gone: an hour covers a restart, a
+/// nap and a change of networks.
+const REMEMBERED: Duration = Duration::from_secs(60 * 60);
+/// Most workers that are remembered so.
+const REMEMBERED_MAX: usize = 1024;
 
 /// What a worker is known by while it is online.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,11 +70,171 @@ impl Doubt {
     }
 }
 
-/// The workers online now.
+/// What a worker told of its engine beyond its report. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+struct Told {
+    shows: BTreeMap<String, Arc<RawValue>>,
+    bytes: usize,
+    running: Arc<Vec<Box<RawValue>>>,
+}
+
+impl Told {
+    fn take(&mut self, detail: Detail, report: &WorkerReport) {
+        match detail {
+            Detail::Show(told) => {
+                let size = told.show.get().len();
+                let name = told.model.canonical();
+                self.forget(&name);
+                let is_reported = report.models.iter().any(|m| m.name.is_same(&told.model));
+                if is_reported && size <= limits::SHOW_MAX && self.bytes + size <= limits::SHOWS_MAX
+                {
+                    self.bytes += size;
+                    self.shows.insert(name, told.show.into());
+                }
+            }
+            Detail::Running(mut running) => {
+                running.truncate(limits::RUNNING_MAX);
+                running.retain(|entry| entry.get().len() <= limits::SHOW_MAX);
+                self.running = Arc::new(running);
+            }
+        }
+    }
+
+    fn forget(&mut self, name: &str) {
+        let size = self.shows.remove(name).map_or(0, |show| show.get().len());
+        self.bytes -= size;
+    }
+
+    /// Drops what is told of models the worker has no more.
+    fn keep(&mut self, report: &WorkerReport) {
+        let has = |name: &String| report.models.iter().any(|m| m.name.canonical() == **name);
+        let gone: Vec<String> = self
+            .shows
+            .keys()
+            .filter(|name| !has(name))
+            .cloned()
+            .collect();
+        for name in gone {
+            self.forget(&name);
+        }
+    }
+}
+
+/// What is known of a worker, also of one that went a moment ago.
+#[derive(Debug, Clone)]
+struct Known {
+    serve: Serve,
+    report: Arc<WorkerReport>,
+    told: Told,
+    /// When it is forgotten; for those that are gone.
+    until: Timestamp,
+}
+
+/// What is known of the engines that serve an account, those that are up first.
+#[derive(Debug, Default)]
+pub(crate) struct Library {
+    known: Vec<Known>,
+}
+
+impl Library {
+    pub(crate) fn reports(&self) -> impl Iterator<Item = &WorkerReport> {
+        self.known.iter().map(|known| &*known.report)
+    }
+
+    /// Whether any worker was ever heard of.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    /// The engine's own answer to `/api/show`, else what its entry in `/api/tags` says.
+    pub(crate) fn show(&self, model: &ModelName) -> Option<Bytes> {
+        let name = model.canonical();
+        let shown = self
+            .known
+            .iter()
+            .find_map(|known| known.told.shows.get(&name));
+        if let Some(show) = shown {
+            return Some(Bytes::copy_from_slice(show.get().as_bytes()));
+        }
+        let mut models = self.reports().flat_map(|report| &report.models);
+        let entry = models.find(|entry| entry.name.is_same(model))?;
+        dialect::ollama::show_of_tag(&entry.tag)
+    }
+
+    pub(crate) fn running(&self, now: Timestamp) -> Bytes {
+        let running = self.known.iter().flat_map(|known| &*known.told.running);
+        dialect::ollama::running(running.map(|entry| &**entry), now)
+    }
+}
+
+/// A worker, by its key and its name.
+type Person = (String, WorkerId);
+
+#[derive(Debug, Default)]
+struct Seats {
+    online: BTreeMap<Seat, (Online, Told)>,
+    gone: BTreeMap<Person, Known>,
+}
+
+/// The workers online now, and those that were a moment ago.
 #[derive(Debug, Default)]
 pub(crate) struct Workers {
-    online: Mutex<BTreeMap<Seat, Online>>,
+    seats: Mutex<Seats>,
     last: AtomicU64,
+}
+
+fn person(seat: &Seat, online: &Online) -> Option<Person> {
+    let worker = match seat {
+        Seat::Poll(_, worker) => worker,
+        Seat::Socket(_) => &online.link.as_ref()?.worker,
+    };
+    Some((online.key.clone().unwrap_or_default(), worker.clone()))
+}
+
+impl Seats {
+    /// Somebody is not online any more; what he told is remembered for a while.
+    fn leave(&mut self, seat: &Seat, now: Timestamp) {
+        let Some((online, told)) = self.online.remove(seat) else {
+            return;
+        };
+        let (Some(report), Some(who)) = (online.report.clone(), person(seat, &online)) else {
+            return;
+        };
+        if self.seat_of(&who).is_some() {
+            return;
+        }
+        self.gone.retain(|_, known| known.until > now);
+        if self.gone.len() < REMEMBERED_MAX {
+            let known = Known {
+                serve: online.serve,
+                report,
+                told,
+                until: now + REMEMBERED,
+            };
+            self.gone.insert(who, known);
+        }
+    }
+
+    /// What somebody who is online told, by his latest connection.
+    fn seat_of(&self, who: &Person) -> Option<&(Online, Told)> {
+        let mut online = self.online.iter().rev();
+        let found = online.find(|(seat, (online, _))| person(seat, online).as_ref() == Some(who));
+        found.map(|(_, seated)| seated)
+    }
+
+    /// Those that polled last too long ago leave.
+    fn settle(&mut self, now: Timestamp) {
+        let is_over = |online: &Online| online.until.is_some_and(|until| until <= now);
+        let over = self
+            .online
+            .iter()
+            .filter(|(_, (online, _))| is_over(online));
+        let over: Vec<Seat> = over.map(|(seat, _)| seat.clone()).collect();
+        for seat in over {
+            self.leave(&seat, now);
+        }
+        self.gone.retain(|_, known| known.until > now);
+    }
 }
 
 /// A report as it is kept: an engine that is down cannot list its models, yet has them.
@@ -85,53 +254,91 @@ impl Workers {
         Seat::Socket(self.last.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// A worker is online now; one that polls may have sat there before.
+    /// A worker is online now; what it told before still holds until it says otherwise.
     pub(crate) fn sit(&self, seat: Seat, mut online: Online) {
         let mut seats = self.lock();
-        let old = seats.get(&seat).and_then(|old| old.report.as_ref());
-        online.report = online.report.map(|new| kept(new, old));
-        seats.insert(seat, online);
+        let mut before = seats
+            .online
+            .remove(&seat)
+            .map(|(old, told)| (old.report, told));
+        if let Some(who) = person(&seat, &online) {
+            let gone = seats.gone.remove(&who);
+            let other = || {
+                let (other, told) = seats.seat_of(&who)?;
+                Some((other.report.clone(), told.clone()))
+            };
+            before = before
+                .or_else(other)
+                .or_else(|| gone.map(|gone| (Some(gone.report), gone.told)));
+        }
+        let (report, mut told) = before.unwrap_or_default();
+        online.report = online.report.map(|new| kept(new, report.as_ref()));
+        if let Some(report) = &online.report {
+            told.keep(report);
+        }
+        seats.online.insert(seat, (online, told));
     }
 
     /// A worker came: its connections from before are in doubt. They are not ended, as two
     /// workers may share a key and a name.
     pub(crate) fn doubt_older(&self, key: Option<&KeyId>, worker: &WorkerId) {
         let seats = self.lock();
-        let same = seats.values().filter(|online| online.key.as_ref() == key);
-        for link in same.filter_map(|online| online.link.as_ref()) {
-            if link.worker == *worker {
+        for (online, _) in seats.online.values() {
+            if let Some(link) = &online.link
+                && online.key.as_ref() == key
+                && link.worker == *worker
+            {
                 link.doubt.0.store(true, Ordering::Relaxed);
             }
         }
     }
 
-    pub(crate) fn leave(&self, seat: &Seat) {
-        self.lock().remove(seat);
+    pub(crate) fn leave(&self, seat: &Seat, now: Timestamp) {
+        self.lock().leave(seat, now);
+    }
+
+    /// A worker whose key is good no more is not remembered.
+    pub(crate) fn dismiss(&self, seat: &Seat) {
+        self.lock().online.remove(seat);
     }
 
     /// A worker that polls was heard of; answers its report, `None` if it is not known.
     pub(crate) fn heard(&self, seat: &Seat, until: Timestamp) -> Option<Arc<WorkerReport>> {
-        let mut online = self.lock();
-        let worker = online.get_mut(seat)?;
+        let mut seats = self.lock();
+        let (worker, _) = seats.online.get_mut(seat)?;
         worker.until = worker.until.map(|had| had.max(until));
         worker.report.clone()
     }
 
     pub(crate) fn report(&self, seat: &Seat, report: Arc<WorkerReport>) {
-        if let Some(worker) = self.lock().get_mut(seat) {
-            worker.report = Some(kept(report, worker.report.as_ref()));
+        if let Some((worker, told)) = self.lock().online.get_mut(seat) {
+            let report = kept(report, worker.report.as_ref());
+            told.keep(&report);
+            worker.report = Some(report);
         }
+    }
+
+    /// A worker told more of its engine; false if it is not known.
+    pub(crate) fn tell(&self, seat: &Seat, details: Vec<Detail>) -> bool {
+        let mut seats = self.lock();
+        let Some((online, told)) = seats.online.get_mut(seat) else {
+            return false;
+        };
+        if let Some(report) = &online.report {
+            for detail in details {
+                told.take(detail, report);
+            }
+        }
+        true
     }
 
     /// What the workers online now can do for an account, in the order they came.
     pub(crate) fn offer(&self, account: &Account, now: Timestamp) -> Offer {
-        let mut online = self.lock();
-        online.retain(|_, worker| worker.until.is_none_or(|until| until > now));
+        let mut seats = self.lock();
+        seats.settle(now);
         let mut offer = Offer::default();
-        for worker in online
-            .values()
-            .filter(|worker| serves(&worker.serve, account))
-        {
+        let online = seats.online.values().map(|(online, _)| online);
+        for worker in online.filter(|online| serves(&online.serve, account)) {
             match &worker.report {
                 None => offer.any = true,
                 Some(report) if report.engine_up => offer.reports.push(report.clone()),
@@ -149,11 +356,10 @@ impl Workers {
         model: &ModelName,
         now: Timestamp,
     ) -> (Serve, Models) {
-        let mut online = self.lock();
-        online.retain(|_, worker| worker.until.is_none_or(|until| until > now));
-        let workers = online
-            .values()
-            .filter(|worker| worker.serve.includes(account));
+        let mut seats = self.lock();
+        seats.settle(now);
+        let online = seats.online.values().map(|(online, _)| online);
+        let workers = online.filter(|worker| worker.serve.includes(account));
         let workers = workers.filter_map(|worker| {
             let models = match &worker.report {
                 None => Models::Any,
@@ -171,16 +377,40 @@ impl Workers {
         together(account, model, workers)
     }
 
+    /// What is known of the engines that serve an account: those that are up, those that are
+    /// down, and those whose worker went a moment ago.
+    pub(crate) fn library(&self, account: &Account, now: Timestamp) -> Library {
+        let mut seats = self.lock();
+        seats.settle(now);
+        let here = seats.online.values().filter_map(|(online, told)| {
+            Some(Known {
+                serve: online.serve.clone(),
+                report: online.report.clone()?,
+                told: told.clone(),
+                until: now,
+            })
+        });
+        let (up, down): (Vec<Known>, Vec<Known>) = here
+            .filter(|known| serves(&known.serve, account))
+            .partition(|known| known.report.engine_up);
+        let gone = seats.gone.values().cloned();
+        let gone = gone.filter(|known| serves(&known.serve, account));
+        Library {
+            known: up.into_iter().chain(down).chain(gone).collect(),
+        }
+    }
+
     /// The connections that were opened with a key, to be checked for revocation.
     pub(crate) fn keyed(&self) -> Vec<(KeyId, CancellationToken)> {
-        let online = self.lock();
-        let keyed = online.values().filter(|worker| worker.until.is_none());
+        let seats = self.lock();
+        let online = seats.online.values().map(|(online, _)| online);
+        let keyed = online.filter(|worker| worker.until.is_none());
         keyed
             .filter_map(|worker| Some((worker.key.clone()?, worker.stop.clone())))
             .collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Seat, Online>> {
-        self.online.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Seats> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

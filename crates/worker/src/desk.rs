@@ -9,16 +9,18 @@ use std::{
 use bytes::Bytes;
 use engine::{Engine, EngineError};
 use proto::{
-    ErrorCode, JobId, LeaseToken, ModelName, WorkerReport, limits,
+    ErrorCode, JobId, LeaseToken, ModelEntry, ModelName, WorkerReport, limits,
     status::{CarrierKind, Hop, HopState},
     worker::Retry,
 };
+use serde_json::value::RawValue;
 use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     Activity, Tuning,
     breaker::Breaker,
+    details::Details,
     held::{Ending, Held},
 };
 
@@ -55,10 +57,23 @@ struct State {
     report: WorkerReport,
     report_json: String,
     report_number: u64,
-    probe_at_once: bool,
+    details: Details,
+    look: Look,
     relay: Hop,
     engine: Hop,
     carrier: Option<CarrierKind>,
+}
+
+/// What should be looked at in the engine, the more urgent the later.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Look {
+    /// Which models are in memory, and until when: a job ended.
+    #[default]
+    Running,
+    /// Everything: a model came into memory, or one is missing.
+    Models,
+    /// Everything, at once: it failed.
+    AtOnce,
 }
 
 /// How many jobs are on the desk.
@@ -101,7 +116,8 @@ impl Desk {
             report_json: String::new(),
             report,
             report_number: 1,
-            probe_at_once: false,
+            details: Details::default(),
+            look: Look::Running,
             relay: Hop {
                 name: relay,
                 ..Hop::default()
@@ -242,10 +258,22 @@ impl Desk {
     pub(crate) fn engine_succeeded(&self, model: &ModelName) {
         let mut state = self.lock();
         state.breaker.succeeded();
-        let is_loaded = |entry: &proto::ModelEntry| entry.loaded && entry.name.is_same(model);
-        if !state.report.models.iter().any(is_loaded) {
-            self.probe.notify_one();
-        }
+        let is_loaded = |entry: &ModelEntry| entry.loaded && entry.name.is_same(model);
+        let is_loaded = state.report.models.iter().any(is_loaded);
+        drop(state);
+        self.want(if is_loaded {
+            Look::Running
+        } else {
+            Look::Models
+        });
+    }
+
+    /// The engine should be looked at.
+    pub(crate) fn want(&self, look: Look) {
+        let mut state = self.lock();
+        state.look = state.look.max(look);
+        drop(state);
+        self.probe.notify_one();
     }
 
     /// The engine failed a job: look at it again, and stop leasing if it is down.
@@ -262,9 +290,8 @@ impl Desk {
         } else if !matches!(error, EngineError::Unavailable(_)) {
             return;
         }
-        state.probe_at_once = true;
         drop(state);
-        self.probe.notify_one();
+        self.want(Look::AtOnce);
         self.publish();
         self.outgoing.notify_one();
     }
@@ -305,10 +332,33 @@ impl Desk {
         drop(probed.wait_for(|probed| *probed).await);
     }
 
-    /// Waits until the engine should be looked at; true if that cannot wait.
-    pub(crate) async fn probe_wanted(&self) -> bool {
+    /// Waits until something of the engine should be looked at.
+    pub(crate) async fn wanted(&self) -> Look {
         self.probe.notified().await;
-        std::mem::take(&mut self.lock().probe_at_once)
+        std::mem::take(&mut self.lock().look)
+    }
+
+    /// A model of which the engine has not said all that it can say.
+    pub(crate) fn unknown_model(&self) -> Option<ModelEntry> {
+        let state = self.lock();
+        if state.report.engine_up {
+            state.details.unknown(&state.report)
+        } else {
+            None
+        }
+    }
+
+    /// What the engine said of it.
+    pub(crate) fn learned(&self, model: ModelEntry, show: Option<Box<RawValue>>) {
+        self.lock().details.learned(model, show);
+        self.outgoing.notify_one();
+    }
+
+    /// Which models are in memory.
+    pub(crate) fn running(&self, running: Vec<Box<RawValue>>) {
+        if self.lock().details.set_running(running) {
+            self.outgoing.notify_one();
+        }
     }
 
     /// How long nothing is to be asked of an engine that failed too often, if it did.
@@ -376,6 +426,7 @@ impl State {
 
     fn set_report(&mut self, report: WorkerReport) {
         let json = serde_json::to_string(&report).unwrap_or_default();
+        self.details.keep(&report);
         self.report = report;
         if json != self.report_json {
             self.report_json = json;

@@ -9,6 +9,7 @@ mod activity;
 mod backoff;
 mod breaker;
 mod desk;
+mod details;
 mod held;
 mod job;
 mod outbox;

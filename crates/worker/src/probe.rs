@@ -1,8 +1,9 @@
 use std::{future, sync::Arc, time::Duration};
 
+use engine::EngineError;
 use tokio::time::{sleep, timeout};
 
-use crate::{Backoff, Desk};
+use crate::{Backoff, Desk, desk::Look};
 
 /// Longest wait for one look at the engine.
 const LOOK: Duration = Duration::from_secs(20);
@@ -23,6 +24,7 @@ pub(crate) async fn keep_watch(desk: Arc<Desk>) {
             Ok(Ok(report)) => {
                 backoff.reset();
                 desk.engine_up(report);
+                look_at_running(&desk).await;
                 until_next_look(&desk).await;
             }
             Ok(Err(error)) => {
@@ -47,11 +49,47 @@ async fn until_next_look(desk: &Desk) {
             future::pending::<()>().await;
         }
     };
-    tokio::select! {
-        at_once = desk.probe_wanted() => if !at_once {
-            sleep(GATHER).await;
-        },
-        () = now_and_then => {}
-        _ = link.changed() => {}
+    let learning = learn(desk);
+    tokio::pin!(now_and_then, learning);
+    loop {
+        tokio::select! {
+            look = desk.wanted() => match look {
+                Look::AtOnce => return,
+                Look::Models => return sleep(GATHER).await,
+                Look::Running => {
+                    sleep(GATHER).await;
+                    look_at_running(desk).await;
+                }
+            },
+            () = &mut now_and_then => return,
+            _ = link.changed() => return,
+            () = &mut learning => {}
+        }
+    }
+}
+
+/// Asks the engine about each model that is new, one after the other, and then waits for ever: an
+/// engine that does not answer such a question is asked again after the next look.
+async fn learn(desk: &Desk) {
+    while let Some(model) = desk.unknown_model() {
+        match timeout(LOOK, desk.engine().show(&model)).await {
+            Ok(Ok(show)) => desk.learned(model, show),
+            // It says no: it would say so again.
+            Ok(Err(EngineError::Refused { .. })) => desk.learned(model, None),
+            Ok(Err(error)) => {
+                tracing::debug!(model = %model.name, %error, "the engine does not show a model");
+                break;
+            }
+            Err(_) => break,
+        }
+    }
+    future::pending().await
+}
+
+async fn look_at_running(desk: &Desk) {
+    match timeout(LOOK, desk.engine().running()).await {
+        Ok(Ok(running)) => desk.running(running),
+        Ok(Err(error)) => tracing::debug!(%error, "the engine does not tell what it runs"),
+        Err(_) => tracing::debug!("the engine does not tell in time what it runs"),
     }
 }

@@ -12,6 +12,7 @@ pub(super) fn answer(request: &Request, models: &[(String, bool)]) -> Answer {
         ("GET", "/api/version") => Answer::json(200, r#"{"version":"0.33.0"}"#),
         ("GET", "/api/tags") => list(models.iter()),
         ("GET", "/api/ps") => list(models.iter().filter(|(_, loaded)| *loaded)),
+        ("POST", "/api/show") => show(&request.body, models),
         ("POST", path @ ("/api/chat" | "/api/generate" | "/api/embed")) => {
             run(path, &request.body, models)
         }
@@ -31,6 +32,23 @@ fn list<'a>(models: impl Iterator<Item = &'a (String, bool)>) -> Answer {
     };
     let models: Vec<Value> = models.map(entry).collect();
     Answer::json(200, &json!({ "models": models }).to_string())
+}
+
+fn show(body: &[u8], models: &[(String, bool)]) -> Answer {
+    let request: Value = serde_json::from_slice(body).unwrap_or_default();
+    let model = request["model"].as_str().unwrap_or_default();
+    if !models.iter().any(|(name, _)| name == model) {
+        let error = json!({"error": format!("model '{model}' not found")});
+        return Answer::json(404, &error.to_string());
+    }
+    let show = json!({
+        "modelfile": format!("FROM {model}"),
+        "details": {"format": "gguf", "family": "llama"},
+        "model_info": {"general.architecture": "llama", "general.basename": model,
+            "llama.context_length": 8192},
+        "capabilities": ["completion"], "modified_at": AT,
+    });
+    Answer::json(200, &show.to_string())
 }
 
 fn run(path: &str, body: &[u8], models: &[(String, bool)]) -> Answer {

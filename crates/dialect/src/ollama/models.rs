@@ -1,9 +1,11 @@
 //! What is told about models, from what the workers reported.
 
+use std::{borrow::Cow, cmp::Reverse, collections::HashSet};
+
 use bytes::Bytes;
-use proto::{ModelName, WorkerReport};
-use serde::Serialize;
-use serde_json::value::RawValue;
+use proto::{ModelName, Timestamp, WorkerReport};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, value::RawValue};
 
 use super::json;
 
@@ -35,6 +37,56 @@ pub(crate) fn merged<'a>(
         }
     }
     merged
+}
+
+/// `GET /api/ps`: what is in memory, each model once, the longest-lived first, each entry byte for
+/// byte; without those whose time is over by now.
+#[must_use]
+pub fn running<'a>(entries: impl IntoIterator<Item = &'a RawValue>, now: Timestamp) -> Bytes {
+    #[derive(Deserialize)]
+    struct Entry<'a> {
+        #[serde(borrow)]
+        name: Cow<'a, str>,
+        #[serde(default)]
+        expires_at: Option<String>,
+    }
+    #[derive(Serialize)]
+    struct Running<'a> {
+        models: Vec<&'a RawValue>,
+    }
+    let now = jiff::Timestamp::from_millisecond(now.0).unwrap_or_default();
+    let read = |entry: &'a RawValue| {
+        let Entry { name, expires_at } = serde_json::from_str(entry.get()).ok()?;
+        let until = expires_at.and_then(|at| at.parse::<jiff::Timestamp>().ok());
+        Some((until, name, entry))
+    };
+    let mut known: Vec<_> = entries.into_iter().filter_map(read).collect();
+    known.retain(|(until, ..)| until.is_none_or(|until| until > now));
+    known.sort_by_key(|(until, ..)| Reverse(*until));
+    let mut names = HashSet::new();
+    known.retain(|(_, name, _)| names.insert(name.clone()));
+    let models = known.into_iter().map(|(.., entry)| entry).collect();
+    json(&Running { models })
+}
+
+/// An answer to `POST /api/show` from a model's entry in `/api/tags`, while the engine's own is
+/// not there: what the entry says, and nothing more. `None` if it is no object.
+#[must_use]
+pub fn show_of_tag(tag: &RawValue) -> Option<Bytes> {
+    let mut tag: Map<String, Value> = serde_json::from_str(tag.get()).ok()?;
+    let mut show = Map::new();
+    for (name, default) in [
+        ("details", Value::Object(Map::new())),
+        ("model_info", Value::Object(Map::new())),
+        ("capabilities", Value::Array(Vec::new())),
+        ("modified_at", Value::Null),
+    ] {
+        let said = tag.shift_remove(name).unwrap_or(default);
+        if !said.is_null() {
+            show.insert(name.into(), said);
+        }
+    }
+    Some(json(&show))
 }
 
 /// `GET /api/version`: the lowest of these versions as dotted numbers, else [`VERSION_FLOOR`].
@@ -91,6 +143,38 @@ mod tests {
             r#"{"models":[{"name":"m:latest", "size":1},{"name":"n:1b"}]}"#
         );
         assert_eq!(tags([]), r#"{"models":[]}"#);
+    }
+
+    #[test]
+    fn running_models_are_listed_once_the_longest_lived_first_and_no_longer_than_they_run() {
+        let entries = [
+            r#"{"name":"a", "expires_at":"1970-01-01T00:00:09Z","size":1}"#,
+            r#"{"name":"b","expires_at":"2319-03-04T03:54:46.728006853Z"}"#,
+            r#"{"name":"a","expires_at":"1970-01-01T03:00:20+02:00"}"#,
+            r#"{"name":"over","expires_at":"1970-01-01T00:00:01Z"}"#,
+            r#"{"name":"silent"}"#,
+            "7",
+        ]
+        .map(|entry| RawValue::from_string(entry.to_owned()).unwrap());
+        let listed = running(entries.iter().map(|entry| &**entry), Timestamp(5_000));
+        assert_eq!(
+            listed,
+            format!(
+                r#"{{"models":[{},{},{}]}}"#,
+                entries[1], entries[2], entries[4]
+            )
+        );
+        assert_eq!(running([], Timestamp(0)), r#"{"models":[]}"#);
+    }
+
+    #[test]
+    fn a_model_is_shown_by_its_entry_while_nothing_else_is_known() {
+        let tag = r#"{"name":"m","details":{"family":"llama"},"modified_at":"x","size":1}"#;
+        let tag = RawValue::from_string(tag.to_owned()).unwrap();
+        assert_eq!(
+            show_of_tag(&tag).unwrap(),
+            r#"{"details":{"family":"llama"},"model_info":{},"capabilities":[],"modified_at":"x"}"#
+        );
     }
 
     #[test]

@@ -16,12 +16,15 @@ mod rest;
 pub(crate) use self::jobs::view;
 use axum::{
     Router,
+    extract::{Request, State},
     middleware::from_fn_with_state,
+    response::{IntoResponse as _, Response},
     routing::{get, post},
 };
 use bytes::Bytes;
 use http::{HeaderValue, Method, Uri, header};
 use proto::ErrorCode;
+use tower::ServiceExt as _;
 
 use crate::{Relay, carrier, error::ApiError, request_id, target::shown};
 
@@ -41,6 +44,8 @@ pub(crate) fn routes(relay: Relay) -> Router {
         .route("/api/embed", post(ollama::embed))
         .route("/api/embeddings", post(ollama::embeddings))
         .route("/api/tags", get(ollama::tags))
+        .route("/api/ps", get(ollama::ps))
+        .route("/api/show", post(ollama::show))
         .route("/api/version", get(ollama::version))
         .merge(v1(relay.clone()))
         .route("/api/ollama/poll", get(relay_polling::poll))
@@ -57,6 +62,7 @@ pub(crate) fn routes(relay: Relay) -> Router {
         .route("/api/token/refresh/", post(login::refresh))
         .route("/api/worker/v1", get(carrier::socket::upgrade))
         .route("/api/worker/v1/poll", post(carrier::http::poll))
+        .route("/api/worker/v1/details", post(carrier::http::details))
         .route(
             "/api/worker/v1/jobs/{id}/{attempt}/lines",
             post(carrier::http::lines),
@@ -98,10 +104,37 @@ fn v1(relay: Relay) -> Router<Relay> {
         .route_layer(from_fn_with_state(relay, request_id::name))
 }
 
-async fn unknown_route(uri: Uri) -> ApiError {
-    let path = shown(uri.path());
+/// Ollama's clients join addresses carelessly: a path with a slash too many is answered as the
+/// path without, where Ollama would redirect.
+async fn unknown_route(State(relay): State<Relay>, mut request: Request) -> Response {
+    if let Some(clean) = without_extra_slashes(request.uri()) {
+        *request.uri_mut() = clean;
+        let Ok(response) = routes(relay).oneshot(request).await;
+        return response;
+    }
+    let path = shown(request.uri().path());
     let message = format!("there is no route {path}; see the documentation");
-    ApiError::new(ErrorCode::UnknownRoute, message)
+    ApiError::new(ErrorCode::UnknownRoute, message).into_response()
+}
+
+/// The same address without double slashes and without one at the end, if it has any.
+pub(crate) fn without_extra_slashes(uri: &Uri) -> Option<Uri> {
+    let path = uri.path();
+    let clean: String = path
+        .split('/')
+        .filter(|part| !part.is_empty())
+        .flat_map(|part| ["/", part])
+        .collect();
+    if clean.is_empty() || clean == path {
+        return None;
+    }
+    let target = match uri.query() {
+        Some(query) => format!("{clean}?{query}"),
+        None => clean,
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(target.parse().ok()?);
+    Uri::from_parts(parts).ok()
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> ApiError {
@@ -111,12 +144,27 @@ async fn wrong_method(method: Method, uri: Uri) -> ApiError {
 }
 
 /// A body that is written already.
-pub(crate) fn written(
-    content_type: &'static str,
-    body: impl Into<Bytes>,
-) -> axum::response::Response {
-    let mut response = axum::response::Response::new(body.into().into());
+pub(crate) fn written(content_type: &'static str, body: impl Into<Bytes>) -> Response {
+    let mut response = Response::new(body.into().into());
     let value = HeaderValue::from_static(content_type);
     response.headers_mut().insert(header::CONTENT_TYPE, value);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slashes_that_say_nothing_are_taken_out_and_the_query_stays() {
+        let clean = |target: &str| {
+            let clean = without_extra_slashes(&target.parse().unwrap());
+            clean.map(|uri| uri.to_string())
+        };
+        assert_eq!(clean("/api/chat/").as_deref(), Some("/api/chat"));
+        assert_eq!(clean("//api//tags?a=1").as_deref(), Some("/api/tags?a=1"));
+        for already in ["/", "//", "/api/chat", "/api/jobs/1?x=/"] {
+            assert_eq!(clean(already), None, "{already}");
+        }
+    }
 }

@@ -10,9 +10,10 @@ use crate::{
     Relay,
     auth::{Caller, MayEnqueue, MayRead},
     error::ApiError,
-    payload::{Inference, Payload},
+    payload::{Control, Inference, Payload},
     shape::Shape,
     stream::{Voice, streamed},
+    target::unknown_model,
     ticket::Order,
     whole::whole,
 };
@@ -129,17 +130,46 @@ fn with_line_feed(line: &[u8]) -> Bytes {
 
 /// `GET /api/tags`.
 pub(super) async fn tags(State(relay): State<Relay>, MayRead(caller): MayRead) -> Response {
-    let offer = relay.workers.offer(&caller.account, relay.now());
-    let reports = offer.reports.iter().map(AsRef::as_ref);
-    written(JSON, dialect::ollama::tags(reports))
+    let library = relay.workers.library(&caller.account, relay.now());
+    written(JSON, dialect::ollama::tags(library.reports()))
+}
+
+/// `GET /api/ps`.
+pub(super) async fn ps(State(relay): State<Relay>, MayRead(caller): MayRead) -> Response {
+    let now = relay.now();
+    let library = relay.workers.library(&caller.account, now);
+    written(JSON, library.running(now))
+}
+
+/// `POST /api/show`; the same with or without `verbose`.
+pub(super) async fn show(
+    State(relay): State<Relay>,
+    MayRead(caller): MayRead,
+    Payload(body): Control,
+) -> Result<Response, ApiError> {
+    let bad = |message: &str| ApiError::new(ErrorCode::BadRequest, message);
+    let named = dialect::ollama::named_model("ShowRequest", &body)?;
+    let named = named.ok_or_else(|| bad("model is required"))?;
+    let model = ModelName::new(named.as_str()).map_err(|_| bad("invalid model name"))?;
+    let library = relay.workers.library(&caller.account, relay.now());
+    let show = library.show(&model);
+    let show = show.ok_or_else(|| {
+        if library.is_empty() {
+            return ApiError::new(
+                ErrorCode::NoWorker,
+                "no worker was online lately to tell of its models; start the agent",
+            );
+        }
+        unknown_model(&named)
+    });
+    Ok(written(JSON, show?))
 }
 
 /// `GET /api/version`: the lowest that answers, so that no client expects too much.
 pub(super) async fn version(State(relay): State<Relay>, MayRead(caller): MayRead) -> Response {
-    let offer = relay.workers.offer(&caller.account, relay.now());
-    let ollamas = offer
-        .reports
-        .iter()
+    let library = relay.workers.library(&caller.account, relay.now());
+    let ollamas = library
+        .reports()
         .filter(|report| report.engine == EngineKind::Ollama)
         .map(|report| report.engine_version.as_str());
     written(JSON, dialect::ollama::version(ollamas))

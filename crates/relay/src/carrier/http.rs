@@ -7,7 +7,10 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use proto::{
     End, ErrorCode, JobError, JobId, LeaseToken, WorkerReport, limits,
-    worker::{EndRequest, LeaseAnswer, NackRequest, PollAnswer, PollRequest, PolledLease, Retry},
+    worker::{
+        DetailsAnswer, DetailsRequest, EndRequest, LeaseAnswer, NackRequest, PollAnswer,
+        PollRequest, PolledLease, Retry,
+    },
 };
 use queue::{Lease, LeaseQuery, Leased, QueueError};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -65,6 +68,18 @@ pub(crate) async fn poll(
             () = relay.stop.cancelled() => return Ok(Json(answer)),
         }
     }
+}
+
+/// `POST /api/worker/v1/details`.
+pub(crate) async fn details(
+    State(relay): State<Relay>,
+    MayWork(caller): MayWork,
+    Payload(body): Poll,
+) -> Result<Json<DetailsAnswer>, ApiError> {
+    let DetailsRequest { worker, details } = parse(&body)?;
+    let seat = Seat::Poll(caller.key_id().to_owned(), worker);
+    let report_wanted = !relay.workers.tell(&seat, details);
+    Ok(Json(DetailsAnswer { report_wanted }))
 }
 
 /// Notes that the worker is online; answers its report, `None` if it must send it again.

@@ -203,6 +203,9 @@ impl Session {
                 self.state().report = report;
                 self.room.notify_one();
             }
+            WorkerMessage::Detail { detail } => {
+                self.relay.workers.tell(&self.seat, vec![detail]);
+            }
             WorkerMessage::Capacity { slots } => {
                 self.state().slots = slots;
                 self.room.notify_one();

@@ -247,6 +247,10 @@ async fn attended(relay: &Relay, caller: Caller, hello: Hello, socket: &mut Sock
         relay.give_back(session.unsent.take()).await;
         ended
     };
-    relay.workers.leave(&seat);
+    if ended == Ended::Revoked {
+        relay.workers.dismiss(&seat);
+    } else {
+        relay.workers.leave(&seat, relay.now());
+    }
     ended
 }

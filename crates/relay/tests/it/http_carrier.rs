@@ -171,9 +171,12 @@ async fn a_worker_that_polls_is_online_until_it_has_been_silent_too_long() {
     let client = server.requester().await;
     let worker = Worker::new(&server).await;
     worker.poll(0, &[]).await;
-    assert_eq!(
-        client.get("/api/tags").await.text().await,
-        r#"{"models":[]}"#
+    let refused = client.post("/api/chat", "{}").await;
+    assert_eq!(refused.header("x-hearth-error"), "no_worker");
+    let tags = client.get("/api/tags").await.text().await;
+    assert!(
+        tags.contains(r#""name":"m""#),
+        "what it told is remembered: {tags}"
     );
 
     let server = Server::start().await;

@@ -4,13 +4,13 @@ use std::{ops::Bound, sync::Arc, time::Duration};
 
 use engine::RequestHead;
 use proto::{
-    Body, ErrorCode, JobError, LeaseToken, ModelName, WorkerReport, limits,
+    Body, Detail, ErrorCode, JobError, LeaseToken, ModelName, WorkerReport, limits,
     status::{CarrierKind, HopState},
     worker::{LeaseHead, Retry},
 };
 use tokio::time::Instant;
 
-use super::{Desk, State};
+use super::{Desk, Look, State};
 use crate::{
     held::{Ending, Held, Outgoing},
     job,
@@ -76,7 +76,7 @@ impl Desk {
                 held.stop.cancel();
             }
         }
-        let refusal = self.refusal(&state, &head, &body);
+        let refusal = self.refusal(&mut state, &head, &body);
         let stop = self.stop_jobs.child_token();
         let (model, op, deadline) = (head.model.clone(), head.op, head.deadline);
         let mut held = Held::new(head, self.tuning.clock.now(), stop.clone());
@@ -123,7 +123,7 @@ impl Desk {
         self.outgoing.notify_one();
     }
 
-    fn refusal(&self, state: &State, head: &LeaseHead, body: &Body) -> Option<Ending> {
+    fn refusal(&self, state: &mut State, head: &LeaseHead, body: &Body) -> Option<Ending> {
         let back = |code, why: &str| Some(Ending::nack(Retry::Now, code, why));
         if state.paused {
             return back(ErrorCode::NoWorker, "the owner of the machine paused it");
@@ -142,6 +142,7 @@ impl Desk {
             return back(ErrorCode::NoWorker, why);
         }
         if !state.has(&head.model) {
+            state.look = state.look.max(Look::Models);
             self.probe.notify_one();
             let why = format!("this worker has no model {}", head.model);
             let retry = Retry::AfterMs(1_000);
@@ -271,6 +272,13 @@ impl Desk {
     pub fn report_after(&self, told: u64) -> Option<(u64, WorkerReport)> {
         let state = self.lock();
         (state.report_number != told).then(|| (state.report_number, state.report.clone()))
+    }
+
+    /// The first thing that was learned of the engine's models after `told`, and its number; 0 is
+    /// from the beginning.
+    #[must_use]
+    pub fn detail_after(&self, told: u64) -> Option<(u64, Detail)> {
+        self.lock().details.after(told)
     }
 
     /// The leases the relay has not heard of for `after`; they count as renewed from now on.

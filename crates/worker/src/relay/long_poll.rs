@@ -8,9 +8,12 @@ use std::{
 use bytes::BytesMut;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use proto::{
-    Body, ErrorCode, LeaseToken, WorkerReport, limits,
+    Body, Detail, ErrorCode, LeaseToken, WorkerReport, limits,
     status::CarrierKind,
-    worker::{EndRequest, LeaseAnswer, NackRequest, PollAnswer, PollRequest},
+    worker::{
+        DetailsAnswer, DetailsRequest, EndRequest, LeaseAnswer, NackRequest, PollAnswer,
+        PollRequest,
+    },
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
 use serde::de::DeserializeOwned;
@@ -29,12 +32,15 @@ const POSTS_MAX: usize = 8;
 const ANSWER: Duration = Duration::from_secs(30);
 /// Longest answer to a poll: some requests, each of which escaping may have doubled.
 const POLL_ANSWER_MAX: usize = 4 * limits::BODY_MAX;
+/// About how many bytes of details go into one post.
+const DETAILS_MAX: usize = 256 * 1024;
 /// Holding for less than this is not worth asking for.
 const HOLD_MIN: Duration = Duration::from_secs(2);
 /// Time between polls that are not held.
 const PLAIN: Duration = Duration::from_secs(5);
 
 type Poll<'a> = Pin<Box<dyn Future<Output = (u64, Result<PollAnswer, LinkEnd>)> + Send + 'a>>;
+type Telling<'a> = Pin<Box<dyn Future<Output = (u64, Result<DetailsAnswer, LinkEnd>)> + Send + 'a>>;
 type Post<'a> = Pin<Box<dyn Future<Output = (LeaseToken, Result<Posted, LinkEnd>)> + Send + 'a>>;
 
 /// Polls until that fails, until it is asked to stop, or until a WebSocket may be tried again.
@@ -51,6 +57,8 @@ pub(super) async fn session(
         desk,
         hold: relay.tuning.poll_hold,
         report_told: 0,
+        details_told: 0,
+        telling: None,
         proven: false,
         poll: None,
         poll_from: Instant::now(),
@@ -81,6 +89,9 @@ struct Polling<'a> {
     desk: &'a Arc<Desk>,
     hold: Duration,
     report_told: u64,
+    details_told: u64,
+    /// A post of details under way, and up to where it tells them.
+    telling: Option<Telling<'a>>,
     /// A poll of this session was answered.
     proven: bool,
     poll: Option<Poll<'a>>,
@@ -107,6 +118,7 @@ impl<'a> Polling<'a> {
         loop {
             self.start_posts(heartbeat);
             self.start_poll();
+            self.start_telling();
             let next_due = self.desk.next_due(heartbeat);
             let waiting = self.poll.is_none();
             let happened = tokio::select! {
@@ -120,6 +132,10 @@ impl<'a> Polling<'a> {
                         }
                         polled => polled,
                     }
+                }
+                (number, answer) = under_way(&mut self.telling) => {
+                    self.telling = None;
+                    self.told(number, answer)
                 }
                 () = sleep_until(self.poll_from), if waiting => Ok(()),
                 () = sleep_until(next_due.unwrap_or(self.poll_from)), if next_due.is_some() => Ok(()),
@@ -144,6 +160,38 @@ impl<'a> Polling<'a> {
                 self.posts.push(Box::pin(extend(self.relay, token)));
             }
         }
+    }
+
+    /// Tells what is known of the engine's models, a bounded number of bytes at a time.
+    fn start_telling(&mut self) {
+        if self.telling.is_some() || !self.proven {
+            return;
+        }
+        let (mut number, mut bytes, mut details) = (self.details_told, 0, Vec::new());
+        while bytes < DETAILS_MAX
+            && let Some((next, detail)) = self.desk.detail_after(number)
+        {
+            number = next;
+            bytes += match &detail {
+                Detail::Show(show) => show.show.get().len(),
+                Detail::Running(running) => running.iter().map(|entry| entry.get().len()).sum(),
+            };
+            details.push(detail);
+        }
+        if !details.is_empty() {
+            self.telling = Some(Box::pin(tell_details(self.relay, number, details)));
+        }
+    }
+
+    fn told(&mut self, number: u64, answer: Result<DetailsAnswer, LinkEnd>) -> Result<(), LinkEnd> {
+        if answer?.report_wanted {
+            // It restarted, and says so to the next poll too.
+            self.details_told = 0;
+            self.proven = false;
+        } else {
+            self.details_told = number;
+        }
+        Ok(())
     }
 
     fn start_poll(&mut self) {
@@ -195,7 +243,10 @@ impl<'a> Polling<'a> {
         let asked_to_hold = !self.wait().is_zero();
         self.proven = true;
         self.link_up();
-        self.report_told = if answer.report_wanted { 0 } else { number };
+        self.report_told = number;
+        if answer.report_wanted {
+            (self.report_told, self.details_told) = (0, 0);
+        }
         let brought_nothing = answer == PollAnswer::default();
         for lease in answer.leases {
             self.desk.lease(lease.head, Body::from(lease.body));
@@ -257,11 +308,35 @@ impl<'a> Polling<'a> {
     }
 }
 
-async fn under_way(poll: &mut Option<Poll<'_>>) -> (u64, Result<PollAnswer, LinkEnd>) {
-    match poll {
-        Some(poll) => poll.await,
+async fn under_way<F: Future + Unpin>(request: &mut Option<F>) -> F::Output {
+    match request {
+        Some(request) => request.await,
         None => future::pending().await,
     }
+}
+
+async fn tell_details(
+    relay: &Relay,
+    number: u64,
+    details: Vec<Detail>,
+) -> (u64, Result<DetailsAnswer, LinkEnd>) {
+    let body = DetailsRequest {
+        worker: relay.worker.clone(),
+        details,
+    };
+    let request = relay.endpoint.request(Method::POST, "/details").json(&body);
+    let answer = async {
+        let response = send(request.timeout(ANSWER)).await?;
+        match response.status() {
+            StatusCode::OK => json(response, 1024).await,
+            // A relay from before there were details.
+            StatusCode::NOT_FOUND => Ok(DetailsAnswer {
+                report_wanted: false,
+            }),
+            _ => Err(Refusal::read(response).await.into_link_end()),
+        }
+    };
+    (number, answer.await)
 }
 
 async fn poll(

@@ -25,6 +25,7 @@ pub(super) async fn write(
         heartbeat,
     } = greeting;
     let mut capacity_told = None;
+    let mut details_told = 0;
     let mut out = Out {
         sink,
         stall: tuning.write_stall,
@@ -36,7 +37,16 @@ pub(super) async fn write(
     loop {
         let told = tell(&mut out, desk, &mut report_told, &mut capacity_told).await;
         match told {
-            Ok(Told::All) => {}
+            Ok(Told::All) => {
+                // What is told of models waits until nobody waits for anything else.
+                if let Some((number, detail)) = desk.detail_after(details_told) {
+                    details_told = number;
+                    match out.say(&WorkerMessage::Detail { detail }).await {
+                        Ok(()) => continue,
+                        Err(end) => return end,
+                    }
+                }
+            }
             Ok(Told::More) => continue,
             Err(end) => return end,
         }
@@ -143,6 +153,10 @@ impl<S: Sink<Message, Error = Error> + Unpin> Out<'_, S> {
     async fn feed(&mut self, message: Message) -> Result<(), LinkEnd> {
         let fed = timeout(self.stall, self.sink.feed(message)).await;
         written(fed)
+    }
+
+    async fn say(&mut self, message: &WorkerMessage) -> Result<(), LinkEnd> {
+        self.now(text(message)?).await
     }
 
     async fn flush(&mut self) -> Result<(), LinkEnd> {
