@@ -73,7 +73,7 @@ async fn requests_and_lines_pass_byte_for_byte_over_polls() {
 async fn an_answer_in_one_piece_passes_byte_for_byte() {
     let site = Site::start(Carrier::WebSocket).await;
     let embedded = r#"{"model":"tiny","embeddings":[[0.10,-1e-7]],"total_duration":1}"#;
-    let repeated = r#"{"model":"tiny","response":"1111",  "done":false}"#;
+    let repeated = r#"{"model":"tiny","response":"1111",  "done":true}"#;
     let embed = r#"{"model":"tiny", "input":["a","b"],"truncate":false,"dimensions":2,"x":1.50}"#;
     for (path, request, answer) in [
         ("/api/chat", CHAT, CHAT_LINES[3]),

@@ -5,4 +5,5 @@
 mod bytes;
 mod models;
 mod paths;
+mod recorded;
 mod site;

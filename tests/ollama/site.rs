@@ -91,6 +91,13 @@ impl Site {
         name: &str,
         change: impl FnOnce(&mut WorkerSettings),
     ) {
+        self.add(name, change).await;
+        let is_offered = |tags: &str| tags.contains(r#""name""#);
+        self.until(Method::GET, "/api/tags", "", is_offered).await;
+    }
+
+    /// Starts a worker in front of the Ollama.
+    pub(crate) async fn add(&mut self, name: &str, change: impl FnOnce(&mut WorkerSettings)) {
         let url = format!("http://{}", self.doorway).parse().unwrap();
         let key = create_key(&self.store, &[Scope::Work]).await;
         let name = WorkerId::new(name).unwrap();
@@ -110,8 +117,6 @@ impl Site {
         let run = worker.run(self.leave.clone());
         self.at_work.spawn(async move { run.await.unwrap() });
         self.workers.push(handle);
-        self.until(Method::GET, "/api/tags", "", |tags| tags.contains("tiny"))
-            .await;
     }
 
     /// Ends every worker and waits until the relay knows.

@@ -19,7 +19,7 @@ use axum::{
     extract::{Request, State},
     middleware::from_fn_with_state,
     response::{IntoResponse as _, Response},
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 use bytes::Bytes;
 use http::{HeaderValue, Method, Uri, header};
@@ -47,6 +47,15 @@ pub(crate) fn routes(relay: Relay) -> Router {
         .route("/api/ps", get(ollama::ps))
         .route("/api/show", post(ollama::show))
         .route("/api/version", get(ollama::version))
+        .route("/api/pull", post(ollama::refuse_change))
+        .route("/api/push", post(ollama::refuse_change))
+        .route("/api/create", post(ollama::refuse_change))
+        .route("/api/copy", post(ollama::refuse_change))
+        .route("/api/delete", delete(ollama::refuse_change))
+        .route(
+            "/api/blobs/{digest}",
+            post(ollama::refuse_change).head(ollama::refuse_change),
+        )
         .merge(v1(relay.clone()))
         .route("/api/ollama/poll", get(relay_polling::poll))
         .route("/api/ollama/response", post(relay_polling::response))

@@ -86,7 +86,7 @@ async fn answer(relay: &Relay, caller: &Caller, op: Op, body: Bytes) -> Result<R
         None => dialect::ollama::with_model(&body, &model)?,
     };
     let ticket = relay.attend(caller, order(op, model.clone(), body)).await?;
-    if head.stream && op != Op::Embed {
+    if head.stream && op != Op::Embed && !head.loads {
         let voice = Ndjson {
             relay: relay.clone(),
             op,
@@ -173,4 +173,13 @@ pub(super) async fn version(State(relay): State<Relay>, MayRead(caller): MayRead
         .filter(|report| report.engine == EngineKind::Ollama)
         .map(|report| report.engine_version.as_str());
     written(JSON, dialect::ollama::version(ollamas))
+}
+
+/// Everything that would change which models an agent's engine has: its owner does that.
+pub(super) async fn refuse_change(MayRead(_): MayRead) -> ApiError {
+    ApiError::new(
+        ErrorCode::Forbidden,
+        "models are not changed through the relay; run `ollama pull`, `create`, `cp`, `rm` or \
+         `push` on the machine that has them",
+    )
 }

@@ -70,7 +70,9 @@ async fn ndjson_clients_get_whole_lines_without_text_before_and_between_tokens()
             assert_eq!(strict_lines(chunk).len(), 1, "{chunk}");
             timeless(chunk) == beat
         };
-        let mut reply = client.post(path, r#"{"model":"m","prompt":"x"}"#).await;
+        let mut reply = client
+            .post(path, r#"{"model":"m","prompt":"x","messages":[{}]}"#)
+            .await;
         let first = reply.chunk().await.unwrap();
         assert_eq!(timeless(&first), beat, "before the first token");
 
@@ -93,7 +95,7 @@ async fn event_streams_get_comments_of_one_line_feed_before_and_between_tokens()
     let server = impatient().await;
     let client = server.requester().await;
     let mut worker = Scripted::ready(&server).await;
-    let native = r#"{"op":"chat","body":{"model":"m","messages":[]}}"#;
+    let native = r#"{"op":"chat","body":{"model":"m","messages":[{}]}}"#;
     for (path, names) in [
         ("/v1/chat/completions", false),
         ("/v1/completions", false),

@@ -11,8 +11,8 @@ use crate::{
     worker::Scripted,
 };
 
-const CHAT: &str = r#"{"op":"chat","body":{"model":"m","messages":[]}}"#;
-const OTHER: &str = r#"{"op":"chat","body":{"model":"m","messages":[],"x":1}}"#;
+const CHAT: &str = r#"{"op":"chat","body":{"model":"m","messages":[{}]}}"#;
+const OTHER: &str = r#"{"op":"chat","body":{"model":"m","messages":[{}],"x":1}}"#;
 
 async fn keyed(client: &Client, path: &str, key: &str, body: &'static str) -> Reply {
     let header = [("idempotency-key", key)];
@@ -45,7 +45,7 @@ async fn a_repeat_finds_its_job_after_a_restart_and_with_its_answer() {
     let server = Server::start().await;
     let client = server.requester().await;
     // Without a model: whoever is online answers, and later nobody is.
-    let body = r#"{"op":"chat","body":{"messages":[]}}"#;
+    let body = r#"{"op":"chat","body":{"messages":[{}]}}"#;
     let mut worker = Scripted::ready(&server).await;
     let first = keyed(&client, "/api/jobs", "k", body).await.json().await;
     let job = worker.lease().await;
@@ -91,7 +91,10 @@ async fn a_requester_who_left_and_asks_again_under_his_key_gets_the_same_answer(
     let client = server.requester().await;
     let mut worker = Scripted::ready(&server).await;
     for (path, body) in [
-        ("/api/chat", r#"{"model":"m","messages":[],"stream":true}"#),
+        (
+            "/api/chat",
+            r#"{"model":"m","messages":[{}],"stream":true}"#,
+        ),
         (
             "/v1/chat/completions",
             r#"{"model":"m","messages":[{"role":"user","content":"hi"}],"stream":true}"#,
@@ -131,13 +134,13 @@ async fn a_requester_who_left_and_asks_again_under_his_key_gets_the_same_answer(
 async fn a_job_waits_for_an_agent_that_comes_later() {
     let server = Server::start().await;
     let client = server.requester().await;
-    let body = r#"{"op":"chat","deadline_ms":600000,"body":{"model":"m","messages":[]}}"#;
+    let body = r#"{"op":"chat","deadline_ms":600000,"body":{"model":"m","messages":[{}]}}"#;
     let id = submit(&client, body).await;
     let chat = tokio::spawn({
         let client = client.clone();
         async move {
             let deadline = [("x-hearth-deadline-ms", "600000")];
-            let body = r#"{"model":"m","messages":[],"stream":false}"#;
+            let body = r#"{"model":"m","messages":[{}],"stream":false}"#;
             client
                 .send_with(Method::POST, "/api/chat", &deadline, body)
                 .await
@@ -163,7 +166,7 @@ async fn a_job_waits_for_an_agent_that_comes_later() {
 async fn a_job_that_nobody_took_in_time_fails_at_its_deadline() {
     let server = Server::start().await;
     let client = server.requester().await;
-    let body = r#"{"op":"chat","deadline_ms":50,"body":{"model":"m","messages":[]}}"#;
+    let body = r#"{"op":"chat","deadline_ms":50,"body":{"model":"m","messages":[{}]}}"#;
     let id = submit(&client, body).await;
     let late = client.get(&format!("/api/jobs/{id}/answer?wait=20")).await;
     assert_eq!(late.status, StatusCode::GATEWAY_TIMEOUT);
@@ -183,7 +186,7 @@ async fn no_deadline_is_longer_than_a_week() {
     let client = server.requester().await;
     for wrong in [0, 604_800_001_u64, u64::MAX] {
         let body = format!(
-            r#"{{"op":"chat","deadline_ms":{wrong},"body":{{"model":"m","messages":[]}}}}"#
+            r#"{{"op":"chat","deadline_ms":{wrong},"body":{{"model":"m","messages":[{{}}]}}}}"#
         );
         let refused = client.post("/api/jobs", body).await;
         assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{wrong}");

@@ -233,7 +233,7 @@ async fn a_removed_users_connection_is_closed() {
         .say(&proto::worker::WorkerMessage::Capacity { slots: 1 })
         .await;
     let requester = server.requester().await;
-    let body = r#"{"op":"chat","body":{"model":"m","messages":[]}}"#;
+    let body = r#"{"op":"chat","body":{"model":"m","messages":[{}]}}"#;
     requester.post("/api/jobs", body).await;
     assert_eq!(other.lease().await.head.model.as_str(), "m");
     assert_eq!(server.store.counts().leased, 1);

@@ -13,7 +13,7 @@ use crate::{
     worker::{CHAT_DONE, Scripted, chat},
 };
 
-const CHAT: &str = r#"{"op":"chat","body":{"model":"m",  "messages":[],"x":1.50}}"#;
+const CHAT: &str = r#"{"op":"chat","body":{"model":"m",  "messages":[{}],"x":1.50}}"#;
 
 async fn submitted(client: &Client, body: &'static str) -> String {
     let reply = client.post("/api/jobs", body).await;
@@ -63,7 +63,7 @@ async fn a_job_goes_from_its_requester_to_a_worker_and_back() {
     let mut worker = Scripted::ready(&server).await;
     let leased = worker.lease().await;
     assert_eq!(
-        leased.body, r#"{"model":"m",  "messages":[],"x":1.50}"#,
+        leased.body, r#"{"model":"m",  "messages":[{}],"x":1.50}"#,
         "byte for byte"
     );
     worker.answer(&leased, &["Hel", "lo"]).await;

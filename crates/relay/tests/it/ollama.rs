@@ -12,7 +12,7 @@ use crate::{
 };
 
 const CHAT: &str = r#"{"model":"m","messages":[{"role":"user","content":"hi"}], "x":1.50}"#;
-const WHOLE: &str = r#"{"model":"m","stream":false,"messages":[]}"#;
+const WHOLE: &str = r#"{"model":"m","stream":false,"prompt":"x","messages":[{}]}"#;
 
 #[tokio::test]
 async fn a_chat_streams_each_line_in_its_own_chunk_as_it_is_written() {

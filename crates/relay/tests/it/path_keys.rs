@@ -54,7 +54,7 @@ async fn a_key_in_the_path_may_only_ask_and_read_whatever_its_scopes() {
     let server = Server::start().await;
     let (client, key) = by_path(&server, &ALL).await;
     let others = server.client("other", &[Scope::Enqueue]).await;
-    let native = r#"{"op":"chat","body":{"model":"m","messages":[]}}"#;
+    let native = r#"{"op":"chat","body":{"model":"m","messages":[{}]}}"#;
     let foreign = others.post("/api/jobs", native).await.json().await;
     let foreign = format!("/api/jobs/{}", foreign["id"].as_str().unwrap());
     let in_header = Client::new(server.base(), Some(key));

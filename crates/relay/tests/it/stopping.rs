@@ -10,7 +10,7 @@ use crate::{
     worker::{CHAT_DONE, Scripted, chat},
 };
 
-const CHAT: &str = r#"{"model":"m","messages":[]}"#;
+const CHAT: &str = r#"{"model":"m","messages":[{}]}"#;
 
 #[tokio::test]
 async fn a_relay_that_stops_cuts_streams_with_an_error_and_cancels_nothing() {

@@ -119,6 +119,33 @@ pub(super) const ROUTES: &[Entry] = &[
     Entry::get("/api/tags", "The models of the agents online")
         .key("read")
         .docs(OLLAMA),
+    Entry::get("/api/ps", "The models that are in memory")
+        .key("read")
+        .docs(OLLAMA),
+    Entry::post("/api/show", "What an agent's engine says of a model")
+        .key("read")
+        .docs(OLLAMA),
+    Entry::post("/api/pull", "Refused: models are changed where they are")
+        .key("read")
+        .docs(OLLAMA),
+    Entry::post("/api/push", "Refused: models are changed where they are")
+        .key("read")
+        .docs(OLLAMA),
+    Entry::post("/api/create", "Refused: models are changed where they are")
+        .key("read")
+        .docs(OLLAMA),
+    Entry::post("/api/copy", "Refused: models are changed where they are")
+        .key("read")
+        .docs(OLLAMA),
+    Entry::post(
+        "/api/blobs/{digest}",
+        "Refused: models are changed where they are",
+    )
+    .key("read")
+    .docs(OLLAMA),
+    Entry::delete("/api/delete", "Refused: models are changed where they are")
+        .key("read")
+        .docs(OLLAMA),
     Entry::get("/api/version", "The lowest version that answers")
         .key("read")
         .docs(OLLAMA),
@@ -223,6 +250,11 @@ pub(super) const ROUTES: &[Entry] = &[
     .key("work")
     .gives(101, Nothing),
     Entry::post("/api/worker/v1/poll", "Wait for jobs and for cancellations").key("work"),
+    Entry::post(
+        "/api/worker/v1/details",
+        "Tell more of the engine than the report",
+    )
+    .key("work"),
     Entry::post(
         "/api/worker/v1/jobs/{id}/{attempt}/lines",
         "Add lines to the log of a leased job",
