@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! idempotency-key: KEY          a repeat of the request finds its job instead of making another
-//! x-hearth-deadline-ms: N       the answer is wanted for so long, also from an agent that is away
+//! x-hearth-deadline-ms: N       the answer is wanted for so long (a week at most), also from an agent
+//!                               that is away
 //! x-hearth-thinking-status: 1   while it waits, a stream tells the place in the queue as a thought
 //!                               of the model; `?hearth_status=thinking` is the same
 //! ```
