@@ -50,6 +50,8 @@ pub enum Dialect {
     Anthropic,
     /// The polling relay's `/api/ollama/request`.
     RelayPolling,
+    /// The query service's `/api/queries/`.
+    Queries,
 }
 
 /// 1 is the most urgent, 10 the least; 5 when nothing is said.

@@ -10,6 +10,7 @@ mod files;
 mod group;
 mod inbox;
 mod keys;
+mod queries;
 mod reader;
 mod restart;
 mod row;

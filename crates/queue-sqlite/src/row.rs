@@ -172,7 +172,7 @@ fn millis(length: Duration) -> i64 {
     i64::try_from(length.as_millis()).unwrap_or(i64::MAX)
 }
 
-const fn state_number(state: JobState) -> u8 {
+pub(crate) const fn state_number(state: JobState) -> u8 {
     match state {
         JobState::Queued => 0,
         JobState::Leased => 1,

@@ -15,6 +15,7 @@ mod memory;
 mod memory_keys;
 mod memory_users;
 mod place;
+mod query;
 mod store;
 mod submission;
 mod user;
@@ -31,6 +32,7 @@ pub use memory::MemoryQueue;
 pub use memory_keys::MemoryKeys;
 pub use memory_users::MemoryUsers;
 pub use place::{Place, expected_wait};
+pub use query::{Claim, NewQuery, Queries, Query, QueryId, QueryLog};
 pub use store::{
     Job, JobLog, Lease, LeaseQuery, Leased, LogHead, LogPage, Models, NewJob, Owner, Queue,
     QueueCounts, Store,

@@ -1,4 +1,5 @@
 mod batches;
+mod queries;
 mod submissions;
 mod webhooks;
 
@@ -42,6 +43,7 @@ struct Inner {
     named: HashMap<(Account, String), (JobId, [u8; 32])>,
     webhooks: HashMap<JobId, Webhook>,
     documents: batches::Documents,
+    queries: queries::Table,
     /// Has any job ended that nobody was told of yet?
     has_ended: bool,
     closed: bool,

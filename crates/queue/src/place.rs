@@ -75,7 +75,7 @@ impl Pace {
         models: &Models,
     ) -> Option<Duration> {
         let models: Option<Vec<String>> = match models {
-            Models::Any | Models::AnyBut(_) => None,
+            Models::Any | Models::AnyBut(_) | Models::AnyForQueries => None,
             Models::Only(models) => Some(models.iter().map(ModelName::canonical).collect()),
         };
         let recent = self.finished.iter().filter(|finished| {

@@ -8,7 +8,7 @@ use proto::{
 };
 use tokio::sync::watch;
 
-use crate::{Batches, Keys, Place, QueueError, Serve, Submissions, Users, Webhooks};
+use crate::{Batches, Keys, Place, Queries, QueueError, Serve, Submissions, Users, Webhooks};
 
 /// A job to be queued. Everything in it was validated by the relay.
 #[derive(Debug, Clone, PartialEq)]
@@ -115,6 +115,8 @@ pub enum Models {
     Any,
     /// The same, but these jobs are not for it.
     AnyBut(Arc<HashSet<JobId>>),
+    /// The same, but only what was asked as a query: it can say nothing else.
+    AnyForQueries,
     /// These, in the worker's own order.
     Only(Vec<ModelName>),
 }
@@ -371,6 +373,6 @@ pub trait Queue: fmt::Debug + Send + Sync {
 }
 
 /// What the relay opens: a queue, and what is kept beside it.
-pub trait Store: Queue + Keys + Submissions + Users + Webhooks + Batches {}
+pub trait Store: Queue + Keys + Queries + Submissions + Users + Webhooks + Batches {}
 
-impl<T: Queue + Keys + Submissions + Users + Webhooks + Batches> Store for T {}
+impl<T: Queue + Keys + Queries + Submissions + Users + Webhooks + Batches> Store for T {}

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use axum::extract::FromRequestParts;
 use http::{HeaderMap, header::AUTHORIZATION, request::Parts};
 use proto::{Account, ErrorCode};
-use queue::{KeyId, KeyRecord, Once, Owner, QueueError, Role, Scope, Serve, User};
+use queue::{KeyId, KeyRecord, Once, Owner, QueueError, Role, Scope, Serve, User, UserId};
 
 use crate::{
     Relay,
@@ -25,6 +25,8 @@ pub(crate) struct Caller {
     /// `None` for a caller without key under `--insecure-dev`. For a user, what names the
     /// generation of his tokens, see [`token_id`].
     pub(crate) key: Option<KeyId>,
+    /// Who logged in, if the caller shows a token of a login.
+    pub(crate) user: Option<UserId>,
     pub(crate) name: String,
     pub(crate) account: Account,
     pub(crate) serve: Serve,
@@ -42,6 +44,7 @@ impl Caller {
     pub(crate) const fn on_behalf(account: Account, name: String) -> Self {
         Self {
             key: None,
+            user: None,
             name,
             account,
             serve: Serve::Accounts(BTreeSet::new()),
@@ -74,6 +77,14 @@ impl Caller {
             Patience::Kept
         } else {
             Patience::Now
+        }
+    }
+
+    /// Names whoever claims something, however often he logs in.
+    pub(crate) fn claimant(&self) -> String {
+        match self.user {
+            Some(user) => format!("user-{user}"),
+            None => self.key_id().to_owned(),
         }
     }
 
@@ -185,6 +196,7 @@ async fn of_key(relay: &Relay, text: &str) -> Result<Known, Denied> {
     let record = record.ok_or(Denied::Key)?;
     let caller = Caller {
         key: Some(record.id),
+        user: None,
         name: record.name,
         account: record.account,
         serve: record.serve,
@@ -213,6 +225,7 @@ fn of_user(user: User) -> Known {
     };
     let caller = Caller {
         key: Some(token_id(bearer)),
+        user: Some(id),
         name: new.name,
         account: new.account,
         serve,
@@ -323,6 +336,7 @@ fn looks_like_ours(key: &str) -> bool {
 fn anonymous() -> Result<Caller, ApiError> {
     Ok(Caller {
         key: None,
+        user: None,
         name: "anonymous".into(),
         account: Account::new("default").map_err(|_| ApiError::internal())?,
         serve: Serve::All,

@@ -96,6 +96,8 @@ pub(crate) fn together(
             (Models::Any | Models::AnyBut(_), _) | (_, Models::Any | Models::AnyBut(_)) => {
                 Models::Any
             }
+            // Who takes nothing but queries never counts as online.
+            (Models::AnyForQueries, other) | (other, Models::AnyForQueries) => other,
         };
         (serve, models)
     })

@@ -51,6 +51,7 @@ impl Shape {
             Dialect::Ollama | Dialect::RelayPolling => Self::Ollama,
             Dialect::OpenAi => Self::OpenAi,
             Dialect::Anthropic => Self::Anthropic,
+            Dialect::Queries => Self::Rest,
         }
     }
 

@@ -370,6 +370,7 @@ impl Workers {
             };
             let runs = match &models {
                 Models::Any | Models::AnyBut(_) => true,
+                Models::AnyForQueries => false,
                 Models::Only(names) => names.iter().any(|name| name.is_same(model)),
             };
             runs.then(|| (worker.serve.clone(), models))

@@ -9,6 +9,7 @@ pub mod ending;
 pub mod keys;
 pub mod leasing;
 pub mod order;
+pub mod queries;
 pub mod reading;
 pub mod sample;
 pub mod submissions;
@@ -107,6 +108,14 @@ macro_rules! conformance_suite {
             webhooks::a_webhook_is_due_when_its_job_has_ended,
             webhooks::a_webhook_is_tried_until_it_is_told_or_given_up,
             webhooks::a_webhook_is_kept_exactly_as_long_as_its_job,
+            queries::a_query_is_found_by_its_number_and_its_job,
+            queries::a_query_of_another_account_is_not_found,
+            queries::who_asks_for_queries_gets_the_oldest_and_nothing_else,
+            queries::a_query_is_a_job_like_any_other,
+            queries::a_claim_and_a_draft_are_kept,
+            queries::log_entries_are_kept_in_order,
+            queries::queries_are_listed_newest_first,
+            queries::a_query_goes_with_its_job,
             users::a_user_is_found_by_id_and_by_name,
             users::a_user_name_is_taken_until_its_user_is_removed,
             users::an_id_of_a_removed_user_is_never_given_again,
@@ -150,6 +159,7 @@ mod tests {
             ("keys", include_str!("keys.rs")),
             ("submissions", include_str!("submissions.rs")),
             ("webhooks", include_str!("webhooks.rs")),
+            ("queries", include_str!("queries.rs")),
             ("users", include_str!("users.rs")),
             ("batches", include_str!("batches.rs")),
         ] {

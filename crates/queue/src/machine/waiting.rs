@@ -3,7 +3,7 @@ use std::{
     time::Duration,
 };
 
-use proto::{Account, JobId, ModelName, Priority, Timestamp};
+use proto::{Account, Dialect, JobId, ModelName, Priority, Timestamp};
 
 use super::Record;
 use crate::{LeaseQuery, Models, Serve};
@@ -12,6 +12,8 @@ use crate::{LeaseQuery, Models, Serve};
 const RISE: Duration = Duration::from_secs(60);
 /// Every waiting job stands under its model and under this, which no model is called.
 const ANY: &str = "";
+/// And queries stand under this, which no model is called either.
+const QUERIES: &str = "?";
 
 /// The waiting jobs, found by urgency, model, account and age without looking at all of them.
 #[derive(Debug, Default)]
@@ -31,10 +33,19 @@ struct Place {
     id: JobId,
     account: Account,
     model: String,
+    is_query: bool,
     priority: Priority,
     since: Timestamp,
     level: usize,
     rises_at: Option<Timestamp>,
+}
+
+impl Place {
+    /// The names of the shelves it stands on.
+    fn keys(&self) -> impl Iterator<Item = &str> {
+        let query = self.is_query.then_some(QUERIES);
+        [self.model.as_str(), ANY].into_iter().chain(query)
+    }
 }
 
 /// The account with the lowest number is next; it is numbered when it comes and when it is served.
@@ -58,6 +69,7 @@ impl Waiting {
             id: new.id,
             account: new.account.clone(),
             model: new.model.canonical(),
+            is_query: new.dialect == Dialect::Queries,
             priority: new.priority,
             since: record.job.created_at,
             level: 0,
@@ -114,7 +126,7 @@ impl Waiting {
     pub(super) fn before(&self, seq: u64, serve: &Serve, models: &Models) -> Option<usize> {
         let place = self.places.get(&seq)?;
         let keys = keys_of(models);
-        if !keys.contains(&place.model) && !keys.contains(ANY) {
+        if !place.keys().any(|key| keys.contains(key)) {
             return None;
         }
         let shelves = |level: usize| {
@@ -158,7 +170,7 @@ impl Waiting {
     fn first_on(&self, shelf: &Shelf, query: &LeaseQuery) -> Option<(u64, u64, JobId)> {
         let is_for_it = |id: &JobId| match &query.models {
             Models::AnyBut(others) => !others.contains(id),
-            Models::Any | Models::Only(_) => true,
+            Models::Any | Models::AnyForQueries | Models::Only(_) => true,
         };
         let rank = |account: &Account, jobs: &BTreeMap<u64, JobId>| {
             let (seq, id) = jobs.iter().find(|(_, id)| is_for_it(id))?;
@@ -188,7 +200,7 @@ impl Waiting {
         if let Some(at) = rises_at {
             self.rising.insert((at, seq));
         }
-        for key in [place.model.as_str(), ANY] {
+        for key in place.keys() {
             let shelf = self.levels[level].entry(key.into()).or_default();
             shelf
                 .entry(place.account.clone())
@@ -210,7 +222,7 @@ impl Waiting {
         if let Some(at) = place.rises_at {
             self.rising.remove(&(at, seq));
         }
-        for key in [place.model.as_str(), ANY] {
+        for key in place.keys() {
             let Some(shelf) = self.levels[place.level].get_mut(key) else {
                 continue;
             };
@@ -232,6 +244,7 @@ impl Waiting {
 fn keys_of(models: &Models) -> BTreeSet<String> {
     match models {
         Models::Any | Models::AnyBut(_) => BTreeSet::from([ANY.into()]),
+        Models::AnyForQueries => BTreeSet::from([QUERIES.into()]),
         Models::Only(models) => models.iter().map(ModelName::canonical).collect(),
     }
 }

@@ -10,6 +10,7 @@ mod login;
 mod ollama;
 mod openai;
 mod openapi;
+mod queries;
 mod relay_polling;
 mod rest;
 
@@ -65,10 +66,7 @@ pub(crate) fn routes(relay: Relay) -> Router {
         .route("/api/v1/ollama/response", post(relay_polling::job_response))
         .route("/api/v1/ollama/request", post(relay_polling::request))
         .route("/api/v1/ollama/status/{id}", get(relay_polling::status))
-        .route("/api/login", post(login::login))
-        .route("/api/login/", post(login::login))
-        .route("/api/token/refresh", post(login::refresh))
-        .route("/api/token/refresh/", post(login::refresh))
+        .merge(query_service())
         .route("/api/worker/v1", get(carrier::socket::upgrade))
         .route("/api/worker/v1/poll", post(carrier::http::poll))
         .route("/api/worker/v1/details", post(carrier::http::details))
@@ -91,6 +89,40 @@ pub(crate) fn routes(relay: Relay) -> Router {
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .with_state(relay)
+}
+
+/// What clients of the query service call; they write a slash at the end.
+fn query_service() -> Router<Relay> {
+    Router::new()
+        .route("/api/login", post(login::login))
+        .route("/api/login/", post(login::login))
+        .route("/api/token/refresh", post(login::refresh))
+        .route("/api/token/refresh/", post(login::refresh))
+        .route("/api/queries", post(queries::create).get(queries::list))
+        .route("/api/queries/", post(queries::create).get(queries::list))
+        .route("/api/queries/claim_next", post(queries::claims::claim_next))
+        .route(
+            "/api/queries/claim_next/",
+            post(queries::claims::claim_next),
+        )
+        .route("/api/queries/by_status", get(queries::by_status))
+        .route("/api/queries/by_status/", get(queries::by_status))
+        .route(
+            "/api/queries/{id}",
+            get(queries::get)
+                .patch(queries::claims::patch)
+                .delete(queries::delete),
+        )
+        .route(
+            "/api/queries/{id}/",
+            get(queries::get)
+                .patch(queries::claims::patch)
+                .delete(queries::delete),
+        )
+        .route("/api/queries/{id}/logs", get(queries::logs))
+        .route("/api/queries/{id}/logs/", get(queries::logs))
+        .route("/api/logs", post(queries::claims::log))
+        .route("/api/logs/", post(queries::claims::log))
 }
 
 /// What clients of OpenAI and of Anthropic call.

@@ -190,20 +190,7 @@ pub(super) async fn request(
 ) -> Result<Response, ApiError> {
     let request = Request::parse(&body)?;
     let named = request.model.as_deref().filter(|model| !model.is_empty());
-    let fallback = named.is_none().then_some(MODEL);
-    let choose = |asked| relay.choose_model(&caller.account, Op::Chat, asked, Patience::Kept);
-    let model = match (choose(named), fallback) {
-        // Nobody online says what he has: the polling relay's own default.
-        (Err(error), Some(model))
-            if matches!(
-                error.code,
-                ErrorCode::BadRequest | ErrorCode::NoWorker | ErrorCode::EngineUnavailable
-            ) =>
-        {
-            ModelName::new(model).map_err(|_| ApiError::internal())?
-        }
-        (chosen, _) => chosen?,
-    };
+    let model = model(&relay, &caller, named)?;
     let order = Order {
         op: Op::Chat,
         body: request.native(&model),
@@ -218,6 +205,28 @@ pub(super) async fn request(
     *response.status_mut() = StatusCode::ACCEPTED;
     name_place(&mut response, relay.place(&caller.account, &model, id));
     Ok(response)
+}
+
+/// The model for a request that is kept until somebody comes for it.
+pub(super) fn model(
+    relay: &Relay,
+    caller: &Caller,
+    named: Option<&str>,
+) -> Result<ModelName, ApiError> {
+    let chosen = relay.choose_model(&caller.account, Op::Chat, named, Patience::Kept);
+    match chosen {
+        // Nobody online says what he has: the polling relay's own default.
+        Err(error)
+            if named.is_none()
+                && matches!(
+                    error.code,
+                    ErrorCode::BadRequest | ErrorCode::NoWorker | ErrorCode::EngineUnavailable
+                ) =>
+        {
+            ModelName::new(MODEL).map_err(|_| ApiError::internal())
+        }
+        chosen => chosen,
+    }
 }
 
 /// `GET /api/ollama/status/{id}`.

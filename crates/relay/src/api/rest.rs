@@ -1,13 +1,20 @@
 //! What the query service's routes have in common: who may call them, and how they refuse.
 
-use axum::response::{IntoResponse, Response};
+use axum::{
+    extract::FromRequestParts,
+    response::{IntoResponse, Response},
+};
 use dialect::queries::{Refusal, Why};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode, header, request::Parts};
 use proto::ErrorCode;
-use queue::QueueError;
+use queue::{QueueError, Scope};
 
 use super::{login::said, written};
-use crate::{auth::Denied, error::ApiError};
+use crate::{
+    Relay,
+    auth::{Caller, Denied, Place, admit},
+    error::ApiError,
+};
 
 /// A refusal in the words of the query service.
 #[derive(Debug)]
@@ -63,13 +70,18 @@ impl From<QueueError> for RestError {
 
 impl From<Denied> for RestError {
     fn from(denied: Denied) -> Self {
-        match denied {
-            Denied::Nothing => Self::challenge(Refusal::nothing_shown()),
-            Denied::Key => Self::challenge(Refusal::bad_token(Why::Invalid)),
-            Denied::Token(why) => Self::challenge(Refusal::bad_token(said(why))),
-            Denied::Gone => Self::challenge(Refusal::no_user()),
-            Denied::Scope(_) | Denied::Place => Refusal::forbidden().into(),
-            Denied::Failed(error) => error.into(),
+        let refusal = match &denied {
+            Denied::Nothing => Refusal::nothing_shown(),
+            Denied::Key => Refusal::bad_token(Why::Invalid),
+            Denied::Token(why) => Refusal::bad_token(said(*why)),
+            Denied::Gone => Refusal::no_user(),
+            Denied::Scope(_) | Denied::Place => Refusal::forbidden(),
+            Denied::Failed(error) => return error.clone().into(),
+        };
+        Self {
+            challenges: refusal.status == 401,
+            refusal,
+            error: Some(denied.into()),
         }
     }
 }
@@ -94,4 +106,33 @@ impl IntoResponse for RestError {
         }
         response
     }
+}
+
+macro_rules! caller {
+    ($(#[$doc:meta])* $name:ident, $scope:expr, $place:expr) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub(super) struct $name(pub(super) Caller);
+
+        impl FromRequestParts<Relay> for $name {
+            type Rejection = RestError;
+
+            async fn from_request_parts(parts: &mut Parts, relay: &Relay) -> Result<Self, RestError> {
+                Ok(Self(admit(parts, relay, $scope, $place).await?))
+            }
+        }
+    };
+}
+
+caller! {
+    /// May make and delete queries.
+    Asks, Scope::Enqueue, Place::Anywhere
+}
+caller! {
+    /// May read queries.
+    Reads, Scope::Read, Place::Anywhere
+}
+caller! {
+    /// May claim and answer queries.
+    Claims, Scope::Work, Place::Header
 }

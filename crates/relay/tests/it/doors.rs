@@ -36,6 +36,15 @@ const ROUTES: &[(&str, &str, Scope)] = &[
     ("POST", "/api/v1/ollama/response", Scope::Work),
     ("POST", "/api/v1/ollama/request", Scope::Enqueue),
     ("GET", "/api/v1/ollama/status/x", Scope::Read),
+    ("POST", "/api/queries/", Scope::Enqueue),
+    ("GET", "/api/queries/", Scope::Read),
+    ("GET", "/api/queries/by_status/", Scope::Read),
+    ("GET", "/api/queries/1/", Scope::Read),
+    ("GET", "/api/queries/1/logs/", Scope::Read),
+    ("DELETE", "/api/queries/1/", Scope::Enqueue),
+    ("PATCH", "/api/queries/1/", Scope::Work),
+    ("POST", "/api/queries/claim_next/", Scope::Work),
+    ("POST", "/api/logs/", Scope::Work),
     ("GET", "/api/worker/v1", Scope::Work),
     ("POST", "/api/worker/v1/poll", Scope::Work),
     ("POST", "/api/worker/v1/jobs/x/1/lines", Scope::Work),
@@ -110,6 +119,9 @@ async fn no_route_is_open_to_a_missing_a_wrong_or_a_revoked_key() {
                 path if path.starts_with("/v1") => r#"{"error":{"message":"#,
                 path if path.starts_with("/api/jobs") || path.starts_with("/api/worker") => {
                     r#"{"error":{"code":"unauthorized","#
+                }
+                path if path.starts_with("/api/queries") || path.starts_with("/api/logs") => {
+                    r#"{"detail":""#
                 }
                 _ => r#"{"error":""#,
             };

@@ -2,12 +2,12 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use proto::{Account, End, JobError, JobId, LeaseToken, Timestamp, worker::Retry};
+use proto::{Account, Body, End, JobError, JobId, JobState, LeaseToken, Timestamp, worker::Retry};
 use queue::{
-    BatchRecord, Batches, DueWebhooks, Extras, FileRecord, Job, JobFilter, JobLog, JobPage,
-    KeyRecord, Keys, Lease, LeaseQuery, Leased, LineResult, MemoryQueue, Models, NewJob, NewUser,
-    Owner, Place, Queue, QueueCounts, QueueError, Serve, Submissions, Told, User, UserChange,
-    UserId, Users, Webhook, Webhooks,
+    BatchRecord, Batches, Claim, DueWebhooks, Extras, FileRecord, Job, JobFilter, JobLog, JobPage,
+    KeyRecord, Keys, Lease, LeaseQuery, Leased, LineResult, MemoryQueue, Models, NewJob, NewQuery,
+    NewUser, Owner, Place, Queries, Query, QueryId, QueryLog, Queue, QueueCounts, QueueError,
+    Serve, Submissions, Told, User, UserChange, UserId, Users, Webhook, Webhooks,
 };
 use tokio::sync::{Semaphore, watch};
 
@@ -307,5 +307,56 @@ impl Batches for Gated {
 
     async fn expire_files(&self, now: Timestamp) -> Result<Option<Timestamp>, QueueError> {
         self.inner.expire_files(now).await
+    }
+}
+
+#[async_trait]
+impl Queries for Gated {
+    async fn create_query(&self, now: Timestamp, new: NewQuery) -> Result<QueryId, QueueError> {
+        self.inner.create_query(now, new).await
+    }
+
+    async fn find_query(&self, owner: Owner<'_>, id: QueryId) -> Result<Option<Query>, QueueError> {
+        self.inner.find_query(owner, id).await
+    }
+
+    async fn query_of(&self, job: JobId) -> Result<Option<QueryId>, QueueError> {
+        self.inner.query_of(job).await
+    }
+
+    async fn list_queries(
+        &self,
+        owner: Owner<'_>,
+        states: &[JobState],
+        skip: u64,
+        limit: usize,
+    ) -> Result<(u64, Vec<Query>), QueueError> {
+        self.inner.list_queries(owner, states, skip, limit).await
+    }
+
+    async fn claim_query(&self, id: QueryId, claim: Claim) -> Result<(), QueueError> {
+        self.inner.claim_query(id, claim).await
+    }
+
+    async fn draft_query(&self, id: QueryId, draft: Body) -> Result<(), QueueError> {
+        self.inner.draft_query(id, draft).await
+    }
+
+    async fn log_query(
+        &self,
+        now: Timestamp,
+        id: QueryId,
+        text: Body,
+        most: u64,
+    ) -> Result<Option<QueryLog>, QueueError> {
+        self.inner.log_query(now, id, text, most).await
+    }
+
+    async fn query_logs(&self, id: QueryId) -> Result<Vec<QueryLog>, QueueError> {
+        self.inner.query_logs(id).await
+    }
+
+    async fn delete_query(&self, id: QueryId) -> Result<bool, QueueError> {
+        self.inner.delete_query(id).await
     }
 }

@@ -21,6 +21,7 @@ mod padding;
 mod path_keys;
 mod people;
 mod places;
+mod queries;
 mod readers;
 mod relay_polling;
 mod server;

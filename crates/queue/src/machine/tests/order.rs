@@ -25,6 +25,7 @@ impl Plain {
             let runs = match &query.models {
                 Models::Any => true,
                 Models::AnyBut(others) => !others.contains(&new.id),
+                Models::AnyForQueries => new.dialect == proto::Dialect::Queries,
                 Models::Only(models) => models.iter().any(|model| model.is_same(&new.model)),
             };
             available(record, now) && serves && runs

@@ -82,6 +82,13 @@ impl Entry {
         }
     }
 
+    pub(super) const fn patch(path: &'static str, summary: &'static str) -> Self {
+        Self {
+            method: "patch",
+            ..Self::post(path, summary)
+        }
+    }
+
     pub(super) const fn delete(path: &'static str, summary: &'static str) -> Self {
         Self {
             method: "delete",

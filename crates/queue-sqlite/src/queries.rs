@@ -1,0 +1,214 @@
+use async_trait::async_trait;
+use proto::{Account, Body, JobId, JobState, Timestamp};
+use queue::{Claim, NewQuery, Owner, Queries, Query, QueryId, QueryLog, QueueError};
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use crate::{
+    SqliteQueue,
+    row::{self, count, number, state_number},
+};
+
+/// A query with its job, and how long its log is.
+const SELECT: &str = "SELECT *, (SELECT count(*) FROM query_logs
+     WHERE query_logs.query = queries.query) AS logs FROM queries JOIN jobs USING (seq)";
+
+#[async_trait]
+impl Queries for SqliteQueue {
+    async fn create_query(&self, now: Timestamp, new: NewQuery) -> Result<QueryId, QueueError> {
+        self.try_ask(move |group| {
+            let seq = group.enqueue(now, &new.job)?;
+            let mut insert = group.conn.prepare_cached(
+                "INSERT INTO queries (seq, project, user) VALUES (?1, ?2, ?3) RETURNING query",
+            )?;
+            let values = (number(seq), new.project, new.user.map(number));
+            Ok(insert.query_row(values, |found| count(found, "query"))?)
+        })
+        .await
+    }
+
+    async fn find_query(&self, owner: Owner<'_>, id: QueryId) -> Result<Option<Query>, QueueError> {
+        self.open_still()?;
+        let found = self.reader.read(move |conn| find(conn, id)).await?;
+        Ok(found.filter(|query| owner.owns(&query.job.new.account)))
+    }
+
+    async fn query_of(&self, job: JobId) -> Result<Option<QueryId>, QueueError> {
+        self.open_still()?;
+        let seq = self.unfinished(job);
+        self.reader
+            .read(move |conn| {
+                let found = match seq {
+                    Some(seq) => conn
+                        .prepare_cached("SELECT query FROM queries WHERE seq = ?1")?
+                        .query_row([number(seq)], |found| count(found, "query")),
+                    None => conn
+                        .prepare_cached(
+                            "SELECT query FROM queries WHERE seq =
+                             (SELECT seq FROM jobs WHERE id = ?1 AND finished_at IS NOT NULL)",
+                        )?
+                        .query_row([job.0], |found| count(found, "query")),
+                };
+                found.optional()
+            })
+            .await
+    }
+
+    async fn list_queries(
+        &self,
+        owner: Owner<'_>,
+        states: &[JobState],
+        skip: u64,
+        limit: usize,
+    ) -> Result<(u64, Vec<Query>), QueueError> {
+        self.open_still()?;
+        let account: Option<Account> = match owner {
+            Owner::Account(account) => Some(account.clone()),
+            Owner::Anyone => None,
+        };
+        let wanted = states.iter().map(|state| state_number(*state));
+        let wanted: Vec<_> = wanted.map(i64::from).collect();
+        // As JSON, because a statement has no lists.
+        let wanted = serde_json::to_string(&wanted).unwrap_or_default();
+        self.reader
+            .read(move |conn| {
+                const WHERE: &str = "WHERE (?1 IS NULL OR account = ?1)
+                     AND (?2 = '[]' OR state IN (SELECT value FROM json_each(?2)))";
+                let tx = conn.unchecked_transaction()?;
+                let account = account.as_ref().map(Account::as_str);
+                let many =
+                    format!("SELECT count(*) AS n FROM queries JOIN jobs USING (seq) {WHERE}");
+                let all = tx
+                    .prepare_cached(&many)?
+                    .query_row((account, &wanted), |found| count(found, "n"))?;
+                let some = format!("{SELECT} {WHERE} ORDER BY query DESC LIMIT ?3 OFFSET ?4");
+                let mut select = tx.prepare_cached(&some)?;
+                let values = (account, &wanted, number(limit as u64), number(skip));
+                let found = select.query_map(values, query)?;
+                let mut found: Vec<Query> = found.collect::<rusqlite::Result<_>>()?;
+                for query in &mut found {
+                    with_body(&tx, query)?;
+                }
+                Ok((all, found))
+            })
+            .await
+    }
+
+    async fn claim_query(&self, id: QueryId, claim: Claim) -> Result<(), QueueError> {
+        self.ask(move |group| {
+            let mut update = group.conn.prepare_cached(
+                "UPDATE queries SET claimed_by = ?2, claimed_attempt = ?3, claimed_at = ?4,
+                 draft = NULL WHERE query = ?1",
+            )?;
+            update.execute((number(id), claim.by, claim.attempt, claim.at.0))?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn draft_query(&self, id: QueryId, draft: Body) -> Result<(), QueueError> {
+        self.ask(move |group| {
+            let mut update = group
+                .conn
+                .prepare_cached("UPDATE queries SET draft = ?2 WHERE query = ?1")?;
+            update.execute((number(id), draft.0.as_ref()))?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn log_query(
+        &self,
+        now: Timestamp,
+        id: QueryId,
+        text: Body,
+        most: u64,
+    ) -> Result<Option<QueryLog>, QueueError> {
+        self.ask(move |group| {
+            let mut insert = group.conn.prepare_cached(
+                "INSERT INTO query_logs (query, text, written_at)
+                 SELECT query, ?2, ?3 FROM queries WHERE query = ?1
+                 AND (SELECT count(*) FROM query_logs WHERE query = ?1) < ?4 RETURNING entry",
+            )?;
+            let values = (number(id), text.0.as_ref(), now.0, number(most));
+            let entry = insert.query_row(values, |found| count(found, "entry"));
+            Ok(entry.optional()?.map(|entry| QueryLog {
+                id: entry,
+                query: id,
+                text: text.clone(),
+                created_at: now,
+            }))
+        })
+        .await
+    }
+
+    async fn query_logs(&self, id: QueryId) -> Result<Vec<QueryLog>, QueueError> {
+        self.open_still()?;
+        self.reader
+            .read(move |conn| {
+                let mut select = conn
+                    .prepare_cached("SELECT * FROM query_logs WHERE query = ?1 ORDER BY entry")?;
+                let logs = select.query_map([number(id)], |found| {
+                    Ok(QueryLog {
+                        id: count(found, "entry")?,
+                        query: id,
+                        text: found.get::<_, Vec<u8>>("text")?.into(),
+                        created_at: Timestamp(found.get("written_at")?),
+                    })
+                })?;
+                logs.collect()
+            })
+            .await
+    }
+
+    async fn delete_query(&self, id: QueryId) -> Result<bool, QueueError> {
+        self.ask(move |group| {
+            let mut delete = group.conn.prepare_cached(
+                "DELETE FROM jobs WHERE finished_at IS NOT NULL
+                 AND seq = (SELECT seq FROM queries WHERE query = ?1)",
+            )?;
+            Ok(delete.execute([number(id)])? > 0)
+        })
+        .await
+    }
+}
+
+fn find(conn: &Connection, id: QueryId) -> rusqlite::Result<Option<Query>> {
+    // One transaction: the job must not be erased between the two.
+    let tx = conn.unchecked_transaction()?;
+    let mut select = tx.prepare_cached(&format!("{SELECT} WHERE query = ?1"))?;
+    let Some(mut found) = select.query_row([number(id)], query).optional()? else {
+        return Ok(None);
+    };
+    with_body(&tx, &mut found)?;
+    Ok(Some(found))
+}
+
+fn with_body(conn: &Connection, query: &mut Query) -> rusqlite::Result<()> {
+    let mut select = conn.prepare_cached(
+        "SELECT body FROM bodies WHERE seq = (SELECT seq FROM queries WHERE query = ?1)",
+    )?;
+    let body: Vec<u8> = select.query_row([number(query.id)], |found| found.get(0))?;
+    query.job.new.body = body.into();
+    Ok(())
+}
+
+fn query(found: &Row<'_>) -> rusqlite::Result<Query> {
+    let claim = match found.get::<_, Option<String>>("claimed_by")? {
+        Some(by) => Some(Claim {
+            by,
+            attempt: found.get("claimed_attempt")?,
+            at: Timestamp(found.get("claimed_at")?),
+        }),
+        None => None,
+    };
+    let user: Option<i64> = found.get("user")?;
+    Ok(Query {
+        id: count(found, "query")?,
+        project: found.get("project")?,
+        user: user.and_then(|user| u64::try_from(user).ok()),
+        claim,
+        draft: found.get::<_, Option<Vec<u8>>>("draft")?.map(Body::from),
+        logs: count(found, "logs")?,
+        job: row::record(found)?.job,
+    })
+}

@@ -1,0 +1,156 @@
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use proto::{Body, JobId, JobState, Timestamp};
+
+use super::{Inner, MemoryQueue};
+use crate::{Claim, Job, NewQuery, Owner, Queries, Query, QueryId, QueryLog, QueueError, UserId};
+
+/// The queries, and the number of the last log entry of all.
+#[derive(Default)]
+pub(super) struct Table {
+    last: QueryId,
+    last_log: u64,
+    rows: BTreeMap<QueryId, Kept>,
+}
+
+struct Kept {
+    job: JobId,
+    project: i64,
+    user: Option<UserId>,
+    claim: Option<Claim>,
+    draft: Option<Body>,
+    logs: Vec<QueryLog>,
+}
+
+impl Inner {
+    fn whole_job(&self, id: JobId) -> Option<Job> {
+        if let Some((_, job, _)) = self.finished.get(&id) {
+            return Some(job.clone());
+        }
+        let mut job = self.live.machine.get(id)?.job.clone();
+        job.new.body = self.bodies.get(&id).cloned().unwrap_or_default();
+        Some(job)
+    }
+
+    fn query(&self, id: QueryId) -> Option<Query> {
+        let kept = self.queries.rows.get(&id)?;
+        Some(Query {
+            id,
+            project: kept.project,
+            user: kept.user,
+            claim: kept.claim.clone(),
+            draft: kept.draft.clone(),
+            logs: kept.logs.len() as u64,
+            job: self.whole_job(kept.job)?,
+        })
+    }
+}
+
+#[async_trait]
+impl Queries for MemoryQueue {
+    async fn create_query(&self, now: Timestamp, new: NewQuery) -> Result<QueryId, QueueError> {
+        self.change(|inner| {
+            let job = new.job.id;
+            inner.enqueue(now, new.job)?;
+            inner.queries.last += 1;
+            let kept = Kept {
+                job,
+                project: new.project,
+                user: new.user,
+                claim: None,
+                draft: None,
+                logs: Vec::new(),
+            };
+            inner.queries.rows.insert(inner.queries.last, kept);
+            Ok(inner.queries.last)
+        })
+    }
+
+    async fn find_query(&self, owner: Owner<'_>, id: QueryId) -> Result<Option<Query>, QueueError> {
+        let found = self.open()?.query(id);
+        Ok(found.filter(|query| owner.owns(&query.job.new.account)))
+    }
+
+    async fn query_of(&self, job: JobId) -> Result<Option<QueryId>, QueueError> {
+        let inner = self.open()?;
+        let mut rows = inner.queries.rows.iter();
+        Ok(rows.find(|(_, kept)| kept.job == job).map(|(id, _)| *id))
+    }
+
+    async fn list_queries(
+        &self,
+        owner: Owner<'_>,
+        states: &[JobState],
+        skip: u64,
+        limit: usize,
+    ) -> Result<(u64, Vec<Query>), QueueError> {
+        let inner = self.open()?;
+        let ids = inner.queries.rows.keys().rev();
+        let all = ids.filter_map(|id| inner.query(*id)).filter(|query| {
+            owner.owns(&query.job.new.account)
+                && (states.is_empty() || states.contains(&query.job.state))
+        });
+        let all: Vec<_> = all.collect();
+        let count = all.len() as u64;
+        let skip = usize::try_from(skip).unwrap_or(usize::MAX);
+        Ok((count, all.into_iter().skip(skip).take(limit).collect()))
+    }
+
+    async fn claim_query(&self, id: QueryId, claim: Claim) -> Result<(), QueueError> {
+        if let Some(kept) = self.open()?.queries.rows.get_mut(&id) {
+            kept.claim = Some(claim);
+            kept.draft = None;
+        }
+        Ok(())
+    }
+
+    async fn draft_query(&self, id: QueryId, draft: Body) -> Result<(), QueueError> {
+        if let Some(kept) = self.open()?.queries.rows.get_mut(&id) {
+            kept.draft = Some(draft);
+        }
+        Ok(())
+    }
+
+    async fn log_query(
+        &self,
+        now: Timestamp,
+        id: QueryId,
+        text: Body,
+        most: u64,
+    ) -> Result<Option<QueryLog>, QueueError> {
+        let mut inner = self.open()?;
+        if inner.query(id).is_none_or(|query| query.logs >= most) {
+            return Ok(None);
+        }
+        inner.queries.last_log += 1;
+        let entry = QueryLog {
+            id: inner.queries.last_log,
+            query: id,
+            text,
+            created_at: now,
+        };
+        if let Some(kept) = inner.queries.rows.get_mut(&id) {
+            kept.logs.push(entry.clone());
+        }
+        Ok(Some(entry))
+    }
+
+    async fn query_logs(&self, id: QueryId) -> Result<Vec<QueryLog>, QueueError> {
+        let inner = self.open()?;
+        let kept = inner.queries.rows.get(&id);
+        Ok(kept.map(|kept| kept.logs.clone()).unwrap_or_default())
+    }
+
+    async fn delete_query(&self, id: QueryId) -> Result<bool, QueueError> {
+        self.change(|inner| {
+            let job = inner.queries.rows.get(&id).map(|kept| kept.job);
+            let Some(job) = job.filter(|job| inner.finished.contains_key(job)) else {
+                return Ok(false);
+            };
+            inner.finished.remove(&job);
+            inner.queries.rows.remove(&id);
+            Ok(true)
+        })
+    }
+}

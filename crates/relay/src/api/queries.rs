@@ -1,0 +1,274 @@
+//! Queries as their requesters make and read them. A query is a job in the one queue: any agent
+//! may answer it, or a worker of the query service may claim it.
+
+pub(super) mod claims;
+
+use axum::{
+    extract::State,
+    response::{IntoResponse as _, Response},
+};
+use bytes::Bytes;
+use dialect::queries::{Log, Page, Query, Refusal, Status, Text, native, text_of};
+use http::{HeaderMap, StatusCode, header};
+use proto::{Dialect, EventId, JobState, Op, Priority};
+use queue::{NewJob, NewQuery, Owner, QueryId};
+use serde::Deserialize;
+
+use super::{
+    login::fields,
+    relay_polling::model,
+    rest::{Asks, Reads, RestError},
+    written,
+};
+use crate::{
+    Relay,
+    error::ApiError,
+    payload::{Inference, Payload},
+    target::{InPath, InQuery},
+};
+
+const JSON: &str = "application/json";
+/// Queries on a page.
+const PAGE: usize = 50;
+/// Most queries in a list without pages.
+const LIST_MAX: usize = 500;
+/// Most bytes of an answer that are shown where one query is looked at.
+const ANSWER_MAX: usize = 16 * 1024 * 1024;
+/// And where many are.
+const LISTED_ANSWER_MAX: usize = 256 * 1024;
+
+/// `POST /api/queries/`.
+pub(super) async fn create(
+    State(relay): State<Relay>,
+    Asks(caller): Asks,
+    headers: HeaderMap,
+    Payload(body): Inference,
+) -> Result<Response, RestError> {
+    let asked = fields(&headers, &body)?.new_query()?;
+    if relay.stop.is_cancelled() {
+        return Err(ApiError::draining().into());
+    }
+    let model = model(&relay, &caller, None)?;
+    let now = relay.now();
+    let job = NewJob {
+        id: relay.job_id()?,
+        account: caller.account.clone(),
+        who: caller.name.clone(),
+        op: Op::Chat,
+        body: native(&asked.query_text, &model).into(),
+        model,
+        priority: Priority::default(),
+        dialect: Dialect::Queries,
+        deadline: None,
+        attended: false,
+    };
+    tracing::info!(job.id = %job.id, bytes = job.body.0.len(), "queued as a query");
+    let new = NewQuery {
+        job,
+        project: asked.project,
+        user: caller.user,
+    };
+    let id = relay.store.create_query(now, new).await?;
+    let made = found(&relay, caller.owner(), id).await?;
+    let query = shown(&relay, &made, ANSWER_MAX).await?;
+    let mut response = written(JSON, dialect::queries::query(&query));
+    *response.status_mut() = StatusCode::CREATED;
+    Ok(response)
+}
+
+/// The query, if it is there and this owner's.
+async fn found(relay: &Relay, owner: Owner<'_>, id: QueryId) -> Result<queue::Query, RestError> {
+    let found = relay.store.find_query(owner, id).await?;
+    found.ok_or_else(|| Refusal::no_query().into())
+}
+
+/// A number in a path. What is none names no query.
+fn number(text: &str) -> Result<QueryId, RestError> {
+    text.parse().map_err(|_| Refusal::no_query().into())
+}
+
+/// `GET /api/queries/{id}/`.
+pub(super) async fn get(
+    State(relay): State<Relay>,
+    Reads(caller): Reads,
+    InPath(id): InPath<String>,
+) -> Result<Response, RestError> {
+    let found = found(&relay, caller.owner(), number(&id)?).await?;
+    let mut query = shown(&relay, &found, ANSWER_MAX).await?;
+    query.logs = Some(logs_of(&relay, &found).await?);
+    Ok(written(JSON, dialect::queries::query(&query)))
+}
+
+/// `GET /api/queries/{id}/logs/`.
+pub(super) async fn logs(
+    State(relay): State<Relay>,
+    Reads(caller): Reads,
+    InPath(id): InPath<String>,
+) -> Result<Response, RestError> {
+    let found = found(&relay, caller.owner(), number(&id)?).await?;
+    let logs = logs_of(&relay, &found).await?;
+    Ok(written(JSON, dialect::queries::logs(&logs)))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Which {
+    page: Option<String>,
+    status: Option<String>,
+}
+
+/// `GET /api/queries/?page=`.
+pub(super) async fn list(
+    State(relay): State<Relay>,
+    Reads(caller): Reads,
+    InQuery(which): InQuery<Which>,
+    headers: HeaderMap,
+) -> Result<Response, RestError> {
+    let page = which.page.as_deref().unwrap_or("1").parse::<u64>();
+    let page = page.ok().filter(|page| *page > 0);
+    let page = page.ok_or_else(Refusal::no_page)?;
+    let skip = (page - 1).saturating_mul(PAGE as u64);
+    let owner = caller.owner();
+    let (count, found) = relay.store.list_queries(owner, &[], skip, PAGE).await?;
+    if found.is_empty() && page > 1 {
+        return Err(Refusal::no_page().into());
+    }
+    let mut results = Vec::with_capacity(found.len());
+    for query in &found {
+        results.push(shown(&relay, query, LISTED_ANSWER_MAX).await?);
+    }
+    let here = here(&headers);
+    let link = |page: u64| match page {
+        1 => here.clone(),
+        page => format!("{here}?page={page}"),
+    };
+    let page = Page {
+        count,
+        next: (skip + (found.len() as u64) < count).then(|| link(page + 1)),
+        previous: (page > 1).then(|| link(page - 1)),
+        results,
+    };
+    Ok(written(JSON, dialect::queries::page(&page)))
+}
+
+/// The URL of the list as the client sees it.
+fn here(headers: &HeaderMap) -> String {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let host = text(header::HOST).unwrap_or("localhost");
+    let behind = text(header::HeaderName::from_static("x-forwarded-proto"));
+    let scheme = if behind == Some("https") {
+        "https"
+    } else {
+        "http"
+    };
+    format!("{scheme}://{host}/api/queries/")
+}
+
+/// `GET /api/queries/by_status/?status=`.
+pub(super) async fn by_status(
+    State(relay): State<Relay>,
+    Reads(caller): Reads,
+    InQuery(which): InQuery<Which>,
+) -> Result<Response, RestError> {
+    let status = which.status.as_deref().and_then(Status::parse);
+    let Some(status) = status else {
+        let text = "status is one of queued, in_progress, done and failed";
+        return Err(Refusal::detail(400, text).into());
+    };
+    let owner = caller.owner();
+    let states = status.states();
+    let (_, found) = relay.store.list_queries(owner, states, 0, LIST_MAX).await?;
+    let mut queries = Vec::with_capacity(found.len());
+    for query in &found {
+        queries.push(shown(&relay, query, LISTED_ANSWER_MAX).await?);
+    }
+    Ok(written(JSON, dialect::queries::queries(&queries)))
+}
+
+/// `DELETE /api/queries/{id}/`.
+pub(super) async fn delete(
+    State(relay): State<Relay>,
+    Asks(caller): Asks,
+    InPath(id): InPath<String>,
+) -> Result<Response, RestError> {
+    let found = found(&relay, caller.owner(), number(&id)?).await?;
+    if relay.store.delete_query(found.id).await? {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let text = "Only queries that are done or failed can be deleted.";
+    Err(Refusal::detail(400, text).into())
+}
+
+/// A query as its clients read it.
+async fn shown(relay: &Relay, query: &queue::Query, max: usize) -> Result<Query, RestError> {
+    let job = &query.job;
+    let claimed = query.claim.as_ref();
+    Ok(Query {
+        id: query.id,
+        project: query.project,
+        project_name: job.new.account.as_str().to_owned(),
+        user: query.user,
+        user_name: job.new.who.clone(),
+        query_text: Text(text_of(&job.new.body.0)),
+        answer_text: Text(answer(relay, query, max).await?),
+        status: Status::of(job.state),
+        query_created: job.created_at,
+        query_started: claimed
+            .filter(|_| job.state != JobState::Queued)
+            .map(|claim| claim.at),
+        query_finished: job.finished_at,
+        logs_count: query.logs,
+        logs: None,
+    })
+}
+
+/// The answer so far. What went wrong is told in its place, as its clients expect.
+async fn answer(relay: &Relay, query: &queue::Query, max: usize) -> Result<String, RestError> {
+    let job = &query.job;
+    if !job.state.is_final()
+        && let Some(draft) = &query.draft
+    {
+        return Ok(String::from_utf8_lossy(&draft.0).into_owned());
+    }
+    let text = match job.state {
+        JobState::Queued => String::new(),
+        JobState::Leased | JobState::Completed | JobState::Failed | JobState::Cancelled => {
+            written_so_far(relay, query, max).await?
+        }
+    };
+    let is_lost = matches!(job.state, JobState::Failed | JobState::Cancelled);
+    if is_lost && text.is_empty() {
+        let error = job.error.as_ref();
+        return Ok(error.map_or_else(|| "cancelled".to_owned(), |error| error.message.clone()));
+    }
+    Ok(text)
+}
+
+/// The text of the job's log, of at most about `max` bytes of lines.
+async fn written_so_far(
+    relay: &Relay,
+    query: &queue::Query,
+    max: usize,
+) -> Result<String, RestError> {
+    let log = relay.store.log(Owner::Anyone, query.job.new.id).await?;
+    let Some(log) = log else {
+        return Ok(String::new());
+    };
+    let page = log.read(EventId::default(), max).await?;
+    let lines: Vec<Bytes> = page.chunks.into_iter().map(|chunk| chunk.line.0).collect();
+    Ok(dialect::relay_polling::text(&lines))
+}
+
+async fn logs_of(relay: &Relay, query: &queue::Query) -> Result<Vec<Log>, RestError> {
+    let logs = relay.store.query_logs(query.id).await?;
+    Ok(logs.iter().map(|log| entry(query.project, log)).collect())
+}
+
+fn entry(project: i64, log: &queue::QueryLog) -> Log {
+    Log {
+        id: log.id,
+        project,
+        query: log.query,
+        log_data: Text(String::from_utf8_lossy(&log.text.0).into_owned()),
+        create_dtime: log.created_at,
+    }
+}

@@ -1,0 +1,193 @@
+//! Queries as workers of the query service claim, follow and answer them. A claim is a lease like
+//! any other: whatever the worker sends renews it, and when it ends the query waits again.
+
+use axum::{extract::State, response::Response};
+use bytes::Bytes;
+use dialect::queries::{Fields, Patch, Refusal, Status, Text};
+use http::{HeaderMap, StatusCode};
+use proto::{End, ErrorCode, JobError, LeaseToken, WorkerId, worker::Retry};
+use queue::{Claim, LeaseQuery, Models, Owner, QueryId, QueueError};
+
+use super::{ANSWER_MAX, JSON, entry, number, shown};
+use crate::{
+    Relay,
+    api::{
+        login::fields,
+        rest::{Claims, RestError},
+        written,
+    },
+    auth::{Caller, serves},
+    error::ApiError,
+    payload::{Inference, Payload},
+    target::InPath,
+};
+
+/// Most entries of one query's log.
+const LOGS_MAX: u64 = 1000;
+/// Longest reason for a failure that is kept as one; the whole text is kept as the answer.
+const REASON_MAX: usize = 1024;
+
+/// `POST /api/queries/claim_next/`.
+pub(crate) async fn claim_next(
+    State(relay): State<Relay>,
+    Claims(caller): Claims,
+) -> Result<Response, RestError> {
+    let worker = WorkerId::new(format!("queries-{}", caller.key_id()));
+    let wanted = LeaseQuery {
+        worker: worker.map_err(|_| ApiError::internal())?,
+        serve: caller.serve.clone(),
+        models: Models::AnyForQueries,
+    };
+    let lease = relay.lease(&wanted, relay.settings.legacy_lease).await?;
+    let token = lease.ok_or_else(Refusal::nothing_queued)?.token;
+    let id = relay.store.query_of(token.job).await?;
+    let id = id.ok_or_else(ApiError::internal)?;
+    let claim = Claim {
+        by: caller.claimant(),
+        attempt: token.attempt,
+        at: relay.now(),
+    };
+    relay.store.claim_query(id, claim).await?;
+    tracing::info!(job.id = %token.job, job.attempt = token.attempt, "claimed as a query");
+    present(&relay, id).await
+}
+
+/// `PATCH /api/queries/{id}/`.
+pub(crate) async fn patch(
+    State(relay): State<Relay>,
+    Claims(caller): Claims,
+    InPath(id): InPath<String>,
+    headers: HeaderMap,
+    Payload(body): Inference,
+) -> Result<Response, RestError> {
+    let patch = fields(&headers, &body)?.patch()?;
+    let found = visible(&relay, &caller, number(&id)?).await?;
+    let Some(token) = held_by(&caller, &found) else {
+        return Err(Refusal::forbidden().into());
+    };
+    match apply(&relay, &found, token, patch).await {
+        Ok(()) => {}
+        // As late answers of other legacy workers: acknowledged, and dropped.
+        Err(QueueError::StaleLease(_) | QueueError::Ended(..) | QueueError::Gap { .. }) => {
+            tracing::info!(job.id = %token.job, job.attempt = token.attempt, "late answer dropped");
+        }
+        Err(error) => return Err(error.into()),
+    }
+    present(&relay, found.id).await
+}
+
+async fn apply(
+    relay: &Relay,
+    query: &queue::Query,
+    token: LeaseToken,
+    patch: Patch,
+) -> Result<(), QueueError> {
+    let (now, store) = (relay.now(), &relay.store);
+    let text = match (patch.answer_text, &query.draft) {
+        (Some(text), _) => Some(text),
+        (None, Some(draft)) => Some(Text(String::from_utf8_lossy(&draft.0).into_owned())),
+        (None, None) => None,
+    };
+    match patch.status {
+        None | Some(Status::InProgress) => {
+            store
+                .extend(now, token, relay.settings.legacy_lease)
+                .await?;
+            match text {
+                Some(text) => {
+                    store
+                        .draft_query(query.id, Bytes::from(text.0).into())
+                        .await
+                }
+                None => Ok(()),
+            }
+        }
+        Some(Status::Queued) => {
+            let why = JobError::new(ErrorCode::WorkerLost, "its worker gave the query back");
+            store.nack(now, token, Retry::Now, why).await
+        }
+        Some(Status::Done) => finish(relay, query, token, text.as_deref(), End::Completed).await,
+        Some(Status::Failed) => {
+            let reason = text.as_deref().filter(|text| !text.trim().is_empty());
+            let reason = reason.unwrap_or("the worker gave no reason");
+            let reason: String = reason.chars().take(REASON_MAX).collect();
+            let error = JobError::new(ErrorCode::EngineFailed, reason);
+            finish(relay, query, token, text.as_deref(), End::Failed { error }).await
+        }
+    }
+}
+
+/// Writes the answer as native lines, and ends the job.
+async fn finish(
+    relay: &Relay,
+    query: &queue::Query,
+    token: LeaseToken,
+    text: Option<&str>,
+    end: End,
+) -> Result<(), QueueError> {
+    let (now, new) = (relay.now(), &query.job.new);
+    let lines = dialect::relay_polling::lines(new.op, &new.model, text.unwrap_or_default(), now);
+    let count = lines.len() as u64;
+    if !query.job.state.is_final() {
+        relay.store.append(now, token, 1, lines.into()).await?;
+    }
+    relay.store.complete(now, token, count, end).await
+}
+
+/// `POST /api/logs/`.
+pub(crate) async fn log(
+    State(relay): State<Relay>,
+    Claims(caller): Claims,
+    headers: HeaderMap,
+    Payload(body): Inference,
+) -> Result<Response, RestError> {
+    let new = fields(&headers, &body)?.new_log()?;
+    let found = visible(&relay, &caller, new.query).await;
+    let Ok(found) = found else {
+        return Err(Fields::no_such("query", new.query).into());
+    };
+    let (now, text) = (relay.now(), Bytes::from(new.log_data.0).into());
+    if let Some(token) = held_by(&caller, &found) {
+        let renewed = relay.store.extend(now, token, relay.settings.legacy_lease);
+        if let Err(error) = renewed.await {
+            tracing::debug!(job.id = %token.job, %error, "a log entry renewed nothing");
+        }
+    }
+    let written_entry = relay.store.log_query(now, found.id, text, LOGS_MAX).await?;
+    let Some(log) = written_entry else {
+        let text = "The query has 1000 log entries, which is the most.";
+        return Err(Refusal::detail(400, text).into());
+    };
+    let entry = entry(found.project, &log);
+    let mut response = written(JSON, dialect::queries::log(&entry));
+    *response.status_mut() = StatusCode::CREATED;
+    Ok(response)
+}
+
+/// The query, if the caller may see it or could have claimed it.
+async fn visible(relay: &Relay, caller: &Caller, id: QueryId) -> Result<queue::Query, RestError> {
+    let found = relay.store.find_query(Owner::Anyone, id).await?;
+    let found = found.filter(|query| {
+        let account = &query.job.new.account;
+        caller.owner().owns(account) || serves(&caller.serve, account)
+    });
+    found.ok_or_else(|| Refusal::no_query().into())
+}
+
+/// The lease with which the caller took the query, whether or not it is over.
+fn held_by(caller: &Caller, query: &queue::Query) -> Option<LeaseToken> {
+    let claim = query.claim.as_ref();
+    let claim = claim.filter(|claim| claim.by == caller.claimant())?;
+    Some(LeaseToken {
+        job: query.job.new.id,
+        attempt: claim.attempt,
+    })
+}
+
+/// The query as it is now.
+async fn present(relay: &Relay, id: QueryId) -> Result<Response, RestError> {
+    let now = relay.store.find_query(Owner::Anyone, id).await?;
+    let now = now.ok_or_else(Refusal::no_query)?;
+    let query = shown(relay, &now, ANSWER_MAX).await?;
+    Ok(written(JSON, dialect::queries::query(&query)))
+}

@@ -1,0 +1,469 @@
+use std::{sync::Arc, time::Duration};
+
+use hearth_relay::{Relay, RelaySettings, System};
+use http::{Method, StatusCode};
+use proto::Timestamp;
+use queue::{Role, Scope, Store, Users as _};
+use queue_sqlite::SqliteQueue;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    client::{Client, Reply},
+    people::{client_of, user},
+    server::Server,
+    within,
+    worker::Scripted,
+};
+
+/// A relay with a requester, and a worker of the query service, who both logged in.
+async fn scene() -> (Server, Client, Client) {
+    let server = Server::start().await;
+    user(&*server.store, "jan", Role::User, "default").await;
+    user(&*server.store, "worker", Role::Service, "default").await;
+    let jan = client_of(&server.nobody(), "jan").await;
+    let worker = client_of(&server.nobody(), "worker").await;
+    (server, jan, worker)
+}
+
+async fn asked(client: &Client, text: &str) -> u64 {
+    let body = json!({"project": 1, "query_text": text}).to_string();
+    let reply = client.post("/api/queries/", body).await;
+    assert_eq!(reply.status, StatusCode::CREATED);
+    reply.json().await["id"].as_u64().unwrap()
+}
+
+async fn claimed(client: &Client) -> Value {
+    let reply = client.post("/api/queries/claim_next/", "").await;
+    assert_eq!(reply.status, StatusCode::OK);
+    reply.json().await
+}
+
+async fn patched(client: &Client, id: u64, body: Value) -> Reply {
+    let path = format!("/api/queries/{id}/");
+    client.send(Method::PATCH, &path, body.to_string()).await
+}
+
+async fn query(client: &Client, id: u64) -> Value {
+    client
+        .get(&format!("/api/queries/{id}/"))
+        .await
+        .json()
+        .await
+}
+
+#[tokio::test]
+async fn a_query_goes_from_its_requester_to_a_worker_of_the_service_and_back() {
+    let (_server, jan, worker) = scene().await;
+    let id = asked(&jan, "Тестовый запрос").await;
+    let waiting = query(&jan, id).await;
+    assert_eq!(
+        (&waiting["status"], &waiting["answer_text"]),
+        (&"queued".into(), &"".into())
+    );
+    assert_eq!(waiting["query_started"], json!(null));
+
+    let work = claimed(&worker).await;
+    assert_eq!(
+        work.as_object().unwrap().keys().collect::<Vec<_>>(),
+        [
+            "id",
+            "project",
+            "project_name",
+            "user",
+            "user_name",
+            "query_text",
+            "answer_text",
+            "status",
+            "query_created",
+            "query_started",
+            "query_finished",
+            "logs_count"
+        ]
+    );
+    assert_eq!(
+        (&work["id"], &work["status"]),
+        (&id.into(), &"in_progress".into())
+    );
+    assert_eq!(
+        (&work["query_text"], &work["user_name"]),
+        (&"Тестовый запрос".into(), &"jan".into())
+    );
+    assert!(work["query_started"].as_str().unwrap().ends_with('Z'));
+
+    let log = json!({"project": work["project"], "query": id, "log_data": "Начинаем"});
+    let reply = worker.post("/api/logs/", log.to_string()).await;
+    assert_eq!(reply.status, StatusCode::CREATED);
+    let entry = reply.json().await;
+    assert_eq!(
+        entry.as_object().unwrap().keys().collect::<Vec<_>>(),
+        ["id", "project", "query", "log_data", "create_dtime"]
+    );
+
+    let done = json!({"status": "done", "answer_text": "Результат", "query_finished": "2025-11-11T12:05:00"});
+    let reply = patched(&worker, id, done.clone()).await;
+    assert_eq!(reply.status, StatusCode::OK);
+    let answered = reply.json().await;
+    assert_eq!(
+        (&answered["status"], &answered["answer_text"]),
+        (&"done".into(), &"Результат".into())
+    );
+    assert_ne!(
+        answered["query_finished"], "2025-11-11T12:05:00",
+        "the relay's own clock"
+    );
+    assert_eq!(
+        patched(&worker, id, done).await.status,
+        StatusCode::OK,
+        "once more"
+    );
+
+    let seen = query(&jan, id).await;
+    assert_eq!(
+        (&seen["answer_text"], &seen["logs_count"]),
+        (&"Результат".into(), &1.into())
+    );
+    assert_eq!(seen["logs"], json!([entry]));
+    let logs = jan
+        .get(&format!("/api/queries/{id}/logs/"))
+        .await
+        .json()
+        .await;
+    assert_eq!(logs, seen["logs"]);
+
+    let reply = worker.post("/api/queries/claim_next/", "").await;
+    let status = reply.status;
+    assert_eq!(
+        (status, reply.text().await.as_str()),
+        (
+            StatusCode::NOT_FOUND,
+            r#"{"detail":"No queued queries available"}"#
+        )
+    );
+}
+
+#[tokio::test]
+async fn an_agent_answers_a_query_and_no_worker_of_the_service_gets_other_jobs() {
+    let (server, jan, service) = scene().await;
+    let mut agent = Scripted::serving(&server, "default", &["m"], 1).await;
+    let native = r#"{"op":"chat","body":{"model":"m","messages":[]}}"#;
+    jan.post("/api/jobs", native).await;
+    let held = agent.lease().await;
+    let id = asked(&jan, "hello").await;
+    jan.post("/api/jobs", native).await;
+    assert_eq!(claimed(&service).await["id"], id);
+    assert_eq!(
+        service.post("/api/queries/claim_next/", "").await.status,
+        StatusCode::NOT_FOUND
+    );
+
+    let second = asked(&jan, "again").await;
+    agent.answer(&held, &["x"]).await;
+    let job = agent.lease().await;
+    agent.answer(&job, &["x"]).await;
+    let job = agent.lease().await;
+    assert_eq!(
+        job.body,
+        r#"{"model":"m","messages":[{"role":"user","content":"again"}],"stream":true}"#
+    );
+    agent.answer(&job, &["par", "tly"]).await;
+    let seen = query(&jan, second).await;
+    assert_eq!(
+        (&seen["status"], &seen["answer_text"]),
+        (&"done".into(), &"partly".into())
+    );
+}
+
+#[tokio::test]
+async fn only_workers_claim_and_only_the_claimant_answers() {
+    let (server, jan, worker) = scene().await;
+    user(&*server.store, "second", Role::Service, "default").await;
+    let second = client_of(&server.nobody(), "second").await;
+    let id = asked(&jan, "x").await;
+    let denied = r#"{"detail":"You do not have permission to perform this action."}"#;
+    for reply in [
+        jan.post("/api/queries/claim_next/", "").await,
+        patched(&jan, id, json!({"status": "done"})).await,
+        jan.post("/api/logs/", r#"{"project":1,"query":1,"log_data":"x"}"#)
+            .await,
+        patched(&worker, id, json!({"status": "done"})).await,
+    ] {
+        assert_eq!(reply.status, StatusCode::FORBIDDEN);
+        assert_eq!(reply.text().await, denied);
+    }
+    claimed(&worker).await;
+    let stolen = patched(
+        &second,
+        id,
+        json!({"status": "done", "answer_text": "mine"}),
+    )
+    .await;
+    assert_eq!(stolen.status, StatusCode::FORBIDDEN);
+    let again = client_of(&server.nobody(), "worker").await;
+    let reply = patched(&again, id, json!({"status": "done", "answer_text": "y"})).await;
+    assert_eq!(
+        reply.status,
+        StatusCode::OK,
+        "a new login is the same worker"
+    );
+    assert_eq!(query(&jan, id).await["answer_text"], "y");
+}
+
+#[tokio::test]
+async fn a_key_with_the_scope_works_like_a_service() {
+    let server = Server::start().await;
+    let requester = server.requester().await;
+    let worker = server.client("default", &[Scope::Work]).await;
+    let id = asked(&requester, "x").await;
+    assert_eq!(claimed(&worker).await["user"], json!(null));
+    let reply = patched(
+        &worker,
+        id,
+        json!({"status": "failed", "answer_text": "broken"}),
+    )
+    .await;
+    let seen = reply.json().await;
+    assert_eq!(
+        (&seen["status"], &seen["answer_text"]),
+        (&"failed".into(), &"broken".into())
+    );
+}
+
+#[tokio::test]
+async fn another_account_sees_claims_and_deletes_nothing() {
+    let (server, jan, worker) = scene().await;
+    user(&*server.store, "eve", Role::Service, "other").await;
+    let eve = client_of(&server.nobody(), "eve").await;
+    let id = asked(&jan, "x").await;
+    assert_eq!(
+        eve.post("/api/queries/claim_next/", "").await.status,
+        StatusCode::NOT_FOUND
+    );
+    claimed(&worker).await;
+    patched(&worker, id, json!({"status": "done", "answer_text": "y"})).await;
+    let absent = id + 1000;
+    for id in [id, absent] {
+        let path = format!("/api/queries/{id}/");
+        let logs = format!("/api/queries/{id}/logs/");
+        for reply in [
+            eve.get(&path).await,
+            eve.get(&logs).await,
+            eve.send(Method::DELETE, &path, "").await,
+            patched(&eve, id, json!({"status": "done"})).await,
+        ] {
+            assert_eq!(reply.status, StatusCode::NOT_FOUND);
+            let body = reply.text().await;
+            assert_eq!(body, r#"{"detail":"No Query matches the given query."}"#);
+        }
+        let log = json!({"project": 1, "query": id, "log_data": "x"}).to_string();
+        let reply = eve.post("/api/logs/", log).await;
+        assert_eq!(reply.status, StatusCode::BAD_REQUEST);
+        let body = format!(r#"{{"query":["Invalid pk \"{id}\" - object does not exist."]}}"#);
+        assert_eq!(reply.text().await, body);
+    }
+    assert_eq!(eve.get("/api/queries/").await.json().await["count"], 0);
+    assert_eq!(
+        eve.get("/api/queries/by_status/?status=done")
+            .await
+            .text()
+            .await,
+        "[]"
+    );
+    assert_eq!(
+        jan.get("/api/queries/by_status/?status=done")
+            .await
+            .json()
+            .await[0]["id"],
+        id
+    );
+}
+
+#[tokio::test]
+async fn a_lost_claim_waits_again_and_its_late_answer_is_dropped() {
+    let mut settings = RelaySettings::default();
+    settings.legacy_lease = Duration::from_millis(30);
+    let server = Server::with(settings).await;
+    let requester = server.requester().await;
+    let slow = server.client("default", &[Scope::Work]).await;
+    let quick = server.client("default", &[Scope::Work]).await;
+    let id = asked(&requester, "x").await;
+    claimed(&slow).await;
+    server.until(|counts| counts.queued == 1).await;
+    assert_eq!(query(&requester, id).await["status"], "queued");
+    let late = patched(&slow, id, json!({"status": "done", "answer_text": "late"})).await;
+    assert_eq!(late.status, StatusCode::OK);
+    assert_eq!(late.json().await["status"], "queued", "dropped");
+    assert_eq!(claimed(&quick).await["id"], id);
+}
+
+#[tokio::test]
+async fn a_query_given_back_waits_again_and_a_draft_becomes_the_answer() {
+    let (_server, jan, worker) = scene().await;
+    let id = asked(&jan, "x").await;
+    claimed(&worker).await;
+    let back = patched(&worker, id, json!({"status": "queued"}))
+        .await
+        .json()
+        .await;
+    assert_eq!(
+        (&back["status"], &back["query_started"]),
+        (&"queued".into(), &json!(null))
+    );
+    claimed(&worker).await;
+    let draft = patched(&worker, id, json!({"answer_text": "half"}))
+        .await
+        .json()
+        .await;
+    assert_eq!(
+        (&draft["status"], &draft["answer_text"]),
+        (&"in_progress".into(), &"half".into())
+    );
+    let done = patched(&worker, id, json!({"status": "done"}))
+        .await
+        .json()
+        .await;
+    assert_eq!(done["answer_text"], "half");
+    let weird = patched(&worker, id, json!({"status": "weird"})).await;
+    assert_eq!(weird.status, StatusCode::BAD_REQUEST);
+    assert_eq!(
+        weird.text().await,
+        r#"{"status":["\"weird\" is not a valid choice."]}"#
+    );
+    let after = patched(
+        &worker,
+        id,
+        json!({"status": "queued", "answer_text": "other"}),
+    )
+    .await;
+    assert_eq!(
+        after.json().await["status"],
+        "done",
+        "what ended never changes"
+    );
+}
+
+#[tokio::test]
+async fn only_what_has_ended_is_deleted() {
+    let (_server, jan, worker) = scene().await;
+    let id = asked(&jan, "x").await;
+    let path = format!("/api/queries/{id}");
+    assert_eq!(
+        jan.send(Method::DELETE, &path, "").await.status,
+        StatusCode::BAD_REQUEST
+    );
+    claimed(&worker).await;
+    patched(&worker, id, json!({"status": "failed"})).await;
+    assert_eq!(
+        jan.send(Method::DELETE, &path, "").await.status,
+        StatusCode::NO_CONTENT
+    );
+    assert_eq!(jan.get(&path).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn queries_are_listed_by_pages_of_fifty() {
+    let (server, jan, _worker) = scene().await;
+    for n in 0..51 {
+        asked(&jan, &n.to_string()).await;
+    }
+    let first = jan.get("/api/queries/").await.json().await;
+    assert_eq!(
+        (&first["count"], &first["previous"]),
+        (&51.into(), &json!(null))
+    );
+    assert_eq!(first["results"].as_array().unwrap().len(), 50);
+    assert_eq!(first["results"][0]["query_text"], "50", "newest first");
+    let next = first["next"].as_str().unwrap();
+    assert_eq!(next, format!("{}/api/queries/?page=2", server.base()));
+    let second = jan.get("/api/queries/?page=2").await.json().await;
+    assert_eq!(
+        (&second["next"], &second["results"][0]["query_text"]),
+        (&json!(null), &"0".into())
+    );
+    assert_eq!(
+        second["previous"],
+        format!("{}/api/queries/", server.base())
+    );
+    for page in ["3", "0", "x", "-1"] {
+        let reply = jan.get(&format!("/api/queries/?page={page}")).await;
+        assert_eq!(reply.status, StatusCode::NOT_FOUND, "{page}");
+        assert_eq!(reply.text().await, r#"{"detail":"Invalid page."}"#);
+    }
+    assert_eq!(
+        jan.get("/api/queries/by_status/").await.status,
+        StatusCode::BAD_REQUEST
+    );
+}
+
+#[tokio::test]
+async fn who_shows_nothing_or_something_bad_is_told_in_the_services_words() {
+    let (server, jan, _worker) = scene().await;
+    let bad = Client::new(server.base(), Some("a.b.c".into()));
+    assert!(server.store.remove_user("jan").await.unwrap());
+    for (client, body) in [
+        (
+            server.nobody(),
+            r#"{"detail":"Authentication credentials were not provided."}"#,
+        ),
+        (
+            bad,
+            r#"{"detail":"Given token not valid for any token type","code":"token_not_valid","messages":[{"token_class":"AccessToken","token_type":"access","message":"Token is invalid"}]}"#,
+        ),
+        (
+            jan,
+            r#"{"detail":"User not found","code":"user_not_found"}"#,
+        ),
+    ] {
+        let reply = client.post("/api/queries/claim_next/", "").await;
+        assert_eq!(reply.status, StatusCode::UNAUTHORIZED);
+        assert_eq!(reply.header("www-authenticate"), "Bearer realm=\"api\"");
+        assert_eq!(reply.text().await, body);
+    }
+}
+
+#[tokio::test]
+async fn users_queries_and_claims_outlive_the_relay() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("queue.db");
+    let serve = async |now| {
+        let store = Arc::new(SqliteQueue::open(&path, Timestamp(now)).unwrap());
+        if store.list_users().await.unwrap().is_empty() {
+            user(&*store, "worker", Role::Service, "default").await;
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let stop = CancellationToken::new();
+        let relay = Relay::new(
+            store as Arc<dyn Store>,
+            RelaySettings::default(),
+            Arc::new(System),
+        );
+        let served = tokio::spawn(hearth_relay::serve(listener, relay, stop.clone()));
+        (base, stop, served)
+    };
+    let (base, stop, served) = serve(0).await;
+    let worker = client_of(&Client::new(base, None), "worker").await;
+    let id = asked(&worker, "x").await;
+    claimed(&worker).await;
+    let log = json!({"project": 1, "query": id, "log_data": "begun"}).to_string();
+    worker.post("/api/logs/", log).await;
+    stop.cancel();
+    within(served).await.unwrap().unwrap();
+
+    let (base, stop, served) = serve(1).await;
+    let worker = Client::new(base, worker.key);
+    let reply = patched(&worker, id, json!({"status": "done", "answer_text": "y"})).await;
+    assert_eq!(
+        reply.status,
+        StatusCode::OK,
+        "the token and the claim are still good"
+    );
+    let seen = query(&worker, id).await;
+    assert_eq!(
+        (&seen["answer_text"], &seen["logs"][0]["log_data"]),
+        (&"y".into(), &"begun".into())
+    );
+    stop.cancel();
+    within(served).await.unwrap().unwrap();
+}
