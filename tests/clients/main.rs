@@ -54,6 +54,8 @@ async fn the_python_client_of_ollama_is_served() {
         LIST,
         SEED,
         "a_text_is_continued_whole_and_streamed",
+        "giving_up_on_a_whole_answer_stops_the_engine",
+        "a_text_becomes_a_vector_the_older_way",
         EMBED,
         NO_EMBED,
         PATH_KEY,
@@ -73,6 +75,7 @@ async fn the_python_client_of_openai_is_served() {
         "a_response_is_given_whole_and_streamed",
         "a_response_that_fails_says_so",
         "a_response_calls_a_tool",
+        "a_batch_is_answered",
     ];
     passes(Client::python("with_openai.py"), &more).await;
 }

@@ -26,8 +26,8 @@ pub(crate) async fn silent(
     ollama.script(native, scene::with_silences(native, &gates));
     let mut wire = Wire::post(stand, path, body).await;
     let mut chunks = Vec::new();
-    for gate in &gates {
-        for _ in 0..2 {
+    for (gate, signs) in gates.iter().zip([2, 1]) {
+        for _ in 0..signs {
             chunks.push(wire.chunk().await.unwrap());
         }
         gate.open();
@@ -41,54 +41,55 @@ pub(crate) async fn silent(
 
 #[tokio::test]
 async fn an_ndjson_stream_is_whole_objects_in_whole_chunks_and_lives_through_silence() {
-    let (stand, ollama) = Stand::scripted_with(&LIVELY, 1).await;
-    for (path, text) in [
-        ("/api/chat", "/message/content"),
-        ("/api/generate", "/response"),
-    ] {
-        let (wire, mut chunks) = silent(&stand, &ollama, path, path, &question(path, true)).await;
-        wire.has("content-type: application/x-ndjson");
-        wire.has("cache-control: no-cache");
-        wire.has("x-accel-buffering: no");
-        chunks.extend(wire.rest().await);
+    tokio::join!(
+        lines("/api/chat", "/message/content"),
+        lines("/api/generate", "/response")
+    );
+}
 
-        let mut said = String::new();
-        for chunk in &chunks {
-            assert!(chunk.ends_with('\n'), "{path}: a line is split: {chunk:?}");
-            for line in chunk.split_terminator('\n') {
-                let line: Value = serde_json::from_str(line).expect("each line is an object");
-                assert!(
-                    line["done"].is_boolean() && line["created_at"].is_string(),
-                    "{line}"
-                );
-                said += line.pointer(text).unwrap().as_str().unwrap();
-            }
+async fn lines(path: &str, text: &str) {
+    let (stand, ollama) = Stand::scripted_with(&LIVELY, 1).await;
+    let (wire, mut chunks) = silent(&stand, &ollama, path, path, &question(path, true)).await;
+    wire.has("content-type: application/x-ndjson");
+    wire.has("cache-control: no-cache");
+    wire.has("x-accel-buffering: no");
+    chunks.extend(wire.rest().await);
+
+    let mut said = String::new();
+    for chunk in &chunks {
+        assert!(chunk.ends_with('\n'), "{path}: a line is split: {chunk:?}");
+        for line in chunk.split_terminator('\n') {
+            let line: Value = serde_json::from_str(line).expect("each line is an object");
+            let has_head = line["done"].is_boolean() && line["created_at"].is_string();
+            assert!(has_head, "{line}");
+            said += line.pointer(text).unwrap().as_str().unwrap();
         }
-        assert_eq!(said, scene::SPOKEN.repeat(2));
-        let last: Value = serde_json::from_str(chunks.last().unwrap()).unwrap();
-        assert_eq!(last["done"], true, "{path}");
     }
+    assert_eq!(said, scene::SPOKEN.repeat(2));
+    let last: Value = serde_json::from_str(chunks.last().unwrap()).unwrap();
+    assert_eq!(last["done"], true, "{path}");
 }
 
 #[tokio::test]
 async fn an_answer_in_one_piece_is_preceded_by_nothing_but_white_space() {
+    tokio::join!(
+        padded("/api/chat", "/message/content"),
+        padded("/v1/chat/completions", "/choices/0/message/content"),
+        padded("/v1/messages", "/content/0/text"),
+        padded("/v1/responses", "/output/0/content/0/text")
+    );
+}
+
+async fn padded(path: &str, text: &str) {
     let (stand, ollama) = Stand::scripted_with(&LIVELY, 1).await;
-    for path in ["/api/chat", "/v1/chat/completions"] {
-        let gate = Gate::default();
-        let whole = path == "/api/chat";
-        ollama.script(
-            "/api/chat",
-            Answer::after(&gate).then_all(scene::named("words", whole).unwrap()),
-        );
-        let mut wire = Wire::post(&stand, path, &question(path, false)).await;
-        let mut text = wire.chunk().await.unwrap();
-        assert!(text.trim().is_empty(), "{text:?}");
-        gate.open();
-        text += &wire.rest().await.concat();
-        let answer: Value = serde_json::from_str(&text).expect("white space, then one object");
-        let said = answer
-            .pointer("/message/content")
-            .or(answer.pointer("/choices/0/message/content"));
-        assert_eq!(said.unwrap(), "Six times seven.");
-    }
+    let gate = Gate::default();
+    let words = scene::named("words", path == "/api/chat").unwrap();
+    ollama.script("/api/chat", Answer::after(&gate).then_all(words));
+    let mut wire = Wire::post(&stand, path, &question(path, false)).await;
+    let mut body = wire.chunk().await.unwrap();
+    assert!(body.trim().is_empty(), "{body:?}");
+    gate.open();
+    body += &wire.rest().await.concat();
+    let answer: Value = serde_json::from_str(&body).expect("white space, then one object");
+    assert_eq!(answer.pointer(text).unwrap(), "Six times seven.", "{path}");
 }

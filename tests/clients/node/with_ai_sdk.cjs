@@ -141,7 +141,7 @@ stage.main({
   async a_long_silence_is_survived_whole_and_streamed() {
     await wish("play", { scene: "words", path: "/api/chat", late: 2 });
     assert.equal((await ask({ model: scripted() })).text, "Six times seven.");
-    await wish("play", { scene: "words", path: "/api/chat", late: 3 });
+    await wish("play", { scene: "words", path: "/api/chat", late: 2 });
     const texts = await all(stream({ model: scripted() }).textStream);
     assert.equal(texts.join(""), "Six times seven.");
   },

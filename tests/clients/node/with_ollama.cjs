@@ -134,7 +134,7 @@ stage.main({
   async a_long_silence_is_survived_whole_and_streamed() {
     await wish("play", { scene: "words", path: "/api/chat", whole: true, late: 2 });
     assert.equal((await ask({ model: TINY, at: scripted() })).message.content, "Six times seven.");
-    await wish("play", { scene: "words", path: "/api/chat", late: 3 });
+    await wish("play", { scene: "words", path: "/api/chat", late: 2 });
     const parts = await all(await ask({ model: TINY, at: scripted(), stream: true }));
     const texts = parts.map((part) => part.message.content);
     assert.equal(texts.join(""), "Six times seven.");

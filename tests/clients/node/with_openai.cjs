@@ -148,7 +148,7 @@ stage.main({
   async a_long_silence_is_survived_whole_and_streamed() {
     await wish("play", { scene: "words", path: "/api/chat", late: 2 });
     assert.equal(textOf(await ask({ model: TINY, at: scripted() })), "Six times seven.");
-    await wish("play", { scene: "words", path: "/api/chat", late: 3 });
+    await wish("play", { scene: "words", path: "/api/chat", late: 2 });
     const chunks = await all(await ask({ model: TINY, at: scripted(), stream: true }));
     const texts = chunks.map((chunk) => chunk.choices[0].delta.content ?? "");
     assert.equal(texts.join(""), "Six times seven.");

@@ -210,7 +210,7 @@ def a_long_silence_is_survived_whole_and_streamed():
     wish("play", scene="words", path="/api/chat", late=2)
     whole = text_of(ask(model=TINY, at=scripted()))
     assert whole == "Six times seven.", whole
-    wish("play", scene="words", path="/api/chat", late=3)
+    wish("play", scene="words", path="/api/chat", late=2)
     with scripted().messages.stream(**asked(model=TINY)) as stream:
         assert stream.get_final_text() == "Six times seven."
 

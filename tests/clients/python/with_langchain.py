@@ -153,10 +153,10 @@ def an_image_reaches_the_engine():
 
 @case
 def a_long_silence_is_survived_whole_and_streamed():
-    wish("play", scene="words", path="/api/chat", late=3)
+    wish("play", scene="words", path="/api/chat", late=2)
     whole = scripted().invoke(QUESTION).content
     assert whole == "Six times seven.", whole
-    wish("play", scene="words", path="/api/chat", late=3)
+    wish("play", scene="words", path="/api/chat", late=2)
     texts = [part.content for part in scripted().stream(QUESTION)]
     assert "".join(texts) == "Six times seven.", texts
 

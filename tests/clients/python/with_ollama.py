@@ -3,6 +3,7 @@
 import functools
 import json
 
+import httpx
 import stage
 from ollama import Client, ResponseError
 from stage import KEY, MODEL, QUESTION, RELAY, TINY, case, case_by_name_only, refused, wish
@@ -101,6 +102,15 @@ def leaving_a_stream_stops_the_engine():
 
 
 @case
+def giving_up_on_a_whole_answer_stops_the_engine():
+    hasty = Client(host=RELAY, headers={"Authorization": f"Bearer {KEY}"}, timeout=1)
+    with refused(httpx.ReadTimeout):
+        ask(at=hasty, options={"num_predict": 2000})
+    state = wish("newest_job")
+    assert state == "cancelled", state
+
+
+@case
 def two_questions_at_once_are_both_answered():
     one, two = stage.at_once(lambda: ask().message.content)
     assert one == two and isinstance(one, str) and one, (one, two)
@@ -164,7 +174,7 @@ def a_long_silence_is_survived_whole_and_streamed():
     wish("play", scene="words", path="/api/chat", whole=True, late=2)
     whole = ask(model=TINY, at=scripted()).message.content
     assert whole == "Six times seven.", whole
-    wish("play", scene="words", path="/api/chat", late=3)
+    wish("play", scene="words", path="/api/chat", late=2)
     texts = [part.message.content for part in ask(model=TINY, at=scripted(), stream=True)]
     assert "".join(texts) == "Six times seven.", texts
 
@@ -201,6 +211,12 @@ def a_key_in_the_address_is_enough():
     assert ask(at=at, options={"num_predict": 4}).message.content, "nothing was said"
     with refused(ResponseError, 401):
         Client(host=f"{RELAY}/k/{stage.WRONG_KEY}").list()
+
+
+@case
+def a_text_becomes_a_vector_the_older_way():
+    answer = scripted().embeddings(model=TINY, prompt="one")
+    assert list(answer.embedding) == [0.6, 0.8], answer
 
 
 @case_by_name_only

@@ -207,7 +207,7 @@ def a_long_silence_is_survived_whole_and_streamed():
     wish("play", scene="words", path="/api/chat", late=2)
     whole = text_of(ask(model=TINY, at=scripted()))
     assert whole == "Six times seven.", whole
-    wish("play", scene="words", path="/api/chat", late=3)
+    wish("play", scene="words", path="/api/chat", late=2)
     texts = [part.choices[0].delta.content or "" for part in ask(model=TINY, at=scripted(), stream=True)]
     assert "".join(texts) == "Six times seven.", texts
 
@@ -303,6 +303,36 @@ def a_key_in_the_address_is_enough():
     assert text_of(ask(at=at, max_tokens=4)), "nothing was said"
     with refused(openai.AuthenticationError, 401):
         OpenAI(base_url=f"{RELAY}/k/{stage.WRONG_KEY}/v1", api_key="none").models.list()
+
+
+@case
+def a_batch_is_answered():
+    lines = [
+        {
+            "custom_id": f"question-{number}",
+            "method": "POST",
+            "url": "/v1/chat/completions",
+            "body": {"model": TINY, "messages": [{"role": "user", "content": f"Say {number}."}]},
+        }
+        for number in range(3)
+    ]
+    text = "\n".join(json.dumps(line) for line in lines)
+    given = scripted().files.create(file=("batch.jsonl", text.encode()), purpose="batch")
+    batch = scripted().batches.create(
+        input_file_id=given.id, endpoint="/v1/chat/completions", completion_window="24h"
+    )
+    # Its API has no event to wait for: its clients poll, and so does this one.
+    for _ in range(10_000):
+        if batch.status in ("completed", "failed", "expired", "cancelled"):
+            break
+        batch = scripted().batches.retrieve(batch.id)
+    assert (batch.status, batch.request_counts.completed) == ("completed", 3), batch
+    output = scripted().files.content(batch.output_file_id).text
+    answers = {line["custom_id"]: line["response"] for line in map(json.loads, output.splitlines())}
+    for number in range(3):
+        response = answers[f"question-{number}"]
+        said = response["body"]["choices"][0]["message"]["content"]
+        assert (response["status_code"], said) == (200, f"Say {number}."), response
 
 
 @case_by_name_only
