@@ -1,32 +1,120 @@
-//! A connection whose reader may not keep data waiting for ever.
+//! A connection whose client may neither keep data waiting nor dawdle over a request's head.
 
 use std::{
     future::Future as _,
     io::{self, IoSlice},
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
+
+use axum::body::{Body, HttpBody};
+use bytes::Bytes;
+use hyper::body::{Frame, SizeHint};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Sleep, sleep},
 };
 
-/// Breaks when nothing of what is to be written was taken for a while.
+/// What a connection is at. One that rests between two requests may do so for longer than the head
+/// of a request may take to arrive.
+#[derive(Debug, Clone)]
+pub(crate) struct Phase(Arc<AtomicU8>);
+
+impl Phase {
+    const HEAD: u8 = 0;
+    const BUSY: u8 = 1;
+    const IDLE: u8 = 2;
+
+    /// A connection that owes its first request.
+    pub(crate) fn first() -> Self {
+        Self(Arc::new(AtomicU8::new(Self::HEAD)))
+    }
+
+    /// A request's head has arrived.
+    pub(crate) fn busy(&self) {
+        self.0.store(Self::BUSY, Ordering::Relaxed);
+    }
+
+    /// The same body; the connection rests once all of it was taken.
+    pub(crate) fn until_end_of(&self, body: Body) -> Body {
+        Body::new(Answer {
+            body,
+            phase: self.clone(),
+        })
+    }
+
+    fn is(&self, phase: u8) -> bool {
+        self.0.load(Ordering::Relaxed) == phase
+    }
+}
+
+/// A body that tells its end.
+struct Answer {
+    body: Body,
+    phase: Phase,
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.phase.0.store(Phase::IDLE, Ordering::Relaxed);
+    }
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// How long a client may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// For the whole head of a request, from its first byte on.
+    pub(crate) head: Duration,
+    /// To take anything of what is written.
+    pub(crate) write: Duration,
+}
+
+/// Breaks when nothing of what is to be written was taken for a while, or a head is not whole in
+/// time.
 #[derive(Debug)]
 pub(crate) struct Patient<S> {
     inner: S,
-    patience: Duration,
+    limits: Limits,
+    phase: Phase,
+    /// Runs while a head arrives.
+    head: Pin<Box<Sleep>>,
     /// Runs while the reader takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Patient<S> {
-    pub(crate) const fn new(inner: S, patience: Duration) -> Self {
+    pub(crate) fn new(inner: S, limits: Limits, phase: Phase) -> Self {
         Self {
             inner,
-            patience,
+            limits,
+            phase,
+            head: Box::pin(sleep(limits.head)),
             stalled: None,
         }
     }
@@ -40,7 +128,7 @@ impl<S> Patient<S> {
             self.stalled = None;
             return written;
         }
-        let patience = self.patience;
+        let patience = self.limits.write;
         let stalled = self
             .stalled
             .get_or_insert_with(|| Box::pin(sleep(patience)));
@@ -56,7 +144,18 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(context, buffer)
+        let had = buffer.filled().len();
+        let read = Pin::new(&mut self.inner).poll_read(context, buffer);
+        if self.phase.is(Phase::IDLE) && buffer.filled().len() > had {
+            self.phase.0.store(Phase::HEAD, Ordering::Relaxed);
+            self.head = Box::pin(sleep(self.limits.head));
+        }
+        if read.is_ready() || !self.phase.is(Phase::HEAD) {
+            return read;
+        }
+        ready!(self.head.as_mut().poll(context));
+        let message = "the head of a request took too long to arrive";
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, message)))
     }
 }
 

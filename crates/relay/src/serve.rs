@@ -7,7 +7,7 @@ use axum::{
     body::Body,
     response::{IntoResponse as _, Response},
 };
-use http::{Request, Uri, uri::PathAndQuery};
+use http::{Request, StatusCode, Uri, uri::PathAndQuery};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use proto::ErrorCode;
@@ -20,12 +20,18 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use crate::{
-    Relay, api, auth::PathKey, batch, cors, error::ApiError, loopback, patient::Patient,
-    shape::dress, upkeep, webhook,
+    Relay, api,
+    auth::PathKey,
+    batch, cors,
+    error::ApiError,
+    loopback,
+    patient::{Limits, Patient, Phase},
+    shape::dress,
+    upkeep, webhook,
 };
 
-/// How long a request's head may take to arrive.
-const HEAD_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a connection may rest between two requests.
+const IDLE_PATIENCE: Duration = Duration::from_secs(75);
 /// Most headers of a request.
 const HEADERS_MAX: usize = 64;
 /// Most bytes of a request's head.
@@ -122,11 +128,27 @@ async fn connection(socket: TcpStream, door: Door, relay: Relay, _place: OwnedSe
         tracing::debug!(%error, "a connection was gone at once");
         return;
     }
-    let socket = Patient::new(socket, relay.settings.write_patience);
-    let service = hyper::service::service_fn(move |request| answer(door.clone(), request));
+    let limits = Limits {
+        head: relay.settings.head_patience,
+        write: relay.settings.write_patience,
+    };
+    let phase = Phase::first();
+    let socket = Patient::new(socket, limits, phase.clone());
+    let service = hyper::service::service_fn(move |request| {
+        phase.busy();
+        let (door, phase) = (door.clone(), phase.clone());
+        async move {
+            let Ok(response) = answer(door, request).await;
+            // What was upgraded answers no further requests.
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                return Ok::<_, Infallible>(response);
+            }
+            Ok(response.map(|body| phase.until_end_of(body)))
+        }
+    });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_PATIENCE)
+        .header_read_timeout(IDLE_PATIENCE)
         .max_headers(HEADERS_MAX)
         .max_header_size(HEAD_MAX)
         .serve_connection(TokioIo::new(socket), service)

@@ -27,6 +27,8 @@ pub struct RelaySettings {
     /// How long a stream is silent before the requester gets a sign of life, and how long the
     /// status line waits for the first token.
     pub heartbeat: Duration,
+    /// How long the head of a request may take to arrive.
+    pub head_patience: Duration,
     /// How long a client may take nothing of what is written to it before its connection is cut.
     pub write_patience: Duration,
     /// How often somebody who waits is told at most that his place in the queue changed.
@@ -59,6 +61,7 @@ impl Default for RelaySettings {
             legacy_poll_hold: limits::LEGACY_POLL_HOLD,
             online_after_poll: Duration::from_secs(60),
             heartbeat: limits::STREAM_HEARTBEAT,
+            head_patience: Duration::from_secs(10),
             write_patience: Duration::from_secs(30),
             place_every: Duration::from_secs(1),
             pad_after: limits::PAD_AFTER,

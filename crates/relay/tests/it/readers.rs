@@ -6,7 +6,10 @@ use hearth_relay::RelaySettings;
 use proptest::prelude::*;
 use proto::worker::RelayMessage;
 use queue::Scope;
-use tokio::{io::AsyncWriteExt as _, net::TcpSocket};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpSocket, TcpStream},
+};
 
 use crate::{
     server::Server,
@@ -40,6 +43,32 @@ async fn a_reader_that_takes_nothing_is_cut_and_its_job_cancelled() {
     let token = job.token();
     assert_eq!(worker.next().await, RelayMessage::Cancel { token });
     drop(stuck);
+}
+
+#[tokio::test]
+async fn a_connection_may_rest_longer_than_a_head_may_take() {
+    let mut settings = RelaySettings::default();
+    settings.head_patience = Duration::from_millis(100);
+    let server = Server::with(settings).await;
+    let request = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+    let mut resting = TcpStream::connect(server.address).await.unwrap();
+    let mut answer = [0; 1024];
+    for round in 0..3 {
+        resting.write_all(request).await.unwrap();
+        let read = within(resting.read(&mut answer)).await.unwrap();
+        assert!(answer[..read].starts_with(b"HTTP/1.1 200"), "round {round}");
+        // While it rests, one that stops in the middle of a head is cut.
+        for part in ["", "GET /healthz HTTP/1.1\r\nho"] {
+            let mut slow = TcpStream::connect(server.address).await.unwrap();
+            slow.write_all(part.as_bytes()).await.unwrap();
+            let mut rest = Vec::new();
+            within(slow.read_to_end(&mut rest)).await.unwrap();
+        }
+    }
+    // The same one is cut when it dawdles over a later head.
+    resting.write_all(&request[..9]).await.unwrap();
+    let mut rest = Vec::new();
+    within(resting.read_to_end(&mut rest)).await.unwrap();
 }
 
 proptest! {
