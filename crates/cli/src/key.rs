@@ -118,7 +118,7 @@ impl Create {
             self.serve.is_empty() || scopes.contains(&Scope::Work),
             "--serve is for keys with --scope work"
         );
-        let words: Vec<_> = scopes.iter().map(|scope| word(*scope)).collect();
+        let words: Vec<_> = scopes.iter().map(|scope| scope.as_str()).collect();
         let for_ = KeyFor {
             serve: served(&self.account, &self.serve)?,
             name: self.name.clone(),
@@ -152,26 +152,17 @@ fn served(own: &Account, others: &[String]) -> anyhow::Result<Serve> {
 }
 
 /// The moment in UTC, to the second.
-fn day(Timestamp(millis): Timestamp) -> String {
+pub(crate) fn day(Timestamp(millis): Timestamp) -> String {
     jiff::Timestamp::from_millisecond(millis).map_or_else(
         |_| millis.to_string(),
         |moment| moment.strftime("%FT%TZ").to_string(),
     )
 }
 
-const fn word(scope: Scope) -> &'static str {
-    match scope {
-        Scope::Enqueue => "enqueue",
-        Scope::Read => "read",
-        Scope::Work => "work",
-        Scope::Admin => "admin",
-    }
-}
-
 async fn list(keys: &dyn Keys) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     for key in keys.list_keys().await? {
-        let scopes: Vec<_> = key.scopes.iter().map(|scope| word(*scope)).collect();
+        let scopes: Vec<_> = key.scopes.iter().map(|scope| scope.as_str()).collect();
         let state = if key.revoked_at.is_some() {
             "revoked"
         } else {

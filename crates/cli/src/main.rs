@@ -8,6 +8,7 @@ mod monitoring;
 mod sse;
 mod status;
 mod stop;
+mod user;
 
 use std::{
     io::{IsTerminal as _, Write as _},
@@ -33,6 +34,9 @@ enum Command {
     /// Make, list and revoke the keys of a relay.
     #[command(subcommand)]
     Key(key::Args),
+    /// Make, list and remove the people and programs that log in at a relay with a password.
+    #[command(subcommand)]
+    User(user::Args),
     /// Run the agent without a desktop: answer a relay's jobs with this machine's model.
     Agent(agent::Args),
     /// Ask one question through a relay.
@@ -63,6 +67,7 @@ fn start(command: Command) -> anyhow::Result<()> {
     let fallback = match command {
         Command::Relay(_) | Command::Agent(_) => "info",
         Command::Key(_)
+        | Command::User(_)
         | Command::Ask(_)
         | Command::Status(_)
         | Command::Pause
@@ -89,6 +94,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
             stop::with(&stop, args.run(stop.clone())).await
         }
         Command::Key(args) => args.run().await,
+        Command::User(args) => args.run().await,
         Command::Agent(args) => run_agent(args).await,
         Command::Ask(args) => args.run().await,
         Command::Status(args) => args.run().await,

@@ -1,0 +1,204 @@
+//! `hearth user`: makes, lists, changes and removes those who log in with a password, in a
+//! relay's store, whether or not it runs.
+
+use std::{
+    io::{Read as _, Write as _},
+    sync::Arc,
+};
+
+use clap::ValueEnum;
+use proto::Account;
+use queue::{Role, UserChange, Users};
+use relay::{System, World as _, users};
+use secrecy::SecretString;
+
+use crate::key::day;
+
+/// Longest password that is read, with its line end; the rules are the relay's.
+const INPUT_MAX: u64 = 4096;
+
+/// `hearth user create|list|password|logout|remove --store URL`.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Args {
+    /// Make a user; the password is read from standard input.
+    Create(Create),
+    /// List the users.
+    List {
+        #[command(flatten)]
+        store: Store,
+    },
+    /// Give a user another password; what was logged in with the old one is out at once.
+    Password {
+        #[command(flatten)]
+        store: Store,
+        #[command(flatten)]
+        password: Password,
+        /// The user's name.
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// Void all tokens of a user, who may log in again.
+    Logout {
+        #[command(flatten)]
+        store: Store,
+        /// The user's name.
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// Remove a user, whose tokens are void at once.
+    Remove {
+        #[command(flatten)]
+        store: Store,
+        /// The user's name.
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Store {
+    /// Where the relay keeps its jobs, keys and users: sqlite:PATH.
+    #[arg(long, env = "HEARTH_STORE", value_name = "URL")]
+    store: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Password {
+    /// Read the password, one line, from standard input. There is no other way: other users can
+    /// see a command line.
+    #[arg(long, required = true)]
+    password_stdin: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Create {
+    #[command(flatten)]
+    store: Store,
+    #[command(flatten)]
+    password: Password,
+    /// What the user logs in with.
+    #[arg(long, value_name = "NAME")]
+    name: String,
+    /// What the user may do.
+    #[arg(long, value_enum, default_value = "user", value_name = "ROLE")]
+    role: UserRole,
+    /// Whose jobs the user submits, reads and answers.
+    #[arg(long, default_value = "default", value_name = "ACCOUNT")]
+    account: Account,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum UserRole {
+    /// Ask and read.
+    User,
+    /// Answer as well: what a worker service needs.
+    Service,
+    /// Everything, in every account.
+    Admin,
+}
+
+impl From<UserRole> for Role {
+    fn from(role: UserRole) -> Self {
+        match role {
+            UserRole::User => Self::User,
+            UserRole::Service => Self::Service,
+            UserRole::Admin => Self::Admin,
+        }
+    }
+}
+
+impl Args {
+    /// Does it.
+    ///
+    /// # Errors
+    /// If the store cannot be opened or written, the name is taken or unknown, or the password
+    /// is too short.
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        let (store, name, change, did) = match self {
+            Self::Create(create) => return create.run().await,
+            Self::List { store } => return list(&*store.open().await?).await,
+            Self::Remove { store, name } => {
+                let removed = store.open().await?.remove_user(&name).await?;
+                return said(removed, &name, "removed");
+            }
+            Self::Password {
+                store,
+                password,
+                name,
+            } => {
+                let hash = users::hash(&password.read()?, System.random()?)?;
+                (store, name, UserChange::Password(hash), "changed")
+            }
+            Self::Logout { store, name } => (store, name, UserChange::LogOut, "logged out"),
+        };
+        let changed = store.open().await?.change_user(&name, change).await?;
+        said(changed, &name, did)
+    }
+}
+
+fn said(done: bool, name: &str, did: &str) -> anyhow::Result<()> {
+    anyhow::ensure!(done, "there is no user named {name:?}");
+    writeln!(std::io::stdout(), "{did} {name}")?;
+    Ok(())
+}
+
+impl Store {
+    async fn open(&self) -> anyhow::Result<Arc<dyn Users>> {
+        Ok(relay::open_users(&self.store).await?)
+    }
+}
+
+impl Password {
+    /// One line of standard input. Nothing is stripped from it but its end.
+    fn read(&self) -> anyhow::Result<SecretString> {
+        anyhow::ensure!(self.password_stdin, "give --password-stdin");
+        let mut text = String::new();
+        std::io::stdin().take(INPUT_MAX).read_to_string(&mut text)?;
+        let line = text.strip_suffix('\n').unwrap_or(&text);
+        let line = line.strip_suffix('\r').unwrap_or(line);
+        anyhow::ensure!(
+            !line.contains('\n'),
+            "standard input has more than one line; write the password alone"
+        );
+        Ok(line.to_owned().into())
+    }
+}
+
+impl Create {
+    async fn run(self) -> anyhow::Result<()> {
+        let password = self.password.read()?;
+        let (role, salt, now) = (self.role.into(), System.random()?, System.now());
+        let user = users::user(
+            self.name.clone(),
+            self.account.clone(),
+            role,
+            &password,
+            salt,
+            now,
+        )?;
+        let id = self.store.open().await?.create_user(user).await?;
+        let (name, account, role) = (&self.name, &self.account, role.as_str());
+        writeln!(
+            std::io::stdout(),
+            "made {name}, number {id}, {role} of account {account}"
+        )?;
+        Ok(())
+    }
+}
+
+async fn list(users: &dyn Users) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    for user in users.list_users().await? {
+        let seen = user.last_login.map_or_else(|| "never".to_owned(), day);
+        writeln!(
+            out,
+            "{:>4}  {:<20}  {:<7}  account {:<12}  made {}  last login {seen}",
+            user.id,
+            user.new.name,
+            user.new.role.as_str(),
+            user.new.account,
+            day(user.new.created_at)
+        )?;
+    }
+    Ok(())
+}

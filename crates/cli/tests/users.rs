@@ -1,0 +1,94 @@
+//! `hearth user` on a store of its own, as an operator types it.
+#![expect(clippy::unwrap_used, reason = "these functions are tests")]
+
+use std::{
+    io::Write as _,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+fn user(folder: &Path, args: &[&str], input: &str) -> Output {
+    let store = format!("sqlite:{}", folder.join("relay.db").display());
+    let mut child = Command::new(env!("CARGO_BIN_EXE_hearth"))
+        .arg("user")
+        .args(args)
+        .env_clear()
+        .env("HOME", folder)
+        .env("HEARTH_STORE", store)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A command that reads no password may have ended already.
+    drop(child.stdin.take().unwrap().write_all(input.as_bytes()));
+    child.wait_with_output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    let said = [&output.stdout[..], &output.stderr[..]].concat();
+    String::from_utf8(said).unwrap()
+}
+
+#[test]
+fn a_user_is_made_listed_changed_and_removed_and_no_password_is_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |args: &[&str], input: &str| {
+        let output = user(folder.path(), args, input);
+        let said = said(&output);
+        assert!(!said.contains("correct"), "{said}");
+        (output.status.success(), said)
+    };
+    let create = [
+        "create",
+        "--name",
+        "worker",
+        "--role",
+        "service",
+        "--password-stdin",
+    ];
+    let (done, told) = run(&create, "correct horse\n");
+    assert!(done, "{told}");
+    assert_eq!(told, "made worker, number 1, service of account default\n");
+    let (done, told) = run(&create, "correct horse\n");
+    assert!(!done && told.contains("worker exists already"), "{told}");
+    let (_, told) = run(&["list"], "");
+    assert!(
+        told.contains("worker") && told.contains("last login never"),
+        "{told}"
+    );
+    let (done, told) = run(
+        &["password", "--password-stdin", "worker"],
+        "correct battery",
+    );
+    assert!(done && told == "changed worker\n", "{told}");
+    let (done, told) = run(&["logout", "worker"], "");
+    assert!(done && told == "logged out worker\n", "{told}");
+    let (done, told) = run(&["remove", "worker"], "");
+    assert!(done && told == "removed worker\n", "{told}");
+    let (done, told) = run(&["remove", "worker"], "");
+    assert!(!done && told.contains("no user named \"worker\""), "{told}");
+}
+
+#[test]
+fn a_bad_name_or_password_makes_no_user() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, input, word) in [
+        ("two words", "correct horse", "a user's name has"),
+        ("worker", "1234567\n", "at least 8 characters"),
+        ("worker", "", "at least 8 characters"),
+        ("worker", "correct horse\nbattery\n", "more than one line"),
+    ] {
+        let args = ["create", "--name", name, "--password-stdin"];
+        let output = user(folder.path(), &args, input);
+        let said = said(&output);
+        assert!(!output.status.success() && said.contains(word), "{said}");
+    }
+    let output = user(folder.path(), &["create", "--name", "worker"], "");
+    assert!(
+        said(&output).contains("--password-stdin"),
+        "{}",
+        said(&output)
+    );
+    assert_eq!(said(&user(folder.path(), &["list"], "")), "");
+}
