@@ -37,6 +37,8 @@ const CHAT: [&str; 15] = [
 const SEED: &str = "temperature_and_seed_decide_the_answer";
 const LIST: &str = "models_are_listed";
 const EMBED: &str = "texts_become_vectors";
+const SHOW: &str = "a_model_is_shown";
+const LOAD: &str = "a_model_is_loaded_without_a_question";
 const PATH_KEY: &str = "a_key_in_the_address_is_enough";
 const NO_EMBED: &str = "an_engine_without_embeddings_refuses";
 
@@ -56,6 +58,8 @@ async fn the_python_client_of_ollama_is_served() {
         "a_text_is_continued_whole_and_streamed",
         "giving_up_on_a_whole_answer_stops_the_engine",
         "a_text_becomes_a_vector_the_older_way",
+        SHOW,
+        LOAD,
         EMBED,
         NO_EMBED,
         PATH_KEY,
@@ -94,7 +98,7 @@ async fn the_python_client_of_anthropic_is_served() {
 async fn the_node_client_of_ollama_is_served() {
     passes(
         Client::node("with_ollama.cjs"),
-        &[LIST, SEED, EMBED, NO_EMBED, PATH_KEY],
+        &[LIST, SEED, EMBED, NO_EMBED, PATH_KEY, SHOW, LOAD],
     )
     .await;
 }

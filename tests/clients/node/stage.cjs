@@ -5,6 +5,8 @@ const { createInterface } = require("node:readline");
 
 const { RELAY, RELAY_KEY: KEY, MODEL, SCRIPTED_RELAY, SCRIPTED_KEY, LONELY_KEY } = process.env;
 const QUESTION = "Count from one to ten in words.";
+// Its answer is still being written when somebody leaves.
+const STORY = "Write a very long story about a fire that never goes out.";
 const SCHEMA = {
   type: "object",
   properties: { warm: { type: "boolean" } },
@@ -78,6 +80,6 @@ async function main(cases, casesByNameOnly = {}) {
 }
 
 module.exports = {
-  RELAY, KEY, MODEL, SCRIPTED_RELAY, SCRIPTED_KEY, LONELY_KEY, QUESTION, SCHEMA, WEATHER, ARGUMENTS, PNG,
+  RELAY, KEY, MODEL, SCRIPTED_RELAY, SCRIPTED_KEY, LONELY_KEY, QUESTION, STORY, SCHEMA, WEATHER, ARGUMENTS, PNG,
   WRONG_KEY: "hearth_nobody_has_this_key", TINY: "tiny", wish, refused, all, aStopWordOf, main,
 };

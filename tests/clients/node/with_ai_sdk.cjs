@@ -74,7 +74,7 @@ stage.main({
 
   async leaving_a_stream_stops_the_engine() {
     const left = new AbortController();
-    const streamed = stream({ maxOutputTokens: 2000, abortSignal: left.signal });
+    const streamed = stream({ prompt: stage.STORY, maxOutputTokens: 2000, abortSignal: left.signal });
     const parts = [];
     for await (const part of streamed.fullStream) {
       parts.push(part.type);

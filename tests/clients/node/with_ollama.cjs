@@ -70,7 +70,7 @@ stage.main({
   },
 
   async leaving_a_stream_stops_the_engine() {
-    const stream = await ask({ stream: true, options: { num_predict: 2000 } });
+    const stream = await ask({ text: stage.STORY, stream: true, options: { num_predict: 2000 } });
     await refused(async () => {
       for await (const _ of stream) stream.abort();
     }, Error, { name: "AbortError" }, "abort");
@@ -154,6 +154,17 @@ stage.main({
     const at = new Ollama({ host: `${RELAY}/k/${KEY}` });
     assert.deepEqual((await at.list()).models.map((model) => model.model), [MODEL]);
     assert((await ask({ at, options: { num_predict: 4 } })).message.content);
+  },
+
+  async a_model_is_shown() {
+    const shown = await client().show({ model: MODEL });
+    assert.deepEqual([shown.details.family, shown.details.format], ["llama", "gguf"]);
+    assert(shown.capabilities.includes("completion"));
+  },
+
+  async a_model_is_loaded_without_a_question() {
+    const answer = await client().chat({ model: MODEL, messages: [] });
+    assert.deepEqual([answer.message.content, answer.done_reason], ["", "load"]);
   },
 }, {
   async a_killed_agent_is_an_error() {

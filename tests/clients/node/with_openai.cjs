@@ -81,7 +81,7 @@ stage.main({
   },
 
   async leaving_a_stream_stops_the_engine() {
-    const stream = await ask({ stream: true, max_tokens: 2000 });
+    const stream = await ask({ text: stage.STORY, stream: true, max_tokens: 2000 });
     for await (const _ of stream) break;
     assert.equal(await wish("newest_job"), "cancelled");
   },

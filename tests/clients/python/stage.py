@@ -16,6 +16,8 @@ WRONG_KEY = "hearth_nobody_has_this_key"
 TINY = "tiny"
 
 QUESTION = "Count from one to ten in words."
+# Its answer is still being written when somebody leaves.
+STORY = "Write a very long story about a fire that never goes out."
 SCHEMA = {
     "type": "object",
     "properties": {"warm": {"type": "boolean"}},

@@ -123,7 +123,7 @@ def a_malformed_request_is_a_bad_request():
 
 @case
 def leaving_a_stream_stops_the_engine():
-    stream = ask(stream=True, max_tokens=2000)
+    stream = ask(stage.STORY, stream=True, max_tokens=2000)
     for event in stream:
         if event.type == "content_block_delta":
             break

@@ -86,7 +86,7 @@ def a_malformed_request_is_a_bad_request():
 
 @case
 def leaving_a_stream_stops_the_engine():
-    stream = chat(num_predict=2000).stream(QUESTION)
+    stream = chat(num_predict=2000).stream(stage.STORY)
     next(stream)
     stream.close()
     state = wish("newest_job")

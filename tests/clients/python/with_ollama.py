@@ -94,7 +94,7 @@ def a_malformed_request_is_a_bad_request():
 
 @case
 def leaving_a_stream_stops_the_engine():
-    stream = ask(stream=True, options={"num_predict": 2000})
+    stream = ask(stage.STORY, stream=True, options={"num_predict": 2000})
     next(stream)
     stream.close()
     state = wish("newest_job")
@@ -103,9 +103,9 @@ def leaving_a_stream_stops_the_engine():
 
 @case
 def giving_up_on_a_whole_answer_stops_the_engine():
-    hasty = Client(host=RELAY, headers={"Authorization": f"Bearer {KEY}"}, timeout=1)
+    hasty = Client(host=RELAY, headers={"Authorization": f"Bearer {KEY}"}, timeout=0.5)
     with refused(httpx.ReadTimeout):
-        ask(at=hasty, options={"num_predict": 2000})
+        ask(stage.STORY, at=hasty, options={"num_predict": 2000})
     state = wish("newest_job")
     assert state == "cancelled", state
 
@@ -211,6 +211,23 @@ def a_key_in_the_address_is_enough():
     assert ask(at=at, options={"num_predict": 4}).message.content, "nothing was said"
     with refused(ResponseError, 401):
         Client(host=f"{RELAY}/k/{stage.WRONG_KEY}").list()
+
+
+@case
+def a_model_is_shown():
+    shown = client().show(MODEL)
+    assert (shown.details.family, shown.details.format) == ("llama", "gguf"), shown
+    assert "completion" in shown.capabilities, shown
+    with refused(ResponseError, 404):
+        client().show("nobody:1b")
+
+
+@case
+def a_model_is_loaded_without_a_question():
+    answer = client().chat(model=MODEL, messages=[])
+    assert (answer.message.content, answer.done_reason) == ("", "load"), answer
+    answer = client().generate(model=MODEL)
+    assert (answer.response, answer.done_reason) == ("", "load"), answer
 
 
 @case

@@ -119,7 +119,7 @@ def a_malformed_request_is_a_bad_request():
 
 @case
 def leaving_a_stream_stops_the_engine():
-    stream = ask(stream=True, max_tokens=2000)
+    stream = ask(stage.STORY, stream=True, max_tokens=2000)
     next(stream)
     stream.close()
     state = wish("newest_job")
