@@ -32,7 +32,7 @@ pub(crate) enum Args {
         #[command(flatten)]
         store: Store,
         #[command(flatten)]
-        password: Password,
+        password: FromInput,
         /// The user's name.
         #[arg(value_name = "NAME")]
         name: String,
@@ -63,7 +63,7 @@ pub(crate) struct Store {
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Password {
+pub(crate) struct FromInput {
     /// Read the password, one line, from standard input. There is no other way: other users can
     /// see a command line.
     #[arg(long, required = true)]
@@ -75,7 +75,7 @@ pub(crate) struct Create {
     #[command(flatten)]
     store: Store,
     #[command(flatten)]
-    password: Password,
+    password: FromInput,
     /// What the user logs in with.
     #[arg(long, value_name = "NAME")]
     name: String,
@@ -148,7 +148,7 @@ impl Store {
     }
 }
 
-impl Password {
+impl FromInput {
     /// One line of standard input. Nothing is stripped from it but its end.
     fn read(&self) -> anyhow::Result<SecretString> {
         anyhow::ensure!(self.password_stdin, "give --password-stdin");
