@@ -71,6 +71,21 @@ impl ApiError {
         self.retry_after().is_some() || broke.contains(&self.code)
     }
 
+    /// Whether it was refused before anybody read the request's body.
+    fn leaves_the_body_unread(&self) -> bool {
+        [
+            ErrorCode::Unauthorized,
+            ErrorCode::Forbidden,
+            ErrorCode::ForbiddenOrigin,
+            ErrorCode::ForbiddenHost,
+            ErrorCode::UnknownRoute,
+            ErrorCode::MethodNotAllowed,
+            ErrorCode::UnsupportedEncoding,
+            ErrorCode::TooLarge,
+        ]
+        .contains(&self.code)
+    }
+
     /// Seconds after which it is worth trying again.
     pub(crate) fn retry_after(&self) -> Option<u16> {
         let busy = [
@@ -142,11 +157,31 @@ impl IntoResponse for ApiError {
             "false"
         };
         headers.insert("x-should-retry", HeaderValue::from_static(retry));
+        if self.leaves_the_body_unread() {
+            // The connection cannot serve another request: a client that kept it for its next
+            // one would find it closed.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         if self.code == ErrorCode::Unauthorized {
             let challenge = HeaderValue::from_static("Bearer realm=\"hearth\"");
             headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
         response.extensions_mut().insert(self);
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_that_reads_no_body_says_that_the_connection_ends() {
+        let ends = |code| {
+            let response = ApiError::new(code, "no").into_response();
+            response.headers().get(header::CONNECTION).cloned()
+        };
+        assert_eq!(ends(ErrorCode::Unauthorized).unwrap(), "close");
+        assert_eq!(ends(ErrorCode::UnknownModel), None);
     }
 }
