@@ -1,3 +1,5 @@
+use std::time::Instant;
+
 /// What the engine is doing, for whoever shows it. Follow it with [`crate::Builtin::activity`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Activity {
@@ -7,6 +9,8 @@ pub struct Activity {
     pub read: u64,
     /// Tokens written since the engine was opened.
     pub written: u64,
+    /// When the model leaves memory unless it is asked again; `None` for never, and while it works.
+    pub unload_at: Option<Instant>,
 }
 
 /// Where the model is.

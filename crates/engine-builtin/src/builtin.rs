@@ -7,18 +7,19 @@ use std::{
         mpsc::{SyncSender, TrySendError, sync_channel},
     },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
 use engine::{Engine, EngineError, Lines};
 use futures_util::stream;
 use jiff::Timestamp;
-use proto::{Body, EngineKind, ModelEntry, ModelName, Op, WorkerReport};
+use proto::{Body, EngineKind, ModelEntry, ModelName, Op, WorkerReport, limits};
+use serde_json::value::RawValue;
 use tokio::sync::watch;
 
 use crate::{
-    Activity, OpenError, Settings,
+    Activity, OpenError, Phase, Settings,
     card::{Card, identity},
     line, llama,
     request::{self, Request},
@@ -28,6 +29,9 @@ use crate::{
 
 /// Some tokenizers of llama.cpp go deeper the longer the text. Memory is taken as it is used.
 const STACK: usize = 64 * 1024 * 1024;
+
+/// How long Ollama says that a model stays which is never to leave.
+const FOREVER: Duration = Duration::from_nanos(i64::MAX as u64);
 
 /// The engine in this process. Dropping it stops what it is writing and ends its thread.
 pub struct Builtin {
@@ -170,6 +174,27 @@ impl Engine for Builtin {
                 tag: self.card.tag.clone(),
             }],
         })
+    }
+
+    async fn show(&self, _: &ModelEntry) -> Result<Option<Box<RawValue>>, EngineError> {
+        let fits = self.card.show.get().len() <= limits::SHOW_MAX;
+        Ok(fits.then(|| self.card.show.clone()))
+    }
+
+    async fn running(&self) -> Result<Vec<Box<RawValue>>, EngineError> {
+        let activity = *self.activity.borrow();
+        if !activity.phase.is_loaded() {
+            return Ok(Vec::new());
+        }
+        let now = (self.settings.clock)();
+        let stays = match (activity.phase, activity.unload_at) {
+            (Phase::Working, _) => self.settings.keep_alive,
+            (_, Some(at)) => at.saturating_duration_since(Instant::now()),
+            (_, None) => FOREVER,
+        };
+        let expires = now.checked_add(stays).unwrap_or(Timestamp::MAX);
+        let context = self.settings.context(None, self.trained);
+        Ok(self.card.running(expires, context).into_iter().collect())
     }
 
     async fn start(&self, op: Op, body: Body) -> Result<Lines, EngineError> {

@@ -7,7 +7,10 @@ use std::{
 use jiff::Timestamp;
 use proto::{MODEL_NAME_MAX, ModelName};
 use serde::Serialize;
-use serde_json::value::RawValue;
+use serde_json::{
+    Map, Value, json,
+    value::{RawValue, to_raw_value},
+};
 use sha2::{Digest, Sha256};
 
 /// What a model file says of itself.
@@ -23,6 +26,8 @@ pub(crate) struct Facts {
     pub(crate) file_type: Option<u32>,
     pub(crate) context_length: u32,
     pub(crate) embedding_length: u32,
+    /// The template its prompts are written with; empty if the file has none.
+    pub(crate) template: String,
 }
 
 /// The model as `/api/tags` shows it.
@@ -30,6 +35,8 @@ pub(crate) struct Facts {
 pub(crate) struct Card {
     pub(crate) name: ModelName,
     pub(crate) tag: Box<RawValue>,
+    /// The same as `/api/show` answers it.
+    pub(crate) show: Box<RawValue>,
 }
 
 impl Card {
@@ -41,21 +48,61 @@ impl Card {
             modified_at: modified.to_string(),
             size,
             digest,
-            details: Details {
-                parent_model: "",
-                format: "gguf",
-                family: &facts.architecture,
-                families: [&facts.architecture],
-                parameter_size: human(facts.parameters),
-                quantization_level: quantization(facts.file_type),
-                context_length: facts.context_length,
-                embedding_length: facts.embedding_length,
-            },
-            capabilities: ["completion"],
+            details: Details::of(facts),
+            capabilities: CAPABILITIES,
         };
-        let tag = serde_json::value::to_raw_value(&tag).ok()?;
-        Some(Self { name, tag })
+        let show = json!({
+            "modelfile": "", "parameters": "", "template": facts.template,
+            "details": Details::of(facts), "model_info": model_info(facts), "tensors": [],
+            "capabilities": CAPABILITIES, "modified_at": modified.to_string(),
+        });
+        let tag = to_raw_value(&tag).ok()?;
+        let show = to_raw_value(&show).ok()?;
+        Some(Self { name, tag, show })
     }
+
+    /// The model as `/api/ps` shows it while it is in memory.
+    pub(crate) fn running(&self, expires: Timestamp, context: u32) -> Option<Box<RawValue>> {
+        let mut entry: Map<String, Value> = serde_json::from_str(self.tag.get()).ok()?;
+        entry.shift_remove("modified_at");
+        entry.shift_remove("capabilities");
+        if let Some(details) = entry.get_mut("details").and_then(Value::as_object_mut) {
+            details.retain(|key, _| !key.ends_with("_length"));
+        }
+        entry.insert("expires_at".into(), expires.to_string().into());
+        entry.insert("size_vram".into(), 0.into());
+        entry.insert("context_length".into(), context.into());
+        to_raw_value(&entry).ok()
+    }
+}
+
+/// What the engine can do with any model: it refuses tools, images and embeddings.
+const CAPABILITIES: [&str; 1] = ["completion"];
+
+/// What the file says of itself, under its own keys.
+fn model_info(facts: &Facts) -> Map<String, Value> {
+    let mut info = Map::new();
+    let mut say = |key: String, value: Value| drop(info.insert(key, value));
+    let architecture = &facts.architecture;
+    say("general.architecture".into(), architecture.as_str().into());
+    say("general.basename".into(), facts.basename.as_str().into());
+    say("general.parameter_count".into(), facts.parameters.into());
+    if let Some(kind) = facts.file_type {
+        say("general.file_type".into(), kind.into());
+    }
+    if let Some(label) = &facts.size_label {
+        say("general.size_label".into(), label.as_str().into());
+    }
+    for (key, length) in [
+        ("context_length", facts.context_length),
+        ("embedding_length", facts.embedding_length),
+    ] {
+        // 0 is a file that does not say.
+        if length > 0 {
+            say(format!("{architecture}.{key}"), length.into());
+        }
+    }
+    info
 }
 
 #[derive(Serialize)]
@@ -67,6 +114,21 @@ struct Tag<'a> {
     digest: &'a str,
     details: Details<'a>,
     capabilities: [&'static str; 1],
+}
+
+impl<'a> Details<'a> {
+    fn of(facts: &'a Facts) -> Self {
+        Self {
+            parent_model: "",
+            format: "gguf",
+            family: &facts.architecture,
+            families: [&facts.architecture],
+            parameter_size: human(facts.parameters),
+            quantization_level: quantization(facts.file_type),
+            context_length: facts.context_length,
+            embedding_length: facts.embedding_length,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -202,6 +264,7 @@ mod tests {
             file_type: Some(3),
             context_length: 8192,
             embedding_length: 576,
+            template: "{{ messages }}".to_owned(),
         }
     }
 
@@ -230,6 +293,42 @@ mod tests {
         assert_eq!(
             card.tag.get(),
             r#"{"name":"smollm2:135m","model":"smollm2:135m","modified_at":"1970-01-01T00:00:00Z","size":98362432,"digest":"ab","details":{"parent_model":"","format":"gguf","family":"llama","families":["llama"],"parameter_size":"134.52M","quantization_level":"Q4_1","context_length":8192,"embedding_length":576},"capabilities":["completion"]}"#
+        );
+    }
+
+    #[test]
+    fn a_model_is_shown_with_what_its_file_says() {
+        let card = Card::new(&smollm2(), 1, Timestamp::UNIX_EPOCH, "ab").unwrap();
+        let show: Value = serde_json::from_str(card.show.get()).unwrap();
+        assert_eq!(
+            show["model_info"],
+            json!({
+                "general.architecture": "llama", "general.basename": "SmolLM2",
+                "general.parameter_count": 134_515_008, "general.file_type": 3,
+                "general.size_label": "135M", "llama.context_length": 8192,
+                "llama.embedding_length": 576,
+            })
+        );
+        assert_eq!(show["capabilities"], json!(["completion"]));
+        assert_eq!(show["template"], "{{ messages }}");
+        assert_eq!(show["details"]["parameter_size"], "134.52M");
+        let silent = Facts::default();
+        let card = Card::new(&silent, 1, Timestamp::UNIX_EPOCH, "ab").unwrap();
+        let show: Value = serde_json::from_str(card.show.get()).unwrap();
+        assert_eq!(
+            show["model_info"].get(".context_length"),
+            None,
+            "it does not say"
+        );
+    }
+
+    #[test]
+    fn a_running_model_is_shaped_as_in_api_ps() {
+        let card = Card::new(&smollm2(), 98_362_432, Timestamp::UNIX_EPOCH, "ab").unwrap();
+        let running = card.running(Timestamp::UNIX_EPOCH, 4096).unwrap();
+        assert_eq!(
+            running.get(),
+            r#"{"name":"smollm2:135m","model":"smollm2:135m","size":98362432,"digest":"ab","details":{"parent_model":"","format":"gguf","family":"llama","families":["llama"],"parameter_size":"134.52M","quantization_level":"Q4_1"},"expires_at":"1970-01-01T00:00:00Z","size_vram":0,"context_length":4096}"#
         );
     }
 

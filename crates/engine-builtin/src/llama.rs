@@ -91,6 +91,7 @@ pub(crate) fn facts(backend: &LlamaBackend, path: &Path) -> Result<Facts, OpenEr
         file_type: header.number("general.file_type"),
         context_length: of_architecture("context_length"),
         embedding_length: of_architecture("embedding_length"),
+        template: header.text("tokenizer.chat_template").unwrap_or_default(),
         architecture: architecture.clone(),
     })
 }

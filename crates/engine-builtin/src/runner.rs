@@ -108,8 +108,10 @@ impl Runner {
                 Next::Stay(for_) => keep = for_,
                 Next::Unload => return,
             }
-            self.enter(Phase::Ready);
             unload_at = self.unload_at(keep);
+            self.activity
+                .send_modify(|activity| activity.unload_at = unload_at);
+            self.enter(Phase::Ready);
         }
     }
 
