@@ -36,22 +36,7 @@ impl FromStr for JobId {
     type Err = InvalidId;
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        let digit = |c: u8| match c {
-            b'0'..=b'9' => Ok(c - b'0'),
-            b'a'..=b'f' => Ok(c - b'a' + 10),
-            _ => Err(InvalidId::Job),
-        };
-        let (pairs, []) = text.as_bytes().as_chunks::<2>() else {
-            return Err(InvalidId::Job);
-        };
-        if pairs.len() != 16 {
-            return Err(InvalidId::Job);
-        }
-        let mut id = [0; 16];
-        for (byte, [high, low]) in id.iter_mut().zip(pairs) {
-            *byte = digit(*high)? << 4 | digit(*low)?;
-        }
-        Ok(Self(id))
+        crate::hex::read(text).map(Self).ok_or(InvalidId::Job)
     }
 }
 

@@ -4,6 +4,7 @@
 //! are the contract; the tests beside each type and the pages under `ui/` read the same bytes.
 
 mod error;
+mod hex;
 mod id;
 mod job;
 pub mod limits;

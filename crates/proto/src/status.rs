@@ -3,6 +3,8 @@
 //! The seven fields of the founding protocol keep their names, types and place; what is new
 //! stands beside them. Neither a prompt nor an answer is ever among them.
 
+pub mod v1;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{ErrorCode, JobId, ModelName, Op, Timestamp};
@@ -230,9 +232,11 @@ pub struct LiveJob {
     pub op: Op,
     /// When this machine began with it.
     pub started_at: Timestamp,
-    /// Tokens (log lines) so far.
+    /// Tokens (log lines) so far; 0 where a client chose not to be told.
+    #[serde(default)]
     pub tokens: u64,
     /// Tokens per second since the first token; 0 before it.
+    #[serde(default)]
     pub tokens_per_second: f32,
 }
 

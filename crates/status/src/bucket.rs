@@ -28,6 +28,14 @@ impl Bucket {
         Duration::from_secs_f64(((1.0 - self.left) / self.per_second).max(0.0))
     }
 
+    /// Takes one now, and says how long until the next.
+    pub(crate) fn spend(&mut self, now: Instant) -> Duration {
+        // What was saved up meanwhile comes first, or it would be given a second time after.
+        let _ = self.wait(now);
+        self.take();
+        self.wait(now)
+    }
+
     /// Takes one. Call it only after [`Bucket::wait`] said zero.
     pub(crate) fn take(&mut self) {
         self.left = (self.left - 1.0).max(0.0);
@@ -37,6 +45,19 @@ impl Bucket {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_waits_each_time_gets_so_many_a_second_and_not_twice_as_many() {
+        let start = Instant::now();
+        let mut bucket = Bucket::new(10, 20, start);
+        let mut now = start;
+        for _ in 0..20 {
+            now += bucket.spend(now);
+        }
+        // Ten are free, and the eleventh to the twentieth wait 50 ms each; so would the next.
+        let taken = now - start;
+        assert!((549..=551).contains(&taken.as_millis()), "{taken:?}");
+    }
 
     #[test]
     fn a_burst_is_free_and_then_it_is_so_many_a_second() {

@@ -4,9 +4,12 @@ use std::{
 };
 
 use http::{HeaderMap, header};
-use proto::ErrorCode;
+use proto::{
+    ErrorCode,
+    status::v1::{Proof, Side},
+};
 
-use crate::{LocalToken, Refusal, bucket::Bucket};
+use crate::{LocalToken, Refusal, bucket::Bucket, proof::Challenge};
 
 /// What a socket may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,18 +53,43 @@ impl Door {
         if is_alone && bearer(first.as_bytes()).is_some_and(|token| self.token.is(token)) {
             return Ok(Grant::Command);
         }
-        let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
-        if !wrong.wait(now).is_zero() {
+        if !self.looks_at_wrong(now) {
             return Err(Refusal::new(
                 ErrorCode::RateLimited,
                 "too many wrong tokens were shown; try again in a second",
             ));
         }
-        wrong.take();
         Err(Refusal::new(
             ErrorCode::Unauthorized,
             "this is not the local token; it stands in the file `hub.token` in Hearth's data folder",
         ))
+    }
+
+    /// Looks at a client's proof, as it looks at a token; the hub's own proof is the answer.
+    pub(crate) fn prove(
+        &self,
+        challenge: &Challenge,
+        proof: &Proof,
+        now: Instant,
+    ) -> Result<Option<Proof>, ErrorCode> {
+        if challenge.is_proven(&self.token, Side::Client, proof) {
+            return Ok(challenge.proof(&self.token, Side::Server));
+        }
+        Err(if self.looks_at_wrong(now) {
+            ErrorCode::Unauthorized
+        } else {
+            ErrorCode::RateLimited
+        })
+    }
+
+    /// Whether one more wrong secret is answered; those that are not must wait.
+    fn looks_at_wrong(&self, now: Instant) -> bool {
+        let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
+        let looks = wrong.wait(now).is_zero();
+        if looks {
+            wrong.take();
+        }
+        looks
     }
 }
 
@@ -75,6 +103,8 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use proto::status::v1::Nonce;
 
     use super::*;
 
@@ -136,6 +166,32 @@ mod tests {
             })
             .count();
         assert!((69..=70).contains(&looked), "{looked}");
+    }
+
+    #[test]
+    fn wrong_proofs_and_wrong_tokens_go_through_one_throttle() {
+        let now = Instant::now();
+        let (door, right) = door(now);
+        let challenge = Challenge {
+            port: 6001,
+            server: Nonce([1; 32]),
+            client: Nonce([2; 32]),
+        };
+        for n in 0..WRONG_BURST {
+            if n % 2 == 0 {
+                door.admit(&headers(&["Bearer guess"]), now).unwrap_err();
+            } else {
+                let refused = door.prove(&challenge, &Proof([0; 32]), now);
+                assert_eq!(refused, Err(ErrorCode::Unauthorized));
+            }
+        }
+        let refused = door.prove(&challenge, &Proof([0; 32]), now);
+        assert_eq!(refused, Err(ErrorCode::RateLimited));
+        let token = LocalToken::new([7; 32]);
+        let proof = challenge.proof(&token, Side::Client).unwrap();
+        let own = challenge.proof(&token, Side::Server);
+        assert_eq!(door.prove(&challenge, &proof, now), Ok(own));
+        assert_eq!(door.admit(&headers(&[&right]), now), Ok(Grant::Command));
     }
 
     #[test]

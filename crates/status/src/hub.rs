@@ -1,14 +1,19 @@
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use proto::status::{ServerMessage, Status};
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use crate::fields::Fields;
 
 /// One status and its bytes on the wire, made once and shared by every socket.
 #[derive(Debug)]
 pub struct Snapshot {
     status: Status,
     json: Utf8Bytes,
+    /// Made when somebody first wants them: an overlay alone never does.
+    all: OnceLock<Fields>,
+    calm: OnceLock<Fields>,
 }
 
 impl Snapshot {
@@ -18,7 +23,12 @@ impl Snapshot {
         };
         // A status is text, numbers and lists of them: writing it as JSON cannot fail.
         let json = serde_json::to_string(&message).unwrap_or_default().into();
-        Self { status, json }
+        Self {
+            status,
+            json,
+            all: OnceLock::new(),
+            calm: OnceLock::new(),
+        }
     }
 
     /// The status itself.
@@ -31,6 +41,16 @@ impl Snapshot {
     #[must_use]
     pub fn json(&self) -> Utf8Bytes {
         self.json.clone()
+    }
+
+    /// Its fields, with the figures of each job or without.
+    pub(crate) fn fields(&self, with_progress: bool) -> &Fields {
+        let all = || self.all.get_or_init(|| Fields::new(&self.status));
+        if with_progress {
+            all()
+        } else {
+            self.calm.get_or_init(|| all().without_progress())
+        }
     }
 }
 

@@ -5,20 +5,28 @@
 //! nothing changes.
 
 mod access;
+mod asking;
 mod bind;
 mod bucket;
 mod dial;
 mod door;
+mod fields;
 mod follow;
+mod greeting;
 mod holder;
 mod hub;
 mod message;
+mod pipe;
 mod place;
 pub mod private_file;
+mod proof;
 mod server;
+mod session;
 mod socket;
+mod talk;
 mod token;
 mod upgrade;
+mod world;
 
 pub use access::{Access, Refusal};
 pub use bind::{BindError, Bound, Refused, bind_loopback};
@@ -28,6 +36,7 @@ pub use hub::{Snapshot, StatusHub};
 pub use place::{HubAddress, Places};
 pub use server::{Answer, Limits, Request, StatusServer};
 pub use token::{LocalToken, TokenError};
+pub use world::World;
 
 /// The hub's port, and the one it takes when that is held by somebody else.
 pub const PORTS: [u16; 2] = [6001, 6000];

@@ -1,19 +1,26 @@
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use proto::{ErrorCode, limits, status::Command};
+use proto::{
+    ErrorCode, limits,
+    status::{Command, v1::Nonce},
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
+use tokio_tungstenite::tungstenite::Error;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Access, LocalToken, StatusHub,
+    Access, LocalToken, StatusHub, World,
     door::Door,
+    greeting::{Greeting, Met},
+    pipe::Pipe,
+    session::Session,
     socket::Socket,
-    upgrade::{FULL, Gate, upgrade},
+    upgrade::{FULL, Gate, Opened, upgrade},
 };
 
 /// How a command ended: carried out, or a stable code and a sentence.
@@ -43,8 +50,14 @@ pub struct Limits {
     pub answer: Duration,
     /// Messages that are read at once: 200.
     pub burst: u32,
+    /// The same for `hearth.status.v1`, whose clients need not poll: 40.
+    pub burst_v1: u32,
     /// Messages a second that are read after that: 20.
     pub per_second: u32,
+    /// From an open socket to `identify`, in `hearth.status.v1`: 3 s.
+    pub identify: Duration,
+    /// A reader that takes a message only after so long is sent a snapshot next: 1 s.
+    pub behind: Duration,
 }
 
 impl Default for Limits {
@@ -56,19 +69,22 @@ impl Default for Limits {
             pace: Duration::from_millis(50),
             answer: Duration::from_secs(5),
             burst: 200,
+            burst_v1: 40,
             per_second: 20,
+            identify: Duration::from_secs(3),
+            behind: Duration::from_secs(1),
         }
     }
 }
 
 /// Serves a [`StatusHub`] to WebSockets.
-#[derive(Debug)]
 pub struct StatusServer {
     hub: StatusHub,
     token: LocalToken,
     commands: mpsc::Sender<Request>,
     origins: Vec<String>,
     limits: Limits,
+    world: World,
     connected: watch::Sender<usize>,
 }
 
@@ -82,6 +98,7 @@ impl StatusServer {
             commands,
             origins: Vec::new(),
             limits: Limits::default(),
+            world: World::default(),
             connected: watch::Sender::default(),
         }
     }
@@ -100,6 +117,13 @@ impl StatusServer {
         self
     }
 
+    /// Takes time and chance from elsewhere than the system.
+    #[must_use]
+    pub fn within(mut self, world: World) -> Self {
+        self.world = world;
+        self
+    }
+
     /// How many sockets are open.
     #[must_use]
     pub fn connected(&self) -> watch::Receiver<usize> {
@@ -115,9 +139,10 @@ impl StatusServer {
         listener: TcpListener,
         stop: CancellationToken,
     ) -> std::io::Result<()> {
-        let access = Access::new(listener.local_addr()?.port(), &self.origins);
+        let port = listener.local_addr()?.port();
+        let access = Access::new(port, &self.origins);
         let door = Door::new(self.token.clone(), Instant::now().into_std());
-        let gate = Arc::new(Gate { access, door });
+        let gate = Arc::new(Gate { access, door, port });
         let room = Arc::new(Semaphore::new(self.limits.sockets));
         let server = Arc::new(self);
         let mut sockets = JoinSet::new();
@@ -169,22 +194,70 @@ impl StatusServer {
         }
         // On the heap and gone once the socket is open: an idle socket shall not pay for it.
         let opening = timeout(self.limits.handshake, Box::pin(upgrade(stream, gate)));
-        let Some(Ok(Some((stream, grant)))) = stop.run_until_cancelled(opening).await else {
+        let Some(Ok(Some(opened))) = stop.run_until_cancelled(opening).await else {
             return;
         };
-        let socket = Socket {
-            stream,
-            grant,
-            status: self.hub.subscribe(),
-            commands: self.commands.clone(),
-            limits: self.limits,
-        };
         self.connected.send_modify(|count| *count += 1);
-        let ended = socket.run(&stop).await;
+        let ended = self.attend(opened, gate, &stop).await;
         self.connected.send_modify(|count| *count -= 1);
         if let Err(error) = ended {
             tracing::debug!(%error, "a socket of the hub ended");
         }
+    }
+}
+
+impl StatusServer {
+    /// Serves an open socket in the mode that was agreed on.
+    async fn attend(
+        &self,
+        opened: Opened,
+        gate: &Gate,
+        stop: &CancellationToken,
+    ) -> Result<(), Error> {
+        let (status, commands) = (self.hub.subscribe(), self.commands.clone());
+        let (limits, grant) = (self.limits, opened.agreed.grant);
+        let mut pipe = Pipe {
+            stream: opened.stream,
+            stall: limits.stall,
+        };
+        if !opened.agreed.is_v1 {
+            let socket = Socket {
+                pipe,
+                grant,
+                status,
+                commands,
+                limits,
+            };
+            return socket.run(stop).await;
+        }
+        let greeting = Greeting {
+            door: &gate.door,
+            port: gate.port,
+            nonce: Nonce((self.world.random)()),
+            grant,
+            within: limits.identify,
+        };
+        match greeting.meet(&mut pipe, stop).await? {
+            Met::Client(client) => {
+                let session = Session {
+                    pipe,
+                    client,
+                    status,
+                    commands,
+                    limits,
+                    world: &self.world,
+                };
+                session.run(stop).await
+            }
+            Met::Stranger(code, reason) => pipe.close(code, reason).await,
+            Met::Gone => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for StatusServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StatusServer with {} sockets", *self.connected.borrow())
     }
 }
 

@@ -7,11 +7,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
-use proto::{ErrorCode, limits};
+use proto::{ErrorCode, limits, status::v1::SUBPROTOCOL};
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
     WebSocketStream,
@@ -33,6 +33,22 @@ type Page = Response<Full<Bytes>>;
 pub(crate) struct Gate {
     pub(crate) access: Access,
     pub(crate) door: Door,
+    /// Where the hub listens; proofs are bound to it.
+    pub(crate) port: u16,
+}
+
+/// An open socket, and what was agreed on before it opened.
+pub(crate) struct Opened {
+    pub(crate) stream: WebSocketStream<TcpStream>,
+    pub(crate) agreed: Agreed,
+}
+
+/// What was agreed on before a socket opened.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Agreed {
+    pub(crate) grant: Grant,
+    /// Whether `hearth.status.v1` is spoken, and not the legacy mode.
+    pub(crate) is_v1: bool,
 }
 
 /// Limits of every socket of the hub, on both of its ends.
@@ -46,16 +62,13 @@ pub(crate) fn socket_config() -> WebSocketConfig {
 }
 
 /// Speaks HTTP once. `None`: the request was answered, or was no request.
-pub(crate) async fn upgrade(
-    stream: TcpStream,
-    gate: &Gate,
-) -> Option<(WebSocketStream<TcpStream>, Grant)> {
-    let opened: Mutex<Option<(OnUpgrade, Grant)>> = Mutex::new(None);
+pub(crate) async fn upgrade(stream: TcpStream, gate: &Gate) -> Option<Opened> {
+    let opened: Mutex<Option<(OnUpgrade, Agreed)>> = Mutex::new(None);
     let answer = async |mut request: Request<Incoming>| {
         let response = match gate.check(&request) {
-            Ok((response, grant)) => {
+            Ok((response, agreed)) => {
                 let upgrade = hyper::upgrade::on(&mut request);
-                *opened.lock().unwrap_or_else(PoisonError::into_inner) = Some((upgrade, grant));
+                *opened.lock().unwrap_or_else(PoisonError::into_inner) = Some((upgrade, agreed));
                 response
             }
             Err(refused) => *refused,
@@ -71,19 +84,19 @@ pub(crate) async fn upgrade(
     if let Err(error) = served {
         tracing::debug!(%error, "a connection to the hub ended early");
     }
-    let (upgrade, grant) = opened
+    let (upgrade, agreed) = opened
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner)?;
     let parts = upgrade.await.ok()?.downcast::<TokioIo<TcpStream>>().ok()?;
     let (stream, read) = (parts.io.into_inner(), parts.read_buf.to_vec());
     let config = Some(socket_config().read_buffer_size(limits::HUB_READ_BUFFER));
-    let socket = WebSocketStream::from_partially_read(stream, read, Role::Server, config).await;
-    Some((socket, grant))
+    let stream = WebSocketStream::from_partially_read(stream, read, Role::Server, config).await;
+    Some(Opened { stream, agreed })
 }
 
 impl Gate {
     /// The answer to a request: an open socket and what it may do, or a refusal.
-    fn check<B>(&self, request: &Request<B>) -> Result<(Page, Grant), Box<Page>> {
+    fn check<B>(&self, request: &Request<B>) -> Result<(Page, Agreed), Box<Page>> {
         let refuse = |refusal| Box::new(refused(&refusal));
         self.access
             .check(request.uri(), request.headers())
@@ -98,15 +111,31 @@ impl Gate {
             headers.clone_from(request.headers());
         }
         let plain = plain.body(()).unwrap_or_default();
-        let Ok(response) = create_response_with_body(&plain, Full::default) else {
+        let Ok(mut response) = create_response_with_body(&plain, Full::default) else {
             return Err(Box::new(upgrade_required()));
         };
         let grant = self
             .door
             .admit(request.headers(), Instant::now())
             .map_err(refuse)?;
-        Ok((response, grant))
+        let is_v1 = offers_v1(request.headers());
+        if is_v1 {
+            response.headers_mut().insert(
+                header::SEC_WEBSOCKET_PROTOCOL,
+                HeaderValue::from_static(SUBPROTOCOL),
+            );
+        }
+        Ok((response, Agreed { grant, is_v1 }))
     }
+}
+
+/// Whether the client would speak it; other subprotocols are not known here, and not answered.
+fn offers_v1(headers: &HeaderMap) -> bool {
+    let offers = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    let mut words = offers
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    words.any(|word| word.trim() == SUBPROTOCOL)
 }
 
 fn refused(refusal: &Refusal) -> Page {

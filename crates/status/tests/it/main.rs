@@ -5,3 +5,4 @@ mod follow;
 mod gate;
 mod hub;
 mod support;
+mod v1;

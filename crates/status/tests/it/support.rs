@@ -3,8 +3,11 @@
 use std::{future::Future, net::SocketAddr, time::Duration};
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use hearth_status::{Limits, LocalToken, Request, StatusHub, StatusServer, bind_loopback};
-use proto::status::{ServerMessage, Status};
+use hearth_status::{Limits, LocalToken, Request, StatusHub, StatusServer, World, bind_loopback};
+use proto::{
+    Timestamp,
+    status::{ServerMessage, Status},
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
@@ -36,6 +39,9 @@ pub(crate) struct TestHub {
 }
 
 impl TestHub {
+    /// What its clock shows.
+    pub(crate) const NOW: i64 = 1_790_000_000_000;
+
     pub(crate) async fn start() -> Self {
         Self::with(Limits::default(), 0).await
     }
@@ -45,7 +51,13 @@ impl TestHub {
         let hub = StatusHub::default();
         let token = LocalToken::new([9; 32]);
         let (sender, commands) = mpsc::channel(16);
-        let server = StatusServer::new(hub.clone(), token.clone(), sender).limit(limits);
+        let world = World {
+            clock: Box::new(|| Timestamp(Self::NOW)),
+            ..World::default()
+        };
+        let server = StatusServer::new(hub.clone(), token.clone(), sender)
+            .within(world)
+            .limit(limits);
         let connected = server.connected();
         let stop = CancellationToken::new();
         let serving = server.serve(bound.listener, stop.clone());
@@ -86,11 +98,8 @@ impl Client {
         Self::over(TcpStream::connect(addr).await.unwrap(), addr, token).await
     }
 
-    /// A client whose receive buffer is small, so that not reading is felt soon.
     pub(crate) async fn narrow(addr: SocketAddr) -> Self {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(4096).unwrap();
-        Self::over(socket.connect(addr).await.unwrap(), addr, None).await
+        Self::over(narrow(addr).await, addr, None).await
     }
 
     async fn over(stream: TcpStream, addr: SocketAddr, token: Option<&str>) -> Self {
@@ -156,6 +165,13 @@ impl Client {
         self.say(r#"{"type":"ping"}"#).await;
         self.answer().await == ServerMessage::Pong
     }
+}
+
+/// A connection whose receive buffer is small, so that not reading is felt soon.
+pub(crate) async fn narrow(addr: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(addr).await.unwrap()
 }
 
 /// Sends bytes and reads everything until the peer closes.

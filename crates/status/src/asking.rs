@@ -1,0 +1,98 @@
+//! A command's way from a socket to the agent and back.
+
+use std::time::Duration;
+
+use proto::{ErrorCode, status::Command};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, timeout_at},
+};
+
+use crate::{Answer, Request, door::Grant};
+
+/// A command the agent has not answered yet. While there is one, nothing more is read.
+pub(crate) struct Asked<Id> {
+    answer: oneshot::Receiver<Answer>,
+    until: Instant,
+    command: Command,
+    id: Id,
+}
+
+/// A command's end.
+pub(crate) struct Outcome<Id> {
+    pub(crate) command: Command,
+    pub(crate) id: Id,
+    pub(crate) answer: Answer,
+}
+
+/// Hands a command on to the agent, or says at once why not.
+pub(crate) fn ask<Id>(
+    commands: &mpsc::Sender<Request>,
+    grant: Grant,
+    (command, id): (Command, Id),
+    within: Duration,
+) -> Result<Asked<Id>, Outcome<Id>> {
+    let refuse = |id, code, message: &str| {
+        let answer = Err((code, message.to_owned()));
+        Err(Outcome {
+            command,
+            id,
+            answer,
+        })
+    };
+    if grant == Grant::Read {
+        return refuse(
+            id,
+            ErrorCode::Unauthorized,
+            "commands need the local token: send `Authorization: Bearer …` with the upgrade",
+        );
+    }
+    let (sender, answer) = oneshot::channel();
+    let request = Request {
+        command,
+        answer: sender,
+    };
+    match commands.try_send(request) {
+        Ok(()) => {
+            tracing::debug!(command = command.as_str(), "command");
+            let until = Instant::now() + within;
+            Ok(Asked {
+                answer,
+                until,
+                command,
+                id,
+            })
+        }
+        Err(mpsc::error::TrySendError::Full(_)) => refuse(
+            id,
+            ErrorCode::RateLimited,
+            "too many commands at once; try again",
+        ),
+        Err(mpsc::error::TrySendError::Closed(_)) => {
+            refuse(id, ErrorCode::Draining, "the agent is stopping")
+        }
+    }
+}
+
+/// Waits for the agent's answer to the command in hand; for ever if there is none.
+pub(crate) async fn answered<Id>(asked: &mut Option<Asked<Id>>) -> Outcome<Id> {
+    let Some(waiting) = asked else {
+        return std::future::pending().await;
+    };
+    let answer = match timeout_at(waiting.until, &mut waiting.answer).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => Err((ErrorCode::Draining, "the agent is stopping".into())),
+        Err(_) => Err((
+            ErrorCode::Internal,
+            "the agent gave no answer in time".into(),
+        )),
+    };
+    match asked.take() {
+        Some(Asked { command, id, .. }) => Outcome {
+            command,
+            id,
+            answer,
+        },
+        None => std::future::pending().await,
+    }
+}

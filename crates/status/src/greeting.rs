@@ -1,0 +1,183 @@
+//! How a connection of `hearth.status.v1` begins: each side shows who it is.
+
+use std::time::{Duration, Instant as Clock};
+
+use proto::{
+    ErrorCode,
+    status::v1::{
+        CLOSE_LATE, CLOSE_PROTOCOL, CLOSE_RATE_LIMITED, CLOSE_UNAUTHORIZED, CLOSE_VERSION,
+        HubMessage, NAME_MAX, Nonce, PeerMessage, Proof, Right, SUBSCRIPTIONS_MAX, Topic, VERSIONS,
+    },
+};
+use serde_json::Value;
+use tokio::time::{Instant, timeout_at};
+use tokio_tungstenite::tungstenite::{Error, Message, protocol::frame::coding::CloseCode};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    door::{Door, Grant},
+    pipe::Pipe,
+    proof::Challenge,
+};
+
+/// What the hub brings to a greeting.
+pub(crate) struct Greeting<'a> {
+    pub(crate) door: &'a Door,
+    pub(crate) port: u16,
+    pub(crate) nonce: Nonce,
+    /// What the client may do already, by the token of its upgrade.
+    pub(crate) grant: Grant,
+    pub(crate) within: Duration,
+}
+
+/// A client that said who it is.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) grant: Grant,
+    pub(crate) topics: Vec<Topic>,
+}
+
+/// Who came.
+pub(crate) enum Met {
+    Client(Client),
+    /// Nobody to talk to: close with this.
+    Stranger(CloseCode, &'static str),
+    Gone,
+}
+
+type Refused = (u16, &'static str);
+
+impl Greeting<'_> {
+    /// Says hello, and hears who is there.
+    pub(crate) async fn meet(
+        self,
+        pipe: &mut Pipe,
+        stop: &CancellationToken,
+    ) -> Result<Met, Error> {
+        let until = Instant::now() + self.within;
+        let hello = HubMessage::Hello {
+            versions: VERSIONS.to_vec(),
+            nonce: self.nonce,
+            server: concat!("hearth ", env!("CARGO_PKG_VERSION")).to_owned(),
+            identify_within_ms: u64::try_from(self.within.as_millis()).unwrap_or(u64::MAX),
+        };
+        pipe.say(&hello).await?;
+        let heard = stop.run_until_cancelled(timeout_at(until, first(pipe)));
+        let text = match heard.await {
+            None => return Ok(Met::Stranger(CloseCode::Away, "Hearth is stopping")),
+            Some(Err(_)) => return Ok(stranger((CLOSE_LATE, "`identify` did not come in time"))),
+            Some(Ok(Err(Error::Capacity(_)))) => {
+                return Ok(Met::Stranger(CloseCode::Size, "the message is too large"));
+            }
+            Some(Ok(Err(Error::Utf8(_)))) => {
+                return Ok(Met::Stranger(CloseCode::Invalid, "text must be UTF-8"));
+            }
+            Some(Ok(Err(error))) => return Err(error),
+            Some(Ok(Ok(None))) => return Ok(Met::Gone),
+            Some(Ok(Ok(Some(message)))) => message,
+        };
+        match self.identify(&text) {
+            Ok((client, proof)) => {
+                pipe.say(&identified(&client, proof)).await?;
+                Ok(Met::Client(client))
+            }
+            Err(refused) => Ok(stranger(refused)),
+        }
+    }
+
+    fn identify(&self, message: &Message) -> Result<(Client, Option<Proof>), Refused> {
+        const FIRST: Refused = (
+            CLOSE_PROTOCOL,
+            "the first message must be an `identify` as docs/PROTOCOL.md has it",
+        );
+        let Message::Text(text) = message else {
+            return Err(FIRST);
+        };
+        let value: Value = serde_json::from_str(text).map_err(|_| FIRST)?;
+        // Before the rest of it: another version may have another shape.
+        let version = value.get("version").and_then(Value::as_u64);
+        let is_known = |version| VERSIONS.iter().any(|known| u64::from(*known) == version);
+        if value["type"] == "identify" && version.is_some_and(|version| !is_known(version)) {
+            return Err((CLOSE_VERSION, "only version 1 is spoken here"));
+        }
+        let Ok(PeerMessage::Identify {
+            nonce,
+            proof,
+            name,
+            subscriptions,
+            ..
+        }) = serde_json::from_value(value)
+        else {
+            return Err(FIRST);
+        };
+        if name.len() > NAME_MAX || name.chars().any(char::is_control) {
+            return Err((CLOSE_PROTOCOL, "a name has at most 64 bytes, all printable"));
+        }
+        let topics = match subscriptions {
+            None => Topic::USUAL.to_vec(),
+            Some(words) if words.len() <= SUBSCRIPTIONS_MAX => Topic::known(&words),
+            Some(_) => return Err((CLOSE_PROTOCOL, "at most 32 subscriptions")),
+        };
+        let (grant, proof) = self.prove(nonce, proof)?;
+        Ok((Client { grant, topics }, proof))
+    }
+
+    fn prove(
+        &self,
+        nonce: Option<Nonce>,
+        proof: Option<Proof>,
+    ) -> Result<(Grant, Option<Proof>), Refused> {
+        let Some(proof) = proof else {
+            return Ok((self.grant, None));
+        };
+        let client = nonce.ok_or((CLOSE_PROTOCOL, "a proof needs a `nonce` of the client"))?;
+        let challenge = Challenge {
+            port: self.port,
+            server: self.nonce,
+            client,
+        };
+        match self.door.prove(&challenge, &proof, Clock::now()) {
+            Ok(own) => Ok((Grant::Command, own)),
+            Err(ErrorCode::RateLimited) => Err((
+                CLOSE_RATE_LIMITED,
+                "too many wrong proofs; try again in a second",
+            )),
+            Err(_) => Err((CLOSE_UNAUTHORIZED, "this proof is not of the local token")),
+        }
+    }
+}
+
+/// The answer to `identify` and `reidentify`.
+pub(crate) fn identified(client: &Client, proof: Option<Proof>) -> HubMessage {
+    let rights = match client.grant {
+        Grant::Read => vec![Right::Read],
+        Grant::Command => vec![Right::Read, Right::Command],
+    };
+    let words = client.topics.iter().map(|topic| topic.as_str().to_owned());
+    HubMessage::Identified {
+        version: VERSIONS[0],
+        rights,
+        subscriptions: words.collect(),
+        proof,
+    }
+}
+
+/// The first message that is one; `None` if the client left.
+async fn first(pipe: &mut Pipe) -> Result<Option<Message>, Error> {
+    loop {
+        match pipe.next(Instant::now()).await.transpose()? {
+            None => return Ok(None),
+            Some(Message::Close(_)) => {
+                pipe.flush().await?;
+                return Ok(None);
+            }
+            Some(Message::Ping(_)) => pipe.flush().await?,
+            Some(Message::Pong(_) | Message::Frame(_)) => {}
+            Some(message @ (Message::Text(_) | Message::Binary(_))) => return Ok(Some(message)),
+        }
+    }
+}
+
+fn stranger((code, reason): Refused) -> Met {
+    Met::Stranger(code.into(), reason)
+}

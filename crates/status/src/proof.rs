@@ -1,0 +1,98 @@
+//! Showing that one knows the local token without sending it.
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use proto::status::v1::{Nonce, Proof, Side, VERSIONS, proven};
+use sha2::Sha256;
+
+use crate::LocalToken;
+
+/// What both proofs of one connection are bound to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Challenge {
+    pub(crate) port: u16,
+    pub(crate) server: Nonce,
+    pub(crate) client: Nonce,
+}
+
+impl Challenge {
+    /// The proof that this side knows the token.
+    pub(crate) fn proof(&self, token: &LocalToken, side: Side) -> Option<Proof> {
+        let proof = self.mac(token, side)?.finalize().into_bytes();
+        Some(Proof(proof.into()))
+    }
+
+    /// Whether that side proved it; compared in constant time.
+    pub(crate) fn is_proven(&self, token: &LocalToken, side: Side, proof: &Proof) -> bool {
+        self.mac(token, side)
+            .is_some_and(|mac| mac.verify_slice(&proof.0).is_ok())
+    }
+
+    fn mac(&self, token: &LocalToken, side: Side) -> Option<Hmac<Sha256>> {
+        let text = proven(side, VERSIONS[0], self.port, self.server, self.client);
+        // The key is the token as it stands in its file; a key of any length will do.
+        let mut mac = Hmac::<Sha256>::new_from_slice(token.expose().as_bytes()).ok()?;
+        mac.update(text.as_bytes());
+        Some(mac)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHALLENGE: Challenge = Challenge {
+        port: 6001,
+        server: Nonce([1; 32]),
+        client: Nonce([2; 32]),
+    };
+
+    /// Computed with Python's `hmac`; docs/PROTOCOL.md shows the same.
+    #[test]
+    fn the_proofs_are_those_that_another_program_computes() {
+        let token = LocalToken::new([9; 32]);
+        let of = |side| CHALLENGE.proof(&token, side).unwrap().to_string();
+        assert_eq!(
+            of(Side::Client),
+            "ff3640a3f10ad3c1f80c9b56e966b92bd6b9f70cb2e376a636e0c5be414624a9"
+        );
+        assert_eq!(
+            of(Side::Server),
+            "687c70935ae8bd6053e73bd5c4f61f88d891c157d2104a736aca1a47a9c03764"
+        );
+    }
+
+    #[test]
+    fn a_proof_is_good_for_one_side_one_port_one_token_and_one_pair_of_nonces() {
+        let token = LocalToken::new([9; 32]);
+        let proof = CHALLENGE.proof(&token, Side::Client).unwrap();
+        assert!(CHALLENGE.is_proven(&token, Side::Client, &proof));
+        assert!(!CHALLENGE.is_proven(&token, Side::Server, &proof));
+        let other = LocalToken::new([8; 32]);
+        assert!(!CHALLENGE.is_proven(&other, Side::Client, &proof));
+        let nonce = Nonce([3; 32]);
+        for challenge in [
+            Challenge {
+                port: 6000,
+                ..CHALLENGE
+            },
+            Challenge {
+                server: nonce,
+                ..CHALLENGE
+            },
+            Challenge {
+                client: nonce,
+                ..CHALLENGE
+            },
+            Challenge {
+                server: CHALLENGE.client,
+                client: CHALLENGE.server,
+                ..CHALLENGE
+            },
+        ] {
+            assert!(
+                !challenge.is_proven(&token, Side::Client, &proof),
+                "{challenge:?}"
+            );
+        }
+    }
+}

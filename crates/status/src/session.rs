@@ -1,0 +1,185 @@
+//! One connection of `hearth.status.v1`, after its greeting.
+
+use std::sync::Arc;
+
+use proto::{
+    ErrorCode,
+    status::v1::{Cause, HubMessage, Topic},
+};
+use serde_json::json;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until},
+};
+use tokio_tungstenite::tungstenite::{Error, Message, protocol::frame::coding::CloseCode};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Limits, Request, Snapshot, World,
+    asking::{Asked, Outcome, answered, ask},
+    bucket::Bucket,
+    door::Grant,
+    greeting::{Client, identified},
+    pipe::Pipe,
+    talk::{Asker, Heard, read, refused},
+};
+
+pub(crate) struct Session<'a> {
+    pub(crate) pipe: Pipe,
+    pub(crate) client: Client,
+    pub(crate) status: watch::Receiver<Arc<Snapshot>>,
+    pub(crate) commands: mpsc::Sender<Request>,
+    pub(crate) limits: Limits,
+    pub(crate) world: &'a World,
+}
+
+/// Everything that can happen to a session.
+enum Tick {
+    Changed,
+    Due,
+    Heard(Option<Result<Message, Error>>),
+    Answered(Outcome<Asker>),
+    Stop,
+}
+
+/// What a client is to be sent next.
+enum Next {
+    /// The whole status, and why.
+    Whole(Cause),
+    /// What changed since this one.
+    Changes(Arc<Snapshot>),
+}
+
+impl Session<'_> {
+    /// Serves the client until it closes, stalls, or the hub stops.
+    pub(crate) async fn run(mut self, stop: &CancellationToken) -> Result<(), Error> {
+        let now = Instant::now();
+        let mut budget = Bucket::new(self.limits.burst_v1, self.limits.per_second, now.into_std());
+        let (mut read_from, mut send_from, mut is_due) = (now, now, self.shows());
+        let mut next = Next::Whole(Cause::First);
+        let mut asked: Option<Asked<Asker>> = None;
+        loop {
+            let is_watching = self.shows() && !is_due;
+            let tick = tokio::select! {
+                biased;
+                // Before the stop: whoever said `quit` shall hear that it was heard.
+                answer = answered(&mut asked) => Tick::Answered(answer),
+                () = stop.cancelled() => Tick::Stop,
+                () = sleep_until(send_from), if is_due => Tick::Due,
+                changed = self.status.changed(), if is_watching => match changed {
+                    Ok(()) => Tick::Changed,
+                    Err(_) => Tick::Stop,
+                },
+                heard = self.pipe.next(read_from), if asked.is_none() => Tick::Heard(heard),
+            };
+            match tick {
+                Tick::Changed => is_due = true,
+                Tick::Due => {
+                    next = self.show(next).await?;
+                    (is_due, send_from) = (false, Instant::now() + self.limits.pace);
+                }
+                Tick::Answered(outcome) => self.pipe.say(&HubMessage::from(outcome)).await?,
+                Tick::Heard(Some(Ok(message))) => {
+                    let now = Instant::now();
+                    read_from = now + budget.spend(now.into_std());
+                    match self.hear(&message).await? {
+                        Some(After::Asked(waiting)) => asked = Some(waiting),
+                        Some(After::Resubscribed) => {
+                            (next, is_due) = (Next::Whole(Cause::Resubscribed), self.shows());
+                        }
+                        None => {}
+                    }
+                }
+                Tick::Heard(Some(Err(error))) => return self.pipe.part(error).await,
+                Tick::Heard(None) => return Ok(()),
+                Tick::Stop => {
+                    if self.shows() && (is_due || self.status.has_changed().unwrap_or(false)) {
+                        self.show(next).await?;
+                    }
+                    return self.pipe.close(CloseCode::Away, "Hearth is stopping").await;
+                }
+            }
+        }
+    }
+
+    fn shows(&self) -> bool {
+        self.client.topics.contains(&Topic::Status)
+    }
+
+    /// Sends the latest status; what the client is to be sent after that.
+    async fn show(&mut self, next: Next) -> Result<Next, Error> {
+        let latest = self.status.borrow_and_update().clone();
+        let with_progress = self.client.topics.contains(&Topic::Progress);
+        let (fields, seq) = (latest.fields(with_progress), latest.status().seq);
+        let message = match next {
+            Next::Whole(cause) => HubMessage::Snapshot {
+                seq,
+                cause,
+                data: fields.0.clone(),
+            },
+            Next::Changes(last) => {
+                let data = last.fields(with_progress).changes(fields);
+                if data.is_empty() {
+                    return Ok(Next::Changes(last));
+                }
+                let from = last.status().seq;
+                HubMessage::Delta { from, seq, data }
+            }
+        };
+        let began = Instant::now();
+        self.pipe.say(&message).await?;
+        Ok(if began.elapsed() >= self.limits.behind {
+            Next::Whole(Cause::Behind)
+        } else {
+            Next::Changes(latest)
+        })
+    }
+
+    async fn hear(&mut self, message: &Message) -> Result<Option<After>, Error> {
+        let answer = match message {
+            Message::Text(text) => match read(text) {
+                Heard::Command(_, asker) if self.client.grant == Grant::Read => {
+                    let message = "commands need the local token: prove it in `identify`";
+                    asker.response(Err((ErrorCode::Unauthorized, message.to_owned())))
+                }
+                Heard::Command(command, asker) => {
+                    let (grant, within) = (self.client.grant, self.limits.answer);
+                    match ask(&self.commands, grant, (command, asker), within) {
+                        Ok(asked) => return Ok(Some(After::Asked(asked))),
+                        Err(refused) => refused.into(),
+                    }
+                }
+                Heard::Ping(asker) => asker.result(self.pong()),
+                Heard::Resubscribe(topics) => {
+                    self.client.topics = topics;
+                    self.pipe.say(&identified(&self.client, None)).await?;
+                    return Ok(Some(After::Resubscribed));
+                }
+                Heard::Refuse(answer) => answer,
+            },
+            Message::Binary(_) => {
+                let message = "messages are text, not binary".to_owned();
+                refused(ErrorCode::BadRequest, message)
+            }
+            // The library has its own answer to these ready; it only has to be sent.
+            Message::Ping(_) | Message::Close(_) => {
+                self.pipe.flush().await?;
+                return Ok(None);
+            }
+            Message::Pong(_) | Message::Frame(_) => return Ok(None),
+        };
+        self.pipe.say(&answer).await?;
+        Ok(None)
+    }
+
+    fn pong(&self) -> serde_json::Value {
+        let time = (self.world.clock)();
+        json!({ "time": time, "seq": self.status.borrow().status().seq })
+    }
+}
+
+/// What is left to do after a message.
+enum After {
+    Asked(Asked<Asker>),
+    Resubscribed,
+}

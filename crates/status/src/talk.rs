@@ -1,0 +1,128 @@
+//! What a client of `hearth.status.v1` says once it is known.
+
+use proto::{
+    ErrorCode,
+    status::{
+        Command,
+        v1::{HubMessage, ID_MAX, PeerMessage, SUBSCRIPTIONS_MAX, Topic},
+    },
+};
+use serde_json::Value;
+
+use crate::{Answer, asking::Outcome};
+
+/// Which request an answer belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Asker {
+    pub(crate) id: String,
+    pub(crate) request: String,
+}
+
+/// What a client said.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Heard {
+    Command(Command, Asker),
+    Ping(Asker),
+    Resubscribe(Vec<Topic>),
+    /// Answer this, and go on listening.
+    Refuse(HubMessage),
+}
+
+/// Reads one text message. Whatever it is, there is an answer to it.
+pub(crate) fn read(text: &str) -> Heard {
+    let value: Value = match serde_json::from_str(text) {
+        Ok(value) => value,
+        Err(error) => {
+            // The parser's message holds a place, never the text itself.
+            let message = format!("this is not JSON: {error}");
+            return Heard::Refuse(refused(ErrorCode::MalformedJson, message));
+        }
+    };
+    let short = |name: &str| {
+        let text = value.get(name)?.as_str()?;
+        (text.len() <= ID_MAX && !text.is_empty()).then(|| text.to_owned())
+    };
+    let asker = short("id")
+        .zip(short("request"))
+        .map(|(id, request)| Asker { id, request });
+    match (serde_json::from_value(value), asker) {
+        (Ok(PeerMessage::Request { args, .. }), Some(asker)) => match asker.request.as_str() {
+            "ping" => Heard::Ping(asker),
+            word => match Command::parse(word, &args) {
+                Ok(command) => Heard::Command(command, asker),
+                Err(refused) => Heard::Refuse(asker.response(Err(refused))),
+            },
+        },
+        (Ok(PeerMessage::Request { .. }), None) => bad(format!(
+            "`id` and `request` are texts of 1 to {ID_MAX} bytes"
+        )),
+        (Ok(PeerMessage::Reidentify { subscriptions }), _) => {
+            if subscriptions.len() > SUBSCRIPTIONS_MAX {
+                return bad(format!("at most {SUBSCRIPTIONS_MAX} subscriptions"));
+            }
+            Heard::Resubscribe(Topic::known(&subscriptions))
+        }
+        (Ok(PeerMessage::Identify { .. }), _) => {
+            bad("this connection has identified already; use `reidentify`".into())
+        }
+        (Ok(_), _) => bad("this type of message is not known here".into()),
+        (Err(_), Some(asker)) => {
+            let message = "`args` is an object, whose fields have the types of docs/PROTOCOL.md";
+            let refused = (ErrorCode::BadRequest, message.to_owned());
+            Heard::Refuse(asker.response(Err(refused)))
+        }
+        (Err(_), None) => bad(
+            r#"a message is {"type":"request","id":…,"request":…} or {"type":"reidentify",…}"#
+                .into(),
+        ),
+    }
+}
+
+fn bad(message: String) -> Heard {
+    Heard::Refuse(refused(ErrorCode::BadRequest, message))
+}
+
+/// The answer to what was no request.
+pub(crate) fn refused(code: ErrorCode, message: String) -> HubMessage {
+    HubMessage::Error {
+        status: code.http_status(),
+        code,
+        message,
+    }
+}
+
+impl Asker {
+    /// How its request ended.
+    pub(crate) fn response(self, answer: Answer) -> HubMessage {
+        let (status, code, message) = match answer {
+            Ok(()) => (200, None, None),
+            Err((code, message)) => (code.http_status(), Some(code), Some(message)),
+        };
+        HubMessage::Response {
+            id: self.id,
+            request: self.request,
+            status,
+            code,
+            message,
+            result: None,
+        }
+    }
+
+    /// What its request gave.
+    pub(crate) fn result(self, result: Value) -> HubMessage {
+        HubMessage::Response {
+            id: self.id,
+            request: self.request,
+            status: 200,
+            code: None,
+            message: None,
+            result: Some(result),
+        }
+    }
+}
+
+impl From<Outcome<Asker>> for HubMessage {
+    fn from(outcome: Outcome<Asker>) -> Self {
+        outcome.id.response(outcome.answer)
+    }
+}
