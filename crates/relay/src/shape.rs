@@ -29,6 +29,10 @@ impl Shape {
     ];
 
     pub(crate) fn of(path: &str) -> Self {
+        let behind = path.strip_prefix("/api/ollama");
+        let path = behind
+            .filter(|rest| rest.starts_with("/v1/"))
+            .unwrap_or(path);
         let native = ["/api/jobs", "/api/worker"];
         let rest = ["/api/login", "/api/token", "/api/queries", "/api/logs"];
         if rest.iter().any(|route| path.starts_with(route)) {
@@ -120,6 +124,9 @@ mod tests {
             ("/v1/models", Shape::OpenAi),
             ("/api/chat", Shape::Ollama),
             ("/api/ollama/poll", Shape::Ollama),
+            ("/api/ollama/api/chat", Shape::Ollama),
+            ("/api/ollama/v1/models", Shape::OpenAi),
+            ("/api/ollama/v1/messages", Shape::Anthropic),
             ("/api/jobs/1", Shape::Native),
             ("/api/worker/v1/poll", Shape::Native),
             ("/api/queries/1/", Shape::Rest),

@@ -10,6 +10,7 @@ mod login;
 mod ollama;
 mod openai;
 mod openapi;
+mod proxy;
 mod queries;
 mod relay_polling;
 mod rest;
@@ -40,24 +41,8 @@ pub(crate) fn routes(relay: Relay) -> Router {
         .route("/api/jobs/{id}", get(jobs::get).delete(jobs::cancel))
         .route("/api/jobs/{id}/answer", get(jobs::answer))
         .route("/api/jobs/{id}/events", get(jobs::events))
-        .route("/api/chat", post(ollama::chat))
-        .route("/api/generate", post(ollama::generate))
-        .route("/api/embed", post(ollama::embed))
-        .route("/api/embeddings", post(ollama::embeddings))
-        .route("/api/tags", get(ollama::tags))
-        .route("/api/ps", get(ollama::ps))
-        .route("/api/show", post(ollama::show))
-        .route("/api/version", get(ollama::version))
-        .route("/api/pull", post(ollama::refuse_change))
-        .route("/api/push", post(ollama::refuse_change))
-        .route("/api/create", post(ollama::refuse_change))
-        .route("/api/copy", post(ollama::refuse_change))
-        .route("/api/delete", delete(ollama::refuse_change))
-        .route(
-            "/api/blobs/{digest}",
-            post(ollama::refuse_change).head(ollama::refuse_change),
-        )
-        .merge(v1(relay.clone()))
+        .merge(engine(relay.clone()))
+        .merge(proxy::routes(relay.clone()))
         .route("/api/ollama/poll", get(relay_polling::poll))
         .route("/api/ollama/response", post(relay_polling::response))
         .route("/api/ollama/request", post(relay_polling::request))
@@ -89,6 +74,29 @@ pub(crate) fn routes(relay: Relay) -> Router {
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .with_state(relay)
+}
+
+/// What clients of engines call.
+fn engine(relay: Relay) -> Router<Relay> {
+    Router::new()
+        .route("/api/chat", post(ollama::chat))
+        .route("/api/generate", post(ollama::generate))
+        .route("/api/embed", post(ollama::embed))
+        .route("/api/embeddings", post(ollama::embeddings))
+        .route("/api/tags", get(ollama::tags))
+        .route("/api/ps", get(ollama::ps))
+        .route("/api/show", post(ollama::show))
+        .route("/api/version", get(ollama::version))
+        .route("/api/pull", post(ollama::refuse_change))
+        .route("/api/push", post(ollama::refuse_change))
+        .route("/api/create", post(ollama::refuse_change))
+        .route("/api/copy", post(ollama::refuse_change))
+        .route("/api/delete", delete(ollama::refuse_change))
+        .route(
+            "/api/blobs/{digest}",
+            post(ollama::refuse_change).head(ollama::refuse_change),
+        )
+        .merge(v1(relay))
 }
 
 /// What clients of the query service call; they write a slash at the end.
@@ -153,9 +161,13 @@ async fn unknown_route(State(relay): State<Relay>, mut request: Request) -> Resp
         let Ok(response) = routes(relay).oneshot(request).await;
         return response;
     }
-    let path = shown(request.uri().path());
+    no_route(request.uri()).into_response()
+}
+
+fn no_route(uri: &Uri) -> ApiError {
+    let path = shown(uri.path());
     let message = format!("there is no route {path}; see the documentation");
-    ApiError::new(ErrorCode::UnknownRoute, message).into_response()
+    ApiError::new(ErrorCode::UnknownRoute, message)
 }
 
 /// The same address without double slashes and without one at the end, if it has any.

@@ -21,6 +21,7 @@ mod padding;
 mod path_keys;
 mod people;
 mod places;
+mod proxy;
 mod queries;
 mod readers;
 mod relay_polling;

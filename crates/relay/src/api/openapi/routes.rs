@@ -224,6 +224,29 @@ pub(super) const ROUTES: &[Entry] = &[
     .key("enqueue")
     .takes(Nothing)
     .docs(OPENAI),
+    // The same for users of the tunnel service.
+    Entry::get(
+        "/api/ollama",
+        "Says that it runs, in the words Ollama's clients look for",
+    )
+    .gives(200, Bytes(TEXT)),
+    Entry::get(
+        "/api/ollama/{*path}",
+        "The routes of Ollama and OpenAI: api/tags or tags, v1/models",
+    )
+    .key("read"),
+    Entry::post(
+        "/api/ollama/{*path}",
+        "The routes of Ollama and OpenAI: api/chat or chat, v1/chat/completions",
+    )
+    .key("enqueue")
+    .params(WISHES)
+    .gives(200, Streamed(NDJSON)),
+    Entry::delete(
+        "/api/ollama/{*path}",
+        "The routes of Ollama and OpenAI: v1/files/{id}",
+    )
+    .key("enqueue"),
     // Workers of the polling relay.
     Entry::get(
         "/api/ollama/poll",

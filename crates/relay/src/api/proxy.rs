@@ -1,0 +1,93 @@
+//! The engines' APIs under `/api/ollama/`, where users of the tunnel service look for them.
+//!
+//! ```text
+//! /api/ollama/api/chat   /api/chat, as a client whose base is /api/ollama writes it
+//! /api/ollama/chat       the same, as its web page writes it
+//! /api/ollama/v1/...     /v1/...
+//! ```
+//!
+//! The routes are those at the root in every respect: nothing of a request but its body goes to an
+//! agent. What pollers of older systems call under the same prefix comes first.
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use http::Uri;
+use tower::ServiceExt as _;
+
+use super::{engine, health, no_route, unknown_route, without_extra_slashes, wrong_method};
+use crate::{Relay, auth::PathKey, error::ApiError};
+
+const PREFIX: &str = "/api/ollama";
+
+/// The routes of the proxy.
+pub(super) fn routes(relay: Relay) -> Router<Relay> {
+    let engine = engine(relay.clone())
+        .fallback(unknown)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(relay);
+    let pass = |State(relay): State<Relay>, request: Request| pass(relay, engine, request);
+    Router::new()
+        .route("/api/ollama", get(health::front))
+        .route(
+            "/api/ollama/{*path}",
+            get(pass.clone()).post(pass.clone()).delete(pass),
+        )
+}
+
+async fn pass(relay: Relay, engine: Router, request: Request) -> Response {
+    let (mut parts, body) = request.into_parts();
+    // The parameters of this route would be taken for those of the next.
+    let key = parts.extensions.remove::<PathKey>();
+    parts.extensions.clear();
+    if let Some(key) = key {
+        parts.extensions.insert(key);
+    }
+    if without_extra_slashes(&parts.uri).is_some() {
+        return unknown_route(State(relay), Request::from_parts(parts, body)).await;
+    }
+    let Some(uri) = behind(&parts.uri) else {
+        return no_route(&parts.uri).into_response();
+    };
+    parts.uri = uri;
+    let Ok(response) = engine.oneshot(Request::from_parts(parts, body)).await;
+    response
+}
+
+async fn unknown(uri: Uri) -> ApiError {
+    no_route(&uri)
+}
+
+/// The address of the route at the root.
+fn behind(uri: &Uri) -> Option<Uri> {
+    let target = uri.path_and_query()?.as_str().strip_prefix(PREFIX)?;
+    let target = if target.starts_with("/api/") || target.starts_with("/v1/") {
+        target.to_owned()
+    } else {
+        format!("/api{target}")
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(target.parse().ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_spellings_lead_to_one_route_and_the_query_stays() {
+        for (asked, is) in [
+            ("/api/ollama/api/chat?a=1", "/api/chat?a=1"),
+            ("/api/ollama/chat", "/api/chat"),
+            ("/api/ollama/apis", "/api/apis"),
+            ("/api/ollama/v1/models/m", "/v1/models/m"),
+        ] {
+            let behind = behind(&asked.parse().unwrap()).unwrap();
+            assert_eq!(behind.to_string(), is, "{asked}");
+        }
+    }
+}
