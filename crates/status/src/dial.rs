@@ -1,35 +1,56 @@
-//! How the subscriber reaches a hub, and the bytes of a command.
+//! How the subscriber reaches a hub, in whichever mode it speaks.
 
-use std::{path::Path, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
+use futures_util::{SinkExt as _, StreamExt as _};
 use http::{HeaderValue, header};
-use proto::status::{ClientMessage, Command, CommandArgs};
+use proto::{
+    ErrorCode,
+    status::{
+        ClientMessage, Command, CommandArgs, ServerMessage, Status,
+        v1::{HubMessage, Nonce, PeerMessage, SUBPROTOCOL, Side, Topic, VERSIONS},
+    },
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
     tungstenite::{Error, Message, client::IntoClientRequest as _},
 };
 
-use crate::{LocalToken, Places, upgrade::socket_config};
+use crate::{LocalToken, Places, proof::Challenge, upgrade::socket_config};
 
-/// To be connected and upgraded within this, and to get a command written.
+/// To be connected and known to each other within this, and to get a command written.
 pub(crate) const CONNECT: Duration = Duration::from_secs(2);
 
-/// A socket to the first hub that opens one.
-pub(crate) async fn connect(places: &Places) -> Result<WebSocketStream<TcpStream>, Error> {
+/// A connection to a hub.
+pub(crate) struct Hub {
+    socket: WebSocketStream<TcpStream>,
+    mode: Mode,
+}
+
+enum Mode {
+    /// Another program's hub, or one whose token this user cannot read: it is read, no more.
+    Legacy,
+    /// `hearth.status.v1`, with a hub that proved to know the token.
+    V1(Shown),
+}
+
+/// A status, put together from what was sent.
+#[derive(Debug, Default)]
+struct Shown {
+    seq: u64,
+    data: Map<String, Value>,
+}
+
+/// A connection to the first hub that opens one.
+pub(crate) async fn connect(places: &Places) -> Result<Hub, Error> {
     let mut failed = Error::ConnectionClosed;
     for (addr, token) in places.candidates() {
-        let mut request = format!("ws://{addr}/").into_client_request()?;
-        if let Some(value) = token.and_then(|path| bearer(&path)) {
-            request.headers_mut().insert(header::AUTHORIZATION, value);
-        }
-        let opening = async {
-            let stream = TcpStream::connect(addr).await?;
-            stream.set_nodelay(true)?;
-            client_async_with_config(request, stream, Some(socket_config())).await
-        };
-        match timeout(CONNECT, opening).await {
-            Ok(Ok((socket, _))) => return Ok(socket),
+        let token = token.and_then(|path| LocalToken::read(&path).ok().flatten());
+        match timeout(CONNECT, open(addr, token)).await {
+            Ok(Ok(hub)) => return Ok(hub),
             Ok(Err(error)) => failed = error,
             Err(_) => failed = Error::Io(std::io::ErrorKind::TimedOut.into()),
         }
@@ -37,24 +58,196 @@ pub(crate) async fn connect(places: &Places) -> Result<WebSocketStream<TcpStream
     Err(failed)
 }
 
-/// The header that shows the token, if this user can read it.
-fn bearer(path: &Path) -> Option<HeaderValue> {
-    let token = LocalToken::read(path).ok().flatten()?;
-    let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose())).ok()?;
-    value.set_sensitive(true);
-    Some(value)
+/// Where there is a token, whoever answers must prove to know it: no other is believed there.
+async fn open(addr: SocketAddr, token: Option<LocalToken>) -> Result<Hub, Error> {
+    let mut request = format!("ws://{addr}/").into_client_request()?;
+    if token.is_some() {
+        let wanted = HeaderValue::from_static(SUBPROTOCOL);
+        let headers = request.headers_mut();
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, wanted);
+    }
+    let stream = TcpStream::connect(addr).await?;
+    stream.set_nodelay(true)?;
+    let config = Some(socket_config());
+    let (socket, _) = client_async_with_config(request, stream, config).await?;
+    let mode = Mode::Legacy;
+    let mut hub = Hub { socket, mode };
+    if let Some(token) = token {
+        hub.greet(addr.port(), &token).await?;
+        hub.mode = Mode::V1(Shown::default());
+    }
+    Ok(hub)
 }
 
-/// A command as a message, with the id that its answer will carry.
-pub(crate) fn wire(command: Command, id: u64) -> Message {
-    let args = match command {
+impl Hub {
+    /// What the hub says next, in the words of the legacy mode. What is not understood is skipped.
+    pub(crate) async fn hear(&mut self) -> Option<Result<ServerMessage, Error>> {
+        loop {
+            let text = match self.socket.next().await? {
+                Ok(Message::Text(text)) => text,
+                Ok(_) => continue,
+                Err(error) => return Some(Err(error)),
+            };
+            let message = match &mut self.mode {
+                Mode::Legacy => known(&text),
+                Mode::V1(shown) => match known(&text).map(|message| shown.read(message)) {
+                    Some(Ok(message)) => message,
+                    Some(Err(error)) => return Some(Err(error)),
+                    None => None,
+                },
+            };
+            if let Some(message) = message {
+                return Some(Ok(message));
+            }
+        }
+    }
+
+    /// Sends a command, whose answer will carry this id.
+    pub(crate) async fn ask(&mut self, command: Command, id: u64) -> Result<(), Error> {
+        let (word, id, args) = (command.as_str().to_owned(), id.to_string(), args(command));
+        let message = match self.mode {
+            Mode::Legacy => text(&ClientMessage::Command {
+                command: word,
+                id: Some(id),
+                args,
+            }),
+            Mode::V1(_) => text(&PeerMessage::Request {
+                id,
+                request: word,
+                args,
+            }),
+        };
+        self.socket.send(message).await
+    }
+
+    /// Shows that this user can read the token, and looks whether the hub can.
+    async fn greet(&mut self, port: u16, token: &LocalToken) -> Result<(), Error> {
+        let Some(HubMessage::Hello { nonce, .. }) = self.said().await? else {
+            return Err(unproven());
+        };
+        let challenge = Challenge {
+            port,
+            server: nonce,
+            client: Nonce(rand::random()),
+        };
+        let topics = Topic::ALL.map(|topic| topic.as_str().to_owned());
+        let identify = PeerMessage::Identify {
+            version: VERSIONS[0],
+            nonce: Some(challenge.client),
+            proof: challenge.proof(token, Side::Client),
+            name: "hearth".to_owned(),
+            subscriptions: Some(topics.to_vec()),
+        };
+        self.socket.send(text(&identify)).await?;
+        match self.said().await? {
+            Some(HubMessage::Identified {
+                proof: Some(proof), ..
+            }) if challenge.is_proven(token, Side::Server, &proof) => Ok(()),
+            Some(_) | None => Err(unproven()),
+        }
+    }
+
+    async fn said(&mut self) -> Result<Option<HubMessage>, Error> {
+        match self.socket.next().await.transpose()? {
+            Some(Message::Text(text)) => Ok(serde_json::from_str(&text).ok()),
+            Some(_) | None => Ok(None),
+        }
+    }
+}
+
+impl Shown {
+    /// A message in the words of the legacy mode; `None` if it has none for it.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "messages of later versions are left out, like those that say nothing to a reader"
+    )]
+    fn read(&mut self, message: HubMessage) -> Result<Option<ServerMessage>, Error> {
+        Ok(match message {
+            HubMessage::Snapshot { seq, data, .. } => {
+                *self = Self { seq, data };
+                self.status()
+            }
+            HubMessage::Delta { from, seq, data } if from == self.seq => {
+                self.seq = seq;
+                self.data.extend(data);
+                self.status()
+            }
+            HubMessage::Delta { from, .. } => {
+                let gap = format!("a delta from {from}, but {} was the last", self.seq);
+                return Err(Error::Io(std::io::Error::other(gap)));
+            }
+            HubMessage::Response {
+                id,
+                request,
+                status: 200,
+                ..
+            } => Some(ServerMessage::Ack {
+                command: request,
+                id: Some(id),
+            }),
+            HubMessage::Response {
+                id,
+                request,
+                code,
+                message,
+                ..
+            } => Some(ServerMessage::Error {
+                code: code.unwrap_or(ErrorCode::Unknown),
+                message: message.unwrap_or_default(),
+                command: Some(request),
+                id: Some(id),
+            }),
+            HubMessage::Error { code, message, .. } => Some(ServerMessage::Error {
+                code,
+                message,
+                command: None,
+                id: None,
+            }),
+            _ => None,
+        })
+    }
+
+    fn status(&self) -> Option<ServerMessage> {
+        let data: Status = understood(serde_json::from_value(self.data.clone().into()))?;
+        let data = Status {
+            seq: self.seq,
+            ..data
+        };
+        Some(ServerMessage::Status { data })
+    }
+}
+
+fn known<T: DeserializeOwned>(text: &str) -> Option<T> {
+    understood(serde_json::from_str(text))
+}
+
+/// A later version may say what this one does not know.
+fn understood<T>(read: serde_json::Result<T>) -> Option<T> {
+    read.inspect_err(|error| tracing::debug!(%error, "a message of the hub is not understood"))
+        .ok()
+}
+
+fn text(message: &impl Serialize) -> Message {
+    Message::text(serde_json::to_string(message).unwrap_or_default())
+}
+
+fn unproven() -> Error {
+    Error::Io(std::io::Error::new(
+        std::io::ErrorKind::PermissionDenied,
+        "whoever listens there did not prove to be Hearth's hub",
+    ))
+}
+
+fn args(command: Command) -> CommandArgs {
+    let none = CommandArgs::default();
+    match command {
         Command::SetMonitoring(on) => CommandArgs {
             on: Some(on),
-            job: None,
+            ..none
         },
         Command::CancelJob(job) => CommandArgs {
-            on: None,
             job: Some(job),
+            ..none
         },
         Command::ToggleMonitoring
         | Command::StopTts
@@ -62,12 +255,40 @@ pub(crate) fn wire(command: Command, id: u64) -> Message {
         | Command::HideOverlay
         | Command::ToggleOverlay
         | Command::OpenSettings
-        | Command::Quit => CommandArgs::default(),
-    };
-    let message = ClientMessage::Command {
-        command: command.as_str().to_owned(),
-        id: Some(id.to_string()),
-        args,
-    };
-    Message::text(serde_json::to_string(&message).unwrap_or_default())
+        | Command::Quit => none,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(shown: &mut Shown, json: &str) -> Result<Option<ServerMessage>, Error> {
+        shown.read(known(json).unwrap())
+    }
+
+    #[test]
+    fn deltas_are_put_onto_the_snapshot_and_a_gap_ends_the_session() {
+        let mut shown = Shown::default();
+        let snapshot = include_str!("../../proto/fixtures/status-v1/snapshot.json");
+        let delta = include_str!("../../proto/fixtures/status-v1/delta.json");
+        heard(&mut shown, snapshot).unwrap().unwrap();
+        let Ok(Some(ServerMessage::Status { data })) = heard(&mut shown, delta) else {
+            panic!("no status")
+        };
+        assert_eq!((data.seq, &*data.text, data.jobs.len()), (9, "Ready", 0));
+        assert!(data.carrier.is_some(), "what did not change stays");
+        assert!(
+            heard(&mut shown, delta).is_err(),
+            "it is from 7, and 9 was the last"
+        );
+    }
+
+    #[test]
+    fn a_status_of_a_later_version_is_skipped() {
+        let mut shown = Shown::default();
+        let later = r#"{"type":"snapshot","seq":1,"cause":"because","data":{"status":"dreaming"}}"#;
+        assert!(matches!(heard(&mut shown, later), Ok(None)));
+        assert!(matches!(heard(&mut shown, r#"{"type":"dance"}"#), Ok(None)));
+    }
 }

@@ -4,7 +4,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::{SinkExt as _, StreamExt as _};
 use proto::{
     ErrorCode,
     status::{Command, ServerMessage, Status},
@@ -13,12 +12,12 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     time::timeout,
 };
-use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::tungstenite::Error;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Places,
-    dial::{CONNECT, connect, wire},
+    dial::{CONNECT, connect},
 };
 
 /// An older hub never answers a command.
@@ -110,7 +109,7 @@ impl SubscriberHandle {
 /// Everything that can happen during a session.
 enum Tick {
     Ask(Option<Ask>),
-    Heard(Option<Result<Message, Error>>),
+    Heard(Option<Result<ServerMessage, Error>>),
 }
 
 impl Subscriber {
@@ -154,13 +153,13 @@ impl Subscriber {
 
     /// One connection, from its first byte to its last; how long it showed a status.
     async fn session(&mut self) -> Result<Duration, Error> {
-        let mut socket = connect(&self.places).await?;
+        let mut hub = connect(&self.places).await?;
         let mut live_since: Option<Instant> = None;
         let mut asked: HashMap<String, oneshot::Sender<Result<(), AskError>>> = HashMap::new();
         let mut count = 0_u64;
         loop {
             let tick = tokio::select! {
-                heard = socket.next() => Tick::Heard(heard),
+                heard = hub.hear() => Tick::Heard(heard),
                 ask = self.asks.recv(), if asked.len() < ASKING => Tick::Ask(ask),
             };
             match tick {
@@ -169,27 +168,25 @@ impl Subscriber {
                 Tick::Ask(Some(ask)) => {
                     asked.retain(|_, answer| !answer.is_closed());
                     count += 1;
-                    let sent = timeout(CONNECT, socket.send(wire(ask.command, count))).await;
+                    let sent = timeout(CONNECT, hub.ask(ask.command, count)).await;
                     asked.insert(count.to_string(), ask.answer);
                     if !matches!(sent, Ok(Ok(()))) {
                         break;
                     }
                 }
-                Tick::Heard(Some(Ok(Message::Text(text)))) => match serde_json::from_str(&text) {
-                    Ok(ServerMessage::Status { data }) => {
+                Tick::Heard(Some(Ok(message))) => match message {
+                    ServerMessage::Status { data } => {
                         live_since.get_or_insert_with(Instant::now);
                         self.link.send_replace(Link::Live(Arc::new(data)));
                     }
-                    Ok(ServerMessage::Ack { id, .. }) => settle(&mut asked, id, Ok(())),
-                    Ok(ServerMessage::Error {
+                    ServerMessage::Ack { id, .. } => settle(&mut asked, id, Ok(())),
+                    ServerMessage::Error {
                         code, message, id, ..
-                    }) => {
+                    } => {
                         settle(&mut asked, id, Err(AskError::Refused { code, message }));
                     }
-                    Ok(_) => {}
-                    Err(error) => tracing::debug!(%error, "a message of the hub is not understood"),
+                    ServerMessage::Pong | ServerMessage::Unknown | _ => {}
                 },
-                Tick::Heard(Some(Ok(_))) => {}
                 Tick::Heard(Some(Err(_)) | None) | Tick::Ask(None) => break,
             }
         }

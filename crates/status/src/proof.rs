@@ -46,7 +46,7 @@ mod tests {
         client: Nonce([2; 32]),
     };
 
-    /// Computed with Python's `hmac`; docs/PROTOCOL.md shows the same.
+    /// Another program computed them, and docs/PROTOCOL.md shows them.
     #[test]
     fn the_proofs_are_those_that_another_program_computes() {
         let token = LocalToken::new([9; 32]);
@@ -59,6 +59,22 @@ mod tests {
             of(Side::Server),
             "687c70935ae8bd6053e73bd5c4f61f88d891c157d2104a736aca1a47a9c03764"
         );
+    }
+
+    #[test]
+    fn the_documents_example_is_what_a_client_and_a_hub_would_say() {
+        let (hello, identify, identified) = (
+            include_str!("../../proto/fixtures/status-v1/hello.json"),
+            include_str!("../../proto/fixtures/status-v1/identify.json"),
+            include_str!("../../proto/fixtures/status-v1/identified.json"),
+        );
+        let read = |text| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        let token = LocalToken::new([9; 32]);
+        let of = |side| CHALLENGE.proof(&token, side).unwrap().to_string();
+        assert_eq!(read(hello)["nonce"], CHALLENGE.server.to_string());
+        assert_eq!(read(identify)["nonce"], CHALLENGE.client.to_string());
+        assert_eq!(read(identify)["proof"], of(Side::Client));
+        assert_eq!(read(identified)["proof"], of(Side::Server));
     }
 
     #[test]

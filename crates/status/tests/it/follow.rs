@@ -12,8 +12,18 @@ use proto::{
     ErrorCode,
     status::{Command, Phase},
 };
-use tokio::{net::TcpListener, task::JoinHandle};
-use tokio_tungstenite::{accept_async, tungstenite::Message};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+use tokio_tungstenite::{
+    WebSocketStream, accept_async, accept_hdr_async,
+    tungstenite::{
+        Message,
+        handshake::server::{Request as Asked, Response},
+        http::HeaderValue,
+    },
+};
 use tokio_util::sync::CancellationToken;
 
 const STATUS: &str = r#"{"type":"status","data":{"status":"ready","text":"","is_listening":false,
@@ -201,4 +211,88 @@ async fn a_published_hub_that_moved_is_found_at_its_new_port() {
     HubAddress::new(moved.addr, folder).publish(folder).unwrap();
     following.until(is_live).await;
     following.stop().await;
+}
+
+/// Whoever took the port: it says that it speaks `hearth.status.v1`, or does not.
+#[expect(clippy::result_large_err, reason = "the library's own callback")]
+async fn impostor(listener: &TcpListener, is_v1: bool) -> WebSocketStream<TcpStream> {
+    let (stream, _) = soon(listener.accept()).await.unwrap();
+    let answer = |_: &Asked, mut response: Response| {
+        if is_v1 {
+            let spoken = HeaderValue::from_static("hearth.status.v1");
+            response
+                .headers_mut()
+                .insert("sec-websocket-protocol", spoken);
+        }
+        Ok(response)
+    };
+    soon(accept_hdr_async(stream, answer)).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_hub_that_cannot_prove_itself_is_not_believed_and_does_not_learn_the_token() {
+    let home = tempfile::tempdir().unwrap();
+    let token = LocalToken::new([9; 32]);
+    let path = LocalToken::path_in(home.path());
+    private_file::write(&path, token.expose().as_bytes()).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let following = Following::start(at(listener.local_addr().unwrap(), home.path()));
+    let nonce = "01".repeat(32);
+    let proof = "02".repeat(32);
+    for answer in [
+        format!(
+            r#"{{"type":"identified","version":1,"rights":[],"subscriptions":[],"proof":"{proof}"}}"#
+        ),
+        r#"{"type":"identified","version":1,"rights":["command"],"subscriptions":[]}"#.to_owned(),
+        STATUS.to_owned(),
+    ] {
+        let mut peer = impostor(&listener, true).await;
+        let hello = format!(
+            r#"{{"type":"hello","versions":[1],"nonce":"{nonce}","server":"x","identify_within_ms":9}}"#
+        );
+        peer.send(Message::text(hello)).await.unwrap();
+        let identify = soon(peer.next())
+            .await
+            .unwrap()
+            .unwrap()
+            .into_text()
+            .unwrap();
+        assert!(identify.contains(r#""proof":"#) && !identify.contains(token.expose()));
+        for text in [&*answer, STATUS] {
+            let _ = peer.send(Message::text(text)).await;
+        }
+        // It hangs up; nothing of what was shown counts.
+        while let Some(Ok(_)) = soon(peer.next()).await {}
+        assert!(!is_live(&following.handle.link().borrow()));
+    }
+    // Nor is one believed that only speaks the legacy mode: there is a token, so it is no hub of ours.
+    let (stream, _) = soon(listener.accept()).await.unwrap();
+    let mut peer = soon(accept_async(stream)).await.unwrap();
+    let _ = peer.send(Message::text(STATUS)).await;
+    while let Some(Ok(_)) = soon(peer.next()).await {}
+    assert!(!is_live(&following.handle.link().borrow()));
+    following.stop().await;
+}
+
+#[tokio::test]
+async fn with_the_token_it_sees_the_same_status_as_without() {
+    let (home, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let hub = TestHub::start().await;
+    put_token(&hub, home.path());
+    let proven = Following::start(at(hub.addr, home.path()));
+    let bare = Following::start(at(hub.addr, other.path()));
+    for n in 0..5 {
+        hub.hub.update(|status| {
+            status.text = n.to_string();
+            status.status = Phase::Working;
+        });
+        let truth = hub.hub.latest().status().clone();
+        for following in [&proven, &bare] {
+            following
+                .until(|link| matches!(link, Link::Live(status) if **status == truth))
+                .await;
+        }
+    }
+    proven.stop().await;
+    bare.stop().await;
 }
