@@ -262,9 +262,13 @@ pub struct LeaseHead {
     pub model: ModelName,
     /// The name of the key that asked, for the owner's eyes.
     pub who: String,
-    /// When nobody wants the answer any more.
+    /// When nobody wants the answer any more, by the relay's clock. For workers that do not know
+    /// `remaining_ms`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
+    /// Milliseconds until then, when this was said: the clocks of two machines differ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remaining_ms: Option<u64>,
     /// How many bytes the body has.
     pub body_len: usize,
 }
@@ -585,6 +589,7 @@ mod tests {
             model: ModelName::new("m").unwrap(),
             who: "laptop".into(),
             deadline: None,
+            remaining_ms: None,
             body_len: 12,
         });
         let json = serde_json::to_string(&lease).unwrap();
@@ -593,5 +598,13 @@ mod tests {
             r#"{"type":"lease","token":{"job":"cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd","attempt":3},"op":"chat","model":"m","who":"laptop","body_len":12}"#
         );
         assert_eq!(serde_json::from_str::<RelayMessage>(&json).unwrap(), lease);
+        let timed = json.replace("12}", r#"12,"deadline":9000,"remaining_ms":5000}"#);
+        let RelayMessage::Lease(head) = serde_json::from_str(&timed).unwrap() else {
+            panic!("a lease")
+        };
+        assert_eq!(
+            (head.deadline, head.remaining_ms),
+            (Some(Timestamp(9000)), Some(5000))
+        );
     }
 }

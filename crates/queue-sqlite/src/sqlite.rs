@@ -11,7 +11,7 @@ use bytes::Bytes;
 use proto::{Account, End, JobError, JobId, LeaseToken, Timestamp, worker::Retry};
 use queue::{
     Job, JobLog, KeyRecord, Keys, Lease, LeaseQuery, Leased, Live, Models, NewJob, Owner, Place,
-    Queue, QueueCounts, QueueError, Serve,
+    Queue, QueueCounts, QueueError, Serve, machine::Record,
 };
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
@@ -291,6 +291,16 @@ impl Queue for SqliteQueue {
         let seq = self.unfinished(id);
         let job = self.reader.job(id, seq).await?;
         Ok(job.filter(|job| owner.owns(&job.new.account)))
+    }
+
+    async fn account(&self, id: JobId) -> Result<Option<Account>, QueueError> {
+        self.open_still()?;
+        let account = |record: &Record| record.job.new.account.clone();
+        let live = lock(&self.shared.live).machine.get(id).map(account);
+        match live {
+            Some(account) => Ok(Some(account)),
+            None => Ok(self.reader.ended(id).await?.as_ref().map(account)),
+        }
     }
 
     async fn list(&self, owner: Owner<'_>, limit: usize) -> Result<Vec<Job>, QueueError> {

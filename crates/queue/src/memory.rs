@@ -326,6 +326,13 @@ impl Queue for MemoryQueue {
         Ok(Some(job).filter(|job| owner.owns(&job.new.account)))
     }
 
+    async fn account(&self, id: JobId) -> Result<Option<Account>, QueueError> {
+        let inner = self.open()?;
+        let live = inner.live.machine.get(id).map(|record| &record.job);
+        let ended = inner.finished.get(&id).map(|(_, job, _)| job);
+        Ok(live.or(ended).map(|job| job.new.account.clone()))
+    }
+
     async fn list(&self, owner: Owner<'_>, limit: usize) -> Result<Vec<Job>, QueueError> {
         let inner = self.open()?;
         let jobs = inner.jobs().into_iter().rev().map(|(_, job)| job);

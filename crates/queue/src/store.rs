@@ -323,6 +323,13 @@ pub trait Queue: fmt::Debug + Send + Sync {
     /// [`QueueError::Store`].
     async fn get(&self, owner: Owner<'_>, id: JobId) -> Result<Option<Job>, QueueError>;
 
+    /// Whose the job is, if it exists. Its request is not read: this is asked with each thing a
+    /// worker says of a job.
+    ///
+    /// # Errors
+    /// [`QueueError::Store`].
+    async fn account(&self, id: JobId) -> Result<Option<Account>, QueueError>;
+
     /// The newest jobs of the owner, newest first, at most `limit`, without their bodies.
     ///
     /// # Errors
@@ -344,7 +351,7 @@ pub trait Queue: fmt::Debug + Send + Sync {
     -> Result<Option<Arc<dyn JobLog>>, QueueError>;
 
     /// Queues again what expired leases held (or fails it after the last attempt), fails what
-    /// passed its deadline while waiting, ends what was cancelled under an expired lease, and
+    /// passed its deadline, whoever holds it, ends what was cancelled under an expired lease, and
     /// erases what ended [`crate::RESULT_KEPT`] ago, with its request and its log.
     /// Answers when it wants to be called again, if there is anything to wait for.
     ///

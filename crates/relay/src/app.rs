@@ -10,8 +10,8 @@ use queue::{KeyRecord, Store};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    RelaySettings, World, batch::Running, error::ApiError, users::Logins, webhook::News,
-    workers::Workers,
+    RelaySettings, World, batch::Running, error::ApiError, pass::Passes, users::Logins,
+    webhook::News, workers::Workers,
 };
 
 /// A relay that is not serving yet. Cheap to clone; all clones are the same relay.
@@ -21,6 +21,8 @@ pub struct Relay {
     pub(crate) settings: Arc<RelaySettings>,
     pub(crate) world: Arc<dyn World>,
     pub(crate) workers: Arc<Workers>,
+    /// Whoever is inside with a key, to be ended when it is revoked.
+    pub(crate) passes: Arc<Passes>,
     pub(crate) logins: Logins,
     /// Jobs from before a restart whose requester was connected and has not come back yet.
     pub(crate) orphans: Arc<Orphans>,
@@ -43,6 +45,7 @@ impl Relay {
             settings: Arc::new(settings),
             world,
             workers: Arc::default(),
+            passes: Arc::default(),
             logins: Logins::default(),
             orphans: Arc::default(),
             untold: Arc::default(),

@@ -12,6 +12,7 @@ use crate::{
     error::ApiError,
     intake::Patience,
     jwt::{self, Bearer, Kind},
+    pass::Slip,
     wishes,
 };
 
@@ -185,6 +186,9 @@ pub(crate) async fn admit(
             return Err(Denied::Place);
         }
         caller.is_admin = false;
+    }
+    if let (Some(slip), Some(key)) = (parts.extensions.get::<Slip>(), &caller.key) {
+        slip.note(relay.passes.enter(key.clone()));
     }
     Ok(caller)
 }

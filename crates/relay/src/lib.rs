@@ -22,6 +22,7 @@ mod loopback;
 mod multipart;
 mod offer;
 mod open;
+mod pass;
 mod patient;
 mod payload;
 mod place;

@@ -7,6 +7,7 @@ use axum::{
     body::Body,
     response::{IntoResponse as _, Response},
 };
+use futures_util::FutureExt as _;
 use http::{Request, StatusCode, Uri, uri::PathAndQuery};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -25,6 +26,7 @@ use crate::{
     batch, cors,
     error::ApiError,
     loopback,
+    pass::Slip,
     patient::{Limits, Patient, Phase},
     shape::dress,
     upkeep, webhook,
@@ -177,14 +179,16 @@ struct Door {
 async fn answer(door: Door, request: Request<Incoming>) -> Result<Response, Infallible> {
     let asks_for_keys = door.open_at.is_none();
     let (path, response) = match admitted(request, door.open_at) {
-        Ok(request) => {
+        Ok(mut request) => {
             let clean = api::without_extra_slashes(request.uri());
             let path = clean.as_ref().unwrap_or(request.uri()).path().to_owned();
             let response = match cors::preflight(&request).filter(|_| asks_for_keys) {
                 Some(allowed) => allowed,
                 None => {
-                    let Ok(response) = door.router.oneshot(request).await;
-                    response
+                    let slip = Slip::default();
+                    request.extensions_mut().insert(slip.clone());
+                    let answer = door.router.oneshot(request);
+                    slip.answered(answer.map(|Ok(response)| response)).await
                 }
             };
             (path, response)

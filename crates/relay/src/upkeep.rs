@@ -34,14 +34,19 @@ pub(crate) async fn reap(relay: Relay) {
     }
 }
 
-/// Ends the connections of workers whose key was revoked. Asks nobody while none is connected.
+/// Ends connections, held polls and open streams whose key was revoked. Sleeps without a timer
+/// while nobody is there.
 pub(crate) async fn check_keys(relay: Relay) {
     loop {
+        let due = async {
+            relay.passes.somebody().await;
+            sleep(relay.settings.key_check).await;
+        };
         tokio::select! {
             () = relay.stop.cancelled() => return,
-            () = sleep(relay.settings.key_check) => {}
+            () = due => {}
         }
-        let keyed = relay.workers.keyed();
+        let keyed = relay.passes.inside();
         if keyed.is_empty() {
             continue;
         }

@@ -41,8 +41,8 @@ pub(crate) struct Online {
     pub(crate) report: Option<Arc<WorkerReport>>,
     /// When it is taken for gone unless it polls again; `None` while it is connected.
     pub(crate) until: Option<Timestamp>,
-    /// Ends its connection.
-    pub(crate) stop: CancellationToken,
+    /// Ends its held poll: a newer one came.
+    pub(crate) poll: Option<CancellationToken>,
     /// Its connection, if it has one of its own.
     pub(crate) link: Option<Link>,
 }
@@ -257,10 +257,12 @@ impl Workers {
     /// A worker is online now; what it told before still holds until it says otherwise.
     pub(crate) fn sit(&self, seat: Seat, mut online: Online) {
         let mut seats = self.lock();
-        let mut before = seats
-            .online
-            .remove(&seat)
-            .map(|(old, told)| (old.report, told));
+        let mut before = seats.online.remove(&seat).map(|(old, told)| {
+            if let Some(poll) = &old.poll {
+                poll.cancel();
+            }
+            (old.report, told)
+        });
         if let Some(who) = person(&seat, &online) {
             let gone = seats.gone.remove(&who);
             let other = || {
@@ -302,10 +304,19 @@ impl Workers {
         self.lock().online.remove(seat);
     }
 
-    /// A worker that polls was heard of; answers its report, `None` if it is not known.
-    pub(crate) fn heard(&self, seat: &Seat, until: Timestamp) -> Option<Arc<WorkerReport>> {
+    /// A worker that polls was heard of, and its poll before is over; answers its report, `None`
+    /// if it is not known.
+    pub(crate) fn heard(
+        &self,
+        seat: &Seat,
+        until: Timestamp,
+        poll: CancellationToken,
+    ) -> Option<Arc<WorkerReport>> {
         let mut seats = self.lock();
         let (worker, _) = seats.online.get_mut(seat)?;
+        if let Some(older) = worker.poll.replace(poll) {
+            older.cancel();
+        }
         worker.until = worker.until.map(|had| had.max(until));
         worker.report.clone()
     }
@@ -399,16 +410,6 @@ impl Workers {
         Library {
             known: up.into_iter().chain(down).chain(gone).collect(),
         }
-    }
-
-    /// The connections that were opened with a key, to be checked for revocation.
-    pub(crate) fn keyed(&self) -> Vec<(KeyId, CancellationToken)> {
-        let seats = self.lock();
-        let online = seats.online.values().map(|(online, _)| online);
-        let keyed = online.filter(|worker| worker.until.is_none());
-        keyed
-            .filter_map(|worker| Some((worker.key.clone()?, worker.stop.clone())))
-            .collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Seats> {

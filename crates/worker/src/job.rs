@@ -2,7 +2,10 @@ use std::{future, sync::Arc, time::Duration};
 
 use engine::EngineError;
 use futures_util::StreamExt as _;
-use proto::{Body, End, ErrorCode, JobError, LeaseToken, ModelName, Op, Timestamp, worker::Retry};
+use proto::{
+    Body, End, ErrorCode, JobError, LeaseToken, ModelName, Op, Timestamp,
+    worker::{LeaseHead, Retry},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -17,7 +20,8 @@ pub(crate) struct Work {
     pub(crate) token: LeaseToken,
     pub(crate) op: Op,
     pub(crate) model: ModelName,
-    pub(crate) deadline: Option<Timestamp>,
+    /// How long the answer is wanted, from now on.
+    pub(crate) wanted_for: Option<Duration>,
     pub(crate) body: Body,
     pub(crate) stop: CancellationToken,
 }
@@ -35,7 +39,7 @@ impl Work {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => None,
-                () = passed(self.deadline, &desk) => Some(Ending::nack(
+                () = passed(self.wanted_for) => Some(Ending::nack(
                     LATE,
                     ErrorCode::DeadlineExceeded,
                     "the deadline passed before the answer was complete",
@@ -94,13 +98,22 @@ fn retry_wait(attempt: u32, random: f64) -> Duration {
     Duration::from_secs(ceiling).mul_f64(random.clamp(0.0, 1.0))
 }
 
-/// Waits until the deadline passes while the job runs. The relay lends no job that is late, so one
-/// that looks late from the start only shows that this machine's clock runs ahead.
-async fn passed(deadline: Option<Timestamp>, desk: &Desk) {
-    let now = desk.tuning().clock.now();
-    match deadline.map(|deadline| deadline.since(now)) {
-        Some(left) if !left.is_zero() => tokio::time::sleep(left).await,
-        Some(_) | None => future::pending().await,
+/// How long the answer of a job that arrives now is wanted. Where only a time of day was said, one
+/// that looks late from the start shows that this machine's clock runs ahead: the relay lends no
+/// job that is late.
+pub(crate) fn wanted_for(head: &LeaseHead, now: Timestamp) -> Option<Duration> {
+    let by_time_of_day = || {
+        let left = head.deadline?.since(now);
+        (!left.is_zero()).then_some(left)
+    };
+    let remaining = head.remaining_ms.map(Duration::from_millis);
+    remaining.or_else(by_time_of_day)
+}
+
+async fn passed(wanted_for: Option<Duration>) {
+    match wanted_for {
+        Some(left) => tokio::time::sleep(left).await,
+        None => future::pending().await,
     }
 }
 

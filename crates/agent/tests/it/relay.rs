@@ -77,6 +77,7 @@ impl Relay {
             model: ModelName::new("m:1b").unwrap(),
             who: "laptop".into(),
             deadline: None,
+            remaining_ms: None,
             body_len: body.len(),
         };
         self.say(&RelayMessage::Lease(head)).await;

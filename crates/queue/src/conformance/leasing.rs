@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use proto::{
-    End, ErrorCode, JobState, LeaseToken,
+    End, ErrorCode, JobError, JobState, LeaseToken,
     limits::{ATTEMPTS_MAX, LEGACY_LEASE},
     worker::Retry,
 };
 
 use super::sample::{LEASE, T0, anyone, at, failed, found, id, job, leased, lines, next, why};
-use crate::{Leased, NewJob, QueueError, Store};
+use crate::{Leased, NewJob, Owner, QueueError, Store};
 
 /// Byte for byte, with a fresh attempt.
 pub async fn a_lease_carries_the_request_unchanged(store: &dyn Store) {
@@ -88,6 +88,57 @@ pub async fn a_heartbeat_keeps_the_lease(store: &dyn Store) {
     assert_eq!(found(store, id(1)).await.state, JobState::Leased);
     store.reap(at(110)).await.unwrap();
     assert_eq!(found(store, id(1)).await.state, JobState::Queued);
+}
+
+/// Nobody wants the answer any more: the job fails, and its worker hears that it shall stop.
+pub async fn a_leased_job_ends_at_its_deadline(store: &dyn Store) {
+    let deadline = Some(at(100));
+    let new = NewJob { deadline, ..job(1) };
+    store.enqueue(T0, new).await.unwrap();
+    let token = next(store, T0).await.unwrap().token;
+    store.append(at(50), token, 1, lines(&["x"])).await.unwrap();
+    store.extend(at(99), token, LEASE).await.unwrap();
+    assert_eq!(store.reap(at(99)).await.unwrap(), Some(at(100)));
+    assert_eq!(found(store, id(1)).await.state, JobState::Leased);
+    let mut stopped = store.cancelled(token);
+    tokio::select! {
+        biased;
+        () = &mut stopped => panic!("it is wanted still"),
+        () = std::future::ready(()) => {}
+    }
+    store.reap(at(100)).await.unwrap();
+    stopped.await;
+    let late = found(store, id(1)).await;
+    assert_eq!(late.end(), Some(too_late_while_running()));
+    assert_eq!(late.finished_at, Some(at(100)));
+    let refused = store.complete(at(100), token, 1, End::Completed).await;
+    assert!(
+        matches!(refused, Err(QueueError::StaleLease(_))),
+        "{refused:?}"
+    );
+}
+
+fn too_late_while_running() -> End {
+    let why = "the deadline passed before the answer was complete";
+    let error = JobError::new(ErrorCode::DeadlineExceeded, why);
+    End::Failed { error }
+}
+
+/// The requester withdrew it first, and that is how it ends.
+pub async fn a_withdrawn_job_is_not_ended_by_its_deadline(store: &dyn Store) {
+    let deadline = Some(at(30));
+    let new = NewJob { deadline, ..job(1) };
+    store.enqueue(T0, new).await.unwrap();
+    let token = next(store, T0).await.unwrap().token;
+    store.cancel(at(10), Owner::Anyone, id(1)).await.unwrap();
+    store.reap(at(30)).await.unwrap();
+    assert_eq!(found(store, id(1)).await.state, JobState::Leased);
+    let reason = why(ErrorCode::Cancelled);
+    store
+        .nack(at(31), token, Retry::Never, reason)
+        .await
+        .unwrap();
+    assert_eq!(found(store, id(1)).await.state, JobState::Cancelled);
 }
 
 /// Workers that cannot renew are lent longer, and a line must not shorten that.

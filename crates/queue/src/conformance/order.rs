@@ -220,12 +220,6 @@ pub async fn a_job_past_its_deadline_is_never_lent(store: &dyn Store) {
     let late = found(store, id(1)).await;
     assert_eq!(late.state, JobState::Failed);
     assert_eq!(late.error.unwrap().code, ErrorCode::DeadlineExceeded);
-    store.reap(at(21)).await.unwrap();
-    assert_eq!(
-        found(store, id(2)).await.state,
-        JobState::Leased,
-        "its worker goes on"
-    );
 }
 
 /// Idle waiting costs nothing because of this.

@@ -200,6 +200,19 @@ pub async fn lines_are_stored_without_being_asked_for(store: &dyn Store) {
     assert_eq!(store.append(T0, token, 1, Vec::new()).await.unwrap(), 2);
 }
 
+/// While it waits, while it runs, and when it has ended; nobody's if there is no such job.
+pub async fn the_account_of_a_job_is_known_from_first_to_last(store: &dyn Store) {
+    assert_eq!(store.account(id(1)).await.unwrap(), None);
+    store.enqueue(T0, job(1)).await.unwrap();
+    let mine = Some(job(1).account);
+    assert_eq!(store.account(id(1)).await.unwrap(), mine);
+    let token = next(store, T0).await.unwrap().token;
+    assert_eq!(store.account(id(1)).await.unwrap(), mine);
+    store.complete(T0, token, 0, End::Completed).await.unwrap();
+    assert_eq!(store.account(id(1)).await.unwrap(), mine);
+    assert_eq!(store.account(id(2)).await.unwrap(), None);
+}
+
 /// Not even that the job exists.
 pub async fn another_account_sees_nothing(store: &dyn Store) {
     let token = leased(store, T0, 1).await;

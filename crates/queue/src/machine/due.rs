@@ -7,25 +7,29 @@ pub(super) fn timer(record: &Record, now: Timestamp) -> Option<Timestamp> {
     match record.job.state {
         JobState::Queued => {
             let available = record.not_before.filter(|at| *at > now);
-            [available, record.job.new.deadline]
+            [available, wanted_until(record)]
                 .into_iter()
                 .flatten()
                 .min()
         }
-        JobState::Leased => record.loan.as_ref().map(|loan| loan.until),
+        JobState::Leased => [
+            record.loan.as_ref().map(|loan| loan.until),
+            wanted_until(record),
+        ]
+        .into_iter()
+        .flatten()
+        .min(),
         JobState::Completed | JobState::Failed | JobState::Cancelled => None,
     }
 }
 
 /// What the time `now` makes of the job; `None` if it stays as it is.
 pub(super) fn decide(record: &Record, now: Timestamp) -> Option<Record> {
-    let late = record
-        .job
-        .new
-        .deadline
-        .is_some_and(|deadline| deadline <= now);
+    let late = wanted_until(record).is_some_and(|deadline| deadline <= now);
     match record.job.state {
-        JobState::Queued => late.then(|| record.clone().ended(now, too_late())),
+        JobState::Queued => late.then(|| record.clone().ended(now, too_late(WAITING))),
+        // Whoever holds it is told to stop, as after a withdrawal.
+        JobState::Leased if late => Some(record.clone().ended(now, too_late(RUNNING))),
         JobState::Leased => {
             if record.loan.as_ref().is_some_and(|loan| loan.until > now) {
                 return None;
@@ -41,8 +45,6 @@ pub(super) fn decide(record: &Record, now: Timestamp) -> Option<Record> {
                         error: lost_too_often(),
                     },
                 )
-            } else if late {
-                lost.ended(now, too_late())
             } else {
                 lost.queued_again()
             })
@@ -51,9 +53,16 @@ pub(super) fn decide(record: &Record, now: Timestamp) -> Option<Record> {
     }
 }
 
-fn too_late() -> End {
-    let message = "the deadline passed while the job was waiting for a worker";
+const WAITING: &str = "the deadline passed while the job was waiting for a worker";
+const RUNNING: &str = "the deadline passed before the answer was complete";
+
+fn too_late(message: &str) -> End {
     End::Failed {
         error: JobError::new(ErrorCode::DeadlineExceeded, message),
     }
+}
+
+/// The deadline, unless the requester withdrew the job: then its worker has the last word.
+fn wanted_until(record: &Record) -> Option<Timestamp> {
+    record.job.new.deadline.filter(|_| !record.cancelled)
 }

@@ -113,7 +113,7 @@ fn sit(relay: &Relay, seat: &Seat, caller: &Caller, for_: Duration) {
         serve: caller.serve.clone(),
         report: None,
         until: Some(relay.now() + for_),
-        stop: relay.stop.clone(),
+        poll: None,
         link: None,
     };
     relay.workers.sit(seat.clone(), online);

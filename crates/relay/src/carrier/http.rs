@@ -15,6 +15,7 @@ use proto::{
 use queue::{Lease, LeaseQuery, Leased, QueueError};
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use super::{query_of, writer::head_of};
 use crate::{
@@ -34,7 +35,13 @@ pub(crate) async fn poll(
 ) -> Result<Json<PollAnswer>, ApiError> {
     let asked: PollRequest = parse(&body)?;
     let hold = Duration::from_millis(asked.wait_ms).min(relay.settings.poll_hold);
-    let Some(report) = attend(&relay, &caller, &asked, hold) else {
+    if asked.held.len() > limits::HELD_MAX {
+        let (held, max) = (asked.held.len(), limits::HELD_MAX);
+        let message = format!("`held` names {held} leases; a worker holds at most {max}");
+        return Err(ApiError::new(ErrorCode::BadRequest, message));
+    }
+    let newer = CancellationToken::new();
+    let Some(report) = attend(&relay, &caller, &asked, hold, &newer) else {
         let answer = PollAnswer {
             report_wanted: true,
             ..PollAnswer::default()
@@ -66,6 +73,7 @@ pub(crate) async fn poll(
             },
             Some(()) = withdrawn.next() => {}
             () = relay.stop.cancelled() => return Ok(Json(answer)),
+            () = newer.cancelled() => return Ok(Json(answer)),
         }
     }
 }
@@ -88,11 +96,12 @@ fn attend(
     caller: &Caller,
     asked: &PollRequest,
     hold: Duration,
+    newer: &CancellationToken,
 ) -> Option<Arc<WorkerReport>> {
     let seat = Seat::Poll(caller.key_id().to_owned(), asked.worker.clone());
     let until = relay.now() + hold + relay.settings.online_after_poll;
     let Some(report) = &asked.report else {
-        return relay.workers.heard(&seat, until);
+        return relay.workers.heard(&seat, until, newer.clone());
     };
     let report = Arc::new(report.clone());
     let online = Online {
@@ -100,7 +109,7 @@ fn attend(
         serve: caller.serve.clone(),
         report: Some(report.clone()),
         until: Some(until),
-        stop: relay.stop.clone(),
+        poll: Some(newer.clone()),
         link: None,
     };
     relay.workers.sit(seat, online);
@@ -153,7 +162,7 @@ async fn lend(
 
 /// A lease as text. A body that is not UTF-8 was never accepted by a route.
 async fn polled(relay: &Relay, lease: Lease) -> Result<Option<PolledLease>, ApiError> {
-    let head = head_of(&lease);
+    let head = head_of(&lease, relay.now());
     match String::from_utf8(lease.job.body.0.to_vec()) {
         Ok(body) => Ok(Some(PolledLease { head, body })),
         Err(_) => {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use proto::{ErrorCode, JobError, LeaseToken, WorkerId, WorkerReport, worker::Retry};
-use queue::{Lease, LeaseQuery, Models, Owner, QueueError};
+use queue::{Lease, LeaseQuery, Models, QueueError};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -65,8 +65,9 @@ impl Relay {
 
     /// Whether this worker may hold this lease at all: the job's account is one it serves.
     async fn may_hold(&self, caller: &Caller, token: LeaseToken) -> Result<(), ApiError> {
-        let job = self.store.get(Owner::Anyone, token.job).await?;
-        job.filter(|job| serves(&caller.serve, &job.new.account))
+        let account = self.store.account(token.job).await?;
+        account
+            .filter(|account| serves(&caller.serve, account))
             .map(|_| ())
             .ok_or_else(ApiError::unknown_job)
     }

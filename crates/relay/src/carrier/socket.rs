@@ -35,6 +35,7 @@ use crate::{
     Relay,
     auth::{Caller, MayWork},
     error::ApiError,
+    pass::Pass,
     workers::{Link, Online},
 };
 
@@ -209,7 +210,7 @@ async fn hello(relay: &Relay, socket: &mut Socket) -> Result<Hello, Ended> {
 /// One connection from hello to its end.
 async fn attended(relay: &Relay, caller: Caller, hello: Hello, socket: &mut Socket) -> Ended {
     let seat = relay.workers.seat();
-    let revoked = relay.stop.child_token();
+    let pass = caller.key.clone().map(|key| relay.passes.enter(key));
     let report = Arc::new(hello.report);
     let link = Link {
         worker: hello.worker,
@@ -223,7 +224,7 @@ async fn attended(relay: &Relay, caller: Caller, hello: Hello, socket: &mut Sock
             serve: caller.serve.clone(),
             report: Some(report.clone()),
             until: None,
-            stop: revoked.clone(),
+            poll: None,
             link: Some(link.clone()),
         },
     );
@@ -240,9 +241,9 @@ async fn attended(relay: &Relay, caller: Caller, hello: Hello, socket: &mut Sock
         let ended = tokio::select! {
             biased;
             () = relay.stop.cancelled() => Ended::Drain,
-            () = revoked.cancelled() => Ended::Revoked,
+            () = revoked(pass.as_ref()) => Ended::Revoked,
             ended = session.run(source, &hello.held) => ended,
-            _ = write(&mut sink, control, &session.unsent) => Ended::Lost,
+            _ = write(&mut sink, control, &session.unsent, &*relay.world) => Ended::Lost,
         };
         relay.give_back(session.unsent.take()).await;
         ended
@@ -253,4 +254,11 @@ async fn attended(relay: &Relay, caller: Caller, hello: Hello, socket: &mut Sock
         relay.workers.leave(&seat, relay.now());
     }
     ended
+}
+
+async fn revoked(pass: Option<&Pass>) {
+    match pass {
+        Some(pass) => pass.revoked().await,
+        None => std::future::pending().await,
+    }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::{Sink, SinkExt as _};
 use proto::{
-    LeaseToken, limits,
+    LeaseToken, Timestamp, limits,
     worker::{Frame, LeaseHead, RelayMessage},
 };
 use queue::Lease;
@@ -15,6 +15,7 @@ use tokio::{
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
 use super::lending::Unsent;
+use crate::World;
 
 /// How long one write may stall before the worker is taken for dead.
 const STALLED: Duration = Duration::from_secs(10);
@@ -25,6 +26,7 @@ pub(super) async fn write(
     sink: &mut (impl Sink<Message, Error = Error> + Unpin),
     mut control: Receiver<RelayMessage>,
     unsent: &Unsent,
+    world: &dyn World,
 ) -> Result<(), Error> {
     let first_ping = Instant::now() + limits::CARRIER_PING;
     let mut ping = interval_at(first_ping, limits::CARRIER_PING);
@@ -36,7 +38,7 @@ pub(super) async fn write(
                 None => return Ok(()),
             },
             _ = ping.tick() => feed(sink, Message::Ping(Bytes::new())).await?,
-            lease = unsent.next() => lend(sink, &mut control, &lease).await?,
+            lease = unsent.next() => lend(sink, &mut control, &lease, world.now()).await?,
         }
         while let Ok(message) = control.try_recv() {
             feed(sink, text(&message)).await?;
@@ -50,8 +52,9 @@ async fn lend(
     sink: &mut (impl Sink<Message, Error = Error> + Unpin),
     control: &mut Receiver<RelayMessage>,
     lease: &Lease,
+    now: Timestamp,
 ) -> Result<(), Error> {
-    feed(sink, text(&RelayMessage::Lease(head_of(lease)))).await?;
+    feed(sink, text(&RelayMessage::Lease(head_of(lease, now)))).await?;
     for part in Frame::body(lease.token, &lease.job.body.0) {
         while let Ok(message) = control.try_recv() {
             feed(sink, text(&message)).await?;
@@ -90,13 +93,17 @@ pub(super) fn text(message: &RelayMessage) -> Message {
 }
 
 /// What a worker is told of a lease before its body.
-pub(super) fn head_of(lease: &Lease) -> LeaseHead {
+pub(super) fn head_of(lease: &Lease, now: Timestamp) -> LeaseHead {
     LeaseHead {
         token: lease.token,
         op: lease.job.op,
         model: lease.job.model.clone(),
         who: lease.job.who.clone(),
         deadline: lease.job.deadline,
+        remaining_ms: lease.job.deadline.map(|deadline| {
+            let remaining = deadline.since(now).as_millis();
+            u64::try_from(remaining).unwrap_or(u64::MAX)
+        }),
         body_len: lease.job.body.0.len(),
     }
 }

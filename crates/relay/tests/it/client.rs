@@ -82,6 +82,15 @@ impl Reply {
         Some(String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap())
     }
 
+    /// Waits until it is broken off; what comes before that is not looked at.
+    pub(crate) async fn broken_off(mut self) {
+        while within(self.body.frame())
+            .await
+            .expect("it must not end as if it were whole")
+            .is_ok()
+        {}
+    }
+
     /// The whole rest.
     pub(crate) async fn text(self) -> String {
         let bytes = within(self.body.collect()).await.unwrap().to_bytes();

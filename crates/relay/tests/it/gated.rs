@@ -108,6 +108,10 @@ impl Queue for Gated {
         self.inner.get(owner, id).await
     }
 
+    async fn account(&self, id: JobId) -> Result<Option<Account>, QueueError> {
+        self.inner.account(id).await
+    }
+
     async fn list(&self, owner: Owner<'_>, limit: usize) -> Result<Vec<Job>, QueueError> {
         self.inner.list(owner, limit).await
     }

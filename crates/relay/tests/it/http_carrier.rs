@@ -139,6 +139,52 @@ async fn a_poll_with_nothing_to_tell_ends_with_its_hold() {
 }
 
 #[tokio::test]
+async fn a_newer_poll_of_the_same_worker_ends_the_older_at_once() {
+    let server = Server::start().await;
+    let worker = std::sync::Arc::new(Worker::new(&server).await);
+    // With and without a report: both take the place of the poll before.
+    for newer in [
+        json!({"worker": "w", "version": "0", "report": report(&["m"]), "free": 0, "wait_ms": 0}),
+        json!({"worker": "w", "version": "0", "free": 0, "wait_ms": 0}),
+    ] {
+        let held = tokio::spawn({
+            let worker = worker.clone();
+            async move { worker.poll_for(1, &[], 25_000).await }
+        });
+        let reader = server.client("default", &[Scope::Read]).await;
+        let known =
+            async { while reader.get("/api/tags").await.text().await == r#"{"models":[]}"# {} };
+        crate::within(known).await;
+        let path = "/api/worker/v1/poll";
+        while !held.is_finished() {
+            // The first worker of this name may not have been at its poll yet.
+            assert_eq!(
+                worker.0.post(path, newer.to_string()).await.status,
+                StatusCode::OK
+            );
+        }
+        assert_eq!(held.await.unwrap(), PollAnswer::default());
+    }
+}
+
+#[tokio::test]
+async fn a_poll_names_no_more_leases_than_a_worker_may_hold() {
+    let server = Server::start().await;
+    let worker = Worker::new(&server).await;
+    let token = |n: u8| LeaseToken {
+        job: proto::JobId([n; 16]),
+        attempt: 1,
+    };
+    let mut held: Vec<_> = (1..=64).map(token).collect();
+    assert_eq!(worker.poll(0, &held).await.gone, held);
+    held.push(token(65));
+    let body = json!({"worker": "w", "version": "0", "free": 0, "held": held, "wait_ms": 0});
+    let refused = worker.0.post("/api/worker/v1/poll", body.to_string()).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    assert_eq!(refused.json().await["error"]["code"], "bad_request");
+}
+
+#[tokio::test]
 async fn an_unknown_worker_is_asked_for_its_report() {
     let server = Server::start().await;
     let client = server.requester().await;

@@ -247,6 +247,27 @@ async fn an_expired_lease_goes_to_another_worker_and_the_late_one_is_told() {
 }
 
 #[tokio::test]
+async fn a_running_job_ends_at_its_deadline_and_its_worker_is_told_to_stop() {
+    let server = Server::start().await;
+    let client = server.requester().await;
+    let mut worker = Scripted::ready(&server).await;
+    let body = format!(r#"{{"op":"chat","deadline_ms":400,"body":{CHAT}}}"#);
+    let job = client.post("/api/jobs", body).await.json().await;
+    let lease = worker.lease().await;
+    let remaining = lease.head.remaining_ms.unwrap();
+    assert!((1..=400).contains(&remaining), "{remaining}");
+    worker.line(lease.token(), 1, &chat("one")).await;
+    let (token, code) = (lease.token(), Some(ErrorCode::StaleLease));
+    assert_eq!(worker.next().await, RelayMessage::Closed { token, code });
+    let path = format!("/api/jobs/{}", job["id"].as_str().unwrap());
+    let late = client.get(&path).await.json().await;
+    assert_eq!(
+        (&late["state"], &late["error"]["code"]),
+        (&"failed".into(), &"deadline_exceeded".into())
+    );
+}
+
+#[tokio::test]
 async fn a_job_given_back_for_good_fails_with_the_workers_reason() {
     let server = Server::start().await;
     let client = server.requester().await;
@@ -336,6 +357,34 @@ async fn an_upgrade_needs_a_work_key_and_the_subprotocol() {
         status(Scripted::dial(&server, "hearth_x", SUBPROTOCOL).await),
         401
     );
+}
+
+#[tokio::test]
+async fn a_revoked_key_loses_its_held_poll_and_its_open_stream() {
+    let mut settings = RelaySettings::default();
+    settings.key_check = Duration::from_millis(20);
+    let server = Server::with(settings).await;
+    let client = server.requester().await;
+    let poller = server.client("default", &[Scope::Work]).await;
+    let other = server.requester().await;
+    let id = submit(&client, CHAT).await;
+    let path = format!("/api/jobs/{id}/events");
+    let (events, others) = (client.get(&path).await, other.get(&path).await);
+    let body = r#"{"worker":"w","version":"0","free":0,"wait_ms":25000,"report":{"engine":"ollama","engine_version":"","engine_up":true,"models":[]}}"#;
+    let held = tokio::spawn(async move { poller.post("/api/worker/v1/poll", body).await });
+    for key in ["key-0", "key-1"] {
+        let now = proto::Timestamp(1);
+        assert!(server.store.revoke_key(now, key).await.unwrap());
+    }
+    events.broken_off().await;
+    let refused = held.await.unwrap();
+    assert_eq!(refused.status, http::StatusCode::UNAUTHORIZED);
+    assert_eq!(refused.json().await["error"]["code"], "unauthorized");
+
+    let mut worker = Scripted::ready(&server).await;
+    let job = worker.lease().await;
+    worker.answer(&job, &["a"]).await;
+    assert!(others.text().await.contains("completed"), "its key is good");
 }
 
 #[tokio::test]

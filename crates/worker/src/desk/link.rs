@@ -78,8 +78,9 @@ impl Desk {
         }
         let refusal = self.refusal(&mut state, &head, &body);
         let stop = self.stop_jobs.child_token();
-        let (model, op, deadline) = (head.model.clone(), head.op, head.deadline);
-        let mut held = Held::new(head, self.tuning.clock.now(), stop.clone());
+        let now = self.tuning.clock.now();
+        let (model, op, wanted_for) = (head.model.clone(), head.op, job::wanted_for(&head, now));
+        let mut held = Held::new(head, now, stop.clone());
         if let Some(ending) = refusal {
             held.end(ending);
             state.held.insert(token, held);
@@ -92,7 +93,7 @@ impl Desk {
                 token,
                 op,
                 model,
-                deadline,
+                wanted_for,
                 body,
                 stop,
             };
@@ -265,6 +266,14 @@ impl Desk {
     #[must_use]
     pub fn held(&self) -> Vec<LeaseToken> {
         self.lock().held.keys().copied().collect()
+    }
+
+    /// The leases whose jobs run. Of one that ended only its end is worth a word.
+    #[must_use]
+    pub fn running(&self) -> Vec<LeaseToken> {
+        let state = self.lock();
+        let running = state.held.iter().filter(|(_, held)| held.is_running());
+        running.map(|(token, _)| *token).collect()
     }
 
     /// What the engine offers, if that changed since the report numbered `told`; 0 for any.

@@ -267,7 +267,7 @@ async fn nothing_is_asked_of_the_engine_for_a_model_it_has_not_or_another_than_w
 }
 
 /// A worker whose clock stands at 1 s after the epoch, with one job leased.
-async fn with_deadline(deadline: i64) -> (Scene, Link) {
+async fn with_deadline(deadline: i64, remaining_ms: Option<u64>) -> (Scene, Link) {
     let mut scene = scene_with(|settings| {
         settings.tuning.clock = hearth_worker::Clock::new(|| Timestamp(1_000));
     })
@@ -275,6 +275,7 @@ async fn with_deadline(deadline: i64) -> (Scene, Link) {
     let (mut link, _) = scene.relay.greeted().await;
     let lease = LeaseHead {
         deadline: Some(Timestamp(deadline)),
+        remaining_ms,
         ..head(token(1, 1), BODY.len())
     };
     link.until_capacity(2).await;
@@ -285,19 +286,32 @@ async fn with_deadline(deadline: i64) -> (Scene, Link) {
 
 #[tokio::test]
 async fn a_job_whose_deadline_passes_is_stopped_and_the_relay_decides_what_becomes_of_it() {
-    let (mut scene, mut link) = with_deadline(1_050).await;
-    let asked = scene.asked().await;
-    bounded(asked.until_dropped()).await;
-    assert_eq!(
-        nack(&mut link).await,
-        (Retry::AfterMs(1_000), ErrorCode::DeadlineExceeded)
-    );
+    // By the time of day, by what remains, and by what remains where the clocks disagree.
+    for (deadline, remaining) in [
+        (1_050, None),
+        (1_050, Some(50)),
+        (500, Some(50)),
+        (1 << 40, Some(50)),
+    ] {
+        let (mut scene, mut link) = with_deadline(deadline, remaining).await;
+        let asked = scene.asked().await;
+        bounded(asked.until_dropped()).await;
+        assert_eq!(
+            nack(&mut link).await,
+            (Retry::AfterMs(1_000), ErrorCode::DeadlineExceeded)
+        );
+    }
 }
 
 #[tokio::test]
 async fn a_clock_that_runs_ahead_fails_no_job() {
-    for deadline in [500, 1_000, i64::MIN] {
-        let (mut scene, mut link) = with_deadline(deadline).await;
+    for (deadline, remaining) in [
+        (500, None),
+        (1_000, None),
+        (i64::MIN, None),
+        (500, Some(60_000)),
+    ] {
+        let (mut scene, mut link) = with_deadline(deadline, remaining).await;
         let asked = scene.asked().await;
         let stopped = timeout(Duration::from_millis(50), asked.until_dropped());
         assert!(stopped.await.is_err(), "it was stopped for {deadline}");

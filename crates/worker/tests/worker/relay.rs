@@ -343,6 +343,7 @@ pub(crate) fn head(token: LeaseToken, body_len: usize) -> LeaseHead {
         model: ModelName::new("tiny").unwrap(),
         who: "laptop".into(),
         deadline: None,
+        remaining_ms: None,
         body_len,
     }
 }

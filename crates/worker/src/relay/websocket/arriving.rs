@@ -88,6 +88,7 @@ mod tests {
             model: ModelName::new("m").unwrap(),
             who: "me".into(),
             deadline: None,
+            remaining_ms: None,
             body_len,
         }
     }

@@ -1,0 +1,164 @@
+//! Requests and connections that end soon after their key was revoked.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use axum::{
+    body::{Body, HttpBody as _},
+    response::{IntoResponse as _, Response},
+};
+use futures_util::{StreamExt as _, future::ready, stream};
+use proto::ErrorCode;
+use queue::KeyId;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::ApiError;
+
+/// Who is inside now, by key.
+#[derive(Debug, Default)]
+pub(crate) struct Passes {
+    inside: Mutex<HashMap<KeyId, Inside>>,
+    entered: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inside {
+    count: usize,
+    revoked: CancellationToken,
+}
+
+/// One request or connection that is inside; dropped when it leaves.
+#[derive(Debug)]
+pub(crate) struct Pass {
+    passes: Arc<Passes>,
+    key: KeyId,
+    revoked: CancellationToken,
+}
+
+impl Passes {
+    pub(crate) fn enter(self: &Arc<Self>, key: KeyId) -> Pass {
+        let revoked = {
+            let mut inside = self.lock();
+            let inside = inside.entry(key.clone()).or_default();
+            inside.count += 1;
+            inside.revoked.clone()
+        };
+        self.entered.notify_one();
+        Pass {
+            passes: self.clone(),
+            key,
+            revoked,
+        }
+    }
+
+    /// Waits until somebody is inside.
+    pub(crate) async fn somebody(&self) {
+        while self.lock().is_empty() {
+            self.entered.notified().await;
+        }
+    }
+
+    /// The keys of those inside, and what ends them.
+    pub(crate) fn inside(&self) -> Vec<(KeyId, CancellationToken)> {
+        let inside = self.lock();
+        let inside = inside.iter();
+        inside
+            .map(|(key, inside)| (key.clone(), inside.revoked.clone()))
+            .collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<KeyId, Inside>> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pass {
+    pub(crate) async fn revoked(&self) {
+        self.revoked.cancelled().await;
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        let mut inside = self.passes.lock();
+        if let Some(here) = inside.get_mut(&self.key) {
+            here.count -= 1;
+            if here.count == 0 {
+                inside.remove(&self.key);
+            }
+        }
+    }
+}
+
+/// Travels with a request, and learns at the door of its route whose key it is.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Slip(Arc<watch::Sender<Option<Arc<Pass>>>>);
+
+impl Slip {
+    pub(crate) fn note(&self, pass: Pass) {
+        self.0.send_replace(Some(Arc::new(pass)));
+    }
+
+    /// Answers the request, unless its key is revoked meanwhile. A stream that goes on after the
+    /// answer began is broken off then, not ended.
+    pub(crate) async fn answered(&self, answer: impl Future<Output = Response>) -> Response {
+        let response = tokio::select! {
+            response = answer => response,
+            () = self.revoked() => {
+                let message = "the key was revoked meanwhile; ask for a new one";
+                return ApiError::new(ErrorCode::Unauthorized, message).into_response();
+            }
+        };
+        match self.0.borrow().clone() {
+            Some(pass) if response.body().size_hint().exact().is_none() => {
+                response.map(|body| until_revoked(body, pass))
+            }
+            Some(_) | None => response,
+        }
+    }
+
+    async fn revoked(&self) {
+        let mut noted = self.0.subscribe();
+        let pass = noted.wait_for(Option::is_some).await;
+        // The sender lives as long as `self`.
+        let pass = pass.ok().and_then(|pass| pass.clone());
+        match pass {
+            Some(pass) => pass.revoked().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+fn until_revoked(body: Body, pass: Arc<Pass>) -> Body {
+    let revoked = pass.revoked.clone().cancelled_owned();
+    let data = body.into_data_stream().take_until(revoked);
+    let broken_off = stream::once(async move {
+        let is_revoked = pass.revoked.is_cancelled();
+        is_revoked.then(|| Err(axum::Error::new("the key was revoked")))
+    });
+    Body::from_stream(data.chain(broken_off.filter_map(ready)))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn nobody_is_looked_after_once_all_have_left() {
+        let passes = Arc::new(Passes::default());
+        assert_eq!(passes.somebody().now_or_never(), None);
+        let (one, two) = (passes.enter("a".into()), passes.enter("a".into()));
+        drop(one);
+        assert_eq!(passes.somebody().now_or_never(), Some(()));
+        assert_eq!(passes.inside().len(), 1);
+        drop(two);
+        // A wake-up may be left over from those who came; it finds nobody.
+        assert_eq!(passes.somebody().now_or_never(), None);
+        assert!(passes.inside().is_empty());
+    }
+}
