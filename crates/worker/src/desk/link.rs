@@ -270,7 +270,7 @@ impl Desk {
 
     /// The leases whose jobs run. Of one that ended only its end is worth a word.
     #[must_use]
-    pub fn running(&self) -> Vec<LeaseToken> {
+    pub fn at_work(&self) -> Vec<LeaseToken> {
         let state = self.lock();
         let running = state.held.iter().filter(|(_, held)| held.is_running());
         running.map(|(token, _)| *token).collect()

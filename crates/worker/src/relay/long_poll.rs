@@ -195,7 +195,7 @@ impl<'a> Polling<'a> {
     }
 
     fn start_poll(&mut self) {
-        let held = self.desk.running();
+        let held = self.desk.at_work();
         let (capacity, free) = (self.desk.capacity(), self.desk.free());
         // A poll that asks for no job cannot lose one on its way, so it may be given up. One that
         // is held and asks for jobs that must not come now would more likely bring than lose one.
