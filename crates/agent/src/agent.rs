@@ -1,5 +1,6 @@
 use std::{fs::File, time::Duration};
 
+use engine::Clock;
 use proto::{
     ErrorCode, JobId,
     status::{Command, HopState},
@@ -87,8 +88,12 @@ impl Agent {
         let (server, listener) = parts.hub_server;
         let serving = server.serve(listener, serve.clone());
         tasks.spawn(async { (Part::Hub, serving.await.map_err(Into::into)) });
-        if let Some((router, listener, _)) = parts.http {
-            let serving = http::serve(listener, router, serve.clone());
+        if let Some((access, listener, _)) = parts.http {
+            let limits = http::Limits::default();
+            let clock = Clock::default();
+            let events = http::Events::new(parts.hub.clone(), clock, limits, serve.clone());
+            let router = http::router(parts.hub.clone(), access, events);
+            let serving = http::serve(listener, router, limits, serve.clone());
             tasks.spawn(async {
                 serving.await;
                 (Part::Http, Ok(()))

@@ -1,45 +1,71 @@
 //! The local HTTP server: the status for those who ask, nothing that can be changed.
 
-use std::{sync::Arc, time::Duration};
+mod fields;
+mod patient;
+mod serve;
+mod stream;
+
+use std::time::Duration;
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::{Request, State},
     http::{HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
     routing::get,
 };
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
-use proto::{ErrorBody, ErrorCode, status::Status};
-use serde::Serialize;
+use proto::{ErrorBody, ErrorCode};
 use serde_json::json;
 use status::{Access, StatusHub};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    task::JoinSet,
-    time::sleep,
-};
-use tokio_util::sync::CancellationToken;
 
-/// Connections at once.
-const CONNECTIONS: usize = 64;
-/// Until a request's head is there; also how long an idle connection is kept.
-const HEAD: Duration = Duration::from_secs(10);
-/// Longest life of a connection: nothing here streams yet.
-const LIFE: Duration = Duration::from_secs(60);
+use fields::Polled;
+pub(crate) use serve::serve;
+pub(crate) use stream::Events;
+
+/// What those who ask may cost, each with its default.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Readers of the stream at once: 1,000.
+    pub(crate) streams: usize,
+    /// A reader that takes nothing for so long is cut off: 5 s.
+    pub(crate) stall: Duration,
+    /// Shortest time between two statuses, so that at most 20 a second are sent: 50 ms.
+    pub(crate) pace: Duration,
+    /// Longest silence of the stream: 30 s, as in the founding protocol.
+    pub(crate) heartbeat: Duration,
+}
+
+impl Limits {
+    /// Room for all readers of the stream, and for those who only ask.
+    const fn connections(self) -> usize {
+        self.streams + 64
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            streams: 1_000,
+            stall: Duration::from_secs(5),
+            pace: Duration::from_millis(50),
+            heartbeat: Duration::from_secs(30),
+        }
+    }
+}
 
 /// The routes, behind the check of `Host` and `Origin`.
-pub(crate) fn router(hub: StatusHub, access: Access) -> Router {
+pub(crate) fn router(hub: StatusHub, access: Access, events: Events) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
         .route("/api/status", get(api_status))
-        .fallback(async || refuse(ErrorCode::UnknownRoute, "nothing here; try /api/status"))
+        .route("/status/stream", get(status_stream))
+        .fallback(async || {
+            refuse(
+                ErrorCode::UnknownRoute,
+                "nothing here; try /api/status or /status/stream",
+            )
+        })
         .method_not_allowed_fallback(async || {
             refuse(
                 ErrorCode::MethodNotAllowed,
@@ -47,17 +73,33 @@ pub(crate) fn router(hub: StatusHub, access: Access) -> Router {
             )
         })
         .layer(middleware::from_fn_with_state(access, check))
+        .layer(Extension(events))
         .with_state(hub)
 }
 
 async fn check(State(access): State<Access>, request: Request, next: Next) -> Response {
-    let mut response = match access.check(request.uri(), request.headers()) {
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    let checked = access.check(request.uri(), request.headers());
+    let is_let_in = checked.is_ok();
+    let mut response = match checked {
         Ok(()) => next.run(request).await,
         Err(refusal) => refuse(refusal.code, &refusal.message),
     };
-    response
-        .headers_mut()
-        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::VARY, "origin"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers.insert(
+        "cross-origin-resource-policy",
+        HeaderValue::from_static("same-origin"),
+    );
+    if let Some(origin) = origin.filter(|_| is_let_in) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    }
     response
 }
 
@@ -69,79 +111,19 @@ async fn api_status(State(hub): State<StatusHub>) -> Response {
     Json(Polled::new(hub.latest().status())).into_response()
 }
 
+async fn status_stream(Extension(events): Extension<Events>) -> Response {
+    events.follow().unwrap_or_else(|| {
+        let mut response = refuse(
+            ErrorCode::RateLimited,
+            "as many readers follow as may; ask /api/status once in a while",
+        );
+        let after = HeaderValue::from_static("5");
+        response.headers_mut().insert(header::RETRY_AFTER, after);
+        response
+    })
+}
+
 fn refuse(code: ErrorCode, message: &str) -> Response {
     let status = StatusCode::from_u16(code.http_status()).unwrap_or(StatusCode::FORBIDDEN);
     (status, Json(ErrorBody::new(code, message))).into_response()
-}
-
-/// The nine fields that founding overlays poll for, and ours beside them.
-#[derive(Serialize)]
-struct Polled<'a> {
-    #[serde(flatten)]
-    status: &'a Status,
-    tts_playing: bool,
-    last_tts: &'a str,
-}
-
-impl<'a> Polled<'a> {
-    fn new(status: &'a Status) -> Self {
-        Self {
-            status,
-            tts_playing: status.is_speaking,
-            last_tts: &status.text,
-        }
-    }
-}
-
-/// Serves until `stop`.
-pub(crate) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            Some(ended) = connections.join_next() => {
-                if let Err(error) = ended {
-                    tracing::error!(%error, "a local connection broke");
-                }
-                continue;
-            }
-            accepted = listener.accept() => accepted,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "the local HTTP server cannot accept");
-                let _ = stop
-                    .run_until_cancelled(sleep(Duration::from_millis(200)))
-                    .await;
-                continue;
-            }
-        };
-        if let Ok(seat) = room.clone().try_acquire_owned() {
-            let talking = talk(stream, router.clone());
-            connections.spawn(async move {
-                if tokio::time::timeout(LIFE, talking).await.is_err() {
-                    tracing::debug!("a local connection was kept too long");
-                }
-                drop(seat);
-            });
-        }
-    }
-}
-
-async fn talk(stream: TcpStream, router: Router) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "no TCP_NODELAY");
-    }
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
-        .max_buf_size(16 * 1024)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%error, "a local connection ended early");
-    }
 }

@@ -7,7 +7,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use axum::Router;
 use proto::status::{Hop, Status};
 use status::{
     Access, BindError, Bound, HubAddress, LocalToken, Request, StatusHub, StatusServer, TokenError,
@@ -19,7 +18,7 @@ use tokio::{
 };
 use worker::{Activity, Worker, WorkerHandle, WorkerSettings};
 
-use crate::{HTTP_PORTS, Settings, http, opening, view::Known, wishes::WishesFile};
+use crate::{HTTP_PORTS, Settings, files, opening, view::Known, wishes::WishesFile};
 
 /// Commands on their way at once.
 const REQUESTS: usize = 64;
@@ -60,7 +59,7 @@ pub(crate) struct Parts {
     pub(crate) hub: StatusHub,
     pub(crate) hub_at: HubAddress,
     pub(crate) hub_server: (StatusServer, TcpListener),
-    pub(crate) http: Option<(Router, TcpListener, SocketAddr)>,
+    pub(crate) http: Option<(Access, TcpListener, SocketAddr)>,
     pub(crate) requests: (mpsc::Sender<Request>, mpsc::Receiver<Request>),
     pub(crate) worker: Option<(Worker, WorkerHandle)>,
     pub(crate) activity: watch::Receiver<Activity>,
@@ -78,6 +77,7 @@ impl Parts {
             source,
         };
         private_file::make_folder(data).map_err(unusable)?;
+        files::allow_many();
         let lock = lock(data)?;
         let mut random = [0; 32];
         getrandom::fill(&mut random).map_err(StartError::Random)?;
@@ -126,7 +126,7 @@ impl Parts {
             .allow(settings.origins.clone());
         let http = http_bound.map(|Bound { listener, addr, .. }| {
             let access = Access::new(addr.port(), &settings.origins);
-            (http::router(hub.clone(), access), listener, addr)
+            (access, listener, addr)
         });
         hub_at.publish(data).map_err(unusable)?;
         let hub_server = (hub_server, bound.listener);

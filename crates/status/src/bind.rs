@@ -3,9 +3,17 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
 };
 
-use tokio::{net::TcpListener, task};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    task,
+};
 
 use crate::{Holder, holder};
+
+/// What the system keeps for a reader that is slow, in bytes; it would keep megabytes of old news.
+const SEND_BUFFER: u32 = 64 * 1024;
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
 
 /// A listener on 127.0.0.1, and what was tried before it.
 #[derive(Debug)]
@@ -60,7 +68,7 @@ impl std::error::Error for BindError {}
 pub async fn bind_loopback(ports: &[u16]) -> Result<Bound, BindError> {
     let mut refused = Vec::new();
     for &port in ports {
-        match listen(port).await {
+        match listen(port) {
             Ok((listener, addr)) => {
                 return Ok(Bound {
                     listener,
@@ -78,8 +86,14 @@ pub async fn bind_loopback(ports: &[u16]) -> Result<Bound, BindError> {
     Err(BindError(refused))
 }
 
-async fn listen(port: u16) -> io::Result<(TcpListener, SocketAddr)> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+fn listen(port: u16) -> io::Result<(TcpListener, SocketAddr)> {
+    let socket = TcpSocket::new_v4()?;
+    // As the usual way to listen does it: a port whose last connections still linger is free.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.bind((Ipv4Addr::LOCALHOST, port).into())?;
+    let listener = socket.listen(BACKLOG)?;
     let addr = listener.local_addr()?;
     Ok((listener, addr))
 }
@@ -117,7 +131,7 @@ mod tests {
 
     #[tokio::test]
     async fn when_all_are_taken_the_error_names_each() {
-        let (one, two) = (listen(0).await.unwrap(), listen(0).await.unwrap());
+        let (one, two) = (listen(0).unwrap(), listen(0).unwrap());
         let ports = [one.1.port(), two.1.port()];
         let said = bind_loopback(&ports).await.unwrap_err().to_string();
         assert!(

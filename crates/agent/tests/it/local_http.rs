@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 
+use proto::status::Command;
 use serde_json::Value;
 use tests::scripted_ollama::ScriptedOllama;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::TcpStream,
 };
 
@@ -82,6 +83,24 @@ async fn the_status_is_served_with_the_nine_fields_and_only_to_whom_it_may_conce
             403,
             "forbidden_host",
         ),
+        (
+            "GET /status/stream",
+            host.clone() + "Origin: https://evil.com\r\n",
+            403,
+            "forbidden_origin",
+        ),
+        (
+            "GET /status/stream",
+            "Host: evil.com\r\n".to_owned(),
+            403,
+            "forbidden_host",
+        ),
+        (
+            "POST /status/stream",
+            host.clone(),
+            405,
+            "method_not_allowed",
+        ),
         ("GET /api/status?token=x", host.clone(), 400, "token_in_url"),
         ("GET /nothing", host.clone(), 404, "unknown_route"),
         ("POST /api/status", host.clone(), 405, "method_not_allowed"),
@@ -95,6 +114,62 @@ async fn the_status_is_served_with_the_nine_fields_and_only_to_whom_it_may_conce
         );
     }
     let own = host + "Origin: tauri://localhost\r\n";
-    assert_eq!(ask(addr, "GET /api/status", &own).await.0, 200);
+    let (status, head, _) = ask(addr, "GET /api/status", &own).await;
+    assert_eq!(status, 200);
+    for header in [
+        "access-control-allow-origin: tauri://localhost",
+        "x-content-type-options: nosniff",
+        "cross-origin-resource-policy: same-origin",
+        "cache-control: no-store",
+    ] {
+        assert!(head.contains(header), "{header} in {head}");
+    }
     agent.stop().await;
+}
+
+#[tokio::test]
+async fn every_change_is_pushed_and_the_end_is_told_before_the_stream_ends() {
+    let home = tempfile::tempdir().unwrap();
+    let ollama = ScriptedOllama::start().await.unwrap();
+    let agent = Running::start(settings(home.path(), with_engine(&ollama)))
+        .await
+        .unwrap();
+    let addr = agent.handle.http().unwrap();
+    let mut readers = Vec::new();
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(addr).await.unwrap();
+        let head = format!("GET /status/stream HTTP/1.1\r\nHost: {addr}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        readers.push(BufReader::new(stream).lines());
+    }
+    for reader in &mut readers {
+        let first = event(reader, |_| true).await;
+        assert_eq!(first["overlay_enabled"], true);
+        assert_eq!(first["monitoring"], true);
+    }
+    agent.hub.send(Command::ToggleMonitoring).await.unwrap();
+    for reader in &mut readers {
+        let paused = event(reader, |status| status["status"] == "paused").await;
+        assert_eq!(paused["monitoring"], false);
+        // Whoever only asks is not held up by those who follow.
+        let (_, _, asked) = ask(addr, "GET /api/status", &format!("Host: {addr}\r\n")).await;
+        assert_eq!(asked["seq"], paused["seq"]);
+    }
+    agent.stop().await;
+    for reader in &mut readers {
+        event(reader, |status| status["status"] == "stopping").await;
+        while soon(reader.next_line()).await.unwrap().is_some() {}
+    }
+}
+
+type Lines = tokio::io::Lines<BufReader<TcpStream>>;
+
+async fn event(lines: &mut Lines, is_it: impl Fn(&Value) -> bool) -> Value {
+    loop {
+        let line = soon(lines.next_line()).await.unwrap().expect("it ended");
+        let status = line.strip_prefix("data: ").map(serde_json::from_str);
+        if let Some(status) = status.map(Result::unwrap).filter(&is_it) {
+            return status;
+        }
+    }
 }

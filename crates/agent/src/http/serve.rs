@@ -1,0 +1,235 @@
+use std::{sync::Arc, time::Duration};
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::{JoinError, JoinSet},
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Limits, patient::Patient};
+
+/// Until a request's head is there; also how long an idle connection is kept.
+const HEAD: Duration = Duration::from_secs(10);
+/// How long the last answers may take once the server stops.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Serves until `stop`; then whoever follows is told the last status.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    stop: CancellationToken,
+) {
+    let room = Arc::new(Semaphore::new(limits.connections()));
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some(ended) = connections.join_next() => {
+                note(ended);
+                continue;
+            }
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "the local HTTP server cannot accept");
+                let _ = stop
+                    .run_until_cancelled(sleep(Duration::from_millis(200)))
+                    .await;
+                continue;
+            }
+        };
+        if let Ok(seat) = room.clone().try_acquire_owned() {
+            let talking = talk(stream, router.clone(), limits.stall, stop.clone());
+            connections.spawn(async move {
+                talking.await;
+                drop(seat);
+            });
+        }
+    }
+    let last = async {
+        while let Some(ended) = connections.join_next().await {
+            note(ended);
+        }
+    };
+    if timeout(FAREWELL, last).await.is_err() {
+        tracing::debug!("some local connections did not end in time");
+    }
+}
+
+async fn talk(stream: TcpStream, router: Router, stall: Duration, stop: CancellationToken) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "no TCP_NODELAY");
+    }
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(16 * 1024)
+        .serve_connection(
+            TokioIo::new(Patient::new(stream, stall)),
+            TowerToHyperService::new(router),
+        );
+    tokio::pin!(connection);
+    let served = match stop.run_until_cancelled(connection.as_mut()).await {
+        Some(served) => served,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "a local connection ended early");
+    }
+}
+
+fn note(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a local connection broke");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use engine::Clock;
+    use status::{Access, StatusHub, bind_loopback};
+    use tokio::{
+        io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+        net::TcpSocket,
+    };
+
+    use super::*;
+    use crate::http::{Events, router};
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    struct Served {
+        hub: StatusHub,
+        addr: SocketAddr,
+        stop: CancellationToken,
+        run: JoinSet<()>,
+    }
+
+    impl Served {
+        async fn start(limits: Limits) -> Self {
+            let bound = bind_loopback(&[0]).await.unwrap();
+            let (hub, stop) = (StatusHub::default(), CancellationToken::new());
+            let events = Events::new(hub.clone(), Clock::default(), limits, stop.clone());
+            let router = router(hub.clone(), Access::new(bound.addr.port(), &[]), events);
+            let mut run = JoinSet::new();
+            run.spawn(serve(bound.listener, router, limits, stop.clone()));
+            Self {
+                hub,
+                addr: bound.addr,
+                stop,
+                run,
+            }
+        }
+
+        async fn reader(&self, until: &str) -> BufReader<TcpStream> {
+            self.over(TcpStream::connect(self.addr).await.unwrap(), until)
+                .await
+        }
+
+        /// A reader whose receive buffer is small, so that not reading is felt soon.
+        async fn narrow(&self, until: &str) -> BufReader<TcpStream> {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.set_recv_buffer_size(64 * 1024).unwrap();
+            self.over(socket.connect(self.addr).await.unwrap(), until)
+                .await
+        }
+
+        async fn over(&self, mut stream: TcpStream, until: &str) -> BufReader<TcpStream> {
+            let head = format!("GET /status/stream HTTP/1.1\r\nHost: {}\r\n\r\n", self.addr);
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let mut reader = BufReader::new(stream);
+            line(&mut reader, until).await;
+            reader
+        }
+    }
+
+    async fn line(reader: &mut BufReader<TcpStream>, needle: &str) {
+        let reading = async {
+            let mut line = String::new();
+            while !line.contains(needle) {
+                line.clear();
+                assert_ne!(reader.read_line(&mut line).await.unwrap(), 0, "it ended");
+            }
+        };
+        timeout(PATIENCE, reading).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_takes_nothing_is_cut_off_and_slows_nobody() {
+        let served = Served::start(Limits {
+            streams: 2,
+            stall: Duration::from_millis(200),
+            pace: Duration::ZERO,
+            ..Limits::default()
+        })
+        .await;
+        let mut stuck = served.narrow("data: ").await;
+        let mut good = served.reader("data: ").await;
+        served.reader("HTTP/1.1 429").await;
+        // Until the stuck one's seat is free; each round is seen at once by the one who reads.
+        let pushing = async {
+            for n in 0.. {
+                let text = format!("{n}/{}", "x".repeat(16 * 1024));
+                served.hub.update(|status| status.text = text);
+                line(&mut good, &format!("\"text\":\"{n}/")).await;
+                let mut third = served.reader("HTTP/1.1").await;
+                let mut head = String::new();
+                while head != "\r\n" {
+                    head.clear();
+                    third.read_line(&mut head).await.unwrap();
+                    if head.contains("text/event-stream") {
+                        return;
+                    }
+                }
+            }
+        };
+        timeout(PATIENCE, pushing).await.unwrap();
+        let mut rest = Vec::new();
+        let read = timeout(PATIENCE, stuck.read_to_end(&mut rest))
+            .await
+            .unwrap();
+        drop(read);
+        assert!(
+            rest.len() < 1024 * 1024,
+            "kept for one who does not read: {}",
+            rest.len()
+        );
+    }
+
+    #[tokio::test]
+    async fn a_stop_tells_the_last_status_and_ends_every_answer() {
+        let mut served = Served::start(Limits::default()).await;
+        let mut reader = served.reader("data: ").await;
+        served.hub.update(|status| status.text = "farewell".into());
+        served.stop.cancel();
+        line(&mut reader, "farewell").await;
+        let mut rest = String::new();
+        timeout(PATIENCE, reader.read_to_string(&mut rest))
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(rest.ends_with("0\r\n\r\n"), "{rest:?}");
+        timeout(PATIENCE, served.run.join_next())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
+    }
+}
