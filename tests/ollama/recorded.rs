@@ -132,9 +132,12 @@ impl Recorded {
     fn script(&self) -> (&str, Answer) {
         if self.path == "/api/embeddings" {
             let status = if self.status == 500 { 501 } else { self.status };
-            let body = match serde_json::from_str::<Value>(&self.body).unwrap()["embedding"] {
-                Value::Array(ref vector) if vector.is_empty() => r#"{"embeddings":[]}"#,
-                _ => &self.body,
+            let said: Value = serde_json::from_str(&self.body).unwrap();
+            let is_empty = said["embedding"].as_array().is_some_and(Vec::is_empty);
+            let body = if is_empty {
+                r#"{"embeddings":[]}"#
+            } else {
+                &self.body
             };
             return ("/api/embed", Answer::json(status, body));
         }
