@@ -144,6 +144,7 @@ fn job(number: u64) -> NewJob {
         dialect: Dialect::Native,
         deadline: None,
         attended: false,
+        worker: None,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use proto::{Account, JobId, JobState, ModelName, Priority, Timestamp};
+use proto::{Account, JobId, JobState, ModelName, Priority, Timestamp, WorkerId};
 use queue::{
     Job, NewJob,
     machine::{Loan, Record},
@@ -14,9 +14,9 @@ use serde::{Serialize, de::DeserializeOwned};
 const INSERT: &str = "
     INSERT INTO jobs (seq, id, account, who, op, model, priority, dialect, deadline, attended,
         bytes, created_at, state, attempt, tries, not_before, lease_until, lease_ms, cancelled,
-        finished_at, error)
+        finished_at, error, worker)
     VALUES (:seq, :id, :account, :who, :op, :model, :priority, :dialect, :deadline, :attended,
-        :bytes, :created_at, 0, 0, 0, NULL, NULL, NULL, 0, NULL, NULL)";
+        :bytes, :created_at, 0, 0, 0, NULL, NULL, NULL, 0, NULL, NULL, :worker)";
 const UPDATE: &str = "
     UPDATE jobs SET state = :state, attempt = :attempt, tries = :tries, not_before = :not_before,
         lease_until = :until, lease_ms = :ms, cancelled = :cancelled, finished_at = :finished_at,
@@ -39,6 +39,7 @@ pub(crate) fn insert(conn: &Connection, record: &Record, body: &[u8]) -> rusqlit
         ":attended": new.attended,
         ":bytes": number(record.bytes as u64),
         ":created_at": record.job.created_at.0,
+        ":worker": new.worker.as_ref().map(WorkerId::as_str),
     })?;
     let mut insert = conn.prepare_cached("INSERT INTO bodies (seq, body) VALUES (?1, ?2)")?;
     insert.execute((number(record.seq), body)).map(drop)
@@ -156,6 +157,10 @@ fn new_job(row: &Row<'_>) -> rusqlite::Result<NewJob> {
         dialect: word(row, "dialect")?,
         deadline: row.get::<_, Option<i64>>("deadline")?.map(Timestamp),
         attended: row.get("attended")?,
+        worker: row
+            .get::<_, Option<String>>("worker")?
+            .map(|name| WorkerId::new(name).map_err(|error| wrong("worker", error)))
+            .transpose()?,
     })
 }
 

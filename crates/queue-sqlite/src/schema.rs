@@ -13,6 +13,7 @@ const STEPS: &[&str] = &[
     include_str!("schema/4_users.sql"),
     include_str!("schema/5_batches.sql"),
     include_str!("schema/6_queries.sql"),
+    include_str!("schema/7_worker.sql"),
 ];
 const VERSION: i64 = STEPS.len() as i64;
 const BUSY: Duration = Duration::from_secs(5);

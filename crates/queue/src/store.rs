@@ -34,6 +34,8 @@ pub struct NewJob {
     /// The requester waits on an open connection: after a restart of the relay the job is
     /// cancelled if nobody comes back for it in time.
     pub attended: bool,
+    /// The only worker that may have it, if the requester chose one.
+    pub worker: Option<WorkerId>,
 }
 
 /// A job as the store keeps it.

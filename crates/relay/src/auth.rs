@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use axum::extract::FromRequestParts;
 use http::{HeaderMap, header::AUTHORIZATION, request::Parts};
-use proto::{Account, ErrorCode};
+use proto::{Account, ErrorCode, WorkerId};
 use queue::{KeyId, KeyRecord, Once, Owner, QueueError, Role, Scope, Serve, User, UserId};
 
 use crate::{
@@ -36,6 +36,8 @@ pub(crate) struct Caller {
     once: Option<String>,
     /// How long the answer is wanted, as the request's header says.
     pub(crate) wanted_for: Option<Duration>,
+    /// The only worker that shall answer, as the request's header says.
+    pub(crate) worker: Option<WorkerId>,
     /// The place in the queue shall be told as a thought of the model.
     pub(crate) wants_place: bool,
 }
@@ -52,6 +54,7 @@ impl Caller {
             is_admin: false,
             once: None,
             wanted_for: None,
+            worker: None,
             wants_place: false,
         }
     }
@@ -113,6 +116,7 @@ macro_rules! scope {
                 let mut caller = caller(parts, relay, $scope, $place).await?;
                 caller.once = wishes::once(&parts.headers)?;
                 caller.wanted_for = wishes::wanted_for(&parts.headers)?;
+                caller.worker = wishes::worker(&parts.headers)?;
                 caller.wants_place = wishes::wants_place(parts);
                 Ok(Self(caller))
             }
@@ -207,6 +211,7 @@ async fn of_key(relay: &Relay, text: &str) -> Result<Known, Denied> {
         is_admin: record.scopes.contains(&Scope::Admin),
         once: None,
         wanted_for: None,
+        worker: None,
         wants_place: false,
     };
     Ok((caller, record.scopes))
@@ -236,6 +241,7 @@ fn of_user(user: User) -> Known {
         is_admin: new.role == Role::Admin,
         once: None,
         wanted_for: None,
+        worker: None,
         wants_place: false,
     };
     (caller, new.role.scopes())
@@ -347,6 +353,7 @@ fn anonymous() -> Result<Caller, ApiError> {
         is_admin: true,
         once: None,
         wanted_for: None,
+        worker: None,
         wants_place: false,
     })
 }

@@ -14,7 +14,7 @@ const MAX_AGE: &str = "43200";
 const METHODS: &str = "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS";
 /// What the official clients send from a browser, and our own routes read.
 const HEADERS: &str = "authorization, content-type, accept, user-agent, x-requested-with, \
-    x-api-key, apikey, idempotency-key, last-event-id, \
+    x-api-key, apikey, idempotency-key, x-hearth-worker, x-device-id, last-event-id, \
     openai-beta, openai-organization, openai-project, \
     anthropic-version, anthropic-beta, anthropic-dangerous-direct-browser-access, \
     x-stainless-arch, x-stainless-async, x-stainless-custom-poll-interval, x-stainless-helper, \

@@ -1,6 +1,6 @@
 //! Deciding whether a request can be served, and by which model, before it is queued.
 
-use proto::{Account, ErrorCode, ModelName, Op};
+use proto::{Account, ErrorCode, ModelName, Op, WorkerId};
 
 use crate::{Relay, error::ApiError, offer::Outlook, target::unknown_model};
 
@@ -14,15 +14,16 @@ pub(crate) enum Patience {
 }
 
 impl Relay {
-    /// The model for a request of this account that asked for `asked`.
+    /// The model for a request of this account that asked for `asked`, and perhaps for one worker.
     pub(crate) fn choose_model(
         &self,
         account: &Account,
+        worker: Option<&WorkerId>,
         op: Op,
         asked: Option<&str>,
         patience: Patience,
     ) -> Result<ModelName, ApiError> {
-        let offer = self.workers.offer(account, self.now());
+        let offer = self.workers.offer(account, worker, self.now());
         let chosen = match asked {
             Some(name) => Some(
                 ModelName::new(name)
@@ -52,13 +53,18 @@ impl Relay {
                 "an agent is online but its engine is down; start the engine, or name a model \
                  and submit a job to be kept",
             )),
-            (_, Outlook::NobodyOnline) => Err(ApiError::new(
-                ErrorCode::NoWorker,
-                "no worker is online to answer; start the agent, or name a model and submit a \
-                 job to be kept",
-            )),
+            (_, Outlook::NobodyOnline) => Err(nobody_online(worker)),
         }
     }
+}
+
+fn nobody_online(worker: Option<&WorkerId>) -> ApiError {
+    let who = match worker {
+        Some(worker) => format!("the worker {worker} is not online"),
+        None => "no worker is online to answer".into(),
+    };
+    let message = format!("{who}; start the agent, or name a model and submit a job to be kept");
+    ApiError::new(ErrorCode::NoWorker, message)
 }
 
 /// Ollama asks for a model in some places, and looks for one without a name in others.

@@ -146,6 +146,7 @@ impl Relay {
                 .or(caller.wanted_for)
                 .map(|wanted| now + wanted),
             attended,
+            worker: caller.worker.clone(),
         };
         let (op, bytes) = (job.op, job.body.0.len());
         let has_webhook = extras.webhook.is_some();

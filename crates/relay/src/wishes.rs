@@ -4,6 +4,7 @@
 //! idempotency-key: KEY          a repeat of the request finds its job instead of making another
 //! x-hearth-deadline-ms: N       the answer is wanted for so long (a week at most), also from an agent
 //!                               that is away
+//! x-hearth-worker: NAME         only the worker of this name shall answer (or `x-device-id`)
 //! x-hearth-thinking-status: 1   while it waits, a stream tells the place in the queue as a thought
 //!                               of the model; `?hearth_status=thinking` is the same
 //! ```
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, request::Parts};
 use proto::{
-    ErrorCode,
+    ErrorCode, WorkerId,
     limits::{DEADLINE_MAX, IDEMPOTENCY_KEY_MAX},
 };
 
@@ -20,6 +21,7 @@ use crate::error::ApiError;
 
 const KEY: &str = "idempotency-key";
 const PLACE: &str = "x-hearth-thinking-status";
+const WORKERS: [&str; 2] = ["x-hearth-worker", "x-device-id"];
 const DEADLINE: &str = "x-hearth-deadline-ms";
 
 /// The name under which a repeat of this request finds its job.
@@ -48,6 +50,23 @@ pub(crate) fn wanted_for(headers: &HeaderMap) -> Result<Option<Duration>, ApiErr
     let millis = said.to_str().ok().and_then(|said| said.parse().ok());
     let millis = millis.ok_or_else(|| bad(format!("{DEADLINE} is a number of milliseconds")))?;
     deadline(Duration::from_millis(millis)).map(Some)
+}
+
+/// The only worker that shall answer.
+pub(crate) fn worker(headers: &HeaderMap) -> Result<Option<WorkerId>, ApiError> {
+    let mut said = WORKERS
+        .iter()
+        .flat_map(|name| headers.get_all(*name).iter().map(move |said| (name, said)));
+    let Some((name, worker)) = said.next() else {
+        return Ok(None);
+    };
+    let is_one = said.all(|(_, other)| other == worker);
+    let worker = worker.to_str().ok().and_then(|said| said.parse().ok());
+    worker.filter(|_| is_one).map(Some).ok_or_else(|| {
+        bad(format!(
+            "{name} is the name of one agent, as it was started with or as the log shows it"
+        ))
+    })
 }
 
 /// Whether the place in the queue shall be told as a thought of the model.
@@ -101,6 +120,31 @@ mod tests {
             assert!(once(&headers(&[(KEY, wrong)])).is_err(), "{wrong}");
         }
         assert!(once(&headers(&[(KEY, "a"), (KEY, "b")])).is_err());
+    }
+
+    #[test]
+    fn a_worker_is_named_once_in_either_header() {
+        let read = |said: &[(&'static str, &str)]| {
+            let read = worker(&headers(said));
+            read.map(|worker| worker.map(|worker| worker.to_string()))
+        };
+        let [own, device] = WORKERS;
+        assert_eq!(read(&[]).unwrap(), None);
+        for fine in [
+            &[(own, "desk")][..],
+            &[(device, "desk")],
+            &[(own, "desk"), (device, "desk")],
+        ] {
+            assert_eq!(read(fine).unwrap().as_deref(), Some("desk"));
+        }
+        for wrong in [
+            &[(own, "")][..],
+            &[(own, "a b")],
+            &[(own, "a"), (own, "b")],
+            &[(own, "a"), (device, "b")],
+        ] {
+            assert!(read(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

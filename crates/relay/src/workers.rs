@@ -184,11 +184,15 @@ pub(crate) struct Workers {
 }
 
 fn person(seat: &Seat, online: &Online) -> Option<Person> {
-    let worker = match seat {
-        Seat::Poll(_, worker) => worker,
-        Seat::Socket(_) => &online.link.as_ref()?.worker,
-    };
+    let worker = name(seat, online)?;
     Some((online.key.clone().unwrap_or_default(), worker.clone()))
+}
+
+fn name<'a>(seat: &'a Seat, online: &'a Online) -> Option<&'a WorkerId> {
+    match seat {
+        Seat::Poll(_, worker) => Some(worker),
+        Seat::Socket(_) => Some(&online.link.as_ref()?.worker),
+    }
 }
 
 impl Seats {
@@ -343,12 +347,22 @@ impl Workers {
         true
     }
 
-    /// What the workers online now can do for an account, in the order they came.
-    pub(crate) fn offer(&self, account: &Account, now: Timestamp) -> Offer {
+    /// What the workers online now can do for an account, in the order they came; or only those
+    /// of one name.
+    pub(crate) fn offer(
+        &self,
+        account: &Account,
+        only: Option<&WorkerId>,
+        now: Timestamp,
+    ) -> Offer {
         let mut seats = self.lock();
         seats.settle(now);
         let mut offer = Offer::default();
-        let online = seats.online.values().map(|(online, _)| online);
+        let is_it =
+            |seat: &Seat, online: &Online| only.is_none_or(|only| name(seat, online) == Some(only));
+        let online = seats.online.iter();
+        let online = online.filter(|(seat, (online, _))| is_it(seat, online));
+        let online = online.map(|(_, (online, _))| online);
         for worker in online.filter(|online| serves(&online.serve, account)) {
             match &worker.report {
                 None => offer.any = true,

@@ -51,6 +51,8 @@ macro_rules! conformance_suite {
             order::arrivals_tell_of_new_work_and_of_an_earlier_reap,
             order::jobs_that_are_not_for_a_worker_do_not_stand_in_its_way,
             order::a_waiting_job_has_a_place_and_an_expected_wait,
+            order::a_job_for_one_worker_is_lent_to_no_other,
+            order::a_job_for_one_worker_stands_in_nobodys_way,
             leasing::a_lease_carries_the_request_unchanged,
             leasing::a_leased_job_is_lent_to_nobody_else,
             leasing::several_jobs_are_lent_at_once_best_first,

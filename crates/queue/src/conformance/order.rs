@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use proto::{End, ErrorCode, JobId, JobState};
+use proto::{End, ErrorCode, JobId, JobState, WorkerId};
 
 use super::sample::{
     LEASE, T0, anyone, at, found, id, job, job_for, job_of, next, serving, urgent, with_models,
@@ -288,4 +288,59 @@ pub async fn jobs_that_are_not_for_a_worker_do_not_stand_in_its_way(store: &dyn 
     assert_eq!(lease.token.job, id(30));
     assert!(store.lease(T0, &query, LEASE).await.unwrap().is_none());
     assert_eq!(next(store, T0).await.unwrap().token.job, id(1));
+}
+
+/// The requester chose the worker; the others never see the job, whatever models they run.
+pub async fn a_job_for_one_worker_is_lent_to_no_other(store: &dyn Store) {
+    let named = |name: &str| WorkerId::new(name).unwrap();
+    let chosen = |n: u8| NewJob {
+        worker: Some(named("desk")),
+        ..job(n)
+    };
+    store.enqueue(T0, chosen(1)).await.unwrap();
+    assert_eq!(found(store, id(1)).await.new.worker, Some(named("desk")));
+    let others = [anyone(), with_models(&["m"]), serving(&["a"])];
+    for other in others.clone() {
+        assert!(store.lease(T0, &other, LEASE).await.unwrap().is_none());
+    }
+    for (n, query) in (1..).zip(others) {
+        let desk = LeaseQuery {
+            worker: named("desk"),
+            ..query
+        };
+        let lease = store.lease(T0, &desk, LEASE).await.unwrap().unwrap();
+        assert_eq!((lease.token.job, lease.job), (id(n), chosen(n)));
+        store.enqueue(T0, chosen(n + 1)).await.unwrap();
+    }
+    let elsewhere = LeaseQuery {
+        worker: named("desk"),
+        ..with_models(&["other"])
+    };
+    assert!(store.lease(T0, &elsewhere, LEASE).await.unwrap().is_none());
+    // A lease that is lost does not make it anybody's.
+    let later = T0 + LEASE + LEASE;
+    store.reap(later).await.unwrap();
+    assert!(next(store, later).await.is_none());
+}
+
+/// Jobs of chosen workers and of any go by urgency and age together.
+pub async fn a_job_for_one_worker_stands_in_nobodys_way(store: &dyn Store) {
+    let desk = LeaseQuery {
+        worker: WorkerId::new("desk").unwrap(),
+        ..with_models(&["m"])
+    };
+    for n in 1..=4 {
+        let worker = (n % 2 == 1).then(|| desk.worker.clone());
+        store
+            .enqueue(T0, NewJob { worker, ..job(n) })
+            .await
+            .unwrap();
+    }
+    let place = store.place(T0, id(3), &desk.serve, &desk.models).unwrap();
+    assert_eq!(place.before, 2, "all that the worker takes before");
+    assert_eq!(next(store, T0).await.unwrap().token.job, id(2));
+    for n in [1, 3, 4] {
+        let lease = store.lease(T0, &desk, LEASE).await.unwrap().unwrap();
+        assert_eq!(lease.token.job, id(n));
+    }
 }

@@ -47,6 +47,7 @@ pub fn job(n: u8) -> NewJob {
         dialect: Dialect::Ollama,
         deadline: None,
         attended: false,
+        worker: None,
     }
 }
 

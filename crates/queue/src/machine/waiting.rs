@@ -1,9 +1,10 @@
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 
-use proto::{Account, Dialect, JobId, ModelName, Priority, Timestamp};
+use proto::{Account, Dialect, JobId, ModelName, Priority, Timestamp, WorkerId};
 
 use super::Record;
 use crate::{LeaseQuery, Models, Serve};
@@ -23,6 +24,8 @@ pub(super) struct Waiting {
     rising: BTreeSet<(Timestamp, u64)>,
     turns: HashMap<Account, Turn>,
     last_turn: u64,
+    /// How many jobs wait for one worker each.
+    chosen: usize,
 }
 
 /// The jobs of one model and level: by account, then by age.
@@ -34,6 +37,7 @@ struct Place {
     account: Account,
     model: String,
     is_query: bool,
+    worker: Option<WorkerId>,
     priority: Priority,
     since: Timestamp,
     level: usize,
@@ -42,9 +46,13 @@ struct Place {
 
 impl Place {
     /// The names of the shelves it stands on.
-    fn keys(&self) -> impl Iterator<Item = &str> {
+    fn keys(&self) -> impl Iterator<Item = Cow<'_, str>> {
         let query = self.is_query.then_some(QUERIES);
-        [self.model.as_str(), ANY].into_iter().chain(query)
+        let keys = [self.model.as_str(), ANY].into_iter().chain(query);
+        keys.map(|key| match &self.worker {
+            None => Cow::Borrowed(key),
+            Some(worker) => Cow::Owned(only_for(worker, key)),
+        })
     }
 }
 
@@ -70,11 +78,13 @@ impl Waiting {
             account: new.account.clone(),
             model: new.model.canonical(),
             is_query: new.dialect == Dialect::Queries,
+            worker: new.worker.clone(),
             priority: new.priority,
             since: record.job.created_at,
             level: 0,
             rises_at: None,
         };
+        self.chosen += usize::from(place.worker.is_some());
         self.shelve(now, record.seq, place);
     }
 
@@ -82,6 +92,7 @@ impl Waiting {
         let Some(place) = self.unshelve(seq) else {
             return;
         };
+        self.chosen -= usize::from(place.worker.is_some());
         if let Some(turn) = self.turns.get_mut(&place.account) {
             turn.jobs -= 1;
             if turn.jobs == 0 {
@@ -110,7 +121,8 @@ impl Waiting {
 
     /// Priority first, then accounts in turn, then age.
     pub(super) fn best(&self, query: &LeaseQuery) -> Option<JobId> {
-        let keys = keys_of(&query.models);
+        let worker = Some(&query.worker).filter(|_| self.chosen > 0);
+        let keys = keys_of(&query.models, worker);
         self.levels.iter().find_map(|level| {
             keys.iter()
                 .filter_map(|key| level.get(key))
@@ -125,8 +137,8 @@ impl Waiting {
     /// each account as have their turn before.
     pub(super) fn before(&self, seq: u64, serve: &Serve, models: &Models) -> Option<usize> {
         let place = self.places.get(&seq)?;
-        let keys = keys_of(models);
-        if !place.keys().any(|key| keys.contains(key)) {
+        let keys = keys_of(models, place.worker.as_ref());
+        if !place.keys().any(|key| keys.contains(&*key)) {
             return None;
         }
         let shelves = |level: usize| {
@@ -201,7 +213,7 @@ impl Waiting {
             self.rising.insert((at, seq));
         }
         for key in place.keys() {
-            let shelf = self.levels[level].entry(key.into()).or_default();
+            let shelf = self.levels[level].entry(key.into_owned()).or_default();
             shelf
                 .entry(place.account.clone())
                 .or_default()
@@ -223,7 +235,7 @@ impl Waiting {
             self.rising.remove(&(at, seq));
         }
         for key in place.keys() {
-            let Some(shelf) = self.levels[place.level].get_mut(key) else {
+            let Some(shelf) = self.levels[place.level].get_mut(&*key) else {
                 continue;
             };
             if let Some(jobs) = shelf.get_mut(&place.account) {
@@ -233,15 +245,29 @@ impl Waiting {
                 }
             }
             if shelf.is_empty() {
-                self.levels[place.level].remove(key);
+                self.levels[place.level].remove(&*key);
             }
         }
         Some(place)
     }
 }
 
-/// Under what the jobs for these models stand.
-fn keys_of(models: &Models) -> BTreeSet<String> {
+/// Under what stands what only this worker may have. No name holds a line feed.
+fn only_for(worker: &WorkerId, key: &str) -> String {
+    format!("{worker}\n{key}")
+}
+
+/// Under what the jobs for these models stand, and those that are for this worker alone.
+fn keys_of(models: &Models, worker: Option<&WorkerId>) -> BTreeSet<String> {
+    let mut keys = keys_of_models(models);
+    if let Some(worker) = worker {
+        let own: Vec<_> = keys.iter().map(|key| only_for(worker, key)).collect();
+        keys.extend(own);
+    }
+    keys
+}
+
+fn keys_of_models(models: &Models) -> BTreeSet<String> {
     match models {
         Models::Any | Models::AnyBut(_) => BTreeSet::from([ANY.into()]),
         Models::AnyForQueries => BTreeSet::from([QUERIES.into()]),

@@ -64,7 +64,13 @@ impl Asker {
     ) -> Result<Queued, ApiError> {
         let Self { relay, caller, .. } = self;
         let patience = caller.patience();
-        let model = relay.choose_model(&caller.account, asked.op, asked.model, patience)?;
+        let model = relay.choose_model(
+            &caller.account,
+            caller.worker.as_ref(),
+            asked.op,
+            asked.model,
+            patience,
+        )?;
         let name = asked.model.unwrap_or(model.as_str()).to_owned();
         // A stream is kept alive past its client's patience, and what the caller himself said
         // counts more.

@@ -55,7 +55,13 @@ pub(super) async fn embeddings(
 ) -> Result<Response, ApiError> {
     let request = EmbeddingsRequest::parse(&body)?;
     let asked = request.model.as_deref();
-    let model = relay.choose_model(&caller.account, Op::Embed, asked, caller.patience())?;
+    let model = relay.choose_model(
+        &caller.account,
+        caller.worker.as_ref(),
+        Op::Embed,
+        asked,
+        caller.patience(),
+    )?;
     let body = request.native(asked.unwrap_or(model.as_str()));
     let ticket = relay.attend(&caller, order(Op::Embed, model, body)).await?;
     let write = |lines: &[Bytes]| {
@@ -80,7 +86,13 @@ const fn order(op: Op, model: ModelName, body: Bytes) -> Order {
 async fn answer(relay: &Relay, caller: &Caller, op: Op, body: Bytes) -> Result<Response, ApiError> {
     let head = dialect::ollama::request_head(op, &body)?;
     let asked = head.model.as_deref();
-    let model = relay.choose_model(&caller.account, op, asked, caller.patience())?;
+    let model = relay.choose_model(
+        &caller.account,
+        caller.worker.as_ref(),
+        op,
+        asked,
+        caller.patience(),
+    )?;
     let body = match asked {
         Some(_) => body,
         None => dialect::ollama::with_model(&body, &model)?,

@@ -213,7 +213,13 @@ pub(super) fn model(
     caller: &Caller,
     named: Option<&str>,
 ) -> Result<ModelName, ApiError> {
-    let chosen = relay.choose_model(&caller.account, Op::Chat, named, Patience::Kept);
+    let chosen = relay.choose_model(
+        &caller.account,
+        caller.worker.as_ref(),
+        Op::Chat,
+        named,
+        Patience::Kept,
+    );
     match chosen {
         // Nobody online says what he has: the polling relay's own default.
         Err(error)

@@ -203,7 +203,8 @@ async fn queued(
             return Err(ApiError::new(ErrorCode::DeadlineExceeded, message));
         }
         let op = request.op();
-        let model = relay.choose_model(&batch.account, op, request.model(), Patience::Kept)?;
+        let model =
+            relay.choose_model(&batch.account, None, op, request.model(), Patience::Kept)?;
         let order = Order {
             op,
             body: request.native(&model),

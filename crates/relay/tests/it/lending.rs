@@ -76,6 +76,7 @@ fn large(n: u8) -> NewJob {
         dialect: Dialect::Native,
         deadline: None,
         attended: false,
+        worker: None,
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod anthropic;
 mod batches;
+mod chosen_worker;
 mod client;
 mod cors;
 mod doors;

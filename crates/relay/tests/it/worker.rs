@@ -59,8 +59,18 @@ impl Scripted {
         models: &[&str],
         slots: u32,
     ) -> Self {
+        Self::named(server, "scripted", account, models, slots).await
+    }
+
+    pub(crate) async fn named(
+        server: &Server,
+        name: &str,
+        account: &str,
+        models: &[&str],
+        slots: u32,
+    ) -> Self {
         let key = server.key(account, &[Scope::Work]).await;
-        let mut worker = Self::hello(server, &key, models, vec![]).await;
+        let mut worker = Self::hello_as(name, server, &key, models, vec![]).await;
         assert!(matches!(worker.next().await, RelayMessage::Welcome { .. }));
         worker.say(&WorkerMessage::Capacity { slots }).await;
         worker
@@ -72,11 +82,21 @@ impl Scripted {
         models: &[&str],
         held: Vec<LeaseToken>,
     ) -> Self {
+        Self::hello_as("scripted", server, key, models, held).await
+    }
+
+    async fn hello_as(
+        name: &str,
+        server: &Server,
+        key: &str,
+        models: &[&str],
+        held: Vec<LeaseToken>,
+    ) -> Self {
         let (socket, _) = Self::dial(server, key, SUBPROTOCOL).await.unwrap();
         let mut worker = Self { socket };
         worker
             .say(&WorkerMessage::Hello {
-                worker: WorkerId::new("scripted").unwrap(),
+                worker: WorkerId::new(name).unwrap(),
                 version: "0".into(),
                 report: report(models),
                 held,

@@ -54,7 +54,13 @@ pub(in crate::api) async fn submit(
     }
     let webhook = job.webhook.map(|wanted| new_webhook(&relay, &wanted));
     let (webhook, shown) = webhook.transpose()?.unzip();
-    let model = relay.choose_model(&caller.account, job.op, asked, Patience::Kept)?;
+    let model = relay.choose_model(
+        &caller.account,
+        caller.worker.as_ref(),
+        job.op,
+        asked,
+        Patience::Kept,
+    )?;
     let native = match asked {
         Some(_) => native,
         None => dialect::ollama::with_model(&native, &model)?,

@@ -28,6 +28,11 @@ const WISHES: &[Param] = &[
         "Milliseconds, at most 7 days, for which the answer is wanted, also from an agent that \
          is away now",
     ),
+    Param::header(
+        "x-hearth-worker",
+        Type("string"),
+        "Only the agent of this name shall answer; `x-device-id` is the same",
+    ),
 ];
 
 const SEARCH: &[Param] = &[

@@ -1,0 +1,127 @@
+//! A requester who chooses the worker by its name.
+
+use http::{Method, StatusCode};
+use proto::End;
+use queue::Queue as _;
+
+use crate::{
+    server::Server,
+    worker::{CHAT_DONE, Scripted},
+};
+
+/// Every route that makes a job, with a body for the model `m`.
+const ROUTES: &[(&str, &str)] = &[
+    ("/api/chat", r#"{"model":"m","stream":false,"messages":[]}"#),
+    (
+        "/api/generate",
+        r#"{"model":"m","stream":false,"prompt":"x"}"#,
+    ),
+    ("/api/embed", r#"{"model":"m","input":"x"}"#),
+    ("/api/embeddings", r#"{"model":"m","prompt":"x"}"#),
+    (
+        "/api/ollama/api/chat",
+        r#"{"model":"m","stream":false,"messages":[]}"#,
+    ),
+    (
+        "/v1/chat/completions",
+        r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#,
+    ),
+    ("/v1/completions", r#"{"model":"m","prompt":"x"}"#),
+    ("/v1/embeddings", r#"{"model":"m","input":"x"}"#),
+    ("/v1/responses", r#"{"model":"m","input":"x"}"#),
+    (
+        "/v1/messages",
+        r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"x"}]}"#,
+    ),
+    (
+        "/api/jobs",
+        r#"{"op":"chat","body":{"model":"m","messages":[]}}"#,
+    ),
+    ("/api/ollama/request", r#"{"model":"m","prompt":"x"}"#),
+];
+
+#[tokio::test]
+async fn a_job_goes_to_the_chosen_worker_on_every_route_and_to_no_other() {
+    let server = Server::start().await;
+    let client = server.requester().await;
+    let mut laptop = Scripted::named(&server, "laptop", "default", &["m"], 100).await;
+    let mut desk = Scripted::named(&server, "desk", "default", &["m"], 1).await;
+    for (path, body) in ROUTES {
+        for header in ["x-hearth-worker", "x-device-id"] {
+            let client = client.clone();
+            let asked = tokio::spawn(async move {
+                let chosen = [(header, "desk")];
+                client.send_with(Method::POST, path, &chosen, *body).await
+            });
+            let job = desk.lease().await;
+            desk.line(job.token(), 1, CHAT_DONE).await;
+            desk.end(job.token(), 1, End::Completed).await;
+            let _ = asked.await.unwrap();
+        }
+    }
+    // The first that the other hears of is what was for it.
+    let own = tokio::spawn(async move {
+        let chosen = [("x-hearth-worker", "laptop")];
+        let (path, body) = ROUTES[1];
+        client.send_with(Method::POST, path, &chosen, body).await
+    });
+    let job = laptop.lease().await;
+    assert_eq!(job.body, ROUTES[1].1);
+    own.abort();
+}
+
+#[tokio::test]
+async fn a_worker_that_is_away_is_told_of_at_once_and_its_jobs_with_a_deadline_are_kept() {
+    let server = Server::start().await;
+    let client = server.requester().await;
+    let mut laptop = Scripted::named(&server, "laptop", "default", &["m"], 8).await;
+    let foreign = Scripted::named(&server, "foreign", "other", &["m"], 8).await;
+    for (path, body) in &ROUTES[..10] {
+        for name in ["desk", "foreign"] {
+            let chosen = [("x-device-id", name)];
+            let reply = client.send_with(Method::POST, path, &chosen, *body).await;
+            assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
+            assert_eq!(reply.header("x-hearth-error"), "no_worker", "{path}");
+            let text = reply.text().await;
+            assert!(
+                text.contains(&format!("worker {name} is not online")),
+                "{text}"
+            );
+        }
+    }
+    let (path, body) = ROUTES[0];
+    let chosen = [("x-device-id", "laptop")];
+    let body_of_other = body.replace(r#""m""#, r#""other""#);
+    let reply = client
+        .send_with(Method::POST, path, &chosen, body_of_other)
+        .await;
+    assert_eq!(reply.header("x-hearth-error"), "unknown_model");
+    let wrong = [("x-hearth-worker", "no name")];
+    let reply = client.send_with(Method::POST, path, &wrong, body).await;
+    assert_eq!(reply.header("x-hearth-error"), "bad_request");
+
+    let asked = tokio::spawn({
+        let client = client.clone();
+        async move {
+            let kept = [("x-device-id", "desk"), ("x-hearth-deadline-ms", "60000")];
+            client.send_with(Method::POST, path, &kept, body).await
+        }
+    });
+    server.until(|counts| counts.queued == 1).await;
+    // What comes after it and is for anybody passes it.
+    let anybody = tokio::spawn(async move { client.post("/api/generate", ROUTES[1].1).await });
+    let job = laptop.lease().await;
+    assert_eq!(job.body, ROUTES[1].1);
+    laptop.line(job.token(), 1, CHAT_DONE).await;
+    laptop.end(job.token(), 1, End::Completed).await;
+    assert_eq!(anybody.await.unwrap().status, StatusCode::OK);
+    assert_eq!(server.store.counts().queued, 1, "still kept");
+
+    let mut desk = Scripted::named(&server, "desk", "default", &["m"], 1).await;
+    let job = desk.lease().await;
+    assert_eq!(job.body, body);
+    desk.line(job.token(), 1, CHAT_DONE).await;
+    desk.end(job.token(), 1, End::Completed).await;
+    assert_eq!(asked.await.unwrap().status, StatusCode::OK);
+    drop(foreign);
+}
