@@ -1,7 +1,25 @@
+import { isTauri } from "@tauri-apps/api/core";
 import { mount } from "svelte";
 
+import { browserSource, type Open } from "./lib/browser";
+import { frameOf } from "./lib/frame";
 import { desktop } from "./lib/tauri";
 import OverlayPage from "./parts/OverlayPage.svelte";
 import "./style.css";
 
-mount(OverlayPage, { target: document.getElementById("app")!, props: { source: desktop, languages: navigator.languages } });
+const inDesktop = isTauri();
+if (!inDesktop) {
+  const { corner, scale } = frameOf(location.search);
+  document.body.classList.add("source", corner);
+  document.body.style.setProperty("--scale", String(scale));
+}
+
+const open: Open = (onEvent, onBroken) => {
+  const stream = new EventSource("/status/stream");
+  stream.onmessage = ({ data }) => onEvent(data);
+  stream.onerror = onBroken;
+  return () => stream.close();
+};
+
+const source = inDesktop ? desktop : browserSource(open);
+mount(OverlayPage, { target: document.getElementById("app")!, props: { source, languages: navigator.languages } });

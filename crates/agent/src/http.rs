@@ -1,6 +1,7 @@
 //! The local HTTP server: the status for those who ask, nothing that can be changed.
 
 mod fields;
+mod pages;
 mod patient;
 mod serve;
 mod stream;
@@ -60,10 +61,12 @@ pub(crate) fn router(hub: StatusHub, access: Access, events: Events) -> Router {
         .route("/healthz", get(healthz))
         .route("/api/status", get(api_status))
         .route("/status/stream", get(status_stream))
+        .route("/overlay", get(pages::page))
+        .route("/assets/{file}", get(pages::page))
         .fallback(async || {
             refuse(
                 ErrorCode::UnknownRoute,
-                "nothing here; try /api/status or /status/stream",
+                "nothing here; try /api/status, /status/stream or /overlay",
             )
         })
         .method_not_allowed_fallback(async || {

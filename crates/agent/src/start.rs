@@ -125,7 +125,7 @@ impl Parts {
         let hub_server = StatusServer::new(hub.clone(), token, requests.0.clone())
             .allow(settings.origins.clone());
         let http = http_bound.map(|Bound { listener, addr, .. }| {
-            let access = Access::new(addr.port(), &settings.origins);
+            let access = Access::new(addr.port(), &settings.origins).with_own_pages();
             (access, listener, addr)
         });
         hub_at.publish(data).map_err(unusable)?;

@@ -27,6 +27,7 @@ const SECRET_NAMES: [&str; 7] = [
 pub struct Access {
     hosts: Arc<[String]>,
     origins: Arc<[String]>,
+    serves_pages: bool,
 }
 
 /// Why a request is not served, as a code and a sentence.
@@ -67,6 +68,17 @@ impl Access {
         Self {
             hosts: hosts.into(),
             origins: own.chain(more).collect(),
+            serves_pages: false,
+        }
+    }
+
+    /// Lets in the pages that this very listener serves, too: some browsers name the origin even
+    /// of what a page loads from where it came from.
+    #[must_use]
+    pub fn with_own_pages(self) -> Self {
+        Self {
+            serves_pages: true,
+            ..self
         }
     }
 
@@ -104,12 +116,21 @@ impl Access {
         match only(headers, header::ORIGIN) {
             Some(None) => Ok(()),
             Some(Some(origin)) if self.origins.iter().any(|known| known == origin) => Ok(()),
+            Some(Some(origin)) if self.serves_pages && is_from(origin, headers) => Ok(()),
             Some(Some(_)) | None => Err(Refusal::new(
                 ErrorCode::ForbiddenOrigin,
                 "web pages of this origin are not let in; add it to `origins` in hearth.toml",
             )),
         }
     }
+}
+
+/// Whether a page of the very host that is asked now asks.
+fn is_from(origin: &str, headers: &HeaderMap) -> bool {
+    let host = only(headers, header::HOST).and_then(|host| host);
+    origin
+        .strip_prefix("http://")
+        .is_some_and(|from| Some(from) == host)
 }
 
 /// `Some(None)` if the header is absent, `None` if it is doubled or not text.
@@ -237,6 +258,37 @@ mod tests {
             ("origin", "tauri://localhost"),
         ];
         assert_eq!(code("/", &twice), Some(ErrorCode::ForbiddenOrigin));
+    }
+
+    #[test]
+    fn its_own_pages_are_those_of_the_same_name_and_port() {
+        let access = Access::new(5001, &[]).with_own_pages();
+        let check = |access: &Access, host: &str, origin: &str| {
+            let mut map = HeaderMap::new();
+            map.insert("host", host.parse().unwrap());
+            map.insert("origin", origin.parse().unwrap());
+            access.check(&Uri::from_static("/"), &map).is_ok()
+        };
+        for host in ["127.0.0.1:5001", "localhost:5001", "[::1]:5001"] {
+            assert!(check(&access, host, &format!("http://{host}")), "{host}");
+            let shut = Access::new(5001, &[]);
+            assert!(!check(&shut, host, &format!("http://{host}")), "{host}");
+        }
+        for origin in [
+            "http://127.0.0.1:5000",
+            "http://127.0.0.1",
+            "https://127.0.0.1:5001",
+            "http://localhost:5001",
+            "http://127.0.0.1:5001/",
+            "http://127.0.0.1:5001.evil.com",
+            "HTTP://127.0.0.1:5001",
+            "127.0.0.1:5001",
+            "null",
+            "",
+        ] {
+            assert!(!check(&access, "127.0.0.1:5001", origin), "{origin}");
+        }
+        assert!(!check(&access, "evil.com:5001", "http://evil.com:5001"));
     }
 
     #[test]

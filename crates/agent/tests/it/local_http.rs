@@ -13,6 +13,15 @@ use tokio::{
 use crate::support::{Running, settings, soon, with_engine};
 
 async fn ask(addr: SocketAddr, line: &str, headers: &str) -> (u16, String, Value) {
+    let (status, head, body) = text(addr, line, headers).await;
+    (
+        status,
+        head,
+        serde_json::from_str(&body).unwrap_or_default(),
+    )
+}
+
+async fn text(addr: SocketAddr, line: &str, headers: &str) -> (u16, String, String) {
     let mut stream = TcpStream::connect(addr).await.unwrap();
     let request = format!("{line} HTTP/1.1\r\nConnection: close\r\n{headers}\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -21,11 +30,7 @@ async fn ask(addr: SocketAddr, line: &str, headers: &str) -> (u16, String, Value
     let text = String::from_utf8(bytes).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     let status = head[9..12].parse().unwrap();
-    (
-        status,
-        head.to_ascii_lowercase(),
-        serde_json::from_str(body).unwrap_or_default(),
-    )
+    (status, head.to_ascii_lowercase(), body.to_owned())
 }
 
 #[tokio::test]
@@ -160,6 +165,67 @@ async fn every_change_is_pushed_and_the_end_is_told_before_the_stream_ends() {
         event(reader, |status| status["status"] == "stopping").await;
         while soon(reader.next_line()).await.unwrap().is_some() {}
     }
+}
+
+#[tokio::test]
+async fn the_overlay_is_a_page_without_scripts_of_its_own_that_no_frame_may_hold() {
+    let home = tempfile::tempdir().unwrap();
+    let ollama = ScriptedOllama::start().await.unwrap();
+    let agent = Running::start(settings(home.path(), with_engine(&ollama)))
+        .await
+        .unwrap();
+    let addr = agent.handle.http().unwrap();
+    let host = format!("Host: {addr}\r\n");
+    let (status, head, html) = text(addr, "GET /overlay?corner=top-left&scale=2", &host).await;
+    assert_eq!(status, 200);
+    for header in [
+        "content-type: text/html",
+        "content-security-policy: default-src 'none'; script-src 'self';",
+        "frame-ancestors 'none'",
+        "x-frame-options: deny",
+        "x-content-type-options: nosniff",
+        "referrer-policy: no-referrer",
+    ] {
+        assert!(head.contains(header), "{header} in {head}");
+    }
+    let files = html.split('"').filter(|word| word.starts_with("/assets/"));
+    let own = format!("{host}Origin: http://{addr}\r\n");
+    for file in files {
+        let (status, head, _) = text(addr, &format!("GET {file}"), &own).await;
+        assert_eq!(status, 200, "{file}");
+        assert!(head.contains("content-type: text/"), "{head}");
+    }
+
+    let port = addr.port();
+    for (line, headers, code) in [
+        ("GET /assets/nothing.js", host.clone(), "unknown_route"),
+        ("GET /assets/../overlay", host.clone(), "unknown_route"),
+        (
+            "GET /assets/%2e%2e%2foverlay",
+            host.clone(),
+            "unknown_route",
+        ),
+        ("POST /overlay", host.clone(), "method_not_allowed"),
+        (
+            "GET /overlay",
+            "Host: evil.com\r\n".to_owned(),
+            "forbidden_host",
+        ),
+        (
+            "GET /overlay",
+            format!("{host}Origin: http://localhost:{port}\r\n"),
+            "forbidden_origin",
+        ),
+        (
+            "GET /status/stream",
+            format!("{host}Origin: http://127.0.0.1:{}\r\n", port - 1),
+            "forbidden_origin",
+        ),
+    ] {
+        let (_, _, body) = ask(addr, line, &headers).await;
+        assert_eq!(body["error"]["code"], code, "{line} {headers}");
+    }
+    agent.stop().await;
 }
 
 type Lines = tokio::io::Lines<BufReader<TcpStream>>;
