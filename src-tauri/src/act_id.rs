@@ -12,6 +12,7 @@ pub(crate) fn of(act: TrayAct) -> String {
         TrayAct::ToggleAutostart => AUTOSTART.to_owned(),
         TrayAct::Command(Command::SetMonitoring(on)) => format!("set_monitoring {on}"),
         TrayAct::Command(Command::CancelJob(job)) => format!("cancel_job {job}"),
+        TrayAct::Command(Command::SetVolume(volume)) => format!("set_volume {volume}"),
         TrayAct::Command(command) => command.as_str().to_owned(),
     }
 }
@@ -25,6 +26,7 @@ pub(crate) fn act(id: &str) -> Option<TrayAct> {
     let args = CommandArgs {
         on: argument.parse().ok(),
         job: argument.parse().ok(),
+        volume: argument.parse().ok(),
     };
     Command::parse(word, &args).ok().map(TrayAct::Command)
 }
@@ -42,6 +44,7 @@ mod tests {
             Command::SetMonitoring(true),
             Command::SetMonitoring(false),
             Command::StopTts,
+            Command::SetVolume(30),
             Command::ShowOverlay,
             Command::HideOverlay,
             Command::ToggleOverlay,

@@ -245,7 +245,9 @@ impl Agent {
             Command::ShowOverlay => self.wish(overlay(true)).await,
             Command::HideOverlay => self.wish(overlay(false)).await,
             Command::ToggleOverlay => self.wish(overlay(!now.overlay_visible)).await,
-            Command::StopTts => Err((ErrorCode::NothingToDo, "nobody is speaking".to_owned())),
+            Command::StopTts | Command::SetVolume(_) => {
+                Err((ErrorCode::NothingToDo, "nobody is speaking".to_owned()))
+            }
             Command::CancelJob(job) => self.cancel(job),
             Command::OpenSettings if self.shell.has_window() => {
                 self.shell.open_window();

@@ -6,6 +6,7 @@
 pub mod v1;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::{ErrorCode, JobId, ModelName, Op, Timestamp};
 
@@ -26,6 +27,9 @@ pub enum ServerMessage {
         /// The client's `id`, if it sent one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         id: Option<String>,
+        /// What the command `ping` gives.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        result: Option<Value>,
     },
     /// A message or a command was refused.
     Error {
@@ -79,6 +83,9 @@ pub struct CommandArgs {
     /// For `cancel_job`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobId>,
+    /// For `set_volume`: 0 to 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<i64>,
 }
 
 impl CommandArgs {
@@ -96,6 +103,8 @@ pub enum Command {
     SetMonitoring(bool),
     /// Stops whoever speaks.
     StopTts,
+    /// How loud whoever speaks is to be, from 0 to 100.
+    SetVolume(u8),
     /// Shows the overlay.
     ShowOverlay,
     /// Hides the overlay.
@@ -118,6 +127,7 @@ impl Command {
             Self::ToggleMonitoring => "toggle_monitoring",
             Self::SetMonitoring(_) => "set_monitoring",
             Self::StopTts => "stop_tts",
+            Self::SetVolume(_) => "set_volume",
             Self::ShowOverlay => "show_overlay",
             Self::HideOverlay => "hide_overlay",
             Self::ToggleOverlay => "toggle_overlay",
@@ -127,16 +137,47 @@ impl Command {
         }
     }
 
+    /// Its arguments on the wire.
+    #[must_use]
+    pub fn args(self) -> CommandArgs {
+        let none = CommandArgs::default();
+        match self {
+            Self::SetMonitoring(on) => CommandArgs {
+                on: Some(on),
+                ..none
+            },
+            Self::CancelJob(job) => CommandArgs {
+                job: Some(job),
+                ..none
+            },
+            Self::SetVolume(volume) => CommandArgs {
+                volume: Some(volume.into()),
+                ..none
+            },
+            Self::ToggleMonitoring
+            | Self::StopTts
+            | Self::ShowOverlay
+            | Self::HideOverlay
+            | Self::ToggleOverlay
+            | Self::OpenSettings
+            | Self::Quit => none,
+        }
+    }
+
     /// Reads a command message's word and arguments.
     ///
     /// # Errors
-    /// `unknown_command` for a word not listed here, `bad_request` for a missing argument.
+    /// `unknown_command` for a word not listed here, `bad_request` for a missing argument or one out of bounds.
     pub fn parse(word: &str, args: &CommandArgs) -> Result<Self, (ErrorCode, String)> {
         let missing = |what: &str| (ErrorCode::BadRequest, format!("{word} needs args.{what}"));
         Ok(match word {
             "toggle_monitoring" => Self::ToggleMonitoring,
             "set_monitoring" => Self::SetMonitoring(args.on.ok_or_else(|| missing("on"))?),
             "stop_tts" => Self::StopTts,
+            "set_volume" => {
+                let volume = args.volume.ok_or_else(|| missing("volume"))?;
+                Self::SetVolume(percent(volume)?)
+            }
             "show_overlay" => Self::ShowOverlay,
             "hide_overlay" => Self::HideOverlay,
             "toggle_overlay" => Self::ToggleOverlay,
@@ -151,6 +192,14 @@ impl Command {
             }
         })
     }
+}
+
+fn percent(volume: i64) -> Result<u8, (ErrorCode, String)> {
+    let percent = u8::try_from(volume).ok().filter(|volume| *volume <= 100);
+    percent.ok_or_else(|| {
+        let message = format!("args.volume is 0 to 100, not {volume}");
+        (ErrorCode::BadRequest, message)
+    })
 }
 
 /// The one word that says how the agent is.
@@ -343,14 +392,12 @@ mod tests {
     #[test]
     fn every_command_is_parsed_from_its_own_word() {
         let job = JobId([1; 16]);
-        let args = CommandArgs {
-            on: Some(true),
-            job: Some(job),
-        };
         for command in [
             Command::ToggleMonitoring,
             Command::SetMonitoring(true),
             Command::StopTts,
+            Command::SetVolume(0),
+            Command::SetVolume(100),
             Command::ShowOverlay,
             Command::HideOverlay,
             Command::ToggleOverlay,
@@ -358,7 +405,16 @@ mod tests {
             Command::OpenSettings,
             Command::Quit,
         ] {
-            assert_eq!(Command::parse(command.as_str(), &args), Ok(command));
+            let parsed = Command::parse(command.as_str(), &command.args());
+            assert_eq!(parsed, Ok(command));
+        }
+        for volume in [-1, 101, 256, i64::MAX] {
+            let args = CommandArgs {
+                volume: Some(volume),
+                ..CommandArgs::default()
+            };
+            let (code, _) = Command::parse("set_volume", &args).unwrap_err();
+            assert_eq!(code, ErrorCode::BadRequest, "{volume}");
         }
         let (code, message) = Command::parse("cancel_job", &CommandArgs::default()).unwrap_err();
         assert_eq!(code, ErrorCode::BadRequest);

@@ -7,7 +7,7 @@ use http::{HeaderValue, header};
 use proto::{
     ErrorCode,
     status::{
-        ClientMessage, Command, CommandArgs, ServerMessage, Status,
+        ClientMessage, Command, ServerMessage, Status,
         v1::{HubMessage, Nonce, PeerMessage, SUBPROTOCOL, Side, Topic, VERSIONS},
     },
 };
@@ -104,7 +104,7 @@ impl Hub {
 
     /// Sends a command, whose answer will carry this id.
     pub(crate) async fn ask(&mut self, command: Command, id: u64) -> Result<(), Error> {
-        let (word, id, args) = (command.as_str().to_owned(), id.to_string(), args(command));
+        let (word, id, args) = (command.as_str().to_owned(), id.to_string(), command.args());
         let message = match self.mode {
             Mode::Legacy => text(&ClientMessage::Command {
                 command: word,
@@ -184,6 +184,7 @@ impl Shown {
             } => Some(ServerMessage::Ack {
                 command: request,
                 id: Some(id),
+                result: None,
             }),
             HubMessage::Response {
                 id,
@@ -236,27 +237,6 @@ fn unproven() -> Error {
         std::io::ErrorKind::PermissionDenied,
         "whoever listens there did not prove to be Hearth's hub",
     ))
-}
-
-fn args(command: Command) -> CommandArgs {
-    let none = CommandArgs::default();
-    match command {
-        Command::SetMonitoring(on) => CommandArgs {
-            on: Some(on),
-            ..none
-        },
-        Command::CancelJob(job) => CommandArgs {
-            job: Some(job),
-            ..none
-        },
-        Command::ToggleMonitoring
-        | Command::StopTts
-        | Command::ShowOverlay
-        | Command::HideOverlay
-        | Command::ToggleOverlay
-        | Command::OpenSettings
-        | Command::Quit => none,
-    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ pub(crate) enum Heard {
         command: Command,
         id: Option<String>,
     },
+    /// The command that is answered here: with the time and the number of the status.
+    Ping { id: Option<String> },
     /// Answer this, and go on listening.
     Answer(ServerMessage),
 }
@@ -54,6 +56,7 @@ pub(crate) fn read(text: &str) -> Heard {
                 let message = format!("no command is longer than {WORD_MAX} bytes");
                 refuse(ErrorCode::UnknownCommand, message, None, id)
             }
+            Some(word) if word == "ping" => Heard::Ping { id },
             Some(word) => match Command::parse(&word, &args) {
                 Ok(command) => Heard::Command { command, id },
                 Err((code, message)) => refuse(code, message, Some(word), id),
@@ -110,6 +113,17 @@ mod tests {
     }
 
     #[test]
+    fn the_command_ping_is_not_the_message_ping() {
+        let heard = read(r#"{"type":"command","command":"ping","id":"7"}"#);
+        assert_eq!(
+            heard,
+            Heard::Ping {
+                id: Some("7".into())
+            }
+        );
+    }
+
+    #[test]
     fn each_fault_has_its_code() {
         use ErrorCode::{BadRequest, MalformedJson, UnknownCommand};
         for (text, expected) in [
@@ -125,6 +139,14 @@ mod tests {
             (r#"{"type":"command"}"#, BadRequest),
             (r#"{"type":"command","command":7}"#, BadRequest),
             (r#"{"type":"command","command":"cancel_job"}"#, BadRequest),
+            (
+                r#"{"type":"command","command":"set_volume","args":{"volume":101}}"#,
+                BadRequest,
+            ),
+            (
+                r#"{"type":"command","command":"set_volume","args":{"volume":"loud"}}"#,
+                BadRequest,
+            ),
             (
                 r#"{"type":"command","command":"cancel_job","args":{"job":"x"}}"#,
                 BadRequest,

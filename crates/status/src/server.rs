@@ -227,6 +227,7 @@ impl StatusServer {
                 status,
                 commands,
                 limits,
+                world: &self.world,
             };
             return socket.run(stop).await;
         }

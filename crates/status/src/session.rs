@@ -6,7 +6,6 @@ use proto::{
     ErrorCode,
     status::v1::{Cause, HubMessage, Topic},
 };
-use serde_json::json;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
@@ -149,7 +148,7 @@ impl Session<'_> {
                         Err(refused) => refused.into(),
                     }
                 }
-                Heard::Ping(asker) => asker.result(self.pong()),
+                Heard::Ping(asker) => asker.result(self.world.pong(self.status.borrow().status())),
                 Heard::Resubscribe(topics) => {
                     self.client.topics = topics;
                     self.pipe.say(&identified(&self.client, None)).await?;
@@ -170,11 +169,6 @@ impl Session<'_> {
         };
         self.pipe.say(&answer).await?;
         Ok(None)
-    }
-
-    fn pong(&self) -> serde_json::Value {
-        let time = (self.world.clock)();
-        json!({ "time": time, "seq": self.status.borrow().status().seq })
     }
 }
 

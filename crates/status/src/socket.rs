@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::{Error, Message, protocol::frame::coding::Cl
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Limits, Request, Snapshot,
+    Limits, Request, Snapshot, World,
     asking::{Outcome, answered, ask},
     bucket::Bucket,
     door::Grant,
@@ -19,12 +19,13 @@ use crate::{
     pipe::Pipe,
 };
 
-pub(crate) struct Socket {
+pub(crate) struct Socket<'a> {
     pub(crate) pipe: Pipe,
     pub(crate) grant: Grant,
     pub(crate) status: watch::Receiver<Arc<Snapshot>>,
     pub(crate) commands: mpsc::Sender<Request>,
     pub(crate) limits: Limits,
+    pub(crate) world: &'a World,
 }
 
 /// A command in the agent's hands, with the client's id.
@@ -39,7 +40,7 @@ enum Tick {
     Stop,
 }
 
-impl Socket {
+impl Socket<'_> {
     /// Serves the socket until it closes, stalls, or the hub stops.
     pub(crate) async fn run(mut self, stop: &CancellationToken) -> Result<(), Error> {
         let now = Instant::now();
@@ -89,6 +90,16 @@ impl Socket {
         match message {
             Message::Text(text) => match read(text) {
                 Heard::Answer(answer) => self.pipe.say(&answer).await?,
+                Heard::Ping { id } => {
+                    let result = Some(self.world.pong(self.status.borrow().status()));
+                    let command = "ping".to_owned();
+                    let ack = ServerMessage::Ack {
+                        command,
+                        id,
+                        result,
+                    };
+                    self.pipe.say(&ack).await?;
+                }
                 Heard::Command { command, id } => {
                     let within = self.limits.answer;
                     match ask(&self.commands, self.grant, (command, id), within) {
@@ -124,7 +135,11 @@ fn reply(outcome: Outcome<Option<String>>) -> ServerMessage {
     } = outcome;
     let word = command.as_str().to_owned();
     match answer {
-        Ok(()) => ServerMessage::Ack { command: word, id },
+        Ok(()) => ServerMessage::Ack {
+            command: word,
+            id,
+            result: None,
+        },
         Err((code, message)) => ServerMessage::Error {
             code,
             message,

@@ -3,7 +3,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use proto::Timestamp;
+use proto::{Timestamp, status::Status};
+use serde_json::{Value, json};
 
 /// What the hub takes from outside: the time, and chance.
 pub struct World {
@@ -11,6 +12,13 @@ pub struct World {
     pub clock: Box<dyn Fn() -> Timestamp + Send + Sync>,
     /// 256 bits at a time, for challenges.
     pub random: Box<dyn Fn() -> [u8; 32] + Send + Sync>,
+}
+
+impl World {
+    /// What `ping` gives, in both modes.
+    pub(crate) fn pong(&self, status: &Status) -> Value {
+        json!({ "time": (self.clock)(), "seq": status.seq })
+    }
 }
 
 impl Default for World {

@@ -56,17 +56,19 @@ async fn the_overlay_is_shown_and_hidden_and_stays_so_over_a_restart() {
 }
 
 #[tokio::test]
-async fn stop_tts_with_nobody_speaking_and_an_unknown_job_are_answered_as_errors() {
+async fn a_voice_command_with_nobody_speaking_and_an_unknown_job_are_answered_as_errors() {
     let home = tempfile::tempdir().unwrap();
     let agent = agent(home.path()).await;
-    let refused = agent.hub.send(Command::StopTts).await.unwrap_err();
-    assert!(matches!(
-        refused,
-        AskError::Refused {
-            code: ErrorCode::NothingToDo,
-            ..
-        }
-    ));
+    for command in [Command::StopTts, Command::SetVolume(30)] {
+        let refused = agent.hub.send(command).await.unwrap_err();
+        assert!(matches!(
+            refused,
+            AskError::Refused {
+                code: ErrorCode::NothingToDo,
+                ..
+            }
+        ));
+    }
     let cancel = Command::CancelJob(proto::JobId([1; 16]));
     let refused = agent.hub.send(cancel).await.unwrap_err();
     assert!(matches!(

@@ -86,6 +86,7 @@ async fn a_command_with_the_token_reaches_the_agent_and_its_answer_comes_back() 
     let ack = ServerMessage::Ack {
         command: "toggle_monitoring".into(),
         id: Some("a".into()),
+        result: None,
     };
     assert_eq!(client.answer().await, ack);
 
@@ -267,4 +268,65 @@ async fn a_stopping_hub_says_goodbye() {
         panic!("no close frame")
     };
     assert_eq!(frame.code, CloseCode::Away);
+}
+
+#[tokio::test]
+async fn the_command_ping_needs_no_token_and_tells_the_time_and_the_number() {
+    let hub = TestHub::start().await;
+    hub.hub.update(|status| status.text = "x".into());
+    let mut reader = hub.reader().await;
+    reader
+        .say(r#"{"type":"command","command":"ping","id":"7"}"#)
+        .await;
+    let ack = ServerMessage::Ack {
+        command: "ping".into(),
+        id: Some("7".into()),
+        result: Some(serde_json::json!({ "time": TestHub::NOW, "seq": 1 })),
+    };
+    assert_eq!(reader.answer().await, ack);
+}
+
+/// Whoever speaks the legacy mode was promised these very bytes.
+#[tokio::test]
+async fn the_legacy_mode_says_the_same_bytes_as_ever() {
+    let mut hub = TestHub::start().await;
+    let mut client = hub.commander().await;
+    let mut said = Vec::new();
+    for text in [
+        "",
+        r#"{"type":"ping"}"#,
+        r#"{"type":"command","command":"show_overlay","id":"1"}"#,
+        r#"{"type":"command","command":"stop_tts"}"#,
+    ] {
+        if !text.is_empty() {
+            client.say(text).await;
+        }
+        if text.contains("overlay") {
+            soon(hub.commands.recv())
+                .await
+                .unwrap()
+                .answer
+                .send(Ok(()))
+                .unwrap();
+        } else if text.contains("tts") {
+            let refused = (ErrorCode::NothingToDo, "nobody is speaking".to_owned());
+            soon(hub.commands.recv())
+                .await
+                .unwrap()
+                .answer
+                .send(Err(refused))
+                .unwrap();
+        }
+        let message = soon(client.socket.next()).await.unwrap().unwrap();
+        said.push(message.into_text().unwrap().to_string());
+    }
+    assert_eq!(
+        said,
+        [
+            r#"{"type":"status","data":{"status":"starting","text":"","is_listening":false,"is_speaking":false,"wake_word_detected":false,"overlay_visible":true,"monitoring":true,"jobs":[],"relay":{"state":"unknown","name":""},"engine":{"state":"unknown","name":""},"carrier":null,"seq":0}}"#,
+            r#"{"type":"pong"}"#,
+            r#"{"type":"ack","command":"show_overlay","id":"1"}"#,
+            r#"{"type":"error","code":"nothing_to_do","message":"nobody is speaking","command":"stop_tts"}"#,
+        ]
+    );
 }
