@@ -19,7 +19,7 @@ use tokio_tungstenite::{
     tungstenite::{Error, Message, client::IntoClientRequest as _},
 };
 
-use crate::{LocalToken, Places, proof::Challenge, upgrade::socket_config};
+use crate::{LocalToken, Places, foreign, proof::Challenge, upgrade::socket_config};
 
 /// To be connected and known to each other within this, and to get a command written.
 pub(crate) const CONNECT: Duration = Duration::from_secs(2);
@@ -89,7 +89,7 @@ impl Hub {
                 Err(error) => return Some(Err(error)),
             };
             let message = match &mut self.mode {
-                Mode::Legacy => known(&text),
+                Mode::Legacy => known(&text).or_else(|| foreign::read(&text)),
                 Mode::V1(shown) => match known(&text).map(|message| shown.read(message)) {
                     Some(Ok(message)) => message,
                     Some(Err(error)) => return Some(Err(error)),

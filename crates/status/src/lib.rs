@@ -12,6 +12,7 @@ mod dial;
 mod door;
 mod fields;
 mod follow;
+mod foreign;
 mod greeting;
 mod holder;
 mod hub;

@@ -197,6 +197,37 @@ async fn it_survives_a_peer_that_closes_after_each_command_and_speaks_of_unknown
 }
 
 #[tokio::test]
+async fn a_foreign_assistant_is_read_in_its_own_words_and_may_close_after_a_command() {
+    let home = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let following = Following::start(at(listener.local_addr().unwrap(), home.path()));
+    for (says, phase) in [
+        (
+            r#"{"type":"status","data":{"status":"Ready","text":"last spoken text","is_listening":false,"is_speaking":false,"wake_word_detected":false,"overlay_visible":false,"monitoring":true}}"#,
+            Phase::Ready,
+        ),
+        (
+            r#"{"type":"status","data":{"status":"mówię","text":"tak","is_speaking":true},"timestamp":"2025-07-19T10:00:00"}"#,
+            Phase::Speaking,
+        ),
+    ] {
+        let (stream, _) = soon(listener.accept()).await.unwrap();
+        let mut peer = soon(accept_async(stream)).await.unwrap();
+        peer.send(Message::text(says)).await.unwrap();
+        following
+            .until(|link| matches!(link, Link::Live(status) if status.status == phase))
+            .await;
+        let (asked, ()) = tokio::join!(following.handle.send(Command::StopTts), async {
+            soon(peer.next()).await.unwrap().unwrap();
+            drop(peer);
+        });
+        assert_eq!(asked, Err(AskError::Unanswered));
+        following.until(|link| !is_live(link)).await;
+    }
+    following.stop().await;
+}
+
+#[tokio::test]
 async fn a_published_hub_that_moved_is_found_at_its_new_port() {
     let home = tempfile::tempdir().unwrap();
     let folder = home.path();

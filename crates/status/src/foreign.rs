@@ -1,0 +1,165 @@
+//! The status of an assistant that is not Hearth, after the founding protocol: free words, and
+//! any field may be missing.
+
+use proto::status::{Phase, ServerMessage, Status};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Message {
+    Status { data: Assistant },
+}
+
+/// What such a program can know. Of a relay or an engine it is not asked.
+#[derive(Deserialize)]
+#[serde(default)]
+struct Assistant {
+    status: String,
+    text: String,
+    is_listening: bool,
+    is_speaking: bool,
+    wake_word_detected: bool,
+    overlay_visible: bool,
+    monitoring: bool,
+}
+
+impl Default for Assistant {
+    fn default() -> Self {
+        Self {
+            status: String::new(),
+            text: String::new(),
+            is_listening: false,
+            is_speaking: false,
+            wake_word_detected: false,
+            overlay_visible: true,
+            monitoring: true,
+        }
+    }
+}
+
+/// Reads a status message in free words; `None` if it is no status.
+pub(crate) fn read(text: &str) -> Option<ServerMessage> {
+    let Message::Status { data } = serde_json::from_str(text).ok()?;
+    Some(ServerMessage::Status { data: data.shown() })
+}
+
+impl Assistant {
+    fn shown(self) -> Status {
+        Status {
+            status: self.phase(),
+            text: if self.text.is_empty() {
+                self.status
+            } else {
+                self.text
+            },
+            is_listening: self.is_listening,
+            is_speaking: self.is_speaking,
+            wake_word_detected: self.wake_word_detected,
+            overlay_visible: self.overlay_visible,
+            monitoring: self.monitoring,
+            ..Status::default()
+        }
+    }
+
+    /// The flags first: they are the same in every language.
+    fn phase(&self) -> Phase {
+        let words = self.status.to_lowercase();
+        let says = |any: &[&str]| any.iter().any(|word| words.contains(word));
+        if !self.monitoring || says(&["monitoring stopped"]) {
+            Phase::Paused
+        } else if self.is_speaking || says(&["mówię", "speaking"]) {
+            Phase::Speaking
+        } else if self.is_listening || self.wake_word_detected || says(&["słucham", "listening"]) {
+            Phase::Listening
+        } else if says(&["offline", "connecting", "connection failed", "disconnected"]) {
+            Phase::Connecting
+        } else if says(&["error"]) {
+            Phase::Error
+        } else if says(&["przetwarzam", "myślę", "processing"]) {
+            Phase::Working
+        } else if says(&["ready", "connected"]) {
+            Phase::Ready
+        } else {
+            // Nothing that can be told from these words.
+            Phase::Starting
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::status::HopState;
+
+    use super::*;
+
+    fn shown(data: &str) -> Status {
+        let text = format!(r#"{{"type":"status","data":{data}}}"#);
+        let Some(ServerMessage::Status { data }) = read(&text) else {
+            panic!("no status: {text}")
+        };
+        data
+    }
+
+    #[test]
+    fn the_words_of_the_founding_assistant_are_understood() {
+        for (words, phase) in [
+            ("Starting...", Phase::Starting),
+            ("Ready", Phase::Ready),
+            ("Ready - Briefing skipped", Phase::Ready),
+            ("Connected", Phase::Ready),
+            ("Disconnected", Phase::Connecting),
+            ("Connection Failed", Phase::Connecting),
+            ("Offline Mode", Phase::Connecting),
+            ("Listening...", Phase::Listening),
+            ("słucham", Phase::Listening),
+            ("Przetwarzam zapytanie...", Phase::Working),
+            ("myślę", Phase::Working),
+            ("Mówię...", Phase::Speaking),
+            ("Monitoring Stopped", Phase::Paused),
+            ("Error", Phase::Error),
+            ("Overlay Shown", Phase::Starting),
+            ("", Phase::Starting),
+        ] {
+            assert_eq!(
+                shown(&format!(r#"{{"status":{words:?}}}"#)).status,
+                phase,
+                "{words}"
+            );
+        }
+    }
+
+    #[test]
+    fn flags_beat_words_and_every_field_may_be_missing() {
+        let speaking = shown(r#"{"status":"Ready","text":"dzień dobry","is_speaking":true}"#);
+        assert_eq!(speaking.status, Phase::Speaking);
+        assert_eq!(speaking.text, "dzień dobry");
+        let paused = shown(r#"{"status":"Ready","monitoring":false}"#);
+        assert_eq!((paused.status, &*paused.text), (Phase::Paused, "Ready"));
+        assert!(shown("{}").monitoring);
+    }
+
+    #[test]
+    fn it_does_not_answer_for_relay_or_engine() {
+        let up = r#"{"state":"up","name":"x"}"#;
+        let status = shown(&format!(
+            r#"{{"status":"Ready","relay":{up},"engine":{up},"jobs":[7]}}"#
+        ));
+        assert_eq!(status.relay.state, HopState::Unknown);
+        assert_eq!(status.engine.state, HopState::Unknown);
+        assert!(status.jobs.is_empty());
+    }
+
+    #[test]
+    fn what_is_no_status_is_none() {
+        for text in [
+            "",
+            "{",
+            "7",
+            r#"{"heartbeat":true}"#,
+            r#"{"type":"pong"}"#,
+            r#"{"type":"status"}"#,
+        ] {
+            assert!(read(text).is_none(), "{text}");
+        }
+    }
+}
