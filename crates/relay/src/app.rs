@@ -10,8 +10,8 @@ use queue::{KeyRecord, Store};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    RelaySettings, World, batch::Running, error::ApiError, pass::Passes, users::Logins,
-    webhook::News, workers::Workers,
+    RelaySettings, World, batch::Running, error::ApiError, pass::Passes, push::Latest,
+    users::Logins, webhook::News, workers::Workers,
 };
 
 /// A relay that is not serving yet. Cheap to clone; all clones are the same relay.
@@ -27,6 +27,7 @@ pub struct Relay {
     /// Jobs from before a restart whose requester was connected and has not come back yet.
     pub(crate) orphans: Arc<Orphans>,
     pub(crate) webhooks: Arc<News>,
+    pub(crate) pushes: Arc<Latest>,
     pub(crate) batches: Arc<Running>,
     /// Jobs that pollers of older systems cannot be told.
     pub(crate) untold: Arc<Untold>,
@@ -50,6 +51,7 @@ impl Relay {
             orphans: Arc::default(),
             untold: Arc::default(),
             webhooks: Arc::default(),
+            pushes: Arc::default(),
             batches: Arc::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),

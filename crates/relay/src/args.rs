@@ -7,7 +7,7 @@ use proto::{ModelName, limits};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Relay, RelaySettings, System, WebhookAllowed, World as _, open, serve};
+use crate::{PushUrl, Relay, RelaySettings, System, WebhookAllowed, World as _, open, serve};
 
 /// `hearth relay [--listen ADDRESS] [--store URL]`.
 #[derive(Debug, clap::Args)]
@@ -68,6 +68,10 @@ pub struct Args {
         value_delimiter = ','
     )]
     pub webhook_allow: Vec<WebhookAllowed>,
+    /// Tell this worker of the query service of each new query, so that it claims it at once. A
+    /// URL without a path is told at /api/process-query.
+    #[arg(long, env = "HEARTH_PUSH_URL", value_name = "URL")]
+    pub push_url: Option<PushUrl>,
     /// Serve everybody on this machine without a key. Refused off loopback.
     #[arg(long)]
     pub insecure_dev: bool,
@@ -91,6 +95,7 @@ impl Args {
             heartbeat: Duration::from_secs(self.heartbeat),
             pad_after: Duration::from_secs(self.pad_after),
             webhook_allow: self.webhook_allow,
+            push_url: self.push_url,
             ..RelaySettings::default()
         };
         let relay = Relay::new(store, settings, Arc::new(System));

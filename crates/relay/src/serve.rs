@@ -28,6 +28,7 @@ use crate::{
     loopback,
     pass::Slip,
     patient::{Limits, Patient, Phase},
+    push,
     shape::dress,
     upkeep, webhook,
 };
@@ -57,6 +58,11 @@ pub async fn serve(listener: TcpListener, relay: Relay, stop: CancellationToken)
     relay.tasks.spawn(upkeep::check_keys(relay.clone()));
     relay.tasks.spawn(upkeep::give_up_orphans(relay.clone()));
     relay.tasks.spawn(webhook::deliver(relay.clone()));
+    if let Some(to) = relay.settings.push_url.clone() {
+        let latest = relay.pushes.follow();
+        let told = push::deliver(relay.clone(), to, latest, address);
+        relay.tasks.spawn(told);
+    }
     relay.tasks.spawn(batch::expire_files(relay.clone()));
     batch::resume(relay.clone()).await;
     let open_at = relay.settings.insecure_dev.then_some(address);

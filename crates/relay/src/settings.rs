@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proto::{ModelName, limits};
 
-use crate::{WebhookAllowed, webhook};
+use crate::{PushUrl, WebhookAllowed, webhook};
 
 /// How a relay behaves. The defaults are what a user gets.
 #[derive(Debug, Clone)]
@@ -46,6 +46,10 @@ pub struct RelaySettings {
     pub webhook_allow: Vec<WebhookAllowed>,
     /// Longest pauses between the tries of a webhook; one try more than there are.
     pub webhook_pauses: Vec<Duration>,
+    /// Whom to tell of new queries.
+    pub push_url: Option<PushUrl>,
+    /// How long it may take until he answers.
+    pub push_patience: Duration,
     /// Most connections at once; further ones wait to be accepted.
     pub connections_max: usize,
 }
@@ -70,6 +74,8 @@ impl Default for RelaySettings {
             key_check: Duration::from_secs(4),
             webhook_allow: Vec::new(),
             webhook_pauses: webhook::PAUSES.into(),
+            push_url: None,
+            push_patience: Duration::from_secs(2),
             connections_max: 4096,
         }
     }

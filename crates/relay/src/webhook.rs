@@ -24,6 +24,7 @@ use queue::{DueWebhooks, Job, Told, Webhook};
 use tokio::{sync::Notify, time::sleep};
 
 use self::send::{Failure, Sender};
+pub(crate) use self::send::{client, innermost};
 pub(crate) use self::sign::Secret;
 pub use self::target::Allowed;
 pub(crate) use self::target::check;

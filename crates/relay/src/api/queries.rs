@@ -70,6 +70,7 @@ pub(super) async fn create(
         user: caller.user,
     };
     let id = relay.store.create_query(now, new).await?;
+    relay.pushes.tell(id);
     let made = found(&relay, caller.owner(), id).await?;
     let query = shown(&relay, &made, ANSWER_MAX).await?;
     let mut response = written(JSON, dialect::queries::query(&query));

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use proto::{JobId, Timestamp};
 use queue::NewWebhook;
 use reqwest::{
-    Client,
+    Client, ClientBuilder,
     dns::{Addrs, Name, Resolve, Resolving},
     header::CONTENT_TYPE,
     redirect::Policy,
@@ -92,15 +92,7 @@ impl Sender {
         if let Some(client) = place.get() {
             return Ok(client);
         }
-        // Whoever comes first installs it; all install the same one.
-        drop(rustls::crypto::ring::default_provider().install_default());
-        let mut builder = Client::builder()
-            .redirect(Policy::none())
-            .no_proxy()
-            .tcp_nodelay(true)
-            .timeout(PATIENCE)
-            .pool_max_idle_per_host(0)
-            .user_agent(concat!("hearth/", env!("CARGO_PKG_VERSION")));
+        let mut builder = client(PATIENCE);
         if !is_allowed {
             builder = builder.dns_resolver(PublicOnly);
         }
@@ -109,6 +101,19 @@ impl Sender {
             .map_err(|error| Failure::Passing(innermost(&error)))?;
         Ok(place.get_or_init(|| client))
     }
+}
+
+/// A client that goes nowhere but where it is sent, and keeps no connection.
+pub(crate) fn client(patience: Duration) -> ClientBuilder {
+    // Whoever comes first installs it; all install the same one.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    Client::builder()
+        .redirect(Policy::none())
+        .no_proxy()
+        .tcp_nodelay(true)
+        .timeout(patience)
+        .pool_max_idle_per_host(0)
+        .user_agent(concat!("hearth/", env!("CARGO_PKG_VERSION")))
 }
 
 /// Resolves names as the system does, and refuses those that lead inside. A name with a foot in
@@ -138,7 +143,7 @@ fn all_public(
 }
 
 /// What went wrong at the bottom, without the layers above.
-fn innermost(error: &dyn Error) -> String {
+pub(crate) fn innermost(error: &dyn Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;

@@ -23,6 +23,7 @@ mod path_keys;
 mod people;
 mod places;
 mod proxy;
+mod pushes;
 mod queries;
 mod readers;
 mod relay_polling;

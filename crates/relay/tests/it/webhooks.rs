@@ -15,19 +15,19 @@ use tokio::{
 use crate::{client::Client, server::Server, within, worker::Scripted};
 
 /// Listens, and answers as the test says.
-struct Receiver(TcpListener);
+pub(crate) struct Receiver(pub(crate) TcpListener);
 
-struct Message {
-    headers: HashMap<String, String>,
-    body: String,
+pub(crate) struct Message {
+    pub(crate) headers: HashMap<String, String>,
+    pub(crate) body: String,
 }
 
 impl Receiver {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self(TcpListener::bind("127.0.0.1:0").await.unwrap())
     }
 
-    fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.0.local_addr().unwrap().port()
     }
 
@@ -42,6 +42,10 @@ impl Receiver {
 
     /// Takes one request and answers it.
     async fn hear(&self, answer: &str) -> Message {
+        self.hear_at("/hook?a=b", answer).await
+    }
+
+    pub(crate) async fn hear_at(&self, target: &str, answer: &str) -> Message {
         let (mut socket, _) = within(self.0.accept()).await.unwrap();
         let mut bytes = Vec::new();
         let (head, length) = loop {
@@ -65,7 +69,10 @@ impl Receiver {
         let answer = format!("HTTP/1.1 {answer}\r\nconnection: close\r\n\r\n");
         socket.write_all(answer.as_bytes()).await.unwrap();
         let (head, body) = head.split_once("\r\n\r\n").unwrap();
-        assert!(head.starts_with("POST /hook?a=b HTTP/1.1"), "{head}");
+        assert!(
+            head.starts_with(&format!("POST {target} HTTP/1.1")),
+            "{head}"
+        );
         let headers = head.lines().skip(1).map(|line| {
             let (name, value) = line.split_once(": ").unwrap();
             (name.to_lowercase(), value.to_owned())
