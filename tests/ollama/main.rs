@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
 mod bytes;
+mod loading;
 mod models;
 mod paths;
 mod recorded;

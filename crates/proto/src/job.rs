@@ -55,11 +55,18 @@ pub enum Dialect {
 }
 
 /// 1 is the most urgent, 10 the least; 5 when nothing is said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Priority(u8);
 
+impl Serialize for Priority {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u8(self.0.max(1))
+    }
+}
+
 impl Priority {
+    /// For what is no question to a model: it waits for no slot. Nobody can ask for it by number.
+    pub const URGENT: Self = Self(0);
     /// What a job has when nothing is said.
     pub const DEFAULT: Self = Self(5);
 
@@ -73,7 +80,23 @@ impl Priority {
         }
     }
 
-    /// 1 (most urgent) to 10.
+    /// What a store kept; `None` for what is no priority.
+    #[must_use]
+    pub const fn stored(level: u8) -> Option<Self> {
+        if level == Self::URGENT.0 {
+            Some(Self::URGENT)
+        } else {
+            Self::new(level)
+        }
+    }
+
+    /// Whether it waits for no slot.
+    #[must_use]
+    pub const fn is_urgent(self) -> bool {
+        self.0 == Self::URGENT.0
+    }
+
+    /// 1 (most urgent) to 10, or 0 for [`Priority::URGENT`].
     #[must_use]
     pub const fn level(self) -> u8 {
         self.0
@@ -262,6 +285,7 @@ mod tests {
             .to_string();
         assert!(error.contains("from 1 to 10"), "{error}");
         assert!(serde_json::from_str::<Priority>("0").is_err());
+        assert_eq!(serde_json::to_string(&Priority::URGENT).unwrap(), "1");
     }
 
     #[test]

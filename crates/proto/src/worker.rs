@@ -9,6 +9,7 @@
 //!                         <-     Welcome, then Resume or Gone for each held lease
 //! Detail{show | running}  ->                     what its metadata routes are answered from
 //! Capacity{slots}         ->                     how many jobs may run at once; 0 while paused
+//!                                                (a few that only load a model run besides)
 //!                         <-     Lease, Frame::Body …    at most `slots` not ended at a time
 //! Frame::Line …           ->                     numbered from 1; out of order is refused
 //!                         <-     Stored{n}       what need not be kept any more
@@ -25,7 +26,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     Body, Detail, End, ErrorCode, JobId, LeaseToken, ModelName, Op, Timestamp, WorkerId,
-    WorkerReport,
+    WorkerReport, limits,
 };
 
 /// The WebSocket subprotocol of this version.
@@ -251,6 +252,49 @@ pub enum RelayMessage {
     Unknown,
 }
 
+/// The jobs that run at one worker: both sides of a link count them alike.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Running {
+    ordinary: usize,
+    urgent: usize,
+}
+
+impl Running {
+    /// How many slots they take: those that wait for none take none, unless there are more than
+    /// [`limits::URGENT_MAX`] of them.
+    #[must_use]
+    pub const fn slots(self) -> usize {
+        self.ordinary + self.urgent.saturating_sub(limits::URGENT_MAX)
+    }
+
+    /// How many may run besides that take no slot.
+    #[must_use]
+    pub const fn room_beside(self) -> usize {
+        limits::URGENT_MAX.saturating_sub(self.urgent)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub const fn count(self) -> usize {
+        self.ordinary + self.urgent
+    }
+}
+
+/// From whether each of them waits for no slot.
+impl FromIterator<bool> for Running {
+    fn from_iter<T: IntoIterator<Item = bool>>(jobs: T) -> Self {
+        jobs.into_iter()
+            .fold(Self::default(), |mut running, is_urgent| {
+                if is_urgent {
+                    running.urgent += 1;
+                } else {
+                    running.ordinary += 1;
+                }
+                running
+            })
+    }
+}
+
 /// A leased job, without its body.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LeaseHead {
@@ -285,6 +329,9 @@ pub struct PollRequest {
     pub report: Option<WorkerReport>,
     /// How many more jobs the worker would start now; 0 only listens for cancellations.
     pub free: u32,
+    /// How many jobs that take no slot it would start besides.
+    #[serde(default)]
+    pub urgent: u32,
     /// Leases it holds; each is renewed by this.
     #[serde(default)]
     pub held: Vec<LeaseToken>,
@@ -495,6 +542,24 @@ mod tests {
         job: JobId([0xcd; 16]),
         attempt: 3,
     };
+
+    #[test]
+    fn what_waits_for_no_slot_takes_one_only_where_there_are_too_many() {
+        let of = |ordinary: usize, urgent: usize| -> Running {
+            let jobs = [vec![false; ordinary], vec![true; urgent]].concat();
+            jobs.into_iter().collect()
+        };
+        let seen = |running: Running| (running.slots(), running.room_beside(), running.count());
+        assert_eq!(seen(of(2, 0)), (2, limits::URGENT_MAX, 2));
+        assert_eq!(
+            seen(of(2, limits::URGENT_MAX)),
+            (2, 0, limits::URGENT_MAX + 2)
+        );
+        assert_eq!(
+            seen(of(0, limits::URGENT_MAX + 1)),
+            (1, 0, limits::URGENT_MAX + 1)
+        );
+    }
 
     #[test]
     fn a_line_frame_has_exactly_these_bytes() {

@@ -151,8 +151,8 @@ fn new_job(row: &Row<'_>) -> rusqlite::Result<NewJob> {
         who: name("who")?,
         op: word(row, "op")?,
         model: ModelName::new(name("model")?).map_err(|error| wrong("model", error))?,
-        priority: Priority::new(row.get("priority")?)
-            .ok_or_else(|| wrong("priority", "it is not from 1 to 10"))?,
+        priority: Priority::stored(row.get("priority")?)
+            .ok_or_else(|| wrong("priority", "it is not from 0 to 10"))?,
         body: Bytes::new().into(),
         dialect: word(row, "dialect")?,
         deadline: row.get::<_, Option<i64>>("deadline")?.map(Timestamp),

@@ -44,7 +44,8 @@ impl Pace {
     pub(crate) fn note(&mut self, now: Timestamp, step: &Step) {
         let (id, job) = (step.id(), &step.after.job);
         match job.state {
-            JobState::Leased if step.is_lent() => {
+            // What takes no slot says nothing of how long slots are taken.
+            JobState::Leased if step.is_lent() && !job.new.priority.is_urgent() => {
                 self.began.insert(id, now);
             }
             JobState::Leased => {}
@@ -76,7 +77,9 @@ impl Pace {
     ) -> Option<Duration> {
         let models: Option<Vec<String>> = match models {
             Models::Any | Models::AnyBut(_) | Models::AnyForQueries => None,
-            Models::Only(models) => Some(models.iter().map(ModelName::canonical).collect()),
+            Models::Only(models) | Models::OnlyUrgent(models) => {
+                Some(models.iter().map(ModelName::canonical).collect())
+            }
         };
         let recent = self.finished.iter().filter(|finished| {
             now.since(finished.ended) < RECENT

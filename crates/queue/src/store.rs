@@ -121,6 +121,8 @@ pub enum Models {
     AnyForQueries,
     /// These, in the worker's own order.
     Only(Vec<ModelName>),
+    /// The same, but of their jobs only those that wait for no slot ([`proto::Priority::URGENT`]).
+    OnlyUrgent(Vec<ModelName>),
 }
 
 /// What became of a job that was looked at with its lease.

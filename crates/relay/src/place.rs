@@ -89,7 +89,10 @@ pub(crate) fn together(
             (Serve::All, _) | (_, Serve::All) => Serve::All,
         };
         let models = match (models, worker.1) {
-            (Models::Only(mut some), Models::Only(more)) => {
+            (
+                Models::Only(mut some) | Models::OnlyUrgent(mut some),
+                Models::Only(more) | Models::OnlyUrgent(more),
+            ) => {
                 some.extend(more);
                 Models::Only(some)
             }

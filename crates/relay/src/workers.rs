@@ -396,7 +396,9 @@ impl Workers {
             let runs = match &models {
                 Models::Any | Models::AnyBut(_) => true,
                 Models::AnyForQueries => false,
-                Models::Only(names) => names.iter().any(|name| name.is_same(model)),
+                Models::Only(names) | Models::OnlyUrgent(names) => {
+                    names.iter().any(|name| name.is_same(model))
+                }
             };
             runs.then(|| (worker.serve.clone(), models))
         });

@@ -11,7 +11,7 @@ use engine::{Engine, EngineError};
 use proto::{
     ErrorCode, JobId, LeaseToken, ModelEntry, ModelName, WorkerReport, limits,
     status::{CarrierKind, Hop, HopState},
-    worker::Retry,
+    worker::{Retry, Running},
 };
 use serde_json::value::RawValue;
 use tokio::sync::{Notify, watch};
@@ -381,7 +381,7 @@ impl Desk {
     fn recount(&self) {
         let state = self.lock();
         let load = Load {
-            running: state.running(),
+            running: state.running().count(),
             held: state.held.len(),
         };
         drop(state);
@@ -404,8 +404,9 @@ impl Desk {
 }
 
 impl State {
-    fn running(&self) -> usize {
-        self.held.values().filter(|held| held.is_running()).count()
+    fn running(&self) -> Running {
+        let running = self.held.values().filter(|held| held.is_running());
+        running.map(|held| held.is_urgent).collect()
     }
 
     const fn is_leasing(&self) -> bool {

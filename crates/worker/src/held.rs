@@ -96,6 +96,8 @@ enum Phase {
 pub(crate) struct Held {
     head: LeaseHead,
     pub(crate) outbox: Outbox,
+    /// It takes no slot, as long as there are not too many such.
+    pub(crate) is_urgent: bool,
     phase: Phase,
     /// On this link the relay said that the lease is good.
     pub(crate) confirmed: bool,
@@ -114,6 +116,7 @@ impl Held {
         Self {
             head,
             outbox: Outbox::default(),
+            is_urgent: false,
             phase: Phase::Running,
             confirmed: true,
             renewed: Instant::now(),

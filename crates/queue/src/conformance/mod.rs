@@ -46,6 +46,7 @@ macro_rules! conformance_suite {
             order::a_model_that_nobody_has_blocks_no_other,
             order::a_bare_model_name_is_its_latest_tag,
             order::a_worker_that_names_no_models_is_lent_any,
+            order::what_waits_for_no_slot_goes_before_all_and_is_lent_where_no_slot_is_free,
             order::a_worker_gets_only_jobs_of_accounts_it_serves,
             order::a_job_past_its_deadline_is_never_lent,
             order::arrivals_tell_of_new_work_and_of_an_earlier_reap,

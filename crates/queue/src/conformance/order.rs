@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use proto::{End, ErrorCode, JobId, JobState, WorkerId};
+use proto::{End, ErrorCode, JobId, JobState, Priority, WorkerId};
 
 use super::sample::{
     LEASE, T0, anyone, at, found, id, job, job_for, job_of, next, serving, urgent, with_models,
@@ -169,6 +169,39 @@ pub async fn a_worker_that_names_no_models_is_lent_any(store: &dyn Store) {
             .is_none()
     );
     assert!(store.lease(T0, &anyone(), LEASE).await.unwrap().is_some());
+}
+
+/// A model is loaded beside running jobs; no waiting makes a question into that.
+pub async fn what_waits_for_no_slot_goes_before_all_and_is_lent_where_no_slot_is_free(
+    store: &dyn Store,
+) {
+    let urgent_for = |n, model| NewJob {
+        priority: Priority::URGENT,
+        ..job_for(n, model)
+    };
+    let question = NewJob {
+        priority: urgent(1, 1).priority,
+        ..job_for(1, "m")
+    };
+    store.enqueue(T0, question).await.unwrap();
+    store.enqueue(T0, urgent_for(2, "m")).await.unwrap();
+    store.enqueue(T0, urgent_for(3, "m")).await.unwrap();
+    store.enqueue(T0, urgent_for(4, "rare")).await.unwrap();
+    let any = with_models(&["m:latest"]);
+    let models = vec!["m:latest".parse().unwrap()];
+    let without_slot = LeaseQuery {
+        models: Models::OnlyUrgent(models),
+        ..anyone()
+    };
+    let later = at(3_600);
+    let lent = async |query| {
+        let lease = store.lease(later, query, LEASE).await.unwrap();
+        lease.map(|lease| lease.job.id)
+    };
+    assert_eq!(lent(&any).await, Some(id(2)));
+    assert_eq!(lent(&without_slot).await, Some(id(3)));
+    assert_eq!(lent(&without_slot).await, None);
+    assert_eq!(lent(&any).await, Some(id(1)));
 }
 
 /// Others' jobs are not even stepped over audibly.

@@ -11,6 +11,8 @@ use crate::{LeaseQuery, Models, Serve};
 
 /// After how long a waiting job becomes one level more urgent.
 const RISE: Duration = Duration::from_secs(60);
+/// Ten, and before them one for what waits for no slot.
+const LEVELS: usize = 11;
 /// Every waiting job stands under its model and under this, which no model is called.
 const ANY: &str = "";
 /// And queries stand under this, which no model is called either.
@@ -19,7 +21,7 @@ const QUERIES: &str = "?";
 /// The waiting jobs, found by urgency, model, account and age without looking at all of them.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    levels: [HashMap<String, Shelf>; 10],
+    levels: [HashMap<String, Shelf>; LEVELS],
     places: HashMap<u64, Place>,
     rising: BTreeSet<(Timestamp, u64)>,
     turns: HashMap<Account, Turn>,
@@ -123,7 +125,11 @@ impl Waiting {
     pub(super) fn best(&self, query: &LeaseQuery) -> Option<JobId> {
         let worker = Some(&query.worker).filter(|_| self.chosen > 0);
         let keys = keys_of(&query.models, worker);
-        self.levels.iter().find_map(|level| {
+        let levels = match &query.models {
+            Models::OnlyUrgent(_) => 1,
+            Models::Any | Models::AnyBut(_) | Models::AnyForQueries | Models::Only(_) => LEVELS,
+        };
+        self.levels.iter().take(levels).find_map(|level| {
             keys.iter()
                 .filter_map(|key| level.get(key))
                 .filter_map(|shelf| self.first_on(shelf, query))
@@ -182,7 +188,7 @@ impl Waiting {
     fn first_on(&self, shelf: &Shelf, query: &LeaseQuery) -> Option<(u64, u64, JobId)> {
         let is_for_it = |id: &JobId| match &query.models {
             Models::AnyBut(others) => !others.contains(id),
-            Models::Any | Models::AnyForQueries | Models::Only(_) => true,
+            Models::Any | Models::AnyForQueries | Models::Only(_) | Models::OnlyUrgent(_) => true,
         };
         let rank = |account: &Account, jobs: &BTreeMap<u64, JobId>| {
             let (seq, id) = jobs.iter().find(|(_, id)| is_for_it(id))?;
@@ -201,11 +207,13 @@ impl Waiting {
     }
 
     fn shelve(&mut self, now: Timestamp, seq: u64, place: Place) {
-        let base = usize::from(place.priority.level()) - 1;
+        let base = usize::from(place.priority.level()).min(LEVELS - 1);
+        // However long it waits, nothing becomes what waits for no slot.
+        let first = usize::from(!place.priority.is_urgent());
         let minutes = now.since(place.since).as_secs() / RISE.as_secs();
         let risen = usize::try_from(minutes).unwrap_or(usize::MAX);
-        let level = base.saturating_sub(risen);
-        let rises_at = (level > 0).then(|| {
+        let level = base.saturating_sub(risen).max(first);
+        let rises_at = (level > first).then(|| {
             let steps = u32::try_from(base - level + 1).unwrap_or(u32::MAX);
             place.since + RISE * steps
         });
@@ -271,6 +279,8 @@ fn keys_of_models(models: &Models) -> BTreeSet<String> {
     match models {
         Models::Any | Models::AnyBut(_) => BTreeSet::from([ANY.into()]),
         Models::AnyForQueries => BTreeSet::from([QUERIES.into()]),
-        Models::Only(models) => models.iter().map(ModelName::canonical).collect(),
+        Models::Only(models) | Models::OnlyUrgent(models) => {
+            models.iter().map(ModelName::canonical).collect()
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Ollama's native API. Bodies and lines pass byte for byte.
 
+use std::time::Duration;
+
 use axum::{extract::State, response::Response};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use dialect::ollama::EmbeddingsRequest;
@@ -19,6 +21,9 @@ use crate::{
 };
 
 const JSON: &str = "application/json; charset=utf-8";
+
+/// How long somebody waits for a model to be loaded: Ollama itself gives up after five minutes.
+const LOAD: Duration = Duration::from_secs(310);
 
 /// `POST /api/chat`.
 pub(super) async fn chat(
@@ -97,8 +102,17 @@ async fn answer(relay: &Relay, caller: &Caller, op: Op, body: Bytes) -> Result<R
         Some(_) => body,
         None => dialect::ollama::with_model(&body, &model)?,
     };
+    if head.loads {
+        let order = Order {
+            priority: Priority::URGENT,
+            wanted_for: Some(LOAD),
+            ..order(op, model, body)
+        };
+        let ticket = relay.attend(caller, order).await?;
+        return whole(relay, ticket, Shape::Ollama, dialect::ollama::joined).await;
+    }
     let ticket = relay.attend(caller, order(op, model.clone(), body)).await?;
-    if head.stream && op != Op::Embed && !head.loads {
+    if head.stream && op != Op::Embed {
         let voice = Ndjson {
             relay: relay.clone(),
             op,

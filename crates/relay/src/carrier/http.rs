@@ -17,7 +17,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::{query_of, writer::head_of};
+use super::{only_urgent, query_of, writer::head_of};
 use crate::{
     Relay,
     auth::{Caller, MayWork},
@@ -49,18 +49,21 @@ pub(crate) async fn poll(
         return Ok(Json(answer));
     };
     let query = query_of(&caller, &asked.worker, &report);
-    let free = if report.engine_up {
-        asked.free as usize
+    let (free, urgent) = if report.engine_up {
+        let urgent = (asked.urgent as usize).min(limits::URGENT_MAX);
+        ((asked.free as usize).min(limits::HELD_MAX), urgent)
     } else {
-        0
+        (0, 0)
     };
+    let beside = only_urgent(query.clone());
     let until = Instant::now() + hold;
     let mut arrivals = relay.store.arrivals();
     loop {
         arrivals.borrow_and_update();
         let mut answer = PollAnswer::default();
         renew(&relay, &caller, &asked.held, &mut answer).await?;
-        lend(&relay, &query, free.min(limits::HELD_MAX), &mut answer).await?;
+        lend(&relay, &query, free, &mut answer).await?;
+        lend(&relay, &beside, urgent, &mut answer).await?;
         if answer != PollAnswer::default() || hold.is_zero() {
             return Ok(Json(answer));
         }

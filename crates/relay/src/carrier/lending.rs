@@ -11,7 +11,7 @@ use proto::{ErrorCode, JobError, LeaseToken, limits, worker::Retry};
 use queue::{Lease, LeaseQuery, QueueError};
 use tokio::sync::Notify;
 
-use super::{open::Standing, query_of, session::Session, socket::Ended};
+use super::{only_urgent, open::Standing, query_of, session::Session, socket::Ended};
 use crate::Relay;
 
 /// Leases of this connection that are not written to it yet.
@@ -97,9 +97,9 @@ impl Session {
                     asked = None;
                     let leases = leases.map_err(|_| Ended::Store)?;
                     may_find |= !leases.is_empty();
-                    for Lease { token, .. } in &leases {
+                    for Lease { token, job, .. } in &leases {
                         tracing::info!(job.id = %token.job, job.attempt = token.attempt, worker = %self.link.worker, "leased");
-                        self.state().open.open(*token, 0);
+                        self.state().open.open(*token, 0, job.priority);
                         withdrawn.push(withdrawal(*token));
                     }
                     self.unsent.extend(leases);
@@ -114,19 +114,24 @@ impl Session {
         }
     }
 
-    /// What to ask the queue for, and for how many, if there is room for more jobs.
+    /// What to ask the queue for, and for how many, if there is room for more jobs: where every
+    /// slot is taken, for what waits for none.
     fn room(&self) -> Option<(LeaseQuery, usize)> {
         let state = self.state();
         let slots = usize::try_from(state.slots).unwrap_or(usize::MAX);
-        let free = slots.saturating_sub(state.open.running());
-        let free = free.min(limits::HELD_MAX.saturating_sub(state.open.len()));
+        let running = state.open.running();
+        let (free, beside) = (slots.saturating_sub(running.slots()), running.room_beside());
+        let left = limits::HELD_MAX.saturating_sub(state.open.len());
         let may_have = state.report.engine_up && !self.link.doubt.is_raised();
-        (free > 0 && may_have && self.unsent.is_empty()).then(|| {
-            (
-                query_of(&self.caller, &self.link.worker, &state.report),
-                free,
-            )
-        })
+        if slots == 0 || left == 0 || !may_have || !self.unsent.is_empty() {
+            return None;
+        }
+        let query = || query_of(&self.caller, &self.link.worker, &state.report);
+        if free > 0 {
+            Some((query(), free.min(left)))
+        } else {
+            (beside > 0).then(|| (only_urgent(query()), beside.min(left)))
+        }
     }
 
     /// The requester withdrew a job, or its lease is over.

@@ -73,6 +73,18 @@ impl Relay {
     }
 }
 
+/// The same, but only for what waits for no slot.
+fn only_urgent(query: LeaseQuery) -> LeaseQuery {
+    let models = match query.models {
+        Models::Only(models) => Models::OnlyUrgent(models),
+        other @ (Models::Any
+        | Models::AnyBut(_)
+        | Models::AnyForQueries
+        | Models::OnlyUrgent(_)) => other,
+    };
+    LeaseQuery { models, ..query }
+}
+
 /// What a worker asks for, from what it reported: models in memory first.
 fn query_of(caller: &Caller, worker: &WorkerId, report: &WorkerReport) -> LeaseQuery {
     let (loaded, others): (Vec<_>, Vec<_>) = report.models.iter().partition(|m| m.loaded);

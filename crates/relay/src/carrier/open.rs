@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
-use proto::{LeaseToken, limits, worker::Frame};
+use proto::{
+    LeaseToken, Priority, limits,
+    worker::{Frame, Running},
+};
 
 use super::socket::Ended;
 
@@ -18,6 +21,8 @@ struct Open {
     told: u64,
     /// Its end is being written.
     is_ending: bool,
+    /// It takes no slot, as long as there are not too many such.
+    is_urgent: bool,
 }
 
 /// How a lease stands with the connection that names it.
@@ -49,8 +54,9 @@ impl Leases {
     }
 
     /// How many a worker has not ended: what it says of an end frees its slot.
-    pub(super) fn running(&self) -> usize {
-        self.0.values().filter(|open| !open.is_ending).count()
+    pub(super) fn running(&self) -> Running {
+        let running = self.0.values().filter(|open| !open.is_ending);
+        running.map(|open| open.is_urgent).collect()
     }
 
     pub(super) fn tokens(&self) -> Vec<LeaseToken> {
@@ -58,8 +64,9 @@ impl Leases {
     }
 
     /// A lease is held from now on; lines up to `stored` are on disk from before.
-    pub(super) fn open(&mut self, token: LeaseToken, stored: u64) {
+    pub(super) fn open(&mut self, token: LeaseToken, stored: u64, priority: Priority) {
         let open = Open {
+            is_urgent: priority.is_urgent(),
             accepted: stored,
             told: stored,
             ..Open::default()
@@ -143,7 +150,7 @@ mod tests {
     #[test]
     fn a_line_over_the_limit_breaks_the_protocol_before_it_is_kept() {
         let mut leases = Leases::default();
-        leases.open(TOKEN, 0);
+        leases.open(TOKEN, 0, Priority::DEFAULT);
         let line = Bytes::from(vec![b'x'; limits::LINE_MAX + 1]);
         let (mut whole, mut broken) = (0, 0);
         for frame in Frame::line(TOKEN, 1, &line) {
@@ -160,7 +167,7 @@ mod tests {
         let mut leases = Leases::default();
         assert_eq!(leases.standing(TOKEN), Standing::Gone);
         assert!(!leases.begin_end(TOKEN));
-        leases.open(TOKEN, 3);
+        leases.open(TOKEN, 3, Priority::DEFAULT);
         leases.accepted(TOKEN, 5);
         let (told, accepted) = (3, 5);
         assert_eq!(
@@ -176,7 +183,7 @@ mod tests {
         assert_eq!(leases.standing(TOKEN), Standing::Ending);
         assert!(!leases.begin_end(TOKEN));
         assert_eq!(
-            (leases.behind(), leases.running(), leases.len()),
+            (leases.behind(), leases.running().slots(), leases.len()),
             (vec![], 0, 1),
             "its slot is free, and it is kept until its end is on disk"
         );

@@ -16,10 +16,10 @@ use futures_util::{
     stream::{FuturesUnordered, SplitStream},
 };
 use proto::{
-    ErrorCode, JobError, LeaseToken, WorkerReport, limits,
+    ErrorCode, JobError, LeaseToken, Priority, WorkerReport, limits,
     worker::{Frame, FrameKind, RelayMessage, WorkerMessage},
 };
-use queue::{Leased, QueueError};
+use queue::{Leased, Owner, QueueError};
 use tokio::{
     sync::{Notify, mpsc},
     time::{Instant, sleep_until},
@@ -112,13 +112,16 @@ impl Session {
                 Err(_) => return Err(Ended::Store),
             }
             let store = &self.relay.store;
+            let job = store.get(Owner::Anyone, token.job).await;
+            let job = job.map_err(|_| Ended::Store)?;
+            let priority = job.map_or(Priority::DEFAULT, |job| job.new.priority);
             let renewed = store
                 .extend(self.relay.now(), *token, self.relay.settings.lease)
                 .await;
             let stored = store.stored(*token).await;
             match (renewed, stored) {
                 (Ok(leased), Ok(stored)) => {
-                    self.state().open.open(*token, stored);
+                    self.state().open.open(*token, stored, priority);
                     self.say(RelayMessage::Resume {
                         token: *token,
                         stored,

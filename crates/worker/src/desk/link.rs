@@ -65,6 +65,8 @@ impl Desk {
     /// Takes a job and starts it, or puts it down to be given back at once if it cannot start.
     pub fn lease(self: &Arc<Self>, head: LeaseHead, body: Body) {
         let token = head.token;
+        // What the relay calls it does not count: nothing else runs beside the slots.
+        let is_urgent = dialect::ollama::request_head(head.op, &body.0).is_ok_and(|r| r.loads);
         let mut state = self.lock();
         if state.held.contains_key(&token) {
             return;
@@ -76,11 +78,12 @@ impl Desk {
                 held.stop.cancel();
             }
         }
-        let refusal = self.refusal(&mut state, &head, &body);
+        let refusal = self.refusal(&mut state, &head, &body, is_urgent);
         let stop = self.stop_jobs.child_token();
         let now = self.tuning.clock.now();
         let (model, op, wanted_for) = (head.model.clone(), head.op, job::wanted_for(&head, now));
         let mut held = Held::new(head, now, stop.clone());
+        held.is_urgent = is_urgent;
         if let Some(ending) = refusal {
             held.end(ending);
             state.held.insert(token, held);
@@ -124,7 +127,13 @@ impl Desk {
         self.outgoing.notify_one();
     }
 
-    fn refusal(&self, state: &mut State, head: &LeaseHead, body: &Body) -> Option<Ending> {
+    fn refusal(
+        &self,
+        state: &mut State,
+        head: &LeaseHead,
+        body: &Body,
+        is_urgent: bool,
+    ) -> Option<Ending> {
         let back = |code, why: &str| Some(Ending::nack(Retry::Now, code, why));
         if state.paused {
             return back(ErrorCode::NoWorker, "the owner of the machine paused it");
@@ -135,7 +144,9 @@ impl Desk {
         if !state.is_leasing() {
             return back(ErrorCode::EngineUnavailable, "the engine is down");
         }
-        if state.running() >= self.slots as usize {
+        let running = state.running();
+        let needs_slot = !is_urgent || running.room_beside() == 0;
+        if needs_slot && running.slots() >= self.slots as usize {
             return back(ErrorCode::NoWorker, "every slot of the worker is taken");
         }
         if state.held.len() >= limits::HELD_MAX {
@@ -255,11 +266,15 @@ impl Desk {
         self.slots.min(u32::try_from(left).unwrap_or(u32::MAX))
     }
 
-    /// How many more jobs could start now.
+    /// How many more jobs could start now: in slots, and besides of those that wait for none.
     #[must_use]
-    pub fn free(&self) -> u32 {
-        let running = u32::try_from(self.lock().running()).unwrap_or(u32::MAX);
-        self.capacity().saturating_sub(running)
+    pub fn free(&self) -> (u32, u32) {
+        let capacity = self.capacity();
+        let running = self.lock().running();
+        let taken = u32::try_from(running.slots()).unwrap_or(u32::MAX);
+        let beside = u32::try_from(running.room_beside()).unwrap_or(0);
+        let beside = if capacity == 0 { 0 } else { beside };
+        (capacity.saturating_sub(taken), beside)
     }
 
     /// All leases that are held.

@@ -63,6 +63,7 @@ pub(super) async fn session(
         poll: None,
         poll_from: Instant::now(),
         free: 0,
+        urgent: 0,
         posts: FuturesUnordered::new(),
         busy: HashSet::new(),
     };
@@ -97,8 +98,10 @@ struct Polling<'a> {
     poll: Option<Poll<'a>>,
     /// When the poll under way began, or when the next may begin.
     poll_from: Instant,
-    /// How many jobs the poll under way asked for.
+    /// For how many slots the poll under way asked for jobs.
     free: u32,
+    /// How many jobs that wait for no slot it asked for besides.
+    urgent: u32,
     posts: FuturesUnordered<Post<'a>>,
     /// Leases with a post under way: posts of one lease keep their order.
     busy: HashSet<LeaseToken>,
@@ -196,11 +199,12 @@ impl<'a> Polling<'a> {
 
     fn start_poll(&mut self) {
         let held = self.desk.at_work();
-        let (capacity, free) = (self.desk.capacity(), self.desk.free());
-        // A poll that asks for no job cannot lose one on its way, so it may be given up. One that
-        // is held and asks for jobs that must not come now would more likely bring than lose one.
-        let may_ask_now = self.free == 0 && free > 0;
-        let must_not_ask = self.free > 0 && capacity == 0 && !self.wait().is_zero();
+        let (capacity, (free, urgent)) = (self.desk.capacity(), self.desk.free());
+        // A poll that asks for no job in a slot hardly loses one on its way, so it may be given up
+        // (a load that is lost so is lent again). One that is held and asks for jobs that must not
+        // come now would more likely bring than lose one.
+        let may_ask_now = (self.free == 0 && free > 0) || (self.urgent == 0 && urgent > 0);
+        let must_not_ask = self.free + self.urgent > 0 && capacity == 0 && !self.wait().is_zero();
         let is_outdated = self.poll.is_some() && (may_ask_now || must_not_ask);
         let may_begin = self.poll.is_none() && self.poll_from <= Instant::now();
         if !is_outdated && !may_begin {
@@ -211,9 +215,11 @@ impl<'a> Polling<'a> {
             .as_ref()
             .map_or(self.report_told, |(number, _)| *number);
         self.free = free;
+        self.urgent = urgent;
         self.poll_from = Instant::now();
         let report = report.map(|(_, report)| report);
         let wait = self.wait();
+        let free = (free, urgent);
         self.poll = Some(Box::pin(poll(self.relay, held, free, wait, number, report)));
     }
 
@@ -342,7 +348,7 @@ async fn tell_details(
 async fn poll(
     relay: &Relay,
     held: Vec<LeaseToken>,
-    free: u32,
+    (free, urgent): (u32, u32),
     hold: Duration,
     number: u64,
     report: Option<WorkerReport>,
@@ -352,6 +358,7 @@ async fn poll(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         report,
         free,
+        urgent,
         held,
         wait_ms: u64::try_from(hold.as_millis()).unwrap_or(0),
     };

@@ -77,6 +77,23 @@ async fn several_jobs_run_at_once_and_one_more_than_the_slots_is_given_back() {
 }
 
 #[tokio::test]
+async fn a_few_loads_run_beside_the_slots_and_nothing_else_does() {
+    let (mut scene, mut link) = ready().await;
+    let load = r#"{"model":"tiny:latest","messages":[]}"#;
+    link.lease(token(1, 1), BODY).await;
+    link.lease(token(2, 1), BODY).await;
+    let mut running = vec![scene.asked().await, scene.asked().await];
+    for job in 3..7 {
+        link.lease(token(job, 1), load).await;
+        running.push(scene.asked().await);
+    }
+    link.lease(token(7, 1), load).await;
+    assert_eq!(nack(&mut link).await, (Retry::Now, ErrorCode::NoWorker));
+    link.lease(token(8, 1), BODY).await;
+    assert_eq!(nack(&mut link).await, (Retry::Now, ErrorCode::NoWorker));
+}
+
+#[tokio::test]
 async fn a_slot_is_free_as_soon_as_the_end_is_said_and_the_end_is_said_again_until_confirmed() {
     let (mut scene, mut link) = ready().await;
     // Nothing is confirmed: each slot serves twice, and what runs stays within the slots.

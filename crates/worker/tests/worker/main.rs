@@ -24,7 +24,7 @@ use self::{
     relay::{BOUND, Relay},
 };
 
-pub(crate) const BODY: &str = r#"{"model":"tiny:latest","messages":[]}"#;
+pub(crate) const BODY: &str = r#"{"model":"tiny:latest","messages":[{}]}"#;
 pub(crate) const DONE: &str = r#"{"done":true}"#;
 
 /// A running worker, its relay and its engine.

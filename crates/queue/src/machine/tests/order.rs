@@ -27,6 +27,7 @@ impl Plain {
                 Models::AnyBut(others) => !others.contains(&new.id),
                 Models::AnyForQueries => new.dialect == proto::Dialect::Queries,
                 Models::Only(models) => models.iter().any(|model| model.is_same(&new.model)),
+                Models::OnlyUrgent(_) => false,
             };
             available(record, now) && serves && runs
         };
