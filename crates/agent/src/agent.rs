@@ -5,9 +5,9 @@ use proto::{
     ErrorCode, JobId,
     status::{Command, HopState},
 };
-use status::{Answer, HubAddress, Request, StatusHub};
+use status::{Answer, HubAddress, Request, StatusHub, Voice};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     task::{JoinError, JoinSet, spawn_blocking},
     time::timeout,
 };
@@ -32,6 +32,8 @@ pub struct Agent {
     wishes: WishesFile,
     worker: Option<WorkerHandle>,
     activity: watch::Receiver<Activity>,
+    /// Rings when another program published something.
+    published: watch::Receiver<Voice>,
     requests: mpsc::Receiver<Request>,
     wants: mpsc::Receiver<Want>,
     handle: AgentHandle,
@@ -58,6 +60,7 @@ enum Part {
 /// Everything that can happen to the agent.
 enum Tick {
     Activity,
+    Published,
     Asked(Request),
     Wanted(Want),
     Ended(Result<Ended, JoinError>),
@@ -108,6 +111,7 @@ impl Agent {
             autostart: shell.autostart(),
             at_login,
             shell: Box::new(shell),
+            published: parts.hub.voice(),
             hub: parts.hub,
             known: parts.known,
             wishes: parts.wishes,
@@ -144,6 +148,11 @@ impl Agent {
                     self.known.activity = self.activity.borrow_and_update().clone();
                     self.show();
                 }
+                Tick::Asked(Request {
+                    command: command @ (Command::StopTts | Command::SetVolume(_)),
+                    answer,
+                }) => self.hub.pass_on(command, answer),
+                Tick::Published => self.show(),
                 Tick::Asked(Request { command, answer }) => {
                     // Whoever asked may be gone; the command holds all the same.
                     let _ = answer.send(self.carry_out(command).await);
@@ -183,6 +192,7 @@ impl Agent {
             Some(ended) = self.tasks.join_next() => Tick::Ended(ended),
             Some(request) = self.requests.recv() => Tick::Asked(request),
             Some(want) = self.wants.recv() => Tick::Wanted(want),
+            Ok(()) = self.published.changed() => Tick::Published,
             // Without a worker there is no sender, and nothing to hear.
             Ok(()) = self.activity.changed(), if self.worker.is_some() => Tick::Activity,
         }
@@ -190,6 +200,7 @@ impl Agent {
 
     /// Shows what is known now, wherever it became different.
     fn show(&mut self) {
+        self.known.voice = *self.published.borrow_and_update();
         let known = &self.known;
         self.hub.update(|status| *status = known.status(status));
         let new = tray(self.hub.latest().status(), known.language, self.autostart);
@@ -246,7 +257,10 @@ impl Agent {
             Command::HideOverlay => self.wish(overlay(false)).await,
             Command::ToggleOverlay => self.wish(overlay(!now.overlay_visible)).await,
             Command::StopTts | Command::SetVolume(_) => {
-                Err((ErrorCode::NothingToDo, "nobody is speaking".to_owned()))
+                let (sender, mut answer) = oneshot::channel();
+                self.hub.pass_on(command, sender);
+                // A click in the tray waits for nobody; what it did is seen in the status.
+                answer.try_recv().unwrap_or(Ok(()))
             }
             Command::CancelJob(job) => self.cancel(job),
             Command::OpenSettings if self.shell.has_window() => {

@@ -1,6 +1,7 @@
 //! The status, computed from what is known. Nothing here waits or acts.
 
 use proto::status::{Hop, HopState, LiveJob, Phase, Status};
+use status::Voice;
 use worker::Activity;
 
 use crate::{Language, Wishes};
@@ -10,6 +11,8 @@ use crate::{Language, Wishes};
 pub(crate) struct Known {
     /// What the worker says.
     pub(crate) activity: Activity,
+    /// What another program hears and says.
+    pub(crate) voice: Voice,
     /// What the owner wants.
     pub(crate) wishes: Wishes,
     /// Whether there is a relay to work for.
@@ -21,7 +24,7 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// The status to show; fields that others publish are kept from `before`.
+    /// The status to show; what others publish, the hub lays over it.
     pub(crate) fn status(&self, before: &Status) -> Status {
         let phase = self.phase();
         let words = self.language.words();
@@ -43,6 +46,7 @@ impl Known {
             relay: self.relay(),
             engine: self.activity.engine.clone(),
             carrier: self.activity.carrier,
+            publishers: Vec::new(),
             seq: before.seq,
         }
     }
@@ -78,6 +82,8 @@ impl Known {
             _ if self.wishes.paused => Phase::Paused,
             (HopState::Down, _) => Phase::RelayOffline,
             (_, HopState::Down) => Phase::EngineOffline,
+            _ if self.voice.is_speaking => Phase::Speaking,
+            _ if self.voice.is_listening => Phase::Listening,
             _ if !jobs.is_empty() => Phase::Working,
             (HopState::Up, HopState::Up) => Phase::Ready,
             (HopState::Unknown, HopState::Up) => Phase::Connecting,

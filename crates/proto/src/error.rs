@@ -111,6 +111,8 @@ codes! {
     UnknownCommand = "unknown_command", 400;
     /// Nobody is there to do what was asked.
     NothingToDo = "nothing_to_do", 409;
+    /// Another publisher holds this field of the status; `takeover` takes it.
+    FieldTaken = "field_taken", 409;
 }
 
 impl fmt::Display for ErrorCode {

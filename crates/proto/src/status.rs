@@ -3,6 +3,7 @@
 //! The seven fields of the founding protocol keep their names, types and place; what is new
 //! stands beside them. Neither a prompt nor an answer is ever among them.
 
+mod publish;
 pub mod v1;
 
 use serde::{Deserialize, Serialize};
@@ -318,9 +319,21 @@ pub struct Status {
     /// How the agent talks to the relay, while it does.
     #[serde(default)]
     pub carrier: Option<CarrierKind>,
+    /// Other programs, and which of these fields are theirs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub publishers: Vec<Publisher>,
     /// Rises with each change.
     #[serde(default)]
     pub seq: u64,
+}
+
+/// Another local program that publishes fields of the status.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publisher {
+    /// What it calls itself.
+    pub name: String,
+    /// The fields that are its own now.
+    pub fields: Vec<String>,
 }
 
 impl Default for Status {
@@ -337,6 +350,7 @@ impl Default for Status {
             relay: Hop::default(),
             engine: Hop::default(),
             carrier: None,
+            publishers: Vec::new(),
             seq: 0,
         }
     }

@@ -66,7 +66,11 @@ fn every_fixture_of_v1_is_a_message_that_is_known() {
     for name in names("status-v1") {
         let (_, value) = read(&name);
         match value["type"].as_str() {
-            Some("identify" | "reidentify" | "request") => {
+            // A response of a publisher needs no word: the hub knows what it asked.
+            Some("response") if value.get("request").is_none() => {
+                round::<PeerMessage>(&name, &value);
+            }
+            Some("identify" | "reidentify" | "request" | "publish") => {
                 assert_ne!(
                     round::<PeerMessage>(&name, &value),
                     PeerMessage::Unknown,

@@ -13,6 +13,10 @@ impl Fields {
         let text = serde_json::to_string(status).unwrap_or_default();
         let mut fields: Map<_, _> = serde_json::from_str(&text).unwrap_or_default();
         fields.shift_remove("seq");
+        // The legacy mode leaves an empty list out; here a field never goes away.
+        fields
+            .entry("publishers")
+            .or_insert_with(|| Value::Array(Vec::new()));
         Self(fields)
     }
 

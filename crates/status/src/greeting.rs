@@ -35,6 +35,14 @@ pub(crate) struct Greeting<'a> {
 pub(crate) struct Client {
     pub(crate) grant: Grant,
     pub(crate) topics: Vec<Topic>,
+    pub(crate) name: String,
+}
+
+impl Client {
+    /// Only who proved the token, and says whose the fields will be.
+    pub(crate) fn may_publish(&self) -> bool {
+        self.grant == Grant::Command && !self.name.is_empty()
+    }
 }
 
 /// Who came.
@@ -119,7 +127,14 @@ impl Greeting<'_> {
             Some(_) => return Err((CLOSE_PROTOCOL, "at most 32 subscriptions")),
         };
         let (grant, proof) = self.prove(nonce, proof)?;
-        Ok((Client { grant, topics }, proof))
+        Ok((
+            Client {
+                grant,
+                topics,
+                name,
+            },
+            proof,
+        ))
     }
 
     fn prove(
@@ -151,6 +166,9 @@ impl Greeting<'_> {
 pub(crate) fn identified(client: &Client, proof: Option<Proof>) -> HubMessage {
     let rights = match client.grant {
         Grant::Read => vec![Right::Read],
+        Grant::Command if client.may_publish() => {
+            vec![Right::Read, Right::Command, Right::Publish]
+        }
         Grant::Command => vec![Right::Read, Right::Command],
     };
     let words = client.topics.iter().map(|topic| topic.as_str().to_owned());

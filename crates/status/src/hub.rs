@@ -1,23 +1,31 @@
 use std::sync::{Arc, OnceLock};
 
-use proto::status::{ServerMessage, Status};
-use tokio::sync::watch;
+use proto::status::{Command, ServerMessage, Status};
+use tokio::sync::{oneshot, watch};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use crate::fields::Fields;
+use crate::{
+    Answer,
+    fields::Fields,
+    publishers::{Claim, Errand, merge, pass_on},
+};
 
 /// One status and its bytes on the wire, made once and shared by every socket.
 #[derive(Debug)]
 pub struct Snapshot {
     status: Status,
     json: Utf8Bytes,
+    /// What the agent says, and what other programs say beside it.
+    base: Status,
+    claims: Vec<Claim>,
     /// Made when somebody first wants them: an overlay alone never does.
     all: OnceLock<Fields>,
     calm: OnceLock<Fields>,
 }
 
 impl Snapshot {
-    fn new(status: Status) -> Self {
+    fn new(base: Status, claims: Vec<Claim>) -> Self {
+        let status = merge(&base, &claims);
         let message = ServerMessage::Status {
             data: status.clone(),
         };
@@ -26,6 +34,8 @@ impl Snapshot {
         Self {
             status,
             json,
+            base,
+            claims,
             all: OnceLock::new(),
             calm: OnceLock::new(),
         }
@@ -58,31 +68,64 @@ impl Snapshot {
 #[derive(Debug, Clone)]
 pub struct StatusHub {
     latest: watch::Sender<Arc<Snapshot>>,
+    voice: watch::Sender<Voice>,
+}
+
+/// What a voice assistant on this machine is doing, as it publishes it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Voice {
+    /// It records a command.
+    pub is_listening: bool,
+    /// It speaks.
+    pub is_speaking: bool,
 }
 
 impl StatusHub {
     /// A hub that shows `first` until it is updated.
     #[must_use]
     pub fn new(first: Status) -> Self {
-        let (latest, _) = watch::channel(Arc::new(Snapshot::new(first)));
-        Self { latest }
+        let (latest, _) = watch::channel(Arc::new(Snapshot::new(first, Vec::new())));
+        let voice = watch::Sender::default();
+        Self { latest, voice }
     }
 
     /// Changes the status. `seq` rises by one if, and only if, anything became different;
     /// else nobody is woken.
     pub fn update(&self, change: impl FnOnce(&mut Status)) {
         self.latest.send_if_modified(|latest| {
-            let seq = latest.status.seq;
-            let mut next = latest.status.clone();
-            change(&mut next);
-            next.seq = seq;
-            if next == latest.status {
-                return false;
-            }
-            next.seq = seq + 1;
-            *latest = Arc::new(Snapshot::new(next));
-            true
+            let mut base = latest.base.clone();
+            change(&mut base);
+            replace(latest, base, latest.claims.clone())
         });
+    }
+
+    /// Changes what other programs publish.
+    pub(crate) fn change_claims(&self, change: impl FnOnce(&mut Vec<Claim>)) {
+        self.latest.send_if_modified(|latest| {
+            let mut claims = latest.claims.clone();
+            change(&mut claims);
+            replace(latest, latest.base.clone(), claims)
+        });
+        let latest = self.latest();
+        let voice = Voice {
+            is_listening: latest.status.is_listening,
+            is_speaking: latest.status.is_speaking,
+        };
+        self.voice
+            .send_if_modified(|last| std::mem::replace(last, voice) != voice);
+    }
+
+    /// Rings when a publisher listens, speaks, or no longer does.
+    #[must_use]
+    pub fn voice(&self) -> watch::Receiver<Voice> {
+        self.voice.subscribe()
+    }
+
+    /// Has a command of the voice (`stop_tts`, `set_volume`) carried out by the publisher it
+    /// concerns, who answers; with nobody there the answer is `nothing_to_do`.
+    pub fn pass_on(&self, command: Command, answer: oneshot::Sender<Answer>) {
+        let latest = self.latest();
+        pass_on(&latest.claims, Errand { command, answer });
     }
 
     /// The status now.
@@ -96,6 +139,16 @@ impl StatusHub {
     pub fn subscribe(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.latest.subscribe()
     }
+}
+
+/// Puts a new snapshot there, and says whether it shows anything new.
+fn replace(latest: &mut Arc<Snapshot>, mut base: Status, claims: Vec<Claim>) -> bool {
+    let seq = latest.status.seq;
+    base.seq = seq;
+    let is_new = merge(&base, &claims) != latest.status;
+    base.seq += u64::from(is_new);
+    *latest = Arc::new(Snapshot::new(base, claims));
+    is_new
 }
 
 impl Default for StatusHub {

@@ -1,4 +1,11 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use proto::{
     ErrorCode, limits,
@@ -18,6 +25,7 @@ use crate::{
     door::Door,
     greeting::{Greeting, Met},
     pipe::Pipe,
+    publishers::Seat,
     session::Session,
     socket::Socket,
     upgrade::{FULL, Gate, Opened, upgrade},
@@ -56,6 +64,8 @@ pub struct Limits {
     pub per_second: u32,
     /// From an open socket to `identify`, in `hearth.status.v1`: 3 s.
     pub identify: Duration,
+    /// How long a publisher may think about a command: 3 s.
+    pub publisher: Duration,
     /// A reader that takes a message only after so long is sent a snapshot next: 1 s.
     pub behind: Duration,
 }
@@ -72,6 +82,7 @@ impl Default for Limits {
             burst_v1: 40,
             per_second: 20,
             identify: Duration::from_secs(3),
+            publisher: Duration::from_secs(3),
             behind: Duration::from_secs(1),
         }
     }
@@ -85,6 +96,8 @@ pub struct StatusServer {
     origins: Vec<String>,
     limits: Limits,
     world: World,
+    /// Numbers the publishers.
+    seats: AtomicU64,
     connected: watch::Sender<usize>,
 }
 
@@ -99,6 +112,7 @@ impl StatusServer {
             origins: Vec::new(),
             limits: Limits::default(),
             world: World::default(),
+            seats: AtomicU64::new(0),
             connected: watch::Sender::default(),
         }
     }
@@ -240,7 +254,12 @@ impl StatusServer {
         };
         match greeting.meet(&mut pipe, stop).await? {
             Met::Client(client) => {
+                let seat = client.may_publish().then(|| {
+                    let number = self.seats.fetch_add(1, Ordering::Relaxed);
+                    Seat::new(self.hub.clone(), number, client.name.clone())
+                });
                 let session = Session {
+                    seat,
                     pipe,
                     client,
                     status,

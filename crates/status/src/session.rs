@@ -4,22 +4,23 @@ use std::sync::Arc;
 
 use proto::{
     ErrorCode,
-    status::v1::{Cause, HubMessage, Topic},
+    status::v1::{Cause, HubMessage, Published, Topic},
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout_at},
 };
 use tokio_tungstenite::tungstenite::{Error, Message, protocol::frame::coding::CloseCode};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Limits, Request, Snapshot, World,
+    Answer, Limits, Request, Snapshot, World,
     asking::{Asked, Outcome, answered, ask},
     bucket::Bucket,
     door::Grant,
     greeting::{Client, identified},
     pipe::Pipe,
+    publishers::{Errand, Note, Seat},
     talk::{Asker, Heard, read, refused},
 };
 
@@ -30,6 +31,8 @@ pub(crate) struct Session<'a> {
     pub(crate) commands: mpsc::Sender<Request>,
     pub(crate) limits: Limits,
     pub(crate) world: &'a World,
+    /// Of who may publish.
+    pub(crate) seat: Option<Seat>,
 }
 
 /// Everything that can happen to a session.
@@ -38,6 +41,8 @@ enum Tick {
     Due,
     Heard(Option<Result<Message, Error>>),
     Answered(Outcome<Asker>),
+    Note(Note),
+    Late,
     Stop,
 }
 
@@ -63,6 +68,7 @@ impl Session<'_> {
                 biased;
                 // Before the stop: whoever said `quit` shall hear that it was heard.
                 answer = answered(&mut asked) => Tick::Answered(answer),
+                note = noted(&mut self.seat) => note,
                 () = stop.cancelled() => Tick::Stop,
                 () = sleep_until(send_from), if is_due => Tick::Due,
                 changed = self.status.changed(), if is_watching => match changed {
@@ -76,6 +82,12 @@ impl Session<'_> {
                 Tick::Due => {
                     next = self.show(next).await?;
                     (is_due, send_from) = (false, Instant::now() + self.limits.pace);
+                }
+                Tick::Note(note) => self.tell(note).await?,
+                Tick::Late => {
+                    if let Some(seat) = &mut self.seat {
+                        seat.expire(Instant::now());
+                    }
                 }
                 Tick::Answered(outcome) => self.pipe.say(&HubMessage::from(outcome)).await?,
                 Tick::Heard(Some(Ok(message))) => {
@@ -134,6 +146,34 @@ impl Session<'_> {
         })
     }
 
+    /// Tells a publisher what concerns it.
+    async fn tell(&mut self, note: Note) -> Result<(), Error> {
+        let message = match note {
+            Note::Taken { fields, by } => HubMessage::Taken { fields, by },
+            Note::Do(Errand { command, answer }) => {
+                let until = Instant::now() + self.limits.publisher;
+                let seat = self.seat.as_mut();
+                let Some(id) = seat.and_then(|seat| seat.open(answer, until)) else {
+                    return Ok(());
+                };
+                HubMessage::Request {
+                    id,
+                    request: command.as_str().to_owned(),
+                    args: command.args(),
+                }
+            }
+        };
+        self.pipe.say(&message).await
+    }
+
+    fn publish(&self, fields: &Published, takeover: bool) -> Answer {
+        let Some(seat) = &self.seat else {
+            let message = "publishing needs a name and the proof of the token in `identify`";
+            return Err((ErrorCode::Unauthorized, message.to_owned()));
+        };
+        seat.publish(fields, takeover)
+    }
+
     async fn hear(&mut self, message: &Message) -> Result<Option<After>, Error> {
         let answer = match message {
             Message::Text(text) => match read(text) {
@@ -149,6 +189,19 @@ impl Session<'_> {
                     }
                 }
                 Heard::Ping(asker) => asker.result(self.world.pong(self.status.borrow().status())),
+                Heard::Publish {
+                    asker,
+                    fields,
+                    takeover,
+                } => asker.response(self.publish(&fields, takeover)),
+                Heard::Response { id, answer } => {
+                    let seat = self.seat.as_mut();
+                    if seat.is_some_and(|seat| seat.settle(&id, answer)) {
+                        return Ok(None);
+                    }
+                    let message = "no request of this id waits for a response".to_owned();
+                    refused(ErrorCode::BadRequest, message)
+                }
                 Heard::Resubscribe(topics) => {
                     self.client.topics = topics;
                     self.pipe.say(&identified(&self.client, None)).await?;
@@ -169,6 +222,20 @@ impl Session<'_> {
         };
         self.pipe.say(&answer).await?;
         Ok(None)
+    }
+}
+
+/// What a publisher is to be told, or that it was too slow; for ever nothing for who is none.
+async fn noted(seat: &mut Option<Seat>) -> Tick {
+    let Some(seat) = seat else {
+        return std::future::pending().await;
+    };
+    match seat.until() {
+        None => seat.notes.recv().await.map_or(Tick::Late, Tick::Note),
+        Some(until) => match timeout_at(until, seat.notes.recv()).await {
+            Ok(note) => note.map_or(Tick::Late, Tick::Note),
+            Err(_) => Tick::Late,
+        },
     }
 }
 

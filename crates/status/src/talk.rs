@@ -4,7 +4,7 @@ use proto::{
     ErrorCode,
     status::{
         Command,
-        v1::{HubMessage, ID_MAX, PeerMessage, SUBSCRIPTIONS_MAX, Topic},
+        v1::{HubMessage, ID_MAX, PeerMessage, Published, SUBSCRIPTIONS_MAX, TEXT_MAX, Topic},
     },
 };
 use serde_json::Value;
@@ -24,6 +24,15 @@ pub(crate) enum Heard {
     Command(Command, Asker),
     Ping(Asker),
     Resubscribe(Vec<Topic>),
+    Publish {
+        asker: Asker,
+        fields: Published,
+        takeover: bool,
+    },
+    Response {
+        id: String,
+        answer: Answer,
+    },
     /// Answer this, and go on listening.
     Refuse(HubMessage),
 }
@@ -42,8 +51,9 @@ pub(crate) fn read(text: &str) -> Heard {
         let text = value.get(name)?.as_str()?;
         (text.len() <= ID_MAX && !text.is_empty()).then(|| text.to_owned())
     };
+    let word = || (value["type"] == "publish").then(|| "publish".to_owned());
     let asker = short("id")
-        .zip(short("request"))
+        .zip(word().or_else(|| short("request")))
         .map(|(id, request)| Asker { id, request });
     match (serde_json::from_value(value), asker) {
         (Ok(PeerMessage::Request { args, .. }), Some(asker)) => match asker.request.as_str() {
@@ -56,6 +66,43 @@ pub(crate) fn read(text: &str) -> Heard {
         (Ok(PeerMessage::Request { .. }), None) => bad(format!(
             "`id` and `request` are texts of 1 to {ID_MAX} bytes"
         )),
+        (
+            Ok(PeerMessage::Publish {
+                fields, takeover, ..
+            }),
+            Some(asker),
+        ) => {
+            let text = fields.text.iter().flatten();
+            if text.clone().any(|text| text.len() > TEXT_MAX) {
+                let message = format!("a text has at most {TEXT_MAX} bytes");
+                return Heard::Refuse(asker.response(Err((ErrorCode::BadRequest, message))));
+            }
+            Heard::Publish {
+                asker,
+                fields,
+                takeover,
+            }
+        }
+        (Ok(PeerMessage::Publish { .. }), None) => {
+            bad(format!("`id` is a text of 1 to {ID_MAX} bytes"))
+        }
+        (
+            Ok(PeerMessage::Response {
+                id,
+                status,
+                message,
+                ..
+            }),
+            _,
+        ) => {
+            let message: String = message.unwrap_or_default().chars().take(TEXT_MAX).collect();
+            let answer = match status {
+                200 => Ok(()),
+                409 => Err((ErrorCode::NothingToDo, message)),
+                _ => Err((ErrorCode::Internal, message)),
+            };
+            Heard::Response { id, answer }
+        }
         (Ok(PeerMessage::Reidentify { subscriptions }), _) => {
             if subscriptions.len() > SUBSCRIPTIONS_MAX {
                 return bad(format!("at most {SUBSCRIPTIONS_MAX} subscriptions"));
@@ -67,7 +114,7 @@ pub(crate) fn read(text: &str) -> Heard {
         }
         (Ok(_), _) => bad("this type of message is not known here".into()),
         (Err(_), Some(asker)) => {
-            let message = "`args` is an object, whose fields have the types of docs/PROTOCOL.md";
+            let message = "its fields do not have the names and types of docs/PROTOCOL.md";
             let refused = (ErrorCode::BadRequest, message.to_owned());
             Heard::Refuse(asker.response(Err(refused)))
         }

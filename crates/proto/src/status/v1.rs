@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::CommandArgs;
+pub use super::publish::{Field, Published};
 use crate::{ErrorCode, hex::hex_bytes};
 
 /// The WebSocket subprotocol of this version.
@@ -31,6 +32,8 @@ pub const VERSIONS: [u32; 1] = [1];
 pub const NAME_MAX: usize = 64;
 /// Longest id of a request, in bytes.
 pub const ID_MAX: usize = 128;
+/// Longest text of a publisher, in bytes.
+pub const TEXT_MAX: usize = 1024;
 /// Most subscriptions that may be named at once.
 pub const SUBSCRIPTIONS_MAX: usize = 32;
 
@@ -80,6 +83,8 @@ pub enum Right {
     Read,
     /// Give commands.
     Command,
+    /// Publish fields of its own.
+    Publish,
     /// A right of a later version.
     #[serde(other)]
     Unknown,
@@ -196,6 +201,23 @@ pub enum HubMessage {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         result: Option<Value>,
     },
+    /// A command for a publisher, to be answered with a `response` within 3 s.
+    Request {
+        /// To be given back.
+        id: String,
+        /// `stop_tts` or `set_volume`.
+        request: String,
+        /// What the command needs.
+        #[serde(default, skip_serializing_if = "CommandArgs::is_empty")]
+        args: CommandArgs,
+    },
+    /// Another publisher took fields over.
+    Taken {
+        /// Which.
+        fields: Vec<Field>,
+        /// Who.
+        by: String,
+    },
     /// A message that was no request was refused.
     Error {
         /// The HTTP status of `code`.
@@ -246,6 +268,26 @@ pub enum PeerMessage {
         /// What some commands need.
         #[serde(default, skip_serializing_if = "CommandArgs::is_empty")]
         args: CommandArgs,
+    },
+    /// Publishes fields of the status; answered like a request.
+    Publish {
+        /// Given back in the response.
+        id: String,
+        /// What they are now.
+        fields: Published,
+        /// Whether to take what another publishes.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        takeover: bool,
+    },
+    /// A publisher's answer to a command.
+    Response {
+        /// The request's own.
+        id: String,
+        /// 200, or the HTTP status of what went wrong.
+        status: u16,
+        /// The same for a person.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        message: Option<String>,
     },
     /// A message of a later version.
     #[serde(other)]

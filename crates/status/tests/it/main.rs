@@ -4,5 +4,6 @@
 mod follow;
 mod gate;
 mod hub;
+mod publishers;
 mod support;
 mod v1;

@@ -25,8 +25,8 @@ use tokio_tungstenite::{
 use crate::support::{PATIENCE, TestHub, narrow, soon};
 
 /// One client, which keeps the status as an overlay would.
-struct Peer {
-    socket: WebSocketStream<TcpStream>,
+pub(crate) struct Peer {
+    pub(crate) socket: WebSocketStream<TcpStream>,
     hello: Value,
     port: u16,
     data: Map<String, Value>,
@@ -35,17 +35,17 @@ struct Peer {
 
 /// What came: a message, or the code the hub closed with.
 #[derive(Debug, PartialEq)]
-enum Came {
+pub(crate) enum Came {
     Said(Value),
     Closed(u16, String),
 }
 
 impl Peer {
-    async fn open(hub: &TestHub) -> Self {
+    pub(crate) async fn open(hub: &TestHub) -> Self {
         Self::over(TcpStream::connect(hub.addr).await.unwrap()).await
     }
 
-    async fn over(stream: TcpStream) -> Self {
+    pub(crate) async fn over(stream: TcpStream) -> Self {
         let addr = stream.peer_addr().unwrap();
         let mut request = format!("ws://{addr}/").into_client_request().unwrap();
         let headers = request.headers_mut();
@@ -68,15 +68,15 @@ impl Peer {
         peer
     }
 
-    async fn say(&mut self, message: &Value) {
+    pub(crate) async fn say(&mut self, message: &Value) {
         self.send(Message::text(message.to_string())).await;
     }
 
-    async fn send(&mut self, message: Message) {
+    pub(crate) async fn send(&mut self, message: Message) {
         soon(self.socket.send(message)).await.unwrap();
     }
 
-    async fn came(&mut self) -> Came {
+    pub(crate) async fn came(&mut self) -> Came {
         loop {
             match soon(self.socket.next()).await {
                 Some(Ok(Message::Text(text))) => {
@@ -91,14 +91,14 @@ impl Peer {
         }
     }
 
-    async fn said(&mut self) -> Value {
+    pub(crate) async fn said(&mut self) -> Value {
         match self.came().await {
             Came::Said(message) => message,
             closed @ Came::Closed(..) => panic!("{closed:?}"),
         }
     }
 
-    async fn closed(&mut self) -> u16 {
+    pub(crate) async fn closed(&mut self) -> u16 {
         match self.came().await {
             Came::Closed(code, reason) => {
                 assert!(!reason.is_empty() && reason.len() <= 123, "{reason}");
@@ -123,12 +123,16 @@ impl Peer {
     }
 
     /// Identifies with a proof and looks at the hub's.
-    async fn prove(&mut self, hub: &TestHub, topics: &[&str]) -> Value {
+    pub(crate) async fn prove(&mut self, hub: &TestHub, topics: &[&str]) -> Value {
+        self.prove_as(hub, "test", topics).await
+    }
+
+    pub(crate) async fn prove_as(&mut self, hub: &TestHub, name: &str, topics: &[&str]) -> Value {
         let nonce = "ab".repeat(32);
         let proof = self.proof(&hub.token, "client", &nonce);
         self.say(
             &json!({ "type": "identify", "version": 1, "nonce": nonce, "proof": proof,
-            "name": "test", "subscriptions": topics }),
+            "name": name, "subscriptions": topics }),
         )
         .await;
         let identified = self.said().await;
@@ -139,14 +143,14 @@ impl Peer {
         identified
     }
 
-    async fn commander(hub: &TestHub) -> Self {
+    pub(crate) async fn commander(hub: &TestHub) -> Self {
         let mut peer = Self::open(hub).await;
         let identified = peer.prove(hub, &[]).await;
-        assert_eq!(identified["rights"], json!(["read", "command"]));
+        assert_eq!(identified["rights"], json!(["read", "command", "publish"]));
         peer
     }
 
-    async fn follower(hub: &TestHub, topics: &[&str]) -> Self {
+    pub(crate) async fn follower(hub: &TestHub, topics: &[&str]) -> Self {
         let mut peer = Self::open(hub).await;
         peer.say(&json!({ "type": "identify", "version": 1, "subscriptions": topics }))
             .await;
@@ -157,7 +161,7 @@ impl Peer {
     }
 
     /// The next snapshot or delta, applied.
-    async fn follow(&mut self) -> Value {
+    pub(crate) async fn follow(&mut self) -> Value {
         let message = self.said().await;
         let seq = message["seq"].as_u64().unwrap();
         let data = message["data"].as_object().unwrap().clone();
@@ -178,19 +182,19 @@ impl Peer {
     }
 
     /// What an overlay would show now.
-    fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         let mut data = self.data.clone();
         data.insert("seq".into(), self.seq.into());
         serde_json::from_value(data.into()).unwrap()
     }
 
-    async fn until(&mut self, is_it: impl Fn(&Status) -> bool) {
+    pub(crate) async fn until(&mut self, is_it: impl Fn(&Status) -> bool) {
         while !is_it(&self.status()) {
             self.follow().await;
         }
     }
 
-    async fn request(&mut self, request: &str, args: &Value) -> Value {
+    pub(crate) async fn request(&mut self, request: &str, args: &Value) -> Value {
         let message = json!({ "type": "request", "id": "7", "request": request, "args": args });
         self.say(&message).await;
         let response = self.said().await;

@@ -1,0 +1,221 @@
+//! Other local programs that publish fields of their own, and the commands that concern them.
+
+use std::collections::HashMap;
+
+use proto::{
+    ErrorCode,
+    status::{
+        Command, Publisher, Status,
+        v1::{Field, Published},
+    },
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+
+use crate::{Answer, StatusHub};
+
+/// Commands on their way to one publisher at once.
+pub(crate) const ERRANDS: usize = 8;
+
+/// A command for a publisher.
+#[derive(Debug)]
+pub(crate) struct Errand {
+    pub(crate) command: Command,
+    pub(crate) answer: oneshot::Sender<Answer>,
+}
+
+/// What the hub tells a publisher.
+#[derive(Debug)]
+pub(crate) enum Note {
+    /// Do this, and answer.
+    Do(Errand),
+    /// These are another's now.
+    Taken { fields: Vec<Field>, by: String },
+}
+
+/// Which fields one publisher holds, and what it says they are.
+#[derive(Debug, Clone)]
+pub(crate) struct Claim {
+    by: u64,
+    name: String,
+    fields: Published,
+    notes: mpsc::Sender<Note>,
+}
+
+/// What all publishers say, laid over the agent's own status.
+pub(crate) fn merge(base: &Status, claims: &[Claim]) -> Status {
+    let mut status = base.clone();
+    for claim in claims {
+        claim.fields.show_on(&mut status);
+    }
+    let view = |claim: &Claim| Publisher {
+        name: claim.name.clone(),
+        fields: claim
+            .fields
+            .held()
+            .map(|field| field.as_str().to_owned())
+            .collect(),
+    };
+    status.publishers = claims.iter().map(view).collect();
+    status
+}
+
+/// One publisher's seat at the hub; whatever it holds is given back when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    hub: StatusHub,
+    by: u64,
+    name: String,
+    sender: mpsc::Sender<Note>,
+    pub(crate) notes: mpsc::Receiver<Note>,
+    /// Commands that were passed on and not answered, by the number each was given.
+    open: HashMap<String, (oneshot::Sender<Answer>, Instant)>,
+    count: u64,
+}
+
+impl Seat {
+    pub(crate) fn new(hub: StatusHub, by: u64, name: String) -> Self {
+        let (sender, notes) = mpsc::channel(ERRANDS);
+        Self {
+            hub,
+            by,
+            name,
+            sender,
+            notes,
+            open: HashMap::new(),
+            count: 0,
+        }
+    }
+
+    /// Changes what this publisher says.
+    pub(crate) fn publish(&self, fields: &Published, takeover: bool) -> Answer {
+        let mut answer = Ok(());
+        self.hub.change_claims(|claims| {
+            let others = claims.iter().filter(|claim| claim.by != self.by);
+            let wanted = |claim: &Claim| claim.fields.held().any(|field| fields.holds(field));
+            if let Some(holder) = others
+                .clone()
+                .find(|claim| wanted(claim))
+                .filter(|_| !takeover)
+            {
+                answer = Err((
+                    ErrorCode::FieldTaken,
+                    format!(
+                        "{:?} publishes one of these fields; send `\"takeover\":true` to take it",
+                        holder.name
+                    ),
+                ));
+                return;
+            }
+            for claim in claims.iter_mut().filter(|claim| claim.by != self.by) {
+                let taken = claim.fields.give_up(fields);
+                if !taken.is_empty() {
+                    let by = self.name.clone();
+                    // A publisher that lets its notes pile up learns it from `publishers`.
+                    let _ = claim.notes.try_send(Note::Taken { fields: taken, by });
+                }
+            }
+            if let Some(own) = claims.iter_mut().find(|claim| claim.by == self.by) {
+                own.fields.write(fields);
+            } else {
+                let mut own = Published::default();
+                own.write(fields);
+                claims.push(Claim {
+                    by: self.by,
+                    name: self.name.clone(),
+                    fields: own,
+                    notes: self.sender.clone(),
+                });
+            }
+            claims.retain(|claim| claim.fields.held().next().is_some());
+        });
+        answer
+    }
+
+    /// Notes that a command was passed on; its number.
+    pub(crate) fn open(
+        &mut self,
+        answer: oneshot::Sender<Answer>,
+        until: Instant,
+    ) -> Option<String> {
+        if self.open.len() >= ERRANDS {
+            let message = "the program that speaks has too many commands to answer";
+            let _ = answer.send(Err((ErrorCode::RateLimited, message.to_owned())));
+            return None;
+        }
+        self.count += 1;
+        let id = self.count.to_string();
+        self.open.insert(id.clone(), (answer, until));
+        Some(id)
+    }
+
+    /// The publisher answered; whether there was such a command.
+    pub(crate) fn settle(&mut self, id: &str, answer: Answer) -> bool {
+        let open = self.open.remove(id);
+        open.is_some_and(|(sender, _)| sender.send(answer).is_ok())
+    }
+
+    /// When the first command that is not answered is given up.
+    pub(crate) fn until(&self) -> Option<Instant> {
+        self.open.values().map(|(_, until)| *until).min()
+    }
+
+    /// Gives up what was not answered in time.
+    pub(crate) fn expire(&mut self, now: Instant) {
+        let late = self.open.extract_if(|_, (_, until)| *until <= now);
+        for (_, (answer, _)) in late {
+            let message = "the program that speaks gave no answer in time";
+            let _ = answer.send(Err((ErrorCode::DeadlineExceeded, message.to_owned())));
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.hub
+            .change_claims(|claims| claims.retain(|claim| claim.by != self.by));
+        let gone = || {
+            Err((
+                ErrorCode::NothingToDo,
+                "the program that spoke has left".to_owned(),
+            ))
+        };
+        for (_, (answer, _)) in self.open.drain() {
+            let _ = answer.send(gone());
+        }
+        self.notes.close();
+        while let Ok(note) = self.notes.try_recv() {
+            if let Note::Do(errand) = note {
+                let _ = errand.answer.send(gone());
+            }
+        }
+    }
+}
+
+/// Passes a command of the voice on to whoever it concerns, who will answer it.
+pub(crate) fn pass_on(claims: &[Claim], errand: Errand) {
+    let nobody = |errand: Errand, message: &str| {
+        let _ = errand
+            .answer
+            .send(Err((ErrorCode::NothingToDo, message.to_owned())));
+    };
+    let holder = claims
+        .iter()
+        .find(|claim| claim.fields.holds(Field::IsSpeaking));
+    let Some(holder) = holder else {
+        return nobody(errand, "nobody is speaking");
+    };
+    let is_silent = holder.fields.is_speaking != Some(Some(true));
+    if is_silent && errand.command == Command::StopTts {
+        return nobody(errand, "nobody is speaking");
+    }
+    if let Err(error) = holder.notes.try_send(Note::Do(errand)) {
+        let (mpsc::error::TrySendError::Full(note) | mpsc::error::TrySendError::Closed(note)) =
+            error;
+        if let Note::Do(errand) = note {
+            nobody(errand, "the program that speaks takes no commands now");
+        }
+    }
+}
