@@ -44,7 +44,9 @@ pub fn request_head(op: Op, body: &[u8]) -> Result<RequestHead, ErrorDetail> {
         } else if key.eq_ignore_ascii_case("stream") {
             stream = serde_json::from_str(value.get()).unwrap_or(true);
         } else if question.is_some_and(|question| key.eq_ignore_ascii_case(question)) {
-            asks = !is_empty(value.get());
+            // Engines differ in which spelling they read: a question under any of them is one, or
+            // it could pass for a load and run beside the slots and ahead of the queue.
+            asks |= !is_empty(value.get());
         }
         Ok(())
     })?;
@@ -291,6 +293,12 @@ mod tests {
         assert!(!head(Op::Chat, r#"{"messages":"hi"}"#).loads);
         assert!(!head(Op::Generate, r#"{"prompt":"x"}"#).loads);
         assert!(!head(Op::Embed, "{}").loads);
+        for hidden in [
+            r#"{"messages":[{}],"Messages":[]}"#,
+            r#"{"MESSAGES":[{}],"messages":[]}"#,
+        ] {
+            assert!(!head(Op::Chat, hidden).loads, "{hidden}");
+        }
     }
 
     #[test]

@@ -105,7 +105,7 @@ async fn answer(relay: &Relay, caller: &Caller, op: Op, body: Bytes) -> Result<R
     if head.loads {
         let order = Order {
             priority: Priority::URGENT,
-            wanted_for: Some(LOAD),
+            wanted_for: Some(caller.wanted_for.unwrap_or(LOAD).min(LOAD)),
             ..order(op, model, body)
         };
         let ticket = relay.attend(caller, order).await?;
