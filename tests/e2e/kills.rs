@@ -1,6 +1,9 @@
 //! Power cuts: whatever is killed, every acknowledged job is answered exactly once.
 
-use hearth_tests::scripted_ollama::{Answer, Gate, ScriptedOllama, Step};
+use hearth_tests::{
+    kills::{self, Plan},
+    scripted_ollama::{Answer, Gate, ScriptedOllama, Step},
+};
 use proto::JobId;
 
 use hearth_tests::stand::Stand;
@@ -107,4 +110,20 @@ async fn jobs_survive_kills_of_both_under_load() {
     for job in jobs {
         answered_once(&stand, job).await;
     }
+}
+
+#[tokio::test]
+async fn by_the_requesters_logs_kills_and_an_overslept_lease_lose_double_and_mix_nothing() {
+    let plan = Plan::short(7);
+    let report = kills::run(&plan).await;
+    assert!(report.verdict.is_clean(), "{report}");
+    assert!(report.overslept >= 1, "no lease ran out: {report}");
+    assert_eq!(report.relays + report.agents, plan.kills, "{report}");
+    let asked = plan.between * (plan.kills as u64 + 2) + 1;
+    assert_eq!(report.verdict.asked as u64, asked, "{report}");
+    // Six of ten are native, and those are asked until they are taken.
+    assert!(
+        report.verdict.acknowledged * 10 >= report.verdict.asked * 6,
+        "{report}"
+    );
 }

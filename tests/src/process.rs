@@ -191,17 +191,44 @@ impl Process {
     /// # Panics
     /// If it does not end within [`PATIENCE`].
     pub async fn terminate(mut self) -> ExitStatus {
-        if let Some(id) = self.child.id() {
-            let asked = std::process::Command::new("kill")
-                .args(["-TERM", &id.to_string()])
-                .status();
-            assert!(
-                asked.is_ok_and(|status| status.success()),
-                "{} cannot be asked",
-                self.name
-            );
-        }
+        self.ask_to_end();
         self.wait().await
+    }
+
+    /// Asks it to end (SIGTERM).
+    ///
+    /// # Panics
+    /// If the system refuses.
+    pub fn ask_to_end(&self) {
+        self.signal("TERM");
+    }
+
+    /// Stops it where it is, as a machine does that goes to sleep.
+    ///
+    /// # Panics
+    /// If the system refuses.
+    pub fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Panics
+    /// If the system refuses.
+    pub fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let Some(id) = self.child.id() else { return };
+        let sent = std::process::Command::new("kill")
+            .args([&format!("-{signal}"), &id.to_string()])
+            .status();
+        let name = &self.name;
+        assert!(
+            sent.is_ok_and(|status| status.success()),
+            "{name} cannot be sent {signal}"
+        );
     }
 
     /// Waits until it ends by itself.

@@ -7,9 +7,10 @@ mod wire;
 
 use std::{
     collections::{HashMap, VecDeque},
-    io,
+    fmt, io,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -37,6 +38,8 @@ pub enum Step {
     Send(Bytes),
     /// Nothing until the gate opens.
     Wait(Gate),
+    /// Nothing for so long: a model that thinks.
+    Pause(Duration),
     /// The proper end of the body.
     Finish,
     /// The connection is closed in the middle.
@@ -126,11 +129,21 @@ impl Answer {
     }
 }
 
+/// Makes the answer to a request.
+#[derive(Clone)]
+struct Writer(Arc<dyn Fn(&Request) -> Answer + Send + Sync>);
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Writer")
+    }
+}
+
 /// What every connection shares.
 #[derive(Debug, Default)]
 struct Stage {
     scripts: Mutex<HashMap<String, VecDeque<Answer>>>,
-    settled: Mutex<HashMap<String, Answer>>,
+    settled: Mutex<HashMap<String, Writer>>,
     models: Mutex<Vec<(String, bool)>>,
     requests: Mutex<Vec<Request>>,
     arrived: watch::Sender<usize>,
@@ -185,7 +198,17 @@ impl ScriptedOllama {
 
     /// Every request for `path` without a script of its own gets this answer from now on.
     pub fn settle(&self, path: &str, answer: Answer) {
-        lock(&self.stage.settled).insert(path.to_owned(), answer);
+        self.settle_with(path, move |_| answer.clone());
+    }
+
+    /// The same, with an answer of its own for each request.
+    pub fn settle_with(
+        &self,
+        path: &str,
+        write: impl Fn(&Request) -> Answer + Send + Sync + 'static,
+    ) {
+        let writer = Writer(Arc::new(write));
+        lock(&self.stage.settled).insert(path.to_owned(), writer);
     }
 
     /// Which models it has, and whether each is in memory.
@@ -258,9 +281,14 @@ impl Stage {
         let scripted = lock(&self.scripts)
             .get_mut(&request.path)
             .and_then(VecDeque::pop_front);
-        let settled = || lock(&self.settled).get(&request.path).cloned();
-        let scripted = scripted.or_else(settled);
-        scripted.unwrap_or_else(|| talk::answer(request, &lock(&self.models)))
+        if let Some(scripted) = scripted {
+            return scripted;
+        }
+        let settled = lock(&self.settled).get(&request.path).cloned();
+        match settled {
+            Some(Writer(write)) => write(request),
+            None => talk::answer(request, &lock(&self.models)),
+        }
     }
 }
 

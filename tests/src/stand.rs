@@ -1,7 +1,7 @@
 //! A relay and an agent as a user starts them, with the keys to use them, in a home of their own.
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 use futures_util::StreamExt as _;
 use proto::JobId;
@@ -94,7 +94,8 @@ impl Stand {
 
     /// Starts the relay, at the address it had before.
     pub async fn start_relay(&mut self) {
-        let mut command = self.hearth(&["relay", "--store", &store(&self.home)]);
+        let mut command = self.home.command(relay_binary());
+        command.args(["relay", "--store", &store(&self.home)]);
         command.args(["--listen", &self.address.to_string(), "--lease", LEASE]);
         command.args(&self.relay_options);
         let mut relay = Process::start("the relay", command);
@@ -120,16 +121,14 @@ impl Stand {
     /// The options of an agent, with or without a desktop, that works for this relay; its key
     /// goes into `HEARTH_KEY`.
     pub fn options(&self) -> Vec<String> {
-        let relay = format!("http://{}", self.through.unwrap_or(self.address));
+        self.options_of("home", self.through.unwrap_or(self.address))
+    }
+
+    /// The same for an agent of another name that finds the relay at this address.
+    pub fn options_of(&self, name: &str, relay: SocketAddr) -> Vec<String> {
+        let relay = format!("http://{relay}");
         let slots = self.slots.to_string();
-        let options = [
-            "--engine",
-            &self.engine,
-            "--name",
-            "home",
-            "--relay",
-            &relay,
-        ];
+        let options = ["--engine", &self.engine, "--name", name, "--relay", &relay];
         let more = ["--status-port", "0", "--http-port", "0", "--slots", &slots];
         options
             .iter()
@@ -281,6 +280,12 @@ pub fn client() -> reqwest::Client {
         .tcp_nodelay(true)
         .build()
         .unwrap()
+}
+
+/// The program that is started as the relay: `HEARTH_RELAY_BIN`, which has a bug planted in it and
+/// must be found out, else `hearth`.
+fn relay_binary() -> PathBuf {
+    std::env::var_os("HEARTH_RELAY_BIN").map_or_else(|| binary("hearth"), PathBuf::from)
 }
 
 /// The `hearth` program in a home.

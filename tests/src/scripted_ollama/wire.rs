@@ -69,6 +69,7 @@ async fn play(write: &mut OwnedWriteHalf, answer: Answer) -> io::Result<bool> {
                 write.write_all(&framed).await?;
             }
             Step::Wait(gate) => gate.passed().await,
+            Step::Pause(pause) => tokio::time::sleep(pause).await,
             Step::Finish => {
                 write.write_all(b"0\r\n\r\n").await?;
                 return Ok(true);

@@ -1,0 +1,488 @@
+//! Judges a run from what the requesters themselves noted, and from nothing else: neither the
+//! relay's store nor its log is asked.
+//!
+//! Every answer carries marks ([`Mark`]), so that a word tells whose question it answers and in
+//! which run of the engine it was written.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+};
+
+/// One word of an answer: `MARK/RUN/N/OF`, so that the whole answer is `N` = 1 to `OF` of one run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// Which question it answers.
+    pub question: String,
+    /// Which run of the engine wrote it; no two runs have the same number.
+    pub run: u64,
+    /// Which word of the answer it is, from 1.
+    pub n: u64,
+    /// How many there are.
+    pub of: u64,
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            question,
+            run,
+            n,
+            of,
+        } = self;
+        write!(f, "{question}/{run}/{n}/{of}")
+    }
+}
+
+impl Mark {
+    fn parse(word: &str) -> Option<Self> {
+        let mut parts = word.split('/');
+        let mark = Self {
+            question: parts.next()?.to_owned(),
+            run: parts.next()?.parse().ok()?,
+            n: parts.next()?.parse().ok()?,
+            of: parts.next()?.parse().ok()?,
+        };
+        parts.next().is_none().then_some(mark)
+    }
+}
+
+/// What a requester was promised for a question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Promise {
+    /// An answer, if the question was acknowledged.
+    Answer,
+    /// An end of some kind: its engine fails on purpose.
+    End,
+}
+
+/// One thing that a requester saw.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// It sends the question.
+    Asked(Promise),
+    /// The relay took the question and named it.
+    Acknowledged(String),
+    /// A piece of the answer, in this reading of it.
+    Piece(u32, String),
+    /// What came before in this reading is void.
+    Restarted(u32),
+    /// The answer is over, in this reading of it.
+    Ended(u32, Ending),
+}
+
+/// How an answer ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// As it should.
+    Completed,
+    /// With this code.
+    Failed(String),
+    /// The requester, or the relay for it, withdrew it.
+    Cancelled,
+}
+
+/// One line of a requester's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// Which question it is about; the marks of its answer say the same.
+    pub question: String,
+    /// What was seen.
+    pub seen: Seen,
+}
+
+/// What became of all questions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Questions that were sent.
+    pub asked: usize,
+    /// Questions that the relay took on as jobs and named.
+    pub acknowledged: usize,
+    /// Questions with a whole answer.
+    pub completed: usize,
+    /// Questions that failed as they were meant to, or ended with a typed error unacknowledged.
+    pub failed: usize,
+    /// Questions whose connection broke, or that were refused, before anything was promised.
+    pub unpromised: usize,
+    /// Acknowledged and without the end that was promised, or said to be complete and not whole.
+    pub lost: Vec<String>,
+    /// Ended twice, ended in two ways, answered in two ways, or accepted as two jobs.
+    pub doubled: Vec<String>,
+    /// With the words of another question, or of two runs, in one answer.
+    pub mixed: Vec<String>,
+}
+
+impl Verdict {
+    /// Whether every promise was kept.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.lost.is_empty() && self.doubled.is_empty() && self.mixed.is_empty()
+    }
+
+    /// Takes in what became of other questions.
+    pub fn add(&mut self, other: Self) {
+        self.asked += other.asked;
+        self.acknowledged += other.acknowledged;
+        self.completed += other.completed;
+        self.failed += other.failed;
+        self.unpromised += other.unpromised;
+        self.lost.extend(other.lost);
+        self.doubled.extend(other.doubled);
+        self.mixed.extend(other.mixed);
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (lost, doubled, mixed) = (self.lost.len(), self.doubled.len(), self.mixed.len());
+        write!(
+            f,
+            "{} asked, {} acknowledged, {} answered, {} failed as told, {} never promised: \
+             lost {lost}, doubled {doubled}, mixed {mixed}",
+            self.asked, self.acknowledged, self.completed, self.failed, self.unpromised
+        )?;
+        let findings = [
+            ("lost", &self.lost),
+            ("doubled", &self.doubled),
+            ("mixed", &self.mixed),
+        ];
+        for (what, found) in findings {
+            for finding in found.iter().take(5) {
+                write!(f, "\n  {what}: {finding}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Judges what was noted.
+#[must_use]
+pub fn judge<'a>(notes: impl IntoIterator<Item = &'a Note>) -> Verdict {
+    let mut files = BTreeMap::<&str, File<'_>>::new();
+    let mut named = HashMap::<&str, &str>::new();
+    let mut verdict = Verdict::default();
+    for Note { question, seen } in notes {
+        if let Seen::Acknowledged(id) = seen {
+            let first = named.entry(id).or_insert(question);
+            if *first != question {
+                let finding = format!("job {id} was named to {first} and to {question}");
+                verdict.mixed.push(finding);
+            }
+        }
+        files.entry(question).or_default().note(seen);
+    }
+    for (question, file) in &files {
+        file.close(question, &mut verdict);
+    }
+    verdict
+}
+
+/// All that was noted of one question.
+#[derive(Debug, Default)]
+struct File<'a> {
+    promise: Option<Promise>,
+    ids: Vec<&'a str>,
+    readings: BTreeMap<u32, Reading<'a>>,
+}
+
+/// One time that an answer was read, from its beginning.
+#[derive(Debug, Default)]
+struct Reading<'a> {
+    /// What was said until the answer began anew, once for each beginning.
+    texts: Vec<String>,
+    endings: Vec<&'a Ending>,
+    goes_on: bool,
+}
+
+impl<'a> File<'a> {
+    fn note(&mut self, seen: &'a Seen) {
+        match seen {
+            Seen::Asked(promise) => self.promise = Some(*promise),
+            Seen::Acknowledged(id) => {
+                if !self.ids.contains(&id.as_str()) {
+                    self.ids.push(id);
+                }
+            }
+            Seen::Piece(reading, text) => self.reading(*reading).text().push_str(text),
+            Seen::Restarted(reading) => {
+                let reading = self.reading(*reading);
+                reading.text();
+                reading.texts.push(String::new());
+            }
+            Seen::Ended(reading, ending) => self.reading(*reading).endings.push(ending),
+        }
+    }
+
+    fn reading(&mut self, n: u32) -> &mut Reading<'a> {
+        let reading = self.readings.entry(n).or_default();
+        reading.goes_on |= !reading.endings.is_empty();
+        reading
+    }
+
+    fn close(&self, question: &str, verdict: &mut Verdict) {
+        verdict.asked += 1;
+        verdict.acknowledged += usize::from(!self.ids.is_empty());
+        if self.ids.len() > 1 {
+            verdict
+                .doubled
+                .push(format!("{question} became the jobs {:?}", self.ids));
+        }
+        for (n, reading) in &self.readings {
+            reading.judge(&format!("{question}, reading {n}"), question, verdict);
+        }
+        let mut answers = self
+            .readings
+            .values()
+            .filter_map(|reading| Some((*reading.endings.first()?, reading.texts.last())));
+        let Some((ending, text)) = answers.next() else {
+            if self.ids.is_empty() {
+                verdict.unpromised += 1;
+            } else {
+                verdict
+                    .lost
+                    .push(format!("{question} was taken and never ended"));
+            }
+            return;
+        };
+        if answers.any(|(other, again)| other != ending || again != text) {
+            verdict
+                .doubled
+                .push(format!("{question} changed after its end"));
+        }
+        match (ending, self.promise) {
+            (Ending::Completed, _) => verdict.completed += 1,
+            (_, Some(Promise::Answer)) if !self.ids.is_empty() => verdict.lost.push(format!(
+                "{question} was taken and ended without an answer: {ending:?}"
+            )),
+            (Ending::Failed(_) | Ending::Cancelled, _) => verdict.failed += 1,
+        }
+    }
+}
+
+impl Reading<'_> {
+    fn text(&mut self) -> &mut String {
+        if self.texts.is_empty() {
+            self.texts.push(String::new());
+        }
+        let last = self.texts.len() - 1;
+        &mut self.texts[last]
+    }
+
+    fn judge(&self, name: &str, question: &str, verdict: &mut Verdict) {
+        if self.goes_on {
+            verdict
+                .doubled
+                .push(format!("{name} went on after its end"));
+        }
+        let is_complete = self.endings.first() == Some(&&Ending::Completed);
+        let (last, void) = self
+            .texts
+            .split_last()
+            .map_or(("", &[][..]), |(last, void)| (last.as_str(), void));
+        for text in void {
+            in_order(name, question, &words(text, false).0, verdict);
+        }
+        let (words, is_whole) = words(last, is_complete);
+        in_order(name, question, &words, verdict);
+        let reached = words.last().map(|mark| (mark.n, mark.of));
+        if is_complete && !(is_whole && reached.is_some_and(|(n, of)| n == of)) {
+            let finding = format!("{name} is called complete at {reached:?}");
+            verdict.lost.push(finding);
+        }
+    }
+}
+
+/// Whether these are words of one run for one question, from the first and without a hole.
+fn in_order(name: &str, question: &str, words: &[Mark], verdict: &mut Verdict) {
+    let Some(run) = words.first().map(|mark| mark.run) else {
+        return;
+    };
+    for (mark, n) in words.iter().zip(1..) {
+        if mark.question != question || mark.run != run {
+            let finding = format!("{name}: {mark} as word {n} of run {run}");
+            verdict.mixed.push(finding);
+        } else if mark.n < n {
+            verdict.doubled.push(format!("{name}: {mark} came again"));
+        } else if mark.n > n {
+            let finding = format!("{name}: {mark} came as word {n}");
+            verdict.lost.push(finding);
+        } else {
+            continue;
+        }
+        return;
+    }
+}
+
+/// The words of a text, and whether it holds nothing else. The last word of a text that was
+/// broken off may be cut short.
+fn words(text: &str, is_complete: bool) -> (Vec<Mark>, bool) {
+    let cut = if is_complete || text.ends_with(' ') {
+        text
+    } else {
+        text.rsplit_once(' ').map_or("", |(before, _)| before)
+    };
+    let marks: Vec<Option<Mark>> = cut.split_whitespace().map(Mark::parse).collect();
+    let is_whole = marks.iter().all(Option::is_some);
+    (marks.into_iter().flatten().collect(), is_whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note(question: &str, seen: Seen) -> Note {
+        let question = question.to_owned();
+        Note { question, seen }
+    }
+
+    /// A reading of words of a run, of `of`.
+    fn piece(
+        question: &str,
+        reading: u32,
+        run: u64,
+        n: std::ops::RangeInclusive<u64>,
+    ) -> Vec<Note> {
+        let word = |n| {
+            let question = question.to_owned();
+            Mark {
+                question,
+                run,
+                n,
+                of: 4,
+            }
+        };
+        n.map(|n| note(question, Seen::Piece(reading, format!("{} ", word(n)))))
+            .collect()
+    }
+
+    fn taken(question: &str) -> Vec<Note> {
+        vec![
+            note(question, Seen::Asked(Promise::Answer)),
+            note(question, Seen::Acknowledged(format!("id-of-{question}"))),
+        ]
+    }
+
+    fn over(question: &str, reading: u32, ending: Ending) -> Vec<Note> {
+        vec![note(question, Seen::Ended(reading, ending))]
+    }
+
+    /// Counts of what is lost, doubled and mixed.
+    fn found(parts: &[Vec<Note>]) -> (usize, usize, usize) {
+        let verdict = judge(&parts.concat());
+        assert_eq!(
+            verdict.is_clean(),
+            verdict.lost.len() + verdict.doubled.len() + verdict.mixed.len() == 0
+        );
+        (
+            verdict.lost.len(),
+            verdict.doubled.len(),
+            verdict.mixed.len(),
+        )
+    }
+
+    #[test]
+    fn a_good_log_is_clean_and_counted() {
+        let mut notes = [
+            taken("a"),
+            piece("a", 0, 1, 1..=4),
+            over("a", 0, Ending::Completed),
+        ]
+        .concat();
+        // Read again, and a beginning that was void.
+        notes.extend(piece("a", 1, 1, 1..=4));
+        notes.extend(over("a", 1, Ending::Completed));
+        notes.extend([taken("b"), piece("b", 0, 2, 1..=2)].concat());
+        notes.push(note("b", Seen::Restarted(0)));
+        notes.extend([piece("b", 0, 3, 1..=4), over("b", 0, Ending::Completed)].concat());
+        // Broken in the middle of a word, and never promised.
+        notes.push(note("c", Seen::Asked(Promise::Answer)));
+        notes.push(note("c", Seen::Piece(0, "c/4/1/4 c/4/".into())));
+        // Failed on purpose.
+        notes.push(note("d", Seen::Asked(Promise::End)));
+        notes.push(note("d", Seen::Acknowledged("id-of-d".into())));
+        notes.extend(over("d", 0, Ending::Failed("engine_failed".into())));
+        let verdict = judge(&notes);
+        assert!(verdict.is_clean(), "{verdict}");
+        let counts = (verdict.asked, verdict.acknowledged, verdict.completed);
+        assert_eq!(counts, (4, 3, 2));
+        assert_eq!((verdict.failed, verdict.unpromised), (1, 1));
+    }
+
+    #[test]
+    fn a_job_that_was_taken_and_never_ended_is_lost() {
+        assert_eq!(found(&[taken("a"), piece("a", 0, 1, 1..=4)]), (1, 0, 0));
+        let failed = over("a", 0, Ending::Failed("too_many_attempts".into()));
+        assert_eq!(found(&[taken("a"), failed]), (1, 0, 0));
+        let withdrawn = over("a", 0, Ending::Cancelled);
+        assert_eq!(found(&[taken("a"), withdrawn]), (1, 0, 0));
+    }
+
+    #[test]
+    fn half_an_answer_that_is_called_complete_is_lost() {
+        let done = || over("a", 0, Ending::Completed);
+        assert_eq!(
+            found(&[taken("a"), piece("a", 0, 1, 1..=3), done()]),
+            (1, 0, 0)
+        );
+        assert_eq!(found(&[taken("a"), done()]), (1, 0, 0), "nothing at all");
+        let gap = [piece("a", 0, 1, 1..=1), piece("a", 0, 1, 3..=4)].concat();
+        assert_eq!(found(&[taken("a"), gap, done()]), (1, 0, 0), "a hole");
+        let alien = vec![note("a", Seen::Piece(0, "sorry ".into()))];
+        let whole = piece("a", 0, 1, 1..=4);
+        assert_eq!(found(&[taken("a"), alien, whole, done()]), (1, 0, 0));
+    }
+
+    #[test]
+    fn a_second_end_a_changed_answer_and_a_second_job_are_doubled() {
+        let good = || {
+            [
+                taken("a"),
+                piece("a", 0, 1, 1..=4),
+                over("a", 0, Ending::Completed),
+            ]
+            .concat()
+        };
+        assert_eq!(found(&[good(), over("a", 0, Ending::Completed)]), (0, 1, 0));
+        let cancelled = over("a", 1, Ending::Cancelled);
+        assert_eq!(found(&[good(), cancelled]), (0, 1, 0), "two ways to end");
+        let other = [piece("a", 1, 9, 1..=4), over("a", 1, Ending::Completed)].concat();
+        assert_eq!(found(&[good(), other]), (0, 1, 0), "another answer");
+        let twice = vec![note("a", Seen::Acknowledged("another".into()))];
+        assert_eq!(found(&[good(), twice]), (0, 1, 0), "two jobs");
+        let again = [
+            taken("a"),
+            piece("a", 0, 1, 1..=2),
+            piece("a", 0, 1, 2..=4),
+            over("a", 0, Ending::Completed),
+        ];
+        assert_eq!(found(&again), (0, 1, 0), "a word twice");
+    }
+
+    #[test]
+    fn words_of_another_question_or_run_are_mixed() {
+        let mut foreign = piece("b", 0, 1, 2..=2);
+        foreign[0].question = "a".into();
+        let parts = [taken("a"), piece("a", 0, 1, 1..=1), foreign];
+        let (_, _, mixed) = found(&parts);
+        assert_eq!(mixed, 1, "another question");
+        let (_, _, mixed) = found(&[
+            taken("a"),
+            piece("a", 0, 1, 1..=2),
+            piece("a", 0, 2, 3..=4),
+            over("a", 0, Ending::Completed),
+        ]);
+        assert_eq!(mixed, 1, "another run");
+        let same = vec![note("b", Seen::Acknowledged("id-of-a".into()))];
+        let (_, _, mixed) = found(&[taken("a"), same]);
+        assert_eq!(mixed, 1, "one name for two");
+    }
+
+    #[test]
+    fn a_void_beginning_is_judged_too() {
+        let mut parts = vec![taken("a"), piece("a", 0, 1, 1..=1), piece("a", 0, 2, 2..=2)];
+        parts.push(vec![note("a", Seen::Restarted(0))]);
+        parts.push(piece("a", 0, 3, 1..=4));
+        parts.push(over("a", 0, Ending::Completed));
+        assert_eq!(found(&parts), (0, 0, 1));
+    }
+}

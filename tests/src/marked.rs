@@ -1,0 +1,270 @@
+//! A scripted engine whose every word says whose answer it belongs to and which run wrote it, for
+//! the [`crate::auditor`]; a question says in its own words how it wants to be answered.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    str::FromStr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::{
+    auditor::{Mark, Promise},
+    scripted_ollama::{Answer, Gate, Request, ScriptedOllama, Step},
+};
+
+/// How the engine treats a question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// Answers it.
+    Well,
+    /// Answers 500 the first time, and well the next.
+    ErrorOnce,
+    /// Says half a line of JSON and ends as if that were all.
+    HalfJson,
+    /// Breaks off in the middle.
+    Cut,
+    /// Falls silent in the middle until it is let on; then the first run says all but its last
+    /// word, and a later one says all.
+    Stall,
+}
+
+impl Manner {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Well,
+        Self::ErrorOnce,
+        Self::HalfJson,
+        Self::Cut,
+        Self::Stall,
+    ];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Well => "well",
+            Self::ErrorOnce => "error-once",
+            Self::HalfJson => "half-json",
+            Self::Cut => "cut",
+            Self::Stall => "stall",
+        }
+    }
+
+    /// What a requester may expect.
+    #[must_use]
+    pub const fn promise(self) -> Promise {
+        match self {
+            Self::Well | Self::ErrorOnce | Self::Stall => Promise::Answer,
+            Self::HalfJson | Self::Cut => Promise::End,
+        }
+    }
+}
+
+/// What is asked: its text is the prompt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// No other question has this name.
+    pub name: String,
+    /// How many words the answer shall have.
+    pub words: u64,
+    /// The pause between them.
+    pub pause: Duration,
+    /// How the engine treats it.
+    pub manner: Manner,
+}
+
+impl fmt::Display for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (pause, manner) = (self.pause.as_millis(), self.manner.word());
+        write!(f, "{} {} {pause} {manner}", self.name, self.words)
+    }
+}
+
+impl FromStr for Question {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const WHY: &str = "a question is NAME WORDS MILLISECONDS MANNER";
+        let mut words = text.split(' ');
+        let mut word = || words.next().ok_or(WHY);
+        let (name, count, pause, manner) = (word()?, word()?, word()?, word()?);
+        let is_said = |known: &Manner| known.word() == manner;
+        Ok(Self {
+            name: name.to_owned(),
+            words: count.parse().map_err(|_| WHY)?,
+            pause: Duration::from_millis(pause.parse().map_err(|_| WHY)?),
+            manner: Manner::ALL.into_iter().find(is_said).ok_or(WHY)?,
+        })
+    }
+}
+
+/// What the engine has done so far, and what holds it back.
+#[derive(Debug, Clone, Default)]
+pub struct Marked {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    runs: watch::Sender<u64>,
+    runs_of: Mutex<HashMap<String, u64>>,
+    stalled: Gate,
+    second: Gate,
+}
+
+impl Marked {
+    /// Has this engine answer every question so.
+    #[must_use]
+    pub fn engine(ollama: &ScriptedOllama) -> Self {
+        let marked = Self::default();
+        for path in ["/api/chat", "/api/generate"] {
+            let marked = marked.clone();
+            ollama.settle_with(path, move |request| marked.answer(request));
+        }
+        marked
+    }
+
+    /// How many answers have been begun.
+    #[must_use]
+    pub fn runs(&self) -> u64 {
+        *self.shared.runs.borrow()
+    }
+
+    /// How often a question has been begun.
+    #[must_use]
+    pub fn runs_of(&self, name: &str) -> u64 {
+        lock(&self.shared.runs_of).get(name).copied().unwrap_or(0)
+    }
+
+    /// Lets the first runs that stall say more.
+    pub fn go_on(&self) {
+        self.shared.stalled.open();
+    }
+
+    /// Lets the later runs of questions that stalled say all.
+    pub fn finish(&self) {
+        self.shared.second.open();
+    }
+
+    fn answer(&self, request: &Request) -> Answer {
+        let Some((question, is_chat)) = asked(&request.body) else {
+            return Answer::json(400, r#"{"error":"not a question"}"#);
+        };
+        let again = {
+            let mut runs_of = lock(&self.shared.runs_of);
+            let runs = runs_of.entry(question.name.clone()).or_default();
+            *runs += 1;
+            *runs > 1
+        };
+        let mut run = 0;
+        self.shared.runs.send_modify(|runs| {
+            *runs += 1;
+            run = *runs;
+        });
+        let line = |n| {
+            let mark = Mark {
+                question: question.name.clone(),
+                run,
+                n,
+                of: question.words,
+            };
+            Step::Send(line(&format!("{mark} "), is_chat).into())
+        };
+        let paced = |range: std::ops::RangeInclusive<u64>| {
+            range.flat_map(|n| {
+                let pause = (!question.pause.is_zero()).then_some(Step::Pause(question.pause));
+                pause.into_iter().chain([line(n)])
+            })
+        };
+        let (all, half) = (question.words, question.words / 2);
+        let end = [Step::Send(last_line(is_chat).into()), Step::Finish];
+        match (question.manner, again) {
+            (Manner::ErrorOnce, false) => Answer::json(500, r#"{"error":"out of luck"}"#),
+            (Manner::Well, _) | (Manner::ErrorOnce, true) => {
+                extend(Answer::begin(), paced(1..=all).chain(end))
+            }
+            (Manner::HalfJson, _) => {
+                let half_line = Step::Send((r#"{"model":"tiny","mess"#).into());
+                let rest = [half_line, Step::Finish];
+                extend(Answer::begin(), paced(1..=half).chain(rest))
+            }
+            (Manner::Cut, _) => extend(Answer::begin(), paced(1..=half).chain([Step::Cut])),
+            // Its last word is never said: whoever had this run must give it up.
+            (Manner::Stall, false) => {
+                let wait = [Step::Wait(self.shared.stalled.clone())];
+                let steps = paced(1..=half).chain(wait).chain(paced(half + 1..=all - 1));
+                extend(Answer::begin(), steps)
+            }
+            (Manner::Stall, true) => {
+                let wait = [Step::Wait(self.shared.second.clone())];
+                let steps = paced(1..=half)
+                    .chain(wait)
+                    .chain(paced(half + 1..=all))
+                    .chain(end);
+                extend(Answer::begin(), steps)
+            }
+        }
+    }
+}
+
+fn extend(answer: Answer, steps: impl IntoIterator<Item = Step>) -> Answer {
+    steps.into_iter().fold(answer, Answer::then)
+}
+
+fn asked(body: &[u8]) -> Option<(Question, bool)> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    let (text, is_chat) = match body["prompt"].as_str() {
+        Some(prompt) => (prompt, false),
+        None => (
+            body["messages"].as_array()?.last()?["content"].as_str()?,
+            true,
+        ),
+    };
+    Some((text.parse().ok()?, is_chat))
+}
+
+const AT: &str = "2026-01-01T00:00:00Z";
+
+fn line(text: &str, is_chat: bool) -> String {
+    let mut line = json!({ "model": "tiny", "created_at": AT });
+    if is_chat {
+        line["message"] = json!({ "role": "assistant", "content": text });
+    } else {
+        line["response"] = json!(text);
+    }
+    line["done"] = json!(false);
+    format!("{line}\n")
+}
+
+fn last_line(is_chat: bool) -> String {
+    let mut line: Value = serde_json::from_str(&line("", is_chat)).unwrap_or_default();
+    line["done"] = json!(true);
+    line["done_reason"] = json!("stop");
+    format!("{line}\n")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_is_its_own_text() {
+        for manner in Manner::ALL {
+            let question = Question {
+                name: "q7".into(),
+                words: 4,
+                pause: Duration::from_millis(20),
+                manner,
+            };
+            assert_eq!(question.to_string().parse(), Ok(question));
+        }
+        assert!("hello".parse::<Question>().is_err());
+    }
+}
