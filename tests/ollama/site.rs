@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 use engine::{EngineTimes, Ollama, parse_host};
 use hearth_tests::{scripted_ollama::ScriptedOllama, stand::client};
 use proto::{Account, Timestamp, WorkerId};
-use queue::{Keys as _, MemoryQueue, Scope, Serve};
+use queue::{Ceiling, Keys as _, MemoryQueue, Scope, Serve};
 use relay::{Relay, RelaySettings, System, World as _, keys};
 use reqwest::{Method, Response};
 use tokio::{
@@ -227,6 +227,8 @@ pub(crate) async fn create_key(store: &MemoryQueue, scopes: &[Scope]) -> String 
         account: Account::new("default").unwrap(),
         scopes: scopes.iter().copied().collect::<BTreeSet<_>>(),
         serve: Serve::All,
+        ceiling: Ceiling::default(),
+        expires_at: None,
     };
     let id = System.random().unwrap()[..6].try_into().unwrap();
     let (text, record) = keys::mint(for_, id, System.random().unwrap(), Timestamp(0));

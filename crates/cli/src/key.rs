@@ -1,10 +1,10 @@
 //! `hearth key`: makes, lists and revokes API keys in a relay's store, whether or not it runs.
 
-use std::{collections::BTreeSet, io::Write as _, sync::Arc};
+use std::{collections::BTreeSet, io::Write as _, sync::Arc, time::Duration};
 
 use clap::ValueEnum;
-use proto::{Account, Timestamp};
-use queue::{Keys, Scope, Serve};
+use proto::{Account, Priority, Timestamp};
+use queue::{Ceiling, KeyRecord, Keys, ModelPattern, ModelPatterns, Scope, Serve};
 use relay::{
     System, World as _,
     keys::{KeyFor, mint},
@@ -53,6 +53,42 @@ pub(crate) struct Create {
     /// Whose jobs a work key may lease, beside its own account's: an account, or `all`.
     #[arg(long, value_name = "ACCOUNT")]
     serve: Vec<String>,
+    /// The only models it may ask for, or its agent may be lent: names in which `*` and `?` stand
+    /// for others; several are allowed.
+    #[arg(long = "model", value_name = "PATTERN")]
+    models: Vec<ModelPattern>,
+    /// The most urgent that its jobs may be: 1 is the highest, 10 the lowest, 5 is usual.
+    #[arg(long, value_name = "N", value_parser = priority)]
+    max_priority: Option<Priority>,
+    /// Let it end by itself after so long: 90s, 15m, 12h, 30d or 8w.
+    #[arg(long, value_name = "DURATION", value_parser = lasting)]
+    expires: Option<Duration>,
+}
+
+fn priority(text: &str) -> Result<Priority, String> {
+    let level = text.parse().ok().and_then(Priority::new);
+    level.ok_or_else(|| "a priority is a number from 1 to 10".to_owned())
+}
+
+/// Longest that a key may be said to last: whoever wants more leaves it out.
+const LASTING_MAX: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
+
+fn lasting(text: &str) -> Result<Duration, String> {
+    let wrong = || "write a number and a unit: 90s, 15m, 12h, 30d or 8w".to_owned();
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let seconds: u64 = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 60 * 60,
+        'd' => 24 * 60 * 60,
+        'w' => 7 * 24 * 60 * 60,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = text.trim_end_matches(unit).parse().map_err(|_| wrong())?;
+    let lasting = number.checked_mul(seconds).map(Duration::from_secs);
+    let lasting =
+        lasting.filter(|lasting| (1..=LASTING_MAX.as_secs()).contains(&lasting.as_secs()));
+    lasting.ok_or_else(|| "a key lasts at least a second, and at most 100 years".to_owned())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -124,6 +160,11 @@ impl Create {
             name: self.name.clone(),
             account: self.account.clone(),
             scopes,
+            ceiling: Ceiling {
+                models: ModelPatterns::new(self.models.clone()),
+                priority: self.max_priority,
+            },
+            expires_at: self.expires.map(|lasting| System.now() + lasting),
         };
         let [a, b, c, d, e, f, ..] = System.random()?;
         let (text, record) = mint(for_, [a, b, c, d, e, f], System.random()?, System.now());
@@ -160,30 +201,119 @@ pub(crate) fn day(Timestamp(millis): Timestamp) -> String {
 }
 
 async fn list(keys: &dyn Keys) -> anyhow::Result<()> {
-    let mut out = std::io::stdout();
+    let (mut out, now) = (std::io::stdout(), System.now());
     for key in keys.list_keys().await? {
-        let scopes: Vec<_> = key.scopes.iter().map(|scope| scope.as_str()).collect();
-        let state = if key.revoked_at.is_some() {
-            "revoked"
-        } else {
-            "in force"
-        };
-        let made = day(key.created_at);
-        writeln!(
-            out,
-            "{}  {:<20}  account {:<12}  {:<20}  {state}  made {made}",
-            key.id,
-            key.name,
-            key.account,
-            scopes.join(",")
-        )?;
+        writeln!(out, "{}", line(&key, now))?;
     }
     Ok(())
+}
+
+/// A key as it is listed.
+fn line(key: &KeyRecord, now: Timestamp) -> String {
+    let scopes: Vec<_> = key.scopes.iter().map(|scope| scope.as_str()).collect();
+    let state = if key.revoked_at.is_some() {
+        "revoked"
+    } else if key.has_expired(now) {
+        "expired"
+    } else {
+        "in force"
+    };
+    let mut line = format!(
+        "{}  {:<20}  account {:<12}  {:<20}  {state}  made {}",
+        key.id,
+        key.name,
+        key.account,
+        scopes.join(","),
+        day(key.created_at)
+    );
+    let models: Vec<_> = key.ceiling.models.iter().map(ToString::to_string).collect();
+    let notes = [
+        (!models.is_empty()).then(|| format!("models {}", models.join(","))),
+        key.ceiling
+            .priority
+            .map(|most| format!("priority at most {}", most.level())),
+        key.expires_at.map(|at| format!("expires {}", day(at))),
+        Some(key.last_used_at.map_or_else(
+            || "never used".to_owned(),
+            |at| format!("last used {}", day(at)),
+        )),
+    ];
+    for note in notes.into_iter().flatten() {
+        line += "  ";
+        line += &note;
+    }
+    line
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_lasts_as_long_as_is_written() {
+        let hour = 60 * 60;
+        for (text, seconds) in [
+            ("90s", 90),
+            ("15m", 15 * 60),
+            ("12h", 12 * hour),
+            ("30d", 30 * 24 * hour),
+            ("8w", 56 * 24 * hour),
+        ] {
+            assert_eq!(lasting(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for wrong in [
+            "",
+            "30",
+            "d",
+            "0s",
+            "-1d",
+            "1.5h",
+            "1y",
+            "30dd",
+            "3żs",
+            "99999999999999w",
+        ] {
+            assert!(lasting(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(priority("1").unwrap().level(), 1);
+        assert!(priority("0").is_err() && priority("11").is_err());
+    }
+
+    #[test]
+    fn a_listed_key_says_how_far_it_reaches_and_until_when() {
+        let mut key = KeyRecord {
+            id: "0123456789ab".into(),
+            name: "laptop".into(),
+            account: Account::new("home").unwrap(),
+            scopes: [Scope::Enqueue, Scope::Read].into(),
+            serve: Serve::All,
+            ceiling: Ceiling::default(),
+            secret_sha256: [0; 32],
+            created_at: Timestamp(0),
+            revoked_at: None,
+            expires_at: None,
+            last_used_at: None,
+        };
+        let plain = line(&key, Timestamp(0));
+        assert!(
+            plain.ends_with("in force  made 1970-01-01T00:00:00Z  never used"),
+            "{plain}"
+        );
+        key.ceiling.models = ModelPatterns::new(vec!["qwen*".parse().unwrap()]);
+        key.ceiling.priority = Priority::new(7);
+        key.expires_at = Some(Timestamp(60_000));
+        key.last_used_at = Some(Timestamp(1000));
+        let full = line(&key, Timestamp(60_000));
+        assert!(
+            full.ends_with(
+                "expired  made 1970-01-01T00:00:00Z  models qwen*  priority at most 7  \
+                 expires 1970-01-01T00:01:00Z  last used 1970-01-01T00:00:01Z"
+            ),
+            "{full}"
+        );
+        key.revoked_at = Some(Timestamp(5));
+        assert!(line(&key, Timestamp(60_000)).contains("  revoked  "));
+    }
 
     #[test]
     fn a_work_key_serves_its_own_account_unless_more_is_said() {

@@ -13,7 +13,7 @@ use serde_json::Value;
 pub(crate) use self::models::merged;
 pub use self::{
     answer::{first_embedding, joined},
-    models::{VERSION_FLOOR, running, show_of_tag, tags, version},
+    models::{VERSION_FLOOR, running, running_name, show_of_tag, tags, version},
     request::{EmbeddingsRequest, RequestHead, named_model, request_head, with_model},
 };
 use crate::clock::rfc3339;

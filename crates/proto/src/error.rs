@@ -51,8 +51,14 @@ codes! {
     TokenInUrl = "token_in_url", 400;
     /// No key, or one that is unknown, revoked or expired.
     Unauthorized = "unauthorized", 401;
+    /// The key was good until its time had passed.
+    KeyExpired = "key_expired", 401;
     /// The key is good but lacks the scope.
     Forbidden = "forbidden", 403;
+    /// The key may not ask for this model.
+    ModelForbidden = "model_forbidden", 403;
+    /// The key may not ask for so urgent a job.
+    PriorityForbidden = "priority_forbidden", 403;
     /// The browser origin is not on the list.
     ForbiddenOrigin = "forbidden_origin", 403;
     /// The `Host` header names something other than this listener.

@@ -170,9 +170,9 @@ pub struct SubmitJob {
         schemars(with = "serde_json::Map<String, serde_json::Value>")
     )]
     pub body: Box<serde_json::value::RawValue>,
-    /// Urgency, 5 when absent.
+    /// Urgency. When absent 5, or the most urgent that the key allows.
     #[serde(default)]
-    pub priority: Priority,
+    pub priority: Option<Priority>,
     /// Milliseconds from now after which nobody wants the answer any more.
     #[serde(default)]
     pub deadline_ms: Option<u64>,

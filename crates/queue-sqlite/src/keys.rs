@@ -100,6 +100,16 @@ impl Keys for SqliteKeys {
         })
         .await
     }
+
+    async fn note_key_used(&self, now: Timestamp, id: &str) -> Result<(), QueueError> {
+        let id = id.to_owned();
+        self.change(move |conn| {
+            let update = "UPDATE keys SET last_used_at = ?1 WHERE id = ?2";
+            conn.execute(update, (now.0, id))?;
+            Ok(())
+        })
+        .await
+    }
 }
 
 fn all(conn: &Connection) -> rusqlite::Result<Vec<KeyRecord>> {
@@ -110,8 +120,9 @@ fn all(conn: &Connection) -> rusqlite::Result<Vec<KeyRecord>> {
 
 fn insert(conn: &Connection, key: &KeyRecord) -> rusqlite::Result<()> {
     let mut insert = conn.prepare(
-        "INSERT INTO keys (id, name, account, scopes, serve, secret_sha256, created_at, revoked_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT INTO keys (id, name, account, scopes, serve, secret_sha256, created_at, revoked_at,
+             ceiling, expires_at, last_used_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )?;
     let inserted = insert.execute((
         &key.id,
@@ -122,12 +133,16 @@ fn insert(conn: &Connection, key: &KeyRecord) -> rusqlite::Result<()> {
         key.secret_sha256,
         key.created_at.0,
         key.revoked_at.map(|at| at.0),
+        text(&key.ceiling)?,
+        key.expires_at.map(|at| at.0),
+        key.last_used_at.map(|at| at.0),
     ));
     inserted.map(drop)
 }
 
 fn key(row: &Row<'_>) -> rusqlite::Result<KeyRecord> {
     let name = |column: &str| row.get::<_, String>(column);
+    let moment = |column: &str| row.get(column).map(|at: Option<i64>| at.map(Timestamp));
     let serve = name("serve")?;
     // `all` is stored as the word that it is on the wire.
     let serve = if serve == "all" {
@@ -143,6 +158,10 @@ fn key(row: &Row<'_>) -> rusqlite::Result<KeyRecord> {
         serve: serde_json::from_str(&serve).map_err(|error| wrong("serve", error))?,
         secret_sha256: row.get("secret_sha256")?,
         created_at: Timestamp(row.get("created_at")?),
-        revoked_at: row.get::<_, Option<i64>>("revoked_at")?.map(Timestamp),
+        revoked_at: moment("revoked_at")?,
+        ceiling: serde_json::from_str(&name("ceiling")?)
+            .map_err(|error| wrong("ceiling", error))?,
+        expires_at: moment("expires_at")?,
+        last_used_at: moment("last_used_at")?,
     })
 }

@@ -392,4 +392,8 @@ impl Keys for SqliteQueue {
     async fn revoke_key(&self, now: Timestamp, id_or_name: &str) -> Result<bool, QueueError> {
         self.keys.revoke_key(now, id_or_name).await
     }
+
+    async fn note_key_used(&self, now: Timestamp, id: &str) -> Result<(), QueueError> {
+        self.keys.note_key_used(now, id).await
+    }
 }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use proto::{Account, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::{Owner, QueueError};
+use crate::{Ceiling, Owner, QueueError};
 
 /// Names a file or a batch: made of letters, digits and `_-` by the relay, never secret.
 pub type DocumentId = String;
@@ -71,6 +71,9 @@ pub struct BatchRecord {
     pub account: Account,
     /// The name of the key that asked, for the worker's owner.
     pub who: String,
+    /// How far that key reaches.
+    #[serde(default)]
+    pub ceiling: Ceiling,
     /// Which of OpenAI's routes answers the lines.
     pub endpoint: String,
     /// The file of requests.

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use proto::{Account, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::QueueError;
+use crate::{Ceiling, QueueError};
 
 /// The public half of an API key: what it is found by. Random, lower-case, never secret.
 pub type KeyId = String;
@@ -70,15 +70,33 @@ pub struct KeyRecord {
     pub scopes: BTreeSet<Scope>,
     /// Whose jobs it may lease.
     pub serve: Serve,
+    /// How far it reaches.
+    pub ceiling: Ceiling,
     /// SHA-256 of the secret half.
     pub secret_sha256: [u8; 32],
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was revoked, if it was.
     pub revoked_at: Option<Timestamp>,
+    /// When it ends by itself, if it does.
+    pub expires_at: Option<Timestamp>,
+    /// About when it was used last; written rarely.
+    pub last_used_at: Option<Timestamp>,
 }
 
 impl KeyRecord {
+    /// Whether its time has passed.
+    #[must_use]
+    pub fn has_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
+    }
+
+    /// Whether it opens doors.
+    #[must_use]
+    pub fn is_in_force(&self, now: Timestamp) -> bool {
+        self.revoked_at.is_none() && !self.has_expired(now)
+    }
+
     /// What of `new` is taken by this key: ids are never used twice, names of revoked keys may be.
     #[must_use]
     pub fn taken(&self, new: &Self) -> Option<String> {
@@ -118,4 +136,10 @@ pub trait Keys: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// [`QueueError::Store`].
     async fn revoke_key(&self, now: Timestamp, id_or_name: &str) -> Result<bool, QueueError>;
+
+    /// Notes that a key was used; of a key that is not there, nothing.
+    ///
+    /// # Errors
+    /// [`QueueError::Store`].
+    async fn note_key_used(&self, now: Timestamp, id: &str) -> Result<(), QueueError>;
 }

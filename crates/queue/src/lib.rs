@@ -4,6 +4,7 @@
 //! is that machine behind a lock, a durable store is the machine plus a log of what it decided.
 
 mod batch;
+mod ceiling;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod error;
@@ -24,6 +25,7 @@ mod webhook;
 use std::time::Duration;
 
 pub use batch::{BatchRecord, BatchState, Batches, DocumentId, FileRecord, LineResult};
+pub use ceiling::{Ceiling, ModelPattern, ModelPatterns, NoPattern};
 pub use error::QueueError;
 pub use key::{KeyId, KeyRecord, Keys, Scope, Serve};
 pub use live::Live;

@@ -421,6 +421,10 @@ impl Keys for MemoryQueue {
     async fn revoke_key(&self, now: Timestamp, id_or_name: &str) -> Result<bool, QueueError> {
         self.keys.revoke_key(now, id_or_name).await
     }
+
+    async fn note_key_used(&self, now: Timestamp, id: &str) -> Result<(), QueueError> {
+        self.keys.note_key_used(now, id).await
+    }
 }
 
 #[async_trait]

@@ -41,4 +41,12 @@ impl Keys for MemoryKeys {
         });
         Ok(found.map(|key| key.revoked_at = Some(now)).is_some())
     }
+
+    async fn note_key_used(&self, now: Timestamp, id: &str) -> Result<(), QueueError> {
+        let mut keys = self.lock();
+        if let Some(key) = keys.iter_mut().find(|key| key.id == id) {
+            key.last_used_at = Some(now);
+        }
+        Ok(())
+    }
 }

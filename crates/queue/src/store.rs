@@ -8,7 +8,9 @@ use proto::{
 };
 use tokio::sync::watch;
 
-use crate::{Batches, Keys, Place, Queries, QueueError, Serve, Submissions, Users, Webhooks};
+use crate::{
+    Batches, Keys, ModelPatterns, Place, Queries, QueueError, Serve, Submissions, Users, Webhooks,
+};
 
 /// A job to be queued. Everything in it was validated by the relay.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,6 +110,8 @@ pub struct LeaseQuery {
     pub serve: Serve,
     /// Which models it can run.
     pub models: Models,
+    /// And which of all models it may.
+    pub within: ModelPatterns,
 }
 
 /// Which models a worker can run.

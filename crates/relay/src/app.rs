@@ -3,16 +3,20 @@
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use proto::{JobId, Timestamp, limits::QUEUED_MAX};
-use queue::{KeyRecord, Store};
+use queue::{KeyId, KeyRecord, Store};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     RelaySettings, World, batch::Running, error::ApiError, pass::Passes, push::Latest,
     users::Logins, webhook::News, workers::Workers,
 };
+
+/// How often the use of a key is written down.
+const NOTE_USE_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// A relay that is not serving yet. Cheap to clone; all clones are the same relay.
 #[derive(Debug, Clone)]
@@ -23,6 +27,8 @@ pub struct Relay {
     pub(crate) workers: Arc<Workers>,
     /// Whoever is inside with a key, to be ended when it is revoked.
     pub(crate) passes: Arc<Passes>,
+    /// Keys whose use is being noted.
+    pub(crate) noted: Arc<Noted>,
     pub(crate) logins: Logins,
     /// Jobs from before a restart whose requester was connected and has not come back yet.
     pub(crate) orphans: Arc<Orphans>,
@@ -47,6 +53,7 @@ impl Relay {
             world,
             workers: Arc::default(),
             passes: Arc::default(),
+            noted: Arc::default(),
             logins: Logins::default(),
             orphans: Arc::default(),
             untold: Arc::default(),
@@ -69,13 +76,48 @@ impl Relay {
         })
     }
 
-    /// The record of a key that is proven and not revoked.
+    /// The record of a key that is proven and not revoked; its time may have passed.
     pub(crate) async fn key(&self, text: &str) -> Result<Option<KeyRecord>, ApiError> {
         let Some(shown) = crate::keys::parse(text) else {
             return Ok(None);
         };
         let record = self.store.find_key(&shown.id).await?;
         Ok(record.filter(|record| shown.proves(record)))
+    }
+
+    /// A key was used; that is written at most once an hour.
+    pub(crate) fn note_used(&self, key: &KeyRecord, now: Timestamp) {
+        let is_known = key
+            .last_used_at
+            .is_some_and(|at| now.since(at) < NOTE_USE_EVERY);
+        if is_known || !self.noted.begin(&key.id) {
+            return;
+        }
+        let (relay, id) = (self.clone(), key.id.clone());
+        self.tasks.spawn(async move {
+            if let Err(error) = relay.store.note_key_used(now, &id).await {
+                tracing::warn!(%error, "the use of a key was not noted");
+            }
+            relay.noted.end(&id);
+        });
+    }
+}
+
+/// See [`Relay::noted`]: of many requests at once, one writes.
+#[derive(Debug, Default)]
+pub(crate) struct Noted(Mutex<HashSet<KeyId>>);
+
+impl Noted {
+    fn begin(&self, id: &KeyId) -> bool {
+        self.lock().insert(id.clone())
+    }
+
+    fn end(&self, id: &KeyId) {
+        self.lock().remove(id);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<KeyId>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

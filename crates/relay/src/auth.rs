@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, time::Duration};
 
 use axum::extract::FromRequestParts;
 use http::{HeaderMap, header::AUTHORIZATION, request::Parts};
-use proto::{Account, ErrorCode, WorkerId};
-use queue::{KeyId, KeyRecord, Once, Owner, QueueError, Role, Scope, Serve, User, UserId};
+use proto::{Account, ErrorCode, ModelName, Priority, Timestamp, WorkerId};
+use queue::{Ceiling, KeyId, KeyRecord, Once, Owner, QueueError, Role, Scope, Serve, User, UserId};
 
 use crate::{
     Relay,
@@ -31,6 +31,8 @@ pub(crate) struct Caller {
     pub(crate) name: String,
     pub(crate) account: Account,
     pub(crate) serve: Serve,
+    /// How far the key reaches.
+    pub(crate) ceiling: Ceiling,
     is_admin: bool,
     /// The `idempotency-key` of the request.
     once: Option<String>,
@@ -44,13 +46,14 @@ pub(crate) struct Caller {
 
 impl Caller {
     /// Who asked for something that is still done for him when he has left.
-    pub(crate) const fn on_behalf(account: Account, name: String) -> Self {
+    pub(crate) const fn on_behalf(account: Account, name: String, ceiling: Ceiling) -> Self {
         Self {
             key: None,
             user: None,
             name,
             account,
             serve: Serve::Accounts(BTreeSet::new()),
+            ceiling,
             is_admin: false,
             once: None,
             wanted_for: None,
@@ -66,6 +69,35 @@ impl Caller {
         } else {
             Owner::Account(&self.account)
         }
+    }
+
+    /// Refuses a model that the key may not ask for, whether or not anybody has it.
+    pub(crate) fn permit(&self, model: &ModelName) -> Result<(), ApiError> {
+        if self.ceiling.models.allow(model) {
+            return Ok(());
+        }
+        Err(ApiError::new(
+            ErrorCode::ModelForbidden,
+            format!("the key may not ask for the model {model}; /api/tags lists those it may"),
+        ))
+    }
+
+    /// How urgent a job is: as he said, if his key allows it, else as urgent as is usual for what
+    /// he asks and allowed.
+    pub(crate) fn priority(
+        &self,
+        said: Option<Priority>,
+        usual: Priority,
+    ) -> Result<Priority, ApiError> {
+        let Some(said) = said else {
+            return Ok(self.ceiling.lowered(usual));
+        };
+        if self.ceiling.allows(said) {
+            return Ok(said);
+        }
+        let most = self.ceiling.lowered(said).level();
+        let message = format!("the key's jobs have at most the priority {most} (1 is the highest)");
+        Err(ApiError::new(ErrorCode::PriorityForbidden, message))
     }
 
     /// The caller's name for a request, if he gave it one, and the digest it stands for.
@@ -202,12 +234,18 @@ type Known = (Caller, BTreeSet<Scope>);
 async fn of_key(relay: &Relay, text: &str) -> Result<Known, Denied> {
     let record = relay.key(text).await.map_err(Denied::Failed)?;
     let record = record.ok_or(Denied::Key)?;
+    let now = relay.now();
+    if record.has_expired(now) {
+        return Err(Denied::Expired);
+    }
+    relay.note_used(&record, now);
     let caller = Caller {
         key: Some(record.id),
         user: None,
         name: record.name,
         account: record.account,
         serve: record.serve,
+        ceiling: record.ceiling,
         is_admin: record.scopes.contains(&Scope::Admin),
         once: None,
         wanted_for: None,
@@ -238,6 +276,7 @@ fn of_user(user: User) -> Known {
         name: new.name,
         account: new.account,
         serve,
+        ceiling: Ceiling::default(),
         is_admin: new.role == Role::Admin,
         once: None,
         wanted_for: None,
@@ -277,10 +316,11 @@ impl Relay {
         &self,
         keys: &[KeyRecord],
         id: &KeyId,
+        now: Timestamp,
     ) -> Result<bool, QueueError> {
         let Some(user) = id.strip_prefix("user-") else {
             let mut keys = keys.iter();
-            return Ok(keys.any(|key| key.id == *id && key.revoked_at.is_none()));
+            return Ok(keys.any(|key| key.id == *id && key.is_in_force(now)));
         };
         let user = user.split_once('-').and_then(|(user, _)| user.parse().ok());
         let Some(user) = user else { return Ok(false) };
@@ -296,6 +336,8 @@ pub(crate) enum Denied {
     Nothing,
     /// He showed a key that is not one, or not any more.
     Key,
+    /// His key was good until its time had passed.
+    Expired,
     /// He showed a token that is not one, or not any more.
     Token(jwt::Refused),
     /// His token is good, but he himself was removed.
@@ -318,6 +360,10 @@ impl From<Denied> for ApiError {
             Denied::Key => {
                 unauthorized("the key is unknown, mistyped or revoked; ask for a new one")
             }
+            Denied::Expired => Self::new(
+                ErrorCode::KeyExpired,
+                "the key has expired; ask for a new one",
+            ),
             Denied::Token(jwt::Refused::Expired) => {
                 unauthorized("the token has expired; get a new one from /api/token/refresh/")
             }
@@ -350,6 +396,7 @@ fn anonymous() -> Result<Caller, ApiError> {
         name: "anonymous".into(),
         account: Account::new("default").map_err(|_| ApiError::internal())?,
         serve: Serve::All,
+        ceiling: Ceiling::default(),
         is_admin: true,
         once: None,
         wanted_for: None,

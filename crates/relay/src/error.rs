@@ -75,6 +75,7 @@ impl ApiError {
     fn leaves_the_body_unread(&self) -> bool {
         [
             ErrorCode::Unauthorized,
+            ErrorCode::KeyExpired,
             ErrorCode::Forbidden,
             ErrorCode::ForbiddenOrigin,
             ErrorCode::ForbiddenHost,
@@ -162,7 +163,7 @@ impl IntoResponse for ApiError {
             // one would find it closed.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        if self.code == ErrorCode::Unauthorized {
+        if [ErrorCode::Unauthorized, ErrorCode::KeyExpired].contains(&self.code) {
             let challenge = HeaderValue::from_static("Bearer realm=\"hearth\"");
             headers.insert(header::WWW_AUTHENTICATE, challenge);
         }

@@ -1,8 +1,8 @@
 //! Deciding whether a request can be served, and by which model, before it is queued.
 
-use proto::{Account, ErrorCode, ModelName, Op, WorkerId};
+use proto::{ErrorCode, ModelName, Op, WorkerId};
 
-use crate::{Relay, error::ApiError, offer::Outlook, target::unknown_model};
+use crate::{Relay, auth::Caller, error::ApiError, offer::Outlook, target::unknown_model};
 
 /// Whether a job may wait for a worker that is not there yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,24 +14,29 @@ pub(crate) enum Patience {
 }
 
 impl Relay {
-    /// The model for a request of this account that asked for `asked`, and perhaps for one worker.
+    /// The model for a request of this caller that asked for `asked`.
     pub(crate) fn choose_model(
         &self,
-        account: &Account,
-        worker: Option<&WorkerId>,
+        caller: &Caller,
         op: Op,
         asked: Option<&str>,
         patience: Patience,
     ) -> Result<ModelName, ApiError> {
-        let offer = self.workers.offer(account, worker, self.now());
+        let worker = caller.worker.as_ref();
+        let offer = self.workers.offer(&caller.account, worker, self.now());
+        let within = &caller.ceiling.models;
         let chosen = match asked {
-            Some(name) => Some(
-                ModelName::new(name)
-                    .map_err(|_| ApiError::new(ErrorCode::BadRequest, "invalid model name"))?,
-            ),
+            Some(name) => {
+                let name = ModelName::new(name)
+                    .map_err(|_| ApiError::new(ErrorCode::BadRequest, "invalid model name"))?;
+                caller.permit(&name)?;
+                Some(name)
+            }
             None => self.settings.default_model.clone(),
         };
-        let model = chosen.or_else(|| offer.first_model().cloned());
+        let chosen = chosen.filter(|model| within.allow(model));
+        let model = chosen.or_else(|| offer.first_model(within).cloned());
+        let model = model.or_else(|| within.first_named());
         let outlook = match &model {
             Some(model) => offer.outlook(model),
             None => offer.without_model(),

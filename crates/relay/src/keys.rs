@@ -7,7 +7,7 @@
 use std::{collections::BTreeSet, fmt};
 
 use proto::{Account, Timestamp};
-use queue::{KeyRecord, Scope, Serve};
+use queue::{Ceiling, KeyRecord, Scope, Serve};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -43,6 +43,10 @@ pub struct KeyFor {
     pub scopes: BTreeSet<Scope>,
     /// Whose jobs it may lease.
     pub serve: Serve,
+    /// How far it reaches.
+    pub ceiling: Ceiling,
+    /// When it ends by itself, if it does.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// Makes a key: the text for its owner, and the record for the store. `id` and `secret` are
@@ -61,6 +65,9 @@ pub fn mint(for_: KeyFor, id: [u8; 6], secret: [u8; 32], now: Timestamp) -> (Key
         secret_sha256: Sha256::digest(secret).into(),
         created_at: now,
         revoked_at: None,
+        ceiling: for_.ceiling,
+        expires_at: for_.expires_at,
+        last_used_at: None,
     };
     (text, record)
 }
@@ -147,6 +154,8 @@ mod tests {
             account: Account::new("default").unwrap(),
             scopes: BTreeSet::from([Scope::Enqueue]),
             serve: Serve::All,
+            ceiling: Ceiling::default(),
+            expires_at: None,
         };
         mint(for_, [7; 6], [0xab; 32], Timestamp(5))
     }

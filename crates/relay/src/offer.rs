@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use proto::{ModelName, WorkerReport};
+use queue::ModelPatterns;
 
 /// What an account can have done now.
 #[derive(Debug, Default)]
@@ -11,8 +12,8 @@ pub(crate) struct Offer {
     pub(crate) reports: Vec<Arc<WorkerReport>>,
     /// Those of workers whose engine is down, with the models it had.
     pub(crate) down: Vec<Arc<WorkerReport>>,
-    /// Some worker runs any model.
-    pub(crate) any: bool,
+    /// Which of all models workers run that did not say which.
+    pub(crate) any: Vec<ModelPatterns>,
 }
 
 /// What becomes of a job for one model.
@@ -30,11 +31,11 @@ pub(crate) enum Outlook {
 
 impl Offer {
     pub(crate) fn outlook(&self, model: &ModelName) -> Outlook {
-        if self.any || has(&self.reports, model) {
+        if self.any.iter().any(|any| any.allow(model)) || has(&self.reports, model) {
             Outlook::Served
         } else if has(&self.down, model) || self.has_unseen() {
             Outlook::EngineDown
-        } else if self.reports.is_empty() && self.down.is_empty() {
+        } else if self.reports.is_empty() && self.down.is_empty() && self.any.is_empty() {
             Outlook::NobodyOnline
         } else {
             Outlook::Unknown
@@ -43,7 +44,7 @@ impl Offer {
 
     /// What becomes of a job when no model can be told.
     pub(crate) fn without_model(&self) -> Outlook {
-        if self.any || !self.reports.is_empty() {
+        if !self.any.is_empty() || !self.reports.is_empty() {
             Outlook::Unknown
         } else if self.down.is_empty() {
             Outlook::NobodyOnline
@@ -53,15 +54,32 @@ impl Offer {
     }
 
     /// For requests that name no model: what can be served now comes first.
-    pub(crate) fn first_model(&self) -> Option<&ModelName> {
+    pub(crate) fn first_model(&self, within: &ModelPatterns) -> Option<&ModelName> {
         let reports = self.reports.iter().chain(&self.down);
-        let mut models = reports.flat_map(|report| &report.models);
-        models.next().map(|model| &model.name)
+        let models = reports.flat_map(|report| &report.models);
+        let mut names = models.map(|model| &model.name);
+        names.find(|name| within.allow(name))
+    }
+
+    /// What can be done now, as far as a key reaches.
+    pub(crate) fn within(mut self, within: &ModelPatterns) -> Self {
+        for report in &mut self.reports {
+            narrow(report, within);
+        }
+        self
     }
 
     /// An engine was down all the time: it may have any model.
     fn has_unseen(&self) -> bool {
         self.down.iter().any(|report| report.models.is_empty())
+    }
+}
+
+/// Takes out of a report what a key may not ask for.
+pub(crate) fn narrow(report: &mut Arc<WorkerReport>, within: &ModelPatterns) {
+    if !within.are_all() {
+        let report = Arc::make_mut(report);
+        report.models.retain(|model| within.allow(&model.name));
     }
 }
 

@@ -108,7 +108,7 @@ impl Slip {
         let response = tokio::select! {
             response = answer => response,
             () = self.revoked() => {
-                let message = "the key was revoked meanwhile; ask for a new one";
+                let message = "the key was revoked or expired meanwhile; ask for a new one";
                 return ApiError::new(ErrorCode::Unauthorized, message).into_response();
             }
         };

@@ -94,7 +94,8 @@ impl Relay {
             )));
         }
         let keys = self.store.list_keys().await.map_err(io::Error::other)?;
-        if keys.iter().any(|key| key.revoked_at.is_none()) {
+        let now = self.now();
+        if keys.iter().any(|key| key.is_in_force(now)) {
             return Ok(());
         }
         let users = self.store.list_users().await.map_err(io::Error::other)?;

@@ -34,8 +34,8 @@ pub(crate) async fn reap(relay: Relay) {
     }
 }
 
-/// Ends connections, held polls and open streams whose key was revoked. Sleeps without a timer
-/// while nobody is there.
+/// Ends connections, held polls and open streams whose key was revoked or has expired. Sleeps
+/// without a timer while nobody is there.
 pub(crate) async fn check_keys(relay: Relay) {
     loop {
         let due = async {
@@ -57,8 +57,12 @@ pub(crate) async fn check_keys(relay: Relay) {
                 continue;
             }
         };
+        let now = relay.now();
         for (id, connection) in keyed {
-            match relay.in_force(&keys, &id).await {
+            if let Some(key) = keys.iter().find(|key| key.id == id) {
+                relay.note_used(key, now);
+            }
+            match relay.in_force(&keys, &id, now).await {
                 Ok(true) => {}
                 Ok(false) => connection.cancel(),
                 Err(error) => tracing::warn!(%error, "a user could not be checked"),

@@ -11,11 +11,16 @@ use std::{
 
 use bytes::Bytes;
 use proto::{Account, Detail, ModelName, Timestamp, WorkerId, WorkerReport, limits};
-use queue::{KeyId, Models, Serve};
+use queue::{KeyId, ModelPatterns, Models, Serve};
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
-use crate::{auth::serves, offer::Offer, place::together};
+use crate::{
+    Relay,
+    auth::{Caller, serves},
+    offer::{Offer, narrow},
+    place::together,
+};
 
 /// How long what a worker told is still told of it once it is gone: an hour covers a restart, a
 /// nap and a change of networks.
@@ -37,6 +42,8 @@ pub(crate) enum Seat {
 pub(crate) struct Online {
     pub(crate) key: Option<KeyId>,
     pub(crate) serve: Serve,
+    /// Which models its key allows it.
+    pub(crate) within: ModelPatterns,
     /// `None` for a worker of an older system: taken to run any model.
     pub(crate) report: Option<Arc<WorkerReport>>,
     /// When it is taken for gone unless it polls again; `None` while it is connected.
@@ -141,6 +148,24 @@ impl Library {
         self.known.iter().map(|known| &*known.report)
     }
 
+    /// The same as far as a key reaches.
+    fn within(mut self, within: &ModelPatterns) -> Self {
+        if within.are_all() {
+            return self;
+        }
+        for Known { report, told, .. } in &mut self.known {
+            narrow(report, within);
+            told.keep(report);
+            let is_within = |entry: &RawValue| {
+                let name = dialect::ollama::running_name(entry);
+                name.is_some_and(|name| within.allow(&name))
+            };
+            let running = Arc::make_mut(&mut told.running);
+            running.retain(|entry| is_within(entry));
+        }
+        self
+    }
+
     /// Whether any worker was ever heard of.
     pub(crate) fn is_empty(&self) -> bool {
         self.known.is_empty()
@@ -164,6 +189,20 @@ impl Library {
     pub(crate) fn running(&self, now: Timestamp) -> Bytes {
         let running = self.known.iter().flat_map(|known| &*known.told.running);
         dialect::ollama::running(running.map(|entry| &**entry), now)
+    }
+}
+
+impl Relay {
+    /// What this caller can have done now.
+    pub(crate) fn offer(&self, caller: &Caller) -> Offer {
+        let offer = self.workers.offer(&caller.account, None, self.now());
+        offer.within(&caller.ceiling.models)
+    }
+
+    /// What this caller can be told of the engines that serve his account.
+    pub(crate) fn library(&self, caller: &Caller) -> Library {
+        let library = self.workers.library(&caller.account, self.now());
+        library.within(&caller.ceiling.models)
     }
 }
 
@@ -365,7 +404,7 @@ impl Workers {
         let online = online.map(|(_, (online, _))| online);
         for worker in online.filter(|online| serves(&online.serve, account)) {
             match &worker.report {
-                None => offer.any = true,
+                None => offer.any.push(worker.within.clone()),
                 Some(report) if report.engine_up => offer.reports.push(report.clone()),
                 Some(report) => offer.down.push(report.clone()),
             }
@@ -394,7 +433,7 @@ impl Workers {
                 Some(_) => return None,
             };
             let runs = match &models {
-                Models::Any | Models::AnyBut(_) => true,
+                Models::Any | Models::AnyBut(_) => worker.within.allow(model),
                 Models::AnyForQueries => false,
                 Models::Only(names) | Models::OnlyUrgent(names) => {
                     names.iter().any(|name| name.is_same(model))

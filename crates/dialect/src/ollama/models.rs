@@ -69,6 +69,17 @@ pub fn running<'a>(entries: impl IntoIterator<Item = &'a RawValue>, now: Timesta
     json(&Running { models })
 }
 
+/// Which model an entry of `/api/ps` is of.
+#[must_use]
+pub fn running_name(entry: &RawValue) -> Option<ModelName> {
+    #[derive(Deserialize)]
+    struct Entry {
+        name: ModelName,
+    }
+    let entry: Entry = serde_json::from_str(entry.get()).ok()?;
+    Some(entry.name)
+}
+
 /// An answer to `POST /api/show` from a model's entry in `/api/tags`, while the engine's own is
 /// not there: what the entry says, and nothing more. `None` if it is no object.
 #[must_use]

@@ -4,7 +4,7 @@ use std::{error::Error as _, fs};
 
 use proto::{Account, Timestamp};
 use queue::{
-    KeyRecord, Keys, Queue, QueueError, RESULT_KEPT, Scope, Serve,
+    Ceiling, KeyRecord, Keys, Queue, QueueError, RESULT_KEPT, Scope, Serve,
     conformance::sample::{T0, job, leased, next},
 };
 
@@ -291,5 +291,8 @@ fn key() -> KeyRecord {
         secret_sha256: [1; 32],
         created_at: Timestamp(5),
         revoked_at: None,
+        ceiling: Ceiling::default(),
+        expires_at: None,
+        last_used_at: None,
     }
 }

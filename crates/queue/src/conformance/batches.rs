@@ -1,10 +1,12 @@
 //! Files and batches: kept whole, seen by their owner, erased in time.
 
 use bytes::Bytes;
-use proto::Timestamp;
+use proto::{Priority, Timestamp};
 
 use super::sample::{T0, account, at};
-use crate::{BatchRecord, BatchState, FileRecord, LineResult, Owner, Store};
+use crate::{
+    BatchRecord, BatchState, Ceiling, FileRecord, LineResult, ModelPatterns, Owner, Store,
+};
 
 fn file(id: &str, name: &str, seconds: u64) -> FileRecord {
     FileRecord {
@@ -23,6 +25,10 @@ fn batch(id: &str, name: &str) -> BatchRecord {
         id: id.into(),
         account: account(name),
         who: "laptop".into(),
+        ceiling: Ceiling {
+            models: ModelPatterns::new(vec!["m*".parse().unwrap()]),
+            priority: Priority::new(9),
+        },
         endpoint: "/v1/embeddings".into(),
         input: "f1".into(),
         state: BatchState::Validating,

@@ -1,7 +1,9 @@
 //! Keys: found by id, taken by name, revoked once.
 
 use super::sample::{T0, account, at};
-use crate::{KeyRecord, QueueError, Scope, Serve, Store};
+use proto::Priority;
+
+use crate::{Ceiling, KeyRecord, ModelPatterns, QueueError, Scope, Serve, Store};
 
 fn key(id: &str, name: &str) -> KeyRecord {
     KeyRecord {
@@ -13,6 +15,9 @@ fn key(id: &str, name: &str) -> KeyRecord {
         secret_sha256: [7; 32],
         created_at: T0,
         revoked_at: None,
+        ceiling: Ceiling::default(),
+        expires_at: None,
+        last_used_at: None,
     }
 }
 
@@ -21,6 +26,11 @@ pub async fn a_key_is_found_by_its_id(store: &dyn Store) {
     let all = KeyRecord {
         serve: Serve::All,
         scopes: [Scope::Admin].into(),
+        ceiling: Ceiling {
+            models: ModelPatterns::new(vec!["qwen*".parse().unwrap(), "m".parse().unwrap()]),
+            priority: Priority::new(7),
+        },
+        expires_at: Some(at(60)),
         ..key("k2", "two")
     };
     store.create_key(key("k1", "one")).await.unwrap();
@@ -62,6 +72,17 @@ pub async fn a_revoked_key_is_found_with_the_time(store: &dyn Store) {
         ..key("k1", "one")
     };
     assert_eq!(store.find_key("k1").await.unwrap(), Some(revoked));
+}
+
+/// Only of the key that was used.
+pub async fn the_last_use_of_a_key_is_noted(store: &dyn Store) {
+    store.create_key(key("k1", "one")).await.unwrap();
+    store.create_key(key("k2", "two")).await.unwrap();
+    store.note_key_used(at(3), "k2").await.unwrap();
+    store.note_key_used(at(4), "k3").await.unwrap();
+    let keys = store.list_keys().await.unwrap();
+    let used: Vec<_> = keys.iter().map(|key| key.last_used_at).collect();
+    assert_eq!(used, [None, Some(at(3))]);
 }
 
 /// Revoked ones too.

@@ -2,12 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use proto::{End, ErrorCode, JobId, JobState, Priority, WorkerId};
+use proto::{Dialect, End, ErrorCode, JobId, JobState, Priority, WorkerId};
 
 use super::sample::{
     LEASE, T0, anyone, at, found, id, job, job_for, job_of, next, serving, urgent, with_models,
 };
-use crate::{LeaseQuery, Models, NewJob, Owner, QueueCounts, QueueError, Store};
+use crate::{
+    LeaseQuery, ModelPatterns, Models, NewJob, NewQuery, Owner, QueueCounts, QueueError, Store,
+};
 
 /// Accepting a job says so everywhere.
 pub async fn an_accepted_job_is_found_and_counted(store: &dyn Store) {
@@ -320,6 +322,40 @@ pub async fn jobs_that_are_not_for_a_worker_do_not_stand_in_its_way(store: &dyn 
     let lease = store.lease(T0, &query, LEASE).await.unwrap().unwrap();
     assert_eq!(lease.token.job, id(30));
     assert!(store.lease(T0, &query, LEASE).await.unwrap().is_none());
+    assert_eq!(next(store, T0).await.unwrap().token.job, id(1));
+}
+
+/// Whatever it says that it runs, and also what was asked as a query.
+pub async fn a_worker_is_lent_only_models_that_its_key_allows(store: &dyn Store) {
+    for (n, model) in [(1, "big"), (2, "small:1b"), (3, "small")] {
+        store.enqueue(T0, job_for(n, model)).await.unwrap();
+    }
+    let new = NewQuery {
+        job: NewJob {
+            dialect: Dialect::Queries,
+            ..job_for(4, "big")
+        },
+        project: 1,
+        user: None,
+    };
+    store.create_query(T0, new).await.unwrap();
+    let within = ModelPatterns::new(vec!["small*".parse().unwrap()]);
+    for query in [anyone(), with_models(&["big", "small", "small:1b"])] {
+        let query = LeaseQuery {
+            within: within.clone(),
+            ..query
+        };
+        let lease = store.lease(T0, &query, LEASE).await.unwrap().unwrap();
+        assert!(lease.job.model.as_str().starts_with("small"));
+    }
+    for models in [Models::Any, Models::AnyForQueries] {
+        let query = LeaseQuery {
+            within: within.clone(),
+            models,
+            ..anyone()
+        };
+        assert!(store.lease(T0, &query, LEASE).await.unwrap().is_none());
+    }
     assert_eq!(next(store, T0).await.unwrap().token.job, id(1));
 }
 

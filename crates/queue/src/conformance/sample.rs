@@ -8,7 +8,7 @@ use proto::{
     Priority, Timestamp, WorkerId, limits,
 };
 
-use crate::{Job, Lease, LeaseQuery, LogPage, Models, NewJob, Owner, Serve, Store};
+use crate::{Job, Lease, LeaseQuery, LogPage, ModelPatterns, Models, NewJob, Owner, Serve, Store};
 
 /// When every test begins.
 pub const T0: Timestamp = Timestamp(1_700_000_000_000);
@@ -86,6 +86,7 @@ pub fn anyone() -> LeaseQuery {
         worker,
         serve: Serve::All,
         models: Models::Any,
+        within: ModelPatterns::default(),
     }
 }
 

@@ -186,12 +186,17 @@ impl Waiting {
     }
 
     fn first_on(&self, shelf: &Shelf, query: &LeaseQuery) -> Option<(u64, u64, JobId)> {
+        let may_run = |seq: &u64| {
+            let place = self.places.get(seq);
+            place.is_some_and(|place| query.within.allow_canonical(&place.model))
+        };
         let is_for_it = |id: &JobId| match &query.models {
             Models::AnyBut(others) => !others.contains(id),
             Models::Any | Models::AnyForQueries | Models::Only(_) | Models::OnlyUrgent(_) => true,
         };
         let rank = |account: &Account, jobs: &BTreeMap<u64, JobId>| {
-            let (seq, id) = jobs.iter().find(|(_, id)| is_for_it(id))?;
+            let mut jobs = jobs.iter();
+            let (seq, id) = jobs.find(|(seq, id)| is_for_it(id) && may_run(seq))?;
             Some((self.turns.get(account)?.number, *seq, *id))
         };
         match &query.serve {

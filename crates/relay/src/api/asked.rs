@@ -64,13 +64,7 @@ impl Asker {
     ) -> Result<Queued, ApiError> {
         let Self { relay, caller, .. } = self;
         let patience = caller.patience();
-        let model = relay.choose_model(
-            &caller.account,
-            caller.worker.as_ref(),
-            asked.op,
-            asked.model,
-            patience,
-        )?;
+        let model = relay.choose_model(caller, asked.op, asked.model, patience)?;
         let name = asked.model.unwrap_or(model.as_str()).to_owned();
         // A stream is kept alive past its client's patience, and what the caller himself said
         // counts more.
@@ -80,7 +74,7 @@ impl Asker {
             body: native(&model),
             model,
             dialect: asked.dialect,
-            priority: Priority::default(),
+            priority: caller.priority(None, Priority::DEFAULT)?,
             wanted_for: hint.filter(|_| caller.wanted_for.is_none()),
         };
         let ticket = relay.attend(caller, order).await?;

@@ -58,6 +58,7 @@ pub(super) async fn create(
         id: format!("batch_{}", relay.job_id()?),
         account: caller.account.clone(),
         who: caller.name.clone(),
+        ceiling: caller.ceiling.clone(),
         endpoint: asked.endpoint,
         input: input.id,
         state: BatchState::Validating,

@@ -58,7 +58,7 @@ pub(super) async fn refresh(
         Err(Denied::Token(why)) => {
             return Err(RestError::challenge(Refusal::bad_refresh(said(why))));
         }
-        Err(Denied::Nothing | Denied::Key | Denied::Scope(_) | Denied::Place) => {
+        Err(Denied::Nothing | Denied::Key | Denied::Expired | Denied::Scope(_) | Denied::Place) => {
             return Err(RestError::challenge(Refusal::bad_refresh(Why::Invalid)));
         }
     };

@@ -60,15 +60,11 @@ pub(super) async fn embeddings(
 ) -> Result<Response, ApiError> {
     let request = EmbeddingsRequest::parse(&body)?;
     let asked = request.model.as_deref();
-    let model = relay.choose_model(
-        &caller.account,
-        caller.worker.as_ref(),
-        Op::Embed,
-        asked,
-        caller.patience(),
-    )?;
+    let model = relay.choose_model(&caller, Op::Embed, asked, caller.patience())?;
     let body = request.native(asked.unwrap_or(model.as_str()));
-    let ticket = relay.attend(&caller, order(Op::Embed, model, body)).await?;
+    let ticket = relay
+        .attend(&caller, order(&caller, Op::Embed, model, body)?)
+        .await?;
     let write = |lines: &[Bytes]| {
         let answer = dialect::ollama::joined(lines)?;
         dialect::ollama::first_embedding(&answer)
@@ -77,27 +73,21 @@ pub(super) async fn embeddings(
     answer.map_err(ApiError::of_older_embeddings)
 }
 
-const fn order(op: Op, model: ModelName, body: Bytes) -> Order {
-    Order {
+fn order(caller: &Caller, op: Op, model: ModelName, body: Bytes) -> Result<Order, ApiError> {
+    Ok(Order {
         op,
         model,
         body,
         dialect: Dialect::Ollama,
-        priority: Priority::DEFAULT,
+        priority: caller.priority(None, Priority::DEFAULT)?,
         wanted_for: None,
-    }
+    })
 }
 
 async fn answer(relay: &Relay, caller: &Caller, op: Op, body: Bytes) -> Result<Response, ApiError> {
     let head = dialect::ollama::request_head(op, &body)?;
     let asked = head.model.as_deref();
-    let model = relay.choose_model(
-        &caller.account,
-        caller.worker.as_ref(),
-        op,
-        asked,
-        caller.patience(),
-    )?;
+    let model = relay.choose_model(caller, op, asked, caller.patience())?;
     let body = match asked {
         Some(_) => body,
         None => dialect::ollama::with_model(&body, &model)?,
@@ -106,12 +96,13 @@ async fn answer(relay: &Relay, caller: &Caller, op: Op, body: Bytes) -> Result<R
         let order = Order {
             priority: Priority::URGENT,
             wanted_for: Some(caller.wanted_for.unwrap_or(LOAD).min(LOAD)),
-            ..order(op, model, body)
+            ..order(caller, op, model, body)?
         };
         let ticket = relay.attend(caller, order).await?;
         return whole(relay, ticket, Shape::Ollama, dialect::ollama::joined).await;
     }
-    let ticket = relay.attend(caller, order(op, model.clone(), body)).await?;
+    let order = order(caller, op, model.clone(), body)?;
+    let ticket = relay.attend(caller, order).await?;
     if head.stream && op != Op::Embed {
         let voice = Ndjson {
             relay: relay.clone(),
@@ -156,14 +147,14 @@ fn with_line_feed(line: &[u8]) -> Bytes {
 
 /// `GET /api/tags`.
 pub(super) async fn tags(State(relay): State<Relay>, MayRead(caller): MayRead) -> Response {
-    let library = relay.workers.library(&caller.account, relay.now());
+    let library = relay.library(&caller);
     written(JSON, dialect::ollama::tags(library.reports()))
 }
 
 /// `GET /api/ps`.
 pub(super) async fn ps(State(relay): State<Relay>, MayRead(caller): MayRead) -> Response {
     let now = relay.now();
-    let library = relay.workers.library(&caller.account, now);
+    let library = relay.library(&caller);
     written(JSON, library.running(now))
 }
 
@@ -177,7 +168,7 @@ pub(super) async fn show(
     let named = dialect::ollama::named_model("ShowRequest", &body)?;
     let named = named.ok_or_else(|| bad("model is required"))?;
     let model = ModelName::new(named.as_str()).map_err(|_| bad("invalid model name"))?;
-    let library = relay.workers.library(&caller.account, relay.now());
+    let library = relay.library(&caller);
     let show = library.show(&model);
     let show = show.ok_or_else(|| {
         if library.is_empty() {
@@ -193,7 +184,7 @@ pub(super) async fn show(
 
 /// `GET /api/version`: the lowest that answers, so that no client expects too much.
 pub(super) async fn version(State(relay): State<Relay>, MayRead(caller): MayRead) -> Response {
-    let library = relay.workers.library(&caller.account, relay.now());
+    let library = relay.library(&caller);
     let ollamas = library
         .reports()
         .filter(|report| report.engine == EngineKind::Ollama)

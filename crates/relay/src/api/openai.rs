@@ -80,7 +80,7 @@ pub(super) async fn models(
     MayRead(caller): MayRead,
     headers: HeaderMap,
 ) -> Response {
-    let offer = relay.workers.offer(&caller.account, None, relay.now());
+    let offer = relay.offer(&caller);
     let reports = offer.reports.iter().map(AsRef::as_ref);
     let models = if headers.contains_key(ANTHROPIC_VERSION) {
         dialect::anthropic::models(reports)
@@ -99,7 +99,7 @@ pub(super) async fn model(
 ) -> Result<Response, ApiError> {
     let unknown = || unknown_model(&id);
     let name = ModelName::new(id.clone()).map_err(|_| unknown())?;
-    let offer = relay.workers.offer(&caller.account, None, relay.now());
+    let offer = relay.offer(&caller);
     let reports = offer.reports.iter().map(AsRef::as_ref);
     let found = if headers.contains_key(ANTHROPIC_VERSION) {
         dialect::anthropic::model(reports, &name)

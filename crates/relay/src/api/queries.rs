@@ -57,7 +57,7 @@ pub(super) async fn create(
         op: Op::Chat,
         body: native(&asked.query_text, &model).into(),
         model,
-        priority: Priority::default(),
+        priority: caller.priority(None, Priority::DEFAULT)?,
         dialect: Dialect::Queries,
         deadline: None,
         attended: false,

@@ -72,6 +72,7 @@ async fn held(relay: &Relay, caller: &Caller) -> Result<Option<PolledRequest>, A
             worker: worker.clone(),
             serve: caller.serve.clone(),
             models: Models::AnyBut(relay.untold.all()),
+            within: caller.ceiling.models.clone(),
         };
         if let Some(lease) = relay.lease(&query, relay.settings.legacy_lease).await? {
             if let Some(request) = said(relay, &lease) {
@@ -111,6 +112,7 @@ fn sit(relay: &Relay, seat: &Seat, caller: &Caller, for_: Duration) {
     let online = Online {
         key: caller.key.clone(),
         serve: caller.serve.clone(),
+        within: caller.ceiling.models.clone(),
         report: None,
         until: Some(relay.now() + for_),
         poll: None,
@@ -196,7 +198,7 @@ pub(super) async fn request(
         body: request.native(&model),
         model,
         dialect: Dialect::RelayPolling,
-        priority: Priority::default(),
+        priority: caller.priority(None, Priority::DEFAULT)?,
         wanted_for: None,
     };
     let model = order.model.clone();
@@ -213,13 +215,7 @@ pub(super) fn model(
     caller: &Caller,
     named: Option<&str>,
 ) -> Result<ModelName, ApiError> {
-    let chosen = relay.choose_model(
-        &caller.account,
-        caller.worker.as_ref(),
-        Op::Chat,
-        named,
-        Patience::Kept,
-    );
+    let chosen = relay.choose_model(caller, Op::Chat, named, Patience::Kept);
     match chosen {
         // Nobody online says what he has: the polling relay's own default.
         Err(error)
@@ -229,7 +225,8 @@ pub(super) fn model(
                     ErrorCode::BadRequest | ErrorCode::NoWorker | ErrorCode::EngineUnavailable
                 ) =>
         {
-            ModelName::new(MODEL).map_err(|_| ApiError::internal())
+            let usual = ModelName::new(MODEL).map_err(|_| ApiError::internal())?;
+            caller.permit(&usual).map(|()| usual)
         }
         chosen => chosen,
     }

@@ -73,6 +73,7 @@ impl From<Denied> for RestError {
         let refusal = match &denied {
             Denied::Nothing => Refusal::nothing_shown(),
             Denied::Key => Refusal::bad_token(Why::Invalid),
+            Denied::Expired => Refusal::bad_token(Why::Expired),
             Denied::Token(why) => Refusal::bad_token(said(*why)),
             Denied::Gone => Refusal::no_user(),
             Denied::Scope(_) | Denied::Place => Refusal::forbidden(),

@@ -189,7 +189,8 @@ async fn queued(
     if let Some((job, _)) = known {
         return Ok(job);
     }
-    let caller = Caller::on_behalf(batch.account.clone(), batch.who.clone());
+    let who = (batch.account.clone(), batch.who.clone());
+    let caller = Caller::on_behalf(who.0, who.1, batch.ceiling.clone());
     loop {
         let now = relay.now();
         if wish.is_cancelled() {
@@ -203,14 +204,13 @@ async fn queued(
             return Err(ApiError::new(ErrorCode::DeadlineExceeded, message));
         }
         let op = request.op();
-        let model =
-            relay.choose_model(&batch.account, None, op, request.model(), Patience::Kept)?;
+        let model = relay.choose_model(&caller, op, request.model(), Patience::Kept)?;
         let order = Order {
             op,
             body: request.native(&model),
             model,
             dialect: Dialect::OpenAi,
-            priority: Priority::new(URGENCY).unwrap_or_default(),
+            priority: caller.priority(None, Priority::new(URGENCY).unwrap_or_default())?,
             wanted_for: Some(batch.expires_at.since(now)),
         };
         let once = Some(Once {

@@ -106,10 +106,11 @@ fn attend(
     let Some(report) = &asked.report else {
         return relay.workers.heard(&seat, until, newer.clone());
     };
-    let report = Arc::new(report.clone());
+    let report = Arc::new(caller.permitted(report.clone()));
     let online = Online {
         key: caller.key.clone(),
         serve: caller.serve.clone(),
+        within: caller.ceiling.models.clone(),
         report: Some(report.clone()),
         until: Some(until),
         poll: Some(newer.clone()),

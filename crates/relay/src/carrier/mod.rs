@@ -85,6 +85,15 @@ fn only_urgent(query: LeaseQuery) -> LeaseQuery {
     LeaseQuery { models, ..query }
 }
 
+impl Caller {
+    /// The report, without the models that the worker's key does not allow it.
+    pub(crate) fn permitted(&self, mut report: WorkerReport) -> WorkerReport {
+        let models = &self.ceiling.models;
+        report.models.retain(|model| models.allow(&model.name));
+        report
+    }
+}
+
 /// What a worker asks for, from what it reported: models in memory first.
 fn query_of(caller: &Caller, worker: &WorkerId, report: &WorkerReport) -> LeaseQuery {
     let (loaded, others): (Vec<_>, Vec<_>) = report.models.iter().partition(|m| m.loaded);
@@ -93,5 +102,6 @@ fn query_of(caller: &Caller, worker: &WorkerId, report: &WorkerReport) -> LeaseQ
         worker: worker.clone(),
         serve: caller.serve.clone(),
         models: Models::Only(names.collect()),
+        within: caller.ceiling.models.clone(),
     }
 }

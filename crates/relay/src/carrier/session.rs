@@ -201,7 +201,7 @@ impl Session {
         };
         match message {
             WorkerMessage::Report { report } => {
-                let report = Arc::new(report);
+                let report = Arc::new(self.caller.permitted(report));
                 self.relay.workers.report(&self.seat, report.clone());
                 self.state().report = report;
                 self.room.notify_one();

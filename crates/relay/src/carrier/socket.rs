@@ -57,7 +57,7 @@ pub(super) enum Ended {
     Protocol(&'static str),
     /// The store failed; what was not confirmed must be sent again.
     Store,
-    /// Its key was revoked.
+    /// Its key was revoked or has expired.
     Revoked,
     /// The relay is going down.
     Drain,
@@ -69,7 +69,7 @@ impl Ended {
             Self::Lost => None,
             Self::Protocol(what) => Some((CLOSE_PROTOCOL, what)),
             Self::Store => Some((CLOSE_INTERNAL, "the store failed")),
-            Self::Revoked => Some((CLOSE_UNAUTHORIZED, "the key was revoked")),
+            Self::Revoked => Some((CLOSE_UNAUTHORIZED, "the key was revoked or has expired")),
             Self::Drain => Some((CLOSE_DRAIN, "the relay is going down")),
         }
     }
@@ -211,7 +211,7 @@ async fn hello(relay: &Relay, socket: &mut Socket) -> Result<Hello, Ended> {
 async fn attended(relay: &Relay, caller: Caller, hello: Hello, socket: &mut Socket) -> Ended {
     let seat = relay.workers.seat();
     let pass = caller.key.clone().map(|key| relay.passes.enter(key));
-    let report = Arc::new(hello.report);
+    let report = Arc::new(caller.permitted(hello.report));
     let link = Link {
         worker: hello.worker,
         doubt: Arc::default(),
@@ -222,6 +222,7 @@ async fn attended(relay: &Relay, caller: Caller, hello: Hello, socket: &mut Sock
         Online {
             key: caller.key.clone(),
             serve: caller.serve.clone(),
+            within: caller.ceiling.models.clone(),
             report: Some(report.clone()),
             until: None,
             poll: None,

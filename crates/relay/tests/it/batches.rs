@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{client::Client, server::Server, within, worker::Scripted};
 
-fn line(n: u32) -> String {
+pub(crate) fn line(n: u32) -> String {
     json!({
         "custom_id": format!("line-{n}"),
         "method": "POST",
@@ -18,7 +18,7 @@ fn line(n: u32) -> String {
     .to_string()
 }
 
-fn lines(count: u32) -> String {
+pub(crate) fn lines(count: u32) -> String {
     (1..=count).map(|n| line(n) + "\n").collect()
 }
 
@@ -36,7 +36,7 @@ async fn upload(client: &Client, content: &str) -> Value {
     reply.json().await
 }
 
-async fn batch_of(client: &Client, content: &str) -> String {
+pub(crate) async fn batch_of(client: &Client, content: &str) -> String {
     let file = upload(client, content).await;
     let body = json!({
         "input_file_id": file["id"],
@@ -55,7 +55,7 @@ async fn get(client: &Client, id: &str) -> Value {
     client.get(&format!("/v1/batches/{id}")).await.json().await
 }
 
-async fn until(client: &Client, id: &str, status: &str) -> Value {
+pub(crate) async fn until(client: &Client, id: &str, status: &str) -> Value {
     within(async {
         loop {
             let batch = get(client, id).await;
@@ -68,7 +68,7 @@ async fn until(client: &Client, id: &str, status: &str) -> Value {
     .await
 }
 
-async fn content(client: &Client, id: &Value) -> Vec<Value> {
+pub(crate) async fn content(client: &Client, id: &Value) -> Vec<Value> {
     let path = format!("/v1/files/{}/content", id.as_str().unwrap());
     let reply = client.get(&path).await;
     assert_eq!(reply.status, StatusCode::OK);
@@ -79,7 +79,7 @@ async fn content(client: &Client, id: &Value) -> Vec<Value> {
 }
 
 /// Answers a job with its own question, turned round.
-async fn echo(worker: &mut Scripted) -> String {
+pub(crate) async fn echo(worker: &mut Scripted) -> String {
     let job = worker.lease().await;
     let asked: Value = serde_json::from_str(&job.body).unwrap();
     let question = asked["messages"][0]["content"].as_str().unwrap().to_owned();

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use hearth_relay::{Relay, RelaySettings, System};
 use http::{Method, StatusCode};
 use proto::{Account, Timestamp};
-use queue::{KeyRecord, Keys as _, MemoryQueue, Scope, Serve};
+use queue::{Ceiling, KeyRecord, Keys as _, MemoryQueue, Scope, Serve};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -216,6 +216,8 @@ async fn a_secret_of_another_key_opens_nothing() {
         account: Account::new("x").unwrap(),
         scopes: BTreeSet::new(),
         serve: Serve::All,
+        ceiling: Ceiling::default(),
+        expires_at: None,
     };
     let id = unhex(one[1]).try_into().unwrap();
     let secret = unhex(two[2]).try_into().unwrap();
@@ -403,6 +405,9 @@ fn record(revoked_at: Option<Timestamp>) -> KeyRecord {
         secret_sha256: [0; 32],
         created_at: Timestamp(0),
         revoked_at,
+        ceiling: Ceiling::default(),
+        expires_at: None,
+        last_used_at: None,
     }
 }
 

@@ -170,6 +170,10 @@ impl Keys for Gated {
     async fn revoke_key(&self, now: Timestamp, id_or_name: &str) -> Result<bool, QueueError> {
         self.inner.revoke_key(now, id_or_name).await
     }
+
+    async fn note_key_used(&self, now: Timestamp, id: &str) -> Result<(), QueueError> {
+        self.inner.note_key_used(now, id).await
+    }
 }
 
 #[async_trait]

@@ -3,6 +3,7 @@
 
 mod anthropic;
 mod batches;
+mod ceilings;
 mod chosen_worker;
 mod client;
 mod cors;

@@ -1,8 +1,16 @@
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use hearth_relay::{Relay, RelaySettings, System, World as _, keys};
+use hearth_relay::{Relay, RelaySettings, System, World, keys};
 use proto::{Account, Timestamp};
-use queue::{Keys as _, MemoryQueue, Queue as _, QueueCounts, Scope, Serve, Store};
+use queue::{Ceiling, Keys as _, MemoryQueue, Queue as _, QueueCounts, Scope, Serve, Store};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +43,21 @@ impl Server {
         store: Arc<MemoryQueue>,
         settings: RelaySettings,
     ) -> Self {
+        Self::made(over, store, settings, Arc::new(System)).await
+    }
+
+    /// A relay whose clock the test moves.
+    pub(crate) async fn at(clock: Arc<Ahead>, settings: RelaySettings) -> Self {
+        let store: Arc<MemoryQueue> = Arc::default();
+        Self::made(store.clone(), store, settings, clock).await
+    }
+
+    async fn made(
+        over: Arc<dyn Store>,
+        store: Arc<MemoryQueue>,
+        settings: RelaySettings,
+        world: Arc<dyn World>,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
@@ -43,11 +66,13 @@ impl Server {
             account: Account::new("first").unwrap(),
             scopes: BTreeSet::new(),
             serve: Serve::All,
+            ceiling: Ceiling::default(),
+            expires_at: None,
         };
         let (_, record) = keys::mint(first, [255; 6], [255; 32], Timestamp(0));
         // A store that served before has it already.
         let _ = store.create_key(record).await;
-        let relay = Relay::new(over, settings, Arc::new(System));
+        let relay = Relay::new(over, settings, world);
         let served = tokio::spawn(hearth_relay::serve(listener, relay, stop.clone()));
         Self {
             address,
@@ -76,6 +101,18 @@ impl Server {
 
     /// A new key; a work key serves its own account.
     pub(crate) async fn key(&self, account: &str, scopes: &[Scope]) -> String {
+        self.limited_key(account, scopes, Ceiling::default(), None)
+            .await
+    }
+
+    /// The same with a ceiling, and perhaps an end.
+    pub(crate) async fn limited_key(
+        &self,
+        account: &str,
+        scopes: &[Scope],
+        ceiling: Ceiling,
+        expires_at: Option<Timestamp>,
+    ) -> String {
         let account = Account::new(account).unwrap();
         let serve = Serve::Accounts(BTreeSet::from([account.clone()]));
         // The first key of a store is the one that lets it start.
@@ -85,6 +122,8 @@ impl Server {
             account,
             scopes: scopes.iter().copied().collect(),
             serve,
+            ceiling,
+            expires_at,
         };
         let id = System.random().unwrap()[..6].try_into().unwrap();
         let (text, record) = keys::mint(for_, id, System.random().unwrap(), System.now());
@@ -108,6 +147,27 @@ impl Server {
     pub(crate) async fn stop(mut self) -> std::io::Result<()> {
         self.stop.cancel();
         within(&mut self.served).await.unwrap()
+    }
+}
+
+/// The real clock, as far ahead as the test says.
+#[derive(Debug, Default)]
+pub(crate) struct Ahead(AtomicU64);
+
+impl Ahead {
+    pub(crate) fn by(&self, ahead: Duration) {
+        let millis = u64::try_from(ahead.as_millis()).unwrap();
+        self.0.store(millis, Ordering::Relaxed);
+    }
+}
+
+impl World for Ahead {
+    fn now(&self) -> Timestamp {
+        System.now() + Duration::from_millis(self.0.load(Ordering::Relaxed))
+    }
+
+    fn random(&self) -> std::io::Result<[u8; 32]> {
+        System.random()
     }
 }
 

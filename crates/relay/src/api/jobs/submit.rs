@@ -9,7 +9,7 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
-use proto::{Dialect, ErrorCode, SubmitJob, WebhookRequest};
+use proto::{Dialect, ErrorCode, Priority, SubmitJob, WebhookRequest};
 use queue::{Extras, NewWebhook};
 
 use super::{placed, view, webhook_view};
@@ -54,13 +54,7 @@ pub(in crate::api) async fn submit(
     }
     let webhook = job.webhook.map(|wanted| new_webhook(&relay, &wanted));
     let (webhook, shown) = webhook.transpose()?.unzip();
-    let model = relay.choose_model(
-        &caller.account,
-        caller.worker.as_ref(),
-        job.op,
-        asked,
-        Patience::Kept,
-    )?;
+    let model = relay.choose_model(&caller, job.op, asked, Patience::Kept)?;
     let native = match asked {
         Some(_) => native,
         None => dialect::ollama::with_model(&native, &model)?,
@@ -70,7 +64,7 @@ pub(in crate::api) async fn submit(
         model,
         body: native,
         dialect: Dialect::Native,
-        priority: job.priority,
+        priority: caller.priority(job.priority, Priority::DEFAULT)?,
         wanted_for,
     };
     let extras = Extras { once, webhook };

@@ -37,6 +37,7 @@ pub(crate) async fn claim_next(
         worker: worker.map_err(|_| ApiError::internal())?,
         serve: caller.serve.clone(),
         models: Models::AnyForQueries,
+        within: caller.ceiling.models.clone(),
     };
     let lease = relay.lease(&wanted, relay.settings.legacy_lease).await?;
     let token = lease.ok_or_else(Refusal::nothing_queued)?.token;

@@ -1,0 +1,275 @@
+//! How far a key reaches: which models, and how urgent.
+
+use std::{fmt, str::FromStr};
+
+use proto::{MODEL_NAME_MAX, ModelName, Priority};
+use serde::{Deserialize, Serialize};
+
+/// Names of models: `*` stands for any run of characters, `?` for one. Without either it is one
+/// model, under any of its names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ModelPattern(String);
+
+/// What is no pattern.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a pattern is a model's name, of at most 128 characters, in which `*` and `?` stand for others"
+)]
+pub struct NoPattern;
+
+impl ModelPattern {
+    /// Whether it stands for this model.
+    #[must_use]
+    pub fn matches(&self, model: &ModelName) -> bool {
+        self.matches_canonical(&model.canonical())
+    }
+
+    /// The same for a name that is canonical already.
+    fn matches_canonical(&self, name: &str) -> bool {
+        if globs(&self.0, name) {
+            return true;
+        }
+        let last = name.rsplit('/').next().unwrap_or(name);
+        !last.contains(':') && globs(&self.0, &format!("{name}:latest"))
+    }
+
+    /// The one model that it stands for, if it does.
+    fn only(&self) -> Option<ModelName> {
+        let name = Some(&self.0).filter(|text| !text.contains(['*', '?']));
+        name.and_then(|name| name.parse().ok())
+    }
+}
+
+impl FromStr for ModelPattern {
+    type Err = NoPattern;
+
+    fn from_str(text: &str) -> Result<Self, NoPattern> {
+        if text.is_empty() || text.len() > MODEL_NAME_MAX {
+            return Err(NoPattern);
+        }
+        // What is left when the wild cards are taken for letters is a name.
+        let name: ModelName = text
+            .replace(['*', '?'], "x")
+            .parse()
+            .map_err(|_| NoPattern)?;
+        let is_wild = text.contains(['*', '?']);
+        Ok(Self(if is_wild {
+            text.to_ascii_lowercase()
+        } else {
+            name.canonical()
+        }))
+    }
+}
+
+impl TryFrom<String> for ModelPattern {
+    type Error = NoPattern;
+
+    fn try_from(text: String) -> Result<Self, NoPattern> {
+        text.parse()
+    }
+}
+
+impl From<ModelPattern> for String {
+    fn from(pattern: ModelPattern) -> Self {
+        pattern.0
+    }
+}
+
+impl fmt::Display for ModelPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whether `text` is what the pattern says. Takes at most as many steps as both lengths
+/// multiplied, however many wild cards there are.
+fn globs(pattern: &str, text: &str) -> bool {
+    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
+    let (mut p, mut t) = (0, 0);
+    // Where the last `*` stands, and how much it has taken.
+    let mut star: Option<(usize, usize)> = None;
+    while t < text.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p, t));
+                p += 1;
+            }
+            Some(c) if *c == b'?' || *c == text[t] => {
+                p += 1;
+                t += 1;
+            }
+            Some(_) | None => {
+                let Some((at, taken)) = star else {
+                    return false;
+                };
+                star = Some((at, taken + 1));
+                (p, t) = (at + 1, taken + 1);
+            }
+        }
+    }
+    pattern[p..].iter().all(|c| *c == b'*')
+}
+
+/// The models a key may have to do with. None at all means every model.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ModelPatterns(Vec<ModelPattern>);
+
+impl ModelPatterns {
+    /// These and no others; of none at all: every model.
+    #[must_use]
+    pub const fn new(patterns: Vec<ModelPattern>) -> Self {
+        Self(patterns)
+    }
+
+    /// Whether every model is meant.
+    #[must_use]
+    pub const fn are_all(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether this model is among them.
+    #[must_use]
+    pub fn allow(&self, model: &ModelName) -> bool {
+        self.are_all() || self.allow_canonical(&model.canonical())
+    }
+
+    /// The same for a name that is canonical already.
+    pub(crate) fn allow_canonical(&self, name: &str) -> bool {
+        self.are_all() || self.0.iter().any(|one| one.matches_canonical(name))
+    }
+
+    /// The first model that is named in full.
+    #[must_use]
+    pub fn first_named(&self) -> Option<ModelName> {
+        self.0.iter().find_map(ModelPattern::only)
+    }
+
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &ModelPattern> {
+        self.0.iter()
+    }
+}
+
+/// How far a key reaches.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ceiling {
+    /// What it may ask for, and what its workers may be lent.
+    #[serde(default, skip_serializing_if = "ModelPatterns::are_all")]
+    pub models: ModelPatterns,
+    /// The most urgent that its jobs may be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
+}
+
+impl Ceiling {
+    /// Whether a job may be as urgent as this.
+    #[must_use]
+    pub fn allows(&self, priority: Priority) -> bool {
+        self.lowered(priority) == priority
+    }
+
+    /// This priority, or the most urgent that is allowed.
+    #[must_use]
+    pub fn lowered(&self, priority: Priority) -> Priority {
+        self.priority
+            .filter(|most| most.level() > priority.level())
+            .unwrap_or(priority)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pattern(text: &str) -> ModelPattern {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_pattern_stands_for_models_under_all_their_names() {
+        for (text, names, others) in [
+            (
+                "llama3",
+                vec!["llama3", "Llama3:latest", "library/llama3"],
+                vec!["llama3:8b", "llama31"],
+            ),
+            ("LLAMA3:Latest", vec!["llama3"], vec!["llama3:70b"]),
+            (
+                "llama3:*",
+                vec!["llama3", "llama3:8b"],
+                vec!["llama3.1:8b", "xllama3:8b"],
+            ),
+            ("qwen*", vec!["qwen2.5:7b", "qwen"], vec!["hf.co/qwen"]),
+            (
+                "*:7b",
+                vec!["qwen2.5:7b", "a/b:7b"],
+                vec!["qwen2.5:70b", "qwen"],
+            ),
+            (
+                "hf.co/*/x?",
+                vec!["hf.co/a/x1", "hf.co/a/b/x2"],
+                vec!["hf.co/a/x", "hf.co/a/x12"],
+            ),
+            ("*", vec!["anything:1b"], vec![]),
+        ] {
+            for name in names {
+                assert!(
+                    pattern(text).matches(&name.parse().unwrap()),
+                    "{text} {name}"
+                );
+            }
+            for name in others {
+                assert!(
+                    !pattern(text).matches(&name.parse().unwrap()),
+                    "{text} {name}"
+                );
+            }
+        }
+        for wrong in ["", "a b", "ż*", "a\n", &"*".repeat(129)] {
+            assert_eq!(wrong.parse::<ModelPattern>(), Err(NoPattern), "{wrong}");
+        }
+        assert_eq!(pattern("Llama3:latest").only().unwrap().as_str(), "llama3");
+        assert_eq!(pattern("llama3*").only(), None);
+    }
+
+    #[test]
+    fn a_pattern_of_many_wild_cards_is_no_work() {
+        let text = "a".repeat(120);
+        assert!(!globs(&format!("{}b", "*a".repeat(60)), &text));
+    }
+
+    #[test]
+    fn a_ceiling_lowers_what_was_not_said_and_refuses_what_was() {
+        let at = |level| Priority::new(level).unwrap();
+        let low = Ceiling {
+            priority: Some(at(7)),
+            ..Ceiling::default()
+        };
+        assert_eq!(low.lowered(at(5)), at(7));
+        assert_eq!(low.lowered(at(9)), at(9));
+        assert!(low.allows(at(7)) && !low.allows(at(6)));
+        assert!(Ceiling::default().allows(at(1)));
+    }
+
+    /// Obviously right, and slow.
+    fn plainly(pattern: &[u8], text: &[u8]) -> bool {
+        match (pattern.split_first(), text.split_first()) {
+            (None, _) => text.is_empty(),
+            (Some((b'*', rest)), _) => (0..=text.len()).any(|n| plainly(rest, &text[n..])),
+            (Some((c, rest)), Some((t, others))) => (*c == b'?' || c == t) && plainly(rest, others),
+            (Some(_), None) => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn globs_are_what_their_definition_says(pattern in "[ab*?]{0,8}", text in "[ab]{0,8}") {
+            let plain = plainly(pattern.as_bytes(), text.as_bytes());
+            prop_assert_eq!(globs(&pattern, &text), plain);
+        }
+    }
+}
