@@ -37,7 +37,7 @@ impl Scope {
 }
 
 /// Whose jobs a `work` key may lease.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Serve {
     /// Those of these accounts.

@@ -1,4 +1,9 @@
-use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -112,6 +117,9 @@ pub struct LeaseQuery {
     pub models: Models,
     /// And which of all models it may.
     pub within: ModelPatterns,
+    /// Of these, by their canonical names, others are to have the jobs that are not for this
+    /// worker alone.
+    pub left: BTreeSet<String>,
 }
 
 /// Which models a worker can run.

@@ -12,7 +12,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     RelaySettings, World, batch::Running, error::ApiError, pass::Passes, push::Latest,
-    users::Logins, webhook::News, workers::Workers,
+    routing::Routing, users::Logins, webhook::News, workers::Workers,
 };
 
 /// How often the use of a key is written down.
@@ -25,6 +25,8 @@ pub struct Relay {
     pub(crate) settings: Arc<RelaySettings>,
     pub(crate) world: Arc<dyn World>,
     pub(crate) workers: Arc<Workers>,
+    /// Which of them a job goes to.
+    pub(crate) routing: Routing,
     /// Whoever is inside with a key, to be ended when it is revoked.
     pub(crate) passes: Arc<Passes>,
     /// Keys whose use is being noted.
@@ -52,6 +54,7 @@ impl Relay {
             settings: Arc::new(settings),
             world,
             workers: Arc::default(),
+            routing: Routing::default(),
             passes: Arc::default(),
             noted: Arc::default(),
             logins: Logins::default(),

@@ -28,6 +28,7 @@ mod payload;
 mod place;
 mod push;
 mod request_id;
+mod routing;
 mod serve;
 mod settings;
 mod shape;

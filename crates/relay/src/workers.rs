@@ -20,6 +20,7 @@ use crate::{
     auth::{Caller, serves},
     offer::{Offer, narrow},
     place::together,
+    routing::InLine,
 };
 
 /// How long what a worker told is still told of it once it is gone: an hour covers a restart, a
@@ -59,6 +60,8 @@ pub(crate) struct Online {
 pub(crate) struct Link {
     pub(crate) worker: WorkerId,
     pub(crate) doubt: Arc<Doubt>,
+    /// Where it stands among those with room for a job.
+    pub(crate) in_line: Arc<InLine>,
 }
 
 /// Whether a connection may be dead: its worker came again, and nothing was heard here since.
@@ -68,12 +71,12 @@ pub(crate) struct Doubt(AtomicBool);
 
 impl Doubt {
     pub(crate) fn is_raised(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.load(Ordering::SeqCst)
     }
 
     /// Something was heard; whether that was in doubt.
     pub(crate) fn settle(&self) -> bool {
-        self.is_raised() && self.0.swap(false, Ordering::Relaxed)
+        self.is_raised() && self.0.swap(false, Ordering::SeqCst)
     }
 }
 
@@ -333,7 +336,8 @@ impl Workers {
                 && online.key.as_ref() == key
                 && link.worker == *worker
             {
-                link.doubt.0.store(true, Ordering::Relaxed);
+                link.doubt.0.store(true, Ordering::SeqCst);
+                link.in_line.leave();
             }
         }
     }

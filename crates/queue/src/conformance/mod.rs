@@ -55,6 +55,7 @@ macro_rules! conformance_suite {
             order::a_worker_is_lent_only_models_that_its_key_allows,
             order::a_job_for_one_worker_is_lent_to_no_other,
             order::a_job_for_one_worker_stands_in_nobodys_way,
+            order::a_worker_leaves_to_others_what_they_do_better,
             leasing::a_lease_carries_the_request_unchanged,
             leasing::a_leased_job_is_lent_to_nobody_else,
             leasing::several_jobs_are_lent_at_once_best_first,

@@ -413,3 +413,29 @@ pub async fn a_job_for_one_worker_stands_in_nobodys_way(store: &dyn Store) {
         assert_eq!(lease.token.job, id(n));
     }
 }
+
+/// What is left to others waits for them, unless it is for this worker alone.
+pub async fn a_worker_leaves_to_others_what_they_do_better(store: &dyn Store) {
+    let desk = LeaseQuery {
+        worker: WorkerId::new("desk").unwrap(),
+        left: [job(1).model.canonical()].into(),
+        ..with_models(&["M:latest", "other"])
+    };
+    for n in 1..=3 {
+        let new = match n {
+            1 => job(n),
+            2 => job_for(n, "other"),
+            _ => NewJob {
+                worker: Some(desk.worker.clone()),
+                ..job(n)
+            },
+        };
+        store.enqueue(T0, new).await.unwrap();
+    }
+    for n in [2, 3] {
+        let lease = store.lease(T0, &desk, LEASE).await.unwrap().unwrap();
+        assert_eq!(lease.token.job, id(n));
+    }
+    assert!(store.lease(T0, &desk, LEASE).await.unwrap().is_none());
+    assert_eq!(next(store, T0).await.unwrap().token.job, id(1));
+}

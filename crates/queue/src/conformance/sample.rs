@@ -1,6 +1,6 @@
 //! Jobs, workers and moments for tests.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
 use proto::{
@@ -87,6 +87,7 @@ pub fn anyone() -> LeaseQuery {
         serve: Serve::All,
         models: Models::Any,
         within: ModelPatterns::default(),
+        left: BTreeSet::new(),
     }
 }
 

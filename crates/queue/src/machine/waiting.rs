@@ -124,7 +124,7 @@ impl Waiting {
     /// Priority first, then accounts in turn, then age.
     pub(super) fn best(&self, query: &LeaseQuery) -> Option<JobId> {
         let worker = Some(&query.worker).filter(|_| self.chosen > 0);
-        let keys = keys_of(&query.models, worker);
+        let keys = keys_of(&query.models, worker, &query.left);
         let levels = match &query.models {
             Models::OnlyUrgent(_) => 1,
             Models::Any | Models::AnyBut(_) | Models::AnyForQueries | Models::Only(_) => LEVELS,
@@ -143,7 +143,7 @@ impl Waiting {
     /// each account as have their turn before.
     pub(super) fn before(&self, seq: u64, serve: &Serve, models: &Models) -> Option<usize> {
         let place = self.places.get(&seq)?;
-        let keys = keys_of(models, place.worker.as_ref());
+        let keys = keys_of(models, place.worker.as_ref(), &BTreeSet::new());
         if !place.keys().any(|key| keys.contains(&*key)) {
             return None;
         }
@@ -270,14 +270,20 @@ fn only_for(worker: &WorkerId, key: &str) -> String {
     format!("{worker}\n{key}")
 }
 
-/// Under what the jobs for these models stand, and those that are for this worker alone.
-fn keys_of(models: &Models, worker: Option<&WorkerId>) -> BTreeSet<String> {
-    let mut keys = keys_of_models(models);
-    if let Some(worker) = worker {
-        let own: Vec<_> = keys.iter().map(|key| only_for(worker, key)).collect();
-        keys.extend(own);
-    }
-    keys
+/// Under what the jobs for these models stand that are not left to others, and those that are for
+/// this worker alone.
+fn keys_of(
+    models: &Models,
+    worker: Option<&WorkerId>,
+    left: &BTreeSet<String>,
+) -> BTreeSet<String> {
+    let keys = keys_of_models(models);
+    let own: Vec<_> = worker
+        .into_iter()
+        .flat_map(|worker| keys.iter().map(|key| only_for(worker, key)))
+        .collect();
+    let shared = keys.into_iter().filter(|key| !left.contains(key));
+    shared.chain(own).collect()
 }
 
 fn keys_of_models(models: &Models) -> BTreeSet<String> {

@@ -1,6 +1,6 @@
 //! The polling relay's four routes, for its clients as they are.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use axum::{
     extract::State,
@@ -73,6 +73,7 @@ async fn held(relay: &Relay, caller: &Caller) -> Result<Option<PolledRequest>, A
             serve: caller.serve.clone(),
             models: Models::AnyBut(relay.untold.all()),
             within: caller.ceiling.models.clone(),
+            left: BTreeSet::new(),
         };
         if let Some(lease) = relay.lease(&query, relay.settings.legacy_lease).await? {
             if let Some(request) = said(relay, &lease) {

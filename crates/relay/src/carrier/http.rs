@@ -23,6 +23,7 @@ use crate::{
     auth::{Caller, MayWork},
     error::ApiError,
     payload::{Control, Inference, Payload, Poll},
+    routing::Standing,
     target::{InPath, InQuery},
     workers::{Online, Seat},
 };
@@ -48,7 +49,7 @@ pub(crate) async fn poll(
         };
         return Ok(Json(answer));
     };
-    let query = query_of(&caller, &asked.worker, &report);
+    let mut query = query_of(&caller, &asked.worker, &report);
     let (free, urgent) = if report.engine_up {
         let urgent = (asked.urgent as usize).min(limits::URGENT_MAX);
         ((asked.free as usize).min(limits::HELD_MAX), urgent)
@@ -58,11 +59,19 @@ pub(crate) async fn poll(
     let beside = only_urgent(query.clone());
     let until = Instant::now() + hold;
     let mut arrivals = relay.store.arrivals();
+    let in_line = relay.routing.enter();
+    let held = asked.held.len();
+    let standing = Standing::new(&caller.serve, &report, free + held, held);
     loop {
         arrivals.borrow_and_update();
+        // Who does not wait takes what those who do have left.
+        let waits = free > 0 && !hold.is_zero();
+        let share = waits.then(|| in_line.stand(standing.clone()));
+        let share = share.unwrap_or_default();
+        query.left = share.left;
         let mut answer = PollAnswer::default();
         renew(&relay, &caller, &asked.held, &mut answer).await?;
-        lend(&relay, &query, free, &mut answer).await?;
+        lend(&relay, &query, free.min(share.most), &mut answer).await?;
         lend(&relay, &beside, urgent, &mut answer).await?;
         if answer != PollAnswer::default() || hold.is_zero() {
             return Ok(Json(answer));
@@ -75,6 +84,7 @@ pub(crate) async fn poll(
                 Ok(Err(_)) | Err(_) => return Ok(Json(answer)),
             },
             Some(()) = withdrawn.next() => {}
+            () = in_line.woken() => {}
             () = relay.stop.cancelled() => return Ok(Json(answer)),
             () = newer.cancelled() => return Ok(Json(answer)),
         }
@@ -157,7 +167,7 @@ async fn lend(
 ) -> Result<(), ApiError> {
     if free > 0 {
         let length = relay.settings.lease;
-        for lease in relay.lease_many(query.clone(), length, free).await? {
+        for lease in relay.lease_many(query.clone(), length, free).await?.take() {
             answer.leases.extend(polled(relay, lease).await?);
         }
     }

@@ -1,18 +1,18 @@
 //! Lending one connection jobs while it has room, and telling it of withdrawals.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     convert::Infallible,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use proto::{ErrorCode, JobError, LeaseToken, limits, worker::Retry};
 use queue::{Lease, LeaseQuery, QueueError};
 use tokio::sync::Notify;
 
-use super::{only_urgent, open::Standing, query_of, session::Session, socket::Ended};
-use crate::Relay;
+use super::{lent::Lent, only_urgent, open, query_of, session::Session, socket::Ended};
+use crate::{Relay, routing};
 
 /// Leases of this connection that are not written to it yet.
 #[derive(Debug, Default)]
@@ -67,7 +67,19 @@ impl Unsent {
     }
 }
 
-type Asked = Option<BoxFuture<'static, Result<Vec<Lease>, QueueError>>>;
+/// An inquiry that is under way, and for how many jobs.
+struct Asked {
+    answer: BoxFuture<'static, Result<Lent, QueueError>>,
+    max: usize,
+}
+
+/// What was asked for since there was news. Asking for it again would find nothing.
+#[derive(Debug, Default)]
+struct Tried {
+    models: BTreeSet<String>,
+    /// Also for what is for this worker alone, or waits for no slot.
+    own: bool,
+}
 
 impl Session {
     /// Lends jobs while there is room, as many at once as there is room for: each by itself would
@@ -77,61 +89,110 @@ impl Session {
         let tokens = self.state().open.tokens();
         let withdrawal = |token| withdrawal(self.relay.clone(), token);
         let mut withdrawn: FuturesUnordered<_> = tokens.into_iter().map(withdrawal).collect();
-        let mut asked: Asked = None;
-        let mut may_find = true;
+        let mut asked: Option<Asked> = None;
+        let mut tried = Tried::default();
         loop {
-            if may_find
-                && asked.is_none()
-                && let Some((query, max)) = self.room()
-            {
-                may_find = false;
+            if arrivals.has_changed().map_err(|_| Ended::Store)? {
                 arrivals.borrow_and_update();
-                let (relay, length) = (self.relay.clone(), self.relay.settings.lease);
-                asked = Some(async move { relay.lease_many(query, length, max).await }.boxed());
+                tried = Tried::default();
+            }
+            if asked.is_none()
+                && let Some((query, max)) = self.room(&mut tried)
+            {
+                let answer = self.relay.lease_many(query, self.relay.settings.lease, max);
+                asked = Some(Asked { answer, max });
+                // Whoever is next may ask at once: it stands behind this in the store's line.
+                self.stand(max);
             }
             tokio::select! {
                 Some(token) = withdrawn.next(), if !withdrawn.is_empty() => {
+                    // Nobody must wait for this worker if it takes nothing.
+                    self.link.in_line.leave();
                     self.withdrawn(token).await?;
+                    self.stand(asked.as_ref().map_or(0, |asked| asked.max));
                 }
                 leases = under_way(&mut asked) => {
                     asked = None;
-                    let leases = leases.map_err(|_| Ended::Store)?;
-                    may_find |= !leases.is_empty();
+                    let leases = leases.map_err(|_| Ended::Store)?.take();
+                    if !leases.is_empty() {
+                        tried = Tried::default();
+                        self.link.in_line.served();
+                    }
                     for Lease { token, job, .. } in &leases {
                         tracing::info!(job.id = %token.job, job.attempt = token.attempt, worker = %self.link.worker, "leased");
                         self.state().open.open(*token, 0, job.priority);
                         withdrawn.push(withdrawal(*token));
                     }
                     self.unsent.extend(leases);
+                    self.stand(0);
                 }
                 arrived = arrivals.changed() => {
                     arrived.map_err(|_| Ended::Store)?;
-                    may_find = true;
+                    tried = Tried::default();
                 }
-                () = self.room.notified() => may_find = true,
-                () = self.unsent.emptied.notified() => may_find = true,
+                () = self.room.notified() => tried = Tried::default(),
+                () = self.unsent.emptied.notified() => tried = Tried::default(),
+                () = self.link.in_line.woken() => {}
             }
         }
     }
 
     /// What to ask the queue for, and for how many, if there is room for more jobs: where every
-    /// slot is taken, for what waits for none.
-    fn room(&self) -> Option<(LeaseQuery, usize)> {
+    /// slot is taken, for what waits for none; and of what others may do as well, for as much as
+    /// this worker is the best for.
+    fn room(&self, tried: &mut Tried) -> Option<(LeaseQuery, usize)> {
+        let share = self.stand(0);
+        let room = self.free()?;
+        let state = self.state();
+        let query = query_of(&self.caller, &self.link.worker, &state.report);
+        let Some(share) = share else {
+            let may_find = room.beside > 0 && !std::mem::replace(&mut tried.own, true);
+            return may_find.then(|| (only_urgent(query), room.beside));
+        };
+        if tried.own && share.first.is_subset(&tried.models) {
+            return None;
+        }
+        tried.own = true;
+        tried.models.extend(share.first);
+        let left = share.left;
+        Some((LeaseQuery { left, ..query }, room.free.min(share.most)))
+    }
+
+    /// Shows the others how much room there is once what was asked for is here; answers what to
+    /// ask for if there is room for jobs that need a slot.
+    fn stand(&self, asked: usize) -> Option<routing::Share> {
+        let Some(room) = self.free().filter(|room| room.free > asked) else {
+            self.link.in_line.leave();
+            return None;
+        };
+        let standing = {
+            let state = self.state();
+            let busy = room.slots.saturating_sub(room.free) + asked;
+            routing::Standing::new(&self.caller.serve, &state.report, room.slots, busy)
+        };
+        let share = self.link.in_line.stand(standing);
+        if self.link.doubt.is_raised() {
+            self.link.in_line.leave();
+            return None;
+        }
+        Some(share)
+    }
+
+    /// The room for more jobs, if any may be given now.
+    fn free(&self) -> Option<Room> {
         let state = self.state();
         let slots = usize::try_from(state.slots).unwrap_or(usize::MAX);
         let running = state.open.running();
-        let (free, beside) = (slots.saturating_sub(running.slots()), running.room_beside());
         let left = limits::HELD_MAX.saturating_sub(state.open.len());
         let may_have = state.report.engine_up && !self.link.doubt.is_raised();
         if slots == 0 || left == 0 || !may_have || !self.unsent.is_empty() {
             return None;
         }
-        let query = || query_of(&self.caller, &self.link.worker, &state.report);
-        if free > 0 {
-            Some((query(), free.min(left)))
-        } else {
-            (beside > 0).then(|| (only_urgent(query()), beside.min(left)))
-        }
+        Some(Room {
+            slots,
+            free: slots.saturating_sub(running.slots()).min(left),
+            beside: running.room_beside().min(left),
+        })
     }
 
     /// The requester withdrew a job, or its lease is over.
@@ -149,16 +210,24 @@ impl Session {
                 Ok(()) | Err(_) => Ok(()),
             };
         }
-        if self.state().open.standing(token) == Standing::Held {
+        if self.state().open.standing(token) == open::Standing::Held {
             self.extend(token).await?;
         }
         Ok(())
     }
 }
 
-async fn under_way(asked: &mut Asked) -> Result<Vec<Lease>, QueueError> {
+/// How many jobs a connection may be given.
+struct Room {
+    slots: usize,
+    free: usize,
+    /// Of those that wait for no slot.
+    beside: usize,
+}
+
+async fn under_way(asked: &mut Option<Asked>) -> Result<Lent, QueueError> {
     match asked {
-        Some(asked) => asked.await,
+        Some(asked) => (&mut asked.answer).await,
         None => std::future::pending().await,
     }
 }

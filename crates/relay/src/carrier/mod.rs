@@ -2,15 +2,17 @@
 
 pub(crate) mod http;
 mod lending;
+pub(crate) mod lent;
 mod open;
 mod session;
 pub(crate) mod socket;
 mod writer;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use futures_util::future::join_all;
-use proto::{ErrorCode, JobError, LeaseToken, WorkerId, WorkerReport, worker::Retry};
+use futures_util::{FutureExt as _, future::BoxFuture};
+use lent::Lent;
+use proto::{LeaseToken, WorkerId, WorkerReport};
 use queue::{Lease, LeaseQuery, Models, QueueError};
 use tokio::sync::oneshot;
 
@@ -27,40 +29,36 @@ impl Relay {
         query: &LeaseQuery,
         length: Duration,
     ) -> Result<Option<Lease>, QueueError> {
-        let mut leases = self.lease_many(query.clone(), length, 1).await?;
-        Ok(leases.pop())
+        let lent = self.lease_many(query.clone(), length, 1).await?;
+        Ok(lent.take().pop())
     }
 
-    /// Leases jobs. If the caller is gone by the time there are some, they are given back at once
-    /// instead of waiting for their leases to end.
-    pub(crate) async fn lease_many(
+    /// Leases jobs; who calls first stands first in the store's line, whenever the answer is
+    /// asked for. What nobody takes is given back.
+    pub(crate) fn lease_many(
         &self,
         query: LeaseQuery,
         length: Duration,
         max: usize,
-    ) -> Result<Vec<Lease>, QueueError> {
-        let (answer, leased) = oneshot::channel();
+    ) -> BoxFuture<'static, Result<Lent, QueueError>> {
         let relay = self.clone();
-        self.tasks.spawn(async move {
-            let store = &relay.store;
-            let leases = store.lease_many(relay.now(), &query, length, max).await;
-            if let Err(Ok(leases)) = answer.send(leases) {
-                relay.give_back(leases).await;
-            }
-        });
-        leased.await.unwrap_or_else(|_| Ok(Vec::new()))
-    }
-
-    /// Gives back leases that no worker has heard of, all in one group.
-    async fn give_back(&self, leases: Vec<Lease>) {
-        let back = leases.into_iter().map(|lease| async move {
-            let why = JobError::new(ErrorCode::WorkerLost, "the worker left before it began");
-            let token = lease.token;
-            if let Err(error) = self.store.nack(self.now(), token, Retry::Now, why).await {
-                tracing::warn!(job.id = %token.job, %error, "not given back");
-            }
-        });
-        join_all(back).await;
+        let mut leasing = async move {
+            let leases = relay.store.lease_many(relay.now(), &query, length, max);
+            let leases = leases.await?;
+            Ok(Lent::new(relay, leases))
+        }
+        .boxed();
+        let (answer, lent) = oneshot::channel();
+        if let Some(leased) = (&mut leasing).now_or_never() {
+            drop(answer.send(leased));
+        } else {
+            // The store answers whoever asked, also when he is gone.
+            self.tasks
+                .spawn(async move { drop(answer.send(leasing.await)) });
+        }
+        let none = |relay: Relay| Ok(Lent::new(relay, Vec::new()));
+        let relay = self.clone();
+        async move { lent.await.unwrap_or_else(|_| none(relay)) }.boxed()
     }
 
     /// Whether this worker may hold this lease at all: the job's account is one it serves.
@@ -94,14 +92,14 @@ impl Caller {
     }
 }
 
-/// What a worker asks for, from what it reported: models in memory first.
+/// What a worker asks for, from what it reported.
 fn query_of(caller: &Caller, worker: &WorkerId, report: &WorkerReport) -> LeaseQuery {
-    let (loaded, others): (Vec<_>, Vec<_>) = report.models.iter().partition(|m| m.loaded);
-    let names = loaded.into_iter().chain(others).map(|m| m.name.clone());
+    let names = report.models.iter().map(|model| model.name.clone());
     LeaseQuery {
         worker: worker.clone(),
         serve: caller.serve.clone(),
         models: Models::Only(names.collect()),
         within: caller.ceiling.models.clone(),
+        left: BTreeSet::new(),
     }
 }

@@ -215,6 +215,7 @@ async fn attended(relay: &Relay, caller: Caller, hello: Hello, socket: &mut Sock
     let link = Link {
         worker: hello.worker,
         doubt: Arc::default(),
+        in_line: Arc::new(relay.routing.enter()),
     };
     relay.workers.doubt_older(caller.key.as_ref(), &link.worker);
     relay.workers.sit(

@@ -70,7 +70,7 @@ async fn a_worker_whose_engine_is_down_gets_nothing_until_it_is_up() {
     worker.say(&WorkerMessage::Report { report: down }).await;
     worker.say(&WorkerMessage::Capacity { slots: 1 }).await;
     // Its word is taken in order: this answer comes after both.
-    is_answered(&mut worker).await;
+    worker.is_answered().await;
     submit(&client, CHAT).await;
     assert_eq!(server.store.counts().leased, 0);
     worker
@@ -167,7 +167,7 @@ async fn a_connection_whose_worker_came_back_gets_no_more_jobs_unless_it_speaks(
         assert!(matches!(worker.next().await, RelayMessage::Welcome { .. }));
         worker.say(&WorkerMessage::Capacity { slots: 3 }).await;
         // This answer comes after the capacity was heard.
-        is_answered(&mut worker).await;
+        worker.is_answered().await;
         workers.push(worker);
     }
     let [old, new] = workers.as_mut_slice() else {
@@ -181,20 +181,8 @@ async fn a_connection_whose_worker_came_back_gets_no_more_jobs_unless_it_speaks(
     }
     // Two agents of one name: the first is there after all.
     submit(&client, CHAT).await;
-    is_answered(old).await;
+    old.is_answered().await;
     old.lease().await;
-}
-
-/// Says something that is answered at once.
-async fn is_answered(worker: &mut Scripted) {
-    let token = proto::LeaseToken {
-        job: proto::JobId([9; 16]),
-        attempt: 1,
-    };
-    let tokens = vec![token];
-    worker.say(&WorkerMessage::Extend { tokens }).await;
-    let code = Some(ErrorCode::StaleLease);
-    assert_eq!(worker.next().await, RelayMessage::Closed { token, code });
 }
 
 #[tokio::test]

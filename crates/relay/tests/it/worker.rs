@@ -1,7 +1,7 @@
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt as _, StreamExt as _};
 use proto::{
-    End, EngineKind, ErrorCode, LeaseToken, ModelEntry, ModelName, WorkerId, WorkerReport,
+    End, EngineKind, ErrorCode, JobId, LeaseToken, ModelEntry, ModelName, WorkerId, WorkerReport,
     worker::{Frame, LeaseHead, RelayMessage, Retry, SUBPROTOCOL, WorkerMessage},
 };
 use queue::Scope;
@@ -189,6 +189,34 @@ impl Scripted {
         let last = texts.len() as u64 + 1;
         self.line(job.token(), last, CHAT_DONE).await;
         self.end(job.token(), last, End::Completed).await;
+    }
+
+    /// Returns once everything that was said is read.
+    pub(crate) async fn is_answered(&mut self) {
+        let token = LeaseToken {
+            job: JobId([9; 16]),
+            attempt: 1,
+        };
+        let tokens = vec![token];
+        self.say(&WorkerMessage::Extend { tokens }).await;
+        let code = Some(ErrorCode::StaleLease);
+        assert_eq!(self.next().await, RelayMessage::Closed { token, code });
+    }
+
+    /// Returns once the relay acted on everything that was said: by the second answer the half
+    /// of the connection that lends has looked since the first was given.
+    pub(crate) async fn is_heard(&mut self) {
+        self.is_answered().await;
+        self.is_answered().await;
+    }
+
+    /// Goes, and returns once the relay is done with it.
+    pub(crate) async fn goes(mut self) {
+        self.socket.close(None).await.unwrap();
+        while within(self.socket.next())
+            .await
+            .is_some_and(|frame| frame.is_ok())
+        {}
     }
 
     /// Gives a leased job back, to be leased again at once.

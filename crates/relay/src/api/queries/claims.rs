@@ -1,6 +1,8 @@
 //! Queries as workers of the query service claim, follow and answer them. A claim is a lease like
 //! any other: whatever the worker sends renews it, and when it ends the query waits again.
 
+use std::collections::BTreeSet;
+
 use axum::{extract::State, response::Response};
 use bytes::Bytes;
 use dialect::queries::{Fields, Patch, Refusal, Status, Text};
@@ -38,6 +40,7 @@ pub(crate) async fn claim_next(
         serve: caller.serve.clone(),
         models: Models::AnyForQueries,
         within: caller.ceiling.models.clone(),
+        left: BTreeSet::new(),
     };
     let lease = relay.lease(&wanted, relay.settings.legacy_lease).await?;
     let token = lease.ok_or_else(Refusal::nothing_queued)?.token;
