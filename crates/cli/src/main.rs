@@ -5,6 +5,7 @@ mod credentials;
 mod doctor;
 mod key;
 mod monitoring;
+mod relay_options;
 mod sse;
 mod status;
 mod stop;
@@ -52,8 +53,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let hearth = Hearth::parse();
-    match start(hearth.command) {
+    let asked = relay_options::parsed();
+    match asked.and_then(|asked| asked.map_or(Ok(()), |hearth| start(hearth.command))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             drop(writeln!(std::io::stderr(), "hearth: {error:#}"));

@@ -90,3 +90,39 @@ fn doctor_names_the_broken_hop_and_what_to_do() {
         "{said}"
     );
 }
+
+#[test]
+fn the_relays_settings_come_from_options_the_environment_and_a_file_and_say_so() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("relay.toml");
+    std::fs::write(&file, "lease = 90\nheartbeat = 9\npad-after = 30\n").unwrap();
+    let told = |more: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_hearth"))
+            .args(["relay", "--heartbeat", "7", "--print-config"])
+            .args(more)
+            .env_clear()
+            .env("HOME", home.path())
+            .env("HEARTH_LEASE", "80")
+            .env("HEARTH_RELAY_CONFIG", &file)
+            .output()
+            .unwrap()
+    };
+    let explained = text(&told(&[]).stdout);
+    let from_file = format!("pad-after = 30 # {}\n", file.display());
+    for line in [
+        "lease = 80 # HEARTH_LEASE\n",
+        "heartbeat = 7 # --heartbeat\n",
+        "listen = 127.0.0.1:8787 # default\n",
+        &from_file,
+    ] {
+        assert!(explained.contains(line), "{line} in {explained}");
+    }
+    std::fs::write(&file, "leese = 90\n").unwrap();
+    let refused = told(&[]);
+    assert!(!refused.status.success());
+    let error = text(&refused.stderr);
+    assert!(error.contains("`leese` is no option"), "{error}");
+    let missing = told(&["--config", "/nowhere/relay.toml"]);
+    assert!(text(&missing.stderr).contains("/nowhere/relay.toml cannot be read"));
+    assert!(!home.path().join("hearth-relay.db").exists());
+}

@@ -1,6 +1,6 @@
 //! `hearth relay`: its options, and a relay made from them.
 
-use std::{io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io::Write as _, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use proto::{ModelName, limits};
@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{PushUrl, Relay, RelaySettings, System, WebhookAllowed, World as _, open, serve};
 
-/// `hearth relay [--listen ADDRESS] [--store URL]`.
+/// `hearth relay [--listen ADDRESS] [--store URL]`. Each option may also stand in the settings
+/// file, see [`crate::Config`].
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Where to listen; port 0 takes any that is free.
@@ -75,6 +76,13 @@ pub struct Args {
     /// Serve everybody on this machine without a key. Refused off loopback.
     #[arg(long)]
     pub insecure_dev: bool,
+    /// The settings file: these options by their names, as `lease = 90`. Without it relay.toml in
+    /// the user's configuration folder, if there is one.
+    #[arg(long, env = "HEARTH_RELAY_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print every setting and where it came from, then end.
+    #[arg(long)]
+    pub print_config: bool,
 }
 
 impl Args {

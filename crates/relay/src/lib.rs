@@ -10,6 +10,7 @@ mod args;
 mod auth;
 mod batch;
 mod carrier;
+mod config;
 mod cors;
 mod error;
 #[cfg(test)]
@@ -46,6 +47,7 @@ mod world;
 
 pub use app::Relay;
 pub use args::Args;
+pub use config::{Config, ConfigError};
 pub use open::{OpenError, open, open_keys, open_users};
 pub use push::PushUrl;
 pub use serve::serve;

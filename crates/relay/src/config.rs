@@ -1,0 +1,278 @@
+//! The relay's options from a file as well, and where each came from.
+//!
+//! The file holds the options of `hearth relay` by their names, without the dashes. What was
+//! given on the command line or in the environment counts more; everything the file adds is read
+//! as if it stood behind them, so that there is one list of options and one way to read them.
+
+use std::{collections::BTreeMap, ffi::OsString, fmt::Write as _, fs, io, path::PathBuf};
+
+use clap::{Arg, ArgAction, ArgMatches, Args as _, Command, parser::ValueSource};
+use url::Url;
+
+use crate::Args;
+
+/// Options that make no sense in the file itself.
+const NOT_IN_FILE: [&str; 2] = ["config", "print-config"];
+
+/// Why the file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("{} cannot be read: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is not what it should be.
+    #[error("{}, line {line}: {problem}", path.display())]
+    Toml {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong; never quotes the line.
+        problem: String,
+    },
+    /// It names an option that there is not, or gives one what it cannot have.
+    #[error("{}: `{key}` {problem}", path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// The key as it is written there.
+        key: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+}
+
+/// The relay's settings file.
+#[derive(Debug, Default)]
+pub struct Config {
+    path: PathBuf,
+    values: BTreeMap<String, Vec<String>>,
+}
+
+impl Config {
+    /// Reads the file that was named, or `usual` if there is one.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the file and the key.
+    pub fn read(given: &ArgMatches, usual: Option<PathBuf>) -> Result<Self, ConfigError> {
+        let named = given.get_one::<PathBuf>("config");
+        let Some(path) = named.cloned().or(usual) else {
+            return Ok(Self::default());
+        };
+        match fs::read_to_string(&path) {
+            Ok(text) => Self::parse(path, &text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => {
+                Ok(Self::default())
+            }
+            Err(source) => Err(ConfigError::File { path, source }),
+        }
+    }
+
+    fn parse(path: PathBuf, text: &str) -> Result<Self, ConfigError> {
+        let table: toml::Table = match toml::from_str(text) {
+            Ok(table) => table,
+            Err(error) => {
+                // Its own Display quotes the line, and a secret may stand in it.
+                let at = error.span().map_or(0, |span| span.start.min(text.len()));
+                let before = text.as_bytes()[..at].iter();
+                return Err(ConfigError::Toml {
+                    path,
+                    line: before.filter(|byte| **byte == b'\n').count() + 1,
+                    problem: error.message().to_owned(),
+                });
+            }
+        };
+        let options = options();
+        let mut values = BTreeMap::new();
+        for (key, value) in table {
+            let option = options
+                .get_arguments()
+                .find(|option| option.get_long() == Some(key.as_str()))
+                .filter(|_| !NOT_IN_FILE.contains(&key.as_str()));
+            let read = match option {
+                None => Err("is no option of `hearth relay`; see its --help"),
+                Some(option) => texts(option, value),
+            };
+            match read {
+                Ok(read) => drop(values.insert(key, read)),
+                Err(problem) => return Err(ConfigError::Key { path, key, problem }),
+            }
+        }
+        Ok(Self { path, values })
+    }
+
+    /// The program's arguments, and behind them what the file says of options that were `given`
+    /// neither among them nor in the environment.
+    pub fn behind(
+        &self,
+        arguments: impl IntoIterator<Item = OsString>,
+        given: &ArgMatches,
+    ) -> Vec<OsString> {
+        let mut all: Vec<OsString> = arguments.into_iter().collect();
+        for option in options().get_arguments() {
+            let Some(name) = option.get_long() else {
+                continue;
+            };
+            if is_given(given, option) {
+                continue;
+            }
+            for value in self.values.get(name).into_iter().flatten() {
+                let takes_none = matches!(option.get_action(), ArgAction::SetTrue);
+                all.push(if takes_none {
+                    format!("--{name}").into()
+                } else {
+                    format!("--{name}={value}").into()
+                });
+            }
+        }
+        all
+    }
+
+    /// Every option, what it is and where that came from. Secrets are not shown. `all` are the
+    /// options with those of the file.
+    #[must_use]
+    pub fn explain(&self, given: &ArgMatches, all: &ArgMatches) -> String {
+        let mut text = String::new();
+        for option in options().get_arguments() {
+            let Some(name) = option.get_long() else {
+                continue;
+            };
+            if NOT_IN_FILE.contains(&name) {
+                continue;
+            }
+            let id = option.get_id().as_str();
+            let values = all.get_raw(id).into_iter().flatten();
+            let values: Vec<_> = values
+                .map(|value| shown(&value.to_string_lossy()))
+                .collect();
+            let from = match given.value_source(id) {
+                Some(ValueSource::CommandLine) => format!("--{name}"),
+                Some(ValueSource::EnvVariable) => option
+                    .get_env()
+                    .map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+                Some(_) | None if self.values.contains_key(name) => self.path.display().to_string(),
+                Some(_) | None => "default".to_owned(),
+            };
+            let values = match values.as_slice() {
+                [] => "(not set)".to_owned(),
+                values => values.join(" "),
+            };
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{name} = {values} # {from}");
+        }
+        text
+    }
+}
+
+fn options() -> Command {
+    Args::augment_args(Command::new("relay"))
+}
+
+fn is_given(given: &ArgMatches, option: &Arg) -> bool {
+    let source = given.value_source(option.get_id().as_str());
+    matches!(
+        source,
+        Some(ValueSource::CommandLine | ValueSource::EnvVariable)
+    )
+}
+
+/// A value of the file as it would be written behind its option, once for each time.
+fn texts(option: &Arg, value: toml::Value) -> Result<Vec<String>, &'static str> {
+    if matches!(option.get_action(), ArgAction::SetTrue) {
+        return match value {
+            toml::Value::Boolean(true) => Ok(vec![String::new()]),
+            toml::Value::Boolean(false) => Ok(Vec::new()),
+            _ => Err("is true or false"),
+        };
+    }
+    let text = |value| match value {
+        toml::Value::String(text) => Ok(text),
+        toml::Value::Integer(number) => Ok(number.to_string()),
+        toml::Value::Boolean(truth) => Ok(truth.to_string()),
+        _ => Err("is a text or a number"),
+    };
+    match value {
+        toml::Value::Array(several) if matches!(option.get_action(), ArgAction::Append) => {
+            several.into_iter().map(text).collect()
+        }
+        toml::Value::Array(_) => Err("is one value, not several"),
+        one => Ok(vec![text(one)?]),
+    }
+}
+
+/// A value without the password that a URL may hold.
+fn shown(value: &str) -> String {
+    match Url::parse(value) {
+        Ok(mut url) if url.password().is_some() => match url.set_password(Some("***")) {
+            Ok(()) => url.to_string(),
+            Err(()) => "(set, not shown)".to_owned(),
+        },
+        Ok(_) | Err(_) => value.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn explained(text: &str, arguments: &[&str]) -> Result<String, String> {
+        let config = Config::parse("relay.toml".into(), text).map_err(|error| error.to_string())?;
+        let arguments = || arguments.iter().map(OsString::from);
+        let command = || options().no_binary_name(true);
+        let given = command().get_matches_from(arguments());
+        let all = command().try_get_matches_from(config.behind(arguments(), &given));
+        let all = all.map_err(|error| error.to_string())?;
+        Ok(config.explain(&given, &all))
+    }
+
+    #[test]
+    fn what_is_given_counts_more_than_the_file_and_the_file_more_than_defaults() {
+        let file = "lease = 90\nheartbeat = 9\nwebhook-allow = [\"a.lan\", \"b.lan:80\"]\n\
+                    insecure-dev = true\n";
+        let told = explained(file, &["--heartbeat", "7"]).unwrap();
+        for line in [
+            "lease = 90 # relay.toml\n",
+            "heartbeat = 7 # --heartbeat\n",
+            "webhook-allow = a.lan b.lan:80 # relay.toml\n",
+            "insecure-dev = true # relay.toml\n",
+            "default-model = (not set) # default\n",
+            "listen = 127.0.0.1:8787 # default\n",
+        ] {
+            assert!(told.contains(line), "{line} in {told}");
+        }
+        assert!(!told.contains("print-config"), "{told}");
+    }
+
+    #[test]
+    fn what_is_wrong_in_the_file_is_named_and_no_secret_quoted() {
+        for (file, told) in [
+            ("leese = 90", "relay.toml: `leese` is no option"),
+            ("print-config = true", "`print-config` is no option"),
+            ("lease = [1]", "`lease` is one value"),
+            ("lease = 1.5", "`lease` is a text or a number"),
+            ("insecure-dev = 1", "`insecure-dev` is true or false"),
+            ("lease = 1", "'1' for '--lease"),
+        ] {
+            let error = explained(file, &[]).unwrap_err();
+            assert!(error.contains(told), "{error}");
+        }
+        let error = explained("lease = 90\nstore = \"postgres://a:secret@b", &[]).unwrap_err();
+        assert!(error.contains("line 2"), "{error}");
+        assert!(!error.contains("secret"), "{error}");
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_not_shown() {
+        let told = explained("store = \"postgres://hearth:secret@db/x\"", &[]).unwrap();
+        assert!(
+            told.contains("store = postgres://hearth:***@db/x #"),
+            "{told}"
+        );
+        assert_eq!(shown("sqlite:/var/lib/x:y.db"), "sqlite:/var/lib/x:y.db");
+    }
+}
