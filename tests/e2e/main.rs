@@ -4,6 +4,7 @@
 mod docs;
 mod faults;
 mod graph;
+mod jobs;
 mod kills;
 mod main_job;
 mod pausing;

@@ -7,12 +7,12 @@ use std::{
 
 use anyhow::Context as _;
 use futures_util::StreamExt as _;
-use proto::{End, ErrorBody, ErrorCode, JobError, JobId, JobView};
+use proto::{End, ErrorCode, JobError, JobId, JobView};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    credentials::{Client, Credentials},
+    credentials::{Client, Credentials, refusal},
     sse,
 };
 
@@ -93,17 +93,8 @@ impl Args {
 }
 
 async fn submit_job(client: &Client, submit: &Value) -> anyhow::Result<JobId> {
-    let answer = client
-        .http
-        .post(client.url("/api/jobs"))
-        .json(submit)
-        .timeout(Duration::from_secs(30))
-        .send()
-        .await
-        .with_context(|| unreachable_relay(client))?;
-    if !answer.status().is_success() {
-        return Err(refusal(answer).await);
-    }
+    let request = client.http.post(client.url("/api/jobs")).json(submit);
+    let answer = client.ask(request).await?;
     let view: JobView = answer
         .json()
         .await
@@ -136,7 +127,7 @@ async fn follow(client: &Client, job: JobId) -> anyhow::Result<()> {
         anyhow::ensure!(
             broken < REOPENINGS,
             "{}; job {job} may still be running there",
-            unreachable_relay(client)
+            client.unreachable()
         );
         let pause = Duration::from_millis(100) * 2_u32.pow(broken.min(5));
         note(&format!("the stream broke; opening it again (job {job})"));
@@ -260,25 +251,6 @@ fn failure(error: &JobError) -> String {
         _ => "the job failed",
     };
     format!("{hop}: {} ({})", error.message, error.code)
-}
-
-async fn refusal(answer: reqwest::Response) -> anyhow::Error {
-    let status = answer.status();
-    match answer.json::<ErrorBody>().await {
-        Ok(body) => anyhow::anyhow!(
-            "the relay refused: {} ({})",
-            body.error.message,
-            body.error.code
-        ),
-        Err(_) => anyhow::anyhow!("what answers there is not a Hearth relay (HTTP {status})"),
-    }
-}
-
-fn unreachable_relay(client: &Client) -> String {
-    format!(
-        "the relay at {} cannot be reached; is it running?",
-        client.relay
-    )
 }
 
 async fn withdraw(client: &Client, job: JobId) {

@@ -3,7 +3,12 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
+use proto::ErrorBody;
+use reqwest::Response;
 use secrecy::{ExposeSecret as _, SecretString};
+
+/// How long a relay may take to answer what needs no model.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Options shared by every command that talks to a relay.
 #[derive(Debug, clap::Args)]
@@ -84,5 +89,40 @@ impl Client {
     /// The address of one of the relay's routes.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.relay)
+    }
+
+    /// Asks for something that is answered soon.
+    ///
+    /// # Errors
+    /// One sentence: the relay cannot be reached, or why it refuses.
+    pub(crate) async fn ask(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Response> {
+        let sent = request.timeout(PATIENCE).send().await;
+        let answer = sent.with_context(|| self.unreachable())?;
+        if answer.status().is_success() {
+            Ok(answer)
+        } else {
+            Err(refusal(answer).await)
+        }
+    }
+
+    /// What is said of a relay that does not answer.
+    pub(crate) fn unreachable(&self) -> String {
+        format!(
+            "the relay at {} cannot be reached; is it running?",
+            self.relay
+        )
+    }
+}
+
+/// Why a relay said no.
+pub(crate) async fn refusal(answer: Response) -> anyhow::Error {
+    let status = answer.status();
+    match answer.json::<ErrorBody>().await {
+        Ok(body) => anyhow::anyhow!(
+            "the relay refused: {} ({})",
+            body.error.message,
+            body.error.code
+        ),
+        Err(_) => anyhow::anyhow!("what answers there is not a Hearth relay (HTTP {status})"),
     }
 }

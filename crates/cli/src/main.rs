@@ -3,6 +3,7 @@
 mod ask;
 mod credentials;
 mod doctor;
+mod jobs;
 mod key;
 mod monitoring;
 mod relay_options;
@@ -42,6 +43,9 @@ enum Command {
     Agent(agent::Args),
     /// Ask one question through a relay.
     Ask(ask::Args),
+    /// List, show, retry and cancel the jobs of a relay.
+    #[command(subcommand)]
+    Jobs(jobs::Args),
     /// Show what the agent on this machine is doing.
     Status(status::Args),
     /// Let the agent on this machine take no new work; running jobs finish. It is remembered.
@@ -70,6 +74,7 @@ fn start(command: Command) -> anyhow::Result<()> {
         Command::Key(_)
         | Command::User(_)
         | Command::Ask(_)
+        | Command::Jobs(_)
         | Command::Status(_)
         | Command::Pause
         | Command::Resume
@@ -98,6 +103,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::User(args) => args.run().await,
         Command::Agent(args) => run_agent(args).await,
         Command::Ask(args) => args.run().await,
+        Command::Jobs(args) => args.run().await,
         Command::Status(args) => args.run().await,
         Command::Pause => monitoring::set(false).await,
         Command::Resume => monitoring::set(true).await,

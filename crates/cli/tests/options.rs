@@ -21,7 +21,7 @@ fn text(bytes: &[u8]) -> String {
 fn every_command_explains_itself() {
     let help = text(&hearth(&["--help"]).stdout);
     for command in [
-        "relay", "key", "user", "agent", "ask", "status", "pause", "resume", "doctor",
+        "relay", "key", "user", "agent", "ask", "jobs", "status", "pause", "resume", "doctor",
     ] {
         assert!(help.contains(&format!("  {command}")), "{help}");
         let output = hearth(&[command, "--help"]);
@@ -69,6 +69,12 @@ fn what_is_wrong_is_said_in_one_line_and_fails() {
             "/nowhere/key",
         ),
         (&["key", "list", "--store", "mysql:x"][..], "sqlite:PATH"),
+        (
+            &["jobs", "list", "--relay", "http://127.0.0.1:1"],
+            "cannot be reached",
+        ),
+        (&["jobs", "show", "what"], "32 hexadecimal"),
+        (&["jobs", "list", "--state", "gone"], "dead"),
         (&["user", "list", "--store", "memory:"][..], "sqlite:PATH"),
         (&["relay", "--store", "nonsense"][..], "sqlite:PATH"),
         (&["agent", "--engine", "steam"][..], "steam"),

@@ -79,6 +79,8 @@ codes! {
     ChunkGap = "chunk_gap", 409;
     /// The job has no answer yet; ask again, or wait for its end.
     JobUnfinished = "job_unfinished", 409;
+    /// The request of the job was erased, so that it cannot be made anew; submit it again.
+    RequestErased = "request_erased", 410;
     /// The idempotency key stands for another request already.
     IdempotencyConflict = "idempotency_conflict", 422;
     /// The body is over the limit.

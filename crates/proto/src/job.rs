@@ -258,6 +258,9 @@ pub struct JobView {
     /// Why it failed, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorDetail>,
+    /// The job that was made anew from this one, which failed or was withdrawn; not in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retried_as: Option<JobId>,
     /// Whom it tells of its end, and how that went; not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<WebhookView>,

@@ -15,6 +15,7 @@ const STEPS: &[&str] = &[
     include_str!("schema/6_queries.sql"),
     include_str!("schema/7_worker.sql"),
     include_str!("schema/8_ceilings.sql"),
+    include_str!("schema/9_dead.sql"),
 ];
 const VERSION: i64 = STEPS.len() as i64;
 const BUSY: Duration = Duration::from_secs(5);

@@ -1,7 +1,7 @@
 use async_trait::async_trait;
 use proto::{Account, JobId, Timestamp};
 use queue::{
-    Cursor, Extras, JobFilter, JobPage, NewJob, Once, Owner, QueueError, Submissions,
+    Cursor, Extras, JobFilter, JobPage, NewJob, Once, Owner, QueueError, RETRY, Submissions,
     machine::Record,
 };
 use rusqlite::{Connection, OptionalExtension};
@@ -93,6 +93,14 @@ fn insert(conn: &Connection, seq: u64, account: &Account, once: &Once) -> rusqli
     insert.execute(values).map(drop)
 }
 
+/// Those of an account, or of all, that failed and were not tried again.
+const DEAD: &str = "
+    SELECT * FROM jobs INDEXED BY jobs_failed
+    WHERE state = 3 AND seq < ?1 AND (?2 IS NULL OR account = ?2) AND NOT EXISTS
+        (SELECT 1 FROM submissions AS tried WHERE tried.account = jobs.account
+            AND tried.key = ?3 || lower(hex(jobs.id)))
+    ORDER BY seq DESC";
+
 /// Goes back in time along an index: of one account's jobs by age, of all by number.
 fn search(
     conn: &Connection,
@@ -105,9 +113,12 @@ fn search(
         .map_or(last, |after| (after.created_at.0, row::number(after.seq)));
     let since = filter.since.map_or(i64::MIN, |since| since.0);
     let until = filter.until.map_or(i64::MAX, |until| until.0);
-    let mut of_all;
-    let mut of_one;
+    let (mut of_all, mut of_one, mut of_dead);
     let mut rows = match account {
+        _ if filter.dead => {
+            of_dead = conn.prepare_cached(DEAD)?;
+            of_dead.query((seq, account.map(Account::as_str), RETRY))?
+        }
         Some(account) => {
             of_one = conn.prepare_cached(
                 "SELECT * FROM jobs WHERE account = ?1 AND created_at >= ?2 AND created_at < ?3

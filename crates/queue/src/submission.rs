@@ -8,6 +8,9 @@ use crate::{Job, NewJob, NewWebhook, Owner, QueueError};
 /// Most jobs that one page looks at, so that a search for what is rare keeps nobody waiting.
 pub const LOOKED_AT_MAX: usize = 10_000;
 
+/// How [`Once::retry`] begins; before the id in lower-case hexadecimal.
+pub const RETRY: &str = "retry\n";
+
 /// A requester's promise that one name always stands for one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Once {
@@ -18,6 +21,16 @@ pub struct Once {
 }
 
 impl Once {
+    /// Names the job that is made anew from one that failed, so that two who retry it at once, or
+    /// one who retries it twice, get one job. No requester's own name holds a line feed.
+    #[must_use]
+    pub fn retry(of: JobId) -> Self {
+        Self {
+            key: format!("{RETRY}{of}"),
+            fingerprint: [0; 32],
+        }
+    }
+
     /// Whether a request that came before under the same name is this one.
     ///
     /// # Errors
@@ -53,6 +66,8 @@ pub struct JobFilter {
     pub since: Option<Timestamp>,
     /// Accepted before.
     pub until: Option<Timestamp>,
+    /// Only failed ones that nobody has tried again, see [`Once::retry`].
+    pub dead: bool,
     /// Further back than this place.
     pub after: Option<Cursor>,
     /// At most so many.
@@ -60,11 +75,13 @@ pub struct JobFilter {
 }
 
 impl JobFilter {
-    /// Whether a job is wanted, wherever it stands.
+    /// Whether a job is wanted, wherever it stands; that a dead one was not tried again is for the
+    /// store to know.
     #[must_use]
     pub fn wants(&self, job: &Job) -> bool {
         let model = self.model.as_ref();
         self.state.is_none_or(|state| state == job.state)
+            && (!self.dead || job.state == JobState::Failed)
             && self.op.is_none_or(|op| op == job.new.op)
             && model.is_none_or(|model| model.is_same(&job.new.model))
             && self.since.is_none_or(|since| job.created_at >= since)

@@ -114,6 +114,7 @@ macro_rules! conformance_suite {
             submissions::jobs_are_searched_by_what_they_are,
             submissions::pages_follow_each_other_whatever_is_accepted_meanwhile,
             submissions::a_search_shows_no_foreign_job,
+            submissions::a_failed_job_is_dead_until_it_is_tried_again,
             webhooks::a_webhook_is_due_when_its_job_has_ended,
             webhooks::a_webhook_is_tried_until_it_is_told_or_given_up,
             webhooks::a_webhook_is_kept_exactly_as_long_as_its_job,

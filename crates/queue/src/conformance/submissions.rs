@@ -1,6 +1,6 @@
 //! Submissions: one job per name, and finding jobs again page by page.
 
-use proto::{JobState, Op};
+use proto::{End, ErrorCode, JobError, JobState, Op};
 
 use super::sample::{T0, account, at, id, job, job_for, job_of, leased, next};
 use crate::{
@@ -31,6 +31,7 @@ const ALL: JobFilter = JobFilter {
     op: None,
     since: None,
     until: None,
+    dead: false,
     after: None,
     limit: 100,
 };
@@ -182,4 +183,50 @@ pub async fn a_search_shows_no_foreign_job(store: &dyn Store) {
     let page = store.search(Owner::Account(&b), &ALL).await.unwrap();
     assert_eq!(ids(&page), [2]);
     assert!(page.jobs[0].new.body.0.is_empty());
+}
+
+/// The dead are found page by page, by everybody who may see them, and once retried no more.
+pub async fn a_failed_job_is_dead_until_it_is_tried_again(store: &dyn Store) {
+    let dead = JobFilter { dead: true, ..ALL };
+    for (n, account) in [(1, "a"), (2, "b"), (3, "a")] {
+        store.enqueue(T0, job_of(n, account)).await.unwrap();
+        let token = next(store, T0).await.unwrap().token;
+        let error = JobError::new(ErrorCode::EngineFailed, "broke off");
+        let ended = store.complete(T0, token, 0, End::Failed { error }).await;
+        ended.unwrap();
+    }
+    leased(store, T0, 4).await;
+    store.enqueue(T0, job(5)).await.unwrap();
+    store.cancel(T0, Owner::Anyone, id(5)).await.unwrap();
+    assert_eq!(search(store, dead.clone()).await, [3, 2, 1]);
+    let own = store.search(Owner::Account(&account("a")), &dead).await;
+    assert_eq!(ids(&own.unwrap()), [3, 1]);
+    let one = JobFilter {
+        limit: 1,
+        ..dead.clone()
+    };
+    let first = store.search(Owner::Anyone, &one).await.unwrap();
+    let after = first.next;
+    assert!(after.is_some());
+    let rest = JobFilter {
+        after,
+        ..dead.clone()
+    };
+    assert_eq!(search(store, rest).await, [2, 1]);
+
+    let retry = |of, n| {
+        let once = Some(Once::retry(of));
+        let extras = Extras {
+            once,
+            ..Extras::default()
+        };
+        store.submit(T0, job(n), extras)
+    };
+    assert_eq!(retry(id(3), 6).await.unwrap(), id(6));
+    assert_eq!(
+        retry(id(3), 7).await.unwrap(),
+        id(6),
+        "one job, however often"
+    );
+    assert_eq!(search(store, dead).await, [2, 1]);
 }

@@ -2,7 +2,9 @@ use async_trait::async_trait;
 use proto::{Account, JobId, Timestamp};
 
 use super::{Inner, MemoryQueue, without_body};
-use crate::{Cursor, Extras, JobFilter, JobPage, NewJob, Owner, QueueError, Submissions, Webhook};
+use crate::{
+    Cursor, Extras, JobFilter, JobPage, NewJob, Once, Owner, QueueError, Submissions, Webhook,
+};
 
 impl Inner {
     /// What is kept beside jobs goes with them.
@@ -64,7 +66,9 @@ impl Submissions for MemoryQueue {
                 seq,
             };
             let is_there = filter.after.is_none_or(|after| at < after);
+            let retried = (job.new.account.clone(), Once::retry(job.new.id).key);
             if is_there
+                && !(filter.dead && inner.named.contains_key(&retried))
                 && owner.owns(&job.new.account)
                 && !page.offer(filter, at, || without_body(job))
             {

@@ -3,14 +3,15 @@
 mod answer;
 mod events;
 mod list;
+mod retry;
 mod submit;
 
 use axum::{Json, extract::State};
 use http::StatusCode;
 use proto::{JobId, JobView, WebhookView};
-use queue::{Job, Place, Webhook};
+use queue::{Job, Once, Place, Webhook};
 
-pub(super) use self::{answer::answer, events::events, list::list, submit::submit};
+pub(super) use self::{answer::answer, events::events, list::list, retry::retry, submit::submit};
 use crate::{
     Relay,
     auth::{MayEnqueue, MayRead},
@@ -30,7 +31,10 @@ pub(super) async fn get(
     relay.orphans.claim(id);
     let place = relay.place(&job.new.account, &job.new.model, id);
     let webhook = relay.store.webhook(id).await?;
+    let retry = Once::retry(id).key;
+    let retried = relay.store.submitted(&job.new.account, &retry).await?;
     Ok(Json(JobView {
+        retried_as: retried.map(|(id, _)| id),
         webhook: webhook.map(webhook_view),
         ..placed(view(job), place)
     }))
@@ -63,6 +67,7 @@ pub(crate) fn view(job: Job) -> JobView {
         error: job.error.map(Into::into),
         position: None,
         expected_wait_ms: None,
+        retried_as: None,
         webhook: None,
     }
 }

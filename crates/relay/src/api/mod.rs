@@ -39,6 +39,7 @@ pub(crate) fn routes(relay: Relay) -> Router {
         .route("/openapi.json", get(openapi::openapi))
         .route("/api/jobs", post(jobs::submit).get(jobs::list))
         .route("/api/jobs/{id}", get(jobs::get).delete(jobs::cancel))
+        .route("/api/jobs/{id}/retry", post(jobs::retry))
         .route("/api/jobs/{id}/answer", get(jobs::answer))
         .route("/api/jobs/{id}/events", get(jobs::events))
         .merge(engine(relay.clone()))

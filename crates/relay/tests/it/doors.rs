@@ -19,6 +19,7 @@ const ROUTES: &[(&str, &str, Scope)] = &[
     ("GET", "/api/jobs", Scope::Read),
     ("GET", "/api/jobs/x", Scope::Read),
     ("DELETE", "/api/jobs/x", Scope::Enqueue),
+    ("POST", "/api/jobs/x/retry", Scope::Enqueue),
     ("GET", "/api/jobs/x/events", Scope::Read),
     ("POST", "/api/chat", Scope::Enqueue),
     ("POST", "/api/generate", Scope::Enqueue),

@@ -28,6 +28,7 @@ mod pushes;
 mod queries;
 mod readers;
 mod relay_polling;
+mod retries;
 mod routing;
 mod server;
 mod socket;

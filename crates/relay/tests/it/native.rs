@@ -289,6 +289,7 @@ async fn a_foreign_job_and_one_that_never_was_are_the_same_404() {
     for (method, tail) in [
         (Method::GET, ""),
         (Method::GET, "/events"),
+        (Method::POST, "/retry"),
         (Method::DELETE, ""),
     ] {
         let mut answers = Vec::new();

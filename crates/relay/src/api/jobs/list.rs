@@ -20,13 +20,37 @@ const LIST_USUAL: usize = 100;
 
 #[derive(Deserialize)]
 pub(in crate::api) struct ListQuery {
-    state: Option<JobState>,
+    state: Option<Wanted>,
     model: Option<ModelName>,
     op: Option<Op>,
     since: Option<Timestamp>,
     until: Option<Timestamp>,
     after: Option<String>,
     limit: Option<usize>,
+}
+
+/// A state, or that of a failed job which nobody has tried again.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Wanted {
+    Queued,
+    Leased,
+    Completed,
+    Failed,
+    Cancelled,
+    Dead,
+}
+
+impl From<Wanted> for JobState {
+    fn from(wanted: Wanted) -> Self {
+        match wanted {
+            Wanted::Queued => Self::Queued,
+            Wanted::Leased => Self::Leased,
+            Wanted::Completed => Self::Completed,
+            Wanted::Failed | Wanted::Dead => Self::Failed,
+            Wanted::Cancelled => Self::Cancelled,
+        }
+    }
 }
 
 /// `GET /api/jobs?state=&model=&op=&since=&until=&after=&limit=`. While there may be more, the
@@ -42,7 +66,8 @@ pub(in crate::api) async fn list(
         .transpose()
         .map_err(|wrong| ApiError::new(ErrorCode::BadRequest, wrong))?;
     let filter = JobFilter {
-        state: query.state,
+        state: query.state.map(Into::into),
+        dead: query.state == Some(Wanted::Dead),
         model: query.model,
         op: query.op,
         since: query.since,

@@ -102,14 +102,15 @@ fn new_webhook(
     Ok((webhook, shown))
 }
 
-enum Accepted {
+pub(super) enum Accepted {
     /// With a secret that is to be shown.
     Now(Option<Secret>),
     /// Under the same name.
     Before,
 }
 
-async fn accepted(
+/// The answer to a submission: the job as it stands.
+pub(super) async fn accepted(
     relay: &Relay,
     caller: &Caller,
     id: proto::JobId,

@@ -36,7 +36,11 @@ const WISHES: &[Param] = &[
 ];
 
 const SEARCH: &[Param] = &[
-    Param::query("state", Schema("JobState"), "Only in this state"),
+    Param::query(
+        "state",
+        Type("string"),
+        "Only in this state; `dead` is failed and not made anew since",
+    ),
     Param::query("model", Schema("ModelName"), "Only for this model"),
     Param::query("op", Schema("Op"), "Only of this kind"),
     Param::query("since", Schema("Timestamp"), "Only accepted then or later"),
@@ -82,6 +86,13 @@ pub(super) const ROUTES: &[Entry] = &[
     Entry::delete("/api/jobs/{id}", "Withdraw a job")
         .key("enqueue")
         .gives(204, Nothing),
+    Entry::post(
+        "/api/jobs/{id}/retry",
+        "A new job from the request of one that failed or was withdrawn; always the same one",
+    )
+    .key("enqueue")
+    .takes(Nothing)
+    .gives(202, Native("JobView")),
     Entry::get(
         "/api/jobs/{id}/answer",
         "The answer as one object, once there is one",

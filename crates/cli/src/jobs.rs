@@ -1,0 +1,193 @@
+//! `hearth jobs`: the jobs of a relay, as a key may see them. Never shows a prompt or an answer.
+
+mod print;
+
+use std::io::Write as _;
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+use proto::{JobId, JobView, ModelName};
+use reqwest::{Method, Response, header};
+use serde_json::json;
+
+use crate::credentials::{Client, Credentials};
+
+/// `hearth jobs list|show|retry|cancel`.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Args {
+    /// List jobs, newest first; an admin key sees those of all accounts.
+    List(List),
+    /// Show one job, without its prompt and its answer.
+    Show {
+        #[command(flatten)]
+        credentials: Credentials,
+        /// Print the relay's own JSON.
+        #[arg(long)]
+        json: bool,
+        /// The job.
+        #[arg(value_name = "ID", value_parser = job_id)]
+        job: JobId,
+    },
+    /// Make jobs that failed or were withdrawn anew, and print the ids of the new ones.
+    Retry(Some),
+    /// Withdraw jobs; those that run are stopped.
+    Cancel(Some),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct List {
+    #[command(flatten)]
+    credentials: Credentials,
+    /// Only in this state; `dead` is failed and not retried since.
+    #[arg(long, value_enum, value_name = "STATE")]
+    state: Option<State>,
+    /// Only for this model.
+    #[arg(long, short, value_name = "NAME")]
+    model: Option<ModelName>,
+    /// At most so many.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    limit: u16,
+    /// Go on after this place, as the page before named it.
+    #[arg(long, value_name = "CURSOR")]
+    after: Option<String>,
+    /// Print `{"jobs": [...], "next": CURSOR or null}`.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Some jobs to do something with.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Some {
+    #[command(flatten)]
+    credentials: Credentials,
+    /// The jobs.
+    #[arg(required = true, value_name = "ID", value_parser = job_id)]
+    jobs: Vec<JobId>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum State {
+    /// Waits for an agent.
+    Queued,
+    /// An agent works on it.
+    Leased,
+    /// Was answered.
+    Completed,
+    /// Was given up.
+    Failed,
+    /// Was withdrawn.
+    Cancelled,
+    /// Failed, and nobody retried it.
+    Dead,
+}
+
+impl State {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Leased => "leased",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Dead => "dead",
+        }
+    }
+}
+
+fn job_id(text: &str) -> Result<JobId, String> {
+    text.parse()
+        .map_err(|_| "a job's id has 32 hexadecimal digits, as `hearth jobs list` shows it".into())
+}
+
+impl Args {
+    /// Does it.
+    ///
+    /// # Errors
+    /// One sentence that says what was refused and why.
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::List(list) => list.run().await,
+            Self::Show {
+                credentials,
+                json,
+                job,
+            } => show(&credentials.client()?, job, json).await,
+            Self::Retry(retry) => {
+                let client = retry.credentials.client()?;
+                for job in retry.jobs {
+                    let path = format!("/api/jobs/{job}/retry");
+                    let answer = call(&client, Method::POST, &path).await;
+                    let answer = answer.with_context(|| format!("retrying {job}"))?;
+                    let made: JobView = read(answer).await?;
+                    writeln!(std::io::stdout(), "{}", made.id)?;
+                }
+                Ok(())
+            }
+            Self::Cancel(cancel) => {
+                let client = cancel.credentials.client()?;
+                for job in cancel.jobs {
+                    let answer = call(&client, Method::DELETE, &format!("/api/jobs/{job}")).await;
+                    answer.with_context(|| format!("cancelling {job}"))?;
+                    writeln!(std::io::stdout(), "cancelled {job}")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl List {
+    async fn run(self) -> anyhow::Result<()> {
+        let client = self.credentials.client()?;
+        let mut url: reqwest::Url = client.url("/api/jobs").parse()?;
+        let limit = self.limit.to_string();
+        url.query_pairs_mut()
+            .append_pair("limit", &limit)
+            .extend_pairs(self.state.map(|state| ("state", state.as_str())))
+            .extend_pairs(self.model.map(|model| ("model", model.to_string())))
+            .extend_pairs(self.after.map(|after| ("after", after)));
+        let answer = client.ask(client.http.get(url)).await?;
+        let next = next_page(&answer);
+        let mut out = std::io::stdout();
+        if self.json {
+            let jobs: serde_json::Value = read(answer).await?;
+            writeln!(out, "{}", json!({ "jobs": jobs, "next": next }))?;
+            return Ok(());
+        }
+        let jobs: Vec<JobView> = read(answer).await?;
+        write!(out, "{}", print::table(&jobs))?;
+        if let Some(next) = next {
+            writeln!(std::io::stderr(), "there may be more: --after {next}")?;
+        }
+        Ok(())
+    }
+}
+
+async fn show(client: &Client, job: JobId, json: bool) -> anyhow::Result<()> {
+    let answer = call(client, Method::GET, &format!("/api/jobs/{job}")).await?;
+    let mut out = std::io::stdout();
+    if json {
+        let job: serde_json::Value = read(answer).await?;
+        writeln!(out, "{job}")?;
+    } else {
+        write!(out, "{}", print::whole(&read(answer).await?))?;
+    }
+    Ok(())
+}
+
+async fn call(client: &Client, method: Method, path: &str) -> anyhow::Result<Response> {
+    let request = client.http.request(method, client.url(path));
+    client.ask(request).await
+}
+
+async fn read<T: serde::de::DeserializeOwned>(answer: Response) -> anyhow::Result<T> {
+    let read = answer.json().await;
+    read.context("the relay's answer is not Hearth's")
+}
+
+/// The cursor in `link: <?…after=CURSOR>; rel="next"`.
+fn next_page(answer: &Response) -> Option<String> {
+    let link = answer.headers().get(header::LINK)?.to_str().ok()?;
+    let (_, after) = link.split_once("after=")?;
+    after.split(['>', '&']).next().map(str::to_owned)
+}

@@ -1,0 +1,142 @@
+//! `POST /api/jobs/{id}/retry`: a new job from the request of one that failed or was withdrawn.
+
+use axum::{extract::State, response::Response};
+use proto::{Dialect, ErrorCode, JobId, JobState};
+use queue::{Extras, Job, Once};
+
+use super::submit::{Accepted, accepted};
+use crate::{
+    Relay,
+    auth::{Caller, MayEnqueue},
+    error::ApiError,
+    intake::Patience,
+    target::InPath,
+    ticket::Order,
+};
+
+/// `POST /api/jobs/{id}/retry`. Answers as a submission does; asked again, with the same job.
+pub(in crate::api) async fn retry(
+    State(relay): State<Relay>,
+    MayEnqueue(caller): MayEnqueue,
+    InPath(id): InPath<JobId>,
+) -> Result<Response, ApiError> {
+    again(&relay, &caller, id).await
+}
+
+async fn again(relay: &Relay, caller: &Caller, id: JobId) -> Result<Response, ApiError> {
+    let job = relay.store.get(caller.owner(), id).await?;
+    let job = job.ok_or_else(ApiError::unknown_job)?;
+    let once = Once::retry(id);
+    let before = relay.store.submitted(&job.new.account, &once.key).await?;
+    if let Some((retried, _)) = before {
+        return accepted(relay, caller, retried, Accepted::Before).await;
+    }
+    let mut order = anew(&job)?;
+    order.priority = caller.ceiling.lowered(order.priority);
+    let mut requester = caller.clone();
+    requester.account = job.new.account.clone();
+    requester.worker = job.new.worker.clone();
+    let model = Some(job.new.model.as_str());
+    relay.choose_model(&requester, job.new.op, model, Patience::Kept)?;
+    let extras = Extras {
+        once: Some(once),
+        ..Extras::default()
+    };
+    let (retried, is_repeat) = relay.submit_with(&requester, order, extras).await?;
+    tracing::info!(job.id = %retried, of = %id, "made anew");
+    let accept = if is_repeat {
+        Accepted::Before
+    } else {
+        Accepted::Now(None)
+    };
+    accepted(relay, caller, retried, accept).await
+}
+
+/// What the job asked, to be asked again for as long as it was wanted the first time.
+fn anew(job: &Job) -> Result<Order, ApiError> {
+    match job.state {
+        JobState::Failed | JobState::Cancelled => {}
+        JobState::Queued | JobState::Leased => {
+            return Err(ApiError::new(
+                ErrorCode::JobUnfinished,
+                "the job still waits or runs; only one that failed or was withdrawn is made anew",
+            ));
+        }
+        JobState::Completed => {
+            return Err(ApiError::new(
+                ErrorCode::JobEnded,
+                "the job was answered; fetch its answer, or submit the request again",
+            ));
+        }
+    }
+    if job.new.body.0.is_empty() {
+        return Err(ApiError::new(
+            ErrorCode::RequestErased,
+            "the job's request was erased; submit it again",
+        ));
+    }
+    let wanted_for = job.new.deadline.map(|at| at.since(job.created_at));
+    Ok(Order {
+        op: job.new.op,
+        model: job.new.model.clone(),
+        body: job.new.body.0.clone(),
+        dialect: Dialect::Native,
+        priority: job.new.priority,
+        wanted_for,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use proto::{Account, ModelName, Op, Priority, Timestamp};
+    use queue::NewJob;
+
+    use super::*;
+
+    fn job(state: JobState, body: &'static str) -> Job {
+        Job {
+            new: NewJob {
+                id: JobId([1; 16]),
+                account: Account::new("a").unwrap(),
+                who: "laptop".into(),
+                op: Op::Chat,
+                model: ModelName::new("m").unwrap(),
+                priority: Priority::new(2).unwrap(),
+                body: Bytes::from_static(body.as_bytes()).into(),
+                dialect: Dialect::OpenAi,
+                deadline: Some(Timestamp(9_000)),
+                attended: true,
+                worker: None,
+            },
+            state,
+            attempt: 1,
+            created_at: Timestamp(4_000),
+            finished_at: Some(Timestamp(5_000)),
+            error: None,
+        }
+    }
+
+    #[test]
+    fn a_job_is_made_anew_as_it_was_for_as_long_as_it_was_wanted() {
+        let order = anew(&job(JobState::Failed, "{}")).unwrap();
+        assert_eq!(order.wanted_for, Some(Duration::from_secs(5)));
+        assert_eq!((order.priority.level(), &*order.body), (2, &b"{}"[..]));
+        assert!(anew(&job(JobState::Cancelled, "{}")).is_ok());
+    }
+
+    #[test]
+    fn what_is_not_over_what_was_answered_and_what_was_erased_is_not_made_anew() {
+        for (state, body, code) in [
+            (JobState::Queued, "{}", ErrorCode::JobUnfinished),
+            (JobState::Leased, "{}", ErrorCode::JobUnfinished),
+            (JobState::Completed, "{}", ErrorCode::JobEnded),
+            (JobState::Failed, "", ErrorCode::RequestErased),
+        ] {
+            let refused = anew(&job(state, body)).unwrap_err();
+            assert_eq!(refused.code, code, "{state:?}");
+        }
+    }
+}
