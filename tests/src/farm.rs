@@ -2,9 +2,10 @@
 //! that can be cut: what is there to be broken.
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
-use std::time::Duration;
+use std::{io, path::Path, time::Duration};
 
 use crate::{
+    disk::Disk,
     marked::Marked,
     process::{Home, Process, binary},
     proxy::Proxy,
@@ -15,6 +16,8 @@ use crate::{
 /// Everything there is, and everything that was said by what is gone.
 #[derive(Debug)]
 pub struct Farm {
+    /// Taken away before the folder it is mounted on.
+    disk: Option<Disk>,
     /// The relay.
     pub stand: Stand,
     /// The engine of all agents.
@@ -56,6 +59,7 @@ impl Farm {
             keys.push(create_key(&stand.home, &args).await);
         }
         let mut farm = Self {
+            disk: None,
             stand,
             ollama,
             marked,
@@ -73,6 +77,40 @@ impl Farm {
             });
         }
         farm
+    }
+
+    /// Gives the relay a disk of its own, whose power can be cut. What it had is on it.
+    ///
+    /// # Errors
+    /// If none can be mounted here.
+    pub async fn put_on_a_disk(&mut self) -> io::Result<()> {
+        self.drain_relay().await;
+        let at = self.stand.home.path();
+        let store = std::fs::read(at.join("relay.db"))?;
+        self.disk = Some(Disk::mount(at)?);
+        std::fs::write(at.join("relay.db"), store)?;
+        std::fs::File::open(at.join("relay.db"))?.sync_all()?;
+        std::fs::File::open(at)?.sync_all()?;
+        self.stand.start_relay().await;
+        Ok(())
+    }
+
+    /// The relay's machine loses its power, comes up again with what its disk kept, and starts
+    /// the relay.
+    ///
+    /// # Errors
+    /// If the disk cannot be copied, or what is left of the store is damaged.
+    pub async fn cut_power(&mut self) -> io::Result<()> {
+        let disk = self.disk.as_mut().unwrap();
+        let relay = self.stand.relay.take().unwrap();
+        relay.freeze();
+        disk.freeze()?;
+        self.said.push(relay.log());
+        relay.kill().await;
+        disk.swap()?;
+        check(&self.stand.home.path().join("relay.db"))?;
+        self.stand.start_relay().await;
+        Ok(())
     }
 
     /// Starts an agent and waits until it says so; it may not have reached the relay yet.
@@ -121,4 +159,16 @@ impl Farm {
         let running = agents.chain(&self.stand.relay).map(Process::log);
         self.said.iter().cloned().chain(running).collect()
     }
+}
+
+/// What SQLite itself says of a store.
+fn check(path: &Path) -> io::Result<()> {
+    let conn = rusqlite::Connection::open(path).map_err(io::Error::other)?;
+    let found: String = conn
+        .query_row("PRAGMA integrity_check", [], |row| row.get(0))
+        .map_err(io::Error::other)?;
+    if found == "ok" {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("the store is damaged: {found}")))
 }

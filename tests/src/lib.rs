@@ -2,9 +2,12 @@
 
 pub mod auditor;
 pub mod crowd;
+pub mod disk;
 pub mod farm;
 pub mod kills;
+mod late;
 pub mod marked;
+pub mod planted;
 pub mod process;
 pub mod proxy;
 pub mod scripted_ollama;

@@ -28,6 +28,8 @@ pub enum Manner {
     HalfJson,
     /// Breaks off in the middle.
     Cut,
+    /// Falls silent in the middle until all may finish.
+    Halt,
     /// Falls silent in the middle until it is let on; then the first run says all but its last
     /// word, and a later one says all.
     Stall,
@@ -35,11 +37,12 @@ pub enum Manner {
 
 impl Manner {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Well,
         Self::ErrorOnce,
         Self::HalfJson,
         Self::Cut,
+        Self::Halt,
         Self::Stall,
     ];
 
@@ -49,6 +52,7 @@ impl Manner {
             Self::ErrorOnce => "error-once",
             Self::HalfJson => "half-json",
             Self::Cut => "cut",
+            Self::Halt => "halt",
             Self::Stall => "stall",
         }
     }
@@ -57,7 +61,7 @@ impl Manner {
     #[must_use]
     pub const fn promise(self) -> Promise {
         match self {
-            Self::Well | Self::ErrorOnce | Self::Stall => Promise::Answer,
+            Self::Well | Self::ErrorOnce | Self::Halt | Self::Stall => Promise::Answer,
             Self::HalfJson | Self::Cut => Promise::End,
         }
     }
@@ -144,7 +148,7 @@ impl Marked {
         self.shared.stalled.open();
     }
 
-    /// Lets the later runs of questions that stalled say all.
+    /// Lets the later runs of questions that stalled, and all that halt, say all.
     pub fn finish(&self) {
         self.shared.second.open();
     }
@@ -198,7 +202,7 @@ impl Marked {
                 let steps = paced(1..=half).chain(wait).chain(paced(half + 1..=all - 1));
                 extend(Answer::begin(), steps)
             }
-            (Manner::Stall, true) => {
+            (Manner::Halt, _) | (Manner::Stall, true) => {
                 let wait = [Step::Wait(self.shared.second.clone())];
                 let steps = paced(1..=half)
                     .chain(wait)
@@ -228,7 +232,8 @@ fn asked(body: &[u8]) -> Option<(Question, bool)> {
 
 const AT: &str = "2026-01-01T00:00:00Z";
 
-fn line(text: &str, is_chat: bool) -> String {
+/// A line of an answer.
+pub(crate) fn line(text: &str, is_chat: bool) -> String {
     let mut line = json!({ "model": "tiny", "created_at": AT });
     if is_chat {
         line["message"] = json!({ "role": "assistant", "content": text });
@@ -239,7 +244,8 @@ fn line(text: &str, is_chat: bool) -> String {
     format!("{line}\n")
 }
 
-fn last_line(is_chat: bool) -> String {
+/// The line that ends an answer.
+pub(crate) fn last_line(is_chat: bool) -> String {
     let mut line: Value = serde_json::from_str(&line("", is_chat)).unwrap_or_default();
     line["done"] = json!(true);
     line["done_reason"] = json!("stop");

@@ -37,8 +37,10 @@ pub fn binary(name: &str) -> PathBuf {
 
 fn beside_this_test() -> PathBuf {
     let this = std::env::current_exe().expect("a test has a path");
-    let deps = this.parent().expect("a test lies in a folder");
-    deps.parent().expect("deps lies in a folder").to_owned()
+    let folder = this.parent().expect("a test lies in a folder");
+    let is_test = folder.file_name().is_some_and(|name| name == "deps");
+    let above = folder.parent().filter(|_| is_test);
+    above.unwrap_or(folder).to_owned()
 }
 
 /// The user's own cache: what is fetched once per machine lies there.

@@ -16,10 +16,13 @@ pub(super) struct Event {
     pub(super) data: String,
 }
 
+/// How often a job may be unknown before it is given up for lost.
+const UNKNOWN_MAX: u32 = 20;
+
 /// Follows a native job from its first word to its end, wherever the stream breaks.
 pub(super) async fn follow(shared: &Shared, n: u64, name: &str, id: &str, reading: u32) {
     let until = Instant::now() + shared.patience;
-    let (mut last, mut is_over) = (String::new(), false);
+    let (mut last, mut is_over, mut unknown) = (String::new(), false, 0);
     while !is_over && Instant::now() < until {
         let path = format!("/api/jobs/{id}/events");
         let mut request = shared
@@ -43,7 +46,9 @@ pub(super) async fn follow(shared: &Shared, n: u64, name: &str, id: &str, readin
             Ok(answer) => {
                 let status = answer.status();
                 shared.refused(answer.text().await.unwrap_or_default());
-                if status == StatusCode::NOT_FOUND {
+                // Once may be a mistake; who is told so again and again gives up.
+                unknown += u32::from(status == StatusCode::NOT_FOUND);
+                if unknown > UNKNOWN_MAX {
                     return;
                 }
             }

@@ -1,0 +1,27 @@
+//! `hearth relay` and nothing else: what a bug is planted into and must be found in.
+
+use clap::Parser as _;
+use tokio_util::sync::CancellationToken;
+
+#[derive(clap::Parser)]
+enum Command {
+    Relay(relay::Args),
+}
+
+#[tokio::main]
+async fn main() {
+    let Command::Relay(args) = Command::parse();
+    let stop = CancellationToken::new();
+    let on_signal = stop.clone();
+    let mut signals = tokio::task::JoinSet::new();
+    signals.spawn(async move {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            terminate.recv().await;
+            on_signal.cancel();
+        }
+    });
+    if let Err(error) = args.run(stop).await {
+        panic!("{error:#}");
+    }
+}

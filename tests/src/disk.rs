@@ -1,0 +1,132 @@
+//! A disk whose power can be cut: a file system in a file, of which only what was synced is there
+//! when the file is copied in the middle of the work.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Bytes of the file; few of them are ever used.
+const SIZE: u64 = 256 << 20;
+
+/// A file system of its own, mounted somewhere. Taken away when dropped.
+#[derive(Debug)]
+pub struct Disk {
+    /// Holds the file: in memory where there is such a folder, so that no real disk is waited for.
+    folder: tempfile::TempDir,
+    image: PathBuf,
+    at: PathBuf,
+    cuts: u32,
+}
+
+impl Disk {
+    /// Makes one and mounts it at this folder. The system writes to it by itself only every 60 s.
+    ///
+    /// # Errors
+    /// Where that is not allowed (it wants root and loop devices) or the programs are missing.
+    pub fn mount(at: &Path) -> io::Result<Self> {
+        let memory = Path::new("/dev/shm");
+        let folder = if memory.is_dir() {
+            tempfile::tempdir_in(memory)?
+        } else {
+            tempfile::tempdir()?
+        };
+        let disk = Self {
+            image: folder.path().join("disk-0"),
+            folder,
+            at: at.to_owned(),
+            cuts: 0,
+        };
+        fs::File::create_new(&disk.image)?.set_len(SIZE)?;
+        run(Command::new("mkfs.ext4")
+            .args(["-q", "-F"])
+            .arg(&disk.image))?;
+        disk.attach()?;
+        Ok(disk)
+    }
+
+    /// What a machine finds that lost its power now. Whoever writes must stand still meanwhile;
+    /// what it wrote and did not sync is gone. Nobody may have a file open on it.
+    ///
+    /// # Errors
+    /// If the copy cannot be made.
+    pub fn freeze(&mut self) -> io::Result<()> {
+        self.cuts += 1;
+        let copy = self.folder.path().join(format!("disk-{}", self.cuts));
+        run(Command::new("cp")
+            .arg("--sparse=always")
+            .arg(&self.image)
+            .arg(&copy))?;
+        self.image = copy;
+        Ok(())
+    }
+
+    /// Puts what [`Disk::freeze`] found in the place of the disk.
+    ///
+    /// # Errors
+    /// If somebody still has a file open on it, or the copy cannot be mounted.
+    pub fn swap(&mut self) -> io::Result<()> {
+        run(Command::new("umount").arg(&self.at))?;
+        let before = format!("disk-{}", self.cuts - 1);
+        fs::remove_file(self.folder.path().join(before))?;
+        self.attach()
+    }
+
+    fn attach(&self) -> io::Result<()> {
+        let options = ["-o", "loop,commit=60"];
+        run(Command::new("mount")
+            .args(options)
+            .arg(&self.image)
+            .arg(&self.at))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Even if a process that is about to end still stands on it.
+        drop(run(Command::new("umount").arg("--lazy").arg(&self.at)));
+    }
+}
+
+fn run(command: &mut Command) -> io::Result<()> {
+    let done = command.output()?;
+    if done.status.success() {
+        return Ok(());
+    }
+    let why = String::from_utf8_lossy(&done.stderr);
+    let program = command.get_program().to_string_lossy();
+    Err(io::Error::other(format!("{program}: {}", why.trim())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn what_was_synced_survives_a_cut_and_what_was_not_does_not() {
+        let at = tempfile::tempdir().unwrap();
+        let mut disk = match Disk::mount(at.path()) {
+            Ok(disk) => disk,
+            Err(why) => {
+                println!("NOT TRIED, no disk can be mounted here: {why}");
+                return;
+            }
+        };
+        let mut kept = fs::File::create(at.path().join("kept")).unwrap();
+        kept.write_all(b"synced").unwrap();
+        kept.sync_all().unwrap();
+        fs::File::open(at.path()).unwrap().sync_all().unwrap();
+        let mut gone = fs::File::create(at.path().join("gone")).unwrap();
+        gone.write_all(b"only written").unwrap();
+        kept.write_all(b", then written").unwrap();
+        disk.freeze().unwrap();
+        drop((kept, gone));
+        disk.swap().unwrap();
+        let kept = fs::read(at.path().join("kept")).unwrap();
+        assert_eq!(kept, b"synced");
+        assert!(!at.path().join("gone").exists());
+    }
+}

@@ -1,0 +1,78 @@
+//! A worker that speaks for itself over the HTTP carrier, falls silent in the middle of an answer
+//! and says the rest after its lease has run out.
+#![expect(clippy::unwrap_used, reason = "these functions are tests")]
+
+use reqwest::{Response, StatusCode};
+use serde_json::{Value, json};
+
+use crate::{
+    auditor::Mark,
+    marked::{Question, last_line, line},
+    stand::Stand,
+};
+
+/// No run of the engine has this number.
+const RUN: u64 = 1_000_000;
+
+/// It, while it holds its job.
+#[derive(Debug)]
+pub(crate) struct LateWorker {
+    question: Question,
+    path: String,
+}
+
+impl LateWorker {
+    /// Leases the only job that waits and says half of its answer.
+    pub(crate) async fn begin(stand: &Stand, question: Question) -> Self {
+        let model = json!({ "name": "tiny:latest", "loaded": true,
+            "tag": { "name": "tiny:latest", "model": "tiny:latest", "size": 1 } });
+        let report = json!({ "engine": "ollama", "engine_version": "0.33.0", "engine_up": true,
+            "models": [model] });
+        let poll = json!({ "worker": "late", "version": "0", "report": report, "free": 1,
+            "held": [], "wait_ms": 20_000 });
+        let polled = post(stand, "/api/worker/v1/poll", poll.to_string()).await;
+        let polled: Value = polled.json().await.unwrap();
+        let token = &polled["leases"][0]["token"];
+        let (job, attempt) = (token["job"].as_str().unwrap(), &token["attempt"]);
+        let late = Self {
+            path: format!("/api/worker/v1/jobs/{job}/{attempt}"),
+            question,
+        };
+        let half = late.question.words / 2;
+        let said = late.say(stand, 1..=half).await;
+        assert_eq!(said, StatusCode::OK, "its lease is good still");
+        late
+    }
+
+    /// Says the rest and that this was all; answers whether both were refused.
+    pub(crate) async fn finish(self, stand: &Stand) -> bool {
+        let (half, all) = (self.question.words / 2, self.question.words);
+        let said = self.say(stand, half + 1..=all).await;
+        let end = json!({ "lines": all + 1, "end": { "state": "completed" } });
+        let ended = post(stand, &format!("{}/end", self.path), end.to_string()).await;
+        said == StatusCode::CONFLICT && ended.status() == StatusCode::CONFLICT
+    }
+
+    async fn say(&self, stand: &Stand, words: std::ops::RangeInclusive<u64>) -> StatusCode {
+        let (first, is_last) = (*words.start(), *words.end() == self.question.words);
+        let mark = |n| Mark {
+            question: self.question.name.clone(),
+            run: RUN,
+            n,
+            of: self.question.words,
+        };
+        let mut lines: String = words
+            .map(|n| line(&format!("{} ", mark(n)), true))
+            .collect();
+        if is_last {
+            lines += &last_line(true);
+        }
+        let path = format!("{}/lines?first={first}", self.path);
+        post(stand, &path, lines).await.status()
+    }
+}
+
+async fn post(stand: &Stand, path: &str, body: String) -> Response {
+    let request = stand.http.post(stand.url(path)).bearer_auth(&stand.worker);
+    request.body(body).send().await.unwrap()
+}
