@@ -4,6 +4,7 @@
 
 mod bytes;
 mod loading;
+mod model_changes;
 mod models;
 mod paths;
 mod recorded;

@@ -197,7 +197,7 @@ impl Site {
 }
 
 /// An answer as it came.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Exchange {
     pub(crate) status: u16,
     pub(crate) kind: String,
@@ -221,13 +221,21 @@ pub(crate) async fn bounded<T>(what: impl Future<Output = T>) -> T {
 }
 
 pub(crate) async fn create_key(store: &MemoryQueue, scopes: &[Scope]) -> String {
+    create_key_within(store, scopes, Ceiling::default()).await
+}
+
+pub(crate) async fn create_key_within(
+    store: &MemoryQueue,
+    scopes: &[Scope],
+    ceiling: Ceiling,
+) -> String {
     let n = store.list_keys().await.unwrap().len();
     let for_ = keys::KeyFor {
         name: format!("key-{n}"),
         account: Account::new("default").unwrap(),
         scopes: scopes.iter().copied().collect::<BTreeSet<_>>(),
         serve: Serve::All,
-        ceiling: Ceiling::default(),
+        ceiling,
         expires_at: None,
     };
     let id = System.random().unwrap()[..6].try_into().unwrap();

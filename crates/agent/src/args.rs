@@ -27,6 +27,10 @@ pub struct Args {
     /// How many jobs may run at once, 1 to 64 [default: 1] [env: HEARTH_SLOTS]
     #[arg(long, value_name = "N")]
     pub slots: Option<u32>,
+    /// Let keys with the scope `admin` pull, copy, delete and create this engine's models
+    /// [env: HEARTH_ALLOW_MODEL_CHANGES]
+    #[arg(long)]
+    pub allow_model_changes: bool,
     /// What this machine is called at the relay [default: its host name] [env: HEARTH_NAME]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,

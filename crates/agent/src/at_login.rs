@@ -70,18 +70,22 @@ impl AtLogin {
 }
 
 /// The option that says the same, for what would be missing otherwise.
-fn repeated(line: &Line) -> Option<[String; 2]> {
+fn repeated(line: &Line) -> Option<Vec<String>> {
     if !matches!(line.from, Origin::Flag(_) | Origin::Env(_)) {
         return None;
     }
     let value = match line.name {
+        // It takes no value.
+        "allow-model-changes" if line.value == "true" => {
+            return Some(vec![format!("--{}", line.name)]);
+        }
         "relay" | "engine" | "slots" | "name" => line.value.clone(),
         "key-file" => absolute(Path::new(&line.value)),
         // Any free port is another one at each start.
         "status-port" | "http-port" if line.value != "0" => line.value.clone(),
         _ => return None,
     };
-    Some([format!("--{}", line.name), value])
+    Some(vec![format!("--{}", line.name), value])
 }
 
 #[cfg(test)]
@@ -107,12 +111,20 @@ mod tests {
     fn what_was_said_for_this_start_alone_is_repeated() {
         assert!(of(&["--status-port", "0"], &[]).0.options.is_empty());
         let (start, home) = of(
-            &["--slots", "2", "--http-port", "5002"],
+            &[
+                "--slots",
+                "2",
+                "--http-port",
+                "5002",
+                "--allow-model-changes",
+            ],
             &[
                 ("HEARTH_RELAY", "https://relay.example:8787"),
                 ("HEARTH_KEY", "k"),
             ],
         );
+        let flag = "--allow-model-changes".to_owned();
+        assert!(start.options.contains(&flag), "{start:?}");
         let key = home.path().join("data/relay-key").display().to_string();
         for pair in [
             ["--slots", "2"],

@@ -40,6 +40,8 @@ pub struct Settings {
     pub http_ports: Vec<u16>,
     /// Jobs at once.
     pub slots: u32,
+    /// Those who may are allowed to change the engine's models.
+    pub allow_model_changes: bool,
     /// What this machine is called at the relay.
     pub name: WorkerId,
     /// The language of tray and overlay.
@@ -164,6 +166,12 @@ impl Settings {
         let count = |n: Option<u32>| n.map(|n| n.to_string());
         let slots = from.pick("slots", count(args.slots), count(file.slots), slots)?;
         let slots = from.or(slots, "slots", "1", 1);
+        let flag = args.allow_model_changes.then(|| "true".to_owned());
+        let changes = file.allow_model_changes.map(|allow| allow.to_string());
+        let changes = from.pick("allow-model-changes", flag, changes, |text| {
+            text.parse().map_err(|_| "use true or false".to_owned())
+        })?;
+        let allow_model_changes = from.or(changes, "allow-model-changes", "false", false);
         let name = from.pick("name", args.name, file.name, |text| {
             WorkerId::new(text).map_err(|error| error.to_string())
         })?;
@@ -185,6 +193,7 @@ impl Settings {
             status_ports,
             http_ports,
             slots,
+            allow_model_changes,
             name,
             language,
             origins: file.origins,
@@ -308,6 +317,29 @@ mod tests {
             assert!(explained.contains(line), "{line} in:\n{explained}");
         }
         assert!(explained.contains("hearth.toml"), "{explained}");
+    }
+
+    #[test]
+    fn models_may_be_changed_only_where_it_was_said() {
+        let mut given = Given::new("");
+        let settings = given.resolve().unwrap();
+        assert!(!settings.allow_model_changes);
+        let explained = settings.explain();
+        assert!(explained.contains("allow-model-changes = false # default"));
+        given.env = vec![("HEARTH_ALLOW_MODEL_CHANGES", "true")];
+        assert!(given.resolve().unwrap().allow_model_changes);
+        given.env = vec![("HEARTH_ALLOW_MODEL_CHANGES", "perhaps")];
+        assert!(given.error().contains("HEARTH_ALLOW_MODEL_CHANGES"));
+        let mut given = Given::new("allow-model-changes = true");
+        assert!(given.resolve().unwrap().allow_model_changes);
+        given.env = vec![("HEARTH_ALLOW_MODEL_CHANGES", "false")];
+        assert!(!given.resolve().unwrap().allow_model_changes);
+        given.args.allow_model_changes = true;
+        let settings = given.resolve().unwrap();
+        assert!(settings.allow_model_changes);
+        let explained = settings.explain();
+        let line = "allow-model-changes = true # --allow-model-changes";
+        assert!(explained.contains(line), "{explained}");
     }
 
     #[test]

@@ -105,6 +105,7 @@ impl Parts {
         let worker = settings.relay.map(|relay| {
             let start = WorkerSettings {
                 slots: settings.slots,
+                allow_model_changes: settings.allow_model_changes,
                 start_paused: known.wishes.paused,
                 plain_http: relay.plain_http,
                 ..WorkerSettings::new(relay.url, relay.key, settings.name)

@@ -5,6 +5,8 @@ mod go;
 mod models;
 mod request;
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use proto::{ErrorCode, ErrorDetail, ModelName, Op, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -14,7 +16,10 @@ pub(crate) use self::models::merged;
 pub use self::{
     answer::{first_embedding, joined},
     models::{VERSION_FLOOR, running, running_name, show_of_tag, tags, version},
-    request::{EmbeddingsRequest, RequestHead, named_model, request_head, with_model},
+    request::{
+        ChangeHead, EmbeddingsRequest, RequestHead, change_head, named_model, request_head,
+        with_model,
+    },
 };
 use crate::clock::rfc3339;
 
@@ -100,12 +105,27 @@ fn escaped(json: &[u8]) -> Bytes {
 #[must_use]
 pub fn model_not_found(op: Op, model: &str) -> String {
     match op {
-        Op::Chat | Op::Generate => format!("model '{model}' not found"),
+        Op::Chat | Op::Generate | Op::Pull | Op::Delete | Op::Create => {
+            format!("model '{model}' not found")
+        }
+        Op::Copy => format!("model \"{model}\" not found"),
         Op::Embed => format!("model \"{model}\" not found, try pulling it first"),
     }
 }
 
-/// A line that says nothing and thinks this. `None` for `embed`, which has no stream.
+/// Whether a change of models is done with this line, which nothing follows.
+#[must_use]
+pub fn is_success(line: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Line<'a> {
+        #[serde(borrow)]
+        status: Cow<'a, str>,
+    }
+    serde_json::from_slice(line).is_ok_and(|line: Line<'_>| line.status == "success")
+}
+
+/// A line that says nothing and thinks this. `None` for what
+/// generates nothing.
 #[must_use]
 pub fn thought(op: Op, model: &ModelName, now: Timestamp, text: &str) -> Option<Bytes> {
     let created_at = rfc3339(now);
@@ -118,12 +138,12 @@ pub fn thought(op: Op, model: &ModelName, now: Timestamp, text: &str) -> Option<
             "model": model, "created_at": created_at, "response": "", "thinking": text,
             "done": false,
         }))),
-        Op::Embed => None,
+        Op::Embed | Op::Pull | Op::Copy | Op::Delete | Op::Create => None,
     }
 }
 
-/// A line without text, the only heartbeat that NDJSON clients survive. `None` for `embed`,
-/// which has no stream.
+/// A line without text, the only heartbeat that NDJSON clients survive. `None` for
+/// what generates nothing.
 #[must_use]
 pub fn heartbeat(op: Op, model: &ModelName, now: Timestamp) -> Option<Bytes> {
     let created_at = rfc3339(now);
@@ -135,7 +155,7 @@ pub fn heartbeat(op: Op, model: &ModelName, now: Timestamp) -> Option<Bytes> {
         Op::Generate => Some(json(&serde_json::json!({
             "model": model, "created_at": created_at, "response": "", "done": false,
         }))),
-        Op::Embed => None,
+        Op::Embed | Op::Pull | Op::Copy | Op::Delete | Op::Create => None,
     }
 }
 

@@ -165,6 +165,7 @@ impl Engine for Builtin {
             )));
         }
         Ok(WorkerReport {
+            model_changes: false,
             engine: EngineKind::Builtin,
             engine_version: env!("CARGO_PKG_VERSION").to_owned(),
             engine_up: true,
@@ -204,6 +205,10 @@ impl Engine for Builtin {
                 let line = line::no_embeddings(&model);
                 Ok(Box::pin(stream::iter([Ok(line)])))
             }
+            Op::Pull | Op::Copy | Op::Delete | Op::Create => Err(EngineError::Refused {
+                status: 400,
+                message: "the built-in engine's model cannot be changed".into(),
+            }),
             Op::Chat | Op::Generate => {
                 let request = Request::read(op, &body.0, &self.card.name)?;
                 self.submit(request).await

@@ -75,6 +75,7 @@ const fn request_name(op: Op) -> &'static str {
         Op::Chat => "ChatRequest",
         Op::Generate => "GenerateRequest",
         Op::Embed => "EmbedRequest",
+        Op::Pull | Op::Copy | Op::Delete | Op::Create => "Request",
     }
 }
 

@@ -133,7 +133,9 @@ impl Fields {
         if sent.is_empty() {
             return Err(match self.op {
                 Op::Chat => refused(400, "model is required"),
-                Op::Generate | Op::Embed => refused(404, "model '' not found"),
+                Op::Generate | Op::Embed | Op::Pull | Op::Copy | Op::Delete | Op::Create => {
+                    refused(404, "model '' not found")
+                }
             });
         }
         let bare = sent.strip_suffix(":local").unwrap_or(sent);
@@ -148,7 +150,9 @@ impl Fields {
                 404,
                 format!("model \"{sent}\" not found, try pulling it first"),
             ),
-            Op::Chat | Op::Generate => refused(404, format!("model '{sent}' not found")),
+            Op::Chat | Op::Generate | Op::Pull | Op::Copy | Op::Delete | Op::Create => {
+                refused(404, format!("model '{sent}' not found"))
+            }
         })
     }
 

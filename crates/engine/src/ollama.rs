@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream;
 use proto::{Body, EngineKind, ModelEntry, ModelName, Op, WorkerReport, limits};
-use reqwest::{Client, Url, header::CONTENT_TYPE};
+use reqwest::{Client, Method, Url, header::CONTENT_TYPE};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value, value::RawValue};
 use tokio::time::Instant;
@@ -15,8 +15,8 @@ use crate::{
     client_builder,
 };
 
-/// An Ollama server. Only `/api/chat`, `/api/generate`, `/api/embed` and four questions about
-/// itself and its models are ever asked of it, with the request's bytes as they came.
+/// An Ollama server. Only what [`Op`] names and four questions about itself and its models are
+/// ever asked of it, with the request's bytes as they came.
 #[derive(Debug)]
 pub struct Ollama {
     client: Client,
@@ -109,6 +109,7 @@ impl Engine for Ollama {
             })
         });
         Ok(WorkerReport {
+            model_changes: false,
             engine: EngineKind::Ollama,
             engine_version: version.version,
             engine_up: true,
@@ -134,27 +135,44 @@ impl Engine for Ollama {
     }
 
     async fn start(&self, op: Op, body: Body) -> Result<Lines, EngineError> {
-        let path = match op {
-            Op::Chat => "/api/chat",
-            Op::Generate => "/api/generate",
-            Op::Embed => "/api/embed",
+        let (method, path, may_stream) = match op {
+            Op::Chat => (Method::POST, "/api/chat", true),
+            Op::Generate => (Method::POST, "/api/generate", true),
+            Op::Embed => (Method::POST, "/api/embed", false),
+            Op::Pull => (Method::POST, "/api/pull", true),
+            Op::Create => (Method::POST, "/api/create", true),
+            Op::Copy => (Method::POST, "/api/copy", false),
+            Op::Delete => (Method::DELETE, "/api/delete", false),
         };
-        let streams = op != Op::Embed && RequestHead::read(&body.0).is_ok_and(|head| head.stream);
+        let streams = may_stream && RequestHead::read(&body.0).is_ok_and(|head| head.stream);
         let first_by = Instant::now()
             + if streams {
                 self.times.first_line
+            } else if op.changes_models() {
+                limits::MODEL_CHANGE
             } else {
                 self.times.whole_answer
             };
         let request = self
             .client
-            .post(format!("{}{path}", self.base))
+            .request(method, format!("{}{path}", self.base))
             .header(CONTENT_TYPE, "application/json")
             .body(body.0);
         let response = send_and_hear(request, first_by, own_words).await?;
         // What it does not call a stream of lines is one whole answer, whatever it says of itself.
         let is_whole = !is_stream(&response);
-        let lines = ResponseLines::new(response, first_by, self.times.next_line);
+        if matches!(op, Op::Copy | Op::Delete) {
+            // It says nothing but that it is done.
+            let done = Bytes::from_static(br#"{"status":"success"}"#);
+            return Ok(Box::pin(stream::iter([Ok(done)])));
+        }
+        let pause = if op.changes_models() {
+            // Checking what was pulled takes long, and nothing is said meanwhile.
+            self.times.whole_answer
+        } else {
+            self.times.next_line
+        };
+        let lines = ResponseLines::new(response, first_by, pause);
         Ok(Box::pin(stream::unfold(
             Reading::Lines(lines),
             move |reading| async move {
@@ -215,6 +233,9 @@ struct LineHead<'a> {
     done: bool,
     #[serde(default, borrow)]
     error: Option<&'a RawValue>,
+    /// Of a change of models, which has no other end.
+    #[serde(default, borrow)]
+    status: Option<&'a RawValue>,
 }
 
 fn is_stream(response: &reqwest::Response) -> bool {
@@ -239,8 +260,8 @@ async fn next(mut lines: ResponseLines, is_whole: bool) -> (Result<Bytes, Engine
             (Err(EngineError::Failed(problem)), Reading::Failed)
         }
         // A list would pass for a struct.
-        Ok(LineHead { done, .. }) if line.starts_with(b"{") => {
-            let is_last = done || is_whole;
+        Ok(LineHead { done, status, .. }) if line.starts_with(b"{") => {
+            let is_last = done || is_whole || status.is_some_and(|s| s.get() == "\"success\"");
             let reading = if is_last {
                 Reading::Rest
             } else {

@@ -223,6 +223,7 @@ impl Engine for OpenAiCompatible {
             EngineError::Unavailable(problem.into())
         })?;
         Ok(WorkerReport {
+            model_changes: false,
             engine: EngineKind::OpenAi,
             engine_version: String::new(),
             engine_up: true,

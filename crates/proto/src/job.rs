@@ -16,6 +16,14 @@ pub enum Op {
     Generate,
     /// Ollama's `POST /api/embed`.
     Embed,
+    /// Ollama's `POST /api/pull`.
+    Pull,
+    /// Ollama's `POST /api/copy`.
+    Copy,
+    /// Ollama's `DELETE /api/delete`.
+    Delete,
+    /// Ollama's `POST /api/create`.
+    Create,
 }
 
 impl Op {
@@ -26,6 +34,28 @@ impl Op {
             Self::Chat => "chat",
             Self::Generate => "generate",
             Self::Embed => "embed",
+            Self::Pull => "pull",
+            Self::Copy => "copy",
+            Self::Delete => "delete",
+            Self::Create => "create",
+        }
+    }
+
+    /// Whether it changes which models the engine has, which its owner must have allowed.
+    #[must_use]
+    pub const fn changes_models(self) -> bool {
+        match self {
+            Self::Chat | Self::Generate | Self::Embed => false,
+            Self::Pull | Self::Copy | Self::Delete | Self::Create => true,
+        }
+    }
+
+    /// Whether only an engine can do it that has the model already.
+    #[must_use]
+    pub const fn needs_model(self) -> bool {
+        match self {
+            Self::Chat | Self::Generate | Self::Embed | Self::Copy | Self::Delete => true,
+            Self::Pull | Self::Create => false,
         }
     }
 }

@@ -16,6 +16,8 @@ pub const SHOW_MAX: usize = 64 * 1024;
 pub const SHOWS_MAX: usize = 16 * 1024 * 1024;
 /// Most models of one worker that are told to be in memory.
 pub const RUNNING_MAX: usize = 64;
+/// Longest change of an engine's models: a large one may be pulled over a slow line.
+pub const MODEL_CHANGE: Duration = Duration::from_secs(6 * 60 * 60);
 /// Most jobs that wait for no slot which run at one worker at once; more take slots.
 pub const URGENT_MAX: usize = 4;
 /// Largest message on the status hub, in bytes.

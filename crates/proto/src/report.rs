@@ -12,6 +12,9 @@ pub struct WorkerReport {
     pub engine_version: String,
     /// Whether the engine answered its last probe. A worker whose engine is down leases nothing.
     pub engine_up: bool,
+    /// Whether the worker's owner allows those who may to pull, copy, delete and create models.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub model_changes: bool,
     /// What it can run.
     pub models: Vec<ModelEntry>,
 }

@@ -344,6 +344,9 @@ pub struct PollRequest {
 pub struct DetailsRequest {
     /// The worker's name.
     pub worker: WorkerId,
+    /// What its engine offers, if that cannot wait for the next poll.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<WorkerReport>,
     /// What is told.
     pub details: Vec<Detail>,
 }

@@ -120,6 +120,8 @@ pub struct LeaseQuery {
     /// Of these, by their canonical names, others are to have the jobs that are not for this
     /// worker alone.
     pub left: BTreeSet<String>,
+    /// Whether it may have jobs that change which models its engine has.
+    pub changes: bool,
 }
 
 /// Which models a worker can run.

@@ -173,6 +173,31 @@ scope! {
     MayPoll, Scope::Work, Place::Anywhere
 }
 
+/// May change which models an engine has, if its owner allows it.
+#[derive(Debug)]
+pub(crate) struct MayChangeModels(pub(crate) Caller);
+
+impl FromRequestParts<Relay> for MayChangeModels {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, relay: &Relay) -> Result<Self, ApiError> {
+        match admit(parts, relay, Scope::Admin, Place::Header).await {
+            Ok(mut caller) => {
+                caller.wanted_for = wishes::wanted_for(&parts.headers)?;
+                caller.worker = wishes::worker(&parts.headers)?;
+                Ok(Self(caller))
+            }
+            Err(Denied::Scope(_) | Denied::Place) => Err(ApiError::new(
+                ErrorCode::Forbidden,
+                "models are changed with a key that has the scope `admin`, in a header, and only \
+                 at agents whose owner allows it; or run `ollama pull`, `create`, `cp`, `rm` or \
+                 `push` on the machine that has them",
+            )),
+            Err(denied) => Err(denied.into()),
+        }
+    }
+}
+
 /// Where a key may stand.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {

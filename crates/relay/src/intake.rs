@@ -76,6 +76,8 @@ fn nobody_online(worker: Option<&WorkerId>) -> ApiError {
 fn without_model(op: Op) -> ApiError {
     match op {
         Op::Chat => ApiError::new(ErrorCode::BadRequest, "model is required"),
-        Op::Generate | Op::Embed => unknown_model(""),
+        Op::Generate | Op::Embed | Op::Pull | Op::Copy | Op::Delete | Op::Create => {
+            unknown_model("")
+        }
     }
 }

@@ -69,6 +69,14 @@ where
     Ok(streaming(shape.content_type(), Some(job), body))
 }
 
+/// Waits until a job has completed whose answer nobody reads.
+pub(crate) async fn finished(relay: &Relay, ticket: Ticket) -> Result<(), ApiError> {
+    let mut gathering = Gathering::new(relay, ticket.log);
+    let completed = gathering.complete().await;
+    gathering.release(ticket.guard);
+    completed
+}
+
 /// An answer whose status was sent before its end was known.
 struct Padded<F> {
     gathering: Gathering,

@@ -115,9 +115,20 @@ impl Told {
         self.bytes -= size;
     }
 
-    /// Drops what is told of models the worker has no more.
-    fn keep(&mut self, report: &WorkerReport) {
-        let has = |name: &String| report.models.iter().any(|m| m.name.canonical() == **name);
+    /// Drops what is told of models the worker has no more, or that are others than before.
+    fn keep(&mut self, report: &WorkerReport, before: Option<&WorkerReport>) {
+        let find = |report: &WorkerReport, name: &str| {
+            let mut models = report.models.iter();
+            let entry = models.find(|m| m.name.canonical() == name)?;
+            Some(entry.tag.get().to_owned())
+        };
+        let has = |name: &String| {
+            let now = find(report, name);
+            now.is_some()
+                && before
+                    .and_then(|before| find(before, name))
+                    .is_none_or(|was| Some(was) == now)
+        };
         let gone: Vec<String> = self
             .shows
             .keys()
@@ -158,7 +169,7 @@ impl Library {
         }
         for Known { report, told, .. } in &mut self.known {
             narrow(report, within);
-            told.keep(report);
+            told.keep(report, None);
             let is_within = |entry: &RawValue| {
                 let name = dialect::ollama::running_name(entry);
                 name.is_some_and(|name| within.allow(&name))
@@ -321,8 +332,8 @@ impl Workers {
         }
         let (report, mut told) = before.unwrap_or_default();
         online.report = online.report.map(|new| kept(new, report.as_ref()));
-        if let Some(report) = &online.report {
-            told.keep(report);
+        if let Some(now) = &online.report {
+            told.keep(now, report.as_deref());
         }
         seats.online.insert(seat, (online, told));
     }
@@ -371,8 +382,17 @@ impl Workers {
     pub(crate) fn report(&self, seat: &Seat, report: Arc<WorkerReport>) {
         if let Some((worker, told)) = self.lock().online.get_mut(seat) {
             let report = kept(report, worker.report.as_ref());
-            told.keep(&report);
+            told.keep(&report, worker.report.as_deref());
             worker.report = Some(report);
+        }
+    }
+
+    /// The poll of a worker that is held is over.
+    pub(crate) fn end_poll(&self, seat: &Seat) {
+        if let Some((worker, _)) = self.lock().online.get_mut(seat)
+            && let Some(poll) = worker.poll.take()
+        {
+            poll.cancel();
         }
     }
 

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use engine::{Engine, EngineError};
 use proto::{
-    ErrorCode, JobId, LeaseToken, ModelEntry, ModelName, WorkerReport, limits,
+    EngineKind, ErrorCode, JobId, LeaseToken, ModelEntry, ModelName, WorkerReport, limits,
     status::{CarrierKind, Hop, HopState},
     worker::{Retry, Running},
 };
@@ -43,6 +43,7 @@ pub struct Desk {
     load: watch::Sender<Load>,
     link: watch::Sender<bool>,
     probed: watch::Sender<bool>,
+    looks: tokio::sync::Mutex<()>,
     activity: watch::Sender<Activity>,
     jobs: TaskTracker,
     stop_jobs: CancellationToken,
@@ -57,6 +58,8 @@ struct State {
     report: WorkerReport,
     report_json: String,
     report_number: u64,
+    /// The number of the report that must be told before anything a job says after it.
+    report_hurries: u64,
     details: Details,
     look: Look,
     relay: Hop,
@@ -95,6 +98,7 @@ impl Desk {
         engine: Arc<dyn Engine>,
         slots: u32,
         start_paused: bool,
+        allow_model_changes: bool,
         relay: String,
         tuning: Tuning,
     ) -> Arc<Self> {
@@ -102,6 +106,7 @@ impl Desk {
             engine: engine.kind(),
             engine_version: String::new(),
             engine_up: false,
+            model_changes: allow_model_changes && engine.kind() == EngineKind::Ollama,
             models: Vec::new(),
         };
         let state = State {
@@ -116,6 +121,7 @@ impl Desk {
             report_json: String::new(),
             report,
             report_number: 1,
+            report_hurries: 0,
             details: Details::default(),
             look: Look::Running,
             relay: Hop {
@@ -140,6 +146,7 @@ impl Desk {
             load: watch::Sender::default(),
             link: watch::Sender::default(),
             probed: watch::Sender::default(),
+            looks: tokio::sync::Mutex::default(),
             jobs: TaskTracker::new(),
             stop_jobs: CancellationToken::new(),
         };
@@ -254,6 +261,11 @@ impl Desk {
         }
     }
 
+    /// The engine may have other models now.
+    pub(crate) fn models_changed(&self) {
+        self.want(Look::Models);
+    }
+
     /// The engine answered a job to its end.
     pub(crate) fn engine_succeeded(&self, model: &ModelName) {
         let mut state = self.lock();
@@ -298,12 +310,28 @@ impl Desk {
 
     // What the engine's probe finds.
 
+    /// Held by whoever asks the engine what it offers, until that is noted.
+    pub(crate) const fn looks(&self) -> &tokio::sync::Mutex<()> {
+        &self.looks
+    }
+
+    /// The report as it is now goes before anything a job says from now on.
+    pub(crate) fn hurry_report(&self) {
+        let mut state = self.lock();
+        state.report_hurries = state.report_number;
+    }
+
     pub(crate) fn engine(&self) -> &dyn Engine {
         &*self.engine
     }
 
     pub(crate) fn engine_up(&self, report: WorkerReport) {
         let mut state = self.lock();
+        // The owner says it, not the engine.
+        let report = WorkerReport {
+            model_changes: state.report.model_changes,
+            ..report
+        };
         if state.breaker.is_open() {
             state.breaker.close();
         }
@@ -421,6 +449,7 @@ impl State {
             engine: self.report.engine,
             engine_version: self.report.engine_version.clone(),
             engine_up: false,
+            model_changes: self.report.model_changes,
             models,
         });
     }

@@ -98,6 +98,7 @@ mod tests {
             tag: raw(tag),
         };
         WorkerReport {
+            model_changes: false,
             engine: EngineKind::Ollama,
             engine_version: String::new(),
             engine_up: true,

@@ -9,7 +9,7 @@ use proto::{
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use crate::{Desk, held::Ending};
+use crate::{Desk, held::Ending, probe};
 
 /// What is asked for a job that looks late: by its own clock the relay ends it, or lends it again.
 const LATE: Retry = Retry::AfterMs(1_000);
@@ -51,6 +51,10 @@ impl Work {
             span.in_scope(|| tracing::info!(ending = %name(&ending), "ended"));
             desk.end(token, ending);
         }
+        if self.op.changes_models() {
+            // Also of one that was stopped, part may be done.
+            desk.models_changed();
+        }
         drop(unfinished);
     }
 
@@ -63,10 +67,15 @@ impl Work {
         let mut count = 0_u64;
         while let Some(line) = lines.next().await {
             match line {
-                Ok(line) => desk.line(self.token, line).await,
+                Ok(line) => {
+                    if self.op.changes_models() && dialect::ollama::is_success(&line) {
+                        probe::look_after_change(desk).await;
+                    }
+                    desk.line(self.token, line).await;
+                }
                 Err(error) if count == 0 => return self.failed_before_answering(desk, error),
                 Err(error) => {
-                    desk.engine_failed(&error);
+                    self.engine_failed(desk, &error);
                     return JobError::from(error).into();
                 }
             }
@@ -76,14 +85,24 @@ impl Work {
             let error = EngineError::Broken("it ended its answer before it began".into());
             return self.failed_before_answering(desk, error);
         }
-        desk.engine_succeeded(&self.model);
+        if !self.op.changes_models() {
+            desk.engine_succeeded(&self.model);
+        }
         Ending::End(End::Completed)
     }
 
+    /// A change of models that fails says nothing of how the engine answers questions.
+    fn engine_failed(&self, desk: &Desk, error: &EngineError) {
+        if !self.op.changes_models() || matches!(error, EngineError::Unavailable(_)) {
+            desk.engine_failed(error);
+        }
+    }
+
     /// Nothing was generated: a refusal is the requester's, anything else may go well elsewhere.
+    /// A change of models is not tried again, he sees what became of it.
     fn failed_before_answering(&self, desk: &Desk, error: EngineError) -> Ending {
-        desk.engine_failed(&error);
-        if matches!(error, EngineError::Refused { .. }) {
+        self.engine_failed(desk, &error);
+        if self.op.changes_models() || matches!(error, EngineError::Refused { .. }) {
             return JobError::from(error).into();
         }
         let wait = retry_wait(self.token.attempt, desk.tuning().random.draw());

@@ -20,23 +20,42 @@ pub(crate) async fn keep_watch(desk: Arc<Desk>) {
             tracing::warn!(?wait, "the engine fails too often: no leasing");
             sleep(wait).await;
         }
-        match timeout(LOOK, desk.engine().report()).await {
-            Ok(Ok(report)) => {
+        match look(&desk).await {
+            Ok(()) => {
                 backoff.reset();
-                desk.engine_up(report);
                 look_at_running(&desk).await;
                 until_next_look(&desk).await;
             }
-            Ok(Err(error)) => {
-                desk.engine_down(error.to_string());
-                sleep(backoff.next(desk.tuning().random.draw())).await;
-            }
-            Err(_) => {
-                desk.engine_down(format!("it did not answer within {} s", LOOK.as_secs()));
+            Err(problem) => {
+                desk.engine_down(problem);
                 sleep(backoff.next(desk.tuning().random.draw())).await;
             }
         }
     }
+}
+
+/// Asks the engine what it offers. Looks follow one another, so that what was seen before a
+/// change of models is never noted after what was seen behind it.
+async fn look(desk: &Desk) -> Result<(), String> {
+    let _turn = desk.looks().lock().await;
+    match timeout(LOOK, desk.engine().report()).await {
+        Ok(Ok(report)) => {
+            desk.engine_up(report);
+            Ok(())
+        }
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("it did not answer within {} s", LOOK.as_secs())),
+    }
+}
+
+/// A job changed which models the engine has: whoever hears of the job's end next must find them
+/// as they are now.
+pub(crate) async fn look_after_change(desk: &Desk) {
+    match look(desk).await {
+        Ok(()) => desk.hurry_report(),
+        Err(problem) => tracing::debug!(problem, "the engine does not tell what changed"),
+    }
+    desk.models_changed();
 }
 
 async fn until_next_look(desk: &Desk) {

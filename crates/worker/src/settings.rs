@@ -17,6 +17,8 @@ pub struct WorkerSettings {
     pub slots: u32,
     /// Begin paused.
     pub start_paused: bool,
+    /// Allow those who may to pull, copy, delete and create models of the engine.
+    pub allow_model_changes: bool,
     /// Allow `http://` to another machine, where anyone on the way can read the key.
     pub plain_http: bool,
     /// How long running jobs may go on once the worker is asked to stop.
@@ -26,7 +28,7 @@ pub struct WorkerSettings {
 }
 
 impl WorkerSettings {
-    /// One job at a time, not paused, 25 s to drain.
+    /// One job at a time, not paused, models as they are, 25 s to drain.
     #[must_use]
     pub fn new(relay: Url, key: SecretString, worker: WorkerId) -> Self {
         Self {
@@ -35,6 +37,7 @@ impl WorkerSettings {
             worker,
             slots: 1,
             start_paused: false,
+            allow_model_changes: false,
             plain_http: false,
             drain: Duration::from_secs(25),
             tuning: Tuning::default(),

@@ -39,6 +39,7 @@ impl Worker {
             engine,
             settings.slots,
             settings.start_paused,
+            settings.allow_model_changes,
             display_url(&settings.relay),
             settings.tuning.clone(),
         );

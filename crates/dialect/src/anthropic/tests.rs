@@ -235,6 +235,7 @@ fn tokens_are_counted_by_the_engine_which_may_not_cut_the_prompt() {
 fn models_are_one_page() {
     let tag = r#"{"name":"m:1b","modified_at":"2026-11-22T03:42:15.332796745Z"}"#;
     let report = WorkerReport {
+        model_changes: false,
         engine: EngineKind::Ollama,
         engine_version: String::new(),
         engine_up: true,

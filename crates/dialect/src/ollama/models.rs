@@ -131,6 +131,7 @@ mod tests {
 
     fn report(models: &[(&str, &str)]) -> WorkerReport {
         WorkerReport {
+            model_changes: false,
             engine: EngineKind::Ollama,
             engine_version: "0.12.0".into(),
             engine_up: true,

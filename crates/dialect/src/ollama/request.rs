@@ -34,6 +34,10 @@ pub fn request_head(op: Op, body: &[u8]) -> Result<RequestHead, ErrorDetail> {
         Op::Chat => ("ChatRequest", Some("messages")),
         Op::Generate => ("GenerateRequest", Some("prompt")),
         Op::Embed => ("EmbedRequest", None),
+        Op::Pull => ("PullRequest", None),
+        Op::Copy => ("CopyRequest", None),
+        Op::Delete => ("DeleteRequest", None),
+        Op::Create => ("CreateRequest", None),
     };
     let mut model = None;
     let mut stream = true;
@@ -159,6 +163,70 @@ pub fn named_model(type_name: &str, body: &[u8]) -> Result<Option<String>, Error
     })?;
     let said = |name: Option<String>| name.filter(|name| !name.is_empty());
     Ok(said(model).or_else(|| said(name)))
+}
+
+/// What a request that changes an engine's models is routed by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangeHead {
+    /// The model that is pulled, deleted or created, or that is copied.
+    pub model: ModelName,
+    /// The model it is made from, or copied to.
+    pub other: Option<String>,
+    /// Whether lines or one object are wanted; lines when nothing is said.
+    pub stream: bool,
+    /// It is made of files: uploaded before, or named by a path on the engine's machine, as older
+    /// engines read them.
+    pub needs_files: bool,
+}
+
+/// Reads what a change of models is routed by.
+///
+/// # Errors
+/// `bad_request` or `malformed_json` in Ollama's words.
+pub fn change_head(op: Op, body: &[u8]) -> Result<ChangeHead, ErrorDetail> {
+    const FILES: [&str; 4] = ["files", "adapters", "modelfile", "path"];
+    let (type_name, names, second): (_, &[&str], _) = match op {
+        Op::Copy => ("CopyRequest", &["source"], Some("destination")),
+        Op::Pull => ("PullRequest", &["name", "model"], None),
+        Op::Delete => ("DeleteRequest", &["name", "model"], None),
+        Op::Create => ("CreateRequest", &["name", "model"], Some("from")),
+        Op::Chat | Op::Generate | Op::Embed => ("Request", &["model"], None),
+    };
+    let mut named: Vec<Option<String>> = vec![None; names.len()];
+    let (mut other, mut stream, mut needs_files) = (None, true, false);
+    fields(type_name, body, |key, value| {
+        let name = names.iter().zip(&mut named);
+        if let Some((name, into)) = name.into_iter().find(|(n, _)| key.eq_ignore_ascii_case(n)) {
+            read_text(type_name, name, value, into)?;
+        } else if let Some(second) = second.filter(|second| key.eq_ignore_ascii_case(second)) {
+            read_text(type_name, second, value, &mut other)?;
+        } else if key.eq_ignore_ascii_case("stream") {
+            stream = serde_json::from_str(value.get()).unwrap_or(true);
+        } else if FILES.iter().any(|name| key.eq_ignore_ascii_case(name)) {
+            needs_files |= op == Op::Create && !matches!(value.get(), "null" | "{}" | "\"\"");
+        }
+        Ok(())
+    })?;
+    // `name` is how older clients write `model`.
+    let mut said = named.into_iter().rev().flatten();
+    let name = said.find(|name| !name.is_empty()).unwrap_or_default();
+    let invalid = || match op {
+        Op::Copy => format!(
+            "source {} is invalid",
+            String::from_utf8_lossy(&json(&name))
+        ),
+        Op::Delete if name.is_empty() => "model is required".into(),
+        Op::Pull | Op::Delete | Op::Create | Op::Chat | Op::Generate | Op::Embed => {
+            "invalid model name".into()
+        }
+    };
+    Ok(ChangeHead {
+        model: ModelName::new(name.as_str())
+            .map_err(|_| refuse(ErrorCode::BadRequest, invalid()))?,
+        other: other.filter(|other| !other.is_empty()),
+        stream,
+        needs_files,
+    })
 }
 
 /// A text field; `null` leaves it as it was.

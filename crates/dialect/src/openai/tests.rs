@@ -221,6 +221,7 @@ fn errors_have_openais_shape() {
 fn models_are_listed_with_the_time_of_their_tag() {
     let tag = r#"{"name":"m:1b","modified_at":"2026-11-22T03:42:15.332796745Z"}"#;
     let report = WorkerReport {
+        model_changes: false,
         engine: EngineKind::Ollama,
         engine_version: String::new(),
         engine_up: true,

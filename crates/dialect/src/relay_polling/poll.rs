@@ -55,7 +55,7 @@ impl PolledRequest {
         let (system_prompt, prompt) = match op {
             Op::Chat => native.one_exchange()?,
             Op::Generate => (native.system.clone(), native.prompt.clone()?),
-            Op::Embed => return None,
+            Op::Embed | Op::Pull | Op::Copy | Op::Delete | Op::Create => return None,
         };
         if !native.is_plain() || prompt.trim().is_empty() {
             return None;

@@ -53,6 +53,9 @@ pub(super) fn translate(op: Op, body: &Bytes) -> Result<Translated, EngineError>
         Op::Chat => chat(&model, &request)?,
         Op::Generate => generate(&model, &request)?,
         Op::Embed => embed(&model, &request)?,
+        Op::Pull | Op::Copy | Op::Delete | Op::Create => {
+            return Err(refused("this engine's models cannot be changed"));
+        }
     };
     Ok(Translated { model, call })
 }

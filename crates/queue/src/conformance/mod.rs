@@ -53,6 +53,7 @@ macro_rules! conformance_suite {
             order::jobs_that_are_not_for_a_worker_do_not_stand_in_its_way,
             order::a_waiting_job_has_a_place_and_an_expected_wait,
             order::a_worker_is_lent_only_models_that_its_key_allows,
+            order::a_change_of_models_is_lent_only_where_it_is_allowed,
             order::a_job_for_one_worker_is_lent_to_no_other,
             order::a_job_for_one_worker_stands_in_nobodys_way,
             order::a_worker_leaves_to_others_what_they_do_better,

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use proto::{Dialect, End, ErrorCode, JobId, JobState, Priority, WorkerId};
+use proto::{Dialect, End, ErrorCode, JobId, JobState, Op, Priority, WorkerId};
 
 use super::sample::{
     LEASE, T0, anyone, at, found, id, job, job_for, job_of, next, serving, urgent, with_models,
@@ -357,6 +357,33 @@ pub async fn a_worker_is_lent_only_models_that_its_key_allows(store: &dyn Store)
         assert!(store.lease(T0, &query, LEASE).await.unwrap().is_none());
     }
     assert_eq!(next(store, T0).await.unwrap().token.job, id(1));
+}
+
+/// Whatever models a worker has; and what needs the model goes where that is.
+pub async fn a_change_of_models_is_lent_only_where_it_is_allowed(store: &dyn Store) {
+    let change = |n, op| NewJob {
+        op,
+        ..job_for(n, "b")
+    };
+    let (pull, delete) = (change(1, Op::Pull), change(2, Op::Delete));
+    for new in [pull.clone(), delete.clone()] {
+        store.enqueue(T0, new).await.unwrap();
+    }
+    let lent = async |query: &LeaseQuery| {
+        let leases = store.lease_many(T0, query, LEASE, 9).await.unwrap();
+        leases
+            .into_iter()
+            .map(|lease| lease.job)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(lent(&anyone()).await, []);
+    assert_eq!(lent(&with_models(&["b"])).await, []);
+    let allowed = |models: &[&str]| LeaseQuery {
+        changes: true,
+        ..with_models(models)
+    };
+    assert_eq!(lent(&allowed(&["a"])).await, [pull]);
+    assert_eq!(lent(&allowed(&["a", "b"])).await, [delete]);
 }
 
 /// The requester chose the worker; the others never see the job, whatever models they run.

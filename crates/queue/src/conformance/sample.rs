@@ -88,6 +88,7 @@ pub fn anyone() -> LeaseQuery {
         models: Models::Any,
         within: ModelPatterns::default(),
         left: BTreeSet::new(),
+        changes: false,
     }
 }
 

@@ -17,6 +17,9 @@ const LEVELS: usize = 11;
 const ANY: &str = "";
 /// And queries stand under this, which no model is called either.
 const QUERIES: &str = "?";
+/// Jobs that change an engine's models stand under this alone; those that need the model under
+/// this and its name.
+const CHANGES: &str = "!";
 
 /// The waiting jobs, found by urgency, model, account and age without looking at all of them.
 #[derive(Debug, Default)]
@@ -39,6 +42,7 @@ struct Place {
     account: Account,
     model: String,
     is_query: bool,
+    change: Option<Change>,
     worker: Option<WorkerId>,
     priority: Priority,
     since: Timestamp,
@@ -46,14 +50,27 @@ struct Place {
     rises_at: Option<Timestamp>,
 }
 
+/// What a change of an engine's models asks of the worker besides that it may.
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    OfAny,
+    OfWhatItHas,
+}
+
 impl Place {
     /// The names of the shelves it stands on.
     fn keys(&self) -> impl Iterator<Item = Cow<'_, str>> {
+        let (model, any) = match self.change {
+            None => (Cow::Borrowed(self.model.as_str()), Some(ANY)),
+            Some(Change::OfAny) => (Cow::Borrowed(CHANGES), None),
+            Some(Change::OfWhatItHas) => (Cow::Owned(changed(&self.model)), None),
+        };
         let query = self.is_query.then_some(QUERIES);
-        let keys = [self.model.as_str(), ANY].into_iter().chain(query);
+        let others = [any, query].into_iter().flatten().map(Cow::Borrowed);
+        let keys = std::iter::once(model).chain(others);
         keys.map(|key| match &self.worker {
-            None => Cow::Borrowed(key),
-            Some(worker) => Cow::Owned(only_for(worker, key)),
+            None => key,
+            Some(worker) => Cow::Owned(only_for(worker, &key)),
         })
     }
 }
@@ -80,6 +97,13 @@ impl Waiting {
             account: new.account.clone(),
             model: new.model.canonical(),
             is_query: new.dialect == Dialect::Queries,
+            change: new.op.changes_models().then(|| {
+                if new.op.needs_model() {
+                    Change::OfWhatItHas
+                } else {
+                    Change::OfAny
+                }
+            }),
             worker: new.worker.clone(),
             priority: new.priority,
             since: record.job.created_at,
@@ -124,7 +148,7 @@ impl Waiting {
     /// Priority first, then accounts in turn, then age.
     pub(super) fn best(&self, query: &LeaseQuery) -> Option<JobId> {
         let worker = Some(&query.worker).filter(|_| self.chosen > 0);
-        let keys = keys_of(&query.models, worker, &query.left);
+        let keys = keys_of(&query.models, query.changes, worker, &query.left);
         let levels = match &query.models {
             Models::OnlyUrgent(_) => 1,
             Models::Any | Models::AnyBut(_) | Models::AnyForQueries | Models::Only(_) => LEVELS,
@@ -143,7 +167,7 @@ impl Waiting {
     /// each account as have their turn before.
     pub(super) fn before(&self, seq: u64, serve: &Serve, models: &Models) -> Option<usize> {
         let place = self.places.get(&seq)?;
-        let keys = keys_of(models, place.worker.as_ref(), &BTreeSet::new());
+        let keys = keys_of(models, false, place.worker.as_ref(), &BTreeSet::new());
         if !place.keys().any(|key| keys.contains(&*key)) {
             return None;
         }
@@ -270,14 +294,25 @@ fn only_for(worker: &WorkerId, key: &str) -> String {
     format!("{worker}\n{key}")
 }
 
+/// Where the changes of a model stand that a worker must have.
+fn changed(model: &str) -> String {
+    format!("{CHANGES}{model}")
+}
+
 /// Under what the jobs for these models stand that are not left to others, and those that are for
 /// this worker alone.
 fn keys_of(
     models: &Models,
+    changes: bool,
     worker: Option<&WorkerId>,
     left: &BTreeSet<String>,
 ) -> BTreeSet<String> {
-    let keys = keys_of_models(models);
+    let mut keys = keys_of_models(models);
+    if changes {
+        let with_model: Vec<_> = keys.iter().map(|name| changed(name)).collect();
+        keys.extend(with_model);
+        keys.insert(CHANGES.into());
+    }
     let own: Vec<_> = worker
         .into_iter()
         .flat_map(|worker| keys.iter().map(|key| only_for(worker, key)))

@@ -7,6 +7,7 @@ mod files;
 mod health;
 mod jobs;
 mod login;
+mod model_changes;
 mod ollama;
 mod openai;
 mod openapi;
@@ -88,14 +89,14 @@ fn engine(relay: Relay) -> Router<Relay> {
         .route("/api/ps", get(ollama::ps))
         .route("/api/show", post(ollama::show))
         .route("/api/version", get(ollama::version))
-        .route("/api/pull", post(ollama::refuse_change))
-        .route("/api/push", post(ollama::refuse_change))
-        .route("/api/create", post(ollama::refuse_change))
-        .route("/api/copy", post(ollama::refuse_change))
-        .route("/api/delete", delete(ollama::refuse_change))
+        .route("/api/pull", post(model_changes::pull))
+        .route("/api/push", post(model_changes::refuse))
+        .route("/api/create", post(model_changes::create))
+        .route("/api/copy", post(model_changes::copy))
+        .route("/api/delete", delete(model_changes::delete))
         .route(
             "/api/blobs/{digest}",
-            post(ollama::refuse_change).head(ollama::refuse_change),
+            post(model_changes::refuse).head(model_changes::refuse),
         )
         .merge(v1(relay))
 }

@@ -138,7 +138,7 @@ impl Voice for Ndjson {
 }
 
 /// One whole line per HTTP chunk: some clients parse each chunk alone.
-fn with_line_feed(line: &[u8]) -> Bytes {
+pub(super) fn with_line_feed(line: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(line.len() + 1);
     out.put_slice(line);
     out.put_u8(b'\n');
@@ -190,13 +190,4 @@ pub(super) async fn version(State(relay): State<Relay>, MayRead(caller): MayRead
         .filter(|report| report.engine == EngineKind::Ollama)
         .map(|report| report.engine_version.as_str());
     written(JSON, dialect::ollama::version(ollamas))
-}
-
-/// Everything that would change which models an agent's engine has: its owner does that.
-pub(super) async fn refuse_change(MayRead(_): MayRead) -> ApiError {
-    ApiError::new(
-        ErrorCode::Forbidden,
-        "models are not changed through the relay; run `ollama pull`, `create`, `cp`, `rm` or \
-         `push` on the machine that has them",
-    )
 }

@@ -74,6 +74,7 @@ async fn held(relay: &Relay, caller: &Caller) -> Result<Option<PolledRequest>, A
             models: Models::AnyBut(relay.untold.all()),
             within: caller.ceiling.models.clone(),
             left: BTreeSet::new(),
+            changes: false,
         };
         if let Some(lease) = relay.lease(&query, relay.settings.legacy_lease).await? {
             if let Some(request) = said(relay, &lease) {

@@ -97,8 +97,17 @@ pub(crate) async fn details(
     MayWork(caller): MayWork,
     Payload(body): Poll,
 ) -> Result<Json<DetailsAnswer>, ApiError> {
-    let DetailsRequest { worker, details } = parse(&body)?;
+    let DetailsRequest {
+        worker,
+        report,
+        details,
+    } = parse(&body)?;
     let seat = Seat::Poll(caller.key_id().to_owned(), worker);
+    if let Some(report) = report {
+        relay.workers.report(&seat, Arc::new(report));
+        // A poll that is held asks for jobs of the models before.
+        relay.workers.end_poll(&seat);
+    }
     let report_wanted = !relay.workers.tell(&seat, details);
     Ok(Json(DetailsAnswer { report_wanted }))
 }

@@ -101,5 +101,6 @@ fn query_of(caller: &Caller, worker: &WorkerId, report: &WorkerReport) -> LeaseQ
         models: Models::Only(names.collect()),
         within: caller.ceiling.models.clone(),
         left: BTreeSet::new(),
+        changes: report.model_changes,
     }
 }

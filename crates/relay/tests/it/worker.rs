@@ -40,6 +40,7 @@ pub(crate) fn report(models: &[&str]) -> WorkerReport {
         .unwrap(),
     };
     WorkerReport {
+        model_changes: false,
         engine: EngineKind::Ollama,
         engine_version: "0.12.3".into(),
         engine_up: true,

@@ -66,7 +66,8 @@ impl Desk {
     pub fn lease(self: &Arc<Self>, head: LeaseHead, body: Body) {
         let token = head.token;
         // What the relay calls it does not count: nothing else runs beside the slots.
-        let is_urgent = dialect::ollama::request_head(head.op, &body.0).is_ok_and(|r| r.loads);
+        let is_urgent = head.op.changes_models()
+            || dialect::ollama::request_head(head.op, &body.0).is_ok_and(|r| r.loads);
         let mut state = self.lock();
         if state.held.contains_key(&token) {
             return;
@@ -135,6 +136,17 @@ impl Desk {
         is_urgent: bool,
     ) -> Option<Ending> {
         let back = |code, why: &str| Some(Ending::nack(Retry::Now, code, why));
+        if head.op.changes_models() && !state.report.model_changes {
+            let why = "the owner of the machine does not allow changes of its models; it would \
+                       need `hearth agent --allow-model-changes`";
+            return Some(Ending::nack(Retry::Never, ErrorCode::Forbidden, why));
+        }
+        if head.op.changes_models()
+            && dialect::ollama::change_head(head.op, &body.0).is_ok_and(|change| change.needs_files)
+        {
+            let why = "no file of this machine is read, or put on it, for a model";
+            return Some(Ending::nack(Retry::Never, ErrorCode::Forbidden, why));
+        }
         if state.paused {
             return back(ErrorCode::NoWorker, "the owner of the machine paused it");
         }
@@ -153,7 +165,7 @@ impl Desk {
             let why = "too many ends of earlier jobs are not confirmed";
             return back(ErrorCode::NoWorker, why);
         }
-        if !state.has(&head.model) {
+        if head.op.needs_model() && !state.has(&head.model) {
             state.look = state.look.max(Look::Models);
             self.probe.notify_one();
             let why = format!("this worker has no model {}", head.model);
@@ -296,6 +308,17 @@ impl Desk {
     pub fn report_after(&self, told: u64) -> Option<(u64, WorkerReport)> {
         let state = self.lock();
         (state.report_number != told).then(|| (state.report_number, state.report.clone()))
+    }
+
+    /// The same, if it must be told before anything a job says.
+    #[must_use]
+    pub fn report_before(&self, told: u64) -> Option<(u64, WorkerReport)> {
+        let is_needed = self.lock().report_hurries > told;
+        if is_needed {
+            self.report_after(told)
+        } else {
+            None
+        }
     }
 
     /// The first thing that was learned of the engine's models after `told`, and its number; 0 is

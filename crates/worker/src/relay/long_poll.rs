@@ -57,6 +57,7 @@ pub(super) async fn session(
         desk,
         hold: relay.tuning.poll_hold,
         report_told: 0,
+        report_hurried: 0,
         details_told: 0,
         telling: None,
         proven: false,
@@ -90,6 +91,8 @@ struct Polling<'a> {
     desk: &'a Arc<Desk>,
     hold: Duration,
     report_told: u64,
+    /// Up to which number a post of a job told the report, between polls.
+    report_hurried: u64,
     details_told: u64,
     /// A post of details under way, and up to where it tells them.
     telling: Option<Telling<'a>>,
@@ -156,7 +159,13 @@ impl<'a> Polling<'a> {
             };
             let token = outgoing.token();
             self.busy.insert(token);
-            self.posts.push(Box::pin(post(self.relay, outgoing)));
+            let told = self.report_told.max(self.report_hurried);
+            let report = self.desk.report_before(told).map(|(number, report)| {
+                self.report_hurried = number;
+                report
+            });
+            self.posts
+                .push(Box::pin(post(self.relay, report, outgoing)));
         }
         for token in self.desk.take_due(heartbeat) {
             if self.busy.insert(token) {
@@ -253,7 +262,9 @@ impl<'a> Polling<'a> {
         if answer.report_wanted {
             (self.report_told, self.details_told) = (0, 0);
         }
-        let brought_nothing = answer == PollAnswer::default();
+        // One that ended because of what was told meanwhile was held.
+        let brought_nothing =
+            answer == PollAnswer::default() && self.desk.report_before(number).is_none();
         for lease in answer.leases {
             self.desk.lease(lease.head, Body::from(lease.body));
         }
@@ -326,23 +337,29 @@ async fn tell_details(
     number: u64,
     details: Vec<Detail>,
 ) -> (u64, Result<DetailsAnswer, LinkEnd>) {
+    (number, tell(relay, None, details).await)
+}
+
+async fn tell(
+    relay: &Relay,
+    report: Option<WorkerReport>,
+    details: Vec<Detail>,
+) -> Result<DetailsAnswer, LinkEnd> {
     let body = DetailsRequest {
         worker: relay.worker.clone(),
+        report,
         details,
     };
     let request = relay.endpoint.request(Method::POST, "/details").json(&body);
-    let answer = async {
-        let response = send(request.timeout(ANSWER)).await?;
-        match response.status() {
-            StatusCode::OK => json(response, 1024).await,
-            // A relay from before there were details.
-            StatusCode::NOT_FOUND => Ok(DetailsAnswer {
-                report_wanted: false,
-            }),
-            _ => Err(Refusal::read(response).await.into_link_end()),
-        }
-    };
-    (number, answer.await)
+    let response = send(request.timeout(ANSWER)).await?;
+    match response.status() {
+        StatusCode::OK => json(response, 1024).await,
+        // A relay from before there were details.
+        StatusCode::NOT_FOUND => Ok(DetailsAnswer {
+            report_wanted: false,
+        }),
+        _ => Err(Refusal::read(response).await.into_link_end()),
+    }
 }
 
 async fn poll(
@@ -376,8 +393,18 @@ async fn poll(
     (number, answer.await)
 }
 
-async fn post(relay: &Relay, outgoing: Outgoing) -> (LeaseToken, Result<Posted, LinkEnd>) {
+/// Tells what a job has to say, and before it the report if that may not come later.
+async fn post(
+    relay: &Relay,
+    report: Option<WorkerReport>,
+    outgoing: Outgoing,
+) -> (LeaseToken, Result<Posted, LinkEnd>) {
     let token = outgoing.token();
+    if report.is_some()
+        && let Err(end) = tell(relay, report, Vec::new()).await
+    {
+        return (token, Err(end));
+    }
     let path = |verb: &str| format!("/jobs/{}/{}/{verb}", token.job, token.attempt);
     let endpoint = &relay.endpoint;
     let posted = match outgoing {

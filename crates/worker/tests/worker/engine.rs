@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 /// What a test does with one request: lines and errors go in, and it sees when the worker left.
 #[derive(Debug)]
 pub(crate) struct Asked {
+    pub(crate) op: Op,
     pub(crate) body: Body,
     pub(crate) lines: mpsc::Sender<Result<Bytes, EngineError>>,
 }
@@ -80,7 +81,7 @@ impl Engine for Script {
     }
 
     fn kind(&self) -> EngineKind {
-        EngineKind::Builtin
+        EngineKind::Ollama
     }
 
     async fn report(&self) -> Result<WorkerReport, EngineError> {
@@ -95,20 +96,21 @@ impl Engine for Script {
             tag: RawValue::from_string("{}".into()).unwrap(),
         };
         Ok(WorkerReport {
-            engine: EngineKind::Builtin,
+            model_changes: false,
+            engine: EngineKind::Ollama,
             engine_version: "1".into(),
             engine_up: true,
             models: models.into_iter().map(entry).collect(),
         })
     }
 
-    async fn start(&self, _: Op, body: Body) -> Result<Lines, EngineError> {
+    async fn start(&self, op: Op, body: Body) -> Result<Lines, EngineError> {
         if let Some(error) = self.refusals.lock().unwrap().pop() {
             return Err(error);
         }
         assert!(!body.0.ends_with(b"panic"), "this engine has a fault");
         let (lines, given) = mpsc::channel(1);
-        self.asked.send(Asked { body, lines }).await.unwrap();
+        self.asked.send(Asked { op, body, lines }).await.unwrap();
         Ok(Box::pin(stream::unfold(given, |mut given| async {
             given.recv().await.map(|line| (line, given))
         })))

@@ -5,6 +5,7 @@
     reason = "a test names what it waits for"
 )]
 
+mod changes;
 mod engine;
 mod jobs;
 mod links;

@@ -320,6 +320,18 @@ impl Link {
         self.body(token, body).await;
     }
 
+    pub(crate) async fn lease_for(&mut self, op: Op, token: LeaseToken, body: &str) {
+        let fields: serde_json::Value = serde_json::from_str(body).unwrap();
+        let model = fields["model"].as_str().or(fields["source"].as_str());
+        let head = LeaseHead {
+            op,
+            model: ModelName::new(model.unwrap()).unwrap(),
+            ..head(token, body.len())
+        };
+        self.say(&RelayMessage::Lease(head)).await;
+        self.body(token, body).await;
+    }
+
     pub(crate) async fn body(&mut self, token: LeaseToken, body: &str) {
         for frame in Frame::body(token, &Bytes::from(body.to_owned())) {
             let message = Message::Binary(frame.encode());

@@ -54,6 +54,11 @@ async fn again(relay: &Relay, caller: &Caller, id: JobId) -> Result<Response, Ap
 
 /// What the job asked, to be asked again for as long as it was wanted the first time.
 fn anew(job: &Job) -> Result<Order, ApiError> {
+    if job.new.op.changes_models() {
+        // Whoever may read the job need not be allowed to change models.
+        let message = "a change of models is not made anew from its job; ask for it again";
+        return Err(ApiError::new(ErrorCode::Forbidden, message));
+    }
     match job.state {
         JobState::Failed | JobState::Cancelled => {}
         JobState::Queued | JobState::Leased => {
@@ -125,6 +130,13 @@ mod tests {
         assert_eq!(order.wanted_for, Some(Duration::from_secs(5)));
         assert_eq!((order.priority.level(), &*order.body), (2, &b"{}"[..]));
         assert!(anew(&job(JobState::Cancelled, "{}")).is_ok());
+    }
+
+    #[test]
+    fn a_change_of_models_is_not_made_anew() {
+        let mut pull = job(JobState::Failed, "{}");
+        pull.new.op = Op::Pull;
+        assert_eq!(anew(&pull).unwrap_err().code, ErrorCode::Forbidden);
     }
 
     #[test]

@@ -39,6 +39,10 @@ pub(in crate::api) async fn submit(
         };
         ApiError::new(code, error.to_string())
     })?;
+    if job.op.changes_models() {
+        let message = "models are changed over Ollama's own routes, not by jobs; see /api/pull";
+        return Err(ApiError::new(ErrorCode::BadRequest, message));
+    }
     let wanted_for = job.deadline_ms.map(Duration::from_millis);
     let wanted_for = wanted_for.map(wishes::deadline).transpose()?;
     let native = Bytes::from(String::from(Box::<str>::from(job.body)));

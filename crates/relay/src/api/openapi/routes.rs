@@ -141,27 +141,40 @@ pub(super) const ROUTES: &[Entry] = &[
     Entry::post("/api/show", "What an agent's engine says of a model")
         .key("read")
         .docs(OLLAMA),
-    Entry::post("/api/pull", "Refused: models are changed where they are")
-        .key("read")
-        .docs(OLLAMA),
-    Entry::post("/api/push", "Refused: models are changed where they are")
-        .key("read")
-        .docs(OLLAMA),
-    Entry::post("/api/create", "Refused: models are changed where they are")
-        .key("read")
-        .docs(OLLAMA),
-    Entry::post("/api/copy", "Refused: models are changed where they are")
+    Entry::post(
+        "/api/pull",
+        "Pull a model, where an agent's owner allows it",
+    )
+    .key("admin")
+    .gives(200, Streamed(NDJSON))
+    .docs(OLLAMA),
+    Entry::post("/api/push", "Refused: models are not uploaded")
         .key("read")
         .docs(OLLAMA),
     Entry::post(
-        "/api/blobs/{digest}",
-        "Refused: models are changed where they are",
+        "/api/create",
+        "Create a model from another, where an agent's owner allows it",
     )
-    .key("read")
+    .key("admin")
+    .gives(200, Streamed(NDJSON))
     .docs(OLLAMA),
-    Entry::delete("/api/delete", "Refused: models are changed where they are")
+    Entry::post(
+        "/api/copy",
+        "Copy a model, where an agent's owner allows it",
+    )
+    .key("admin")
+    .gives(200, Nothing)
+    .docs(OLLAMA),
+    Entry::post("/api/blobs/{digest}", "Refused: models are not uploaded")
         .key("read")
         .docs(OLLAMA),
+    Entry::delete(
+        "/api/delete",
+        "Delete a model, where an agent's owner allows it",
+    )
+    .key("admin")
+    .gives(200, Nothing)
+    .docs(OLLAMA),
     Entry::get("/api/version", "The lowest version that answers")
         .key("read")
         .docs(OLLAMA),

@@ -41,6 +41,7 @@ pub(crate) async fn claim_next(
         models: Models::AnyForQueries,
         within: caller.ceiling.models.clone(),
         left: BTreeSet::new(),
+        changes: false,
     };
     let lease = relay.lease(&wanted, relay.settings.legacy_lease).await?;
     let token = lease.ok_or_else(Refusal::nothing_queued)?.token;

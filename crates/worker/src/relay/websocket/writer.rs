@@ -101,6 +101,10 @@ async fn tell(
             out.flush().await?;
             return Ok(Told::All);
         };
+        if let Some((number, report)) = desk.report_before(*report_told) {
+            *report_told = number;
+            out.feed(text(&WorkerMessage::Report { report })?).await?;
+        }
         match outgoing {
             Outgoing::Lines {
                 token,
