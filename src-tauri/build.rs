@@ -2,7 +2,13 @@
 //! those that its capability lists.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let commands = tauri_build::AppManifest::new().commands(&["snapshot", "act", "set_autostart"]);
+    let commands = tauri_build::AppManifest::new().commands(&[
+        "snapshot",
+        "act",
+        "set_autostart",
+        "decide",
+        "revoke",
+    ]);
     tauri_build::try_build(tauri_build::Attributes::new().app_manifest(commands))?;
     Ok(())
 }

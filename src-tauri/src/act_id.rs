@@ -5,11 +5,18 @@ use agent::TrayAct;
 use proto::status::{Command, CommandArgs};
 
 const AUTOSTART: &str = "autostart";
+const ONCE: &str = "approve_once";
+const ALWAYS: &str = "approve_always";
+const DENY: &str = "deny";
 
 /// The item's name.
 pub(crate) fn of(act: TrayAct) -> String {
     match act {
         TrayAct::ToggleAutostart => AUTOSTART.to_owned(),
+        TrayAct::Approve { approval, always } => {
+            format!("{} {approval}", if always { ALWAYS } else { ONCE })
+        }
+        TrayAct::Deny { approval } => format!("{DENY} {approval}"),
         TrayAct::Command(Command::SetMonitoring(on)) => format!("set_monitoring {on}"),
         TrayAct::Command(Command::CancelJob(job)) => format!("cancel_job {job}"),
         TrayAct::Command(Command::SetVolume(volume)) => format!("set_volume {volume}"),
@@ -23,10 +30,20 @@ pub(crate) fn act(id: &str) -> Option<TrayAct> {
         return Some(TrayAct::ToggleAutostart);
     }
     let (word, argument) = id.split_once(' ').unwrap_or((id, ""));
+    let number = argument.parse().ok();
+    match (word, number) {
+        (ONCE | ALWAYS, Some(approval)) => {
+            let always = word == ALWAYS;
+            return Some(TrayAct::Approve { approval, always });
+        }
+        (DENY, Some(approval)) => return Some(TrayAct::Deny { approval }),
+        _ => {}
+    }
     let args = CommandArgs {
         on: argument.parse().ok(),
         job: argument.parse().ok(),
         volume: argument.parse().ok(),
+        ..CommandArgs::default()
     };
     Command::parse(word, &args).ok().map(TrayAct::Command)
 }
@@ -55,11 +72,31 @@ mod tests {
             let wanted = TrayAct::Command(command);
             assert_eq!(act(&of(wanted)), Some(wanted));
         }
-        assert_eq!(
-            act(&of(TrayAct::ToggleAutostart)),
-            Some(TrayAct::ToggleAutostart)
-        );
-        for nothing in ["", "line 0", "set_monitoring", "cancel_job x", "dance"] {
+        let approval = u64::MAX;
+        for wanted in [
+            TrayAct::ToggleAutostart,
+            TrayAct::Approve {
+                approval,
+                always: true,
+            },
+            TrayAct::Approve {
+                approval,
+                always: false,
+            },
+            TrayAct::Deny { approval },
+        ] {
+            assert_eq!(act(&of(wanted)), Some(wanted));
+        }
+        for nothing in [
+            "",
+            "deny",
+            "deny x",
+            "approve_always",
+            "line 0",
+            "set_monitoring",
+            "cancel_job x",
+            "dance",
+        ] {
             assert_eq!(act(nothing), None, "{nothing}");
         }
     }

@@ -38,6 +38,38 @@ pub(crate) async fn set_autostart(shell: State<'_, TauriShell>, on: bool) -> Res
     agent(&shell)?.set_autostart(on).await
 }
 
+/// The owner's word on a program that waits: `once`, `always` or `no`.
+#[tauri::command]
+pub(crate) async fn decide(
+    shell: State<'_, TauriShell>,
+    approval: String,
+    word: Word,
+) -> Result<(), String> {
+    let approvals = agent(&shell)?.approvals();
+    let answer = match word {
+        Word::Once => approvals.approve(&approval, false).await,
+        Word::Always => approvals.approve(&approval, true).await,
+        Word::No => approvals.deny(&approval),
+    };
+    answer.map_err(|(_, message)| message)
+}
+
+/// Ends the leave of a program to give commands.
+#[tauri::command]
+pub(crate) async fn revoke(shell: State<'_, TauriShell>, grant: String) -> Result<(), String> {
+    let revoked = agent(&shell)?.approvals().revoke(&grant).await;
+    revoked.map_err(|(_, message)| message)
+}
+
+/// What the owner says to a program that asks.
+#[derive(Debug, Clone, Copy, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Word {
+    Once,
+    Always,
+    No,
+}
+
 fn agent(shell: &TauriShell) -> Result<agent::AgentHandle, String> {
     shell
         .agent()

@@ -59,7 +59,9 @@ fn build(settings: Settings, beside: Beside) -> anyhow::Result<App> {
         .invoke_handler(tauri::generate_handler![
             commands::snapshot,
             commands::act,
-            commands::set_autostart
+            commands::set_autostart,
+            commands::decide,
+            commands::revoke
         ])
         .setup(move |app| {
             let app = app.handle().clone();
@@ -115,6 +117,9 @@ async fn live(
     tasks.spawn(subscriber.run(stop.clone()));
     let (followed, ended) = (views.clone(), stop.clone());
     tasks.spawn(async move { followed.follow(hub.link(), ended).await });
+    let (asked, ended) = (views.clone(), stop.clone());
+    let pairs = handle.approvals().pairs();
+    tasks.spawn(async move { asked.watch(pairs, ended).await });
     let (app, ended) = (shell.app().clone(), stop.clone());
     tasks.spawn(async move { views.tell(app, ended).await });
     tasks.spawn(async move {

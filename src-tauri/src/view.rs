@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use proto::status::Status;
+use proto::status::{Status, pair::Pairs};
 use serde::Serialize;
 use status::Link;
 use tauri::{AppHandle, Emitter as _};
@@ -28,6 +28,8 @@ pub(crate) struct View {
     /// Why there is no tray to return to, and what to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) no_tray: Option<String>,
+    /// Programs that ask for leave to give commands, and those that have it.
+    pairs: Arc<Pairs>,
 }
 
 /// [`Link`], as the pages read it.
@@ -72,6 +74,7 @@ impl View {
             && calm == **old
             && self.autostart == shown.autostart
             && self.no_tray == shown.no_tray
+            && self.pairs == shown.pairs
     }
 }
 
@@ -100,6 +103,22 @@ impl Views {
             let latest = PageLink::from(&*link.borrow_and_update());
             self.update(|view| view.link = latest);
             match stop.run_until_cancelled(link.changed()).await {
+                Some(Ok(())) => {}
+                Some(Err(_)) | None => break,
+            }
+        }
+    }
+
+    /// Takes over who asks for leave, until `stop`.
+    pub(crate) async fn watch(
+        &self,
+        mut pairs: watch::Receiver<Arc<Pairs>>,
+        stop: CancellationToken,
+    ) {
+        loop {
+            let latest = pairs.borrow_and_update().clone();
+            self.update(|view| view.pairs = latest);
+            match stop.run_until_cancelled(pairs.changed()).await {
                 Some(Ok(())) => {}
                 Some(Err(_)) | None => break,
             }
@@ -180,7 +199,8 @@ mod tests {
         let lost = serde_json::to_value(View::default()).unwrap();
         assert_eq!(
             lost,
-            serde_json::json!({"link": {"kind": "lost"}, "language": "", "autostart": false})
+            serde_json::json!({"link": {"kind": "lost"}, "language": "", "autostart": false,
+                "pairs": {"waiting": [], "allowed": []}})
         );
         let live = serde_json::to_value(working(3)).unwrap();
         assert_eq!(live["link"]["kind"], "live");

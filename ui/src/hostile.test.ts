@@ -20,12 +20,24 @@ const payloads = [
 ];
 
 const refuse = () => Promise.reject(new Error("not asked for"));
-const actions = { setMonitoring: refuse, setOverlay: refuse, setAutostart: refuse, cancelJob: refuse };
+const actions = {
+  setMonitoring: refuse,
+  setOverlay: refuse,
+  setAutostart: refuse,
+  cancelJob: refuse,
+  decide: refuse,
+  revoke: refuse,
+};
 
 test.each(payloads)("%j stays text, whoever sends it", (payload) => {
   const hop = { state: "down", name: payload, problem: payload } as const;
   const job = { ...live_job(), who: payload, model: payload };
-  const view = live({ text: payload, jobs: [job], relay: hop, engine: hop });
+  const who = { name: payload, file: payload, origin: payload };
+  const pairs = {
+    waiting: [{ id: "1", who, command: payload, until: 0 }],
+    allowed: [{ id: "1", who, since: 0 }],
+  };
+  const view = { ...live({ text: payload, jobs: [job], relay: hop, engine: hop }), pairs };
   for (const { container } of [
     render(Now, { view, now: 0, words: en, actions }),
     render(Overlay, { link: view.link, now: 0, words: en }),

@@ -1,11 +1,11 @@
-use std::{fs::File, time::Duration};
+use std::{fs::File, sync::Arc, time::Duration};
 
 use engine::Clock;
 use proto::{
     ErrorCode, JobId,
-    status::{Command, HopState},
+    status::{Command, HopState, pair::Pairs},
 };
-use status::{Answer, HubAddress, Request, StatusHub, Voice};
+use status::{Answer, Approvals, HubAddress, Request, StatusHub, Voice};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::{JoinError, JoinSet, spawn_blocking},
@@ -28,6 +28,9 @@ const FAREWELL: Duration = Duration::from_secs(3);
 pub struct Agent {
     shell: Box<dyn Shell>,
     hub: StatusHub,
+    approvals: Approvals,
+    /// Rings when a program asks for leave, or no longer does.
+    pairs: watch::Receiver<Arc<Pairs>>,
     known: Known,
     wishes: WishesFile,
     worker: Option<WorkerHandle>,
@@ -61,6 +64,7 @@ enum Part {
 enum Tick {
     Activity,
     Published,
+    Paired,
     Asked(Request),
     Wanted(Want),
     Ended(Result<Ended, JoinError>),
@@ -81,6 +85,7 @@ impl Agent {
         let handle = AgentHandle {
             requests: requests_in,
             wants: wants_in,
+            approvals: parts.approvals.clone(),
             hub: parts.hub_at,
             http: parts.http.as_ref().map(|(_, _, addr)| *addr),
             stop: CancellationToken::new(),
@@ -113,6 +118,8 @@ impl Agent {
             shell: Box::new(shell),
             published: parts.hub.voice(),
             hub: parts.hub,
+            pairs: parts.approvals.pairs(),
+            approvals: parts.approvals,
             known: parts.known,
             wishes: parts.wishes,
             worker,
@@ -152,7 +159,7 @@ impl Agent {
                     command: command @ (Command::StopTts | Command::SetVolume(_)),
                     answer,
                 }) => self.hub.pass_on(command, answer),
-                Tick::Published => self.show(),
+                Tick::Published | Tick::Paired => self.show(),
                 Tick::Asked(Request { command, answer }) => {
                     // Whoever asked may be gone; the command holds all the same.
                     let _ = answer.send(self.carry_out(command).await);
@@ -193,6 +200,7 @@ impl Agent {
             Some(request) = self.requests.recv() => Tick::Asked(request),
             Some(want) = self.wants.recv() => Tick::Wanted(want),
             Ok(()) = self.published.changed() => Tick::Published,
+            Ok(()) = self.pairs.changed() => Tick::Paired,
             // Without a worker there is no sender, and nothing to hear.
             Ok(()) = self.activity.changed(), if self.worker.is_some() => Tick::Activity,
         }
@@ -203,7 +211,14 @@ impl Agent {
         self.known.voice = *self.published.borrow_and_update();
         let known = &self.known;
         self.hub.update(|status| *status = known.status(status));
-        let new = tray(self.hub.latest().status(), known.language, self.autostart);
+        let pairs = self.pairs.borrow_and_update().clone();
+        let latest = self.hub.latest();
+        let new = tray(
+            latest.status(),
+            &pairs.waiting,
+            known.language,
+            self.autostart,
+        );
         if self.tray.as_ref() != Some(&new) {
             self.tray = Some(new.clone());
             self.shell.set_tray(new);
@@ -223,6 +238,10 @@ impl Agent {
                     tracing::warn!("starting at login was not changed: {problem}");
                 }
             }
+            TrayAct::Approve { approval, always } => {
+                log(self.approvals.approve(&approval.to_string(), always).await);
+            }
+            TrayAct::Deny { approval } => log(self.approvals.deny(&approval.to_string())),
         }
     }
 
@@ -326,6 +345,13 @@ impl Agent {
             HubAddress::withdraw(folder);
         }
         self.shell.quit();
+    }
+}
+
+/// A click has nobody to answer; the tray shows what is so.
+fn log(answer: Answer) {
+    if let Err((code, message)) = answer {
+        tracing::warn!(%code, "{message}");
     }
 }
 

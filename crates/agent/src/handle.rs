@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 
 use proto::{ErrorCode, status::Command};
-use status::{Answer, HubAddress, Request};
+use status::{Answer, Approvals, HubAddress, Request};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +19,7 @@ pub(crate) enum Want {
 pub struct AgentHandle {
     pub(crate) requests: mpsc::Sender<Request>,
     pub(crate) wants: mpsc::Sender<Want>,
+    pub(crate) approvals: Approvals,
     pub(crate) hub: HubAddress,
     pub(crate) http: Option<SocketAddr>,
     pub(crate) stop: CancellationToken,
@@ -55,6 +56,12 @@ impl AgentHandle {
         let want = Want::Autostart(on, answer);
         self.wants.send(want).await.map_err(|_| stopping())?;
         receiver.await.map_err(|_| stopping())?
+    }
+
+    /// The programs that ask for leave to give commands, and those that have it.
+    #[must_use]
+    pub fn approvals(&self) -> Approvals {
+        self.approvals.clone()
     }
 
     /// Where the status hub listens.

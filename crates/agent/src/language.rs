@@ -34,6 +34,11 @@ pub(crate) struct Words {
     pub(crate) start_at_login: &'static str,
     pub(crate) open: &'static str,
     pub(crate) quit: &'static str,
+    pub(crate) asks: &'static str,
+    pub(crate) some_program: &'static str,
+    pub(crate) allow_once: &'static str,
+    pub(crate) allow_always: &'static str,
+    pub(crate) deny: &'static str,
 }
 
 impl Language {
@@ -112,6 +117,11 @@ const ENGLISH: Words = Words {
     start_at_login: "Start at login",
     open: "Open Hearth",
     quit: "Quit",
+    asks: "asks to give a command",
+    some_program: "Some program",
+    allow_once: "Allow once",
+    allow_always: "Always allow",
+    deny: "No",
 };
 
 const POLISH: Words = Words {
@@ -134,6 +144,11 @@ const POLISH: Words = Words {
     start_at_login: "Uruchamiaj przy logowaniu",
     open: "Otwórz Hearth",
     quit: "Zakończ",
+    asks: "prosi o wydanie polecenia",
+    some_program: "Jakiś program",
+    allow_once: "Zezwól raz",
+    allow_always: "Zezwalaj zawsze",
+    deny: "Nie",
 };
 
 const RUSSIAN: Words = Words {
@@ -156,6 +171,11 @@ const RUSSIAN: Words = Words {
     start_at_login: "Запускать при входе",
     open: "Открыть Hearth",
     quit: "Выйти",
+    asks: "просит выполнить команду",
+    some_program: "Какая-то программа",
+    allow_once: "Разрешить один раз",
+    allow_always: "Разрешать всегда",
+    deny: "Нет",
 };
 
 #[cfg(test)]

@@ -84,4 +84,16 @@ pub enum TrayAct {
     Command(Command),
     /// Switches starting at login.
     ToggleAutostart,
+    /// Lets the program that waits under this number give its command.
+    Approve {
+        /// Its number.
+        approval: u64,
+        /// For good.
+        always: bool,
+    },
+    /// Refuses the program that waits under this number.
+    Deny {
+        /// Its number.
+        approval: u64,
+    },
 }

@@ -9,8 +9,8 @@ use std::{
 
 use proto::status::{Hop, Status};
 use status::{
-    Access, BindError, Bound, HubAddress, LocalToken, Request, StatusHub, StatusServer, TokenError,
-    bind_loopback, private_file,
+    Access, Approvals, BindError, Bound, HubAddress, LocalToken, Request, StatusHub, StatusServer,
+    TokenError, World, bind_loopback, private_file,
 };
 use tokio::{
     net::TcpListener,
@@ -57,6 +57,8 @@ pub enum StartError {
 /// Everything that stands before the agent runs.
 pub(crate) struct Parts {
     pub(crate) hub: StatusHub,
+    /// Programs that ask for leave to give commands.
+    pub(crate) approvals: Approvals,
     pub(crate) hub_at: HubAddress,
     pub(crate) hub_server: (StatusServer, TcpListener),
     pub(crate) http: Option<(Access, TcpListener, SocketAddr)>,
@@ -123,8 +125,10 @@ impl Parts {
 
         let hub = StatusHub::new(known.status(&Status::default()));
         let requests = mpsc::channel(REQUESTS);
+        let approvals = Approvals::open(data, World::default());
         let hub_server = StatusServer::new(hub.clone(), token, requests.0.clone())
-            .allow(settings.origins.clone());
+            .allow(settings.origins.clone())
+            .ask_owner(approvals.clone());
         let http = http_bound.map(|Bound { listener, addr, .. }| {
             let access = Access::new(addr.port(), &settings.origins).with_own_pages();
             (access, listener, addr)
@@ -133,6 +137,7 @@ impl Parts {
         let hub_server = (hub_server, bound.listener);
         Ok(Self {
             hub,
+            approvals,
             hub_at,
             hub_server,
             http,

@@ -1,8 +1,8 @@
 //! The tray, computed from a status. Nothing here waits or acts.
 
-use proto::status::{Command, Phase, Status};
+use proto::status::{Command, Phase, Status, pair::Waiting};
 
-use crate::{Language, Tray, TrayAct, TrayIcon, TrayItem};
+use crate::{Language, Tray, TrayAct, TrayIcon, TrayItem, language::Words};
 
 /// Longest tooltip that every desktop shows whole, in characters.
 const TOOLTIP_MAX: usize = 120;
@@ -10,7 +10,12 @@ const TOOLTIP_MAX: usize = 120;
 const JOBS_MAX: usize = 4;
 
 /// The tray for a status. It shows nothing that changes with every token.
-pub(crate) fn tray(status: &Status, language: Language, autostart: bool) -> Tray {
+pub(crate) fn tray(
+    status: &Status,
+    waiting: &[Waiting],
+    language: Language,
+    autostart: bool,
+) -> Tray {
     let words = language.words();
     let command = |act, label: &str| TrayItem::Action {
         act: TrayAct::Command(act),
@@ -38,6 +43,7 @@ pub(crate) fn tray(status: &Status, language: Language, autostart: bool) -> Tray
         .map(|job| clip(&format!("{} · {}", job.who, job.model)));
     items.extend(lines.map(TrayItem::Line));
     items.push(TrayItem::Separator);
+    items.extend(waiting.iter().flat_map(|waiting| question(waiting, words)));
     let monitoring = if status.monitoring {
         words.pause
     } else {
@@ -57,11 +63,44 @@ pub(crate) fn tray(status: &Status, language: Language, autostart: bool) -> Tray
     items.push(TrayItem::Separator);
     items.push(command(Command::OpenSettings, words.open));
     items.push(command(Command::Quit, words.quit));
+    let tooltip = match waiting.first() {
+        Some(waiting) => asks(waiting, words),
+        None => status.text.clone(),
+    };
     Tray {
         icon: icon(status.status),
-        tooltip: clip(&format!("Hearth: {}", status.text)),
+        tooltip: clip(&format!("Hearth: {tooltip}")),
         items,
     }
+}
+
+/// What a program that waits is called, and what can be said to it.
+fn question(waiting: &Waiting, words: &Words) -> Vec<TrayItem> {
+    let Ok(approval) = waiting.id.parse() else {
+        return Vec::new();
+    };
+    let action = |act, label: &str| TrayItem::Action {
+        act,
+        label: label.to_owned(),
+    };
+    let approve = |always| TrayAct::Approve { approval, always };
+    vec![
+        TrayItem::Line(clip(&asks(waiting, words))),
+        action(approve(false), words.allow_once),
+        action(approve(true), words.allow_always),
+        action(TrayAct::Deny { approval }, words.deny),
+        TrayItem::Separator,
+    ]
+}
+
+fn asks(waiting: &Waiting, words: &Words) -> String {
+    let title = waiting.who.title();
+    let title = if title.is_empty() {
+        words.some_program
+    } else {
+        title
+    };
+    format!("{title}: {} ({})", words.asks, waiting.command)
 }
 
 fn icon(phase: Phase) -> TrayIcon {
@@ -85,7 +124,10 @@ fn clip(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use proto::{JobId, ModelName, Op, Timestamp, status::LiveJob};
+    use proto::{
+        JobId, ModelName, Op, Timestamp,
+        status::{LiveJob, pair::Program},
+    };
 
     use super::*;
 
@@ -113,6 +155,7 @@ mod tests {
                         text,
                         ..Status::default()
                     },
+                    &[],
                     language,
                     false,
                 );
@@ -128,7 +171,7 @@ mod tests {
             overlay_visible: true,
             ..Status::default()
         };
-        let items = tray(&paused, Language::English, true).items;
+        let items = tray(&paused, &[], Language::English, true).items;
         let label = |act| {
             items.iter().find_map(|item| match item {
                 TrayItem::Action { act: found, label } if *found == act => {
@@ -175,7 +218,7 @@ mod tests {
         let mut more = one.clone();
         more.jobs[0].tokens = 99;
         more.jobs[0].tokens_per_second = 12.0;
-        let paint = |status: &Status| tray(status, Language::Polish, false);
+        let paint = |status: &Status| tray(status, &[], Language::Polish, false);
         assert_eq!(paint(&one), paint(&more));
         assert!(
             paint(&one)
@@ -191,5 +234,39 @@ mod tests {
         let long = "ż".repeat(500);
         assert_eq!(clip(&long).chars().count(), TOOLTIP_MAX);
         assert_eq!(clip("short"), "short");
+    }
+
+    #[test]
+    fn a_program_that_asks_stands_in_the_menu_with_the_three_answers() {
+        let waiting = Waiting {
+            id: "7".into(),
+            who: Program {
+                name: "my dock".into(),
+                ..Program::default()
+            },
+            command: "quit".into(),
+            until: Timestamp(0),
+        };
+        for language in Language::ALL {
+            let waiting = std::slice::from_ref(&waiting);
+            let tray = tray(&Status::default(), waiting, language, false);
+            assert!(tray.tooltip.contains("my dock"), "{}", tray.tooltip);
+            let is_line = |item: &&TrayItem| matches!(item, TrayItem::Line(line) if line.contains("my dock") && line.contains("quit"));
+            assert!(tray.items.iter().any(|item| is_line(&item)));
+            for act in [
+                TrayAct::Approve {
+                    approval: 7,
+                    always: false,
+                },
+                TrayAct::Approve {
+                    approval: 7,
+                    always: true,
+                },
+                TrayAct::Deny { approval: 7 },
+            ] {
+                let is_it = |item: &TrayItem| matches!(item, TrayItem::Action { act: it, label } if *it == act && !label.is_empty());
+                assert!(tray.items.iter().any(is_it), "{act:?}");
+            }
+        }
     }
 }

@@ -6,6 +6,7 @@ mod doctor;
 mod jobs;
 mod key;
 mod monitoring;
+mod pair;
 mod relay_options;
 mod sse;
 mod status;
@@ -52,6 +53,9 @@ enum Command {
     Pause,
     /// Let the agent on this machine take work again.
     Resume,
+    /// Say which programs without the local token may give the agent on this machine commands.
+    #[command(subcommand)]
+    Pair(pair::Args),
     /// Look at every hop and say what to do about a broken one.
     Doctor(doctor::Args),
 }
@@ -78,6 +82,7 @@ fn start(command: Command) -> anyhow::Result<()> {
         | Command::Status(_)
         | Command::Pause
         | Command::Resume
+        | Command::Pair(_)
         | Command::Doctor(_) => "error",
     };
     let format = if std::io::stderr().is_terminal() {
@@ -107,6 +112,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Status(args) => args.run().await,
         Command::Pause => monitoring::set(false).await,
         Command::Resume => monitoring::set(true).await,
+        Command::Pair(args) => args.run().await,
         Command::Doctor(args) => args.run().await,
     }
 }

@@ -121,6 +121,10 @@ codes! {
     NothingToDo = "nothing_to_do", 409;
     /// Another publisher holds this field of the status; `takeover` takes it.
     FieldTaken = "field_taken", 409;
+    /// The owner is asked first; nothing was done yet, and the outcome follows.
+    ApprovalRequired = "approval_required", 401;
+    /// The owner said no, or did not answer in time.
+    ApprovalDenied = "approval_denied", 403;
 }
 
 impl fmt::Display for ErrorCode {

@@ -3,6 +3,7 @@
 //! The seven fields of the founding protocol keep their names, types and place; what is new
 //! stands beside them. Neither a prompt nor an answer is ever among them.
 
+pub mod pair;
 mod publish;
 pub mod v1;
 
@@ -44,6 +45,16 @@ pub enum ServerMessage {
         /// The client's `id`, if it sent one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         id: Option<String>,
+        /// What the owner is asked, if that is why; the outcome follows.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        approval: Option<String>,
+    },
+    /// The owner allowed this client for good.
+    Granted {
+        /// What the owner was asked.
+        approval: String,
+        /// To be shown from now on, as the local token would be. It is told once.
+        token: pair::Secret,
     },
     /// The answer to `ping`.
     Pong,
@@ -67,6 +78,9 @@ pub enum ClientMessage {
         /// What some commands need: `{"on":true}`, `{"job":"…"}`.
         #[serde(default, skip_serializing_if = "CommandArgs::is_empty")]
         args: CommandArgs,
+        /// What the client calls itself; shown to the owner when he is asked.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        name: String,
     },
     /// Asks whether anybody is there.
     Ping,
@@ -87,6 +101,15 @@ pub struct CommandArgs {
     /// For `set_volume`: 0 to 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<i64>,
+    /// For `approve` and `deny`: what the owner is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<String>,
+    /// For `approve`: whether it holds for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub always: Option<bool>,
+    /// For `revoke`: whose leave ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<String>,
 }
 
 impl CommandArgs {
@@ -391,6 +414,7 @@ mod tests {
             command,
             args,
             id: None,
+            ..
         } = serde_json::from_str(json).unwrap()
         else {
             panic!("not a command");

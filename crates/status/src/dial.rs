@@ -7,7 +7,7 @@ use http::{HeaderValue, header};
 use proto::{
     ErrorCode,
     status::{
-        ClientMessage, Command, ServerMessage, Status,
+        ClientMessage, Command, CommandArgs, ServerMessage, Status,
         v1::{HubMessage, Nonce, PeerMessage, SUBPROTOCOL, Side, Topic, VERSIONS},
     },
 };
@@ -59,7 +59,7 @@ pub(crate) async fn connect(places: &Places) -> Result<Hub, Error> {
 }
 
 /// Where there is a token, whoever answers must prove to know it: no other is believed there.
-async fn open(addr: SocketAddr, token: Option<LocalToken>) -> Result<Hub, Error> {
+pub(crate) async fn open(addr: SocketAddr, token: Option<LocalToken>) -> Result<Hub, Error> {
     let mut request = format!("ws://{addr}/").into_client_request()?;
     if token.is_some() {
         let wanted = HeaderValue::from_static(SUBPROTOCOL);
@@ -110,6 +110,7 @@ impl Hub {
                 command: word,
                 id: Some(id),
                 args,
+                name: "hearth".to_owned(),
             }),
             Mode::V1(_) => text(&PeerMessage::Request {
                 id,
@@ -118,6 +119,41 @@ impl Hub {
             }),
         };
         self.socket.send(message).await
+    }
+
+    /// Makes one request of `hearth.status.v1`; what it gave, or the refusal.
+    pub(crate) async fn call(
+        &mut self,
+        word: &str,
+        args: CommandArgs,
+    ) -> Result<Result<Value, (ErrorCode, String)>, Error> {
+        const ID: &str = "call";
+        let request = PeerMessage::Request {
+            id: ID.to_owned(),
+            request: word.to_owned(),
+            args,
+        };
+        self.socket.send(text(&request)).await?;
+        loop {
+            let Some(message) = self.socket.next().await.transpose()? else {
+                return Err(Error::ConnectionClosed);
+            };
+            let Message::Text(text) = message else {
+                continue;
+            };
+            if let Some(HubMessage::Response {
+                id,
+                code,
+                message,
+                result,
+                ..
+            }) = known(&text)
+                && id == ID
+            {
+                let refused = code.map(|code| (code, message.unwrap_or_default()));
+                return Ok(refused.map_or(Ok(result.unwrap_or_default()), Err));
+            }
+        }
     }
 
     /// Shows that this user can read the token, and looks whether the hub can.
@@ -197,12 +233,14 @@ impl Shown {
                 message: message.unwrap_or_default(),
                 command: Some(request),
                 id: Some(id),
+                approval: None,
             }),
             HubMessage::Error { code, message, .. } => Some(ServerMessage::Error {
                 code,
                 message,
                 command: None,
                 id: None,
+                approval: None,
             }),
             _ => None,
         })

@@ -9,14 +9,16 @@ use proto::{
     status::v1::{Proof, Side},
 };
 
-use crate::{LocalToken, Refusal, bucket::Bucket, proof::Challenge};
+use crate::{Approvals, LocalToken, Refusal, bucket::Bucket, proof::Challenge};
 
 /// What a socket may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Grant {
     /// Sees the status.
     Read,
-    /// Gives commands too.
+    /// Gives commands too, by the leave of this number, while that holds.
+    Guest(u64),
+    /// Gives commands, publishes, and answers for the owner.
     Command,
 }
 
@@ -32,13 +34,16 @@ const WRONG_PER_SECOND: u32 = 1;
 #[derive(Debug)]
 pub(crate) struct Door {
     token: LocalToken,
+    /// Tokens of programs that the owner allowed for good.
+    guests: Option<Approvals>,
     wrong: Mutex<Bucket>,
 }
 
 impl Door {
-    pub(crate) fn new(token: LocalToken, now: Instant) -> Self {
+    pub(crate) fn new(token: LocalToken, guests: Option<Approvals>, now: Instant) -> Self {
         Self {
             token,
+            guests,
             wrong: Mutex::new(Bucket::new(WRONG_BURST, WRONG_PER_SECOND, now)),
         }
     }
@@ -50,8 +55,13 @@ impl Door {
         };
         let is_alone = shown.next().is_none();
 
-        if is_alone && bearer(first.as_bytes()).is_some_and(|token| self.token.is(token)) {
+        let token = bearer(first.as_bytes()).filter(|_| is_alone);
+        if token.is_some_and(|token| self.token.is(token)) {
             return Ok(Grant::Command);
+        }
+        let guest = token.and_then(|token| self.guests.as_ref()?.find(token));
+        if let Some(guest) = guest {
+            return Ok(Grant::Guest(guest));
         }
         if !self.looks_at_wrong(now) {
             return Err(Refusal::new(
@@ -65,15 +75,20 @@ impl Door {
         ))
     }
 
-    /// Looks at a client's proof, as it looks at a token; the hub's own proof is the answer.
+    /// Looks at a client's proof, as it looks at a token; what it may do, and the hub's own proof,
+    /// are the answer.
     pub(crate) fn prove(
         &self,
         challenge: &Challenge,
         proof: &Proof,
         now: Instant,
-    ) -> Result<Option<Proof>, ErrorCode> {
+    ) -> Result<(Grant, Option<Proof>), ErrorCode> {
         if challenge.is_proven(&self.token, Side::Client, proof) {
-            return Ok(challenge.proof(&self.token, Side::Server));
+            return Ok((Grant::Command, challenge.proof(&self.token, Side::Server)));
+        }
+        let guests = self.guests.as_ref();
+        if let Some((guest, own)) = guests.and_then(|all| all.prove(challenge, proof)) {
+            return Ok((Grant::Guest(guest), own));
         }
         Err(if self.looks_at_wrong(now) {
             ErrorCode::Unauthorized
@@ -118,7 +133,7 @@ mod tests {
     fn door(now: Instant) -> (Door, String) {
         let token = LocalToken::new([7; 32]);
         let right = format!("Bearer {}", token.expose());
-        (Door::new(token, now), right)
+        (Door::new(token, None, now), right)
     }
 
     #[test]
@@ -189,7 +204,7 @@ mod tests {
         assert_eq!(refused, Err(ErrorCode::RateLimited));
         let token = LocalToken::new([7; 32]);
         let proof = challenge.proof(&token, Side::Client).unwrap();
-        let own = challenge.proof(&token, Side::Server);
+        let own = (Grant::Command, challenge.proof(&token, Side::Server));
         assert_eq!(door.prove(&challenge, &proof, now), Ok(own));
         assert_eq!(door.admit(&headers(&[&right]), now), Ok(Grant::Command));
     }

@@ -152,7 +152,7 @@ impl Greeting<'_> {
             client,
         };
         match self.door.prove(&challenge, &proof, Clock::now()) {
-            Ok(own) => Ok((Grant::Command, own)),
+            Ok(proven) => Ok(proven),
             Err(ErrorCode::RateLimited) => Err((
                 CLOSE_RATE_LIMITED,
                 "too many wrong proofs; try again in a second",
@@ -169,7 +169,7 @@ pub(crate) fn identified(client: &Client, proof: Option<Proof>) -> HubMessage {
         Grant::Command if client.may_publish() => {
             vec![Right::Read, Right::Command, Right::Publish]
         }
-        Grant::Command => vec![Right::Read, Right::Command],
+        Grant::Command | Grant::Guest(_) => vec![Right::Read, Right::Command],
     };
     let words = client.topics.iter().map(|topic| topic.as_str().to_owned());
     HubMessage::Identified {

@@ -23,38 +23,54 @@ impl fmt::Display for Holder {
 #[must_use]
 pub fn holder(port: u16) -> Option<Holder> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
-    let listener = tables.iter().find_map(|table| {
+    let (user, inode) = tables.iter().find_map(|table| {
         let text = std::fs::read_to_string(table).ok()?;
-        listener(&text, port)
+        listener(&text, port).map(|row| (row.user, row.inode))
     })?;
     Some(Holder {
-        user: listener.user,
-        process: process_of(listener.inode),
+        user,
+        process: process_of(inode),
     })
 }
 
-#[derive(Debug, PartialEq, Eq)]
-struct Listener {
-    user: u32,
-    inode: u64,
+/// One socket in the kernel's table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Row<'a> {
+    pub(crate) local: (&'a str, u16),
+    pub(crate) remote: (&'a str, u16),
+    pub(crate) state: &'a str,
+    pub(crate) user: u32,
+    pub(crate) inode: u64,
 }
 
-/// Finds the listening socket of a port in the kernel's table.
-fn listener(table: &str, port: u16) -> Option<Listener> {
-    table.lines().skip(1).find_map(|line| {
+/// The sockets in the kernel's table; what is damaged is left out.
+pub(crate) fn rows(table: &str) -> impl Iterator<Item = Row<'_>> {
+    let end = |text: &'_ str| {
+        let (address, port) = text.rsplit_once(':')?;
+        Some((address.len(), u16::from_str_radix(port, 16).ok()?))
+    };
+    table.lines().skip(1).filter_map(move |line| {
         let mut fields = line.split_ascii_whitespace().skip(1);
-        let (_, at) = fields.next()?.rsplit_once(':')?;
-        let is_listening = fields.nth(1)? == "0A";
-        if !is_listening || u16::from_str_radix(at, 16).ok()? != port {
-            return None;
-        }
-        let user = fields.nth(3)?.parse().ok()?;
-        let inode = fields.nth(1)?.parse().ok()?;
-        Some(Listener { user, inode })
+        let (local, remote, state) = (fields.next()?, fields.next()?, fields.next()?);
+        let (user, inode) = (fields.nth(3)?, fields.nth(1)?);
+        let ((local_ends, local_port), (remote_ends, remote_port)) = (end(local)?, end(remote)?);
+        Some(Row {
+            local: (local.get(..local_ends)?, local_port),
+            remote: (remote.get(..remote_ends)?, remote_port),
+            state,
+            user: user.parse().ok()?,
+            inode: inode.parse().ok()?,
+        })
     })
 }
 
-fn process_of(inode: u64) -> Option<(u32, String)> {
+/// Finds the listening socket of a port.
+fn listener(table: &str, port: u16) -> Option<Row<'_>> {
+    const LISTENING: &str = "0A";
+    rows(table).find(|row| row.state == LISTENING && row.local.1 == port)
+}
+
+pub(crate) fn process_of(inode: u64) -> Option<(u32, String)> {
     let wanted = format!("socket:[{inode}]");
     std::fs::read_dir("/proc")
         .ok()?
@@ -83,21 +99,10 @@ mod tests {
 
     #[test]
     fn the_listening_socket_is_found_in_the_table() {
-        assert_eq!(
-            listener(TABLE, 6000),
-            Some(Listener {
-                user: 1000,
-                inode: 41907
-            })
-        );
-        assert_eq!(
-            listener(TABLE, 6001),
-            Some(Listener {
-                user: 33,
-                inode: 55
-            })
-        );
-        assert_eq!(listener(TABLE, 6002), None);
+        let found = |port| listener(TABLE, port).map(|row| (row.user, row.inode));
+        assert_eq!(found(6000), Some((1000, 41907)));
+        assert_eq!(found(6001), Some((33, 55)));
+        assert_eq!(found(6002), None);
     }
 
     #[test]

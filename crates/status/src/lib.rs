@@ -5,9 +5,12 @@
 //! nothing changes.
 
 mod access;
+mod approvals;
 mod asking;
 mod bind;
 mod bucket;
+mod call;
+mod caller;
 mod dial;
 mod door;
 mod fields;
@@ -17,6 +20,7 @@ mod greeting;
 mod holder;
 mod hub;
 mod message;
+mod peer;
 mod pipe;
 mod place;
 pub mod private_file;
@@ -31,7 +35,9 @@ mod upgrade;
 mod world;
 
 pub use access::{Access, Refusal};
+pub use approvals::Approvals;
 pub use bind::{BindError, Bound, Refused, bind_loopback};
+pub use call::call;
 pub use follow::{AskError, Link, Subscriber, SubscriberHandle};
 pub use holder::{Holder, holder};
 pub use hub::{Snapshot, StatusHub, Voice};

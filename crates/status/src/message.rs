@@ -1,6 +1,6 @@
 use proto::{
     ErrorCode,
-    status::{ClientMessage, Command, ServerMessage},
+    status::{ClientMessage, Command, ServerMessage, v1::NAME_MAX},
 };
 use serde_json::Value;
 
@@ -14,6 +14,8 @@ pub(crate) enum Heard {
     Command {
         command: Command,
         id: Option<String>,
+        /// What the client calls itself; empty if it is no name.
+        name: String,
     },
     /// The command that is answered here: with the time and the number of the status.
     Ping { id: Option<String> },
@@ -29,6 +31,7 @@ pub(crate) fn read(text: &str) -> Heard {
             message,
             command,
             id,
+            approval: None,
         })
     };
     let value: Value = match serde_json::from_str(text) {
@@ -51,14 +54,18 @@ pub(crate) fn read(text: &str) -> Heard {
     }
     match serde_json::from_value(value) {
         Ok(ClientMessage::Ping) => Heard::Answer(ServerMessage::Pong),
-        Ok(ClientMessage::Command { args, .. }) => match word {
+        Ok(ClientMessage::Command { args, name, .. }) => match word {
             None => {
                 let message = format!("no command is longer than {WORD_MAX} bytes");
                 refuse(ErrorCode::UnknownCommand, message, None, id)
             }
             Some(word) if word == "ping" => Heard::Ping { id },
             Some(word) => match Command::parse(&word, &args) {
-                Ok(command) => Heard::Command { command, id },
+                Ok(command) => {
+                    let is_name = name.len() <= NAME_MAX;
+                    let name = if is_name { name } else { String::new() };
+                    Heard::Command { command, id, name }
+                }
                 Err((code, message)) => refuse(code, message, Some(word), id),
             },
         },
@@ -103,7 +110,8 @@ mod tests {
             heard,
             Heard::Command {
                 command,
-                id: Some("7".into())
+                id: Some("7".into()),
+                name: String::new(),
             }
         );
         assert_eq!(

@@ -21,7 +21,8 @@ use tokio_tungstenite::tungstenite::Error;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Access, LocalToken, StatusHub, World,
+    Access, Approvals, LocalToken, StatusHub, World,
+    caller::Caller,
     door::Door,
     greeting::{Greeting, Met},
     pipe::Pipe,
@@ -66,6 +67,8 @@ pub struct Limits {
     pub identify: Duration,
     /// How long a publisher may think about a command: 3 s.
     pub publisher: Duration,
+    /// How long the owner may think about a program that asks for leave: 2 minutes.
+    pub approval: Duration,
     /// A reader that takes a message only after so long is sent a snapshot next: 1 s.
     pub behind: Duration,
 }
@@ -83,6 +86,7 @@ impl Default for Limits {
             per_second: 20,
             identify: Duration::from_secs(3),
             publisher: Duration::from_secs(3),
+            approval: Duration::from_secs(120),
             behind: Duration::from_secs(1),
         }
     }
@@ -94,6 +98,7 @@ pub struct StatusServer {
     token: LocalToken,
     commands: mpsc::Sender<Request>,
     origins: Vec<String>,
+    approvals: Option<Approvals>,
     limits: Limits,
     world: World,
     /// Numbers the publishers.
@@ -110,6 +115,7 @@ impl StatusServer {
             token,
             commands,
             origins: Vec::new(),
+            approvals: None,
             limits: Limits::default(),
             world: World::default(),
             seats: AtomicU64::new(0),
@@ -121,6 +127,13 @@ impl StatusServer {
     #[must_use]
     pub fn allow(mut self, origins: Vec<String>) -> Self {
         self.origins = origins;
+        self
+    }
+
+    /// Asks the owner about commands of programs without the token, instead of refusing them.
+    #[must_use]
+    pub fn ask_owner(mut self, approvals: Approvals) -> Self {
+        self.approvals = Some(approvals);
         self
     }
 
@@ -155,7 +168,11 @@ impl StatusServer {
     ) -> std::io::Result<()> {
         let port = listener.local_addr()?.port();
         let access = Access::new(port, &self.origins);
-        let door = Door::new(self.token.clone(), Instant::now().into_std());
+        let door = Door::new(
+            self.token.clone(),
+            self.approvals.clone(),
+            Instant::now().into_std(),
+        );
         let gate = Arc::new(Gate { access, door, port });
         let room = Arc::new(Semaphore::new(self.limits.sockets));
         let server = Arc::new(self);
@@ -230,6 +247,14 @@ impl StatusServer {
     ) -> Result<(), Error> {
         let (status, commands) = (self.hub.subscribe(), self.commands.clone());
         let (limits, grant) = (self.limits, opened.agreed.grant);
+        let caller = Caller {
+            approvals: self.approvals.clone(),
+            from: opened.stream.get_ref().peer_addr().ok(),
+            port: gate.port,
+            origin: opened.origin,
+            peer: None,
+            within: limits.approval,
+        };
         let mut pipe = Pipe {
             stream: opened.stream,
             stall: limits.stall,
@@ -238,6 +263,8 @@ impl StatusServer {
             let socket = Socket {
                 pipe,
                 grant,
+                caller,
+                held: None,
                 status,
                 commands,
                 limits,
@@ -262,6 +289,8 @@ impl StatusServer {
                     seat,
                     pipe,
                     client,
+                    caller,
+                    held: None,
                     status,
                     commands,
                     limits,

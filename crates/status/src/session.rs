@@ -15,18 +15,23 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Answer, Limits, Request, Snapshot, World,
+    approvals::Verdict,
     asking::{Asked, Outcome, answered, ask},
     bucket::Bucket,
+    caller::{Caller, Decided, Held, decided, denied},
     door::Grant,
     greeting::{Client, identified},
     pipe::Pipe,
     publishers::{Errand, Note, Seat},
-    talk::{Asker, Heard, read, refused},
+    talk::{Asker, Heard, Pairing, read, refused},
 };
 
 pub(crate) struct Session<'a> {
     pub(crate) pipe: Pipe,
     pub(crate) client: Client,
+    pub(crate) caller: Caller,
+    /// The command that waits for the owner's word.
+    pub(crate) held: Option<Held<Asker>>,
     pub(crate) status: watch::Receiver<Arc<Snapshot>>,
     pub(crate) commands: mpsc::Sender<Request>,
     pub(crate) limits: Limits,
@@ -41,6 +46,7 @@ enum Tick {
     Due,
     Heard(Option<Result<Message, Error>>),
     Answered(Outcome<Asker>),
+    Decided(Decided<Asker>),
     Note(Note),
     Late,
     Stop,
@@ -68,6 +74,7 @@ impl Session<'_> {
                 biased;
                 // Before the stop: whoever said `quit` shall hear that it was heard.
                 answer = answered(&mut asked) => Tick::Answered(answer),
+                decision = decided(&mut self.held), if asked.is_none() => Tick::Decided(decision),
                 note = noted(&mut self.seat) => note,
                 () = stop.cancelled() => Tick::Stop,
                 () = sleep_until(send_from), if is_due => Tick::Due,
@@ -90,6 +97,7 @@ impl Session<'_> {
                     }
                 }
                 Tick::Answered(outcome) => self.pipe.say(&HubMessage::from(outcome)).await?,
+                Tick::Decided(decision) => asked = self.settle(decision).await?,
                 Tick::Heard(Some(Ok(message))) => {
                     let now = Instant::now();
                     read_from = now + budget.spend(now.into_std());
@@ -174,16 +182,68 @@ impl Session<'_> {
         seat.publish(fields, takeover)
     }
 
+    /// Does what the owner said about a command.
+    async fn settle(&mut self, decided: Decided<Asker>) -> Result<Option<Asked<Asker>>, Error> {
+        let approval = decided.approval;
+        let asker = Asker {
+            approval: Some(approval.clone()),
+            ..decided.id
+        };
+        match decided.verdict {
+            Some(Verdict::Once) => {}
+            Some(Verdict::Always(grant, token)) => {
+                self.client.grant = Grant::Guest(grant);
+                let granted = HubMessage::Granted { approval, token };
+                self.pipe.say(&granted).await?;
+            }
+            verdict @ (Some(Verdict::No) | None) => {
+                let refused = asker.response(Err(denied(verdict.as_ref())));
+                self.pipe.say(&refused).await?;
+                return Ok(None);
+            }
+        }
+        match ask(&self.commands, (decided.command, asker), self.limits.answer) {
+            Ok(asked) => Ok(Some(asked)),
+            Err(refused) => {
+                self.pipe.say(&HubMessage::from(refused)).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Answers a program of the owner's own about programs that ask.
+    async fn pair(&self, pairing: Pairing, asker: Asker) -> HubMessage {
+        let approvals = self.caller.approvals.as_ref();
+        let Some(approvals) = approvals.filter(|_| self.client.grant == Grant::Command) else {
+            let message = "only who proves the local token answers for the owner";
+            return asker.response(Err((ErrorCode::Unauthorized, message.to_owned())));
+        };
+        match pairing {
+            Pairing::List => {
+                let pairs = approvals.pairs().borrow().clone();
+                asker.result(serde_json::to_value(&*pairs).unwrap_or_default())
+            }
+            Pairing::Approve { approval, always } => {
+                asker.response(approvals.approve(&approval, always).await)
+            }
+            Pairing::Deny { approval } => asker.response(approvals.deny(&approval)),
+            Pairing::Revoke { grant } => asker.response(approvals.revoke(&grant).await),
+        }
+    }
+
     async fn hear(&mut self, message: &Message) -> Result<Option<After>, Error> {
         let answer = match message {
             Message::Text(text) => match read(text) {
-                Heard::Command(_, asker) if self.client.grant == Grant::Read => {
-                    let message = "commands need the local token: prove it in `identify`";
-                    asker.response(Err((ErrorCode::Unauthorized, message.to_owned())))
+                Heard::Command(command, asker) if !self.caller.may_command(self.client.grant) => {
+                    let (held, name) = (&mut self.held, &self.client.name);
+                    let asks = (command, asker.clone());
+                    let (code, message, approval) = self.caller.raise(held, name, asks).await;
+                    let asker = Asker { approval, ..asker };
+                    asker.response(Err((code, message)))
                 }
+                Heard::Pair(pairing, asker) => self.pair(pairing, asker).await,
                 Heard::Command(command, asker) => {
-                    let (grant, within) = (self.client.grant, self.limits.answer);
-                    match ask(&self.commands, grant, (command, asker), within) {
+                    match ask(&self.commands, (command, asker), self.limits.answer) {
                         Ok(asked) => return Ok(Some(After::Asked(asked))),
                         Err(refused) => refused.into(),
                     }

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use proto::{ErrorCode, status::ServerMessage};
+use proto::{
+    ErrorCode,
+    status::{Command, ServerMessage},
+};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
@@ -12,8 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Limits, Request, Snapshot, World,
+    approvals::Verdict,
     asking::{Outcome, answered, ask},
     bucket::Bucket,
+    caller::{Caller, Decided, Held, decided, denied},
     door::Grant,
     message::{Heard, read},
     pipe::Pipe,
@@ -22,6 +27,9 @@ use crate::{
 pub(crate) struct Socket<'a> {
     pub(crate) pipe: Pipe,
     pub(crate) grant: Grant,
+    pub(crate) caller: Caller,
+    /// The command that waits for the owner's word.
+    pub(crate) held: Option<Held<Option<String>>>,
     pub(crate) status: watch::Receiver<Arc<Snapshot>>,
     pub(crate) commands: mpsc::Sender<Request>,
     pub(crate) limits: Limits,
@@ -37,6 +45,7 @@ enum Tick {
     Due,
     Heard(Option<Result<Message, Error>>),
     Answered(Outcome<Option<String>>),
+    Decided(Decided<Option<String>>),
     Stop,
 }
 
@@ -52,6 +61,7 @@ impl Socket<'_> {
                 biased;
                 // Before the stop: whoever said `quit` shall hear that it was heard.
                 answer = answered(&mut asked) => Tick::Answered(answer),
+                decision = decided(&mut self.held), if asked.is_none() => Tick::Decided(decision),
                 () = stop.cancelled() => Tick::Stop,
                 () = sleep_until(send_from), if is_behind => Tick::Due,
                 changed = self.status.changed(), if !is_behind => match changed {
@@ -68,6 +78,7 @@ impl Socket<'_> {
                     (is_behind, send_from) = (false, Instant::now() + self.limits.pace);
                 }
                 Tick::Answered(outcome) => self.pipe.say(&reply(outcome)).await?,
+                Tick::Decided(decision) => asked = self.settle(decision).await?,
                 Tick::Heard(Some(Ok(message))) => {
                     let now = Instant::now();
                     read_from = now + budget.spend(now.into_std());
@@ -86,6 +97,47 @@ impl Socket<'_> {
         }
     }
 
+    async fn hand_on(
+        &mut self,
+        command: Command,
+        id: Option<String>,
+    ) -> Result<Option<Asked>, Error> {
+        match ask(&self.commands, (command, id), self.limits.answer) {
+            Ok(asked) => Ok(Some(asked)),
+            Err(refused) => {
+                self.pipe.say(&reply(refused)).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Does what the owner said about a command.
+    async fn settle(&mut self, decided: Decided<Option<String>>) -> Result<Option<Asked>, Error> {
+        let (approval, command, id) = (decided.approval, decided.command, decided.id);
+        match decided.verdict {
+            Some(Verdict::Once) => {}
+            Some(Verdict::Always(grant, token)) => {
+                self.grant = Grant::Guest(grant);
+                let granted = ServerMessage::Granted { approval, token };
+                self.pipe.say(&granted).await?;
+            }
+            verdict @ (Some(Verdict::No) | None) => {
+                let (code, message) = denied(verdict.as_ref());
+                let command = Some(command.as_str().to_owned());
+                let refused = ServerMessage::Error {
+                    code,
+                    message,
+                    command,
+                    id,
+                    approval: Some(approval),
+                };
+                self.pipe.say(&refused).await?;
+                return Ok(None);
+            }
+        }
+        self.hand_on(command, id).await
+    }
+
     async fn hear(&mut self, message: &Message) -> Result<Option<Asked>, Error> {
         match message {
             Message::Text(text) => match read(text) {
@@ -100,13 +152,21 @@ impl Socket<'_> {
                     };
                     self.pipe.say(&ack).await?;
                 }
-                Heard::Command { command, id } => {
-                    let within = self.limits.answer;
-                    match ask(&self.commands, self.grant, (command, id), within) {
-                        Ok(asked) => return Ok(Some(asked)),
-                        Err(refused) => self.pipe.say(&reply(refused)).await?,
-                    }
+                Heard::Command { command, id, name } if !self.caller.may_command(self.grant) => {
+                    let asks = (command, id.clone());
+                    let (code, message, approval) =
+                        self.caller.raise(&mut self.held, &name, asks).await;
+                    self.pipe
+                        .say(&ServerMessage::Error {
+                            code,
+                            message,
+                            command: Some(command.as_str().to_owned()),
+                            id,
+                            approval,
+                        })
+                        .await?;
                 }
+                Heard::Command { command, id, .. } => return self.hand_on(command, id).await,
             },
             Message::Binary(_) => {
                 let message = "messages are text, not binary".to_owned();
@@ -116,6 +176,7 @@ impl Socket<'_> {
                     message,
                     command: None,
                     id: None,
+                    approval: None,
                 };
                 self.pipe.say(&refused).await?;
             }
@@ -145,6 +206,7 @@ fn reply(outcome: Outcome<Option<String>>) -> ServerMessage {
             message,
             command: Some(word),
             id,
+            approval: None,
         },
     }
 }

@@ -3,7 +3,7 @@
 use proto::{
     ErrorCode,
     status::{
-        Command,
+        Command, CommandArgs,
         v1::{HubMessage, ID_MAX, PeerMessage, Published, SUBSCRIPTIONS_MAX, TEXT_MAX, Topic},
     },
 };
@@ -16,6 +16,17 @@ use crate::{Answer, asking::Outcome};
 pub(crate) struct Asker {
     pub(crate) id: String,
     pub(crate) request: String,
+    /// What the owner was asked because of it.
+    pub(crate) approval: Option<String>,
+}
+
+/// What only the owner's own programs may ask.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Pairing {
+    List,
+    Approve { approval: String, always: bool },
+    Deny { approval: String },
+    Revoke { grant: String },
 }
 
 /// What a client said.
@@ -23,6 +34,7 @@ pub(crate) struct Asker {
 pub(crate) enum Heard {
     Command(Command, Asker),
     Ping(Asker),
+    Pair(Pairing, Asker),
     Resubscribe(Vec<Topic>),
     Publish {
         asker: Asker,
@@ -54,10 +66,18 @@ pub(crate) fn read(text: &str) -> Heard {
     let word = || (value["type"] == "publish").then(|| "publish".to_owned());
     let asker = short("id")
         .zip(word().or_else(|| short("request")))
-        .map(|(id, request)| Asker { id, request });
+        .map(|(id, request)| Asker {
+            id,
+            request,
+            approval: None,
+        });
     match (serde_json::from_value(value), asker) {
         (Ok(PeerMessage::Request { args, .. }), Some(asker)) => match asker.request.as_str() {
             "ping" => Heard::Ping(asker),
+            "pairs" | "approve" | "deny" | "revoke" => match pairing(&asker.request, args) {
+                Ok(pairing) => Heard::Pair(pairing, asker),
+                Err(refused) => Heard::Refuse(asker.response(Err(refused))),
+            },
             word => match Command::parse(word, &args) {
                 Ok(command) => Heard::Command(command, asker),
                 Err(refused) => Heard::Refuse(asker.response(Err(refused))),
@@ -125,6 +145,32 @@ pub(crate) fn read(text: &str) -> Heard {
     }
 }
 
+fn pairing(word: &str, args: CommandArgs) -> Result<Pairing, (ErrorCode, String)> {
+    let CommandArgs {
+        approval,
+        always,
+        grant,
+        ..
+    } = args;
+    let need = |named: Option<String>, what: &str| {
+        let named = named.filter(|named| named.len() <= ID_MAX);
+        named.ok_or_else(|| (ErrorCode::BadRequest, format!("{word} needs args.{what}")))
+    };
+    Ok(match word {
+        "approve" => Pairing::Approve {
+            approval: need(approval, "approval")?,
+            always: always.unwrap_or(false),
+        },
+        "deny" => Pairing::Deny {
+            approval: need(approval, "approval")?,
+        },
+        "revoke" => Pairing::Revoke {
+            grant: need(grant, "grant")?,
+        },
+        _ => Pairing::List,
+    })
+}
+
 fn bad(message: String) -> Heard {
     Heard::Refuse(refused(ErrorCode::BadRequest, message))
 }
@@ -152,6 +198,7 @@ impl Asker {
             code,
             message,
             result: None,
+            approval: self.approval,
         }
     }
 
@@ -164,6 +211,7 @@ impl Asker {
             code: None,
             message: None,
             result: Some(result),
+            approval: self.approval,
         }
     }
 }

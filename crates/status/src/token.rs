@@ -73,8 +73,13 @@ impl LocalToken {
         };
         let text = String::from_utf8(bytes).unwrap_or_default();
         let text = text.trim();
+        Ok(Self::from_text(text))
+    }
+
+    /// A token of this text; `None` if it is none.
+    pub(crate) fn from_text(text: &str) -> Option<Self> {
         let is_token = text.len() == DIGITS && text.bytes().all(|digit| digit.is_ascii_hexdigit());
-        Ok(is_token.then(|| Self(text.into())))
+        is_token.then(|| Self(text.into()))
     }
 
     /// The token's text, to be sent to the hub and nowhere else.

@@ -41,6 +41,8 @@ pub(crate) struct Gate {
 pub(crate) struct Opened {
     pub(crate) stream: WebSocketStream<TcpStream>,
     pub(crate) agreed: Agreed,
+    /// The web page it is, if it is one.
+    pub(crate) origin: Option<String>,
 }
 
 /// What was agreed on before a socket opened.
@@ -63,12 +65,15 @@ pub(crate) fn socket_config() -> WebSocketConfig {
 
 /// Speaks HTTP once. `None`: the request was answered, or was no request.
 pub(crate) async fn upgrade(stream: TcpStream, gate: &Gate) -> Option<Opened> {
-    let opened: Mutex<Option<(OnUpgrade, Agreed)>> = Mutex::new(None);
+    let opened: Mutex<Option<(OnUpgrade, Agreed, Option<String>)>> = Mutex::new(None);
     let answer = async |mut request: Request<Incoming>| {
         let response = match gate.check(&request) {
             Ok((response, agreed)) => {
+                let origin = request.headers().get(header::ORIGIN);
+                let origin = origin.and_then(|origin| Some(origin.to_str().ok()?.to_owned()));
                 let upgrade = hyper::upgrade::on(&mut request);
-                *opened.lock().unwrap_or_else(PoisonError::into_inner) = Some((upgrade, agreed));
+                *opened.lock().unwrap_or_else(PoisonError::into_inner) =
+                    Some((upgrade, agreed, origin));
                 response
             }
             Err(refused) => *refused,
@@ -84,14 +89,18 @@ pub(crate) async fn upgrade(stream: TcpStream, gate: &Gate) -> Option<Opened> {
     if let Err(error) = served {
         tracing::debug!(%error, "a connection to the hub ended early");
     }
-    let (upgrade, agreed) = opened
+    let (upgrade, agreed, origin) = opened
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner)?;
     let parts = upgrade.await.ok()?.downcast::<TokioIo<TcpStream>>().ok()?;
     let (stream, read) = (parts.io.into_inner(), parts.read_buf.to_vec());
     let config = Some(socket_config().read_buffer_size(limits::HUB_READ_BUFFER));
     let stream = WebSocketStream::from_partially_read(stream, read, Role::Server, config).await;
-    Some(Opened { stream, agreed })
+    Some(Opened {
+        stream,
+        agreed,
+        origin,
+    })
 }
 
 impl Gate {

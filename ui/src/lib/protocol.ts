@@ -45,6 +45,17 @@ export type Status = {
   seq: number;
 };
 
+/** What is known of a program; none of it is proof. */
+export type Program = { name: string; file?: string; process?: number; origin?: string };
+
+/** A program whose command waits for the owner's word. */
+export type Waiting = { id: string; who: Program; command: string; until: number };
+
+/** A program that may give commands until that is revoked. */
+export type Allowed = { id: string; who: Program; since: number };
+
+export type Pairs = { waiting: Waiting[]; allowed: Allowed[] };
+
 /** What a page can know: the truth, or that it does not know. */
 export type Link = { kind: "live"; status: Status } | { kind: "lost" };
 
@@ -56,6 +67,8 @@ export type View = {
   language?: string;
   /** Why there is no tray, and what to do about it. */
   no_tray?: string;
+  /** Programs that ask for leave to give commands, and those that have it. */
+  pairs?: Pairs;
 };
 
 /** Before anything arrived, nothing is known. */

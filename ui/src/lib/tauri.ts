@@ -16,7 +16,12 @@ export type Actions = {
   setOverlay: (on: boolean) => Promise<void>;
   setAutostart: (on: boolean) => Promise<void>;
   cancelJob: (job: string) => Promise<void>;
+  /** The owner's word to a program that asks. */
+  decide: (approval: string, word: Word) => Promise<void>;
+  revoke: (grant: string) => Promise<void>;
 };
+
+export type Word = "once" | "always" | "no";
 
 const act = (command: string, args: object = {}) => invoke<void>("act", { command, args });
 
@@ -25,4 +30,6 @@ export const actions: Actions = {
   setOverlay: (on) => act(on ? "show_overlay" : "hide_overlay"),
   setAutostart: (on) => invoke<void>("set_autostart", { on }),
   cancelJob: (job) => act("cancel_job", { job }),
+  decide: (approval, word) => invoke<void>("decide", { approval, word }),
+  revoke: (grant) => invoke<void>("revoke", { grant }),
 };

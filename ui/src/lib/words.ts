@@ -6,6 +6,21 @@ import { ru } from "./words/ru";
 /** How a page looks: the agent's phase, that it has no relay yet, or that it cannot be heard. */
 export type Mood = Phase | "no_relay" | "lost";
 
+/** The commands a program may ask leave for. */
+export const wishes = [
+  "toggle_monitoring",
+  "set_monitoring",
+  "stop_tts",
+  "set_volume",
+  "show_overlay",
+  "hide_overlay",
+  "toggle_overlay",
+  "cancel_job",
+  "open_settings",
+  "quit",
+] as const;
+export type Wish = (typeof wishes)[number];
+
 export type Words = {
   language: string;
   mood: Record<Mood, string>;
@@ -35,6 +50,19 @@ export type Words = {
   autostart: string;
   autostartHint: string;
   refused: (reason: string) => string;
+  asking: string;
+  asks: (who: string, wish: string) => string;
+  someProgram: string;
+  process: (id: number) => string;
+  askingHint: string;
+  allowOnce: string;
+  allowAlways: string;
+  deny: string;
+  allowed: string;
+  allowedHint: string;
+  revoke: string;
+  revokeOf: (who: string) => string;
+  wish: Record<Wish, string>;
 };
 
 const known: Record<string, Words> = { en, pl, ru };

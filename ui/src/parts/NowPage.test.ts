@@ -15,6 +15,8 @@ async function page(view: View) {
     setOverlay: vi.fn(async () => {}),
     setAutostart: vi.fn(async () => {}),
     cancelJob: vi.fn(async () => {}),
+    decide: vi.fn(async () => {}),
+    revoke: vi.fn(async () => {}),
   } satisfies Actions;
   render(NowPage, { source: desktop.source, languages: ["en"], actions });
   await vi.waitFor(() => expect(desktop.listening).toBe(1));
@@ -113,4 +115,39 @@ test("without a relay it says how to choose one, not that one is away", async ()
   expect(screen.getByTestId("state").textContent).toBe(en.mood.no_relay);
   expect(screen.getByTestId("help").textContent).toBe(en.noRelayHelp);
   expect(screen.queryByTestId("problem")).toBeNull();
+});
+
+const dock = { name: "my dock", file: "/usr/bin/python3", process: 4711 };
+const waiting = { id: "7", who: dock, command: "set_monitoring", until: 1790000000000 };
+
+test("a program that asks is shown with what is known of it, and each answer is passed on", async () => {
+  const { actions, say } = await page({ ...live(), pairs: { waiting: [waiting], allowed: [] } });
+  const ask = screen.getByTestId("ask");
+  expect(ask.textContent).toContain("my dock wants to pause or resume Hearth");
+  expect(screen.getByTestId("from").textContent).toBe("/usr/bin/python3 · process 4711");
+  for (const [name, word] of [
+    ["Allow once", "once"],
+    ["Always allow", "always"],
+    ["No", "no"],
+  ] as const) {
+    await fireEvent.click(button(name));
+    expect(actions.decide).toHaveBeenLastCalledWith("7", word);
+  }
+  expect(screen.getByTestId("ask")).toBeTruthy();
+  await say({ ...live(), pairs: { waiting: [], allowed: [] } });
+  expect(screen.queryByTestId("ask")).toBeNull();
+});
+
+test("what a program calls itself is text and nothing else", async () => {
+  const who = { name: "<img src=x onerror=alert(1)>" };
+  await page({ ...live(), pairs: { waiting: [{ ...waiting, who }], allowed: [] } });
+  expect(screen.getByTestId("ask").textContent).toContain("<img src=x");
+  expect(document.querySelector("img")).toBeNull();
+});
+
+test("a program that is allowed is listed and can be revoked", async () => {
+  const { actions } = await page({ ...live(), pairs: { waiting: [], allowed: [{ id: "1", who: dock, since: 0 }] } });
+  expect(screen.getByTestId("allowed").textContent).toContain("my dock");
+  await fireEvent.click(button("Revoke the leave of my dock"));
+  expect(actions.revoke).toHaveBeenCalledWith("1");
 });

@@ -20,8 +20,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::CommandArgs;
 pub use super::publish::{Field, Published};
+use super::{CommandArgs, pair::Secret};
 use crate::{ErrorCode, hex::hex_bytes};
 
 /// The WebSocket subprotocol of this version.
@@ -200,6 +200,17 @@ pub enum HubMessage {
         /// What some requests give.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         result: Option<Value>,
+        /// What the owner is asked, or was. With the code `approval_required` another response
+        /// to the same request follows.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        approval: Option<String>,
+    },
+    /// The owner allowed this client for good.
+    Granted {
+        /// What the owner was asked.
+        approval: String,
+        /// To be proven from now on, as the local token would be. It is told once.
+        token: Secret,
     },
     /// A command for a publisher, to be answered with a `response` within 3 s.
     Request {

@@ -1,6 +1,7 @@
 //! The hub and its client on real sockets.
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
+mod approvals;
 mod follow;
 mod gate;
 mod hub;

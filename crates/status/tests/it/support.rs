@@ -3,7 +3,9 @@
 use std::{future::Future, net::SocketAddr, time::Duration};
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use hearth_status::{Limits, LocalToken, Request, StatusHub, StatusServer, World, bind_loopback};
+use hearth_status::{
+    Approvals, Limits, LocalToken, Request, StatusHub, StatusServer, World, bind_loopback,
+};
 use proto::{
     Timestamp,
     status::{ServerMessage, Status},
@@ -47,6 +49,11 @@ impl TestHub {
     }
 
     pub(crate) async fn with(limits: Limits, port: u16) -> Self {
+        Self::asking(limits, port, None).await
+    }
+
+    /// With an owner who can be asked.
+    pub(crate) async fn asking(limits: Limits, port: u16, owner: Option<Approvals>) -> Self {
         let bound = bind_loopback(&[port]).await.unwrap();
         let hub = StatusHub::default();
         let token = LocalToken::new([9; 32]);
@@ -58,6 +65,10 @@ impl TestHub {
         let server = StatusServer::new(hub.clone(), token.clone(), sender)
             .within(world)
             .limit(limits);
+        let server = match owner {
+            Some(owner) => server.ask_owner(owner),
+            None => server,
+        };
         let connected = server.connected();
         let stop = CancellationToken::new();
         let serving = server.serve(bound.listener, stop.clone());

@@ -108,7 +108,33 @@ impl Peer {
         }
     }
 
+    /// Proves to know this token, and looks whether the hub does.
+    pub(crate) async fn prove_with(&mut self, token: &str, name: &str, topics: &[&str]) -> Value {
+        let nonce = "ab".repeat(32);
+        let proof = self.proof_of(token, "client", &nonce);
+        self.say(
+            &json!({ "type": "identify", "version": 1, "nonce": nonce, "proof": proof,
+            "name": name, "subscriptions": topics }),
+        )
+        .await;
+        let identified = self.said().await;
+        let own = self.proof_of(token, "server", &nonce);
+        assert_eq!(identified["proof"], own);
+        identified
+    }
+
+    pub(crate) async fn say_proof(&mut self, token: &str) {
+        let nonce = "ab".repeat(32);
+        let proof = self.proof_of(token, "client", &nonce);
+        self.say(&json!({ "type": "identify", "version": 1, "nonce": nonce, "proof": proof }))
+            .await;
+    }
+
     fn proof(&self, token: &LocalToken, side: &str, nonce: &str) -> String {
+        self.proof_of(token.expose(), side, nonce)
+    }
+
+    fn proof_of(&self, token: &str, side: &str, nonce: &str) -> String {
         let Some(server) = self.hello["nonce"].as_str() else {
             panic!("no challenge: {}", self.hello)
         };
@@ -116,7 +142,7 @@ impl Peer {
             "hearth.status.v1\n{side}\n1\n{}\n{server}\n{nonce}\n",
             self.port
         );
-        let mut mac = Hmac::<Sha256>::new_from_slice(token.expose().as_bytes()).unwrap();
+        let mut mac = Hmac::<Sha256>::new_from_slice(token.as_bytes()).unwrap();
         mac.update(text.as_bytes());
         let bytes = mac.finalize().into_bytes();
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -128,19 +154,7 @@ impl Peer {
     }
 
     pub(crate) async fn prove_as(&mut self, hub: &TestHub, name: &str, topics: &[&str]) -> Value {
-        let nonce = "ab".repeat(32);
-        let proof = self.proof(&hub.token, "client", &nonce);
-        self.say(
-            &json!({ "type": "identify", "version": 1, "nonce": nonce, "proof": proof,
-            "name": name, "subscriptions": topics }),
-        )
-        .await;
-        let identified = self.said().await;
-        assert_eq!(
-            identified["proof"],
-            self.proof(&hub.token, "server", &nonce)
-        );
-        identified
+        self.prove_with(hub.token.expose(), name, topics).await
     }
 
     pub(crate) async fn commander(hub: &TestHub) -> Self {

@@ -1,0 +1,537 @@
+//! Asking the owner whether a program without the local token may give commands.
+//!
+//! What a program says of itself, and what the system says of its process, is shown to the owner
+//! and decides nothing later: names are free, and a process can run anything under any file's
+//! name. Leave for good is therefore a token, made for that program, told to it once, and kept
+//! like the local one.
+
+use std::{
+    collections::VecDeque,
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use proto::{
+    ErrorCode,
+    status::{
+        Command,
+        pair::{Allowed, Pairs, Program, Secret, Waiting},
+        v1::{Proof, Side},
+    },
+};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::{oneshot, watch},
+    task::spawn_blocking,
+};
+
+use crate::{Answer, LocalToken, World, peer::Identity, private_file, proof::Challenge};
+
+/// Questions the owner is shown at once.
+const WAITING_MAX: usize = 4;
+/// Programs that may be allowed for good.
+const GRANTS_MAX: usize = 32;
+/// So many questions are put to the owner within [`WINDOW`], whoever asks.
+const ASKED_MAX: usize = 8;
+/// Also how long a program that was refused is not asked about again.
+const WINDOW: Duration = Duration::from_secs(600);
+/// Refusals that are remembered.
+const REFUSED_MAX: usize = 64;
+
+/// Who waits for the owner's word, and who has it for good. Clones are one.
+#[derive(Debug, Clone)]
+pub struct Approvals(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    state: Mutex<State>,
+    shown: watch::Sender<Arc<Pairs>>,
+    file: PathBuf,
+    /// Held while the file is written.
+    writing: tokio::sync::Mutex<()>,
+    world: World,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    last: u64,
+    waiting: Vec<Asked>,
+    grants: Vec<Grant>,
+    /// When the last questions were put.
+    put: VecDeque<Instant>,
+    refused: VecDeque<(Identity, Instant)>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    id: u64,
+    by: Identity,
+    shown: Waiting,
+    verdict: oneshot::Sender<Verdict>,
+}
+
+#[derive(Debug, Clone)]
+struct Grant {
+    id: u64,
+    shown: Allowed,
+    token: LocalToken,
+}
+
+/// A grant in the file.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    #[serde(flatten)]
+    shown: Allowed,
+    token: Secret,
+}
+
+/// What the owner said.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    Once,
+    Always(u64, Secret),
+    No,
+}
+
+/// A question that is put to the owner; taken back when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    pub(crate) id: u64,
+    pub(crate) verdict: oneshot::Receiver<Verdict>,
+    approvals: Approvals,
+}
+
+impl Approvals {
+    /// Reads what was allowed for good from Hearth's data folder. A damaged file allows nothing.
+    #[must_use]
+    pub fn open(folder: &Path, world: World) -> Self {
+        let file = folder.join("approved.json");
+        let grants = load(&file).unwrap_or_else(|error| {
+            tracing::warn!(path = %file.display(), %error, "no program is allowed: the list is lost");
+            Vec::new()
+        });
+        let state = State {
+            grants,
+            ..State::default()
+        };
+        let shown = watch::Sender::new(Arc::new(state.pairs()));
+        Self(Arc::new(Inner {
+            state: Mutex::new(state),
+            shown,
+            file,
+            writing: tokio::sync::Mutex::default(),
+            world,
+        }))
+    }
+
+    /// Follows who waits and who is allowed.
+    #[must_use]
+    pub fn pairs(&self) -> watch::Receiver<Arc<Pairs>> {
+        self.0.shown.subscribe()
+    }
+
+    /// Allows what waits under this id: once, or for good.
+    ///
+    /// # Errors
+    /// `nothing_to_do` if nobody waits under it, `store_unavailable` if it could not be kept.
+    pub async fn approve(&self, id: &str, always: bool) -> Answer {
+        if !always {
+            let asked = self.take(id)?;
+            return hand(asked, Verdict::Once);
+        }
+        let _writing = self.0.writing.lock().await;
+        let (grant, secret) = self.make_grant(id)?;
+        let mut grants = self.lock().grants.clone();
+        grants.push(grant.clone());
+        self.save(grants.clone()).await?;
+        // The program may have left meanwhile; then the token is nobody's.
+        let handed = self
+            .take(id)
+            .and_then(|asked| hand(asked, Verdict::Always(grant.id, secret)));
+        if handed.is_err() {
+            grants.pop();
+            self.save(grants).await?;
+            return handed;
+        }
+        tracing::info!(
+            grant = grant.id,
+            who = grant.shown.who.title(),
+            "allowed for good"
+        );
+        self.change(|state| state.grants.push(grant));
+        Ok(())
+    }
+
+    /// Refuses what waits under this id.
+    ///
+    /// # Errors
+    /// `nothing_to_do` if nobody waits under it.
+    pub fn deny(&self, id: &str) -> Answer {
+        let asked = self.take(id)?;
+        let until = Instant::now() + WINDOW;
+        self.change(|state| {
+            state.refused.truncate(REFUSED_MAX - 1);
+            state.refused.push_front((asked.by, until));
+        });
+        hand(asked, Verdict::No)
+    }
+
+    /// Ends the leave of a program; open connections lose it with their next command.
+    ///
+    /// # Errors
+    /// `nothing_to_do` if there is no such grant, `store_unavailable` if it will be back at the
+    /// next start.
+    pub async fn revoke(&self, grant: &str) -> Answer {
+        let _writing = self.0.writing.lock().await;
+        let was = self.lock().grants.len();
+        self.change(|state| state.grants.retain(|kept| kept.shown.id != grant));
+        let grants = self.lock().grants.clone();
+        if grants.len() == was {
+            let message = format!("no program is allowed as {grant:?}");
+            return Err((ErrorCode::NothingToDo, message));
+        }
+        self.save(grants).await
+    }
+
+    /// Puts a question to the owner.
+    pub(crate) fn ask(
+        &self,
+        by: Identity,
+        who: Program,
+        command: Command,
+        within: Duration,
+        now: Instant,
+    ) -> Result<Ticket, (ErrorCode, String)> {
+        let (sender, verdict) = oneshot::channel();
+        let until = (self.0.world.clock)() + within;
+        let id = self.change(|state| {
+            state.may_ask(&by, now)?;
+            state.put.push_back(now);
+            state.last += 1;
+            let id = state.last;
+            let shown = Waiting {
+                id: id.to_string(),
+                who,
+                command: command.as_str().to_owned(),
+                until,
+            };
+            state.waiting.push(Asked {
+                id,
+                by,
+                shown,
+                verdict: sender,
+            });
+            Ok(id)
+        })?;
+        Ok(Ticket {
+            id,
+            verdict,
+            approvals: self.clone(),
+        })
+    }
+
+    /// Whether a question could be put at all; asked before the system is asked who it is.
+    pub(crate) fn has_room(&self, now: Instant) -> Result<(), (ErrorCode, String)> {
+        self.lock().has_room(now)
+    }
+
+    /// Whose token this is.
+    pub(crate) fn find(&self, shown: &[u8]) -> Option<u64> {
+        let state = self.lock();
+        let grant = state.grants.iter().find(|grant| grant.token.is(shown));
+        grant.map(|grant| grant.id)
+    }
+
+    /// Whose token this proves, and the hub's own proof under it.
+    pub(crate) fn prove(
+        &self,
+        challenge: &Challenge,
+        proof: &Proof,
+    ) -> Option<(u64, Option<Proof>)> {
+        let state = self.lock();
+        let is_proven = |grant: &&Grant| challenge.is_proven(&grant.token, Side::Client, proof);
+        let grant = state.grants.iter().find(is_proven)?;
+        Some((grant.id, challenge.proof(&grant.token, Side::Server)))
+    }
+
+    /// Whether this leave still holds.
+    pub(crate) fn holds(&self, grant: u64) -> bool {
+        self.lock().grants.iter().any(|kept| kept.id == grant)
+    }
+
+    fn make_grant(&self, id: &str) -> Result<(Grant, Secret), (ErrorCode, String)> {
+        let state = self.lock();
+        let asked = state.waiting.iter().find(|asked| asked.shown.id == id);
+        let who = asked.ok_or_else(|| nobody(id))?.shown.who.clone();
+        if state.grants.len() >= GRANTS_MAX {
+            let message = format!("{GRANTS_MAX} programs are allowed already; revoke one first");
+            return Err((ErrorCode::QueueFull, message));
+        }
+        let last = state.grants.iter().map(|grant| grant.id).max();
+        let id = last.unwrap_or(0) + 1;
+        let shown = Allowed {
+            id: id.to_string(),
+            who,
+            since: (self.0.world.clock)(),
+        };
+        let token = LocalToken::new((self.0.world.random)());
+        let secret = Secret::new(token.expose().to_owned());
+        Ok((Grant { id, shown, token }, secret))
+    }
+
+    fn take(&self, id: &str) -> Result<Asked, (ErrorCode, String)> {
+        self.change(|state| {
+            let at = state.waiting.iter().position(|asked| asked.shown.id == id);
+            at.map(|at| state.waiting.remove(at))
+                .ok_or_else(|| nobody(id))
+        })
+    }
+
+    /// Changes the state, and shows it where it became different.
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        let result = change(&mut state);
+        let pairs = state.pairs();
+        self.0.shown.send_if_modified(|shown| {
+            let is_new = **shown != pairs;
+            *shown = Arc::new(pairs);
+            is_new
+        });
+        result
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn save(&self, grants: Vec<Grant>) -> Answer {
+        let file = self.0.file.clone();
+        let saved = spawn_blocking(move || save(&file, &grants)).await;
+        let problem = match saved {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        let message = format!("the list of allowed programs cannot be written: {problem}");
+        Err((ErrorCode::StoreUnavailable, message))
+    }
+}
+
+impl State {
+    fn pairs(&self) -> Pairs {
+        Pairs {
+            waiting: self
+                .waiting
+                .iter()
+                .map(|asked| asked.shown.clone())
+                .collect(),
+            allowed: self
+                .grants
+                .iter()
+                .map(|grant| grant.shown.clone())
+                .collect(),
+        }
+    }
+
+    fn has_room(&mut self, now: Instant) -> Result<(), (ErrorCode, String)> {
+        let is_old = |at: &Instant| now.saturating_duration_since(*at) >= WINDOW;
+        while self.put.front().is_some_and(is_old) {
+            self.put.pop_front();
+        }
+        let busy = |message: &str| Err((ErrorCode::RateLimited, message.to_owned()));
+        if self.waiting.len() >= WAITING_MAX {
+            return busy("as many programs wait for the owner's word as may");
+        }
+        if self.put.len() >= ASKED_MAX {
+            return busy("the owner was asked often enough lately; try again in some minutes");
+        }
+        Ok(())
+    }
+
+    fn may_ask(&mut self, by: &Identity, now: Instant) -> Result<(), (ErrorCode, String)> {
+        self.refused.retain(|(_, until)| *until > now);
+        if self.refused.iter().any(|(refused, _)| refused == by) {
+            let message = "the owner refused this program a short while ago";
+            return Err((ErrorCode::ApprovalDenied, message.to_owned()));
+        }
+        if self.waiting.iter().any(|asked| asked.by == *by) {
+            let message = "another command of this program waits for the owner's word";
+            return Err((ErrorCode::RateLimited, message.to_owned()));
+        }
+        self.has_room(now)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let id = self.id;
+        self.approvals
+            .change(|state| state.waiting.retain(|asked| asked.id != id));
+    }
+}
+
+fn hand(asked: Asked, verdict: Verdict) -> Answer {
+    let id = asked.shown.id;
+    asked.verdict.send(verdict).map_err(|_| nobody(&id))
+}
+
+fn nobody(id: &str) -> (ErrorCode, String) {
+    let message = format!("nobody waits for an answer to {id:?} (any more)");
+    (ErrorCode::NothingToDo, message)
+}
+
+fn load(file: &Path) -> io::Result<Vec<Grant>> {
+    let Some(bytes) = private_file::read(file)? else {
+        return Ok(Vec::new());
+    };
+    let kept: Vec<Kept> = serde_json::from_slice(&bytes)?;
+    let damaged = || io::Error::new(io::ErrorKind::InvalidData, "a damaged entry");
+    let grant = |kept: Kept| {
+        let id = kept.shown.id.parse().map_err(|_| damaged())?;
+        let token = LocalToken::from_text(kept.token.expose()).ok_or_else(damaged)?;
+        let shown = kept.shown;
+        Ok(Grant { id, shown, token })
+    };
+    kept.into_iter().take(GRANTS_MAX).map(grant).collect()
+}
+
+fn save(file: &Path, grants: &[Grant]) -> io::Result<()> {
+    let keep = |grant: &Grant| Kept {
+        shown: grant.shown.clone(),
+        token: Secret::new(grant.token.expose().to_owned()),
+    };
+    let kept: Vec<_> = grants.iter().map(keep).collect();
+    let mut json = serde_json::to_vec(&kept)?;
+    json.push(b'\n');
+    private_file::write(file, &json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WITHIN: Duration = Duration::from_secs(120);
+
+    fn by(process: u32) -> Identity {
+        Identity::Process(process, 7)
+    }
+
+    fn ask(
+        approvals: &Approvals,
+        process: u32,
+        now: Instant,
+    ) -> Result<Ticket, (ErrorCode, String)> {
+        let who = Program {
+            name: format!("p{process}"),
+            ..Program::default()
+        };
+        approvals.ask(by(process), who, Command::StopTts, WITHIN, now)
+    }
+
+    fn code(refused: Result<Ticket, (ErrorCode, String)>) -> ErrorCode {
+        refused.expect_err("it was asked").0
+    }
+
+    #[tokio::test]
+    async fn a_program_asks_once_at_a_time_and_few_wait() {
+        let home = tempfile::tempdir().unwrap();
+        let approvals = Approvals::open(home.path(), World::default());
+        let now = Instant::now();
+        let first = ask(&approvals, 1, now).unwrap();
+        assert_eq!(code(ask(&approvals, 1, now)), ErrorCode::RateLimited);
+        let others: Vec<_> = (2..=4).map(|n| ask(&approvals, n, now).unwrap()).collect();
+        assert_eq!(code(ask(&approvals, 5, now)), ErrorCode::RateLimited);
+        assert_eq!(approvals.pairs().borrow().waiting.len(), WAITING_MAX);
+        drop(first);
+        drop(others);
+        assert!(approvals.pairs().borrow().waiting.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_thousand_questions_reach_the_owner_as_eight() {
+        let home = tempfile::tempdir().unwrap();
+        let approvals = Approvals::open(home.path(), World::default());
+        let now = Instant::now();
+        let put = |now| {
+            (0..1_000)
+                .filter(|n| ask(&approvals, *n, now).is_ok())
+                .count()
+        };
+        assert_eq!(put(now), ASKED_MAX);
+        assert_eq!(put(now + WINDOW / 2), 0);
+        assert_eq!(put(now + WINDOW), ASKED_MAX);
+    }
+
+    #[tokio::test]
+    async fn a_refused_program_is_not_asked_about_again_for_a_while() {
+        let home = tempfile::tempdir().unwrap();
+        let approvals = Approvals::open(home.path(), World::default());
+        let now = Instant::now();
+        let mut ticket = ask(&approvals, 1, now).unwrap();
+        approvals.deny(&ticket.id.to_string()).unwrap();
+        assert!(matches!(ticket.verdict.try_recv(), Ok(Verdict::No)));
+        assert_eq!(code(ask(&approvals, 1, now)), ErrorCode::ApprovalDenied);
+        let later = Instant::now() + WINDOW;
+        let other = ask(&approvals, 2, now).unwrap();
+        drop(other);
+        ask(&approvals, 1, later).unwrap();
+        assert_eq!(approvals.deny("99").unwrap_err().0, ErrorCode::NothingToDo);
+    }
+
+    #[tokio::test]
+    async fn leave_for_good_is_a_token_that_outlives_a_restart_until_it_is_revoked() {
+        let home = tempfile::tempdir().unwrap();
+        let approvals = Approvals::open(home.path(), World::default());
+        let mut ticket = ask(&approvals, 1, Instant::now()).unwrap();
+        approvals.approve("1", true).await.unwrap();
+        let Ok(Verdict::Always(id, token)) = ticket.verdict.try_recv() else {
+            panic!("no token")
+        };
+        assert!(!format!("{approvals:?}").contains(token.expose()));
+
+        let again = Approvals::open(home.path(), World::default());
+        let shown = again.pairs().borrow().allowed.clone();
+        assert_eq!((shown.len(), &*shown[0].who.name), (1, "p1"));
+        assert_eq!(again.find(token.expose().as_bytes()), Some(id));
+        assert_eq!(again.find(&[b'0'; 64]), None);
+        assert!(again.holds(id));
+        again.revoke(&shown[0].id).await.unwrap();
+        assert!(!again.holds(id) && again.find(token.expose().as_bytes()).is_none());
+        let refused = again.revoke(&shown[0].id).await.unwrap_err();
+        assert_eq!(refused.0, ErrorCode::NothingToDo);
+        let last = Approvals::open(home.path(), World::default());
+        assert!(last.pairs().borrow().allowed.is_empty());
+    }
+
+    #[tokio::test]
+    async fn once_leaves_nothing_behind_and_who_left_gets_nothing() {
+        let home = tempfile::tempdir().unwrap();
+        let approvals = Approvals::open(home.path(), World::default());
+        let mut ticket = ask(&approvals, 1, Instant::now()).unwrap();
+        approvals.approve("1", false).await.unwrap();
+        assert!(matches!(ticket.verdict.try_recv(), Ok(Verdict::Once)));
+        drop(ask(&approvals, 2, Instant::now()).unwrap());
+        let gone = approvals.approve("2", true).await.unwrap_err();
+        assert_eq!(gone.0, ErrorCode::NothingToDo);
+        assert!(approvals.pairs().borrow().allowed.is_empty());
+        assert!(!home.path().join("approved.json").exists());
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_list_that_others_could_have_written_allows_nobody() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let home = tempfile::tempdir().unwrap();
+        let approvals = Approvals::open(home.path(), World::default());
+        let _ticket = ask(&approvals, 1, Instant::now()).unwrap();
+        approvals.approve("1", true).await.unwrap();
+        let file = home.path().join("approved.json");
+        let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666)).unwrap();
+        let again = Approvals::open(home.path(), World::default());
+        assert!(again.pairs().borrow().allowed.is_empty());
+    }
+}
