@@ -99,6 +99,8 @@ codes! {
     EngineUnavailable = "engine_unavailable", 503;
     /// The queue, or your share of it, is full.
     QueueFull = "queue_full", 503;
+    /// The relay has too much to do at once.
+    Busy = "busy", 503;
     /// No worker is online.
     NoWorker = "no_worker", 503;
     /// The worker vanished and the stream cannot be continued.

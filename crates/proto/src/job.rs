@@ -202,6 +202,7 @@ pub struct SubmitJob {
     pub body: Box<serde_json::value::RawValue>,
     /// Urgency. When absent 5, or the most urgent that the key allows.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(with = "Priority"))]
     pub priority: Option<Priority>,
     /// Milliseconds from now after which nobody wants the answer any more.
     #[serde(default)]

@@ -11,8 +11,16 @@ use queue::{KeyId, KeyRecord, Store};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    RelaySettings, World, batch::Running, error::ApiError, pass::Passes, push::Latest,
-    routing::Routing, users::Logins, webhook::News, workers::Workers,
+    RelaySettings, World,
+    batch::Running,
+    error::ApiError,
+    guard::{Gate, Guard},
+    pass::Passes,
+    push::Latest,
+    routing::Routing,
+    users::Logins,
+    webhook::News,
+    workers::Workers,
 };
 
 /// How often the use of a key is written down.
@@ -31,6 +39,10 @@ pub struct Relay {
     pub(crate) passes: Arc<Passes>,
     /// Keys whose use is being noted.
     pub(crate) noted: Arc<Noted>,
+    /// Rates and failures.
+    pub(crate) guard: Arc<Guard>,
+    /// Requests at work.
+    pub(crate) gate: Arc<Gate>,
     pub(crate) logins: Logins,
     /// Jobs from before a restart whose requester was connected and has not come back yet.
     pub(crate) orphans: Arc<Orphans>,
@@ -51,12 +63,13 @@ impl Relay {
     pub fn new(store: Arc<dyn Store>, settings: RelaySettings, world: Arc<dyn World>) -> Self {
         Self {
             store,
-            settings: Arc::new(settings),
             world,
             workers: Arc::default(),
             routing: Routing::default(),
             passes: Arc::default(),
             noted: Arc::default(),
+            guard: Arc::new(Guard::new(&settings)),
+            gate: Arc::new(Gate::new(settings.at_work_max)),
             logins: Logins::default(),
             orphans: Arc::default(),
             untold: Arc::default(),
@@ -65,6 +78,7 @@ impl Relay {
             batches: Arc::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
+            settings: Arc::new(settings),
         }
     }
 
@@ -79,13 +93,13 @@ impl Relay {
         })
     }
 
-    /// The record of a key that is proven and not revoked; its time may have passed.
+    /// The record of a key that is proven; it may be revoked, and its time may have passed.
     pub(crate) async fn key(&self, text: &str) -> Result<Option<KeyRecord>, ApiError> {
         let Some(shown) = crate::keys::parse(text) else {
             return Ok(None);
         };
         let record = self.store.find_key(&shown.id).await?;
-        Ok(record.filter(|record| shown.proves(record)))
+        Ok(record.filter(|record| shown.is_of(record)))
     }
 
     /// A key was used; that is written at most once an hour.

@@ -7,7 +7,10 @@ use proto::{ModelName, limits};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{PushUrl, Relay, RelaySettings, System, WebhookAllowed, World as _, open, serve};
+use crate::{
+    Network, PublicUrl, PushUrl, Relay, RelaySettings, System, WebhookAllowed, World as _, open,
+    serve,
+};
 
 /// `hearth relay [--listen ADDRESS] [--store URL]`. Each option may also stand in the settings
 /// file, see [`crate::Config`].
@@ -73,6 +76,57 @@ pub struct Args {
     /// URL without a path is told at /api/process-query.
     #[arg(long, env = "HEARTH_PUSH_URL", value_name = "URL")]
     pub push_url: Option<PushUrl>,
+    /// Believe this proxy, or all of this network, when it says for whom a request is
+    /// (X-Forwarded-For and -Proto). Several are allowed.
+    #[arg(
+        long,
+        env = "HEARTH_BEHIND_PROXY",
+        value_name = "ADDRESS[/BITS]",
+        value_delimiter = ','
+    )]
+    pub behind_proxy: Vec<Network>,
+    /// What clients call this relay, where it tells its own address: https://relay.example.
+    #[arg(long, env = "HEARTH_PUBLIC_URL", value_name = "URL")]
+    pub public_url: Option<PublicUrl>,
+    /// Requests a second with one key; 0 is no limit.
+    #[arg(long, env = "HEARTH_KEY_RATE", default_value_t = 200, value_name = "N")]
+    pub key_rate: u32,
+    /// How many of them may come at once.
+    #[arg(
+        long,
+        env = "HEARTH_KEY_BURST",
+        default_value_t = 1000,
+        value_name = "N"
+    )]
+    pub key_burst: u32,
+    /// How often an address may show a bad key or password in a minute; 0 is no limit.
+    #[arg(
+        long,
+        env = "HEARTH_FAILURES_PER_MINUTE",
+        default_value_t = 5,
+        value_name = "N"
+    )]
+    pub failures_per_minute: u32,
+    /// Most requests at work at once; those that wait for a worker are not.
+    #[arg(
+        long,
+        env = "HEARTH_AT_WORK_MAX",
+        default_value_t = 512,
+        value_name = "N"
+    )]
+    pub at_work_max: usize,
+    /// Most connections at once.
+    #[arg(
+        long,
+        env = "HEARTH_CONNECTIONS_MAX",
+        default_value_t = 4096,
+        value_name = "N"
+    )]
+    pub connections_max: usize,
+    /// Most connections of one address that have shown no good key; 64, and on this machine no
+    /// limit, unless a number is given.
+    #[arg(long, env = "HEARTH_CONNECTIONS_PER_ADDRESS", value_name = "N")]
+    pub connections_per_address: Option<usize>,
     /// Serve everybody on this machine without a key. Refused off loopback.
     #[arg(long)]
     pub insecure_dev: bool,
@@ -104,6 +158,14 @@ impl Args {
             pad_after: Duration::from_secs(self.pad_after),
             webhook_allow: self.webhook_allow,
             push_url: self.push_url,
+            behind_proxy: self.behind_proxy,
+            public_url: self.public_url,
+            key_rate: self.key_rate,
+            key_burst: self.key_burst,
+            failures_per_minute: self.failures_per_minute,
+            at_work_max: self.at_work_max,
+            connections_max: self.connections_max,
+            connections_per_address: self.connections_per_address,
             ..RelaySettings::default()
         };
         let relay = Relay::new(store, settings, Arc::new(System));

@@ -9,10 +9,13 @@ use queue::{Ceiling, KeyId, KeyRecord, Once, Owner, QueueError, Role, Scope, Ser
 
 use crate::{
     Relay,
+    entrance::Newcomer,
     error::ApiError,
+    guard::AtWork,
     intake::Patience,
     jwt::{self, Bearer, Kind},
     pass::Slip,
+    peer::Peer,
     wishes,
 };
 
@@ -42,6 +45,8 @@ pub(crate) struct Caller {
     pub(crate) worker: Option<WorkerId>,
     /// The place in the queue shall be told as a thought of the model.
     pub(crate) wants_place: bool,
+    /// His request's place among those at work.
+    at_work: Option<AtWork>,
 }
 
 impl Caller {
@@ -59,6 +64,14 @@ impl Caller {
             wanted_for: None,
             worker: None,
             wants_place: false,
+            at_work: None,
+        }
+    }
+
+    /// What is left of his request is waiting.
+    pub(crate) fn rests(&self) {
+        if let Some(at_work) = &self.at_work {
+            at_work.rests();
         }
     }
 
@@ -237,8 +250,25 @@ pub(crate) async fn admit(
         Err(_) if relay.settings.insecure_dev && !shown.is_some_and(looks_like_ours) => {
             return anonymous().map_err(Denied::Failed);
         }
-        known => known?,
+        Err(denied) => {
+            let peer = parts.extensions.get::<Peer>().copied();
+            let now = relay.now();
+            return Err(match peer {
+                Some(peer) => relay.guard.denied(peer, denied, now),
+                None => denied,
+            });
+        }
+        Ok(known) => known,
     };
+    if let Some(newcomer) = parts.extensions.get::<Newcomer>() {
+        newcomer.goes_in();
+    }
+    if let Some(key) = &caller.key
+        && !is_carrier(parts.uri.path())
+    {
+        let paced = relay.guard.pace(key, relay.now());
+        paced.map_err(Denied::Failed)?;
+    }
     if !scopes.contains(&scope) {
         return Err(Denied::Scope(scope));
     }
@@ -248,10 +278,16 @@ pub(crate) async fn admit(
         }
         caller.is_admin = false;
     }
+    caller.at_work = parts.extensions.get().cloned();
     if let (Some(slip), Some(key)) = (parts.extensions.get::<Slip>(), &caller.key) {
         slip.note(relay.passes.enter(key.clone()));
     }
     Ok(caller)
+}
+
+/// What workers say to their carrier: slots and bytes bound that.
+pub(crate) fn is_carrier(path: &str) -> bool {
+    path.starts_with("/api/worker/")
 }
 
 type Known = (Caller, BTreeSet<Scope>);
@@ -259,6 +295,9 @@ type Known = (Caller, BTreeSet<Scope>);
 async fn of_key(relay: &Relay, text: &str) -> Result<Known, Denied> {
     let record = relay.key(text).await.map_err(Denied::Failed)?;
     let record = record.ok_or(Denied::Key)?;
+    if record.revoked_at.is_some() {
+        return Err(Denied::Revoked);
+    }
     let now = relay.now();
     if record.has_expired(now) {
         return Err(Denied::Expired);
@@ -276,6 +315,7 @@ async fn of_key(relay: &Relay, text: &str) -> Result<Known, Denied> {
         wanted_for: None,
         worker: None,
         wants_place: false,
+        at_work: None,
     };
     Ok((caller, record.scopes))
 }
@@ -307,6 +347,7 @@ fn of_user(user: User) -> Known {
         wanted_for: None,
         worker: None,
         wants_place: false,
+        at_work: None,
     };
     (caller, new.role.scopes())
 }
@@ -327,7 +368,7 @@ impl Relay {
         if user.generation == bearer.generation {
             Ok(user)
         } else {
-            Err(Denied::Token(jwt::Refused::Invalid))
+            Err(Denied::Token(jwt::Refused::Void))
         }
     }
 
@@ -359,8 +400,10 @@ impl Relay {
 pub(crate) enum Denied {
     /// He showed nothing.
     Nothing,
-    /// He showed a key that is not one, or not any more.
+    /// He showed a key that is not one.
     Key,
+    /// His key was good until it was revoked.
+    Revoked,
     /// His key was good until its time had passed.
     Expired,
     /// He showed a token that is not one, or not any more.
@@ -382,9 +425,8 @@ impl From<Denied> for ApiError {
             Denied::Nothing => unauthorized(
                 "no key was sent; send `Authorization: Bearer KEY` or `x-api-key: KEY`",
             ),
-            Denied::Key => {
-                unauthorized("the key is unknown, mistyped or revoked; ask for a new one")
-            }
+            Denied::Key => unauthorized("the key is unknown or mistyped; ask for a new one"),
+            Denied::Revoked => unauthorized("the key was revoked; ask for a new one"),
             Denied::Expired => Self::new(
                 ErrorCode::KeyExpired,
                 "the key has expired; ask for a new one",
@@ -392,9 +434,8 @@ impl From<Denied> for ApiError {
             Denied::Token(jwt::Refused::Expired) => {
                 unauthorized("the token has expired; get a new one from /api/token/refresh/")
             }
-            Denied::Token(jwt::Refused::Invalid | jwt::Refused::Kind) | Denied::Gone => {
-                unauthorized("the token is void; log in again at /api/login/")
-            }
+            Denied::Token(jwt::Refused::Invalid | jwt::Refused::Void | jwt::Refused::Kind)
+            | Denied::Gone => unauthorized("the token is void; log in again at /api/login/"),
             Denied::Scope(scope) => {
                 let scope = scope.as_str();
                 let message = format!("the key lacks the scope `{scope}`; use one that has it");
@@ -427,6 +468,7 @@ fn anonymous() -> Result<Caller, ApiError> {
         wanted_for: None,
         worker: None,
         wants_place: false,
+        at_work: None,
     })
 }
 

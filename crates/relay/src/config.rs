@@ -96,7 +96,7 @@ impl Config {
                 .filter(|_| !NOT_IN_FILE.contains(&key.as_str()));
             let read = match option {
                 None => Err("is no option of `hearth relay`; see its --help"),
-                Some(option) => texts(option, value),
+                Some(option) => texts(option, &value),
             };
             match read {
                 Ok(read) => drop(values.insert(key, read)),
@@ -182,27 +182,24 @@ fn is_given(given: &ArgMatches, option: &Arg) -> bool {
 }
 
 /// A value of the file as it would be written behind its option, once for each time.
-fn texts(option: &Arg, value: toml::Value) -> Result<Vec<String>, &'static str> {
+fn texts(option: &Arg, value: &toml::Value) -> Result<Vec<String>, &'static str> {
     if matches!(option.get_action(), ArgAction::SetTrue) {
-        return match value {
-            toml::Value::Boolean(true) => Ok(vec![String::new()]),
-            toml::Value::Boolean(false) => Ok(Vec::new()),
-            _ => Err("is true or false"),
-        };
+        let truth = value.as_bool().ok_or("is true or false")?;
+        return Ok(if truth { vec![String::new()] } else { vec![] });
     }
-    let text = |value| match value {
-        toml::Value::String(text) => Ok(text),
-        toml::Value::Integer(number) => Ok(number.to_string()),
-        toml::Value::Boolean(truth) => Ok(truth.to_string()),
-        _ => Err("is a text or a number"),
-    };
-    match value {
-        toml::Value::Array(several) if matches!(option.get_action(), ArgAction::Append) => {
-            several.into_iter().map(text).collect()
+    match value.as_array() {
+        Some(several) if matches!(option.get_action(), ArgAction::Append) => {
+            several.iter().map(text).collect()
         }
-        toml::Value::Array(_) => Err("is one value, not several"),
-        one => Ok(vec![text(one)?]),
+        Some(_) => Err("is one value, not several"),
+        None => Ok(vec![text(value)?]),
     }
+}
+
+fn text(value: &toml::Value) -> Result<String, &'static str> {
+    let text = value.as_str().map(str::to_owned);
+    let number = || value.as_integer().map(|number| number.to_string());
+    text.or_else(number).ok_or("is a text or a number")
 }
 
 /// A value without the password that a URL may hold.

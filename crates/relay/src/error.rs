@@ -1,5 +1,7 @@
 //! Every refusal of the relay, and how each becomes HTTP: the only place that knows.
 
+use std::time::Duration;
+
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use proto::{ErrorCode, ErrorDetail, JobError};
@@ -13,6 +15,8 @@ pub(crate) struct ApiError {
     pub(crate) message: String,
     /// Instead of the code's own: what the engine itself answered with, say.
     status: Option<u16>,
+    /// Instead of the code's own: seconds after which it is worth trying again.
+    wait: Option<u16>,
 }
 
 impl ApiError {
@@ -21,7 +25,15 @@ impl ApiError {
             code,
             message: message.into(),
             status: None,
+            wait: None,
         }
+    }
+
+    /// The same, to be tried again after so long.
+    pub(crate) fn after(self, wait: Duration) -> Self {
+        let seconds = wait.as_millis().div_ceil(1000).max(1);
+        let wait = Some(u16::try_from(seconds).unwrap_or(u16::MAX));
+        Self { wait, ..self }
     }
 
     /// The same words for a job that does not exist and for one of another account.
@@ -83,6 +95,8 @@ impl ApiError {
             ErrorCode::MethodNotAllowed,
             ErrorCode::UnsupportedEncoding,
             ErrorCode::TooLarge,
+            ErrorCode::RateLimited,
+            ErrorCode::Busy,
         ]
         .contains(&self.code)
     }
@@ -90,12 +104,15 @@ impl ApiError {
     /// Seconds after which it is worth trying again.
     pub(crate) fn retry_after(&self) -> Option<u16> {
         let busy = [
+            ErrorCode::Busy,
             ErrorCode::QueueFull,
             ErrorCode::RateLimited,
             ErrorCode::StoreUnavailable,
             ErrorCode::EngineUnavailable,
         ];
-        if self.code == ErrorCode::Draining {
+        if self.wait.is_some() {
+            self.wait
+        } else if self.code == ErrorCode::Draining {
             Some(2)
         } else {
             busy.contains(&self.code).then_some(5)
@@ -115,6 +132,7 @@ impl From<JobError> for ApiError {
             code: error.code,
             message: error.message,
             status: error.engine_status,
+            wait: None,
         }
     }
 }

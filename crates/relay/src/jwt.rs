@@ -38,6 +38,8 @@ pub(crate) enum Kind {
 pub(crate) enum Refused {
     /// It is not one of ours.
     Invalid,
+    /// It was given out, and taken back.
+    Void,
     /// Its time has passed.
     Expired,
     /// It is for something else.

@@ -92,8 +92,13 @@ impl ShownKey {
     /// Whether this is the key of the record. Takes the same time for every wrong secret.
     #[must_use]
     pub fn proves(&self, record: &KeyRecord) -> bool {
+        self.is_of(record) && record.revoked_at.is_none()
+    }
+
+    /// The same, whether or not it was revoked.
+    pub(crate) fn is_of(&self, record: &KeyRecord) -> bool {
         let shown: [u8; 32] = Sha256::digest(self.secret).into();
-        bool::from(shown.ct_eq(&record.secret_sha256)) && record.revoked_at.is_none()
+        bool::from(shown.ct_eq(&record.secret_sha256))
     }
 }
 

@@ -12,7 +12,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use proto::{ErrorCode, limits};
 use tokio::time::timeout;
 
-use crate::error::ApiError;
+use crate::{Relay, error::ApiError, guard::AtWork};
 
 /// How long a whole body may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -30,10 +30,10 @@ pub(crate) type Control = Payload<{ limits::CONTROL_BODY_MAX }>;
 /// A poll; it may carry the report of an engine with very many models.
 pub(crate) type Poll = Payload<{ 16 * limits::CONTROL_BODY_MAX }>;
 
-impl<const MAX: usize, S: Sync> FromRequest<S> for Payload<MAX> {
+impl<const MAX: usize> FromRequest<Relay> for Payload<MAX> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, relay: &Relay) -> Result<Self, ApiError> {
         if request.headers().contains_key(CONTENT_ENCODING) {
             return Err(ApiError::new(
                 ErrorCode::UnsupportedEncoding,
@@ -47,7 +47,13 @@ impl<const MAX: usize, S: Sync> FromRequest<S> for Payload<MAX> {
             linger(request.into_body(), MAX).await;
             return Err(too_large(MAX));
         }
-        read(request.into_body(), MAX).await.map(Self)
+        let at_work = request.extensions().get::<AtWork>().cloned();
+        let body = read(request.into_body(), MAX).await?;
+        // While a body arrives there is nothing to do.
+        if at_work.is_some_and(|at_work| !at_work.begins()) {
+            return Err(relay.busy());
+        }
+        Ok(Self(body))
     }
 }
 

@@ -4,7 +4,7 @@ use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    body::Body,
+    body::{Body, HttpBody as _},
     response::{IntoResponse as _, Response},
 };
 use futures_util::FutureExt as _;
@@ -21,13 +21,16 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use crate::{
-    Relay, api,
-    auth::PathKey,
+    Network, Relay, api,
+    auth::{PathKey, is_carrier},
     batch, cors,
+    entrance::{Entrance, Newcomer},
     error::ApiError,
+    guard::AtWork,
     loopback,
     pass::Slip,
     patient::{Limits, Patient, Phase},
+    peer::Peer,
     push,
     shape::dress,
     upkeep, webhook,
@@ -93,6 +96,12 @@ impl Relay {
                  leave it out, or listen on 127.0.0.1"
             )));
         }
+        if !address.ip().to_canonical().is_loopback() && self.settings.behind_proxy.is_empty() {
+            return Err(io::Error::other(format!(
+                "keys and questions would go to {address} in the clear; listen on 127.0.0.1, or \
+                 name the proxies that end TLS with --behind-proxy"
+            )));
+        }
         let keys = self.store.list_keys().await.map_err(io::Error::other)?;
         let now = self.now();
         if keys.iter().any(|key| key.is_in_force(now)) {
@@ -112,16 +121,29 @@ impl Relay {
 async fn accept(listener: &TcpListener, relay: &Relay, open_at: Option<SocketAddr>) {
     let door = Door {
         router: api::routes(relay.clone()),
+        relay: relay.clone(),
         open_at,
     };
+    let settings = &relay.settings;
+    let entrance = Entrance::new(settings.connections_per_address, &settings.behind_proxy);
+    let entrance = Arc::new(entrance);
+    let is_public = listener
+        .local_addr()
+        .is_ok_and(|address| !address.ip().to_canonical().is_loopback());
     let places = Arc::new(Semaphore::new(relay.settings.connections_max));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else {
             return;
         };
         match listener.accept().await {
-            Ok((socket, _)) => {
-                let connection = connection(socket, door.clone(), relay.clone(), place);
+            Ok((socket, from)) => {
+                let is_served = !is_public || may_speak_plainly(&settings.behind_proxy, from);
+                let Some(newcomer) = entrance.enter(from.ip()).filter(|_| is_served) else {
+                    tracing::debug!(%from, "a connection was not served");
+                    continue;
+                };
+                let visit = Visit { from, newcomer };
+                let connection = connection(socket, visit, door.clone(), relay.clone(), place);
                 relay.tasks.spawn(connection);
             }
             Err(error) => {
@@ -132,7 +154,26 @@ async fn accept(listener: &TcpListener, relay: &Relay, open_at: Option<SocketAdd
     }
 }
 
-async fn connection(socket: TcpStream, door: Door, relay: Relay, _place: OwnedSemaphorePermit) {
+/// Where others can listen in, only the proxies that end TLS are served, and this machine.
+fn may_speak_plainly(proxies: &[Network], from: SocketAddr) -> bool {
+    let address = from.ip().to_canonical();
+    address.is_loopback() || proxies.iter().any(|proxy| proxy.holds(address))
+}
+
+/// Whose connection it is.
+#[derive(Clone)]
+struct Visit {
+    from: SocketAddr,
+    newcomer: Newcomer,
+}
+
+async fn connection(
+    socket: TcpStream,
+    visit: Visit,
+    door: Door,
+    relay: Relay,
+    _place: OwnedSemaphorePermit,
+) {
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "a connection was gone at once");
         return;
@@ -143,8 +184,9 @@ async fn connection(socket: TcpStream, door: Door, relay: Relay, _place: OwnedSe
     };
     let phase = Phase::first();
     let socket = Patient::new(socket, limits, phase.clone());
-    let service = hyper::service::service_fn(move |request| {
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         phase.busy();
+        visit.note_on(&mut request, &door.relay);
         let (door, phase) = (door.clone(), phase.clone());
         async move {
             let Ok(response) = answer(door, request).await;
@@ -179,24 +221,35 @@ async fn connection(socket: TcpStream, door: Door, relay: Relay, _place: OwnedSe
 #[derive(Clone)]
 struct Door {
     router: Router,
+    relay: Relay,
     open_at: Option<SocketAddr>,
+}
+
+impl Visit {
+    fn note_on(&self, request: &mut Request<Incoming>, relay: &Relay) {
+        let proxies = &relay.settings.behind_proxy;
+        let peer = Peer::of(self.from, false, proxies, request.headers());
+        let notes = request.extensions_mut();
+        notes.insert(peer);
+        notes.insert(self.newcomer.clone());
+    }
+}
+
+/// Whoever watches over the relay, and a worker at work, must get through to it.
+fn is_always_heard(path: &str) -> bool {
+    ["/healthz", "/readyz"].contains(&path) || is_carrier(path)
 }
 
 /// One request: what must be refused before routing, then the route, then the error's words.
 async fn answer(door: Door, request: Request<Incoming>) -> Result<Response, Infallible> {
     let asks_for_keys = door.open_at.is_none();
     let (path, response) = match admitted(request, door.open_at) {
-        Ok(mut request) => {
+        Ok(request) => {
             let clean = api::without_extra_slashes(request.uri());
             let path = clean.as_ref().unwrap_or(request.uri()).path().to_owned();
             let response = match cors::preflight(&request).filter(|_| asks_for_keys) {
                 Some(allowed) => allowed,
-                None => {
-                    let slip = Slip::default();
-                    request.extensions_mut().insert(slip.clone());
-                    let answer = door.router.oneshot(request);
-                    slip.answered(answer.map(|Ok(response)| response)).await
-                }
+                None => routed(door, request, &path).await,
             };
             (path, response)
         }
@@ -207,6 +260,24 @@ async fn answer(door: Door, request: Request<Incoming>) -> Result<Response, Infa
         cors::allow(&path, &mut response);
     }
     Ok(response)
+}
+
+/// The route's own answer, if there is room for the work on it.
+async fn routed(door: Door, mut request: Request<Body>, path: &str) -> Response {
+    let slip = Slip::default();
+    request.extensions_mut().insert(slip.clone());
+    let at_work = AtWork::new(&door.relay.gate);
+    if !is_always_heard(path) {
+        // A body that is still to come is waited for first.
+        if request.body().is_end_stream() && !at_work.begins() {
+            return door.relay.busy().into_response();
+        }
+        request.extensions_mut().insert(at_work.clone());
+    }
+    let answer = door.router.oneshot(request);
+    let response = slip.answered(answer.map(|Ok(response)| response)).await;
+    at_work.rests();
+    response
 }
 
 struct Refused {

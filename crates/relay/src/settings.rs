@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proto::{ModelName, limits};
 
-use crate::{PushUrl, WebhookAllowed, webhook};
+use crate::{Network, PublicUrl, PushUrl, WebhookAllowed, webhook};
 
 /// How a relay behaves. The defaults are what a user gets.
 #[derive(Debug, Clone)]
@@ -52,6 +52,22 @@ pub struct RelaySettings {
     pub push_patience: Duration,
     /// Most connections at once; further ones wait to be accepted.
     pub connections_max: usize,
+    /// Most connections of one address that have shown no good key yet. `None` is 64, and no limit
+    /// on this machine, where agents and proxies connect from.
+    pub connections_per_address: Option<usize>,
+    /// Most requests at work at once; those that wait for a worker are not. Further ones are
+    /// refused.
+    pub at_work_max: usize,
+    /// Requests a second with one key, and how many at once; 0 is no limit.
+    pub key_rate: u32,
+    /// See `key_rate`.
+    pub key_burst: u32,
+    /// How often an address may show a bad key or password in a minute; 0 is no limit.
+    pub failures_per_minute: u32,
+    /// Proxies that are believed when they say for whom a request is.
+    pub behind_proxy: Vec<Network>,
+    /// What the relay is called by those who reach it, where it tells its own address.
+    pub public_url: Option<PublicUrl>,
 }
 
 impl Default for RelaySettings {
@@ -77,6 +93,13 @@ impl Default for RelaySettings {
             push_url: None,
             push_patience: Duration::from_secs(2),
             connections_max: 4096,
+            connections_per_address: None,
+            at_work_max: 512,
+            key_rate: 200,
+            key_burst: 1000,
+            failures_per_minute: 5,
+            behind_proxy: Vec::new(),
+            public_url: None,
         }
     }
 }

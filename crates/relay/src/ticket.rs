@@ -103,6 +103,7 @@ impl Relay {
                 return Err(refused);
             }
         }
+        caller.rests();
         let log = self.store.log(caller.owner(), guard.job).await?;
         let log = log.ok_or_else(ApiError::unknown_job)?;
         Ok(Ticket {

@@ -11,7 +11,7 @@ use queue::{NewUser, PasswordHash, Role, User};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Semaphore;
 
-use crate::{Relay, error::ApiError};
+use crate::{Relay, error::ApiError, peer::Peer};
 
 /// Longest user name, in bytes.
 const NAME_MAX: usize = 64;
@@ -140,17 +140,20 @@ impl Relay {
         &self,
         name: &str,
         password: SecretString,
+        peer: Peer,
     ) -> Result<Option<User>, ApiError> {
         // Nobody's, and not worth a hash; this says nothing of any user.
         if !is_name(name) || password.expose_secret().len() > PASSWORD_MAX {
             return Ok(None);
         }
+        self.guard.may_log_in(peer, name, self.now())?;
         let user = self.store.find_user_named(name).await?;
         if !self.logins.prove(user.as_ref(), password).await? {
             tracing::warn!("a login was refused");
             return Ok(None);
         }
         let Some(user) = user else { return Ok(None) };
+        self.guard.logged_in(peer, name);
         self.store.logged_in(self.now(), user.id).await?;
         tracing::info!(user.id, "logged in");
         Ok(Some(user))

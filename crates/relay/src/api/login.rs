@@ -13,6 +13,7 @@ use crate::{
     error::ApiError,
     jwt::{self, Bearer, Kind},
     payload::{Control, Payload},
+    peer::Peer,
 };
 
 const JSON: &str = "application/json";
@@ -22,6 +23,7 @@ const PROJECT: i64 = 1;
 /// `POST /api/login/`.
 pub(super) async fn login(
     State(relay): State<Relay>,
+    peer: Peer,
     headers: HeaderMap,
     Payload(body): Control,
 ) -> Result<Response, RestError> {
@@ -31,7 +33,7 @@ pub(super) async fn login(
         return Err(RestError::from(Refusal::bad_login()));
     };
     let password = SecretString::from(password.to_owned());
-    let Some(user) = relay.log_in(name, password).await? else {
+    let Some(user) = relay.log_in(name, password, peer).await? else {
         return Err(RestError::from(Refusal::bad_login()));
     };
     let access = relay.token(&user, Kind::Access).await?;
@@ -47,18 +49,28 @@ pub(super) async fn login(
 /// `POST /api/token/refresh/`.
 pub(super) async fn refresh(
     State(relay): State<Relay>,
+    peer: Peer,
     headers: HeaderMap,
     Payload(body): Control,
 ) -> Result<Response, RestError> {
     let fields = fields(&headers, &body)?;
-    let user = match relay.user(fields.refresh()?, Kind::Refresh).await {
+    let user = relay.user(fields.refresh()?, Kind::Refresh).await;
+    let user = user.map_err(|denied| relay.guard.denied(peer, denied, relay.now()));
+    let user = match user {
         Ok(user) => user,
         Err(Denied::Failed(error)) => return Err(error.into()),
         Err(Denied::Gone) => return Err(RestError::challenge(Refusal::no_account())),
         Err(Denied::Token(why)) => {
             return Err(RestError::challenge(Refusal::bad_refresh(said(why))));
         }
-        Err(Denied::Nothing | Denied::Key | Denied::Expired | Denied::Scope(_) | Denied::Place) => {
+        Err(
+            Denied::Nothing
+            | Denied::Key
+            | Denied::Revoked
+            | Denied::Expired
+            | Denied::Scope(_)
+            | Denied::Place,
+        ) => {
             return Err(RestError::challenge(Refusal::bad_refresh(Why::Invalid)));
         }
     };
@@ -69,7 +81,7 @@ pub(super) async fn refresh(
 /// Why a token was refused, in its clients' words.
 pub(super) const fn said(refused: jwt::Refused) -> Why {
     match refused {
-        jwt::Refused::Invalid => Why::Invalid,
+        jwt::Refused::Invalid | jwt::Refused::Void => Why::Invalid,
         jwt::Refused::Expired => Why::Expired,
         jwt::Refused::Kind => Why::WrongType,
     }

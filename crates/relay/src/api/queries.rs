@@ -24,6 +24,7 @@ use crate::{
     Relay,
     error::ApiError,
     payload::{Inference, Payload},
+    peer::Peer,
     target::{InPath, InQuery},
 };
 
@@ -123,6 +124,7 @@ pub(super) async fn list(
     State(relay): State<Relay>,
     Reads(caller): Reads,
     InQuery(which): InQuery<Which>,
+    peer: Peer,
     headers: HeaderMap,
 ) -> Result<Response, RestError> {
     let page = which.page.as_deref().unwrap_or("1").parse::<u64>();
@@ -138,7 +140,7 @@ pub(super) async fn list(
     for query in &found {
         results.push(shown(&relay, query, LISTED_ANSWER_MAX).await?);
     }
-    let here = here(&headers);
+    let here = here(&relay, peer, &headers);
     let link = |page: u64| match page {
         1 => here.clone(),
         page => format!("{here}?page={page}"),
@@ -153,15 +155,14 @@ pub(super) async fn list(
 }
 
 /// The URL of the list as the client sees it.
-fn here(headers: &HeaderMap) -> String {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let host = text(header::HOST).unwrap_or("localhost");
-    let behind = text(header::HeaderName::from_static("x-forwarded-proto"));
-    let scheme = if behind == Some("https") {
-        "https"
-    } else {
-        "http"
-    };
+fn here(relay: &Relay, peer: Peer, headers: &HeaderMap) -> String {
+    if let Some(url) = &relay.settings.public_url {
+        return format!("{url}/api/queries/");
+    }
+    let host = headers.get(header::HOST);
+    let host = host.and_then(|host| host.to_str().ok());
+    let host = host.unwrap_or("localhost");
+    let scheme = if peer.is_secure { "https" } else { "http" };
     format!("{scheme}://{host}/api/queries/")
 }
 

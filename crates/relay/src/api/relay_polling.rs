@@ -64,6 +64,7 @@ async fn held(relay: &Relay, caller: &Caller) -> Result<Option<PolledRequest>, A
     let seat = Seat::Poll(caller.key_id().to_owned(), worker.clone());
     sit(relay, &seat, caller, relay.settings.online_after_poll);
 
+    caller.rests();
     let until = Instant::now() + relay.settings.legacy_poll_hold;
     let mut arrivals = relay.store.arrivals();
     loop {

@@ -72,7 +72,7 @@ impl From<Denied> for RestError {
     fn from(denied: Denied) -> Self {
         let refusal = match &denied {
             Denied::Nothing => Refusal::nothing_shown(),
-            Denied::Key => Refusal::bad_token(Why::Invalid),
+            Denied::Key | Denied::Revoked => Refusal::bad_token(Why::Invalid),
             Denied::Expired => Refusal::bad_token(Why::Expired),
             Denied::Token(why) => Refusal::bad_token(said(*why)),
             Denied::Gone => Refusal::no_user(),

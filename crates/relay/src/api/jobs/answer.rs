@@ -42,6 +42,7 @@ pub(in crate::api) async fn answer(
     let log = log.ok_or_else(ApiError::unknown_job)?;
     relay.orphans.claim(id);
     let mut head = log.head();
+    caller.rests();
     let patience = Duration::from_secs(query.wait);
     tokio::select! {
         ended = timeout(patience, head.wait_for(|head| head.end.is_some())) => match ended {

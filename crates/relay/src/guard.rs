@@ -1,0 +1,296 @@
+//! What keeps one caller from taking what is everybody's: rates, failures, places.
+//!
+//! - A key's requests are paced. Those of workers to their carrier are not: slots bound those.
+//! - An address that shows bad keys is told 429 for a while instead of 401. A good key is let in
+//!   all the same, so that nobody suffers from his neighbours; a key is not to be guessed.
+//! - Passwords are: whoever fails too often is not listened to for a while, by address and by
+//!   name. A name's failures do not count where it logged in well before, so that nobody can keep
+//!   its owner out.
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use proto::{ErrorCode, Timestamp};
+use queue::KeyId;
+
+use crate::{
+    Relay, RelaySettings,
+    auth::Denied,
+    error::ApiError,
+    jwt,
+    peer::{Peer, house},
+    rate::{Failures, Pace, Recent, Taken},
+};
+
+/// Most keys, addresses and names that are remembered, each.
+const REMEMBERED: usize = 16 * 1024;
+const MINUTE: Duration = Duration::from_secs(60);
+/// A name may fail so much oftener than an address: several people may mistype it from several.
+const NAME_FACTOR: u32 = 4;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    key_pace: Option<Pace>,
+    house_pace: Option<Pace>,
+    name_pace: Option<Pace>,
+    keys: Mutex<Recent<KeyId, Taken>>,
+    houses: Mutex<Recent<IpAddr, Failures>>,
+    names: Mutex<Recent<String, Failures>>,
+    /// Who logged in from where.
+    at_home: Mutex<Recent<(String, IpAddr), ()>>,
+}
+
+impl Guard {
+    pub(crate) fn new(settings: &RelaySettings) -> Self {
+        let failures = settings.failures_per_minute;
+        let by_name = failures.saturating_mul(NAME_FACTOR);
+        let second = Duration::from_secs(1);
+        Self {
+            key_pace: Pace::new(settings.key_rate, second, settings.key_burst),
+            house_pace: Pace::new(failures, MINUTE, failures),
+            name_pace: Pace::new(by_name, MINUTE, by_name),
+            keys: Mutex::new(Recent::new(REMEMBERED)),
+            houses: Mutex::new(Recent::new(REMEMBERED)),
+            names: Mutex::new(Recent::new(REMEMBERED)),
+            at_home: Mutex::new(Recent::new(REMEMBERED)),
+        }
+    }
+
+    /// One more request with this key, unless they come too fast.
+    pub(crate) fn pace(&self, key: &KeyId, now: Timestamp) -> Result<(), ApiError> {
+        let Some(pace) = self.key_pace else {
+            return Ok(());
+        };
+        let taken = pace.take(lock(&self.keys).of(key.clone()), now);
+        taken.map_err(|wait| slower(wait, "the key's requests come too fast; slow down"))
+    }
+
+    /// Why a caller is not let in, or that he failed too often to be told.
+    pub(crate) fn denied(&self, peer: Peer, denied: Denied, now: Timestamp) -> Denied {
+        // What was good once is no guess: whoever shows it must learn why it is good no more.
+        let is_guess = matches!(
+            denied,
+            Denied::Key | Denied::Token(jwt::Refused::Invalid | jwt::Refused::Kind)
+        );
+        let Some(pace) = self.house_pace.filter(|_| is_guess) else {
+            return denied;
+        };
+        let failed = lock(&self.houses)
+            .of(house(peer.address))
+            .attempt(pace, now);
+        match failed {
+            Ok(()) => denied,
+            Err(wait) => Denied::Failed(slower(
+                wait,
+                "the key or token is not good, and too many that were not came from your address",
+            )),
+        }
+    }
+
+    /// Whether a password may be tried. It counts as a failure until [`Guard::logged_in`].
+    pub(crate) fn may_log_in(
+        &self,
+        peer: Peer,
+        name: &str,
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
+        const WHY: &str = "too many logins failed; wait before the next";
+        let from = house(peer.address);
+        if let Some(pace) = self.house_pace {
+            let allowed = lock(&self.houses).of(from).attempt(pace, now);
+            allowed.map_err(|wait| slower(wait, WHY))?;
+        }
+        let is_at_home = lock(&self.at_home).knows(&(name.to_owned(), from));
+        if let Some(pace) = self.name_pace.filter(|_| !is_at_home) {
+            let allowed = lock(&self.names).of(name.to_owned()).attempt(pace, now);
+            allowed.map_err(|wait| slower(wait, WHY))?;
+        }
+        Ok(())
+    }
+
+    /// The password was good.
+    pub(crate) fn logged_in(&self, peer: Peer, name: &str) {
+        let from = house(peer.address);
+        if let Some(pace) = self.house_pace {
+            lock(&self.houses).of(from).succeeded(pace);
+        }
+        let mut at_home = lock(&self.at_home);
+        let place = (name.to_owned(), from);
+        if let Some(pace) = self.name_pace.filter(|_| !at_home.knows(&place)) {
+            lock(&self.names).of(name.to_owned()).succeeded(pace);
+        }
+        at_home.of(place);
+    }
+}
+
+fn slower(wait: Duration, why: &str) -> ApiError {
+    ApiError::new(ErrorCode::RateLimited, why).after(wait)
+}
+
+fn lock<T>(what: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How many requests are at work now. One that waits for a worker is not.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    inside: AtomicUsize,
+    most: usize,
+}
+
+impl Gate {
+    pub(crate) const fn new(most: usize) -> Self {
+        Self {
+            inside: AtomicUsize::new(0),
+            most,
+        }
+    }
+}
+
+/// One request's place at work; left at the latest when the last copy is dropped.
+#[derive(Debug, Clone)]
+pub(crate) struct AtWork(Arc<Place>);
+
+#[derive(Debug)]
+struct Place {
+    gate: Arc<Gate>,
+    is_inside: AtomicBool,
+}
+
+impl AtWork {
+    pub(crate) fn new(gate: &Arc<Gate>) -> Self {
+        Self(Arc::new(Place {
+            gate: gate.clone(),
+            is_inside: AtomicBool::new(false),
+        }))
+    }
+
+    /// Whether there is room for the work on this request.
+    pub(crate) fn begins(&self) -> bool {
+        if self.0.is_inside.swap(true, Ordering::Relaxed) {
+            return true;
+        }
+        let gate = &self.0.gate;
+        if gate.inside.fetch_add(1, Ordering::Relaxed) < gate.most {
+            return true;
+        }
+        self.rests();
+        false
+    }
+
+    /// The rest is waiting.
+    pub(crate) fn rests(&self) {
+        if self.0.is_inside.swap(false, Ordering::Relaxed) {
+            self.0.gate.inside.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if *self.is_inside.get_mut() {
+            self.gate.inside.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Relay {
+    /// There is too much to do; everybody is told another moment to come back.
+    pub(crate) fn busy(&self) -> ApiError {
+        let seconds = self.world.random().map_or(3, |bytes| 1 + bytes[0] % 5);
+        let message = "the relay has too much to do at once; try again in a moment";
+        ApiError::new(ErrorCode::Busy, message).after(Duration::from_secs(seconds.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_700_000_000_000);
+
+    fn guard() -> Guard {
+        Guard::new(&RelaySettings::default())
+    }
+
+    fn from(address: &str) -> Peer {
+        Peer {
+            address: address.parse().unwrap(),
+            is_secure: false,
+        }
+    }
+
+    #[test]
+    fn an_address_that_fails_too_often_is_not_told_why_and_others_are() {
+        let guard = guard();
+        let failed = |address: &str| guard.denied(from(address), Denied::Key, NOW);
+        for _ in 0..5 {
+            assert!(matches!(failed("2001:db8::1"), Denied::Key));
+        }
+        // Another address of the same network.
+        for address in ["2001:db8::1", "2001:db8::2:3"] {
+            let Denied::Failed(error) = failed(address) else {
+                panic!("told all the same");
+            };
+            assert_eq!(
+                (error.code, error.retry_after()),
+                (ErrorCode::RateLimited, Some(15))
+            );
+        }
+        assert!(matches!(failed("2001:db8:0:1::1"), Denied::Key));
+        // Who showed nothing guessed nothing.
+        let nothing = guard.denied(from("2001:db8::1"), Denied::Nothing, NOW);
+        assert!(matches!(nothing, Denied::Nothing));
+    }
+
+    #[test]
+    fn a_name_tried_from_everywhere_is_closed_to_all_but_those_at_home() {
+        let guard = guard();
+        let home = from("203.0.113.9");
+        assert_eq!(guard.may_log_in(home, "jan", NOW), Ok(()));
+        guard.logged_in(home, "jan");
+        let tried = |n: u32| {
+            let address = format!("198.51.{}.{}", n / 250, n % 250);
+            guard.may_log_in(from(&address), "jan", NOW).is_ok()
+        };
+        assert_eq!((0..1000).filter(|n| tried(*n)).count(), 20);
+        assert_eq!(guard.may_log_in(home, "jan", NOW), Ok(()), "its owner");
+        assert_eq!(
+            guard.may_log_in(from("198.51.0.9"), "ola", NOW),
+            Ok(()),
+            "another name"
+        );
+    }
+
+    #[test]
+    fn one_address_keeps_nobody_out_elsewhere() {
+        let guard = guard();
+        let tried =
+            (0..1000).filter(|_| guard.may_log_in(from("198.51.100.7"), "jan", NOW).is_ok());
+        assert_eq!(tried.count(), 5);
+        assert_eq!(guard.may_log_in(from("203.0.113.9"), "jan", NOW), Ok(()));
+    }
+
+    #[test]
+    fn there_is_room_for_so_many_and_again_when_they_rest_or_leave() {
+        let gate = Arc::new(Gate::new(2));
+        let work = || AtWork::new(&gate);
+        let (one, two, three) = (work(), work(), work());
+        assert!(one.begins() && two.begins() && one.begins());
+        assert!(!three.begins());
+        one.rests();
+        one.rests();
+        assert!(three.begins() && !one.begins());
+        drop((two.clone(), three));
+        assert!(one.begins());
+        drop((one, two));
+        assert_eq!(gate.inside.load(Ordering::Relaxed), 0);
+    }
+}

@@ -1,0 +1,243 @@
+//! How fast somebody may go: decisions over moments that are handed in, in bounded memory.
+
+use std::{collections::HashMap, hash::Hash, mem, time::Duration};
+
+use proto::Timestamp;
+
+/// So many at once, and so many in a while after that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pace {
+    /// Microseconds after which one more is allowed.
+    every: i64,
+    burst: i64,
+}
+
+/// What somebody has taken of his pace: until this moment, in microseconds, he has spent it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Taken(i64);
+
+impl Pace {
+    /// `None` for a count of 0, which is no limit.
+    pub(crate) fn new(count: u32, within: Duration, burst: u32) -> Option<Self> {
+        let within = i64::try_from(within.as_micros()).unwrap_or(i64::MAX);
+        (count > 0).then(|| Self {
+            every: (within / i64::from(count)).max(1),
+            burst: i64::from(burst.max(1)),
+        })
+    }
+
+    /// Takes one, or says after how long there is one.
+    pub(crate) fn take(self, taken: &mut Taken, now: Timestamp) -> Result<(), Duration> {
+        let now = now.0.saturating_mul(1000);
+        let spent = taken.0.max(now);
+        // Full when it reaches this; what was taken while a clock was ahead counts at most so much.
+        let full = now.saturating_add(self.every.saturating_mul(self.burst));
+        let spent = spent.min(full);
+        let next = spent.saturating_add(self.every);
+        if next > full {
+            let wait = u64::try_from(next - full).unwrap_or(0);
+            return Err(Duration::from_micros(wait));
+        }
+        *taken = Taken(next);
+        Ok(())
+    }
+
+    /// Gives one back.
+    pub(crate) const fn give_back(self, taken: &mut Taken) {
+        taken.0 = taken.0.saturating_sub(self.every);
+    }
+}
+
+/// First wait of somebody who fails too often; it doubles each time.
+const FIRST_WAIT: Duration = Duration::from_secs(15);
+/// Longest wait.
+const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
+/// After so long without a wait the next is a first one again.
+const FORGIVEN: Duration = Duration::from_secs(10 * 60);
+
+/// How often somebody has failed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Failures {
+    taken: Taken,
+    waits: u32,
+    until: Timestamp,
+}
+
+impl Failures {
+    /// Whether he may fail once more, or how long he has to wait before he is listened to. Trying
+    /// while he waits does not make it longer.
+    pub(crate) fn attempt(&mut self, pace: Pace, now: Timestamp) -> Result<(), Duration> {
+        let left = self.until.since(now);
+        if !left.is_zero() {
+            return Err(left.min(LONGEST_WAIT));
+        }
+        if now.since(self.until) >= FORGIVEN {
+            self.waits = 0;
+        }
+        pace.take(&mut self.taken, now).map_err(|_| {
+            let wait = FIRST_WAIT * 2_u32.saturating_pow(self.waits.min(8));
+            let wait = wait.min(LONGEST_WAIT);
+            self.waits += 1;
+            self.until = now + wait;
+            wait
+        })
+    }
+
+    /// He did not fail after all.
+    pub(crate) const fn succeeded(&mut self, pace: Pace) {
+        pace.give_back(&mut self.taken);
+    }
+}
+
+/// What is remembered of the last who came, of so many at most.
+#[derive(Debug)]
+pub(crate) struct Recent<K, V> {
+    young: HashMap<K, V>,
+    old: HashMap<K, V>,
+    most: usize,
+}
+
+impl<K: Hash + Eq, V: Default> Recent<K, V> {
+    pub(crate) fn new(most: usize) -> Self {
+        Self {
+            young: HashMap::new(),
+            old: HashMap::new(),
+            most,
+        }
+    }
+
+    /// What is remembered of this one. Whoever came least lately is forgotten for it.
+    pub(crate) fn of(&mut self, key: K) -> &mut V {
+        if !self.young.contains_key(&key) && self.young.len() >= self.most / 2 {
+            self.old = mem::take(&mut self.young);
+        }
+        let old = self.old.remove(&key);
+        let entry = self.young.entry(key);
+        entry.or_insert_with(|| old.unwrap_or_default())
+    }
+
+    /// Whether anything is remembered of this one.
+    pub(crate) fn knows(&self, key: &K) -> bool {
+        self.young.contains_key(key) || self.old.contains_key(key)
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.young.len() + self.old.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const MINUTE: Duration = Duration::from_secs(60);
+    const T0: Timestamp = Timestamp(1_700_000_000_000);
+
+    fn pace(count: u32, burst: u32) -> Pace {
+        Pace::new(count, SECOND, burst).unwrap()
+    }
+
+    #[test]
+    fn a_burst_is_allowed_and_then_the_rate() {
+        let (pace, mut taken) = (pace(200, 1000), Taken::default());
+        let allowed =
+            |taken: &mut Taken, now| (0..5000).filter(|_| pace.take(taken, now).is_ok()).count();
+        assert_eq!(allowed(&mut taken, T0), 1000);
+        assert_eq!(allowed(&mut taken, T0 + SECOND), 200);
+        assert_eq!(
+            pace.take(&mut taken, T0 + SECOND),
+            Err(Duration::from_millis(5))
+        );
+        assert_eq!(allowed(&mut taken, T0 + 60 * SECOND), 1000);
+        assert_eq!(Pace::new(0, SECOND, 5), None);
+    }
+
+    #[test]
+    fn who_fails_too_often_waits_and_each_time_twice_as_long() {
+        let pace = Pace::new(5, MINUTE, 5).unwrap();
+        let (mut one, mut now) = (Failures::default(), T0);
+        for _ in 0..5 {
+            assert_eq!(one.attempt(pace, now), Ok(()));
+        }
+        for seconds in [15, 30, 60, 120, 240, 300, 300] {
+            let wait = Duration::from_secs(seconds);
+            while one.attempt(pace, now).is_ok() {}
+            assert_eq!(
+                one.attempt(pace, now),
+                Err(wait),
+                "trying makes it no longer"
+            );
+            assert_eq!(one.attempt(pace, now + wait / 3), Err(wait - wait / 3));
+            now = now + wait;
+        }
+        now = now + FORGIVEN;
+        while one.attempt(pace, now).is_ok() {}
+        assert_eq!(one.attempt(pace, now), Err(FIRST_WAIT), "forgiven");
+    }
+
+    #[test]
+    fn who_succeeds_has_lost_nothing() {
+        let pace = Pace::new(5, MINUTE, 5).unwrap();
+        let mut one = Failures::default();
+        for _ in 0..100 {
+            assert_eq!(one.attempt(pace, T0), Ok(()));
+            one.succeeded(pace);
+        }
+    }
+
+    proptest! {
+        /// In any stretch of time no more than the burst and what the rate allows meanwhile.
+        #[test]
+        fn no_stretch_of_time_has_more_than_its_share(
+            count in 1_u32..500,
+            burst in 1_u32..100,
+            gaps in prop::collection::vec(0_u64..50, 1..300),
+        ) {
+            let (pace, mut taken, mut now) = (pace(count, burst), Taken::default(), T0);
+            let mut allowed = Vec::new();
+            for gap in gaps {
+                now = now + Duration::from_millis(gap);
+                match pace.take(&mut taken, now) {
+                    Ok(()) => allowed.push(now.0),
+                    Err(wait) => {
+                        // It was not said in vain: then there is one, and not a step before.
+                        let mut later = taken;
+                        let millis = wait.as_millis() as u64 + 1;
+                        prop_assert!(pace.take(&mut later, now + Duration::from_millis(millis)).is_ok());
+                    }
+                }
+            }
+            for (n, first) in allowed.iter().enumerate() {
+                for (m, last) in allowed.iter().enumerate().skip(n) {
+                    // The length of a step is cut to whole microseconds.
+                    let by_rate = (last - first) as f64 / 1000.0 * f64::from(count) * 1.001;
+                    prop_assert!((m - n) as f64 <= f64::from(burst) + by_rate);
+                }
+            }
+        }
+
+        /// Who keeps to the rate is never refused.
+        #[test]
+        fn who_keeps_to_the_rate_is_not_refused(count in 1_u32..1000, burst in 1_u32..10) {
+            let (pace, mut taken, mut now) = (pace(count, burst), Taken::default(), T0);
+            for _ in 0..100 {
+                prop_assert_eq!(pace.take(&mut taken, now), Ok(()));
+                now = now + Duration::from_millis(u64::from(1000_u32.div_ceil(count)));
+            }
+        }
+
+        /// However many come, only so many are remembered, and the latest is.
+        #[test]
+        fn only_so_many_are_remembered(keys in prop::collection::vec(0_u16..400, 1..600)) {
+            let mut recent = Recent::<u16, u32>::new(64);
+            for key in keys {
+                *recent.of(key) += 1;
+                prop_assert!(recent.knows(&key) && recent.len() <= 64);
+            }
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! How fast, how often and how many at once.
+
+use std::{sync::Arc, time::Duration};
+
+use hearth_relay::RelaySettings;
+use http::StatusCode;
+use queue::{Role, Scope};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use crate::{
+    client::{Client, Reply},
+    people::{PASSWORD, client_of, user},
+    server::{Ahead, Server},
+    within,
+    worker::Scripted,
+};
+
+fn seconds(reply: &Reply) -> u64 {
+    reply.header("retry-after").parse().unwrap()
+}
+
+fn refused(reply: &Reply, status: StatusCode, code: &str) {
+    assert_eq!(reply.status, status);
+    assert_eq!(reply.header("x-hearth-error"), code);
+    assert!(seconds(reply) >= 1);
+}
+
+fn nothing_to_do() -> String {
+    json!({"worker": "p", "version": "0", "free": 0, "wait_ms": 0}).to_string()
+}
+
+#[tokio::test]
+async fn a_key_that_asks_too_fast_is_told_to_wait_in_its_own_words_and_others_are_served() {
+    let mut settings = RelaySettings::default();
+    settings.key_rate = 1;
+    settings.key_burst = 3;
+    let clock = Arc::new(Ahead::default());
+    let server = Server::at(clock.clone(), settings).await;
+    let scopes = [Scope::Read, Scope::Work];
+    let hasty = server.client("default", &scopes).await;
+    let mut answers = Vec::new();
+    while answers.last() != Some(&StatusCode::TOO_MANY_REQUESTS) {
+        answers.push(hasty.get("/api/tags").await.status);
+    }
+    assert!((4..9).contains(&answers.len()), "{answers:?}");
+    for (path, words) in [
+        ("/api/tags", r#"{"error":"the key's requests"#),
+        ("/api/jobs", r#"{"error":{"code":"rate_limited","message":"#),
+        ("/v1/models", r#"{"error":{"message":"#),
+        ("/api/queries/", r#"{"detail":"#),
+    ] {
+        // Meanwhile there may be one more that is allowed.
+        let reply = loop {
+            let reply = hasty.get(path).await;
+            if reply.status != StatusCode::OK {
+                break reply;
+            }
+        };
+        refused(&reply, StatusCode::TOO_MANY_REQUESTS, "rate_limited");
+        assert_eq!(seconds(&reply), 1);
+        let text = reply.text().await;
+        assert!(text.starts_with(words), "{path}: {text}");
+    }
+    let other = server.client("default", &[Scope::Read]).await;
+    assert_eq!(other.get("/api/tags").await.status, StatusCode::OK);
+    assert_eq!(server.nobody().get("/healthz").await.status, StatusCode::OK);
+    // What a worker says to its carrier is bounded by its slots.
+    for _ in 0..10 {
+        let polled = hasty.post("/api/worker/v1/poll", nothing_to_do()).await;
+        assert_eq!(polled.status, StatusCode::OK);
+    }
+    clock.by(Duration::from_secs(60));
+    for _ in 0..3 {
+        assert_eq!(hasty.get("/api/tags").await.status, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn who_shows_too_many_bad_keys_is_not_told_about_them_for_a_while() {
+    let clock = Arc::new(Ahead::default());
+    let server = Server::at(clock.clone(), RelaySettings::default()).await;
+    let good = server.client("default", &[Scope::Read]).await;
+    let bad = |key: &str| Client::new(server.base(), Some(key.to_owned()));
+    for key in ["x", "hearth_1_2_3", "eyJhbGciOiJub25lIn0.e30.", "sk-1", "y"] {
+        let reply = bad(key).get("/api/tags").await;
+        assert_eq!(reply.status, StatusCode::UNAUTHORIZED, "{key}");
+    }
+    let mut waits = Vec::new();
+    for ahead in [0, 20, 60, 130] {
+        clock.by(Duration::from_secs(ahead));
+        let reply = loop {
+            let reply = bad("z").get("/api/tags").await;
+            if reply.status != StatusCode::UNAUTHORIZED {
+                break reply;
+            }
+        };
+        refused(&reply, StatusCode::TOO_MANY_REQUESTS, "rate_limited");
+        waits.push(seconds(&reply));
+        let good = good.get("/api/tags").await;
+        assert_eq!(good.status, StatusCode::OK, "a good key is good");
+    }
+    assert_eq!(waits, [15, 30, 60, 120]);
+}
+
+#[tokio::test]
+async fn a_key_that_was_good_once_is_always_told_why_it_is_good_no_more() {
+    let server = Server::start().await;
+    let revoked = server.client("default", &[Scope::Read]).await;
+    let now = proto::Timestamp(1);
+    let ended = queue::Keys::revoke_key(&*server.store, now, "key-0").await;
+    assert!(ended.unwrap());
+    for _ in 0..20 {
+        let reply = revoked.get("/api/jobs").await;
+        assert_eq!(reply.status, StatusCode::UNAUTHORIZED);
+        let told = reply.json().await;
+        let told = told["error"]["message"].as_str().unwrap();
+        assert!(told.contains("was revoked"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn passwords_are_not_listened_to_after_too_many_wrong_ones() {
+    let clock = Arc::new(Ahead::default());
+    let server = Server::at(clock.clone(), RelaySettings::default()).await;
+    user(&*server.store, "jan", Role::User, "default").await;
+    let nobody = server.nobody();
+    let jan = client_of(&nobody, "jan").await;
+    let login = |name: &str, password: &str| {
+        let body = json!({"username": name, "password": password}).to_string();
+        let nobody = nobody.clone();
+        async move { nobody.post("/api/login/", body).await }
+    };
+    for name in ["jan", "nobody", "jan", "jan", "jan"] {
+        let reply = login(name, "wrong horse").await;
+        assert_eq!(reply.status, StatusCode::UNAUTHORIZED);
+    }
+    for (name, password) in [("jan", PASSWORD), ("jan", "wrong horse"), ("nobody", "x")] {
+        let reply = login(name, password).await;
+        refused(&reply, StatusCode::TOO_MANY_REQUESTS, "rate_limited");
+        assert!(
+            reply
+                .text()
+                .await
+                .starts_with(r#"{"detail":"too many logins"#)
+        );
+    }
+    let still = jan.get("/api/tags").await;
+    assert_eq!(still.status, StatusCode::OK, "who is logged in stays so");
+    clock.by(Duration::from_secs(60));
+    assert_eq!(login("jan", PASSWORD).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn when_there_is_too_much_to_do_requests_are_shed_but_health_and_workers_get_through() {
+    let mut settings = RelaySettings::default();
+    settings.at_work_max = 0;
+    let server = Server::with(settings).await;
+    let scopes = [Scope::Enqueue, Scope::Read, Scope::Work];
+    let client = server.client("default", &scopes).await;
+    let mut waits = std::collections::BTreeSet::new();
+    for _ in 0..8 {
+        for reply in [
+            client.get("/api/tags").await,
+            client.get("/v1/models").await,
+            client.post("/api/chat", r#"{"model":"m"}"#).await,
+            client.post("/api/jobs", "{}").await,
+        ] {
+            refused(&reply, StatusCode::SERVICE_UNAVAILABLE, "busy");
+            assert_eq!(reply.header("x-should-retry"), "true");
+            waits.insert(seconds(&reply));
+        }
+    }
+    assert!(
+        waits.len() > 1 && waits.iter().all(|wait| (1..=5).contains(wait)),
+        "{waits:?}"
+    );
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(client.get(path).await.status, StatusCode::OK, "{path}");
+    }
+    let polled = client.post("/api/worker/v1/poll", nothing_to_do()).await;
+    assert_eq!(polled.status, StatusCode::OK);
+    let _worker = Scripted::ready(&server).await;
+}
+
+#[tokio::test]
+async fn a_request_that_waits_for_a_worker_is_not_at_work() {
+    let mut settings = RelaySettings::default();
+    settings.at_work_max = 1;
+    let server = Server::with(settings).await;
+    let _worker = Scripted::serving(&server, "default", &["m"], 0).await;
+    let client = server.requester().await;
+    let body = r#"{"model":"m","stream":false,"messages":[{"role":"user","content":"x"}]}"#;
+    let asked: Vec<_> = (0..5)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                let busy = StatusCode::SERVICE_UNAVAILABLE;
+                // Two that come in the very same moment are one too many.
+                while client.post("/api/chat", body).await.status == busy {}
+            })
+        })
+        .collect();
+    server.until(|counts| counts.queued == 5).await;
+    // The last of them may be about to rest.
+    let listed = async { while client.get("/api/tags").await.status != StatusCode::OK {} };
+    within(listed).await;
+    asked.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn only_so_many_connections_of_an_address_wait_for_their_first_good_key() {
+    let mut settings = RelaySettings::default();
+    settings.connections_per_address = Some(2);
+    let server = Server::with(settings).await;
+    let key = server.key("default", &[Scope::Read]).await;
+    let dial = || async { TcpStream::connect(server.address).await.unwrap() };
+    let with_key =
+        format!("GET /api/tags HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n\r\n");
+    let mut answer = [0; 4096];
+    // With a good key a connection makes room for the next.
+    let mut kept = Vec::new();
+    for _ in 0..5 {
+        let mut socket = dial().await;
+        socket.write_all(with_key.as_bytes()).await.unwrap();
+        let read = within(socket.read(&mut answer)).await.unwrap();
+        assert!(answer[..read].starts_with(b"HTTP/1.1 200"));
+        kept.push(socket);
+    }
+    let silent = [dial().await, dial().await];
+    let mut third = dial().await;
+    let ended = within(third.read(&mut answer)).await;
+    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+    drop(silent);
+    // The relay sees their end a moment later.
+    let health = async {
+        loop {
+            let mut socket = dial().await;
+            let head = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+            if socket.write_all(head).await.is_ok()
+                && let Ok(read @ 1..) = socket.read(&mut answer).await
+            {
+                break answer[..read].starts_with(b"HTTP/1.1 200");
+            }
+        }
+    };
+    assert!(within(health).await);
+}
