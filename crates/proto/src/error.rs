@@ -77,6 +77,8 @@ codes! {
     StaleLease = "stale_lease", 409;
     /// Chunks must come in order; send from the number in the answer.
     ChunkGap = "chunk_gap", 409;
+    /// Prompt and answer were erased, because the answer was fetched a while ago.
+    Erased = "erased", 410;
     /// The job has no answer yet; ask again, or wait for its end.
     JobUnfinished = "job_unfinished", 409;
     /// The request of the job was erased, so that it cannot be made anew; submit it again.
@@ -97,10 +99,14 @@ codes! {
     EngineFailed = "engine_failed", 502;
     /// The engine cannot be reached.
     EngineUnavailable = "engine_unavailable", 503;
-    /// The queue, or your share of it, is full.
+    /// The queue is full.
     QueueFull = "queue_full", 503;
     /// The relay has too much to do at once.
     Busy = "busy", 503;
+    /// Your account's share is full: jobs that wait, or files that are kept.
+    AccountFull = "account_full", 429;
+    /// The relay's disk is full: what is running goes on, and nothing new is taken.
+    DiskFull = "disk_full", 503;
     /// No worker is online.
     NoWorker = "no_worker", 503;
     /// The worker vanished and the stream cannot be continued.

@@ -60,8 +60,16 @@ pub const UNCONFIRMED_MAX: usize = 16 * 1024 * 1024;
 pub const QUEUED_PER_ACCOUNT_MAX: usize = 1_000;
 /// See [`QUEUED_PER_ACCOUNT_MAX`].
 pub const QUEUED_MAX: usize = 100_000;
-/// Most bytes of queued request bodies in all.
+/// Most bytes of queued request bodies per account, and in all.
+pub const QUEUED_BYTES_PER_ACCOUNT_MAX: usize = 256 * 1024 * 1024;
+/// See [`QUEUED_BYTES_PER_ACCOUNT_MAX`].
 pub const QUEUED_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// Most bytes of one answer, and of all answers that are being written. Both are in memory.
+pub const LOG_MAX: usize = 64 * 1024 * 1024;
+/// See [`LOG_MAX`].
+pub const LOGS_MAX: usize = 512 * 1024 * 1024;
+/// What each line of an answer costs beside its bytes: many short lines are not cheap.
+pub const LINE_COST: usize = 64;
 /// Longest deadline of a job, in which an agent that is away may come back.
 pub const DEADLINE_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Longest idempotency key, in bytes.

@@ -5,17 +5,37 @@ use queue::{BatchRecord, Batches, FileRecord, LineResult, Owner, QueueError};
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 use serde::de::DeserializeOwned;
 
-use crate::{SqliteQueue, row};
+use crate::{SqliteQueue, group::Group, row};
 
 impl SqliteQueue {
-    /// One statement on the writer's connection, in the next group.
-    async fn write<P: Params + Send + 'static>(
+    /// Something new, unless the disk is full.
+    async fn add<P: Params + Clone + Send + 'static>(
         &self,
         statement: &'static str,
         values: P,
     ) -> Result<(), QueueError> {
         self.ask(move |group| {
-            group.conn.prepare_cached(statement)?.execute(values)?;
+            group.admits()?;
+            group
+                .conn
+                .prepare_cached(statement)?
+                .execute(values.clone())?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// One statement on the writer's connection, in the next group.
+    async fn write<P: Params + Clone + Send + 'static>(
+        &self,
+        statement: &'static str,
+        values: P,
+    ) -> Result<(), QueueError> {
+        self.ask(move |group| {
+            group
+                .conn
+                .prepare_cached(statement)?
+                .execute(values.clone())?;
             Ok(())
         })
         .await
@@ -57,7 +77,7 @@ impl Batches for SqliteQueue {
     async fn put_part(&self, id: &str, n: u32, part: Bytes) -> Result<(), QueueError> {
         let values = (id.to_owned(), n, part.to_vec());
         let insert = "INSERT OR REPLACE INTO file_parts (id, n, part) VALUES (?1, ?2, ?3)";
-        self.write(insert, values).await
+        self.add(insert, values).await
     }
 
     async fn put_file(&self, file: FileRecord) -> Result<(), QueueError> {
@@ -65,7 +85,7 @@ impl Batches for SqliteQueue {
         let insert = "INSERT INTO files (id, account, expires_at, record) VALUES (?1, ?2, ?3, ?4)
             ON CONFLICT (id) DO UPDATE SET expires_at = ?3, record = ?4";
         let account = file.account.to_string();
-        self.write(insert, (file.id, account, file.expires_at.0, text))
+        self.add(insert, (file.id, account, file.expires_at.0, text))
             .await
     }
 
@@ -93,8 +113,11 @@ impl Batches for SqliteQueue {
 
     async fn erase_file(&self, id: &str) -> Result<(), QueueError> {
         let id = id.to_owned();
-        self.ask(move |group| Ok(erase_file(group.conn, &id)?))
-            .await
+        self.ask(move |group| {
+            group.erases();
+            Ok(erase_file(group.conn, &id)?)
+        })
+        .await
     }
 
     async fn put_batch(&self, batch: BatchRecord) -> Result<(), QueueError> {
@@ -163,24 +186,31 @@ impl Batches for SqliteQueue {
     }
 
     async fn erase_results(&self, batch: &str) -> Result<(), QueueError> {
-        self.write(
-            "DELETE FROM batch_lines WHERE batch = ?1",
-            [batch.to_owned()],
-        )
+        let batch = batch.to_owned();
+        self.ask(move |group| {
+            group.erases();
+            let mut delete = group
+                .conn
+                .prepare_cached("DELETE FROM batch_lines WHERE batch = ?1")?;
+            delete.execute([&batch])?;
+            Ok(())
+        })
         .await
     }
 
     async fn expire_files(&self, now: Timestamp) -> Result<Option<Timestamp>, QueueError> {
-        self.ask(move |group| Ok(expire(group.conn, now)?)).await
+        self.ask(move |group| Ok(expire(group, now)?)).await
     }
 }
 
-fn expire(conn: &Connection, now: Timestamp) -> rusqlite::Result<Option<Timestamp>> {
+fn expire(group: &mut Group<'_>, now: Timestamp) -> rusqlite::Result<Option<Timestamp>> {
+    let conn = group.conn;
     let late: Vec<String> = conn
         .prepare_cached("SELECT id FROM files WHERE expires_at <= ?1")?
         .query_map([now.0], |found| found.get(0))?
         .collect::<Result<_, _>>()?;
     for id in late {
+        group.erases();
         erase_file(conn, &id)?;
         conn.prepare_cached("DELETE FROM batches WHERE input = ?1 AND is_over")?
             .execute([id])?;

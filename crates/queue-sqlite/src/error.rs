@@ -82,12 +82,60 @@ impl From<rusqlite::Error> for Fault {
 
 /// A group could not be committed; everybody in it is told the same.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("the queue file could not be written: {0}")]
-pub(crate) struct NotWritten(pub(crate) String);
+#[error("the queue file could not be written: {reason}")]
+pub(crate) struct NotWritten {
+    reason: String,
+    pub(crate) cure: Cure,
+}
+
+/// What helps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cure {
+    /// Trying again.
+    Again,
+    /// Room on the disk.
+    Room,
+    /// Nothing while this process lives: what the system said was written may not be, or the file
+    /// is damaged.
+    Restart,
+}
+
+impl NotWritten {
+    pub(crate) fn because(reason: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+            cure: Cure::Again,
+        }
+    }
+}
+
+impl From<rusqlite::Error> for NotWritten {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, DiskFull, NotADatabase, SystemIoFailure};
+        let extended = error
+            .sqlite_error()
+            .map(|error| error.extended_code)
+            .unwrap_or_default();
+        let cure = match error.sqlite_error_code() {
+            Some(DiskFull) => Cure::Room,
+            // The index of the log could not grow.
+            Some(SystemIoFailure) if extended == rusqlite::ffi::SQLITE_IOERR_SHMSIZE => Cure::Room,
+            Some(SystemIoFailure | DatabaseCorrupt | NotADatabase) => Cure::Restart,
+            Some(_) | None => Cure::Again,
+        };
+        Self {
+            reason: error.to_string(),
+            cure,
+        }
+    }
+}
 
 impl From<NotWritten> for QueueError {
     fn from(error: NotWritten) -> Self {
-        Self::Store(Box::new(error))
+        match error.cure {
+            Cure::Room => Self::DiskFull,
+            Cure::Again | Cure::Restart => Self::Store(Box::new(error)),
+        }
     }
 }
 

@@ -1,7 +1,10 @@
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     path::{Path, PathBuf},
+    time::{Duration, UNIX_EPOCH},
 };
+
+use proto::Timestamp;
 
 use crate::OpenError;
 
@@ -42,6 +45,44 @@ pub(crate) fn make(path: &Path) -> Result<(), OpenError> {
     private(path).map(drop)
 }
 
+/// How long the file as it was before it got a new layout is kept beside it, should somebody want
+/// to go back. There are prompts in it.
+const COPY_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// What a copy is called: the file's name, this, and its layout.
+pub(crate) const COPY: &str = ".layout-";
+
+/// Removes the copies of earlier layouts that were made long ago.
+pub(crate) fn remove_old_copies(path: &Path, now: Timestamp) {
+    let Some(name) = path.file_name() else { return };
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let start = format!("{}{COPY}", name.to_string_lossy());
+    let Ok(files) = fs::read_dir(folder) else {
+        return;
+    };
+    for file in files.flatten() {
+        let is_copy = file.file_name().to_string_lossy().starts_with(&start);
+        if !is_copy || !is_old(&file, now) {
+            continue;
+        }
+        match fs::remove_file(file.path()) {
+            Ok(()) => tracing::info!(copy = %file.path().display(), "an old copy was removed"),
+            Err(error) => {
+                tracing::warn!(copy = %file.path().display(), %error, "an old copy stays");
+            }
+        }
+    }
+}
+
+fn is_old(file: &fs::DirEntry, now: Timestamp) -> bool {
+    let made = file.metadata().and_then(|file| file.modified()).ok();
+    let made = made.and_then(|made| made.duration_since(UNIX_EPOCH).ok());
+    made.is_some_and(|made| Timestamp(0) + made + COPY_KEPT <= now)
+}
+
 /// `path` with something after its last letter.
 pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -57,7 +98,7 @@ fn make_folder(folder: &Path) -> std::io::Result<()> {
     builder.create(folder)
 }
 
-fn private(path: &Path) -> Result<File, OpenError> {
+pub(crate) fn private(path: &Path) -> Result<File, OpenError> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     #[cfg(unix)]

@@ -8,10 +8,10 @@ use proto::{
     Account, End, JobError, JobId, LeaseToken, Timestamp, limits::BODY_MAX, worker::Retry,
 };
 use queue::{
-    Lease, LeaseQuery, Live, LiveLog, NewJob, Owner, QueueError, RESULT_KEPT,
+    Lease, LeaseQuery, Live, LiveLog, NewJob, Owner, QueueError,
     machine::{Record, Step},
 };
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use crate::{
@@ -19,16 +19,42 @@ use crate::{
     row,
 };
 
-/// Most ended jobs that one call of `reap` erases, so that others are not kept waiting.
-const ERASED_AT_ONCE: usize = 500;
-
 /// Something to be decided, and what to tell who asked.
-pub(crate) struct Ask(Box<Decide>);
+pub(crate) struct Ask(Box<dyn Decide>);
 
-type Decide = dyn FnOnce(Option<&mut Group<'_>>) -> (Tell, rusqlite::Result<()>) + Send;
+trait Decide: Send {
+    fn decide(&mut self, group: &mut Group<'_>) -> rusqlite::Result<()>;
 
-/// Tells the caller what was decided, once that is on disk, or that it is not.
-pub(crate) type Tell = Box<dyn FnOnce(Result<(), NotWritten>) + Send>;
+    fn tell(self: Box<Self>, written: Result<(), NotWritten>);
+}
+
+struct Asked<T, D> {
+    decide: D,
+    answer: Result<T, QueueError>,
+    told: oneshot::Sender<Result<T, QueueError>>,
+}
+
+impl<T, D> Decide for Asked<T, D>
+where
+    T: Send,
+    D: FnMut(&mut Group<'_>) -> Result<T, Fault> + Send,
+{
+    fn decide(&mut self, group: &mut Group<'_>) -> rusqlite::Result<()> {
+        let (answer, written) = match (self.decide)(group) {
+            Ok(answer) => (Ok(answer), Ok(())),
+            Err(Fault::Refused(error)) => (Err(error), Ok(())),
+            Err(Fault::Broken(error)) => (Err(QueueError::closed()), Err(error)),
+        };
+        self.answer = answer;
+        written
+    }
+
+    fn tell(self: Box<Self>, written: Result<(), NotWritten>) {
+        let Self { answer, told, .. } = *self;
+        // Who asked may have gone away meanwhile; the decision stands.
+        drop(told.send(written.map_err(QueueError::from).and(answer)));
+    }
+}
 
 impl fmt::Debug for Ask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -37,29 +63,27 @@ impl fmt::Debug for Ask {
 }
 
 impl Ask {
-    /// Decides something, and tells `told` after the COMMIT.
+    /// Decides something, and tells `told` after the COMMIT. It is decided once more if the
+    /// transaction it was decided in could not be written.
     pub(crate) fn new<T: Send + 'static>(
-        decide: impl FnOnce(&mut Group<'_>) -> Result<T, Fault> + Send + 'static,
+        decide: impl FnMut(&mut Group<'_>) -> Result<T, Fault> + Send + 'static,
         told: oneshot::Sender<Result<T, QueueError>>,
     ) -> Self {
-        Self(Box::new(move |group| {
-            let (answer, written) = match group.map(decide) {
-                Some(Ok(answer)) => (Ok(answer), Ok(())),
-                Some(Err(Fault::Refused(error))) => (Err(error), Ok(())),
-                Some(Err(Fault::Broken(error))) => (Err(QueueError::closed()), Err(error)),
-                None => (Err(QueueError::closed()), Ok(())),
-            };
-            // Who asked may have gone away meanwhile; the decision stands.
-            let tell = |written: Result<(), NotWritten>| {
-                drop(told.send(written.map_err(QueueError::from).and(answer)));
-            };
-            (Box::new(tell) as Tell, written)
+        Self(Box::new(Asked {
+            decide,
+            answer: Err(QueueError::closed()),
+            told,
         }))
     }
 
-    /// Decides, or does not because the group is broken already. An error breaks the group.
-    pub(crate) fn decide(self, group: Option<&mut Group<'_>>) -> (Tell, rusqlite::Result<()>) {
-        (self.0)(group)
+    /// Decides. An error breaks the group.
+    pub(crate) fn decide(&mut self, group: &mut Group<'_>) -> rusqlite::Result<()> {
+        self.0.decide(group)
+    }
+
+    /// Tells what was decided, once that is on disk, or that it is not.
+    pub(crate) fn tell(self, written: Result<(), NotWritten>) {
+        self.0.tell(written);
     }
 }
 
@@ -69,20 +93,35 @@ pub(crate) struct Group<'a> {
     live: &'a Mutex<Live>,
     steps: Vec<Step>,
     stored: Vec<(Arc<LiveLog>, JobId, u32, u64)>,
+    has_erased: bool,
+    /// There is only room for what must go on.
+    is_full: bool,
 }
 
 impl<'a> Group<'a> {
-    pub(crate) const fn new(conn: &'a Connection, live: &'a Mutex<Live>) -> Self {
+    pub(crate) const fn new(conn: &'a Connection, live: &'a Mutex<Live>, is_full: bool) -> Self {
         Self {
             conn,
             live,
             steps: Vec::new(),
             stored: Vec::new(),
+            has_erased: false,
+            is_full,
+        }
+    }
+
+    /// Refuses what is new while the disk is full.
+    pub(crate) fn admits(&self) -> Result<(), Fault> {
+        if self.is_full {
+            Err(QueueError::DiskFull.into())
+        } else {
+            Ok(())
         }
     }
 
     /// See [`queue::Queue::enqueue`]; answers the job's number.
     pub(crate) fn enqueue(&mut self, now: Timestamp, job: &NewJob) -> Result<u64, Fault> {
+        self.admits()?;
         if row::has_ended(self.conn, job.id)? {
             return Err(QueueError::Exists(format!("job {}", job.id)).into());
         }
@@ -198,32 +237,16 @@ impl<'a> Group<'a> {
 
     /// See [`queue::Queue::reap`].
     pub(crate) fn reap(&mut self, now: Timestamp) -> Result<Option<Timestamp>, Fault> {
-        let (steps, now) = {
+        let (steps, now, terms) = {
             let mut live = self.live();
-            (live.machine.reap(now), live.machine.now())
+            let steps = live.machine.reap(now);
+            (steps, live.machine.now(), live.machine.terms())
         };
         self.write(steps)?;
-        let kept = i64::try_from(RESULT_KEPT.as_millis()).unwrap_or(i64::MAX);
-        self.conn
-            .prepare_cached(
-                "DELETE FROM jobs WHERE seq IN (SELECT seq FROM jobs
-                 WHERE finished_at IS NOT NULL AND finished_at <= ?1
-                 ORDER BY finished_at LIMIT ?2)",
-            )?
-            .execute((
-                now.0.saturating_sub(kept),
-                row::number(ERASED_AT_ONCE as u64),
-            ))?;
-        let oldest = self
-            .conn
-            .prepare_cached(
-                "SELECT finished_at FROM jobs WHERE finished_at IS NOT NULL
-                 ORDER BY finished_at LIMIT 1",
-            )?
-            .query_row([], |row| row.get(0).map(Timestamp))
-            .optional()?;
-        let erase = oldest.map(|ended| ended + RESULT_KEPT);
-        Ok([self.live().machine.next_reap(), erase]
+        let erase = self.erase(now, terms)?;
+        let mut live = self.live();
+        live.erases(erase.is_some());
+        Ok([live.machine.next_reap(), erase]
             .into_iter()
             .flatten()
             .min())
@@ -260,6 +283,16 @@ impl<'a> Group<'a> {
         leased
             .iter()
             .try_for_each(|record| row::update(self.conn, record))
+    }
+
+    /// Something was deleted that nobody shall find again.
+    pub(crate) const fn erases(&mut self) {
+        self.has_erased = true;
+    }
+
+    /// Whether anything was.
+    pub(crate) const fn has_erased(&self) -> bool {
+        self.has_erased
     }
 
     /// The transaction is on disk: memory, readers and lease holders are told.

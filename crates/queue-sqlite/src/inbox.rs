@@ -13,6 +13,8 @@ use crate::group::Ask;
 const ROOM: usize = 1_024;
 /// How long lines may wait for a group of their own.
 const LINES_WAIT: Duration = Duration::from_millis(100);
+/// How long it may wait to be noted that an answer was fetched.
+const NOTES_WAIT: Duration = Duration::from_secs(1);
 /// And after the disk refused them.
 const RETRY_WAIT: Duration = Duration::from_secs(1);
 
@@ -27,7 +29,7 @@ pub(crate) struct Inbox {
 #[derive(Debug, Default)]
 struct Waiting {
     asks: VecDeque<Ask>,
-    lines_by: Option<Instant>,
+    group_by: Option<Instant>,
     closed: bool,
 }
 
@@ -71,18 +73,25 @@ impl Inbox {
 
     /// There are lines to store, with the next group or before long.
     pub(crate) fn lines(&self) {
-        self.lines_within(LINES_WAIT);
+        self.within(LINES_WAIT);
     }
 
     /// There are lines that could not be stored.
     pub(crate) fn lines_again(&self) {
-        self.lines_within(RETRY_WAIT);
+        self.within(RETRY_WAIT);
     }
 
-    fn lines_within(&self, wait: Duration) {
+    /// There is something to note that is worth no group of its own.
+    pub(crate) fn notes(&self) {
+        self.within(NOTES_WAIT);
+    }
+
+    /// There shall be a group before so long, whether or not anybody asks.
+    pub(crate) fn within(&self, wait: Duration) {
+        let by = Instant::now() + wait;
         let mut waiting = self.lock();
-        if waiting.lines_by.is_none() {
-            waiting.lines_by = Some(Instant::now() + wait);
+        if waiting.group_by.is_none_or(|had| by < had) {
+            waiting.group_by = Some(by);
             self.filled.notify_one();
         }
     }
@@ -103,10 +112,10 @@ impl Inbox {
         let mut waiting = self.lock();
         loop {
             let due = waiting
-                .lines_by
+                .group_by
                 .map(|by| by.saturating_duration_since(Instant::now()));
             if !waiting.asks.is_empty() || waiting.closed || due.is_some_and(|due| due.is_zero()) {
-                waiting.lines_by = None;
+                waiting.group_by = None;
                 let asks = std::mem::take(&mut waiting.asks);
                 self.room.add_permits(asks.len());
                 return if waiting.closed {

@@ -5,6 +5,7 @@
 //! one fsync serves all who asked meanwhile. Lines of running jobs never wait for it.
 
 mod batches;
+mod erasure;
 mod error;
 mod files;
 mod group;
@@ -12,6 +13,7 @@ mod inbox;
 mod keys;
 mod queries;
 mod reader;
+mod reserve;
 mod restart;
 mod row;
 mod schema;

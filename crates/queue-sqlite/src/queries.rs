@@ -99,7 +99,7 @@ impl Queries for SqliteQueue {
                 "UPDATE queries SET claimed_by = ?2, claimed_attempt = ?3, claimed_at = ?4,
                  draft = NULL WHERE query = ?1",
             )?;
-            update.execute((number(id), claim.by, claim.attempt, claim.at.0))?;
+            update.execute((number(id), &claim.by, claim.attempt, claim.at.0))?;
             Ok(())
         })
         .await
@@ -166,7 +166,9 @@ impl Queries for SqliteQueue {
                 "DELETE FROM jobs WHERE finished_at IS NOT NULL
                  AND seq = (SELECT seq FROM queries WHERE query = ?1)",
             )?;
-            Ok(delete.execute([number(id)])? > 0)
+            let is_gone = delete.execute([number(id)])? > 0;
+            group.erases();
+            Ok(is_gone)
         })
         .await
     }

@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use proto::{JobId, Timestamp};
 use queue::{
-    Live,
+    Live, Terms,
     machine::{Machine, Record},
 };
 use rusqlite::Connection;
@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use crate::row;
 
 /// What an earlier run left unfinished.
-pub(crate) fn load(conn: &Connection, now: Timestamp) -> rusqlite::Result<Live> {
+pub(crate) fn load(conn: &Connection, terms: Terms, now: Timestamp) -> rusqlite::Result<Live> {
     let records: Vec<Record> = conn
         .prepare("SELECT * FROM jobs WHERE state < 2 ORDER BY seq")?
         .query_map([], row::record)?
@@ -33,7 +33,7 @@ pub(crate) fn load(conn: &Connection, now: Timestamp) -> rusqlite::Result<Live> 
         [],
         |found| row::count(found, "last"),
     )?;
-    let mut machine = Machine::restore(now, records);
+    let mut machine = Machine::restore(terms, now, records);
     machine.number_after(last);
     Ok(Live::restore(machine, lines))
 }

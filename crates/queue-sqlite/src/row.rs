@@ -139,6 +139,7 @@ pub(crate) fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
                 .get::<_, Option<String>>("error")?
                 .map(|json| serde_json::from_str(&json).map_err(|error| wrong("error", error)))
                 .transpose()?,
+            is_erased: row.get("is_erased")?,
         },
     })
 }

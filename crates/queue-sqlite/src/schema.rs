@@ -16,9 +16,12 @@ const STEPS: &[&str] = &[
     include_str!("schema/7_worker.sql"),
     include_str!("schema/8_ceilings.sql"),
     include_str!("schema/9_dead.sql"),
+    include_str!("schema/10_erasure.sql"),
 ];
 const VERSION: i64 = STEPS.len() as i64;
-const BUSY: Duration = Duration::from_secs(5);
+/// How many pages the log has before it is taken into the file.
+pub(crate) const PAGES: u32 = 4000;
+pub(crate) const BUSY: Duration = Duration::from_secs(5);
 
 /// A connection that may write; makes the file and its tables if they are not there. Only the
 /// holder of the lock gives a file another layout: no relay is running on it then.
@@ -32,9 +35,9 @@ pub(crate) fn open(path: &Path, held: Option<&Lock>) -> Result<Connection, OpenE
          PRAGMA fullfsync = ON;
          PRAGMA checkpoint_fullfsync = ON;
          PRAGMA secure_delete = ON;
-         PRAGMA foreign_keys = ON;
-         PRAGMA wal_autocheckpoint = 4000;",
+         PRAGMA foreign_keys = ON;",
     )
+    .and_then(|()| conn.pragma_update(None, "wal_autocheckpoint", PAGES))
     .map_err(explained)?;
     Ok(conn)
 }
@@ -105,7 +108,7 @@ fn lay_out(conn: &mut Connection, path: &Path, held: Option<&Lock>) -> Result<()
 
 /// The file as it was before it is given a later layout, beside it: `queue.db.layout-1`.
 fn back_up(conn: &Connection, path: &Path, layout: i64) -> Result<(), OpenError> {
-    let copy = files::beside(path, &format!(".layout-{layout}"));
+    let copy = files::beside(path, &format!("{}{layout}", files::COPY));
     let unfinished = files::beside(&copy, ".new");
     let failed = |source| OpenError::File {
         path: unfinished.clone(),

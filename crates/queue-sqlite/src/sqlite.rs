@@ -10,19 +10,21 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use proto::{Account, End, JobError, JobId, LeaseToken, Timestamp, worker::Retry};
 use queue::{
-    Job, JobLog, KeyRecord, Keys, Lease, LeaseQuery, Leased, Live, Models, NewJob, Owner, Place,
-    Queue, QueueCounts, QueueError, Serve, machine::Record,
+    Appended, Job, JobLog, KeyRecord, Keys, Lease, LeaseQuery, Leased, Live, Models, NewJob, Owner,
+    Place, Queue, QueueCounts, QueueError, Serve, Terms, end_too_long, machine::Record,
 };
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
 use crate::{
     OpenError, SqliteKeys,
+    erasure::{self, Cutter, Fetched},
     error::{Fault, NotWritten},
-    files::Lock,
+    files::{self, Lock},
     group::{Ask, Group, lock},
     inbox::Inbox,
     reader::Reader,
+    reserve::{RESERVE, Reserve},
     restart, schema,
     writer::Writer,
 };
@@ -44,6 +46,8 @@ pub struct SqliteQueue {
 pub(crate) struct Shared {
     pub(crate) live: Mutex<Live>,
     pub(crate) inbox: Inbox,
+    pub(crate) fetched: Fetched,
+    pub(crate) failure: watch::Sender<Option<NotWritten>>,
 }
 
 impl Shared {
@@ -72,28 +76,44 @@ impl SqliteQueue {
     /// [`QueueError::Store`] with an [`OpenError`]: another relay holds the file, it was written
     /// by another version, it is damaged, or it cannot be read or written.
     pub fn open(path: &Path, now: Timestamp) -> Result<Self, QueueError> {
-        Self::open_with(path, now, |_| ())
+        Self::open_on(path, now, Terms::default())
+    }
+
+    /// The same, on terms of one's own.
+    ///
+    /// # Errors
+    /// As [`SqliteQueue::open`].
+    pub fn open_on(path: &Path, now: Timestamp, terms: Terms) -> Result<Self, QueueError> {
+        Self::open_with(path, now, terms, RESERVE, |_| ())
     }
 
     /// Opens the queue with a writer's connection that was prepared; tests watch its commits.
     pub(crate) fn open_with(
         path: &Path,
         now: Timestamp,
+        terms: Terms,
+        reserve: u64,
         prepare: impl FnOnce(&mut Connection),
     ) -> Result<Self, QueueError> {
-        crate::files::make(path)?;
+        files::make(path)?;
         let lock = Lock::take(path)?;
         let check = schema::wants_check(path);
         let mut conn = schema::open(path, Some(&lock))?;
-        prepare(&mut conn);
         if check {
             schema::check(&conn, path)?;
         }
-        let live = restart::load(&conn, now).map_err(|error| schema::explain(path, error))?;
+        let tidied = erasure::erase_remains(&conn).and_then(|()| erasure::cut(&conn));
+        tidied.map_err(|error| schema::explain(path, error))?;
+        prepare(&mut conn);
+        let live =
+            restart::load(&conn, terms, now).map_err(|error| schema::explain(path, error))?;
         let shared = Arc::new(Shared {
             live: Mutex::new(live),
             inbox: Inbox::new(),
+            fetched: Fetched::default(),
+            failure: watch::Sender::new(None),
         });
+        files::remove_old_copies(path, now);
         let arrivals = watch::Sender::new(0);
         let endings = watch::Sender::new(0);
         let reader = Reader::new(schema::open_reader(path)?);
@@ -103,6 +123,9 @@ impl SqliteQueue {
             shared: shared.clone(),
             arrivals: arrivals.clone(),
             endings: endings.clone(),
+            cutter: Cutter::default(),
+            path: path.into(),
+            reserve: Reserve::new(path, reserve),
             lock,
         };
         let writer = std::thread::Builder::new()
@@ -127,7 +150,7 @@ impl SqliteQueue {
     /// Has the writer decide something; answers after the COMMIT.
     pub(crate) async fn ask<T: Send + 'static>(
         &self,
-        decide: impl FnOnce(&mut Group<'_>) -> Result<T, Fault> + Send + 'static,
+        decide: impl FnMut(&mut Group<'_>) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, QueueError> {
         let (told, answer) = oneshot::channel();
         self.shared.inbox.ask(Ask::new(decide, told)).await?;
@@ -137,7 +160,7 @@ impl SqliteQueue {
     /// The same, refused at once while the disk is behind.
     pub(crate) async fn try_ask<T: Send + 'static>(
         &self,
-        decide: impl FnOnce(&mut Group<'_>) -> Result<T, Fault> + Send + 'static,
+        decide: impl FnMut(&mut Group<'_>) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, QueueError> {
         let (told, answer) = oneshot::channel();
         self.shared.inbox.try_ask(Ask::new(decide, told))?;
@@ -228,15 +251,27 @@ impl Queue for SqliteQueue {
         first: u64,
         lines: Vec<Bytes>,
     ) -> Result<u64, QueueError> {
-        self.open_still()?;
-        let (appended, unstored) = {
-            let mut live = lock(&self.shared.live);
-            (live.append(now, token, first, lines), live.has_unstored())
-        };
-        if unstored {
-            self.shared.inbox.lines();
+        let mut tried = false;
+        loop {
+            self.open_still()?;
+            let (appended, unstored) = {
+                let mut live = lock(&self.shared.live);
+                let appended = live.append(now, token, first, lines.clone());
+                (appended, live.has_unstored())
+            };
+            if unstored {
+                self.shared.inbox.lines();
+            }
+            match self.over(appended).await? {
+                Appended::Stored(n) => return Ok(n),
+                Appended::TooLong(longest) => {
+                    // One other job makes room; after that it is this one's turn.
+                    let lease = if tried { token } else { longest };
+                    end_too_long(self, now, lease).await?;
+                    tried = true;
+                }
+            }
         }
-        self.over(appended).await
     }
 
     async fn stored(&self, token: LeaseToken) -> Result<u64, QueueError> {
@@ -263,7 +298,7 @@ impl Queue for SqliteQueue {
         retry: Retry,
         why: JobError,
     ) -> Result<(), QueueError> {
-        self.ask(move |group| group.nack(now, token, retry, why))
+        self.ask(move |group| group.nack(now, token, retry, why.clone()))
             .await
     }
 
@@ -336,6 +371,9 @@ impl Queue for SqliteQueue {
             return Ok(Some(log));
         }
         match self.reader.ended(id).await? {
+            Some(ended) if ended.job.is_erased && owner.owns(&ended.job.new.account) => {
+                Err(QueueError::Erased(id))
+            }
             Some(ended) if ended.end().is_some() && owner.owns(&ended.job.new.account) => {
                 Ok(Some(Arc::new(self.reader.log(ended).await?)))
             }
@@ -343,8 +381,22 @@ impl Queue for SqliteQueue {
         }
     }
 
+    fn fetched(&self, now: Timestamp, id: JobId) {
+        self.shared.fetched.note(now, id);
+        self.shared.inbox.notes();
+    }
+
     async fn reap(&self, now: Timestamp) -> Result<Option<Timestamp>, QueueError> {
         self.ask(move |group| group.reap(now)).await
+    }
+
+    async fn failure(&self) -> QueueError {
+        let mut failure = self.shared.failure.subscribe();
+        let failed = failure.wait_for(Option::is_some).await;
+        match failed.ok().and_then(|failed| failed.clone()) {
+            Some(failed) => failed.into(),
+            None => QueueError::closed(),
+        }
     }
 
     fn arrivals(&self) -> watch::Receiver<u64> {
@@ -370,7 +422,7 @@ impl Queue for SqliteQueue {
         let joined = tokio::task::spawn_blocking(move || writer.join()).await;
         match joined {
             Ok(Ok(closed)) => Ok(closed?),
-            Ok(Err(_)) | Err(_) => Err(NotWritten("its writer broke down".into()).into()),
+            Ok(Err(_)) | Err(_) => Err(NotWritten::because("its writer broke down").into()),
         }
     }
 }

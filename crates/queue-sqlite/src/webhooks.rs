@@ -41,7 +41,7 @@ impl Webhooks for SqliteQueue {
             let Some(mut webhook) = find(group.conn, id, None)? else {
                 return Ok(());
             };
-            webhook.tried(told);
+            webhook.tried(told.clone());
             update(group.conn, id, &webhook)?;
             Ok(())
         })

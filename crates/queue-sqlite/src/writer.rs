@@ -1,15 +1,29 @@
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use rusqlite::Connection;
+use proto::{JobId, Timestamp};
+use rusqlite::{Connection, config::DbConfig};
 use tokio::sync::watch;
 
 use crate::{
-    error::NotWritten,
-    files::Lock,
-    group::{Ask, Group, Tell, lock},
+    erasure::{self, Cutter},
+    error::{Cure, NotWritten},
+    files::{self, Lock},
+    group::{Ask, Group, lock},
     inbox::Batch,
+    reserve::Reserve,
+    schema,
     sqlite::Shared,
 };
+
+/// How soon it is looked for room again while there is none.
+const NO_ROOM_WAIT: Duration = Duration::from_secs(1);
+/// How many pages the log may have while there is no room.
+const FULL_PAGES: u32 = 100;
 
 /// The one thread that writes.
 #[derive(Debug)]
@@ -18,6 +32,9 @@ pub(crate) struct Writer {
     pub(crate) shared: Arc<Shared>,
     pub(crate) arrivals: watch::Sender<u64>,
     pub(crate) endings: watch::Sender<u64>,
+    pub(crate) cutter: Cutter,
+    pub(crate) path: PathBuf,
+    pub(crate) reserve: Reserve,
     /// Dropped last, so that the next relay finds everything written.
     pub(crate) lock: Lock,
 }
@@ -32,14 +49,18 @@ impl Drop for Ended {
 }
 
 impl Writer {
-    /// Writes until the inbox is closed; answers why the last group is not on disk, if so.
+    /// Writes until the inbox is closed, or until the file can be written no more; answers why the
+    /// last group is not on disk, if so.
     pub(crate) fn run(self) -> Result<(), NotWritten> {
         let ended = Ended(self.shared.clone());
         loop {
             match self.shared.inbox.next() {
                 Batch::Group(asks) => {
-                    // Who asked was told, and the next group starts from what is on disk.
-                    let _ = self.group(asks, false);
+                    if let Err(error) = self.group(asks, false)
+                        && error.cure == Cure::Restart
+                    {
+                        return Err(self.give_up(error));
+                    }
                 }
                 Batch::Last(asks) => {
                     let written = self.group(asks, true);
@@ -50,66 +71,128 @@ impl Writer {
         }
     }
 
+    /// Whatever was not acknowledged is as if it had never been; the next start looks at what is
+    /// really on disk.
+    fn give_up(&self, error: NotWritten) -> NotWritten {
+        let keep_log = self
+            .conn
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        if let Err(error) = keep_log {
+            tracing::debug!(%error, "the log is taken into the file as it is");
+        }
+        self.shared.failure.send_replace(Some(error.clone()));
+        error
+    }
+
     /// Makes the decisions, commits them, and only then tells anybody.
-    fn group(&self, asks: VecDeque<Ask>, last: bool) -> Result<(), NotWritten> {
-        let mut tells = Vec::with_capacity(asks.len());
-        let mut group = Group::new(&self.conn, &self.shared.live);
-        let written = self.write(&mut group, asks, &mut tells, last);
-        let written = written.map_err(|error| NotWritten(error.to_string()));
-        match &written {
+    fn group(&self, mut asks: VecDeque<Ask>, last: bool) -> Result<(), NotWritten> {
+        let fetched = self.shared.fetched.take();
+        self.look_for_room();
+        let mut written = self.attempt(&fetched, &mut asks, last);
+        if written
+            .as_ref()
+            .is_err_and(|error| error.cure == Cure::Room)
+            && self.reserve.give(Instant::now())
+        {
+            self.save_room();
+            written = self.attempt(&fetched, &mut asks, last);
+        }
+        if let Err(error) = &written {
+            tracing::error!(%error, asked = asks.len(), "a group was not written");
+            for (id, at) in fetched {
+                self.shared.fetched.note(at, id);
+            }
+            if !last {
+                self.shared.retry_lines();
+            }
+        }
+        if lock(&self.shared.live).news() {
+            self.arrivals.send_modify(|count| *count += 1);
+        }
+        let at = Instant::now();
+        let again = [
+            self.cutter.cut(&self.conn, at),
+            self.reserve.is_used().then_some(NO_ROOM_WAIT),
+        ];
+        if let Some(wait) = again.into_iter().flatten().min() {
+            self.shared.inbox.within(wait);
+        }
+        for ask in asks {
+            ask.tell(written.clone());
+        }
+        written
+    }
+
+    /// One transaction: on disk, or as if it had never been.
+    fn attempt(
+        &self,
+        fetched: &HashMap<JobId, Timestamp>,
+        asks: &mut VecDeque<Ask>,
+        last: bool,
+    ) -> Result<(), NotWritten> {
+        let mut group = Group::new(&self.conn, &self.shared.live, self.reserve.is_used());
+        match self.write(&mut group, fetched, asks, last) {
             Ok(()) => {
+                if group.has_erased() {
+                    self.cutter.note();
+                    let now = lock(&self.shared.live).machine.now();
+                    files::remove_old_copies(&self.path, now);
+                }
                 if group.settle() {
                     self.endings.send_modify(|count| *count += 1);
                 }
+                Ok(())
             }
             Err(error) => {
-                tracing::error!(%error, asked = tells.len(), "a group was not written");
                 if !self.conn.is_autocommit()
                     && let Err(error) = self.conn.execute_batch("ROLLBACK")
                 {
                     tracing::error!(%error, "nor was it taken back");
                 }
                 group.undo();
-                if !last {
-                    self.shared.retry_lines();
-                }
+                Err(error.into())
             }
         }
-        if lock(&self.shared.live).news() {
-            self.arrivals.send_modify(|count| *count += 1);
-        }
-        for tell in tells {
-            tell(written.clone());
-        }
-        written
     }
 
     fn write(
         &self,
         group: &mut Group<'_>,
-        asks: VecDeque<Ask>,
-        tells: &mut Vec<Tell>,
+        fetched: &HashMap<JobId, Timestamp>,
+        asks: &mut VecDeque<Ask>,
         last: bool,
     ) -> rusqlite::Result<()> {
-        let begin = || {
-            self.conn
-                .prepare_cached("BEGIN IMMEDIATE")?
-                .execute([])
-                .map(drop)
-        };
-        let mut written = begin();
-        for ask in asks {
-            // After a failure nothing may be written: SQLite may have left the transaction.
-            let (tell, decided) = ask.decide(written.is_ok().then_some(&mut *group));
-            tells.push(tell);
-            written = written.and(decided);
-        }
-        written?;
+        self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        erasure::note(&self.conn, fetched)?;
+        // After a failure nothing more is written: SQLite may have left the transaction.
+        asks.iter_mut().try_for_each(|ask| ask.decide(group))?;
         group.store_lines()?;
         if last {
             group.store_leases()?;
         }
         self.conn.prepare_cached("COMMIT")?.execute([]).map(drop)
+    }
+
+    /// The log takes as little room as it can while there is none.
+    fn save_room(&self) {
+        let saved = erasure::cut(&self.conn).and_then(|_| self.checkpoint_every(FULL_PAGES));
+        if let Err(error) = saved {
+            tracing::warn!(%error, "the log of the queue file keeps its room");
+        }
+    }
+
+    /// Whether there is room again.
+    fn look_for_room(&self) {
+        if self.reserve.is_used()
+            && self.reserve.take_back(Instant::now()).is_none()
+            && let Err(error) = self.checkpoint_every(schema::PAGES)
+        {
+            tracing::warn!(%error, "the log of the queue file stays short");
+        }
+    }
+
+    fn checkpoint_every(&self, pages: u32) -> rusqlite::Result<()> {
+        self.conn.pragma_update(None, "wal_autocheckpoint", pages)
     }
 
     /// A clean end leaves one file.
@@ -119,9 +202,7 @@ impl Writer {
         if let Err(error) = conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
             tracing::warn!(%error, "the log was not taken into the queue file");
         }
-        let closed = conn
-            .close()
-            .map_err(|(_, error)| NotWritten(error.to_string()));
+        let closed = conn.close().map_err(|(_, error)| NotWritten::from(error));
         drop(lock);
         closed
     }

@@ -12,6 +12,9 @@ pub enum QueueError {
     /// The job can never change again.
     #[error("job {0} has already ended as {1:?}")]
     Ended(JobId, JobState),
+    /// What was asked and answered is kept for a while only.
+    #[error("prompt and answer of job {0} were erased; they are kept for a while only")]
+    Erased(JobId),
     /// A chunk is missing before this one; send again from the number after `stored`.
     #[error("line {got} of job {job} came after line {stored}; send line {} next", stored + 1)]
     Gap {
@@ -22,9 +25,15 @@ pub enum QueueError {
         /// The line that was sent.
         got: u64,
     },
-    /// A cap was reached; try again later.
+    /// A cap of the whole queue was reached; try again later.
     #[error("the queue is full: {0}")]
     Full(&'static str),
+    /// The account reached its share; it must wait until some of its own jobs have gone.
+    #[error("{0}")]
+    AccountFull(&'static str),
+    /// Nothing new can be kept; what is running goes on.
+    #[error("the relay's disk is full; what is running goes on, and nothing new is taken")]
+    DiskFull,
     /// An id or a name is taken already.
     #[error("{0} exists already")]
     Exists(String),
@@ -50,8 +59,11 @@ impl QueueError {
             Self::UnknownJob(_) => ErrorCode::UnknownJob,
             Self::StaleLease(_) => ErrorCode::StaleLease,
             Self::Ended(..) => ErrorCode::JobEnded,
+            Self::Erased(_) => ErrorCode::Erased,
             Self::Gap { .. } => ErrorCode::ChunkGap,
             Self::Full(_) => ErrorCode::QueueFull,
+            Self::AccountFull(_) => ErrorCode::AccountFull,
+            Self::DiskFull => ErrorCode::DiskFull,
             Self::Exists(_) => ErrorCode::BadRequest,
             Self::OtherRequest => ErrorCode::IdempotencyConflict,
             Self::Store(_) => ErrorCode::StoreUnavailable,

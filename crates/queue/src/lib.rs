@@ -19,6 +19,7 @@ mod place;
 mod query;
 mod store;
 mod submission;
+mod terms;
 mod user;
 mod webhook;
 
@@ -28,8 +29,8 @@ pub use batch::{BatchRecord, BatchState, Batches, DocumentId, FileRecord, LineRe
 pub use ceiling::{Ceiling, ModelPattern, ModelPatterns, NoPattern};
 pub use error::QueueError;
 pub use key::{KeyId, KeyRecord, Keys, Scope, Serve};
-pub use live::Live;
-pub use log::{LiveLog, Standing};
+pub use live::{Appended, Live, end_too_long};
+pub use log::{LiveLog, LogBytes, Standing};
 pub use memory::MemoryQueue;
 pub use memory_keys::MemoryKeys;
 pub use memory_users::MemoryUsers;
@@ -40,8 +41,12 @@ pub use store::{
     QueueCounts, Store,
 };
 pub use submission::{Cursor, Extras, JobFilter, JobPage, LOOKED_AT_MAX, Once, RETRY, Submissions};
+pub use terms::Terms;
 pub use user::{NewUser, PasswordHash, Role, User, UserChange, UserId, Users};
 pub use webhook::{DueWebhooks, NewWebhook, Told, Webhook, Webhooks};
+
+/// How long prompt and answer are kept once the answer was fetched, see [`Queue::fetched`].
+pub const FETCHED_KEPT: Duration = Duration::from_secs(60 * 60);
 
 /// How long an ended job is kept, with its prompt and its answer; then `reap` erases all of it.
 pub const RESULT_KEPT: Duration = Duration::from_secs(24 * 60 * 60);

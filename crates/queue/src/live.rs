@@ -5,11 +5,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use proto::{JobId, JobState, LeaseToken, Timestamp};
+use proto::{End, ErrorCode, JobError, JobId, JobState, LeaseToken, Timestamp};
 use tokio::sync::watch;
 
 use crate::{
-    Leased, LiveLog, Models, Owner, Place, QueueError, Serve, Standing,
+    Leased, LiveLog, LogBytes, Models, Owner, Place, Queue, QueueError, Serve, Standing,
     machine::{Machine, Record, Step},
     place::Pace,
 };
@@ -21,21 +21,59 @@ pub struct Live {
     /// Decides; whoever takes a step from it must `settle` or `undo` that here.
     pub machine: Machine,
     logs: HashMap<JobId, Arc<LiveLog>>,
+    bytes: LogBytes,
     unstored: BTreeSet<JobId>,
     announced: (u64, Option<Timestamp>),
     ended: bool,
+    erasing: bool,
     pace: Pace,
     moves: watch::Sender<u64>,
 }
 
+/// What became of lines that a worker sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Appended {
+    /// They are in the log, which is on disk up to this line.
+    Stored(u64),
+    /// They were not taken. The job of this lease, maybe another, must be ended first: its answer
+    /// takes too much. See [`end_too_long`].
+    TooLong(LeaseToken),
+}
+
+/// Ends the job of this lease, because its answer grew too long.
+///
+/// # Errors
+/// [`QueueError::Store`].
+pub async fn end_too_long(
+    queue: &dyn Queue,
+    now: Timestamp,
+    lease: LeaseToken,
+) -> Result<(), QueueError> {
+    let error = JobError::new(
+        ErrorCode::TooLarge,
+        "the answer grew longer than this relay keeps; ask for a shorter one",
+    );
+    match queue.complete(now, lease, 0, End::Failed { error }).await {
+        Err(QueueError::Store(source)) => Err(QueueError::Store(source)),
+        // Whoever was faster ended it.
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 impl Live {
+    /// With no jobs yet.
+    #[must_use]
+    pub fn new(machine: Machine) -> Self {
+        Self {
+            machine,
+            ..Self::default()
+        }
+    }
+
     /// Takes up a machine that was restored, and the lines its jobs have on disk.
     #[must_use]
     pub fn restore(machine: Machine, mut lines: HashMap<JobId, Vec<Bytes>>) -> Self {
-        let mut live = Self {
-            machine,
-            ..Self::default()
-        };
+        let mut live = Self::new(machine);
         let ids: Vec<_> = live
             .machine
             .records()
@@ -58,13 +96,41 @@ impl Live {
         token: LeaseToken,
         first: u64,
         lines: Vec<Bytes>,
-    ) -> Result<u64, QueueError> {
+    ) -> Result<Appended, QueueError> {
         let log = self.held_log(token)?;
+        if let Some(lease) = self.is_too_long(token, &log, log.would_add(first, &lines)) {
+            return Ok(Appended::TooLong(lease));
+        }
         if log.append(first, lines)? > 0 {
             self.unstored.insert(token.job);
         }
         self.machine.renew(now, token, None)?;
-        Ok(log.stored())
+        Ok(Appended::Stored(log.stored()))
+    }
+
+    /// Whose job must end before so many bytes may be added to this log.
+    fn is_too_long(&self, token: LeaseToken, log: &LiveLog, more: usize) -> Option<LeaseToken> {
+        let terms = self.machine.terms();
+        if more == 0 {
+            None
+        } else if log.bytes() + more > terms.log_max {
+            Some(token)
+        } else if self.bytes.total() + more > terms.logs_max {
+            Some(self.longest().unwrap_or(token))
+        } else {
+            None
+        }
+    }
+
+    /// The lease whose answer takes most. Looks at every log, but only when there is no room.
+    fn longest(&self) -> Option<LeaseToken> {
+        let held = self.logs.iter().filter_map(|(id, log)| {
+            let record = self.machine.get(*id)?;
+            record.loan.as_ref()?;
+            Some((log.bytes(), record.seq, record.token()))
+        });
+        let longest = held.max_by_key(|(bytes, seq, _)| (*bytes, *seq));
+        longest.map(|(_, _, token)| token)
     }
 
     /// See [`crate::Queue::extend`].
@@ -210,8 +276,14 @@ impl Live {
         let had = std::mem::replace(&mut self.announced, next);
         let sooner = next.1.is_some_and(|at| had.1.is_none_or(|was| at < was));
         // An ended job must be erased one day, which only a call of `reap` can tell.
-        let ended = std::mem::take(&mut self.ended) && next.1.is_none();
+        let ended = std::mem::take(&mut self.ended) && !self.erasing;
+        self.erasing |= ended;
         next.0 != had.0 || sooner || ended
+    }
+
+    /// Whether whoever calls `reap` comes again because of jobs that ended.
+    pub const fn erases(&mut self, erasing: bool) {
+        self.erasing = erasing;
     }
 
     fn open_log(&mut self, id: JobId, lines: Vec<Bytes>) -> Option<Arc<LiveLog>> {
@@ -223,7 +295,13 @@ impl Live {
             held_by: record.loan.as_ref().map(|_| record.job.attempt),
             cancelled: record.cancelled,
         };
-        let log = Arc::new(LiveLog::new(id, record.job.attempt, lines, standing));
+        let log = Arc::new(LiveLog::new(
+            id,
+            record.job.attempt,
+            lines,
+            standing,
+            self.bytes.clone(),
+        ));
         self.logs.insert(id, log.clone());
         Some(log)
     }

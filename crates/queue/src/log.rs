@@ -1,14 +1,17 @@
 use std::{
     convert::Infallible,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use proto::{Chunk, End, EventId, JobId};
+use proto::{Chunk, End, EventId, JobId, limits::LINE_COST};
 use tokio::sync::watch;
 
-use crate::{JobLog, LogHead, LogPage, QueueError};
+use crate::{Job, JobLog, LogHead, LogPage, QueueError};
 
 /// The log of an unfinished job, in memory: a line is readable the moment it was added, and
 /// nothing here ever waits for a disk. The end is published by the store once it is on disk.
@@ -18,6 +21,47 @@ pub struct LiveLog {
     lines: Mutex<Lines>,
     head: watch::Sender<LogHead>,
     standing: watch::Sender<Standing>,
+}
+
+/// How many bytes the lines of all logs of one store take. What a reader still holds counts too.
+#[derive(Debug, Clone, Default)]
+pub struct LogBytes(Arc<AtomicUsize>);
+
+impl LogBytes {
+    /// How many.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Counted for as long as it lives.
+#[derive(Debug)]
+struct Weight {
+    own: usize,
+    all: LogBytes,
+}
+
+impl Weight {
+    const fn none(all: LogBytes) -> Self {
+        Self { own: 0, all }
+    }
+
+    fn add(&mut self, lines: &[Bytes]) {
+        let more = weight(lines);
+        self.own += more;
+        self.all.0.fetch_add(more, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Weight {
+    fn drop(&mut self) {
+        self.all.0.fetch_sub(self.own, Ordering::Relaxed);
+    }
+}
+
+fn weight(lines: &[Bytes]) -> usize {
+    lines.iter().map(|line| line.len() + LINE_COST).sum()
 }
 
 /// What the holder of a lease must know.
@@ -37,16 +81,34 @@ impl Standing {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Lines {
     attempt: u32,
     lines: Vec<Bytes>,
+    weight: Weight,
     stored: u64,
     released: bool,
     end: Option<End>,
 }
 
 impl Lines {
+    /// None yet.
+    const fn of(attempt: u32, all: LogBytes) -> Self {
+        Self {
+            attempt,
+            lines: Vec::new(),
+            weight: Weight::none(all),
+            stored: 0,
+            released: false,
+            end: None,
+        }
+    }
+
+    /// How many of the lines from `first` on are there already.
+    fn known(&self, first: u64) -> usize {
+        usize::try_from((self.count() + 1).saturating_sub(first)).unwrap_or(usize::MAX)
+    }
+
     fn count(&self) -> u64 {
         self.lines.len() as u64
     }
@@ -65,16 +127,20 @@ impl Lines {
 }
 
 impl LiveLog {
-    /// The log of a job as it stands on disk.
+    /// The log of a job as it stands on disk, counted in `all`.
     #[must_use]
-    pub fn new(job: JobId, attempt: u32, lines: Vec<Bytes>, standing: Standing) -> Self {
-        let lines = Lines {
-            attempt,
-            stored: lines.len() as u64,
-            lines,
-            released: attempt > 0 && standing.held_by.is_none(),
-            end: None,
-        };
+    pub fn new(
+        job: JobId,
+        attempt: u32,
+        stored: Vec<Bytes>,
+        standing: Standing,
+        all: LogBytes,
+    ) -> Self {
+        let mut lines = Lines::of(attempt, all);
+        lines.weight.add(&stored);
+        lines.stored = stored.len() as u64;
+        lines.lines = stored;
+        lines.released = attempt > 0 && standing.held_by.is_none();
         Self {
             job,
             head: watch::Sender::new(lines.head()),
@@ -87,6 +153,19 @@ impl LiveLog {
     #[must_use]
     pub fn count(&self) -> u64 {
         self.lock().count()
+    }
+
+    /// How many bytes its lines take.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.lock().weight.own
+    }
+
+    /// How many bytes these lines numbered from `first` would add.
+    #[must_use]
+    pub fn would_add(&self, first: u64, lines: &[Bytes]) -> usize {
+        let known = self.lock().known(first);
+        weight(lines.get(known..).unwrap_or_default())
     }
 
     /// All lines of the current attempt.
@@ -121,9 +200,10 @@ impl LiveLog {
                 got: first,
             });
         }
-        let known = usize::try_from(have + 1 - first).unwrap_or(usize::MAX);
+        let known = log.known(first);
         let new = lines.len().saturating_sub(known);
         if new > 0 {
+            log.weight.add(&lines[known..]);
             log.lines.extend(lines.into_iter().skip(known));
             let head = log.head();
             self.head.send_replace(head);
@@ -152,10 +232,7 @@ impl LiveLog {
     /// A new attempt holds the job: the log starts anew.
     pub fn begin(&self, attempt: u32) {
         let mut log = self.lock();
-        *log = Lines {
-            attempt,
-            ..Lines::default()
-        };
+        *log = Lines::of(attempt, log.weight.all.clone());
         let head = log.head();
         self.head.send_replace(head);
         self.standing.send_replace(Standing {
@@ -189,6 +266,22 @@ impl LiveLog {
         self.head.send_replace(head);
         self.standing
             .send_modify(|standing| standing.held_by = None);
+    }
+
+    /// The log of a job that ended, for a store that keeps it in memory: it is not counted among
+    /// those that are being written.
+    pub(crate) fn kept(&self, job: &Job) -> Self {
+        let log = Self::new(
+            self.job,
+            job.attempt,
+            self.lines(),
+            Standing::default(),
+            LogBytes::default(),
+        );
+        if let Some(end) = job.end() {
+            log.finish(end);
+        }
+        log
     }
 
     fn lock(&self) -> MutexGuard<'_, Lines> {

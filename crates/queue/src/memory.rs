@@ -18,9 +18,9 @@ use proto::{
 use tokio::sync::watch;
 
 use crate::{
-    Job, JobLog, KeyRecord, Keys, Lease, LeaseQuery, Leased, Live, LiveLog, MemoryKeys,
-    MemoryUsers, Models, NewJob, NewUser, Owner, Place, Queue, QueueCounts, QueueError,
-    RESULT_KEPT, Serve, User, UserChange, UserId, Users, Webhook,
+    Appended, Job, JobLog, KeyRecord, Keys, Lease, LeaseQuery, Leased, Live, LiveLog, LogBytes,
+    MemoryKeys, MemoryUsers, Models, NewJob, NewUser, Owner, Place, Queue, QueueCounts, QueueError,
+    Serve, Standing, Terms, User, UserChange, UserId, Users, Webhook, end_too_long,
     machine::{Machine, Step},
 };
 
@@ -39,6 +39,7 @@ struct Inner {
     live: Live,
     bodies: HashMap<JobId, Body>,
     finished: HashMap<JobId, (u64, Job, Arc<LiveLog>)>,
+    fetched: HashMap<JobId, Timestamp>,
     /// What each name of an account stands for.
     named: HashMap<(Account, String), (JobId, [u8; 32])>,
     webhooks: HashMap<JobId, Webhook>,
@@ -70,6 +71,14 @@ impl fmt::Debug for MemoryQueue {
 }
 
 impl MemoryQueue {
+    /// One that takes so much.
+    #[must_use]
+    pub fn new(terms: Terms) -> Self {
+        let queue = Self::default();
+        queue.inner().live = Live::new(Machine::new(terms));
+        queue
+    }
+
     /// What a durable store does when its process starts again: every job and line is kept, and
     /// live leases get [`proto::limits::RESTART_GRACE`]. Readers must ask for their logs again.
     pub fn restart(&self, now: Timestamp) {
@@ -81,7 +90,7 @@ impl MemoryQueue {
             (id, log.map(|log| log.lines()).unwrap_or_default())
         });
         let lines = lines.collect();
-        let mut machine = Machine::restore(now, records);
+        let mut machine = Machine::restore(inner.live.machine.terms(), now, records);
         machine.number_after(
             inner
                 .finished
@@ -132,6 +141,7 @@ impl Inner {
             if let Some(log) = self.live.log(Owner::Anyone, step.id()) {
                 let mut job = step.after.job.clone();
                 job.new.body = self.bodies.remove(&step.id()).unwrap_or_default();
+                let log = Arc::new(log.kept(&step.after.job));
                 self.finished.insert(step.id(), (step.after.seq, job, log));
                 self.has_ended = true;
             }
@@ -157,6 +167,38 @@ impl Inner {
         self.bodies.insert(job.id, job.body);
         self.store([step]);
         Ok(())
+    }
+
+    /// Erases what was kept for long enough; answers when to look again.
+    fn erase(&mut self) -> Option<Timestamp> {
+        let (now, terms) = (self.live.machine.now(), self.live.machine.terms());
+        let expires = |job: &Job| job.finished_at.map(|at| at + terms.kept);
+        self.finished
+            .retain(|_, (_, job, _)| expires(job).is_none_or(|at| at > now));
+        let Self {
+            finished, fetched, ..
+        } = self;
+        fetched.retain(|id, at| {
+            let Some((_, job, log)) = finished.get_mut(id) else {
+                return false;
+            };
+            let is_over = *at + terms.fetched_kept <= now;
+            if is_over {
+                job.new.body = Body::default();
+                job.is_erased = true;
+                let empty =
+                    LiveLog::new(*id, 0, Vec::new(), Standing::default(), LogBytes::default());
+                *log = Arc::new(empty);
+            }
+            !is_over
+        });
+        let next = fetched.values().map(|at| *at + terms.fetched_kept).min();
+        let kept = finished.values().filter_map(|(_, job, _)| expires(job));
+        let next = [kept.min(), next, Some(now + terms.fetched_kept)];
+        let next = next.into_iter().flatten().min();
+        let next = next.filter(|_| !finished.is_empty());
+        self.forget_names();
+        next
     }
 
     fn jobs(&self) -> Vec<(u64, &Job)> {
@@ -233,9 +275,22 @@ impl Queue for MemoryQueue {
         first: u64,
         lines: Vec<Bytes>,
     ) -> Result<u64, QueueError> {
+        let mut tried = false;
+        loop {
+            let appended = {
+                let mut inner = self.open()?;
+                let appended = inner.live.append(now, token, first, lines.clone());
+                appended.map_err(|error| inner.over(error))?
+            };
+            let Appended::TooLong(longest) = appended else {
+                break;
+            };
+            // One other job makes room; after that it is this one's turn.
+            let lease = if tried { token } else { longest };
+            end_too_long(self, now, lease).await?;
+            tried = true;
+        }
         let mut inner = self.open()?;
-        let appended = inner.live.append(now, token, first, lines);
-        appended.map_err(|error| inner.over(error))?;
         for (record, log) in inner.live.take_unstored() {
             log.store(record.job.attempt, log.count());
         }
@@ -354,31 +409,31 @@ impl Queue for MemoryQueue {
     ) -> Result<Option<Arc<dyn JobLog>>, QueueError> {
         let mut inner = self.open()?;
         let log = match inner.finished.get(&id) {
+            Some((_, job, _)) if job.is_erased && owner.owns(&job.new.account) => {
+                return Err(QueueError::Erased(id));
+            }
             Some((_, job, log)) => Some(log.clone()).filter(|_| owner.owns(&job.new.account)),
             None => inner.live.log(owner, id),
         };
         Ok(log.map(|log| log as Arc<dyn JobLog>))
     }
 
+    fn fetched(&self, now: Timestamp, id: JobId) {
+        let mut inner = self.inner();
+        let ended = inner.finished.get(&id);
+        if ended.is_some_and(|(_, job, _)| Terms::goes_early(job)) {
+            inner.fetched.entry(id).or_insert(now);
+        }
+    }
+
     async fn reap(&self, now: Timestamp) -> Result<Option<Timestamp>, QueueError> {
         self.change(|inner| {
             let steps = inner.live.machine.reap(now);
             inner.store(steps);
-            let now = inner.live.machine.now();
-            let expires = |job: &Job| job.finished_at.map(|at| at + RESULT_KEPT);
-            inner
-                .finished
-                .retain(|_, (_, job, _)| expires(job).is_none_or(|at| at > now));
-            inner.forget_names();
-            let erase = inner
-                .finished
-                .values()
-                .filter_map(|(_, job, _)| expires(job))
-                .min();
-            Ok([inner.live.machine.next_reap(), erase]
-                .into_iter()
-                .flatten()
-                .min())
+            let erase = inner.erase();
+            inner.live.erases(erase.is_some());
+            let next = [inner.live.machine.next_reap(), erase];
+            Ok(next.into_iter().flatten().min())
         })
     }
 
@@ -465,6 +520,8 @@ impl Users for MemoryQueue {
 #[cfg(test)]
 mod tests {
     use super::MemoryQueue;
+    use crate::conformance::bounds;
 
     crate::conformance_suite!(async { Box::new(MemoryQueue::default()) });
+    crate::bounds_suite!(async { Box::new(MemoryQueue::new(bounds::terms())) });
 }

@@ -60,6 +60,8 @@ pub struct Job {
     pub finished_at: Option<Timestamp>,
     /// Why it failed.
     pub error: Option<JobError>,
+    /// Its prompt and its answer were erased.
+    pub is_erased: bool,
 }
 
 impl Job {
@@ -364,18 +366,31 @@ pub trait Queue: fmt::Debug + Send + Sync {
     /// The job's log, if the job exists and is the owner's.
     ///
     /// # Errors
-    /// [`QueueError::Store`].
+    /// [`QueueError::Erased`], [`QueueError::Store`].
     async fn log(&self, owner: Owner<'_>, id: JobId)
     -> Result<Option<Arc<dyn JobLog>>, QueueError>;
 
+    /// The requester has the whole answer of a completed job: its prompt and its answer are erased
+    /// [`crate::Terms::fetched_kept`] after that. On disk with the next group; if that is lost,
+    /// they are kept as long as those of other jobs.
+    fn fetched(&self, now: Timestamp, id: JobId);
+
     /// Queues again what expired leases held (or fails it after the last attempt), fails what
     /// passed its deadline, whoever holds it, ends what was cancelled under an expired lease, and
-    /// erases what ended [`crate::RESULT_KEPT`] ago, with its request and its log.
-    /// Answers when it wants to be called again, if there is anything to wait for.
+    /// erases what ended [`crate::Terms::kept`] ago, with its request and its log, and request and
+    /// log of what was fetched.
+    /// Answers when it wants to be called again, if there is anything to wait for: while an ended
+    /// job is kept, before what is fetched after this call is to be erased.
     ///
     /// # Errors
     /// [`QueueError::Store`].
     async fn reap(&self, now: Timestamp) -> Result<Option<Timestamp>, QueueError>;
+
+    /// Resolves when the store can be written no more, with the reason: the process must end, and
+    /// the next one look at what is really on disk.
+    async fn failure(&self) -> QueueError {
+        std::future::pending().await
+    }
 
     /// Changes whenever a job may have become available or the time of the next reap moved up.
     fn arrivals(&self) -> watch::Receiver<u64>;

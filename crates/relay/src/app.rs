@@ -86,6 +86,11 @@ impl Relay {
         self.world.now()
     }
 
+    /// The requester has the whole answer.
+    pub(crate) fn fetched(&self, job: JobId) {
+        self.store.fetched(self.now(), job);
+    }
+
     pub(crate) fn random(&self) -> Result<[u8; 32], ApiError> {
         self.world.random().map_err(|error| {
             tracing::error!(%error, "no random bytes");

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Network, PublicUrl, PushUrl, Relay, RelaySettings, System, WebhookAllowed, World as _, open,
-    serve,
+    serve, terms::TermsArgs,
 };
 
 /// `hearth relay [--listen ADDRESS] [--store URL]`. Each option may also stand in the settings
@@ -127,6 +127,9 @@ pub struct Args {
     /// limit, unless a number is given.
     #[arg(long, env = "HEARTH_CONNECTIONS_PER_ADDRESS", value_name = "N")]
     pub connections_per_address: Option<usize>,
+    /// How much the queue takes.
+    #[command(flatten)]
+    pub terms: TermsArgs,
     /// Serve everybody on this machine without a key. Refused off loopback.
     #[arg(long)]
     pub insecure_dev: bool,
@@ -145,7 +148,7 @@ impl Args {
     /// # Errors
     /// One sentence: the address is taken, the store cannot be opened, or nobody has a key.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let store = open(&self.store, System.now()).await?;
+        let store = open(&self.store, System.now(), self.terms.terms()).await?;
         let listener = TcpListener::bind(self.listen)
             .await
             .with_context(|| format!("cannot listen on {}; give another --listen", self.listen))?;

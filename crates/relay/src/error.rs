@@ -106,6 +106,8 @@ impl ApiError {
         let busy = [
             ErrorCode::Busy,
             ErrorCode::QueueFull,
+            ErrorCode::AccountFull,
+            ErrorCode::DiskFull,
             ErrorCode::RateLimited,
             ErrorCode::StoreUnavailable,
             ErrorCode::EngineUnavailable,
@@ -148,11 +150,13 @@ impl From<QueueError> for ApiError {
                     "the queue store failed; try again in a moment",
                 )
             }
-            QueueError::Full(_) => Self::new(
+            QueueError::Full(_) | QueueError::AccountFull(_) => Self::new(
                 error.code(),
                 format!("{error}; try again when some have ended"),
             ),
-            QueueError::StaleLease(_)
+            QueueError::DiskFull
+            | QueueError::Erased(_)
+            | QueueError::StaleLease(_)
             | QueueError::Ended(..)
             | QueueError::Gap { .. }
             | QueueError::Exists(_)

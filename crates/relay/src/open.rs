@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use proto::Timestamp;
-use queue::{Keys, MemoryQueue, QueueError, Store, Users};
+use queue::{Keys, MemoryQueue, QueueError, Store, Terms, Users};
 use queue_sqlite::{SqliteKeys, SqliteQueue};
 
 /// Why a store cannot be opened.
@@ -34,12 +34,12 @@ impl From<QueueError> for OpenError {
 ///
 /// # Errors
 /// [`OpenError`], in words for the person who wrote the URL.
-pub async fn open(url: &str, now: Timestamp) -> Result<Arc<dyn Store>, OpenError> {
+pub async fn open(url: &str, now: Timestamp, terms: Terms) -> Result<Arc<dyn Store>, OpenError> {
     match parse(url)? {
-        Place::Memory => Ok(Arc::new(MemoryQueue::default())),
+        Place::Memory => Ok(Arc::new(MemoryQueue::new(terms))),
         Place::Sqlite(path) => {
             blocking(move || {
-                let store = SqliteQueue::open(&path, now)?;
+                let store = SqliteQueue::open_on(&path, now, terms)?;
                 Ok(Arc::new(store) as Arc<dyn Store>)
             })
             .await
@@ -107,7 +107,7 @@ mod tests {
             format!("sqlite:{}", path.display()),
             format!("sqlite://{}", path.display()),
         ] {
-            let store = open(&url, Timestamp(1)).await.unwrap();
+            let store = open(&url, Timestamp(1), Terms::default()).await.unwrap();
             assert!(
                 open_keys(&url)
                     .await
@@ -125,10 +125,15 @@ mod tests {
     #[tokio::test]
     async fn what_names_no_store_is_repeated_in_the_error() {
         for url in ["", "queue.db", "sqlite:", "mysql:x", "memory:x"] {
-            let error = open(url, Timestamp(1)).await.unwrap_err().to_string();
+            let error = open(url, Timestamp(1), Terms::default()).await;
+            let error = error.unwrap_err().to_string();
             assert!(error.contains(&format!("`{url}`")), "{error}");
         }
-        assert!(open("memory:", Timestamp(1)).await.is_ok());
+        assert!(
+            open("memory:", Timestamp(1), Terms::default())
+                .await
+                .is_ok()
+        );
         assert!(matches!(
             open_keys("memory:").await,
             Err(OpenError::KeysInMemory)

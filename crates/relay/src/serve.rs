@@ -69,9 +69,17 @@ pub async fn serve(listener: TcpListener, relay: Relay, stop: CancellationToken)
     relay.tasks.spawn(batch::expire_files(relay.clone()));
     batch::resume(relay.clone()).await;
     let open_at = relay.settings.insecure_dev.then_some(address);
-    stop.run_until_cancelled(accept(&listener, &relay, open_at))
-        .await;
+    let failed = tokio::select! {
+        error = relay.store.failure() => Some(error),
+        _ = stop.run_until_cancelled(accept(&listener, &relay, open_at)) => None,
+    };
     drop(listener);
+    if let Some(error) = failed {
+        // Nothing more can be acknowledged: whoever waits is better served by the next process.
+        relay.stop.cancel();
+        relay.tasks.close();
+        return Err(broken(&error));
+    }
 
     tracing::info!("the relay stops");
     relay.stop.cancel();
@@ -81,6 +89,15 @@ pub async fn serve(listener: TcpListener, relay: Relay, stop: CancellationToken)
         tracing::warn!(?patience, "connections were still open and are cut");
     }
     relay.store.close().await.map_err(io::Error::other)
+}
+
+/// Why the relay ends by itself, in one line.
+fn broken(error: &queue::QueueError) -> io::Error {
+    let source = std::error::Error::source(error);
+    let why = source.map_or_else(|| error.to_string(), ToString::to_string);
+    io::Error::other(format!(
+        "{why}; the relay ends, so that the next start sees what is really on disk"
+    ))
 }
 
 impl Relay {

@@ -254,6 +254,7 @@ impl<V: Voice> Speech<V> {
         self.is_over = true;
         match end {
             End::Completed => {
+                self.relay.fetched(self.guard.job);
                 let whole = if self.has_last {
                     Ok(())
                 } else {

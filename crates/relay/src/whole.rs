@@ -134,6 +134,7 @@ impl Gathering {
     fn release(&self, mut guard: Guard) {
         if self.has_ended {
             guard.disarm();
+            self.relay.fetched(guard.job);
         }
     }
 

@@ -96,7 +96,7 @@ fn a_full_disk_refuses_new_jobs_and_recovers_by_itself() {
             ..job(2)
         };
         let refused = queue.enqueue(T0, large.clone()).await.unwrap_err();
-        assert_eq!(refused.code(), ErrorCode::StoreUnavailable);
+        assert_eq!(refused.code(), ErrorCode::DiskFull);
         assert_eq!(queue.memory(), queue.disk());
         assert_eq!(queue.counts().queued, 0);
         queue.complete(T0, token, 0, End::Completed).await.unwrap();
@@ -112,7 +112,13 @@ fn a_full_disk_refuses_new_jobs_and_recovers_by_itself() {
                     .unwrap();
             })
             .await;
-        queue.enqueue(T0, large).await.unwrap();
+        let recovered = async {
+            while queue.enqueue(T0, large.clone()).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let patience = std::time::Duration::from_secs(5);
+        tokio::time::timeout(patience, recovered).await.unwrap();
     });
 }
 

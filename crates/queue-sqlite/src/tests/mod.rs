@@ -1,6 +1,8 @@
 //! The store as a whole: the common rules, and what only a file can get wrong.
 
+mod disk;
 mod durability;
+mod erasure;
 mod failure;
 mod files;
 mod model;
@@ -14,7 +16,8 @@ use std::{
 
 use proto::Timestamp;
 use queue::{
-    conformance::{run, sample::T0},
+    Terms,
+    conformance::{bounds, run, sample::T0},
     machine::Record,
 };
 use rusqlite::Connection;
@@ -22,7 +25,11 @@ use tempfile::TempDir;
 
 use crate::{SqliteQueue, group::lock, restart};
 
+/// Room that is kept free; less than by default, because it is made for each test.
+const RESERVE: u64 = 64 * 1024;
+
 queue::conformance_suite!(async { Scratch::new() });
+queue::bounds_suite!(async { Scratch::on(bounds::terms()) });
 
 /// A queue in a folder that goes away with it.
 pub(crate) struct Scratch {
@@ -37,10 +44,20 @@ impl Scratch {
 
     /// With something that is done at each commit of the writer, and may make it fail.
     fn on_commit(hook: impl FnMut() -> bool + Send + 'static) -> Self {
+        Self::with(Terms::default(), |conn| {
+            conn.commit_hook(Some(hook)).unwrap()
+        })
+    }
+
+    /// One that takes only so much.
+    fn on(terms: Terms) -> Self {
+        Self::with(terms, |_| ())
+    }
+
+    fn with(terms: Terms, prepare: impl FnOnce(&mut Connection)) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let prepare = |conn: &mut Connection| conn.commit_hook(Some(hook)).unwrap();
         let path = folder.path().join("queue.db");
-        let queue = SqliteQueue::open_with(&path, T0, prepare).unwrap();
+        let queue = SqliteQueue::open_with(&path, T0, terms, RESERVE, prepare).unwrap();
         Self { queue, folder }
     }
 
@@ -68,7 +85,7 @@ impl Scratch {
     }
 
     /// Does something on the writer's connection, in a transaction of its own.
-    async fn on_writer(&self, act: impl FnOnce(&Connection) + Send + 'static) {
+    async fn on_writer(&self, mut act: impl FnMut(&Connection) + Send + 'static) {
         let asked = self.ask(move |group| {
             act(group.conn);
             Ok(())
@@ -82,8 +99,11 @@ impl Scratch {
         let (release, held) = mpsc::channel();
         let (reached, at_gate) = tokio::sync::oneshot::channel();
         let (told, _) = tokio::sync::oneshot::channel::<Result<(), queue::QueueError>>();
+        let mut reached = Some(reached);
         let gate = move |_: &mut crate::group::Group<'_>| {
-            reached.send(()).unwrap();
+            if let Some(reached) = reached.take() {
+                reached.send(()).unwrap();
+            }
             let _ = held.recv();
             Ok(())
         };
@@ -117,7 +137,12 @@ impl Scratch {
 fn on_disk(path: &Path) -> Vec<Record> {
     let conn = crate::schema::open_reader(path).unwrap();
     let early = Timestamp(i64::MIN);
-    let mut records = sorted(restart::load(&conn, early).unwrap().machine.records());
+    let mut records = sorted(
+        restart::load(&conn, Terms::default(), early)
+            .unwrap()
+            .machine
+            .records(),
+    );
     for loan in records.iter_mut().filter_map(|record| record.loan.as_mut()) {
         loan.until = Timestamp(loan.until.0 - 30_000);
     }

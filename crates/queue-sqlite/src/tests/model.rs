@@ -47,6 +47,7 @@ enum Call {
         n: u8,
         owner: Option<bool>,
     },
+    Fetched(u8),
     Reap,
     Restart,
 }
@@ -54,7 +55,7 @@ enum Call {
 fn call() -> impl Strategy<Value = Call> {
     let lease = 0..6_usize;
     prop_oneof![
-        2 => prop_oneof![8 => 0..100_u64, 1 => Just(90_000)].prop_map(Call::Wait),
+        2 => prop_oneof![8 => 0..100_u64, 1 => Just(3_600), 1 => Just(90_000)].prop_map(Call::Wait),
         4 => (1..9_u8, any::<bool>(), any::<bool>(), 1..=10_u8, proptest::option::of(1..300_u64))
             .prop_map(|(n, account, model, level, deadline)| {
                 Call::Enqueue { n, account, model, level, deadline }
@@ -68,6 +69,7 @@ fn call() -> impl Strategy<Value = Call> {
             .prop_map(|(lease, lines, end)| Call::Complete { lease, lines, end }),
         3 => (lease, 0..3_u8).prop_map(|(lease, retry)| Call::Nack { lease, retry }),
         2 => (1..9_u8, any::<Option<bool>>()).prop_map(|(n, owner)| Call::Cancel { n, owner }),
+        2 => (1..9_u8).prop_map(Call::Fetched),
         2 => Just(Call::Reap),
         1 => Just(Call::Restart),
     ]
@@ -216,6 +218,10 @@ impl Pair {
                     file.cancel(now, owner, id(n)).await,
                 );
             }
+            Call::Fetched(n) => {
+                model.fetched(now, id(n));
+                file.fetched(now, id(n));
+            }
             Call::Reap => same(model.reap(now).await, file.reap(now).await),
             Call::Restart => {
                 model.restart(now);
@@ -240,6 +246,9 @@ impl Pair {
         }
         for job in model.list(Owner::Anyone, 100).await.unwrap() {
             let id = job.new.id;
+            if job.is_erased {
+                continue;
+            }
             same(
                 model.get(Owner::Anyone, id).await,
                 file.get(Owner::Anyone, id).await,

@@ -5,9 +5,10 @@ use std::{sync::Arc, time::Duration};
 use proto::{End, ErrorCode, JobState, LeaseToken, worker::Retry};
 
 use super::sample::{
-    LEASE, T0, account, after, at, failed, found, id, job, leased, lines, next, page, why,
+    LEASE, T0, account, after, at, failed, found, id, job, job_for, leased, lines, next, page, why,
+    with_models,
 };
-use crate::{Leased, NewJob, Owner, QueueError, RESULT_KEPT, Store};
+use crate::{FETCHED_KEPT, Leased, NewJob, Owner, QueueError, RESULT_KEPT, Store};
 
 /// A worker whose acknowledgement was lost may ask again.
 pub async fn a_repeated_end_is_accepted_once(store: &dyn Store) {
@@ -181,7 +182,8 @@ pub async fn an_ended_job_is_erased_after_a_day(store: &dyn Store) {
     store.append(T0, token, 1, lines(&["x"])).await.unwrap();
     store.complete(T0, token, 1, End::Completed).await.unwrap();
     store.enqueue(T0, job(2)).await.unwrap();
-    assert_eq!(store.reap(T0).await.unwrap(), Some(T0 + RESULT_KEPT));
+    // Whatever is fetched from now on is due no sooner.
+    assert_eq!(store.reap(T0).await.unwrap(), Some(T0 + FETCHED_KEPT));
     let day = T0 + RESULT_KEPT;
     let almost = Duration::from_millis(1);
     assert_eq!(
@@ -197,6 +199,82 @@ pub async fn an_ended_job_is_erased_after_a_day(store: &dyn Store) {
         JobState::Queued,
         "waiting is no end"
     );
+}
+
+/// The job stays, and so does the name it was submitted under; what was asked and answered goes.
+pub async fn prompt_and_answer_go_an_hour_after_the_answer_was_fetched(store: &dyn Store) {
+    let almost = Duration::from_millis(1);
+    for n in [1, 2] {
+        let token = leased(store, T0, n).await;
+        store.append(T0, token, 1, lines(&["x"])).await.unwrap();
+        store.complete(T0, token, 1, End::Completed).await.unwrap();
+    }
+    let fetched = at(600);
+    store.fetched(fetched, id(1));
+    store.fetched(fetched + FETCHED_KEPT, id(1));
+    let due = fetched + FETCHED_KEPT;
+    assert_eq!(store.reap(fetched).await.unwrap(), Some(due));
+    store.reap(fetched + (FETCHED_KEPT - almost)).await.unwrap();
+    assert_eq!(found(store, id(1)).await.new.body, job(1).body);
+    store.reap(due).await.unwrap();
+    let erased = found(store, id(1)).await;
+    assert!(erased.is_erased && erased.new.body.0.is_empty());
+    assert_eq!(erased.state, JobState::Completed);
+    let gone = store.log(Owner::Anyone, id(1)).await.unwrap_err();
+    assert_eq!(gone.code(), ErrorCode::Erased);
+    let foreign = Owner::Account(&super::sample::account("b"));
+    assert!(store.log(foreign, id(1)).await.unwrap().is_none());
+    // Nobody came for the other one.
+    let kept = found(store, id(2)).await;
+    assert_eq!((kept.is_erased, kept.new.body), (false, job(2).body));
+    store.reap(T0 + RESULT_KEPT).await.unwrap();
+    assert!(store.get(Owner::Anyone, id(1)).await.unwrap().is_none());
+}
+
+/// A dead job may be tried again, and whoever uses queries looks at them as often as he likes.
+pub async fn dead_jobs_and_queries_keep_their_prompts(store: &dyn Store) {
+    let dead = leased(store, T0, 1).await;
+    let why = failed(ErrorCode::EngineFailed);
+    store.complete(T0, dead, 0, why).await.unwrap();
+    let query = NewJob {
+        dialect: proto::Dialect::Queries,
+        ..job(2)
+    };
+    store.enqueue(T0, query).await.unwrap();
+    let answered = next(store, T0).await.unwrap().token;
+    store
+        .complete(T0, answered, 0, End::Completed)
+        .await
+        .unwrap();
+    store.enqueue(T0, job(3)).await.unwrap();
+    for n in 1..=3 {
+        store.fetched(T0, id(n));
+    }
+    store.reap(at(1)).await.unwrap();
+    store.reap(at(1) + FETCHED_KEPT).await.unwrap();
+    for n in 1..=3 {
+        let kept = found(store, id(n)).await;
+        assert_eq!((kept.is_erased, kept.new.body), (false, job(n).body));
+    }
+}
+
+/// Else the erasure would wait for whatever else is next, a deadline in a week, say.
+pub async fn the_first_end_is_told_to_whoever_reaps(store: &dyn Store) {
+    let waiting = NewJob {
+        deadline: Some(T0 + 7 * RESULT_KEPT),
+        model: job_for(1, "elsewhere").model,
+        ..job(1)
+    };
+    store.enqueue(T0, waiting).await.unwrap();
+    let query = with_models(&["m"]);
+    store.enqueue(T0, job(2)).await.unwrap();
+    let token = store.lease(T0, &query, LEASE).await.unwrap().unwrap().token;
+    store.reap(T0).await.unwrap();
+    let mut arrivals = store.arrivals();
+    arrivals.mark_unchanged();
+    store.complete(T0, token, 0, End::Completed).await.unwrap();
+    assert!(arrivals.has_changed().unwrap(), "nobody was told");
+    assert_eq!(store.reap(T0).await.unwrap(), Some(T0 + FETCHED_KEPT));
 }
 
 /// After a restart the relay looks after these.

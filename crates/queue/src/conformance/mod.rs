@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
 pub mod batches;
+pub mod bounds;
 pub mod ending;
 pub mod keys;
 pub mod leasing;
@@ -85,6 +86,9 @@ macro_rules! conformance_suite {
             ending::an_ended_job_cannot_be_cancelled,
             ending::who_waits_for_a_cancellation_hears_of_a_lost_lease,
             ending::an_ended_job_is_erased_after_a_day,
+            ending::prompt_and_answer_go_an_hour_after_the_answer_was_fetched,
+            ending::dead_jobs_and_queries_keep_their_prompts,
+            ending::the_first_end_is_told_to_whoever_reaps,
             ending::attended_jobs_are_listed_until_they_end,
             ending::a_closed_store_refuses_everything,
             reading::a_line_is_readable_as_soon_as_it_was_taken,
@@ -142,6 +146,20 @@ macro_rules! conformance_suite {
     };
 }
 
+/// The same for a store that was opened on [`bounds::terms`].
+#[macro_export]
+macro_rules! bounds_suite {
+    ($store:expr) => {
+        $crate::conformance_rules! { $store;
+            bounds::an_account_has_a_share_of_the_queue,
+            bounds::an_account_has_a_share_of_the_bytes,
+            bounds::the_queue_as_a_whole_has_bounds,
+            bounds::an_answer_that_grows_too_long_fails_its_job,
+            bounds::all_answers_together_have_a_bound,
+        }
+    };
+}
+
 /// The part of [`conformance_suite!`] that is repeated for each rule.
 #[doc(hidden)]
 #[macro_export]
@@ -173,6 +191,7 @@ mod tests {
             ("queries", include_str!("queries.rs")),
             ("users", include_str!("users.rs")),
             ("batches", include_str!("batches.rs")),
+            ("bounds", include_str!("bounds.rs")),
         ] {
             let rules = source.split("pub async fn ").skip(1);
             let names = rules.map(|rest| rest.split('(').next().unwrap());

@@ -61,7 +61,7 @@ pub async fn one_account_cannot_fill_the_queue(store: &dyn Store) {
         store.enqueue(T0, wide(n)).await.unwrap();
     }
     let full = store.enqueue(T0, wide(5_000)).await.unwrap_err();
-    assert_eq!(full.code(), ErrorCode::QueueFull);
+    assert_eq!(full.code(), ErrorCode::AccountFull);
     store
         .enqueue(
             T0,

@@ -14,31 +14,45 @@ use std::time::Duration;
 
 use proto::{
     ErrorCode, JobError, JobId, JobState, LeaseToken, Timestamp,
-    limits::{ATTEMPTS_MAX, QUEUED_BYTES_MAX, QUEUED_MAX, QUEUED_PER_ACCOUNT_MAX, RESTART_GRACE},
+    limits::{ATTEMPTS_MAX, RESTART_GRACE},
     worker::Retry,
 };
 
 pub use record::{Loan, Record, Step};
 use table::Table;
 
-use crate::{LeaseQuery, Models, NewJob, Owner, QueueCounts, QueueError, Serve};
+use crate::{LeaseQuery, Models, NewJob, Owner, QueueCounts, QueueError, Serve, Terms};
 
 /// All unfinished jobs, and those that ended but are not settled yet. Never holds a prompt.
 #[derive(Debug, Default)]
 pub struct Machine {
+    terms: Terms,
     clock: Timestamp,
     last_seq: u64,
     table: Table,
 }
 
 impl Machine {
-    /// Takes up what an earlier run left behind. Leases live on, a little longer than they would
-    /// have, so that their workers can come back.
+    /// One that takes so much.
     #[must_use]
-    pub fn restore(now: Timestamp, records: impl IntoIterator<Item = Record>) -> Self {
+    pub fn new(terms: Terms) -> Self {
+        Self {
+            terms,
+            ..Self::default()
+        }
+    }
+
+    /// Takes up what an earlier run left behind, also if that is more than would be accepted now.
+    /// Leases live on, a little longer than they would have, so that their workers can come back.
+    #[must_use]
+    pub fn restore(
+        terms: Terms,
+        now: Timestamp,
+        records: impl IntoIterator<Item = Record>,
+    ) -> Self {
         let mut machine = Self {
             clock: now,
-            ..Self::default()
+            ..Self::new(terms)
         };
         for mut record in records {
             if let Some(loan) = &mut record.loan {
@@ -72,6 +86,12 @@ impl Machine {
         self.clock
     }
 
+    /// How much it takes.
+    #[must_use]
+    pub const fn terms(&self) -> Terms {
+        self.terms
+    }
+
     /// How much is waiting and running.
     #[must_use]
     pub const fn counts(&self) -> QueueCounts {
@@ -93,25 +113,41 @@ impl Machine {
     /// Accepts a job, if the caps allow it.
     ///
     /// # Errors
-    /// [`QueueError::Full`], [`QueueError::Exists`].
+    /// [`QueueError::Full`], [`QueueError::AccountFull`], [`QueueError::Exists`].
     pub fn enqueue(&mut self, now: Timestamp, new: &NewJob) -> Result<Step, QueueError> {
         let now = self.tick(now);
         if self.get(new.id).is_some() {
             return Err(QueueError::Exists(format!("job {}", new.id)));
         }
-        if self.table.queued_by(&new.account) >= QUEUED_PER_ACCOUNT_MAX {
-            return Err(QueueError::Full("this account has too many waiting jobs"));
+        self.has_room(new)?;
+        self.last_seq += 1;
+        Ok(self.put(Record::new(self.last_seq, now, new)))
+    }
+
+    /// Whether one more job is within the caps.
+    fn has_room(&self, new: &NewJob) -> Result<(), QueueError> {
+        let (terms, bytes) = (&self.terms, new.body.0.len());
+        let own = self.table.queued_by(&new.account);
+        if own.jobs >= terms.account_jobs_max {
+            return Err(QueueError::AccountFull(
+                "this account has too many waiting jobs",
+            ));
         }
-        if self.table.counts().queued >= QUEUED_MAX {
+        if own.bytes + bytes > terms.account_bytes_max {
+            return Err(QueueError::AccountFull(
+                "this account's waiting requests are too large together",
+            ));
+        }
+        let all = self.table.counts();
+        if all.queued >= terms.jobs_max {
             return Err(QueueError::Full("too many jobs are waiting"));
         }
-        if self.table.counts().queued_bytes + new.body.0.len() > QUEUED_BYTES_MAX {
+        if all.queued_bytes + bytes > terms.bytes_max {
             return Err(QueueError::Full(
                 "the waiting requests are too large together",
             ));
         }
-        self.last_seq += 1;
-        Ok(self.put(Record::new(self.last_seq, now, new)))
+        Ok(())
     }
 
     /// Lends the best waiting job; what time has decided meanwhile comes first in the steps.

@@ -85,6 +85,7 @@ impl Record {
                 created_at: now,
                 finished_at: None,
                 error: None,
+                is_erased: false,
             },
             tries: 0,
             not_before: None,

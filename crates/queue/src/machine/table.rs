@@ -12,9 +12,16 @@ pub(super) struct Table {
     pub(super) waiting: Waiting,
     /// When to look at a job again; a renewed lease leaves its entry here too early on purpose.
     timers: BTreeSet<(Timestamp, JobId)>,
-    per_account: HashMap<Account, usize>,
+    per_account: HashMap<Account, Share>,
     counts: QueueCounts,
     arrivals: u64,
+}
+
+/// What of one account waits.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Share {
+    pub(super) jobs: usize,
+    pub(super) bytes: usize,
 }
 
 #[derive(Debug)]
@@ -41,9 +48,9 @@ impl Table {
         self.arrivals
     }
 
-    /// How many jobs of an account wait.
-    pub(super) fn queued_by(&self, account: &Account) -> usize {
-        self.per_account.get(account).copied().unwrap_or(0)
+    /// What of an account waits.
+    pub(super) fn queued_by(&self, account: &Account) -> Share {
+        self.per_account.get(account).copied().unwrap_or_default()
     }
 
     pub(super) fn first_timer(&self) -> Option<Timestamp> {
@@ -82,7 +89,9 @@ impl Table {
                 let account = record.job.new.account.clone();
                 self.counts.queued += 1;
                 self.counts.queued_bytes += record.bytes;
-                *self.per_account.entry(account).or_default() += 1;
+                let share = self.per_account.entry(account).or_default();
+                share.jobs += 1;
+                share.bytes += record.bytes;
                 if record.not_before.is_none_or(|at| at <= now) {
                     self.waiting.insert(now, &record);
                     self.arrivals += 1;
@@ -105,9 +114,10 @@ impl Table {
                 self.counts.queued -= 1;
                 self.counts.queued_bytes -= record.bytes;
                 self.waiting.remove(record.seq);
-                if let Some(count) = self.per_account.get_mut(&record.job.new.account) {
-                    *count -= 1;
-                    if *count == 0 {
+                if let Some(share) = self.per_account.get_mut(&record.job.new.account) {
+                    share.jobs -= 1;
+                    share.bytes -= record.bytes;
+                    if share.jobs == 0 {
                         self.per_account.remove(&record.job.new.account);
                     }
                 }

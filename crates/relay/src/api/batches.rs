@@ -51,7 +51,7 @@ pub(super) async fn create(
     let running = batches.iter().filter(|batch| !batch.state.is_final());
     if running.count() >= BATCHES_MAX {
         let message = format!("an account has at most {BATCHES_MAX} unfinished batches");
-        return Err(ApiError::new(ErrorCode::QueueFull, message));
+        return Err(ApiError::new(ErrorCode::AccountFull, message));
     }
     let now = relay.now();
     let batch = BatchRecord {

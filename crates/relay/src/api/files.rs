@@ -52,9 +52,10 @@ pub(super) async fn upload(
     let bytes: u64 = had.iter().map(|file| file.bytes).sum();
     if had.len() >= FILES_MAX || bytes + file.content.len() as u64 > BYTES_MAX {
         let message = "this account keeps too many files; delete some that are no longer needed";
-        return Err(ApiError::new(ErrorCode::QueueFull, message));
+        return Err(ApiError::new(ErrorCode::AccountFull, message));
     }
     let id = format!("file-{}", relay.job_id()?);
+    let cut_short = CutShort::new(&relay, &id);
     let mut parts = Parts::new(&relay, &id);
     parts.add(&file.content).await?;
     let now = relay.now();
@@ -69,6 +70,7 @@ pub(super) async fn upload(
         expires_at: now + FILE_KEPT,
     };
     let record = parts.finish(record).await?;
+    cut_short.not();
     tracing::info!(file = id, bytes = record.bytes, "kept");
     Ok(Json(view(&record)))
 }
@@ -158,6 +160,39 @@ pub(super) async fn delete(
     Ok(Json(json!({"id": id, "object": "file", "deleted": true})))
 }
 
+/// Erases what was kept of a file if its upload does not come to its end: the store failed, or the
+/// one who uploads left.
+struct CutShort {
+    relay: Relay,
+    id: Option<String>,
+}
+
+impl CutShort {
+    fn new(relay: &Relay, id: &str) -> Self {
+        Self {
+            relay: relay.clone(),
+            id: Some(id.to_owned()),
+        }
+    }
+
+    /// It came to its end.
+    fn not(mut self) {
+        self.id = None;
+    }
+}
+
+impl Drop for CutShort {
+    fn drop(&mut self) {
+        let Some(id) = self.id.take() else { return };
+        let relay = self.relay.clone();
+        self.relay.tasks.spawn(async move {
+            if let Err(error) = relay.store.erase_file(&id).await {
+                tracing::warn!(file = id, %error, "parts of a broken upload stay until a restart");
+            }
+        });
+    }
+}
+
 fn view(file: &FileRecord) -> Value {
     json!({
         "id": file.id,
@@ -178,4 +213,36 @@ pub(super) fn unknown() -> ApiError {
 
 fn bad(message: &'static str) -> ApiError {
     ApiError::new(ErrorCode::BadRequest, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use bytes::Bytes;
+    use queue::{Batches as _, MemoryQueue};
+
+    use super::*;
+    use crate::{RelaySettings, System};
+
+    #[tokio::test]
+    async fn parts_of_an_upload_that_was_cut_short_are_erased() {
+        let store = Arc::new(MemoryQueue::default());
+        let relay = Relay::new(store.clone(), RelaySettings::default(), Arc::new(System));
+        for (id, is_whole) in [("file-cut", false), ("file-whole", true)] {
+            let guard = CutShort::new(&relay, id);
+            let part = Bytes::from_static(b"a prompt");
+            store.put_part(id, 0, part).await.unwrap();
+            if is_whole {
+                guard.not();
+            } else {
+                drop(guard);
+            }
+        }
+        relay.tasks.close();
+        let erased = tokio::time::timeout(Duration::from_secs(10), relay.tasks.wait());
+        erased.await.unwrap();
+        assert_eq!(store.part("file-cut", 0).await.unwrap(), None);
+        assert!(store.part("file-whole", 0).await.unwrap().is_some());
+    }
 }

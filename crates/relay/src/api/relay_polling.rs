@@ -278,7 +278,10 @@ async fn text(relay: &Relay, caller: &Caller, id: JobId) -> Result<String, ApiEr
         match tail.next().await? {
             Event::Line(_, line) => lines.push(line),
             Event::Restarted(_) => lines.clear(),
-            Event::End(..) => return Ok(dialect::relay_polling::text(&lines)),
+            Event::End(..) => {
+                relay.fetched(id);
+                return Ok(dialect::relay_polling::text(&lines));
+            }
         }
     }
 }

@@ -223,7 +223,7 @@ async fn queued(
         };
         match relay.submit_with(&caller, order, extras).await {
             Ok((job, _)) => return Ok(job),
-            Err(full) if full.code == ErrorCode::QueueFull => {
+            Err(full) if is_full(full.code) => {
                 tokio::select! {
                     () = sleep(NO_ROOM) => {}
                     () = wish.cancelled() => {}
@@ -233,6 +233,14 @@ async fn queued(
             Err(refused) => return Err(refused),
         }
     }
+}
+
+/// Whether room will be made by the work that goes on.
+const fn is_full(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::QueueFull | ErrorCode::AccountFull | ErrorCode::DiskFull
+    )
 }
 
 fn answered(custom_id: &str, job: JobId, body: &[u8]) -> Result<Bytes, ApiError> {

@@ -309,12 +309,14 @@ impl Session {
     pub(super) async fn lost(&self, token: LeaseToken, error: &QueueError) -> Result<(), Ended> {
         tracing::info!(job.id = %token.job, job.attempt = token.attempt, %error, "lease over");
         match error {
-            QueueError::Store(_) => Err(Ended::Store),
+            QueueError::Store(_) | QueueError::DiskFull => Err(Ended::Store),
             QueueError::Ended(..) => self.closed(token, Some(ErrorCode::StaleLease)).await,
             QueueError::UnknownJob(_)
             | QueueError::StaleLease(_)
             | QueueError::Gap { .. }
+            | QueueError::Erased(_)
             | QueueError::Full(_)
+            | QueueError::AccountFull(_)
             | QueueError::Exists(_)
             | QueueError::OtherRequest => self.closed(token, Some(error.code())).await,
         }

@@ -128,6 +128,10 @@ impl Queue for Gated {
         self.inner.log(owner, id).await
     }
 
+    fn fetched(&self, now: Timestamp, id: JobId) {
+        self.inner.fetched(now, id);
+    }
+
     async fn reap(&self, now: Timestamp) -> Result<Option<Timestamp>, QueueError> {
         self.inner.reap(now).await
     }

@@ -3,6 +3,7 @@
 
 mod anthropic;
 mod batches;
+mod bounds;
 mod ceilings;
 mod chosen_worker;
 mod client;

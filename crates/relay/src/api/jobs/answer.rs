@@ -55,6 +55,7 @@ pub(in crate::api) async fn answer(
     let mut gathering = Gathering::new(&relay, log);
     gathering.complete().await?;
     let answer = dialect::ollama::joined(&gathering.lines)?;
+    relay.fetched(id);
     let mut response = written("application/json", answer);
     name_job(&mut response, id);
     Ok(response)

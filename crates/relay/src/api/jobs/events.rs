@@ -51,6 +51,7 @@ pub(in crate::api) async fn events(
     let places =
         (!job.state.is_final()).then(|| Places::new(&relay, job.new.account, job.new.model, id));
     let watcher = Watcher {
+        job: id,
         relay,
         tail: Tail::new(log, after),
         places,
@@ -69,6 +70,7 @@ pub(in crate::api) async fn events(
 }
 
 struct Watcher {
+    job: JobId,
     relay: Relay,
     tail: Tail,
     /// `None` for a job that had ended.
@@ -105,6 +107,7 @@ impl Watcher {
                 (sse("restarted", id, data.as_bytes()), false)
             }
             Event::End(id, end) => {
+                self.relay.fetched(self.job);
                 let end = serde_json::to_vec(&end).unwrap_or_default();
                 (sse("end", id, &end), true)
             }

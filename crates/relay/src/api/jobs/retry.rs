@@ -121,6 +121,7 @@ mod tests {
             created_at: Timestamp(4_000),
             finished_at: Some(Timestamp(5_000)),
             error: None,
+            is_erased: false,
         }
     }
 

@@ -1,0 +1,227 @@
+//! A disk that is full, that fails, or that must not be written to.
+
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use proto::{End, ErrorCode, JobId, JobState};
+use queue::{
+    NewJob, Owner, Queue, QueueError, Terms,
+    conformance::sample::{T0, after, anyone, at, found, id, job, leased, lines, page, texts},
+};
+use rusqlite::ffi;
+
+use super::{Scratch, run};
+use crate::SqliteQueue;
+
+/// A small file system of the test's own; only root may make one.
+struct Small(PathBuf);
+
+impl Small {
+    /// `None`, and a word of it, if this user may not.
+    fn mount(folder: &Path, bytes: u64) -> Option<Self> {
+        let size = format!("size={bytes}");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "hearth-test"])
+            .arg(folder)
+            .output();
+        if mounted.is_ok_and(|mounted| mounted.status.success()) {
+            return Some(Self(folder.to_owned()));
+        }
+        eprintln!("not tried here: only root may mount a small file system");
+        None
+    }
+
+    fn remount(&self, how: &str) {
+        let remounted = Command::new("mount")
+            .args(["-o", how])
+            .arg(&self.0)
+            .status()
+            .unwrap();
+        assert!(remounted.success());
+    }
+
+    /// Takes all room there is.
+    fn fill(&self) -> PathBuf {
+        let path = self.0.join("filler");
+        let mut filler = fs::File::create(&path).unwrap();
+        for part in [vec![1; 64 * 1024], vec![1; 512]] {
+            while filler.write_all(&part).is_ok() {}
+        }
+        path
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg("--lazy").arg(&self.0).status();
+        if !std::thread::panicking() {
+            assert!(unmounted.unwrap().success());
+        }
+    }
+}
+
+fn large(n: usize) -> NewJob {
+    NewJob {
+        id: JobId((1_000 + n as u128).to_be_bytes()),
+        body: vec![b'x'; 100_000].into(),
+        ..job(1)
+    }
+}
+
+/// Asks until it is accepted, for as long as a full disk may be noticed late.
+async fn accepted_soon(queue: &SqliteQueue, job: NewJob) {
+    let accepted = async {
+        while queue.enqueue(T0, job.clone()).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), accepted)
+        .await
+        .expect("there is room, but jobs are still refused");
+}
+
+#[test]
+fn on_a_full_disk_what_runs_ends_and_new_jobs_are_refused_until_there_is_room() {
+    const RESERVE: u64 = 2 * 1024 * 1024;
+    const FILLS: usize = 10;
+    let folder = tempfile::tempdir().unwrap();
+    let Some(small) = Small::mount(folder.path(), 12 * 1024 * 1024) else {
+        return;
+    };
+    run(async {
+        let path = folder.path().join("queue.db");
+        let open = || SqliteQueue::open_with(&path, T0, Terms::default(), RESERVE, |_| ());
+        let queue = open().unwrap();
+        let mut kept = Vec::new();
+        for n in 0..FILLS {
+            let token = leased(&queue, T0, u8::try_from(n + 1).unwrap()).await;
+            let filler = small.fill();
+            let refused = loop {
+                let n = 10 * n + kept.len();
+                match queue.enqueue(T0, large(n)).await {
+                    Ok(()) => kept.push(large(n).id),
+                    Err(refused) => break refused,
+                }
+            };
+            assert_eq!(refused.code(), ErrorCode::DiskFull, "{refused}");
+            // What runs goes on, and what is there is read.
+            assert_eq!(found(&queue, token.job).await.state, JobState::Leased);
+            queue
+                .append(T0, token, 1, lines(&["x", "y"]))
+                .await
+                .unwrap();
+            queue.complete(T0, token, 2, End::Completed).await.unwrap();
+            queue.list(Owner::Anyone, 100).await.unwrap();
+            let again = queue.enqueue(T0, large(9_999)).await.unwrap_err();
+            assert_eq!(again.code(), ErrorCode::DiskFull);
+            fs::remove_file(filler).unwrap();
+            let next = large(500 + n);
+            accepted_soon(&queue, next.clone()).await;
+            // Taken away again, so that the file keeps its size.
+            queue.cancel(T0, Owner::Anyone, next.id).await.unwrap();
+        }
+        queue.close().await.unwrap();
+        drop(queue);
+        let queue = open().unwrap();
+        for n in 1..=FILLS {
+            let id = id(u8::try_from(n).unwrap());
+            assert_eq!(found(&queue, id).await.state, JobState::Completed);
+            assert_eq!(texts(&page(&queue, id, after(1, 0)).await), ["x", "y"]);
+        }
+        for id in kept {
+            assert_eq!(found(&queue, id).await.new.body, large(0).body);
+        }
+        queue.close().await.unwrap();
+    });
+    drop(small);
+}
+
+/// A broken fsync: nobody knows what is on disk, and asking again would not tell.
+#[test]
+fn a_write_that_the_disk_broke_is_not_acknowledged_and_ends_the_store() {
+    run(async {
+        let queue = Scratch::new();
+        queue.enqueue(T0, job(1)).await.unwrap();
+        let release = queue.hold_writer().await;
+        let broken = queue.ask(|_| {
+            let error = ffi::Error::new(ffi::SQLITE_IOERR_FSYNC);
+            Err::<(), _>(rusqlite::Error::SqliteFailure(error, None).into())
+        });
+        let asked = async { tokio::join!(queue.enqueue(T0, job(2)), broken) };
+        tokio::pin!(asked);
+        tokio::select! {
+            biased;
+            _ = &mut asked => panic!("the writer is held"),
+            () = queue.waiting(2) => {}
+        }
+        release.send(()).unwrap();
+        let (beside, broken) = asked.await;
+        assert!(beside.is_err() && broken.is_err(), "they share a group");
+        let why = queue.failure().await;
+        assert_eq!(why.code(), ErrorCode::StoreUnavailable);
+        let later = queue.enqueue(T0, job(3)).await.unwrap_err();
+        assert_eq!(later.code(), ErrorCode::StoreUnavailable);
+        queue.close().await.unwrap_err();
+        let after = queue.killed(at(1));
+        assert_eq!(after.counts().queued, 1, "what was acknowledged before");
+        assert_eq!(found(&*after, id(1)).await.new, job(1));
+    });
+}
+
+#[test]
+fn an_ordinary_refusal_of_the_disk_does_not_end_the_store() {
+    run(async {
+        let queue = Scratch::new();
+        let refused = queue.ask(|_| {
+            let error = ffi::Error::new(ffi::SQLITE_BUSY);
+            Err::<(), _>(rusqlite::Error::SqliteFailure(error, None).into())
+        });
+        refused.await.unwrap_err();
+        tokio::select! {
+            biased;
+            why = queue.failure() => panic!("{why}"),
+            accepted = queue.enqueue(T0, job(1)) => accepted.unwrap(),
+        }
+    });
+}
+
+#[test]
+fn a_place_that_must_not_be_written_to_is_refused_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(small) = Small::mount(folder.path(), 4 * 1024 * 1024) else {
+        return;
+    };
+    run(async {
+        let path = folder.path().join("queue.db");
+        let open = || SqliteQueue::open_with(&path, T0, Terms::default(), 1024, |_| ());
+        let queue = open().unwrap();
+        queue.enqueue(T0, job(1)).await.unwrap();
+        queue.close().await.unwrap();
+        drop(queue);
+        small.remount("remount,ro");
+        let refused = open().unwrap_err();
+        let QueueError::Store(reason) = &refused else {
+            panic!("{refused}");
+        };
+        let reason = reason.to_string();
+        assert!(
+            reason.contains("queue.db") && reason.contains("Read-only file system"),
+            "{reason}"
+        );
+        assert_eq!(reason.lines().count(), 1, "{reason}");
+        small.remount("remount,rw");
+        let queue = open().unwrap();
+        let lease = queue
+            .lease(T0, &anyone(), Duration::from_secs(1))
+            .await
+            .unwrap();
+        assert_eq!(lease.unwrap().job, job(1));
+        queue.close().await.unwrap();
+    });
+    drop(small);
+}

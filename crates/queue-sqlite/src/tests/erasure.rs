@@ -1,0 +1,156 @@
+//! What is erased is nowhere in the files any more, while the relay goes on.
+
+use std::{
+    fs::{self, File},
+    path::Path,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use proto::{End, JobId, Timestamp};
+use queue::{
+    Batches, FETCHED_KEPT, NewJob, Queue, RESULT_KEPT, Terms,
+    conformance::sample::{LEASE, T0, anyone, at, job, leased},
+};
+
+use super::{Scratch, run};
+use crate::SqliteQueue;
+
+const CANARY: &str = "a-word-nobody-may-find";
+
+/// The files of the folder in which the word stands.
+fn found(folder: &Path) -> Vec<String> {
+    let files = fs::read_dir(folder).unwrap().map(Result::unwrap);
+    let holds = |file: &fs::DirEntry| {
+        let bytes = fs::read(file.path()).unwrap();
+        let mut parts = bytes.windows(CANARY.len());
+        parts.any(|part| part == CANARY.as_bytes())
+    };
+    files
+        .filter(holds)
+        .map(|file| file.file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
+/// A request of some length with the word in it.
+fn secret(n: usize) -> NewJob {
+    let length = [20, 300, 3_000, 20_000][n % 4];
+    NewJob {
+        id: JobId((n as u128).to_be_bytes()),
+        account: proto::Account::new(format!("a{}", n % 7)).unwrap(),
+        body: format!("{{\"x\":\"{CANARY}{}\"}}", "-".repeat(length)).into(),
+        ..job(1)
+    }
+}
+
+#[test]
+fn an_erased_prompt_and_its_answer_are_nowhere_in_the_files_of_a_relay_that_goes_on() {
+    const JOBS: usize = 400;
+    run(async {
+        let queue = Scratch::new();
+        let asked = (0..JOBS).map(|n| queue.enqueue(T0, secret(n)));
+        assert!(join_all(asked).await.into_iter().all(|asked| asked.is_ok()));
+        let leases = queue.lease_many(T0, &anyone(), LEASE, JOBS).await.unwrap();
+        assert_eq!(leases.len(), JOBS);
+        let answers = leases.iter().enumerate().map(async |(n, lease)| {
+            let text = format!("{CANARY}{}", "x".repeat(n % 900));
+            let lines = vec![Bytes::from(text); n % 5 + 1];
+            let count = lines.len() as u64;
+            queue.append(T0, lease.token, 1, lines).await.unwrap();
+            let end = End::Completed;
+            queue.complete(T0, lease.token, count, end).await.unwrap();
+        });
+        join_all(answers).await;
+        assert!(
+            !found(queue.folder.path()).is_empty(),
+            "the search is blind"
+        );
+        for lease in &leases {
+            queue.fetched(at(1), lease.token.job);
+        }
+        // Something new and innocent is written between the old.
+        queue.enqueue(at(1), job(9)).await.unwrap();
+        queue.reap(at(1) + FETCHED_KEPT).await.unwrap();
+        assert_eq!(found(queue.folder.path()), [""; 0]);
+        queue.enqueue(at(2) + FETCHED_KEPT, job(8)).await.unwrap();
+    });
+}
+
+#[test]
+fn parts_of_an_upload_that_a_kill_cut_short_are_erased_at_the_start() {
+    run(async {
+        let queue = Scratch::new();
+        let part = || Bytes::from_static(CANARY.as_bytes());
+        queue.put_part("file-cut", 0, part()).await.unwrap();
+        let queue = queue.killed(at(1));
+        assert_eq!(queue.part("file-cut", 0).await.unwrap(), None);
+        assert_eq!(found(queue.folder.path()), [""; 0]);
+    });
+}
+
+#[test]
+fn the_copy_of_an_earlier_layout_goes_after_a_week() {
+    run(async {
+        let queue = Scratch::new();
+        let copy = queue.folder.path().join("queue.db.layout-1");
+        let other = queue.folder.path().join("other.db.layout-1");
+        for path in [&copy, &other] {
+            fs::write(path, CANARY).unwrap();
+            let made = std::time::UNIX_EPOCH + Duration::from_millis(T0.0.unsigned_abs());
+            File::options()
+                .write(true)
+                .open(path)
+                .unwrap()
+                .set_modified(made)
+                .unwrap();
+        }
+        let week = 7 * RESULT_KEPT;
+        let almost = T0 + (week - Duration::from_secs(1));
+        let queue = queue.reopened(almost).await;
+        assert!(copy.exists());
+        let queue = queue.reopened(T0 + week).await;
+        assert!(!copy.exists() && other.exists());
+        drop(queue);
+    });
+}
+
+#[test]
+fn how_long_what_ended_is_kept_can_be_chosen() {
+    run(async {
+        let terms = Terms {
+            kept: Duration::from_secs(100),
+            fetched_kept: Duration::from_secs(10),
+            ..Terms::default()
+        };
+        let queue = Scratch::on(terms);
+        let token = leased(&*queue, T0, 1).await;
+        queue.complete(T0, token, 0, End::Completed).await.unwrap();
+        queue.fetched(T0, token.job);
+        assert_eq!(queue.reap(T0).await.unwrap(), Some(at(10)));
+        assert_eq!(queue.reap(at(10)).await.unwrap(), Some(at(20)));
+        assert_eq!(queue.reap(at(95)).await.unwrap(), Some(at(100)));
+        assert_eq!(queue.reap(at(100)).await.unwrap(), None);
+    });
+}
+
+#[test]
+fn a_note_of_what_was_fetched_reaches_the_disk_without_being_asked_for() {
+    run(async {
+        let queue = Scratch::new();
+        let token = leased(&*queue, T0, 1).await;
+        queue.complete(T0, token, 0, End::Completed).await.unwrap();
+        queue.fetched(T0, token.job);
+        let noted = || {
+            let conn = crate::schema::open_reader(&queue.path()).unwrap();
+            let select = "SELECT max(fetched_at) FROM jobs";
+            conn.query_row(select, [], |row| row.get::<_, Option<i64>>(0))
+                .unwrap()
+        };
+        while noted().is_none() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(noted().map(Timestamp), Some(T0));
+        drop(SqliteQueue::open(&queue.path(), T0));
+    });
+}
