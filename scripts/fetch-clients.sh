@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs the official Ollama, OpenAI and Anthropic clients that the relay is tried with, as pinned
-# in tests/clients, into the user's cache: once, and again when the pins change. Nothing of them is
+# Installs the official Ollama, OpenAI and Anthropic clients that the relay is tried with, and a
+# client that wishes it ill, as pinned in tests/clients, into the user's cache: once, and again when the pins change. Nothing of them is
 # written into the checkout. Prints the folder on standard output; everything else goes to standard error.
 # Wants python3 with venv (Debian: python3-venv), npm, and the network.
 set -eu
@@ -17,13 +17,17 @@ is_current() { # NAME LOCK
     cmp -s "$pins/$1/$2" "$clients/$1/$2"
 }
 
-python() {
-    python3 -m venv "$1" || fail 'python3 has no venv; on Debian and Ubuntu: apt-get install python3-venv'
-    "$1/bin/python3" -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
-        --requirement "$pins/python/requirements.txt" >&2 \
-        || fail "the Python clients could not be installed; check the network (or pip's settings) and run this again"
-    cp "$pins/python/requirements.txt" "$1/"
+from_python() { # NAME FOLDER
+    python3 -m venv "$2" || fail 'python3 has no venv; on Debian and Ubuntu: apt-get install python3-venv'
+    "$2/bin/python3" -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
+        --requirement "$pins/$1/requirements.txt" >&2 \
+        || fail "the $1 clients could not be installed; check the network (or pip's settings) and run this again"
+    cp "$pins/$1/requirements.txt" "$2/"
 }
+
+python() { from_python python "$1"; }
+
+hostile() { from_python hostile "$1"; }
 
 node() {
     mkdir "$1"
@@ -50,7 +54,10 @@ trap 'exit 130' HUP INT TERM
 
 fetch python requirements.txt &
 python_pid=$!
+fetch hostile requirements.txt &
+hostile_pid=$!
 fetch node package-lock.json &
 wait "$!" || exit 1
 wait "$python_pid" || exit 1
+wait "$hostile_pid" || exit 1
 printf '%s\n' "$clients"

@@ -4,6 +4,7 @@
 mod docs;
 mod faults;
 mod graph;
+mod hostile;
 mod jobs;
 mod kills;
 mod main_job;

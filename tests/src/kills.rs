@@ -10,6 +10,7 @@ use tokio::{
 
 use crate::{
     auditor::{Note, Seen, Verdict, judge},
+    chance::Chance,
     crowd::{Crowd, Load},
     farm::Farm,
     late::LateWorker,
@@ -50,7 +51,7 @@ impl Plan {
     /// answers a second there is one every three seconds.
     #[must_use]
     pub fn kills(count: usize, seed: u64) -> Self {
-        let mut chance = Chance(seed);
+        let mut chance = Chance::new(seed);
         let mut blow = |n| match n {
             n if n >= count / 2 && chance.below(2) == 0 => Blow::Relay,
             n if n >= count / 2 => Blow::Agent,
@@ -192,7 +193,7 @@ async fn strike(
     mut answered: watch::Receiver<usize>,
     plan: &Plan,
 ) -> io::Result<()> {
-    let mut chance = Chance(plan.seed);
+    let mut chance = Chance::new(plan.seed);
     for blow in &plan.blows {
         let wanted = *answered.borrow() + plan.between as usize / 2;
         let more = answered.wait_for(|answered| *answered >= wanted);
@@ -275,19 +276,4 @@ fn half(notes: &[Note], name: &str, again: bool) -> bool {
 
 async fn within(what: &str, event: impl Future<Output = ()>) {
     assert!(timeout(2 * PATIENCE, event).await.is_ok(), "never: {what}");
-}
-
-/// The same numbers for the same seed.
-#[derive(Debug)]
-struct Chance(u64);
-
-impl Chance {
-    /// A number from 0, below this one.
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % end
-    }
 }

@@ -1,9 +1,11 @@
 //! What the end-to-end tests, the desktop tests and the benchmarks stand on.
 
 pub mod auditor;
+pub mod chance;
 pub mod crowd;
 pub mod disk;
 pub mod farm;
+pub mod hostile;
 pub mod kills;
 mod late;
 pub mod marked;

@@ -118,6 +118,9 @@ impl Bug {
                 "relay",
             ])
             .args(["--message-format", "json-render-diagnostics"])
+            // Cargo takes a copy for the checkout itself, and would mix up what is built of them.
+            .arg("--target-dir")
+            .arg(folder.join("target"))
             .current_dir(&copy);
         if folder
             .parent()

@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use dialect::relay_polling::{ACKNOWLEDGED, Answer, PolledRequest, Progress, Request, production};
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use proto::{
     Dialect, End, ErrorCode, EventId, JobError, JobId, JobState, LeaseToken, ModelName, Op,
     Priority, WorkerId, worker::Retry,
@@ -249,6 +249,8 @@ pub(super) async fn status(
         let body = dialect::relay_polling::status(&id, &Progress::NotFound);
         let mut response = written(JSON, body);
         *response.status_mut() = StatusCode::NOT_FOUND;
+        let code = HeaderValue::from_static(ErrorCode::UnknownJob.as_str());
+        response.headers_mut().insert("x-hearth-error", code);
         return Ok(response);
     };
     let reason = job

@@ -90,10 +90,14 @@ impl From<Denied> for RestError {
 impl IntoResponse for RestError {
     fn into_response(self) -> Response {
         let mut response = written("application/json", self.refusal.body);
+        let code = match &self.error {
+            Some(error) => error.code,
+            None => code_of(self.refusal.status),
+        };
+        let code = HeaderValue::from_static(code.as_str());
+        response.headers_mut().insert("x-hearth-error", code);
         if let Some(error) = self.error {
-            let mut dressed = error.clone().into_response();
-            let code = HeaderValue::from_static(error.code.as_str());
-            response.headers_mut().insert("x-hearth-error", code);
+            let mut dressed = error.into_response();
             if let Some(seconds) = dressed.headers_mut().remove(header::RETRY_AFTER) {
                 response.headers_mut().insert(header::RETRY_AFTER, seconds);
             }
@@ -106,6 +110,16 @@ impl IntoResponse for RestError {
             headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
         response
+    }
+}
+
+/// The code of what the query service refuses in words of its own.
+const fn code_of(status: u16) -> ErrorCode {
+    match status {
+        401 => ErrorCode::Unauthorized,
+        403 => ErrorCode::Forbidden,
+        404 => ErrorCode::UnknownJob,
+        _ => ErrorCode::BadRequest,
     }
 }
 

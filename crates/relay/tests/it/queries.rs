@@ -467,3 +467,25 @@ async fn users_queries_and_claims_outlive_the_relay() {
     stop.cancel();
     within(served).await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn every_refusal_of_the_service_has_its_stable_code_too() {
+    let (_server, jan, worker) = scene().await;
+    let none = worker.post("/api/queries/claim_next/", "").await;
+    let absent = jan.get("/api/queries/no-number/").await;
+    let odd = jan.get("/api/queries/by_status/?status=odd").await;
+    let json = jan.post("/api/queries/", "{").await;
+    let login = r#"{"username":"jan","password":"wrong"}"#;
+    let login = jan.post("/api/login/", login).await;
+    let polled = jan.get("/api/ollama/status/no-number").await;
+    for (reply, code) in [
+        (none, "unknown_job"),
+        (absent, "unknown_job"),
+        (odd, "bad_request"),
+        (json, "bad_request"),
+        (login, "unauthorized"),
+        (polled, "unknown_job"),
+    ] {
+        assert_eq!(reply.header("x-hearth-error"), code, "{}", reply.status);
+    }
+}

@@ -1,0 +1,11 @@
+"""What schemathesis does not know by itself: bodies of lines of JSON."""
+
+import json
+
+import schemathesis
+
+
+@schemathesis.serializer("application/x-ndjson")
+def lines(context, value):
+    values = value if isinstance(value, list) else [value]
+    return "".join(json.dumps(one) + "\n" for one in values).encode()

@@ -1,0 +1,45 @@
+//! Requests that mean no good: refused, never broken by.
+
+use std::time::Duration;
+
+use hearth_tests::{
+    hostile::{by_hand, by_the_document, operations},
+    stand::{Stand, create_key},
+};
+
+/// A key of each kind.
+async fn keys(stand: &Stand) -> Vec<String> {
+    let mut keys = vec![stand.requester.clone(), stand.worker.clone()];
+    for scope in ["enqueue", "read", "work", "admin"] {
+        let name = format!("only-{scope}");
+        keys.push(create_key(&stand.home, &["--name", &name, "--scope", scope]).await);
+    }
+    keys
+}
+
+#[tokio::test]
+async fn hostile_requests_are_refused_and_break_nothing() {
+    let (stand, _ollama) = Stand::scripted().await;
+    let keys = keys(&stand).await;
+    let operations = operations(&stand.http, stand.address).await.unwrap();
+    let assault = by_hand(stand.address, &keys, &operations, 1_500, 3).await;
+    assert_eq!(assault.requests, 1_500);
+    assert!(assault.broken.is_empty(), "{assault}");
+    let healthy = stand.http.get(stand.url("/readyz")).send().await.unwrap();
+    assert_eq!(healthy.status(), 200);
+}
+
+#[tokio::test]
+async fn what_schemathesis_makes_of_the_document_is_answered_as_the_document_says() {
+    let (stand, _ollama) = Stand::scripted().await;
+    let args = [
+        "--name", "all", "--scope", "enqueue", "--scope", "read", "--scope", "work",
+    ];
+    let all = create_key(&stand.home, &[&args[..], &["--scope", "admin"]].concat()).await;
+    let patience = Duration::from_secs(180);
+    let assault = by_the_document(stand.address, Some(&all), 3, 5, patience)
+        .await
+        .unwrap();
+    assert!(assault.broken.is_empty(), "{assault}");
+    assert!(assault.requests > 100, "{assault}");
+}
