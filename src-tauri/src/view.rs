@@ -46,7 +46,8 @@ enum PageLink {
 impl From<&Link> for PageLink {
     fn from(link: &Link) -> Self {
         match link {
-            Link::Live(status) => Self::Live {
+            // It follows its own hub, whose silence means that nothing is new.
+            Link::Live(status) | Link::Stale { last: status, .. } => Self::Live {
                 status: status.clone(),
             },
             Link::Lost { .. } => Self::Lost,

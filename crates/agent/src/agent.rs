@@ -15,8 +15,13 @@ use tokio_util::sync::CancellationToken;
 use worker::{Activity, WorkerHandle};
 
 use crate::{
-    AgentHandle, AtLogin, Settings, Shell, StartError, Tray, TrayAct, Wishes, handle::Want, http,
-    start::Parts, tray::tray, view::Known, wishes::WishesFile,
+    AgentHandle, AtLogin, Settings, Shell, StartError, Tray, TrayAct, Wishes,
+    handle::Want,
+    http,
+    start::{Neighbour, Parts},
+    tray::tray,
+    view::Known,
+    wishes::WishesFile,
 };
 
 /// Clicks on their way at once.
@@ -58,6 +63,7 @@ enum Part {
     Worker,
     Hub,
     Http,
+    Neighbour,
 }
 
 /// Everything that can happen to the agent.
@@ -105,6 +111,14 @@ impl Agent {
             tasks.spawn(async {
                 serving.await;
                 (Part::Http, Ok(()))
+            });
+        }
+        if let Some(Neighbour { name, ports }) = parts.neighbour {
+            tracing::info!(%name, "another assistant holds the hub's port; its status is merged");
+            let merging = status::follow_neighbour(parts.hub.clone(), ports, name, serve.clone());
+            tasks.spawn(async {
+                merging.await;
+                (Part::Neighbour, Ok(()))
             });
         }
         let worker = parts.worker.map(|(worker, handle)| {

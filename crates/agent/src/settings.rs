@@ -13,8 +13,7 @@ use crate::{
     relay::relay,
 };
 
-/// Ports of the local HTTP server, in the order they are tried.
-pub const HTTP_PORTS: [u16; 2] = [5001, 5000];
+pub use ::status::HTTP_PORTS;
 
 /// The model the built-in engine runs when none is named.
 const MODEL: &str = "models/SmolLM2-135M-Instruct.Q4_1.gguf";

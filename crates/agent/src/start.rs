@@ -3,14 +3,14 @@
 use std::{
     fs::{File, TryLockError},
     io,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
 use proto::status::{Hop, Status};
 use status::{
-    Access, Approvals, BindError, Bound, HubAddress, LocalToken, Request, StatusHub, StatusServer,
-    TokenError, World, bind_loopback, private_file,
+    Access, Approvals, BindError, Bound, Holder, HubAddress, LocalToken, Ports, Refused, Request,
+    StatusHub, StatusServer, TokenError, World, bind_loopback, private_file,
 };
 use tokio::{
     net::TcpListener,
@@ -61,6 +61,8 @@ pub(crate) struct Parts {
     pub(crate) approvals: Approvals,
     pub(crate) hub_at: HubAddress,
     pub(crate) hub_server: (StatusServer, TcpListener),
+    /// Another assistant, which holds the port that this hub would have had.
+    pub(crate) neighbour: Option<Neighbour>,
     pub(crate) http: Option<(Access, TcpListener, SocketAddr)>,
     pub(crate) requests: (mpsc::Sender<Request>, mpsc::Receiver<Request>),
     pub(crate) worker: Option<(Worker, WorkerHandle)>,
@@ -129,17 +131,23 @@ impl Parts {
         let hub_server = StatusServer::new(hub.clone(), token, requests.0.clone())
             .allow(settings.origins.clone())
             .ask_owner(approvals.clone());
+        let http_refused: Vec<u16> = http_bound
+            .iter()
+            .flat_map(|bound| bound.refused.iter().map(|refused| refused.port))
+            .collect();
         let http = http_bound.map(|Bound { listener, addr, .. }| {
             let access = Access::new(addr.port(), &settings.origins).with_own_pages();
             (access, listener, addr)
         });
         hub_at.publish(data).map_err(unusable)?;
+        let neighbour = neighbour(&bound.refused, &http_refused);
         let hub_server = (hub_server, bound.listener);
         Ok(Self {
             hub,
             approvals,
             hub_at,
             hub_server,
+            neighbour,
             http,
             requests,
             worker,
@@ -149,6 +157,34 @@ impl Parts {
             lock,
         })
     }
+}
+
+/// Whose status is merged into this hub's.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Neighbour {
+    pub(crate) name: String,
+    pub(crate) ports: Ports,
+}
+
+/// Whoever holds a port before ours, unless it belongs to another user of this machine: what that
+/// one hears and says is not this owner's business, nor trusted.
+fn neighbour(refused: &[Refused], taken_http: &[u16]) -> Option<Neighbour> {
+    let is_taken = |refused: &&Refused| refused.error.kind() == io::ErrorKind::AddrInUse;
+    let refused = refused.iter().find(is_taken)?;
+    let name = match &refused.by {
+        Some(Holder { process: None, .. }) => return None,
+        Some(Holder {
+            process: Some((_, name)),
+            ..
+        }) => name.escape_debug().to_string(),
+        None => format!("port {}", refused.port),
+    };
+    let local = |port: &u16| (Ipv4Addr::LOCALHOST, *port).into();
+    let ports = Ports {
+        sockets: vec![local(&refused.port)],
+        http: taken_http.iter().map(local).collect(),
+    };
+    Some(Neighbour { name, ports })
 }
 
 fn lock(data: &Path) -> Result<File, StartError> {

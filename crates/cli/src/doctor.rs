@@ -178,7 +178,7 @@ async fn local_agent(data: &Path) -> Vec<Finding> {
     let status = match live {
         Ok(Ok(link)) => match &*link {
             Link::Live(status) => Some(status.clone()),
-            Link::Lost { .. } => None,
+            Link::Stale { .. } | Link::Lost { .. } => None,
         },
         Ok(Err(_)) | Err(_) => None,
     };

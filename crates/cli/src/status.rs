@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use proto::status::{HopState, LiveJob, Phase, Status};
+use proto::status::{HopState, LiveJob, Phase, Publisher, Status};
 use status::{HubAddress, Link, Places, Subscriber};
 use tokio::{sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -61,7 +61,7 @@ impl Args {
             self.follow(link).await
         } else if self.until.is_empty() {
             match timeout(limit, live(link)).await {
-                Ok(Some(status)) => self.print(&status),
+                Ok(Some(status)) => self.print(&status, false),
                 Ok(None) | Err(_) => Err(not_running()),
             }
         } else {
@@ -81,8 +81,8 @@ impl Args {
             Ok(Err(_)) | Err(_) => None,
         };
         match (reached, &*link.borrow()) {
-            (Some(Link::Live(status)), _) => self.print(&status),
-            (_, Link::Live(status)) => {
+            (Some(Link::Live(status)), _) => self.print(&status, false),
+            (_, Link::Live(status) | Link::Stale { last: status, .. }) => {
                 anyhow::bail!(
                     "not {:?} within {} s: {}",
                     self.until,
@@ -101,8 +101,9 @@ impl Args {
             match now {
                 Link::Live(status) => {
                     said_lost = false;
-                    self.print(&status)?;
+                    self.print(&status, false)?;
                 }
+                Link::Stale { last, .. } => self.print(&last, true)?,
                 Link::Lost { .. } if !said_lost && !self.json => {
                     said_lost = true;
                     writeln!(std::io::stderr(), "no agent: waiting for one")?;
@@ -116,15 +117,23 @@ impl Args {
         }
     }
 
-    fn print(&self, status: &Status) -> anyhow::Result<()> {
+    fn print(&self, status: &Status, stale: bool) -> anyhow::Result<()> {
         let mut out = std::io::stdout();
         if self.json {
-            writeln!(out, "{}", serde_json::to_string(status)?)?;
-        } else if self.watch || !self.until.is_empty() || !out.is_terminal() {
-            writeln!(out, "{}", line(status))?;
-        } else {
-            writeln!(out, "{}", block(status))?;
+            writeln!(out, "{}", json(status, stale)?)?;
+            return Ok(());
         }
+        let text = if self.watch || !self.until.is_empty() || !out.is_terminal() {
+            line(status)
+        } else {
+            block(status)
+        };
+        let mark = if stale {
+            " (stale: nothing is heard of it)"
+        } else {
+            ""
+        };
+        writeln!(out, "{text}{mark}")?;
         Ok(())
     }
 }
@@ -137,12 +146,21 @@ pub(crate) async fn live(mut link: watch::Receiver<Link>) -> Option<Arc<Status>>
         .clone();
     match link {
         Link::Live(status) => Some(status),
-        Link::Lost { .. } => None,
+        Link::Stale { .. } | Link::Lost { .. } => None,
     }
 }
 
 pub(crate) fn not_running() -> anyhow::Error {
     anyhow::anyhow!("no agent is running here; start one with `hearth agent` or `hearth-desktop`")
+}
+
+/// The status as the hub sent it, marked where it may be wrong by now.
+fn json(status: &Status, stale: bool) -> serde_json::Result<String> {
+    let mut value = serde_json::to_value(status)?;
+    if stale && let Some(fields) = value.as_object_mut() {
+        fields.insert("stale".to_owned(), true.into());
+    }
+    serde_json::to_string(&value)
 }
 
 /// One line for scripts and `--watch`: the phase's word first.
@@ -157,7 +175,21 @@ fn line(status: &Status) -> String {
             line += &format!(" ({name}: {})", hop.problem);
         }
     }
+    for publisher in &status.publishers {
+        line += &format!(" {{{}}}", publisher_line(publisher));
+    }
     line
+}
+
+fn publisher_line(publisher: &Publisher) -> String {
+    let mut text = format!("{}: {}", publisher.name, publisher.fields.join(", "));
+    if let Some(origin) = &publisher.origin {
+        text += &format!(", read from {origin}");
+    }
+    if publisher.stale {
+        text += ", stale";
+    }
+    text
 }
 
 fn job_line(job: &LiveJob) -> String {
@@ -188,6 +220,9 @@ fn block(status: &Status) -> String {
     for job in &status.jobs {
         block += &format!("\n  job     {}", job_line(job));
     }
+    for publisher in &status.publishers {
+        block += &format!("\n  other   {}", publisher_line(publisher));
+    }
     block
 }
 
@@ -214,6 +249,24 @@ mod tests {
             "relay_offline Relay offline (relay: refused)"
         );
         assert!(block(&status).contains("down  r: refused"));
+    }
+
+    #[test]
+    fn another_assistant_is_named_and_what_may_be_wrong_is_marked() {
+        let publisher = Publisher {
+            name: "assistant".into(),
+            fields: vec!["is_speaking".into()],
+            origin: Some("127.0.0.1:6001".into()),
+            stale: true,
+        };
+        let status = Status {
+            publishers: vec![publisher],
+            ..Status::default()
+        };
+        let said = "assistant: is_speaking, read from 127.0.0.1:6001, stale";
+        assert!(line(&status).contains(said) && block(&status).contains(said));
+        assert!(json(&status, true).unwrap().ends_with(r#""stale":true}"#));
+        assert!(!json(&Status::default(), false).unwrap().contains("stale"));
     }
 
     #[test]

@@ -357,6 +357,12 @@ pub struct Publisher {
     pub name: String,
     /// The fields that are its own now.
     pub fields: Vec<String>,
+    /// Where it is read from, if it did not come to the hub itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
+    /// Nothing was heard of it for a while, not even an answer to a ping: its fields may be wrong.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stale: bool,
 }
 
 impl Default for Status {

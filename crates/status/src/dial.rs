@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use http::{HeaderValue, header};
 use proto::{
@@ -13,13 +14,16 @@ use proto::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout},
+};
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
     tungstenite::{Error, Message, client::IntoClientRequest as _},
 };
 
-use crate::{LocalToken, Places, foreign, proof::Challenge, upgrade::socket_config};
+use crate::{LocalToken, Places, foreign, proof::Challenge, upgrade::socket_config, web::Web};
 
 /// To be connected and known to each other within this, and to get a command written.
 pub(crate) const CONNECT: Duration = Duration::from_secs(2);
@@ -28,6 +32,14 @@ pub(crate) const CONNECT: Duration = Duration::from_secs(2);
 pub(crate) struct Hub {
     socket: WebSocketStream<TcpStream>,
     mode: Mode,
+    /// When anything came last.
+    heard: Instant,
+}
+
+/// Whoever serves a status.
+pub(crate) enum Peer {
+    Hub(Hub),
+    Web(Web),
 }
 
 enum Mode {
@@ -44,18 +56,59 @@ struct Shown {
     data: Map<String, Value>,
 }
 
-/// A connection to the first hub that opens one.
-pub(crate) async fn connect(places: &Places) -> Result<Hub, Error> {
+/// A connection to the first that opens one: by WebSocket, else over HTTP.
+pub(crate) async fn connect(places: &Places) -> Result<Peer, Error> {
     let mut failed = Error::ConnectionClosed;
     for (addr, token) in places.candidates() {
         let token = token.and_then(|path| LocalToken::read(&path).ok().flatten());
         match timeout(CONNECT, open(addr, token)).await {
-            Ok(Ok(hub)) => return Ok(hub),
+            Ok(Ok(hub)) => return Ok(Peer::Hub(hub)),
             Ok(Err(error)) => failed = error,
             Err(_) => failed = Error::Io(std::io::ErrorKind::TimedOut.into()),
         }
     }
+    for addr in places.http() {
+        match Web::open(addr).await {
+            Ok(web) => return Ok(Peer::Web(web)),
+            Err(error) => tracing::debug!(%addr, %error, "no status over HTTP"),
+        }
+    }
     Err(failed)
+}
+
+impl Peer {
+    /// What it says next. May be dropped and called again.
+    pub(crate) async fn hear(&mut self) -> Option<Result<ServerMessage, Error>> {
+        match self {
+            Self::Hub(hub) => hub.hear().await,
+            Self::Web(web) => Some(web.hear().await.map_err(Error::Io)),
+        }
+    }
+
+    /// Sends a command; `false` if it takes none.
+    pub(crate) async fn ask(&mut self, command: Command, id: u64) -> Result<bool, Error> {
+        match self {
+            Self::Hub(hub) => hub.ask(command, id).await.map(|()| true),
+            Self::Web(_) => Ok(false),
+        }
+    }
+
+    /// When a peer that says only what is new said something last; `None` for one whose silence
+    /// is noticed otherwise: our own hub's connection breaks with it, and HTTP has its own times.
+    pub(crate) fn heard(&self) -> Option<Instant> {
+        match self {
+            Self::Hub(hub) if matches!(hub.mode, Mode::Legacy) => Some(hub.heard),
+            Self::Hub(_) | Self::Web(_) => None,
+        }
+    }
+
+    /// Makes a peer that is there say something.
+    pub(crate) async fn ping(&mut self) -> Result<(), Error> {
+        match self {
+            Self::Hub(hub) => hub.socket.send(Message::Ping(Bytes::new())).await,
+            Self::Web(_) => Ok(()),
+        }
+    }
 }
 
 /// Where there is a token, whoever answers must prove to know it: no other is believed there.
@@ -71,7 +124,12 @@ pub(crate) async fn open(addr: SocketAddr, token: Option<LocalToken>) -> Result<
     let config = Some(socket_config());
     let (socket, _) = client_async_with_config(request, stream, config).await?;
     let mode = Mode::Legacy;
-    let mut hub = Hub { socket, mode };
+    let heard = Instant::now();
+    let mut hub = Hub {
+        socket,
+        mode,
+        heard,
+    };
     if let Some(token) = token {
         hub.greet(addr.port(), &token).await?;
         hub.mode = Mode::V1(Shown::default());
@@ -83,7 +141,9 @@ impl Hub {
     /// What the hub says next, in the words of the legacy mode. What is not understood is skipped.
     pub(crate) async fn hear(&mut self) -> Option<Result<ServerMessage, Error>> {
         loop {
-            let text = match self.socket.next().await? {
+            let came = self.socket.next().await?;
+            self.heard = Instant::now();
+            let text = match came {
                 Ok(Message::Text(text)) => text,
                 Ok(_) => continue,
                 Err(error) => return Some(Err(error)),

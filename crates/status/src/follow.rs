@@ -10,7 +10,7 @@ use proto::{
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::timeout,
+    time::{Instant as Moment, timeout},
 };
 use tokio_tungstenite::tungstenite::Error;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,10 @@ use crate::{
 const ANSWER: Duration = Duration::from_secs(6);
 /// A link that held this long was good: the next loss begins the delays anew.
 const PROVEN: Duration = Duration::from_secs(1);
+/// A foreign assistant that said nothing for so long is asked for a sign of life.
+const QUIET: Duration = Duration::from_secs(30);
+/// Without one for so long its status is stale.
+const UNANSWERED: Duration = Duration::from_secs(15);
 /// Longest delay before the first new try, and before any.
 const DELAY_FIRST: Duration = Duration::from_millis(100);
 const DELAY_MAX: Duration = Duration::from_secs(5);
@@ -35,6 +39,13 @@ const ASKING: usize = 32;
 pub enum Link {
     /// Connected; this is the latest status.
     Live(Arc<Status>),
+    /// Connected, but whoever is there has not even answered a ping: this may be long wrong.
+    Stale {
+        /// Since when nothing came.
+        since: Instant,
+        /// The last status there was.
+        last: Arc<Status>,
+    },
     /// Not connected.
     Lost {
         /// Since when.
@@ -72,6 +83,7 @@ struct Ask {
 #[derive(Debug)]
 pub struct Subscriber {
     places: Places,
+    patience: [Duration; 2],
     link: watch::Sender<Link>,
     asks: mpsc::Receiver<Ask>,
 }
@@ -110,6 +122,8 @@ impl SubscriberHandle {
 enum Tick {
     Ask(Option<Ask>),
     Heard(Option<Result<ServerMessage, Error>>),
+    /// Nothing came for a while.
+    Quiet,
 }
 
 impl Subscriber {
@@ -122,12 +136,25 @@ impl Subscriber {
         });
         let (sender, asks) = mpsc::channel(ASKING);
         (
-            Self { places, link, asks },
+            Self {
+                places,
+                patience: [QUIET, UNANSWERED],
+                link,
+                asks,
+            },
             SubscriberHandle {
                 link: latest,
                 asks: sender,
             },
         )
+    }
+
+    /// Asks for a sign of life after so long a silence of a foreign assistant (30 s), and calls
+    /// its status stale after so long without one (15 s).
+    #[must_use]
+    pub fn patient(self, quiet: Duration, unanswered: Duration) -> Self {
+        let patience = [quiet, unanswered];
+        Self { patience, ..self }
     }
 
     /// Connects, follows, and connects again, until `stop`.
@@ -157,9 +184,14 @@ impl Subscriber {
         let mut live_since: Option<Instant> = None;
         let mut asked: HashMap<String, oneshot::Sender<Result<(), AskError>>> = HashMap::new();
         let mut count = 0_u64;
+        let [most, unanswered] = self.patience;
+        let mut pinged: Option<Moment> = None;
         loop {
+            let from = |heard| pinged.map_or(heard + most, |at| at + unanswered);
+            let until = hub.heard().map(from);
             let tick = tokio::select! {
                 heard = hub.hear() => Tick::Heard(heard),
+                () = quiet(until) => Tick::Quiet,
                 ask = self.asks.recv(), if asked.len() < ASKING => Tick::Ask(ask),
             };
             match tick {
@@ -169,8 +201,14 @@ impl Subscriber {
                     asked.retain(|_, answer| !answer.is_closed());
                     count += 1;
                     let sent = timeout(CONNECT, hub.ask(ask.command, count)).await;
+                    if matches!(sent, Ok(Ok(false))) {
+                        let code = ErrorCode::NothingToDo;
+                        let message = "this program takes no commands over HTTP".to_owned();
+                        let _ = ask.answer.send(Err(AskError::Refused { code, message }));
+                        continue;
+                    }
                     asked.insert(count.to_string(), ask.answer);
-                    if !matches!(sent, Ok(Ok(()))) {
+                    if !matches!(sent, Ok(Ok(true))) {
                         break;
                     }
                 }
@@ -187,10 +225,53 @@ impl Subscriber {
                     }
                     ServerMessage::Pong | ServerMessage::Unknown | _ => {}
                 },
+                Tick::Quiet => {
+                    let now = Moment::now();
+                    let heard = hub.heard().unwrap_or(now);
+                    match pinged {
+                        Some(at) if heard >= at => {
+                            pinged = None;
+                            self.revive();
+                        }
+                        None if heard + most > now => {}
+                        waited => {
+                            if waited.is_some() {
+                                self.doubt(heard.into_std());
+                            }
+                            pinged = Some(now);
+                            if !matches!(timeout(CONNECT, hub.ping()).await, Ok(Ok(()))) {
+                                break;
+                            }
+                        }
+                    }
+                }
                 Tick::Heard(Some(Err(_)) | None) | Tick::Ask(None) => break,
             }
         }
         Ok(live_since.map_or(Duration::ZERO, |since| since.elapsed()))
+    }
+
+    /// The last status may be long wrong.
+    fn doubt(&self, since: Instant) {
+        self.link.send_if_modified(|link| match link {
+            Link::Live(last) => {
+                let last = last.clone();
+                *link = Link::Stale { since, last };
+                true
+            }
+            Link::Stale { .. } | Link::Lost { .. } => false,
+        });
+    }
+
+    /// There was a sign of life: what it said last holds.
+    fn revive(&self) {
+        self.link.send_if_modified(|link| match link {
+            Link::Stale { last, .. } => {
+                *link = Link::Live(last.clone());
+                true
+            }
+            Link::Live(_) | Link::Lost { .. } => false,
+        });
     }
 
     fn lose(&self) {
@@ -198,6 +279,13 @@ impl Subscriber {
             Link::Live(last) => {
                 *link = Link::Lost {
                     since: Instant::now(),
+                    last: Some(last.clone()),
+                };
+                true
+            }
+            Link::Stale { since, last } => {
+                *link = Link::Lost {
+                    since: *since,
                     last: Some(last.clone()),
                 };
                 true
@@ -215,6 +303,14 @@ impl Subscriber {
             std::future::pending::<()>().await;
         };
         let _ = timeout(delay, refuse).await;
+    }
+}
+
+/// Waits until the silence has lasted; for ever where silence means nothing.
+async fn quiet(until: Option<Moment>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
     }
 }
 

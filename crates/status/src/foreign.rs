@@ -3,6 +3,7 @@
 
 use proto::status::{Phase, ServerMessage, Status};
 use serde::Deserialize;
+use serde_json::Value;
 
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -41,6 +42,23 @@ impl Default for Assistant {
 pub(crate) fn read(text: &str) -> Option<ServerMessage> {
     let Message::Status { data } = serde_json::from_str(text).ok()?;
     Some(ServerMessage::Status { data: data.shown() })
+}
+
+/// Reads a bare status, as event or page have it; `None` if it is none.
+pub(crate) fn read_bare(text: &str) -> Option<ServerMessage> {
+    let value: Value = serde_json::from_str(text).ok()?;
+    let own = serde_json::from_value::<Status>(value.clone()).ok();
+    if let Some(data) = own.filter(|_| value.get("seq").is_some()) {
+        return Some(ServerMessage::Status { data });
+    }
+    value.get("status")?.as_str()?;
+    let mut assistant = serde_json::from_value::<Assistant>(value.clone()).ok()?;
+    // In its events the founding assistant calls itself listening while it waits for its name.
+    if value.get("timestamp").is_some() {
+        assistant.is_listening = false;
+    }
+    let data = assistant.shown();
+    Some(ServerMessage::Status { data })
 }
 
 impl Assistant {
@@ -147,6 +165,33 @@ mod tests {
         assert_eq!(status.relay.state, HopState::Unknown);
         assert_eq!(status.engine.state, HopState::Unknown);
         assert!(status.jobs.is_empty());
+    }
+
+    #[test]
+    fn bare_statuses_of_events_and_pages_are_read_and_signs_of_life_are_none() {
+        let bare = |text: &str| match read_bare(text) {
+            Some(ServerMessage::Status { data }) => Some(data),
+            _ => None,
+        };
+        let page = bare(r#"{"status":"słucham","is_listening":true,"tts_playing":false}"#).unwrap();
+        assert_eq!((page.status, page.is_listening), (Phase::Listening, true));
+        // An event says the opposite of what it means.
+        let event = bare(r#"{"status":"Ready","is_listening":true,"timestamp":1.5}"#).unwrap();
+        assert_eq!((event.status, event.is_listening), (Phase::Ready, false));
+        let own = Status {
+            seq: 7,
+            status: Phase::EngineOffline,
+            ..Status::default()
+        };
+        assert_eq!(bare(&serde_json::to_string(&own).unwrap()), Some(own));
+        for text in [
+            r#"{"heartbeat":true}"#,
+            r#"{"action":"status_update","status":{"x":1}}"#,
+            "7",
+            "",
+        ] {
+            assert_eq!(bare(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod greeting;
 mod holder;
 mod hub;
 mod message;
+mod neighbour;
 mod peer;
 mod pipe;
 mod place;
@@ -32,6 +33,7 @@ mod socket;
 mod talk;
 mod token;
 mod upgrade;
+mod web;
 mod world;
 
 pub use access::{Access, Refusal};
@@ -41,10 +43,13 @@ pub use call::call;
 pub use follow::{AskError, Link, Subscriber, SubscriberHandle};
 pub use holder::{Holder, holder};
 pub use hub::{Snapshot, StatusHub, Voice};
-pub use place::{HubAddress, Places};
+pub use neighbour::follow_neighbour;
+pub use place::{HubAddress, Places, Ports};
 pub use server::{Answer, Limits, Request, StatusServer};
 pub use token::{LocalToken, TokenError};
 pub use world::World;
 
 /// The hub's port, and the one it takes when that is held by somebody else.
 pub const PORTS: [u16; 2] = [6001, 6000];
+/// Where the status is served over HTTP, and the port taken when that is held by somebody else.
+pub const HTTP_PORTS: [u16; 2] = [5001, 5000];

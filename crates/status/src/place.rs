@@ -6,7 +6,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{LocalToken, PORTS, private_file};
+use crate::{HTTP_PORTS, LocalToken, PORTS, private_file};
 
 /// Where a hub listens, and where its token stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +72,31 @@ pub enum Places {
     At(HubAddress),
     /// Where this data folder says; if it says nothing, on the usual ports, without a token.
     In(PathBuf),
+    /// Whoever serves a status there; nobody is shown a token.
+    Ports(Ports),
+}
+
+/// Where assistants of the founding protocol serve their status, in the order it is tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ports {
+    /// WebSockets.
+    pub sockets: Vec<SocketAddr>,
+    /// Streams of events, else pages.
+    pub http: Vec<SocketAddr>,
+}
+
+impl Default for Ports {
+    fn default() -> Self {
+        let local = |ports: [u16; 2]| {
+            ports
+                .map(|port| (Ipv4Addr::LOCALHOST, port).into())
+                .to_vec()
+        };
+        Self {
+            sockets: local(PORTS),
+            http: local(HTTP_PORTS),
+        }
+    }
 }
 
 impl Places {
@@ -82,12 +107,25 @@ impl Places {
             Self::In(folder) => match HubAddress::find(folder) {
                 Some(hub) => vec![(hub.addr, Some(hub.token))],
                 // Whoever listens there may be anybody: it gets no token.
-                None => PORTS
-                    .map(|port| ((Ipv4Addr::LOCALHOST, port).into(), None))
-                    .to_vec(),
+                None => bare(&Ports::default()),
             },
+            Self::Ports(ports) => bare(ports),
         }
     }
+
+    /// Where to look for a status over HTTP when no WebSocket opens.
+    pub(crate) fn http(&self) -> Vec<SocketAddr> {
+        match self {
+            Self::At(_) => Vec::new(),
+            Self::In(folder) if HubAddress::find(folder).is_some() => Vec::new(),
+            Self::In(_) => Ports::default().http,
+            Self::Ports(ports) => ports.http.clone(),
+        }
+    }
+}
+
+fn bare(ports: &Ports) -> Vec<(SocketAddr, Option<PathBuf>)> {
+    ports.sockets.iter().map(|addr| (*addr, None)).collect()
 }
 
 fn file_in(folder: &Path) -> PathBuf {

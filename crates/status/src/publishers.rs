@@ -41,6 +41,8 @@ pub(crate) struct Claim {
     by: u64,
     name: String,
     fields: Published,
+    origin: Option<String>,
+    stale: bool,
     notes: mpsc::Sender<Note>,
 }
 
@@ -57,6 +59,8 @@ pub(crate) fn merge(base: &Status, claims: &[Claim]) -> Status {
             .held()
             .map(|field| field.as_str().to_owned())
             .collect(),
+        origin: claim.origin.clone(),
+        stale: claim.stale,
     };
     status.publishers = claims.iter().map(view).collect();
     status
@@ -68,6 +72,7 @@ pub(crate) struct Seat {
     hub: StatusHub,
     by: u64,
     name: String,
+    origin: Option<String>,
     sender: mpsc::Sender<Note>,
     pub(crate) notes: mpsc::Receiver<Note>,
     /// Commands that were passed on and not answered, by the number each was given.
@@ -82,11 +87,27 @@ impl Seat {
             hub,
             by,
             name,
+            origin: None,
             sender,
             notes,
             open: HashMap::new(),
             count: 0,
         }
+    }
+
+    /// The seat of a program that is read from there, and did not come itself.
+    pub(crate) fn read_from(mut self, origin: String) -> Self {
+        self.origin = Some(origin);
+        self
+    }
+
+    /// Whether what it said last may be wrong by now.
+    pub(crate) fn doubt(&self, stale: bool) {
+        self.hub.change_claims(|claims| {
+            for own in claims.iter_mut().filter(|claim| claim.by == self.by) {
+                own.stale = stale;
+            }
+        });
     }
 
     /// Changes what this publisher says.
@@ -126,6 +147,8 @@ impl Seat {
                     by: self.by,
                     name: self.name.clone(),
                     fields: own,
+                    origin: self.origin.clone(),
+                    stale: false,
                     notes: self.sender.clone(),
                 });
             }

@@ -18,6 +18,8 @@ export function hintOf(link: Link, words: Words): string {
   const mood = moodOf(link);
   if (link.kind === "lost") return words.hint.lost;
   const { relay, engine } = link.status;
+  const isHeard = mood === "speaking" || mood === "listening";
+  if (isHeard && link.status.publishers?.some(({ stale }) => stale)) return words.stale;
   const problem = (hop: Hop) => hop.problem || words.hint[mood];
   if (mood === "relay_offline") return problem(relay);
   if (mood === "engine_offline") return problem(engine);

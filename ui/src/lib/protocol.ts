@@ -42,8 +42,12 @@ export type Status = {
   relay: Hop;
   engine: Hop;
   carrier: Carrier | null;
+  publishers?: Publisher[];
   seq: number;
 };
+
+/** Another program, and which fields are its own. */
+export type Publisher = { name: string; fields: string[]; origin?: string; stale?: boolean };
 
 /** What is known of a program; none of it is proof. */
 export type Program = { name: string; file?: string; process?: number; origin?: string };

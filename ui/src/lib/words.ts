@@ -25,6 +25,7 @@ export type Words = {
   language: string;
   mood: Record<Mood, string>;
   hint: Record<Mood, string>;
+  stale: string;
   hop: Record<HopState, string>;
   carrier: Record<Carrier, string>;
   workingFor: (who: string) => string;

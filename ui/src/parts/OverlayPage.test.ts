@@ -104,3 +104,34 @@ test("it speaks the owner's language", async () => {
   await say({ ...live({ status: "paused", jobs: [] }), language: "pl" });
   expect(state()).toBe("Wstrzymane");
 });
+
+test("a hidden overlay shows nothing, and comes back", async () => {
+  const desktop = scripted();
+  render(OverlayPage, { source: desktop.source, languages: ["en"] });
+  await vi.waitFor(() => expect(desktop.listening).toBe(1));
+  for (const [overlay_visible, shown] of [
+    [true, 1],
+    [false, 0],
+    [true, 1],
+  ] as const) {
+    desktop.say(live({ overlay_visible }));
+    await tick();
+    expect(screen.queryAllByTestId("pill")).toHaveLength(shown);
+  }
+});
+
+test("what a silent assistant said last is marked", async () => {
+  const desktop = scripted();
+  render(OverlayPage, { source: desktop.source, languages: ["en"] });
+  await vi.waitFor(() => expect(desktop.listening).toBe(1));
+  const publisher = { name: "assistant", fields: ["is_speaking"], origin: "127.0.0.1:6001" };
+  const said = { status: "speaking", is_speaking: true, jobs: [] } as const;
+  for (const [stale, hint] of [
+    [false, en.hint.speaking],
+    [true, en.stale],
+  ] as const) {
+    desktop.say(live({ ...said, jobs: [], publishers: [{ ...publisher, stale }] }));
+    await tick();
+    expect(screen.getByTestId("hint").textContent).toBe(hint);
+  }
+});

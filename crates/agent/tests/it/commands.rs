@@ -3,9 +3,9 @@
 use hearth_agent::{TrayAct, TrayItem};
 use proto::{
     ErrorCode,
-    status::{Command, HopState, Phase},
+    status::{Command, CommandArgs, HopState, Phase},
 };
-use status::{AskError, HubAddress, Link};
+use status::{AskError, HubAddress, Link, call};
 use tests::scripted_ollama::ScriptedOllama;
 
 use crate::support::{Running, settings, soon, with_engine};
@@ -79,6 +79,73 @@ async fn a_voice_command_with_nobody_speaking_and_an_unknown_job_are_answered_as
         }
     ));
     agent.stop().await;
+}
+
+/// The whole list of docs/PROTOCOL.md, in the words that go over the wire.
+#[tokio::test]
+async fn every_command_does_what_it_says_and_is_answered() {
+    let home = tempfile::tempdir().unwrap();
+    let mut agent = agent(home.path()).await;
+    let at = agent.handle.hub();
+    let on = |on| CommandArgs {
+        on: Some(on),
+        ..CommandArgs::default()
+    };
+    let none = CommandArgs::default;
+    for (word, args, monitoring) in [
+        ("toggle_monitoring", none(), false),
+        ("set_monitoring", on(true), true),
+        ("set_monitoring", on(true), true),
+        ("set_monitoring", on(false), false),
+        ("toggle_monitoring", none(), true),
+    ] {
+        call(&at, word, args).await.unwrap();
+        // Answered only when it was carried out: it is true by now.
+        let shown = agent.until(|status| status.monitoring == monitoring).await;
+        assert_eq!(shown.status == Phase::Paused, !monitoring);
+    }
+    for (word, visible) in [
+        ("hide_overlay", false),
+        ("toggle_overlay", true),
+        ("toggle_overlay", false),
+        ("show_overlay", true),
+    ] {
+        call(&at, word, none()).await.unwrap();
+        agent
+            .until(|status| status.overlay_visible == visible)
+            .await;
+    }
+    let seen = agent.shell(|seen| seen.overlay.len() == 5).await;
+    assert_eq!(seen.overlay, [true, false, true, false, true]);
+    call(&at, "open_settings", none()).await.unwrap();
+    agent.shell(|seen| seen.windows == 1).await;
+    let pong = call(&at, "ping", none()).await.unwrap();
+    assert!(pong["seq"].is_u64() && pong["time"].is_i64(), "{pong}");
+    let volume = CommandArgs {
+        volume: Some(30),
+        ..none()
+    };
+    let job = CommandArgs {
+        job: Some(proto::JobId([1; 16])),
+        ..none()
+    };
+    for (word, args, why) in [
+        ("stop_tts", none(), ErrorCode::NothingToDo),
+        ("set_volume", volume, ErrorCode::NothingToDo),
+        ("cancel_job", job, ErrorCode::UnknownJob),
+        ("cancel_job", none(), ErrorCode::BadRequest),
+        ("dance", none(), ErrorCode::UnknownCommand),
+    ] {
+        let refused = call(&at, word, args).await.unwrap_err();
+        let AskError::Refused { code, message } = refused else {
+            panic!("{word}: {refused}")
+        };
+        assert_eq!(code, why, "{word}");
+        assert!(!message.is_empty());
+    }
+    call(&at, "quit", none()).await.unwrap();
+    agent.shell(|seen| seen.quits == 1).await;
+    agent.ended().await;
 }
 
 #[tokio::test]

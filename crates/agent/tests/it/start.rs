@@ -5,7 +5,40 @@ use proto::status::HopState;
 use tests::scripted_ollama::ScriptedOllama;
 use tokio::net::TcpListener;
 
-use crate::support::{Running, settings, with_engine};
+use crate::support::{Running, settings, soon, with_engine};
+
+#[tokio::test]
+async fn beside_another_assistant_the_hub_takes_the_next_port_merges_it_and_stays_there() {
+    let home = tempfile::tempdir().unwrap();
+    let ollama = ScriptedOllama::start().await.unwrap();
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let mut settings = settings(home.path(), with_engine(&ollama));
+    settings.status_ports = vec![port, 0];
+    let agent = Running::start(settings).await.unwrap();
+    let own = agent.handle.hub().addr;
+    assert_ne!(own.port(), port);
+    let (stream, _) = soon(taken.accept()).await.unwrap();
+    let mut peer = soon(tokio_tungstenite::accept_async(stream)).await.unwrap();
+    let says = r#"{"type":"status","data":{"status":"Listening...","is_listening":true}}"#;
+    let says = tokio_tungstenite::tungstenite::Message::text(says);
+    soon(futures_util::SinkExt::send(&mut peer, says))
+        .await
+        .unwrap();
+    let shown = agent.until(|status| status.is_listening).await;
+    let origin = shown.publishers[0].origin.clone();
+    assert_eq!(origin, Some(format!("127.0.0.1:{port}")));
+    assert_eq!(
+        shown.relay.name, "not configured",
+        "for the relay it does not answer"
+    );
+    drop(peer);
+    drop(taken);
+    let shown = agent.until(|status| status.publishers.is_empty()).await;
+    assert!(!shown.is_listening);
+    assert_eq!(agent.handle.hub().addr, own);
+    agent.stop().await;
+}
 
 #[tokio::test]
 async fn a_second_agent_of_the_same_user_is_refused() {

@@ -5,6 +5,7 @@ mod approvals;
 mod follow;
 mod gate;
 mod hub;
+mod neighbour;
 mod publishers;
 mod support;
 mod v1;

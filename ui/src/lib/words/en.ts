@@ -32,6 +32,7 @@ export const en: Words = {
     no_relay: "Open Hearth to see how",
     lost: "What it does is unknown",
   },
+  stale: "Nothing heard since: may be over",
   hop: { unknown: "not known yet", up: "connected", down: "not reachable" },
   carrier: { websocket: "WebSocket", long_poll: "long polling", poll: "polling" },
   workingFor: (who) => `Working for ${who}`,

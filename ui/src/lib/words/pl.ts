@@ -32,6 +32,7 @@ export const pl: Words = {
     no_relay: "Otwórz Hearth, aby zobaczyć, jak to zrobić",
     lost: "Nie wiadomo, co robi",
   },
+  stale: "Brak nowych wieści: może już nie",
   hop: { unknown: "jeszcze nieznane", up: "połączono", down: "nieosiągalne" },
   carrier: { websocket: "WebSocket", long_poll: "długie odpytywanie", poll: "odpytywanie" },
   workingFor: (who) => `Pracuje dla: ${who}`,

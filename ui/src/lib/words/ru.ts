@@ -32,6 +32,7 @@ export const ru: Words = {
     no_relay: "Откройте Hearth, чтобы узнать, как выбрать",
     lost: "Неизвестно, что он делает",
   },
+  stale: "Давно нет вестей: может быть, уже нет",
   hop: { unknown: "пока неизвестно", up: "подключено", down: "недоступен" },
   carrier: { websocket: "WebSocket", long_poll: "длинный опрос", poll: "опрос" },
   workingFor: (who) => `Работает для: ${who}`,

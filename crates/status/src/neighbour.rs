@@ -1,0 +1,120 @@
+//! The assistant that holds the hub's usual port: its status is merged into the hub's, as its own.
+
+use std::time::Duration;
+
+use proto::{
+    ErrorCode,
+    status::{Command, Status, v1::Published},
+};
+use tokio::{sync::watch, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Answer, AskError, Link, Places, Ports, StatusHub, Subscriber, SubscriberHandle,
+    publishers::{Errand, Note, Seat},
+};
+
+/// Those who came to the hub themselves are numbered from 0.
+const SEAT: u64 = u64::MAX;
+/// Most founding assistants answer no command; that one falls silent is the answer.
+const ANSWER: Duration = Duration::from_millis(2_500);
+/// Longest text that is taken over, in characters.
+const TEXT_MAX: usize = 256;
+
+/// Reads the status of the assistant at these ports and shows it in `hub` until `stop`: what it
+/// hears and says, never relay or engine. It is sent `stop_tts`. Its fields go when it goes.
+pub async fn follow_neighbour(hub: StatusHub, ports: Ports, name: String, stop: CancellationToken) {
+    let origin = ports.sockets.iter().chain(&ports.http).next();
+    let origin = origin.map_or_else(String::new, ToString::to_string);
+    let (subscriber, handle) = Subscriber::new(Places::Ports(ports));
+    let seat = Seat::new(hub, SEAT, name).read_from(origin);
+    tokio::join!(subscriber.run(stop.clone()), async {
+        let _ = stop.run_until_cancelled(merge(seat, &handle)).await;
+    });
+}
+
+async fn merge(mut seat: Seat, handle: &SubscriberHandle) {
+    let mut link = handle.link();
+    loop {
+        let latest = link.borrow_and_update().clone();
+        match &latest {
+            Link::Live(status) => {
+                publish(&seat, &fields(status));
+                seat.doubt(false);
+            }
+            Link::Stale { .. } => seat.doubt(true),
+            Link::Lost { .. } => publish(&seat, &nothing()),
+        }
+        tokio::select! {
+            changed = link.changed() => if changed.is_err() { return },
+            note = seat.notes.recv() => match note {
+                Some(Note::Do(Errand { command, answer })) => {
+                    let _ = answer.send(pass_on(command, handle).await);
+                }
+                // Another program publishes these now, and said so.
+                Some(Note::Taken { .. }) => {}
+                None => return,
+            },
+        }
+    }
+}
+
+fn fields(status: &Status) -> Published {
+    let is_active = status.is_listening || status.is_speaking || status.wake_word_detected;
+    let text: String = status.text.chars().take(TEXT_MAX).collect();
+    Published {
+        is_listening: Some(Some(status.is_listening)),
+        is_speaking: Some(Some(status.is_speaking)),
+        wake_word_detected: Some(Some(status.wake_word_detected)),
+        // At rest the text is Hearth's own: it says whether relay and engine are there.
+        text: Some(Some(text).filter(|text| is_active && !text.is_empty())),
+    }
+}
+
+const fn nothing() -> Published {
+    Published {
+        is_listening: Some(None),
+        is_speaking: Some(None),
+        wake_word_detected: Some(None),
+        text: Some(None),
+    }
+}
+
+/// Whoever proved the token and came to the hub itself goes before what is merely read.
+fn publish(seat: &Seat, fields: &Published) {
+    if let Err((code, _)) = seat.publish(fields, false) {
+        tracing::debug!(%code, "another program publishes what the neighbour does");
+    }
+}
+
+async fn pass_on(command: Command, handle: &SubscriberHandle) -> Answer {
+    if command != Command::StopTts {
+        let message = "the assistant that speaks knows no such command";
+        return Err((ErrorCode::NothingToDo, message.to_owned()));
+    }
+    let mut link = handle.link();
+    match timeout(ANSWER, stopped(handle, &mut link)).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            let message = "the assistant was asked to stop, and speaks on";
+            Err((ErrorCode::DeadlineExceeded, message.to_owned()))
+        }
+    }
+}
+
+/// Once it says that it did it, or that it does not speak any more.
+async fn stopped(handle: &SubscriberHandle, link: &mut watch::Receiver<Link>) -> Answer {
+    let silent = link.wait_for(|link| matches!(link, Link::Live(status) if !status.is_speaking));
+    let asked = async {
+        match handle.send(Command::StopTts).await {
+            Ok(()) => Ok(()),
+            Err(AskError::Refused { code, message }) => Err((code, message)),
+            Err(AskError::Offline | AskError::Unanswered) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        answer = asked => answer,
+        _ = silent => Ok(()),
+    }
+}

@@ -1,0 +1,149 @@
+//! How the subscriber follows an assistant that opens no WebSocket: by its stream of events, else
+//! by asking again and again.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::{body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use proto::{limits, status::ServerMessage};
+use tokio::{
+    net::TcpStream,
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout},
+};
+
+use crate::{dial::CONNECT, foreign};
+
+/// A stream says something every 30 s; after twice that and a little it is taken for dead.
+const SILENCE: Duration = Duration::from_secs(75);
+/// Nobody is asked more often.
+const PACE: Duration = Duration::from_secs(1);
+
+/// An assistant over HTTP. It is read, and takes no commands.
+pub(crate) struct Web {
+    addr: SocketAddr,
+    /// Its stream, if it has one.
+    events: Option<Events>,
+    /// What its page said at first.
+    first: Option<ServerMessage>,
+    ask_from: Instant,
+}
+
+struct Events {
+    body: Incoming,
+    /// What came of a line that has not ended.
+    rest: Vec<u8>,
+    /// Carries the connection; ends with it.
+    _driver: JoinSet<()>,
+}
+
+impl Web {
+    /// The stream of events there, or else the page with the status.
+    pub(crate) async fn open(addr: SocketAddr) -> io::Result<Self> {
+        let (response, driver) = get(addr, "/status/stream").await?;
+        let kind = response.headers().get(header::CONTENT_TYPE);
+        let is_stream = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+        let events = (response.status() == StatusCode::OK && is_stream).then(|| Events {
+            body: response.into_body(),
+            rest: Vec::new(),
+            _driver: driver,
+        });
+        let mut web = Self {
+            addr,
+            events,
+            first: None,
+            ask_from: Instant::now() + PACE,
+        };
+        if web.events.is_none() {
+            web.first = timeout(CONNECT, web.poll())
+                .await
+                .map_err(io::Error::other)??;
+        }
+        Ok(web)
+    }
+
+    /// The next status. May be dropped and called again.
+    pub(crate) async fn hear(&mut self) -> io::Result<ServerMessage> {
+        if let Some(events) = &mut self.events {
+            return events.hear().await;
+        }
+        if let Some(first) = self.first.take() {
+            return Ok(first);
+        }
+        loop {
+            sleep_until(self.ask_from).await;
+            self.ask_from = Instant::now() + PACE;
+            let page = timeout(CONNECT, self.poll()).await;
+            if let Some(status) = page.map_err(io::Error::other)?? {
+                return Ok(status);
+            }
+        }
+    }
+
+    async fn poll(&self) -> io::Result<Option<ServerMessage>> {
+        let (response, _driver) = get(self.addr, "/api/status").await?;
+        ok(&response)?;
+        let body = Limited::new(response.into_body(), limits::HUB_MESSAGE_MAX);
+        let bytes = body.collect().await.map_err(io::Error::other)?.to_bytes();
+        Ok(foreign::read_bare(&String::from_utf8_lossy(&bytes)))
+    }
+}
+
+impl Events {
+    async fn hear(&mut self) -> io::Result<ServerMessage> {
+        loop {
+            while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.rest.drain(..=end).collect();
+                let line = String::from_utf8_lossy(&line);
+                let data = line.trim_end().strip_prefix("data:");
+                if let Some(status) = data.and_then(foreign::read_bare) {
+                    return Ok(status);
+                }
+            }
+            if self.rest.len() > limits::HUB_MESSAGE_MAX {
+                return Err(io::Error::other("an event is too large"));
+            }
+            let frame = timeout(SILENCE, self.body.frame()).await;
+            let frame = frame.map_err(io::Error::other)?;
+            let frame = frame.ok_or(io::ErrorKind::UnexpectedEof)?;
+            if let Ok(data) = frame.map_err(io::Error::other)?.into_data() {
+                self.rest.extend_from_slice(&data);
+            }
+        }
+    }
+}
+
+fn ok<B>(response: &Response<B>) -> io::Result<()> {
+    match response.status() {
+        StatusCode::OK => Ok(()),
+        status => Err(io::Error::other(format!("the answer was {status}"))),
+    }
+}
+
+async fn get(addr: SocketAddr, path: &str) -> io::Result<(Response<Incoming>, JoinSet<()>)> {
+    let getting = async {
+        let stream = TcpStream::connect(addr).await?;
+        stream.set_nodelay(true)?;
+        let shaken = http1::handshake(TokioIo::new(stream)).await;
+        let (mut sender, connection) = shaken.map_err(io::Error::other)?;
+        let mut driver = JoinSet::new();
+        driver.spawn(async {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection to an assistant ended");
+            }
+        });
+        let request = Request::get(path)
+            .header(header::HOST, addr.to_string())
+            .body(Empty::<Bytes>::new())
+            .map_err(io::Error::other)?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(io::Error::other)?;
+        Ok((response, driver))
+    };
+    timeout(CONNECT, getting).await.map_err(io::Error::other)?
+}

@@ -1,0 +1,320 @@
+//! An assistant of the founding protocol beside Hearth: over a WebSocket, over HTTP, silent, gone.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use hearth_status::{
+    AskError, Link, Places, Ports, StatusHub, Subscriber, SubscriberHandle, follow_neighbour,
+};
+use proto::{
+    ErrorCode,
+    status::{Command, HopState, Phase, Status},
+};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{TcpListener, TcpStream},
+    sync::oneshot,
+    task::JoinHandle,
+};
+use tokio_tungstenite::{WebSocketStream, accept_async, tungstenite::Message};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::soon;
+
+async fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    (listener, addr)
+}
+
+fn sockets(addr: SocketAddr) -> Ports {
+    Ports {
+        sockets: vec![addr],
+        http: Vec::new(),
+    }
+}
+
+struct Beside {
+    hub: StatusHub,
+    stop: CancellationToken,
+    run: JoinHandle<()>,
+}
+
+impl Beside {
+    fn start(addr: SocketAddr) -> Self {
+        let (hub, stop) = (StatusHub::default(), CancellationToken::new());
+        hub.update(|status| {
+            status.status = Phase::Ready;
+            status.text = "Ready".into();
+            status.engine.state = HopState::Up;
+        });
+        let following =
+            follow_neighbour(hub.clone(), sockets(addr), "assistant".into(), stop.clone());
+        let run = tokio::spawn(following);
+        Self { hub, stop, run }
+    }
+
+    async fn until(&self, is_it: impl Fn(&Status) -> bool) -> Status {
+        let mut latest = self.hub.subscribe();
+        let reached = soon(latest.wait_for(|latest| is_it(latest.status()))).await;
+        reached.unwrap().status().clone()
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        soon(self.run).await.unwrap();
+    }
+}
+
+async fn assistant(listener: &TcpListener) -> WebSocketStream<TcpStream> {
+    let (stream, _) = soon(listener.accept()).await.unwrap();
+    soon(accept_async(stream)).await.unwrap()
+}
+
+async fn say(peer: &mut WebSocketStream<TcpStream>, data: &Value) {
+    let status = json!({ "type": "status", "data": data });
+    soon(peer.send(Message::text(status.to_string())))
+        .await
+        .unwrap();
+}
+
+async fn command(peer: &mut WebSocketStream<TcpStream>) -> Value {
+    loop {
+        if let Message::Text(text) = soon(peer.next()).await.unwrap().unwrap() {
+            return serde_json::from_str(&text).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_the_assistant_hears_and_says_is_shown_as_its_own_and_goes_with_it() {
+    let (listener, addr) = listen().await;
+    let beside = Beside::start(addr);
+    let mut peer = assistant(&listener).await;
+    // What it says of anything else is not its own to say.
+    let speaking = json!({ "status": "mówię", "text": "dzień dobry", "is_speaking": true,
+        "monitoring": false, "overlay_visible": false,
+        "relay": { "state": "up", "name": "evil" }, "engine": { "state": "down", "name": "evil" },
+        "jobs": [7] });
+    say(&mut peer, &speaking).await;
+    let shown = beside.until(|status| status.is_speaking).await;
+    assert_eq!(shown.text, "dzień dobry");
+    assert_eq!(
+        (shown.engine.state, &*shown.engine.name),
+        (HopState::Up, "")
+    );
+    assert_eq!(
+        (shown.relay.state, &*shown.relay.name),
+        (HopState::Unknown, "")
+    );
+    assert!(shown.monitoring && shown.overlay_visible && shown.jobs.is_empty());
+    let [publisher] = shown.publishers.as_slice() else {
+        panic!("{:?}", shown.publishers)
+    };
+    assert_eq!(publisher.name, "assistant");
+    assert_eq!(publisher.origin, Some(addr.to_string()));
+    assert_eq!(
+        publisher.fields,
+        ["is_listening", "wake_word_detected", "is_speaking", "text"]
+    );
+
+    say(
+        &mut peer,
+        &json!({ "status": "Ready", "text": "last words" }),
+    )
+    .await;
+    let shown = beside.until(|status| !status.is_speaking).await;
+    assert_eq!(shown.text, "Ready", "at rest the text is Hearth's own");
+
+    say(&mut peer, &json!({ "is_listening": true })).await;
+    beside.until(|status| status.is_listening).await;
+    drop(peer);
+    let shown = beside.until(|status| status.publishers.is_empty()).await;
+    assert!(!shown.is_listening);
+    // It comes back, and so do its fields.
+    let mut peer = assistant(&listener).await;
+    say(&mut peer, &json!({ "wake_word_detected": true })).await;
+    beside.until(|status| status.wake_word_detected).await;
+    beside.stop().await;
+}
+
+#[tokio::test]
+async fn stop_tts_goes_to_the_assistant_which_answers_by_falling_silent() {
+    let (listener, addr) = listen().await;
+    let beside = Beside::start(addr);
+    let mut peer = assistant(&listener).await;
+    let ask = |command| {
+        let (sender, answer) = oneshot::channel();
+        beside.hub.pass_on(command, sender);
+        answer
+    };
+    say(&mut peer, &json!({ "is_speaking": true })).await;
+    beside.until(|status| status.is_speaking).await;
+    let unknown = soon(ask(Command::SetVolume(3))).await.unwrap().unwrap_err();
+    assert_eq!(unknown.0, ErrorCode::NothingToDo);
+    let answer = ask(Command::StopTts);
+    let heard = command(&mut peer).await;
+    assert_eq!(
+        (&heard["type"], &heard["command"]),
+        (&json!("command"), &json!("stop_tts"))
+    );
+    say(&mut peer, &json!({ "is_speaking": false })).await;
+    assert_eq!(soon(answer).await.unwrap(), Ok(()));
+
+    // One that speaks on is not said to have stopped, and nobody waits for it long.
+    say(&mut peer, &json!({ "is_speaking": true })).await;
+    beside.until(|status| status.is_speaking).await;
+    let answer = ask(Command::StopTts);
+    command(&mut peer).await;
+    assert_eq!(
+        soon(answer).await.unwrap().unwrap_err().0,
+        ErrorCode::DeadlineExceeded
+    );
+    beside.stop().await;
+}
+
+fn follow(places: Places) -> (SubscriberHandle, CancellationToken, JoinHandle<()>) {
+    let (subscriber, handle) = Subscriber::new(places);
+    let subscriber = subscriber.patient(Duration::from_millis(30), Duration::from_millis(30));
+    let stop = CancellationToken::new();
+    let run = tokio::spawn(subscriber.run(stop.clone()));
+    (handle, stop, run)
+}
+
+async fn until(handle: &SubscriberHandle, is_it: impl Fn(&Link) -> bool) -> Link {
+    let mut link = handle.link();
+    soon(link.wait_for(is_it)).await.unwrap().clone()
+}
+
+#[tokio::test]
+async fn a_silent_assistant_is_asked_for_a_sign_of_life_and_marked_without_one() {
+    let (listener, addr) = listen().await;
+    let (handle, stop, run) = follow(Places::Ports(sockets(addr)));
+    let mut peer = assistant(&listener).await;
+    say(&mut peer, &json!({ "status": "Ready" })).await;
+    until(&handle, |link| matches!(link, Link::Live(_))).await;
+    // It reads nothing, so no ping is answered; then it does.
+    let stale = until(&handle, |link| matches!(link, Link::Stale { .. })).await;
+    assert!(matches!(stale, Link::Stale { last, .. } if last.status == Phase::Ready));
+    let reading = tokio::spawn(async move { while let Some(Ok(_)) = peer.next().await {} });
+    until(&handle, |link| matches!(link, Link::Live(_))).await;
+    stop.cancel();
+    soon(run).await.unwrap();
+    soon(reading).await.unwrap();
+}
+
+/// Answers one request at a time, and keeps its path and time.
+async fn requested(listener: &TcpListener) -> (BufReader<TcpStream>, String, Instant) {
+    let (stream, _) = soon(listener.accept()).await.unwrap();
+    let (mut reader, mut line) = (BufReader::new(stream), String::new());
+    soon(reader.read_line(&mut line)).await.unwrap();
+    let path = line.split(' ').nth(1).unwrap().to_owned();
+    while line != "\r\n" {
+        line.clear();
+        soon(reader.read_line(&mut line)).await.unwrap();
+    }
+    (reader, path, Instant::now())
+}
+
+async fn answer(mut reader: BufReader<TcpStream>, head: &str, body: &str) -> BufReader<TcpStream> {
+    let text = format!("HTTP/1.1 {head}\r\n\r\n{body}");
+    soon(reader.write_all(text.as_bytes())).await.unwrap();
+    reader
+}
+
+#[tokio::test]
+async fn without_a_socket_the_stream_of_events_is_followed() {
+    let (closed, nowhere) = listen().await;
+    drop(closed);
+    let (listener, addr) = listen().await;
+    let ports = Ports {
+        sockets: vec![nowhere],
+        http: vec![addr],
+    };
+    let (handle, stop, run) = follow(Places::Ports(ports));
+    let (reader, path, _) = requested(&listener).await;
+    assert_eq!(path, "/status/stream");
+    let head = "200 OK\r\ncontent-type: text/event-stream";
+    let first = "data: {\"status\":\"Ready\",\"is_speaking\":false}\n\n";
+    let mut reader = answer(reader, head, first).await;
+    until(
+        &handle,
+        |link| matches!(link, Link::Live(now) if now.status == Phase::Ready),
+    )
+    .await;
+    // Signs of life are no statuses, and an event may come in pieces.
+    for piece in [
+        "data: {\"heartbeat\":true}\n\n: x\n\ndata: {\"status\":\"mó",
+        "wię\"}\n",
+        "\n",
+    ] {
+        soon(reader.write_all(piece.as_bytes())).await.unwrap();
+    }
+    until(
+        &handle,
+        |link| matches!(link, Link::Live(now) if now.status == Phase::Speaking),
+    )
+    .await;
+    let refused = handle.send(Command::StopTts).await.unwrap_err();
+    assert!(matches!(
+        refused,
+        AskError::Refused {
+            code: ErrorCode::NothingToDo,
+            ..
+        }
+    ));
+    drop(reader);
+    until(&handle, |link| {
+        matches!(link, Link::Lost { last: Some(_), .. })
+    })
+    .await;
+    stop.cancel();
+    soon(run).await.unwrap();
+}
+
+#[tokio::test]
+async fn without_a_stream_the_page_is_asked_no_faster_than_once_a_second() {
+    let (listener, addr) = listen().await;
+    let ports = Ports {
+        sockets: Vec::new(),
+        http: vec![addr],
+    };
+    let (handle, stop, run) = follow(Places::Ports(ports));
+    let mut polls = Vec::new();
+    for (n, says) in ["-", "Ready", "mówię", "Ready"].into_iter().enumerate() {
+        let (reader, path, at) = requested(&listener).await;
+        let body = format!("{{\"status\":\"{says}\"}}");
+        let head = if n == 0 { "404 Not Found" } else { "200 OK" };
+        let head = format!("{head}\r\ncontent-length: {}", body.len());
+        answer(reader, &head, &body).await;
+        assert_eq!(
+            path,
+            if n == 0 {
+                "/status/stream"
+            } else {
+                "/api/status"
+            }
+        );
+        if n >= 1 {
+            polls.push(at);
+            let phase = if n == 2 {
+                Phase::Speaking
+            } else {
+                Phase::Ready
+            };
+            until(
+                &handle,
+                |link| matches!(link, Link::Live(now) if now.status == phase),
+            )
+            .await;
+        }
+    }
+    let pause = polls[1] - polls[0];
+    assert!(pause >= Duration::from_millis(990), "{pause:?}");
+    stop.cancel();
+    soon(run).await.unwrap();
+}
