@@ -175,7 +175,9 @@ impl Hub {
         match timeout(PATIENCE, link.wait_for(is_so)).await {
             Ok(Ok(link)) => match &*link {
                 Link::Live(status) => Status::clone(status),
-                Link::Lost { .. } => unreachable!("a live link was waited for"),
+                Link::Stale { .. } | Link::Lost { .. } => {
+                    unreachable!("a live link was waited for")
+                }
             },
             Ok(Err(_)) | Err(_) => panic!("never so: {:?}", *self.handle.link().borrow()),
         }
