@@ -5,12 +5,15 @@ mod go;
 mod models;
 mod request;
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use bytes::Bytes;
 use proto::{ErrorCode, ErrorDetail, ModelName, Op, Timestamp};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeOwned, MapAccess, Visitor},
+};
+use serde_json::{Value, value::RawValue};
 
 pub(crate) use self::models::merged;
 pub use self::{
@@ -47,11 +50,59 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ErrorDe
     })
 }
 
-pub(crate) fn refuse(code: ErrorCode, message: impl Into<String>) -> ErrorDetail {
-    ErrorDetail {
-        code,
-        message: message.into(),
+/// The same, naming the field at the top that is wrong.
+pub(crate) fn parse_named<T: DeserializeOwned>(body: &[u8]) -> Result<T, ErrorDetail> {
+    parse(body).map_err(|mut refused: ErrorDetail| {
+        if refused.code == ErrorCode::BadRequest
+            && let Some(field) = wrong_field::<T>(body)
+        {
+            refused.message = format!("{field}: {}", refused.message);
+            refused.param = Some(field);
+        }
+        refused
+    })
+}
+
+/// The first field that cannot be read even alone.
+fn wrong_field<T: DeserializeOwned>(body: &[u8]) -> Option<String> {
+    let fields: Vec<(String, Box<RawValue>)> = serde_json::from_slice::<Fields>(body).ok()?.0;
+    let is_wrong = |(name, value): &(String, Box<RawValue>)| {
+        let name = String::from_utf8_lossy(&json(name)).into_owned();
+        let alone = serde_json::from_str::<T>(&format!("{{{name}:{value}}}"));
+        // That others are missing now is not its fault.
+        alone.is_err_and(|error| !error.to_string().starts_with("missing field"))
+    };
+    let wrong = fields.into_iter().find(is_wrong);
+    wrong.map(|(name, _)| name)
+}
+
+/// An object's fields as they were written, in their order.
+struct Fields(Vec<(String, Box<RawValue>)>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Each;
+        impl<'de> Visitor<'de> for Each {
+            type Value = Fields;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Fields(fields))
+            }
+        }
+        from.deserialize_map(Each)
     }
+}
+
+pub(crate) fn refuse(code: ErrorCode, message: impl Into<String>) -> ErrorDetail {
+    ErrorDetail::new(code, message)
 }
 
 /// `{"error":"text"}`: every error, as a body or as the last line of a stream.

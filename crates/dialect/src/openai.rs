@@ -26,7 +26,7 @@ use crate::{
 
 /// `{"error":{"message","type","param","code"}}`.
 #[must_use]
-pub fn error(status: u16, code: ErrorCode, message: &str) -> Bytes {
+pub fn error(status: u16, code: ErrorCode, message: &str, param: Option<&str>) -> Bytes {
     #[derive(Serialize)]
     struct Body<'a> {
         error: Error<'a>,
@@ -42,7 +42,7 @@ pub fn error(status: u16, code: ErrorCode, message: &str) -> Bytes {
         error: Error {
             message,
             r#type: kind(status),
-            param: None,
+            param,
             code: code.as_str(),
         },
     })
@@ -63,7 +63,7 @@ pub(crate) const fn kind(status: u16) -> &'static str {
 /// A failure in the middle of a stream, as the event that every client raises on.
 #[must_use]
 pub fn error_event(code: ErrorCode, message: &str) -> Bytes {
-    let error = error(code.http_status(), code, message);
+    let error = error(code.http_status(), code, message, None);
     [b"data: ", &*error, b"\n\n"].concat().into()
 }
 

@@ -149,6 +149,20 @@ pub struct ErrorDetail {
     pub code: ErrorCode,
     /// What, where and what to do next, for a person.
     pub message: String,
+    /// The field of the request that is wrong, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub param: Option<String>,
+}
+
+impl ErrorDetail {
+    /// A code and a sentence.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            param: None,
+        }
+    }
 }
 
 /// Every native error: `{"error":{"code":"…","message":"…"}}`.
@@ -163,10 +177,7 @@ impl ErrorBody {
     /// Wraps a code and a sentence.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self {
-            error: ErrorDetail {
-                code,
-                message: message.into(),
-            },
+            error: ErrorDetail::new(code, message),
         }
     }
 }

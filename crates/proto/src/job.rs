@@ -3,7 +3,7 @@ use std::fmt;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de};
 
-use crate::{Account, ErrorDetail, JobId, ModelName, Timestamp};
+use crate::{Account, ErrorDetail, JobId, ModelName, Timestamp, WorkerId};
 
 /// What is asked of the engine: a typed operation, never a method and a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -274,6 +274,9 @@ pub struct JobView {
     pub op: Op,
     /// Of which model.
     pub model: ModelName,
+    /// The only worker that shall answer, if the requester chose one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<WorkerId>,
     /// Urgency.
     pub priority: Priority,
     /// How often it has been leased.

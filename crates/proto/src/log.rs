@@ -64,10 +64,7 @@ impl JobError {
 
 impl From<JobError> for ErrorDetail {
     fn from(error: JobError) -> Self {
-        Self {
-            code: error.code,
-            message: error.message,
-        }
+        Self::new(error.code, error.message)
     }
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use crate::{Account, ErrorCode, JobId, MODEL_NAME_MAX, ModelName, Priority, Timestamp};
+use crate::{Account, ErrorCode, JobId, MODEL_NAME_MAX, ModelName, Priority, Timestamp, WorkerId};
 
 macro_rules! schema {
     ($type:ty, $name:literal, $schema:tt) => {
@@ -29,6 +29,11 @@ schema!(Account, "Account", {
     "type": "string",
     "pattern": "^[A-Za-z0-9._-]{1,64}$",
     "description": "Whose the job is."
+});
+schema!(WorkerId, "WorkerId", {
+    "type": "string",
+    "pattern": "^[A-Za-z0-9._-]{1,64}$",
+    "description": "The name of an agent."
 });
 schema!(ModelName, "ModelName", {
     "type": "string",

@@ -17,6 +17,8 @@ pub(crate) struct ApiError {
     status: Option<u16>,
     /// Instead of the code's own: seconds after which it is worth trying again.
     wait: Option<u16>,
+    /// The field of the request that is wrong, if it is one.
+    pub(crate) param: Option<String>,
 }
 
 impl ApiError {
@@ -26,6 +28,7 @@ impl ApiError {
             message: message.into(),
             status: None,
             wait: None,
+            param: None,
         }
     }
 
@@ -124,7 +127,10 @@ impl ApiError {
 
 impl From<ErrorDetail> for ApiError {
     fn from(detail: ErrorDetail) -> Self {
-        Self::new(detail.code, detail.message)
+        Self {
+            param: detail.param,
+            ..Self::new(detail.code, detail.message)
+        }
     }
 }
 
@@ -135,6 +141,7 @@ impl From<JobError> for ApiError {
             message: error.message,
             status: error.engine_status,
             wait: None,
+            param: None,
         }
     }
 }

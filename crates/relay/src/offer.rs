@@ -61,14 +61,6 @@ impl Offer {
         names.find(|name| within.allow(name))
     }
 
-    /// What can be done now, as far as a key reaches.
-    pub(crate) fn within(mut self, within: &ModelPatterns) -> Self {
-        for report in &mut self.reports {
-            narrow(report, within);
-        }
-        self
-    }
-
     /// An engine was down all the time: it may have any model.
     fn has_unseen(&self) -> bool {
         self.down.iter().any(|report| report.models.is_empty())

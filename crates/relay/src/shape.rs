@@ -77,7 +77,7 @@ impl Shape {
                 .unwrap_or_default()
                 .into(),
             Self::Ollama => dialect::ollama::error(message),
-            Self::OpenAi => dialect::openai::error(status, code, &sentence),
+            Self::OpenAi => dialect::openai::error(status, code, &sentence, error.param.as_deref()),
             Self::Anthropic => dialect::anthropic::error(status, code, message, request_id),
             Self::Rest => dialect::queries::Refusal::detail(status, &sentence).body,
         }

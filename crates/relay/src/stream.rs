@@ -290,10 +290,8 @@ pub(crate) fn cancelled() -> ApiError {
 
 /// An engine that says it is done has written so; one that merely stopped has failed.
 pub(crate) fn unfinished() -> ErrorDetail {
-    ErrorDetail {
-        code: ErrorCode::EngineFailed,
-        message: "the engine ended without a complete answer; send the request again".into(),
-    }
+    let message = "the engine ended without a complete answer; send the request again";
+    ErrorDetail::new(ErrorCode::EngineFailed, message)
 }
 
 #[cfg(test)]

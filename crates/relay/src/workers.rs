@@ -207,12 +207,6 @@ impl Library {
 }
 
 impl Relay {
-    /// What this caller can have done now.
-    pub(crate) fn offer(&self, caller: &Caller) -> Offer {
-        let offer = self.workers.offer(&caller.account, None, self.now());
-        offer.within(&caller.ceiling.models)
-    }
-
     /// What this caller can be told of the engines that serve his account.
     pub(crate) fn library(&self, caller: &Caller) -> Library {
         let library = self.workers.library(&caller.account, self.now());

@@ -10,7 +10,7 @@ use crate::{
     content::Content,
     line::{broken_off, complete},
     native::{self, Options, bad, functions, limit, name_answers, named},
-    ollama::parse,
+    ollama::parse_named,
 };
 
 /// What was asked, with what decides the shape of the answer beside it.
@@ -84,7 +84,7 @@ impl MessagesRequest {
     /// # Errors
     /// `malformed_json`, or `bad_request` naming what is wrong.
     pub fn parse(body: &[u8]) -> Result<Self, ErrorDetail> {
-        let mut asked: Asked = parse(body)?;
+        let mut asked: Asked = parse_named(body)?;
         let max_tokens = limit("max_tokens", asked.max_tokens)?;
         let options = Options {
             temperature: asked.temperature,
@@ -114,7 +114,7 @@ impl CountRequest {
     /// # Errors
     /// `malformed_json`, or `bad_request` naming what is wrong.
     pub fn parse(body: &[u8]) -> Result<Self, ErrorDetail> {
-        let asked: Asked = parse(body)?;
+        let asked: Asked = parse_named(body)?;
         let one_token = Options {
             num_predict: Some(1),
             ..Options::default()

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use crate::{
     line::broken_off,
     native::{bad, named},
-    ollama::{json, parse},
+    ollama::{json, parse_named},
 };
 
 /// What was asked, with what decides the shape of the answer beside it.
@@ -70,7 +70,7 @@ impl EmbeddingRequest {
     /// # Errors
     /// `malformed_json`, or `bad_request` naming what is wrong.
     pub fn parse(body: &[u8]) -> Result<Self, ErrorDetail> {
-        let asked: Asked = parse(body)?;
+        let asked: Asked = parse_named(body)?;
         let input = asked.input.ok_or_else(|| bad("input is required"))?;
         if input.count() == 0 {
             return Err(bad("input is empty; send a text or a list of texts"));

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     native::{self, bad, name_answers, named},
-    ollama::parse,
+    ollama::parse_named,
 };
 
 /// What was asked, with what decides the shape of the answer beside it.
@@ -66,7 +66,7 @@ impl ChatRequest {
     /// # Errors
     /// `malformed_json`, or `bad_request` naming what is wrong.
     pub fn parse(body: &[u8]) -> Result<Self, ErrorDetail> {
-        let asked: Asked = parse(body)?;
+        let asked: Asked = parse_named(body)?;
         if asked.messages.is_empty() {
             return Err(bad("[] is too short - 'messages'"));
         }
@@ -87,7 +87,7 @@ impl ChatRequest {
                     format("response_format", &asked.r#type, schema)
                 })?,
                 options: asked.sampling.options()?,
-                tools: may_be_called(asked.tools, asked.tool_choice.as_ref()),
+                tools: may_be_called(asked.tools, asked.tool_choice.as_ref())?,
                 think: effort.as_deref().map(think).transpose()?,
                 truncate: None,
                 logprobs: asked.logprobs,
@@ -103,12 +103,40 @@ impl ChatRequest {
     }
 }
 
-/// The tools, unless none may be called: choosing for the model is nothing Ollama has a word for.
-pub(super) fn may_be_called(tools: Option<Vec<Value>>, choice: Option<&Value>) -> Vec<Value> {
+/// The tools that may be called. One that must be called is the only one told of; that it *must*
+/// be, Ollama has no word for.
+pub(super) fn may_be_called(
+    tools: Option<Vec<Value>>,
+    choice: Option<&Value>,
+) -> Result<Vec<Value>, ErrorDetail> {
+    let mut tools = tools.unwrap_or_default();
     match choice {
-        Some(Value::String(choice)) if choice == "none" => Vec::new(),
-        _ => tools.unwrap_or_default(),
+        Some(Value::String(choice)) if choice == "none" => return Ok(Vec::new()),
+        Some(Value::String(choice)) if choice == "required" && tools.is_empty() => {
+            return Err(wrong_choice("a tool is required, and `tools` has none"));
+        }
+        _ => {}
     }
+    if let Some(chosen) = choice.and_then(name_of) {
+        tools.retain(|tool| name_of(tool) == Some(chosen));
+        if tools.is_empty() {
+            return Err(wrong_choice(&format!("`tools` has no function `{chosen}`")));
+        }
+    }
+    Ok(tools)
+}
+
+fn wrong_choice(why: &str) -> ErrorDetail {
+    ErrorDetail {
+        param: Some("tool_choice".into()),
+        ..bad(format!("tool_choice: {why}"))
+    }
+}
+
+/// The function that a tool is, or that a choice names, in either of the two spellings.
+fn name_of(tool: &Value) -> Option<&str> {
+    let named = tool.get("function").unwrap_or(tool).get("name");
+    named.and_then(Value::as_str)
 }
 
 /// The native `format` of the format asked for in `field`.

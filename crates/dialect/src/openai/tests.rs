@@ -1,4 +1,4 @@
-use proto::{EngineKind, JobId, ModelEntry, Timestamp};
+use proto::{EngineKind, ErrorDetail, JobId, ModelEntry, Timestamp};
 
 use super::*;
 use crate::{Answer as _, Named};
@@ -112,6 +112,54 @@ fn a_response_format_becomes_a_format() {
 }
 
 #[test]
+fn a_tool_that_must_be_called_is_the_only_one_told_of() {
+    let with = |choice: &str| {
+        format!(
+            r#"{{"messages":[{{"role":"user","content":"x"}}],"tool_choice":{choice},"tools":[{{"type":"function","function":{{"name":"f"}}}},{{"type":"function","function":{{"name":"g"}}}}]}}"#
+        )
+    };
+    let chosen = native_of(&with(r#"{"type":"function","function":{"name":"g"}}"#));
+    let tools = chosen["tools"].as_array().unwrap();
+    assert_eq!(
+        (tools.len(), &tools[0]["function"]["name"]),
+        (1, &"g".into())
+    );
+    for all in [r#""auto""#, r#""required""#] {
+        assert_eq!(native_of(&with(all))["tools"].as_array().unwrap().len(), 2);
+    }
+    let unknown = with(r#"{"type":"function","function":{"name":"h"}}"#);
+    let refused = ChatRequest::parse(unknown.as_bytes()).unwrap_err();
+    assert_eq!(refused.param.as_deref(), Some("tool_choice"));
+    assert!(refused.message.contains("`h`"), "{}", refused.message);
+    let none = r#"{"messages":[{"role":"user","content":"x"}],"tool_choice":"required"}"#;
+    assert!(refusal(none).contains("tool_choice"));
+}
+
+#[test]
+fn a_field_of_a_wrong_type_is_named() {
+    let param = |refused: ErrorDetail| refused.param.unwrap();
+    for (body, field) in [
+        (r#"{"messages":"x","temperature":1}"#, "messages"),
+        (r#"{"messages":[],"temperature":"hot"}"#, "temperature"),
+        (r#"{"stream":"yes","messages":[]}"#, "stream"),
+        (r#"{"messages":[{"role":1}]}"#, "messages"),
+        (r#"{"messages":[],"max_tokens":1.5}"#, "max_tokens"),
+    ] {
+        let refused = ChatRequest::parse(body.as_bytes()).unwrap_err();
+        assert!(refused.message.starts_with(field), "{}", refused.message);
+        assert_eq!(param(refused), field, "{body}");
+    }
+    let refused = TextRequest::parse(br#"{"prompt":"x","seed":"s"}"#).unwrap_err();
+    assert_eq!(param(refused), "seed");
+    let refused = EmbeddingRequest::parse(br#"{"input":"x","dimensions":"d"}"#).unwrap_err();
+    assert_eq!(param(refused), "dimensions");
+    let refused = ResponseRequest::parse(br#"{"input":"x","stream":1}"#).unwrap_err();
+    assert_eq!(param(refused), "stream");
+    let malformed = ChatRequest::parse(b"{").unwrap_err();
+    assert_eq!(malformed.param, None);
+}
+
+#[test]
 fn tools_are_left_out_when_none_may_be_chosen() {
     let body = r#"{"messages":[{"role":"user","content":"x"}],"tools":[{"type":"function"}],"tool_choice":"none"}"#;
     assert_eq!(native_of(body).get("tools"), None);
@@ -208,7 +256,7 @@ fn one_request_has_one_answer() {
 #[test]
 fn errors_have_openais_shape() {
     assert_eq!(
-        error(404, ErrorCode::UnknownModel, "model 'x' not found"),
+        error(404, ErrorCode::UnknownModel, "model 'x' not found", None),
         r#"{"error":{"message":"model 'x' not found","type":"not_found_error","param":null,"code":"unknown_model"}}"#
     );
     assert_eq!(

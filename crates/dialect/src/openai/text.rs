@@ -13,7 +13,7 @@ use crate::{
     answer::{Answer, Named, data},
     line::{Line, complete},
     native::{Options, bad, named},
-    ollama::{json, parse},
+    ollama::{json, parse_named},
     template::Template,
 };
 
@@ -69,7 +69,7 @@ impl TextRequest {
     /// # Errors
     /// `malformed_json`, or `bad_request` naming what is wrong.
     pub fn parse(body: &[u8]) -> Result<Self, ErrorDetail> {
-        let asked: Asked = parse(body)?;
+        let asked: Asked = parse_named(body)?;
         let prompt = match asked.prompt {
             Some(Prompt::One(prompt)) => prompt,
             Some(Prompt::Many(prompts)) => match <[String; 1]>::try_from(prompts) {

@@ -31,6 +31,11 @@ pub(super) async fn create(
     MayEnqueue(caller): MayEnqueue,
     Payload(body): Control,
 ) -> Result<Json<Value>, ApiError> {
+    if caller.worker.is_some() {
+        let message = "a batch's lines go to any agent that has their model; leave \
+                       x-hearth-worker and x-device-id out";
+        return Err(bad(message.into()));
+    }
     let asked: Create = serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;
     if !ENDPOINTS.contains(&asked.endpoint.as_str()) {
         return Err(bad(format!("endpoint is one of {}", ENDPOINTS.join(", "))));

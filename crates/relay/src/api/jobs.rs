@@ -59,6 +59,7 @@ pub(crate) fn view(job: Job) -> JobView {
         account: job.new.account,
         op: job.new.op,
         model: job.new.model,
+        worker: job.new.worker,
         priority: job.new.priority,
         attempt: job.attempt,
         created_at: job.created_at,

@@ -80,8 +80,8 @@ pub(super) async fn models(
     MayRead(caller): MayRead,
     headers: HeaderMap,
 ) -> Response {
-    let offer = relay.offer(&caller);
-    let reports = offer.reports.iter().map(AsRef::as_ref);
+    let library = relay.library(&caller);
+    let reports = library.reports();
     let models = if headers.contains_key(ANTHROPIC_VERSION) {
         dialect::anthropic::models(reports)
     } else {
@@ -99,8 +99,8 @@ pub(super) async fn model(
 ) -> Result<Response, ApiError> {
     let unknown = || unknown_model(&id);
     let name = ModelName::new(id.clone()).map_err(|_| unknown())?;
-    let offer = relay.offer(&caller);
-    let reports = offer.reports.iter().map(AsRef::as_ref);
+    let library = relay.library(&caller);
+    let reports = library.reports();
     let found = if headers.contains_key(ANTHROPIC_VERSION) {
         dialect::anthropic::model(reports, &name)
     } else {

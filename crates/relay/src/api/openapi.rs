@@ -271,7 +271,7 @@ mod tests {
         assert_eq!(submit["required"], json!(["op", "body"]));
         assert_eq!(submit["additionalProperties"], json!(false));
         assert_eq!(
-            submit["properties"]["priority"]["$ref"],
+            submit["properties"]["priority"]["anyOf"][0]["$ref"],
             "#/components/schemas/Priority"
         );
         let codes = whole["components"]["schemas"]["ErrorCode"]["enum"].as_array();

@@ -62,7 +62,7 @@ pub(super) async fn create(
         dialect: Dialect::Queries,
         deadline: None,
         attended: false,
-        worker: None,
+        worker: caller.worker.clone(),
     };
     tracing::info!(job.id = %job.id, bytes = job.body.0.len(), "queued as a query");
     let new = NewQuery {

@@ -14,6 +14,7 @@ use crate::{
     Relay,
     auth::{Caller, Denied, Place, admit},
     error::ApiError,
+    wishes,
 };
 
 /// A refusal in the words of the query service.
@@ -133,7 +134,9 @@ macro_rules! caller {
             type Rejection = RestError;
 
             async fn from_request_parts(parts: &mut Parts, relay: &Relay) -> Result<Self, RestError> {
-                Ok(Self(admit(parts, relay, $scope, $place).await?))
+                let mut caller = admit(parts, relay, $scope, $place).await?;
+                caller.worker = wishes::worker(&parts.headers)?;
+                Ok(Self(caller))
             }
         }
     };

@@ -260,7 +260,8 @@ fn failed(batch: &str, custom_id: &str, n: u32, error: &ApiError) -> (bool, Byte
         (Value::Null, ours("batch_cancelled"))
     } else {
         let status = error.status().as_u16();
-        let body = dialect::openai::error(status, error.code, &error.message);
+        let body =
+            dialect::openai::error(status, error.code, &error.message, error.param.as_deref());
         let response = json!({
             "status_code": status,
             "request_id": format!("req_{batch}_{n}"),

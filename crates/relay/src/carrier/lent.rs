@@ -1,7 +1,7 @@
 //! Leases on their way to a worker.
 
 use futures_util::future::join_all;
-use proto::{ErrorCode, JobError, worker::Retry};
+use proto::{Dialect, ErrorCode, JobError, LeaseToken, worker::Retry};
 use queue::Lease;
 
 use crate::Relay;
@@ -17,6 +17,13 @@ pub(crate) struct Lent {
 impl Lent {
     pub(crate) fn new(relay: Relay, leases: Vec<Lease>) -> Self {
         Self { relay, leases }
+    }
+
+    /// Those that are queries.
+    pub(super) fn queries(&self) -> Vec<LeaseToken> {
+        let leases = self.leases.iter();
+        let queries = leases.filter(|lease| lease.job.dialect == Dialect::Queries);
+        queries.map(|lease| lease.token).collect()
     }
 
     /// Somebody answers for them from now on.

@@ -13,7 +13,7 @@ use std::{collections::BTreeSet, time::Duration};
 use futures_util::{FutureExt as _, future::BoxFuture};
 use lent::Lent;
 use proto::{LeaseToken, WorkerId, WorkerReport};
-use queue::{Lease, LeaseQuery, Models, QueueError};
+use queue::{Claim, Lease, LeaseQuery, Models, Owner, QueueError};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -44,8 +44,13 @@ impl Relay {
         let relay = self.clone();
         let mut leasing = async move {
             let leases = relay.store.lease_many(relay.now(), &query, length, max);
-            let leases = leases.await?;
-            Ok(Lent::new(relay, leases))
+            let leases = Lent::new(relay.clone(), leases.await?);
+            if !matches!(query.models, Models::AnyForQueries) {
+                for token in leases.queries() {
+                    relay.note_start(token, &query.worker).await;
+                }
+            }
+            Ok(leases)
         }
         .boxed();
         let (answer, lent) = oneshot::channel();
@@ -59,6 +64,34 @@ impl Relay {
         let none = |relay: Relay| Ok(Lent::new(relay, Vec::new()));
         let relay = self.clone();
         async move { lent.await.unwrap_or_else(|_| none(relay)) }.boxed()
+    }
+
+    /// An agent began a query: its clients are told since when.
+    async fn note_start(&self, token: LeaseToken, worker: &WorkerId) {
+        let noted = async {
+            let Some(id) = self.store.query_of(token.job).await? else {
+                return Ok(());
+            };
+            let found = self.store.find_query(Owner::Anyone, id).await?;
+            // Whoever claimed it before is still known by his claim, and his late answer dropped.
+            let before = found.and_then(|query| query.claim);
+            let claim = before.map_or_else(
+                || Claim {
+                    by: format!("agent-{worker}"),
+                    attempt: token.attempt,
+                    at: self.now(),
+                },
+                |claim| Claim {
+                    at: self.now(),
+                    ..claim
+                },
+            );
+            self.store.claim_query(id, claim).await
+        };
+        let noted: Result<(), QueueError> = noted.await;
+        if let Err(error) = noted {
+            tracing::warn!(job.id = %token.job, %error, "the start of a query was not noted");
+        }
     }
 
     /// Whether this worker may hold this lease at all: the job's account is one it serves.

@@ -38,6 +38,7 @@ const ROUTES: &[(&str, &str)] = &[
         r#"{"op":"chat","body":{"model":"m","messages":[]}}"#,
     ),
     ("/api/ollama/request", r#"{"model":"m","prompt":"x"}"#),
+    ("/api/queries/", r#"{"project":1,"query_text":"x"}"#),
 ];
 
 #[tokio::test]
@@ -124,4 +125,33 @@ async fn a_worker_that_is_away_is_told_of_at_once_and_its_jobs_with_a_deadline_a
     desk.end(job.token(), 1, End::Completed).await;
     assert_eq!(asked.await.unwrap().status, StatusCode::OK);
     drop(foreign);
+}
+
+#[tokio::test]
+async fn a_chosen_worker_is_shown_with_its_job_and_a_batch_has_none() {
+    let server = Server::start().await;
+    let client = server.requester().await;
+    let chosen = [
+        ("x-hearth-worker", "desk"),
+        ("x-hearth-deadline-ms", "60000"),
+    ];
+    let (path, body) = (
+        "/api/jobs",
+        r#"{"op":"chat","body":{"model":"m","messages":[]}}"#,
+    );
+    let made = client.send_with(Method::POST, path, &chosen, body).await;
+    let made = made.json().await;
+    assert_eq!(made["worker"], "desk");
+    let id = made["id"].as_str().unwrap();
+    assert_eq!(
+        client.get(&format!("/api/jobs/{id}")).await.json().await["worker"],
+        "desk"
+    );
+    let batch = r#"{"input_file_id":"f","endpoint":"/v1/embeddings","completion_window":"24h"}"#;
+    let refused = client
+        .send_with(Method::POST, "/v1/batches", &chosen, batch)
+        .await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    let text = refused.text().await;
+    assert!(text.contains("x-hearth-worker"), "{text}");
 }

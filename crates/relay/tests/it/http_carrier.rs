@@ -224,6 +224,9 @@ async fn a_worker_that_polls_is_online_until_it_has_been_silent_too_long() {
         tags.contains(r#""name":"m""#),
         "what it told is remembered: {tags}"
     );
+    let models = client.get("/v1/models").await.json().await;
+    assert_eq!(models["data"][0]["id"], "m", "there too");
+    assert_eq!(client.get("/v1/models/m").await.status, StatusCode::OK);
 
     let server = Server::start().await;
     let client = server.requester().await;

@@ -2,7 +2,7 @@ use std::{sync::Arc, time::Duration};
 
 use hearth_relay::{Relay, RelaySettings, System};
 use http::{Method, StatusCode};
-use proto::Timestamp;
+use proto::{Timestamp, worker::WorkerMessage};
 use queue::{Role, Scope, Store, Users as _};
 use queue_sqlite::SqliteQueue;
 use serde_json::{Value, json};
@@ -488,4 +488,29 @@ async fn every_refusal_of_the_service_has_its_stable_code_too() {
     ] {
         assert_eq!(reply.header("x-hearth-error"), code, "{}", reply.status);
     }
+}
+
+#[tokio::test]
+async fn a_query_that_an_agent_answers_has_started_when_it_was_lent() {
+    let (server, jan, worker) = scene().await;
+    let mut agent = Scripted::named(&server, "desk", "default", &["m"], 0).await;
+    let id = asked(&jan, "one").await;
+    let claim = claimed(&worker).await;
+    assert_eq!(claim["id"], id);
+    let back = patched(&worker, id, json!({"status": "queued"})).await;
+    assert_eq!(back.status, StatusCode::OK);
+    assert_eq!(query(&jan, id).await["query_started"], json!(null));
+    agent.say(&WorkerMessage::Capacity { slots: 1 }).await;
+    let job = agent.lease().await;
+    let started = query(&jan, id).await;
+    assert_eq!(started["status"], "in_progress");
+    assert!(
+        started["query_started"].as_str().unwrap().ends_with('Z'),
+        "{started}"
+    );
+    // Whoever had it before is heard politely, and not listened to.
+    let late = patched(&worker, id, json!({"status": "done", "answer_text": "no"})).await;
+    assert_eq!(late.status, StatusCode::OK);
+    assert_eq!(late.json().await["status"], "in_progress");
+    drop(job);
 }

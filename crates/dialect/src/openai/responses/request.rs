@@ -11,7 +11,7 @@ use super::input::{Item, messages};
 use crate::{
     content::Content,
     native::{self, Options, bad, functions, limit, named},
-    ollama::parse,
+    ollama::parse_named,
     openai::request::{format, may_be_called, think},
 };
 
@@ -82,7 +82,7 @@ impl ResponseRequest {
     /// # Errors
     /// `malformed_json`, or `bad_request` naming what is wrong.
     pub fn parse(body: &[u8]) -> Result<Self, ErrorDetail> {
-        let asked: Asked = parse(body)?;
+        let asked: Asked = parse_named(body)?;
         asked.needs_no_memory()?;
         let input = asked.input.ok_or_else(|| bad("input is required"))?;
         let reasoning = asked.reasoning.unwrap_or_default();
@@ -104,7 +104,7 @@ impl ResponseRequest {
             truncation: "disabled",
         };
         let kind = text.get("type").and_then(Value::as_str).unwrap_or("text");
-        let callable = may_be_called(Some(echo.tools.clone()), Some(&echo.tool_choice));
+        let callable = may_be_called(Some(echo.tools.clone()), Some(&echo.tool_choice))?;
         let native = native::Chat {
             messages: messages(echo.instructions.as_deref(), input)?,
             stream: true,
