@@ -9,6 +9,7 @@ pub mod hostile;
 pub mod kills;
 mod late;
 pub mod marked;
+pub mod mutate;
 pub mod planted;
 pub mod process;
 pub mod proxy;

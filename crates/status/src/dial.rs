@@ -51,7 +51,7 @@ enum Mode {
 
 /// A status, put together from what was sent.
 #[derive(Debug, Default)]
-struct Shown {
+pub(crate) struct Shown {
     seq: u64,
     data: Map<String, Value>,
 }
@@ -257,7 +257,7 @@ impl Shown {
         clippy::wildcard_enum_match_arm,
         reason = "messages of later versions are left out, like those that say nothing to a reader"
     )]
-    fn read(&mut self, message: HubMessage) -> Result<Option<ServerMessage>, Error> {
+    pub(crate) fn read(&mut self, message: HubMessage) -> Result<Option<ServerMessage>, Error> {
         Ok(match message {
             HubMessage::Snapshot { seq, data, .. } => {
                 *self = Self { seq, data };

@@ -16,6 +16,8 @@ mod door;
 mod fields;
 mod follow;
 mod foreign;
+#[cfg(test)]
+mod fuzz;
 mod greeting;
 mod holder;
 mod hub;

@@ -98,6 +98,83 @@ async fn the_matrix_of_hosts_origins_and_tokens_has_no_wrong_opening() {
     assert_eq!(knocks, 264);
 }
 
+/// With everything else right, only the one method opens a socket; nothing else does anything.
+#[tokio::test]
+async fn no_method_and_no_path_does_anything_but_open_a_socket() {
+    let mut hub = TestHub::start().await;
+    let right = format!(
+        "Host: {}\r\nAuthorization: Bearer {}\r\n",
+        hub.addr,
+        hub.token.expose()
+    );
+    let mut knocks = 0;
+    for method in [
+        "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY", "get",
+    ] {
+        for path in [
+            "/",
+            "/ws",
+            "/api/status",
+            "/quit",
+            "/?command=quit",
+            "/?token=x",
+            "/../../etc/passwd",
+            "*",
+        ] {
+            let (status, code) = knock(&hub, &format!("{method} {path}"), &right).await;
+            let expected = match (method, path) {
+                (_, "/?token=x") => (400, Some(ErrorCode::TokenInUrl)),
+                ("GET", _) => (101, None),
+                // It has no body to say why.
+                ("HEAD", _) => (426, None),
+                (..) => (426, Some(ErrorCode::BadRequest)),
+            };
+            let is_told = (status, code) == expected || (method == "HEAD" && status == expected.0);
+            assert!(is_told, "{method} {path}: {status} {code:?}");
+            knocks += 1;
+        }
+    }
+    assert_eq!(knocks, 80);
+    assert!(hub.commands.try_recv().is_err());
+}
+
+/// Every way a guess can be dressed up goes through the one throttle.
+#[tokio::test]
+async fn no_disguise_gets_a_guess_around_the_throttle() {
+    let hub = TestHub::start().await;
+    let mut answers = [0_usize; 2];
+    for n in 0..1_000_usize {
+        let dress = match n % 5 {
+            0 => format!("Authorization: Bearer {n:064x}\r\n"),
+            1 => format!("authorization: bearer {n}\r\nX-Novelty: {n}\r\n"),
+            2 => format!("Authorization: Basic {n}\r\n"),
+            3 => format!("Authorization: Bearer {n}\r\nAuthorization: Bearer {n}\r\n"),
+            _ => format!(
+                "Authorization: Bearer {n}\r\nX-Forwarded-For: ::ffff:10.0.0.{}\r\n",
+                n % 250
+            ),
+        };
+        let host = format!("Host: {}\r\n", hub.addr);
+        match knock(&hub, "GET /", &(host + &dress)).await {
+            (401, Some(ErrorCode::Unauthorized)) => answers[0] += 1,
+            (429, Some(ErrorCode::RateLimited)) => answers[1] += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    // Ten at once, and one more for each second that this took: nothing like a thousand.
+    assert!(answers[0] < 100, "{answers:?}");
+    let right = format!(
+        "Host: {}\r\nAuthorization: Bearer {}\r\n",
+        hub.addr,
+        hub.token.expose()
+    );
+    assert_eq!(
+        knock(&hub, "GET /", &right).await.0,
+        101,
+        "the owner is not locked out"
+    );
+}
+
 #[tokio::test]
 async fn a_doubled_host_or_origin_is_refused() {
     let hub = TestHub::start().await;

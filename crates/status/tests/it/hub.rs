@@ -186,6 +186,35 @@ async fn a_reader_that_takes_nothing_is_closed_and_slows_nobody() {
 }
 
 #[tokio::test]
+async fn a_thousand_overlays_see_every_status_and_a_stalled_one_costs_none_of_them() {
+    let limits = Limits {
+        stall: Duration::from_millis(300),
+        pace: Duration::from_millis(1),
+        ..Limits::default()
+    };
+    let mut hub = TestHub::with(limits, 0).await;
+    let stalled = Client::narrow(hub.addr).await;
+    let mut overlays = Vec::new();
+    for _ in 0..1_000 {
+        overlays.push(hub.reader().await);
+    }
+    let all = hub.connected.wait_for(|count| *count == 1_001);
+    soon(all).await.unwrap();
+    let mut n = 0;
+    while *hub.connected.borrow_and_update() > 1_000 {
+        n += 1;
+        assert!(n < 10_000, "the stalled one was never closed");
+        let text = format!("{n} {}", "x".repeat(8_000));
+        hub.hub.update(|status| status.text = text.clone());
+        // Each of the thousand sees this very status although one takes none.
+        for overlay in &mut overlays {
+            overlay.until(|status| status.text == text).await;
+        }
+    }
+    drop(stalled);
+}
+
+#[tokio::test]
 async fn a_storm_of_changes_is_sent_as_twenty_a_second_and_ends_with_the_latest() {
     let hub = TestHub::start().await;
     let mut reader = hub.reader().await;
