@@ -40,6 +40,8 @@ pub const STREAM_HEARTBEAT: Duration = Duration::from_secs(12);
 pub const PAD_AFTER: Duration = Duration::from_secs(20);
 /// Extra life given to every live lease when the relay starts, so that workers can come back.
 pub const RESTART_GRACE: Duration = Duration::from_secs(30);
+/// Longest a worker may put off the next attempt of a job it gave back.
+pub const RETRY_MAX: Duration = Duration::from_secs(300);
 /// How often a job is tried before it is given up.
 pub const ATTEMPTS_MAX: u32 = 5;
 /// Longest hold of a native long poll; most proxies cut at 30 s.

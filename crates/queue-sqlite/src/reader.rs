@@ -81,18 +81,35 @@ impl Reader {
         .await
     }
 
-    /// The log of a job that ended.
-    pub(crate) async fn log(&self, ended: Record) -> Result<StoredLog, QueueError> {
-        let seq = row::number(ended.seq);
-        let n = self
+    /// The log of a job that has ended, if it is there and his who asks.
+    pub(crate) async fn log(
+        &self,
+        owner: Owner<'_>,
+        id: JobId,
+    ) -> Result<Option<StoredLog>, QueueError> {
+        let found = self
             .read(move |conn| {
-                let mut select = conn
+                // One transaction: the job must not be erased between the two.
+                let tx = conn.unchecked_transaction()?;
+                let Some(ended) = row::find_ended(&tx, id)? else {
+                    return Ok(None);
+                };
+                let mut select = tx
                     .prepare_cached("SELECT n FROM lines WHERE seq = ?1 ORDER BY n DESC LIMIT 1")?;
-                select
-                    .query_row([seq], |row| row::count(row, "n"))
-                    .optional()
+                let n = select
+                    .query_row([row::number(ended.seq)], |row| row::count(row, "n"))
+                    .optional()?;
+                Ok(Some((ended, n)))
             })
             .await?;
+        let Some((ended, n)) =
+            found.filter(|(ended, _)| ended.end().is_some() && owner.owns(&ended.job.new.account))
+        else {
+            return Ok(None);
+        };
+        if ended.job.is_erased {
+            return Err(QueueError::Erased(id));
+        }
         let last = EventId {
             attempt: ended.job.attempt,
             n: n.unwrap_or(0),
@@ -102,11 +119,12 @@ impl Reader {
             released: false,
             end: ended.end(),
         });
-        Ok(StoredLog {
+        Ok(Some(StoredLog {
             reader: self.clone(),
-            seq,
+            id,
+            seq: row::number(ended.seq),
             head,
-        })
+        }))
     }
 }
 
@@ -114,6 +132,7 @@ impl Reader {
 #[derive(Debug)]
 pub(crate) struct StoredLog {
     reader: Reader,
+    id: JobId,
     seq: i64,
     head: watch::Sender<LogHead>,
 }
@@ -150,6 +169,10 @@ impl JobLog for StoredLog {
             })
             .await?;
         let reached = page.chunks.last().map_or(from, |chunk| chunk.n);
+        if page.chunks.is_empty() && reached < last.n {
+            // It was erased, and nothing more will come.
+            return Err(QueueError::Erased(self.id));
+        }
         page.end = end.filter(|_| reached >= last.n);
         Ok(page)
     }

@@ -10,12 +10,16 @@ use rusqlite::Connection;
 
 use crate::row;
 
+/// The unfinished jobs as they stand on disk, oldest first.
+pub(crate) fn unfinished(conn: &Connection) -> rusqlite::Result<Vec<Record>> {
+    conn.prepare("SELECT * FROM jobs WHERE state < 2 ORDER BY seq")?
+        .query_map([], row::record)?
+        .collect()
+}
+
 /// What an earlier run left unfinished.
 pub(crate) fn load(conn: &Connection, terms: Terms, now: Timestamp) -> rusqlite::Result<Live> {
-    let records: Vec<Record> = conn
-        .prepare("SELECT * FROM jobs WHERE state < 2 ORDER BY seq")?
-        .query_map([], row::record)?
-        .collect::<Result<_, _>>()?;
+    let records = unfinished(conn)?;
     let mut lines: HashMap<JobId, Vec<Bytes>> = HashMap::new();
     let mut select = conn.prepare(
         "SELECT id, n, line FROM lines JOIN jobs USING (seq) WHERE state < 2 ORDER BY seq, n",

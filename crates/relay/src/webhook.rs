@@ -108,7 +108,8 @@ async fn attempt(relay: &Relay, sender: &Sender, job: Job, webhook: Webhook) -> 
     let id = job.new.id;
     let tries = usize::try_from(webhook.tries).unwrap_or(usize::MAX);
     let body = serde_json::to_vec(&view(job)).unwrap_or_default();
-    let now = relay.now();
+    // Receivers refuse what is signed with another time than theirs.
+    let now = relay.world.wall();
     let sent = sender.send(&webhook.new, id, now, Bytes::from(body)).await;
     let told = match sent {
         Ok(()) => Told::Delivered,

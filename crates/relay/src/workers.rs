@@ -381,7 +381,7 @@ impl Workers {
         }
     }
 
-    /// The poll of a worker that is held is over.
+    /// A poll that is held is over: what it might still be given would wait for nobody.
     pub(crate) fn end_poll(&self, seat: &Seat) {
         if let Some((worker, _)) = self.lock().online.get_mut(seat)
             && let Some(poll) = worker.poll.take()

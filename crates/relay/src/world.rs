@@ -18,6 +18,12 @@ pub trait World: fmt::Debug + Send + Sync {
     /// # Errors
     /// If the system has none to give.
     fn random(&self) -> io::Result<[u8; 32]>;
+
+    /// What a clock on the wall shows: for what others compare with theirs. It may step, and
+    /// goes on while this machine sleeps.
+    fn wall(&self) -> Timestamp {
+        self.now()
+    }
 }
 
 /// The real ones. Its clock never steps: all who ask in this process share one start.
@@ -30,6 +36,15 @@ impl World for System {
     #[expect(clippy::disallowed_methods, reason = "this is the edge")]
     fn now(&self) -> Timestamp {
         CLOCK.read(SystemTime::now, Instant::now())
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is the edge")]
+    fn wall(&self) -> Timestamp {
+        timestamp(
+            SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default(),
+        )
     }
 
     fn random(&self) -> io::Result<[u8; 32]> {
@@ -51,8 +66,12 @@ impl Clock {
             (start, at)
         });
         let now = start.saturating_add(at.saturating_duration_since(began));
-        Timestamp(i64::try_from(now.as_millis()).unwrap_or(i64::MAX))
+        timestamp(now)
     }
+}
+
+fn timestamp(since: Duration) -> Timestamp {
+    Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

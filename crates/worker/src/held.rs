@@ -14,6 +14,9 @@ use crate::outbox::Outbox;
 /// Most bytes of lines in one [`Outgoing::Lines`], unless a single line is longer.
 const BATCH_MAX: usize = 64 * 1024;
 
+/// Longest name of a requester that is shown.
+const WHO_MAX: usize = 64;
+
 /// What a source is to tell its peer next.
 #[derive(Clone, PartialEq)]
 pub enum Outgoing {
@@ -205,7 +208,7 @@ impl Held {
         let after_first = u16::try_from(tokens.saturating_sub(1)).unwrap_or(u16::MAX);
         LiveJob {
             id: self.head.token.job,
-            who: self.head.who.clone(),
+            who: shown(&self.head.who),
             model: self.head.model.clone(),
             op: self.head.op,
             started_at: self.started_at,
@@ -217,4 +220,12 @@ impl Held {
             },
         }
     }
+}
+
+/// A name as it may be shown: a relay could send one that fills every status.
+fn shown(who: &str) -> String {
+    who.chars()
+        .filter(|char| !char.is_control())
+        .take(WHO_MAX)
+        .collect()
 }

@@ -136,17 +136,7 @@ impl Scratch {
 
 fn on_disk(path: &Path) -> Vec<Record> {
     let conn = crate::schema::open_reader(path).unwrap();
-    let early = Timestamp(i64::MIN);
-    let mut records = sorted(
-        restart::load(&conn, Terms::default(), early)
-            .unwrap()
-            .machine
-            .records(),
-    );
-    for loan in records.iter_mut().filter_map(|record| record.loan.as_mut()) {
-        loan.until = Timestamp(loan.until.0 - 30_000);
-    }
-    records
+    restart::unfinished(&conn).unwrap()
 }
 
 fn sorted<'a>(records: impl Iterator<Item = &'a Record>) -> Vec<Record> {

@@ -2,7 +2,7 @@
 
 use proto::{End, ErrorCode, JobState, limits::RESTART_GRACE, worker::Retry};
 use queue::{
-    Extras, NewJob, Once, Owner, Queue, QueueError, Submissions,
+    Extras, NewJob, Once, Owner, Queue, QueueError, RESULT_KEPT, Submissions,
     conformance::sample::{
         LEASE, T0, after, at, found, id, job, job_of, leased, lines, next, page, texts, why,
     },
@@ -220,5 +220,24 @@ fn an_accounts_jobs_are_found_along_their_index() {
                 assert_eq!(plan.len(), 1, "nothing is sorted: {plan:?}");
             })
             .await;
+    });
+}
+
+#[test]
+fn a_log_that_is_erased_while_it_is_read_ends_with_an_error() {
+    run(async {
+        let queue = Scratch::new();
+        let token = leased(&*queue, T0, 1).await;
+        queue
+            .append(T0, token, 1, lines(&["1", "2"]))
+            .await
+            .unwrap();
+        queue.complete(T0, token, 2, End::Completed).await.unwrap();
+        let log = queue.log(Owner::Anyone, id(1)).await.unwrap().unwrap();
+        let begun = log.read(after(0, 0), 1).await.unwrap();
+        assert_eq!((texts(&begun), &begun.end), (vec!["1".to_owned()], &None));
+        queue.reap(T0 + RESULT_KEPT).await.unwrap();
+        let rest = log.read(after(1, 1), 1).await;
+        assert!(matches!(rest, Err(QueueError::Erased(_))), "{rest:?}");
     });
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use proto::{
     ErrorCode, JobError, JobId, JobState, LeaseToken, Timestamp,
-    limits::{ATTEMPTS_MAX, RESTART_GRACE},
+    limits::{ATTEMPTS_MAX, RESTART_GRACE, RETRY_MAX},
     worker::Retry,
 };
 
@@ -56,8 +56,11 @@ impl Machine {
         };
         for mut record in records {
             if let Some(loan) = &mut record.loan {
-                loan.until = loan.until.max(now) + RESTART_GRACE;
+                // An earlier run's clock may have been ahead.
+                loan.until = loan.until.clamp(now, now + loan.length) + RESTART_GRACE;
             }
+            let latest = now + RETRY_MAX;
+            record.not_before = record.not_before.map(|at| at.min(latest));
             machine.last_seq = machine.last_seq.max(record.seq);
             machine.put(record);
         }
@@ -148,6 +151,14 @@ impl Machine {
             ));
         }
         Ok(())
+    }
+
+    /// Whether [`Machine::lease`] would do anything.
+    #[must_use]
+    pub fn may_lend(&self, now: Timestamp, query: &LeaseQuery) -> bool {
+        let now = self.clock.max(now);
+        self.table.first_timer().is_some_and(|at| at <= now)
+            || self.table.waiting.best(query).is_some()
     }
 
     /// Lends the best waiting job; what time has decided meanwhile comes first in the steps.
@@ -273,7 +284,7 @@ impl Machine {
             Retry::Never => true,
             Retry::AfterMs(ms) => {
                 record.tries += 1;
-                record.not_before = Some(now + Duration::from_millis(ms));
+                record.not_before = Some(now + Duration::from_millis(ms).min(RETRY_MAX));
                 record.tries >= ATTEMPTS_MAX
             }
         };

@@ -1,10 +1,14 @@
 //! The HTTP carriers: a poll that may be held, and a request for each thing that happens.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use axum::{Json, extract::State};
+use axum::{Json, body::Body, extract::State, response::Response};
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use futures_util::{
+    StreamExt as _,
+    stream::{self, FuturesUnordered},
+};
+use http::{HeaderValue, header};
 use proto::{
     End, ErrorCode, JobError, JobId, LeaseToken, WorkerReport, limits,
     worker::{
@@ -12,12 +16,12 @@ use proto::{
         PollRequest, PolledLease, Retry,
     },
 };
-use queue::{Lease, LeaseQuery, Leased, QueueError};
+use queue::{LeaseQuery, Leased, QueueError};
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::{only_urgent, query_of, writer::head_of};
+use super::{lent::Lent, only_urgent, query_of, writer::head_of};
 use crate::{
     Relay,
     auth::{Caller, MayWork},
@@ -33,7 +37,7 @@ pub(crate) async fn poll(
     State(relay): State<Relay>,
     MayWork(caller): MayWork,
     Payload(body): Poll,
-) -> Result<Json<PollAnswer>, ApiError> {
+) -> Result<Response, ApiError> {
     let asked: PollRequest = parse(&body)?;
     let hold = Duration::from_millis(asked.wait_ms).min(relay.settings.poll_hold);
     if asked.held.len() > limits::HELD_MAX {
@@ -47,7 +51,7 @@ pub(crate) async fn poll(
             report_wanted: true,
             ..PollAnswer::default()
         };
-        return Ok(Json(answer));
+        return Ok(delivered(&relay, &answer, Vec::new()));
     };
     let mut query = query_of(&caller, &asked.worker, &report);
     let (free, urgent) = if report.engine_up {
@@ -71,22 +75,24 @@ pub(crate) async fn poll(
         query.left = share.left;
         let mut answer = PollAnswer::default();
         renew(&relay, &caller, &asked.held, &mut answer).await?;
-        lend(&relay, &query, free.min(share.most), &mut answer).await?;
-        lend(&relay, &beside, urgent, &mut answer).await?;
+        let mut lent = vec![lend(&relay, &query, free.min(share.most), &mut answer).await?];
+        if answer.leases.is_empty() {
+            lent.push(lend(&relay, &beside, urgent, &mut answer).await?);
+        }
         if answer != PollAnswer::default() || hold.is_zero() {
-            return Ok(Json(answer));
+            return Ok(delivered(&relay, &answer, lent));
         }
         let withdrawn = asked.held.iter().map(|token| relay.store.cancelled(*token));
         let mut withdrawn: FuturesUnordered<_> = withdrawn.collect();
         tokio::select! {
             arrived = timeout_at(until, arrivals.changed()) => match arrived {
                 Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => return Ok(Json(answer)),
+                Ok(Err(_)) | Err(_) => return Ok(delivered(&relay, &answer, lent)),
             },
             Some(()) = withdrawn.next() => {}
             () = in_line.woken() => {}
-            () = relay.stop.cancelled() => return Ok(Json(answer)),
-            () = newer.cancelled() => return Ok(Json(answer)),
+            () = relay.stop.cancelled() => return Ok(delivered(&relay, &answer, lent)),
+            () = newer.cancelled() => return Ok(delivered(&relay, &answer, lent)),
         }
     }
 }
@@ -104,7 +110,9 @@ pub(crate) async fn details(
     } = parse(&body)?;
     let seat = Seat::Poll(caller.key_id().to_owned(), worker);
     if let Some(report) = report {
-        relay.workers.report(&seat, Arc::new(report));
+        relay
+            .workers
+            .report(&seat, Arc::new(caller.permitted(report)));
         // A poll that is held asks for jobs of the models before.
         relay.workers.end_poll(&seat);
     }
@@ -120,6 +128,9 @@ fn attend(
     hold: Duration,
     newer: &CancellationToken,
 ) -> Option<Arc<WorkerReport>> {
+    relay
+        .workers
+        .doubt_older(caller.key.as_ref(), &asked.worker);
     let seat = Seat::Poll(caller.key_id().to_owned(), asked.worker.clone());
     let until = relay.now() + hold + relay.settings.online_after_poll;
     let Some(report) = &asked.report else {
@@ -173,30 +184,58 @@ async fn lend(
     query: &LeaseQuery,
     free: usize,
     answer: &mut PollAnswer,
-) -> Result<(), ApiError> {
-    if free > 0 {
-        let length = relay.settings.lease;
-        for lease in relay.lease_many(query.clone(), length, free).await?.take() {
-            answer.leases.extend(polled(relay, lease).await?);
+) -> Result<Lent, ApiError> {
+    if free == 0 {
+        return Ok(Lent::new(relay.clone(), Vec::new()));
+    }
+    let length = relay.settings.lease;
+    let mut lent = relay.lease_many(query.clone(), length, free).await?;
+    let mut unreadable = Vec::new();
+    for lease in lent.leases() {
+        // A body that is not UTF-8 was never accepted by a route.
+        match String::from_utf8(lease.job.body.0.to_vec()) {
+            Ok(body) => {
+                let head = head_of(lease, relay.now());
+                answer.leases.push(PolledLease { head, body });
+            }
+            Err(_) => unreadable.push(lease.token),
         }
     }
-    Ok(())
+    for token in unreadable {
+        lent.forget(token);
+        let why = JobError::new(ErrorCode::BadRequest, "the request is not UTF-8");
+        let store = &relay.store;
+        store.nack(relay.now(), token, Retry::Never, why).await?;
+    }
+    Ok(lent)
 }
 
-/// A lease as text. A body that is not UTF-8 was never accepted by a route.
-async fn polled(relay: &Relay, lease: Lease) -> Result<Option<PolledLease>, ApiError> {
-    let head = head_of(&lease, relay.now());
-    match String::from_utf8(lease.job.body.0.to_vec()) {
-        Ok(body) => Ok(Some(PolledLease { head, body })),
-        Err(_) => {
-            let why = JobError::new(ErrorCode::BadRequest, "the request is not UTF-8");
-            relay
-                .store
-                .nack(relay.now(), lease.token, Retry::Never, why)
-                .await?;
-            Ok(None)
+/// An answer whose leases are renewed while it is on its way, and given back if it does not get
+/// there whole.
+fn delivered(relay: &Relay, answer: &PollAnswer, lent: Vec<Lent>) -> Response {
+    let text = Bytes::from(serde_json::to_vec(answer).unwrap_or_default());
+    let length = text.len();
+    let way = (relay.clone(), text, lent, relay.now());
+    let parts = stream::unfold(way, |(relay, mut text, mut lent, mut renewed)| async move {
+        if text.is_empty() {
+            return None;
         }
-    }
+        let leases = || lent.iter().flat_map(Lent::leases).map(|lease| lease.token);
+        relay
+            .renew_unheard(&mut renewed, || leases().collect())
+            .await;
+        let part = text.split_to(text.len().min(limits::FRAME_MAX));
+        if text.is_empty() {
+            lent.drain(..).for_each(|lent| drop(lent.take()));
+        }
+        Some((Ok::<_, Infallible>(part), (relay, text, lent, renewed)))
+    });
+    let mut response = Response::new(Body::from_stream(parts));
+    let headers = response.headers_mut();
+    let json = HeaderValue::from_static("application/json");
+    headers.insert(header::CONTENT_TYPE, json);
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    response
 }
 
 #[derive(Deserialize)]

@@ -17,14 +17,21 @@ use crate::{Relay, routing};
 /// Leases of this connection that are not written to it yet.
 #[derive(Debug, Default)]
 pub(super) struct Unsent {
-    leases: Mutex<VecDeque<Lease>>,
+    leases: Mutex<Outgoing>,
     filled: Notify,
     emptied: Notify,
 }
 
+#[derive(Debug, Default)]
+struct Outgoing {
+    waiting: VecDeque<Lease>,
+    /// Its writing has begun.
+    current: Option<Lease>,
+}
+
 impl Unsent {
     fn extend(&self, leases: Vec<Lease>) {
-        self.lock().extend(leases);
+        self.lock().waiting.extend(leases);
         self.filled.notify_one();
     }
 
@@ -33,7 +40,11 @@ impl Unsent {
         loop {
             let (lease, is_empty) = {
                 let mut leases = self.lock();
-                (leases.pop_front(), leases.is_empty())
+                let lease = leases.waiting.pop_front();
+                if lease.is_some() {
+                    leases.current.clone_from(&lease);
+                }
+                (lease, leases.waiting.is_empty())
             };
             if let Some(lease) = lease {
                 if is_empty {
@@ -45,24 +56,37 @@ impl Unsent {
         }
     }
 
+    /// The last one is written whole: from now on its worker may have begun.
+    pub(super) fn sent(&self) {
+        self.lock().current = None;
+    }
+
     /// Takes a lease out again; false if its writing has begun.
     fn withdraw(&self, token: LeaseToken) -> bool {
         let mut leases = self.lock();
-        let before = leases.len();
-        leases.retain(|lease| lease.token != token);
-        leases.len() < before
+        let before = leases.waiting.len();
+        leases.waiting.retain(|lease| lease.token != token);
+        leases.waiting.len() < before
     }
 
     fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+        self.lock().waiting.is_empty()
+    }
+
+    /// What no worker can have begun.
+    pub(super) fn tokens(&self) -> Vec<LeaseToken> {
+        let leases = self.lock();
+        let all = leases.current.iter().chain(&leases.waiting);
+        all.map(|lease| lease.token).collect()
     }
 
     /// What is left when the connection ended.
     pub(super) fn take(&self) -> Vec<Lease> {
-        self.lock().drain(..).collect()
+        let Outgoing { waiting, current } = std::mem::take(&mut *self.lock());
+        current.into_iter().chain(waiting).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Lease>> {
+    fn lock(&self) -> MutexGuard<'_, Outgoing> {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,7 +1,7 @@
 //! Leases on their way to a worker.
 
 use futures_util::future::join_all;
-use proto::{Dialect, ErrorCode, JobError, LeaseToken, worker::Retry};
+use proto::{Dialect, ErrorCode, JobError, LeaseToken, Timestamp, worker::Retry};
 use queue::Lease;
 
 use crate::Relay;
@@ -26,6 +26,15 @@ impl Lent {
         queries.map(|lease| lease.token).collect()
     }
 
+    pub(crate) fn leases(&self) -> &[Lease] {
+        &self.leases
+    }
+
+    /// Nobody is to have this one.
+    pub(crate) fn forget(&mut self, token: LeaseToken) {
+        self.leases.retain(|lease| lease.token != token);
+    }
+
     /// Somebody answers for them from now on.
     pub(crate) fn take(mut self) -> Vec<Lease> {
         std::mem::take(&mut self.leases)
@@ -44,6 +53,23 @@ impl Drop for Lent {
 }
 
 impl Relay {
+    /// Renews what is on its way to a worker, if a part of the lease's time has passed.
+    pub(super) async fn renew_unheard(
+        &self,
+        renewed: &mut Timestamp,
+        tokens: impl FnOnce() -> Vec<LeaseToken>,
+    ) {
+        let (now, length) = (self.now(), self.settings.lease);
+        if now.since(*renewed) < length / 4 {
+            return;
+        }
+        *renewed = now;
+        for token in tokens() {
+            // Whoever ended the lease tells this connection himself.
+            let _ = self.store.extend(now, token, length).await;
+        }
+    }
+
     /// Gives back leases that no worker has heard of, all in one group.
     pub(super) async fn give_back(&self, leases: Vec<Lease>) {
         let back = leases.into_iter().map(|lease| async move {

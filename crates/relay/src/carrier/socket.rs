@@ -36,7 +36,7 @@ use crate::{
     auth::{Caller, MayWork},
     error::ApiError,
     pass::Pass,
-    workers::{Link, Online},
+    workers::{Link, Online, Seat},
 };
 
 pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
@@ -218,6 +218,8 @@ async fn attended(relay: &Relay, caller: Caller, hello: Hello, socket: &mut Sock
         in_line: Arc::new(relay.routing.enter()),
     };
     relay.workers.doubt_older(caller.key.as_ref(), &link.worker);
+    let polled = Seat::Poll(caller.key_id().to_owned(), link.worker.clone());
+    relay.workers.end_poll(&polled);
     relay.workers.sit(
         seat.clone(),
         Online {
@@ -245,7 +247,7 @@ async fn attended(relay: &Relay, caller: Caller, hello: Hello, socket: &mut Sock
             () = relay.stop.cancelled() => Ended::Drain,
             () = revoked(pass.as_ref()) => Ended::Revoked,
             ended = session.run(source, &hello.held) => ended,
-            _ = write(&mut sink, control, &session.unsent, &*relay.world) => Ended::Lost,
+            _ = write(&mut sink, control, &session) => Ended::Lost,
         };
         relay.give_back(session.unsent.take()).await;
         ended

@@ -14,8 +14,7 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
-use super::lending::Unsent;
-use crate::World;
+use super::session::Session;
 
 /// How long one write may stall before the worker is taken for dead.
 const STALLED: Duration = Duration::from_secs(10);
@@ -25,8 +24,7 @@ const STALLED: Duration = Duration::from_secs(10);
 pub(super) async fn write(
     sink: &mut (impl Sink<Message, Error = Error> + Unpin),
     mut control: Receiver<RelayMessage>,
-    unsent: &Unsent,
-    world: &dyn World,
+    session: &Session,
 ) -> Result<(), Error> {
     let first_ping = Instant::now() + limits::CARRIER_PING;
     let mut ping = interval_at(first_ping, limits::CARRIER_PING);
@@ -38,7 +36,10 @@ pub(super) async fn write(
                 None => return Ok(()),
             },
             _ = ping.tick() => feed(sink, Message::Ping(Bytes::new())).await?,
-            lease = unsent.next() => lend(sink, &mut control, &lease, world.now()).await?,
+            lease = session.unsent.next() => {
+                lend(sink, &mut control, &lease, session).await?;
+                session.unsent.sent();
+            }
         }
         while let Ok(message) = control.try_recv() {
             feed(sink, text(&message)).await?;
@@ -47,14 +48,16 @@ pub(super) async fn write(
     }
 }
 
-/// Writes a lease and its request, unless that is withdrawn meanwhile.
+/// Writes a lease and its request, unless that is withdrawn meanwhile. Its worker cannot renew
+/// what it has not heard of: each part that goes out does.
 async fn lend(
     sink: &mut (impl Sink<Message, Error = Error> + Unpin),
     control: &mut Receiver<RelayMessage>,
     lease: &Lease,
-    now: Timestamp,
+    session: &Session,
 ) -> Result<(), Error> {
-    feed(sink, text(&RelayMessage::Lease(head_of(lease, now)))).await?;
+    let mut renewed = session.relay.now();
+    feed(sink, text(&RelayMessage::Lease(head_of(lease, renewed)))).await?;
     for part in Frame::body(lease.token, &lease.job.body.0) {
         while let Ok(message) = control.try_recv() {
             feed(sink, text(&message)).await?;
@@ -63,6 +66,8 @@ async fn lend(
             }
         }
         feed(sink, Message::Binary(part.encode())).await?;
+        let tokens = || session.unsent.tokens();
+        session.relay.renew_unheard(&mut renewed, tokens).await;
     }
     Ok(())
 }

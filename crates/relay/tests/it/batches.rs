@@ -1,6 +1,6 @@
 //! OpenAI's files and batches over the queue.
 
-use hearth_relay::RelaySettings;
+use hearth_relay::{RelaySettings, System, World as _};
 use http::{Method, StatusCode};
 use proto::worker::RelayMessage;
 use queue::{Queue as _, QueueCounts, Scope};
@@ -142,7 +142,7 @@ async fn a_restart_in_the_middle_loses_no_line_and_answers_none_twice() {
     let held = worker.lease().await;
     let (store, key) = (server.store.clone(), client.key.clone());
     server.stop().await.unwrap();
-    store.restart(proto::Timestamp(1));
+    store.restart(System.now());
 
     let server = Server::over(store, RelaySettings::default()).await;
     let client = Client::new(server.base(), key);

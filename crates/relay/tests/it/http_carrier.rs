@@ -2,14 +2,22 @@ use std::time::Duration;
 
 use hearth_relay::RelaySettings;
 use http::StatusCode;
-use proto::{End, ErrorCode, JobError, LeaseToken, worker::PollAnswer};
-use queue::Scope;
+use proto::{
+    End, ErrorCode, JobError, LeaseToken,
+    worker::{PollAnswer, RelayMessage, WorkerMessage},
+};
+use queue::{Queue as _, Scope};
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use crate::{
     client::Client,
     server::Server,
-    worker::{CHAT_DONE, chat, report},
+    within,
+    worker::{CHAT_DONE, Scripted, chat, report},
 };
 
 struct Worker(Client);
@@ -284,4 +292,78 @@ async fn leases_that_are_over_are_named_and_those_of_others_cannot_be_used() {
         worker.say(token, "extend", String::new()).await.0,
         StatusCode::OK
     );
+}
+
+#[tokio::test]
+async fn what_a_poll_was_lent_and_did_not_read_whole_is_given_back_at_once() {
+    let server = Server::start().await;
+    let client = server.requester().await;
+    let large = "x".repeat(24 * 1024 * 1024);
+    let body = format!(r#"{{"op":"chat","body":{{"model":"m","x":"{large}"}}}}"#);
+    client.post("/api/jobs", body).await;
+    let key = server.key("default", &[Scope::Work]).await;
+    let poll = json!({
+        "worker": "w", "version": "0", "report": report(&["m"]),
+        "free": 1, "held": [], "wait_ms": 0,
+    })
+    .to_string();
+    let mut tcp = TcpStream::connect(server.address).await.unwrap();
+    let head = format!(
+        "POST /api/worker/v1/poll HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {key}\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{poll}",
+        server.address,
+        poll.len()
+    );
+    tcp.write_all(head.as_bytes()).await.unwrap();
+    let mut begun = [0; 1024];
+    within(tcp.read_exact(&mut begun)).await.unwrap();
+    assert!(begun.starts_with(b"HTTP/1.1 200"));
+    assert_eq!(server.store.counts().leased, 1);
+    drop(tcp);
+    server.until(|counts| counts.queued == 1).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_came_again_over_another_carrier_gets_its_jobs_there() {
+    let server = Server::start().await;
+    let client = server.requester().await;
+    let key = server.key("default", &[Scope::Work]).await;
+    let worker = Worker(Client::new(server.base(), Some(key.clone())));
+    let mut socket = Scripted::hello(&server, &key, &["m"], vec![]).await;
+    assert!(matches!(socket.next().await, RelayMessage::Welcome { .. }));
+    socket.say(&WorkerMessage::Capacity { slots: 3 }).await;
+    socket.is_heard().await;
+    let poll = |model: &str, wait_ms: u64| {
+        let body = json!({
+            "worker": "scripted", "version": "0", "report": report(&[model]),
+            "free": 1, "held": [], "wait_ms": wait_ms,
+        });
+        let client = worker.0.clone();
+        async move {
+            let polled = client.post("/api/worker/v1/poll", body.to_string()).await;
+            polled.json().await
+        }
+    };
+    poll("m", 0).await;
+    // The connection is silent: it may be dead.
+    client.post("/api/jobs", CHAT).await;
+    let polled = poll("m", 0).await;
+    assert_eq!(polled["leases"].as_array().unwrap().len(), 1);
+
+    // And the other way round: a held poll is over once there is a connection.
+    let held = tokio::spawn(poll("polled", 20_000));
+    let is_held = async {
+        while !client
+            .get("/api/tags")
+            .await
+            .text()
+            .await
+            .contains("polled")
+        {}
+    };
+    within(is_held).await;
+    let mut again = Scripted::hello(&server, &key, &["m"], vec![]).await;
+    assert!(matches!(again.next().await, RelayMessage::Welcome { .. }));
+    let polled = within(held).await.unwrap();
+    assert_eq!(polled["leases"], json!([]));
 }

@@ -1,5 +1,6 @@
 //! The offline inbox: jobs that wait, answers fetched later, repeats that make no second job.
 
+use hearth_relay::{System, World as _};
 use http::{Method, StatusCode};
 use proto::End;
 use queue::Queue as _;
@@ -53,7 +54,7 @@ async fn a_repeat_finds_its_job_after_a_restart_and_with_its_answer() {
     let (store, key) = (server.store.clone(), client.key.clone());
     drop(worker);
     server.stop().await.unwrap();
-    store.restart(proto::Timestamp(1));
+    store.restart(System.now());
 
     let server = Server::over(store, hearth_relay::RelaySettings::default()).await;
     let client = Client::new(server.base(), key);

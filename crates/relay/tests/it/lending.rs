@@ -1,7 +1,9 @@
-use hearth_relay::RelaySettings;
+use std::{sync::Arc, time::Duration};
+
+use hearth_relay::{RelaySettings, World as _};
 use http::Method;
 use proto::{
-    Account, Dialect, End, JobId, ModelName, Op, Priority, Timestamp,
+    Account, Dialect, End, JobId, LeaseToken, ModelName, Op, Priority, Timestamp,
     worker::{RelayMessage, WorkerMessage},
 };
 use queue::{NewJob, Owner, Queue as _};
@@ -9,7 +11,7 @@ use queue::{NewJob, Owner, Queue as _};
 use crate::{
     client::Client,
     gated::Gated,
-    server::Server,
+    server::{Ahead, Server},
     within,
     worker::{CHAT_DONE, Scripted},
 };
@@ -130,5 +132,37 @@ async fn what_was_lent_to_a_broken_connection_but_not_sent_is_given_back_at_once
     worker.say(&WorkerMessage::Capacity { slots: 4 }).await;
     server.until(|counts| counts.leased == 2).await;
     drop(worker);
-    server.until(|counts| counts.queued == 1).await;
+    server.until(|counts| counts.queued == 2).await;
+}
+
+#[tokio::test]
+async fn a_request_that_is_long_on_its_way_keeps_its_lease() {
+    let clock = Arc::<Ahead>::default();
+    let server = Server::at(clock.clone(), RelaySettings::default()).await;
+    let lease = RelaySettings::default().lease;
+    let mut worker = Scripted::serving(&server, "default", &["m"], 0).await;
+    for n in 1..=2 {
+        server.store.enqueue(clock.now(), large(n)).await.unwrap();
+    }
+    worker.say(&WorkerMessage::Capacity { slots: 4 }).await;
+    server.until(|counts| counts.leased == 2).await;
+    clock.by(lease - Duration::from_secs(1));
+    // By the second answer a part was written after the first, and with it both were renewed.
+    for _ in 0..2 {
+        let token = LeaseToken {
+            job: JobId([9; 16]),
+            attempt: 1,
+        };
+        let tokens = vec![token];
+        worker.say(&WorkerMessage::Extend { tokens }).await;
+        while !worker
+            .frame()
+            .await
+            .to_text()
+            .is_ok_and(|text| text.contains("closed"))
+        {}
+    }
+    clock.by(lease + Duration::from_secs(1));
+    server.store.reap(clock.now()).await.unwrap();
+    assert_eq!(server.store.counts().leased, 2);
 }

@@ -1,8 +1,8 @@
 use std::{sync::Arc, time::Duration};
 
-use hearth_relay::{Relay, RelaySettings, System};
+use hearth_relay::{Relay, RelaySettings, System, World as _};
 use http::{Method, StatusCode};
-use proto::{Timestamp, worker::WorkerMessage};
+use proto::worker::WorkerMessage;
 use queue::{Role, Scope, Store, Users as _};
 use queue_sqlite::SqliteQueue;
 use serde_json::{Value, json};
@@ -426,8 +426,8 @@ async fn who_shows_nothing_or_something_bad_is_told_in_the_services_words() {
 async fn users_queries_and_claims_outlive_the_relay() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("queue.db");
-    let serve = async |now| {
-        let store = Arc::new(SqliteQueue::open(&path, Timestamp(now)).unwrap());
+    let serve = async || {
+        let store = Arc::new(SqliteQueue::open(&path, System.now()).unwrap());
         if store.list_users().await.unwrap().is_empty() {
             user(&*store, "worker", Role::Service, "default").await;
         }
@@ -442,7 +442,7 @@ async fn users_queries_and_claims_outlive_the_relay() {
         let served = tokio::spawn(hearth_relay::serve(listener, relay, stop.clone()));
         (base, stop, served)
     };
-    let (base, stop, served) = serve(0).await;
+    let (base, stop, served) = serve().await;
     let worker = client_of(&Client::new(base, None), "worker").await;
     let id = asked(&worker, "x").await;
     claimed(&worker).await;
@@ -451,7 +451,7 @@ async fn users_queries_and_claims_outlive_the_relay() {
     stop.cancel();
     within(served).await.unwrap().unwrap();
 
-    let (base, stop, served) = serve(1).await;
+    let (base, stop, served) = serve().await;
     let worker = Client::new(base, worker.key);
     let reply = patched(&worker, id, json!({"status": "done", "answer_text": "y"})).await;
     assert_eq!(

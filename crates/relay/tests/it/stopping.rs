@@ -1,8 +1,8 @@
 use std::{sync::Arc, time::Duration};
 
-use hearth_relay::RelaySettings;
+use hearth_relay::{RelaySettings, System, World as _};
 use http::StatusCode;
-use proto::{End, JobState, Timestamp};
+use proto::{End, JobState};
 use queue::{Owner, Queue as _, Scope};
 
 use crate::{
@@ -43,7 +43,7 @@ async fn a_relay_that_stops_cuts_streams_with_an_error_and_cancels_nothing() {
     assert_eq!(worker.close_code().await, 1012);
     let store = server.store.clone();
     server.stop().await.unwrap();
-    store.restart(Timestamp(0));
+    store.restart(System.now());
     let kept = store
         .get(Owner::Anyone, job.token().job)
         .await
@@ -87,7 +87,7 @@ async fn left_behind() -> (Arc<queue::MemoryQueue>, [proto::JobId; 2]) {
     server.stop().await.unwrap();
     asked.await.unwrap();
     asked_too.await.unwrap();
-    store.restart(Timestamp(0));
+    store.restart(System.now());
     let jobs = store.list(Owner::Anyone, 2).await.unwrap();
     (store, [jobs[0].new.id, jobs[1].new.id])
 }

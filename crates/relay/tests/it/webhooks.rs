@@ -1,7 +1,7 @@
 //! Webhooks: a real receiver, allowed by the operator, and what reaches it.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use hearth_relay::RelaySettings;
+use hearth_relay::{RelaySettings, System, World as _};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::StatusCode;
 use serde_json::Value;
@@ -231,7 +231,7 @@ async fn what_was_to_be_told_is_told_after_a_restart() {
     let id = made["id"].as_str().unwrap().to_owned();
     let (store, key) = (server.store.clone(), client.key.clone());
     server.stop().await.unwrap();
-    store.restart(proto::Timestamp(1));
+    store.restart(System.now());
 
     let server = Server::over(store, patient).await;
     let client = Client::new(server.base(), key);

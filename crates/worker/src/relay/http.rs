@@ -7,12 +7,14 @@ use reqwest::{
     header::{AUTHORIZATION, HeaderValue, RETRY_AFTER},
 };
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::time::Duration;
+use tokio::time::{Duration, timeout};
 
 use crate::{LinkEnd, Tuning};
 
 /// Longest error body that is looked at.
 const ERROR_MAX: usize = 16 * 1024;
+/// How long an answer may stand still half way.
+const STALLED: Duration = Duration::from_secs(30);
 
 /// The relay's address and what it takes to be let in.
 #[derive(Debug)]
@@ -125,14 +127,19 @@ pub(crate) fn cause(error: &dyn std::error::Error) -> String {
     innermost.to_string()
 }
 
-/// A body of at most `max` bytes.
+/// A body of at most `max` bytes. However long it is, it may take as long as it needs while some
+/// of it keeps coming.
 pub(crate) async fn read_body(mut response: Response, max: usize) -> Result<Bytes, LinkEnd> {
     let mut body = BytesMut::new();
-    while let Some(chunk) = response.chunk().await.map_err(|e| lost(cause(&e)))? {
+    loop {
+        let chunk = timeout(STALLED, response.chunk()).await;
+        let chunk = chunk.map_err(|_| lost("the relay's answer stopped half way"))?;
+        let Some(chunk) = chunk.map_err(|e| lost(cause(&e)))? else {
+            return Ok(body.freeze());
+        };
         if body.len() + chunk.len() > max {
             return Err(LinkEnd::NotTheRelay("its answer is too long".into()));
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(body.freeze())
 }

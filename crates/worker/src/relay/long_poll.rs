@@ -17,7 +17,7 @@ use proto::{
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
 use serde::de::DeserializeOwned;
-use tokio::time::{Duration, Instant, sleep_until};
+use tokio::time::{Duration, Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -212,7 +212,7 @@ impl<'a> Polling<'a> {
         // A poll that asks for no job in a slot hardly loses one on its way, so it may be given up
         // (a load that is lost so is lent again). One that is held and asks for jobs that must not
         // come now would more likely bring than lose one.
-        let may_ask_now = (self.free == 0 && free > 0) || (self.urgent == 0 && urgent > 0);
+        let may_ask_now = self.free == 0 && (free > 0 || (self.urgent == 0 && urgent > 0));
         let must_not_ask = self.free + self.urgent > 0 && capacity == 0 && !self.wait().is_zero();
         let is_outdated = self.poll.is_some() && (may_ask_now || must_not_ask);
         let may_begin = self.poll.is_none() && self.poll_from <= Instant::now();
@@ -381,7 +381,9 @@ async fn poll(
     };
     let request = relay.endpoint.request(Method::POST, "/poll").json(&body);
     let answer = async {
-        let response = send(request.timeout(hold + ANSWER)).await?;
+        // The requests in it may take longer: they are many and large, and this line may be slow.
+        let response = timeout(hold + ANSWER, send(request)).await;
+        let response = response.map_err(|_| lost("the relay did not answer in time"))??;
         if response.status() == StatusCode::NO_CONTENT {
             return Ok(PollAnswer::default());
         }

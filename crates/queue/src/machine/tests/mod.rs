@@ -1,6 +1,7 @@
 //! Laws of the machine under random calls; the rules one by one are in `conformance`.
 
 mod order;
+mod restart;
 mod undo;
 
 use std::time::Duration;

@@ -43,8 +43,10 @@ pub(crate) async fn claim_next(
         left: BTreeSet::new(),
         changes: false,
     };
-    let lease = relay.lease(&wanted, relay.settings.legacy_lease).await?;
-    let token = lease.ok_or_else(Refusal::nothing_queued)?.token;
+    let length = relay.settings.legacy_lease;
+    let lent = relay.lease_many(wanted, length, 1).await?;
+    let token = lent.leases().first().map(|lease| lease.token);
+    let token = token.ok_or_else(Refusal::nothing_queued)?;
     let id = relay.store.query_of(token.job).await?;
     let id = id.ok_or_else(ApiError::internal)?;
     let claim = Claim {
@@ -53,6 +55,7 @@ pub(crate) async fn claim_next(
         at: relay.now(),
     };
     relay.store.claim_query(id, claim).await?;
+    drop(lent.take());
     tracing::info!(job.id = %token.job, job.attempt = token.attempt, "claimed as a query");
     present(&relay, id).await
 }
