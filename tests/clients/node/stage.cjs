@@ -57,6 +57,16 @@ async function all(stream) {
   return parts;
 }
 
+/** The first answer that is as it should be; asked for again and again, as there is no event. */
+async function until(ask, isThere) {
+  let answer;
+  for (let n = 0; n < 10_000; n++) {
+    answer = await ask();
+    if (isThere(answer)) return answer;
+  }
+  assert.fail(`never as it should be: ${JSON.stringify(answer)}`);
+}
+
 /** Something in the middle of an answer, and what must be left of the answer before it. */
 function aStopWordOf(answer) {
   const words = answer.split(/\s+/);
@@ -81,5 +91,5 @@ async function main(cases, casesByNameOnly = {}) {
 
 module.exports = {
   RELAY, KEY, MODEL, SCRIPTED_RELAY, SCRIPTED_KEY, LONELY_KEY, QUESTION, STORY, SCHEMA, WEATHER, ARGUMENTS, PNG,
-  WRONG_KEY: "hearth_nobody_has_this_key", TINY: "tiny", wish, refused, all, aStopWordOf, main,
+  WRONG_KEY: "hearth_nobody_has_this_key", TINY: "tiny", wish, refused, all, until, aStopWordOf, main,
 };

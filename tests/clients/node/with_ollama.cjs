@@ -160,11 +160,20 @@ stage.main({
     const shown = await client().show({ model: MODEL });
     assert.deepEqual([shown.details.family, shown.details.format], ["llama", "gguf"]);
     assert(shown.capabilities.includes("completion"));
+    assert.equal(shown.model_info["general.architecture"], "llama");
+    assert(shown.model_info["llama.context_length"] > 0);
   },
 
   async a_model_is_loaded_without_a_question() {
     const answer = await client().chat({ model: MODEL, messages: [] });
     assert.deepEqual([answer.message.content, answer.done_reason], ["", "load"]);
+    const running = () => client().ps();
+    const { models } = await stage.until(running, (told) => told.models.length === 1);
+    assert.equal(models[0].model, MODEL);
+    assert(models[0].expires_at && models[0].context_length > 0);
+    const left = await client().generate({ model: MODEL, prompt: "", keep_alive: 0 });
+    assert.deepEqual([left.response, left.done_reason], ["", "unload"]);
+    await stage.until(running, (told) => told.models.length === 0);
   },
 }, {
   async a_killed_agent_is_an_error() {

@@ -98,6 +98,15 @@ def at_once(function, times=2):
     return results
 
 
+def until(ask, is_there):
+    """The first answer that is as it should be; asked for again and again, as there is no event."""
+    for _ in range(10_000):
+        answer = ask()
+        if is_there(answer):
+            return answer
+    raise AssertionError(f"never as it should be: {answer}")
+
+
 def a_stop_word_of(answer):
     """Something in the middle of an answer, and what must be left of the answer before it."""
     words = answer.split()

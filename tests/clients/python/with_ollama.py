@@ -4,6 +4,7 @@ import functools
 import json
 
 import httpx
+import pydantic
 import stage
 from ollama import Client, ResponseError
 from stage import KEY, MODEL, QUESTION, RELAY, TINY, case, case_by_name_only, refused, wish
@@ -132,6 +133,10 @@ def an_engine_that_dies_mid_stream_is_an_error():
         for part in ask(model=TINY, at=scripted(), stream=True):
             parts.append(part.message.content)
     assert parts == ["Six times "], parts
+    # After white space was sent there is no status left to say it with.
+    wish("play", scene="a_death", path="/api/chat", late=2)
+    with refused(pydantic.ValidationError, words="message"):
+        ask(model=TINY, at=scripted())
 
 
 @case
@@ -218,6 +223,8 @@ def a_model_is_shown():
     shown = client().show(MODEL)
     assert (shown.details.family, shown.details.format) == ("llama", "gguf"), shown
     assert "completion" in shown.capabilities, shown
+    info = shown.modelinfo
+    assert (info["general.architecture"], info["llama.context_length"] > 0) == ("llama", True), info
     with refused(ResponseError, 404):
         client().show("nobody:1b")
 
@@ -228,6 +235,12 @@ def a_model_is_loaded_without_a_question():
     assert (answer.message.content, answer.done_reason) == ("", "load"), answer
     answer = client().generate(model=MODEL)
     assert (answer.response, answer.done_reason) == ("", "load"), answer
+    (running,) = stage.until(lambda: client().ps().models, lambda models: len(models) == 1)
+    assert (running.model, running.context_length > 0) == (MODEL, True), running
+    assert running.expires_at, running
+    answer = client().generate(model=MODEL, keep_alive=0)
+    assert (answer.response, answer.done_reason) == ("", "unload"), answer
+    stage.until(lambda: client().ps().models, lambda models: not models)
 
 
 @case

@@ -149,6 +149,10 @@ def an_engine_that_dies_mid_stream_is_an_error():
         for chunk in ask(model=TINY, at=scripted(), stream=True):
             texts.append(chunk.choices[0].delta.content)
     assert texts == ["Six times "], texts
+    # After white space was sent there is no status left to say it with.
+    wish("play", scene="a_death", path="/api/chat", late=2)
+    answer = ask(model=TINY, at=scripted())
+    assert (answer.choices, answer.error["code"]) == (None, "engine_failed"), answer
 
 
 @case
@@ -305,34 +309,53 @@ def a_key_in_the_address_is_enough():
         OpenAI(base_url=f"{RELAY}/k/{stage.WRONG_KEY}/v1", api_key="none").models.list()
 
 
-@case
-def a_batch_is_answered():
+def batch_of(endpoint, bodies):
     lines = [
-        {
-            "custom_id": f"question-{number}",
-            "method": "POST",
-            "url": "/v1/chat/completions",
-            "body": {"model": TINY, "messages": [{"role": "user", "content": f"Say {number}."}]},
-        }
-        for number in range(3)
+        {"custom_id": f"line-{number}", "method": "POST", "url": endpoint, "body": {"model": TINY, **body}}
+        for number, body in enumerate(bodies)
     ]
     text = "\n".join(json.dumps(line) for line in lines)
     given = scripted().files.create(file=("batch.jsonl", text.encode()), purpose="batch")
-    batch = scripted().batches.create(
-        input_file_id=given.id, endpoint="/v1/chat/completions", completion_window="24h"
+    assert given.id in [file.id for file in scripted().files.list()], given
+    return scripted().batches.create(
+        input_file_id=given.id, endpoint=endpoint, completion_window="24h"
     )
-    # Its API has no event to wait for: its clients poll, and so does this one.
-    for _ in range(10_000):
-        if batch.status in ("completed", "failed", "expired", "cancelled"):
-            break
-        batch = scripted().batches.retrieve(batch.id)
-    assert (batch.status, batch.request_counts.completed) == ("completed", 3), batch
+
+
+def ended(batch):
+    ends = ("completed", "failed", "expired", "cancelled")
+    return stage.until(
+        lambda: scripted().batches.retrieve(batch.id), lambda batch: batch.status in ends
+    )
+
+
+def answers_of(batch):
+    batch = ended(batch)
+    assert batch.status == "completed", batch
     output = scripted().files.content(batch.output_file_id).text
     answers = {line["custom_id"]: line["response"] for line in map(json.loads, output.splitlines())}
-    for number in range(3):
-        response = answers[f"question-{number}"]
-        said = response["body"]["choices"][0]["message"]["content"]
-        assert (response["status_code"], said) == (200, f"Say {number}."), response
+    assert len(answers) == batch.request_counts.completed, batch
+    assert all(answer["status_code"] == 200 for answer in answers.values()), answers
+    return [answers[f"line-{number}"]["body"] for number in range(len(answers))]
+
+
+@case
+def a_batch_is_answered():
+    asked = [f"Say {number}." for number in range(3)]
+    chats = [{"messages": [{"role": "user", "content": text}]} for text in asked]
+    answers = answers_of(batch_of("/v1/chat/completions", chats))
+    assert [answer["choices"][0]["message"]["content"] for answer in answers] == asked, answers
+    answers = answers_of(batch_of("/v1/completions", [{"prompt": text} for text in asked]))
+    assert [answer["choices"][0]["text"] for answer in answers] == asked, answers
+    answers = answers_of(batch_of("/v1/embeddings", [{"input": text} for text in asked]))
+    assert [answer["data"][0]["embedding"] for answer in answers] == [[0.6, 0.8]] * 3, answers
+
+    wish("play", scene="half", path="/api/chat")
+    batch = batch_of("/v1/chat/completions", chats)
+    batch = scripted().batches.cancel(batch.id)
+    assert batch.status in ("cancelling", "cancelled"), batch
+    assert ended(batch).status == "cancelled", batch
+    assert batch.id in [listed.id for listed in scripted().batches.list()], batch
 
 
 @case_by_name_only
