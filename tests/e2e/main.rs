@@ -10,3 +10,4 @@ mod kills;
 mod main_job;
 mod pausing;
 mod run;
+mod tls;

@@ -83,6 +83,8 @@ codes! {
     JobUnfinished = "job_unfinished", 409;
     /// The request of the job was erased, so that it cannot be made anew; submit it again.
     RequestErased = "request_erased", 410;
+    /// The body came too slowly.
+    TooSlow = "too_slow", 408;
     /// The idempotency key stands for another request already.
     IdempotencyConflict = "idempotency_conflict", 422;
     /// The body is over the limit.

@@ -8,8 +8,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Network, PublicUrl, PushUrl, Relay, RelaySettings, System, WebhookAllowed, World as _, open,
-    serve, terms::TermsArgs,
+    Network, PublicUrl, PushUrl, Relay, RelaySettings, System, TlsFiles, WebhookAllowed,
+    World as _, open, serve, terms::TermsArgs,
 };
 
 /// `hearth relay [--listen ADDRESS] [--store URL]`. Each option may also stand in the settings
@@ -85,6 +85,23 @@ pub struct Args {
         value_delimiter = ','
     )]
     pub behind_proxy: Vec<Network>,
+    /// Speak TLS with this certificate, and those that issued it, as PEM. Changed files are read
+    /// when somebody connects and on SIGHUP.
+    #[arg(
+        long,
+        env = "HEARTH_TLS_CERT",
+        value_name = "FILE",
+        requires = "tls_key"
+    )]
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's key, as PEM.
+    #[arg(
+        long,
+        env = "HEARTH_TLS_KEY",
+        value_name = "FILE",
+        requires = "tls_cert"
+    )]
+    pub tls_key: Option<PathBuf>,
     /// What clients call this relay, where it tells its own address: https://relay.example.
     #[arg(long, env = "HEARTH_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<PublicUrl>,
@@ -153,6 +170,9 @@ impl Args {
             .await
             .with_context(|| format!("cannot listen on {}; give another --listen", self.listen))?;
         let address = listener.local_addr()?;
+        let tls = self.tls_cert.zip(self.tls_key);
+        let tls = tls.map(|(cert, key)| TlsFiles { cert, key });
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let settings = RelaySettings {
             insecure_dev: self.insecure_dev,
             default_model: self.default_model,
@@ -162,6 +182,7 @@ impl Args {
             webhook_allow: self.webhook_allow,
             push_url: self.push_url,
             behind_proxy: self.behind_proxy,
+            tls,
             public_url: self.public_url,
             key_rate: self.key_rate,
             key_burst: self.key_burst,
@@ -173,7 +194,7 @@ impl Args {
         };
         let relay = Relay::new(store, settings, Arc::new(System));
         relay.permitted(address).await?;
-        writeln!(std::io::stdout(), "listening on http://{address}")?;
+        writeln!(std::io::stdout(), "listening on {scheme}://{address}")?;
         serve(listener, relay, stop).await?;
         Ok(())
     }

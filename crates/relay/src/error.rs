@@ -98,6 +98,7 @@ impl ApiError {
             ErrorCode::MethodNotAllowed,
             ErrorCode::UnsupportedEncoding,
             ErrorCode::TooLarge,
+            ErrorCode::TooSlow,
             ErrorCode::RateLimited,
             ErrorCode::Busy,
         ]

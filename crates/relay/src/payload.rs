@@ -6,16 +6,18 @@ use axum::{
     body::{Body, HttpBody as _},
     extract::{FromRequest, Request},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use proto::{ErrorCode, limits};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{Relay, error::ApiError, guard::AtWork};
 
-/// How long a whole body may take to arrive.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Bytes a second, below which a body stands still.
+const LOWEST_RATE: u32 = 1024;
+/// Bytes a second that make a large body worth waiting for: 32 MiB may take nine minutes.
+const FAIR_RATE: f64 = 64.0 * 1024.0;
 
 /// Longest gap between two pieces of a body that is refused but still arriving.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -48,7 +50,8 @@ impl<const MAX: usize> FromRequest<Relay> for Payload<MAX> {
             return Err(too_large(MAX));
         }
         let at_work = request.extensions().get::<AtWork>().cloned();
-        let body = read(request.into_body(), MAX).await?;
+        let patience = relay.settings.body_patience;
+        let body = read(request.into_body(), MAX, patience).await?;
         // While a body arrives there is nothing to do.
         if at_work.is_some_and(|at_work| !at_work.begins()) {
             return Err(relay.busy());
@@ -57,16 +60,82 @@ impl<const MAX: usize> FromRequest<Relay> for Payload<MAX> {
     }
 }
 
-async fn read(body: Body, max: usize) -> Result<Bytes, ApiError> {
-    let whole = timeout(PATIENCE, Limited::new(body, max).collect());
-    match whole.await {
-        Ok(Ok(whole)) => Ok(whole.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(max)),
-        Ok(Err(_)) => Err(bad("the body broke off; send it again")),
-        Err(_) => Err(bad(
-            "the body took longer than 30 s to arrive; send it faster",
-        )),
+async fn read(mut body: Body, max: usize, patience: Duration) -> Result<Bytes, ApiError> {
+    let mut first: Option<Bytes> = None;
+    let mut whole = BytesMut::new();
+    let mut line = Line::new(patience, Instant::now());
+    loop {
+        let frame = timeout_at(line.cut_at(), body.frame());
+        let Ok(frame) = frame.await else {
+            return Err(too_slow());
+        };
+        let Some(frame) = frame else { break };
+        let frame = frame.map_err(|_| bad("the body broke off; send it again"))?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        line.came(data.len(), Instant::now());
+        if line.total > max {
+            return Err(too_large(max));
+        }
+        // One that comes in a single piece is not copied.
+        match first.take() {
+            None if whole.is_empty() => first = Some(data),
+            before => {
+                whole.extend_from_slice(&before.unwrap_or_default());
+                whole.extend_from_slice(&data);
+            }
+        }
     }
+    Ok(first.unwrap_or_else(|| whole.freeze()))
+}
+
+/// How a body comes, and when it has come too slowly.
+struct Line {
+    patience: Duration,
+    began: Instant,
+    total: usize,
+    /// Since when, and how much of what keeps it alive came since.
+    since: Instant,
+    recent: usize,
+}
+
+impl Line {
+    const fn new(patience: Duration, now: Instant) -> Self {
+        Self {
+            patience,
+            began: now,
+            total: 0,
+            since: now,
+            recent: 0,
+        }
+    }
+
+    fn came(&mut self, bytes: usize, now: Instant) {
+        self.total += bytes;
+        self.recent += bytes;
+        let enough = LOWEST_RATE * u32_of(self.patience.as_millis()) / 1000;
+        if u32_of(self.recent as u128) >= enough.max(1) {
+            (self.since, self.recent) = (now, 0);
+        }
+    }
+
+    fn cut_at(&self) -> Instant {
+        let earned = Duration::from_secs_f64(self.total as f64 / FAIR_RATE);
+        let whole = self.began + 6 * self.patience + earned;
+        whole.min(self.since + self.patience)
+    }
+}
+
+fn u32_of(n: u128) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+fn too_slow() -> ApiError {
+    ApiError::new(
+        ErrorCode::TooSlow,
+        "the body came too slowly; send at least 1 KiB a second, and 64 KiB if it is large",
+    )
 }
 
 /// Lets a client that is already sending finish, and forgets what it sends: one that writes into
@@ -90,4 +159,34 @@ fn bad(message: &str) -> ApiError {
 fn too_large(max: usize) -> ApiError {
     let message = format!("the body is over {max} bytes, the limit of this route");
     ApiError::new(ErrorCode::TooLarge, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_body_is_cut_when_it_stands_still_or_takes_too_long_for_what_came() {
+        let now = Instant::now();
+        let mut line = Line::new(5 * SECOND, now);
+        assert_eq!(line.cut_at(), now + 5 * SECOND);
+        line.came(5 * 1024 - 1, now + 4 * SECOND);
+        assert_eq!(line.cut_at(), now + 5 * SECOND, "not enough to count");
+        line.came(1, now + 4 * SECOND);
+        assert_eq!(line.cut_at(), now + 9 * SECOND);
+        // At the lowest rate it has half a minute and what it earned by then.
+        for second in 5..=29 {
+            line.came(1024, now + second * SECOND);
+        }
+        let earned = line.cut_at() - now;
+        assert!(earned > 30 * SECOND && earned < 31 * SECOND, "{earned:?}");
+        // A large one on a fair line has as long as it needs.
+        let mut line = Line::new(5 * SECOND, now);
+        for second in 1..=500 {
+            line.came(64 * 1024, now + second * SECOND);
+            assert_eq!(line.cut_at(), now + second * SECOND + 5 * SECOND);
+        }
+    }
 }

@@ -76,7 +76,11 @@ pub(crate) async fn deliver(
             return;
         }
     };
-    let from = seen_from_here(address);
+    let settings = &relay.settings;
+    let from = match &settings.public_url {
+        Some(url) => url.to_string(),
+        None => seen_from_here(address, settings.tls.is_some()),
+    };
     let work = async {
         while latest.changed().await.is_ok() {
             let query = *latest.borrow_and_update();
@@ -110,13 +114,14 @@ async fn tell(client: &Client, to: &PushUrl, query: QueryId, from: &str) {
     }
 }
 
-/// This relay, as the worker that is told may call it. Never what a requester calls it: the worker
+/// This relay, as the worker that is told may call it if it was not told another name. Never what a requester calls it: the worker
 /// may log in there.
-fn seen_from_here(mut address: SocketAddr) -> String {
+fn seen_from_here(mut address: SocketAddr, is_secure: bool) -> String {
     if address.ip().is_unspecified() {
         address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
     }
-    format!("http://{address}")
+    let scheme = if is_secure { "https" } else { "http" };
+    format!("{scheme}://{address}")
 }
 
 #[cfg(test)]
@@ -137,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_relay_that_listens_everywhere_is_called_on_loopback() {
-        let seen = |address: &str| seen_from_here(address.parse().unwrap());
+        let seen = |address: &str| seen_from_here(address.parse().unwrap(), false);
         assert_eq!(seen("0.0.0.0:8787"), "http://127.0.0.1:8787");
         assert_eq!(seen("[::1]:1"), "http://[::1]:1");
     }

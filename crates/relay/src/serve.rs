@@ -8,11 +8,12 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use futures_util::FutureExt as _;
-use http::{Request, StatusCode, Uri, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header, uri::PathAndQuery};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use proto::ErrorCode;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
@@ -33,6 +34,7 @@ use crate::{
     peer::Peer,
     push,
     shape::dress,
+    tls::{self, Tls},
     upkeep, webhook,
 };
 
@@ -44,6 +46,8 @@ const HEADERS_MAX: usize = 64;
 const HEAD_MAX: usize = 16 * 1024;
 /// Most bytes of a request's target.
 const URI_MAX: usize = 4 * 1024;
+/// Whoever came by TLS shall not come without it for a year.
+const STAY_SECURE: HeaderValue = HeaderValue::from_static("max-age=31536000");
 /// Pause after a failed accept: out of file descriptors is not cured by trying at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -56,6 +60,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub async fn serve(listener: TcpListener, relay: Relay, stop: CancellationToken) -> io::Result<()> {
     let address = listener.local_addr()?;
     relay.permitted(address).await?;
+    let tls = relay.settings.tls.clone().map(Tls::open).transpose()?;
+    let tls = tls.map(Arc::new);
+    if let Some(tls) = &tls {
+        let reloading = tls::reload_on_hangup(tls.clone(), relay.stop.clone());
+        relay.tasks.spawn(reloading);
+    }
     tracing::info!(%address, "the relay listens");
     relay.tasks.spawn(upkeep::reap(relay.clone()));
     relay.tasks.spawn(upkeep::check_keys(relay.clone()));
@@ -69,9 +79,15 @@ pub async fn serve(listener: TcpListener, relay: Relay, stop: CancellationToken)
     relay.tasks.spawn(batch::expire_files(relay.clone()));
     batch::resume(relay.clone()).await;
     let open_at = relay.settings.insecure_dev.then_some(address);
+    let door = Door {
+        router: api::routes(relay.clone()),
+        relay: relay.clone(),
+        open_at,
+        tls,
+    };
     let failed = tokio::select! {
         error = relay.store.failure() => Some(error),
-        _ = stop.run_until_cancelled(accept(&listener, &relay, open_at)) => None,
+        _ = stop.run_until_cancelled(accept(&listener, &door)) => None,
     };
     drop(listener);
     if let Some(error) = failed {
@@ -113,10 +129,13 @@ impl Relay {
                  leave it out, or listen on 127.0.0.1"
             )));
         }
-        if !address.ip().to_canonical().is_loopback() && self.settings.behind_proxy.is_empty() {
+        let settings = &self.settings;
+        let is_plain = settings.tls.is_none() && settings.behind_proxy.is_empty();
+        if is_plain && !address.ip().to_canonical().is_loopback() {
             return Err(io::Error::other(format!(
-                "keys and questions would go to {address} in the clear; listen on 127.0.0.1, or \
-                 name the proxies that end TLS with --behind-proxy"
+                "keys and questions would go to {address} in the clear; listen on 127.0.0.1, give \
+                 a certificate with --tls-cert and --tls-key, or name the proxies that end TLS \
+                 with --behind-proxy"
             )));
         }
         let keys = self.store.list_keys().await.map_err(io::Error::other)?;
@@ -134,19 +153,15 @@ impl Relay {
     }
 }
 
-/// `open_at` is the address of a relay that asks for no key.
-async fn accept(listener: &TcpListener, relay: &Relay, open_at: Option<SocketAddr>) {
-    let door = Door {
-        router: api::routes(relay.clone()),
-        relay: relay.clone(),
-        open_at,
-    };
+async fn accept(listener: &TcpListener, door: &Door) {
+    let relay = &door.relay;
     let settings = &relay.settings;
     let entrance = Entrance::new(settings.connections_per_address, &settings.behind_proxy);
     let entrance = Arc::new(entrance);
-    let is_public = listener
-        .local_addr()
-        .is_ok_and(|address| !address.ip().to_canonical().is_loopback());
+    let others_listen = door.tls.is_none()
+        && listener
+            .local_addr()
+            .is_ok_and(|address| !address.ip().to_canonical().is_loopback());
     let places = Arc::new(Semaphore::new(relay.settings.connections_max));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else {
@@ -154,13 +169,13 @@ async fn accept(listener: &TcpListener, relay: &Relay, open_at: Option<SocketAdd
         };
         match listener.accept().await {
             Ok((socket, from)) => {
-                let is_served = !is_public || may_speak_plainly(&settings.behind_proxy, from);
+                let is_served = !others_listen || may_speak_plainly(&settings.behind_proxy, from);
                 let Some(newcomer) = entrance.enter(from.ip()).filter(|_| is_served) else {
                     tracing::debug!(%from, "a connection was not served");
                     continue;
                 };
                 let visit = Visit { from, newcomer };
-                let connection = connection(socket, visit, door.clone(), relay.clone(), place);
+                let connection = connection(socket, visit, door.clone(), place);
                 relay.tasks.spawn(connection);
             }
             Err(error) => {
@@ -184,17 +199,30 @@ struct Visit {
     newcomer: Newcomer,
 }
 
-async fn connection(
-    socket: TcpStream,
-    visit: Visit,
-    door: Door,
-    relay: Relay,
-    _place: OwnedSemaphorePermit,
-) {
+async fn connection(socket: TcpStream, visit: Visit, door: Door, place: OwnedSemaphorePermit) {
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "a connection was gone at once");
         return;
     }
+    let Some(tls) = &door.tls else {
+        return speak(socket, visit, door, place).await;
+    };
+    let patience = door.relay.settings.tls_patience;
+    let handshake = timeout(patience, tls.acceptor().accept(socket));
+    match door.relay.stop.run_until_cancelled(handshake).await {
+        Some(Ok(Ok(stream))) => speak(stream, visit, door, place).await,
+        Some(Ok(Err(error))) => tracing::debug!(%error, "no TLS"),
+        Some(Err(_)) => tracing::debug!("the TLS handshake took too long"),
+        None => {}
+    }
+}
+
+/// HTTP over a connection, until it ends.
+async fn speak<S>(socket: S, visit: Visit, door: Door, _place: OwnedSemaphorePermit)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let relay = door.relay.clone();
     let limits = Limits {
         head: relay.settings.head_patience,
         write: relay.settings.write_patience,
@@ -203,7 +231,7 @@ async fn connection(
     let socket = Patient::new(socket, limits, phase.clone());
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         phase.busy();
-        visit.note_on(&mut request, &door.relay);
+        visit.note_on(&mut request, &door);
         let (door, phase) = (door.clone(), phase.clone());
         async move {
             let Ok(response) = answer(door, request).await;
@@ -239,13 +267,15 @@ async fn connection(
 struct Door {
     router: Router,
     relay: Relay,
+    /// The address of a relay that asks for no key.
     open_at: Option<SocketAddr>,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Visit {
-    fn note_on(&self, request: &mut Request<Incoming>, relay: &Relay) {
-        let proxies = &relay.settings.behind_proxy;
-        let peer = Peer::of(self.from, false, proxies, request.headers());
+    fn note_on(&self, request: &mut Request<Incoming>, door: &Door) {
+        let proxies = &door.relay.settings.behind_proxy;
+        let peer = Peer::of(self.from, door.tls.is_some(), proxies, request.headers());
         let notes = request.extensions_mut();
         notes.insert(peer);
         notes.insert(self.newcomer.clone());
@@ -260,6 +290,9 @@ fn is_always_heard(path: &str) -> bool {
 /// One request: what must be refused before routing, then the route, then the error's words.
 async fn answer(door: Door, request: Request<Incoming>) -> Result<Response, Infallible> {
     let asks_for_keys = door.open_at.is_none();
+    let peer = request.extensions().get::<Peer>();
+    let is_secure = peer.is_some_and(|peer| peer.is_secure);
+    let is_last = is_chunked(request.headers());
     let (path, response) = match admitted(request, door.open_at) {
         Ok(request) => {
             let clean = api::without_extra_slashes(request.uri());
@@ -275,6 +308,16 @@ async fn answer(door: Door, request: Request<Incoming>) -> Result<Response, Infa
     let mut response = dress(&path, response);
     if asks_for_keys {
         cors::allow(&path, &mut response);
+    }
+    if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        // A length beside the chunks is ignored; a proxy that believed it would take what is left
+        // for the next request.
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    if is_secure {
+        let headers = response.headers_mut();
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, STAY_SECURE);
     }
     Ok(response)
 }
@@ -295,6 +338,10 @@ async fn routed(door: Door, mut request: Request<Body>, path: &str) -> Response 
     let response = slip.answered(answer.map(|Ok(response)| response)).await;
     at_work.rests();
     response
+}
+
+fn is_chunked(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::TRANSFER_ENCODING)
 }
 
 struct Refused {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proto::{ModelName, limits};
 
-use crate::{Network, PublicUrl, PushUrl, WebhookAllowed, webhook};
+use crate::{Network, PublicUrl, PushUrl, TlsFiles, WebhookAllowed, webhook};
 
 /// How a relay behaves. The defaults are what a user gets.
 #[derive(Debug, Clone)]
@@ -29,6 +29,9 @@ pub struct RelaySettings {
     pub heartbeat: Duration,
     /// How long the head of a request may take to arrive.
     pub head_patience: Duration,
+    /// How long a body may stand still, or come more slowly than 1 KiB a second; all of it may take
+    /// six times as long, and longer as long as 64 KiB a second come.
+    pub body_patience: Duration,
     /// How long a client may take nothing of what is written to it before its connection is cut.
     pub write_patience: Duration,
     /// How often somebody who waits is told at most that his place in the queue changed.
@@ -66,6 +69,10 @@ pub struct RelaySettings {
     pub failures_per_minute: u32,
     /// Proxies that are believed when they say for whom a request is.
     pub behind_proxy: Vec<Network>,
+    /// Speak TLS with these.
+    pub tls: Option<TlsFiles>,
+    /// How long the TLS handshake may take.
+    pub tls_patience: Duration,
     /// What the relay is called by those who reach it, where it tells its own address.
     pub public_url: Option<PublicUrl>,
 }
@@ -82,6 +89,7 @@ impl Default for RelaySettings {
             online_after_poll: Duration::from_secs(60),
             heartbeat: limits::STREAM_HEARTBEAT,
             head_patience: Duration::from_secs(10),
+            body_patience: Duration::from_secs(5),
             write_patience: Duration::from_secs(30),
             place_every: Duration::from_secs(1),
             pad_after: limits::PAD_AFTER,
@@ -99,6 +107,8 @@ impl Default for RelaySettings {
             key_burst: 1000,
             failures_per_minute: 5,
             behind_proxy: Vec::new(),
+            tls: None,
+            tls_patience: Duration::from_secs(10),
             public_url: None,
         }
     }

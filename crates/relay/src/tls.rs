@@ -1,0 +1,163 @@
+//! TLS on the relay's own listener: TLS 1.2 and 1.3, with a certificate that may be renewed while
+//! it runs.
+//!
+//! The files are looked at whenever somebody connects, and on SIGHUP; what cannot be used leaves
+//! the certificate from before in force.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use rustls::{
+    ServerConfig,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
+use tokio_rustls::TlsAcceptor;
+
+/// Where a certificate with those it was issued by, and its key, lie as PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate first, then each that issued the one before.
+    pub cert: PathBuf,
+    /// PKCS#8, PKCS#1 or SEC1.
+    pub key: PathBuf,
+}
+
+/// Why files cannot be used.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error("{} cannot be read: {why}", path.display())]
+    File { path: PathBuf, why: String },
+    #[error("{} and {} do not make a certificate: {source}", files.cert.display(), files.key.display())]
+    Pair {
+        files: TlsFiles,
+        source: rustls::Error,
+    },
+}
+
+/// What the relay shows who connects.
+#[derive(Debug)]
+pub(crate) struct Tls {
+    files: TlsFiles,
+    shown: Mutex<Shown>,
+}
+
+struct Shown {
+    acceptor: TlsAcceptor,
+    /// Of the files that were looked at last, whether or not they could be used.
+    stamp: Stamp,
+}
+
+impl std::fmt::Debug for Shown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shown").finish_non_exhaustive()
+    }
+}
+
+/// Tells a file that was changed from one that was not.
+type Stamp = [Option<(SystemTime, u64)>; 2];
+
+impl Tls {
+    /// # Errors
+    /// If the files cannot be used, in words for whoever named them.
+    pub(crate) fn open(files: TlsFiles) -> io::Result<Self> {
+        let stamp = stamp(&files);
+        let acceptor = load(&files).map_err(io::Error::other)?;
+        let shown = Mutex::new(Shown { acceptor, stamp });
+        Ok(Self { files, shown })
+    }
+
+    /// For the next who connects: what the files say now, or the last that could be used.
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        let now = stamp(&self.files);
+        let mut shown = self.lock();
+        if shown.stamp != now {
+            shown.stamp = now;
+            self.renew(&mut shown);
+        }
+        shown.acceptor.clone()
+    }
+
+    /// Reads the files, whether or not they seem to have changed.
+    pub(crate) fn reload(&self) {
+        let mut shown = self.lock();
+        shown.stamp = stamp(&self.files);
+        self.renew(&mut shown);
+    }
+
+    fn renew(&self, shown: &mut Shown) {
+        match load(&self.files) {
+            Ok(acceptor) => {
+                shown.acceptor = acceptor;
+                tracing::info!("a new certificate is in force");
+            }
+            Err(error) => {
+                tracing::error!(%error, "the certificate from before stays in force");
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn stamp(files: &TlsFiles) -> Stamp {
+    let of = |path: &Path| {
+        let file = path.metadata().ok()?;
+        Some((file.modified().ok()?, file.len()))
+    };
+    [of(&files.cert), of(&files.key)]
+}
+
+fn load(files: &TlsFiles) -> Result<TlsAcceptor, Unusable> {
+    let unreadable = |path: &Path, why: String| Unusable::File {
+        path: path.to_owned(),
+        why,
+    };
+    let chain = CertificateDer::pem_file_iter(&files.cert).and_then(Iterator::collect);
+    let chain: Vec<_> = chain.map_err(|error| unreadable(&files.cert, error.to_string()))?;
+    if chain.is_empty() {
+        return Err(unreadable(&files.cert, "it holds no certificate".into()));
+    }
+    let key = PrivateKeyDer::from_pem_file(&files.key);
+    let key = key.map_err(|error| unreadable(&files.key, error.to_string()))?;
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .and_then(|config| config.with_no_client_auth().with_single_cert(chain, key));
+    let mut config = config.map_err(|source| Unusable::Pair {
+        files: files.clone(),
+        source,
+    })?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Reads the files again on each SIGHUP, as whoever renewed them may ask for.
+pub(crate) async fn reload_on_hangup(tls: Arc<Tls>, stop: tokio_util::sync::CancellationToken) {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut hangups = match signal(SignalKind::hangup()) {
+            Ok(hangups) => hangups,
+            Err(error) => {
+                tracing::warn!(%error, "SIGHUP is not heard");
+                return;
+            }
+        };
+        let work = async {
+            while hangups.recv().await.is_some() {
+                tls.reload();
+            }
+        };
+        stop.run_until_cancelled(work).await;
+    }
+    #[cfg(not(unix))]
+    {
+        drop((tls, stop));
+    }
+}

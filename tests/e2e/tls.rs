@@ -1,0 +1,120 @@
+//! The relay's own TLS, and agents that do or do not believe it.
+
+use std::path::Path;
+
+use hearth_tests::{
+    process::{Home, Process, binary, finish},
+    scripted_ollama::ScriptedOllama,
+    stand::{create_key, hearth, store},
+};
+use tokio::process::Command;
+
+/// A relay with a certificate, and the keys to use it.
+struct Secured {
+    home: Home,
+    relay: Process,
+    url: String,
+    worker: String,
+    requester: String,
+}
+
+impl Secured {
+    async fn with(params: rcgen::CertificateParams) -> Self {
+        let home = Home::new();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let cert = params.self_signed(&key).unwrap();
+        std::fs::write(home.path().join("cert.pem"), cert.pem()).unwrap();
+        std::fs::write(home.path().join("key.pem"), key.serialize_pem()).unwrap();
+        let asks = ["--name", "laptop", "--scope", "enqueue", "--scope", "read"];
+        let requester = create_key(&home, &asks).await;
+        let worker = create_key(&home, &["--name", "home", "--scope", "work"]).await;
+        let mut command = home.command(binary("hearth"));
+        command.args(["relay", "--listen", "127.0.0.1:0", "--store", &store(&home)]);
+        command.arg("--tls-cert").arg(home.path().join("cert.pem"));
+        command.arg("--tls-key").arg(home.path().join("key.pem"));
+        let mut relay = Process::start("the relay", command);
+        let address = relay.says("listening on https://").await;
+        let port = address.rsplit(':').next().unwrap();
+        let url = format!("https://localhost:{port}");
+        Self {
+            home,
+            relay,
+            url,
+            worker,
+            requester,
+        }
+    }
+
+    /// The program with the relay's certificate among those that this system trusts.
+    fn trusting(&self, args: &[&str], key: &str) -> Command {
+        let mut command = hearth(&self.home, args);
+        command.env("SSL_CERT_FILE", trusted(self.home.path()));
+        command.env("HEARTH_KEY", key);
+        command
+    }
+
+    async fn agent(&self, ollama: &ScriptedOllama) -> Process {
+        let engine = format!("ollama:{}", ollama.url());
+        let args = [
+            "agent", "--relay", &self.url, "--engine", &engine, "--name", "home",
+        ];
+        let mut command = self.trusting(&args, &self.worker);
+        command.args(["--status-port", "0", "--http-port", "0"]);
+        let mut agent = Process::start("the agent", command);
+        agent.says("status on ws://").await;
+        agent
+    }
+
+    async fn until(&self, phase: &str, agent: &Process) {
+        let args = ["status", "--until", phase, "--timeout", "50"];
+        let done = finish(hearth(&self.home, &args)).await;
+        let (agent, relay) = (agent.log(), self.relay.log());
+        assert!(
+            done.status.success(),
+            "{}\nagent: {agent}\nrelay: {relay}",
+            done.stderr
+        );
+    }
+}
+
+fn trusted(home: &Path) -> std::path::PathBuf {
+    home.join("cert.pem")
+}
+
+fn named(name: &str) -> rcgen::CertificateParams {
+    rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap()
+}
+
+#[tokio::test]
+async fn an_agent_works_over_the_relays_own_tls() {
+    let ollama = ScriptedOllama::start().await.unwrap();
+    let secured = Secured::with(named("localhost")).await;
+    let agent = secured.agent(&ollama).await;
+    secured.until("ready", &agent).await;
+    let asked = ["ask", "--relay", &secured.url, "Hello?"];
+    let answer = finish(secured.trusting(&asked, &secured.requester)).await;
+    assert!(answer.status.success(), "{}", answer.stderr);
+    assert!(!answer.stdout.is_empty());
+    // Whoever does not trust the certificate sends no key.
+    let mut wary = hearth(&secured.home, &asked);
+    wary.env("HEARTH_KEY", &secured.requester);
+    assert!(!finish(wary).await.status.success());
+}
+
+#[tokio::test]
+async fn an_agent_refuses_a_certificate_of_another_name_and_one_that_has_expired() {
+    let ollama = ScriptedOllama::start().await.unwrap();
+    let mut expired = named("localhost");
+    expired.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    expired.not_after = rcgen::date_time_ymd(2021, 1, 1);
+    for params in [named("other.example"), expired] {
+        let secured = Secured::with(params).await;
+        let agent = secured.agent(&ollama).await;
+        secured.until("relay_offline", &agent).await;
+        let asked = ["ask", "--relay", &secured.url, "Hello?"];
+        let refused = finish(secured.trusting(&asked, &secured.requester)).await;
+        assert!(!refused.status.success());
+        let told = [agent.log(), refused.stderr].concat();
+        assert!(told.contains("certificate"), "{told}");
+    }
+}
