@@ -35,7 +35,8 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# One key to ask with and one to work with, both of the same account; kept for the next run.
+# One key to ask with and one to work with, both of the same account, and one for the dashboard;
+# kept for the next run.
 key() { # FILE NAME SCOPE...
   local file=$data/$1 name=$2 scopes=() scope
   shift 2
@@ -49,6 +50,7 @@ key() { # FILE NAME SCOPE...
 }
 key requester.key this-machine enqueue read
 key worker.key this-agent work
+key admin.key this-operator admin
 
 say "starting the relay on $relay"
 "$hearth" relay --listen "$relay_address" --store "$store" >"$logs/relay.log" 2>&1 &
@@ -107,6 +109,7 @@ cat >&2 <<SAY
 
 Hearth is up.
   relay      $relay   Ollama, OpenAI and native API; key in $data/requester.key
+  dashboard  $relay/   in a browser; key in $data/admin.key
   status     $("$hearth" status --address)   overlay, tray and any client; follow it: $hearth status --watch
   logs       $logs
   try        curl -H "Authorization: Bearer \$(cat $data/requester.key)" $relay/v1/models

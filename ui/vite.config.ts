@@ -9,7 +9,9 @@ export default defineConfig({
     target: "safari16",
     // The pages run under a policy without inline script.
     modulePreload: { polyfill: false },
-    rollupOptions: { input: { main: "index.html", overlay: "overlay.html" } },
+    // Nor do they load anything that is not a file.
+    assetsInlineLimit: 0,
+    rollupOptions: { input: { main: "index.html", overlay: "overlay.html", dashboard: "dashboard.html" } },
   },
   test: { environment: "jsdom", include: ["src/**/*.test.ts"] },
 });

@@ -67,6 +67,8 @@ async fn run_stays_up_says_where_everything_listens_and_ends_all_at_a_signal() {
     command.env("OLLAMA_HOST", ollama.url());
     let mut up = Process::start("./x run", command);
     let relay = up.says("  relay      ").await;
+    let dashboard = up.says("  dashboard  ").await;
+    assert_eq!(dashboard, format!("{relay}/"));
     let hub = up.says("  status     ws://").await;
     let health = client();
     let answer = health.get(format!("{relay}/healthz")).send().await.unwrap();

@@ -4,10 +4,10 @@ use std::{collections::BTreeSet, io::Write as _, sync::Arc, time::Duration};
 
 use clap::ValueEnum;
 use proto::{Account, Priority, Timestamp};
-use queue::{Ceiling, KeyRecord, Keys, ModelPattern, ModelPatterns, Scope, Serve};
+use queue::{Ceiling, KeyRecord, Keys, ModelPattern, ModelPatterns, Scope};
 use relay::{
     System, World as _,
-    keys::{KeyFor, mint},
+    keys::{KeyFor, mint, served},
 };
 
 /// `hearth key create|list|revoke --store URL`.
@@ -180,18 +180,6 @@ impl Create {
     }
 }
 
-/// Whose jobs the key may lease: its own account's, those of the others named, or everybody's.
-fn served(own: &Account, others: &[String]) -> anyhow::Result<Serve> {
-    if others.iter().any(|name| name == "all") {
-        return Ok(Serve::All);
-    }
-    let mut accounts = BTreeSet::from([own.clone()]);
-    for other in others {
-        accounts.insert(other.parse()?);
-    }
-    Ok(Serve::Accounts(accounts))
-}
-
 /// The moment in UTC, to the second.
 pub(crate) fn day(Timestamp(millis): Timestamp) -> String {
     jiff::Timestamp::from_millisecond(millis).map_or_else(
@@ -247,6 +235,8 @@ fn line(key: &KeyRecord, now: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
+    use queue::Serve;
+
     use super::*;
 
     #[test]

@@ -65,6 +65,8 @@ codes! {
     ForbiddenHost = "forbidden_host", 403;
     /// No such job, or not yours: the two are never told apart.
     UnknownJob = "unknown_job", 404;
+    /// No key that is in force has this id.
+    UnknownKey = "unknown_key", 404;
     /// No online worker has the model, and none that is away is known to.
     UnknownModel = "unknown_model", 404;
     /// No such route.

@@ -3,6 +3,7 @@
 //! Nothing here does I/O, reads a clock or draws a random number. The files under `fixtures/`
 //! are the contract; the tests beside each type and the pages under `ui/` read the same bytes.
 
+pub mod admin;
 mod error;
 mod hex;
 mod id;

@@ -157,7 +157,14 @@ impl<'a> Group<'a> {
         query: &LeaseQuery,
         length: Duration,
     ) -> Result<Option<Lease>, Fault> {
-        let (steps, token) = self.live().machine.lease(now, query, length);
+        let (steps, token) = {
+            let mut live = self.live();
+            let (steps, token) = live.machine.lease(now, query, length);
+            if let Some(token) = token {
+                live.lent(now, token, &query.worker);
+            }
+            (steps, token)
+        };
         let lent = token.and_then(|_| steps.last().cloned());
         self.write(steps)?;
         let Some(step) = lent else { return Ok(None) };

@@ -10,8 +10,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use proto::{Account, End, JobError, JobId, LeaseToken, Timestamp, worker::Retry};
 use queue::{
-    Appended, Job, JobLog, KeyRecord, Keys, Lease, LeaseQuery, Leased, Live, Models, NewJob, Owner,
-    Place, Queue, QueueCounts, QueueError, Serve, Terms, end_too_long, machine::Record,
+    Appended, Job, JobLog, KeyRecord, Keys, Lease, LeaseQuery, Leased, Live, Minute, Models,
+    NewJob, Overview, Owner, Place, Queue, QueueCounts, QueueError, Serve, Terms, end_too_long,
+    machine::Record,
 };
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
@@ -406,6 +407,18 @@ impl Queue for SqliteQueue {
 
     fn moves(&self) -> watch::Receiver<u64> {
         lock(&self.shared.live).moves()
+    }
+
+    fn overview(&self) -> Overview {
+        lock(&self.shared.live).overview()
+    }
+
+    fn minutes(&self, now: Timestamp) -> Vec<Minute> {
+        lock(&self.shared.live).minutes(now)
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        lock(&self.shared.live).changes()
     }
 
     fn counts(&self) -> QueueCounts {

@@ -8,6 +8,21 @@ use rusqlite::{Connection, OptionalExtension};
 
 use crate::{SqliteQueue, error::Fault, group::Group, row, webhooks};
 
+/// Those of an account, or of all, that failed and were not tried again.
+macro_rules! dead {
+    ($what:literal, $more:literal) => {
+        concat!(
+            "SELECT ",
+            $what,
+            " FROM jobs INDEXED BY jobs_failed
+             WHERE state = 3 AND seq < ?1 AND (?2 IS NULL OR account = ?2) AND NOT EXISTS
+                (SELECT 1 FROM submissions AS tried WHERE tried.account = jobs.account
+                    AND tried.key = ?3 || lower(hex(jobs.id))) ",
+            $more
+        )
+    };
+}
+
 impl Group<'_> {
     /// See [`Submissions::submit`]: the name and the job are in one transaction, or neither is.
     fn submit(&mut self, now: Timestamp, job: &NewJob, extras: &Extras) -> Result<JobId, Fault> {
@@ -63,6 +78,21 @@ impl Submissions for SqliteQueue {
             .read(move |conn| search(conn, account.as_ref(), &filter))
             .await
     }
+
+    async fn count_dead(&self, at_most: usize) -> Result<usize, QueueError> {
+        self.open_still()?;
+        let counted = self.reader.read(move |conn| {
+            let mut select = conn.prepare_cached(concat!(
+                "SELECT count(*) FROM (",
+                dead!("1", "LIMIT ?4"),
+                ")"
+            ))?;
+            let everybody: Option<&str> = None;
+            let values = (i64::MAX, everybody, RETRY, row::number(at_most as u64));
+            select.query_row(values, |row| row.get::<_, i64>(0))
+        });
+        Ok(usize::try_from(counted.await?).unwrap_or_default())
+    }
 }
 
 fn find(
@@ -93,14 +123,6 @@ fn insert(conn: &Connection, seq: u64, account: &Account, once: &Once) -> rusqli
     insert.execute(values).map(drop)
 }
 
-/// Those of an account, or of all, that failed and were not tried again.
-const DEAD: &str = "
-    SELECT * FROM jobs INDEXED BY jobs_failed
-    WHERE state = 3 AND seq < ?1 AND (?2 IS NULL OR account = ?2) AND NOT EXISTS
-        (SELECT 1 FROM submissions AS tried WHERE tried.account = jobs.account
-            AND tried.key = ?3 || lower(hex(jobs.id)))
-    ORDER BY seq DESC";
-
 /// Goes back in time along an index: of one account's jobs by age, of all by number.
 fn search(
     conn: &Connection,
@@ -116,7 +138,7 @@ fn search(
     let (mut of_all, mut of_one, mut of_dead);
     let mut rows = match account {
         _ if filter.dead => {
-            of_dead = conn.prepare_cached(DEAD)?;
+            of_dead = conn.prepare_cached(dead!("*", "ORDER BY seq DESC"))?;
             of_dead.query((seq, account.map(Account::as_str), RETRY))?
         }
         Some(account) => {

@@ -24,6 +24,9 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// Every one.
+    pub const ALL: [Self; 4] = [Self::Enqueue, Self::Read, Self::Work, Self::Admin];
+
     /// The word for it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -5,12 +5,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use proto::{End, ErrorCode, JobError, JobId, JobState, LeaseToken, Timestamp};
+use proto::{End, ErrorCode, JobError, JobId, JobState, LeaseToken, Timestamp, WorkerId};
 use tokio::sync::watch;
 
 use crate::{
-    Leased, LiveLog, LogBytes, Models, Owner, Place, Queue, QueueError, Serve, Standing,
+    Leased, LiveLog, LogBytes, Minute, Models, Overview, Owner, Place, Queue, QueueError, Serve,
+    Standing,
     machine::{Machine, Record, Step},
+    overview::Scene,
     place::Pace,
 };
 
@@ -27,6 +29,7 @@ pub struct Live {
     ended: bool,
     erasing: bool,
     pace: Pace,
+    scene: Scene,
     moves: watch::Sender<u64>,
 }
 
@@ -80,6 +83,7 @@ impl Live {
             .filter(|record| record.loan.is_some() || lines.contains_key(&record.job.new.id))
             .map(|record| record.job.new.id)
             .collect();
+        live.scene = Scene::restored(live.machine.records());
         for id in ids {
             live.open_log(id, lines.remove(&id).unwrap_or_default());
         }
@@ -103,6 +107,7 @@ impl Live {
         }
         if log.append(first, lines)? > 0 {
             self.unstored.insert(token.job);
+            self.scene.wrote(now, token.job, log.count());
         }
         self.machine.renew(now, token, None)?;
         Ok(Appended::Stored(log.stored()))
@@ -192,6 +197,32 @@ impl Live {
         Some(Place { before, wait })
     }
 
+    /// Says whom a lease is for; to be called between its decision and [`Live::settle`].
+    pub fn lent(&mut self, now: Timestamp, token: LeaseToken, worker: &WorkerId) {
+        self.scene.lent(now, token, worker);
+    }
+
+    /// See [`crate::Queue::overview`].
+    #[must_use]
+    pub fn overview(&self) -> Overview {
+        self.scene.overview(self.machine.counts(), |id| {
+            let lines = self.logs.get(&id).map_or(0, |log| log.count());
+            Some((self.machine.get(id)?, lines))
+        })
+    }
+
+    /// See [`crate::Queue::minutes`].
+    #[must_use]
+    pub fn minutes(&self, now: Timestamp) -> Vec<Minute> {
+        self.scene.minutes(now)
+    }
+
+    /// See [`crate::Queue::changes`].
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.scene.changes()
+    }
+
     /// See [`crate::Queue::moves`].
     #[must_use]
     pub fn moves(&self) -> watch::Receiver<u64> {
@@ -230,6 +261,8 @@ impl Live {
         }
         for step in steps {
             self.pace.note(now, step);
+            let lines = self.logs.get(&step.id()).map_or(0, |log| log.count());
+            self.scene.note(step, lines);
             let (id, job) = (step.id(), &step.after.job);
             match job.state {
                 JobState::Queued => {
@@ -257,6 +290,9 @@ impl Live {
             }
         }
         self.machine.settle(steps);
+        if !steps.is_empty() {
+            self.scene.tell();
+        }
     }
 
     /// The steps could not be stored and never happened; readers have seen nothing of them.

@@ -19,8 +19,9 @@ use tokio::sync::watch;
 
 use crate::{
     Appended, Job, JobLog, KeyRecord, Keys, Lease, LeaseQuery, Leased, Live, LiveLog, LogBytes,
-    MemoryKeys, MemoryUsers, Models, NewJob, NewUser, Owner, Place, Queue, QueueCounts, QueueError,
-    Serve, Standing, Terms, User, UserChange, UserId, Users, Webhook, end_too_long,
+    MemoryKeys, MemoryUsers, Minute, Models, NewJob, NewUser, Overview, Owner, Place, Queue,
+    QueueCounts, QueueError, Serve, Standing, Terms, User, UserChange, UserId, Users, Webhook,
+    end_too_long,
     machine::{Machine, Step},
 };
 
@@ -245,6 +246,9 @@ impl Queue for MemoryQueue {
                     let body = inner.bodies.get(&token.job).cloned().unwrap_or_default();
                     step.lease(body)
                 });
+                if let Some(lease) = &lease {
+                    inner.live.lent(now, lease.token, &query.worker);
+                }
                 inner.store(steps);
                 let Some(lease) = lease else { break };
                 bytes += lease.job.body.0.len();
@@ -447,6 +451,18 @@ impl Queue for MemoryQueue {
 
     fn moves(&self) -> watch::Receiver<u64> {
         self.inner().live.moves()
+    }
+
+    fn overview(&self) -> Overview {
+        self.inner().live.overview()
+    }
+
+    fn minutes(&self, now: Timestamp) -> Vec<Minute> {
+        self.inner().live.minutes(now)
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.inner().live.changes()
     }
 
     fn counts(&self) -> QueueCounts {

@@ -14,7 +14,8 @@ use proto::{
 use tokio::sync::watch;
 
 use crate::{
-    Batches, Keys, ModelPatterns, Place, Queries, QueueError, Serve, Submissions, Users, Webhooks,
+    Batches, Keys, Minute, ModelPatterns, Overview, Place, Queries, QueueError, Serve, Submissions,
+    Users, Webhooks,
 };
 
 /// A job to be queued. Everything in it was validated by the relay.
@@ -401,6 +402,15 @@ pub trait Queue: fmt::Debug + Send + Sync {
 
     /// Changes whenever a job began or ceased to wait, so that places may be others.
     fn moves(&self) -> watch::Receiver<u64>;
+
+    /// What waits, what runs, who holds it and how fast it is answered.
+    fn overview(&self) -> Overview;
+
+    /// What ended in the last hour of this process, minute by minute, oldest first.
+    fn minutes(&self, now: Timestamp) -> Vec<Minute>;
+
+    /// Changes whenever the overview or the minutes may be others.
+    fn changes(&self) -> watch::Receiver<u64>;
 
     /// How much is waiting and running now.
     fn counts(&self) -> QueueCounts;

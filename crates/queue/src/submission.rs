@@ -177,6 +177,13 @@ pub trait Submissions: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`QueueError::Store`].
     async fn search(&self, owner: Owner<'_>, filter: &JobFilter) -> Result<JobPage, QueueError>;
+
+    /// How many jobs failed that nobody has tried again, see [`JobFilter::dead`]; counted up to
+    /// `at_most`.
+    ///
+    /// # Errors
+    /// [`QueueError::Store`].
+    async fn count_dead(&self, at_most: usize) -> Result<usize, QueueError>;
 }
 
 #[cfg(test)]

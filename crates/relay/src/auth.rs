@@ -211,6 +211,11 @@ impl FromRequestParts<Relay> for MayChangeModels {
     }
 }
 
+scope! {
+    /// May see everybody's jobs and workers, and change the keys.
+    MayAdmin, Scope::Admin, Place::Header
+}
+
 /// Where a key may stand.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {

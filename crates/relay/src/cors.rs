@@ -46,7 +46,8 @@ pub(crate) fn preflight(request: &Request<Body>) -> Option<Response> {
     Some(response)
 }
 
-/// Lets every page read the answer to what requesters ask, though not to what workers do.
+/// Lets every page read the answer to what requesters ask, though not to what workers and
+/// operators do.
 /// Without credentials, so that a browser sends none of its own.
 pub(crate) fn allow(path: &str, response: &mut Response) {
     if is_open(path) {
@@ -59,7 +60,11 @@ pub(crate) fn allow(path: &str, response: &mut Response) {
 }
 
 fn is_open(path: &str) -> bool {
-    path.starts_with("/v1/") || (path.starts_with("/api/") && !path.starts_with("/api/worker"))
+    path.starts_with("/v1/")
+        || (path.starts_with("/api/")
+            && !["/api/worker", "/api/admin"]
+                .iter()
+                .any(|shut| path.starts_with(shut)))
 }
 
 #[cfg(test)]
@@ -83,7 +88,7 @@ mod tests {
             let allowed = &response.headers()[header::ACCESS_CONTROL_ALLOW_HEADERS];
             assert!(allowed.to_str().unwrap().contains("authorization"));
         }
-        for path in ["/api/worker/v1", "/", "/healthz"] {
+        for path in ["/api/worker/v1", "/api/admin/keys", "/", "/healthz"] {
             assert!(answered(Method::OPTIONS, path, &asks).is_none(), "{path}");
         }
         assert!(answered(Method::OPTIONS, "/api/chat", &asks[..1]).is_none());

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeSet, fmt};
 
-use proto::{Account, Timestamp};
+use proto::{Account, InvalidId, Timestamp};
 use queue::{Ceiling, KeyRecord, Scope, Serve};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -47,6 +47,21 @@ pub struct KeyFor {
     pub ceiling: Ceiling,
     /// When it ends by itself, if it does.
     pub expires_at: Option<Timestamp>,
+}
+
+/// Whose jobs a key may lease: its own account's, those of the others named, or everybody's.
+///
+/// # Errors
+/// If one of them is no name of an account.
+pub fn served(own: &Account, others: &[String]) -> Result<Serve, InvalidId> {
+    if others.iter().any(|name| name == "all") {
+        return Ok(Serve::All);
+    }
+    let mut accounts = BTreeSet::from([own.clone()]);
+    for other in others {
+        accounts.insert(other.parse()?);
+    }
+    Ok(Serve::Accounts(accounts))
 }
 
 /// Makes a key: the text for its owner, and the record for the store. `id` and `secret` are

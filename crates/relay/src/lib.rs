@@ -25,6 +25,8 @@ mod loopback;
 mod multipart;
 mod offer;
 mod open;
+mod overview;
+mod pages;
 mod pass;
 mod patient;
 mod payload;

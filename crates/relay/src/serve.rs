@@ -67,6 +67,8 @@ pub async fn serve(listener: TcpListener, relay: Relay, stop: CancellationToken)
         relay.tasks.spawn(reloading);
     }
     tracing::info!(%address, "the relay listens");
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    tracing::info!(url = %format_args!("{scheme}://{address}/"), "the dashboard is there");
     relay.tasks.spawn(upkeep::reap(relay.clone()));
     relay.tasks.spawn(upkeep::check_keys(relay.clone()));
     relay.tasks.spawn(upkeep::give_up_orphans(relay.clone()));

@@ -36,6 +36,8 @@ pub struct RelaySettings {
     pub write_patience: Duration,
     /// How often somebody who waits is told at most that his place in the queue changed.
     pub place_every: Duration,
+    /// How often whoever watches the overview is told of changes at most.
+    pub watch_every: Duration,
     /// How long an answer in one piece is waited for before white space is sent ahead of it; zero
     /// is for ever. A failure after that has the status 200.
     pub pad_after: Duration,
@@ -92,6 +94,7 @@ impl Default for RelaySettings {
             body_patience: Duration::from_secs(5),
             write_patience: Duration::from_secs(30),
             place_every: Duration::from_secs(1),
+            watch_every: Duration::from_millis(250),
             pad_after: limits::PAD_AFTER,
             come_back: Duration::from_secs(30),
             drain: Duration::from_secs(25),

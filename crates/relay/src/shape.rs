@@ -33,7 +33,7 @@ impl Shape {
         let path = behind
             .filter(|rest| rest.starts_with("/v1/"))
             .unwrap_or(path);
-        let native = ["/api/jobs", "/api/worker"];
+        let native = ["/api/admin", "/api/jobs", "/api/worker"];
         let rest = ["/api/login", "/api/token", "/api/queries", "/api/logs"];
         if rest.iter().any(|route| path.starts_with(route)) {
             Self::Rest
@@ -129,6 +129,7 @@ mod tests {
             ("/api/ollama/v1/messages", Shape::Anthropic),
             ("/api/jobs/1", Shape::Native),
             ("/api/worker/v1/poll", Shape::Native),
+            ("/api/admin/keys", Shape::Native),
             ("/api/queries/1/", Shape::Rest),
             ("/api/login/", Shape::Rest),
             ("/nowhere", Shape::Native),

@@ -10,9 +10,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use proto::{Account, Detail, ModelName, Timestamp, WorkerId, WorkerReport, limits};
+use proto::{
+    Account, Detail, ModelName, Timestamp, WorkerId, WorkerReport,
+    admin::{EngineView, ModelView, WorkerCarrier, WorkerView},
+    limits,
+};
 use queue::{KeyId, ModelPatterns, Models, Serve};
 use serde_json::value::RawValue;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -86,6 +91,10 @@ struct Told {
     shows: BTreeMap<String, Arc<RawValue>>,
     bytes: usize,
     running: Arc<Vec<Box<RawValue>>>,
+    /// How many jobs it runs at once, if it said so.
+    slots: Option<u32>,
+    /// When it was heard last; not known of one that is connected.
+    seen: Option<Timestamp>,
 }
 
 impl Told {
@@ -228,6 +237,7 @@ struct Seats {
 pub(crate) struct Workers {
     seats: Mutex<Seats>,
     last: AtomicU64,
+    changes: watch::Sender<u64>,
 }
 
 fn person(seat: &Seat, online: &Online) -> Option<Person> {
@@ -245,9 +255,11 @@ fn name<'a>(seat: &'a Seat, online: &'a Online) -> Option<&'a WorkerId> {
 impl Seats {
     /// Somebody is not online any more; what he told is remembered for a while.
     fn leave(&mut self, seat: &Seat, now: Timestamp) {
-        let Some((online, told)) = self.online.remove(seat) else {
+        let Some((online, mut told)) = self.online.remove(seat) else {
             return;
         };
+        let polled = told.seen.filter(|_| online.link.is_none());
+        told.seen = polled.or(Some(now));
         let (Some(report), Some(who)) = (online.report.clone(), person(seat, &online)) else {
             return;
         };
@@ -299,6 +311,37 @@ fn kept(new: Arc<WorkerReport>, old: Option<&Arc<WorkerReport>>) -> Arc<WorkerRe
     }
 }
 
+fn view(
+    (key, name): &Person,
+    report: Option<&WorkerReport>,
+    carrier: Option<WorkerCarrier>,
+    told: &Told,
+    last_seen: Timestamp,
+) -> WorkerView {
+    let models = report.map_or(&[][..], |report| &report.models);
+    WorkerView {
+        name: name.clone(),
+        key: Some(key.clone()).filter(|key| !key.is_empty()),
+        online: carrier.is_some(),
+        carrier,
+        last_seen,
+        engine: report.map(|report| EngineView {
+            kind: report.engine,
+            version: report.engine_version.clone(),
+            up: report.engine_up,
+        }),
+        models: models
+            .iter()
+            .map(|model| ModelView {
+                name: model.name.clone(),
+                loaded: model.loaded,
+            })
+            .collect(),
+        slots: told.slots.filter(|_| carrier.is_some()),
+        running: 0,
+    }
+}
+
 impl Workers {
     /// A seat for a new connection.
     pub(crate) fn seat(&self) -> Seat {
@@ -330,6 +373,8 @@ impl Workers {
             told.keep(now, report.as_deref());
         }
         seats.online.insert(seat, (online, told));
+        drop(seats);
+        self.changed();
     }
 
     /// A worker came: its connections from before are in doubt. They are not ended, as two
@@ -349,11 +394,67 @@ impl Workers {
 
     pub(crate) fn leave(&self, seat: &Seat, now: Timestamp) {
         self.lock().leave(seat, now);
+        self.changed();
     }
 
     /// A worker whose key is good no more is not remembered.
     pub(crate) fn dismiss(&self, seat: &Seat) {
         self.lock().online.remove(seat);
+        self.changed();
+    }
+
+    /// A worker said how many jobs it runs at once.
+    pub(crate) fn capacity(&self, seat: &Seat, slots: u32) {
+        if let Some((_, told)) = self.lock().online.get_mut(seat) {
+            told.slots = Some(slots);
+        }
+        self.changed();
+    }
+
+    /// A worker that polls was heard.
+    pub(crate) fn seen(&self, seat: &Seat, now: Timestamp, slots: Option<u32>) {
+        if let Some((_, told)) = self.lock().online.get_mut(seat) {
+            told.seen = Some(now);
+            told.slots = slots;
+        }
+        self.changed();
+    }
+
+    /// Changes whenever [`Workers::told`] may.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn changed(&self) {
+        if !self.changes.is_closed() {
+            self.changes.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// Who is here and who was a moment ago, for an operator.
+    pub(crate) fn told(&self, now: Timestamp) -> Vec<WorkerView> {
+        let mut seats = self.lock();
+        seats.settle(now);
+        let gone = seats.gone.iter().map(|(who, known)| {
+            let seen = known.told.seen.unwrap_or(now);
+            let report = Some(&*known.report);
+            (who.clone(), view(who, report, None, &known.told, seen))
+        });
+        let here = seats.online.iter().filter_map(|(seat, (online, told))| {
+            let who = person(seat, online)?;
+            let carrier = match (seat, &online.report) {
+                (Seat::Socket(_), _) => WorkerCarrier::Websocket,
+                (Seat::Poll(..), Some(_)) => WorkerCarrier::Http,
+                (Seat::Poll(..), None) => WorkerCarrier::Legacy,
+            };
+            let seen = told.seen.filter(|_| online.link.is_none()).unwrap_or(now);
+            let report = online.report.as_deref();
+            let view = view(&who, report, Some(carrier), told, seen);
+            Some((who, view))
+        });
+        // Whoever came again is told of once, as he is now.
+        let all: BTreeMap<Person, WorkerView> = gone.chain(here).collect();
+        all.into_values().collect()
     }
 
     /// A worker that polls was heard of, and its poll before is over; answers its report, `None`
@@ -379,6 +480,7 @@ impl Workers {
             told.keep(&report, worker.report.as_deref());
             worker.report = Some(report);
         }
+        self.changed();
     }
 
     /// A poll that is held is over: what it might still be given would wait for nobody.

@@ -10,6 +10,7 @@ pub mod ending;
 pub mod keys;
 pub mod leasing;
 pub mod order;
+pub mod overview;
 pub mod queries;
 pub mod reading;
 pub mod sample;
@@ -120,6 +121,10 @@ macro_rules! conformance_suite {
             submissions::pages_follow_each_other_whatever_is_accepted_meanwhile,
             submissions::a_search_shows_no_foreign_job,
             submissions::a_failed_job_is_dead_until_it_is_tried_again,
+            overview::waiting_jobs_are_counted_by_priority,
+            overview::a_running_job_is_told_with_its_holder_and_its_speed,
+            overview::a_job_that_was_handed_on_is_told_of_its_new_holder,
+            overview::whoever_watches_is_told_of_every_change,
             webhooks::a_webhook_is_due_when_its_job_has_ended,
             webhooks::a_webhook_is_tried_until_it_is_told_or_given_up,
             webhooks::a_webhook_is_kept_exactly_as_long_as_its_job,
@@ -182,6 +187,7 @@ mod tests {
         let suite = include_str!("mod.rs");
         for (module, source) in [
             ("order", include_str!("order.rs")),
+            ("overview", include_str!("overview.rs")),
             ("leasing", include_str!("leasing.rs")),
             ("ending", include_str!("ending.rs")),
             ("reading", include_str!("reading.rs")),

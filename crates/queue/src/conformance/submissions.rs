@@ -199,6 +199,8 @@ pub async fn a_failed_job_is_dead_until_it_is_tried_again(store: &dyn Store) {
     store.enqueue(T0, job(5)).await.unwrap();
     store.cancel(T0, Owner::Anyone, id(5)).await.unwrap();
     assert_eq!(search(store, dead.clone()).await, [3, 2, 1]);
+    assert_eq!(store.count_dead(9).await.unwrap(), 3);
+    assert_eq!(store.count_dead(2).await.unwrap(), 2, "and no further");
     let own = store.search(Owner::Account(&account("a")), &dead).await;
     assert_eq!(ids(&own.unwrap()), [3, 1]);
     let one = JobFilter {
@@ -229,4 +231,5 @@ pub async fn a_failed_job_is_dead_until_it_is_tried_again(store: &dyn Store) {
         "one job, however often"
     );
     assert_eq!(search(store, dead).await, [2, 1]);
+    assert_eq!(store.count_dead(9).await.unwrap(), 2);
 }

@@ -1,9 +1,9 @@
 use async_trait::async_trait;
-use proto::{Account, JobId, Timestamp};
+use proto::{Account, JobId, JobState, Timestamp};
 
 use super::{Inner, MemoryQueue, without_body};
 use crate::{
-    Cursor, Extras, JobFilter, JobPage, NewJob, Once, Owner, QueueError, Submissions, Webhook,
+    Cursor, Extras, Job, JobFilter, JobPage, NewJob, Once, Owner, QueueError, Submissions, Webhook,
 };
 
 impl Inner {
@@ -19,6 +19,11 @@ impl Inner {
         let is_there = |id: &JobId| finished.contains_key(id) || live.machine.get(*id).is_some();
         named.retain(|_, (id, _)| is_there(id));
         webhooks.retain(|id, _| is_there(id));
+    }
+
+    fn is_retried(&self, job: &Job) -> bool {
+        let name = (job.new.account.clone(), Once::retry(job.new.id).key);
+        self.named.contains_key(&name)
     }
 }
 
@@ -66,9 +71,8 @@ impl Submissions for MemoryQueue {
                 seq,
             };
             let is_there = filter.after.is_none_or(|after| at < after);
-            let retried = (job.new.account.clone(), Once::retry(job.new.id).key);
             if is_there
-                && !(filter.dead && inner.named.contains_key(&retried))
+                && !(filter.dead && inner.is_retried(job))
                 && owner.owns(&job.new.account)
                 && !page.offer(filter, at, || without_body(job))
             {
@@ -76,5 +80,12 @@ impl Submissions for MemoryQueue {
             }
         }
         Ok(page)
+    }
+
+    async fn count_dead(&self, at_most: usize) -> Result<usize, QueueError> {
+        let inner = self.open()?;
+        let jobs = inner.jobs().into_iter().map(|(_, job)| job);
+        let dead = jobs.filter(|job| job.state == JobState::Failed && !inner.is_retried(job));
+        Ok(dead.take(at_most).count())
     }
 }

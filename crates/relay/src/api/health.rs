@@ -1,14 +1,22 @@
 //! Routes that need no key.
 
 use axum::{Json, extract::State, response::Response};
+use http::{HeaderMap, HeaderValue, header};
 use serde_json::{Value, json};
 
 use super::written;
-use crate::{Relay, error::ApiError};
+use crate::{Relay, error::ApiError, pages};
 
-/// `GET /`: Ollama's clients look for exactly this text.
-pub(super) async fn front() -> Response {
-    written("text/plain; charset=utf-8", dialect::ollama::RUNNING)
+/// `GET /`: Ollama's clients look for exactly this text; a browser gets the dashboard.
+pub(super) async fn front(headers: HeaderMap) -> Response {
+    let mut response = if pages::wants_page(&headers) {
+        pages::dashboard()
+    } else {
+        written("text/plain; charset=utf-8", dialect::ollama::RUNNING)
+    };
+    let by = HeaderValue::from_static("accept");
+    response.headers_mut().insert(header::VARY, by);
+    response
 }
 
 /// `GET /healthz`: the process answers.

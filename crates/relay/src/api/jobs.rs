@@ -11,10 +11,16 @@ use http::StatusCode;
 use proto::{JobId, JobView, WebhookView};
 use queue::{Job, Once, Place, Webhook};
 
-pub(super) use self::{answer::answer, events::events, list::list, retry::retry, submit::submit};
+pub(super) use self::{
+    answer::answer,
+    events::events,
+    list::{ListQuery, list, page},
+    retry::{again, retry},
+    submit::submit,
+};
 use crate::{
     Relay,
-    auth::{MayEnqueue, MayRead},
+    auth::{Caller, MayEnqueue, MayRead},
     error::ApiError,
     place::millis,
     target::InPath,
@@ -45,6 +51,15 @@ pub(super) async fn cancel(
     State(relay): State<Relay>,
     MayEnqueue(caller): MayEnqueue,
     InPath(id): InPath<JobId>,
+) -> Result<StatusCode, ApiError> {
+    withdraw(&relay, &caller, id).await
+}
+
+/// Withdraws a job that the caller may see.
+pub(super) async fn withdraw(
+    relay: &Relay,
+    caller: &Caller,
+    id: JobId,
 ) -> Result<StatusCode, ApiError> {
     relay.store.cancel(relay.now(), caller.owner(), id).await?;
     tracing::info!(job.id = %id, "cancelled by request");

@@ -1,5 +1,6 @@
 //! The routes, one file per dialect.
 
+mod admin;
 mod anthropic;
 mod asked;
 mod batches;
@@ -29,12 +30,13 @@ use http::{HeaderValue, Method, Uri, header};
 use proto::ErrorCode;
 use tower::ServiceExt as _;
 
-use crate::{Relay, carrier, error::ApiError, request_id, target::shown};
+use crate::{Relay, carrier, error::ApiError, pages, request_id, target::shown};
 
 /// Every route of a relay.
 pub(crate) fn routes(relay: Relay) -> Router {
     Router::new()
         .route("/", get(health::front))
+        .route("/assets/{file}", get(pages::asset))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/openapi.json", get(openapi::openapi))
@@ -43,6 +45,7 @@ pub(crate) fn routes(relay: Relay) -> Router {
         .route("/api/jobs/{id}/retry", post(jobs::retry))
         .route("/api/jobs/{id}/answer", get(jobs::answer))
         .route("/api/jobs/{id}/events", get(jobs::events))
+        .merge(admin::routes())
         .merge(engine(relay.clone()))
         .merge(proxy::routes(relay.clone()))
         .route("/api/ollama/poll", get(relay_polling::poll))

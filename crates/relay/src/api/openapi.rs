@@ -152,6 +152,9 @@ fn schemas() -> Map<String, Value> {
     name::<proto::JobView>(&mut generator);
     name::<proto::ErrorBody>(&mut generator);
     name::<proto::End>(&mut generator);
+    name::<proto::admin::Overview>(&mut generator);
+    name::<proto::admin::KeyView>(&mut generator);
+    name::<proto::admin::NewKey>(&mut generator);
     generator.take_definitions(true)
 }
 

@@ -122,6 +122,7 @@ fn sit(relay: &Relay, seat: &Seat, caller: &Caller, for_: Duration) {
         link: None,
     };
     relay.workers.sit(seat.clone(), online);
+    relay.workers.seen(seat, relay.now(), None);
 }
 
 fn said(relay: &Relay, lease: &Lease) -> Option<PolledRequest> {

@@ -46,7 +46,12 @@ pub(crate) async fn poll(
         return Err(ApiError::new(ErrorCode::BadRequest, message));
     }
     let newer = CancellationToken::new();
-    let Some(report) = attend(&relay, &caller, &asked, hold, &newer) else {
+    let attended = attend(&relay, &caller, &asked, hold, &newer);
+    let seat = Seat::Poll(caller.key_id().to_owned(), asked.worker.clone());
+    let held = u32::try_from(asked.held.len()).unwrap_or(u32::MAX);
+    let slots = asked.free.saturating_add(held);
+    relay.workers.seen(&seat, relay.now(), Some(slots));
+    let Some(report) = attended else {
         let answer = PollAnswer {
             report_wanted: true,
             ..PollAnswer::default()

@@ -211,6 +211,7 @@ impl Session {
             }
             WorkerMessage::Capacity { slots } => {
                 self.state().slots = slots;
+                self.relay.workers.capacity(&self.seat, slots);
                 self.room.notify_one();
             }
             WorkerMessage::Extend { tokens } => {

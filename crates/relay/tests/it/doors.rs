@@ -21,6 +21,14 @@ const ROUTES: &[(&str, &str, Scope)] = &[
     ("DELETE", "/api/jobs/x", Scope::Enqueue),
     ("POST", "/api/jobs/x/retry", Scope::Enqueue),
     ("GET", "/api/jobs/x/events", Scope::Read),
+    ("GET", "/api/admin/overview", Scope::Admin),
+    ("GET", "/api/admin/events", Scope::Admin),
+    ("GET", "/api/admin/jobs", Scope::Admin),
+    ("POST", "/api/admin/jobs/x/retry", Scope::Admin),
+    ("DELETE", "/api/admin/jobs/x", Scope::Admin),
+    ("GET", "/api/admin/keys", Scope::Admin),
+    ("POST", "/api/admin/keys", Scope::Admin),
+    ("DELETE", "/api/admin/keys/x", Scope::Admin),
     ("POST", "/api/chat", Scope::Enqueue),
     ("POST", "/api/generate", Scope::Enqueue),
     ("POST", "/api/embed", Scope::Enqueue),
@@ -120,7 +128,10 @@ async fn no_route_is_open_to_a_missing_a_wrong_or_a_revoked_key() {
             assert_eq!(code, "unauthorized");
             let shape = match *path {
                 path if path.starts_with("/v1") => r#"{"error":{"message":"#,
-                path if path.starts_with("/api/jobs") || path.starts_with("/api/worker") => {
+                path if ["/api/jobs", "/api/worker", "/api/admin"]
+                    .iter()
+                    .any(|own| path.starts_with(own)) =>
+                {
                     r#"{"error":{"code":"unauthorized","#
                 }
                 path if path.starts_with("/api/queries") || path.starts_with("/api/logs") => {

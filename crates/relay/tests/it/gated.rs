@@ -5,9 +5,10 @@ use bytes::Bytes;
 use proto::{Account, Body, End, JobError, JobId, JobState, LeaseToken, Timestamp, worker::Retry};
 use queue::{
     BatchRecord, Batches, Claim, DueWebhooks, Extras, FileRecord, Job, JobFilter, JobLog, JobPage,
-    KeyRecord, Keys, Lease, LeaseQuery, Leased, LineResult, MemoryQueue, Models, NewJob, NewQuery,
-    NewUser, Owner, Place, Queries, Query, QueryId, QueryLog, Queue, QueueCounts, QueueError,
-    Serve, Submissions, Told, User, UserChange, UserId, Users, Webhook, Webhooks,
+    KeyRecord, Keys, Lease, LeaseQuery, Leased, LineResult, MemoryQueue, Minute, Models, NewJob,
+    NewQuery, NewUser, Overview, Owner, Place, Queries, Query, QueryId, QueryLog, Queue,
+    QueueCounts, QueueError, Serve, Submissions, Told, User, UserChange, UserId, Users, Webhook,
+    Webhooks,
 };
 use tokio::sync::{Semaphore, watch};
 
@@ -148,6 +149,18 @@ impl Queue for Gated {
         self.inner.moves()
     }
 
+    fn overview(&self) -> Overview {
+        self.inner.overview()
+    }
+
+    fn minutes(&self, now: Timestamp) -> Vec<Minute> {
+        self.inner.minutes(now)
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.changes()
+    }
+
     fn counts(&self) -> QueueCounts {
         self.inner.counts()
     }
@@ -201,6 +214,10 @@ impl Submissions for Gated {
 
     async fn search(&self, owner: Owner<'_>, filter: &JobFilter) -> Result<JobPage, QueueError> {
         self.inner.search(owner, filter).await
+    }
+
+    async fn count_dead(&self, at_most: usize) -> Result<usize, QueueError> {
+        self.inner.count_dead(at_most).await
     }
 }
 

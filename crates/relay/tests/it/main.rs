@@ -1,6 +1,7 @@
 //! A relay in this process, over real sockets, with a store in memory and scripted workers.
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
+mod admin;
 mod anthropic;
 mod batches;
 mod bounds;

@@ -11,7 +11,12 @@ use queue::{Cursor, JobFilter};
 use serde::Deserialize;
 
 use super::view;
-use crate::{Relay, auth::MayRead, error::ApiError, target::InQuery};
+use crate::{
+    Relay,
+    auth::{Caller, MayRead},
+    error::ApiError,
+    target::InQuery,
+};
 
 /// Most jobs in one list.
 const LIST_MAX: usize = 1000;
@@ -61,6 +66,16 @@ pub(in crate::api) async fn list(
     InQuery(query): InQuery<ListQuery>,
     uri: Uri,
 ) -> Result<Response, ApiError> {
+    page(&relay, &caller, query, &uri).await
+}
+
+/// A page of the jobs that the caller may see.
+pub(in crate::api) async fn page(
+    relay: &Relay,
+    caller: &Caller,
+    query: ListQuery,
+    uri: &Uri,
+) -> Result<Response, ApiError> {
     let after = query.after.as_deref().map(str::parse::<Cursor>);
     let after = after
         .transpose()
@@ -78,7 +93,7 @@ pub(in crate::api) async fn list(
     let page = relay.store.search(caller.owner(), &filter).await?;
     let jobs: Vec<JobView> = page.jobs.into_iter().map(view).collect();
     let mut response = Json(jobs).into_response();
-    if let Some(next) = page.next.and_then(|next| link(&uri, next)) {
+    if let Some(next) = page.next.and_then(|next| link(uri, next)) {
         response.headers_mut().insert(header::LINK, next);
     }
     Ok(response)

@@ -23,7 +23,12 @@ pub(in crate::api) async fn retry(
     again(&relay, &caller, id).await
 }
 
-async fn again(relay: &Relay, caller: &Caller, id: JobId) -> Result<Response, ApiError> {
+/// Makes a job anew that the caller may see.
+pub(in crate::api) async fn again(
+    relay: &Relay,
+    caller: &Caller,
+    id: JobId,
+) -> Result<Response, ApiError> {
     let job = relay.store.get(caller.owner(), id).await?;
     let job = job.ok_or_else(ApiError::unknown_job)?;
     let once = Once::retry(id);

@@ -139,6 +139,7 @@ impl Entry {
     /// Whose routes it belongs to.
     pub(super) fn tag(&self) -> &'static str {
         let tags = [
+            ("/api/admin", "operators"),
             ("/api/jobs", "jobs"),
             ("/api/worker", "workers"),
             ("/api/ollama", "polling relay"),

@@ -61,9 +61,11 @@ const PAGE: &[Param] = &[
 pub(super) const ROUTES: &[Entry] = &[
     Entry::get(
         "/",
-        "Says that it runs, in the words Ollama's clients look for",
+        "Says that it runs, in the words Ollama's clients look for; to a browser, the dashboard",
     )
     .gives(200, Bytes(TEXT)),
+    Entry::get("/assets/{file}", "A file of the dashboard")
+        .gives(200, Bytes("application/octet-stream")),
     Entry::get("/healthz", "The process answers"),
     Entry::get(
         "/readyz",
@@ -113,6 +115,46 @@ pub(super) const ROUTES: &[Entry] = &[
         Param::header("last-event-id", Type("string"), "The same"),
     ])
     .gives(200, Bytes(SSE)),
+    // Operators.
+    Entry::get(
+        "/api/admin/overview",
+        "What waits, what runs, who is here, the last hour",
+    )
+    .key("admin")
+    .gives(200, Native("Overview")),
+    Entry::get(
+        "/api/admin/events",
+        "The same as events `overview` and `minutes`, at once and at each change",
+    )
+    .key("admin")
+    .gives(200, Bytes(SSE)),
+    Entry::get("/api/admin/jobs", "Everybody's jobs, newest first")
+        .key("admin")
+        .params(SEARCH)
+        .gives(200, Natives("JobView")),
+    Entry::post("/api/admin/jobs/{id}/retry", "Make anybody's job anew")
+        .key("admin")
+        .takes(Nothing)
+        .gives(202, Native("JobView")),
+    Entry::delete("/api/admin/jobs/{id}", "Withdraw anybody's job")
+        .key("admin")
+        .gives(204, Nothing),
+    Entry::get("/api/admin/keys", "The keys without their secrets")
+        .key("admin")
+        .gives(200, Natives("KeyView")),
+    Entry::post(
+        "/api/admin/keys",
+        "Make a key; its text is in the answer and nowhere else",
+    )
+    .key("admin")
+    .takes(Native("NewKey"))
+    .gives(201, Native("KeyView")),
+    Entry::delete(
+        "/api/admin/keys/{id}",
+        "Revoke a key, and end what it has open",
+    )
+    .key("admin")
+    .gives(204, Nothing),
     // Ollama.
     Entry::post("/api/chat", "Ollama's chat")
         .key("enqueue")

@@ -1,0 +1,154 @@
+//! Keys: listed without their secrets, made, revoked.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse as _, Response},
+};
+use http::{HeaderValue, StatusCode, header};
+use proto::{
+    Account, ErrorCode, Timestamp,
+    admin::{KeyView, NewKey, Secret},
+};
+use queue::{Ceiling, KeyRecord, ModelPattern, ModelPatterns, NoPattern, Scope, Serve};
+
+use crate::{
+    Relay,
+    auth::MayAdmin,
+    error::ApiError,
+    keys::{KeyFor, mint, served},
+    payload::{Control, Payload},
+    target::InPath,
+};
+
+/// Longest that a key may be said to last.
+const LASTING_MAX: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
+
+/// `GET /api/admin/keys`: oldest first, revoked ones too.
+pub(super) async fn list(
+    State(relay): State<Relay>,
+    MayAdmin(_): MayAdmin,
+) -> Result<Json<Vec<KeyView>>, ApiError> {
+    let keys = relay.store.list_keys().await?;
+    Ok(Json(keys.into_iter().map(view).collect()))
+}
+
+/// `POST /api/admin/keys`: makes a key, whose text is in this answer and nowhere else.
+pub(super) async fn create(
+    State(relay): State<Relay>,
+    MayAdmin(_): MayAdmin,
+    Payload(body): Control,
+) -> Result<Response, ApiError> {
+    let asked: NewKey = serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;
+    let for_ = key_for(asked, relay.now())?;
+    let mut id = [0; 6];
+    id.copy_from_slice(&relay.random()?[..6]);
+    let (text, record) = mint(for_, id, relay.random()?, relay.now());
+    relay.store.create_key(record.clone()).await?;
+    tracing::info!(key.id = record.id, "a key was made");
+    let made = KeyView {
+        key: Some(Secret(text.reveal().to_owned())),
+        ..view(record)
+    };
+    let mut response = (StatusCode::CREATED, Json(made)).into_response();
+    let unkept = HeaderValue::from_static("no-store");
+    response.headers_mut().insert(header::CACHE_CONTROL, unkept);
+    Ok(response)
+}
+
+/// `DELETE /api/admin/keys/{id}`: revokes it, and ends what it has open.
+pub(super) async fn revoke(
+    State(relay): State<Relay>,
+    MayAdmin(caller): MayAdmin,
+    InPath(id): InPath<String>,
+) -> Result<StatusCode, ApiError> {
+    let unknown = || {
+        let message = "no key that is in force has this id; list them at /api/admin/keys";
+        ApiError::new(ErrorCode::UnknownKey, message)
+    };
+    let key = relay.store.find_key(&id).await?;
+    key.filter(|key| key.revoked_at.is_none())
+        .ok_or_else(unknown)?;
+    if !relay.store.revoke_key(relay.now(), &id).await? {
+        return Err(unknown());
+    }
+    tracing::info!(key.id = id, "a key was revoked");
+    // Whoever revokes the key he shows gets his answer first; it ends within seconds.
+    if caller.key.as_ref() != Some(&id) {
+        let inside = relay.passes.inside().into_iter();
+        let of_it = inside.filter(|(key, _)| *key == id);
+        of_it.for_each(|(_, revoked)| revoked.cancel());
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn key_for(asked: NewKey, now: Timestamp) -> Result<KeyFor, ApiError> {
+    if !(1..=64).contains(&asked.name.chars().count()) {
+        return Err(bad("a key's name has 1 to 64 characters"));
+    }
+    if asked.name.chars().any(char::is_control) {
+        return Err(bad("a key's name is one line of plain text"));
+    }
+    let scopes = asked.scopes.iter().map(|word| {
+        let scope = Scope::ALL.into_iter().find(|scope| scope.as_str() == word);
+        scope.ok_or_else(|| bad("a scope is one of enqueue, read, work, admin"))
+    });
+    let scopes: BTreeSet<Scope> = scopes.collect::<Result<_, _>>()?;
+    if scopes.is_empty() {
+        return Err(bad("a key needs at least one scope"));
+    }
+    let account = match asked.account {
+        Some(account) => account,
+        None => Account::new("default").map_err(|_| ApiError::internal())?,
+    };
+    let serve = served(&account, &asked.serve).map_err(|error| bad(error.to_string()))?;
+    if !asked.serve.is_empty() && !scopes.contains(&Scope::Work) {
+        return Err(bad("`serve` is for keys with the scope work"));
+    }
+    let models: Result<Vec<ModelPattern>, _> =
+        asked.models.iter().map(|text| text.parse()).collect();
+    let models = models.map_err(|error: NoPattern| bad(error.to_string()))?;
+    let lasting = asked.expires_in_s.map(Duration::from_secs);
+    if lasting.is_some_and(|lasting| lasting.is_zero() || lasting > LASTING_MAX) {
+        return Err(bad("a key lasts at least a second, and at most 100 years"));
+    }
+    Ok(KeyFor {
+        name: asked.name,
+        account,
+        scopes,
+        serve,
+        ceiling: Ceiling {
+            models: ModelPatterns::new(models),
+            priority: asked.max_priority,
+        },
+        expires_at: lasting.map(|lasting| now + lasting),
+    })
+}
+
+fn view(key: KeyRecord) -> KeyView {
+    let scopes = key.scopes.iter().map(|scope| scope.as_str().to_owned());
+    let serve = match &key.serve {
+        Serve::All => vec!["all".to_owned()],
+        Serve::Accounts(accounts) => accounts.iter().map(ToString::to_string).collect(),
+    };
+    KeyView {
+        scopes: scopes.collect(),
+        serve,
+        models: key.ceiling.models.iter().map(ToString::to_string).collect(),
+        max_priority: key.ceiling.priority,
+        expires_at: key.expires_at,
+        last_used_at: key.last_used_at,
+        id: key.id,
+        name: key.name,
+        account: key.account,
+        created_at: key.created_at,
+        revoked_at: key.revoked_at,
+        key: None,
+    }
+}
+
+fn bad(message: impl Into<String>) -> ApiError {
+    ApiError::new(ErrorCode::BadRequest, message)
+}

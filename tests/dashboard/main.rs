@@ -1,0 +1,188 @@
+//! The relay's dashboard in a real Chromium, over a real relay with real jobs. Pictures are kept
+//! under `tests/output/`.
+#![expect(clippy::unwrap_used, reason = "these functions are tests")]
+
+mod browser;
+#[path = "../desktop/poll.rs"]
+mod poll;
+
+use browser::{Browser, Look};
+use fantoccini::key::Key;
+use hearth_tests::{
+    process::finish,
+    scripted_ollama::{Answer, Gate, Step},
+    stand::{Stand, create_key, store},
+};
+use serde_json::Value;
+
+const LINE: &str = r#"{"model":"tiny","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant","content":"a secret answer"},"done":false}"#;
+const LAST: &str = r#"{"model":"tiny","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant","content":""},"done":true,"done_reason":"stop"}"#;
+
+async fn admin_key(stand: &Stand) -> String {
+    create_key(&stand.home, &["--name", "operator", "--scope", "admin"]).await
+}
+
+/// Opens the dashboard and signs in without touching a mouse.
+async fn signed_in(stand: &Stand, key: &str) -> Browser {
+    let browser = Browser::start().await;
+    browser.look(Look::Light, 1280).await;
+    browser.open(&stand.url("/")).await;
+    poll::until("the field for the key", async || browser.find("key").await).await;
+    browser.keys("hearth_mistyped").await;
+    browser.press(Key::Enter).await;
+    browser
+        .until_contains("problem", "does not know this key")
+        .await;
+    browser.shoot("dashboard-login-light.png").await;
+    browser.keys(key).await;
+    browser.press(Key::Enter).await;
+    browser.until_text("link", "Live").await;
+    browser
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_follows_a_job_and_retries_a_dead_one_by_keyboard() {
+    let (stand, ollama) = Stand::scripted().await;
+    let key = admin_key(&stand).await;
+    let browser = signed_in(&stand, &key).await;
+    browser.until_text("online", "1").await;
+    browser.until_text("waiting", "0").await;
+
+    let broken = Answer::begin().send_lines([LINE]).then(Step::Cut);
+    ollama.script("/api/chat", broken);
+    let failed = stand.submit("a secret question").await.unwrap();
+    let answered = stand.answer(failed).await;
+    assert_eq!(answered.ends[0]["state"], "failed");
+    browser.until_text("dead-count", "1").await;
+    browser
+        .until_contains("dead-job", &failed.to_string()[..8])
+        .await;
+    browser.until_contains("dead-job", "engine_failed").await;
+
+    let gate = Gate::default();
+    let slow = Answer::begin()
+        .send_lines([LINE; 5])
+        .then(Step::Wait(gate.clone()))
+        .send_lines([LAST])
+        .then(Step::Finish);
+    ollama.script("/api/chat", slow);
+    let running = stand.submit("a secret question").await.unwrap();
+    browser.until_text("running", "1").await;
+    browser.until_text("running-tokens", "5").await;
+    browser.until_contains("running-who", "laptop").await;
+    stand.submit("one that waits").await.unwrap();
+    browser.until_text("waiting", "1").await;
+
+    for (look, name) in [(Look::Light, "light"), (Look::Dark, "dark")] {
+        for width in [1280, 420] {
+            browser.look(look, width).await;
+            poll::until("the page is as wide as the window", async || {
+                (!browser.overflows().await).then_some(())
+            })
+            .await;
+            browser
+                .shoot(&format!("dashboard-{name}-{width}.png"))
+                .await;
+        }
+    }
+    browser.look(Look::Light, 1280).await;
+
+    ollama.settle("/api/chat", Answer::lines([LINE, LAST]));
+    gate.open();
+    stand.answer(running).await;
+    browser.until_text("answered", "2").await;
+    browser.tab_to("retry", "Retry job").await;
+    browser.press(Key::Enter).await;
+    browser.until_contains("dead-said", "Retried as job").await;
+    browser.until_gone("dead-job").await;
+    browser.until_text("dead-count", "0").await;
+    browser.until_text("answered", "3").await;
+
+    let shown: Value = {
+        let path = format!("/api/jobs/{failed}");
+        let answer = stand.get(&path).send().await.unwrap();
+        answer.json().await.unwrap()
+    };
+    assert!(shown["retried_as"].is_string(), "{shown}");
+    let whole = browser.address().await;
+    assert_eq!(whole.as_str(), stand.url("/"), "the address tells nothing");
+    let page = browser.page().await;
+    assert!(!page.contains("secret") && !page.contains(&key), "{page}");
+    let complaints = browser.complaints().await;
+    let refused = |text: &&String| text.contains("401");
+    let (expected, others): (Vec<_>, Vec<_>) = complaints.iter().partition(refused);
+    assert_eq!(others, [""; 0], "the page runs under its policy");
+    assert!(expected.len() <= 2, "no key, and a wrong one: {expected:?}");
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_makes_a_key_uses_it_and_revokes_it() {
+    let stand = Stand::relay_only("ollama:http://127.0.0.1:1").await;
+    let key = admin_key(&stand).await;
+    let browser = signed_in(&stand, &key).await;
+    browser.until_contains("no-dead", "No job is dead").await;
+    browser.tab_to("new-key", "").await;
+    browser.press(Key::Enter).await;
+    poll::until("the dialog", async || browser.find("new-name").await).await;
+    browser.press(Key::Enter).await;
+    browser
+        .until_contains("new-problem", "Give it a name")
+        .await;
+    browser.keys("ci").await;
+    browser.shoot("dashboard-new-key.png").await;
+    browser.press(Key::Enter).await;
+    poll::until("the new key", async || browser.find("secret").await).await;
+    let made = browser.value("secret").await;
+    browser.shoot("dashboard-made-key.png").await;
+
+    let asks = async || {
+        let request = stand.http.get(stand.url("/api/jobs")).bearer_auth(&made);
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(asks().await, 200, "it opens doors");
+    browser.tab_to("secret-done", "").await;
+    browser.press(Key::Enter).await;
+    browser.until_gone("secret").await;
+    assert!(!browser.page().await.contains(&made), "it is shown once");
+
+    browser.tab_to("revoke", "Revoke the key ci").await;
+    browser.press(Key::Enter).await;
+    poll::until("the question", async || browser.find("revoke-yes").await).await;
+    browser.shoot("dashboard-revoke.png").await;
+    browser.press(Key::Escape).await;
+    browser.until_gone("revoke-yes").await;
+    assert_eq!(asks().await, 200, "nothing was confirmed");
+
+    // The focus came back to the button.
+    browser.press(Key::Enter).await;
+    poll::until("the question", async || browser.find("revoke-yes").await).await;
+    browser.tab_to("revoke-yes", "").await;
+    browser.press(Key::Enter).await;
+    browser
+        .until_contains("keys-said", "The key ci is revoked")
+        .await;
+    assert_eq!(asks().await, 401, "it opens none any more");
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dashboard_waits_for_its_relay_and_ends_with_its_key() {
+    let mut stand = Stand::relay_only("ollama:http://127.0.0.1:1").await;
+    let key = admin_key(&stand).await;
+    let browser = signed_in(&stand, &key).await;
+    stand.kill_relay().await;
+    browser.until_text("link", "Connection lost").await;
+    browser.shoot("dashboard-lost.png").await;
+    stand.start_relay().await;
+    browser.until_text("link", "Live").await;
+
+    let mut revoke = stand.hearth(&["key", "revoke", "--store", &store(&stand.home), "operator"]);
+    revoke.kill_on_drop(true);
+    assert!(finish(revoke).await.status.success());
+    poll::until("the field for the key", async || browser.find("key").await).await;
+    browser
+        .until_contains("problem", "not in force any more")
+        .await;
+    browser.close().await;
+}

@@ -1,0 +1,131 @@
+import { readFileSync } from "node:fs";
+
+import { cleanup, fireEvent, render, screen, within } from "@testing-library/svelte";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+
+import { Refused, type Api, type Job, type Key, type Overview } from "./api";
+import Dashboard from "./Dashboard.svelte";
+import { words } from "./words";
+
+const fixture = JSON.parse(readFileSync("../crates/proto/fixtures/admin/overview.json", "utf8")) as Overview;
+const KEY = "hearth_0123456789ab_secret_sum";
+const job = { id: "ab".repeat(16), account: "home", op: "chat", model: "m", priority: 5, attempt: 5, created_at: 1 };
+const dead: Job = { ...job, error: { code: "engine_failed", message: "<b>it</b> broke" } };
+const own: Key = { id: "0123456789ab", name: "me", account: "default", scopes: ["admin"], serve: [], created_at: 1 };
+
+// jsdom has neither; a browser's own are tried in a browser.
+beforeEach(() => {
+  vi.stubGlobal("ResizeObserver", class { observe() {} unobserve() {} disconnect() {} });
+  HTMLDialogElement.prototype.showModal = function () {
+    this.open = true;
+  };
+  HTMLDialogElement.prototype.close = function () {
+    this.open = false;
+  };
+});
+afterEach(() => {
+  cleanup();
+  vi.unstubAllGlobals();
+});
+
+function relay(change: Partial<Api> = {}) {
+  let say!: (text: string) => void;
+  const { minutes, ...overview } = fixture;
+  const api = {
+    overview: vi.fn(async (key: string) => {
+      if (key !== KEY) throw new Refused(401, "no");
+      return fixture;
+    }),
+    events: vi.fn(async () => {
+      let to!: ReadableStreamDefaultController<Uint8Array>;
+      const body = new ReadableStream<Uint8Array>({ start: (controller) => void (to = controller) });
+      say = (text) => to.enqueue(new TextEncoder().encode(text));
+      say(`event: minutes\ndata: ${JSON.stringify(minutes)}\n\n`);
+      say(`event: overview\ndata: ${JSON.stringify(overview)}\n\n`);
+      return new Response(body);
+    }),
+    dead: vi.fn(async () => ({ jobs: [dead] })),
+    retry: vi.fn(async () => ({ ...job, id: "cd".repeat(16) })),
+    keys: vi.fn(async () => [own]),
+    createKey: vi.fn(async () => ({ ...own, id: "b", name: "ci", key: "hearth_new" })),
+    revokeKey: vi.fn(async () => {}),
+    ...change,
+  } satisfies Api;
+  const kept = new Map<string, string>();
+  const store = {
+    getItem: (name: string) => kept.get(name) ?? null,
+    setItem: (name: string, value: string) => void kept.set(name, value),
+    removeItem: (name: string) => void kept.delete(name),
+  };
+  render(Dashboard, { api, store, place: "relay.example", languages: ["en"] });
+  return { api, kept, say: (text: string) => say(text) };
+}
+
+async function enter(key: string) {
+  const field = await screen.findByLabelText(words.key);
+  await fireEvent.input(field, { target: { value: key } });
+  await fireEvent.submit(field.closest("form")!);
+}
+
+test("a wrong key is refused with the reason and kept nowhere", async () => {
+  const { kept } = relay();
+  await enter("hearth_wrong");
+  await vi.waitFor(() => expect(screen.getByRole("alert").textContent).toContain(words.badKey));
+  expect(kept.size).toBe(0);
+});
+
+test("a good key opens the board, is kept for the tab, and signing out forgets it", async () => {
+  const { kept } = relay();
+  await enter(` ${KEY}\n`);
+  await vi.waitFor(() => expect(screen.getByTestId("waiting").textContent).toBe("7"));
+  expect([...kept.values()]).toEqual([KEY]);
+  expect(screen.getAllByTestId("worker").map((row) => row.querySelector("th")!.textContent)).toHaveLength(4);
+  expect(screen.getByTestId("priority-5").textContent).toContain("4");
+  await fireEvent.click(screen.getByTestId("leave"));
+  expect(kept.size).toBe(0);
+  expect(await screen.findByLabelText(words.key)).toBeTruthy();
+});
+
+test("a dead job is retried and leaves the list; what it says stays text", async () => {
+  const { api } = relay();
+  await enter(KEY);
+  const row = await screen.findByTestId("dead-job");
+  expect(row.textContent).toContain("<b>it</b> broke");
+  expect(row.querySelector("b")).toBeNull();
+  await fireEvent.click(within(row).getByTestId("retry"));
+  expect(api.retry).toHaveBeenCalledWith(KEY, dead.id);
+  await vi.waitFor(() => expect(screen.queryByTestId("dead-job")).toBeNull());
+  expect(screen.getByTestId("dead-said").textContent).toBe(words.retried("cdcdcdcd"));
+});
+
+test("a new key is shown once, and gone when its dialog is closed", async () => {
+  const { api } = relay();
+  await enter(KEY);
+  await fireEvent.click(await screen.findByTestId("new-key"));
+  await fireEvent.click(screen.getByTestId("create"));
+  await vi.waitFor(() => expect(screen.getByTestId("new-problem").textContent).toBe(words.needName));
+  expect(api.createKey).not.toHaveBeenCalled();
+  await fireEvent.input(screen.getByTestId("new-name"), { target: { value: "ci" } });
+  await fireEvent.click(screen.getByTestId("create"));
+  expect(((await screen.findByTestId("secret")) as HTMLInputElement).value).toBe("hearth_new");
+  expect(api.createKey).toHaveBeenCalledWith(KEY, { name: "ci", account: "default", scopes: ["enqueue", "read"] });
+  await fireEvent.click(screen.getByTestId("secret-done"));
+  expect(screen.queryByTestId("secret")).toBeNull();
+});
+
+test("a key is revoked only once that is confirmed, and one's own ends the session", async () => {
+  const { api, kept } = relay();
+  await enter(KEY);
+  await fireEvent.click(await screen.findByTestId("revoke"));
+  expect(screen.getByRole("dialog").textContent).toContain(words.revokeOwn);
+  expect(api.revokeKey).not.toHaveBeenCalled();
+  await fireEvent.click(screen.getByTestId("revoke-yes"));
+  expect(api.revokeKey).toHaveBeenCalledWith(KEY, own.id);
+  await vi.waitFor(() => expect(kept.size).toBe(0));
+});
+
+test("a relay that asks for no key is opened at once", async () => {
+  relay({ overview: async () => fixture });
+  await vi.waitFor(() => expect(screen.getByTestId("waiting").textContent).toBe("7"));
+  expect(screen.queryByTestId("leave")).toBeNull();
+});

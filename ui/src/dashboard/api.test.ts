@@ -1,0 +1,102 @@
+import { readFileSync } from "node:fs";
+
+import { expect, test } from "vitest";
+
+import { relayApi, Refused, type Minute, type Overview, type RunningJob, type Worker } from "./api";
+
+/** The file that the Rust tests of the wire types read as well. */
+const fixture = JSON.parse(readFileSync("../crates/proto/fixtures/admin/overview.json", "utf8")) as Overview;
+
+// These name every key of the types; the compiler refuses a list that misses one or has one too many.
+const overviewKeys: Record<keyof Overview, true> = {
+  version: true,
+  now: true,
+  queue: true,
+  dead: true,
+  workers: true,
+  jobs: true,
+  minutes: true,
+};
+const workerKeys: Record<keyof Worker, true> = {
+  name: true,
+  key: true,
+  online: true,
+  carrier: true,
+  last_seen: true,
+  engine: true,
+  models: true,
+  slots: true,
+  running: true,
+};
+const jobKeys: Record<keyof RunningJob, true> = {
+  id: true,
+  account: true,
+  who: true,
+  op: true,
+  model: true,
+  priority: true,
+  attempt: true,
+  worker: true,
+  since: true,
+  tokens: true,
+  tokens_per_second: true,
+};
+const minuteKeys: Record<keyof Minute, true> = {
+  at: true,
+  completed: true,
+  failed: true,
+  cancelled: true,
+  tokens: true,
+  median_ms: true,
+  slow_ms: true,
+};
+
+test("the types have exactly the fields that the relay sends", () => {
+  const keys = (value: object) => Object.keys(value).sort();
+  expect(keys(fixture)).toEqual(keys(overviewKeys));
+  expect(keys(fixture.workers[0]!)).toEqual(keys(workerKeys));
+  expect(keys(fixture.jobs[0]!)).toEqual(keys(jobKeys));
+  expect(keys(fixture.minutes![0]!)).toEqual(keys(minuteKeys));
+  expect(fixture.queue.by_priority.length).toBe(10);
+});
+
+function answering(answer: () => Response | Promise<Response>) {
+  const asked: { url: string; init: RequestInit }[] = [];
+  const api = relayApi((url, init) => {
+    asked.push({ url: String(url), init: init ?? {} });
+    return Promise.resolve(answer());
+  });
+  return { api, asked };
+}
+
+test("the key travels in a header and never in an address", async () => {
+  const { api, asked } = answering(() => Response.json([]));
+  await api.dead("hearth_id_secret_sum");
+  await api.keys("hearth_id_secret_sum");
+  await api.keys("");
+  const header = (n: number) => new Headers(asked[n]!.init.headers).get("authorization");
+  expect([header(0), header(1), header(2)]).toEqual(["Bearer hearth_id_secret_sum", "Bearer hearth_id_secret_sum", null]);
+  for (const { url, init } of asked) {
+    expect(url).not.toContain("secret");
+    expect(init.credentials).toBe("omit");
+  }
+});
+
+test("a refusal is told in the relay's own words", async () => {
+  const body = { error: { code: "bad_request", message: "a key named ci exists already" } };
+  const { api } = answering(() => Response.json(body, { status: 400 }));
+  const wanted = { name: "ci", scopes: ["read" as const] };
+  await expect(api.createKey("k", wanted)).rejects.toMatchObject({ status: 400, message: "a key named ci exists already" });
+  const proxy = answering(() => new Response("<html>", { status: 502 }));
+  await expect(proxy.api.keys("k")).rejects.toMatchObject({ status: 502, message: "HTTP 502" });
+  const away = relayApi(() => Promise.reject(new TypeError("Failed to fetch")));
+  await expect(away.keys("k")).rejects.toBeInstanceOf(Refused);
+});
+
+test("the next page of dead jobs is where the relay says", async () => {
+  const link = '<?state=dead&limit=20&after=1700-42>; rel="next"';
+  const { api } = answering(() => Response.json([], { headers: { link } }));
+  expect((await api.dead("k")).next).toBe("1700-42");
+  const last = answering(() => Response.json([]));
+  expect((await last.api.dead("k")).next).toBeUndefined();
+});

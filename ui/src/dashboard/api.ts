@@ -1,0 +1,166 @@
+/** What the relay tells its operator; the same as `proto::admin`, and held to its fixture by a test. */
+
+export type Overview = {
+  version: string;
+  now: number;
+  queue: { queued: number; queued_bytes: number; leased: number; by_priority: number[] };
+  dead: number;
+  workers: Worker[];
+  jobs: RunningJob[];
+  minutes?: Minute[];
+};
+
+export type Carrier = "websocket" | "http" | "legacy";
+
+export type Worker = {
+  name: string;
+  key?: string;
+  online: boolean;
+  carrier?: Carrier;
+  last_seen: number;
+  engine?: { kind: string; version: string; up: boolean };
+  models: { name: string; loaded: boolean }[];
+  slots?: number;
+  running: number;
+};
+
+export type RunningJob = {
+  id: string;
+  account: string;
+  who: string;
+  op: string;
+  model: string;
+  priority: number;
+  attempt: number;
+  worker?: string;
+  since?: number;
+  tokens: number;
+  tokens_per_second?: number;
+};
+
+export type Minute = {
+  at: number;
+  completed: number;
+  failed: number;
+  cancelled: number;
+  tokens: number;
+  median_ms?: number;
+  slow_ms?: number;
+};
+
+/** A job in a list. */
+export type Job = {
+  id: string;
+  account: string;
+  op: string;
+  model: string;
+  priority: number;
+  attempt: number;
+  created_at: number;
+  finished_at?: number;
+  error?: { code: string; message: string };
+};
+
+export type Key = {
+  id: string;
+  name: string;
+  account: string;
+  scopes: Scope[];
+  serve: string[];
+  models?: string[];
+  max_priority?: number;
+  created_at: number;
+  expires_at?: number;
+  last_used_at?: number;
+  revoked_at?: number;
+  key?: string;
+};
+
+export const SCOPES = ["enqueue", "read", "work", "admin"] as const;
+export type Scope = (typeof SCOPES)[number];
+
+export type NewKey = {
+  name: string;
+  account?: string;
+  scopes: Scope[];
+  serve?: string[];
+  models?: string[];
+  max_priority?: number;
+  expires_in_s?: number;
+};
+
+/** The relay said no, or was not reached (`status` 0). */
+export class Refused extends Error {
+  constructor(
+    readonly status: number,
+    message: string,
+  ) {
+    super(message);
+  }
+
+  /** The key itself is the reason. */
+  get isAboutKey(): boolean {
+    return this.status === 401 || this.status === 403;
+  }
+}
+
+export type Page = { jobs: Job[]; next?: string };
+
+/** The relay that served this page. The key goes into a header, never into an address. */
+export type Api = {
+  overview: (key: string) => Promise<Overview>;
+  /** The stream of events; its body is read by the caller. */
+  events: (key: string, signal: AbortSignal) => Promise<Response>;
+  dead: (key: string, after?: string) => Promise<Page>;
+  retry: (key: string, job: string) => Promise<Job>;
+  keys: (key: string) => Promise<Key[]>;
+  createKey: (key: string, wanted: NewKey) => Promise<Key>;
+  revokeKey: (key: string, id: string) => Promise<void>;
+};
+
+export function relayApi(fetch: typeof globalThis.fetch): Api {
+  async function ask(key: string, path: string, init: RequestInit = {}): Promise<Response> {
+    const headers = new Headers(init.headers);
+    if (key) headers.set("authorization", `Bearer ${key}`);
+    let answer: Response;
+    try {
+      answer = await fetch(path, { ...init, headers, cache: "no-store", credentials: "omit" });
+    } catch (reason) {
+      throw new Refused(0, String(reason));
+    }
+    if (answer.ok) return answer;
+    throw new Refused(answer.status, await reasonOf(answer));
+  }
+
+  const json = async <T>(answer: Promise<Response>): Promise<T> => (await answer).json() as Promise<T>;
+  const id = encodeURIComponent;
+
+  return {
+    overview: (key) => json(ask(key, "/api/admin/overview")),
+    events: (key, signal) => ask(key, "/api/admin/events", { signal, headers: { accept: "text/event-stream" } }),
+    dead: async (key, after) => {
+      const more = after ? `&after=${id(after)}` : "";
+      const answer = await ask(key, `/api/admin/jobs?state=dead&limit=20${more}`);
+      const next = /after=([^>&]+)/.exec(answer.headers.get("link") ?? "")?.[1];
+      return { jobs: (await answer.json()) as Job[], ...(next && { next }) };
+    },
+    retry: (key, job) => json(ask(key, `/api/admin/jobs/${id(job)}/retry`, { method: "POST" })),
+    keys: (key) => json(ask(key, "/api/admin/keys")),
+    createKey: (key, wanted) => {
+      const headers = { "content-type": "application/json" };
+      return json(ask(key, "/api/admin/keys", { method: "POST", headers, body: JSON.stringify(wanted) }));
+    },
+    revokeKey: async (key, name) => void (await ask(key, `/api/admin/keys/${id(name)}`, { method: "DELETE" })),
+  };
+}
+
+/** A sentence of the relay's, or what the status means. */
+async function reasonOf(answer: Response): Promise<string> {
+  try {
+    const body = (await answer.json()) as { error?: { message?: unknown } };
+    if (typeof body.error?.message === "string") return body.error.message;
+  } catch {
+    // Not the relay's own words: something stands between.
+  }
+  return `HTTP ${answer.status}`;
+}
