@@ -1,10 +1,11 @@
-//! Q1 and Q3: durable enqueues a second, against the disk's own group commit.
+//! Q1, Q3 and Q4: durable enqueues, against the disk's own group commit and against one commit for
+//! each.
 
 use std::{
     fs::File,
     io::Write as _,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
         mpsc as blocking,
     },
@@ -25,8 +26,8 @@ const ROUNDS: u32 = 10;
 const RECORD: usize = 512;
 
 /// What one slice measured.
-struct Slice {
-    per_second: f64,
+pub(crate) struct Slice {
+    pub(crate) per_second: f64,
     latencies: Vec<Duration>,
 }
 
@@ -81,6 +82,17 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
             detail: format!("{:.0}/s against {:.0}/s", queues.median(), floors.median()),
         });
         if callers == 64 {
+            let alone = one_by_one(&folder.path().join("alone"), callers)?;
+            figures.push(Figure {
+                name: "Q4 contended enqueue p50 / a commit for each, c64".to_owned(),
+                value: latency.median() / alone.median(),
+                goal: Goal::AtMost(0.3),
+                detail: format!(
+                    "p50 {:.2} ms against {:.2} ms",
+                    latency.median(),
+                    alone.median()
+                ),
+            });
             figures.push(Figure {
                 name: "Q3 enqueue p99 / p50, c64".to_owned(),
                 value: latency.percentile(0.99) / latency.median(),
@@ -96,7 +108,7 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
     Ok(figures)
 }
 
-async fn slice<F>(
+pub(crate) async fn slice<F>(
     callers: usize,
     act: impl Fn() -> F + Clone + Send + 'static,
 ) -> anyhow::Result<Slice>
@@ -129,7 +141,7 @@ where
     })
 }
 
-fn job(number: u64) -> NewJob {
+pub(crate) fn job(number: u64) -> NewJob {
     let mut id = [0; 16];
     id[8..].copy_from_slice(&number.to_be_bytes());
     NewJob {
@@ -170,6 +182,35 @@ async fn drain(queue: &Arc<SqliteQueue>) -> anyhow::Result<()> {
         done??;
     }
     Ok(())
+}
+
+/// Callers who append and sync each for itself, one after the other.
+fn one_by_one(path: &std::path::Path, callers: usize) -> anyhow::Result<Sample> {
+    let file = Mutex::new(File::create(path)?);
+    let begun = Instant::now();
+    let append = || -> std::io::Result<Vec<Duration>> {
+        let mut latencies = Vec::new();
+        while begun.elapsed() < 3 * SLICE {
+            let asked = Instant::now();
+            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+            file.write_all(&[b'x'; RECORD])?;
+            file.sync_data()?;
+            drop(file);
+            latencies.push(asked.elapsed());
+        }
+        Ok(latencies)
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..callers).map(|_| scope.spawn(append)).collect();
+        let mut all = Vec::new();
+        for thread in threads {
+            let latencies = thread
+                .join()
+                .map_err(|_| anyhow::anyhow!("a caller broke"))?;
+            all.extend(latencies?);
+        }
+        Ok(all.into_iter().collect())
+    })
 }
 
 /// One thread that appends whatever is waiting and syncs once: what the disk can do.

@@ -3,8 +3,11 @@
 mod commit;
 mod desktop;
 mod hub;
+mod metrics;
 mod proc;
+mod restart;
 mod stats;
+mod submit;
 mod translation;
 mod tunnel;
 
@@ -29,8 +32,14 @@ enum What {
     Bursts,
     /// The real model through relay and agent.
     Model,
-    /// Q1, Q3: durable enqueues.
+    /// Q1, Q3, Q4: durable enqueues.
     Commit,
+    /// H1: durable submissions over HTTP.
+    Submit,
+    /// F1: a start with a long queue.
+    Restart,
+    /// M1: a scrape, and a counter.
+    Metrics,
     /// W3: the idle status hub.
     Hub,
     /// X1, X2: the idle desktop app.
@@ -68,6 +77,9 @@ async fn measure(what: What) -> anyhow::Result<Vec<Figure>> {
         What::Bursts => tunnel::bursts().await,
         What::Model => tunnel::model().await,
         What::Commit => commit::measure().await,
+        What::Submit => submit::measure().await,
+        What::Restart => restart::measure().await,
+        What::Metrics => Ok(metrics::measure()),
         What::Hub => hub::measure().await,
         What::Desktop => desktop::measure().await,
         What::Translation => translation::measure(),

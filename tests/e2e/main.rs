@@ -10,4 +10,5 @@ mod kills;
 mod main_job;
 mod pausing;
 mod run;
+mod stops;
 mod tls;

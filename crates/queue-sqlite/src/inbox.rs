@@ -103,6 +103,13 @@ impl Inbox {
         self.filled.notify_one();
     }
 
+    /// Nobody will decide any more: whoever still waits is told so.
+    pub(crate) fn abandon(&self) {
+        self.close();
+        let asks = std::mem::take(&mut self.lock().asks);
+        drop(asks);
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.lock().closed
     }

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use proto::{Account, End, JobError, JobId, LeaseToken, Timestamp, worker::Retry};
 use queue::{
     Appended, Job, JobLog, KeyRecord, Keys, Lease, LeaseQuery, Leased, Live, Minute, Models,
-    NewJob, Overview, Owner, Place, Queue, QueueCounts, QueueError, Serve, Terms, end_too_long,
-    machine::Record,
+    NewJob, Observer, Overview, Owner, Place, Queue, QueueCounts, QueueError, Serve, Terms,
+    end_too_long, machine::Record,
 };
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
@@ -26,7 +26,7 @@ use crate::{
     inbox::Inbox,
     reader::Reader,
     reserve::{RESERVE, Reserve},
-    restart, schema,
+    restart, row, schema,
     writer::Writer,
 };
 
@@ -377,6 +377,20 @@ impl Queue for SqliteQueue {
         }
         let log = self.reader.log(owner, id).await?;
         Ok(log.map(|log| Arc::new(log) as Arc<dyn JobLog>))
+    }
+
+    fn observe(&self, observer: Arc<dyn Observer>) {
+        lock(&self.shared.live).observed_by(observer);
+    }
+
+    async fn dead(&self) -> Result<usize, QueueError> {
+        self.open_still()?;
+        let dead = self.reader.read(|conn| {
+            let mut count =
+                conn.prepare_cached("SELECT count(*) AS n FROM jobs WHERE state = 3")?;
+            count.query_row([], |found| row::count(found, "n"))
+        });
+        Ok(usize::try_from(dead.await?).unwrap_or(usize::MAX))
     }
 
     fn fetched(&self, now: Timestamp, id: JobId) {

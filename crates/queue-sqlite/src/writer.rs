@@ -44,7 +44,7 @@ struct Ended(Arc<Shared>);
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        self.0.inbox.close();
+        self.0.inbox.abandon();
     }
 }
 
@@ -131,8 +131,13 @@ impl Writer {
         last: bool,
     ) -> Result<(), NotWritten> {
         let mut group = Group::new(&self.conn, &self.shared.live, self.reserve.is_used());
-        match self.write(&mut group, fetched, asks, last) {
-            Ok(()) => {
+        let written = self.write(&mut group, fetched, asks, last);
+        match written.and_then(|()| self.commit()) {
+            Ok(took) => {
+                let observer = lock(&self.shared.live).observer();
+                if let Some(observer) = observer {
+                    observer.committed(took, asks.len());
+                }
                 if group.has_erased() {
                     self.cutter.note();
                     let now = lock(&self.shared.live).machine.now();
@@ -170,7 +175,14 @@ impl Writer {
         if last {
             group.store_leases()?;
         }
-        self.conn.prepare_cached("COMMIT")?.execute([]).map(drop)
+        Ok(())
+    }
+
+    /// Everything is on disk when this answers; how long the disk took.
+    fn commit(&self) -> rusqlite::Result<Duration> {
+        let begun = Instant::now();
+        self.conn.prepare_cached("COMMIT")?.execute([])?;
+        Ok(begun.elapsed())
     }
 
     /// The log takes as little room as it can while there is none.

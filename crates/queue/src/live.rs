@@ -9,8 +9,8 @@ use proto::{End, ErrorCode, JobError, JobId, JobState, LeaseToken, Timestamp, Wo
 use tokio::sync::watch;
 
 use crate::{
-    Leased, LiveLog, LogBytes, Minute, Models, Overview, Owner, Place, Queue, QueueError, Serve,
-    Standing,
+    Leased, LiveLog, LogBytes, Minute, Models, Observer, Overview, Owner, Place, Queue, QueueError,
+    Serve, Standing,
     machine::{Machine, Record, Step},
     overview::Scene,
     place::Pace,
@@ -30,6 +30,7 @@ pub struct Live {
     erasing: bool,
     pace: Pace,
     scene: Scene,
+    observer: Option<Arc<dyn Observer>>,
     moves: watch::Sender<u64>,
 }
 
@@ -105,9 +106,15 @@ impl Live {
         if let Some(lease) = self.is_too_long(token, &log, log.would_add(first, &lines)) {
             return Ok(Appended::TooLong(lease));
         }
+        let is_first = log.count() == 0;
         if log.append(first, lines)? > 0 {
             self.unstored.insert(token.job);
             self.scene.wrote(now, token.job, log.count());
+            if let Some(observer) = self.observer.as_ref().filter(|_| is_first)
+                && let Some(record) = self.machine.get(token.job)
+            {
+                observer.first_line(now, &record.job);
+            }
         }
         self.machine.renew(now, token, None)?;
         Ok(Appended::Stored(log.stored()))
@@ -263,6 +270,7 @@ impl Live {
             self.pace.note(now, step);
             let lines = self.logs.get(&step.id()).map_or(0, |log| log.count());
             self.scene.note(step, lines);
+            self.tell(now, step);
             let (id, job) = (step.id(), &step.after.job);
             match job.state {
                 JobState::Queued => {
@@ -293,6 +301,33 @@ impl Live {
         if !steps.is_empty() {
             self.scene.tell();
         }
+    }
+
+    fn tell(&self, now: Timestamp, step: &Step) {
+        let Some(observer) = &self.observer else {
+            return;
+        };
+        let job = &step.after.job;
+        if step.before.is_none() {
+            observer.queued(job);
+        }
+        if step.is_lent() {
+            observer.lent(now, job);
+        }
+        if job.state.is_final() {
+            observer.ended(job);
+        }
+    }
+
+    /// Who hears of it, if anybody does.
+    #[must_use]
+    pub fn observer(&self) -> Option<Arc<dyn Observer>> {
+        self.observer.clone()
+    }
+
+    /// From now on this one hears of it.
+    pub fn observed_by(&mut self, observer: Arc<dyn Observer>) {
+        self.observer = Some(observer);
     }
 
     /// The steps could not be stored and never happened; readers have seen nothing of them.

@@ -13,15 +13,16 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use proto::{
-    Account, Body, End, JobError, JobId, LeaseToken, Timestamp, limits::BODY_MAX, worker::Retry,
+    Account, Body, End, JobError, JobId, JobState, LeaseToken, Timestamp, limits::BODY_MAX,
+    worker::Retry,
 };
 use tokio::sync::watch;
 
 use crate::{
     Appended, Job, JobLog, KeyRecord, Keys, Lease, LeaseQuery, Leased, Live, LiveLog, LogBytes,
-    MemoryKeys, MemoryUsers, Minute, Models, NewJob, NewUser, Overview, Owner, Place, Queue,
-    QueueCounts, QueueError, Serve, Standing, Terms, User, UserChange, UserId, Users, Webhook,
-    end_too_long,
+    MemoryKeys, MemoryUsers, Minute, Models, NewJob, NewUser, Observer, Overview, Owner, Place,
+    Queue, QueueCounts, QueueError, Serve, Standing, Terms, User, UserChange, UserId, Users,
+    Webhook, end_too_long,
     machine::{Machine, Step},
 };
 
@@ -420,6 +421,16 @@ impl Queue for MemoryQueue {
             None => inner.live.log(owner, id),
         };
         Ok(log.map(|log| log as Arc<dyn JobLog>))
+    }
+
+    fn observe(&self, observer: Arc<dyn Observer>) {
+        self.inner().live.observed_by(observer);
+    }
+
+    async fn dead(&self) -> Result<usize, QueueError> {
+        let inner = self.open()?;
+        let states = inner.finished.values().map(|(_, job, _)| job.state);
+        Ok(states.filter(|state| *state == JobState::Failed).count())
     }
 
     fn fetched(&self, now: Timestamp, id: JobId) {

@@ -14,8 +14,8 @@ use proto::{
 use tokio::sync::watch;
 
 use crate::{
-    Batches, Keys, Minute, ModelPatterns, Overview, Place, Queries, QueueError, Serve, Submissions,
-    Users, Webhooks,
+    Batches, Keys, Minute, ModelPatterns, Observer, Overview, Place, Queries, QueueError, Serve,
+    Submissions, Users, Webhooks,
 };
 
 /// A job to be queued. Everything in it was validated by the relay.
@@ -223,6 +223,8 @@ pub struct QueueCounts {
     pub leased: usize,
     /// Bytes of waiting request bodies.
     pub queued_bytes: usize,
+    /// Jobs that wait, by priority.
+    pub by_priority: [usize; 11],
 }
 
 /// A durable queue of jobs with leases, fencing and one append-only log per job.
@@ -386,6 +388,15 @@ pub trait Queue: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`QueueError::Store`].
     async fn reap(&self, now: Timestamp) -> Result<Option<Timestamp>, QueueError>;
+
+    /// This one hears what becomes of jobs from now on.
+    fn observe(&self, observer: Arc<dyn Observer>);
+
+    /// How many failed jobs are kept.
+    ///
+    /// # Errors
+    /// [`QueueError::Store`].
+    async fn dead(&self) -> Result<usize, QueueError>;
 
     /// Resolves when the store can be written no more, with the reason: the process must end, and
     /// the next one look at what is really on disk.

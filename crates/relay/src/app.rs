@@ -8,6 +8,7 @@ use std::{
 
 use proto::{JobId, Timestamp, limits::QUEUED_MAX};
 use queue::{KeyId, KeyRecord, Store};
+use telemetry::metrics::RelayMetrics;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -15,6 +16,7 @@ use crate::{
     batch::Running,
     error::ApiError,
     guard::{Gate, Guard},
+    metrics::Counting,
     pass::Passes,
     push::Latest,
     routing::Routing,
@@ -33,6 +35,7 @@ pub struct Relay {
     pub(crate) settings: Arc<RelaySettings>,
     pub(crate) world: Arc<dyn World>,
     pub(crate) workers: Arc<Workers>,
+    pub(crate) metrics: Arc<RelayMetrics>,
     /// Which of them a job goes to.
     pub(crate) routing: Routing,
     /// Whoever is inside with a key, to be ended when it is revoked.
@@ -61,9 +64,12 @@ impl Relay {
     /// A relay over a store that is open already.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, settings: RelaySettings, world: Arc<dyn World>) -> Self {
+        let metrics = Arc::new(RelayMetrics::new());
+        store.observe(Arc::new(Counting(metrics.clone())));
         Self {
             store,
             world,
+            metrics,
             workers: Arc::default(),
             routing: Routing::default(),
             passes: Arc::default(),

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Network, PublicUrl, PushUrl, Relay, RelaySettings, System, TlsFiles, WebhookAllowed,
-    World as _, open, serve, terms::TermsArgs,
+    World as _, metrics, open, serve, serve_metrics, terms::TermsArgs,
 };
 
 /// `hearth relay [--listen ADDRESS] [--store URL]`. Each option may also stand in the settings
@@ -147,6 +147,12 @@ pub struct Args {
     /// How much the queue takes.
     #[command(flatten)]
     pub terms: TermsArgs,
+    /// Show metrics to a scraper at /metrics there, 127.0.0.1:9464 say. Off unless given.
+    #[arg(long, env = "HEARTH_METRICS", value_name = "ADDRESS")]
+    pub metrics: Option<SocketAddr>,
+    /// Let --metrics listen where others than this machine reach it.
+    #[arg(long)]
+    pub metrics_to_all: bool,
     /// Serve everybody on this machine without a key. Refused off loopback.
     #[arg(long)]
     pub insecure_dev: bool,
@@ -194,6 +200,15 @@ impl Args {
         };
         let relay = Relay::new(store, settings, Arc::new(System));
         relay.permitted(address).await?;
+        if let Some(at) = self.metrics {
+            metrics::permitted(at, self.metrics_to_all)?;
+            let listener = TcpListener::bind(at)
+                .await
+                .with_context(|| format!("cannot listen on {at}; give another --metrics"))?;
+            let at = listener.local_addr()?;
+            relay.tasks.spawn(serve_metrics(listener, relay.clone()));
+            writeln!(std::io::stdout(), "metrics on http://{at}/metrics")?;
+        }
         writeln!(std::io::stdout(), "listening on {scheme}://{address}")?;
         serve(listener, relay, stop).await?;
         Ok(())

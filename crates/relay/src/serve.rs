@@ -202,6 +202,7 @@ struct Visit {
 }
 
 async fn connection(socket: TcpStream, visit: Visit, door: Door, place: OwnedSemaphorePermit) {
+    let _counted = door.relay.metrics.connected();
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "a connection was gone at once");
         return;
@@ -295,6 +296,7 @@ async fn answer(door: Door, request: Request<Incoming>) -> Result<Response, Infa
     let peer = request.extensions().get::<Peer>();
     let is_secure = peer.is_some_and(|peer| peer.is_secure);
     let is_last = is_chunked(request.headers());
+    let metrics = door.relay.metrics.clone();
     let (path, response) = match admitted(request, door.open_at) {
         Ok(request) => {
             let clean = api::without_extra_slashes(request.uri());
@@ -307,6 +309,9 @@ async fn answer(door: Door, request: Request<Incoming>) -> Result<Response, Infa
         }
         Err(refused) => (refused.path, refused.error.into_response()),
     };
+    if let Some(error) = response.extensions().get::<ApiError>() {
+        metrics.refused(error.code);
+    }
     let mut response = dress(&path, response);
     if asks_for_keys {
         cors::allow(&path, &mut response);

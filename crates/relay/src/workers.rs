@@ -348,6 +348,17 @@ impl Workers {
         Seat::Socket(self.last.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// How many are online on a connection of their own, and how many by polling.
+    pub(crate) fn count(&self, now: Timestamp) -> (usize, usize) {
+        let seats = self.lock();
+        let is_there = |online: &Online| online.until.is_none_or(|until| until > now);
+        let there = seats.online.iter();
+        let there = there.filter(|(_, (online, _))| is_there(online));
+        let (sockets, polls): (Vec<_>, Vec<_>) =
+            there.partition(|(seat, _)| matches!(seat, Seat::Socket(_)));
+        (sockets.len(), polls.len())
+    }
+
     /// A worker is online now; what it told before still holds until it says otherwise.
     pub(crate) fn sit(&self, seat: Seat, mut online: Online) {
         let mut seats = self.lock();

@@ -1,4 +1,7 @@
-//! Tracing setup: what the programs log goes to stderr, filtered by `HEARTH_LOG`.
+//! Tracing setup: what the programs log goes to stderr, filtered by `HEARTH_LOG`; and the metrics
+//! of a relay.
+
+pub mod metrics;
 
 use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;

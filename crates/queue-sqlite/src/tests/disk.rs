@@ -162,6 +162,9 @@ fn a_write_that_the_disk_broke_is_not_acknowledged_and_ends_the_store() {
         release.send(()).unwrap();
         let (beside, broken) = asked.await;
         assert!(beside.is_err() && broken.is_err(), "they share a group");
+        // Who comes between the last group and the end of the writer is answered too.
+        let between = queue.enqueue(T0, job(4)).await.unwrap_err();
+        assert_eq!(between.code(), ErrorCode::StoreUnavailable);
         let why = queue.failure().await;
         assert_eq!(why.code(), ErrorCode::StoreUnavailable);
         let later = queue.enqueue(T0, job(3)).await.unwrap_err();

@@ -258,6 +258,69 @@ pub async fn dead_jobs_and_queries_keep_their_prompts(store: &dyn Store) {
     }
 }
 
+/// What is told is what happened, each thing once.
+pub async fn an_observer_hears_what_becomes_of_each_job(store: &dyn Store) {
+    #[derive(Debug, Default)]
+    struct Heard(std::sync::Mutex<Vec<String>>);
+    impl Heard {
+        fn note(&self, what: &str, job: &crate::Job) {
+            let heard = format!("{what} {}", job.new.id.0[0]);
+            self.0.lock().unwrap().push(heard);
+        }
+    }
+    impl crate::Observer for Heard {
+        fn queued(&self, job: &crate::Job) {
+            self.note("queued", job);
+        }
+        fn lent(&self, _: proto::Timestamp, job: &crate::Job) {
+            self.note(&format!("lent {}", job.attempt), job);
+        }
+        fn first_line(&self, now: proto::Timestamp, job: &crate::Job) {
+            let after = now.since(job.created_at).as_secs();
+            self.note(&format!("line after {after}"), job);
+        }
+        fn ended(&self, job: &crate::Job) {
+            self.note(&format!("{:?}", job.state), job);
+        }
+        fn committed(&self, _: Duration, _: usize) {}
+    }
+    let heard = Arc::new(Heard::default());
+    store.observe(heard.clone());
+    let first = leased(store, T0, 1).await;
+    store.enqueue(T0, job(1)).await.unwrap_err();
+    store
+        .nack(T0, first, Retry::Now, why(ErrorCode::Draining))
+        .await
+        .unwrap();
+    let again = next(store, T0).await.unwrap().token;
+    for n in [1, 2] {
+        store.append(at(3), again, n, lines(&["x"])).await.unwrap();
+    }
+    for _ in 0..2 {
+        store
+            .complete(at(4), again, 2, End::Completed)
+            .await
+            .unwrap();
+    }
+    let dead = leased(store, at(4), 2).await;
+    let broke = why(ErrorCode::EngineFailed);
+    store.nack(at(4), dead, Retry::Never, broke).await.unwrap();
+    assert_eq!(
+        *heard.0.lock().unwrap(),
+        [
+            "queued 1",
+            "lent 1 1",
+            "lent 2 1",
+            "line after 3 1",
+            "Completed 1",
+            "queued 2",
+            "lent 1 2",
+            "Failed 2"
+        ]
+    );
+    assert_eq!(store.dead().await.unwrap(), 1);
+}
+
 /// Else the erasure would wait for whatever else is next, a deadline in a week, say.
 pub async fn the_first_end_is_told_to_whoever_reaps(store: &dyn Store) {
     let waiting = NewJob {

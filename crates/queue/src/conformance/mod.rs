@@ -90,6 +90,7 @@ macro_rules! conformance_suite {
             ending::prompt_and_answer_go_an_hour_after_the_answer_was_fetched,
             ending::dead_jobs_and_queries_keep_their_prompts,
             ending::the_first_end_is_told_to_whoever_reaps,
+            ending::an_observer_hears_what_becomes_of_each_job,
             ending::attended_jobs_are_listed_until_they_end,
             ending::a_closed_store_refuses_everything,
             reading::a_line_is_readable_as_soon_as_it_was_taken,

@@ -27,7 +27,8 @@ pub async fn an_accepted_job_is_found_and_counted(store: &dyn Store) {
         QueueCounts {
             queued: 1,
             leased: 0,
-            queued_bytes
+            queued_bytes,
+            by_priority: [0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0],
         }
     );
     next(store, T0).await.unwrap();
@@ -36,7 +37,7 @@ pub async fn an_accepted_job_is_found_and_counted(store: &dyn Store) {
         QueueCounts {
             queued: 0,
             leased: 1,
-            queued_bytes: 0
+            ..QueueCounts::default()
         }
     );
 }

@@ -17,6 +17,11 @@ pub(super) struct Table {
     arrivals: u64,
 }
 
+/// Where a job is counted among those of its priority.
+fn level(record: &Record) -> usize {
+    usize::from(record.job.new.priority.level()).min(10)
+}
+
 /// What of one account waits.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Share {
@@ -88,6 +93,7 @@ impl Table {
             JobState::Queued => {
                 let account = record.job.new.account.clone();
                 self.counts.queued += 1;
+                self.counts.by_priority[level(&record)] += 1;
                 self.counts.queued_bytes += record.bytes;
                 let share = self.per_account.entry(account).or_default();
                 share.jobs += 1;
@@ -112,6 +118,7 @@ impl Table {
         match record.job.state {
             JobState::Queued => {
                 self.counts.queued -= 1;
+                self.counts.by_priority[level(&record)] -= 1;
                 self.counts.queued_bytes -= record.bytes;
                 self.waiting.remove(record.seq);
                 if let Some(share) = self.per_account.get_mut(&record.job.new.account) {

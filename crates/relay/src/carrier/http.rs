@@ -258,7 +258,9 @@ pub(crate) async fn lines(
 ) -> Result<Json<LeaseAnswer>, ApiError> {
     let token = held(&relay, &caller, token).await?;
     let lines = split(&body)?;
+    let last = lines.last().cloned().unwrap_or_default();
     let stored = relay.store.append(relay.now(), token, first, lines).await?;
+    relay.count_tokens(&last);
     answer(&relay, token, stored).await
 }
 

@@ -185,8 +185,10 @@ impl Session {
         };
         let (token, n) = (frame.token, frame.n);
         let now = self.relay.now();
-        match self.relay.store.append(now, token, n, vec![line]).await {
+        let appended = self.relay.store.append(now, token, n, vec![line.clone()]);
+        match appended.await {
             Ok(_) => {
+                self.relay.count_tokens(&line);
                 self.state().open.accepted(token, n);
                 Ok(())
             }

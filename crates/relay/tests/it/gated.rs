@@ -129,6 +129,14 @@ impl Queue for Gated {
         self.inner.log(owner, id).await
     }
 
+    fn observe(&self, observer: Arc<dyn queue::Observer>) {
+        self.inner.observe(observer);
+    }
+
+    async fn dead(&self) -> Result<usize, QueueError> {
+        self.inner.dead().await
+    }
+
     fn fetched(&self, now: Timestamp, id: JobId) {
         self.inner.fetched(now, id);
     }

@@ -20,6 +20,7 @@ mod inbox;
 mod lending;
 mod limits;
 mod login;
+mod metrics;
 mod native;
 mod ollama;
 mod openai;

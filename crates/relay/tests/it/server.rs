@@ -20,6 +20,7 @@ use crate::{client::Client, within};
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) store: Arc<MemoryQueue>,
+    relay: Relay,
     stop: CancellationToken,
     served: JoinHandle<std::io::Result<()>>,
 }
@@ -73,13 +74,23 @@ impl Server {
         // A store that served before has it already.
         let _ = store.create_key(record).await;
         let relay = Relay::new(over, settings, world);
-        let served = tokio::spawn(hearth_relay::serve(listener, relay, stop.clone()));
+        let serve = hearth_relay::serve(listener, relay.clone(), stop.clone());
+        let served = tokio::spawn(serve);
         Self {
             address,
             store,
+            relay,
             stop,
             served,
         }
+    }
+
+    /// Shows the metrics too; answers where.
+    pub(crate) async fn metrics(&self) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(hearth_relay::serve_metrics(listener, self.relay.clone()));
+        address
     }
 
     /// A client of the account `default` that may submit and read.

@@ -16,7 +16,12 @@ fn counted(records: &[Record]) -> QueueCounts {
             .iter()
             .filter(move |record| record.job.state == state)
     };
+    let mut by_priority = [0; 11];
+    for record in of(JobState::Queued) {
+        by_priority[usize::from(record.job.new.priority.level())] += 1;
+    }
     QueueCounts {
+        by_priority,
         queued: of(JobState::Queued).count(),
         leased: of(JobState::Leased).count(),
         queued_bytes: of(JobState::Queued).map(|record| record.bytes).sum(),
