@@ -34,15 +34,22 @@ impl WishesFile {
         Self(folder.join("wishes.json"))
     }
 
-    /// The wishes of the last run. What cannot be read is as if never wished, and is logged.
+    /// The wishes of the last run. Those that are there and cannot be read may have been to pause:
+    /// the machine takes no work until its owner says so again.
     pub(crate) fn load(&self) -> Wishes {
         let read = private_file::read(&self.0).and_then(|bytes| match bytes {
             Some(bytes) => Ok(serde_json::from_slice(&bytes)?),
             None => Ok(Wishes::default()),
         });
         read.unwrap_or_else(|error| {
-            tracing::warn!(path = %self.0.display(), %error, "the owner's wishes are lost");
-            Wishes::default()
+            tracing::warn!(
+                path = %self.0.display(), %error,
+                "what the owner chose cannot be read: paused until he resumes"
+            );
+            Wishes {
+                paused: true,
+                ..Wishes::default()
+            }
         })
     }
 
@@ -55,10 +62,12 @@ impl WishesFile {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
     use super::*;
 
     #[test]
-    fn wishes_are_read_back_and_a_damaged_file_is_no_failure() {
+    fn wishes_are_read_back_and_unreadable_ones_pause() {
         let home = tempfile::tempdir().unwrap();
         let file = WishesFile::in_folder(home.path());
         assert_eq!(
@@ -77,6 +86,11 @@ mod tests {
         private_file::write(&file.0, b"{\"paused\":true,\"of_later\":1}").unwrap();
         assert!(file.load().paused);
         private_file::write(&file.0, b"{\"pau").unwrap();
-        assert_eq!(file.load(), Wishes::default());
+        assert!(file.load().paused, "damaged");
+        file.save(Wishes::default()).unwrap();
+        assert!(!file.load().paused);
+        let for_all = fs::Permissions::from_mode(0o644);
+        fs::set_permissions(&file.0, for_all).unwrap();
+        assert!(file.load().paused, "not the owner's alone");
     }
 }

@@ -104,15 +104,16 @@ impl StatusHub {
         self.latest.send_if_modified(|latest| {
             let mut claims = latest.claims.clone();
             change(&mut claims);
-            replace(latest, latest.base.clone(), claims)
+            let is_new = replace(latest, latest.base.clone(), claims);
+            // Within the change: of two at once the later one must have the last word.
+            let voice = Voice {
+                is_listening: latest.status.is_listening,
+                is_speaking: latest.status.is_speaking,
+            };
+            self.voice
+                .send_if_modified(|last| std::mem::replace(last, voice) != voice);
+            is_new
         });
-        let latest = self.latest();
-        let voice = Voice {
-            is_listening: latest.status.is_listening,
-            is_speaking: latest.status.is_speaking,
-        };
-        self.voice
-            .send_if_modified(|last| std::mem::replace(last, voice) != voice);
     }
 
     /// Rings when a publisher listens, speaks, or no longer does.
