@@ -147,6 +147,11 @@ async fn a_chosen_worker_is_shown_with_its_job_and_a_batch_has_none() {
         client.get(&format!("/api/jobs/{id}")).await.json().await["worker"],
         "desk"
     );
+    let query = r#"{"project":1,"query_text":"x"}"#;
+    let made = client.send_with(Method::POST, "/api/queries/", &chosen, query);
+    assert_eq!(made.await.status, StatusCode::CREATED);
+    let jobs = client.get("/api/jobs").await.json().await;
+    assert_eq!(jobs[0]["worker"], "desk", "a query's too: {jobs}");
     let batch = r#"{"input_file_id":"f","endpoint":"/v1/embeddings","completion_window":"24h"}"#;
     let refused = client
         .send_with(Method::POST, "/v1/batches", &chosen, batch)
