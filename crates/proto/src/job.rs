@@ -8,6 +8,7 @@ use crate::{Account, ErrorDetail, JobId, ModelName, Timestamp, WorkerId};
 /// What is asked of the engine: a typed operation, never a method and a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "lowercase")]
 pub enum Op {
     /// Ollama's `POST /api/chat`.

@@ -4,6 +4,8 @@
 //! are the contract; the tests beside each type and the pages under `ui/` read the same bytes.
 
 pub mod admin;
+#[cfg(all(test, feature = "schema"))]
+mod asyncapi;
 mod error;
 mod hex;
 mod id;
@@ -15,6 +17,8 @@ mod report;
 mod schema;
 pub mod status;
 mod time;
+#[cfg(test)]
+mod typescript;
 pub mod worker;
 
 pub use error::{ErrorBody, ErrorCode, ErrorDetail};

@@ -4,7 +4,10 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use crate::{Account, ErrorCode, JobId, MODEL_NAME_MAX, ModelName, Priority, Timestamp, WorkerId};
+use crate::{
+    Account, ErrorCode, JobId, MODEL_NAME_MAX, ModelName, Priority, Timestamp, WorkerId,
+    status::v1::{Nonce, Proof},
+};
 
 macro_rules! schema {
     ($type:ty, $name:literal, $schema:tt) => {
@@ -24,6 +27,16 @@ schema!(JobId, "JobId", {
     "type": "string",
     "pattern": "^[0-9a-f]{32}$",
     "description": "Identifies one job for its whole life."
+});
+schema!(Nonce, "Nonce", {
+    "type": "string",
+    "pattern": "^[0-9a-f]{64}$",
+    "description": "256 random bits that make a proof good for one connection."
+});
+schema!(Proof, "Proof", {
+    "type": "string",
+    "pattern": "^[0-9a-f]{64}$",
+    "description": "An HMAC-SHA-256, as docs/PROTOCOL.md says."
 });
 schema!(Account, "Account", {
     "type": "string",

@@ -14,6 +14,7 @@ use crate::{ErrorCode, JobId, ModelName, Op, Timestamp};
 
 /// Hub to client.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ServerMessage {
@@ -60,11 +61,13 @@ pub enum ServerMessage {
     Pong,
     /// A message of a later version.
     #[serde(other)]
+    #[cfg_attr(feature = "schema", schemars(skip))]
     Unknown,
 }
 
 /// Client to hub.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ClientMessage {
@@ -86,11 +89,13 @@ pub enum ClientMessage {
     Ping,
     /// A message of a later version.
     #[serde(other)]
+    #[cfg_attr(feature = "schema", schemars(skip))]
     Unknown,
 }
 
 /// Arguments of a command; each command says which it needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CommandArgs {
     /// For `set_monitoring`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -228,6 +233,8 @@ fn percent(volume: i64) -> Result<u8, (ErrorCode, String)> {
 
 /// The one word that says how the agent is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Coming up; nothing has been confirmed yet.
@@ -257,6 +264,8 @@ pub enum Phase {
 
 /// How one hop is: confirmed, not yet known, or broken.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "snake_case")]
 pub enum HopState {
     /// Nothing is known yet.
@@ -270,6 +279,8 @@ pub enum HopState {
 
 /// One hop between requester and model.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Hop {
     /// Whether it was confirmed.
     pub state: HopState,
@@ -282,6 +293,8 @@ pub struct Hop {
 
 /// How the agent talks to the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "snake_case")]
 pub enum CarrierKind {
     /// One WebSocket.
@@ -294,16 +307,21 @@ pub enum CarrierKind {
 
 /// A job that is running now.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct LiveJob {
     /// The job.
+    #[cfg_attr(test, ts(type = "string"))]
     pub id: JobId,
     /// The name of the key that asked.
     pub who: String,
     /// The model.
+    #[cfg_attr(test, ts(type = "string"))]
     pub model: ModelName,
     /// The operation.
     pub op: Op,
     /// When this machine began with it.
+    #[cfg_attr(test, ts(type = "number"))]
     pub started_at: Timestamp,
     /// Tokens (log lines) so far; 0 where a client chose not to be told.
     #[serde(default)]
@@ -315,6 +333,8 @@ pub struct LiveJob {
 
 /// One snapshot of the agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Status {
     /// How the agent is.
     pub status: Phase,
@@ -352,6 +372,8 @@ pub struct Status {
 
 /// Another local program that publishes fields of the status.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Publisher {
     /// What it calls itself.
     pub name: String,

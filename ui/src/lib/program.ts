@@ -8,7 +8,7 @@ export function titleOf(who: Program, words: Words): string {
 
 /** Where it comes from, as far as the system tells. */
 export function originOf(who: Program, words: Words): string {
-  const process = who.process === undefined ? undefined : words.process(who.process);
+  const process = who.process == null ? undefined : words.process(who.process);
   return [who.file, process, who.origin].filter(Boolean).join(" · ");
 }
 

@@ -1,64 +1,21 @@
-// What the status hub says, as `crates/proto/src/status.rs` writes it.
-// `protocol.test.ts` holds these types to the fixture that the Rust tests read.
+// What the pages are told. What comes over the wire is written from the Rust types, in `wire.ts`.
 
-export type Phase =
-  | "starting"
-  | "ready"
-  | "working"
-  | "listening"
-  | "speaking"
-  | "paused"
-  | "connecting"
-  | "relay_offline"
-  | "engine_offline"
-  | "error"
-  | "stopping";
+import type { CarrierKind, Pairs, Status } from "./wire";
 
-export type HopState = "unknown" | "up" | "down";
+export type {
+  Allowed,
+  Hop,
+  HopState,
+  LiveJob,
+  Pairs,
+  Phase,
+  Program,
+  Publisher,
+  Status,
+  Waiting,
+} from "./wire";
 
-export type Hop = { state: HopState; name: string; problem?: string };
-
-export type Carrier = "websocket" | "long_poll" | "poll";
-
-export type LiveJob = {
-  id: string;
-  who: string;
-  model: string;
-  op: "chat" | "generate" | "embed";
-  started_at: number;
-  tokens: number;
-  tokens_per_second: number;
-};
-
-export type Status = {
-  status: Phase;
-  text: string;
-  is_listening: boolean;
-  is_speaking: boolean;
-  wake_word_detected: boolean;
-  overlay_visible: boolean;
-  monitoring: boolean;
-  jobs: LiveJob[];
-  relay: Hop;
-  engine: Hop;
-  carrier: Carrier | null;
-  publishers?: Publisher[];
-  seq: number;
-};
-
-/** Another program, and which fields are its own. */
-export type Publisher = { name: string; fields: string[]; origin?: string; stale?: boolean };
-
-/** What is known of a program; none of it is proof. */
-export type Program = { name: string; file?: string; process?: number; origin?: string };
-
-/** A program whose command waits for the owner's word. */
-export type Waiting = { id: string; who: Program; command: string; until: number };
-
-/** A program that may give commands until that is revoked. */
-export type Allowed = { id: string; who: Program; since: number };
-
-export type Pairs = { waiting: Waiting[]; allowed: Allowed[] };
+export type Carrier = CarrierKind;
 
 /** What a page can know: the truth, or that it does not know. */
 export type Link = { kind: "live"; status: Status } | { kind: "lost" };

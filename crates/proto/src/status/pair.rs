@@ -8,6 +8,8 @@ use crate::Timestamp;
 
 /// A program whose command waits for the owner's word.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Waiting {
     /// Names it in `approve` and `deny`.
     pub id: String,
@@ -16,23 +18,29 @@ pub struct Waiting {
     /// The command's word.
     pub command: String,
     /// When it is refused unless somebody answers.
+    #[cfg_attr(test, ts(type = "number"))]
     pub until: Timestamp,
 }
 
 /// A program that may give commands until that is revoked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Allowed {
     /// Names it in `revoke`.
     pub id: String,
     /// Who asked, as it was then.
     pub who: Program,
     /// Since when.
+    #[cfg_attr(test, ts(type = "number"))]
     pub since: Timestamp,
 }
 
 /// What is known of a program. None of it is proof: a program may call itself anything, and may
 /// be run by another.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Program {
     /// What it calls itself; may be empty.
     pub name: String,
@@ -49,6 +57,8 @@ pub struct Program {
 
 /// Everything the owner is asked, and everything he allowed for good.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Pairs {
     /// The oldest first.
     #[serde(default)]
@@ -73,6 +83,7 @@ impl Program {
 
 /// A token on its way to the program it was made for.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Secret(String);
 

@@ -4,6 +4,7 @@ use crate::status::Status;
 
 /// A field that other programs may publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Field {
     /// A command is being recorded.
@@ -39,6 +40,7 @@ impl Field {
 
 /// Some fields of a publisher. One that is absent stays as it is; `null` gives it back.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Published {
     /// A command is being recorded.
