@@ -65,6 +65,7 @@ fn operation(entry: &Entry) -> Value {
     });
     if let Access::Key(scope) = entry.access {
         operation["security"] = json!([{"bearer": []}, {"key": []}]);
+        operation["x-hearth-scope"] = scope.into();
         operation["description"] = format!("Needs a key with the scope `{scope}`.").into();
     }
     let parameters: Vec<Value> = path_parameters(entry.path)

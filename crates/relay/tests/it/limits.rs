@@ -43,10 +43,13 @@ async fn a_key_that_asks_too_fast_is_told_to_wait_in_its_own_words_and_others_ar
     let scopes = [Scope::Read, Scope::Work];
     let hasty = server.client("default", &scopes).await;
     let mut answers = Vec::new();
-    while answers.last() != Some(&StatusCode::TOO_MANY_REQUESTS) {
+    for _ in 0..9 {
         answers.push(hasty.get("/api/tags").await.status);
     }
-    assert!((4..9).contains(&answers.len()), "{answers:?}");
+    let first = answers
+        .iter()
+        .position(|status| *status == StatusCode::TOO_MANY_REQUESTS);
+    assert!(first.is_some_and(|first| first >= 3), "{answers:?}");
     for (path, words) in [
         ("/api/tags", r#"{"error":"the key's requests"#),
         ("/api/jobs", r#"{"error":{"code":"rate_limited","message":"#),
@@ -54,12 +57,10 @@ async fn a_key_that_asks_too_fast_is_told_to_wait_in_its_own_words_and_others_ar
         ("/api/queries/", r#"{"detail":"#),
     ] {
         // Meanwhile there may be one more that is allowed.
-        let reply = loop {
-            let reply = hasty.get(path).await;
-            if reply.status != StatusCode::OK {
-                break reply;
-            }
-        };
+        let mut reply = hasty.get(path).await;
+        if reply.status == StatusCode::OK {
+            reply = hasty.get(path).await;
+        }
         refused(&reply, StatusCode::TOO_MANY_REQUESTS, "rate_limited");
         assert_eq!(seconds(&reply), 1);
         let text = reply.text().await;
@@ -92,12 +93,12 @@ async fn who_shows_too_many_bad_keys_is_not_told_about_them_for_a_while() {
     let mut waits = Vec::new();
     for ahead in [0, 20, 60, 130] {
         clock.by(Duration::from_secs(ahead));
-        let reply = loop {
-            let reply = bad("z").get("/api/tags").await;
-            if reply.status != StatusCode::UNAUTHORIZED {
-                break reply;
+        let mut reply = bad("z").get("/api/tags").await;
+        for _ in 0..20 {
+            if reply.status == StatusCode::UNAUTHORIZED {
+                reply = bad("z").get("/api/tags").await;
             }
-        };
+        }
         refused(&reply, StatusCode::TOO_MANY_REQUESTS, "rate_limited");
         waits.push(seconds(&reply));
         let good = good.get("/api/tags").await;
@@ -215,6 +216,8 @@ async fn a_request_that_waits_for_a_worker_is_not_at_work() {
 async fn only_so_many_connections_of_an_address_wait_for_their_first_good_key() {
     let mut settings = RelaySettings::default();
     settings.connections_per_address = Some(2);
+    // None is cut for its silence.
+    settings.head_patience = Duration::from_secs(60);
     let server = Server::with(settings).await;
     let key = server.key("default", &[Scope::Read]).await;
     let dial = || async { TcpStream::connect(server.address).await.unwrap() };

@@ -1,0 +1,192 @@
+//! Tokens that somebody made himself, or made something else of.
+
+use std::time::Duration;
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
+use hearth_relay::{RelaySettings, System, World as _};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use http::StatusCode;
+use queue::{Role, Users as _};
+use serde_json::{Value, json};
+use sha2::Sha256;
+
+use crate::{
+    client::Client,
+    people::{logged_in, user},
+    server::Server,
+};
+
+/// Signs what is written, with whatever key.
+fn signed(header: &str, claims: &str, key: &[u8]) -> String {
+    let text = format!("{}.{}", BASE64.encode(header), BASE64.encode(claims));
+    let mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
+    let mac = mac.chain_update(text.as_bytes()).finalize().into_bytes();
+    format!("{text}.{}", BASE64.encode(mac))
+}
+
+const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
+
+/// Claims and headers as no relay writes them, all but the last few under its own key.
+fn hostile(key: &[u8], good: &str, claims: &Value) -> Vec<(&'static str, String)> {
+    let whole = claims.to_string();
+    let header = |header: &str| signed(header, &whole, key);
+    let claim = |name: &str, value: Value| {
+        let mut claims = claims.clone();
+        claims[name] = value;
+        signed(HEADER, &claims.to_string(), key)
+    };
+    let without = |name: &str| {
+        let mut claims = claims.clone();
+        claims.as_object_mut().unwrap().remove(name);
+        signed(HEADER, &claims.to_string(), key)
+    };
+    let [head, body, mac] = good.split('.').collect::<Vec<_>>().try_into().unwrap();
+    let now = claims["iat"].as_i64().unwrap();
+    vec![
+        ("alg none", header(r#"{"alg":"none","typ":"JWT"}"#)),
+        ("alg None", header(r#"{"alg":"None","typ":"JWT"}"#)),
+        ("alg nOnE", header(r#"{"alg":"nOnE"}"#)),
+        ("alg empty", header(r#"{"alg":"","typ":"JWT"}"#)),
+        ("alg null", header(r#"{"alg":null,"typ":"JWT"}"#)),
+        ("alg missing", header(r#"{"typ":"JWT"}"#)),
+        ("alg a list", header(r#"{"alg":["HS256"],"typ":"JWT"}"#)),
+        ("alg RS256", header(r#"{"alg":"RS256","typ":"JWT"}"#)),
+        ("alg ES256", header(r#"{"alg":"ES256","typ":"JWT"}"#)),
+        ("alg EdDSA", header(r#"{"alg":"EdDSA","typ":"JWT"}"#)),
+        ("alg PS256", header(r#"{"alg":"PS256","typ":"JWT"}"#)),
+        ("alg HS384", header(r#"{"alg":"HS384","typ":"JWT"}"#)),
+        ("alg HS512", header(r#"{"alg":"HS512","typ":"JWT"}"#)),
+        ("alg in small", header(r#"{"alg":"hs256","typ":"JWT"}"#)),
+        (
+            "alg twice",
+            header(r#"{"alg":"none","alg":"HS256","typ":"JWT"}"#),
+        ),
+        (
+            "kid a path",
+            header(r#"{"alg":"HS256","typ":"JWT","kid":"../../dev/null"}"#),
+        ),
+        (
+            "kid a query",
+            header(r#"{"alg":"HS256","typ":"JWT","kid":"' OR 1=1 --"}"#),
+        ),
+        (
+            "kid a URL",
+            header(r#"{"alg":"HS256","typ":"JWT","kid":"https://evil.example"}"#),
+        ),
+        (
+            "jku",
+            header(r#"{"alg":"HS256","typ":"JWT","jku":"https://evil.example/k"}"#),
+        ),
+        (
+            "jwk",
+            header(r#"{"alg":"HS256","typ":"JWT","jwk":{"kty":"oct","k":"AA"}}"#),
+        ),
+        (
+            "x5u",
+            header(r#"{"alg":"HS256","typ":"JWT","x5u":"https://evil.example/c"}"#),
+        ),
+        (
+            "crit",
+            header(r#"{"alg":"HS256","typ":"JWT","crit":["x"],"x":1}"#),
+        ),
+        (
+            "b64 false",
+            header(r#"{"alg":"HS256","typ":"JWT","b64":false,"crit":["b64"]}"#),
+        ),
+        ("zip", header(r#"{"alg":"HS256","typ":"JWT","zip":"DEF"}"#)),
+        (
+            "a header with spaces",
+            header(r#"{ "alg": "HS256", "typ": "JWT" }"#),
+        ),
+        ("a header that is no object", header(r#""HS256""#)),
+        ("a header that is nothing", header("")),
+        ("exp a word", claim("exp", json!("never"))),
+        ("exp a number in a text", claim("exp", json!("99999999999"))),
+        ("exp beyond numbers", claim("exp", json!(1e300))),
+        ("exp nothing", claim("exp", Value::Null)),
+        ("exp missing", without("exp")),
+        ("exp long ago", claim("exp", json!(1))),
+        ("exp before all time", claim("exp", json!(i64::MIN))),
+        ("iat tomorrow", claim("iat", json!(now + 86_400))),
+        ("iat missing", without("iat")),
+        ("jti missing", without("jti")),
+        ("generation missing", without("generation")),
+        ("a generation before", claim("generation", json!(-1))),
+        ("a generation to come", claim("generation", json!(999))),
+        ("user missing", without("user_id")),
+        ("user a text", claim("user_id", json!("1"))),
+        ("user of a query", claim("user_id", json!("1 OR 1=1"))),
+        ("user that is not there", claim("user_id", json!(4711))),
+        ("user below zero", claim("user_id", json!(-1))),
+        ("of no type", without("token_type")),
+        ("to refresh", claim("token_type", json!("refresh"))),
+        ("of another type", claim("token_type", json!("sliding"))),
+        ("claims that are a list", signed(HEADER, "[]", key)),
+        ("claims that are nothing", signed(HEADER, "", key)),
+        (
+            "claims twice",
+            signed(HEADER, &format!("{whole}{whole}"), key),
+        ),
+        ("claims without end", signed(HEADER, &"[".repeat(2000), key)),
+        ("5 KiB", claim("jti", json!("x".repeat(5 * 1024)))),
+        ("an empty key", signed(HEADER, &whole, b"")),
+        ("a key of zeros", signed(HEADER, &whole, &[0; 32])),
+        ("a usual key", signed(HEADER, &whole, b"secret")),
+        ("no signature", format!("{head}.{body}.")),
+        ("half a signature", format!("{head}.{body}.{}", &mac[..20])),
+        ("a signature with padding", format!("{good}=")),
+        ("a part too many", format!("{good}.{mac}")),
+        ("no claims", format!("{head}..{mac}")),
+        (
+            "other claims",
+            format!("{head}.{}.{mac}", BASE64.encode(whole.replace('1', "2"))),
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn no_token_but_those_that_were_given_out_opens_anything() {
+    let mut settings = RelaySettings::default();
+    settings.failures_per_minute = 0;
+    let server = Server::with(settings).await;
+    let id = user(&*server.store, "root", Role::Admin, "default").await;
+    let tokens = logged_in(&server.nobody(), "root").await;
+    let good = tokens["access"].as_str().unwrap();
+    let key = server
+        .store
+        .token_key(System.random().unwrap())
+        .await
+        .unwrap();
+    let claims = good.split('.').nth(1).unwrap();
+    let claims: Value = serde_json::from_slice(&BASE64.decode(claims).unwrap()).unwrap();
+    assert_eq!(claims["user_id"], id);
+    let opens = |token: String| {
+        let client = Client::new(server.base(), Some(token));
+        async move {
+            let reply = client.get("/api/tags").await;
+            (reply.status, reply.header("x-hearth-error").to_owned())
+        }
+    };
+    let own = signed(HEADER, &claims.to_string(), &key);
+    assert_eq!(opens(good.to_owned()).await.0, StatusCode::OK);
+    assert_eq!(
+        opens(own).await.0,
+        StatusCode::OK,
+        "what the test signs is read"
+    );
+    let table = hostile(&key, good, &claims);
+    assert!(table.len() >= 40);
+    for (what, token) in table {
+        let told = opens(token).await;
+        assert_eq!(
+            told,
+            (StatusCode::UNAUTHORIZED, "unauthorized".into()),
+            "{what}"
+        );
+    }
+    let day = Duration::from_secs(86_400).as_secs();
+    assert_eq!(
+        claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(),
+        day
+    );
+}
