@@ -130,7 +130,7 @@ pub struct RunningJob {
     pub since: Option<Timestamp>,
     /// Lines of the answer so far: about one for each token.
     pub tokens: u64,
-    /// How fast they come, to a tenth; absent before the second.
+    /// How fast they come, to a tenth; absent until that can be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens_per_second: Option<f64>,
 }

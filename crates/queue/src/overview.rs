@@ -1,6 +1,6 @@
 //! What a queue is doing at a moment, for its operator. Never holds a prompt or an answer.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use proto::{JobId, JobState, LeaseToken, Timestamp, WorkerId};
 use tokio::sync::watch;
@@ -13,6 +13,9 @@ use crate::{
 
 /// Most running jobs that are told, oldest first.
 pub const RUNNING_TOLD_MAX: usize = 200;
+
+/// Lines that came within less say nothing of how fast they come.
+const TELLING: Duration = Duration::from_millis(250);
 
 /// What waits and what runs.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -34,7 +37,7 @@ pub struct Running {
     pub holder: Option<Holder>,
     /// How many lines of the answer there are: about one for each token.
     pub lines: u64,
-    /// How fast they came, once there are two.
+    /// How fast they came, once that can be told.
     pub lines_per_second: Option<f64>,
 }
 
@@ -75,8 +78,8 @@ struct Flow {
 impl Flow {
     fn per_second(&self, lines: u64) -> Option<f64> {
         let more = u32::try_from(lines.checked_sub(self.from)?).ok()?;
-        let span = self.last.since(self.first).as_secs_f64();
-        (more > 0 && span > 0.0).then(|| f64::from(more) / span)
+        let span = self.last.since(self.first);
+        (more > 0 && span >= TELLING).then(|| f64::from(more) / span.as_secs_f64())
     }
 }
 
