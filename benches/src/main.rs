@@ -2,6 +2,7 @@
 
 mod commit;
 mod desktop;
+mod fanout;
 mod hub;
 mod metrics;
 mod proc;
@@ -22,6 +23,9 @@ struct Args {
     /// What to measure; everything when not given.
     #[arg(value_enum)]
     what: Vec<What>,
+    /// Who sends; used by `fanout`.
+    #[arg(long, value_enum, hide = true)]
+    contestant: Option<fanout::Contestant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -42,6 +46,8 @@ enum What {
     Metrics,
     /// W3: the idle status hub.
     Hub,
+    /// W1, W2: a status on its way to many overlays.
+    Fanout,
     /// X1, X2: the idle desktop app.
     Desktop,
     /// D1: other APIs' words.
@@ -49,6 +55,9 @@ enum What {
     /// The hub in a process of its own; used by `hub`.
     #[value(hide = true)]
     HubChild,
+    /// One who sends, in a process of its own; used by `fanout`.
+    #[value(hide = true)]
+    FanoutChild,
 }
 
 #[tokio::main]
@@ -57,12 +66,16 @@ async fn main() -> anyhow::Result<()> {
     if args.what == [What::HubChild] {
         return hub::child().await;
     }
+    if let Some(contestant) = args.contestant {
+        return fanout::child(contestant).await;
+    }
     let mut out = std::io::stdout();
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let cores = std::thread::available_parallelism()?;
     writeln!(out, "{cores} cores, load {}", load.trim())?;
     for what in What::value_variants() {
-        if *what != What::HubChild && (args.what.is_empty() || args.what.contains(what)) {
+        let is_child = matches!(what, What::HubChild | What::FanoutChild);
+        if !is_child && (args.what.is_empty() || args.what.contains(what)) {
             for figure in measure(*what).await? {
                 writeln!(out, "{figure}")?;
             }
@@ -81,8 +94,9 @@ async fn measure(what: What) -> anyhow::Result<Vec<Figure>> {
         What::Restart => restart::measure().await,
         What::Metrics => Ok(metrics::measure()),
         What::Hub => hub::measure().await,
+        What::Fanout => fanout::measure().await,
         What::Desktop => desktop::measure().await,
         What::Translation => translation::measure(),
-        What::HubChild => Ok(Vec::new()),
+        What::HubChild | What::FanoutChild => Ok(Vec::new()),
     }
 }
