@@ -275,7 +275,7 @@ mod tests {
         assert_eq!(submit["required"], json!(["op", "body"]));
         assert_eq!(submit["additionalProperties"], json!(false));
         assert_eq!(
-            submit["properties"]["priority"]["anyOf"][0]["$ref"],
+            submit["properties"]["priority"]["$ref"],
             "#/components/schemas/Priority"
         );
         let codes = whole["components"]["schemas"]["ErrorCode"]["enum"].as_array();
