@@ -7,6 +7,9 @@ use hearth_tests::{
     stand::{Stand, create_key},
 };
 
+/// Without the limits that would keep most of the requests away from what they are aimed at.
+const OPEN: &[&str] = &["--failures-per-minute", "0", "--key-rate", "0"];
+
 /// A key of each kind.
 async fn keys(stand: &Stand) -> Vec<String> {
     let mut keys = vec![stand.requester.clone(), stand.worker.clone()];
@@ -19,7 +22,7 @@ async fn keys(stand: &Stand) -> Vec<String> {
 
 #[tokio::test]
 async fn hostile_requests_are_refused_and_break_nothing() {
-    let (stand, _ollama) = Stand::scripted().await;
+    let (stand, _ollama) = Stand::scripted_with(OPEN, 1).await;
     let keys = keys(&stand).await;
     let operations = operations(&stand.http, stand.address).await.unwrap();
     let assault = by_hand(stand.address, &keys, &operations, 1_500, 3).await;
@@ -31,7 +34,7 @@ async fn hostile_requests_are_refused_and_break_nothing() {
 
 #[tokio::test]
 async fn what_schemathesis_makes_of_the_document_is_answered_as_the_document_says() {
-    let (stand, _ollama) = Stand::scripted().await;
+    let (stand, _ollama) = Stand::scripted_with(OPEN, 1).await;
     let args = [
         "--name", "all", "--scope", "enqueue", "--scope", "read", "--scope", "work",
     ];

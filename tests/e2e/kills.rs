@@ -1,7 +1,8 @@
 //! Power cuts: whatever is killed, every acknowledged job is answered exactly once.
 
 use hearth_tests::{
-    kills::{self, Plan},
+    kills::{self, OVERSLEPT, Plan},
+    leaks,
     scripted_ollama::{Answer, Gate, ScriptedOllama, Step},
 };
 use proto::JobId;
@@ -117,7 +118,9 @@ async fn by_the_requesters_logs_kills_and_an_overslept_lease_lose_double_and_mix
     let plan = Plan::kills(6, 7).light();
     let report = kills::run(&plan).await.unwrap();
     assert!(report.verdict.is_clean(), "{report}");
-    assert!(report.overslept >= 2, "no lease ran out: {report}");
+    assert!(report.faults[OVERSLEPT] >= 2, "no lease ran out: {report}");
+    let leaks = leaks::find(&report.said, &report.secrets);
+    assert!(leaks.is_empty(), "{leaks:?}");
     let asked = plan.between * (plan.blows.len() as u64 + 2) + 2;
     assert_eq!(report.verdict.asked as u64, asked, "{report}");
     // Six of ten are native, and those are asked until they are taken.

@@ -7,44 +7,68 @@ use std::{
 };
 
 use hearth_tests::{
-    kills::{self, Plan, Report},
+    headline::{Headline, erasure, hostile},
+    kills::{self, Plan},
     planted::{BUGS, Bug, Proof},
     process::binary,
 };
 
-const USAGE: &str =
-    "usage: hearth-prove [kills|light-kills|power-cuts|few-power-cuts|controls [BUG…]]…";
+const USAGE: &str = "usage: hearth-prove [all] [kills] [light-kills] [power-cuts] \
+    [few-power-cuts] [weather] [hostile] [erasure] [controls [BUG…]]";
+
+/// What the headline is made of.
+const ALL: [&str; 5] = ["kills", "power-cuts", "weather", "hostile", "erasure"];
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let mut wanted: Vec<String> = std::env::args().skip(1).collect();
-    if wanted.is_empty() {
-        wanted = ["kills", "power-cuts", "controls"]
-            .map(str::to_owned)
-            .into();
+    if wanted.is_empty() || wanted == ["all"] {
+        wanted = ALL.map(str::to_owned).into();
     }
-    for what in &wanted {
-        let done = match what.as_str() {
-            "kills" => prove(&Plan::kills(20, 1)).await,
-            "light-kills" => prove(&Plan::kills(20, 1).light()).await,
-            "power-cuts" => prove(&Plan::power_cuts(50, 2)).await,
-            "few-power-cuts" => prove(&Plan::power_cuts(3, 2)).await,
-            "controls" => controls(&wanted),
-            bug if BUGS.iter().any(|planted| planted.name == bug) => Ok(()),
-            _ => Err(io::Error::other(USAGE)),
-        };
-        if let Err(error) = done {
-            drop(writeln!(io::stderr(), "hearth-prove: {what}: {error}"));
-            return ExitCode::FAILURE;
+    match run(&wanted).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            drop(writeln!(io::stderr(), "hearth-prove: {error}"));
+            ExitCode::FAILURE
         }
     }
-    ExitCode::SUCCESS
 }
 
-async fn prove(plan: &Plan) -> io::Result<()> {
-    let report: Report = kills::run(plan).await?;
-    writeln!(io::stdout(), "{report}")?;
-    if report.verdict.is_clean() {
+async fn run(wanted: &[String]) -> io::Result<()> {
+    let mut out = io::stdout();
+    let mut headline = Headline::default();
+    if wanted.iter().any(|what| what == "controls") {
+        return controls(wanted);
+    }
+    for what in wanted {
+        let plan = match what.as_str() {
+            "kills" => Plan::kills(20, 1),
+            "light-kills" => Plan::kills(20, 1).light(),
+            "power-cuts" => Plan::power_cuts(50, 2),
+            "few-power-cuts" => Plan::power_cuts(3, 2),
+            "weather" => Plan::weather(4, 3),
+            "hostile" => {
+                let more = hostile(20_000, 40, 4).await?;
+                writeln!(out, "{what}: {}", more.assault)?;
+                headline.assault.add(more.assault);
+                headline.leaked.extend(more.leaked);
+                continue;
+            }
+            "erasure" => {
+                let more = erasure(5).await?;
+                writeln!(out, "{what}: {}", more.verdict)?;
+                headline.verdict.add(more.verdict);
+                headline.leaked.extend(more.leaked);
+                continue;
+            }
+            _ => return Err(io::Error::other(USAGE)),
+        };
+        let report = kills::run(&plan).await?;
+        writeln!(out, "{what}: {report}")?;
+        headline.add(report);
+    }
+    writeln!(out, "{headline}")?;
+    if headline.is_clean() {
         Ok(())
     } else {
         Err(io::Error::other("a promise was broken"))

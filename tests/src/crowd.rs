@@ -41,7 +41,13 @@ impl Load {
     fn question(&self, n: u64) -> Question {
         let manner = match n.checked_div(self.faulty_every) {
             Some(nth) if n.is_multiple_of(self.faulty_every) => {
-                [Manner::ErrorOnce, Manner::HalfJson, Manner::Cut][(nth % 3) as usize]
+                const WRONG: [Manner; 4] = [
+                    Manner::DeadOnce,
+                    Manner::Refuse,
+                    Manner::HalfJson,
+                    Manner::Cut,
+                ];
+                WRONG[(nth % 4) as usize]
             }
             _ => Manner::Well,
         };
@@ -50,6 +56,7 @@ impl Load {
             words: self.words,
             pause: self.pause,
             manner,
+            only: None,
         }
     }
 }

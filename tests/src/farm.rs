@@ -48,9 +48,15 @@ const KEYS: usize = 8;
 impl Farm {
     /// A relay and the lines to it; no agent runs yet.
     pub async fn new(hands: usize, slots: u32) -> Self {
+        Self::with(&[], hands, slots).await
+    }
+
+    /// The same with more options for the relay.
+    pub async fn with(options: &[&str], hands: usize, slots: u32) -> Self {
         let ollama = ScriptedOllama::start().await.unwrap();
         let marked = Marked::engine(&ollama);
-        let mut stand = Stand::relay_only(&format!("ollama:{}", ollama.url())).await;
+        let engine = format!("ollama:{}", ollama.url());
+        let mut stand = Stand::relay_with(options, &engine).await;
         stand.slots = slots;
         let mut keys = Vec::new();
         for n in 0..KEYS {
@@ -68,7 +74,10 @@ impl Farm {
             said: Vec::new(),
         };
         for n in 0..hands {
-            let line = Proxy::start(farm.stand.address, Duration::ZERO);
+            // Straight, slow, and in pieces.
+            let (delay, piece) = [(0, usize::MAX), (5, usize::MAX), (0, 7)][n % 3];
+            let delay = Duration::from_millis(delay);
+            let line = Proxy::split(farm.stand.address, delay, piece);
             farm.hands.push(Hand {
                 name: format!("hand-{n}"),
                 home: Home::new(),
@@ -150,6 +159,21 @@ impl Farm {
             assert!(status.success(), "the relay ended with {status}");
             self.said.push(relay.log());
         }
+    }
+
+    /// What an agent is called.
+    #[must_use]
+    pub fn name(&self, n: usize) -> &str {
+        &self.hands[n].name
+    }
+
+    /// The secret part of every key.
+    pub fn secrets(&self) -> impl Iterator<Item = String> {
+        let keys = self
+            .keys
+            .iter()
+            .chain([&self.stand.worker, &self.stand.requester]);
+        keys.filter_map(|key| Some(key.split('_').nth(2)?.to_owned()))
     }
 
     /// Everything that relay and agents have logged, also those that are gone.

@@ -1,8 +1,9 @@
 //! Kills of relay and agents and power cuts under load, and one agent that sleeps past its lease
 //! and wakes up: what the requesters wrote down is judged by the [`crate::auditor`].
 
-use std::{fmt, io, time::Duration};
+use std::{collections::BTreeMap, fmt, io, time::Duration};
 
+use proto::limits::ATTEMPTS_MAX;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -27,6 +28,25 @@ pub enum Blow {
     Agent,
     /// The relay's machine loses its power, and with it what was not synced to its disk.
     Power,
+    /// The relay is asked to end, ends in order, and is started again.
+    Drain,
+    /// The line of one of the agents breaks for a second.
+    Cut,
+    /// The line of one of the agents passes nothing on for a while, and then everything.
+    Held,
+}
+
+impl Blow {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Relay => "kill of the relay",
+            Self::Agent => "kill of an agent",
+            Self::Power => "power cut",
+            Self::Drain => "drain of the relay",
+            Self::Cut => "line cut",
+            Self::Held => "line held",
+        }
+    }
 }
 
 /// How hard it is tried.
@@ -36,6 +56,8 @@ pub struct Plan {
     pub blows: Vec<Blow>,
     /// Whether an agent oversleeps its lease before that.
     pub oversleep: bool,
+    /// Whether a job kills whatever agent takes it, until it is given up.
+    pub poison: bool,
     /// How many questions are asked between two of them.
     pub between: u64,
     /// What is asked.
@@ -61,6 +83,7 @@ impl Plan {
         Self {
             blows: (0..count).map(&mut blow).collect(),
             oversleep: true,
+            poison: false,
             between: 900,
             load: Load {
                 canary: format!("canary{seed:x}"),
@@ -85,6 +108,24 @@ impl Plan {
         plan
     }
 
+    /// Everything else that can go wrong: lines, engines, drains, and a job that kills.
+    #[must_use]
+    pub fn weather(rounds: usize, seed: u64) -> Self {
+        let mut plan = Self::power_cuts(0, seed);
+        let round = [
+            Blow::Drain,
+            Blow::Cut,
+            Blow::Held,
+            Blow::Agent,
+            Blow::Cut,
+            Blow::Relay,
+        ];
+        plan.blows = round.repeat(rounds);
+        plan.load.faulty_every = 7;
+        plan.poison = true;
+        plan
+    }
+
     /// With less load, for every day.
     #[must_use]
     pub fn light(mut self) -> Self {
@@ -99,45 +140,35 @@ impl Plan {
 pub struct Report {
     /// What became of the questions.
     pub verdict: Verdict,
-    /// Every blow, in order.
-    pub blows: Vec<Blow>,
-    /// Leases that ran out while their holder slept.
-    pub overslept: u64,
+    /// What was done to the parts, and how often.
+    pub faults: BTreeMap<&'static str, usize>,
     /// How long it took from the first blow until everything had ended.
     pub took: Duration,
     /// Answers a second in that time.
     pub rate: f64,
     /// What was logged, and what refusals said.
     pub said: Vec<String>,
-}
-
-impl Report {
-    /// How often this was hit.
-    #[must_use]
-    pub fn count(&self, blow: Blow) -> usize {
-        self.blows.iter().filter(|&&hit| hit == blow).count()
-    }
+    /// What must not be in it.
+    pub secrets: Vec<String>,
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} kills of the relay, {} of agents, {} power cuts, {} leases overslept, in {:.0} s \
-             at {:.0} answers a second: {}",
-            self.count(Blow::Relay),
-            self.count(Blow::Agent),
-            self.count(Blow::Power),
-            self.overslept,
-            self.took.as_secs_f64(),
-            self.rate,
-            self.verdict
-        )
+        for (fault, count) in &self.faults {
+            write!(f, "{count} × {fault}, ")?;
+        }
+        let (took, rate) = (self.took.as_secs_f64(), self.rate);
+        let verdict = &self.verdict;
+        write!(f, "in {took:.0} s at {rate:.0} answers a second: {verdict}")
     }
 }
 
 /// How long what was acknowledged is waited for.
 const ENDED_WITHIN: Duration = Duration::from_secs(150);
+/// How long a line stays broken.
+const SHORTLY: Duration = Duration::from_secs(1);
+/// A lease that ran out while its holder slept.
+pub const OVERSLEPT: &str = "lease overslept";
 /// How long a sleeper that woke up may take to see that its work is void.
 const NOTICED_WITHIN: Duration = Duration::from_secs(15);
 
@@ -155,13 +186,23 @@ pub async fn run(plan: &Plan) -> io::Result<Report> {
     if plan.blows.contains(&Blow::Power) {
         farm.put_on_a_disk().await?;
     }
-    let mut overslept = 0;
+    let mut faults = BTreeMap::new();
     if plan.oversleep {
-        overslept = oversleep(&mut farm, &mut crowd, plan).await;
+        let overslept = oversleep(&mut farm, &mut crowd, plan).await;
+        faults.insert(OVERSLEPT, overslept as usize);
     } else {
         for n in 0..plan.agents {
             farm.start_agent(n).await;
         }
+    }
+    if plan.poison {
+        faults.insert(
+            "agent killed by its job",
+            poison(&mut farm, &mut crowd, plan).await,
+        );
+    }
+    for blow in &plan.blows {
+        *faults.entry(blow.name()).or_default() += 1;
     }
 
     let (began, before) = (Instant::now(), crowd.answered());
@@ -177,10 +218,12 @@ pub async fn run(plan: &Plan) -> io::Result<Report> {
     crowd.read_again().await;
     let mut said = farm.said();
     said.extend(crowd.refusals());
+    faults.extend(farm.marked.faults());
+    let secrets = farm.secrets().chain([plan.load.canary.clone()]).collect();
     Ok(Report {
         verdict: judge(&crowd.notes()),
-        blows: plan.blows.clone(),
-        overslept,
+        faults,
+        secrets,
         took,
         rate,
         said,
@@ -212,9 +255,58 @@ async fn strike(
                 farm.start_agent(which).await;
             }
             Blow::Power => farm.cut_power().await?,
+            Blow::Drain => {
+                farm.drain_relay().await;
+                farm.stand.start_relay().await;
+            }
+            Blow::Cut => {
+                let line = &farm.hands[chance.below(farm.hands.len() as u64) as usize].line;
+                line.cut();
+                sleep(SHORTLY).await;
+                line.mend();
+            }
+            Blow::Held => {
+                let line = &farm.hands[chance.below(farm.hands.len() as u64) as usize].line;
+                line.hold();
+                sleep(3 * SHORTLY).await;
+                line.mend();
+            }
         }
     }
     Ok(())
+}
+
+/// A job that kills its agent is given up after so many attempts, and holds up nobody meanwhile.
+/// Answers how often it killed.
+async fn poison(farm: &mut Farm, crowd: &mut Crowd, plan: &Plan) -> usize {
+    let question = Question {
+        name: format!("{}-poison", plan.load.canary),
+        words: 2 * HALF as u64,
+        pause: Duration::ZERO,
+        manner: Manner::Poison,
+        only: Some(farm.name(0).to_owned()),
+    };
+    let name = question.name.clone();
+    crowd.ask_this(question).await;
+    let marked = farm.marked.clone();
+    let killing = async {
+        for times in 1..=ATTEMPTS_MAX {
+            let begun = marked.until_begun(&name, u64::from(times));
+            within("the job that kills is tried again", begun).await;
+            farm.kill_agent(0).await;
+            farm.start_agent(0).await;
+        }
+    };
+    tokio::join!(killing, crowd.ask(plan.between));
+    let ended = |notes: &[Note]| {
+        let about = |note: &&Note| note.question == name;
+        notes
+            .iter()
+            .filter(about)
+            .any(|note| matches!(note.seen, Seen::Ended(..)))
+    };
+    within("the job that kills is given up", crowd.until(ended)).await;
+    ATTEMPTS_MAX as usize
 }
 
 /// Half of an answer that somebody oversleeps.
@@ -229,6 +321,7 @@ async fn oversleep(farm: &mut Farm, crowd: &mut Crowd, plan: &Plan) -> u64 {
         words: 2 * HALF as u64,
         pause: Duration::ZERO,
         manner,
+        only: None,
     };
     let (slept, late) = (
         question("overslept", Manner::Stall),

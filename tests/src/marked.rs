@@ -2,7 +2,7 @@
 //! the [`crate::auditor`]; a question says in its own words how it wants to be answered.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fmt,
     str::FromStr,
     sync::{Arc, Mutex, PoisonError},
@@ -22,12 +22,16 @@ use crate::{
 pub enum Manner {
     /// Answers it.
     Well,
-    /// Answers 500 the first time, and well the next.
-    ErrorOnce,
+    /// Hangs up without a word the first time, and answers the next.
+    DeadOnce,
+    /// Refuses with 500.
+    Refuse,
     /// Says half a line of JSON and ends as if that were all.
     HalfJson,
     /// Breaks off in the middle.
     Cut,
+    /// Says half and waits for ever: whoever has it is killed each time.
+    Poison,
     /// Falls silent in the middle until all may finish.
     Halt,
     /// Falls silent in the middle until it is let on; then the first run says all but its last
@@ -37,11 +41,13 @@ pub enum Manner {
 
 impl Manner {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Well,
-        Self::ErrorOnce,
+        Self::DeadOnce,
+        Self::Refuse,
         Self::HalfJson,
         Self::Cut,
+        Self::Poison,
         Self::Halt,
         Self::Stall,
     ];
@@ -49,9 +55,11 @@ impl Manner {
     const fn word(self) -> &'static str {
         match self {
             Self::Well => "well",
-            Self::ErrorOnce => "error-once",
+            Self::DeadOnce => "dead-once",
+            Self::Refuse => "refuse",
             Self::HalfJson => "half-json",
             Self::Cut => "cut",
+            Self::Poison => "poison",
             Self::Halt => "halt",
             Self::Stall => "stall",
         }
@@ -61,8 +69,8 @@ impl Manner {
     #[must_use]
     pub const fn promise(self) -> Promise {
         match self {
-            Self::Well | Self::ErrorOnce | Self::Halt | Self::Stall => Promise::Answer,
-            Self::HalfJson | Self::Cut => Promise::End,
+            Self::Well | Self::DeadOnce | Self::Halt | Self::Stall => Promise::Answer,
+            Self::Refuse | Self::HalfJson | Self::Cut | Self::Poison => Promise::End,
         }
     }
 }
@@ -78,6 +86,8 @@ pub struct Question {
     pub pause: Duration,
     /// How the engine treats it.
     pub manner: Manner,
+    /// The only agent that shall answer; not part of the text.
+    pub only: Option<String>,
 }
 
 impl fmt::Display for Question {
@@ -101,6 +111,7 @@ impl FromStr for Question {
             words: count.parse().map_err(|_| WHY)?,
             pause: Duration::from_millis(pause.parse().map_err(|_| WHY)?),
             manner: Manner::ALL.into_iter().find(is_said).ok_or(WHY)?,
+            only: None,
         })
     }
 }
@@ -115,6 +126,7 @@ pub struct Marked {
 struct Shared {
     runs: watch::Sender<u64>,
     runs_of: Mutex<HashMap<String, u64>>,
+    faults: Mutex<BTreeMap<&'static str, usize>>,
     stalled: Gate,
     second: Gate,
 }
@@ -143,6 +155,19 @@ impl Marked {
         lock(&self.shared.runs_of).get(name).copied().unwrap_or(0)
     }
 
+    /// Waits until a question has been begun so many times.
+    pub async fn until_begun(&self, name: &str, times: u64) {
+        let mut runs = self.shared.runs.subscribe();
+        // The sender is held by `self`.
+        drop(runs.wait_for(|_| self.runs_of(name) >= times).await);
+    }
+
+    /// How often the engine went wrong, in which way.
+    #[must_use]
+    pub fn faults(&self) -> BTreeMap<&'static str, usize> {
+        lock(&self.shared.faults).clone()
+    }
+
     /// Lets the first runs that stall say more.
     pub fn go_on(&self) {
         self.shared.stalled.open();
@@ -168,6 +193,20 @@ impl Marked {
             *runs += 1;
             run = *runs;
         });
+        let fault = match (question.manner, again) {
+            (Manner::DeadOnce, false) => Some("engine that hangs up"),
+            (Manner::Refuse, _) => Some("engine that answers 500"),
+            (Manner::HalfJson, _) => Some("half a line of JSON"),
+            (Manner::Cut, _) => Some("engine that breaks off"),
+            (Manner::Stall, false) => Some("engine that falls silent"),
+            (
+                Manner::Well | Manner::DeadOnce | Manner::Poison | Manner::Halt | Manner::Stall,
+                _,
+            ) => None,
+        };
+        if let Some(fault) = fault {
+            *lock(&self.shared.faults).entry(fault).or_default() += 1;
+        }
         let line = |n| {
             let mark = Mark {
                 question: question.name.clone(),
@@ -186,8 +225,9 @@ impl Marked {
         let (all, half) = (question.words, question.words / 2);
         let end = [Step::Send(last_line(is_chat).into()), Step::Finish];
         match (question.manner, again) {
-            (Manner::ErrorOnce, false) => Answer::json(500, r#"{"error":"out of luck"}"#),
-            (Manner::Well, _) | (Manner::ErrorOnce, true) => {
+            (Manner::Refuse, _) => Answer::json(500, r#"{"error":"out of luck"}"#),
+            (Manner::DeadOnce, false) => Answer::default().then(Step::Cut),
+            (Manner::Well, _) | (Manner::DeadOnce, true) => {
                 extend(Answer::begin(), paced(1..=all).chain(end))
             }
             (Manner::HalfJson, _) => {
@@ -196,6 +236,7 @@ impl Marked {
                 extend(Answer::begin(), paced(1..=half).chain(rest))
             }
             (Manner::Cut, _) => extend(Answer::begin(), paced(1..=half).chain([Step::Cut])),
+            (Manner::Poison, _) => extend(Answer::begin(), paced(1..=half)),
             // Its last word is never said: whoever had this run must give it up.
             (Manner::Stall, false) => {
                 let wait = [Step::Wait(self.shared.stalled.clone())];
@@ -268,6 +309,7 @@ mod tests {
                 words: 4,
                 pause: Duration::from_millis(20),
                 manner,
+                only: None,
             };
             assert_eq!(question.to_string().parse(), Ok(question));
         }

@@ -28,6 +28,17 @@ enum Mode {
     Open,
     /// Breaks what is open and refuses what is new, by closing at once.
     Cut,
+    /// Passes nothing on and breaks nothing.
+    Held,
+}
+
+/// What a line does to everything that passes.
+#[derive(Debug, Clone, Copy)]
+struct Line {
+    /// How long each byte is held back.
+    delay: Duration,
+    /// Into pieces of how many bytes it is split.
+    piece: usize,
 }
 
 /// What passed so far.
@@ -54,12 +65,21 @@ impl Proxy {
     /// # Errors
     /// If no port can be had.
     pub async fn start(target: SocketAddr, delay: Duration) -> io::Result<Self> {
+        Self::split(target, delay, usize::MAX).await
+    }
+
+    /// The same, and what passes is split into pieces of so many bytes at most.
+    ///
+    /// # Errors
+    /// If no port can be had.
+    pub async fn split(target: SocketAddr, delay: Duration, piece: usize) -> io::Result<Self> {
+        let line = Line { delay, piece };
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let (mode, follow) = watch::channel(Mode::Open);
         let seen = Arc::<Seen>::default();
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, target, delay, follow, Arc::clone(&seen)));
+        tasks.spawn(accept(listener, target, line, follow, Arc::clone(&seen)));
         Ok(Self {
             address,
             mode,
@@ -92,6 +112,11 @@ impl Proxy {
         self.mode.send_replace(Mode::Cut);
     }
 
+    /// Passes nothing on, in either direction, until [`Proxy::mend`].
+    pub fn hold(&self) {
+        self.mode.send_replace(Mode::Held);
+    }
+
     /// Passes traffic on again.
     pub fn mend(&self) {
         self.mode.send_replace(Mode::Open);
@@ -101,7 +126,7 @@ impl Proxy {
 async fn accept(
     listener: TcpListener,
     target: SocketAddr,
-    delay: Duration,
+    line: Line,
     mode: watch::Receiver<Mode>,
     seen: Arc<Seen>,
 ) {
@@ -111,8 +136,8 @@ async fn accept(
             continue;
         };
         while connections.try_join_next().is_some() {}
-        if *mode.borrow() == Mode::Open {
-            connections.spawn(join(client, target, delay, mode.clone(), Arc::clone(&seen)));
+        if *mode.borrow() != Mode::Cut {
+            connections.spawn(join(client, target, line, mode.clone(), Arc::clone(&seen)));
         }
     }
 }
@@ -120,7 +145,7 @@ async fn accept(
 async fn join(
     client: TcpStream,
     target: SocketAddr,
-    delay: Duration,
+    line: Line,
     mut mode: watch::Receiver<Mode>,
     seen: Arc<Seen>,
 ) {
@@ -136,10 +161,17 @@ async fn join(
     }
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
+    let (up, down) = (mode.clone(), mode.clone());
     let both = async {
         tokio::join!(
-            carry(from_client, to_server, delay, heads_counted(&seen.requests)),
-            carry(from_server, to_client, delay, |_: &[u8]| {
+            carry(
+                from_client,
+                to_server,
+                line,
+                up,
+                heads_counted(&seen.requests)
+            ),
+            carry(from_server, to_client, line, down, |_: &[u8]| {
                 seen.replies.send_modify(|count| *count += 1);
             })
         )
@@ -173,7 +205,8 @@ fn heads_counted(requests: &AtomicUsize) -> impl FnMut(&[u8]) {
 async fn carry(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    delay: Duration,
+    Line { delay, piece }: Line,
+    mut mode: watch::Receiver<Mode>,
     mut see: impl FnMut(&[u8]),
 ) {
     let (put, mut take) = mpsc::channel::<(Instant, Vec<u8>)>(1024);
@@ -191,9 +224,13 @@ async fn carry(
             if !delay.is_zero() {
                 sleep_until(due).await;
             }
+            // It is gone with the proxy.
+            drop(mode.wait_for(|mode| *mode != Mode::Held).await);
             see(&bytes);
-            if to.write_all(&bytes).await.is_err() {
-                break;
+            for piece in bytes.chunks(piece) {
+                if to.write_all(piece).await.is_err() {
+                    return;
+                }
             }
         }
     };
@@ -202,6 +239,8 @@ async fn carry(
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::timeout;
+
     use super::*;
 
     async fn echo() -> (SocketAddr, JoinSet<()>) {
@@ -233,13 +272,21 @@ mod tests {
     #[tokio::test]
     async fn bytes_pass_both_ways_until_the_line_is_cut_and_again_once_it_is_mended() {
         let (target, _echo) = echo().await;
-        let proxy = Proxy::start(target, Duration::ZERO).await.unwrap();
+        let proxy = Proxy::split(target, Duration::ZERO, 2).await.unwrap();
         for _ in 0..2 {
             let mut socket = TcpStream::connect(proxy.address()).await.unwrap();
             socket.write_all(b"hello").await.unwrap();
             let mut heard = [0; 5];
             socket.read_exact(&mut heard).await.unwrap();
             assert_eq!(&heard, b"hello");
+
+            proxy.hold();
+            socket.write_all(b"again").await.unwrap();
+            let held = timeout(Duration::from_millis(50), socket.read(&mut heard)).await;
+            assert!(held.is_err(), "the line is held");
+            proxy.mend();
+            socket.read_exact(&mut heard).await.unwrap();
+            assert_eq!(&heard, b"again");
 
             proxy.cut();
             assert_eq!(

@@ -51,7 +51,7 @@ pub(super) async fn ask(shared: &Shared, n: u64, question: &Question) {
     let messages = json!([{ "role": "user", "content": prompt }]);
     match Door::of(n) {
         Door::Native => {
-            if let Some(id) = submit(shared, n, &messages).await {
+            if let Some(id) = submit(shared, n, question, &messages).await {
                 shared.note(name, Seen::Acknowledged(id.clone()));
                 reader::follow(shared, n, name, &id, 0).await;
             }
@@ -80,17 +80,20 @@ pub(super) async fn ask(shared: &Shared, n: u64, question: &Question) {
 }
 
 /// Says the same again under the same idempotency key until it is taken.
-async fn submit(shared: &Shared, n: u64, messages: &Value) -> Option<String> {
+async fn submit(shared: &Shared, n: u64, question: &Question, messages: &Value) -> Option<String> {
     let body = json!({ "model": "tiny", "messages": messages, "stream": true });
     let submit = json!({ "op": "chat", "body": body, "deadline_ms": 3_600_000 });
     let until = Instant::now() + shared.patience;
     while Instant::now() < until {
-        let request = shared
+        let mut request = shared
             .http
             .post(shared.url("/api/jobs"))
             .bearer_auth(shared.key(n))
             .header("idempotency-key", format!("once-{n}"))
             .json(&submit);
+        if let Some(only) = &question.only {
+            request = request.header("x-hearth-worker", only);
+        }
         if let Ok(answer) = request.send().await {
             let status = answer.status();
             match answer.text().await {

@@ -1,0 +1,146 @@
+//! The one line that says how it stands: so many jobs, faults and bad inputs, and what was lost,
+//! doubled or leaked, from the counts of this very run.
+#![expect(clippy::unwrap_used, reason = "these functions are tests")]
+
+use std::{collections::BTreeMap, fmt, io, time::Duration};
+
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    auditor::{Verdict, judge},
+    crowd::Crowd,
+    farm::Farm,
+    hostile::{Assault, by_hand, by_the_document, operations},
+    kills::{Plan, Report},
+    leaks,
+    stand::{Stand, create_key},
+};
+
+/// Everything so far.
+#[derive(Debug, Default)]
+pub struct Headline {
+    /// What became of the jobs.
+    pub verdict: Verdict,
+    /// What was done to the parts, and how often.
+    pub faults: BTreeMap<&'static str, usize>,
+    /// Requests that meant no good.
+    pub assault: Assault,
+    /// What turned up where it must not.
+    pub leaked: Vec<String>,
+}
+
+impl Headline {
+    /// Whether nothing was lost, doubled, leaked or broken.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.verdict.is_clean() && self.leaked.is_empty() && self.assault.broken.is_empty()
+    }
+
+    /// Takes in what came of a plan.
+    pub fn add(&mut self, report: Report) {
+        self.leaked
+            .extend(leaks::find(&report.said, &report.secrets));
+        self.verdict.add(report.verdict);
+        for (fault, count) in report.faults {
+            *self.faults.entry(fault).or_default() += count;
+        }
+    }
+}
+
+impl fmt::Display for Headline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let faults: usize = self.faults.values().sum();
+        let doubled = self.verdict.doubled.len() + self.verdict.mixed.len();
+        write!(
+            f,
+            "{} jobs, {faults} faults of {} kinds, {} bad inputs: lost {}, doubled {doubled}, \
+             leaked {}",
+            self.verdict.asked,
+            self.faults.len(),
+            self.assault.requests,
+            self.verdict.lost.len(),
+            self.leaked.len()
+        )?;
+        for leak in self.leaked.iter().take(5) {
+            write!(f, "\n  leaked: {leak}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Asks a relay that keeps a fetched answer for a second only, and looks for the questions in its
+/// files after that.
+///
+/// # Errors
+/// If the files cannot be read.
+pub async fn erasure(seed: u64) -> io::Result<Headline> {
+    let mut farm = Farm::with(&["--keep-fetched", "1"], 1, 4).await;
+    farm.start_agent(0).await;
+    let mut load = Plan::kills(0, seed).load;
+    load.canary = format!("erased{seed:x}");
+    let keys = farm.keys.clone();
+    let patience = Duration::from_secs(60);
+    let mut crowd = Crowd::new(farm.stand.address, keys, load.clone(), patience);
+    crowd.ask(100).await;
+    crowd.all_ended().await;
+    let until = Instant::now() + ERASED_WITHIN;
+    let home = farm.stand.home.path().to_owned();
+    let mut leaked = leaks::files_with(&home, &load.canary)?;
+    while !leaked.is_empty() && Instant::now() < until {
+        sleep(Duration::from_secs(1)).await;
+        leaked = leaks::files_with(&home, &load.canary)?;
+    }
+    let secrets: Vec<String> = farm.secrets().collect();
+    for secret in &secrets {
+        leaked.extend(leaks::files_with(&home, secret)?);
+    }
+    let canaries: Vec<String> = secrets.into_iter().chain([load.canary]).collect();
+    leaked.extend(leaks::find(&farm.said(), &canaries));
+    Ok(Headline {
+        verdict: judge(&crowd.notes()),
+        leaked,
+        ..Headline::default()
+    })
+}
+
+/// The store's log is taken in once a minute at most; what was fetched is looked at as often.
+const ERASED_WITHIN: Duration = Duration::from_secs(180);
+
+/// Sends requests that mean no good: so many by hand, and so many examples for each operation and
+/// kind of key by schemathesis.
+///
+/// # Errors
+/// If schemathesis is not installed as pinned, or the relay does not serve its document.
+pub async fn hostile(count: usize, examples: u32, seed: u64) -> io::Result<Headline> {
+    let open = ["--failures-per-minute", "0", "--key-rate", "0"];
+    let (stand, _ollama) = Stand::scripted_with(&open, 4).await;
+    let mut keys = Vec::new();
+    for scope in ["enqueue", "read", "work", "admin"] {
+        keys.push(create_key(&stand.home, &["--name", scope, "--scope", scope]).await);
+    }
+    let operations = operations(&stand.http, stand.address).await?;
+    let mut assault = by_hand(stand.address, &keys, &operations, count, seed).await;
+    let patience = Duration::from_secs(3_600);
+    let kinds = keys.iter().map(|key| Some(key.as_str())).chain([None]);
+    for key in kinds {
+        let more = by_the_document(stand.address, key, examples, seed, patience).await?;
+        assault.add(more);
+    }
+    let secrets: Vec<String> = keys
+        .iter()
+        .map(|key| key.split('_').nth(2).unwrap().to_owned())
+        .collect();
+    let relay = stand
+        .relay
+        .as_ref()
+        .map(|relay| relay.log())
+        .unwrap_or_default();
+    assault.said.push(relay);
+    let leaked = leaks::find(&assault.said, &secrets);
+    assault.said.clear();
+    Ok(Headline {
+        assault,
+        leaked,
+        ..Headline::default()
+    })
+}
