@@ -4,9 +4,11 @@ mod commit;
 mod desktop;
 mod fanout;
 mod hub;
+mod load;
 mod metrics;
 mod proc;
 mod restart;
+mod sockets;
 mod stats;
 mod submit;
 mod translation;
@@ -52,6 +54,15 @@ enum What {
     Desktop,
     /// D1: other APIs' words.
     Translation,
+    /// D7, D10: whole lives of jobs through HTTP, and an overload.
+    Load,
+    /// D9: workers that do nothing.
+    Idle,
+    /// D11: clients that dawdle.
+    Slow,
+    /// Those workers in a process of their own; used by `idle`.
+    #[value(hide = true)]
+    SwarmChild,
     /// The hub in a process of its own; used by `hub`.
     #[value(hide = true)]
     HubChild,
@@ -69,12 +80,15 @@ async fn main() -> anyhow::Result<()> {
     if let Some(contestant) = args.contestant {
         return fanout::child(contestant).await;
     }
+    if args.what == [What::SwarmChild] {
+        return sockets::swarm().await;
+    }
     let mut out = std::io::stdout();
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let cores = std::thread::available_parallelism()?;
     writeln!(out, "{cores} cores, load {}", load.trim())?;
     for what in What::value_variants() {
-        let is_child = matches!(what, What::HubChild | What::FanoutChild);
+        let is_child = matches!(what, What::HubChild | What::FanoutChild | What::SwarmChild);
         if !is_child && (args.what.is_empty() || args.what.contains(what)) {
             for figure in measure(*what).await? {
                 writeln!(out, "{figure}")?;
@@ -97,6 +111,9 @@ async fn measure(what: What) -> anyhow::Result<Vec<Figure>> {
         What::Fanout => fanout::measure().await,
         What::Desktop => desktop::measure().await,
         What::Translation => translation::measure(),
-        What::HubChild | What::FanoutChild => Ok(Vec::new()),
+        What::Load => load::measure().await,
+        What::Idle => sockets::idle().await,
+        What::Slow => sockets::slow().await,
+        What::HubChild | What::FanoutChild | What::SwarmChild => Ok(Vec::new()),
     }
 }

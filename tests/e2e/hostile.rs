@@ -8,7 +8,7 @@ use hearth_tests::{
 };
 
 /// Without the limits that would keep most of the requests away from what they are aimed at.
-const OPEN: &[&str] = &["--failures-per-minute", "0", "--key-rate", "0"];
+const OPEN: &[&str] = &["--failures-per-minute", "0"];
 
 /// A key of each kind.
 async fn keys(stand: &Stand) -> Vec<String> {

@@ -187,6 +187,19 @@ pub fn judge<'a>(notes: impl IntoIterator<Item = &'a Note>) -> Verdict {
     verdict
 }
 
+/// What was noted of the first few questions with which something is wrong.
+#[must_use]
+pub fn evidence(notes: &[Note], verdict: &Verdict) -> Vec<String> {
+    let findings = [&verdict.lost, &verdict.doubled, &verdict.mixed];
+    let findings = findings.into_iter().flat_map(|found| found.iter().take(3));
+    let questions = findings.filter_map(|finding| finding.split([' ', ',']).next());
+    let about = |question| notes.iter().filter(move |note| note.question == question);
+    questions
+        .flat_map(about)
+        .map(|Note { question, seen }| format!("{question}: {seen:?}"))
+        .collect()
+}
+
 /// All that was noted of one question.
 #[derive(Debug, Default)]
 struct File<'a> {
@@ -254,7 +267,9 @@ impl<'a> File<'a> {
             }
             return;
         };
-        if answers.any(|(other, again)| !other.is_like(ending) || again != text) {
+        // What an answer said before it failed is not told in every API.
+        let is_told = *ending == Ending::Completed;
+        if answers.any(|(other, again)| !other.is_like(ending) || is_told && again != text) {
             verdict
                 .doubled
                 .push(format!("{question} changed after its end"));
@@ -498,7 +513,8 @@ mod tests {
                 note("a", Seen::Restarted(0)),
             ]
         };
-        let same = [taken(), failed(0, ""), failed(1, "engine_failed")];
+        let words = piece("a", 1, 1, 1..=2);
+        let same = [taken(), failed(0, ""), words, failed(1, "engine_failed")];
         assert_eq!(found(&same), (0, 0, 0));
         let other = [
             taken(),

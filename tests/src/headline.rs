@@ -112,7 +112,7 @@ const ERASED_WITHIN: Duration = Duration::from_secs(180);
 /// # Errors
 /// If schemathesis is not installed as pinned, or the relay does not serve its document.
 pub async fn hostile(count: usize, examples: u32, seed: u64) -> io::Result<Headline> {
-    let open = ["--failures-per-minute", "0", "--key-rate", "0"];
+    let open = ["--failures-per-minute", "0"];
     let (stand, _ollama) = Stand::scripted_with(&open, 4).await;
     let mut keys = Vec::new();
     for scope in ["enqueue", "read", "work", "admin"] {

@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use crate::{
-    auditor::{Note, Seen, Verdict, judge},
+    auditor::{Note, Seen, Verdict, evidence, judge},
     chance::Chance,
     crowd::{Crowd, Load},
     farm::Farm,
@@ -140,6 +140,8 @@ impl Plan {
 pub struct Report {
     /// What became of the questions.
     pub verdict: Verdict,
+    /// What was noted of those with which something is wrong.
+    pub evidence: Vec<String>,
     /// What was done to the parts, and how often.
     pub faults: BTreeMap<&'static str, usize>,
     /// How long it took from the first blow until everything had ended.
@@ -159,7 +161,11 @@ impl fmt::Display for Report {
         }
         let (took, rate) = (self.took.as_secs_f64(), self.rate);
         let verdict = &self.verdict;
-        write!(f, "in {took:.0} s at {rate:.0} answers a second: {verdict}")
+        write!(f, "in {took:.0} s at {rate:.0} answers a second: {verdict}")?;
+        for note in &self.evidence {
+            write!(f, "\n    {note}")?;
+        }
+        Ok(())
     }
 }
 
@@ -220,8 +226,11 @@ pub async fn run(plan: &Plan) -> io::Result<Report> {
     said.extend(crowd.refusals());
     faults.extend(farm.marked.faults());
     let secrets = farm.secrets().chain([plan.load.canary.clone()]).collect();
+    let notes = crowd.notes();
+    let verdict = judge(&notes);
     Ok(Report {
-        verdict: judge(&crowd.notes()),
+        evidence: evidence(&notes, &verdict),
+        verdict,
         faults,
         secrets,
         took,

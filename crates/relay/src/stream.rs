@@ -185,6 +185,17 @@ impl<V: Voice> Speech<V> {
                 },
             };
             let said = match event {
+                Ok(Event::Line(_, line)) if !self.has_last => self.pass_on(&line),
+                Ok(Event::End(_, End::Completed)) => self.finish(End::Completed),
+                // The requester has been told the end; what becomes of the job after that, as
+                // when its worker is lost before the end is on disk, is nothing to him.
+                event if self.has_last => {
+                    if matches!(event, Ok(Event::Restarted(_))) {
+                        self.guard.arm_again();
+                    }
+                    self.is_over = true;
+                    None
+                }
                 Ok(Event::Line(_, line)) => self.pass_on(&line),
                 Ok(Event::Restarted(_)) if self.has_spoken => Some(self.fail(
                     ErrorCode::WorkerLost,

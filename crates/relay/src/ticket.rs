@@ -51,6 +51,8 @@ pub(crate) struct Guard {
     relay: Relay,
     pub(crate) job: JobId,
     pub(crate) caller: Caller,
+    /// The requester waits, and nobody else: his leaving cancels the job.
+    is_attended: bool,
     is_armed: bool,
 }
 
@@ -88,6 +90,7 @@ impl Relay {
             relay: self.clone(),
             job,
             caller: caller.clone(),
+            is_attended: attended,
             is_armed: attended,
         };
         let extras = Extras {
@@ -168,6 +171,11 @@ impl Guard {
     /// The answer is complete: leaving is no longer a wish to stop.
     pub(crate) const fn disarm(&mut self) {
         self.is_armed = false;
+    }
+
+    /// The requester who waited has what he wanted, but the job goes on, for nobody.
+    pub(crate) const fn arm_again(&mut self) {
+        self.is_armed = self.is_attended;
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     server::Server,
     wire::question,
     within,
-    worker::{Scripted, chat},
+    worker::{CHAT_DONE, Scripted, chat},
 };
 
 /// Each route, and how its error begins in the middle of a stream.
@@ -44,6 +44,31 @@ async fn a_lost_worker_ends_a_stream_that_began_with_an_error_even_if_none_comes
         assert!(last.starts_with(error), "{path}: {end}");
         assert!(end.contains("the worker was lost"), "{path}: {end}");
         assert!(!end.contains("[DONE]"), "{path}: {end}");
+        let log = server.store.log(Owner::Anyone, job.token().job).await;
+        let mut head = log.unwrap().unwrap().head();
+        let ended = within(head.wait_for(|head| head.end.is_some())).await;
+        assert_eq!(ended.unwrap().end, Some(End::Cancelled), "nobody wants it");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_told_its_end_is_over_even_if_the_worker_is_lost_before_it_is_on_disk() {
+    let mut settings = RelaySettings::default();
+    settings.lease = Duration::from_millis(300);
+    let server = Server::with(settings).await;
+    let client = server.requester().await;
+    for (path, error) in STREAMS {
+        let mut worker = Scripted::ready(&server).await;
+        let asking = client.clone();
+        let asked = tokio::spawn(async move { asking.post(path, question(path, true)).await });
+        let job = worker.lease().await;
+        worker.line(job.token(), 1, &chat("whole")).await;
+        worker.line(job.token(), 2, CHAT_DONE).await;
+        let reply = asked.await.unwrap();
+        drop(worker);
+        let text = within(reply.text()).await;
+        assert!(text.contains("whole"), "{path}: {text}");
+        assert!(!text.contains(error), "{path}: {text}");
         let log = server.store.log(Owner::Anyone, job.token().job).await;
         let mut head = log.unwrap().unwrap().head();
         let ended = within(head.wait_for(|head| head.end.is_some())).await;

@@ -1,0 +1,239 @@
+//! D7 and D10: whole lives of durable jobs a second through HTTP, and what is left of them when
+//! five times as many are asked for.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use hearth_tests::{process::Process, stand::Stand};
+use serde_json::{Value, json};
+use tokio::{
+    sync::Mutex,
+    task::JoinSet,
+    time::{MissedTickBehavior, interval},
+};
+
+use crate::{
+    proc::Usage,
+    stats::{Figure, Goal, Sample},
+};
+
+const QUIET: Duration = Duration::from_secs(10);
+const OVERLOAD: Duration = Duration::from_secs(20);
+/// Requesters that ask, wait for the acknowledgement and ask again.
+const REQUESTERS: usize = 64;
+/// Workers, each with so many jobs at once.
+const WORKERS: usize = 8;
+const SLOTS: u32 = 16;
+/// Time between two handfuls of requests of an overload.
+const TICK: Duration = Duration::from_millis(10);
+/// Requests of an overload that wait for their answer; what comes above that is not sent.
+const UNANSWERED_MAX: usize = 1_000;
+
+/// What requesters and workers counted.
+#[derive(Debug, Default)]
+struct Counts {
+    ended: AtomicUsize,
+    refused: AtomicUsize,
+    /// Refused without a 429 or 503 that says when to come again, or not answered at all.
+    rude: AtomicUsize,
+    acknowledged: Mutex<Vec<Duration>>,
+    over: AtomicBool,
+}
+
+/// Measures both on one relay.
+///
+/// # Errors
+/// If the relay does not answer.
+pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
+    let options = ["--keep-fetched", "1"];
+    let stand = Arc::new(Stand::relay_with(&options, "ollama").await);
+    let pid = stand
+        .relay
+        .as_ref()
+        .and_then(Process::id)
+        .context("the relay runs")?;
+    let counts = Arc::new(Counts::default());
+    let mut workers = JoinSet::new();
+    for n in 0..WORKERS {
+        workers.spawn(work(Arc::clone(&stand), Arc::clone(&counts), n));
+    }
+    let begun = Instant::now();
+    let mut requesters = JoinSet::new();
+    for _ in 0..REQUESTERS {
+        let (stand, counts) = (Arc::clone(&stand), Arc::clone(&counts));
+        requesters.spawn(async move {
+            while begun.elapsed() < QUIET {
+                submit(&stand, &counts).await;
+            }
+        });
+    }
+    requesters.join_all().await;
+    #[expect(clippy::cast_precision_loss, reason = "some thousands a second")]
+    let per_second = |count: usize, time: Duration| count as f64 / time.as_secs_f64();
+    let peak = per_second(counts.ended.load(Ordering::Relaxed), begun.elapsed());
+    let quiet: Sample = std::mem::take(&mut *counts.acknowledged.lock().await)
+        .into_iter()
+        .collect();
+
+    let before = counts.ended.load(Ordering::Relaxed);
+    let (refused, rude) = (&counts.refused, &counts.rude);
+    refused.store(0, Ordering::Relaxed);
+    rude.store(0, Ordering::Relaxed);
+    let largest = overload(&stand, &counts, 5.0 * peak, pid).await?;
+    let ended = counts.ended.load(Ordering::Relaxed) - before;
+    let goodput = per_second(ended, OVERLOAD);
+    let loaded: Sample = std::mem::take(&mut *counts.acknowledged.lock().await)
+        .into_iter()
+        .collect();
+    counts.over.store(true, Ordering::Relaxed);
+    workers.shutdown().await;
+    let (refused, rude) = (
+        refused.load(Ordering::Relaxed),
+        rude.load(Ordering::Relaxed),
+    );
+    let rudely = rude as f64 / refused.max(1) as f64;
+    let figure = |name: &str, value, goal, detail| Figure {
+        name: name.to_owned(),
+        value,
+        goal,
+        detail,
+    };
+    let p99 = quiet.percentile(0.99);
+    Ok(vec![
+        figure(
+            "D7 durable job lives a second through HTTP",
+            peak,
+            Goal::AtLeast(2_000.0),
+            format!("{REQUESTERS} requesters, {WORKERS} workers"),
+        ),
+        figure(
+            "D7 acknowledgement after the fsync, p99 in ms",
+            p99,
+            Goal::AtMost(50.0),
+            format!("p50 {:.1} ms", quiet.median()),
+        ),
+        figure(
+            "D10 lives a second at 5 x the load / peak",
+            goodput / peak,
+            Goal::AtLeast(0.9),
+            format!("{goodput:.0}/s against {peak:.0}/s, {refused} refused"),
+        ),
+        figure(
+            "D10 p99 of what is accepted / without overload",
+            loaded.percentile(0.99) / p99,
+            Goal::AtMost(3.0),
+            format!("{:.1} ms against {p99:.1} ms", loaded.percentile(0.99)),
+        ),
+        figure(
+            "D10 refusals without 429 or 503 and when to come",
+            rudely,
+            Goal::AtMost(0.0),
+            format!("{rude} of {refused}"),
+        ),
+        figure(
+            "D10 memory of the relay in MB",
+            largest as f64 / 1024.0,
+            Goal::AtMost(256.0),
+            "resident, its largest".to_owned(),
+        ),
+    ])
+}
+
+/// Asks so many times a second, whatever becomes of it; answers the relay's largest size.
+async fn overload(
+    stand: &Arc<Stand>,
+    counts: &Arc<Counts>,
+    per_second: f64,
+    pid: u32,
+) -> anyhow::Result<u64> {
+    let (begun, mut largest, mut sent) = (Instant::now(), 0, 0.0);
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let mut asking = JoinSet::new();
+    while begun.elapsed() < OVERLOAD {
+        tick.tick().await;
+        let due = begun.elapsed().as_secs_f64() * per_second;
+        while sent < due {
+            sent += 1.0;
+            if asking.len() < UNANSWERED_MAX {
+                let (stand, counts) = (Arc::clone(stand), Arc::clone(counts));
+                asking.spawn(async move { submit(&stand, &counts).await });
+            }
+        }
+        while asking.try_join_next().is_some() {}
+        largest = largest.max(Usage::of(pid)?.rss);
+    }
+    asking.shutdown().await;
+    Ok(largest)
+}
+
+async fn submit(stand: &Stand, counts: &Counts) {
+    let message = json!({ "role": "user", "content": "x" });
+    let body = json!({ "model": "tiny", "messages": [message] });
+    let job = json!({ "op": "chat", "body": body, "deadline_ms": 60_000 });
+    let asked = Instant::now();
+    let answer = stand.post("/api/jobs", &job).send().await;
+    let taken = asked.elapsed();
+    match answer {
+        Ok(answer) if answer.status().is_success() => {
+            counts.acknowledged.lock().await.push(taken);
+        }
+        Ok(answer) => {
+            counts.refused.fetch_add(1, Ordering::Relaxed);
+            let is_busy = [429, 503].contains(&answer.status().as_u16());
+            if !is_busy || !answer.headers().contains_key("retry-after") {
+                counts.rude.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        Err(_) => {
+            counts.refused.fetch_add(1, Ordering::Relaxed);
+            counts.rude.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Leases jobs by held polls and ends each with one line.
+async fn work(stand: Arc<Stand>, counts: Arc<Counts>, n: usize) -> anyhow::Result<()> {
+    let tag = json!({ "name": "tiny", "model": "tiny", "size": 1 });
+    let report = json!({ "engine": "ollama", "engine_version": "0.33.0", "engine_up": true,
+        "models": [{ "name": "tiny", "loaded": true, "tag": tag }] });
+    let poll = json!({ "worker": format!("worker-{n}"), "version": "0", "report": report,
+        "free": SLOTS, "held": [], "wait_ms": 1_000 });
+    while !counts.over.load(Ordering::Relaxed) {
+        let polled = post(&stand, "/api/worker/v1/poll", poll.to_string()).await?;
+        let polled: Value = polled.json().await?;
+        let mut jobs = JoinSet::new();
+        for lease in polled["leases"].as_array().into_iter().flatten() {
+            let token = &lease["token"];
+            let job = token["job"].as_str().unwrap_or_default();
+            let path = format!("/api/worker/v1/jobs/{job}/{}", token["attempt"]);
+            let (stand, counts) = (Arc::clone(&stand), Arc::clone(&counts));
+            jobs.spawn(async move {
+                const LINE: &str = concat!(
+                    r#"{"model":"tiny","created_at":"2026-01-01T00:00:00Z","#,
+                    r#""message":{"role":"assistant","content":"y"},"done":true}"#,
+                    "\n"
+                );
+                post(&stand, &format!("{path}/lines?first=1"), LINE.into()).await?;
+                let end = json!({ "lines": 1, "end": { "state": "completed" } });
+                let ended = post(&stand, &format!("{path}/end"), end.to_string()).await?;
+                let ended = usize::from(ended.status().is_success());
+                counts.ended.fetch_add(ended, Ordering::Relaxed);
+                anyhow::Ok(())
+            });
+        }
+        jobs.join_all().await;
+    }
+    Ok(())
+}
+
+async fn post(stand: &Stand, path: &str, body: String) -> anyhow::Result<reqwest::Response> {
+    let request = stand.http.post(stand.url(path)).bearer_auth(&stand.worker);
+    Ok(request.body(body).send().await?)
+}

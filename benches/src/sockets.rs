@@ -1,0 +1,196 @@
+//! D9 and D11: many workers that do nothing, and many clients that dawdle.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use futures_util::SinkExt as _;
+use hearth_tests::{process::Process, stand::Stand};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_tungstenite::{
+    client_async_with_config,
+    tungstenite::{
+        Message, client::IntoClientRequest as _, http::HeaderValue, protocol::WebSocketConfig,
+    },
+};
+
+use crate::{
+    proc::Usage,
+    stats::{Figure, Goal, Sample},
+};
+
+const SOCKETS: usize = 10_000;
+/// So many are opened at once.
+const STEP: usize = 250;
+const IDLE: Duration = Duration::from_secs(10);
+const OFFENDERS: usize = 200;
+const HEALTHY: Duration = Duration::from_secs(5);
+const GONE_WITHIN: Duration = Duration::from_secs(60);
+
+/// D9: so many workers that are connected and get nothing to do.
+///
+/// # Errors
+/// If the relay or the swarm does not start.
+pub(crate) async fn idle() -> anyhow::Result<Vec<Figure>> {
+    let stand = Stand::relay_with(&["--connections-max", "12000"], "ollama").await;
+    let pid = stand
+        .relay
+        .as_ref()
+        .and_then(Process::id)
+        .context("the relay runs")?;
+    let empty = Usage::of(pid)?;
+    let mut swarm = stand.home.command(std::env::current_exe()?);
+    swarm
+        .arg("swarm-child")
+        .env("SWARM_RELAY", stand.address.to_string())
+        .env("SWARM_KEY", &stand.worker);
+    let mut swarm = Process::start("the swarm", swarm);
+    for open in (STEP..=SOCKETS).step_by(STEP) {
+        swarm.says(&format!("open: {open} ")).await;
+    }
+    let before = Usage::of(pid)?;
+    sleep(IDLE).await;
+    let used = Usage::of(pid)?.since(before);
+    swarm.kill().await;
+    let grown = used.rss.saturating_sub(empty.rss);
+    Ok(vec![
+        Figure {
+            name: format!("D9 memory with {SOCKETS} idle workers in MB"),
+            value: used.rss as f64 / 1024.0,
+            goal: Goal::AtMost(200.0),
+            detail: format!("{:.1} kB each", grown as f64 / SOCKETS as f64),
+        },
+        Figure {
+            name: "D9 of one processor, in percent".to_owned(),
+            value: 100.0 * used.cpu.as_secs_f64() / IDLE.as_secs_f64(),
+            goal: Goal::AtMost(2.0),
+            detail: format!("over {IDLE:?}"),
+        },
+    ])
+}
+
+/// The swarm in a process of its own.
+///
+/// # Errors
+/// If it was not told where the relay is.
+pub(crate) async fn swarm() -> anyhow::Result<()> {
+    use std::io::Write as _;
+    let address: SocketAddr = std::env::var("SWARM_RELAY")?.parse()?;
+    let key = std::env::var("SWARM_KEY")?;
+    let mut open = Vec::new();
+    for first in (0..SOCKETS).step_by(STEP) {
+        let mut opening = JoinSet::new();
+        for n in first..first + STEP {
+            opening.spawn(worker(address, key.clone(), n));
+        }
+        while let Some(opened) = opening.join_next().await {
+            open.push(opened??);
+        }
+        writeln!(std::io::stdout(), "open: {} sockets", open.len())?;
+    }
+    // Until it is killed.
+    std::future::pending().await
+}
+
+async fn worker(address: SocketAddr, key: String, n: usize) -> anyhow::Result<impl Send> {
+    let mut request = format!("ws://{address}/api/worker/v1").into_client_request()?;
+    let headers = request.headers_mut();
+    let bearer = HeaderValue::from_str(&format!("Bearer {key}"))?;
+    headers.insert("authorization", bearer);
+    let protocol = HeaderValue::from_static("hearth.worker.v1");
+    headers.insert("sec-websocket-protocol", protocol);
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let config = WebSocketConfig::default().read_buffer_size(1024);
+    let (mut socket, _) = client_async_with_config(request, stream, Some(config)).await?;
+    let report = json!({ "engine": "ollama", "engine_version": "0.33.0", "engine_up": true,
+        "models": [] });
+    let hello = json!({ "type": "hello", "worker": format!("idle-{n}"), "version": "0",
+        "report": report });
+    socket.send(Message::text(hello.to_string())).await?;
+    Ok(socket)
+}
+
+/// D11: clients that send their heads byte by byte, and clients that take nothing.
+///
+/// # Errors
+/// If the relay does not answer.
+pub(crate) async fn slow() -> anyhow::Result<Vec<Figure>> {
+    let stand = Stand::relay_only("ollama").await;
+    let quiet = healthy(&stand).await?;
+    let began = Instant::now();
+    let mut offenders = JoinSet::new();
+    for n in 0..2 * OFFENDERS {
+        offenders.spawn(dawdle(stand.address, n % 2 == 0));
+    }
+    let loaded = healthy(&stand).await?;
+    let mut gone = 0;
+    while let Ok(Some(ended)) = timeout(GONE_WITHIN, offenders.join_next()).await {
+        gone += usize::from(ended.is_ok());
+    }
+    let took = began.elapsed();
+    Ok(vec![
+        Figure {
+            name: "D11 p99 beside 400 that dawdle / alone".to_owned(),
+            value: loaded.percentile(0.99) / quiet.percentile(0.99),
+            goal: Goal::AtMost(1.2),
+            detail: format!(
+                "{:.2} ms against {:.2} ms",
+                loaded.percentile(0.99),
+                quiet.percentile(0.99)
+            ),
+        },
+        Figure {
+            name: "D11 seconds until all of them are gone".to_owned(),
+            value: took.as_secs_f64(),
+            goal: Goal::AtMost(15.0),
+            detail: format!("{gone} of {} were cut", 2 * OFFENDERS),
+        },
+    ])
+}
+
+/// One request after the other, as a client does that means well.
+async fn healthy(stand: &Stand) -> anyhow::Result<Sample> {
+    let (begun, mut took) = (Instant::now(), Vec::new());
+    while begun.elapsed() < HEALTHY {
+        let asked = Instant::now();
+        stand
+            .get("/api/jobs?limit=1")
+            .send()
+            .await?
+            .error_for_status()?;
+        took.push(asked.elapsed());
+    }
+    Ok(took.into_iter().collect())
+}
+
+/// Sends a head a byte a second, or sends a whole one and its body never; until it is cut.
+async fn dawdle(address: SocketAddr, in_head: bool) -> anyhow::Result<()> {
+    let mut socket = TcpStream::connect(address).await?;
+    let head = if in_head {
+        "GET / HTTP/1.1\r\nX: "
+    } else {
+        "POST /api/login HTTP/1.1\r\nHost: relay\r\nContent-Length: 1000\r\n\r\n{"
+    };
+    socket.write_all(head.as_bytes()).await?;
+    let mut piece = [0; 1024];
+    loop {
+        match timeout(Duration::from_secs(1), socket.read(&mut piece)).await {
+            Ok(Ok(0) | Err(_)) => return Ok(()),
+            Ok(Ok(_)) => {}
+            Err(_) => {
+                if socket.write_all(b" ").await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
