@@ -102,7 +102,7 @@ pub struct Args {
         requires = "tls_cert"
     )]
     pub tls_key: Option<PathBuf>,
-    /// What clients call this relay, where it tells its own address: https://relay.example.
+    /// What clients call this relay, where it tells its own address: `https://relay.example`.
     #[arg(long, env = "HEARTH_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<PublicUrl>,
     /// Requests a second with one key; 0 is no limit.
