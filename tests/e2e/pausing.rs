@@ -175,7 +175,7 @@ async fn a_client_without_the_token_may_look_but_not_touch_and_a_web_page_may_do
     assert_eq!(reader.next().await["type"], "status");
     reader.send(TOGGLE).await;
     let refused = reader.next_of("error").await;
-    assert_eq!(refused["code"], "unauthorized", "{refused}");
+    assert_eq!(refused["code"], "approval_required", "{refused}");
     assert_eq!(stand.status().await["monitoring"], true, "nothing happened");
 
     let token = local_token(&stand);

@@ -84,7 +84,8 @@ fn lasting(text: &str) -> Result<Duration, String> {
         'w' => 7 * 24 * 60 * 60,
         _ => return Err(wrong()),
     };
-    let number: u64 = text.trim_end_matches(unit).parse().map_err(|_| wrong())?;
+    let number = text.strip_suffix(unit).ok_or_else(wrong)?;
+    let number: u64 = number.parse().map_err(|_| wrong())?;
     let lasting = number.checked_mul(seconds).map(Duration::from_secs);
     let lasting =
         lasting.filter(|lasting| (1..=LASTING_MAX.as_secs()).contains(&lasting.as_secs()));

@@ -33,7 +33,7 @@ struct Hearth {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a relay: the server that keeps jobs and lends them to agents.
-    Relay(relay::Args),
+    Relay(Box<relay::Args>),
     /// Make, list and revoke the keys of a relay.
     #[command(subcommand)]
     Key(key::Args),

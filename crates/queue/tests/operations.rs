@@ -252,8 +252,8 @@ impl Model {
 
     fn restart(&mut self, now: Timestamp) {
         for job in self.jobs.values_mut() {
-            if let State::Lent { until, .. } = &mut job.state {
-                *until = (*until).max(now) + RESTART_GRACE;
+            if let State::Lent { until, length } = &mut job.state {
+                *until = (*until).clamp(now, now + *length) + RESTART_GRACE;
             }
         }
     }

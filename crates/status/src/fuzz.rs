@@ -8,7 +8,7 @@ use tests::mutate::mutate;
 
 use crate::{Access, dial::Shown, foreign, holder, message, talk};
 
-const ROUNDS: usize = 20_000;
+const ROUNDS: usize = 4_000;
 /// No answer is longer, whatever was asked.
 const LONGEST: usize = 4_096;
 
