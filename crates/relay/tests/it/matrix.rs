@@ -104,7 +104,12 @@ async fn callers(server: &Server, clock: &Ahead) -> Vec<Caller> {
     add("nobody", nobody.clone(), None);
     let good = server.key("default", &SCOPES).await;
     let cut = good.len() - 9;
-    let other = format!("{}0{}", &good[..cut - 1], &good[cut..]);
+    let wrong = if good[cut - 1..].starts_with('0') {
+        '1'
+    } else {
+        '0'
+    };
+    let other = format!("{}{wrong}{}", &good[..cut - 1], &good[cut..]);
     add("a mistyped key", with(&other), None);
     let (_, stranger) = strange_key();
     add("an unknown key", with(&stranger), None);
