@@ -7,8 +7,8 @@ use queue::{FETCHED_KEPT, RESULT_KEPT, Terms};
 
 const MIB: usize = 1024 * 1024;
 
-/// The caps of the queue, and how long it keeps what ended. Whoever reaches a cap is told to come again: with 429 if it is the
-/// account's own share, with 503 if it is everybody's.
+/// The caps of the queue, and how long it keeps what ended. Whoever reaches a cap is told to come
+/// again: with 429 if it is the account's own share, with 503 if it is everybody's.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct TermsArgs {
     /// Most jobs that wait in all.
