@@ -165,7 +165,7 @@ fn explain(status: u16, body: &Value) -> String {
 }
 
 async fn local_agent(data: &Path) -> Vec<Finding> {
-    let (subscriber, handle) = Subscriber::new(Places::In(data.to_owned()));
+    let (subscriber, handle) = Subscriber::new(Places::Own(data.to_owned()));
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
     tasks.spawn(subscriber.run(stop.clone()));

@@ -3,7 +3,7 @@
 use std::{io::Write as _, time::Duration};
 
 use proto::status::Command;
-use status::{Places, Subscriber};
+use status::{HubAddress, Places, Subscriber};
 use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -17,7 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// If none is running, or it refuses.
 pub(crate) async fn set(on: bool) -> anyhow::Result<()> {
     let folder = agent::Folders::of_user()?.data;
-    let (subscriber, handle) = Subscriber::new(Places::In(folder));
+    // Only this user's own agent is asked: anybody on the usual ports could say that it paused.
+    let hub = HubAddress::find(&folder).ok_or_else(not_running)?;
+    let (subscriber, handle) = Subscriber::new(Places::At(hub));
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
     tasks.spawn(subscriber.run(stop.clone()));

@@ -51,7 +51,12 @@ impl Args {
             writeln!(std::io::stdout(), "ws://{}", hub.addr)?;
             return Ok(());
         }
-        let (subscriber, handle) = Subscriber::new(Places::In(folder));
+        // Who waits for a phase acts on it, and believes nobody who has not proved to be the hub.
+        let places = match self.until.as_slice() {
+            [] => Places::In(folder),
+            [_, ..] => Places::Own(folder),
+        };
+        let (subscriber, handle) = Subscriber::new(places);
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         tasks.spawn(subscriber.run(stop.clone()));

@@ -70,6 +70,8 @@ impl HubAddress {
 pub enum Places {
     /// At this address only.
     At(HubAddress),
+    /// Where this data folder says and nowhere else: for whoever acts on what the hub says.
+    Own(PathBuf),
     /// Where this data folder says; if it says nothing, on the usual ports, without a token.
     In(PathBuf),
     /// Whoever serves a status there; nobody is shown a token.
@@ -104,6 +106,10 @@ impl Places {
     pub(crate) fn candidates(&self) -> Vec<(SocketAddr, Option<PathBuf>)> {
         match self {
             Self::At(hub) => vec![(hub.addr, Some(hub.token.clone()))],
+            Self::Own(folder) => {
+                let hub = HubAddress::find(folder).into_iter();
+                hub.map(|hub| (hub.addr, Some(hub.token))).collect()
+            }
             Self::In(folder) => match HubAddress::find(folder) {
                 Some(hub) => vec![(hub.addr, Some(hub.token))],
                 // Whoever listens there may be anybody: it gets no token.
@@ -116,7 +122,7 @@ impl Places {
     /// Where to look for a status over HTTP when no WebSocket opens.
     pub(crate) fn http(&self) -> Vec<SocketAddr> {
         match self {
-            Self::At(_) => Vec::new(),
+            Self::At(_) | Self::Own(_) => Vec::new(),
             Self::In(folder) if HubAddress::find(folder).is_some() => Vec::new(),
             Self::In(_) => Ports::default().http,
             Self::Ports(ports) => ports.http.clone(),
@@ -176,6 +182,17 @@ mod tests {
         let candidates = Places::In(home.path().into()).candidates();
         assert_eq!(candidates.len(), 2);
         assert!(candidates.iter().all(|(_, token)| token.is_none()));
+    }
+
+    #[test]
+    fn where_only_the_own_hub_will_do_nobody_else_is_asked() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path();
+        let own = Places::Own(folder.into());
+        assert_eq!((own.candidates(), own.http()), (vec![], vec![]));
+        let hub = HubAddress::new("127.0.0.1:6000".parse().unwrap(), folder);
+        hub.publish(folder).unwrap();
+        assert_eq!(own.candidates(), [(hub.addr, Some(hub.token))]);
     }
 
     #[test]
