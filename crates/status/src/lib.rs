@@ -1,7 +1,7 @@
 //! The status hub on port 6001 and its client.
 //!
-//! One snapshot, encoded once per change, pushed to every socket; a slow reader skips, it never
-//! slows anybody. Whoever shows the local token may also give commands. Nothing wakes up while
+//! One snapshot, encoded once per change and written to every socket from one place; a slow reader
+//! skips, it never slows anybody. Whoever shows the local token may also give commands. Nothing wakes up while
 //! nothing changes.
 
 mod access;
@@ -16,11 +16,13 @@ mod door;
 mod fields;
 mod follow;
 mod foreign;
+mod frames;
 #[cfg(test)]
 mod fuzz;
 mod greeting;
 mod holder;
 mod hub;
+mod line;
 mod message;
 mod neighbour;
 mod peer;
@@ -29,6 +31,7 @@ mod place;
 pub mod private_file;
 mod proof;
 mod publishers;
+mod readers;
 mod server;
 mod session;
 mod socket;

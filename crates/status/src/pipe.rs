@@ -1,13 +1,10 @@
 //! One WebSocket of the hub, whatever is spoken over it.
 
-use std::time::Duration;
+use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde::Serialize;
-use tokio::{
-    net::TcpStream,
-    time::{Instant, sleep_until, timeout},
-};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -16,13 +13,29 @@ use tokio_tungstenite::{
     },
 };
 
+use crate::{
+    StatusHub,
+    frames::{Frames, View},
+    line::{Line, Wire},
+};
+
 /// A socket whose reader must take what it is sent within `stall`.
 pub(crate) struct Pipe {
-    pub(crate) stream: WebSocketStream<TcpStream>,
-    pub(crate) stall: Duration,
+    stream: WebSocketStream<Wire>,
+    pub(crate) line: Arc<Line>,
+    stall: Duration,
 }
 
 impl Pipe {
+    pub(crate) fn new(stream: WebSocketStream<Wire>, stall: Duration) -> Self {
+        let line = stream.get_ref().0.clone();
+        Self {
+            stream,
+            line,
+            stall,
+        }
+    }
+
     pub(crate) async fn say(&mut self, message: &impl Serialize) -> Result<(), Error> {
         let text = serde_json::to_string(message).unwrap_or_default();
         self.send(Message::text(text)).await
@@ -36,12 +49,47 @@ impl Pipe {
         }
     }
 
+    /// Until the reader took everything, the answers that the library made by itself as well.
     pub(crate) async fn flush(&mut self) -> Result<(), Error> {
-        match timeout(self.stall, self.stream.flush()).await {
-            Ok(Err(Error::ConnectionClosed)) => Ok(()),
-            Ok(flushed) => flushed,
+        let (stream, line) = (&mut self.stream, &self.line);
+        let taking = async {
+            match stream.flush().await {
+                // It answered a close frame: that is the last to be taken.
+                Err(Error::ConnectionClosed) => Ok(poll_fn(|cx| line.poll_drain(cx)).await?),
+                flushed => flushed,
+            }
+        };
+        match timeout(self.stall, taking).await {
+            Ok(taken) => taken,
             Err(_) => Err(stalled()),
         }
+    }
+
+    /// Shows the hub's status from here on in another way, or no more.
+    pub(crate) fn follow(&self, view: Option<View>, hub: &StatusHub) {
+        self.line.follow(view);
+        self.show(hub);
+    }
+
+    /// Finishes what could not be written at once, and shows what has passed by meanwhile.
+    pub(crate) async fn catch_up(&mut self, hub: &StatusHub) -> Result<(), Error> {
+        self.flush().await?;
+        if self.line.take_missed() {
+            self.show(hub);
+        }
+        Ok(())
+    }
+
+    /// Says goodbye to a reader that has seen the last status.
+    pub(crate) async fn leave(mut self, hub: &StatusHub) -> Result<(), Error> {
+        self.flush().await?;
+        self.show(hub);
+        self.close(CloseCode::Away, "Hearth is stopping").await
+    }
+
+    /// Shows the latest status, if it is news to this reader.
+    fn show(&self, hub: &StatusHub) {
+        self.line.show(&mut Frames::of(hub.latest()));
     }
 
     /// The next message, not before `from`: who talks too fast is read more slowly.

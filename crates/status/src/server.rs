@@ -27,6 +27,7 @@ use crate::{
     greeting::{Greeting, Met},
     pipe::Pipe,
     publishers::Seat,
+    readers::Readers,
     session::Session,
     socket::Socket,
     upgrade::{FULL, Gate, Opened, upgrade},
@@ -104,6 +105,7 @@ pub struct StatusServer {
     /// Numbers the publishers.
     seats: AtomicU64,
     connected: watch::Sender<usize>,
+    readers: Readers,
 }
 
 impl StatusServer {
@@ -120,6 +122,7 @@ impl StatusServer {
             world: World::default(),
             seats: AtomicU64::new(0),
             connected: watch::Sender::default(),
+            readers: Readers::default(),
         }
     }
 
@@ -173,14 +176,38 @@ impl StatusServer {
             self.approvals.clone(),
             Instant::now().into_std(),
         );
-        let gate = Arc::new(Gate { access, door, port });
-        let room = Arc::new(Semaphore::new(self.limits.sockets));
-        let server = Arc::new(self);
+        let gate = Gate {
+            access,
+            door,
+            port,
+            behind: self.limits.behind,
+        };
+        let (server, gate) = (Arc::new(self), Arc::new(gate));
         let mut sockets = JoinSet::new();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = server.readers.show(server.hub.subscribe(), server.limits.pace) => {}
+            () = server.accept(&listener, &gate, &mut sockets, &stop) => {}
+        }
+        while let Some(ended) = sockets.join_next().await {
+            note(ended);
+        }
+        Ok(())
+    }
+
+    /// Lets in whoever comes, for ever.
+    async fn accept(
+        self: &Arc<Self>,
+        listener: &TcpListener,
+        gate: &Arc<Gate>,
+        sockets: &mut JoinSet<()>,
+        stop: &CancellationToken,
+    ) {
+        let room = Arc::new(Semaphore::new(self.limits.sockets));
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = stop.cancelled() => break,
                 Some(ended) = sockets.join_next() => {
                     note(ended);
                     continue;
@@ -190,7 +217,7 @@ impl StatusServer {
             match accepted {
                 Ok((stream, _)) => match room.clone().try_acquire_owned() {
                     Ok(seat) => {
-                        let (server, gate, stop) = (server.clone(), gate.clone(), stop.clone());
+                        let (server, gate, stop) = (self.clone(), gate.clone(), stop.clone());
                         sockets
                             .spawn(async move { server.welcome(stream, &gate, seat, stop).await });
                     }
@@ -201,16 +228,10 @@ impl StatusServer {
                 Err(error) => {
                     // Out of file descriptors, mostly: those of others must close first.
                     tracing::warn!(%error, "the hub cannot accept");
-                    let _ = stop
-                        .run_until_cancelled(sleep(Duration::from_millis(200)))
-                        .await;
+                    sleep(Duration::from_millis(200)).await;
                 }
             }
         }
-        while let Some(ended) = sockets.join_next().await {
-            note(ended);
-        }
-        Ok(())
     }
 
     async fn welcome(
@@ -245,19 +266,17 @@ impl StatusServer {
         gate: &Gate,
         stop: &CancellationToken,
     ) -> Result<(), Error> {
-        let (status, commands) = (self.hub.subscribe(), self.commands.clone());
+        let (hub, commands) = (self.hub.clone(), self.commands.clone());
         let (limits, grant) = (self.limits, opened.agreed.grant);
+        let mut pipe = Pipe::new(opened.stream, limits.stall);
+        let _joined = self.readers.join(pipe.line.clone());
         let caller = Caller {
             approvals: self.approvals.clone(),
-            from: opened.stream.get_ref().peer_addr().ok(),
+            from: pipe.line.stream().peer_addr().ok(),
             port: gate.port,
             origin: opened.origin,
             peer: None,
             within: limits.approval,
-        };
-        let mut pipe = Pipe {
-            stream: opened.stream,
-            stall: limits.stall,
         };
         if !opened.agreed.is_v1 {
             let socket = Socket {
@@ -265,7 +284,7 @@ impl StatusServer {
                 grant,
                 caller,
                 held: None,
-                status,
+                hub,
                 commands,
                 limits,
                 world: &self.world,
@@ -291,7 +310,7 @@ impl StatusServer {
                     client,
                     caller,
                     held: None,
-                    status,
+                    hub,
                     commands,
                     limits,
                     world: &self.world,

@@ -1,25 +1,24 @@
 //! One connection of `hearth.status.v1`, after its greeting.
 
-use std::sync::Arc;
-
 use proto::{
     ErrorCode,
     status::v1::{Cause, HubMessage, Published, Topic},
 };
 use tokio::{
-    sync::{mpsc, watch},
-    time::{Instant, sleep_until, timeout_at},
+    sync::mpsc,
+    time::{Instant, timeout_at},
 };
-use tokio_tungstenite::tungstenite::{Error, Message, protocol::frame::coding::CloseCode};
+use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Answer, Limits, Request, Snapshot, World,
+    Answer, Limits, Request, StatusHub, World,
     approvals::Verdict,
     asking::{Asked, Outcome, answered, ask},
     bucket::Bucket,
     caller::{Caller, Decided, Held, decided, denied},
     door::Grant,
+    frames::{Shape, View},
     greeting::{Client, identified},
     pipe::Pipe,
     publishers::{Errand, Note, Seat},
@@ -32,7 +31,7 @@ pub(crate) struct Session<'a> {
     pub(crate) caller: Caller,
     /// The command that waits for the owner's word.
     pub(crate) held: Option<Held<Asker>>,
-    pub(crate) status: watch::Receiver<Arc<Snapshot>>,
+    pub(crate) hub: StatusHub,
     pub(crate) commands: mpsc::Sender<Request>,
     pub(crate) limits: Limits,
     pub(crate) world: &'a World,
@@ -42,22 +41,14 @@ pub(crate) struct Session<'a> {
 
 /// Everything that can happen to a session.
 enum Tick {
-    Changed,
-    Due,
     Heard(Option<Result<Message, Error>>),
     Answered(Outcome<Asker>),
     Decided(Decided<Asker>),
     Note(Note),
     Late,
+    /// A status could not be written at once.
+    Called,
     Stop,
-}
-
-/// What a client is to be sent next.
-enum Next {
-    /// The whole status, and why.
-    Whole(Cause),
-    /// What changed since this one.
-    Changes(Arc<Snapshot>),
 }
 
 impl Session<'_> {
@@ -65,11 +56,10 @@ impl Session<'_> {
     pub(crate) async fn run(mut self, stop: &CancellationToken) -> Result<(), Error> {
         let now = Instant::now();
         let mut budget = Bucket::new(self.limits.burst_v1, self.limits.per_second, now.into_std());
-        let (mut read_from, mut send_from, mut is_due) = (now, now, self.shows());
-        let mut next = Next::Whole(Cause::First);
+        let (mut read_from, line) = (now, self.pipe.line.clone());
         let mut asked: Option<Asked<Asker>> = None;
+        self.follow(Cause::First);
         loop {
-            let is_watching = self.shows() && !is_due;
             let tick = tokio::select! {
                 biased;
                 // Before the stop: whoever said `quit` shall hear that it was heard.
@@ -77,19 +67,10 @@ impl Session<'_> {
                 decision = decided(&mut self.held), if asked.is_none() => Tick::Decided(decision),
                 note = noted(&mut self.seat) => note,
                 () = stop.cancelled() => Tick::Stop,
-                () = sleep_until(send_from), if is_due => Tick::Due,
-                changed = self.status.changed(), if is_watching => match changed {
-                    Ok(()) => Tick::Changed,
-                    Err(_) => Tick::Stop,
-                },
+                () = line.called() => Tick::Called,
                 heard = self.pipe.next(read_from), if asked.is_none() => Tick::Heard(heard),
             };
             match tick {
-                Tick::Changed => is_due = true,
-                Tick::Due => {
-                    next = self.show(next).await?;
-                    (is_due, send_from) = (false, Instant::now() + self.limits.pace);
-                }
                 Tick::Note(note) => self.tell(note).await?,
                 Tick::Late => {
                     if let Some(seat) = &mut self.seat {
@@ -101,57 +82,25 @@ impl Session<'_> {
                 Tick::Heard(Some(Ok(message))) => {
                     let now = Instant::now();
                     read_from = now + budget.spend(now.into_std());
-                    match self.hear(&message).await? {
-                        Some(After::Asked(waiting)) => asked = Some(waiting),
-                        Some(After::Resubscribed) => {
-                            (next, is_due) = (Next::Whole(Cause::Resubscribed), self.shows());
-                        }
-                        None => {}
-                    }
+                    asked = self.hear(&message).await?;
                 }
                 Tick::Heard(Some(Err(error))) => return self.pipe.part(error).await,
                 Tick::Heard(None) => return Ok(()),
-                Tick::Stop => {
-                    if self.shows() && (is_due || self.status.has_changed().unwrap_or(false)) {
-                        self.show(next).await?;
-                    }
-                    return self.pipe.close(CloseCode::Away, "Hearth is stopping").await;
-                }
+                Tick::Called => self.pipe.catch_up(&self.hub).await?,
+                Tick::Stop => return self.pipe.leave(&self.hub).await,
             }
         }
     }
 
-    fn shows(&self) -> bool {
-        self.client.topics.contains(&Topic::Status)
-    }
-
-    /// Sends the latest status; what the client is to be sent after that.
-    async fn show(&mut self, next: Next) -> Result<Next, Error> {
-        let latest = self.status.borrow_and_update().clone();
-        let with_progress = self.client.topics.contains(&Topic::Progress);
-        let (fields, seq) = (latest.fields(with_progress), latest.status().seq);
-        let message = match next {
-            Next::Whole(cause) => HubMessage::Snapshot {
-                seq,
-                cause,
-                data: fields.0.clone(),
-            },
-            Next::Changes(last) => {
-                let data = last.fields(with_progress).changes(fields);
-                if data.is_empty() {
-                    return Ok(Next::Changes(last));
-                }
-                let from = last.status().seq;
-                HubMessage::Delta { from, seq, data }
-            }
+    /// Shows the client what it subscribed to.
+    fn follow(&self, cause: Cause) {
+        let topics = &self.client.topics;
+        let shape = Shape::V1 {
+            with_progress: topics.contains(&Topic::Progress),
         };
-        let began = Instant::now();
-        self.pipe.say(&message).await?;
-        Ok(if began.elapsed() >= self.limits.behind {
-            Next::Whole(Cause::Behind)
-        } else {
-            Next::Changes(latest)
-        })
+        let view = topics.contains(&Topic::Status);
+        let view = view.then(|| View::new(shape, cause));
+        self.pipe.follow(view, &self.hub);
     }
 
     /// Tells a publisher what concerns it.
@@ -231,7 +180,7 @@ impl Session<'_> {
         }
     }
 
-    async fn hear(&mut self, message: &Message) -> Result<Option<After>, Error> {
+    async fn hear(&mut self, message: &Message) -> Result<Option<Asked<Asker>>, Error> {
         let answer = match message {
             Message::Text(text) => match read(text) {
                 Heard::Command(command, asker) if !self.caller.may_command(self.client.grant) => {
@@ -244,11 +193,11 @@ impl Session<'_> {
                 Heard::Pair(pairing, asker) => self.pair(pairing, asker).await,
                 Heard::Command(command, asker) => {
                     match ask(&self.commands, (command, asker), self.limits.answer) {
-                        Ok(asked) => return Ok(Some(After::Asked(asked))),
+                        Ok(asked) => return Ok(Some(asked)),
                         Err(refused) => refused.into(),
                     }
                 }
-                Heard::Ping(asker) => asker.result(self.world.pong(self.status.borrow().status())),
+                Heard::Ping(asker) => asker.result(self.world.pong(self.hub.latest().status())),
                 Heard::Publish {
                     asker,
                     fields,
@@ -264,8 +213,11 @@ impl Session<'_> {
                 }
                 Heard::Resubscribe(topics) => {
                     self.client.topics = topics;
+                    // Nothing of the old kind after the answer.
+                    self.pipe.line.follow(None);
                     self.pipe.say(&identified(&self.client, None)).await?;
-                    return Ok(Some(After::Resubscribed));
+                    self.follow(Cause::Resubscribed);
+                    return Ok(None);
                 }
                 Heard::Refuse(answer) => answer,
             },
@@ -297,10 +249,4 @@ async fn noted(seat: &mut Option<Seat>) -> Tick {
             Err(_) => Tick::Late,
         },
     }
-}
-
-/// What is left to do after a message.
-enum After {
-    Asked(Asked<Asker>),
-    Resubscribed,
 }

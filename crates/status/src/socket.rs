@@ -1,25 +1,21 @@
 //! One connection of the hub in the legacy mode: status out, commands in.
 
-use std::sync::Arc;
-
 use proto::{
     ErrorCode,
-    status::{Command, ServerMessage},
+    status::{Command, ServerMessage, v1::Cause},
 };
-use tokio::{
-    sync::{mpsc, watch},
-    time::{Instant, sleep_until},
-};
-use tokio_tungstenite::tungstenite::{Error, Message, protocol::frame::coding::CloseCode};
+use tokio::{sync::mpsc, time::Instant};
+use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Limits, Request, Snapshot, World,
+    Limits, Request, StatusHub, World,
     approvals::Verdict,
     asking::{Outcome, answered, ask},
     bucket::Bucket,
     caller::{Caller, Decided, Held, decided, denied},
     door::Grant,
+    frames::{Shape, View},
     message::{Heard, read},
     pipe::Pipe,
 };
@@ -30,7 +26,7 @@ pub(crate) struct Socket<'a> {
     pub(crate) caller: Caller,
     /// The command that waits for the owner's word.
     pub(crate) held: Option<Held<Option<String>>>,
-    pub(crate) status: watch::Receiver<Arc<Snapshot>>,
+    pub(crate) hub: StatusHub,
     pub(crate) commands: mpsc::Sender<Request>,
     pub(crate) limits: Limits,
     pub(crate) world: &'a World,
@@ -41,11 +37,11 @@ type Asked = crate::asking::Asked<Option<String>>;
 
 /// Everything that can happen to a socket.
 enum Tick {
-    Changed,
-    Due,
     Heard(Option<Result<Message, Error>>),
     Answered(Outcome<Option<String>>),
     Decided(Decided<Option<String>>),
+    /// A status could not be written at once.
+    Called,
     Stop,
 }
 
@@ -54,8 +50,10 @@ impl Socket<'_> {
     pub(crate) async fn run(mut self, stop: &CancellationToken) -> Result<(), Error> {
         let now = Instant::now();
         let mut budget = Bucket::new(self.limits.burst, self.limits.per_second, now.into_std());
-        let (mut read_from, mut send_from, mut is_behind) = (now, now, true);
+        let (mut read_from, line) = (now, self.pipe.line.clone());
         let mut asked: Option<Asked> = None;
+        let view = View::new(Shape::Legacy, Cause::First);
+        self.pipe.follow(Some(view), &self.hub);
         loop {
             let tick = tokio::select! {
                 biased;
@@ -63,20 +61,10 @@ impl Socket<'_> {
                 answer = answered(&mut asked) => Tick::Answered(answer),
                 decision = decided(&mut self.held), if asked.is_none() => Tick::Decided(decision),
                 () = stop.cancelled() => Tick::Stop,
-                () = sleep_until(send_from), if is_behind => Tick::Due,
-                changed = self.status.changed(), if !is_behind => match changed {
-                    Ok(()) => Tick::Changed,
-                    Err(_) => Tick::Stop,
-                },
+                () = line.called() => Tick::Called,
                 heard = self.pipe.next(read_from), if asked.is_none() => Tick::Heard(heard),
             };
             match tick {
-                Tick::Changed => is_behind = true,
-                Tick::Due => {
-                    let json = self.status.borrow_and_update().json();
-                    self.pipe.send(Message::Text(json)).await?;
-                    (is_behind, send_from) = (false, Instant::now() + self.limits.pace);
-                }
                 Tick::Answered(outcome) => self.pipe.say(&reply(outcome)).await?,
                 Tick::Decided(decision) => asked = self.settle(decision).await?,
                 Tick::Heard(Some(Ok(message))) => {
@@ -86,13 +74,8 @@ impl Socket<'_> {
                 }
                 Tick::Heard(Some(Err(error))) => return self.pipe.part(error).await,
                 Tick::Heard(None) => return Ok(()),
-                Tick::Stop => {
-                    if is_behind || self.status.has_changed().unwrap_or(false) {
-                        let json = self.status.borrow_and_update().json();
-                        self.pipe.send(Message::Text(json)).await?;
-                    }
-                    return self.pipe.close(CloseCode::Away, "Hearth is stopping").await;
-                }
+                Tick::Called => self.pipe.catch_up(&self.hub).await?,
+                Tick::Stop => return self.pipe.leave(&self.hub).await,
             }
         }
     }
@@ -143,7 +126,7 @@ impl Socket<'_> {
             Message::Text(text) => match read(text) {
                 Heard::Answer(answer) => self.pipe.say(&answer).await?,
                 Heard::Ping { id } => {
-                    let result = Some(self.world.pong(self.status.borrow().status()));
+                    let result = Some(self.world.pong(self.hub.latest().status()));
                     let command = "ping".to_owned();
                     let ack = ServerMessage::Ack {
                         command,

@@ -2,8 +2,8 @@
 
 use std::{
     convert::Infallible,
-    sync::{Mutex, PoisonError},
-    time::Instant,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -24,6 +24,7 @@ use tokio_tungstenite::{
 use crate::{
     Access, Refusal,
     door::{Door, Grant},
+    line::{Line, Wire},
 };
 
 type Page = Response<Full<Bytes>>;
@@ -35,11 +36,13 @@ pub(crate) struct Gate {
     pub(crate) door: Door,
     /// Where the hub listens; proofs are bound to it.
     pub(crate) port: u16,
+    /// Who takes a message only after so long has fallen behind.
+    pub(crate) behind: Duration,
 }
 
 /// An open socket, and what was agreed on before it opened.
 pub(crate) struct Opened {
-    pub(crate) stream: WebSocketStream<TcpStream>,
+    pub(crate) stream: WebSocketStream<Wire>,
     pub(crate) agreed: Agreed,
     /// The web page it is, if it is one.
     pub(crate) origin: Option<String>,
@@ -95,7 +98,8 @@ pub(crate) async fn upgrade(stream: TcpStream, gate: &Gate) -> Option<Opened> {
     let parts = upgrade.await.ok()?.downcast::<TokioIo<TcpStream>>().ok()?;
     let (stream, read) = (parts.io.into_inner(), parts.read_buf.to_vec());
     let config = Some(socket_config().read_buffer_size(limits::HUB_READ_BUFFER));
-    let stream = WebSocketStream::from_partially_read(stream, read, Role::Server, config).await;
+    let wire = Wire(Arc::new(Line::new(stream, gate.behind)));
+    let stream = WebSocketStream::from_partially_read(wire, read, Role::Server, config).await;
     Some(Opened {
         stream,
         agreed,

@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
+    peer::Peer,
     support::{TestHub, soon},
-    v1::Peer,
 };
 
 struct Asked {

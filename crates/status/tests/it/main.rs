@@ -2,10 +2,13 @@
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
 mod approvals;
+mod deltas;
+mod fanout;
 mod follow;
 mod gate;
 mod hub;
 mod neighbour;
+mod peer;
 mod publishers;
 mod support;
 mod v1;

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use crate::{
+    peer::Peer,
     support::{TestHub, soon},
-    v1::Peer,
 };
 
 async fn publish(peer: &mut Peer, fields: &Value, takeover: bool) -> Value {

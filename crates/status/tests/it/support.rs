@@ -113,7 +113,7 @@ impl Client {
         Self::over(narrow(addr).await, addr, None).await
     }
 
-    async fn over(stream: TcpStream, addr: SocketAddr, token: Option<&str>) -> Self {
+    pub(crate) async fn over(stream: TcpStream, addr: SocketAddr, token: Option<&str>) -> Self {
         let mut request = format!("ws://{addr}/").into_client_request().unwrap();
         if let Some(token) = token {
             request

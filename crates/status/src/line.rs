@@ -1,0 +1,387 @@
+//! One reader's connection, to which two write: its own task, and [`crate::readers`] for all.
+
+use std::{
+    io::{self, Cursor, ErrorKind},
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf as _, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    sync::Notify,
+    time::Instant,
+};
+use tokio_tungstenite::tungstenite::protocol::frame::{
+    FrameHeader,
+    coding::{Control, OpCode},
+};
+
+use crate::frames::{Frames, View};
+
+/// Whoever writes puts whole frames at the end of what waits, and the socket takes from its
+/// front, both under one lock: so no frame ever stands within another. What the socket does not
+/// take at once is left to the connection's own task, which waits until it can.
+pub(crate) struct Line {
+    stream: TcpStream,
+    behind: Duration,
+    out: Mutex<Out>,
+    /// Rings when something was left to the task.
+    call: Notify,
+}
+
+#[derive(Default)]
+struct Out {
+    /// What the socket did not take yet: mostly nothing, else the rest of a frame first.
+    rest: BytesMut,
+    /// Since when there is a rest.
+    since: Option<Instant>,
+    /// What is shown here: nothing before the reader said what, nothing after a close frame.
+    view: Option<View>,
+    /// Whether a status passed by because there was a rest.
+    missed: bool,
+    broken: Option<ErrorKind>,
+}
+
+impl Line {
+    /// Who takes something only after `behind` is shown the whole status next.
+    pub(crate) fn new(stream: TcpStream, behind: Duration) -> Self {
+        Self {
+            stream,
+            behind,
+            out: Mutex::default(),
+            call: Notify::new(),
+        }
+    }
+
+    pub(crate) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// From here on this is shown, or nothing.
+    pub(crate) fn follow(&self, view: Option<View>) {
+        self.out().view = view;
+    }
+
+    /// Shows a status and waits for nothing: a reader that has not taken what came before is
+    /// shown the latest by its own task, once it has.
+    pub(crate) fn show(&self, frames: &mut Frames) {
+        let mut out = self.out();
+        let out = &mut *out;
+        let Some(view) = &mut out.view else {
+            return;
+        };
+        if !out.rest.is_empty() {
+            out.missed = true;
+            return;
+        }
+        if let Some(frame) = frames.next(view) {
+            out.put(&self.stream, &frame);
+            if !out.rest.is_empty() || out.broken.is_some() {
+                self.call.notify_one();
+            }
+        }
+    }
+
+    /// Whether a status passed by; asked once, it is forgotten.
+    pub(crate) fn take_missed(&self) -> bool {
+        std::mem::take(&mut self.out().missed)
+    }
+
+    /// Until something was left to the connection's task.
+    pub(crate) async fn called(&self) {
+        self.call.notified().await;
+    }
+
+    /// Until the socket took everything.
+    pub(crate) fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if self.out().drain(&self.stream, self.behind)? {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(self.stream.poll_write_ready(cx))?;
+        }
+    }
+
+    fn out(&self) -> MutexGuard<'_, Out> {
+        self.out.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Out {
+    /// Hands frames to the socket, and keeps what it does not take.
+    fn put(&mut self, stream: &TcpStream, frames: &[u8]) {
+        let taken = if self.rest.is_empty() {
+            self.offer(stream, frames)
+        } else {
+            0
+        };
+        let rest = frames.get(taken..).unwrap_or_default();
+        if !rest.is_empty() && self.broken.is_none() {
+            self.rest.extend_from_slice(rest);
+            self.since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Whether the socket took all that was left.
+    fn drain(&mut self, stream: &TcpStream, behind: Duration) -> io::Result<bool> {
+        let rest = std::mem::take(&mut self.rest);
+        let taken = if rest.is_empty() {
+            0
+        } else {
+            self.offer(stream, &rest)
+        };
+        self.rest = rest;
+        self.rest.advance(taken);
+        if let Some(kind) = self.broken {
+            return Err(kind.into());
+        }
+        if !self.rest.is_empty() {
+            return Ok(false);
+        }
+        // An idle connection shall not keep the memory of a busy one.
+        self.rest = BytesMut::new();
+        let late = self.since.take().filter(|since| since.elapsed() >= behind);
+        if let (Some(_), Some(view)) = (late, &mut self.view) {
+            view.falls_behind();
+        }
+        Ok(true)
+    }
+
+    /// How much of it the socket takes now.
+    fn offer(&mut self, stream: &TcpStream, bytes: &[u8]) -> usize {
+        match stream.try_write(bytes) {
+            Ok(taken) if taken > 0 => return taken,
+            Ok(_) => self.broken = Some(ErrorKind::WriteZero),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => self.broken = Some(error.kind()),
+        }
+        0
+    }
+}
+
+/// A line as the WebSocket library reads and writes it, in the connection's own task.
+pub(crate) struct Wire(pub(crate) Arc<Line>);
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let stream = &self.0.stream;
+        loop {
+            ready!(stream.poll_read_ready(cx))?;
+            match stream.try_read_buf(buf) {
+                Ok(_) => return Poll::Ready(Ok(())),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Wire {
+    /// Takes all of it: the library hands over whole frames, one for each thing it is told or
+    /// answers by itself, and its task goes on only when they are flushed.
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        frames: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut out = self.0.out();
+        if has_close(frames) {
+            out.view = None;
+        }
+        out.put(&self.0.stream, frames);
+        Poll::Ready(match out.broken {
+            None => Ok(frames.len()),
+            Some(kind) => Err(kind.into()),
+        })
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_drain(cx)
+    }
+
+    /// The socket itself is closed when the line is dropped.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_drain(cx)
+    }
+}
+
+/// Whether a close frame is among these: nothing may follow it.
+fn has_close(frames: &[u8]) -> bool {
+    let mut frames = Cursor::new(frames);
+    while let Ok(Some((header, length))) = FrameHeader::parse(&mut frames) {
+        if header.opcode == OpCode::Control(Control::Close) {
+            return true;
+        }
+        frames.set_position(frames.position().saturating_add(length));
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use futures_util::{SinkExt as _, StreamExt as _};
+    use proto::status::v1::Cause;
+    use tokio::{net::TcpListener, time::timeout};
+    use tokio_tungstenite::{
+        WebSocketStream,
+        tungstenite::{
+            Message,
+            protocol::{Role, WebSocketConfig},
+        },
+    };
+
+    use super::*;
+    use crate::{StatusHub, frames::Shape};
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// Both ends of one connection, and a hub that is shown on it.
+    struct Pair {
+        hub: StatusHub,
+        line: Arc<Line>,
+        own: WebSocketStream<Wire>,
+        reader: WebSocketStream<TcpStream>,
+    }
+
+    impl Pair {
+        async fn open() -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let there = TcpStream::connect(listener.local_addr().unwrap());
+            let (there, here) = tokio::join!(there, listener.accept());
+            let line = Arc::new(Line::new(here.unwrap().0, PATIENCE));
+            let wire = Wire(line.clone());
+            let any = WebSocketConfig::default()
+                .max_message_size(None)
+                .max_frame_size(None);
+            let there = there.unwrap();
+            line.follow(Some(View::new(Shape::Legacy, Cause::First)));
+            Self {
+                hub: StatusHub::default(),
+                line,
+                own: WebSocketStream::from_raw_socket(wire, Role::Server, None).await,
+                reader: WebSocketStream::from_raw_socket(there, Role::Client, Some(any)).await,
+            }
+        }
+
+        fn show(&self, text: &str) {
+            self.hub.update(|status| status.text = text.to_owned());
+            self.line.show(&mut Frames::of(self.hub.latest()));
+        }
+
+        fn rest(&self) -> usize {
+            self.line.out().rest.len()
+        }
+
+        /// The text of the next status, or what else came.
+        async fn read(&mut self) -> Option<Result<String, Message>> {
+            let came = timeout(PATIENCE, self.reader.next()).await.unwrap();
+            let Message::Text(text) = came?.ok()? else {
+                return None;
+            };
+            let message: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let text = message["data"]["text"].as_str().map(str::to_owned);
+            Some(text.ok_or(Message::text(message.to_string())))
+        }
+    }
+
+    /// More than all buffers between the two together take.
+    fn huge() -> String {
+        "x".repeat(32 << 20)
+    }
+
+    #[tokio::test]
+    async fn a_frame_left_half_written_is_finished_before_anything_else() {
+        let mut pair = Pair::open().await;
+        let huge = huge();
+        pair.show(&huge);
+        let rest = pair.rest();
+        assert!(0 < rest && rest < huge.len(), "half of it is left: {rest}");
+        timeout(PATIENCE, pair.line.called()).await.unwrap();
+
+        pair.show("passes by");
+        assert_eq!(
+            pair.rest(),
+            rest,
+            "nobody keeps what a stalled reader misses"
+        );
+        // An answer of its task, and one that the library gives by itself.
+        pair.own.feed(Message::text("{}")).await.unwrap();
+        let line = pair.line.clone();
+        let drained = poll_fn(|cx| line.poll_drain(cx));
+        let mut own = pair.own;
+        let answered = async { (own.flush().await.unwrap(), drained.await.unwrap()) };
+        pair.own = {
+            let reading = timeout(PATIENCE, pair.reader.next());
+            let (_, first) = tokio::join!(answered, reading);
+            let first = first.unwrap().unwrap().unwrap().into_text().unwrap();
+            let first: serde_json::Value = serde_json::from_str(&first).unwrap();
+            assert_eq!(first["data"]["text"], huge.as_str());
+            own
+        };
+        assert_eq!(pair.read().await, Some(Err(Message::text("{}"))));
+
+        assert!(pair.line.take_missed() && !pair.line.take_missed());
+        pair.line.show(&mut Frames::of(pair.hub.latest()));
+        assert_eq!(pair.read().await, Some(Ok("passes by".into())));
+        assert_eq!(
+            pair.line.out().rest.capacity(),
+            0,
+            "at rest it keeps nothing"
+        );
+    }
+
+    #[tokio::test]
+    async fn nothing_follows_a_close_frame() {
+        let mut pair = Pair::open().await;
+        pair.show("last");
+        pair.own.close(None).await.unwrap();
+        pair.show("too late");
+        assert_eq!(pair.read().await, Some(Ok("last".into())));
+        let closed = timeout(PATIENCE, pair.reader.next()).await.unwrap();
+        assert!(matches!(closed, Some(Ok(Message::Close(None)))));
+        drop((pair.own, pair.line));
+        let ended = timeout(PATIENCE, pair.reader.next()).await.unwrap();
+        assert!(ended.is_none(), "{ended:?}");
+    }
+
+    #[tokio::test]
+    async fn a_close_frame_is_found_behind_others() {
+        let text = |size: usize| {
+            let mut frame = match u8::try_from(size) {
+                Ok(short @ 0..126) => vec![0x81, short],
+                _ if size < 1 << 16 => [&[0x81, 126], &(size as u16).to_be_bytes()[..]].concat(),
+                _ => [&[0x81, 127], &(size as u64).to_be_bytes()[..]].concat(),
+            };
+            frame.resize(frame.len() + size, 0x88);
+            frame
+        };
+        for size in [0, 125, 126, 70_000] {
+            assert!(!has_close(&text(size)), "{size}");
+            assert!(has_close(&[text(size), vec![0x88, 0]].concat()), "{size}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_is_gone_is_noticed_by_its_task() {
+        let mut pair = Pair::open().await;
+        pair.show(&huge());
+        timeout(PATIENCE, pair.line.called()).await.unwrap();
+        drop(pair.reader);
+        let line = pair.line.clone();
+        let gone = timeout(PATIENCE, poll_fn(|cx| line.poll_drain(cx))).await;
+        assert!(gone.unwrap().is_err());
+        let more = pair.own.send(Message::text("{}")).await;
+        assert!(more.is_err(), "nothing is kept for it either");
+    }
+}
