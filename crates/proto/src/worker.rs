@@ -18,7 +18,13 @@
 //!                         <-     Closed          the end is on disk (or the lease was stale)
 //! ```
 //!
-//! On the HTTP carriers the same words travel as bodies: see [`PollRequest`] and [`PollAnswer`].
+//! A relay that goes down says `Drain`, lends nothing more, and closes with [`CLOSE_DRAIN`] when
+//! what the worker runs has ended or 25 s are over. The worker comes again after a moment of its
+//! own choice, with what it still holds.
+//!
+//! On the HTTP carriers the same words travel as bodies: see [`PollRequest`] and [`PollAnswer`]. A
+//! poll that brings nothing is 204; one at a relay that goes down is answered at once, with the
+//! header [`DRAIN_HEADER`].
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize, de};
@@ -40,6 +46,10 @@ pub const CLOSE_UNAUTHORIZED: u16 = 4009;
 pub const CLOSE_PROTOCOL: u16 = 4007;
 /// Close code: the relay is going down and will be back.
 pub const CLOSE_DRAIN: u16 = 1012;
+
+/// Header of an answer to a poll: the relay is going down, and lends nothing more. The next poll is
+/// for after its restart; what runs may still be told.
+pub const DRAIN_HEADER: &str = "x-hearth-drain";
 
 /// What to do with a job that is given back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

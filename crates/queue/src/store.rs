@@ -188,6 +188,14 @@ pub struct LogHead {
     pub end: Option<End>,
 }
 
+impl LogHead {
+    /// Whether the job waits for a worker: what comes next comes with the next lease.
+    #[must_use]
+    pub const fn waits(&self) -> bool {
+        self.end.is_none() && (self.last.attempt == 0 || self.released)
+    }
+}
+
 /// Some lines of a log.
 #[derive(Debug, Clone, Default)]
 pub struct LogPage {

@@ -56,7 +56,11 @@ pub struct Relay {
     pub(crate) untold: Arc<Untold>,
     /// Owns every task of the relay.
     pub(crate) tasks: TaskTracker,
-    /// Cancelled when the relay begins to stop.
+    /// Requests that are not answered whole.
+    pub(crate) answers: TaskTracker,
+    /// Cancelled when the relay takes nothing new any more.
+    pub(crate) drain: CancellationToken,
+    /// Cancelled when what is left is cut.
     pub(crate) stop: CancellationToken,
 }
 
@@ -83,6 +87,8 @@ impl Relay {
             pushes: Arc::default(),
             batches: Arc::default(),
             tasks: TaskTracker::new(),
+            answers: TaskTracker::new(),
+            drain: CancellationToken::new(),
             stop: CancellationToken::new(),
             settings: Arc::new(settings),
         }

@@ -64,6 +64,16 @@ pub struct Args {
         value_name = "SECONDS"
     )]
     pub pad_after: u64,
+    /// Seconds that running jobs and their answers may go on when the relay is asked to stop; what
+    /// still runs then goes on after the restart. A second signal ends it at once.
+    #[arg(
+        long,
+        env = "HEARTH_DRAIN",
+        default_value_t = 25,
+        value_parser = clap::value_parser!(u64).range(0..=600),
+        value_name = "SECONDS"
+    )]
+    pub drain: u64,
     /// Let webhooks go to this host too, also over http and on any address or port of it.
     #[arg(
         long,
@@ -185,6 +195,7 @@ impl Args {
             lease: Duration::from_secs(self.lease),
             heartbeat: Duration::from_secs(self.heartbeat),
             pad_after: Duration::from_secs(self.pad_after),
+            drain: Duration::from_secs(self.drain),
             webhook_allow: self.webhook_allow,
             push_url: self.push_url,
             behind_proxy: self.behind_proxy,

@@ -100,7 +100,7 @@ pub(crate) async fn expire_files(relay: Relay) {
     }
 }
 
-/// Runs a batch until it is final or the relay stops.
+/// Runs a batch until it is final or the relay goes down.
 pub(crate) fn start(relay: &Relay, batch: BatchRecord) {
     let wish = CancellationToken::new();
     if batch.state == BatchState::Cancelling {
@@ -115,12 +115,12 @@ pub(crate) fn start(relay: &Relay, batch: BatchRecord) {
             batch,
             wish,
         };
-        while !relay.stop.is_cancelled() && !run.batch.state.is_final() {
+        while !relay.drain.is_cancelled() && !run.batch.state.is_final() {
             if let Err(error) = run.go_on().await
-                && !relay.stop.is_cancelled()
+                && !relay.drain.is_cancelled()
             {
                 tracing::warn!(batch = id, %error, "a batch pauses");
-                relay.stop.run_until_cancelled(sleep(AFTER_FAILURE)).await;
+                relay.drain.run_until_cancelled(sleep(AFTER_FAILURE)).await;
             }
         }
         relay.batches.lock().remove(&id);

@@ -22,6 +22,9 @@ impl Relay {
         asked: Option<&str>,
         patience: Patience,
     ) -> Result<ModelName, ApiError> {
+        if self.drain.is_cancelled() {
+            return Err(ApiError::draining());
+        }
         let worker = caller.worker.as_ref();
         let offer = self.workers.offer(&caller.account, worker, self.now());
         let within = &caller.ceiling.models;

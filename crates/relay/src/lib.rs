@@ -12,6 +12,7 @@ mod batch;
 mod carrier;
 mod config;
 mod cors;
+mod drain;
 mod entrance;
 mod error;
 #[cfg(test)]

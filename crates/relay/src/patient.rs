@@ -20,6 +20,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Sleep, sleep},
 };
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// What a connection is at. One that rests between two requests may do so for longer than the head
 /// of a request may take to arrive.
@@ -41,10 +42,11 @@ impl Phase {
         self.0.store(Self::BUSY, Ordering::Relaxed);
     }
 
-    /// The same body; the connection rests once all of it was taken.
-    pub(crate) fn until_end_of(&self, body: Body) -> Body {
+    /// The same body; the connection rests once all of it was taken, and `answering` is dropped.
+    pub(crate) fn until_end_of(&self, body: Body, answering: Option<TaskTrackerToken>) -> Body {
         Body::new(Answer {
             body,
+            _answering: answering,
             phase: self.clone(),
         })
     }
@@ -58,6 +60,7 @@ impl Phase {
 struct Answer {
     body: Body,
     phase: Phase,
+    _answering: Option<TaskTrackerToken>,
 }
 
 impl Drop for Answer {

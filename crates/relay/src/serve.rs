@@ -48,11 +48,12 @@ const HEAD_MAX: usize = 16 * 1024;
 const URI_MAX: usize = 4 * 1024;
 /// Whoever came by TLS shall not come without it for a year.
 const STAY_SECURE: HeaderValue = HeaderValue::from_static("max-age=31536000");
+/// How long connections have to end when what is left is cut.
+const FAREWELL: Duration = Duration::from_secs(3);
 /// Pause after a failed accept: out of file descriptors is not cured by trying at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until `stop`, then lets open connections finish for a bounded time and closes the
-/// store.
+/// Serves until `stop`, then lets what runs finish for a bounded time and closes the store.
 ///
 /// # Errors
 /// If the relay must not serve here (no key exists, or `--insecure-dev` off loopback), or its
@@ -87,24 +88,30 @@ pub async fn serve(listener: TcpListener, relay: Relay, stop: CancellationToken)
         open_at,
         tls,
     };
+    let over = async {
+        stop.cancelled().await;
+        tracing::info!("the relay stops");
+        relay.see_off().await;
+    };
+    // Who comes while it goes down is told so, and workers bring what they still have.
     let failed = tokio::select! {
         error = relay.store.failure() => Some(error),
-        _ = stop.run_until_cancelled(accept(&listener, &door)) => None,
+        () = accept(&listener, &door) => None,
+        () = over => None,
     };
     drop(listener);
     if let Some(error) = failed {
         // Nothing more can be acknowledged: whoever waits is better served by the next process.
+        relay.drain.cancel();
         relay.stop.cancel();
         relay.tasks.close();
         return Err(broken(&error));
     }
 
-    tracing::info!("the relay stops");
     relay.stop.cancel();
     relay.tasks.close();
-    let patience = relay.settings.drain;
-    if timeout(patience, relay.tasks.wait()).await.is_err() {
-        tracing::warn!(?patience, "connections were still open and are cut");
+    if timeout(FAREWELL, relay.tasks.wait()).await.is_err() {
+        tracing::warn!("connections were still open and are cut");
     }
     relay.store.close().await.map_err(io::Error::other)
 }
@@ -236,13 +243,14 @@ where
         phase.busy();
         visit.note_on(&mut request, &door);
         let (door, phase) = (door.clone(), phase.clone());
+        let answering = door.relay.answering();
         async move {
             let Ok(response) = answer(door, request).await;
             // What was upgraded answers no further requests.
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 return Ok::<_, Infallible>(response);
             }
-            Ok(response.map(|body| phase.until_end_of(body)))
+            Ok(response.map(|body| phase.until_end_of(body, answering)))
         }
     });
     let connection = hyper::server::conn::http1::Builder::new()

@@ -43,7 +43,7 @@ pub struct RelaySettings {
     pub pad_after: Duration,
     /// After a restart, how long a job whose requester was connected is kept for it.
     pub come_back: Duration,
-    /// How long open connections get to finish when the relay stops.
+    /// How long running jobs and their answers may go on when the relay is asked to stop.
     pub drain: Duration,
     /// How often the keys of connected workers are checked for revocation.
     pub key_check: Duration,

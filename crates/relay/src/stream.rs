@@ -1,11 +1,13 @@
 //! A job's log as a streamed answer in some dialect: heartbeats, restarts and failures included.
 
+use std::sync::Arc;
+
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderValue, StatusCode, header};
 use proto::{End, ErrorCode, ErrorDetail, EventId, ModelName, Op};
-use queue::Place;
+use queue::{JobLog, Place};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -61,7 +63,8 @@ pub(crate) async fn streamed<V: Voice>(
         places: Places::new(relay, account, ticket.model, job),
         place: None,
         relay: relay.clone(),
-        tail: Tail::new(ticket.log, EventId::default()).eager(),
+        tail: Tail::new(ticket.log.clone(), EventId::default()).eager(),
+        log: ticket.log,
         guard: ticket.guard,
         voice,
         next: None,
@@ -118,6 +121,7 @@ struct Speech<V> {
     /// To be told, to a requester who wants that.
     place: Option<Place>,
     relay: Relay,
+    log: Arc<dyn JobLog>,
     tail: Tail,
     guard: Guard,
     voice: V,
@@ -158,7 +162,10 @@ impl<V: Voice> Speech<V> {
                 self.place = Some(place);
                 Ok(None)
             }
-            () = self.relay.stop.cancelled() => Err(ApiError::draining()),
+            () = self.relay.cuts_off(&*self.log) => {
+                self.guard.disarm();
+                Err(ApiError::draining())
+            }
         }
     }
 
@@ -221,7 +228,11 @@ impl<V: Voice> Speech<V> {
         tokio::select! {
             biased;
             event = self.tail.next() => Some(event),
-            () = self.relay.stop.cancelled() => Some(Err(ApiError::draining())),
+            () = self.relay.cuts_off(&*self.log) => {
+                // It is not he who leaves.
+                self.guard.disarm();
+                Some(Err(ApiError::draining()))
+            }
             place = self.places.changed(), if wants_place => {
                 self.place = Some(place);
                 None

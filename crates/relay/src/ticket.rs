@@ -132,7 +132,7 @@ impl Relay {
         extras: Extras,
         attended: bool,
     ) -> Result<JobId, ApiError> {
-        if self.stop.is_cancelled() {
+        if self.drain.is_cancelled() {
             return Err(ApiError::draining());
         }
         let now = self.now();

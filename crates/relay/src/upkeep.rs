@@ -82,7 +82,7 @@ pub(crate) async fn give_up_orphans(relay: Relay) {
         }
     }
     tokio::select! {
-        () = relay.stop.cancelled() => return,
+        () = relay.drain.cancelled() => return,
         () = sleep(relay.settings.come_back) => {}
     }
     for job in relay.orphans.take() {

@@ -113,28 +113,34 @@ impl<F: FnOnce(&[Bytes]) -> Result<Bytes, ErrorDetail>> Padded<F> {
 /// The lines of a job so far. Dropping a pending `complete` loses nothing.
 pub(crate) struct Gathering {
     relay: Relay,
+    log: Arc<dyn JobLog>,
     tail: Tail,
     pub(crate) lines: Vec<Bytes>,
     bytes: usize,
     has_ended: bool,
+    is_cut_off: bool,
 }
 
 impl Gathering {
     pub(crate) fn new(relay: &Relay, log: Arc<dyn JobLog>) -> Self {
         Self {
             relay: relay.clone(),
-            tail: Tail::new(log, EventId::default()),
+            tail: Tail::new(log.clone(), EventId::default()),
+            log,
             lines: Vec::new(),
             bytes: 0,
             has_ended: false,
+            is_cut_off: false,
         }
     }
 
-    /// A job that has ended need not be cancelled.
+    /// A job that has ended need not be cancelled, and one whose relay goes down must not be.
     fn release(&self, mut guard: Guard) {
         if self.has_ended {
             guard.disarm();
             self.relay.fetched(guard.job);
+        } else if self.is_cut_off {
+            guard.disarm();
         }
     }
 
@@ -144,7 +150,10 @@ impl Gathering {
             let event = tokio::select! {
                 biased;
                 event = self.tail.next() => event?,
-                () = self.relay.stop.cancelled() => return Err(ApiError::draining()),
+                () = self.relay.cuts_off(&*self.log) => {
+                    self.is_cut_off = true;
+                    return Err(ApiError::draining());
+                }
             };
             match event {
                 Event::Restarted(_) => {

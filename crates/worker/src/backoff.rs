@@ -31,6 +31,12 @@ impl Backoff {
         self.least + spread.mul_f64(random.clamp(0.0, 1.0))
     }
 
+    /// The wait after something that is no failure, as the first one.
+    #[must_use]
+    pub fn once(&self, random: f64) -> Duration {
+        Self::new(self.least, self.most).next(random)
+    }
+
     /// It works again: the next failure waits shortly.
     pub const fn reset(&mut self) {
         self.failures = 0;

@@ -75,11 +75,14 @@ impl Source for Relay {
                 Instant::now(),
                 self.tuning.random.draw(),
             );
-            if !matches!(end, LinkEnd::Stopped) {
+            if let LinkEnd::Restarting { .. } = end {
+                tracing::info!(relay = self.name, ?carrier, ?wait, "the relay restarts");
+            } else if !matches!(end, LinkEnd::Stopped) {
                 tracing::warn!(relay = self.name, ?carrier, %end, ?wait, "link ended");
             }
             match end {
                 LinkEnd::Woken | LinkEnd::Upgrade | LinkEnd::Blocked(_) => desk.link_changes(),
+                LinkEnd::Restarting { .. } => desk.link_down(""),
                 LinkEnd::Stopped
                 | LinkEnd::Lost { .. }
                 | LinkEnd::Later { .. }
@@ -119,6 +122,7 @@ impl fmt::Display for LinkEnd {
                 )
             }
             Self::Later { problem, .. } => write!(f, "the relay asks for patience: {problem}"),
+            Self::Restarting { .. } => f.write_str("the relay restarts"),
             Self::Unauthorized(problem) => write!(
                 f,
                 "the relay refused the key ({problem}): make a new one with `hearth key create` \

@@ -44,6 +44,11 @@ pub enum LinkEnd {
         /// What it said.
         problem: String,
     },
+    /// The relay goes down and comes again: nobody's fault.
+    Restarting {
+        /// How long it asks for.
+        after: Option<Duration>,
+    },
     /// The relay refused the key.
     Unauthorized(String),
     /// Something else than a relay of this protocol answers there.

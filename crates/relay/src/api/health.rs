@@ -26,7 +26,7 @@ pub(super) async fn alive() -> Json<Value> {
 
 /// `GET /readyz`: the store answers and the relay is not going down.
 pub(super) async fn ready(State(relay): State<Relay>) -> Result<Json<Value>, ApiError> {
-    if relay.stop.is_cancelled() {
+    if relay.drain.is_cancelled() {
         return Err(ApiError::draining());
     }
     relay.store.find_key("").await?;

@@ -63,6 +63,9 @@ fn operation(entry: &Entry) -> Value {
             "default": {"$ref": format!("#/components/responses/{}", shape(entry.path))},
         },
     });
+    if entry.may_say_nothing {
+        operation["responses"]["204"] = json!({"description": "Nothing to say"});
+    }
     if let Access::Key(scope) = entry.access {
         operation["security"] = json!([{"bearer": []}, {"key": []}]);
         operation["x-hearth-scope"] = scope.into();

@@ -46,7 +46,7 @@ pub(super) async fn create(
     Payload(body): Inference,
 ) -> Result<Response, RestError> {
     let asked = fields(&headers, &body)?.new_query()?;
-    if relay.stop.is_cancelled() {
+    if relay.drain.is_cancelled() {
         return Err(ApiError::draining().into());
     }
     let model = model(&relay, &caller, None)?;

@@ -94,7 +94,7 @@ async fn held(relay: &Relay, caller: &Caller) -> Result<Option<PolledRequest>, A
                 Ok(Ok(())) => {}
                 Ok(Err(_)) | Err(_) => return Ok(None),
             },
-            () = relay.stop.cancelled() => return Ok(None),
+            () = relay.drain.cancelled() => return Ok(None),
         }
     }
 }

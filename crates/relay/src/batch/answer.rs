@@ -133,7 +133,7 @@ pub(super) async fn answer(
     };
     match body(relay, batch, wish, n, &read).await {
         Ok((job, body)) => Ok((false, answered(&read.custom_id, job, &body)?)),
-        Err(_) if relay.stop.is_cancelled() => Err(ApiError::draining()),
+        Err(_) if relay.drain.is_cancelled() => Err(ApiError::draining()),
         Err(error) if error.code == ErrorCode::StoreUnavailable => Err(error),
         Err(error) => Ok(failed(&batch.id, &read.custom_id, n, &error)),
     }
@@ -227,7 +227,7 @@ async fn queued(
                 tokio::select! {
                     () = sleep(NO_ROOM) => {}
                     () = wish.cancelled() => {}
-                    () = relay.stop.cancelled() => return Err(ApiError::draining()),
+                    () = relay.drain.cancelled() => return Err(ApiError::draining()),
                 }
             }
             Err(refused) => return Err(refused),

@@ -2,18 +2,23 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use axum::{Json, body::Body, extract::State, response::Response};
+use axum::{
+    Json,
+    body::Body,
+    extract::State,
+    response::{IntoResponse as _, Response},
+};
 use bytes::Bytes;
 use futures_util::{
     StreamExt as _,
     stream::{self, FuturesUnordered},
 };
-use http::{HeaderValue, header};
+use http::{HeaderValue, StatusCode, header};
 use proto::{
     End, ErrorCode, JobError, JobId, LeaseToken, WorkerReport, limits,
     worker::{
-        DetailsAnswer, DetailsRequest, EndRequest, LeaseAnswer, NackRequest, PollAnswer,
-        PollRequest, PolledLease, Retry,
+        DRAIN_HEADER, DetailsAnswer, DetailsRequest, EndRequest, LeaseAnswer, NackRequest,
+        PollAnswer, PollRequest, PolledLease, Retry,
     },
 };
 use queue::{LeaseQuery, Leased, QueueError};
@@ -78,13 +83,14 @@ pub(crate) async fn poll(
         let share = waits.then(|| in_line.stand(standing.clone()));
         let share = share.unwrap_or_default();
         query.left = share.left;
+        let drains = relay.drain.is_cancelled();
         let mut answer = PollAnswer::default();
         renew(&relay, &caller, &asked.held, &mut answer).await?;
         let mut lent = vec![lend(&relay, &query, free.min(share.most), &mut answer).await?];
         if answer.leases.is_empty() {
             lent.push(lend(&relay, &beside, urgent, &mut answer).await?);
         }
-        if answer != PollAnswer::default() || hold.is_zero() {
+        if answer != PollAnswer::default() || hold.is_zero() || drains {
             return Ok(delivered(&relay, &answer, lent));
         }
         let withdrawn = asked.held.iter().map(|token| relay.store.cancelled(*token));
@@ -96,7 +102,7 @@ pub(crate) async fn poll(
             },
             Some(()) = withdrawn.next() => {}
             () = in_line.woken() => {}
-            () = relay.stop.cancelled() => return Ok(delivered(&relay, &answer, lent)),
+            () = relay.drain.cancelled() => {}
             () = newer.cancelled() => return Ok(delivered(&relay, &answer, lent)),
         }
     }
@@ -216,8 +222,21 @@ async fn lend(
 }
 
 /// An answer whose leases are renewed while it is on its way, and given back if it does not get
-/// there whole.
+/// there whole. Nothing to say is no content.
 fn delivered(relay: &Relay, answer: &PollAnswer, lent: Vec<Lent>) -> Response {
+    let mut response = if *answer == PollAnswer::default() {
+        StatusCode::NO_CONTENT.into_response()
+    } else {
+        carried(relay, answer, lent)
+    };
+    if relay.drain.is_cancelled() {
+        let headers = response.headers_mut();
+        headers.insert(DRAIN_HEADER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+fn carried(relay: &Relay, answer: &PollAnswer, lent: Vec<Lent>) -> Response {
     let text = Bytes::from(serde_json::to_vec(answer).unwrap_or_default());
     let length = text.len();
     let way = (relay.clone(), text, lent, relay.now());

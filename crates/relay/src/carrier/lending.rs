@@ -80,6 +80,11 @@ impl Unsent {
         all.map(|lease| lease.token).collect()
     }
 
+    /// What is not being written yet.
+    pub(super) fn take_waiting(&self) -> Vec<Lease> {
+        std::mem::take(&mut self.lock().waiting).into()
+    }
+
     /// What is left when the connection ended.
     pub(super) fn take(&self) -> Vec<Lease> {
         let Outgoing { waiting, current } = std::mem::take(&mut *self.lock());
@@ -137,7 +142,12 @@ impl Session {
                 }
                 leases = under_way(&mut asked) => {
                     asked = None;
-                    let leases = leases.map_err(|_| Ended::Store)?.take();
+                    let leases = leases.map_err(|_| Ended::Store)?;
+                    if self.relay.drain.is_cancelled() {
+                        // Nobody has heard of them: dropped, they are given back.
+                        continue;
+                    }
+                    let leases = leases.take();
                     if !leases.is_empty() {
                         tried = Tried::default();
                         self.link.in_line.served();
@@ -208,7 +218,9 @@ impl Session {
         let slots = usize::try_from(state.slots).unwrap_or(usize::MAX);
         let running = state.open.running();
         let left = limits::HELD_MAX.saturating_sub(state.open.len());
-        let may_have = state.report.engine_up && !self.link.doubt.is_raised();
+        let may_have = state.report.engine_up
+            && !self.link.doubt.is_raised()
+            && !self.relay.drain.is_cancelled();
         if slots == 0 || left == 0 || !may_have || !self.unsent.is_empty() {
             return None;
         }
@@ -223,8 +235,7 @@ impl Session {
     async fn withdrawn(&self, token: LeaseToken) -> Result<(), Ended> {
         if self.unsent.withdraw(token) {
             // The worker never hears of it.
-            self.state().open.close(token);
-            self.room.notify_one();
+            self.drop_lease(token);
             let why = JobError::new(ErrorCode::Cancelled, "the requester withdrew the job");
             let store = &self.relay.store;
             let ended = store.nack(self.relay.now(), token, Retry::Now, why).await;

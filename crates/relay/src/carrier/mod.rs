@@ -10,7 +10,10 @@ mod writer;
 
 use std::{collections::BTreeSet, time::Duration};
 
-use futures_util::{FutureExt as _, future::BoxFuture};
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, ready},
+};
 use lent::Lent;
 use proto::{LeaseToken, WorkerId, WorkerReport};
 use queue::{Claim, Lease, LeaseQuery, Models, Owner, QueueError};
@@ -34,13 +37,17 @@ impl Relay {
     }
 
     /// Leases jobs; who calls first stands first in the store's line, whenever the answer is
-    /// asked for. What nobody takes is given back.
+    /// asked for. What nobody takes is given back. A relay that goes down lends nothing.
     pub(crate) fn lease_many(
         &self,
         query: LeaseQuery,
         length: Duration,
         max: usize,
     ) -> BoxFuture<'static, Result<Lent, QueueError>> {
+        if self.drain.is_cancelled() {
+            let none = Lent::new(self.clone(), Vec::new());
+            return ready(Ok(none)).boxed();
+        }
         let relay = self.clone();
         let mut leasing = async move {
             let leases = relay.store.lease_many(relay.now(), &query, length, max);

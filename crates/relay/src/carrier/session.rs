@@ -50,6 +50,8 @@ pub(super) struct Session {
     state: Mutex<State>,
     /// The state changed in a way that may allow another lease.
     pub(super) room: Notify,
+    /// A lease less is held.
+    fewer: Notify,
     control: mpsc::Sender<RelayMessage>,
     pub(super) unsent: Unsent,
 }
@@ -80,6 +82,7 @@ impl Session {
                 open: Leases::default(),
             }),
             room: Notify::new(),
+            fewer: Notify::new(),
             control,
             unsent: Unsent::default(),
         };
@@ -93,11 +96,29 @@ impl Session {
         let ended = tokio::select! {
             ended = self.read(source) => ended,
             ended = self.lend() => ended,
+            ended = self.see_off() => ended,
         };
         match ended {
             Ok(never) => match never {},
             Err(ended) => ended,
         }
+    }
+
+    /// Once the relay goes down: gives back what the worker has not heard of, tells it, and waits
+    /// until it holds nothing more.
+    async fn see_off(&self) -> Result<std::convert::Infallible, Ended> {
+        self.relay.drain.cancelled().await;
+        self.link.in_line.leave();
+        let unheard = self.unsent.take_waiting();
+        for lease in &unheard {
+            self.state().open.close(lease.token);
+        }
+        self.relay.give_back(unheard).await;
+        self.say(RelayMessage::Drain).await?;
+        while self.state().open.len() > 0 {
+            self.fewer.notified().await;
+        }
+        Err(Ended::Drain)
     }
 
     /// Leases from an earlier connection: those that still hold go on.
@@ -330,9 +351,15 @@ impl Session {
         token: LeaseToken,
         code: Option<ErrorCode>,
     ) -> Result<(), Ended> {
+        self.drop_lease(token);
+        self.say(RelayMessage::Closed { token, code }).await
+    }
+
+    /// The connection does not hold it any more.
+    pub(super) fn drop_lease(&self, token: LeaseToken) {
         self.state().open.close(token);
         self.room.notify_one();
-        self.say(RelayMessage::Closed { token, code }).await
+        self.fewer.notify_one();
     }
 
     async fn say(&self, message: RelayMessage) -> Result<(), Ended> {

@@ -29,7 +29,7 @@ use tokio_tungstenite::{
 
 use super::{
     session::Session,
-    writer::{text, write},
+    writer::{text, write, write_rest},
 };
 use crate::{
     Relay,
@@ -82,7 +82,7 @@ pub(crate) async fn upgrade(
     mut request: Request,
 ) -> Result<Response, ApiError> {
     let accept = accept_key(request.headers())?;
-    if relay.stop.is_cancelled() {
+    if relay.drain.is_cancelled() {
         return Err(ApiError::draining());
     }
     let upgraded = hyper::upgrade::on(&mut request);
@@ -189,7 +189,7 @@ async fn hello(relay: &Relay, socket: &mut Socket) -> Result<Hello, Ended> {
     };
     let first = tokio::select! {
         first = timeout(HELLO, first) => first,
-        () = relay.stop.cancelled() => return Err(Ended::Drain),
+        () = relay.drain.cancelled() => return Err(Ended::Drain),
     };
     let first = first.map_err(|_| Ended::Protocol("no hello within 5 s"))??;
     match serde_json::from_str(&first) {
@@ -241,14 +241,19 @@ async fn attended(relay: &Relay, caller: Caller, hello: Hello, socket: &mut Sock
     let ended = if sink.send(text(&welcome)).await.is_err() {
         Ended::Lost
     } else {
-        let (session, control) = Session::new(relay.clone(), caller, link, seat.clone(), report);
+        let (session, mut control) =
+            Session::new(relay.clone(), caller, link, seat.clone(), report);
         let ended = tokio::select! {
             biased;
             () = relay.stop.cancelled() => Ended::Drain,
             () = revoked(pass.as_ref()) => Ended::Revoked,
             ended = session.run(source, &hello.held) => ended,
-            _ = write(&mut sink, control, &session) => Ended::Lost,
+            _ = write(&mut sink, &mut control, &session) => Ended::Lost,
         };
+        if ended == Ended::Drain {
+            // What became of its last jobs. If that does not get through it asks again.
+            drop(timeout(GOODBYE, write_rest(&mut sink, &mut control)).await);
+        }
         relay.give_back(session.unsent.take()).await;
         ended
     };

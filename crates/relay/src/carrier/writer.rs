@@ -23,7 +23,7 @@ const STALLED: Duration = Duration::from_secs(10);
 /// so that a cancellation never waits for one.
 pub(super) async fn write(
     sink: &mut (impl Sink<Message, Error = Error> + Unpin),
-    mut control: Receiver<RelayMessage>,
+    control: &mut Receiver<RelayMessage>,
     session: &Session,
 ) -> Result<(), Error> {
     let first_ping = Instant::now() + limits::CARRIER_PING;
@@ -37,7 +37,7 @@ pub(super) async fn write(
             },
             _ = ping.tick() => feed(sink, Message::Ping(Bytes::new())).await?,
             lease = session.unsent.next() => {
-                lend(sink, &mut control, &lease, session).await?;
+                lend(sink, control, &lease, session).await?;
                 session.unsent.sent();
             }
         }
@@ -46,6 +46,17 @@ pub(super) async fn write(
         }
         stalled(sink.flush()).await?;
     }
+}
+
+/// Writes what was said already, and nothing else.
+pub(super) async fn write_rest(
+    sink: &mut (impl Sink<Message, Error = Error> + Unpin),
+    control: &mut Receiver<RelayMessage>,
+) -> Result<(), Error> {
+    while let Ok(message) = control.try_recv() {
+        sink.feed(text(&message)).await?;
+    }
+    sink.flush().await
 }
 
 /// Writes a lease and its request, unless that is withdrawn meanwhile. Its worker cannot renew

@@ -1,5 +1,7 @@
 //! OpenAI's files and batches over the queue.
 
+use std::time::Duration;
+
 use hearth_relay::{RelaySettings, System, World as _};
 use http::{Method, StatusCode};
 use proto::worker::RelayMessage;
@@ -130,7 +132,9 @@ async fn every_line_of_a_file_is_answered_in_a_file() {
 
 #[tokio::test]
 async fn a_restart_in_the_middle_loses_no_line_and_answers_none_twice() {
-    let server = Server::start().await;
+    let mut settings = RelaySettings::default();
+    settings.drain = Duration::ZERO;
+    let server = Server::with(settings).await;
     let client = server.requester().await;
     let id = batch_of(&client, &lines(12)).await;
     let mut worker = Scripted::ready(&server).await;

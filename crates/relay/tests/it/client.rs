@@ -6,6 +6,7 @@ use hyper_util::{
     client::legacy::{Client as Hyper, connect::HttpConnector},
     rt::TokioExecutor,
 };
+use proto::worker::PollAnswer;
 use serde_json::Value;
 
 use crate::within;
@@ -100,6 +101,18 @@ impl Reply {
     pub(crate) async fn json(self) -> Value {
         let text = self.text().await;
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    /// What a poll brought; nothing is no content.
+    pub(crate) async fn polled(self) -> PollAnswer {
+        if self.status == StatusCode::NO_CONTENT {
+            assert_eq!(self.text().await, "");
+            return PollAnswer::default();
+        }
+        assert_eq!(self.status, StatusCode::OK);
+        let answer = serde_json::from_value(self.json().await).unwrap();
+        assert_ne!(answer, PollAnswer::default(), "it says nothing");
+        answer
     }
 
     pub(crate) fn header(&self, name: &str) -> &str {

@@ -103,11 +103,7 @@ async fn an_agent_that_comes_with_its_engine_down_may_have_any_model() {
     let mut down = report(&[]);
     down.engine_up = false;
     let poll = json!({"worker": "w", "version": "0", "report": down, "free": 1, "wait_ms": 0});
-    poller
-        .post("/api/worker/v1/poll", poll.to_string())
-        .await
-        .json()
-        .await;
+    poller.post("/api/worker/v1/poll", poll.to_string()).await;
 
     for body in [CHAT, "{}"] {
         let (_, code) = refused(&client, "/api/chat", body).await;
@@ -134,11 +130,7 @@ async fn a_polling_agent_whose_engine_went_down_keeps_the_models_it_had() {
         report.engine_up = engine_up;
         let poll =
             json!({"worker": "w", "version": "0", "report": report, "free": 0, "wait_ms": 0});
-        poller
-            .post("/api/worker/v1/poll", poll.to_string())
-            .await
-            .json()
-            .await;
+        poller.post("/api/worker/v1/poll", poll.to_string()).await;
     }
     let (_, code) = refused(&client, "/api/chat", CHAT).await;
     assert_eq!(code, "engine_unavailable");

@@ -2,22 +2,39 @@ use std::{sync::Arc, time::Duration};
 
 use hearth_relay::{RelaySettings, System, World as _};
 use http::StatusCode;
-use proto::{End, JobState};
+use proto::{
+    End, JobState,
+    worker::{PollAnswer, RelayMessage, SUBPROTOCOL},
+};
 use queue::{Owner, Queue as _, Scope};
 
 use crate::{
+    gated::Gated,
     server::Server,
     worker::{CHAT_DONE, Scripted, chat},
 };
 
 const CHAT: &str = r#"{"model":"m","messages":[{}]}"#;
 
+async fn drained_after(patience: Duration) -> Server {
+    let mut settings = RelaySettings::default();
+    settings.drain = patience;
+    Server::with(settings).await
+}
+
+/// Waits until whoever asks is told that the relay goes down.
+async fn goes_down(server: &Server) {
+    let draining = async { while server.nobody().get("/readyz").await.status == StatusCode::OK {} };
+    crate::within(draining).await;
+}
+
 #[tokio::test]
-async fn a_relay_that_stops_cuts_streams_with_an_error_and_cancels_nothing() {
+async fn what_runs_may_end_and_nothing_new_begins_once_the_relay_is_asked_to_stop() {
     let server = Server::start().await;
     let client = server.requester().await;
     let mut worker = Scripted::ready(&server).await;
-    let (ollama, openai) = (client.clone(), client.clone());
+    let mut idle = Scripted::serving(&server, "default", &["other"], 1).await;
+    let ollama = client.clone();
     let asked = tokio::spawn(async move { ollama.post("/api/chat", CHAT).await });
     let job = worker.lease().await;
     worker.line(job.token(), 1, &chat("one")).await;
@@ -25,9 +42,58 @@ async fn a_relay_that_stops_cuts_streams_with_an_error_and_cancels_nothing() {
     reply.chunk().await.unwrap();
     let path = format!("/api/jobs/{}/events?after=1-1", job.token().job);
     let watcher = client.get(&path).await;
+    let (openai, whole) = (client.clone(), client.clone());
     let body = r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#;
     let waiting = tokio::spawn(async move { openai.post("/v1/chat/completions", body).await });
-    server.until(|counts| counts.queued == 1).await;
+    let body = r#"{"model":"m","stream":true,"messages":[{"role":"user","content":"x"}]}"#;
+    let streamed = tokio::spawn(async move { whole.post("/v1/chat/completions", body).await });
+    server.until(|counts| counts.queued == 2).await;
+
+    server.begin_stop();
+    for waiting in [waiting, streamed] {
+        let waiting = waiting.await.unwrap();
+        assert_eq!(waiting.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(waiting.json().await["error"]["code"], "draining");
+    }
+    assert_eq!(idle.close_code().await, 1012);
+    goes_down(&server).await;
+    for (path, body) in [
+        ("/api/chat", CHAT),
+        ("/api/jobs", r#"{"op":"chat","body":{"model":"m"}}"#),
+        ("/api/ollama/request", r#"{"prompt":"x"}"#),
+    ] {
+        let refused = client.post(path, body).await;
+        assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
+        assert_eq!(refused.header("x-hearth-error"), "draining", "{path}");
+        assert_eq!(refused.header("retry-after"), "2", "{path}");
+    }
+    let key = server.key("default", &[Scope::Work]).await;
+    assert!(Scripted::dial(&server, &key, SUBPROTOCOL).await.is_err());
+    assert_eq!(worker.next().await, RelayMessage::Drain);
+    worker.line(job.token(), 2, CHAT_DONE).await;
+    worker.end(job.token(), 2, End::Completed).await;
+    assert!(reply.text().await.contains(r#""done":true"#));
+    assert!(watcher.text().await.contains(r#"{"state":"completed"}"#));
+    assert_eq!(worker.close_code().await, 1012);
+    let store = server.store.clone();
+    server.stop().await.unwrap();
+    let counts = store.counts();
+    assert_eq!((counts.queued, counts.leased), (2, 0), "nothing is lost");
+}
+
+#[tokio::test]
+async fn what_still_runs_when_the_time_is_over_is_cut_with_an_error_and_keeps_its_attempt() {
+    let server = drained_after(Duration::from_millis(50)).await;
+    let client = server.requester().await;
+    let mut worker = Scripted::ready(&server).await;
+    let ollama = client.clone();
+    let asked = tokio::spawn(async move { ollama.post("/api/chat", CHAT).await });
+    let job = worker.lease().await;
+    worker.line(job.token(), 1, &chat("one")).await;
+    let mut reply = asked.await.unwrap();
+    reply.chunk().await.unwrap();
+    let path = format!("/api/jobs/{}/events?after=1-1", job.token().job);
+    let watcher = client.get(&path).await;
 
     server.begin_stop();
     assert!(
@@ -37,41 +103,138 @@ async fn a_relay_that_stops_cuts_streams_with_an_error_and_cancels_nothing() {
             .starts_with(r#"{"error":"the relay is shutting down"#)
     );
     assert_eq!(watcher.text().await, "", "it resumes from where it was");
-    let waiting = waiting.await.unwrap();
-    assert_eq!(waiting.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(waiting.json().await["error"]["code"], "draining");
     assert_eq!(worker.close_code().await, 1012);
     let store = server.store.clone();
     server.stop().await.unwrap();
     store.restart(System.now());
-    let kept = store
-        .get(Owner::Anyone, job.token().job)
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!(kept.state, JobState::Leased);
+    let kept = store.get(Owner::Anyone, job.token().job).await;
+    assert_eq!(kept.unwrap().unwrap().state, JobState::Leased);
+
+    let server = Server::over(store, RelaySettings::default()).await;
+    let key = server.key("default", &[Scope::Work]).await;
+    let mut again = Scripted::hello(&server, &key, &["m"], vec![job.token()]).await;
+    assert!(matches!(again.next().await, RelayMessage::Welcome { .. }));
+    let (token, stored) = (job.token(), 1);
+    assert_eq!(again.next().await, RelayMessage::Resume { token, stored });
+    let watcher = server.requester().await.get(&path).await;
+    again.line(token, 2, CHAT_DONE).await;
+    again.end(token, 2, End::Completed).await;
+    let said = watcher.text().await;
+    assert!(
+        said.starts_with("id: 1-2") && said.contains("completed"),
+        "{said}"
+    );
 }
 
 #[tokio::test]
-async fn a_held_poll_is_answered_when_the_relay_stops() {
+async fn a_requester_who_leaves_while_the_relay_goes_down_still_cancels() {
+    let server = Server::start().await;
+    let client = server.requester().await;
+    let mut worker = Scripted::ready(&server).await;
+    let asked = tokio::spawn(async move { client.post("/api/chat", CHAT).await });
+    let job = worker.lease().await;
+    worker.line(job.token(), 1, &chat("one")).await;
+    let mut reply = asked.await.unwrap();
+    reply.chunk().await.unwrap();
+    server.begin_stop();
+    assert_eq!(worker.next().await, RelayMessage::Drain);
+    drop(reply);
+    let token = job.token();
+    assert_eq!(worker.next().await, RelayMessage::Cancel { token });
+    worker.gives_back(&job).await;
+    assert_eq!(worker.close_code().await, 1012);
+    server.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_held_poll_is_answered_with_nothing_and_a_mark_when_the_relay_goes_down() {
     let server = Server::start().await;
     let poller = server.client("default", &[Scope::Work]).await;
-    let native = poller.clone();
+    let (native, mut busy) = (poller.clone(), Scripted::ready(&server).await);
+    let client = server.requester().await;
+    client
+        .post("/api/jobs", r#"{"op":"chat","body":{"model":"m"}}"#)
+        .await;
+    let job = busy.lease().await;
     let legacy = tokio::spawn(async move { poller.get("/api/ollama/poll").await });
-    let report = serde_json::to_string(&crate::worker::report(&["m"])).unwrap();
-    let body =
-        format!(r#"{{"worker":"w","version":"0","report":{report},"free":1,"wait_ms":20000}}"#);
-    let native = tokio::spawn(async move { native.post("/api/worker/v1/poll", body).await });
-    let reader = server.client("default", &[Scope::Read]).await;
-    let known = async { while reader.get("/api/tags").await.text().await == r#"{"models":[]}"# {} };
+    let report = serde_json::to_string(&crate::worker::report(&["held"])).unwrap();
+    let body = |free: u8| {
+        format!(r#"{{"worker":"w","version":"0","report":{report},"free":{free},"wait_ms":20000}}"#)
+    };
+    let (first, again) = (body(1), body(1));
+    let held = native.clone();
+    let held = tokio::spawn(async move { held.post("/api/worker/v1/poll", first).await });
+    let known = async { while !client.get("/api/tags").await.text().await.contains("held") {} };
     crate::within(known).await;
     server.begin_stop();
-    assert_eq!(
-        native.await.unwrap().json().await["leases"],
-        serde_json::json!([])
-    );
+    let told = [
+        held.await.unwrap(),
+        native.post("/api/worker/v1/poll", again).await,
+    ];
+    for told in told {
+        assert_eq!(told.header("x-hearth-drain"), "1");
+        assert_eq!(told.polled().await, PollAnswer::default());
+    }
     assert_eq!(legacy.await.unwrap().status, StatusCode::NO_CONTENT);
+    // A worker of the older kind brings its last answer over a connection of its own.
+    assert_eq!(busy.next().await, RelayMessage::Drain);
+    busy.answer(&job, &["a"]).await;
+    assert_eq!(busy.close_code().await, 1012);
     server.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_job_over_plain_requests_ends_while_the_relay_goes_down() {
+    let server = Server::start().await;
+    let (client, poller) = (
+        server.requester().await,
+        server.client("default", &[Scope::Work]).await,
+    );
+    client
+        .post("/api/jobs", r#"{"op":"chat","body":{"model":"m"}}"#)
+        .await;
+    let report = serde_json::to_string(&crate::worker::report(&["m"])).unwrap();
+    let body = format!(r#"{{"worker":"w","version":"0","report":{report},"free":1,"wait_ms":0}}"#);
+    let polled = poller
+        .post("/api/worker/v1/poll", body)
+        .await
+        .polled()
+        .await;
+    let token = polled.leases[0].head.token;
+    server.begin_stop();
+    goes_down(&server).await;
+    let path = format!("/api/worker/v1/jobs/{}/{}", token.job, token.attempt);
+    let said = poller
+        .post(&format!("{path}/lines?first=1"), CHAT_DONE)
+        .await;
+    assert_eq!(said.status, StatusCode::OK);
+    let end = r#"{"lines":1,"end":{"state":"completed"}}"#;
+    let ended = poller.post(&format!("{path}/end"), end).await;
+    assert_eq!(ended.status, StatusCode::OK);
+    let store = server.store.clone();
+    server.stop().await.unwrap();
+    store.restart(System.now());
+    let kept = store.get(Owner::Anyone, token.job).await.unwrap().unwrap();
+    assert_eq!(kept.state, JobState::Completed);
+}
+
+#[tokio::test]
+async fn what_is_being_lent_when_the_relay_goes_down_is_given_back() {
+    let gated = Gated::new(0, 0);
+    let store = gated.inner.clone();
+    let server = Server::beside(gated.clone(), store.clone(), RelaySettings::default()).await;
+    let client = server.requester().await;
+    let mut worker = Scripted::ready(&server).await;
+    client
+        .post("/api/jobs", r#"{"op":"chat","body":{"model":"m"}}"#)
+        .await;
+    worker.is_heard().await;
+    server.begin_stop();
+    assert_eq!(worker.close_code().await, 1012);
+    gated.lending.add_permits(1);
+    server.stop().await.unwrap();
+    let counts = store.counts();
+    assert_eq!((counts.queued, counts.leased), (1, 0));
 }
 
 /// A store with two jobs whose requesters waited on a connection when the relay went away.

@@ -91,6 +91,7 @@ impl Refusal {
             401 => LinkEnd::Unauthorized(problem),
             403 if code.is_some() => LinkEnd::Unauthorized(problem),
             400 if code == Some(ErrorCode::UnsupportedVersion) => LinkEnd::NotTheRelay(problem),
+            503 if code == Some(ErrorCode::Draining) => LinkEnd::Restarting { after: retry_after },
             429 | 503 => LinkEnd::Later {
                 after: retry_after,
                 problem,

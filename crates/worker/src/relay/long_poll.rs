@@ -11,8 +11,8 @@ use proto::{
     Body, Detail, ErrorCode, LeaseToken, WorkerReport, limits,
     status::CarrierKind,
     worker::{
-        DetailsAnswer, DetailsRequest, EndRequest, LeaseAnswer, NackRequest, PollAnswer,
-        PollRequest,
+        DRAIN_HEADER, DetailsAnswer, DetailsRequest, EndRequest, LeaseAnswer, NackRequest,
+        PollAnswer, PollRequest,
     },
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
@@ -39,7 +39,7 @@ const HOLD_MIN: Duration = Duration::from_secs(2);
 /// Time between polls that are not held.
 const PLAIN: Duration = Duration::from_secs(5);
 
-type Poll<'a> = Pin<Box<dyn Future<Output = (u64, Result<PollAnswer, LinkEnd>)> + Send + 'a>>;
+type Poll<'a> = Pin<Box<dyn Future<Output = (u64, Result<Polled, LinkEnd>)> + Send + 'a>>;
 type Telling<'a> = Pin<Box<dyn Future<Output = (u64, Result<DetailsAnswer, LinkEnd>)> + Send + 'a>>;
 type Post<'a> = Pin<Box<dyn Future<Output = (LeaseToken, Result<Posted, LinkEnd>)> + Send + 'a>>;
 
@@ -61,6 +61,7 @@ pub(super) async fn session(
         details_told: 0,
         telling: None,
         proven: false,
+        relay_drains: false,
         poll: None,
         poll_from: Instant::now(),
         free: 0,
@@ -81,6 +82,7 @@ pub(super) async fn session(
         | LinkEnd::Lost { .. }
         | LinkEnd::Upgrade
         | LinkEnd::Later { .. }
+        | LinkEnd::Restarting { .. }
         | LinkEnd::Unauthorized(_)
         | LinkEnd::NotTheRelay(_)) => end,
     }
@@ -98,6 +100,8 @@ struct Polling<'a> {
     telling: Option<Telling<'a>>,
     /// A poll of this session was answered.
     proven: bool,
+    /// The relay is going down: only what runs is still told.
+    relay_drains: bool,
     poll: Option<Poll<'a>>,
     /// When the poll under way began, or when the next may begin.
     poll_from: Instant,
@@ -108,6 +112,14 @@ struct Polling<'a> {
     posts: FuturesUnordered<Post<'a>>,
     /// Leases with a post under way: posts of one lease keep their order.
     busy: HashSet<LeaseToken>,
+}
+
+/// The answer to a poll.
+#[derive(Default)]
+struct Polled {
+    answer: PollAnswer,
+    /// The relay is going down.
+    drains: bool,
 }
 
 /// What became of a post.
@@ -123,6 +135,9 @@ impl<'a> Polling<'a> {
         let heartbeat = self.relay.tuning.heartbeat;
         loop {
             self.start_posts(heartbeat);
+            if self.relay_drains && self.desk.held().is_empty() {
+                return LinkEnd::Restarting { after: None };
+            }
             self.start_poll();
             self.start_telling();
             let next_due = self.desk.next_due(heartbeat);
@@ -249,14 +264,15 @@ impl<'a> Polling<'a> {
         });
     }
 
-    fn polled(&mut self, number: u64, answer: Result<PollAnswer, LinkEnd>) -> Result<(), LinkEnd> {
+    fn polled(&mut self, number: u64, polled: Result<Polled, LinkEnd>) -> Result<(), LinkEnd> {
         let took = self.poll_from.elapsed();
-        let answer = match answer {
-            Ok(answer) => answer,
+        let Polled { answer, drains } = match polled {
+            Ok(polled) => polled,
             Err(end) => return self.poll_failed(end, took),
         };
         let asked_to_hold = !self.wait().is_zero();
         self.proven = true;
+        self.relay_drains = drains;
         self.link_up();
         self.report_told = number;
         if answer.report_wanted {
@@ -369,7 +385,7 @@ async fn poll(
     hold: Duration,
     number: u64,
     report: Option<WorkerReport>,
-) -> (u64, Result<PollAnswer, LinkEnd>) {
+) -> (u64, Result<Polled, LinkEnd>) {
     let body = PollRequest {
         worker: relay.worker.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -384,13 +400,16 @@ async fn poll(
         // The requests in it may take longer: they are many and large, and this line may be slow.
         let response = timeout(hold + ANSWER, send(request)).await;
         let response = response.map_err(|_| lost("the relay did not answer in time"))??;
+        let drains = response.headers().contains_key(DRAIN_HEADER);
         if response.status() == StatusCode::NO_CONTENT {
-            return Ok(PollAnswer::default());
+            let answer = PollAnswer::default();
+            return Ok(Polled { answer, drains });
         }
         if response.status() != StatusCode::OK {
             return Err(Refusal::read(response).await.into_link_end());
         }
-        json(response, POLL_ANSWER_MAX).await
+        let answer = json(response, POLL_ANSWER_MAX).await?;
+        Ok(Polled { answer, drains })
     };
     (number, answer.await)
 }

@@ -89,6 +89,9 @@ impl Route {
                 let asked = after.unwrap_or_default().min(PATIENCE_MAX);
                 asked + self.lost.next(random)
             }
+            LinkEnd::Restarting { after } => {
+                after.unwrap_or_default().min(PATIENCE_MAX) + self.lost.once(random)
+            }
             LinkEnd::Unauthorized(_) | LinkEnd::NotTheRelay(_) => self.refused.next(random),
         }
     }
@@ -160,6 +163,27 @@ mod tests {
                 .as_secs(),
             1
         );
+    }
+
+    #[test]
+    fn a_relay_that_restarts_is_waited_for_shortly_however_often_it_says_so() {
+        let (mut route, now) = route();
+        let mut wait = |random| {
+            let after = Some(Duration::from_secs(2));
+            route.ended(
+                WEBSOCKET,
+                false,
+                &LinkEnd::Restarting { after },
+                now,
+                random,
+            )
+        };
+        for _ in 0..10 {
+            assert_eq!(wait(0.0), Duration::from_millis(2_500));
+            assert_eq!(wait(1.0), Duration::from_secs(3));
+        }
+        let first = route.ended(WEBSOCKET, false, &lost(false), now, 1.0);
+        assert_eq!(first, Duration::from_secs(1), "no failure was counted");
     }
 
     #[test]

@@ -80,6 +80,7 @@ pub(super) async fn session(relay: &Relay, desk: &Arc<Desk>, stop: &Cancellation
         | LinkEnd::Blocked(_)
         | LinkEnd::Upgrade
         | LinkEnd::Later { .. }
+        | LinkEnd::Restarting { .. }
         | LinkEnd::Unauthorized(_) => return end,
     };
     // It may be gone already; then nobody needs a farewell.
@@ -184,7 +185,7 @@ fn hear(text: &str, desk: &Desk, arriving: &mut Arriving) -> Result<(), &'static
             arriving.forget(token);
             desk.closed(token, code);
         }
-        RelayMessage::Drain => tracing::info!("the relay is going down"),
+        RelayMessage::Drain => tracing::info!("the relay is going down; what runs here may end"),
         // A second welcome is as harmless as a message of a later version.
         RelayMessage::Welcome { .. } | _ => {}
     }
@@ -207,10 +208,7 @@ fn closed(frame: Option<&CloseFrame>) -> LinkEnd {
     match u16::from(frame.code) {
         CLOSE_UNAUTHORIZED => LinkEnd::Unauthorized(reason),
         CLOSE_VERSION => LinkEnd::NotTheRelay(format!("it speaks another version: {reason}")),
-        CLOSE_DRAIN => LinkEnd::Later {
-            after: None,
-            problem: "it is restarting".into(),
-        },
+        CLOSE_DRAIN => LinkEnd::Restarting { after: None },
         code => lost(format!("the relay closed the connection ({code} {reason})")),
     }
 }

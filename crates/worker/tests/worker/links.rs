@@ -5,7 +5,7 @@ use std::time::Duration;
 use proto::{
     End, ErrorCode,
     status::{CarrierKind, HopState},
-    worker::{CLOSE_PROTOCOL, CLOSE_UNAUTHORIZED, RelayMessage, Retry},
+    worker::{CLOSE_PROTOCOL, CLOSE_UNAUTHORIZED, RelayMessage, Retry, WorkerMessage},
 };
 
 use super::{
@@ -170,7 +170,7 @@ async fn a_busy_relay_is_given_the_time_it_asks_for() {
     drop(relay);
     let mut scene = scene().await;
     let (link, _) = scene.relay.greeted().await;
-    let full = r#"{"error":{"code":"draining","message":"going down"}}"#;
+    let full = r#"{"error":{"code":"busy","message":"going down"}}"#;
     scene
         .relay
         .set_upgrade(Upgrade::Refuse(503, full, Some(100)));
@@ -181,6 +181,59 @@ async fn a_busy_relay_is_given_the_time_it_asks_for() {
     scene.relay.upgrade().await;
     scene.relay.upgrade().await;
     assert!(scene.relay.upgrades.try_recv().is_err(), "it did not wait");
+}
+
+#[tokio::test]
+async fn a_relay_that_restarts_gets_what_runs_and_is_no_fault() {
+    let mut scene = scene().await;
+    let (mut link, _) = scene.relay.greeted().await;
+    link.until_capacity(2).await;
+    link.lease(token(1, 1), BODY).await;
+    let asked = scene.asked().await;
+    asked.say("one").await;
+    assert_eq!(link.line().await, (1, "one".into()));
+    link.say(&RelayMessage::Drain).await;
+    asked.say(DONE).await;
+    assert_eq!(link.line().await, (2, DONE.into()));
+    drop(asked);
+    let ended = link.hear_of_job().await;
+    assert!(
+        matches!(ended, Heard::Message(WorkerMessage::End { lines: 2, .. })),
+        "{ended:?}"
+    );
+    let (token, code) = (token(1, 1), None);
+    link.say(&RelayMessage::Closed { token, code }).await;
+    let draining = r#"{"error":{"code":"draining","message":"it goes down"}}"#;
+    scene
+        .relay
+        .set_upgrade(Upgrade::Refuse(503, draining, None));
+    let mut seen = scene.handle.activity();
+    seen.borrow_and_update();
+    let looked = tokio::spawn(async move {
+        let mut states = Vec::new();
+        loop {
+            bounded(seen.changed()).await.unwrap();
+            let relay = seen.borrow_and_update().relay.clone();
+            states.push((relay.state, relay.problem));
+            if states.len() > 1 && states.last().unwrap().0 == HopState::Up {
+                return states;
+            }
+        }
+    });
+    link.close(1012).await;
+    scene.relay.upgrade().await;
+    for _ in 0..3 {
+        scene.relay.upgrade().await;
+    }
+    scene.relay.set_upgrade(Upgrade::Accept);
+    let (_link, hello) = scene.relay.greeted().await;
+    assert_eq!(hello.held, []);
+    let states = looked.await.unwrap();
+    let down: Vec<_> = states
+        .iter()
+        .filter(|(state, problem)| *state == HopState::Down || !problem.is_empty())
+        .collect();
+    assert!(down.is_empty(), "{down:?}");
 }
 
 #[tokio::test]

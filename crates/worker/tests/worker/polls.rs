@@ -46,6 +46,33 @@ fn answer(post: Post, answer: &impl serde::Serialize) {
     post.answer(200, serde_json::to_string(answer).unwrap());
 }
 
+#[tokio::test]
+async fn at_a_relay_that_goes_down_what_runs_is_told_and_then_the_link_is_made_anew() {
+    let mut scene = polling().await;
+    answer(scene.relay.post().await, &lease(1));
+    let engine = scene.asked().await;
+    scene.relay.post_to("/poll", &mut Vec::new()).await.drain();
+    engine.say("one").await;
+    let mut later = Vec::new();
+    let lines = scene.relay.post_to("/lines", &mut later).await;
+    answer(lines, &stored(1));
+    engine.say(DONE).await;
+    let lines = scene.relay.post_to("/lines", &mut later).await;
+    answer(lines, &stored(2));
+    drop(engine);
+    let end = scene.relay.post_to("/end", &mut later).await;
+    assert!(later.is_empty(), "nothing was asked of it meanwhile");
+    answer(end, &stored(2));
+    let now = scene.until(|now| now.carrier.is_none()).await;
+    assert_eq!(
+        (now.relay.state, now.relay.problem.as_str()),
+        (HopState::Unknown, "")
+    );
+    // The first poll of a link is not held.
+    let poll: PollRequest = scene.relay.post().await.json();
+    assert_eq!((poll.wait_ms, poll.free), (0, 2));
+}
+
 fn stored(stored: u64) -> LeaseAnswer {
     LeaseAnswer {
         stored,

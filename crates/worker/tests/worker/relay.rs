@@ -18,7 +18,7 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use proto::{
     JobId, LeaseToken, ModelName, Op,
-    worker::{Frame, FrameKind, LeaseHead, RelayMessage, SUBPROTOCOL, WorkerMessage},
+    worker::{DRAIN_HEADER, Frame, FrameKind, LeaseHead, RelayMessage, SUBPROTOCOL, WorkerMessage},
 };
 use tokio::{
     net::TcpListener,
@@ -65,6 +65,15 @@ pub(crate) struct Post {
 impl Post {
     pub(crate) fn json<T: serde::de::DeserializeOwned>(&self) -> T {
         serde_json::from_slice(&self.body).unwrap()
+    }
+
+    /// Answers a poll at once, as a relay does that goes down.
+    pub(crate) fn drain(self) {
+        let mark = [(DRAIN_HEADER, "1")];
+        drop(
+            self.answer
+                .send((StatusCode::NO_CONTENT, mark).into_response()),
+        );
     }
 
     pub(crate) fn answer(self, status: u16, body: impl Into<String>) {

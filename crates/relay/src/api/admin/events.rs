@@ -100,7 +100,7 @@ impl Watcher {
         };
         tokio::select! {
             biased;
-            () = self.relay.stop.cancelled() => None,
+            () = self.relay.drain.cancelled() => None,
             () = changed => Some(Look::Changed),
             // A worker that polls is gone by the clock alone.
             () = sleep_until(self.beat_at) => Some(Look::Beat),

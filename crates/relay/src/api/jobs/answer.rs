@@ -50,7 +50,7 @@ pub(in crate::api) async fn answer(
             Ok(Err(_)) => return Err(ApiError::draining()),
             Err(_) => return Err(unfinished()),
         },
-        () = relay.stop.cancelled() => return Err(ApiError::draining()),
+        () = relay.cuts_off(&*log) => return Err(ApiError::draining()),
     }
     let mut gathering = Gathering::new(&relay, log);
     gathering.complete().await?;

@@ -10,11 +10,14 @@
 //! : ping              every heartbeat of silence
 //! ```
 
+use std::sync::Arc;
+
 use axum::{body::Body, extract::State, response::Response};
 use bytes::Bytes;
 use futures_util::stream;
 use http::HeaderMap;
 use proto::{ErrorCode, EventId, JobId};
+use queue::JobLog;
 use serde::Deserialize;
 use tokio::time::{Instant, sleep_until};
 
@@ -53,7 +56,8 @@ pub(in crate::api) async fn events(
     let watcher = Watcher {
         job: id,
         relay,
-        tail: Tail::new(log, after),
+        tail: Tail::new(log.clone(), after),
+        log,
         places,
     };
     let body = stream::unfold(Some(watcher), |watcher| async {
@@ -72,13 +76,15 @@ pub(in crate::api) async fn events(
 struct Watcher {
     job: JobId,
     relay: Relay,
+    log: Arc<dyn JobLog>,
     tail: Tail,
     /// `None` for a job that had ended.
     places: Option<Places>,
 }
 
 impl Watcher {
-    /// The next event and whether it is the last; `None` when the relay stops: the client resumes.
+    /// The next event and whether it is the last; `None` when the relay goes
+    /// down: the client resumes.
     async fn next(&mut self) -> Option<(Bytes, bool)> {
         let beat_at = Instant::now() + self.relay.settings.heartbeat;
         let place = async {
@@ -90,7 +96,7 @@ impl Watcher {
         let event = tokio::select! {
             biased;
             event = self.tail.next() => event.ok()?,
-            () = self.relay.stop.cancelled() => return None,
+            () = self.relay.cuts_off(&*self.log) => return None,
             place = place => {
                 let data = as_json(place);
                 let queued = [b"event: queued\ndata: ", data.as_slice(), b"\n\n"].concat();

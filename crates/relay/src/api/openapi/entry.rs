@@ -15,6 +15,7 @@ pub(super) struct Entry {
     pub(super) status: u16,
     /// Whose wire format it is, where it is not ours.
     pub(super) docs: Option<&'static str>,
+    pub(super) may_say_nothing: bool,
 }
 
 /// Who may call.
@@ -71,6 +72,7 @@ impl Entry {
             gives: Content::Object,
             status: 200,
             docs: None,
+            may_say_nothing: false,
         }
     }
 
@@ -114,6 +116,12 @@ impl Entry {
     pub(super) const fn gives(mut self, status: u16, gives: Content) -> Self {
         self.status = status;
         self.gives = gives;
+        self
+    }
+
+    /// It answers 204 where there is nothing to say.
+    pub(super) const fn or_nothing(mut self) -> Self {
+        self.may_say_nothing = true;
         self
     }
 

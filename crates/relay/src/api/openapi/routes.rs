@@ -323,7 +323,8 @@ pub(super) const ROUTES: &[Entry] = &[
         "/api/ollama/poll",
         "Lease a job, in the words of the polling relay",
     )
-    .key("work"),
+    .key("work")
+    .or_nothing(),
     Entry::post("/api/ollama/response", "Answer a job leased so").key("work"),
     Entry::post("/api/ollama/request", "Submit a job to be fetched later").key("enqueue"),
     Entry::get("/api/ollama/status/{id}", "What became of it").key("read"),
@@ -405,7 +406,9 @@ pub(super) const ROUTES: &[Entry] = &[
     )
     .key("work")
     .gives(101, Nothing),
-    Entry::post("/api/worker/v1/poll", "Wait for jobs and for cancellations").key("work"),
+    Entry::post("/api/worker/v1/poll", "Wait for jobs and for cancellations")
+        .key("work")
+        .or_nothing(),
     Entry::post(
         "/api/worker/v1/details",
         "Tell more of the engine than the report",
