@@ -2,6 +2,8 @@
 
 mod answer;
 mod clock;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod host;
 mod http;
 mod lines;

@@ -276,6 +276,17 @@ async fn next(mut lines: ResponseLines, is_whole: bool) -> (Result<Bytes, Engine
     }
 }
 
+/// What an Ollama says, for `tests/fuzz`.
+#[cfg(feature = "fuzz")]
+pub fn fuzz(bytes: &[u8]) {
+    drop(trimmed(bytes));
+    drop(own_words(bytes));
+    drop(serde_json::from_slice::<LineHead<'_>>(bytes));
+    drop(serde_json::from_slice::<Models<Box<RawValue>>>(bytes));
+    drop(serde_json::from_slice::<Models<Named>>(bytes));
+    drop(serde_json::from_slice::<Version>(bytes));
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

@@ -1,3 +1,5 @@
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod reply;
 mod request;
 

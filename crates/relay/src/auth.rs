@@ -477,7 +477,7 @@ fn anonymous() -> Result<Caller, ApiError> {
     })
 }
 
-fn in_headers(headers: &HeaderMap) -> Option<&str> {
+pub(crate) fn in_headers(headers: &HeaderMap) -> Option<&str> {
     let bearer = headers
         .get(AUTHORIZATION)
         .and_then(|value| value.to_str().ok()?.split_once(' '))

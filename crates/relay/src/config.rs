@@ -73,7 +73,7 @@ impl Config {
         }
     }
 
-    fn parse(path: PathBuf, text: &str) -> Result<Self, ConfigError> {
+    pub(crate) fn parse(path: PathBuf, text: &str) -> Result<Self, ConfigError> {
         let table: toml::Table = match toml::from_str(text) {
             Ok(table) => table,
             Err(error) => {

@@ -17,6 +17,8 @@ mod entrance;
 mod error;
 #[cfg(test)]
 mod error_page;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod guard;
 mod hint;
 mod intake;

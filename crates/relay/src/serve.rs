@@ -402,7 +402,7 @@ fn admitted(
 }
 
 /// Takes `/k/<key>` off the front of the path, for clients that cannot send a header.
-fn path_key(uri: &Uri) -> Option<(String, Uri)> {
+pub(crate) fn path_key(uri: &Uri) -> Option<(String, Uri)> {
     let target = uri.path_and_query()?.as_str().strip_prefix("/k/")?;
     let (key, rest) = target.split_at(target.find(['/', '?']).unwrap_or(target.len()));
     let rest = match rest.strip_prefix('/') {

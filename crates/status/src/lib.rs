@@ -17,8 +17,8 @@ mod fields;
 mod follow;
 mod foreign;
 mod frames;
-#[cfg(test)]
-mod fuzz;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod greeting;
 mod holder;
 mod hub;

@@ -10,6 +10,8 @@ mod backoff;
 mod breaker;
 mod desk;
 mod details;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod held;
 mod job;
 mod outbox;

@@ -1,7 +1,7 @@
 mod http;
 mod long_poll;
 mod route;
-mod websocket;
+pub(crate) mod websocket;
 
 use std::{fmt, sync::Arc};
 

@@ -1,4 +1,4 @@
-mod arriving;
+pub(crate) mod arriving;
 mod handshake;
 mod writer;
 

@@ -10,12 +10,12 @@ use crate::Desk;
 
 /// Leases whose request is still arriving in parts.
 #[derive(Debug, Default)]
-pub(super) struct Arriving {
+pub(crate) struct Arriving {
     leases: HashMap<LeaseToken, (LeaseHead, BytesMut)>,
 }
 
 impl Arriving {
-    pub(super) fn begin(&mut self, head: LeaseHead) -> Result<(), &'static str> {
+    pub(crate) fn begin(&mut self, head: LeaseHead) -> Result<(), &'static str> {
         if head.body_len > limits::BODY_MAX {
             return Err("a request is longer than requests may be");
         }
@@ -27,7 +27,7 @@ impl Arriving {
     }
 
     /// Adds one part; answers with the lease and its request once that is whole.
-    pub(super) fn add(&mut self, frame: Frame) -> Result<Option<(LeaseHead, Body)>, &'static str> {
+    pub(crate) fn add(&mut self, frame: Frame) -> Result<Option<(LeaseHead, Body)>, &'static str> {
         if frame.kind != FrameKind::Body {
             return Err("only a worker sends lines");
         }

@@ -1,0 +1,46 @@
+//! Readers of what an engine says, for `tests/fuzz`.
+
+use bytes::Bytes;
+
+use crate::{LineSplitter, RequestHead, Spec, answer, parse_host};
+pub use crate::{
+    ollama::fuzz as ollama,
+    openai::fuzz::{answer as openai_answer, models as openai_models, request as openai_request},
+};
+
+/// Lines, cut where the first byte says: they are the same wherever the network cut them.
+pub fn lines(bytes: &[u8]) {
+    let Some((size, bytes)) = bytes.split_first() else {
+        return;
+    };
+    let pieces = bytes.chunks(usize::from(*size).max(1));
+    assert_eq!(split(pieces), split(std::iter::once(bytes)));
+    drop(answer::message(bytes));
+    drop(RequestHead::read(bytes));
+}
+
+/// The lines before one that is too long.
+fn split<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<Bytes> {
+    let mut splitter = LineSplitter::new(64);
+    let mut lines = Vec::new();
+    for piece in pieces {
+        splitter.push(piece);
+        loop {
+            match splitter.next_line() {
+                Ok(Some(line)) => lines.push(line),
+                Ok(None) => break,
+                Err(_) => return lines,
+            }
+        }
+    }
+    lines.extend(splitter.finish().unwrap_or_default());
+    lines
+}
+
+/// Where an engine is, as its owner writes it.
+pub fn address(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        drop(parse_host(text));
+        drop(Spec::parse(text));
+    }
+}

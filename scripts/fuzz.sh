@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# fuzz.sh [TARGET] [SECONDS]: lets libFuzzer choose inputs for each reader of outside bytes, or for
+# the one that is named, for so many seconds each. Prints inputs a minute; ends with an error when
+# one panics, takes long or eats memory, and says where the input is kept. No sanitizer is needed,
+# so the stable toolchain does it. CARGO_TARGET_DIR and XDG_CACHE_HOME move what is built and kept.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+name='' seconds=10
+for word in "$@"; do
+  case $word in
+    *[!0-9]*) name=$word ;;
+    *) seconds=$word ;;
+  esac
+done
+
+# Only the project's own crates count what they reach: counting everywhere would cost more than it
+# shows. Build scripts run without it.
+wrapper=$(mktemp)
+trap 'rm -f "$wrapper"' EXIT
+cat >"$wrapper" <<'WRAPPER'
+#!/bin/sh
+case " $* " in *" build_script_build "*) exec "$@" ;; esac
+exec "$@" -Cpasses=sancov-module -Ccodegen-units=1 \
+  -Cllvm-args=-sanitizer-coverage-level=4 \
+  -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+  -Cllvm-args=-sanitizer-coverage-pc-table \
+  -Cllvm-args=-sanitizer-coverage-trace-compares
+WRAPPER
+chmod +x "$wrapper"
+RUSTC_WORKSPACE_WRAPPER=$wrapper cargo build --locked --profile fuzz -p hearth-fuzz --features guided
+program=${CARGO_TARGET_DIR:-target}/fuzz/hearth-fuzz
+kept=${XDG_CACHE_HOME:-$HOME/.cache}/hearth/fuzz
+mkdir -p "$kept/found"
+
+one() { # TARGET FOLDER...
+  local target=$1 log=$kept/$1.log
+  shift
+  mkdir -p "$kept/corpus/$target"
+  local was=0
+  HEARTH_FUZZ=$target "$program" "$kept/corpus/$target" "$@" -max_total_time="$seconds" \
+    -dict=tests/fuzz/json.dict -max_len=4096 -timeout=2 -rss_limit_mb=1024 \
+    -artifact_prefix="$kept/found/$target-" -print_final_stats=1 >"$log" 2>&1 || was=$?
+  local count
+  count=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
+  if [ "$was" = 0 ]; then
+    printf '%-24s %9d inputs\n' "$target" "$count"
+  else
+    printf '%-24s FOUND: %s\n' "$target" "$(grep -m1 -E 'panicked|ERROR' -A1 "$log" | tr '\n' ' ')"
+    sed -n 's/^.*Test unit written to /  kept as /p' "$log"
+    return 1
+  fi
+}
+export -f one
+export seconds program kept
+
+began=$SECONDS
+set +e
+told=$("$program" | awk -v name="$name" 'name == "" || $1 == name' |
+  xargs -P "$(nproc)" -L 1 bash -c 'one "$@"' one | tee /dev/stderr)
+set -e
+[ -n "$told" ] || { echo "fuzz: no target is called $name" >&2; exit 1; }
+took=$((SECONDS - began))
+awk -v took="$took" '
+  /FOUND/ { found++ }
+  / inputs$/ { sum += $2; targets++ }
+  END {
+    printf "%d inputs at %d readers in %d s: %d a minute, %d found\n", sum, targets, took, sum * 60 / (took ? took : 1), found
+    exit found > 0
+  }' <<<"$told"

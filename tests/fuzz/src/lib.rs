@@ -1,0 +1,184 @@
+//! Every reader of what comes from outside, as a function that takes any bytes. None may panic,
+//! and none may take long.
+//!
+//! The tests hand each of them its corpus and a few thousand damaged copies of it; `./x fuzz` lets
+//! libFuzzer choose. What it finds is kept below `corpus/` once it is mended.
+
+mod answers;
+mod requests;
+mod wire;
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+/// One reader.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// What it is called, and the folder of its corpus.
+    pub name: &'static str,
+    /// The reader.
+    pub read: fn(&[u8]),
+    /// Folders of the project whose files are samples too.
+    samples: &'static [&'static str],
+}
+
+/// No input of some kilobytes may keep a reader busy for longer.
+const LONGEST: Duration = Duration::from_millis(100);
+/// A machine with other things to do is asked so often.
+const TIMES: usize = 5;
+
+impl Target {
+    const fn new(name: &'static str, read: fn(&[u8]), samples: &'static [&'static str]) -> Self {
+        Self {
+            name,
+            read,
+            samples,
+        }
+    }
+
+    /// Hands the bytes to the reader.
+    ///
+    /// # Panics
+    /// If the reader does, or takes too long each time it is asked.
+    pub fn run(&self, bytes: &[u8]) {
+        let time = || {
+            let began = Instant::now();
+            (self.read)(bytes);
+            began.elapsed()
+        };
+        let is_slow = time() > LONGEST && (1..TIMES).all(|_| time() > LONGEST);
+        assert!(!is_slow, "{} takes longer than {LONGEST:?}", self.name);
+    }
+
+    /// Where its samples are, its own corpus first.
+    pub fn folders(&self) -> impl Iterator<Item = PathBuf> {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let root = here.join("../..");
+        let own = here.join("corpus").join(self.name);
+        let others = self.samples.iter().map(move |folder| root.join(folder));
+        std::iter::once(own).chain(others)
+    }
+}
+
+const LEGACY: &str = "crates/proto/fixtures/legacy";
+const STATUS: &str = "crates/proto/fixtures/status-v1";
+const OLLAMA: &str = "crates/dialect/fixtures/ollama";
+const OPENAI: &str = "crates/dialect/fixtures/openai";
+const RESPONSES: &str = "crates/dialect/fixtures/responses";
+const ANTHROPIC: &str = "crates/dialect/fixtures/anthropic";
+const POLLING: &str = "crates/dialect/fixtures/relay_polling";
+const QUERIES: &str = "crates/dialect/fixtures/queries";
+
+/// All of them.
+pub const TARGETS: &[Target] = &[
+    // What a worker and its relay say to each other.
+    Target::new("frame", wire::frame, &[]),
+    Target::new("carrier", wire::carrier, &[]),
+    Target::new("arriving", worker::fuzz::arriving, &[]),
+    // What requesters ask, each in his own words.
+    Target::new("job", wire::job, &[]),
+    Target::new("names", wire::names, &[]),
+    Target::new("ollama-request", requests::ollama, &[OLLAMA]),
+    Target::new("openai-chat", requests::openai_chat, &[OPENAI]),
+    Target::new("openai-text", requests::openai_text, &[OPENAI]),
+    Target::new("openai-embeddings", requests::openai_embeddings, &[OPENAI]),
+    Target::new("openai-responses", requests::openai_responses, &[RESPONSES]),
+    Target::new("anthropic", requests::anthropic, &[ANTHROPIC]),
+    Target::new("polling", requests::polling, &[POLLING]),
+    Target::new("queries", requests::queries, &[QUERIES]),
+    // What engines and workers answer.
+    Target::new("openai-answer", answers::openai, &[OLLAMA]),
+    Target::new("anthropic-answer", answers::anthropic, &[OLLAMA]),
+    Target::new("ollama-answer", answers::ollama, &[OLLAMA]),
+    Target::new("engine-lines", engine::fuzz::lines, &[OLLAMA]),
+    Target::new("engine-ollama", engine::fuzz::ollama, &[OLLAMA]),
+    Target::new(
+        "engine-openai-answer",
+        engine::fuzz::openai_answer,
+        &[OPENAI],
+    ),
+    Target::new("engine-openai-request", engine::fuzz::openai_request, &[]),
+    Target::new("engine-openai-models", engine::fuzz::openai_models, &[]),
+    Target::new("engine-address", engine::fuzz::address, &[]),
+    // Who is let in, and what a request's head says.
+    Target::new("key", relay::fuzz::key, &[]),
+    Target::new("token", relay::fuzz::token, &[]),
+    Target::new("head", relay::fuzz::head, &[]),
+    Target::new("path", relay::fuzz::path, &[]),
+    Target::new("form", relay::fuzz::form, &[]),
+    Target::new("webhook", relay::fuzz::webhook, &[]),
+    Target::new("settings", relay::fuzz::settings, &[]),
+    Target::new("options", relay::fuzz::options, &[]),
+    // What overlays and assistants say on the user's own machine.
+    Target::new("hub-legacy", status::fuzz::legacy, &[LEGACY, STATUS]),
+    Target::new("hub-v1", status::fuzz::v1, &[STATUS, LEGACY]),
+    Target::new("hub-heard", status::fuzz::heard, &[STATUS, LEGACY]),
+    Target::new("hub-access", status::fuzz::access, &[]),
+    Target::new("hub-holder", status::fuzz::holder, &[]),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeSet,
+        fs,
+        panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    };
+
+    use ::tests::mutate::mutate;
+
+    use super::*;
+
+    /// Damaged inputs for each target.
+    const ROUNDS: usize = 2_000;
+
+    fn samples(target: &Target) -> Vec<Vec<u8>> {
+        let folders = target.folders();
+        let entries = folders.flat_map(|folder| fs::read_dir(folder).unwrap());
+        let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        // The order of a folder is no order.
+        files.sort();
+        files.iter().map(|path| fs::read(path).unwrap()).collect()
+    }
+
+    #[test]
+    fn no_reader_of_outside_bytes_panics_or_takes_long() {
+        let rounds = std::env::var("HEARTH_FUZZ_ROUNDS").map_or(ROUNDS, |n| n.parse().unwrap());
+        for (seed, target) in (1..).zip(TARGETS) {
+            let samples = samples(target);
+            mutate(&samples, seed, rounds, |bytes| {
+                let run = catch_unwind(AssertUnwindSafe(|| target.run(bytes)));
+                run.unwrap_or_else(|panic| {
+                    eprintln!("{}: {}", target.name, bytes.escape_ascii());
+                    resume_unwind(panic)
+                });
+            });
+        }
+    }
+
+    #[test]
+    fn every_target_has_a_corpus_and_every_corpus_a_target() {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+        let folders = fs::read_dir(corpus).unwrap();
+        let folders: BTreeSet<_> = folders.map(|entry| entry.unwrap().file_name()).collect();
+        let targets: BTreeSet<_> = TARGETS.iter().map(|target| target.name.into()).collect();
+        assert_eq!(folders, targets);
+        for target in TARGETS {
+            assert!(samples(target).len() > 1, "{} has one sample", target.name);
+        }
+    }
+
+    #[test]
+    fn a_reader_that_dawdles_is_found() {
+        fn dawdle(_: &[u8]) {
+            let began = Instant::now();
+            while began.elapsed() <= LONGEST {
+                std::hint::spin_loop();
+            }
+        }
+        let slow = Target::new("slow", dawdle, &[]);
+        assert!(catch_unwind(|| slow.run(b"x")).is_err());
+    }
+}

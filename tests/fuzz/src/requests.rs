@@ -1,0 +1,128 @@
+//! Requests in other people's words: what is read becomes a request that Ollama understands.
+
+use bytes::Bytes;
+use dialect::{anthropic, ollama, openai, queries, relay_polling};
+use proto::{JobId, LeaseToken, ModelName, Op, Timestamp};
+use serde_json::Value;
+
+const OPS: [Op; 7] = [
+    Op::Chat,
+    Op::Generate,
+    Op::Embed,
+    Op::Pull,
+    Op::Copy,
+    Op::Delete,
+    Op::Create,
+];
+
+fn model() -> ModelName {
+    ModelName::new("tiny").expect("a name")
+}
+
+/// A translation that is no object of this model would break at the engine.
+fn is_native(body: &Bytes) {
+    let native: Value = serde_json::from_slice(body).expect("a translation is JSON");
+    assert_eq!(native["model"], "tiny", "{native}");
+}
+
+/// The head is all that is read of Ollama's own.
+pub(crate) fn ollama(bytes: &[u8]) {
+    for op in OPS {
+        let is_read = ollama::request_head(op, bytes).is_ok();
+        drop(ollama::change_head(op, bytes));
+        drop(ollama::named_model("ShowRequest", bytes));
+        if let Ok(named) = ollama::with_model(bytes, &model()) {
+            let head = ollama::request_head(op, &named);
+            assert!(head.is_ok() || !is_read, "a name broke a request");
+        }
+    }
+    if let Ok(asked) = ollama::EmbeddingsRequest::parse(bytes) {
+        is_native(&asked.native("tiny"));
+    }
+}
+
+pub(crate) fn openai_chat(bytes: &[u8]) {
+    if let Ok(asked) = openai::ChatRequest::parse(bytes) {
+        is_native(&asked.native(&model()));
+    }
+}
+
+pub(crate) fn openai_text(bytes: &[u8]) {
+    if let Ok(asked) = openai::TextRequest::parse(bytes) {
+        is_native(&asked.native(&model()));
+    }
+}
+
+pub(crate) fn openai_embeddings(bytes: &[u8]) {
+    let Ok(asked) = openai::EmbeddingRequest::parse(bytes) else {
+        return;
+    };
+    is_native(&asked.native(&model()));
+    drop(asked.answer("tiny", &[Bytes::copy_from_slice(bytes)]));
+    let answer = Bytes::from_static(br#"{"model":"tiny","embeddings":[[0.5,-1e-3]]}"#);
+    drop(asked.answer("tiny", &[answer]));
+}
+
+pub(crate) fn openai_responses(bytes: &[u8]) {
+    if let Ok(asked) = openai::ResponseRequest::parse(bytes) {
+        is_native(&asked.native(&model()));
+    }
+}
+
+pub(crate) fn anthropic(bytes: &[u8]) {
+    if let Ok(asked) = anthropic::MessagesRequest::parse(bytes) {
+        is_native(&asked.native(&model()));
+    }
+    if let Ok(asked) = anthropic::CountRequest::parse(bytes) {
+        is_native(&asked.native(&model()));
+        drop(asked.answer(&[Bytes::copy_from_slice(bytes)]));
+    }
+}
+
+/// Both sides of the polling relay.
+pub(crate) fn polling(bytes: &[u8]) {
+    if let Ok(asked) = relay_polling::Request::parse(bytes) {
+        is_native(&asked.native(&model()));
+    }
+    let token = LeaseToken {
+        job: JobId([7; 16]),
+        attempt: 1,
+    };
+    for op in [Op::Chat, Op::Generate] {
+        let polled = relay_polling::PolledRequest::of(token, op, &model(), bytes, Timestamp(0));
+        if let Some(polled) = polled {
+            drop(relay_polling::polled(&polled));
+            drop(relay_polling::production::polled_job(&polled));
+        }
+    }
+    let answers = [
+        relay_polling::Answer::parse(bytes),
+        relay_polling::production::answer(bytes),
+    ];
+    for answer in answers.into_iter().flatten() {
+        if let Ok(text) = answer.outcome() {
+            let lines = relay_polling::lines(Op::Chat, &model(), text, Timestamp(0));
+            assert_eq!(relay_polling::text(&lines), text);
+        }
+    }
+}
+
+/// The first line is the content type, as JSON and forms are both taken.
+pub(crate) fn queries(bytes: &[u8]) {
+    let end = bytes.iter().position(|byte| *byte == b'\n');
+    let (kind, body) = match end {
+        Some(end) => (std::str::from_utf8(&bytes[..end]).ok(), &bytes[end + 1..]),
+        None => (None, bytes),
+    };
+    for (kind, body) in [(kind, body), (Some("application/json"), bytes)] {
+        let Ok(fields) = queries::Fields::parse(kind, body) else {
+            continue;
+        };
+        drop((fields.refresh(), fields.patch(), fields.new_log()));
+        if let Ok(query) = fields.new_query() {
+            is_native(&queries::native(&query.query_text.0, &model()));
+        }
+    }
+    drop(queries::text_of(bytes));
+    let _ = std::str::from_utf8(bytes).map(queries::Status::parse);
+}
