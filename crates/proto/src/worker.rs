@@ -26,13 +26,21 @@
 //! poll that brings nothing is 204; one at a relay that goes down is answered at once, with the
 //! header [`DRAIN_HEADER`].
 
-use bytes::{BufMut, Bytes, BytesMut};
+mod frame;
+mod http;
+
 use serde::{Deserialize, Serialize, de};
 use serde_json::value::RawValue;
 
+pub use self::{
+    frame::{Frame, FrameError, FrameKind},
+    http::{
+        DetailsAnswer, DetailsRequest, EndRequest, LeaseAnswer, NackRequest, PollAnswer,
+        PollRequest, PolledLease,
+    },
+};
 use crate::{
-    Body, Detail, End, ErrorCode, JobId, LeaseToken, ModelName, Op, Timestamp, WorkerId,
-    WorkerReport, limits,
+    Detail, End, ErrorCode, LeaseToken, ModelName, Op, Timestamp, WorkerId, WorkerReport, limits,
 };
 
 /// The WebSocket subprotocol of this version.
@@ -327,232 +335,12 @@ pub struct LeaseHead {
     pub body_len: usize,
 }
 
-/// `POST /api/worker/v1/poll`: takes jobs and hears of cancellations on the HTTP carriers.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct PollRequest {
-    /// The worker's name.
-    pub worker: WorkerId,
-    /// Hearth's version on the worker's side.
-    pub version: String,
-    /// Sent with the first poll and whenever it changed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub report: Option<WorkerReport>,
-    /// How many more jobs the worker would start now; 0 only listens for cancellations.
-    pub free: u32,
-    /// How many jobs that take no slot it would start besides.
-    #[serde(default)]
-    pub urgent: u32,
-    /// Leases it holds; each is renewed by this.
-    #[serde(default)]
-    pub held: Vec<LeaseToken>,
-    /// How long the relay may hold the request, in milliseconds; 0 for a plain poll.
-    pub wait_ms: u64,
-}
-
-/// `POST /api/worker/v1/details`: what the WebSocket carries as [`WorkerMessage::Detail`].
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct DetailsRequest {
-    /// The worker's name.
-    pub worker: WorkerId,
-    /// What its engine offers, if that cannot wait for the next poll.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub report: Option<WorkerReport>,
-    /// What is told.
-    pub details: Vec<Detail>,
-}
-
-/// The answer to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DetailsAnswer {
-    /// The relay does not know this worker: send the report with the next poll, then these again.
-    pub report_wanted: bool,
-}
-
-/// The answer to a poll.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct PollAnswer {
-    /// New jobs, each with its body as text (a request body is always UTF-8 JSON).
-    #[serde(default)]
-    pub leases: Vec<PolledLease>,
-    /// Held jobs whose requester is gone.
-    #[serde(default)]
-    pub cancelled: Vec<LeaseToken>,
-    /// Held leases that are not this worker's any more.
-    #[serde(default)]
-    pub gone: Vec<LeaseToken>,
-    /// The relay does not know this worker (it restarted): send the report with the next poll.
-    #[serde(default)]
-    pub report_wanted: bool,
-}
-
-/// A job handed out over HTTP.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PolledLease {
-    /// The lease.
-    #[serde(flatten)]
-    pub head: LeaseHead,
-    /// The request for the engine.
-    pub body: String,
-}
-
-/// The answer to `POST /api/worker/v1/jobs/{id}/{attempt}/lines?first=N` (NDJSON body),
-/// `…/extend` and `…/end`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LeaseAnswer {
-    /// The last stored line.
-    pub stored: u64,
-    /// The requester is gone: stop, and give the job back.
-    pub cancelled: bool,
-}
-
-/// Body of `POST /api/worker/v1/jobs/{id}/{attempt}/end`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct EndRequest {
-    /// The number of lines that were sent.
-    pub lines: u64,
-    /// How it ended.
-    pub end: End,
-}
-
-/// Body of `POST /api/worker/v1/jobs/{id}/{attempt}/nack`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct NackRequest {
-    /// What shall happen to it.
-    pub retry: Retry,
-    /// Why.
-    pub code: ErrorCode,
-    /// The same for a person.
-    pub message: String,
-}
-
-/// A binary frame: large or frequent payloads without JSON around them.
-///
-/// ```text
-/// byte 0       kind: 1 body (relay to worker), 2 line (worker to relay)
-/// byte 1       flags: bit 0 = more parts of the same body or line follow
-/// 2..18        job id
-/// 18..22       attempt, big endian
-/// 22..30       n: the line's number, or the byte offset within the body; big endian
-/// 30..         payload
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Frame {
-    /// What the payload is.
-    pub kind: FrameKind,
-    /// The lease it belongs to.
-    pub token: LeaseToken,
-    /// The line's number, or the offset of this part within the body.
-    pub n: u64,
-    /// More parts of the same body or line follow.
-    pub more: bool,
-    /// The bytes themselves.
-    pub payload: Body,
-}
-
-/// See [`Frame`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FrameKind {
-    /// Part of a request body, relay to worker.
-    Body,
-    /// Part of a log line, worker to relay.
-    Line,
-}
-
-/// Why bytes are not a frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum FrameError {
-    /// Shorter than its header.
-    #[error("a frame has at least {} bytes", Frame::HEADER)]
-    Short,
-    /// A kind this version does not know.
-    #[error("frame kind {0} is not known")]
-    Kind(u8),
-}
-
-impl Frame {
-    /// Bytes before the payload.
-    pub const HEADER: usize = 30;
-    /// Most payload bytes in one frame.
-    pub const PAYLOAD_MAX: usize = crate::limits::FRAME_MAX - Self::HEADER;
-
-    /// The frame's bytes.
-    #[must_use]
-    pub fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(Self::HEADER + self.payload.0.len());
-        out.put_u8(match self.kind {
-            FrameKind::Body => 1,
-            FrameKind::Line => 2,
-        });
-        out.put_u8(u8::from(self.more));
-        out.put_slice(&self.token.job.0);
-        out.put_u32(self.token.attempt);
-        out.put_u64(self.n);
-        out.put_slice(&self.payload.0);
-        out.freeze()
-    }
-
-    /// Reads a frame; the payload shares the input's memory.
-    ///
-    /// # Errors
-    /// [`FrameError`] if the header is short or the kind unknown. Unknown flags are ignored.
-    pub fn decode(bytes: &Bytes) -> Result<Self, FrameError> {
-        let Some((head, _)) = bytes.split_first_chunk::<{ Self::HEADER }>() else {
-            return Err(FrameError::Short);
-        };
-        let kind = match head[0] {
-            1 => FrameKind::Body,
-            2 => FrameKind::Line,
-            other => return Err(FrameError::Kind(other)),
-        };
-        let (mut job, mut attempt, mut n) = ([0; 16], [0; 4], [0; 8]);
-        job.copy_from_slice(&head[2..18]);
-        attempt.copy_from_slice(&head[18..22]);
-        n.copy_from_slice(&head[22..30]);
-        Ok(Self {
-            kind,
-            token: LeaseToken {
-                job: JobId(job),
-                attempt: u32::from_be_bytes(attempt),
-            },
-            n: u64::from_be_bytes(n),
-            more: head[1] & 1 == 1,
-            payload: Body(bytes.slice(Self::HEADER..)),
-        })
-    }
-
-    /// Splits one line into as few frames as fit the limit; an empty line is one empty frame.
-    pub fn line(token: LeaseToken, n: u64, line: &Bytes) -> impl Iterator<Item = Self> + use<> {
-        Self::parts(FrameKind::Line, token, line.clone()).map(move |part| Self { n, ..part })
-    }
-
-    /// Splits one body; `n` of each part is its offset.
-    pub fn body(token: LeaseToken, body: &Bytes) -> impl Iterator<Item = Self> + use<> {
-        Self::parts(FrameKind::Body, token, body.clone())
-    }
-
-    fn parts(kind: FrameKind, token: LeaseToken, bytes: Bytes) -> impl Iterator<Item = Self> {
-        let count = bytes.len().div_ceil(Self::PAYLOAD_MAX).max(1);
-        (0..count).map(move |part| {
-            let start = part * Self::PAYLOAD_MAX;
-            let end = bytes.len().min(start + Self::PAYLOAD_MAX);
-            let payload = Body(bytes.slice(start..end));
-            Self {
-                kind,
-                token,
-                n: start as u64,
-                more: part + 1 < count,
-                payload,
-            }
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const TOKEN: LeaseToken = LeaseToken {
-        job: JobId([0xcd; 16]),
+        job: crate::JobId([0xcd; 16]),
         attempt: 3,
     };
 
@@ -572,53 +360,6 @@ mod tests {
             seen(of(0, limits::URGENT_MAX + 1)),
             (1, 0, limits::URGENT_MAX + 1)
         );
-    }
-
-    #[test]
-    fn a_line_frame_has_exactly_these_bytes() {
-        let frames: Vec<_> = Frame::line(TOKEN, 7, &Bytes::from_static(b"{}")).collect();
-        let [frame] = frames.as_slice() else {
-            panic!("one frame")
-        };
-        let mut expected = vec![2, 0];
-        expected.extend([0xcd; 16]);
-        expected.extend([0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 7]);
-        expected.extend(b"{}");
-        assert_eq!(frame.encode(), expected);
-    }
-
-    #[test]
-    fn a_long_body_is_split_and_put_together_again() {
-        let body = Bytes::from(vec![b'x'; Frame::PAYLOAD_MAX * 2 + 5]);
-        let parts: Vec<_> = Frame::body(TOKEN, &body)
-            .map(|part| Frame::decode(&part.encode()).unwrap())
-            .collect();
-        assert_eq!(parts.len(), 3);
-        assert_eq!(
-            parts.iter().map(|p| p.more).collect::<Vec<_>>(),
-            [true, true, false]
-        );
-        assert!(
-            parts
-                .iter()
-                .all(|p| p.encode().len() <= crate::limits::FRAME_MAX)
-        );
-        let whole: Vec<u8> = parts.iter().flat_map(|p| p.payload.0.to_vec()).collect();
-        assert_eq!(whole, body);
-    }
-
-    #[test]
-    fn damaged_frames_are_errors_not_panics() {
-        let good = Frame::line(TOKEN, 1, &Bytes::from_static(b"abc"))
-            .next()
-            .unwrap()
-            .encode();
-        for cut in 0..Frame::HEADER {
-            assert_eq!(Frame::decode(&good.slice(..cut)), Err(FrameError::Short));
-        }
-        let mut wrong = good.to_vec();
-        wrong[0] = 9;
-        assert_eq!(Frame::decode(&wrong.into()), Err(FrameError::Kind(9)));
     }
 
     #[test]
