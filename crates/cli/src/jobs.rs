@@ -15,7 +15,8 @@ use crate::credentials::{Client, Credentials};
 /// `hearth jobs list|show|retry|cancel`.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Args {
-    /// List jobs, newest first; an admin key sees those of all accounts.
+    /// List jobs, newest first; a key with the scopes `read` and `admin` sees those of all
+    /// accounts.
     List(List),
     /// Show one job, without its prompt and its answer.
     Show {

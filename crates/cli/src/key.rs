@@ -7,7 +7,7 @@ use proto::{Account, Priority, Timestamp};
 use queue::{Ceiling, KeyRecord, Keys, ModelPattern, ModelPatterns, Scope};
 use relay::{
     System, World as _,
-    keys::{KeyFor, mint, served},
+    keys::{KeyFor, LASTING_MAX, check, mint, served},
 };
 
 /// `hearth key create|list|revoke --store URL`.
@@ -69,9 +69,6 @@ fn priority(text: &str) -> Result<Priority, String> {
     let level = text.parse().ok().and_then(Priority::new);
     level.ok_or_else(|| "a priority is a number from 1 to 10".to_owned())
 }
-
-/// Longest that a key may be said to last: whoever wants more leaves it out.
-const LASTING_MAX: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
 
 fn lasting(text: &str) -> Result<Duration, String> {
     let wrong = || "write a number and a unit: 90s, 15m, 12h, 30d or 8w".to_owned();
@@ -145,11 +142,7 @@ impl Store {
 
 impl Create {
     async fn run(self) -> anyhow::Result<()> {
-        anyhow::ensure!(
-            (1..=64).contains(&self.name.chars().count())
-                && !self.name.chars().any(char::is_control),
-            "a key's name has 1 to 64 printable characters"
-        );
+        check(&self.name, self.expires).map_err(anyhow::Error::msg)?;
         let scopes: BTreeSet<Scope> = self.scopes.iter().copied().map(Scope::from).collect();
         anyhow::ensure!(
             self.serve.is_empty() || scopes.contains(&Scope::Work),

@@ -1,6 +1,8 @@
 use async_trait::async_trait;
 use proto::{Account, Body, JobId, JobState, Timestamp};
-use queue::{Claim, NewQuery, Owner, Queries, Query, QueryId, QueryLog, QueueError};
+use queue::{
+    Claim, LISTED_MAX, LOGS_MAX, NewQuery, Owner, Queries, Query, QueryId, QueryLog, QueueError,
+};
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::{
@@ -83,10 +85,14 @@ impl Queries for SqliteQueue {
                 let some = format!("{SELECT} {WHERE} ORDER BY query DESC LIMIT ?3 OFFSET ?4");
                 let mut select = tx.prepare_cached(&some)?;
                 let values = (account, &wanted, number(limit as u64), number(skip));
-                let found = select.query_map(values, query)?;
+                let found = select.query_map(values, |found| {
+                    let mut query = query(found)?;
+                    query.draft.take_if(|draft| draft.0.len() > LISTED_MAX);
+                    Ok(query)
+                })?;
                 let mut found: Vec<Query> = found.collect::<rusqlite::Result<_>>()?;
                 for query in &mut found {
-                    with_body(&tx, query)?;
+                    with_body(&tx, query, LISTED_MAX)?;
                 }
                 Ok((all, found))
             })
@@ -107,6 +113,7 @@ impl Queries for SqliteQueue {
 
     async fn draft_query(&self, id: QueryId, draft: Body) -> Result<(), QueueError> {
         self.ask(move |group| {
+            group.admits()?;
             let mut update = group
                 .conn
                 .prepare_cached("UPDATE queries SET draft = ?2 WHERE query = ?1")?;
@@ -124,12 +131,21 @@ impl Queries for SqliteQueue {
         most: u64,
     ) -> Result<Option<QueryLog>, QueueError> {
         self.ask(move |group| {
+            group.admits()?;
             let mut insert = group.conn.prepare_cached(
                 "INSERT INTO query_logs (query, text, written_at)
                  SELECT query, ?2, ?3 FROM queries WHERE query = ?1
-                 AND (SELECT count(*) FROM query_logs WHERE query = ?1) < ?4 RETURNING entry",
+                 AND (SELECT count(*) < ?4 AND coalesce(sum(length(text)), 0) <= ?5
+                      FROM query_logs WHERE query = ?1) RETURNING entry",
             )?;
-            let values = (number(id), text.0.as_ref(), now.0, number(most));
+            let room = LOGS_MAX.saturating_sub(text.0.len());
+            let values = (
+                number(id),
+                text.0.as_ref(),
+                now.0,
+                number(most),
+                number(room as u64),
+            );
             let entry = insert.query_row(values, |found| count(found, "entry"));
             Ok(entry.optional()?.map(|entry| QueryLog {
                 id: entry,
@@ -167,7 +183,9 @@ impl Queries for SqliteQueue {
                  AND seq = (SELECT seq FROM queries WHERE query = ?1)",
             )?;
             let is_gone = delete.execute([number(id)])? > 0;
-            group.erases();
+            if is_gone {
+                group.erases();
+            }
             Ok(is_gone)
         })
         .await
@@ -181,15 +199,18 @@ fn find(conn: &Connection, id: QueryId) -> rusqlite::Result<Option<Query>> {
     let Some(mut found) = select.query_row([number(id)], query).optional()? else {
         return Ok(None);
     };
-    with_body(&tx, &mut found)?;
+    with_body(&tx, &mut found, usize::MAX)?;
     Ok(Some(found))
 }
 
-fn with_body(conn: &Connection, query: &mut Query) -> rusqlite::Result<()> {
+/// The body, if it has no more than `most` bytes: the length of a blob is known without reading it.
+fn with_body(conn: &Connection, query: &mut Query, most: usize) -> rusqlite::Result<()> {
     let mut select = conn.prepare_cached(
-        "SELECT body FROM bodies WHERE seq = (SELECT seq FROM queries WHERE query = ?1)",
+        "SELECT CASE WHEN length(body) <= ?2 THEN body ELSE x'' END FROM bodies
+         WHERE seq = (SELECT seq FROM queries WHERE query = ?1)",
     )?;
-    let body: Vec<u8> = select.query_row([number(query.id)], |found| found.get(0))?;
+    let values = (number(query.id), number(most as u64));
+    let body: Vec<u8> = select.query_row(values, |found| found.get(0))?;
     query.job.new.body = body.into();
     Ok(())
 }

@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use proto::{Account, EventId, JobId};
-use queue::{Job, JobLog, LogHead, LogPage, Owner, QueueError, machine::Record};
+use queue::{Job, JobLog, LiveLog, LogHead, LogPage, Owner, QueueError, machine::Record};
 use rusqlite::{Connection, OptionalExtension, named_params};
 use tokio::{sync::watch, task::spawn_blocking};
 
@@ -125,6 +125,38 @@ impl Reader {
             seq: row::number(ended.seq),
             head,
         }))
+    }
+}
+
+/// The log of a job that was unfinished when its reader came: it grows in memory, and what memory
+/// let go when the job ended is on disk.
+#[derive(Debug)]
+pub(crate) struct FollowedLog {
+    id: JobId,
+    live: Arc<LiveLog>,
+    reader: Reader,
+}
+
+impl FollowedLog {
+    pub(crate) const fn new(id: JobId, live: Arc<LiveLog>, reader: Reader) -> Self {
+        Self { id, live, reader }
+    }
+}
+
+#[async_trait]
+impl JobLog for FollowedLog {
+    fn head(&self) -> watch::Receiver<LogHead> {
+        self.live.head()
+    }
+
+    async fn read(&self, after: EventId, max_bytes: usize) -> Result<LogPage, QueueError> {
+        if let Some(page) = self.live.page(after, max_bytes) {
+            return Ok(page);
+        }
+        // Whose it is was asked when the reader came.
+        let stored = self.reader.log(Owner::Anyone, self.id).await?;
+        let stored = stored.ok_or(QueueError::Erased(self.id))?;
+        stored.read(after, max_bytes).await
     }
 }
 

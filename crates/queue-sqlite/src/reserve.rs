@@ -89,12 +89,17 @@ impl Reserve {
     }
 
     /// A quarter more than is kept must be there: else the next job would find it full again.
+    /// Where the system tells how much is free, the disk is not filled to find out.
     fn fill(&self) -> io::Result<()> {
+        let wanted = self.bytes + self.bytes / 4;
+        if free(&self.path).is_some_and(|free| free < wanted) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let mut file = files::private(&self.path).map_err(io::Error::other)?;
         file.set_len(0)?;
         // No zeroes: some file systems keep no room for those.
         let part: Vec<u8> = (0..=u8::MAX).cycle().take(64 * 1024).collect();
-        let mut left = self.bytes + self.bytes / 4;
+        let mut left = wanted;
         while left > 0 {
             let some = usize::try_from(left).map_or(part.len(), |left| left.min(part.len()));
             file.write_all(&part[..some])?;
@@ -111,4 +116,16 @@ impl Reserve {
             Ok(()) | Err(_) => {}
         }
     }
+}
+
+/// How many bytes may be written beside this file.
+#[cfg(unix)]
+fn free(file: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(file.parent()?).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+#[cfg(not(unix))]
+const fn free(_: &Path) -> Option<u64> {
+    None
 }

@@ -17,6 +17,9 @@ pub(crate) fn unfinished(conn: &Connection) -> rusqlite::Result<Vec<Record>> {
         .collect()
 }
 
+/// Bytes of an ended answer that stay in memory for those who read it to its end just then.
+const ENDED_MAX: usize = 128 * 1024;
+
 /// What an earlier run left unfinished.
 pub(crate) fn load(conn: &Connection, terms: Terms, now: Timestamp) -> rusqlite::Result<Live> {
     let records = unfinished(conn)?;
@@ -39,5 +42,5 @@ pub(crate) fn load(conn: &Connection, terms: Terms, now: Timestamp) -> rusqlite:
     )?;
     let mut machine = Machine::restore(terms, now, records);
     machine.number_after(last);
-    Ok(Live::restore(machine, lines))
+    Ok(Live::restore(machine, lines).letting_go_above(ENDED_MAX))
 }

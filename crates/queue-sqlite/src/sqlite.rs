@@ -24,9 +24,9 @@ use crate::{
     files::{self, Lock},
     group::{Ask, Group, lock},
     inbox::Inbox,
-    reader::Reader,
+    reader::{FollowedLog, Reader},
     reserve::{RESERVE, Reserve},
-    restart, row, schema,
+    restart, schema,
     writer::Writer,
 };
 
@@ -372,8 +372,9 @@ impl Queue for SqliteQueue {
     ) -> Result<Option<Arc<dyn JobLog>>, QueueError> {
         self.open_still()?;
         let live = lock(&self.shared.live).log(owner, id);
-        if let Some(log) = live {
-            return Ok(Some(log));
+        if let Some(live) = live {
+            let reader = self.reader.clone();
+            return Ok(Some(Arc::new(FollowedLog::new(id, live, reader))));
         }
         let log = self.reader.log(owner, id).await?;
         Ok(log.map(|log| Arc::new(log) as Arc<dyn JobLog>))
@@ -381,16 +382,6 @@ impl Queue for SqliteQueue {
 
     fn observe(&self, observer: Arc<dyn Observer>) {
         lock(&self.shared.live).observed_by(observer);
-    }
-
-    async fn dead(&self) -> Result<usize, QueueError> {
-        self.open_still()?;
-        let dead = self.reader.read(|conn| {
-            let mut count =
-                conn.prepare_cached("SELECT count(*) AS n FROM jobs WHERE state = 3")?;
-            count.query_row([], |found| row::count(found, "n"))
-        });
-        Ok(usize::try_from(dead.await?).unwrap_or(usize::MAX))
     }
 
     fn fetched(&self, now: Timestamp, id: JobId) {

@@ -41,7 +41,7 @@ pub use memory_users::MemoryUsers;
 pub use observer::Observer;
 pub use overview::{Holder, Overview, RUNNING_TOLD_MAX, Running};
 pub use place::{Place, expected_wait};
-pub use query::{Claim, NewQuery, Queries, Query, QueryId, QueryLog};
+pub use query::{Claim, LISTED_MAX, LOGS_MAX, NewQuery, Queries, Query, QueryId, QueryLog};
 pub use store::{
     Job, JobLog, Lease, LeaseQuery, Leased, LogHead, LogPage, Models, NewJob, Owner, Queue,
     QueueCounts, Store,

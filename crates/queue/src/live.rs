@@ -32,6 +32,8 @@ pub struct Live {
     scene: Scene,
     observer: Option<Arc<dyn Observer>>,
     moves: watch::Sender<u64>,
+    /// How many bytes a log keeps in memory for its readers when its job ends.
+    ended_max: Option<usize>,
 }
 
 /// What became of lines that a worker sent.
@@ -89,6 +91,14 @@ impl Live {
             live.open_log(id, lines.remove(&id).unwrap_or_default());
         }
         live
+    }
+
+    /// For a store that has a disk: when a job ends, a log of more than `bytes` leaves memory, and
+    /// its readers go on from there.
+    #[must_use]
+    pub fn letting_go_above(mut self, bytes: usize) -> Self {
+        self.ended_max = Some(bytes);
+        self
     }
 
     /// See [`crate::Queue::append`]. What is new must be stored soon, see [`Live::take_unstored`].
@@ -292,7 +302,7 @@ impl Live {
                     self.ended = true;
                     self.unstored.remove(&id);
                     if let (Some(log), Some(end)) = (self.logs.remove(&id), job.end()) {
-                        log.finish(end);
+                        log.finish(end, self.ended_max.unwrap_or(usize::MAX));
                     }
                 }
             }
@@ -315,7 +325,8 @@ impl Live {
             observer.lent(now, job);
         }
         if job.state.is_final() {
-            observer.ended(job);
+            let log = self.logs.get(&step.id());
+            observer.ended(job, log.and_then(|log| log.last()).as_ref());
         }
     }
 

@@ -23,7 +23,8 @@ pub struct LiveLog {
     standing: watch::Sender<Standing>,
 }
 
-/// How many bytes the lines of all logs of one store take. What a reader still holds counts too.
+/// How many bytes the lines of all unfinished logs of one store take. A log that starts anew
+/// counts until nobody reads what it was.
 #[derive(Debug, Clone, Default)]
 pub struct LogBytes(Arc<AtomicUsize>);
 
@@ -89,6 +90,8 @@ struct Lines {
     stored: u64,
     released: bool,
     end: Option<End>,
+    /// The lines are on disk and no longer here.
+    let_go: bool,
 }
 
 impl Lines {
@@ -101,6 +104,7 @@ impl Lines {
             stored: 0,
             released: false,
             end: None,
+            let_go: false,
         }
     }
 
@@ -172,6 +176,12 @@ impl LiveLog {
     #[must_use]
     pub fn lines(&self) -> Vec<Bytes> {
         self.lock().lines.clone()
+    }
+
+    /// The last of them.
+    #[must_use]
+    pub fn last(&self) -> Option<Bytes> {
+        self.lock().lines.last().cloned()
     }
 
     /// How many of them are on disk.
@@ -257,12 +267,19 @@ impl LiveLog {
             .send_modify(|standing| standing.cancelled = true);
     }
 
-    /// The end is on disk: now readers may see it.
-    pub fn finish(&self, end: End) {
+    /// The end is on disk: now readers may see it. Its lines do not count any more, and those of
+    /// an answer of more than `keeps` bytes are let go: however slowly somebody reads, it costs
+    /// nobody else's job its room.
+    pub fn finish(&self, end: End, keeps: usize) {
         let mut log = self.lock();
         log.stored = log.count();
         log.end = Some(end);
         let head = log.head();
+        let weight = std::mem::replace(&mut log.weight, Weight::none(LogBytes::default()));
+        if weight.own > keeps {
+            log.lines = Vec::new();
+            log.let_go = true;
+        }
         self.head.send_replace(head);
         self.standing
             .send_modify(|standing| standing.held_by = None);
@@ -279,24 +296,18 @@ impl LiveLog {
             LogBytes::default(),
         );
         if let Some(end) = job.end() {
-            log.finish(end);
+            log.finish(end, usize::MAX);
         }
         log
     }
 
-    fn lock(&self) -> MutexGuard<'_, Lines> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[async_trait]
-impl JobLog for LiveLog {
-    fn head(&self) -> watch::Receiver<LogHead> {
-        self.head.subscribe()
-    }
-
-    async fn read(&self, after: EventId, max_bytes: usize) -> Result<LogPage, QueueError> {
+    /// See [`JobLog::read`]; nothing, if the job ended and its lines are to be read from disk.
+    #[must_use]
+    pub fn page(&self, after: EventId, max_bytes: usize) -> Option<LogPage> {
         let log = self.lock();
+        if log.let_go {
+            return None;
+        }
         let (restarted, from) = LogPage::starts(after, log.attempt);
         let from = usize::try_from(from)
             .unwrap_or(usize::MAX)
@@ -314,7 +325,23 @@ impl JobLog for LiveLog {
         if page.chunks.len() == log.lines.len() - from {
             page.end.clone_from(&log.end);
         }
-        Ok(page)
+        Some(page)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl JobLog for LiveLog {
+    fn head(&self) -> watch::Receiver<LogHead> {
+        self.head.subscribe()
+    }
+
+    async fn read(&self, after: EventId, max_bytes: usize) -> Result<LogPage, QueueError> {
+        let page = self.page(after, max_bytes);
+        page.ok_or(QueueError::Erased(self.job))
     }
 }
 

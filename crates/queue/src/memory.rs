@@ -13,8 +13,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use proto::{
-    Account, Body, End, JobError, JobId, JobState, LeaseToken, Timestamp, limits::BODY_MAX,
-    worker::Retry,
+    Account, Body, End, JobError, JobId, LeaseToken, Timestamp, limits::BODY_MAX, worker::Retry,
 };
 use tokio::sync::watch;
 
@@ -425,12 +424,6 @@ impl Queue for MemoryQueue {
 
     fn observe(&self, observer: Arc<dyn Observer>) {
         self.inner().live.observed_by(observer);
-    }
-
-    async fn dead(&self) -> Result<usize, QueueError> {
-        let inner = self.open()?;
-        let states = inner.finished.values().map(|(_, job, _)| job.state);
-        Ok(states.filter(|state| *state == JobState::Failed).count())
     }
 
     fn fetched(&self, now: Timestamp, id: JobId) {

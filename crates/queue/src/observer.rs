@@ -1,5 +1,6 @@
 use std::{fmt, time::Duration};
 
+use bytes::Bytes;
 use proto::Timestamp;
 
 use crate::Job;
@@ -16,8 +17,8 @@ pub trait Observer: fmt::Debug + Send + Sync {
     /// The first line of an answer is there.
     fn first_line(&self, now: Timestamp, job: &Job);
 
-    /// A job ended.
-    fn ended(&self, job: &Job);
+    /// A job ended, with this as the last line of its answer, if there is one.
+    fn ended(&self, job: &Job, last: Option<&Bytes>);
 
     /// So many decisions were committed, which took so long on the disk.
     fn committed(&self, took: Duration, decisions: usize);

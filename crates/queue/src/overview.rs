@@ -1,6 +1,9 @@
 //! What a queue is doing at a moment, for its operator. Never holds a prompt or an answer.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use proto::{JobId, JobState, LeaseToken, Timestamp, WorkerId};
 use tokio::sync::watch;
@@ -24,8 +27,10 @@ pub struct Overview {
     pub counts: QueueCounts,
     /// How many jobs wait with each priority, from 1 to 10, whatever they rose to meanwhile.
     pub waiting: [usize; 10],
-    /// The running jobs that began first.
+    /// The running jobs that began first, at most [`RUNNING_TOLD_MAX`].
     pub running: Vec<Running>,
+    /// How many jobs each worker runs, by its name; all of them.
+    pub running_by: BTreeMap<WorkerId, usize>,
 }
 
 /// A job that is leased.
@@ -203,11 +208,16 @@ impl Scene {
             })
             .collect();
         running.sort_by_key(|(seq, run)| (run.holder.as_ref().map(|holder| holder.since), *seq));
+        let mut running_by = BTreeMap::new();
+        for holder in running.iter().filter_map(|(_, run)| run.holder.as_ref()) {
+            *running_by.entry(holder.worker.clone()).or_default() += 1;
+        }
         running.truncate(RUNNING_TOLD_MAX);
         Overview {
             counts,
             waiting: self.waiting,
             running: running.into_iter().map(|(_, run)| run).collect(),
+            running_by,
         }
     }
 }

@@ -8,6 +8,11 @@ use crate::{Job, NewJob, Owner, QueueError, UserId};
 /// Names a query to its clients, who know numbers only.
 pub type QueryId = u64;
 
+/// Bytes of a question or of a draft that lists show; a longer one is empty there.
+pub const LISTED_MAX: usize = 64 * 1024;
+/// Most bytes of all entries of one query's log.
+pub const LOGS_MAX: usize = 4 * 1024 * 1024;
+
 /// A query to be queued: a job, and what its clients keep with it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewQuery {
@@ -84,7 +89,8 @@ pub trait Queries: fmt::Debug + Send + Sync {
     async fn query_of(&self, job: JobId) -> Result<Option<QueryId>, QueueError>;
 
     /// How many queries of the owner are in one of these states (in any, if none is named), and
-    /// the newest of them after the first `skip`, newest first, at most `limit`.
+    /// the newest of them after the first `skip`, newest first, at most `limit`. Questions and
+    /// drafts of more than [`LISTED_MAX`] bytes are empty in it: a list must fit into memory.
     ///
     /// # Errors
     /// [`QueueError::Store`].

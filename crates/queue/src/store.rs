@@ -400,12 +400,6 @@ pub trait Queue: fmt::Debug + Send + Sync {
     /// This one hears what becomes of jobs from now on.
     fn observe(&self, observer: Arc<dyn Observer>);
 
-    /// How many failed jobs are kept.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
-    async fn dead(&self) -> Result<usize, QueueError>;
-
     /// Resolves when the store can be written no more, with the reason: the process must end, and
     /// the next one look at what is really on disk.
     async fn failure(&self) -> QueueError {

@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Network, PublicUrl, PushUrl, Relay, RelaySettings, System, TlsFiles, WebhookAllowed,
-    World as _, metrics, open, serve, serve_metrics, terms::TermsArgs,
+    World as _, metrics, open, serve, serve_metrics,
+    terms::{TermsArgs, at_least_one},
 };
 
 /// `hearth relay [--listen ADDRESS] [--store URL]`. Each option may also stand in the settings
@@ -138,6 +139,7 @@ pub struct Args {
     #[arg(
         long,
         env = "HEARTH_AT_WORK_MAX",
+        value_parser = at_least_one,
         default_value_t = 512,
         value_name = "N"
     )]
@@ -146,13 +148,19 @@ pub struct Args {
     #[arg(
         long,
         env = "HEARTH_CONNECTIONS_MAX",
+        value_parser = at_least_one,
         default_value_t = 4096,
         value_name = "N"
     )]
     pub connections_max: usize,
     /// Most connections of one address that have shown no good key; 64, and on this machine no
     /// limit, unless a number is given.
-    #[arg(long, env = "HEARTH_CONNECTIONS_PER_ADDRESS", value_name = "N")]
+    #[arg(
+        long,
+        env = "HEARTH_CONNECTIONS_PER_ADDRESS",
+        value_parser = at_least_one,
+        value_name = "N"
+    )]
     pub connections_per_address: Option<usize>,
     /// How much the queue takes.
     #[command(flatten)]

@@ -4,7 +4,7 @@
 //! wrong key without asking anybody. Only the SHA-256 of the secret is ever stored: 32 random
 //! bytes need no slow hash.
 
-use std::{collections::BTreeSet, fmt};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
 use proto::{Account, InvalidId, Timestamp};
 use queue::{Ceiling, KeyRecord, Scope, Serve};
@@ -47,6 +47,23 @@ pub struct KeyFor {
     pub ceiling: Ceiling,
     /// When it ends by itself, if it does.
     pub expires_at: Option<Timestamp>,
+}
+
+/// Longest that a key may be said to last: whoever wants more says nothing.
+pub const LASTING_MAX: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
+
+/// Whether a key may be called so and last so long.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn check(name: &str, lasting: Option<Duration>) -> Result<(), &'static str> {
+    if !(1..=64).contains(&name.chars().count()) || name.chars().any(char::is_control) {
+        return Err("a key's name has 1 to 64 printable characters");
+    }
+    if lasting.is_some_and(|lasting| lasting.as_secs() == 0 || lasting > LASTING_MAX) {
+        return Err("a key lasts at least a second, and at most 100 years");
+    }
+    Ok(())
 }
 
 /// Whose jobs a key may lease: its own account's, those of the others named, or everybody's.

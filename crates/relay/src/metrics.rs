@@ -3,9 +3,10 @@
 //! The listener is apart from the routes, so that it is never shown to the world by mistake:
 //! nothing in it is secret, and none of it is anybody else's business.
 
-use std::{borrow::Cow, convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
 use http::{HeaderValue, Method, Request, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -28,7 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Longest line that is looked through for the engine's counts.
-const LAST_LINE_MAX: usize = 1024 * 1024;
+const LAST_LINE_MAX: usize = 256 * 1024;
+/// Dead jobs are counted up to here.
+const DEAD_MAX: usize = 100_000;
 
 /// Counts what the queue tells.
 #[derive(Debug)]
@@ -48,8 +51,11 @@ impl Observer for Counting {
         self.0.first_line(now.since(job.created_at));
     }
 
-    fn ended(&self, job: &Job) {
+    fn ended(&self, job: &Job, last: Option<&Bytes>) {
         self.0.ended(job.state);
+        if let Some((prompt, answer)) = last.and_then(|line| tokens(line)) {
+            self.0.tokens(job.new.model.as_str(), prompt, answer);
+        }
     }
 
     fn committed(&self, took: Duration, decisions: usize) {
@@ -58,24 +64,6 @@ impl Observer for Counting {
 }
 
 impl Relay {
-    /// Counts the tokens of an answer, if this is its last line.
-    pub(crate) fn count_tokens(&self, line: &[u8]) {
-        #[derive(Deserialize)]
-        struct Last<'a> {
-            #[serde(borrow, default)]
-            model: Cow<'a, str>,
-            #[serde(default)]
-            prompt_eval_count: u64,
-            #[serde(default)]
-            eval_count: u64,
-        }
-        let is_last = line.len() <= LAST_LINE_MAX && has(line, b"eval_count\"");
-        if is_last && let Ok(last) = serde_json::from_slice::<Last<'_>>(line) {
-            self.metrics
-                .tokens(&last.model, last.prompt_eval_count, last.eval_count);
-        }
-    }
-
     async fn numbers(&self) -> Result<Now, ApiError> {
         let counts = self.store.counts();
         let (workers_by_socket, workers_by_poll) = self.workers.count(self.now());
@@ -83,11 +71,27 @@ impl Relay {
             queued: counts.by_priority,
             queued_bytes: counts.queued_bytes,
             leased: counts.leased,
-            dead: self.store.dead().await?,
+            dead: self.store.count_dead(DEAD_MAX).await?,
             workers_by_socket,
             workers_by_poll,
         })
     }
+}
+
+/// How many tokens the engine counted in the question and in the answer, as its last line says.
+fn tokens(line: &[u8]) -> Option<(u64, u64)> {
+    #[derive(Deserialize)]
+    struct Last {
+        #[serde(default)]
+        prompt_eval_count: u64,
+        #[serde(default)]
+        eval_count: u64,
+    }
+    if line.len() > LAST_LINE_MAX || !has(line, b"eval_count\"") {
+        return None;
+    }
+    let last: Last = serde_json::from_slice(line).ok()?;
+    Some((last.prompt_eval_count, last.eval_count))
 }
 
 fn has(line: &[u8], part: &[u8]) -> bool {

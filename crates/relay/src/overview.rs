@@ -17,12 +17,12 @@ impl Relay {
             counts,
             waiting,
             running,
+            running_by,
         } = self.store.overview();
         let jobs: Vec<RunningJob> = running.into_iter().map(job).collect();
         let mut workers = self.workers.told(now);
         for worker in &mut workers {
-            let runs = |job: &&RunningJob| job.worker.as_ref() == Some(&worker.name);
-            let count = jobs.iter().filter(runs).count();
+            let count = running_by.get(&worker.name).copied().unwrap_or_default();
             worker.running = u32::try_from(count).unwrap_or(u32::MAX);
         }
         Ok(admin::Overview {

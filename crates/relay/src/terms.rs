@@ -6,6 +6,16 @@ use proto::limits;
 use queue::{FETCHED_KEPT, RESULT_KEPT, Terms};
 
 const MIB: usize = 1024 * 1024;
+/// No count or size is larger.
+const COUNT_MAX: usize = 1_000_000;
+
+/// A limit, for an option without which nobody would be served.
+pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok();
+    count
+        .filter(|count| (1..=COUNT_MAX).contains(count))
+        .ok_or_else(|| format!("give a number from 1 to {COUNT_MAX}"))
+}
 
 /// The caps of the queue, and how long it keeps what ended. Whoever reaches a cap is told to come
 /// again: with 429 if it is the account's own share, with 503 if it is everybody's.
@@ -15,6 +25,7 @@ pub struct TermsArgs {
     #[arg(
         long,
         env = "HEARTH_QUEUED_MAX",
+        value_parser = at_least_one,
         default_value_t = limits::QUEUED_MAX,
         value_name = "COUNT"
     )]
@@ -23,6 +34,7 @@ pub struct TermsArgs {
     #[arg(
         long,
         env = "HEARTH_QUEUED_MIB_MAX",
+        value_parser = at_least_one,
         default_value_t = limits::QUEUED_BYTES_MAX / MIB,
         value_name = "MIB"
     )]
@@ -31,6 +43,7 @@ pub struct TermsArgs {
     #[arg(
         long,
         env = "HEARTH_ACCOUNT_QUEUED_MAX",
+        value_parser = at_least_one,
         default_value_t = limits::QUEUED_PER_ACCOUNT_MAX,
         value_name = "COUNT"
     )]
@@ -39,6 +52,7 @@ pub struct TermsArgs {
     #[arg(
         long,
         env = "HEARTH_ACCOUNT_QUEUED_MIB_MAX",
+        value_parser = at_least_one,
         default_value_t = limits::QUEUED_BYTES_PER_ACCOUNT_MAX / MIB,
         value_name = "MIB"
     )]
@@ -47,6 +61,7 @@ pub struct TermsArgs {
     #[arg(
         long,
         env = "HEARTH_ANSWER_MIB_MAX",
+        value_parser = at_least_one,
         default_value_t = limits::LOG_MAX / MIB,
         value_name = "MIB"
     )]
@@ -56,6 +71,7 @@ pub struct TermsArgs {
     #[arg(
         long,
         env = "HEARTH_ANSWERS_MIB_MAX",
+        value_parser = at_least_one,
         default_value_t = limits::LOGS_MAX / MIB,
         value_name = "MIB"
     )]
@@ -91,6 +107,21 @@ impl TermsArgs {
             logs_max: self.answers_mib_max.saturating_mul(MIB),
             kept: Duration::from_secs(self.keep),
             fetched_kept: Duration::from_secs(self.keep_fetched),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_would_serve_nobody_or_has_no_end_is_refused() {
+        assert_eq!(at_least_one("1"), Ok(1));
+        assert_eq!(at_least_one("1000000"), Ok(COUNT_MAX));
+        for wrong in ["0", "1000001", "18446744073709551615", "-1", "many", ""] {
+            let said = at_least_one(wrong).unwrap_err();
+            assert_eq!(said, "give a number from 1 to 1000000", "{wrong}");
         }
     }
 }

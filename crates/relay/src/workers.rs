@@ -12,14 +12,14 @@ use std::{
 };
 
 use proto::{
-    Account, Detail, ModelName, Timestamp, WorkerId, WorkerReport,
+    Account, Detail, ErrorCode, ModelName, Timestamp, WorkerId, WorkerReport,
     admin::{EngineView, ModelView, WorkerCarrier, WorkerView},
 };
 use queue::{KeyId, ModelPatterns, Models, Serve};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::{auth::serves, offer::Offer, place::together, routing::InLine};
+use crate::{auth::serves, error::ApiError, offer::Offer, place::together, routing::InLine};
 use library::{Known, Library, Told};
 
 /// How long what a worker told is still told of it once it is gone: an hour covers a restart, a
@@ -27,6 +27,8 @@ use library::{Known, Library, Told};
 const REMEMBERED: Duration = Duration::from_secs(60 * 60);
 /// Most workers that are remembered so.
 const REMEMBERED_MAX: usize = 1024;
+/// Most workers of one key that poll: each name costs what its worker reports.
+const POLLERS_MAX: usize = 256;
 
 /// What a worker is known by while it is online.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -134,6 +136,15 @@ impl Seats {
         }
     }
 
+    /// How many poll with the key of this one, if it is one that polls.
+    fn pollers(&self, seat: &Seat) -> usize {
+        let Seat::Poll(key, _) = seat else {
+            return 0;
+        };
+        let is_same = |seat: &Seat| matches!(seat, Seat::Poll(other, _) if other == key);
+        self.online.keys().filter(|seat| is_same(seat)).count()
+    }
+
     /// What somebody who is online told, by his latest connection.
     fn seat_of(&self, who: &Person) -> Option<&(Online, Told)> {
         let mut online = self.online.iter().rev();
@@ -213,6 +224,22 @@ impl Workers {
         let (sockets, polls): (Vec<_>, Vec<_>) =
             there.partition(|(seat, _)| matches!(seat, Seat::Socket(_)));
         (sockets.len(), polls.len())
+    }
+
+    /// Whether a worker may begin to poll.
+    ///
+    /// # Errors
+    /// [`ErrorCode::RateLimited`], if too many poll with its key already.
+    pub(crate) fn admit(&self, seat: &Seat) -> Result<(), ApiError> {
+        let seats = self.lock();
+        if seats.online.contains_key(seat) || seats.pollers(seat) < POLLERS_MAX {
+            return Ok(());
+        }
+        let message = format!(
+            "{POLLERS_MAX} workers poll with this key already; give each worker a name that \
+             stays, or some of them another key"
+        );
+        Err(ApiError::new(ErrorCode::RateLimited, message))
     }
 
     /// A worker is online now; what it told before still holds until it says otherwise.

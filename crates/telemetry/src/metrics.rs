@@ -165,7 +165,7 @@ impl RelayMetrics {
         let connections = gauge("connections", "Connections that are open");
         let queued_bytes = gauge("queue_bytes", "Bytes of the requests of waiting jobs");
         let leased = gauge("leased_jobs", "Jobs that workers hold");
-        let dead = gauge("dead_jobs", "Jobs that failed and are still kept");
+        let dead = gauge("dead_jobs", "Jobs that failed and were not tried again");
         let waiting: Family<Label, Gauge> = Family::default();
         all.register("queue_jobs", "Jobs that wait, by priority", waiting.clone());
         let workers: Family<Label, Gauge> = Family::default();

@@ -4,6 +4,8 @@ use serde_json::{Map, Value};
 
 use super::{Refusal, Status, Text};
 
+/// Most characters of one question.
+const QUESTION_MAX: usize = 2 * 1024 * 1024;
 /// Most characters of one answer: it must fit into a line of a job's log.
 const ANSWER_MAX: usize = 2 * 1024 * 1024;
 /// Most characters of one log entry.
@@ -118,7 +120,9 @@ impl Fields {
     /// # Errors
     /// 400, naming the fields.
     pub fn new_query(&self) -> Result<NewQuery, Refusal> {
-        match (self.number("project"), self.filled("query_text")) {
+        let text = self.filled("query_text");
+        let text = text.and_then(|text| short(text, QUESTION_MAX));
+        match (self.number("project"), text) {
             (Ok(project), Ok(text)) => Ok(NewQuery {
                 project,
                 query_text: text.into(),
@@ -226,6 +230,10 @@ fn bounded(value: &Value, max: usize) -> Result<&str, String> {
             return Err(NOT_TEXT.into());
         }
     };
+    short(text, max)
+}
+
+fn short(text: &str, max: usize) -> Result<&str, String> {
     if text.len() <= max || text.chars().count() <= max {
         Ok(text)
     } else {

@@ -10,7 +10,7 @@ use std::{
 
 use proto::{End, ErrorCode, JobId, JobState};
 use queue::{
-    NewJob, Owner, Queue, QueueError, Terms,
+    NewJob, Owner, Queries as _, Queue, QueueError, Terms,
     conformance::sample::{T0, after, anyone, at, found, id, job, leased, lines, page, texts},
 };
 use rusqlite::ffi;
@@ -109,6 +109,12 @@ fn on_a_full_disk_what_runs_ends_and_new_jobs_are_refused_until_there_is_room() 
                 }
             };
             assert_eq!(refused.code(), ErrorCode::DiskFull, "{refused}");
+            // Nor is what belongs to queries taken: it would eat up what was kept free.
+            let entry = queue.log_query(T0, 1, "x".into(), 9).await.unwrap_err();
+            let draft = queue.draft_query(1, "x".into()).await.unwrap_err();
+            for error in [entry, draft] {
+                assert_eq!(error.code(), ErrorCode::DiskFull, "{error}");
+            }
             // What runs goes on, and what is there is read.
             assert_eq!(found(&queue, token.job).await.state, JobState::Leased);
             queue

@@ -1,6 +1,7 @@
 //! A restart keeps everything.
 
-use proto::{End, ErrorCode, JobState, limits::RESTART_GRACE, worker::Retry};
+use bytes::Bytes;
+use proto::{End, ErrorCode, EventId, JobState, limits::RESTART_GRACE, worker::Retry};
 use queue::{
     Extras, NewJob, Once, Owner, Queue, QueueError, RESULT_KEPT, Submissions,
     conformance::sample::{
@@ -239,5 +240,35 @@ fn a_log_that_is_erased_while_it_is_read_ends_with_an_error() {
         queue.reap(T0 + RESULT_KEPT).await.unwrap();
         let rest = log.read(after(1, 1), 1).await;
         assert!(matches!(rest, Err(QueueError::Erased(_))), "{rest:?}");
+    });
+}
+
+/// Its lines leave memory then, and who reads slowly must not notice.
+#[test]
+fn a_reader_of_a_long_answer_goes_on_from_the_disk_once_the_job_ended() {
+    run(async {
+        let queue = Scratch::new();
+        let token = leased(&*queue, T0, 1).await;
+        let log = queue.log(Owner::Anyone, id(1)).await.unwrap().unwrap();
+        let long = |n: usize| Bytes::from(format!("{n}{}", "x".repeat(50_000)));
+        for n in 1..=8 {
+            let first = u64::try_from(n).unwrap();
+            queue.append(T0, token, first, vec![long(n)]).await.unwrap();
+        }
+        let begun = log.read(EventId::default(), 60_000).await.unwrap();
+        assert_eq!((begun.chunks.len(), &begun.end), (1, &None));
+        queue.complete(T0, token, 8, End::Completed).await.unwrap();
+        assert_eq!(log.head().borrow().end, Some(End::Completed));
+        let mut read: Vec<Bytes> = begun.chunks.into_iter().map(|chunk| chunk.line.0).collect();
+        loop {
+            let n = read.len() as u64;
+            let page = log.read(after(1, n), 60_000).await.unwrap();
+            assert!(!page.restarted);
+            read.extend(page.chunks.into_iter().map(|chunk| chunk.line.0));
+            if page.end.is_some() {
+                break;
+            }
+        }
+        assert_eq!(read, (1..=8).map(long).collect::<Vec<_>>());
     });
 }

@@ -117,6 +117,20 @@ pub async fn all_answers_together_have_a_bound(store: &dyn Store) {
         store.append(T0, token, 1, long(900)).await.unwrap();
         store.complete(T0, token, 1, End::Completed).await.unwrap();
     }
+    // Nor while somebody reads it, however slowly.
+    let mut readers = Vec::new();
+    for n in 10..=14 {
+        let token = leased(store, T0, n).await;
+        readers.push(store.log(Owner::Anyone, id(n)).await.unwrap().unwrap());
+        store.append(T0, token, 1, long(900)).await.unwrap();
+        store.complete(T0, token, 1, End::Completed).await.unwrap();
+        assert_eq!(found(store, token.job).await.state, JobState::Completed);
+    }
+    for log in readers {
+        let read = log.read(after(1, 0), 10_000).await.unwrap();
+        assert_eq!(read.end, Some(End::Completed));
+        assert!(!read.chunks.is_empty());
+    }
     let mut now = T0;
     store.enqueue(now, job(9)).await.unwrap();
     for _ in 0..4 {

@@ -136,6 +136,7 @@ macro_rules! conformance_suite {
             queries::a_claim_and_a_draft_are_kept,
             queries::log_entries_are_kept_in_order,
             queries::queries_are_listed_newest_first,
+            queries::what_is_long_stands_in_the_query_itself_only,
             queries::a_query_goes_with_its_job,
             users::a_user_is_found_by_id_and_by_name,
             users::a_user_name_is_taken_until_its_user_is_removed,

@@ -1,9 +1,11 @@
 //! Queries: numbered, kept beside their jobs, and gone with them.
 
-use proto::{Dialect, End, JobState};
+use proto::{Body, Dialect, End, JobState};
 
 use super::sample::{LEASE, T0, account, anyone, at, id, job, job_of, next};
-use crate::{Claim, LeaseQuery, Models, NewQuery, Owner, QueryId, RESULT_KEPT, Store};
+use crate::{
+    Claim, LISTED_MAX, LOGS_MAX, LeaseQuery, Models, NewQuery, Owner, QueryId, RESULT_KEPT, Store,
+};
 
 /// The `n`-th query, of the account `a`.
 async fn asked(store: &dyn Store, n: u8) -> QueryId {
@@ -147,6 +149,41 @@ pub async fn queries_are_listed_newest_first(store: &dyn Store) {
     assert_eq!(listed(&[], 2, 9).await, (4, vec![ids[1], ids[0]]));
     assert_eq!(listed(&[JobState::Leased], 0, 9).await, (1, vec![ids[0]]));
     assert_eq!(listed(&[JobState::Failed], 0, 9).await, (0, vec![]));
+}
+
+/// A list must fit into memory, and so must one query's log.
+pub async fn what_is_long_stands_in_the_query_itself_only(store: &dyn Store) {
+    let long: Body = "x".repeat(LISTED_MAX + 1).into();
+    let mut new = NewQuery {
+        job: job(1),
+        project: 7,
+        user: None,
+    };
+    new.job.body = long.clone();
+    let first = store.create_query(T0, new).await.unwrap();
+    store.draft_query(first, long.clone()).await.unwrap();
+    let second = asked(store, 2).await;
+    store.draft_query(second, "so far".into()).await.unwrap();
+    let (_, listed) = store.list_queries(Owner::Anyone, &[], 0, 9).await.unwrap();
+    let [short, cut] = listed.as_slice() else {
+        panic!("{listed:?}")
+    };
+    assert_eq!(short.job.new.body, job(2).body);
+    assert_eq!(short.draft, Some("so far".into()));
+    assert_eq!(cut.job.new.body, Body::default());
+    assert_eq!(cut.draft, None);
+    let whole = store.find_query(Owner::Anyone, first).await.unwrap();
+    let whole = whole.unwrap();
+    assert_eq!(
+        (whole.job.new.body, whole.draft),
+        (long.clone(), Some(long))
+    );
+
+    let half: Body = "y".repeat(LOGS_MAX / 2).into();
+    for fits in [true, true, false] {
+        let entry = store.log_query(T0, first, half.clone(), 9).await.unwrap();
+        assert_eq!(entry.is_some(), fits);
+    }
 }
 
 /// With its log entries, and its number is not given again.

@@ -4,7 +4,10 @@ use async_trait::async_trait;
 use proto::{Body, JobId, JobState, Timestamp};
 
 use super::{Inner, MemoryQueue};
-use crate::{Claim, Job, NewQuery, Owner, Queries, Query, QueryId, QueryLog, QueueError, UserId};
+use crate::{
+    Claim, Job, LISTED_MAX, LOGS_MAX, NewQuery, Owner, Queries, Query, QueryId, QueryLog,
+    QueueError, UserId,
+};
 
 /// The queries, and the number of the last log entry of all.
 #[derive(Default)]
@@ -94,7 +97,14 @@ impl Queries for MemoryQueue {
         let all: Vec<_> = all.collect();
         let count = all.len() as u64;
         let skip = usize::try_from(skip).unwrap_or(usize::MAX);
-        Ok((count, all.into_iter().skip(skip).take(limit).collect()))
+        let mut page: Vec<_> = all.into_iter().skip(skip).take(limit).collect();
+        for query in &mut page {
+            if query.job.new.body.0.len() > LISTED_MAX {
+                query.job.new.body = Body::default();
+            }
+            query.draft.take_if(|draft| draft.0.len() > LISTED_MAX);
+        }
+        Ok((count, page))
     }
 
     async fn claim_query(&self, id: QueryId, claim: Claim) -> Result<(), QueueError> {
@@ -120,7 +130,11 @@ impl Queries for MemoryQueue {
         most: u64,
     ) -> Result<Option<QueryLog>, QueueError> {
         let mut inner = self.open()?;
-        if inner.query(id).is_none_or(|query| query.logs >= most) {
+        let Some(kept) = inner.queries.rows.get(&id) else {
+            return Ok(None);
+        };
+        let bytes: usize = kept.logs.iter().map(|log| log.text.0.len()).sum();
+        if kept.logs.len() as u64 >= most || bytes + text.0.len() > LOGS_MAX {
             return Ok(None);
         }
         inner.queries.last_log += 1;

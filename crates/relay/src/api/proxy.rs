@@ -15,11 +15,14 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::get,
 };
-use http::Uri;
+use http::{Extensions, Uri};
 use tower::ServiceExt as _;
 
 use super::{engine, health, no_route, unknown_route, without_extra_slashes, wrong_method};
-use crate::{Relay, auth::PathKey, error::ApiError};
+use crate::{
+    Relay, auth::PathKey, entrance::Newcomer, error::ApiError, guard::AtWork, pass::Slip,
+    peer::Peer,
+};
 
 const PREFIX: &str = "/api/ollama";
 
@@ -40,12 +43,7 @@ pub(super) fn routes(relay: Relay) -> Router<Relay> {
 
 async fn pass(relay: Relay, engine: Router, request: Request) -> Response {
     let (mut parts, body) = request.into_parts();
-    // The parameters of this route would be taken for those of the next.
-    let key = parts.extensions.remove::<PathKey>();
-    parts.extensions.clear();
-    if let Some(key) = key {
-        parts.extensions.insert(key);
-    }
+    parts.extensions = notes(&mut parts.extensions);
     if without_extra_slashes(&parts.uri).is_some() {
         return unknown_route(State(relay), Request::from_parts(parts, body)).await;
     }
@@ -55,6 +53,23 @@ async fn pass(relay: Relay, engine: Router, request: Request) -> Response {
     parts.uri = uri;
     let Ok(response) = engine.oneshot(Request::from_parts(parts, body)).await;
     response
+}
+
+/// What travels with a request from the door on. The parameters of this route do not: they would be
+/// taken for those of the next.
+fn notes(from: &mut Extensions) -> Extensions {
+    fn carry<T: Clone + Send + Sync + 'static>(from: &mut Extensions, to: &mut Extensions) {
+        if let Some(note) = from.remove::<T>() {
+            to.insert(note);
+        }
+    }
+    let mut to = Extensions::new();
+    carry::<PathKey>(from, &mut to);
+    carry::<Peer>(from, &mut to);
+    carry::<Newcomer>(from, &mut to);
+    carry::<Slip>(from, &mut to);
+    carry::<AtWork>(from, &mut to);
+    to
 }
 
 async fn unknown(uri: Uri) -> ApiError {

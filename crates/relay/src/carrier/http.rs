@@ -50,9 +50,10 @@ pub(crate) async fn poll(
         let message = format!("`held` names {held} leases; a worker holds at most {max}");
         return Err(ApiError::new(ErrorCode::BadRequest, message));
     }
+    let seat = Seat::Poll(caller.key_id().to_owned(), asked.worker.clone());
+    relay.workers.admit(&seat)?;
     let newer = CancellationToken::new();
     let attended = attend(&relay, &caller, &asked, hold, &newer);
-    let seat = Seat::Poll(caller.key_id().to_owned(), asked.worker.clone());
     let held = u32::try_from(asked.held.len()).unwrap_or(u32::MAX);
     let slots = asked.free.saturating_add(held);
     relay.workers.seen(&seat, relay.now(), Some(slots));
@@ -277,9 +278,7 @@ pub(crate) async fn lines(
 ) -> Result<Json<LeaseAnswer>, ApiError> {
     let token = held(&relay, &caller, token).await?;
     let lines = split(&body)?;
-    let last = lines.last().cloned().unwrap_or_default();
     let stored = relay.store.append(relay.now(), token, first, lines).await?;
-    relay.count_tokens(&last);
     answer(&relay, token, stored).await
 }
 

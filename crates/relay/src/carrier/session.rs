@@ -206,10 +206,9 @@ impl Session {
         };
         let (token, n) = (frame.token, frame.n);
         let now = self.relay.now();
-        let appended = self.relay.store.append(now, token, n, vec![line.clone()]);
+        let appended = self.relay.store.append(now, token, n, vec![line]);
         match appended.await {
             Ok(_) => {
-                self.relay.count_tokens(&line);
                 self.state().open.accepted(token, n);
                 Ok(())
             }

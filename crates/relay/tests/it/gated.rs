@@ -133,10 +133,6 @@ impl Queue for Gated {
         self.inner.observe(observer);
     }
 
-    async fn dead(&self) -> Result<usize, QueueError> {
-        self.inner.dead().await
-    }
-
     fn fetched(&self, now: Timestamp, id: JobId) {
         self.inner.fetched(now, id);
     }

@@ -364,3 +364,29 @@ async fn a_worker_that_came_again_over_another_carrier_gets_its_jobs_there() {
     let polled = within(held).await.unwrap();
     assert_eq!(polled, PollAnswer::default());
 }
+
+/// Each costs what it reports, for as long as it may come back.
+#[tokio::test]
+async fn only_so_many_workers_poll_with_one_key() {
+    let server = Server::start().await;
+    let key = server.client("default", &[Scope::Work]).await;
+    let poll = async |name: String| {
+        let body = json!({
+            "worker": name, "version": "0", "report": report(&["m"]), "free": 0, "wait_ms": 0,
+        });
+        key.post("/api/worker/v1/poll", body.to_string()).await
+    };
+    for n in 0..256 {
+        assert_eq!(poll(format!("w{n}")).await.status, StatusCode::OK, "{n}");
+    }
+    let refused = poll("one-more".into()).await;
+    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(refused.header("x-hearth-error"), "rate_limited");
+    assert_eq!(
+        poll("w0".into()).await.status,
+        StatusCode::OK,
+        "who is there"
+    );
+    let other = Worker::new(&server).await;
+    other.poll(0, &[]).await;
+}

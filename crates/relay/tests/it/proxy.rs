@@ -1,6 +1,9 @@
+use std::time::Duration;
+
+use hearth_relay::RelaySettings;
 use http::{Method, StatusCode};
-use proto::{End, ErrorCode, JobError};
-use queue::Role;
+use proto::{End, ErrorCode, JobError, Timestamp};
+use queue::{Keys as _, Role};
 
 use crate::{
     client::Client,
@@ -183,4 +186,43 @@ async fn what_pollers_of_older_systems_call_is_not_proxied() {
             .await;
         assert_eq!(taken.text().await, r#"{"success":true}"#);
     }
+}
+
+/// What stands at the door notes on a request must pass the proxy, too.
+#[tokio::test]
+async fn a_revoked_key_loses_its_stream_under_the_proxy_too() {
+    let mut settings = RelaySettings::default();
+    settings.key_check = Duration::from_millis(20);
+    let server = Server::with(settings).await;
+    let client = server.requester().await;
+    let mut worker = Scripted::ready(&server).await;
+    let asked = tokio::spawn(async move { client.post("/api/ollama/api/chat", CHAT).await });
+    let job = worker.lease().await;
+    worker.line(job.token(), 1, &chat("a")).await;
+    let reply = asked.await.unwrap();
+    assert_eq!(reply.status, StatusCode::OK);
+    let ended = server.store.revoke_key(Timestamp(1), "key-0").await;
+    assert!(ended.unwrap());
+    reply.broken_off().await;
+}
+
+#[tokio::test]
+async fn bad_keys_are_counted_and_work_is_shed_under_the_proxy_too() {
+    let mut settings = RelaySettings::default();
+    settings.at_work_max = 0;
+    let server = Server::with(settings).await;
+    let client = server.requester().await;
+    for path in ["/api/ollama/api/chat", "/api/ollama/v1/chat/completions"] {
+        let reply = client.post(path, CHAT).await;
+        assert_eq!(reply.header("x-hearth-error"), "busy", "{path}");
+    }
+
+    let server = Server::start().await;
+    let guess = Client::new(server.base(), Some("x".into()));
+    let mut seen = Vec::new();
+    for _ in 0..12 {
+        seen.push(guess.get("/api/ollama/api/tags").await.status);
+    }
+    assert_eq!(seen[0], StatusCode::UNAUTHORIZED);
+    assert_eq!(seen[11], StatusCode::TOO_MANY_REQUESTS, "{seen:?}");
 }

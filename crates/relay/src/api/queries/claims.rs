@@ -163,7 +163,7 @@ pub(crate) async fn log(
     }
     let written_entry = relay.store.log_query(now, found.id, text, LOGS_MAX).await?;
     let Some(log) = written_entry else {
-        let text = "The query has 1000 log entries, which is the most.";
+        let text = "The query has 1000 log entries or 4 MiB of them, which is the most.";
         return Err(Refusal::detail(400, text).into());
     };
     let entry = entry(found.project, &log);
