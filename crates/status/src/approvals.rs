@@ -7,7 +7,6 @@
 
 use std::{
     collections::VecDeque,
-    io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -21,18 +20,20 @@ use proto::{
         v1::{Proof, Side},
     },
 };
-use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{oneshot, watch},
     task::spawn_blocking,
 };
 
-use crate::{Answer, LocalToken, World, peer::Identity, private_file, proof::Challenge};
+use self::grants::{GRANTS_MAX, Grant, load, save};
+use crate::{Answer, LocalToken, World, peer::Identity, proof::Challenge};
+
+mod grants;
+#[cfg(test)]
+mod tests;
 
 /// Questions the owner is shown at once.
 const WAITING_MAX: usize = 4;
-/// Programs that may be allowed for good.
-const GRANTS_MAX: usize = 32;
 /// So many questions are put to the owner within [`WINDOW`], whoever asks.
 const ASKED_MAX: usize = 8;
 /// Also how long a program that was refused is not asked about again.
@@ -59,6 +60,8 @@ struct State {
     last: u64,
     waiting: Vec<Asked>,
     grants: Vec<Grant>,
+    /// Never given twice: a connection may remember the number of a leave that was revoked.
+    last_grant: u64,
     /// When the last questions were put.
     put: VecDeque<Instant>,
     refused: VecDeque<(Identity, Instant)>,
@@ -70,21 +73,6 @@ struct Asked {
     by: Identity,
     shown: Waiting,
     verdict: oneshot::Sender<Verdict>,
-}
-
-#[derive(Debug, Clone)]
-struct Grant {
-    id: u64,
-    shown: Allowed,
-    token: LocalToken,
-}
-
-/// A grant in the file.
-#[derive(Serialize, Deserialize)]
-struct Kept {
-    #[serde(flatten)]
-    shown: Allowed,
-    token: Secret,
 }
 
 /// What the owner said.
@@ -113,6 +101,7 @@ impl Approvals {
             Vec::new()
         });
         let state = State {
+            last_grant: grants.iter().map(|grant| grant.id).max().unwrap_or(0),
             grants,
             ..State::default()
         };
@@ -262,15 +251,15 @@ impl Approvals {
     }
 
     fn make_grant(&self, id: &str) -> Result<(Grant, Secret), (ErrorCode, String)> {
-        let state = self.lock();
+        let mut state = self.lock();
         let asked = state.waiting.iter().find(|asked| asked.shown.id == id);
         let who = asked.ok_or_else(|| nobody(id))?.shown.who.clone();
         if state.grants.len() >= GRANTS_MAX {
             let message = format!("{GRANTS_MAX} programs are allowed already; revoke one first");
             return Err((ErrorCode::QueueFull, message));
         }
-        let last = state.grants.iter().map(|grant| grant.id).max();
-        let id = last.unwrap_or(0) + 1;
+        state.last_grant += 1;
+        let id = state.last_grant;
         let shown = Allowed {
             id: id.to_string(),
             who,
@@ -380,158 +369,4 @@ fn hand(asked: Asked, verdict: Verdict) -> Answer {
 fn nobody(id: &str) -> (ErrorCode, String) {
     let message = format!("nobody waits for an answer to {id:?} (any more)");
     (ErrorCode::NothingToDo, message)
-}
-
-fn load(file: &Path) -> io::Result<Vec<Grant>> {
-    let Some(bytes) = private_file::read(file)? else {
-        return Ok(Vec::new());
-    };
-    let kept: Vec<Kept> = serde_json::from_slice(&bytes)?;
-    let damaged = || io::Error::new(io::ErrorKind::InvalidData, "a damaged entry");
-    let grant = |kept: Kept| {
-        let id = kept.shown.id.parse().map_err(|_| damaged())?;
-        let token = LocalToken::from_text(kept.token.expose()).ok_or_else(damaged)?;
-        let shown = kept.shown;
-        Ok(Grant { id, shown, token })
-    };
-    kept.into_iter().take(GRANTS_MAX).map(grant).collect()
-}
-
-fn save(file: &Path, grants: &[Grant]) -> io::Result<()> {
-    let keep = |grant: &Grant| Kept {
-        shown: grant.shown.clone(),
-        token: Secret::new(grant.token.expose().to_owned()),
-    };
-    let kept: Vec<_> = grants.iter().map(keep).collect();
-    let mut json = serde_json::to_vec(&kept)?;
-    json.push(b'\n');
-    private_file::write(file, &json)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const WITHIN: Duration = Duration::from_secs(120);
-
-    fn by(process: u32) -> Identity {
-        Identity::Process(process, 7)
-    }
-
-    fn ask(
-        approvals: &Approvals,
-        process: u32,
-        now: Instant,
-    ) -> Result<Ticket, (ErrorCode, String)> {
-        let who = Program {
-            name: format!("p{process}"),
-            ..Program::default()
-        };
-        approvals.ask(by(process), who, Command::StopTts, WITHIN, now)
-    }
-
-    fn code(refused: Result<Ticket, (ErrorCode, String)>) -> ErrorCode {
-        refused.expect_err("it was asked").0
-    }
-
-    #[tokio::test]
-    async fn a_program_asks_once_at_a_time_and_few_wait() {
-        let home = tempfile::tempdir().unwrap();
-        let approvals = Approvals::open(home.path(), World::default());
-        let now = Instant::now();
-        let first = ask(&approvals, 1, now).unwrap();
-        assert_eq!(code(ask(&approvals, 1, now)), ErrorCode::RateLimited);
-        let others: Vec<_> = (2..=4).map(|n| ask(&approvals, n, now).unwrap()).collect();
-        assert_eq!(code(ask(&approvals, 5, now)), ErrorCode::RateLimited);
-        assert_eq!(approvals.pairs().borrow().waiting.len(), WAITING_MAX);
-        drop(first);
-        drop(others);
-        assert!(approvals.pairs().borrow().waiting.is_empty());
-    }
-
-    #[tokio::test]
-    async fn a_thousand_questions_reach_the_owner_as_eight() {
-        let home = tempfile::tempdir().unwrap();
-        let approvals = Approvals::open(home.path(), World::default());
-        let now = Instant::now();
-        let put = |now| {
-            (0..1_000)
-                .filter(|n| ask(&approvals, *n, now).is_ok())
-                .count()
-        };
-        assert_eq!(put(now), ASKED_MAX);
-        assert_eq!(put(now + WINDOW / 2), 0);
-        assert_eq!(put(now + WINDOW), ASKED_MAX);
-    }
-
-    #[tokio::test]
-    async fn a_refused_program_is_not_asked_about_again_for_a_while() {
-        let home = tempfile::tempdir().unwrap();
-        let approvals = Approvals::open(home.path(), World::default());
-        let now = Instant::now();
-        let mut ticket = ask(&approvals, 1, now).unwrap();
-        approvals.deny(&ticket.id.to_string()).unwrap();
-        assert!(matches!(ticket.verdict.try_recv(), Ok(Verdict::No)));
-        assert_eq!(code(ask(&approvals, 1, now)), ErrorCode::ApprovalDenied);
-        let later = Instant::now() + WINDOW;
-        let other = ask(&approvals, 2, now).unwrap();
-        drop(other);
-        ask(&approvals, 1, later).unwrap();
-        assert_eq!(approvals.deny("99").unwrap_err().0, ErrorCode::NothingToDo);
-    }
-
-    #[tokio::test]
-    async fn leave_for_good_is_a_token_that_outlives_a_restart_until_it_is_revoked() {
-        let home = tempfile::tempdir().unwrap();
-        let approvals = Approvals::open(home.path(), World::default());
-        let mut ticket = ask(&approvals, 1, Instant::now()).unwrap();
-        approvals.approve("1", true).await.unwrap();
-        let Ok(Verdict::Always(id, token)) = ticket.verdict.try_recv() else {
-            panic!("no token")
-        };
-        assert!(!format!("{approvals:?}").contains(token.expose()));
-
-        let again = Approvals::open(home.path(), World::default());
-        let shown = again.pairs().borrow().allowed.clone();
-        assert_eq!((shown.len(), &*shown[0].who.name), (1, "p1"));
-        assert_eq!(again.find(token.expose().as_bytes()), Some(id));
-        assert_eq!(again.find(&[b'0'; 64]), None);
-        assert!(again.holds(id));
-        again.revoke(&shown[0].id).await.unwrap();
-        assert!(!again.holds(id) && again.find(token.expose().as_bytes()).is_none());
-        let refused = again.revoke(&shown[0].id).await.unwrap_err();
-        assert_eq!(refused.0, ErrorCode::NothingToDo);
-        let last = Approvals::open(home.path(), World::default());
-        assert!(last.pairs().borrow().allowed.is_empty());
-    }
-
-    #[tokio::test]
-    async fn once_leaves_nothing_behind_and_who_left_gets_nothing() {
-        let home = tempfile::tempdir().unwrap();
-        let approvals = Approvals::open(home.path(), World::default());
-        let mut ticket = ask(&approvals, 1, Instant::now()).unwrap();
-        approvals.approve("1", false).await.unwrap();
-        assert!(matches!(ticket.verdict.try_recv(), Ok(Verdict::Once)));
-        drop(ask(&approvals, 2, Instant::now()).unwrap());
-        let gone = approvals.approve("2", true).await.unwrap_err();
-        assert_eq!(gone.0, ErrorCode::NothingToDo);
-        assert!(approvals.pairs().borrow().allowed.is_empty());
-        assert!(!home.path().join("approved.json").exists());
-    }
-
-    #[cfg(unix)]
-    #[tokio::test]
-    async fn a_list_that_others_could_have_written_allows_nobody() {
-        use std::os::unix::fs::PermissionsExt as _;
-        let home = tempfile::tempdir().unwrap();
-        let approvals = Approvals::open(home.path(), World::default());
-        let _ticket = ask(&approvals, 1, Instant::now()).unwrap();
-        approvals.approve("1", true).await.unwrap();
-        let file = home.path().join("approved.json");
-        let mode = std::fs::metadata(&file).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666)).unwrap();
-        let again = Approvals::open(home.path(), World::default());
-        assert!(again.pairs().borrow().allowed.is_empty());
-    }
 }

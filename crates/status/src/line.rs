@@ -232,7 +232,10 @@ mod tests {
 
     use futures_util::{SinkExt as _, StreamExt as _};
     use proto::status::v1::Cause;
-    use tokio::{net::TcpListener, time::timeout};
+    use tokio::{
+        net::{TcpListener, TcpSocket},
+        time::timeout,
+    };
     use tokio_tungstenite::{
         WebSocketStream,
         tungstenite::{
@@ -257,7 +260,10 @@ mod tests {
     impl Pair {
         async fn open() -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let there = TcpStream::connect(listener.local_addr().unwrap());
+            // What it may hold for its reader does not grow.
+            let there = TcpSocket::new_v4().unwrap();
+            there.set_recv_buffer_size(64 * 1024).unwrap();
+            let there = there.connect(listener.local_addr().unwrap());
             let (there, here) = tokio::join!(there, listener.accept());
             let line = Arc::new(Line::new(here.unwrap().0, PATIENCE));
             let wire = Wire(line.clone());
@@ -297,7 +303,7 @@ mod tests {
 
     /// More than all buffers between the two together take.
     fn huge() -> String {
-        "x".repeat(32 << 20)
+        "x".repeat(8 << 20)
     }
 
     #[tokio::test]

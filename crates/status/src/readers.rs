@@ -10,8 +10,8 @@ use tokio::{
 
 use crate::{Snapshot, frames::Frames, line::Line};
 
-/// Written to before others have their turn: about half a millisecond.
-const AT_ONCE: usize = 128;
+/// Written to before others have their turn: about a millisecond.
+const AT_ONCE: usize = 256;
 
 /// The connections of a hub.
 #[derive(Default)]

@@ -1,5 +1,7 @@
 //! One connection of `hearth.status.v1`, after its greeting.
 
+use std::collections::VecDeque;
+
 use proto::{
     ErrorCode,
     status::v1::{Cause, HubMessage, Published, Topic},
@@ -24,6 +26,9 @@ use crate::{
     publishers::{Errand, Note, Seat},
     talk::{Asker, Heard, Pairing, read, refused},
 };
+
+/// Messages that are put aside while the client still owes the answer to a command.
+const ASIDE: usize = 8;
 
 pub(crate) struct Session<'a> {
     pub(crate) pipe: Pipe,
@@ -58,8 +63,11 @@ impl Session<'_> {
         let mut budget = Bucket::new(self.limits.burst_v1, self.limits.per_second, now.into_std());
         let (mut read_from, line) = (now, self.pipe.line.clone());
         let mut asked: Option<Asked<Asker>> = None;
+        let mut aside = VecDeque::new();
         self.follow(Cause::First);
         loop {
+            // A publisher may have asked for what it is now to do itself.
+            let listens = asked.is_none() || (self.owes_answer() && aside.len() < ASIDE);
             let tick = tokio::select! {
                 biased;
                 // Before the stop: whoever said `quit` shall hear that it was heard.
@@ -68,7 +76,7 @@ impl Session<'_> {
                 note = noted(&mut self.seat) => note,
                 () = stop.cancelled() => Tick::Stop,
                 () = line.called() => Tick::Called,
-                heard = self.pipe.next(read_from), if asked.is_none() => Tick::Heard(heard),
+                heard = self.pipe.next(read_from), if listens => Tick::Heard(heard),
             };
             match tick {
                 Tick::Note(note) => self.tell(note).await?,
@@ -82,14 +90,30 @@ impl Session<'_> {
                 Tick::Heard(Some(Ok(message))) => {
                     let now = Instant::now();
                     read_from = now + budget.spend(now.into_std());
-                    asked = self.hear(&message).await?;
+                    if asked.is_some() && !is_answer(&message) {
+                        aside.push_back(message);
+                    } else if let Some(waiting) = self.hear(&message).await? {
+                        asked = Some(waiting);
+                    }
                 }
                 Tick::Heard(Some(Err(error))) => return self.pipe.part(error).await,
                 Tick::Heard(None) => return Ok(()),
                 Tick::Called => self.pipe.catch_up(&self.hub).await?,
                 Tick::Stop => return self.pipe.leave(&self.hub).await,
             }
+            while asked.is_none()
+                && let Some(message) = aside.pop_front()
+            {
+                asked = self.hear(&message).await?;
+            }
         }
+    }
+
+    /// Whether a command was passed on to this client that it has not answered.
+    fn owes_answer(&self) -> bool {
+        self.seat
+            .as_ref()
+            .is_some_and(|seat| seat.until().is_some())
     }
 
     /// Shows the client what it subscribed to.
@@ -234,6 +258,15 @@ impl Session<'_> {
         };
         self.pipe.say(&answer).await?;
         Ok(None)
+    }
+}
+
+/// Whether this asks for nothing: it is never put aside.
+fn is_answer(message: &Message) -> bool {
+    match message {
+        Message::Text(text) => matches!(read(text), Heard::Response { .. }),
+        Message::Binary(_) => false,
+        Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => true,
     }
 }
 

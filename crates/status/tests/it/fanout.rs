@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
     peer::Peer,
-    support::{Client, TestHub, narrow, soon},
+    support::{Client, TestHub, soon},
 };
 
 const ROUNDS: u32 = 200;

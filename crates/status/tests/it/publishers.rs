@@ -176,3 +176,65 @@ async fn a_publisher_that_does_not_answer_or_leaves_is_not_waited_for() {
     let refused = soon(answer).await.unwrap().unwrap_err();
     assert_eq!(refused.0, ErrorCode::NothingToDo, "nobody is speaking");
 }
+
+#[tokio::test]
+async fn who_speaks_can_stop_itself_over_its_one_connection() {
+    let mut hub = TestHub::start().await;
+    let mut voice = named(&hub, "voice").await;
+    publish(&mut voice, &json!({ "is_speaking": true }), false).await;
+    let ask = |id: &str, request: &str| json!({ "type": "request", "id": id, "request": request });
+    voice.say(&ask("stop", "stop_tts")).await;
+    // What it asks meanwhile waits its turn.
+    voice.say(&ask("ping", "ping")).await;
+    let asked = soon(hub.commands.recv()).await.unwrap();
+    hub.hub.pass_on(asked.command, asked.answer);
+    let errand = voice.said().await;
+    assert_eq!(
+        (&errand["type"], &errand["request"]),
+        (&json!("request"), &json!("stop_tts"))
+    );
+    voice
+        .say(&json!({ "type": "response", "id": errand["id"], "status": 200 }))
+        .await;
+    for id in ["stop", "ping"] {
+        let response = voice.said().await;
+        assert_eq!(
+            (&response["id"], &response["status"]),
+            (&json!(id), &json!(200)),
+            "{response}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn who_owes_an_answer_is_not_listened_to_without_end() {
+    let limits = Limits {
+        burst_v1: u32::MAX,
+        publisher: Duration::from_secs(1),
+        ..Limits::default()
+    };
+    let mut hub = TestHub::with(limits, 0).await;
+    let mut voice = named(&hub, "voice").await;
+    publish(&mut voice, &json!({ "is_speaking": true }), false).await;
+    let ask = |id: u32, request: &str| json!({ "type": "request", "id": id.to_string(), "request": request });
+    voice.say(&ask(0, "stop_tts")).await;
+    for n in 1..=40 {
+        voice.say(&ask(n, "ping")).await;
+    }
+    let asked = soon(hub.commands.recv()).await.unwrap();
+    hub.hub.pass_on(asked.command, asked.answer);
+    let errand = voice.said().await;
+    // Behind so much of its own the answer is not seen in time, but nothing is lost.
+    voice
+        .say(&json!({ "type": "response", "id": errand["id"], "status": 200 }))
+        .await;
+    let late = voice.said().await;
+    assert_eq!(
+        (&late["id"], &late["code"]),
+        (&json!("0"), &json!("deadline_exceeded"))
+    );
+    for n in 1..=40 {
+        assert_eq!(voice.said().await["id"], n.to_string());
+    }
+    assert_eq!(voice.said().await["code"], "bad_request");
+}

@@ -1,0 +1,53 @@
+//! Leave for good, and the file it is kept in.
+
+use std::{io, path::Path};
+
+use proto::status::pair::{Allowed, Secret};
+use serde::{Deserialize, Serialize};
+
+use crate::{LocalToken, private_file};
+
+/// Programs that may be allowed for good.
+pub(super) const GRANTS_MAX: usize = 32;
+
+/// One program's leave, and the token that is its own.
+#[derive(Debug, Clone)]
+pub(super) struct Grant {
+    pub(super) id: u64,
+    pub(super) shown: Allowed,
+    pub(super) token: LocalToken,
+}
+
+/// A grant in the file.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    #[serde(flatten)]
+    shown: Allowed,
+    token: Secret,
+}
+
+pub(super) fn load(file: &Path) -> io::Result<Vec<Grant>> {
+    let Some(bytes) = private_file::read(file)? else {
+        return Ok(Vec::new());
+    };
+    let kept: Vec<Kept> = serde_json::from_slice(&bytes)?;
+    let damaged = || io::Error::new(io::ErrorKind::InvalidData, "a damaged entry");
+    let grant = |kept: Kept| {
+        let id = kept.shown.id.parse().map_err(|_| damaged())?;
+        let token = LocalToken::from_text(kept.token.expose()).ok_or_else(damaged)?;
+        let shown = kept.shown;
+        Ok(Grant { id, shown, token })
+    };
+    kept.into_iter().take(GRANTS_MAX).map(grant).collect()
+}
+
+pub(super) fn save(file: &Path, grants: &[Grant]) -> io::Result<()> {
+    let keep = |grant: &Grant| Kept {
+        shown: grant.shown.clone(),
+        token: Secret::new(grant.token.expose().to_owned()),
+    };
+    let kept: Vec<_> = grants.iter().map(keep).collect();
+    let mut json = serde_json::to_vec(&kept)?;
+    json.push(b'\n');
+    private_file::write(file, &json)
+}
