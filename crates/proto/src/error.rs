@@ -53,6 +53,10 @@ codes! {
     Unauthorized = "unauthorized", 401;
     /// The key was good until its time had passed.
     KeyExpired = "key_expired", 401;
+    /// The token was good until its time had passed; renew it.
+    TokenExpired = "token_expired", 401;
+    /// The token that renews was shown before; the session has ended, log in again.
+    TokenReused = "token_reused", 401;
     /// The key is good but lacks the scope.
     Forbidden = "forbidden", 403;
     /// The key may not ask for this model.

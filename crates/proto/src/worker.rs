@@ -52,6 +52,8 @@ pub const CLOSE_VERSION: u16 = 4010;
 pub const CLOSE_UNAUTHORIZED: u16 = 4009;
 /// Close code: a message broke the protocol; the reason names it.
 pub const CLOSE_PROTOCOL: u16 = 4007;
+/// Close code: the token that opened the connection has expired; come again with a new one.
+pub const CLOSE_EXPIRED: u16 = 4011;
 /// Close code: the relay is going down and will be back.
 pub const CLOSE_DRAIN: u16 = 1012;
 

@@ -17,6 +17,7 @@ mod reserve;
 mod restart;
 mod row;
 mod schema;
+mod sessions;
 mod sqlite;
 mod submissions;
 #[cfg(test)]

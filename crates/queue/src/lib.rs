@@ -20,6 +20,7 @@ mod observer;
 mod overview;
 mod place;
 mod query;
+mod session;
 mod store;
 mod submission;
 mod terms;
@@ -42,6 +43,7 @@ pub use observer::Observer;
 pub use overview::{Holder, Overview, RUNNING_TOLD_MAX, Running};
 pub use place::{Place, expected_wait};
 pub use query::{Claim, LISTED_MAX, LOGS_MAX, NewQuery, Queries, Query, QueryId, QueryLog};
+pub use session::{Renewal, Renewed, SESSIONS_MAX, Session, SessionId, Sessions};
 pub use store::{
     Job, JobLog, Lease, LeaseQuery, Leased, LogHead, LogPage, Models, NewJob, Owner, Queue,
     QueueCounts, Store,

@@ -1,5 +1,6 @@
 mod batches;
 mod queries;
+mod sessions;
 mod submissions;
 mod webhooks;
 
@@ -46,6 +47,7 @@ struct Inner {
     webhooks: HashMap<JobId, Webhook>,
     documents: batches::Documents,
     queries: queries::Table,
+    opened: sessions::Opened,
     /// Has any job ended that nobody was told of yet?
     has_ended: bool,
     closed: bool,

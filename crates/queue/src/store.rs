@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::{
     Batches, Keys, Minute, ModelPatterns, Observer, Overview, Place, Queries, QueueError, Serve,
-    Submissions, Users, Webhooks,
+    Sessions, Submissions, Users, Webhooks,
 };
 
 /// A job to be queued. Everything in it was validated by the relay.
@@ -436,6 +436,9 @@ pub trait Queue: fmt::Debug + Send + Sync {
 }
 
 /// What the relay opens: a queue, and what is kept beside it.
-pub trait Store: Queue + Keys + Queries + Submissions + Users + Webhooks + Batches {}
+pub trait Store:
+    Queue + Keys + Queries + Submissions + Users + Sessions + Webhooks + Batches
+{
+}
 
-impl<T: Queue + Keys + Queries + Submissions + Users + Webhooks + Batches> Store for T {}
+impl<T: Queue + Keys + Queries + Submissions + Users + Sessions + Webhooks + Batches> Store for T {}

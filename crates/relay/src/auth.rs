@@ -16,7 +16,7 @@ use crate::{
     jwt::{self, Bearer, Kind},
     pass::Slip,
     peer::Peer,
-    wishes,
+    session, wishes,
 };
 
 /// A key that stood in the path, taken out of it before routing.
@@ -31,6 +31,8 @@ pub(crate) struct Caller {
     pub(crate) key: Option<KeyId>,
     /// Who logged in, if the caller shows a token of a login.
     pub(crate) user: Option<UserId>,
+    /// Until when his token opens doors. A key's end stands in its record.
+    pub(crate) until: Option<Timestamp>,
     pub(crate) name: String,
     pub(crate) account: Account,
     pub(crate) serve: Serve,
@@ -55,6 +57,7 @@ impl Caller {
         Self {
             key: None,
             user: None,
+            until: None,
             name,
             account,
             serve: Serve::Accounts(BTreeSet::new()),
@@ -127,6 +130,12 @@ impl Caller {
         } else {
             Patience::Now
         }
+    }
+
+    /// Whether he shows a token of a session, which is none of the query service's.
+    pub(crate) fn is_of_session(&self) -> bool {
+        let key = self.key.as_deref();
+        key.is_some_and(|key| session::of_key_id(key).is_some())
     }
 
     /// Names whoever claims something, however often he logs in.
@@ -245,8 +254,16 @@ pub(crate) async fn admit(
     let shown = in_path.or_else(|| in_headers(&parts.headers));
     let known = match shown {
         None => Err(Denied::Nothing),
+        Some(text) if session::looks_like_one(text) => {
+            let known = relay.user_of_session(text).await;
+            known.map(|(user, id, until)| of_user(user, session::key_id(id), until))
+        }
         Some(text) if jwt::looks_like_one(text) => {
-            relay.user(text, Kind::Access).await.map(of_user)
+            let known = relay.user(text, Kind::Access).await;
+            known.map(|(user, until)| {
+                let id = token_id(bearer_of(&user));
+                of_user(user, id, until)
+            })
         }
         Some(text) => of_key(relay, text).await,
     };
@@ -268,10 +285,8 @@ pub(crate) async fn admit(
     if let Some(newcomer) = parts.extensions.get::<Newcomer>() {
         newcomer.goes_in();
     }
-    if let Some(key) = &caller.key
-        && !is_carrier(parts.uri.path())
-    {
-        let paced = relay.guard.pace(key, relay.now());
+    if caller.key.is_some() && !is_carrier(parts.uri.path()) {
+        let paced = relay.guard.pace(&caller.claimant(), relay.now());
         paced.map_err(Denied::Failed)?;
     }
     if !scopes.contains(&scope) {
@@ -285,7 +300,7 @@ pub(crate) async fn admit(
     }
     caller.at_work = parts.extensions.get().cloned();
     if let (Some(slip), Some(key)) = (parts.extensions.get::<Slip>(), &caller.key) {
-        slip.note(relay.passes.enter(key.clone()));
+        slip.note(relay.passes.enter(key.clone(), caller.until));
     }
     Ok(caller)
 }
@@ -311,6 +326,7 @@ async fn of_key(relay: &Relay, text: &str) -> Result<Known, Denied> {
     let caller = Caller {
         key: Some(record.id),
         user: None,
+        until: None,
         name: record.name,
         account: record.account,
         serve: record.serve,
@@ -325,24 +341,17 @@ async fn of_key(relay: &Relay, text: &str) -> Result<Known, Denied> {
     Ok((caller, record.scopes))
 }
 
-fn of_user(user: User) -> Known {
-    let User {
-        id,
-        new,
-        generation,
-        ..
-    } = user;
+/// `key` names what he shows, and `until` is when it opens nothing more.
+fn of_user(user: User, key: KeyId, until: Timestamp) -> Known {
+    let User { id, new, .. } = user;
     let serve = match new.role {
         Role::User | Role::Service => Serve::Accounts([new.account.clone()].into()),
         Role::Admin => Serve::All,
     };
-    let bearer = Bearer {
-        user: id,
-        generation,
-    };
     let caller = Caller {
-        key: Some(token_id(bearer)),
+        key: Some(key),
         user: Some(id),
+        until: Some(until),
         name: new.name,
         account: new.account,
         serve,
@@ -357,21 +366,28 @@ fn of_user(user: User) -> Known {
     (caller, new.role.scopes())
 }
 
+const fn bearer_of(user: &User) -> Bearer {
+    Bearer {
+        user: user.id,
+        generation: user.generation,
+    }
+}
+
 /// Names a generation of a user's tokens where keys are named. No key has such an id.
 fn token_id(bearer: Bearer) -> KeyId {
     format!("user-{}-{}", bearer.user, bearer.generation)
 }
 
 impl Relay {
-    /// The user that a token speaks for, as he is now.
-    pub(crate) async fn user(&self, text: &str, kind: Kind) -> Result<User, Denied> {
+    /// The user that a token speaks for, as he is now, and until when it does.
+    pub(crate) async fn user(&self, text: &str, kind: Kind) -> Result<(User, Timestamp), Denied> {
         let key = self.token_key().await.map_err(Denied::Failed)?;
-        let bearer = jwt::read(&key, kind, text, self.now()).map_err(Denied::Token)?;
+        let (bearer, until) = jwt::read(&key, kind, text, self.now()).map_err(Denied::Token)?;
         let user = self.store.find_user(bearer.user).await;
         let user = user.map_err(|error| Denied::Failed(error.into()))?;
         let user = user.ok_or(Denied::Gone)?;
         if user.generation == bearer.generation {
-            Ok(user)
+            Ok((user, until))
         } else {
             Err(Denied::Token(jwt::Refused::Void))
         }
@@ -389,6 +405,9 @@ impl Relay {
         id: &KeyId,
         now: Timestamp,
     ) -> Result<bool, QueueError> {
+        if let Some(session) = session::of_key_id(id) {
+            return self.session_stands(session, now).await;
+        }
         let Some(user) = id.strip_prefix("user-") else {
             let mut keys = keys.iter();
             return Ok(keys.any(|key| key.id == *id && key.is_in_force(now)));
@@ -396,7 +415,7 @@ impl Relay {
         let user = user.split_once('-').and_then(|(user, _)| user.parse().ok());
         let Some(user) = user else { return Ok(false) };
         let user = self.store.find_user(user).await?;
-        Ok(user.is_some_and(|user| of_user(user).0.key.as_ref() == Some(id)))
+        Ok(user.is_some_and(|user| token_id(bearer_of(&user)) == *id))
     }
 }
 
@@ -413,6 +432,10 @@ pub(crate) enum Denied {
     Expired,
     /// He showed a token that is not one, or not any more.
     Token(jwt::Refused),
+    /// The same of a session's token.
+    Session(jwt::Refused),
+    /// His token renewed a session before.
+    Reused,
     /// His token is good, but he himself was removed.
     Gone,
     /// He is known, but may not do this.
@@ -441,6 +464,22 @@ impl From<Denied> for ApiError {
             }
             Denied::Token(jwt::Refused::Invalid | jwt::Refused::Void | jwt::Refused::Kind)
             | Denied::Gone => unauthorized("the token is void; log in again at /api/login/"),
+            Denied::Session(jwt::Refused::Expired) => Self::new(
+                ErrorCode::TokenExpired,
+                "the token has expired; get new ones from /api/sessions/renew, or log in again",
+            ),
+            Denied::Session(jwt::Refused::Kind) => unauthorized(
+                "the token is for another purpose; the access_token opens routes, and the \
+                 refresh_token is for /api/sessions/renew and /api/sessions/end",
+            ),
+            Denied::Session(jwt::Refused::Invalid | jwt::Refused::Void) => {
+                unauthorized("the token is void; log in again at /api/sessions")
+            }
+            Denied::Reused => Self::new(
+                ErrorCode::TokenReused,
+                "the refresh token was shown before, so its session has ended; log in again at \
+                 /api/sessions",
+            ),
             Denied::Scope(scope) => {
                 let scope = scope.as_str();
                 let message = format!("the key lacks the scope `{scope}`; use one that has it");
@@ -464,6 +503,7 @@ fn anonymous() -> Result<Caller, ApiError> {
     Ok(Caller {
         key: None,
         user: None,
+        until: None,
         name: "anonymous".into(),
         account: Account::new("default").map_err(|_| ApiError::internal())?,
         serve: Serve::All,

@@ -69,7 +69,10 @@ fn page() -> String {
     page += "| Routes | Body of `no_worker` |\n|---|---|\n";
     let error = ApiError::new(ErrorCode::NoWorker, "no worker is online");
     for (path, routes) in [
-        ("/api/jobs", "native: `/api/jobs`, `/api/worker`"),
+        (
+            "/api/jobs",
+            "native: `/api/jobs`, `/api/sessions`, `/api/worker`",
+        ),
         (
             "/api/chat",
             "Ollama and the polling relay: the rest of `/api`",

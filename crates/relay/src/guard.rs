@@ -77,7 +77,9 @@ impl Guard {
         // What was good once is no guess: whoever shows it must learn why it is good no more.
         let is_guess = matches!(
             denied,
-            Denied::Key | Denied::Token(jwt::Refused::Invalid | jwt::Refused::Kind)
+            Denied::Key
+                | Denied::Token(jwt::Refused::Invalid | jwt::Refused::Kind)
+                | Denied::Session(jwt::Refused::Invalid | jwt::Refused::Kind)
         );
         let Some(pace) = self.house_pace.filter(|_| is_guess) else {
             return denied;

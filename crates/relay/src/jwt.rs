@@ -9,7 +9,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use proto::Timestamp;
 use queue::UserId;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::Sha256;
 
 /// How long a token of a login opens doors.
@@ -83,9 +83,14 @@ pub(crate) fn sign(
         user_id: bearer.user,
         generation: bearer.generation,
     };
+    written(HEADER, key, &claims)
+}
+
+/// Claims under a header, signed.
+pub(crate) fn written(header: &str, key: &[u8; 32], claims: &impl Serialize) -> String {
     // Serialising these cannot fail; a token of nothing would be refused.
-    let claims = serde_json::to_vec(&claims).unwrap_or_default();
-    let signed = format!("{HEADER}.{}", BASE64.encode(claims));
+    let claims = serde_json::to_vec(claims).unwrap_or_default();
+    let signed = format!("{header}.{}", BASE64.encode(claims));
     let signature = mac(key, &signed).finalize().into_bytes();
     format!("{signed}.{}", BASE64.encode(signature))
 }
@@ -95,14 +100,14 @@ pub(crate) fn looks_like_one(text: &str) -> bool {
     text.split('.').count() == 3
 }
 
-/// Reads a token.
+/// Reads a token: for whom it speaks, and until when.
 pub(crate) fn read(
     key: &[u8; 32],
     kind: Kind,
     text: &str,
     now: Timestamp,
-) -> Result<Bearer, Refused> {
-    let claims = proven(key, text).ok_or(Refused::Invalid)?;
+) -> Result<(Bearer, Timestamp), Refused> {
+    let claims: Claims = proven(HEADER, key, text).ok_or(Refused::Invalid)?;
     let now = seconds(now);
     if now >= claims.exp {
         return Err(Refused::Expired);
@@ -113,22 +118,23 @@ pub(crate) fn read(
     if claims.token_type != kind {
         return Err(Refused::Kind);
     }
-    Ok(Bearer {
+    let bearer = Bearer {
         user: claims.user_id,
         generation: claims.generation,
-    })
+    };
+    Ok((bearer, Timestamp(claims.exp.saturating_mul(1000))))
 }
 
 /// Nothing of the token is looked at before its signature is.
-fn proven(key: &[u8; 32], text: &str) -> Option<Claims> {
+pub(crate) fn proven<T: DeserializeOwned>(header: &str, key: &[u8; 32], text: &str) -> Option<T> {
     if text.len() > TOKEN_MAX {
         return None;
     }
     let (signed, signature) = text.rsplit_once('.')?;
     let signature = BASE64.decode(signature).ok()?;
     mac(key, signed).verify_slice(&signature).ok()?;
-    let (header, claims) = signed.split_once('.')?;
-    let claims = BASE64.decode(claims).ok().filter(|_| header == HEADER)?;
+    let (said, claims) = signed.split_once('.')?;
+    let claims = BASE64.decode(claims).ok().filter(|_| said == header)?;
     serde_json::from_slice(&claims).ok()
 }
 
@@ -140,7 +146,7 @@ fn mac(key: &[u8; 32], signed: &str) -> Hmac<Sha256> {
     mac.chain_update(signed.as_bytes())
 }
 
-fn seconds(moment: Timestamp) -> i64 {
+pub(crate) fn seconds(moment: Timestamp) -> i64 {
     moment.0.div_euclid(1000)
 }
 
@@ -156,6 +162,10 @@ mod tests {
         user: 5,
         generation: 2,
     };
+
+    fn read(key: &[u8; 32], kind: Kind, text: &str, now: Timestamp) -> Result<Bearer, Refused> {
+        super::read(key, kind, text, now).map(|(bearer, _)| bearer)
+    }
 
     fn token(kind: Kind) -> String {
         sign(&KEY, kind, JAN, NOW, [3; 32])

@@ -42,6 +42,7 @@ mod rate;
 mod request_id;
 mod routing;
 mod serve;
+mod session;
 mod settings;
 mod shape;
 mod stream;

@@ -10,17 +10,21 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use futures_util::{StreamExt as _, future::ready, stream};
-use proto::ErrorCode;
+use proto::{ErrorCode, Timestamp};
 use queue::KeyId;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::ApiError;
 
+/// What somebody is inside with: a key, or a token, and until when that lets him in if that does
+/// not stand in its record.
+type Shown = (KeyId, Option<Timestamp>);
+
 /// Who is inside now, by key.
 #[derive(Debug, Default)]
 pub(crate) struct Passes {
-    inside: Mutex<HashMap<KeyId, Inside>>,
+    inside: Mutex<HashMap<Shown, Inside>>,
     entered: Notify,
 }
 
@@ -34,22 +38,23 @@ struct Inside {
 #[derive(Debug)]
 pub(crate) struct Pass {
     passes: Arc<Passes>,
-    key: KeyId,
+    shown: Shown,
     revoked: CancellationToken,
 }
 
 impl Passes {
-    pub(crate) fn enter(self: &Arc<Self>, key: KeyId) -> Pass {
+    pub(crate) fn enter(self: &Arc<Self>, key: KeyId, until: Option<Timestamp>) -> Pass {
+        let shown = (key, until);
         let revoked = {
             let mut inside = self.lock();
-            let inside = inside.entry(key.clone()).or_default();
+            let inside = inside.entry(shown.clone()).or_default();
             inside.count += 1;
             inside.revoked.clone()
         };
         self.entered.notify_one();
         Pass {
             passes: self.clone(),
-            key,
+            shown,
             revoked,
         }
     }
@@ -61,16 +66,23 @@ impl Passes {
         }
     }
 
-    /// The keys of those inside, and what ends them.
-    pub(crate) fn inside(&self) -> Vec<(KeyId, CancellationToken)> {
+    /// What those inside came in with, and what ends them.
+    pub(crate) fn inside(&self) -> Vec<(Shown, CancellationToken)> {
         let inside = self.lock();
         let inside = inside.iter();
         inside
-            .map(|(key, inside)| (key.clone(), inside.revoked.clone()))
+            .map(|(shown, inside)| (shown.clone(), inside.revoked.clone()))
             .collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<KeyId, Inside>> {
+    /// Ends whoever is inside with this key.
+    pub(crate) fn revoke(&self, id: &str) {
+        let inside = self.lock();
+        let of_it = inside.iter().filter(|((key, _), _)| key == id);
+        of_it.for_each(|(_, inside)| inside.revoked.cancel());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Shown, Inside>> {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -84,10 +96,10 @@ impl Pass {
 impl Drop for Pass {
     fn drop(&mut self) {
         let mut inside = self.passes.lock();
-        if let Some(here) = inside.get_mut(&self.key) {
+        if let Some(here) = inside.get_mut(&self.shown) {
             here.count -= 1;
             if here.count == 0 {
-                inside.remove(&self.key);
+                inside.remove(&self.shown);
             }
         }
     }
@@ -108,7 +120,7 @@ impl Slip {
         let response = tokio::select! {
             response = answer => response,
             () = self.revoked() => {
-                let message = "the key was revoked or expired meanwhile; ask for a new one";
+                let message = "the key or token was revoked or expired meanwhile; get a new one";
                 return ApiError::new(ErrorCode::Unauthorized, message).into_response();
             }
         };
@@ -152,7 +164,10 @@ mod tests {
     fn nobody_is_looked_after_once_all_have_left() {
         let passes = Arc::new(Passes::default());
         assert_eq!(passes.somebody().now_or_never(), None);
-        let (one, two) = (passes.enter("a".into()), passes.enter("a".into()));
+        let (one, two) = (
+            passes.enter("a".into(), None),
+            passes.enter("a".into(), None),
+        );
         drop(one);
         assert_eq!(passes.somebody().now_or_never(), Some(()));
         assert_eq!(passes.inside().len(), 1);

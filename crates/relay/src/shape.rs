@@ -33,7 +33,7 @@ impl Shape {
         let path = behind
             .filter(|rest| rest.starts_with("/v1/"))
             .unwrap_or(path);
-        let native = ["/api/admin", "/api/jobs", "/api/worker"];
+        let native = ["/api/admin", "/api/jobs", "/api/sessions", "/api/worker"];
         let rest = ["/api/login", "/api/token", "/api/queries", "/api/logs"];
         if rest.iter().any(|route| path.starts_with(route)) {
             Self::Rest

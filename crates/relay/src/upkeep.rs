@@ -34,7 +34,7 @@ pub(crate) async fn reap(relay: Relay) {
     }
 }
 
-/// Ends connections, held polls and open streams whose key was revoked or has expired. Sleeps
+/// Ends connections, held polls and open streams whose key or token was revoked or has expired. Sleeps
 /// without a timer while nobody is there.
 pub(crate) async fn check_keys(relay: Relay) {
     loop {
@@ -58,7 +58,11 @@ pub(crate) async fn check_keys(relay: Relay) {
             }
         };
         let now = relay.now();
-        for (id, connection) in keyed {
+        for ((id, until), connection) in keyed {
+            if until.is_some_and(|until| until <= now) {
+                connection.cancel();
+                continue;
+            }
             if let Some(key) = keys.iter().find(|key| key.id == id) {
                 relay.note_used(key, now);
             }

@@ -14,6 +14,7 @@ pub mod overview;
 pub mod queries;
 pub mod reading;
 pub mod sample;
+pub mod sessions;
 pub mod submissions;
 pub mod users;
 pub mod webhooks;
@@ -144,6 +145,10 @@ macro_rules! conformance_suite {
             users::each_change_of_a_user_is_a_new_generation,
             users::a_login_is_noted,
             users::the_token_key_is_chosen_once,
+            sessions::a_session_is_renewed_by_its_token_in_force,
+            sessions::a_token_that_was_shown_before_ends_the_session,
+            sessions::a_session_that_was_ended_is_gone,
+            sessions::only_so_many_sessions_are_kept,
             batches::a_file_is_kept_in_parts,
             batches::files_and_batches_are_seen_by_their_owner,
             batches::a_batch_is_kept_as_it_moves_on,
@@ -198,6 +203,7 @@ mod tests {
             ("webhooks", include_str!("webhooks.rs")),
             ("queries", include_str!("queries.rs")),
             ("users", include_str!("users.rs")),
+            ("sessions", include_str!("sessions.rs")),
             ("batches", include_str!("batches.rs")),
             ("bounds", include_str!("bounds.rs")),
         ] {

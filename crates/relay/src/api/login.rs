@@ -57,7 +57,7 @@ pub(super) async fn refresh(
     let user = relay.user(fields.refresh()?, Kind::Refresh).await;
     let user = user.map_err(|denied| relay.guard.denied(peer, denied, relay.now()));
     let user = match user {
-        Ok(user) => user,
+        Ok((user, _)) => user,
         Err(Denied::Failed(error)) => return Err(error.into()),
         Err(Denied::Gone) => return Err(RestError::challenge(Refusal::no_account())),
         Err(Denied::Token(why)) => {
@@ -68,6 +68,8 @@ pub(super) async fn refresh(
             | Denied::Key
             | Denied::Revoked
             | Denied::Expired
+            | Denied::Session(_)
+            | Denied::Reused
             | Denied::Scope(_)
             | Denied::Place,
         ) => {

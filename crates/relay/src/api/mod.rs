@@ -16,6 +16,7 @@ mod proxy;
 mod queries;
 mod relay_polling;
 mod rest;
+mod sessions;
 
 pub(crate) use self::jobs::view;
 use axum::{
@@ -46,6 +47,7 @@ pub(crate) fn routes(relay: Relay) -> Router {
         .route("/api/jobs/{id}/answer", get(jobs::answer))
         .route("/api/jobs/{id}/events", get(jobs::events))
         .merge(admin::routes())
+        .merge(sessions::routes())
         .merge(engine(relay.clone()))
         .merge(proxy::routes(relay.clone()))
         .route("/api/ollama/poll", get(relay_polling::poll))

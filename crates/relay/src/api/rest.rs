@@ -14,7 +14,7 @@ use crate::{
     Relay,
     auth::{Caller, Denied, Place, admit},
     error::ApiError,
-    wishes,
+    jwt, wishes,
 };
 
 /// A refusal in the words of the query service.
@@ -76,6 +76,8 @@ impl From<Denied> for RestError {
             Denied::Key | Denied::Revoked => Refusal::bad_token(Why::Invalid),
             Denied::Expired => Refusal::bad_token(Why::Expired),
             Denied::Token(why) => Refusal::bad_token(said(*why)),
+            // Of whatever session, it is no token of this service.
+            Denied::Session(_) | Denied::Reused => Refusal::bad_token(Why::Invalid),
             Denied::Gone => Refusal::no_user(),
             Denied::Scope(_) | Denied::Place => Refusal::forbidden(),
             Denied::Failed(error) => return error.clone().into(),
@@ -135,6 +137,9 @@ macro_rules! caller {
 
             async fn from_request_parts(parts: &mut Parts, relay: &Relay) -> Result<Self, RestError> {
                 let mut caller = admit(parts, relay, $scope, $place).await?;
+                if caller.is_of_session() {
+                    return Err(Denied::Session(jwt::Refused::Kind).into());
+                }
                 caller.worker = wishes::worker(&parts.headers)?;
                 Ok(Self(caller))
             }

@@ -14,7 +14,8 @@ use hyper_util::rt::TokioIo;
 use proto::{
     ErrorCode, LeaseToken, WorkerId, WorkerReport, limits,
     worker::{
-        CLOSE_DRAIN, CLOSE_PROTOCOL, CLOSE_UNAUTHORIZED, RelayMessage, SUBPROTOCOL, WorkerMessage,
+        CLOSE_DRAIN, CLOSE_EXPIRED, CLOSE_PROTOCOL, CLOSE_UNAUTHORIZED, RelayMessage, SUBPROTOCOL,
+        WorkerMessage,
     },
 };
 use tokio::time::timeout;
@@ -59,6 +60,8 @@ pub(super) enum Ended {
     Store,
     /// Its key was revoked or has expired.
     Revoked,
+    /// Its token has expired.
+    Expired,
     /// The relay is going down.
     Drain,
 }
@@ -70,6 +73,10 @@ impl Ended {
             Self::Protocol(what) => Some((CLOSE_PROTOCOL, what)),
             Self::Store => Some((CLOSE_INTERNAL, "the store failed")),
             Self::Revoked => Some((CLOSE_UNAUTHORIZED, "the key was revoked or has expired")),
+            Self::Expired => Some((
+                CLOSE_EXPIRED,
+                "the token has expired; come again with a new one",
+            )),
             Self::Drain => Some((CLOSE_DRAIN, "the relay is going down")),
         }
     }
@@ -210,7 +217,10 @@ async fn hello(relay: &Relay, socket: &mut Socket) -> Result<Hello, Ended> {
 /// One connection from hello to its end.
 async fn attended(relay: &Relay, caller: Caller, hello: Hello, socket: &mut Socket) -> Ended {
     let seat = relay.workers.seat();
-    let pass = caller.key.clone().map(|key| relay.passes.enter(key));
+    let pass = caller
+        .key
+        .clone()
+        .map(|key| relay.passes.enter(key, caller.until));
     let report = Arc::new(caller.permitted(hello.report));
     let link = Link {
         worker: hello.worker,
@@ -237,6 +247,7 @@ async fn attended(relay: &Relay, caller: Caller, hello: Hello, socket: &mut Sock
         lease_ms: u64::try_from(relay.settings.lease.as_millis()).unwrap_or(u64::MAX),
         heartbeat_ms: u64::try_from((relay.settings.lease / 4).as_millis()).unwrap_or(u64::MAX),
     };
+    let until = caller.until;
     let (mut sink, source) = socket.split();
     let ended = if sink.send(text(&welcome)).await.is_err() {
         Ended::Lost
@@ -246,7 +257,10 @@ async fn attended(relay: &Relay, caller: Caller, hello: Hello, socket: &mut Sock
         let ended = tokio::select! {
             biased;
             () = relay.stop.cancelled() => Ended::Drain,
-            () = revoked(pass.as_ref()) => Ended::Revoked,
+            () = revoked(pass.as_ref()) => match until {
+                Some(until) if until <= relay.now() => Ended::Expired,
+                Some(_) | None => Ended::Revoked,
+            },
             ended = session.run(source, &hello.held) => ended,
             _ = write(&mut sink, &mut control, &session) => Ended::Lost,
         };

@@ -7,8 +7,8 @@ use queue::{
     BatchRecord, Batches, Claim, DueWebhooks, Extras, FileRecord, Job, JobFilter, JobLog, JobPage,
     KeyRecord, Keys, Lease, LeaseQuery, Leased, LineResult, MemoryQueue, Minute, Models, NewJob,
     NewQuery, NewUser, Overview, Owner, Place, Queries, Query, QueryId, QueryLog, Queue,
-    QueueCounts, QueueError, Serve, Submissions, Told, User, UserChange, UserId, Users, Webhook,
-    Webhooks,
+    QueueCounts, QueueError, Renewal, Renewed, Serve, Session, SessionId, Sessions, Submissions,
+    Told, User, UserChange, UserId, Users, Webhook, Webhooks,
 };
 use tokio::sync::{Semaphore, watch};
 
@@ -241,6 +241,25 @@ impl Webhooks for Gated {
 
     fn endings(&self) -> watch::Receiver<u64> {
         self.inner.endings()
+    }
+}
+
+#[async_trait]
+impl Sessions for Gated {
+    async fn open_session(&self, now: Timestamp, session: Session) -> Result<(), QueueError> {
+        self.inner.open_session(now, session).await
+    }
+
+    async fn find_session(&self, id: SessionId) -> Result<Option<Session>, QueueError> {
+        self.inner.find_session(id).await
+    }
+
+    async fn renew_session(&self, id: SessionId, renewal: Renewal) -> Result<Renewed, QueueError> {
+        self.inner.renew_session(id, renewal).await
+    }
+
+    async fn end_session(&self, id: SessionId) -> Result<bool, QueueError> {
+        self.inner.end_session(id).await
     }
 }
 

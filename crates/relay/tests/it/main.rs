@@ -38,6 +38,7 @@ mod relay_polling;
 mod retries;
 mod routing;
 mod server;
+mod sessions;
 mod socket;
 mod stopping;
 mod tls;

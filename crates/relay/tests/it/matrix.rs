@@ -17,6 +17,7 @@ use crate::{
     client::Client,
     people::{client_of, logged_in, user},
     server::{Ahead, Server},
+    sessions::{opened, with as with_session},
 };
 
 /// A method of a path, and the scope it asks for.
@@ -196,6 +197,22 @@ async fn callers(server: &Server, clock: &Ahead) -> Vec<Caller> {
         let scopes = role.scopes().into_iter().collect();
         add(who, client_of(&nobody, name).await, Some(scopes));
     }
+    for (who, name, role) in [
+        ("a user's session", "jan", Role::User),
+        ("a service's session", "service", Role::Service),
+        ("an administrator's session", "root", Role::Admin),
+    ] {
+        let scopes = role.scopes().into_iter().collect();
+        let client = with_session(&nobody, &opened(&nobody, name).await);
+        add(who, client, Some(scopes));
+    }
+    let tokens = opened(&nobody, "jan").await;
+    let renewing = tokens["refresh_token"].as_str().unwrap();
+    add("a token to renew a session", with(renewing), None);
+    let ended = with_session(&nobody, &tokens);
+    let body = serde_json::json!({"refresh_token": renewing}).to_string();
+    nobody.post("/api/sessions/end", body).await;
+    add("a session that was ended", ended, None);
     for (who, scopes) in [
         ("a key of all scopes in the path", SCOPES.to_vec()),
         ("a key to work in the path", vec![Scope::Work]),
@@ -272,9 +289,20 @@ async fn every_route_lets_in_whom_the_document_says_and_nobody_else() {
             );
             // A key that lacks the scope is refused so; a model that is not changed here, too.
             let is_shut = status == StatusCode::FORBIDDEN && code == "forbidden";
+            // The query service takes its own tokens only.
+            let is_foreign = who.contains("session")
+                && ["/api/queries", "/api/logs"]
+                    .iter()
+                    .any(|start| path.starts_with(start));
+            if is_foreign {
+                assert!([401, 403].contains(&status.as_u16()), "{said}");
+                continue;
+            }
             match (scope, scopes) {
                 (None, _) => {
-                    let is_login = path.starts_with("/api/login") || path.starts_with("/api/token");
+                    let is_login = ["/api/login", "/api/token", "/api/sessions"]
+                        .iter()
+                        .any(|start| path.starts_with(start));
                     let is_none = path.starts_with("/assets/");
                     assert!(is_login || is_none || status == StatusCode::OK, "{said}");
                     assert_ne!(status, StatusCode::FORBIDDEN, "{said}");

@@ -9,8 +9,8 @@ use futures_util::{Sink, SinkExt as _, Stream, StreamExt as _};
 use proto::{
     status::CarrierKind,
     worker::{
-        CLOSE_DRAIN, CLOSE_PROTOCOL, CLOSE_UNAUTHORIZED, CLOSE_VERSION, Frame, RelayMessage,
-        WorkerMessage,
+        CLOSE_DRAIN, CLOSE_EXPIRED, CLOSE_PROTOCOL, CLOSE_UNAUTHORIZED, CLOSE_VERSION, Frame,
+        RelayMessage, WorkerMessage,
     },
 };
 use tokio::time::{Duration, timeout};
@@ -206,7 +206,7 @@ fn closed(frame: Option<&CloseFrame>) -> LinkEnd {
     };
     let reason = frame.reason.as_str().to_owned();
     match u16::from(frame.code) {
-        CLOSE_UNAUTHORIZED => LinkEnd::Unauthorized(reason),
+        CLOSE_UNAUTHORIZED | CLOSE_EXPIRED => LinkEnd::Unauthorized(reason),
         CLOSE_VERSION => LinkEnd::NotTheRelay(format!("it speaks another version: {reason}")),
         CLOSE_DRAIN => LinkEnd::Restarting { after: None },
         code => lost(format!("the relay closed the connection ({code} {reason})")),

@@ -74,9 +74,7 @@ pub(super) async fn revoke(
     tracing::info!(key.id = id, "a key was revoked");
     // Whoever revokes the key he shows gets his answer first; it ends within seconds.
     if caller.key.as_ref() != Some(&id) {
-        let inside = relay.passes.inside().into_iter();
-        let of_it = inside.filter(|(key, _)| *key == id);
-        of_it.for_each(|(_, revoked)| revoked.cancel());
+        relay.passes.revoke(&id);
     }
     Ok(StatusCode::NO_CONTENT)
 }

@@ -152,6 +152,7 @@ impl Entry {
             ("/api/worker", "workers"),
             ("/api/ollama", "polling relay"),
             ("/api/v1/ollama", "polling relay"),
+            ("/api/sessions", "users"),
             ("/api/login", "queries"),
             ("/api/token", "queries"),
             ("/api/queries", "queries"),

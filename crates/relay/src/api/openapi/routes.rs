@@ -332,6 +332,25 @@ pub(super) const ROUTES: &[Entry] = &[
     Entry::post("/api/v1/ollama/response", "Answer a job leased so").key("work"),
     Entry::post("/api/v1/ollama/request", "Submit a job to be fetched later").key("enqueue"),
     Entry::get("/api/v1/ollama/status/{id}", "What became of it").key("read"),
+    // Users of Hearth's own.
+    Entry::post(
+        "/api/sessions",
+        "Log in: {username, password} gives an access_token for 15 minutes and a refresh_token",
+    )
+    .takes(Object)
+    .gives(200, Object),
+    Entry::post(
+        "/api/sessions/renew",
+        "New tokens for a refresh_token; shown twice, it ends the session",
+    )
+    .takes(Object)
+    .gives(200, Object),
+    Entry::post(
+        "/api/sessions/end",
+        "Log out: end the session of a refresh_token",
+    )
+    .takes(Object)
+    .gives(204, Nothing),
     // The query service; its clients write a slash at the end.
     Entry::post("/api/login", "Tokens for a name and a password"),
     Entry::post("/api/login/", "Tokens for a name and a password"),

@@ -1,0 +1,435 @@
+//! Sessions of users: a short-lived token that opens doors, and one that renews both, once.
+//!
+//! Both are JWTs of HS256 under the relay's one key, and no other algorithm is read. Their audience
+//! and their type differ from each other's and from those of the query service's tokens, so that
+//! none passes for another. A session is in the store: ended, renewed by others or voided by a
+//! change of its user, its tokens open nothing from then on. A renewing token that is shown twice
+//! was stolen from somebody, and ends the session.
+
+use std::time::Duration;
+
+use proto::Timestamp;
+use queue::{QueueError, Renewal, Renewed, Session, SessionId, User, UserId};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Relay,
+    auth::Denied,
+    error::ApiError,
+    jwt::{Refused, proven, seconds, written},
+    keys::{hex, unhex},
+};
+
+/// How long a token opens doors.
+pub(crate) const ACCESS_LIFE: Duration = Duration::from_secs(15 * 60);
+/// How long a session lasts without being renewed.
+pub(crate) const RENEW_LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// How far the clocks of several nodes may differ.
+const LEEWAY: i64 = 30;
+const ISSUER: &str = "hearth-relay";
+
+/// What a token of a session is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Opens doors.
+    Access,
+    /// Renews the session.
+    Renew,
+}
+
+impl Kind {
+    /// `{"alg":"HS256","typ":"at+jwt"}`, and the same of `rt+jwt`.
+    const fn header(self) -> &'static str {
+        match self {
+            Self::Access => "eyJhbGciOiJIUzI1NiIsInR5cCI6ImF0K2p3dCJ9",
+            Self::Renew => "eyJhbGciOiJIUzI1NiIsInR5cCI6InJ0K2p3dCJ9",
+        }
+    }
+
+    const fn audience(self) -> &'static str {
+        match self {
+            Self::Access => "hearth",
+            Self::Renew => "hearth/api/sessions/renew",
+        }
+    }
+
+    const fn life(self) -> Duration {
+        match self {
+            Self::Access => ACCESS_LIFE,
+            Self::Renew => RENEW_LIFE,
+        }
+    }
+
+    fn of(text: &str) -> Option<Self> {
+        let (header, _) = text.split_once('.')?;
+        [Self::Access, Self::Renew]
+            .into_iter()
+            .find(|kind| kind.header() == header)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Claims {
+    iss: String,
+    aud: String,
+    sub: String,
+    iat: i64,
+    nbf: i64,
+    exp: i64,
+    jti: String,
+    sid: String,
+}
+
+/// What a token says that was proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Shown {
+    user: UserId,
+    session: SessionId,
+    token: [u8; 16],
+    until: Timestamp,
+}
+
+/// Whether a text may be such a token, as far as can be seen without the key.
+pub(crate) fn looks_like_one(text: &str) -> bool {
+    Kind::of(text).is_some()
+}
+
+/// Names a session where keys are named. No key has such an id.
+pub(crate) fn key_id(id: SessionId) -> String {
+    format!("session-{}", hex(&id.0))
+}
+
+/// The session that [`key_id`] named.
+pub(crate) fn of_key_id(id: &str) -> Option<SessionId> {
+    sixteen(id.strip_prefix("session-")?).map(SessionId)
+}
+
+fn sixteen(text: &str) -> Option<[u8; 16]> {
+    unhex(text)
+}
+
+fn sign(key: &[u8; 32], kind: Kind, session: &Session, now: Timestamp, token: [u8; 16]) -> String {
+    let claims = Claims {
+        iss: ISSUER.into(),
+        aud: kind.audience().into(),
+        sub: session.user.to_string(),
+        iat: seconds(now),
+        nbf: seconds(now),
+        exp: seconds(now + kind.life()),
+        jti: hex(&token),
+        sid: hex(&session.id.0),
+    };
+    written(kind.header(), key, &claims)
+}
+
+fn read(key: &[u8; 32], wanted: Kind, text: &str, now: Timestamp) -> Result<Shown, Refused> {
+    let kind = Kind::of(text).ok_or(Refused::Invalid)?;
+    let claims: Claims = proven(kind.header(), key, text).ok_or(Refused::Invalid)?;
+    let shown = shown(kind, &claims).ok_or(Refused::Invalid)?;
+    let now = seconds(now);
+    if claims.iat > now + LEEWAY || claims.nbf > now + LEEWAY {
+        return Err(Refused::Invalid);
+    }
+    if now >= claims.exp.saturating_add(LEEWAY) {
+        return Err(Refused::Expired);
+    }
+    if kind == wanted {
+        Ok(shown)
+    } else {
+        Err(Refused::Kind)
+    }
+}
+
+fn shown(kind: Kind, claims: &Claims) -> Option<Shown> {
+    if claims.iss != ISSUER || claims.aud != kind.audience() {
+        return None;
+    }
+    Some(Shown {
+        user: claims.sub.parse().ok()?,
+        session: SessionId(sixteen(&claims.sid)?),
+        token: sixteen(&claims.jti)?,
+        until: Timestamp(claims.exp.checked_mul(1000)?),
+    })
+}
+
+/// What a login and each renewal are answered with.
+pub(crate) struct Tokens {
+    pub(crate) access: String,
+    pub(crate) renew: String,
+}
+
+impl Relay {
+    /// A new session for somebody who proved himself.
+    pub(crate) async fn open_session(&self, user: &User) -> Result<Tokens, ApiError> {
+        let now = self.now();
+        let session = Session {
+            id: SessionId(self.sixteen()?),
+            user: user.id,
+            generation: user.generation,
+            renewal: self.sixteen()?,
+            until: now + RENEW_LIFE,
+        };
+        let tokens = self.tokens(&session, now).await?;
+        self.store.open_session(now, session).await?;
+        Ok(tokens)
+    }
+
+    /// New tokens for the one that renews; it is void from now on.
+    pub(crate) async fn renew_session(&self, text: &str) -> Result<Tokens, Denied> {
+        let now = self.now();
+        let shown = self.shown(Kind::Renew, text).await?;
+        // Whoever was removed or changed has no session to renew.
+        self.session(shown, None).await?;
+        let renewal = Renewal {
+            from: shown.token,
+            to: self.sixteen().map_err(Denied::Failed)?,
+            until: now + RENEW_LIFE,
+        };
+        let renewed = self.store.renew_session(shown.session, renewal).await;
+        match renewed.map_err(failed)? {
+            Renewed::Done(session) => self.tokens(&session, now).await.map_err(Denied::Failed),
+            Renewed::Reused => {
+                tracing::warn!(
+                    user.id = shown.user,
+                    "a token was shown twice: session ended"
+                );
+                self.cut_session(shown.session);
+                Err(Denied::Reused)
+            }
+            Renewed::Gone => Err(Denied::Session(Refused::Void)),
+        }
+    }
+
+    /// Ends the session of a token that renews, also of one that was used before.
+    pub(crate) async fn end_session(&self, text: &str) -> Result<(), Denied> {
+        let shown = self.shown(Kind::Renew, text).await?;
+        self.store
+            .end_session(shown.session)
+            .await
+            .map_err(failed)?;
+        self.cut_session(shown.session);
+        Ok(())
+    }
+
+    /// Who shows a token that opens doors, as he is now, and until when it does.
+    pub(crate) async fn user_of_session(
+        &self,
+        text: &str,
+    ) -> Result<(User, SessionId, Timestamp), Denied> {
+        let shown = self.shown(Kind::Access, text).await?;
+        let user = self.session(shown, Some(self.now())).await?;
+        Ok((user, shown.session, shown.until))
+    }
+
+    /// Whether a session still stands, for whatever was opened with it.
+    pub(crate) async fn session_stands(
+        &self,
+        id: SessionId,
+        now: Timestamp,
+    ) -> Result<bool, QueueError> {
+        let Some(session) = self.store.find_session(id).await? else {
+            return Ok(false);
+        };
+        let user = self.store.find_user(session.user).await?;
+        Ok(session.until > now && user.is_some_and(|user| user.generation == session.generation))
+    }
+
+    async fn shown(&self, kind: Kind, text: &str) -> Result<Shown, Denied> {
+        let key = self.token_key().await.map_err(Denied::Failed)?;
+        read(&key, kind, text, self.now()).map_err(Denied::Session)
+    }
+
+    /// The user of a session that stands.
+    async fn session(&self, shown: Shown, now: Option<Timestamp>) -> Result<User, Denied> {
+        let session = self.store.find_session(shown.session).await;
+        let session = session.map_err(failed)?;
+        let session = session.filter(|session| session.user == shown.user);
+        let session = session.ok_or(Denied::Session(Refused::Void))?;
+        if now.is_some_and(|now| session.until <= now) {
+            return Err(Denied::Session(Refused::Void));
+        }
+        let user = self.store.find_user(shown.user).await.map_err(failed)?;
+        user.filter(|user| user.generation == session.generation)
+            .ok_or(Denied::Session(Refused::Void))
+    }
+
+    async fn tokens(&self, session: &Session, now: Timestamp) -> Result<Tokens, ApiError> {
+        let key = self.token_key().await?;
+        Ok(Tokens {
+            access: sign(&key, Kind::Access, session, now, self.sixteen()?),
+            renew: sign(&key, Kind::Renew, session, now, session.renewal),
+        })
+    }
+
+    /// Whatever is open by a session that was ended here ends at once.
+    fn cut_session(&self, id: SessionId) {
+        self.passes.revoke(&key_id(id));
+    }
+
+    fn sixteen(&self) -> Result<[u8; 16], ApiError> {
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&self.random()?[..16]);
+        Ok(bytes)
+    }
+}
+
+fn failed(error: QueueError) -> Denied {
+    Denied::Failed(error.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const KEY: [u8; 32] = [9; 32];
+    const NOW: Timestamp = Timestamp(1_700_000_000_000);
+    const TOKEN: [u8; 16] = [3; 16];
+
+    fn session() -> Session {
+        Session {
+            id: SessionId([7; 16]),
+            user: 5,
+            generation: 2,
+            renewal: TOKEN,
+            until: NOW + RENEW_LIFE,
+        }
+    }
+
+    fn token(kind: Kind) -> String {
+        sign(&KEY, kind, &session(), NOW, TOKEN)
+    }
+
+    fn claims() -> Value {
+        json!({"iss": "hearth-relay", "aud": "hearth", "sub": "5", "iat": 1_700_000_000,
+            "nbf": 1_700_000_000, "exp": 1_700_000_900, "jti": "03".repeat(16),
+            "sid": "07".repeat(16)})
+    }
+
+    fn reads(header: &str, claims: &Value) -> Result<Shown, Refused> {
+        read(&KEY, Kind::Access, &written(header, &KEY, claims), NOW)
+    }
+
+    #[test]
+    fn a_token_is_read_back_by_its_own_reader_until_its_time_and_the_leeway_have_passed() {
+        for (kind, other) in [(Kind::Access, Kind::Renew), (Kind::Renew, Kind::Access)] {
+            let text = token(kind);
+            let shown = Shown {
+                user: 5,
+                session: SessionId([7; 16]),
+                token: TOKEN,
+                until: NOW + kind.life(),
+            };
+            let leeway = Duration::from_secs(LEEWAY.unsigned_abs());
+            let over = NOW + kind.life() + leeway;
+            let last = NOW + kind.life() + (leeway - Duration::from_secs(1));
+            assert_eq!(read(&KEY, kind, &text, NOW), Ok(shown));
+            assert_eq!(read(&KEY, kind, &text, last), Ok(shown));
+            assert_eq!(read(&KEY, kind, &text, over), Err(Refused::Expired));
+            assert_eq!(read(&KEY, other, &text, NOW), Err(Refused::Kind));
+            let strange = read(&[8; 32], kind, &text, NOW);
+            assert_eq!(strange, Err(Refused::Invalid));
+        }
+    }
+
+    #[test]
+    fn no_token_of_the_query_service_is_read_and_it_reads_none() {
+        let jan = crate::jwt::Bearer {
+            user: 5,
+            generation: 2,
+        };
+        let theirs = crate::jwt::sign(&KEY, crate::jwt::Kind::Access, jan, NOW, [3; 32]);
+        assert!(!looks_like_one(&theirs));
+        assert_eq!(
+            read(&KEY, Kind::Access, &theirs, NOW),
+            Err(Refused::Invalid)
+        );
+        for kind in [Kind::Access, Kind::Renew] {
+            for theirs in [crate::jwt::Kind::Access, crate::jwt::Kind::Refresh] {
+                let read = crate::jwt::read(&KEY, theirs, &token(kind), NOW);
+                assert_eq!(read.map(|(bearer, _)| bearer), Err(Refused::Invalid));
+            }
+        }
+    }
+
+    #[test]
+    fn every_claim_must_be_there_and_say_what_it_says_here() {
+        let header = Kind::Access.header();
+        assert!(reads(header, &claims()).is_ok());
+        for name in ["iss", "aud", "sub", "iat", "nbf", "exp", "jti", "sid"] {
+            let mut without = claims();
+            without.as_object_mut().unwrap().remove(name);
+            assert_eq!(reads(header, &without), Err(Refused::Invalid), "{name}");
+            without[name] = Value::Null;
+            assert_eq!(reads(header, &without), Err(Refused::Invalid), "{name}");
+        }
+        for (name, value, told) in [
+            ("iss", json!("another"), Refused::Invalid),
+            ("aud", json!("another"), Refused::Invalid),
+            ("aud", json!(["hearth"]), Refused::Invalid),
+            ("aud", json!(Kind::Renew.audience()), Refused::Invalid),
+            ("sub", json!("-5"), Refused::Invalid),
+            ("sub", json!(5), Refused::Invalid),
+            ("iat", json!(1_700_000_031), Refused::Invalid),
+            ("nbf", json!(1_700_000_031), Refused::Invalid),
+            ("exp", json!("never"), Refused::Invalid),
+            ("exp", json!(1e30), Refused::Invalid),
+            ("exp", json!(i64::MAX), Refused::Invalid),
+            ("exp", json!(1_699_999_970), Refused::Expired),
+            ("exp", json!(i64::MIN / 2000), Refused::Expired),
+            ("jti", json!(""), Refused::Invalid),
+            ("sid", json!("07"), Refused::Invalid),
+        ] {
+            let mut with = claims();
+            with[name] = value.clone();
+            assert_eq!(reads(header, &with), Err(told), "{name}: {value}");
+        }
+        for (name, value) in [
+            ("iat", json!(1_700_000_030)),
+            ("nbf", json!(1_700_000_030)),
+            ("exp", json!(1_699_999_971)),
+        ] {
+            let mut with = claims();
+            with[name] = value;
+            assert!(reads(header, &with).is_ok(), "{name} within the leeway");
+        }
+    }
+
+    #[test]
+    fn no_other_header_and_nothing_that_was_touched_is_read() {
+        use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
+        for other in [
+            r#"{"alg":"none","typ":"at+jwt"}"#,
+            r#"{"alg":"HS512","typ":"at+jwt"}"#,
+            r#"{"alg":"RS256","typ":"at+jwt"}"#,
+            r#"{"alg":"HS256","typ":"JWT"}"#,
+            r#"{"alg":"HS256","typ":"at+jwt","kid":"../../dev/null"}"#,
+            r#"{"typ":"at+jwt","alg":"HS256"}"#,
+        ] {
+            let read = reads(&BASE64.encode(other), &claims());
+            assert_eq!(read, Err(Refused::Invalid), "{other}");
+        }
+        for kind in [Kind::Access, Kind::Renew] {
+            let typ = BASE64.decode(kind.header()).unwrap();
+            assert!(typ.starts_with(br#"{"alg":"HS256","typ":"#));
+        }
+        let text = token(Kind::Access);
+        for at in 0..text.len() {
+            let mut touched = text.clone().into_bytes();
+            touched[at] = if touched[at] == b'A' { b'B' } else { b'A' };
+            let touched = String::from_utf8(touched).unwrap();
+            let read = read(&KEY, Kind::Access, &touched, NOW);
+            assert_eq!(read, Err(Refused::Invalid), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_session_is_named_among_keys_and_found_again() {
+        let id = SessionId([7; 16]);
+        assert_eq!(of_key_id(&key_id(id)), Some(id));
+        for other in ["session-", "session-07", "user-5-2", "abc"] {
+            assert_eq!(of_key_id(other), None, "{other}");
+        }
+    }
+}
