@@ -14,21 +14,8 @@ for word in "$@"; do
   esac
 done
 
-# Only the project's own crates count what they reach: counting everywhere would cost more than it
-# shows. Build scripts run without it.
-wrapper=$(mktemp)
-trap 'rm -f "$wrapper"' EXIT
-cat >"$wrapper" <<'WRAPPER'
-#!/bin/sh
-case " $* " in *" build_script_build "*) exec "$@" ;; esac
-exec "$@" -Cpasses=sancov-module -Ccodegen-units=1 \
-  -Cllvm-args=-sanitizer-coverage-level=4 \
-  -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
-  -Cllvm-args=-sanitizer-coverage-pc-table \
-  -Cllvm-args=-sanitizer-coverage-trace-compares
-WRAPPER
-chmod +x "$wrapper"
-RUSTC_WORKSPACE_WRAPPER=$wrapper cargo build --locked --profile fuzz -p hearth-fuzz --features guided
+RUSTC_WORKSPACE_WRAPPER=$PWD/scripts/with-coverage.sh \
+  cargo build --locked --profile fuzz -p hearth-fuzz --features guided
 program=${CARGO_TARGET_DIR:-target}/fuzz/hearth-fuzz
 kept=${XDG_CACHE_HOME:-$HOME/.cache}/hearth/fuzz
 mkdir -p "$kept/found"
@@ -56,7 +43,7 @@ export seconds program kept
 
 began=$SECONDS
 set +e
-told=$("$program" | awk -v name="$name" 'name == "" || $1 == name' |
+told=$("$program" 2>/dev/null | awk -v name="$name" 'name == "" || $1 == name' |
   xargs -P "$(nproc)" -L 1 bash -c 'one "$@"' one | tee /dev/stderr)
 set -e
 [ -n "$told" ] || { echo "fuzz: no target is called $name" >&2; exit 1; }

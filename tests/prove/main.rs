@@ -79,16 +79,33 @@ async fn run(wanted: &[String]) -> io::Result<()> {
 fn controls(named: &[String]) -> io::Result<()> {
     let mut out = io::stdout();
     let folder: PathBuf = binary("hearth").with_file_name("planted");
-    let mut missed = Vec::new();
+    let (mut planted, mut missed) = (0, Vec::new());
     let is_named = |bug: &&Bug| named.iter().any(|name| name == bug.name);
     let all = !BUGS.iter().any(|bug| is_named(&bug));
     for bug in BUGS.iter().filter(|bug| all || is_named(bug)) {
+        planted += 1;
         writeln!(out, "planting {} …", bug.name)?;
-        let relay = bug.build(&folder)?;
         let proof = match bug.found_by {
             Proof::Kills => "light-kills",
             Proof::PowerCuts => "few-power-cuts",
+            Proof::Tests { of, kind, named } => {
+                let failed = bug.test(&folder, of, kind, named)?;
+                let Some(first) = failed.first() else {
+                    missed.push(bug.name);
+                    writeln!(out, "{}: NOT FOUND", bug.name)?;
+                    continue;
+                };
+                writeln!(
+                    out,
+                    "{}: found out by {} and {} more",
+                    bug.name,
+                    first,
+                    failed.len() - 1
+                )?;
+                continue;
+            }
         };
+        let relay = bug.build(&folder)?;
         let run = Command::new(std::env::current_exe()?)
             .arg(proof)
             .env("HEARTH_RELAY_BIN", relay)
@@ -106,6 +123,11 @@ fn controls(named: &[String]) -> io::Result<()> {
         writeln!(out, "{}: {how}: {found}", bug.name)?;
         write!(out, "{}", String::from_utf8_lossy(&run.stderr))?;
     }
+    writeln!(
+        out,
+        "{planted} planted bugs, {} found",
+        planted - missed.len()
+    )?;
     if missed.is_empty() {
         return Ok(());
     }

@@ -53,10 +53,11 @@ impl Farm {
 
     /// The same with more options for the relay.
     pub async fn with(options: &[&str], hands: usize, slots: u32) -> Self {
+        let options = [&["--metrics", "127.0.0.1:0"], options].concat();
         let ollama = ScriptedOllama::start().await.unwrap();
         let marked = Marked::engine(&ollama);
         let engine = format!("ollama:{}", ollama.url());
-        let mut stand = Stand::relay_with(options, &engine).await;
+        let mut stand = Stand::relay_with(&options, &engine).await;
         stand.slots = slots;
         let mut keys = Vec::new();
         for n in 0..KEYS {
@@ -176,12 +177,14 @@ impl Farm {
         keys.filter_map(|key| Some(key.split('_').nth(2)?.to_owned()))
     }
 
-    /// Everything that relay and agents have logged, also those that are gone.
-    #[must_use]
-    pub fn said(&self) -> Vec<String> {
+    /// Everything that relay and agents have logged, also those that are gone, and what the relay
+    /// shows a scraper.
+    pub async fn said(&self) -> Vec<String> {
+        let metrics = self.stand.metrics().await;
         let agents = self.hands.iter().filter_map(|hand| hand.agent.as_ref());
         let running = agents.chain(&self.stand.relay).map(Process::log);
-        self.said.iter().cloned().chain(running).collect()
+        let said = self.said.iter().cloned().chain(running);
+        said.chain([metrics]).collect()
     }
 }
 

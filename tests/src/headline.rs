@@ -95,7 +95,7 @@ pub async fn erasure(seed: u64) -> io::Result<Headline> {
         leaked.extend(leaks::files_with(&home, secret)?);
     }
     let canaries: Vec<String> = secrets.into_iter().chain([load.canary]).collect();
-    leaked.extend(leaks::find(&farm.said(), &canaries));
+    leaked.extend(leaks::find(&farm.said().await, &canaries));
     Ok(Headline {
         verdict: judge(&crowd.notes()),
         leaked,
@@ -112,7 +112,7 @@ const ERASED_WITHIN: Duration = Duration::from_secs(180);
 /// # Errors
 /// If schemathesis is not installed as pinned, or the relay does not serve its document.
 pub async fn hostile(count: usize, examples: u32, seed: u64) -> io::Result<Headline> {
-    let open = ["--failures-per-minute", "0"];
+    let open = ["--failures-per-minute", "0", "--metrics", "127.0.0.1:0"];
     let (stand, _ollama) = Stand::scripted_with(&open, 4).await;
     let mut keys = Vec::new();
     for scope in ["enqueue", "read", "work", "admin"] {
@@ -135,7 +135,7 @@ pub async fn hostile(count: usize, examples: u32, seed: u64) -> io::Result<Headl
         .as_ref()
         .map(|relay| relay.log())
         .unwrap_or_default();
-    assault.said.push(relay);
+    assault.said.extend([relay, stand.metrics().await]);
     let leaked = leaks::find(&assault.said, &secrets);
     assault.said.clear();
     Ok(Headline {

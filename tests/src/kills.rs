@@ -222,7 +222,7 @@ pub async fn run(plan: &Plan) -> io::Result<Report> {
     let took = began.elapsed();
     let rate = (crowd.answered() - before) as f64 / took.as_secs_f64();
     crowd.read_again().await;
-    let mut said = farm.said();
+    let mut said = farm.said().await;
     said.extend(crowd.refusals());
     faults.extend(farm.marked.faults());
     let secrets = farm.secrets().chain([plan.load.canary.clone()]).collect();

@@ -40,6 +40,8 @@ pub struct Stand {
     pub slots: u32,
     /// What the relay is started with beside its address and its store.
     pub relay_options: Vec<String>,
+    /// Where the relay shows its metrics, if its options say so.
+    metrics: Option<String>,
     engine: String,
 }
 
@@ -70,6 +72,7 @@ impl Stand {
             through: None,
             slots: 1,
             relay_options: options.iter().map(|&option| option.to_owned()).collect(),
+            metrics: None,
             engine: engine.to_owned(),
         };
         stand.start_relay().await;
@@ -103,7 +106,24 @@ impl Stand {
         let mut relay = Process::start("the relay", command);
         let url = relay.says("listening on http://").await;
         self.address = url.parse().unwrap();
+        if self
+            .relay_options
+            .iter()
+            .any(|option| option == "--metrics")
+        {
+            self.metrics = Some(relay.says("metrics on ").await);
+        }
         self.relay = Some(relay);
+    }
+
+    /// Everything the relay shows a scraper. Nothing if it shows nothing.
+    pub async fn metrics(&self) -> String {
+        let Some(url) = &self.metrics else {
+            return String::new();
+        };
+        let answer = self.http.get(url).send().await.unwrap();
+        assert!(answer.status().is_success(), "{}", answer.status());
+        answer.text().await.unwrap()
     }
 
     /// Starts the agent and waits until its hub listens.

@@ -61,6 +61,12 @@ mod tests {
         assert_eq!(backoff.next(1.0), Duration::from_secs(1));
     }
 
+    #[test]
+    fn chance_spreads_a_wait_over_its_whole_length() {
+        let wait = |random| Backoff::new(LEAST, MOST).next(random).as_millis();
+        assert_eq!([0.0, 0.5, 1.0].map(wait), [500, 750, 1_000]);
+    }
+
     proptest! {
         #[test]
         fn every_wait_is_within_its_bounds(random in 0.0..1.0_f64, failures in 1..200_u32) {
