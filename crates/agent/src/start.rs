@@ -133,7 +133,9 @@ impl Parts {
             .ask_owner(approvals.clone());
         let http_refused: Vec<u16> = http_bound
             .iter()
-            .flat_map(|bound| bound.refused.iter().map(|refused| refused.port))
+            .flat_map(|bound| &bound.refused)
+            .filter(|refused| !is_of_another_user(refused))
+            .map(|refused| refused.port)
             .collect();
         let http = http_bound.map(|Bound { listener, addr, .. }| {
             let access = Access::new(addr.port(), &settings.origins).with_own_pages();
@@ -171,13 +173,15 @@ pub(crate) struct Neighbour {
 fn neighbour(refused: &[Refused], taken_http: &[u16]) -> Option<Neighbour> {
     let is_taken = |refused: &&Refused| refused.error.kind() == io::ErrorKind::AddrInUse;
     let refused = refused.iter().find(is_taken)?;
+    if is_of_another_user(refused) {
+        return None;
+    }
     let name = match &refused.by {
-        Some(Holder { process: None, .. }) => return None,
         Some(Holder {
             process: Some((_, name)),
             ..
         }) => name.escape_debug().to_string(),
-        None => format!("port {}", refused.port),
+        Some(Holder { process: None, .. }) | None => format!("port {}", refused.port),
     };
     let local = |port: &u16| (Ipv4Addr::LOCALHOST, *port).into();
     let ports = Ports {
@@ -185,6 +189,10 @@ fn neighbour(refused: &[Refused], taken_http: &[u16]) -> Option<Neighbour> {
         http: taken_http.iter().map(local).collect(),
     };
     Some(Neighbour { name, ports })
+}
+
+fn is_of_another_user(refused: &Refused) -> bool {
+    matches!(refused.by, Some(Holder { process: None, .. }))
 }
 
 fn lock(data: &Path) -> Result<File, StartError> {

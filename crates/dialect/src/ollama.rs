@@ -63,10 +63,13 @@ pub(crate) fn parse_named<T: DeserializeOwned>(body: &[u8]) -> Result<T, ErrorDe
     })
 }
 
+/// No request has as many; those after them are not looked at.
+const FIELDS_MAX: usize = 64;
+
 /// The first field that cannot be read even alone.
 fn wrong_field<T: DeserializeOwned>(body: &[u8]) -> Option<String> {
-    let fields: Vec<(String, Box<RawValue>)> = serde_json::from_slice::<Fields>(body).ok()?.0;
-    let is_wrong = |(name, value): &(String, Box<RawValue>)| {
+    let fields = serde_json::from_slice::<Fields<'_>>(body).ok()?.0;
+    let is_wrong = |(name, value): &(String, &RawValue)| {
         let name = String::from_utf8_lossy(&json(name)).into_owned();
         let alone = serde_json::from_str::<T>(&format!("{{{name}:{value}}}"));
         // That others are missing now is not its fault.
@@ -77,22 +80,24 @@ fn wrong_field<T: DeserializeOwned>(body: &[u8]) -> Option<String> {
 }
 
 /// An object's fields as they were written, in their order.
-struct Fields(Vec<(String, Box<RawValue>)>);
+struct Fields<'a>(Vec<(String, &'a RawValue)>);
 
-impl<'de> Deserialize<'de> for Fields {
+impl<'de> Deserialize<'de> for Fields<'de> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         struct Each;
         impl<'de> Visitor<'de> for Each {
-            type Value = Fields;
+            type Value = Fields<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
                 let mut fields = Vec::new();
                 while let Some(field) = map.next_entry()? {
-                    fields.push(field);
+                    if fields.len() < FIELDS_MAX {
+                        fields.push(field);
+                    }
                 }
                 Ok(Fields(fields))
             }

@@ -25,8 +25,8 @@ use tokio::{
     task::spawn_blocking,
 };
 
-use self::grants::{GRANTS_MAX, Grant, load, save};
-use crate::{Answer, LocalToken, World, peer::Identity, proof::Challenge};
+use self::grants::{GRANTS_MAX, Grant, load, save, set_aside};
+use crate::{Answer, LocalToken, World, bucket::Bucket, peer::Identity, proof::Challenge};
 
 mod grants;
 #[cfg(test)]
@@ -38,6 +38,9 @@ const WAITING_MAX: usize = 4;
 const ASKED_MAX: usize = 8;
 /// Also how long a program that was refused is not asked about again.
 const WINDOW: Duration = Duration::from_secs(600);
+/// So often the system is asked who somebody is.
+const LOOKS_BURST: u32 = 8;
+const LOOKS_PER_SECOND: u32 = 1;
 /// Refusals that are remembered.
 const REFUSED_MAX: usize = 64;
 
@@ -62,6 +65,8 @@ struct State {
     grants: Vec<Grant>,
     /// Never given twice: a connection may remember the number of a leave that was revoked.
     last_grant: u64,
+    /// How often the system was asked who somebody is.
+    looks: Option<Bucket>,
     /// When the last questions were put.
     put: VecDeque<Instant>,
     refused: VecDeque<(Identity, Instant)>,
@@ -97,7 +102,7 @@ impl Approvals {
     pub fn open(folder: &Path, world: World) -> Self {
         let file = folder.join("approved.json");
         let grants = load(&file).unwrap_or_else(|error| {
-            tracing::warn!(path = %file.display(), %error, "no program is allowed: the list is lost");
+            set_aside(&file, &error);
             Vec::new()
         });
         let state = State {
@@ -221,9 +226,20 @@ impl Approvals {
         })
     }
 
-    /// Whether a question could be put at all; asked before the system is asked who it is.
-    pub(crate) fn has_room(&self, now: Instant) -> Result<(), (ErrorCode, String)> {
-        self.lock().has_room(now)
+    /// Whether the system may be asked who it is that has a question: only if one could be put,
+    /// and not as often as somebody connects, because the answer costs a walk over all processes.
+    pub(crate) fn may_look(&self, now: Instant) -> Result<(), (ErrorCode, String)> {
+        let mut state = self.lock();
+        state.has_room(now)?;
+        let looks = state
+            .looks
+            .get_or_insert_with(|| Bucket::new(LOOKS_BURST, LOOKS_PER_SECOND, now));
+        if !looks.wait(now).is_zero() {
+            let message = "too many programs ask for the owner's word; try again in a second";
+            return Err((ErrorCode::RateLimited, message.to_owned()));
+        }
+        looks.take();
+        Ok(())
     }
 
     /// Whose token this is.

@@ -57,6 +57,15 @@ impl Caller {
         }
     }
 
+    /// A program left before it heard of its leave: nobody else knows the token.
+    pub(crate) async fn take_back(&self, grant: u64) {
+        if let Some(approvals) = &self.approvals
+            && let Err((code, message)) = approvals.revoke(&grant.to_string()).await
+        {
+            tracing::warn!(grant, %code, message, "a leave that nobody uses is kept");
+        }
+    }
+
     /// Puts the question to the owner, and says so; or says why it cannot be put.
     pub(crate) async fn raise<Id>(
         &mut self,
@@ -101,7 +110,7 @@ impl Caller {
             return Err((ErrorCode::RateLimited, message.to_owned()));
         }
         let now = Instant::now().into_std();
-        approvals.has_room(now)?;
+        approvals.may_look(now)?;
         let Some(peer) = self.look().await else {
             return no_leave("nobody can tell who asks");
         };

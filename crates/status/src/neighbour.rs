@@ -80,7 +80,7 @@ const fn nothing() -> Published {
     }
 }
 
-/// Whoever proved the token and came to the hub itself goes before what is merely read.
+/// Whoever came to the hub himself goes before what is merely read: his fields are left out.
 fn publish(seat: &Seat, fields: &Published) {
     if let Err((code, _)) = seat.publish(fields, false) {
         tracing::debug!(%code, "another program publishes what the neighbour does");

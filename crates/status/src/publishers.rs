@@ -110,17 +110,22 @@ impl Seat {
         });
     }
 
-    /// Changes what this publisher says.
+    /// Changes what this publisher says. What is merely read gives way to whoever came himself and
+    /// says it too, and takes nothing from him.
     pub(crate) fn publish(&self, fields: &Published, takeover: bool) -> Answer {
         let mut answer = Ok(());
         self.hub.change_claims(|claims| {
             let others = claims.iter().filter(|claim| claim.by != self.by);
-            let wanted = |claim: &Claim| claim.fields.held().any(|field| fields.holds(field));
-            if let Some(holder) = others
-                .clone()
-                .find(|claim| wanted(claim))
-                .filter(|_| !takeover)
-            {
+            let mut left = fields.clone();
+            if self.origin.is_some() {
+                for claim in others.clone() {
+                    left.give_up(&claim.fields);
+                }
+            }
+            let fields = &left;
+            let came = others.filter(|claim| claim.origin.is_none());
+            let wanted = |claim: &&Claim| claim.fields.held().any(|field| fields.holds(field));
+            if let Some(holder) = came.clone().find(wanted).filter(|_| !takeover) {
                 answer = Err((
                     ErrorCode::FieldTaken,
                     format!(
@@ -240,5 +245,42 @@ pub(crate) fn pass_on(claims: &[Claim], errand: Errand) {
         if let Note::Do(errand) = note {
             nobody(errand, "the program that speaks takes no commands now");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn says(is_listening: Option<bool>, is_speaking: Option<bool>) -> Published {
+        Published {
+            is_listening: is_listening.map(Some),
+            is_speaking: is_speaking.map(Some),
+            ..Published::default()
+        }
+    }
+
+    #[test]
+    fn what_is_read_gives_way_field_by_field_and_goes_on_with_the_rest() {
+        let hub = StatusHub::default();
+        let shown = || {
+            let status = hub.latest().status().clone();
+            (status.is_listening, status.is_speaking)
+        };
+        let read = Seat::new(hub.clone(), 1, "assistant".into()).read_from("port".into());
+        read.publish(&says(Some(true), Some(false)), false).unwrap();
+        let came = Seat::new(hub.clone(), 2, "speaker".into());
+        came.publish(&says(None, Some(true)), false)
+            .expect("it needs no takeover from what is merely read");
+        assert_eq!(shown(), (true, true));
+        read.publish(&says(Some(false), Some(false)), false)
+            .unwrap();
+        assert_eq!(shown(), (false, true), "the rest is not frozen");
+        let third = Seat::new(hub.clone(), 3, "other".into());
+        let refused = third.publish(&says(None, Some(false)), false).unwrap_err();
+        assert_eq!(refused.0, ErrorCode::FieldTaken);
+        drop(came);
+        read.publish(&says(Some(true), Some(true)), false).unwrap();
+        assert_eq!(shown(), (true, true), "nobody else says it any more");
     }
 }

@@ -167,7 +167,10 @@ impl Session<'_> {
             Some(Verdict::Always(grant, token)) => {
                 self.client.grant = Grant::Guest(grant);
                 let granted = HubMessage::Granted { approval, token };
-                self.pipe.say(&granted).await?;
+                if let Err(error) = self.pipe.say(&granted).await {
+                    self.caller.take_back(grant).await;
+                    return Err(error);
+                }
             }
             verdict @ (Some(Verdict::No) | None) => {
                 let refused = asker.response(Err(denied(verdict.as_ref())));

@@ -102,7 +102,10 @@ impl Socket<'_> {
             Some(Verdict::Always(grant, token)) => {
                 self.grant = Grant::Guest(grant);
                 let granted = ServerMessage::Granted { approval, token };
-                self.pipe.say(&granted).await?;
+                if let Err(error) = self.pipe.say(&granted).await {
+                    self.caller.take_back(grant).await;
+                    return Err(error);
+                }
             }
             verdict @ (Some(Verdict::No) | None) => {
                 let (code, message) = denied(verdict.as_ref());

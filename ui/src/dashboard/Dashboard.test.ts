@@ -129,3 +129,28 @@ test("a relay that asks for no key is opened at once", async () => {
   await vi.waitFor(() => expect(screen.getByTestId("waiting").textContent).toBe("7"));
   expect(screen.queryByTestId("leave")).toBeNull();
 });
+
+test("more of the dead are added once, however often it is asked", async () => {
+  const older: Job = { ...dead, id: "ef".repeat(16) };
+  const pages = vi.fn(async (_: string, from?: string) => (from ? { jobs: [dead, older] } : { jobs: [dead], next: "2" }));
+  relay({ dead: pages });
+  await enter(KEY);
+  const more = await screen.findByText(words.showMore);
+  await Promise.all([fireEvent.click(more), fireEvent.click(more)]);
+  await vi.waitFor(() => expect(screen.getAllByTestId("dead-job")).toHaveLength(2));
+  expect(screen.queryByText(words.showMore)).toBeNull();
+});
+
+test("a list of the dead that could not be read is asked for again", async () => {
+  const pages = vi.fn(async () => ({ jobs: [dead] }));
+  pages.mockRejectedValueOnce(new Refused(503, "busy"));
+  const { say } = relay({ dead: pages });
+  await enter(KEY);
+  await vi.waitFor(() => expect(pages).toHaveBeenCalledTimes(1));
+  const { minutes: _, ...overview } = fixture;
+  await vi.waitFor(() => {
+    say(`event: overview\ndata: ${JSON.stringify(overview)}\n\n`);
+    expect(pages).toHaveBeenCalledTimes(2);
+  });
+  expect(await screen.findByTestId("dead-job")).toBeTruthy();
+});

@@ -32,16 +32,17 @@ export function board(api: Api, key: string, onRefused: (why: Refused) => void) 
     tick();
     if (overview.dead !== deadTold) {
       deadTold = overview.dead;
-      void quietly(readDead());
+      void quietly(readDead(), () => (deadTold = undefined));
     }
   }
 
-  /** The list stays as it is when it cannot be read: the link says that something is wrong. */
-  async function quietly(reading: Promise<void>) {
+  /** A list stays as it is when it cannot be read; `again` sees to it that it is tried again. */
+  async function quietly(reading: Promise<void>, again: () => void = () => {}) {
     try {
       await reading;
     } catch (reason) {
       if (reason instanceof Refused && reason.isAboutKey) onRefused(reason);
+      else again();
     }
   }
 
@@ -102,9 +103,13 @@ export function board(api: Api, key: string, onRefused: (why: Refused) => void) 
       return skew;
     },
     moreDead: async () => {
-      if (next === undefined) return;
-      const page = await api.dead(key, next);
-      dead = [...(dead ?? []), ...page.jobs];
+      const from = next;
+      if (from === undefined) return;
+      const page = await api.dead(key, from);
+      // Another answer was first, or the list was read anew meanwhile.
+      if (next !== from) return;
+      const known = new Set(dead?.map(({ id }) => id));
+      dead = [...(dead ?? []), ...page.jobs.filter(({ id }) => !known.has(id))];
       next = page.next;
     },
     retry: async (job: string) => {

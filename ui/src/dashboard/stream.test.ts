@@ -24,7 +24,7 @@ test("pauses grow to half a minute and are never the same for all", () => {
   expect(pause(10, 0)).toBe(15_000);
 });
 
-function stage() {
+function stage(onEvent?: (event: Event) => void) {
   const opened: { say: (text: string) => void; ends: () => void; signal: AbortSignal }[] = [];
   let refusal: Refused | undefined;
   const heard: (Event | string)[] = [];
@@ -39,7 +39,7 @@ function stage() {
   const stop = follow(
     open,
     {
-      onEvent: (event) => heard.push(event),
+      onEvent: onEvent ?? ((event) => heard.push(event)),
       onLive: () => heard.push("live"),
       onLost: () => heard.push("lost"),
       onRefused: () => heard.push("refused"),
@@ -93,5 +93,33 @@ test("a key that is good no more ends it, and nothing is tried again", async () 
   await vi.advanceTimersByTimeAsync(120_000);
   expect(heard).toEqual(["lost", "refused"]);
   expect(opened.length).toBe(1);
+  stop();
+});
+
+test("a relay that takes the request and answers nothing is given up", async () => {
+  const heard: string[] = [];
+  const signals: AbortSignal[] = [];
+  const open = (signal: AbortSignal) =>
+    new Promise<Response>((_, reject) => {
+      signals.push(signal);
+      signal.addEventListener("abort", () => reject(new Error("aborted")));
+    });
+  const hearer = { onEvent: () => {}, onLive: () => {}, onLost: () => heard.push("lost"), onRefused: () => {} };
+  const stop = follow(open, hearer, () => 1);
+  await vi.advanceTimersByTimeAsync(70_001);
+  expect(heard).toEqual(["lost"]);
+  expect(signals[0]!.aborted).toBe(true);
+  stop();
+});
+
+test("a stream whose event cannot be read is not left open beside the next", async () => {
+  const { opened, heard, stop } = stage(() => {
+    throw new Error("not this one");
+  });
+  await settle();
+  opened[0]!.say("event: overview\ndata: {\n\n");
+  await settle();
+  expect(heard).toEqual(["live", "lost"]);
+  expect(opened[0]!.signal.aborted).toBe(true);
   stop();
 });

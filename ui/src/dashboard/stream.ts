@@ -60,23 +60,33 @@ export function follow(open: (signal: AbortSignal) => Promise<Response>, hearer:
   async function read(): Promise<void> {
     attempt = new AbortController();
     const mine = attempt;
-    const answer = await open(mine.signal);
-    const body = answer.body;
-    if (!body) throw new Error("no stream");
-    const reader = body.getReader();
-    const decoder = new TextDecoder();
-    const events = eventReader();
-    let isLive = false;
-    for (;;) {
-      const watchdog = setTimeout(() => mine.abort(), SILENCE);
-      const { done, value } = await reader.read().finally(() => clearTimeout(watchdog));
-      if (over || done) return;
-      if (!isLive) {
-        isLive = true;
-        failures = 0;
-        hearer.onLive();
+    // Also a relay that takes the request and answers nothing is gone, and whatever goes wrong
+    // here, the stream does not stay open beside the next.
+    const giveUp = () => mine.abort();
+    let watchdog = setTimeout(giveUp, SILENCE);
+    try {
+      const answer = await open(mine.signal);
+      const body = answer.body;
+      if (!body) throw new Error("no stream");
+      const reader = body.getReader();
+      const decoder = new TextDecoder();
+      const events = eventReader();
+      let isLive = false;
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (over || done) return;
+        clearTimeout(watchdog);
+        watchdog = setTimeout(giveUp, SILENCE);
+        if (!isLive) {
+          isLive = true;
+          failures = 0;
+          hearer.onLive();
+        }
+        for (const event of events(decoder.decode(value, { stream: true }))) hearer.onEvent(event);
       }
-      for (const event of events(decoder.decode(value, { stream: true }))) hearer.onEvent(event);
+    } finally {
+      clearTimeout(watchdog);
+      giveUp();
     }
   }
 

@@ -43,11 +43,11 @@ pub fn request_head(op: Op, body: &[u8]) -> Result<RequestHead, ErrorDetail> {
     let mut stream = true;
     let mut asks = question.is_none();
     fields(type_name, body, |key, value| {
-        if key.eq_ignore_ascii_case("model") {
+        if is_named(key, "model") {
             read_text(type_name, "model", value, &mut model)?;
-        } else if key.eq_ignore_ascii_case("stream") {
+        } else if is_named(key, "stream") {
             stream = serde_json::from_str(value.get()).unwrap_or(true);
-        } else if question.is_some_and(|question| key.eq_ignore_ascii_case(question)) {
+        } else if question.is_some_and(|question| is_named(key, question)) {
             // Engines differ in which spelling they read: a question under any of them is one, or
             // it could pass for a load and run beside the slots and ahead of the queue.
             asks |= !is_empty(value.get());
@@ -59,6 +59,13 @@ pub fn request_head(op: Op, body: &[u8]) -> Result<RequestHead, ErrorDetail> {
         stream,
         loads: !asks,
     })
+}
+
+/// Whether an engine written in Go takes this key for that name: it minds no case, and to it `ſ` is
+/// an s and the Kelvin sign a k.
+fn is_named(key: &str, name: &str) -> bool {
+    let folded = || key.replace('ſ', "s").replace('\u{212a}', "k");
+    key.eq_ignore_ascii_case(name) || (!key.is_ascii() && folded().eq_ignore_ascii_case(name))
 }
 
 fn is_empty(value: &str) -> bool {
@@ -73,7 +80,7 @@ fn is_empty(value: &str) -> bool {
 pub fn with_model(body: &[u8], model: &ModelName) -> Result<Bytes, ErrorDetail> {
     let mut named = format!(r#"{{"model":"{model}""#);
     fields("Request", body, |key, value| {
-        if !key.eq_ignore_ascii_case("model") {
+        if !is_named(key, "model") {
             push(&mut named, key, value.get());
         }
         Ok(())
@@ -109,15 +116,15 @@ impl<'a> EmbeddingsRequest<'a> {
             kept: Vec::new(),
         };
         fields(TYPE, body, |key, value| {
-            if key.eq_ignore_ascii_case("model") {
+            if is_named(key, "model") {
                 return read_text(TYPE, "model", value, &mut read.model);
             }
-            if key.eq_ignore_ascii_case("prompt") {
+            if is_named(key, "prompt") {
                 read_text(TYPE, "prompt", value, &mut None)?;
                 read.prompt = Some(value).filter(|value| value.get() != "null");
             }
             for name in ["options", "keep_alive"] {
-                if key.eq_ignore_ascii_case(name) {
+                if is_named(key, name) {
                     read.kept.retain(|(kept, _)| *kept != name);
                     read.kept.push((name, value));
                 }
@@ -153,9 +160,9 @@ impl<'a> EmbeddingsRequest<'a> {
 pub fn named_model(type_name: &str, body: &[u8]) -> Result<Option<String>, ErrorDetail> {
     let (mut model, mut name) = (None, None);
     fields(type_name, body, |key, value| {
-        if key.eq_ignore_ascii_case("model") {
+        if is_named(key, "model") {
             read_text(type_name, "model", value, &mut model)
-        } else if key.eq_ignore_ascii_case("name") {
+        } else if is_named(key, "name") {
             read_text(type_name, "name", value, &mut name)
         } else {
             Ok(())
@@ -196,13 +203,13 @@ pub fn change_head(op: Op, body: &[u8]) -> Result<ChangeHead, ErrorDetail> {
     let (mut other, mut stream, mut needs_files) = (None, true, false);
     fields(type_name, body, |key, value| {
         let name = names.iter().zip(&mut named);
-        if let Some((name, into)) = name.into_iter().find(|(n, _)| key.eq_ignore_ascii_case(n)) {
+        if let Some((name, into)) = name.into_iter().find(|(n, _)| is_named(key, n)) {
             read_text(type_name, name, value, into)?;
-        } else if let Some(second) = second.filter(|second| key.eq_ignore_ascii_case(second)) {
+        } else if let Some(second) = second.filter(|second| is_named(key, second)) {
             read_text(type_name, second, value, &mut other)?;
-        } else if key.eq_ignore_ascii_case("stream") {
+        } else if is_named(key, "stream") {
             stream = serde_json::from_str(value.get()).unwrap_or(true);
-        } else if FILES.iter().any(|name| key.eq_ignore_ascii_case(name)) {
+        } else if FILES.iter().any(|name| is_named(key, name)) {
             needs_files |= op == Op::Create && !matches!(value.get(), "null" | "{}" | "\"\"");
         }
         Ok(())
@@ -364,6 +371,7 @@ mod tests {
         for hidden in [
             r#"{"messages":[{}],"Messages":[]}"#,
             r#"{"MESSAGES":[{}],"messages":[]}"#,
+            r#"{"messageſ":[{}]}"#,
         ] {
             assert!(!head(Op::Chat, hidden).loads, "{hidden}");
         }

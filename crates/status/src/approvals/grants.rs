@@ -41,6 +41,21 @@ pub(super) fn load(file: &Path) -> io::Result<Vec<Grant>> {
     kept.into_iter().take(GRANTS_MAX).map(grant).collect()
 }
 
+/// A list that cannot be read must not be written over: its owner may want it back.
+pub(super) fn set_aside(file: &Path, error: &io::Error) {
+    let path = file.display();
+    match std::fs::rename(file, file.with_extension("json.damaged")) {
+        Ok(()) => tracing::warn!(
+            %path, %error,
+            "no program is allowed: the list cannot be read; it is kept beside as *.json.damaged"
+        ),
+        Err(kept) => tracing::warn!(
+            %path, %error, %kept,
+            "no program is allowed: the list cannot be read, and not be set aside"
+        ),
+    }
+}
+
 pub(super) fn save(file: &Path, grants: &[Grant]) -> io::Result<()> {
     let keep = |grant: &Grant| Kept {
         shown: grant.shown.clone(),

@@ -49,6 +49,22 @@ async fn a_thousand_questions_reach_the_owner_as_eight() {
 }
 
 #[tokio::test]
+async fn whoever_connects_again_and_again_makes_the_system_look_once_a_second() {
+    let home = tempfile::tempdir().unwrap();
+    let approvals = Approvals::open(home.path(), World::default());
+    let now = Instant::now();
+    let looks = |now| {
+        let tries = (0..1_000).filter(|_| approvals.may_look(now).is_ok());
+        tries.count()
+    };
+    assert_eq!(looks(now), LOOKS_BURST as usize);
+    let later = now + Duration::from_secs(2);
+    assert_eq!(looks(later), 2);
+    let refused = approvals.may_look(later).unwrap_err();
+    assert_eq!(refused.0, ErrorCode::RateLimited);
+}
+
+#[tokio::test]
 async fn a_refused_program_is_not_asked_about_again_for_a_while() {
     let home = tempfile::tempdir().unwrap();
     let approvals = Approvals::open(home.path(), World::default());
@@ -135,6 +151,13 @@ async fn a_list_that_others_could_have_written_allows_nobody() {
     let mode = std::fs::metadata(&file).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666)).unwrap();
+    let list = std::fs::read(&file).unwrap();
     let again = Approvals::open(home.path(), World::default());
     assert!(again.pairs().borrow().allowed.is_empty());
+    let kept = home.path().join("approved.json.damaged");
+    assert_eq!(
+        std::fs::read(kept).unwrap(),
+        list,
+        "nothing is written over it"
+    );
 }
