@@ -1,9 +1,6 @@
 //! T1, T2 and the price of the way: first tokens and bursts through real relay and agent.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use engine::Engine as _;
@@ -14,6 +11,7 @@ use hearth_tests::{
     scripted_ollama::{Answer, ScriptedOllama},
     stand::Stand,
 };
+use reqwest::RequestBuilder;
 use serde_json::json;
 
 use crate::stats::{Figure, Goal, Sample};
@@ -39,15 +37,10 @@ impl Way {
         Ok(Self { stand, _line: line })
     }
 
-    /// Asks over a connection of its own, as a stranger would.
-    async fn ask(&self, model: &str, tokens: u32) -> anyhow::Result<Timed> {
-        ask(
-            &self.stand.url("/api/chat"),
-            Some(&self.stand.requester),
-            model,
-            tokens,
-        )
-        .await
+    /// Somebody with a connection of his own, and what he asks.
+    fn stranger(&self, model: &str, tokens: u32) -> anyhow::Result<RequestBuilder> {
+        let asked = stranger(&self.stand.url("/api/chat"), model, tokens)?;
+        Ok(asked.bearer_auth(&self.stand.requester))
     }
 }
 
@@ -59,16 +52,17 @@ struct Timed {
     lines: usize,
 }
 
-/// Asks over a connection of its own, as a stranger would.
-async fn ask(url: &str, key: Option<&str>, model: &str, tokens: u32) -> anyhow::Result<Timed> {
+/// A request over a connection of its own. Making its client takes milliseconds that are no part
+/// of what is measured, and would hold up whoever else is timed.
+fn stranger(url: &str, model: &str, tokens: u32) -> anyhow::Result<RequestBuilder> {
     let client = engine::client_builder(&url.parse()?).build()?;
     let options = json!({ "temperature": 0, "num_predict": tokens, "seed": 1 });
     let message = json!({ "role": "user", "content": "Tell a long story about a fireplace." });
     let body = json!({ "model": model, "messages": [message], "options": options });
-    let mut request = client.post(url).json(&body);
-    if let Some(key) = key {
-        request = request.bearer_auth(key);
-    }
+    Ok(client.post(url).json(&body))
+}
+
+async fn ask(request: RequestBuilder) -> anyhow::Result<Timed> {
     let begun = Instant::now();
     let answer = request.send().await?.error_for_status()?;
     let mut stream = answer.bytes_stream();
@@ -92,22 +86,21 @@ async fn ask(url: &str, key: Option<&str>, model: &str, tokens: u32) -> anyhow::
 /// If the way cannot be built.
 pub(crate) async fn first_token() -> anyhow::Result<Vec<Figure>> {
     let ollama = ScriptedOllama::start().await?;
-    let way = Arc::new(Way::start(&format!("ollama:{}", ollama.url()), ONE_WAY).await?);
+    let way = Way::start(&format!("ollama:{}", ollama.url()), ONE_WAY).await?;
     let round_trip = ONE_WAY.as_secs_f64() * 2000.0;
     let mut cold = Vec::new();
     for _ in 0..20 {
-        cold.push(way.ask("tiny", 8).await?.first);
+        cold.push(ask(way.stranger("tiny", 8)?).await?.first);
     }
     let cold: Sample = cold.into_iter().collect();
-    let crowd: Vec<Duration> = futures_util::stream::iter(0..64)
-        .map(|_| {
-            let way = Arc::clone(&way);
-            async move { anyhow::Ok(way.ask("tiny", 8).await?.first) }
-        })
+    let crowd: Vec<RequestBuilder> = (0..64)
+        .map(|_| way.stranger("tiny", 8))
+        .collect::<anyhow::Result<_>>()?;
+    let crowd: Vec<Timed> = futures_util::stream::iter(crowd.into_iter().map(ask))
         .buffer_unordered(16)
         .try_collect()
         .await?;
-    let crowd: Sample = crowd.into_iter().collect();
+    let crowd: Sample = crowd.into_iter().map(|timed| timed.first).collect();
     Ok(vec![
         Figure {
             name: "T1 first token cold, p50 / 40 ms RTT".to_owned(),
@@ -145,9 +138,9 @@ pub(crate) async fn bursts() -> anyhow::Result<Vec<Figure>> {
     let (mut direct, mut through) = (Vec::new(), Vec::new());
     for _ in 0..60 {
         ollama.script("/api/chat", burst());
-        direct.push(ask(&direct_url, None, "tiny", 8).await?.whole);
+        direct.push(ask(stranger(&direct_url, "tiny", 8)?).await?.whole);
         ollama.script("/api/chat", burst());
-        let timed = way.ask("tiny", 8).await?;
+        let timed = ask(way.stranger("tiny", 8)?).await?;
         anyhow::ensure!(timed.lines == BURST + 1, "{} lines came", timed.lines);
         through.push(timed.whole);
     }
@@ -193,7 +186,7 @@ pub(crate) async fn model() -> anyhow::Result<Vec<Figure>> {
     let (mut firsts, mut rates) = (Vec::new(), Vec::new());
     let (mut through, mut direct) = (Vec::new(), Vec::new());
     for round in 0..6 {
-        let there = way.ask(name.as_str(), TOKENS).await?;
+        let there = ask(way.stranger(name.as_str(), TOKENS)?).await?;
         let here = ask_engine(&engine, name.as_str(), TOKENS).await?;
         if round > 0 {
             firsts.push(there.first.as_secs_f64() / here.first.as_secs_f64());

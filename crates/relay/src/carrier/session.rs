@@ -52,7 +52,7 @@ pub(super) struct Session {
     pub(super) room: Notify,
     /// A lease less is held.
     fewer: Notify,
-    control: mpsc::Sender<RelayMessage>,
+    control: mpsc::Sender<Box<RelayMessage>>,
     pub(super) unsent: Unsent,
 }
 
@@ -69,7 +69,8 @@ impl Session {
         link: Link,
         seat: Seat,
         report: Arc<WorkerReport>,
-    ) -> (Self, mpsc::Receiver<RelayMessage>) {
+    ) -> (Self, mpsc::Receiver<Box<RelayMessage>>) {
+        // Boxed: the channel keeps room for 32 at all times, of each of thousands of workers.
         let (control, control_out) = mpsc::channel(256);
         let session = Self {
             relay,
@@ -362,7 +363,8 @@ impl Session {
     }
 
     async fn say(&self, message: RelayMessage) -> Result<(), Ended> {
-        self.control.send(message).await.map_err(|_| Ended::Lost)
+        let sent = self.control.send(Box::new(message)).await;
+        sent.map_err(|_| Ended::Lost)
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {

@@ -23,7 +23,7 @@ const STALLED: Duration = Duration::from_secs(10);
 /// so that a cancellation never waits for one.
 pub(super) async fn write(
     sink: &mut (impl Sink<Message, Error = Error> + Unpin),
-    control: &mut Receiver<RelayMessage>,
+    control: &mut Receiver<Box<RelayMessage>>,
     session: &Session,
 ) -> Result<(), Error> {
     let first_ping = Instant::now() + limits::CARRIER_PING;
@@ -51,7 +51,7 @@ pub(super) async fn write(
 /// Writes what was said already, and nothing else.
 pub(super) async fn write_rest(
     sink: &mut (impl Sink<Message, Error = Error> + Unpin),
-    control: &mut Receiver<RelayMessage>,
+    control: &mut Receiver<Box<RelayMessage>>,
 ) -> Result<(), Error> {
     while let Ok(message) = control.try_recv() {
         sink.feed(text(&message)).await?;
@@ -63,7 +63,7 @@ pub(super) async fn write_rest(
 /// what it has not heard of: each part that goes out does.
 async fn lend(
     sink: &mut (impl Sink<Message, Error = Error> + Unpin),
-    control: &mut Receiver<RelayMessage>,
+    control: &mut Receiver<Box<RelayMessage>>,
     lease: &Lease,
     session: &Session,
 ) -> Result<(), Error> {
