@@ -137,7 +137,7 @@ impl Session {
                 Some(token) = withdrawn.next(), if !withdrawn.is_empty() => {
                     // Nobody must wait for this worker if it takes nothing.
                     self.link.in_line.leave();
-                    self.withdrawn(token).await?;
+                    Box::pin(self.withdrawn(token)).await?;
                     self.stand(asked.as_ref().map_or(0, |asked| asked.max));
                 }
                 leases = under_way(&mut asked) => {

@@ -44,7 +44,7 @@ type Ends = FuturesUnordered<BoxFuture<'static, (LeaseToken, Result<(), QueueErr
 
 pub(super) struct Session {
     pub(super) relay: Relay,
-    pub(super) caller: Caller,
+    pub(super) caller: Arc<Caller>,
     pub(super) link: Link,
     seat: Seat,
     state: Mutex<State>,
@@ -65,7 +65,7 @@ pub(super) struct State {
 impl Session {
     pub(super) fn new(
         relay: Relay,
-        caller: Caller,
+        caller: Arc<Caller>,
         link: Link,
         seat: Seat,
         report: Arc<WorkerReport>,
@@ -179,7 +179,9 @@ impl Session {
                             self.line(&bytes).await?;
                             tell_stored.get_or_insert_with(|| Instant::now() + TELL_STORED);
                         }
-                        Message::Text(text) => self.hear(&text, &mut ends).await?,
+                        // Boxed, as is all that is large and rare: each of thousands of workers
+                        // that wait has room for all that may happen next.
+                        Message::Text(text) => Box::pin(self.hear(&text, &mut ends)).await?,
                         Message::Close(_) => return Err(Ended::Lost),
                         Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
                     }

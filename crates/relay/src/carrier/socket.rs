@@ -93,10 +93,10 @@ pub(crate) async fn upgrade(
         return Err(ApiError::draining());
     }
     let upgraded = hyper::upgrade::on(&mut request);
-    let served = relay.clone();
+    let (served, caller) = (relay.clone(), Arc::new(caller));
     relay.tasks.spawn(async move {
         match upgraded.await {
-            Ok(io) => serve(served, caller, TokioIo::new(io)).await,
+            Ok(io) => serve(&served, &caller, TokioIo::new(io)).await,
             Err(error) => tracing::debug!(%error, "a worker left during the upgrade"),
         }
     });
@@ -146,7 +146,7 @@ fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, ApiError> {
     HeaderValue::from_str(&derive_accept_key(key.as_bytes())).map_err(|_| ApiError::internal())
 }
 
-async fn serve(relay: Relay, caller: Caller, io: TokioIo<Upgraded>) {
+async fn serve(relay: &Relay, caller: &Arc<Caller>, io: TokioIo<Upgraded>) {
     let config = WebSocketConfig::default()
         .read_buffer_size(limits::WS_READ_BUFFER)
         .write_buffer_size(16 * 1024)
@@ -154,11 +154,11 @@ async fn serve(relay: Relay, caller: Caller, io: TokioIo<Upgraded>) {
         .max_message_size(Some(limits::FRAME_MAX))
         .max_frame_size(Some(limits::FRAME_MAX));
     let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
-    let ended = match hello(&relay, &mut socket).await {
+    let ended = match hello(relay, &mut socket).await {
         Ok(hello) => {
             tracing::info!(worker = %hello.worker, "a worker connected");
             let worker = hello.worker.clone();
-            let ended = attended(&relay, caller, hello, &mut socket).await;
+            let ended = attended(relay, caller, hello, &mut socket).await;
             tracing::info!(%worker, ?ended, "a worker's connection ended");
             ended
         }
@@ -215,7 +215,7 @@ async fn hello(relay: &Relay, socket: &mut Socket) -> Result<Hello, Ended> {
 }
 
 /// One connection from hello to its end.
-async fn attended(relay: &Relay, caller: Caller, hello: Hello, socket: &mut Socket) -> Ended {
+async fn attended(relay: &Relay, caller: &Arc<Caller>, hello: Hello, socket: &mut Socket) -> Ended {
     let seat = relay.workers.seat();
     let pass = caller
         .key
@@ -253,7 +253,7 @@ async fn attended(relay: &Relay, caller: Caller, hello: Hello, socket: &mut Sock
         Ended::Lost
     } else {
         let (session, mut control) =
-            Session::new(relay.clone(), caller, link, seat.clone(), report);
+            Session::new(relay.clone(), caller.clone(), link, seat.clone(), report);
         let ended = tokio::select! {
             biased;
             () = relay.stop.cancelled() => Ended::Drain,

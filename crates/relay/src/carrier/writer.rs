@@ -37,7 +37,7 @@ pub(super) async fn write(
             },
             _ = ping.tick() => feed(sink, Message::Ping(Bytes::new())).await?,
             lease = session.unsent.next() => {
-                lend(sink, control, &lease, session).await?;
+                Box::pin(lend(sink, control, &lease, session)).await?;
                 session.unsent.sent();
             }
         }
