@@ -176,6 +176,13 @@ impl SqliteQueue {
         }
     }
 
+    /// Refuses what there is no room for now: in an overload that is most of what comes, and the
+    /// writer, who decides, is to hear of the rest only.
+    pub(crate) fn has_room(&self, job: &NewJob) -> Result<(), QueueError> {
+        self.open_still()?;
+        lock(&self.shared.live).machine.has_room(job)
+    }
+
     /// Tells a lease that is over apart from a job that never was.
     async fn over<T>(&self, answer: Result<T, QueueError>) -> Result<T, QueueError> {
         match answer {
@@ -212,6 +219,7 @@ impl Drop for SqliteQueue {
 #[async_trait]
 impl Queue for SqliteQueue {
     async fn enqueue(&self, now: Timestamp, job: NewJob) -> Result<(), QueueError> {
+        self.has_room(&job)?;
         self.try_ask(move |group| group.enqueue(now, &job).map(drop))
             .await
     }

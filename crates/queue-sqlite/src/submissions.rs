@@ -51,6 +51,10 @@ impl Submissions for SqliteQueue {
         job: NewJob,
         extras: Extras,
     ) -> Result<JobId, QueueError> {
+        // Whoever repeats himself is answered also when there is no room for another job.
+        if extras.once.is_none() {
+            self.has_room(&job)?;
+        }
         self.try_ask(move |group| group.submit(now, &job, &extras))
             .await
     }

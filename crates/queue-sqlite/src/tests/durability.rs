@@ -6,10 +6,10 @@ use std::sync::{
     mpsc,
 };
 
-use futures_util::future::join_all;
+use futures_util::{FutureExt as _, future::join_all};
 use proto::{End, EventId, JobId};
 use queue::{
-    NewJob, Owner, Queue, QueueError,
+    Extras, NewJob, Owner, Queue, QueueError, Submissions as _, Terms,
     conformance::sample::{T0, after, found, id, job, leased, lines, next},
 };
 
@@ -116,6 +116,30 @@ fn a_line_is_read_while_the_disk_stands_still() {
         release.send(()).unwrap();
         ended.await.unwrap();
         assert_eq!(log.head().borrow().end, Some(End::Completed));
+    });
+}
+
+#[test]
+fn what_there_is_no_room_for_is_refused_while_the_disk_stands_still() {
+    run(async {
+        let terms = Terms {
+            jobs_max: 1,
+            ..Terms::default()
+        };
+        let queue = Scratch::on(terms);
+        queue.enqueue(T0, job(1)).await.unwrap();
+        let release = queue.hold_writer().await;
+        let refused = queue.enqueue(T0, job(2)).now_or_never();
+        assert!(
+            matches!(refused, Some(Err(QueueError::Full(_)))),
+            "{refused:?}"
+        );
+        let refused = queue.submit(T0, job(2), Extras::default()).now_or_never();
+        assert!(
+            matches!(refused, Some(Err(QueueError::Full(_)))),
+            "{refused:?}"
+        );
+        release.send(()).unwrap();
     });
 }
 

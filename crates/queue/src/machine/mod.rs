@@ -128,7 +128,10 @@ impl Machine {
     }
 
     /// Whether one more job is within the caps.
-    fn has_room(&self, new: &NewJob) -> Result<(), QueueError> {
+    ///
+    /// # Errors
+    /// [`QueueError::Full`], [`QueueError::AccountFull`].
+    pub fn has_room(&self, new: &NewJob) -> Result<(), QueueError> {
         let (terms, bytes) = (&self.terms, new.body.0.len());
         let own = self.table.queued_by(&new.account);
         if own.jobs >= terms.account_jobs_max {
