@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::{
     sync::Mutex,
     task::JoinSet,
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, sleep},
 };
 
 use crate::{
@@ -25,6 +25,9 @@ use crate::{
 
 const QUIET: Duration = Duration::from_secs(10);
 const OVERLOAD: Duration = Duration::from_secs(20);
+/// What is looked at to see whether all is as before the overload, and how long at most.
+const WINDOW: Duration = Duration::from_millis(500);
+const RECOVERY: Duration = Duration::from_secs(30);
 /// Requesters that ask, wait for the acknowledgement and ask again.
 const REQUESTERS: usize = 64;
 /// Workers, each with so many jobs at once.
@@ -91,6 +94,8 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
     let loaded: Sample = std::mem::take(&mut *counts.acknowledged.lock().await)
         .into_iter()
         .collect();
+    let p99 = quiet.percentile(0.99);
+    let again = until_normal(&stand, &counts, peak, p99).await;
     counts.over.store(true, Ordering::Relaxed);
     workers.shutdown().await;
     let (refused, rude) = (
@@ -104,7 +109,6 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
         goal,
         detail,
     };
-    let p99 = quiet.percentile(0.99);
     Ok(vec![
         figure(
             "D7 durable job lives a second through HTTP",
@@ -142,6 +146,12 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
             Goal::AtMost(256.0),
             "resident, its largest".to_owned(),
         ),
+        figure(
+            "D10 seconds until all is as before",
+            again.as_secs_f64(),
+            Goal::AtMost(5.0),
+            "0.9 of the peak, and p99 at most twice what it was".to_owned(),
+        ),
     ])
 }
 
@@ -171,6 +181,35 @@ async fn overload(
     }
     asking.shutdown().await;
     Ok(largest)
+}
+
+/// How long after an overload it takes until as many jobs are done as before it, as soon.
+async fn until_normal(stand: &Arc<Stand>, counts: &Arc<Counts>, peak: f64, p99: f64) -> Duration {
+    let mut requesters = JoinSet::new();
+    for _ in 0..REQUESTERS {
+        let (stand, counts) = (Arc::clone(stand), Arc::clone(counts));
+        requesters.spawn(async move {
+            loop {
+                submit(&stand, &counts).await;
+            }
+        });
+    }
+    let begun = Instant::now();
+    loop {
+        let from = begun.elapsed();
+        let before = counts.ended.load(Ordering::Relaxed);
+        counts.acknowledged.lock().await.clear();
+        sleep(WINDOW).await;
+        let taken = std::mem::take(&mut *counts.acknowledged.lock().await);
+        let taken: Sample = taken.into_iter().collect();
+        let ended = counts.ended.load(Ordering::Relaxed) - before;
+        #[expect(clippy::cast_precision_loss, reason = "some thousands")]
+        let is_normal = ended as f64 >= 0.9 * peak * WINDOW.as_secs_f64()
+            && taken.percentile(0.99) <= 2.0 * p99;
+        if is_normal || from > RECOVERY {
+            return from;
+        }
+    }
 }
 
 async fn submit(stand: &Stand, counts: &Counts) {

@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context as _;
 use futures_util::{SinkExt as _, StreamExt as _};
 use hearth_tests::{process::Process, stand::Stand};
-use proto::limits;
+use proto::{limits, worker::CLOSE_DRAIN};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -63,6 +63,10 @@ pub(crate) async fn idle() -> anyhow::Result<Vec<Figure>> {
     let before = Usage::of(pid)?;
     sleep(IDLE).await;
     let used = Usage::of(pid)?.since(before);
+    let begun = Instant::now();
+    stand.relay.as_ref().context("it runs")?.ask_to_end();
+    swarm.says(&format!("told: {SOCKETS} ")).await;
+    let told = begun.elapsed();
     swarm.kill().await;
     let grown = used.rss.saturating_sub(empty.rss);
     Ok(vec![
@@ -77,6 +81,12 @@ pub(crate) async fn idle() -> anyhow::Result<Vec<Figure>> {
             value: 100.0 * used.cpu.as_secs_f64() / IDLE.as_secs_f64(),
             goal: Goal::AtMost(2.0),
             detail: format!("over {IDLE:?}, in which each is pinged once"),
+        },
+        Figure {
+            name: "D9 seconds until all are told of the relay's end".to_owned(),
+            value: told.as_secs_f64(),
+            goal: Goal::AtMost(1.0),
+            detail: "relay and workers on the same cores".to_owned(),
         },
     ])
 }
@@ -100,17 +110,24 @@ pub(crate) async fn swarm() -> anyhow::Result<()> {
         }
         writeln!(std::io::stdout(), "open: {} sockets", open.len())?;
     }
-    // Until it is killed: nobody is cut who answers pings.
-    match open.join_next().await {
-        Some(ended) => ended?,
-        None => Ok(()),
+    let mut told = 0;
+    while let Some(ended) = open.join_next().await {
+        ended??;
+        told += 1;
     }
+    writeln!(std::io::stdout(), "told: {told} workers")?;
+    // Until it is killed.
+    std::future::pending().await
 }
 
-/// Reads what comes, which answers pings.
+/// Reads what comes, which answers pings, until the relay says that it ends.
 async fn listen(mut socket: Socket) -> anyhow::Result<()> {
     while let Some(message) = socket.next().await {
-        message?;
+        if let Message::Close(Some(frame)) = message?
+            && u16::from(frame.code) == CLOSE_DRAIN
+        {
+            return Ok(());
+        }
     }
     anyhow::bail!("the relay cut a worker that answers pings");
 }
