@@ -106,6 +106,32 @@ pub enum EngineError {
     Broken(String),
 }
 
+/// How Ollama begins when it answers 500 to a request that is wrong in itself.
+const FAULTS_OF_REQUESTS: [&str; 4] = [
+    "option \"",
+    "invalid format:",
+    "template:",
+    "image input is not supported",
+];
+
+impl EngineError {
+    /// Whether the same request may go well at another time, or at another engine. A refusal is
+    /// final, except a failure of the engine's own, which it tells with 500 or above; 501 is what
+    /// it cannot do.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Refused { status, message } => {
+                let is_requests = FAULTS_OF_REQUESTS
+                    .iter()
+                    .any(|fault| message.starts_with(fault));
+                *status >= 500 && *status != 501 && !is_requests
+            }
+            Self::Unavailable(_) | Self::Busy(_) | Self::Failed(_) | Self::Broken(_) => true,
+        }
+    }
+}
+
 impl From<EngineError> for JobError {
     fn from(error: EngineError) -> Self {
         let code = match &error {
@@ -126,5 +152,45 @@ impl From<EngineError> for JobError {
             message: error.to_string(),
             engine_status,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_of_the_engines_own_may_pass_and_a_fault_of_the_request_does_not() {
+        let refused = |status, message: &str| EngineError::Refused {
+            status,
+            message: message.into(),
+        };
+        for (status, message) in [
+            (
+                500,
+                "model requires more system memory (8 GiB) than is available (2 GiB)",
+            ),
+            (500, "llama runner process has terminated: exit status 2"),
+            (507, "disk full"),
+        ] {
+            assert!(refused(status, message).may_pass(), "{status} {message}");
+        }
+        for (status, message) in [
+            (400, "invalid JSON"),
+            (404, "model 'x' not found"),
+            (
+                501,
+                "This server does not support embeddings. Start it with `--embeddings`",
+            ),
+            (500, "option \"temperature\" must be of type float32"),
+            (
+                500,
+                "invalid format: \"5\"; expected \"json\" or a valid JSON Schema object",
+            ),
+            (500, "template: :1: unclosed action"),
+        ] {
+            assert!(!refused(status, message).may_pass(), "{status} {message}");
+        }
+        assert!(EngineError::Broken("it hung up".into()).may_pass());
     }
 }

@@ -97,6 +97,8 @@ codes! {
     TooLarge = "too_large", 413;
     /// Requests must not be compressed.
     UnsupportedEncoding = "unsupported_encoding", 415;
+    /// Too many connections are open with your key; close some, or use them again.
+    TooManyConnections = "too_many_connections", 429;
     /// Too many requests from you.
     RateLimited = "rate_limited", 429;
     /// This version of the protocol is not spoken here.

@@ -130,6 +130,9 @@ pub enum WorkerMessage {
         code: ErrorCode,
         /// The same for a person.
         message: String,
+        /// The engine's own HTTP status, if it was the engine that refused.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        engine_status: Option<u16>,
     },
     /// A message of a later version.
     Unknown,
@@ -177,6 +180,8 @@ impl<'de> Deserialize<'de> for WorkerMessage {
                 retry: Retry,
                 code: ErrorCode,
                 message: String,
+                #[serde(default)]
+                engine_status: Option<u16>,
             },
             #[serde(other)]
             Unknown,
@@ -209,11 +214,13 @@ impl<'de> Deserialize<'de> for WorkerMessage {
                     retry,
                     code,
                     message,
+                    engine_status,
                 } => Self::Nack {
                     token,
                     retry,
                     code,
                     message,
+                    engine_status,
                 },
                 Message::Unknown => Self::Unknown,
             })

@@ -162,6 +162,14 @@ pub struct Args {
         value_name = "N"
     )]
     pub connections_per_address: Option<usize>,
+    /// Most connections with one key; 0 is no limit.
+    #[arg(
+        long,
+        env = "HEARTH_CONNECTIONS_PER_KEY",
+        default_value_t = 256,
+        value_name = "N"
+    )]
+    pub connections_per_key: usize,
     /// How much the queue takes.
     #[command(flatten)]
     pub terms: TermsArgs,
@@ -215,6 +223,7 @@ impl Args {
             at_work_max: self.at_work_max,
             connections_max: self.connections_max,
             connections_per_address: self.connections_per_address,
+            connections_per_key: self.connections_per_key,
             ..RelaySettings::default()
         };
         let relay = Relay::new(store, settings, Arc::new(System));

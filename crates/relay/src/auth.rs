@@ -49,6 +49,8 @@ pub(crate) struct Caller {
     pub(crate) wants_place: bool,
     /// His request's place among those at work.
     at_work: Option<AtWork>,
+    /// It counts for him also when it is a connection of another kind by now.
+    connection: Option<Newcomer>,
 }
 
 impl Caller {
@@ -68,6 +70,7 @@ impl Caller {
             worker: None,
             wants_place: false,
             at_work: None,
+            connection: None,
         }
     }
 
@@ -282,8 +285,13 @@ pub(crate) async fn admit(
         }
         Ok(known) => known,
     };
-    if let Some(newcomer) = parts.extensions.get::<Newcomer>() {
-        newcomer.goes_in();
+    if let Some(newcomer) = parts.extensions.get::<Newcomer>()
+        && caller.key.is_some()
+    {
+        newcomer
+            .goes_in(&caller.claimant())
+            .map_err(Denied::Failed)?;
+        caller.connection = Some(newcomer.clone());
     }
     if caller.key.is_some() && !is_carrier(parts.uri.path()) {
         let paced = relay.guard.pace(&caller.claimant(), relay.now());
@@ -337,6 +345,7 @@ async fn of_key(relay: &Relay, text: &str) -> Result<Known, Denied> {
         worker: None,
         wants_place: false,
         at_work: None,
+        connection: None,
     };
     Ok((caller, record.scopes))
 }
@@ -362,6 +371,7 @@ fn of_user(user: User, key: KeyId, until: Timestamp) -> Known {
         worker: None,
         wants_place: false,
         at_work: None,
+        connection: None,
     };
     (caller, new.role.scopes())
 }
@@ -514,6 +524,7 @@ fn anonymous() -> Result<Caller, ApiError> {
         worker: None,
         wants_place: false,
         at_work: None,
+        connection: None,
     })
 }
 

@@ -1,4 +1,5 @@
-//! Connections that have shown no good key yet: only so many of one address.
+//! How many connections there may be: of one address that have shown no good key yet, and with one
+//! key.
 
 use std::{
     collections::HashMap,
@@ -6,7 +7,12 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::peer::{Network, canonical, house};
+use proto::ErrorCode;
+
+use crate::{
+    error::ApiError,
+    peer::{Network, canonical, house},
+};
 
 /// Most of one address unless another number is chosen.
 const USUAL: usize = 64;
@@ -15,13 +21,25 @@ const USUAL: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Entrance {
     waiting: Mutex<HashMap<IpAddr, usize>>,
+    inside: Mutex<HashMap<String, usize>>,
     most: Option<usize>,
+    /// 0 is no limit.
+    most_of_key: usize,
     proxies: Vec<Network>,
 }
 
-/// One connection at the entrance, until it shows a good key or ends.
+/// One connection; it is counted until the last copy is dropped.
 #[derive(Debug, Clone)]
-pub(crate) struct Newcomer(Option<Arc<Stand>>);
+pub(crate) struct Newcomer(Arc<Connection>);
+
+#[derive(Debug)]
+struct Connection {
+    entrance: Arc<Entrance>,
+    /// Where it stands until it shows a good key; `None` for those that are not counted.
+    stand: Option<Stand>,
+    /// With whose key it was used last.
+    holder: Mutex<Option<String>>,
+}
 
 #[derive(Debug)]
 struct Stand {
@@ -31,10 +49,12 @@ struct Stand {
 }
 
 impl Entrance {
-    pub(crate) fn new(most: Option<usize>, proxies: &[Network]) -> Self {
+    pub(crate) fn new(most: Option<usize>, most_of_key: usize, proxies: &[Network]) -> Self {
         Self {
             waiting: Mutex::default(),
+            inside: Mutex::default(),
             most,
+            most_of_key,
             proxies: proxies.to_vec(),
         }
     }
@@ -46,7 +66,7 @@ impl Entrance {
         let is_proxy = self.proxies.iter().any(|proxy| proxy.holds(address));
         let most = self.most.or((!address.is_loopback()).then_some(USUAL));
         let Some(most) = most.filter(|_| !is_proxy) else {
-            return Some(Newcomer(None));
+            return Some(self.connection(None));
         };
         let house = house(address);
         let mut waiting = self.lock();
@@ -55,30 +75,97 @@ impl Entrance {
             return None;
         }
         *here += 1;
-        Some(Newcomer(Some(Arc::new(Stand {
+        drop(waiting);
+        Some(self.connection(Some(Stand {
             entrance: self.clone(),
             house,
             has_left: Mutex::new(false),
-        }))))
+        })))
+    }
+
+    fn connection(self: &Arc<Self>, stand: Option<Stand>) -> Newcomer {
+        Newcomer(Arc::new(Connection {
+            entrance: self.clone(),
+            stand,
+            holder: Mutex::default(),
+        }))
+    }
+
+    /// One connection more of this holder, if there is room.
+    fn admit(&self, holder: &str) -> bool {
+        let mut inside = lock(&self.inside);
+        let count = inside.get(holder).copied().unwrap_or_default();
+        if self.most_of_key > 0 && count >= self.most_of_key {
+            return false;
+        }
+        inside.insert(holder.to_owned(), count + 1);
+        true
+    }
+
+    fn release(&self, holder: &str) {
+        let mut inside = lock(&self.inside);
+        if let Some(count) = inside.get_mut(holder) {
+            *count -= 1;
+            if *count == 0 {
+                inside.remove(holder);
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 }
 
 impl Newcomer {
-    /// It has shown a good key.
-    pub(crate) fn goes_in(&self) {
-        if let Some(stand) = &self.0 {
+    /// It has shown a good key. A connection through a proxy may show one after another: it counts
+    /// for the last.
+    ///
+    /// # Errors
+    /// Too many connections are open with that one.
+    pub(crate) fn goes_in(&self, holder: &str) -> Result<(), ApiError> {
+        let Connection {
+            entrance,
+            stand,
+            holder: held,
+        } = &*self.0;
+        if let Some(stand) = stand {
             stand.leave();
+        }
+        let mut held = lock(held);
+        if held.as_deref() == Some(holder) {
+            return Ok(());
+        }
+        if !entrance.admit(holder) {
+            let most = entrance.most_of_key;
+            let message = format!(
+                "{most} connections are open with this key; close some, or use them again for the \
+                 next request"
+            );
+            return Err(ApiError::new(ErrorCode::TooManyConnections, message));
+        }
+        if let Some(before) = held.replace(holder.to_owned()) {
+            entrance.release(&before);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some(holder) = lock(&self.holder).take() {
+            self.entrance.release(&holder);
         }
     }
 }
 
+fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Stand {
     fn leave(&self) {
-        let mut has_left = self.has_left.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut has_left = lock(&self.has_left);
         if std::mem::replace(&mut *has_left, true) {
             return;
         }
@@ -104,14 +191,15 @@ mod tests {
 
     #[test]
     fn only_so_many_of_one_house_stand_at_the_entrance() {
-        let entrance = Arc::new(Entrance::new(None, &["10.0.0.1".parse().unwrap()]));
+        let entrance = Arc::new(Entrance::new(None, 2, &["10.0.0.1".parse().unwrap()]));
         let enter = |address: &str| entrance.enter(address.parse().unwrap());
         let mut all: Vec<_> = (0..USUAL).map(|_| enter("203.0.113.9").unwrap()).collect();
         assert!(enter("203.0.113.9").is_none());
         assert!(enter("::ffff:203.0.113.9").is_none(), "in any spelling");
         assert!(enter("203.0.113.8").is_some());
-        all[0].goes_in();
-        all[0].goes_in();
+        for _ in 0..2 {
+            assert_eq!(all[0].goes_in("a"), Ok(()));
+        }
         all.push(enter("203.0.113.9").unwrap());
         assert!(enter("203.0.113.9").is_none(), "one went in, one came");
         for open in ["127.0.0.1", "::1", "10.0.0.1"] {
@@ -123,8 +211,39 @@ mod tests {
     }
 
     #[test]
+    fn only_so_many_connections_are_open_with_one_key_and_each_counts_for_the_last_it_showed() {
+        let entrance = Arc::new(Entrance::new(None, 2, &[]));
+        let enter = || entrance.enter("127.0.0.1".parse().unwrap()).unwrap();
+        let (one, two, three) = (enter(), enter(), enter());
+        let copy = one.clone();
+        assert!(one.goes_in("a").is_ok() && two.goes_in("a").is_ok() && one.goes_in("a").is_ok());
+        let refused = three.goes_in("a").unwrap_err();
+        assert_eq!(refused.code, ErrorCode::TooManyConnections);
+        assert!(
+            refused.message.contains("2 connections"),
+            "{}",
+            refused.message
+        );
+        assert!(three.goes_in("b").is_ok(), "another key");
+        drop(one);
+        assert!(three.goes_in("a").is_err(), "a copy of it is left");
+        drop(copy);
+        assert!(three.goes_in("a").is_ok() && two.goes_in("b").is_ok());
+        assert_eq!(lock(&entrance.inside).len(), 2);
+        drop((two, three));
+        assert!(lock(&entrance.inside).is_empty(), "nobody is remembered");
+        let entrance = Arc::new(Entrance::new(None, 0, &[]));
+        let many = (0..1000).map(|_| entrance.enter("::1".parse().unwrap()).unwrap());
+        let many: Vec<_> = many.collect();
+        assert!(
+            many.iter().all(|one| one.goes_in("a").is_ok()),
+            "0 is no limit"
+        );
+    }
+
+    #[test]
     fn a_number_that_was_chosen_counts_on_this_machine_too() {
-        let entrance = Arc::new(Entrance::new(Some(1), &[]));
+        let entrance = Arc::new(Entrance::new(Some(1), 0, &[]));
         let home = "127.0.0.1".parse().unwrap();
         let first = entrance.enter(home).unwrap();
         assert!(entrance.enter(home).is_none());

@@ -100,6 +100,7 @@ impl ApiError {
             ErrorCode::TooLarge,
             ErrorCode::TooSlow,
             ErrorCode::RateLimited,
+            ErrorCode::TooManyConnections,
             ErrorCode::Busy,
         ]
         .contains(&self.code)
@@ -113,6 +114,7 @@ impl ApiError {
             ErrorCode::AccountFull,
             ErrorCode::DiskFull,
             ErrorCode::RateLimited,
+            ErrorCode::TooManyConnections,
             ErrorCode::StoreUnavailable,
             ErrorCode::EngineUnavailable,
         ];

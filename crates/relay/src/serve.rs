@@ -165,7 +165,11 @@ impl Relay {
 async fn accept(listener: &TcpListener, door: &Door) {
     let relay = &door.relay;
     let settings = &relay.settings;
-    let entrance = Entrance::new(settings.connections_per_address, &settings.behind_proxy);
+    let entrance = Entrance::new(
+        settings.connections_per_address,
+        settings.connections_per_key,
+        &settings.behind_proxy,
+    );
     let entrance = Arc::new(entrance);
     let others_listen = door.tls.is_none()
         && listener

@@ -60,6 +60,8 @@ pub struct RelaySettings {
     /// Most connections of one address that have shown no good key yet. `None` is 64, and no limit
     /// on this machine, where agents and proxies connect from.
     pub connections_per_address: Option<usize>,
+    /// Most connections with one key; 0 is no limit.
+    pub connections_per_key: usize,
     /// Most requests at work at once; those that wait for a worker are not. Further ones are
     /// refused.
     pub at_work_max: usize,
@@ -105,6 +107,7 @@ impl Default for RelaySettings {
             push_patience: Duration::from_secs(2),
             connections_max: 4096,
             connections_per_address: None,
+            connections_per_key: 256,
             at_work_max: 512,
             key_rate: 200,
             key_burst: 1000,

@@ -161,3 +161,113 @@ pub(crate) async fn reload_on_hangup(tls: Arc<Tls>, stop: tokio_util::sync::Canc
         drop((tls, stop));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io};
+
+    use super::*;
+
+    /// What was logged.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            log.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn certify(files: &TlsFiles) -> (String, String) {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let pair = (made.cert.pem(), made.signing_key.serialize_pem());
+        fs::write(&files.cert, &pair.0).unwrap();
+        fs::write(&files.key, &pair.1).unwrap();
+        pair
+    }
+
+    /// What is logged while this is done.
+    fn said(act: impl FnOnce()) -> String {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, act);
+        let bytes = log.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn each_bad_file_leaves_the_one_from_before_in_force_and_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let files = TlsFiles {
+            cert: at("cert.pem"),
+            key: at("key.pem"),
+        };
+        let (cert, key) = certify(&files);
+        let tls = Tls::open(files.clone()).unwrap();
+        let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let other = other.signing_key.serialize_pem();
+        let half = &cert[..cert.len() / 2];
+        let broken = cert.replace("MII", "!!!");
+        for (what, new_cert, new_key, named) in [
+            ("no certificate", Some("hello"), Some(&*key), "cert.pem"),
+            ("an empty certificate", Some(""), Some(&*key), "cert.pem"),
+            ("half a certificate", Some(half), Some(&*key), "cert.pem"),
+            (
+                "a damaged certificate",
+                Some(&*broken),
+                Some(&*key),
+                "cert.pem",
+            ),
+            ("a certificate that is gone", None, Some(&*key), "cert.pem"),
+            ("no key", Some(&*cert), Some("hello"), "key.pem"),
+            ("an empty key", Some(&*cert), Some(""), "key.pem"),
+            (
+                "half a key",
+                Some(&*cert),
+                Some(&key[..key.len() / 2]),
+                "key.pem",
+            ),
+            ("a key that is gone", Some(&*cert), None, "key.pem"),
+            (
+                "the key of another",
+                Some(&*cert),
+                Some(&*other),
+                "cert.pem",
+            ),
+            (
+                "the key for a certificate",
+                Some(&*key),
+                Some(&*key),
+                "cert.pem",
+            ),
+        ] {
+            let before = Arc::as_ptr(tls.lock().acceptor.config());
+            for (path, text) in [(&files.cert, new_cert), (&files.key, new_key)] {
+                match text {
+                    Some(text) => fs::write(path, text).unwrap(),
+                    None => fs::remove_file(path).unwrap(),
+                }
+            }
+            let told = said(|| tls.reload());
+            let is_told = told.contains("the certificate from before stays in force");
+            assert!(is_told && told.contains(named), "{what}: {told}");
+            assert!(!told.contains("PRIVATE KEY"), "{what}: {told}");
+            assert_eq!(Arc::as_ptr(tls.lock().acceptor.config()), before, "{what}");
+        }
+        let before = Arc::as_ptr(tls.lock().acceptor.config());
+        certify(&files);
+        let told = said(|| tls.reload());
+        assert!(told.contains("a new certificate is in force"), "{told}");
+        assert_ne!(Arc::as_ptr(tls.lock().acceptor.config()), before);
+    }
+}

@@ -292,9 +292,12 @@ impl Desk {
     pub(crate) fn engine_failed(&self, error: &EngineError) {
         let mut state = self.lock();
         match error {
-            EngineError::Refused { .. } => return,
+            EngineError::Refused { .. } if !error.may_pass() => return,
             EngineError::Unavailable(_) => state.set_engine_down(error.to_string()),
-            EngineError::Busy(_) | EngineError::Failed(_) | EngineError::Broken(_) => {}
+            EngineError::Refused { .. }
+            | EngineError::Busy(_)
+            | EngineError::Failed(_)
+            | EngineError::Broken(_) => {}
         }
         if state.breaker.failed() {
             state.engine.state = HopState::Down;

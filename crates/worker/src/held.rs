@@ -229,3 +229,17 @@ fn shown(who: &str) -> String {
         .take(WHO_MAX)
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_cut_and_what_steers_a_terminal_taken_out() {
+        assert_eq!(shown("laptop"), "laptop");
+        assert_eq!(shown(&"ż".repeat(500)), "ż".repeat(WHO_MAX));
+        assert_eq!(shown("a\u{1b}[31m\r\n\u{85}b"), "a[31mb");
+        let hidden = format!("{}{}", "\n".repeat(100), "x".repeat(100));
+        assert_eq!(shown(&hidden), "x".repeat(WHO_MAX));
+    }
+}

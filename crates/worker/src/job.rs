@@ -91,18 +91,23 @@ impl Work {
         Ending::End(End::Completed)
     }
 
-    /// A change of models that fails says nothing of how the engine answers questions.
+    /// A change of models that fails says nothing of how the engine answers questions, and a job
+    /// that is refused again as little: it may be the job.
     fn engine_failed(&self, desk: &Desk, error: &EngineError) {
+        if matches!(error, EngineError::Refused { .. }) && self.token.attempt > 1 {
+            return;
+        }
         if !self.op.changes_models() || matches!(error, EngineError::Unavailable(_)) {
             desk.engine_failed(error);
         }
     }
 
-    /// Nothing was generated: a refusal is the requester's, anything else may go well elsewhere.
+    /// Nothing was generated: a refusal of the request is the requester's, anything else may go well
+    /// at another time or elsewhere.
     /// A change of models is not tried again, he sees what became of it.
     fn failed_before_answering(&self, desk: &Desk, error: EngineError) -> Ending {
         self.engine_failed(desk, &error);
-        if self.op.changes_models() || matches!(error, EngineError::Refused { .. }) {
+        if self.op.changes_models() || !error.may_pass() {
             return JobError::from(error).into();
         }
         let wait = retry_wait(self.token.attempt, desk.tuning().random.draw());

@@ -101,4 +101,7 @@ pub struct NackRequest {
     pub code: ErrorCode,
     /// The same for a person.
     pub message: String,
+    /// The engine's own HTTP status, if it was the engine that refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine_status: Option<u16>,
 }

@@ -334,8 +334,12 @@ pub(crate) async fn nack(
         retry,
         code,
         message,
+        engine_status,
     } = parse(&body)?;
-    let why = JobError::new(code, message);
+    let why = JobError {
+        engine_status,
+        ..JobError::new(code, message)
+    };
     relay.store.nack(relay.now(), token, retry, why).await?;
     Ok(Json(LeaseAnswer {
         stored: 0,

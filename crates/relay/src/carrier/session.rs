@@ -258,8 +258,13 @@ impl Session {
                 retry,
                 code,
                 message,
+                engine_status,
             } => {
-                let (relay, why) = (self.relay.clone(), JobError::new(code, message));
+                let why = JobError {
+                    engine_status,
+                    ..JobError::new(code, message)
+                };
+                let relay = self.relay.clone();
                 let nack = async move { relay.store.nack(relay.now(), token, retry, why).await };
                 self.end(token, ends, nack).await?;
             }

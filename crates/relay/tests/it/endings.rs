@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use hearth_relay::RelaySettings;
 use http::StatusCode;
-use proto::{End, worker::RelayMessage};
+use proto::{
+    End, ErrorCode,
+    worker::{RelayMessage, Retry, WorkerMessage},
+};
 use queue::{Owner, Queue as _};
 
 use crate::{
@@ -23,6 +26,33 @@ const STREAMS: [(&str, &str); 6] = [
     ("/v1/responses", r#"data: {"type":"error","#),
     ("/v1/messages", r#"data: {"type":"error","error":{"#),
 ];
+
+#[tokio::test]
+async fn what_an_engine_fails_five_times_is_told_with_its_own_status_and_words() {
+    let server = Server::start().await;
+    let client = server.requester().await;
+    let mut worker = Scripted::ready(&server).await;
+    let body = r#"{"model":"m","messages":[{}]}"#;
+    let asked = tokio::spawn(async move { client.post("/api/chat", body).await });
+    for _ in 0..5 {
+        let job = worker.lease().await;
+        let token = job.token();
+        worker
+            .say(&WorkerMessage::Nack {
+                token,
+                retry: Retry::AfterMs(0),
+                code: ErrorCode::EngineRefused,
+                message: "out of luck".into(),
+                engine_status: Some(500),
+            })
+            .await;
+        let code = None;
+        assert_eq!(worker.next().await, RelayMessage::Closed { token, code });
+    }
+    let told = asked.await.unwrap();
+    assert_eq!(told.status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(told.text().await, r#"{"error":"out of luck"}"#);
+}
 
 #[tokio::test]
 async fn a_lost_worker_ends_a_stream_that_began_with_an_error_even_if_none_comes_after_it() {

@@ -377,14 +377,18 @@ async fn only_so_many_workers_poll_with_one_key() {
         key.post("/api/worker/v1/poll", body.to_string()).await
     };
     for n in 0..256 {
-        assert_eq!(poll(format!("w{n}")).await.status, StatusCode::OK, "{n}");
+        assert_eq!(
+            poll(format!("w{n}")).await.status,
+            StatusCode::NO_CONTENT,
+            "{n}"
+        );
     }
     let refused = poll("one-more".into()).await;
     assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(refused.header("x-hearth-error"), "rate_limited");
     assert_eq!(
         poll("w0".into()).await.status,
-        StatusCode::OK,
+        StatusCode::NO_CONTENT,
         "who is there"
     );
     let other = Worker::new(&server).await;

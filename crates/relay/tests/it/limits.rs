@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use hearth_relay::RelaySettings;
 use http::StatusCode;
+use proto::worker::SUBPROTOCOL;
 use queue::{Role, Scope};
 use serde_json::json;
 use tokio::{
@@ -210,6 +211,44 @@ async fn a_request_that_waits_for_a_worker_is_not_at_work() {
     let listed = async { while client.get("/api/tags").await.status != StatusCode::OK {} };
     within(listed).await;
     asked.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn only_so_many_connections_are_open_with_one_key_of_every_kind() {
+    let mut settings = RelaySettings::default();
+    settings.connections_per_key = 2;
+    let server = Server::with(settings).await;
+    let key = server
+        .key("default", &[Scope::Enqueue, Scope::Read, Scope::Work])
+        .await;
+    let other = server.requester().await;
+    let client = Client::new(server.base(), Some(key.clone()));
+    let job = r#"{"op":"chat","body":{"model":"m"}}"#;
+    let made = other.post("/api/jobs", job).await.json().await;
+    let path = format!("/api/jobs/{}/events", made["id"].as_str().unwrap());
+    let worker = Scripted::hello(&server, &key, &["other"], vec![]).await;
+    let stream = client.get(&path).await;
+    assert_eq!(stream.status, StatusCode::OK);
+    let over = client.get("/api/jobs").await;
+    refused(&over, StatusCode::TOO_MANY_REQUESTS, "too_many_connections");
+    assert!(seconds(&over) > 0);
+    assert_eq!(over.header("connection"), "close");
+    assert!(
+        over.text()
+            .await
+            .contains("2 connections are open with this key")
+    );
+    assert!(Scripted::dial(&server, &key, SUBPROTOCOL).await.is_err());
+    assert_eq!(
+        other.get("/api/tags").await.status,
+        StatusCode::OK,
+        "another key"
+    );
+    worker.goes().await;
+    // The relay sees its end a moment later.
+    let free = async { while client.get("/api/tags").await.status != StatusCode::OK {} };
+    within(free).await;
+    drop(stream);
 }
 
 #[tokio::test]

@@ -158,6 +158,7 @@ async fn a_watcher_of_a_second_attempt_is_told_that_it_began_anew() {
             retry: Retry::Now,
             code: ErrorCode::EngineUnavailable,
             message: "gone".into(),
+            engine_status: None,
         })
         .await;
     let token = job.token();
@@ -225,6 +226,7 @@ async fn a_withdrawn_job_stops_its_worker_and_ends_cancelled() {
             retry: Retry::Never,
             code,
             message,
+            engine_status: None,
         })
         .await;
     assert_eq!(

@@ -169,6 +169,7 @@ async fn a_requester_who_leaves_cancels_his_job_at_any_point() {
                 retry: Retry::Never,
                 code,
                 message,
+                engine_status: None,
             })
             .await;
         assert_eq!(

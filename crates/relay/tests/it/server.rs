@@ -53,6 +53,12 @@ impl Server {
         Self::made(store.clone(), store, settings, clock).await
     }
 
+    /// A relay in a world of the test's own.
+    pub(crate) async fn in_world(world: Arc<dyn World>, settings: RelaySettings) -> Self {
+        let store: Arc<MemoryQueue> = Arc::default();
+        Self::made(store.clone(), store, settings, world).await
+    }
+
     async fn made(
         over: Arc<dyn Store>,
         store: Arc<MemoryQueue>,

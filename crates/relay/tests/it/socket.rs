@@ -269,6 +269,7 @@ async fn a_job_given_back_for_good_fails_with_the_workers_reason() {
             retry: Retry::Never,
             code,
             message,
+            engine_status: None,
         })
         .await;
     assert_eq!(

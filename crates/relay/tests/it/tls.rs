@@ -153,6 +153,50 @@ async fn a_certificate_is_renewed_while_the_relay_runs_and_a_bad_one_is_not() {
     assert!(dial(&server, &third).await.is_ok(), "renewed again");
 }
 
+/// Makes another certificate in the same files that no look at them tells from the one before.
+fn certify_unseen(folder: &Path, files: &TlsFiles) -> CertificateDer<'static> {
+    let stamp = |path: &Path| {
+        let file = path.metadata().unwrap();
+        (file.modified().unwrap(), file.len())
+    };
+    let before = [&files.cert, &files.key].map(|path| (path.clone(), stamp(path)));
+    loop {
+        let (_, cert) = certify(folder, "localhost");
+        if before
+            .iter()
+            .any(|(path, (_, length))| stamp(path).1 != *length)
+        {
+            continue;
+        }
+        for (path, (modified, _)) in before {
+            let file = std::fs::File::options().write(true).open(&path).unwrap();
+            file.set_modified(modified).unwrap();
+        }
+        return cert;
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_certificate_is_read_again_when_the_relay_is_told_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let (files, first) = certify(folder.path(), "localhost");
+    let server = served(files.clone(), LONG).await;
+    assert!(dial(&server, &first).await.is_ok());
+    let second = certify_unseen(folder.path(), &files);
+    assert!(dial(&server, &first).await.is_ok(), "nobody told it");
+    let hang_up = || {
+        let id = std::process::id().to_string();
+        let said = std::process::Command::new("kill")
+            .args(["-HUP", &id])
+            .status();
+        assert!(said.unwrap().success());
+    };
+    hang_up();
+    within(async { while dial(&server, &second).await.is_err() {} }).await;
+    assert!(dial(&server, &first).await.is_err(), "and it alone");
+}
+
 #[tokio::test]
 async fn what_cannot_be_used_keeps_the_relay_from_starting() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,12 +1,13 @@
 //! Webhooks: a real receiver, allowed by the operator, and what reaches it.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use hearth_relay::{RelaySettings, System, World as _};
+use hearth_relay::{RelaySettings, System, World};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use http::StatusCode;
+use http::{Method, StatusCode};
+use proto::Timestamp;
 use serde_json::Value;
 use sha2::Sha256;
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
@@ -128,6 +129,39 @@ async fn settled(client: &Client, id: &str) -> Value {
         }
     })
     .await
+}
+
+/// A machine whose clock on the wall was set since the relay started.
+#[derive(Debug)]
+struct Stepped;
+
+impl World for Stepped {
+    fn now(&self) -> Timestamp {
+        System.now()
+    }
+
+    fn random(&self) -> std::io::Result<[u8; 32]> {
+        System.random()
+    }
+
+    fn wall(&self) -> Timestamp {
+        Timestamp(1_900_000_000_999)
+    }
+}
+
+#[tokio::test]
+async fn a_webhook_is_signed_with_the_time_on_the_wall() {
+    let receiver = Receiver::start().await;
+    let server = Server::in_world(Arc::new(Stepped), receiver.settings()).await;
+    let client = server.requester().await;
+    let url = format!("http://127.0.0.1:{}/hook?a=b", receiver.port());
+    let made = submit(&client, &serde_json::json!({"url": url})).await;
+    let secret = made["webhook"]["secret"].as_str().unwrap();
+    let path = format!("/api/jobs/{}", made["id"].as_str().unwrap());
+    client.send(Method::DELETE, &path, "").await;
+    let message = receiver.hear("204 No Content").await;
+    assert_eq!(message.headers["webhook-timestamp"], "1900000000");
+    assert!(message.is_signed_with(secret));
 }
 
 #[tokio::test]

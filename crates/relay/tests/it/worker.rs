@@ -228,6 +228,7 @@ impl Scripted {
             retry: Retry::Now,
             code: ErrorCode::EngineUnavailable,
             message: "busy".into(),
+            engine_status: None,
         })
         .await;
         assert_eq!(

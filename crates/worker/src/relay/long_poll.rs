@@ -451,6 +451,7 @@ async fn post(
                 retry,
                 code: why.code,
                 message: why.message,
+                engine_status: why.engine_status,
             };
             closing_posted(request.json(&nack)).await
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use ::engine::EngineError;
 use proto::{
     End, ErrorCode, ModelName, Timestamp, limits,
+    status::HopState,
     worker::{LeaseHead, RelayMessage, Retry, WorkerMessage},
 };
 use tokio::time::timeout;
@@ -262,6 +263,58 @@ async fn a_refusal_of_the_engine_is_the_requesters_with_its_status() {
     assert_eq!((lines, error.code), (0, ErrorCode::EngineRefused));
     assert_eq!(error.engine_status, Some(400));
     assert_eq!(error.message, "does not support thinking");
+}
+
+#[tokio::test]
+async fn a_failure_of_the_engines_own_before_its_first_line_is_tried_again() {
+    let (scene, mut link) = ready().await;
+    scene.engine.refuse(EngineError::Refused {
+        status: 500,
+        message: "llama runner process has terminated".into(),
+    });
+    link.lease(token(1, 1), BODY).await;
+    let Heard::Message(WorkerMessage::Nack {
+        retry,
+        code,
+        message,
+        engine_status,
+        ..
+    }) = link.hear_of_job().await
+    else {
+        panic!("it must be given back");
+    };
+    assert_eq!((retry, code), (Retry::AfterMs(0), ErrorCode::EngineRefused));
+    assert_eq!(engine_status, Some(500), "told as it was if it stays so");
+    assert_eq!(message, "llama runner process has terminated");
+}
+
+#[tokio::test]
+async fn one_job_that_is_refused_again_and_again_does_not_stop_leasing_and_five_jobs_do() {
+    let (scene, mut link) = ready().await;
+    let mut refuse = async |job, attempt| {
+        scene.engine.refuse(EngineError::Refused {
+            status: 500,
+            message: "out of luck".into(),
+        });
+        link.lease(token(job, attempt), BODY).await;
+        assert!(matches!(nack(&mut link).await.0, Retry::AfterMs(_)));
+        link.say(&RelayMessage::Closed {
+            token: token(job, attempt),
+            code: None,
+        })
+        .await;
+    };
+    for attempt in 1..=8 {
+        refuse(1, attempt).await;
+    }
+    let now = scene.handle.activity().borrow().engine.clone();
+    assert_eq!(now.state, HopState::Up, "{}", now.problem);
+    for job in 2..=5 {
+        refuse(job, 1).await;
+    }
+    scene
+        .until(|now| now.engine.problem.contains("out of luck"))
+        .await;
 }
 
 #[tokio::test]

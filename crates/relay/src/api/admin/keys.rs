@@ -39,10 +39,11 @@ pub(super) async fn create(
     Payload(body): Control,
 ) -> Result<Response, ApiError> {
     let asked: NewKey = serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;
-    let for_ = key_for(asked, relay.now())?;
+    let now = relay.now();
+    let for_ = key_for(asked, now)?;
     let mut id = [0; 6];
     id.copy_from_slice(&relay.random()?[..6]);
-    let (text, record) = mint(for_, id, relay.random()?, relay.now());
+    let (text, record) = mint(for_, id, relay.random()?, now);
     relay.store.create_key(record.clone()).await?;
     tracing::info!(key.id = record.id, "a key was made");
     let made = KeyView {

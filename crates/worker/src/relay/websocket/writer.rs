@@ -127,6 +127,7 @@ async fn tell(
                     retry,
                     code: why.code,
                     message: why.message,
+                    engine_status: why.engine_status,
                 };
                 out.feed(text(&nack)?).await?;
             }
