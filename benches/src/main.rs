@@ -1,12 +1,14 @@
 //! The figures, as ratios to floors measured in the same run. `./x bench [NAME…]`.
 
 mod commit;
+mod contestants;
 mod desktop;
 mod fanout;
 mod hub;
 mod load;
 mod metrics;
 mod proc;
+mod replay;
 mod restart;
 mod sockets;
 mod stats;
@@ -27,7 +29,7 @@ struct Args {
     what: Vec<What>,
     /// Who sends; used by `fanout`.
     #[arg(long, value_enum, hide = true)]
-    contestant: Option<fanout::Contestant>,
+    contestant: Option<contestants::Contestant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -50,6 +52,8 @@ enum What {
     Hub,
     /// W1, W2: a status on its way to many overlays.
     Fanout,
+    /// W4: overlays that poll a page, and overlays that are told.
+    Replay,
     /// X1, X2: the idle desktop app.
     Desktop,
     /// D1: other APIs' words.
@@ -78,7 +82,7 @@ async fn main() -> anyhow::Result<()> {
         return hub::child().await;
     }
     if let Some(contestant) = args.contestant {
-        return fanout::child(contestant).await;
+        return contestants::child(contestant).await;
     }
     if args.what == [What::SwarmChild] {
         return sockets::swarm().await;
@@ -109,6 +113,7 @@ async fn measure(what: What) -> anyhow::Result<Vec<Figure>> {
         What::Metrics => Ok(metrics::measure()),
         What::Hub => hub::measure().await,
         What::Fanout => fanout::measure().await,
+        What::Replay => replay::measure().await,
         What::Desktop => desktop::measure().await,
         What::Translation => translation::measure(),
         What::Load => load::measure().await,

@@ -38,11 +38,13 @@ impl Readers {
             from = Instant::now() + pace;
             let mut frames = Frames::of(status.borrow_and_update().clone());
             let lines = self.lines().clone();
-            for some in lines.chunks(AT_ONCE) {
+            for (at, some) in lines.chunks(AT_ONCE).enumerate() {
+                if at > 0 {
+                    yield_now().await;
+                }
                 for line in some {
                     line.show(&mut frames);
                 }
-                yield_now().await;
             }
         }
     }
