@@ -75,7 +75,9 @@ impl Line {
             return;
         };
         if !out.rest.is_empty() {
+            // Also when the task itself is writing: it may end with that, and not look again.
             out.missed = true;
+            self.call.notify_one();
             return;
         }
         if let Some(frame) = frames.next(view) {
@@ -230,7 +232,7 @@ fn has_close(frames: &[u8]) -> bool {
 mod tests {
     use std::future::poll_fn;
 
-    use futures_util::{SinkExt as _, StreamExt as _};
+    use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
     use proto::status::v1::Cause;
     use tokio::{
         net::{TcpListener, TcpSocket},
@@ -345,6 +347,17 @@ mod tests {
             0,
             "at rest it keeps nothing"
         );
+    }
+
+    #[tokio::test]
+    async fn a_status_that_passes_by_an_answer_is_told_to_its_task() {
+        let mut pair = Pair::open().await;
+        // Nothing of this was shown: the task alone knows of it.
+        pair.own.feed(Message::text(huge())).await.unwrap();
+        assert!(pair.own.flush().now_or_never().is_none() && pair.rest() > 0);
+        pair.show("passes by");
+        timeout(PATIENCE, pair.line.called()).await.unwrap();
+        assert!(pair.line.take_missed());
     }
 
     #[tokio::test]
