@@ -217,8 +217,8 @@ pub const BUGS: &[Bug] = &[
         name: "any-algorithm",
         edits: &[Edit {
             file: "crates/relay/src/jwt.rs",
-            is: ".filter(|_| header == HEADER)",
-            becomes: ".filter(|_| !header.is_empty())",
+            is: ".filter(|_| said == header)",
+            becomes: ".filter(|_| !said.is_empty())",
         }],
         found_by: unit("relay", "jwt::"),
     },
@@ -247,7 +247,7 @@ pub const BUGS: &[Bug] = &[
             is: "if record.revoked_at.is_some() {",
             becomes: "if record.revoked_at.is_some_and(|at| at.0 == 0) {",
         }],
-        found_by: through_http(""),
+        found_by: through_http("doors"),
     },
     Bug {
         name: "an-expired-key-opens",
@@ -256,7 +256,7 @@ pub const BUGS: &[Bug] = &[
             is: "if record.has_expired(now) {",
             becomes: "if record.has_expired(now) && record.id.is_empty() {",
         }],
-        found_by: through_http(""),
+        found_by: through_http("ceilings"),
     },
     Bug {
         name: "no-scope-is-asked-for",

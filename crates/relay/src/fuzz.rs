@@ -11,7 +11,7 @@ use crate::{
     Config, Network, PublicUrl, PushUrl, WebhookAllowed, auth, hint, jwt, keys, loopback,
     multipart,
     peer::Peer,
-    serve, target,
+    serve, session, target,
     webhook::{self, Secret},
     wishes,
 };
@@ -48,6 +48,10 @@ pub fn token(bytes: &[u8]) {
         if jwt::read(&KEY, kind, text, NOW).is_ok() {
             assert_eq!(text, given, "a token opens that was not given out");
         }
+    }
+    for kind in [session::Kind::Access, session::Kind::Renew] {
+        let read = session::read(&KEY, kind, text, NOW);
+        assert!(read.is_err(), "no session was ever begun");
     }
 }
 
@@ -102,7 +106,10 @@ pub fn path(bytes: &[u8]) {
         assert!(!shown.contains(key), "{shown} shows a key");
     }
     if let Some((key, rest)) = serve::path_key(&uri) {
-        assert!(key.is_empty() || !target::shown(uri.path()).contains(&format!("/k/{key}")));
+        assert!(
+            key.is_empty() || shown.starts_with("/k/…"),
+            "{shown} shows {key}"
+        );
         assert!(rest.path().starts_with('/'));
     }
 }

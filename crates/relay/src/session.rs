@@ -82,7 +82,7 @@ struct Claims {
 
 /// What a token says that was proven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Shown {
+pub(crate) struct Shown {
     user: UserId,
     session: SessionId,
     token: [u8; 16],
@@ -122,7 +122,12 @@ fn sign(key: &[u8; 32], kind: Kind, session: &Session, now: Timestamp, token: [u
     written(kind.header(), key, &claims)
 }
 
-fn read(key: &[u8; 32], wanted: Kind, text: &str, now: Timestamp) -> Result<Shown, Refused> {
+pub(crate) fn read(
+    key: &[u8; 32],
+    wanted: Kind,
+    text: &str,
+    now: Timestamp,
+) -> Result<Shown, Refused> {
     let kind = Kind::of(text).ok_or(Refused::Invalid)?;
     let claims: Claims = proven(kind.header(), key, text).ok_or(Refused::Invalid)?;
     let shown = shown(kind, &claims).ok_or(Refused::Invalid)?;

@@ -93,6 +93,7 @@ mod tests {
             (format!("/{key}/api/chat"), "/…/api/chat"),
             (format!("/K/{key}/api/chat"), "/K/…/api/chat"),
             (format!("//k/{key}"), "//k/…"),
+            ("/k/secret/x".to_owned(), "/k/…/x"),
             (format!("/%6B/{key}/x"), "/…/…/x"),
             (format!("/k/{mistyped}/x"), "/k/…/x"),
             (format!("/key/{mistyped}/x"), "/key/…/x"),
