@@ -44,8 +44,7 @@ const GONE_WITHIN: Duration = Duration::from_secs(60);
 /// # Errors
 /// If the relay or the swarm does not start.
 pub(crate) async fn idle() -> anyhow::Result<Vec<Figure>> {
-    let room = ["--connections-max", "12000", "--connections-per-key", "0"];
-    let stand = Stand::relay_with(&room, "ollama").await;
+    let stand = Stand::relay_with(&["--connections-max", "12000"], "ollama").await;
     let pid = stand
         .relay
         .as_ref()

@@ -101,7 +101,7 @@ impl Stand {
         command.args(["relay", "--store", &store(&self.home)]);
         command.args(["--listen", &self.address.to_string(), "--lease", LEASE]);
         // The tests ask as fast as they can, all with one key.
-        command.args(["--key-rate", "0"]);
+        command.args(["--key-rate", "0", "--connections-per-key", "0"]);
         command.args(&self.relay_options);
         let mut relay = Process::start("the relay", command);
         let url = relay.says("listening on http://").await;
