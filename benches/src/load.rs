@@ -54,7 +54,8 @@ struct Counts {
 /// # Errors
 /// If the relay does not answer.
 pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
-    let options = ["--keep-fetched", "1"];
+    // One requester stands for many.
+    let options = ["--keep-fetched", "1", "--connections-per-key", "0"];
     let stand = Arc::new(Stand::relay_with(&options, "ollama").await);
     let pid = stand
         .relay

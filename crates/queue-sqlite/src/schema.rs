@@ -160,7 +160,8 @@ pub(crate) fn wants_check(path: &Path) -> bool {
     size(&files::beside(path, "-wal")) > 0 || size(path) <= CHECKED_MAX
 }
 
-/// Looks at the whole file, before anything in it is served.
+/// Looks at the whole file, before anything in it is served: about a second for each gigabyte, and
+/// what the disk takes to read it.
 pub(crate) fn check(conn: &Connection, path: &Path) -> Result<(), OpenError> {
     let found = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
     let found = found.map_err(|error| explain(path, error))?;
