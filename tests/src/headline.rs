@@ -106,6 +106,28 @@ pub async fn erasure(seed: u64) -> io::Result<Headline> {
 /// The store's log is taken in once a minute at most; what was fetched is looked at as often.
 const ERASED_WITHIN: Duration = Duration::from_secs(180);
 
+/// Keys that are held to less, or reach further, or not for long.
+const ODD_KEYS: [&[&str]; 4] = [
+    &[
+        "--scope",
+        "enqueue",
+        "--model",
+        "other*",
+        "--max-priority",
+        "9",
+    ],
+    &["--scope", "work", "--serve", "all"],
+    &[
+        "--scope",
+        "enqueue",
+        "--scope",
+        "read",
+        "--account",
+        "another",
+    ],
+    &["--scope", "admin", "--expires", "1s"],
+];
+
 /// Sends requests that mean no good: so many by hand, and so many examples for each operation and
 /// kind of key by schemathesis.
 ///
@@ -119,14 +141,20 @@ pub async fn hostile(count: usize, examples: u32, seed: u64) -> io::Result<Headl
         keys.push(create_key(&stand.home, &["--name", scope, "--scope", scope]).await);
     }
     let operations = operations(&stand.http, stand.address).await?;
-    let mut assault = by_hand(stand.address, &keys, &operations, count, seed).await;
+    let mut shown = keys.clone();
+    for (n, odd) in ODD_KEYS.iter().enumerate() {
+        let name = format!("odd-{n}");
+        let args = [&["--name", &name][..], odd].concat();
+        shown.push(create_key(&stand.home, &args).await);
+    }
+    let mut assault = by_hand(stand.address, &shown, &operations, count, seed).await;
     let patience = Duration::from_secs(3_600);
     let kinds = keys.iter().map(|key| Some(key.as_str())).chain([None]);
     for key in kinds {
         let more = by_the_document(stand.address, key, examples, seed, patience).await?;
         assault.add(more);
     }
-    let secrets: Vec<String> = keys
+    let secrets: Vec<String> = shown
         .iter()
         .map(|key| key.split('_').nth(2).unwrap().to_owned())
         .collect();
