@@ -7,10 +7,10 @@ use std::{io, path::Path, time::Duration};
 use crate::{
     disk::Disk,
     marked::Marked,
-    process::{Home, Process, binary},
+    process::{Home, Process, binary, finish},
     proxy::Proxy,
     scripted_ollama::ScriptedOllama,
-    stand::{Stand, create_key},
+    stand::{Stand, create_key, hearth},
 };
 
 /// Everything there is, and everything that was said by what is gone.
@@ -134,6 +134,13 @@ impl Farm {
         let mut agent = Process::start(&hand.name, command);
         agent.says("status on ws://").await;
         self.hands[n].agent = Some(agent);
+    }
+
+    /// Waits until an agent says that it is ready: until then only jobs that are kept are taken.
+    pub async fn until_ready(&self, n: usize) {
+        let args = ["status", "--until", "ready", "--timeout", "50"];
+        let done = finish(hearth(&self.hands[n].home, &args)).await;
+        assert!(done.status.success(), "not ready: {}", done.stderr);
     }
 
     /// Kills an agent.

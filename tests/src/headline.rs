@@ -76,6 +76,7 @@ impl fmt::Display for Headline {
 pub async fn erasure(seed: u64) -> io::Result<Headline> {
     let mut farm = Farm::with(&["--keep-fetched", "1"], 1, 4).await;
     farm.start_agent(0).await;
+    farm.until_ready(0).await;
     let mut load = Plan::kills(0, seed).load;
     load.canary = format!("erased{seed:x}");
     let keys = farm.keys.clone();
