@@ -200,8 +200,9 @@ mod tests {
             watch_every: every,
             ..RelaySettings::default()
         };
-        let (store, mut watcher) = watched(settings).await;
+        // Before the first is told: it may be long before it is heard.
         let began = Instant::now();
+        let (store, mut watcher) = watched(settings).await;
         for n in 1..=5 {
             accept(&store, n).await;
             let said = watcher.next().await.unwrap();
