@@ -12,7 +12,7 @@ use proto::{limits, worker::CLOSE_DRAIN};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -36,6 +36,8 @@ const STEP: usize = 250;
 /// A ping to each, and its answer.
 const IDLE: Duration = limits::CARRIER_PING;
 const OFFENDERS: usize = 200;
+/// More than the system keeps for a reader.
+const FILE_BYTES: usize = 12 * 1024 * 1024;
 const HEALTHY: Duration = Duration::from_secs(5);
 const GONE_WITHIN: Duration = Duration::from_secs(60);
 
@@ -157,11 +159,17 @@ async fn worker(address: SocketAddr, key: String, n: usize) -> anyhow::Result<So
 /// If the relay does not answer.
 pub(crate) async fn slow() -> anyhow::Result<Vec<Figure>> {
     let stand = Stand::relay_only("ollama").await;
+    let path = upload(&stand).await?;
     let quiet = healthy(&stand).await?;
     let began = Instant::now();
     let mut offenders = JoinSet::new();
-    for n in 0..2 * OFFENDERS {
+    for n in 0..OFFENDERS {
         offenders.spawn(dawdle(stand.address, n % 2 == 0));
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: relay\r\nAuthorization: Bearer {}\r\n\r\n",
+            stand.requester
+        );
+        offenders.spawn(stall(stand.address, request));
     }
     let loaded = healthy(&stand).await?;
     let mut gone = 0;
@@ -187,6 +195,43 @@ pub(crate) async fn slow() -> anyhow::Result<Vec<Figure>> {
             detail: format!("{gone} of {} were cut", 2 * OFFENDERS),
         },
     ])
+}
+
+/// A file that is longer than what the system keeps for a reader; where it is read.
+async fn upload(stand: &Stand) -> anyhow::Result<String> {
+    let line = format!(
+        "{}\n",
+        json!({"custom_id": "x", "method": "POST", "url": "/v1/embeddings", "body": "x".repeat(1024)})
+    );
+    let form = format!(
+        "--b\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n--b\r\n\
+         Content-Disposition: form-data; name=\"file\"; filename=\"x\"\r\n\r\n{}\r\n--b--\r\n",
+        line.repeat(FILE_BYTES / line.len())
+    );
+    let url = format!("http://{}/v1/files", stand.address);
+    let posted = stand.http.post(url).bearer_auth(&stand.requester);
+    let posted = posted.header("content-type", "multipart/form-data; boundary=b");
+    let answer = posted.body(form).send().await?.error_for_status()?;
+    let answer: serde_json::Value = answer.json().await?;
+    let id = answer["id"].as_str().context("a file has an id")?;
+    Ok(format!("/v1/files/{id}/content"))
+}
+
+/// Asks, takes the first bytes and no more; until it is cut.
+async fn stall(address: SocketAddr, request: String) -> anyhow::Result<()> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_recv_buffer_size(4096)?;
+    let mut socket = socket.connect(address).await?;
+    socket.write_all(request.as_bytes()).await?;
+    let mut first = [0; 12];
+    socket.read_exact(&mut first).await?;
+    anyhow::ensure!(&first == b"HTTP/1.1 200", "it was not served");
+    // What is written to a socket that the other side reset fails; a space between requests says
+    // nothing.
+    while socket.write_all(b" ").await.is_ok() {
+        sleep(Duration::from_secs(1)).await;
+    }
+    Ok(())
 }
 
 /// One request after the other, as a client does that means well.

@@ -112,7 +112,7 @@ pub struct Process {
     name: String,
     child: Child,
     said: watch::Receiver<Vec<String>>,
-    _readers: JoinSet<()>,
+    readers: JoinSet<()>,
 }
 
 impl Process {
@@ -139,7 +139,7 @@ impl Process {
             name: name.to_owned(),
             child,
             said,
-            _readers: readers,
+            readers,
         }
     }
 
@@ -233,15 +233,18 @@ impl Process {
         );
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until it ends by itself, and all it said was heard.
     ///
     /// # Panics
     /// If it does not within [`PATIENCE`].
     pub async fn wait(&mut self) -> ExitStatus {
-        match timeout(PATIENCE, self.child.wait()).await {
-            Ok(status) => status.expect("a child can be waited for"),
-            Err(_) => panic!("{} does not end:\n{}", self.name, self.log()),
-        }
+        let Ok(status) = timeout(PATIENCE, self.child.wait()).await else {
+            panic!("{} does not end:\n{}", self.name, self.log())
+        };
+        // Its last words may still be on their way.
+        let heard = async { while self.readers.join_next().await.is_some() {} };
+        let _ = timeout(PATIENCE, heard).await;
+        status.expect("a child can be waited for")
     }
 }
 

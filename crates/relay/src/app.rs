@@ -15,6 +15,7 @@ use crate::{
     RelaySettings, World,
     batch::Running,
     error::ApiError,
+    gathered::Gathered,
     guard::{Gate, Guard},
     metrics::Counting,
     pass::Passes,
@@ -52,6 +53,8 @@ pub struct Relay {
     pub(crate) webhooks: Arc<News>,
     pub(crate) pushes: Arc<Latest>,
     pub(crate) batches: Arc<Running>,
+    /// Answers that are put together.
+    pub(crate) gathered: Gathered,
     /// Jobs that pollers of older systems cannot be told.
     pub(crate) untold: Arc<Untold>,
     /// Owns every task of the relay.
@@ -86,6 +89,7 @@ impl Relay {
             webhooks: Arc::default(),
             pushes: Arc::default(),
             batches: Arc::default(),
+            gathered: Gathered::default(),
             tasks: TaskTracker::new(),
             answers: TaskTracker::new(),
             drain: CancellationToken::new(),

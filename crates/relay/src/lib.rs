@@ -19,6 +19,7 @@ mod error;
 mod error_page;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
+mod gathered;
 mod guard;
 mod hint;
 mod intake;

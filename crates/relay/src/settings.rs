@@ -65,6 +65,9 @@ pub struct RelaySettings {
     /// Most requests at work at once; those that wait for a worker are not. Further ones are
     /// refused.
     pub at_work_max: usize,
+    /// Bytes of all answers that are put together for readers who want them in one piece; a long
+    /// one beyond them is refused.
+    pub gathered_max: usize,
     /// Requests a second with one key, and how many at once; 0 is no limit.
     pub key_rate: u32,
     /// See `key_rate`.
@@ -94,7 +97,7 @@ impl Default for RelaySettings {
             heartbeat: limits::STREAM_HEARTBEAT,
             head_patience: Duration::from_secs(10),
             body_patience: Duration::from_secs(5),
-            write_patience: Duration::from_secs(30),
+            write_patience: Duration::from_secs(10),
             place_every: Duration::from_secs(1),
             watch_every: Duration::from_millis(250),
             pad_after: limits::PAD_AFTER,
@@ -109,6 +112,7 @@ impl Default for RelaySettings {
             connections_per_address: None,
             connections_per_key: 256,
             at_work_max: 512,
+            gathered_max: limits::LOGS_MAX,
             key_rate: 200,
             key_burst: 1000,
             failures_per_minute: 5,

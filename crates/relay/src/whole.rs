@@ -15,6 +15,7 @@ use crate::{
     Relay,
     api::written,
     error::ApiError,
+    gathered::Share,
     shape::Shape,
     stream::{cancelled, name_job, streaming, unfinished},
     tail::{Event, Tail},
@@ -48,7 +49,8 @@ where
     if let Ok(completed) = in_time {
         gathering.release(guard);
         completed?;
-        let mut response = written(shape.content_type(), write(&gathering.lines)?);
+        let answer = write(&gathering.lines)?;
+        let mut response = written(shape.content_type(), gathering.held(answer));
         name_job(&mut response, job);
         return Ok(response);
     }
@@ -71,7 +73,7 @@ where
 
 /// Waits until a job has completed whose answer nobody reads.
 pub(crate) async fn finished(relay: &Relay, ticket: Ticket) -> Result<(), ApiError> {
-    let mut gathering = Gathering::new(relay, ticket.log);
+    let mut gathering = Gathering::for_itself(relay, ticket.log);
     let completed = gathering.complete().await;
     gathering.release(ticket.guard);
     completed
@@ -101,7 +103,11 @@ impl<F: FnOnce(&[Bytes]) -> Result<Bytes, ErrorDetail>> Padded<F> {
             return (Bytes::from_static(b"\n"), Some(self));
         };
         self.gathering.release(self.guard);
-        let object = completed.and_then(|()| Ok((self.write)(&self.gathering.lines)?));
+        let (write, gathering) = (self.write, self.gathering);
+        let object = completed.and_then(|()| {
+            let answer = write(&gathering.lines)?;
+            Ok(gathering.held(answer))
+        });
         let failed = |error| {
             let id = dialect::anthropic::request_id(self.job);
             self.shape.body(&error, Some(&id))
@@ -116,7 +122,7 @@ pub(crate) struct Gathering {
     log: Arc<dyn JobLog>,
     tail: Tail,
     pub(crate) lines: Vec<Bytes>,
-    bytes: usize,
+    share: Share,
     has_ended: bool,
     is_cut_off: bool,
 }
@@ -128,10 +134,23 @@ impl Gathering {
             tail: Tail::new(log.clone(), EventId::default()),
             log,
             lines: Vec::new(),
-            bytes: 0,
+            share: relay.gathered.clone().share(relay.settings.gathered_max),
             has_ended: false,
             is_cut_off: false,
         }
+    }
+
+    /// The same for the relay's own use, which no reader holds up.
+    pub(crate) fn for_itself(relay: &Relay, log: Arc<dyn JobLog>) -> Self {
+        Self {
+            share: relay.gathered.clone().share(usize::MAX),
+            ..Self::new(relay, log)
+        }
+    }
+
+    /// What was made of the lines, to be sent; the lines are not needed any more.
+    pub(crate) fn held(self, answer: Bytes) -> Bytes {
+        self.share.held(answer)
     }
 
     /// A job that has ended need not be cancelled, and one whose relay goes down must not be.
@@ -158,11 +177,11 @@ impl Gathering {
             match event {
                 Event::Restarted(_) => {
                     self.lines.clear();
-                    self.bytes = 0;
+                    self.share.clear();
                 }
                 Event::Line(_, line) => {
-                    self.bytes += line.len();
-                    if self.bytes > WHOLE_MAX {
+                    self.share.grow(line.len())?;
+                    if self.share.bytes() > WHOLE_MAX {
                         return Err(ApiError::new(
                             ErrorCode::TooLarge,
                             "the answer is too large for one object; ask for a stream",

@@ -150,7 +150,7 @@ async fn body(
     let job = queued(relay, batch, wish, n, &request).await?;
     let log = relay.store.log(Owner::Account(&batch.account), job).await?;
     let log = log.ok_or_else(ApiError::unknown_job)?;
-    let mut gathering = Gathering::new(relay, log);
+    let mut gathering = Gathering::for_itself(relay, log);
     let ended = tokio::select! {
         ended = gathering.complete() => Some(ended),
         () = wish.cancelled() => None,

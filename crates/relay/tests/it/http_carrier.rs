@@ -368,7 +368,10 @@ async fn a_worker_that_came_again_over_another_carrier_gets_its_jobs_there() {
 /// Each costs what it reports, for as long as it may come back.
 #[tokio::test]
 async fn only_so_many_workers_poll_with_one_key() {
-    let server = Server::start().await;
+    let mut settings = RelaySettings::default();
+    // However long this machine takes for as many polls.
+    settings.online_after_poll = Duration::from_secs(3600);
+    let server = Server::with(settings).await;
     let key = server.client("default", &[Scope::Work]).await;
     let poll = async |name: String| {
         let body = json!({

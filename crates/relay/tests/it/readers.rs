@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hearth_relay::RelaySettings;
 use proptest::prelude::*;
-use proto::worker::RelayMessage;
+use proto::{End, worker::RelayMessage};
 use queue::Scope;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -12,10 +12,11 @@ use tokio::{
 };
 
 use crate::{
+    client::Client,
     server::Server,
     wire::{question, strict_events},
     within,
-    worker::{Scripted, chat},
+    worker::{CHAT_DONE, Scripted, chat},
 };
 
 #[tokio::test]
@@ -25,15 +26,12 @@ async fn a_reader_that_takes_nothing_is_cut_and_its_job_cancelled() {
     let server = Server::with(settings).await;
     let mut worker = Scripted::ready(&server).await;
     let key = server.key("default", &[Scope::Enqueue]).await;
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(4096).unwrap();
-    let mut stuck = within(socket.connect(server.address)).await.unwrap();
     let body = question("/api/chat", true);
     let request = format!(
         "POST /api/chat HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
-    stuck.write_all(request.as_bytes()).await.unwrap();
+    let stuck = stuck(&server, &request).await;
     let job = worker.lease().await;
     // More than the system keeps for a reader.
     let line = chat(&"x".repeat(1024 * 1024));
@@ -43,6 +41,61 @@ async fn a_reader_that_takes_nothing_is_cut_and_its_job_cancelled() {
     let token = job.token();
     assert_eq!(worker.next().await, RelayMessage::Cancel { token });
     drop(stuck);
+}
+
+/// A socket that takes next to nothing, and has asked.
+async fn stuck(server: &Server, request: &str) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stuck = within(socket.connect(server.address)).await.unwrap();
+    stuck.write_all(request.as_bytes()).await.unwrap();
+    stuck
+}
+
+/// Else every reader that stands still would keep a whole answer in memory.
+#[tokio::test]
+async fn long_answers_that_are_not_taken_leave_room_for_others() {
+    const MIB: usize = 1024 * 1024;
+    let mut settings = RelaySettings::default();
+    settings.gathered_max = 40 * MIB;
+    settings.write_patience = Duration::from_secs(3600);
+    let server = Server::with(settings).await;
+    let mut worker = Scripted::ready(&server).await;
+    let key = server.key("default", &[Scope::Enqueue, Scope::Read]).await;
+    let client = Client::new(server.base(), Some(key.clone()));
+    let asked = r#"{"op":"chat","body":{"model":"m"}}"#;
+    let id = client.post("/api/jobs", asked).await.json().await["id"].take();
+    let job = worker.lease().await;
+    let line = chat(&"x".repeat(MIB));
+    for n in 1..=16 {
+        worker.line(job.token(), n, &line).await;
+    }
+    worker.line(job.token(), 17, CHAT_DONE).await;
+    worker.end(job.token(), 17, End::Completed).await;
+    let path = format!("/api/jobs/{}/answer?wait=20", id.as_str().unwrap());
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n\r\n");
+
+    let mut slow = [
+        stuck(&server, &request).await,
+        stuck(&server, &request).await,
+    ];
+    let mut head = [0; 12];
+    for reader in &mut slow {
+        within(reader.read_exact(&mut head)).await.unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200");
+    }
+    let refused = client.get(&path).await;
+    assert_eq!(refused.header("x-hearth-error"), "busy");
+    assert!(refused.header("retry-after").parse::<u32>().is_ok());
+    let small = client.get("/api/tags").await;
+    assert_eq!(small.status, http::StatusCode::OK);
+    drop(slow);
+    let answered = async {
+        while client.get(&path).await.status != http::StatusCode::OK {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(answered).await;
 }
 
 #[tokio::test]

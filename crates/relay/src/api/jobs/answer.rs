@@ -56,7 +56,7 @@ pub(in crate::api) async fn answer(
     gathering.complete().await?;
     let answer = dialect::ollama::joined(&gathering.lines)?;
     relay.fetched(id);
-    let mut response = written("application/json", answer);
+    let mut response = written("application/json", gathering.held(answer));
     name_job(&mut response, id);
     Ok(response)
 }
