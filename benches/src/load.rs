@@ -55,7 +55,7 @@ struct Counts {
 /// If the relay does not answer.
 pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
     // One requester stands for many.
-    let options = ["--keep-fetched", "1", "--connections-per-key", "0"];
+    let options = ["--keep-fetched", "1"];
     let stand = Arc::new(Stand::relay_with(&options, "ollama").await);
     let pid = stand
         .relay
