@@ -1,18 +1,24 @@
 //! Who calls, and what for: one extractor per scope, so that no handler can forget to ask.
 
-use std::{collections::BTreeSet, time::Duration};
+mod caller;
+mod denied;
+
+use std::collections::BTreeSet;
 
 use axum::extract::FromRequestParts;
 use http::{HeaderMap, header::AUTHORIZATION, request::Parts};
-use proto::{Account, ErrorCode, ModelName, Priority, Timestamp, WorkerId};
-use queue::{Ceiling, KeyId, KeyRecord, Once, Owner, QueueError, Role, Scope, Serve, User, UserId};
+use proto::{Account, ErrorCode, Timestamp};
+use queue::{Ceiling, KeyId, KeyRecord, QueueError, Role, Scope, Serve, User};
+
+pub(crate) use self::{
+    caller::{Caller, serves},
+    denied::Denied,
+};
 
 use crate::{
     Relay,
     entrance::Newcomer,
     error::ApiError,
-    guard::AtWork,
-    intake::Patience,
     jwt::{self, Bearer, Kind},
     pass::Slip,
     peer::Peer,
@@ -22,143 +28,6 @@ use crate::{
 /// A key that stood in the path, taken out of it before routing.
 #[derive(Clone)]
 pub(crate) struct PathKey(pub(crate) String);
-
-/// A caller whose key or token is good.
-#[derive(Debug, Clone)]
-pub(crate) struct Caller {
-    /// `None` for a caller without key under `--insecure-dev`. For a user, what names the
-    /// generation of his tokens, see [`token_id`].
-    pub(crate) key: Option<KeyId>,
-    /// Who logged in, if the caller shows a token of a login.
-    pub(crate) user: Option<UserId>,
-    /// Until when his token opens doors. A key's end stands in its record.
-    pub(crate) until: Option<Timestamp>,
-    pub(crate) name: String,
-    pub(crate) account: Account,
-    pub(crate) serve: Serve,
-    /// How far the key reaches.
-    pub(crate) ceiling: Ceiling,
-    is_admin: bool,
-    /// The `idempotency-key` of the request.
-    once: Option<String>,
-    /// How long the answer is wanted, as the request's header says.
-    pub(crate) wanted_for: Option<Duration>,
-    /// The only worker that shall answer, as the request's header says.
-    pub(crate) worker: Option<WorkerId>,
-    /// The place in the queue shall be told as a thought of the model.
-    pub(crate) wants_place: bool,
-    /// His request's place among those at work.
-    at_work: Option<AtWork>,
-    /// It counts for him also when it is a connection of another kind by now.
-    connection: Option<Newcomer>,
-}
-
-impl Caller {
-    /// Who asked for something that is still done for him when he has left.
-    pub(crate) const fn on_behalf(account: Account, name: String, ceiling: Ceiling) -> Self {
-        Self {
-            key: None,
-            user: None,
-            until: None,
-            name,
-            account,
-            serve: Serve::Accounts(BTreeSet::new()),
-            ceiling,
-            is_admin: false,
-            once: None,
-            wanted_for: None,
-            worker: None,
-            wants_place: false,
-            at_work: None,
-            connection: None,
-        }
-    }
-
-    /// What is left of his request is waiting.
-    pub(crate) fn rests(&self) {
-        if let Some(at_work) = &self.at_work {
-            at_work.rests();
-        }
-    }
-
-    /// Whose jobs this caller may see.
-    pub(crate) const fn owner(&self) -> Owner<'_> {
-        if self.is_admin {
-            Owner::Anyone
-        } else {
-            Owner::Account(&self.account)
-        }
-    }
-
-    /// Refuses a model that the key may not ask for, whether or not anybody has it.
-    pub(crate) fn permit(&self, model: &ModelName) -> Result<(), ApiError> {
-        if self.ceiling.models.allow(model) {
-            return Ok(());
-        }
-        Err(ApiError::new(
-            ErrorCode::ModelForbidden,
-            format!("the key may not ask for the model {model}; /api/tags lists those it may"),
-        ))
-    }
-
-    /// How urgent a job is: as he said, if his key allows it, else as urgent as is usual for what
-    /// he asks and allowed.
-    pub(crate) fn priority(
-        &self,
-        said: Option<Priority>,
-        usual: Priority,
-    ) -> Result<Priority, ApiError> {
-        let Some(said) = said else {
-            return Ok(self.ceiling.lowered(usual));
-        };
-        if self.ceiling.allows(said) {
-            return Ok(said);
-        }
-        let most = self.ceiling.lowered(said).level();
-        let message = format!("the key's jobs have at most the priority {most} (1 is the highest)");
-        Err(ApiError::new(ErrorCode::PriorityForbidden, message))
-    }
-
-    /// The caller's name for a request, if he gave it one, and the digest it stands for.
-    pub(crate) fn once(&self, fingerprint: impl FnOnce() -> [u8; 32]) -> Option<Once> {
-        let key = self.once.clone()?;
-        let fingerprint = fingerprint();
-        Some(Once { key, fingerprint })
-    }
-
-    /// Whether this caller's requests may wait for a worker that is away.
-    pub(crate) const fn patience(&self) -> Patience {
-        if self.wanted_for.is_some() {
-            Patience::Kept
-        } else {
-            Patience::Now
-        }
-    }
-
-    /// Whether he shows a token of a session, which is none of the query service's.
-    pub(crate) fn is_of_session(&self) -> bool {
-        let key = self.key.as_deref();
-        key.is_some_and(|key| session::of_key_id(key).is_some())
-    }
-
-    /// Names whoever claims something, however often he logs in.
-    pub(crate) fn claimant(&self) -> String {
-        match self.user {
-            Some(user) => format!("user-{user}"),
-            None => self.key_id().to_owned(),
-        }
-    }
-
-    /// Names the caller among workers.
-    pub(crate) fn key_id(&self) -> &str {
-        self.key.as_deref().unwrap_or("anonymous")
-    }
-}
-
-/// Whether a worker with this key may hold a job of this account.
-pub(crate) fn serves(serve: &Serve, account: &Account) -> bool {
-    serve.includes(account)
-}
 
 macro_rules! scope {
     ($(#[$doc:meta])* $name:ident, $scope:expr, $place:expr) => {
@@ -429,102 +298,17 @@ impl Relay {
     }
 }
 
-/// Why a caller is not let in.
-#[derive(Debug)]
-pub(crate) enum Denied {
-    /// He showed nothing.
-    Nothing,
-    /// He showed a key that is not one.
-    Key,
-    /// His key was good until it was revoked.
-    Revoked,
-    /// His key was good until its time had passed.
-    Expired,
-    /// He showed a token that is not one, or not any more.
-    Token(jwt::Refused),
-    /// The same of a session's token.
-    Session(jwt::Refused),
-    /// His token renewed a session before.
-    Reused,
-    /// His token is good, but he himself was removed.
-    Gone,
-    /// He is known, but may not do this.
-    Scope(Scope),
-    /// He may, but not with a key in the path.
-    Place,
-    /// It could not be found out.
-    Failed(ApiError),
-}
-
-impl From<Denied> for ApiError {
-    fn from(denied: Denied) -> Self {
-        let unauthorized = |message: &str| Self::new(ErrorCode::Unauthorized, message);
-        match denied {
-            Denied::Nothing => unauthorized(
-                "no key was sent; send `Authorization: Bearer KEY` or `x-api-key: KEY`",
-            ),
-            Denied::Key => unauthorized("the key is unknown or mistyped; ask for a new one"),
-            Denied::Revoked => unauthorized("the key was revoked; ask for a new one"),
-            Denied::Expired => Self::new(
-                ErrorCode::KeyExpired,
-                "the key has expired; ask for a new one",
-            ),
-            Denied::Token(jwt::Refused::Expired) => {
-                unauthorized("the token has expired; get a new one from /api/token/refresh/")
-            }
-            Denied::Token(jwt::Refused::Invalid | jwt::Refused::Void | jwt::Refused::Kind)
-            | Denied::Gone => unauthorized("the token is void; log in again at /api/login/"),
-            Denied::Session(jwt::Refused::Expired) => Self::new(
-                ErrorCode::TokenExpired,
-                "the token has expired; get new ones from /api/sessions/renew, or log in again",
-            ),
-            Denied::Session(jwt::Refused::Kind) => unauthorized(
-                "the token is for another purpose; the access_token opens routes, and the \
-                 refresh_token is for /api/sessions/renew and /api/sessions/end",
-            ),
-            Denied::Session(jwt::Refused::Invalid | jwt::Refused::Void) => {
-                unauthorized("the token is void; log in again at /api/sessions")
-            }
-            Denied::Reused => Self::new(
-                ErrorCode::TokenReused,
-                "the refresh token was shown before, so its session has ended; log in again at \
-                 /api/sessions",
-            ),
-            Denied::Scope(scope) => {
-                let scope = scope.as_str();
-                let message = format!("the key lacks the scope `{scope}`; use one that has it");
-                Self::new(ErrorCode::Forbidden, message)
-            }
-            Denied::Place => Self::new(
-                ErrorCode::Forbidden,
-                "a key in the path may only ask and read, whatever else it may do; \
-                 send it as `Authorization: Bearer KEY`",
-            ),
-            Denied::Failed(error) => error,
-        }
-    }
-}
-
 fn looks_like_ours(key: &str) -> bool {
     key.starts_with(crate::keys::PREFIX)
 }
 
 fn anonymous() -> Result<Caller, ApiError> {
+    let account = Account::new("default").map_err(|_| ApiError::internal())?;
+    let nobody = Caller::on_behalf(account, "anonymous".into(), Ceiling::default());
     Ok(Caller {
-        key: None,
-        user: None,
-        until: None,
-        name: "anonymous".into(),
-        account: Account::new("default").map_err(|_| ApiError::internal())?,
         serve: Serve::All,
-        ceiling: Ceiling::default(),
         is_admin: true,
-        once: None,
-        wanted_for: None,
-        worker: None,
-        wants_place: false,
-        at_work: None,
-        connection: None,
+        ..nobody
     })
 }
 
