@@ -118,11 +118,11 @@ impl Reserve {
     }
 }
 
-/// How many bytes may be written beside this file.
+/// How many bytes may be written beside this file, if the file system tells: some have no end.
 #[cfg(unix)]
 fn free(file: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(file.parent()?).ok()?;
-    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+    (disk.f_blocks > 0).then(|| disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 #[cfg(not(unix))]

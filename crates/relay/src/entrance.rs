@@ -129,9 +129,6 @@ impl Newcomer {
             stand,
             holder: held,
         } = &*self.0;
-        if let Some(stand) = stand {
-            stand.leave();
-        }
         let mut held = lock(held);
         if held.as_deref() == Some(holder) {
             return Ok(());
@@ -143,6 +140,10 @@ impl Newcomer {
                  next request"
             );
             return Err(ApiError::new(ErrorCode::TooManyConnections, message));
+        }
+        // Not before it counts there: no connection counts nowhere.
+        if let Some(stand) = stand {
+            stand.leave();
         }
         if let Some(before) = held.replace(holder.to_owned()) {
             entrance.release(&before);
@@ -239,6 +240,20 @@ mod tests {
             many.iter().all(|one| one.goes_in("a").is_ok()),
             "0 is no limit"
         );
+    }
+
+    #[test]
+    fn a_connection_that_its_key_has_no_room_for_still_counts_for_its_address() {
+        let entrance = Arc::new(Entrance::new(Some(2), 1, &[]));
+        let enter = || entrance.enter("203.0.113.9".parse().unwrap());
+        let inside = enter().unwrap();
+        assert!(inside.goes_in("a").is_ok());
+        let refused = [enter().unwrap(), enter().unwrap()];
+        assert!(refused.iter().all(|one| one.goes_in("a").is_err()));
+        assert!(enter().is_none());
+        drop(inside);
+        assert!(refused[0].goes_in("a").is_ok());
+        assert!(enter().is_some());
     }
 
     #[test]

@@ -91,6 +91,7 @@ impl ApiError {
         [
             ErrorCode::Unauthorized,
             ErrorCode::KeyExpired,
+            ErrorCode::TokenExpired,
             ErrorCode::Forbidden,
             ErrorCode::ForbiddenOrigin,
             ErrorCode::ForbiddenHost,
@@ -195,7 +196,7 @@ impl IntoResponse for ApiError {
             // one would find it closed.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        if [ErrorCode::Unauthorized, ErrorCode::KeyExpired].contains(&self.code) {
+        if self.status() == StatusCode::UNAUTHORIZED {
             let challenge = HeaderValue::from_static("Bearer realm=\"hearth\"");
             headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
@@ -215,6 +216,16 @@ mod tests {
             response.headers().get(header::CONNECTION).cloned()
         };
         assert_eq!(ends(ErrorCode::Unauthorized).unwrap(), "close");
+        assert_eq!(ends(ErrorCode::TokenExpired).unwrap(), "close");
         assert_eq!(ends(ErrorCode::UnknownModel), None);
+    }
+
+    #[test]
+    fn whoever_is_not_known_is_told_how_to_prove_himself() {
+        for code in ErrorCode::ALL.iter().copied() {
+            let response = ApiError::new(code, "no").into_response();
+            let is_told = response.headers().contains_key(header::WWW_AUTHENTICATE);
+            assert_eq!(is_told, code.http_status() == 401, "{code}");
+        }
     }
 }

@@ -15,7 +15,7 @@ use queue::KeyId;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::error::ApiError;
+use crate::{auth::Denied, error::ApiError, jwt, session};
 
 /// What somebody is inside with: a key, or a token, and until when that lets him in if that does
 /// not stand in its record.
@@ -116,13 +116,14 @@ impl Slip {
 
     /// Answers the request, unless its key is revoked meanwhile. A stream that goes on after the
     /// answer began is broken off then, not ended.
-    pub(crate) async fn answered(&self, answer: impl Future<Output = Response>) -> Response {
+    pub(crate) async fn answered(
+        &self,
+        answer: impl Future<Output = Response>,
+        now: impl Fn() -> Timestamp,
+    ) -> Response {
         let response = tokio::select! {
             response = answer => response,
-            () = self.revoked() => {
-                let message = "the key or token was revoked or expired meanwhile; get a new one";
-                return ApiError::new(ErrorCode::Unauthorized, message).into_response();
-            }
+            shown = self.revoked() => return ended(&shown, now()).into_response(),
         };
         match self.0.borrow().clone() {
             Some(pass) if response.body().size_hint().exact().is_none() => {
@@ -132,16 +133,33 @@ impl Slip {
         }
     }
 
-    async fn revoked(&self) {
+    /// Waits until what he came in with is good no more.
+    async fn revoked(&self) -> Shown {
         let mut noted = self.0.subscribe();
         let pass = noted.wait_for(Option::is_some).await;
         // The sender lives as long as `self`.
         let pass = pass.ok().and_then(|pass| pass.clone());
         match pass {
-            Some(pass) => pass.revoked().await,
+            Some(pass) => {
+                pass.revoked().await;
+                pass.shown.clone()
+            }
             None => std::future::pending().await,
         }
     }
+}
+
+/// What somebody is told who was inside when that ended: the same as at the door.
+fn ended((key, until): &Shown, now: Timestamp) -> ApiError {
+    let expired = jwt::Refused::Expired;
+    match until {
+        Some(until) if *until > now => {}
+        Some(_) if session::of_key_id(key).is_some() => return Denied::Session(expired).into(),
+        Some(_) => return Denied::Token(expired).into(),
+        None => {}
+    }
+    let message = "the key or token was revoked or expired meanwhile; get a new one";
+    ApiError::new(ErrorCode::Unauthorized, message)
 }
 
 fn until_revoked(body: Body, pass: Arc<Pass>) -> Body {

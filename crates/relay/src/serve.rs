@@ -32,8 +32,7 @@ use crate::{
     pass::Slip,
     patient::{Limits, Patient, Phase},
     peer::Peer,
-    push,
-    shape::dress,
+    push, shape,
     tls::{self, Tls},
     upkeep, webhook,
 };
@@ -321,10 +320,10 @@ async fn answer(door: Door, request: Request<Incoming>) -> Result<Response, Infa
         }
         Err(refused) => (refused.path, refused.error.into_response()),
     };
-    if let Some(error) = response.extensions().get::<ApiError>() {
-        metrics.refused(error.code);
+    let mut response = shape::dress(&path, response);
+    if let Some(code) = shape::code(&response) {
+        metrics.refused(code);
     }
-    let mut response = dress(&path, response);
     if asks_for_keys {
         cors::allow(&path, &mut response);
     }
@@ -353,8 +352,9 @@ async fn routed(door: Door, mut request: Request<Body>, path: &str) -> Response 
         }
         request.extensions_mut().insert(at_work.clone());
     }
-    let answer = door.router.oneshot(request);
-    let response = slip.answered(answer.map(|Ok(response)| response)).await;
+    let relay = door.relay.clone();
+    let answer = door.router.oneshot(request).map(|Ok(response)| response);
+    let response = slip.answered(answer, || relay.now()).await;
     at_work.rests();
     response
 }

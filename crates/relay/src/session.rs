@@ -153,7 +153,7 @@ fn shown(kind: Kind, claims: &Claims) -> Option<Shown> {
         user: claims.sub.parse().ok()?,
         session: SessionId(sixteen(&claims.sid)?),
         token: sixteen(&claims.jti)?,
-        until: Timestamp(claims.exp.checked_mul(1000)?),
+        until: Timestamp(claims.exp.checked_add(LEEWAY)?.checked_mul(1000)?),
     })
 }
 
@@ -324,10 +324,10 @@ mod tests {
                 user: 5,
                 session: SessionId([7; 16]),
                 token: TOKEN,
-                until: NOW + kind.life(),
+                until: NOW + kind.life() + Duration::from_secs(LEEWAY.unsigned_abs()),
             };
             let leeway = Duration::from_secs(LEEWAY.unsigned_abs());
-            let over = NOW + kind.life() + leeway;
+            let over = shown.until;
             let last = NOW + kind.life() + (leeway - Duration::from_secs(1));
             assert_eq!(read(&KEY, kind, &text, NOW), Ok(shown));
             assert_eq!(read(&KEY, kind, &text, last), Ok(shown));

@@ -2,7 +2,7 @@
 
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use proto::{Dialect, ErrorBody, ErrorCode};
 
 use crate::{error::ApiError, request_id};
@@ -84,6 +84,16 @@ impl Shape {
     }
 }
 
+/// Names the code of a refusal, in whatever words its body is.
+pub(crate) const CODE: HeaderName = HeaderName::from_static("x-hearth-error");
+
+/// The code of a refusal, if the response is one.
+pub(crate) fn code(response: &Response) -> Option<ErrorCode> {
+    let code = response.headers().get(CODE)?;
+    let codes = ErrorCode::ALL.iter().copied();
+    codes.into_iter().find(|known| code == known.as_str())
+}
+
 /// Writes the body of a refusal, if the response is one.
 pub(crate) fn dress(path: &str, mut response: Response) -> Response {
     let Some(error) = response.extensions_mut().remove::<ApiError>() else {
@@ -102,10 +112,7 @@ pub(crate) fn dress(path: &str, mut response: Response) -> Response {
         header::CONTENT_TYPE,
         HeaderValue::from_static(shape.content_type()),
     );
-    headers.insert(
-        "x-hearth-error",
-        HeaderValue::from_static(error.code.as_str()),
-    );
+    headers.insert(CODE, HeaderValue::from_static(error.code.as_str()));
     headers.remove(header::CONTENT_LENGTH);
     *response.body_mut() = Body::from(body);
     response

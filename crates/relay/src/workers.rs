@@ -235,8 +235,9 @@ impl Workers {
     ///
     /// # Errors
     /// [`ErrorCode::RateLimited`], if too many poll with its key already.
-    pub(crate) fn admit(&self, seat: &Seat) -> Result<(), ApiError> {
-        let seats = self.lock();
+    pub(crate) fn admit(&self, seat: &Seat, now: Timestamp) -> Result<(), ApiError> {
+        let mut seats = self.lock();
+        seats.settle(now);
         if seats.online.contains_key(seat) || seats.pollers(seat) < POLLERS_MAX {
             return Ok(());
         }

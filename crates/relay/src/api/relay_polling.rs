@@ -9,8 +9,8 @@ use axum::{
 use dialect::relay_polling::{ACKNOWLEDGED, Answer, PolledRequest, Progress, Request, production};
 use http::{HeaderValue, StatusCode};
 use proto::{
-    Dialect, End, ErrorCode, EventId, JobError, JobId, JobState, LeaseToken, ModelName, Op,
-    Priority, WorkerId, worker::Retry,
+    Dialect, End, ErrorCode, JobError, JobId, JobState, LeaseToken, ModelName, Op, Priority,
+    WorkerId, worker::Retry,
 };
 use queue::{Job, Lease, LeaseQuery, Models, QueueError};
 use tokio::time::{Instant, timeout_at};
@@ -23,9 +23,10 @@ use crate::{
     intake::Patience,
     payload::{Inference, Payload},
     place::name_place,
-    tail::{Event, Tail},
+    shape::CODE,
     target::InPath,
     ticket::Order,
+    whole::Gathering,
     workers::{Online, Seat},
 };
 
@@ -251,7 +252,7 @@ pub(super) async fn status(
         let mut response = written(JSON, body);
         *response.status_mut() = StatusCode::NOT_FOUND;
         let code = HeaderValue::from_static(ErrorCode::UnknownJob.as_str());
-        response.headers_mut().insert("x-hearth-error", code);
+        response.headers_mut().insert(CODE, code);
         return Ok(response);
     };
     let reason = job
@@ -262,29 +263,22 @@ pub(super) async fn status(
         JobState::Queued => Progress::Queued,
         JobState::Leased => Progress::Processing,
         JobState::Failed | JobState::Cancelled => Progress::Error(reason),
-        JobState::Completed => Progress::Completed {
-            response: text(&relay, &caller, job.new.id).await?,
-            model: &job.new.model,
-        },
+        JobState::Completed => {
+            let log = relay.store.log(caller.owner(), job.new.id).await?;
+            let log = log.ok_or_else(ApiError::unknown_job)?;
+            let mut answer = Gathering::new(&relay, log);
+            answer.complete().await?;
+            relay.fetched(job.new.id);
+            let progress = Progress::Completed {
+                response: dialect::relay_polling::text(&answer.lines),
+                model: &job.new.model,
+            };
+            let body = dialect::relay_polling::status(&id, &progress);
+            return Ok(written(JSON, answer.held(body)));
+        }
     };
     Ok(written(
         JSON,
         dialect::relay_polling::status(&id, &progress),
     ))
-}
-
-async fn text(relay: &Relay, caller: &Caller, id: JobId) -> Result<String, ApiError> {
-    let log = relay.store.log(caller.owner(), id).await?;
-    let mut tail = Tail::new(log.ok_or_else(ApiError::unknown_job)?, EventId::default());
-    let mut lines = Vec::new();
-    loop {
-        match tail.next().await? {
-            Event::Line(_, line) => lines.push(line),
-            Event::Restarted(_) => lines.clear(),
-            Event::End(..) => {
-                relay.fetched(id);
-                return Ok(dialect::relay_polling::text(&lines));
-            }
-        }
-    }
 }

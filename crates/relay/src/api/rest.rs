@@ -14,7 +14,9 @@ use crate::{
     Relay,
     auth::{Caller, Denied, Place, admit},
     error::ApiError,
-    jwt, wishes,
+    jwt,
+    shape::CODE,
+    wishes,
 };
 
 /// A refusal in the words of the query service.
@@ -98,11 +100,13 @@ impl IntoResponse for RestError {
             None => code_of(self.refusal.status),
         };
         let code = HeaderValue::from_static(code.as_str());
-        response.headers_mut().insert("x-hearth-error", code);
+        response.headers_mut().insert(CODE, code);
         if let Some(error) = self.error {
             let mut dressed = error.into_response();
-            if let Some(seconds) = dressed.headers_mut().remove(header::RETRY_AFTER) {
-                response.headers_mut().insert(header::RETRY_AFTER, seconds);
+            for name in [header::RETRY_AFTER, header::CONNECTION] {
+                if let Some(value) = dressed.headers_mut().remove(&name) {
+                    response.headers_mut().insert(name, value);
+                }
             }
         }
         let status = StatusCode::from_u16(self.refusal.status);

@@ -51,7 +51,7 @@ pub(crate) async fn poll(
         return Err(ApiError::new(ErrorCode::BadRequest, message));
     }
     let seat = Seat::Poll(caller.key_id().to_owned(), asked.worker.clone());
-    relay.workers.admit(&seat)?;
+    relay.workers.admit(&seat, relay.now())?;
     let newer = CancellationToken::new();
     let attended = attend(&relay, &caller, &asked, hold, &newer);
     let held = u32::try_from(asked.held.len()).unwrap_or(u32::MAX);

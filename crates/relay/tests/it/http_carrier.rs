@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use hearth_relay::RelaySettings;
 use http::StatusCode;
@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::{
     client::Client,
-    server::Server,
+    server::{Ahead, Server},
     within,
     worker::{CHAT_DONE, Scripted, chat, report},
 };
@@ -371,7 +371,8 @@ async fn only_so_many_workers_poll_with_one_key() {
     let mut settings = RelaySettings::default();
     // However long this machine takes for as many polls.
     settings.online_after_poll = Duration::from_secs(3600);
-    let server = Server::with(settings).await;
+    let clock = Arc::new(Ahead::default());
+    let server = Server::at(clock.clone(), settings).await;
     let key = server.client("default", &[Scope::Work]).await;
     let poll = async |name: String| {
         let body = json!({
@@ -396,4 +397,7 @@ async fn only_so_many_workers_poll_with_one_key() {
     );
     let other = Worker::new(&server).await;
     other.poll(0, &[]).await;
+    clock.by(Duration::from_secs(2 * 3600));
+    let later = poll("one-more".into()).await;
+    assert_eq!(later.status, StatusCode::NO_CONTENT, "the others are gone");
 }

@@ -238,6 +238,12 @@ async fn only_so_many_connections_are_open_with_one_key_of_every_kind() {
             .await
             .contains("2 connections are open with this key")
     );
+    for path in ["/api/queries/", "/api/tags"] {
+        let over = client.get(path).await;
+        assert_eq!(over.status, StatusCode::TOO_MANY_REQUESTS, "{path}");
+        assert_eq!(over.header("x-hearth-error"), "too_many_connections");
+        assert_eq!(over.header("connection"), "close", "{path}");
+    }
     assert!(Scripted::dial(&server, &key, SUBPROTOCOL).await.is_err());
     assert_eq!(
         other.get("/api/tags").await.status,

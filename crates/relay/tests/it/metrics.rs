@@ -38,6 +38,8 @@ async fn a_scraper_reads_what_became_of_each_job() {
     asked.await.unwrap();
     let refused = server.nobody().get("/api/jobs").await;
     assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
+    let in_other_words = server.nobody().get("/api/queries/").await;
+    assert_eq!(in_other_words.status, StatusCode::UNAUTHORIZED);
     // Nobody works for this account, so its job waits.
     let client = server.client("lonely", &[Scope::Enqueue]).await;
     let job =
@@ -58,7 +60,7 @@ async fn a_scraper_reads_what_became_of_each_job() {
         "hearth_first_token_seconds_count 1",
         r#"hearth_tokens_total{model="m",kind="prompt"} 3"#,
         r#"hearth_tokens_total{model="m",kind="answer"} 2"#,
-        r#"hearth_refused_total{code="unauthorized"} 1"#,
+        r#"hearth_refused_total{code="unauthorized"} 2"#,
         r#"hearth_queue_jobs{priority="3"} 1"#,
         r#"hearth_queue_jobs{priority="5"} 0"#,
         "hearth_dead_jobs 0",

@@ -72,7 +72,9 @@ async fn long_answers_that_are_not_taken_leave_room_for_others() {
     }
     worker.line(job.token(), 17, CHAT_DONE).await;
     worker.end(job.token(), 17, End::Completed).await;
-    let path = format!("/api/jobs/{}/answer?wait=20", id.as_str().unwrap());
+    let id = id.as_str().unwrap();
+    let path = format!("/api/jobs/{id}/answer?wait=20");
+    let polled = format!("/api/ollama/status/{id}");
     let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n\r\n");
 
     let mut slow = [
@@ -84,9 +86,11 @@ async fn long_answers_that_are_not_taken_leave_room_for_others() {
         within(reader.read_exact(&mut head)).await.unwrap();
         assert_eq!(&head, b"HTTP/1.1 200");
     }
-    let refused = client.get(&path).await;
-    assert_eq!(refused.header("x-hearth-error"), "busy");
-    assert!(refused.header("retry-after").parse::<u32>().is_ok());
+    for path in [&path, &polled] {
+        let refused = client.get(path).await;
+        assert_eq!(refused.header("x-hearth-error"), "busy", "{path}");
+        assert!(refused.header("retry-after").parse::<u32>().is_ok());
+    }
     let small = client.get("/api/tags").await;
     assert_eq!(small.status, http::StatusCode::OK);
     drop(slow);
@@ -96,6 +100,10 @@ async fn long_answers_that_are_not_taken_leave_room_for_others() {
         }
     };
     within(answered).await;
+    assert_eq!(
+        client.get(&polled).await.json().await["status"],
+        "completed"
+    );
 }
 
 #[tokio::test]
