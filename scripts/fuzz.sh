@@ -10,6 +10,7 @@ name='' seconds=10
 for word in "$@"; do
   case $word in
     *[!0-9]*) name=$word ;;
+    0) echo "fuzz: 0 seconds would never end; say at least 1" >&2 && exit 2 ;;
     *) seconds=$word ;;
   esac
 done

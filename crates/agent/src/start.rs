@@ -176,12 +176,10 @@ fn neighbour(refused: &[Refused], taken_http: &[u16]) -> Option<Neighbour> {
     if is_of_another_user(refused) {
         return None;
     }
-    let name = match &refused.by {
-        Some(Holder {
-            process: Some((_, name)),
-            ..
-        }) => name.escape_debug().to_string(),
-        Some(Holder { process: None, .. }) | None => format!("port {}", refused.port),
+    let process = refused.by.as_ref().and_then(|by| by.process.as_ref());
+    let name = match process {
+        Some((_, name)) => name.escape_debug().to_string(),
+        None => format!("port {}", refused.port),
     };
     let local = |port: &u16| (Ipv4Addr::LOCALHOST, *port).into();
     let ports = Ports {

@@ -4,7 +4,7 @@ use http::{HeaderMap, Uri, header, uri::Authority};
 use proto::{ErrorBody, ErrorCode};
 
 /// Hearth's own pages inside the desktop app.
-const OWN_ORIGINS: [&str; 3] = [
+pub(crate) const OWN_ORIGINS: [&str; 3] = [
     "tauri://localhost",
     "http://tauri.localhost",
     "https://tauri.localhost",

@@ -70,6 +70,8 @@ struct State {
     /// When the last questions were put.
     put: VecDeque<Instant>,
     refused: VecDeque<(Identity, Instant)>,
+    /// The file could not be read, and is still there.
+    unread: bool,
 }
 
 #[derive(Debug)]
@@ -96,18 +98,33 @@ pub(crate) struct Ticket {
     approvals: Approvals,
 }
 
+impl Ticket {
+    /// What the owner said until now; from now on he is told that nobody waits.
+    pub(crate) fn last_word(&mut self) -> Option<Verdict> {
+        self.verdict.close();
+        self.verdict.try_recv().ok()
+    }
+}
+
 impl Approvals {
     /// Reads what was allowed for good from Hearth's data folder. A damaged file allows nothing.
     #[must_use]
     pub fn open(folder: &Path, world: World) -> Self {
         let file = folder.join("approved.json");
-        let grants = load(&file).unwrap_or_else(|error| {
-            set_aside(&file, &error);
-            Vec::new()
-        });
+        let loaded = load(&file);
+        if let Err(error) = &loaded {
+            tracing::warn!(
+                path = %file.display(), %error,
+                "no program is allowed, because the list of them cannot be read: mend it, and \
+                 start Hearth again; it is put aside when the next one is allowed"
+            );
+        }
+        let unread = loaded.is_err();
+        let grants = loaded.unwrap_or_default();
         let state = State {
             last_grant: grants.iter().map(|grant| grant.id).max().unwrap_or(0),
             grants,
+            unread,
             ..State::default()
         };
         let shown = watch::Sender::new(Arc::new(state.pairs()));
@@ -311,11 +328,21 @@ impl Approvals {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A list that could not be read is not written over: its owner may want it back.
     async fn save(&self, grants: Vec<Grant>) -> Answer {
-        let file = self.0.file.clone();
-        let saved = spawn_blocking(move || save(&file, &grants)).await;
-        let problem = match saved {
-            Ok(Ok(())) => return Ok(()),
+        let (file, now) = (self.0.file.clone(), (self.0.world.clock)());
+        let unread = self.lock().unread;
+        let saved = spawn_blocking(move || {
+            if unread {
+                set_aside(&file, now)?;
+            }
+            save(&file, &grants)
+        });
+        let problem = match saved.await {
+            Ok(Ok(())) => {
+                self.lock().unread = false;
+                return Ok(());
+            }
             Ok(Err(error)) => error.to_string(),
             Err(error) => error.to_string(),
         };

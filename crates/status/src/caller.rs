@@ -57,6 +57,16 @@ impl Caller {
         }
     }
 
+    /// The connection ends: if a command of it still waited, and its leave was given meanwhile,
+    /// nobody heard of that.
+    pub(crate) async fn leaves<Id>(&self, held: Option<Held<Id>>) {
+        if let Some(mut held) = held
+            && let Some(Verdict::Always(grant, _)) = held.ticket.last_word()
+        {
+            self.take_back(grant).await;
+        }
+    }
+
     /// A program left before it heard of its leave: nobody else knows the token.
     pub(crate) async fn take_back(&self, grant: u64) {
         if let Some(approvals) = &self.approvals
@@ -110,7 +120,9 @@ impl Caller {
             return Err((ErrorCode::RateLimited, message.to_owned()));
         }
         let now = Instant::now().into_std();
-        approvals.may_look(now)?;
+        if self.peer.is_none() {
+            approvals.may_look(now)?;
+        }
         let Some(peer) = self.look().await else {
             return no_leave("nobody can tell who asks");
         };
@@ -136,8 +148,8 @@ pub(crate) async fn decided<Id>(held: &mut Option<Held<Id>>) -> Decided<Id> {
         return std::future::pending().await;
     };
     let verdict = match timeout_at(waiting.until, &mut waiting.ticket.verdict).await {
-        Ok(Ok(verdict)) => Some(verdict),
-        Ok(Err(_)) | Err(_) => None,
+        Ok(verdict) => verdict.ok(),
+        Err(_) => waiting.ticket.last_word(),
     };
     match held.take() {
         Some(held) => Decided {
@@ -157,4 +169,76 @@ pub(crate) fn denied(verdict: Option<&Verdict>) -> (ErrorCode, String) {
         None => "nobody answered in time; ask again when the owner is there",
     };
     (ErrorCode::ApprovalDenied, message.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{World, peer::Identity};
+
+    fn caller(approvals: &Approvals, peer: Option<Peer>) -> Caller {
+        Caller {
+            approvals: Some(approvals.clone()),
+            from: Some(([127, 0, 0, 1], 1).into()),
+            port: 1,
+            origin: None,
+            peer,
+            within: Duration::from_secs(120),
+        }
+    }
+
+    fn known(process: u32) -> Option<Peer> {
+        Some(Peer {
+            identity: Identity::Process(process, 7),
+            is_foreign: false,
+            file: None,
+        })
+    }
+
+    async fn asks(caller: &mut Caller, held: &mut Option<Held<()>>) -> ErrorCode {
+        caller.raise(held, "x", (Command::Quit, ())).await.0
+    }
+
+    #[tokio::test]
+    async fn whoever_was_refused_and_asks_on_is_told_so_and_stands_in_nobodys_way() {
+        let home = tempfile::tempdir().unwrap();
+        let approvals = Approvals::open(home.path(), World::default());
+        let (mut refused, mut held) = (caller(&approvals, known(1)), None);
+        let first = asks(&mut refused, &mut held).await;
+        assert_eq!(first, ErrorCode::ApprovalRequired);
+        approvals.deny("1").unwrap();
+        held = None;
+        for _ in 0..50 {
+            let again = asks(&mut refused, &mut held).await;
+            assert_eq!(again, ErrorCode::ApprovalDenied);
+        }
+        let other = asks(&mut caller(&approvals, None), &mut None).await;
+        assert_eq!(other, ErrorCode::ApprovalRequired);
+    }
+
+    #[tokio::test]
+    async fn leave_for_good_that_its_program_never_heard_of_is_taken_back() {
+        let home = tempfile::tempdir().unwrap();
+        let approvals = Approvals::open(home.path(), World::default());
+        let (mut program, mut held) = (caller(&approvals, known(1)), None);
+        asks(&mut program, &mut held).await;
+        approvals.approve("1", true).await.unwrap();
+        assert_eq!(approvals.pairs().borrow().allowed.len(), 1);
+        program.leaves(held).await;
+        assert!(approvals.pairs().borrow().allowed.is_empty());
+        let again = Approvals::open(home.path(), World::default());
+        assert!(again.pairs().borrow().allowed.is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_owners_word_in_the_last_moment_counts() {
+        let home = tempfile::tempdir().unwrap();
+        let approvals = Approvals::open(home.path(), World::default());
+        let (mut program, mut held) = (caller(&approvals, known(1)), None);
+        asks(&mut program, &mut held).await;
+        approvals.approve("1", false).await.unwrap();
+        let ticket = &mut held.as_mut().unwrap().ticket;
+        assert!(matches!(ticket.last_word(), Some(Verdict::Once)));
+        assert!(ticket.last_word().is_none());
+    }
 }

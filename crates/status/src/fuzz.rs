@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderValue, Uri, header};
 use proto::status::v1::HubMessage;
 
-use crate::{Access, dial::Shown, foreign, holder as table, message, talk};
+use crate::{Access, access::OWN_ORIGINS, dial::Shown, foreign, holder as table, message, talk};
 
 /// No answer is longer, whatever was asked.
 const LONGEST: usize = 4_096;
@@ -44,12 +44,12 @@ pub fn heard(bytes: &[u8]) {
     }
 }
 
-/// The head of an upgrade: target, `Host`, `Origin`, a line each.
+/// The head of an upgrade: target, `Host`, `Origin`, another `Host`, a line each.
 pub fn access(bytes: &[u8]) {
     let mut lines = bytes.split(|byte| *byte == b'\n');
     let uri = lines.next().and_then(|uri| Uri::try_from(uri).ok());
     let mut headers = HeaderMap::new();
-    for name in [header::HOST, header::ORIGIN] {
+    for name in [header::HOST, header::ORIGIN, header::HOST] {
         if let Some(Ok(value)) = lines.next().map(HeaderValue::from_bytes) {
             headers.append(name, value);
         }
@@ -58,12 +58,18 @@ pub fn access(bytes: &[u8]) {
     if Access::new(6001, &[]).check(&uri, &headers).is_err() {
         return;
     }
-    let said = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let host = said(header::HOST).unwrap_or_default().to_ascii_lowercase();
-    let own = ["127.0.0.1:6001", "localhost:6001", "[::1]:6001"];
-    assert!(own.contains(&host.as_str()), "{host} is let in");
-    let origin = said(header::ORIGIN).unwrap_or("tauri://localhost");
-    assert!(origin.contains("localhost"), "{origin} is let in");
+    let hosts = headers.get_all(header::HOST).iter();
+    let hosts: Vec<&[u8]> = hosts.map(HeaderValue::as_bytes).collect();
+    let authority = uri.authority().map(|named| named.as_str().as_bytes());
+    for host in hosts.iter().copied().chain(authority) {
+        let own: [&[u8]; 3] = [b"127.0.0.1:6001", b"localhost:6001", b"[::1]:6001"];
+        let is_own = own.iter().any(|own| host.eq_ignore_ascii_case(own));
+        assert!(is_own, "{host:?} is let in");
+    }
+    assert_eq!(hosts.len(), 1, "{hosts:?} are let in");
+    let strange = headers.get_all(header::ORIGIN).iter();
+    let mut strange = strange.filter(|origin| !OWN_ORIGINS.iter().any(|own| origin == own));
+    assert_eq!(strange.next(), None, "is let in");
 }
 
 /// The kernel's table of sockets.

@@ -34,8 +34,9 @@ pub async fn follow_neighbour(hub: StatusHub, ports: Ports, name: String, stop: 
 }
 
 async fn merge(mut seat: Seat, handle: &SubscriberHandle) {
-    let mut link = handle.link();
+    let (mut link, mut shown) = (handle.link(), seat.shown());
     loop {
+        shown.mark_unchanged();
         let latest = link.borrow_and_update().clone();
         match &latest {
             Link::Live(status) => {
@@ -47,6 +48,8 @@ async fn merge(mut seat: Seat, handle: &SubscriberHandle) {
         }
         tokio::select! {
             changed = link.changed() => if changed.is_err() { return },
+            // Another program may have left, and with it what was said instead of the neighbour.
+            changed = shown.changed() => if changed.is_err() { return },
             note = seat.notes.recv() => match note {
                 Some(Note::Do(Errand { command, answer })) => {
                     let _ = answer.send(pass_on(command, handle).await);

@@ -81,9 +81,11 @@ impl Pipe {
     }
 
     /// Says goodbye to a reader that has seen the last status.
-    pub(crate) async fn leave(mut self, hub: &StatusHub) -> Result<(), Error> {
+    pub(crate) async fn leave(&mut self, hub: &StatusHub) -> Result<(), Error> {
         self.flush().await?;
         self.show(hub);
+        // Another status may have been on its way, so that this one could not be written.
+        self.catch_up(hub).await?;
         self.close(CloseCode::Away, "Hearth is stopping").await
     }
 
@@ -101,7 +103,7 @@ impl Pipe {
     }
 
     /// Says which rule of WebSockets was broken, where that is still possible.
-    pub(crate) async fn part(self, error: Error) -> Result<(), Error> {
+    pub(crate) async fn part(&mut self, error: Error) -> Result<(), Error> {
         #[expect(
             clippy::wildcard_enum_match_arm,
             reason = "only these two are worth a word"
@@ -117,7 +119,7 @@ impl Pipe {
     }
 
     pub(crate) async fn close(
-        mut self,
+        &mut self,
         code: CloseCode,
         reason: &'static str,
     ) -> Result<(), Error> {

@@ -1,6 +1,6 @@
 //! Other local programs that publish fields of their own, and the commands that concern them.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use proto::{
     ErrorCode,
@@ -10,11 +10,11 @@ use proto::{
     },
 };
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::Instant,
 };
 
-use crate::{Answer, StatusHub};
+use crate::{Answer, Snapshot, StatusHub};
 
 /// Commands on their way to one publisher at once.
 pub(crate) const ERRANDS: usize = 8;
@@ -99,6 +99,11 @@ impl Seat {
     pub(crate) fn read_from(mut self, origin: String) -> Self {
         self.origin = Some(origin);
         self
+    }
+
+    /// Rings when the hub shows anything new.
+    pub(crate) fn shown(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.hub.subscribe()
     }
 
     /// Whether what it said last may be wrong by now.

@@ -48,6 +48,12 @@ enum Tick {
 impl Socket<'_> {
     /// Serves the socket until it closes, stalls, or the hub stops.
     pub(crate) async fn run(mut self, stop: &CancellationToken) -> Result<(), Error> {
+        let ended = self.serve(stop).await;
+        self.caller.leaves(self.held.take()).await;
+        ended
+    }
+
+    async fn serve(&mut self, stop: &CancellationToken) -> Result<(), Error> {
         let now = Instant::now();
         let mut budget = Bucket::new(self.limits.burst, self.limits.per_second, now.into_std());
         let (mut read_from, line) = (now, self.pipe.line.clone());

@@ -141,16 +141,22 @@ test("more of the dead are added once, however often it is asked", async () => {
   expect(screen.queryByText(words.showMore)).toBeNull();
 });
 
-test("a list of the dead that could not be read is asked for again", async () => {
-  const pages = vi.fn(async () => ({ jobs: [dead] }));
-  pages.mockRejectedValueOnce(new Refused(503, "busy"));
-  const { say } = relay({ dead: pages });
-  await enter(KEY);
-  await vi.waitFor(() => expect(pages).toHaveBeenCalledTimes(1));
-  const { minutes: _, ...overview } = fixture;
-  await vi.waitFor(() => {
-    say(`event: overview\ndata: ${JSON.stringify(overview)}\n\n`);
-    expect(pages).toHaveBeenCalledTimes(2);
-  });
-  expect(await screen.findByTestId("dead-job")).toBeTruthy();
+test("lists that could not be read are read again, whether or not the relay says anything", async () => {
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  try {
+    const pages = vi.fn(async () => ({ jobs: [dead] }));
+    const keys = vi.fn(async () => [own]);
+    pages.mockRejectedValueOnce(new Refused(503, "busy"));
+    keys.mockRejectedValueOnce(new Refused(503, "busy")).mockRejectedValueOnce(new Error("lost"));
+    relay({ dead: pages, keys });
+    await enter(KEY);
+    await vi.advanceTimersByTimeAsync(100);
+    expect([pages, keys].map(({ mock }) => mock.calls.length)).toEqual([1, 1]);
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect([pages, keys].map(({ mock }) => mock.calls.length)).toEqual([2, 3]);
+    expect(screen.getByTestId("dead-job")).toBeTruthy();
+    expect(screen.getAllByTestId("key-row")).toHaveLength(1);
+  } finally {
+    vi.useRealTimers();
+  }
 });

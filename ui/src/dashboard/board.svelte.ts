@@ -2,9 +2,34 @@ import { untrack } from "svelte";
 
 import { secondHand } from "../lib/clock";
 import { Refused, type Api, type Job, type Key, type Minute, type NewKey, type Overview } from "./api";
-import { follow, type Event } from "./stream";
+import { follow, pause, type Event } from "./stream";
 
 export type Link = { kind: "connecting" } | { kind: "live" } | { kind: "lost"; again: number };
+
+/** A list stays as it is when it cannot be read, and is read again in a while. */
+function persistent(once: () => Promise<void>, onRefused: (why: Refused) => void) {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let failures = 0;
+  let over = false;
+  async function read(): Promise<void> {
+    clearTimeout(timer);
+    try {
+      await once();
+      failures = 0;
+    } catch (reason) {
+      if (over) return;
+      if (reason instanceof Refused && reason.isAboutKey) return onRefused(reason);
+      clearTimeout(timer);
+      timer = setTimeout(() => void read(), pause(failures, Math.random()));
+      failures += 1;
+    }
+  }
+  function stop(): void {
+    over = true;
+    clearTimeout(timer);
+  }
+  return { read, stop };
+}
 
 /**
  * What the relay told last, and what its operator may do. Called while a component is set up;
@@ -32,17 +57,7 @@ export function board(api: Api, key: string, onRefused: (why: Refused) => void) 
     tick();
     if (overview.dead !== deadTold) {
       deadTold = overview.dead;
-      void quietly(readDead(), () => (deadTold = undefined));
-    }
-  }
-
-  /** A list stays as it is when it cannot be read; `again` sees to it that it is tried again. */
-  async function quietly(reading: Promise<void>, again: () => void = () => {}) {
-    try {
-      await reading;
-    } catch (reason) {
-      if (reason instanceof Refused && reason.isAboutKey) onRefused(reason);
-      else again();
+      void deadList.read();
     }
   }
 
@@ -56,6 +71,9 @@ export function board(api: Api, key: string, onRefused: (why: Refused) => void) 
     keys = await api.keys(key);
   }
 
+  const deadList = persistent(readDead, onRefused);
+  const keyList = persistent(readKeys, onRefused);
+
   $effect(() =>
     untrack(() => {
       const hand = secondHand(() => true, tick);
@@ -65,13 +83,15 @@ export function board(api: Api, key: string, onRefused: (why: Refused) => void) 
         onLive: () => {
           link = { kind: "live" };
           deadTold = undefined;
-          void quietly(readKeys());
+          void keyList.read();
         },
         onLost: (again) => (link = { kind: "lost", again }),
         onRefused,
       });
       return () => {
         unfollow();
+        deadList.stop();
+        keyList.stop();
         hand.stop();
       };
     }),
@@ -119,12 +139,12 @@ export function board(api: Api, key: string, onRefused: (why: Refused) => void) 
     },
     createKey: async (wanted: NewKey) => {
       const made = await api.createKey(key, wanted);
-      await quietly(readKeys());
+      await keyList.read();
       return made;
     },
     revokeKey: async (id: string) => {
       await api.revokeKey(key, id);
-      await quietly(readKeys());
+      await keyList.read();
     },
   };
 }

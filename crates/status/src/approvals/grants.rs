@@ -2,7 +2,10 @@
 
 use std::{io, path::Path};
 
-use proto::status::pair::{Allowed, Secret};
+use proto::{
+    Timestamp,
+    status::pair::{Allowed, Secret},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{LocalToken, private_file};
@@ -41,18 +44,17 @@ pub(super) fn load(file: &Path) -> io::Result<Vec<Grant>> {
     kept.into_iter().take(GRANTS_MAX).map(grant).collect()
 }
 
-/// A list that cannot be read must not be written over: its owner may want it back.
-pub(super) fn set_aside(file: &Path, error: &io::Error) {
-    let path = file.display();
-    match std::fs::rename(file, file.with_extension("json.damaged")) {
-        Ok(()) => tracing::warn!(
-            %path, %error,
-            "no program is allowed: the list cannot be read; it is kept beside as *.json.damaged"
-        ),
-        Err(kept) => tracing::warn!(
-            %path, %error, %kept,
-            "no program is allowed: the list cannot be read, and not be set aside"
-        ),
+/// Moves a list that cannot be read out of the way, where no other is.
+pub(super) fn set_aside(file: &Path, now: Timestamp) -> io::Result<()> {
+    let aside = file.with_extension(format!("json.damaged-{}", now.0));
+    match std::fs::rename(file, &aside) {
+        Ok(()) => {
+            let (path, aside) = (file.display(), aside.display());
+            tracing::warn!(%path, %aside, "a list that cannot be read was put aside");
+            Ok(())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

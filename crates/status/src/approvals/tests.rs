@@ -1,3 +1,5 @@
+use proto::Timestamp;
+
 use super::*;
 
 const WITHIN: Duration = Duration::from_secs(120);
@@ -154,10 +156,52 @@ async fn a_list_that_others_could_have_written_allows_nobody() {
     let list = std::fs::read(&file).unwrap();
     let again = Approvals::open(home.path(), World::default());
     assert!(again.pairs().borrow().allowed.is_empty());
-    let kept = home.path().join("approved.json.damaged");
-    assert_eq!(
-        std::fs::read(kept).unwrap(),
-        list,
-        "nothing is written over it"
-    );
+    assert_eq!(std::fs::read(&file).unwrap(), list, "it may be mended");
+    let mended = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(&file, mended).unwrap();
+    let last = Approvals::open(home.path(), World::default());
+    assert_eq!(last.pairs().borrow().allowed.len(), 1);
+}
+
+#[tokio::test]
+async fn a_list_that_cannot_be_read_is_put_aside_when_another_is_written_and_never_over_an_older() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("approved.json");
+    let world = |now| World {
+        clock: Box::new(move || Timestamp(now)),
+        ..World::default()
+    };
+    for (now, damaged) in [(1, "one"), (2, "two")] {
+        std::fs::write(&file, damaged).unwrap();
+        let approvals = Approvals::open(home.path(), world(now));
+        for n in 1..=2 {
+            let _ticket = ask(&approvals, n, Instant::now()).unwrap();
+            approvals.approve(&n.to_string(), true).await.unwrap();
+        }
+        let again = Approvals::open(home.path(), world(now));
+        assert_eq!(again.pairs().borrow().allowed.len(), 2);
+    }
+    for (now, damaged) in [(1, "one"), (2, "two")] {
+        let aside = home.path().join(format!("approved.json.damaged-{now}"));
+        assert_eq!(std::fs::read_to_string(aside).unwrap(), damaged);
+    }
+    assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 3);
+}
+
+#[tokio::test]
+async fn what_cannot_be_put_aside_is_not_written_over() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("approved.json");
+    std::fs::create_dir(&file).unwrap();
+    let world = World {
+        clock: Box::new(|| Timestamp(7)),
+        ..World::default()
+    };
+    let aside = home.path().join("approved.json.damaged-7");
+    std::fs::write(&aside, "in the way").unwrap();
+    let approvals = Approvals::open(home.path(), world);
+    let _ticket = ask(&approvals, 1, Instant::now()).unwrap();
+    let refused = approvals.approve("1", true).await.unwrap_err();
+    assert_eq!(refused.0, ErrorCode::StoreUnavailable);
+    assert!(approvals.pairs().borrow().allowed.is_empty() && file.is_dir());
 }

@@ -23,7 +23,10 @@ use tokio::{
 use tokio_tungstenite::{WebSocketStream, accept_async, tungstenite::Message};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::soon;
+use crate::{
+    peer::Peer,
+    support::{TestHub, soon},
+};
 
 async fn listen() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -317,4 +320,36 @@ async fn without_a_stream_the_page_is_asked_no_faster_than_once_a_second() {
     assert!(pause >= Duration::from_millis(990), "{pause:?}");
     stop.cancel();
     soon(run).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_another_program_said_instead_comes_back_when_that_one_leaves() {
+    let (listener, addr) = listen().await;
+    let served = TestHub::start().await;
+    let stop = CancellationToken::new();
+    let following = follow_neighbour(
+        served.hub.clone(),
+        sockets(addr),
+        "assistant".into(),
+        stop.clone(),
+    );
+    let following = tokio::spawn(following);
+    let mut peer = assistant(&listener).await;
+    say(&mut peer, &json!({ "is_speaking": true })).await;
+    let mut shown = served.hub.subscribe();
+    let mut until = async |speaks: bool| {
+        let reached = shown.wait_for(|latest| latest.status().is_speaking == speaks);
+        soon(reached).await.unwrap();
+    };
+    until(true).await;
+    let mut silent = Peer::open(&served).await;
+    silent.prove_as(&served, "voice", &[]).await;
+    let publish = json!({ "type": "publish", "id": "p", "fields": { "is_speaking": false } });
+    silent.say(&publish).await;
+    assert_eq!(silent.said().await["status"], 200);
+    until(false).await;
+    drop(silent);
+    until(true).await;
+    stop.cancel();
+    soon(following).await.unwrap();
 }
