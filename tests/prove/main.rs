@@ -1,20 +1,24 @@
 //! `hearth-prove [WHAT…]`: the long proofs, each printed from its own counts. `./x prove`.
 
+mod controls;
+
 use std::{
     io::{self, Write as _},
-    path::PathBuf,
-    process::{Command, ExitCode},
+    process::ExitCode,
+    time::Duration,
 };
 
 use hearth_tests::{
     headline::{Headline, erasure, hostile},
     kills::{self, Plan},
-    planted::{BUGS, Bug, Proof},
-    process::binary,
 };
+use tokio::time::timeout;
 
 const USAGE: &str = "usage: hearth-prove [all] [kills] [light-kills] [power-cuts] \
     [few-power-cuts] [weather] [hostile] [erasure] [controls [BUG…]]";
+
+/// How long one proof may take; what it started ends with it.
+const PROVEN_WITHIN: Duration = Duration::from_secs(20 * 60);
 
 /// What the headline is made of.
 const ALL: [&str; 5] = ["kills", "power-cuts", "weather", "hostile", "erasure"];
@@ -38,7 +42,7 @@ async fn run(wanted: &[String]) -> io::Result<()> {
     let mut out = io::stdout();
     let mut headline = Headline::default();
     if wanted.iter().any(|what| what == "controls") {
-        return controls(wanted);
+        return controls::run(wanted).await;
     }
     for what in wanted {
         let plan = match what.as_str() {
@@ -63,7 +67,8 @@ async fn run(wanted: &[String]) -> io::Result<()> {
             }
             _ => return Err(io::Error::other(USAGE)),
         };
-        let report = kills::run(&plan).await?;
+        let report = timeout(PROVEN_WITHIN, kills::run(&plan)).await;
+        let report = report.map_err(|_| io::Error::other("the proof does not end"))??;
         writeln!(out, "{what}: {report}")?;
         headline.add(report);
     }
@@ -73,66 +78,4 @@ async fn run(wanted: &[String]) -> io::Result<()> {
     } else {
         Err(io::Error::other("a promise was broken"))
     }
-}
-
-/// Plants each bug in turn, or those that are named too, and sees that its proof fails.
-fn controls(named: &[String]) -> io::Result<()> {
-    let mut out = io::stdout();
-    let folder: PathBuf = binary("hearth").with_file_name("planted");
-    let (mut planted, mut missed) = (0, Vec::new());
-    let is_named = |bug: &&Bug| named.iter().any(|name| name == bug.name);
-    let all = !BUGS.iter().any(|bug| is_named(&bug));
-    for bug in BUGS.iter().filter(|bug| all || is_named(bug)) {
-        planted += 1;
-        writeln!(out, "planting {} …", bug.name)?;
-        let proof = match bug.found_by {
-            Proof::Kills => "light-kills",
-            Proof::PowerCuts => "few-power-cuts",
-            Proof::Tests { of, kind, named } => {
-                let failed = bug.test(&folder, of, kind, named)?;
-                let Some(first) = failed.first() else {
-                    missed.push(bug.name);
-                    writeln!(out, "{}: NOT FOUND", bug.name)?;
-                    continue;
-                };
-                writeln!(
-                    out,
-                    "{}: found out by {} and {} more",
-                    bug.name,
-                    first,
-                    failed.len() - 1
-                )?;
-                continue;
-            }
-        };
-        let relay = bug.build(&folder)?;
-        let run = Command::new(std::env::current_exe()?)
-            .arg(proof)
-            .env("HEARTH_RELAY_BIN", relay)
-            .output()?;
-        let found = String::from_utf8_lossy(&run.stdout);
-        let found = found.trim_end();
-        let how = if run.status.success() {
-            missed.push(bug.name);
-            "NOT FOUND"
-        } else if found.is_empty() {
-            "found out, without a verdict"
-        } else {
-            "found out"
-        };
-        writeln!(out, "{}: {how}: {found}", bug.name)?;
-        write!(out, "{}", String::from_utf8_lossy(&run.stderr))?;
-    }
-    writeln!(
-        out,
-        "{planted} planted bugs, {} found",
-        planted - missed.len()
-    )?;
-    if missed.is_empty() {
-        return Ok(());
-    }
-    Err(io::Error::other(format!(
-        "not found: {}",
-        missed.join(", ")
-    )))
 }

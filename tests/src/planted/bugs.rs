@@ -2,14 +2,24 @@
 
 use super::{Bug, Edit, Proof};
 
-const fn unit(of: &'static str, named: &'static str) -> Proof {
+const fn unit(of: &'static str, named: &'static str, by: &'static str) -> Proof {
     let kind = "--lib";
-    Proof::Tests { of, kind, named }
+    Proof::Tests {
+        of,
+        kind,
+        named,
+        by,
+    }
 }
 
-const fn through_http(named: &'static str) -> Proof {
+const fn through_http(named: &'static str, by: &'static str) -> Proof {
     let (of, kind) = ("relay", "--test=it");
-    Proof::Tests { of, kind, named }
+    Proof::Tests {
+        of,
+        kind,
+        named,
+        by,
+    }
 }
 
 /// All of them.
@@ -67,7 +77,11 @@ pub const BUGS: &[Bug] = &[
             is: "record.job.attempt.saturating_add(1)",
             becomes: "record.job.attempt.max(1)",
         }],
-        found_by: unit("queue", "memory::"),
+        found_by: unit(
+            "queue",
+            "memory::",
+            "the_late_worker_cannot_finish_a_job_that_was_handed_on",
+        ),
     },
     Bug {
         name: "anybody-cancels",
@@ -76,7 +90,7 @@ pub const BUGS: &[Bug] = &[
             is: ".filter(|record| owner.owns(&record.job.new.account))\n            .ok_or(QueueError::UnknownJob(id))?;\n        match",
             becomes: ".filter(|record| owner.owns(&record.job.new.account) || true)\n            .ok_or(QueueError::UnknownJob(id))?;\n        match",
         }],
-        found_by: unit("queue", "memory::"),
+        found_by: unit("queue", "memory::", "another_account_sees_nothing"),
     },
     Bug {
         name: "the-queue-has-no-end",
@@ -85,7 +99,7 @@ pub const BUGS: &[Bug] = &[
             is: "if all.queued >= terms.jobs_max {",
             becomes: "if all.queued > terms.jobs_max.saturating_mul(9) {",
         }],
-        found_by: unit("queue", "memory::"),
+        found_by: unit("queue", "memory::", "the_queue_as_a_whole_has_bounds"),
     },
     Bug {
         name: "one-account-takes-all",
@@ -94,7 +108,7 @@ pub const BUGS: &[Bug] = &[
             is: "if own.jobs >= terms.account_jobs_max {",
             becomes: "if own.jobs > terms.jobs_max {",
         }],
-        found_by: unit("queue", "memory::"),
+        found_by: unit("queue", "memory::", "an_account_has_a_share_of_the_queue"),
     },
     Bug {
         name: "half-an-answer-is-whole",
@@ -103,7 +117,7 @@ pub const BUGS: &[Bug] = &[
             is: "if lines > have {",
             becomes: "if lines > have.saturating_add(1_000) {",
         }],
-        found_by: unit("queue", "memory::"),
+        found_by: unit("queue", "memory::", "an_end_with_missing_lines_is_refused"),
     },
     Bug {
         name: "tried-for-ever",
@@ -112,7 +126,11 @@ pub const BUGS: &[Bug] = &[
             is: "record.tries >= ATTEMPTS_MAX",
             becomes: "record.tries >= 9 * ATTEMPTS_MAX",
         }],
-        found_by: unit("queue", "memory::"),
+        found_by: unit(
+            "queue",
+            "memory::",
+            "a_job_given_back_too_often_fails_with_the_last_reason",
+        ),
     },
     Bug {
         name: "a-withdrawal-is-forgotten",
@@ -121,7 +139,11 @@ pub const BUGS: &[Bug] = &[
             is: "let end = if record.cancelled {",
             becomes: "let end = if record.cancelled && lines > 1_000 {",
         }],
-        found_by: unit("queue", "memory::"),
+        found_by: unit(
+            "queue",
+            "memory::",
+            "a_cancelled_job_ends_as_cancelled_whatever_its_worker_says",
+        ),
     },
     Bug {
         name: "accounts-take-no-turns",
@@ -130,7 +152,7 @@ pub const BUGS: &[Bug] = &[
             is: "        self.table.waiting.served(&record.job.new.account);\n",
             becomes: "",
         }],
-        found_by: unit("queue", "memory::"),
+        found_by: unit("queue", "memory::", "accounts_take_turns"),
     },
     Bug {
         name: "the-clock-goes-back",
@@ -139,7 +161,11 @@ pub const BUGS: &[Bug] = &[
             is: "self.clock = self.clock.max(now);",
             becomes: "self.clock = now;",
         }],
-        found_by: unit("queue", "memory::"),
+        found_by: unit(
+            "queue",
+            "memory::",
+            "a_step_back_of_the_clock_expires_nothing",
+        ),
     },
     Bug {
         name: "told-before-the-commit",
@@ -148,7 +174,11 @@ pub const BUGS: &[Bug] = &[
             is: "        self.conn.prepare_cached(\"COMMIT\")?.execute([])?;\n        Ok(begun.elapsed())",
             becomes: "        Ok(begun.elapsed())",
         }],
-        found_by: unit("queue-sqlite", ""),
+        found_by: unit(
+            "queue-sqlite",
+            "",
+            "a_killed_process_keeps_what_it_acknowledged",
+        ),
     },
     Bug {
         name: "erased-and-still-there",
@@ -157,7 +187,11 @@ pub const BUGS: &[Bug] = &[
             is: "PRAGMA secure_delete = ON;",
             becomes: "PRAGMA secure_delete = OFF;",
         }],
-        found_by: unit("queue-sqlite", ""),
+        found_by: unit(
+            "queue-sqlite",
+            "",
+            "an_erased_prompt_and_its_answer_are_nowhere_in_the_files_of_a_relay_that_goes_on",
+        ),
     },
     Bug {
         name: "a-token-lives-for-ever",
@@ -166,7 +200,11 @@ pub const BUGS: &[Bug] = &[
             is: "if now >= claims.exp {",
             becomes: "if now >= claims.exp.saturating_mul(2) {",
         }],
-        found_by: unit("relay", "jwt::"),
+        found_by: unit(
+            "relay",
+            "jwt::",
+            "a_token_is_read_back_until_its_time_has_passed",
+        ),
     },
     Bug {
         name: "any-algorithm",
@@ -175,7 +213,11 @@ pub const BUGS: &[Bug] = &[
             is: ".filter(|_| said == header)",
             becomes: ".filter(|_| !said.is_empty())",
         }],
-        found_by: unit("relay", "jwt::"),
+        found_by: unit(
+            "relay",
+            "jwt::",
+            "no_other_header_is_read_even_if_it_is_signed",
+        ),
     },
     Bug {
         name: "a-refresh-token-opens",
@@ -184,7 +226,11 @@ pub const BUGS: &[Bug] = &[
             is: "if claims.token_type != kind {",
             becomes: "if claims.token_type != kind && claims.iat == 0 {",
         }],
-        found_by: unit("relay", "jwt::"),
+        found_by: unit(
+            "relay",
+            "jwt::",
+            "a_token_is_read_back_until_its_time_has_passed",
+        ),
     },
     Bug {
         name: "a-mistyped-key-is-looked-up",
@@ -193,7 +239,7 @@ pub const BUGS: &[Bug] = &[
             is: "(checksum(body) == sum).then_some",
             becomes: "(checksum(body).len() == sum.len()).then_some",
         }],
-        found_by: unit("relay", "keys::"),
+        found_by: unit("relay", "keys::", "a_mistyped_key_is_not_a_key"),
     },
     Bug {
         name: "a-revoked-key-opens",
@@ -202,7 +248,10 @@ pub const BUGS: &[Bug] = &[
             is: "if record.revoked_at.is_some() {",
             becomes: "if record.revoked_at.is_some_and(|at| at.0 == 0) {",
         }],
-        found_by: through_http("doors"),
+        found_by: through_http(
+            "doors",
+            "no_route_is_open_to_a_missing_a_wrong_or_a_revoked_key",
+        ),
     },
     Bug {
         name: "an-expired-key-opens",
@@ -211,7 +260,7 @@ pub const BUGS: &[Bug] = &[
             is: "if record.has_expired(now) {",
             becomes: "if record.has_expired(now) && record.id.is_empty() {",
         }],
-        found_by: through_http("ceilings"),
+        found_by: through_http("ceilings", "an_expired_key_opens_nothing_and_is_told_why"),
     },
     Bug {
         name: "no-scope-is-asked-for",
@@ -220,7 +269,10 @@ pub const BUGS: &[Bug] = &[
             is: "if !scopes.contains(&scope) {",
             becomes: "if scopes.is_empty() {",
         }],
-        found_by: through_http("matrix"),
+        found_by: through_http(
+            "matrix",
+            "every_route_lets_in_whom_the_document_says_and_nobody_else",
+        ),
     },
     Bug {
         name: "a-key-in-the-path-may-all",
@@ -229,7 +281,10 @@ pub const BUGS: &[Bug] = &[
             is: "if place == Place::Header {",
             becomes: "if place == Place::Header && scopes.is_empty() {",
         }],
-        found_by: through_http("path_keys"),
+        found_by: through_http(
+            "path_keys",
+            "a_key_in_the_path_may_only_ask_and_read_whatever_its_scopes",
+        ),
     },
     Bug {
         name: "any-header-is-believed",
@@ -238,7 +293,11 @@ pub const BUGS: &[Bug] = &[
             is: "if !is_proxy(peer.address) {",
             becomes: "if !is_proxy(peer.address) && headers.is_empty() {",
         }],
-        found_by: unit("relay", "peer::"),
+        found_by: unit(
+            "relay",
+            "peer::",
+            "only_listed_proxies_are_believed_and_only_as_far_as_they_saw",
+        ),
     },
     Bug {
         name: "guessing-costs-nothing",
@@ -247,7 +306,11 @@ pub const BUGS: &[Bug] = &[
             is: "            self.until = now + wait;\n",
             becomes: "",
         }],
-        found_by: unit("relay", "rate::"),
+        found_by: unit(
+            "relay",
+            "rate::",
+            "who_fails_too_often_waits_and_each_time_twice_as_long",
+        ),
     },
     Bug {
         name: "all-are-remembered",
@@ -256,7 +319,7 @@ pub const BUGS: &[Bug] = &[
             is: "            self.old = mem::take(&mut self.young);\n",
             becomes: "            drop(mem::take(&mut self.old));\n",
         }],
-        found_by: unit("relay", "rate::"),
+        found_by: unit("relay", "rate::", "only_so_many_are_remembered"),
     },
     Bug {
         name: "a-webhook-goes-inside",
@@ -265,7 +328,7 @@ pub const BUGS: &[Bug] = &[
             is: "        ([169, 254, 0, 0], 16),   // link-local, most clouds' metadata\n",
             becomes: "",
         }],
-        found_by: unit("relay", "webhook::"),
+        found_by: unit("relay", "webhook::", "no_address_inside_is_public"),
     },
     Bug {
         name: "a-path-shows-its-key",
@@ -274,7 +337,11 @@ pub const BUGS: &[Bug] = &[
             is: "after_k = segment.eq_ignore_ascii_case(\"k\");",
             becomes: "after_k = segment == \"\";",
         }],
-        found_by: unit("relay", "target::"),
+        found_by: unit(
+            "relay",
+            "target::",
+            "a_path_is_shown_without_what_may_be_a_key",
+        ),
     },
     Bug {
         name: "a-line-has-no-end",
@@ -283,7 +350,11 @@ pub const BUGS: &[Bug] = &[
             is: "if open.partial.len() + part.len() > limits::LINE_MAX {",
             becomes: "if part.len() > limits::LINE_MAX {",
         }],
-        found_by: unit("relay", "carrier::"),
+        found_by: unit(
+            "relay",
+            "carrier::",
+            "a_line_over_the_limit_breaks_the_protocol_before_it_is_kept",
+        ),
     },
     Bug {
         name: "a-sandboxed-page-is-let-in",
@@ -292,7 +363,11 @@ pub const BUGS: &[Bug] = &[
             is: "*origin != \"null\" && *origin != \"*\"",
             becomes: "*origin != \"*\"",
         }],
-        found_by: unit("status", "access::"),
+        found_by: unit(
+            "status",
+            "access::",
+            "only_listed_origins_are_let_in_and_null_never_is",
+        ),
     },
     Bug {
         name: "a-refused-program-asks-again",
@@ -301,7 +376,11 @@ pub const BUGS: &[Bug] = &[
             is: "if self.refused.iter().any(|(refused, _)| refused == by) {",
             becomes: "if self.refused.len() > 1_000 {",
         }],
-        found_by: unit("status", "approvals::"),
+        found_by: unit(
+            "status",
+            "approvals::",
+            "a_refused_program_is_not_asked_about_again_for_a_while",
+        ),
     },
     Bug {
         name: "workers-come-back-together",
@@ -310,7 +389,11 @@ pub const BUGS: &[Bug] = &[
             is: "spread.mul_f64(random.clamp(0.0, 1.0))",
             becomes: "spread",
         }],
-        found_by: unit("worker", "backoff::"),
+        found_by: unit(
+            "worker",
+            "backoff::",
+            "chance_spreads_a_wait_over_its_whole_length",
+        ),
     },
     Bug {
         name: "a-broken-engine-is-asked-on",
@@ -319,6 +402,10 @@ pub const BUGS: &[Bug] = &[
             is: "        if self.in_a_row >= Self::IN_A_ROW || often {\n            self.open = true;",
             becomes: "        if self.in_a_row > 9 * Self::IN_A_ROW || often {\n            self.open = true;",
         }],
-        found_by: unit("worker", "breaker::"),
+        found_by: unit(
+            "worker",
+            "breaker::",
+            "five_failures_in_a_row_open_it_and_four_do_not",
+        ),
     },
 ];

@@ -1,0 +1,157 @@
+//! Plants bugs, each of which its proof must find; a proof that fails without any finds none.
+
+use std::{
+    io::{self, Write as _},
+    path::Path,
+};
+
+use hearth_tests::{
+    planted::{BUGS, Bug, Ground, Proof},
+    process::binary,
+};
+use tokio::process::Command;
+
+/// Plants each bug in turn, or those that are named after `controls`.
+pub(crate) async fn run(wanted: &[String]) -> io::Result<()> {
+    let bugs = chosen(wanted)?;
+    let mut out = io::stdout();
+    let ground = Ground::new(binary("hearth-prove").with_file_name("planted"));
+    let mut proofs: Vec<(Proof, Result<String, String>)> = Vec::new();
+    ground.prepare(&[])?;
+    for bug in &bugs {
+        if proofs.iter().any(|(proof, _)| is_alike(*proof, bug)) {
+            continue;
+        }
+        let sound = without_bugs(&ground, bug.found_by).await;
+        let how = sound.as_ref().unwrap_or_else(|why| why);
+        writeln!(out, "without bugs, {}: {how}", what(bug.found_by))?;
+        proofs.push((bug.found_by, sound));
+    }
+    let mut missed = Vec::new();
+    for bug in &bugs {
+        writeln!(out, "planting {} …", bug.name)?;
+        let unsound = proofs.iter().find(|(proof, _)| is_alike(*proof, bug));
+        let found = match unsound {
+            Some((_, Err(_))) => Err("its proof fails without it".to_owned()),
+            Some((_, Ok(_))) | None => planted(&ground, bug).await,
+        };
+        match found {
+            Ok(how) => writeln!(out, "{}: found out: {how}", bug.name)?,
+            Err(why) => {
+                missed.push(bug.name);
+                writeln!(out, "{}: NOT FOUND: {why}", bug.name)?;
+            }
+        }
+    }
+    let (all, found) = (bugs.len(), bugs.len() - missed.len());
+    writeln!(out, "{all} planted bugs, {found} found")?;
+    if missed.is_empty() {
+        return Ok(());
+    }
+    let missed = missed.join(", ");
+    Err(io::Error::other(format!("not found: {missed}")))
+}
+
+fn chosen(wanted: &[String]) -> io::Result<Vec<&'static Bug>> {
+    let mut names = wanted.iter().filter(|name| *name != "controls").peekable();
+    if names.peek().is_none() {
+        return Ok(BUGS.iter().collect());
+    }
+    let bug = |name: &String| {
+        let bug = BUGS.iter().find(|bug| bug.name == name);
+        bug.ok_or_else(|| io::Error::other(format!("no bug is called {name}")))
+    };
+    names.map(bug).collect()
+}
+
+/// Whether a bug has this proof, whichever of its tests must find it.
+fn is_alike(proof: Proof, bug: &Bug) -> bool {
+    what(proof) == what(bug.found_by)
+}
+
+fn what(proof: Proof) -> String {
+    match proof {
+        Proof::Kills => "light-kills".into(),
+        Proof::PowerCuts => "few-power-cuts".into(),
+        Proof::Tests {
+            of, kind, named, ..
+        } => format!("{of} {kind} {named}*"),
+    }
+}
+
+/// What a proof says of the project as it is; why it proves nothing, if it fails.
+async fn without_bugs(ground: &Ground, proof: Proof) -> Result<String, String> {
+    match proof {
+        Proof::Kills | Proof::PowerCuts => match verdict(&what(proof), None).await? {
+            (true, verdict) => Ok(verdict),
+            (false, verdict) => Err(verdict),
+        },
+        Proof::Tests {
+            of, kind, named, ..
+        } => {
+            let ran = ground.tests(of, kind, named).await.map_err(told)?;
+            if ran.failed.is_empty() {
+                Ok(format!("{} tests pass", ran.passed))
+            } else {
+                Err(format!("FAILS: {}", ran.failed.join(", ")))
+            }
+        }
+    }
+}
+
+/// How the bug was found; why not, if it was not.
+async fn planted(ground: &Ground, bug: &Bug) -> Result<String, String> {
+    ground.prepare(bug.edits).map_err(told)?;
+    match bug.found_by {
+        Proof::Kills | Proof::PowerCuts => {
+            let relay = ground.relay(bug.name).await.map_err(told)?;
+            match verdict(&what(bug.found_by), Some(&relay)).await? {
+                (true, verdict) => Err(verdict),
+                (false, verdict) => Ok(verdict),
+            }
+        }
+        Proof::Tests {
+            of,
+            kind,
+            named,
+            by,
+        } => {
+            let ran = ground.tests(of, kind, named).await.map_err(told)?;
+            let others = ran.failed.len().saturating_sub(1);
+            if ran.failed.iter().any(|name| is_called(name, by)) {
+                Ok(format!("{by} fails, and {others} more"))
+            } else if ran.failed.is_empty() {
+                Err("all tests pass".into())
+            } else {
+                Err(format!("{by} passes; only {} fails", ran.failed.join(", ")))
+            }
+        }
+    }
+}
+
+fn is_called(path: &str, name: &str) -> bool {
+    path.rsplit("::").next() == Some(name)
+}
+
+/// Whether a proof succeeds with this relay, and its words. Without a verdict nothing was found: it
+/// may have failed for anything.
+async fn verdict(proof: &str, relay: Option<&Path>) -> Result<(bool, String), String> {
+    let this = std::env::current_exe().map_err(told)?;
+    let mut command = Command::new(this);
+    command.arg(proof).kill_on_drop(true);
+    if let Some(relay) = relay {
+        command.env("HEARTH_RELAY_BIN", relay);
+    }
+    let done = command.output().await.map_err(told)?;
+    let said = String::from_utf8_lossy(&done.stdout).trim_end().to_owned();
+    if said.is_empty() {
+        let why = String::from_utf8_lossy(&done.stderr).trim_end().to_owned();
+        return Err(format!("no verdict: {why}"));
+    }
+    Ok((done.status.success(), said))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is handed on by map_err")]
+fn told(error: io::Error) -> String {
+    error.to_string()
+}

@@ -1,0 +1,264 @@
+use std::{
+    collections::HashSet,
+    ffi::OsString,
+    fs, io,
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+    time::Duration,
+};
+
+use serde_json::Value;
+use tokio::{process::Command, time::timeout};
+
+use super::{Edit, root};
+
+/// How long building may take, also of everything.
+const BUILT_WITHIN: Duration = Duration::from_secs(40 * 60);
+/// How long the tests may run. Those that a bug makes hang have found nothing: whoever waits in a
+/// test has to say for how long.
+const RUN_WITHIN: Duration = Duration::from_secs(5 * 60);
+
+/// A copy of the project, in which bugs are planted, and what is built of it.
+#[derive(Debug)]
+pub struct Ground {
+    folder: PathBuf,
+}
+
+/// What became of tests.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Ran {
+    /// How many passed.
+    pub passed: usize,
+    /// The names of the others.
+    pub failed: Vec<String>,
+}
+
+impl Ground {
+    /// In this folder, which is kept for the next time.
+    #[must_use]
+    pub const fn new(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    fn copy(&self) -> PathBuf {
+        self.folder.join("copy")
+    }
+
+    /// Makes the copy equal to the checkout but for these edits.
+    ///
+    /// # Errors
+    /// If one of them has no place any more.
+    pub fn prepare(&self, edits: &[Edit]) -> io::Result<()> {
+        let copy = self.copy();
+        take_over(&root(), &copy)?;
+        for edit in edits {
+            let file = copy.join(edit.file);
+            let planted = edit.plant(&fs::read_to_string(&file)?)?;
+            fs::write(&file, planted)?;
+        }
+        Ok(())
+    }
+
+    /// Builds these tests of the copy and runs them.
+    ///
+    /// # Errors
+    /// If they do not compile, do not come to an end, or there are none.
+    pub async fn tests(&self, of: &str, kind: &str, named: &str) -> io::Result<Ran> {
+        let package = format!("hearth-{of}");
+        let args = ["test", "--no-run", "-p", &package, kind];
+        let mut tests = Command::new(self.build(&args).await?);
+        tests
+            .args([named, "--color=never"])
+            .current_dir(self.copy().join("crates").join(of));
+        let done = finished(tests, RUN_WITHIN).await?;
+        Ran::read(&String::from_utf8_lossy(&done.stdout))
+    }
+
+    /// Builds the relay of the copy and puts it beside the copy under this name.
+    ///
+    /// # Errors
+    /// If it does not compile.
+    pub async fn relay(&self, name: &str) -> io::Result<PathBuf> {
+        let mut args = vec!["build", "-p", "hearth-tests", "--example", "relay"];
+        let profile = self.folder.parent();
+        if profile.is_some_and(|profile| profile.ends_with("release")) {
+            args.push("--release");
+        }
+        let built = self.build(&args).await?;
+        let relay = self.folder.join(name);
+        fs::copy(built, &relay)?;
+        Ok(relay)
+    }
+
+    /// The last program that cargo built.
+    async fn build(&self, args: &[&str]) -> io::Result<PathBuf> {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut cargo = Command::new(cargo);
+        cargo
+            .args(args)
+            .args(["--locked", "--quiet"])
+            .args(["--message-format", "json-render-diagnostics"])
+            // Cargo takes a copy for the checkout itself, and would mix up what is built of them.
+            .env("CARGO_TARGET_DIR", self.folder.join("target"))
+            .stderr(Stdio::inherit())
+            .current_dir(self.copy());
+        let done = finished(cargo, BUILT_WITHIN).await?;
+        let text = String::from_utf8_lossy(&done.stdout);
+        let mut built = text.lines().filter_map(|line| {
+            let message: Value = serde_json::from_str(line).ok()?;
+            Some(PathBuf::from(message["executable"].as_str()?))
+        });
+        let built = built.next_back().filter(|_| done.status.success());
+        built.ok_or_else(|| io::Error::other("the copy does not compile"))
+    }
+}
+
+impl Ran {
+    /// Reads what a program of tests printed.
+    fn read(printed: &str) -> io::Result<Self> {
+        let mut ran = Self::default();
+        let mut has_ended = false;
+        for line in printed.lines() {
+            has_ended |= line.starts_with("test result: ");
+            let Some((name, result)) = line
+                .strip_prefix("test ")
+                .and_then(|line| line.rsplit_once(" ... "))
+            else {
+                continue;
+            };
+            match result {
+                "ok" => ran.passed += 1,
+                "FAILED" => ran.failed.push(name.to_owned()),
+                _ => {}
+            }
+        }
+        if !has_ended {
+            return Err(io::Error::other("the tests broke off"));
+        }
+        if ran == Self::default() {
+            return Err(io::Error::other("no test has such a name"));
+        }
+        Ok(ran)
+    }
+}
+
+/// Runs it to its end, for so long at most.
+async fn finished(mut command: Command, within: Duration) -> io::Result<Output> {
+    let ended = command.stdin(Stdio::null()).kill_on_drop(true).output();
+    timeout(within, ended).await.unwrap_or_else(|_| {
+        let why = format!("did not end within {} s", within.as_secs());
+        Err(io::Error::new(io::ErrorKind::TimedOut, why))
+    })
+}
+
+/// Makes `copy` equal to the checkout, so that cargo finds changed only what is.
+fn take_over(from: &Path, copy: &Path) -> io::Result<()> {
+    const LEFT_OUT: &[&str] = &["target", "node_modules"];
+    fs::create_dir_all(copy)?;
+    let mut taken: HashSet<OsString> = HashSet::new();
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (name, to) = (entry.file_name(), copy.join(entry.file_name()));
+        let shown = name.to_string_lossy();
+        if shown.starts_with('.') || LEFT_OUT.contains(&shown.as_ref()) {
+            continue;
+        }
+        taken.insert(name);
+        if entry.file_type()?.is_dir() {
+            if !to.is_dir() {
+                remove(&to)?;
+            }
+            take_over(&entry.path(), &to)?;
+        } else {
+            let bytes = fs::read(entry.path())?;
+            if to.is_dir() {
+                remove(&to)?;
+            }
+            if fs::read(&to).ok().as_ref() != Some(&bytes) {
+                fs::write(&to, bytes)?;
+            }
+        }
+    }
+    for entry in fs::read_dir(copy)? {
+        let entry = entry?;
+        // What the checkout removed, and what a test of an earlier bug left behind.
+        if !taken.contains(&entry.file_name()) {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        fs::remove_dir_all(path)
+    } else if path.exists() {
+        fs::remove_file(path)
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_copy_becomes_the_checkout_whatever_was_removed_or_left_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, copy) = (folder.path().join("from"), folder.path().join("copy"));
+        let write = |at: &Path, text: &str| {
+            fs::create_dir_all(at.parent().unwrap()).unwrap();
+            fs::write(at, text).unwrap();
+        };
+        write(&from.join("kept.rs"), "new");
+        write(&from.join("was-a-folder"), "text");
+        write(&from.join("was-a-file/in.rs"), "text");
+        write(&from.join("target/large"), "left out");
+        write(&copy.join("kept.rs"), "planted");
+        write(&copy.join("removed.rs"), "text");
+        write(&copy.join("removed/in.rs"), "text");
+        write(&copy.join("was-a-folder/in.rs"), "text");
+        write(&copy.join("was-a-file"), "text");
+        write(&copy.join("proptest-regressions/in.txt"), "text");
+        take_over(&from, &copy).unwrap();
+        let mut names: Vec<_> = fs::read_dir(&copy)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["kept.rs", "was-a-file", "was-a-folder"]);
+        for (file, text) in [
+            ("kept.rs", "new"),
+            ("was-a-folder", "text"),
+            ("was-a-file/in.rs", "text"),
+        ] {
+            assert_eq!(fs::read_to_string(copy.join(file)).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn tests_that_break_off_or_are_not_there_are_no_result() {
+        let printed = "running 3 tests\n\
+            test a::one ... ok\n\
+            test a::two ... FAILED\n\
+            test a::three - should panic ... ignored\n\n\
+            test result: FAILED. 1 passed; 1 failed; 1 ignored\n";
+        let ran = Ran {
+            passed: 1,
+            failed: vec!["a::two".into()],
+        };
+        assert_eq!(Ran::read(printed).unwrap(), ran);
+        let (broken_off, _) = printed.split_once("test result").unwrap();
+        assert!(Ran::read(broken_off).is_err());
+        assert!(Ran::read("running 0 tests\n\ntest result: ok. 0 passed\n").is_err());
+    }
+
+    #[tokio::test]
+    async fn what_does_not_end_is_ended() {
+        let mut endless = Command::new("sleep");
+        endless.arg("60");
+        let ended = finished(endless, Duration::from_millis(10)).await;
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+}
