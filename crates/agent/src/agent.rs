@@ -14,6 +14,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use worker::{Activity, WorkerHandle};
 
+#[cfg(target_os = "linux")]
+use crate::waking;
 use crate::{
     AgentHandle, AtLogin, Settings, Shell, StartError, Tray, TrayAct, Wishes,
     handle::Want,
@@ -64,6 +66,8 @@ enum Part {
     Hub,
     Http,
     Neighbour,
+    #[cfg(target_os = "linux")]
+    Waking,
 }
 
 /// Everything that can happen to the agent.
@@ -100,13 +104,18 @@ impl Agent {
         let (work, serve) = (CancellationToken::new(), CancellationToken::new());
         let mut tasks = JoinSet::new();
         let (server, listener) = parts.hub_server;
+        let subscribers = server.connected();
         let serving = server.serve(listener, serve.clone());
         tasks.spawn(async { (Part::Hub, serving.await.map_err(Into::into)) });
         if let Some((access, listener, _)) = parts.http {
             let limits = http::Limits::default();
             let clock = Clock::default();
             let events = http::Events::new(parts.hub.clone(), clock, limits, serve.clone());
-            let router = http::router(parts.hub.clone(), access, events);
+            let metrics = http::Metrics {
+                activity: parts.activity.clone(),
+                subscribers,
+            };
+            let router = http::router(parts.hub.clone(), access, events, metrics);
             let serving = http::serve(listener, router, limits, serve.clone());
             tasks.spawn(async {
                 serving.await;
@@ -126,6 +135,17 @@ impl Agent {
             tasks.spawn(async { (Part::Worker, working.await) });
             handle
         });
+        #[cfg(target_os = "linux")]
+        if let Some(worker) = worker.clone() {
+            let (bus, stop) = (parts.system_bus, serve.clone());
+            tasks.spawn(async move {
+                let listening = waking::follow(bus.as_deref(), || worker.wake());
+                let _ = stop.run_until_cancelled(listening).await;
+                // Where nobody says it, the agent lives on without.
+                stop.cancelled().await;
+                (Part::Waking, Ok(()))
+            });
+        }
         Ok(Self {
             autostart: shell.autostart(),
             at_login,

@@ -1,6 +1,7 @@
 //! The local HTTP server: the status for those who ask, nothing that can be changed.
 
 mod fields;
+mod metrics;
 mod pages;
 mod patient;
 mod serve;
@@ -21,6 +22,7 @@ use serde_json::json;
 use status::{Access, StatusHub};
 
 use fields::Polled;
+pub(crate) use metrics::Metrics;
 pub(crate) use serve::serve;
 pub(crate) use stream::Events;
 
@@ -56,9 +58,10 @@ impl Default for Limits {
 }
 
 /// The routes, behind the check of `Host` and `Origin`.
-pub(crate) fn router(hub: StatusHub, access: Access, events: Events) -> Router {
+pub(crate) fn router(hub: StatusHub, access: Access, events: Events, metrics: Metrics) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
+        .route("/metrics", get(told_to_scrapers))
         .route("/api/status", get(api_status))
         .route("/status/stream", get(status_stream))
         .route("/overlay", get(pages::page))
@@ -77,6 +80,7 @@ pub(crate) fn router(hub: StatusHub, access: Access, events: Events) -> Router {
         })
         .layer(middleware::from_fn_with_state(access, check))
         .layer(Extension(events))
+        .layer(Extension(metrics))
         .with_state(hub)
 }
 
@@ -112,6 +116,13 @@ async fn healthz() -> Response {
 
 async fn api_status(State(hub): State<StatusHub>) -> Response {
     Json(Polled::new(hub.latest().status())).into_response()
+}
+
+async fn told_to_scrapers(
+    State(hub): State<StatusHub>,
+    Extension(metrics): Extension<Metrics>,
+) -> Response {
+    metrics.text(&hub)
 }
 
 async fn status_stream(Extension(events): Extension<Events>) -> Response {

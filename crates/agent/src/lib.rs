@@ -19,6 +19,8 @@ mod shell;
 mod start;
 mod tray;
 mod view;
+#[cfg(target_os = "linux")]
+mod waking;
 mod wishes;
 
 pub use agent::Agent;

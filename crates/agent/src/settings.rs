@@ -49,6 +49,9 @@ pub struct Settings {
     pub origins: Vec<String>,
     /// Where Hearth keeps its things.
     pub folders: Folders,
+    /// Where the system says that the machine woke up, if not where it always does: D-Bus' own
+    /// `DBUS_SYSTEM_BUS_ADDRESS`.
+    pub system_bus: Option<String>,
     /// Whether only `--print-config` was asked for.
     pub print_config: bool,
     /// What a start at login repeats.
@@ -197,6 +200,7 @@ impl Settings {
             language,
             origins: file.origins,
             folders,
+            system_bus: env("DBUS_SYSTEM_BUS_ADDRESS"),
             print_config: args.print_config,
             at_login: AtLogin::default(),
             lines: from.lines(),

@@ -69,6 +69,9 @@ pub(crate) struct Parts {
     pub(crate) activity: watch::Receiver<Activity>,
     pub(crate) known: Known,
     pub(crate) wishes: WishesFile,
+    /// Where the system says that it woke up.
+    #[cfg(target_os = "linux")]
+    pub(crate) system_bus: Option<String>,
     /// Held for life: one agent for each data folder.
     pub(crate) lock: File,
 }
@@ -156,6 +159,8 @@ impl Parts {
             activity,
             known,
             wishes,
+            #[cfg(target_os = "linux")]
+            system_bus: settings.system_bus,
             lock,
         })
     }

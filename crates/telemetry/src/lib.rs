@@ -1,6 +1,7 @@
 //! Tracing setup: what the programs log goes to stderr, filtered by `HEARTH_LOG`; and the metrics
-//! of a relay.
+//! of relay and agent.
 
+pub mod agent;
 pub mod metrics;
 
 use anyhow::Context as _;

@@ -13,4 +13,21 @@ pub struct Activity {
     pub jobs: Vec<LiveJob>,
     /// Whether the owner paused it.
     pub paused: bool,
+    /// What became of the jobs before.
+    pub totals: Totals,
+}
+
+/// What became of the jobs that the relay knows to have ended here, since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Answered to the end.
+    pub completed: u64,
+    /// Refused by the engine for good, or broken off by it.
+    pub failed: u64,
+    /// Withdrawn by the requester or the owner.
+    pub cancelled: u64,
+    /// Given back for another time or another worker, or lent to another meanwhile.
+    pub given_back: u64,
+    /// Lines of their answers.
+    pub tokens: u64,
 }

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Activity, Tuning,
+    Activity, Totals, Tuning,
     breaker::Breaker,
     details::Details,
     held::{Ending, Held},
@@ -65,6 +65,7 @@ struct State {
     relay: Hop,
     engine: Hop,
     carrier: Option<CarrierKind>,
+    totals: Totals,
 }
 
 /// What should be looked at in the engine, the more urgent the later.
@@ -133,6 +134,7 @@ impl Desk {
                 ..Hop::default()
             },
             carrier: None,
+            totals: Totals::default(),
         };
         let desk = Self {
             engine,
@@ -475,6 +477,7 @@ impl State {
             carrier: self.carrier,
             jobs: running.map(Held::live).collect(),
             paused: self.paused,
+            totals: self.totals,
         }
     }
 }

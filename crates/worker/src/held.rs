@@ -9,7 +9,7 @@ use proto::{
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::outbox::Outbox;
+use crate::{Totals, outbox::Outbox};
 
 /// Most bytes of lines in one [`Outgoing::Lines`], unless a single line is longer.
 const BATCH_MAX: usize = 64 * 1024;
@@ -200,6 +200,26 @@ impl Held {
     }
 
     /// The job as the owner sees it while it runs.
+    /// Counts it among those that are over: well, or because the lease was lost.
+    pub(crate) fn count(&self, lost: Option<ErrorCode>, totals: &mut Totals) {
+        let total = match &self.phase {
+            Phase::Ended { ending, .. } if lost.is_none() => match ending {
+                Ending::End(End::Completed) => &mut totals.completed,
+                Ending::End(End::Failed { .. }) => &mut totals.failed,
+                Ending::End(End::Cancelled) => &mut totals.cancelled,
+                Ending::Nack(Retry::Never, why) if why.code == ErrorCode::Cancelled => {
+                    &mut totals.cancelled
+                }
+                Ending::Nack(Retry::Never, _) => &mut totals.failed,
+                Ending::Nack(Retry::Now | Retry::AfterMs(_), _) => &mut totals.given_back,
+            },
+            _ if lost == Some(ErrorCode::Cancelled) => &mut totals.cancelled,
+            Phase::Ended { .. } | Phase::Running => &mut totals.given_back,
+        };
+        *total += 1;
+        totals.tokens += self.outbox.last();
+    }
+
     pub(crate) fn live(&self) -> LiveJob {
         let tokens = self.outbox.last();
         let seconds = self

@@ -21,7 +21,7 @@ mod settings;
 mod source;
 mod worker;
 
-pub use activity::Activity;
+pub use activity::{Activity, Totals};
 pub use backoff::Backoff;
 pub use desk::Desk;
 pub use engine::{Clock, Url};

@@ -108,10 +108,11 @@ mod tests {
     use tokio::{
         io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
         net::TcpSocket,
+        sync::watch,
     };
 
     use super::*;
-    use crate::http::{Events, router};
+    use crate::http::{Events, Metrics, router};
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -127,7 +128,12 @@ mod tests {
             let bound = bind_loopback(&[0]).await.unwrap();
             let (hub, stop) = (StatusHub::default(), CancellationToken::new());
             let events = Events::new(hub.clone(), Clock::default(), limits, stop.clone());
-            let router = router(hub.clone(), Access::new(bound.addr.port(), &[]), events);
+            let metrics = Metrics {
+                activity: watch::channel(worker::Activity::default()).1,
+                subscribers: watch::channel(0).1,
+            };
+            let access = Access::new(bound.addr.port(), &[]);
+            let router = router(hub.clone(), access, events, metrics);
             let mut run = JoinSet::new();
             run.spawn(serve(bound.listener, router, limits, stop.clone()));
             Self {

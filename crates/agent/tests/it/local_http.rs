@@ -6,11 +6,11 @@ use proto::status::Command;
 use serde_json::Value;
 use tests::scripted_ollama::ScriptedOllama;
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     net::TcpStream,
 };
 
-use crate::support::{Running, settings, soon, with_engine};
+use crate::support::{Running, settings, soon, text, with_engine};
 
 async fn ask(addr: SocketAddr, line: &str, headers: &str) -> (u16, String, Value) {
     let (status, head, body) = text(addr, line, headers).await;
@@ -19,18 +19,6 @@ async fn ask(addr: SocketAddr, line: &str, headers: &str) -> (u16, String, Value
         head,
         serde_json::from_str(&body).unwrap_or_default(),
     )
-}
-
-async fn text(addr: SocketAddr, line: &str, headers: &str) -> (u16, String, String) {
-    let mut stream = TcpStream::connect(addr).await.unwrap();
-    let request = format!("{line} HTTP/1.1\r\nConnection: close\r\n{headers}\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut bytes = Vec::new();
-    soon(stream.read_to_end(&mut bytes)).await.unwrap();
-    let text = String::from_utf8(bytes).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    let status = head[9..12].parse().unwrap();
-    (status, head.to_ascii_lowercase(), body.to_owned())
 }
 
 #[tokio::test]
@@ -63,7 +51,18 @@ async fn the_status_is_served_with_the_nine_fields_and_only_to_whom_it_may_conce
     let (status, _, body) = ask(addr, "GET /healthz", &host).await;
     assert_eq!((status, &body["status"]), (200, &Value::from("ok")));
 
+    let (status, head, body) = text(addr, "GET /metrics", &host).await;
+    assert_eq!(status, 200);
+    assert!(head.contains("content-type: application/openmetrics-text"));
+    assert!(body.ends_with("# EOF\n"), "{body}");
+
     for (line, headers, status, code) in [
+        (
+            "GET /metrics",
+            host.clone() + "Origin: https://evil.com\r\n",
+            403,
+            "forbidden_origin",
+        ),
         (
             "GET /api/status",
             host.clone() + "Origin: https://evil.com\r\n",

@@ -7,3 +7,5 @@ mod local_http;
 mod relay;
 mod start;
 mod support;
+#[cfg(target_os = "linux")]
+mod waking;

@@ -18,13 +18,13 @@ use tokio_tungstenite::{
     },
 };
 
-use crate::support::{Running, settings, soon, with_engine};
+use crate::support::{Running, settings, soon, text, with_engine};
 
 /// The relay's side of one worker connection.
-struct Relay(WebSocketStream<TcpStream>);
+pub(crate) struct Relay(WebSocketStream<TcpStream>);
 
 impl Relay {
-    async fn accept(listener: &TcpListener) -> Self {
+    pub(crate) async fn accept(listener: &TcpListener) -> Self {
         let (stream, _) = soon(listener.accept()).await.unwrap();
         #[expect(clippy::result_large_err, reason = "the library's own signature")]
         let agree = |_: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
@@ -63,6 +63,18 @@ impl Relay {
         }
     }
 
+    /// Waits until the worker answers a ping: whatever it heard before, it did.
+    pub(crate) async fn is_answered(&mut self) {
+        self.0
+            .send(Message::Ping("still there".into()))
+            .await
+            .unwrap();
+        while !matches!(
+            soon(self.0.next()).await.unwrap().unwrap(),
+            Message::Pong(_)
+        ) {}
+    }
+
     async fn capacity(&mut self, wanted: u32) {
         self.until(|said| matches!(said, WorkerMessage::Capacity { slots } if *slots == wanted))
             .await;
@@ -87,14 +99,14 @@ impl Relay {
     }
 }
 
-struct Stage {
+pub(crate) struct Stage {
     ollama: ScriptedOllama,
-    listener: TcpListener,
+    pub(crate) listener: TcpListener,
     home: tempfile::TempDir,
 }
 
 impl Stage {
-    async fn set() -> Self {
+    pub(crate) async fn set() -> Self {
         let ollama = ScriptedOllama::start().await.unwrap();
         ollama.set_models(&[("m:1b", false)]);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -106,14 +118,19 @@ impl Stage {
     }
 
     async fn agent(&self) -> Running {
+        self.agent_on(None).await
+    }
+
+    /// An agent that hears of the machine's sleep on this bus.
+    pub(crate) async fn agent_on(&self, system_bus: Option<String>) -> Running {
         let relay = format!("http://{}", self.listener.local_addr().unwrap());
         let args = Args {
             relay: Some(relay),
             ..with_engine(&self.ollama)
         };
-        Running::start(settings(self.home.path(), args))
-            .await
-            .unwrap()
+        let mut settings = settings(self.home.path(), args);
+        settings.system_bus = system_bus;
+        Running::start(settings).await.unwrap()
     }
 }
 
@@ -265,5 +282,30 @@ async fn a_running_job_is_shown_with_who_asked_and_can_be_stopped_by_the_owner()
     agent
         .until(|status| status.status == Phase::Ready && status.jobs.is_empty())
         .await;
+    let addr = agent.handle.http().unwrap();
+    let host = format!("Host: {addr}\r\n");
+    // The worker shows what it counted a moment later.
+    let counted = async {
+        loop {
+            let (_, _, text) = text(addr, "GET /metrics", &host).await;
+            if text.contains(r#"hearth_agent_jobs_ended_total{state="cancelled"} 1"#) {
+                return text;
+            }
+        }
+    };
+    let text = soon(counted).await;
+    for line in [
+        r#"hearth_agent_jobs_ended_total{state="completed"} 0"#,
+        "hearth_agent_running_jobs 0",
+        "hearth_agent_relay_up 1",
+        "hearth_agent_engine_up 1",
+        "hearth_agent_paused 0",
+        "hearth_agent_subscribers 1",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
+    for secret in ["canary", "laptop", "m:1b", "test-key"] {
+        assert!(!text.contains(secret), "{secret}");
+    }
     agent.stop().await;
 }

@@ -1,12 +1,18 @@
 //! A running agent, a shell that writes down what it was told, and a client that follows the hub.
 
-use std::{future::Future, path::Path, time::Duration};
+use std::{future::Future, net::SocketAddr, path::Path, time::Duration};
 
 use hearth_agent::{Agent, AgentHandle, Args, Folders, Settings, Shell, StartError, Tray};
 use proto::status::Status;
 use status::{Link, Places, Subscriber, SubscriberHandle};
 use tests::scripted_ollama::ScriptedOllama;
-use tokio::{sync::watch, task::JoinHandle, time::timeout};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    sync::watch,
+    task::JoinHandle,
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 /// Nothing here takes that long; a test that fails ends all the same.
@@ -14,6 +20,19 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
     timeout(PATIENCE, future).await.expect("it took too long")
+}
+
+/// Status, head in lower case, and body of an answer of the local HTTP server.
+pub(crate) async fn text(addr: SocketAddr, line: &str, headers: &str) -> (u16, String, String) {
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    let request = format!("{line} HTTP/1.1\r\nConnection: close\r\n{headers}\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut bytes = Vec::new();
+    soon(stream.read_to_end(&mut bytes)).await.unwrap();
+    let text = String::from_utf8(bytes).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let status = head[9..12].parse().unwrap();
+    (status, head.to_ascii_lowercase(), body.to_owned())
 }
 
 /// What the shell was told, in order.

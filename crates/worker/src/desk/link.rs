@@ -229,8 +229,13 @@ impl Desk {
 
     /// The lease is over, well (`None`) or because it was lost; whatever runs for it stops.
     pub fn closed(&self, token: LeaseToken, code: Option<ErrorCode>) {
-        let Some(held) = self.lock().held.remove(&token) else {
-            return;
+        let held = {
+            let mut state = self.lock();
+            let Some(held) = state.held.remove(&token) else {
+                return;
+            };
+            held.count(code, &mut state.totals);
+            held
         };
         if let Some(code) = code {
             tracing::info!(job.id = %token.job, job.attempt = token.attempt, %code, "lease lost");

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use ::engine::EngineError;
+use hearth_worker::Totals;
 use proto::{
     ErrorCode, JobId,
     status::HopState,
-    worker::{Retry, WorkerMessage},
+    worker::{RelayMessage, Retry, WorkerMessage},
 };
 
 use super::{
@@ -34,6 +35,42 @@ async fn pausing_stops_leasing_at_once_and_running_jobs_finish() {
     end(&mut link).await;
     scene.handle.set_paused(false);
     link.until_capacity(2).await;
+}
+
+#[tokio::test]
+async fn what_became_of_each_job_is_counted_once_the_relay_knows_it() {
+    let mut scene = scene().await;
+    let (mut link, _) = scene.relay.greeted().await;
+    link.until_capacity(2).await;
+    link.lease(token(1, 1), BODY).await;
+    let asked = scene.asked().await;
+    asked.say(DONE).await;
+    link.line().await;
+    drop(asked);
+    end(&mut link).await;
+    assert_eq!(scene.handle.activity().borrow().totals, Totals::default());
+    link.say(&closed(1)).await;
+
+    link.lease(token(2, 1), BODY).await;
+    scene.asked().await;
+    assert!(scene.handle.cancel_job(JobId([2; 16])));
+    nack(&mut link).await;
+    link.say(&closed(2)).await;
+
+    link.lease(token(3, 1), BODY).await;
+    scene.asked().await;
+    let token = token(3, 1);
+    let code = Some(ErrorCode::StaleLease);
+    link.say(&RelayMessage::Closed { token, code }).await;
+    let counted = scene.until(|now| now.totals.given_back == 1).await;
+    let totals = Totals {
+        completed: 1,
+        cancelled: 1,
+        given_back: 1,
+        tokens: 1,
+        ..Totals::default()
+    };
+    assert_eq!(counted.totals, totals);
 }
 
 #[tokio::test]

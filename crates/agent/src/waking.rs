@@ -1,0 +1,118 @@
+//! What the system says on its bus of sleep and networks: after either, links that look alive may
+//! be dead. Only Linux has such a bus; everywhere a link that slept is noticed by its clock.
+//!
+//! `PrepareForSleep` is logind's (`org.freedesktop.login1`), `StateChanged` is NetworkManager's.
+
+use futures_util::{Stream, StreamExt as _, stream};
+use zbus::{
+    Connection, Message, Proxy, connection::Builder, proxy::CacheProperties, zvariant::Type,
+};
+
+const LOGIND: [&str; 4] = [
+    "org.freedesktop.login1",
+    "/org/freedesktop/login1",
+    "org.freedesktop.login1.Manager",
+    "PrepareForSleep",
+];
+const NETWORKS: [&str; 4] = [
+    "org.freedesktop.NetworkManager",
+    "/org/freedesktop/NetworkManager",
+    "org.freedesktop.NetworkManager",
+    "StateChanged",
+];
+/// From this state on there is a way beyond this machine's own network.
+const CONNECTED: u32 = 60;
+
+/// Calls `woken` whenever the machine woke up or came back to a network, until the bus at this
+/// address ends, which is the system's own unless another is named. Ends at once where there is
+/// none.
+pub(crate) async fn follow(bus: Option<&str>, woken: impl Fn()) {
+    if let Err(error) = listen(bus, woken).await {
+        tracing::debug!(%error, "the system does not say when it wakes up");
+    }
+}
+
+async fn listen(bus: Option<&str>, woken: impl Fn()) -> zbus::Result<()> {
+    let builder = match bus {
+        Some(address) => Builder::address(address)?,
+        None => Builder::system()?,
+    };
+    let connection = builder.build().await?;
+    let mut waking = Waking::default();
+    let sleeps = said::<bool>(&connection, LOGIND).await.map(Said::Sleeps);
+    let networks = said::<u32>(&connection, NETWORKS).await.map(Said::Network);
+    let mut all = stream::select(sleeps, networks);
+    while let Some(said) = all.next().await {
+        if waking.is_reason(said) {
+            tracing::info!("the machine woke up or its network came back");
+            woken();
+        }
+    }
+    Ok(())
+}
+
+/// What one signal says; nothing where nobody gives it. Only from its owner: others may send the
+/// same.
+async fn said<T>(
+    connection: &Connection,
+    [name, path, interface, signal]: [&'static str; 4],
+) -> impl Stream<Item = T> + use<T>
+where
+    T: for<'a> serde::Deserialize<'a> + Type,
+{
+    let signals = async {
+        let proxy: Proxy<'static> = zbus::proxy::Builder::new(connection)
+            .destination(name)?
+            .path(path)?
+            .interface(interface)?
+            .cache_properties(CacheProperties::No)
+            .build()
+            .await?;
+        proxy.receive_signal(signal).await
+    };
+    let signals = signals.await.map_err(|error: zbus::Error| {
+        tracing::debug!(%error, name, "nobody says it");
+    });
+    let read = |message: Message| async move { message.body().deserialize().ok() };
+    Box::pin(stream::iter(signals).flatten().filter_map(read))
+}
+
+#[derive(Clone, Copy)]
+enum Said {
+    /// It is about to sleep, or slept.
+    Sleeps(bool),
+    /// How connected it is.
+    Network(u32),
+}
+
+#[derive(Default)]
+struct Waking {
+    is_connected: Option<bool>,
+}
+
+impl Waking {
+    fn is_reason(&mut self, said: Said) -> bool {
+        match said {
+            Said::Sleeps(sleeps) => !sleeps,
+            Said::Network(state) => {
+                let is_connected = state >= CONNECTED;
+                self.is_connected.replace(is_connected) != Some(true) && is_connected
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_that_comes_back_is_a_reason_and_one_that_only_grows_is_none() {
+        let mut waking = Waking::default();
+        let states = [70, 60, 70, 20, 40, 60, 70];
+        let reasons = states.map(|state| waking.is_reason(Said::Network(state)));
+        assert_eq!(reasons, [true, false, false, false, false, true, false]);
+        let sleeps = [true, false].map(|sleeps| waking.is_reason(Said::Sleeps(sleeps)));
+        assert_eq!(sleeps, [false, true]);
+    }
+}

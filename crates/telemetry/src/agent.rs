@@ -1,0 +1,130 @@
+//! An agent's metrics: their names, and the text a scraper reads. Everything is looked up when
+//! somebody asks; nothing is labelled with what a requester said.
+
+use prometheus_client::{
+    encoding::text::encode,
+    metrics::{
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::ConstGauge,
+    },
+    registry::Registry,
+};
+
+/// What an agent has done and does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AgentNow {
+    /// Jobs whose answer the relay took.
+    pub completed: u64,
+    /// Jobs that failed for good.
+    pub failed: u64,
+    /// Jobs that were withdrawn.
+    pub cancelled: u64,
+    /// Jobs that went back to the relay, for another time or another worker.
+    pub given_back: u64,
+    /// Pieces of answers that the engine made.
+    pub tokens: u64,
+    /// Jobs that run.
+    pub running: usize,
+    /// Whether the relay is there.
+    pub relay_up: bool,
+    /// Whether the engine is there.
+    pub engine_up: bool,
+    /// Whether the owner paused it.
+    pub paused: bool,
+    /// Open sockets of the status hub.
+    pub subscribers: usize,
+    /// Statuses that were told.
+    pub statuses: u64,
+}
+
+/// The text for a scraper, in the format [`crate::metrics::CONTENT_TYPE`] names.
+#[must_use]
+pub fn render(now: &AgentNow) -> String {
+    let mut registry = Registry::with_prefix("hearth_agent");
+    let all = &mut registry;
+    let ended: Family<[(&str, &str); 1], Counter> = Family::default();
+    for (state, jobs) in [
+        ("completed", now.completed),
+        ("failed", now.failed),
+        ("cancelled", now.cancelled),
+        ("given_back", now.given_back),
+    ] {
+        let counter = ended.get_or_create_owned(&[("state", state)]);
+        counter.inc_by(jobs);
+    }
+    all.register("jobs_ended", "Jobs that ended here", ended);
+    for (name, help, count) in [
+        (
+            "tokens",
+            "Pieces of answers that the engine made",
+            now.tokens,
+        ),
+        ("statuses", "Statuses that were told", now.statuses),
+    ] {
+        all.register(name, help, ConstCounter::new(count));
+    }
+    for (name, help, value) in [
+        ("running_jobs", "Jobs that run", number(now.running)),
+        (
+            "relay_up",
+            "Whether the relay is there",
+            now.relay_up.into(),
+        ),
+        (
+            "engine_up",
+            "Whether the engine is there",
+            now.engine_up.into(),
+        ),
+        ("paused", "Whether the owner paused it", now.paused.into()),
+        (
+            "subscribers",
+            "Open sockets of the status hub",
+            number(now.subscribers),
+        ),
+    ] {
+        all.register(name, help, ConstGauge::new(value));
+    }
+    let mut text = String::with_capacity(2 * 1024);
+    // A String takes everything.
+    let _ = encode(&mut text, &registry);
+    text
+}
+
+fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_agent_did_and_does_stands_in_the_text() {
+        let now = AgentNow {
+            completed: 7,
+            given_back: 2,
+            tokens: 90,
+            running: 1,
+            relay_up: true,
+            subscribers: 3,
+            ..AgentNow::default()
+        };
+        let text = render(&now);
+        for line in [
+            r#"hearth_agent_jobs_ended_total{state="completed"} 7"#,
+            r#"hearth_agent_jobs_ended_total{state="failed"} 0"#,
+            r#"hearth_agent_jobs_ended_total{state="given_back"} 2"#,
+            "hearth_agent_tokens_total 90",
+            "hearth_agent_running_jobs 1",
+            "hearth_agent_relay_up 1",
+            "hearth_agent_engine_up 0",
+            "hearth_agent_paused 0",
+            "hearth_agent_subscribers 3",
+            "hearth_agent_statuses_total 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+}
