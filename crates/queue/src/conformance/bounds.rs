@@ -56,6 +56,10 @@ pub async fn an_account_has_a_share_of_the_bytes(store: &dyn Store) {
     store.enqueue(T0, sized(2, "a", 100)).await.unwrap();
     store.cancel(T0, Owner::Anyone, id(1)).await.unwrap();
     store.enqueue(T0, sized(3, "a", 500)).await.unwrap();
+    assert_eq!(
+        refused(store, sized(4, "a", 1)).await,
+        ErrorCode::AccountFull
+    );
 }
 
 /// Whoever comes when all of it is taken is told so in another word.

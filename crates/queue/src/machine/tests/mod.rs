@@ -1,5 +1,6 @@
 //! Laws of the machine under random calls; the rules one by one are in `conformance`.
 
+mod answers;
 mod order;
 mod restart;
 mod undo;
