@@ -47,3 +47,12 @@ fn a_clock_that_was_ahead_keeps_no_job_from_the_next_run() {
         assert!(lent.is_some());
     }
 }
+
+#[test]
+fn what_is_taken_up_goes_on_from_the_time_at_which_it_was() {
+    let later = T0 + HOURS;
+    let mut machine = Machine::restore(Terms::default(), later, []);
+    machine.enqueue(T0, &job(1)).unwrap();
+    let accepted = machine.records().map(|record| record.job.created_at);
+    assert_eq!((machine.now(), accepted.collect()), (later, vec![later]));
+}
