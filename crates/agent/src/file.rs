@@ -42,7 +42,11 @@ impl File {
                 });
             }
         };
-        toml::from_str(&text).map_err(|error| {
+        Self::parse(path, &text)
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, SettingsError> {
+        toml::from_str(text).map_err(|error| {
             // Its own Display quotes the line, and a secret may stand in it.
             let at = error.span().map_or(0, |span| span.start.min(text.len()));
             let line = text.as_bytes()[..at]
@@ -56,5 +60,35 @@ impl File {
                 problem: error.message().to_owned(),
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_file_is_named_with_its_line_and_nothing_of_it_is_quoted() {
+        let usual = "relay = \"https://relay.example\"\nkey-file = \"/k\"\nslots = 2\n\
+                     origins = [\"https://a.example\"]\nlanguage = \"pl\"\n";
+        let path = Path::new("hearth.toml");
+        let mut refused = 0;
+        ::tests::mutate::mutate(&[usual.into()], 1, 2_000, |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            match File::parse(path, &text) {
+                Err(SettingsError::Toml { line, problem, .. }) => {
+                    refused += 1;
+                    assert!(
+                        (1..=text.matches('\n').count() + 1).contains(&line),
+                        "{text}"
+                    );
+                    assert!(!problem.contains("relay.example"), "{problem}");
+                }
+                Err(other) => panic!("{other}"),
+                Ok(_) => {}
+            }
+        });
+        assert!(refused > 100, "{refused}");
+        assert!(File::parse(path, usual).is_ok());
     }
 }

@@ -106,6 +106,21 @@ mod tests {
     }
 
     #[test]
+    fn a_damaged_stream_gives_the_same_events_byte_by_byte_or_the_same_refusal() {
+        ::tests::mutate::mutate(&[STREAM.into()], 1, 2_000, |bytes| {
+            let whole = Reader::default().push(bytes);
+            let mut reader = Reader::default();
+            let pieces = bytes.chunks(1).map(|byte| reader.push(byte));
+            let pieces: Result<Vec<_>, _> = pieces.collect();
+            let shown = bytes.escape_ascii();
+            assert_eq!(whole.is_ok(), pieces.is_ok(), "{shown}");
+            if let (Ok(whole), Ok(pieces)) = (whole, pieces) {
+                assert_eq!(pieces.concat(), whole, "{shown}");
+            }
+        });
+    }
+
+    #[test]
     fn an_endless_event_is_refused() {
         let mut reader = Reader::default();
         let error = reader.push(&vec![b'x'; EVENT_MAX + 1]).unwrap_err();
