@@ -281,6 +281,24 @@ mod tests {
     }
 
     #[test]
+    fn who_failed_too_often_is_remembered_while_fifteen_thousand_others_come_and_not_for_ever() {
+        let guard = guard();
+        let failed = |address: &str| guard.denied(from(address), Denied::Key, NOW);
+        let others = |from: u32, to: u32| {
+            for n in from..to {
+                failed(&std::net::Ipv4Addr::from(0x0a00_0000 + n).to_string());
+            }
+        };
+        for _ in 0..6 {
+            failed("203.0.113.9");
+        }
+        others(0, 15_000);
+        assert!(matches!(failed("203.0.113.9"), Denied::Failed(_)));
+        others(15_000, 40_000);
+        assert!(matches!(failed("203.0.113.9"), Denied::Key));
+    }
+
+    #[test]
     fn there_is_room_for_so_many_and_again_when_they_rest_or_leave() {
         let gate = Arc::new(Gate::new(2));
         let work = || AtWork::new(&gate);

@@ -307,4 +307,19 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn a_token_is_read_up_to_the_longest_and_no_longer() {
+        let with = |length: usize| {
+            let mut claims = claims();
+            let rest = length - claims.to_string().len();
+            claims["jti"] = json!("x".repeat(rest + 1));
+            forged(&header(), &claims, &KEY)
+        };
+        let (longest, longer) = (with(3011), with(3012));
+        assert_eq!((longest.len(), longer.len()), (TOKEN_MAX, TOKEN_MAX + 1));
+        assert_eq!(read(&KEY, Kind::Access, &longest, NOW), Ok(JAN));
+        let read = read(&KEY, Kind::Access, &longer, NOW);
+        assert_eq!(read, Err(Refused::Invalid));
+    }
 }

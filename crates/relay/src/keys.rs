@@ -247,4 +247,19 @@ mod tests {
         assert!(!printed.contains(&"ab".repeat(8)), "{printed}");
         assert!(!printed.contains("171, 171"), "{printed}");
     }
+
+    #[test]
+    fn a_key_has_a_name_and_lasts_from_a_second_to_a_hundred_years() {
+        let lasting = |seconds: u64| Some(Duration::from_secs(seconds));
+        let century = 3_162_240_000;
+        let good = ["a".to_owned(), "é".repeat(64)];
+        let bad = [String::new(), "a".repeat(65), "a\nb".to_owned()];
+        assert!(good.iter().all(|name| check(name, None).is_ok()));
+        assert!(bad.iter().all(|name| check(name, None).is_err()));
+        for (seconds, is_good) in [(0, false), (1, true), (century, true), (century + 1, false)] {
+            assert_eq!(check("a", lasting(seconds)).is_ok(), is_good, "{seconds}");
+        }
+        let nearly = Some(Duration::from_millis(999));
+        assert!(check("a", nearly).is_err());
+    }
 }

@@ -180,6 +180,20 @@ mod tests {
     }
 
     #[test]
+    fn failures_are_forgiven_ten_minutes_after_the_wait_and_not_before() {
+        let pace = Pace::new(1, MINUTE, 1).unwrap();
+        for (after, wait) in [(599, 30), (600, 15)] {
+            let mut one = Failures::default();
+            assert_eq!(one.attempt(pace, T0), Ok(()));
+            assert_eq!(one.attempt(pace, T0), Err(FIRST_WAIT));
+            let later = T0 + FIRST_WAIT + Duration::from_secs(after);
+            assert_eq!(one.attempt(pace, later), Ok(()));
+            let told = one.attempt(pace, later);
+            assert_eq!(told, Err(Duration::from_secs(wait)), "after {after} s");
+        }
+    }
+
+    #[test]
     fn who_succeeds_has_lost_nothing() {
         let pace = Pace::new(5, MINUTE, 5).unwrap();
         let mut one = Failures::default();

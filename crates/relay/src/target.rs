@@ -101,5 +101,8 @@ mod tests {
         ] {
             assert_eq!(shown(&path), is, "{path}");
         }
+        let longest = format!("/api/{}", "x".repeat(40));
+        assert_eq!(shown(&longest), longest);
+        assert_eq!(shown(&format!("{longest}x")), "/api/…");
     }
 }
