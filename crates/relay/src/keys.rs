@@ -262,4 +262,21 @@ mod tests {
         let nearly = Some(Duration::from_millis(999));
         assert!(check("a", nearly).is_err());
     }
+
+    #[test]
+    fn a_key_serves_its_own_account_and_those_named_or_everybody() {
+        let account = |name: &str| Account::new(name).unwrap();
+        let serves = |others: &[&str]| {
+            let others: Vec<_> = others.iter().map(|name| (*name).to_owned()).collect();
+            served(&account("own"), &others)
+        };
+        let these = |names: &[&str]| Serve::Accounts(names.iter().map(|n| account(n)).collect());
+        assert_eq!(serves(&[]).unwrap(), these(&["own"]));
+        assert_eq!(
+            serves(&["one", "two"]).unwrap(),
+            these(&["own", "one", "two"])
+        );
+        assert_eq!(serves(&["one", "all"]).unwrap(), Serve::All);
+        assert!(serves(&[""]).is_err());
+    }
 }

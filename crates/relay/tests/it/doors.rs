@@ -5,13 +5,14 @@ use hearth_relay::{Relay, RelaySettings, System};
 use http::{Method, StatusCode};
 use proto::{Account, Timestamp};
 use queue::{Ceiling, KeyRecord, Keys as _, MemoryQueue, Scope, Serve};
+use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{client::Client, server::Server, within};
+use crate::{client::Client, server::Server, within, worker::report};
 
 /// Every route that needs a key, with the scope it needs.
 const ROUTES: &[(&str, &str, Scope)] = &[
@@ -438,6 +439,18 @@ async fn under_insecure_dev_no_key_is_needed_but_a_wrong_one_of_ours_is_still_wr
     );
     let any = Client::new(server.base(), Some("sk-anything".into()));
     assert_eq!(any.get("/v1/models").await.status, StatusCode::OK);
+    // Whoever works without a key works for everybody.
+    let other = server.client("other", &[Scope::Enqueue]).await;
+    let job = r#"{"op":"chat","body":{"model":"m"}}"#;
+    assert_eq!(
+        other.post("/api/jobs", job).await.status,
+        StatusCode::ACCEPTED
+    );
+    let poll = json!({
+        "worker": "w", "version": "0", "report": report(&["m"]), "free": 1, "wait_ms": 0,
+    });
+    let reply = any.post("/api/worker/v1/poll", poll.to_string()).await;
+    assert_eq!(reply.polled().await.leases.len(), 1);
     let wrong = Client::new(server.base(), Some("hearth_wrong".into()));
     assert_eq!(
         wrong.get("/v1/models").await.status,

@@ -2,9 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use hearth_relay::RelaySettings;
 use http::StatusCode;
-use queue::{PasswordHash, Role, UserChange, Users as _};
+use queue::{PasswordHash, Role, SessionId, Sessions as _, UserChange, Users as _};
 use serde_json::{Value, json};
 
 use crate::{
@@ -142,6 +143,49 @@ async fn logging_out_voids_both_tokens_and_ends_what_is_open() {
     assert_eq!(refused(client.get("/api/jobs").await).await, unauthorized());
     let renewed = held(&nobody, "renew", &tokens["refresh_token"]).await;
     assert_eq!(refused(renewed).await, unauthorized());
+}
+
+/// Another node of the same store did it, or the program that changes users.
+#[tokio::test]
+async fn what_is_open_ends_when_its_session_or_its_user_is_changed_elsewhere() {
+    let mut settings = RelaySettings::default();
+    settings.key_check = Duration::from_millis(20);
+    let server = Server::with(settings).await;
+    let (store, nobody) = (&server.store, server.nobody());
+    for (name, is_ours) in [
+        ("one", true),
+        ("two", true),
+        ("three", true),
+        ("four", false),
+    ] {
+        user(&**store, name, Role::User, "default").await;
+        let token = if is_ours {
+            opened(&nobody, name).await["access_token"].take()
+        } else {
+            logged_in(&nobody, name).await["access"].take()
+        };
+        let token = token.as_str().unwrap();
+        let client = Client::new(server.base(), Some(token.to_owned()));
+        let made = client.post("/api/jobs", JOB).await.json().await;
+        let path = format!("/api/jobs/{}/events", made["id"].as_str().unwrap());
+        let events = client.get(&path).await;
+        assert_eq!(events.status, StatusCode::OK);
+        let changed = match name {
+            "one" => store.end_session(session_of(token)).await,
+            "two" => store.remove_user(name).await,
+            _ => store.change_user(name, UserChange::LogOut).await,
+        };
+        assert!(changed.unwrap());
+        events.broken_off().await;
+    }
+}
+
+/// The session that a token names.
+fn session_of(token: &str) -> SessionId {
+    let claims = BASE64.decode(token.split('.').nth(1).unwrap()).unwrap();
+    let claims: Value = serde_json::from_slice(&claims).unwrap();
+    let id = u128::from_str_radix(claims["sid"].as_str().unwrap(), 16).unwrap();
+    SessionId(id.to_be_bytes())
 }
 
 #[tokio::test]
