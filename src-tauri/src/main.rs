@@ -8,6 +8,8 @@
 mod act_id;
 mod commands;
 mod login;
+#[cfg(target_os = "linux")]
+mod notices;
 mod overlay;
 mod pages;
 mod program;

@@ -9,6 +9,8 @@ use tauri::{App, AppHandle, Manager as _, RunEvent};
 use tokio::{runtime::Runtime, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+#[cfg(target_os = "linux")]
+use crate::notices::{self, Clicked};
 use crate::{commands, login, shell::TauriShell, signal, view::Views};
 
 /// How long the tasks may take to end once the loop has ended.
@@ -103,9 +105,9 @@ async fn live(
     views: Views,
     beside: Beside,
 ) -> anyhow::Result<()> {
-    let (language, autostart) = (settings.language.code(), shell.autostart());
+    let (language, autostart) = (settings.language, shell.autostart());
     views.update(|view| {
-        view.language = language;
+        view.language = language.code();
         view.autostart = autostart;
     });
     let agent = Agent::start(settings, shell.clone()).await?;
@@ -120,6 +122,22 @@ async fn live(
     let (asked, ended) = (views.clone(), stop.clone());
     let pairs = handle.approvals().pairs();
     tasks.spawn(async move { asked.watch(pairs, ended).await });
+    #[cfg(target_os = "linux")]
+    {
+        let (shell, agent, stop) = (shell.clone(), handle.clone(), stop.clone());
+        let asking =
+            notices::show(
+                handle.approvals().pairs(),
+                language,
+                move |clicked| match clicked {
+                    Clicked::Answer(act) => agent.act(act),
+                    Clicked::Open => shell.clone().open_window(),
+                },
+            );
+        tasks.spawn(async move {
+            let _ = stop.run_until_cancelled(asking).await;
+        });
+    }
     let (app, ended) = (shell.app().clone(), stop.clone());
     tasks.spawn(async move { views.tell(app, ended).await });
     tasks.spawn(async move {

@@ -84,6 +84,11 @@ impl App {
         }
     }
 
+    /// Where its hub listens.
+    pub(crate) const fn hub_addr(&self) -> std::net::SocketAddr {
+        self.hub.addr
+    }
+
     /// A client of its hub, with the owner's token.
     pub(crate) fn hub(&self) -> Hub {
         let (subscriber, handle) = Subscriber::new(Places::At(self.hub.clone()));

@@ -6,7 +6,9 @@
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
 mod app;
+mod asking;
 mod desk;
+mod notices;
 mod pages;
 mod poll;
 mod screen;

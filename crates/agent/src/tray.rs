@@ -2,10 +2,11 @@
 
 use proto::status::{Command, Phase, Status, pair::Waiting};
 
-use crate::{Language, Tray, TrayAct, TrayIcon, TrayItem, language::Words};
+use crate::{
+    Language, Question, Tray, TrayAct, TrayIcon, TrayItem,
+    question::{clip, questions},
+};
 
-/// Longest tooltip that every desktop shows whole, in characters.
-const TOOLTIP_MAX: usize = 120;
 /// Jobs that are listed in the menu.
 const JOBS_MAX: usize = 4;
 
@@ -43,7 +44,8 @@ pub(crate) fn tray(
         .map(|job| clip(&format!("{} · {}", job.who, job.model)));
     items.extend(lines.map(TrayItem::Line));
     items.push(TrayItem::Separator);
-    items.extend(waiting.iter().flat_map(|waiting| question(waiting, words)));
+    let asked = questions(waiting, language);
+    items.extend(asked.iter().flat_map(items_of));
     let monitoring = if status.monitoring {
         words.pause
     } else {
@@ -63,10 +65,7 @@ pub(crate) fn tray(
     items.push(TrayItem::Separator);
     items.push(command(Command::OpenSettings, words.open));
     items.push(command(Command::Quit, words.quit));
-    let tooltip = match waiting.first() {
-        Some(waiting) => asks(waiting, words),
-        None => status.text.clone(),
-    };
+    let tooltip = asked.first().map_or_else(|| status.text.clone(), line);
     Tray {
         icon: icon(status.status),
         tooltip: clip(&format!("Hearth: {tooltip}")),
@@ -75,32 +74,22 @@ pub(crate) fn tray(
 }
 
 /// What a program that waits is called, and what can be said to it.
-fn question(waiting: &Waiting, words: &Words) -> Vec<TrayItem> {
-    let Ok(approval) = waiting.id.parse() else {
-        return Vec::new();
-    };
-    let action = |act, label: &str| TrayItem::Action {
-        act,
-        label: label.to_owned(),
-    };
-    let approve = |always| TrayAct::Approve { approval, always };
-    vec![
-        TrayItem::Line(clip(&asks(waiting, words))),
-        action(approve(false), words.allow_once),
-        action(approve(true), words.allow_always),
-        action(TrayAct::Deny { approval }, words.deny),
-        TrayItem::Separator,
-    ]
+fn items_of(question: &Question) -> Vec<TrayItem> {
+    let answers = question
+        .answers
+        .iter()
+        .map(|(act, label)| TrayItem::Action {
+            act: *act,
+            label: (*label).to_owned(),
+        });
+    std::iter::once(TrayItem::Line(line(question)))
+        .chain(answers)
+        .chain([TrayItem::Separator])
+        .collect()
 }
 
-fn asks(waiting: &Waiting, words: &Words) -> String {
-    let title = waiting.who.title();
-    let title = if title.is_empty() {
-        words.some_program
-    } else {
-        title
-    };
-    format!("{title}: {} ({})", words.asks, waiting.command)
+fn line(question: &Question) -> String {
+    clip(&format!("{}: {}", question.who, question.what))
 }
 
 fn icon(phase: Phase) -> TrayIcon {
@@ -111,15 +100,6 @@ fn icon(phase: Phase) -> TrayIcon {
         Phase::Starting | Phase::Connecting | Phase::Stopping => TrayIcon::Connecting,
         Phase::RelayOffline | Phase::EngineOffline | Phase::Error => TrayIcon::Offline,
     }
-}
-
-fn clip(text: &str) -> String {
-    let mut clipped: String = text.chars().take(TOOLTIP_MAX).collect();
-    if clipped.len() < text.len() {
-        clipped.pop();
-        clipped.push('…');
-    }
-    clipped
 }
 
 #[cfg(test)]
@@ -232,7 +212,7 @@ mod tests {
     #[test]
     fn a_long_problem_is_cut_at_a_character() {
         let long = "ż".repeat(500);
-        assert_eq!(clip(&long).chars().count(), TOOLTIP_MAX);
+        assert_eq!(clip(&long).chars().count(), 120);
         assert_eq!(clip("short"), "short");
     }
 

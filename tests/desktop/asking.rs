@@ -1,0 +1,97 @@
+//! A program without the token asks to give a command, and the owner sees neither tray nor window.
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use hearth_tests::process::PATIENCE;
+use serde_json::{Value, json};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message};
+
+use crate::{
+    app::{App, Look},
+    desk::Desk,
+    notices::{Asked, Notices, click},
+    tray::{Tray, Watcher},
+};
+
+struct Dock(WebSocketStream<MaybeTlsStream<TcpStream>>);
+
+impl Dock {
+    async fn open(app: &App) -> Self {
+        let dialled = connect_async(format!("ws://{}/", app.hub_addr()));
+        Self(timeout(PATIENCE, dialled).await.unwrap().unwrap().0)
+    }
+
+    async fn asks(&mut self, command: &str) {
+        let command = json!({ "type": "command", "command": command, "name": "a <b>dock</b>" });
+        self.0
+            .send(Message::text(command.to_string()))
+            .await
+            .unwrap();
+        assert_eq!(self.hears("error").await["code"], "approval_required");
+    }
+
+    async fn hears(&mut self, kind: &str) -> Value {
+        loop {
+            let message = timeout(PATIENCE, self.0.next()).await.unwrap().unwrap();
+            let Message::Text(text) = message.unwrap() else {
+                continue;
+            };
+            let message: Value = serde_json::from_str(&text).unwrap();
+            if message["type"] == kind {
+                return message;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_asks_is_a_notice_which_is_answered_there_or_goes_when_it_was_elsewhere() {
+    let desk = Desk::new().await;
+    let watcher = Watcher::new(&desk).await;
+    let mut notices = Notices::new(&desk).await;
+    let app = App::start(&desk, Look::Light).await;
+    let tray = Tray::of(&watcher).await;
+    let hub = app.hub();
+    hub.until(|status| status.monitoring).await;
+
+    let mut dock = Dock::open(&app).await;
+    dock.asks("toggle_monitoring").await;
+    let Asked::Notify {
+        id,
+        title,
+        body,
+        actions,
+    } = notices.asked().await
+    else {
+        panic!("a notice comes first")
+    };
+    assert_eq!(title, "a <b>dock</b>", "a title is never markup");
+    assert!(
+        body.starts_with("asks to give a command (toggle_monitoring)\n"),
+        "{body}"
+    );
+    let labels: Vec<_> = actions.iter().skip(1).step_by(2).collect();
+    assert_eq!(labels, ["Hearth", "Allow once", "Always allow", "No"]);
+    // Whoever is not the desktop does not answer for the owner, nor does a click elsewhere.
+    let (once, no) = (&actions[2], &actions[6]);
+    let stranger = zbus::connection::Builder::address(desk.bus()).unwrap();
+    click(&stranger.build().await.unwrap(), id, no).await;
+    notices.click(id + 1, no).await;
+    tray.until_item("Allow once").await;
+    hub.until(|status| status.monitoring).await;
+
+    notices.click(id, once).await;
+    hub.until(|status| !status.monitoring).await;
+    assert_eq!(dock.hears("ack").await["command"], "toggle_monitoring");
+    assert_eq!(notices.asked().await, Asked::Close(id));
+
+    dock.asks("toggle_monitoring").await;
+    let Asked::Notify { id, .. } = notices.asked().await else {
+        panic!("a notice for the second question")
+    };
+    tray.until_item("No").await;
+    tray.click("No").await;
+    assert_eq!(notices.asked().await, Asked::Close(id));
+    assert_eq!(dock.hears("error").await["code"], "approval_denied");
+    app.quit_over(&tray).await;
+}

@@ -1,0 +1,101 @@
+//! What shows notices in a real desktop, over the session bus.
+
+use std::collections::HashMap;
+
+use tokio::sync::mpsc;
+use zbus::{Connection, interface, zvariant::OwnedValue};
+
+use crate::desk::Desk;
+
+const PATH: &str = "/org/freedesktop/Notifications";
+const NAME: &str = "org.freedesktop.Notifications";
+
+/// What the app asked of it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Notify {
+        id: u32,
+        title: String,
+        body: String,
+        /// Key and label, one after the other.
+        actions: Vec<String>,
+    },
+    Close(u32),
+}
+
+struct Server {
+    asked: mpsc::Sender<Asked>,
+    last: u32,
+}
+
+#[interface(name = "org.freedesktop.Notifications")]
+impl Server {
+    #[expect(clippy::too_many_arguments, reason = "the specification has eight")]
+    #[expect(clippy::needless_pass_by_value, reason = "the bus hands them over")]
+    fn notify(
+        &mut self,
+        _app: &str,
+        _replaces: u32,
+        _icon: &str,
+        title: String,
+        body: String,
+        actions: Vec<String>,
+        hints: HashMap<String, OwnedValue>,
+        expire: i32,
+    ) -> u32 {
+        assert_eq!(expire, 0, "it stays until somebody decides");
+        assert!(hints.contains_key("resident"));
+        self.last += 1;
+        let id = self.last;
+        let _ = self.asked.try_send(Asked::Notify {
+            id,
+            title,
+            body,
+            actions,
+        });
+        id
+    }
+
+    fn close_notification(&self, id: u32) {
+        let _ = self.asked.try_send(Asked::Close(id));
+    }
+}
+
+/// The desktop's notices.
+pub(crate) struct Notices {
+    bus: Connection,
+    asked: mpsc::Receiver<Asked>,
+}
+
+impl Notices {
+    pub(crate) async fn new(desk: &Desk) -> Self {
+        let (sender, asked) = mpsc::channel(16);
+        let server = Server {
+            asked: sender,
+            last: 40,
+        };
+        let builder = zbus::connection::Builder::address(desk.bus()).unwrap();
+        let builder = builder.serve_at(PATH, server).unwrap();
+        let bus = builder.name(NAME).unwrap().build().await.unwrap();
+        Self { bus, asked }
+    }
+
+    /// What the app asks next.
+    pub(crate) async fn asked(&mut self) -> Asked {
+        let asked = tokio::time::timeout(hearth_tests::process::PATIENCE, self.asked.recv());
+        asked.await.expect("a notice in time").unwrap()
+    }
+
+    /// The owner clicks there.
+    pub(crate) async fn click(&self, id: u32, action: &str) {
+        click(&self.bus, id, action).await;
+    }
+}
+
+/// Says on the bus that the owner clicked there.
+pub(crate) async fn click(bus: &Connection, id: u32, action: &str) {
+    let said = (id, action);
+    bus.emit_signal(None::<&str>, PATH, NAME, "ActionInvoked", &said)
+        .await
+        .unwrap();
+}
