@@ -33,8 +33,8 @@ type Socket = WebSocketStream<TcpStream>;
 const SOCKETS: usize = 10_000;
 /// So many are opened at once.
 const STEP: usize = 250;
-/// A ping to each, and its answer.
-const IDLE: Duration = limits::CARRIER_PING;
+/// A ping to each, and its answer; the last of them are due at the very end of their time.
+const IDLE: Duration = Duration::from_secs(limits::CARRIER_PING.as_secs() + 1);
 const OFFENDERS: usize = 200;
 /// More than the system keeps for a reader.
 const FILE_BYTES: usize = 12 * 1024 * 1024;
@@ -67,9 +67,13 @@ pub(crate) async fn idle() -> anyhow::Result<Vec<Figure>> {
     let used = Usage::of(pid)?.since(before);
     let begun = Instant::now();
     stand.relay.as_ref().context("it runs")?.ask_to_end();
-    swarm.says(&format!("told: {SOCKETS} ")).await;
+    let pings = swarm
+        .says(&format!("told: {SOCKETS} workers, pinged: "))
+        .await;
     let told = begun.elapsed();
     swarm.kill().await;
+    let pings: usize = pings.trim().parse()?;
+    anyhow::ensure!(pings >= SOCKETS, "of {SOCKETS} workers {pings} were pinged");
     let grown = used.rss.saturating_sub(empty.rss);
     Ok(vec![
         Figure {
@@ -112,23 +116,30 @@ pub(crate) async fn swarm() -> anyhow::Result<()> {
         }
         writeln!(std::io::stdout(), "open: {} sockets", open.len())?;
     }
-    let mut told = 0;
+    let (mut told, mut pinged) = (0, 0);
     while let Some(ended) = open.join_next().await {
-        ended??;
+        pinged += usize::from(ended??);
         told += 1;
     }
-    writeln!(std::io::stdout(), "told: {told} workers")?;
+    writeln!(std::io::stdout(), "told: {told} workers, pinged: {pinged}")?;
     // Until it is killed.
     std::future::pending().await
 }
 
-/// Reads what comes, which answers pings, until the relay says that it ends.
-async fn listen(mut socket: Socket) -> anyhow::Result<()> {
+/// Reads what comes, which answers pings, until the relay says that it ends; whether it was pinged.
+async fn listen(mut socket: Socket) -> anyhow::Result<bool> {
+    let mut is_pinged = false;
     while let Some(message) = socket.next().await {
-        if let Message::Close(Some(frame)) = message?
-            && u16::from(frame.code) == CLOSE_DRAIN
-        {
-            return Ok(());
+        match message? {
+            Message::Close(Some(frame)) if u16::from(frame.code) == CLOSE_DRAIN => {
+                return Ok(is_pinged);
+            }
+            Message::Ping(_) => is_pinged = true,
+            Message::Text(_)
+            | Message::Binary(_)
+            | Message::Pong(_)
+            | Message::Close(_)
+            | Message::Frame(_) => {}
         }
     }
     anyhow::bail!("the relay cut a worker that answers pings");
@@ -160,23 +171,33 @@ async fn worker(address: SocketAddr, key: String, n: usize) -> anyhow::Result<So
 pub(crate) async fn slow() -> anyhow::Result<Vec<Figure>> {
     let stand = Stand::relay_only("ollama").await;
     let path = upload(&stand).await?;
-    let quiet = healthy(&stand).await?;
+    let mut quiet = healthy(&stand).await?;
     let began = Instant::now();
     let mut offenders = JoinSet::new();
     for n in 0..OFFENDERS {
-        offenders.spawn(dawdle(stand.address, n % 2 == 0));
+        offenders.spawn(dawdle(stand.address, n));
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: relay\r\nAuthorization: Bearer {}\r\n\r\n",
             stand.requester
         );
-        offenders.spawn(stall(stand.address, request));
+        offenders.spawn(stall(stand.address, request, n));
     }
     let loaded = healthy(&stand).await?;
     let mut gone = 0;
+    anyhow::ensure!(
+        offenders.try_join_next().is_none(),
+        "one did not dawdle as long as was measured"
+    );
     while let Ok(Some(ended)) = timeout(GONE_WITHIN, offenders.join_next()).await {
-        gone += usize::from(ended.is_ok());
+        // One that was not served did not dawdle.
+        ended??;
+        gone += 1;
     }
     let took = began.elapsed();
+    // Before and after: what else goes on meanwhile is in both.
+    quiet.extend(healthy(&stand).await?);
+    let (quiet, loaded): (Sample, Sample) =
+        (quiet.into_iter().collect(), loaded.into_iter().collect());
     Ok(vec![
         Figure {
             name: "D11 p99 beside 400 that dawdle / alone".to_owned(),
@@ -217,8 +238,16 @@ async fn upload(stand: &Stand) -> anyhow::Result<String> {
     Ok(format!("/v1/files/{id}/content"))
 }
 
+/// Each does something every second, the nth of them that much later than the first: all of them
+/// at once would be this program's own burst.
+async fn in_turn(n: usize) {
+    #[expect(clippy::cast_precision_loss, reason = "some hundred")]
+    let share = n as f64 / OFFENDERS as f64;
+    sleep(Duration::from_secs_f64(share)).await;
+}
+
 /// Asks, takes the first bytes and no more; until it is cut.
-async fn stall(address: SocketAddr, request: String) -> anyhow::Result<()> {
+async fn stall(address: SocketAddr, request: String, n: usize) -> anyhow::Result<()> {
     let socket = TcpSocket::new_v4()?;
     socket.set_recv_buffer_size(4096)?;
     let mut socket = socket.connect(address).await?;
@@ -226,6 +255,7 @@ async fn stall(address: SocketAddr, request: String) -> anyhow::Result<()> {
     let mut first = [0; 12];
     socket.read_exact(&mut first).await?;
     anyhow::ensure!(&first == b"HTTP/1.1 200", "it was not served");
+    in_turn(n).await;
     // What is written to a socket that the other side reset fails; a space between requests says
     // nothing.
     while socket.write_all(b" ").await.is_ok() {
@@ -235,7 +265,7 @@ async fn stall(address: SocketAddr, request: String) -> anyhow::Result<()> {
 }
 
 /// One request after the other, as a client does that means well.
-async fn healthy(stand: &Stand) -> anyhow::Result<Sample> {
+async fn healthy(stand: &Stand) -> anyhow::Result<Vec<Duration>> {
     let (begun, mut took) = (Instant::now(), Vec::new());
     while begun.elapsed() < HEALTHY {
         let asked = Instant::now();
@@ -246,18 +276,19 @@ async fn healthy(stand: &Stand) -> anyhow::Result<Sample> {
             .error_for_status()?;
         took.push(asked.elapsed());
     }
-    Ok(took.into_iter().collect())
+    Ok(took)
 }
 
 /// Sends a head a byte a second, or sends a whole one and its body never; until it is cut.
-async fn dawdle(address: SocketAddr, in_head: bool) -> anyhow::Result<()> {
+async fn dawdle(address: SocketAddr, n: usize) -> anyhow::Result<()> {
     let mut socket = TcpStream::connect(address).await?;
-    let head = if in_head {
+    let head = if n.is_multiple_of(2) {
         "GET / HTTP/1.1\r\nX: "
     } else {
         "POST /api/login HTTP/1.1\r\nHost: relay\r\nContent-Length: 1000\r\n\r\n{"
     };
     socket.write_all(head.as_bytes()).await?;
+    in_turn(n).await;
     let mut piece = [0; 1024];
     loop {
         match timeout(Duration::from_secs(1), socket.read(&mut piece)).await {

@@ -20,6 +20,16 @@ impl Sample {
         self.0.get(index).copied().unwrap_or_default()
     }
 
+    /// How many values there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The middle value.
     pub(crate) fn median(&self) -> f64 {
         self.percentile(0.5)
