@@ -22,6 +22,11 @@ use clap::{Parser, Subcommand};
 use telemetry::Format;
 use tokio_util::sync::CancellationToken;
 
+/// What a relay keeps for each of thousands of connections comes from all its threads; the C
+/// library's heap for each thread holds more of what is free in between.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Lets an application anywhere use the language model on your own machine.
 #[derive(Debug, Parser)]
 #[command(name = "hearth", version, propagate_version = true)]
