@@ -39,22 +39,18 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for (callers, goal) in [(64, 0.80), (16, 0.65)] {
         let folder = tempfile::tempdir()?;
-        let floor = Floor::start(&folder.path().join("floor"))?;
+        let floor = Floor::appending(&folder.path().join("floor"))?;
+        let rows = Floor::inserting(&folder.path().join("rows.db"))?;
         let queue = Arc::new(SqliteQueue::open(
             &folder.path().join("queue.db"),
             Timestamp(0),
         )?);
         let next = Arc::new(AtomicU64::new(0));
         let (mut ratios, mut latencies, mut floors, mut queues) = (vec![], vec![], vec![], vec![]);
+        let (mut row_ratios, mut inserts) = (vec![], vec![]);
         for _ in 0..ROUNDS {
-            let low = {
-                let floor = floor.clone();
-                let commit = move || {
-                    let floor = floor.clone();
-                    async move { floor.commit().await }
-                };
-                slice(callers, commit).await?
-            };
+            let low = floor.slice(callers).await?;
+            let row = rows.slice(callers).await?;
             let high = {
                 let (queue, next) = (Arc::clone(&queue), Arc::clone(&next));
                 let enqueue = move || {
@@ -67,6 +63,8 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
             // Drained, so that the cap on waiting jobs is never what is measured.
             drain(&queue).await?;
             ratios.push(high.per_second / low.per_second);
+            row_ratios.push(high.per_second / row.per_second);
+            inserts.push(row.per_second);
             floors.push(low.per_second);
             queues.push(high.per_second);
             latencies.extend(high.latencies);
@@ -80,6 +78,16 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
             value: ratios.into_iter().collect::<Sample>().median(),
             goal: Goal::AtLeast(goal),
             detail: format!("{:.0}/s against {:.0}/s", queues.median(), floors.median()),
+        });
+        figures.push(Figure {
+            name: format!("Q1 the same / a bare row of SQLite for each, c{callers}"),
+            value: row_ratios.into_iter().collect::<Sample>().median(),
+            goal: Goal::None,
+            detail: format!(
+                "{:.0}/s against {:.0}/s",
+                queues.median(),
+                inserts.into_iter().collect::<Sample>().median()
+            ),
         });
         if callers == 64 {
             let alone = one_by_one(&folder.path().join("alone"), callers)?;
@@ -213,13 +221,45 @@ fn one_by_one(path: &std::path::Path, callers: usize) -> anyhow::Result<Sample> 
     })
 }
 
-/// One thread that appends whatever is waiting and syncs once: what the disk can do.
+/// One thread that writes whatever is waiting and syncs once: what the disk can do.
 #[derive(Debug, Clone)]
 struct Floor(blocking::SyncSender<oneshot::Sender<()>>);
 
 impl Floor {
-    fn start(path: &std::path::Path) -> anyhow::Result<Self> {
+    /// Appends to a file.
+    fn appending(path: &std::path::Path) -> anyhow::Result<Self> {
         let mut file = File::create(path)?;
+        Self::start(move |count| {
+            file.write_all(&vec![b'x'; RECORD * count])?;
+            Ok(file.sync_data()?)
+        })
+    }
+
+    /// Inserts rows of as many bytes into a table without an index, as durably.
+    fn inserting(path: &std::path::Path) -> anyhow::Result<Self> {
+        let mut conn = rusqlite::Connection::open(path)?;
+        conn.execute_batch(
+            "PRAGMA journal_mode = WAL;
+             PRAGMA synchronous = FULL;
+             PRAGMA wal_autocheckpoint = 4000;
+             CREATE TABLE rows (seq INTEGER PRIMARY KEY, record BLOB NOT NULL) STRICT;",
+        )?;
+        let record = [b'x'; RECORD];
+        Self::start(move |count| {
+            let group = conn.transaction()?;
+            let mut insert = group.prepare_cached("INSERT INTO rows (record) VALUES (?1)")?;
+            for _ in 0..count {
+                insert.execute([&record[..]])?;
+            }
+            drop(insert);
+            Ok(group.commit()?)
+        })
+    }
+
+    /// A thread that writes so many records, and syncs.
+    fn start(
+        mut write: impl FnMut(usize) -> anyhow::Result<()> + Send + 'static,
+    ) -> anyhow::Result<Self> {
         let (sender, receiver) = blocking::sync_channel::<oneshot::Sender<()>>(1024);
         std::thread::Builder::new()
             .name("floor".to_owned())
@@ -227,12 +267,7 @@ impl Floor {
                 while let Ok(first) = receiver.recv() {
                     let mut group = vec![first];
                     group.extend(receiver.try_iter());
-                    let bytes = vec![b'x'; RECORD * group.len()];
-                    if file
-                        .write_all(&bytes)
-                        .and_then(|()| file.sync_data())
-                        .is_err()
-                    {
+                    if write(group.len()).is_err() {
                         return;
                     }
                     for caller in group {
@@ -241,6 +276,15 @@ impl Floor {
                 }
             })?;
         Ok(Self(sender))
+    }
+
+    async fn slice(&self, callers: usize) -> anyhow::Result<Slice> {
+        let floor = self.clone();
+        let commit = move || {
+            let floor = floor.clone();
+            async move { floor.commit().await }
+        };
+        slice(callers, commit).await
     }
 
     async fn commit(&self) -> anyhow::Result<()> {
