@@ -126,10 +126,12 @@ impl<'a> Group<'a> {
             return Err(QueueError::Exists(format!("job {}", job.id)).into());
         }
         let step = self.live().machine.enqueue(now, job)?;
-        let record = step.after.clone();
+        let seq = step.after.seq;
         self.steps.push(step);
-        row::insert(self.conn, &record, &job.body.0)?;
-        Ok(record.seq)
+        if let Some(step) = self.steps.last() {
+            row::insert(self.conn, &step.after, &job.body.0)?;
+        }
+        Ok(seq)
     }
 
     /// See [`queue::Queue::lease_many`].

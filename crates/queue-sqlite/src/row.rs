@@ -8,39 +8,39 @@ use queue::{
     Job, NewJob,
     machine::{Loan, Record},
 };
-use rusqlite::{Connection, OptionalExtension, Row, named_params, types::Type};
+use rusqlite::{Connection, OptionalExtension, Row, types::Type};
 use serde::{Serialize, de::DeserializeOwned};
 
+// Values by their number: a name would be looked up for each of thousands of rows a second.
 const INSERT: &str = "
     INSERT INTO jobs (seq, id, account, who, op, model, priority, dialect, deadline, attended,
         bytes, created_at, state, attempt, tries, not_before, lease_until, lease_ms, cancelled,
         finished_at, error, worker)
-    VALUES (:seq, :id, :account, :who, :op, :model, :priority, :dialect, :deadline, :attended,
-        :bytes, :created_at, 0, 0, 0, NULL, NULL, NULL, 0, NULL, NULL, :worker)";
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0, 0, 0, NULL, NULL, NULL, 0, NULL,
+        NULL, ?13)";
 const UPDATE: &str = "
-    UPDATE jobs SET state = :state, attempt = :attempt, tries = :tries, not_before = :not_before,
-        lease_until = :until, lease_ms = :ms, cancelled = :cancelled, finished_at = :finished_at,
-        error = :error
-    WHERE seq = :seq";
+    UPDATE jobs SET state = ?2, attempt = ?3, tries = ?4, not_before = ?5, lease_until = ?6,
+        lease_ms = ?7, cancelled = ?8, finished_at = ?9, error = ?10
+    WHERE seq = ?1";
 
 /// Writes a job that was accepted, with its request.
 pub(crate) fn insert(conn: &Connection, record: &Record, body: &[u8]) -> rusqlite::Result<()> {
     let new = &record.job.new;
-    conn.prepare_cached(INSERT)?.execute(named_params! {
-        ":seq": number(record.seq),
-        ":id": new.id.0,
-        ":account": new.account.as_str(),
-        ":who": new.who,
-        ":op": text(&new.op)?,
-        ":model": new.model.as_str(),
-        ":priority": new.priority.level(),
-        ":dialect": text(&new.dialect)?,
-        ":deadline": new.deadline.map(|at| at.0),
-        ":attended": new.attended,
-        ":bytes": number(record.bytes as u64),
-        ":created_at": record.job.created_at.0,
-        ":worker": new.worker.as_ref().map(WorkerId::as_str),
-    })?;
+    conn.prepare_cached(INSERT)?.execute((
+        number(record.seq),
+        new.id.0,
+        new.account.as_str(),
+        &new.who,
+        text(&new.op)?,
+        new.model.as_str(),
+        new.priority.level(),
+        text(&new.dialect)?,
+        new.deadline.map(|at| at.0),
+        new.attended,
+        number(record.bytes as u64),
+        record.job.created_at.0,
+        new.worker.as_ref().map(WorkerId::as_str),
+    ))?;
     let mut insert = conn.prepare_cached("INSERT INTO bodies (seq, body) VALUES (?1, ?2)")?;
     insert.execute((number(record.seq), body)).map(drop)
 }
@@ -48,18 +48,18 @@ pub(crate) fn insert(conn: &Connection, record: &Record, body: &[u8]) -> rusqlit
 /// Writes what may change about a job.
 pub(crate) fn update(conn: &Connection, record: &Record) -> rusqlite::Result<()> {
     let job = &record.job;
-    let changed = conn.prepare_cached(UPDATE)?.execute(named_params! {
-        ":seq": number(record.seq),
-        ":state": state_number(job.state),
-        ":attempt": job.attempt,
-        ":tries": record.tries,
-        ":not_before": record.not_before.map(|at| at.0),
-        ":until": record.loan.as_ref().map(|loan| loan.until.0),
-        ":ms": record.loan.as_ref().map(|loan| millis(loan.length)),
-        ":cancelled": record.cancelled,
-        ":finished_at": job.finished_at.map(|at| at.0),
-        ":error": job.error.as_ref().map(text).transpose()?,
-    })?;
+    let changed = conn.prepare_cached(UPDATE)?.execute((
+        number(record.seq),
+        state_number(job.state),
+        job.attempt,
+        record.tries,
+        record.not_before.map(|at| at.0),
+        record.loan.as_ref().map(|loan| loan.until.0),
+        record.loan.as_ref().map(|loan| millis(loan.length)),
+        record.cancelled,
+        job.finished_at.map(|at| at.0),
+        job.error.as_ref().map(text).transpose()?,
+    ))?;
     if changed == 1 {
         Ok(())
     } else {
