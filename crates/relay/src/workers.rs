@@ -3,7 +3,7 @@
 mod library;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -87,6 +87,8 @@ type Person = (String, WorkerId);
 #[derive(Debug, Default)]
 struct Seats {
     online: BTreeMap<Seat, (Online, Told)>,
+    /// Where those of a name sit: thousands come and go at once, and each looks for its own.
+    named: HashMap<WorkerId, BTreeSet<Seat>>,
     gone: BTreeMap<Person, Known>,
 }
 
@@ -115,9 +117,40 @@ fn name<'a>(seat: &'a Seat, online: &'a Online) -> Option<&'a WorkerId> {
 }
 
 impl Seats {
+    /// Somebody sits where nobody does.
+    fn put(&mut self, seat: Seat, online: Online, told: Told) {
+        if let Some(worker) = name(&seat, &online).cloned() {
+            self.named.entry(worker).or_default().insert(seat.clone());
+        }
+        self.online.insert(seat, (online, told));
+    }
+
+    /// Nobody sits there any more.
+    fn take(&mut self, seat: &Seat) -> Option<(Online, Told)> {
+        let (online, told) = self.online.remove(seat)?;
+        if let Some(worker) = name(seat, &online)
+            && let Some(seats) = self.named.get_mut(worker)
+        {
+            seats.remove(seat);
+            if seats.is_empty() {
+                self.named.remove(worker);
+            }
+        }
+        Some((online, told))
+    }
+
+    /// Those of a name, the latest connection last.
+    fn of_name(
+        &self,
+        worker: &WorkerId,
+    ) -> impl DoubleEndedIterator<Item = (&Seat, &(Online, Told))> {
+        let seats = self.named.get(worker).into_iter().flatten();
+        seats.filter_map(|seat| Some((seat, self.online.get(seat)?)))
+    }
+
     /// Somebody is not online any more; what he told is remembered for a while.
     fn leave(&mut self, seat: &Seat, now: Timestamp) {
-        let Some((online, mut told)) = self.online.remove(seat) else {
+        let Some((online, mut told)) = self.take(seat) else {
             return;
         };
         let polled = told.seen.filter(|_| online.link.is_none());
@@ -151,8 +184,7 @@ impl Seats {
 
     /// What somebody who is online told, by his latest connection.
     fn seat_of(&self, who: &Person) -> Option<&(Online, Told)> {
-        let mut online = self.online.iter().rev();
-        // Among thousands who come at once each looks at all: nothing is copied for that.
+        let mut online = self.of_name(&who.1).rev();
         let found = online.find(|(seat, (online, _))| is_person(who, seat, online));
         found.map(|(_, seated)| seated)
     }
@@ -251,7 +283,7 @@ impl Workers {
     /// A worker is online now; what it told before still holds until it says otherwise.
     pub(crate) fn sit(&self, seat: Seat, mut online: Online) {
         let mut seats = self.lock();
-        let mut before = seats.online.remove(&seat).map(|(old, told)| {
+        let mut before = seats.take(&seat).map(|(old, told)| {
             if let Some(poll) = &old.poll {
                 poll.cancel();
             }
@@ -272,7 +304,7 @@ impl Workers {
         if let Some(now) = &online.report {
             told.keep(now, report.as_deref());
         }
-        seats.online.insert(seat, (online, told));
+        seats.put(seat, online, told);
         drop(seats);
         self.changed();
     }
@@ -281,10 +313,9 @@ impl Workers {
     /// workers may share a key and a name.
     pub(crate) fn doubt_older(&self, key: Option<&KeyId>, worker: &WorkerId) {
         let seats = self.lock();
-        for (online, _) in seats.online.values() {
+        for (_, (online, _)) in seats.of_name(worker) {
             if let Some(link) = &online.link
                 && online.key.as_ref() == key
-                && link.worker == *worker
             {
                 link.doubt.0.store(true, Ordering::SeqCst);
                 link.in_line.leave();
@@ -299,7 +330,7 @@ impl Workers {
 
     /// A worker whose key is good no more is not remembered.
     pub(crate) fn dismiss(&self, seat: &Seat) {
-        self.lock().online.remove(seat);
+        self.lock().take(seat);
         self.changed();
     }
 
@@ -487,5 +518,69 @@ impl Workers {
 
     fn lock(&self) -> MutexGuard<'_, Seats> {
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn worker(name: &str) -> WorkerId {
+        WorkerId::new(name).unwrap()
+    }
+
+    fn online(key: &str, name: &str) -> Online {
+        Online {
+            key: Some(key.to_owned()),
+            serve: Serve::All,
+            within: ModelPatterns::default(),
+            report: None,
+            until: None,
+            poll: None,
+            link: Some(Link {
+                worker: worker(name),
+                doubt: Arc::default(),
+                in_line: Arc::new(crate::routing::Routing::default().enter()),
+            }),
+        }
+    }
+
+    #[test]
+    fn those_of_a_name_are_found_while_they_sit_and_by_nobody_else() {
+        let workers = Workers::default();
+        let seats: [Seat; 3] = std::array::from_fn(|_| workers.seat());
+        let whose = [("k", "a"), ("other", "a"), ("k", "b")];
+        for (seat, (key, name)) in seats.iter().zip(whose) {
+            workers.sit(seat.clone(), online(key, name));
+        }
+        let poll = Seat::Poll("k".to_owned(), worker("a"));
+        let polling = Online {
+            link: None,
+            ..online("k", "a")
+        };
+        workers.sit(poll.clone(), polling);
+        let sits = |key: &str, name: &str| {
+            let who = (key.to_owned(), worker(name));
+            workers.lock().seat_of(&who).is_some()
+        };
+        assert!(whose.iter().all(|(key, name)| sits(key, name)));
+        assert!(!sits("other", "b"));
+
+        workers.doubt_older(Some(&"k".to_owned()), &worker("a"));
+        let in_doubt = |seat: &Seat| {
+            let seats = workers.lock();
+            let link = seats.online.get(seat).and_then(|(o, _)| o.link.clone());
+            link.is_some_and(|link| link.doubt.is_raised())
+        };
+        assert_eq!(seats.each_ref().map(in_doubt), [true, false, false]);
+
+        workers.leave(&seats[0], Timestamp(1));
+        assert!(sits("k", "a"), "it polls still");
+        workers.dismiss(&poll);
+        assert!(!sits("k", "a") && sits("other", "a"));
+        workers.leave(&seats[1], Timestamp(1));
+        workers.leave(&seats[2], Timestamp(1));
+        let seats = workers.lock();
+        assert!(seats.named.is_empty() && seats.online.is_empty());
     }
 }
