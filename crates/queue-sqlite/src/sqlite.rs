@@ -418,6 +418,10 @@ impl Queue for SqliteQueue {
         lock(&self.shared.live).place(now, id, serve, models)
     }
 
+    fn waiting(&self, query: &LeaseQuery, most: usize) -> usize {
+        lock(&self.shared.live).machine.waiting(query, most)
+    }
+
     fn moves(&self) -> watch::Receiver<u64> {
         lock(&self.shared.live).moves()
     }

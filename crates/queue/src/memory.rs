@@ -455,6 +455,10 @@ impl Queue for MemoryQueue {
         self.inner().live.place(now, id, serve, models)
     }
 
+    fn waiting(&self, query: &LeaseQuery, most: usize) -> usize {
+        self.inner().live.machine.waiting(query, most)
+    }
+
     fn moves(&self) -> watch::Receiver<u64> {
         self.inner().live.moves()
     }

@@ -413,6 +413,9 @@ pub trait Queue: fmt::Debug + Send + Sync {
     /// these models will be lent; `None` if it does not wait.
     fn place(&self, now: Timestamp, id: JobId, serve: &Serve, models: &Models) -> Option<Place>;
 
+    /// How many jobs wait that this query would be lent, counted up to `most`.
+    fn waiting(&self, query: &LeaseQuery, most: usize) -> usize;
+
     /// Changes whenever a job began or ceased to wait, so that places may be others.
     fn moves(&self) -> watch::Receiver<u64>;
 

@@ -38,6 +38,10 @@ impl Standing {
         }
     }
 
+    fn room(&self) -> usize {
+        self.slots.saturating_sub(self.busy)
+    }
+
     /// The part of its slots that is taken, in thousandths.
     fn load(&self) -> usize {
         self.busy.saturating_mul(1000) / self.slots.max(1)
@@ -53,6 +57,9 @@ pub(crate) struct Share {
     pub(crate) left: BTreeSet<String>,
     /// How many jobs, until another one is less busy.
     pub(crate) most: usize,
+    /// How many jobs all who stand for the same have room for together. Where as many wait,
+    /// nobody is the worse for it if it takes all it has room for at once.
+    pub(crate) room: usize,
 }
 
 impl Default for Share {
@@ -62,6 +69,7 @@ impl Default for Share {
             first: BTreeSet::new(),
             left: BTreeSet::new(),
             most: usize::MAX,
+            room: 0,
         }
     }
 }
@@ -155,7 +163,15 @@ impl Free {
 }
 
 /// The line of one model, by the accounts that are served.
-type Line = BTreeMap<Serve, BTreeSet<Rank>>;
+type Line = BTreeMap<Serve, Row>;
+
+/// Those of a line that serve the same accounts.
+#[derive(Debug, Default)]
+struct Row {
+    ranks: BTreeSet<Rank>,
+    /// How many jobs they have room for together.
+    room: usize,
+}
 
 #[derive(Debug, Default)]
 struct Lines {
@@ -256,6 +272,7 @@ impl Lines {
                 continue;
             }
             share.first.insert(model.clone());
+            share.room = share.room.max(room(line, &standing.serve));
             if let Some(next) = next_after(line, &standing.serve, own)
                 && next.must_load == own.must_load
             {
@@ -274,9 +291,10 @@ impl Lines {
             let Some(line) = self.by_model.get_mut(model) else {
                 continue;
             };
-            if let Some(ranks) = line.get_mut(&free.standing.serve) {
-                ranks.remove(&free.rank(number, *is_loaded));
-                if ranks.is_empty() {
+            if let Some(row) = line.get_mut(&free.standing.serve) {
+                row.ranks.remove(&free.rank(number, *is_loaded));
+                row.room -= free.standing.room();
+                if row.ranks.is_empty() {
                     line.remove(&free.standing.serve);
                 }
             }
@@ -299,8 +317,9 @@ impl Lines {
         };
         for (model, is_loaded) in &free.standing.models {
             let line = self.by_model.entry(model.clone()).or_default();
-            let ranks = line.entry(free.standing.serve.clone()).or_default();
-            ranks.insert(free.rank(number, *is_loaded));
+            let row = line.entry(free.standing.serve.clone()).or_default();
+            row.ranks.insert(free.rank(number, *is_loaded));
+            row.room += free.standing.room();
         }
         self.free.insert(number, free);
     }
@@ -308,8 +327,8 @@ impl Lines {
 
 /// Who may ask for jobs of these accounts: nobody of them while one who serves all is better.
 fn first(line: &Line, serve: &Serve) -> Option<Rank> {
-    let first = *line.get(serve)?.first()?;
-    let of_all = line.get(&Serve::All).and_then(BTreeSet::first);
+    let first = *line.get(serve)?.ranks.first()?;
+    let of_all = line.get(&Serve::All).and_then(|row| row.ranks.first());
     of_all.is_none_or(|rank| first <= *rank).then_some(first)
 }
 
@@ -317,13 +336,20 @@ fn first(line: &Line, serve: &Serve) -> Option<Rank> {
 fn next_after(line: &Line, serve: &Serve, own: Rank) -> Option<Rank> {
     let after = |serve| {
         line.get(serve)
-            .and_then(|ranks| ranks.iter().find(|rank| **rank > own))
+            .and_then(|row| row.ranks.iter().find(|rank| **rank > own))
     };
     after(serve)
         .into_iter()
         .chain(after(&Serve::All))
         .min()
         .copied()
+}
+
+/// For how many jobs there is room among those who serve these accounts.
+fn room(line: &Line, serve: &Serve) -> usize {
+    let of = |serve| line.get(serve).map_or(0, |row| row.room);
+    let of_all = Some(&Serve::All).filter(|all| *all != serve);
+    of(serve) + of_all.map_or(0, of)
 }
 
 #[cfg(test)]

@@ -55,6 +55,7 @@ macro_rules! conformance_suite {
             order::arrivals_tell_of_new_work_and_of_an_earlier_reap,
             order::jobs_that_are_not_for_a_worker_do_not_stand_in_its_way,
             order::a_waiting_job_has_a_place_and_an_expected_wait,
+            order::what_waits_for_a_worker_is_counted_up_to_a_bound,
             order::a_worker_is_lent_only_models_that_its_key_allows,
             order::a_change_of_models_is_lent_only_where_it_is_allowed,
             order::a_job_for_one_worker_is_lent_to_no_other,

@@ -467,3 +467,45 @@ pub async fn a_worker_leaves_to_others_what_they_do_better(store: &dyn Store) {
     assert!(store.lease(T0, &desk, LEASE).await.unwrap().is_none());
     assert_eq!(next(store, T0).await.unwrap().token.job, id(1));
 }
+
+/// Of the accounts and the models it serves, whatever their urgency; what is lent waits no more.
+pub async fn what_waits_for_a_worker_is_counted_up_to_a_bound(store: &dyn Store) {
+    let first = NewJob {
+        priority: Priority::URGENT,
+        ..job(3)
+    };
+    for new in [
+        job(1),
+        urgent(2, 1),
+        first,
+        job_of(4, "b"),
+        job_for(5, "other"),
+    ] {
+        store.enqueue(T0, new).await.unwrap();
+    }
+    let of_m = with_models(&["m"]);
+    for (query, waiting) in [
+        (anyone(), 5),
+        (of_m.clone(), 4),
+        (with_models(&["m", "other"]), 5),
+        (with_models(&["neither"]), 0),
+        (serving(&["a"]), 4),
+        (serving(&["b"]), 1),
+    ] {
+        assert_eq!(store.waiting(&query, 100), waiting, "{query:?}");
+        assert_eq!(store.waiting(&query, 2), waiting.min(2), "{query:?}");
+        assert_eq!(store.waiting(&query, waiting), waiting, "{query:?}");
+    }
+    let left = LeaseQuery {
+        left: [job(1).model.canonical()].into(),
+        ..of_m.clone()
+    };
+    assert_eq!(store.waiting(&left, 100), 0, "it is left to others");
+    let urgent_only = LeaseQuery {
+        models: Models::OnlyUrgent(vec![job(1).model]),
+        ..anyone()
+    };
+    assert_eq!(store.waiting(&urgent_only, 100), 1);
+    store.lease(T0, &of_m, LEASE).await.unwrap().unwrap();
+    assert_eq!(store.waiting(&of_m, 100), 3);
+}

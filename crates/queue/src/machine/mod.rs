@@ -164,6 +164,12 @@ impl Machine {
             || self.table.waiting.best(query).is_some()
     }
 
+    /// How many waiting jobs a query finds, counted up to `most`.
+    #[must_use]
+    pub fn waiting(&self, query: &LeaseQuery, most: usize) -> usize {
+        self.table.waiting.count(query, most)
+    }
+
     /// Lends the best waiting job; what time has decided meanwhile comes first in the steps.
     /// If there is a loan it is the last step.
     pub fn lease(

@@ -147,19 +147,37 @@ impl Waiting {
 
     /// Priority first, then accounts in turn, then age.
     pub(super) fn best(&self, query: &LeaseQuery) -> Option<JobId> {
-        let worker = Some(&query.worker).filter(|_| self.chosen > 0);
-        let keys = keys_of(&query.models, query.changes, worker, &query.left);
-        let levels = match &query.models {
-            Models::OnlyUrgent(_) => 1,
-            Models::Any | Models::AnyBut(_) | Models::AnyForQueries | Models::Only(_) => LEVELS,
-        };
-        self.levels.iter().take(levels).find_map(|level| {
+        let keys = self.keys_for(query);
+        self.levels.iter().take(levels_of(query)).find_map(|level| {
             keys.iter()
                 .filter_map(|key| level.get(key))
                 .filter_map(|shelf| self.first_on(shelf, query))
                 .min()
                 .map(|(_, _, id)| id)
         })
+    }
+
+    /// How many jobs a query finds on its shelves, counted up to `most`: what its key does not
+    /// allow, or what is not for it among [`Models::AnyBut`], counts as well.
+    pub(super) fn count(&self, query: &LeaseQuery, most: usize) -> usize {
+        let keys = self.keys_for(query);
+        let levels = self.levels.iter().take(levels_of(query));
+        let shelves = levels.flat_map(|level| keys.iter().filter_map(|key| level.get(key)));
+        let mut count = 0;
+        for (account, jobs) in shelves.flatten() {
+            if query.serve.includes(account) {
+                count += jobs.len();
+            }
+            if count >= most {
+                return most;
+            }
+        }
+        count
+    }
+
+    fn keys_for(&self, query: &LeaseQuery) -> BTreeSet<String> {
+        let worker = Some(&query.worker).filter(|_| self.chosen > 0);
+        keys_of(&query.models, query.changes, worker, &query.left)
     }
 
     /// How many jobs will be served before this one by workers that serve these accounts and run
@@ -286,6 +304,14 @@ impl Waiting {
             }
         }
         Some(place)
+    }
+}
+
+/// How many levels, from the most urgent on, a query looks at.
+fn levels_of(query: &LeaseQuery) -> usize {
+    match &query.models {
+        Models::OnlyUrgent(_) => 1,
+        Models::Any | Models::AnyBut(_) | Models::AnyForQueries | Models::Only(_) => LEVELS,
     }
 }
 

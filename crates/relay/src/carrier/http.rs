@@ -83,11 +83,12 @@ pub(crate) async fn poll(
         let waits = free > 0 && !hold.is_zero();
         let share = waits.then(|| in_line.stand(standing.clone()));
         let share = share.unwrap_or_default();
-        query.left = share.left;
+        query.left.clone_from(&share.left);
+        let max = relay.at_once(&query, &share, free);
         let drains = relay.drain.is_cancelled();
         let mut answer = PollAnswer::default();
         renew(&relay, &caller, &asked.held, &mut answer).await?;
-        let mut lent = vec![lend(&relay, &query, free.min(share.most), &mut answer).await?];
+        let mut lent = vec![lend(&relay, &query, max, &mut answer).await?];
         if answer.leases.is_empty() {
             lent.push(lend(&relay, &beside, urgent, &mut answer).await?);
         }

@@ -187,9 +187,12 @@ impl Session {
             return None;
         }
         tried.own = true;
+        drop(state);
+        let left = share.left.clone();
+        let query = LeaseQuery { left, ..query };
+        let max = self.relay.at_once(&query, &share, room.free);
         tried.models.extend(share.first);
-        let left = share.left;
-        Some((LeaseQuery { left, ..query }, room.free.min(share.most)))
+        Some((query, max))
     }
 
     /// Shows the others how much room there is once what was asked for is here; answers what to

@@ -23,6 +23,7 @@ use crate::{
     Relay,
     auth::{Caller, serves},
     error::ApiError,
+    routing::Share,
 };
 
 impl Relay {
@@ -71,6 +72,18 @@ impl Relay {
         let none = |relay: Relay| Ok(Lent::new(relay, Vec::new()));
         let relay = self.clone();
         async move { lent.await.unwrap_or_else(|_| none(relay)) }.boxed()
+    }
+
+    /// For how many jobs a worker with so much room asks: for as many as it is the best for, or
+    /// for all it has room for, if more wait than all who might have them have room for.
+    fn at_once(&self, query: &LeaseQuery, share: &Share, free: usize) -> usize {
+        let fair = free.min(share.most);
+        let is_flooded = || self.store.waiting(query, share.room) >= share.room;
+        if fair < free && is_flooded() {
+            free
+        } else {
+            fair
+        }
     }
 
     /// An agent began a query: its clients are told since when.
@@ -142,5 +155,49 @@ fn query_of(caller: &Caller, worker: &WorkerId, report: &WorkerReport) -> LeaseQ
         within: caller.ceiling.models.clone(),
         left: BTreeSet::new(),
         changes: report.model_changes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proto::JobId;
+    use queue::{
+        MemoryQueue, NewJob, Queue as _,
+        conformance::sample::{anyone, job},
+    };
+
+    use crate::{RelaySettings, world::System};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worker_takes_all_it_has_room_for_only_where_all_will_be_full() {
+        let store = Arc::new(MemoryQueue::default());
+        let relay = Relay::new(store.clone(), RelaySettings::default(), Arc::new(System));
+        let share = Share {
+            most: 1,
+            room: 8,
+            ..Share::default()
+        };
+        for n in 0..8_u128 {
+            let asks = |share: &Share| relay.at_once(&anyone(), share, 4);
+            assert_eq!(asks(&share), 1, "others may have the rest of {n}");
+            let alone = Share::default();
+            assert_eq!(asks(&alone), 4, "nobody else is there");
+            let few = Share {
+                most: 3,
+                ..share.clone()
+            };
+            assert_eq!(asks(&few), 3);
+            let new = NewJob {
+                id: JobId(n.to_be_bytes()),
+                ..job(1)
+            };
+            store.enqueue(relay.now(), new).await.unwrap();
+        }
+        assert_eq!(relay.at_once(&anyone(), &share, 4), 4);
+        assert_eq!(relay.at_once(&anyone(), &share, 0), 0);
     }
 }

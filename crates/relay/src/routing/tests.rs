@@ -64,6 +64,31 @@ fn equals_take_turns() {
 }
 
 #[test]
+fn the_room_of_all_who_stand_for_the_same_is_known() {
+    let routing = Routing::default();
+    let [one, two, other, all] = std::array::from_fn(|_| routing.enter());
+    assert_eq!(one.stand(with(&[("m", true)], 1)).room, 3, "it is alone");
+    two.stand(with(&[("m", true)], 2));
+    other.stand(with(&[("other", true)], 0));
+    let for_all = |busy| Standing {
+        serve: Serve::All,
+        ..with(&[("m", false)], busy)
+    };
+    all.stand(for_all(0));
+    assert_eq!(one.stand(with(&[("m", true)], 1)).room, 3 + 2 + 4);
+    assert_eq!(one.stand(with(&[("m", true)], 0)).room, 4 + 2 + 4);
+    two.leave();
+    all.stand(for_all(3));
+    assert_eq!(one.stand(with(&[("m", true)], 0)).room, 4 + 1);
+    drop(one);
+    assert_eq!(
+        all.stand(for_all(4)).room,
+        0,
+        "others are in no line of its"
+    );
+}
+
+#[test]
 fn whoever_becomes_first_is_woken_and_nobody_else() {
     let routing = Routing::default();
     let [one, two, three] = std::array::from_fn(|_| routing.enter());

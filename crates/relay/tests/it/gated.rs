@@ -149,6 +149,10 @@ impl Queue for Gated {
         self.inner.place(now, id, serve, models)
     }
 
+    fn waiting(&self, query: &LeaseQuery, most: usize) -> usize {
+        self.inner.waiting(query, most)
+    }
+
     fn moves(&self) -> watch::Receiver<u64> {
         self.inner.moves()
     }
