@@ -1,5 +1,6 @@
 use std::{
     fmt,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -17,7 +18,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
-use tokio_tungstenite::tungstenite::Error;
+use tokio_tungstenite::{WebSocketStream, tungstenite::Error};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -25,6 +26,7 @@ use crate::{
     caller::Caller,
     door::Door,
     greeting::{Greeting, Met},
+    line::Wire,
     pipe::Pipe,
     publishers::Seat,
     readers::Readers,
@@ -250,7 +252,13 @@ impl StatusServer {
             return;
         };
         self.connected.send_modify(|count| *count += 1);
-        let ended = self.attend(opened, gate, &stop).await;
+        // Each mode on the heap by itself: no socket shall pay for the larger of the two.
+        let serving: Pin<Box<dyn Future<Output = _> + Send>> = if opened.agreed.is_v1 {
+            Box::pin(self.attend_v1(opened, gate, &stop))
+        } else {
+            Box::pin(self.attend_legacy(opened, gate, &stop))
+        };
+        let ended = serving.await;
         self.connected.send_modify(|count| *count -= 1);
         if let Err(error) = ended {
             tracing::debug!(%error, "a socket of the hub ended");
@@ -259,46 +267,43 @@ impl StatusServer {
 }
 
 impl StatusServer {
-    /// Serves an open socket in the mode that was agreed on.
-    async fn attend(
+    async fn attend_legacy(
         &self,
         opened: Opened,
         gate: &Gate,
         stop: &CancellationToken,
     ) -> Result<(), Error> {
-        let (hub, commands) = (self.hub.clone(), self.commands.clone());
-        let (limits, grant) = (self.limits, opened.agreed.grant);
-        let mut pipe = Pipe::new(opened.stream, limits.stall);
+        let (pipe, caller) = self.ends(opened.stream, opened.origin, gate);
         let _joined = self.readers.join(pipe.line.clone());
-        let caller = Caller {
-            approvals: self.approvals.clone(),
-            from: pipe.line.stream().peer_addr().ok(),
-            port: gate.port,
-            origin: opened.origin,
-            peer: None,
-            within: limits.approval,
+        let socket = Socket {
+            pipe,
+            grant: opened.agreed.grant,
+            caller,
+            held: None,
+            hub: self.hub.clone(),
+            commands: self.commands.clone(),
+            limits: self.limits,
+            world: &self.world,
         };
-        if !opened.agreed.is_v1 {
-            let socket = Socket {
-                pipe,
-                grant,
-                caller,
-                held: None,
-                hub,
-                commands,
-                limits,
-                world: &self.world,
-            };
-            return socket.run(stop).await;
-        }
+        socket.run(stop).await
+    }
+
+    async fn attend_v1(
+        &self,
+        opened: Opened,
+        gate: &Gate,
+        stop: &CancellationToken,
+    ) -> Result<(), Error> {
+        let (mut pipe, caller) = self.ends(opened.stream, opened.origin, gate);
+        let _joined = self.readers.join(pipe.line.clone());
         let greeting = Greeting {
             door: &gate.door,
             port: gate.port,
             nonce: Nonce((self.world.random)()),
-            grant,
-            within: limits.identify,
+            grant: opened.agreed.grant,
+            within: self.limits.identify,
         };
-        match greeting.meet(&mut pipe, stop).await? {
+        match Box::pin(greeting.meet(&mut pipe, stop)).await? {
             Met::Client(client) => {
                 let seat = client.may_publish().then(|| {
                     let number = self.seats.fetch_add(1, Ordering::Relaxed);
@@ -310,9 +315,9 @@ impl StatusServer {
                     client,
                     caller,
                     held: None,
-                    hub,
-                    commands,
-                    limits,
+                    hub: self.hub.clone(),
+                    commands: self.commands.clone(),
+                    limits: self.limits,
                     world: &self.world,
                 };
                 session.run(stop).await
@@ -320,6 +325,25 @@ impl StatusServer {
             Met::Stranger(code, reason) => pipe.close(code, reason).await,
             Met::Gone => Ok(()),
         }
+    }
+
+    /// Both ends of an open socket: the hub's, and who is at the other.
+    fn ends(
+        &self,
+        stream: WebSocketStream<Wire>,
+        origin: Option<String>,
+        gate: &Gate,
+    ) -> (Pipe, Caller) {
+        let pipe = Pipe::new(stream, self.limits.stall);
+        let caller = Caller {
+            approvals: self.approvals.clone(),
+            from: pipe.line.stream().peer_addr().ok(),
+            port: gate.port,
+            origin,
+            peer: None,
+            within: self.limits.approval,
+        };
+        (pipe, caller)
     }
 }
 
