@@ -1,6 +1,7 @@
 //! What keeps one caller from taking what is everybody's: rates, failures, places.
 //!
 //! - A key's requests are paced. Those of workers to their carrier are not: slots bound those.
+//! - Refusals for want of room are paced, all together: a flood of them is held back for a while.
 //! - An address that shows bad keys is told 429 for a while instead of 401. A good key is let in
 //!   all the same, so that nobody suffers from his neighbours; a key is not to be guessed.
 //! - Passwords are: whoever fails too often is not listened to for a while, by address and by
@@ -40,6 +41,8 @@ pub(crate) struct Guard {
     key_pace: Option<Pace>,
     house_pace: Option<Pace>,
     name_pace: Option<Pace>,
+    refusal_pace: Option<Pace>,
+    refusals: Mutex<Taken>,
     keys: Mutex<Recent<KeyId, Taken>>,
     houses: Mutex<Recent<IpAddr, Failures>>,
     names: Mutex<Recent<String, Failures>>,
@@ -56,6 +59,8 @@ impl Guard {
             key_pace: Pace::new(settings.key_rate, second, settings.key_burst),
             house_pace: Pace::new(failures, MINUTE, failures),
             name_pace: Pace::new(by_name, MINUTE, by_name),
+            refusal_pace: Pace::new(1, settings.refusal_every, settings.refusals_at_once),
+            refusals: Mutex::default(),
             keys: Mutex::new(Recent::new(REMEMBERED)),
             houses: Mutex::new(Recent::new(REMEMBERED)),
             names: Mutex::new(Recent::new(REMEMBERED)),
@@ -70,6 +75,23 @@ impl Guard {
         };
         let taken = pace.take(lock(&self.keys).of(key.clone()), now);
         taken.map_err(|wait| slower(wait, "the key's requests come too fast; slow down"))
+    }
+
+    /// How long a refusal for want of room is held back. Whoever asks again at once, whatever he
+    /// is told, then takes less of what those need that are served.
+    pub(crate) fn hold(&self, code: ErrorCode, now: Timestamp) -> Duration {
+        let is_for_want_of_room = matches!(
+            code,
+            ErrorCode::Busy
+                | ErrorCode::QueueFull
+                | ErrorCode::AccountFull
+                | ErrorCode::DiskFull
+                | ErrorCode::RateLimited
+        );
+        let pace = self.refusal_pace.filter(|_| is_for_want_of_room);
+        pace.map_or(Duration::ZERO, |pace| {
+            pace.take_in_turn(&mut lock(&self.refusals), now)
+        })
     }
 
     /// Why a caller is not let in, or that he failed too often to be told.

@@ -179,6 +179,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn whoever_is_cut_is_told_why_as_at_the_door() {
+        let at = |until, now| {
+            let session = session::key_id(queue::SessionId([7; 16]));
+            [session, "user-1".into()].map(|key| ended(&(key, until), Timestamp(now)))
+        };
+        let codes = |told: [ApiError; 2]| told.map(|error| error.code);
+        let (revoked, expired) = (ErrorCode::Unauthorized, ErrorCode::TokenExpired);
+        assert_eq!(codes(at(None, 9)), [revoked, revoked]);
+        assert_eq!(codes(at(Some(Timestamp(9)), 8)), [revoked, revoked]);
+        assert_eq!(codes(at(Some(Timestamp(9)), 9)), [expired, revoked]);
+        let [_, older] = at(Some(Timestamp(9)), 9);
+        assert!(older.message.contains("/api/token/refresh/"), "{older}");
+    }
+
+    #[test]
     fn nobody_is_looked_after_once_all_have_left() {
         let passes = Arc::new(Passes::default());
         assert_eq!(passes.somebody().now_or_never(), None);

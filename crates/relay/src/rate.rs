@@ -42,6 +42,18 @@ impl Pace {
         Ok(())
     }
 
+    /// Takes one as soon as there is one, however many came before: after so long, or after as
+    /// long as a burst lasts, whichever is less.
+    pub(crate) fn take_in_turn(self, taken: &mut Taken, now: Timestamp) -> Duration {
+        let now = now.0.saturating_mul(1000);
+        let burst = self.every.saturating_mul(self.burst);
+        let most = now.saturating_add(burst.saturating_mul(2));
+        let next = taken.0.max(now).saturating_add(self.every).min(most);
+        *taken = Taken(next);
+        let wait = next.saturating_sub(now).saturating_sub(burst);
+        Duration::from_micros(u64::try_from(wait).unwrap_or(0))
+    }
+
     /// Gives one back.
     pub(crate) const fn give_back(self, taken: &mut Taken) {
         taken.0 = taken.0.saturating_sub(self.every);
@@ -139,6 +151,21 @@ mod tests {
 
     fn pace(count: u32, burst: u32) -> Pace {
         Pace::new(count, SECOND, burst).unwrap()
+    }
+
+    #[test]
+    fn whoever_comes_after_a_burst_waits_his_turn_and_nobody_longer_than_a_burst_lasts() {
+        let pace = Pace::new(10, Duration::from_secs(1), 3).unwrap();
+        let mut taken = Taken::default();
+        let mut waits = |at: i64, n: usize| -> Vec<u128> {
+            let waits = (0..n).map(|_| pace.take_in_turn(&mut taken, Timestamp(at)));
+            waits.map(|wait| wait.as_millis()).collect()
+        };
+        assert_eq!(waits(1_000_000, 8), [0, 0, 0, 100, 200, 300, 300, 300]);
+        assert_eq!(waits(1_000_100, 2), [300, 300]);
+        assert_eq!(waits(1_000_500, 2), [0, 100]);
+        assert_eq!(waits(2_000_000, 4), [0, 0, 0, 100]);
+        assert_eq!(waits(1_000, 1), [300], "a clock that went back");
     }
 
     #[test]

@@ -307,7 +307,7 @@ async fn answer(door: Door, request: Request<Incoming>) -> Result<Response, Infa
     let peer = request.extensions().get::<Peer>();
     let is_secure = peer.is_some_and(|peer| peer.is_secure);
     let is_last = is_chunked(request.headers());
-    let metrics = door.relay.metrics.clone();
+    let relay = door.relay.clone();
     let (path, response) = match admitted(request, door.open_at) {
         Ok(request) => {
             let clean = api::without_extra_slashes(request.uri());
@@ -322,7 +322,12 @@ async fn answer(door: Door, request: Request<Incoming>) -> Result<Response, Infa
     };
     let mut response = shape::dress(&path, response);
     if let Some(code) = shape::code(&response) {
-        metrics.refused(code);
+        relay.metrics.refused(code);
+        let hold = relay.guard.hold(code, relay.now());
+        if !hold.is_zero() {
+            // The relay does not stay for it.
+            let _ = relay.drain.run_until_cancelled(sleep(hold)).await;
+        }
     }
     if asks_for_keys {
         cors::allow(&path, &mut response);

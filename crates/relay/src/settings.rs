@@ -72,6 +72,11 @@ pub struct RelaySettings {
     pub key_rate: u32,
     /// See `key_rate`.
     pub key_burst: u32,
+    /// Refusals for want of room that are told at once; further ones wait in turn, at most as long
+    /// as so many take.
+    pub refusals_at_once: u32,
+    /// Between two of those that wait; zero is no wait.
+    pub refusal_every: Duration,
     /// How often an address may show a bad key or password in a minute; 0 is no limit.
     pub failures_per_minute: u32,
     /// Proxies that are believed when they say for whom a request is.
@@ -115,6 +120,8 @@ impl Default for RelaySettings {
             gathered_max: limits::LOGS_MAX,
             key_rate: 200,
             key_burst: 1000,
+            refusals_at_once: 1000,
+            refusal_every: Duration::from_millis(1),
             failures_per_minute: 5,
             behind_proxy: Vec::new(),
             tls: None,

@@ -297,3 +297,25 @@ async fn only_so_many_connections_of_an_address_wait_for_their_first_good_key() 
     };
     assert!(within(health).await);
 }
+
+#[tokio::test]
+async fn a_flood_of_refusals_is_held_back_and_nobody_else_is() {
+    let mut settings = RelaySettings::default();
+    settings.at_work_max = 0;
+    settings.refusals_at_once = 1;
+    settings.refusal_every = Duration::from_secs(3600);
+    let server = Server::with(settings).await;
+    let client = server.client("default", &[Scope::Read]).await;
+    let first = client.get("/api/tags").await;
+    refused(&first, StatusCode::SERVICE_UNAVAILABLE, "busy");
+    let (flood, path) = (client.clone(), "/api/tags");
+    let second = tokio::spawn(async move { flood.get(path).await });
+    for _ in 0..50 {
+        assert_eq!(client.get("/healthz").await.status, StatusCode::OK);
+    }
+    assert!(!second.is_finished());
+    // Nor does it hold up the relay's end.
+    let (second, stopped) = tokio::join!(second, server.stop());
+    refused(&second.unwrap(), StatusCode::SERVICE_UNAVAILABLE, "busy");
+    stopped.unwrap();
+}

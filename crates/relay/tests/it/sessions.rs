@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use hearth_relay::RelaySettings;
-use http::StatusCode;
+use http::{Method, StatusCode};
 use queue::{PasswordHash, Role, SessionId, Sessions as _, UserChange, Users as _};
 use serde_json::{Value, json};
 
@@ -152,6 +152,11 @@ async fn what_is_open_ends_when_its_session_or_its_user_is_changed_elsewhere() {
     settings.key_check = Duration::from_millis(20);
     let server = Server::with(settings).await;
     let (store, nobody) = (&server.store, server.nobody());
+    user(&**store, "stays", Role::User, "default").await;
+    let stays = with(&nobody, &opened(&nobody, "stays").await);
+    let job = stays.post("/api/jobs", JOB).await.json().await["id"].take();
+    let job = format!("/api/jobs/{}", job.as_str().unwrap());
+    let open = stays.get(&format!("{job}/events")).await;
     for (name, is_ours) in [
         ("one", true),
         ("two", true),
@@ -178,6 +183,12 @@ async fn what_is_open_ends_when_its_session_or_its_user_is_changed_elsewhere() {
         assert!(changed.unwrap());
         events.broken_off().await;
     }
+    assert_eq!(
+        stays.send(Method::DELETE, &job, "").await.status,
+        StatusCode::NO_CONTENT
+    );
+    let told = open.text().await;
+    assert!(told.contains("cancelled"), "it was never cut: {told}");
 }
 
 /// The session that a token names.
