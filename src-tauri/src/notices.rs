@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 use agent::{Language, Question, TrayAct};
@@ -11,7 +12,8 @@ use futures_util::{Stream, StreamExt as _};
 use proto::status::pair::Pairs;
 use tokio::sync::watch;
 use zbus::{
-    Connection, Proxy,
+    Proxy,
+    connection::Builder,
     proxy::{CacheProperties, SignalStream},
     zvariant::Value,
 };
@@ -23,6 +25,9 @@ const SERVER: &str = "org.freedesktop.Notifications";
 const CLICK: &str = "default";
 /// It stays until the owner, or somebody else, has decided.
 const NEVER_EXPIRES: i32 = 0;
+
+/// How long the desktop may take for each call.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the owner did with a notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +103,7 @@ struct Board {
 
 impl Board {
     async fn open() -> zbus::Result<Self> {
-        let connection = Connection::session().await?;
+        let connection = Builder::session()?.method_timeout(PATIENCE).build().await?;
         let server = zbus::proxy::Builder::new(&connection)
             .destination(SERVER)?
             .path("/org/freedesktop/Notifications")?

@@ -3,6 +3,8 @@
 //!
 //! `PrepareForSleep` is logind's (`org.freedesktop.login1`), `StateChanged` is NetworkManager's.
 
+use std::time::Duration;
+
 use futures_util::{Stream, StreamExt as _, stream};
 use zbus::{
     Connection, Message, Proxy, connection::Builder, proxy::CacheProperties, zvariant::Type,
@@ -23,6 +25,9 @@ const NETWORKS: [&str; 4] = [
 /// From this state on there is a way beyond this machine's own network.
 const CONNECTED: u32 = 60;
 
+/// How long the bus may take for each call.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Calls `woken` whenever the machine woke up or came back to a network, until the bus at this
 /// address ends, which is the system's own unless another is named. Ends at once where there is
 /// none.
@@ -37,7 +42,7 @@ async fn listen(bus: Option<&str>, woken: impl Fn()) -> zbus::Result<()> {
         Some(address) => Builder::address(address)?,
         None => Builder::system()?,
     };
-    let connection = builder.build().await?;
+    let connection = builder.method_timeout(PATIENCE).build().await?;
     let mut waking = Waking::default();
     let sleeps = said::<bool>(&connection, LOGIND).await.map(Said::Sleeps);
     let networks = said::<u32>(&connection, NETWORKS).await.map(Said::Network);
