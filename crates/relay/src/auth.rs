@@ -202,19 +202,9 @@ async fn of_key(relay: &Relay, text: &str) -> Result<Known, Denied> {
     relay.note_used(&record, now);
     let caller = Caller {
         key: Some(record.id),
-        user: None,
-        until: None,
-        name: record.name,
-        account: record.account,
         serve: record.serve,
-        ceiling: record.ceiling,
         is_admin: record.scopes.contains(&Scope::Admin),
-        once: None,
-        wanted_for: None,
-        worker: None,
-        wants_place: false,
-        at_work: None,
-        connection: None,
+        ..Caller::on_behalf(record.account, record.name, record.ceiling)
     };
     Ok((caller, record.scopes))
 }
@@ -230,17 +220,9 @@ fn of_user(user: User, key: KeyId, until: Timestamp) -> Known {
         key: Some(key),
         user: Some(id),
         until: Some(until),
-        name: new.name,
-        account: new.account,
         serve,
-        ceiling: Ceiling::default(),
         is_admin: new.role == Role::Admin,
-        once: None,
-        wanted_for: None,
-        worker: None,
-        wants_place: false,
-        at_work: None,
-        connection: None,
+        ..Caller::on_behalf(new.account, new.name, Ceiling::default())
     };
     (caller, new.role.scopes())
 }

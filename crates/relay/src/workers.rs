@@ -1,14 +1,14 @@
 //! Which workers are online, and what they can run.
 
 mod library;
+mod seats;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use proto::{
@@ -21,12 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{auth::serves, error::ApiError, offer::Offer, place::together, routing::InLine};
 use library::{Known, Library, Told};
+use seats::{Person, Seats, name, person};
 
-/// How long what a worker told is still told of it once it is gone: an hour covers a restart, a
-/// nap and a change of networks.
-const REMEMBERED: Duration = Duration::from_secs(60 * 60);
-/// Most workers that are remembered so.
-const REMEMBERED_MAX: usize = 1024;
 /// Most workers of one key that poll: each name costs what its worker reports.
 const POLLERS_MAX: usize = 256;
 
@@ -81,127 +77,12 @@ impl Doubt {
     }
 }
 
-/// A worker, by its key and its name.
-type Person = (String, WorkerId);
-
-#[derive(Debug, Default)]
-struct Seats {
-    online: BTreeMap<Seat, (Online, Told)>,
-    /// Where those of a name sit: thousands come and go at once, and each looks for its own.
-    named: HashMap<WorkerId, BTreeSet<Seat>>,
-    gone: BTreeMap<Person, Known>,
-}
-
 /// The workers online now, and those that were a moment ago.
 #[derive(Debug, Default)]
 pub(crate) struct Workers {
     seats: Mutex<Seats>,
     last: AtomicU64,
     changes: watch::Sender<u64>,
-}
-
-fn person(seat: &Seat, online: &Online) -> Option<Person> {
-    let worker = name(seat, online)?;
-    Some((online.key.clone().unwrap_or_default(), worker.clone()))
-}
-
-fn is_person((key, worker): &Person, seat: &Seat, online: &Online) -> bool {
-    name(seat, online) == Some(worker) && online.key.as_deref().unwrap_or_default() == key
-}
-
-fn name<'a>(seat: &'a Seat, online: &'a Online) -> Option<&'a WorkerId> {
-    match seat {
-        Seat::Poll(_, worker) => Some(worker),
-        Seat::Socket(_) => Some(&online.link.as_ref()?.worker),
-    }
-}
-
-impl Seats {
-    /// Somebody sits where nobody does.
-    fn put(&mut self, seat: Seat, online: Online, told: Told) {
-        if let Some(worker) = name(&seat, &online).cloned() {
-            self.named.entry(worker).or_default().insert(seat.clone());
-        }
-        self.online.insert(seat, (online, told));
-    }
-
-    /// Nobody sits there any more.
-    fn take(&mut self, seat: &Seat) -> Option<(Online, Told)> {
-        let (online, told) = self.online.remove(seat)?;
-        if let Some(worker) = name(seat, &online)
-            && let Some(seats) = self.named.get_mut(worker)
-        {
-            seats.remove(seat);
-            if seats.is_empty() {
-                self.named.remove(worker);
-            }
-        }
-        Some((online, told))
-    }
-
-    /// Those of a name, the latest connection last.
-    fn of_name(
-        &self,
-        worker: &WorkerId,
-    ) -> impl DoubleEndedIterator<Item = (&Seat, &(Online, Told))> {
-        let seats = self.named.get(worker).into_iter().flatten();
-        seats.filter_map(|seat| Some((seat, self.online.get(seat)?)))
-    }
-
-    /// Somebody is not online any more; what he told is remembered for a while.
-    fn leave(&mut self, seat: &Seat, now: Timestamp) {
-        let Some((online, mut told)) = self.take(seat) else {
-            return;
-        };
-        let polled = told.seen.filter(|_| online.link.is_none());
-        told.seen = polled.or(Some(now));
-        let (Some(report), Some(who)) = (online.report.clone(), person(seat, &online)) else {
-            return;
-        };
-        if self.seat_of(&who).is_some() {
-            return;
-        }
-        self.gone.retain(|_, known| known.until > now);
-        if self.gone.len() < REMEMBERED_MAX {
-            let known = Known {
-                serve: online.serve,
-                report,
-                told,
-                until: now + REMEMBERED,
-            };
-            self.gone.insert(who, known);
-        }
-    }
-
-    /// How many poll with the key of this one, if it is one that polls.
-    fn pollers(&self, seat: &Seat) -> usize {
-        let Seat::Poll(key, _) = seat else {
-            return 0;
-        };
-        let is_same = |seat: &Seat| matches!(seat, Seat::Poll(other, _) if other == key);
-        self.online.keys().filter(|seat| is_same(seat)).count()
-    }
-
-    /// What somebody who is online told, by his latest connection.
-    fn seat_of(&self, who: &Person) -> Option<&(Online, Told)> {
-        let mut online = self.of_name(&who.1).rev();
-        let found = online.find(|(seat, (online, _))| is_person(who, seat, online));
-        found.map(|(_, seated)| seated)
-    }
-
-    /// Those that polled last too long ago leave.
-    fn settle(&mut self, now: Timestamp) {
-        let is_over = |online: &Online| online.until.is_some_and(|until| until <= now);
-        let over = self
-            .online
-            .iter()
-            .filter(|(_, (online, _))| is_over(online));
-        let over: Vec<Seat> = over.map(|(seat, _)| seat.clone()).collect();
-        for seat in over {
-            self.leave(&seat, now);
-        }
-        self.gone.retain(|_, known| known.until > now);
-    }
 }
 
 /// A report as it is kept: an engine that is down cannot list its models, yet has them.
@@ -522,65 +403,4 @@ impl Workers {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn worker(name: &str) -> WorkerId {
-        WorkerId::new(name).unwrap()
-    }
-
-    fn online(key: &str, name: &str) -> Online {
-        Online {
-            key: Some(key.to_owned()),
-            serve: Serve::All,
-            within: ModelPatterns::default(),
-            report: None,
-            until: None,
-            poll: None,
-            link: Some(Link {
-                worker: worker(name),
-                doubt: Arc::default(),
-                in_line: Arc::new(crate::routing::Routing::default().enter()),
-            }),
-        }
-    }
-
-    #[test]
-    fn those_of_a_name_are_found_while_they_sit_and_by_nobody_else() {
-        let workers = Workers::default();
-        let seats: [Seat; 3] = std::array::from_fn(|_| workers.seat());
-        let whose = [("k", "a"), ("other", "a"), ("k", "b")];
-        for (seat, (key, name)) in seats.iter().zip(whose) {
-            workers.sit(seat.clone(), online(key, name));
-        }
-        let poll = Seat::Poll("k".to_owned(), worker("a"));
-        let polling = Online {
-            link: None,
-            ..online("k", "a")
-        };
-        workers.sit(poll.clone(), polling);
-        let sits = |key: &str, name: &str| {
-            let who = (key.to_owned(), worker(name));
-            workers.lock().seat_of(&who).is_some()
-        };
-        assert!(whose.iter().all(|(key, name)| sits(key, name)));
-        assert!(!sits("other", "b"));
-
-        workers.doubt_older(Some(&"k".to_owned()), &worker("a"));
-        let in_doubt = |seat: &Seat| {
-            let seats = workers.lock();
-            let link = seats.online.get(seat).and_then(|(o, _)| o.link.clone());
-            link.is_some_and(|link| link.doubt.is_raised())
-        };
-        assert_eq!(seats.each_ref().map(in_doubt), [true, false, false]);
-
-        workers.leave(&seats[0], Timestamp(1));
-        assert!(sits("k", "a"), "it polls still");
-        workers.dismiss(&poll);
-        assert!(!sits("k", "a") && sits("other", "a"));
-        workers.leave(&seats[1], Timestamp(1));
-        workers.leave(&seats[2], Timestamp(1));
-        let seats = workers.lock();
-        assert!(seats.named.is_empty() && seats.online.is_empty());
-    }
-}
+mod tests;
