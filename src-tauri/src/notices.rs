@@ -11,6 +11,7 @@ use agent::{Language, Question, TrayAct};
 use futures_util::{Stream, StreamExt as _};
 use proto::status::pair::Pairs;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use zbus::{
     Proxy,
     connection::Builder,
@@ -43,28 +44,30 @@ pub(crate) enum Clicked {
 pub(crate) async fn show(
     mut pairs: watch::Receiver<Arc<Pairs>>,
     language: Language,
+    stop: CancellationToken,
     clicked: impl Fn(Clicked),
 ) {
-    // Nobody is bothered before there is something to ask.
-    while pairs
-        .wait_for(|pairs| !pairs.waiting.is_empty())
-        .await
-        .is_ok()
-    {
-        if let Err(error) = serve(&mut pairs, language, &clicked).await {
+    loop {
+        // Nobody is bothered before there is something to ask.
+        let asked = pairs.wait_for(|pairs| !pairs.waiting.is_empty());
+        let Some(Ok(_)) = stop.run_until_cancelled(asked).await else {
+            return;
+        };
+        if let Err(error) = serve(&mut pairs, language, &stop, &clicked).await {
             tracing::debug!(%error, "the desktop shows no notices");
         }
         // Not again before something else is asked.
-        if pairs.changed().await.is_err() {
+        let Some(Ok(())) = stop.run_until_cancelled(pairs.changed()).await else {
             return;
-        }
+        };
     }
 }
 
-/// Until nothing is asked any more.
+/// Until nothing is asked any more; at the end no notice stays behind.
 async fn serve(
     pairs: &mut watch::Receiver<Arc<Pairs>>,
     language: Language,
+    stop: &CancellationToken,
     clicked: &impl Fn(Clicked),
 ) -> zbus::Result<()> {
     let mut board = Board::open().await?;
@@ -76,11 +79,11 @@ async fn serve(
             return Ok(());
         }
         tokio::select! {
-            changed = pairs.changed() => if changed.is_err() { return Ok(()) },
+            () = stop.cancelled() => return board.show(&[]).await,
+            changed = pairs.changed() => if changed.is_err() { return board.show(&[]).await },
             Some((id, action)) = clicks.next() => {
-                if board.shown.values().any(|shown| *shown == id)
-                    && let Some(click) = read(&action)
-                {
+                let asked = board.shown.iter().find(|(_, shown)| **shown == id);
+                if let Some(click) = asked.and_then(|(approval, _)| read(&action, *approval)) {
                     clicked(click);
                 }
             }
@@ -88,11 +91,17 @@ async fn serve(
     }
 }
 
-fn read(action: &str) -> Option<Clicked> {
+/// What a click on the notice of this question means: nothing but an answer to that one.
+fn read(action: &str, asked: u64) -> Option<Clicked> {
     if action == CLICK {
         return Some(Clicked::Open);
     }
-    act_id::act(action).map(Clicked::Answer)
+    match act_id::act(action)? {
+        act @ (TrayAct::Approve { approval, .. } | TrayAct::Deny { approval }) => {
+            (approval == asked).then_some(Clicked::Answer(act))
+        }
+        TrayAct::Command(_) | TrayAct::ToggleAutostart => None,
+    }
 }
 
 struct Board {
@@ -182,9 +191,13 @@ mod tests {
             approval,
             always: false,
         };
-        assert_eq!(read(&act_id::of(once)), Some(Clicked::Answer(once)));
-        assert_eq!(read("default"), Some(Clicked::Open));
-        assert_eq!(read("inline-reply"), None);
+        let once_said = act_id::of(once);
+        assert_eq!(read(&once_said, 7), Some(Clicked::Answer(once)));
+        assert_eq!(read(&once_said, 8), None, "of another question");
+        assert_eq!(read("default", 7), Some(Clicked::Open));
+        for other in ["inline-reply", "quit", "autostart", "toggle_monitoring", ""] {
+            assert_eq!(read(other, 7), None, "{other}");
+        }
     }
 
     #[test]

@@ -124,19 +124,12 @@ async fn live(
     tasks.spawn(async move { asked.watch(pairs, ended).await });
     #[cfg(target_os = "linux")]
     {
-        let (shell, agent, stop) = (shell.clone(), handle.clone(), stop.clone());
-        let asking =
-            notices::show(
-                handle.approvals().pairs(),
-                language,
-                move |clicked| match clicked {
-                    Clicked::Answer(act) => agent.act(act),
-                    Clicked::Open => shell.clone().open_window(),
-                },
-            );
-        tasks.spawn(async move {
-            let _ = stop.run_until_cancelled(asking).await;
-        });
+        let (shell, agent, pairs) = (shell.clone(), handle.clone(), handle.approvals().pairs());
+        let clicked = move |clicked| match clicked {
+            Clicked::Answer(act) => agent.act(act),
+            Clicked::Open => shell.clone().open_window(),
+        };
+        tasks.spawn(notices::show(pairs, language, stop.clone(), clicked));
     }
     let (app, ended) = (shell.app().clone(), stop.clone());
     tasks.spawn(async move { views.tell(app, ended).await });

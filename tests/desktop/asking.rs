@@ -95,3 +95,17 @@ async fn a_program_that_asks_is_a_notice_which_is_answered_there_or_goes_when_it
     assert_eq!(dock.hears("error").await["code"], "approval_denied");
     app.quit_over(&tray).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_notice_outlives_the_app() {
+    let desk = Desk::new().await;
+    let mut notices = Notices::new(&desk).await;
+    let app = App::start(&desk, Look::Light).await;
+    let mut dock = Dock::open(&app).await;
+    dock.asks("toggle_monitoring").await;
+    let Asked::Notify { id, .. } = notices.asked().await else {
+        panic!("a notice comes first")
+    };
+    app.quit().await;
+    assert_eq!(notices.asked().await, Asked::Close(id));
+}
