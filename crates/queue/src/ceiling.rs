@@ -182,6 +182,7 @@ impl Ceiling {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::json;
 
     use super::*;
 
@@ -253,6 +254,40 @@ mod tests {
         assert_eq!(low.lowered(at(9)), at(9));
         assert!(low.allows(at(7)) && !low.allows(at(6)));
         assert!(Ceiling::default().allows(at(1)));
+    }
+
+    #[test]
+    fn a_key_has_to_do_with_the_models_its_patterns_stand_for_and_without_any_with_all() {
+        let of =
+            |texts: &[&str]| ModelPatterns::new(texts.iter().map(|text| pattern(text)).collect());
+        let name = |text: &str| -> ModelName { text.parse().unwrap() };
+        let some = of(&["qwen*", "llama3"]);
+        assert!(some.allow(&name("qwen2.5:7b")) && some.allow(&name("Llama3:latest")));
+        assert!(some.allow_canonical("llama3") && !some.allow_canonical("phi4"));
+        assert!(!some.allow(&name("phi4")) && !some.are_all());
+        assert_eq!(some.first_named(), Some(name("llama3")));
+        assert_eq!(of(&["qwen*"]).first_named(), None);
+        let texts: Vec<String> = some.iter().cloned().map(String::from).collect();
+        assert_eq!(texts, ["qwen*", "llama3"]);
+        let all = of(&[]);
+        assert!(all.are_all() && all.allow(&name("phi4")) && all.allow_canonical("phi4"));
+    }
+
+    #[test]
+    fn what_was_written_of_a_ceiling_is_read_back_and_no_pattern_is_not() {
+        let written = json!({"models": ["qwen*", "llama3"], "priority": 7});
+        let read: Ceiling = serde_json::from_value(written.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&read).unwrap(), written);
+        assert_eq!(serde_json::to_value(Ceiling::default()).unwrap(), json!({}));
+        let wrong = json!({"models": ["a b"]});
+        assert!(serde_json::from_value::<Ceiling>(wrong).is_err());
+    }
+
+    #[test]
+    fn a_pattern_is_as_long_as_a_name_may_be_and_no_longer() {
+        let text = "x".repeat(MODEL_NAME_MAX - 1) + "*";
+        assert!(text.parse::<ModelPattern>().is_ok());
+        assert_eq!(format!("x{text}").parse::<ModelPattern>(), Err(NoPattern));
     }
 
     /// Obviously right, and slow.

@@ -146,3 +146,50 @@ pub trait Keys: std::fmt::Debug + Send + Sync {
     /// [`QueueError::Store`].
     async fn note_key_used(&self, now: Timestamp, id: &str) -> Result<(), QueueError>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::sample::{T0, account, at};
+
+    fn key(revoked_at: Option<Timestamp>, expires_at: Option<Timestamp>) -> KeyRecord {
+        KeyRecord {
+            id: "0011".into(),
+            name: "laptop".into(),
+            account: account("a"),
+            scopes: BTreeSet::from([Scope::Read]),
+            serve: Serve::All,
+            ceiling: Ceiling::default(),
+            secret_sha256: [7; 32],
+            created_at: T0,
+            revoked_at,
+            expires_at,
+            last_used_at: None,
+        }
+    }
+
+    #[test]
+    fn a_key_is_in_force_until_it_is_revoked_or_its_moment_has_come() {
+        assert!(key(None, None).is_in_force(at(9)));
+        let ends = key(None, Some(at(9)));
+        assert!(ends.is_in_force(at(8)) && !ends.has_expired(at(8)));
+        assert!(!ends.is_in_force(at(9)) && ends.has_expired(at(9)));
+        assert!(!key(Some(at(1)), None).is_in_force(at(9)));
+        assert!(!key(Some(at(1)), Some(at(9))).is_in_force(at(2)));
+    }
+
+    #[test]
+    fn a_key_serves_the_accounts_it_names_or_all() {
+        let some = Serve::Accounts([account("a"), account("b")].into());
+        assert!(some.includes(&account("b")) && !some.includes(&account("c")));
+        assert!(Serve::All.includes(&account("c")));
+    }
+
+    #[test]
+    fn each_scope_is_stored_by_the_name_it_is_shown_by() {
+        for scope in Scope::ALL {
+            let stored = serde_json::to_string(&scope).unwrap();
+            assert_eq!(stored, format!("\"{}\"", scope.as_str()));
+        }
+    }
+}

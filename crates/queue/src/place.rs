@@ -114,6 +114,13 @@ pub fn expected_wait(before: usize, mut recent: Vec<(Timestamp, Timestamp)>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        Owner,
+        conformance::sample::{
+            LEASE, T0, account, anyone, at, id, job, job_for, serving, with_models,
+        },
+        machine::Machine,
+    };
 
     fn wait(before: usize, recent: &[(i64, i64)]) -> Option<u128> {
         let recent = recent.iter().map(|(b, e)| (Timestamp(*b), Timestamp(*e)));
@@ -131,5 +138,93 @@ mod tests {
         assert_eq!(wait(0, &[(50, 60), (0, 100)]), Some(50), "one in another");
         assert_eq!(wait(0, &[(100, 40)]), Some(0), "a clock that went wrong");
         assert!(wait(usize::MAX, &[(0, i64::MAX)]).is_some());
+    }
+
+    /// A pace that has seen one job of the account `a` for the model `m` take 10 s.
+    fn seen() -> Pace {
+        let mut pace = Pace::default();
+        pace.finished.push_front(Finished {
+            account: account("a"),
+            model: "m".into(),
+            began: T0,
+            ended: at(10),
+        });
+        pace
+    }
+
+    #[test]
+    fn only_what_these_workers_finished_within_the_hour_tells_how_long_a_wait_is() {
+        let pace = seen();
+        let told = |now, serve: &Serve, models: &Models| pace.expected(now, 0, serve, models);
+        let (all, only) = (Serve::All, with_models(&["x", "M:latest"]).models);
+        let ten = Some(Duration::from_secs(10));
+        assert_eq!(told(at(11), &all, &Models::Any), ten);
+        assert_eq!(told(at(11), &serving(&["a"]).serve, &only), ten);
+        assert_eq!(told(at(11), &serving(&["b"]).serve, &only), None, "others'");
+        let other = with_models(&["x"]).models;
+        assert_eq!(told(at(11), &all, &other), None, "of another model");
+        assert_eq!(told(at(10 + 3_599), &all, &only), ten);
+        assert_eq!(told(at(10 + 3_600), &all, &only), None, "long ago");
+    }
+
+    /// What `pace` notes of a job: lent at the beginning, and then this.
+    fn noted(pace: &mut Pace, new: &crate::NewJob, end: impl FnOnce(&mut Machine) -> Vec<Step>) {
+        let mut machine = Machine::default();
+        let mut steps = vec![machine.enqueue(T0, new).unwrap()];
+        steps.extend(machine.lease(T0, &anyone(), LEASE).0);
+        for step in &steps {
+            pace.note(T0, step);
+        }
+        for step in end(&mut machine) {
+            pace.note(at(4), &step);
+        }
+    }
+
+    fn cancelled(machine: &mut Machine) -> Vec<Step> {
+        let steps = machine.cancel(at(4), Owner::Anyone, id(1)).unwrap();
+        let token = machine.get(id(1)).unwrap().token();
+        let ended = machine.complete(at(4), token, 0, 0, proto::End::Cancelled);
+        steps.into_iter().chain(ended.unwrap()).collect()
+    }
+
+    #[test]
+    fn a_job_is_timed_from_its_loan_to_its_end_unless_it_takes_no_slot() {
+        let mut pace = Pace::default();
+        noted(&mut pace, &job_for(1, "M:latest"), cancelled);
+        let Some(Finished {
+            account: of,
+            model,
+            began,
+            ended,
+        }) = pace.finished.pop_back()
+        else {
+            panic!("not timed");
+        };
+        assert_eq!(
+            (of, model.as_str(), began, ended),
+            (account("a"), "m", T0, at(4))
+        );
+        let change = crate::NewJob {
+            priority: proto::Priority::URGENT,
+            ..job(1)
+        };
+        noted(&mut pace, &change, cancelled);
+        assert!(pace.finished.is_empty() && pace.began.is_empty());
+    }
+
+    #[test]
+    fn a_job_that_was_lost_is_timed_anew() {
+        let mut pace = Pace::default();
+        noted(&mut pace, &job(1), |machine| machine.reap(T0 + LEASE));
+        assert!(pace.began.is_empty() && pace.finished.is_empty());
+    }
+
+    #[test]
+    fn only_the_last_jobs_are_remembered() {
+        let mut pace = Pace::default();
+        for _ in 0..KEPT + 3 {
+            noted(&mut pace, &job(1), cancelled);
+        }
+        assert_eq!((pace.finished.len(), pace.began.len()), (KEPT, 0));
     }
 }

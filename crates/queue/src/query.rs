@@ -138,3 +138,13 @@ pub trait Queries: fmt::Debug + Send + Sync {
     /// [`QueueError::Store`].
     async fn delete_query(&self, id: QueryId) -> Result<bool, QueueError>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_shows_64_kib_of_a_text_and_a_log_keeps_4_mib() {
+        assert_eq!((LISTED_MAX, LOGS_MAX), (65_536, 4_194_304));
+    }
+}

@@ -189,6 +189,10 @@ pub trait Submissions: fmt::Debug + Send + Sync {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        conformance::sample::{self, T0},
+        machine::Machine,
+    };
 
     #[test]
     fn a_cursor_is_read_as_it_was_written() {
@@ -202,5 +206,70 @@ mod tests {
             let read = wrong.parse::<Cursor>();
             assert!(read.is_err(), "{wrong}: {read:?}");
         }
+    }
+
+    fn at(seq: u64) -> Cursor {
+        let created_at = T0;
+        Cursor { created_at, seq }
+    }
+
+    fn job() -> Job {
+        let mut machine = Machine::default();
+        machine.enqueue(T0, &sample::job(1)).unwrap().after.job
+    }
+
+    #[test]
+    fn a_page_ends_when_it_is_full_and_the_next_begins_after_its_last() {
+        let (mut page, filter) = (
+            JobPage::default(),
+            JobFilter {
+                limit: 2,
+                ..JobFilter::default()
+            },
+        );
+        assert!(page.offer(&filter, at(9), job) && page.offer(&filter, at(8), job));
+        assert_eq!(page.next, None);
+        assert!(!page.offer(&filter, at(7), job));
+        assert_eq!((page.jobs.len(), page.next), (2, Some(at(8))));
+    }
+
+    #[test]
+    fn a_page_looks_at_so_many_jobs_however_few_it_wants() {
+        let dead = JobFilter {
+            dead: true,
+            limit: 2,
+            ..JobFilter::default()
+        };
+        let (mut page, job) = (JobPage::default(), job());
+        for seq in 1..=10_000 {
+            assert!(page.offer(&dead, at(seq), || job.clone()), "{seq}");
+        }
+        assert!(!page.offer(&dead, at(10_001), || job.clone()));
+        assert_eq!((page.jobs.len(), page.next), (0, Some(at(10_000))));
+    }
+
+    #[test]
+    fn a_search_has_the_job_of_its_first_moment_and_not_that_of_its_last() {
+        let wants = |since: u64, until: u64| {
+            let filter = JobFilter {
+                since: Some(sample::at(since)),
+                until: Some(sample::at(until)),
+                ..JobFilter::default()
+            };
+            filter.wants(&Job {
+                created_at: sample::at(5),
+                ..job()
+            })
+        };
+        assert!(wants(5, 6) && !wants(6, 7) && !wants(4, 5) && !wants(5, 5));
+    }
+
+    #[test]
+    fn a_retry_of_a_job_has_a_name_of_its_own_that_nobody_can_send() {
+        let (one, other) = (Once::retry(sample::id(1)), Once::retry(sample::id(2)));
+        assert_ne!(one.key, other.key);
+        assert!(one.key.contains('\n'), "{:?}", one.key);
+        assert!(one.is_same(&other.fingerprint).is_ok());
+        assert!(one.is_same(&[1; 32]).is_err());
     }
 }

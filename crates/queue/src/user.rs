@@ -142,3 +142,25 @@ pub trait Users: fmt::Debug + Send + Sync {
     /// [`QueueError::Store`].
     async fn token_key(&self, fresh: [u8; 32]) -> Result<[u8; 32], QueueError>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_role_may_what_the_one_before_may_and_something_more() {
+        let [user, service, admin] = [Role::User, Role::Service, Role::Admin].map(Role::scopes);
+        assert_eq!(user, [Scope::Enqueue, Scope::Read].into());
+        assert_eq!(&service - &user, [Scope::Work].into());
+        assert_eq!(&admin - &service, [Scope::Admin].into());
+        assert!(user.is_subset(&service) && service.is_subset(&admin));
+    }
+
+    #[test]
+    fn each_role_is_stored_by_the_name_it_is_shown_by() {
+        for role in [Role::User, Role::Service, Role::Admin] {
+            let stored = serde_json::to_string(&role).unwrap();
+            assert_eq!(stored, format!("\"{}\"", role.as_str()));
+        }
+    }
+}
