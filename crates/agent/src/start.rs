@@ -9,7 +9,7 @@ use std::{
 
 use proto::status::{Hop, Status};
 use status::{
-    Access, Approvals, BindError, Bound, Holder, HubAddress, LocalToken, Ports, Refused, Request,
+    Access, Approvals, BindError, Bound, HubAddress, LocalToken, Ports, Refused, Request,
     StatusHub, StatusServer, TokenError, World, bind_loopback, private_file,
 };
 use tokio::{
@@ -194,8 +194,12 @@ fn neighbour(refused: &[Refused], taken_http: &[u16]) -> Option<Neighbour> {
     Some(Neighbour { name, ports })
 }
 
+/// Or may be: Linux tells of everybody who listens, and others of nobody.
 fn is_of_another_user(refused: &Refused) -> bool {
-    matches!(refused.by, Some(Holder { process: None, .. }))
+    match &refused.by {
+        Some(holder) => !holder.is_own(),
+        None => cfg!(target_os = "linux"),
+    }
 }
 
 fn lock(data: &Path) -> Result<File, StartError> {
@@ -232,4 +236,38 @@ fn tell(what: &str, bound: &Bound) {
         tracing::warn!("{what}: {refused}");
     }
     tracing::info!(addr = %bound.addr, "{what} listens");
+}
+
+#[cfg(test)]
+mod tests {
+    use status::{Holder, holder};
+
+    use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn whose_program_holds_a_port_is_told_by_its_user_alone() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let own = holder(port).unwrap();
+        let of = |user, name: Option<&str>| {
+            let process = name.map(|name| (1, name.to_owned()));
+            Some(Holder { user, process })
+        };
+        for (by, is_foreign) in [
+            (of(own.user, Some("assistant")), false),
+            (of(own.user, None), false),
+            (of(own.user + 1, Some("assistant")), true),
+            (of(own.user + 1, None), true),
+            (None, true),
+        ] {
+            let refused = Refused {
+                port,
+                by: by.clone(),
+                error: io::ErrorKind::AddrInUse.into(),
+            };
+            assert_eq!(is_of_another_user(&refused), is_foreign, "{by:?}");
+            assert_eq!(neighbour(&[refused], &[]).is_none(), is_foreign, "{by:?}");
+        }
+    }
 }

@@ -124,7 +124,7 @@ impl Caller {
             approvals.may_look(now)?;
         }
         let Some(peer) = self.look().await else {
-            return no_leave("nobody can tell who asks");
+            return no_leave("nobody can tell who asks; try again, or prove the local token");
         };
         if peer.is_foreign {
             return no_leave("programs of other users cannot be allowed to give commands");
@@ -136,7 +136,8 @@ impl Caller {
     async fn look(&mut self) -> Option<Peer> {
         if self.peer.is_none() {
             let (from, port) = (self.from?, self.port);
-            self.peer = spawn_blocking(move || peer(from, port)).await.ok();
+            let looking = spawn_blocking(move || peer(from, port));
+            self.peer = looking.await.ok().flatten();
         }
         self.peer.clone()
     }
@@ -212,8 +213,27 @@ mod tests {
             let again = asks(&mut refused, &mut held).await;
             assert_eq!(again, ErrorCode::ApprovalDenied);
         }
-        let other = asks(&mut caller(&approvals, None), &mut None).await;
+        let other = asks(&mut caller(&approvals, known(2)), &mut None).await;
         assert_eq!(other, ErrorCode::ApprovalRequired);
+    }
+
+    #[tokio::test]
+    #[cfg(target_os = "linux")]
+    async fn who_is_of_another_user_or_of_none_that_can_be_told_is_no_question_to_the_owner() {
+        let home = tempfile::tempdir().unwrap();
+        let approvals = Approvals::open(home.path(), World::default());
+        let foreign = known(1).map(|peer| Peer {
+            is_foreign: true,
+            ..peer
+        });
+        // Nobody is connected from where the second one says that it is.
+        for peer in [foreign, None] {
+            let mut held = None;
+            let refused = asks(&mut caller(&approvals, peer), &mut held).await;
+            assert_eq!(refused, ErrorCode::Unauthorized);
+            assert!(held.is_none());
+        }
+        assert!(approvals.pairs().borrow().waiting.is_empty());
     }
 
     #[tokio::test]

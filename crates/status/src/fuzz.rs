@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderValue, Uri, header};
 use proto::status::v1::HubMessage;
 
-use crate::{Access, access::OWN_ORIGINS, dial::Shown, foreign, holder as table, message, talk};
+use crate::{Access, access::OWN_ORIGINS, dial::Shown, foreign, message, sockets, talk};
 
 /// No answer is longer, whatever was asked.
 const LONGEST: usize = 4_096;
@@ -74,5 +74,5 @@ pub fn access(bytes: &[u8]) {
 
 /// The kernel's table of sockets.
 pub fn holder(bytes: &[u8]) {
-    let _ = table::rows(&String::from_utf8_lossy(bytes)).count();
+    let _ = sockets::rows(&String::from_utf8_lossy(bytes)).count();
 }

@@ -35,6 +35,7 @@ mod readers;
 mod server;
 mod session;
 mod socket;
+mod sockets;
 mod talk;
 mod token;
 mod upgrade;

@@ -1,10 +1,10 @@
 //! Which program is at the other end of a connection, as far as the system tells.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use proto::status::pair::Program;
 
-use crate::holder::{process_of, rows};
+use crate::sockets::{is_me, look_up, process_of, rows};
 
 /// Longest path of a file that is shown, in characters.
 const FILE_MAX: usize = 200;
@@ -33,25 +33,26 @@ const UNKNOWN: Peer = Peer {
     file: None,
 };
 
-/// Who connected from this address to our port. Looks through `/proc`, which takes
-/// milliseconds; knows nothing on other systems.
-pub(crate) fn peer(from: SocketAddr, port: u16) -> Peer {
-    let found = ["/proc/net/tcp", "/proc/net/tcp6"]
-        .iter()
-        .find_map(|table| {
-            let text = std::fs::read_to_string(table).ok()?;
-            connection(&text, from.port(), port)
-        });
-    let Some((user, inode)) = found else {
-        return UNKNOWN;
+/// Who connected from this address to our port of 127.0.0.1; `None` if that cannot be told though
+/// this system tells. Linux does, of every connection that is open at both ends: it stood in the
+/// kernel's table before it was accepted. Looks through `/proc`, which takes milliseconds.
+pub(crate) fn peer(from: SocketAddr, port: u16) -> Option<Peer> {
+    let SocketAddr::V4(from) = from else {
+        return None;
     };
-    if !is_me(user) {
-        let is_foreign = true;
-        return Peer {
-            is_foreign,
+    match look_up(|table| connection(table, from, port)) {
+        Some((user, inode)) if is_me(user) => Some(own(inode)),
+        Some(_) => Some(Peer {
+            is_foreign: true,
             ..UNKNOWN
-        };
+        }),
+        None if cfg!(target_os = "linux") => None,
+        None => Some(UNKNOWN),
     }
+}
+
+/// The program of this user that has this socket open.
+fn own(inode: u64) -> Peer {
     let Some((process, _)) = process_of(inode) else {
         return UNKNOWN;
     };
@@ -80,13 +81,13 @@ impl Peer {
     }
 }
 
-/// The user and socket of the client's end: both ends are on the loopback address.
-fn connection(table: &str, from: u16, to: u16) -> Option<(u32, u64)> {
+/// The user and socket of the client's end. Its whole address counts: all of 127.0.0.0/8 is this
+/// machine, and anybody may connect from any port of another address in it.
+fn connection(table: &str, from: SocketAddrV4, to: u16) -> Option<(u32, u64)> {
     const OPEN: &str = "01";
-    const LOOPBACK: &str = "0100007F";
-    let is_it = |(address, at): (&str, u16), port| at == port && address.ends_with(LOOPBACK);
+    let to = SocketAddrV4::new(Ipv4Addr::LOCALHOST, to);
     let mut rows = rows(table);
-    let row = rows.find(|row| row.state == OPEN && is_it(row.local, from) && is_it(row.remote, to));
+    let row = rows.find(|row| row.state == OPEN && row.local.is(from) && row.remote.is(to));
     row.map(|row| (row.user, row.inode))
 }
 
@@ -96,16 +97,6 @@ fn began(process: u32) -> Option<u64> {
     // The name before it may hold anything but ends with the last bracket.
     let (_, fields) = stat.rsplit_once(')')?;
     fields.split_ascii_whitespace().nth(19)?.parse().ok()
-}
-
-#[cfg(unix)]
-fn is_me(user: u32) -> bool {
-    rustix::process::geteuid().as_raw() == user
-}
-
-#[cfg(not(unix))]
-fn is_me(_: u32) -> bool {
-    true
 }
 
 /// Without what would make a line read as another.
@@ -128,15 +119,28 @@ mod tests {
    1: 0100007F:1771 0100007F:9C40 01 00000000:00000000 00:00000000 00000000  1000        0 12 1 0 20 4 30 10 -1
    2: 0200000A:9C40 0300000A:1771 01 00000000:00000000 00:00000000 00000000    33        0 13 1 0 20 4 30 10 -1
    3: 0100007F:9C40 0100007F:1771 06 00000000:00000000 00:00000000 00000000    33        0 14 1 0 20 4 30 10 -1
-   4: 0100007F:9C40 0100007F:1771 01 00000000:00000000 00:00000000 00000000    42        0 15 1 0 20 4 30 10 -1
+   4: 0200007F:9C40 0100007F:1771 01 00000000:00000000 00:00000000 00000000    33        0 16 1 0 20 4 30 10 -1
+   5: 0100007F:9C40 0100007F:1771 01 00000000:00000000 00:00000000 00000000    42        0 15 1 0 20 4 30 10 -1
+   6: 0000000000000000FFFF00000300007F:9C40 0000000000000000FFFF00000100007F:1771 01 00000000:00000000 00:00000000 00000000    34        0 17 1 0 20 4 30 10 -1
+   7: B80D0120000000000000FFFF0400007F:9C40 0000000000000000FFFF00000100007F:1771 01 00000000:00000000 00:00000000 00000000    35        0 18 1 0 20 4 30 10 -1
 ";
 
     #[test]
+    #[cfg(target_endian = "little")]
     fn the_clients_end_on_this_machine_is_found_and_no_other() {
-        assert_eq!(connection(TABLE, 40000, 6001), Some((42, 15)));
-        assert_eq!(connection(TABLE, 40001, 6001), None);
+        let found = |from: &str| connection(TABLE, from.parse().unwrap(), 6001);
+        for (from, who) in [
+            ("127.0.0.1:40000", Some((42, 15))),
+            ("127.0.0.2:40000", Some((33, 16))),
+            ("127.0.0.3:40000", Some((34, 17))),
+            ("127.0.0.4:40000", None),
+            ("127.0.0.1:40001", None),
+            ("10.0.0.2:40000", None),
+        ] {
+            assert_eq!(found(from), who, "{from}");
+        }
         for cut in 0..TABLE.len() {
-            let _ = connection(&TABLE[cut..], 40000, 6001);
+            let _ = connection(&TABLE[cut..], "127.0.0.1:40000".parse().unwrap(), 6001);
         }
     }
 
@@ -152,7 +156,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
-        let found = peer(client.local_addr().unwrap(), port);
+        let found = peer(client.local_addr().unwrap(), port).unwrap();
         let Identity::Process(process, began) = found.identity else {
             panic!("{found:?}")
         };
@@ -160,5 +164,39 @@ mod tests {
         assert!(began > 0);
         let own = std::env::current_exe().unwrap();
         assert_eq!(found.file.unwrap(), shown(&own.to_string_lossy(), FILE_MAX));
+        assert_eq!(peer("127.0.0.9:1".parse().unwrap(), port), None);
+    }
+
+    #[tokio::test]
+    #[cfg(target_os = "linux")]
+    async fn of_two_clients_with_one_port_on_two_addresses_each_is_itself() {
+        use std::os::{fd::AsRawFd as _, linux::fs::MetadataExt as _};
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = listener.local_addr().unwrap();
+        let connect = async |ip: &str, port: u16| {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket
+                .bind((ip.parse::<Ipv4Addr>().unwrap(), port).into())
+                .unwrap();
+            socket.connect(to).await.unwrap()
+        };
+        let one = tokio::net::TcpStream::connect(to).await.unwrap();
+        let from = one.local_addr().unwrap().port();
+        let two = connect("127.0.0.2", from).await;
+        for client in [&one, &two] {
+            let path = format!("/proc/self/fd/{}", client.as_raw_fd());
+            let inode = std::fs::metadata(path).unwrap().st_ino();
+            let SocketAddr::V4(from) = client.local_addr().unwrap() else {
+                panic!("it is IPv4")
+            };
+            let found = look_up(|table| connection(table, from, to.port())).unwrap();
+            assert_eq!(found.1, inode, "{from}");
+            let Identity::Process(process, _) = peer(from.into(), to.port()).unwrap().identity
+            else {
+                panic!("{from} is not found")
+            };
+            assert_eq!(process, std::process::id());
+        }
     }
 }
