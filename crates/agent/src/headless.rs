@@ -1,12 +1,26 @@
-use crate::{Shell, Tray};
+use proto::status::Phase;
 
-/// The shell of `hearth agent`: no desktop, so what it would paint goes to the log.
+use crate::{Shell, Tray, TrayAct, TrayItem};
+
+/// The shell of `hearth agent`: no desktop, so the log says what the agent does. What other
+/// programs say of themselves, and who asks for a job, is nobody's business there.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Headless;
+pub struct Headless {
+    phase: Option<Phase>,
+    /// The last program that asked for leave.
+    asked: u64,
+}
 
 impl Shell for Headless {
     fn set_tray(&mut self, tray: Tray) {
-        tracing::info!("{}", tray.tooltip);
+        if self.phase.replace(tray.phase) != Some(tray.phase) {
+            tracing::info!(phase = ?tray.phase, "the status");
+        }
+        let asked = tray.items.iter().filter_map(asks).max();
+        if let Some(approval) = asked.filter(|asked| *asked > self.asked) {
+            self.asked = approval;
+            tracing::info!(approval, "a program asks for leave; see `hearth pair list`");
+        }
     }
 
     fn show_overlay(&mut self, _visible: bool) {}
@@ -26,4 +40,18 @@ impl Shell for Headless {
     }
 
     fn quit(&mut self) {}
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "of all that stands in a tray only this is a question"
+)]
+fn asks(item: &TrayItem) -> Option<u64> {
+    match item {
+        TrayItem::Action {
+            act: TrayAct::Deny { approval },
+            ..
+        } => Some(*approval),
+        _ => None,
+    }
 }

@@ -1,6 +1,6 @@
 //! What the agent asks of whatever draws it, and the tray as plain data.
 
-use proto::status::Command;
+use proto::status::{Command, Phase};
 
 /// The only door between the agent and a desktop. Every call returns at once; a desktop that
 /// must wait for its own loop queues the call.
@@ -31,6 +31,8 @@ pub trait Shell: Send + 'static {
 pub struct Tray {
     /// Which picture.
     pub icon: TrayIcon,
+    /// What is going on, in a word of Hearth's own: the rest may hold words of other programs.
+    pub phase: Phase,
     /// One line: what is going on.
     pub tooltip: String,
     /// From top to bottom.

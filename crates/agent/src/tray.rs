@@ -68,6 +68,7 @@ pub(crate) fn tray(
     let tooltip = asked.first().map_or_else(|| status.text.clone(), line);
     Tray {
         icon: icon(status.status),
+        phase: status.status,
         tooltip: clip(&format!("Hearth: {tooltip}")),
         items,
     }

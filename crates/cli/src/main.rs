@@ -129,7 +129,7 @@ async fn run_agent(args: agent::Args) -> anyhow::Result<()> {
         write!(out, "{}", settings.explain())?;
         return Ok(());
     }
-    let agent = agent::Agent::start(settings, agent::Headless).await?;
+    let agent = agent::Agent::start(settings, agent::Headless::default()).await?;
     let handle = agent.handle();
     writeln!(out, "status on ws://{}", handle.hub().addr)?;
     if let Some(addr) = handle.http() {

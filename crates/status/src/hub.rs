@@ -110,13 +110,15 @@ impl StatusHub {
                 is_listening: latest.status.is_listening,
                 is_speaking: latest.status.is_speaking,
             };
-            self.voice
-                .send_if_modified(|last| std::mem::replace(last, voice) != voice);
+            self.voice.send_if_modified(|last| {
+                *last = voice;
+                is_new
+            });
             is_new
         });
     }
 
-    /// Rings when a publisher listens, speaks, or no longer does.
+    /// Rings when what publishers show became different: their voice, their words, who they are.
     #[must_use]
     pub fn voice(&self) -> watch::Receiver<Voice> {
         self.voice.subscribe()

@@ -4,6 +4,7 @@
 mod approvals;
 mod commands;
 mod local_http;
+mod publishers;
 mod relay;
 mod start;
 mod support;

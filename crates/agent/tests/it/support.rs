@@ -1,8 +1,17 @@
 //! A running agent, a shell that writes down what it was told, and a client that follows the hub.
 
-use std::{future::Future, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    future::Future,
+    io::{self, Write},
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
 
-use hearth_agent::{Agent, AgentHandle, Args, Folders, Settings, Shell, StartError, Tray};
+use hearth_agent::{
+    Agent, AgentHandle, Args, Folders, Headless, Settings, Shell, StartError, Tray,
+};
 use proto::status::Status;
 use status::{Link, Places, Subscriber, SubscriberHandle};
 use tests::scripted_ollama::ScriptedOllama;
@@ -94,6 +103,45 @@ pub(crate) fn with_engine(ollama: &ScriptedOllama) -> Args {
     }
 }
 
+/// Everything that was logged since, by all tests together: for all threads, as another thread
+/// that came to a line first would else have it switched off for everybody.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    pub(crate) fn of_all() -> Self {
+        static LOG: OnceLock<Log> = OnceLock::new();
+        let start = || {
+            let log = Self::default();
+            let writer = log.clone();
+            let subscriber = tracing_subscriber::fmt()
+                .with_max_level(tracing::Level::TRACE)
+                .with_ansi(false)
+                .with_writer(move || writer.clone())
+                .finish();
+            tracing::subscriber::set_global_default(subscriber).unwrap();
+            log
+        };
+        LOG.get_or_init(start).clone()
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        written.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 pub(crate) struct Running {
     pub(crate) handle: AgentHandle,
     pub(crate) hub: SubscriberHandle,
@@ -107,6 +155,20 @@ impl Running {
     pub(crate) async fn start(settings: Settings) -> Result<Self, StartError> {
         let shell = Recorder::default();
         let seen = shell.0.subscribe();
+        Self::within(settings, shell, seen).await
+    }
+
+    /// An agent without a desktop, which logs what it would show.
+    pub(crate) async fn headless(settings: Settings) -> Result<Self, StartError> {
+        let (_, seen) = watch::channel(Seen::default());
+        Self::within(settings, Headless::default(), seen).await
+    }
+
+    async fn within(
+        settings: Settings,
+        shell: impl Shell,
+        seen: watch::Receiver<Seen>,
+    ) -> Result<Self, StartError> {
         let agent = soon(Agent::start(settings, shell)).await?;
         let handle = agent.handle();
         let (subscriber, hub) = Subscriber::new(Places::At(handle.hub()));

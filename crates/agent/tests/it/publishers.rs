@@ -1,0 +1,112 @@
+//! What other programs say of themselves: where it is shown, and where it is not.
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use status::HubAddress;
+use tests::scripted_ollama::ScriptedOllama;
+use tokio::net::TcpStream;
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async,
+    tungstenite::{Message, client::IntoClientRequest as _},
+};
+
+use crate::support::{Log, Running, Seen, settings, soon, with_engine};
+
+/// A program that showed the token and has a name.
+pub(crate) struct Publisher(WebSocketStream<MaybeTlsStream<TcpStream>>);
+
+impl Publisher {
+    pub(crate) async fn join(hub: &HubAddress) -> Self {
+        let mut request = format!("ws://{}/", hub.addr).into_client_request().unwrap();
+        let token = std::fs::read_to_string(&hub.token).unwrap();
+        let headers = request.headers_mut();
+        let bearer = format!("Bearer {}", token.trim());
+        headers.insert("authorization", bearer.parse().unwrap());
+        headers.insert(
+            "sec-websocket-protocol",
+            "hearth.status.v1".parse().unwrap(),
+        );
+        let (socket, _) = soon(connect_async(request)).await.unwrap();
+        let mut publisher = Self(socket);
+        publisher.said("hello").await;
+        let who = json!({ "type": "identify", "version": 1, "name": "voice", "subscriptions": [] });
+        publisher.say(&who).await;
+        publisher.said("identified").await;
+        publisher
+    }
+
+    pub(crate) async fn publish(&mut self, fields: Value) {
+        self.say(&json!({ "type": "publish", "id": "p", "fields": fields }))
+            .await;
+        assert_eq!(self.said("response").await["status"], 200);
+    }
+
+    async fn say(&mut self, message: &Value) {
+        soon(self.0.send(Message::text(message.to_string())))
+            .await
+            .unwrap();
+    }
+
+    async fn said(&mut self, kind: &str) -> Value {
+        loop {
+            let message = soon(self.0.next()).await.unwrap().unwrap();
+            if let Message::Text(text) = message {
+                let value: Value = serde_json::from_str(&text).unwrap();
+                if value["type"] == kind {
+                    return value;
+                }
+            }
+        }
+    }
+}
+
+fn tooltip(seen: &Seen) -> &str {
+    &seen.trays.last().unwrap().tooltip
+}
+
+#[tokio::test]
+async fn what_a_publisher_says_stands_in_the_tray_and_goes_with_it() {
+    let home = tempfile::tempdir().unwrap();
+    let ollama = ScriptedOllama::start().await.unwrap();
+    let mut agent = Running::start(settings(home.path(), with_engine(&ollama)))
+        .await
+        .unwrap();
+    let before = agent.shell(|seen| !seen.trays.is_empty()).await;
+    let mut voice = Publisher::join(&agent.handle.hub()).await;
+    voice.publish(json!({ "text": "Backup runs" })).await;
+    agent
+        .shell(|seen| tooltip(seen) == "Hearth: Backup runs")
+        .await;
+    voice.publish(json!({ "text": null })).await;
+    agent.shell(|seen| tooltip(seen) == tooltip(&before)).await;
+    voice.publish(json!({ "text": "Backup runs on" })).await;
+    agent
+        .shell(|seen| tooltip(seen) == "Hearth: Backup runs on")
+        .await;
+    drop(voice);
+    agent.shell(|seen| tooltip(seen) == tooltip(&before)).await;
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn an_agent_without_a_desktop_logs_its_own_state_and_nobodys_words() {
+    let log = Log::of_all();
+    let home = tempfile::tempdir().unwrap();
+    let ollama = ScriptedOllama::start().await.unwrap();
+    let agent = Running::headless(settings(home.path(), with_engine(&ollama)))
+        .await
+        .unwrap();
+    let mut voice = Publisher::join(&agent.handle.hub()).await;
+    let says = json!({ "is_speaking": true, "text": "Your results: nightingale" });
+    voice.publish(says).await;
+    agent.until(|status| status.is_speaking).await;
+    voice.publish(json!({ "text": "Second nightingale" })).await;
+    agent
+        .until(|status| status.text == "Second nightingale")
+        .await;
+    agent.stop().await;
+    let text = log.text();
+    assert!(text.contains("phase=RelayOffline"), "it says what it does");
+    let told: Vec<&str> = text.lines().filter(|l| l.contains("nightingale")).collect();
+    assert!(told.is_empty(), "{told:#?}");
+}
