@@ -101,10 +101,11 @@ pub(crate) enum Cure {
 }
 
 impl NotWritten {
-    pub(crate) fn because(reason: impl Into<String>) -> Self {
+    /// The thread that writes has panicked.
+    pub(crate) fn broke_down() -> Self {
         Self {
-            reason: reason.into(),
-            cure: Cure::Again,
+            reason: "its writer broke down".into(),
+            cure: Cure::Restart,
         }
     }
 }

@@ -45,6 +45,18 @@ pub(crate) fn make(path: &Path) -> Result<(), OpenError> {
     private(path).map(drop)
 }
 
+/// The file itself, where `path` is another name of it: SQLite keeps its log beside the file, and
+/// there the lock must be too.
+pub(crate) fn real(path: &Path) -> Result<PathBuf, OpenError> {
+    if !path.is_symlink() {
+        return Ok(path.into());
+    }
+    path.canonicalize().map_err(|source| OpenError::File {
+        path: path.into(),
+        source,
+    })
+}
+
 /// How long the file as it was before it got a new layout is kept beside it, should somebody want
 /// to go back. There are prompts in it.
 const COPY_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);

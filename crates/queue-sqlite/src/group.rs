@@ -191,7 +191,8 @@ impl<'a> Group<'a> {
                 .log(Owner::Anyone, token.job)
                 .map_or((0, 0), |log| (log.count(), log.stored()));
             let decided = live.machine.complete(now, token, have, lines, end.clone());
-            // The end must not be on disk without the lines before it.
+            // The end must not be on disk without the lines before it. They are noted already, by
+            // `append` or by `undo`; this holds even where one of those forgot.
             if decided.is_ok() && stored < have {
                 live.keep_unstored([token.job]);
             }

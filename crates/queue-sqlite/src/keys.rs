@@ -11,16 +11,29 @@ use tokio::task::spawn_blocking;
 
 use crate::{
     error::{Fault, not_read},
+    files,
+    reader::Reader,
     row::{text, wrong},
     schema,
+    sqlite::Shared,
 };
 
 /// The keys and users of a queue file, whether or not a relay is running on it.
 #[derive(Debug)]
 pub struct SqliteKeys {
-    /// Its own, so that a look-up never waits for a change.
+    /// Its own, so that a look-up never waits for a list or a change.
     find: Mutex<Connection>,
-    change: Arc<Mutex<Connection>>,
+    pub(crate) lists: Reader,
+    changes: Changes,
+}
+
+/// Who writes.
+#[derive(Debug)]
+enum Changes {
+    /// A process beside the relay, or before there is one.
+    Beside(Arc<Mutex<Connection>>),
+    /// The relay's writer: two writers of one process would take turns by chance.
+    Writer(Arc<Shared>),
 }
 
 impl SqliteKeys {
@@ -29,20 +42,41 @@ impl SqliteKeys {
     /// # Errors
     /// [`QueueError::Store`] with a [`crate::OpenError`].
     pub fn open(path: &Path) -> Result<Self, QueueError> {
-        let change = Arc::new(Mutex::new(schema::open(path, None)?));
+        files::make(path)?;
+        let path = &*files::real(path)?;
+        let conn = schema::open(path, None)?;
+        Self::with(path, Changes::Beside(Arc::new(Mutex::new(conn))))
+    }
+
+    /// Those of a file that a relay has opened.
+    pub(crate) fn of(path: &Path, shared: Arc<Shared>) -> Result<Self, QueueError> {
+        Self::with(path, Changes::Writer(shared))
+    }
+
+    fn with(path: &Path, changes: Changes) -> Result<Self, QueueError> {
         Ok(Self {
             find: Mutex::new(schema::open_reader(path)?),
-            change,
+            lists: Reader::new(schema::open_reader(path)?),
+            changes,
         })
     }
 
+    /// Changes something in one transaction. It must look before it writes: what it refuses does
+    /// not undo what it wrote.
     pub(crate) async fn change<T: Send + 'static>(
         &self,
-        change: impl FnOnce(&mut Connection) -> Result<T, Fault> + Send + 'static,
+        mut change: impl FnMut(&Connection) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, QueueError> {
-        let conn = self.change.clone();
+        let conn = match &self.changes {
+            Changes::Writer(shared) => return shared.ask(move |group| change(group.conn)).await,
+            Changes::Beside(conn) => conn.clone(),
+        };
         let done = spawn_blocking(move || {
-            change(&mut conn.lock().unwrap_or_else(PoisonError::into_inner))
+            let mut conn = conn.lock().unwrap_or_else(PoisonError::into_inner);
+            let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let answer = change(&tx)?;
+            tx.commit()?;
+            Ok(answer)
         });
         done.await
             .map_err(|_| QueueError::closed())?
@@ -66,12 +100,10 @@ impl SqliteKeys {
 impl Keys for SqliteKeys {
     async fn create_key(&self, key: KeyRecord) -> Result<(), QueueError> {
         self.change(move |conn| {
-            let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            if let Some(taken) = all(&tx)?.iter().find_map(|had| had.taken(&key)) {
+            if let Some(taken) = all(conn)?.iter().find_map(|had| had.taken(&key)) {
                 return Err(QueueError::Exists(taken).into());
             }
-            insert(&tx, &key)?;
-            Ok(tx.commit()?)
+            Ok(insert(conn, &key)?)
         })
         .await
     }
@@ -85,7 +117,7 @@ impl Keys for SqliteKeys {
     }
 
     async fn list_keys(&self) -> Result<Vec<KeyRecord>, QueueError> {
-        self.change(|conn| Ok(all(conn)?)).await
+        self.lists.read(all).await
     }
 
     async fn revoke_key(&self, now: Timestamp, id_or_name: &str) -> Result<bool, QueueError> {
@@ -94,7 +126,7 @@ impl Keys for SqliteKeys {
             let revoked = conn.execute(
                 "UPDATE keys SET revoked_at = ?1 WHERE seq = (SELECT seq FROM keys
                  WHERE revoked_at IS NULL AND ?2 IN (id, name) ORDER BY seq LIMIT 1)",
-                (now.0, id_or_name),
+                (now.0, &id_or_name),
             )?;
             Ok(revoked > 0)
         })
@@ -105,7 +137,7 @@ impl Keys for SqliteKeys {
         let id = id.to_owned();
         self.change(move |conn| {
             let update = "UPDATE keys SET last_used_at = ?1 WHERE id = ?2";
-            conn.execute(update, (now.0, id))?;
+            conn.execute(update, (now.0, &id))?;
             Ok(())
         })
         .await

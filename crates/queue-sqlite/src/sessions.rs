@@ -1,7 +1,7 @@
 use async_trait::async_trait;
 use proto::Timestamp;
 use queue::{QueueError, Renewal, Renewed, SESSIONS_MAX, Session, SessionId, Sessions};
-use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::{
     SqliteKeys, SqliteQueue,
@@ -12,9 +12,8 @@ use crate::{
 impl Sessions for SqliteKeys {
     async fn open_session(&self, now: Timestamp, session: Session) -> Result<(), QueueError> {
         self.change(move |conn| {
-            let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            tx.execute("DELETE FROM sessions WHERE until <= ?1", [now.0])?;
-            tx.execute(
+            conn.execute("DELETE FROM sessions WHERE until <= ?1", [now.0])?;
+            conn.execute(
                 "INSERT INTO sessions (id, user, generation, renewal, until)
                  VALUES (?1, ?2, ?3, ?4, ?5)",
                 (
@@ -25,12 +24,12 @@ impl Sessions for SqliteKeys {
                     session.until.0,
                 ),
             )?;
-            tx.execute(
+            conn.execute(
                 "DELETE FROM sessions WHERE number IN (SELECT number FROM sessions
                  WHERE user = ?1 ORDER BY number DESC LIMIT -1 OFFSET ?2)",
                 (number(session.user), number(SESSIONS_MAX as u64)),
             )?;
-            Ok(tx.commit()?)
+            Ok(())
         })
         .await
     }
@@ -41,20 +40,17 @@ impl Sessions for SqliteKeys {
 
     async fn renew_session(&self, id: SessionId, renewal: Renewal) -> Result<Renewed, QueueError> {
         self.change(move |conn| {
-            let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let Some(session) = found(&tx, id)? else {
+            let Some(session) = found(conn, id)? else {
                 return Ok(Renewed::Gone);
             };
             if session.renewal != renewal.from {
-                tx.execute("DELETE FROM sessions WHERE id = ?1", [id.0])?;
-                tx.commit()?;
+                conn.execute("DELETE FROM sessions WHERE id = ?1", [id.0])?;
                 return Ok(Renewed::Reused);
             }
-            tx.execute(
+            conn.execute(
                 "UPDATE sessions SET renewal = ?2, until = ?3 WHERE id = ?1",
                 (id.0, renewal.to, renewal.until.0),
             )?;
-            tx.commit()?;
             Ok(Renewed::Done(Session {
                 renewal: renewal.to,
                 until: renewal.until,

@@ -52,6 +52,16 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Has the writer decide something; answers after the COMMIT.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        decide: impl FnMut(&mut Group<'_>) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, QueueError> {
+        let (told, answer) = oneshot::channel();
+        self.inbox.ask(Ask::new(decide, told)).await?;
+        answer.await.unwrap_or_else(|_| Err(QueueError::closed()))
+    }
+
     /// Lines that were not written shall be tried again.
     pub(crate) fn retry_lines(&self) {
         if lock(&self.live).has_unstored() {
@@ -97,6 +107,7 @@ impl SqliteQueue {
         prepare: impl FnOnce(&mut Connection),
     ) -> Result<Self, QueueError> {
         files::make(path)?;
+        let path = &*files::real(path)?;
         let lock = Lock::take(path)?;
         let check = schema::wants_check(path);
         let mut conn = schema::open(path, Some(&lock))?;
@@ -118,7 +129,7 @@ impl SqliteQueue {
         let arrivals = watch::Sender::new(0);
         let endings = watch::Sender::new(0);
         let reader = Reader::new(schema::open_reader(path)?);
-        let keys = SqliteKeys::open(path)?;
+        let keys = SqliteKeys::of(path, shared.clone())?;
         let writer = Writer {
             conn,
             shared: shared.clone(),
@@ -148,14 +159,12 @@ impl SqliteQueue {
         })
     }
 
-    /// Has the writer decide something; answers after the COMMIT.
+    /// See [`Shared::ask`].
     pub(crate) async fn ask<T: Send + 'static>(
         &self,
         decide: impl FnMut(&mut Group<'_>) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, QueueError> {
-        let (told, answer) = oneshot::channel();
-        self.shared.inbox.ask(Ask::new(decide, told)).await?;
-        answer.await.unwrap_or_else(|_| Err(QueueError::closed()))
+        self.shared.ask(decide).await
     }
 
     /// The same, refused at once while the disk is behind.
@@ -449,7 +458,7 @@ impl Queue for SqliteQueue {
         let joined = tokio::task::spawn_blocking(move || writer.join()).await;
         match joined {
             Ok(Ok(closed)) => Ok(closed?),
-            Ok(Err(_)) | Err(_) => Err(NotWritten::because("its writer broke down").into()),
+            Ok(Err(_)) | Err(_) => Err(NotWritten::broke_down().into()),
         }
     }
 }

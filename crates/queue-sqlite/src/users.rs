@@ -1,7 +1,7 @@
 use async_trait::async_trait;
 use proto::{Account, Timestamp};
 use queue::{NewUser, PasswordHash, QueueError, User, UserChange, UserId, Users};
-use rusqlite::{OptionalExtension, Row, TransactionBehavior};
+use rusqlite::{OptionalExtension, Row};
 
 use crate::{
     SqliteKeys, SqliteQueue,
@@ -16,14 +16,13 @@ const TOKEN_KEY: &str = "SELECT value FROM secrets WHERE name = 'token_key'";
 impl Users for SqliteKeys {
     async fn create_user(&self, user: NewUser) -> Result<UserId, QueueError> {
         self.change(move |conn| {
-            let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let taken = tx
+            let taken = conn
                 .prepare("SELECT 1 FROM users WHERE name = ?1")?
                 .exists([&user.name])?;
             if taken {
                 return Err(QueueError::Exists(format!("a user named {}", user.name)).into());
             }
-            let id = tx.query_row(
+            let id = conn.query_row(
                 "INSERT INTO users (name, account, role, password, generation, created_at)
                  VALUES (?1, ?2, ?3, ?4, 1, ?5) RETURNING id",
                 (
@@ -35,7 +34,6 @@ impl Users for SqliteKeys {
                 ),
                 |row| count(row, "id"),
             )?;
-            tx.commit()?;
             Ok(id)
         })
         .await
@@ -56,16 +54,16 @@ impl Users for SqliteKeys {
     }
 
     async fn list_users(&self) -> Result<Vec<User>, QueueError> {
-        self.change(|conn| {
+        let list = self.lists.read(|conn| {
             let mut select = conn.prepare("SELECT * FROM users ORDER BY id")?;
-            Ok(select.query_map([], user)?.collect::<Result<_, _>>()?)
-        })
-        .await
+            select.query_map([], user)?.collect()
+        });
+        list.await
     }
 
     async fn remove_user(&self, name: &str) -> Result<bool, QueueError> {
         let name = name.to_owned();
-        self.change(move |conn| Ok(conn.execute("DELETE FROM users WHERE name = ?1", [name])? > 0))
+        self.change(move |conn| Ok(conn.execute("DELETE FROM users WHERE name = ?1", [&name])? > 0))
             .await
     }
 
@@ -79,7 +77,7 @@ impl Users for SqliteKeys {
             let changed = conn.execute(
                 "UPDATE users SET generation = generation + 1, password = coalesce(?2, password)
                  WHERE name = ?1",
-                (name, password),
+                (&name, &password),
             )?;
             Ok(changed > 0)
         })

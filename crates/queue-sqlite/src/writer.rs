@@ -45,6 +45,10 @@ struct Ended(Arc<Shared>);
 impl Drop for Ended {
     fn drop(&mut self) {
         self.0.inbox.abandon();
+        if std::thread::panicking() {
+            let failure = Some(NotWritten::broke_down());
+            self.0.failure.send_replace(failure);
+        }
     }
 }
 

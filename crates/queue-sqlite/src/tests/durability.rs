@@ -9,8 +9,14 @@ use std::sync::{
 use futures_util::{FutureExt as _, future::join_all};
 use proto::{End, EventId, JobId};
 use queue::{
-    Extras, NewJob, Owner, Queue, QueueError, Submissions as _, Terms,
-    conformance::sample::{T0, after, found, id, job, leased, lines, next},
+    Extras, Keys as _, NewJob, Owner, Queue, QueueError, Renewal, Renewed, Sessions as _,
+    Submissions as _, Terms, Users as _,
+    conformance::{
+        keys::key,
+        sample::{T0, after, at, found, id, job, leased, lines, next},
+        sessions::session,
+        users::user,
+    },
 };
 
 use super::{Scratch, run};
@@ -81,6 +87,57 @@ fn who_asks_during_one_commit_shares_the_next() {
             "the held one and theirs"
         );
         assert_eq!(queue.disk().len(), 50);
+    });
+}
+
+/// A connection of their own would take turns with the writer by chance: each would wait for the
+/// other in sleeps of SQLite, and those who log in for seconds.
+#[test]
+fn keys_users_and_sessions_share_the_groups_of_jobs() {
+    run(async {
+        let commits = Arc::new(AtomicUsize::new(0));
+        let counter = commits.clone();
+        let queue = Scratch::on_commit(move || {
+            counter.fetch_add(1, Ordering::SeqCst);
+            false
+        });
+        let user = queue.create_user(user("eva")).await.unwrap();
+        let session = session(1, user);
+        queue.open_session(T0, session.clone()).await.unwrap();
+        queue.create_key(key("k1", "one")).await.unwrap();
+        let renewal = Renewal {
+            from: session.renewal,
+            to: [9; 16],
+            until: at(200),
+        };
+        let release = queue.hold_writer().await;
+        let before = commits.load(Ordering::SeqCst);
+        let together = async {
+            let (renewed, revoked, ..) = tokio::join!(
+                queue.renew_session(session.id, renewal),
+                queue.revoke_key(T0, "k1"),
+                async { queue.logged_in(T0, user).await.unwrap() },
+                async { queue.note_key_used(T0, "k1").await.unwrap() },
+                async { queue.create_key(key("k2", "two")).await.unwrap() },
+                async { queue.enqueue(T0, job(1)).await.unwrap() },
+            );
+            assert!(matches!(renewed.unwrap(), Renewed::Done(_)));
+            assert!(revoked.unwrap());
+        };
+        tokio::pin!(together);
+        tokio::select! {
+            biased;
+            () = &mut together => panic!("the writer is held"),
+            () = queue.waiting(6) => {}
+        }
+        // What only looks waits for none of them.
+        assert_eq!(queue.list_keys().await.unwrap().len(), 1);
+        assert_eq!(queue.list_users().await.unwrap().len(), 1);
+        release.send(()).unwrap();
+        together.await;
+        let shared = commits.load(Ordering::SeqCst) - before;
+        assert_eq!(shared, 2, "the held one and theirs");
+        assert_eq!(queue.list_keys().await.unwrap().len(), 2);
     });
 }
 

@@ -1,8 +1,11 @@
 //! A group that is not written never happened, for exactly those who were in it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    error::Error as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use proto::{End, ErrorCode, JobState, worker::Retry};
@@ -14,7 +17,7 @@ use queue::{
 };
 
 use super::{Scratch, run};
-use crate::group::lock;
+use crate::{error::Fault, group::lock};
 
 #[test]
 fn a_failed_commit_is_told_to_its_group_and_leaves_memory_equal_to_disk() {
@@ -192,5 +195,22 @@ fn an_end_takes_its_lines_along_even_if_nobody_knows_they_are_not_on_disk() {
         release.send(()).unwrap();
         queue.complete(T0, token, 1, End::Completed).await.unwrap();
         assert_eq!(texts(&page(&*queue, id(1), after(0, 0)).await), ["x"]);
+    });
+}
+
+#[test]
+fn a_writer_that_breaks_down_is_told_as_a_failure_of_the_store() {
+    run(async {
+        let queue = Scratch::new();
+        queue.enqueue(T0, job(1)).await.unwrap();
+        let broken = queue.ask(|_| -> Result<(), Fault> { panic!("planted") });
+        assert!(broken.await.is_err());
+        let failure = queue.failure().await;
+        assert_eq!(failure.code(), ErrorCode::StoreUnavailable);
+        let reason = failure.source().unwrap().to_string();
+        assert!(reason.contains("broke down"), "{reason}");
+        assert!(queue.enqueue(T0, job(2)).await.is_err());
+        queue.close().await.unwrap_err();
+        assert_eq!(queue.disk().len(), 1);
     });
 }

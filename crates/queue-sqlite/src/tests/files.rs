@@ -266,6 +266,30 @@ fn an_erased_prompt_is_nowhere_in_the_file() {
     });
 }
 
+/// The log stands beside the file, whatever the file is called: two relays by two names would
+/// both write to it.
+#[cfg(unix)]
+#[test]
+fn one_file_by_two_names_is_lent_to_one_relay() {
+    run(async {
+        let queue = Scratch::new();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let name = elsewhere.path().join("other.db");
+        std::os::unix::fs::symlink(queue.path(), &name).unwrap();
+        let refused = SqliteQueue::open(&name, T0).unwrap_err();
+        assert!(reason(&refused).contains("in use by another relay"));
+        let keys = SqliteKeys::open(&name).unwrap();
+        keys.create_key(key()).await.unwrap();
+        assert!(queue.find_key("k1").await.unwrap().is_some());
+        queue.close().await.unwrap();
+        drop(queue.queue);
+        let again = SqliteQueue::open(&name, T0).unwrap();
+        again.close().await.unwrap();
+        let left = fs::read_dir(elsewhere.path()).unwrap().count();
+        assert_eq!(left, 1, "all files stand beside the real one");
+    });
+}
+
 #[test]
 fn the_bundled_sqlite_has_no_known_wal_fault() {
     assert!(

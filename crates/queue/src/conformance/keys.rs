@@ -5,7 +5,9 @@ use proto::Priority;
 
 use crate::{Ceiling, KeyRecord, ModelPatterns, QueueError, Scope, Serve, Store};
 
-fn key(id: &str, name: &str) -> KeyRecord {
+/// A key.
+#[must_use]
+pub fn key(id: &str, name: &str) -> KeyRecord {
     KeyRecord {
         id: id.into(),
         name: name.into(),

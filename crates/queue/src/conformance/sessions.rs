@@ -3,7 +3,9 @@
 use super::sample::at;
 use crate::{Renewal, Renewed, SESSIONS_MAX, Session, SessionId, Store};
 
-fn session(n: u8, user: u64) -> Session {
+/// A session that ends soon.
+#[must_use]
+pub fn session(n: u8, user: u64) -> Session {
     Session {
         id: SessionId([n; 16]),
         user,

@@ -3,7 +3,9 @@
 use super::sample::{T0, account, at};
 use crate::{NewUser, PasswordHash, QueueError, Role, Store, User, UserChange};
 
-fn user(name: &str) -> NewUser {
+/// A user.
+#[must_use]
+pub fn user(name: &str) -> NewUser {
     NewUser {
         name: name.into(),
         account: account("a"),
