@@ -1,6 +1,6 @@
 //! The native requests that foreign ones become.
 
-use std::fmt;
+use std::{collections::HashMap, fmt};
 
 use bytes::Bytes;
 use proto::{ErrorCode, ErrorDetail, ModelName};
@@ -118,13 +118,15 @@ impl ToolCall {
 
 /// Tells each tool's answer by the name of its function, which is all a template knows it by.
 pub(crate) fn name_answers(messages: &mut [Message]) {
-    for at in 0..messages.len() {
-        let (before, rest) = messages.split_at_mut(at);
-        let [answer, ..] = rest else { return };
-        if answer.tool_name.is_none() && answer.tool_call_id.is_some() {
-            let calls = before.iter().rev().flat_map(|message| &message.tool_calls);
-            let mut calls = calls.filter(|call| call.id == answer.tool_call_id);
-            answer.tool_name = calls.next().map(|call| call.function.name.clone());
+    let mut called = HashMap::new();
+    for message in messages {
+        if let (None, Some(id)) = (&message.tool_name, &message.tool_call_id) {
+            message.tool_name = called.get(id).cloned();
+        }
+        for call in &message.tool_calls {
+            if let Some(id) = &call.id {
+                called.insert(id.clone(), call.function.name.clone());
+            }
         }
     }
 }

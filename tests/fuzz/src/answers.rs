@@ -23,7 +23,13 @@ fn tell<A: Answer>(lines: &[Bytes], answer: impl Fn() -> A) {
     let mut streamed = answer();
     for line in lines {
         match streamed.events(line) {
-            Ok(events) => is_stream(&events),
+            Ok(events) => {
+                is_stream(&events);
+                // Nothing is told after the end.
+                if streamed.is_finished() {
+                    break;
+                }
+            }
             Err(error) => {
                 is_stream(&streamed.failure(error.code, &error.message));
                 break;

@@ -1,10 +1,12 @@
 //! Every reader of what comes from outside, as a function that takes any bytes. None may panic,
 //! and none may take long.
 //!
-//! The tests hand each of them its corpus and a few thousand damaged copies of it; `./x fuzz` lets
-//! libFuzzer choose. What it finds is kept below `corpus/` once it is mended.
+//! The tests hand each of them its corpus, a few thousand damaged copies of it, and copies whose
+//! lists are as long as a request may have them; `./x fuzz` lets libFuzzer choose. What it finds is kept below `corpus/` once it is mended.
 
 mod answers;
+#[cfg(test)]
+mod repeated;
 mod requests;
 mod wire;
 
@@ -134,8 +136,7 @@ mod tests {
     /// Damaged inputs for each target.
     const ROUNDS: usize = 2_000;
 
-    fn samples(target: &Target) -> Vec<Vec<u8>> {
-        let folders = target.folders();
+    pub(crate) fn samples(folders: impl Iterator<Item = PathBuf>) -> Vec<Vec<u8>> {
         let entries = folders.flat_map(|folder| fs::read_dir(folder).unwrap());
         let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
         // The order of a folder is no order.
@@ -147,7 +148,7 @@ mod tests {
     fn no_reader_of_outside_bytes_panics_or_takes_long() {
         let rounds = std::env::var("HEARTH_FUZZ_ROUNDS").map_or(ROUNDS, |n| n.parse().unwrap());
         for (seed, target) in (1..).zip(TARGETS) {
-            let samples = samples(target);
+            let samples = samples(target.folders());
             mutate(&samples, seed, rounds, |bytes| {
                 let run = catch_unwind(AssertUnwindSafe(|| target.run(bytes)));
                 run.unwrap_or_else(|panic| {
@@ -166,7 +167,11 @@ mod tests {
         let targets: BTreeSet<_> = TARGETS.iter().map(|target| target.name.into()).collect();
         assert_eq!(folders, targets);
         for target in TARGETS {
-            assert!(samples(target).len() > 1, "{} has one sample", target.name);
+            assert!(
+                samples(target.folders()).len() > 1,
+                "{} has one sample",
+                target.name
+            );
         }
     }
 

@@ -1,0 +1,114 @@
+//! Samples with long lists: what a reader does for every two elements, and not for each, shows.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::{TARGETS, Target, tests::samples};
+
+/// So many elements that to look at every two of them is most of the work.
+const ELEMENTS: usize = 8_000;
+/// So much longer a list is than the one it is compared with.
+const LONGER: usize = 4;
+/// What that may cost: twice what is in proportion, and half of what is in its square.
+const DEARER: u32 = 8;
+/// What takes no longer is no work.
+const SHORT: Duration = Duration::from_millis(500);
+/// What a sample writes where its copies shall differ.
+const NUMBER: &str = "#";
+
+/// The sample once for each of its lists of one element, with so many of these. What is not JSON
+/// is a list of lines, whatever they are.
+fn repeated(sample: &[u8], elements: usize) -> Vec<Vec<u8>> {
+    let Ok(whole) = serde_json::from_slice::<Value>(sample) else {
+        let lines: Vec<_> = sample.split_inclusive(|byte| *byte == b'\n').collect();
+        let each = elements / lines.len().max(1);
+        let many = lines.into_iter().map(|line| line.repeat(each));
+        return vec![many.collect::<Vec<_>>().concat()];
+    };
+    let one = |n| {
+        const PLACE: &str = "here";
+        let mut whole = whole.clone();
+        let list = nth(&mut whole, &mut { n })?;
+        let element = std::mem::replace(list, vec![PLACE.into()])
+            .pop()?
+            .to_string();
+        let many = copies(&element, elements).join(",");
+        Some(
+            whole
+                .to_string()
+                .replacen(&format!("\"{PLACE}\""), &many, 1)
+                .into_bytes(),
+        )
+    };
+    (0..).map_while(one).collect()
+}
+
+/// The nth list of one element in a value, those outside first.
+fn nth<'a>(value: &'a mut Value, n: &mut usize) -> Option<&'a mut Vec<Value>> {
+    match value {
+        Value::Array(list) => {
+            if list.len() == 1 {
+                if *n == 0 {
+                    return Some(list);
+                }
+                *n -= 1;
+            }
+            list.iter_mut().find_map(|element| nth(element, n))
+        }
+        Value::Object(fields) => fields.values_mut().find_map(|field| nth(field, n)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+    }
+}
+
+fn copies(element: &str, elements: usize) -> Vec<String> {
+    let numbers = 0..elements;
+    let copies = numbers.map(|n| element.replace(NUMBER, &n.to_string()));
+    copies.collect()
+}
+
+/// Whether a reader takes far more than four times as long for four times as much. A machine with
+/// other things to do is asked three times.
+fn looks_at_every_two(target: &Target, sample: &[u8]) -> bool {
+    let time = |bytes: &[u8]| {
+        let began = Instant::now();
+        (target.read)(bytes);
+        began.elapsed()
+    };
+    let short = repeated(sample, ELEMENTS / LONGER);
+    let mut lists = short.iter().zip(repeated(sample, ELEMENTS));
+    lists.any(|(short, long)| {
+        (0..3).all(|_| {
+            let long = time(&long);
+            long > SHORT && long > DEARER * time(short)
+        })
+    })
+}
+
+#[test]
+fn no_reader_looks_at_every_two_elements_of_a_list() {
+    for target in TARGETS {
+        // What others say in its place is no list of its own.
+        for sample in samples(target.folders().take(1)) {
+            let is_slow = looks_at_every_two(target, &sample);
+            assert!(!is_slow, "{}: {}", target.name, sample.escape_ascii());
+        }
+    }
+}
+
+#[test]
+fn a_reader_that_looks_at_every_two_elements_is_found() {
+    fn pairs(bytes: &[u8]) {
+        let list: Vec<String> = serde_json::from_slice(bytes).unwrap();
+        let is_twice = |one: &String| list.iter().filter(|other| *other == one).count() > 1;
+        assert!(!list.iter().any(is_twice), "each copy has its number");
+    }
+    let pairs = Target::new("pairs", pairs, &[]);
+    assert!(looks_at_every_two(&pairs, br##"["a#"]"##));
+    let once = Target::new(
+        "once",
+        |bytes| drop(serde_json::from_slice::<Value>(bytes)),
+        &[],
+    );
+    assert!(!looks_at_every_two(&once, br##"["a#"]"##));
+}
