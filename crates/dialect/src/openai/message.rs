@@ -15,8 +15,9 @@ pub(super) struct Message {
     tool_calls: Option<Vec<ToolCall>>,
     tool_call_id: Option<String>,
     name: Option<String>,
-    #[serde(alias = "reasoning_content")]
     reasoning: Option<String>,
+    /// How it was called before; who keeps what some servers answer sends both.
+    reasoning_content: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -70,7 +71,7 @@ impl Message {
             tool_name: self.name.filter(|_| role == "tool"),
             role,
             content,
-            thinking: self.reasoning,
+            thinking: self.reasoning.or(self.reasoning_content),
             images,
             tool_calls: tool_calls.collect::<Result<_, _>>()?,
             tool_call_id: self.tool_call_id,

@@ -79,6 +79,17 @@ fn both_names_of_the_token_limit_are_taken_and_zero_is_not() {
 }
 
 #[test]
+fn a_thought_that_is_kept_under_both_of_its_names_is_one() {
+    let said = |thought: &str| {
+        let body = format!(r#"{{"messages":[{{"role":"assistant","content":"x",{thought}}}]}}"#);
+        native_of(&body)["messages"][0]["thinking"].clone()
+    };
+    assert_eq!(said(r#""reasoning":"hm","reasoning_content":"hm""#), "hm");
+    assert_eq!(said(r#""reasoning":null,"reasoning_content":"hm""#), "hm");
+    assert_eq!(said(r#""reasoning":"hm""#), "hm");
+}
+
+#[test]
 fn reasoning_effort_becomes_think() {
     let think = |field: &str| {
         native_of(&format!(

@@ -64,8 +64,11 @@ struct Choice {
 struct Delta {
     #[serde(default)]
     content: Option<String>,
-    #[serde(default, alias = "reasoning_content")]
+    #[serde(default)]
     reasoning: Option<String>,
+    /// How it was called before; some servers write both.
+    #[serde(default)]
+    reasoning_content: Option<String>,
     #[serde(default)]
     tool_calls: Option<Vec<CallPart>>,
 }
@@ -134,7 +137,8 @@ impl Reply {
             self.add_call(part);
         }
         let text = delta.content.or(choice.text).unwrap_or_default();
-        let thinking = delta.reasoning.unwrap_or_default();
+        let thinking = delta.reasoning.or(delta.reasoning_content);
+        let thinking = thinking.unwrap_or_default();
         if text.is_empty() && thinking.is_empty() {
             return Ok(None);
         }
@@ -164,10 +168,14 @@ impl Reply {
             }
         };
         let mut lines = Vec::new();
-        let calls: Vec<Value> = std::mem::take(&mut self.calls)
-            .into_iter()
-            .map(|(index, call)| call.into_ollama(index))
-            .collect();
+        let calls = std::mem::take(&mut self.calls).into_iter();
+        let calls = calls.map(|(index, call)| call.into_ollama(index));
+        let calls: Vec<Value> = if reason == "length" {
+            // The limit of tokens may have cut the last one.
+            calls.filter_map(Result::ok).collect()
+        } else {
+            calls.collect::<Result<_, _>>()?
+        };
         if !calls.is_empty() {
             if self.shape.stream {
                 lines.push(self.line("", "", calls, now));
@@ -248,11 +256,17 @@ impl Reply {
 }
 
 impl ToolCall {
-    fn into_ollama(self, index: u64) -> Value {
-        let arguments = serde_json::from_str::<Value>(&self.arguments)
-            .unwrap_or_else(|_| Value::String(self.arguments));
+    /// Its arguments are always an object; of a function without any, some servers write nothing.
+    fn into_ollama(self, index: u64) -> Result<Value, EngineError> {
+        let arguments = match self.arguments.trim() {
+            "" | "null" => Ok(Map::new()),
+            written => serde_json::from_str(written),
+        };
+        let arguments = arguments.map_err(|_| {
+            EngineError::Broken("the arguments of a call are not a JSON object".into())
+        })?;
         let function = json!({"index": index, "name": self.name, "arguments": arguments});
-        json!({"id": self.id, "function": function})
+        Ok(json!({"id": self.id, "function": function}))
     }
 }
 
@@ -364,6 +378,44 @@ mod tests {
         let whole = translate(shape(true, false), &events);
         assert_eq!(whole[0]["message"]["tool_calls"], expected);
         assert_eq!(whole[0]["done"], true);
+    }
+
+    #[test]
+    fn a_thought_under_both_of_its_names_is_one() {
+        let both = json!({"reasoning": "hm", "reasoning_content": "hm"});
+        let lines = translate(shape(true, true), &[delta(both, json!("stop"))]);
+        assert_eq!(lines[0]["message"]["thinking"], "hm");
+    }
+
+    #[test]
+    fn the_arguments_of_a_call_are_an_object_or_the_answer_is_broken() {
+        let called = |arguments: Value, finish: &str| {
+            let mut reply = Reply::new("m".into(), shape(true, false));
+            let call = json!({"index": 0, "function": {"name": "f", "arguments": arguments}});
+            let event = delta(json!({"tool_calls": [call]}), json!(finish));
+            reply.event(event.to_string().as_bytes(), NOW).unwrap();
+            let lines = reply.end(true, TOOK, NOW)?;
+            let line: Value = serde_json::from_slice(&lines[0]).unwrap();
+            Ok(line["message"]["tool_calls"][0]["function"]["arguments"].clone())
+        };
+        for nothing in [
+            json!(""),
+            json!(" "),
+            json!("null"),
+            json!("{}"),
+            Value::Null,
+        ] {
+            assert_eq!(called(nothing, "tool_calls"), Ok(json!({})));
+        }
+        for none in ["{\"a\"", "[]", "7", "\"\""] {
+            let error = called(json!(none), "tool_calls").unwrap_err();
+            assert!(matches!(error, EngineError::Broken(_)), "{none}: {error}");
+        }
+        assert_eq!(
+            called(json!("{\"a\""), "length"),
+            Ok(Value::Null),
+            "a call that was cut"
+        );
     }
 
     #[test]

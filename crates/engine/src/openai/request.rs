@@ -4,6 +4,7 @@ use bytes::Bytes;
 use proto::Op;
 use serde_json::{Map, Value, json};
 
+use super::calls::Calls;
 use crate::EngineError;
 
 /// An Ollama request, translated.
@@ -76,7 +77,10 @@ fn chat(model: &str, request: &Map<String, Value>) -> Result<Call, EngineError> 
     if messages.is_empty() {
         return Ok(load(true, request));
     }
-    let messages: Result<Vec<Value>, _> = messages.iter().map(message).collect();
+    let mut calls = Calls::default();
+    let messages = messages.iter().enumerate();
+    let messages = messages.map(|(n, said)| message(n, said, &mut calls));
+    let messages: Result<Vec<Value>, _> = messages.collect();
     let mut body = common(model, request)?;
     body.insert("messages".into(), Value::Array(messages?));
     copy(request, "tools", &mut body, "tools");
@@ -86,7 +90,11 @@ fn chat(model: &str, request: &Map<String, Value>) -> Result<Call, EngineError> 
     })
 }
 
-fn message(message: &Value) -> Result<Value, EngineError> {
+fn message<'a>(
+    number: usize,
+    message: &'a Value,
+    calls: &mut Calls<'a>,
+) -> Result<Value, EngineError> {
     let Value::Object(message) = message else {
         return Err(refused("a message must be an object"));
     };
@@ -100,24 +108,41 @@ fn message(message: &Value) -> Result<Value, EngineError> {
         Some(_) => return Err(refused("the content of a message must be text")),
     };
     let mut out = Map::new();
-    out.insert("role".into(), role.to_lowercase().into());
+    let role = role.to_lowercase();
+    let answers = role == "tool";
+    out.insert("role".into(), role.into());
     out.insert("content".into(), content(text, message.get("images"))?);
     copy(message, "tool_call_id", &mut out, "tool_call_id");
     copy(message, "tool_name", &mut out, "name");
-    if let Some(Value::Array(calls)) = message.get("tool_calls") {
-        let calls = calls.iter().enumerate().map(|(n, call)| tool_call(n, call));
-        out.insert("tool_calls".into(), Value::Array(calls.collect()));
+    if answers {
+        let name = message.get("tool_name").and_then(Value::as_str);
+        match message.get("tool_call_id").and_then(Value::as_str) {
+            Some(id) => calls.answered(id),
+            None => out.extend(
+                calls
+                    .answer(name)
+                    .map(|id| ("tool_call_id".into(), id.into())),
+            ),
+        }
+    }
+    if let Some(Value::Array(made)) = message.get("tool_calls") {
+        let made = made.iter().enumerate();
+        let made = made.map(|(n, call)| tool_call((number, n), call, calls));
+        out.insert("tool_calls".into(), Value::Array(made.collect()));
     }
     Ok(Value::Object(out))
 }
 
 /// Ollama has a call's arguments as an object, OpenAI as that object's text.
-fn tool_call(n: usize, call: &Value) -> Value {
+fn tool_call<'a>(place: (usize, usize), call: &'a Value, calls: &mut Calls<'a>) -> Value {
     let function = call.get("function").unwrap_or(&Value::Null);
     let arguments = function.get("arguments").unwrap_or(&Value::Null);
+    let name = function.get("name").and_then(Value::as_str);
+    // One that is empty tells no call from another.
     let id = call.get("id").and_then(Value::as_str);
+    let id = id.filter(|id| !id.is_empty());
     json!({
-        "id": id.map_or_else(|| format!("call_{n}"), str::to_owned),
+        "id": calls.make(id, name.unwrap_or_default(), place),
         "type": "function",
         "function": {
             "name": function.get("name").unwrap_or(&Value::Null),
@@ -308,9 +333,9 @@ mod tests {
                     {"type": "text", "text": "hi"},
                     {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,/9j/4AAQ"}},
                 ]},
-                {"role": "assistant", "content": "", "tool_calls": [{"id": "call_0",
+                {"role": "assistant", "content": "", "tool_calls": [{"id": "call_2_0",
                     "type": "function", "function": {"name": "f", "arguments": "{\"a\":1}"}}]},
-                {"role": "tool", "content": "7", "name": "f"},
+                {"role": "tool", "content": "7", "name": "f", "tool_call_id": "call_2_0"},
             ],
         });
         let shape = Shape {
@@ -323,6 +348,47 @@ mod tests {
                 body: expected,
                 shape
             }
+        );
+    }
+
+    #[test]
+    fn every_call_has_an_id_of_its_own_and_every_answer_that_of_its_call() {
+        let called = |name: &str| json!({"function": {"name": name, "arguments": {}}});
+        let turn = |names: [&str; 2]| json!({"role": "assistant", "tool_calls": names.map(called)});
+        let answer = |name: &str| json!({"role": "tool", "tool_name": name, "content": ""});
+        let request = json!({"model": "m", "messages": [
+            turn(["f", "g"]), answer("g"), answer("f"),
+            {"role": "assistant", "tool_calls": [{"id": "own", "function": {"name": "f"}}]},
+            {"role": "tool", "tool_call_id": "own", "content": ""},
+            turn(["f", "f"]), answer("f"), {"role": "tool", "content": ""}, answer("f"),
+        ]});
+        let Call::Chat { body, .. } = call(Op::Chat, request) else {
+            panic!("a chat");
+        };
+        let messages = body["messages"].as_array().unwrap();
+        let said: Vec<_> = messages
+            .iter()
+            .map(|message| {
+                let made = message["tool_calls"].as_array().into_iter().flatten();
+                let made = made.map(|call| call["id"].as_str().unwrap());
+                made.chain(message["tool_call_id"].as_str())
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            })
+            .collect();
+        assert_eq!(
+            said,
+            [
+                "call_0_0 call_0_1",
+                "call_0_1",
+                "call_0_0",
+                "own",
+                "own",
+                "call_5_0 call_5_1",
+                "call_5_0",
+                "call_5_1",
+                ""
+            ]
         );
     }
 
