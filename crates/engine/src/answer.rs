@@ -24,9 +24,10 @@ pub struct EngineTimes {
     pub connect: Duration,
     /// Until a question about the engine itself is answered.
     pub report: Duration,
-    /// Until the first line; Ollama itself gives a model 5 minutes to load.
+    /// Until the first line. A model is loaded before it, others wait for the same engine, and a
+    /// long prompt is read: on a slow machine that takes as long as a whole answer.
     pub first_line: Duration,
-    /// Between two lines.
+    /// Between two lines. Ollama writes a call of a tool in one, when it is complete.
     pub next_line: Duration,
     /// Until an answer that was asked for in one piece.
     pub whole_answer: Duration,
@@ -37,8 +38,8 @@ impl Default for EngineTimes {
         Self {
             connect: Duration::from_secs(2),
             report: Duration::from_secs(5),
-            first_line: Duration::from_secs(300),
-            next_line: Duration::from_secs(60),
+            first_line: Duration::from_secs(30 * 60),
+            next_line: Duration::from_secs(10 * 60),
             whole_answer: Duration::from_secs(30 * 60),
         }
     }
@@ -49,6 +50,18 @@ pub(crate) async fn ask(request: RequestBuilder, limit: Duration) -> Result<Byte
     let by = Instant::now() + limit;
     let response = send(request, by).await?;
     read(response, REPORT_MAX, by).await
+}
+
+/// Whatever it says to such a question, an engine that does not answer it is not up.
+pub(crate) fn not_up(error: EngineError) -> EngineError {
+    EngineError::Unavailable(match error {
+        EngineError::Refused { status, message } => format!("HTTP {status}: {message}"),
+        EngineError::Unavailable(problem)
+        | EngineError::Busy(problem)
+        | EngineError::Failed(problem)
+        | EngineError::Broken(problem) => problem,
+        EngineError::TooLong => "its answer is too long".into(),
+    })
 }
 
 /// Sends a request and waits for an answer that is not an error.
@@ -64,7 +77,7 @@ pub(crate) async fn send_and_hear(
 ) -> Result<Response, EngineError> {
     let response = match timeout_at(by, request.send()).await {
         Ok(response) => response.map_err(|error| EngineError::Unavailable(cause(&error)))?,
-        Err(_) => return Err(EngineError::Unavailable("it did not answer in time".into())),
+        Err(_) => return Err(too_late()),
     };
     let status = response.status().as_u16();
     if (200..300).contains(&status) {
@@ -85,6 +98,12 @@ pub(crate) async fn send_and_hear(
     })
 }
 
+/// That it is there is known by its connection, and by what it says when it is asked about itself:
+/// one that works for long is not down.
+fn too_late() -> EngineError {
+    EngineError::Broken("it did not begin its answer in time".into())
+}
+
 async fn read(mut response: Response, max: usize, by: Instant) -> Result<Bytes, EngineError> {
     let mut body = Vec::new();
     loop {
@@ -92,7 +111,7 @@ async fn read(mut response: Response, max: usize, by: Instant) -> Result<Bytes, 
             Ok(Ok(Some(chunk))) if body.len() + chunk.len() <= max => {
                 body.extend_from_slice(&chunk);
             }
-            Ok(Ok(Some(_))) => return Err(EngineError::Broken("its answer is too long".into())),
+            Ok(Ok(Some(_))) => return Err(EngineError::TooLong),
             Ok(Ok(None)) => return Ok(body.into()),
             Ok(Err(error)) => return Err(EngineError::Broken(cause(&error))),
             Err(_) => return Err(EngineError::Unavailable("it stopped answering".into())),
@@ -123,7 +142,7 @@ impl ResponseLines {
 
     /// The next line, `None` after the last.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, EngineError> {
-        let too_long = |error: crate::LineTooLong| EngineError::Broken(error.to_string());
+        let too_long = |_: crate::LineTooLong| EngineError::TooLong;
         let by = self.first_by.unwrap_or_else(|| Instant::now() + self.pause);
         loop {
             if let Some(line) = self.splitter.next_line().map_err(too_long)? {
@@ -137,10 +156,7 @@ impl ResponseLines {
                 Ok(Ok(Some(chunk))) => self.splitter.push(&chunk),
                 Ok(Ok(None)) => self.is_over = true,
                 Ok(Err(error)) => return Err(EngineError::Broken(cause(&error))),
-                Err(_) if self.first_by.is_some() => {
-                    let problem = "it did not begin its answer in time";
-                    return Err(EngineError::Unavailable(problem.into()));
-                }
+                Err(_) if self.first_by.is_some() => return Err(too_late()),
                 Err(_) => {
                     let pause = self.pause.as_secs();
                     let problem = format!("it fell silent for {pause} s within its answer");
@@ -218,7 +234,45 @@ pub(crate) fn cause(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::{StreamExt as _, stream};
+    use tokio::time::sleep;
+
     use super::*;
+
+    /// What becomes of lines, the first of which comes after the first of these pauses.
+    async fn read(pauses: [u64; 3]) -> Vec<Result<Bytes, EngineError>> {
+        let times = EngineTimes::default();
+        let lines = stream::iter(pauses).then(|pause| async move {
+            sleep(Duration::from_secs(pause)).await;
+            Ok::<_, std::convert::Infallible>("{}\n")
+        });
+        let response = http::Response::new(reqwest::Body::wrap_stream(lines));
+        let first_by = Instant::now() + times.first_line;
+        let mut lines = ResponseLines::new(response.into(), first_by, times.next_line);
+        let mut read = Vec::new();
+        while let Some(line) = lines.next().await.transpose() {
+            let is_over = line.is_err();
+            read.push(line);
+            if is_over {
+                break;
+            }
+        }
+        read
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_prompt_and_a_long_call_of_a_tool_are_waited_for_and_silence_is_not() {
+        // 60,000 tokens of prompt at 40 a second, and then 4,000 of one line at 8 a second.
+        let read_all = read([1_500, 1, 500]).await;
+        assert!(read_all.iter().all(Result::is_ok), "{read_all:?}");
+        for silent in [[1_801, 0, 0], [1, 1, 601]] {
+            let read = read(silent).await;
+            assert!(
+                matches!(read.last(), Some(Err(EngineError::Broken(_)))),
+                "{read:?}"
+            );
+        }
+    }
 
     #[test]
     fn an_error_is_unwrapped_to_its_sentence() {

@@ -104,6 +104,11 @@ pub enum EngineError {
     /// It broke off, or said something that is not its own protocol.
     #[error("the engine broke off: {0}")]
     Broken(String),
+    /// A line of its answer is longer than any that is passed on: it would be so again.
+    #[error(
+        "the engine answers in a line of more than 8 MiB, which is passed on to nobody; ask for less at once"
+    )]
+    TooLong,
 }
 
 /// How Ollama begins when it answers 500 to a request that is wrong in itself.
@@ -128,6 +133,7 @@ impl EngineError {
                 *status >= 500 && *status != 501 && !is_requests
             }
             Self::Unavailable(_) | Self::Busy(_) | Self::Failed(_) | Self::Broken(_) => true,
+            Self::TooLong => false,
         }
     }
 }
@@ -139,13 +145,15 @@ impl From<EngineError> for JobError {
             EngineError::Refused { status: 404, .. } => ErrorCode::UnknownModel,
             EngineError::Refused { .. } => ErrorCode::EngineRefused,
             EngineError::Failed(_) | EngineError::Broken(_) => ErrorCode::EngineFailed,
+            EngineError::TooLong => ErrorCode::TooLarge,
         };
         let engine_status = match &error {
             EngineError::Refused { status, .. } => Some(*status),
             EngineError::Unavailable(_)
             | EngineError::Busy(_)
             | EngineError::Failed(_)
-            | EngineError::Broken(_) => None,
+            | EngineError::Broken(_)
+            | EngineError::TooLong => None,
         };
         Self {
             code,
@@ -192,5 +200,6 @@ mod tests {
             assert!(!refused(status, message).may_pass(), "{status} {message}");
         }
         assert!(EngineError::Broken("it hung up".into()).may_pass());
+        assert!(!EngineError::TooLong.may_pass());
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::{
     Engine, EngineError, EngineTimes, Lines, RequestHead,
-    answer::{ResponseLines, ask, own_words, send_and_hear},
+    answer::{ResponseLines, ask, not_up, own_words, send_and_hear},
     client_builder,
 };
 
@@ -43,16 +43,7 @@ impl Ollama {
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, EngineError> {
         let request = self.client.get(format!("{}{path}", self.base));
-        let body = ask(request, self.times.report).await.map_err(|error| {
-            // Whatever it says to such a question, an engine that does not answer it is not up.
-            EngineError::Unavailable(match error {
-                EngineError::Refused { status, message } => format!("HTTP {status}: {message}"),
-                EngineError::Unavailable(problem)
-                | EngineError::Busy(problem)
-                | EngineError::Failed(problem)
-                | EngineError::Broken(problem) => problem,
-            })
-        })?;
+        let body = ask(request, self.times.report).await.map_err(not_up)?;
         serde_json::from_slice(&body).map_err(|_| {
             EngineError::Unavailable(format!("what answers at {path} is not an Ollama"))
         })

@@ -1,3 +1,4 @@
+mod calls;
 #[cfg(feature = "fuzz")]
 pub(crate) mod fuzz;
 mod reply;
@@ -8,7 +9,7 @@ use std::{collections::VecDeque, fmt};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use proto::{Body, EngineKind, ModelEntry, ModelName, Op, Timestamp, WorkerReport};
+use proto::{Body, EngineKind, ModelEntry, ModelName, Op, Timestamp, WorkerReport, limits};
 use reqwest::{
     Client, Method, RequestBuilder, Url,
     header::{AUTHORIZATION, HeaderValue},
@@ -24,7 +25,7 @@ use self::{
 };
 use crate::{
     Clock, Engine, EngineError, EngineTimes, Lines,
-    answer::{ResponseLines, ask, send},
+    answer::{ResponseLines, ask, not_up, send},
     client_builder,
 };
 
@@ -120,8 +121,11 @@ impl OpenAiCompatible {
             total_duration: u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX),
             prompt_eval_count: answer.usage.map(|usage| usage.prompt_tokens),
         };
-        let line = serde_json::to_vec(&line);
-        Ok(line.map_err(|e| EngineError::Broken(e.to_string()))?.into())
+        let line = serde_json::to_vec(&line).map_err(|e| EngineError::Broken(e.to_string()))?;
+        if line.len() > limits::LINE_MAX {
+            return Err(EngineError::TooLong);
+        }
+        Ok(line.into())
     }
 }
 
@@ -136,7 +140,8 @@ fn own_fault(error: EngineError) -> EngineError {
         | EngineError::Busy(_)
         | EngineError::Refused { .. }
         | EngineError::Failed(_)
-        | EngineError::Broken(_)) => other,
+        | EngineError::Broken(_)
+        | EngineError::TooLong) => other,
     }
 }
 
@@ -209,17 +214,7 @@ impl Engine for OpenAiCompatible {
 
     async fn report(&self) -> Result<WorkerReport, EngineError> {
         let request = self.request(Method::GET, "/v1/models");
-        let body = ask(request, self.times.report)
-            .await
-            .map_err(|error| match error {
-                EngineError::Refused { status, message } => {
-                    EngineError::Unavailable(format!("HTTP {status}: {message}"))
-                }
-                other @ (EngineError::Unavailable(_)
-                | EngineError::Busy(_)
-                | EngineError::Failed(_)
-                | EngineError::Broken(_)) => other,
-            })?;
+        let body = ask(request, self.times.report).await.map_err(not_up)?;
         let models: Models = serde_json::from_slice(&body).map_err(|_| {
             let problem = "what answers at /v1/models is not OpenAI's API";
             EngineError::Unavailable(problem.into())

@@ -134,6 +134,21 @@ async fn embeddings_come_in_the_order_they_were_asked_for() {
 }
 
 #[tokio::test]
+async fn embeddings_that_make_too_long_a_line_are_refused_for_good() {
+    let (server, client) = scripted().await;
+    for each in [700, 1_400] {
+        let vector = vec![0.123_456_789; 1_000];
+        let data: Vec<_> = (0..each)
+            .map(|n| json!({"index": n, "embedding": vector}))
+            .collect();
+        let answer = json!({"data": data}).to_string();
+        server.script("/v1/embeddings", Answer::json(200, &answer));
+        let lines = ask(&client, Op::Embed, r#"{"model":"m","input":["a"]}"#).await;
+        assert_eq!(lines, Err(EngineError::TooLong), "{} bytes", answer.len());
+    }
+}
+
+#[tokio::test]
 async fn loading_asks_nothing_of_the_server() {
     let (server, client) = scripted().await;
     let lines = ask(&client, Op::Chat, r#"{"model":"m","messages":[]}"#)

@@ -294,12 +294,13 @@ impl Desk {
     pub(crate) fn engine_failed(&self, error: &EngineError) {
         let mut state = self.lock();
         match error {
-            EngineError::Refused { .. } if !error.may_pass() => return,
+            EngineError::Refused { .. } | EngineError::TooLong if !error.may_pass() => return,
             EngineError::Unavailable(_) => state.set_engine_down(error.to_string()),
             EngineError::Refused { .. }
             | EngineError::Busy(_)
             | EngineError::Failed(_)
-            | EngineError::Broken(_) => {}
+            | EngineError::Broken(_)
+            | EngineError::TooLong => {}
         }
         if state.breaker.failed() {
             state.engine.state = HopState::Down;

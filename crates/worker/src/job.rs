@@ -3,7 +3,7 @@ use std::{future, sync::Arc, time::Duration};
 use engine::EngineError;
 use futures_util::StreamExt as _;
 use proto::{
-    Body, End, ErrorCode, JobError, LeaseToken, ModelName, Op, Timestamp,
+    Body, End, ErrorCode, JobError, LeaseToken, ModelName, Op, Timestamp, limits,
     worker::{LeaseHead, Retry},
 };
 use tokio_util::sync::CancellationToken;
@@ -67,6 +67,10 @@ impl Work {
         let mut count = 0_u64;
         while let Some(line) = lines.next().await {
             match line {
+                // No relay takes it: to send it would end the link, again and again.
+                Ok(line) if line.len() > limits::LINE_MAX => {
+                    return JobError::from(EngineError::TooLong).into();
+                }
                 Ok(line) => {
                     if self.op.changes_models() && dialect::ollama::is_success(&line) {
                         probe::look_after_change(desk).await;

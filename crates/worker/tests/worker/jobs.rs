@@ -64,6 +64,26 @@ async fn a_long_request_and_a_long_line_travel_in_parts() {
 }
 
 #[tokio::test]
+async fn a_line_that_no_relay_takes_ends_its_job_and_not_the_link() {
+    let (mut scene, mut link) = ready().await;
+    link.lease(token(1, 1), BODY).await;
+    let asked = scene.asked().await;
+    asked.say(&"x".repeat(limits::LINE_MAX)).await;
+    assert_eq!(link.line().await.1.len(), limits::LINE_MAX);
+    link.say(&RelayMessage::Stored {
+        token: token(1, 1),
+        n: 1,
+    })
+    .await;
+    asked.say(&"x".repeat(limits::LINE_MAX + 1)).await;
+    let (lines, End::Failed { error }) = end(&mut link).await else {
+        panic!("it must fail");
+    };
+    assert_eq!((lines, error.code), (1, ErrorCode::TooLarge));
+    bounded(asked.until_dropped()).await;
+}
+
+#[tokio::test]
 async fn several_jobs_run_at_once_and_one_more_than_the_slots_is_given_back() {
     let (mut scene, mut link) = ready().await;
     link.lease(token(1, 1), BODY).await;
