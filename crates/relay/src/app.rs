@@ -2,10 +2,12 @@
 
 use std::{
     collections::HashSet,
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use proto::{JobId, Timestamp, limits::QUEUED_MAX};
 use queue::{KeyId, KeyRecord, Store};
 use telemetry::metrics::RelayMetrics;
@@ -59,6 +61,8 @@ pub struct Relay {
     pub(crate) untold: Arc<Untold>,
     /// Owns every task of the relay.
     pub(crate) tasks: TaskTracker,
+    /// Cancelled when a part that the relay cannot do without has died.
+    pub(crate) fallen: CancellationToken,
     /// Requests that are not answered whole.
     pub(crate) answers: TaskTracker,
     /// Cancelled when the relay takes nothing new any more.
@@ -91,6 +95,7 @@ impl Relay {
             batches: Arc::default(),
             gathered: Gathered::default(),
             tasks: TaskTracker::new(),
+            fallen: CancellationToken::new(),
             answers: TaskTracker::new(),
             drain: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -100,6 +105,21 @@ impl Relay {
 
     pub(crate) fn now(&self) -> Timestamp {
         self.world.now()
+    }
+
+    /// Runs a part that the relay cannot do without: if it panics, the relay ends.
+    pub(crate) fn run_part(
+        &self,
+        name: &'static str,
+        part: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let fallen = self.fallen.clone();
+        self.tasks.spawn(async move {
+            if AssertUnwindSafe(part).catch_unwind().await.is_err() {
+                tracing::error!(name, "a part of the relay died");
+                fallen.cancel();
+            }
+        });
     }
 
     /// The requester has the whole answer.

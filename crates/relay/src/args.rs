@@ -11,6 +11,7 @@ use crate::{
     Network, PublicUrl, PushUrl, Relay, RelaySettings, System, TlsFiles, WebhookAllowed,
     World as _, metrics, open, serve, serve_metrics,
     terms::{TermsArgs, at_least_one},
+    tls::Tls,
 };
 
 /// `hearth relay [--listen ADDRESS] [--store URL]`. Each option may also stand in the settings
@@ -227,14 +228,19 @@ impl Args {
             ..RelaySettings::default()
         };
         let relay = Relay::new(store, settings, Arc::new(System));
-        relay.permitted(address).await?;
+        let permitted = relay.permitted(address).await;
+        permitted.with_context(|| format!("the relay on {}", self.store))?;
+        if let Some(files) = &relay.settings.tls {
+            // Who is told that it listens may rely on it.
+            Tls::open(files.clone())?;
+        }
         if let Some(at) = self.metrics {
             metrics::permitted(at, self.metrics_to_all)?;
             let listener = TcpListener::bind(at)
                 .await
                 .with_context(|| format!("cannot listen on {at}; give another --metrics"))?;
             let at = listener.local_addr()?;
-            relay.tasks.spawn(serve_metrics(listener, relay.clone()));
+            relay.run_part("metrics", serve_metrics(listener, relay.clone()));
             writeln!(std::io::stdout(), "metrics on http://{at}/metrics")?;
         }
         writeln!(std::io::stdout(), "listening on {scheme}://{address}")?;

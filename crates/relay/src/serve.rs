@@ -55,8 +55,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Serves until `stop`, then lets what runs finish for a bounded time and closes the store.
 ///
 /// # Errors
-/// If the relay must not serve here (no key exists, or `--insecure-dev` off loopback), or its
-/// store cannot be read or closed.
+/// If the relay must not serve here (no key exists, or `--insecure-dev` off loopback), its store
+/// cannot be read or closed, or a part of it died.
 pub async fn serve(listener: TcpListener, relay: Relay, stop: CancellationToken) -> io::Result<()> {
     let address = listener.local_addr()?;
     relay.permitted(address).await?;
@@ -64,21 +64,21 @@ pub async fn serve(listener: TcpListener, relay: Relay, stop: CancellationToken)
     let tls = tls.map(Arc::new);
     if let Some(tls) = &tls {
         let reloading = tls::reload_on_hangup(tls.clone(), relay.stop.clone());
-        relay.tasks.spawn(reloading);
+        relay.run_part("certificates", reloading);
     }
     tracing::info!(%address, "the relay listens");
     let scheme = if tls.is_some() { "https" } else { "http" };
     tracing::info!(url = %format_args!("{scheme}://{address}/"), "the dashboard is there");
-    relay.tasks.spawn(upkeep::reap(relay.clone()));
-    relay.tasks.spawn(upkeep::check_keys(relay.clone()));
-    relay.tasks.spawn(upkeep::give_up_orphans(relay.clone()));
-    relay.tasks.spawn(webhook::deliver(relay.clone()));
+    relay.run_part("leases", upkeep::reap(relay.clone()));
+    relay.run_part("keys", upkeep::check_keys(relay.clone()));
+    relay.run_part("orphans", upkeep::give_up_orphans(relay.clone()));
+    relay.run_part("webhooks", webhook::deliver(relay.clone()));
     if let Some(to) = relay.settings.push_url.clone() {
         let latest = relay.pushes.follow();
         let told = push::deliver(relay.clone(), to, latest, address);
-        relay.tasks.spawn(told);
+        relay.run_part("pushes", told);
     }
-    relay.tasks.spawn(batch::expire_files(relay.clone()));
+    relay.run_part("files", batch::expire_files(relay.clone()));
     batch::resume(relay.clone()).await;
     let open_at = relay.settings.insecure_dev.then_some(address);
     let door = Door {
@@ -96,23 +96,28 @@ pub async fn serve(listener: TcpListener, relay: Relay, stop: CancellationToken)
     let failed = tokio::select! {
         error = relay.store.failure() => Some(error),
         () = accept(&listener, &door) => None,
+        () = relay.fallen.cancelled() => None,
         () = over => None,
     };
     drop(listener);
+    relay.drain.cancel();
+    relay.stop.cancel();
+    relay.tasks.close();
     if let Some(error) = failed {
         // Nothing more can be acknowledged: whoever waits is better served by the next process.
-        relay.drain.cancel();
-        relay.stop.cancel();
-        relay.tasks.close();
         return Err(broken(&error));
     }
 
-    relay.stop.cancel();
-    relay.tasks.close();
     if timeout(FAREWELL, relay.tasks.wait()).await.is_err() {
         tracing::warn!("connections were still open and are cut");
     }
-    relay.store.close().await.map_err(io::Error::other)
+    relay.store.close().await.map_err(io::Error::other)?;
+    if relay.fallen.is_cancelled() {
+        return Err(io::Error::other(
+            "a part of the relay died, as its log says, and the rest ended with it; start it again",
+        ));
+    }
+    Ok(())
 }
 
 /// Why the relay ends by itself, in one line.
@@ -156,7 +161,8 @@ impl Relay {
             return Ok(());
         }
         Err(io::Error::other(
-            "there is no key, so nobody could use this relay; make one with `hearth key create`",
+            "there is no key, so nobody could use this relay; make one with `hearth key create \
+             --store STORE --name NAME --scope enqueue --scope read`",
         ))
     }
 }

@@ -161,8 +161,13 @@ impl Server {
         self.stop.cancel();
     }
 
-    pub(crate) async fn stop(mut self) -> std::io::Result<()> {
+    pub(crate) async fn stop(self) -> std::io::Result<()> {
         self.stop.cancel();
+        self.ended().await
+    }
+
+    /// Waits until it ends by itself.
+    pub(crate) async fn ended(mut self) -> std::io::Result<()> {
         within(&mut self.served).await.unwrap()
     }
 }

@@ -1,12 +1,18 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use hearth_relay::{RelaySettings, System, World as _};
+use hearth_relay::{RelaySettings, System, World};
 use http::StatusCode;
 use proto::{
-    End, JobState,
+    Account, Dialect, End, JobId, JobState, ModelName, Op, Priority, Timestamp,
     worker::{PollAnswer, RelayMessage, SUBPROTOCOL},
 };
-use queue::{Owner, Queue as _, Scope};
+use queue::{NewJob, Owner, Queue as _, Scope};
 
 use crate::{
     gated::Gated,
@@ -278,4 +284,45 @@ async fn after_a_restart_only_the_job_somebody_came_back_for_goes_on() {
     worker.line(job.token(), 1, CHAT_DONE).await;
     worker.end(job.token(), 1, End::Completed).await;
     assert!(watcher.text().await.contains(r#"{"state":"completed"}"#));
+}
+
+/// A machine whose clock breaks when the test says so.
+#[derive(Debug, Default)]
+struct Breaking(AtomicBool);
+
+impl World for Breaking {
+    fn now(&self) -> Timestamp {
+        assert!(!self.0.load(Ordering::Relaxed), "the clock broke");
+        System.now()
+    }
+
+    fn random(&self) -> std::io::Result<[u8; 32]> {
+        System.random()
+    }
+}
+
+#[tokio::test]
+async fn a_part_that_dies_ends_the_relay() {
+    let world = Arc::new(Breaking::default());
+    let server = Server::in_world(world.clone(), RelaySettings::default()).await;
+    let job = NewJob {
+        id: JobId([1; 16]),
+        account: Account::new("default").unwrap(),
+        who: "laptop".into(),
+        op: Op::Chat,
+        model: ModelName::new("m").unwrap(),
+        priority: Priority::default(),
+        body: CHAT.into(),
+        dialect: Dialect::Native,
+        deadline: None,
+        attended: false,
+        worker: None,
+    };
+    let health = server.nobody().get("/healthz").await;
+    assert_eq!(health.status, StatusCode::OK, "it serves");
+    world.0.store(true, Ordering::Relaxed);
+    // Whoever looks after leases wakes up on it.
+    server.store.enqueue(System.now(), job).await.unwrap();
+    let died = server.ended().await.unwrap_err().to_string();
+    assert!(died.contains("a part of the relay died"), "{died}");
 }
