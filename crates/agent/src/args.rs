@@ -15,6 +15,10 @@ pub struct Args {
     /// A file that holds the key [env: HEARTH_KEY_FILE]
     #[arg(long, value_name = "FILE", conflicts_with = "key")]
     pub key_file: Option<PathBuf>,
+    /// Let the key go to another machine over http://, where anyone on the way can read it
+    /// [env: HEARTH_PLAIN_HTTP]
+    #[arg(long)]
+    pub plain_http: bool,
     /// auto, ollama, ollama:URL, builtin, builtin:PATH or openai:URL [env: HEARTH_ENGINE, OLLAMA_HOST]
     #[arg(long, value_name = "ENGINE")]
     pub engine: Option<String>,

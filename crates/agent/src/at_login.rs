@@ -76,7 +76,7 @@ fn repeated(line: &Line) -> Option<Vec<String>> {
     }
     let value = match line.name {
         // It takes no value.
-        "allow-model-changes" if line.value == "true" => {
+        "allow-model-changes" | "plain-http" if line.value == "true" => {
             return Some(vec![format!("--{}", line.name)]);
         }
         "relay" | "engine" | "slots" | "name" => line.value.clone(),
@@ -117,14 +117,16 @@ mod tests {
                 "--http-port",
                 "5002",
                 "--allow-model-changes",
+                "--plain-http",
             ],
             &[
                 ("HEARTH_RELAY", "https://relay.example:8787"),
                 ("HEARTH_KEY", "k"),
             ],
         );
-        let flag = "--allow-model-changes".to_owned();
-        assert!(start.options.contains(&flag), "{start:?}");
+        for flag in ["--allow-model-changes", "--plain-http"] {
+            assert!(start.options.contains(&flag.to_owned()), "{start:?}");
+        }
         let key = home.path().join("data/relay-key").display().to_string();
         for pair in [
             ["--slots", "2"],

@@ -35,10 +35,10 @@ impl File {
             Err(error) if error.kind() == io::ErrorKind::NotFound && !must_exist => {
                 return Ok(Self::default());
             }
-            Err(source) => {
+            Err(why) => {
                 return Err(SettingsError::File {
                     path: path.to_owned(),
-                    source,
+                    why,
                 });
             }
         };

@@ -51,8 +51,21 @@ pub(crate) struct Line {
 }
 
 impl fmt::Display for Line {
+    /// As it may stand in the settings file; as a comment, what is so anyhow, or cannot.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} = {} # {}", self.name, self.value, self.from)
+        let Self { name, value, from } = self;
+        let written = match (*name, from) {
+            (_, Origin::Default) | ("key" | "engine-key" | "ollama-host", _) => {
+                return write!(f, "# {name} = {value} # {from}");
+            }
+            (
+                "plain-http" | "allow-model-changes" | "status-port" | "http-port" | "slots",
+                Origin::File(_) | Origin::Env(_) | Origin::Flag(_),
+            ) => value.clone(),
+            ("origins", _) => toml::Value::from(value.split(' ').collect::<Vec<_>>()).to_string(),
+            _ => toml::Value::from(value.as_str()).to_string(),
+        };
+        write!(f, "{name} = {written} # {from}")
     }
 }
 

@@ -24,8 +24,9 @@ pub(crate) fn relay(
     file: &File,
     from: &mut Resolver<'_>,
 ) -> Result<Option<Relay>, SettingsError> {
+    let flag = args.plain_http.then(|| "true".to_owned());
     let plain = file.plain_http.map(|plain| plain.to_string());
-    let plain = from.pick("plain-http", None, plain, |text| {
+    let plain = from.pick("plain-http", flag, plain, |text| {
         text.parse::<bool>()
             .map_err(|_| "use true or false".to_owned())
     })?;
@@ -67,8 +68,8 @@ fn relay_url(text: &str, plain_http: bool) -> Result<Url, String> {
     match url.scheme() {
         "https" => Ok(url),
         "http" if plain_http || is_loopback(&url) => Ok(url),
-        "http" => Err("anyone on the way could read the key; use https, or write \
-                       `plain-http = true` into hearth.toml"
+        "http" => Err("anyone on the way could read the key; use https, or say \
+                       --plain-http"
             .to_owned()),
         other => Err(format!("must begin with https, not {other}")),
     }
@@ -98,9 +99,9 @@ fn key(
         |text| Ok(PathBuf::from(text)),
     )?;
     let Some(path) = path else { return Ok(None) };
-    let text = fs::read_to_string(&path).map_err(|source| SettingsError::File {
+    let text = fs::read_to_string(&path).map_err(|why| SettingsError::File {
         path: path.clone(),
-        source,
+        why,
     })?;
     let key = text.trim();
     if key.is_empty() {

@@ -66,12 +66,12 @@ pub enum SettingsError {
     #[error(transparent)]
     Folders(#[from] NoFolders),
     /// The settings file or the key file cannot be read.
-    #[error("{} cannot be read: {source}", path.display())]
+    #[error("{} cannot be read: {why}", path.display())]
     File {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        why: io::Error,
     },
     /// The settings file is not what it should be.
     #[error("{}, line {line}: {problem}", path.display())]
@@ -314,7 +314,7 @@ mod tests {
         for line in [
             "slots = 4 # --slots",
             "http-port = 5001, else 5000 # default",
-            "language = ru # ",
+            "language = \"ru\" # ",
             "status-port = 7001 # ",
         ] {
             assert!(explained.contains(line), "{line} in:\n{explained}");
@@ -343,6 +343,23 @@ mod tests {
         let explained = settings.explain();
         let line = "allow-model-changes = true # --allow-model-changes";
         assert!(explained.contains(line), "{explained}");
+    }
+
+    #[test]
+    fn what_is_explained_is_a_settings_file_that_says_the_same() {
+        let said = "relay = \"https://relay.example\"\nslots = 2\nname = \"7\"\nplain-http = true\n\
+                    origins = [\"https://a.example\", \"https://b.example\"]\n";
+        let mut given = Given::new(said);
+        given.env = vec![("HEARTH_KEY", "hunter2"), ("OLLAMA_HOST", "10.0.0.1")];
+        let explained = given.resolve().unwrap().explain();
+        let mut again = Given::new(&explained);
+        again.env = vec![("HEARTH_KEY", "hunter2")];
+        let again = again.resolve().unwrap();
+        let relay = again.relay.unwrap();
+        assert_eq!(relay.url.as_str(), "https://relay.example/");
+        assert!(relay.plain_http);
+        assert_eq!((again.slots, again.name.as_str()), (2, "7"));
+        assert_eq!(again.origins, ["https://a.example", "https://b.example"]);
     }
 
     #[test]
@@ -413,6 +430,10 @@ mod tests {
         let mut plain = Given::new("plain-http = true\nrelay = \"http://relay.example\"");
         plain.env = vec![("HEARTH_KEY", "hunter2")];
         assert!(plain.resolve().unwrap().relay.unwrap().plain_http);
+        let mut said = Given::new("relay = \"http://relay.example\"");
+        said.env = vec![("HEARTH_KEY", "hunter2")];
+        said.args.plain_http = true;
+        assert!(said.resolve().unwrap().relay.unwrap().plain_http);
     }
 
     #[test]

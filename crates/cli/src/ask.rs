@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::{
     credentials::{Client, Credentials, refusal},
     sse,
+    stop::Signals,
 };
 
 /// `hearth ask [--relay URL --key KEY --model M] "text"`.
@@ -37,6 +38,8 @@ pub(crate) struct Args {
 
 /// How often a broken event stream is opened again before the relay is called unreachable.
 const REOPENINGS: u32 = 20;
+/// How long the relay may take to withdraw a job.
+const WITHDRAWAL: Duration = Duration::from_secs(5);
 /// A stream that is silent for longer than the relay's heartbeats is broken.
 const SILENCE: Duration = Duration::from_secs(60);
 
@@ -57,23 +60,27 @@ impl Args {
         if let Some(model) = &self.model {
             body["model"] = json!(model);
         }
+        let mut signals = Signals::listen()?;
         let limit = Duration::from_secs(self.timeout);
         let deadline_ms = self.timeout.saturating_mul(1000);
         let submit = json!({ "op": "chat", "body": body, "deadline_ms": deadline_ms });
         let job = submit_job(&client, &submit).await?;
-        tokio::select! {
-            answered = timeout(limit, follow(&client, job)) => match answered {
-                Ok(ended) => ended,
-                Err(_) => {
-                    withdraw(&client, job).await;
-                    anyhow::bail!("no whole answer within {} s; the job was withdrawn", self.timeout)
-                }
+        let followed = tokio::select! {
+            followed = follow(&client, job) => followed,
+            () = sleep(limit) => Err(anyhow::anyhow!("no whole answer within {} s", self.timeout)),
+            () = signals.next() => Err(anyhow::anyhow!("interrupted")),
+        };
+        // Nobody waits for it any more, whatever the reason.
+        let (end, shown) = match followed {
+            Ok(ended) => ended,
+            Err(why) => match withdraw(&client, job).await {
+                Ok(()) => anyhow::bail!("{why:#}; the job was withdrawn"),
+                Err(error) => anyhow::bail!(
+                    "{why:#}; job {job} could not be withdrawn and may go on: {error:#}"
+                ),
             },
-            _ = tokio::signal::ctrl_c() => {
-                withdraw(&client, job).await;
-                anyhow::bail!("interrupted; the job was withdrawn")
-            }
-        }
+        };
+        conclude(end, &shown)
     }
 
     fn question(&self) -> anyhow::Result<String> {
@@ -107,15 +114,18 @@ async fn submit_job(client: &Client, submit: &Value) -> anyhow::Result<JobId> {
 struct Shown {
     last_id: String,
     anything: bool,
+    /// What a program is given once it is whole: it could not take back a line that an agent wrote
+    /// before it was lost, as people can.
+    held: String,
 }
 
-async fn follow(client: &Client, job: JobId) -> anyhow::Result<()> {
+async fn follow(client: &Client, job: JobId) -> anyhow::Result<(End, Shown)> {
     let mut shown = Shown::default();
     let mut broken = 0;
     loop {
         let before = shown.last_id.clone();
         match follow_once(client, job, &mut shown).await {
-            Ok(Some(end)) => return conclude(end, &shown),
+            Ok(Some(end)) => return Ok((end, shown)),
             Err(Broken::Refused(error)) => return Err(error),
             Ok(None) | Err(Broken::Link) => {}
         }
@@ -124,11 +134,7 @@ async fn follow(client: &Client, job: JobId) -> anyhow::Result<()> {
         } else {
             0
         };
-        anyhow::ensure!(
-            broken < REOPENINGS,
-            "{}; job {job} may still be running there",
-            client.unreachable()
-        );
+        anyhow::ensure!(broken < REOPENINGS, "{}", client.unreachable());
         let pause = Duration::from_millis(100) * 2_u32.pow(broken.min(5));
         note(&format!("the stream broke; opening it again (job {job})"));
         sleep(pause).await;
@@ -199,11 +205,14 @@ fn show(event: &sse::Event, shown: &mut Shown) -> anyhow::Result<Option<End>> {
             ));
         }
         "restarted" => {
-            if shown.anything {
-                writeln!(std::io::stdout())?;
+            const LOST: &str = "the agent was lost; another begins the answer anew";
+            let mut out = std::io::stdout();
+            match (out.is_terminal(), shown.anything) {
+                (true, true) => writeln!(out, "\n\n({LOST})\n")?,
+                (true, false) | (false, _) => note(LOST),
             }
-            note("the agent was lost; another begins the answer anew");
             shown.anything = false;
+            shown.held.clear();
         }
         "line" | "message" => {
             let line: Value = serde_json::from_str(&event.data).context("an unreadable line")?;
@@ -212,8 +221,12 @@ fn show(event: &sse::Event, shown: &mut Shown) -> anyhow::Result<Option<End>> {
                 .or(line["response"].as_str());
             if let Some(text) = text.filter(|text| !text.is_empty()) {
                 let mut out = std::io::stdout();
-                out.write_all(text.as_bytes())?;
-                out.flush()?;
+                if out.is_terminal() {
+                    out.write_all(text.as_bytes())?;
+                    out.flush()?;
+                } else {
+                    shown.held.push_str(text);
+                }
                 shown.anything = true;
             }
         }
@@ -223,8 +236,9 @@ fn show(event: &sse::Event, shown: &mut Shown) -> anyhow::Result<Option<End>> {
 }
 
 fn conclude(end: End, shown: &Shown) -> anyhow::Result<()> {
-    if shown.anything {
-        writeln!(std::io::stdout())?;
+    let mut out = std::io::stdout();
+    if shown.anything && (end == End::Completed || out.is_terminal()) {
+        writeln!(out, "{}", shown.held).context("writing the answer")?;
     }
     match end {
         End::Completed if shown.anything => Ok(()),
@@ -253,11 +267,11 @@ fn failure(error: &JobError) -> String {
     format!("{hop}: {} ({})", error.message, error.code)
 }
 
-async fn withdraw(client: &Client, job: JobId) {
+async fn withdraw(client: &Client, job: JobId) -> anyhow::Result<()> {
     let request = client.http.delete(client.url(&format!("/api/jobs/{job}")));
-    if let Err(error) = request.timeout(Duration::from_secs(5)).send().await {
-        note(&format!("the job could not be withdrawn: {error}"));
-    }
+    let withdrawn = timeout(WITHDRAWAL, client.ask(request)).await;
+    withdrawn.context("no answer from the relay")??;
+    Ok(())
 }
 
 /// Progress, for people only.

@@ -21,29 +21,37 @@ pub(crate) struct Credentials {
         value_name = "URL"
     )]
     pub(crate) relay: String,
-    /// The API key. Prefer --key-file or HEARTH_KEY: other users can see a command line.
-    #[arg(long, env = "HEARTH_KEY", hide_env_values = true, value_name = "KEY")]
+    /// The API key; others on this machine can see it, so prefer --key-file [env: HEARTH_KEY]
+    #[arg(long, value_name = "KEY")]
     key: Option<SecretString>,
-    /// A file that holds the API key.
-    #[arg(
-        long,
-        env = "HEARTH_KEY_FILE",
-        value_name = "FILE",
-        conflicts_with = "key"
-    )]
+    /// A file that holds the API key [env: HEARTH_KEY_FILE]
+    #[arg(long, value_name = "FILE", conflicts_with = "key")]
     key_file: Option<PathBuf>,
+    /// Let key and question go to another machine over http://, where anyone on the way can read
+    /// them.
+    #[arg(long, env = "HEARTH_PLAIN_HTTP")]
+    plain_http: bool,
 }
 
 impl Credentials {
-    /// The key, if one was given.
+    /// The key, if one was given; what stands on the command line wins over the environment.
     ///
     /// # Errors
     /// If the key file cannot be read or is empty.
     pub(crate) fn key(&self) -> anyhow::Result<Option<SecretString>> {
-        let Some(file) = &self.key_file else {
-            return Ok(self.key.clone());
+        if let Some(key) = &self.key {
+            return Ok(Some(key.clone()));
+        }
+        let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let file = match (&self.key_file, set("HEARTH_KEY")) {
+            (Some(file), _) => file.clone(),
+            (None, Some(key)) => return Ok(Some(key.into())),
+            (None, None) => match set("HEARTH_KEY_FILE") {
+                Some(file) => file.into(),
+                None => return Ok(None),
+            },
         };
-        let text = std::fs::read_to_string(file)
+        let text = std::fs::read_to_string(&file)
             .with_context(|| format!("reading the key file {}", file.display()))?;
         let key = text.trim();
         anyhow::ensure!(!key.is_empty(), "the key file {} is empty", file.display());
@@ -53,7 +61,8 @@ impl Credentials {
     /// A client that shows the key with every request and waits as long as streams need.
     ///
     /// # Errors
-    /// If the key cannot be read or holds characters a header cannot.
+    /// If the key cannot be read or holds characters a header cannot, or anyone on the way to the
+    /// relay could read it.
     pub(crate) fn client(&self) -> anyhow::Result<Client> {
         let mut headers = reqwest::header::HeaderMap::new();
         if let Some(key) = self.key()? {
@@ -69,6 +78,11 @@ impl Credentials {
                 self.relay
             )
         })?;
+        anyhow::ensure!(
+            self.plain_http || relay.scheme() == "https" || engine::is_loopback(&relay),
+            "anyone on the way to the relay could read key and question; use https, or say \
+             --plain-http"
+        );
         let http = engine::client_builder(&relay)
             .default_headers(headers)
             .connect_timeout(Duration::from_secs(10))

@@ -2,6 +2,7 @@
 
 use std::{io::Write as _, path::Path, time::Duration};
 
+use agent::{Folders, Origin, Settings, SettingsError};
 use proto::{
     ErrorBody, ErrorCode,
     status::{HopState, Phase, Status},
@@ -48,6 +49,8 @@ impl Finding {
 }
 
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How a relay tells how many agents could answer.
+const WORKERS: &str = "x-hearth-workers";
 
 impl Args {
     /// Looks at every hop and prints what it found.
@@ -56,9 +59,14 @@ impl Args {
     /// If one is broken.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let mut findings = relay(&self.credentials).await;
-        let settings = agent::Settings::try_from(agent::Args::default())?;
-        findings.extend(local_agent(&settings.folders.data).await);
-        findings.push(builtin_model(&settings.model));
+        match Folders::of_user() {
+            Ok(folders) => findings.extend(local_agent(&folders.data).await),
+            Err(error) => findings.push(Finding::new("agent", State::Broken, error.to_string())),
+        }
+        findings.push(match Settings::try_from(agent::Args::default()) {
+            Ok(settings) => builtin_model(&settings.model),
+            Err(error) => unsuitable(&error),
+        });
         findings.extend(desktop());
         let mut out = std::io::stdout();
         for Finding { hop, state, text } in &findings {
@@ -82,13 +90,20 @@ impl Args {
 async fn relay(credentials: &Credentials) -> Vec<Finding> {
     let client = match credentials.client() {
         Ok(client) => client,
-        Err(error) => return vec![Finding::new("key", State::Broken, format!("{error:#}"))],
+        Err(error) => {
+            let hop = if credentials.key().is_ok() {
+                "relay"
+            } else {
+                "key"
+            };
+            return vec![Finding::new(hop, State::Broken, format!("{error:#}"))];
+        }
     };
     let up = match get(&client, "/healthz").await {
-        Ok((200, body)) if body["status"] == "ok" => {
+        Ok(told) if told.status == 200 && told.body["status"] == "ok" => {
             Finding::new("relay", State::Good, client.relay.clone())
         }
-        Ok((status, _)) => {
+        Ok(Told { status, .. }) => {
             let text = format!(
                 "{} answers HTTP {status}, but is no Hearth relay",
                 client.relay
@@ -96,63 +111,94 @@ async fn relay(credentials: &Credentials) -> Vec<Finding> {
             Finding::new("relay", State::Broken, text)
         }
         Err(error) => {
-            let text = format!(
-                "{} cannot be reached ({error}); start it with `hearth relay`, or set --relay",
-                client.relay
-            );
+            let text = format!("{} cannot be reached: {error}", client.relay);
             return vec![Finding::new("relay", State::Broken, text)];
         }
     };
     let mut findings = vec![up];
-    let (status, body) = match get(&client, "/api/tags").await {
-        Ok(answer) => answer,
+    let told = match get(&client, "/api/tags").await {
+        Ok(told) => told,
         Err(error) => {
             findings.push(Finding::new("key", State::Broken, error));
             return findings;
         }
     };
-    findings.push(match status {
+    findings.push(match told.status {
         200 => Finding::new("key", State::Good, "accepted by the relay"),
-        401 => Finding::new(
-            "key",
-            State::Broken,
-            "refused; make one with `hearth key create`",
-        ),
+        401 => {
+            let why = explain(401, &told.body);
+            let text = format!("{why}; `hearth key create` makes one, --key-file shows it");
+            Finding::new("key", State::Broken, text)
+        }
         403 => Finding::new(
             "key",
             State::Note,
-            "it may not read; asking needs --scope read",
+            "it may not read, so agents and models are not seen; asking needs --scope read",
         ),
-        other => Finding::new("key", State::Broken, explain(other, &body)),
+        other => Finding::new("key", State::Broken, explain(other, &told.body)),
     });
-    if status == 200 {
-        let models: Vec<&str> = body["models"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|model| model["name"].as_str())
-            .collect();
-        findings.push(if models.is_empty() {
-            let text = "no agent is online at the relay; start `hearth agent` where the model is";
-            Finding::new("models", State::Broken, text)
-        } else {
-            Finding::new("models", State::Good, models.join(", "))
-        });
+    if told.status == 200 {
+        findings.push(models(&told));
     }
     findings
 }
 
-async fn get(client: &Client, path: &str) -> Result<(u16, Value), String> {
+/// What the key may ask, and whether anybody is there to answer: models are remembered for a
+/// while after their agent left.
+fn models(told: &Told) -> Finding {
+    let models: Vec<&str> = told.body["models"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|model| model["name"].as_str())
+        .collect();
+    if told.workers == Some(0) || models.is_empty() {
+        let text = "no agent whose engine works is online at the relay; start `hearth agent` where \
+                    the model is, or ask `hearth doctor` there";
+        return Finding::new("models", State::Broken, text);
+    }
+    Finding::new("models", State::Good, models.join(", "))
+}
+
+/// What a relay answered.
+#[derive(Debug, Default)]
+struct Told {
+    status: u16,
+    /// How many agents could answer the key's requests, if it says so.
+    workers: Option<u32>,
+    body: Value,
+}
+
+async fn get(client: &Client, path: &str) -> Result<Told, String> {
     let request = client.http.get(client.url(path)).timeout(PATIENCE);
-    let answer = request.send().await.map_err(|error| {
-        if error.is_timeout() {
-            "no answer within 5 s".to_owned()
-        } else {
-            "refused".to_owned()
-        }
-    })?;
-    let status = answer.status().as_u16();
-    Ok((status, answer.json().await.unwrap_or_default()))
+    let answer = request.send().await.map_err(|error| reason(&error))?;
+    let workers = answer.headers().get(WORKERS);
+    Ok(Told {
+        status: answer.status().as_u16(),
+        workers: workers.and_then(|count| count.to_str().ok()?.parse().ok()),
+        body: answer.json().await.unwrap_or_default(),
+    })
+}
+
+/// Why nothing came back, and what to do: the innermost reason, for those around it only repeat
+/// the address.
+fn reason(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "no answer within 5 s; is --relay right, and the way to it open?".to_owned();
+    }
+    let mut inner: &dyn std::error::Error = error;
+    while let Some(source) = inner.source() {
+        inner = source;
+    }
+    let is_refused = inner
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused);
+    let advice = if is_refused {
+        "start it with `hearth relay`, or set --relay"
+    } else {
+        "is --relay right?"
+    };
+    format!("{inner}; {advice}")
 }
 
 fn explain(status: u16, body: &Value) -> String {
@@ -220,6 +266,23 @@ fn agent_findings(status: &Status) -> Vec<Finding> {
     findings
 }
 
+/// Settings with which no agent would start here: wrong where a file has them, for that is there
+/// for an agent only; else worth knowing, for the variables are those of other commands too.
+fn unsuitable(error: &SettingsError) -> Finding {
+    let state = match error {
+        SettingsError::Value {
+            from: Origin::Env(_) | Origin::Flag(_) | Origin::Default,
+            ..
+        } => State::Note,
+        SettingsError::Value { .. }
+        | SettingsError::File { .. }
+        | SettingsError::Toml { .. }
+        | SettingsError::Folders(_) => State::Broken,
+    };
+    let text = format!("no agent would start here: {error}");
+    Finding::new("settings", state, text)
+}
+
 fn builtin_model(model: &Path) -> Finding {
     if model.exists() {
         Finding::new(
@@ -229,7 +292,7 @@ fn builtin_model(model: &Path) -> Finding {
         )
     } else {
         let text = format!(
-            "no built-in model at {}; `./x setup` fetches it (not needed with Ollama)",
+            "no built-in model at {}; `scripts/fetch-model.sh` fetches it (not needed with Ollama)",
             model.display()
         );
         Finding::new("model", State::Note, text)

@@ -114,26 +114,45 @@ impl Args {
                 job,
             } => show(&credentials.client()?, job, json).await,
             Self::Retry(retry) => {
-                let client = retry.credentials.client()?;
-                for job in retry.jobs {
+                let again = async |client: &Client, job| {
                     let path = format!("/api/jobs/{job}/retry");
-                    let answer = call(&client, Method::POST, &path).await;
-                    let answer = answer.with_context(|| format!("retrying {job}"))?;
-                    let made: JobView = read(answer).await?;
-                    writeln!(std::io::stdout(), "{}", made.id)?;
-                }
-                Ok(())
+                    let made: JobView = read(call(client, Method::POST, &path).await?).await?;
+                    Ok(made.id.to_string())
+                };
+                retry.each("retried", again).await
             }
             Self::Cancel(cancel) => {
-                let client = cancel.credentials.client()?;
-                for job in cancel.jobs {
-                    let answer = call(&client, Method::DELETE, &format!("/api/jobs/{job}")).await;
-                    answer.with_context(|| format!("cancelling {job}"))?;
-                    writeln!(std::io::stdout(), "cancelled {job}")?;
-                }
-                Ok(())
+                let end = async |client: &Client, job| {
+                    call(client, Method::DELETE, &format!("/api/jobs/{job}")).await?;
+                    Ok(format!("cancelled {job}"))
+                };
+                cancel.each("cancelled", end).await
             }
         }
+    }
+}
+
+impl Some {
+    /// Does it to each, whatever became of the one before, and prints what it says.
+    async fn each(
+        self,
+        done: &str,
+        act: impl AsyncFn(&Client, JobId) -> anyhow::Result<String>,
+    ) -> anyhow::Result<()> {
+        let client = self.credentials.client()?;
+        let mut refused = 0;
+        for job in &self.jobs {
+            match act(&client, *job).await {
+                Ok(said) => writeln!(std::io::stdout(), "{said}")?,
+                Err(error) => {
+                    refused += 1;
+                    writeln!(std::io::stderr(), "{job} was not {done}: {error:#}")?;
+                }
+            }
+        }
+        let all = self.jobs.len();
+        anyhow::ensure!(refused == 0, "{refused} of {all} were not {done}");
+        Ok(())
     }
 }
 

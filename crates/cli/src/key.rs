@@ -1,16 +1,18 @@
 //! `hearth key`: makes, lists and revokes API keys in a relay's store, whether or not it runs.
 
-use std::{collections::BTreeSet, io::Write as _, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io::Write as _, time::Duration};
 
 use clap::ValueEnum;
 use proto::{Account, Priority, Timestamp};
-use queue::{Ceiling, KeyRecord, Keys, ModelPattern, ModelPatterns, Scope};
+use queue::{Ceiling, KeyRecord, Keys, ModelPattern, ModelPatterns, Scope, Serve};
 use relay::{
     System, World as _,
     keys::{KeyFor, LASTING_MAX, check, mint, served},
 };
 
-/// `hearth key create|list|revoke --store URL`.
+use crate::store::Store;
+
+/// `hearth key create|list|revoke`.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Args {
     /// Make a key and print it, once: it is the last word printed.
@@ -28,13 +30,6 @@ pub(crate) enum Args {
         #[arg(value_name = "NAME")]
         key: String,
     },
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct Store {
-    /// Where the relay keeps its jobs and keys: sqlite:PATH.
-    #[arg(long, env = "HEARTH_STORE", value_name = "URL")]
-    store: String,
 }
 
 #[derive(Debug, clap::Args)]
@@ -97,7 +92,8 @@ enum KeyScope {
     Read,
     /// Lease and answer jobs: what an agent needs.
     Work,
-    /// Everything else.
+    /// Run the relay: the dashboard, the keys, and the models of agents that allow it. It asks and
+    /// reads nothing by itself.
     Admin,
 }
 
@@ -120,9 +116,9 @@ impl Args {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Create(create) => create.run().await,
-            Self::List { store } => list(&*store.open().await?).await,
+            Self::List { store } => list(&*store.keys().await?).await,
             Self::Revoke { store, key } => {
-                let revoked = store.open().await?.revoke_key(System.now(), &key).await?;
+                let revoked = store.keys().await?.revoke_key(System.now(), &key).await?;
                 anyhow::ensure!(
                     revoked,
                     "no key that is in force has the name or id {key:?}"
@@ -131,12 +127,6 @@ impl Args {
                 Ok(())
             }
         }
-    }
-}
-
-impl Store {
-    async fn open(&self) -> anyhow::Result<Arc<dyn Keys>> {
-        Ok(relay::open_keys(&self.store).await?)
     }
 }
 
@@ -162,11 +152,16 @@ impl Create {
         };
         let [a, b, c, d, e, f, ..] = System.random()?;
         let (text, record) = mint(for_, [a, b, c, d, e, f], System.random()?, System.now());
-        self.store.open().await?.create_key(record).await?;
+        let keys = self.store.made_with_keys().await?;
+        keys.create_key(record.clone()).await?;
         let (name, account, may) = (&self.name, &self.account, words.join(" "));
+        let reach: String = reach(&record)
+            .iter()
+            .map(|note| format!("; {note}"))
+            .collect();
         writeln!(
             std::io::stderr(),
-            "key {name} of account {account} may: {may}"
+            "key {name} of account {account} may: {may}{reach}"
         )?;
         writeln!(std::io::stderr(), "it is shown only this once:")?;
         writeln!(std::io::stdout(), "{}", text.reveal())?;
@@ -208,29 +203,42 @@ fn line(key: &KeyRecord, now: Timestamp) -> String {
         scopes.join(","),
         day(key.created_at)
     );
-    let models: Vec<_> = key.ceiling.models.iter().map(ToString::to_string).collect();
-    let notes = [
-        (!models.is_empty()).then(|| format!("models {}", models.join(","))),
-        key.ceiling
-            .priority
-            .map(|most| format!("priority at most {}", most.level())),
-        key.expires_at.map(|at| format!("expires {}", day(at))),
-        Some(key.last_used_at.map_or_else(
-            || "never used".to_owned(),
-            |at| format!("last used {}", day(at)),
-        )),
-    ];
-    for note in notes.into_iter().flatten() {
+    let used = key.last_used_at.map_or_else(
+        || "never used".to_owned(),
+        |at| format!("last used {}", day(at)),
+    );
+    for note in reach(key).into_iter().chain([used]) {
         line += "  ";
         line += &note;
     }
     line
 }
 
+/// How far a key reaches where that is not as usual, and until when.
+fn reach(key: &KeyRecord) -> Vec<String> {
+    let serves = match &key.serve {
+        _ if !key.scopes.contains(&Scope::Work) => None,
+        Serve::All => Some("serves all".to_owned()),
+        Serve::Accounts(accounts) => {
+            let others = accounts.iter().filter(|account| **account != key.account);
+            let others: Vec<_> = others.map(ToString::to_string).collect();
+            (!others.is_empty()).then(|| format!("serves {} too", others.join(",")))
+        }
+    };
+    let models: Vec<_> = key.ceiling.models.iter().map(ToString::to_string).collect();
+    let notes = [
+        serves,
+        (!models.is_empty()).then(|| format!("models {}", models.join(","))),
+        key.ceiling
+            .priority
+            .map(|most| format!("priority at most {}", most.level())),
+        key.expires_at.map(|at| format!("expires {}", day(at))),
+    ];
+    notes.into_iter().flatten().collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use queue::Serve;
-
     use super::*;
 
     #[test]
@@ -295,6 +303,13 @@ mod tests {
             ),
             "{full}"
         );
+        key.scopes = [Scope::Work].into();
+        assert!(line(&key, Timestamp(0)).contains("  serves all  models"));
+        key.serve = Serve::Accounts([key.account.clone()].into());
+        assert!(!line(&key, Timestamp(0)).contains("serves"));
+        let both = [key.account.clone(), Account::new("work").unwrap()];
+        key.serve = Serve::Accounts(both.into());
+        assert!(line(&key, Timestamp(0)).contains("  serves work too  "));
         key.revoked_at = Some(Timestamp(5));
         assert!(line(&key, Timestamp(60_000)).contains("  revoked  "));
     }

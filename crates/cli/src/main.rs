@@ -11,6 +11,7 @@ mod relay_options;
 mod sse;
 mod status;
 mod stop;
+mod store;
 mod user;
 
 use std::{
@@ -30,6 +31,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Lets an application anywhere use the language model on your own machine.
 #[derive(Debug, Parser)]
 #[command(name = "hearth", version, propagate_version = true)]
+#[command(after_help = "HEARTH_LOG says what is logged: info, or info,hearth_relay=debug")]
 struct Hearth {
     #[command(subcommand)]
     command: Command,
@@ -88,7 +90,8 @@ fn start(command: Command) -> anyhow::Result<()> {
         | Command::Pause
         | Command::Resume
         | Command::Pair(_)
-        | Command::Doctor(_) => "error",
+        // Why a certificate is not good is told in their own sentence.
+        | Command::Doctor(_) => "error,rustls_platform_verifier=off",
     };
     let format = if std::io::stderr().is_terminal() {
         Format::Human

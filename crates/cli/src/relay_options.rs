@@ -1,22 +1,34 @@
-//! The options of `hearth relay`, which may also stand in a file.
+//! The program's options, of which those of `hearth relay` may also stand in a file.
 
 use std::io::Write as _;
 
-use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
+use clap::{
+    ArgMatches, Command, CommandFactory as _, FromArgMatches as _,
+    error::{ContextKind, ContextValue},
+};
 use relay::Config;
 
 use super::Hearth;
 
 /// What the program was asked for; `None` if only its settings were to be printed.
 pub(crate) fn parsed() -> anyhow::Result<Option<Hearth>> {
-    let given = Hearth::command().get_matches();
+    let given = command().try_get_matches().unwrap_or_else(|error| {
+        drop(error.print());
+        if let Some(variable) = variable_of(&error) {
+            drop(writeln!(std::io::stderr(), "\nit stands in {variable}"));
+        }
+        std::process::exit(error.exit_code())
+    });
     let Some(("relay", options)) = given.subcommand() else {
         return Ok(Some(read(&given)));
     };
     let usual = agent::Folders::of_user().ok();
     let config = Config::read(options, usual.map(|user| user.config.join("relay.toml")))?;
     let arguments = config.behind(std::env::args_os(), options);
-    let all = Hearth::command().get_matches_from(arguments);
+    let all = command().try_get_matches_from(arguments);
+    // Without the file there was nothing wrong.
+    let all =
+        all.map_err(|error| anyhow::anyhow!("{}: {}", config.path().display(), in_short(&error)))?;
     if options.get_flag("print_config")
         && let Some((_, all)) = all.subcommand()
     {
@@ -24,6 +36,49 @@ pub(crate) fn parsed() -> anyhow::Result<Option<Hearth>> {
         return Ok(None);
     }
     Ok(Some(read(&all)))
+}
+
+/// All options. A store that is not named lies in the user's data folder, for whoever runs the
+/// relay and whoever makes its keys alike.
+fn command() -> Command {
+    let command = Hearth::command();
+    let Ok(folders) = agent::Folders::of_user() else {
+        return command;
+    };
+    let usual = format!("sqlite:{}", folders.data.join("relay.db").display());
+    let store = |command: Command| {
+        let usual = usual.clone();
+        command.mut_arg("store", |store| store.required(false).default_value(usual))
+    };
+    command
+        .mut_subcommand("relay", store)
+        .mut_subcommand("key", |key| key.mut_subcommands(store))
+        .mut_subcommand("user", |user| user.mut_subcommands(store))
+}
+
+/// What is wrong, without how to ask for help.
+fn in_short(error: &clap::Error) -> String {
+    let told = error.to_string();
+    let first = told.lines().next().unwrap_or_default();
+    first.strip_prefix("error: ").unwrap_or(first).to_owned()
+}
+
+/// The variable of the environment that a wrong value stands in, if it is not the command line.
+fn variable_of(error: &clap::Error) -> Option<String> {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(_) | None => None,
+    };
+    let option = text(ContextKind::InvalidArg)?;
+    let option = option.split(' ').next()?.to_owned();
+    let is_said = |word: String| word == option || word.starts_with(&format!("{option}="));
+    if std::env::args().any(is_said) {
+        return None;
+    }
+    let name = option.trim_start_matches('-').replace('-', "_");
+    let variable = format!("HEARTH_{}", name.to_uppercase());
+    let value = text(ContextKind::InvalidValue)?;
+    (std::env::var(&variable).ok()? == value).then_some(variable)
 }
 
 fn read(matches: &ArgMatches) -> Hearth {

@@ -12,32 +12,67 @@ pub(crate) async fn with(
     program: impl Future<Output = anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
     tokio::pin!(program);
+    let mut signals = Signals::listen()?;
     tokio::select! {
         ended = &mut program => return ended,
-        asked = signal() => asked?,
+        () = signals.next() => {}
     }
     tracing::info!("stopping; a second signal ends it at once");
     stop.cancel();
     tokio::select! {
         ended = program => ended,
-        asked = signal() => {
-            asked?;
-            anyhow::bail!("ended at once, as asked")
+        () = signals.next() => anyhow::bail!("ended at once, as asked"),
+    }
+}
+
+/// The signals that ask a program to end, heard from the moment this is made.
+#[cfg(unix)]
+#[derive(Debug)]
+pub(crate) struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    /// Begins to hear them.
+    ///
+    /// # Errors
+    /// If the system does not let it.
+    pub(crate) fn listen() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// Waits for the next.
+    pub(crate) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
     }
 }
 
-#[cfg(unix)]
-async fn signal() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted,
-        _ = terminate.recv() => Ok(()),
-    }
-}
+/// The key that asks a program to end, heard from the moment this is made.
+#[cfg(windows)]
+#[derive(Debug)]
+pub(crate) struct Signals(tokio::signal::windows::CtrlC);
 
-#[cfg(not(unix))]
-async fn signal() -> std::io::Result<()> {
-    tokio::signal::ctrl_c().await
+#[cfg(windows)]
+impl Signals {
+    /// Begins to hear it.
+    ///
+    /// # Errors
+    /// If the system does not let it.
+    pub(crate) fn listen() -> std::io::Result<Self> {
+        Ok(Self(tokio::signal::windows::ctrl_c()?))
+    }
+
+    /// Waits for the next.
+    pub(crate) async fn next(&mut self) {
+        self.0.recv().await;
+    }
 }

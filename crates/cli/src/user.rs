@@ -1,10 +1,7 @@
 //! `hearth user`: makes, lists, changes and removes those who log in with a password, in a
 //! relay's store, whether or not it runs.
 
-use std::{
-    io::{Read as _, Write as _},
-    sync::Arc,
-};
+use std::io::{Read as _, Write as _};
 
 use clap::ValueEnum;
 use proto::Account;
@@ -12,12 +9,12 @@ use queue::{Role, UserChange, Users};
 use relay::{System, World as _, users};
 use secrecy::SecretString;
 
-use crate::key::day;
+use crate::{key::day, store::Store};
 
 /// Longest password that is read, with its line end; the rules are the relay's.
 const INPUT_MAX: u64 = 4096;
 
-/// `hearth user create|list|password|logout|remove --store URL`.
+/// `hearth user create|list|password|logout|remove`.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Args {
     /// Make a user; the password is read from standard input.
@@ -53,13 +50,6 @@ pub(crate) enum Args {
         #[arg(value_name = "NAME")]
         name: String,
     },
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct Store {
-    /// Where the relay keeps its jobs, keys and users: sqlite:PATH.
-    #[arg(long, env = "HEARTH_STORE", value_name = "URL")]
-    store: String,
 }
 
 #[derive(Debug, clap::Args)]
@@ -116,9 +106,9 @@ impl Args {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let (store, name, change, did) = match self {
             Self::Create(create) => return create.run().await,
-            Self::List { store } => return list(&*store.open().await?).await,
+            Self::List { store } => return list(&*store.users().await?).await,
             Self::Remove { store, name } => {
-                let removed = store.open().await?.remove_user(&name).await?;
+                let removed = store.users().await?.remove_user(&name).await?;
                 return said(removed, &name, "removed");
             }
             Self::Password {
@@ -131,7 +121,7 @@ impl Args {
             }
             Self::Logout { store, name } => (store, name, UserChange::LogOut, "logged out"),
         };
-        let changed = store.open().await?.change_user(&name, change).await?;
+        let changed = store.users().await?.change_user(&name, change).await?;
         said(changed, &name, did)
     }
 }
@@ -140,12 +130,6 @@ fn said(done: bool, name: &str, did: &str) -> anyhow::Result<()> {
     anyhow::ensure!(done, "there is no user named {name:?}");
     writeln!(std::io::stdout(), "{did} {name}")?;
     Ok(())
-}
-
-impl Store {
-    async fn open(&self) -> anyhow::Result<Arc<dyn Users>> {
-        Ok(relay::open_users(&self.store).await?)
-    }
 }
 
 impl FromInput {
@@ -176,7 +160,12 @@ impl Create {
             salt,
             now,
         )?;
-        let id = self.store.open().await?.create_user(user).await?;
+        let id = self
+            .store
+            .made_with_users()
+            .await?
+            .create_user(user)
+            .await?;
         let (name, account, role) = (&self.name, &self.account, role.as_str());
         writeln!(
             std::io::stdout(),

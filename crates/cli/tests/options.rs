@@ -3,6 +3,8 @@
 
 use std::process::{Command, Output};
 
+use tests::process::{Home, Process};
+
 fn hearth(args: &[&str]) -> Output {
     let home = tempfile::tempdir().unwrap();
     Command::new(env!("CARGO_BIN_EXE_hearth"))
@@ -118,7 +120,7 @@ fn the_relays_settings_come_from_options_the_environment_and_a_file_and_say_so()
     for line in [
         "lease = 80 # HEARTH_LEASE\n",
         "heartbeat = 7 # --heartbeat\n",
-        "listen = 127.0.0.1:8787 # default\n",
+        "listen = \"127.0.0.1:8787\" # default\n",
         &from_file,
     ] {
         assert!(explained.contains(line), "{line} in {explained}");
@@ -128,7 +130,123 @@ fn the_relays_settings_come_from_options_the_environment_and_a_file_and_say_so()
     assert!(!refused.status.success());
     let error = text(&refused.stderr);
     assert!(error.contains("`leese` is no option"), "{error}");
+    std::fs::write(&file, "account-queued-max = \"many\"\n").unwrap();
+    let error = text(&told(&[]).stderr);
+    let place = file.display().to_string();
+    assert!(
+        error.contains(&place) && error.contains("'many'"),
+        "{error}"
+    );
     let missing = told(&["--config", "/nowhere/relay.toml"]);
     assert!(text(&missing.stderr).contains("/nowhere/relay.toml cannot be read"));
     assert!(!home.path().join("hearth-relay.db").exists());
+}
+
+#[test]
+fn what_was_explained_is_a_settings_file_for_the_next_start() {
+    let home = tempfile::tempdir().unwrap();
+    let told = |args: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_hearth"))
+            .args([&["relay", "--print-config"], args].concat())
+            .env_clear()
+            .env("HOME", home.path())
+            .output()
+            .unwrap()
+    };
+    let file = home.path().join("relay.toml");
+    let explained = told(&["--lease", "77"]).stdout;
+    std::fs::write(&file, &explained).unwrap();
+    let again = told(&["--config", &file.display().to_string()]);
+    let again = text(&again.stdout) + &text(&again.stderr);
+    assert!(again.contains("lease = 77 # "), "{again}");
+    let store = "/.local/share/hearth/relay.db\" # ";
+    assert!(again.contains(store), "where the user's data are: {again}");
+}
+
+#[test]
+fn a_wrong_value_in_the_environment_names_its_variable() {
+    let home = tempfile::tempdir().unwrap();
+    let asked = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_hearth"))
+            .args([&["relay"], args].concat())
+            .env_clear()
+            .env("HOME", home.path())
+            .env("HEARTH_LEASE", "abc")
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        text(&output.stderr)
+    };
+    let said = asked(&[]);
+    assert!(said.contains("it stands in HEARTH_LEASE"), "{said}");
+    let said = asked(&["--lease", "abd"]);
+    assert!(!said.contains("HEARTH_LEASE"), "{said}");
+}
+
+#[test]
+fn a_store_that_is_not_there_is_not_made_by_looking_into_it() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("typo.db");
+    let store = format!("sqlite:{}", path.display());
+    for args in [
+        &["key", "list"][..],
+        &["key", "revoke", "laptop"],
+        &["user", "list"],
+        &["user", "logout", "ann"],
+        &["user", "remove", "ann"],
+    ] {
+        let output = hearth(&[args, &["--store", &store]].concat());
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        let said = text(&output.stderr);
+        assert!(said.contains("there is no store at"), "{args:?}: {said}");
+        assert!(said.contains(&store["sqlite:".len()..]), "{args:?}: {said}");
+        assert!(!path.exists(), "{args:?}");
+    }
+}
+
+#[test]
+fn a_relay_without_a_key_names_its_store_and_one_without_a_certificate_does_not_say_it_listens() {
+    let home = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_hearth"))
+            .args(args)
+            .env_clear()
+            .env("HOME", home.path())
+            .output()
+            .unwrap()
+    };
+    let refused = run(&["relay", "--listen", "127.0.0.1:0"]);
+    let said = text(&refused.stderr);
+    let store = home.path().join(".local/share/hearth/relay.db");
+    assert!(said.contains(&store.display().to_string()), "{said}");
+    assert!(said.contains("hearth key create --store"), "{said}");
+
+    // The same store, though neither names it.
+    let made = run(&["key", "create", "--name", "laptop", "--scope", "read"]);
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let tls = [
+        "--tls-cert",
+        "/nowhere/c.pem",
+        "--tls-key",
+        "/nowhere/k.pem",
+    ];
+    let refused = run(&[&["relay", "--listen", "127.0.0.1:0"][..], &tls].concat());
+    assert_eq!(refused.status.code(), Some(1));
+    let said = text(&refused.stderr);
+    assert!(said.contains("/nowhere/"), "{said}");
+    assert_eq!(text(&refused.stdout), "", "nothing listens");
+}
+
+#[tokio::test]
+async fn the_log_is_filtered_as_the_help_says() {
+    let help = text(&hearth(&["--help"]).stdout);
+    let (_, example) = help.split_once("info,").unwrap();
+    let target = example.split('=').next().unwrap();
+    let home = Home::new();
+    let mut relay = home.command(env!("CARGO_BIN_EXE_hearth"));
+    relay.args(["relay", "--insecure-dev", "--listen", "127.0.0.1:0"]);
+    relay.args(["--store", "memory:"]);
+    relay.env("HEARTH_LOG", format!("off,{target}=info"));
+    let mut relay = Process::start("the relay", relay);
+    relay.says("the relay listens").await;
 }

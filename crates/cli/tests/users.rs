@@ -90,5 +90,9 @@ fn a_bad_name_or_password_makes_no_user() {
         "{}",
         said(&output)
     );
-    assert_eq!(said(&user(folder.path(), &["list"], "")), "");
+    let listed = said(&user(folder.path(), &["list"], ""));
+    assert!(
+        listed.contains("there is no store"),
+        "none was made: {listed}"
+    );
 }

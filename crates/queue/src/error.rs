@@ -10,7 +10,7 @@ pub enum QueueError {
     #[error("the lease on job {0} is over; somebody else may hold it now")]
     StaleLease(JobId),
     /// The job can never change again.
-    #[error("job {0} has already ended as {1:?}")]
+    #[error("job {0} has already ended: it is {state}", state = format!("{:?}", .1).to_lowercase())]
     Ended(JobId, JobState),
     /// What was asked and answered is kept for a while only.
     #[error("prompt and answer of job {0} were erased; they are kept for a while only")]

@@ -4,7 +4,13 @@
 //! given on the command line or in the environment counts more; everything the file adds is read
 //! as if it stood behind them, so that there is one list of options and one way to read them.
 
-use std::{collections::BTreeMap, ffi::OsString, fmt::Write as _, fs, io, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fmt::Write as _,
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use clap::{Arg, ArgAction, ArgMatches, Args as _, Command, parser::ValueSource};
 use url::Url;
@@ -18,12 +24,12 @@ const NOT_IN_FILE: [&str; 2] = ["config", "print-config"];
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// It cannot be read.
-    #[error("{} cannot be read: {source}", path.display())]
+    #[error("{} cannot be read: {why}", path.display())]
     File {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        why: io::Error,
     },
     /// It is not what it should be.
     #[error("{}, line {line}: {problem}", path.display())]
@@ -69,8 +75,14 @@ impl Config {
             Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => {
                 Ok(Self::default())
             }
-            Err(source) => Err(ConfigError::File { path, source }),
+            Err(why) => Err(ConfigError::File { path, why }),
         }
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     pub(crate) fn parse(path: PathBuf, text: &str) -> Result<Self, ConfigError> {
@@ -158,12 +170,17 @@ impl Config {
                 Some(_) | None if self.values.contains_key(name) => self.path.display().to_string(),
                 Some(_) | None => "default".to_owned(),
             };
-            let values = match values.as_slice() {
-                [] => "(not set)".to_owned(),
-                values => values.join(" "),
+            // What may not be said, or is not, would not be read from a file.
+            let is_hidden = values.iter().any(|(_, is_hidden)| *is_hidden);
+            let values: Vec<_> = values.into_iter().map(|(value, _)| value).collect();
+            let mark = if is_hidden || values.is_empty() {
+                "# "
+            } else {
+                ""
             };
+            let values = written(option, values);
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "{name} = {values} # {from}");
+            let _ = writeln!(text, "{mark}{name} = {values} # {from}");
         }
         text
     }
@@ -202,14 +219,31 @@ fn text(value: &toml::Value) -> Result<String, &'static str> {
     text.or_else(number).ok_or("is a text or a number")
 }
 
-/// A value without the password that a URL may hold.
-fn shown(value: &str) -> String {
+/// Values as they would be written into the file.
+fn written(option: &Arg, mut values: Vec<String>) -> String {
+    let one = |value: String| match value.parse::<i64>() {
+        Ok(number) => toml::Value::from(number),
+        Err(_) => toml::Value::from(value),
+    };
+    match (option.get_action(), values.pop()) {
+        (_, None) => "(not set)".to_owned(),
+        (ArgAction::SetTrue, Some(value)) => value,
+        (ArgAction::Append, Some(last)) => {
+            let all: Vec<_> = values.into_iter().chain([last]).map(one).collect();
+            toml::Value::from(all).to_string()
+        }
+        (_, Some(value)) => one(value).to_string(),
+    }
+}
+
+/// A value without the password that a URL may hold, and whether there was one.
+fn shown(value: &str) -> (String, bool) {
     match Url::parse(value) {
         Ok(mut url) if url.password().is_some() => match url.set_password(Some("***")) {
-            Ok(()) => url.to_string(),
-            Err(()) => "(set, not shown)".to_owned(),
+            Ok(()) => (url.to_string(), true),
+            Err(()) => ("(set, not shown)".to_owned(), true),
         },
-        Ok(_) | Err(_) => value.to_owned(),
+        Ok(_) | Err(_) => (value.to_owned(), false),
     }
 }
 
@@ -235,14 +269,20 @@ mod tests {
         for line in [
             "lease = 90 # relay.toml\n",
             "heartbeat = 7 # --heartbeat\n",
-            "webhook-allow = a.lan b.lan:80 # relay.toml\n",
+            "webhook-allow = [\"a.lan\", \"b.lan:80\"] # relay.toml\n",
             "insecure-dev = true # relay.toml\n",
-            "default-model = (not set) # default\n",
-            "listen = 127.0.0.1:8787 # default\n",
+            "\n# default-model = (not set) # default\n",
+            "listen = \"127.0.0.1:8787\" # default\n",
         ] {
             assert!(told.contains(line), "{line} in {told}");
         }
         assert!(!told.contains("print-config"), "{told}");
+        let again = explained(&told, &[]).unwrap();
+        let values = |told: &str| -> Vec<String> {
+            let lines = told.lines().filter_map(|line| line.rsplit_once(" # "));
+            lines.map(|(value, _)| value.to_owned()).collect()
+        };
+        assert_eq!(values(&again), values(&told), "it is a settings file");
     }
 
     #[test]
@@ -267,9 +307,10 @@ mod tests {
     fn a_password_in_a_url_is_not_shown() {
         let told = explained("store = \"postgres://hearth:secret@db/x\"", &[]).unwrap();
         assert!(
-            told.contains("store = postgres://hearth:***@db/x #"),
+            told.contains("# store = \"postgres://hearth:***@db/x\" #"),
             "{told}"
         );
-        assert_eq!(shown("sqlite:/var/lib/x:y.db"), "sqlite:/var/lib/x:y.db");
+        let plain = "sqlite:/var/lib/x:y.db".to_owned();
+        assert_eq!(shown(&plain), (plain, false));
     }
 }

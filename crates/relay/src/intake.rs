@@ -61,17 +61,21 @@ impl Relay {
                 "an agent is online but its engine is down; start the engine, or name a model \
                  and submit a job to be kept",
             )),
-            (_, Outlook::NobodyOnline) => Err(nobody_online(worker)),
+            (model, Outlook::NobodyOnline) => Err(nobody_online(worker, model.as_ref())),
         }
     }
 }
 
-fn nobody_online(worker: Option<&WorkerId>) -> ApiError {
+fn nobody_online(worker: Option<&WorkerId>, model: Option<&ModelName>) -> ApiError {
     let who = match worker {
         Some(worker) => format!("the worker {worker} is not online"),
         None => "no worker is online to answer".into(),
     };
-    let message = format!("{who}; start the agent, or name a model and submit a job to be kept");
+    let how = match model {
+        Some(_) => "submit a job to be kept",
+        None => "name a model and submit a job to be kept",
+    };
+    let message = format!("{who}; start the agent, or {how}");
     ApiError::new(ErrorCode::NoWorker, message)
 }
 

@@ -64,7 +64,7 @@ pub use app::Relay;
 pub use args::Args;
 pub use config::{Config, ConfigError};
 pub use metrics::serve_metrics;
-pub use open::{OpenError, open, open_keys, open_users};
+pub use open::{OpenError, must_exist, open, open_keys, open_users};
 pub use peer::Network;
 pub use public_url::PublicUrl;
 pub use push::PushUrl;

@@ -15,6 +15,9 @@ pub enum OpenError {
     /// A store in memory is empty and cannot be shared with another process.
     #[error("keys and users in memory: would be forgotten at once; write sqlite:PATH")]
     KeysInMemory,
+    /// Nobody made it.
+    #[error("there is no store at {}; say with --store where the relay keeps its own", .0.display())]
+    Missing(PathBuf),
     /// The store says why.
     #[error("{0}")]
     Store(String),
@@ -61,6 +64,17 @@ pub async fn open_keys(url: &str) -> Result<Arc<dyn Keys>, OpenError> {
 /// [`OpenError`], in words for the person who wrote the URL.
 pub async fn open_users(url: &str) -> Result<Arc<dyn Users>, OpenError> {
     Ok(beside(url).await?)
+}
+
+/// Refuses a store that is not there: who only looks into one must not make it.
+///
+/// # Errors
+/// [`OpenError`], in words for the person who wrote the URL.
+pub fn must_exist(url: &str) -> Result<(), OpenError> {
+    match parse(url)? {
+        Place::Sqlite(path) if !path.exists() => Err(OpenError::Missing(path)),
+        Place::Sqlite(_) | Place::Memory => Ok(()),
+    }
 }
 
 async fn beside(url: &str) -> Result<Arc<SqliteKeys>, OpenError> {

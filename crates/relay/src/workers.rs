@@ -394,7 +394,8 @@ impl Workers {
             .partition(|known| known.report.engine_up);
         let gone = seats.gone.values().cloned();
         let gone = gone.filter(|known| serves(&known.serve, account));
-        Library::new(up.into_iter().chain(down).chain(gone).collect())
+        let is_up = up.len();
+        Library::new(up.into_iter().chain(down).chain(gone).collect(), is_up)
     }
 
     fn lock(&self) -> MutexGuard<'_, Seats> {

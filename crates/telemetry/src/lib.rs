@@ -7,7 +7,7 @@ pub mod metrics;
 use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
 
-/// The environment variable that holds the filter, for example `info,relay=debug`.
+/// The environment variable that holds the filter, for example `info,hearth_relay=debug`.
 pub const FILTER_VARIABLE: &str = "HEARTH_LOG";
 
 /// How log lines look.
@@ -40,7 +40,7 @@ pub fn init(format: Format, fallback: &str) -> anyhow::Result<()> {
 fn filter(directives: &str) -> anyhow::Result<EnvFilter> {
     EnvFilter::try_new(directives).with_context(|| {
         format!(
-            "{FILTER_VARIABLE} `{directives}` is not a filter; write for example `info,relay=debug`"
+            "{FILTER_VARIABLE} `{directives}` is not a filter; write for example `info,hearth_relay=debug`"
         )
     })
 }
@@ -53,7 +53,7 @@ mod tests {
     fn a_filter_that_cannot_be_read_is_named() {
         let error = filter("relay=loud").unwrap_err().to_string();
         assert!(error.contains("relay=loud"), "{error}");
-        assert!(filter("info,relay=debug").is_ok());
+        assert!(error.contains("hearth_relay=debug"), "{error}");
     }
 
     #[test]

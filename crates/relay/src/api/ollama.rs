@@ -148,7 +148,11 @@ pub(super) fn with_line_feed(line: &[u8]) -> Bytes {
 /// `GET /api/tags`.
 pub(super) async fn tags(State(relay): State<Relay>, MayRead(caller): MayRead) -> Response {
     let library = relay.library(&caller);
-    written(JSON, dialect::ollama::tags(library.reports()))
+    let mut response = written(JSON, dialect::ollama::tags(library.reports()));
+    // Models are remembered for longer than somebody is there to run them.
+    let headers = response.headers_mut();
+    headers.insert("x-hearth-workers", library.up().into());
+    response
 }
 
 /// `GET /api/ps`.

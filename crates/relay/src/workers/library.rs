@@ -88,11 +88,18 @@ pub(super) struct Known {
 #[derive(Debug, Default)]
 pub(crate) struct Library {
     known: Vec<Known>,
+    up: usize,
 }
 
 impl Library {
-    pub(super) fn new(known: Vec<Known>) -> Self {
-        Self { known }
+    /// The first `up` of them are online, and their engines are up.
+    pub(super) fn new(known: Vec<Known>, up: usize) -> Self {
+        Self { known, up }
+    }
+
+    /// How many could answer now.
+    pub(crate) const fn up(&self) -> usize {
+        self.up
     }
 
     pub(crate) fn reports(&self) -> impl Iterator<Item = &WorkerReport> {

@@ -297,3 +297,17 @@ async fn models_and_version_come_from_the_workers_online() {
     let other = server.client("other", &[Scope::Read]).await;
     assert!(other.get("/api/tags").await.text().await.contains("secret"));
 }
+
+#[tokio::test]
+async fn tags_tell_how_many_agents_could_answer_now() {
+    let server = Server::start().await;
+    let client = server.requester().await;
+    let worker = Scripted::ready(&server).await;
+    let tags = client.get("/api/tags").await;
+    assert_eq!(tags.header("x-hearth-workers"), "1");
+    worker.goes().await;
+    let tags = client.get("/api/tags").await;
+    assert_eq!(tags.header("x-hearth-workers"), "0");
+    let models = tags.json().await["models"].clone();
+    assert_eq!(models.as_array().unwrap().len(), 1, "it is remembered");
+}

@@ -1,0 +1,257 @@
+//! `hearth ask`, `jobs` and `doctor` in front of a relay that does what the test tells it to.
+#![expect(clippy::unwrap_used, reason = "these functions are tests")]
+
+use std::process::ExitStatus;
+
+use serde_json::json;
+use tests::{
+    process::{Finished, Home, Process, finish},
+    scripted_ollama::{Answer, Gate, ScriptedOllama, Step},
+};
+use tokio::process::Command;
+
+const JOB: &str = "00112233445566778899aabbccddeeff";
+const END: &str = r#"{"state":"completed"}"#;
+
+fn path(more: &str) -> String {
+    format!("/api/jobs/{JOB}{more}")
+}
+
+/// A relay that takes every job and lets it be withdrawn.
+async fn relay() -> ScriptedOllama {
+    let relay = ScriptedOllama::start().await.unwrap();
+    let view = json!({"id": JOB, "state": "queued", "account": "default", "op": "chat",
+        "model": "tiny", "priority": 5, "attempt": 0, "created_at": 0});
+    relay.settle("/api/jobs", Answer::json(202, &view.to_string()));
+    relay.settle(&path(""), Answer::json(200, "{}"));
+    relay
+}
+
+fn event(id: &str, name: &str, data: &str) -> String {
+    format!("id: {id}\nevent: {name}\ndata: {data}\n")
+}
+
+fn line(id: &str, text: &str) -> String {
+    event(
+        id,
+        "line",
+        &json!({"message": {"content": text}}).to_string(),
+    )
+}
+
+fn events(all: &[String]) -> Answer {
+    Answer::begin().send_lines(all.iter().map(String::as_str))
+}
+
+fn hearth(home: &Home, relay: &ScriptedOllama, args: &[&str]) -> Command {
+    let mut command = home.command(env!("CARGO_BIN_EXE_hearth"));
+    command.args(args);
+    command.env("HEARTH_RELAY", relay.url());
+    command
+}
+
+async fn asked(relay: &ScriptedOllama, args: &[&str]) -> Finished {
+    let home = Home::new();
+    let args = [&["ask", "What?"], args].concat();
+    finish(hearth(&home, relay, &args)).await
+}
+
+fn withdrawals(relay: &ScriptedOllama) -> usize {
+    let requests = relay.requests_for(&path(""));
+    let deletions = requests.iter().filter(|request| request.method == "DELETE");
+    deletions.count()
+}
+
+#[tokio::test]
+async fn a_program_is_given_one_answer_though_an_agent_was_lost_in_the_middle() {
+    let relay = relay().await;
+    let told = events(&[
+        line("1-1", "The salty air "),
+        line("1-2", "filled"),
+        event("2-0", "restarted", r#"{"attempt":2}"#),
+        line("2-1", "The sea"),
+        event("2-2", "end", END),
+    ]);
+    relay.settle(&path("/events"), told.then(Step::Finish));
+    let done = asked(&relay, &[]).await;
+    assert!(done.status.success(), "{}", done.stderr);
+    assert_eq!(done.stdout, "The sea\n");
+    assert_eq!(withdrawals(&relay), 0);
+}
+
+#[tokio::test]
+async fn a_program_is_given_nothing_of_an_answer_that_failed() {
+    let relay = relay().await;
+    let failed = json!({"state": "failed", "error": {"code": "engine_failed", "message": "out"}});
+    let told = events(&[
+        line("1-1", "half"),
+        event("1-2", "end", &failed.to_string()),
+    ]);
+    relay.settle(&path("/events"), told.then(Step::Finish));
+    let done = asked(&relay, &[]).await;
+    assert_eq!((done.status.code(), done.stdout.as_str()), (Some(1), ""));
+    assert!(done.stderr.contains("engine_failed"), "{}", done.stderr);
+    assert_eq!(withdrawals(&relay), 0, "it is over");
+}
+
+#[tokio::test]
+async fn a_stream_that_broke_goes_on_where_it_was() {
+    let relay = relay().await;
+    let first = events(&[line("1-1", "one ")]);
+    relay.script(&path("/events"), first.then(Step::Cut));
+    let second = events(&[line("1-2", "two"), event("1-3", "end", END)]);
+    relay.script(&path("/events"), second.then(Step::Finish));
+    let done = asked(&relay, &[]).await;
+    assert_eq!(done.stdout, "one two\n", "{}", done.stderr);
+    let readings = relay.requests_for(&path("/events"));
+    assert_eq!(readings.len(), 2);
+    assert_eq!(readings[1].headers["last-event-id"], "1-1");
+}
+
+#[tokio::test]
+async fn whoever_gives_up_withdraws_the_job() {
+    let relay = relay().await;
+    let endless = events(&[line("1-1", "half")]).then(Step::Wait(Gate::default()));
+    relay.settle(&path("/events"), endless);
+    let done = asked(&relay, &["--timeout", "1"]).await;
+    let said = &done.stderr;
+    assert_eq!(done.status.code(), Some(1), "{said}");
+    assert!(said.contains("within 1 s; the job was withdrawn"), "{said}");
+    assert_eq!(withdrawals(&relay), 1);
+
+    let home = Home::new();
+    let mut asking = Process::start("ask", hearth(&home, &relay, &["ask", "What?"]));
+    relay.until_asked(&path("/events"), 2).await;
+    asking.ask_to_end();
+    let ended: ExitStatus = asking.wait().await;
+    let said = asking.log();
+    assert_eq!(ended.code(), Some(1), "{said}");
+    assert!(
+        said.contains("interrupted; the job was withdrawn"),
+        "{said}"
+    );
+    assert_eq!(withdrawals(&relay), 2);
+
+    // A key that may submit, and not read.
+    let refusal = json!({"error": {"code": "forbidden", "message": "the key lacks `read`"}});
+    relay.script(&path("/events"), Answer::json(403, &refusal.to_string()));
+    let said = asked(&relay, &[]).await.stderr;
+    assert!(said.contains("lacks `read`"), "{said}");
+    assert!(said.contains("the job was withdrawn"), "{said}");
+    assert_eq!(withdrawals(&relay), 3);
+}
+
+#[tokio::test]
+async fn a_job_that_could_not_be_withdrawn_is_not_called_withdrawn() {
+    let relay = relay().await;
+    relay.settle(
+        &path("/events"),
+        events(&[]).then(Step::Wait(Gate::default())),
+    );
+    let refusal = json!({"error": {"code": "disk_full", "message": "no room"}});
+    relay.settle(&path(""), Answer::json(503, &refusal.to_string()));
+    let said = asked(&relay, &["--timeout", "1"]).await.stderr;
+    assert!(said.contains("could not be withdrawn"), "{said}");
+    assert!(said.contains(JOB) && said.contains("no room"), "{said}");
+}
+
+#[tokio::test]
+async fn one_job_that_cannot_be_cancelled_spares_no_other() {
+    let relay = relay().await;
+    let other = JOB.replace("00", "ff");
+    let refusal = json!({"error": {"code": "job_ended", "message": "it ended"}});
+    relay.settle(&path(""), Answer::json(409, &refusal.to_string()));
+    relay.settle(&format!("/api/jobs/{other}"), Answer::json(200, "{}"));
+    let home = Home::new();
+    let done = finish(hearth(&home, &relay, &["jobs", "cancel", JOB, &other])).await;
+    assert_eq!(done.status.code(), Some(1));
+    assert_eq!(done.stdout, format!("cancelled {other}\n"));
+    let said = &done.stderr;
+    assert!(said.contains(JOB) && said.contains("it ended"), "{said}");
+    assert!(said.contains("1 of 2 were not cancelled"), "{said}");
+}
+
+#[tokio::test]
+async fn a_key_file_on_the_command_line_wins_over_a_key_in_the_environment() {
+    let relay = relay().await;
+    let told = events(&[line("1-1", "Yes"), event("1-2", "end", END)]);
+    relay.settle(&path("/events"), told.then(Step::Finish));
+    let home = Home::new();
+    let file = home.path().join("a.key");
+    std::fs::write(&file, "of-the-file\n").unwrap();
+    let file = file.display().to_string();
+    let shown = async |args: &[&str]| {
+        let mut command = hearth(&home, &relay, args);
+        command.env("HEARTH_KEY", "of-the-environment");
+        let done = finish(command).await;
+        assert!(done.status.success(), "{}", done.stderr);
+        let requests = relay.requests();
+        requests.last().unwrap().headers["authorization"].clone()
+    };
+    let key = shown(&["ask", "--key-file", &file, "What?"]).await;
+    assert_eq!(key, "Bearer of-the-file");
+    let key = shown(&["ask", "--key", "said", "What?"]).await;
+    assert_eq!(key, "Bearer said");
+    let key = shown(&["ask", "What?"]).await;
+    assert_eq!(key, "Bearer of-the-environment");
+}
+
+#[tokio::test]
+async fn no_key_goes_to_another_machine_in_the_clear_unless_that_was_said() {
+    let home = Home::new();
+    for command in [&["ask", "What?"][..], &["jobs", "list"], &["doctor"]] {
+        let asked = async |more: &[&str]| {
+            // Here, though nothing tells by the address that it is.
+            let away = ["--relay", "http://0.0.0.0:1", "--key", "hearth_secret"];
+            let mut run = home.command(env!("CARGO_BIN_EXE_hearth"));
+            run.args([command, &away, more].concat());
+            let done = finish(run).await;
+            done.stdout + &done.stderr
+        };
+        let said = asked(&[]).await;
+        assert!(said.contains("--plain-http"), "{command:?}: {said}");
+        let said = asked(&["--plain-http"]).await;
+        assert!(said.contains("cannot be reached"), "{command:?}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn doctor_says_that_nobody_is_there_to_answer_and_what_the_relay_said_of_a_key() {
+    let relay = relay().await;
+    relay.settle("/healthz", Answer::json(200, r#"{"status":"ok"}"#));
+    let remembered = Step::Head(200, Some("application/json\r\nx-hearth-workers: 0"));
+    let models = Step::Send(r#"{"models":[{"name":"tiny:latest"}]}"#.into());
+    let nobody = Answer::default().then(remembered).then(models);
+    relay.settle("/api/tags", nobody.then(Step::Finish));
+    let home = Home::new();
+    let done = finish(hearth(&home, &relay, &["doctor"])).await;
+    assert_eq!(done.status.code(), Some(1), "{}", done.stdout);
+    let said = &done.stdout;
+    assert!(said.contains("BROKEN  models    no agent"), "{said}");
+    // It has no key: an agent would not start here, which is for an agent to mind.
+    assert!(said.contains("note    settings"), "{said}");
+    assert!(said.contains("the relay needs a key"), "{said}");
+
+    let refusal = json!({"error": {"code": "key_expired", "message": "its time has passed"}});
+    relay.settle("/api/tags", Answer::json(401, &refusal.to_string()));
+    let said = finish(hearth(&home, &relay, &["doctor"])).await.stdout;
+    assert!(said.contains("its time has passed (key_expired)"), "{said}");
+
+    let config = home.path().join("config/hearth");
+    std::fs::create_dir_all(&config).unwrap();
+    std::fs::write(config.join("hearth.toml"), "slotts = 1\n").unwrap();
+    let said = finish(hearth(&home, &relay, &["doctor"])).await.stdout;
+    assert!(said.contains("ok      relay"), "{said}");
+    assert!(said.contains("BROKEN  settings"), "{said}");
+    assert!(said.contains("slotts"), "{said}");
+
+    let tls = format!("https://{}", relay.url().trim_start_matches("http://"));
+    let mut plain = hearth(&home, &relay, &["doctor"]);
+    plain.env("HEARTH_RELAY", tls);
+    let said = finish(plain).await.stdout;
+    assert!(said.contains("cannot be reached: "), "{said}");
+    assert!(
+        !said.contains("hearth relay`"),
+        "something is there: {said}"
+    );
+}
