@@ -116,6 +116,10 @@ async fn pausing_stops_leasing_at_once_is_shown_and_survives_a_restart() {
     stand.kill_agent().await;
     stand.start_agent().await;
     stand.until("paused").await;
+    // Only who has a link could take the job.
+    let linked = async { while stand.status().await["relay"]["state"] != "up" {} };
+    let linked = tokio::time::timeout(PATIENCE, linked).await;
+    linked.expect("the agent has no link");
     let view: Value = stand
         .get(&format!("/api/jobs/{job}"))
         .send()

@@ -121,12 +121,11 @@ fn tracer(home: &Home, pid: u32, what: &str) -> Command {
     strace
 }
 
-#[expect(clippy::print_stdout, reason = "said in the log of the tests")]
 fn has_strace() -> bool {
     let asked = std::process::Command::new("strace").arg("-V").output();
     let is_there = asked.is_ok_and(|asked| asked.status.success());
     if !is_there {
-        println!("NOT TRIED: there is no strace here to make a write fail");
+        hearth_tests::not_tried("there is no strace here to make a write fail");
     }
     is_there
 }

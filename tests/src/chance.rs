@@ -20,11 +20,16 @@ impl Chance {
         (mixed ^ (mixed >> 31)) % end
     }
 
+    /// A place in something so long, which is not empty.
+    pub fn index(&mut self, length: usize) -> usize {
+        usize::try_from(self.below(length as u64)).unwrap_or_default()
+    }
+
     /// One of these.
     ///
     /// # Panics
     /// If there are none.
     pub fn one<'a, T: ?Sized>(&mut self, of: &[&'a T]) -> &'a T {
-        of[usize::try_from(self.below(of.len() as u64)).unwrap_or_default()]
+        of[self.index(of.len())]
     }
 }

@@ -2,7 +2,7 @@
 //! the relay was away, and write down what they see and nothing else.
 
 mod door;
-mod reader;
+pub(crate) mod reader;
 
 use std::{
     net::SocketAddr,

@@ -111,7 +111,7 @@ mod tests {
         let mut disk = match Disk::mount(at.path()) {
             Ok(disk) => disk,
             Err(why) => {
-                println!("NOT TRIED, no disk can be mounted here: {why}");
+                crate::not_tried(&format!("no disk can be mounted here: {why}"));
                 return;
             }
         };

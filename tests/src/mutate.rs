@@ -1,24 +1,6 @@
 //! Damages messages in every way a broken or hostile program would, the same way in each run.
 
-/// The chance of one run: small, fast, and always the same.
-#[derive(Debug, Clone)]
-pub struct Chance(u64);
-
-impl Chance {
-    /// Begins with this seed.
-    #[must_use]
-    pub const fn new(seed: u64) -> Self {
-        Self(seed | 1)
-    }
-
-    /// A number below `bound`, which is not 0.
-    pub fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 11).unwrap_or(0) % bound.max(1)
-    }
-}
+use crate::chance::Chance;
 
 /// What parsers stumble over.
 const WORDS: [&[u8]; 16] = [
@@ -47,8 +29,8 @@ pub fn mutate(corpus: &[Vec<u8>], seed: u64, rounds: usize, mut parse: impl FnMu
         parse(whole);
     }
     for _ in 0..rounds {
-        let mut bytes = corpus[chance.below(corpus.len())].clone();
-        for _ in 0..=chance.below(4) {
+        let mut bytes = corpus[chance.index(corpus.len())].clone();
+        for _ in 0..=chance.index(4) {
             damage(&mut bytes, corpus, &mut chance);
         }
         parse(&bytes);
@@ -56,9 +38,9 @@ pub fn mutate(corpus: &[Vec<u8>], seed: u64, rounds: usize, mut parse: impl FnMu
 }
 
 fn damage(bytes: &mut Vec<u8>, corpus: &[Vec<u8>], chance: &mut Chance) {
-    let at = chance.below(bytes.len() + 1);
-    let end = at + chance.below(bytes.len() - at + 1);
-    match chance.below(7) {
+    let at = chance.index(bytes.len() + 1);
+    let end = at + chance.index(bytes.len() - at + 1);
+    match chance.index(7) {
         0 => bytes.truncate(at),
         1 => drop(bytes.drain(at..end)),
         2 => {
@@ -66,20 +48,20 @@ fn damage(bytes: &mut Vec<u8>, corpus: &[Vec<u8>], chance: &mut Chance) {
             bytes.splice(at..at, copy);
         }
         3 => {
-            let word = WORDS[chance.below(WORDS.len())];
+            let word = WORDS[chance.index(WORDS.len())];
             bytes.splice(at..at, word.iter().copied());
         }
         4 => {
-            let word = WORDS[chance.below(WORDS.len())];
+            let word = WORDS[chance.index(WORDS.len())];
             bytes.splice(at..end, word.iter().copied());
         }
         5 => {
-            let other = &corpus[chance.below(corpus.len())];
-            let from = chance.below(other.len() + 1);
+            let other = &corpus[chance.index(corpus.len())];
+            let from = chance.index(other.len() + 1);
             bytes.splice(at..end, other[from..].iter().copied());
         }
         _ => {
-            let bit = 1 << chance.below(8);
+            let bit = 1 << chance.index(8);
             if let Some(byte) = bytes.get_mut(at) {
                 *byte ^= bit;
             }

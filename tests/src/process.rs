@@ -248,6 +248,18 @@ impl Process {
     }
 }
 
+/// No program may panic, whatever it is asked: who was asked sees no more than a connection that is
+/// closed.
+impl Drop for Process {
+    fn drop(&mut self) {
+        let log = self.log();
+        let panicked = log.lines().find(|line| line.contains("panicked at"));
+        if let Some(line) = panicked.filter(|_| !std::thread::panicking()) {
+            panic!("{} panicked: {line}\n{log}", self.name);
+        }
+    }
+}
+
 async fn collect(out: impl AsyncRead + Unpin, say: watch::Sender<Vec<String>>) {
     let mut lines = BufReader::new(out).lines();
     while let Ok(Some(line)) = lines.next_line().await {
@@ -279,5 +291,18 @@ pub async fn finish(mut command: Command) -> Finished {
         status: output.status,
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    #[should_panic(expected = "the relay panicked: thread 'x' panicked at")]
+    async fn a_program_that_panicked_fails_its_test() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo \"thread 'x' panicked at lib.rs:1\" >&2"]);
+        Process::start("the relay", command).wait().await;
     }
 }

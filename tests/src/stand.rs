@@ -3,13 +3,13 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use futures_util::StreamExt as _;
 use proto::JobId;
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 use tokio::{process::Command, time::timeout};
 
 use crate::{
+    crowd::reader::events,
     process::{Finished, Home, PATIENCE, Process, binary, finish},
     scripted_ollama::ScriptedOllama,
 };
@@ -252,32 +252,18 @@ impl Stand {
             .unwrap();
         assert!(answer.status().is_success(), "{}", answer.status());
         let mut answered = Answered::default();
-        let mut stream = answer.bytes_stream();
-        let mut text = String::new();
-        while let Some(Ok(piece)) = stream.next().await {
-            text.push_str(std::str::from_utf8(&piece).unwrap());
-        }
-        for event in text.split("\n\n") {
-            let field = |name: &str| {
-                event
-                    .lines()
-                    .find_map(|line| line.strip_prefix(name))
-                    .unwrap_or_default()
-                    .trim()
-            };
-            match field("event:") {
-                "end" => answered
-                    .ends
-                    .push(serde_json::from_str(field("data:")).unwrap()),
+        events(answer, |event| {
+            let data: Value = serde_json::from_str(&event.data).unwrap();
+            match event.name.as_str() {
+                "end" => answered.ends.push(data),
                 "restarted" => answered = Answered::default(),
-                _ if field("data:").is_empty() => {}
                 _ => {
-                    let line: Value = serde_json::from_str(field("data:")).unwrap();
-                    answered.text += line["message"]["content"].as_str().unwrap_or_default();
-                    answered.done_lines += usize::from(line["done"] == true);
+                    answered.text += data["message"]["content"].as_str().unwrap_or_default();
+                    answered.done_lines += usize::from(data["done"] == true);
                 }
             }
-        }
+        })
+        .await;
         answered
     }
 }

@@ -10,10 +10,10 @@ use crate::auditor::{Ending, Seen};
 
 /// One server-sent event.
 #[derive(Debug, Default)]
-pub(super) struct Event {
-    pub(super) name: String,
-    pub(super) id: String,
-    pub(super) data: String,
+pub(crate) struct Event {
+    pub(crate) name: String,
+    pub(crate) id: String,
+    pub(crate) data: String,
 }
 
 /// How often a job may be unknown before it is given up for lost.
@@ -104,7 +104,7 @@ pub(super) async fn lines(answer: Response, mut see: impl FnMut(&str)) {
 }
 
 /// Reads events until the stream ends or breaks.
-pub(super) async fn events(answer: Response, mut see: impl FnMut(Event)) {
+pub(crate) async fn events(answer: Response, mut see: impl FnMut(Event)) {
     let mut event = Event::default();
     lines(answer, |line| {
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
