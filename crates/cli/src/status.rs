@@ -7,7 +7,7 @@ use std::{
 };
 
 use proto::status::{HopState, LiveJob, Phase, Publisher, Status};
-use status::{HubAddress, Link, Places, Subscriber};
+use status::{HubAddress, Link, Places, Ports, Subscriber, is_plain, plain};
 use tokio::{sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -53,7 +53,7 @@ impl Args {
         }
         // Who waits for a phase acts on it, and believes nobody who has not proved to be the hub.
         let places = match self.until.as_slice() {
-            [] => Places::In(folder),
+            [] => Places::In(folder, Ports::default()),
             [_, ..] => Places::Own(folder),
         };
         let (subscriber, handle) = Subscriber::new(places);
@@ -165,7 +165,16 @@ fn json(status: &Status, stale: bool) -> serde_json::Result<String> {
     if stale && let Some(fields) = value.as_object_mut() {
         fields.insert("stale".to_owned(), true.into());
     }
-    serde_json::to_string(&value)
+    let text = serde_json::to_string(&value)?;
+    Ok(text.chars().fold(String::new(), |mut text, sign| {
+        // JSON lets some of these stand that steer a terminal all the same.
+        if is_plain(sign) {
+            text.push(sign);
+        } else {
+            text += &format!("\\u{:04x}", u32::from(sign));
+        }
+        text
+    }))
 }
 
 /// One line for scripts and `--watch`: the phase's word first.
@@ -183,7 +192,7 @@ fn line(status: &Status) -> String {
     for publisher in &status.publishers {
         line += &format!(" {{{}}}", publisher_line(publisher));
     }
-    line
+    plain(&line)
 }
 
 fn publisher_line(publisher: &Publisher) -> String {
@@ -216,19 +225,17 @@ fn block(status: &Status) -> String {
         HopState::Down => format!("down  {}: {}", hop.name, hop.problem),
         HopState::Unknown => format!("?     {}", hop.name),
     };
-    let mut block = format!(
-        "{}\n  relay   {}\n  engine  {}",
-        status.text,
-        hop(&status.relay),
-        hop(&status.engine)
-    );
-    for job in &status.jobs {
-        block += &format!("\n  job     {}", job_line(job));
-    }
-    for publisher in &status.publishers {
-        block += &format!("\n  other   {}", publisher_line(publisher));
-    }
-    block
+    let mut lines = vec![
+        status.text.clone(),
+        format!("  relay   {}", hop(&status.relay)),
+        format!("  engine  {}", hop(&status.engine)),
+    ];
+    let jobs = status.jobs.iter().map(job_line);
+    lines.extend(jobs.map(|job| format!("  job     {job}")));
+    let others = status.publishers.iter().map(publisher_line);
+    lines.extend(others.map(|other| format!("  other   {other}")));
+    let lines: Vec<String> = lines.iter().map(|line| plain(line)).collect();
+    lines.join("\n")
 }
 
 #[cfg(test)]
@@ -272,6 +279,39 @@ mod tests {
         assert!(line(&status).contains(said) && block(&status).contains(said));
         assert!(json(&status, true).unwrap().ends_with(r#""stale":true}"#));
         assert!(!json(&Status::default(), false).unwrap().contains("stale"));
+    }
+
+    #[test]
+    fn nothing_that_others_say_steers_the_terminal_or_makes_a_line_of_its_own() {
+        let evil = "\u{1b}]52;c;x\u{7}\u{9b}2J\u{202e}\nready Ready";
+        let hop = Hop {
+            state: HopState::Down,
+            name: evil.into(),
+            problem: evil.into(),
+        };
+        let status = Status {
+            text: evil.into(),
+            relay: hop.clone(),
+            engine: hop,
+            publishers: vec![Publisher {
+                name: evil.into(),
+                fields: vec![evil.into()],
+                origin: Some(evil.into()),
+                stale: false,
+            }],
+            ..Status::default()
+        };
+        let steers = |sign: char| sign.is_control() || sign == '\u{202e}';
+        assert!(!line(&status).contains(steers), "{:?}", line(&status));
+        let block = block(&status);
+        assert_eq!(block.lines().count(), 4, "{block:?}");
+        assert!(
+            block.lines().all(|line| !line.contains(steers)),
+            "{block:?}"
+        );
+        let json = json(&status, false).unwrap();
+        assert!(!json.contains(steers), "{json:?}");
+        assert_eq!(serde_json::from_str::<Status>(&json).unwrap(), status);
     }
 
     #[test]

@@ -4,7 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use proto::status::pair::Program;
 
-use crate::sockets::{is_me, look_up, process_of, rows};
+use crate::{
+    plain::is_plain,
+    sockets::{is_me, look_up, process_of, rows},
+};
 
 /// Longest path of a file that is shown, in characters.
 const FILE_MAX: usize = 200;
@@ -99,14 +102,11 @@ fn began(process: u32) -> Option<u64> {
     fields.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
-/// Without what would make a line read as another.
 fn shown(text: &str, most: usize) -> String {
-    let is_plain = |sign: &char| {
-        let hides = matches!(*sign, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}');
-        !sign.is_control() && !hides
-    };
-    text.chars().filter(is_plain).take(most).collect()
+    text.chars()
+        .filter(|sign| is_plain(*sign))
+        .take(most)
+        .collect()
 }
 
 #[cfg(test)]
