@@ -130,6 +130,45 @@ test("a relay that asks for no key is opened at once", async () => {
   expect(screen.queryByTestId("leave")).toBeNull();
 });
 
+/** Answers that come when, and in which order, it is said. */
+function late() {
+  const answers: ((jobs: Job[]) => void)[] = [];
+  const ask = vi.fn(() => new Promise<{ jobs: Job[] }>((answer) => answers.push((jobs) => answer({ jobs }))));
+  return { ask, answers };
+}
+
+test("an older answer never takes the place of a newer one", async () => {
+  const { ask, answers } = late();
+  const { say } = relay({ dead: ask });
+  await enter(KEY);
+  await vi.waitFor(() => expect(answers).toHaveLength(1));
+  say(`event: overview\ndata: ${JSON.stringify({ ...fixture, dead: 9 })}\n\n`);
+  await vi.waitFor(() => expect(answers).toHaveLength(2));
+  const newer: Job = { ...dead, id: "ef".repeat(16) };
+  answers[1]!([dead, newer]);
+  await vi.waitFor(() => expect(screen.getAllByTestId("dead-job")).toHaveLength(2));
+  answers[0]!([]);
+  await new Promise((rest) => setTimeout(rest));
+  expect(screen.getAllByTestId("dead-job")).toHaveLength(2);
+});
+
+test("a job that was retried does not come back with an answer from before", async () => {
+  const { ask, answers } = late();
+  const { say } = relay({ dead: ask });
+  await enter(KEY);
+  await vi.waitFor(() => expect(answers).toHaveLength(1));
+  answers[0]!([dead]);
+  const row = await screen.findByTestId("dead-job");
+  say(`event: overview\ndata: ${JSON.stringify({ ...fixture, dead: 9 })}\n\n`);
+  await vi.waitFor(() => expect(answers).toHaveLength(2));
+  await fireEvent.click(within(row).getByTestId("retry"));
+  await vi.waitFor(() => expect(answers).toHaveLength(3));
+  answers[1]!([dead]);
+  answers[2]!([]);
+  await new Promise((rest) => setTimeout(rest));
+  expect(screen.queryByTestId("dead-job")).toBeNull();
+});
+
 test("more of the dead are added once, however often it is asked", async () => {
   const older: Job = { ...dead, id: "ef".repeat(16) };
   const pages = vi.fn(async (_: string, from?: string) => (from ? { jobs: [dead, older] } : { jobs: [dead], next: "2" }));

@@ -1,34 +1,47 @@
 import { untrack } from "svelte";
 
 import { secondHand } from "../lib/clock";
-import { Refused, type Api, type Job, type Key, type Minute, type NewKey, type Overview } from "./api";
+import { Refused, type Api, type Job, type Key, type Minute, type NewKey, type Overview, type Page } from "./api";
 import { follow, pause, type Event } from "./stream";
 
 export type Link = { kind: "connecting" } | { kind: "live" } | { kind: "lost"; again: number };
 
-/** A list stays as it is when it cannot be read, and is read again in a while. */
-function persistent(once: () => Promise<void>, onRefused: (why: Refused) => void) {
+/**
+ * A list stays as it is when it cannot be read, and is read again in a while. Of answers that come in
+ * another order than they were asked for, the one that was asked for last is shown.
+ */
+function persistent<T>(ask: () => Promise<T>, show: (answer: T) => void, onRefused: (why: Refused) => void) {
   let timer: ReturnType<typeof setTimeout> | undefined;
   let failures = 0;
+  let asked = 0;
+  let told = 0;
   let over = false;
   async function read(): Promise<void> {
     clearTimeout(timer);
+    const mine = ++asked;
     try {
-      await once();
+      const answer = await ask();
+      if (mine !== asked) return;
+      told = mine;
       failures = 0;
+      show(answer);
     } catch (reason) {
       if (over) return;
       if (reason instanceof Refused && reason.isAboutKey) return onRefused(reason);
-      clearTimeout(timer);
+      if (mine !== asked) return;
       timer = setTimeout(() => void read(), pause(failures, Math.random()));
       failures += 1;
     }
+  }
+  /** What is on its way was true before something changed. */
+  function changed(): void {
+    if (asked !== told) void read();
   }
   function stop(): void {
     over = true;
     clearTimeout(timer);
   }
-  return { read, stop };
+  return { read, changed, stop };
 }
 
 /**
@@ -61,18 +74,13 @@ export function board(api: Api, key: string, onRefused: (why: Refused) => void) 
     }
   }
 
-  async function readDead() {
-    const page = await api.dead(key);
+  function showDead(page: Page) {
     dead = page.jobs;
     next = page.next;
   }
 
-  async function readKeys() {
-    keys = await api.keys(key);
-  }
-
-  const deadList = persistent(readDead, onRefused);
-  const keyList = persistent(readKeys, onRefused);
+  const deadList = persistent(() => api.dead(key), showDead, onRefused);
+  const keyList = persistent(() => api.keys(key), (read) => (keys = read), onRefused);
 
   $effect(() =>
     untrack(() => {
@@ -135,6 +143,7 @@ export function board(api: Api, key: string, onRefused: (why: Refused) => void) 
     retry: async (job: string) => {
       const made = await api.retry(key, job);
       dead = dead?.filter(({ id }) => id !== job);
+      deadList.changed();
       return made.id;
     },
     createKey: async (wanted: NewKey) => {
