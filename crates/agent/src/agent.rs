@@ -66,6 +66,8 @@ enum Part {
     Hub,
     Http,
     Neighbour,
+    /// Whoever looks whether the engine is there.
+    Engine,
     #[cfg(target_os = "linux")]
     Waking,
 }
@@ -135,6 +137,13 @@ impl Agent {
             tasks.spawn(async { (Part::Worker, working.await) });
             handle
         });
+        if let Some(watch) = parts.engine_watch {
+            let stop = serve.clone();
+            tasks.spawn(async move {
+                let _ = stop.run_until_cancelled(watch.run()).await;
+                (Part::Engine, Ok(()))
+            });
+        }
         #[cfg(target_os = "linux")]
         if let Some(worker) = worker.clone() {
             let (bus, stop) = (parts.system_bus, serve.clone());
@@ -235,8 +244,8 @@ impl Agent {
             Some(want) = self.wants.recv() => Tick::Wanted(want),
             Ok(()) = self.published.changed() => Tick::Published,
             Ok(()) = self.pairs.changed() => Tick::Paired,
-            // Without a worker there is no sender, and nothing to hear.
-            Ok(()) = self.activity.changed(), if self.worker.is_some() => Tick::Activity,
+            // Without a worker, and with an engine of our own, there is nothing to hear.
+            Ok(()) = self.activity.changed() => Tick::Activity,
         }
     }
 

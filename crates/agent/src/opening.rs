@@ -1,10 +1,12 @@
 //! Opens the engine the owner chose, and says truthfully which one that is.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use engine::{Clock, Engine, EngineTimes, Ollama, OpenAiCompatible, Spec};
 use engine_builtin::Builtin;
 use proto::status::{Hop, HopState};
+use tokio::{sync::watch, time::sleep};
+use worker::Activity;
 
 use crate::{Settings, StartError};
 
@@ -55,6 +57,30 @@ async fn builtin(path: &Path) -> Result<Arc<dyn Engine>, StartError> {
 
 fn refused(error: impl std::fmt::Display) -> StartError {
     StartError::Engine(error.to_string())
+}
+
+/// Looks again and again whether the engine is there, while no worker does, who is told by each job.
+#[derive(Debug)]
+pub(crate) struct EngineWatch {
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) activity: watch::Sender<Activity>,
+    /// From one look to the next.
+    pub(crate) apart: Duration,
+}
+
+impl EngineWatch {
+    /// Notes what is not as it was, for ever.
+    pub(crate) async fn run(self) {
+        loop {
+            sleep(self.apart).await;
+            let found = look(&*self.engine).await;
+            self.activity.send_if_modified(|activity| {
+                let is_new = activity.engine != found;
+                activity.engine = found;
+                is_new
+            });
+        }
+    }
 }
 
 /// Asks the engine once whether it is there.

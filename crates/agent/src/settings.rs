@@ -1,4 +1,4 @@
-use std::{fmt, io, path::PathBuf};
+use std::{fmt, io, path::PathBuf, time::Duration};
 
 use engine::{Spec, Url, parse_host};
 use proto::WorkerId;
@@ -15,6 +15,8 @@ use crate::{
 
 pub use ::status::HTTP_PORTS;
 
+/// An engine that is not used is looked at this seldom: one that comes or goes is shown soon enough.
+const ENGINE_LOOK: Duration = Duration::from_secs(15);
 /// The model the built-in engine runs when none is named.
 const MODEL: &str = "models/SmolLM2-135M-Instruct.Q4_1.gguf";
 
@@ -52,6 +54,8 @@ pub struct Settings {
     /// Where the system says that the machine woke up, if not where it always does: D-Bus' own
     /// `DBUS_SYSTEM_BUS_ADDRESS`.
     pub system_bus: Option<String>,
+    /// How long apart the engine is looked at while there is no relay to work for: 15 s.
+    pub engine_look: Duration,
     /// Whether only `--print-config` was asked for.
     pub print_config: bool,
     /// What a start at login repeats.
@@ -114,10 +118,12 @@ impl Settings {
         env: &dyn Fn(&str) -> Option<String>,
         folders: Folders,
     ) -> Result<Self, SettingsError> {
+        let set = |name| env(name).filter(|value| !value.is_empty());
         let named = args
             .config
             .clone()
-            .or_else(|| env("HEARTH_CONFIG").map(PathBuf::from));
+            .or_else(|| set("HEARTH_CONFIG").map(PathBuf::from));
+        let system_bus = set("DBUS_SYSTEM_BUS_ADDRESS");
         let path = named
             .clone()
             .unwrap_or_else(|| folders.config.join("hearth.toml"));
@@ -200,7 +206,8 @@ impl Settings {
             language,
             origins: file.origins,
             folders,
-            system_bus: env("DBUS_SYSTEM_BUS_ADDRESS"),
+            system_bus,
+            engine_look: ENGINE_LOOK,
             print_config: args.print_config,
             at_login: AtLogin::default(),
             lines: from.lines(),
@@ -297,6 +304,18 @@ mod tests {
         assert_eq!(settings.slots, 1);
         assert!(settings.model.ends_with(MODEL));
         assert_eq!(settings.ollama.as_str(), "http://127.0.0.1:11434/");
+    }
+
+    #[test]
+    fn a_variable_that_is_empty_is_not_set() {
+        let mut given = Given::new("slots = 2");
+        given.env = vec![
+            ("HEARTH_CONFIG", ""),
+            ("DBUS_SYSTEM_BUS_ADDRESS", ""),
+            ("HEARTH_SLOTS", ""),
+        ];
+        let settings = given.resolve().unwrap();
+        assert_eq!((settings.slots, settings.system_bus), (2, None));
     }
 
     #[test]

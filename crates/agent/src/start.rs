@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use proto::status::{Hop, Status};
+use proto::{
+    EngineKind,
+    status::{Hop, Status},
+};
 use status::{
     Access, Approvals, BindError, Bound, HubAddress, LocalToken, Ports, Refused, Request,
     StatusHub, StatusServer, TokenError, World, bind_loopback, private_file,
@@ -18,7 +21,12 @@ use tokio::{
 };
 use worker::{Activity, Worker, WorkerHandle, WorkerSettings};
 
-use crate::{HTTP_PORTS, Settings, files, opening, view::Known, wishes::WishesFile};
+use crate::{
+    Settings, files,
+    opening::{self, EngineWatch},
+    view::Known,
+    wishes::WishesFile,
+};
 
 /// Commands on their way at once.
 const REQUESTS: usize = 64;
@@ -67,6 +75,8 @@ pub(crate) struct Parts {
     pub(crate) requests: (mpsc::Sender<Request>, mpsc::Receiver<Request>),
     pub(crate) worker: Option<(Worker, WorkerHandle)>,
     pub(crate) activity: watch::Receiver<Activity>,
+    /// Without a worker, who looks whether the engine is there.
+    pub(crate) engine_watch: Option<EngineWatch>,
     pub(crate) known: Known,
     pub(crate) wishes: WishesFile,
     /// Where the system says that it woke up.
@@ -96,7 +106,7 @@ impl Parts {
             .map_err(StartError::Hub)?;
         tell("the status hub", &bound);
         let hub_at = HubAddress::new(bound.addr, data);
-        let http_bound = bind_http(&settings).await?;
+        let (http_bound, http_refused) = bind_http(&settings).await?;
 
         let engine = opening::open(&settings).await?;
         let mut known = Known {
@@ -119,11 +129,19 @@ impl Parts {
             };
             Worker::new(start, engine.clone())
         });
-        let activity = match &worker {
-            Some((_, handle)) => handle.activity(),
+        let (activity, engine_watch) = match &worker {
+            Some((_, handle)) => (handle.activity(), None),
             None => {
                 known.activity.engine = opening::look(&*engine).await;
-                watch::channel(known.activity.clone()).1
+                let (sender, activity) = watch::channel(known.activity.clone());
+                // What is within this process neither comes nor goes.
+                let is_apart = engine.kind() != EngineKind::Builtin;
+                let looks = is_apart.then(|| EngineWatch {
+                    engine,
+                    activity: sender,
+                    apart: settings.engine_look,
+                });
+                (activity, looks)
             }
         };
         known.activity = activity.borrow().clone();
@@ -134,13 +152,12 @@ impl Parts {
         let hub_server = StatusServer::new(hub.clone(), token, requests.0.clone())
             .allow(settings.origins.clone())
             .ask_owner(approvals.clone());
-        let http_refused: Vec<u16> = http_bound
+        let http_refused: Vec<u16> = http_refused
             .iter()
-            .flat_map(|bound| &bound.refused)
             .filter(|refused| !is_of_another_user(refused))
             .map(|refused| refused.port)
             .collect();
-        let http = http_bound.map(|Bound { listener, addr, .. }| {
+        let http = http_bound.map(|(listener, addr)| {
             let access = Access::new(addr.port(), &settings.origins).with_own_pages();
             (access, listener, addr)
         });
@@ -157,6 +174,7 @@ impl Parts {
             requests,
             worker,
             activity,
+            engine_watch,
             known,
             wishes,
             #[cfg(target_os = "linux")]
@@ -216,16 +234,19 @@ fn lock(data: &Path) -> Result<File, StartError> {
     }
 }
 
-/// Only a port that the owner named is missed: the usual two are often somebody else's.
-async fn bind_http(settings: &Settings) -> Result<Option<Bound>, StartError> {
+/// The listener, if there is one, and the ports that others hold. Only a port that the owner named
+/// is missed: the usual two are often somebody else's.
+async fn bind_http(
+    settings: &Settings,
+) -> Result<(Option<(TcpListener, SocketAddr)>, Vec<Refused>), StartError> {
     match bind_loopback(&settings.http_ports).await {
         Ok(bound) => {
             tell("the local HTTP server", &bound);
-            Ok(Some(bound))
+            Ok((Some((bound.listener, bound.addr)), bound.refused))
         }
-        Err(error) if settings.http_ports == HTTP_PORTS => {
+        Err(error) if settings.http_ports.len() > 1 => {
             tracing::warn!("no local HTTP server: {error}; choose a port with --http-port");
-            Ok(None)
+            Ok((None, error.0))
         }
         Err(error) => Err(StartError::Http(error)),
     }

@@ -32,6 +32,8 @@ pub(crate) const CONNECT: Duration = Duration::from_secs(2);
 pub(crate) struct Hub {
     socket: WebSocketStream<TcpStream>,
     mode: Mode,
+    /// What a program that proved nothing said at first.
+    first: Option<Box<ServerMessage>>,
     /// When anything came last.
     heard: Instant,
 }
@@ -56,12 +58,12 @@ pub(crate) struct Shown {
     data: Map<String, Value>,
 }
 
-/// A connection to the first that opens one: by WebSocket, else over HTTP.
+/// A connection to the first that says a status: by WebSocket, else over HTTP.
 pub(crate) async fn connect(places: &Places) -> Result<Peer, Error> {
     let mut failed = Error::ConnectionClosed;
     for (addr, token) in places.candidates() {
         let token = token.and_then(|path| LocalToken::read(&path).ok().flatten());
-        match timeout(CONNECT, open(addr, token)).await {
+        match timeout(CONNECT, reach(addr, token)).await {
             Ok(Ok(hub)) => return Ok(Peer::Hub(hub)),
             Ok(Err(error)) => failed = error,
             Err(_) => failed = Error::Io(std::io::ErrorKind::TimedOut.into()),
@@ -111,6 +113,19 @@ impl Peer {
     }
 }
 
+/// Without a token, whoever opens a WebSocket may be anything: it is a hub once it said a status.
+async fn reach(addr: SocketAddr, token: Option<LocalToken>) -> Result<Hub, Error> {
+    let is_known = token.is_some();
+    let mut hub = open(addr, token).await?;
+    while !is_known && hub.first.is_none() {
+        let heard = hub.hear().await.ok_or(Error::ConnectionClosed)??;
+        if matches!(heard, ServerMessage::Status { .. }) {
+            hub.first = Some(Box::new(heard));
+        }
+    }
+    Ok(hub)
+}
+
 /// Where there is a token, whoever answers must prove to know it: no other is believed there.
 pub(crate) async fn open(addr: SocketAddr, token: Option<LocalToken>) -> Result<Hub, Error> {
     let mut request = format!("ws://{addr}/").into_client_request()?;
@@ -128,6 +143,7 @@ pub(crate) async fn open(addr: SocketAddr, token: Option<LocalToken>) -> Result<
     let mut hub = Hub {
         socket,
         mode,
+        first: None,
         heard,
     };
     if let Some(token) = token {
@@ -140,6 +156,9 @@ pub(crate) async fn open(addr: SocketAddr, token: Option<LocalToken>) -> Result<
 impl Hub {
     /// What the hub says next, in the words of the legacy mode. What is not understood is skipped.
     pub(crate) async fn hear(&mut self) -> Option<Result<ServerMessage, Error>> {
+        if let Some(first) = self.first.take() {
+            return Some(Ok(*first));
+        }
         loop {
             let came = self.socket.next().await?;
             self.heard = Instant::now();

@@ -1,5 +1,6 @@
 use std::{
     collections::HashMap,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,13 +11,13 @@ use proto::{
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::{Instant as Moment, timeout},
+    time::{Instant as Moment, sleep, timeout},
 };
 use tokio_tungstenite::tungstenite::Error;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Places,
+    HubAddress, Places,
     dial::{CONNECT, connect},
 };
 
@@ -124,6 +125,8 @@ enum Tick {
     Heard(Option<Result<ServerMessage, Error>>),
     /// Nothing came for a while.
     Quiet,
+    /// The hub that was looked for is there now.
+    Published,
 }
 
 impl Subscriber {
@@ -149,8 +152,9 @@ impl Subscriber {
         )
     }
 
-    /// Asks for a sign of life after so long a silence of a foreign assistant (30 s), and calls
-    /// its status stale after so long without one (15 s).
+    /// Asks for a sign of life after so long a silence of a foreign assistant, and looks as often
+    /// whether the own hub is there instead (30 s); calls its status stale after so long without a
+    /// sign (15 s).
     #[must_use]
     pub fn patient(self, quiet: Duration, unanswered: Duration) -> Self {
         let patience = [quiet, unanswered];
@@ -180,12 +184,15 @@ impl Subscriber {
 
     /// One connection, from its first byte to its last; how long it showed a status.
     async fn session(&mut self) -> Result<Duration, Error> {
+        let missed = self.places.missed().map(Path::to_owned);
         let mut hub = connect(&self.places).await?;
         let mut live_since: Option<Instant> = None;
         let mut asked: HashMap<String, oneshot::Sender<Result<(), AskError>>> = HashMap::new();
         let mut count = 0_u64;
         let [most, unanswered] = self.patience;
         let mut pinged: Option<Moment> = None;
+        let own = published(missed, most);
+        tokio::pin!(own);
         loop {
             let from = |heard| pinged.map_or(heard + most, |at| at + unanswered);
             let until = hub.heard().map(from);
@@ -193,6 +200,7 @@ impl Subscriber {
                 heard = hub.hear() => Tick::Heard(heard),
                 () = quiet(until) => Tick::Quiet,
                 ask = self.asks.recv(), if asked.len() < ASKING => Tick::Ask(ask),
+                () = &mut own => Tick::Published,
             };
             match tick {
                 // Whoever asked has given up: it must not happen behind his back.
@@ -245,7 +253,7 @@ impl Subscriber {
                         }
                     }
                 }
-                Tick::Heard(Some(Err(_)) | None) | Tick::Ask(None) => break,
+                Tick::Heard(Some(Err(_)) | None) | Tick::Ask(None) | Tick::Published => break,
             }
         }
         Ok(live_since.map_or(Duration::ZERO, |since| since.elapsed()))
@@ -310,6 +318,18 @@ impl Subscriber {
 async fn quiet(until: Option<Moment>) {
     match until {
         Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Looks now and then whether the hub is there that was missed in this folder; for ever if none was.
+async fn published(missed: Option<PathBuf>, pause: Duration) {
+    match missed {
+        Some(folder) => {
+            while HubAddress::find(&folder).is_none() {
+                sleep(pause).await;
+            }
+        }
         None => std::future::pending().await,
     }
 }

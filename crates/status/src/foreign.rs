@@ -44,7 +44,8 @@ pub(crate) fn read(text: &str) -> Option<ServerMessage> {
     Some(ServerMessage::Status { data: data.shown() })
 }
 
-/// Reads a bare status, as event or page have it; `None` if it is none.
+/// Reads a bare status, as event or page have it; `None` if it is none. The founding assistant also
+/// says in one that its overlay was shown or hidden: what it does is not told by those.
 pub(crate) fn read_bare(text: &str) -> Option<ServerMessage> {
     let value: Value = serde_json::from_str(text).ok()?;
     let own = serde_json::from_value::<Status>(value.clone()).ok();
@@ -52,6 +53,10 @@ pub(crate) fn read_bare(text: &str) -> Option<ServerMessage> {
         return Some(ServerMessage::Status { data });
     }
     value.get("status")?.as_str()?;
+    let says = |flag| value.get(flag).is_some_and(Value::is_boolean);
+    if !says("is_speaking") && !says("tts_playing") {
+        return None;
+    }
     let mut assistant = serde_json::from_value::<Assistant>(value.clone()).ok()?;
     // In its events the founding assistant calls itself listening while it waits for its name.
     if value.get("timestamp").is_some() {
@@ -176,7 +181,8 @@ mod tests {
         let page = bare(r#"{"status":"słucham","is_listening":true,"tts_playing":false}"#).unwrap();
         assert_eq!((page.status, page.is_listening), (Phase::Listening, true));
         // An event says the opposite of what it means.
-        let event = bare(r#"{"status":"Ready","is_listening":true,"timestamp":1.5}"#).unwrap();
+        let event = r#"{"status":"Ready","is_speaking":false,"is_listening":true,"timestamp":1.5}"#;
+        let event = bare(event).unwrap();
         assert_eq!((event.status, event.is_listening), (Phase::Ready, false));
         let own = Status {
             seq: 7,
@@ -186,6 +192,8 @@ mod tests {
         assert_eq!(bare(&serde_json::to_string(&own).unwrap()), Some(own));
         for text in [
             r#"{"heartbeat":true}"#,
+            r#"{"status":"Overlay Shown","overlay_visible":true,"show_overlay":true}"#,
+            r#"{"status":"Overlay Hidden","overlay_visible":false,"hide_overlay":true}"#,
             r#"{"action":"status_update","status":{"x":1}}"#,
             "7",
             "",

@@ -72,8 +72,9 @@ pub enum Places {
     At(HubAddress),
     /// Where this data folder says and nowhere else: for whoever acts on what the hub says.
     Own(PathBuf),
-    /// Where this data folder says; if it says nothing, on the usual ports, without a token.
-    In(PathBuf),
+    /// Where this data folder says; while it says nothing, whoever serves a status there, without a
+    /// token.
+    In(PathBuf, Ports),
     /// Whoever serves a status there; nobody is shown a token.
     Ports(Ports),
 }
@@ -110,12 +111,20 @@ impl Places {
                 let hub = HubAddress::find(folder).into_iter();
                 hub.map(|hub| (hub.addr, Some(hub.token))).collect()
             }
-            Self::In(folder) => match HubAddress::find(folder) {
+            Self::In(folder, ports) => match HubAddress::find(folder) {
                 Some(hub) => vec![(hub.addr, Some(hub.token))],
                 // Whoever listens there may be anybody: it gets no token.
-                None => bare(&Ports::default()),
+                None => bare(ports),
             },
             Self::Ports(ports) => bare(ports),
+        }
+    }
+
+    /// Where the own hub would be published while others are tried instead of it.
+    pub(crate) fn missed(&self) -> Option<&Path> {
+        match self {
+            Self::In(folder, _) if HubAddress::find(folder).is_none() => Some(folder),
+            Self::At(_) | Self::Own(_) | Self::In(..) | Self::Ports(_) => None,
         }
     }
 
@@ -123,9 +132,8 @@ impl Places {
     pub(crate) fn http(&self) -> Vec<SocketAddr> {
         match self {
             Self::At(_) | Self::Own(_) => Vec::new(),
-            Self::In(folder) if HubAddress::find(folder).is_some() => Vec::new(),
-            Self::In(_) => Ports::default().http,
-            Self::Ports(ports) => ports.http.clone(),
+            Self::In(folder, _) if HubAddress::find(folder).is_some() => Vec::new(),
+            Self::In(_, ports) | Self::Ports(ports) => ports.http.clone(),
         }
     }
 }
@@ -169,7 +177,7 @@ mod tests {
         let hub = HubAddress::new("127.0.0.1:6000".parse().unwrap(), folder);
         hub.publish(folder).unwrap();
         assert_eq!(HubAddress::find(folder), Some(hub.clone()));
-        let candidates = Places::In(folder.into()).candidates();
+        let candidates = Places::In(folder.into(), Ports::default()).candidates();
         assert_eq!(candidates, [(hub.addr, Some(hub.token))]);
 
         HubAddress::withdraw(folder);
@@ -179,7 +187,7 @@ mod tests {
     #[test]
     fn an_unknown_listener_on_the_usual_ports_is_shown_no_token() {
         let home = tempfile::tempdir().unwrap();
-        let candidates = Places::In(home.path().into()).candidates();
+        let candidates = Places::In(home.path().into(), Ports::default()).candidates();
         assert_eq!(candidates.len(), 2);
         assert!(candidates.iter().all(|(_, token)| token.is_none()));
     }

@@ -27,7 +27,7 @@ pub(crate) struct Web {
     addr: SocketAddr,
     /// Its stream, if it has one.
     events: Option<Events>,
-    /// What its page said at first.
+    /// What it said at first.
     first: Option<ServerMessage>,
     ask_from: Instant,
 }
@@ -55,40 +55,35 @@ impl Web {
             addr,
             events,
             first: None,
-            ask_from: Instant::now() + PACE,
+            ask_from: Instant::now(),
         };
-        if web.events.is_none() {
-            web.first = timeout(CONNECT, web.poll())
-                .await
-                .map_err(io::Error::other)??;
-        }
+        // Any server may have a page there: it is an assistant once it said a status.
+        let first = timeout(CONNECT, web.hear()).await;
+        web.first = Some(first.map_err(io::Error::other)??);
         Ok(web)
     }
 
     /// The next status. May be dropped and called again.
     pub(crate) async fn hear(&mut self) -> io::Result<ServerMessage> {
-        if let Some(events) = &mut self.events {
-            return events.hear().await;
-        }
         if let Some(first) = self.first.take() {
             return Ok(first);
         }
-        loop {
-            sleep_until(self.ask_from).await;
-            self.ask_from = Instant::now() + PACE;
-            let page = timeout(CONNECT, self.poll()).await;
-            if let Some(status) = page.map_err(io::Error::other)?? {
-                return Ok(status);
-            }
+        if let Some(events) = &mut self.events {
+            return events.hear().await;
         }
+        sleep_until(self.ask_from).await;
+        self.ask_from = Instant::now() + PACE;
+        let page = timeout(CONNECT, self.poll()).await;
+        page.map_err(io::Error::other)?
     }
 
-    async fn poll(&self) -> io::Result<Option<ServerMessage>> {
+    async fn poll(&self) -> io::Result<ServerMessage> {
         let (response, _driver) = get(self.addr, "/api/status").await?;
         ok(&response)?;
         let body = Limited::new(response.into_body(), limits::HUB_MESSAGE_MAX);
         let bytes = body.collect().await.map_err(io::Error::other)?.to_bytes();
-        Ok(foreign::read_bare(&String::from_utf8_lossy(&bytes)))
+        let status = foreign::read_bare(&String::from_utf8_lossy(&bytes));
+        status.ok_or_else(|| io::Error::other("the page holds no status"))
     }
 }
 

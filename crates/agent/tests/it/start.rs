@@ -1,11 +1,13 @@
 //! What can be in the way of a start, and what is chosen.
 
+use std::time::Duration;
+
 use hearth_agent::{Args, Folders, Settings, StartError};
 use proto::status::HopState;
 use tests::scripted_ollama::ScriptedOllama;
-use tokio::net::TcpListener;
+use tokio::{io::AsyncWriteExt as _, net::TcpListener};
 
-use crate::support::{Running, settings, soon, with_engine};
+use crate::support::{Running, settings, soon, text, with_engine};
 
 #[tokio::test]
 async fn beside_another_assistant_the_hub_takes_the_next_port_merges_it_and_stays_there() {
@@ -37,6 +39,64 @@ async fn beside_another_assistant_the_hub_takes_the_next_port_merges_it_and_stay
     let shown = agent.until(|status| status.publishers.is_empty()).await;
     assert!(!shown.is_listening);
     assert_eq!(agent.handle.hub().addr, own);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn another_assistant_is_read_over_http_where_it_holds_every_port_of_that() {
+    let home = tempfile::tempdir().unwrap();
+    let ollama = ScriptedOllama::start().await.unwrap();
+    let hub = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let first = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let second = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+    let mut settings = settings(home.path(), with_engine(&ollama));
+    settings.status_ports = vec![port(&hub), 0];
+    settings.http_ports = vec![port(&first), port(&second)];
+    let agent = Running::start(settings).await.unwrap();
+    assert_eq!(agent.handle.http(), None);
+    drop(hub);
+    let says = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n\
+        data: {\"status\":\"listening\",\"is_speaking\":false,\"wake_word_detected\":true}\n\n";
+    let mut held = Vec::new();
+    let answering = async {
+        loop {
+            let (mut stream, _) = first.accept().await.unwrap();
+            stream.write_all(says.as_bytes()).await.unwrap();
+            held.push(stream);
+        }
+    };
+    let shown = agent.until(|status| status.wake_word_detected);
+    let shown = tokio::select! {
+        shown = shown => shown,
+        () = answering => unreachable!("it answers for ever"),
+    };
+    assert!(shown.publishers[0].origin.is_some());
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn without_a_relay_an_engine_that_comes_or_goes_is_shown_too() {
+    let home = tempfile::tempdir().unwrap();
+    let mut ollama = ScriptedOllama::start().await.unwrap();
+    ollama.go_down().await;
+    let mut settings = settings(home.path(), with_engine(&ollama));
+    settings.engine_look = Duration::from_millis(20);
+    let agent = Running::start(settings).await.unwrap();
+    let engine = async |state| agent.until(|status| status.engine.state == state).await;
+    assert!(!engine(HopState::Down).await.engine.problem.is_empty());
+    let addr = agent.handle.http().unwrap();
+    for (state, figure) in [(HopState::Up, 1), (HopState::Down, 0)] {
+        match state {
+            HopState::Up => ollama.come_back().await.unwrap(),
+            HopState::Down | HopState::Unknown => ollama.go_down().await,
+        }
+        engine(state).await;
+        let host = format!("Host: {addr}\r\n");
+        let (_, _, metrics) = text(addr, "GET /metrics", &host).await;
+        let line = format!("hearth_agent_engine_up {figure}");
+        assert!(metrics.lines().any(|found| found == line), "{metrics}");
+    }
     agent.stop().await;
 }
 

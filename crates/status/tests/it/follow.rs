@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::Path};
 use crate::support::{TestHub, soon};
 use futures_util::{SinkExt as _, StreamExt as _};
 use hearth_status::{
-    AskError, HubAddress, Limits, Link, LocalToken, Places, Subscriber, SubscriberHandle,
+    AskError, HubAddress, Limits, Link, LocalToken, Places, Ports, Subscriber, SubscriberHandle,
     private_file,
 };
 use proto::{
@@ -106,7 +106,7 @@ async fn its_commands_are_answered_when_it_can_read_the_token() {
     HubAddress::new(hub.addr, home.path())
         .publish(home.path())
         .unwrap();
-    let following = Following::start(Places::In(home.path().into()));
+    let following = Following::start(Places::In(home.path().into(), Ports::default()));
     let answering = async {
         let request = hub.commands.recv().await.unwrap();
         assert_eq!(request.command, Command::SetMonitoring(false));
@@ -233,7 +233,7 @@ async fn a_published_hub_that_moved_is_found_at_its_new_port() {
     let folder = home.path();
     let hub = TestHub::start().await;
     HubAddress::new(hub.addr, folder).publish(folder).unwrap();
-    let following = Following::start(Places::In(folder.into()));
+    let following = Following::start(Places::In(folder.into(), Ports::default()));
     following.until(is_live).await;
     hub.stop().await;
     following.until(|link| !is_live(link)).await;

@@ -7,7 +7,8 @@ use std::{
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use hearth_status::{
-    AskError, Link, Places, Ports, StatusHub, Subscriber, SubscriberHandle, follow_neighbour,
+    AskError, HubAddress, Link, LocalToken, Places, Ports, StatusHub, Subscriber, SubscriberHandle,
+    follow_neighbour, private_file,
 };
 use proto::{
     ErrorCode,
@@ -252,7 +253,7 @@ async fn without_a_socket_the_stream_of_events_is_followed() {
     // Signs of life are no statuses, and an event may come in pieces.
     for piece in [
         "data: {\"heartbeat\":true}\n\n: x\n\ndata: {\"status\":\"mó",
-        "wię\"}\n",
+        "wię\",\"is_speaking\":true}\n",
         "\n",
     ] {
         soon(reader.write_all(piece.as_bytes())).await.unwrap();
@@ -290,7 +291,7 @@ async fn without_a_stream_the_page_is_asked_no_faster_than_once_a_second() {
     let mut polls = Vec::new();
     for (n, says) in ["-", "Ready", "mówię", "Ready"].into_iter().enumerate() {
         let (reader, path, at) = requested(&listener).await;
-        let body = format!("{{\"status\":\"{says}\"}}");
+        let body = format!("{{\"status\":\"{says}\",\"is_speaking\":false}}");
         let head = if n == 0 { "404 Not Found" } else { "200 OK" };
         let head = format!("{head}\r\ncontent-length: {}", body.len());
         answer(reader, &head, &body).await;
@@ -352,4 +353,56 @@ async fn what_another_program_said_instead_comes_back_when_that_one_leaves() {
     until(true).await;
     stop.cancel();
     soon(following).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_opens_but_says_no_status_is_passed_over_for_who_does() {
+    let (silent, silent_at) = listen().await;
+    let (anything, anything_at) = listen().await;
+    let (listener, addr) = listen().await;
+    let (handle, stop, run) = follow(Places::Ports(Ports {
+        sockets: vec![silent_at],
+        http: vec![anything_at, addr],
+    }));
+    let held = assistant(&silent).await;
+    // A server that has the same page for every path.
+    for asked in ["/status/stream", "/api/status"] {
+        let (reader, path, _) = requested(&anything).await;
+        assert_eq!(path, asked);
+        let body = "<!doctype html>";
+        let head = format!("200 OK\r\ncontent-length: {}", body.len());
+        answer(reader, &head, body).await;
+    }
+    let (reader, ..) = requested(&listener).await;
+    let head = "200 OK\r\ncontent-type: text/event-stream";
+    let says = "data: {\"status\":\"Ready\",\"is_speaking\":false}\n\n";
+    let _open = answer(reader, head, says).await;
+    until(&handle, |link| matches!(link, Link::Live(_))).await;
+    drop(held);
+    stop.cancel();
+    soon(run).await.unwrap();
+}
+
+#[tokio::test]
+async fn whoever_was_followed_instead_of_the_own_hub_is_left_when_that_is_there() {
+    let home = tempfile::tempdir().unwrap();
+    let (listener, addr) = listen().await;
+    let places = Places::In(home.path().into(), sockets(addr));
+    let (handle, stop, run) = follow(places);
+    let mut peer = assistant(&listener).await;
+    say(&mut peer, &json!({ "status": "Ready", "text": "other" })).await;
+    let is = |link: &Link, text: &str| matches!(link, Link::Live(now) if now.text == text);
+    until(&handle, |link| is(link, "other")).await;
+    let reading = tokio::spawn(async move { while let Some(Ok(_)) = peer.next().await {} });
+
+    let own = TestHub::start().await;
+    own.hub.update(|status| status.text = "own".into());
+    let token = LocalToken::path_in(home.path());
+    private_file::write(&token, own.token.expose().as_bytes()).unwrap();
+    let published = HubAddress::new(own.addr, home.path());
+    published.publish(home.path()).unwrap();
+    until(&handle, |link| is(link, "own")).await;
+    soon(reading).await.unwrap();
+    stop.cancel();
+    soon(run).await.unwrap();
 }
