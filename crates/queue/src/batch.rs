@@ -94,7 +94,7 @@ pub struct BatchRecord {
     pub output: Option<DocumentId>,
     /// The file of errors.
     pub errors: Option<DocumentId>,
-    /// Why the file is no batch: line and reason.
+    /// Why the file is no batch, or not whole any more: line and reason.
     pub refusals: Vec<(u32, String)>,
     /// What its owner noted, as JSON.
     pub metadata: String,
@@ -105,6 +105,13 @@ impl BatchRecord {
     pub fn enter(&mut self, now: Timestamp, state: BatchState) {
         self.state = state;
         self.times.push((state, now));
+    }
+
+    /// When it came to this state.
+    #[must_use]
+    pub fn entered(&self, state: BatchState) -> Option<Timestamp> {
+        let time = self.times.iter().find(|(entered, _)| *entered == state);
+        time.map(|(_, at)| *at)
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use proto::Timestamp;
+use proto::ErrorCode;
 use queue::{BatchRecord, BatchState, FileRecord, LineResult, Owner};
 use tokio::{sync::Notify, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -30,7 +30,7 @@ const LINES_MAX: u32 = 10_000;
 const AT_ONCE: usize = 8;
 /// Most unfinished batches of an account.
 pub(crate) const BATCHES_MAX: usize = 8;
-/// How long files are kept.
+/// How long files are kept once they came, and once a batch began to read them.
 pub(crate) const FILE_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// The only window there is, as with OpenAI.
 pub(crate) const WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
@@ -45,7 +45,7 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(crate) struct Running {
     batches: Mutex<HashMap<String, CancellationToken>>,
-    /// Held by whoever reads a batch in order to change it.
+    /// Held by whoever reads a batch, or a file for one, in order to change it.
     pub(crate) alone: tokio::sync::Mutex<()>,
     /// A file has come, whose time will pass.
     pub(crate) files: Notify,
@@ -103,7 +103,8 @@ pub(crate) async fn expire_files(relay: Relay) {
 /// Runs a batch until it is final or the relay goes down.
 pub(crate) fn start(relay: &Relay, batch: BatchRecord) {
     let wish = CancellationToken::new();
-    if batch.state == BatchState::Cancelling {
+    // Who withdrew it while it was looked at may stand behind a later state.
+    if batch.entered(BatchState::Cancelling).is_some() {
         wish.cancel();
     }
     let id = batch.id.clone();
@@ -116,7 +117,11 @@ pub(crate) fn start(relay: &Relay, batch: BatchRecord) {
             wish,
         };
         while !relay.drain.is_cancelled() && !run.batch.state.is_final() {
-            if let Err(error) = run.go_on().await
+            let went = match run.go_on().await {
+                Err(error) if !passes(&error) => run.fail(error).await,
+                went => went,
+            };
+            if let Err(error) = went
                 && !relay.drain.is_cancelled()
             {
                 tracing::warn!(batch = id, %error, "a batch pauses");
@@ -125,6 +130,14 @@ pub(crate) fn start(relay: &Relay, batch: BatchRecord) {
         }
         relay.batches.lock().remove(&id);
     });
+}
+
+/// Whether it goes on once the store does, or after a restart.
+const fn passes(error: &ApiError) -> bool {
+    matches!(
+        error.code,
+        ErrorCode::StoreUnavailable | ErrorCode::DiskFull | ErrorCode::Draining
+    )
 }
 
 struct Run {
@@ -153,7 +166,16 @@ impl Run {
         let (mut names, mut refusals) = (HashSet::new(), Vec::new());
         let mut lines = Lines::new(&self.relay, &batch.input);
         batch.total = 0;
-        while let Some((n, line)) = lines.next().await? {
+        loop {
+            let (n, line) = match lines.next().await {
+                Ok(Some(found)) => found,
+                Ok(None) => break,
+                Err(error) if passes(&error) => return Err(error),
+                Err(error) => {
+                    refusals.push((lines.at(), error.message));
+                    break;
+                }
+            };
             batch.total += 1;
             let read = answer::Line::read(&line, &batch.endpoint);
             let wrong = match read {
@@ -170,7 +192,7 @@ impl Run {
                 break;
             }
         }
-        if batch.total == 0 {
+        if batch.total == 0 && refusals.is_empty() {
             refusals.push((1, "the file holds no lines".into()));
         }
         let valid = refusals.is_empty();
@@ -193,14 +215,21 @@ impl Run {
         let mut lines = Lines::new(&self.relay, &self.batch.input);
         let mut running = FuturesUnordered::new();
         let mut more = true;
+        let mut broken = None;
         loop {
             while more && running.len() < AT_ONCE {
-                match lines.next().await? {
-                    Some((n, _)) if done.contains(&n) => {}
+                match lines.next().await {
+                    Ok(Some((n, _))) if done.contains(&n) => {}
                     // One that was begun before a restart is still to be stopped.
-                    Some((n, _)) if self.wish.is_cancelled() && !self.is_begun(n).await? => {}
-                    Some((n, line)) => running.push(self.answer(n, line)),
-                    None => more = false,
+                    Ok(Some((n, _))) if self.wish.is_cancelled() && !self.is_begun(n).await? => {}
+                    Ok(Some((n, line))) => running.push(self.answer(n, line)),
+                    Ok(None) => more = false,
+                    Err(error) if passes(&error) => return Err(error),
+                    // What is answered is kept.
+                    Err(error) => {
+                        broken = Some((lines.at(), error.message));
+                        more = false;
+                    }
                 }
             }
             match running.next().await {
@@ -210,6 +239,7 @@ impl Run {
         }
         drop(running);
         let mut batch = self.batch.clone();
+        batch.refusals.extend(broken);
         batch.enter(self.relay.now(), BatchState::Finalizing);
         self.keep(batch).await
     }
@@ -250,14 +280,12 @@ impl Run {
             batch.errors = Some(self.write_file("errors", true).await?);
         }
         let now = self.relay.now();
-        let was_cancelled = batch
-            .times
-            .iter()
-            .any(|(state, _)| *state == BatchState::Cancelling);
         batch.enter(
             now,
-            if was_cancelled {
+            if batch.entered(BatchState::Cancelling).is_some() {
                 BatchState::Cancelled
+            } else if !batch.refusals.is_empty() {
+                BatchState::Failed
             } else if bad > 0 && now >= batch.expires_at {
                 BatchState::Expired
             } else {
@@ -266,6 +294,16 @@ impl Run {
         );
         self.keep(batch).await?;
         // They are in the files now; if this fails they are but left over.
+        Ok(self.relay.store.erase_results(&self.batch.id).await?)
+    }
+
+    /// Ends it for a fault that no waiting mends.
+    async fn fail(&mut self, error: ApiError) -> Result<(), ApiError> {
+        tracing::error!(batch = self.batch.id, %error, "a batch cannot go on");
+        let mut batch = self.batch.clone();
+        batch.refusals.push((1, error.message));
+        batch.enter(self.relay.now(), BatchState::Failed);
+        self.keep(batch).await?;
         Ok(self.relay.store.erase_results(&self.batch.id).await?)
     }
 
@@ -298,16 +336,14 @@ impl Run {
         let store = &self.relay.store;
         let _alone = self.relay.batches.alone.lock().await;
         let stored = store.batch(Owner::Anyone, &batch.id).await?;
-        let wished = |(state, _): &&(BatchState, Timestamp)| *state == BatchState::Cancelling;
-        let wish = stored
-            .as_ref()
-            .and_then(|stored| stored.times.iter().find(wished));
+        let wish = stored.and_then(|stored| stored.entered(BatchState::Cancelling));
         if let Some(wish) = wish
-            && !batch.times.iter().any(|time| wished(&time))
+            && batch.entered(BatchState::Cancelling).is_none()
         {
+            let wish = (BatchState::Cancelling, wish);
             batch
                 .times
-                .insert(batch.times.len().saturating_sub(1), *wish);
+                .insert(batch.times.len().saturating_sub(1), wish);
             if batch.state == BatchState::Completed {
                 batch.state = BatchState::Cancelled;
                 batch.times.pop();

@@ -1,6 +1,7 @@
 //! Which workers are online, and what they can run.
 
 mod library;
+mod room;
 mod seats;
 
 use std::{
@@ -180,7 +181,9 @@ impl Workers {
                 .or_else(other)
                 .or_else(|| gone.map(|gone| (Some(gone.report), gone.told)));
         }
-        let (report, mut told) = before.unwrap_or_default();
+        let key = online.key.as_deref().unwrap_or_default();
+        let (report, mut told) =
+            before.unwrap_or_else(|| (None, Told::nothing(seats.rooms.weight(key))));
         online.report = online.report.map(|new| kept(new, report.as_ref()));
         if let Some(now) = &online.report {
             told.keep(now, report.as_deref());
@@ -307,15 +310,10 @@ impl Workers {
     /// A worker told more of its engine; false if it is not known.
     pub(crate) fn tell(&self, seat: &Seat, details: Vec<Detail>) -> bool {
         let mut seats = self.lock();
-        let Some((online, told)) = seats.online.get_mut(seat) else {
-            return false;
-        };
-        if let Some(report) = &online.report {
-            for detail in details {
-                told.take(detail, report);
-            }
+        for detail in details {
+            seats.tell(seat, detail);
         }
-        true
+        seats.online.contains_key(seat)
     }
 
     /// What the workers online now can do for an account, in the order they came; or only those
@@ -381,19 +379,21 @@ impl Workers {
     pub(crate) fn library(&self, account: &Account, now: Timestamp) -> Library {
         let mut seats = self.lock();
         seats.settle(now);
-        let here = seats.online.values().filter_map(|(online, told)| {
+        let here = seats.online.values();
+        let here = here.filter(|(online, _)| serves(&online.serve, account));
+        let here = here.filter_map(|(online, told)| {
             Some(Known {
-                serve: online.serve.clone(),
                 report: online.report.clone()?,
-                told: told.clone(),
-                until: now,
+                details: told.details.clone(),
             })
         });
-        let (up, down): (Vec<Known>, Vec<Known>) = here
-            .filter(|known| serves(&known.serve, account))
-            .partition(|known| known.report.engine_up);
-        let gone = seats.gone.values().cloned();
-        let gone = gone.filter(|known| serves(&known.serve, account));
+        let (up, down): (Vec<Known>, Vec<Known>) = here.partition(|known| known.report.engine_up);
+        let gone = seats.gone.values();
+        let gone = gone.filter(|gone| serves(&gone.serve, account));
+        let gone = gone.map(|gone| Known {
+            report: gone.report.clone(),
+            details: gone.told.details.clone(),
+        });
         let is_up = up.len();
         Library::new(up.into_iter().chain(down).chain(gone).collect(), is_up)
     }

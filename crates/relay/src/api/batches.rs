@@ -2,7 +2,7 @@
 
 use axum::{Json, extract::State};
 use proto::{ErrorCode, Timestamp};
-use queue::{BatchRecord, BatchState};
+use queue::{BatchRecord, BatchState, FileRecord};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -10,7 +10,7 @@ use super::files::{Page, listed, unknown};
 use crate::{
     Relay,
     auth::{MayEnqueue, MayRead},
-    batch::{self, BATCHES_MAX, ENDPOINTS, WINDOW},
+    batch::{self, BATCHES_MAX, ENDPOINTS, FILE_KEPT, WINDOW},
     error::ApiError,
     payload::{Control, Payload},
     target::{InPath, InQuery},
@@ -43,6 +43,7 @@ pub(super) async fn create(
     if asked.completion_window != "24h" {
         return Err(bad("completion_window is 24h".into()));
     }
+    let alone = relay.batches.alone.lock().await;
     let input = relay
         .store
         .file((&caller.account).into(), &asked.input_file_id);
@@ -59,6 +60,12 @@ pub(super) async fn create(
         return Err(ApiError::new(ErrorCode::AccountFull, message));
     }
     let now = relay.now();
+    // A batch that waits must not lose the lines it has not read.
+    let input = FileRecord {
+        expires_at: input.expires_at.max(now + FILE_KEPT),
+        ..input
+    };
+    relay.store.put_file(input.clone()).await?;
     let batch = BatchRecord {
         id: format!("batch_{}", relay.job_id()?),
         account: caller.account.clone(),
@@ -78,6 +85,7 @@ pub(super) async fn create(
         metadata: json!(asked.metadata).to_string(),
     };
     relay.store.put_batch(batch.clone()).await?;
+    drop(alone);
     tracing::info!(batch = batch.id, "accepted");
     let told = view(&relay, &batch).await?;
     batch::start(&relay, batch);
@@ -141,10 +149,7 @@ async fn view(relay: &Relay, batch: &BatchRecord) -> Result<Value, ApiError> {
         }
     };
     let seconds = |at: Timestamp| at.0 / 1000;
-    let at = |state| {
-        let time = batch.times.iter().find(|(entered, _)| *entered == state);
-        time.map(|(_, at)| seconds(*at))
-    };
+    let at = |state| batch.entered(state).map(seconds);
     let refusals = batch.refusals.iter().map(|(line, message)| {
         json!({"code": "invalid_line", "message": message, "line": line, "param": null})
     });

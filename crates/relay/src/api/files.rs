@@ -147,6 +147,7 @@ pub(super) async fn delete(
     MayEnqueue(caller): MayEnqueue,
     InPath(id): InPath<String>,
 ) -> Result<Json<Value>, ApiError> {
+    let _alone = relay.batches.alone.lock().await;
     let file = relay.store.file((&caller.account).into(), &id).await?;
     file.ok_or_else(unknown)?;
     let batches = relay.store.batches((&caller.account).into()).await?;

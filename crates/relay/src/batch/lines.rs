@@ -2,6 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use proto::ErrorCode;
+use queue::Owner;
 
 use crate::{Relay, error::ApiError};
 
@@ -16,6 +17,7 @@ pub(super) struct Lines<'a> {
     /// Up to here there is no line feed.
     seen: usize,
     part: u32,
+    bytes: u64,
     line: u32,
 }
 
@@ -27,16 +29,31 @@ impl<'a> Lines<'a> {
             read: BytesMut::new(),
             seen: 0,
             part: 0,
+            bytes: 0,
             line: 0,
         }
     }
 
+    /// The number of the line that comes next, from 1.
+    pub(super) const fn at(&self) -> u32 {
+        self.line.saturating_add(1)
+    }
+
     /// The next line that is not empty, and its number from 1.
+    ///
+    /// # Errors
+    /// [`ErrorCode::TooLarge`], if it is too long; [`ErrorCode::Erased`], if there is less of the
+    /// file than there was; those of the store.
     pub(super) async fn next(&mut self) -> Result<Option<(u32, Bytes)>, ApiError> {
         loop {
             let end = self.read[self.seen..].iter().position(|c| *c == b'\n');
+            let end = end.map(|end| self.seen + end);
+            if end.unwrap_or(self.read.len()) > LINE_MAX {
+                let message = format!("line {} is over {LINE_MAX} bytes", self.at());
+                return Err(ApiError::new(ErrorCode::TooLarge, message));
+            }
             if let Some(end) = end {
-                let mut line = self.read.split_to(self.seen + end + 1);
+                let mut line = self.read.split_to(end + 1);
                 line.truncate(line.len() - 1);
                 if let Some(found) = self.found(line) {
                     return Ok(Some(found));
@@ -44,17 +61,25 @@ impl<'a> Lines<'a> {
                 continue;
             }
             self.seen = self.read.len();
-            if self.seen > LINE_MAX {
-                let message = format!("line {} is over {LINE_MAX} bytes", self.line + 1);
-                return Err(ApiError::new(ErrorCode::TooLarge, message));
-            }
             let Some(part) = self.relay.store.part(self.file, self.part).await? else {
+                self.is_whole().await?;
                 let rest = self.read.split();
                 return Ok(self.found(rest));
             };
             self.part += 1;
+            self.bytes += part.len() as u64;
             self.read.extend_from_slice(&part);
         }
+    }
+
+    /// What was read is the file as it was uploaded.
+    async fn is_whole(&self) -> Result<(), ApiError> {
+        let file = self.relay.store.file(Owner::Anyone, self.file).await?;
+        if file.is_some_and(|file| file.bytes == self.bytes) {
+            return Ok(());
+        }
+        let message = "the input file is not whole any more; upload it again";
+        Err(ApiError::new(ErrorCode::Erased, message))
     }
 
     fn found(&mut self, line: BytesMut) -> Option<(u32, Bytes)> {

@@ -375,16 +375,24 @@ async fn held(
     Ok(token)
 }
 
-fn split(body: &Bytes) -> Result<Vec<Bytes>, ApiError> {
-    let lines = body
-        .split(|byte| *byte == b'\n')
-        .filter(|line| !line.is_empty());
-    let lines: Vec<Bytes> = lines.map(|line| body.slice_ref(line)).collect();
-    if lines.iter().any(|line| line.len() > limits::LINE_MAX) {
-        let message = format!("a line is over {} bytes", limits::LINE_MAX);
-        return Err(ApiError::new(ErrorCode::TooLarge, message));
+/// The lines of a post, each for itself: it is kept for long, and what came around it is not.
+fn split(body: &[u8]) -> Result<Vec<Bytes>, ApiError> {
+    let lines = || {
+        body.split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+    };
+    let too_large = |message: String| Err(ApiError::new(ErrorCode::TooLarge, message));
+    if lines().any(|line| line.len() > limits::LINE_MAX) {
+        return too_large(format!("a line is over {} bytes", limits::LINE_MAX));
     }
-    Ok(lines)
+    if lines()
+        .map(|line| line.len() + limits::LINE_COST)
+        .sum::<usize>()
+        > limits::LOG_MAX
+    {
+        return too_large("these are more lines than an answer may have".into());
+    }
+    Ok(lines().map(Bytes::copy_from_slice).collect())
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
@@ -396,4 +404,27 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
         };
         ApiError::new(code, error.to_string())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_keeps_nothing_alive_of_the_post_it_came_in() {
+        let mut post = vec![b'\n'; 1024 * 1024];
+        post.extend_from_slice(b"{}");
+        let post = Bytes::from(post);
+        let lines = split(&post).unwrap();
+        assert_eq!(lines, ["{}"]);
+        assert!(post.is_unique(), "as long as the line is kept");
+    }
+
+    #[test]
+    fn a_post_of_more_lines_than_an_answer_may_have_is_refused() {
+        let most = limits::LOG_MAX / (limits::LINE_COST + 1);
+        let lines = |count: usize| split(&Bytes::from(b"1\n".repeat(count)));
+        assert_eq!(lines(most).unwrap().len(), most);
+        assert_eq!(lines(most + 1).unwrap_err().code, ErrorCode::TooLarge);
+    }
 }

@@ -44,6 +44,9 @@ pub(super) struct Behind {
     pub(super) accepted: u64,
 }
 
+/// Most bytes of lines that are not complete: a worker sends one after the other.
+const PARTIAL_MAX: usize = 2 * limits::LINE_MAX;
+
 /// All leases of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Leases(BTreeMap<LeaseToken, Open>);
@@ -95,6 +98,7 @@ impl Leases {
     /// The whole line once its last part is there. Lines of leases that are over are dropped:
     /// the worker was told already.
     pub(super) fn assemble(&mut self, frame: &Frame) -> Result<Option<Bytes>, Ended> {
+        let partial: usize = self.0.values().map(|open| open.partial.len()).sum();
         let Some(open) = self.0.get_mut(&frame.token) else {
             return Ok(None);
         };
@@ -103,7 +107,11 @@ impl Leases {
             return Err(Ended::Protocol("a line is too long"));
         }
         if open.partial.is_empty() && !frame.more {
-            return Ok(Some(part.clone()));
+            // It is kept for long, and the buffer it was read into is not.
+            return Ok(Some(Bytes::copy_from_slice(part)));
+        }
+        if partial + part.len() > PARTIAL_MAX {
+            return Err(Ended::Protocol("too many lines are not complete"));
         }
         open.partial.extend_from_slice(part);
         Ok((!frame.more).then(|| std::mem::take(&mut open.partial).freeze()))
@@ -160,6 +168,50 @@ mod tests {
             }
         }
         assert_eq!((whole, broken), (0, 1));
+    }
+
+    #[test]
+    fn a_line_keeps_nothing_alive_of_the_bytes_it_came_in() {
+        let mut leases = Leases::default();
+        leases.open(TOKEN, 0, Priority::DEFAULT);
+        let line = Bytes::from_static(b"{}");
+        let frame = Frame::line(TOKEN, 1, &line).next().unwrap();
+        let came = frame.encode();
+        let frame = Frame::decode(&came).unwrap();
+        let line = leases.assemble(&frame).unwrap().unwrap();
+        drop(frame);
+        assert!(came.is_unique(), "as long as {line:?} is kept");
+    }
+
+    #[test]
+    fn the_lines_that_are_not_complete_have_a_bound_together() {
+        let mut leases = Leases::default();
+        let token = |n: u8| LeaseToken {
+            job: JobId([n; 16]),
+            attempt: 1,
+        };
+        let line = Bytes::from(vec![b'x'; limits::LINE_MAX]);
+        // All parts but the last.
+        let begin = |leases: &mut Leases, n: u8| {
+            leases.open(token(n), 0, Priority::DEFAULT);
+            let mut frames = Frame::line(token(n), 1, &line).filter(|frame| frame.more);
+            frames.try_for_each(|frame| leases.assemble(&frame).map(drop))
+        };
+        assert_eq!(begin(&mut leases, 1), Ok(()));
+        assert_eq!(begin(&mut leases, 2), Ok(()));
+        assert!(begin(&mut leases, 3).is_err(), "more than two lines");
+
+        leases.close(token(3));
+        leases.close(token(1));
+        assert_eq!(
+            begin(&mut leases, 4),
+            Ok(()),
+            "what is closed takes nothing"
+        );
+        let frames = Frame::line(token(2), 1, &line);
+        let last = frames.last().unwrap();
+        assert_eq!(leases.assemble(&last).unwrap(), Some(line.clone()));
+        assert_eq!(begin(&mut leases, 5), Ok(()), "what is complete neither");
     }
 
     #[test]

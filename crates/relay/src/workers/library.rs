@@ -7,14 +7,27 @@ use proto::{Detail, ModelName, Timestamp, WorkerReport, limits};
 use queue::{ModelPatterns, Serve};
 use serde_json::value::RawValue;
 
+use super::room::{Full, Weight};
 use crate::{Relay, auth::Caller, offer::narrow};
+
+/// What is kept of a model beside its name and what is told of it.
+const ENTRY: usize = 64;
 
 /// What a worker told of its engine beyond its report. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Told {
-    shows: BTreeMap<String, Arc<RawValue>>,
-    bytes: usize,
+pub(super) struct Details {
+    shows: Arc<BTreeMap<String, Arc<RawValue>>>,
     running: Arc<Vec<Box<RawValue>>>,
+}
+
+/// What a worker told.
+#[derive(Debug, Clone)]
+pub(super) struct Told {
+    pub(super) details: Details,
+    /// The bytes of what each model shows, and of the report.
+    bytes: usize,
+    report: usize,
+    weight: Weight,
     /// How many jobs it runs at once, if it said so.
     pub(super) slots: Option<u32>,
     /// When it was heard last; not known of one that is connected.
@@ -22,34 +35,100 @@ pub(super) struct Told {
 }
 
 impl Told {
+    /// Nothing yet.
+    pub(super) fn nothing(weight: Weight) -> Self {
+        Self {
+            details: Details::default(),
+            bytes: 0,
+            report: 0,
+            weight,
+            slots: None,
+            seen: None,
+        }
+    }
+
+    /// Why this has no room.
+    pub(super) fn full(&self, detail: &Detail) -> Option<Full> {
+        let more = match detail {
+            Detail::Show(told) => show_size(&told.model.canonical(), &told.show),
+            Detail::Running(running) => running_size(running),
+        };
+        self.weight.full(more)
+    }
+
+    /// What has no room is not kept.
     pub(super) fn take(&mut self, detail: Detail, report: &WorkerReport) {
         match detail {
             Detail::Show(told) => {
-                let size = told.show.get().len();
                 let name = told.model.canonical();
+                let size = show_size(&name, &told.show);
                 self.forget(&name);
+                self.weigh();
                 let is_reported = report.models.iter().any(|m| m.name.is_same(&told.model));
-                if is_reported && size <= limits::SHOW_MAX && self.bytes + size <= limits::SHOWS_MAX
+                if is_reported
+                    && told.show.get().len() <= limits::SHOW_MAX
+                    && self.bytes + size <= limits::SHOWS_MAX
+                    && self.weight.full(size).is_none()
                 {
                     self.bytes += size;
-                    self.shows.insert(name, told.show.into());
+                    Arc::make_mut(&mut self.details.shows).insert(name, told.show.into());
                 }
             }
             Detail::Running(mut running) => {
                 running.truncate(limits::RUNNING_MAX);
                 running.retain(|entry| entry.get().len() <= limits::SHOW_MAX);
-                self.running = Arc::new(running);
+                self.details.running = Arc::default();
+                self.weigh();
+                if self.weight.full(running_size(&running)).is_none() {
+                    self.details.running = Arc::new(running);
+                }
             }
         }
+        self.weigh();
     }
 
     fn forget(&mut self, name: &str) {
-        let size = self.shows.remove(name).map_or(0, |show| show.get().len());
-        self.bytes -= size;
+        if let Some(show) = self.details.forget(name) {
+            self.bytes -= show_size(name, &show);
+        }
     }
 
     /// Drops what is told of models the worker has no more, or that are others than before.
     pub(super) fn keep(&mut self, report: &WorkerReport, before: Option<&WorkerReport>) {
+        for name in self.details.outdated(report, before) {
+            self.forget(&name);
+        }
+        let models = report.models.iter();
+        let sizes = models.map(|m| ENTRY + m.name.as_str().len() + m.tag.get().len());
+        self.report = sizes.sum();
+        self.weigh();
+    }
+
+    fn weigh(&mut self) {
+        let running = running_size(&self.details.running);
+        self.weight.set(self.report + self.bytes + running);
+    }
+}
+
+fn show_size(name: &str, show: &RawValue) -> usize {
+    ENTRY + name.len() + show.get().len()
+}
+
+fn running_size(running: &[Box<RawValue>]) -> usize {
+    running.iter().map(|entry| ENTRY + entry.get().len()).sum()
+}
+
+impl Details {
+    fn forget(&mut self, name: &str) -> Option<Arc<RawValue>> {
+        if self.shows.contains_key(name) {
+            Arc::make_mut(&mut self.shows).remove(name)
+        } else {
+            None
+        }
+    }
+
+    /// Of which models something else was told than holds now.
+    fn outdated(&self, report: &WorkerReport, before: Option<&WorkerReport>) -> Vec<String> {
         let find = |report: &WorkerReport, name: &str| {
             let mut models = report.models.iter();
             let entry = models.find(|m| m.name.canonical() == name)?;
@@ -62,26 +141,26 @@ impl Told {
                     .and_then(|before| find(before, name))
                     .is_none_or(|was| Some(was) == now)
         };
-        let gone: Vec<String> = self
-            .shows
-            .keys()
-            .filter(|name| !has(name))
-            .cloned()
-            .collect();
-        for name in gone {
-            self.forget(&name);
-        }
+        let names = self.shows.keys();
+        names.filter(|name| !has(name)).cloned().collect()
     }
 }
 
-/// What is known of a worker, also of one that went a moment ago.
-#[derive(Debug, Clone)]
-pub(super) struct Known {
+/// What is known of a worker that went a moment ago.
+#[derive(Debug)]
+pub(super) struct Gone {
     pub(super) serve: Serve,
     pub(super) report: Arc<WorkerReport>,
     pub(super) told: Told,
-    /// When it is forgotten; for those that are gone.
+    /// When it is forgotten.
     pub(super) until: Timestamp,
+}
+
+/// What is known of one engine.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) report: Arc<WorkerReport>,
+    pub(super) details: Details,
 }
 
 /// What is known of the engines that serve an account, those that are up first.
@@ -111,14 +190,16 @@ impl Library {
         if within.are_all() {
             return self;
         }
-        for Known { report, told, .. } in &mut self.known {
+        for Known { report, details } in &mut self.known {
             narrow(report, within);
-            told.keep(report, None);
+            for name in details.outdated(report, None) {
+                details.forget(&name);
+            }
             let is_within = |entry: &RawValue| {
                 let name = dialect::ollama::running_name(entry);
                 name.is_some_and(|name| within.allow(&name))
             };
-            let running = Arc::make_mut(&mut told.running);
+            let running = Arc::make_mut(&mut details.running);
             running.retain(|entry| is_within(entry));
         }
         self
@@ -135,7 +216,7 @@ impl Library {
         let shown = self
             .known
             .iter()
-            .find_map(|known| known.told.shows.get(&name));
+            .find_map(|known| known.details.shows.get(&name));
         if let Some(show) = shown {
             return Some(Bytes::copy_from_slice(show.get().as_bytes()));
         }
@@ -145,7 +226,7 @@ impl Library {
     }
 
     pub(crate) fn running(&self, now: Timestamp) -> Bytes {
-        let running = self.known.iter().flat_map(|known| &*known.told.running);
+        let running = self.known.iter().flat_map(|known| &*known.details.running);
         dialect::ollama::running(running.map(|entry| &**entry), now)
     }
 }

@@ -5,17 +5,19 @@ use std::{
     time::Duration,
 };
 
-use proto::{Timestamp, WorkerId};
+use proto::{Detail, Timestamp, WorkerId};
 
 use super::{
-    Online, Seat,
-    library::{Known, Told},
+    Online, POLLERS_MAX, Seat,
+    library::{Gone, Told},
+    room::{Full, Rooms},
 };
 
 /// How long what a worker told is still told of it once it is gone: an hour covers a restart, a
 /// nap and a change of networks.
 const REMEMBERED: Duration = Duration::from_secs(60 * 60);
-/// Most workers that are remembered so.
+/// Most workers that are remembered so, of one key and of all.
+const REMEMBERED_OF_KEY_MAX: usize = POLLERS_MAX;
 const REMEMBERED_MAX: usize = 1024;
 
 /// A worker, by its key and its name.
@@ -26,7 +28,8 @@ pub(super) struct Seats {
     pub(super) online: BTreeMap<Seat, (Online, Told)>,
     /// Where those of a name sit: thousands come and go at once, and each looks for its own.
     pub(super) named: HashMap<WorkerId, BTreeSet<Seat>>,
-    pub(super) gone: BTreeMap<Person, Known>,
+    pub(super) gone: BTreeMap<Person, Gone>,
+    pub(super) rooms: Rooms,
 }
 
 pub(super) fn person(seat: &Seat, online: &Online) -> Option<Person> {
@@ -90,15 +93,45 @@ impl Seats {
         if self.seat_of(&who).is_some() {
             return;
         }
-        self.gone.retain(|_, known| known.until > now);
-        if self.gone.len() < REMEMBERED_MAX {
-            let known = Known {
-                serve: online.serve,
-                report,
-                told,
-                until: now + REMEMBERED,
-            };
-            self.gone.insert(who, known);
+        self.gone.retain(|_, gone| gone.until > now);
+        let of_key = self.gone.keys().filter(|(key, _)| *key == who.0).count();
+        if of_key >= REMEMBERED_OF_KEY_MAX {
+            self.forget_first(Full::Key, &who.0);
+        } else if self.gone.len() >= REMEMBERED_MAX {
+            self.forget_first(Full::All, &who.0);
+        }
+        let gone = Gone {
+            serve: online.serve,
+            report,
+            told,
+            until: now + REMEMBERED,
+        };
+        self.gone.insert(who, gone);
+    }
+
+    /// Forgets who went first, of this key or of all; whether there was anybody.
+    fn forget_first(&mut self, of: Full, key: &str) -> bool {
+        let gone = self.gone.iter();
+        let gone = gone.filter(|((other, _), _)| of == Full::All || other == key);
+        let first = gone.min_by_key(|(_, gone)| gone.until);
+        let first = first.map(|(who, _)| who.clone());
+        first.is_some_and(|who| self.gone.remove(&who).is_some())
+    }
+
+    /// Somebody told more. Who is here comes before those that went.
+    pub(super) fn tell(&mut self, seat: &Seat, detail: Detail) {
+        while let Some((online, told)) = self.online.get(seat)
+            && let Some(full) = told.full(&detail)
+        {
+            let key = online.key.clone().unwrap_or_default();
+            if !self.forget_first(full, &key) {
+                break;
+            }
+        }
+        if let Some((online, told)) = self.online.get_mut(seat)
+            && let Some(report) = &online.report
+        {
+            told.take(detail, report);
         }
     }
 
@@ -129,6 +162,6 @@ impl Seats {
         for seat in over {
             self.leave(&seat, now);
         }
-        self.gone.retain(|_, known| known.until > now);
+        self.gone.retain(|_, gone| gone.until > now);
     }
 }

@@ -1,3 +1,8 @@
+use std::time::Duration;
+
+use proto::{EngineKind, ModelEntry, ModelShow, limits};
+use serde_json::value::RawValue;
+
 use super::*;
 
 fn worker(name: &str) -> WorkerId {
@@ -57,4 +62,113 @@ fn those_of_a_name_are_found_while_they_sit_and_by_nobody_else() {
     workers.leave(&seats[2], Timestamp(1));
     let seats = workers.lock();
     assert!(seats.named.is_empty() && seats.online.is_empty());
+}
+
+const HERE: Timestamp = Timestamp(1);
+
+/// A worker on a connection, with these models.
+fn sits(workers: &Workers, key: &str, name: &str, models: &[String]) -> Seat {
+    let seat = workers.seat();
+    let entry = |model: &String| {
+        let tag = format!(r#"{{"name":"{model}","model":"{model}","size":1}}"#);
+        ModelEntry {
+            name: ModelName::new(model.as_str()).unwrap(),
+            loaded: false,
+            tag: RawValue::from_string(tag).unwrap(),
+        }
+    };
+    let report = WorkerReport {
+        engine: EngineKind::Ollama,
+        engine_version: "1".into(),
+        engine_up: true,
+        model_changes: false,
+        models: models.iter().map(entry).collect(),
+    };
+    let there = Online {
+        report: Some(Arc::new(report)),
+        ..online(key, name)
+    };
+    workers.sit(seat.clone(), there);
+    seat
+}
+
+/// Tells as much as may be told of one model.
+fn shows(workers: &Workers, seat: &Seat, model: &str) {
+    let show = format!("\"{}\"", "x".repeat(limits::SHOW_MAX - 2));
+    let detail = Detail::Show(ModelShow {
+        model: ModelName::new(model).unwrap(),
+        show: RawValue::from_string(show).unwrap(),
+    });
+    assert!(workers.tell(seat, vec![detail]));
+}
+
+/// How much of these models is told, in bytes.
+fn shown(workers: &Workers, models: &[String]) -> usize {
+    let library = workers.library(&Account::new("a").unwrap(), HERE);
+    let told = models.iter().filter_map(|model| {
+        let show = library.show(&ModelName::new(model.as_str()).unwrap())?;
+        (show.len() == limits::SHOW_MAX).then_some(show.len())
+    });
+    told.sum()
+}
+
+#[test]
+fn of_those_that_left_the_latest_are_remembered_and_no_key_takes_anothers_place() {
+    let workers = Workers::default();
+    let knows = |model: &str| {
+        let library = workers.library(&Account::new("a").unwrap(), HERE);
+        let mut models = library.reports().flat_map(|report| &report.models);
+        models.any(|entry| entry.name.as_str() == model)
+    };
+    let mut now = HERE;
+    let mut comes_and_goes = |key: &str, name: &str| {
+        let seat = sits(&workers, key, name, &[format!("{key}-{name}")]);
+        now = now + Duration::from_millis(1);
+        workers.leave(&seat, now);
+    };
+    comes_and_goes("quiet", "w");
+    for n in 0..2_000 {
+        comes_and_goes("busy", &format!("w{n:04}"));
+    }
+    assert!(knows("quiet-w"));
+    assert!(knows("busy-w1999") && !knows("busy-w0000"));
+    for key in 0..2_000 {
+        comes_and_goes(&format!("k{key:04}"), "w");
+    }
+    assert!(knows("k1999-w") && !knows("quiet-w"));
+    let gone = workers.lock().gone.len();
+    assert!(gone <= 1024, "{gone} are remembered");
+}
+
+#[test]
+fn what_workers_tell_has_a_bound_and_those_that_left_make_room_for_those_that_are_here() {
+    let workers = Workers::default();
+    let each = limits::SHOWS_MAX / limits::SHOW_MAX - 1;
+    let of = |n: usize| -> Vec<String> { (0..each).map(|m| format!("m{n}-{m}")).collect() };
+    let all: Vec<Vec<String>> = (0..6).map(of).collect();
+    for (n, models) in all.iter().enumerate() {
+        let seat = sits(&workers, "k", &format!("w{n}"), models);
+        models.iter().for_each(|m| shows(&workers, &seat, m));
+        workers.leave(&seat, HERE);
+    }
+    let told: Vec<usize> = all.iter().map(|models| shown(&workers, models)).collect();
+    let whole = each * limits::SHOW_MAX;
+    assert_eq!(told[0], 0, "who went first is forgotten first");
+    assert_eq!(told[5], whole);
+    let sum: usize = told.iter().sum();
+    assert!(sum <= 64 * 1024 * 1024 && sum >= 3 * whole, "{told:?}");
+
+    // Also while they are all here; and another key has room of its own.
+    let workers = Workers::default();
+    for (n, models) in all.iter().enumerate() {
+        let seat = sits(&workers, "k", &format!("w{n}"), models);
+        models.iter().for_each(|m| shows(&workers, &seat, m));
+    }
+    let told: Vec<usize> = all.iter().map(|models| shown(&workers, models)).collect();
+    let sum: usize = told.iter().sum();
+    assert!(sum <= 64 * 1024 * 1024 && sum >= 3 * whole, "{told:?}");
+    let other = ["other".to_owned()];
+    let seat = sits(&workers, "another", "w", &other);
+    shows(&workers, &seat, "other");
+    assert_eq!(shown(&workers, &other), limits::SHOW_MAX);
 }

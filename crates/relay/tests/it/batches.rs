@@ -1,14 +1,19 @@
 //! OpenAI's files and batches over the queue.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use hearth_relay::{RelaySettings, System, World as _};
 use http::{Method, StatusCode};
 use proto::worker::RelayMessage;
-use queue::{Queue as _, QueueCounts, Scope};
+use queue::{BatchState, Batches as _, Owner, Queue as _, QueueCounts, Scope};
 use serde_json::{Value, json};
 
-use crate::{client::Client, server::Server, within, worker::Scripted};
+use crate::{
+    client::Client,
+    server::{Ahead, Server},
+    within,
+    worker::Scripted,
+};
 
 pub(crate) fn line(n: u32) -> String {
     json!({
@@ -40,6 +45,10 @@ async fn upload(client: &Client, content: &str) -> Value {
 
 pub(crate) async fn batch_of(client: &Client, content: &str) -> String {
     let file = upload(client, content).await;
+    batch_over(client, &file).await
+}
+
+async fn batch_over(client: &Client, file: &Value) -> String {
     let body = json!({
         "input_file_id": file["id"],
         "endpoint": "/v1/chat/completions",
@@ -255,4 +264,124 @@ async fn files_are_their_owners_and_can_be_erased() {
     let erased = client.send(Method::DELETE, &path, "").await.json().await;
     assert_eq!(erased["deleted"], true);
     assert_eq!(client.get(&path).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_line_that_is_too_long_fails_its_batch_and_its_file_can_be_erased() {
+    let server = Server::start().await;
+    let client = server.requester().await;
+    for over in [1024 * 1024, 1] {
+        let long = "x".repeat(8 * 1024 * 1024 + over);
+        let lines = format!("{}\n\n{long}\n{}", line(1), line(2));
+        let file = upload(&client, &lines).await;
+        let id = batch_over(&client, &file).await;
+        let batch = until(&client, &id, "failed").await;
+        let wrong = batch["errors"]["data"].as_array().unwrap();
+        assert_eq!(wrong.len(), 1);
+        assert_eq!(wrong[0]["line"], 3);
+        let message = wrong[0]["message"].as_str().unwrap();
+        assert!(message.contains("8388608 bytes"), "{message}");
+        assert_eq!(server.store.counts(), QueueCounts::default());
+        let path = format!("/v1/files/{}", file["id"].as_str().unwrap());
+        let erased = client.send(Method::DELETE, &path, "").await;
+        assert_eq!(erased.status, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn a_batch_that_was_withdrawn_while_it_was_looked_at_stays_so_through_a_restart() {
+    let server = Server::start().await;
+    let client = server.requester().await;
+    // Its lines wait: nobody is there to answer them.
+    let id = batch_of(&client, &lines(12)).await;
+    until(&client, &id, "in_progress").await;
+    let (store, key) = (server.store.clone(), client.key.clone());
+    server.stop().await.unwrap();
+    store.restart(System.now());
+    let begun = store.counts().queued;
+    // As it stands where the wish came before the last line was looked at.
+    let mut batch = store.batch(Owner::Anyone, &id).await.unwrap().unwrap();
+    let wish = (BatchState::Cancelling, batch.created_at);
+    batch.times.insert(0, wish);
+    store.put_batch(batch).await.unwrap();
+
+    let server = Server::over(store, RelaySettings::default()).await;
+    let client = Client::new(server.base(), key);
+    let batch = until(&client, &id, "cancelled").await;
+    let counts = &batch["request_counts"];
+    assert_eq!(counts["failed"], begun, "no other line was begun");
+    assert_eq!(server.store.counts(), QueueCounts::default());
+}
+
+#[tokio::test]
+async fn a_batch_whose_file_is_not_whole_fails_and_keeps_what_was_answered() {
+    let mut settings = RelaySettings::default();
+    settings.drain = Duration::ZERO;
+    let server = Server::with(settings).await;
+    let client = server.requester().await;
+    let mut worker = Scripted::ready(&server).await;
+    let file = upload(&client, &lines(12)).await;
+    let id = batch_over(&client, &file).await;
+    echo(&mut worker).await;
+    server
+        .store
+        .erase_file(file["id"].as_str().unwrap())
+        .await
+        .unwrap();
+    let (store, key) = (server.store.clone(), client.key.clone());
+    server.stop().await.unwrap();
+    store.restart(System.now());
+
+    let server = Server::over(store, RelaySettings::default()).await;
+    let client = Client::new(server.base(), key);
+    let batch = until(&client, &id, "failed").await;
+    let message = batch["errors"]["data"][0]["message"].as_str().unwrap();
+    assert!(message.contains("not whole"), "{message}");
+    let answers = content(&client, &batch["output_file_id"]).await;
+    assert_eq!(answers.len(), 1);
+}
+
+#[tokio::test]
+async fn a_file_is_kept_for_as_long_again_once_a_batch_reads_it() {
+    let clock = Arc::new(Ahead::default());
+    let server = Server::at(clock.clone(), RelaySettings::default()).await;
+    let client = server.requester().await;
+    // More of it than is read at once.
+    let long = "x".repeat(64 * 1024);
+    let longer = lines(20).replace("question", &format!("question {long}"));
+    let (file, idle) = (upload(&client, &longer).await, upload(&client, "{}").await);
+    let [path, idle] = [&file, &idle].map(|file| {
+        let id = file["id"].as_str().unwrap();
+        format!("/v1/files/{id}")
+    });
+    let is_erased = async |path: &str| {
+        within(async {
+            while client.get(path).await.status != StatusCode::NOT_FOUND {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    };
+    let day = Duration::from_secs(24 * 60 * 60);
+    clock.by(day * 7 - Duration::from_secs(60));
+    let id = batch_over(&client, &file).await;
+    clock.by(day * 7 + Duration::from_secs(60));
+    // Whose upload makes the relay look at the times of all.
+    upload(&client, "{}").await;
+    is_erased(&idle).await;
+    let mut worker = Scripted::ready(&server).await;
+    for _ in 0..20 {
+        echo(&mut worker).await;
+    }
+    let batch = until(&client, &id, "completed").await;
+    assert_eq!(batch["request_counts"]["completed"], 20);
+    let kept = client.get(&path).await.json().await;
+    let until = kept["expires_at"].as_i64().unwrap();
+    assert_eq!(
+        until,
+        batch["created_at"].as_i64().unwrap() + 7 * 24 * 60 * 60
+    );
+    clock.by(day * 14);
+    upload(&client, "{}").await;
+    is_erased(&path).await;
 }

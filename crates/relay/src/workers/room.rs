@@ -1,0 +1,126 @@
+//! How much of what workers told is kept: of those of one key, and of all.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use proto::limits;
+use queue::KeyId;
+
+/// Most bytes that are kept of one key's workers, those that left among them.
+const OF_KEY_MAX: usize = 4 * limits::SHOWS_MAX;
+/// Most bytes that are kept of all.
+const OF_ALL_MAX: usize = 32 * limits::SHOWS_MAX;
+
+type Count = Arc<AtomicUsize>;
+
+/// What is kept of all, and of each key's workers.
+#[derive(Debug, Default)]
+pub(super) struct Rooms {
+    all: Count,
+    keys: HashMap<KeyId, Count>,
+}
+
+/// Who takes so much that others find no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Full {
+    Key,
+    All,
+}
+
+impl Rooms {
+    /// Of a worker that told nothing yet.
+    pub(super) fn weight(&mut self, key: &str) -> Weight {
+        if !self.keys.contains_key(key) {
+            self.keys.retain(|_, count| Arc::strong_count(count) > 1);
+            self.keys.insert(key.to_owned(), Count::default());
+        }
+        let key = self.keys.get(key).cloned().unwrap_or_default();
+        let all = self.all.clone();
+        Weight { own: 0, key, all }
+    }
+}
+
+/// What is kept of one worker, in bytes; counted until it is dropped, and once for each clone.
+#[derive(Debug)]
+pub(super) struct Weight {
+    own: usize,
+    key: Count,
+    all: Count,
+}
+
+impl Weight {
+    pub(super) fn set(&mut self, bytes: usize) {
+        for count in [&self.key, &self.all] {
+            count.fetch_add(bytes, Ordering::Relaxed);
+            count.fetch_sub(self.own, Ordering::Relaxed);
+        }
+        self.own = bytes;
+    }
+
+    /// Why so much more has no room.
+    pub(super) fn full(&self, more: usize) -> Option<Full> {
+        let is_over = |count: &Count, max| count.load(Ordering::Relaxed) + more > max;
+        if is_over(&self.key, OF_KEY_MAX) {
+            Some(Full::Key)
+        } else {
+            is_over(&self.all, OF_ALL_MAX).then_some(Full::All)
+        }
+    }
+}
+
+impl Clone for Weight {
+    fn clone(&self) -> Self {
+        let (key, all) = (self.key.clone(), self.all.clone());
+        let mut clone = Self { own: 0, key, all };
+        clone.set(self.own);
+        clone
+    }
+}
+
+impl Drop for Weight {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_dropped_takes_no_room_and_each_key_has_its_own() {
+        let mut rooms = Rooms::default();
+        let mut first = rooms.weight("k");
+        first.set(OF_KEY_MAX - 1);
+        assert_eq!(first.full(1), None);
+        let second = rooms.weight("k");
+        assert_eq!(second.full(2), Some(Full::Key));
+        assert_eq!(rooms.weight("other").full(2), None);
+        let twice = first.clone();
+        assert_eq!(second.full(0), Some(Full::Key));
+        first.set(0);
+        assert_eq!((second.full(1), second.full(2)), (None, Some(Full::Key)));
+        drop(twice);
+        assert_eq!(second.full(OF_KEY_MAX), None);
+
+        let many = OF_ALL_MAX / OF_KEY_MAX;
+        let mut keys: Vec<Weight> = (0..many).map(|n| rooms.weight(&n.to_string())).collect();
+        keys.iter_mut().for_each(|weight| weight.set(OF_KEY_MAX));
+        assert_eq!(second.full(1), Some(Full::All));
+        keys.pop();
+        assert_eq!(second.full(1), None);
+        drop(keys);
+        drop((first, second));
+        drop(rooms.weight("last"));
+        assert_eq!(
+            rooms.keys.len(),
+            1,
+            "nothing is left of keys without workers"
+        );
+    }
+}
