@@ -72,6 +72,11 @@ pub const LOG_MAX: usize = 64 * 1024 * 1024;
 pub const LOGS_MAX: usize = 512 * 1024 * 1024;
 /// What each line of an answer costs beside its bytes: many short lines are not cheap.
 pub const LINE_COST: usize = 64;
+/// What each job costs its account beside its request and its answer.
+pub const JOB_COST: u64 = 1024;
+/// Most bytes that are kept of one account: requests and answers of all its jobs until they are
+/// erased.
+pub const KEPT_PER_ACCOUNT_MAX: u64 = 8 * 1024 * 1024 * 1024;
 /// Longest deadline of a job, in which an agent that is away may come back.
 pub const DEADLINE_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Longest idempotency key, in bytes.

@@ -10,14 +10,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use proto::{JobId, Timestamp};
+use proto::{
+    Account, Dialect, JobId, JobState, Timestamp,
+    limits::{JOB_COST, LINE_COST},
+};
 use queue::Terms;
-use rusqlite::{Connection, OptionalExtension, named_params};
+use rusqlite::{Connection, MAIN_DB, OptionalExtension};
 
-use crate::{group::Group, row};
+use crate::{error::Fault, group::Group, row};
 
-/// Most ended jobs that one call of `reap` erases, so that others are not kept waiting.
-const ERASED_AT_ONCE: usize = 500;
+/// About how many bytes one group erases, so that others are not kept waiting: what is erased is
+/// overwritten, and goes through the log.
+const ERASED_AT_ONCE: u64 = 4 * 1024 * 1024;
+/// And while the disk is full: erasing needs room too.
+const ERASED_WHEN_FULL: u64 = 512 * 1024;
+/// What each job counts at least.
+const ERASED_JOB: u64 = 8 * 1024;
 /// Most fetched jobs that are noted between two groups; of more it is forgotten that they were
 /// fetched, and they are kept longer.
 const NOTED_MAX: usize = 100_000;
@@ -43,69 +51,232 @@ impl Fetched {
     }
 }
 
-/// Writes that these were fetched. Jobs that have not ended or are kept anyway are left alone.
+/// Writes that these were fetched, where that counts: see [`Terms::goes_early`].
 pub(crate) fn note(conn: &Connection, fetched: &HashMap<JobId, Timestamp>) -> rusqlite::Result<()> {
+    let mut update = conn.prepare_cached(
+        "UPDATE jobs SET fetched_at = ?2 WHERE id = ?1 AND finished_at IS NOT NULL
+         AND state = ?3 AND dialect <> ?4 AND fetched_at IS NULL AND is_erased = 0",
+    )?;
+    let state = row::state_number(JobState::Completed);
+    let dialect = row::text(&Dialect::Queries)?;
     for (id, at) in fetched {
-        let Some(record) = row::find_ended(conn, *id)? else {
-            continue;
-        };
-        if Terms::goes_early(&record.job) {
-            conn.prepare_cached(
-                "UPDATE jobs SET fetched_at = ?2 WHERE seq = ?1 AND fetched_at IS NULL",
-            )?
-            .execute((row::number(record.seq), at.0))?;
-        }
+        update.execute((id.0, at.0, state, &dialect))?;
     }
     Ok(())
 }
 
+/// A job that was kept for long enough.
+struct Due {
+    seq: i64,
+    account: Account,
+    kept: i64,
+    /// Or else its request and its answer only.
+    whole: bool,
+    /// Some of its request is gone already.
+    is_begun: bool,
+}
+
+impl Due {
+    /// What it takes of what one group erases.
+    fn weight(&self) -> u64 {
+        u64::try_from(self.kept).unwrap_or_default().max(ERASED_JOB)
+    }
+}
+
 impl Group<'_> {
-    /// Erases what was kept for long enough; answers when to look again.
-    pub(crate) fn erase(
-        &mut self,
-        now: Timestamp,
-        terms: Terms,
-    ) -> rusqlite::Result<Option<Timestamp>> {
-        let at_once = row::number(ERASED_AT_ONCE as u64);
-        let before = |kept| now.0.saturating_sub(millis(kept));
-        let gone = self
-            .conn
-            .prepare_cached(
-                "DELETE FROM jobs WHERE seq IN (SELECT seq FROM jobs
-                 WHERE finished_at IS NOT NULL AND finished_at <= ?1
-                 ORDER BY finished_at LIMIT ?2)",
-            )?
-            .execute((before(terms.kept), at_once))?;
-        let emptied: Vec<i64> = self
-            .conn
-            .prepare_cached(
-                "SELECT seq FROM jobs WHERE fetched_at IS NOT NULL AND is_erased = 0
-                 AND fetched_at <= ?1 ORDER BY fetched_at LIMIT ?2",
-            )?
-            .query_map((before(terms.fetched_kept), at_once), |row| row.get(0))?
-            .collect::<Result<_, _>>()?;
-        for seq in &emptied {
-            self.empty(*seq)?;
-        }
-        if gone > 0 || !emptied.is_empty() {
+    /// Erases some of what was kept for long enough; answers when to look again.
+    pub(crate) fn erase(&mut self) -> Result<Option<Timestamp>, Fault> {
+        let (now, terms) = {
+            let live = self.live();
+            (live.machine.now(), live.machine.terms())
+        };
+        let most = if self.is_full {
+            ERASED_WHEN_FULL
+        } else {
+            ERASED_AT_ONCE
+        };
+        let mut left = most;
+        for due in self.due(now, terms, most / ERASED_JOB)? {
+            let in_parts = due.is_begun || due.weight() > most;
+            let is_gone = if in_parts {
+                self.erase_in_parts(&due, &mut left)?
+            } else if due.weight() <= left {
+                left -= due.weight();
+                true
+            } else {
+                false
+            };
             self.erases();
+            if !is_gone {
+                break;
+            }
+            self.finish(&due)?;
         }
-        self.next_erasure(now, terms)
+        let next = self.next_erasure(now, terms)?;
+        self.live().erases(next.is_some());
+        Ok(next)
     }
 
-    fn empty(&self, seq: i64) -> rusqlite::Result<()> {
-        for statement in [
-            "DELETE FROM lines WHERE seq = :seq",
-            "UPDATE bodies SET body = x'' WHERE seq = :seq",
-            "UPDATE jobs SET is_erased = 1 WHERE seq = :seq",
-        ] {
-            let mut statement = self.conn.prepare_cached(statement)?;
-            statement.execute(named_params! { ":seq": seq })?;
+    fn due(&self, now: Timestamp, terms: Terms, most: u64) -> rusqlite::Result<Vec<Due>> {
+        let find = |whole, column, kept| {
+            let mut select = self.conn.prepare_cached(&format!(
+                "SELECT seq, account, kept, is_erased AND
+                     (SELECT length(body) > 0 FROM bodies WHERE bodies.seq = jobs.seq) AS is_begun
+                 FROM jobs WHERE {column} IS NOT NULL AND {column} <= ?1
+                 ORDER BY {column} LIMIT ?2"
+            ))?;
+            let before = now.0.saturating_sub(millis(kept));
+            let found = select.query_map((before, row::number(most)), |found| {
+                Ok(Due {
+                    seq: found.get("seq")?,
+                    account: row::account(found)?,
+                    kept: found.get("kept")?,
+                    whole,
+                    is_begun: found.get("is_begun")?,
+                })
+            });
+            found?.collect::<rusqlite::Result<Vec<_>>>()
+        };
+        let mut due = find(true, "finished_at", terms.kept)?;
+        due.extend(find(false, "fetched_at", terms.fetched_kept)?);
+        Ok(due)
+    }
+
+    /// Erases of a large one as much as there is room for; whether nothing is left but small things.
+    fn erase_in_parts(&mut self, due: &Due, left: &mut u64) -> rusqlite::Result<bool> {
+        // Nobody shall read the rest.
+        let begin = "UPDATE jobs SET is_erased = 1 WHERE seq = ?1";
+        self.conn.prepare_cached(begin)?.execute([due.seq])?;
+        while *left > 0 {
+            let gone = match self.erase_body(due.seq, *left)? {
+                0 => match self.erase_lines(due.seq, *left)? {
+                    0 if due.whole => self.erase_query(due.seq)?,
+                    gone => gone,
+                },
+                gone => gone,
+            };
+            if gone == 0 {
+                return Ok(true);
+            }
+            *left = left.saturating_sub(gone);
+            let gone = row::number(gone);
+            let update = "UPDATE jobs SET kept = kept - ?2 WHERE seq = ?1";
+            let mut update = self.conn.prepare_cached(update)?;
+            update.execute((due.seq, gone))?;
+            self.weigh(&due.account, -gone);
         }
+        Ok(false)
+    }
+
+    /// Overwrites up to so many bytes of a request, from its end; `bytes` are those that are left.
+    fn erase_body(&self, seq: i64, most: u64) -> rusqlite::Result<u64> {
+        let select = "SELECT min(bytes, length(body)) AS left, length(body) AS length
+            FROM jobs JOIN bodies USING (seq) WHERE seq = ?1";
+        let found = self.conn.prepare_cached(select)?.query_row([seq], |found| {
+            Ok((row::count(found, "left")?, row::count(found, "length")?))
+        });
+        let Some((left, length)) = found.optional()? else {
+            return Ok(0);
+        };
+        let gone = left.min(most);
+        let (first, count) = (in_memory(left - gone), in_memory(gone));
+        if gone > 0 {
+            let mut body = self.conn.blob_open(MAIN_DB, "bodies", "body", seq, false)?;
+            body.write_at(&vec![0; count], first)?;
+        }
+        let update = "UPDATE jobs SET bytes = ?2 WHERE seq = ?1";
+        let mut update = self.conn.prepare_cached(update)?;
+        update.execute((seq, row::number(left - gone)))?;
+        if left == gone && length > 0 {
+            // It was overwritten: not once more while its pages are given back.
+            self.conn.execute_batch("PRAGMA secure_delete = FAST")?;
+            let freed = self.empty_body(seq);
+            self.conn.execute_batch("PRAGMA secure_delete = ON")?;
+            freed?;
+        }
+        Ok(gone)
+    }
+
+    fn empty_body(&self, seq: i64) -> rusqlite::Result<()> {
+        let empty = "UPDATE bodies SET body = x'' WHERE seq = ?1";
+        self.conn.prepare_cached(empty)?.execute([seq]).map(drop)
+    }
+
+    /// Erases the last lines of an answer: whoever reads it meanwhile finds no gap.
+    fn erase_lines(&self, seq: i64, most: u64) -> rusqlite::Result<u64> {
+        let select = "SELECT n, length(line) AS bytes FROM lines WHERE seq = ?1 ORDER BY n DESC";
+        let mut select = self.conn.prepare_cached(select)?;
+        let mut rows = select.query([seq])?;
+        let (mut from, mut gone) = (0, 0);
+        while gone < most
+            && let Some(found) = rows.next()?
+        {
+            from = found.get("n")?;
+            gone += row::count(found, "bytes")? + LINE_COST as u64;
+        }
+        drop(rows);
+        let delete = "DELETE FROM lines WHERE seq = ?1 AND n >= ?2";
+        let mut delete = self.conn.prepare_cached(delete)?;
+        delete.execute((seq, from))?;
+        Ok(gone)
+    }
+
+    /// Erases what was written to a query, its draft first.
+    fn erase_query(&self, seq: i64) -> rusqlite::Result<u64> {
+        for [length, erase] in [
+            [
+                "SELECT coalesce(length(draft), 0) AS bytes FROM queries WHERE seq = ?1",
+                "UPDATE queries SET draft = NULL WHERE seq = ?1",
+            ],
+            [
+                "SELECT coalesce(sum(length(text)), 0) AS bytes FROM query_logs
+                 WHERE query = (SELECT query FROM queries WHERE seq = ?1)",
+                "DELETE FROM query_logs
+                 WHERE query = (SELECT query FROM queries WHERE seq = ?1)",
+            ],
+        ] {
+            let mut length = self.conn.prepare_cached(length)?;
+            let bytes = length.query_row([seq], |found| row::count(found, "bytes"));
+            let bytes = bytes.optional()?.unwrap_or_default();
+            if bytes > 0 {
+                self.conn.prepare_cached(erase)?.execute([seq])?;
+                return Ok(bytes);
+            }
+        }
+        Ok(0)
+    }
+
+    /// Erases what is left of it.
+    fn finish(&mut self, due: &Due) -> rusqlite::Result<()> {
+        let kept = "SELECT kept FROM jobs WHERE seq = ?1";
+        let mut kept = self.conn.prepare_cached(kept)?;
+        let kept: Option<i64> = kept.query_row([due.seq], |row| row.get(0)).optional()?;
+        let Some(kept) = kept else {
+            return Ok(());
+        };
+        let left = if due.whole {
+            let delete = "DELETE FROM jobs WHERE seq = ?1";
+            self.conn.prepare_cached(delete)?.execute([due.seq])?;
+            0
+        } else {
+            row::clear_lines(self.conn, due.seq.cast_unsigned())?;
+            self.empty_body(due.seq)?;
+            let left = row::number(JOB_COST);
+            let empty =
+                "UPDATE jobs SET is_erased = 1, fetched_at = NULL, kept = ?2 WHERE seq = ?1";
+            self.conn.prepare_cached(empty)?.execute((due.seq, left))?;
+            left
+        };
+        self.weigh(&due.account, left - kept);
         Ok(())
     }
 
-    fn next_erasure(&self, now: Timestamp, terms: Terms) -> rusqlite::Result<Option<Timestamp>> {
+    /// When something must be erased.
+    pub(crate) fn next_erasure(
+        &self,
+        now: Timestamp,
+        terms: Terms,
+    ) -> rusqlite::Result<Option<Timestamp>> {
         let first = |select| {
             let mut select = self.conn.prepare_cached(select)?;
             let first = select.query_row([], |row| row.get(0).map(Timestamp));
@@ -119,7 +290,7 @@ impl Group<'_> {
             return Ok(None);
         };
         let fetched = first(
-            "SELECT fetched_at FROM jobs WHERE fetched_at IS NOT NULL AND is_erased = 0
+            "SELECT fetched_at FROM jobs WHERE fetched_at IS NOT NULL
              ORDER BY fetched_at LIMIT 1",
         )?;
         let next = [
@@ -188,6 +359,11 @@ pub(crate) fn cut(conn: &Connection) -> rusqlite::Result<bool> {
     });
     conn.busy_timeout(crate::schema::BUSY)?;
     Ok(busy? == 0)
+}
+
+/// A length of what fits into memory.
+fn in_memory(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 fn millis(kept: Duration) -> i64 {

@@ -93,9 +93,11 @@ pub(crate) struct Group<'a> {
     live: &'a Mutex<Live>,
     steps: Vec<Step>,
     stored: Vec<(Arc<LiveLog>, JobId, u32, u64)>,
+    /// What was added to, or taken from, what is kept of an account.
+    weights: Vec<(Account, i64)>,
     has_erased: bool,
     /// There is only room for what must go on.
-    is_full: bool,
+    pub(crate) is_full: bool,
 }
 
 impl<'a> Group<'a> {
@@ -105,6 +107,7 @@ impl<'a> Group<'a> {
             live,
             steps: Vec::new(),
             stored: Vec::new(),
+            weights: Vec::new(),
             has_erased: false,
             is_full,
         }
@@ -245,21 +248,33 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// See [`queue::Queue::reap`].
-    pub(crate) fn reap(&mut self, now: Timestamp) -> Result<Option<Timestamp>, Fault> {
+    /// See [`queue::Queue::reap`], but for what must be erased; when to look again, and when to
+    /// erase.
+    pub(crate) fn reap(
+        &mut self,
+        now: Timestamp,
+    ) -> Result<(Option<Timestamp>, Option<Timestamp>), Fault> {
         let (steps, now, terms) = {
             let mut live = self.live();
             let steps = live.machine.reap(now);
             (steps, live.machine.now(), live.machine.terms())
         };
         self.write(steps)?;
-        let erase = self.erase(now, terms)?;
+        let erase = self.next_erasure(now, terms)?;
         let mut live = self.live();
         live.erases(erase.is_some());
-        Ok([live.machine.next_reap(), erase]
-            .into_iter()
-            .flatten()
-            .min())
+        Ok((live.machine.next_reap(), erase))
+    }
+
+    /// So many bytes more are kept of an account, or less.
+    pub(crate) fn weigh(&mut self, account: &Account, bytes: i64) {
+        self.live().machine.weigh(account, bytes);
+        self.weights.push((account.clone(), bytes));
+    }
+
+    /// Whether so many more may be.
+    pub(crate) fn may_keep(&self, account: &Account, bytes: usize) -> Result<(), Fault> {
+        Ok(self.live().machine.may_keep(account, bytes)?)
     }
 
     /// Writes all lines that are not on disk, those of jobs that ended in this group too.
@@ -292,7 +307,7 @@ impl<'a> Group<'a> {
         };
         leased
             .iter()
-            .try_for_each(|record| row::update(self.conn, record))
+            .try_for_each(|record| row::update(self.conn, record, 0))
     }
 
     /// Something was deleted that nobody shall find again.
@@ -320,15 +335,20 @@ impl<'a> Group<'a> {
     pub(crate) fn undo(self) {
         let mut live = lock(self.live);
         live.undo(self.steps);
+        for (account, bytes) in self.weights {
+            live.machine.weigh(&account, -bytes);
+        }
         live.keep_unstored(self.stored.into_iter().map(|(_, id, ..)| id));
     }
 
     fn write(&mut self, steps: impl IntoIterator<Item = Step>) -> Result<(), Fault> {
         let from = self.steps.len();
         self.steps.extend(steps);
-        self.steps[from..]
-            .iter()
-            .try_for_each(|step| row::update(self.conn, &step.after))?;
+        for step in &self.steps[from..] {
+            let is_final = step.after.job.state.is_final();
+            let answer = is_final.then(|| self.live().answer_bytes(step.id()));
+            row::update(self.conn, &step.after, answer.unwrap_or_default())?;
+        }
         Ok(())
     }
 
@@ -337,7 +357,7 @@ impl<'a> Group<'a> {
         row::find_ended(self.conn, id)?.ok_or_else(|| QueueError::UnknownJob(id).into())
     }
 
-    fn live(&self) -> MutexGuard<'a, Live> {
+    pub(crate) fn live(&self) -> MutexGuard<'a, Live> {
         lock(self.live)
     }
 }

@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::{
     SqliteQueue,
+    group::Group,
     row::{self, count, number, state_number},
 };
 
@@ -101,11 +102,14 @@ impl Queries for SqliteQueue {
 
     async fn claim_query(&self, id: QueryId, claim: Claim) -> Result<(), QueueError> {
         self.ask(move |group| {
-            let mut update = group.conn.prepare_cached(
-                "UPDATE queries SET claimed_by = ?2, claimed_attempt = ?3, claimed_at = ?4,
-                 draft = NULL WHERE query = ?1",
-            )?;
-            update.execute((number(id), &claim.by, claim.attempt, claim.at.0))?;
+            if let Some(kept) = Kept::of(group.conn, id)? {
+                let mut update = group.conn.prepare_cached(
+                    "UPDATE queries SET claimed_by = ?2, claimed_attempt = ?3, claimed_at = ?4,
+                     draft = NULL WHERE query = ?1",
+                )?;
+                update.execute((number(id), &claim.by, claim.attempt, claim.at.0))?;
+                kept.grows(group, -kept.draft)?;
+            }
             Ok(())
         })
         .await
@@ -114,10 +118,14 @@ impl Queries for SqliteQueue {
     async fn draft_query(&self, id: QueryId, draft: Body) -> Result<(), QueueError> {
         self.ask(move |group| {
             group.admits()?;
-            let mut update = group
-                .conn
-                .prepare_cached("UPDATE queries SET draft = ?2 WHERE query = ?1")?;
-            update.execute((number(id), draft.0.as_ref()))?;
+            if let Some(kept) = Kept::of(group.conn, id)? {
+                group.may_keep(&kept.account, draft.0.len())?;
+                let mut update = group
+                    .conn
+                    .prepare_cached("UPDATE queries SET draft = ?2 WHERE query = ?1")?;
+                update.execute((number(id), draft.0.as_ref()))?;
+                kept.grows(group, number(draft.0.len() as u64) - kept.draft)?;
+            }
             Ok(())
         })
         .await
@@ -132,6 +140,10 @@ impl Queries for SqliteQueue {
     ) -> Result<Option<QueryLog>, QueueError> {
         self.ask(move |group| {
             group.admits()?;
+            let Some(kept) = Kept::of(group.conn, id)? else {
+                return Ok(None);
+            };
+            group.may_keep(&kept.account, text.0.len())?;
             let mut insert = group.conn.prepare_cached(
                 "INSERT INTO query_logs (query, text, written_at)
                  SELECT query, ?2, ?3 FROM queries WHERE query = ?1
@@ -147,7 +159,11 @@ impl Queries for SqliteQueue {
                 number(room as u64),
             );
             let entry = insert.query_row(values, |found| count(found, "entry"));
-            Ok(entry.optional()?.map(|entry| QueryLog {
+            let entry = entry.optional()?;
+            if entry.is_some() {
+                kept.grows(group, number(text.0.len() as u64))?;
+            }
+            Ok(entry.map(|entry| QueryLog {
                 id: entry,
                 query: id,
                 text: text.clone(),
@@ -180,15 +196,51 @@ impl Queries for SqliteQueue {
         self.ask(move |group| {
             let mut delete = group.conn.prepare_cached(
                 "DELETE FROM jobs WHERE finished_at IS NOT NULL
-                 AND seq = (SELECT seq FROM queries WHERE query = ?1)",
+                 AND seq = (SELECT seq FROM queries WHERE query = ?1) RETURNING account, kept",
             )?;
-            let is_gone = delete.execute([number(id)])? > 0;
-            if is_gone {
+            let gone = delete.query_row([number(id)], |found| {
+                Ok((row::account(found)?, found.get::<_, i64>("kept")?))
+            });
+            let gone = gone.optional()?;
+            if let Some((account, kept)) = &gone {
                 group.erases();
+                group.weigh(account, -kept);
             }
-            Ok(is_gone)
+            Ok(gone.is_some())
         })
         .await
+    }
+}
+
+/// What a query takes of its account's share.
+struct Kept {
+    seq: i64,
+    account: Account,
+    draft: i64,
+}
+
+impl Kept {
+    fn of(conn: &Connection, id: QueryId) -> rusqlite::Result<Option<Self>> {
+        let mut select = conn.prepare_cached(
+            "SELECT seq, account, coalesce(length(draft), 0) AS draft
+             FROM queries JOIN jobs USING (seq) WHERE query = ?1",
+        )?;
+        let found = select.query_row([number(id)], |found| {
+            Ok(Self {
+                seq: found.get("seq")?,
+                account: row::account(found)?,
+                draft: found.get("draft")?,
+            })
+        });
+        found.optional()
+    }
+
+    fn grows(&self, group: &mut Group<'_>, bytes: i64) -> rusqlite::Result<()> {
+        let update = "UPDATE jobs SET kept = kept + ?2 WHERE seq = ?1";
+        let mut update = group.conn.prepare_cached(update)?;
+        update.execute((self.seq, bytes))?;
+        group.weigh(&self.account, bytes);
+        Ok(())
     }
 }
 

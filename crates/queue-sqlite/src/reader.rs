@@ -44,7 +44,9 @@ impl Reader {
                 return Ok(None);
             };
             let mut job = record.job;
-            job.new.body = row::body(&tx, record.seq)?.into();
+            if !job.is_erased {
+                job.new.body = row::body(&tx, record.seq)?.into();
+            }
             Ok(Some(job))
         })
         .await

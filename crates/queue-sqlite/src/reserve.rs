@@ -10,8 +10,9 @@ use std::{
 
 use crate::files;
 
-/// Enough for the ends of what is running, and for the log between two checkpoints.
-pub(crate) const RESERVE: u64 = 16 * 1024 * 1024;
+/// Enough for the ends of what is running, for the log between two checkpoints, and for the largest
+/// piece that is erased at once: the draft of a query.
+pub(crate) const RESERVE: u64 = 24 * 1024 * 1024;
 /// How often it is tried to make the file again.
 const TRY_EVERY: Duration = Duration::from_secs(1);
 
@@ -44,6 +45,12 @@ impl Reserve {
     /// Whether the disk was full when it was last tried.
     pub(crate) const fn is_used(&self) -> bool {
         !self.is_there.get()
+    }
+
+    /// How much room beside what is kept there must be for new jobs to be taken: else the next one
+    /// would find it full again.
+    pub(crate) const fn margin(&self) -> u64 {
+        self.bytes / 4
     }
 
     /// Gives the room away; false if it is gone already.
@@ -88,10 +95,9 @@ impl Reserve {
         }
     }
 
-    /// A quarter more than is kept must be there: else the next job would find it full again.
     /// Where the system tells how much is free, the disk is not filled to find out.
     fn fill(&self) -> io::Result<()> {
-        let wanted = self.bytes + self.bytes / 4;
+        let wanted = self.bytes + self.margin();
         if free(&self.path).is_some_and(|free| free < wanted) {
             return Err(io::ErrorKind::StorageFull.into());
         }

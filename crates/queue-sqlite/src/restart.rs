@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use proto::{JobId, Timestamp};
+use proto::{Account, JobId, Timestamp};
 use queue::{
     Live, Terms,
     machine::{Machine, Record},
@@ -14,6 +14,15 @@ use crate::row;
 pub(crate) fn unfinished(conn: &Connection) -> rusqlite::Result<Vec<Record>> {
     conn.prepare("SELECT * FROM jobs WHERE state < 2 ORDER BY seq")?
         .query_map([], row::record)?
+        .collect()
+}
+
+/// How many bytes are kept of each account.
+fn kept(conn: &Connection) -> rusqlite::Result<Vec<(Account, i64)>> {
+    // Not by the index of accounts: that would look for each job in another place.
+    let sums = "SELECT account, sum(kept) AS kept FROM jobs NOT INDEXED GROUP BY account";
+    conn.prepare(sums)?
+        .query_map([], |found| Ok((row::account(found)?, found.get("kept")?)))?
         .collect()
 }
 
@@ -42,5 +51,8 @@ pub(crate) fn load(conn: &Connection, terms: Terms, now: Timestamp) -> rusqlite:
     )?;
     let mut machine = Machine::restore(terms, now, records);
     machine.number_after(last);
+    for (account, bytes) in kept(conn)? {
+        machine.weigh(&account, bytes);
+    }
     Ok(Live::restore(machine, lines).letting_go_above(ENDED_MAX))
 }

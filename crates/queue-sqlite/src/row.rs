@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use proto::{Account, JobId, JobState, ModelName, Priority, Timestamp, WorkerId};
+use proto::{Account, JobId, JobState, ModelName, Priority, Timestamp, WorkerId, limits::JOB_COST};
 use queue::{
     Job, NewJob,
     machine::{Loan, Record},
@@ -15,12 +15,12 @@ use serde::{Serialize, de::DeserializeOwned};
 const INSERT: &str = "
     INSERT INTO jobs (seq, id, account, who, op, model, priority, dialect, deadline, attended,
         bytes, created_at, state, attempt, tries, not_before, lease_until, lease_ms, cancelled,
-        finished_at, error, worker)
+        finished_at, error, worker, kept)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0, 0, 0, NULL, NULL, NULL, 0, NULL,
-        NULL, ?13)";
+        NULL, ?13, ?14)";
 const UPDATE: &str = "
     UPDATE jobs SET state = ?2, attempt = ?3, tries = ?4, not_before = ?5, lease_until = ?6,
-        lease_ms = ?7, cancelled = ?8, finished_at = ?9, error = ?10
+        lease_ms = ?7, cancelled = ?8, finished_at = ?9, error = ?10, kept = kept + ?11
     WHERE seq = ?1";
 
 /// Writes a job that was accepted, with its request.
@@ -40,13 +40,14 @@ pub(crate) fn insert(conn: &Connection, record: &Record, body: &[u8]) -> rusqlit
         number(record.bytes as u64),
         record.job.created_at.0,
         new.worker.as_ref().map(WorkerId::as_str),
+        number(JOB_COST + record.bytes as u64),
     ))?;
     let mut insert = conn.prepare_cached("INSERT INTO bodies (seq, body) VALUES (?1, ?2)")?;
     insert.execute((number(record.seq), body)).map(drop)
 }
 
-/// Writes what may change about a job.
-pub(crate) fn update(conn: &Connection, record: &Record) -> rusqlite::Result<()> {
+/// Writes what may change about a job, and what its answer takes once it has ended.
+pub(crate) fn update(conn: &Connection, record: &Record, answer: u64) -> rusqlite::Result<()> {
     let job = &record.job;
     let changed = conn.prepare_cached(UPDATE)?.execute((
         number(record.seq),
@@ -59,6 +60,7 @@ pub(crate) fn update(conn: &Connection, record: &Record) -> rusqlite::Result<()>
         record.cancelled,
         job.finished_at.map(|at| at.0),
         job.error.as_ref().map(text).transpose()?,
+        number(answer),
     ))?;
     if changed == 1 {
         Ok(())
@@ -113,6 +115,11 @@ pub(crate) fn has_ended(conn: &Connection, id: JobId) -> rusqlite::Result<bool> 
     select.exists([id.0])
 }
 
+/// Whose a row is.
+pub(crate) fn account(row: &Row<'_>) -> rusqlite::Result<Account> {
+    Account::new(row.get::<_, String>("account")?).map_err(|error| wrong("account", error))
+}
+
 /// A row of `jobs`.
 pub(crate) fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
     let loan = match row.get::<_, Option<i64>>("lease_until")? {
@@ -148,7 +155,7 @@ fn new_job(row: &Row<'_>) -> rusqlite::Result<NewJob> {
     let name = |column: &str| row.get::<_, String>(column);
     Ok(NewJob {
         id: JobId(row.get("id")?),
-        account: Account::new(name("account")?).map_err(|error| wrong("account", error))?,
+        account: account(row)?,
         who: name("who")?,
         op: word(row, "op")?,
         model: ModelName::new(name("model")?).map_err(|error| wrong("model", error))?,

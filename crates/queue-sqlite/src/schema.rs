@@ -18,6 +18,7 @@ const STEPS: &[&str] = &[
     include_str!("schema/9_dead.sql"),
     include_str!("schema/10_erasure.sql"),
     include_str!("schema/11_sessions.sql"),
+    include_str!("schema/12_kept.sql"),
 ];
 const VERSION: i64 = STEPS.len() as i64;
 /// How many pages the log has before it is taken into the file.

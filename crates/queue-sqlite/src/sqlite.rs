@@ -407,7 +407,14 @@ impl Queue for SqliteQueue {
     }
 
     async fn reap(&self, now: Timestamp) -> Result<Option<Timestamp>, QueueError> {
-        self.ask(move |group| group.reap(now)).await
+        let (next, erase) = self.ask(move |group| group.reap(now)).await?;
+        let clock = lock(&self.shared.live).machine.now();
+        // In another group: what time has decided stands also where there is no room to erase.
+        let erase = match erase.filter(|at| *at <= clock) {
+            Some(_) => self.ask(|group| group.erase()).await?,
+            None => erase,
+        };
+        Ok([next, erase].into_iter().flatten().min())
     }
 
     async fn failure(&self) -> QueueError {

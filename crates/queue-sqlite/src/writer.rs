@@ -92,14 +92,20 @@ impl Writer {
     fn group(&self, mut asks: VecDeque<Ask>, last: bool) -> Result<(), NotWritten> {
         let fetched = self.shared.fetched.take();
         self.look_for_room();
-        let mut written = self.attempt(&fetched, &mut asks, last);
+        let is_full = self.is_full();
+        let mut written = self.attempt(&fetched, &mut asks, last, is_full);
         if written
             .as_ref()
             .is_err_and(|error| error.cure == Cure::Room)
-            && self.reserve.give(Instant::now())
         {
-            self.save_room();
-            written = self.attempt(&fetched, &mut asks, last);
+            let given = self.reserve.give(Instant::now());
+            if given {
+                self.save_room();
+            }
+            // What must go on shall not fail with what is new.
+            if given || !is_full {
+                written = self.attempt(&fetched, &mut asks, last, true);
+            }
         }
         if let Err(error) = &written {
             tracing::error!(%error, asked = asks.len(), "a group was not written");
@@ -133,8 +139,9 @@ impl Writer {
         fetched: &HashMap<JobId, Timestamp>,
         asks: &mut VecDeque<Ask>,
         last: bool,
+        is_full: bool,
     ) -> Result<(), NotWritten> {
-        let mut group = Group::new(&self.conn, &self.shared.live, self.reserve.is_used());
+        let mut group = Group::new(&self.conn, &self.shared.live, is_full);
         let written = self.write(&mut group, fetched, asks, last);
         match written.and_then(|()| self.commit()) {
             Ok(took) => {
@@ -195,6 +202,17 @@ impl Writer {
         if let Err(error) = saved {
             tracing::warn!(%error, "the log of the queue file keeps its room");
         }
+    }
+
+    /// Whether there is only room for what must go on. What was erased left room in the file itself,
+    /// which is never given back to the disk.
+    fn is_full(&self) -> bool {
+        let pragma = |name| {
+            let value = self.conn.pragma_query_value(None, name, |row| row.get(0));
+            value.ok().map_or(0, i64::cast_unsigned)
+        };
+        self.reserve.is_used()
+            && pragma("freelist_count") * pragma("page_size") < self.reserve.margin()
     }
 
     /// Whether there is room again.

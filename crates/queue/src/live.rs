@@ -249,6 +249,13 @@ impl Live {
         self.moves.subscribe()
     }
 
+    /// How much the answer of an unfinished job takes so far; from its end on that is counted
+    /// among what is kept of its account.
+    #[must_use]
+    pub fn answer_bytes(&self, id: JobId) -> u64 {
+        self.logs.get(&id).map_or(0, |log| log.bytes() as u64)
+    }
+
     /// Whether lines wait to be stored.
     #[must_use]
     pub fn has_unstored(&self) -> bool {
@@ -304,6 +311,8 @@ impl Live {
                 JobState::Completed | JobState::Failed | JobState::Cancelled => {
                     self.ended = true;
                     self.unstored.remove(&id);
+                    let answer = i64::try_from(self.answer_bytes(id)).unwrap_or(i64::MAX);
+                    self.machine.weigh(&job.new.account, answer);
                     if let (Some(log), Some(end)) = (self.logs.remove(&id), job.end()) {
                         log.finish(end, self.ended_max.unwrap_or(usize::MAX));
                     }

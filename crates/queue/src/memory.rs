@@ -15,7 +15,9 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use proto::{
-    Account, Body, End, JobError, JobId, LeaseToken, Timestamp, limits::BODY_MAX, worker::Retry,
+    Account, Body, End, JobError, JobId, LeaseToken, Timestamp,
+    limits::{BODY_MAX, JOB_COST},
+    worker::Retry,
 };
 use tokio::sync::watch;
 
@@ -42,6 +44,8 @@ struct Inner {
     bodies: HashMap<JobId, Body>,
     finished: HashMap<JobId, (u64, Job, Arc<LiveLog>)>,
     fetched: HashMap<JobId, Timestamp>,
+    /// What each job takes of its account's share.
+    weights: HashMap<JobId, u64>,
     /// What each name of an account stands for.
     named: HashMap<(Account, String), (JobId, [u8; 32])>,
     webhooks: HashMap<JobId, Webhook>,
@@ -94,6 +98,7 @@ impl MemoryQueue {
         });
         let lines = lines.collect();
         let mut machine = Machine::restore(inner.live.machine.terms(), now, records);
+        machine.keep_as(&inner.live.machine);
         machine.number_after(
             inner
                 .finished
@@ -142,6 +147,9 @@ impl Inner {
         let steps: Vec<Step> = steps.into_iter().collect();
         for step in steps.iter().filter(|step| step.after.job.state.is_final()) {
             if let Some(log) = self.live.log(Owner::Anyone, step.id()) {
+                self.weights
+                    .entry(step.id())
+                    .and_modify(|weight| *weight += log.bytes() as u64);
                 let mut job = step.after.job.clone();
                 job.new.body = self.bodies.remove(&step.id()).unwrap_or_default();
                 let log = Arc::new(log.kept(&step.after.job));
@@ -167,20 +175,45 @@ impl Inner {
             return Err(QueueError::Exists(format!("job {}", job.id)));
         }
         let step = self.live.machine.enqueue(now, &job)?;
+        let weight = JOB_COST + job.body.0.len() as u64;
+        self.weights.insert(job.id, weight);
         self.bodies.insert(job.id, job.body);
         self.store([step]);
         Ok(())
+    }
+
+    /// A job that is there takes so many bytes more, or less.
+    fn weigh(&mut self, account: &Account, id: JobId, bytes: i64) {
+        if let Some(weight) = self.weights.get_mut(&id) {
+            *weight = weight.saturating_add_signed(bytes);
+            self.live.machine.weigh(account, bytes);
+        }
+    }
+
+    /// All of a job was erased, or all but `left`.
+    fn lighten(&mut self, account: &Account, id: JobId, left: u64) {
+        let weight = self.weights.get(&id).copied().unwrap_or_default();
+        let less = i64::try_from(weight.saturating_sub(left)).unwrap_or(i64::MAX);
+        self.weigh(account, id, -less);
+        if left == 0 {
+            self.weights.remove(&id);
+        }
     }
 
     /// Erases what was kept for long enough; answers when to look again.
     fn erase(&mut self) -> Option<Timestamp> {
         let (now, terms) = (self.live.machine.now(), self.live.machine.terms());
         let expires = |job: &Job| job.finished_at.map(|at| at + terms.kept);
-        self.finished
-            .retain(|_, (_, job, _)| expires(job).is_none_or(|at| at > now));
+        let is_late = |job: &Job| expires(job).is_some_and(|at| at <= now);
+        let late = self.finished.extract_if(|_, (_, job, _)| is_late(job));
+        let late: Vec<_> = late.map(|(id, (_, job, _))| (id, job)).collect();
+        for (id, job) in late {
+            self.lighten(&job.new.account, id, 0);
+        }
         let Self {
             finished, fetched, ..
         } = self;
+        let mut emptied = Vec::new();
         fetched.retain(|id, at| {
             let Some((_, job, log)) = finished.get_mut(id) else {
                 return false;
@@ -189,12 +222,19 @@ impl Inner {
             if is_over {
                 job.new.body = Body::default();
                 job.is_erased = true;
+                emptied.push((*id, job.new.account.clone()));
                 let empty =
                     LiveLog::new(*id, 0, Vec::new(), Standing::default(), LogBytes::default());
                 *log = Arc::new(empty);
             }
             !is_over
         });
+        for (id, account) in emptied {
+            self.lighten(&account, id, JOB_COST);
+        }
+        let Self {
+            finished, fetched, ..
+        } = self;
         let next = fetched.values().map(|at| *at + terms.fetched_kept).min();
         let kept = finished.values().filter_map(|(_, job, _)| expires(job));
         let next = [kept.min(), next, Some(now + terms.fetched_kept)];

@@ -15,6 +15,9 @@ pub struct Terms {
     pub account_jobs_max: usize,
     /// Most bytes of their requests.
     pub account_bytes_max: usize,
+    /// Most bytes that are kept of one account: requests and answers of all its jobs, of those that
+    /// ended too, until they are erased.
+    pub account_kept_max: u64,
     /// Most bytes of one answer; a job whose answer grows over it fails.
     pub log_max: usize,
     /// Most bytes of all answers that are being written; beyond them the job with the longest
@@ -42,6 +45,7 @@ impl Default for Terms {
             bytes_max: limits::QUEUED_BYTES_MAX,
             account_jobs_max: limits::QUEUED_PER_ACCOUNT_MAX,
             account_bytes_max: limits::QUEUED_BYTES_PER_ACCOUNT_MAX,
+            account_kept_max: limits::KEPT_PER_ACCOUNT_MAX,
             log_max: limits::LOG_MAX,
             logs_max: limits::LOGS_MAX,
             kept: RESULT_KEPT,

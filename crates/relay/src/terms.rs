@@ -57,6 +57,16 @@ pub struct TermsArgs {
         value_name = "MIB"
     )]
     pub account_queued_mib_max: usize,
+    /// Most MiB that are kept of one account: requests and answers of all its jobs until they are
+    /// erased.
+    #[arg(
+        long,
+        env = "HEARTH_ACCOUNT_KEPT_MIB_MAX",
+        value_parser = at_least_one,
+        default_value_t = (limits::KEPT_PER_ACCOUNT_MAX / MIB as u64) as usize,
+        value_name = "MIB"
+    )]
+    pub account_kept_mib_max: usize,
     /// Most MiB of one answer; a job whose answer grows longer fails.
     #[arg(
         long,
@@ -103,6 +113,7 @@ impl TermsArgs {
             bytes_max: self.queued_mib_max.saturating_mul(MIB),
             account_jobs_max: self.account_queued_max,
             account_bytes_max: self.account_queued_mib_max.saturating_mul(MIB),
+            account_kept_max: (self.account_kept_mib_max as u64).saturating_mul(MIB as u64),
             log_max: self.answer_mib_max.saturating_mul(MIB),
             logs_max: self.answers_mib_max.saturating_mul(MIB),
             kept: Duration::from_secs(self.keep),

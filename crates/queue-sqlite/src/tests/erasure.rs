@@ -8,14 +8,14 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use proto::{End, JobId, Timestamp};
+use proto::{End, ErrorCode, JobId, Timestamp, limits::JOB_COST};
 use queue::{
-    Batches, FETCHED_KEPT, NewJob, Queue, RESULT_KEPT, Terms,
+    Batches, FETCHED_KEPT, NewJob, Owner, Queue, RESULT_KEPT, Terms,
     conformance::sample::{LEASE, T0, anyone, at, job, leased},
 };
 
 use super::{Scratch, run};
-use crate::SqliteQueue;
+use crate::{SqliteQueue, group::lock};
 
 const CANARY: &str = "a-word-nobody-may-find";
 
@@ -46,7 +46,7 @@ fn secret(n: usize) -> NewJob {
 
 #[test]
 fn an_erased_prompt_and_its_answer_are_nowhere_in_the_files_of_a_relay_that_goes_on() {
-    const JOBS: usize = 400;
+    const JOBS: usize = 200;
     run(async {
         let queue = Scratch::new();
         let asked = (0..JOBS).map(|n| queue.enqueue(T0, secret(n)));
@@ -152,5 +152,129 @@ fn a_note_of_what_was_fetched_reaches_the_disk_without_being_asked_for() {
         }
         assert_eq!(noted().map(Timestamp), Some(T0));
         drop(SqliteQueue::open(&queue.path(), T0));
+    });
+}
+
+/// Ends a job that was just accepted, with lines of such lengths.
+async fn answered(queue: &SqliteQueue, new: NewJob, lines: &[usize]) {
+    let id = new.id;
+    queue.enqueue(T0, new).await.unwrap();
+    let lease = queue.lease(T0, &anyone(), LEASE).await.unwrap().unwrap();
+    assert_eq!(lease.token.job, id);
+    let lines: Vec<_> = lines.iter().map(|length| long_line(*length)).collect();
+    let count = lines.len() as u64;
+    queue.append(T0, lease.token, 1, lines).await.unwrap();
+    let end = End::Completed;
+    queue.complete(T0, lease.token, count, end).await.unwrap();
+}
+
+fn long_line(length: usize) -> Bytes {
+    format!("{CANARY}{}{CANARY}", "x".repeat(length)).into()
+}
+
+fn log_bytes(queue: &Scratch) -> u64 {
+    fs::metadata(queue.folder.path().join("queue.db-wal"))
+        .unwrap()
+        .len()
+}
+
+#[test]
+fn what_ended_together_is_erased_in_many_groups_and_never_fills_the_log() {
+    const JOBS: usize = 40;
+    run(async {
+        let queue = Scratch::new();
+        for n in 0..JOBS {
+            let new = NewJob {
+                id: JobId((n as u128 + 1).to_be_bytes()),
+                body: vec![b'x'; 1024 * 1024].into(),
+                ..job(1)
+            };
+            answered(&queue, new, &[20]).await;
+        }
+        let now = T0 + RESULT_KEPT;
+        let next = queue.reap(now).await.unwrap();
+        assert!(next.is_some_and(|next| next <= now), "there is more to do");
+        let left = queue.list(Owner::Anyone, JOBS).await.unwrap().len();
+        assert!((JOBS - 5..JOBS).contains(&left), "{left}");
+        let mut longest = log_bytes(&queue);
+        let mut groups = 1;
+        while queue.reap(now).await.unwrap().is_some_and(|at| at <= now) {
+            longest = longest.max(log_bytes(&queue));
+            groups += 1;
+        }
+        assert!(queue.list(Owner::Anyone, 1).await.unwrap().is_empty());
+        assert!(groups > 8, "{groups}");
+        // As long as it may be before it is taken in, and one group.
+        assert!(longest < 24 * 1024 * 1024, "{longest}");
+    });
+}
+
+#[test]
+fn a_request_and_an_answer_that_are_too_large_for_one_group_are_erased_in_parts() {
+    const BODY: usize = 20 * 1024 * 1024;
+    run(async {
+        for whole in [false, true] {
+            let queue = Scratch::new();
+            let new = NewJob {
+                body: format!("{CANARY}{}{CANARY}", "x".repeat(BODY)).into(),
+                ..job(1)
+            };
+            answered(&queue, new, &[3_000_000; 5]).await;
+            let account = job(1).account;
+            let kept = || lock(&queue.shared.live).machine.kept(&account);
+            assert!(kept() > 35_000_000);
+            let now = if whole {
+                T0 + RESULT_KEPT
+            } else {
+                queue.fetched(T0, job(1).id);
+                T0 + FETCHED_KEPT
+            };
+            let mut groups = 0;
+            loop {
+                let before = kept();
+                let next = queue.reap(now).await.unwrap();
+                groups += 1;
+                let erased = before - kept();
+                assert!(erased < 8 * 1024 * 1024, "{erased} at once");
+                if next.is_none_or(|next| next > now) {
+                    break;
+                }
+                assert!(erased > 0);
+                let job_of = queue.get(Owner::Anyone, job(1).id).await.unwrap().unwrap();
+                assert!(job_of.is_erased && job_of.new.body.0.is_empty());
+                let log = queue.log(Owner::Anyone, job(1).id).await;
+                assert_eq!(log.err().unwrap().code(), ErrorCode::Erased);
+            }
+            assert!(groups > 6, "{groups}");
+            assert_eq!(kept(), if whole { 0 } else { JOB_COST });
+            let left = queue.get(Owner::Anyone, job(1).id).await.unwrap();
+            assert_eq!(left.is_some(), !whole);
+            queue.close().await.unwrap();
+            assert_eq!(found(queue.folder.path()), [""; 0]);
+        }
+    });
+}
+
+#[test]
+fn a_request_that_was_half_erased_when_the_relay_was_killed_is_erased_after_it() {
+    run(async {
+        let queue = Scratch::new();
+        let new = NewJob {
+            body: format!("{CANARY}{}{CANARY}", "x".repeat(9_000_000)).into(),
+            ..job(1)
+        };
+        answered(&queue, new, &[20]).await;
+        queue.fetched(T0, job(1).id);
+        let now = T0 + FETCHED_KEPT;
+        let next = queue.reap(now).await.unwrap();
+        assert!(next.is_some_and(|next| next <= now));
+        let queue = queue.killed(now);
+        let account = job(1).account;
+        let kept = || lock(&queue.shared.live).machine.kept(&account);
+        assert!((JOB_COST + 1..9_000_000).contains(&kept()));
+        while queue.reap(now).await.unwrap().is_some_and(|at| at <= now) {}
+        assert_eq!(kept(), JOB_COST);
+        queue.close().await.unwrap();
+        assert_eq!(found(queue.folder.path()), [""; 0]);
     });
 }

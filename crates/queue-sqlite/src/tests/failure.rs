@@ -31,6 +31,9 @@ fn a_failed_commit_is_told_to_its_group_and_leaves_memory_equal_to_disk() {
         queue.enqueue(T0, urgent(4, 1)).await.unwrap();
         queue.enqueue(T0, job(5)).await.unwrap();
         let before = queue.memory();
+        let account = job(1).account;
+        let kept = || lock(&queue.shared.live).machine.kept(&account);
+        let kept_before = kept();
         let log = queue.log(Owner::Anyone, id(1)).await.unwrap().unwrap();
 
         let release = queue.hold_writer().await;
@@ -62,6 +65,7 @@ fn a_failed_commit_is_told_to_its_group_and_leaves_memory_equal_to_disk() {
 
         assert_eq!(queue.memory(), before);
         assert_eq!(queue.disk(), before);
+        assert_eq!(kept(), kept_before);
         assert_eq!(log.head().borrow().end, None, "nobody was told");
         assert!(queue.get(Owner::Anyone, id(6)).await.unwrap().is_none());
 

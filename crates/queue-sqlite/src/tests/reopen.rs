@@ -4,12 +4,16 @@ use bytes::Bytes;
 use proto::{End, ErrorCode, EventId, JobState, limits::RESTART_GRACE, worker::Retry};
 use queue::{
     Extras, NewJob, Once, Owner, Queue, QueueError, RESULT_KEPT, Submissions,
-    conformance::sample::{
-        LEASE, T0, after, at, found, id, job, job_of, leased, lines, next, page, texts, why,
+    conformance::{
+        bounds,
+        sample::{
+            LEASE, T0, after, at, found, id, job, job_of, leased, lines, next, page, texts, why,
+        },
     },
 };
 
 use super::{Scratch, run};
+use crate::SqliteQueue;
 
 #[test]
 fn a_restart_keeps_the_queue_and_its_order() {
@@ -270,5 +274,29 @@ fn a_reader_of_a_long_answer_goes_on_from_the_disk_once_the_job_ended() {
             }
         }
         assert_eq!(read, (1..=8).map(long).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn a_restart_forgets_nothing_of_what_is_kept_of_an_account() {
+    run(async {
+        let queue = Scratch::on(bounds::terms());
+        let body = || vec![b'x'; 500].into();
+        let new = |n| NewJob {
+            body: body(),
+            ..job(n)
+        };
+        let mut n = 0;
+        while queue.enqueue(T0, new(n)).await.is_ok() {
+            queue.cancel(T0, Owner::Anyone, id(n)).await.unwrap();
+            n += 1;
+        }
+        assert!(n > 9);
+        queue.close().await.unwrap();
+        let path = queue.path();
+        let again = SqliteQueue::open_on(&path, T0, bounds::terms()).unwrap();
+        let refused = again.enqueue(T0, new(n)).await.unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::AccountFull);
+        again.close().await.unwrap();
     });
 }

@@ -1,10 +1,13 @@
 //! How much a queue takes. These rules are for a store that was opened on [`terms`].
 
 use bytes::Bytes;
-use proto::{End, ErrorCode, JobState, limits::LINE_COST};
+use proto::{
+    End, ErrorCode, JobState,
+    limits::{JOB_COST, LINE_COST},
+};
 
 use super::sample::{LEASE, T0, account, after, found, id, job, leased, lines, next, page, texts};
-use crate::{NewJob, Owner, QueueError, Store, Terms};
+use crate::{Claim, FETCHED_KEPT, NewJob, NewQuery, Owner, QueueError, RESULT_KEPT, Store, Terms};
 
 /// Small enough to be reached.
 #[must_use]
@@ -14,6 +17,7 @@ pub fn terms() -> Terms {
         bytes_max: 1_000,
         account_jobs_max: 3,
         account_bytes_max: 600,
+        account_kept_max: 64 * 1024,
         log_max: 1_000,
         logs_max: 1_500,
         ..Terms::default()
@@ -60,6 +64,89 @@ pub async fn an_account_has_a_share_of_the_bytes(store: &dyn Store) {
         refused(store, sized(4, "a", 1)).await,
         ErrorCode::AccountFull
     );
+}
+
+/// Fills an account's share of what is kept with jobs that end, by one each; answers how many it
+/// took.
+async fn fills(store: &dyn Store, name: &str, first: u8, answer: usize) -> u8 {
+    for n in first.. {
+        if let Err(refused) = store.enqueue(T0, sized(n, name, 500)).await {
+            assert_eq!(refused.code(), ErrorCode::AccountFull, "{refused}");
+            return n - first;
+        }
+        if answer == 0 {
+            store.cancel(T0, Owner::Anyone, id(n)).await.unwrap();
+            continue;
+        }
+        let token = next(store, T0).await.unwrap().token;
+        store.append(T0, token, 1, long(answer)).await.unwrap();
+        store.complete(T0, token, 1, End::Completed).await.unwrap();
+        store.fetched(T0, id(n));
+    }
+    panic!("there is no end to it");
+}
+
+/// What has ended is on disk until it is erased: nobody takes all of it by withdrawing what he asks.
+pub async fn an_account_has_a_share_of_what_is_kept(store: &dyn Store) {
+    let share = terms().account_kept_max;
+    let withdrawn = fills(store, "a", 1, 0).await;
+    assert_eq!(u64::from(withdrawn), share / (JOB_COST + 500));
+    let answered = fills(store, "b", 101, 900).await;
+    assert_eq!(u64::from(answered), share / (JOB_COST + 500 + 900));
+    store.enqueue(T0, sized(200, "c", 500)).await.unwrap();
+    store.cancel(T0, Owner::Anyone, id(200)).await.unwrap();
+    // An answer that was fetched goes first, and then there is room for others.
+    let now = T0 + FETCHED_KEPT;
+    store.reap(now).await.unwrap();
+    store.enqueue(now, sized(201, "b", 500)).await.unwrap();
+    let still = store.enqueue(now, sized(202, "a", 500)).await;
+    assert_eq!(still.unwrap_err().code(), ErrorCode::AccountFull);
+    let now = T0 + RESULT_KEPT;
+    store.reap(now).await.unwrap();
+    store.enqueue(now, sized(202, "a", 500)).await.unwrap();
+}
+
+/// What is written to a query counts too, whoever writes it.
+pub async fn an_account_has_a_share_of_what_is_written_to_queries(store: &dyn Store) {
+    let new = |n| NewQuery {
+        job: sized(n, "a", 100),
+        project: 1,
+        user: None,
+    };
+    let free = usize::try_from(terms().account_kept_max - 2 * (JOB_COST + 100)).unwrap();
+    let query = store.create_query(T0, new(1)).await.unwrap();
+    let other = store.create_query(T0, new(2)).await.unwrap();
+    let text = |bytes| "x".repeat(bytes);
+    let draft = async |bytes| store.draft_query(query, text(bytes).into()).await;
+    draft(free / 2).await.unwrap();
+    // A draft takes the place of the one before.
+    draft(free / 3).await.unwrap();
+    let rest = free - free / 3;
+    let entry = async |bytes| store.log_query(T0, other, text(bytes).into(), 9).await;
+    assert_eq!(
+        entry(rest + 1).await.unwrap_err().code(),
+        ErrorCode::AccountFull
+    );
+    entry(rest).await.unwrap().unwrap();
+    assert_eq!(draft(1).await.unwrap_err().code(), ErrorCode::AccountFull);
+    let third = store.create_query(T0, new(3)).await;
+    assert_eq!(third.unwrap_err().code(), ErrorCode::AccountFull);
+    // Room is made by a new claim, and by deleting one that is over.
+    let claim = Claim {
+        by: "w".into(),
+        attempt: 1,
+        at: T0,
+    };
+    store.claim_query(query, claim).await.unwrap();
+    store.create_query(T0, new(3)).await.unwrap();
+    draft(free / 3 - 2_000).await.unwrap();
+    assert_eq!(
+        draft(1_000).await.unwrap_err().code(),
+        ErrorCode::AccountFull
+    );
+    store.cancel(T0, Owner::Anyone, id(2)).await.unwrap();
+    assert!(store.delete_query(other).await.unwrap());
+    draft(1_000).await.unwrap();
 }
 
 /// Whoever comes when all of it is taken is told so in another word.

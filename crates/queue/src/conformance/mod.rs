@@ -166,6 +166,8 @@ macro_rules! bounds_suite {
         $crate::conformance_rules! { $store;
             bounds::an_account_has_a_share_of_the_queue,
             bounds::an_account_has_a_share_of_the_bytes,
+            bounds::an_account_has_a_share_of_what_is_kept,
+            bounds::an_account_has_a_share_of_what_is_written_to_queries,
             bounds::the_queue_as_a_whole_has_bounds,
             bounds::an_answer_that_grows_too_long_fails_its_job,
             bounds::all_answers_together_have_a_bound,

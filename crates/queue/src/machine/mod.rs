@@ -10,11 +10,11 @@ mod table;
 mod tests;
 mod waiting;
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use proto::{
-    ErrorCode, JobError, JobId, JobState, LeaseToken, Timestamp,
-    limits::{ATTEMPTS_MAX, RESTART_GRACE, RETRY_MAX},
+    Account, ErrorCode, JobError, JobId, JobState, LeaseToken, Timestamp,
+    limits::{ATTEMPTS_MAX, JOB_COST, RESTART_GRACE, RETRY_MAX},
     worker::Retry,
 };
 
@@ -30,6 +30,8 @@ pub struct Machine {
     clock: Timestamp,
     last_seq: u64,
     table: Table,
+    /// Bytes that are kept of each account.
+    kept: HashMap<Account, u64>,
 }
 
 impl Machine {
@@ -124,7 +126,47 @@ impl Machine {
         }
         self.has_room(new)?;
         self.last_seq += 1;
+        self.weigh(
+            &new.account,
+            signed(JOB_COST) + signed(new.body.0.len() as u64),
+        );
         Ok(self.put(Record::new(self.last_seq, now, new)))
+    }
+
+    /// How many bytes are kept of an account: requests and answers of all its jobs, of those that
+    /// ended too.
+    #[must_use]
+    pub fn kept(&self, account: &Account) -> u64 {
+        self.kept.get(account).copied().unwrap_or_default()
+    }
+
+    /// So many bytes more are kept of an account, or less. The request of a job is counted when
+    /// it is accepted; all else is for the store to tell, and what is kept at the start.
+    pub fn weigh(&mut self, account: &Account, bytes: i64) {
+        let kept = self.kept(account).saturating_add_signed(bytes);
+        match self.kept.get_mut(account) {
+            Some(had) if kept > 0 => *had = kept,
+            Some(_) => drop(self.kept.remove(account)),
+            None => drop(self.kept.insert(account.clone(), kept)),
+        }
+    }
+
+    /// As much is kept of everybody as in an earlier run.
+    pub fn keep_as(&mut self, earlier: &Self) {
+        self.kept.clone_from(&earlier.kept);
+    }
+
+    /// Whether so many bytes more may be kept of an account.
+    ///
+    /// # Errors
+    /// [`QueueError::AccountFull`].
+    pub fn may_keep(&self, account: &Account, bytes: usize) -> Result<(), QueueError> {
+        if self.kept(account).saturating_add(bytes as u64) > self.terms.account_kept_max {
+            return Err(QueueError::AccountFull(
+                "what is kept of this account's jobs takes too much room; it is erased in time",
+            ));
+        }
+        Ok(())
     }
 
     /// Whether one more job is within the caps.
@@ -144,6 +186,7 @@ impl Machine {
                 "this account's waiting requests are too large together",
             ));
         }
+        self.may_keep(&new.account, bytes)?;
         let all = self.table.counts();
         if all.queued >= terms.jobs_max {
             return Err(QueueError::Full("too many jobs are waiting"));
@@ -366,6 +409,9 @@ impl Machine {
         for step in steps.into_iter().rev() {
             let now_there = self.table.remove(step.id());
             let Some(mut before) = step.before else {
+                let record = step.after;
+                let cost = signed(JOB_COST) + signed(record.bytes as u64);
+                self.weigh(&record.job.new.account, -cost);
                 continue;
             };
             if let (Some(old), Some(new)) = (
@@ -405,6 +451,11 @@ impl Machine {
         let before = self.table.put(self.clock, record);
         Step { before, after }
     }
+}
+
+/// A count of bytes, for a sum that may fall.
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX / 2)
 }
 
 /// What a job is failed with when its workers keep vanishing.

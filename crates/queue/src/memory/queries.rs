@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use proto::{Body, JobId, JobState, Timestamp};
+use proto::{Account, Body, JobId, JobState, Timestamp};
 
 use super::{Inner, MemoryQueue};
 use crate::{
@@ -34,6 +34,27 @@ impl Inner {
         let mut job = self.live.machine.get(id)?.job.clone();
         job.new.body = self.bodies.get(&id).cloned().unwrap_or_default();
         Some(job)
+    }
+
+    /// The job of a query, and whose it is.
+    fn job_of(&self, id: QueryId) -> Option<(JobId, Account)> {
+        let job = self.queries.rows.get(&id)?.job;
+        let live = self.live.machine.get(job).map(|record| &record.job);
+        let found = live.or_else(|| self.finished.get(&job).map(|(_, job, _)| job));
+        Some((job, found?.new.account.clone()))
+    }
+
+    fn draft(&mut self, id: QueryId, draft: Option<Body>) {
+        let Some((job, account)) = self.job_of(id) else {
+            return;
+        };
+        let length = |draft: &Option<Body>| draft.as_ref().map_or(0, |draft| draft.0.len());
+        let more = length(&draft).cast_signed();
+        if let Some(kept) = self.queries.rows.get_mut(&id) {
+            let less = length(&kept.draft).cast_signed();
+            kept.draft = draft;
+            self.weigh(&account, job, (more - less) as i64);
+        }
     }
 
     fn query(&self, id: QueryId) -> Option<Query> {
@@ -108,17 +129,20 @@ impl Queries for MemoryQueue {
     }
 
     async fn claim_query(&self, id: QueryId, claim: Claim) -> Result<(), QueueError> {
-        if let Some(kept) = self.open()?.queries.rows.get_mut(&id) {
+        let mut inner = self.open()?;
+        inner.draft(id, None);
+        if let Some(kept) = inner.queries.rows.get_mut(&id) {
             kept.claim = Some(claim);
-            kept.draft = None;
         }
         Ok(())
     }
 
     async fn draft_query(&self, id: QueryId, draft: Body) -> Result<(), QueueError> {
-        if let Some(kept) = self.open()?.queries.rows.get_mut(&id) {
-            kept.draft = Some(draft);
+        let mut inner = self.open()?;
+        if let Some((_, account)) = inner.job_of(id) {
+            inner.live.machine.may_keep(&account, draft.0.len())?;
         }
+        inner.draft(id, Some(draft));
         Ok(())
     }
 
@@ -137,6 +161,10 @@ impl Queries for MemoryQueue {
         if kept.logs.len() as u64 >= most || bytes + text.0.len() > LOGS_MAX {
             return Ok(None);
         }
+        let of = inner.job_of(id);
+        if let Some((_, account)) = &of {
+            inner.live.machine.may_keep(account, text.0.len())?;
+        }
         inner.queries.last_log += 1;
         let entry = QueryLog {
             id: inner.queries.last_log,
@@ -144,6 +172,10 @@ impl Queries for MemoryQueue {
             text,
             created_at: now,
         };
+        if let Some((job, account)) = of {
+            let more = i64::try_from(entry.text.0.len()).unwrap_or(i64::MAX);
+            inner.weigh(&account, job, more);
+        }
         if let Some(kept) = inner.queries.rows.get_mut(&id) {
             kept.logs.push(entry.clone());
         }
@@ -162,7 +194,9 @@ impl Queries for MemoryQueue {
             let Some(job) = job.filter(|job| inner.finished.contains_key(job)) else {
                 return Ok(false);
             };
-            inner.finished.remove(&job);
+            if let Some((_, ended, _)) = inner.finished.remove(&job) {
+                inner.lighten(&ended.new.account, job, 0);
+            }
             inner.queries.rows.remove(&id);
             Ok(true)
         })

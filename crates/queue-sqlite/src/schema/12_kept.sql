@@ -1,0 +1,14 @@
+-- What a job takes of its account's share: request, answer, and what was written to its query.
+ALTER TABLE jobs ADD COLUMN kept INTEGER NOT NULL DEFAULT 0;
+UPDATE jobs SET kept = 1024 + iif(is_erased, 0, bytes)
+    + iif(finished_at IS NULL, 0,
+        coalesce((SELECT sum(length(line) + 64) FROM lines WHERE lines.seq = jobs.seq), 0))
+    + coalesce((SELECT coalesce(length(draft), 0)
+        + coalesce((SELECT sum(length(text)) FROM query_logs
+            WHERE query_logs.query = queries.query), 0)
+        FROM queries WHERE queries.seq = jobs.seq), 0);
+
+-- What is large is erased in parts: it is looked for until all of it has gone.
+UPDATE jobs SET fetched_at = NULL WHERE is_erased = 1;
+DROP INDEX jobs_by_fetch;
+CREATE INDEX jobs_by_fetch ON jobs (fetched_at) WHERE fetched_at IS NOT NULL;
