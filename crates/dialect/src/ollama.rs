@@ -8,7 +8,7 @@ mod request;
 use std::{borrow::Cow, fmt};
 
 use bytes::Bytes;
-use proto::{ErrorCode, ErrorDetail, ModelName, Op, Timestamp};
+use proto::{ErrorCode, ErrorDetail, ModelName, Op, Timestamp, limits};
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{DeserializeOwned, MapAccess, Visitor},
@@ -29,6 +29,10 @@ use crate::clock::rfc3339;
 /// What `GET /` answers; clients test for exactly this.
 pub const RUNNING: &str = "Ollama is running";
 
+/// What is told of a request whose JSON would become too large a tree.
+pub const TOO_INTRICATE: &str =
+    "the body has more than 200,000 fields and elements of lists; send fewer";
+
 /// Reads a request of any dialect, telling "no body", "no JSON" and "wrong field" apart.
 pub(crate) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ErrorDetail> {
     if body.is_empty() {
@@ -40,6 +44,9 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ErrorDe
             "the body is not UTF-8; send JSON in UTF-8",
         )
     })?;
+    if proto::is_intricate(body, limits::STRUCTURE_MAX) {
+        return Err(refuse(ErrorCode::TooLarge, TOO_INTRICATE));
+    }
     serde_json::from_str(text).map_err(|error| {
         let code = if error.is_data() {
             ErrorCode::BadRequest

@@ -22,6 +22,7 @@ mod prompt;
 mod request;
 mod runner;
 mod sampler;
+mod schema;
 mod session;
 mod settings;
 mod stop;

@@ -6,6 +6,7 @@ use crate::{
     fields::{Fields, kind},
     keep_alive::KeepAlive,
     options::Options,
+    schema,
 };
 
 /// One request, checked as far as that goes without the model.
@@ -300,7 +301,7 @@ impl Fields {
             Some(Value::String(format)) if format == "json" => {
                 Ok(Some(r#"{"type":"object"}"#.to_owned()))
             }
-            Some(schema @ Value::Object(_)) => Ok(Some(schema.to_string())),
+            Some(schema @ Value::Object(_)) => schema::text(schema).map(Some),
             Some(other) => Err(refused(
                 500,
                 format!(

@@ -16,6 +16,7 @@ mod report;
 #[cfg(feature = "schema")]
 mod schema;
 pub mod status;
+mod structure;
 mod time;
 #[cfg(test)]
 mod typescript;
@@ -29,4 +30,5 @@ pub use job::{
 };
 pub use log::{Chunk, End, EventId, JobError};
 pub use report::{Detail, EngineKind, ModelEntry, ModelShow, WorkerReport};
+pub use structure::{is_intricate, structure};
 pub use time::Timestamp;

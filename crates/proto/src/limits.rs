@@ -4,6 +4,11 @@ use std::time::Duration;
 
 /// Largest inference request, in bytes: room for a few images.
 pub const BODY_MAX: usize = 32 * 1024 * 1024;
+/// Most commas and openings in the JSON of a request, which becomes a tree of forty times its size
+/// at worst: no conversation has as many, and images are texts.
+pub const STRUCTURE_MAX: usize = 200_000;
+/// The same of all lines of an answer that are put together.
+pub const ANSWER_STRUCTURE_MAX: usize = 2_000_000;
 /// Largest control request (anything that is not a prompt or an answer), in bytes.
 pub const CONTROL_BODY_MAX: usize = 64 * 1024;
 /// Largest carrier frame, in bytes; longer lines and bodies are sent in parts.
@@ -14,6 +19,8 @@ pub const LINE_MAX: usize = 8 * 1024 * 1024;
 pub const SHOW_MAX: usize = 64 * 1024;
 /// Most bytes of such answers that are kept for one worker.
 pub const SHOWS_MAX: usize = 16 * 1024 * 1024;
+/// Most models in the report of one worker; those after them are not known of.
+pub const MODELS_MAX: usize = 4_096;
 /// Most models of one worker that are told to be in memory.
 pub const RUNNING_MAX: usize = 64;
 /// Longest change of an engine's models: a large one may be pulled over a slow line.

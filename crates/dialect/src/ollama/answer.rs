@@ -1,7 +1,7 @@
 //! Answers put together from an engine's lines.
 
 use bytes::Bytes;
-use proto::{ErrorCode, ErrorDetail};
+use proto::{ErrorCode, ErrorDetail, limits};
 use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
 
@@ -38,6 +38,11 @@ pub fn joined(lines: &[Bytes]) -> Result<Bytes, ErrorDetail> {
         [one] => return Ok(one.clone()),
         [.., last] => last,
     };
+    let structure: usize = lines.iter().map(|line| proto::structure(line)).sum();
+    if structure > limits::ANSWER_STRUCTURE_MAX {
+        let message = "the answer is too intricate to be put together; ask for a stream";
+        return Err(refuse(ErrorCode::TooLarge, message));
+    }
     let mut answer: Map<String, Value> = serde_json::from_slice(last).map_err(|_| no_answer())?;
     let (mut text, mut thinking) = (String::new(), String::new());
     let (mut calls, mut logprobs) = (Vec::new(), Vec::new());
@@ -127,6 +132,20 @@ mod tests {
             joined(&streamed).unwrap(),
             r#"{"model":"m","response":"Hello","done":true,"done_reason":"stop","thinking":"hm","logprobs":[{"logprob":-2.5},{"logprob":-0.1}]}"#
         );
+    }
+
+    #[test]
+    fn an_answer_that_would_take_far_more_memory_than_room_is_not_put_together() {
+        let line = |calls: usize| {
+            let calls = vec!["0"; calls].join(",");
+            Bytes::from(format!(
+                r#"{{"message":{{"content":"","tool_calls":[{calls}]}},"done":true}}"#
+            ))
+        };
+        let half = line(limits::ANSWER_STRUCTURE_MAX / 2);
+        let refused = joined(&[half.clone(), half]).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::TooLarge);
+        assert!(joined(&[line(9), line(9)]).is_ok());
     }
 
     #[test]

@@ -64,6 +64,18 @@ fn nothing_to_say_loads_and_keep_alive_zero_unloads() {
 }
 
 #[test]
+fn what_would_take_far_more_memory_than_bytes_is_refused() {
+    let with = |field: &str| chat(&format!(r#"{{"model":"smollm2:135m",{field}}}"#));
+    let many = ",0".repeat(proto::limits::STRUCTURE_MAX);
+    assert_eq!(refusal(with(&format!(r#""x":[0{many}]"#))).0, 413);
+    let names: Vec<_> = (0..300).map(|n| format!(r#""a{n}":{{}}"#)).collect();
+    let schema = format!(r#""format":{{"properties":{{{}}}}}"#, names.join(","));
+    let (status, message) = refusal(with(&schema));
+    assert_eq!(status, 400);
+    assert!(message.contains("256 properties"), "{message}");
+}
+
+#[test]
 fn chat_refusals_are_ollamas() {
     let m = r#""model":"smollm2:135m""#;
     for (body, status, text) in [

@@ -1,7 +1,7 @@
 //! Ollama's requests as OpenAI's.
 
 use bytes::Bytes;
-use proto::Op;
+use proto::{Op, limits};
 use serde_json::{Map, Value, json};
 
 use super::calls::Calls;
@@ -41,6 +41,12 @@ pub(super) struct Shape {
 }
 
 pub(super) fn translate(op: Op, body: &Bytes) -> Result<Translated, EngineError> {
+    if proto::is_intricate(body, limits::STRUCTURE_MAX) {
+        return Err(EngineError::Refused {
+            status: 413,
+            message: "the request has more than 200,000 fields and elements of lists".into(),
+        });
+    }
     let request: Value =
         serde_json::from_slice(body).map_err(|_| refused("the request is not JSON"))?;
     let Value::Object(request) = request else {
@@ -435,6 +441,17 @@ mod tests {
         }
         let nothing = json!({"model": "m", "input": []});
         assert_eq!(call(Op::Embed, nothing), Call::EmbedNothing);
+    }
+
+    #[test]
+    fn a_request_that_would_take_far_more_memory_than_bytes_is_not_read() {
+        let many = |n| format!(r#"{{"model":"m","prompt":"p","x":[0{}]}}"#, ",0".repeat(n));
+        assert!(translate(Op::Generate, &many(9).into()).is_ok());
+        let refused = translate(Op::Generate, &many(limits::STRUCTURE_MAX).into());
+        assert!(matches!(
+            refused,
+            Err(EngineError::Refused { status: 413, .. })
+        ));
     }
 
     #[test]

@@ -1,0 +1,56 @@
+//! How large a tree a JSON text becomes, told before it is one: an element of a list may take two
+//! bytes on the wire and forty times as many in memory.
+
+/// The commas and openings of a JSON text outside its strings: every value in it is behind one, but
+/// the outermost. Of what is not JSON, no less than a reader meets before it sees that.
+#[must_use]
+pub fn structure(json: &[u8]) -> usize {
+    let mut rest = json.iter();
+    let mut count = 0;
+    while let Some(byte) = rest.next() {
+        match byte {
+            b',' | b'[' | b'{' => count += 1,
+            b'"' => skip_string(&mut rest),
+            _ => {}
+        }
+    }
+    count
+}
+
+fn skip_string(rest: &mut std::slice::Iter<'_, u8>) {
+    while let Some(byte) = rest.find(|byte| matches!(byte, b'"' | b'\\')) {
+        if *byte == b'"' {
+            return;
+        }
+        rest.next();
+    }
+}
+
+/// Whether a JSON text has more structure than `max`; one that is short is not looked at.
+#[must_use]
+pub fn is_intricate(json: &[u8], max: usize) -> bool {
+    json.len() > max && structure(json) > max
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_makes_a_tree_large_is_counted_and_texts_are_not() {
+        for (json, want) in [
+            ("", 0),
+            ("7", 0),
+            ("[]", 1),
+            ("[0,0,0]", 3),
+            (r#"{"a":[{},{}],"b":1}"#, 6),
+            (r#"{"a,[{":"\",[{\\","b":""}"#, 2),
+            (r#"["never ends, \"#, 1),
+        ] {
+            assert_eq!(structure(json.as_bytes()), want, "{json}");
+        }
+        assert!(!is_intricate(b"[[[[", 4));
+        assert!(is_intricate(b"[[[[[", 4));
+        assert!(!is_intricate(br#"["[[[["]"#, 4));
+    }
+}
