@@ -132,22 +132,30 @@ impl ModelName {
     /// Whether both name the same model, see [`ModelName::canonical`].
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
-        self.canonical() == other.canonical()
+        self.bare().eq_ignore_ascii_case(other.bare())
     }
 
     /// One spelling for all names of a model, as Ollama takes them: in any case, with or without
     /// its own registry, `:latest`, and the `:local` that keeps a request off its cloud.
     #[must_use]
     pub fn canonical(&self) -> String {
-        let mut name = self.0.to_ascii_lowercase();
+        self.bare().to_ascii_lowercase()
+    }
+
+    /// The same in the case it was written in.
+    fn bare(&self) -> &str {
+        let mut name = &*self.0;
         for suffix in [":local", ":latest"] {
-            if let Some(bare) = name.strip_suffix(suffix) {
-                name.truncate(bare.len());
+            let split = name.len().checked_sub(suffix.len());
+            let split = split.and_then(|at| name.split_at_checked(at));
+            if let Some((bare, _)) = split.filter(|(_, end)| end.eq_ignore_ascii_case(suffix)) {
+                name = bare;
             }
         }
         for prefix in ["registry.ollama.ai/", "library/"] {
-            if let Some(bare) = name.strip_prefix(prefix) {
-                name = bare.to_owned();
+            let split = name.split_at_checked(prefix.len());
+            if let Some((_, bare)) = split.filter(|(begin, _)| begin.eq_ignore_ascii_case(prefix)) {
+                name = bare;
             }
         }
         name

@@ -1,7 +1,7 @@
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use crate::ModelName;
+use crate::{ModelName, limits};
 
 /// What a worker tells the relay about its engine; metadata routes are answered from it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -15,8 +15,15 @@ pub struct WorkerReport {
     /// Whether the worker's owner allows those who may to pull, copy, delete and create models.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub model_changes: bool,
-    /// What it can run.
+    /// What it can run; no more than [`crate::limits::MODELS_MAX`] are read.
+    #[serde(deserialize_with = "few")]
     pub models: Vec<ModelEntry>,
+}
+
+fn few<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<ModelEntry>, D::Error> {
+    let mut models = Vec::deserialize(from)?;
+    models.truncate(limits::MODELS_MAX);
+    Ok(models)
 }
 
 /// The kinds of engine.

@@ -460,7 +460,8 @@ impl State {
         });
     }
 
-    fn set_report(&mut self, report: WorkerReport) {
+    fn set_report(&mut self, mut report: WorkerReport) {
+        report.models.truncate(limits::MODELS_MAX);
         let json = serde_json::to_string(&report).unwrap_or_default();
         self.details.keep(&report);
         self.report = report;

@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use proto::{Detail, ModelEntry, ModelName, ModelShow, WorkerReport};
 use serde_json::value::RawValue;
@@ -25,8 +25,8 @@ struct Known {
 impl Details {
     /// Forgets what is not in the report any more.
     pub(crate) fn keep(&mut self, report: &WorkerReport) {
-        let is_there = |name: &ModelName| report.models.iter().any(|entry| entry.name == *name);
-        self.shows.retain(|name, _| is_there(name));
+        let names: HashSet<_> = report.models.iter().map(|entry| &entry.name).collect();
+        self.shows.retain(|name, _| names.contains(name));
     }
 
     /// A model of the report of which nothing is known, or only something older.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use proto::{
-    Account, EventId, JobId, ModelName, SubmitJob, WorkerId, WorkerReport,
+    Account, EventId, JobId, ModelName, SubmitJob, WorkerId, WorkerReport, limits,
     worker::{
         DetailsAnswer, DetailsRequest, EndRequest, Frame, LeaseAnswer, NackRequest, PollAnswer,
         PollRequest, RelayMessage, WorkerMessage,
@@ -33,7 +33,11 @@ pub(crate) fn carrier(bytes: &[u8]) {
     drop(from_slice::<LeaseAnswer>(bytes));
     drop(from_slice::<EndRequest>(bytes));
     drop(from_slice::<NackRequest>(bytes));
-    drop(from_slice::<WorkerReport>(bytes));
+    if let Ok(report) = from_slice::<WorkerReport>(bytes) {
+        assert!(report.models.len() <= limits::MODELS_MAX);
+        drop(dialect::ollama::tags([&report, &report]));
+        drop(dialect::openai::models([&report]));
+    }
 }
 
 /// A job as it is submitted: its body is kept byte for byte.

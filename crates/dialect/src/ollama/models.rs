@@ -30,13 +30,10 @@ pub fn tags<'a>(reports: impl IntoIterator<Item = &'a WorkerReport>) -> Bytes {
 pub(crate) fn merged<'a>(
     reports: impl IntoIterator<Item = &'a WorkerReport>,
 ) -> Vec<(&'a ModelName, &'a RawValue)> {
-    let mut merged: Vec<(&ModelName, &RawValue)> = Vec::new();
-    for model in reports.into_iter().flat_map(|report| &report.models) {
-        if !merged.iter().any(|(name, _)| name.is_same(&model.name)) {
-            merged.push((&model.name, &model.tag));
-        }
-    }
-    merged
+    let mut names = HashSet::new();
+    let models = reports.into_iter().flat_map(|report| &report.models);
+    let merged = models.filter(|model| names.insert(model.name.canonical()));
+    merged.map(|model| (&model.name, &*model.tag)).collect()
 }
 
 /// `GET /api/ps`: what is in memory, each model once, the longest-lived first, each entry byte for
