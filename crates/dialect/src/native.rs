@@ -162,11 +162,12 @@ pub(crate) fn named<T: Serialize>(model: &ModelName, native: &T) -> Bytes {
     json(&Named { model, native })
 }
 
-/// A limit of tokens. Ollama takes 0 for "no limit at all", so it is never passed on.
+/// A limit of tokens. Ollama takes 0 for "no limit at all", so it is never passed on; what is less
+/// is how many clients say that there is none.
 pub(crate) fn limit(field: &str, tokens: Option<i64>) -> Result<Option<i64>, ErrorDetail> {
     match tokens {
-        Some(limit) if limit < 1 => Err(bad(format!("{field} must be at least 1"))),
-        limit => Ok(limit),
+        Some(0) => Err(bad(format!("{field} must be at least 1"))),
+        limit => Ok(limit.filter(|limit| *limit > 0)),
     }
 }
 

@@ -78,7 +78,7 @@ impl Shape {
                 .into(),
             Self::Ollama => dialect::ollama::error(message),
             Self::OpenAi => dialect::openai::error(status, code, &sentence, error.param.as_deref()),
-            Self::Anthropic => dialect::anthropic::error(status, code, message, request_id),
+            Self::Anthropic => dialect::anthropic::error(status, code, &sentence, request_id),
             Self::Rest => dialect::queries::Refusal::detail(status, &sentence).body,
         }
     }
@@ -121,6 +121,18 @@ pub(crate) fn dress(path: &str, mut response: Response) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_engine_wrapped_is_unwrapped_for_all_but_ollamas_clients() {
+        let wrapped = r#"{"error":{"code":400,"message":"it is too long"}}"#;
+        let error = ApiError::new(ErrorCode::EngineRefused, wrapped);
+        for shape in Shape::ALL {
+            let body = shape.body(&error, None);
+            let body = String::from_utf8_lossy(&body);
+            let is_unwrapped = body.contains(r#""it is too long""#);
+            assert_eq!(is_unwrapped, *shape != Shape::Ollama, "{body}");
+        }
+    }
 
     #[test]
     fn each_route_errs_in_its_own_words() {

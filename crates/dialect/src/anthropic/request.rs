@@ -85,7 +85,8 @@ impl MessagesRequest {
     /// `malformed_json`, or `bad_request` naming what is wrong.
     pub fn parse(body: &[u8]) -> Result<Self, ErrorDetail> {
         let mut asked: Asked = parse_named(body)?;
-        let max_tokens = limit("max_tokens", asked.max_tokens)?;
+        // Here it is required, and nobody means "no limit" by one below 0.
+        let max_tokens = limit("max_tokens", asked.max_tokens.map(|limit| limit.max(0)))?;
         let options = Options {
             temperature: asked.temperature,
             top_p: asked.top_p,

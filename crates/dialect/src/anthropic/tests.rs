@@ -103,6 +103,7 @@ fn what_cannot_be_said_natively_is_refused_by_name() {
     );
     assert!(refusal(r#"{"max_tokens":1}"#).contains("at least one message"));
     assert!(refusal(r#"{"max_tokens":0,"messages":[]}"#).contains("at least 1"));
+    assert!(refusal(r#"{"max_tokens":-1,"messages":[]}"#).contains("at least 1"));
     assert!(refusal(&saying("tool", r#""x""#)).contains("role `tool`"));
     assert!(refusal(&saying("user", "[]")).contains("empty"));
     assert!(refusal(&saying("user", "7")).contains("a string or a list of parts"));

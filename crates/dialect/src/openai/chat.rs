@@ -162,7 +162,7 @@ impl Answer for Completion {
         let mut out = Vec::new();
         if self.is_token(&line) {
             self.token.fill(&mut out, line.text());
-        } else if line.says() || !self.began {
+        } else if line.says() || !self.began || !line.logprobs.is_empty() {
             let delta = Piece {
                 role: (!self.began).then_some("assistant"),
                 content: Some(line.text()),

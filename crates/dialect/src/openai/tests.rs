@@ -76,6 +76,8 @@ fn both_names_of_the_token_limit_are_taken_and_zero_is_not() {
         );
     }
     assert!(refusal(&with(r#""max_tokens":0"#)).contains("max_tokens"));
+    let none = native_of(&with(r#""max_tokens":-1"#));
+    assert_eq!(none["options"].get("num_predict"), None, "no limit");
 }
 
 #[test]
@@ -243,6 +245,53 @@ fn logprobs_have_every_field_that_clients_read() {
     assert!(String::from_utf8_lossy(&whole).contains(want), "{whole:?}");
     let events = Completion::new(named(), false).events(line).unwrap();
     assert!(String::from_utf8_lossy(&events).contains(want));
+}
+
+#[test]
+fn a_stream_has_every_logprob_that_the_whole_object_has() {
+    let lines = [
+        r#"{"message":{"content":"a"},"done":false,"logprobs":[{"token":"a","logprob":-1}]}"#,
+        r#"{"message":{"content":""},"done":false,"logprobs":[{"token":"b","logprob":-2}]}"#,
+        r#"{"message":{"content":"ż"},"done":false,"logprobs":[{"token":"c","logprob":-3}]}"#,
+        r#"{"message":{"content":""},"done":true,"logprobs":[{"token":"d","logprob":-4}]}"#,
+    ]
+    .map(|line| Bytes::from_static(line.as_bytes()));
+    let tokens = |choice: &serde_json::Value| {
+        let likely = choice["logprobs"]["content"].as_array().cloned();
+        let tokens = likely.into_iter().flatten();
+        tokens
+            .map(|likely| likely["token"].as_str().unwrap().to_owned())
+            .collect::<String>()
+    };
+    let whole = Completion::new(named(), false).whole(&lines).unwrap();
+    let whole: serde_json::Value = serde_json::from_slice(&whole).unwrap();
+    assert_eq!(tokens(&whole["choices"][0]), "abcd");
+    let mut completion = Completion::new(named(), false);
+    let streamed = lines.iter().map(|line| {
+        let events = completion.events(line).unwrap();
+        let events = std::str::from_utf8(&events).unwrap().lines();
+        let chunks =
+            events.filter_map(|event| serde_json::from_str(event.strip_prefix("data: ")?).ok());
+        chunks
+            .map(|chunk: serde_json::Value| tokens(&chunk["choices"][0]))
+            .collect::<String>()
+    });
+    assert_eq!(streamed.collect::<String>(), "abcd");
+}
+
+#[test]
+fn a_request_that_would_take_far_more_memory_than_bytes_is_not_read() {
+    let many = ",0".repeat(proto::limits::STRUCTURE_MAX);
+    let with = |field: &str| {
+        format!(r#"{{"messages":[{{"role":"user","content":"x"}}],"{field}":[0{many}]}}"#)
+    };
+    for field in ["tools", "unknown"] {
+        let body = with(field);
+        let refused = ChatRequest::parse(body.as_bytes()).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::TooLarge);
+    }
+    let text = format!(r#"{{"messages":[{{"role":"user","content":"{many}"}}]}}"#);
+    assert!(ChatRequest::parse(text.as_bytes()).is_ok());
 }
 
 #[test]

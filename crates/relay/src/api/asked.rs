@@ -136,7 +136,7 @@ impl<A: Answer> Voice for Events<A> {
     }
 
     fn failure(&mut self, code: ErrorCode, message: &str) -> Bytes {
-        self.0.failure(code, message)
+        self.0.failure(code, &dialect::ollama::sentence(message))
     }
 
     fn end(&mut self) -> Result<(), ErrorDetail> {
@@ -144,6 +144,37 @@ impl<A: Answer> Voice for Events<A> {
             Ok(())
         } else {
             Err(unfinished())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dialect::{anthropic, openai};
+    use proto::{JobId, Timestamp};
+
+    use super::*;
+
+    #[test]
+    fn a_failure_within_a_stream_is_told_in_the_words_of_one_before_it() {
+        let wrapped = r#"{"error":{"code":400,"message":"it is too long"}}"#;
+        let named = || Named {
+            job: JobId([7; 16]),
+            model: "m".into(),
+            created: Timestamp(0),
+        };
+        let code = ErrorCode::EngineRefused;
+        let mut openai = Events(openai::Completion::new(named(), false));
+        let mut anthropic = Events(anthropic::Message::new(named()));
+        for failure in [
+            openai.failure(code, wrapped),
+            anthropic.failure(code, wrapped),
+        ] {
+            let failure = String::from_utf8_lossy(&failure);
+            assert!(
+                failure.contains(r#""message":"it is too long""#),
+                "{failure}"
+            );
         }
     }
 }
