@@ -4,7 +4,6 @@ mod agent;
 mod args;
 mod at_login;
 mod file;
-mod files;
 mod folders;
 mod handle;
 mod headless;

@@ -22,12 +22,14 @@ use tokio::{
 use worker::{Activity, Worker, WorkerHandle, WorkerSettings};
 
 use crate::{
-    Settings, files,
+    Settings,
     opening::{self, EngineWatch},
     view::Known,
     wishes::WishesFile,
 };
 
+/// Readers that both local listeners let in, and more.
+const READERS: usize = 4_096;
 /// Commands on their way at once.
 const REQUESTS: usize = 64;
 
@@ -94,7 +96,7 @@ impl Parts {
             source,
         };
         private_file::make_folder(data).map_err(unusable)?;
-        files::allow_many();
+        telemetry::files::allow(READERS);
         let lock = lock(data)?;
         let mut random = [0; 32];
         getrandom::fill(&mut random).map_err(StartError::Random)?;

@@ -73,6 +73,8 @@ pub const QUEUED_MAX: usize = 100_000;
 pub const QUEUED_BYTES_PER_ACCOUNT_MAX: usize = 256 * 1024 * 1024;
 /// See [`QUEUED_BYTES_PER_ACCOUNT_MAX`].
 pub const QUEUED_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// Most bytes of all request bodies that are on their way.
+pub const ARRIVING_MAX: usize = 512 * 1024 * 1024;
 /// Most bytes of one answer, and of all answers that are being written. Both are in memory.
 pub const LOG_MAX: usize = 64 * 1024 * 1024;
 /// See [`LOG_MAX`].

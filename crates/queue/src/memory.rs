@@ -177,7 +177,9 @@ impl Inner {
         let step = self.live.machine.enqueue(now, &job)?;
         let weight = JOB_COST + job.body.0.len() as u64;
         self.weights.insert(job.id, weight);
-        self.bodies.insert(job.id, job.body);
+        // What came may be a part of something larger.
+        let body = Bytes::copy_from_slice(&job.body.0);
+        self.bodies.insert(job.id, body.into());
         self.store([step]);
         Ok(())
     }

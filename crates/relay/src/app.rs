@@ -16,8 +16,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     RelaySettings, World,
     batch::Running,
+    budget::Budget,
     error::ApiError,
-    gathered::Gathered,
     guard::{Gate, Guard},
     metrics::Counting,
     pass::Passes,
@@ -30,6 +30,10 @@ use crate::{
 
 /// How often the use of a key is written down.
 const NOTE_USE_EVERY: Duration = Duration::from_secs(60 * 60);
+const TOO_MUCH_ARRIVES: &str =
+    "too many long requests are being sent at once; try again in a moment";
+const TOO_MUCH_GATHERED: &str = "too many long answers are being fetched in one piece; \
+                                 try again soon, or ask for a stream";
 
 /// A relay that is not serving yet. Cheap to clone; all clones are the same relay.
 #[derive(Debug, Clone)]
@@ -55,8 +59,10 @@ pub struct Relay {
     pub(crate) webhooks: Arc<News>,
     pub(crate) pushes: Arc<Latest>,
     pub(crate) batches: Arc<Running>,
+    /// Bodies that are not all there yet.
+    pub(crate) arriving: Budget,
     /// Answers that are put together.
-    pub(crate) gathered: Gathered,
+    pub(crate) gathered: Budget,
     /// Jobs that pollers of older systems cannot be told.
     pub(crate) untold: Arc<Untold>,
     /// Owns every task of the relay.
@@ -93,7 +99,8 @@ impl Relay {
             webhooks: Arc::default(),
             pushes: Arc::default(),
             batches: Arc::default(),
-            gathered: Gathered::default(),
+            arriving: Budget::new(settings.arriving_max, TOO_MUCH_ARRIVES),
+            gathered: Budget::new(settings.gathered_max, TOO_MUCH_GATHERED),
             tasks: TaskTracker::new(),
             fallen: CancellationToken::new(),
             answers: TaskTracker::new(),
@@ -120,6 +127,11 @@ impl Relay {
                 fallen.cancel();
             }
         });
+    }
+
+    /// The moment it is for what ends at a date: the time a machine slept counts.
+    pub(crate) fn today(&self) -> Timestamp {
+        self.now().max(self.world.wall())
     }
 
     /// The requester has the whole answer.

@@ -199,6 +199,7 @@ impl Args {
     /// One sentence: the address is taken, the store cannot be opened, or nobody has a key.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let store = open(&self.store, System.now(), self.terms.terms()).await?;
+        telemetry::files::allow(self.connections_max);
         let listener = TcpListener::bind(self.listen)
             .await
             .with_context(|| format!("cannot listen on {}; give another --listen", self.listen))?;

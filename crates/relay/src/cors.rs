@@ -14,7 +14,8 @@ const MAX_AGE: &str = "43200";
 const METHODS: &str = "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS";
 /// What the official clients send from a browser, and our own routes read.
 const HEADERS: &str = "authorization, content-type, accept, user-agent, x-requested-with, \
-    x-api-key, apikey, idempotency-key, x-hearth-worker, x-device-id, last-event-id, \
+    x-api-key, idempotency-key, x-hearth-deadline-ms, x-hearth-worker, x-device-id, \
+    x-hearth-thinking-status, last-event-id, \
     openai-beta, openai-organization, openai-project, \
     anthropic-version, anthropic-beta, anthropic-dangerous-direct-browser-access, \
     x-stainless-arch, x-stainless-async, x-stainless-custom-poll-interval, x-stainless-helper, \
@@ -23,7 +24,8 @@ const HEADERS: &str = "authorization, content-type, accept, user-agent, x-reques
     x-stainless-runtime, x-stainless-runtime-version, x-stainless-timeout";
 /// What a page may read of an answer beside its body.
 const EXPOSED: &str = "x-hearth-error, x-hearth-job, request-id, x-request-id, retry-after, \
-    x-should-retry";
+    x-should-retry, link, idempotent-replayed, x-hearth-queue-position, \
+    x-hearth-expected-wait-ms";
 
 /// The answer to a browser that asks whether a page may send a request; `None` for any other.
 pub(crate) fn preflight(request: &Request<Body>) -> Option<Response> {
@@ -70,6 +72,24 @@ fn is_open(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wishes;
+
+    #[test]
+    fn a_page_may_send_every_header_that_is_read_and_read_every_one_that_is_sent() {
+        let has = |list: &str, name: &str| list.split(", ").any(|known| known.trim() == name);
+        for name in wishes::READ {
+            assert!(has(HEADERS, name), "{name}");
+        }
+        for name in [
+            "link",
+            "idempotent-replayed",
+            "x-hearth-job",
+            "x-hearth-queue-position",
+            "x-hearth-expected-wait-ms",
+        ] {
+            assert!(has(EXPOSED, name), "{name}");
+        }
+    }
 
     fn answered(method: Method, path: &str, headers: &[&str]) -> Option<Response> {
         let mut request = Request::builder().method(method).uri(path);

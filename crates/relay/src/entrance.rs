@@ -4,10 +4,12 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use proto::ErrorCode;
+use telemetry::metrics::Connected;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     error::ApiError,
@@ -39,6 +41,14 @@ struct Connection {
     stand: Option<Stand>,
     /// With whose key it was used last.
     holder: Mutex<Option<String>>,
+    taken: OnceLock<Taken>,
+}
+
+/// What a connection takes of all there may be, also once it is a WebSocket.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) _place: OwnedSemaphorePermit,
+    pub(crate) _counted: Connected,
 }
 
 #[derive(Debug)]
@@ -88,6 +98,7 @@ impl Entrance {
             entrance: self.clone(),
             stand,
             holder: Mutex::default(),
+            taken: OnceLock::new(),
         }))
     }
 
@@ -118,6 +129,12 @@ impl Entrance {
 }
 
 impl Newcomer {
+    /// It has this until the last copy is dropped.
+    pub(crate) fn takes(&self, taken: Taken) {
+        // There is but one caller, who does so once.
+        let _ = self.0.taken.set(taken);
+    }
+
     /// It has shown a good key. A connection through a proxy may show one after another: it counts
     /// for the last.
     ///
@@ -128,6 +145,7 @@ impl Newcomer {
             entrance,
             stand,
             holder: held,
+            taken: _,
         } = &*self.0;
         let mut held = lock(held);
         if held.as_deref() == Some(holder) {

@@ -86,27 +86,6 @@ impl ApiError {
         self.retry_after().is_some() || broke.contains(&self.code)
     }
 
-    /// Whether it was refused before anybody read the request's body.
-    fn leaves_the_body_unread(&self) -> bool {
-        [
-            ErrorCode::Unauthorized,
-            ErrorCode::KeyExpired,
-            ErrorCode::TokenExpired,
-            ErrorCode::Forbidden,
-            ErrorCode::ForbiddenOrigin,
-            ErrorCode::ForbiddenHost,
-            ErrorCode::UnknownRoute,
-            ErrorCode::MethodNotAllowed,
-            ErrorCode::UnsupportedEncoding,
-            ErrorCode::TooLarge,
-            ErrorCode::TooSlow,
-            ErrorCode::RateLimited,
-            ErrorCode::TooManyConnections,
-            ErrorCode::Busy,
-        ]
-        .contains(&self.code)
-    }
-
     /// Seconds after which it is worth trying again.
     pub(crate) fn retry_after(&self) -> Option<u16> {
         let busy = [
@@ -191,9 +170,8 @@ impl IntoResponse for ApiError {
             "false"
         };
         headers.insert("x-should-retry", HeaderValue::from_static(retry));
-        if self.leaves_the_body_unread() {
-            // The connection cannot serve another request: a client that kept it for its next
-            // one would find it closed.
+        if self.code == ErrorCode::TooManyConnections {
+            // This is the one too many.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if self.status() == StatusCode::UNAUTHORIZED {
@@ -208,17 +186,6 @@ impl IntoResponse for ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_refusal_that_reads_no_body_says_that_the_connection_ends() {
-        let ends = |code| {
-            let response = ApiError::new(code, "no").into_response();
-            response.headers().get(header::CONNECTION).cloned()
-        };
-        assert_eq!(ends(ErrorCode::Unauthorized).unwrap(), "close");
-        assert_eq!(ends(ErrorCode::TokenExpired).unwrap(), "close");
-        assert_eq!(ends(ErrorCode::UnknownModel), None);
-    }
 
     #[test]
     fn whoever_is_not_known_is_told_how_to_prove_himself() {

@@ -6,7 +6,7 @@
 //!   all the same, so that nobody suffers from his neighbours; a key is not to be guessed.
 //! - Passwords are: whoever fails too often is not listened to for a while, by address and by
 //!   name. A name's failures do not count where it logged in well before, so that nobody can keep
-//!   its owner out.
+//!   its owner out. Bad keys do not count here, nor do logins that go well.
 
 use std::{
     net::IpAddr,
@@ -18,7 +18,7 @@ use std::{
 };
 
 use proto::{ErrorCode, Timestamp};
-use queue::KeyId;
+use queue::{KeyId, UserId};
 
 use crate::{
     Relay, RelaySettings,
@@ -44,7 +44,10 @@ pub(crate) struct Guard {
     refusal_pace: Option<Pace>,
     refusals: Mutex<Taken>,
     keys: Mutex<Recent<KeyId, Taken>>,
+    /// Addresses that showed bad keys.
     houses: Mutex<Recent<IpAddr, Failures>>,
+    /// Addresses and names whose password was wrong.
+    logins: Mutex<Recent<IpAddr, Failures>>,
     names: Mutex<Recent<String, Failures>>,
     /// Who logged in from where.
     at_home: Mutex<Recent<(String, IpAddr), ()>>,
@@ -63,6 +66,7 @@ impl Guard {
             refusals: Mutex::default(),
             keys: Mutex::new(Recent::new(REMEMBERED)),
             houses: Mutex::new(Recent::new(REMEMBERED)),
+            logins: Mutex::new(Recent::new(REMEMBERED)),
             names: Mutex::new(Recent::new(REMEMBERED)),
             at_home: Mutex::new(Recent::new(REMEMBERED)),
         }
@@ -75,6 +79,11 @@ impl Guard {
         };
         let taken = pace.take(lock(&self.keys).of(key.clone()), now);
         taken.map_err(|wait| slower(wait, "the key's requests come too fast; slow down"))
+    }
+
+    /// The same for what a user does without a key: he renews tokens among his other requests.
+    pub(crate) fn pace_user(&self, user: UserId, now: Timestamp) -> Result<(), ApiError> {
+        self.pace(&of_user(user), now)
     }
 
     /// How long a refusal for want of room is held back. Whoever asks again at once, whatever he
@@ -118,40 +127,80 @@ impl Guard {
         }
     }
 
-    /// Whether a password may be tried. It counts as a failure until [`Guard::logged_in`].
-    pub(crate) fn may_log_in(
+    /// A password that may be tried.
+    pub(crate) fn try_login(
         &self,
         peer: Peer,
         name: &str,
         now: Timestamp,
-    ) -> Result<(), ApiError> {
+    ) -> Result<Trial<'_>, ApiError> {
         const WHY: &str = "too many logins failed; wait before the next";
         let from = house(peer.address);
         if let Some(pace) = self.house_pace {
-            let allowed = lock(&self.houses).of(from).attempt(pace, now);
+            let allowed = lock(&self.logins).of(from).may(pace, now);
             allowed.map_err(|wait| slower(wait, WHY))?;
         }
         let is_at_home = lock(&self.at_home).knows(&(name.to_owned(), from));
         if let Some(pace) = self.name_pace.filter(|_| !is_at_home) {
-            let allowed = lock(&self.names).of(name.to_owned()).attempt(pace, now);
+            let allowed = lock(&self.names).of(name.to_owned()).may(pace, now);
             allowed.map_err(|wait| slower(wait, WHY))?;
         }
-        Ok(())
+        Ok(Trial {
+            guard: self,
+            name: name.to_owned(),
+            from,
+            at: now,
+            has_failed: true,
+        })
     }
 
-    /// The password was good.
-    pub(crate) fn logged_in(&self, peer: Peer, name: &str) {
-        let from = house(peer.address);
+    fn failed(&self, name: &str, from: IpAddr, at: Timestamp) {
+        // Whoever has too many against him is told so when he tries again.
         if let Some(pace) = self.house_pace {
-            lock(&self.houses).of(from).succeeded(pace);
+            let _ = lock(&self.logins).of(from).attempt(pace, at);
         }
-        let mut at_home = lock(&self.at_home);
-        let place = (name.to_owned(), from);
-        if let Some(pace) = self.name_pace.filter(|_| !at_home.knows(&place)) {
-            lock(&self.names).of(name.to_owned()).succeeded(pace);
+        let is_at_home = lock(&self.at_home).knows(&(name.to_owned(), from));
+        if let Some(pace) = self.name_pace.filter(|_| !is_at_home) {
+            let _ = lock(&self.names).of(name.to_owned()).attempt(pace, at);
         }
-        at_home.of(place);
     }
+}
+
+/// A password that is being tried. Who hangs up before he hears whether it was good has failed.
+#[derive(Debug)]
+pub(crate) struct Trial<'a> {
+    guard: &'a Guard,
+    name: String,
+    from: IpAddr,
+    at: Timestamp,
+    has_failed: bool,
+}
+
+impl Trial<'_> {
+    /// The password was good.
+    pub(crate) fn succeeded(mut self) {
+        self.has_failed = false;
+        let name = std::mem::take(&mut self.name);
+        lock(&self.guard.at_home).of((name, self.from));
+    }
+
+    /// It was not looked at.
+    pub(crate) fn was_not_made(mut self) {
+        self.has_failed = false;
+    }
+}
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        if self.has_failed {
+            self.guard.failed(&self.name, self.from, self.at);
+        }
+    }
+}
+
+/// Names all that one user does where keys are named. No key has such an id.
+pub(crate) fn of_user(user: UserId) -> KeyId {
+    format!("user-{user}")
 }
 
 fn slower(wait: Duration, why: &str) -> ApiError {
@@ -278,28 +327,42 @@ mod tests {
     fn a_name_tried_from_everywhere_is_closed_to_all_but_those_at_home() {
         let guard = guard();
         let home = from("203.0.113.9");
-        assert_eq!(guard.may_log_in(home, "jan", NOW), Ok(()));
-        guard.logged_in(home, "jan");
+        guard.try_login(home, "jan", NOW).unwrap().succeeded();
         let tried = |n: u32| {
             let address = format!("198.51.{}.{}", n / 250, n % 250);
-            guard.may_log_in(from(&address), "jan", NOW).is_ok()
+            guard.try_login(from(&address), "jan", NOW).is_ok()
         };
         assert_eq!((0..1000).filter(|n| tried(*n)).count(), 20);
-        assert_eq!(guard.may_log_in(home, "jan", NOW), Ok(()), "its owner");
-        assert_eq!(
-            guard.may_log_in(from("198.51.0.9"), "ola", NOW),
-            Ok(()),
-            "another name"
-        );
+        assert!(guard.try_login(home, "jan", NOW).is_ok(), "its owner");
+        let other = guard.try_login(from("198.51.0.9"), "ola", NOW);
+        assert!(other.is_ok(), "another name");
     }
 
     #[test]
     fn one_address_keeps_nobody_out_elsewhere() {
         let guard = guard();
-        let tried =
-            (0..1000).filter(|_| guard.may_log_in(from("198.51.100.7"), "jan", NOW).is_ok());
+        let here = from("198.51.100.7");
+        let tried = (0..1000).filter(|_| guard.try_login(here, "jan", NOW).is_ok());
         assert_eq!(tried.count(), 5);
-        assert_eq!(guard.may_log_in(from("203.0.113.9"), "jan", NOW), Ok(()));
+        let elsewhere = guard.try_login(from("203.0.113.9"), "jan", NOW);
+        assert!(elsewhere.is_ok());
+    }
+
+    #[test]
+    fn good_passwords_bad_keys_and_what_was_not_looked_at_keep_nobody_from_logging_in() {
+        let guard = guard();
+        let here = from("198.51.100.7");
+        for _ in 0..100 {
+            guard.denied(here, Denied::Key, NOW);
+        }
+        let at_once: Vec<_> = (0..40)
+            .map(|n| guard.try_login(here, &format!("worker-{n}"), NOW).unwrap())
+            .collect();
+        at_once.into_iter().for_each(Trial::succeeded);
+        for _ in 0..100 {
+            guard.try_login(here, "jan", NOW).unwrap().was_not_made();
+        }
+        assert!(guard.try_login(here, "jan", NOW).is_ok());
     }
 
     #[test]

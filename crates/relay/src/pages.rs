@@ -1,10 +1,7 @@
 //! The dashboard: a page for browsers at `/`, and the files it loads.
 
-use axum::{
-    extract::Path,
-    response::{IntoResponse as _, Response},
-};
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse as _, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use proto::ErrorCode;
 
 use crate::error::ApiError;
@@ -44,8 +41,8 @@ pub(crate) fn dashboard() -> Response {
 }
 
 /// `GET /assets/{file}`: the name of a file changes with what is in it.
-pub(crate) async fn asset(Path(name): Path<String>) -> Response {
-    file(&format!("/assets/{name}"), "max-age=31536000, immutable")
+pub(crate) async fn asset(uri: Uri) -> Response {
+    file(uri.path(), "max-age=31536000, immutable")
 }
 
 fn file(at: &str, kept: &'static str) -> Response {

@@ -7,12 +7,12 @@ use axum::{
     extract::{FromRequest, Request},
 };
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT};
 use http_body_util::BodyExt as _;
 use proto::{ErrorCode, limits};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
-use crate::{Relay, error::ApiError, guard::AtWork};
+use crate::{Relay, budget::Share, error::ApiError, guard::AtWork};
 
 /// Bytes a second, below which a body stands still.
 const LOWEST_RATE: u32 = 1024;
@@ -45,13 +45,17 @@ impl<const MAX: usize> FromRequest<Relay> for Payload<MAX> {
         let announced = request.headers().get(CONTENT_LENGTH);
         let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         let least = request.body().size_hint().lower();
+        let patience = relay.settings.body_patience;
         if announced.unwrap_or(0).max(least) > MAX as u64 {
-            linger(request.into_body(), MAX).await;
+            // Who waits to be told whether to send it is told now.
+            if !request.headers().contains_key(EXPECT) {
+                linger(request.into_body(), MAX, patience).await;
+            }
             return Err(too_large(MAX));
         }
         let at_work = request.extensions().get::<AtWork>().cloned();
-        let patience = relay.settings.body_patience;
-        let body = read(request.into_body(), MAX, patience).await?;
+        let share = relay.arriving.share();
+        let body = read(request.into_body(), MAX, patience, share).await?;
         // While a body arrives there is nothing to do.
         if at_work.is_some_and(|at_work| !at_work.begins()) {
             return Err(relay.busy());
@@ -60,7 +64,12 @@ impl<const MAX: usize> FromRequest<Relay> for Payload<MAX> {
     }
 }
 
-async fn read(mut body: Body, max: usize, patience: Duration) -> Result<Bytes, ApiError> {
+async fn read(
+    mut body: Body,
+    max: usize,
+    patience: Duration,
+    mut share: Share,
+) -> Result<Bytes, ApiError> {
     let mut first: Option<Bytes> = None;
     let mut whole = BytesMut::new();
     let mut line = Line::new(patience, Instant::now());
@@ -78,6 +87,7 @@ async fn read(mut body: Body, max: usize, patience: Duration) -> Result<Bytes, A
         if line.total > max {
             return Err(too_large(max));
         }
+        share.grow(data.len())?;
         // One that comes in a single piece is not copied.
         match first.take() {
             None if whole.is_empty() => first = Some(data),
@@ -87,7 +97,7 @@ async fn read(mut body: Body, max: usize, patience: Duration) -> Result<Bytes, A
             }
         }
     }
-    Ok(first.unwrap_or_else(|| whole.freeze()))
+    Ok(share.held(first.unwrap_or_else(|| whole.freeze())))
 }
 
 /// How a body comes, and when it has come too slowly.
@@ -139,16 +149,16 @@ fn too_slow() -> ApiError {
 }
 
 /// Lets a client that is already sending finish, and forgets what it sends: one that writes into
-/// a closed connection sees a broken pipe instead of the answer. One that waits is answered at
-/// once, and nobody is listened to for more than as much again.
-async fn linger(mut body: Body, max: usize) {
-    let mut left = 2 * max;
-    while let Ok(Some(Ok(frame))) = timeout(PAUSE, body.frame()).await {
-        let length = frame.data_ref().map_or(0, Bytes::len);
-        let Some(less) = left.checked_sub(length) else {
+/// a closed connection sees a broken pipe instead of the answer. Nobody is listened to for more
+/// than as much again, nor for longer than for a body that is read.
+async fn linger(mut body: Body, max: usize, patience: Duration) {
+    let mut line = Line::new(patience, Instant::now());
+    while line.total <= 2 * max {
+        let until = line.cut_at().min(Instant::now() + PAUSE);
+        let Ok(Some(Ok(frame))) = timeout_at(until, body.frame()).await else {
             return;
         };
-        left = less;
+        line.came(frame.data_ref().map_or(0, Bytes::len), Instant::now());
     }
 }
 

@@ -53,11 +53,6 @@ impl Pace {
         let wait = next.saturating_sub(now).saturating_sub(burst);
         Duration::from_micros(u64::try_from(wait).unwrap_or(0))
     }
-
-    /// Gives one back.
-    pub(crate) const fn give_back(self, taken: &mut Taken) {
-        taken.0 = taken.0.saturating_sub(self.every);
-    }
 }
 
 /// First wait of somebody who fails too often; it doubles each time.
@@ -95,9 +90,12 @@ impl Failures {
         })
     }
 
-    /// He did not fail after all.
-    pub(crate) const fn succeeded(&mut self, pace: Pace) {
-        pace.give_back(&mut self.taken);
+    /// The same, as long as he has not failed.
+    pub(crate) fn may(&mut self, pace: Pace, now: Timestamp) -> Result<(), Duration> {
+        let taken = self.taken;
+        self.attempt(pace, now)?;
+        self.taken = taken;
+        Ok(())
     }
 }
 
@@ -221,13 +219,17 @@ mod tests {
     }
 
     #[test]
-    fn who_succeeds_has_lost_nothing() {
+    fn who_asks_whether_he_may_has_lost_nothing_until_he_fails() {
         let pace = Pace::new(5, MINUTE, 5).unwrap();
         let mut one = Failures::default();
-        for _ in 0..100 {
+        for _ in 0..5 {
+            for _ in 0..100 {
+                assert_eq!(one.may(pace, T0), Ok(()));
+            }
             assert_eq!(one.attempt(pace, T0), Ok(()));
-            one.succeeded(pace);
         }
+        assert_eq!(one.may(pace, T0), Err(FIRST_WAIT));
+        assert_eq!(one.attempt(pace, T0 + SECOND), Err(14 * SECOND));
     }
 
     proptest! {

@@ -8,14 +8,14 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use futures_util::FutureExt as _;
-use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header, uri::PathAndQuery};
+use http::{HeaderValue, Request, StatusCode, Uri, header, uri::PathAndQuery};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use proto::ErrorCode;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::Semaphore,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -25,7 +25,7 @@ use crate::{
     Network, Relay, api,
     auth::{PathKey, is_carrier},
     batch, cors,
-    entrance::{Entrance, Newcomer},
+    entrance::{Entrance, Newcomer, Taken},
     error::ApiError,
     guard::AtWork,
     loopback,
@@ -33,7 +33,9 @@ use crate::{
     patient::{Limits, Patient, Phase},
     peer::Peer,
     push, shape,
+    target::without_extra_slashes,
     tls::{self, Tls},
+    unread::Unread,
     upkeep, webhook,
 };
 
@@ -152,7 +154,7 @@ impl Relay {
             )));
         }
         let keys = self.store.list_keys().await.map_err(io::Error::other)?;
-        let now = self.now();
+        let now = self.today();
         if keys.iter().any(|key| key.is_in_force(now)) {
             return Ok(());
         }
@@ -192,9 +194,12 @@ async fn accept(listener: &TcpListener, door: &Door) {
                     tracing::debug!(%from, "a connection was not served");
                     continue;
                 };
+                newcomer.takes(Taken {
+                    _place: place,
+                    _counted: relay.metrics.connected(),
+                });
                 let visit = Visit { from, newcomer };
-                let connection = connection(socket, visit, door.clone(), place);
-                relay.tasks.spawn(connection);
+                relay.tasks.spawn(connection(socket, visit, door.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection was not accepted");
@@ -217,19 +222,18 @@ struct Visit {
     newcomer: Newcomer,
 }
 
-async fn connection(socket: TcpStream, visit: Visit, door: Door, place: OwnedSemaphorePermit) {
-    let _counted = door.relay.metrics.connected();
+async fn connection(socket: TcpStream, visit: Visit, door: Door) {
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "a connection was gone at once");
         return;
     }
     let Some(tls) = &door.tls else {
-        return speak(socket, visit, door, place).await;
+        return speak(socket, visit, door).await;
     };
     let patience = door.relay.settings.tls_patience;
     let handshake = timeout(patience, tls.acceptor().accept(socket));
     match door.relay.stop.run_until_cancelled(handshake).await {
-        Some(Ok(Ok(stream))) => speak(stream, visit, door, place).await,
+        Some(Ok(Ok(stream))) => speak(stream, visit, door).await,
         Some(Ok(Err(error))) => tracing::debug!(%error, "no TLS"),
         Some(Err(_)) => tracing::debug!("the TLS handshake took too long"),
         None => {}
@@ -237,7 +241,7 @@ async fn connection(socket: TcpStream, visit: Visit, door: Door, place: OwnedSem
 }
 
 /// HTTP over a connection, until it ends.
-async fn speak<S>(socket: S, visit: Visit, door: Door, _place: OwnedSemaphorePermit)
+async fn speak<S>(socket: S, visit: Visit, door: Door)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -312,12 +316,12 @@ async fn answer(door: Door, request: Request<Incoming>) -> Result<Response, Infa
     let asks_for_keys = door.open_at.is_none();
     let peer = request.extensions().get::<Peer>();
     let is_secure = peer.is_some_and(|peer| peer.is_secure);
-    let is_last = is_chunked(request.headers());
+    let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
+    let (unread, request) = followed(request);
     let relay = door.relay.clone();
     let (path, response) = match admitted(request, door.open_at) {
         Ok(request) => {
-            let clean = api::without_extra_slashes(request.uri());
-            let path = clean.as_ref().unwrap_or(request.uri()).path().to_owned();
+            let path = request.uri().path().to_owned();
             let response = match cors::preflight(&request).filter(|_| asks_for_keys) {
                 Some(allowed) => allowed,
                 None => routed(door, request, &path).await,
@@ -338,9 +342,11 @@ async fn answer(door: Door, request: Request<Incoming>) -> Result<Response, Infa
     if asks_for_keys {
         cors::allow(&path, &mut response);
     }
+    let is_last = is_chunked || unread.is_any();
     if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        // A length beside the chunks is ignored; a proxy that believed it would take what is left
-        // for the next request.
+        // A client that kept the connection for its next request would find it closed. And a length
+        // beside the chunks is ignored: a proxy that believed it would take what is left for the
+        // next request.
         let headers = response.headers_mut();
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -365,13 +371,15 @@ async fn routed(door: Door, mut request: Request<Body>, path: &str) -> Response 
     }
     let relay = door.relay.clone();
     let answer = door.router.oneshot(request).map(|Ok(response)| response);
-    let response = slip.answered(answer, || relay.now()).await;
+    let response = slip.answered(answer, || relay.today()).await;
     at_work.rests();
     response
 }
 
-fn is_chunked(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::TRANSFER_ENCODING)
+fn followed(request: Request<Incoming>) -> (Unread, Request<Body>) {
+    let (parts, body) = request.into_parts();
+    let (unread, body) = Unread::of(Body::new(body));
+    (unread, Request::from_parts(parts, body))
 }
 
 struct Refused {
@@ -380,10 +388,9 @@ struct Refused {
 }
 
 fn admitted(
-    request: Request<Incoming>,
+    mut request: Request<Body>,
     open_at: Option<SocketAddr>,
 ) -> Result<Request<Body>, Box<Refused>> {
-    let mut request = request.map(Body::new);
     let refused = |path: &str, error| {
         Box::new(Refused {
             path: path.to_owned(),
@@ -400,6 +407,11 @@ fn admitted(
     if let Some((key, rest)) = path_key(uri) {
         *request.uri_mut() = rest;
         request.extensions_mut().insert(PathKey(key));
+    }
+    // Clients join addresses carelessly: a slash too many changes nothing, where Ollama would
+    // redirect.
+    if let Some(clean) = without_extra_slashes(request.uri()) {
+        *request.uri_mut() = clean;
     }
     let uri = request.uri();
     if let Some(listener) = open_at {

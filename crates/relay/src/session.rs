@@ -166,7 +166,7 @@ pub(crate) struct Tokens {
 impl Relay {
     /// A new session for somebody who proved himself.
     pub(crate) async fn open_session(&self, user: &User) -> Result<Tokens, ApiError> {
-        let now = self.now();
+        let now = self.today();
         let session = Session {
             id: SessionId(self.sixteen()?),
             user: user.id,
@@ -181,8 +181,10 @@ impl Relay {
 
     /// New tokens for the one that renews; it is void from now on.
     pub(crate) async fn renew_session(&self, text: &str) -> Result<Tokens, Denied> {
-        let now = self.now();
+        let now = self.today();
         let shown = self.shown(Kind::Renew, text).await?;
+        let paced = self.guard.pace_user(shown.user, self.now());
+        paced.map_err(Denied::Failed)?;
         // Whoever was removed or changed has no session to renew.
         self.session(shown, None).await?;
         let renewal = Renewal {
@@ -222,7 +224,7 @@ impl Relay {
         text: &str,
     ) -> Result<(User, SessionId, Timestamp), Denied> {
         let shown = self.shown(Kind::Access, text).await?;
-        let user = self.session(shown, Some(self.now())).await?;
+        let user = self.session(shown, Some(self.today())).await?;
         Ok((user, shown.session, shown.until))
     }
 
@@ -241,7 +243,7 @@ impl Relay {
 
     async fn shown(&self, kind: Kind, text: &str) -> Result<Shown, Denied> {
         let key = self.token_key().await.map_err(Denied::Failed)?;
-        read(&key, kind, text, self.now()).map_err(Denied::Session)
+        read(&key, kind, text, self.today()).map_err(Denied::Session)
     }
 
     /// The user of a session that stands.

@@ -65,6 +65,8 @@ pub struct RelaySettings {
     /// Most requests at work at once; those that wait for a worker are not. Further ones are
     /// refused.
     pub at_work_max: usize,
+    /// Bytes of all request bodies that are not whole yet; a long one beyond them is refused.
+    pub arriving_max: usize,
     /// Bytes of all answers that are put together for readers who want them in one piece; a long
     /// one beyond them is refused.
     pub gathered_max: usize,
@@ -117,6 +119,7 @@ impl Default for RelaySettings {
             connections_per_address: None,
             connections_per_key: 256,
             at_work_max: 512,
+            arriving_max: limits::ARRIVING_MAX,
             gathered_max: limits::LOGS_MAX,
             key_rate: 200,
             key_burst: 1000,

@@ -2,7 +2,7 @@
 //! anything else, never the framework's own text.
 
 use axum::extract::{FromRequestParts, Path, Query};
-use http::request::Parts;
+use http::{Uri, request::Parts};
 use proto::{ErrorCode, Op};
 use serde::de::DeserializeOwned;
 
@@ -80,6 +80,26 @@ pub(crate) fn shown(path: &str) -> String {
     segments.join("/")
 }
 
+/// The same address without double slashes and without one at the end, if it has any.
+pub(crate) fn without_extra_slashes(uri: &Uri) -> Option<Uri> {
+    let path = uri.path();
+    let clean: String = path
+        .split('/')
+        .filter(|part| !part.is_empty())
+        .flat_map(|part| ["/", part])
+        .collect();
+    if clean.is_empty() || clean == path {
+        return None;
+    }
+    let target = match uri.query() {
+        Some(query) => format!("{clean}?{query}"),
+        None => clean,
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(target.parse().ok()?);
+    Uri::from_parts(parts).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,5 +124,18 @@ mod tests {
         let longest = format!("/api/{}", "x".repeat(40));
         assert_eq!(shown(&longest), longest);
         assert_eq!(shown(&format!("{longest}x")), "/api/…");
+    }
+
+    #[test]
+    fn slashes_that_say_nothing_are_taken_out_and_the_query_stays() {
+        let clean = |target: &str| {
+            let clean = without_extra_slashes(&target.parse().unwrap());
+            clean.map(|uri| uri.to_string())
+        };
+        assert_eq!(clean("/api/chat/").as_deref(), Some("/api/chat"));
+        assert_eq!(clean("//api//tags?a=1").as_deref(), Some("/api/tags?a=1"));
+        for already in ["/", "//", "/api/chat", "/api/jobs/1?x=/"] {
+            assert_eq!(clean(already), None, "{already}");
+        }
     }
 }

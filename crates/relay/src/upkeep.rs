@@ -57,7 +57,7 @@ pub(crate) async fn check_keys(relay: Relay) {
                 continue;
             }
         };
-        let now = relay.now();
+        let now = relay.today();
         for ((id, until), connection) in keyed {
             if until.is_some_and(|until| until <= now) {
                 connection.cancel();

@@ -146,14 +146,24 @@ impl Relay {
         if !is_name(name) || password.expose_secret().len() > PASSWORD_MAX {
             return Ok(None);
         }
-        self.guard.may_log_in(peer, name, self.now())?;
-        let user = self.store.find_user_named(name).await?;
-        if !self.logins.prove(user.as_ref(), password).await? {
-            tracing::warn!("a login was refused");
-            return Ok(None);
-        }
-        let Some(user) = user else { return Ok(None) };
-        self.guard.logged_in(peer, name);
+        let trial = self.guard.try_login(peer, name, self.now())?;
+        let proven = async {
+            let user = self.store.find_user_named(name).await?;
+            let is_his = self.logins.prove(user.as_ref(), password).await?;
+            Ok::<_, ApiError>(user.filter(|_| is_his))
+        };
+        let user = match proven.await {
+            Ok(Some(user)) => user,
+            Ok(None) => {
+                tracing::warn!("a login was refused");
+                return Ok(None);
+            }
+            Err(error) => {
+                trial.was_not_made();
+                return Err(error);
+            }
+        };
+        trial.succeeded();
         self.store.logged_in(self.now(), user.id).await?;
         tracing::info!(user.id, "logged in");
         Ok(Some(user))

@@ -14,8 +14,8 @@ use tokio::time::timeout;
 use crate::{
     Relay,
     api::written,
+    budget::Share,
     error::ApiError,
-    gathered::Share,
     shape::Shape,
     stream::{cancelled, name_job, streaming, unfinished},
     tail::{Event, Tail},
@@ -134,7 +134,7 @@ impl Gathering {
             tail: Tail::new(log.clone(), EventId::default()),
             log,
             lines: Vec::new(),
-            share: relay.gathered.clone().share(relay.settings.gathered_max),
+            share: relay.gathered.share(),
             has_ended: false,
             is_cut_off: false,
         }
@@ -143,7 +143,7 @@ impl Gathering {
     /// The same for the relay's own use, which no reader holds up.
     pub(crate) fn for_itself(relay: &Relay, log: Arc<dyn JobLog>) -> Self {
         Self {
-            share: relay.gathered.clone().share(usize::MAX),
+            share: relay.gathered.own_share(),
             ..Self::new(relay, log)
         }
     }

@@ -23,6 +23,9 @@ const KEY: &str = "idempotency-key";
 const PLACE: &str = "x-hearth-thinking-status";
 const WORKERS: [&str; 2] = ["x-hearth-worker", "x-device-id"];
 const DEADLINE: &str = "x-hearth-deadline-ms";
+/// All that are read here.
+#[cfg(test)]
+pub(crate) const READ: [&str; 5] = [KEY, PLACE, WORKERS[0], WORKERS[1], DEADLINE];
 
 /// The name under which a repeat of this request finds its job.
 pub(crate) fn once(headers: &HeaderMap) -> Result<Option<String>, ApiError> {

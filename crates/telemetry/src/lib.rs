@@ -1,7 +1,8 @@
-//! Tracing setup: what the programs log goes to stderr, filtered by `HEARTH_LOG`; and the metrics
-//! of relay and agent.
+//! Tracing setup: what the programs log goes to stderr, filtered by `HEARTH_LOG`; the metrics of
+//! relay and agent; and how many files they may have open.
 
 pub mod agent;
+pub mod files;
 pub mod metrics;
 
 use anyhow::Context as _;

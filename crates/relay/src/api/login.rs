@@ -76,6 +76,7 @@ pub(super) async fn refresh(
             return Err(RestError::challenge(Refusal::bad_refresh(Why::Invalid)));
         }
     };
+    relay.guard.pace_user(user.id, relay.now())?;
     let access = relay.token(&user, Kind::Access).await?;
     Ok(written(JSON, refreshed(&access)))
 }
@@ -114,6 +115,6 @@ impl Relay {
             generation: user.generation,
         };
         let key = self.token_key().await?;
-        Ok(jwt::sign(&key, kind, bearer, self.now(), self.random()?))
+        Ok(jwt::sign(&key, kind, bearer, self.today(), self.random()?))
     }
 }

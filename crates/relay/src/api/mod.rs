@@ -21,15 +21,13 @@ mod sessions;
 pub(crate) use self::jobs::view;
 use axum::{
     Router,
-    extract::{Request, State},
     middleware::from_fn_with_state,
-    response::{IntoResponse as _, Response},
+    response::Response,
     routing::{delete, get, post},
 };
 use bytes::Bytes;
 use http::{HeaderValue, Method, Uri, header};
 use proto::ErrorCode;
-use tower::ServiceExt as _;
 
 use crate::{Relay, carrier, error::ApiError, pages, request_id, target::shown};
 
@@ -50,11 +48,17 @@ pub(crate) fn routes(relay: Relay) -> Router {
         .merge(sessions::routes())
         .merge(engine(relay.clone()))
         .merge(proxy::routes(relay.clone()))
-        .route("/api/ollama/poll", get(relay_polling::poll))
+        .route(
+            "/api/ollama/poll",
+            get(relay_polling::poll).head(wrong_method),
+        )
         .route("/api/ollama/response", post(relay_polling::response))
         .route("/api/ollama/request", post(relay_polling::request))
         .route("/api/ollama/status/{id}", get(relay_polling::status))
-        .route("/api/v1/ollama/poll", get(relay_polling::poll_job))
+        .route(
+            "/api/v1/ollama/poll",
+            get(relay_polling::poll_job).head(wrong_method),
+        )
         .route("/api/v1/ollama/response", post(relay_polling::job_response))
         .route("/api/v1/ollama/request", post(relay_polling::request))
         .route("/api/v1/ollama/status/{id}", get(relay_polling::status))
@@ -110,34 +114,18 @@ fn engine(relay: Relay) -> Router<Relay> {
 fn query_service() -> Router<Relay> {
     Router::new()
         .route("/api/login", post(login::login))
-        .route("/api/login/", post(login::login))
         .route("/api/token/refresh", post(login::refresh))
-        .route("/api/token/refresh/", post(login::refresh))
         .route("/api/queries", post(queries::create).get(queries::list))
-        .route("/api/queries/", post(queries::create).get(queries::list))
         .route("/api/queries/claim_next", post(queries::claims::claim_next))
-        .route(
-            "/api/queries/claim_next/",
-            post(queries::claims::claim_next),
-        )
         .route("/api/queries/by_status", get(queries::by_status))
-        .route("/api/queries/by_status/", get(queries::by_status))
         .route(
             "/api/queries/{id}",
             get(queries::get)
                 .patch(queries::claims::patch)
                 .delete(queries::delete),
         )
-        .route(
-            "/api/queries/{id}/",
-            get(queries::get)
-                .patch(queries::claims::patch)
-                .delete(queries::delete),
-        )
         .route("/api/queries/{id}/logs", get(queries::logs))
-        .route("/api/queries/{id}/logs/", get(queries::logs))
         .route("/api/logs", post(queries::claims::log))
-        .route("/api/logs/", post(queries::claims::log))
 }
 
 /// What clients of OpenAI and of Anthropic call.
@@ -160,41 +148,14 @@ fn v1(relay: Relay) -> Router<Relay> {
         .route_layer(from_fn_with_state(relay, request_id::name))
 }
 
-/// Ollama's clients join addresses carelessly: a path with a slash too many is answered as the
-/// path without, where Ollama would redirect.
-async fn unknown_route(State(relay): State<Relay>, mut request: Request) -> Response {
-    if let Some(clean) = without_extra_slashes(request.uri()) {
-        *request.uri_mut() = clean;
-        let Ok(response) = routes(relay).oneshot(request).await;
-        return response;
-    }
-    no_route(request.uri()).into_response()
+async fn unknown_route(uri: Uri) -> ApiError {
+    no_route(&uri)
 }
 
 fn no_route(uri: &Uri) -> ApiError {
     let path = shown(uri.path());
     let message = format!("there is no route {path}; see the documentation");
     ApiError::new(ErrorCode::UnknownRoute, message)
-}
-
-/// The same address without double slashes and without one at the end, if it has any.
-pub(crate) fn without_extra_slashes(uri: &Uri) -> Option<Uri> {
-    let path = uri.path();
-    let clean: String = path
-        .split('/')
-        .filter(|part| !part.is_empty())
-        .flat_map(|part| ["/", part])
-        .collect();
-    if clean.is_empty() || clean == path {
-        return None;
-    }
-    let target = match uri.query() {
-        Some(query) => format!("{clean}?{query}"),
-        None => clean,
-    };
-    let mut parts = uri.clone().into_parts();
-    parts.path_and_query = Some(target.parse().ok()?);
-    Uri::from_parts(parts).ok()
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> ApiError {
@@ -209,22 +170,4 @@ pub(crate) fn written(content_type: &'static str, body: impl Into<Bytes>) -> Res
     let value = HeaderValue::from_static(content_type);
     response.headers_mut().insert(header::CONTENT_TYPE, value);
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn slashes_that_say_nothing_are_taken_out_and_the_query_stays() {
-        let clean = |target: &str| {
-            let clean = without_extra_slashes(&target.parse().unwrap());
-            clean.map(|uri| uri.to_string())
-        };
-        assert_eq!(clean("/api/chat/").as_deref(), Some("/api/chat"));
-        assert_eq!(clean("//api//tags?a=1").as_deref(), Some("/api/tags?a=1"));
-        for already in ["/", "//", "/api/chat", "/api/jobs/1?x=/"] {
-            assert_eq!(clean(already), None, "{already}");
-        }
-    }
 }

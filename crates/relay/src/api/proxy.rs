@@ -11,28 +11,25 @@
 
 use axum::{
     Router,
-    extract::{Request, State},
+    extract::Request,
     response::{IntoResponse as _, Response},
     routing::get,
 };
 use http::{Extensions, Uri};
 use tower::ServiceExt as _;
 
-use super::{engine, health, no_route, unknown_route, without_extra_slashes, wrong_method};
-use crate::{
-    Relay, auth::PathKey, entrance::Newcomer, error::ApiError, guard::AtWork, pass::Slip,
-    peer::Peer,
-};
+use super::{engine, health, no_route, unknown_route, wrong_method};
+use crate::{Relay, auth::PathKey, entrance::Newcomer, guard::AtWork, pass::Slip, peer::Peer};
 
 const PREFIX: &str = "/api/ollama";
 
 /// The routes of the proxy.
 pub(super) fn routes(relay: Relay) -> Router<Relay> {
     let engine = engine(relay.clone())
-        .fallback(unknown)
+        .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .with_state(relay);
-    let pass = |State(relay): State<Relay>, request: Request| pass(relay, engine, request);
+    let pass = |request: Request| pass(engine, request);
     Router::new()
         .route("/api/ollama", get(health::front))
         .route(
@@ -41,12 +38,9 @@ pub(super) fn routes(relay: Relay) -> Router<Relay> {
         )
 }
 
-async fn pass(relay: Relay, engine: Router, request: Request) -> Response {
+async fn pass(engine: Router, request: Request) -> Response {
     let (mut parts, body) = request.into_parts();
     parts.extensions = notes(&mut parts.extensions);
-    if without_extra_slashes(&parts.uri).is_some() {
-        return unknown_route(State(relay), Request::from_parts(parts, body)).await;
-    }
     let Some(uri) = behind(&parts.uri) else {
         return no_route(&parts.uri).into_response();
     };
@@ -70,10 +64,6 @@ fn notes(from: &mut Extensions) -> Extensions {
     carry::<Slip>(from, &mut to);
     carry::<AtWork>(from, &mut to);
     to
-}
-
-async fn unknown(uri: Uri) -> ApiError {
-    no_route(&uri)
 }
 
 /// The address of the route at the root.

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     Relay,
+    budget::Share,
     error::ApiError,
     payload::{Inference, Payload},
     peer::Peer,
@@ -33,6 +34,8 @@ const JSON: &str = "application/json";
 const PAGE: usize = 50;
 /// Most queries in a list without pages.
 const LIST_MAX: usize = 500;
+/// About the most bytes of it: who wants the rest deletes what he has, or turns pages.
+const LIST_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Most bytes of an answer that are shown where one query is looked at.
 const ANSWER_MAX: usize = 16 * 1024 * 1024;
 /// And where many are.
@@ -73,8 +76,9 @@ pub(super) async fn create(
     let id = relay.store.create_query(now, new).await?;
     relay.pushes.tell(id);
     let made = found(&relay, caller.owner(), id).await?;
-    let query = shown(&relay, &made, ANSWER_MAX).await?;
-    let mut response = written(JSON, dialect::queries::query(&query));
+    let mut share = relay.gathered.share();
+    let query = shown(&relay, &made, ANSWER_MAX, &mut share).await?;
+    let mut response = held(share, dialect::queries::query(&query));
     *response.status_mut() = StatusCode::CREATED;
     Ok(response)
 }
@@ -97,9 +101,10 @@ pub(super) async fn get(
     InPath(id): InPath<String>,
 ) -> Result<Response, RestError> {
     let found = found(&relay, caller.owner(), number(&id)?).await?;
-    let mut query = shown(&relay, &found, ANSWER_MAX).await?;
+    let mut share = relay.gathered.share();
+    let mut query = shown(&relay, &found, ANSWER_MAX, &mut share).await?;
     query.logs = Some(logs_of(&relay, &found).await?);
-    Ok(written(JSON, dialect::queries::query(&query)))
+    Ok(held(share, dialect::queries::query(&query)))
 }
 
 /// `GET /api/queries/{id}/logs/`.
@@ -136,9 +141,10 @@ pub(super) async fn list(
     if found.is_empty() && page > 1 {
         return Err(Refusal::no_page().into());
     }
+    let mut share = relay.gathered.share();
     let mut results = Vec::with_capacity(found.len());
     for query in &found {
-        results.push(shown(&relay, query, LISTED_ANSWER_MAX).await?);
+        results.push(shown(&relay, query, LISTED_ANSWER_MAX, &mut share).await?);
     }
     let here = here(&relay, peer, &headers);
     let link = |page: u64| match page {
@@ -151,7 +157,7 @@ pub(super) async fn list(
         previous: (page > 1).then(|| link(page - 1)),
         results,
     };
-    Ok(written(JSON, dialect::queries::page(&page)))
+    Ok(held(share, dialect::queries::page(&page)))
 }
 
 /// The URL of the list as the client sees it.
@@ -180,11 +186,15 @@ pub(super) async fn by_status(
     let owner = caller.owner();
     let states = status.states();
     let (_, found) = relay.store.list_queries(owner, states, 0, LIST_MAX).await?;
+    let mut share = relay.gathered.share();
     let mut queries = Vec::with_capacity(found.len());
     for query in &found {
-        queries.push(shown(&relay, query, LISTED_ANSWER_MAX).await?);
+        queries.push(shown(&relay, query, LISTED_ANSWER_MAX, &mut share).await?);
+        if share.bytes() > LIST_BYTES_MAX {
+            break;
+        }
     }
-    Ok(written(JSON, dialect::queries::queries(&queries)))
+    Ok(held(share, dialect::queries::queries(&queries)))
 }
 
 /// `DELETE /api/queries/{id}/`.
@@ -201,18 +211,32 @@ pub(super) async fn delete(
     Err(Refusal::detail(400, text).into())
 }
 
-/// A query as its clients read it.
-async fn shown(relay: &Relay, query: &queue::Query, max: usize) -> Result<Query, RestError> {
+/// An answer that counts until its reader has it.
+fn held(share: Share, json: impl Into<Bytes>) -> Response {
+    written(JSON, share.held(json.into()))
+}
+
+/// A query as its clients read it, within what all readers may take.
+async fn shown(
+    relay: &Relay,
+    query: &queue::Query,
+    max: usize,
+    share: &mut Share,
+) -> Result<Query, RestError> {
     let job = &query.job;
     let claimed = query.claim.as_ref();
+    let query_text = text_of(&job.new.body.0);
+    share.grow(query_text.len())?;
+    let answer_text = answer(relay, query, max).await?;
+    share.grow(answer_text.len())?;
     Ok(Query {
         id: query.id,
         project: query.project,
         project_name: job.new.account.as_str().to_owned(),
         user: query.user,
         user_name: job.new.who.clone(),
-        query_text: Text(text_of(&job.new.body.0)),
-        answer_text: Text(answer(relay, query, max).await?),
+        query_text: Text(query_text),
+        answer_text: Text(answer_text),
         status: Status::of(job.state),
         query_created: job.created_at,
         query_started: claimed

@@ -5,7 +5,13 @@ use std::{collections::BTreeSet, time::Duration};
 use proto::{Account, ErrorCode, ModelName, Priority, Timestamp, WorkerId};
 use queue::{Ceiling, KeyId, Once, Owner, Serve, UserId};
 
-use crate::{entrance::Newcomer, error::ApiError, guard::AtWork, intake::Patience, session};
+use crate::{
+    entrance::Newcomer,
+    error::ApiError,
+    guard::{AtWork, of_user},
+    intake::Patience,
+    session,
+};
 
 /// A caller whose key or token is good.
 #[derive(Debug, Clone)]
@@ -128,7 +134,7 @@ impl Caller {
     /// Names whoever claims something, however often he logs in.
     pub(crate) fn claimant(&self) -> String {
         match self.user {
-            Some(user) => format!("user-{user}"),
+            Some(user) => of_user(user),
             None => self.key_id().to_owned(),
         }
     }

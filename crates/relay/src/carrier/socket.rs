@@ -258,7 +258,7 @@ async fn attended(relay: &Relay, caller: &Arc<Caller>, hello: Hello, socket: &mu
             biased;
             () = relay.stop.cancelled() => Ended::Drain,
             () = revoked(pass.as_ref()) => match until {
-                Some(until) if until <= relay.now() => Ended::Expired,
+                Some(until) if until <= relay.today() => Ended::Expired,
                 Some(_) | None => Ended::Revoked,
             },
             ended = session.run(source, &hello.held) => ended,

@@ -2,19 +2,22 @@
 
 use std::{sync::Arc, time::Duration};
 
-use hearth_relay::{RelaySettings, System, World as _};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
+use hearth_relay::{RelaySettings, System, World};
 use http::StatusCode;
 use proto::{
     Priority, Timestamp,
     worker::{PollAnswer, WorkerMessage},
 };
-use queue::{Ceiling, Keys as _, ModelPatterns, Scope};
+use queue::{Ceiling, Keys as _, ModelPatterns, Role, Scope};
 use serde_json::{Value, json};
 
 use crate::{
     batches::{batch_of, content, lines, until},
     client::{Client, Reply},
+    people::user,
     server::{Ahead, Server},
+    sessions::{opened, with},
     within,
     worker::Scripted,
 };
@@ -270,6 +273,44 @@ async fn an_expired_key_opens_nothing_and_is_told_why() {
     let wrong = Client::new(server.base(), Some(half.to_owned()));
     let reply = wrong.get("/api/jobs").await;
     refused(reply, StatusCode::UNAUTHORIZED, "unauthorized").await;
+}
+
+/// A machine that slept for a night: its clock stood still, that on the wall did not.
+#[derive(Debug)]
+struct Slept;
+
+impl World for Slept {
+    fn now(&self) -> Timestamp {
+        System.now()
+    }
+
+    fn wall(&self) -> Timestamp {
+        System.now() + 8 * HOUR
+    }
+
+    fn random(&self) -> std::io::Result<[u8; 32]> {
+        System.random()
+    }
+}
+
+#[tokio::test]
+async fn the_time_a_machine_slept_counts_for_keys_and_tokens() {
+    let server = Server::in_world(Arc::new(Slept), RelaySettings::default()).await;
+    let ends = Some(System.now() + HOUR);
+    let key = server
+        .limited_key("default", &ASKS, Ceiling::default(), ends)
+        .await;
+    let reply = Client::new(server.base(), Some(key)).get("/api/jobs").await;
+    refused(reply, StatusCode::UNAUTHORIZED, "key_expired").await;
+    user(&*server.store, "jan", Role::User, "default").await;
+    let nobody = server.nobody();
+    let tokens = opened(&nobody, "jan").await;
+    let jan = with(&nobody, &tokens);
+    assert_eq!(jan.get("/api/jobs").await.status, StatusCode::OK);
+    let claims = tokens["access_token"].as_str().unwrap().split('.').nth(1);
+    let claims: Value = serde_json::from_slice(&BASE64.decode(claims.unwrap()).unwrap()).unwrap();
+    let wall = (System.now() + 8 * HOUR).0 / 1000;
+    assert!(claims["exp"].as_i64().unwrap() > wall, "{claims}");
 }
 
 #[tokio::test]

@@ -166,6 +166,13 @@ async fn what_cannot_be_read_in_a_url_is_refused_by_code_in_the_words_of_the_rou
             &bad,
         ),
         ("GET", "/api/jobs/%FF", 404, "unknown_job", &unknown),
+        (
+            "GET",
+            "/assets/%FF",
+            404,
+            "unknown_route",
+            &native("unknown_route"),
+        ),
         ("DELETE", "/api/jobs/%FF", 404, "unknown_job", &unknown),
         ("GET", "/api/jobs/%FF/events", 404, "unknown_job", &unknown),
         ("GET", "/api/ollama/status/%FF", 404, "unknown_job", &ollama),

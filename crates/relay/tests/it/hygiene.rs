@@ -12,7 +12,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{server::Server, within};
+use crate::{client::Client, server::Server, within};
 
 /// What a second request would be: its answer is like no other.
 const SECOND: &str = "GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n";
@@ -359,6 +359,8 @@ async fn who_dawdles_over_head_body_or_answer_is_cut_and_others_are_served() {
     let slow_chunks =
         format!("POST /api/chat HTTP/1.1\r\n{auth}transfer-encoding: chunked\r\n\r\nffff\r\n");
     let login = "POST /api/login/ HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n";
+    // More than that route takes.
+    let refused = "POST /api/login/ HTTP/1.1\r\nhost: x\r\ncontent-length: 200000\r\n\r\n";
     let other = server.requester().await;
     let slow = async {
         tokio::join!(
@@ -366,6 +368,7 @@ async fn who_dawdles_over_head_body_or_answer_is_cut_and_others_are_served() {
             trickled(&server, &slow_body),
             trickled(&server, &slow_chunks),
             trickled(&server, login),
+            trickled(&server, refused),
         )
     };
     let served = async {
@@ -377,12 +380,13 @@ async fn who_dawdles_over_head_body_or_answer_is_cut_and_others_are_served() {
         }
         longest
     };
-    let ((head, body, chunks, login), _) = tokio::join!(slow, served);
+    let ((head, body, chunks, login, refused), _) = tokio::join!(slow, served);
     assert_eq!(head, "", "its head never came");
     for answer in [body, chunks, login] {
         assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
         assert!(answer.contains("x-hearth-error: too_slow"), "{answer}");
     }
+    assert!(refused.starts_with("HTTP/1.1 413 "), "{refused}");
     assert_eq!(other.get("/api/tags").await.status, StatusCode::OK);
 }
 
@@ -435,4 +439,101 @@ async fn compressed_requests_are_refused_on_every_route_that_reads_one() {
             );
         }
     }
+}
+
+#[tokio::test]
+async fn long_bodies_that_are_on_their_way_leave_room_for_others() {
+    const MIB: usize = 1024 * 1024;
+    let mut settings = RelaySettings::default();
+    settings.arriving_max = 3 * MIB;
+    let server = Server::with(settings).await;
+    let key = server.key("default", &[Scope::Enqueue, Scope::Read]).await;
+    let head = format!(
+        "POST /api/chat HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\ncontent-length: {}\r\n\r\n",
+        8 * MIB
+    );
+    let begun = async || {
+        let mut socket = TcpStream::connect(server.address).await.unwrap();
+        socket.write_all(head.as_bytes()).await.unwrap();
+        within(socket.write_all(&vec![b' '; 2 * MIB]))
+            .await
+            .unwrap();
+        socket
+    };
+    // One of the two is more than there is room for.
+    let (mut one, mut other) = (begun().await, begun().await);
+    let (mut said, mut also) = ([0; 1024], [0; 1024]);
+    let (read, first) = tokio::select! {
+        read = within(one.read(&mut said)) => (read, true),
+        read = within(other.read(&mut also)) => (read, false),
+    };
+    let told = if first { &said } else { &also };
+    let told = String::from_utf8_lossy(&told[..read.unwrap()]).into_owned();
+    assert!(told.starts_with("HTTP/1.1 503 "), "{told}");
+    for header in ["x-hearth-error: busy", "retry-after: ", "connection: close"] {
+        assert!(told.contains(header), "{told}");
+    }
+    let client = Client::new(server.base(), Some(key));
+    let small = client.post("/api/chat", "{}").await;
+    assert_eq!(small.header("x-hearth-error"), "no_worker", "it was read");
+    drop(if first { one } else { other });
+}
+
+#[tokio::test]
+async fn whoever_was_refused_before_his_body_was_read_is_told_that_the_connection_ends() {
+    let server = Server::start().await;
+    let key = server.key("default", &[Scope::Enqueue]).await;
+    for (target, header, status) in [
+        ("/api/chat?key=x", "", "400"),
+        ("/api/chat", "x-hearth-deadline-ms: soon\r\n", "400"),
+        ("/api/jobs/x", "", "405"),
+        ("/nowhere", "", "404"),
+    ] {
+        let head = format!(
+            "POST {target} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n{header}content-length: 100000\r\n\r\n"
+        );
+        let mut socket = TcpStream::connect(server.address).await.unwrap();
+        socket.write_all(head.as_bytes()).await.unwrap();
+        let mut told = [0; 2048];
+        let read = within(socket.read(&mut told)).await.unwrap();
+        let told = String::from_utf8_lossy(&told[..read]);
+        assert!(told.starts_with(&format!("HTTP/1.1 {status} ")), "{told}");
+        assert!(told.contains("connection: close"), "{target}: {told}");
+    }
+    // Where there was none, or all of it was read, the connection goes on.
+    let said = format!(
+        "GET /nowhere HTTP/1.1\r\nhost: x\r\n\r\nPOST /api/chat HTTP/1.1\r\nhost: x\r\n\
+         authorization: Bearer {key}\r\ncontent-length: 2\r\n\r\n{{}}{SECOND}"
+    );
+    let told = answered(&server, said.as_bytes()).await;
+    assert!(
+        told.contains(READY) && !told.contains("connection: close"),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_waits_to_be_told_whether_to_send_is_not_invited_to_send_too_much() {
+    let server = Server::start().await;
+    let said = "POST /api/login/ HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 200000\r\n\r\n";
+    let told = answered(&server, said.as_bytes()).await;
+    assert!(told.starts_with("HTTP/1.1 413 "), "{told}");
+}
+
+#[tokio::test]
+async fn a_slash_too_many_changes_nothing_for_pages_and_clients() {
+    let server = Server::start().await;
+    let client = server.requester().await;
+    for path in ["//api//tags", "/api/tags/", "/api/ollama//api/tags/"] {
+        assert_eq!(client.get(path).await.status, StatusCode::OK, "{path}");
+    }
+    let asks = [
+        ("origin", "https://app.example"),
+        ("access-control-request-method", "POST"),
+    ];
+    let nobody = server.nobody();
+    let allowed = nobody.send_with(Method::OPTIONS, "//api/chat", &asks, "");
+    assert_eq!(allowed.await.status, StatusCode::NO_CONTENT);
+    let nowhere = client.get("//nowhere//at/all/").await;
+    assert_eq!(nowhere.header("x-hearth-error"), "unknown_route");
 }

@@ -14,8 +14,9 @@ use tokio::{
 
 use crate::{
     client::{Client, Reply},
-    people::{PASSWORD, client_of, user},
+    people::{PASSWORD, client_of, logged_in, user},
     server::{Ahead, Server},
+    sessions::opened,
     within,
     worker::Scripted,
 };
@@ -318,4 +319,71 @@ async fn a_flood_of_refusals_is_held_back_and_nobody_else_is() {
     let (second, stopped) = tokio::join!(second, server.stop());
     refused(&second.unwrap(), StatusCode::SERVICE_UNAVAILABLE, "busy");
     stopped.unwrap();
+}
+
+#[tokio::test]
+async fn a_worker_on_a_websocket_is_one_of_the_connections_that_are_counted() {
+    let mut settings = RelaySettings::default();
+    settings.connections_max = 2;
+    let server = Server::with(settings).await;
+    let worker = Scripted::ready(&server).await;
+    let idle = TcpStream::connect(server.address).await.unwrap();
+    let mut third = TcpStream::connect(server.address).await.unwrap();
+    let asked = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    third.write_all(asked).await.unwrap();
+    let mut answer = Vec::new();
+    {
+        let mut answered = Box::pin(third.read_to_end(&mut answer));
+        let soon = tokio::time::timeout(Duration::from_millis(100), &mut answered).await;
+        assert!(soon.is_err(), "there are two places");
+        drop(worker);
+        within(answered).await.unwrap();
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 200 "));
+    drop(idle);
+}
+
+#[tokio::test]
+async fn renewing_counts_among_a_users_requests() {
+    let mut settings = RelaySettings::default();
+    settings.key_rate = 1;
+    settings.key_burst = 3;
+    let clock = Arc::new(Ahead::default());
+    let server = Server::at(clock, settings).await;
+    user(&*server.store, "jan", Role::User, "default").await;
+    let nobody = server.nobody();
+    let mut tokens = opened(&nobody, "jan").await;
+    let mut statuses = Vec::new();
+    for _ in 0..10 {
+        let body = json!({"refresh_token": tokens["refresh_token"]}).to_string();
+        let reply = nobody.post("/api/sessions/renew", body).await;
+        statuses.push(reply.status);
+        if reply.status == StatusCode::TOO_MANY_REQUESTS {
+            refused(&reply, StatusCode::TOO_MANY_REQUESTS, "rate_limited");
+            break;
+        }
+        tokens = reply.json().await;
+    }
+    assert_eq!(statuses.pop(), Some(StatusCode::TOO_MANY_REQUESTS));
+    assert!(statuses.len() >= 3, "{statuses:?}");
+    let refresh = logged_in(&nobody, "jan").await["refresh"].take();
+    let body = json!({"refresh": refresh}).to_string();
+    let mut refreshed = nobody.post("/api/token/refresh/", body.clone()).await;
+    while refreshed.status == StatusCode::OK {
+        refreshed = nobody.post("/api/token/refresh/", body.clone()).await;
+    }
+    refused(&refreshed, StatusCode::TOO_MANY_REQUESTS, "rate_limited");
+}
+
+#[tokio::test]
+async fn workers_that_log_in_at_once_all_get_in_though_somebody_there_shows_bad_keys() {
+    let server = Server::start().await;
+    user(&*server.store, "worker", Role::Service, "default").await;
+    let nobody = server.nobody();
+    for _ in 0..20 {
+        let stock = Client::new(server.base(), Some("EMPTY".to_owned()));
+        stock.get("/v1/models").await;
+    }
+    let logins = (0..12).map(|_| logged_in(&nobody, "worker"));
+    futures_util::future::join_all(logins).await;
 }

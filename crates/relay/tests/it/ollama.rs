@@ -189,7 +189,7 @@ async fn a_requester_who_leaves_cancels_his_job_at_any_point() {
 #[tokio::test]
 async fn a_requester_who_leaves_after_the_last_line_leaves_a_finished_job() {
     let mut settings = RelaySettings::default();
-    settings.connections_max = 1;
+    settings.connections_max = 2;
     let server = Server::with(settings).await;
     let client = server.requester().await;
     let mut worker = Scripted::ready(&server).await;
@@ -199,7 +199,7 @@ async fn a_requester_who_leaves_after_the_last_line_leaves_a_finished_job() {
     let mut reply = asked.await.unwrap();
     reply.chunk().await.unwrap();
     drop(reply);
-    // With one place, the next connection is served only once the relay saw the first one go.
+    // The worker has one place; with one more, the next connection is served only once the relay saw the first one go.
     assert_eq!(server.nobody().get("/healthz").await.status, StatusCode::OK);
     worker.end(job.token(), 1, End::Completed).await;
     let ended = server

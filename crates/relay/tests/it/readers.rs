@@ -107,6 +107,46 @@ async fn long_answers_that_are_not_taken_leave_room_for_others() {
 }
 
 #[tokio::test]
+async fn lists_of_queries_that_are_not_taken_leave_room_for_others() {
+    const MIB: usize = 1024 * 1024;
+    let mut settings = RelaySettings::default();
+    settings.gathered_max = 24 * MIB;
+    settings.write_patience = Duration::from_secs(3600);
+    let server = Server::with(settings).await;
+    let key = server.key("default", &[Scope::Enqueue, Scope::Read]).await;
+    let client = Client::new(server.base(), Some(key.clone()));
+    let _worker = Scripted::serving(&server, "default", &["m"], 0).await;
+    let asked = format!(
+        r#"{{"project":1,"query_text":"{}"}}"#,
+        "x".repeat(60 * 1024)
+    );
+    for _ in 0..300 {
+        let made = client.post("/api/queries/", asked.clone()).await;
+        assert_eq!(made.status, http::StatusCode::CREATED);
+    }
+    let path = "/api/queries/by_status/?status=queued";
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n\r\n");
+    let mut slow = stuck(&server, &request).await;
+    let mut head = [0; 12];
+    within(slow.read_exact(&mut head)).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200");
+    let refused = client.get(path).await;
+    assert_eq!(refused.header("x-hearth-error"), "busy");
+    drop(slow);
+    let listed = async {
+        loop {
+            let reply = client.get(path).await;
+            if reply.status == http::StatusCode::OK {
+                return reply.text().await.len();
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let listed = within(listed).await;
+    assert!((16 * MIB..18 * MIB).contains(&listed), "{listed}");
+}
+
+#[tokio::test]
 async fn a_connection_may_rest_longer_than_a_head_may_take() {
     let mut settings = RelaySettings::default();
     settings.head_patience = Duration::from_millis(100);

@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use hearth_relay::RelaySettings;
-use http::StatusCode;
-use queue::Scope;
+use http::{Method, StatusCode};
+use queue::{Queue as _, Scope};
 use serde_json::{Value, json};
 
 use crate::{
@@ -335,4 +335,16 @@ async fn the_poller_that_is_really_run_gets_and_answers_jobs_in_its_own_words() 
         status(&requester, id).await,
         format!(r#"{{"id":"{id}","status":"error","error":"HTTP 500"}}"#)
     );
+}
+
+#[tokio::test]
+async fn who_asks_for_the_head_of_a_poll_takes_no_request_away() {
+    let (server, requester, poller) = server().await;
+    asked(&requester, REQUEST).await;
+    for path in ["/api/ollama/poll", "/api/v1/ollama/poll"] {
+        let reply = poller.send(Method::HEAD, path, "").await;
+        assert_eq!(reply.status, StatusCode::METHOD_NOT_ALLOWED, "{path}");
+    }
+    assert_eq!(server.store.counts().queued, 1);
+    polled(&poller).await;
 }

@@ -39,7 +39,7 @@ pub(super) async fn create(
     Payload(body): Control,
 ) -> Result<Response, ApiError> {
     let asked: NewKey = serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;
-    let now = relay.now();
+    let now = relay.today();
     let for_ = key_for(asked, now)?;
     let mut id = [0; 6];
     id.copy_from_slice(&relay.random()?[..6]);

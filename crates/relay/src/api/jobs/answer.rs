@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::{extract::State, response::Response};
+use http::Method;
 use proto::{ErrorCode, JobId};
 use serde::Deserialize;
 use tokio::time::timeout;
@@ -31,6 +32,7 @@ pub(in crate::api) struct AnswerQuery {
 pub(in crate::api) async fn answer(
     State(relay): State<Relay>,
     MayRead(caller): MayRead,
+    method: Method,
     InPath(id): InPath<JobId>,
     InQuery(query): InQuery<AnswerQuery>,
 ) -> Result<Response, ApiError> {
@@ -55,7 +57,10 @@ pub(in crate::api) async fn answer(
     let mut gathering = Gathering::new(&relay, log);
     gathering.complete().await?;
     let answer = dialect::ollama::joined(&gathering.lines)?;
-    relay.fetched(id);
+    // Whoever asks for the head alone has nothing of it yet.
+    if method != Method::HEAD {
+        relay.fetched(id);
+    }
     let mut response = written("application/json", gathering.held(answer));
     name_job(&mut response, id);
     Ok(response)

@@ -353,28 +353,15 @@ pub(super) const ROUTES: &[Entry] = &[
     .gives(204, Nothing),
     // The query service; its clients write a slash at the end.
     Entry::post("/api/login", "Tokens for a name and a password"),
-    Entry::post("/api/login/", "Tokens for a name and a password"),
     Entry::post("/api/token/refresh", "Another access token"),
-    Entry::post("/api/token/refresh/", "Another access token"),
     Entry::post("/api/queries", "Make a query")
-        .key("enqueue")
-        .gives(201, Object),
-    Entry::post("/api/queries/", "Make a query")
         .key("enqueue")
         .gives(201, Object),
     Entry::get("/api/queries", "Own queries, newest first, 50 a page")
         .key("read")
         .params(&[Param::query("page", Type("integer"), "Which page, from 1")]),
-    Entry::get("/api/queries/", "Own queries, newest first, 50 a page")
-        .key("read")
-        .params(&[Param::query("page", Type("integer"), "Which page, from 1")]),
     Entry::post(
         "/api/queries/claim_next",
-        "Lease the oldest query that waits",
-    )
-    .key("work"),
-    Entry::post(
-        "/api/queries/claim_next/",
         "Lease the oldest query that waits",
     )
     .key("work"),
@@ -385,37 +372,17 @@ pub(super) const ROUTES: &[Entry] = &[
             Type("string"),
             "queued, in_progress, done or failed",
         )]),
-    Entry::get("/api/queries/by_status/", "Own queries with this status")
-        .key("read")
-        .params(&[Param::query(
-            "status",
-            Type("string"),
-            "queued, in_progress, done or failed",
-        )]),
     Entry::get("/api/queries/{id}", "One query, with its log").key("read"),
-    Entry::get("/api/queries/{id}/", "One query, with its log").key("read"),
     Entry::patch(
         "/api/queries/{id}",
-        "Answer a claimed query, or give it back",
-    )
-    .key("work"),
-    Entry::patch(
-        "/api/queries/{id}/",
         "Answer a claimed query, or give it back",
     )
     .key("work"),
     Entry::delete("/api/queries/{id}", "Erase a query that has ended")
         .key("enqueue")
         .gives(204, Nothing),
-    Entry::delete("/api/queries/{id}/", "Erase a query that has ended")
-        .key("enqueue")
-        .gives(204, Nothing),
     Entry::get("/api/queries/{id}/logs", "The log of a query").key("read"),
-    Entry::get("/api/queries/{id}/logs/", "The log of a query").key("read"),
     Entry::post("/api/logs", "Add to the log of a query")
-        .key("work")
-        .gives(201, Object),
-    Entry::post("/api/logs/", "Add to the log of a query")
         .key("work")
         .gives(201, Object),
     // Hearth's own workers.

@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode};
 use proto::{End, ErrorCode, JobError, LeaseToken, WorkerId, worker::Retry};
 use queue::{Claim, LeaseQuery, Models, Owner, QueryId, QueueError};
 
-use super::{ANSWER_MAX, JSON, entry, number, shown};
+use super::{ANSWER_MAX, JSON, entry, held, number, shown};
 use crate::{
     Relay,
     api::{
@@ -196,6 +196,7 @@ fn held_by(caller: &Caller, query: &queue::Query) -> Option<LeaseToken> {
 async fn present(relay: &Relay, id: QueryId) -> Result<Response, RestError> {
     let now = relay.store.find_query(Owner::Anyone, id).await?;
     let now = now.ok_or_else(Refusal::no_query)?;
-    let query = shown(relay, &now, ANSWER_MAX).await?;
-    Ok(written(JSON, dialect::queries::query(&query)))
+    let mut share = relay.gathered.share();
+    let query = shown(relay, &now, ANSWER_MAX, &mut share).await?;
+    Ok(held(share, dialect::queries::query(&query)))
 }
