@@ -170,11 +170,11 @@ impl Inner {
         error
     }
 
-    fn enqueue(&mut self, now: Timestamp, job: NewJob) -> Result<(), QueueError> {
+    fn enqueue(&mut self, now: Timestamp, job: &NewJob) -> Result<(), QueueError> {
         if self.finished.contains_key(&job.id) {
             return Err(QueueError::Exists(format!("job {}", job.id)));
         }
-        let step = self.live.machine.enqueue(now, &job)?;
+        let step = self.live.machine.enqueue(now, job)?;
         let weight = JOB_COST + job.body.0.len() as u64;
         self.weights.insert(job.id, weight);
         // What came may be a part of something larger.
@@ -272,7 +272,7 @@ fn without_body(job: &Job) -> Job {
 #[async_trait]
 impl Queue for MemoryQueue {
     async fn enqueue(&self, now: Timestamp, job: NewJob) -> Result<(), QueueError> {
-        self.change(|inner| inner.enqueue(now, job))
+        self.change(|inner| inner.enqueue(now, &job))
     }
 
     async fn lease_many(

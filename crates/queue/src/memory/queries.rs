@@ -76,7 +76,7 @@ impl Queries for MemoryQueue {
     async fn create_query(&self, now: Timestamp, new: NewQuery) -> Result<QueryId, QueueError> {
         self.change(|inner| {
             let job = new.job.id;
-            inner.enqueue(now, new.job)?;
+            inner.enqueue(now, &new.job)?;
             inner.queries.last += 1;
             let kept = Kept {
                 job,

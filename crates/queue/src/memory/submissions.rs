@@ -44,7 +44,7 @@ impl Submissions for MemoryQueue {
             {
                 return once.is_same(fingerprint).map(|()| *before);
             }
-            inner.enqueue(now, job)?;
+            inner.enqueue(now, &job)?;
             let name = name.map(|(name, once)| (name, (id, once.fingerprint)));
             inner.named.extend(name);
             let webhook = webhook.map(|new| (id, Webhook::new(new)));
