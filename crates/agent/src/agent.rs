@@ -292,7 +292,8 @@ impl Agent {
     fn set_autostart(&mut self, on: bool) -> Result<(), String> {
         let set = if on {
             self.at_login
-                .keep_key()
+                .is_possible()
+                .and_then(|()| self.at_login.keep_key())
                 .and_then(|()| self.shell.set_autostart(true))
         } else {
             self.shell.set_autostart(false)

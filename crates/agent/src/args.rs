@@ -17,11 +17,17 @@ pub struct Args {
     pub key_file: Option<PathBuf>,
     /// Let the key go to another machine over http://, where anyone on the way can read it
     /// [env: HEARTH_PLAIN_HTTP]
-    #[arg(long)]
-    pub plain_http: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub plain_http: Option<bool>,
     /// auto, ollama, ollama:URL, builtin, builtin:PATH or openai:URL [env: HEARTH_ENGINE, OLLAMA_HOST]
     #[arg(long, value_name = "ENGINE")]
     pub engine: Option<String>,
+    /// Where `auto` and `ollama` look for Ollama [default: 127.0.0.1:11434] [env: OLLAMA_HOST]
+    #[arg(long, value_name = "ADDRESS")]
+    pub ollama_host: Option<String>,
+    /// The built-in engine's model file [env: HEARTH_MODEL]
+    #[arg(long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
     /// Port of the status hub, 0 for any [default: 6001, else 6000] [env: HEARTH_STATUS_PORT]
     #[arg(long, value_name = "PORT")]
     pub status_port: Option<u16>,
@@ -33,11 +39,15 @@ pub struct Args {
     pub slots: Option<u32>,
     /// Let keys with the scope `admin` pull, copy, delete and create this engine's models
     /// [env: HEARTH_ALLOW_MODEL_CHANGES]
-    #[arg(long)]
-    pub allow_model_changes: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub allow_model_changes: Option<bool>,
     /// What this machine is called at the relay [default: its host name] [env: HEARTH_NAME]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
+    /// The language of tray, overlay and notices: en, pl or ru [default: the system's]
+    /// [env: HEARTH_LANGUAGE]
+    #[arg(long, value_name = "LANGUAGE")]
+    pub language: Option<String>,
     /// The settings file [default: hearth.toml in the user's configuration folder] [env: HEARTH_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

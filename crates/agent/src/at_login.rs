@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use secrecy::{ExposeSecret as _, SecretString};
 use status::private_file;
 
+use engine::Spec;
+
 use crate::{
     Origin, Settings,
     origin::{Line, absolute},
@@ -21,6 +23,8 @@ pub struct AtLogin {
     pub options: Vec<String>,
     /// The key, if it stands in no file yet, and the file it goes into.
     key: Option<(SecretString, PathBuf)>,
+    /// What it would need and cannot be given.
+    lacks: Option<&'static str>,
 }
 
 impl AtLogin {
@@ -42,7 +46,21 @@ impl AtLogin {
         if let Some((_, path)) = &key {
             options.extend(["--key-file".to_owned(), absolute(path)]);
         }
-        Self { options, key }
+        let needs_key = matches!(settings.engine, Spec::OpenAi(_)) && settings.engine_key.is_some();
+        let lacks = needs_key.then_some(
+            "a start at login would not know the engine's key, which stands in HEARTH_ENGINE_KEY and in \
+             no file; let the session start hearth-desktop with that variable instead",
+        );
+        Self {
+            options,
+            key,
+            lacks,
+        }
+    }
+
+    /// Whether a start at login would be like this one.
+    pub(crate) fn is_possible(&self) -> Result<(), String> {
+        self.lacks.map_or(Ok(()), |why| Err(why.to_owned()))
     }
 
     /// Writes the key into its file, mode 0600, if it needs one.
@@ -75,12 +93,16 @@ fn repeated(line: &Line) -> Option<Vec<String>> {
         return None;
     }
     let value = match line.name {
-        // It takes no value.
-        "allow-model-changes" | "plain-http" if line.value == "true" => {
-            return Some(vec![format!("--{}", line.name)]);
+        // They may stand without a value, and so take theirs in the same word.
+        "allow-model-changes" | "plain-http" => {
+            return Some(vec![format!("--{}={}", line.name, line.value)]);
         }
-        "relay" | "engine" | "slots" | "name" => line.value.clone(),
-        "key-file" => absolute(Path::new(&line.value)),
+        "relay" | "slots" | "name" | "language" | "ollama-host" => line.value.clone(),
+        "engine" => match line.value.split_once(':') {
+            Some((kind @ "builtin", path)) => format!("{kind}:{}", absolute(Path::new(path))),
+            _ => line.value.clone(),
+        },
+        "key-file" | "model" => absolute(Path::new(&line.value)),
         // Any free port is another one at each start.
         "status-port" | "http-port" if line.value != "0" => line.value.clone(),
         _ => return None,
@@ -97,14 +119,75 @@ mod tests {
 
     fn of(options: &[&str], env: &[(&str, &str)]) -> (AtLogin, tempfile::TempDir) {
         let home = tempfile::tempdir().unwrap();
+        let settings = resolve(home.path(), options, env);
+        (settings.at_login, home)
+    }
+
+    fn resolve(home: &Path, options: &[&str], env: &[(&str, &str)]) -> Settings {
         let words = ["hearth"].iter().chain(options);
         let find = |name: &str| {
             let found = env.iter().find(|(known, _)| *known == name);
             found.map(|(_, value)| (*value).to_owned())
         };
         let args = Args::parse_from(words);
-        let settings = Settings::resolve(args, &find, Folders::below(home.path())).unwrap();
-        (settings.at_login, home)
+        Settings::resolve(args, &find, Folders::below(home)).unwrap()
+    }
+
+    #[test]
+    fn whatever_the_environment_says_is_said_again_at_login_or_the_switch_is_refused() {
+        let env = [
+            ("HEARTH_RELAY", "http://10.0.0.5:8787/"),
+            ("HEARTH_KEY", "hunter2"),
+            ("HEARTH_PLAIN_HTTP", "true"),
+            ("HEARTH_ENGINE", "openai:http://127.0.0.1:1/v1"),
+            ("HEARTH_MODEL", "/models/own.gguf"),
+            ("OLLAMA_HOST", "10.0.0.6:11434"),
+            ("HEARTH_STATUS_PORT", "7001"),
+            ("HEARTH_HTTP_PORT", "7002"),
+            ("HEARTH_SLOTS", "3"),
+            ("HEARTH_ALLOW_MODEL_CHANGES", "false"),
+            ("HEARTH_NAME", "box"),
+            ("HEARTH_LANGUAGE", "pl"),
+        ];
+        let home = tempfile::tempdir().unwrap();
+        let folders = Folders::below(home.path());
+        private_file::make_folder(&folders.data).unwrap();
+        private_file::make_folder(&folders.config).unwrap();
+        let file = "allow-model-changes = true\nlanguage = \"ru\"\nslots = 9\n";
+        std::fs::write(folders.config.join("hearth.toml"), file).unwrap();
+        let first = resolve(home.path(), &[], &env);
+        first.at_login.is_possible().unwrap();
+        first.at_login.keep_key().unwrap();
+        assert!(!format!("{:?}", first.at_login.options).contains("hunter2"));
+        let options: Vec<&str> = first.at_login.options.iter().map(String::as_str).collect();
+        let again = resolve(home.path(), &options, &[]);
+        let lines = first.lines.iter().filter(|line| line.name != "origins");
+        for line in lines.filter(|line| line.name != "key") {
+            assert!(
+                matches!(line.from, Origin::Env(_)),
+                "not tried here: {line}"
+            );
+            let found = again.lines.iter().find(|found| found.name == line.name);
+            assert_eq!(found.unwrap().value, line.value, "{line}");
+        }
+        assert_eq!(again.relay.unwrap().key.expose_secret(), "hunter2");
+
+        let secret = ("HEARTH_ENGINE_KEY", "hunter3");
+        let with_secret = resolve(home.path(), &[], &[env.as_slice(), &[secret]].concat());
+        let options = format!("{:?}", with_secret.at_login.options);
+        assert!(!options.contains("hunter3"));
+        let why = with_secret.at_login.is_possible().unwrap_err();
+        assert!(why.contains("HEARTH_ENGINE_KEY"), "{why}");
+    }
+
+    #[test]
+    fn a_path_means_the_same_in_the_folder_where_a_session_starts() {
+        let (start, _home) = of(&["--engine", "builtin:m.gguf", "--model", "n.gguf"], &[]);
+        for (name, prefix) in [("--engine", "builtin:"), ("--model", "")] {
+            let at = start.options.iter().position(|word| word == name).unwrap();
+            let path = start.options[at + 1].strip_prefix(prefix).unwrap();
+            assert!(Path::new(path).is_absolute(), "{start:?}");
+        }
     }
 
     #[test]
@@ -124,7 +207,7 @@ mod tests {
                 ("HEARTH_KEY", "k"),
             ],
         );
-        for flag in ["--allow-model-changes", "--plain-http"] {
+        for flag in ["--allow-model-changes=true", "--plain-http=true"] {
             assert!(start.options.contains(&flag.to_owned()), "{start:?}");
         }
         let key = home.path().join("data/relay-key").display().to_string();

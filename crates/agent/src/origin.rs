@@ -109,17 +109,20 @@ impl<'a> Resolver<'a> {
         self.read(name, value, from, read).map(Some)
     }
 
-    /// Where Ollama is: a variable of Ollama's own.
-    pub(crate) fn env_only(
+    /// Where Ollama is: the flag, or a variable of Ollama's own.
+    pub(crate) fn ollama(
         &mut self,
-        name: &'static str,
-        variable: &str,
+        flag: Option<String>,
         read: impl Fn(&str) -> Result<Url, String>,
     ) -> Result<Url, SettingsError> {
-        match self.env(variable) {
-            Some(value) => self.read(name, value, Origin::Env(variable.to_owned()), read),
-            None => self.read(name, "127.0.0.1:11434".to_owned(), Origin::Default, read),
-        }
+        const NAME: &str = "ollama-host";
+        const VARIABLE: &str = "OLLAMA_HOST";
+        let (value, from) = match (flag, self.env(VARIABLE)) {
+            (Some(value), _) => (value, Origin::Flag(NAME)),
+            (None, Some(value)) => (value, Origin::Env(VARIABLE.to_owned())),
+            (None, None) => ("127.0.0.1:11434".to_owned(), Origin::Default),
+        };
+        self.read(NAME, value, from, read)
     }
 
     fn read<T>(

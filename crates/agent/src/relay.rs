@@ -24,7 +24,7 @@ pub(crate) fn relay(
     file: &File,
     from: &mut Resolver<'_>,
 ) -> Result<Option<Relay>, SettingsError> {
-    let flag = args.plain_http.then(|| "true".to_owned());
+    let flag = args.plain_http.map(|plain| plain.to_string());
     let plain = file.plain_http.map(|plain| plain.to_string());
     let plain = from.pick("plain-http", flag, plain, |text| {
         text.parse::<bool>()

@@ -140,13 +140,14 @@ impl Settings {
         if engine_key.is_some() {
             from.secret("engine-key", Origin::Env("HEARTH_ENGINE_KEY".to_owned()));
         }
-        let ollama = from.env_only("ollama-host", "OLLAMA_HOST", |text| {
+        let ollama = from.ollama(args.ollama_host, |text| {
             parse_host(text)
                 .map(|host| host.url)
                 .map_err(|error| error.to_string())
         })?;
         let model = file.model.as_deref().map(|model| text(&model.display()));
-        let model = from.pick("model", None, model, |text| Ok(PathBuf::from(text)))?;
+        let flag = args.model.as_deref().map(|model| text(&model.display()));
+        let model = from.pick("model", flag, model, |text| Ok(PathBuf::from(text)))?;
         let usual_model = folders.cache.join(MODEL);
         let model = from.or(model, "model", &text(&usual_model.display()), usual_model);
         let port = |flag: Option<u16>| flag.map(|port| port.to_string());
@@ -174,7 +175,7 @@ impl Settings {
         let count = |n: Option<u32>| n.map(|n| n.to_string());
         let slots = from.pick("slots", count(args.slots), count(file.slots), slots)?;
         let slots = from.or(slots, "slots", "1", 1);
-        let flag = args.allow_model_changes.then(|| "true".to_owned());
+        let flag = args.allow_model_changes.map(|allow| allow.to_string());
         let changes = file.allow_model_changes.map(|allow| allow.to_string());
         let changes = from.pick("allow-model-changes", flag, changes, |text| {
             text.parse().map_err(|_| "use true or false".to_owned())
@@ -185,7 +186,7 @@ impl Settings {
         })?;
         let host = host_name();
         let name = from.or(name, "name", host.as_str(), host.clone());
-        let language = from.pick("language", None, file.language, |text| {
+        let language = from.pick("language", args.language, file.language, |text| {
             Language::of_locale(text).ok_or_else(|| "use en, pl or ru".to_owned())
         })?;
         let system = system_language(env);
@@ -356,7 +357,7 @@ mod tests {
         assert!(given.resolve().unwrap().allow_model_changes);
         given.env = vec![("HEARTH_ALLOW_MODEL_CHANGES", "false")];
         assert!(!given.resolve().unwrap().allow_model_changes);
-        given.args.allow_model_changes = true;
+        given.args.allow_model_changes = Some(true);
         let settings = given.resolve().unwrap();
         assert!(settings.allow_model_changes);
         let explained = settings.explain();
@@ -451,7 +452,7 @@ mod tests {
         assert!(plain.resolve().unwrap().relay.unwrap().plain_http);
         let mut said = Given::new("relay = \"http://relay.example\"");
         said.env = vec![("HEARTH_KEY", "hunter2")];
-        said.args.plain_http = true;
+        said.args.plain_http = Some(true);
         assert!(said.resolve().unwrap().relay.unwrap().plain_http);
     }
 
