@@ -11,31 +11,25 @@ use crate::{
 };
 
 /// One status and its bytes on the wire, made once and shared by every socket.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Snapshot {
     status: Status,
-    json: Utf8Bytes,
     /// What the agent says, and what other programs say beside it.
     base: Status,
     claims: Vec<Claim>,
-    /// Made when somebody first wants them: an overlay alone never does.
+    /// Each is made when somebody first wants it: no hub has readers of every kind.
+    json: OnceLock<Utf8Bytes>,
     all: OnceLock<Fields>,
     calm: OnceLock<Fields>,
 }
 
 impl Snapshot {
-    fn new(base: Status, claims: Vec<Claim>) -> Self {
-        let status = merge(&base, &claims);
-        let message = ServerMessage::Status {
-            data: status.clone(),
-        };
-        // A status is text, numbers and lists of them: writing it as JSON cannot fail.
-        let json = serde_json::to_string(&message).unwrap_or_default().into();
+    fn new(status: Status, base: Status, claims: Vec<Claim>) -> Self {
         Self {
             status,
-            json,
             base,
             claims,
+            json: OnceLock::new(),
             all: OnceLock::new(),
             calm: OnceLock::new(),
         }
@@ -50,7 +44,13 @@ impl Snapshot {
     /// The whole `{"type":"status",…}` message.
     #[must_use]
     pub fn json(&self) -> Utf8Bytes {
-        self.json.clone()
+        let json = self.json.get_or_init(|| {
+            let data = self.status.clone();
+            // A status is text, numbers and lists of them: writing it as JSON cannot fail.
+            let text = serde_json::to_string(&ServerMessage::Status { data });
+            text.unwrap_or_default().into()
+        });
+        json.clone()
     }
 
     /// Its fields, with the figures of each job or without.
@@ -84,7 +84,8 @@ impl StatusHub {
     /// A hub that shows `first` until it is updated.
     #[must_use]
     pub fn new(first: Status) -> Self {
-        let (latest, _) = watch::channel(Arc::new(Snapshot::new(first, Vec::new())));
+        let snapshot = Snapshot::new(first.clone(), first, Vec::new());
+        let (latest, _) = watch::channel(Arc::new(snapshot));
         let voice = watch::Sender::default();
         Self { latest, voice }
     }
@@ -99,11 +100,13 @@ impl StatusHub {
         });
     }
 
-    /// Changes what other programs publish.
-    pub(crate) fn change_claims(&self, change: impl FnOnce(&mut Vec<Claim>)) {
+    /// Changes what other programs publish; `change` says whether anything became different.
+    pub(crate) fn change_claims(&self, change: impl FnOnce(&mut Vec<Claim>) -> bool) {
         self.latest.send_if_modified(|latest| {
             let mut claims = latest.claims.clone();
-            change(&mut claims);
+            if !change(&mut claims) {
+                return false;
+            }
             let is_new = replace(latest, latest.base.clone(), claims);
             // Within the change: of two at once the later one must have the last word.
             let voice = Voice {
@@ -146,11 +149,17 @@ impl StatusHub {
 
 /// Puts a new snapshot there, and says whether it shows anything new.
 fn replace(latest: &mut Arc<Snapshot>, mut base: Status, claims: Vec<Claim>) -> bool {
-    let seq = latest.status.seq;
-    base.seq = seq;
-    let is_new = merge(&base, &claims) != latest.status;
-    base.seq += u64::from(is_new);
-    *latest = Arc::new(Snapshot::new(base, claims));
+    base.seq = latest.status.seq;
+    let mut status = merge(&base, &claims);
+    let is_new = status != latest.status;
+    if is_new {
+        status.seq += 1;
+        *latest = Arc::new(Snapshot::new(status, base, claims));
+    } else {
+        // What was written of it already goes on being good.
+        let latest = Arc::make_mut(latest);
+        (latest.base, latest.claims) = (base, claims);
+    }
     is_new
 }
 
@@ -178,6 +187,18 @@ mod tests {
         hub.update(|status| status.seq = 99);
         assert!(!reader.has_changed().unwrap());
         assert_eq!(hub.latest().status().seq, 1);
+    }
+
+    #[test]
+    fn what_nobody_asks_for_is_not_written_and_what_is_not_new_is_not_made_again() {
+        let hub = StatusHub::default();
+        hub.update(|status| status.text = "ready".into());
+        let first = hub.latest();
+        assert!(first.json.get().is_none() && first.all.get().is_none());
+        let written = first.json();
+        drop(first);
+        hub.update(|status| status.text = "ready".into());
+        assert_eq!(hub.latest().json().as_ptr(), written.as_ptr());
     }
 
     #[test]

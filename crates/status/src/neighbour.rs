@@ -1,17 +1,20 @@
 //! The assistant that holds the hub's usual port: its status is merged into the hub's, as its own.
 
-use std::time::Duration;
+use std::{pin::Pin, time::Duration};
 
 use proto::{
     ErrorCode,
     status::{Command, Status, v1::Published},
 };
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::{oneshot, watch},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Answer, AskError, Link, Places, Ports, StatusHub, Subscriber, SubscriberHandle,
-    publishers::{Errand, Note, Seat},
+    publishers::{ERRANDS, Errand, Note, Seat},
 };
 
 /// Those who came to the hub themselves are numbered from 0.
@@ -33,8 +36,15 @@ pub async fn follow_neighbour(hub: StatusHub, ports: Ports, name: String, stop: 
     });
 }
 
+/// The neighbour is being asked to stop, once, for everybody who wants that.
+struct Stopping<'a> {
+    asking: Pin<Box<dyn Future<Output = Answer> + Send + 'a>>,
+    answers: Vec<oneshot::Sender<Answer>>,
+}
+
 async fn merge(mut seat: Seat, handle: &SubscriberHandle) {
     let (mut link, mut shown) = (handle.link(), seat.shown());
+    let mut stopping = None;
     loop {
         shown.mark_unchanged();
         let latest = link.borrow_and_update().clone();
@@ -51,14 +61,26 @@ async fn merge(mut seat: Seat, handle: &SubscriberHandle) {
             // Another program may have left, and with it what was said instead of the neighbour.
             changed = shown.changed() => if changed.is_err() { return },
             note = seat.notes.recv() => match note {
-                Some(Note::Do(Errand { command, answer })) => {
-                    let _ = answer.send(pass_on(command, handle).await);
-                }
+                Some(Note::Do(errand)) => pass_on(errand, handle, &mut stopping),
                 // Another program publishes these now, and said so.
                 Some(Note::Taken { .. }) => {}
                 None => return,
             },
+            // Meanwhile it is read on.
+            answer = stopped(&mut stopping) => {
+                for waiting in stopping.take().map(|stopping| stopping.answers).into_iter().flatten() {
+                    let _ = waiting.send(answer.clone());
+                }
+            }
         }
+    }
+}
+
+/// How it ended; for ever if nothing was asked.
+async fn stopped(stopping: &mut Option<Stopping<'_>>) -> Answer {
+    match stopping {
+        Some(stopping) => stopping.asking.as_mut().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -90,13 +112,32 @@ fn publish(seat: &Seat, fields: &Published) {
     }
 }
 
-async fn pass_on(command: Command, handle: &SubscriberHandle) -> Answer {
-    if command != Command::StopTts {
+fn pass_on<'a>(
+    Errand { command, answer }: Errand,
+    handle: &'a SubscriberHandle,
+    stopping: &mut Option<Stopping<'a>>,
+) {
+    let refused = if command != Command::StopTts {
         let message = "the assistant that speaks knows no such command";
-        return Err((ErrorCode::NothingToDo, message.to_owned()));
-    }
+        (ErrorCode::NothingToDo, message)
+    } else {
+        let stopping = stopping.get_or_insert_with(|| Stopping {
+            asking: Box::pin(stop(handle)),
+            answers: Vec::new(),
+        });
+        if stopping.answers.len() < ERRANDS {
+            stopping.answers.push(answer);
+            return;
+        }
+        let message = "the assistant is being asked to stop already";
+        (ErrorCode::RateLimited, message)
+    };
+    let _ = answer.send(Err((refused.0, refused.1.to_owned())));
+}
+
+async fn stop(handle: &SubscriberHandle) -> Answer {
     let mut link = handle.link();
-    match timeout(ANSWER, stopped(handle, &mut link)).await {
+    match timeout(ANSWER, is_silent(handle, &mut link)).await {
         Ok(answer) => answer,
         Err(_) => {
             let message = "the assistant was asked to stop, and speaks on";
@@ -106,7 +147,7 @@ async fn pass_on(command: Command, handle: &SubscriberHandle) -> Answer {
 }
 
 /// Once it says that it did it, or that it does not speak any more.
-async fn stopped(handle: &SubscriberHandle, link: &mut watch::Receiver<Link>) -> Answer {
+async fn is_silent(handle: &SubscriberHandle, link: &mut watch::Receiver<Link>) -> Answer {
     let silent = link.wait_for(|link| matches!(link, Link::Live(status) if !status.is_speaking));
     let asked = async {
         match handle.send(Command::StopTts).await {

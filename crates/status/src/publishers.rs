@@ -109,9 +109,8 @@ impl Seat {
     /// Whether what it said last may be wrong by now.
     pub(crate) fn doubt(&self, stale: bool) {
         self.hub.change_claims(|claims| {
-            for own in claims.iter_mut().filter(|claim| claim.by == self.by) {
-                own.stale = stale;
-            }
+            let own = claims.iter_mut().find(|claim| claim.by == self.by);
+            own.is_some_and(|own| std::mem::replace(&mut own.stale, stale) != stale)
         });
     }
 
@@ -138,19 +137,24 @@ impl Seat {
                         holder.name
                     ),
                 ));
-                return;
+                return false;
             }
+            let mut is_new = false;
             for claim in claims.iter_mut().filter(|claim| claim.by != self.by) {
                 let taken = claim.fields.give_up(fields);
                 if !taken.is_empty() {
+                    is_new = true;
                     let by = self.name.clone();
                     // A publisher that lets its notes pile up learns it from `publishers`.
                     let _ = claim.notes.try_send(Note::Taken { fields: taken, by });
                 }
             }
             if let Some(own) = claims.iter_mut().find(|claim| claim.by == self.by) {
+                let before = own.fields.clone();
                 own.fields.write(fields);
-            } else {
+                is_new |= own.fields != before;
+            } else if fields.held().next().is_some() {
+                is_new = true;
                 let mut own = Published::default();
                 own.write(fields);
                 claims.push(Claim {
@@ -163,6 +167,7 @@ impl Seat {
                 });
             }
             claims.retain(|claim| claim.fields.held().next().is_some());
+            is_new
         });
         answer
     }
@@ -207,8 +212,11 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.hub
-            .change_claims(|claims| claims.retain(|claim| claim.by != self.by));
+        self.hub.change_claims(|claims| {
+            let before = claims.len();
+            claims.retain(|claim| claim.by != self.by);
+            claims.len() != before
+        });
         let gone = || {
             Err((
                 ErrorCode::NothingToDo,
@@ -263,6 +271,20 @@ mod tests {
             is_speaking: is_speaking.map(Some),
             ..Published::default()
         }
+    }
+
+    #[test]
+    fn to_say_the_same_again_makes_nothing_new() {
+        let hub = StatusHub::default();
+        let read = Seat::new(hub.clone(), 1, "assistant".into()).read_from("port".into());
+        let says = says(Some(true), Some(false));
+        read.publish(&says, false).unwrap();
+        let before = hub.latest();
+        read.publish(&says, false).unwrap();
+        read.doubt(false);
+        assert!(Arc::ptr_eq(&before, &hub.latest()));
+        read.doubt(true);
+        assert!(hub.latest().status().publishers[0].stale);
     }
 
     #[test]

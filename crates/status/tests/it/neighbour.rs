@@ -181,6 +181,35 @@ async fn stop_tts_goes_to_the_assistant_which_answers_by_falling_silent() {
     beside.stop().await;
 }
 
+#[tokio::test]
+async fn while_it_is_asked_to_stop_the_assistant_is_read_on_and_asked_once() {
+    let (listener, addr) = listen().await;
+    let beside = Beside::start(addr);
+    let mut peer = assistant(&listener).await;
+    let ask = || {
+        let (sender, answer) = oneshot::channel();
+        beside.hub.pass_on(Command::StopTts, sender);
+        answer
+    };
+    for number in ["1", "2"] {
+        say(&mut peer, &json!({ "is_speaking": true })).await;
+        beside.until(|status| status.is_speaking).await;
+        let mut answers = [ask(), ask(), ask()];
+        assert_eq!(command(&mut peer).await["id"], number, "each time once");
+        let hears = json!({ "is_speaking": true, "is_listening": true, "text": number });
+        say(&mut peer, &hears).await;
+        beside.until(|status| status.text == number).await;
+        for answer in &mut answers {
+            assert!(answer.try_recv().is_err(), "it speaks on");
+        }
+        say(&mut peer, &json!({ "is_speaking": false })).await;
+        for answer in answers {
+            assert_eq!(soon(answer).await.unwrap(), Ok(()));
+        }
+    }
+    beside.stop().await;
+}
+
 fn follow(places: Places) -> (SubscriberHandle, CancellationToken, JoinHandle<()>) {
     let (subscriber, handle) = Subscriber::new(places);
     let subscriber = subscriber.patient(Duration::from_millis(30), Duration::from_millis(30));
