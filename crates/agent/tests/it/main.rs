@@ -5,6 +5,7 @@ mod approvals;
 mod commands;
 mod local_http;
 mod publishers;
+mod readers;
 mod relay;
 mod start;
 mod support;

@@ -1,12 +1,13 @@
 //! What the status says while a relay and an engine come and go.
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use hearth_agent::{Args, TrayIcon};
+use hearth_agent::{Args, Settings, TrayIcon};
 use proto::{
     ErrorCode, JobId, LeaseToken, ModelName, Op,
     status::{Command, HopState, Phase},
     worker::{Frame, LeaseHead, RelayMessage, SUBPROTOCOL, WorkerMessage},
 };
+use serde_json::json;
 use status::AskError;
 use tests::scripted_ollama::{Answer, Gate, ScriptedOllama};
 use tokio::net::{TcpListener, TcpStream};
@@ -18,7 +19,10 @@ use tokio_tungstenite::{
     },
 };
 
-use crate::support::{Running, settings, soon, text, with_engine};
+use crate::{
+    readers::{events, follow},
+    support::{Log, Running, settings, soon, text, with_engine},
+};
 
 /// The relay's side of one worker connection.
 pub(crate) struct Relay(WebSocketStream<TcpStream>);
@@ -123,14 +127,18 @@ impl Stage {
 
     /// An agent that hears of the machine's sleep on this bus.
     pub(crate) async fn agent_on(&self, system_bus: Option<String>) -> Running {
+        let mut settings = self.settings();
+        settings.system_bus = system_bus;
+        Running::start(settings).await.unwrap()
+    }
+
+    fn settings(&self) -> Settings {
         let relay = format!("http://{}", self.listener.local_addr().unwrap());
         let args = Args {
             relay: Some(relay),
             ..with_engine(&self.ollama)
         };
-        let mut settings = settings(self.home.path(), args);
-        settings.system_bus = system_bus;
-        Running::start(settings).await.unwrap()
+        settings(self.home.path(), args)
     }
 }
 
@@ -308,4 +316,58 @@ async fn a_running_job_is_shown_with_who_asked_and_can_be_stopped_by_the_owner()
         assert!(!text.contains(secret), "{secret}");
     }
     agent.stop().await;
+}
+
+#[tokio::test]
+async fn no_prompt_and_no_answer_is_in_any_frame_page_or_log_line() {
+    let log = Log::of_all();
+    let stage = Stage::set().await;
+    let gate = Gate::default();
+    let line = |text: &str, done: bool| {
+        let message = json!({ "role": "assistant", "content": text });
+        json!({ "model": "m:1b", "message": message, "done": done, "eval_count": 3 }).to_string()
+    };
+    let lines = [line("canary sings", false), line("", true)];
+    let answer = Answer::lines(lines.iter().map(String::as_str));
+    let script = Answer::after(&gate).then_all(answer);
+    stage.ollama.script("/api/chat", script);
+    let agent = Running::headless(stage.settings()).await.unwrap();
+    let mut relay = Relay::accept(&stage.listener).await;
+    agent.until(|status| status.status == Phase::Ready).await;
+    let (hub, http) = (agent.handle.hub().addr, agent.handle.http().unwrap());
+    let mut readers = [
+        follow(hub, None).await,
+        follow(hub, Some(&["status", "progress"])).await,
+        events(http).await,
+    ];
+    let host = format!("Host: {http}\r\n");
+    let page = async || text(http, "GET /api/status", &host).await.2;
+    let metrics = async || text(http, "GET /metrics", &host).await.2;
+
+    let job = JobId([7; 16]);
+    relay.lease(job).await;
+    agent.until(|status| status.status == Phase::Working).await;
+    let mut said = vec![page().await, metrics().await];
+    for reader in &mut readers {
+        reader.until("laptop").await;
+    }
+    gate.open();
+    relay
+        .until(|said| matches!(said, WorkerMessage::End { .. }))
+        .await;
+    said.push(page().await);
+    let token = LeaseToken { job, attempt: 1 };
+    relay.say(&RelayMessage::Closed { token, code: None }).await;
+    agent.until(|status| status.jobs.is_empty()).await;
+    said.extend([page().await, metrics().await]);
+    agent.stop().await;
+    for reader in readers {
+        said.push(reader.all().await);
+    }
+    let log = log.text();
+    assert!(log.contains("phase=Working"), "it was not logged");
+    said.extend(log.lines().map(ToOwned::to_owned));
+    for text in said {
+        assert!(!text.contains("canary"), "{text}");
+    }
 }
