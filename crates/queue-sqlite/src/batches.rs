@@ -1,7 +1,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use proto::{Account, Timestamp};
-use queue::{BatchRecord, Batches, FileRecord, LineResult, Owner, QueueError};
+use queue::{BATCH_KEPT, BatchRecord, Batches, FileRecord, LineResult, Owner, QueueError};
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 use serde::de::DeserializeOwned;
 
@@ -54,7 +54,7 @@ impl SqliteQueue {
             Owner::Anyone => None,
         };
         let id = id.map(str::to_owned);
-        self.reader
+        self.lists
             .read(move |conn| {
                 let account = account.as_ref().map(Account::as_str);
                 conn.prepare_cached(statement)?
@@ -203,6 +203,14 @@ impl Batches for SqliteQueue {
     }
 }
 
+/// The batches that are over and whose file has gone.
+macro_rules! left {
+    () => {
+        "FROM batches WHERE is_over
+         AND NOT EXISTS (SELECT 1 FROM files WHERE files.id = batches.input)"
+    };
+}
+
 fn expire(group: &mut Group<'_>, now: Timestamp) -> rusqlite::Result<Option<Timestamp>> {
     let conn = group.conn;
     let late: Vec<String> = conn
@@ -215,9 +223,25 @@ fn expire(group: &mut Group<'_>, now: Timestamp) -> rusqlite::Result<Option<Time
         conn.prepare_cached("DELETE FROM batches WHERE input = ?1 AND is_over")?
             .execute([id])?;
     }
+    let kept = i64::try_from(BATCH_KEPT.as_millis()).unwrap_or(i64::MAX);
+    let gone = conn
+        .prepare_cached(concat!(
+            "DELETE ",
+            left!(),
+            " AND json_extract(record, '$.created_at') + ?1 <= ?2"
+        ))?
+        .execute((kept, now.0))?;
+    if gone > 0 {
+        group.erases();
+    }
     let next = conn
-        .prepare_cached("SELECT min(expires_at) FROM files")?
-        .query_row([], |found| found.get::<_, Option<i64>>(0))?;
+        .prepare_cached(concat!(
+            "SELECT min(at) FROM (SELECT min(expires_at) AS at FROM files UNION ALL
+             SELECT min(json_extract(record, '$.created_at') + ?1) ",
+            left!(),
+            ")"
+        ))?
+        .query_row([kept], |found| found.get::<_, Option<i64>>(0))?;
     Ok(next.map(Timestamp))
 }
 

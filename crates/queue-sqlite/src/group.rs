@@ -20,7 +20,10 @@ use crate::{
 };
 
 /// Something to be decided, and what to tell who asked.
-pub(crate) struct Ask(Box<dyn Decide>);
+pub(crate) struct Ask {
+    decide: Box<dyn Decide>,
+    has_erased: bool,
+}
 
 trait Decide: Send {
     fn decide(&mut self, group: &mut Group<'_>) -> rusqlite::Result<()>;
@@ -69,21 +72,33 @@ impl Ask {
         decide: impl FnMut(&mut Group<'_>) -> Result<T, Fault> + Send + 'static,
         told: oneshot::Sender<Result<T, QueueError>>,
     ) -> Self {
-        Self(Box::new(Asked {
-            decide,
-            answer: Err(QueueError::closed()),
-            told,
-        }))
+        Self {
+            decide: Box::new(Asked {
+                decide,
+                answer: Err(QueueError::closed()),
+                told,
+            }),
+            has_erased: false,
+        }
     }
 
     /// Decides. An error breaks the group.
     pub(crate) fn decide(&mut self, group: &mut Group<'_>) -> rusqlite::Result<()> {
-        self.0.decide(group)
+        let had = std::mem::take(&mut group.has_erased);
+        let decided = self.decide.decide(group);
+        self.has_erased = group.has_erased;
+        group.has_erased |= had;
+        decided
+    }
+
+    /// Whether something was erased in what was decided.
+    pub(crate) const fn has_erased(&self) -> bool {
+        self.has_erased
     }
 
     /// Tells what was decided, once that is on disk, or that it is not.
     pub(crate) fn tell(self, written: Result<(), NotWritten>) {
-        self.0.tell(written);
+        self.decide.tell(written);
     }
 }
 

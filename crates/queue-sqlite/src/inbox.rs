@@ -1,6 +1,9 @@
 use std::{
     collections::VecDeque,
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -24,6 +27,8 @@ pub(crate) struct Inbox {
     waiting: Mutex<Waiting>,
     filled: Condvar,
     room: Semaphore,
+    /// As under the lock, for those who only ask.
+    closed: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -31,6 +36,22 @@ struct Waiting {
     asks: VecDeque<Ask>,
     group_by: Option<Instant>,
     closed: bool,
+    /// The writer sleeps until somebody wakes it: that costs a call of the system, and is done
+    /// only then, and with the lock given back.
+    asleep: bool,
+    #[cfg(test)]
+    woken: usize,
+}
+
+impl Waiting {
+    /// Whether there is a sleeper, who is woken now.
+    fn wakes(&mut self) -> bool {
+        #[cfg(test)]
+        {
+            self.woken += usize::from(self.asleep);
+        }
+        std::mem::take(&mut self.asleep)
+    }
 }
 
 /// What the writer has to do next.
@@ -48,6 +69,7 @@ impl Inbox {
             waiting: Mutex::default(),
             filled: Condvar::new(),
             room: Semaphore::new(ROOM),
+            closed: AtomicBool::new(false),
         }
     }
 
@@ -92,13 +114,16 @@ impl Inbox {
         let mut waiting = self.lock();
         if waiting.group_by.is_none_or(|had| by < had) {
             waiting.group_by = Some(by);
-            self.filled.notify_one();
+            let wakes = waiting.wakes();
+            drop(waiting);
+            self.wake(wakes);
         }
     }
 
     /// Takes no more; the writer ends after what is there.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
+        self.closed.store(true, Ordering::Release);
         self.room.close();
         self.filled.notify_one();
     }
@@ -111,7 +136,7 @@ impl Inbox {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.lock().closed
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Waits for something to do; at once when there is.
@@ -131,6 +156,7 @@ impl Inbox {
                     Batch::Group(asks)
                 };
             }
+            waiting.asleep = true;
             waiting = match due {
                 None => self
                     .filled
@@ -141,6 +167,7 @@ impl Inbox {
                     woken.unwrap_or_else(PoisonError::into_inner).0
                 }
             };
+            waiting.asleep = false;
         }
     }
 
@@ -150,14 +177,28 @@ impl Inbox {
         self.lock().asks.len()
     }
 
+    /// How often the writer was woken so far.
+    #[cfg(test)]
+    pub(crate) fn woken(&self) -> usize {
+        self.lock().woken
+    }
+
     fn push(&self, ask: Ask) -> Result<(), QueueError> {
         let mut waiting = self.lock();
         if waiting.closed {
             return Err(QueueError::closed());
         }
         waiting.asks.push_back(ask);
-        self.filled.notify_one();
+        let wakes = waiting.wakes();
+        drop(waiting);
+        self.wake(wakes);
         Ok(())
+    }
+
+    fn wake(&self, wakes: bool) {
+        if wakes {
+            self.filled.notify_one();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {

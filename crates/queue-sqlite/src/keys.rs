@@ -56,7 +56,7 @@ impl SqliteKeys {
     fn with(path: &Path, changes: Changes) -> Result<Self, QueueError> {
         Ok(Self {
             find: Mutex::new(schema::open_reader(path)?),
-            lists: Reader::new(schema::open_reader(path)?),
+            lists: Reader::open(path, 1)?,
             changes,
         })
     }

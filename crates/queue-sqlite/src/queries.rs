@@ -1,19 +1,24 @@
 use async_trait::async_trait;
-use proto::{Account, Body, JobId, JobState, Timestamp};
+use proto::{Account, Body, Dialect, JobId, JobState, Timestamp};
 use queue::{
-    Claim, LISTED_MAX, LOGS_MAX, NewQuery, Owner, Queries, Query, QueryId, QueryLog, QueueError,
+    COUNTED_MAX, Claim, LISTED_MAX, LOGS_MAX, NewQuery, Owner, Queries, Query, QueryId, QueryLog,
+    QueueError, machine::Record,
 };
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::{
     SqliteQueue,
-    group::Group,
+    group::{Group, lock},
     row::{self, count, number, state_number},
 };
 
 /// A query with its job, and how long its log is.
-const SELECT: &str = "SELECT *, (SELECT count(*) FROM query_logs
-     WHERE query_logs.query = queries.query) AS logs FROM queries JOIN jobs USING (seq)";
+const SELECT: &str = concat!(
+    "SELECT ",
+    row::columns!(),
+    ", queries.*, (SELECT count(*) FROM query_logs WHERE query_logs.query = queries.query) AS logs
+     FROM queries JOIN jobs USING (seq)"
+);
 
 #[async_trait]
 impl Queries for SqliteQueue {
@@ -21,9 +26,11 @@ impl Queries for SqliteQueue {
         self.try_ask(move |group| {
             let seq = group.enqueue(now, &new.job)?;
             let mut insert = group.conn.prepare_cached(
-                "INSERT INTO queries (seq, project, user) VALUES (?1, ?2, ?3) RETURNING query",
+                "INSERT INTO queries (seq, project, user, account) VALUES (?1, ?2, ?3, ?4)
+                 RETURNING query",
             )?;
-            let values = (number(seq), new.project, new.user.map(number));
+            let account = new.job.account.as_str();
+            let values = (number(seq), new.project, new.user.map(number), account);
             Ok(insert.query_row(values, |found| count(found, "query"))?)
         })
         .await
@@ -72,20 +79,27 @@ impl Queries for SqliteQueue {
         let wanted: Vec<_> = wanted.map(i64::from).collect();
         // As JSON, because a statement has no lists.
         let wanted = serde_json::to_string(&wanted).unwrap_or_default();
-        self.reader
+        // Who waits or runs is known in memory; those who ended are many more.
+        let unfinished = !states.is_empty() && states.iter().all(|state| !state.is_final());
+        let unfinished = unfinished.then(|| self.unfinished_queries(owner, states));
+        self.lists
             .read(move |conn| {
-                const WHERE: &str = "WHERE (?1 IS NULL OR account = ?1)
-                     AND (?2 = '[]' OR state IN (SELECT value FROM json_each(?2)))";
                 let tx = conn.unchecked_transaction()?;
                 let account = account.as_ref().map(Account::as_str);
-                let many =
-                    format!("SELECT count(*) AS n FROM queries JOIN jobs USING (seq) {WHERE}");
+                let seqs = unfinished.and_then(|seqs| serde_json::to_string(&seqs).ok());
                 let all = tx
-                    .prepare_cached(&many)?
-                    .query_row((account, &wanted), |found| count(found, "n"))?;
-                let some = format!("{SELECT} {WHERE} ORDER BY query DESC LIMIT ?3 OFFSET ?4");
+                    .prepare_cached(&counting(account, &wanted, seqs.as_deref()))?
+                    .query_row((account, &wanted, seqs.as_deref()), |found| {
+                        count(found, "n")
+                    })?;
+                let some = format!(
+                    "{SELECT} WHERE {} ORDER BY {} DESC LIMIT ?4 OFFSET ?5",
+                    wanted_by(account, &wanted, seqs.as_deref()),
+                    if seqs.is_some() { "+query" } else { "query" },
+                );
                 let mut select = tx.prepare_cached(&some)?;
-                let values = (account, &wanted, number(limit as u64), number(skip));
+                let (limit, skip) = (number(limit as u64), number(skip));
+                let values = (account, &wanted, seqs.as_deref(), limit, skip);
                 let found = select.query_map(values, |found| {
                     let mut query = query(found)?;
                     query.draft.take_if(|draft| draft.0.len() > LISTED_MAX);
@@ -212,6 +226,56 @@ impl Queries for SqliteQueue {
     }
 }
 
+impl SqliteQueue {
+    /// The numbers of the jobs that are queries of the owner in one of these states.
+    fn unfinished_queries(&self, owner: Owner<'_>, states: &[JobState]) -> Vec<u64> {
+        let live = lock(&self.shared.live);
+        let wanted = live.machine.records().filter(|Record { job, .. }| {
+            job.new.dialect == Dialect::Queries
+                && states.contains(&job.state)
+                && owner.owns(&job.new.account)
+        });
+        wanted.map(|record| record.seq).collect()
+    }
+}
+
+/// Of the account (1), in one of the states (2), among these jobs (3): as far as each is asked.
+fn wanted_by(account: Option<&str>, states: &str, seqs: Option<&str>) -> String {
+    let asked = [
+        // Those jobs are few: they are looked for by their numbers, not by whose they are.
+        (
+            account.is_some() && seqs.is_none(),
+            "queries.account = ?1",
+            "(?1 IS NULL OR +queries.account = ?1)",
+        ),
+        (
+            states != "[]",
+            "state IN (SELECT value FROM json_each(?2))",
+            "?2 = '[]'",
+        ),
+        (
+            seqs.is_some(),
+            "queries.seq IN (SELECT value FROM json_each(?3))",
+            "?3 IS NULL",
+        ),
+    ];
+    let asked =
+        asked.map(|(is_asked, where_it_is, else_)| if is_asked { where_it_is } else { else_ });
+    asked.join(" AND ")
+}
+
+/// Counts them; those in some states up to [`COUNTED_MAX`] only.
+pub(crate) fn counting(account: Option<&str>, states: &str, seqs: Option<&str>) -> String {
+    let wanted = wanted_by(account, states, seqs);
+    let (jobs, most) = if states == "[]" {
+        ("", u64::MAX)
+    } else {
+        ("JOIN jobs USING (seq)", COUNTED_MAX)
+    };
+    let most = number(most);
+    format!("SELECT count(*) AS n FROM (SELECT 1 FROM queries {jobs} WHERE {wanted} LIMIT {most})")
+}
+
 /// What a query takes of its account's share.
 struct Kept {
     seq: i64,
@@ -222,8 +286,7 @@ struct Kept {
 impl Kept {
     fn of(conn: &Connection, id: QueryId) -> rusqlite::Result<Option<Self>> {
         let mut select = conn.prepare_cached(
-            "SELECT seq, account, coalesce(length(draft), 0) AS draft
-             FROM queries JOIN jobs USING (seq) WHERE query = ?1",
+            "SELECT seq, account, coalesce(length(draft), 0) AS draft FROM queries WHERE query = ?1",
         )?;
         let found = select.query_row([number(id)], |found| {
             Ok(Self {

@@ -1,21 +1,50 @@
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use proto::{Account, EventId, JobId};
 use queue::{Job, JobLog, LiveLog, LogHead, LogPage, Owner, QueueError, machine::Record};
 use rusqlite::{Connection, OptionalExtension, named_params};
-use tokio::{sync::watch, task::spawn_blocking};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    task::spawn_blocking,
+};
 
-use crate::{error::not_read, row};
+use crate::{OpenError, error::not_read, row, schema};
 
 /// What is on disk, for looking at: always the state of the last commit.
 #[derive(Debug, Clone)]
-pub(crate) struct Reader(Arc<Mutex<Connection>>);
+pub(crate) struct Reader {
+    free: Arc<Mutex<Vec<Connection>>>,
+    /// One for each connection: who waits for one waits here, and keeps no thread.
+    turns: Arc<Semaphore>,
+}
+
+/// A connection that somebody reads with; it goes back however that ends.
+struct Borrowed {
+    conn: Option<Connection>,
+    of: Arc<Mutex<Vec<Connection>>>,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        let mut free = self.of.lock().unwrap_or_else(PoisonError::into_inner);
+        free.extend(self.conn.take());
+    }
+}
 
 impl Reader {
-    pub(crate) fn new(conn: Connection) -> Self {
-        Self(Arc::new(Mutex::new(conn)))
+    /// So many may read at once.
+    pub(crate) fn open(path: &Path, readers: usize) -> Result<Self, OpenError> {
+        let free: Result<Vec<_>, _> = (0..readers).map(|_| schema::open_reader(path)).collect();
+        Ok(Self {
+            free: Arc::new(Mutex::new(free?)),
+            turns: Arc::new(Semaphore::new(readers)),
+        })
     }
 
     /// Reads, off the threads that carry tokens.
@@ -23,12 +52,23 @@ impl Reader {
         &self,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, QueueError> {
-        let conn = self.0.clone();
-        let done =
-            spawn_blocking(move || read(&conn.lock().unwrap_or_else(PoisonError::into_inner)));
-        done.await
-            .map_err(|_| QueueError::closed())?
-            .map_err(not_read)
+        let turn = self.turns.clone().acquire_owned().await;
+        let turn = turn.map_err(|_| QueueError::closed())?;
+        let conn = self
+            .free
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop();
+        let borrowed = Borrowed {
+            conn,
+            of: self.free.clone(),
+            _turn: turn,
+        };
+        let done = spawn_blocking(move || borrowed.conn.as_ref().map(read));
+        match done.await {
+            Ok(Some(answer)) => answer.map_err(not_read),
+            Ok(None) | Err(_) => Err(QueueError::closed()),
+        }
     }
 
     /// The job with its body; `seq` is its number if it is unfinished.
@@ -70,9 +110,17 @@ impl Reader {
         let limit = row::number(limit as u64);
         self.read(move |conn| {
             let mut select = conn.prepare_cached(if account.is_some() {
-                "SELECT * FROM jobs WHERE account = :account ORDER BY seq DESC LIMIT :limit"
+                concat!(
+                    "SELECT ",
+                    row::columns!(),
+                    " FROM jobs WHERE account = :account ORDER BY seq DESC LIMIT :limit"
+                )
             } else {
-                "SELECT * FROM jobs WHERE :account IS NULL ORDER BY seq DESC LIMIT :limit"
+                concat!(
+                    "SELECT ",
+                    row::columns!(),
+                    " FROM jobs WHERE :account IS NULL ORDER BY seq DESC LIMIT :limit"
+                )
             })?;
             let account = account.as_ref().map(Account::as_str);
             let params = named_params! { ":account": account, ":limit": limit };

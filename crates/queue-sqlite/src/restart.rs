@@ -12,9 +12,12 @@ use crate::row;
 
 /// The unfinished jobs as they stand on disk, oldest first.
 pub(crate) fn unfinished(conn: &Connection) -> rusqlite::Result<Vec<Record>> {
-    conn.prepare("SELECT * FROM jobs WHERE state < 2 ORDER BY seq")?
-        .query_map([], row::record)?
-        .collect()
+    let select = concat!(
+        "SELECT ",
+        row::columns!(),
+        " FROM jobs WHERE state < 2 ORDER BY seq"
+    );
+    conn.prepare(select)?.query_map([], row::record)?.collect()
 }
 
 /// How many bytes are kept of each account.

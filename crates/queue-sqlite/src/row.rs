@@ -8,8 +8,14 @@ use queue::{
     Job, NewJob,
     machine::{Loan, Record},
 };
-use rusqlite::{Connection, OptionalExtension, Row, types::Type};
-use serde::{Serialize, de::DeserializeOwned};
+use rusqlite::{
+    Connection, OptionalExtension, Row,
+    types::{FromSql, Type, ValueRef},
+};
+use serde::{
+    Serialize,
+    de::{DeserializeOwned, IntoDeserializer as _, value::StrDeserializer},
+};
 
 // Values by their number: a name would be looked up for each of thousands of rows a second.
 const INSERT: &str = "
@@ -22,6 +28,17 @@ const UPDATE: &str = "
     UPDATE jobs SET state = ?2, attempt = ?3, tries = ?4, not_before = ?5, lease_until = ?6,
         lease_ms = ?7, cancelled = ?8, finished_at = ?9, error = ?10, kept = kept + ?11
     WHERE seq = ?1";
+
+/// What [`record`] reads, in that order; it stands first in each statement whose rows it is given.
+macro_rules! columns {
+    () => {
+        "jobs.seq, jobs.bytes, jobs.tries, jobs.not_before, jobs.lease_until, jobs.lease_ms,
+         jobs.cancelled, jobs.state, jobs.attempt, jobs.created_at, jobs.finished_at, jobs.error,
+         jobs.is_erased, jobs.id, jobs.account, jobs.who, jobs.op, jobs.model, jobs.priority,
+         jobs.dialect, jobs.deadline, jobs.attended, jobs.worker"
+    };
+}
+pub(crate) use columns;
 
 /// Writes a job that was accepted, with its request.
 pub(crate) fn insert(conn: &Connection, record: &Record, body: &[u8]) -> rusqlite::Result<()> {
@@ -97,14 +114,21 @@ pub(crate) fn body(conn: &Connection, seq: u64) -> rusqlite::Result<Vec<u8>> {
 
 /// The ended job with this id, without its body.
 pub(crate) fn find_ended(conn: &Connection, id: JobId) -> rusqlite::Result<Option<Record>> {
-    let mut select =
-        conn.prepare_cached("SELECT * FROM jobs WHERE id = ?1 AND finished_at IS NOT NULL")?;
+    let mut select = conn.prepare_cached(concat!(
+        "SELECT ",
+        columns!(),
+        " FROM jobs WHERE id = ?1 AND finished_at IS NOT NULL"
+    ))?;
     select.query_row([id.0], record).optional()
 }
 
 /// The job with this number and id, ended or not, without its body.
 pub(crate) fn find(conn: &Connection, seq: u64, id: JobId) -> rusqlite::Result<Option<Record>> {
-    let mut select = conn.prepare_cached("SELECT * FROM jobs WHERE seq = ?1 AND id = ?2")?;
+    let mut select = conn.prepare_cached(concat!(
+        "SELECT ",
+        columns!(),
+        " FROM jobs WHERE seq = ?1 AND id = ?2"
+    ))?;
     select.query_row((number(seq), id.0), record).optional()
 }
 
@@ -120,55 +144,105 @@ pub(crate) fn account(row: &Row<'_>) -> rusqlite::Result<Account> {
     Account::new(row.get::<_, String>("account")?).map_err(|error| wrong("account", error))
 }
 
-/// A row of `jobs`.
+/// The values of a row one after the other: a name would be looked up for each of them among all.
+struct Values<'a, 'stmt> {
+    row: &'a Row<'stmt>,
+    next: usize,
+}
+
+impl<'a> Values<'a, '_> {
+    fn value(&mut self, column: &'static str) -> rusqlite::Result<ValueRef<'a>> {
+        let index = self.next;
+        debug_assert_eq!(
+            self.row.as_ref().column_name(index).ok(),
+            Some(column),
+            "the columns are not those that are read"
+        );
+        self.next += 1;
+        self.row.get_ref(index)
+    }
+
+    fn get<T: FromSql>(&mut self, column: &'static str) -> rusqlite::Result<T> {
+        let value = T::column_result(self.value(column)?);
+        value.map_err(|error| wrong(column, error))
+    }
+
+    fn count(&mut self, column: &'static str) -> rusqlite::Result<u64> {
+        u64::try_from(self.get::<i64>(column)?).map_err(|error| wrong(column, error))
+    }
+
+    fn moment(&mut self, column: &'static str) -> rusqlite::Result<Option<Timestamp>> {
+        Ok(self.get::<Option<i64>>(column)?.map(Timestamp))
+    }
+
+    fn word<T: DeserializeOwned>(&mut self, column: &'static str) -> rusqlite::Result<T> {
+        let word = self.value(column)?.as_str();
+        parsed(column, word.map_err(|error| wrong(column, error))?)
+    }
+}
+
+/// A row that begins with [`columns`].
 pub(crate) fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
-    let loan = match row.get::<_, Option<i64>>("lease_until")? {
-        Some(until) => Some(Loan {
-            until: Timestamp(until),
-            length: Duration::from_millis(count(row, "lease_ms")?),
+    let mut values = Values { row, next: 0 };
+    let seq = values.count("seq")?;
+    let bytes = usize::try_from(values.count("bytes")?).unwrap_or(usize::MAX);
+    let tries = values.get("tries")?;
+    let not_before = values.moment("not_before")?;
+    let until = values.moment("lease_until")?;
+    let length: Option<i64> = values.get("lease_ms")?;
+    let cancelled = values.get("cancelled")?;
+    let job = Job {
+        state: state(values.get("state")?)?,
+        attempt: values.get("attempt")?,
+        created_at: Timestamp(values.get("created_at")?),
+        finished_at: values.moment("finished_at")?,
+        error: values
+            .get::<Option<String>>("error")?
+            .map(|json| serde_json::from_str(&json).map_err(|error| wrong("error", error)))
+            .transpose()?,
+        is_erased: values.get("is_erased")?,
+        new: new_job(&mut values)?,
+    };
+    let loan = match (until, length) {
+        (Some(until), Some(length)) => Some(Loan {
+            until,
+            length: Duration::from_millis(
+                u64::try_from(length).map_err(|error| wrong("lease_ms", error))?,
+            ),
         }),
-        None => None,
+        (Some(_), None) => return Err(wrong("lease_ms", "a lease has no length")),
+        (None, _) => None,
     };
     Ok(Record {
-        seq: count(row, "seq")?,
-        bytes: usize::try_from(count(row, "bytes")?).unwrap_or(usize::MAX),
-        tries: row.get("tries")?,
-        not_before: row.get::<_, Option<i64>>("not_before")?.map(Timestamp),
+        seq,
+        job,
+        bytes,
+        tries,
+        not_before,
         loan,
-        cancelled: row.get("cancelled")?,
-        job: Job {
-            new: new_job(row)?,
-            state: state(row)?,
-            attempt: row.get("attempt")?,
-            created_at: Timestamp(row.get("created_at")?),
-            finished_at: row.get::<_, Option<i64>>("finished_at")?.map(Timestamp),
-            error: row
-                .get::<_, Option<String>>("error")?
-                .map(|json| serde_json::from_str(&json).map_err(|error| wrong("error", error)))
-                .transpose()?,
-            is_erased: row.get("is_erased")?,
-        },
+        cancelled,
     })
 }
 
-fn new_job(row: &Row<'_>) -> rusqlite::Result<NewJob> {
-    let name = |column: &str| row.get::<_, String>(column);
+fn new_job(values: &mut Values<'_, '_>) -> rusqlite::Result<NewJob> {
     Ok(NewJob {
-        id: JobId(row.get("id")?),
-        account: account(row)?,
-        who: name("who")?,
-        op: word(row, "op")?,
-        model: ModelName::new(name("model")?).map_err(|error| wrong("model", error))?,
-        priority: Priority::stored(row.get("priority")?)
+        id: JobId(values.get("id")?),
+        account: Account::new(values.get::<String>("account")?)
+            .map_err(|error| wrong("account", error))?,
+        who: values.get("who")?,
+        op: values.word("op")?,
+        model: ModelName::new(values.get::<String>("model")?)
+            .map_err(|error| wrong("model", error))?,
+        priority: Priority::stored(values.get("priority")?)
             .ok_or_else(|| wrong("priority", "it is not from 0 to 10"))?,
-        body: Bytes::new().into(),
-        dialect: word(row, "dialect")?,
-        deadline: row.get::<_, Option<i64>>("deadline")?.map(Timestamp),
-        attended: row.get("attended")?,
-        worker: row
-            .get::<_, Option<String>>("worker")?
+        dialect: values.word("dialect")?,
+        deadline: values.moment("deadline")?,
+        attended: values.get("attended")?,
+        worker: values
+            .get::<Option<String>>("worker")?
             .map(|name| WorkerId::new(name).map_err(|error| wrong("worker", error)))
             .transpose()?,
+        body: Bytes::new().into(),
     })
 }
 
@@ -195,9 +269,8 @@ pub(crate) const fn state_number(state: JobState) -> u8 {
     }
 }
 
-fn state(row: &Row<'_>) -> rusqlite::Result<JobState> {
+fn state(number: u8) -> rusqlite::Result<JobState> {
     use JobState::{Cancelled, Completed, Failed, Leased, Queued};
-    let number: u8 = row.get("state")?;
     [Queued, Leased, Completed, Failed, Cancelled]
         .into_iter()
         .find(|state| state_number(*state) == number)
@@ -215,8 +288,12 @@ pub(crate) fn text(value: &impl Serialize) -> rusqlite::Result<String> {
 }
 
 pub(crate) fn word<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
-    let word = serde_json::Value::String(row.get(column)?);
-    serde_json::from_value(word).map_err(|error| wrong(column, error))
+    parsed(column, &row.get::<_, String>(column)?)
+}
+
+fn parsed<T: DeserializeOwned>(column: &str, word: &str) -> rusqlite::Result<T> {
+    let word: StrDeserializer<'_, serde::de::value::Error> = word.into_deserializer();
+    T::deserialize(word).map_err(|error| wrong(column, error))
 }
 
 pub(crate) fn wrong(

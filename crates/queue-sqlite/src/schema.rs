@@ -6,7 +6,7 @@ use crate::{OpenError, files, files::Lock};
 
 /// Each makes the next layout from the one before; a file's `user_version` counts those it has.
 /// One that was released is never changed, only followed.
-const STEPS: &[&str] = &[
+pub(crate) const STEPS: &[&str] = &[
     include_str!("schema/1_queue.sql"),
     include_str!("schema/2_submissions.sql"),
     include_str!("schema/3_webhooks.sql"),
@@ -19,6 +19,7 @@ const STEPS: &[&str] = &[
     include_str!("schema/10_erasure.sql"),
     include_str!("schema/11_sessions.sql"),
     include_str!("schema/12_kept.sql"),
+    include_str!("schema/13_lists.sql"),
 ];
 const VERSION: i64 = STEPS.len() as i64;
 /// How many pages the log has before it is taken into the file.

@@ -30,6 +30,9 @@ use crate::{
     writer::Writer,
 };
 
+/// How many may look at once, and how many may list.
+const READERS: usize = 2;
+
 /// A durable queue in one file, for one relay. Keys may be changed from other processes
 /// meanwhile, see [`SqliteKeys`].
 pub struct SqliteQueue {
@@ -37,7 +40,10 @@ pub struct SqliteQueue {
     pub(crate) shared: Arc<Shared>,
     arrivals: watch::Sender<u64>,
     pub(crate) endings: watch::Sender<u64>,
+    /// For one job, found by its number or its id.
     pub(crate) reader: Reader,
+    /// For what looks at many: nobody's lists keep others from their answers.
+    pub(crate) lists: Reader,
     pub(crate) keys: SqliteKeys,
     writer: Mutex<Option<JoinHandle<Result<(), NotWritten>>>>,
 }
@@ -128,7 +134,8 @@ impl SqliteQueue {
         files::remove_old_copies(path, now);
         let arrivals = watch::Sender::new(0);
         let endings = watch::Sender::new(0);
-        let reader = Reader::new(schema::open_reader(path)?);
+        let reader = Reader::open(path, READERS)?;
+        let lists = Reader::open(path, READERS)?;
         let keys = SqliteKeys::of(path, shared.clone())?;
         let writer = Writer {
             conn,
@@ -154,6 +161,7 @@ impl SqliteQueue {
             arrivals,
             endings,
             reader,
+            lists,
             keys,
             writer,
         })
@@ -189,7 +197,11 @@ impl SqliteQueue {
     /// writer, who decides, is to hear of the rest only.
     pub(crate) fn has_room(&self, job: &NewJob) -> Result<(), QueueError> {
         self.open_still()?;
-        lock(&self.shared.live).machine.has_room(job)
+        match self.shared.live.try_lock() {
+            Ok(live) => live.machine.has_room(job),
+            // Who settles a group is not waited for.
+            Err(_) => Ok(()),
+        }
     }
 
     /// Tells a lease that is over apart from a job that never was.
@@ -362,7 +374,7 @@ impl Queue for SqliteQueue {
 
     async fn list(&self, owner: Owner<'_>, limit: usize) -> Result<Vec<Job>, QueueError> {
         self.open_still()?;
-        self.reader.list(owner, limit).await
+        self.lists.list(owner, limit).await
     }
 
     async fn attended(&self) -> Result<Vec<Job>, QueueError> {

@@ -10,7 +10,7 @@ use crate::{SqliteQueue, error::Fault, group::Group, row, webhooks};
 
 /// Those of an account, or of all, that failed and were not tried again.
 macro_rules! dead {
-    ($what:literal, $more:literal) => {
+    ($what:expr, $more:literal) => {
         concat!(
             "SELECT ",
             $what,
@@ -78,14 +78,14 @@ impl Submissions for SqliteQueue {
             Owner::Account(account) => Some(account.clone()),
             Owner::Anyone => None,
         };
-        self.reader
+        self.lists
             .read(move |conn| search(conn, account.as_ref(), &filter))
             .await
     }
 
     async fn count_dead(&self, at_most: usize) -> Result<usize, QueueError> {
         self.open_still()?;
-        let counted = self.reader.read(move |conn| {
+        let counted = self.lists.read(move |conn| {
             let mut select = conn.prepare_cached(concat!(
                 "SELECT count(*) FROM (",
                 dead!("1", "LIMIT ?4"),
@@ -142,18 +142,24 @@ fn search(
     let (mut of_all, mut of_one, mut of_dead);
     let mut rows = match account {
         _ if filter.dead => {
-            of_dead = conn.prepare_cached(dead!("*", "ORDER BY seq DESC"))?;
+            of_dead = conn.prepare_cached(dead!(row::columns!(), "ORDER BY seq DESC"))?;
             of_dead.query((seq, account.map(Account::as_str), RETRY))?
         }
         Some(account) => {
-            of_one = conn.prepare_cached(
-                "SELECT * FROM jobs WHERE account = ?1 AND created_at >= ?2 AND created_at < ?3
-                 AND (created_at, seq) < (?4, ?5) ORDER BY created_at DESC, seq DESC",
-            )?;
+            of_one = conn.prepare_cached(concat!(
+                "SELECT ",
+                row::columns!(),
+                " FROM jobs WHERE account = ?1 AND created_at >= ?2 AND created_at < ?3
+                 AND (created_at, seq) < (?4, ?5) ORDER BY created_at DESC, seq DESC"
+            ))?;
             of_one.query((account.as_str(), since, until, at, seq))?
         }
         None => {
-            of_all = conn.prepare_cached("SELECT * FROM jobs WHERE seq < ?1 ORDER BY seq DESC")?;
+            of_all = conn.prepare_cached(concat!(
+                "SELECT ",
+                row::columns!(),
+                " FROM jobs WHERE seq < ?1 ORDER BY seq DESC"
+            ))?;
             of_all.query([seq])?
         }
     };

@@ -6,6 +6,13 @@ use tokio::sync::watch;
 
 use crate::{SqliteQueue, row};
 
+/// What [`webhook`] reads; a job has tries of its own.
+macro_rules! columns {
+    () => {
+        "url, secret, hook_state, webhooks.tries AS hook_tries, next_at, hook_error"
+    };
+}
+
 /// Writes the webhook of a job that was just accepted.
 pub(crate) fn insert(conn: &Connection, seq: u64, new: &NewWebhook) -> rusqlite::Result<()> {
     let mut insert = conn.prepare_cached(
@@ -27,7 +34,7 @@ impl Webhooks for SqliteQueue {
 
     async fn due_webhooks(&self, now: Timestamp, limit: usize) -> Result<DueWebhooks, QueueError> {
         self.open_still()?;
-        self.reader
+        self.lists
             .read(move |conn| {
                 // One transaction, so that the three questions have one answer.
                 let tx = conn.unchecked_transaction()?;
@@ -57,24 +64,34 @@ impl Webhooks for SqliteQueue {
 fn find(conn: &Connection, id: JobId, seq: Option<u64>) -> rusqlite::Result<Option<Webhook>> {
     let found = match seq {
         Some(seq) => conn
-            .prepare_cached("SELECT * FROM webhooks WHERE seq = ?1")?
+            .prepare_cached(concat!(
+                "SELECT ",
+                columns!(),
+                " FROM webhooks WHERE seq = ?1"
+            ))?
             .query_row([row::number(seq)], webhook),
         None => conn
-            .prepare_cached(
-                "SELECT * FROM webhooks WHERE seq =
-                 (SELECT seq FROM jobs WHERE id = ?1 AND finished_at IS NOT NULL)",
-            )?
+            .prepare_cached(concat!(
+                "SELECT ",
+                columns!(),
+                " FROM webhooks WHERE seq =
+                 (SELECT seq FROM jobs WHERE id = ?1 AND finished_at IS NOT NULL)"
+            ))?
             .query_row([id.0], webhook),
     };
     found.optional()
 }
 
 fn due(conn: &Connection, now: Timestamp, limit: usize) -> rusqlite::Result<DueWebhooks> {
-    let mut select = conn.prepare_cached(
-        "SELECT * FROM webhooks JOIN jobs USING (seq)
+    let mut select = conn.prepare_cached(concat!(
+        "SELECT ",
+        row::columns!(),
+        ", ",
+        columns!(),
+        " FROM webhooks JOIN jobs USING (seq)
          WHERE hook_state = 0 AND next_at <= ?1 AND finished_at IS NOT NULL
-         ORDER BY next_at, finished_at LIMIT ?2",
-    )?;
+         ORDER BY next_at, finished_at LIMIT ?2"
+    ))?;
     let due = select.query_map((now.0, row::number(limit as u64)), |found| {
         Ok((row::record(found)?.job, webhook(found)?))
     })?;
@@ -118,7 +135,7 @@ fn webhook(found: &Row<'_>) -> rusqlite::Result<Webhook> {
             secret: found.get("secret")?,
         },
         state: state.ok_or_else(|| row::wrong("hook_state", "it is not from 0 to 2"))?,
-        tries: found.get("tries")?,
+        tries: found.get("hook_tries")?,
         next_at: Timestamp(found.get("next_at")?),
         error: found.get("hook_error")?,
     })

@@ -119,17 +119,20 @@ impl Writer {
         if lock(&self.shared.live).news() {
             self.arrivals.send_modify(|count| *count += 1);
         }
-        let at = Instant::now();
+        let tell = |asks: VecDeque<Ask>| {
+            asks.into_iter().for_each(|ask| ask.tell(written.clone()));
+        };
+        // Who asked for what erases hears of it once it is out of the log, the others at once.
+        let (erasing, others) = asks.into_iter().partition(Ask::has_erased);
+        tell(others);
         let again = [
-            self.cutter.cut(&self.conn, at),
+            self.cutter.cut(&self.conn, Instant::now()),
             self.reserve.is_used().then_some(NO_ROOM_WAIT),
         ];
         if let Some(wait) = again.into_iter().flatten().min() {
             self.shared.inbox.within(wait);
         }
-        for ask in asks {
-            ask.tell(written.clone());
-        }
+        tell(erasing);
         written
     }
 

@@ -221,8 +221,8 @@ pub trait Batches: fmt::Debug + Send + Sync {
     /// [`QueueError::Store`].
     async fn erase_results(&self, batch: &str) -> Result<(), QueueError>;
 
-    /// Erases the files whose time has passed, and the final batches whose input is among them.
-    /// Answers when the next one's time will have.
+    /// Erases the files whose time has passed, and the final batches whose input is among them, or
+    /// was erased before and which began [`crate::BATCH_KEPT`] ago. Answers when the next one's time will have.
     ///
     /// # Errors
     /// [`QueueError::Store`].

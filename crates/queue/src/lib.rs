@@ -42,7 +42,9 @@ pub use memory_users::MemoryUsers;
 pub use observer::Observer;
 pub use overview::{Holder, Overview, RUNNING_TOLD_MAX, Running};
 pub use place::{Place, expected_wait};
-pub use query::{Claim, LISTED_MAX, LOGS_MAX, NewQuery, Queries, Query, QueryId, QueryLog};
+pub use query::{
+    COUNTED_MAX, Claim, LISTED_MAX, LOGS_MAX, NewQuery, Queries, Query, QueryId, QueryLog,
+};
 pub use session::{Renewal, Renewed, SESSIONS_MAX, Session, SessionId, Sessions};
 pub use store::{
     Job, JobLog, Lease, LeaseQuery, Leased, LogHead, LogPage, Models, NewJob, Owner, Queue,
@@ -55,6 +57,9 @@ pub use webhook::{DueWebhooks, NewWebhook, Told, Webhook, Webhooks};
 
 /// How long prompt and answer are kept once the answer was fetched, see [`Queue::fetched`].
 pub const FETCHED_KEPT: Duration = Duration::from_secs(60 * 60);
+
+/// How long a batch that is over is kept from its start, if its file has gone before.
+pub const BATCH_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// How long an ended job is kept, with its prompt and its answer; then `reap` erases all of it.
 pub const RESULT_KEPT: Duration = Duration::from_secs(24 * 60 * 60);

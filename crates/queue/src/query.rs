@@ -8,6 +8,8 @@ use crate::{Job, NewJob, Owner, QueueError, UserId};
 /// Names a query to its clients, who know numbers only.
 pub type QueryId = u64;
 
+/// Up to how many queries in some state are counted: more are of no interest to who lists them.
+pub const COUNTED_MAX: u64 = 10_000;
 /// Bytes of a question or of a draft that lists show; a longer one is empty there.
 pub const LISTED_MAX: usize = 64 * 1024;
 /// Most bytes of all entries of one query's log.
@@ -88,7 +90,8 @@ pub trait Queries: fmt::Debug + Send + Sync {
     /// [`QueueError::Store`].
     async fn query_of(&self, job: JobId) -> Result<Option<QueryId>, QueueError>;
 
-    /// How many queries of the owner are in one of these states (in any, if none is named), and
+    /// How many queries of the owner are in one of these states (in any, if none is named; those in
+    /// some may be counted up to [`COUNTED_MAX`] only), and
     /// the newest of them after the first `skip`, newest first, at most `limit`. Questions and
     /// drafts of more than [`LISTED_MAX`] bytes are empty in it: a list must fit into memory.
     ///

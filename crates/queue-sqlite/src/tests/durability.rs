@@ -20,6 +20,7 @@ use queue::{
 };
 
 use super::{Scratch, run};
+use crate::queries::counting;
 
 #[test]
 fn a_job_is_acknowledged_after_its_commit_and_not_before() {
@@ -139,6 +140,85 @@ fn keys_users_and_sessions_share_the_groups_of_jobs() {
         assert_eq!(shared, 2, "the held one and theirs");
         assert_eq!(queue.list_keys().await.unwrap().len(), 2);
     });
+}
+
+/// Waking it is a call of the system, which all who ask at once would wait for.
+#[test]
+fn a_writer_that_works_is_not_woken() {
+    run(async {
+        let queue = Scratch::new();
+        let release = queue.hold_writer().await;
+        let before = queue.shared.inbox.woken();
+        let together = join_all((1..=50).map(|n| queue.enqueue(T0, job(n))));
+        tokio::pin!(together);
+        tokio::select! {
+            biased;
+            _ = &mut together => panic!("the writer is held"),
+            () = queue.waiting(50) => {}
+        }
+        assert_eq!(queue.shared.inbox.woken(), before);
+        release.send(()).unwrap();
+        assert!(together.await.into_iter().all(|answer| answer.is_ok()));
+    });
+}
+
+/// A list that takes long keeps nobody from his answer.
+#[test]
+fn a_job_is_found_while_others_list() {
+    run(async {
+        let queue = Scratch::new();
+        queue.enqueue(T0, job(1)).await.unwrap();
+        let (release, held) = mpsc::channel::<()>();
+        let held = Arc::new(std::sync::Mutex::new(held));
+        let mut lists = Vec::new();
+        for _ in 0..8 {
+            let (held, reader) = (held.clone(), queue.lists.clone());
+            lists.push(tokio::spawn(async move {
+                let list = reader.read(move |_| {
+                    let _ = held.lock().unwrap().recv();
+                    Ok(())
+                });
+                list.await.unwrap();
+            }));
+        }
+        assert_eq!(found(&*queue, id(1)).await.new, job(1));
+        drop(release);
+        for list in lists {
+            list.await.unwrap();
+        }
+        assert_eq!(queue.list(Owner::Anyone, 9).await.unwrap().len(), 1);
+    });
+}
+
+/// The query service is polled: nobody's poll goes through the queries of others.
+#[test]
+fn queries_are_counted_by_an_index_of_their_account() {
+    let queue = Scratch::new();
+    let conn = crate::schema::open_reader(&queue.path()).unwrap();
+    let plan = |select: &str, seqs: Option<&str>| {
+        let mut select = conn
+            .prepare(&format!("EXPLAIN QUERY PLAN {select}"))
+            .unwrap();
+        let steps = select.query_map((Some("a"), "[]", seqs), |row| {
+            row.get::<_, String>("detail")
+        });
+        let steps: Vec<_> = steps.unwrap().map(Result::unwrap).collect();
+        steps.join("; ")
+    };
+    let own = plan(&counting(Some("a"), "[]", None), None);
+    assert!(
+        own.contains("SEARCH queries USING COVERING INDEX queries_by_account"),
+        "{own}"
+    );
+    let waiting = plan(&counting(Some("a"), "[0]", Some("[1]")), Some("[1]"));
+    assert!(
+        waiting.contains("SEARCH queries USING") && waiting.contains("(seq=?)"),
+        "{waiting}"
+    );
+    assert!(
+        !waiting.contains("SCAN queries") && !waiting.contains("SCAN jobs"),
+        "{waiting}"
+    );
 }
 
 #[test]

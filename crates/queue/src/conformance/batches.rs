@@ -1,14 +1,19 @@
 //! Files and batches: kept whole, seen by their owner, erased in time.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use proto::{Priority, Timestamp};
 
 use super::sample::{T0, account, at};
 use crate::{
-    BatchRecord, BatchState, Ceiling, FileRecord, LineResult, ModelPatterns, Owner, Store,
+    BATCH_KEPT, BatchRecord, BatchState, Ceiling, FileRecord, LineResult, ModelPatterns, Owner,
+    Store,
 };
 
-fn file(id: &str, name: &str, seconds: u64) -> FileRecord {
+/// A file.
+#[must_use]
+pub fn file(id: &str, name: &str, seconds: u64) -> FileRecord {
     FileRecord {
         id: id.into(),
         account: account(name),
@@ -20,7 +25,12 @@ fn file(id: &str, name: &str, seconds: u64) -> FileRecord {
     }
 }
 
-fn batch(id: &str, name: &str) -> BatchRecord {
+/// A batch of the file `f1`.
+///
+/// # Panics
+/// Never.
+#[must_use]
+pub fn batch(id: &str, name: &str) -> BatchRecord {
     BatchRecord {
         id: id.into(),
         account: account(name),
@@ -141,4 +151,27 @@ pub async fn a_file_is_erased_when_its_time_has_passed(store: &dyn Store) {
     let left = store.batches(Owner::Anyone).await.unwrap();
     assert_eq!(left.len(), 1);
     assert_eq!(expire(at(90)).await, None);
+}
+
+/// Also if its owner deleted the file, or if it ended after its file.
+pub async fn a_batch_without_its_file_is_erased_in_its_time(store: &dyn Store) {
+    store.put_file(file("f1", "a", 60)).await.unwrap();
+    let mut over = batch("b1", "a");
+    over.enter(at(5), BatchState::Completed);
+    store.put_batch(over).await.unwrap();
+    let mut late = batch("b2", "a");
+    store.put_batch(late.clone()).await.unwrap();
+    store.erase_file("f1").await.unwrap();
+    let expire = async |now: Timestamp| store.expire_files(now).await.unwrap();
+    let count = async || store.batches(Owner::Anyone).await.unwrap().len();
+    let end = T0 + BATCH_KEPT;
+    let before = T0 + (BATCH_KEPT - Duration::from_secs(1));
+    assert_eq!(expire(before).await, Some(end));
+    assert_eq!(count().await, 2);
+    assert_eq!(expire(end).await, None);
+    assert_eq!(count().await, 1, "it runs still");
+    late.enter(end, BatchState::Expired);
+    store.put_batch(late).await.unwrap();
+    assert_eq!(expire(end).await, None);
+    assert_eq!(count().await, 0);
 }

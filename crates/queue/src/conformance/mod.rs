@@ -155,6 +155,7 @@ macro_rules! conformance_suite {
             batches::a_batch_is_kept_as_it_moves_on,
             batches::a_line_has_one_result,
             batches::a_file_is_erased_when_its_time_has_passed,
+            batches::a_batch_without_its_file_is_erased_in_its_time,
         }
     };
 }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use proto::Timestamp;
 
 use super::MemoryQueue;
-use crate::{BatchRecord, Batches, FileRecord, LineResult, Owner, QueueError};
+use crate::{BATCH_KEPT, BatchRecord, Batches, FileRecord, LineResult, Owner, QueueError};
 
 /// Files and batches, in the order in which they came.
 #[derive(Default)]
@@ -133,6 +133,13 @@ impl Batches for MemoryQueue {
             let is_over = |batch: &BatchRecord| batch.input == id && batch.state.is_final();
             documents.batches.retain(|batch| !is_over(batch));
         }
-        Ok(documents.files.iter().map(|file| file.expires_at).min())
+        let Documents { files, batches, .. } = documents;
+        let is_left = |batch: &BatchRecord| {
+            batch.state.is_final() && files.iter().all(|file| file.id != batch.input)
+        };
+        let end = |batch: &BatchRecord| batch.created_at + BATCH_KEPT;
+        batches.retain(|batch| !is_left(batch) || end(batch) > now);
+        let left = batches.iter().filter(|batch| is_left(batch)).map(end);
+        Ok(left.chain(files.iter().map(|file| file.expires_at)).min())
     }
 }
