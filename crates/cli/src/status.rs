@@ -39,6 +39,13 @@ fn phase(word: &str) -> Result<Phase, String> {
     })
 }
 
+/// What `--until` calls it.
+fn word(phase: Phase) -> String {
+    let word = serde_json::to_value(phase).ok();
+    let word = word.as_ref().and_then(|word| word.as_str());
+    word.unwrap_or_default().to_owned()
+}
+
 impl Args {
     /// Prints the status once, or follows it.
     ///
@@ -88,9 +95,10 @@ impl Args {
         match (reached, &*link.borrow()) {
             (Some(Link::Live(status)), _) => self.print(&status, false),
             (_, Link::Live(status) | Link::Stale { last: status, .. }) => {
+                let wanted: Vec<_> = self.until.iter().map(|phase| word(*phase)).collect();
                 anyhow::bail!(
-                    "not {:?} within {} s: {}",
-                    self.until,
+                    "not {} within {} s: {}",
+                    wanted.join(" or "),
                     self.timeout,
                     line(status)
                 )
@@ -243,6 +251,13 @@ mod tests {
     use proto::status::Hop;
 
     use super::*;
+
+    #[test]
+    fn a_phase_is_called_what_it_was_asked_for_by() {
+        for asked in ["ready", "paused", "relay_offline"] {
+            assert_eq!(word(phase(asked).unwrap()), asked);
+        }
+    }
 
     #[test]
     fn a_line_begins_with_the_word_scripts_look_for_and_names_the_broken_hop() {

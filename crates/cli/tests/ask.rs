@@ -95,6 +95,30 @@ async fn a_program_is_given_nothing_of_an_answer_that_failed() {
 }
 
 #[tokio::test]
+async fn a_person_sees_it_as_it_is_written_and_is_told_that_it_begins_anew() {
+    let (relay, home, gate) = (relay().await, Home::new(), Gate::default());
+    let told = events(&[
+        line("1-1", "The salty air"),
+        event("2-0", "restarted", r#"{"attempt":2}"#),
+    ]);
+    let rest = [line("2-1", "The sea"), event("2-2", "end", END)];
+    let rest = Answer::after(&gate).send_lines(rest.iter().map(String::as_str));
+    let told = told.then_all(rest).then(Step::Finish);
+    relay.settle(&path("/events"), told);
+    // A terminal of its own; what goes to standard error is not seen there.
+    let mut terminal = home.command("script");
+    let ask = format!("{} ask What? 2>/dev/null", env!("CARGO_BIN_EXE_hearth"));
+    terminal.args(["-qec", &ask, "/dev/null"]);
+    terminal.env("HEARTH_RELAY", relay.url());
+    let mut terminal = Process::start("script", terminal);
+    terminal.says("(the agent was lost; another begins").await;
+    assert!(terminal.log().contains("The salty air"));
+    gate.open();
+    terminal.says("The sea").await;
+    assert!(terminal.wait().await.success(), "{}", terminal.log());
+}
+
+#[tokio::test]
 async fn a_stream_that_broke_goes_on_where_it_was() {
     let relay = relay().await;
     let first = events(&[line("1-1", "one ")]);

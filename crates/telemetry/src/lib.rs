@@ -5,7 +5,6 @@ pub mod agent;
 pub mod files;
 pub mod metrics;
 
-use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
 
 /// The environment variable that holds the filter, for example `info,hearth_relay=debug`.
@@ -39,9 +38,11 @@ pub fn init(format: Format, fallback: &str) -> anyhow::Result<()> {
 }
 
 fn filter(directives: &str) -> anyhow::Result<EnvFilter> {
-    EnvFilter::try_new(directives).with_context(|| {
-        format!(
-            "{FILTER_VARIABLE} `{directives}` is not a filter; write for example `info,hearth_relay=debug`"
+    // Its source says the same once more.
+    EnvFilter::try_new(directives).map_err(|why| {
+        anyhow::anyhow!(
+            "{FILTER_VARIABLE} `{directives}` is not a filter; write for example \
+             `info,hearth_relay=debug`: {why}"
         )
     })
 }
@@ -52,7 +53,8 @@ mod tests {
 
     #[test]
     fn a_filter_that_cannot_be_read_is_named() {
-        let error = filter("relay=loud").unwrap_err().to_string();
+        let error = format!("{:#}", filter("relay=loud").unwrap_err());
+        assert_eq!(error.matches("parsing").count(), 1, "{error}");
         assert!(error.contains("relay=loud"), "{error}");
         assert!(error.contains("hearth_relay=debug"), "{error}");
     }
