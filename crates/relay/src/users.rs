@@ -236,6 +236,7 @@ mod tests {
             "four letters"
         );
         assert_eq!(made("jan", &"x".repeat(1025)).unwrap_err(), BadUser::Long);
+        assert!(made(&"j".repeat(64), &"x".repeat(1024)).is_ok());
         assert!(made("jan.kowalski+1@example-2_3", "żółćżółć").is_ok());
     }
 

@@ -143,6 +143,21 @@ fn places_may_be_others_whenever_a_job_began_or_ceased_to_wait() {
     assert_eq!(moved(&moves), 4);
 }
 
+#[test]
+fn what_could_not_be_stored_never_was_and_takes_only_its_own_log_along() {
+    let mut live = Live::default();
+    let token = lent(&mut live, 1);
+    let have = live.held_log(token).unwrap().count();
+    let end = live.machine.complete(T0, token, have, have, End::Completed);
+    let queued = live.machine.enqueue(T0, &job(2)).unwrap();
+    assert!(live.log(Owner::Anyone, id(2)).is_some());
+    live.undo(vec![end.unwrap().unwrap(), queued]);
+    assert!(live.machine.held(token).is_ok());
+    assert!(live.machine.get(id(2)).is_none());
+    let logs: Vec<JobId> = live.logs.keys().copied().collect();
+    assert_eq!(logs, [id(1)]);
+}
+
 /// Counts first lines.
 #[derive(Debug, Default)]
 struct First(std::sync::atomic::AtomicUsize);
@@ -172,9 +187,10 @@ fn whoever_observes_hears_of_the_first_line_alone_and_is_given_to_the_store() {
     live.append(T0, token, 1, Vec::new()).unwrap();
     let heard = || first.0.load(std::sync::atomic::Ordering::Relaxed);
     assert_eq!(heard(), 0, "no line yet");
-    live.append(T0, token, 1, lines(&["x"])).unwrap();
-    live.append(T0, token, 2, lines(&["y"])).unwrap();
-    assert_eq!(heard(), 1);
+    for (n, line) in [(1, "x"), (2, "y")] {
+        live.append(T0, token, n, lines(&[line])).unwrap();
+        assert_eq!(heard(), 1);
+    }
 }
 
 #[test]

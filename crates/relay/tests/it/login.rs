@@ -1,7 +1,8 @@
 use std::time::Duration;
 
-use hearth_relay::RelaySettings;
+use hearth_relay::{RelaySettings, users};
 use http::{Method, StatusCode};
+use proto::{Account, Timestamp};
 use queue::{PasswordHash, Queue as _, Role, Scope, UserChange, Users as _};
 use serde_json::json;
 
@@ -107,6 +108,36 @@ async fn a_wrong_password_and_an_unknown_name_look_alike() {
         status == 400 && body.starts_with(r#"{"detail":"JSON parse error"#),
         "{body}"
     );
+}
+
+#[tokio::test]
+async fn the_longest_password_logs_in_and_what_nobody_can_have_is_no_failure() {
+    let server = Server::start().await;
+    let longest = "x".repeat(1024);
+    let (account, password) = (Account::new("default").unwrap(), longest.clone().into());
+    let jan = users::user(
+        "jan".into(),
+        account,
+        Role::User,
+        &password,
+        [7; 32],
+        Timestamp(0),
+    );
+    server.store.create_user(jan.unwrap()).await.unwrap();
+    let longer = format!("{longest}x");
+    let login = |name: &str, password: &str| {
+        let body = json!({"username": name, "password": password}).to_string();
+        let nobody = server.nobody();
+        async move { nobody.post("/api/login/", body).await.status }
+    };
+    // More often than anybody may fail.
+    for _ in 0..4 {
+        for (name, password) in [("jan k", "x"), ("jan", longer.as_str())] {
+            let told = login(name, password).await;
+            assert_eq!(told, StatusCode::UNAUTHORIZED, "{name}");
+        }
+    }
+    assert_eq!(login("jan", &longest).await, StatusCode::OK);
 }
 
 #[tokio::test]
