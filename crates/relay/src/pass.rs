@@ -209,4 +209,29 @@ mod tests {
         assert_eq!(passes.somebody().now_or_never(), None);
         assert!(passes.inside().is_empty());
     }
+
+    #[test]
+    fn whoever_is_inside_with_a_key_is_cut_when_it_is_revoked_and_nobody_else() {
+        let passes = Arc::new(Passes::default());
+        let enter = |key: &str, until| passes.enter(key.into(), until);
+        let of_it = [
+            enter("a", None),
+            enter("a", None),
+            enter("a", Some(Timestamp(9))),
+        ];
+        let other = enter("ab", None);
+        passes.revoke("b");
+        assert!(
+            of_it
+                .iter()
+                .all(|pass| pass.revoked().now_or_never().is_none())
+        );
+        passes.revoke("a");
+        assert!(
+            of_it
+                .iter()
+                .all(|pass| pass.revoked().now_or_never().is_some())
+        );
+        assert_eq!(other.revoked().now_or_never(), None);
+    }
 }
