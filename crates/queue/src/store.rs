@@ -445,3 +445,26 @@ pub trait Store:
 }
 
 impl<T: Queue + Keys + Queries + Submissions + Users + Sessions + Webhooks + Batches> Store for T {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_waits_until_a_worker_begins_and_again_when_it_is_lost_but_not_after_the_end() {
+        let waits = |attempt, released, end| {
+            let last = EventId { attempt, n: 3 };
+            LogHead {
+                last,
+                released,
+                end,
+            }
+            .waits()
+        };
+        assert!(waits(0, false, None), "nobody has begun");
+        assert!(!waits(1, false, None));
+        assert!(waits(1, true, None), "its worker was lost");
+        assert!(!waits(0, false, Some(End::Cancelled)));
+        assert!(!waits(1, true, Some(End::Completed)));
+    }
+}
