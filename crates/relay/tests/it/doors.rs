@@ -289,6 +289,14 @@ async fn a_key_may_stand_in_either_header_or_in_the_path_but_not_in_the_query() 
 }
 
 #[tokio::test]
+async fn an_answer_that_is_whole_says_how_long_it_is() {
+    let server = Server::start().await;
+    let reply = server.requester().await.get("/api/tags").await;
+    let length = reply.header("content-length").to_owned();
+    assert_eq!(length, reply.text().await.len().to_string());
+}
+
+#[tokio::test]
 async fn front_door_and_health_need_no_key() {
     let server = Server::start().await;
     let nobody = server.nobody();

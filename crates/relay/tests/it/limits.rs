@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use hearth_relay::RelaySettings;
+use hearth_relay::{RelaySettings, System, World};
 use http::StatusCode;
-use proto::worker::SUBPROTOCOL;
+use proto::{Timestamp, worker::SUBPROTOCOL};
 use queue::{Role, Scope};
 use serde_json::json;
 use tokio::{
@@ -113,7 +113,7 @@ async fn who_shows_too_many_bad_keys_is_not_told_about_them_for_a_while() {
 async fn a_key_that_was_good_once_is_always_told_why_it_is_good_no_more() {
     let server = Server::start().await;
     let revoked = server.client("default", &[Scope::Read]).await;
-    let now = proto::Timestamp(1);
+    let now = Timestamp(1);
     let ended = queue::Keys::revoke_key(&*server.store, now, "key-0").await;
     assert!(ended.unwrap());
     for _ in 0..20 {
@@ -187,6 +187,33 @@ async fn when_there_is_too_much_to_do_requests_are_shed_but_health_and_workers_g
     let polled = client.post("/api/worker/v1/poll", nothing_to_do()).await;
     assert_eq!(polled.status, StatusCode::OK);
     let _worker = Scripted::ready(&server).await;
+}
+
+/// A world in which every die shows the same.
+#[derive(Debug)]
+struct Loaded(u8);
+
+impl World for Loaded {
+    fn now(&self) -> Timestamp {
+        System.now()
+    }
+
+    fn random(&self) -> std::io::Result<[u8; 32]> {
+        Ok([self.0; 32])
+    }
+}
+
+#[tokio::test]
+async fn chance_says_after_how_many_seconds_from_one_to_five_to_come_again() {
+    for (thrown, wait) in [(0, 1), (4, 5), (255, 1)] {
+        let mut settings = RelaySettings::default();
+        settings.at_work_max = 0;
+        let server = Server::in_world(Arc::new(Loaded(thrown)), settings).await;
+        let client = server.client("default", &[Scope::Read]).await;
+        let reply = client.get("/api/tags").await;
+        refused(&reply, StatusCode::SERVICE_UNAVAILABLE, "busy");
+        assert_eq!(seconds(&reply), wait, "{thrown}");
+    }
 }
 
 #[tokio::test]

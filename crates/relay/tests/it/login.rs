@@ -2,7 +2,10 @@ use std::time::Duration;
 
 use hearth_relay::{RelaySettings, users};
 use http::{Method, StatusCode};
-use proto::{Account, Timestamp};
+use proto::{
+    Account, Timestamp,
+    worker::{CLOSE_UNAUTHORIZED, RelayMessage, WorkerMessage},
+};
 use queue::{PasswordHash, Queue as _, Role, Scope, UserChange, Users as _};
 use serde_json::json;
 
@@ -11,6 +14,7 @@ use crate::{
     people::{PASSWORD, client_of, logged_in, user},
     server::Server,
     within,
+    worker::Scripted,
 };
 
 async fn said(reply: Reply) -> (u16, String, String) {
@@ -243,31 +247,43 @@ async fn a_removed_users_connection_is_closed() {
     let server = Server::with(settings).await;
     user(&*server.store, "worker", Role::Service, "default").await;
     let access = client_of(&server.nobody(), "worker").await.key.unwrap();
-    let mut worker = crate::worker::Scripted::hello(&server, &access, &["m"], vec![]).await;
-    assert!(matches!(
-        worker.next().await,
-        proto::worker::RelayMessage::Welcome { .. }
-    ));
+    let mut worker = Scripted::hello(&server, &access, &["m"], vec![]).await;
+    assert!(matches!(worker.next().await, RelayMessage::Welcome { .. }));
     let kept = server.key("default", &[Scope::Work]).await;
-    let mut other = crate::worker::Scripted::hello(&server, &kept, &["m"], vec![]).await;
-    assert!(matches!(
-        other.next().await,
-        proto::worker::RelayMessage::Welcome { .. }
-    ));
+    let mut other = Scripted::hello(&server, &kept, &["m"], vec![]).await;
+    assert!(matches!(other.next().await, RelayMessage::Welcome { .. }));
     assert!(server.store.remove_user("worker").await.unwrap());
-    assert_eq!(
-        within(worker.close_code()).await,
-        proto::worker::CLOSE_UNAUTHORIZED
-    );
+    assert_eq!(within(worker.close_code()).await, CLOSE_UNAUTHORIZED);
     // Whoever shows a key that is still good goes on.
-    other
-        .say(&proto::worker::WorkerMessage::Capacity { slots: 1 })
-        .await;
+    other.say(&WorkerMessage::Capacity { slots: 1 }).await;
     let requester = server.requester().await;
     let body = r#"{"op":"chat","body":{"model":"m","messages":[{}]}}"#;
     requester.post("/api/jobs", body).await;
     assert_eq!(other.lease().await.head.model.as_str(), "m");
     assert_eq!(server.store.counts().leased, 1);
+}
+
+#[tokio::test]
+async fn a_users_connection_lasts_as_long_as_his_tokens_and_is_lent_his_accounts_jobs() {
+    let mut settings = RelaySettings::default();
+    settings.key_check = Duration::from_millis(20);
+    let server = Server::with(settings).await;
+    let mut workers = Vec::new();
+    for name in ["one", "other"] {
+        user(&*server.store, name, Role::Service, "default").await;
+        let access = client_of(&server.nobody(), name).await.key.unwrap();
+        let mut worker = Scripted::hello(&server, &access, &["m"], vec![]).await;
+        assert!(matches!(worker.next().await, RelayMessage::Welcome { .. }));
+        workers.push(worker);
+    }
+    let out = server.store.change_user("one", UserChange::LogOut).await;
+    assert!(out.unwrap());
+    let closed = within(workers[0].close_code()).await;
+    assert_eq!(closed, CLOSE_UNAUTHORIZED);
+    workers[1].say(&WorkerMessage::Capacity { slots: 1 }).await;
+    let body = r#"{"op":"chat","body":{"model":"m","messages":[{}]}}"#;
+    server.requester().await.post("/api/jobs", body).await;
+    assert_eq!(workers[1].lease().await.head.model.as_str(), "m");
 }
 
 #[tokio::test]

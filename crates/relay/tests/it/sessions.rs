@@ -127,7 +127,10 @@ async fn of_two_who_renew_at_once_one_gets_tokens_and_they_are_void() {
 
 #[tokio::test]
 async fn logging_out_voids_both_tokens_and_ends_what_is_open() {
-    let server = Server::start().await;
+    let mut settings = RelaySettings::default();
+    // Nobody comes by to look: it ends because he logs out.
+    settings.key_check = Duration::from_secs(3600);
+    let server = Server::with(settings).await;
     let nobody = server.nobody();
     user(&*server.store, "jan", Role::User, "default").await;
     let tokens = opened(&nobody, "jan").await;
