@@ -35,8 +35,12 @@ pub(crate) fn carrier(bytes: &[u8]) {
     drop(from_slice::<NackRequest>(bytes));
     if let Ok(report) = from_slice::<WorkerReport>(bytes) {
         assert!(report.models.len() <= limits::MODELS_MAX);
-        drop(dialect::ollama::tags([&report, &report]));
-        drop(dialect::openai::models([&report]));
+    }
+    // Of all workers together.
+    if let Ok(reports) = from_slice::<Vec<WorkerReport>>(bytes) {
+        drop(dialect::ollama::tags(&reports));
+        drop(dialect::openai::models(&reports));
+        drop(dialect::anthropic::models(&reports));
     }
 }
 
