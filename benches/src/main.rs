@@ -21,6 +21,10 @@ use std::io::Write as _;
 use clap::{Parser, ValueEnum};
 use stats::Figure;
 
+/// As in `hearth`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measures and prints; every figure stands beside its goal, `!` marks one that is missed.
 #[derive(Debug, Parser)]
 struct Args {

@@ -1,4 +1,4 @@
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize, de};
 
@@ -64,23 +64,23 @@ pub struct LeaseToken {
     pub attempt: u32,
 }
 
+// A clone is a count: the queue keeps each of them in many places.
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $max:expr, $extra:pat, $invalid:expr) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-        #[serde(transparent)]
-        pub struct $type(String);
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $type(Arc<str>);
 
         impl $type {
             /// Accepts a name of the documented alphabet and length only.
             ///
             /// # Errors
             /// [`InvalidId`] for anything else.
-            pub fn new(name: impl Into<String>) -> Result<Self, InvalidId> {
-                let name = name.into();
+            pub fn new(name: impl AsRef<str>) -> Result<Self, InvalidId> {
+                let name = name.as_ref();
                 let fits = (1..=$max).contains(&name.len());
                 let clean = name.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | $extra));
-                if fits && clean { Ok(Self(name)) } else { Err($invalid) }
+                if fits && clean { Ok(Self(name.into())) } else { Err($invalid) }
             }
 
             /// The name as text.
@@ -101,6 +101,12 @@ macro_rules! name {
 
             fn from_str(name: &str) -> Result<Self, InvalidId> {
                 Self::new(name)
+            }
+        }
+
+        impl Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.serialize_str(&self.0)
             }
         }
 

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     error::{Fault, NotWritten},
-    row,
+    row::{self, Statements},
 };
 
 /// Something to be decided, and what to tell who asked.
@@ -106,6 +106,7 @@ impl Ask {
 pub(crate) struct Group<'a> {
     pub(crate) conn: &'a Connection,
     live: &'a Mutex<Live>,
+    statements: Statements<'a>,
     steps: Vec<Step>,
     stored: Vec<(Arc<LiveLog>, JobId, u32, u64)>,
     /// What was added to, or taken from, what is kept of an account.
@@ -116,10 +117,11 @@ pub(crate) struct Group<'a> {
 }
 
 impl<'a> Group<'a> {
-    pub(crate) const fn new(conn: &'a Connection, live: &'a Mutex<Live>, is_full: bool) -> Self {
+    pub(crate) fn new(conn: &'a Connection, live: &'a Mutex<Live>, is_full: bool) -> Self {
         Self {
             conn,
             live,
+            statements: Statements::default(),
             steps: Vec::new(),
             stored: Vec::new(),
             weights: Vec::new(),
@@ -147,7 +149,8 @@ impl<'a> Group<'a> {
         let seq = step.after.seq;
         self.steps.push(step);
         if let Some(step) = self.steps.last() {
-            row::insert(self.conn, &step.after, &job.body.0)?;
+            self.statements
+                .insert(self.conn, &step.after, &job.body.0)?;
         }
         Ok(seq)
     }
@@ -322,7 +325,7 @@ impl<'a> Group<'a> {
         };
         leased
             .iter()
-            .try_for_each(|record| row::update(self.conn, record, 0))
+            .try_for_each(|record| self.statements.update(self.conn, record, 0))
     }
 
     /// Something was deleted that nobody shall find again.
@@ -362,7 +365,8 @@ impl<'a> Group<'a> {
         for step in &self.steps[from..] {
             let is_final = step.after.job.state.is_final();
             let answer = is_final.then(|| self.live().answer_bytes(step.id()));
-            row::update(self.conn, &step.after, answer.unwrap_or_default())?;
+            let answer = answer.unwrap_or_default();
+            self.statements.update(self.conn, &step.after, answer)?;
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use queue::{
     machine::{Loan, Record},
 };
 use rusqlite::{
-    Connection, OptionalExtension, Row,
+    CachedStatement, Connection, OptionalExtension, Row,
     types::{FromSql, Type, ValueRef},
 };
 use serde::{
@@ -40,49 +40,82 @@ macro_rules! columns {
 }
 pub(crate) use columns;
 
-/// Writes a job that was accepted, with its request.
-pub(crate) fn insert(conn: &Connection, record: &Record, body: &[u8]) -> rusqlite::Result<()> {
-    let new = &record.job.new;
-    conn.prepare_cached(INSERT)?.execute((
-        number(record.seq),
-        new.id.0,
-        new.account.as_str(),
-        &new.who,
-        text(&new.op)?,
-        new.model.as_str(),
-        new.priority.level(),
-        text(&new.dialect)?,
-        new.deadline.map(|at| at.0),
-        new.attended,
-        number(record.bytes as u64),
-        record.job.created_at.0,
-        new.worker.as_ref().map(WorkerId::as_str),
-        number(JOB_COST + record.bytes as u64),
-    ))?;
-    let mut insert = conn.prepare_cached("INSERT INTO bodies (seq, body) VALUES (?1, ?2)")?;
-    insert.execute((number(record.seq), body)).map(drop)
+const BODY: &str = "INSERT INTO bodies (seq, body) VALUES (?1, ?2)";
+
+/// What is written for each job, looked up once for a whole group.
+#[derive(Default)]
+pub(crate) struct Statements<'a> {
+    insert: Option<CachedStatement<'a>>,
+    body: Option<CachedStatement<'a>>,
+    update: Option<CachedStatement<'a>>,
 }
 
-/// Writes what may change about a job, and what its answer takes once it has ended.
-pub(crate) fn update(conn: &Connection, record: &Record, answer: u64) -> rusqlite::Result<()> {
-    let job = &record.job;
-    let changed = conn.prepare_cached(UPDATE)?.execute((
-        number(record.seq),
-        state_number(job.state),
-        job.attempt,
-        record.tries,
-        record.not_before.map(|at| at.0),
-        record.loan.as_ref().map(|loan| loan.until.0),
-        record.loan.as_ref().map(|loan| millis(loan.length)),
-        record.cancelled,
-        job.finished_at.map(|at| at.0),
-        job.error.as_ref().map(text).transpose()?,
-        number(answer),
-    ))?;
-    if changed == 1 {
-        Ok(())
-    } else {
-        Err(rusqlite::Error::StatementChangedRows(changed))
+fn prepared<'s, 'a>(
+    statement: &'s mut Option<CachedStatement<'a>>,
+    conn: &'a Connection,
+    sql: &str,
+) -> rusqlite::Result<&'s mut CachedStatement<'a>> {
+    Ok(match statement {
+        Some(statement) => statement,
+        none => none.insert(conn.prepare_cached(sql)?),
+    })
+}
+
+impl<'a> Statements<'a> {
+    /// Writes a job that was accepted, with its request.
+    pub(crate) fn insert(
+        &mut self,
+        conn: &'a Connection,
+        record: &Record,
+        body: &[u8],
+    ) -> rusqlite::Result<()> {
+        let new = &record.job.new;
+        prepared(&mut self.insert, conn, INSERT)?.execute((
+            number(record.seq),
+            new.id.0,
+            new.account.as_str(),
+            &new.who,
+            text(&new.op)?,
+            new.model.as_str(),
+            new.priority.level(),
+            text(&new.dialect)?,
+            new.deadline.map(|at| at.0),
+            new.attended,
+            number(record.bytes as u64),
+            record.job.created_at.0,
+            new.worker.as_ref().map(WorkerId::as_str),
+            number(JOB_COST + record.bytes as u64),
+        ))?;
+        let insert = prepared(&mut self.body, conn, BODY)?;
+        insert.execute((number(record.seq), body)).map(drop)
+    }
+
+    /// Writes what may change about a job, and what its answer takes once it has ended.
+    pub(crate) fn update(
+        &mut self,
+        conn: &'a Connection,
+        record: &Record,
+        answer: u64,
+    ) -> rusqlite::Result<()> {
+        let job = &record.job;
+        let changed = prepared(&mut self.update, conn, UPDATE)?.execute((
+            number(record.seq),
+            state_number(job.state),
+            job.attempt,
+            record.tries,
+            record.not_before.map(|at| at.0),
+            record.loan.as_ref().map(|loan| loan.until.0),
+            record.loan.as_ref().map(|loan| millis(loan.length)),
+            record.cancelled,
+            job.finished_at.map(|at| at.0),
+            job.error.as_ref().map(text).transpose()?,
+            number(answer),
+        ))?;
+        if changed == 1 {
+            Ok(())
+        } else {
+            Err(rusqlite::Error::StatementChangedRows(changed))
+        }
     }
 }
 

@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// How many may look at once, and how many may list.
-const READERS: usize = 2;
+pub(crate) const READERS: usize = 2;
 
 /// A durable queue in one file, for one relay. Keys may be changed from other processes
 /// meanwhile, see [`SqliteKeys`].

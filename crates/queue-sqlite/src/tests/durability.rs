@@ -20,7 +20,7 @@ use queue::{
 };
 
 use super::{Scratch, run};
-use crate::queries::counting;
+use crate::{queries::counting, sqlite::READERS};
 
 #[test]
 fn a_job_is_acknowledged_after_its_commit_and_not_before() {
@@ -171,15 +171,20 @@ fn a_job_is_found_while_others_list() {
         let (release, held) = mpsc::channel::<()>();
         let held = Arc::new(std::sync::Mutex::new(held));
         let mut lists = Vec::new();
+        let (reached, mut reading) = tokio::sync::mpsc::channel(8);
         for _ in 0..8 {
-            let (held, reader) = (held.clone(), queue.lists.clone());
+            let (held, reader, reached) = (held.clone(), queue.lists.clone(), reached.clone());
             lists.push(tokio::spawn(async move {
                 let list = reader.read(move |_| {
+                    reached.try_send(()).unwrap();
                     let _ = held.lock().unwrap().recv();
                     Ok(())
                 });
                 list.await.unwrap();
             }));
+        }
+        for _ in 0..READERS {
+            reading.recv().await.unwrap();
         }
         assert_eq!(found(&*queue, id(1)).await.new, job(1));
         drop(release);

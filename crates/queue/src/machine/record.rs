@@ -76,9 +76,19 @@ impl Record {
             seq,
             bytes: new.body.0.len(),
             job: Job {
+                // Not `..new.clone()`: that would take the body along.
                 new: NewJob {
+                    id: new.id,
+                    account: new.account.clone(),
+                    who: new.who.clone(),
+                    op: new.op,
+                    model: new.model.clone(),
+                    priority: new.priority,
                     body: Body::default(),
-                    ..new.clone()
+                    dialect: new.dialect,
+                    deadline: new.deadline,
+                    attended: new.attended,
+                    worker: new.worker.clone(),
                 },
                 state: JobState::Queued,
                 attempt: 0,
