@@ -6,7 +6,7 @@
 //! ```text
 //! worker                         relay
 //! Hello{report, held}     ->
-//!                         <-     Welcome, then Resume or Gone for each held lease
+//!                         <-     Welcome, then Resume or Closed for each held lease
 //! Detail{show | running}  ->                     what its metadata routes are answered from
 //! Capacity{slots}         ->                     how many jobs may run at once; 0 while paused
 //!                                                (a few that only load a model run besides)

@@ -32,13 +32,18 @@ impl Webhooks for SqliteQueue {
         self.reader.read(move |conn| find(conn, id, seq)).await
     }
 
-    async fn due_webhooks(&self, now: Timestamp, limit: usize) -> Result<DueWebhooks, QueueError> {
+    async fn due_webhooks(
+        &self,
+        now: Timestamp,
+        limit: usize,
+        of_each: usize,
+    ) -> Result<DueWebhooks, QueueError> {
         self.open_still()?;
         self.lists
             .read(move |conn| {
                 // One transaction, so that the three questions have one answer.
                 let tx = conn.unchecked_transaction()?;
-                due(&tx, now, limit)
+                due(&tx, now, limit, of_each)
             })
             .await
     }
@@ -82,17 +87,27 @@ fn find(conn: &Connection, id: JobId, seq: Option<u64>) -> rusqlite::Result<Opti
     found.optional()
 }
 
-fn due(conn: &Connection, now: Timestamp, limit: usize) -> rusqlite::Result<DueWebhooks> {
+fn due(
+    conn: &Connection,
+    now: Timestamp,
+    limit: usize,
+    of_each: usize,
+) -> rusqlite::Result<DueWebhooks> {
     let mut select = conn.prepare_cached(concat!(
         "SELECT ",
         row::columns!(),
         ", ",
         columns!(),
-        " FROM webhooks JOIN jobs USING (seq)
-         WHERE hook_state = 0 AND next_at <= ?1 AND finished_at IS NOT NULL
-         ORDER BY next_at, finished_at LIMIT ?2"
+        " FROM (
+             SELECT seq, row_number() OVER
+                 (PARTITION BY account ORDER BY next_at, finished_at) AS place
+             FROM webhooks JOIN jobs USING (seq)
+             WHERE hook_state = 0 AND next_at <= ?1 AND finished_at IS NOT NULL)
+         JOIN webhooks USING (seq) JOIN jobs USING (seq)
+         WHERE place <= ?2 ORDER BY place, next_at, finished_at LIMIT ?3"
     ))?;
-    let due = select.query_map((now.0, row::number(limit as u64)), |found| {
+    let [limit, of_each] = [limit, of_each].map(|n| row::number(n as u64));
+    let due = select.query_map((now.0, of_each, limit), |found| {
         Ok((row::record(found)?.job, webhook(found)?))
     })?;
     let due = due.collect::<rusqlite::Result<_>>()?;

@@ -86,7 +86,7 @@ pub enum Told {
 /// What there is to tell now, and when to look again.
 #[derive(Debug, Clone, Default)]
 pub struct DueWebhooks {
-    /// Ended jobs, without their bodies, longest due first.
+    /// Ended jobs, without their bodies, of each account the longest due first.
     pub due: Vec<(Job, Webhook)>,
     /// When the next try of another is due.
     pub next: Option<Timestamp>,
@@ -103,11 +103,17 @@ pub trait Webhooks: fmt::Debug + Send + Sync {
     /// [`QueueError::Store`].
     async fn webhook(&self, id: JobId) -> Result<Option<Webhook>, QueueError>;
 
-    /// The webhooks of ended jobs that are to be tried by now, at most `limit`.
+    /// The webhooks of ended jobs that are to be tried by now, at most `limit`, and of each account
+    /// at most `of_each`: the first of all accounts, then the second of all, and so on.
     ///
     /// # Errors
     /// [`QueueError::Store`].
-    async fn due_webhooks(&self, now: Timestamp, limit: usize) -> Result<DueWebhooks, QueueError>;
+    async fn due_webhooks(
+        &self,
+        now: Timestamp,
+        limit: usize,
+        of_each: usize,
+    ) -> Result<DueWebhooks, QueueError>;
 
     /// Notes how a try went; nothing if the job was erased meanwhile.
     ///

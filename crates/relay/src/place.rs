@@ -36,8 +36,11 @@ pub(crate) struct Places {
 
 impl Places {
     pub(crate) fn new(relay: &Relay, account: Account, model: ModelName, job: JobId) -> Self {
+        let mut moves = relay.store.moves();
+        // It was not looked at yet.
+        moves.mark_changed();
         Self {
-            moves: relay.store.moves(),
+            moves,
             look_at: Instant::now() + relay.settings.place_every,
             told: None,
             relay: relay.clone(),
@@ -53,20 +56,20 @@ impl Places {
     }
 
     /// Waits until there is another place to tell; a job that is taken at once has none. Dropping
-    /// it pending loses nothing.
+    /// it pending loses nothing. A look takes locks that lending needs too: there is one only once
+    /// something moved, and not at each of its moves.
     pub(crate) async fn changed(&mut self) -> Place {
         loop {
             sleep_until(self.look_at).await;
-            self.moves.borrow_and_update();
+            if self.moves.changed().await.is_err() {
+                return std::future::pending().await;
+            }
             let place = self.now();
+            self.look_at = Instant::now() + self.relay.settings.place_every;
             let before = place.map(|place| place.before);
             let had = std::mem::replace(&mut self.told, before);
             if let Some(place) = place.filter(|_| before != had) {
-                self.look_at = Instant::now() + self.relay.settings.place_every;
                 return place;
-            }
-            if self.moves.changed().await.is_err() {
-                return std::future::pending().await;
             }
         }
     }
@@ -145,4 +148,75 @@ pub(crate) fn name_place(response: &mut axum::response::Response, place: Option<
 
 pub(crate) fn millis(wait: Duration) -> u64 {
     u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use proto::Timestamp;
+    use queue::{
+        MemoryQueue, Queue as _,
+        conformance::sample::{T0, id, job},
+    };
+    use tokio::time::{sleep, timeout};
+
+    use crate::{RelaySettings, world::World};
+
+    use super::*;
+
+    /// Counts how often it is asked for the time: once for each look.
+    #[derive(Debug, Default)]
+    struct Counting(AtomicUsize);
+
+    impl World for Counting {
+        fn now(&self) -> Timestamp {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            T0
+        }
+
+        fn random(&self) -> std::io::Result<[u8; 32]> {
+            Ok([0; 32])
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn however_much_moves_a_place_is_looked_at_but_once_in_a_while() {
+        let (store, world) = (
+            Arc::new(MemoryQueue::default()),
+            Arc::new(Counting::default()),
+        );
+        let relay = Relay::new(store.clone(), RelaySettings::default(), world.clone());
+        let every = relay.settings.place_every;
+        for n in 0..2 {
+            store.enqueue(T0, job(n)).await.unwrap();
+        }
+        let watched = job(1);
+        let mut places = Places::new(&relay, watched.account, watched.model, id(1));
+        let looks = || world.0.swap(0, Ordering::Relaxed);
+        looks();
+        assert_eq!(places.changed().await.before, 1);
+        assert_eq!(looks(), 1);
+        // Others come behind it, a hundred in the time after which it may be looked at again.
+        for n in 2..=201 {
+            store.enqueue(T0, job(n)).await.unwrap();
+            assert!(timeout(every / 100, places.changed()).await.is_err());
+        }
+        let looked = looks();
+        assert!((1..=2).contains(&looked), "{looked} looks");
+        // And not at all while nothing moves, however often it is waited for.
+        sleep(2 * every).await;
+        assert!(timeout(2 * every, places.changed()).await.is_err());
+        looks();
+        for _ in 0..10 {
+            assert!(timeout(every, places.changed()).await.is_err());
+        }
+        assert_eq!(looks(), 0);
+        // A move that came meanwhile is told.
+        store.cancel(T0, queue::Owner::Anyone, id(0)).await.unwrap();
+        assert_eq!(timeout(every, places.changed()).await.unwrap().before, 0);
+    }
 }

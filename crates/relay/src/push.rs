@@ -114,8 +114,8 @@ async fn tell(client: &Client, to: &PushUrl, query: QueryId, from: &str) {
     }
 }
 
-/// This relay, as the worker that is told may call it if it was not told another name. Never what a requester calls it: the worker
-/// may log in there.
+/// This relay, as the worker that is told may call it if it was not told another name. Never what
+/// a requester calls it: the worker may log in there.
 fn seen_from_here(mut address: SocketAddr, is_secure: bool) -> String {
     if address.ip().is_unspecified() {
         address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());

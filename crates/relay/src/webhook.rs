@@ -66,7 +66,11 @@ pub(crate) async fn deliver(relay: Relay) {
     loop {
         endings.borrow_and_update();
         let now = relay.now();
-        let found = match relay.store.due_webhooks(now, 4 * AT_ONCE).await {
+        let found = match relay
+            .store
+            .due_webhooks(now, 4 * AT_ONCE, AT_ONCE_PER_ACCOUNT)
+            .await
+        {
             Ok(found) => found,
             Err(error) => {
                 tracing::error!(%error, "due webhooks could not be looked at");

@@ -199,7 +199,6 @@ impl Held {
         }
     }
 
-    /// The job as the owner sees it while it runs.
     /// Counts it among those that are over: well, or because the lease was lost.
     pub(crate) fn count(&self, lost: Option<ErrorCode>, totals: &mut Totals) {
         let total = match &self.phase {
@@ -220,6 +219,7 @@ impl Held {
         totals.tokens += self.outbox.last();
     }
 
+    /// The job as the owner sees it while it runs.
     pub(crate) fn live(&self) -> LiveJob {
         let tokens = self.outbox.last();
         let seconds = self

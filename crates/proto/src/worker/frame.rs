@@ -53,6 +53,9 @@ impl Frame {
     pub const HEADER: usize = 30;
     /// Most payload bytes in one frame.
     pub const PAYLOAD_MAX: usize = crate::limits::FRAME_MAX - Self::HEADER;
+    /// Payload bytes of each part of a body. A writer waits until a frame is out whole before the
+    /// next, and a reader hears nothing until one is in whole: on a slow line that must be soon.
+    pub const BODY_PART: usize = 16 * 1024;
 
     /// The frame's bytes.
     #[must_use]
@@ -101,19 +104,25 @@ impl Frame {
 
     /// Splits one line into as few frames as fit the limit; an empty line is one empty frame.
     pub fn line(token: LeaseToken, n: u64, line: &Bytes) -> impl Iterator<Item = Self> + use<> {
-        Self::parts(FrameKind::Line, token, line.clone()).map(move |part| Self { n, ..part })
+        let parts = Self::parts(FrameKind::Line, token, line.clone(), Self::PAYLOAD_MAX);
+        parts.map(move |part| Self { n, ..part })
     }
 
     /// Splits one body; `n` of each part is its offset.
     pub fn body(token: LeaseToken, body: &Bytes) -> impl Iterator<Item = Self> + use<> {
-        Self::parts(FrameKind::Body, token, body.clone())
+        Self::parts(FrameKind::Body, token, body.clone(), Self::BODY_PART)
     }
 
-    fn parts(kind: FrameKind, token: LeaseToken, bytes: Bytes) -> impl Iterator<Item = Self> {
-        let count = bytes.len().div_ceil(Self::PAYLOAD_MAX).max(1);
+    fn parts(
+        kind: FrameKind,
+        token: LeaseToken,
+        bytes: Bytes,
+        max: usize,
+    ) -> impl Iterator<Item = Self> {
+        let count = bytes.len().div_ceil(max).max(1);
         (0..count).map(move |part| {
-            let start = part * Self::PAYLOAD_MAX;
-            let end = bytes.len().min(start + Self::PAYLOAD_MAX);
+            let start = part * max;
+            let end = bytes.len().min(start + max);
             let payload = Body(bytes.slice(start..end));
             Self {
                 kind,
@@ -150,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_long_body_is_split_and_put_together_again() {
-        let body = Bytes::from(vec![b'x'; Frame::PAYLOAD_MAX * 2 + 5]);
+        let body = Bytes::from(vec![b'x'; Frame::BODY_PART * 2 + 5]);
         let parts: Vec<_> = Frame::body(TOKEN, &body)
             .map(|part| Frame::decode(&part.encode()).unwrap())
             .collect();
@@ -159,11 +168,7 @@ mod tests {
             parts.iter().map(|p| p.more).collect::<Vec<_>>(),
             [true, true, false]
         );
-        assert!(
-            parts
-                .iter()
-                .all(|p| p.encode().len() <= crate::limits::FRAME_MAX)
-        );
+        assert!(parts.iter().all(|p| p.payload.0.len() <= Frame::BODY_PART));
         let whole: Vec<u8> = parts.iter().flat_map(|p| p.payload.0.to_vec()).collect();
         assert_eq!(whole, body);
     }

@@ -129,6 +129,7 @@ macro_rules! conformance_suite {
             overview::a_job_that_was_handed_on_is_told_of_its_new_holder,
             overview::whoever_watches_is_told_of_every_change,
             webhooks::a_webhook_is_due_when_its_job_has_ended,
+            webhooks::no_account_hides_the_webhooks_of_another,
             webhooks::a_webhook_is_tried_until_it_is_told_or_given_up,
             webhooks::a_webhook_is_kept_exactly_as_long_as_its_job,
             queries::a_query_is_found_by_its_number_and_its_job,

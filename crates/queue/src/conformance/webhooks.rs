@@ -2,7 +2,7 @@
 
 use proto::{End, WebhookState};
 
-use super::sample::{T0, at, id, job, next};
+use super::sample::{T0, at, id, job, job_of, next};
 use crate::{Extras, NewWebhook, Owner, QueueError, RESULT_KEPT, Store, Told, Webhook};
 
 fn hook(n: u8) -> NewWebhook {
@@ -13,15 +13,20 @@ fn hook(n: u8) -> NewWebhook {
 }
 
 async fn submit(store: &dyn Store, n: u8) {
+    submit_of(store, n, "a").await;
+}
+
+async fn submit_of(store: &dyn Store, n: u8, account: &str) {
     let extras = Extras {
         webhook: Some(hook(n)),
         ..Extras::default()
     };
-    store.submit(T0, job(n), extras).await.unwrap();
+    let job = job_of(n, account);
+    store.submit(T0, job, extras).await.unwrap();
 }
 
 async fn due(store: &dyn Store, seconds: u64) -> Vec<u8> {
-    let found = store.due_webhooks(at(seconds), 10).await.unwrap();
+    let found = store.due_webhooks(at(seconds), 10, 10).await.unwrap();
     let ids = found.due.iter().map(|(job, webhook)| {
         assert_eq!(webhook.new, hook(job.new.id.0[0]));
         assert!(job.new.body.0.is_empty() && job.state.is_final());
@@ -32,12 +37,12 @@ async fn due(store: &dyn Store, seconds: u64) -> Vec<u8> {
 
 /// Not before, and whichever way it ended.
 pub async fn a_webhook_is_due_when_its_job_has_ended(store: &dyn Store) {
-    let nothing = store.due_webhooks(T0, 10).await.unwrap();
+    let nothing = store.due_webhooks(T0, 10, 10).await.unwrap();
     assert!(!nothing.any);
     submit(store, 1).await;
     submit(store, 2).await;
     store.enqueue(T0, job(3)).await.unwrap();
-    let waiting = store.due_webhooks(T0, 10).await.unwrap();
+    let waiting = store.due_webhooks(T0, 10, 10).await.unwrap();
     assert!(waiting.any && waiting.due.is_empty() && waiting.next.is_none());
 
     let mut endings = store.endings();
@@ -53,8 +58,31 @@ pub async fn a_webhook_is_due_when_its_job_has_ended(store: &dyn Store) {
     store.cancel(at(2), Owner::Anyone, id(2)).await.unwrap();
     endings.changed().await.unwrap();
     assert_eq!(due(store, 2).await, [1, 2]);
-    let one = store.due_webhooks(at(2), 1).await.unwrap();
+    let one = store.due_webhooks(at(2), 1, 1).await.unwrap();
     assert_eq!(one.due.len(), 1);
+}
+
+/// However many one account has: the first of each come before the second of any.
+pub async fn no_account_hides_the_webhooks_of_another(store: &dyn Store) {
+    for n in 1..=6 {
+        submit(store, n).await;
+        store
+            .cancel(at(n.into()), Owner::Anyone, id(n))
+            .await
+            .unwrap();
+    }
+    submit_of(store, 7, "b").await;
+    store.cancel(at(7), Owner::Anyone, id(7)).await.unwrap();
+    let due = async |limit, of_each| {
+        let found = store.due_webhooks(at(9), limit, of_each).await.unwrap();
+        let ids = found.due.iter().map(|(job, _)| job.new.id.0[0]);
+        ids.collect::<Vec<_>>()
+    };
+    assert_eq!(due(10, 3).await, [1, 7, 2, 3]);
+    assert_eq!(due(3, 3).await, [1, 7, 2]);
+    assert_eq!(due(10, 10).await, [1, 7, 2, 3, 4, 5, 6]);
+    store.webhook_tried(id(1), Told::Delivered).await.unwrap();
+    assert_eq!(due(10, 1).await, [2, 7]);
 }
 
 /// A failure puts it off; success and giving up are final.
@@ -68,7 +96,7 @@ pub async fn a_webhook_is_tried_until_it_is_told_or_given_up(store: &dyn Store) 
         error: "HTTP 500".into(),
     };
     store.webhook_tried(id(1), failed).await.unwrap();
-    let found = store.due_webhooks(at(59), 10).await.unwrap();
+    let found = store.due_webhooks(at(59), 10, 10).await.unwrap();
     assert_eq!(found.next, Some(at(60)));
     assert_eq!(due(store, 59).await, [2]);
     assert_eq!(due(store, 60).await, [2, 1]);
@@ -76,7 +104,7 @@ pub async fn a_webhook_is_tried_until_it_is_told_or_given_up(store: &dyn Store) 
     let error = "HTTP 410".to_owned();
     let given_up = Told::GivenUp { error };
     store.webhook_tried(id(2), given_up).await.unwrap();
-    assert!(!store.due_webhooks(at(60), 10).await.unwrap().any);
+    assert!(!store.due_webhooks(at(60), 10, 10).await.unwrap().any);
     let of = async |n| store.webhook(id(n)).await.unwrap().unwrap();
     let told = Webhook {
         state: WebhookState::Delivered,

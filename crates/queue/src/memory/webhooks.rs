@@ -1,9 +1,11 @@
+use std::collections::HashMap;
+
 use async_trait::async_trait;
-use proto::{JobId, Timestamp, WebhookState};
+use proto::{Account, JobId, Timestamp, WebhookState};
 use tokio::sync::watch;
 
 use super::{MemoryQueue, without_body};
-use crate::{DueWebhooks, QueueError, Told, Webhook, Webhooks};
+use crate::{DueWebhooks, Job, QueueError, Told, Webhook, Webhooks};
 
 #[async_trait]
 impl Webhooks for MemoryQueue {
@@ -11,7 +13,12 @@ impl Webhooks for MemoryQueue {
         Ok(self.open()?.webhooks.get(&id).cloned())
     }
 
-    async fn due_webhooks(&self, now: Timestamp, limit: usize) -> Result<DueWebhooks, QueueError> {
+    async fn due_webhooks(
+        &self,
+        now: Timestamp,
+        limit: usize,
+        of_each: usize,
+    ) -> Result<DueWebhooks, QueueError> {
         let inner = self.open()?;
         let waiting = inner.webhooks.iter();
         let waiting = waiting.filter(|(_, webhook)| webhook.state == WebhookState::Waiting);
@@ -25,10 +32,18 @@ impl Webhooks for MemoryQueue {
                 found.due.push((without_body(job), webhook.clone()));
             }
         }
-        found
-            .due
-            .sort_by_key(|(job, webhook)| (webhook.next_at, job.finished_at));
-        found.due.truncate(limit);
+        let waits = |(job, webhook): &(Job, Webhook)| (webhook.next_at, job.finished_at);
+        found.due.sort_by_key(waits);
+        let mut places: HashMap<Account, usize> = HashMap::new();
+        let placed = found.due.into_iter().map(|due| {
+            let place = places.entry(due.0.new.account.clone()).or_default();
+            *place += 1;
+            (*place, due)
+        });
+        let mut placed: Vec<_> = placed.filter(|(place, _)| *place <= of_each).collect();
+        placed.sort_by_key(|(place, due)| (*place, waits(due)));
+        let placed = placed.into_iter().map(|(_, due)| due);
+        found.due = placed.take(limit).collect();
         Ok(found)
     }
 

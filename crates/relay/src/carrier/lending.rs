@@ -30,7 +30,7 @@ struct Outgoing {
 }
 
 impl Unsent {
-    fn extend(&self, leases: Vec<Lease>) {
+    pub(super) fn extend(&self, leases: Vec<Lease>) {
         self.lock().waiting.extend(leases);
         self.filled.notify_one();
     }

@@ -146,14 +146,17 @@ fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, ApiError> {
     HeaderValue::from_str(&derive_accept_key(key.as_bytes())).map_err(|_| ApiError::internal())
 }
 
-async fn serve(relay: &Relay, caller: &Arc<Caller>, io: TokioIo<Upgraded>) {
-    let config = WebSocketConfig::default()
+pub(super) fn config() -> WebSocketConfig {
+    WebSocketConfig::default()
         .read_buffer_size(limits::WS_READ_BUFFER)
         .write_buffer_size(16 * 1024)
         .max_write_buffer_size(4 * limits::FRAME_MAX)
         .max_message_size(Some(limits::FRAME_MAX))
-        .max_frame_size(Some(limits::FRAME_MAX));
-    let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
+        .max_frame_size(Some(limits::FRAME_MAX))
+}
+
+async fn serve(relay: &Relay, caller: &Arc<Caller>, io: TokioIo<Upgraded>) {
+    let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config())).await;
     let ended = match hello(relay, &mut socket).await {
         Ok(hello) => {
             tracing::info!(worker = %hello.worker, "a worker connected");

@@ -123,3 +123,83 @@ pub(super) fn head_of(lease: &Lease, now: Timestamp) -> LeaseHead {
         body_len: lease.job.body.0.len(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proto::{Body, WorkerId};
+    use queue::{
+        MemoryQueue, NewJob, Queue as _,
+        conformance::sample::{LEASE, account, anyone, job},
+    };
+    use tokio::{io::AsyncReadExt as _, time::sleep};
+    use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
+
+    use super::*;
+    use crate::{
+        Relay, RelaySettings, auth::Caller, carrier::socket::config, workers::Link, world::System,
+    };
+
+    /// A connection that is about to write one job of so many bytes.
+    async fn with_job(bytes: usize) -> (Session, Receiver<Box<RelayMessage>>) {
+        let store = Arc::new(MemoryQueue::default());
+        let relay = Relay::new(store.clone(), RelaySettings::default(), Arc::new(System));
+        let new = NewJob {
+            body: Body(Bytes::from(vec![b'x'; bytes])),
+            ..job(1)
+        };
+        store.enqueue(relay.now(), new).await.unwrap();
+        let lent = relay.lease_many(anyone(), LEASE, 1).await.unwrap();
+        let caller = Caller::on_behalf(account("a"), "laptop".into(), queue::Ceiling::default());
+        let link = Link {
+            worker: WorkerId::new("w").unwrap(),
+            doubt: Arc::default(),
+            in_line: Arc::new(relay.routing.enter()),
+        };
+        let seat = relay.workers.seat();
+        let report = Arc::new(proto::WorkerReport {
+            engine: proto::EngineKind::Ollama,
+            engine_version: String::new(),
+            engine_up: true,
+            model_changes: false,
+            models: vec![],
+        });
+        let (session, control) = Session::new(relay, Arc::new(caller), link, seat, report);
+        session.unsent.extend(lent.take());
+        (session, control)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_request_gets_through_a_line_of_64_kbit_a_second() {
+        let bytes = 1024 * 1024;
+        let (session, mut control) = with_job(bytes).await;
+        let (ours, mut theirs) = tokio::io::duplex(8 * 1024);
+        let mut sink = WebSocketStream::from_raw_socket(ours, Role::Server, Some(config())).await;
+        let reads = async {
+            let (mut part, mut read) = ([0; 800], 0);
+            while read < bytes {
+                sleep(Duration::from_millis(100)).await;
+                read += theirs.read(&mut part).await.unwrap();
+            }
+        };
+        let began = Instant::now();
+        tokio::select! {
+            written = write(&mut sink, &mut control, &session) => {
+                panic!("{written:?} after {:?}", began.elapsed());
+            }
+            () = reads => {}
+        }
+        assert!(began.elapsed() > Duration::from_secs(120));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_nothing_for_long_is_taken_for_dead() {
+        let (session, mut control) = with_job(1024 * 1024).await;
+        let (ours, _theirs) = tokio::io::duplex(8 * 1024);
+        let mut sink = WebSocketStream::from_raw_socket(ours, Role::Server, Some(config())).await;
+        let began = Instant::now();
+        write(&mut sink, &mut control, &session).await.unwrap_err();
+        assert_eq!(began.elapsed().as_secs(), STALLED.as_secs());
+    }
+}

@@ -238,3 +238,43 @@ impl Relay {
         library.within(&caller.ceiling.models)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proto::{Account, WorkerId};
+
+    use super::*;
+    use crate::workers::{Online, Workers};
+
+    #[test]
+    fn what_a_worker_told_is_shared_with_whoever_asks() {
+        let workers = Workers::default();
+        let seat = workers.seat();
+        let report = WorkerReport {
+            engine: proto::EngineKind::Ollama,
+            engine_version: String::new(),
+            engine_up: true,
+            model_changes: false,
+            models: vec![],
+        };
+        let link = crate::workers::Link {
+            worker: WorkerId::new("w").unwrap(),
+            doubt: Arc::default(),
+            in_line: Arc::new(crate::routing::Routing::default().enter()),
+        };
+        let online = Online {
+            key: None,
+            serve: Serve::All,
+            within: ModelPatterns::default(),
+            report: Some(Arc::new(report)),
+            until: None,
+            poll: None,
+            link: Some(link),
+        };
+        workers.sit(seat, online);
+        let asked = || workers.library(&Account::new("a").unwrap(), Timestamp(1));
+        let [one, other] = [asked(), asked()].map(|mut library| library.known.remove(0).details);
+        assert!(Arc::ptr_eq(&one.shows, &other.shows));
+        assert!(Arc::ptr_eq(&one.running, &other.running));
+    }
+}

@@ -235,8 +235,13 @@ impl Webhooks for Gated {
         self.inner.webhook(id).await
     }
 
-    async fn due_webhooks(&self, now: Timestamp, limit: usize) -> Result<DueWebhooks, QueueError> {
-        self.inner.due_webhooks(now, limit).await
+    async fn due_webhooks(
+        &self,
+        now: Timestamp,
+        limit: usize,
+        of_each: usize,
+    ) -> Result<DueWebhooks, QueueError> {
+        self.inner.due_webhooks(now, limit, of_each).await
     }
 
     async fn webhook_tried(&self, id: JobId, told: Told) -> Result<(), QueueError> {

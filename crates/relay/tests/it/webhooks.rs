@@ -306,3 +306,26 @@ async fn a_webhook_that_leads_inside_or_cannot_be_read_refuses_the_job() {
     let list = client.get("/api/jobs").await.json().await;
     assert_eq!(list, serde_json::json!([]));
 }
+
+#[tokio::test]
+async fn a_receiver_that_never_answers_holds_up_nobody_elses_webhooks() {
+    let (deaf, hearing) = (Receiver::start().await, Receiver::start().await);
+    let mut settings = hearing.settings();
+    let deaf_too = format!("127.0.0.1:{}", deaf.port());
+    settings.webhook_allow.push(deaf_too.parse().unwrap());
+    let server = Server::with(settings).await;
+    let scopes = [queue::Scope::Enqueue, queue::Scope::Read];
+    let ends = async |client: &Client, receiver: &Receiver| {
+        let url = format!("http://127.0.0.1:{}/hook?a=b", receiver.port());
+        let made = submit(client, &serde_json::json!({"url": url})).await;
+        let path = format!("/api/jobs/{}", made["id"].as_str().unwrap());
+        client.send(Method::DELETE, &path, "").await;
+    };
+    let busy = server.client("busy", &scopes).await;
+    for _ in 0..150 {
+        ends(&busy, &deaf).await;
+    }
+    let other = server.client("other", &scopes).await;
+    ends(&other, &hearing).await;
+    hearing.hear("200 OK").await;
+}

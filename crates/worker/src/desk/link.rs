@@ -194,10 +194,15 @@ impl Desk {
             drop(state);
         } else {
             drop(state);
-            let why = "the relay asks for lines that were acknowledged before";
-            self.end(token, Ending::nack(Retry::Now, ErrorCode::Internal, why));
+            self.cannot_continue(token);
         }
         self.outgoing.notify_one();
+    }
+
+    /// The relay has fewer lines than it once confirmed: the job begins anew.
+    pub fn cannot_continue(&self, token: LeaseToken) {
+        let why = "the relay asks for lines that were acknowledged before";
+        self.end(token, Ending::nack(Retry::Now, ErrorCode::Internal, why));
     }
 
     /// Whether a held lease still waits for the relay's word on this link.

@@ -58,6 +58,7 @@ pub(super) async fn session(
         urgent: 0,
         posts: FuturesUnordered::new(),
         busy: HashSet::new(),
+        gaps: HashSet::new(),
     };
     let end = tokio::select! {
         end = polling.run(websocket_after) => end,
@@ -102,6 +103,8 @@ struct Polling<'a> {
     posts: FuturesUnordered<Post<'a>>,
     /// Leases with a post under way: posts of one lease keep their order.
     busy: HashSet<LeaseToken>,
+    /// Leases of which a line was missing at the relay, and nothing was stored since.
+    gaps: HashSet<LeaseToken>,
 }
 
 impl<'a> Polling<'a> {
@@ -300,6 +303,7 @@ impl<'a> Polling<'a> {
         self.busy.remove(&token);
         let posted = posted?;
         self.link_up();
+        let had_gap = self.gaps.remove(&token);
         match posted {
             Posted::Lines(answer) => {
                 self.desk.stored(token, answer.stored);
@@ -309,7 +313,12 @@ impl<'a> Polling<'a> {
             }
             Posted::Closed => self.desk.closed(token, None),
             Posted::Gone(code) => self.desk.closed(token, Some(code)),
-            Posted::Gap => self.desk.rewind(token),
+            // What is kept was sent again, and it is not that.
+            Posted::Gap if had_gap => self.desk.cannot_continue(token),
+            Posted::Gap => {
+                self.gaps.insert(token);
+                self.desk.rewind(token);
+            }
         }
         Ok(())
     }

@@ -320,3 +320,17 @@ async fn http_to_another_machine_is_refused_before_a_key_is_sent() {
     let error = bounded(scene.run).await.unwrap().unwrap_err().to_string();
     assert!(error.contains("not https"), "{error}");
 }
+
+#[tokio::test]
+async fn a_relay_that_is_down_behind_its_proxy_is_not_taken_for_a_proxy_that_breaks_websockets() {
+    let mut scene = scene_with(|_| {}).await;
+    for status in [502, 504] {
+        let html = "<html>the upstream is down</html>";
+        scene.relay.set_upgrade(Upgrade::Refuse(status, html, None));
+        for _ in 0..4 {
+            scene.relay.upgrade().await;
+        }
+    }
+    scene.relay.set_upgrade(Upgrade::Accept);
+    scene.relay.greeted().await;
+}

@@ -403,3 +403,45 @@ async fn a_proxy_that_cuts_held_requests_gets_plain_polls() {
         .until(|now| now.carrier == Some(CarrierKind::Poll))
         .await;
 }
+
+#[tokio::test]
+async fn a_relay_that_lost_lines_it_once_confirmed_gets_its_job_back() {
+    let mut scene = polling().await;
+    answer(scene.relay.post().await, &lease(1));
+    let engine = scene.asked().await;
+    engine.say("one").await;
+    let mut polls = Vec::new();
+    let lines = scene.relay.post_to("/lines", &mut polls).await;
+    answer(lines, &stored(1));
+    engine.say("two").await;
+    let gap = r#"{"error":{"code":"chunk_gap","message":"line 1 comes next"}}"#;
+    for _ in 0..2 {
+        let lines = scene.relay.post_to("/jobs/", &mut polls).await;
+        assert!(lines.path.ends_with("/lines?first=2"), "{}", lines.path);
+        lines.answer(409, gap);
+    }
+    let nack = scene.relay.post_to("/jobs/", &mut polls).await;
+    assert!(nack.path.ends_with("/nack"), "{}", nack.path);
+    let said: NackRequest = nack.json();
+    assert_eq!((said.retry, said.code), (Retry::Now, ErrorCode::Internal));
+    answer(nack, &stored(0));
+}
+
+#[tokio::test]
+async fn lines_that_were_lost_on_their_way_are_sent_again_each_time() {
+    let mut scene = polling().await;
+    answer(scene.relay.post().await, &lease(1));
+    let engine = scene.asked().await;
+    let mut polls = Vec::new();
+    let gap = r#"{"error":{"code":"chunk_gap","message":"send it again"}}"#;
+    for n in 1..=3 {
+        engine.say("word").await;
+        let path = format!("/lines?first={n}");
+        let lines = scene.relay.post_to("/jobs/", &mut polls).await;
+        assert!(lines.path.ends_with(&path), "{}", lines.path);
+        lines.answer(409, gap);
+        let lines = scene.relay.post_to("/jobs/", &mut polls).await;
+        assert!(lines.path.ends_with(&path), "{}", lines.path);
+        answer(lines, &stored(n));
+    }
+}
