@@ -13,12 +13,7 @@ use crate::{
 
 const ROUNDS: u32 = 6;
 /// So that no cap is what is measured.
-const ROOM: [&str; 4] = [
-    "--queued-max",
-    "100000000",
-    "--account-queued-max",
-    "100000000",
-];
+const ROOM: [&str; 4] = ["--queued-max", "1000000", "--account-queued-max", "1000000"];
 
 /// Measures at 64 and at 16 callers.
 ///

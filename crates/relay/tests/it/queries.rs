@@ -55,7 +55,7 @@ async fn query(client: &Client, id: u64) -> Value {
 
 #[tokio::test]
 async fn a_query_goes_from_its_requester_to_a_worker_of_the_service_and_back() {
-    let (_server, jan, worker) = scene().await;
+    let (server, jan, worker) = scene().await;
     let id = asked(&jan, "Тестовый запрос").await;
     let waiting = query(&jan, id).await;
     assert_eq!(
@@ -90,6 +90,8 @@ async fn a_query_goes_from_its_requester_to_a_worker_of_the_service_and_back() {
         (&work["query_text"], &work["user_name"]),
         (&"Тестовый запрос".into(), &"jan".into())
     );
+    let asker = server.store.find_user_named("jan").await.unwrap().unwrap();
+    assert_eq!(work["user"], asker.id);
     assert!(work["query_started"].as_str().unwrap().ends_with('Z'));
 
     let log = json!({"project": work["project"], "query": id, "log_data": "Начинаем"});
