@@ -1,6 +1,9 @@
 //! What workers told of their engines: the models, what each shows, and what is in memory.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use proto::{Detail, ModelName, Timestamp, WorkerReport, limits};
@@ -110,6 +113,16 @@ impl Told {
     }
 }
 
+/// What a report tells of each model, by its canonical name; the first of one name counts.
+fn tags(report: &WorkerReport) -> HashMap<String, &str> {
+    let mut tags = HashMap::with_capacity(report.models.len());
+    for model in &report.models {
+        let tag = tags.entry(model.name.canonical());
+        tag.or_insert(model.tag.get());
+    }
+    tags
+}
+
 fn show_size(name: &str, show: &RawValue) -> usize {
     ENTRY + name.len() + show.get().len()
 }
@@ -129,20 +142,17 @@ impl Details {
 
     /// Of which models something else was told than holds now.
     fn outdated(&self, report: &WorkerReport, before: Option<&WorkerReport>) -> Vec<String> {
-        let find = |report: &WorkerReport, name: &str| {
-            let mut models = report.models.iter();
-            let entry = models.find(|m| m.name.canonical() == name)?;
-            Some(entry.tag.get().to_owned())
-        };
-        let has = |name: &String| {
-            let now = find(report, name);
-            now.is_some()
-                && before
-                    .and_then(|before| find(before, name))
-                    .is_none_or(|was| Some(was) == now)
+        if self.shows.is_empty() {
+            return Vec::new();
+        }
+        let now = tags(report);
+        let before = before.map(tags).unwrap_or_default();
+        let holds = |name: &String| {
+            let tag = now.get(name);
+            tag.is_some_and(|tag| before.get(name).is_none_or(|was| was == tag))
         };
         let names = self.shows.keys();
-        names.filter(|name| !has(name)).cloned().collect()
+        names.filter(|name| !holds(name)).cloned().collect()
     }
 }
 
