@@ -27,7 +27,8 @@ pub(crate) struct Payload<const MAX: usize>(pub(crate) Bytes);
 
 /// A prompt, an answer, or lines of one.
 pub(crate) type Inference = Payload<{ limits::BODY_MAX }>;
-/// Anything else.
+/// Anything else. Routes that need none read it too: some clients send `{}`, and what is left
+/// unread ends the connection.
 pub(crate) type Control = Payload<{ limits::CONTROL_BODY_MAX }>;
 /// A poll; it may carry the report of an engine with very many models.
 pub(crate) type Poll = Payload<{ 16 * limits::CONTROL_BODY_MAX }>;

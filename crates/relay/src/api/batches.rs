@@ -121,6 +121,7 @@ pub(super) async fn cancel(
     State(relay): State<Relay>,
     MayEnqueue(caller): MayEnqueue,
     InPath(id): InPath<String>,
+    _: Control,
 ) -> Result<Json<Value>, ApiError> {
     let alone = relay.batches.alone.lock().await;
     let batch = relay.store.batch((&caller.account).into(), &id).await?;

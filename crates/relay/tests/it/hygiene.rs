@@ -501,9 +501,11 @@ async fn whoever_was_refused_before_his_body_was_read_is_told_that_the_connectio
         assert!(told.contains("connection: close"), "{target}: {told}");
     }
     // Where there was none, or all of it was read, the connection goes on.
+    let work = server.key("default", &[Scope::Work]).await;
     let said = format!(
         "GET /nowhere HTTP/1.1\r\nhost: x\r\n\r\nPOST /api/chat HTTP/1.1\r\nhost: x\r\n\
-         authorization: Bearer {key}\r\ncontent-length: 2\r\n\r\n{{}}{SECOND}"
+         authorization: Bearer {key}\r\ncontent-length: 2\r\n\r\n{{}}POST /api/queries/claim_next/ HTTP/1.1\r\nhost: x\r\n\
+         authorization: Bearer {work}\r\ncontent-length: 2\r\n\r\n{{}}{SECOND}"
     );
     let told = answered(&server, said.as_bytes()).await;
     assert!(

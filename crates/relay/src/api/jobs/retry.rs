@@ -10,6 +10,7 @@ use crate::{
     auth::{Caller, MayEnqueue},
     error::ApiError,
     intake::Patience,
+    payload::Control,
     target::InPath,
     ticket::Order,
 };
@@ -19,6 +20,7 @@ pub(in crate::api) async fn retry(
     State(relay): State<Relay>,
     MayEnqueue(caller): MayEnqueue,
     InPath(id): InPath<JobId>,
+    _: Control,
 ) -> Result<Response, ApiError> {
     again(&relay, &caller, id).await
 }

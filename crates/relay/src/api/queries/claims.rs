@@ -20,7 +20,7 @@ use crate::{
     },
     auth::{Caller, serves},
     error::ApiError,
-    payload::{Inference, Payload},
+    payload::{Control, Inference, Payload},
     target::InPath,
 };
 
@@ -33,6 +33,7 @@ const REASON_MAX: usize = 1024;
 pub(crate) async fn claim_next(
     State(relay): State<Relay>,
     Claims(caller): Claims,
+    _: Control,
 ) -> Result<Response, RestError> {
     let worker = WorkerId::new(format!("queries-{}", caller.key_id()));
     let wanted = LeaseQuery {
