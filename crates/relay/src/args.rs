@@ -136,7 +136,8 @@ pub struct Args {
         value_name = "N"
     )]
     pub failures_per_minute: u32,
-    /// Most requests at work at once; those that wait for a worker are not.
+    /// Most requests at work at once; those that wait for a worker are not. While more come than
+    /// are done, a quarter of that.
     #[arg(
         long,
         env = "HEARTH_AT_WORK_MAX",

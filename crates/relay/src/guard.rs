@@ -12,7 +12,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -212,18 +212,44 @@ fn lock<T>(what: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// How many requests are at work now. One that waits for a worker is not.
+///
+/// A burst may fill it. Where it does not drain within [`BURST`], requests come faster than they
+/// are done, and each that is let in waits for all before it, however many are refused: then only
+/// a part is let in, and is served about as soon as ever.
 #[derive(Debug)]
 pub(crate) struct Gate {
     inside: AtomicUsize,
     most: usize,
+    /// When one that came found few inside; milliseconds since 1970.
+    calm_at: AtomicI64,
 }
+
+/// How long more may be inside than a standing load is let in.
+const BURST: Duration = Duration::from_millis(100);
+/// Of a standing load so much is let in, of the most.
+const STANDING: usize = 4;
+/// The gate is calm once so much of the most is inside at most.
+const CALM: usize = 8;
 
 impl Gate {
     pub(crate) const fn new(most: usize) -> Self {
         Self {
             inside: AtomicUsize::new(0),
             most,
+            calm_at: AtomicI64::new(0),
         }
+    }
+
+    /// Whether one more may go in at `now` where so many are.
+    fn admits(&self, inside: usize, now: Timestamp) -> bool {
+        let calm_at = Timestamp(self.calm_at.load(Ordering::Relaxed));
+        // A clock that went back tells nothing of how long the burst has been.
+        if inside <= self.most / CALM || now < calm_at {
+            self.calm_at.store(now.0, Ordering::Relaxed);
+        } else if now.since(calm_at) > BURST {
+            return inside < self.most.div_ceil(STANDING);
+        }
+        inside < self.most
     }
 }
 
@@ -246,12 +272,12 @@ impl AtWork {
     }
 
     /// Whether there is room for the work on this request.
-    pub(crate) fn begins(&self) -> bool {
+    pub(crate) fn begins(&self, now: Timestamp) -> bool {
         if self.0.is_inside.swap(true, Ordering::Relaxed) {
             return true;
         }
         let gate = &self.0.gate;
-        if gate.inside.fetch_add(1, Ordering::Relaxed) < gate.most {
+        if gate.admits(gate.inside.fetch_add(1, Ordering::Relaxed), now) {
             return true;
         }
         self.rests();
@@ -388,14 +414,45 @@ mod tests {
         let gate = Arc::new(Gate::new(2));
         let work = || AtWork::new(&gate);
         let (one, two, three) = (work(), work(), work());
-        assert!(one.begins() && two.begins() && one.begins());
-        assert!(!three.begins());
+        assert!(one.begins(NOW) && two.begins(NOW) && one.begins(NOW));
+        assert!(!three.begins(NOW));
         one.rests();
         one.rests();
-        assert!(three.begins() && !one.begins());
+        assert!(three.begins(NOW) && !one.begins(NOW));
         drop((two.clone(), three));
-        assert!(one.begins());
+        assert!(one.begins(NOW));
         drop((one, two));
         assert_eq!(gate.inside.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_burst_may_fill_the_gate_and_of_a_load_that_stands_a_quarter_is_let_in() {
+        let gate = Arc::new(Gate::new(64));
+        let come = |count: usize, now: Timestamp| {
+            let came = std::iter::repeat_with(|| AtWork::new(&gate)).take(count);
+            came.filter(|one| one.begins(now)).collect::<Vec<_>>()
+        };
+        // The gate was calm for an hour, or for ever.
+        for at in [NOW, NOW + Duration::from_hours(1)] {
+            let mut inside = come(100, at);
+            assert_eq!(inside.len(), 64, "a burst");
+            let later = at + BURST;
+            inside.truncate(40);
+            inside.extend(come(100, later));
+            assert_eq!(inside.len(), 64, "a burst may take so long");
+            let standing = later + Duration::from_millis(1);
+            inside.truncate(15);
+            inside.extend(come(100, standing));
+            assert_eq!(inside.len(), 16, "more come than are done");
+            inside.truncate(9);
+            inside.extend(come(100, standing + Duration::from_hours(1)));
+            assert_eq!(inside.len(), 16, "it stands as long as it does not drain");
+            inside.truncate(8);
+            inside.extend(come(100, standing + Duration::from_hours(2)));
+            assert_eq!(inside.len(), 64, "it did");
+        }
+        // The machine's clock was put back.
+        let _inside = come(40, NOW + Duration::from_hours(4));
+        assert_eq!(come(100, NOW).len(), 24);
     }
 }

@@ -58,7 +58,7 @@ impl<const MAX: usize> FromRequest<Relay> for Payload<MAX> {
         let share = relay.arriving.share();
         let body = read(request.into_body(), MAX, patience, share).await?;
         // While a body arrives there is nothing to do.
-        if at_work.is_some_and(|at_work| !at_work.begins()) {
+        if at_work.is_some_and(|at_work| !at_work.begins(relay.now())) {
             return Err(relay.busy());
         }
         Ok(Self(body))

@@ -364,7 +364,7 @@ async fn routed(door: Door, mut request: Request<Body>, path: &str) -> Response 
     let at_work = AtWork::new(&door.relay.gate);
     if !is_always_heard(path) {
         // A body that is still to come is waited for first.
-        if request.body().is_end_stream() && !at_work.begins() {
+        if request.body().is_end_stream() && !at_work.begins(door.relay.now()) {
             return door.relay.busy().into_response();
         }
         request.extensions_mut().insert(at_work.clone());

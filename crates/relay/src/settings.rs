@@ -63,7 +63,7 @@ pub struct RelaySettings {
     /// Most connections with one key; 0 is no limit.
     pub connections_per_key: usize,
     /// Most requests at work at once; those that wait for a worker are not. Further ones are
-    /// refused.
+    /// refused; while more come than are done, those beyond a quarter.
     pub at_work_max: usize,
     /// Bytes of all request bodies that are not whole yet; a long one beyond them is refused.
     pub arriving_max: usize,
