@@ -139,20 +139,17 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// See [`queue::Queue::enqueue`]; answers the job's number.
-    pub(crate) fn enqueue(&mut self, now: Timestamp, job: &NewJob) -> Result<u64, Fault> {
+    /// See [`queue::Queue::enqueue`]; answers what was accepted.
+    pub(crate) fn enqueue(&mut self, now: Timestamp, job: &NewJob) -> Result<Record, Fault> {
         self.admits()?;
         if row::has_ended(self.conn, job.id)? {
             return Err(QueueError::Exists(format!("job {}", job.id)).into());
         }
         let step = self.live().machine.enqueue(now, job)?;
-        let seq = step.after.seq;
+        let accepted = step.after.clone();
         self.steps.push(step);
-        if let Some(step) = self.steps.last() {
-            self.statements
-                .insert(self.conn, &step.after, &job.body.0)?;
-        }
-        Ok(seq)
+        self.statements.insert(self.conn, &accepted, &job.body.0)?;
+        Ok(accepted)
     }
 
     /// See [`queue::Queue::lease_many`].

@@ -24,7 +24,7 @@ const SELECT: &str = concat!(
 impl Queries for SqliteQueue {
     async fn create_query(&self, now: Timestamp, new: NewQuery) -> Result<QueryId, QueueError> {
         self.try_ask(move |group| {
-            let seq = group.enqueue(now, &new.job)?;
+            let seq = group.enqueue(now, &new.job)?.seq;
             let mut insert = group.conn.prepare_cached(
                 "INSERT INTO queries (seq, project, user, account) VALUES (?1, ?2, ?3, ?4)
                  RETURNING query",

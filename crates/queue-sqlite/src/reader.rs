@@ -1,6 +1,6 @@
 use std::{
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Condvar, Mutex, PoisonError},
 };
 
 use async_trait::async_trait;
@@ -9,31 +9,61 @@ use proto::{Account, EventId, JobId};
 use queue::{Job, JobLog, LiveLog, LogHead, LogPage, Owner, QueueError, machine::Record};
 use rusqlite::{Connection, OptionalExtension, named_params};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::{Semaphore, watch},
     task::spawn_blocking,
 };
 
 use crate::{OpenError, error::not_read, row, schema};
 
+/// How many may wait for a connection in a thread; further ones wait without one.
+const WAITING_MAX: usize = 32;
+
 /// What is on disk, for looking at: always the state of the last commit.
 #[derive(Debug, Clone)]
 pub(crate) struct Reader {
-    free: Arc<Mutex<Vec<Connection>>>,
-    /// One for each connection: who waits for one waits here, and keeps no thread.
-    turns: Arc<Semaphore>,
+    pool: Arc<Pool>,
+    waiting: Arc<Semaphore>,
+}
+
+/// A connection goes from thread to thread: a task that it was given to would leave it idle until
+/// it is its turn to run, which in an overload is long.
+#[derive(Debug)]
+struct Pool {
+    free: Mutex<Vec<Connection>>,
+    returned: Condvar,
 }
 
 /// A connection that somebody reads with; it goes back however that ends.
-struct Borrowed {
+struct Borrowed<'a> {
     conn: Option<Connection>,
-    of: Arc<Mutex<Vec<Connection>>>,
-    _turn: OwnedSemaphorePermit,
+    pool: &'a Pool,
 }
 
-impl Drop for Borrowed {
+impl Pool {
+    fn borrow(&self) -> Borrowed<'_> {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let Some(conn) = free.pop() else {
+                free = self
+                    .returned
+                    .wait(free)
+                    .unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            return Borrowed {
+                conn: Some(conn),
+                pool: self,
+            };
+        }
+    }
+}
+
+impl Drop for Borrowed<'_> {
     fn drop(&mut self) {
-        let mut free = self.of.lock().unwrap_or_else(PoisonError::into_inner);
-        free.extend(self.conn.take());
+        let free = self.pool.free.lock();
+        free.unwrap_or_else(PoisonError::into_inner)
+            .extend(self.conn.take());
+        self.pool.returned.notify_one();
     }
 }
 
@@ -41,9 +71,13 @@ impl Reader {
     /// So many may read at once.
     pub(crate) fn open(path: &Path, readers: usize) -> Result<Self, OpenError> {
         let free: Result<Vec<_>, _> = (0..readers).map(|_| schema::open_reader(path)).collect();
+        let pool = Pool {
+            free: Mutex::new(free?),
+            returned: Condvar::new(),
+        };
         Ok(Self {
-            free: Arc::new(Mutex::new(free?)),
-            turns: Arc::new(Semaphore::new(readers)),
+            pool: Arc::new(pool),
+            waiting: Arc::new(Semaphore::new(WAITING_MAX)),
         })
     }
 
@@ -52,19 +86,14 @@ impl Reader {
         &self,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, QueueError> {
-        let turn = self.turns.clone().acquire_owned().await;
-        let turn = turn.map_err(|_| QueueError::closed())?;
-        let conn = self
-            .free
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop();
-        let borrowed = Borrowed {
-            conn,
-            of: self.free.clone(),
-            _turn: turn,
-        };
-        let done = spawn_blocking(move || borrowed.conn.as_ref().map(read));
+        let place = self.waiting.clone().acquire_owned().await;
+        let place = place.map_err(|_| QueueError::closed())?;
+        let pool = self.pool.clone();
+        let done = spawn_blocking(move || {
+            let _place = place;
+            let borrowed = pool.borrow();
+            borrowed.conn.as_ref().map(read)
+        });
         match done.await {
             Ok(Some(answer)) => answer.map_err(not_read),
             Ok(None) | Err(_) => Err(QueueError::closed()),

@@ -2,7 +2,7 @@ use async_trait::async_trait;
 use proto::{Account, JobId, Timestamp};
 use queue::{
     Cursor, Extras, JobFilter, JobPage, NewJob, Once, Owner, QueueError, RETRY, Submissions,
-    machine::Record,
+    Submitted, machine::Record,
 };
 use rusqlite::{Connection, OptionalExtension};
 
@@ -25,21 +25,26 @@ macro_rules! dead {
 
 impl Group<'_> {
     /// See [`Submissions::submit`]: the name and the job are in one transaction, or neither is.
-    fn submit(&mut self, now: Timestamp, job: &NewJob, extras: &Extras) -> Result<JobId, Fault> {
+    fn submit(
+        &mut self,
+        now: Timestamp,
+        job: &NewJob,
+        extras: &Extras,
+    ) -> Result<Submitted, Fault> {
         if let Some(once) = &extras.once
             && let Some((before, fingerprint)) = find(self.conn, &job.account, &once.key)?
         {
             once.is_same(&fingerprint)?;
-            return Ok(before);
+            return Ok(Submitted::Known(before));
         }
-        let seq = self.enqueue(now, job)?;
+        let Record { seq, job, .. } = self.enqueue(now, job)?;
         if let Some(once) = &extras.once {
-            insert(self.conn, seq, &job.account, once)?;
+            insert(self.conn, seq, &job.new.account, once)?;
         }
         if let Some(webhook) = &extras.webhook {
             webhooks::insert(self.conn, seq, webhook)?;
         }
-        Ok(job.id)
+        Ok(Submitted::New(Box::new(job)))
     }
 }
 
@@ -50,7 +55,7 @@ impl Submissions for SqliteQueue {
         now: Timestamp,
         job: NewJob,
         extras: Extras,
-    ) -> Result<JobId, QueueError> {
+    ) -> Result<Submitted, QueueError> {
         // Whoever repeats himself is answered also when there is no room for another job.
         if extras.once.is_none() {
             self.has_room(&job)?;

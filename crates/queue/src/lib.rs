@@ -50,7 +50,9 @@ pub use store::{
     Job, JobLog, Lease, LeaseQuery, Leased, LogHead, LogPage, Models, NewJob, Owner, Queue,
     QueueCounts, Store,
 };
-pub use submission::{Cursor, Extras, JobFilter, JobPage, LOOKED_AT_MAX, Once, RETRY, Submissions};
+pub use submission::{
+    Cursor, Extras, JobFilter, JobPage, LOOKED_AT_MAX, Once, RETRY, Submissions, Submitted,
+};
 pub use terms::Terms;
 pub use user::{NewUser, PasswordHash, Role, User, UserChange, UserId, Users};
 pub use webhook::{DueWebhooks, NewWebhook, Told, Webhook, Webhooks};

@@ -170,7 +170,7 @@ impl Inner {
         error
     }
 
-    fn enqueue(&mut self, now: Timestamp, job: &NewJob) -> Result<(), QueueError> {
+    fn enqueue(&mut self, now: Timestamp, job: &NewJob) -> Result<Job, QueueError> {
         if self.finished.contains_key(&job.id) {
             return Err(QueueError::Exists(format!("job {}", job.id)));
         }
@@ -180,8 +180,9 @@ impl Inner {
         // What came may be a part of something larger.
         let body = Bytes::copy_from_slice(&job.body.0);
         self.bodies.insert(job.id, body.into());
+        let accepted = step.after.job.clone();
         self.store([step]);
-        Ok(())
+        Ok(accepted)
     }
 
     /// A job that is there takes so many bytes more, or less.
@@ -272,7 +273,7 @@ fn without_body(job: &Job) -> Job {
 #[async_trait]
 impl Queue for MemoryQueue {
     async fn enqueue(&self, now: Timestamp, job: NewJob) -> Result<(), QueueError> {
-        self.change(|inner| inner.enqueue(now, &job))
+        self.change(|inner| inner.enqueue(now, &job).map(drop))
     }
 
     async fn lease_many(

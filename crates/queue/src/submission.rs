@@ -53,6 +53,26 @@ pub struct Extras {
     pub webhook: Option<NewWebhook>,
 }
 
+/// What a submission made, or found.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Submitted {
+    /// A job, as it was accepted; without its body.
+    New(Box<Job>),
+    /// One was accepted before under the same name.
+    Known(JobId),
+}
+
+impl Submitted {
+    /// Which job it is.
+    #[must_use]
+    pub const fn id(&self) -> JobId {
+        match self {
+            Self::New(job) => job.new.id,
+            Self::Known(id) => *id,
+        }
+    }
+}
+
 /// Which jobs are looked for. Without any wish: all of them.
 #[derive(Debug, Clone, Default)]
 pub struct JobFilter {
@@ -152,6 +172,9 @@ pub trait Submissions: fmt::Debug + Send + Sync {
     /// Accepts a job with its extras, or finds the one that was accepted before under the same
     /// name, however many ask at once. A name is free again when its job is erased.
     ///
+    /// Nobody need look for what was accepted: that might fail, and whoever is told so would hand
+    /// it in again.
+    ///
     /// # Errors
     /// [`QueueError::OtherRequest`] if the name stands for another request, and those of
     /// [`crate::Queue::enqueue`].
@@ -160,7 +183,7 @@ pub trait Submissions: fmt::Debug + Send + Sync {
         now: Timestamp,
         job: NewJob,
         extras: Extras,
-    ) -> Result<JobId, QueueError>;
+    ) -> Result<Submitted, QueueError>;
 
     /// The job that was accepted under this name, and the digest of its request.
     ///

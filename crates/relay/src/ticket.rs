@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use proto::{Dialect, JobId, ModelName, Op, Priority};
-use queue::{Extras, JobLog, NewJob};
+use queue::{Extras, JobLog, NewJob, Submitted};
 use sha2::{Digest as _, Sha256};
 
 use crate::{Relay, auth::Caller, error::ApiError};
@@ -65,19 +65,18 @@ impl Relay {
         };
         self.submit_with(caller, order, extras)
             .await
-            .map(|(id, _)| id)
+            .map(|submitted| submitted.id())
     }
 
-    /// The same, and whether it was queued before under the same name.
+    /// The same with a name of one's own, or a webhook.
     pub(crate) async fn submit_with(
         &self,
         caller: &Caller,
         order: Order,
         extras: Extras,
-    ) -> Result<(JobId, bool), ApiError> {
+    ) -> Result<Submitted, ApiError> {
         let id = self.job_id()?;
-        let accepted = self.enqueue(id, caller, order, extras, false).await?;
-        Ok((accepted, accepted != id))
+        self.enqueue(id, caller, order, extras, false).await
     }
 
     /// Queues a job for a requester who waits; leaving cancels it from now on. One with an
@@ -99,7 +98,7 @@ impl Relay {
         };
         let (op, model) = (order.op, order.model.clone());
         match self.enqueue(job, caller, order, extras, attended).await {
-            Ok(accepted) => guard.job = accepted,
+            Ok(accepted) => guard.job = accepted.id(),
             Err(refused) => {
                 // There is no job to cancel.
                 guard.disarm();
@@ -131,7 +130,7 @@ impl Relay {
         order: Order,
         extras: Extras,
         attended: bool,
-    ) -> Result<JobId, ApiError> {
+    ) -> Result<Submitted, ApiError> {
         if self.drain.is_cancelled() {
             return Err(ApiError::draining());
         }
@@ -158,10 +157,9 @@ impl Relay {
         if has_webhook {
             self.webhooks.tell();
         }
-        if accepted == id {
-            tracing::info!(job.id = %id, job.op = %op, bytes, "queued");
-        } else {
-            tracing::info!(job.id = %accepted, "asked for again");
+        match &accepted {
+            Submitted::New(_) => tracing::info!(job.id = %id, job.op = %op, bytes, "queued"),
+            Submitted::Known(before) => tracing::info!(job.id = %before, "asked for again"),
         }
         Ok(accepted)
     }

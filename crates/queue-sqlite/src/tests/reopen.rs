@@ -197,7 +197,7 @@ fn a_restart_keeps_what_a_name_stands_for() {
         queue.submit(T0, job(1), named(7)).await.unwrap();
         for after in [queue.killed(at(1)), queue.reopened(at(1)).await] {
             let again = after.submit(at(1), job(2), named(7)).await;
-            assert_eq!(again.unwrap(), id(1));
+            assert_eq!(again.unwrap().id(), id(1));
             let other = after.submit(at(1), job(2), named(8)).await.unwrap_err();
             assert!(matches!(other, QueueError::OtherRequest), "{other}");
             assert_eq!(after.counts().queued, 1);

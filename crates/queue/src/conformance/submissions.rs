@@ -38,7 +38,7 @@ const ALL: JobFilter = JobFilter {
 
 /// Whether it waits, runs or has ended.
 pub async fn a_name_stands_for_one_job(store: &dyn Store) {
-    let again = async |n| store.submit(T0, job(n), named("k", 7)).await.unwrap();
+    let again = async |n| store.submit(T0, job(n), named("k", 7)).await.unwrap().id();
     assert_eq!(again(1).await, id(1));
     assert_eq!(again(2).await, id(1));
     let token = next(store, T0).await.unwrap().token;
@@ -66,7 +66,7 @@ pub async fn a_name_cannot_stand_for_two_requests(store: &dyn Store) {
 pub async fn accounts_name_their_jobs_apart(store: &dyn Store) {
     store.submit(T0, job(1), named("k", 7)).await.unwrap();
     let other = store.submit(T0, job_of(2, "b"), named("k", 8)).await;
-    assert_eq!(other.unwrap(), id(2));
+    assert_eq!(other.unwrap().id(), id(2));
     assert_eq!(store.submitted(&account("c"), "k").await.unwrap(), None);
 }
 
@@ -77,16 +77,16 @@ pub async fn a_name_that_was_refused_is_free(store: &dyn Store) {
     assert!(matches!(refused, QueueError::Exists(_)), "{refused}");
     assert_eq!(store.submitted(&account("a"), "k").await.unwrap(), None);
     let free = store.submit(T0, job(2), named("k", 8)).await;
-    assert_eq!(free.unwrap(), id(2));
+    assert_eq!(free.unwrap().id(), id(2));
 }
 
 /// The others find it.
 pub async fn of_many_who_ask_at_once_one_makes_the_job(store: &dyn Store) {
     let ask = |n| store.submit(T0, job(n), named("k", 7));
     let (a, b, c, d) = tokio::join!(ask(1), ask(2), ask(3), ask(4));
-    let first = a.unwrap();
+    let first = a.unwrap().id();
     for told in [b, c, d] {
-        assert_eq!(told.unwrap(), first);
+        assert_eq!(told.unwrap().id(), first);
     }
     assert_eq!(store.counts().queued, 1);
 }
@@ -97,10 +97,10 @@ pub async fn a_name_is_free_when_its_job_is_erased(store: &dyn Store) {
     store.cancel(T0, Owner::Anyone, id(1)).await.unwrap();
     store.reap(at(60)).await.unwrap();
     let kept = store.submit(at(60), job(2), named("k", 7)).await;
-    assert_eq!(kept.unwrap(), id(1));
+    assert_eq!(kept.unwrap().id(), id(1));
     store.reap(T0 + RESULT_KEPT).await.unwrap();
     let free = store.submit(T0 + RESULT_KEPT, job(3), named("k", 9)).await;
-    assert_eq!(free.unwrap(), id(3));
+    assert_eq!(free.unwrap().id(), id(3));
 }
 
 /// State, model, kind and age, alone and together.
@@ -224,9 +224,9 @@ pub async fn a_failed_job_is_dead_until_it_is_tried_again(store: &dyn Store) {
         };
         store.submit(T0, job(n), extras)
     };
-    assert_eq!(retry(id(3), 6).await.unwrap(), id(6));
+    assert_eq!(retry(id(3), 6).await.unwrap().id(), id(6));
     assert_eq!(
-        retry(id(3), 7).await.unwrap(),
+        retry(id(3), 7).await.unwrap().id(),
         id(6),
         "one job, however often"
     );

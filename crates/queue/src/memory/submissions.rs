@@ -3,7 +3,8 @@ use proto::{Account, JobId, JobState, Timestamp};
 
 use super::{Inner, MemoryQueue, without_body};
 use crate::{
-    Cursor, Extras, Job, JobFilter, JobPage, NewJob, Once, Owner, QueueError, Submissions, Webhook,
+    Cursor, Extras, Job, JobFilter, JobPage, NewJob, Once, Owner, QueueError, Submissions,
+    Submitted, Webhook,
 };
 
 impl Inner {
@@ -34,7 +35,7 @@ impl Submissions for MemoryQueue {
         now: Timestamp,
         job: NewJob,
         extras: Extras,
-    ) -> Result<JobId, QueueError> {
+    ) -> Result<Submitted, QueueError> {
         self.change(|inner| {
             let Extras { once, webhook } = extras;
             let id = job.id;
@@ -42,14 +43,16 @@ impl Submissions for MemoryQueue {
             if let Some((name, once)) = &name
                 && let Some((before, fingerprint)) = inner.named.get(name)
             {
-                return once.is_same(fingerprint).map(|()| *before);
+                return once
+                    .is_same(fingerprint)
+                    .map(|()| Submitted::Known(*before));
             }
-            inner.enqueue(now, &job)?;
+            let accepted = inner.enqueue(now, &job)?;
             let name = name.map(|(name, once)| (name, (id, once.fingerprint)));
             inner.named.extend(name);
             let webhook = webhook.map(|new| (id, Webhook::new(new)));
             inner.webhooks.extend(webhook);
-            Ok(id)
+            Ok(Submitted::New(Box::new(accepted)))
         })
     }
 

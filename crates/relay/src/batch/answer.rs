@@ -222,7 +222,7 @@ async fn queued(
             ..Extras::default()
         };
         match relay.submit_with(&caller, order, extras).await {
-            Ok((job, _)) => return Ok(job),
+            Ok(submitted) => return Ok(submitted.id()),
             Err(full) if is_full(full.code) => {
                 tokio::select! {
                     () = sleep(NO_ROOM) => {}

@@ -1,4 +1,10 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -8,16 +14,18 @@ use queue::{
     KeyRecord, Keys, Lease, LeaseQuery, Leased, LineResult, MemoryQueue, Minute, Models, NewJob,
     NewQuery, NewUser, Overview, Owner, Place, Queries, Query, QueryId, QueryLog, Queue,
     QueueCounts, QueueError, Renewal, Renewed, Serve, Session, SessionId, Sessions, Submissions,
-    Told, User, UserChange, UserId, Users, Webhook, Webhooks,
+    Submitted, Told, User, UserChange, UserId, Users, Webhook, Webhooks,
 };
 use tokio::sync::{Semaphore, watch};
 
-/// A store whose disk a test can hold: each decision to lend or to end waits for a permit.
+/// A store whose disk a test can hold: each decision to lend or to end waits for a permit. What is
+/// on it cannot be looked at while it is blind.
 #[derive(Debug)]
 pub(crate) struct Gated {
     pub(crate) inner: Arc<MemoryQueue>,
     pub(crate) lending: Semaphore,
     pub(crate) ending: Semaphore,
+    pub(crate) is_blind: AtomicBool,
 }
 
 impl Gated {
@@ -26,7 +34,16 @@ impl Gated {
             inner: Arc::default(),
             lending: Semaphore::new(lending),
             ending: Semaphore::new(ending),
+            is_blind: AtomicBool::new(false),
         })
+    }
+
+    fn look(&self) -> Result<(), QueueError> {
+        if self.is_blind.load(Ordering::SeqCst) {
+            Err(QueueError::closed())
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -106,6 +123,7 @@ impl Queue for Gated {
     }
 
     async fn get(&self, owner: Owner<'_>, id: JobId) -> Result<Option<Job>, QueueError> {
+        self.look()?;
         self.inner.get(owner, id).await
     }
 
@@ -208,7 +226,7 @@ impl Submissions for Gated {
         now: Timestamp,
         job: NewJob,
         extras: Extras,
-    ) -> Result<JobId, QueueError> {
+    ) -> Result<Submitted, QueueError> {
         self.inner.submit(now, job, extras).await
     }
 
@@ -232,6 +250,7 @@ impl Submissions for Gated {
 #[async_trait]
 impl Webhooks for Gated {
     async fn webhook(&self, id: JobId) -> Result<Option<Webhook>, QueueError> {
+        self.look()?;
         self.inner.webhook(id).await
     }
 

@@ -1,12 +1,15 @@
 //! The offline inbox: jobs that wait, answers fetched later, repeats that make no second job.
 
-use hearth_relay::{System, World as _};
+use std::sync::atomic::Ordering;
+
+use hearth_relay::{RelaySettings, System, World as _};
 use http::{Method, StatusCode};
 use proto::End;
 use queue::Queue as _;
 
 use crate::{
     client::{Client, Reply},
+    gated::Gated,
     server::Server,
     within,
     worker::Scripted,
@@ -42,6 +45,30 @@ async fn two_submissions_at_once_under_one_key_are_one_job() {
 }
 
 #[tokio::test]
+async fn what_was_accepted_is_answered_so_also_where_nothing_can_be_read() {
+    let gated = Gated::new(0, 0);
+    let store = gated.inner.clone();
+    let server = Server::beside(gated.clone(), store.clone(), RelaySettings::default()).await;
+    let client = server.requester().await;
+    gated.is_blind.store(true, Ordering::SeqCst);
+    let url = r#""webhook":{"url":"https://example.org/told"}"#;
+    let body = CHAT.replacen('{', &format!("{{{url},"), 1);
+    let reply = client.post("/api/jobs", body).await;
+    assert_eq!(reply.status, StatusCode::ACCEPTED, "it is on disk");
+    let job = reply.json().await;
+    assert_eq!(job["state"], "queued");
+    assert_eq!(job["position"], 0);
+    assert_eq!(job["webhook"]["state"], "waiting");
+    assert!(
+        job["webhook"]["secret"]
+            .as_str()
+            .unwrap()
+            .starts_with("whsec_")
+    );
+    assert_eq!(store.counts().queued, 1);
+}
+
+#[tokio::test]
 async fn a_repeat_finds_its_job_after_a_restart_and_with_its_answer() {
     let server = Server::start().await;
     let client = server.requester().await;
@@ -56,7 +83,7 @@ async fn a_repeat_finds_its_job_after_a_restart_and_with_its_answer() {
     server.stop().await.unwrap();
     store.restart(System.now());
 
-    let server = Server::over(store, hearth_relay::RelaySettings::default()).await;
+    let server = Server::over(store, RelaySettings::default()).await;
     let client = Client::new(server.base(), key);
     let again = keyed(&client, "/api/jobs", "k", body).await;
     assert_eq!(again.status, StatusCode::ACCEPTED);

@@ -2,9 +2,9 @@
 
 use axum::{extract::State, response::Response};
 use proto::{Dialect, ErrorCode, JobId, JobState};
-use queue::{Extras, Job, Once};
+use queue::{Extras, Job, Once, Submitted};
 
-use super::submit::{Accepted, accepted};
+use super::submit::{accepted, known};
 use crate::{
     Relay,
     auth::{Caller, MayEnqueue},
@@ -36,7 +36,7 @@ pub(in crate::api) async fn again(
     let once = Once::retry(id);
     let before = relay.store.submitted(&job.new.account, &once.key).await?;
     if let Some((retried, _)) = before {
-        return accepted(relay, caller, retried, Accepted::Before).await;
+        return known(relay, caller, retried).await;
     }
     let mut order = anew(&job)?;
     order.priority = caller.ceiling.lowered(order.priority);
@@ -49,14 +49,13 @@ pub(in crate::api) async fn again(
         once: Some(once),
         ..Extras::default()
     };
-    let (retried, is_repeat) = relay.submit_with(&requester, order, extras).await?;
-    tracing::info!(job.id = %retried, of = %id, "made anew");
-    let accept = if is_repeat {
-        Accepted::Before
-    } else {
-        Accepted::Now(None)
-    };
-    accepted(relay, caller, retried, accept).await
+    match relay.submit_with(&requester, order, extras).await? {
+        Submitted::New(retried) => {
+            tracing::info!(job.id = %retried.new.id, of = %id, "made anew");
+            Ok(accepted(relay, *retried, None))
+        }
+        Submitted::Known(retried) => known(relay, caller, retried).await,
+    }
 }
 
 /// What the job asked, to be asked again for as long as it was wanted the first time.

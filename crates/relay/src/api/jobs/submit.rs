@@ -9,8 +9,8 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
-use proto::{Dialect, ErrorCode, Priority, SubmitJob, WebhookRequest};
-use queue::{Extras, NewWebhook};
+use proto::{Dialect, ErrorCode, JobId, JobView, Priority, SubmitJob, WebhookRequest, WebhookView};
+use queue::{Extras, Job, NewWebhook, Place, Submitted, Webhook};
 
 use super::{placed, view, webhook_view};
 use crate::{
@@ -54,10 +54,10 @@ pub(in crate::api) async fn submit(
     {
         // Known already: it matters no longer who could serve it now.
         once.is_same(&before)?;
-        return accepted(&relay, &caller, id, Accepted::Before).await;
+        return known(&relay, &caller, id).await;
     }
     let webhook = job.webhook.map(|wanted| new_webhook(&relay, &wanted));
-    let (webhook, shown) = webhook.transpose()?.unzip();
+    let (webhook, webhook_shown) = webhook.transpose()?.unzip();
     let model = relay.choose_model(&caller, job.op, asked, Patience::Kept)?;
     let native = match asked {
         Some(_) => native,
@@ -72,20 +72,17 @@ pub(in crate::api) async fn submit(
         wanted_for,
     };
     let extras = Extras { once, webhook };
-    let (id, is_repeat) = relay.submit_with(&caller, order, extras).await?;
-    let accept = if is_repeat {
-        Accepted::Before
-    } else {
-        Accepted::Now(shown.flatten())
-    };
-    accepted(&relay, &caller, id, accept).await
+    match relay.submit_with(&caller, order, extras).await? {
+        Submitted::New(job) => Ok(accepted(&relay, *job, webhook_shown)),
+        Submitted::Known(id) => known(&relay, &caller, id).await,
+    }
 }
 
-/// The webhook that is wanted, and its secret if that was made here: it is shown once.
+/// The webhook that is wanted, and how it is shown: once with its secret, if that was made here.
 fn new_webhook(
     relay: &Relay,
     wanted: &WebhookRequest,
-) -> Result<(NewWebhook, Option<Secret>), ApiError> {
+) -> Result<(NewWebhook, WebhookView), ApiError> {
     let bad = |why: &str| ApiError::new(ErrorCode::BadRequest, why);
     webhook::check(&wanted.url, &relay.settings.webhook_allow).map_err(bad)?;
     let (secret, shown) = match &wanted.secret {
@@ -103,37 +100,34 @@ fn new_webhook(
         url: wanted.url.clone(),
         secret: secret.into_bytes(),
     };
-    Ok((webhook, shown))
+    let view = WebhookView {
+        secret: shown.map(|secret| secret.reveal()),
+        ..webhook_view(Webhook::new(webhook.clone()))
+    };
+    Ok((webhook, view))
 }
 
-pub(super) enum Accepted {
-    /// With a secret that is to be shown.
-    Now(Option<Secret>),
-    /// Under the same name.
-    Before,
+/// The answer to a job that was accepted, from what was written of it.
+pub(super) fn accepted(relay: &Relay, job: Job, webhook: Option<WebhookView>) -> Response {
+    let place = relay.place(&job.new.account, &job.new.model, job.new.id);
+    told(view(job), webhook, place)
 }
 
-/// The answer to a submission: the job as it stands.
-pub(super) async fn accepted(
-    relay: &Relay,
-    caller: &Caller,
-    id: proto::JobId,
-    accepted: Accepted,
-) -> Result<Response, ApiError> {
+/// The answer to one that was accepted before under the same name: the job as it stands.
+pub(super) async fn known(relay: &Relay, caller: &Caller, id: JobId) -> Result<Response, ApiError> {
     let job = relay.store.get(caller.owner(), id).await?;
     let job = job.ok_or_else(ApiError::unknown_job)?;
     let place = relay.place(&job.new.account, &job.new.model, id);
-    let mut view = placed(view(job), place);
-    view.webhook = relay.store.webhook(id).await?.map(webhook_view);
-    let is_repeat = matches!(accepted, Accepted::Before);
-    if let (Accepted::Now(Some(secret)), Some(webhook)) = (accepted, &mut view.webhook) {
-        webhook.secret = Some(secret.reveal());
-    }
-    let mut response = (StatusCode::ACCEPTED, Json(view)).into_response();
-    name_place(&mut response, place);
-    if is_repeat {
-        let headers = response.headers_mut();
-        headers.insert("idempotent-replayed", HeaderValue::from_static("true"));
-    }
+    let webhook = relay.store.webhook(id).await?.map(webhook_view);
+    let mut response = told(view(job), webhook, place);
+    let headers = response.headers_mut();
+    headers.insert("idempotent-replayed", HeaderValue::from_static("true"));
     Ok(response)
+}
+
+fn told(job: JobView, webhook: Option<WebhookView>, place: Option<Place>) -> Response {
+    let job = JobView { webhook, ..job };
+    let mut response = (StatusCode::ACCEPTED, Json(placed(job, place))).into_response();
+    name_place(&mut response, place);
+    response
 }
