@@ -1,4 +1,5 @@
-//! The program's options, of which those of `hearth relay` may also stand in a file.
+//! The program's options, of which those of `hearth relay` may also stand in a file; `hearth key`
+//! and `hearth user` look there for its store.
 
 use std::io::Write as _;
 
@@ -6,26 +7,27 @@ use clap::{
     ArgMatches, Command, CommandFactory as _, FromArgMatches as _,
     error::{ContextKind, ContextValue},
 };
-use relay::Config;
+use relay::{Config, ConfigError};
 
 use super::Hearth;
 
 /// What the program was asked for; `None` if only its settings were to be printed.
 pub(crate) fn parsed() -> anyhow::Result<Option<Hearth>> {
-    let given = command().try_get_matches().unwrap_or_else(|error| {
+    let given = command(None).try_get_matches().unwrap_or_else(|error| {
         drop(error.print());
         if let Some(variable) = variable_of(&error) {
             drop(writeln!(std::io::stderr(), "\nit stands in {variable}"));
         }
         std::process::exit(error.exit_code())
     });
-    let Some(("relay", options)) = given.subcommand() else {
-        return Ok(Some(read(&given)));
+    let options = match given.subcommand() {
+        Some(("relay", options)) => options,
+        Some(("key" | "user", action)) => return read_with_store(action, &given).map(Some),
+        Some(_) | None => return Ok(Some(read(&given))),
     };
-    let usual = agent::Folders::of_user().ok();
-    let config = Config::read(options, usual.map(|user| user.config.join("relay.toml")))?;
+    let config = config(options)?;
     let arguments = config.behind(std::env::args_os(), options);
-    let all = command().try_get_matches_from(arguments);
+    let all = command(None).try_get_matches_from(arguments);
     // Without the file there was nothing wrong.
     let all =
         all.map_err(|error| anyhow::anyhow!("{}: {}", config.path().display(), in_short(&error)))?;
@@ -38,14 +40,34 @@ pub(crate) fn parsed() -> anyhow::Result<Option<Hearth>> {
     Ok(Some(read(&all)))
 }
 
-/// All options. A store that is not named lies in the user's data folder, for whoever runs the
-/// relay and whoever makes its keys alike.
-fn command() -> Command {
+/// What `hearth key` or `hearth user` was asked for: a store that it does not name is that of the
+/// relay's settings file, as it is for the relay itself.
+fn read_with_store(action: &ArgMatches, given: &ArgMatches) -> anyhow::Result<Hearth> {
+    let store = match action.subcommand() {
+        Some((_, options)) => config(options)?.value("store").map(str::to_owned),
+        None => None,
+    };
+    let Some(store) = store else {
+        return Ok(read(given));
+    };
+    Ok(read(&command(Some(store)).get_matches()))
+}
+
+/// The settings file that the options name, or else the user's own.
+fn config(options: &ArgMatches) -> Result<Config, ConfigError> {
+    let usual = agent::Folders::of_user().ok();
+    Config::read(options, usual.map(|user| user.config.join("relay.toml")))
+}
+
+/// All options. A store that is not named is the `usual` one, or else lies in the user's data
+/// folder, for whoever runs the relay and whoever makes its keys alike.
+fn command(usual: Option<String>) -> Command {
     let command = Hearth::command();
-    let Ok(folders) = agent::Folders::of_user() else {
+    let folders = agent::Folders::of_user().ok();
+    let own = folders.map(|user| format!("sqlite:{}", user.data.join("relay.db").display()));
+    let Some(usual) = usual.or(own) else {
         return command;
     };
-    let usual = format!("sqlite:{}", folders.data.join("relay.db").display());
     let store = |command: Command| {
         let usual = usual.clone();
         command.mut_arg("store", |store| store.required(false).default_value(usual))

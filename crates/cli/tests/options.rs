@@ -237,6 +237,67 @@ fn a_relay_without_a_key_names_its_store_and_one_without_a_certificate_does_not_
     assert_eq!(text(&refused.stdout), "", "nothing listens");
 }
 
+#[test]
+fn keys_and_users_are_those_of_the_store_that_the_relays_settings_file_names_and_it_is_said() {
+    let home = tempfile::tempdir().unwrap();
+    let config = home.path().join(".config/hearth");
+    std::fs::create_dir_all(&config).unwrap();
+    let [own, other] = ["own.db", "other.db"].map(|name| home.path().join(name));
+    let says = |path: &std::path::Path| format!("store = \"sqlite:{}\"\n", path.display());
+    std::fs::write(config.join("relay.toml"), says(&own)).unwrap();
+    let named = home.path().join("named.toml");
+    std::fs::write(&named, says(&other)).unwrap();
+    let run = |args: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_hearth"))
+            .args(args)
+            .env_clear()
+            .env("HOME", home.path())
+            .output()
+            .unwrap()
+    };
+    let done = |args: &[&str], store: &std::path::Path| {
+        let output = run(args);
+        let said = text(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {said}");
+        let store = format!("store sqlite:{}\n", store.display());
+        assert!(said.contains(&store), "{args:?}: {said}");
+        text(&output.stdout)
+    };
+
+    // The relay has no key there yet, so it names where it looks.
+    let refused = run(&["relay", "--listen", "127.0.0.1:0"]);
+    let said = text(&refused.stderr);
+    assert!(said.contains(&own.display().to_string()), "{said}");
+
+    done(
+        &["key", "create", "--name", "laptop", "--scope", "read"],
+        &own,
+    );
+    let usual = home.path().join(".local/share/hearth/relay.db");
+    assert!(!usual.exists(), "no store beside the one that is named");
+    done(&["key", "revoke", "laptop"], &own);
+    assert!(done(&["key", "list"], &own).contains("revoked"));
+    done(&["user", "list"], &own);
+
+    // What is named counts more, be it the file or the store.
+    let file = named.display().to_string();
+    let create = ["key", "create", "--name", "laptop", "--scope", "read"];
+    done(&[&create[..], &["--config", &file]].concat(), &other);
+    let listed = done(&["key", "list", "--config", &file], &other);
+    assert!(listed.contains("in force"), "{listed}");
+    let store = format!("sqlite:{}", own.display());
+    let listed = done(&["key", "list", "--config", &file, "--store", &store], &own);
+    assert!(listed.contains("revoked"), "{listed}");
+
+    std::fs::write(config.join("relay.toml"), "stoer = \"sqlite:x\"\n").unwrap();
+    let refused = run(&["key", "list"]);
+    let said = text(&refused.stderr);
+    assert!(
+        !refused.status.success() && said.contains("`stoer` is no option"),
+        "{said}"
+    );
+}
+
 #[tokio::test]
 async fn the_log_is_filtered_as_the_help_says() {
     let help = text(&hearth(&["--help"]).stdout);

@@ -85,6 +85,12 @@ impl Config {
         &self.path
     }
 
+    /// What the file says of an option that is given once.
+    #[must_use]
+    pub fn value(&self, option: &str) -> Option<&str> {
+        self.values.get(option)?.first().map(String::as_str)
+    }
+
     pub(crate) fn parse(path: PathBuf, text: &str) -> Result<Self, ConfigError> {
         let table: toml::Table = match toml::from_str(text) {
             Ok(table) => table,
