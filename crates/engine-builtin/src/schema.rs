@@ -1,105 +1,268 @@
-//! What of a JSON schema llama.cpp is given to make a grammar of: the memory and time that takes grow
-//! with the cube of an object's properties, and its recursion with names and depth, all of it in
-//! this process and without an end that anybody could ask for.
+//! What of a JSON schema llama.cpp is given to make a grammar of. It does that in this process and
+//! hears of no end: a reference that leads to itself takes its stack, a few that lead to two others
+//! each or a pattern whose repetitions stand within each other take its time, and a list that is to
+//! be longer than it may be takes all memory. So it is given the schema with every reference and
+//! every list of types written out, nothing that it does not read, and no more of it than it makes
+//! a grammar of at once.
+
+mod pattern;
+
+use std::collections::HashMap;
 
 use engine::EngineError;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::request::refused;
 
 /// Longest schema, in bytes.
 const TEXT_MAX: usize = 64 * 1024;
-/// Most properties of one object.
+/// Most parts of the grammar, once all is written out: values of enums, elements of patterns, and two
+/// for each schema. As many places of it may be open at once, and each token is held against all.
+const PARTS_MAX: usize = 4096;
+/// Most properties of one object: the rules for them grow with their square.
 const PROPERTIES_MAX: usize = 256;
-/// Longest name of a property, pattern and reference, in bytes.
+/// Longest name of a property, and longest pattern, in bytes.
 const NAME_MAX: usize = 256;
-/// Deepest nesting.
+/// Deepest nesting, references included.
 const DEPTH_MAX: usize = 32;
+/// Bytes of rules that are written and looked for on the way.
+const WORK_MAX: usize = 4 << 20;
+/// What a rule costs beside its name.
+const RULE: usize = 32;
 
-/// The schema as a text.
+const TOO_LARGE: &str = "makes too large a grammar";
+const UNREADABLE: &str = "is not as a schema must be";
+
+/// The schema as a text, for llama.cpp.
 pub(crate) fn text(schema: &Value) -> Result<String, EngineError> {
-    let text = schema.to_string();
-    let too = if text.len() > TEXT_MAX {
-        Some("is longer than 64 KiB")
+    let written = if schema.to_string().len() > TEXT_MAX {
+        Err("is longer than 64 KiB")
     } else {
-        too_much(schema, DEPTH_MAX)
+        Writing::new(schema).schema(schema, "", DEPTH_MAX)
     };
-    match too {
-        None => Ok(text),
-        Some(too) => Err(refused(
+    written.map(|schema| schema.to_string()).map_err(|wrong| {
+        let not_taken = "which the built-in engine does not take";
+        refused(
             400,
-            format!(
-                "invalid format: the JSON schema {too}, which the built-in engine does not take"
-            ),
-        )),
+            format!("invalid format: the JSON schema {wrong}, {not_taken}"),
+        )
+    })
+}
+
+/// A schema that is being written out, and what may still come of it.
+struct Writing<'a> {
+    root: &'a Value,
+    parts: usize,
+    work: usize,
+    /// How many properties have rules of one name. llama.cpp leaves only letters and digits of it,
+    /// and tries one number after the other behind it until it is free.
+    named: HashMap<String, usize>,
+}
+
+type Written<T> = Result<T, &'static str>;
+
+impl<'a> Writing<'a> {
+    fn new(root: &'a Value) -> Self {
+        Self {
+            root,
+            parts: PARTS_MAX,
+            work: WORK_MAX,
+            named: HashMap::new(),
+        }
+    }
+
+    /// `name` is what llama.cpp's rule for it will be called.
+    fn schema(&mut self, at: &Value, name: &str, levels: usize) -> Written<Value> {
+        let fields = at.as_object().ok_or(UNREADABLE)?;
+        let levels = levels.checked_sub(1);
+        let levels = levels.ok_or("refers to itself, or is nested over 32 deep")?;
+        self.part(2)?;
+        self.work(name.len() + RULE)?;
+        if let Some(reference) = fields.get("$ref") {
+            let pointer = reference.as_str().and_then(|text| text.strip_prefix('#'));
+            let pointer = pointer.filter(|pointer| pointer.starts_with('/'));
+            let to = pointer.and_then(|pointer| self.root.pointer(pointer));
+            let to = to.ok_or("has a reference that leads nowhere within it")?;
+            return self.schema(to, name, levels);
+        }
+        for either in ["oneOf", "anyOf"] {
+            if let Some(ways) = fields.get(either) {
+                return Ok(either_of(self.schemas(ways, name, levels)?));
+            }
+        }
+        self.typed(fields, fields.get("type"), name, levels)
+    }
+
+    /// What stands beside the type. Each of several types is a schema of its own.
+    fn typed(
+        &mut self,
+        fields: &Map<String, Value>,
+        kind: Option<&Value>,
+        name: &str,
+        levels: usize,
+    ) -> Written<Value> {
+        let mut written = Map::new();
+        match kind {
+            None | Some(Value::Null) => {}
+            Some(Value::String(kind)) => drop(written.insert("type".into(), kind.as_str().into())),
+            Some(Value::Array(kinds)) => {
+                let ways = kinds.iter().enumerate().map(|(n, kind)| {
+                    self.part(2)?;
+                    let kind = kind.is_string().then_some(kind).ok_or(UNREADABLE)?;
+                    self.typed(fields, Some(kind), &format!("{name}-{n}"), levels)
+                });
+                return Ok(either_of(ways.collect::<Written<_>>()?));
+            }
+            Some(Value::Bool(_) | Value::Number(_) | Value::Object(_)) => return Err(UNREADABLE),
+        }
+        for (key, value) in fields {
+            if let Some(value) = self.keyword(key, value, name, levels)? {
+                written.insert(key.clone(), value);
+            }
+        }
+        for (least, most) in [
+            ("minLength", "maxLength"),
+            ("minItems", "maxItems"),
+            ("minimum", "maximum"),
+        ] {
+            let at = |key| written.get(key).and_then(Value::as_f64);
+            if let (Some(least), Some(most)) = (at(least), at(most))
+                && least > most
+            {
+                return Err("has a least that is more than its most");
+            }
+        }
+        self.properties_of_all(&written, name)?;
+        Ok(Value::Object(written))
+    }
+
+    /// One of the words that llama.cpp reads; `None` for all others.
+    fn keyword(
+        &mut self,
+        key: &str,
+        value: &Value,
+        name: &str,
+        levels: usize,
+    ) -> Written<Option<Value>> {
+        Ok(Some(match key {
+            "properties" => self.properties(value, name, levels)?,
+            "additionalProperties" if value.is_boolean() => value.clone(),
+            "additionalProperties" => {
+                self.schema(value, &format!("{name}-additional-value"), levels)?
+            }
+            "items" | "prefixItems" if value.is_array() => self
+                .schemas(value, &format!("{name}-tuple"), levels)?
+                .into(),
+            "items" | "prefixItems" => self.schema(value, &format!("{name}-item"), levels)?,
+            "allOf" => self.schemas(value, name, levels)?.into(),
+            "enum" => {
+                let values = value.as_array().ok_or(UNREADABLE)?;
+                self.part(values.len())?;
+                self.work(value.to_string().len())?;
+                value.clone()
+            }
+            "const" | "required" => {
+                self.work(value.to_string().len())?;
+                value.clone()
+            }
+            "format" if value.is_string() => value.clone(),
+            "pattern" => {
+                let text = value.as_str().ok_or(UNREADABLE)?;
+                if text.len() > NAME_MAX {
+                    return Err("has a pattern of over 256 bytes");
+                }
+                self.part(pattern::size(text))?;
+                value.clone()
+            }
+            "minLength" | "maxLength" | "minItems" | "maxItems" => {
+                let count = value.as_u64().ok_or(UNREADABLE)?;
+                // From here on llama.cpp refuses it, or takes it for no bound at all.
+                let count = usize::try_from(count).unwrap_or(usize::MAX).min(2001);
+                self.work(count * RULE)?;
+                value.clone()
+            }
+            "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" => {
+                value.is_number().then(|| value.clone()).ok_or(UNREADABLE)?
+            }
+            _ => return Ok(None),
+        }))
+    }
+
+    fn schemas(&mut self, list: &Value, name: &str, levels: usize) -> Written<Vec<Value>> {
+        let list = list.as_array().ok_or(UNREADABLE)?;
+        let written = list.iter().enumerate();
+        written
+            .map(|(n, one)| self.schema(one, &format!("{name}-{n}"), levels))
+            .collect()
+    }
+
+    fn properties(&mut self, properties: &Value, name: &str, levels: usize) -> Written<Value> {
+        let properties = properties.as_object().ok_or(UNREADABLE)?;
+        if properties.len() > PROPERTIES_MAX {
+            return Err("has over 256 properties in one object");
+        }
+        let mut written = Map::new();
+        for (before, (property, schema)) in properties.iter().enumerate() {
+            if property.len() > NAME_MAX {
+                return Err("has a name of over 256 bytes");
+            }
+            let name = format!("{name}-{property}");
+            let same = self.named.entry(as_a_rule(&name)).or_default();
+            *same += 1;
+            // A rule for it, and one for what may follow it behind each of those before it.
+            let rules = (name.len() + RULE) * (before + 2) * *same;
+            self.work(rules)?;
+            written.insert(property.clone(), self.schema(schema, &name, levels)?);
+        }
+        Ok(Value::Object(written))
+    }
+
+    /// The properties of all parts of an `allOf` make one object.
+    fn properties_of_all(&mut self, fields: &Map<String, Value>, name: &str) -> Written<()> {
+        let own = |part: &Value| part["properties"].as_object().map_or(0, Map::len);
+        let parts = fields.get("allOf").and_then(Value::as_array);
+        let all = parts.into_iter().flatten().map(|part| {
+            let ways = part["anyOf"].as_array().into_iter().flatten();
+            own(part) + ways.map(own).sum::<usize>()
+        });
+        let all: usize = all.sum();
+        if all > PROPERTIES_MAX {
+            return Err("has over 256 properties in one object");
+        }
+        let same = self.named.values().max().copied().unwrap_or(1);
+        self.work(all * all * (name.len() + RULE) * same)
+    }
+
+    fn part(&mut self, many: usize) -> Written<()> {
+        self.parts = self.parts.checked_sub(many).ok_or(TOO_LARGE)?;
+        Ok(())
+    }
+
+    fn work(&mut self, much: usize) -> Written<()> {
+        self.work = self.work.checked_sub(much).ok_or(TOO_LARGE)?;
+        Ok(())
     }
 }
 
-fn too_much(value: &Value, levels: usize) -> Option<&'static str> {
-    let is_long = |name: &str, value: &Value| {
-        let is_read = matches!(name, "pattern" | "$ref");
-        name.len() > NAME_MAX || (is_read && value.as_str().is_some_and(|t| t.len() > NAME_MAX))
-    };
-    match value {
-        Value::Array(_) | Value::Object(_) if levels == 0 => Some("is nested over 32 deep"),
-        Value::Array(list) => list.iter().find_map(|value| too_much(value, levels - 1)),
-        Value::Object(fields) if fields.len() > PROPERTIES_MAX => {
-            Some("has over 256 properties in one object")
+fn either_of(ways: Vec<Value>) -> Value {
+    Value::Object(Map::from_iter([("anyOf".to_owned(), ways.into())]))
+}
+
+/// What llama.cpp leaves of a name: each stretch of what is no letter and no digit is one dash.
+fn as_a_rule(name: &str) -> String {
+    let mut rule = String::with_capacity(name.len());
+    let mut was_other = false;
+    for sign in name.chars() {
+        let is_other = !sign.is_ascii_alphanumeric() && sign != '-';
+        match (is_other, was_other) {
+            (true, true) => {}
+            (true, false) => rule.push('-'),
+            (false, _) => rule.push(sign),
         }
-        Value::Object(fields) if fields.iter().any(|(name, value)| is_long(name, value)) => {
-            Some("has a name, pattern or reference of over 256 bytes")
-        }
-        Value::Object(fields) => fields
-            .values()
-            .find_map(|value| too_much(value, levels - 1)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+        was_other = is_other;
     }
+    rule
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Map, json};
-
-    use super::*;
-
-    fn refusal(schema: &Value) -> Option<String> {
-        match text(schema) {
-            Ok(text) => {
-                assert_eq!(text, schema.to_string());
-                None
-            }
-            Err(EngineError::Refused { status, message }) => {
-                assert_eq!(status, 400);
-                Some(message)
-            }
-            Err(other) => panic!("{other}"),
-        }
-    }
-
-    fn with(properties: usize) -> Value {
-        let named = (0..properties).map(|n| (format!("a{n}"), json!({})));
-        json!({"type": "object", "properties": named.collect::<Map<_, _>>()})
-    }
-
-    fn nested(levels: usize) -> Value {
-        (1..levels).fold(json!({}), |inner, _| json!({"items": inner}))
-    }
-
-    #[test]
-    fn no_schema_goes_to_the_grammar_that_would_take_the_process_with_it() {
-        let name = |length: usize| json!({"properties": {"x".repeat(length): {}}});
-        let pattern = |length: usize| json!({"pattern": "(".repeat(length)});
-        let text = |length: usize| json!({"description": "x".repeat(length)});
-        for (most, more, says) in [
-            (with(256), with(257), "256 properties"),
-            (nested(32), nested(33), "32 deep"),
-            (name(256), name(257), "256 bytes"),
-            (pattern(256), pattern(257), "256 bytes"),
-            (text(65_000), text(66_000), "64 KiB"),
-        ] {
-            assert_eq!(refusal(&most), None, "{says}");
-            let refusal = refusal(&more).unwrap();
-            assert!(refusal.contains(says), "{refusal}");
-        }
-    }
-}
+mod tests;

@@ -357,6 +357,88 @@ async fn format_json_gives_json_and_a_schema_is_kept_to() {
     );
 }
 
+/// Each of these takes nearly as much as is let through.
+fn heavy_schemas() -> Vec<Value> {
+    let named = |prefix: &str, count: usize| -> Value {
+        let named = (0..count).map(|n| (format!("{prefix}{n}"), json!({})));
+        named.collect::<serde_json::Map<_, _>>().into()
+    };
+    let long = "x".repeat(100);
+    let signs = (1..45).map(|n| ("é".repeat(n), json!({"type": "null"})));
+    let odd = [
+        "",
+        "^",
+        "]",
+        "[",
+        "-",
+        "\\",
+        "\"",
+        "\n",
+        "🦀",
+        "root",
+        "space",
+        "integral_part",
+    ];
+    let odd = odd.map(|name| (name.to_owned(), json!({"type": "number"})));
+    let odd: serde_json::Map<_, _> = odd.into_iter().collect();
+    let part = |n: usize| json!({"properties": {format!("a{}", n % 50): {"type": "string"}}});
+    let nested =
+        |around: &dyn Fn(Value) -> Value| (0..30).fold(json!({}), |inner, _| around(inner));
+    vec![
+        json!({"type": "object", "properties": named("a", 256)}),
+        json!({"properties": {"p": {"properties": named("a", 200)}, "q": {"properties": named(&long, 100)}}}),
+        json!({"properties": signs.collect::<serde_json::Map<_, _>>()}),
+        json!({"properties": odd, "additionalProperties": {"type": "integer"}}),
+        json!({"properties": named(&long, 60), "additionalProperties": {}}),
+        json!({"allOf": (0..120).map(part).collect::<Vec<_>>()}),
+        json!({"anyOf": vec![json!({}); 2000]}),
+        json!({"anyOf": vec![json!({"type": "string", "maxLength": 2000}); 50]}),
+        json!({"enum": (0..4000).map(|n| format!("a{n}")).collect::<Vec<_>>()}),
+        json!({"items": {"items": {"items": {"maxItems": 2000}, "minItems": 1999}, "minItems": 1900}}),
+        json!({"pattern": "^(a?){1300}$"}),
+        json!({"pattern": "^((a{0,9}){0,9}){0,9}$"}),
+        json!({"pattern": "^((((((((a+)+)+)+)+)+)+)+)+$"}),
+        json!({"pattern": "^((a*)*)*$"}),
+        json!({"type": "integer", "minimum": -9_223_372_036_854_775_808_i64, "maximum": 1e300}),
+        json!({"type": "integer", "exclusiveMinimum": 9_223_372_036_854_775_807_i64}),
+        nested(&|inner| json!({"items": inner, "minItems": 1})),
+        nested(&|inner| json!({"properties": {(&long): inner}})),
+        nested(&|inner| json!({"anyOf": [inner, {}, {"items": {}}]})),
+        nested(&|inner| json!({"anyOf": [inner, {"type": ["array", "object"]}]})),
+        json!({
+            "$defs": {"t": {"properties": {"a": {"anyOf": [{}, {"type": "null"}]}}}},
+            "anyOf": vec![json!({"$ref": "#/$defs/t"}); 300],
+        }),
+    ]
+}
+
+#[tokio::test]
+async fn every_schema_that_is_let_through_is_a_grammar_soon_or_refused() {
+    // Far more than any of them takes where four other programs are busy.
+    const SOON: Duration = Duration::from_secs(60);
+    let engine = open();
+    let mut taken = 0;
+    for schema in heavy_schemas() {
+        let body = chat(
+            "Write [[[[[[[[ and nothing else.",
+            &json!({"format": schema, "options": {"temperature": 0, "num_predict": 4}}),
+        );
+        let begun = std::time::Instant::now();
+        let answered = async {
+            let Ok(lines) = start(&engine, Op::Chat, &body).await else {
+                return false;
+            };
+            lines.all(|line| std::future::ready(line.is_ok())).await
+        };
+        let named = schema.to_string().chars().take(200).collect::<String>();
+        let answered = tokio::time::timeout(SOON, answered).await;
+        eprintln!("{:?} {answered:?} {named}", begun.elapsed());
+        taken += usize::from(answered.expect(&named));
+    }
+    // What is refused takes nothing: most of them must not be, or nothing was tried.
+    assert!(taken >= 15, "{taken}");
+}
+
 #[tokio::test]
 async fn characters_of_several_tokens_come_out_whole() {
     let engine = open();
