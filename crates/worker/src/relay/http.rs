@@ -97,7 +97,8 @@ impl Refusal {
                 problem,
             },
             300..400 => LinkEnd::NotTheRelay(format!("it redirects, HTTP {status}")),
-            500 | 502 | 504 => lost(problem),
+            // A proxy or a tunnel says so while the relay behind it is down.
+            500 | 502 | 504 | 520..=530 => lost(problem),
             _ => LinkEnd::Blocked(problem),
         }
     }

@@ -7,6 +7,9 @@ use crate::{Backoff, LinkEnd, Tuning};
 const PATIENCE_MAX: Duration = Duration::from_secs(300);
 /// How many WebSockets in a row may break before their first word until polls are tried.
 const MISSES_MAX: u32 = 2;
+/// After so long a WebSocket is tried again that broke where polls got through: the relay may have
+/// come back just then. From then on it is twice as long each time.
+const UPGRADE_SOON: Duration = Duration::from_secs(10);
 
 /// Decides which carrier comes next, and after what wait.
 #[derive(Debug)]
@@ -14,6 +17,7 @@ pub(crate) struct Route {
     lost: Backoff,
     refused: Backoff,
     upgrade_again: Duration,
+    upgrade_soon: Duration,
     websocket_after: Option<Instant>,
     misses: u32,
 }
@@ -24,6 +28,7 @@ impl Route {
             lost: Backoff::new(tuning.reconnect.0, tuning.reconnect.1),
             refused: Backoff::new(tuning.refused.0, tuning.refused.1),
             upgrade_again: tuning.upgrade_again,
+            upgrade_soon: UPGRADE_SOON,
             websocket_after: None,
             misses: 0,
         }
@@ -58,8 +63,11 @@ impl Route {
             self.misses = 0;
         }
         let by_websocket = carrier == CarrierKind::Websocket;
-        if by_websocket && proven {
+        // A relay that neither gets to is down, and may be back for either.
+        let is_down = !by_websocket && !proven && matches!(end, LinkEnd::Lost { .. });
+        if is_down || (by_websocket && proven) {
             self.websocket_after = None;
+            self.upgrade_soon = UPGRADE_SOON;
         }
         match end {
             LinkEnd::Stopped => Duration::ZERO,
@@ -69,10 +77,12 @@ impl Route {
             }
             LinkEnd::Upgrade => {
                 self.websocket_after = None;
+                // Polls get through: one miss leads back to them.
+                self.misses = MISSES_MAX - 1;
                 Duration::ZERO
             }
             LinkEnd::Blocked(_) if by_websocket => {
-                self.leave_websocket(now);
+                self.leave_websocket(now, self.upgrade_again);
                 Duration::ZERO
             }
             LinkEnd::Blocked(_) => self.lost.next(random),
@@ -80,7 +90,9 @@ impl Route {
                 if by_websocket && *reached && !proven {
                     self.misses += 1;
                     if self.misses >= MISSES_MAX {
-                        self.leave_websocket(now);
+                        let soon = self.upgrade_soon.min(self.upgrade_again);
+                        self.upgrade_soon = soon * 2;
+                        self.leave_websocket(now, soon);
                     }
                 }
                 self.lost.next(random)
@@ -96,9 +108,9 @@ impl Route {
         }
     }
 
-    fn leave_websocket(&mut self, now: Instant) {
+    fn leave_websocket(&mut self, now: Instant, for_: Duration) {
         self.misses = 0;
-        self.websocket_after = Some(now + self.upgrade_again);
+        self.websocket_after = Some(now + for_);
     }
 }
 
@@ -144,6 +156,30 @@ mod tests {
         assert_eq!(route.carrier(now), WEBSOCKET);
         route.ended(WEBSOCKET, false, &lost(true), now, 0.5);
         assert_eq!(route.carrier(now), LONG_POLL);
+    }
+
+    #[test]
+    fn a_relay_that_neither_carrier_gets_to_is_tried_by_both_in_turn() {
+        let (mut route, now) = route();
+        for _ in 0..20 {
+            for _ in 0..2 {
+                assert_eq!(route.carrier(now), WEBSOCKET);
+                route.ended(WEBSOCKET, false, &lost(true), now, 0.5);
+            }
+            assert_eq!(route.carrier(now), LONG_POLL);
+            route.ended(LONG_POLL, false, &lost(true), now, 0.5);
+        }
+        // Polls get through first: the WebSocket is tried again soon, and less and less often.
+        route.ended(WEBSOCKET, false, &lost(true), now, 0.5);
+        let mut waits = Vec::new();
+        for _ in 0..7 {
+            route.ended(WEBSOCKET, false, &lost(true), now, 0.5);
+            assert_eq!(route.carrier(now), LONG_POLL);
+            waits.push((route.websocket_after().unwrap() - now).as_secs());
+            route.ended(LONG_POLL, true, &LinkEnd::Upgrade, now, 0.5);
+            assert_eq!(route.carrier(now), WEBSOCKET);
+        }
+        assert_eq!(waits, [10, 20, 40, 80, 160, 300, 300]);
     }
 
     #[test]

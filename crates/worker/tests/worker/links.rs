@@ -5,7 +5,7 @@ use std::time::Duration;
 use proto::{
     End, ErrorCode,
     status::{CarrierKind, HopState},
-    worker::{CLOSE_PROTOCOL, CLOSE_UNAUTHORIZED, RelayMessage, Retry, WorkerMessage},
+    worker::{CLOSE_PROTOCOL, CLOSE_UNAUTHORIZED, PollAnswer, RelayMessage, Retry, WorkerMessage},
 };
 
 use super::{
@@ -324,13 +324,34 @@ async fn http_to_another_machine_is_refused_before_a_key_is_sent() {
 #[tokio::test]
 async fn a_relay_that_is_down_behind_its_proxy_is_not_taken_for_a_proxy_that_breaks_websockets() {
     let mut scene = scene_with(|_| {}).await;
-    for status in [502, 504] {
-        let html = "<html>the upstream is down</html>";
+    let html = "<html>the upstream is down</html>";
+    for status in [502, 504, 521, 530] {
         scene.relay.set_upgrade(Upgrade::Refuse(status, html, None));
-        for _ in 0..4 {
+        // Both ways are tried in turn, and neither is given up.
+        for _ in 0..3 {
+            scene.relay.post().await.answer(status, html);
             scene.relay.upgrade().await;
         }
     }
     scene.relay.set_upgrade(Upgrade::Accept);
-    scene.relay.greeted().await;
+    let mut link = loop {
+        match scene.relay.link_or_post().await {
+            Ok(link) => break link,
+            Err(post) => post.answer(530, html),
+        }
+    };
+    link.hello().await;
+}
+
+#[tokio::test]
+async fn a_proxy_that_answers_upgrades_as_if_the_relay_were_down_is_gone_around() {
+    for status in [502, 530] {
+        let mut scene = scene_with(|_| {}).await;
+        let html = "<html>bad gateway</html>";
+        scene.relay.set_upgrade(Upgrade::Refuse(status, html, None));
+        let poll = scene.relay.post().await;
+        poll.answer(200, serde_json::to_string(&PollAnswer::default()).unwrap());
+        let up = scene.until(|now| now.relay.state == HopState::Up).await;
+        assert_eq!(up.carrier, Some(CarrierKind::LongPoll));
+    }
 }

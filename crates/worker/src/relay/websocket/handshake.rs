@@ -29,15 +29,7 @@ pub(super) async fn connect(relay: &Relay) -> Result<WebSocketStream<Upgraded>, 
         .header(header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL);
     let response = request.send().await.map_err(|e| unanswered(&e))?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        let refusal = Refusal::read(response).await;
-        if matches!(refusal.status.as_u16(), 502 | 504) {
-            // A proxy says so while the relay is down; it would pass an upgrade on.
-            return Err(LinkEnd::Lost {
-                reached: false,
-                problem: refusal.problem,
-            });
-        }
-        return Err(refusal.into_link_end());
+        return Err(Refusal::read(response).await.into_link_end());
     }
     let has = |name, value: &str| {
         let header = response.headers().get(name);
