@@ -59,7 +59,8 @@ pub(crate) fn not_up(error: EngineError) -> EngineError {
         EngineError::Unavailable(problem)
         | EngineError::Busy(problem)
         | EngineError::Failed(problem)
-        | EngineError::Broken(problem) => problem,
+        | EngineError::Broken(problem)
+        | EngineError::Unusable(problem) => problem,
         EngineError::TooLong => "its answer is too long".into(),
     })
 }

@@ -104,6 +104,9 @@ pub enum EngineError {
     /// It broke off, or said something that is not its own protocol.
     #[error("the engine broke off: {0}")]
     Broken(String),
+    /// It works, but what its model wrote is of use to nobody: another try may go better.
+    #[error("{0}")]
+    Unusable(String),
     /// A line of its answer is longer than any that is passed on: it would be so again.
     #[error(
         "the engine answers in a line of more than 8 MiB, which is passed on to nobody; ask for less at once"
@@ -132,7 +135,11 @@ impl EngineError {
                     .any(|fault| message.starts_with(fault));
                 *status >= 500 && *status != 501 && !is_requests
             }
-            Self::Unavailable(_) | Self::Busy(_) | Self::Failed(_) | Self::Broken(_) => true,
+            Self::Unavailable(_)
+            | Self::Busy(_)
+            | Self::Failed(_)
+            | Self::Broken(_)
+            | Self::Unusable(_) => true,
             Self::TooLong => false,
         }
     }
@@ -144,7 +151,9 @@ impl From<EngineError> for JobError {
             EngineError::Unavailable(_) | EngineError::Busy(_) => ErrorCode::EngineUnavailable,
             EngineError::Refused { status: 404, .. } => ErrorCode::UnknownModel,
             EngineError::Refused { .. } => ErrorCode::EngineRefused,
-            EngineError::Failed(_) | EngineError::Broken(_) => ErrorCode::EngineFailed,
+            EngineError::Failed(_) | EngineError::Broken(_) | EngineError::Unusable(_) => {
+                ErrorCode::EngineFailed
+            }
             EngineError::TooLong => ErrorCode::TooLarge,
         };
         let engine_status = match &error {
@@ -153,6 +162,7 @@ impl From<EngineError> for JobError {
             | EngineError::Busy(_)
             | EngineError::Failed(_)
             | EngineError::Broken(_)
+            | EngineError::Unusable(_)
             | EngineError::TooLong => None,
         };
         Self {

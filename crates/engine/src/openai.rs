@@ -141,6 +141,7 @@ fn own_fault(error: EngineError) -> EngineError {
         | EngineError::Refused { .. }
         | EngineError::Failed(_)
         | EngineError::Broken(_)
+        | EngineError::Unusable(_)
         | EngineError::TooLong) => other,
     }
 }

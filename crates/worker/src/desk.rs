@@ -300,6 +300,7 @@ impl Desk {
             | EngineError::Busy(_)
             | EngineError::Failed(_)
             | EngineError::Broken(_)
+            | EngineError::Unusable(_)
             | EngineError::TooLong => {}
         }
         if state.breaker.failed() {

@@ -96,9 +96,12 @@ impl Work {
     }
 
     /// A change of models that fails says nothing of how the engine answers questions, and a job
-    /// that is refused again as little: it may be the job.
+    /// that is refused again as little: it may be the job. What a model wrote is never the engine's.
     fn engine_failed(&self, desk: &Desk, error: &EngineError) {
-        if matches!(error, EngineError::Refused { .. }) && self.token.attempt > 1 {
+        let is_again = self.token.attempt > 1;
+        if matches!(error, EngineError::Unusable(_))
+            || (matches!(error, EngineError::Refused { .. }) && is_again)
+        {
             return;
         }
         if !self.op.changes_models() || matches!(error, EngineError::Unavailable(_)) {
@@ -107,11 +110,12 @@ impl Work {
     }
 
     /// Nothing was generated: a refusal of the request is the requester's, anything else may go well
-    /// at another time or elsewhere.
+    /// at another time or elsewhere. A model that wrote nonsense twice would do so a third time.
     /// A change of models is not tried again, he sees what became of it.
     fn failed_before_answering(&self, desk: &Desk, error: EngineError) -> Ending {
         self.engine_failed(desk, &error);
-        if self.op.changes_models() || !error.may_pass() {
+        let is_hopeless = matches!(error, EngineError::Unusable(_)) && self.token.attempt > 1;
+        if self.op.changes_models() || is_hopeless || !error.may_pass() {
             return JobError::from(error).into();
         }
         let wait = retry_wait(self.token.attempt, desk.tuning().random.draw());

@@ -263,7 +263,7 @@ impl ToolCall {
             written => serde_json::from_str(written),
         };
         let arguments = arguments.map_err(|_| {
-            EngineError::Broken("the arguments of a call are not a JSON object".into())
+            EngineError::Unusable("the arguments of a call are not a JSON object".into())
         })?;
         let function = json!({"index": index, "name": self.name, "arguments": arguments});
         Ok(json!({"id": self.id, "function": function}))
@@ -409,7 +409,7 @@ mod tests {
         }
         for none in ["{\"a\"", "[]", "7", "\"\""] {
             let error = called(json!(none), "tool_calls").unwrap_err();
-            assert!(matches!(error, EngineError::Broken(_)), "{none}: {error}");
+            assert!(matches!(error, EngineError::Unusable(_)), "{none}: {error}");
         }
         assert_eq!(
             called(json!("{\"a\""), "length"),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ::engine::EngineError;
 use proto::{
-    End, ErrorCode, ModelName, Timestamp, limits,
+    End, ErrorCode, JobError, ModelName, Timestamp, limits,
     status::HopState,
     worker::{LeaseHead, RelayMessage, Retry, WorkerMessage},
 };
@@ -335,6 +335,31 @@ async fn one_job_that_is_refused_again_and_again_does_not_stop_leasing_and_five_
     scene
         .until(|now| now.engine.problem.contains("out of luck"))
         .await;
+}
+
+#[tokio::test]
+async fn what_a_model_writes_that_nobody_can_use_is_tried_once_more_and_is_no_fault_of_the_engine()
+{
+    let (scene, mut link) = ready().await;
+    let said = "the arguments of a call are not a JSON object";
+    let unusable = || EngineError::Unusable(said.into());
+    for job in 1..=8 {
+        scene.engine.refuse(unusable());
+        link.lease(token(job, 1), BODY).await;
+        assert!(matches!(nack(&mut link).await.0, Retry::AfterMs(_)));
+        link.say(&closed(job)).await;
+        scene.engine.refuse(unusable());
+        link.lease(token(job, 2), BODY).await;
+        let error = JobError::new(ErrorCode::EngineFailed, said);
+        assert_eq!(end(&mut link).await, (0, End::Failed { error }));
+        link.say(&RelayMessage::Closed {
+            token: token(job, 2),
+            code: None,
+        })
+        .await;
+    }
+    let now = scene.handle.activity().borrow().engine.clone();
+    assert_eq!(now.state, HopState::Up, "{}", now.problem);
 }
 
 #[tokio::test]
