@@ -144,13 +144,18 @@ impl Held {
         if !self.is_running() {
             return false;
         }
+        self.give_up(ending);
+        true
+    }
+
+    /// Ends it so, however it had ended before; whatever still runs for it is stopped.
+    pub(crate) fn give_up(&mut self, ending: Ending) {
         self.phase = Phase::Ended {
             ending,
             sent: false,
         };
         self.stop.cancel();
         self.room.notify_one();
-        true
     }
 
     /// A new link: nothing was sent over it yet.

@@ -199,10 +199,15 @@ impl Desk {
         self.outgoing.notify_one();
     }
 
-    /// The relay has fewer lines than it once confirmed: the job begins anew.
+    /// The relay has fewer lines than it once confirmed: the job begins anew, also where it had
+    /// ended, for its end cannot be told without them.
     pub fn cannot_continue(&self, token: LeaseToken) {
         let why = "the relay asks for lines that were acknowledged before";
-        self.end(token, Ending::nack(Retry::Now, ErrorCode::Internal, why));
+        if let Some(held) = self.lock().held.get_mut(&token) {
+            held.give_up(Ending::nack(Retry::Now, ErrorCode::Internal, why));
+        }
+        self.recount();
+        self.outgoing.notify_one();
     }
 
     /// Whether a held lease still waits for the relay's word on this link.

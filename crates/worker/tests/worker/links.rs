@@ -89,6 +89,37 @@ async fn an_end_that_was_not_confirmed_is_sent_again() {
 }
 
 #[tokio::test]
+async fn a_relay_that_lost_lines_of_a_job_that_had_ended_gets_it_back() {
+    let mut scene = scene().await;
+    let (mut link, _) = scene.relay.greeted().await;
+    link.until_capacity(2).await;
+    link.lease(token(1, 1), BODY).await;
+    let asked = scene.asked().await;
+    for line in ["one", "two"] {
+        asked.say(line).await;
+        link.line().await;
+    }
+    link.say(&RelayMessage::Stored {
+        token: token(1, 1),
+        n: 1,
+    })
+    .await;
+    asked.say(DONE).await;
+    drop(asked);
+    link.line().await;
+    end(&mut link).await;
+    drop(link);
+    let (mut link, _) = scene.relay.greeted().await;
+    // Its store was put back to an earlier copy.
+    link.say(&RelayMessage::Resume {
+        token: token(1, 1),
+        stored: 0,
+    })
+    .await;
+    assert_eq!(nack(&mut link).await, (Retry::Now, ErrorCode::Internal));
+}
+
+#[tokio::test]
 async fn a_lease_that_went_stale_while_the_link_was_down_stops_the_engine() {
     let mut scene = scene().await;
     let (mut link, _) = scene.relay.greeted().await;

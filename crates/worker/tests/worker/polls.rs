@@ -428,6 +428,29 @@ async fn a_relay_that_lost_lines_it_once_confirmed_gets_its_job_back() {
 }
 
 #[tokio::test]
+async fn a_relay_that_lost_all_of_a_job_but_its_lease_gets_it_back_though_it_had_ended() {
+    let mut scene = polling().await;
+    answer(scene.relay.post().await, &lease(1));
+    let engine = scene.asked().await;
+    engine.say(DONE).await;
+    let mut polls = Vec::new();
+    let lines = scene.relay.post_to("/lines", &mut polls).await;
+    answer(lines, &stored(1));
+    drop(engine);
+    let gap = r#"{"error":{"code":"chunk_gap","message":"line 1 comes next"}}"#;
+    for _ in 0..2 {
+        let end = scene.relay.post_to("/jobs/", &mut polls).await;
+        assert!(end.path.ends_with("/end"), "{}", end.path);
+        end.answer(409, gap);
+    }
+    let nack = scene.relay.post_to("/jobs/", &mut polls).await;
+    assert!(nack.path.ends_with("/nack"), "{}", nack.path);
+    let said: NackRequest = nack.json();
+    assert_eq!((said.retry, said.code), (Retry::Now, ErrorCode::Internal));
+    answer(nack, &stored(0));
+}
+
+#[tokio::test]
 async fn lines_that_were_lost_on_their_way_are_sent_again_each_time() {
     let mut scene = polling().await;
     answer(scene.relay.post().await, &lease(1));
