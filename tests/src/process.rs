@@ -205,6 +205,14 @@ impl Process {
         self.signal("TERM");
     }
 
+    /// Tells it that its terminal was closed (SIGHUP).
+    ///
+    /// # Panics
+    /// If the system refuses.
+    pub fn hang_up(&self) {
+        self.signal("HUP");
+    }
+
     /// Stops it where it is, as a machine does that goes to sleep.
     ///
     /// # Panics

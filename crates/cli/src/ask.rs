@@ -1,5 +1,7 @@
 //! `hearth ask`: one question through a relay, its answer streamed as it is written.
 
+mod submission;
+
 use std::{
     io::{IsTerminal as _, Read as _, Write as _},
     time::Duration,
@@ -7,10 +9,11 @@ use std::{
 
 use anyhow::Context as _;
 use futures_util::StreamExt as _;
-use proto::{End, ErrorCode, JobError, JobId, JobView};
+use proto::{End, ErrorCode, JobError, JobId};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
+use self::submission::Submission;
 use crate::{
     credentials::{Client, Credentials, refusal},
     sse,
@@ -60,27 +63,21 @@ impl Args {
         if let Some(model) = &self.model {
             body["model"] = json!(model);
         }
-        let mut signals = Signals::listen()?;
+        let mut signals = Signals::listen()?.and_hangup()?;
         let limit = Duration::from_secs(self.timeout);
         let deadline_ms = self.timeout.saturating_mul(1000);
         let submit = json!({ "op": "chat", "body": body, "deadline_ms": deadline_ms });
-        let job = submit_job(&client, &submit).await?;
-        let followed = tokio::select! {
-            followed = follow(&client, job) => followed,
+        let submission = Submission::new(&client, submit)?;
+        let answered = async { follow(&client, submission.submit().await?).await };
+        let answered = tokio::select! {
+            answered = answered => answered,
             () = sleep(limit) => Err(anyhow::anyhow!("no whole answer within {} s", self.timeout)),
             () = signals.next() => Err(anyhow::anyhow!("interrupted")),
         };
-        // Nobody waits for it any more, whatever the reason.
-        let (end, shown) = match followed {
-            Ok(ended) => ended,
-            Err(why) => match withdraw(&client, job).await {
-                Ok(()) => anyhow::bail!("{why:#}; the job was withdrawn"),
-                Err(error) => anyhow::bail!(
-                    "{why:#}; job {job} could not be withdrawn and may go on: {error:#}"
-                ),
-            },
-        };
-        conclude(end, &shown)
+        match answered {
+            Ok((end, shown)) => conclude(end, &shown),
+            Err(why) => Err(given_up(&submission, &mut signals, why).await),
+        }
     }
 
     fn question(&self) -> anyhow::Result<String> {
@@ -99,14 +96,28 @@ impl Args {
     }
 }
 
-async fn submit_job(client: &Client, submit: &Value) -> anyhow::Result<JobId> {
-    let request = client.http.post(client.url("/api/jobs")).json(submit);
-    let answer = client.ask(request).await?;
-    let view: JobView = answer
-        .json()
-        .await
-        .context("the relay's answer is not Hearth's")?;
-    Ok(view.id)
+/// What is said of a job that nobody waits for any more, whatever the reason.
+async fn given_up(
+    submission: &Submission<'_>,
+    signals: &mut Signals,
+    why: anyhow::Error,
+) -> anyhow::Error {
+    let withdrawn = tokio::select! {
+        withdrawn = timeout(WITHDRAWAL, submission.withdraw()) => {
+            withdrawn.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer from the relay")))
+        }
+        () = signals.next() => Err(anyhow::anyhow!("ended at once, as asked")),
+    };
+    match (withdrawn, submission.job()) {
+        (Ok(true), _) => anyhow::anyhow!("{why:#}; the job was withdrawn"),
+        (Ok(false), _) => why,
+        (Err(error), Some(job)) => {
+            anyhow::anyhow!("{why:#}; job {job} could not be withdrawn and may go on: {error:#}")
+        }
+        (Err(error), None) => anyhow::anyhow!(
+            "{why:#}; the relay did not say whether it took the job, which may go on: {error:#}"
+        ),
+    }
 }
 
 /// What has been shown of the answer so far.
@@ -265,13 +276,6 @@ fn failure(error: &JobError) -> String {
         _ => "the job failed",
     };
     format!("{hop}: {} ({})", error.message, error.code)
-}
-
-async fn withdraw(client: &Client, job: JobId) -> anyhow::Result<()> {
-    let request = client.http.delete(client.url(&format!("/api/jobs/{job}")));
-    let withdrawn = timeout(WITHDRAWAL, client.ask(request)).await;
-    withdrawn.context("no answer from the relay")??;
-    Ok(())
 }
 
 /// Progress, for people only.

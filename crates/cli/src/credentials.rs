@@ -8,7 +8,7 @@ use reqwest::Response;
 use secrecy::{ExposeSecret as _, SecretString};
 
 /// How long a relay may take to answer what needs no model.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Options shared by every command that talks to a relay.
 #[derive(Debug, clap::Args)]

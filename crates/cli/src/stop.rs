@@ -31,6 +31,7 @@ pub(crate) async fn with(
 pub(crate) struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
+    hangup: Option<tokio::signal::unix::Signal>,
 }
 
 #[cfg(unix)]
@@ -44,7 +45,18 @@ impl Signals {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            hangup: None,
         })
+    }
+
+    /// Hears too that the terminal was closed. To a relay the same signal says something else.
+    ///
+    /// # Errors
+    /// If the system does not let it.
+    pub(crate) fn and_hangup(mut self) -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        self.hangup = Some(signal(SignalKind::hangup())?);
+        Ok(self)
     }
 
     /// Waits for the next.
@@ -52,7 +64,16 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            () = heard(&mut self.hangup) => {}
         }
+    }
+}
+
+#[cfg(unix)]
+async fn heard(signal: &mut Option<tokio::signal::unix::Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
     }
 }
 
@@ -69,6 +90,14 @@ impl Signals {
     /// If the system does not let it.
     pub(crate) fn listen() -> std::io::Result<Self> {
         Ok(Self(tokio::signal::windows::ctrl_c()?))
+    }
+
+    /// A console that is closed ends its programs by itself.
+    ///
+    /// # Errors
+    /// None.
+    pub(crate) fn and_hangup(self) -> std::io::Result<Self> {
+        Ok(self)
     }
 
     /// Waits for the next.

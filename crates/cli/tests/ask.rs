@@ -166,6 +166,110 @@ async fn whoever_gives_up_withdraws_the_job() {
 }
 
 #[tokio::test]
+async fn a_job_that_the_relay_was_slow_to_take_is_withdrawn_too() {
+    let submissions = |relay: &ScriptedOllama| {
+        let requests = relay.requests_for("/api/jobs");
+        let names = requests
+            .iter()
+            .map(|r| r.headers["idempotency-key"].clone());
+        names.collect::<Vec<_>>()
+    };
+    let never = || Answer::after(&Gate::default());
+    let slow = relay().await;
+    slow.script("/api/jobs", never());
+    let said = asked(&slow, &["--timeout", "1"]).await.stderr;
+    assert!(said.contains("within 1 s; the job was withdrawn"), "{said}");
+    assert_eq!(withdrawals(&slow), 1);
+    let names = submissions(&slow);
+    assert_eq!(names.len(), 2);
+    assert_eq!(names[0], names[1], "it asks for the same job");
+
+    slow.script("/api/jobs", never());
+    let home = Home::new();
+    let mut asking = Process::start("ask", hearth(&home, &slow, &["ask", "What?"]));
+    slow.until_asked("/api/jobs", 3).await;
+    asking.ask_to_end();
+    assert_eq!(asking.wait().await.code(), Some(1));
+    let said = asking.log();
+    assert!(
+        said.contains("interrupted; the job was withdrawn"),
+        "{said}"
+    );
+    assert_eq!(withdrawals(&slow), 2);
+    assert_ne!(submissions(&slow)[2], names[0], "another job");
+
+    // A relay that says nothing at all is not waited for by whoever insists.
+    slow.settle("/api/jobs", never());
+    let mut asking = Process::start("ask", hearth(&home, &slow, &["ask", "What?"]));
+    slow.until_asked("/api/jobs", 5).await;
+    asking.ask_to_end();
+    slow.until_asked("/api/jobs", 6).await;
+    asking.ask_to_end();
+    assert_eq!(asking.wait().await.code(), Some(1));
+    let said = asking.log();
+    assert!(said.contains("which may go on: ended at once"), "{said}");
+}
+
+#[tokio::test]
+async fn a_closed_terminal_withdraws_the_job() {
+    let relay = relay().await;
+    let endless = events(&[line("1-1", "half")]).then(Step::Wait(Gate::default()));
+    relay.settle(&path("/events"), endless);
+    let home = Home::new();
+    let mut asking = Process::start("ask", hearth(&home, &relay, &["ask", "What?"]));
+    relay.until_asked(&path("/events"), 1).await;
+    asking.hang_up();
+    assert_eq!(asking.wait().await.code(), Some(1));
+    assert_eq!(withdrawals(&relay), 1);
+}
+
+/// What would put a text into the clipboard of whoever reads it, and what turns the line around.
+const STEERING: &str = "\u{1b}]52;c;aGk=\u{7}\u{202e}";
+
+#[tokio::test]
+async fn nothing_that_others_wrote_steers_the_terminal() {
+    let relay = relay().await;
+    let is_clean = |said: &str| !said.contains(['\u{1b}', '\u{7}', '\u{202e}']);
+    relay.settle("/healthz", Answer::json(200, r#"{"status":"ok"}"#));
+    let models = json!({"models": [{"name": format!("tiny{STEERING}:latest")}]});
+    relay.settle("/api/tags", Answer::json(200, &models.to_string()));
+    let home = Home::new();
+    let done = finish(hearth(&home, &relay, &["doctor"])).await;
+    assert!(done.stdout.contains("tiny]52"), "{}", done.stdout);
+    assert!(is_clean(&done.stdout), "{:?}", done.stdout);
+
+    let message = format!("out{STEERING} of luck");
+    let failed = json!({"state": "failed", "error": {"code": "engine_failed", "message": message}});
+    let told = events(&[event("1-1", "end", &failed.to_string())]);
+    relay.settle(&path("/events"), told.then(Step::Finish));
+    let said = asked(&relay, &[]).await.stderr;
+    assert!(said.contains(" of luck") && is_clean(&said), "{said:?}");
+    let refusal = json!({"error": {"code": "forbidden", "message": message}});
+    relay.script(&path("/events"), Answer::json(403, &refusal.to_string()));
+    let said = asked(&relay, &[]).await.stderr;
+    assert!(said.contains(" of luck") && is_clean(&said), "{said:?}");
+
+    let answer = format!("one{STEERING}\n\ttwo 👩\u{200d}🚀");
+    let told = events(&[line("1-1", &answer), event("1-2", "end", END)]);
+    relay.settle(&path("/events"), told.then(Step::Finish));
+    let done = asked(&relay, &[]).await;
+    assert_eq!(
+        done.stdout,
+        format!("{answer}\n"),
+        "a program gets it as it is"
+    );
+    let mut terminal = home.command("script");
+    let ask = format!("{} ask What? 2>/dev/null", env!("CARGO_BIN_EXE_hearth"));
+    terminal.args(["-qec", &ask, "/dev/null"]);
+    terminal.env("HEARTH_RELAY", relay.url());
+    let mut terminal = Process::start("script", terminal);
+    assert!(terminal.wait().await.success(), "{}", terminal.log());
+    let said = terminal.log();
+    assert!(said.contains("\ttwo 👩\u{200d}🚀"), "{said:?}");
+    assert!(is_clean(&said), "{said:?}");
+}
+
+#[tokio::test]
 async fn a_job_that_could_not_be_withdrawn_is_not_called_withdrawn() {
     let relay = relay().await;
     relay.settle(
