@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use futures_util::StreamExt as _;
 use proto::{End, ErrorCode, JobError, JobId};
 use serde_json::{Value, json};
+use status::{is_plain, plain};
 use tokio::time::{Instant, sleep, timeout};
 
 use self::submission::Submission;
@@ -233,7 +234,8 @@ fn show(event: &sse::Event, shown: &mut Shown) -> anyhow::Result<Option<End>> {
             if let Some(text) = text.filter(|text| !text.is_empty()) {
                 let mut out = std::io::stdout();
                 if out.is_terminal() {
-                    out.write_all(text.as_bytes())?;
+                    let seen: String = text.chars().filter(|sign| is_seen(*sign)).collect();
+                    out.write_all(seen.as_bytes())?;
                     out.flush()?;
                 } else {
                     shown.held.push_str(text);
@@ -244,6 +246,12 @@ fn show(event: &sse::Event, shown: &mut Shown) -> anyhow::Result<Option<End>> {
         _ => {} // queue positions and whatever later versions tell
     }
     Ok(None)
+}
+
+/// Whether a sign of an answer may go to a terminal, which others would steer. What joins two signs
+/// of an emoji is one of them.
+fn is_seen(sign: char) -> bool {
+    is_plain(sign) || matches!(sign, '\n' | '\t' | '\u{200d}')
 }
 
 fn conclude(end: End, shown: &Shown) -> anyhow::Result<()> {
@@ -275,7 +283,7 @@ fn failure(error: &JobError) -> String {
         ErrorCode::DeadlineExceeded => "no agent took the job in time; is one running?",
         _ => "the job failed",
     };
-    format!("{hop}: {} ({})", error.message, error.code)
+    format!("{hop}: {} ({})", plain(&error.message), error.code)
 }
 
 /// Progress, for people only.

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use proto::ErrorBody;
 use reqwest::Response;
 use secrecy::{ExposeSecret as _, SecretString};
+use status::plain;
 
 /// How long a relay may take to answer what needs no model.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -134,7 +135,7 @@ pub(crate) async fn refusal(answer: Response) -> anyhow::Error {
     match answer.json::<ErrorBody>().await {
         Ok(body) => anyhow::anyhow!(
             "the relay refused: {} ({})",
-            body.error.message,
+            plain(&body.error.message),
             body.error.code
         ),
         Err(_) => anyhow::anyhow!("what answers there is not a Hearth relay (HTTP {status})"),

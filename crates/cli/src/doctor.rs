@@ -8,7 +8,7 @@ use proto::{
     status::{HopState, Phase, Status},
 };
 use serde_json::Value;
-use status::{Link, Places, Subscriber};
+use status::{Link, Places, Subscriber, plain};
 use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -75,7 +75,8 @@ impl Args {
                 State::Broken => "BROKEN",
                 State::Note => "note  ",
             };
-            writeln!(out, "{mark}  {hop:<8}  {text}")?;
+            // Models, hops and reasons are the words of others.
+            writeln!(out, "{mark}  {hop:<8}  {}", plain(text))?;
         }
         let broken: Vec<_> = findings
             .iter()

@@ -1,6 +1,7 @@
 //! Jobs as people read them.
 
 use proto::{JobState, JobView};
+use status::plain;
 
 use crate::key::day;
 
@@ -52,7 +53,7 @@ pub(super) fn whole(job: &JobView) -> String {
         ("id", Some(job.id.to_string())),
         ("state", Some(word(job.state).to_owned())),
         ("error", error.map(|error| error.code.to_string())),
-        ("reason", error.map(|error| printable(&error.message))),
+        ("reason", error.map(|error| plain(&error.message))),
         ("account", Some(job.account.to_string())),
         ("operation", Some(job.op.to_string())),
         ("model", Some(job.model.to_string())),
@@ -80,11 +81,6 @@ const fn word(state: JobState) -> &'static str {
     }
 }
 
-/// Without what could move the cursor of a terminal: an engine wrote it.
-fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use proto::{Account, ErrorCode, ErrorDetail, JobId, ModelName, Op, Priority, Timestamp};
@@ -106,7 +102,7 @@ mod tests {
             deadline: None,
             error: Some(ErrorDetail::new(
                 ErrorCode::EngineFailed,
-                "it \u{1b}[2Jbroke",
+                "it \u{1b}[2J\u{202e}broke",
             )),
             position: None,
             expected_wait_ms: None,
