@@ -27,7 +27,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     credentials: Credentials,
     /// The model; the relay's first when not given.
-    #[arg(long, short, env = "HEARTH_MODEL", value_name = "NAME")]
+    #[arg(long, short, env = "HEARTH_ASK_MODEL", value_name = "NAME")]
     model: Option<String>,
     /// A system message before the question.
     #[arg(long, value_name = "TEXT")]

@@ -149,3 +149,59 @@ async fn run_agent(args: agent::Args) -> anyhow::Result<()> {
     };
     stop::with(&stop, end).await
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use clap::CommandFactory as _;
+
+    use super::Hearth;
+
+    /// Each variable that an option says it is read from, with what the option's value is.
+    fn variables(command: &clap::Command, found: &mut Vec<(String, String)>) {
+        for option in command.get_arguments() {
+            let help = option
+                .get_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            let told = help
+                .split("[env: ")
+                .nth(1)
+                .and_then(|rest| rest.split(']').next());
+            // Others that stand behind it are those of the system or of another option.
+            let told = told.and_then(|names| names.split(", ").next());
+            let read = option
+                .get_env()
+                .map(|name| name.to_string_lossy().into_owned());
+            let names = option.get_value_names().unwrap_or_default().join(" ");
+            // A switch says in the environment what an option of its name says with a word.
+            let value = if option.get_action().takes_values() {
+                names
+            } else {
+                "BOOL".to_owned()
+            };
+            let names = told.map(str::to_owned).into_iter().chain(read);
+            found.extend(names.map(|name| (name, value.clone())));
+        }
+        for inner in command.get_subcommands() {
+            variables(inner, found);
+        }
+    }
+
+    #[test]
+    fn a_variable_means_one_thing_to_all_commands() {
+        let mut found = Vec::new();
+        variables(&Hearth::command(), &mut found);
+        let mut meanings = BTreeMap::new();
+        for (name, value) in found {
+            let known: &String = meanings
+                .entry(name.clone())
+                .or_insert_with(|| value.clone());
+            assert_eq!(*known, value, "{name}");
+        }
+        for name in ["HEARTH_RELAY", "HEARTH_MODEL", "HEARTH_ASK_MODEL"] {
+            assert!(meanings.contains_key(name), "{name}: {meanings:?}");
+        }
+    }
+}
