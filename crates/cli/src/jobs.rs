@@ -30,9 +30,9 @@ pub(crate) enum Args {
         job: JobId,
     },
     /// Make jobs that failed or were withdrawn anew, and print the ids of the new ones.
-    Retry(Some),
+    Retry(Chosen),
     /// Withdraw jobs; those that run are stopped.
-    Cancel(Some),
+    Cancel(Chosen),
 }
 
 #[derive(Debug, clap::Args)]
@@ -56,9 +56,9 @@ pub(crate) struct List {
     json: bool,
 }
 
-/// Some jobs to do something with.
+/// The jobs that something is to be done with.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Some {
+pub(crate) struct Chosen {
     #[command(flatten)]
     credentials: Credentials,
     /// The jobs.
@@ -132,7 +132,7 @@ impl Args {
     }
 }
 
-impl Some {
+impl Chosen {
     /// Does it to each, whatever became of the one before, and prints what it says.
     async fn each(
         self,
