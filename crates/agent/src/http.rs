@@ -7,7 +7,7 @@ mod patient;
 mod serve;
 mod stream;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json, Router,
@@ -19,7 +19,7 @@ use axum::{
 };
 use proto::{ErrorBody, ErrorCode};
 use serde_json::json;
-use status::{Access, StatusHub};
+use status::{Access, Arrival, StatusHub};
 
 use fields::Polled;
 pub(crate) use metrics::Metrics;
@@ -31,6 +31,9 @@ pub(crate) use stream::Events;
 pub(crate) struct Limits {
     /// Readers of the stream at once: 1,000.
     pub(crate) streams: usize,
+    /// Connections that ask, rest, or did not say yet what they want; one more cuts the oldest
+    /// off: 1,000.
+    pub(crate) asking: usize,
     /// A reader that takes nothing for so long is cut off: 5 s.
     pub(crate) stall: Duration,
     /// Shortest time between two statuses, so that at most 20 a second are sent: 50 ms.
@@ -39,17 +42,11 @@ pub(crate) struct Limits {
     pub(crate) heartbeat: Duration,
 }
 
-impl Limits {
-    /// Room for all readers of the stream, and for those who only ask.
-    const fn connections(self) -> usize {
-        self.streams + 64
-    }
-}
-
 impl Default for Limits {
     fn default() -> Self {
         Self {
             streams: 1_000,
+            asking: 1_000,
             stall: Duration::from_secs(5),
             pace: Duration::from_millis(50),
             heartbeat: Duration::from_secs(30),
@@ -125,10 +122,13 @@ async fn told_to_scrapers(
     metrics.text(&hub)
 }
 
-async fn status_stream(Extension(events): Extension<Events>) -> Response {
-    events.follow().unwrap_or_else(|| {
+async fn status_stream(
+    Extension(events): Extension<Events>,
+    Extension(arrival): Extension<Arc<Arrival>>,
+) -> Response {
+    events.follow(&arrival).unwrap_or_else(|| {
         let mut response = refuse(
-            ErrorCode::RateLimited,
+            ErrorCode::Busy,
             "as many readers follow as may; ask /api/status once in a while",
         );
         let after = HeaderValue::from_static("5");

@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Readers that both local listeners let in, and more.
-const READERS: usize = 4_096;
+const READERS: usize = 8_192;
 /// Commands on their way at once.
 const REQUESTS: usize = 64;
 

@@ -18,6 +18,7 @@ use crate::{
     door::{Door, Grant},
     pipe::Pipe,
     proof::Challenge,
+    room::{Place, Room},
 };
 
 /// What the hub brings to a greeting.
@@ -28,6 +29,9 @@ pub(crate) struct Greeting<'a> {
     /// What the client may do already, by the token of its upgrade.
     pub(crate) grant: Grant,
     pub(crate) within: Duration,
+    pub(crate) room: &'a Room,
+    /// The one it has already, by the token of its upgrade.
+    pub(crate) place: Option<Place>,
 }
 
 /// A client that said who it is.
@@ -47,7 +51,8 @@ impl Client {
 
 /// Who came.
 pub(crate) enum Met {
-    Client(Client),
+    /// Its place is its own until that is dropped.
+    Client(Client, Place),
     /// Nobody to talk to: close with this.
     Stranger(CloseCode, &'static str),
     Gone,
@@ -55,10 +60,12 @@ pub(crate) enum Met {
 
 type Refused = (u16, &'static str);
 
+const FULL: &str = "the hub is full; the places that are left are for who proves a token";
+
 impl Greeting<'_> {
     /// Says hello, and hears who is there.
     pub(crate) async fn meet(
-        self,
+        mut self,
         pipe: &mut Pipe,
         stop: &CancellationToken,
     ) -> Result<Met, Error> {
@@ -86,8 +93,12 @@ impl Greeting<'_> {
         };
         match self.identify(&text) {
             Ok((client, proof)) => {
+                let place = self.place.take();
+                let Some(place) = place.or_else(|| self.room.take(client.grant)) else {
+                    return Ok(Met::Stranger(CloseCode::Again, FULL));
+                };
                 pipe.say(&identified(&client, proof)).await?;
-                Ok(Met::Client(client))
+                Ok(Met::Client(client, place))
             }
             Err(refused) => Ok(stranger(refused)),
         }

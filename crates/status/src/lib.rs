@@ -6,6 +6,7 @@
 
 mod access;
 mod approvals;
+mod arrivals;
 mod asking;
 mod bind;
 mod bucket;
@@ -33,6 +34,7 @@ pub mod private_file;
 mod proof;
 mod publishers;
 mod readers;
+mod room;
 mod server;
 mod session;
 mod socket;
@@ -45,6 +47,7 @@ mod world;
 
 pub use access::{Access, Refusal};
 pub use approvals::Approvals;
+pub use arrivals::{Arrival, Arrivals, Stay};
 pub use bind::{BindError, Bound, Refused, bind_loopback};
 pub use call::call;
 pub use follow::{AskError, Link, Subscriber, SubscriberHandle};

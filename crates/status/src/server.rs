@@ -14,7 +14,7 @@ use proto::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
@@ -22,7 +22,7 @@ use tokio_tungstenite::{WebSocketStream, tungstenite::Error};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Access, Approvals, LocalToken, StatusHub, World,
+    Access, Approvals, Arrival, Arrivals, LocalToken, StatusHub, World,
     caller::Caller,
     door::Door,
     greeting::{Greeting, Met},
@@ -30,9 +30,10 @@ use crate::{
     pipe::Pipe,
     publishers::Seat,
     readers::Readers,
+    room::Room,
     session::Session,
     socket::Socket,
-    upgrade::{FULL, Gate, Opened, upgrade},
+    upgrade::{Gate, Opened, upgrade},
 };
 
 /// How a command ended: carried out, or a stable code and a sentence.
@@ -52,6 +53,10 @@ pub struct Request {
 pub struct Limits {
     /// Sockets at once: 1,024.
     pub sockets: usize,
+    /// Sockets beside them that only who proves a token can have: 32.
+    pub kept: usize,
+    /// Connections that did not say yet who they are; one more cuts the oldest off: 1,024.
+    pub arriving: usize,
     /// From connection to open socket: 5 s.
     pub handshake: Duration,
     /// A reader that takes nothing for so long is closed: 5 s.
@@ -80,6 +85,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             sockets: limits::HUB_SOCKETS_MAX,
+            kept: 32,
+            arriving: limits::HUB_SOCKETS_MAX,
             handshake: Duration::from_secs(5),
             stall: Duration::from_secs(5),
             pace: Duration::from_millis(50),
@@ -183,6 +190,7 @@ impl StatusServer {
             door,
             port,
             behind: self.limits.behind,
+            room: Room::new(self.limits.sockets, self.limits.kept),
         };
         let (server, gate) = (Arc::new(self), Arc::new(gate));
         let mut sockets = JoinSet::new();
@@ -206,7 +214,7 @@ impl StatusServer {
         sockets: &mut JoinSet<()>,
         stop: &CancellationToken,
     ) {
-        let room = Arc::new(Semaphore::new(self.limits.sockets));
+        let arrivals = Arrivals::new(self.limits.arriving);
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -217,16 +225,12 @@ impl StatusServer {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) => match room.clone().try_acquire_owned() {
-                    Ok(seat) => {
-                        let (server, gate, stop) = (self.clone(), gate.clone(), stop.clone());
-                        sockets
-                            .spawn(async move { server.welcome(stream, &gate, seat, stop).await });
-                    }
-                    Err(_) => {
-                        let _ = stream.try_write(FULL);
-                    }
-                },
+                Ok((stream, _)) => {
+                    let (server, gate, stop) = (self.clone(), gate.clone(), stop.clone());
+                    let arrival = arrivals.enter();
+                    sockets
+                        .spawn(async move { server.welcome(stream, &gate, arrival, stop).await });
+                }
                 Err(error) => {
                     // Out of file descriptors, mostly: those of others must close first.
                     tracing::warn!(%error, "the hub cannot accept");
@@ -240,7 +244,7 @@ impl StatusServer {
         &self,
         stream: TcpStream,
         gate: &Gate,
-        _seat: OwnedSemaphorePermit,
+        arrival: Arrival,
         stop: CancellationToken,
     ) {
         if let Err(error) = stream.set_nodelay(true) {
@@ -248,14 +252,16 @@ impl StatusServer {
         }
         // On the heap and gone once the socket is open: an idle socket shall not pay for it.
         let opening = timeout(self.limits.handshake, Box::pin(upgrade(stream, gate)));
-        let Some(Ok(Some(opened))) = stop.run_until_cancelled(opening).await else {
+        let opening = arrival.unless_cut(opening);
+        let Some(Some(Ok(Some(opened)))) = stop.run_until_cancelled(opening).await else {
             return;
         };
         self.connected.send_modify(|count| *count += 1);
         // Each mode on the heap by itself: no socket shall pay for the larger of the two.
         let serving: Pin<Box<dyn Future<Output = _> + Send>> = if opened.agreed.is_v1 {
-            Box::pin(self.attend_v1(opened, gate, &stop))
+            Box::pin(self.attend_v1(opened, arrival, gate, &stop))
         } else {
+            drop(arrival);
             Box::pin(self.attend_legacy(opened, gate, &stop))
         };
         let ended = serving.await;
@@ -273,6 +279,7 @@ impl StatusServer {
         gate: &Gate,
         stop: &CancellationToken,
     ) -> Result<(), Error> {
+        let _place = opened.agreed.place;
         let (pipe, caller) = self.ends(opened.stream, opened.origin, gate);
         let _joined = self.readers.join(pipe.line.clone());
         let socket = Socket {
@@ -291,6 +298,7 @@ impl StatusServer {
     async fn attend_v1(
         &self,
         opened: Opened,
+        arrival: Arrival,
         gate: &Gate,
         stop: &CancellationToken,
     ) -> Result<(), Error> {
@@ -302,9 +310,16 @@ impl StatusServer {
             nonce: Nonce((self.world.random)()),
             grant: opened.agreed.grant,
             within: self.limits.identify,
+            room: &gate.room,
+            place: opened.agreed.place,
         };
-        match Box::pin(greeting.meet(&mut pipe, stop)).await? {
-            Met::Client(client) => {
+        let meeting = Box::pin(greeting.meet(&mut pipe, stop));
+        let Some(met) = arrival.unless_cut(meeting).await else {
+            return Ok(());
+        };
+        drop(arrival);
+        match met? {
+            Met::Client(client, _place) => {
                 let seat = client.may_publish().then(|| {
                     let number = self.seats.fetch_add(1, Ordering::Relaxed);
                     Seat::new(self.hub.clone(), number, client.name.clone())

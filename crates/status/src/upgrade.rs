@@ -25,6 +25,7 @@ use crate::{
     Access, Refusal,
     door::{Door, Grant},
     line::{Line, Wire},
+    room::{Place, Room},
 };
 
 type Page = Response<Full<Bytes>>;
@@ -38,6 +39,7 @@ pub(crate) struct Gate {
     pub(crate) port: u16,
     /// Who takes a message only after so long has fallen behind.
     pub(crate) behind: Duration,
+    pub(crate) room: Room,
 }
 
 /// An open socket, and what was agreed on before it opened.
@@ -49,9 +51,11 @@ pub(crate) struct Opened {
 }
 
 /// What was agreed on before a socket opened.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Agreed {
     pub(crate) grant: Grant,
+    /// Who speaks `hearth.status.v1` may still prove more, and takes a place only then.
+    pub(crate) place: Option<Place>,
     /// Whether `hearth.status.v1` is spoken, and not the legacy mode.
     pub(crate) is_v1: bool,
 }
@@ -132,13 +136,29 @@ impl Gate {
             .admit(request.headers(), Instant::now())
             .map_err(refuse)?;
         let is_v1 = offers_v1(request.headers());
+        let is_awaited = is_v1 && grant == Grant::Read;
+        let place = if is_awaited {
+            None
+        } else {
+            self.room.take(grant)
+        };
+        if place.is_none() && !is_awaited {
+            let message = "the hub has as many sockets as it may have; show the local token, \
+                           for whose owner some more are kept, or come again";
+            return Err(refuse(Refusal::new(ErrorCode::Busy, message)));
+        }
         if is_v1 {
             response.headers_mut().insert(
                 header::SEC_WEBSOCKET_PROTOCOL,
                 HeaderValue::from_static(SUBPROTOCOL),
             );
         }
-        Ok((response, Agreed { grant, is_v1 }))
+        let agreed = Agreed {
+            grant,
+            place,
+            is_v1,
+        };
+        Ok((response, agreed))
     }
 }
 
@@ -153,10 +173,11 @@ fn offers_v1(headers: &HeaderMap) -> bool {
 
 fn refused(refusal: &Refusal) -> Page {
     let mut response = json(refusal.code.http_status(), refusal);
-    if refusal.code == ErrorCode::RateLimited {
+    let after = [(ErrorCode::RateLimited, "1"), (ErrorCode::Busy, "5")];
+    if let Some((_, after)) = after.into_iter().find(|(code, _)| *code == refusal.code) {
         response
             .headers_mut()
-            .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            .insert(header::RETRY_AFTER, HeaderValue::from_static(after));
     }
     response
 }
@@ -193,27 +214,4 @@ fn json(status: u16, refusal: &Refusal) -> Page {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
-}
-
-/// Sent to whoever comes when the hub is full: written without waiting, then closed.
-pub(crate) const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
-content-type: application/json\r\nconnection: close\r\nretry-after: 5\r\ncontent-length: 89\r\n\r\n\
-{\"error\":{\"code\":\"rate_limited\",\"message\":\"the hub has as many sockets as it may have\"}}\n";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_answer_of_a_full_hub_is_as_long_as_it_says() {
-        let text = std::str::from_utf8(FULL).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(
-            head.contains(&format!("content-length: {}", body.len())),
-            "{}",
-            body.len()
-        );
-        let body: proto::ErrorBody = serde_json::from_str(body).unwrap();
-        assert_eq!(body.error.code, ErrorCode::RateLimited);
-    }
 }

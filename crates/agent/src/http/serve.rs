@@ -1,14 +1,19 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::Router;
-use hyper::server::conn::http1;
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::http1,
+    service::{Service as _, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use status::{Arrival, Arrivals};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     task::{JoinError, JoinSet},
     time::{sleep, timeout},
 };
@@ -28,7 +33,7 @@ pub(crate) async fn serve(
     limits: Limits,
     stop: CancellationToken,
 ) {
-    let room = Arc::new(Semaphore::new(limits.connections()));
+    let arrivals = Arrivals::new(limits.asking);
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -50,13 +55,9 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        if let Ok(seat) = room.clone().try_acquire_owned() {
-            let talking = talk(stream, router.clone(), limits.stall, stop.clone());
-            connections.spawn(async move {
-                talking.await;
-                drop(seat);
-            });
-        }
+        let arrival = Arc::new(arrivals.enter());
+        let (router, stop) = (router.clone(), stop.clone());
+        connections.spawn(talk(stream, arrival, router, limits.stall, stop));
     }
     let last = async {
         while let Some(ended) = connections.join_next().await {
@@ -68,27 +69,38 @@ pub(crate) async fn serve(
     }
 }
 
-async fn talk(stream: TcpStream, router: Router, stall: Duration, stop: CancellationToken) {
+/// Until the connection ends, the server stops, or others need its room.
+async fn talk(
+    stream: TcpStream,
+    arrival: Arc<Arrival>,
+    router: Router,
+    stall: Duration,
+    stop: CancellationToken,
+) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "no TCP_NODELAY");
     }
+    let (router, known) = (TowerToHyperService::new(router), arrival.clone());
+    let answer = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(known.clone());
+        router.call(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_buf_size(16 * 1024)
-        .serve_connection(
-            TokioIo::new(Patient::new(stream, stall)),
-            TowerToHyperService::new(router),
-        );
+        .serve_connection(TokioIo::new(Patient::new(stream, stall)), answer);
     tokio::pin!(connection);
-    let served = match stop.run_until_cancelled(connection.as_mut()).await {
-        Some(served) => served,
-        None => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let serving = async {
+        match stop.run_until_cancelled(connection.as_mut()).await {
+            Some(served) => served,
+            None => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
         }
     };
-    if let Err(error) = served {
+    if let Some(Err(error)) = arrival.unless_cut(serving).await {
         tracing::debug!(%error, "a local connection ended early");
     }
 }
@@ -188,7 +200,7 @@ mod tests {
         .await;
         let mut stuck = served.narrow("data: ").await;
         let mut good = served.reader("data: ").await;
-        served.reader("HTTP/1.1 429").await;
+        served.reader("HTTP/1.1 503").await;
         // Until the stuck one's seat is free; each round is seen at once by the one who reads.
         let pushing = async {
             for n in 0.. {
@@ -217,6 +229,54 @@ mod tests {
             "kept for one who does not read: {}",
             rest.len()
         );
+    }
+
+    #[tokio::test]
+    async fn whoever_holds_connections_keeps_nobody_from_asking() {
+        let served = Served::start(Limits {
+            streams: 2,
+            asking: 4,
+            ..Limits::default()
+        })
+        .await;
+        let mut readers = [served.reader("data: ").await, served.reader("data: ").await];
+        let (mut silent, mut ended) = (Vec::new(), JoinSet::new());
+        for _ in 0..40 {
+            silent.push(TcpStream::connect(served.addr).await.unwrap());
+        }
+        let ask = async |path: &str| {
+            let mut asker = TcpStream::connect(served.addr).await.unwrap();
+            let head = format!(
+                "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+                served.addr
+            );
+            asker.write_all(head.as_bytes()).await.unwrap();
+            let mut said = String::new();
+            let read = timeout(PATIENCE, asker.read_to_string(&mut said)).await;
+            read.unwrap().unwrap();
+            said
+        };
+        let said = ask("/api/status").await;
+        assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
+        let said = ask("/status/stream").await;
+        assert!(said.starts_with("HTTP/1.1 503 "), "{said}");
+        assert!(
+            said.contains("\"busy\"") && said.contains("retry-after: 5"),
+            "{said}"
+        );
+        for mut stream in silent {
+            ended.spawn(async move { stream.read_to_end(&mut Vec::new()).await });
+        }
+        // Long before their time for a head is over.
+        for _ in 0..36 {
+            let cut = timeout(HEAD / 2, ended.join_next()).await.unwrap();
+            drop(cut.unwrap().unwrap());
+        }
+        // Those who follow are not counted as asking.
+        served.hub.update(|status| status.text = "still".into());
+        for reader in &mut readers {
+            line(reader, "\"text\":\"still\"").await;
+        }
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@ use axum::{
 };
 use engine::Clock;
 use futures_util::stream;
-use status::{Snapshot, StatusHub};
+use status::{Arrival, Snapshot, StatusHub, Stay};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{Instant, sleep, sleep_until},
@@ -54,12 +54,13 @@ impl Events {
     }
 
     /// An answer that goes on until the reader leaves; `None` if there are too many already.
-    pub(crate) fn follow(&self) -> Option<Response> {
+    pub(crate) fn follow(&self, arrival: &Arc<Arrival>) -> Option<Response> {
         let reader = Reader {
             latest: self.hub.subscribe(),
             is_behind: true,
             send_from: Instant::now(),
             _seat: self.seats.clone().try_acquire_owned().ok()?,
+            _stay: arrival.stay(),
             events: self.clone(),
         };
         let told = stream::unfold(reader, async |mut reader| {
@@ -91,6 +92,7 @@ struct Reader {
     send_from: Instant,
     events: Events,
     _seat: OwnedSemaphorePermit,
+    _stay: Stay,
 }
 
 impl Reader {
@@ -130,6 +132,7 @@ mod tests {
     use futures_util::StreamExt as _;
     use proto::{Timestamp, status::Phase};
     use serde_json::Value;
+    use status::Arrivals;
 
     use super::*;
 
@@ -141,6 +144,10 @@ mod tests {
             limits,
             CancellationToken::new(),
         )
+    }
+
+    fn arrival() -> Arc<Arrival> {
+        Arc::new(Arrivals::new(1).enter())
     }
 
     fn read(event: &Bytes) -> Value {
@@ -157,7 +164,11 @@ mod tests {
             heartbeat,
             ..Limits::default()
         });
-        let mut told = events.follow().unwrap().into_body().into_data_stream();
+        let mut told = events
+            .follow(&arrival())
+            .unwrap()
+            .into_body()
+            .into_data_stream();
         let first = read(&told.next().await.unwrap().unwrap());
         for flag in [
             "is_listening",
@@ -193,7 +204,11 @@ mod tests {
     #[tokio::test]
     async fn who_was_away_reads_only_the_newest_and_nobody_more_than_the_pace() {
         let events = events(Limits::default());
-        let mut told = events.follow().unwrap().into_body().into_data_stream();
+        let mut told = events
+            .follow(&arrival())
+            .unwrap()
+            .into_body()
+            .into_data_stream();
         let first = told.next().await.unwrap().unwrap();
         let begin = Instant::now();
         for n in 0..1_000 {
@@ -211,19 +226,29 @@ mod tests {
             streams: 2,
             ..Limits::default()
         });
-        let mut bodies = [(); 2].map(|()| events.follow().unwrap().into_body().into_data_stream());
+        let mut bodies = [(); 2].map(|()| {
+            events
+                .follow(&arrival())
+                .unwrap()
+                .into_body()
+                .into_data_stream()
+        });
         let one = bodies[0].next().await.unwrap().unwrap();
         let two = bodies[1].next().await.unwrap().unwrap();
         assert_eq!(one.as_ptr(), two.as_ptr());
-        assert!(events.follow().is_none());
+        assert!(events.follow(&arrival()).is_none());
         drop(bodies);
-        assert!(events.follow().is_some());
+        assert!(events.follow(&arrival()).is_some());
     }
 
     #[tokio::test]
     async fn at_the_end_the_last_status_is_told_and_then_no_more() {
         let events = events(Limits::default());
-        let mut told = events.follow().unwrap().into_body().into_data_stream();
+        let mut told = events
+            .follow(&arrival())
+            .unwrap()
+            .into_body()
+            .into_data_stream();
         told.next().await.unwrap().unwrap();
         events.hub.update(|status| status.status = Phase::Stopping);
         events.stop.cancel();

@@ -15,7 +15,10 @@ use proto::{
     status::{Command, Phase, ServerMessage},
 };
 use tokio::{io::AsyncReadExt as _, net::TcpStream};
-use tokio_tungstenite::tungstenite::{Message, protocol::frame::coding::CloseCode};
+use tokio_tungstenite::{
+    client_async,
+    tungstenite::{Error, Message, protocol::frame::coding::CloseCode},
+};
 
 fn code(message: &ServerMessage) -> ErrorCode {
     let ServerMessage::Error { code, .. } = message else {
@@ -244,9 +247,12 @@ async fn one_socket_too_many_is_told_so_and_the_seat_is_free_again_after() {
     };
     let mut hub = TestHub::with(limits, 0).await;
     let first = hub.reader().await;
-    let said = crate::support::raw(hub.addr, "").await;
-    assert!(said.starts_with("HTTP/1.1 503 "), "{said}");
-    assert!(said.contains("rate_limited"), "{said}");
+    let stream = TcpStream::connect(hub.addr).await.unwrap();
+    let refused = client_async(format!("ws://{}/", hub.addr), stream);
+    let Err(Error::Http(refused)) = soon(refused).await else {
+        panic!("it was let in")
+    };
+    assert_eq!(refused.status(), 503);
     drop(first);
     soon(hub.connected.wait_for(|count| *count == 0))
         .await
@@ -255,7 +261,7 @@ async fn one_socket_too_many_is_told_so_and_the_seat_is_free_again_after() {
     let mut again = loop {
         let stream = TcpStream::connect(hub.addr).await.unwrap();
         let request = format!("ws://{}/", hub.addr);
-        if let Ok((socket, _)) = soon(tokio_tungstenite::client_async(request, stream)).await {
+        if let Ok((socket, _)) = soon(client_async(request, stream)).await {
             break Client {
                 socket,
                 last: None,

@@ -10,5 +10,6 @@ mod hub;
 mod neighbour;
 mod peer;
 mod publishers;
+mod room;
 mod support;
 mod v1;

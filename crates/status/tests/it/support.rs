@@ -1,10 +1,11 @@
 //! A running hub on a free port, and clients that keep what a user would see.
 
-use std::{future::Future, net::SocketAddr, time::Duration};
+use std::{future::Future, net::SocketAddr, path::Path, time::Duration};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use hearth_status::{
-    Approvals, Limits, LocalToken, Request, StatusHub, StatusServer, World, bind_loopback,
+    Approvals, HubAddress, Limits, LocalToken, Request, StatusHub, StatusServer, World,
+    bind_loopback, private_file,
 };
 use proto::{
     Timestamp,
@@ -90,6 +91,13 @@ impl TestHub {
 
     pub(crate) async fn commander(&self) -> Client {
         Client::open(self.addr, Some(self.token.expose())).await
+    }
+
+    /// As the programs of its owner find it: its token stands in this folder.
+    pub(crate) fn published(&self, home: &Path) -> HubAddress {
+        let file = LocalToken::path_in(home);
+        private_file::write(&file, self.token.expose().as_bytes()).unwrap();
+        HubAddress::new(self.addr, home)
     }
 
     pub(crate) async fn stop(self) {

@@ -1,0 +1,129 @@
+//! Connections that nobody knows anything about yet.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio_util::sync::CancellationToken;
+
+/// Whoever comes is let in, and when they are too many the one that came first is cut off: so
+/// nobody who opens connections and holds them keeps another out who says what he wants.
+#[derive(Debug, Clone)]
+pub struct Arrivals(Arc<Mutex<Waiting>>);
+
+#[derive(Debug)]
+struct Waiting {
+    most: usize,
+    next: u64,
+    all: BTreeMap<u64, CancellationToken>,
+}
+
+/// A connection that arrives, until it is dropped.
+#[derive(Debug)]
+pub struct Arrival {
+    among: Arrivals,
+    number: u64,
+    cut: CancellationToken,
+}
+
+/// A connection that does not count as arriving, until this is dropped.
+#[derive(Debug)]
+pub struct Stay(Arc<Arrival>);
+
+impl Arrivals {
+    /// Room for so many at once.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        let (next, all) = (0, BTreeMap::new());
+        Self(Arc::new(Mutex::new(Waiting { most, next, all })))
+    }
+
+    /// Lets one more in.
+    #[must_use]
+    pub fn enter(&self) -> Arrival {
+        let cut = CancellationToken::new();
+        let mut waiting = self.waiting();
+        let number = waiting.next;
+        waiting.next += 1;
+        waiting.add(number, cut.clone());
+        drop(waiting);
+        Arrival {
+            among: self.clone(),
+            number,
+            cut,
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    fn add(&mut self, number: u64, cut: CancellationToken) {
+        self.all.insert(number, cut);
+        while self.all.len() > self.most {
+            let Some((_, oldest)) = self.all.pop_first() else {
+                return;
+            };
+            oldest.cancel();
+        }
+    }
+}
+
+impl Arrival {
+    /// Runs this unless the connection is, or was, cut off.
+    pub async fn unless_cut<T>(&self, doing: impl Future<Output = T>) -> Option<T> {
+        self.cut.run_until_cancelled(doing).await
+    }
+
+    /// It is known now what this connection is for, and that it may stay.
+    #[must_use]
+    pub fn stay(self: &Arc<Self>) -> Stay {
+        self.among.waiting().all.remove(&self.number);
+        Stay(self.clone())
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        self.among.waiting().all.remove(&self.number);
+    }
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        let (number, cut) = (self.0.number, self.0.cut.clone());
+        self.0.among.waiting().add(number, cut);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    fn is_cut(arrival: &Arrival) -> bool {
+        let waits = arrival.unless_cut(std::future::pending::<()>());
+        waits.now_or_never().is_some()
+    }
+
+    #[test]
+    fn the_oldest_makes_room_and_who_left_or_stays_is_not_counted() {
+        let arrivals = Arrivals::new(2);
+        let (one, two) = (Arc::new(arrivals.enter()), arrivals.enter());
+        let stays = one.stay();
+        drop(two);
+        let (three, four) = (arrivals.enter(), arrivals.enter());
+        assert!(!is_cut(&one) && !is_cut(&three) && !is_cut(&four));
+        let five = arrivals.enter();
+        assert!(is_cut(&three) && !is_cut(&one) && !is_cut(&four) && !is_cut(&five));
+        // Done with what it stayed for, it is the oldest again.
+        drop(stays);
+        assert!(is_cut(&one) && !is_cut(&four) && !is_cut(&five));
+        drop((one, three, four, five));
+        assert!(arrivals.waiting().all.is_empty());
+    }
+}
