@@ -65,6 +65,9 @@ pub(crate) enum Goal {
     None,
 }
 
+/// See [`Figure::is_near`].
+const NEAR: f64 = 0.8;
+
 /// One printed line.
 #[derive(Debug, Clone)]
 pub(crate) struct Figure {
@@ -84,6 +87,15 @@ impl Figure {
         match self.goal {
             Goal::AtLeast(least) => self.value >= least,
             Goal::AtMost(most) => self.value <= most,
+            Goal::None => true,
+        }
+    }
+
+    /// Whether it is met, or missed by a fifth at most: machines are noisy.
+    pub(crate) fn is_near(&self) -> bool {
+        match self.goal {
+            Goal::AtLeast(least) => self.value >= NEAR * least,
+            Goal::AtMost(most) => NEAR * self.value <= most,
             Goal::None => true,
         }
     }
@@ -130,5 +142,15 @@ mod tests {
         assert!(figure(1.2, Goal::AtMost(1.15)).to_string().starts_with('!'));
         assert!(figure(1.1, Goal::AtMost(1.15)).to_string().starts_with(' '));
         assert!(!figure(0.7, Goal::AtLeast(0.8)).is_met());
+        for (value, goal, is_near) in [
+            (0.7, Goal::AtLeast(0.8), true),
+            (0.6, Goal::AtLeast(0.8), false),
+            (1.2, Goal::AtMost(1.0), true),
+            (1.3, Goal::AtMost(1.0), false),
+            (0.1, Goal::AtMost(0.0), false),
+            (9.9, Goal::None, true),
+        ] {
+            assert_eq!(figure(value, goal).is_near(), is_near, "{value}");
+        }
     }
 }

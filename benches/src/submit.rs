@@ -1,10 +1,22 @@
-//! H1: `POST /api/jobs`, durable, against the same route over a queue in memory.
+//! H1: `POST /api/jobs`, durable, against the same route over a queue in memory, and against a
+//! route that commits each request by itself.
 
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use axum::{Json, Router, routing::post, serve::ListenerExt as _};
 use hearth_tests::{
     process::{Home, Process, binary},
     stand::{Stand, client},
 };
-use serde_json::json;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::spawn_blocking,
+};
 
 use crate::{
     commit::slice,
@@ -36,13 +48,21 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
     });
     let floor = http.post(format!("http://{address}/api/jobs")).json(&body);
     let queue = durable.post("/api/jobs", &body);
+    let folder = tempfile::tempdir()?;
+    let naive = http
+        .post(naive(&folder.path().join("naive.db")).await?)
+        .json(&body);
     let mut figures = Vec::new();
     for (callers, goal) in [(64, 0.50), (16, 0.28)] {
         let (mut ratios, mut floors, mut queues) = (vec![], vec![], vec![]);
+        let (mut naive_ratios, mut naives) = (vec![], vec![]);
         for _ in 0..ROUNDS {
             let low = slice(callers, sender(&floor)).await?.per_second;
             let high = slice(callers, sender(&queue)).await?.per_second;
+            let alone = slice(callers, sender(&naive)).await?.per_second;
             ratios.push(high / low);
+            naive_ratios.push(high / alone);
+            naives.push(alone);
             floors.push(low);
             queues.push(high);
         }
@@ -51,10 +71,61 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
             name: format!("H1 POST /api/jobs durable / in memory, c{callers}"),
             value: median(ratios),
             goal: Goal::AtLeast(goal),
-            detail: format!("{:.0}/s against {:.0}/s", median(queues), median(floors)),
+            detail: format!(
+                "{:.0}/s against {:.0}/s",
+                median(queues.clone()),
+                median(floors)
+            ),
+        });
+        figures.push(Figure {
+            name: format!("H1 the same / a commit for each request, c{callers}"),
+            value: median(naive_ratios),
+            goal: if callers == 64 {
+                Goal::AtLeast(8.0)
+            } else {
+                Goal::None
+            },
+            detail: format!("{:.0}/s against {:.0}/s", median(queues), median(naives)),
         });
     }
     Ok(figures)
+}
+
+/// A route as it is written first: it reads the request, and inserts it with a commit of its own.
+async fn naive(path: &Path) -> anyhow::Result<String> {
+    let conn = rusqlite::Connection::open(path)?;
+    conn.execute_batch(
+        "PRAGMA journal_mode = WAL;
+         PRAGMA synchronous = FULL;
+         CREATE TABLE jobs (seq INTEGER PRIMARY KEY, body BLOB NOT NULL) STRICT;",
+    )?;
+    let conn = Arc::new(Mutex::new(conn));
+    let submit = move |Json(job): Json<Value>| {
+        let conn = Arc::clone(&conn);
+        async move {
+            let body = job.to_string();
+            let inserted = spawn_blocking(move || {
+                let conn = conn.lock().unwrap_or_else(PoisonError::into_inner);
+                conn.prepare_cached("INSERT INTO jobs (body) VALUES (?1)")?
+                    .execute([body.as_bytes()])
+            });
+            match inserted.await {
+                Ok(Ok(_)) => StatusCode::ACCEPTED,
+                _ => StatusCode::INTERNAL_SERVER_ERROR,
+            }
+        }
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let routes = Router::new().route("/api/jobs", post(submit));
+    // It ends with the program.
+    tokio::spawn(async move { axum::serve(listener.tap_io(no_delay), routes).await });
+    Ok(format!("http://{address}/api/jobs"))
+}
+
+fn no_delay(socket: &mut TcpStream) {
+    // A socket that is gone is found to be so by whoever reads it.
+    let _ = socket.set_nodelay(true);
 }
 
 fn sender(
