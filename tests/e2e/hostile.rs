@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hearth_tests::{
-    hostile::{by_hand, by_the_document, operations},
+    hostile::{by_hand, by_the_document, operations, paths_beyond_use},
     stand::{Stand, create_key},
 };
 
@@ -22,12 +22,17 @@ async fn keys(stand: &Stand) -> Vec<String> {
 
 #[tokio::test]
 async fn hostile_requests_are_refused_and_break_nothing() {
-    let (stand, _ollama) = Stand::scripted_with(OPEN, 1).await;
+    let (stand, ollama) = Stand::scripted_with(OPEN, 1).await;
     let keys = keys(&stand).await;
     let operations = operations(&stand.http, stand.address).await.unwrap();
     let assault = by_hand(stand.address, &keys, &operations, 1_500, 3).await;
     assert_eq!(assault.requests, 1_500);
     assert!(assault.broken.is_empty(), "{assault}");
+    assert_eq!(
+        paths_beyond_use(&ollama),
+        [""; 0],
+        "an engine is asked for nothing else"
+    );
     let healthy = stand.http.get(stand.url("/readyz")).send().await.unwrap();
     assert_eq!(healthy.status(), 200);
 }

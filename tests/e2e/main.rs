@@ -3,11 +3,13 @@
 
 mod docs;
 mod faults;
+mod full;
 mod graph;
 mod hostile;
 mod jobs;
 mod kills;
 mod main_job;
+mod nginx;
 mod pausing;
 mod run;
 mod stops;

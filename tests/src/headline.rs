@@ -10,7 +10,7 @@ use crate::{
     auditor::{Verdict, judge},
     crowd::Crowd,
     farm::Farm,
-    hostile::{Assault, by_hand, by_the_document, operations},
+    hostile::{Assault, by_hand, by_the_document, operations, paths_beyond_use},
     kills::{Plan, Report},
     leaks,
     stand::{Stand, create_key},
@@ -136,7 +136,7 @@ const ODD_KEYS: [&[&str]; 4] = [
 /// If schemathesis is not installed as pinned, or the relay does not serve its document.
 pub async fn hostile(count: usize, examples: u32, seed: u64) -> io::Result<Headline> {
     let open = ["--failures-per-minute", "0", "--metrics", "127.0.0.1:0"];
-    let (stand, _ollama) = Stand::scripted_with(&open, 4).await;
+    let (stand, ollama) = Stand::scripted_with(&open, 4).await;
     let mut keys = Vec::new();
     for scope in ["enqueue", "read", "work", "admin"] {
         keys.push(create_key(&stand.home, &["--name", scope, "--scope", scope]).await);
@@ -164,6 +164,10 @@ pub async fn hostile(count: usize, examples: u32, seed: u64) -> io::Result<Headl
         .as_ref()
         .map(|relay| relay.log())
         .unwrap_or_default();
+    let beyond = paths_beyond_use(&ollama).into_iter();
+    assault
+        .broken
+        .extend(beyond.map(|path| format!("the engine was asked for {path}")));
     assault.said.extend([relay, stand.metrics().await]);
     let leaked = leaks::find(&assault.said, &secrets);
     assault.said.clear();

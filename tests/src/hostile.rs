@@ -21,6 +21,7 @@ use crate::{
     chance::Chance,
     process::{Home, cache},
     proxy::Proxy,
+    scripted_ollama::ScriptedOllama,
 };
 
 /// What came of an assault.
@@ -158,6 +159,26 @@ pub async fn operations(
     // These wait for work, or never end, as they must.
     let never_ends = |path: &str| path.ends_with("/poll") || path.ends_with("/admin/events");
     Ok(each.filter(|(_, path)| !never_ends(path)).collect())
+}
+
+/// All that a worker ever asks of an engine: that it answers, and what it is and has.
+const OF_USE: [&str; 7] = [
+    "/api/chat",
+    "/api/generate",
+    "/api/embed",
+    "/api/tags",
+    "/api/ps",
+    "/api/show",
+    "/api/version",
+];
+
+/// What an engine was asked for beside that.
+#[must_use]
+pub fn paths_beyond_use(ollama: &ScriptedOllama) -> Vec<String> {
+    let asked = ollama.requests().into_iter().map(|request| request.path);
+    asked
+        .filter(|path| !OF_USE.contains(&path.as_str()))
+        .collect()
 }
 
 /// How long one request may take.

@@ -38,17 +38,13 @@ pub const BUGS: &[Bug] = &[
         edits: &[
             Edit {
                 file: "crates/relay/src/ticket.rs",
-                is: "let accepted = self.enqueue(id, caller, order, extras, false).await?;",
+                is: "self.enqueue(id, caller, order, extras, false).await",
                 becomes: "let (relay, caller) = (self.clone(), caller.clone());
                     self.tasks.spawn(async move {
                         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
                         drop(relay.enqueue(id, &caller, order, extras, false).await);
-                    });",
-            },
-            Edit {
-                file: "crates/relay/src/ticket.rs",
-                is: "Ok((accepted, accepted != id))",
-                becomes: "Ok((id, false))",
+                    });
+                    Ok(Submitted::Known(id))",
             },
             Edit {
                 file: "crates/relay/src/api/jobs/submit.rs",
@@ -421,5 +417,58 @@ pub const BUGS: &[Bug] = &[
             "breaker::",
             "five_failures_in_a_row_open_it_and_four_do_not",
         ),
+    },
+    Bug {
+        name: "a-prompt-in-the-log",
+        edits: &[Edit {
+            file: "crates/relay/src/ticket.rs",
+            is: "let (op, bytes) = (job.op, job.body.0.len());",
+            becomes: "let (op, bytes) = (job.op, job.body.0.len());
+                tracing::info!(body = %String::from_utf8_lossy(&job.body.0));",
+        }],
+        found_by: Proof::Kills,
+    },
+    Bug {
+        name: "no-room-is-kept-free",
+        edits: &[Edit {
+            file: "crates/queue-sqlite/src/reserve.rs",
+            is: "        if self.is_used() {\n            return false;\n        }\n        tracing::error",
+            becomes: "        if self.is_used() || self.bytes > 0 {\n            return false;\n        }\n        tracing::error",
+        }],
+        found_by: unit(
+            "queue-sqlite",
+            "tests::disk::",
+            "on_a_full_disk_what_runs_ends_and_new_jobs_are_refused_until_there_is_room",
+        ),
+    },
+    Bug {
+        name: "anybody-reads",
+        edits: &[Edit {
+            file: "crates/queue-sqlite/src/sqlite.rs",
+            is: "Ok(job.filter(|job| owner.owns(&job.new.account)))",
+            becomes: "Ok(job.filter(|job| owner.owns(&job.new.account) || true))",
+        }],
+        found_by: unit("queue-sqlite", "tests::", "another_account_sees_nothing"),
+    },
+    Bug {
+        name: "a-head-may-take-for-ever",
+        edits: &[Edit {
+            file: "crates/relay/src/serve.rs",
+            is: "head: relay.settings.head_patience,",
+            becomes: "head: relay.settings.head_patience * 1_000,",
+        }],
+        found_by: through_http(
+            "hygiene",
+            "who_dawdles_over_head_body_or_answer_is_cut_and_others_are_served",
+        ),
+    },
+    Bug {
+        name: "a-token-in-the-url",
+        edits: &[Edit {
+            file: "crates/relay/src/serve.rs",
+            is: "NAMES.iter().any(|known| name.eq_ignore_ascii_case(known))",
+            becomes: "NAMES.iter().any(|known| name.len() > 99 && name.eq_ignore_ascii_case(known))",
+        }],
+        found_by: unit("relay", "serve::", "a_token_in_the_query_is_found_by_name"),
     },
 ];

@@ -1,0 +1,121 @@
+//! A relay whose disk is full, and has room again.
+
+use std::{fs, io::Write as _, path::PathBuf};
+
+use hearth_tests::{
+    not_tried,
+    process::PATIENCE,
+    scripted_ollama::{Answer, Gate, ScriptedOllama, Step},
+    stand::Stand,
+};
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout};
+
+const WORD: &str = r#"{"model":"tiny","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant","content":"one"},"done":false}"#;
+const DONE: &str = r#"{"model":"tiny","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant","content":""},"done":true,"done_reason":"stop"}"#;
+/// Room for what the relay keeps free, and some jobs.
+const SIZE: &str = "size=40m";
+const FILLS: usize = 3;
+
+/// A small file system.
+struct Small(PathBuf);
+
+impl Small {
+    fn mount(at: PathBuf) -> Option<Self> {
+        fs::create_dir(&at).unwrap();
+        let mut mount = std::process::Command::new("mount");
+        mount
+            .args(["-t", "tmpfs", "-o", SIZE, "hearth-test"])
+            .arg(&at);
+        let mounted = mount.output();
+        if mounted.is_ok_and(|mounted| mounted.status.success()) {
+            return Some(Self(at));
+        }
+        not_tried("only root may mount a small file system to fill");
+        None
+    }
+
+    /// Takes all room there is.
+    fn fill(&self) -> PathBuf {
+        let path = self.0.join("filler");
+        let mut filler = fs::File::create(&path).unwrap();
+        for part in [vec![1; 64 * 1024], vec![1; 512]] {
+            while filler.write_all(&part).is_ok() {}
+        }
+        path
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let unmounted = std::process::Command::new("umount")
+            .arg("--lazy")
+            .arg(&self.0)
+            .status();
+        if !std::thread::panicking() {
+            assert!(unmounted.unwrap().success());
+        }
+    }
+}
+
+fn large() -> Value {
+    let message = json!({"role": "user", "content": "x".repeat(200_000)});
+    json!({"op": "chat", "body": {"model": "tiny", "messages": [message]}})
+}
+
+async fn submitted(stand: &Stand) -> reqwest::Response {
+    stand.post("/api/jobs", &large()).send().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_relay_on_a_full_disk_refuses_what_is_new_ends_what_runs_and_goes_on_when_there_is_room()
+{
+    let ollama = ScriptedOllama::start().await.unwrap();
+    let mut stand = Stand::relay_only(&format!("ollama:{}", ollama.url())).await;
+    let Some(small) = Small::mount(stand.home.path().join("small")) else {
+        return;
+    };
+    // The same relay with its store on the small disk, and so with the same keys.
+    let relay = stand.relay.take().unwrap();
+    assert!(relay.terminate().await.success());
+    let store = hearth_tests::stand::store(&stand.home);
+    let store = store.strip_prefix("sqlite:").unwrap();
+    fs::copy(store, small.0.join("relay.db")).unwrap();
+    fs::remove_file(store).unwrap();
+    std::os::unix::fs::symlink(small.0.join("relay.db"), store).unwrap();
+    stand.start_relay().await;
+    stand.start_agent().await;
+    stand.until("ready").await;
+    for _ in 0..FILLS {
+        let gate = Gate::default();
+        let answer = Answer::lines([WORD]).then(Step::Wait(gate.clone()));
+        ollama.script("/api/chat", answer.send_lines([DONE]).then(Step::Finish));
+        let running = stand.submit("x").await.unwrap();
+        let filler = small.fill();
+        let refused = loop {
+            let reply = submitted(&stand).await;
+            if !reply.status().is_success() {
+                break reply;
+            }
+        };
+        assert_eq!(refused.status(), 503);
+        assert!(refused.headers().contains_key("retry-after"));
+        let refused: Value = refused.json().await.unwrap();
+        assert_eq!(refused["error"]["code"], "disk_full", "{refused}");
+        let listed = stand.get("/api/jobs").send().await.unwrap();
+        assert_eq!(listed.status(), 200, "what is there can be read");
+        gate.open();
+        ollama.settle("/api/chat", Answer::lines([WORD, DONE]));
+        let answered = stand.answer(running).await;
+        assert_eq!(answered.text, "one", "{answered:?}");
+        fs::remove_file(filler).unwrap();
+        let begun = Instant::now();
+        while !submitted(&stand).await.status().is_success() {
+            assert!(begun.elapsed() < PATIENCE, "it refuses for ever");
+        }
+        stand.relay.as_ref().unwrap().id().expect("the same relay");
+    }
+    // Before the disk goes, so do those who write there.
+    let ended = stand.relay.take().unwrap().terminate();
+    timeout(PATIENCE, ended).await.unwrap();
+}
