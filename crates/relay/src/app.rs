@@ -129,6 +129,15 @@ impl Relay {
         });
     }
 
+    /// Does what must not be left half done: it goes on when whoever asked for it leaves.
+    pub(crate) async fn see_through<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let done = self.tasks.spawn(work).await;
+        done.map_err(|_| ApiError::internal())?
+    }
+
     /// The moment it is for what ends at a date: the time a machine slept counts.
     pub(crate) fn today(&self) -> Timestamp {
         self.now().max(self.world.wall())

@@ -10,12 +10,13 @@ mod lines;
 
 use std::{
     collections::{HashMap, HashSet},
+    panic::AssertUnwindSafe,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use proto::ErrorCode;
 use queue::{BatchRecord, BatchState, FileRecord, LineResult, Owner};
 use tokio::{sync::Notify, time::sleep};
@@ -117,7 +118,8 @@ pub(crate) fn start(relay: &Relay, batch: BatchRecord) {
             wish,
         };
         while !relay.drain.is_cancelled() && !run.batch.state.is_final() {
-            let went = match run.go_on().await {
+            let gone = AssertUnwindSafe(run.go_on()).catch_unwind().await;
+            let went = match gone.unwrap_or_else(|_| Err(ApiError::internal())) {
                 Err(error) if !passes(&error) => run.fail(error).await,
                 went => went,
             };

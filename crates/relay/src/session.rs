@@ -210,11 +210,13 @@ impl Relay {
     /// Ends the session of a token that renews, also of one that was used before.
     pub(crate) async fn end_session(&self, text: &str) -> Result<(), Denied> {
         let shown = self.shown(Kind::Renew, text).await?;
-        self.store
-            .end_session(shown.session)
-            .await
-            .map_err(failed)?;
-        self.cut_session(shown.session);
+        let relay = self.clone();
+        let ended = self.see_through(async move {
+            relay.store.end_session(shown.session).await?;
+            relay.cut_session(shown.session);
+            Ok(())
+        });
+        ended.await.map_err(Denied::Failed)?;
         Ok(())
     }
 

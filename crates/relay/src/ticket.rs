@@ -152,11 +152,17 @@ impl Relay {
             worker: caller.worker.clone(),
         };
         let (op, bytes) = (job.op, job.body.0.len());
-        let has_webhook = extras.webhook.is_some();
-        let accepted = self.store.submit(now, job, extras).await?;
-        if has_webhook {
-            self.webhooks.tell();
-        }
+        let accepted = if extras.webhook.is_some() {
+            let relay = self.clone();
+            self.see_through(async move {
+                let accepted = relay.store.submit(now, job, extras).await?;
+                relay.webhooks.tell();
+                Ok(accepted)
+            })
+            .await?
+        } else {
+            self.store.submit(now, job, extras).await?
+        };
         match &accepted {
             Submitted::New(_) => tracing::info!(job.id = %id, job.op = %op, bytes, "queued"),
             Submitted::Known(before) => tracing::info!(job.id = %before, "asked for again"),
@@ -199,17 +205,24 @@ mod tests {
 
     use axum::extract::FromRequestParts as _;
     use proto::{JobState, Timestamp};
-    use queue::{MemoryQueue, Owner, Queue as _, Store};
+    use queue::{MemoryQueue, NewWebhook, Owner, Queue as _, Store, Webhooks as _};
     use queue_sqlite::SqliteQueue;
 
     use super::*;
     use crate::{RelaySettings, System, auth::MayEnqueue};
 
-    async fn relay(store: Arc<dyn Store>) -> (Relay, Caller) {
-        let settings = RelaySettings {
+    fn settings() -> RelaySettings {
+        RelaySettings {
             insecure_dev: true,
             ..RelaySettings::default()
-        };
+        }
+    }
+
+    async fn relay(store: Arc<dyn Store>) -> (Relay, Caller) {
+        relay_with(store, settings()).await
+    }
+
+    async fn relay_with(store: Arc<dyn Store>, settings: RelaySettings) -> (Relay, Caller) {
         let relay = Relay::new(store, settings, Arc::new(System));
         let (mut parts, ()) = http::Request::new(()).into_parts();
         let caller = MayEnqueue::from_request_parts(&mut parts, &relay).await;
@@ -252,6 +265,54 @@ mod tests {
         let jobs = store.list(Owner::Anyone, 2).await.unwrap();
         let states: Vec<_> = jobs.iter().map(|job| job.state).collect();
         assert_eq!(states, [JobState::Cancelled]);
+        store.close().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_webhook_is_told_also_if_who_wished_it_left_while_his_job_was_written() {
+        let receiver = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = receiver.local_addr().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteQueue::open(&folder.path().join("queue.db"), Timestamp(0)).unwrap();
+        let store = Arc::new(store);
+        let settings = RelaySettings {
+            webhook_allow: vec![address.to_string().parse().unwrap()],
+            ..settings()
+        };
+        let (relay, caller) = relay_with(store.clone(), settings).await;
+        relay.tasks.spawn(crate::webhook::deliver(relay.clone()));
+        // It looks for webhooks first, finds none, and sleeps.
+        for _ in 0..8 {
+            store.due_webhooks(Timestamp(0), 1, 1).await.unwrap();
+        }
+        let extras = Extras {
+            webhook: Some(NewWebhook {
+                url: format!("http://{address}/hook"),
+                secret: vec![7; 32],
+            }),
+            ..Extras::default()
+        };
+        let mut submitted = Box::pin(relay.submit_with(&caller, order(), extras));
+        let polled = submitted
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()));
+        drop((polled, submitted));
+        let told = async {
+            let jobs = loop {
+                let jobs = store.list(Owner::Anyone, 1).await.unwrap();
+                if !jobs.is_empty() {
+                    break jobs;
+                }
+                tokio::task::yield_now().await;
+            };
+            let (owner, id) = (Owner::Anyone, jobs[0].new.id);
+            store.cancel(relay.now(), owner, id).await.unwrap();
+            receiver.accept().await.unwrap();
+        };
+        tokio::time::timeout(Duration::from_secs(10), told)
+            .await
+            .expect("nobody was told");
+        relay.stop.cancel();
         store.close().await.unwrap();
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::files::{Page, listed, unknown};
 use crate::{
     Relay,
-    auth::{MayEnqueue, MayRead},
+    auth::{Caller, MayEnqueue, MayRead},
     batch::{self, BATCHES_MAX, ENDPOINTS, FILE_KEPT, WINDOW},
     error::ApiError,
     payload::{Control, Payload},
@@ -36,24 +36,35 @@ pub(super) async fn create(
                        x-hearth-worker and x-device-id out";
         return Err(bad(message.into()));
     }
-    let asked: Create = serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;
+    let asked = wanted(&body)?;
+    let accepted = accept(relay.clone(), caller, asked);
+    let batch = relay.see_through(accepted).await?;
+    Ok(Json(shown(&batch, (0, 0))))
+}
+
+fn wanted(body: &[u8]) -> Result<Create, ApiError> {
+    let asked: Create = serde_json::from_slice(body).map_err(|error| bad(error.to_string()))?;
     if !ENDPOINTS.contains(&asked.endpoint.as_str()) {
         return Err(bad(format!("endpoint is one of {}", ENDPOINTS.join(", "))));
     }
     if asked.completion_window != "24h" {
         return Err(bad("completion_window is 24h".into()));
     }
-    let alone = relay.batches.alone.lock().await;
-    let input = relay
-        .store
-        .file((&caller.account).into(), &asked.input_file_id);
-    let input = input.await?.ok_or_else(unknown)?;
+    Ok(asked)
+}
+
+/// Keeps a batch and begins it.
+async fn accept(relay: Relay, caller: Caller, asked: Create) -> Result<BatchRecord, ApiError> {
+    let _alone = relay.batches.alone.lock().await;
+    let (store, owner) = (&relay.store, (&caller.account).into());
+    let input = store.file(owner, &asked.input_file_id).await?;
+    let input = input.ok_or_else(unknown)?;
     if input.purpose != "batch" {
         return Err(bad(
             "the file was not uploaded with the purpose batch".into()
         ));
     }
-    let batches = relay.store.batches((&caller.account).into()).await?;
+    let batches = store.batches(owner).await?;
     let running = batches.iter().filter(|batch| !batch.state.is_final());
     if running.count() >= BATCHES_MAX {
         let message = format!("an account has at most {BATCHES_MAX} unfinished batches");
@@ -65,7 +76,7 @@ pub(super) async fn create(
         expires_at: input.expires_at.max(now + FILE_KEPT),
         ..input
     };
-    relay.store.put_file(input.clone()).await?;
+    store.put_file(input.clone()).await?;
     let batch = BatchRecord {
         id: format!("batch_{}", relay.job_id()?),
         account: caller.account.clone(),
@@ -84,12 +95,10 @@ pub(super) async fn create(
         refusals: vec![],
         metadata: json!(asked.metadata).to_string(),
     };
-    relay.store.put_batch(batch.clone()).await?;
-    drop(alone);
+    store.put_batch(batch.clone()).await?;
     tracing::info!(batch = batch.id, "accepted");
-    let told = view(&relay, &batch).await?;
-    batch::start(&relay, batch);
-    Ok(Json(told))
+    batch::start(&relay, batch.clone());
+    Ok(batch)
 }
 
 /// `GET /v1/batches?after=&limit=`: newest first.
@@ -123,7 +132,15 @@ pub(super) async fn cancel(
     InPath(id): InPath<String>,
     _: Control,
 ) -> Result<Json<Value>, ApiError> {
-    let alone = relay.batches.alone.lock().await;
+    let batch = relay
+        .see_through(withdraw(relay.clone(), caller, id))
+        .await?;
+    Ok(Json(view(&relay, &batch).await?))
+}
+
+/// Notes the wish and tells the batch.
+async fn withdraw(relay: Relay, caller: Caller, id: String) -> Result<BatchRecord, ApiError> {
+    let _alone = relay.batches.alone.lock().await;
     let batch = relay.store.batch((&caller.account).into(), &id).await?;
     let mut batch = batch.ok_or_else(unknown)?;
     if batch.state.is_final() {
@@ -134,13 +151,12 @@ pub(super) async fn cancel(
         batch.enter(relay.now(), BatchState::Cancelling);
         relay.store.put_batch(batch.clone()).await?;
     }
-    drop(alone);
     relay.batches.cancel(&id);
-    Ok(Json(view(&relay, &batch).await?))
+    Ok(batch)
 }
 
 async fn view(relay: &Relay, batch: &BatchRecord) -> Result<Value, ApiError> {
-    let (completed, failed) = match batch.counts {
+    let counts = match batch.counts {
         Some(counts) => counts,
         None => {
             let results = relay.store.results(&batch.id).await?;
@@ -149,6 +165,11 @@ async fn view(relay: &Relay, batch: &BatchRecord) -> Result<Value, ApiError> {
             (count(results.len() - failed), count(failed))
         }
     };
+    Ok(shown(batch, counts))
+}
+
+/// As OpenAI shows it, with so many lines answered and failed.
+fn shown(batch: &BatchRecord, (completed, failed): (u32, u32)) -> Value {
     let seconds = |at: Timestamp| at.0 / 1000;
     let at = |state| batch.entered(state).map(seconds);
     let refusals = batch.refusals.iter().map(|(line, message)| {
@@ -156,7 +177,7 @@ async fn view(relay: &Relay, batch: &BatchRecord) -> Result<Value, ApiError> {
     });
     let errors = (!batch.refusals.is_empty())
         .then(|| json!({"object": "list", "data": refusals.collect::<Vec<_>>()}));
-    Ok(json!({
+    json!({
         "id": batch.id,
         "object": "batch",
         "endpoint": batch.endpoint,
@@ -177,9 +198,145 @@ async fn view(relay: &Relay, batch: &BatchRecord) -> Result<Value, ApiError> {
         "cancelled_at": at(BatchState::Cancelled),
         "request_counts": {"total": batch.total, "completed": completed, "failed": failed},
         "metadata": serde_json::from_str::<Value>(&batch.metadata).unwrap_or_default(),
-    }))
+    })
 }
 
 fn bad(message: String) -> ApiError {
     ApiError::new(ErrorCode::BadRequest, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
+
+    use axum::body::Body;
+    use bytes::Bytes;
+    use http::Request;
+    use proto::Account;
+    use queue::{Batches as _, Owner, Queue as _};
+    use queue_sqlite::SqliteQueue;
+    use tokio::time::timeout;
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::{RelaySettings, System};
+
+    async fn within<T>(work: impl Future<Output = T>) -> T {
+        let done = timeout(Duration::from_secs(10), work).await;
+        done.expect("nothing happened for ten seconds")
+    }
+
+    /// A relay without agents, over a store on disk that holds a file.
+    async fn relay(folder: &tempfile::TempDir, lines: &str) -> (Relay, Arc<SqliteQueue>) {
+        let path = folder.path().join("queue.db");
+        let store = Arc::new(SqliteQueue::open(&path, Timestamp(0)).unwrap());
+        let settings = RelaySettings {
+            insecure_dev: true,
+            ..RelaySettings::default()
+        };
+        let relay = Relay::new(store.clone(), settings, Arc::new(System));
+        let file = FileRecord {
+            id: "file-1".into(),
+            account: Account::new("default").unwrap(),
+            name: "in.jsonl".into(),
+            purpose: "batch".into(),
+            bytes: lines.len() as u64,
+            created_at: relay.now(),
+            expires_at: relay.now() + FILE_KEPT,
+        };
+        let lines = Bytes::copy_from_slice(lines.as_bytes());
+        store.put_part(&file.id, 0, lines).await.unwrap();
+        store.put_file(file).await.unwrap();
+        (relay, store)
+    }
+
+    /// Asks, and leaves after the answer was looked for so often; whether it was there by then.
+    async fn leave_after(relay: &Relay, path: &str, looks: usize) -> bool {
+        let body = json!({
+            "input_file_id": "file-1",
+            "endpoint": "/v1/chat/completions",
+            "completion_window": "24h",
+        });
+        let request = Request::post(path).header("content-type", "application/json");
+        let request = request.body(Body::from(body.to_string())).unwrap();
+        let mut answer = pin!(crate::api::routes(relay.clone()).oneshot(request));
+        let mut looked = 0;
+        let looking = poll_fn(|context| {
+            looked += 1;
+            match answer.as_mut().poll(context) {
+                Poll::Ready(Ok(response)) => {
+                    assert!(response.status().is_success(), "{response:?}");
+                    Poll::Ready(true)
+                }
+                Poll::Pending if looked == looks => Poll::Ready(false),
+                Poll::Pending => Poll::Pending,
+            }
+        });
+        within(looking).await
+    }
+
+    async fn until_final(store: &SqliteQueue, id: &str) -> BatchState {
+        within(async {
+            loop {
+                let batch = store.batch(Owner::Anyone, id).await.unwrap().unwrap();
+                if batch.state.is_final() {
+                    return batch.state;
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn a_batch_whose_requester_leaves_is_kept_and_begun_or_neither() {
+        let folder = tempfile::tempdir().unwrap();
+        let (relay, store) = relay(&folder, "this is no request\n").await;
+        for looks in 1.. {
+            let is_answered = leave_after(&relay, "/v1/batches", looks).await;
+            relay.tasks.close();
+            within(relay.tasks.wait()).await;
+            relay.tasks.reopen();
+            for batch in store.batches(Owner::Anyone).await.unwrap() {
+                assert_eq!(batch.state, BatchState::Failed, "after {looks} looks");
+            }
+            if is_answered {
+                break;
+            }
+        }
+        let kept = store.batches(Owner::Anyone).await.unwrap();
+        assert!(!kept.is_empty());
+        store.close().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_withdrawn_also_if_who_wished_it_leaves() {
+        let line = json!({
+            "custom_id": "1",
+            "method": "POST",
+            "url": "/v1/chat/completions",
+            "body": {"model": "m", "messages": [{"role": "user", "content": "hi"}]},
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let (relay, store) = relay(&folder, &format!("{line}\n")).await;
+        for looks in 1.. {
+            assert!(leave_after(&relay, "/v1/batches", usize::MAX).await);
+            let batches = store.batches(Owner::Anyone).await.unwrap();
+            let running = batches.iter().find(|batch| !batch.state.is_final());
+            let path = format!("/v1/batches/{}/cancel", running.unwrap().id);
+            let is_answered = leave_after(&relay, &path, looks).await;
+            assert_eq!(
+                until_final(&store, &running.unwrap().id).await,
+                BatchState::Cancelled,
+                "after {looks} looks"
+            );
+            if is_answered {
+                break;
+            }
+        }
+        relay.drain.cancel();
+        relay.tasks.close();
+        within(relay.tasks.wait()).await;
+        store.close().await.unwrap();
+    }
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::written;
 use crate::{
     Relay,
-    auth::{MayEnqueue, MayRead},
+    auth::{Caller, MayEnqueue, MayRead},
     batch::{FILE_KEPT, Parts},
     error::ApiError,
     multipart,
@@ -147,6 +147,13 @@ pub(super) async fn delete(
     MayEnqueue(caller): MayEnqueue,
     InPath(id): InPath<String>,
 ) -> Result<Json<Value>, ApiError> {
+    let told = json!({"id": id, "object": "file", "deleted": true});
+    relay.see_through(erase(relay.clone(), caller, id)).await?;
+    Ok(Json(told))
+}
+
+/// Erases a file that no batch reads, nor begins to until it is gone.
+async fn erase(relay: Relay, caller: Caller, id: String) -> Result<(), ApiError> {
     let _alone = relay.batches.alone.lock().await;
     let file = relay.store.file((&caller.account).into(), &id).await?;
     file.ok_or_else(unknown)?;
@@ -157,8 +164,7 @@ pub(super) async fn delete(
     {
         return Err(bad("a batch still reads this file; cancel it first"));
     }
-    relay.store.erase_file(&id).await?;
-    Ok(Json(json!({"id": id, "object": "file", "deleted": true})))
+    Ok(relay.store.erase_file(&id).await?)
 }
 
 /// Erases what was kept of a file if its upload does not come to its end: the store failed, or the

@@ -73,8 +73,13 @@ pub(super) async fn create(
         project: asked.project,
         user: caller.user,
     };
-    let id = relay.store.create_query(now, new).await?;
-    relay.pushes.tell(id);
+    let keeper = relay.clone();
+    let id = relay.see_through(async move {
+        let id = keeper.store.create_query(now, new).await?;
+        keeper.pushes.tell(id);
+        Ok(id)
+    });
+    let id = id.await?;
     let made = found(&relay, caller.owner(), id).await?;
     let mut share = relay.gathered.share();
     let query = shown(&relay, &made, ANSWER_MAX, &mut share).await?;

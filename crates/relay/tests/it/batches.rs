@@ -1,6 +1,9 @@
 //! OpenAI's files and batches over the queue.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use hearth_relay::{RelaySettings, System, World as _};
 use http::{Method, StatusCode};
@@ -10,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{
     client::Client,
+    gated::Gated,
     server::{Ahead, Server},
     within,
     worker::Scripted,
@@ -339,6 +343,23 @@ async fn a_batch_whose_file_is_not_whole_fails_and_keeps_what_was_answered() {
     assert!(message.contains("not whole"), "{message}");
     let answers = content(&client, &batch["output_file_id"]).await;
     assert_eq!(answers.len(), 1);
+}
+
+#[tokio::test]
+async fn a_batch_that_breaks_down_fails_and_others_go_on() {
+    let gated = Gated::new(9, 9);
+    gated.breaks.store(true, Ordering::Relaxed);
+    let settings = RelaySettings::default();
+    let server = Server::beside(gated.clone(), gated.inner.clone(), settings).await;
+    let client = server.requester().await;
+    let _worker = Scripted::ready(&server).await;
+    let nobodys = line(1).replace(r#""m""#, r#""nobodys""#);
+    for state in ["failed", "completed"] {
+        let id = batch_of(&client, &nobodys).await;
+        let batch = until(&client, &id, state).await;
+        assert_eq!(batch["request_counts"]["total"], 1);
+        assert_eq!(batch["errors"].is_object(), state == "failed", "{batch}");
+    }
 }
 
 #[tokio::test]

@@ -26,6 +26,8 @@ pub(crate) struct Gated {
     pub(crate) lending: Semaphore,
     pub(crate) ending: Semaphore,
     pub(crate) is_blind: AtomicBool,
+    /// Whether the next look at a batch's results breaks down.
+    pub(crate) breaks: AtomicBool,
 }
 
 impl Gated {
@@ -35,6 +37,7 @@ impl Gated {
             lending: Semaphore::new(lending),
             ending: Semaphore::new(ending),
             is_blind: AtomicBool::new(false),
+            breaks: AtomicBool::new(false),
         })
     }
 
@@ -378,6 +381,7 @@ impl Batches for Gated {
         after: u32,
         is_error: bool,
     ) -> Result<Option<LineResult>, QueueError> {
+        assert!(!self.breaks.swap(false, Ordering::Relaxed), "as planned");
         self.inner.next_result(batch, after, is_error).await
     }
 

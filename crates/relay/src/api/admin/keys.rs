@@ -69,15 +69,24 @@ pub(super) async fn revoke(
     let key = relay.store.find_key(&id).await?;
     key.filter(|key| key.revoked_at.is_none())
         .ok_or_else(unknown)?;
-    if !relay.store.revoke_key(relay.now(), &id).await? {
-        return Err(unknown());
-    }
-    tracing::info!(key.id = id, "a key was revoked");
     // Whoever revokes the key he shows gets his answer first; it ends within seconds.
-    if caller.key.as_ref() != Some(&id) {
-        relay.passes.revoke(&id);
+    let is_own = caller.key.as_ref() == Some(&id);
+    let keeper = relay.clone();
+    let revoked = relay.see_through(async move {
+        let was_there = keeper.store.revoke_key(keeper.now(), &id).await?;
+        if was_there {
+            tracing::info!(key.id = id, "a key was revoked");
+        }
+        if was_there && !is_own {
+            keeper.passes.revoke(&id);
+        }
+        Ok(was_there)
+    });
+    if revoked.await? {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(unknown())
     }
-    Ok(StatusCode::NO_CONTENT)
 }
 
 fn key_for(asked: NewKey, now: Timestamp) -> Result<KeyFor, ApiError> {
