@@ -135,6 +135,11 @@ impl Newcomer {
         let _ = self.0.taken.set(taken);
     }
 
+    /// With whose key it was used last.
+    pub(crate) fn holder(&self) -> Option<String> {
+        lock(&self.0.holder).clone()
+    }
+
     /// It has shown a good key. A connection through a proxy may show one after another: it counts
     /// for the last.
     ///

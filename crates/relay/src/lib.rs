@@ -48,6 +48,7 @@ mod settings;
 mod shape;
 mod stream;
 mod tail;
+mod tally;
 mod target;
 mod terms;
 mod ticket;

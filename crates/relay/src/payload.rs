@@ -12,7 +12,7 @@ use http_body_util::BodyExt as _;
 use proto::{ErrorCode, limits};
 use tokio::time::{Instant, timeout_at};
 
-use crate::{Relay, budget::Share, error::ApiError, guard::AtWork};
+use crate::{Relay, budget::Share, entrance::Newcomer, error::ApiError, guard::AtWork};
 
 /// Bytes a second, below which a body stands still.
 const LOWEST_RATE: u32 = 1024;
@@ -55,7 +55,9 @@ impl<const MAX: usize> FromRequest<Relay> for Payload<MAX> {
             return Err(too_large(MAX));
         }
         let at_work = request.extensions().get::<AtWork>().cloned();
-        let share = relay.arriving.share();
+        let newcomer = request.extensions().get::<Newcomer>();
+        let holder = newcomer.and_then(Newcomer::holder).unwrap_or_default();
+        let share = relay.arriving.share(&holder);
         let body = read(request.into_body(), MAX, patience, share).await?;
         // While a body arrives there is nothing to do.
         if at_work.is_some_and(|at_work| !at_work.begins(relay.now())) {

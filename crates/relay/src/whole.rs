@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use crate::{
     Relay,
     api::written,
+    auth::Caller,
     budget::Share,
     error::ApiError,
     shape::Shape,
@@ -39,7 +40,7 @@ where
 {
     let job = ticket.guard.job;
     let Ticket { log, guard, .. } = ticket;
-    let mut gathering = Gathering::new(relay, log);
+    let mut gathering = Gathering::new(relay, log, &guard.caller);
     let patience = relay.settings.pad_after;
     let in_time = if patience.is_zero() {
         Ok(gathering.complete().await)
@@ -128,23 +129,24 @@ pub(crate) struct Gathering {
 }
 
 impl Gathering {
-    pub(crate) fn new(relay: &Relay, log: Arc<dyn JobLog>) -> Self {
+    pub(crate) fn new(relay: &Relay, log: Arc<dyn JobLog>, reader: &Caller) -> Self {
+        Self::within(relay, log, relay.gathered.share(&reader.claimant()))
+    }
+
+    /// The same for the relay's own use, which no reader holds up.
+    pub(crate) fn for_itself(relay: &Relay, log: Arc<dyn JobLog>) -> Self {
+        Self::within(relay, log, relay.gathered.own_share())
+    }
+
+    fn within(relay: &Relay, log: Arc<dyn JobLog>, share: Share) -> Self {
         Self {
             relay: relay.clone(),
             tail: Tail::new(log.clone(), EventId::default()),
             log,
             lines: Vec::new(),
-            share: relay.gathered.share(),
+            share,
             has_ended: false,
             is_cut_off: false,
-        }
-    }
-
-    /// The same for the relay's own use, which no reader holds up.
-    pub(crate) fn for_itself(relay: &Relay, log: Arc<dyn JobLog>) -> Self {
-        Self {
-            share: relay.gathered.own_share(),
-            ..Self::new(relay, log)
         }
     }
 

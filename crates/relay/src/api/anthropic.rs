@@ -13,8 +13,10 @@ use crate::{
 /// `POST /v1/messages`.
 pub(super) async fn messages(asker: Asker, Payload(body): Inference) -> Result<Response, ApiError> {
     let request = MessagesRequest::parse(&body)?;
+    drop(body);
     let asked = asked(request.model.as_deref(), request.stream);
     let queued = asker.queue(asked, |model| request.native(model)).await?;
+    drop(request);
     queued.answer(Message::new).await
 }
 
@@ -24,6 +26,7 @@ pub(super) async fn count_tokens(
     Payload(body): Inference,
 ) -> Result<Response, ApiError> {
     let request = CountRequest::parse(&body)?;
+    drop(body);
     let asked = asked(request.model.as_deref(), false);
     let queued = asker.queue(asked, |model| request.native(model)).await?;
     queued.whole(move |_, lines| request.answer(lines)).await

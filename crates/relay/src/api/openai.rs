@@ -23,9 +23,12 @@ use crate::{
 /// `POST /v1/chat/completions`.
 pub(super) async fn chat(asker: Asker, Payload(body): Inference) -> Result<Response, ApiError> {
     let request = ChatRequest::parse(&body)?;
+    drop(body);
     let asked = asked(Op::Chat, request.model.as_deref(), request.stream);
     let queued = asker.queue(asked, |model| request.native(model)).await?;
-    let begin = move |named| Completion::new(named, request.include_usage);
+    let with_usage = request.include_usage;
+    drop(request);
+    let begin = move |named| Completion::new(named, with_usage);
     queued.answer(begin).await
 }
 
@@ -35,9 +38,12 @@ pub(super) async fn completions(
     Payload(body): Inference,
 ) -> Result<Response, ApiError> {
     let request = TextRequest::parse(&body)?;
+    drop(body);
     let asked = asked(Op::Generate, request.model.as_deref(), request.stream);
     let queued = asker.queue(asked, |model| request.native(model)).await?;
-    let begin = move |named| TextCompletion::new(named, request.include_usage);
+    let with_usage = request.include_usage;
+    drop(request);
+    let begin = move |named| TextCompletion::new(named, with_usage);
     queued.answer(begin).await
 }
 
@@ -47,6 +53,7 @@ pub(super) async fn embeddings(
     Payload(body): Inference,
 ) -> Result<Response, ApiError> {
     let request = EmbeddingRequest::parse(&body)?;
+    drop(body);
     let asked = asked(Op::Embed, request.model.as_deref(), false);
     let queued = asker.queue(asked, |model| request.native(model)).await?;
     let answer = queued.whole(move |named, lines| request.answer(&named.model, lines));
@@ -59,6 +66,7 @@ pub(super) async fn responses(
     Payload(body): Inference,
 ) -> Result<Response, ApiError> {
     let request = ResponseRequest::parse(&body)?;
+    drop(body);
     let asked = asked(Op::Chat, request.model.as_deref(), request.stream);
     let queued = asker.queue(asked, |model| request.native(model)).await?;
     let begin = move |named| ResponseAnswer::new(named, &request);

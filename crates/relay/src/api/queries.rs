@@ -81,7 +81,7 @@ pub(super) async fn create(
     });
     let id = id.await?;
     let made = found(&relay, caller.owner(), id).await?;
-    let mut share = relay.gathered.share();
+    let mut share = relay.gathered.share(&caller.claimant());
     let query = shown(&relay, &made, ANSWER_MAX, &mut share).await?;
     let mut response = held(share, dialect::queries::query(&query));
     *response.status_mut() = StatusCode::CREATED;
@@ -106,7 +106,7 @@ pub(super) async fn get(
     InPath(id): InPath<String>,
 ) -> Result<Response, RestError> {
     let found = found(&relay, caller.owner(), number(&id)?).await?;
-    let mut share = relay.gathered.share();
+    let mut share = relay.gathered.share(&caller.claimant());
     let mut query = shown(&relay, &found, ANSWER_MAX, &mut share).await?;
     query.logs = Some(logs_of(&relay, &found).await?);
     Ok(held(share, dialect::queries::query(&query)))
@@ -146,7 +146,7 @@ pub(super) async fn list(
     if found.is_empty() && page > 1 {
         return Err(Refusal::no_page().into());
     }
-    let mut share = relay.gathered.share();
+    let mut share = relay.gathered.share(&caller.claimant());
     let mut results = Vec::with_capacity(found.len());
     for query in &found {
         results.push(shown(&relay, query, LISTED_ANSWER_MAX, &mut share).await?);
@@ -191,7 +191,7 @@ pub(super) async fn by_status(
     let owner = caller.owner();
     let states = status.states();
     let (_, found) = relay.store.list_queries(owner, states, 0, LIST_MAX).await?;
-    let mut share = relay.gathered.share();
+    let mut share = relay.gathered.share(&caller.claimant());
     let mut queries = Vec::with_capacity(found.len());
     for query in &found {
         queries.push(shown(&relay, query, LISTED_ANSWER_MAX, &mut share).await?);

@@ -266,7 +266,7 @@ pub(super) async fn status(
         JobState::Completed => {
             let log = relay.store.log(caller.owner(), job.new.id).await?;
             let log = log.ok_or_else(ApiError::unknown_job)?;
-            let mut answer = Gathering::new(&relay, log);
+            let mut answer = Gathering::new(&relay, log, &caller);
             answer.complete().await?;
             relay.fetched(job.new.id);
             let progress = Progress::Completed {

@@ -44,6 +44,7 @@ pub(crate) async fn poll(
     Payload(body): Poll,
 ) -> Result<Response, ApiError> {
     let asked: PollRequest = parse(&body)?;
+    drop(body);
     let hold = Duration::from_millis(asked.wait_ms).min(relay.settings.poll_hold);
     if asked.held.len() > limits::HELD_MAX {
         let (held, max) = (asked.held.len(), limits::HELD_MAX);

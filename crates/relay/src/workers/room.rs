@@ -1,29 +1,17 @@
 //! How much of what workers told is kept: of those of one key, and of all.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
-
 use proto::limits;
-use queue::KeyId;
+
+use crate::tally::{Part, Tally};
 
 /// Most bytes that are kept of one key's workers, those that left among them.
 const OF_KEY_MAX: usize = 4 * limits::SHOWS_MAX;
 /// Most bytes that are kept of all.
 const OF_ALL_MAX: usize = 32 * limits::SHOWS_MAX;
 
-type Count = Arc<AtomicUsize>;
-
 /// What is kept of all, and of each key's workers.
 #[derive(Debug, Default)]
-pub(super) struct Rooms {
-    all: Count,
-    keys: HashMap<KeyId, Count>,
-}
+pub(super) struct Rooms(Tally);
 
 /// Who takes so much that others find no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,57 +22,27 @@ pub(super) enum Full {
 
 impl Rooms {
     /// Of a worker that told nothing yet.
-    pub(super) fn weight(&mut self, key: &str) -> Weight {
-        if !self.keys.contains_key(key) {
-            self.keys.retain(|_, count| Arc::strong_count(count) > 1);
-            self.keys.insert(key.to_owned(), Count::default());
-        }
-        let key = self.keys.get(key).cloned().unwrap_or_default();
-        let all = self.all.clone();
-        Weight { own: 0, key, all }
+    pub(super) fn weight(&self, key: &str) -> Weight {
+        Weight(self.0.part(key))
     }
 }
 
 /// What is kept of one worker, in bytes; counted until it is dropped, and once for each clone.
-#[derive(Debug)]
-pub(super) struct Weight {
-    own: usize,
-    key: Count,
-    all: Count,
-}
+#[derive(Debug, Clone)]
+pub(super) struct Weight(Part);
 
 impl Weight {
     pub(super) fn set(&mut self, bytes: usize) {
-        for count in [&self.key, &self.all] {
-            count.fetch_add(bytes, Ordering::Relaxed);
-            count.fetch_sub(self.own, Ordering::Relaxed);
-        }
-        self.own = bytes;
+        self.0.set(bytes);
     }
 
     /// Why so much more has no room.
     pub(super) fn full(&self, more: usize) -> Option<Full> {
-        let is_over = |count: &Count, max| count.load(Ordering::Relaxed) + more > max;
-        if is_over(&self.key, OF_KEY_MAX) {
+        if self.0.of_holder() + more > OF_KEY_MAX {
             Some(Full::Key)
         } else {
-            is_over(&self.all, OF_ALL_MAX).then_some(Full::All)
+            (self.0.of_all() + more > OF_ALL_MAX).then_some(Full::All)
         }
-    }
-}
-
-impl Clone for Weight {
-    fn clone(&self) -> Self {
-        let (key, all) = (self.key.clone(), self.all.clone());
-        let mut clone = Self { own: 0, key, all };
-        clone.set(self.own);
-        clone
-    }
-}
-
-impl Drop for Weight {
-    fn drop(&mut self) {
-        self.set(0);
     }
 }
 
@@ -94,7 +52,7 @@ mod tests {
 
     #[test]
     fn what_is_dropped_takes_no_room_and_each_key_has_its_own() {
-        let mut rooms = Rooms::default();
+        let rooms = Rooms::default();
         let mut first = rooms.weight("k");
         first.set(OF_KEY_MAX - 1);
         assert_eq!(first.full(1), None);
@@ -118,7 +76,7 @@ mod tests {
         drop((first, second));
         drop(rooms.weight("last"));
         assert_eq!(
-            rooms.keys.len(),
+            rooms.0.holders(),
             1,
             "nothing is left of keys without workers"
         );

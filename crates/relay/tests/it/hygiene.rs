@@ -12,7 +12,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{client::Client, server::Server, within};
+use crate::{client::Client, server::Server, within, worker::Scripted};
 
 /// What a second request would be: its answer is like no other.
 const SECOND: &str = "GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n";
@@ -445,7 +445,7 @@ async fn compressed_requests_are_refused_on_every_route_that_reads_one() {
 async fn long_bodies_that_are_on_their_way_leave_room_for_others() {
     const MIB: usize = 1024 * 1024;
     let mut settings = RelaySettings::default();
-    settings.arriving_max = 3 * MIB;
+    settings.arriving_max = 12 * MIB;
     let server = Server::with(settings).await;
     let key = server.key("default", &[Scope::Enqueue, Scope::Read]).await;
     let head = format!(
@@ -460,7 +460,7 @@ async fn long_bodies_that_are_on_their_way_leave_room_for_others() {
             .unwrap();
         socket
     };
-    // One of the two is more than there is room for.
+    // One of the two is more than a key has room for.
     let (mut one, mut other) = (begun().await, begun().await);
     let (mut said, mut also) = ([0; 1024], [0; 1024]);
     let (read, first) = tokio::select! {
@@ -476,7 +476,60 @@ async fn long_bodies_that_are_on_their_way_leave_room_for_others() {
     let client = Client::new(server.base(), Some(key));
     let small = client.post("/api/chat", "{}").await;
     assert_eq!(small.header("x-hearth-error"), "no_worker", "it was read");
+    let neighbour = server.requester().await;
+    let long = format!("{{}}{}", " ".repeat(2 * MIB));
+    let long = neighbour.post("/api/chat", long).await;
+    assert_eq!(
+        long.header("x-hearth-error"),
+        "no_worker",
+        "with another key"
+    );
     drop(if first { one } else { other });
+}
+
+#[tokio::test]
+async fn what_has_arrived_takes_no_room_from_what_still_comes_while_it_waits_for_an_agent() {
+    const MIB: usize = 1024 * 1024;
+    let mut settings = RelaySettings::default();
+    settings.arriving_max = 12 * MIB;
+    let server = Server::with(settings).await;
+    let _busy = Scripted::serving(&server, "default", &["m"], 0).await;
+    let client = server.requester().await;
+    let words = "x".repeat(2 * MIB);
+    let asked = |path: &str| match path {
+        "/v1/responses" => serde_json::json!({"model": "m", "input": words}),
+        "/v1/completions" => serde_json::json!({"model": "m", "prompt": words}),
+        "/v1/embeddings" => serde_json::json!({"model": "m", "input": words}),
+        _ => serde_json::json!({
+            "model": "m",
+            "max_tokens": 9,
+            "messages": [{"role": "user", "content": words}],
+        }),
+    };
+    let paths = [
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/embeddings",
+        "/v1/responses",
+        "/v1/messages",
+        "/v1/messages/count_tokens",
+        "/api/chat",
+    ];
+    let mut waiting = Vec::new();
+    for (n, path) in paths.iter().enumerate() {
+        let (client, path, body) = (client.clone(), *path, asked(path).to_string());
+        waiting.push(tokio::spawn(async move { client.post(path, body).await }));
+        let came = server.until(|counts| counts.queued > n);
+        let refused = async {
+            let last = waiting.last_mut().unwrap();
+            last.await.unwrap().text().await
+        };
+        tokio::select! {
+            () = came => {}
+            told = refused => panic!("{path}: {told}"),
+        }
+    }
+    waiting.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test]

@@ -54,7 +54,7 @@ pub(in crate::api) async fn answer(
         },
         () = relay.cuts_off(&*log) => return Err(ApiError::draining()),
     }
-    let mut gathering = Gathering::new(&relay, log);
+    let mut gathering = Gathering::new(&relay, log, &caller);
     gathering.complete().await?;
     let answer = dialect::ollama::joined(&gathering.lines)?;
     // Whoever asks for the head alone has nothing of it yet.

@@ -39,6 +39,7 @@ pub(in crate::api) async fn submit(
         };
         ApiError::new(code, error.to_string())
     })?;
+    drop(body);
     if job.op.changes_models() {
         let message = "models are changed over Ollama's own routes, not by jobs; see /api/pull";
         return Err(ApiError::new(ErrorCode::BadRequest, message));

@@ -58,7 +58,7 @@ pub(crate) async fn claim_next(
     relay.store.claim_query(id, claim).await?;
     drop(lent.take());
     tracing::info!(job.id = %token.job, job.attempt = token.attempt, "claimed as a query");
-    present(&relay, id).await
+    present(&relay, &caller, id).await
 }
 
 /// `PATCH /api/queries/{id}/`.
@@ -82,7 +82,7 @@ pub(crate) async fn patch(
         }
         Err(error) => return Err(error.into()),
     }
-    present(&relay, found.id).await
+    present(&relay, &caller, found.id).await
 }
 
 async fn apply(
@@ -194,10 +194,10 @@ fn held_by(caller: &Caller, query: &queue::Query) -> Option<LeaseToken> {
 }
 
 /// The query as it is now.
-async fn present(relay: &Relay, id: QueryId) -> Result<Response, RestError> {
+async fn present(relay: &Relay, caller: &Caller, id: QueryId) -> Result<Response, RestError> {
     let now = relay.store.find_query(Owner::Anyone, id).await?;
     let now = now.ok_or_else(Refusal::no_query)?;
-    let mut share = relay.gathered.share();
+    let mut share = relay.gathered.share(&caller.claimant());
     let query = shown(relay, &now, ANSWER_MAX, &mut share).await?;
     Ok(held(share, dialect::queries::query(&query)))
 }

@@ -1,0 +1,98 @@
+//! How much is taken of something: by each holder of a key, and by all together.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use queue::KeyId;
+
+type Count = Arc<AtomicUsize>;
+
+/// Bytes that are taken. Clones are one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tally {
+    all: Count,
+    holders: Arc<Mutex<HashMap<KeyId, Count>>>,
+}
+
+impl Tally {
+    /// Something of this holder's, that takes nothing yet.
+    pub(crate) fn part(&self, holder: &str) -> Part {
+        let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
+        if !holders.contains_key(holder) {
+            holders.retain(|_, count| Arc::strong_count(count) > 1);
+            holders.insert(holder.to_owned(), Count::default());
+        }
+        Part {
+            own: 0,
+            of_holder: holders.get(holder).cloned().unwrap_or_default(),
+            of_all: self.all.clone(),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn holders(&self) -> usize {
+        let holders = self.holders.lock();
+        holders.unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> usize {
+        self.all.load(Ordering::Relaxed)
+    }
+}
+
+/// What one thing takes; given back when it is dropped, and taken once for each clone.
+#[derive(Debug)]
+pub(crate) struct Part {
+    own: usize,
+    of_holder: Count,
+    of_all: Count,
+}
+
+impl Part {
+    pub(crate) const fn bytes(&self) -> usize {
+        self.own
+    }
+
+    pub(crate) fn of_holder(&self) -> usize {
+        self.of_holder.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn of_all(&self) -> usize {
+        self.of_all.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set(&mut self, bytes: usize) {
+        for count in [&self.of_holder, &self.of_all] {
+            if bytes >= self.own {
+                count.fetch_add(bytes - self.own, Ordering::Relaxed);
+            } else {
+                count.fetch_sub(self.own - bytes, Ordering::Relaxed);
+            }
+        }
+        self.own = bytes;
+    }
+}
+
+impl Clone for Part {
+    fn clone(&self) -> Self {
+        let mut clone = Self {
+            own: 0,
+            of_holder: self.of_holder.clone(),
+            of_all: self.of_all.clone(),
+        };
+        clone.set(self.own);
+        clone
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
