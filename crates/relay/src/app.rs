@@ -8,6 +8,7 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
+use http::Method;
 use proto::{JobId, Timestamp, limits::QUEUED_MAX};
 use queue::{KeyId, KeyRecord, Store};
 use telemetry::metrics::RelayMetrics;
@@ -19,6 +20,7 @@ use crate::{
     budget::Budget,
     error::ApiError,
     guard::{Gate, Guard},
+    jwt::Dated,
     metrics::Counting,
     pass::Passes,
     push::Latest,
@@ -143,9 +145,25 @@ impl Relay {
         self.now().max(self.world.wall())
     }
 
+    /// What a token that is made now says of the time. A clock on the wall that is set back makes
+    /// none of the future.
+    pub(crate) fn dated(&self) -> Dated {
+        Dated {
+            since: self.now(),
+            today: self.today(),
+        }
+    }
+
     /// The requester has the whole answer.
     pub(crate) fn fetched(&self, job: JobId) {
         self.store.fetched(self.now(), job);
+    }
+
+    /// The same, if he asked for more than the head, who has nothing of it yet.
+    pub(crate) fn fetched_by(&self, method: &Method, job: JobId) {
+        if method != Method::HEAD {
+            self.fetched(job);
+        }
     }
 
     pub(crate) fn random(&self) -> Result<[u8; 32], ApiError> {

@@ -204,6 +204,7 @@ async fn of_key(relay: &Relay, text: &str) -> Result<Known, Denied> {
     relay.note_used(&record, now);
     let caller = Caller {
         key: Some(record.id),
+        until: record.expires_at,
         serve: record.serve,
         is_admin: record.scopes.contains(&Scope::Admin),
         ..Caller::on_behalf(record.account, record.name, record.ceiling)
@@ -239,6 +240,11 @@ const fn bearer_of(user: &User) -> Bearer {
 /// Names a generation of a user's tokens where keys are named. No key has such an id.
 fn token_id(bearer: Bearer) -> KeyId {
     format!("user-{}-{}", bearer.user, bearer.generation)
+}
+
+/// Whether this names tokens, and no key.
+pub(crate) fn is_of_user(id: &str) -> bool {
+    id.starts_with("user-")
 }
 
 impl Relay {

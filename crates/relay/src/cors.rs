@@ -24,7 +24,7 @@ const HEADERS: &str = "authorization, content-type, accept, user-agent, x-reques
     x-stainless-runtime, x-stainless-runtime-version, x-stainless-timeout";
 /// What a page may read of an answer beside its body.
 const EXPOSED: &str = "x-hearth-error, x-hearth-job, request-id, x-request-id, retry-after, \
-    x-should-retry, link, idempotent-replayed, x-hearth-queue-position, \
+    x-should-retry, link, idempotent-replayed, x-hearth-workers, x-hearth-queue-position, \
     x-hearth-expected-wait-ms";
 
 /// The answer to a browser that asks whether a page may send a request; `None` for any other.
@@ -72,21 +72,15 @@ fn is_open(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wishes;
+    use crate::headers;
 
     #[test]
     fn a_page_may_send_every_header_that_is_read_and_read_every_one_that_is_sent() {
         let has = |list: &str, name: &str| list.split(", ").any(|known| known.trim() == name);
-        for name in wishes::READ {
+        for name in headers::READ {
             assert!(has(HEADERS, name), "{name}");
         }
-        for name in [
-            "link",
-            "idempotent-replayed",
-            "x-hearth-job",
-            "x-hearth-queue-position",
-            "x-hearth-expected-wait-ms",
-        ] {
+        for name in headers::SENT {
             assert!(has(EXPOSED, name), "{name}");
         }
     }

@@ -35,7 +35,8 @@ static GIVEN: LazyLock<[String; 2]> = LazyLock::new(|| {
         user: 3,
         generation: 1,
     };
-    [jwt::Kind::Access, jwt::Kind::Refresh].map(|kind| jwt::sign(&KEY, kind, bearer, NOW, [1; 32]))
+    [jwt::Kind::Access, jwt::Kind::Refresh]
+        .map(|kind| jwt::sign(&KEY, kind, bearer, NOW.into(), [1; 32]))
 });
 
 /// A token of a login.

@@ -63,12 +63,31 @@ struct Claims {
     generation: u64,
 }
 
-/// A token for this user from `now` on. `jti` is random.
+/// When a token is made: by a clock that never goes back, and by the later one that counts for
+/// what ends at a date.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Dated {
+    pub(crate) since: Timestamp,
+    pub(crate) today: Timestamp,
+}
+
+#[cfg(any(test, feature = "fuzz"))]
+impl From<Timestamp> for Dated {
+    fn from(now: Timestamp) -> Self {
+        Self {
+            since: now,
+            today: now,
+        }
+    }
+}
+
+/// A token for this user, to be read from `since` on and until its life from `today` is over.
+/// `jti` is random.
 pub(crate) fn sign(
     key: &[u8; 32],
     kind: Kind,
     bearer: Bearer,
-    now: Timestamp,
+    Dated { since, today }: Dated,
     jti: [u8; 32],
 ) -> String {
     let life = match kind {
@@ -77,8 +96,8 @@ pub(crate) fn sign(
     };
     let claims = Claims {
         token_type: kind,
-        exp: seconds(now + life),
-        iat: seconds(now),
+        exp: seconds(today + life),
+        iat: seconds(since),
         jti: BASE64.encode(&jti[..16]),
         user_id: bearer.user,
         generation: bearer.generation,
@@ -168,7 +187,7 @@ mod tests {
     }
 
     fn token(kind: Kind) -> String {
-        sign(&KEY, kind, JAN, NOW, [3; 32])
+        sign(&KEY, kind, JAN, NOW.into(), [3; 32])
     }
 
     fn forged(header: &Value, claims: &Value, key: &[u8; 32]) -> String {

@@ -21,6 +21,7 @@ mod error_page;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod guard;
+mod headers;
 mod hint;
 mod intake;
 mod jwt;

@@ -15,10 +15,13 @@ use queue::KeyId;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::{auth::Denied, error::ApiError, jwt, session};
+use crate::{
+    auth::{Denied, is_of_user},
+    error::ApiError,
+    jwt, session,
+};
 
-/// What somebody is inside with: a key, or a token, and until when that lets him in if that does
-/// not stand in its record.
+/// What somebody is inside with: a key, or a token, and until when that lets him in.
 type Shown = (KeyId, Option<Timestamp>);
 
 /// Who is inside now, by key.
@@ -155,10 +158,11 @@ fn ended((key, until): &Shown, now: Timestamp) -> ApiError {
     match until {
         Some(until) if *until > now => {}
         Some(_) if session::of_key_id(key).is_some() => return Denied::Session(expired).into(),
-        Some(_) => return Denied::Token(expired).into(),
+        Some(_) if is_of_user(key) => return Denied::Token(expired).into(),
+        Some(_) => return Denied::Expired.into(),
         None => {}
     }
-    let message = "the key or token was revoked or expired meanwhile; get a new one";
+    let message = "the key or token was revoked meanwhile; get a new one";
     ApiError::new(ErrorCode::Unauthorized, message)
 }
 
@@ -182,14 +186,16 @@ mod tests {
     fn whoever_is_cut_is_told_why_as_at_the_door() {
         let at = |until, now| {
             let session = session::key_id(queue::SessionId([7; 16]));
-            [session, "user-1".into()].map(|key| ended(&(key, until), Timestamp(now)))
+            let inside = [session, "user-1-2".into(), "k1".into()];
+            inside.map(|key| ended(&(key, until), Timestamp(now)))
         };
-        let codes = |told: [ApiError; 2]| told.map(|error| error.code);
+        let codes = |told: [ApiError; 3]| told.map(|error| error.code);
         let (revoked, expired) = (ErrorCode::Unauthorized, ErrorCode::TokenExpired);
-        assert_eq!(codes(at(None, 9)), [revoked, revoked]);
-        assert_eq!(codes(at(Some(Timestamp(9)), 8)), [revoked, revoked]);
-        assert_eq!(codes(at(Some(Timestamp(9)), 9)), [expired, revoked]);
-        let [_, older] = at(Some(Timestamp(9)), 9);
+        assert_eq!(codes(at(None, 9)), [revoked; 3]);
+        assert_eq!(codes(at(Some(Timestamp(9)), 8)), [revoked; 3]);
+        let over = codes(at(Some(Timestamp(9)), 9));
+        assert_eq!(over, [expired, revoked, ErrorCode::KeyExpired]);
+        let [_, older, _] = at(Some(Timestamp(9)), 9);
         assert!(older.message.contains("/api/token/refresh/"), "{older}");
     }
 

@@ -10,7 +10,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::Relay;
+use crate::{Relay, headers};
 
 impl Relay {
     /// Where a job stands among those that the workers online for it will be lent.
@@ -140,9 +140,9 @@ pub(crate) fn in_words(place: Place) -> String {
 pub(crate) fn name_place(response: &mut axum::response::Response, place: Option<Place>) {
     let Some(place) = place else { return };
     let headers = response.headers_mut();
-    headers.insert("x-hearth-queue-position", place.before.into());
+    headers.insert(headers::QUEUE_POSITION, place.before.into());
     if let Some(wait) = place.wait {
-        headers.insert("x-hearth-expected-wait-ms", millis(wait).into());
+        headers.insert(headers::EXPECTED_WAIT, millis(wait).into());
     }
 }
 

@@ -7,7 +7,7 @@ use axum::{
 };
 use http::{HeaderName, HeaderValue};
 
-use crate::{Relay, shape::Shape};
+use crate::{Relay, headers, shape::Shape};
 
 /// Where Anthropic's clients look for it.
 pub(crate) const ANTHROPIC: HeaderName = HeaderName::from_static("request-id");
@@ -21,7 +21,7 @@ pub(crate) async fn name(State(relay): State<Relay>, request: Request, next: Nex
         Shape::Native | Shape::Ollama | Shape::OpenAi | Shape::Rest => OPENAI,
     };
     let mut response = next.run(request).await;
-    let job = response.headers().get("x-hearth-job");
+    let job = response.headers().get(headers::JOB);
     let id = match job.and_then(|job| job.to_str().ok()) {
         Some(job) => dialect::anthropic::request_id(job),
         None => match relay.job_id() {

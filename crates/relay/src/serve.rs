@@ -404,14 +404,14 @@ fn admitted(
     {
         return Err(refused("/", ApiError::uri_too_long(URI_MAX)));
     }
-    if let Some((key, rest)) = path_key(uri) {
-        *request.uri_mut() = rest;
-        request.extensions_mut().insert(PathKey(key));
-    }
     // Clients join addresses carelessly: a slash too many changes nothing, where Ollama would
     // redirect.
-    if let Some(clean) = without_extra_slashes(request.uri()) {
+    if let Some(clean) = without_extra_slashes(uri) {
         *request.uri_mut() = clean;
+    }
+    if let Some((key, rest)) = path_key(request.uri()) {
+        *request.uri_mut() = rest;
+        request.extensions_mut().insert(PathKey(key));
     }
     let uri = request.uri();
     if let Some(listener) = open_at {

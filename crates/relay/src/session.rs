@@ -16,7 +16,7 @@ use crate::{
     Relay,
     auth::Denied,
     error::ApiError,
-    jwt::{Refused, proven, seconds, written},
+    jwt::{Dated, Refused, proven, seconds, written},
     keys::{hex, unhex},
 };
 
@@ -108,14 +108,20 @@ fn sixteen(text: &str) -> Option<[u8; 16]> {
     unhex(text)
 }
 
-fn sign(key: &[u8; 32], kind: Kind, session: &Session, now: Timestamp, token: [u8; 16]) -> String {
+fn sign(
+    key: &[u8; 32],
+    kind: Kind,
+    session: &Session,
+    Dated { since, today }: Dated,
+    token: [u8; 16],
+) -> String {
     let claims = Claims {
         iss: ISSUER.into(),
         aud: kind.audience().into(),
         sub: session.user.to_string(),
-        iat: seconds(now),
-        nbf: seconds(now),
-        exp: seconds(now + kind.life()),
+        iat: seconds(since),
+        nbf: seconds(since),
+        exp: seconds(today + kind.life()),
         jti: hex(&token),
         sid: hex(&session.id.0),
     };
@@ -166,22 +172,22 @@ pub(crate) struct Tokens {
 impl Relay {
     /// A new session for somebody who proved himself.
     pub(crate) async fn open_session(&self, user: &User) -> Result<Tokens, ApiError> {
-        let now = self.today();
+        let dated = self.dated();
         let session = Session {
             id: SessionId(self.sixteen()?),
             user: user.id,
             generation: user.generation,
             renewal: self.sixteen()?,
-            until: now + RENEW_LIFE,
+            until: dated.today + RENEW_LIFE,
         };
-        let tokens = self.tokens(&session, now).await?;
-        self.store.open_session(now, session).await?;
+        let tokens = self.tokens(&session, dated).await?;
+        self.store.open_session(dated.today, session).await?;
         Ok(tokens)
     }
 
     /// New tokens for the one that renews; it is void from now on.
     pub(crate) async fn renew_session(&self, text: &str) -> Result<Tokens, Denied> {
-        let now = self.today();
+        let dated = self.dated();
         let shown = self.shown(Kind::Renew, text).await?;
         let paced = self.guard.pace_user(shown.user, self.now());
         paced.map_err(Denied::Failed)?;
@@ -190,11 +196,11 @@ impl Relay {
         let renewal = Renewal {
             from: shown.token,
             to: self.sixteen().map_err(Denied::Failed)?,
-            until: now + RENEW_LIFE,
+            until: dated.today + RENEW_LIFE,
         };
         let renewed = self.store.renew_session(shown.session, renewal).await;
         match renewed.map_err(failed)? {
-            Renewed::Done(session) => self.tokens(&session, now).await.map_err(Denied::Failed),
+            Renewed::Done(session) => self.tokens(&session, dated).await.map_err(Denied::Failed),
             Renewed::Reused => {
                 tracing::warn!(
                     user.id = shown.user,
@@ -262,11 +268,11 @@ impl Relay {
             .ok_or(Denied::Session(Refused::Void))
     }
 
-    async fn tokens(&self, session: &Session, now: Timestamp) -> Result<Tokens, ApiError> {
+    async fn tokens(&self, session: &Session, dated: Dated) -> Result<Tokens, ApiError> {
         let key = self.token_key().await?;
         Ok(Tokens {
-            access: sign(&key, Kind::Access, session, now, self.sixteen()?),
-            renew: sign(&key, Kind::Renew, session, now, session.renewal),
+            access: sign(&key, Kind::Access, session, dated, self.sixteen()?),
+            renew: sign(&key, Kind::Renew, session, dated, session.renewal),
         })
     }
 
@@ -307,7 +313,7 @@ mod tests {
     }
 
     fn token(kind: Kind) -> String {
-        sign(&KEY, kind, &session(), NOW, TOKEN)
+        sign(&KEY, kind, &session(), NOW.into(), TOKEN)
     }
 
     fn claims() -> Value {
@@ -351,7 +357,7 @@ mod tests {
             user: 5,
             generation: 2,
         };
-        let theirs = crate::jwt::sign(&KEY, crate::jwt::Kind::Access, jan, NOW, [3; 32]);
+        let theirs = crate::jwt::sign(&KEY, crate::jwt::Kind::Access, jan, NOW.into(), [3; 32]);
         assert!(!looks_like_one(&theirs));
         assert_eq!(
             read(&KEY, Kind::Access, &theirs, NOW),

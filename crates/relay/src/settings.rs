@@ -65,10 +65,11 @@ pub struct RelaySettings {
     /// Most requests at work at once; those that wait for a worker are not. Further ones are
     /// refused; while more come than are done, those beyond a quarter.
     pub at_work_max: usize,
-    /// Bytes of all request bodies that are not whole yet; a long one beyond them is refused.
+    /// Bytes of all request bodies that are not whole yet; a long one beyond them, or beyond a
+    /// quarter of them with one key, is refused.
     pub arriving_max: usize,
     /// Bytes of all answers that are put together for readers who want them in one piece; a long
-    /// one beyond them is refused.
+    /// one beyond them, or beyond a quarter of them with one key, is refused.
     pub gathered_max: usize,
     /// Requests a second with one key, and how many at once; 0 is no limit.
     pub key_rate: u32,

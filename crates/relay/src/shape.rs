@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use proto::{Dialect, ErrorBody, ErrorCode};
 
-use crate::{error::ApiError, request_id};
+use crate::{error::ApiError, headers, request_id};
 
 /// Whose error format a route speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +85,7 @@ impl Shape {
 }
 
 /// Names the code of a refusal, in whatever words its body is.
-pub(crate) const CODE: HeaderName = HeaderName::from_static("x-hearth-error");
+pub(crate) const CODE: HeaderName = HeaderName::from_static(headers::CODE);
 
 /// The code of a refusal, if the response is one.
 pub(crate) fn code(response: &Response) -> Option<ErrorCode> {

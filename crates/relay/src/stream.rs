@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::{
     Relay,
     error::ApiError,
+    headers,
     place::{Places, in_words, name_place},
     tail::{Event, Tail},
     ticket::{Guard, Ticket},
@@ -110,7 +111,7 @@ pub(crate) fn streaming(
 /// Tells the requester which job answers, so that he can come back for it.
 pub(crate) fn name_job(response: &mut Response, job: proto::JobId) {
     if let Ok(job) = HeaderValue::from_str(&job.to_string()) {
-        response.headers_mut().insert("x-hearth-job", job);
+        response.headers_mut().insert(headers::JOB, job);
     }
 }
 

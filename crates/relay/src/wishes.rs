@@ -17,15 +17,10 @@ use proto::{
     limits::{DEADLINE_MAX, IDEMPOTENCY_KEY_MAX},
 };
 
-use crate::error::ApiError;
-
-const KEY: &str = "idempotency-key";
-const PLACE: &str = "x-hearth-thinking-status";
-const WORKERS: [&str; 2] = ["x-hearth-worker", "x-device-id"];
-const DEADLINE: &str = "x-hearth-deadline-ms";
-/// All that are read here.
-#[cfg(test)]
-pub(crate) const READ: [&str; 5] = [KEY, PLACE, WORKERS[0], WORKERS[1], DEADLINE];
+use crate::{
+    error::ApiError,
+    headers::{DEADLINE, IDEMPOTENCY_KEY as KEY, PLACE, WORKER as WORKERS},
+};
 
 /// The name under which a repeat of this request finds its job.
 pub(crate) fn once(headers: &HeaderMap) -> Result<Option<String>, ApiError> {

@@ -115,6 +115,6 @@ impl Relay {
             generation: user.generation,
         };
         let key = self.token_key().await?;
-        Ok(jwt::sign(&key, kind, bearer, self.today(), self.random()?))
+        Ok(jwt::sign(&key, kind, bearer, self.dated(), self.random()?))
     }
 }

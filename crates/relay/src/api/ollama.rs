@@ -12,6 +12,7 @@ use crate::{
     Relay,
     auth::{Caller, MayEnqueue, MayRead},
     error::ApiError,
+    headers,
     payload::{Control, Inference, Payload},
     shape::Shape,
     stream::{Voice, streamed},
@@ -151,7 +152,7 @@ pub(super) async fn tags(State(relay): State<Relay>, MayRead(caller): MayRead) -
     let mut response = written(JSON, dialect::ollama::tags(library.reports()));
     // Models are remembered for longer than somebody is there to run them.
     let headers = response.headers_mut();
-    headers.insert("x-hearth-workers", library.up().into());
+    headers.insert(headers::WORKERS_UP, library.up().into());
     response
 }
 

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use self::entry::{Access, Entry, Param};
 use super::written;
-use crate::shape::Shape;
+use crate::{headers, shape::Shape};
 
 /// `GET /openapi.json`.
 pub(super) async fn openapi() -> Response {
@@ -116,7 +116,7 @@ fn errors() -> Value {
     let told = |schema: &Value| {
         json!({
             "description": "A refusal; the header `x-hearth-error` holds its stable code.",
-            "headers": {"x-hearth-error": {"schema": {"$ref": "#/components/schemas/ErrorCode"}}},
+            "headers": {(headers::CODE): {"schema": {"$ref": "#/components/schemas/ErrorCode"}}},
             "content": {"application/json": {"schema": schema}},
         })
     };

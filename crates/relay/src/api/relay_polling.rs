@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use dialect::relay_polling::{ACKNOWLEDGED, Answer, PolledRequest, Progress, Request, production};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use proto::{
     Dialect, End, ErrorCode, JobError, JobId, JobState, LeaseToken, ModelName, Op, Priority,
     WorkerId, worker::Retry,
@@ -241,6 +241,7 @@ pub(super) fn model(
 pub(super) async fn status(
     State(relay): State<Relay>,
     MayRead(caller): MayRead,
+    method: Method,
     InPath(id): InPath<String>,
 ) -> Result<Response, ApiError> {
     let job = match id.parse::<JobId>() {
@@ -268,7 +269,7 @@ pub(super) async fn status(
             let log = log.ok_or_else(ApiError::unknown_job)?;
             let mut answer = Gathering::new(&relay, log, &caller);
             answer.complete().await?;
-            relay.fetched(job.new.id);
+            relay.fetched_by(&method, job.new.id);
             let progress = Progress::Completed {
                 response: dialect::relay_polling::text(&answer.lines),
                 model: &job.new.model,

@@ -21,7 +21,7 @@ pub(crate) struct Caller {
     pub(crate) key: Option<KeyId>,
     /// Who logged in, if the caller shows a token of a login.
     pub(crate) user: Option<UserId>,
-    /// Until when his token opens doors. A key's end stands in its record.
+    /// Until when his key or token opens doors.
     pub(crate) until: Option<Timestamp>,
     pub(crate) name: String,
     pub(crate) account: Account,

@@ -58,8 +58,10 @@ pub(super) enum Ended {
     Protocol(&'static str),
     /// The store failed; what was not confirmed must be sent again.
     Store,
-    /// Its key was revoked or has expired.
+    /// Its key or token is good no more.
     Revoked,
+    /// Its key has expired.
+    KeyExpired,
     /// Its token has expired.
     Expired,
     /// The relay is going down.
@@ -72,7 +74,10 @@ impl Ended {
             Self::Lost => None,
             Self::Protocol(what) => Some((CLOSE_PROTOCOL, what)),
             Self::Store => Some((CLOSE_INTERNAL, "the store failed")),
-            Self::Revoked => Some((CLOSE_UNAUTHORIZED, "the key was revoked or has expired")),
+            Self::Revoked => Some((CLOSE_UNAUTHORIZED, "the key was revoked; ask for a new one")),
+            Self::KeyExpired => {
+                Some((CLOSE_UNAUTHORIZED, "the key has expired; ask for a new one"))
+            }
             Self::Expired => Some((
                 CLOSE_EXPIRED,
                 "the token has expired; come again with a new one",
@@ -261,8 +266,10 @@ async fn attended(relay: &Relay, caller: &Arc<Caller>, hello: Hello, socket: &mu
             biased;
             () = relay.stop.cancelled() => Ended::Drain,
             () = revoked(pass.as_ref()) => match until {
-                Some(until) if until <= relay.today() => Ended::Expired,
-                Some(_) | None => Ended::Revoked,
+                Some(until) if until > relay.today() => Ended::Revoked,
+                Some(_) if caller.user.is_some() => Ended::Expired,
+                Some(_) => Ended::KeyExpired,
+                None => Ended::Revoked,
             },
             ended = session.run(source, &hello.held) => ended,
             _ = write(&mut sink, &mut control, &session) => Ended::Lost,
@@ -274,7 +281,7 @@ async fn attended(relay: &Relay, caller: &Arc<Caller>, hello: Hello, socket: &mu
         relay.give_back(session.unsent.take()).await;
         ended
     };
-    if ended == Ended::Revoked {
+    if matches!(ended, Ended::Revoked | Ended::KeyExpired) {
         relay.workers.dismiss(&seat);
     } else {
         relay.workers.leave(&seat, relay.now());

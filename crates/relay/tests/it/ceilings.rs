@@ -1,6 +1,12 @@
 //! Keys that reach only so far, and only for so long.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use hearth_relay::{RelaySettings, System, World};
@@ -15,7 +21,7 @@ use serde_json::{Value, json};
 use crate::{
     batches::{batch_of, content, lines, until},
     client::{Client, Reply},
-    people::user,
+    people::{logged_in, user},
     server::{Ahead, Server},
     sessions::{opened, with},
     within,
@@ -313,6 +319,47 @@ async fn the_time_a_machine_slept_counts_for_keys_and_tokens() {
     assert!(claims["exp"].as_i64().unwrap() > wall, "{claims}");
 }
 
+/// A machine whose clock on the wall was ahead, and is set right.
+#[derive(Debug, Default)]
+struct SetBack(AtomicBool);
+
+impl World for SetBack {
+    fn now(&self) -> Timestamp {
+        System.now()
+    }
+
+    fn wall(&self) -> Timestamp {
+        let is_right = self.0.load(Ordering::Relaxed);
+        let ahead = if is_right { 0 } else { 120 };
+        System.now() + Duration::from_secs(ahead)
+    }
+
+    fn random(&self) -> std::io::Result<[u8; 32]> {
+        System.random()
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_voids_no_token() {
+    let clock = Arc::new(SetBack::default());
+    let server = Server::in_world(clock.clone(), RelaySettings::default()).await;
+    user(&*server.store, "jan", Role::User, "default").await;
+    let nobody = server.nobody();
+    let (ours, theirs) = (
+        opened(&nobody, "jan").await,
+        logged_in(&nobody, "jan").await,
+    );
+    clock.0.store(true, Ordering::Relaxed);
+    let jobs = with(&nobody, &ours).get("/api/jobs").await;
+    assert_eq!(jobs.status, StatusCode::OK);
+    let renewing = json!({"refresh_token": ours["refresh_token"]}).to_string();
+    let renewed = nobody.post("/api/sessions/renew", renewing).await;
+    assert_eq!(renewed.status, StatusCode::OK);
+    let access = theirs["access"].as_str().unwrap().to_owned();
+    let queries = Client::new(server.base(), Some(access));
+    assert_eq!(queries.get("/api/queries/").await.status, StatusCode::OK);
+}
+
 #[tokio::test]
 async fn an_expired_key_loses_its_connection_its_held_poll_and_its_open_stream() {
     let clock = Arc::new(Ahead::default());
@@ -337,9 +384,11 @@ async fn an_expired_key_loses_its_connection_its_held_poll_and_its_open_stream()
     let poll = r#"{"worker":"w","version":"0","free":0,"wait_ms":25000,"report":{"engine":"ollama","engine_version":"","engine_up":true,"models":[]}}"#;
     let held = tokio::spawn(async move { poller.post("/api/worker/v1/poll", poll).await });
     clock.by(HOUR);
-    assert_eq!(within(worker.close_code()).await, 4009);
+    let (code, reason) = within(worker.closed()).await;
+    assert_eq!((code, reason.contains("expired")), (4009, true), "{reason}");
     events.broken_off().await;
-    assert_eq!(held.await.unwrap().status, StatusCode::UNAUTHORIZED);
+    let told = held.await.unwrap();
+    refused(told, StatusCode::UNAUTHORIZED, "key_expired").await;
     assert_eq!(others.status, StatusCode::OK, "its key is good");
     drop(with_m);
 }

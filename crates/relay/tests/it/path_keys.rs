@@ -28,12 +28,15 @@ async fn by_path(server: &Server, scopes: &[Scope]) -> (Client, String) {
 #[tokio::test]
 async fn a_client_without_headers_finds_models_and_asks_through_its_path() {
     let server = Server::start().await;
-    let (client, _) = by_path(&server, &[Scope::Enqueue, Scope::Read]).await;
+    let (client, key) = by_path(&server, &[Scope::Enqueue, Scope::Read]).await;
     let mut worker = Scripted::ready(&server).await;
     assert_eq!(client.get("").await.text().await, "Ollama is running");
     assert_eq!(client.get("/").await.text().await, "Ollama is running");
     let version = client.get("/api/version").await.json().await;
     assert_eq!(version["version"], "0.12.3");
+    let careless = format!("{}//k/{}", server.base(), key);
+    let careless = Client::new(careless, None).get("//api/version/").await;
+    assert_eq!(careless.status, StatusCode::OK, "slashes too many");
     let tags = client.get("/api/tags").await.json().await;
     assert_eq!(tags["models"][0]["name"], "m");
     let models = client.get("/v1/models").await.json().await;
@@ -139,7 +142,7 @@ async fn no_log_line_and_no_error_shows_a_key_that_stood_in_the_path() {
         (Method::GET, format!("/k/{key}/{}", "y".repeat(5000))),
         (Method::GET, format!("/k/{wrong}/api/tags")),
         (Method::GET, format!("/K/{key}/api/tags")),
-        (Method::GET, format!("//k/{key}/api/tags")),
+        (Method::GET, format!("//k/{wrong}/api/tags")),
         (Method::GET, format!("/{key}/api/tags")),
         (Method::POST, format!("/k/{key}")),
     ] {

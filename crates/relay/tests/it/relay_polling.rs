@@ -1,8 +1,8 @@
 use std::time::Duration;
 
-use hearth_relay::RelaySettings;
+use hearth_relay::{RelaySettings, System, World as _};
 use http::{Method, StatusCode};
-use queue::{Queue as _, Scope};
+use queue::{Owner, Queue as _, Scope};
 use serde_json::{Value, json};
 
 use crate::{
@@ -335,6 +335,26 @@ async fn the_poller_that_is_really_run_gets_and_answers_jobs_in_its_own_words() 
         status(&requester, id).await,
         format!(r#"{{"id":"{id}","status":"error","error":"HTTP 500"}}"#)
     );
+}
+
+#[tokio::test]
+async fn who_asks_for_the_head_of_an_answer_has_not_fetched_it() {
+    let (server, requester, poller) = server().await;
+    for path in ["/api/ollama/status/ID", "/api/jobs/ID/answer"] {
+        let id = asked(&requester, REQUEST).await;
+        polled(&poller).await;
+        let answer = json!({"id": id, "response": "x", "model": null, "success": true});
+        answered(&poller, &answer).await;
+        let job = id.parse().unwrap();
+        for (method, is_erased) in [(Method::HEAD, false), (Method::GET, true)] {
+            let reply = requester.send(method, &path.replace("ID", &id), "").await;
+            assert_eq!(reply.status, StatusCode::OK, "{path}");
+            let later = System.now() + Duration::from_secs(2 * 60 * 60);
+            server.store.reap(later).await.unwrap();
+            let kept = server.store.get(Owner::Anyone, job).await.unwrap();
+            assert_eq!(kept.unwrap().is_erased, is_erased, "{path}");
+        }
+    }
 }
 
 #[tokio::test]

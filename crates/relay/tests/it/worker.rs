@@ -239,9 +239,15 @@ impl Scripted {
 
     /// The code the relay closes with.
     pub(crate) async fn close_code(&mut self) -> u16 {
+        self.closed().await.0
+    }
+
+    /// The same with the reason.
+    pub(crate) async fn closed(&mut self) -> (u16, String) {
         loop {
             if let Message::Close(frame) = self.frame().await {
-                return frame.unwrap().code.into();
+                let frame = frame.unwrap();
+                return (frame.code.into(), frame.reason.as_str().to_owned());
             }
         }
     }

@@ -57,10 +57,7 @@ pub(in crate::api) async fn answer(
     let mut gathering = Gathering::new(&relay, log, &caller);
     gathering.complete().await?;
     let answer = dialect::ollama::joined(&gathering.lines)?;
-    // Whoever asks for the head alone has nothing of it yet.
-    if method != Method::HEAD {
-        relay.fetched(id);
-    }
+    relay.fetched_by(&method, id);
     let mut response = written("application/json", gathering.held(answer));
     name_job(&mut response, id);
     Ok(response)

@@ -25,6 +25,7 @@ use crate::{
     Relay,
     auth::MayRead,
     error::ApiError,
+    headers::LAST_EVENT,
     place::{Places, as_json},
     stream::{name_job, streaming},
     tail::{Event, Tail},
@@ -131,7 +132,7 @@ fn sse(event: &str, id: EventId, data: &[u8]) -> Bytes {
 }
 
 fn last_event_id(headers: &HeaderMap) -> Result<Option<EventId>, ApiError> {
-    let Some(value) = headers.get("last-event-id") else {
+    let Some(value) = headers.get(LAST_EVENT) else {
         return Ok(None);
     };
     let id = value.to_str().unwrap_or_default().parse();

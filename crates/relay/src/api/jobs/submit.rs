@@ -17,6 +17,7 @@ use crate::{
     Relay,
     auth::{Caller, MayEnqueue},
     error::ApiError,
+    headers,
     intake::Patience,
     payload::{Inference, Payload},
     place::name_place,
@@ -121,8 +122,8 @@ pub(super) async fn known(relay: &Relay, caller: &Caller, id: JobId) -> Result<R
     let place = relay.place(&job.new.account, &job.new.model, id);
     let webhook = relay.store.webhook(id).await?.map(webhook_view);
     let mut response = told(view(job), webhook, place);
-    let headers = response.headers_mut();
-    headers.insert("idempotent-replayed", HeaderValue::from_static("true"));
+    let replayed = HeaderValue::from_static("true");
+    response.headers_mut().insert(headers::REPLAYED, replayed);
     Ok(response)
 }
 

@@ -1,5 +1,7 @@
 //! Every route of the relay, once. A route that is added to the router is added here.
 
+use crate::headers;
+
 use super::entry::{
     Content::{Bytes, Native, Natives, Nothing, Object, Streamed},
     Entry,
@@ -18,18 +20,18 @@ const TEXT: &str = "text/plain";
 /// What every request that makes a job may say in its headers.
 const WISHES: &[Param] = &[
     Param::header(
-        "idempotency-key",
+        headers::IDEMPOTENCY_KEY,
         Type("string"),
         "1 to 255 printable characters; a repeat of the request finds its job",
     ),
     Param::header(
-        "x-hearth-deadline-ms",
+        headers::DEADLINE,
         Type("integer"),
         "Milliseconds, at most 7 days, for which the answer is wanted, also from an agent that \
          is away now",
     ),
     Param::header(
-        "x-hearth-worker",
+        headers::WORKER[0],
         Type("string"),
         "Only the agent of this name shall answer; `x-device-id` is the same",
     ),
@@ -112,7 +114,7 @@ pub(super) const ROUTES: &[Entry] = &[
     .key("read")
     .params(&[
         Param::query("after", Type("string"), "The id of the last event seen"),
-        Param::header("last-event-id", Type("string"), "The same"),
+        Param::header(headers::LAST_EVENT, Type("string"), "The same"),
     ])
     .gives(200, Bytes(SSE)),
     // Operators.
