@@ -140,15 +140,14 @@ impl<'a> Group<'a> {
     }
 
     /// See [`queue::Queue::enqueue`]; answers what was accepted.
-    pub(crate) fn enqueue(&mut self, now: Timestamp, job: &NewJob) -> Result<Record, Fault> {
+    pub(crate) fn enqueue(&mut self, now: Timestamp, job: &NewJob) -> Result<&Record, Fault> {
         self.admits()?;
-        if row::has_ended(self.conn, job.id)? {
+        if self.statements.has_ended(self.conn, job.id)? {
             return Err(QueueError::Exists(format!("job {}", job.id)).into());
         }
         let step = self.live().machine.enqueue(now, job)?;
-        let accepted = step.after.clone();
-        self.steps.push(step);
-        self.statements.insert(self.conn, &accepted, &job.body.0)?;
+        let accepted = &self.steps.push_mut(step).after;
+        self.statements.insert(self.conn, accepted, &job.body.0)?;
         Ok(accepted)
     }
 
@@ -185,8 +184,9 @@ impl<'a> Group<'a> {
             }
             (steps, token)
         };
-        let lent = token.and_then(|_| steps.last().cloned());
         self.write(steps)?;
+        // The last step is the loan, if there is one.
+        let lent = token.and_then(|_| self.steps.last());
         let Some(step) = lent else { return Ok(None) };
         if step.after.job.attempt > 1 {
             row::clear_lines(self.conn, step.after.seq)?;

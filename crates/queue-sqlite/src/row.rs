@@ -40,6 +40,7 @@ macro_rules! columns {
 }
 pub(crate) use columns;
 
+const ENDED: &str = "SELECT 1 FROM jobs WHERE id = ?1 AND finished_at IS NOT NULL";
 const BODY: &str = "INSERT INTO bodies (seq, body) VALUES (?1, ?2)";
 
 /// What is written for each job, looked up once for a whole group.
@@ -48,6 +49,7 @@ pub(crate) struct Statements<'a> {
     insert: Option<CachedStatement<'a>>,
     body: Option<CachedStatement<'a>>,
     update: Option<CachedStatement<'a>>,
+    ended: Option<CachedStatement<'a>>,
 }
 
 fn prepared<'s, 'a>(
@@ -62,6 +64,11 @@ fn prepared<'s, 'a>(
 }
 
 impl<'a> Statements<'a> {
+    /// Whether a job of this name has ended and was not deleted yet.
+    pub(crate) fn has_ended(&mut self, conn: &'a Connection, id: JobId) -> rusqlite::Result<bool> {
+        prepared(&mut self.ended, conn, ENDED)?.exists([id.0])
+    }
+
     /// Writes a job that was accepted, with its request.
     pub(crate) fn insert(
         &mut self,
@@ -163,13 +170,6 @@ pub(crate) fn find(conn: &Connection, seq: u64, id: JobId) -> rusqlite::Result<O
         " FROM jobs WHERE seq = ?1 AND id = ?2"
     ))?;
     select.query_row((number(seq), id.0), record).optional()
-}
-
-/// Whether a job with this id has ended.
-pub(crate) fn has_ended(conn: &Connection, id: JobId) -> rusqlite::Result<bool> {
-    let mut select =
-        conn.prepare_cached("SELECT 1 FROM jobs WHERE id = ?1 AND finished_at IS NOT NULL")?;
-    select.exists([id.0])
 }
 
 /// Whose a row is.

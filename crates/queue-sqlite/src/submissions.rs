@@ -37,14 +37,15 @@ impl Group<'_> {
             once.is_same(&fingerprint)?;
             return Ok(Submitted::Known(before));
         }
-        let Record { seq, job, .. } = self.enqueue(now, job)?;
+        let accepted = self.enqueue(now, job)?;
+        let (seq, job) = (accepted.seq, Box::new(accepted.job.clone()));
         if let Some(once) = &extras.once {
             insert(self.conn, seq, &job.new.account, once)?;
         }
         if let Some(webhook) = &extras.webhook {
             webhooks::insert(self.conn, seq, webhook)?;
         }
-        Ok(Submitted::New(Box::new(job)))
+        Ok(Submitted::New(job))
     }
 }
 
