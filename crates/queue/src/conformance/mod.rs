@@ -45,6 +45,7 @@ macro_rules! conformance_suite {
             order::the_urgent_job_goes_first,
             order::of_equal_jobs_the_oldest_goes_first,
             order::accounts_take_turns,
+            order::a_flood_of_one_account_takes_no_more_than_every_other_turn,
             order::waiting_makes_a_job_more_urgent,
             order::a_model_that_nobody_has_blocks_no_other,
             order::a_bare_model_name_is_its_latest_tag,

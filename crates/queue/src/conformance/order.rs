@@ -107,6 +107,22 @@ pub async fn accounts_take_turns(store: &dyn Store) {
     assert_eq!(drain(store, 0).await, [1, 4, 2, 5, 3]);
 }
 
+/// It gets every other turn, however much more the other asks, and whenever it comes.
+pub async fn a_flood_of_one_account_takes_no_more_than_every_other_turn(store: &dyn Store) {
+    for n in 0..200 {
+        store.enqueue(T0, job_of(n, "flood")).await.unwrap();
+    }
+    let mut turns = Vec::new();
+    for n in 200..210 {
+        store.enqueue(T0, job_of(n, "few")).await.unwrap();
+        for _ in 0..2 {
+            turns.push(next(store, T0).await.unwrap().job.account.to_string());
+        }
+    }
+    let few = turns.iter().filter(|account| *account == "few").count();
+    assert_eq!(few, 10, "{turns:?}");
+}
+
 /// One level a minute.
 pub async fn waiting_makes_a_job_more_urgent(store: &dyn Store) {
     store.enqueue(at(0), urgent(1, 7)).await.unwrap();
