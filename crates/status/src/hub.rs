@@ -7,6 +7,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use crate::{
     Answer,
     fields::Fields,
+    fit::fit,
     publishers::{Claim, Errand, merge, pass_on},
 };
 
@@ -151,6 +152,7 @@ impl StatusHub {
 fn replace(latest: &mut Arc<Snapshot>, mut base: Status, claims: Vec<Claim>) -> bool {
     base.seq = latest.status.seq;
     let mut status = merge(&base, &claims);
+    fit(&mut status);
     let is_new = status != latest.status;
     if is_new {
         status.seq += 1;

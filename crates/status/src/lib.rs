@@ -15,6 +15,7 @@ mod caller;
 mod dial;
 mod door;
 mod fields;
+mod fit;
 mod follow;
 mod foreign;
 mod frames;

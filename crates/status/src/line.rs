@@ -22,6 +22,9 @@ use tokio_tungstenite::tungstenite::protocol::frame::{
 
 use crate::frames::{Frames, View};
 
+/// What is kept for one reader at most: a status, and the answers that stood before it.
+const REST_MAX: usize = 256 * 1024;
+
 /// Whoever writes puts whole frames at the end of what waits, and the socket takes from its
 /// front, both under one lock: so no frame ever stands within another. What the socket does not
 /// take at once is left to the connection's own task, which waits until it can.
@@ -122,6 +125,9 @@ impl Out {
             0
         };
         let rest = frames.get(taken..).unwrap_or_default();
+        if self.rest.len() + rest.len() > REST_MAX {
+            self.broken.get_or_insert(ErrorKind::QuotaExceeded);
+        }
         if !rest.is_empty() && self.broken.is_none() {
             self.rest.extend_from_slice(rest);
             self.since.get_or_insert_with(Instant::now);
@@ -234,10 +240,7 @@ mod tests {
 
     use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
     use proto::status::v1::Cause;
-    use tokio::{
-        net::{TcpListener, TcpSocket},
-        time::timeout,
-    };
+    use tokio::{net::TcpSocket, time::timeout};
     use tokio_tungstenite::{
         WebSocketStream,
         tungstenite::{
@@ -261,10 +264,13 @@ mod tests {
 
     impl Pair {
         async fn open() -> Self {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let listener = TcpSocket::new_v4().unwrap();
+            listener.set_send_buffer_size(4 * 1024).unwrap();
+            listener.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            let listener = listener.listen(1).unwrap();
             // What it may hold for its reader does not grow.
             let there = TcpSocket::new_v4().unwrap();
-            there.set_recv_buffer_size(64 * 1024).unwrap();
+            there.set_recv_buffer_size(4 * 1024).unwrap();
             let there = there.connect(listener.local_addr().unwrap());
             let (there, here) = tokio::join!(there, listener.accept());
             let line = Arc::new(Line::new(here.unwrap().0, PATIENCE));
@@ -305,7 +311,7 @@ mod tests {
 
     /// More than all buffers between the two together take.
     fn huge() -> String {
-        "x".repeat(8 << 20)
+        "x".repeat(60_000)
     }
 
     #[tokio::test]
@@ -358,6 +364,19 @@ mod tests {
         pair.show("passes by");
         timeout(PATIENCE, pair.line.called()).await.unwrap();
         assert!(pair.line.take_missed());
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_for_a_reader_has_an_end() {
+        let mut pair = Pair::open().await;
+        for _ in 0..REST_MAX / 60_000 {
+            pair.own.feed(Message::text(huge())).await.unwrap();
+            assert!(pair.own.flush().now_or_never().is_none());
+        }
+        let kept = pair.rest();
+        let more = pair.own.feed(Message::text("x".repeat(REST_MAX))).await;
+        assert!(more.is_err() || pair.own.flush().await.is_err());
+        assert!(kept > 0 && pair.rest() <= kept, "{kept}");
     }
 
     #[tokio::test]
