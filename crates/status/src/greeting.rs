@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     door::{Door, Grant},
-    pipe::Pipe,
+    pipe::{Pipe, broken_rule},
     proof::Challenge,
     room::{Place, Room},
 };
@@ -81,13 +81,10 @@ impl Greeting<'_> {
         let text = match heard.await {
             None => return Ok(Met::Stranger(CloseCode::Away, "Hearth is stopping")),
             Some(Err(_)) => return Ok(stranger((CLOSE_LATE, "`identify` did not come in time"))),
-            Some(Ok(Err(Error::Capacity(_)))) => {
-                return Ok(Met::Stranger(CloseCode::Size, "the message is too large"));
+            Some(Ok(Err(error))) => {
+                let (code, reason) = broken_rule(&error).ok_or(error)?;
+                return Ok(Met::Stranger(code, reason));
             }
-            Some(Ok(Err(Error::Utf8(_)))) => {
-                return Ok(Met::Stranger(CloseCode::Invalid, "text must be UTF-8"));
-            }
-            Some(Ok(Err(error))) => return Err(error),
             Some(Ok(Ok(None))) => return Ok(Met::Gone),
             Some(Ok(Ok(Some(message)))) => message,
         };

@@ -4,11 +4,15 @@ use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde::Serialize;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::{
+    io::AsyncReadExt as _,
+    time::{Instant, sleep_until, timeout},
+};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
         Error, Message,
+        error::ProtocolError,
         protocol::{CloseFrame, frame::coding::CloseCode},
     },
 };
@@ -18,6 +22,10 @@ use crate::{
     frames::{Frames, View},
     line::{Line, Wire},
 };
+
+/// How long, and for how much, who is closed may still talk.
+const FAREWELL: Duration = Duration::from_secs(1);
+const DISCARDED: usize = 1024 * 1024;
 
 /// A socket whose reader must take what it is sent within `stall`.
 pub(crate) struct Pipe {
@@ -104,17 +112,9 @@ impl Pipe {
 
     /// Says which rule of WebSockets was broken, where that is still possible.
     pub(crate) async fn part(&mut self, error: Error) -> Result<(), Error> {
-        #[expect(
-            clippy::wildcard_enum_match_arm,
-            reason = "only these two are worth a word"
-        )]
-        match &error {
-            Error::Capacity(_) => {
-                self.close(CloseCode::Size, "the message is too large")
-                    .await
-            }
-            Error::Utf8(_) => self.close(CloseCode::Invalid, "text must be UTF-8").await,
-            _ => Err(error),
+        match broken_rule(&error) {
+            Some((code, reason)) => self.close(code, reason).await,
+            None => Err(error),
         }
     }
 
@@ -128,9 +128,44 @@ impl Pipe {
             reason: reason.into(),
         };
         match timeout(self.stall, self.stream.close(Some(frame))).await {
-            Ok(closed) => closed,
-            Err(_) => Err(stalled()),
+            Ok(closed) => closed?,
+            Err(_) => return Err(stalled()),
         }
+        self.discard().await;
+        Ok(())
+    }
+
+    /// Takes what still comes, until the other side has closed too: a socket that is closed with
+    /// something unread in it takes its last words back.
+    async fn discard(&mut self) {
+        let wire = self.stream.get_mut();
+        let taking = async {
+            let (mut rest, mut room) = ([0; 1024], DISCARDED);
+            while let Ok(count @ 1..) = wire.read(&mut rest).await
+                && count <= room
+            {
+                room -= count;
+            }
+        };
+        // Who neither closes nor ends is not waited for.
+        let _ = timeout(FAREWELL.min(self.stall), taking).await;
+    }
+}
+
+/// The close code of an error, and why, if the other side is there to be told.
+pub(crate) fn broken_rule(error: &Error) -> Option<(CloseCode, &'static str)> {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the others are about a connection that is no more"
+    )]
+    match error {
+        Error::Capacity(_) => Some((CloseCode::Size, "the message is too large")),
+        Error::Utf8(_) => Some((CloseCode::Invalid, "text must be UTF-8")),
+        Error::Protocol(
+            ProtocolError::ResetWithoutClosingHandshake | ProtocolError::SendAfterClosing,
+        ) => None,
+        Error::Protocol(_) => Some((CloseCode::Protocol, "this is no frame of RFC 6455")),
+        _ => None,
     }
 }
 

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
 mod approvals;
+mod broken;
 mod deltas;
 mod fanout;
 mod follow;
