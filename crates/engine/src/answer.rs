@@ -115,7 +115,7 @@ async fn read(mut response: Response, max: usize, by: Instant) -> Result<Bytes, 
             Ok(Ok(Some(_))) => return Err(EngineError::TooLong),
             Ok(Ok(None)) => return Ok(body.into()),
             Ok(Err(error)) => return Err(EngineError::Broken(cause(&error))),
-            Err(_) => return Err(EngineError::Unavailable("it stopped answering".into())),
+            Err(_) => return Err(EngineError::Broken("it stopped answering".into())),
         }
     }
 }

@@ -149,6 +149,23 @@ async fn embeddings_that_make_too_long_a_line_are_refused_for_good() {
 }
 
 #[tokio::test]
+async fn embeddings_that_stop_half_way_are_broken_off_and_the_server_is_not_down() {
+    let server = ScriptedOllama::start().await.unwrap();
+    let url = format!("{}/v1/", server.url()).parse().unwrap();
+    let times = EngineTimes {
+        whole_answer: Duration::from_millis(50),
+        ..EngineTimes::default()
+    };
+    let clock = Clock::new(|| Timestamp(0));
+    let client = OpenAiCompatible::new(&url, None, times, clock).unwrap();
+    let half = Step::Send(Bytes::from_static(br#"{"data":["#));
+    server.script("/v1/embeddings", Answer::begin().then(half));
+    let body = r#"{"model":"m","input":"a"}"#;
+    let error = ask(&client, Op::Embed, body).await.unwrap_err();
+    assert_eq!(error, EngineError::Broken("it stopped answering".into()));
+}
+
+#[tokio::test]
 async fn loading_asks_nothing_of_the_server() {
     let (server, client) = scripted().await;
     let lines = ask(&client, Op::Chat, r#"{"model":"m","messages":[]}"#)
