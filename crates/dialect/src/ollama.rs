@@ -29,10 +29,6 @@ use crate::clock::rfc3339;
 /// What `GET /` answers; clients test for exactly this.
 pub const RUNNING: &str = "Ollama is running";
 
-/// What is told of a request whose JSON would become too large a tree.
-pub const TOO_INTRICATE: &str =
-    "the body has more than 200,000 fields and elements of lists; send fewer";
-
 /// Reads a request of any dialect, telling "no body", "no JSON" and "wrong field" apart.
 pub(crate) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ErrorDetail> {
     if body.is_empty() {
@@ -44,9 +40,7 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ErrorDe
             "the body is not UTF-8; send JSON in UTF-8",
         )
     })?;
-    if proto::is_intricate(body, limits::STRUCTURE_MAX) {
-        return Err(refuse(ErrorCode::TooLarge, TOO_INTRICATE));
-    }
+    proto::refuse_intricate(body).map_err(|why| refuse(ErrorCode::TooLarge, why))?;
     serde_json::from_str(text).map_err(|error| {
         let code = if error.is_data() {
             ErrorCode::BadRequest

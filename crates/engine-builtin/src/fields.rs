@@ -1,5 +1,5 @@
 use engine::EngineError;
-use proto::{Op, limits};
+use proto::Op;
 use serde_json::{Map, Value};
 
 use crate::request::refused;
@@ -13,12 +13,7 @@ pub(crate) struct Fields {
 impl Fields {
     /// The first JSON value counts, as in Ollama; what follows it is ignored.
     pub(crate) fn read(op: Op, body: &[u8]) -> Result<Self, EngineError> {
-        if proto::is_intricate(body, limits::STRUCTURE_MAX) {
-            return Err(refused(
-                413,
-                "the request has more than 200,000 fields and elements of lists",
-            ));
-        }
+        proto::refuse_intricate(body).map_err(|why| refused(413, why))?;
         let mut values = serde_json::Deserializer::from_slice(body).into_iter::<Value>();
         match values.next() {
             None => Err(refused(400, "missing request body")),

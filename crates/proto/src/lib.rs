@@ -30,5 +30,5 @@ pub use job::{
 };
 pub use log::{Chunk, End, EventId, JobError};
 pub use report::{Detail, EngineKind, ModelEntry, ModelShow, WorkerReport};
-pub use structure::{is_intricate, structure};
+pub use structure::{refuse_intricate, structure};
 pub use time::Timestamp;

@@ -1,6 +1,8 @@
 //! How large a tree a JSON text becomes, told before it is one: an element of a list may take two
 //! bytes on the wire and forty times as many in memory.
 
+use crate::limits;
+
 /// The commas and openings of a JSON text outside its strings: every value in it is behind one, but
 /// the outermost. Of what is not JSON, no less than a reader meets before it sees that.
 #[must_use]
@@ -27,14 +29,36 @@ fn skip_string(rest: &mut std::slice::Iter<'_, u8>) {
 }
 
 /// Whether a JSON text has more structure than `max`; one that is short is not looked at.
-#[must_use]
-pub fn is_intricate(json: &[u8], max: usize) -> bool {
+fn is_intricate(json: &[u8], max: usize) -> bool {
     json.len() > max && structure(json) > max
+}
+
+/// Refuses a JSON text that would become too large a tree, before it is one.
+///
+/// # Errors
+/// In words for whoever sent it.
+pub fn refuse_intricate(json: &[u8]) -> Result<(), String> {
+    const MAX: usize = limits::STRUCTURE_MAX;
+    if !is_intricate(json, MAX) {
+        return Ok(());
+    }
+    let (thousands, rest) = (MAX / 1000, MAX % 1000);
+    Err(format!(
+        "the body has more than {thousands},{rest:03} fields and elements of lists; send fewer"
+    ))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_refused_is_told_the_number_that_counts() {
+        let list = |elements: usize| format!("[0{}]", ",0".repeat(elements - 1));
+        assert_eq!(refuse_intricate(list(200_000).as_bytes()), Ok(()));
+        let told = refuse_intricate(list(200_001).as_bytes()).unwrap_err();
+        assert!(told.contains("more than 200,000 fields"), "{told}");
+    }
 
     #[test]
     fn what_makes_a_tree_large_is_counted_and_texts_are_not() {

@@ -41,12 +41,11 @@ pub(super) struct Shape {
 }
 
 pub(super) fn translate(op: Op, body: &Bytes) -> Result<Translated, EngineError> {
-    if proto::is_intricate(body, limits::STRUCTURE_MAX) {
-        return Err(EngineError::Refused {
-            status: 413,
-            message: "the request has more than 200,000 fields and elements of lists".into(),
-        });
-    }
+    let too_large = |message| EngineError::Refused {
+        status: 413,
+        message,
+    };
+    proto::refuse_intricate(body).map_err(too_large)?;
     let request: Value =
         serde_json::from_slice(body).map_err(|_| refused("the request is not JSON"))?;
     let Value::Object(request) = request else {
