@@ -22,6 +22,10 @@ pub struct Args {
     /// auto, ollama, ollama:URL, builtin, builtin:PATH or openai:URL [env: HEARTH_ENGINE, OLLAMA_HOST]
     #[arg(long, value_name = "ENGINE")]
     pub engine: Option<String>,
+    /// A file that holds the key of an openai: engine, if it wants one; the key itself may stand in
+    /// HEARTH_ENGINE_KEY [env: HEARTH_ENGINE_KEY_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub engine_key_file: Option<PathBuf>,
     /// Where `auto` and `ollama` look for Ollama [default: 127.0.0.1:11434] [env: OLLAMA_HOST]
     #[arg(long, value_name = "ADDRESS")]
     pub ollama_host: Option<String>,

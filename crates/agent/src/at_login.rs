@@ -46,10 +46,11 @@ impl AtLogin {
         if let Some((_, path)) = &key {
             options.extend(["--key-file".to_owned(), absolute(path)]);
         }
-        let needs_key = matches!(settings.engine, Spec::OpenAi(_)) && settings.engine_key.is_some();
-        let lacks = needs_key.then_some(
+        let has_no_file = settings.lines.iter().any(|line| line.name == "engine-key");
+        let lacks = (matches!(settings.engine, Spec::OpenAi(_)) && has_no_file).then_some(
             "a start at login would not know the engine's key, which stands in HEARTH_ENGINE_KEY and in \
-             no file; let the session start hearth-desktop with that variable instead",
+             no file; put it into one and name that with --engine-key-file or \
+             HEARTH_ENGINE_KEY_FILE instead",
         );
         Self {
             options,
@@ -102,7 +103,7 @@ fn repeated(line: &Line) -> Option<Vec<String>> {
             Some((kind @ "builtin", path)) => format!("{kind}:{}", absolute(Path::new(path))),
             _ => line.value.clone(),
         },
-        "key-file" | "model" => absolute(Path::new(&line.value)),
+        "key-file" | "engine-key-file" | "model" => absolute(Path::new(&line.value)),
         // Any free port is another one at each start.
         "status-port" | "http-port" if line.value != "0" => line.value.clone(),
         _ => return None,
@@ -135,6 +136,10 @@ mod tests {
 
     #[test]
     fn whatever_the_environment_says_is_said_again_at_login_or_the_switch_is_refused() {
+        let home = tempfile::tempdir().unwrap();
+        let engine_key = home.path().join("engine-key");
+        std::fs::write(&engine_key, "hunter4").unwrap();
+        let engine_key = engine_key.display().to_string();
         let env = [
             ("HEARTH_RELAY", "http://10.0.0.5:8787/"),
             ("HEARTH_KEY", "hunter2"),
@@ -148,8 +153,8 @@ mod tests {
             ("HEARTH_ALLOW_MODEL_CHANGES", "false"),
             ("HEARTH_NAME", "box"),
             ("HEARTH_LANGUAGE", "pl"),
+            ("HEARTH_ENGINE_KEY_FILE", &engine_key),
         ];
-        let home = tempfile::tempdir().unwrap();
         let folders = Folders::below(home.path());
         private_file::make_folder(&folders.data).unwrap();
         private_file::make_folder(&folders.config).unwrap();
@@ -171,6 +176,7 @@ mod tests {
             assert_eq!(found.unwrap().value, line.value, "{line}");
         }
         assert_eq!(again.relay.unwrap().key.expose_secret(), "hunter2");
+        assert_eq!(again.engine_key.unwrap().expose_secret(), "hunter4");
 
         let secret = ("HEARTH_ENGINE_KEY", "hunter3");
         let with_secret = resolve(home.path(), &[], &[env.as_slice(), &[secret]].concat());

@@ -17,6 +17,7 @@ pub(crate) struct File {
     pub(crate) key_file: Option<PathBuf>,
     pub(crate) plain_http: Option<bool>,
     pub(crate) engine: Option<String>,
+    pub(crate) engine_key_file: Option<PathBuf>,
     pub(crate) model: Option<PathBuf>,
     pub(crate) status_port: Option<u16>,
     pub(crate) http_port: Option<u16>,

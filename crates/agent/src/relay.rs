@@ -91,13 +91,34 @@ fn key(
         from.secret("key", Origin::Env("HEARTH_KEY".to_owned()));
         return Ok(Some(key.into()));
     }
+    key_of_file("key-file", &args.key_file, &file.key_file, from)
+}
+
+/// What opens the engine: the key itself, or the file that holds it; the nearer source wins.
+pub(crate) fn engine_key(
+    args: &Args,
+    file: &File,
+    from: &mut Resolver<'_>,
+) -> Result<Option<SecretString>, SettingsError> {
+    const VARIABLE: &str = "HEARTH_ENGINE_KEY";
+    if args.engine_key_file.is_none()
+        && let Some(key) = from.env(VARIABLE)
+    {
+        from.secret("engine-key", Origin::Env(VARIABLE.to_owned()));
+        return Ok(Some(key.into()));
+    }
+    let (flag, file) = (&args.engine_key_file, &file.engine_key_file);
+    key_of_file("engine-key-file", flag, file, from)
+}
+
+fn key_of_file(
+    name: &'static str,
+    flag: &Option<PathBuf>,
+    file: &Option<PathBuf>,
+    from: &mut Resolver<'_>,
+) -> Result<Option<SecretString>, SettingsError> {
     let text = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
-    let path = from.pick(
-        "key-file",
-        text(&args.key_file),
-        text(&file.key_file),
-        |text| Ok(PathBuf::from(text)),
-    )?;
+    let path = from.pick(name, text(flag), text(file), |text| Ok(PathBuf::from(text)))?;
     let Some(path) = path else { return Ok(None) };
     let text = fs::read_to_string(&path).map_err(|why| SettingsError::File {
         path: path.clone(),
@@ -105,10 +126,10 @@ fn key(
     })?;
     let key = text.trim();
     if key.is_empty() {
-        let from = from.origin_of("key-file");
+        let from = from.origin_of(name);
         let problem = format!("the file {} is empty", path.display());
         return Err(SettingsError::Value {
-            name: "key-file",
+            name,
             from,
             problem,
         });

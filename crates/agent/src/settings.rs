@@ -10,7 +10,7 @@ use crate::{
     folders::NoFolders,
     host_name::host_name,
     origin::{Line, Origin, Resolver},
-    relay::relay,
+    relay::{engine_key, relay},
 };
 
 pub use ::status::HTTP_PORTS;
@@ -29,7 +29,8 @@ pub struct Settings {
     pub relay: Option<Relay>,
     /// Which engine answers.
     pub engine: Spec,
-    /// What opens a server that speaks OpenAI's API, from `HEARTH_ENGINE_KEY`.
+    /// What opens a server that speaks OpenAI's API, from its file or
+    /// `HEARTH_ENGINE_KEY`.
     pub engine_key: Option<SecretString>,
     /// Where an Ollama is looked for.
     pub ollama: Url,
@@ -132,14 +133,11 @@ impl Settings {
         let text = |value: &dyn fmt::Display| value.to_string();
 
         let relay = relay(&args, &file, &mut from)?;
+        let engine_key = engine_key(&args, &file, &mut from)?;
         let engine = from.pick("engine", args.engine, file.engine, |text| {
             Spec::parse(text).map_err(|error| error.to_string())
         })?;
         let engine = from.or(engine, "engine", "auto", Spec::Auto);
-        let engine_key = from.env("HEARTH_ENGINE_KEY").map(SecretString::from);
-        if engine_key.is_some() {
-            from.secret("engine-key", Origin::Env("HEARTH_ENGINE_KEY".to_owned()));
-        }
         let ollama = from.ollama(args.ollama_host, |text| {
             parse_host(text)
                 .map(|host| host.url)
@@ -486,5 +484,41 @@ mod tests {
         given.args.key = None;
         given.args.key_file = Some(path);
         assert!(given.error().contains("empty"));
+    }
+
+    #[test]
+    fn the_engines_key_comes_from_the_nearest_source_and_is_never_shown() {
+        let home = tempfile::tempdir().unwrap();
+        let file = |name: &str| {
+            let path = home.path().join(name);
+            fs::write(&path, format!("  from-{name}\n")).unwrap();
+            path
+        };
+        let (flag, env, toml) = (file("flag"), file("env"), file("toml"));
+        let env = env.display().to_string().leak();
+        let mut given = Given::new(&format!(
+            "engine-key-file = {:?}",
+            toml.display().to_string()
+        ));
+        let key = |given: &Given| {
+            let settings = given.resolve().unwrap();
+            let shown = format!("{settings:?}{}", settings.explain());
+            let key = settings.engine_key.unwrap().expose_secret().to_owned();
+            assert!(!shown.contains(&key), "{shown}");
+            key
+        };
+        assert_eq!(key(&given), "from-toml");
+        given.env = vec![("HEARTH_ENGINE_KEY_FILE", env)];
+        assert_eq!(key(&given), "from-env");
+        given.env.push(("HEARTH_ENGINE_KEY", "itself"));
+        assert_eq!(key(&given), "itself");
+        given.args.engine_key_file = Some(flag.clone());
+        assert_eq!(key(&given), "from-flag");
+        fs::write(&flag, " \n").unwrap();
+        assert!(
+            given.error().contains("engine-key-file"),
+            "{}",
+            given.error()
+        );
     }
 }
