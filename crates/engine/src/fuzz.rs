@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::{LineSplitter, RequestHead, Spec, answer, parse_host};
+use crate::{LineSplitter, Spec, answer, parse_host, request::wants_lines};
 pub use crate::{
     ollama::fuzz as ollama,
     openai::fuzz::{answer as openai_answer, models as openai_models, request as openai_request},
@@ -16,7 +16,7 @@ pub fn lines(bytes: &[u8]) {
     let pieces = bytes.chunks(usize::from(*size).max(1));
     assert_eq!(split(pieces), split(std::iter::once(bytes)));
     drop(answer::message(bytes));
-    drop(RequestHead::read(bytes));
+    let _ = wants_lines(bytes);
 }
 
 /// The lines before one that is too long.

@@ -28,7 +28,6 @@ pub use http::{client_builder, is_loopback};
 pub use lines::{LineSplitter, LineTooLong};
 pub use ollama::Ollama;
 pub use openai::OpenAiCompatible;
-pub use request::{NotAnObject, RequestHead};
 pub use spec::{InvalidSpec, Spec};
 
 /// The lines an engine writes for one job, as Ollama's native API writes them, without line feeds.

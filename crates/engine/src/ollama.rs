@@ -10,9 +10,10 @@ use serde_json::{Map, Value, value::RawValue};
 use tokio::time::Instant;
 
 use crate::{
-    Engine, EngineError, EngineTimes, Lines, RequestHead,
+    Engine, EngineError, EngineTimes, Lines,
     answer::{ResponseLines, ask, not_up, own_words, send_and_hear},
     client_builder,
+    request::wants_lines,
 };
 
 /// An Ollama server. Only what [`Op`] names and four questions about itself and its models are
@@ -135,7 +136,7 @@ impl Engine for Ollama {
             Op::Copy => (Method::POST, "/api/copy", false),
             Op::Delete => (Method::DELETE, "/api/delete", false),
         };
-        let streams = may_stream && RequestHead::read(&body.0).is_ok_and(|head| head.stream);
+        let streams = may_stream && wants_lines(&body.0);
         let first_by = Instant::now()
             + if streams {
                 self.times.first_line

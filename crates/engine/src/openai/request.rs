@@ -1,7 +1,7 @@
 //! Ollama's requests as OpenAI's.
 
 use bytes::Bytes;
-use proto::{Op, limits};
+use proto::Op;
 use serde_json::{Map, Value, json};
 
 use super::calls::Calls;
@@ -305,6 +305,8 @@ fn copy(from: &Map<String, Value>, key: &str, to: &mut Map<String, Value>, as_ke
 
 #[cfg(test)]
 mod tests {
+    use proto::limits;
+
     use super::*;
 
     #[expect(clippy::needless_pass_by_value, reason = "the calls read better so")]

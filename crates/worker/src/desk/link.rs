@@ -2,7 +2,7 @@
 
 use std::{ops::Bound, sync::Arc, time::Duration};
 
-use engine::RequestHead;
+use dialect::ollama::{self, RequestHead};
 use proto::{
     Body, Detail, ErrorCode, JobError, LeaseToken, ModelName, WorkerReport, limits,
     status::{CarrierKind, HopState},
@@ -65,9 +65,10 @@ impl Desk {
     /// Takes a job and starts it, or puts it down to be given back at once if it cannot start.
     pub fn lease(self: &Arc<Self>, head: LeaseHead, body: Body) {
         let token = head.token;
+        // What cannot be read names nothing: the engine says what is wrong with it.
+        let asked = ollama::request_head(head.op, &body.0).ok();
         // What the relay calls it does not count: nothing else runs beside the slots.
-        let is_urgent = head.op.changes_models()
-            || dialect::ollama::request_head(head.op, &body.0).is_ok_and(|r| r.loads);
+        let is_urgent = head.op.changes_models() || asked.as_ref().is_some_and(|asked| asked.loads);
         let mut state = self.lock();
         if state.held.contains_key(&token) {
             return;
@@ -79,7 +80,7 @@ impl Desk {
                 held.stop.cancel();
             }
         }
-        let refusal = self.refusal(&mut state, &head, &body, is_urgent);
+        let refusal = self.refusal(&mut state, &head, &body, asked, is_urgent);
         let stop = self.stop_jobs.child_token();
         let now = self.tuning.clock.now();
         let (model, op, wanted_for) = (head.model.clone(), head.op, job::wanted_for(&head, now));
@@ -133,6 +134,7 @@ impl Desk {
         state: &mut State,
         head: &LeaseHead,
         body: &Body,
+        asked: Option<RequestHead>,
         is_urgent: bool,
     ) -> Option<Ending> {
         let back = |code, why: &str| Some(Ending::nack(Retry::Now, code, why));
@@ -142,7 +144,7 @@ impl Desk {
             return Some(Ending::nack(Retry::Never, ErrorCode::Forbidden, why));
         }
         if head.op.changes_models()
-            && dialect::ollama::change_head(head.op, &body.0).is_ok_and(|change| change.needs_files)
+            && ollama::change_head(head.op, &body.0).is_ok_and(|change| change.needs_files)
         {
             let why = "no file of this machine is read, or put on it, for a model";
             return Some(Ending::nack(Retry::Never, ErrorCode::Forbidden, why));
@@ -172,7 +174,7 @@ impl Desk {
             let retry = Retry::AfterMs(1_000);
             return Some(Ending::nack(retry, ErrorCode::UnknownModel, why));
         }
-        let named = RequestHead::read(&body.0).ok()?.model?;
+        let named = asked?.model?;
         let agrees = ModelName::new(named).is_ok_and(|named| named.is_same(&head.model));
         (!agrees).then(|| {
             let why = "the request names another model than its lease";

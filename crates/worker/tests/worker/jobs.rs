@@ -375,9 +375,15 @@ async fn nothing_is_asked_of_the_engine_for_a_model_it_has_not_or_another_than_w
     assert!(matches!(retry, Retry::AfterMs(_)), "{retry:?}");
     assert_eq!(code, ErrorCode::UnknownModel);
     link.say(&closed(1)).await;
-    link.lease(token(2, 1), r#"{"model":"tiny","model":"other"}"#)
-        .await;
-    assert_eq!(nack(&mut link).await, (Retry::Never, ErrorCode::BadRequest));
+    // Engines take any case for the same name.
+    for (job, body) in [
+        (2, r#"{"model":"tiny","model":"other"}"#),
+        (3, r#"{"model":"tiny","MODEL":"other"}"#),
+    ] {
+        link.lease(token(job, 1), body).await;
+        assert_eq!(nack(&mut link).await, (Retry::Never, ErrorCode::BadRequest));
+        link.say(&closed(job)).await;
+    }
     assert!(scene.asked.try_recv().is_err());
 }
 
