@@ -17,3 +17,4 @@ pub mod relay_polling;
 mod template;
 
 pub use answer::{Answer, Named};
+pub use line::broken_off;

@@ -178,8 +178,10 @@ pub(crate) fn complete(lines: &[bytes::Bytes]) -> Result<Vec<Line<'_>>, ErrorDet
     }
 }
 
-/// Why an answer without its last line is no answer.
-pub(crate) fn broken_off() -> ErrorDetail {
+/// Why an answer without its last line is no answer: an engine that is done has written so, one
+/// that merely stopped has failed.
+#[must_use]
+pub fn broken_off() -> ErrorDetail {
     refuse(
         ErrorCode::EngineFailed,
         "the engine ended without a complete answer; send the request again",

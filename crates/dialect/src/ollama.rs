@@ -8,7 +8,7 @@ mod request;
 use std::{borrow::Cow, fmt};
 
 use bytes::Bytes;
-use proto::{ErrorCode, ErrorDetail, ModelName, Op, Timestamp, limits};
+use proto::{ErrorCode, ErrorDetail, ModelName, Op, Timestamp};
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{DeserializeOwned, MapAccess, Visitor},

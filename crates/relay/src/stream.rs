@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
+pub(crate) use dialect::broken_off as unfinished;
 use futures_util::stream;
 use http::{HeaderValue, StatusCode, header};
 use proto::{End, ErrorCode, ErrorDetail, EventId, ModelName, Op};
@@ -309,12 +310,6 @@ fn is_last(line: &[u8]) -> bool {
 
 pub(crate) fn cancelled() -> ApiError {
     ApiError::new(ErrorCode::Cancelled, "the job was cancelled")
-}
-
-/// An engine that says it is done has written so; one that merely stopped has failed.
-pub(crate) fn unfinished() -> ErrorDetail {
-    let message = "the engine ended without a complete answer; send the request again";
-    ErrorDetail::new(ErrorCode::EngineFailed, message)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
 
 use super::{json, refuse};
+use crate::line::broken_off;
 
 /// What several lines share out between them.
 #[derive(Deserialize)]
@@ -34,7 +35,7 @@ struct Said {
 /// `engine_failed` if there is no line or the last is not an object.
 pub fn joined(lines: &[Bytes]) -> Result<Bytes, ErrorDetail> {
     let last = match lines {
-        [] => return Err(no_answer()),
+        [] => return Err(broken_off()),
         [one] => return Ok(one.clone()),
         [.., last] => last,
     };
@@ -43,11 +44,11 @@ pub fn joined(lines: &[Bytes]) -> Result<Bytes, ErrorDetail> {
         let message = "the answer is too intricate to be put together; ask for a stream";
         return Err(refuse(ErrorCode::TooLarge, message));
     }
-    let mut answer: Map<String, Value> = serde_json::from_slice(last).map_err(|_| no_answer())?;
+    let mut answer: Map<String, Value> = serde_json::from_slice(last).map_err(|_| broken_off())?;
     let (mut text, mut thinking) = (String::new(), String::new());
     let (mut calls, mut logprobs) = (Vec::new(), Vec::new());
     for line in lines {
-        let piece: Piece = serde_json::from_slice(line).map_err(|_| no_answer())?;
+        let piece: Piece = serde_json::from_slice(line).map_err(|_| broken_off())?;
         let said = piece.message.unwrap_or(piece.said);
         text.extend(said.content.or(said.response));
         thinking.extend(said.thinking);
@@ -82,16 +83,9 @@ pub fn first_embedding(answer: &[u8]) -> Result<Bytes, ErrorDetail> {
         #[serde(borrow)]
         embeddings: Vec<&'a RawValue>,
     }
-    let answer: Answer<'_> = serde_json::from_slice(answer).map_err(|_| no_answer())?;
+    let answer: Answer<'_> = serde_json::from_slice(answer).map_err(|_| broken_off())?;
     let first = answer.embeddings.first().map_or("[]", |first| first.get());
     Ok(format!(r#"{{"embedding":{first}}}"#).into())
-}
-
-fn no_answer() -> ErrorDetail {
-    refuse(
-        ErrorCode::EngineFailed,
-        "the engine ended without a complete answer; send the request again",
-    )
 }
 
 #[cfg(test)]

@@ -91,38 +91,21 @@ pub(super) fn role(role: &str) -> String {
 fn joined(parts: Vec<Part>) -> Result<(String, Vec<String>), ErrorDetail> {
     let (mut texts, mut images) = (Vec::new(), Vec::new());
     for part in parts {
-        match (part.r#type.clone().as_str(), part) {
-            (
-                "text",
-                Part {
-                    text: Some(text), ..
-                },
-            ) => texts.push(text),
-            (
-                "refusal",
-                Part {
-                    refusal: Some(text),
-                    ..
-                },
-            ) => texts.push(text),
-            (
-                "image_url",
-                Part {
-                    image_url: Some(url),
-                    ..
-                },
-            ) => {
+        let kind = part.r#type.as_str();
+        match (
+            kind,
+            part.text,
+            part.refusal,
+            part.image_url,
+            part.input_audio,
+        ) {
+            ("text", Some(text), ..) | ("refusal", _, Some(text), ..) => texts.push(text),
+            ("image_url", _, _, Some(url), _) => {
                 let (ImageUrl::Bare(url) | ImageUrl::Object { url }) = url;
                 images.push(image(&url)?);
             }
-            (
-                "input_audio",
-                Part {
-                    input_audio: Some(audio),
-                    ..
-                },
-            ) => images.push(audio.data),
-            (other, _) => {
+            ("input_audio", .., Some(audio)) => images.push(audio.data),
+            (other, ..) => {
                 return Err(bad(format!(
                     "message content part `{other}` is not complete, or not one of text, \
                      image_url, input_audio, refusal"
