@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use hearth_tests::{process::finish, stand::Stand};
+use hearth_tests::{
+    process::finish,
+    stand::{Stand, create_key, store},
+};
 use serde_json::{Value, json};
 
 async fn jobs(stand: &Stand, args: &[&str]) -> (bool, String, String) {
@@ -65,4 +68,48 @@ async fn jobs_are_listed_shown_retried_and_cancelled_from_the_command_line() {
     let listed: Value = serde_json::from_str(&listed).unwrap();
     assert_eq!(listed["jobs"][0]["id"], waiting.as_str());
     assert_eq!(listed["next"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_key_with_bounds_shows_them_and_reaches_no_further() {
+    let stand = Stand::relay_only("ollama:http://127.0.0.1:1").await;
+    let reach = ["--name", "bounded", "--scope", "enqueue", "--scope", "read"];
+    let bounds = [
+        "--model",
+        "qwen*",
+        "--max-priority",
+        "7",
+        "--expires",
+        "30d",
+    ];
+    let key = create_key(&stand.home, &[reach, bounds].concat()).await;
+    let list = stand.hearth(&["key", "list", "--store", &store(&stand.home)]);
+    let listed = finish(list).await.stdout;
+    let line = listed.lines().find(|line| line.contains("bounded"));
+    let line = line.unwrap_or_else(|| panic!("{listed}"));
+    for told in [
+        "in force",
+        "models qwen*",
+        "priority at most 7",
+        "expires 20",
+    ] {
+        assert!(line.contains(told), "{told}: {line}");
+    }
+    let ask = async |model: &str, priority: u8| {
+        let job = json!({"op": "chat", "priority": priority, "body": {"model": model, "messages":
+            [{"role": "user", "content": "?"}]}});
+        let request = stand.http.post(stand.url("/api/jobs")).bearer_auth(&key);
+        let answer = request.json(&job).send().await.unwrap();
+        let status = answer.status().as_u16();
+        (status, answer.json::<Value>().await.unwrap())
+    };
+    let (status, job) = ask("qwen3:4b", 7).await;
+    assert_eq!((status, &job["priority"]), (202, &json!(7)), "{job}");
+    for (model, priority, code) in [
+        ("llama3", 7, "model_forbidden"),
+        ("qwen3:4b", 6, "priority_forbidden"),
+    ] {
+        let (status, refusal) = ask(model, priority).await;
+        assert_eq!((status, &refusal["error"]["code"]), (403, &json!(code)));
+    }
 }

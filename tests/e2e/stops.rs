@@ -112,6 +112,25 @@ async fn restarts_under_load_fail_no_request_that_is_tried_again() {
     println!("{all} requests, {RESTARTS} restarts, 0 failed; the slowest stop took {slowest:?}");
 }
 
+#[tokio::test]
+async fn a_second_signal_ends_a_relay_at_once_though_a_job_runs() {
+    let (mut stand, ollama) = Stand::scripted_with(&[], 1).await;
+    ollama.settle("/api/chat", Answer::begin().send_lines([WORD]));
+    let body = json!({"model": "tiny", "messages": [{"role": "user", "content": "?"}]});
+    let mut answer = stand.post("/api/chat", &body).send().await.unwrap();
+    answer.chunk().await.unwrap().unwrap();
+    let mut relay = stand.relay.take().unwrap();
+    let begun = Instant::now();
+    relay.ask_to_end();
+    relay.says("a second signal ends it at once").await;
+    relay.ask_to_end();
+    let status = relay.wait().await;
+    assert_eq!(status.code(), Some(1), "{}", relay.log());
+    assert!(relay.log().contains("ended at once, as asked"));
+    // It would wait for 25 s for what runs.
+    assert!(begun.elapsed() < Duration::from_secs(15));
+}
+
 /// A command that does something to this process as if the system did.
 fn tracer(home: &Home, pid: u32, what: &str) -> Command {
     let mut strace = home.command("strace");
