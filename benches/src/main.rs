@@ -65,7 +65,7 @@ enum What {
     Replay,
     /// X1, X2: the idle desktop app.
     Desktop,
-    /// D1: other APIs' words.
+    /// Other APIs' words.
     Translation,
     /// D7, D10: whole lives of jobs through HTTP, and an overload.
     Load,

@@ -37,7 +37,7 @@ struct Voice {
     written: Vec<f64>,
 }
 
-/// D1: a line translated and written, beside one looked at, copied and written.
+/// A line translated and written, beside one looked at, copied and written.
 pub(crate) fn measure() -> anyhow::Result<Vec<Figure>> {
     let request = ResponseRequest::parse(br#"{"input":"x"}"#);
     let request = request.map_err(|error| anyhow::anyhow!(error.message))?;
@@ -65,7 +65,7 @@ pub(crate) fn measure() -> anyhow::Result<Vec<Figure>> {
     let beside = |voice: Voice| {
         let (own_made, own_written) = voice.medians();
         Figure {
-            name: format!("D1 {}, CPU per token / native", voice.name),
+            name: format!("CPU per token as {} / native", voice.name),
             value: own_written / written,
             goal: Goal::AtMost(1.5),
             detail: format!(

@@ -9,7 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Network, PublicUrl, PushUrl, Relay, RelaySettings, System, TlsFiles, WebhookAllowed,
-    World as _, metrics, open, serve, serve_metrics,
+    World as _,
+    bounds::BoundsArgs,
+    metrics, open, serve, serve_metrics,
     terms::{TermsArgs, at_least_one},
     tls::Tls,
 };
@@ -172,6 +174,9 @@ pub struct Args {
         value_name = "N"
     )]
     pub connections_per_key: usize,
+    /// How long connections are waited for, and how much of theirs is held.
+    #[command(flatten)]
+    pub bounds: BoundsArgs,
     /// How much the queue takes.
     #[command(flatten)]
     pub terms: TermsArgs,
@@ -227,7 +232,7 @@ impl Args {
             connections_max: self.connections_max,
             connections_per_address: self.connections_per_address,
             connections_per_key: self.connections_per_key,
-            ..RelaySettings::default()
+            ..self.bounds.bound(RelaySettings::default())
         };
         let relay = Relay::new(store, settings, Arc::new(System));
         let permitted = relay.permitted(address).await;

@@ -9,6 +9,7 @@ mod app;
 mod args;
 mod auth;
 mod batch;
+mod bounds;
 mod budget;
 mod carrier;
 mod config;
@@ -65,6 +66,7 @@ mod world;
 
 pub use app::Relay;
 pub use args::Args;
+pub use bounds::BoundsArgs;
 pub use config::{Config, ConfigError};
 pub use metrics::serve_metrics;
 pub use open::{OpenError, must_exist, open, open_keys, open_users};

@@ -39,8 +39,6 @@ use crate::{
     upkeep, webhook,
 };
 
-/// How long a connection may rest between two requests.
-const IDLE_PATIENCE: Duration = Duration::from_secs(75);
 /// Most headers of a request.
 const HEADERS_MAX: usize = 64;
 /// Most bytes of a request's head.
@@ -252,6 +250,7 @@ where
     };
     let phase = Phase::first();
     let socket = Patient::new(socket, limits, phase.clone());
+    let idle = relay.settings.idle_patience;
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         phase.busy();
         visit.note_on(&mut request, &door);
@@ -268,7 +267,7 @@ where
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(IDLE_PATIENCE)
+        .header_read_timeout(idle)
         .max_headers(HEADERS_MAX)
         .max_header_size(HEAD_MAX)
         .serve_connection(TokioIo::new(socket), service)

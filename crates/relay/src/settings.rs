@@ -29,6 +29,8 @@ pub struct RelaySettings {
     pub heartbeat: Duration,
     /// How long the head of a request may take to arrive.
     pub head_patience: Duration,
+    /// How long a connection may rest between two requests.
+    pub idle_patience: Duration,
     /// How long a body may stand still, or come more slowly than 1 KiB a second; all of it may take
     /// six times as long, and longer as long as 64 KiB a second come.
     pub body_patience: Duration,
@@ -104,6 +106,7 @@ impl Default for RelaySettings {
             online_after_poll: Duration::from_secs(60),
             heartbeat: limits::STREAM_HEARTBEAT,
             head_patience: Duration::from_secs(10),
+            idle_patience: Duration::from_secs(75),
             body_patience: Duration::from_secs(5),
             write_patience: Duration::from_secs(10),
             place_every: Duration::from_secs(1),

@@ -391,6 +391,28 @@ async fn who_dawdles_over_head_body_or_answer_is_cut_and_others_are_served() {
 }
 
 #[tokio::test]
+async fn a_connection_that_rests_too_long_is_closed() {
+    let mut settings = RelaySettings::default();
+    settings.idle_patience = Duration::from_millis(200);
+    let server = Server::with(settings).await;
+    let mut socket = TcpStream::connect(server.address).await.unwrap();
+    let ask = "GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n";
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        socket.write_all(ask.as_bytes()).await.unwrap();
+        while !told.ends_with(READY.as_bytes()) {
+            assert_ne!(
+                within(socket.read_buf(&mut told)).await.unwrap(),
+                0,
+                "too soon"
+            );
+        }
+        told.clear();
+    }
+    assert_eq!(within(socket.read_buf(&mut told)).await.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn a_large_body_on_a_slow_line_is_waited_for_as_long_as_it_comes() {
     let server = Server::with(hasty()).await;
     let key = server.key("default", &[Scope::Enqueue]).await;

@@ -1,0 +1,204 @@
+//! How long the relay waits for those who connect, and how much of theirs it holds, as options of
+//! `hearth relay`.
+
+use std::time::Duration;
+
+use clap::value_parser;
+
+use crate::{RelaySettings, terms::at_least_one};
+
+const MIB: usize = 1024 * 1024;
+/// Longest of the waits, in seconds.
+const WAIT_MAX: u64 = 3_600;
+/// Longest until it is looked whether a key is still good: it is promised to end within 5 s.
+const KEY_CHECK_MAX: u64 = 4;
+
+/// Bounds on what connections may take. Whoever reaches one is cut off or told to come again.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct BoundsArgs {
+    /// Seconds that the head of a request may take.
+    #[arg(
+        long,
+        env = "HEARTH_HEAD_TIMEOUT",
+        value_parser = value_parser!(u64).range(1..=WAIT_MAX),
+        default_value_t = 10,
+        value_name = "SECONDS"
+    )]
+    pub head_timeout: u64,
+    /// Seconds that a connection may rest between two requests.
+    #[arg(
+        long,
+        env = "HEARTH_IDLE_TIMEOUT",
+        value_parser = value_parser!(u64).range(1..=WAIT_MAX),
+        default_value_t = 75,
+        value_name = "SECONDS"
+    )]
+    pub idle_timeout: u64,
+    /// Seconds that a body may stand still, or come by less than 1 KiB each; the whole of it six
+    /// times as many, and one more for each 64 KiB.
+    #[arg(
+        long,
+        env = "HEARTH_BODY_TIMEOUT",
+        value_parser = value_parser!(u64).range(1..=WAIT_MAX),
+        default_value_t = 5,
+        value_name = "SECONDS"
+    )]
+    pub body_timeout: u64,
+    /// Seconds that a client may take nothing of what is written to it.
+    #[arg(
+        long,
+        env = "HEARTH_WRITE_TIMEOUT",
+        value_parser = value_parser!(u64).range(1..=WAIT_MAX),
+        default_value_t = 10,
+        value_name = "SECONDS"
+    )]
+    pub write_timeout: u64,
+    /// Seconds that a TLS handshake may take.
+    #[arg(
+        long,
+        env = "HEARTH_TLS_TIMEOUT",
+        value_parser = value_parser!(u64).range(1..=WAIT_MAX),
+        default_value_t = 10,
+        value_name = "SECONDS"
+    )]
+    pub tls_timeout: u64,
+    /// Seconds after which it is looked again whether the key of a stream or a socket is still
+    /// good, where another process may have revoked it.
+    #[arg(
+        long,
+        env = "HEARTH_KEY_CHECK",
+        value_parser = value_parser!(u64).range(1..=KEY_CHECK_MAX),
+        default_value_t = KEY_CHECK_MAX,
+        value_name = "SECONDS"
+    )]
+    pub key_check: u64,
+    /// Most MiB of long bodies that are still arriving, of all together; a quarter of it with one
+    /// key.
+    #[arg(
+        long,
+        env = "HEARTH_ARRIVING_MIB_MAX",
+        value_parser = at_least_one,
+        default_value_t = 512,
+        value_name = "MIB"
+    )]
+    pub arriving_mib_max: usize,
+    /// Most MiB of long answers and lists that are fetched in one piece, of all together; a
+    /// quarter of it with one key.
+    #[arg(
+        long,
+        env = "HEARTH_GATHERED_MIB_MAX",
+        value_parser = at_least_one,
+        default_value_t = 512,
+        value_name = "MIB"
+    )]
+    pub gathered_mib_max: usize,
+    /// Refusals for want of room that are told in a second; further ones are held back for up to
+    /// one.
+    #[arg(
+        long,
+        env = "HEARTH_REFUSALS_PER_SECOND",
+        value_parser = value_parser!(u32).range(1..=1_000_000),
+        default_value_t = 1_000,
+        value_name = "N"
+    )]
+    pub refusals_per_second: u32,
+}
+
+impl BoundsArgs {
+    /// The settings with these.
+    pub(crate) fn bound(self, settings: RelaySettings) -> RelaySettings {
+        let second = Duration::from_secs(1);
+        RelaySettings {
+            head_patience: Duration::from_secs(self.head_timeout),
+            idle_patience: Duration::from_secs(self.idle_timeout),
+            body_patience: Duration::from_secs(self.body_timeout),
+            write_patience: Duration::from_secs(self.write_timeout),
+            tls_patience: Duration::from_secs(self.tls_timeout),
+            key_check: Duration::from_secs(self.key_check),
+            arriving_max: self.arriving_mib_max * MIB,
+            gathered_max: self.gathered_mib_max * MIB,
+            refusals_at_once: self.refusals_per_second,
+            refusal_every: second / self.refusals_per_second,
+            ..settings
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Program {
+        #[command(flatten)]
+        bounds: BoundsArgs,
+    }
+
+    fn told(settings: &RelaySettings) -> [u128; 10] {
+        [
+            settings.head_patience.as_millis(),
+            settings.idle_patience.as_millis(),
+            settings.body_patience.as_millis(),
+            settings.write_patience.as_millis(),
+            settings.tls_patience.as_millis(),
+            settings.key_check.as_millis(),
+            settings.arriving_max as u128,
+            settings.gathered_max as u128,
+            settings.refusals_at_once.into(),
+            settings.refusal_every.as_micros(),
+        ]
+    }
+
+    fn with(options: &[&str]) -> RelaySettings {
+        let program = Program::try_parse_from([&["relay"], options].concat()).unwrap();
+        program.bounds.bound(RelaySettings::default())
+    }
+
+    #[test]
+    fn without_options_every_bound_is_the_usual_one() {
+        assert_eq!(told(&with(&[])), told(&RelaySettings::default()));
+    }
+
+    #[test]
+    fn every_bound_has_an_option() {
+        let options = [
+            "--head-timeout=11",
+            "--idle-timeout=12",
+            "--body-timeout=13",
+            "--write-timeout=14",
+            "--tls-timeout=15",
+            "--key-check=3",
+            "--arriving-mib-max=17",
+            "--gathered-mib-max=18",
+            "--refusals-per-second=2000",
+        ];
+        let mib = MIB as u128;
+        assert_eq!(
+            told(&with(&options)),
+            [
+                11_000,
+                12_000,
+                13_000,
+                14_000,
+                15_000,
+                3_000,
+                17 * mib,
+                18 * mib,
+                2_000,
+                500
+            ]
+        );
+        for wrong in [
+            "--key-check=5",
+            "--head-timeout=0",
+            "--refusals-per-second=0",
+        ] {
+            assert!(
+                Program::try_parse_from(["relay", wrong]).is_err(),
+                "{wrong}"
+            );
+        }
+    }
+}
