@@ -1,8 +1,8 @@
 use async_trait::async_trait;
-use proto::{Account, Body, Dialect, JobId, JobState, Timestamp};
+use proto::{Account, Body, JobId, JobState, Timestamp};
 use queue::{
     COUNTED_MAX, Claim, LISTED_MAX, LOGS_MAX, NewQuery, Owner, Queries, Query, QueryId, QueryLog,
-    QueueError, machine::Record,
+    QueueError,
 };
 use rusqlite::{Connection, OptionalExtension, Row};
 
@@ -230,11 +230,8 @@ impl SqliteQueue {
     /// The numbers of the jobs that are queries of the owner in one of these states.
     fn unfinished_queries(&self, owner: Owner<'_>, states: &[JobState]) -> Vec<u64> {
         let live = lock(&self.shared.live);
-        let wanted = live.machine.records().filter(|Record { job, .. }| {
-            job.new.dialect == Dialect::Queries
-                && states.contains(&job.state)
-                && owner.owns(&job.new.account)
-        });
+        let wanted = live.machine.queries(owner);
+        let wanted = wanted.filter(|record| states.contains(&record.job.state));
         wanted.map(|record| record.seq).collect()
     }
 }
@@ -320,6 +317,10 @@ fn find(conn: &Connection, id: QueryId) -> rusqlite::Result<Option<Query>> {
 
 /// The body, if it has no more than `most` bytes: the length of a blob is known without reading it.
 fn with_body(conn: &Connection, query: &mut Query, most: usize) -> rusqlite::Result<()> {
+    // What is erased in parts is there for a while yet.
+    if query.job.is_erased {
+        return Ok(());
+    }
     let mut select = conn.prepare_cached(
         "SELECT CASE WHEN length(body) <= ?2 THEN body ELSE x'' END FROM bodies
          WHERE seq = (SELECT seq FROM queries WHERE query = ?1)",

@@ -63,5 +63,8 @@ pub const FETCHED_KEPT: Duration = Duration::from_secs(60 * 60);
 /// How long a batch that is over is kept from its start, if its file has gone before.
 pub const BATCH_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
+/// How long a job that names no deadline waits for a worker.
+pub const WAITS: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// How long an ended job is kept, with its prompt and its answer; then `reap` erases all of it.
 pub const RESULT_KEPT: Duration = Duration::from_secs(24 * 60 * 60);

@@ -387,7 +387,8 @@ pub trait Queue: fmt::Debug + Send + Sync {
     fn fetched(&self, now: Timestamp, id: JobId);
 
     /// Queues again what expired leases held (or fails it after the last attempt), fails what
-    /// passed its deadline, whoever holds it, ends what was cancelled under an expired lease, and
+    /// passed its deadline, whoever holds it, and what has none and waited for [`crate::Terms::waits`],
+    /// ends what was cancelled under an expired lease, and
     /// erases what ended [`crate::Terms::kept`] ago, with its request and its log, and request and
     /// log of what was fetched.
     /// Answers when it wants to be called again, if there is anything to wait for: while an ended

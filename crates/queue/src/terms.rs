@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use proto::{Dialect, JobState, limits};
 
-use crate::{FETCHED_KEPT, Job, RESULT_KEPT};
+use crate::{FETCHED_KEPT, Job, RESULT_KEPT, WAITS};
 
 /// How much a queue takes, and how long it keeps what has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Terms {
     /// Most bytes of all answers that are being written; beyond them the job with the longest
     /// fails.
     pub logs_max: usize,
+    /// How long a job that names no deadline waits for a worker, from when it was accepted.
+    pub waits: Duration,
     /// How long an ended job is kept, with its prompt and its answer.
     pub kept: Duration,
     /// How long prompt and answer are kept once the answer was fetched.
@@ -48,6 +50,7 @@ impl Default for Terms {
             account_kept_max: limits::KEPT_PER_ACCOUNT_MAX,
             log_max: limits::LOG_MAX,
             logs_max: limits::LOGS_MAX,
+            waits: WAITS,
             kept: RESULT_KEPT,
             fetched_kept: FETCHED_KEPT,
         }

@@ -19,6 +19,7 @@ use proto::{
 
 const OPERATIONS: u64 = 20_000;
 const KEPT: Duration = Duration::from_secs(3_600);
+const WAITS: Duration = Duration::from_secs(300);
 
 /// Numbers that look random and can be had again.
 struct Dice(u64);
@@ -69,6 +70,9 @@ impl Plain {
             State::Waiting { .. } | State::Lent { .. } if is_late => {
                 self.end(now, failed(ErrorCode::DeadlineExceeded));
             }
+            State::Waiting { .. } if self.deadline.is_none() && self.created + WAITS <= now => {
+                self.end(now, failed(ErrorCode::DeadlineExceeded));
+            }
             State::Lent { until, .. } if until <= now => {
                 self.tries += 1;
                 if self.cancelled {
@@ -77,6 +81,8 @@ impl Plain {
                     self.end(now, failed(ErrorCode::TooManyAttempts));
                 } else {
                     self.wait(now);
+                    // It may have waited long enough before it was lent.
+                    self.pass(now);
                 }
             }
             State::Waiting { .. } | State::Lent { .. } | State::Ended { .. } => {}
@@ -454,6 +460,7 @@ async fn the_queue_does_what_the_plain_words_say() {
     );
     let terms = Terms {
         kept: KEPT,
+        waits: WAITS,
         ..Terms::default()
     };
     let mut pair = Pair {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use proto::limits;
-use queue::{FETCHED_KEPT, RESULT_KEPT, Terms};
+use queue::{FETCHED_KEPT, RESULT_KEPT, Terms, WAITS};
 
 const MIB: usize = 1024 * 1024;
 /// No count or size is larger.
@@ -86,6 +86,14 @@ pub struct TermsArgs {
         value_name = "MIB"
     )]
     pub answers_mib_max: usize,
+    /// Seconds for which a job that names no deadline waits for an agent; then it fails.
+    #[arg(
+        long,
+        env = "HEARTH_KEEP_WAITING",
+        default_value_t = WAITS.as_secs(),
+        value_name = "SECONDS"
+    )]
+    pub keep_waiting: u64,
     /// Seconds for which an ended job is kept, with its prompt and its answer.
     #[arg(
         long,
@@ -116,6 +124,7 @@ impl TermsArgs {
             account_kept_max: (self.account_kept_mib_max as u64).saturating_mul(MIB as u64),
             log_max: self.answer_mib_max.saturating_mul(MIB),
             logs_max: self.answers_mib_max.saturating_mul(MIB),
+            waits: Duration::from_secs(self.keep_waiting),
             kept: Duration::from_secs(self.keep),
             fetched_kept: Duration::from_secs(self.keep_fetched),
         }

@@ -181,7 +181,12 @@ pub async fn an_ended_job_is_erased_after_a_day(store: &dyn Store) {
     let token = leased(store, T0, 1).await;
     store.append(T0, token, 1, lines(&["x"])).await.unwrap();
     store.complete(T0, token, 1, End::Completed).await.unwrap();
-    store.enqueue(T0, job(2)).await.unwrap();
+    let wanted_until = T0 + 7 * RESULT_KEPT;
+    let waiting = NewJob {
+        deadline: Some(wanted_until),
+        ..job(2)
+    };
+    store.enqueue(T0, waiting).await.unwrap();
     // Whatever is fetched from now on is due no sooner.
     assert_eq!(store.reap(T0).await.unwrap(), Some(T0 + FETCHED_KEPT));
     let day = T0 + RESULT_KEPT;
@@ -191,7 +196,7 @@ pub async fn an_ended_job_is_erased_after_a_day(store: &dyn Store) {
         Some(day)
     );
     assert_eq!(found(store, id(1)).await.new.body, job(1).body);
-    assert_eq!(store.reap(day).await.unwrap(), None);
+    assert_eq!(store.reap(day).await.unwrap(), Some(wanted_until));
     assert!(store.get(Owner::Anyone, id(1)).await.unwrap().is_none());
     assert!(store.log(Owner::Anyone, id(1)).await.unwrap().is_none());
     assert_eq!(

@@ -53,6 +53,7 @@ macro_rules! conformance_suite {
             order::what_waits_for_no_slot_goes_before_all_and_is_lent_where_no_slot_is_free,
             order::a_worker_gets_only_jobs_of_accounts_it_serves,
             order::a_job_past_its_deadline_is_never_lent,
+            order::a_job_without_a_deadline_waits_for_so_long_and_no_longer,
             order::arrivals_tell_of_new_work_and_of_an_earlier_reap,
             order::jobs_that_are_not_for_a_worker_do_not_stand_in_its_way,
             order::a_waiting_job_has_a_place_and_an_expected_wait,

@@ -9,6 +9,7 @@ use super::sample::{
 };
 use crate::{
     LeaseQuery, ModelPatterns, Models, NewJob, NewQuery, Owner, QueueCounts, QueueError, Store,
+    WAITS,
 };
 
 /// Accepting a job says so everywhere.
@@ -272,6 +273,39 @@ pub async fn a_job_past_its_deadline_is_never_lent(store: &dyn Store) {
     let late = found(store, id(1)).await;
     assert_eq!(late.state, JobState::Failed);
     assert_eq!(late.error.unwrap().code, ErrorCode::DeadlineExceeded);
+}
+
+/// Else what nobody can answer would take its account's places for ever. It fails as one whose
+/// deadline has passed; a deadline of its own is what counts where there is one, and a worker that
+/// has the job is given its time.
+pub async fn a_job_without_a_deadline_waits_for_so_long_and_no_longer(store: &dyn Store) {
+    let day = WAITS.as_secs();
+    let lasting = NewJob {
+        deadline: Some(at(7 * day)),
+        ..job_of(2, "b")
+    };
+    store.enqueue(T0, job(1)).await.unwrap();
+    store.enqueue(T0, lasting).await.unwrap();
+    store.enqueue(at(60), job_of(3, "c")).await.unwrap();
+    let begun = store.lease(at(day - 1), &serving(&["c"]), LEASE).await;
+    let begun = begun.unwrap().unwrap().token;
+    store.extend(at(day - 1), begun, 2 * WAITS).await.unwrap();
+    assert_eq!(store.reap(at(day - 1)).await.unwrap(), Some(at(day)));
+    assert_eq!(found(store, id(1)).await.state, JobState::Queued);
+    store.reap(at(day)).await.unwrap();
+    let over = found(store, id(1)).await;
+    assert_eq!(over.state, JobState::Failed);
+    assert_eq!(over.error.unwrap().code, ErrorCode::DeadlineExceeded);
+    for n in 2..=6 {
+        store.extend(at(day * n), begun, 2 * WAITS).await.unwrap();
+        store.reap(at(day * n)).await.unwrap();
+        assert_eq!(found(store, id(2)).await.state, JobState::Queued, "day {n}");
+        assert_eq!(found(store, id(3)).await.state, JobState::Leased, "day {n}");
+    }
+    store
+        .complete(at(day * 6), begun, 0, End::Completed)
+        .await
+        .unwrap();
 }
 
 /// Idle waiting costs nothing because of this.

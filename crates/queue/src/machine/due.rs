@@ -1,13 +1,15 @@
+use std::time::Duration;
+
 use proto::{End, ErrorCode, JobError, JobState, Timestamp, limits::ATTEMPTS_MAX};
 
 use super::{Record, lost_too_often};
 
 /// When time decides something about this job next.
-pub(super) fn timer(record: &Record, now: Timestamp) -> Option<Timestamp> {
+pub(super) fn timer(record: &Record, now: Timestamp, waits: Duration) -> Option<Timestamp> {
     match record.job.state {
         JobState::Queued => {
             let available = record.not_before.filter(|at| *at > now);
-            [available, wanted_until(record)]
+            [available, waits_until(record, waits)]
                 .into_iter()
                 .flatten()
                 .min()
@@ -24,10 +26,14 @@ pub(super) fn timer(record: &Record, now: Timestamp) -> Option<Timestamp> {
 }
 
 /// What the time `now` makes of the job; `None` if it stays as it is.
-pub(super) fn decide(record: &Record, now: Timestamp) -> Option<Record> {
+pub(super) fn decide(record: &Record, now: Timestamp, waits: Duration) -> Option<Record> {
     let late = wanted_until(record).is_some_and(|deadline| deadline <= now);
     match record.job.state {
-        JobState::Queued => late.then(|| record.clone().ended(now, too_late(WAITING))),
+        JobState::Queued if late => Some(record.clone().ended(now, too_late(WAITING))),
+        JobState::Queued => {
+            let gives_up = waits_until(record, waits).is_some_and(|until| until <= now);
+            gives_up.then(|| record.clone().ended(now, too_late(WAITED_LONG)))
+        }
         // Whoever holds it is told to stop, as after a withdrawal.
         JobState::Leased if late => Some(record.clone().ended(now, too_late(RUNNING))),
         JobState::Leased => {
@@ -54,6 +60,8 @@ pub(super) fn decide(record: &Record, now: Timestamp) -> Option<Record> {
 }
 
 const WAITING: &str = "the deadline passed while the job was waiting for a worker";
+const WAITED_LONG: &str = "no worker took the job within the time for which jobs wait; submit it \
+                           again when its agent is there";
 const RUNNING: &str = "the deadline passed before the answer was complete";
 
 fn too_late(message: &str) -> End {
@@ -65,4 +73,10 @@ fn too_late(message: &str) -> End {
 /// The deadline, unless the requester withdrew the job: then its worker has the last word.
 fn wanted_until(record: &Record) -> Option<Timestamp> {
     record.job.new.deadline.filter(|_| !record.cancelled)
+}
+
+/// Until when the job is left to wait.
+fn waits_until(record: &Record, waits: Duration) -> Option<Timestamp> {
+    let usual = || record.job.created_at + waits;
+    wanted_until(record).or_else(|| record.job.new.deadline.is_none().then(usual))
 }

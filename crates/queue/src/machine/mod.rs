@@ -24,7 +24,7 @@ use table::Table;
 use crate::{LeaseQuery, Models, NewJob, Owner, QueueCounts, QueueError, Serve, Terms};
 
 /// All unfinished jobs, and those that ended but are not settled yet. Never holds a prompt.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Machine {
     terms: Terms,
     clock: Timestamp,
@@ -34,13 +34,22 @@ pub struct Machine {
     kept: HashMap<Account, u64>,
 }
 
+impl Default for Machine {
+    fn default() -> Self {
+        Self::new(Terms::default())
+    }
+}
+
 impl Machine {
     /// One that takes so much.
     #[must_use]
     pub fn new(terms: Terms) -> Self {
         Self {
             terms,
-            ..Self::default()
+            clock: Timestamp::default(),
+            last_seq: 0,
+            table: Table::new(terms.waits),
+            kept: HashMap::new(),
         }
     }
 
@@ -83,6 +92,11 @@ impl Machine {
     /// Every record, in no order.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
         self.table.records()
+    }
+
+    /// Those of an owner's that are queries.
+    pub fn queries(&self, owner: Owner<'_>) -> impl Iterator<Item = &Record> {
+        self.table.queries(owner)
     }
 
     /// The latest time seen.
@@ -386,7 +400,7 @@ impl Machine {
         let now = self.tick(now);
         let mut steps = Vec::new();
         while let Some(record) = self.table.take_due(now) {
-            match due::decide(&record, now) {
+            match due::decide(&record, now, self.terms.waits) {
                 Some(decided) => steps.push(self.put(decided)),
                 None => {
                     self.put(record);

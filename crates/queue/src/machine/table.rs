@@ -1,20 +1,33 @@
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
-use proto::{Account, JobId, JobState, Timestamp};
+use proto::{Account, Dialect, JobId, JobState, Timestamp};
 
 use super::{Record, due, waiting::Waiting};
-use crate::QueueCounts;
+use crate::{Owner, QueueCounts};
 
 /// The records, and everything that is found or counted about them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Table {
+    /// See [`crate::Terms::waits`].
+    waits: Duration,
     slots: HashMap<JobId, Slot>,
     pub(super) waiting: Waiting,
     /// When to look at a job again; a renewed lease leaves its entry here too early on purpose.
     timers: BTreeSet<(Timestamp, JobId)>,
     per_account: HashMap<Account, Share>,
+    /// Those that are queries, by account and age.
+    queries: BTreeSet<(Account, u64, JobId)>,
     counts: QueueCounts,
     arrivals: u64,
+}
+
+/// Where a query stands among all.
+fn named(record: &Record) -> Option<(Account, u64, JobId)> {
+    let new = &record.job.new;
+    (new.dialect == Dialect::Queries).then(|| (new.account.clone(), record.seq, new.id))
 }
 
 /// Where a job is counted among those of its priority.
@@ -36,12 +49,38 @@ struct Slot {
 }
 
 impl Table {
+    pub(super) fn new(waits: Duration) -> Self {
+        Self {
+            waits,
+            slots: HashMap::new(),
+            waiting: Waiting::default(),
+            timers: BTreeSet::new(),
+            per_account: HashMap::new(),
+            queries: BTreeSet::new(),
+            counts: QueueCounts::default(),
+            arrivals: 0,
+        }
+    }
+
     pub(super) fn get(&self, id: JobId) -> Option<&Record> {
         self.slots.get(&id).map(|slot| &slot.record)
     }
 
     pub(super) fn records(&self) -> impl Iterator<Item = &Record> {
         self.slots.values().map(|slot| &slot.record)
+    }
+
+    /// The records of the queries among them.
+    pub(super) fn queries(&self, owner: Owner<'_>) -> impl Iterator<Item = &Record> {
+        let all = match owner {
+            Owner::Account(account) => {
+                let first = (account.clone(), 0, JobId([0; 16]));
+                let last = (account.clone(), u64::MAX, JobId([u8::MAX; 16]));
+                self.queries.range(first..=last)
+            }
+            Owner::Anyone => self.queries.range(..),
+        };
+        all.filter_map(|(_, _, id)| self.get(*id))
     }
 
     pub(super) const fn counts(&self) -> QueueCounts {
@@ -87,7 +126,10 @@ impl Table {
     pub(super) fn put(&mut self, now: Timestamp, record: Record) -> Option<Record> {
         let id = record.job.new.id;
         let before = self.remove(id);
-        let timer = due::timer(&record, now);
+        let timer = due::timer(&record, now, self.waits);
+        if let Some(query) = named(&record) {
+            self.queries.insert(query);
+        }
         self.timers.extend(timer.map(|at| (at, id)));
         match record.job.state {
             JobState::Queued => {
@@ -114,6 +156,9 @@ impl Table {
         let Slot { record, timer } = self.slots.remove(&id)?;
         if let Some(at) = timer {
             self.timers.remove(&(at, id));
+        }
+        if let Some(query) = named(&record) {
+            self.queries.remove(&query);
         }
         match record.job.state {
             JobState::Queued => {

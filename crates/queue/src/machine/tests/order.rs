@@ -1,10 +1,14 @@
 use std::{collections::HashMap, time::Duration};
 
 use proptest::{collection::vec, prelude::*};
-use proto::{Account, JobId, JobState, Timestamp, limits::ATTEMPTS_MAX};
+use proto::{Account, Dialect, JobId, JobState, Timestamp, limits::ATTEMPTS_MAX};
 
 use super::{Call, Machine, Step, T0, call, make, query};
-use crate::{LeaseQuery, Models, Serve, machine::Record};
+use crate::{
+    LeaseQuery, Models, NewJob, Owner, Serve,
+    conformance::sample::{LEASE, account, id, job},
+    machine::Record,
+};
 
 /// The rule as it is written in the design, on a plain list: slow and obvious.
 #[derive(Default)]
@@ -165,4 +169,36 @@ proptest! {
         }
         prop_assert_eq!(told, lent);
     }
+}
+
+#[test]
+fn queries_are_known_by_their_account_until_they_are_settled() {
+    let mut machine = Machine::default();
+    let new = |n: u8, of: &str, dialect| NewJob {
+        account: account(of),
+        dialect,
+        ..job(n)
+    };
+    for (n, of, dialect) in [
+        (1, "a", Dialect::Queries),
+        (2, "ab", Dialect::Queries),
+        (3, "a", Dialect::OpenAi),
+        (4, "a", Dialect::Queries),
+    ] {
+        machine.enqueue(T0, &new(n, of, dialect)).unwrap();
+    }
+    let known = |machine: &Machine, owner: Owner<'_>| -> Vec<JobId> {
+        let queries = machine.queries(owner);
+        queries.map(|record| record.job.new.id).collect()
+    };
+    let (a, none) = (account("a"), account("b"));
+    assert_eq!(known(&machine, Owner::Account(&a)), [id(1), id(4)]);
+    assert_eq!(known(&machine, Owner::Account(&none)), []);
+    assert_eq!(known(&machine, Owner::Anyone), [id(1), id(4), id(2)]);
+    let (steps, _) = machine.lease(T0, &query(None, None), LEASE);
+    machine.settle(&steps);
+    let ended = machine.cancel(T0, Owner::Anyone, id(4)).unwrap();
+    assert_eq!(known(&machine, Owner::Account(&a)), [id(1), id(4)]);
+    machine.settle(&ended.into_iter().collect::<Vec<_>>());
+    assert_eq!(known(&machine, Owner::Account(&a)), [id(1)]);
 }
