@@ -113,7 +113,7 @@ codes! {
     QueueFull = "queue_full", 503;
     /// The relay has too much to do at once.
     Busy = "busy", 503;
-    /// Your account's share is full: jobs that wait, or files that are kept.
+    /// Your account's share is full: jobs that wait, what is kept of those that ended, or files.
     AccountFull = "account_full", 429;
     /// The relay's disk is full: what is running goes on, and nothing new is taken.
     DiskFull = "disk_full", 503;

@@ -90,3 +90,5 @@ pub const KEPT_PER_ACCOUNT_MAX: u64 = 8 * 1024 * 1024 * 1024;
 pub const DEADLINE_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Longest idempotency key, in bytes.
 pub const IDEMPOTENCY_KEY_MAX: usize = 255;
+/// Most bytes of why a job failed, as its worker says it.
+pub const REASON_MAX: usize = 1024;

@@ -3,7 +3,7 @@ use std::{fmt, str::FromStr};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de};
 
-use crate::{Body, ErrorCode, ErrorDetail};
+use crate::{Body, ErrorCode, ErrorDetail, limits::REASON_MAX};
 
 /// One line of a job's log: the `n`-th NDJSON line its engine wrote, without the line feed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +59,16 @@ impl JobError {
             message: message.into(),
             engine_status: None,
         }
+    }
+}
+
+impl JobError {
+    /// The same with no longer a message than is kept: whoever says it may be of another account.
+    #[must_use]
+    pub fn bounded(mut self) -> Self {
+        let end = self.message.floor_char_boundary(REASON_MAX);
+        self.message.truncate(end);
+        self
     }
 }
 

@@ -54,7 +54,13 @@ impl SqliteQueue {
             Owner::Anyone => None,
         };
         let id = id.map(str::to_owned);
-        self.lists
+        // Who looks for one does not wait for those who list.
+        let reader = if id.is_some() {
+            &self.reader
+        } else {
+            &self.lists
+        };
+        reader
             .read(move |conn| {
                 let account = account.as_ref().map(Account::as_str);
                 conn.prepare_cached(statement)?

@@ -20,6 +20,7 @@ pub(crate) const STEPS: &[&str] = &[
     include_str!("schema/11_sessions.sql"),
     include_str!("schema/12_kept.sql"),
     include_str!("schema/13_lists.sql"),
+    include_str!("schema/14_ends.sql"),
 ];
 const VERSION: i64 = STEPS.len() as i64;
 /// How many pages the log has before it is taken into the file.

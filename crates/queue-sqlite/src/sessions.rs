@@ -8,11 +8,14 @@ use crate::{
     row::{count, number},
 };
 
+/// Those that are over.
+pub(crate) const FORGET: &str = "DELETE FROM sessions WHERE until <= ?1";
+
 #[async_trait]
 impl Sessions for SqliteKeys {
     async fn open_session(&self, now: Timestamp, session: Session) -> Result<(), QueueError> {
         self.change(move |conn| {
-            conn.execute("DELETE FROM sessions WHERE until <= ?1", [now.0])?;
+            conn.execute(FORGET, [now.0])?;
             conn.execute(
                 "INSERT INTO sessions (id, user, generation, renewal, until)
                  VALUES (?1, ?2, ?3, ?4, ?5)",

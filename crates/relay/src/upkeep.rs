@@ -16,7 +16,7 @@ pub(crate) async fn reap(relay: Relay) {
         let next = match relay.store.reap(now).await {
             Ok(next) => next.map(|next| next.since(now)),
             Err(error) => {
-                tracing::error!(%error, "expired leases could not be looked at");
+                tracing::error!(%error, "the queue could not be tidied; what is due ends, and is erased, later");
                 Some(AFTER_FAILURE)
             }
         };

@@ -9,8 +9,8 @@ use std::sync::{
 use futures_util::{FutureExt as _, future::join_all};
 use proto::{End, EventId, JobId};
 use queue::{
-    Extras, Keys as _, NewJob, Owner, Queue, QueueError, Renewal, Renewed, Sessions as _,
-    Submissions as _, Terms, Users as _,
+    Batches as _, Extras, Keys as _, NewJob, Owner, Queue, QueueError, Renewal, Renewed,
+    Sessions as _, Submissions as _, Terms, Users as _,
     conformance::{
         keys::key,
         sample::{T0, after, at, found, id, job, leased, lines, next},
@@ -187,6 +187,8 @@ fn a_job_is_found_while_others_list() {
             reading.recv().await.unwrap();
         }
         assert_eq!(found(&*queue, id(1)).await.new, job(1));
+        assert_eq!(queue.file(Owner::Anyone, "f").await.unwrap(), None);
+        assert_eq!(queue.batch(Owner::Anyone, "b").await.unwrap(), None);
         drop(release);
         for list in lists {
             list.await.unwrap();
@@ -223,6 +225,19 @@ fn queries_are_counted_by_an_index_of_their_account() {
     assert!(
         !waiting.contains("SCAN queries") && !waiting.contains("SCAN jobs"),
         "{waiting}"
+    );
+}
+
+#[test]
+fn sessions_that_are_over_are_found_by_when_they_ended() {
+    let queue = Scratch::new();
+    let conn = crate::schema::open_reader(&queue.path()).unwrap();
+    let plan = format!("EXPLAIN QUERY PLAN {}", crate::sessions::FORGET);
+    let step = conn.query_row(&plan, [0], |row| row.get::<_, String>("detail"));
+    let step = step.unwrap();
+    assert!(
+        step.contains("SEARCH sessions USING INDEX sessions_by_end"),
+        "{step}"
     );
 }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use proto::{End, ErrorCode, JobId, Timestamp, limits::JOB_COST};
 use queue::{
-    Batches, FETCHED_KEPT, NewJob, Owner, Queue, RESULT_KEPT, Terms,
+    Batches, FETCHED_KEPT, NewJob, NewQuery, Owner, Queries, Queue, RESULT_KEPT, Terms,
     conformance::sample::{LEASE, T0, anyone, at, job, leased},
 };
 
@@ -276,5 +276,33 @@ fn a_request_that_was_half_erased_when_the_relay_was_killed_is_erased_after_it()
         assert_eq!(kept(), JOB_COST);
         queue.close().await.unwrap();
         assert_eq!(found(queue.folder.path()), [""; 0]);
+    });
+}
+
+#[test]
+fn what_is_being_erased_of_a_question_is_shown_to_nobody() {
+    run(async {
+        let queue = Scratch::new();
+        let question = NewQuery {
+            job: NewJob {
+                dialect: proto::Dialect::Queries,
+                ..job(1)
+            },
+            project: 1,
+            user: None,
+        };
+        let id = queue.create_query(T0, question).await.unwrap();
+        let shown = async || {
+            let found = queue.find_query(Owner::Anyone, id).await.unwrap();
+            let (_, listed) = queue.list_queries(Owner::Anyone, &[], 0, 9).await.unwrap();
+            [found.unwrap(), listed.into_iter().next().unwrap()].map(|query| query.job.new.body.0)
+        };
+        assert!(shown().await.iter().all(|body| !body.is_empty()));
+        // As it stands after the first of several parts went.
+        let begun = "UPDATE jobs SET is_erased = 1";
+        queue
+            .on_writer(move |conn| assert_eq!(conn.execute(begun, []).unwrap(), 1))
+            .await;
+        assert!(shown().await.iter().all(Bytes::is_empty));
     });
 }

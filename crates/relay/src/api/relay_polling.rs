@@ -31,8 +31,6 @@ use crate::{
 };
 
 const JSON: &str = "application/json";
-/// Longest error text of a worker that is kept.
-const REASON_MAX: usize = 1024;
 /// The model of a request that names none while nobody is there to choose one.
 const MODEL: &str = "qwen2.5:7b";
 
@@ -181,8 +179,7 @@ async fn settle(
             (count, End::Completed)
         }
         Err(reason) => {
-            let reason: String = reason.chars().take(REASON_MAX).collect();
-            let error = JobError::new(ErrorCode::EngineFailed, reason);
+            let error = JobError::new(ErrorCode::EngineFailed, reason).bounded();
             (0, End::Failed { error })
         }
     };

@@ -342,7 +342,7 @@ pub(crate) async fn nack(
         engine_status,
         ..JobError::new(code, message)
     };
-    relay.store.nack(relay.now(), token, retry, why).await?;
+    relay.nack(token, retry, why).await?;
     Ok(Json(LeaseAnswer {
         stored: 0,
         cancelled: false,
@@ -362,7 +362,24 @@ impl Relay {
             let why = JobError::new(ErrorCode::Cancelled, "the worker stopped");
             return self.store.nack(self.now(), token, Retry::Never, why).await;
         }
+        let end = match end {
+            End::Failed { error } => End::Failed {
+                error: error.bounded(),
+            },
+            End::Completed | End::Cancelled => end,
+        };
         self.store.complete(self.now(), token, lines, end).await
+    }
+
+    /// Takes a job back as its worker says.
+    pub(super) async fn nack(
+        &self,
+        token: LeaseToken,
+        retry: Retry,
+        why: JobError,
+    ) -> Result<(), QueueError> {
+        let now = self.now();
+        self.store.nack(now, token, retry, why.bounded()).await
     }
 }
 

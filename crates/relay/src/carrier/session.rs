@@ -265,7 +265,7 @@ impl Session {
                     ..JobError::new(code, message)
                 };
                 let relay = self.relay.clone();
-                let nack = async move { relay.store.nack(relay.now(), token, retry, why).await };
+                let nack = async move { relay.nack(token, retry, why).await };
                 self.end(token, ends, nack).await?;
             }
             WorkerMessage::Hello { .. } => return Err(Ended::Protocol("hello was said already")),

@@ -292,6 +292,38 @@ async fn leases_that_are_over_are_named_and_those_of_others_cannot_be_used() {
 }
 
 #[tokio::test]
+async fn of_what_a_worker_says_of_a_failure_so_much_is_kept_and_it_may_say_it_again() {
+    let server = Server::start().await;
+    let client = server.requester().await;
+    let worker = Worker::new(&server).await;
+    let long = "ż".repeat(20_000);
+    let error = JobError::new(ErrorCode::EngineFailed, long.clone());
+    for (what, body) in [
+        (
+            "nack",
+            json!({"retry": "never", "code": "engine_failed", "message": long}),
+        ),
+        (
+            "end",
+            json!({"lines": 0, "end": End::Failed { error: error.clone() }}),
+        ),
+    ] {
+        let id = client.post("/api/jobs", CHAT).await.json().await["id"].take();
+        let token = worker.poll(1, &[]).await.leases[0].head.token;
+        let said = worker.say(token, what, body.to_string()).await;
+        assert_eq!(said.0, StatusCode::OK, "{what}");
+        if what == "end" {
+            let again = worker.say(token, what, body.to_string()).await;
+            assert_eq!(again.0, StatusCode::OK, "the same end");
+        }
+        let path = format!("/api/jobs/{}", id.as_str().unwrap());
+        let shown = client.get(&path).await.json().await;
+        let message = shown["error"]["message"].as_str().unwrap();
+        assert_eq!(message.len(), 1024, "{what}");
+    }
+}
+
+#[tokio::test]
 async fn what_a_poll_was_lent_and_did_not_read_whole_is_given_back_at_once() {
     let server = Server::start().await;
     let client = server.requester().await;

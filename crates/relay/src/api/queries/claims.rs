@@ -26,8 +26,6 @@ use crate::{
 
 /// Most entries of one query's log.
 const LOGS_MAX: u64 = 1000;
-/// Longest reason for a failure that is kept as one; the whole text is kept as the answer.
-const REASON_MAX: usize = 1024;
 
 /// `POST /api/queries/claim_next/`.
 pub(crate) async fn claim_next(
@@ -119,8 +117,7 @@ async fn apply(
         Some(Status::Failed) => {
             let reason = text.as_deref().filter(|text| !text.trim().is_empty());
             let reason = reason.unwrap_or("the worker gave no reason");
-            let reason: String = reason.chars().take(REASON_MAX).collect();
-            let error = JobError::new(ErrorCode::EngineFailed, reason);
+            let error = JobError::new(ErrorCode::EngineFailed, reason).bounded();
             finish(relay, query, token, text.as_deref(), End::Failed { error }).await
         }
     }
