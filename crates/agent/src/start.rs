@@ -96,6 +96,7 @@ impl Parts {
             source,
         };
         private_file::make_folder(data).map_err(unusable)?;
+        telemetry::cores::forbid();
         telemetry::files::allow(READERS);
         let lock = lock(data)?;
         let mut random = [0; 32];

@@ -204,6 +204,7 @@ impl Args {
     /// # Errors
     /// One sentence: the address is taken, the store cannot be opened, or nobody has a key.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        telemetry::cores::forbid();
         let store = open(&self.store, System.now(), self.terms.terms()).await?;
         telemetry::files::allow(self.connections_max);
         let listener = TcpListener::bind(self.listen)

@@ -9,6 +9,7 @@ use axum::extract::FromRequestParts;
 use http::{HeaderMap, header::AUTHORIZATION, request::Parts};
 use proto::{Account, ErrorCode, Timestamp};
 use queue::{Ceiling, KeyId, KeyRecord, QueueError, Role, Scope, Serve, User};
+use secrecy::{ExposeSecret as _, SecretString, zeroize::Zeroizing};
 
 pub(crate) use self::{
     caller::{Caller, serves},
@@ -27,7 +28,7 @@ use crate::{
 
 /// A key that stood in the path, taken out of it before routing.
 #[derive(Clone)]
-pub(crate) struct PathKey(pub(crate) String);
+pub(crate) struct PathKey(pub(crate) SecretString);
 
 macro_rules! scope {
     ($(#[$doc:meta])* $name:ident, $scope:expr, $place:expr) => {
@@ -122,7 +123,10 @@ pub(crate) async fn admit(
     scope: Scope,
     place: Place,
 ) -> Result<Caller, Denied> {
-    let in_path = parts.extensions.get::<PathKey>().map(|key| key.0.as_str());
+    let in_path = parts
+        .extensions
+        .get::<PathKey>()
+        .map(|key| key.0.expose_secret());
     let shown = in_path.or_else(|| in_headers(&parts.headers));
     let known = match shown {
         None => Err(Denied::Nothing),
@@ -263,8 +267,8 @@ impl Relay {
     }
 
     /// What tokens are signed with.
-    pub(crate) async fn token_key(&self) -> Result<[u8; 32], ApiError> {
-        Ok(self.store.token_key(self.random()?).await?)
+    pub(crate) async fn token_key(&self) -> Result<Zeroizing<[u8; 32]>, ApiError> {
+        Ok(Zeroizing::new(self.store.token_key(self.random()?).await?))
     }
 
     /// Whether what a connection was opened with still opens doors; `keys` are all there are.

@@ -8,6 +8,7 @@ use std::{collections::BTreeSet, fmt, time::Duration};
 
 use proto::{Account, InvalidId, Timestamp};
 use queue::{Ceiling, KeyRecord, Scope, Serve};
+use secrecy::{ExposeSecret as _, SecretString, zeroize::Zeroizing};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -15,14 +16,14 @@ use subtle::ConstantTimeEq;
 pub const PREFIX: &str = "hearth";
 
 /// A key's text. Shown to its owner once; `Debug` hides it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct KeyText(String);
+#[derive(Clone)]
+pub struct KeyText(SecretString);
 
 impl KeyText {
     /// The text itself. Never log it.
     #[must_use]
     pub fn reveal(&self) -> &str {
-        &self.0
+        self.0.expose_secret()
     }
 }
 
@@ -86,8 +87,8 @@ pub fn served(own: &Account, others: &[String]) -> Result<Serve, InvalidId> {
 #[must_use]
 pub fn mint(for_: KeyFor, id: [u8; 6], secret: [u8; 32], now: Timestamp) -> (KeyText, KeyRecord) {
     let id = hex(&id);
-    let body = format!("{PREFIX}_{id}_{}", hex(&secret));
-    let text = KeyText(format!("{body}_{}", checksum(&body)));
+    let body = Zeroizing::new(format!("{PREFIX}_{id}_{}", *Zeroizing::new(hex(&secret))));
+    let text = KeyText(format!("{}_{}", *body, checksum(&body)).into());
     let record = KeyRecord {
         id,
         name: for_.name,
@@ -109,7 +110,7 @@ pub fn mint(for_: KeyFor, id: [u8; 6], secret: [u8; 32], now: Timestamp) -> (Key
 pub struct ShownKey {
     /// Finds the record.
     pub id: String,
-    secret: [u8; 32],
+    secret: Zeroizing<[u8; 32]>,
 }
 
 impl fmt::Debug for ShownKey {
@@ -129,7 +130,7 @@ impl ShownKey {
 
     /// The same, whether or not it was revoked.
     pub(crate) fn is_of(&self, record: &KeyRecord) -> bool {
-        let shown: [u8; 32] = Sha256::digest(self.secret).into();
+        let shown: [u8; 32] = Sha256::digest(*self.secret).into();
         bool::from(shown.ct_eq(&record.secret_sha256))
     }
 }
@@ -141,7 +142,7 @@ pub fn parse(text: &str) -> Option<ShownKey> {
     let rest = body.strip_prefix(PREFIX)?.strip_prefix('_')?;
     let (id, secret) = rest.split_once('_')?;
     let id = unhex::<6>(id).map(|id| hex(&id))?;
-    let secret = unhex(secret)?;
+    let secret = Zeroizing::new(unhex(secret)?);
     (checksum(body) == sum).then_some(ShownKey { id, secret })
 }
 

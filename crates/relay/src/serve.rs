@@ -410,7 +410,7 @@ fn admitted(
     }
     if let Some((key, rest)) = path_key(request.uri()) {
         *request.uri_mut() = rest;
-        request.extensions_mut().insert(PathKey(key));
+        request.extensions_mut().insert(PathKey(key.into()));
     }
     let uri = request.uri();
     if let Some(listener) = open_at {

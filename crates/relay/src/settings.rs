@@ -137,3 +137,13 @@ impl Default for RelaySettings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_revoked_is_shut_within_five_seconds() {
+        assert!(RelaySettings::default().key_check < Duration::from_secs(5));
+    }
+}

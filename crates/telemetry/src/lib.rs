@@ -1,7 +1,8 @@
 //! Tracing setup: what the programs log goes to stderr, filtered by `HEARTH_LOG`; the metrics of
-//! relay and agent; and how many files they may have open.
+//! relay and agent; how many files they may have open, and that they leave no core file.
 
 pub mod agent;
+pub mod cores;
 pub mod files;
 pub mod metrics;
 

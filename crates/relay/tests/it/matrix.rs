@@ -6,10 +6,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::StreamExt as _;
 use hearth_relay::{RelaySettings, System, World as _};
 use http::{Method, StatusCode};
-use proto::Timestamp;
-use queue::{Ceiling, Keys as _, Role, Scope, UserChange, Users as _};
+use proto::{JobId, Timestamp};
+use queue::{
+    Ceiling, Keys as _, NewJob, Queue as _, Role, Scope, UserChange, Users as _,
+    conformance::sample::{account, job},
+};
 use serde_json::Value;
 
 use crate::{
@@ -344,6 +348,45 @@ async fn told(client: &Client, method: &Method, path: &str, id: &str) -> (Status
     let status = reply.status;
     assert!(!status.is_success(), "{method} {path} {id}: {status}");
     (status, reply.text().await.replace(id, "ID"))
+}
+
+#[tokio::test]
+async fn ten_thousand_ids_that_are_not_ones_own_are_all_not_there() {
+    const FOREIGN: u128 = 5_000;
+    const ABSENT: u128 = 5_000;
+    let mut settings = RelaySettings::default();
+    settings.key_rate = 0;
+    let server = Server::with(settings).await;
+    let named = |n: u128| JobId(n.to_be_bytes());
+    for n in 0..FOREIGN {
+        let new = NewJob {
+            account: account(&format!("other-{}", n / 500)),
+            ..job(1)
+        };
+        let new = NewJob {
+            id: named(n),
+            ..new
+        };
+        server.store.enqueue(System.now(), new).await.unwrap();
+    }
+    let client = server.requester().await;
+    let asked = futures_util::stream::iter(0..FOREIGN + ABSENT);
+    let asked = asked.for_each_concurrent(16, |n| {
+        let (client, id) = (client.clone(), named(n));
+        async move {
+            for route in ["/api/jobs", "/api/ollama/status"] {
+                let reply = client.get(&format!("{route}/{id}")).await;
+                assert_eq!(reply.status, StatusCode::NOT_FOUND, "{route}/{id}");
+                assert_eq!(reply.header("x-hearth-error"), "unknown_job");
+            }
+        }
+    });
+    tokio::time::timeout(Duration::from_secs(120), asked)
+        .await
+        .unwrap();
+    let owner = server.client("other-0", &[Scope::Read]).await;
+    let own = owner.get(&format!("/api/jobs/{}", named(1))).await;
+    assert_eq!(own.status, StatusCode::OK, "they are there");
 }
 
 #[tokio::test]

@@ -376,6 +376,17 @@ async fn a_revoked_key_loses_its_held_poll_and_its_open_stream() {
     assert!(others.text().await.contains("completed"), "its key is good");
 }
 
+/// The README says five seconds.
+#[tokio::test]
+async fn a_key_that_another_process_revoked_loses_its_connection_within_five_seconds() {
+    let server = Server::start().await;
+    let mut worker = Scripted::ready(&server).await;
+    let (now, key) = (proto::Timestamp(1), "key-0");
+    assert!(server.store.revoke_key(now, key).await.unwrap());
+    let closed = tokio::time::timeout(Duration::from_secs(5), worker.close_code());
+    assert_eq!(closed.await.unwrap(), 4009);
+}
+
 #[tokio::test]
 async fn a_revoked_key_loses_its_connection() {
     let mut settings = RelaySettings::default();

@@ -1,0 +1,30 @@
+//! Core files, which would hold the keys and prompts that this process has in memory.
+
+/// Lets the system write none, whatever becomes of this process and of those that it starts.
+pub fn forbid() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, Rlimit, setrlimit};
+
+        let none = Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        };
+        if let Err(error) = setrlimit(Resource::Core, none) {
+            tracing::warn!(%error, "a crash may leave a core file, with keys and prompts in it");
+        }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use rustix::process::{Resource, getrlimit};
+
+    #[test]
+    fn no_core_file_is_written() {
+        super::forbid();
+        let limit = getrlimit(Resource::Core);
+        assert_eq!((limit.current, limit.maximum), (Some(0), Some(0)));
+        super::forbid();
+    }
+}
