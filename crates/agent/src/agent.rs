@@ -126,7 +126,13 @@ impl Agent {
         }
         if let Some(Neighbour { name, ports }) = parts.neighbour {
             tracing::info!(%name, "another assistant holds the hub's port; its status is merged");
-            let merging = status::follow_neighbour(parts.hub.clone(), ports, name, serve.clone());
+            let merging = status::follow_neighbour(
+                parts.hub.clone(),
+                ports,
+                name,
+                status::holder,
+                serve.clone(),
+            );
             tasks.spawn(async {
                 merging.await;
                 (Part::Neighbour, Ok(()))

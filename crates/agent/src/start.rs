@@ -13,7 +13,7 @@ use proto::{
 };
 use status::{
     Access, Approvals, BindError, Bound, HubAddress, LocalToken, Ports, Refused, Request,
-    StatusHub, StatusServer, TokenError, World, bind_loopback, private_file,
+    StatusHub, StatusServer, TokenError, World, bind_loopback, is_foreign, private_file,
 };
 use tokio::{
     net::TcpListener,
@@ -157,7 +157,7 @@ impl Parts {
             .ask_owner(approvals.clone());
         let http_refused: Vec<u16> = http_refused
             .iter()
-            .filter(|refused| !is_of_another_user(refused))
+            .filter(|refused| !is_foreign(refused.by.as_ref()))
             .map(|refused| refused.port)
             .collect();
         let http = http_bound.map(|(listener, addr)| {
@@ -199,7 +199,7 @@ pub(crate) struct Neighbour {
 fn neighbour(refused: &[Refused], taken_http: &[u16]) -> Option<Neighbour> {
     let is_taken = |refused: &&Refused| refused.error.kind() == io::ErrorKind::AddrInUse;
     let refused = refused.iter().find(is_taken)?;
-    if is_of_another_user(refused) {
+    if is_foreign(refused.by.as_ref()) {
         return None;
     }
     let process = refused.by.as_ref().and_then(|by| by.process.as_ref());
@@ -213,14 +213,6 @@ fn neighbour(refused: &[Refused], taken_http: &[u16]) -> Option<Neighbour> {
         http: taken_http.iter().map(local).collect(),
     };
     Some(Neighbour { name, ports })
-}
-
-/// Or may be: Linux tells of everybody who listens, and others of nobody.
-fn is_of_another_user(refused: &Refused) -> bool {
-    match &refused.by {
-        Some(holder) => !holder.is_own(),
-        None => cfg!(target_os = "linux"),
-    }
 }
 
 fn lock(data: &Path) -> Result<File, StartError> {
@@ -290,7 +282,7 @@ mod tests {
                 by: by.clone(),
                 error: io::ErrorKind::AddrInUse.into(),
             };
-            assert_eq!(is_of_another_user(&refused), is_foreign, "{by:?}");
+            assert_eq!(status::is_foreign(by.as_ref()), is_foreign, "{by:?}");
             assert_eq!(neighbour(&[refused], &[]).is_none(), is_foreign, "{by:?}");
         }
     }

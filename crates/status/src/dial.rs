@@ -1,6 +1,6 @@
 //! How the subscriber reaches a hub, in whichever mode it speaks.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -16,6 +16,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use tokio::{
     net::TcpStream,
+    task::spawn_blocking,
     time::{Instant, timeout},
 };
 use tokio_tungstenite::{
@@ -23,7 +24,10 @@ use tokio_tungstenite::{
     tungstenite::{Error, Message, client::IntoClientRequest as _},
 };
 
-use crate::{LocalToken, Places, foreign, proof::Challenge, upgrade::socket_config, web::Web};
+use crate::{
+    Holder, LocalToken, Places, foreign, is_foreign, proof::Challenge, upgrade::socket_config,
+    web::Web,
+};
 
 /// To be connected and known to each other within this, and to get a command written.
 pub(crate) const CONNECT: Duration = Duration::from_secs(2);
@@ -58,19 +62,58 @@ pub(crate) struct Shown {
     data: Map<String, Value>,
 }
 
-/// A connection to the first that says a status: by WebSocket, else over HTTP.
-pub(crate) async fn connect(places: &Places) -> Result<Peer, Error> {
+/// Tells whose program listens on a port.
+#[derive(Clone)]
+pub(crate) struct Holders(Arc<dyn Fn(u16) -> Option<Holder> + Send + Sync>);
+
+impl Holders {
+    pub(crate) fn new(holder: impl Fn(u16) -> Option<Holder> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(holder))
+    }
+
+    /// Looked up once the connection is there: whoever took it still listens.
+    async fn refuse_foreign(&self, addr: SocketAddr) -> Result<(), Error> {
+        let Self(holder) = self.clone();
+        let by = spawn_blocking(move || holder(addr.port())).await;
+        if is_foreign(by.ok().flatten().as_ref()) {
+            return Err(denied("another user's program listens there now"));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Holders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Holders")
+    }
+}
+
+/// A connection to the first that says a status: by WebSocket, else over HTTP. With `holders`,
+/// another user's program is passed over.
+pub(crate) async fn connect(places: &Places, holders: Option<&Holders>) -> Result<Peer, Error> {
     let mut failed = Error::ConnectionClosed;
+    let allow = async |addr| match holders {
+        Some(holders) => holders.refuse_foreign(addr).await,
+        None => Ok(()),
+    };
     for (addr, token) in places.candidates() {
         let token = token.and_then(|path| LocalToken::read(&path).ok().flatten());
-        match timeout(CONNECT, reach(addr, token)).await {
+        let reached = async {
+            let hub = reach(addr, token).await?;
+            allow(addr).await.map(|()| hub)
+        };
+        match timeout(CONNECT, reached).await {
             Ok(Ok(hub)) => return Ok(Peer::Hub(hub)),
             Ok(Err(error)) => failed = error,
             Err(_) => failed = Error::Io(std::io::ErrorKind::TimedOut.into()),
         }
     }
     for addr in places.http() {
-        match Web::open(addr).await {
+        let opened = async {
+            let web = Web::open(addr).await.map_err(Error::Io)?;
+            allow(addr).await.map(|()| web)
+        };
+        match opened.await {
             Ok(web) => return Ok(Peer::Web(web)),
             Err(error) => tracing::debug!(%addr, %error, "no status over HTTP"),
         }
@@ -350,10 +393,12 @@ fn text(message: &impl Serialize) -> Message {
 }
 
 fn unproven() -> Error {
-    Error::Io(std::io::Error::new(
-        std::io::ErrorKind::PermissionDenied,
-        "whoever listens there did not prove to be Hearth's hub",
-    ))
+    denied("whoever listens there did not prove to be Hearth's hub")
+}
+
+fn denied(why: &str) -> Error {
+    let denied = std::io::ErrorKind::PermissionDenied;
+    Error::Io(std::io::Error::new(denied, why))
 }
 
 #[cfg(test)]

@@ -17,8 +17,8 @@ use tokio_tungstenite::tungstenite::Error;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    HubAddress, Places,
-    dial::{CONNECT, connect},
+    Holder, HubAddress, Places,
+    dial::{CONNECT, Holders, connect},
 };
 
 /// An older hub never answers a command.
@@ -84,6 +84,7 @@ struct Ask {
 #[derive(Debug)]
 pub struct Subscriber {
     places: Places,
+    holders: Option<Holders>,
     patience: [Duration; 2],
     link: watch::Sender<Link>,
     asks: mpsc::Receiver<Ask>,
@@ -141,6 +142,7 @@ impl Subscriber {
         (
             Self {
                 places,
+                holders: None,
                 patience: [QUIET, UNANSWERED],
                 link,
                 asks,
@@ -159,6 +161,16 @@ impl Subscriber {
     pub fn patient(self, quiet: Duration, unanswered: Duration) -> Self {
         let patience = [quiet, unanswered];
         Self { patience, ..self }
+    }
+
+    /// Believes programs of this user alone; `holder` tells whose program listens on a port.
+    #[must_use]
+    pub(crate) fn of_this_user(
+        self,
+        holder: impl Fn(u16) -> Option<Holder> + Send + Sync + 'static,
+    ) -> Self {
+        let holders = Some(Holders::new(holder));
+        Self { holders, ..self }
     }
 
     /// Connects, follows, and connects again, until `stop`.
@@ -185,7 +197,7 @@ impl Subscriber {
     /// One connection, from its first byte to its last; how long it showed a status.
     async fn session(&mut self) -> Result<Duration, Error> {
         let missed = self.places.missed().map(Path::to_owned);
-        let mut hub = connect(&self.places).await?;
+        let mut hub = connect(&self.places, self.holders.as_ref()).await?;
         let mut live_since: Option<Instant> = None;
         let mut asked: HashMap<String, oneshot::Sender<Result<(), AskError>>> = HashMap::new();
         let mut count = 0_u64;

@@ -28,6 +28,13 @@ impl Holder {
     }
 }
 
+/// Whether a port is held by another user's program, or may be: Linux tells of everybody who
+/// listens, other systems of nobody.
+#[must_use]
+pub fn is_foreign(by: Option<&Holder>) -> bool {
+    by.map_or(cfg!(target_os = "linux"), |by| !by.is_own())
+}
+
 /// Who listens on this TCP port of 127.0.0.1. Looks through `/proc`, which takes milliseconds; knows nothing
 /// on other systems.
 #[must_use]

@@ -52,7 +52,7 @@ pub use arrivals::{Arrival, Arrivals, Stay};
 pub use bind::{BindError, Bound, Refused, bind_loopback};
 pub use call::call;
 pub use follow::{AskError, Link, Subscriber, SubscriberHandle};
-pub use holder::{Holder, holder};
+pub use holder::{Holder, holder, is_foreign};
 pub use hub::{Snapshot, StatusHub, Voice};
 pub use neighbour::follow_neighbour;
 pub use place::{HubAddress, Places, Ports};

@@ -13,7 +13,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Answer, AskError, Link, Places, Ports, StatusHub, Subscriber, SubscriberHandle,
+    Answer, AskError, Holder, Link, Places, Ports, StatusHub, Subscriber, SubscriberHandle, plain,
     publishers::{ERRANDS, Errand, Note, Seat},
 };
 
@@ -26,10 +26,19 @@ const TEXT_MAX: usize = 256;
 
 /// Reads the status of the assistant at these ports and shows it in `hub` until `stop`: what it
 /// hears and says, never relay or engine. It is sent `stop_tts`. Its fields go when it goes.
-pub async fn follow_neighbour(hub: StatusHub, ports: Ports, name: String, stop: CancellationToken) {
+/// `holder` tells whose program listens on a port; it is asked at each connection, as another
+/// user's may come after the one that was there.
+pub async fn follow_neighbour(
+    hub: StatusHub,
+    ports: Ports,
+    name: String,
+    holder: impl Fn(u16) -> Option<Holder> + Send + Sync + 'static,
+    stop: CancellationToken,
+) {
     let origin = ports.sockets.iter().chain(&ports.http).next();
     let origin = origin.map_or_else(String::new, ToString::to_string);
     let (subscriber, handle) = Subscriber::new(Places::Ports(ports));
+    let subscriber = subscriber.of_this_user(holder);
     let seat = Seat::new(hub, SEAT, name).read_from(origin);
     tokio::join!(subscriber.run(stop.clone()), async {
         let _ = stop.run_until_cancelled(merge(seat, &handle)).await;
@@ -86,7 +95,7 @@ async fn stopped(stopping: &mut Option<Stopping<'_>>) -> Answer {
 
 fn fields(status: &Status) -> Published {
     let is_active = status.is_listening || status.is_speaking || status.wake_word_detected;
-    let text: String = status.text.chars().take(TEXT_MAX).collect();
+    let text: String = plain(&status.text).chars().take(TEXT_MAX).collect();
     Published {
         is_listening: Some(Some(status.is_listening)),
         is_speaking: Some(Some(status.is_speaking)),

@@ -7,8 +7,8 @@ use std::{
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use hearth_status::{
-    AskError, HubAddress, Link, LocalToken, Places, Ports, StatusHub, Subscriber, SubscriberHandle,
-    follow_neighbour, private_file,
+    AskError, Holder, HubAddress, Link, LocalToken, Places, Ports, StatusHub, Subscriber,
+    SubscriberHandle, follow_neighbour, holder, private_file,
 };
 use proto::{
     ErrorCode,
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     net::{TcpListener, TcpStream},
-    sync::oneshot,
+    sync::{oneshot, watch},
     task::JoinHandle,
 };
 use tokio_tungstenite::{WebSocketStream, accept_async, tungstenite::Message};
@@ -50,14 +50,26 @@ struct Beside {
 
 impl Beside {
     fn start(addr: SocketAddr) -> Self {
+        Self::asking(addr, holder)
+    }
+
+    fn asking(
+        addr: SocketAddr,
+        holder: impl Fn(u16) -> Option<Holder> + Send + Sync + 'static,
+    ) -> Self {
         let (hub, stop) = (StatusHub::default(), CancellationToken::new());
         hub.update(|status| {
             status.status = Phase::Ready;
             status.text = "Ready".into();
             status.engine.state = HopState::Up;
         });
-        let following =
-            follow_neighbour(hub.clone(), sockets(addr), "assistant".into(), stop.clone());
+        let following = follow_neighbour(
+            hub.clone(),
+            sockets(addr),
+            "assistant".into(),
+            holder,
+            stop.clone(),
+        );
         let run = tokio::spawn(following);
         Self { hub, stop, run }
     }
@@ -361,6 +373,7 @@ async fn what_another_program_said_instead_comes_back_when_that_one_leaves() {
         served.hub.clone(),
         sockets(addr),
         "assistant".into(),
+        holder,
         stop.clone(),
     );
     let following = tokio::spawn(following);
@@ -434,4 +447,45 @@ async fn whoever_was_followed_instead_of_the_own_hub_is_left_when_that_is_there(
     soon(reading).await.unwrap();
     stop.cancel();
     soon(run).await.unwrap();
+}
+
+#[tokio::test]
+#[cfg(target_os = "linux")]
+async fn another_users_program_that_takes_the_port_later_is_not_believed() {
+    let (listener, addr) = listen().await;
+    let user = holder(addr.port()).unwrap().user;
+    let (asked, mut asking) = watch::channel(0_u32);
+    // The second to listen there is another user's; the third is again the owner's.
+    let beside = Beside::asking(addr, move |_| {
+        asked.send_modify(|count| *count += 1);
+        let foreign = u32::from(*asked.borrow() == 2);
+        let process = None;
+        Some(Holder {
+            user: user + foreign,
+            process,
+        })
+    });
+    let mut shown = beside.hub.subscribe();
+    let mut own = assistant(&listener).await;
+    say(&mut own, &json!({ "is_speaking": true, "text": "own" })).await;
+    beside.until(|status| status.text == "own").await;
+    drop(own);
+    let mut other = assistant(&listener).await;
+    let lies = json!({ "is_listening": true, "text": "type your password" });
+    say(&mut other, &lies).await;
+    soon(asking.wait_for(|count| *count == 2)).await.unwrap();
+    let left = soon(other.next()).await;
+    assert!(!matches!(left, Some(Ok(_))), "it is sent nothing: {left:?}");
+    shown.mark_changed();
+    assert!(!shown.borrow_and_update().status().is_listening);
+    let mut own = assistant(&listener).await;
+    let says = json!({ "is_speaking": true, "text": "own\u{202e}\nagain" });
+    say(&mut own, &says).await;
+    let passed = shown.wait_for(|latest| {
+        let status = latest.status();
+        assert!(!status.is_listening, "another user's words are shown");
+        status.text == "ownagain"
+    });
+    soon(passed).await.unwrap();
+    beside.stop().await;
 }
