@@ -1,12 +1,14 @@
-import { fireEvent, render, screen } from "@testing-library/svelte";
+import { fireEvent, render, screen, within } from "@testing-library/svelte";
 import { tick } from "svelte";
-import { expect, test, vi } from "vitest";
+import { afterEach, expect, test, vi } from "vitest";
 
 import { live, lost, scripted } from "../test-views";
 import type { View } from "../lib/protocol";
 import type { Actions } from "../lib/tauri";
 import { en } from "../lib/words/en";
 import NowPage from "./NowPage.svelte";
+
+afterEach(() => vi.useRealTimers());
 
 async function page(view: View) {
   const desktop = scripted();
@@ -15,7 +17,7 @@ async function page(view: View) {
     setOverlay: vi.fn(async () => {}),
     setAutostart: vi.fn(async () => {}),
     cancelJob: vi.fn(async () => {}),
-    decide: vi.fn(async () => {}),
+    decide: vi.fn(async (_: string, _word: string) => {}),
     revoke: vi.fn(async () => {}),
   } satisfies Actions;
   render(NowPage, { source: desktop.source, languages: ["en"], actions });
@@ -121,10 +123,12 @@ const dock = { name: "my dock", file: "/usr/bin/python3", process: 4711 };
 const waiting = { id: "7", who: dock, command: "set_monitoring", until: 1790000000000 };
 
 test("a program that asks is shown with what is known of it, and each answer is passed on", async () => {
+  vi.useFakeTimers();
   const { actions, say } = await page({ ...live(), pairs: { waiting: [waiting], allowed: [] } });
   const ask = screen.getByTestId("ask");
   expect(ask.textContent).toContain("my dock wants to pause or resume Hearth");
   expect(screen.getByTestId("from").textContent).toBe("/usr/bin/python3 · process 4711");
+  await vi.advanceTimersByTimeAsync(600);
   for (const [name, word] of [
     ["Allow once", "once"],
     ["Always allow", "always"],
@@ -136,6 +140,26 @@ test("a program that asks is shown with what is known of it, and each answer is 
   expect(screen.getByTestId("ask")).toBeTruthy();
   await say({ ...live(), pairs: { waiting: [], allowed: [] } });
   expect(screen.queryByTestId("ask")).toBeNull();
+});
+
+test("a double click answers one program and never the next, which stands in its place by then", async () => {
+  vi.useFakeTimers();
+  const other = { ...waiting, id: "8", who: { name: "other" } };
+  const { actions, say } = await page({ ...live(), pairs: { waiting: [waiting, other], allowed: [] } });
+  const first = () => within(screen.getAllByTestId("ask")[0]!).getByText(en.allowAlways);
+  await vi.advanceTimersByTimeAsync(600);
+  await fireEvent.click(first());
+  await say({ ...live(), pairs: { waiting: [other], allowed: [] } });
+  await vi.advanceTimersByTimeAsync(500);
+  expect(first().getAttribute("aria-disabled")).toBe("true");
+  await fireEvent.click(first());
+  expect(actions.decide.mock.calls).toEqual([["7", "always"]]);
+  // What moves nothing makes nobody wait.
+  await say({ ...live({ status: "ready" }), pairs: { waiting: [other], allowed: [] } });
+  await vi.advanceTimersByTimeAsync(100);
+  expect(first().getAttribute("aria-disabled")).toBe("false");
+  await fireEvent.click(first());
+  expect(actions.decide).toHaveBeenLastCalledWith("8", "always");
 });
 
 test("what a program calls itself is text and nothing else", async () => {
