@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { cleanup, fireEvent, render, screen, within } from "@testing-library/svelte";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 
-import { Refused, type Api, type Job, type Key, type Overview } from "./api";
+import { Refused, type Api, type Job, type Key, type Overview, type Page } from "./api";
 import Dashboard from "./Dashboard.svelte";
 import { words } from "./words";
 
@@ -30,6 +30,7 @@ afterEach(() => {
 
 function relay(change: Partial<Api> = {}) {
   let say!: (text: string) => void;
+  let isRetried = false;
   const { minutes, ...overview } = fixture;
   const api = {
     overview: vi.fn(async (key: string) => {
@@ -44,8 +45,11 @@ function relay(change: Partial<Api> = {}) {
       say(`event: overview\ndata: ${JSON.stringify(overview)}\n\n`);
       return new Response(body);
     }),
-    dead: vi.fn(async () => ({ jobs: [dead] })),
-    retry: vi.fn(async () => ({ ...job, id: "cd".repeat(16) })),
+    dead: vi.fn(async () => ({ jobs: isRetried ? [] : [dead] })),
+    retry: vi.fn(async () => {
+      isRetried = true;
+      return { ...job, id: "cd".repeat(16) };
+    }),
     keys: vi.fn(async () => [own]),
     createKey: vi.fn(async () => ({ ...own, id: "b", name: "ci", key: "hearth_new" })),
     revokeKey: vi.fn(async () => {}),
@@ -130,26 +134,38 @@ test("a relay that asks for no key is opened at once", async () => {
   expect(screen.queryByTestId("leave")).toBeNull();
 });
 
-/** Answers that come when, and in which order, it is said. */
+/** Answers that come when it is said. */
 function late() {
-  const answers: ((jobs: Job[]) => void)[] = [];
-  const ask = vi.fn(() => new Promise<{ jobs: Job[] }>((answer) => answers.push((jobs) => answer({ jobs }))));
+  const answers: ((jobs: Job[], next?: string) => void)[] = [];
+  const ask = vi.fn(
+    (_: string, _limit: number, _after?: string) =>
+      new Promise<Page>((answer) => answers.push((jobs, next) => answer({ jobs, ...(next && { next }) }))),
+  );
   return { ask, answers };
 }
 
-test("an older answer never takes the place of a newer one", async () => {
+const overview = (dead: number) => `event: overview\ndata: ${JSON.stringify({ ...fixture, dead })}\n\n`;
+const named = (n: number): Job => ({ ...dead, id: String(n).padStart(32, "0") });
+const from = (first: number, last: number) => Array.from({ length: last - first + 1 }, (_, at) => named(first + at));
+const rest = () => new Promise((rested) => setTimeout(rested));
+
+test("under a storm of failures the list is asked for once at a time, and each answer is shown", async () => {
   const { ask, answers } = late();
   const { say } = relay({ dead: ask });
   await enter(KEY);
   await vi.waitFor(() => expect(answers).toHaveLength(1));
-  say(`event: overview\ndata: ${JSON.stringify({ ...fixture, dead: 9 })}\n\n`);
+  for (let count = 11; count <= 15; count++) {
+    say(overview(count));
+    await rest();
+  }
+  expect(answers).toHaveLength(1);
+  answers[0]!([dead]);
+  await vi.waitFor(() => expect(screen.getAllByTestId("dead-job")).toHaveLength(1));
   await vi.waitFor(() => expect(answers).toHaveLength(2));
-  const newer: Job = { ...dead, id: "ef".repeat(16) };
-  answers[1]!([dead, newer]);
+  answers[1]!([dead, named(1)]);
   await vi.waitFor(() => expect(screen.getAllByTestId("dead-job")).toHaveLength(2));
-  answers[0]!([]);
-  await new Promise((rest) => setTimeout(rest));
-  expect(screen.getAllByTestId("dead-job")).toHaveLength(2);
+  await rest();
+  expect(answers).toHaveLength(2);
 });
 
 test("a job that was retried does not come back with an answer from before", async () => {
@@ -159,13 +175,15 @@ test("a job that was retried does not come back with an answer from before", asy
   await vi.waitFor(() => expect(answers).toHaveLength(1));
   answers[0]!([dead]);
   const row = await screen.findByTestId("dead-job");
-  say(`event: overview\ndata: ${JSON.stringify({ ...fixture, dead: 9 })}\n\n`);
+  say(overview(9));
   await vi.waitFor(() => expect(answers).toHaveLength(2));
   await fireEvent.click(within(row).getByTestId("retry"));
-  await vi.waitFor(() => expect(answers).toHaveLength(3));
+  await vi.waitFor(() => expect(screen.queryByTestId("dead-job")).toBeNull());
   answers[1]!([dead]);
+  await vi.waitFor(() => expect(answers).toHaveLength(3));
+  expect(screen.queryByTestId("dead-job")).toBeNull();
   answers[2]!([]);
-  await new Promise((rest) => setTimeout(rest));
+  await rest();
   expect(screen.queryByTestId("dead-job")).toBeNull();
 });
 

@@ -7,41 +7,47 @@ import { follow, pause, type Event } from "./stream";
 export type Link = { kind: "connecting" } | { kind: "live" } | { kind: "lost"; again: number };
 
 /**
- * A list stays as it is when it cannot be read, and is read again in a while. Of answers that come in
- * another order than they were asked for, the one that was asked for last is shown.
+ * A list stays as it is when it cannot be read, and is read again in a while. One request is on its
+ * way at a time, and one more follows it if the list was wanted meanwhile.
  */
 function persistent<T>(ask: () => Promise<T>, show: (answer: T) => void, onRefused: (why: Refused) => void) {
   let timer: ReturnType<typeof setTimeout> | undefined;
   let failures = 0;
-  let asked = 0;
-  let told = 0;
+  let isAsking = false;
+  let isWanted = false;
+  let isOutdated = false;
   let over = false;
   async function read(): Promise<void> {
+    isWanted = true;
+    if (isAsking || over) return;
     clearTimeout(timer);
-    const mine = ++asked;
+    isAsking = true;
+    isWanted = isOutdated = false;
     try {
       const answer = await ask();
-      if (mine !== asked) return;
-      told = mine;
       failures = 0;
-      show(answer);
+      if (!isOutdated && !over) show(answer);
     } catch (reason) {
       if (over) return;
       if (reason instanceof Refused && reason.isAboutKey) return onRefused(reason);
-      if (mine !== asked) return;
       timer = setTimeout(() => void read(), pause(failures, Math.random()));
       failures += 1;
+      isWanted = false;
+    } finally {
+      isAsking = false;
     }
+    if (isWanted) void read();
   }
-  /** What is on its way was true before something changed. */
-  function changed(): void {
-    if (asked !== told) void read();
+  /** Something was changed from here: what is on its way was true before, and is not shown. */
+  function reread(): void {
+    isOutdated = true;
+    void read();
   }
   function stop(): void {
     over = true;
     clearTimeout(timer);
   }
-  return { read, changed, stop };
+  return { read, reread, stop };
 }
 
 /**
@@ -143,17 +149,17 @@ export function board(api: Api, key: string, onRefused: (why: Refused) => void) 
     retry: async (job: string) => {
       const made = await api.retry(key, job);
       dead = dead?.filter(({ id }) => id !== job);
-      deadList.changed();
+      deadList.reread();
       return made.id;
     },
     createKey: async (wanted: NewKey) => {
       const made = await api.createKey(key, wanted);
-      await keyList.read();
+      keyList.reread();
       return made;
     },
     revokeKey: async (id: string) => {
       await api.revokeKey(key, id);
-      await keyList.read();
+      keyList.reread();
     },
   };
 }
