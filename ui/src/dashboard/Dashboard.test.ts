@@ -145,7 +145,7 @@ function late() {
 }
 
 const overview = (dead: number) => `event: overview\ndata: ${JSON.stringify({ ...fixture, dead })}\n\n`;
-const named = (n: number): Job => ({ ...dead, id: String(n).padStart(32, "0") });
+const named = (n: number): Job => ({ ...dead, id: String(n).padStart(8, "0").padEnd(32, "0") });
 const from = (first: number, last: number) => Array.from({ length: last - first + 1 }, (_, at) => named(first + at));
 const rest = () => new Promise((rested) => setTimeout(rested));
 
@@ -187,9 +187,44 @@ test("a job that was retried does not come back with an answer from before", asy
   expect(screen.queryByTestId("dead-job")).toBeNull();
 });
 
+test("as many dead jobs are read again as are shown", async () => {
+  const { ask, answers } = late();
+  const { say } = relay({ dead: ask });
+  await enter(KEY);
+  await vi.waitFor(() => expect(answers).toHaveLength(1));
+  answers[0]!(from(1, 20), "20");
+  await fireEvent.click(await screen.findByText(words.showMore));
+  expect(ask.mock.calls[1]).toEqual([KEY, 20, "20"]);
+  answers[1]!(from(21, 40), "40");
+  await vi.waitFor(() => expect(screen.getAllByTestId("dead-job")).toHaveLength(40));
+  say(overview(59));
+  await vi.waitFor(() => expect(answers).toHaveLength(3));
+  expect(ask.mock.calls[2]).toEqual([KEY, 40]);
+  answers[2]!(from(0, 39), "39");
+  await vi.waitFor(() => expect(screen.getAllByTestId("dead-job")[0]!.textContent).toContain(named(0).id.slice(0, 8)));
+  expect(screen.getAllByTestId("dead-job")).toHaveLength(40);
+});
+
+test("with more dead jobs than are counted, those after the retried ones move up", async () => {
+  const { ask, answers } = late();
+  const { say } = relay({ dead: ask });
+  await enter(KEY);
+  await vi.waitFor(() => expect(answers).toHaveLength(1));
+  say(overview(1000));
+  answers[0]!([dead], "20");
+  await vi.waitFor(() => expect(answers).toHaveLength(2));
+  answers[1]!([dead], "20");
+  expect(screen.getByTestId("dead-count").textContent).toBe("1,000+");
+  await fireEvent.click(within(await screen.findByTestId("dead-job")).getByTestId("retry"));
+  await vi.waitFor(() => expect(answers).toHaveLength(3));
+  expect(screen.getByTestId("no-dead").textContent).toBe(words.unknown);
+  answers[2]!(from(21, 40), "40");
+  await vi.waitFor(() => expect(screen.getAllByTestId("dead-job")).toHaveLength(20));
+});
+
 test("more of the dead are added once, however often it is asked", async () => {
   const older: Job = { ...dead, id: "ef".repeat(16) };
-  const pages = vi.fn(async (_: string, from?: string) => (from ? { jobs: [dead, older] } : { jobs: [dead], next: "2" }));
+  const pages = vi.fn(async (_: string, __: number, from?: string) => (from ? { jobs: [dead, older] } : { jobs: [dead], next: "2" }));
   relay({ dead: pages });
   await enter(KEY);
   const more = await screen.findByText(words.showMore);

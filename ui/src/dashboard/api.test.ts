@@ -71,7 +71,7 @@ function answering(answer: () => Response | Promise<Response>) {
 
 test("the key travels in a header and never in an address", async () => {
   const { api, asked } = answering(() => Response.json([]));
-  await api.dead("hearth_id_secret_sum");
+  await api.dead("hearth_id_secret_sum", 20);
   await api.keys("hearth_id_secret_sum");
   await api.keys("");
   const header = (n: number) => new Headers(asked[n]!.init.headers).get("authorization");
@@ -96,7 +96,7 @@ test("a refusal is told in the relay's own words", async () => {
 test("the next page of dead jobs is where the relay says", async () => {
   const link = '<?state=dead&limit=20&after=1700-42>; rel="next"';
   const { api } = answering(() => Response.json([], { headers: { link } }));
-  expect((await api.dead("k")).next).toBe("1700-42");
+  expect((await api.dead("k", 20)).next).toBe("1700-42");
   const last = answering(() => Response.json([]));
-  expect((await last.api.dead("k")).next).toBeUndefined();
+  expect((await last.api.dead("k", 20)).next).toBeUndefined();
 });

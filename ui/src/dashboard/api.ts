@@ -104,6 +104,9 @@ export class Refused extends Error {
   }
 }
 
+/** The relay counts dead jobs so far, and lists so many in one answer. */
+export const DEAD_MAX = 1000;
+
 export type Page = { jobs: Job[]; next?: string };
 
 /** The relay that served this page. The key goes into a header, never into an address. */
@@ -111,7 +114,7 @@ export type Api = {
   overview: (key: string) => Promise<Overview>;
   /** The stream of events; its body is read by the caller. */
   events: (key: string, signal: AbortSignal) => Promise<Response>;
-  dead: (key: string, after?: string) => Promise<Page>;
+  dead: (key: string, limit: number, after?: string) => Promise<Page>;
   retry: (key: string, job: string) => Promise<Job>;
   keys: (key: string) => Promise<Key[]>;
   createKey: (key: string, wanted: NewKey) => Promise<Key>;
@@ -138,9 +141,9 @@ export function relayApi(fetch: typeof globalThis.fetch): Api {
   return {
     overview: (key) => json(ask(key, "/api/admin/overview")),
     events: (key, signal) => ask(key, "/api/admin/events", { signal, headers: { accept: "text/event-stream" } }),
-    dead: async (key, after) => {
+    dead: async (key, limit, after) => {
       const more = after ? `&after=${id(after)}` : "";
-      const answer = await ask(key, `/api/admin/jobs?state=dead&limit=20${more}`);
+      const answer = await ask(key, `/api/admin/jobs?state=dead&limit=${limit}${more}`);
       const next = /after=([^>&]+)/.exec(answer.headers.get("link") ?? "")?.[1];
       return { jobs: (await answer.json()) as Job[], ...(next && { next }) };
     },

@@ -1,8 +1,11 @@
 import { untrack } from "svelte";
 
 import { secondHand } from "../lib/clock";
-import { Refused, type Api, type Job, type Key, type Minute, type NewKey, type Overview, type Page } from "./api";
+import { DEAD_MAX, Refused, type Api, type Job, type Key, type Minute, type NewKey, type Overview, type Page } from "./api";
 import { follow, pause, type Event } from "./stream";
+
+/** Dead jobs on a page of their list. */
+const PAGE = 20;
 
 export type Link = { kind: "connecting" } | { kind: "live" } | { kind: "lost"; again: number };
 
@@ -85,7 +88,9 @@ export function board(api: Api, key: string, onRefused: (why: Refused) => void) 
     next = page.next;
   }
 
-  const deadList = persistent(() => api.dead(key), showDead, onRefused);
+  /** As many as are shown: none goes from under a pointer. */
+  const shownDead = () => Math.min(DEAD_MAX, Math.max(PAGE, dead?.length ?? 0));
+  const deadList = persistent(() => api.dead(key, shownDead()), showDead, onRefused);
   const keyList = persistent(() => api.keys(key), (read) => (keys = read), onRefused);
 
   $effect(() =>
@@ -139,7 +144,7 @@ export function board(api: Api, key: string, onRefused: (why: Refused) => void) 
     moreDead: async () => {
       const from = next;
       if (from === undefined) return;
-      const page = await api.dead(key, from);
+      const page = await api.dead(key, PAGE, from);
       // Another answer was first, or the list was read anew meanwhile.
       if (next !== from) return;
       const known = new Set(dead?.map(({ id }) => id));
