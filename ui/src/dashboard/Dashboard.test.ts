@@ -233,6 +233,25 @@ test("more of the dead are added once, however often it is asked", async () => {
   expect(screen.queryByText(words.showMore)).toBeNull();
 });
 
+test("both lists are read again each minute, as not all that changes them is told", async () => {
+  vi.useFakeTimers();
+  try {
+    const { api } = relay();
+    await enter(KEY);
+    await vi.advanceTimersByTimeAsync(1000);
+    const calls = () => [api.keys, api.dead].map(({ mock }) => mock.calls.length);
+    expect(calls()).toEqual([1, 1]);
+    await vi.advanceTimersByTimeAsync(58_000);
+    expect(calls()).toEqual([1, 1]);
+    await vi.advanceTimersByTimeAsync(3_000);
+    expect(calls()).toEqual([2, 2]);
+    await vi.advanceTimersByTimeAsync(600_000);
+    expect(calls()).toEqual([12, 12]);
+  } finally {
+    vi.useRealTimers();
+  }
+});
+
 test("lists that could not be read are read again, whether or not the relay says anything", async () => {
   vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
   try {

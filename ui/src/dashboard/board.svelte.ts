@@ -7,6 +7,9 @@ import { follow, pause, type Event } from "./stream";
 /** Dead jobs on a page of their list. */
 const PAGE = 20;
 
+/** When a key was used, and what another made or revoked, no event tells: how old the lists may be. */
+const AGE_MAX = 60_000;
+
 export type Link = { kind: "connecting" } | { kind: "live" } | { kind: "lost"; again: number };
 
 /**
@@ -69,7 +72,15 @@ export function board(api: Api, key: string, onRefused: (why: Refused) => void) 
   let skew = 0;
   let deadTold: number | undefined;
 
-  const tick = () => (now = Date.now() + skew);
+  let readAt = Date.now();
+
+  function tick() {
+    now = Date.now() + skew;
+    if (Math.abs(Date.now() - readAt) < AGE_MAX) return;
+    readAt = Date.now();
+    void deadList.read();
+    void keyList.read();
+  }
 
   function hear({ name, data }: Event) {
     if (name === "minutes") minutes = JSON.parse(data) as Minute[];
