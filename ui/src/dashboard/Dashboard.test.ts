@@ -117,6 +117,40 @@ test("a new key is shown once, and gone when its dialog is closed", async () => 
   expect(screen.queryByTestId("secret")).toBeNull();
 });
 
+test("a new key is shown although the list of keys cannot be read then", async () => {
+  let reads = 0;
+  relay({ keys: vi.fn(async () => (++reads === 1 ? [own] : new Promise<Key[]>(() => {}))) });
+  await enter(KEY);
+  await fireEvent.click(await screen.findByTestId("new-key"));
+  await fireEvent.input(screen.getByTestId("new-name"), { target: { value: "ci" } });
+  await fireEvent.click(screen.getByTestId("create"));
+  expect(((await screen.findByTestId("secret")) as HTMLInputElement).value).toBe("hearth_new");
+});
+
+test("while a key is being made its dialog stays and says so", async () => {
+  let answer!: (key: Key) => void;
+  const { api } = relay({ createKey: vi.fn(() => new Promise<Key>((made) => (answer = made))) });
+  await enter(KEY);
+  await fireEvent.click(await screen.findByTestId("new-key"));
+  await fireEvent.input(screen.getByTestId("new-name"), { target: { value: "ci" } });
+  await fireEvent.click(screen.getByTestId("create"));
+  expect(screen.getByTestId("create").textContent).toBe(words.creating);
+  const dialog = screen.getByRole("dialog");
+  expect(await fireEvent(dialog, new Event("cancel", { cancelable: true }))).toBe(false);
+  await fireEvent.click(screen.getByText(words.cancel));
+  expect(screen.getByTestId("create").getAttribute("aria-disabled")).toBe("true");
+  await fireEvent.click(screen.getByTestId("create"));
+  expect(api.createKey).toHaveBeenCalledOnce();
+  answer({ ...own, name: "ci", key: "hearth_new" });
+  expect(await screen.findByTestId("secret")).toBeTruthy();
+  expect(await fireEvent(dialog, new Event("cancel", { cancelable: true }))).toBe(true);
+});
+
+test("before it is known whether a key is needed the page says that it looks", async () => {
+  relay({ overview: () => new Promise<Overview>(() => {}) });
+  expect(screen.getByRole("status").textContent).toBe(words.opening);
+});
+
 test("a key is revoked only once that is confirmed, and one's own ends the session", async () => {
   const { api, kept } = relay();
   await enter(KEY);
@@ -239,7 +273,7 @@ test("both lists are read again each minute, as not all that changes them is tol
     const { api } = relay();
     await enter(KEY);
     await vi.advanceTimersByTimeAsync(1000);
-    const calls = () => [api.keys, api.dead].map(({ mock }) => mock.calls.length);
+    const calls = () => [vi.mocked(api.keys), vi.mocked(api.dead)].map(({ mock }) => mock.calls.length);
     expect(calls()).toEqual([1, 1]);
     await vi.advanceTimersByTimeAsync(58_000);
     expect(calls()).toEqual([1, 1]);

@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 
 import { relayApi, Refused, type Minute, type Overview, type RunningJob, type Worker } from "./api";
 
@@ -91,6 +91,36 @@ test("a refusal is told in the relay's own words", async () => {
   await expect(proxy.api.keys("k")).rejects.toMatchObject({ status: 502, message: "HTTP 502" });
   const away = relayApi(() => Promise.reject(new TypeError("Failed to fetch")));
   await expect(away.keys("k")).rejects.toBeInstanceOf(Refused);
+});
+
+test("a relay that takes a request and answers nothing, or half of it, is given up", async () => {
+  const patience = vi.spyOn(AbortSignal, "timeout");
+  try {
+    const cut = new AbortController();
+    patience.mockReturnValue(cut.signal);
+    const silent = relayApi((_, init) => {
+      return new Promise((_, refuse) => init!.signal!.addEventListener("abort", () => refuse(init!.signal!.reason)));
+    });
+    const half = relayApi(async (_, init) => {
+      const start = (to: ReadableStreamDefaultController) =>
+        init!.signal!.addEventListener("abort", () => to.error(init!.signal!.reason));
+      return new Response(new ReadableStream({ start }));
+    });
+    const asked = [silent.overview(""), silent.retry("k", "1"), silent.dead("k", 20), half.keys("k"), half.dead("k", 20)];
+    const ended = Promise.allSettled(asked);
+    await vi.waitFor(() => expect(patience.mock.calls).toEqual(asked.map(() => [20_000])));
+    cut.abort(new DOMException("signal timed out", "TimeoutError"));
+    for (const one of await ended) {
+      expect(one).toMatchObject({ status: "rejected", reason: { status: 0 } });
+      expect(String((one as PromiseRejectedResult).reason.message)).toContain("20 s");
+    }
+    // The stream has its own patience.
+    const { api } = answering(() => new Response());
+    await api.events("k", new AbortController().signal);
+    expect(patience).toHaveBeenCalledTimes(asked.length);
+  } finally {
+    patience.mockRestore();
+  }
 });
 
 test("the next page of dead jobs is where the relay says", async () => {

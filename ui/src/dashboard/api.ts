@@ -1,3 +1,5 @@
+import { words } from "./words";
+
 /** What the relay tells its operator; the same as `proto::admin`, and held to its fixture by a test. */
 
 export type Overview = {
@@ -121,21 +123,21 @@ export type Api = {
   revokeKey: (key: string, id: string) => Promise<void>;
 };
 
+/** For a whole answer, in milliseconds. The stream has its own. */
+const PATIENCE = 20_000;
+
 export function relayApi(fetch: typeof globalThis.fetch): Api {
   async function ask(key: string, path: string, init: RequestInit = {}): Promise<Response> {
     const headers = new Headers(init.headers);
     if (key) headers.set("authorization", `Bearer ${key}`);
-    let answer: Response;
-    try {
-      answer = await fetch(path, { ...init, headers, cache: "no-store", credentials: "omit" });
-    } catch (reason) {
-      throw new Refused(0, String(reason));
-    }
+    const signal = init.signal ?? AbortSignal.timeout(PATIENCE);
+    const answer = await reached(fetch(path, { ...init, signal, headers, cache: "no-store", credentials: "omit" }));
     if (answer.ok) return answer;
     throw new Refused(answer.status, await reasonOf(answer));
   }
 
-  const json = async <T>(answer: Promise<Response>): Promise<T> => (await answer).json() as Promise<T>;
+  const whole = async <T>(answer: Response): Promise<T> => reached(answer.json() as Promise<T>);
+  const json = async <T>(answer: Promise<Response>): Promise<T> => whole<T>(await answer);
   const id = encodeURIComponent;
 
   return {
@@ -145,7 +147,7 @@ export function relayApi(fetch: typeof globalThis.fetch): Api {
       const more = after ? `&after=${id(after)}` : "";
       const answer = await ask(key, `/api/admin/jobs?state=dead&limit=${limit}${more}`);
       const next = /after=([^>&]+)/.exec(answer.headers.get("link") ?? "")?.[1];
-      return { jobs: (await answer.json()) as Job[], ...(next && { next }) };
+      return { jobs: await whole<Job[]>(answer), ...(next && { next }) };
     },
     retry: (key, job) => json(ask(key, `/api/admin/jobs/${id(job)}/retry`, { method: "POST" })),
     keys: (key) => json(ask(key, "/api/admin/keys")),
@@ -155,6 +157,16 @@ export function relayApi(fetch: typeof globalThis.fetch): Api {
     },
     revokeKey: async (key, name) => void (await ask(key, `/api/admin/keys/${id(name)}`, { method: "DELETE" })),
   };
+}
+
+/** What breaks on its way, or is too late, is no answer of the relay's. */
+async function reached<T>(coming: Promise<T>): Promise<T> {
+  try {
+    return await coming;
+  } catch (reason) {
+    const isLate = reason instanceof DOMException && reason.name === "TimeoutError";
+    throw new Refused(0, isLate ? words.late(PATIENCE / 1000) : String(reason));
+  }
 }
 
 /** A sentence of the relay's, or what the status means. */

@@ -139,6 +139,7 @@ export const words = {
     ["31536000", "after a year"],
   ] as const,
   create: "Make the key",
+  creating: "Making it…",
   cancel: "Cancel",
   needName: "Give it a name.",
   needScope: "Choose at least one scope.",
@@ -153,6 +154,7 @@ export const words = {
   limitServes: (accounts: string) => `serves ${accounts}`,
   noLimits: "none",
 
+  late: (seconds: number) => `the relay gave no answer for ${seconds} s; what was asked may have been done all the same`,
   refused: (reason: string) => `That did not work: ${reason}`,
 };
 
