@@ -18,6 +18,7 @@ beforeEach(() => {
   vi.stubGlobal("ResizeObserver", class { observe() {} unobserve() {} disconnect() {} });
   HTMLDialogElement.prototype.showModal = function () {
     this.open = true;
+    this.querySelector<HTMLElement>("[autofocus], input, button")?.focus();
   };
   HTMLDialogElement.prototype.close = function () {
     this.open = false;
@@ -115,6 +116,40 @@ test("a new key is shown once, and gone when its dialog is closed", async () => 
   expect(api.createKey).toHaveBeenCalledWith(KEY, { name: "ci", account: "default", scopes: ["enqueue", "read"] });
   await fireEvent.click(screen.getByTestId("secret-done"));
   expect(screen.queryByTestId("secret")).toBeNull();
+});
+
+test("whichever way a dialog is closed, the focus goes back to where it was opened", async () => {
+  relay();
+  await enter(KEY);
+  const opens = await screen.findByTestId("new-key");
+  opens.focus();
+  await fireEvent.click(opens);
+  await vi.waitFor(() => expect(document.activeElement).not.toBe(opens));
+  await fireEvent.click(screen.getByText(words.cancel));
+  expect(document.activeElement).toBe(opens);
+  await fireEvent.click(opens);
+  await fireEvent.input(screen.getByTestId("new-name"), { target: { value: "ci" } });
+  await fireEvent.click(screen.getByTestId("create"));
+  expect(document.activeElement).toBe(await screen.findByTestId("secret"));
+  await fireEvent.click(screen.getByTestId("secret-done"));
+  expect(document.activeElement).toBe(opens);
+});
+
+test("after a key is revoked the focus is on the keys, as its row goes", async () => {
+  const other: Key = { ...own, id: "b", name: "ci" };
+  let keys = [own, other];
+  relay({
+    keys: vi.fn(async () => keys),
+    revokeKey: vi.fn(async () => void (keys = [own])),
+  });
+  await enter(KEY);
+  const revoke = await screen.findByLabelText(words.revokeKey("ci"));
+  revoke.focus();
+  await fireEvent.click(revoke);
+  await fireEvent.click(screen.getByTestId("revoke-yes"));
+  await vi.waitFor(() => expect(screen.getAllByTestId("key-row")).toHaveLength(1));
+  const keysThere = screen.getByRole("region", { name: words.keysTitle });
+  await vi.waitFor(() => expect(document.activeElement).toBe(keysThere));
 });
 
 test("a new key is shown although the list of keys cannot be read then", async () => {

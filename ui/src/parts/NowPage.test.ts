@@ -134,7 +134,7 @@ test("a program that asks is shown with what is known of it, and each answer is 
     ["Always allow", "always"],
     ["No", "no"],
   ] as const) {
-    await fireEvent.click(button(name));
+    await fireEvent.click(button(`${name}: my dock`));
     expect(actions.decide).toHaveBeenLastCalledWith("7", word);
   }
   expect(screen.getByTestId("ask")).toBeTruthy();
@@ -160,6 +160,46 @@ test("a double click answers one program and never the next, which stands in its
   expect(first().getAttribute("aria-disabled")).toBe("false");
   await fireEvent.click(first());
   expect(actions.decide).toHaveBeenLastCalledWith("8", "always");
+});
+
+test("when a row goes that had the focus, its part of the page has it", async () => {
+  vi.useFakeTimers();
+  const allowed = { id: "1", who: dock, since: 0 };
+  const { say } = await page({ ...live(), pairs: { waiting: [waiting], allowed: [allowed] } });
+  const section = (name: string) => screen.getByRole("region", { name });
+  button("Cancel the job of laptop").focus();
+  await say({ ...live({ jobs: [] }), pairs: { waiting: [waiting], allowed: [allowed] } });
+  expect(document.activeElement).toBe(section(en.running));
+  button("Revoke the leave of my dock").focus();
+  const other = { ...allowed, id: "2" };
+  await say({ ...live({ jobs: [] }), pairs: { waiting: [waiting], allowed: [other] } });
+  expect(document.activeElement).toBe(section(en.allowed));
+  // The whole part goes with its last row: then the page has it.
+  screen.getByText(en.deny).focus();
+  await say({ ...live({ jobs: [] }), pairs: { waiting: [], allowed: [other] } });
+  expect(document.activeElement).toBe(screen.getByRole("main"));
+  // Nobody's focus is taken who has it elsewhere.
+  button("Pause").focus();
+  await say(live({ jobs: [] }));
+  expect(document.activeElement).toBe(button("Pause"));
+});
+
+test("to a screen reader the state is heading and status, and each answer says to whom", async () => {
+  vi.useFakeTimers();
+  const { say } = await page(live());
+  const title = screen.getByRole("heading", { level: 1 });
+  expect(within(title).getByRole("status").textContent).toBe("Working");
+  const told = screen.getByTestId("asked");
+  expect([told.getAttribute("role"), told.textContent]).toEqual(["status", ""]);
+  const other = { ...waiting, id: "8", who: { name: "other" } };
+  await say({ ...live(), pairs: { waiting: [waiting, other], allowed: [] } });
+  expect(screen.getByTestId("asked")).toBe(told);
+  expect(told.textContent).toContain("my dock wants to pause");
+  expect(told.textContent).toContain("other wants to pause");
+  const names = screen.getAllByTestId("ask").flatMap((ask) => within(ask).getAllByRole("button"));
+  const said = names.map((one) => one.getAttribute("aria-label"));
+  expect(said).toContain("Always allow: my dock");
+  expect(new Set(said).size).toBe(6);
 });
 
 test("what a program calls itself is text and nothing else", async () => {
