@@ -22,4 +22,7 @@ const open: Open = (onEvent, onBroken) => {
 };
 
 const source = inDesktop ? desktop : browserSource(open);
-mount(OverlayPage, { target: document.getElementById("app")!, props: { source, languages: navigator.languages } });
+/** On a stream nothing flashes up while the first status comes, in milliseconds. */
+const patience = inDesktop ? 0 : 2000;
+const props = { source, languages: navigator.languages, patience };
+mount(OverlayPage, { target: document.getElementById("app")!, props });

@@ -53,6 +53,20 @@ test("a broken stream is shown at once and opened anew for ever", async () => {
   expect(seen.at(-1)).toEqual(live());
 });
 
+test("an overlay that its owner hid stays hidden while its agent is away", async () => {
+  const { streams, seen } = await following();
+  const hidden = { ...fixture.data, overlay_visible: false };
+  streams[0]!.say(JSON.stringify(hidden));
+  streams[0]!.breaks();
+  await vi.advanceTimersByTimeAsync(3000);
+  streams[1]!.breaks();
+  expect(seen).toEqual([live({ overlay_visible: false })]);
+  await vi.advanceTimersByTimeAsync(3000);
+  streams[2]!.say(JSON.stringify({ ...hidden, overlay_visible: true }));
+  streams[2]!.breaks();
+  expect(seen.at(-1)).toEqual(lost);
+});
+
 test("after the end no stream is open and none is opened", async () => {
   const { streams, stop } = await following();
   streams[0]!.breaks();

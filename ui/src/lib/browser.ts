@@ -9,12 +9,14 @@ const AGAIN = 2000;
 
 /**
  * The agent that served this page, for a browser without a desktop around it. A stream that
- * breaks is opened anew for ever; meanwhile nothing is known.
+ * breaks is opened anew for ever; meanwhile nothing is known, but for an overlay that its owner hid:
+ * that stays hidden.
  */
 export function browserSource(open: Open, chance = Math.random): Source {
   return {
     listen: async (onView) => {
       let close = () => {};
+      let isHidden = false;
       let timer: ReturnType<typeof setTimeout> | undefined;
 
       function follow() {
@@ -22,12 +24,14 @@ export function browserSource(open: Open, chance = Math.random): Source {
         close = open(
           (data) => {
             const view = read(data);
-            if (view) onView(view);
+            if (!view) return;
+            isHidden = view.link.kind === "live" && !view.link.status.overlay_visible;
+            onView(view);
           },
           // The browser tries again by itself after some errors and never after others.
           () => {
             close();
-            onView(UNKNOWN);
+            if (!isHidden) onView(UNKNOWN);
             timer ??= setTimeout(follow, AGAIN * (1 + chance()));
           },
         );

@@ -33,6 +33,24 @@ test("before anything arrived it does not pretend to know", async () => {
   expect(state()).toBe("Agent not reachable");
 });
 
+test("a browser source draws nothing while its first status is on its way", async () => {
+  const { source, say } = scripted();
+  const drawn = render(OverlayPage, { source, languages: ["en"], patience: 2000 });
+  await vi.advanceTimersByTimeAsync(1999);
+  expect(screen.queryByTestId("pill")).toBeNull();
+  await vi.advanceTimersByTimeAsync(1);
+  expect(state()).toBe("Agent not reachable");
+  drawn.unmount();
+  render(OverlayPage, { source, languages: ["en"], patience: 2000 });
+  await vi.advanceTimersByTimeAsync(0);
+  say(live());
+  await tick();
+  expect(state()).toBe("Working for laptop");
+  say(lost);
+  await tick();
+  expect(state()).toBe("Agent not reachable");
+});
+
 test("while working it says for whom, with which model, how fast and how long", async () => {
   const { say } = await page();
   await say(live());
