@@ -148,6 +148,15 @@ impl Browser {
         .await;
     }
 
+    /// What a screen reader is told of a picture.
+    pub(crate) async fn until_label(&self, id: &str, part: &str) {
+        until(&format!("{id} is labelled with {part:?}"), async || {
+            let label = self.find(id).await?.attr("aria-label").await.ok()??;
+            label.contains(part).then_some(())
+        })
+        .await;
+    }
+
     pub(crate) async fn until_gone(&self, id: &str) {
         until(&format!("there is no {id}"), async || {
             self.find(id).await.is_none().then_some(())

@@ -42,10 +42,21 @@ async fn signed_in(stand: &Stand, key: &str) -> Browser {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_follows_a_job_and_retries_a_dead_one_by_keyboard() {
-    let (stand, ollama) = Stand::scripted().await;
+    let (mut stand, ollama) = Stand::scripted().await;
+    // As long as a name may be: one worker must not make the page wider than its window.
+    let long = "long-named-model".repeat(8);
+    ollama.set_models(&[("tiny", true), (&long, false)]);
+    stand.kill_agent().await;
+    stand.start_agent().await;
+    stand.until("ready").await;
     let key = admin_key(&stand).await;
     let browser = signed_in(&stand, &key).await;
     browser.until_text("online", "1").await;
+    browser.until_contains("worker-models", "tiny").await;
+    browser.until_contains("worker-models", &long).await;
+    browser.until_text("worker-carrier", "WebSocket").await;
+    browser.until_text("worker-seen", "now").await;
+    browser.until_text("worker-load", "0 of 1").await;
     browser.until_text("waiting", "0").await;
 
     let broken = Answer::begin().send_lines([LINE]).then(Step::Cut);
@@ -58,10 +69,16 @@ async fn an_operator_follows_a_job_and_retries_a_dead_one_by_keyboard() {
         .until_contains("dead-job", &failed.to_string()[..8])
         .await;
     browser.until_contains("dead-job", "engine_failed").await;
+    browser
+        .until_label("throughput", "0 jobs were answered and 1 failed")
+        .await;
+    browser.until_label("latency", "Nothing was answered").await;
 
-    let gate = Gate::default();
+    let (half, gate) = (Gate::default(), Gate::default());
     let slow = Answer::begin()
         .send_lines([LINE; 5])
+        .then(Step::Wait(half.clone()))
+        .send_lines([LINE; 4])
         .then(Step::Wait(gate.clone()))
         .send_lines([LAST])
         .then(Step::Finish);
@@ -70,11 +87,21 @@ async fn an_operator_follows_a_job_and_retries_a_dead_one_by_keyboard() {
     browser.until_text("running", "1").await;
     browser.until_text("running-tokens", "5").await;
     browser.until_contains("running-who", "laptop").await;
+    browser.until_text("worker-load", "1 of 1").await;
+    half.open();
+    browser.until_text("running-tokens", "9").await;
+    poll::until("its speed", async || {
+        let said = browser.text("running-speed").await?;
+        said.replace(',', "").parse::<f64>().is_ok().then_some(())
+    })
+    .await;
     stand.submit("one that waits").await.unwrap();
     browser.until_text("waiting", "1").await;
+    browser.until_text("priority-5", "51").await;
+    browser.until_text("priority-1", "10").await;
 
     for (look, name) in [(Look::Light, "light"), (Look::Dark, "dark")] {
-        for width in [1280, 420] {
+        for width in [1280, 1000, 740, 420] {
             browser.look(look, width).await;
             poll::until("the page is as wide as the window", async || {
                 (!browser.overflows().await).then_some(())
@@ -91,6 +118,12 @@ async fn an_operator_follows_a_job_and_retries_a_dead_one_by_keyboard() {
     gate.open();
     stand.answer(running).await;
     browser.until_text("answered", "2").await;
+    browser
+        .until_label("throughput", "2 jobs were answered and 1 failed")
+        .await;
+    browser
+        .until_label("latency", "Latest: half took at most")
+        .await;
     browser.tab_to("retry", "Retry job").await;
     browser.press(Key::Enter).await;
     browser.until_contains("dead-said", "Retried as job").await;
@@ -145,6 +178,11 @@ async fn an_operator_makes_a_key_uses_it_and_revokes_it() {
     browser.press(Key::Enter).await;
     browser.until_gone("secret").await;
     assert!(!browser.page().await.contains(&made), "it is shown once");
+    // The focus came back to the button.
+    browser.press(Key::Enter).await;
+    poll::until("the dialog", async || browser.find("new-name").await).await;
+    browser.press(Key::Escape).await;
+    browser.until_gone("new-name").await;
 
     browser.tab_to("revoke", "Revoke the key ci").await;
     browser.press(Key::Enter).await;

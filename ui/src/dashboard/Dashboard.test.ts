@@ -91,6 +91,18 @@ test("a good key opens the board, is kept for the tab, and signing out forgets i
   expect(await screen.findByLabelText(words.key)).toBeTruthy();
 });
 
+test("of each worker it is told when it was seen last", async () => {
+  const workers = fixture.workers.map((worker) => ({ ...worker, last_seen: fixture.now - 3 * 60_000 }));
+  const { say } = relay();
+  await enter(KEY);
+  await screen.findAllByTestId("worker");
+  say(`event: overview\ndata: ${JSON.stringify({ ...fixture, workers })}\n\n`);
+  const seen = () => screen.getAllByTestId("worker-seen").map((cell) => cell.textContent);
+  // The relay does not tell again of one that simply stays.
+  await vi.waitFor(() => expect(seen()).toEqual(["now", "now", "now", "3 min. ago"]));
+  expect(screen.getAllByTestId("worker")[3]!.textContent).toContain(words.gone);
+});
+
 test("a dead job is retried and leaves the list; what it says stays text", async () => {
   const { api } = relay();
   await enter(KEY);
