@@ -21,7 +21,7 @@ const KEY_FILE: &str = "relay-key";
 pub struct AtLogin {
     /// Words after the program's name.
     pub options: Vec<String>,
-    /// The key, if it stands in no file yet, and the file it goes into.
+    /// The key, if it stands in no file of the owner's, and the file it goes into.
     key: Option<(SecretString, PathBuf)>,
     /// What it would need and cannot be given.
     lacks: Option<&'static str>,
@@ -29,20 +29,26 @@ pub struct AtLogin {
 
 impl AtLogin {
     pub(crate) fn of(settings: &Settings, config: Option<&Path>) -> Self {
-        let mut options: Vec<String> = settings
-            .lines
-            .iter()
+        let own_file = settings.folders.data.join(KEY_FILE);
+        // Started at login, the key is in the file that such a start was given.
+        let is_own = |line: &&Line| {
+            let value = absolute(Path::new(&line.value));
+            line.name == "key-file" && is_said(line) && value == absolute(&own_file)
+        };
+        let lines = settings.lines.iter();
+        let mut options: Vec<String> = lines
+            .clone()
+            .filter(|line| !is_own(line))
             .filter_map(repeated)
             .flatten()
             .collect();
         if let Some(config) = config {
             options.extend(["--config".to_owned(), absolute(config)]);
         }
-        let is_loose = settings.lines.iter().any(|line| {
-            line.name == "key" && matches!(line.from, Origin::Flag(_) | Origin::Env(_))
-        });
-        let relay = settings.relay.as_ref().filter(|_| is_loose);
-        let key = relay.map(|relay| (relay.key.clone(), settings.folders.data.join(KEY_FILE)));
+        let is_loose = |line: &&Line| line.name == "key" && is_said(line);
+        let is_kept = lines.clone().any(|line| is_loose(&line) || is_own(&line));
+        let relay = settings.relay.as_ref().filter(|_| is_kept);
+        let key = relay.map(|relay| (relay.key.clone(), own_file.clone()));
         if let Some((_, path)) = &key {
             options.extend(["--key-file".to_owned(), absolute(path)]);
         }
@@ -88,9 +94,14 @@ impl AtLogin {
     }
 }
 
+/// Whether it was said for this start alone.
+const fn is_said(line: &Line) -> bool {
+    matches!(line.from, Origin::Flag(_) | Origin::Env(_))
+}
+
 /// The option that says the same, for what would be missing otherwise.
 fn repeated(line: &Line) -> Option<Vec<String>> {
-    if !matches!(line.from, Origin::Flag(_) | Origin::Env(_)) {
+    if !is_said(line) {
         return None;
     }
     let value = match line.name {
@@ -247,6 +258,26 @@ mod tests {
         );
         start.forget_key();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn who_was_started_at_login_takes_the_keys_file_away_again() {
+        let home = tempfile::tempdir().unwrap();
+        let env = [
+            ("HEARTH_RELAY", "https://r.example"),
+            ("HEARTH_KEY", "hunter2"),
+        ];
+        let first = resolve(home.path(), &[], &env).at_login;
+        private_file::make_folder(&home.path().join("data")).unwrap();
+        first.keep_key().unwrap();
+        let options: Vec<&str> = first.options.iter().map(String::as_str).collect();
+        let second = resolve(home.path(), &options, &[]).at_login;
+        assert_eq!(second.options, first.options);
+        let path = home.path().join("data/relay-key");
+        second.forget_key();
+        assert!(!path.exists(), "nothing starts with it any more");
+        second.keep_key().unwrap();
+        assert_eq!(private_file::read(&path).unwrap().unwrap(), b"hunter2");
     }
 
     #[test]
