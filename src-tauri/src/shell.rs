@@ -138,12 +138,21 @@ impl Shell for TauriShell {
 
     fn set_autostart(&mut self, on: bool) -> Result<(), String> {
         login::set(&self.app, on)?;
-        self.views.update(|view| view.autostart = on);
+        self.views.update(|view| {
+            view.autostart = on;
+            view.refused = None;
+        });
         Ok(())
     }
 
     fn autostart(&self) -> bool {
         login::is_set(&self.app)
+    }
+
+    fn refuse(&mut self, problem: &str) {
+        self.views
+            .update(|view| view.refused = Some(problem.to_owned()));
+        self.open_window();
     }
 
     /// The program ends as soon as `Agent::run` returns, and by then knows how it went.

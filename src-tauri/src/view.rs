@@ -28,6 +28,9 @@ pub(crate) struct View {
     /// Why there is no tray to return to, and what to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) no_tray: Option<String>,
+    /// Why a click in the tray was refused; until the window that tells it is closed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) refused: Option<String>,
     /// Programs that ask for leave to give commands, and those that have it.
     pairs: Arc<Pairs>,
 }
@@ -75,6 +78,7 @@ impl View {
             && calm == **old
             && self.autostart == shown.autostart
             && self.no_tray == shown.no_tray
+            && self.refused == shown.refused
             && self.pairs == shown.pairs
     }
 }

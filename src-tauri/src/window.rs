@@ -1,8 +1,8 @@
 //! The main window: made when asked for, destroyed when closed.
 
-use tauri::{AppHandle, Manager as _, WebviewUrl, WebviewWindowBuilder};
+use tauri::{AppHandle, Manager as _, WebviewUrl, WebviewWindowBuilder, WindowEvent};
 
-use crate::pages;
+use crate::{pages, view::Views};
 
 /// The window's name.
 pub(crate) const LABEL: &str = "main";
@@ -14,12 +14,19 @@ pub(crate) fn open(app: &AppHandle) -> tauri::Result<()> {
         window.show()?;
         return window.set_focus();
     }
-    WebviewWindowBuilder::new(app, LABEL, WebviewUrl::App("index.html".into()))
+    let window = WebviewWindowBuilder::new(app, LABEL, WebviewUrl::App("index.html".into()))
         .title("Hearth")
         .inner_size(640.0, 700.0)
         .min_inner_size(420.0, 360.0)
         .on_navigation(pages::is_ours)
         .on_new_window(pages::no_new_window)
         .build()?;
+    let views = app.state::<Views>().inner().clone();
+    window.on_window_event(move |event| {
+        // Its owner has read it.
+        if matches!(event, WindowEvent::Destroyed) {
+            views.update(|view| view.refused = None);
+        }
+    });
     Ok(())
 }

@@ -206,6 +206,24 @@ async fn start_at_login_writes_the_desktop_entry_and_takes_it_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_start_at_login_that_is_refused_in_the_tray_is_explained_in_the_window() {
+    let desk = Desk::new().await;
+    let watcher = tray::Watcher::new(&desk).await;
+    let browser = pages::Browser::with_a_key_in_the_environment(&desk, Look::Light).await;
+    let app = browser.app(&desk).await;
+    let tray = Tray::of(&watcher).await;
+    tray.click("Start at login").await;
+    let window = desk.screen.window("Hearth").await;
+    browser.main_window().await;
+    browser.until_contains("refused", "HEARTH_ENGINE_KEY").await;
+    tray.until_mark("Start at login", false).await;
+    desk.screen.until_drawn(window.place()).await;
+    desk.screen.shoot("window-refused.png").await;
+    app.quit_over(&tray).await;
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_window_opens_from_the_tray_and_closing_it_leaves_the_app_running() {
     let desk = Desk::new().await;
     let watcher = tray::Watcher::new(&desk).await;

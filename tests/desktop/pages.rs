@@ -43,6 +43,15 @@ impl Browser {
         Self::drive(driver, look, stand.options()).await
     }
 
+    /// Starts the app with what it would lack at login.
+    pub(crate) async fn with_a_key_in_the_environment(desk: &Desk, look: Look) -> Self {
+        let mut driver = desk.command(DRIVER);
+        driver.env("HEARTH_ENGINE_KEY", "k");
+        let mut args = app::ARGS;
+        args[5] = "openai:http://127.0.0.1:1/v1";
+        Self::drive(driver, look, args.map(str::to_owned).to_vec()).await
+    }
+
     async fn drive(mut driver: Command, look: Look, args: Vec<String>) -> Self {
         let port = TcpListener::bind("127.0.0.1:0")
             .unwrap()
@@ -110,6 +119,17 @@ impl Browser {
         until(&format!("{id} says {text:?}"), async || {
             let element = self.client.find(Locator::Css(&place)).await.ok()?;
             (element.prop("textContent").await.ok()??.trim() == text).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until the element of this test id says this among other things.
+    pub(crate) async fn until_contains(&self, id: &str, part: &str) {
+        let place = format!("[data-testid={id}]");
+        until(&format!("{id} says something with {part:?}"), async || {
+            let element = self.client.find(Locator::Css(&place)).await.ok()?;
+            let said = element.prop("textContent").await.ok()??;
+            said.contains(part).then_some(())
         })
         .await;
     }

@@ -285,6 +285,8 @@ impl Agent {
             TrayAct::ToggleAutostart => {
                 if let Err(problem) = self.set_autostart(!self.shell.autostart()) {
                     tracing::warn!("starting at login was not changed: {problem}");
+                    // The mark in the menu jumps back, and nobody reads the log.
+                    self.shell.refuse(&problem);
                 }
             }
             TrayAct::Approve { approval, always } => {

@@ -22,6 +22,8 @@ pub trait Shell: Send + 'static {
     fn set_autostart(&mut self, on: bool) -> Result<(), String>;
     /// Whether the app starts at login.
     fn autostart(&self) -> bool;
+    /// Tells the owner why a click of his, outside of any window, was refused.
+    fn refuse(&mut self, _problem: &str) {}
     /// Ends the program; the agent has stopped already.
     fn quit(&mut self);
 }

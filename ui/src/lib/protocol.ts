@@ -28,6 +28,8 @@ export type View = {
   language?: string;
   /** Why there is no tray, and what to do about it. */
   no_tray?: string;
+  /** Why a click in the tray was refused. */
+  refused?: string;
   /** Programs that ask for leave to give commands, and those that have it. */
   pairs?: Pairs;
 };

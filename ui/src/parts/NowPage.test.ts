@@ -89,6 +89,14 @@ test("a refusal is told, and forgotten at the next try", async () => {
   expect(screen.queryByRole("alert")).toBeNull();
 });
 
+test("what was refused in the tray is told in the window", async () => {
+  const { say } = await page(live());
+  await say({ ...live(), refused: "HEARTH_ENGINE_KEY stands in no file" });
+  expect(screen.getByRole("alert").textContent).toBe(en.refused("HEARTH_ENGINE_KEY stands in no file"));
+  await say(live());
+  expect(screen.queryByRole("alert")).toBeNull();
+});
+
 test("an empty list says what will be there", async () => {
   const { say } = await page(live({ status: "ready", jobs: [] }));
   expect(screen.getByTestId("empty").textContent).toBe(en.nothingRunning);

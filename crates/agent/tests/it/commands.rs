@@ -1,6 +1,6 @@
 //! Every command acts and is answered, from the hub, from the tray and from the program.
 
-use hearth_agent::{TrayAct, TrayItem};
+use hearth_agent::{Args, Folders, Settings, TrayAct, TrayItem};
 use proto::{
     ErrorCode,
     status::{Command, CommandArgs, HopState, Phase},
@@ -180,6 +180,26 @@ async fn clicks_in_the_tray_do_what_they_say() {
         .shell(|seen| seen.trays.last().unwrap().items.iter().any(is_ticked))
         .await;
     assert!(seen.autostart);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_start_at_login_that_is_refused_in_the_tray_is_explained_to_the_owner() {
+    let home = tempfile::tempdir().unwrap();
+    let args = Args {
+        engine: Some("openai:http://127.0.0.1:1/v1".into()),
+        status_port: Some(0),
+        http_port: Some(0),
+        ..Args::default()
+    };
+    let find = |name: &str| (name == "HEARTH_ENGINE_KEY").then(|| "hunter2".to_owned());
+    let settings = Settings::resolve(args, &find, Folders::below(home.path())).unwrap();
+    let mut agent = Running::start(settings).await.unwrap();
+    agent.handle.act(TrayAct::ToggleAutostart);
+    let seen = agent.shell(|seen| !seen.refused.is_empty()).await;
+    assert!(seen.refused[0].contains("HEARTH_ENGINE_KEY"), "{seen:?}");
+    assert!(!seen.refused[0].contains("hunter2"));
+    assert!(!seen.autostart);
     agent.stop().await;
 }
 

@@ -52,6 +52,7 @@ pub(crate) struct Seen {
     pub(crate) windows: usize,
     pub(crate) quits: usize,
     pub(crate) autostart: bool,
+    pub(crate) refused: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -77,6 +78,11 @@ impl Shell for Recorder {
 
     fn autostart(&self) -> bool {
         self.0.borrow().autostart
+    }
+
+    fn refuse(&mut self, problem: &str) {
+        self.0
+            .send_modify(|seen| seen.refused.push(problem.to_owned()));
     }
 
     fn quit(&mut self) {
