@@ -74,13 +74,13 @@ async fn serve(
     let mut clicks = board.clicks().await?;
     loop {
         let asked = agent::questions(&pairs.borrow_and_update().waiting, language);
-        board.show(&asked).await?;
+        board.show(&asked).await;
         if asked.is_empty() {
             return Ok(());
         }
         tokio::select! {
-            () = stop.cancelled() => return board.show(&[]).await,
-            changed = pairs.changed() => if changed.is_err() { return board.show(&[]).await },
+            () = stop.cancelled() => break,
+            changed = pairs.changed() => if changed.is_err() { break },
             Some((id, action)) = clicks.next() => {
                 let asked = board.shown.iter().find(|(_, shown)| **shown == id);
                 if let Some(click) = asked.and_then(|(approval, _)| read(&action, *approval)) {
@@ -89,6 +89,8 @@ async fn serve(
             }
         }
     }
+    board.show(&[]).await;
+    Ok(())
 }
 
 /// What a click on the notice of this question means: nothing but an answer to that one.
@@ -134,7 +136,8 @@ impl Board {
         })))
     }
 
-    async fn show(&mut self, now: &[Question]) -> zbus::Result<()> {
+    /// One that the desktop refuses is tried again when the questions change; the others stay.
+    async fn show(&mut self, now: &[Question]) {
         let is_over = |approval: &u64| now.iter().all(|asked| asked.approval != *approval);
         let over: Vec<_> = self.shown.keys().copied().filter(is_over).collect();
         for approval in over {
@@ -146,11 +149,12 @@ impl Board {
         }
         for asked in now {
             if !self.shown.contains_key(&asked.approval) {
-                let id = self.put(asked).await?;
-                self.shown.insert(asked.approval, id);
+                match self.put(asked).await {
+                    Ok(id) => drop(self.shown.insert(asked.approval, id)),
+                    Err(error) => tracing::debug!(%error, "the desktop refuses a notice"),
+                }
             }
         }
-        Ok(())
     }
 
     async fn put(&self, asked: &Question) -> zbus::Result<u32> {

@@ -1,7 +1,7 @@
 //! A program without the token asks to give a command, and the owner sees neither tray nor window.
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use hearth_tests::process::PATIENCE;
+use hearth_tests::process::{PATIENCE, Process};
 use serde_json::{Value, json};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message};
@@ -42,6 +42,22 @@ impl Dock {
             }
         }
     }
+}
+
+/// A process of its own, as each is asked about once at a time: it opens a WebSocket, sends a frame
+/// under a mask of zeros, and listens.
+fn another_program_asks(app: &App) -> Process {
+    const ASKS: &str = r#"{"type":"command","command":"show_overlay","name":"b"}"#;
+    const SCRIPT: &str = r#"exec 3<>/dev/tcp/${1%:*}/${1#*:}
+printf 'GET / HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n' "$1" >&3
+printf "\\201\\$(printf %o $((128 + ${#2})))\\000\\000\\000\\000%s" "$2" >&3
+exec cat <&3 >/dev/null"#;
+    let mut command = tokio::process::Command::new("bash");
+    let at = app.hub_addr().to_string();
+    command
+        .args(["-c", SCRIPT, "program", &at, ASKS])
+        .kill_on_drop(true);
+    Process::start("another program", command)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -108,4 +124,26 @@ async fn no_notice_outlives_the_app() {
     };
     app.quit().await;
     assert_eq!(notices.asked().await, Asked::Close(id));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_notice_that_the_desktop_refuses_leaves_the_others_alive() {
+    let desk = Desk::new().await;
+    let mut notices = Notices::new(&desk).await;
+    let app = App::start(&desk, Look::Light).await;
+    let mut first = Dock::open(&app).await;
+    first.asks("toggle_monitoring").await;
+    let Asked::Notify { id, actions, .. } = notices.asked().await else {
+        panic!("a notice comes first")
+    };
+    notices.refuse_one();
+    let _second = another_program_asks(&app);
+    assert!(matches!(notices.asked().await, Asked::Refused { .. }));
+    // The first is still heard, and then the second is tried again.
+    notices.click(id, &actions[6]).await;
+    assert_eq!(first.hears("error").await["code"], "approval_denied");
+    assert_eq!(notices.asked().await, Asked::Close(id));
+    let again = notices.asked().await;
+    assert!(matches!(again, Asked::Notify { .. }), "{again:?}");
+    app.quit().await;
 }

@@ -1,6 +1,12 @@
 //! What shows notices in a real desktop, over the session bus.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use tokio::sync::mpsc;
 use zbus::{Connection, interface, zvariant::OwnedValue};
@@ -21,9 +27,14 @@ pub(crate) enum Asked {
         actions: Vec<String>,
     },
     Close(u32),
+    /// Refused by the desktop.
+    Refused {
+        title: String,
+    },
 }
 
 struct Server {
+    refuses: Arc<AtomicBool>,
     asked: mpsc::Sender<Asked>,
     last: u32,
 }
@@ -42,7 +53,12 @@ impl Server {
         actions: Vec<String>,
         hints: HashMap<String, OwnedValue>,
         expire: i32,
-    ) -> u32 {
+    ) -> zbus::fdo::Result<u32> {
+        if self.refuses.swap(false, Ordering::SeqCst) {
+            let _ = self.asked.try_send(Asked::Refused { title });
+            let why = "too many similar notices in quick succession";
+            return Err(zbus::fdo::Error::LimitsExceeded(why.to_owned()));
+        }
         assert_eq!(expire, 0, "it stays until somebody decides");
         assert!(hints.contains_key("resident"));
         self.last += 1;
@@ -53,7 +69,7 @@ impl Server {
             body,
             actions,
         });
-        id
+        Ok(id)
     }
 
     fn close_notification(&self, id: u32) {
@@ -63,6 +79,7 @@ impl Server {
 
 /// The desktop's notices.
 pub(crate) struct Notices {
+    refuses: Arc<AtomicBool>,
     bus: Connection,
     asked: mpsc::Receiver<Asked>,
 }
@@ -70,14 +87,25 @@ pub(crate) struct Notices {
 impl Notices {
     pub(crate) async fn new(desk: &Desk) -> Self {
         let (sender, asked) = mpsc::channel(16);
+        let refuses = Arc::new(AtomicBool::default());
         let server = Server {
+            refuses: refuses.clone(),
             asked: sender,
             last: 40,
         };
         let builder = zbus::connection::Builder::address(desk.bus()).unwrap();
         let builder = builder.serve_at(PATH, server).unwrap();
         let bus = builder.name(NAME).unwrap().build().await.unwrap();
-        Self { bus, asked }
+        Self {
+            refuses,
+            bus,
+            asked,
+        }
+    }
+
+    /// The next one is refused, as desktops do with too many at once.
+    pub(crate) fn refuse_one(&self) {
+        self.refuses.store(true, Ordering::SeqCst);
     }
 
     /// What the app asks next.
