@@ -1,6 +1,8 @@
 //! What other programs say of themselves: where it is shown, and where it is not.
 
 use futures_util::{SinkExt as _, StreamExt as _};
+use hearth_agent::{TrayAct, TrayItem};
+use proto::status::Command;
 use serde_json::{Value, json};
 use status::HubAddress;
 use tests::scripted_ollama::ScriptedOllama;
@@ -39,6 +41,15 @@ impl Publisher {
         self.say(&json!({ "type": "publish", "id": "p", "fields": fields }))
             .await;
         assert_eq!(self.said("response").await["status"], 200);
+    }
+
+    /// Carries out what it is asked to, and tells it.
+    pub(crate) async fn obeys(&mut self) -> Value {
+        let request = self.said("request").await;
+        let id = &request["id"];
+        self.say(&json!({ "type": "response", "id": id, "status": 200 }))
+            .await;
+        request
     }
 
     async fn say(&mut self, message: &Value) {
@@ -109,4 +120,43 @@ async fn an_agent_without_a_desktop_logs_its_own_state_and_nobodys_words() {
     assert!(text.contains("phase=RelayOffline"), "it says what it does");
     let told: Vec<&str> = text.lines().filter(|l| l.contains("nightingale")).collect();
     assert!(told.is_empty(), "{told:#?}");
+}
+
+#[tokio::test]
+async fn who_speaks_is_asked_to_stop_or_to_be_quieter_and_its_answer_is_the_answer() {
+    let home = tempfile::tempdir().unwrap();
+    let ollama = ScriptedOllama::start().await.unwrap();
+    let mut agent = Running::start(settings(home.path(), with_engine(&ollama)))
+        .await
+        .unwrap();
+    let mut voice = Publisher::join(&agent.handle.hub()).await;
+    voice.publish(json!({ "is_speaking": true })).await;
+    agent.until(|status| status.is_speaking).await;
+    let louder = agent.hub.send(Command::SetVolume(30));
+    let (asked, answered) = tokio::join!(voice.obeys(), louder);
+    assert_eq!(asked["request"], "set_volume");
+    assert_eq!(asked["args"]["volume"], 30);
+    assert_eq!(answered, Ok(()));
+
+    let stop = agent.hub.send(Command::StopTts);
+    let (asked, answered) = tokio::join!(voice.obeys(), stop);
+    assert_eq!(asked["request"], "stop_tts");
+    assert_eq!(answered, Ok(()));
+
+    // The owner's click goes the same way, and stands in the menu while somebody speaks.
+    let stop = TrayAct::Command(Command::StopTts);
+    let offers = |seen: &Seen| {
+        let items = seen.trays.last().into_iter().flat_map(|tray| &tray.items);
+        let mut acts = items.filter_map(|item| match item {
+            TrayItem::Action { act, .. } => Some(*act),
+            TrayItem::Line(_) | TrayItem::Separator | TrayItem::Check { .. } => None,
+        });
+        acts.any(|act| act == stop)
+    };
+    agent.shell(offers).await;
+    agent.handle.act(stop);
+    assert_eq!(voice.obeys().await["request"], "stop_tts");
+    voice.publish(json!({ "is_speaking": false })).await;
+    agent.shell(|seen| !offers(seen)).await;
+    agent.stop().await;
 }
