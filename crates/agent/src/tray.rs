@@ -29,10 +29,10 @@ pub(crate) fn tray(
     };
     let mut items = vec![TrayItem::Line(status.text.clone())];
     let problem = match status.status {
-        Phase::RelayOffline => &status.relay.problem,
+        Phase::RelayOffline | Phase::Error => &status.relay.problem,
         Phase::EngineOffline => &status.engine.problem,
         Phase::Starting | Phase::Ready | Phase::Working | Phase::Listening | Phase::Speaking => "",
-        Phase::Paused | Phase::Connecting | Phase::Error | Phase::Stopping => "",
+        Phase::Paused | Phase::Connecting | Phase::Stopping => "",
     };
     if !problem.is_empty() {
         items.push(TrayItem::Line(clip(problem)));

@@ -80,6 +80,7 @@ impl Known {
         match (relay, &engine.state) {
             _ if self.stopping => Phase::Stopping,
             _ if self.wishes.paused => Phase::Paused,
+            (HopState::Down, _) if self.has_relay && self.activity.is_refused => Phase::Error,
             (HopState::Down, _) => Phase::RelayOffline,
             (_, HopState::Down) => Phase::EngineOffline,
             _ if self.voice.is_speaking => Phase::Speaking,
@@ -165,6 +166,17 @@ mod tests {
                 "{relay:?} {engine:?} {jobs}"
             );
         }
+    }
+
+    #[test]
+    fn a_key_that_the_relay_refuses_needs_the_owner() {
+        let mut known = known(HopState::Down, HopState::Up, 0);
+        known.activity.is_refused = true;
+        let status = known.status(&Status::default());
+        assert_eq!(status.status, Phase::Error);
+        assert_eq!(status.text, "Needs your attention");
+        known.wishes.paused = true;
+        assert_eq!(known.status(&status).status, Phase::Paused);
     }
 
     #[test]

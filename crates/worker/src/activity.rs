@@ -5,6 +5,8 @@ use proto::status::{CarrierKind, Hop, LiveJob};
 pub struct Activity {
     /// The link to the relay.
     pub relay: Hop,
+    /// Whether the relay refused the key: trying again helps nobody, only its owner can.
+    pub is_refused: bool,
     /// The engine.
     pub engine: Hop,
     /// How the relay is reached, while it is.

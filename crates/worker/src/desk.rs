@@ -63,6 +63,7 @@ struct State {
     details: Details,
     look: Look,
     relay: Hop,
+    is_refused: bool,
     engine: Hop,
     carrier: Option<CarrierKind>,
     totals: Totals,
@@ -129,6 +130,7 @@ impl Desk {
                 name: relay,
                 ..Hop::default()
             },
+            is_refused: false,
             engine: Hop {
                 name: engine.name(),
                 ..Hop::default()
@@ -476,6 +478,7 @@ impl State {
         let running = self.held.values().filter(|held| held.is_running());
         Activity {
             relay: self.relay.clone(),
+            is_refused: self.is_refused,
             engine: self.engine.clone(),
             carrier: self.carrier,
             jobs: running.map(Held::live).collect(),

@@ -83,10 +83,10 @@ impl Source for Relay {
             match end {
                 LinkEnd::Woken | LinkEnd::Upgrade | LinkEnd::Blocked(_) => desk.link_changes(),
                 LinkEnd::Restarting { .. } => desk.link_down(""),
+                LinkEnd::Unauthorized(_) => desk.link_refused(&end.to_string()),
                 LinkEnd::Stopped
                 | LinkEnd::Lost { .. }
                 | LinkEnd::Later { .. }
-                | LinkEnd::Unauthorized(_)
                 | LinkEnd::NotTheRelay(_) => desk.link_down(&end.to_string()),
             }
             tokio::select! {

@@ -21,7 +21,7 @@ export function hintOf(link: Link, words: Words): string {
   const isHeard = mood === "speaking" || mood === "listening";
   if (isHeard && link.status.publishers?.some(({ stale }) => stale)) return words.stale;
   const problem = (hop: Hop) => hop.problem || words.hint[mood];
-  if (mood === "relay_offline") return problem(relay);
+  if (mood === "relay_offline" || mood === "error") return problem(relay);
   if (mood === "engine_offline") return problem(engine);
   return words.hint[mood];
 }

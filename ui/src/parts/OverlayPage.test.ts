@@ -100,6 +100,14 @@ test("a broken hop is told in its own words", async () => {
   expect(screen.getByTestId("hint").textContent).toBe("connection refused");
 });
 
+test("a refused key is told with what helps", async () => {
+  const { say } = await page();
+  const relay = { state: "down", name: "https://relay.example", problem: "the relay refused the key" } as const;
+  await say(live({ status: "error", jobs: [], relay }));
+  expect(state()).toBe("Needs your attention");
+  expect(screen.getByTestId("hint").textContent).toBe("the relay refused the key");
+});
+
 test("every state has a shape of its own", async () => {
   const { say, container } = await page();
   const phases = Object.keys(en.mood).filter((mood) => mood !== "lost" && mood !== "no_relay") as Phase[];

@@ -34,6 +34,7 @@ impl Desk {
         let mut state = self.lock();
         state.relay.state = HopState::Up;
         state.relay.problem.clear();
+        state.is_refused = false;
         state.carrier = Some(carrier);
         drop(state);
         self.publish();
@@ -43,7 +44,17 @@ impl Desk {
 
     /// There is no link; `problem` says why, for the owner, and is empty if nothing is wrong.
     pub fn link_down(&self, problem: &str) {
+        self.link_ended(problem, false);
+    }
+
+    /// The relay refused the key, and says why.
+    pub fn link_refused(&self, problem: &str) {
+        self.link_ended(problem, true);
+    }
+
+    fn link_ended(&self, problem: &str, is_refused: bool) {
         let mut state = self.lock();
+        state.is_refused = is_refused;
         state.relay.state = if problem.is_empty() {
             HopState::Unknown
         } else {

@@ -168,6 +168,7 @@ async fn a_refused_key_is_a_state_of_its_own_and_is_not_tried_again_at_once() {
         .until(|now| now.relay.problem.contains("refused the key"))
         .await;
     assert_eq!(refused.relay.state, HopState::Down);
+    assert!(refused.is_refused);
     assert!(refused.relay.problem.contains("revoked"));
     scene.relay.upgrade().await;
     scene.relay.upgrade().await;
@@ -176,6 +177,7 @@ async fn a_refused_key_is_a_state_of_its_own_and_is_not_tried_again_at_once() {
     scene.relay.set_upgrade(Upgrade::Accept);
     scene.handle.wake();
     let (link, _) = scene.relay.greeted().await;
+    scene.until(|now| !now.is_refused).await;
     link.close(CLOSE_UNAUTHORIZED).await;
     scene
         .until(|now| now.relay.problem.contains("refused the key"))
