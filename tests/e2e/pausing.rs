@@ -12,10 +12,14 @@ use tokio_tungstenite::{
 use hearth_tests::stand::Stand;
 
 /// A client of the hub as somebody else would write one.
-struct Client(WebSocketStream<MaybeTlsStream<TcpStream>>);
+pub(crate) struct Client(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Client {
-    async fn open(stand: &Stand, token: Option<&str>, origin: Option<&str>) -> Result<Self, u16> {
+    pub(crate) async fn open(
+        stand: &Stand,
+        token: Option<&str>,
+        origin: Option<&str>,
+    ) -> Result<Self, u16> {
         let address = hearth_tests::process::finish(stand.hearth(&["status", "--address"])).await;
         let mut request = address.stdout.trim().into_client_request().unwrap();
         let headers = request.headers_mut();
@@ -45,7 +49,7 @@ impl Client {
     }
 
     /// The next message of this type.
-    async fn next_of(&mut self, kind: &str) -> Value {
+    pub(crate) async fn next_of(&mut self, kind: &str) -> Value {
         loop {
             let message = self.next().await;
             if message["type"] == kind {
@@ -54,7 +58,7 @@ impl Client {
         }
     }
 
-    async fn send(&mut self, text: &str) {
+    pub(crate) async fn send(&mut self, text: &str) {
         self.0.send(Message::text(text)).await.unwrap();
     }
 }
@@ -83,7 +87,7 @@ fn local_token(stand: &Stand) -> String {
     panic!("there is no token file");
 }
 
-const TOGGLE: &str = r#"{"type":"command","command":"toggle_monitoring"}"#;
+pub(crate) const TOGGLE: &str = r#"{"type":"command","command":"toggle_monitoring"}"#;
 
 #[tokio::test]
 async fn pausing_stops_leasing_at_once_is_shown_and_survives_a_restart() {

@@ -24,6 +24,7 @@ fn every_command_explains_itself() {
     let help = text(&hearth(&["--help"]).stdout);
     for command in [
         "relay", "key", "user", "agent", "ask", "jobs", "status", "pause", "resume", "doctor",
+        "pair",
     ] {
         assert!(help.contains(&format!("  {command}")), "{help}");
         let output = hearth(&[command, "--help"]);
