@@ -14,4 +14,5 @@ mod pair;
 mod pausing;
 mod run;
 mod stops;
+mod subscribers;
 mod tls;
