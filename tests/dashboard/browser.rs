@@ -54,7 +54,10 @@ impl Browser {
         ];
         let capabilities = [
             ("goog:chromeOptions".to_owned(), json!({ "args": args })),
-            ("goog:loggingPrefs".to_owned(), json!({ "browser": "ALL" })),
+            (
+                "goog:loggingPrefs".to_owned(),
+                json!({ "browser": "ALL", "performance": "ALL" }),
+            ),
         ];
         let client = ClientBuilder::new(HttpConnector::new())
             .capabilities(capabilities.into_iter().collect())
@@ -122,6 +125,38 @@ impl Browser {
         let entries = told.as_array().unwrap().iter();
         let texts = entries.map(|entry| entry["message"].as_str().unwrap().to_owned());
         texts.collect()
+    }
+
+    /// What was asked over the network since this was asked last: method and address.
+    pub(crate) async fn requests(&self) -> Vec<(String, String)> {
+        let command = Cdp {
+            route: "se/log",
+            body: json!({ "type": "performance" }),
+        };
+        let told = self.client.issue_cmd(command).await.unwrap();
+        let entries = told.as_array().unwrap().iter();
+        let events = entries.map(|entry| -> Value {
+            serde_json::from_str(entry["message"].as_str().unwrap()).unwrap()
+        });
+        let sent = events.filter(|event| event["message"]["method"] == "Network.requestWillBeSent");
+        let request = |event: Value| {
+            let request = &event["message"]["params"]["request"];
+            let word = |name: &str| request[name].as_str().unwrap().to_owned();
+            (word("method"), word("url"))
+        };
+        sent.map(request).collect()
+    }
+
+    /// What a script finds in the page.
+    pub(crate) async fn looked_up(&self, script: &str) -> Value {
+        self.client.execute(script, vec![]).await.unwrap()
+    }
+
+    /// What lies behind a page that is transparent.
+    pub(crate) async fn lay_under(&self, [r, g, b]: [u8; 3]) {
+        let color = json!({ "color": { "r": r, "g": g, "b": b, "a": 1 } });
+        self.cdp("Emulation.setDefaultBackgroundColorOverride", color)
+            .await;
     }
 
     pub(crate) async fn find(&self, id: &str) -> Option<Element> {

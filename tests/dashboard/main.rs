@@ -1,10 +1,14 @@
-//! The relay's dashboard in a real Chromium, over a real relay with real jobs. Pictures are kept
+//! The relay's dashboard, and the overlay of a browser source, in a real Chromium, over a real relay
+//! and agent with real jobs. Pictures are kept
 //! under `tests/output/`.
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
 mod browser;
+mod overlay;
 #[path = "../desktop/poll.rs"]
 mod poll;
+
+use std::time::Duration;
 
 use browser::{Browser, Look};
 use fantoccini::key::Key;
@@ -78,6 +82,8 @@ async fn an_operator_follows_a_job_and_retries_a_dead_one_by_keyboard() {
     let slow = Answer::begin()
         .send_lines([LINE; 5])
         .then(Step::Wait(half.clone()))
+        // A speed is told once lines came for so long.
+        .then(Step::Pause(Duration::from_millis(300)))
         .send_lines([LINE; 4])
         .then(Step::Wait(gate.clone()))
         .send_lines([LAST])

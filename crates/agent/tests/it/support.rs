@@ -38,7 +38,8 @@ pub(crate) async fn text(addr: SocketAddr, line: &str, headers: &str) -> (u16, S
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut bytes = Vec::new();
     soon(stream.read_to_end(&mut bytes)).await.unwrap();
-    let text = String::from_utf8(bytes).unwrap();
+    // A picture is no text.
+    let text = String::from_utf8_lossy(&bytes);
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     let status = head[9..12].parse().unwrap();
     (status, head.to_ascii_lowercase(), body.to_owned())
