@@ -138,12 +138,14 @@ async fn a_notice_that_the_desktop_refuses_leaves_the_others_alive() {
     };
     notices.refuse_one();
     let _second = another_program_asks(&app);
-    assert!(matches!(notices.asked().await, Asked::Refused { .. }));
-    // The first is still heard, and then the second is tried again.
+    let refused = notices.asked().await;
+    assert!(matches!(refused, Asked::Refused { .. }), "{refused:?}");
+    // The first is still heard, and the second is tried again.
     notices.click(id, &actions[6]).await;
     assert_eq!(first.hears("error").await["code"], "approval_denied");
-    assert_eq!(notices.asked().await, Asked::Close(id));
-    let again = notices.asked().await;
-    assert!(matches!(again, Asked::Notify { .. }), "{again:?}");
+    let then = [notices.asked().await, notices.asked().await];
+    assert!(then.contains(&Asked::Close(id)), "{then:?}");
+    let is_second = |asked: &Asked| matches!(asked, Asked::Notify { title, .. } if title == "b");
+    assert!(then.iter().any(is_second), "{then:?}");
     app.quit().await;
 }
