@@ -1,6 +1,7 @@
 mod calls;
 #[cfg(feature = "fuzz")]
 pub(crate) mod fuzz;
+mod message;
 mod reply;
 mod request;
 
