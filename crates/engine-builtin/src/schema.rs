@@ -23,6 +23,8 @@ const PARTS_MAX: usize = 4096;
 const PROPERTIES_MAX: usize = 256;
 /// Longest name of a property, and longest pattern, in bytes.
 const NAME_MAX: usize = 256;
+/// Most ways to read a text by one pattern.
+const PATTERN_WAYS_MAX: u64 = 1 << 19;
 /// Deepest nesting, references included.
 const DEPTH_MAX: usize = 32;
 /// Bytes of rules that are written and looked for on the way.
@@ -171,14 +173,24 @@ impl<'a> Writing<'a> {
                 if text.len() > NAME_MAX {
                     return Err("has a pattern of over 256 bytes");
                 }
-                self.part(pattern::size(text))?;
+                let pattern::Cost { size, ways } = pattern::cost(text);
+                if ways > PATTERN_WAYS_MAX {
+                    return Err("has a pattern that can be read in too many ways");
+                }
+                self.part(usize::try_from(size).unwrap_or(usize::MAX))?;
+                self.work(
+                    usize::try_from(ways)
+                        .unwrap_or(usize::MAX)
+                        .saturating_mul(4),
+                )?;
                 value.clone()
             }
             "minLength" | "maxLength" | "minItems" | "maxItems" => {
-                let count = value.as_u64().ok_or(UNREADABLE)?;
-                // From here on llama.cpp refuses it, or takes it for no bound at all.
-                let count = usize::try_from(count).unwrap_or(usize::MAX).min(2001);
-                self.work(count * RULE)?;
+                // llama.cpp reads 32 bits of it, whatever there is.
+                let count = value.as_u64().and_then(|count| i32::try_from(count).ok());
+                let count = count.and_then(|count| usize::try_from(count).ok());
+                // From 2001 on it refuses it, or takes it for no bound at all.
+                self.work(count.ok_or(UNREADABLE)?.min(2001) * RULE)?;
                 value.clone()
             }
             "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" => {

@@ -1,63 +1,125 @@
-//! How much llama.cpp makes of a regular expression: what is to come several times is written as
-//! often, and so is whatever stands within it.
+//! How much llama.cpp makes of a regular expression. What is to come several times is written as
+//! often, and so is whatever stands within it; and a token that does not fit is held against every
+//! way in which the text so far can be read.
 
-/// The elements of its grammar; `usize::MAX` where that cannot be told.
-pub(super) fn size(pattern: &str) -> usize {
-    let mut signs = pattern.chars();
-    // The groups that are open: all that is in each, and its last element, which may be repeated.
-    let mut open = vec![(0_usize, 0_usize)];
-    while let Some(sign) = signs.next() {
-        let Some((all, last)) = open.last_mut() else {
-            return usize::MAX;
+/// What a pattern comes to; `u64::MAX` where that cannot be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Cost {
+    /// The elements of its grammar.
+    pub(super) size: u64,
+    /// In how many ways a text can be read, at most.
+    pub(super) ways: u64,
+}
+
+/// Ways to end what has no end of its own: about as many as the longest token has signs.
+const ENDLESS: u64 = 64;
+
+const UNKNOWN: Cost = Cost {
+    size: u64::MAX,
+    ways: u64::MAX,
+};
+
+/// A group that is open.
+#[derive(Debug)]
+struct Group {
+    size: u64,
+    /// The size of its last element, which may be repeated, and the ways to read that.
+    last: Cost,
+    /// The ways to read what stands before it, and all of each alternative before.
+    before: u64,
+    alternatives: u64,
+}
+
+impl Group {
+    const NEW: Self = Self {
+        size: 0,
+        last: Cost { size: 0, ways: 1 },
+        before: 1,
+        alternatives: 0,
+    };
+
+    fn push(&mut self, element: Cost) {
+        self.size = self.size.saturating_add(element.size);
+        self.before = self.before.saturating_mul(self.last.ways);
+        self.last = element;
+    }
+
+    fn alternative(&mut self) {
+        self.push(Cost { size: 0, ways: 1 });
+        self.alternatives = self.alternatives.saturating_add(self.before);
+        self.before = 1;
+    }
+
+    fn close(mut self) -> Cost {
+        self.alternative();
+        Cost {
+            size: self.size.saturating_add(1),
+            ways: self.alternatives,
+        }
+    }
+
+    /// The last element comes so often; `None` is without end.
+    fn repeat(&mut self, least: u64, most: Option<u64>) {
+        let Cost { size, ways } = self.last;
+        let copies = most.unwrap_or(least.saturating_add(1)).max(1);
+        let ways = match most {
+            None if ways == 1 => ENDLESS,
+            None => u64::MAX,
+            Some(most) => {
+                let each = ways.saturating_pow(u32::try_from(most).unwrap_or(u32::MAX));
+                each.saturating_mul((most - least).saturating_add(1))
+            }
         };
-        let copies = match sign {
-            '(' => {
-                open.push((0, 0));
-                continue;
-            }
+        let all = size.saturating_mul(copies);
+        self.size = self.size.saturating_add(all - size).saturating_add(1);
+        self.last = Cost { size: all, ways };
+    }
+}
+
+pub(super) fn cost(pattern: &str) -> Cost {
+    let mut signs = pattern.chars();
+    let mut open = vec![Group::NEW];
+    while let Some(sign) = signs.next() {
+        let Some(group) = open.last_mut() else {
+            return UNKNOWN;
+        };
+        match sign {
+            '(' => open.push(Group::NEW),
             ')' => {
-                let group = all.saturating_add(1);
-                open.pop();
-                let Some((all, last)) = open.last_mut() else {
-                    return usize::MAX;
-                };
-                (*all, *last) = (all.saturating_add(group), group);
-                continue;
+                let closed = open.pop().map_or(UNKNOWN, Group::close);
+                match open.last_mut() {
+                    Some(around) => around.push(closed),
+                    None => return UNKNOWN,
+                }
             }
-            '*' | '?' => 1,
-            // One, and as many more as there are.
-            '+' => 2,
+            '|' => group.alternative(),
+            '*' => group.repeat(0, None),
+            '+' => group.repeat(1, None),
+            '?' => group.repeat(0, Some(1)),
             '{' => {
                 let within: String = signs.by_ref().take_while(|sign| *sign != '}').collect();
                 match times(&within) {
-                    Some(times) => times,
-                    None => return usize::MAX,
+                    Some((least, most)) => group.repeat(least, most),
+                    None => return UNKNOWN,
                 }
             }
             '[' => {
                 class(&mut signs);
-                (*all, *last) = (all.saturating_add(1), 1);
-                continue;
+                group.push(Cost { size: 1, ways: 1 });
             }
             '\\' => {
                 signs.next();
                 // It is one text with the signs before it, which is repeated whole.
-                (*all, *last) = (all.saturating_add(1), last.saturating_add(1));
-                continue;
+                let size = group.last.size.saturating_add(1);
+                group.push(Cost { size, ways: 1 });
             }
-            _ => {
-                (*all, *last) = (all.saturating_add(1), 1);
-                continue;
-            }
-        };
-        let more = last.saturating_mul(copies.saturating_sub(1));
-        (*all, *last) = (
-            all.saturating_add(more).saturating_add(1),
-            last.saturating_mul(copies),
-        );
+            _ => group.push(Cost { size: 1, ways: 1 }),
+        }
     }
-    open.iter()
-        .fold(0, |sum: usize, (all, _)| sum.saturating_add(*all))
+    if open.len() > 1 {
+        return UNKNOWN;
+    }
+    open.pop().map_or(UNKNOWN, Group::close)
 }
 
 /// Goes behind the end of a class of signs.
@@ -71,17 +133,18 @@ fn class(signs: &mut std::str::Chars<'_>) {
     }
 }
 
-/// How often `2`, `2,` or `2,5` is written at most; `None` where it is none of these.
-fn times(within: &str) -> Option<usize> {
-    let (least, most) = within.split_once(',').unwrap_or((within, within));
-    let number = |text: &str| text.parse::<usize>().ok();
+/// `2`, `2,` or `2,5`: the least and the most; `None` where it is none of these.
+fn times(within: &str) -> Option<(u64, Option<u64>)> {
+    let number = |text: &str| text.parse::<u64>().ok();
+    let Some((least, most)) = within.split_once(',') else {
+        return number(within).map(|times| (times, Some(times)));
+    };
     let least = if least.is_empty() { 0 } else { number(least)? };
     if most.is_empty() {
-        return least.checked_add(1);
+        return Some((least, None));
     }
-    number(most)
-        .filter(|most| *most >= least)
-        .map(|most| most.max(1))
+    let most = number(most).filter(|most| *most >= least)?;
+    Some((least, Some(most)))
 }
 
 #[cfg(test)]
@@ -89,24 +152,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_repeated_counts_as_often() {
-        for (pattern, least, most) in [
-            ("^[A-Z]{2}[0-9]{4}$", 6, 12),
-            ("^([0-9]{1,3}\\.){3}[0-9]{1,3}$", 15, 25),
-            ("^(yes|no)$", 5, 9),
-            ("^\\(a\\{9\\)$", 6, 9),
-            ("^[({9}\\]]*$", 3, 4),
-            ("^((a{9}){9}){9}$", 729, 950),
-            ("^((a+)+)+$", 8, 30),
+    fn what_is_repeated_counts_as_often_and_ways_to_read_it_multiply() {
+        for (pattern, least, most, ways) in [
+            ("^[A-Z]{2}[0-9]{4}$", 6, 12, 1),
+            ("^([0-9]{1,3}\\.){3}[0-9]{1,3}$", 15, 40, 81),
+            ("^(yes|no|perhaps)$", 12, 16, 3),
+            ("^\\(a\\{9\\)$", 6, 20, 1),
+            ("^[({9}\\]]*$", 3, 6, 64),
+            ("^[a-z]+@[a-z]+\\.[a-z]{2,}$", 9, 24, 64 * 64 * 64),
+            ("^a?b?(c|d)?$", 6, 14, 2 * 2 * 4),
         ] {
-            let size = size(pattern);
-            assert!((least..=most).contains(&size), "{pattern}: {size}");
+            let cost = cost(pattern);
+            assert_eq!(cost.ways, ways, "{pattern}");
+            assert!((least..=most).contains(&cost.size), "{pattern}: {cost:?}");
         }
-        for pattern in ["^a{5,2}$", "^a{x}$", "^a)$", "^a{99999999999999999999}$"] {
-            assert_eq!(size(pattern), usize::MAX, "{pattern}");
+        for pattern in [
+            "^a{5,2}$",
+            "^a{x}$",
+            "^a)$",
+            "^(a$",
+            "^a{99999999999999999999}$",
+        ] {
+            assert_eq!(cost(pattern), UNKNOWN, "{pattern}");
         }
-        let nested = |inner: &str| "(".repeat(60) + "a" + &inner.repeat(60);
-        assert!(size(&nested(")+")) > 1 << 50);
-        assert!(size(&nested("?){9}")) > 1 << 50);
+        let many = |text: &str| text.repeat(60);
+        for pattern in [
+            format!("{}a{}", many("("), many(")+")),
+            format!("{}a{}", many("("), many("?){9}")),
+            "(a?){1300}".to_owned(),
+            "((a{0,9}){0,9}){0,9}".to_owned(),
+            "(a|a)*".to_owned(),
+            many("-?"),
+        ] {
+            assert!(cost(&pattern).ways > 1 << 50, "{pattern}");
+        }
     }
 }

@@ -113,15 +113,30 @@ fn what_would_take_the_process_with_it_is_refused() {
             "more than its most",
         ),
         (list(3, 2), "more than its most"),
-        (json!({"pattern": "^a{5,2}$"}), "too large"),
+        // It reads 32 bits of a count: this most is 2.
+        (
+            json!({"type": "string", "minLength": 5, "maxLength": 4_294_967_298_u64}),
+            "as a schema must be",
+        ),
+        (json!({"pattern": "^a{5,2}$"}), "too many ways"),
         (
             json!({"pattern": format!("^{}a{}$", "(".repeat(40), "?){9}".repeat(40))}),
-            "too large",
+            "too many ways",
         ),
         (
             json!({"pattern": format!("^{}a{}$", "(".repeat(60), ")+".repeat(60))}),
-            "too large",
+            "too many ways",
         ),
+        (json!({"pattern": "^(a?){1300}$"}), "too many ways"),
+        (
+            json!({"pattern": "^((a{0,9}){0,9}){0,9}$"}),
+            "too many ways",
+        ),
+        (
+            json!({"pattern": format!("^{}$", "-?".repeat(100))}),
+            "too many ways",
+        ),
+        (json!({"pattern": "^(a{2000}){9}$"}), "too large"),
         (json!({"$ref": "#"}), "leads nowhere"),
         (json!({"$ref": "#/$defs/none"}), "leads nowhere"),
         (
