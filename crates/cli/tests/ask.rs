@@ -198,12 +198,27 @@ async fn a_job_that_the_relay_was_slow_to_take_is_withdrawn_too() {
     assert_eq!(withdrawals(&slow), 2);
     assert_ne!(submissions(&slow)[2], names[0], "another job");
 
+    // A proxy that gave up does not know whether the relay has it; a relay that refuses does.
+    slow.script("/api/jobs", Answer::json(504, "gave up"));
+    let said = asked(&slow, &[]).await.stderr;
+    assert!(said.contains("HTTP 504"), "{said}");
+    assert!(said.contains("the job was withdrawn"), "{said}");
+    assert_eq!((submissions(&slow).len(), withdrawals(&slow)), (6, 3));
+    let full = json!({"error": {"code": "queue_full", "message": "no room"}});
+    slow.script("/api/jobs", Answer::json(503, &full.to_string()));
+    let said = asked(&slow, &[]).await.stderr;
+    assert!(
+        said.contains("no room") && !said.contains("withdrawn"),
+        "{said}"
+    );
+    assert_eq!((submissions(&slow).len(), withdrawals(&slow)), (7, 3));
+
     // A relay that says nothing at all is not waited for by whoever insists.
     slow.settle("/api/jobs", never());
     let mut asking = Process::start("ask", hearth(&home, &slow, &["ask", "What?"]));
-    slow.until_asked("/api/jobs", 5).await;
+    slow.until_asked("/api/jobs", 8).await;
     asking.ask_to_end();
-    slow.until_asked("/api/jobs", 6).await;
+    slow.until_asked("/api/jobs", 9).await;
     asking.ask_to_end();
     assert_eq!(asking.wait().await.code(), Some(1));
     let said = asking.log();
