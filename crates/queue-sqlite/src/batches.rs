@@ -41,6 +41,23 @@ impl SqliteQueue {
         .await
     }
 
+    /// Erases all pieces, a few in each group.
+    async fn erase_all(&self, of: &'static Pieces, id: &str) -> Result<(), QueueError> {
+        loop {
+            let id = id.to_owned();
+            let erased = self.ask(move |group| {
+                let erased = erase_some(group.conn, of, &id)?;
+                if erased {
+                    group.erases();
+                }
+                Ok(erased)
+            });
+            if !erased.await? {
+                return Ok(());
+            }
+        }
+    }
+
     /// The records of a table that belong to an owner, newest first; one of them, or all.
     async fn records<T: DeserializeOwned + Send + 'static>(
         &self,
@@ -118,12 +135,13 @@ impl Batches for SqliteQueue {
     }
 
     async fn erase_file(&self, id: &str) -> Result<(), QueueError> {
-        let id = id.to_owned();
+        let name = id.to_owned();
         self.ask(move |group| {
             group.erases();
-            Ok(erase_file(group.conn, &id)?)
+            Ok(forget_file(group.conn, &name)?)
         })
-        .await
+        .await?;
+        self.erase_all(&PARTS, id).await
     }
 
     async fn put_batch(&self, batch: BatchRecord) -> Result<(), QueueError> {
@@ -192,19 +210,13 @@ impl Batches for SqliteQueue {
     }
 
     async fn erase_results(&self, batch: &str) -> Result<(), QueueError> {
-        let batch = batch.to_owned();
-        self.ask(move |group| {
-            group.erases();
-            let mut delete = group
-                .conn
-                .prepare_cached("DELETE FROM batch_lines WHERE batch = ?1")?;
-            delete.execute([&batch])?;
-            Ok(())
-        })
-        .await
+        self.erase_all(&RESULTS, batch).await
     }
 
     async fn expire_files(&self, now: Timestamp) -> Result<Option<Timestamp>, QueueError> {
+        while let Some(id) = self.ask(move |group| Ok(expire_one(group, now)?)).await? {
+            self.erase_all(&PARTS, &id).await?;
+        }
         self.ask(move |group| Ok(expire(group, now)?)).await
     }
 }
@@ -217,18 +229,25 @@ macro_rules! left {
     };
 }
 
-fn expire(group: &mut Group<'_>, now: Timestamp) -> rusqlite::Result<Option<Timestamp>> {
+/// Forgets a file whose time has passed, and the batches of it that are over; its parts are left.
+fn expire_one(group: &mut Group<'_>, now: Timestamp) -> rusqlite::Result<Option<String>> {
     let conn = group.conn;
-    let late: Vec<String> = conn
-        .prepare_cached("SELECT id FROM files WHERE expires_at <= ?1")?
-        .query_map([now.0], |found| found.get(0))?
-        .collect::<Result<_, _>>()?;
-    for id in late {
+    let late = conn
+        .prepare_cached("SELECT id FROM files WHERE expires_at <= ?1 LIMIT 1")?
+        .query_row([now.0], |found| found.get::<_, String>(0))
+        .optional()?;
+    if let Some(id) = &late {
         group.erases();
-        erase_file(conn, &id)?;
+        forget_file(conn, id)?;
         conn.prepare_cached("DELETE FROM batches WHERE input = ?1 AND is_over")?
             .execute([id])?;
     }
+    Ok(late)
+}
+
+/// Forgets the batches whose time has passed; when to look again.
+fn expire(group: &mut Group<'_>, now: Timestamp) -> rusqlite::Result<Option<Timestamp>> {
+    let conn = group.conn;
     let kept = i64::try_from(BATCH_KEPT.as_millis()).unwrap_or(i64::MAX);
     let gone = conn
         .prepare_cached(concat!(
@@ -251,12 +270,48 @@ fn expire(group: &mut Group<'_>, now: Timestamp) -> rusqlite::Result<Option<Time
     Ok(next.map(Timestamp))
 }
 
-fn erase_file(conn: &Connection, id: &str) -> rusqlite::Result<()> {
+fn forget_file(conn: &Connection, id: &str) -> rusqlite::Result<()> {
     conn.prepare_cached("DELETE FROM files WHERE id = ?1")?
-        .execute([id])?;
-    conn.prepare_cached("DELETE FROM file_parts WHERE id = ?1")?
-        .execute([id])?;
-    Ok(())
+        .execute([id])
+        .map(drop)
+}
+
+/// Something long that is kept in pieces.
+struct Pieces {
+    sizes: &'static str,
+    delete: &'static str,
+}
+
+const PARTS: Pieces = Pieces {
+    sizes: "SELECT n, length(part) FROM file_parts WHERE id = ?1 ORDER BY n",
+    delete: "DELETE FROM file_parts WHERE id = ?1 AND n <= ?2",
+};
+const RESULTS: Pieces = Pieces {
+    sizes: "SELECT n, length(line) FROM batch_lines WHERE batch = ?1 ORDER BY n",
+    delete: "DELETE FROM batch_lines WHERE batch = ?1 AND n <= ?2",
+};
+/// About so many bytes of them are erased in one group: others wait for no more, and on a full
+/// disk there is room for it.
+const STEP: i64 = 4 * 1024 * 1024;
+
+/// Erases the first pieces; whether there were any.
+fn erase_some(conn: &Connection, of: &Pieces, id: &str) -> rusqlite::Result<bool> {
+    let last = {
+        let mut select = conn.prepare_cached(of.sizes)?;
+        let mut sizes = select.query([id])?;
+        let (mut last, mut bytes) = (None, 0);
+        while bytes < STEP
+            && let Some(piece) = sizes.next()?
+        {
+            last = Some(piece.get::<_, u32>(0)?);
+            bytes += piece.get::<_, i64>(1)?;
+        }
+        last
+    };
+    if let Some(last) = last {
+        conn.prepare_cached(of.delete)?.execute((id, last))?;
+    }
+    Ok(last.is_some())
 }
 
 fn json(value: &impl serde::Serialize) -> Result<String, QueueError> {

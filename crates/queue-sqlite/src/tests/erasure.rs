@@ -3,6 +3,10 @@
 use std::{
     fs::{self, File},
     path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -10,7 +14,8 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use proto::{End, ErrorCode, JobId, Timestamp, limits::JOB_COST};
 use queue::{
-    Batches, FETCHED_KEPT, NewJob, NewQuery, Owner, Queries, Queue, RESULT_KEPT, Terms,
+    Batches, FETCHED_KEPT, FileRecord, LineResult, NewJob, NewQuery, Owner, Queries, Queue,
+    RESULT_KEPT, Terms,
     conformance::sample::{LEASE, T0, anyone, at, job, leased},
 };
 
@@ -304,5 +309,57 @@ fn what_is_being_erased_of_a_question_is_shown_to_nobody() {
             .on_writer(move |conn| assert_eq!(conn.execute(begun, []).unwrap(), 1))
             .await;
         assert!(shown().await.iter().all(Bytes::is_empty));
+    });
+}
+
+#[test]
+fn long_files_and_results_are_erased_in_many_groups() {
+    const PART: usize = 256 * 1024;
+    run(async {
+        let commits = Arc::new(AtomicUsize::new(0));
+        let counter = commits.clone();
+        let queue = Scratch::on_commit(move || {
+            counter.fetch_add(1, Ordering::SeqCst);
+            false
+        });
+        for id in ["late", "unwanted"] {
+            let put = (0..64).map(|n| queue.put_part(id, n, vec![b'x'; PART].into()));
+            assert!(join_all(put).await.into_iter().all(|put| put.is_ok()));
+            let file = FileRecord {
+                id: id.into(),
+                account: job(1).account,
+                name: "f".into(),
+                purpose: "batch".into(),
+                bytes: 64 * PART as u64,
+                created_at: T0,
+                expires_at: at(if id == "late" { 10 } else { 20 }),
+            };
+            queue.put_file(file).await.unwrap();
+        }
+        let results = (1..=64).map(|n| LineResult {
+            n,
+            is_error: n % 2 == 0,
+            line: vec![b'x'; PART].into(),
+        });
+        let results = results.map(|result| queue.put_result("b", result));
+        assert!(join_all(results).await.into_iter().all(|put| put.is_ok()));
+        let mut before = commits.load(Ordering::SeqCst);
+        let mut groups = || {
+            let now = commits.load(Ordering::SeqCst);
+            now - std::mem::replace(&mut before, now)
+        };
+        assert_eq!(queue.expire_files(at(10)).await.unwrap(), Some(at(20)));
+        assert!(groups() >= 4);
+        queue.erase_file("unwanted").await.unwrap();
+        assert!(groups() >= 4);
+        queue.erase_results("b").await.unwrap();
+        assert!(groups() >= 4);
+        for id in ["late", "unwanted"] {
+            assert_eq!(queue.file(Owner::Anyone, id).await.unwrap(), None);
+            for n in 0..64 {
+                assert_eq!(queue.part(id, n).await.unwrap(), None, "{id} {n}");
+            }
+        }
+        assert_eq!(queue.results("b").await.unwrap(), []);
     });
 }
