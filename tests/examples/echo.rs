@@ -1,32 +1,20 @@
-//! Says everything back, for the conformance suite of `./x autobahn`: a server, or a client that
-//! runs every case of one. The library and its settings are the hub's own but for the size of a
-//! message, since the suite sends up to 16 MiB.
+//! Says everything back, for the conformance suite of `./x autobahn`: a server, which is the status
+//! hub's own from the upgrade to the last byte written, or a client that runs every case of one.
+//! Only the size of a message is not the hub's, since the suite sends up to 16 MiB.
 
 use std::{error::Error, io::Write as _};
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use proto::limits::WS_READ_BUFFER;
+use status::echo;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
-use tokio_tungstenite::{
-    WebSocketStream, accept_async_with_config, client_async_with_config,
-    tungstenite::protocol::WebSocketConfig,
-};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 type Failed = Box<dyn Error + Send + Sync>;
 
-fn config() -> Option<WebSocketConfig> {
-    let largest = Some(64 * 1024 * 1024);
-    Some(
-        WebSocketConfig::default()
-            .read_buffer_size(WS_READ_BUFFER)
-            .max_message_size(largest)
-            .max_frame_size(largest),
-    )
-}
+const LARGEST: usize = 64 * 1024 * 1024;
 
 #[tokio::main]
 async fn main() -> Result<(), Failed> {
@@ -55,9 +43,8 @@ async fn serve() -> Result<(), Failed> {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
         talks.spawn(async move {
-            if let Ok(socket) = accept_async_with_config(stream, config()).await {
-                talk(socket).await;
-            }
+            // How it ended is the suite's to judge.
+            let _ = echo::serve(stream, LARGEST).await;
         });
         while talks.try_join_next().is_some() {}
     }
@@ -82,11 +69,12 @@ async fn open(port: &str, path: &str) -> Result<WebSocketStream<TcpStream>, Fail
     let stream = TcpStream::connect(format!("127.0.0.1:{port}")).await?;
     stream.set_nodelay(true)?;
     let url = format!("ws://127.0.0.1:{port}/{path}");
-    Ok(client_async_with_config(url, stream, config()).await?.0)
+    let config = Some(echo::client_config(LARGEST));
+    Ok(client_async_with_config(url, stream, config).await?.0)
 }
 
 /// Until the other side closes, or breaks a rule: then the library has closed it already.
-async fn talk<S: AsyncRead + AsyncWrite + Unpin>(mut socket: WebSocketStream<S>) {
+async fn talk(mut socket: WebSocketStream<TcpStream>) {
     while let Some(Ok(message)) = socket.next().await {
         let is_data = message.is_text() || message.is_binary();
         if is_data && socket.send(message).await.is_err() {

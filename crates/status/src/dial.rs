@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use http::{HeaderValue, header};
 use proto::{
-    ErrorCode,
+    ErrorCode, limits,
     status::{
         ClientMessage, Command, CommandArgs, ServerMessage, Status,
         v1::{HubMessage, Nonce, PeerMessage, SUBPROTOCOL, Side, Topic, VERSIONS},
@@ -179,7 +179,7 @@ pub(crate) async fn open(addr: SocketAddr, token: Option<LocalToken>) -> Result<
     }
     let stream = TcpStream::connect(addr).await?;
     stream.set_nodelay(true)?;
-    let config = Some(socket_config());
+    let config = Some(socket_config(limits::HUB_MESSAGE_MAX));
     let (socket, _) = client_async_with_config(request, stream, config).await?;
     let mode = Mode::Legacy;
     let heard = Instant::now();

@@ -14,6 +14,8 @@ mod call;
 mod caller;
 mod dial;
 mod door;
+#[cfg(feature = "fuzz")]
+pub mod echo;
 mod fields;
 mod fit;
 mod follow;

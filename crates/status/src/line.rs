@@ -22,15 +22,14 @@ use tokio_tungstenite::tungstenite::protocol::frame::{
 
 use crate::frames::{Frames, View};
 
-/// What is kept for one reader at most: a status, and the answers that stood before it.
-const REST_MAX: usize = 256 * 1024;
-
 /// Whoever writes puts whole frames at the end of what waits, and the socket takes from its
 /// front, both under one lock: so no frame ever stands within another. What the socket does not
 /// take at once is left to the connection's own task, which waits until it can.
 pub(crate) struct Line {
     stream: TcpStream,
     behind: Duration,
+    /// What is kept for the reader at most.
+    most: usize,
     out: Mutex<Out>,
     /// Rings when something was left to the task.
     call: Notify,
@@ -50,11 +49,13 @@ struct Out {
 }
 
 impl Line {
-    /// Who takes something only after `behind` is shown the whole status next.
-    pub(crate) fn new(stream: TcpStream, behind: Duration) -> Self {
+    /// Who takes something only after `behind` is shown the whole status next, and for whom more
+    /// than `most` bytes would have to be kept is given up.
+    pub(crate) fn new(stream: TcpStream, behind: Duration, most: usize) -> Self {
         Self {
             stream,
             behind,
+            most,
             out: Mutex::default(),
             call: Notify::new(),
         }
@@ -84,7 +85,7 @@ impl Line {
             return;
         }
         if let Some(frame) = frames.next(view) {
-            out.put(&self.stream, &frame);
+            out.put(&self.stream, self.most, &frame);
             if !out.rest.is_empty() || out.broken.is_some() {
                 self.call.notify_one();
             }
@@ -118,14 +119,14 @@ impl Line {
 
 impl Out {
     /// Hands frames to the socket, and keeps what it does not take.
-    fn put(&mut self, stream: &TcpStream, frames: &[u8]) {
+    fn put(&mut self, stream: &TcpStream, most: usize, frames: &[u8]) {
         let taken = if self.rest.is_empty() {
             self.offer(stream, frames)
         } else {
             0
         };
         let rest = frames.get(taken..).unwrap_or_default();
-        if self.rest.len() + rest.len() > REST_MAX {
+        if self.rest.len() + rest.len() > most {
             self.broken.get_or_insert(ErrorKind::QuotaExceeded);
         }
         if !rest.is_empty() && self.broken.is_none() {
@@ -205,7 +206,7 @@ impl AsyncWrite for Wire {
         if has_close(frames) {
             out.view = None;
         }
-        out.put(&self.0.stream, frames);
+        out.put(&self.0.stream, self.0.most, frames);
         Poll::Ready(match out.broken {
             None => Ok(frames.len()),
             Some(kind) => Err(kind.into()),
@@ -223,7 +224,7 @@ impl AsyncWrite for Wire {
 }
 
 /// Whether a close frame is among these: nothing may follow it.
-fn has_close(frames: &[u8]) -> bool {
+pub(crate) fn has_close(frames: &[u8]) -> bool {
     let mut frames = Cursor::new(frames);
     while let Ok(Some((header, length))) = FrameHeader::parse(&mut frames) {
         if header.opcode == OpCode::Control(Control::Close) {
@@ -253,6 +254,7 @@ mod tests {
     use crate::{StatusHub, frames::Shape};
 
     const PATIENCE: Duration = Duration::from_secs(20);
+    const REST_MAX: usize = 256 * 1024;
 
     /// Both ends of one connection, and a hub that is shown on it.
     struct Pair {
@@ -273,7 +275,7 @@ mod tests {
             there.set_recv_buffer_size(4 * 1024).unwrap();
             let there = there.connect(listener.local_addr().unwrap());
             let (there, here) = tokio::join!(there, listener.accept());
-            let line = Arc::new(Line::new(here.unwrap().0, PATIENCE));
+            let line = Arc::new(Line::new(here.unwrap().0, PATIENCE, REST_MAX));
             let wire = Wire(line.clone());
             let any = WebSocketConfig::default()
                 .max_message_size(None)

@@ -1,9 +1,10 @@
 //! One WebSocket of the hub, whatever is spoken over it.
 
-use std::{future::poll_fn, sync::Arc, time::Duration};
+use std::{future::poll_fn, net::Shutdown, sync::Arc, time::Duration};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde::Serialize;
+use socket2::SockRef;
 use tokio::{
     io::AsyncReadExt as _,
     time::{Instant, sleep_until, timeout},
@@ -135,9 +136,12 @@ impl Pipe {
         Ok(())
     }
 
-    /// Takes what still comes, until the other side has closed too: a socket that is closed with
-    /// something unread in it takes its last words back.
+    /// Says that nothing follows, and takes what still comes until the other side has closed too: a
+    /// socket that is closed with something unread in it takes its last words back.
     async fn discard(&mut self) {
+        if let Err(error) = SockRef::from(self.line.stream()).shutdown(Shutdown::Write) {
+            tracing::debug!(%error, "the other side was faster");
+        }
         let wire = self.stream.get_mut();
         let taking = async {
             let (mut rest, mut room) = ([0; 1024], DISCARDED);

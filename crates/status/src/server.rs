@@ -191,6 +191,7 @@ impl StatusServer {
             port,
             behind: self.limits.behind,
             room: Room::new(self.limits.sockets, self.limits.kept),
+            message_max: limits::HUB_MESSAGE_MAX,
         };
         let (server, gate) = (Arc::new(self), Arc::new(gate));
         let mut sockets = JoinSet::new();
@@ -371,5 +372,56 @@ impl fmt::Debug for StatusServer {
 fn note(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
         tracing::error!(%error, "a socket of the hub broke");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documents_limits_are_those_of_the_hub() {
+        let Limits {
+            sockets,
+            handshake,
+            stall,
+            pace,
+            answer,
+            burst,
+            burst_v1,
+            per_second,
+            identify,
+            publisher,
+            approval,
+            behind,
+            kept,
+            arriving,
+        } = Limits::default();
+        let millis = |time: Duration| format!("{} ms", time.as_millis());
+        let wanted = [
+            sockets.to_string(),
+            kept.to_string(),
+            arriving.to_string(),
+            millis(handshake),
+            millis(identify),
+            format!("{} bytes", limits::HUB_MESSAGE_MAX),
+            burst.to_string(),
+            burst_v1.to_string(),
+            per_second.to_string(),
+            millis(pace),
+            millis(behind),
+            millis(stall),
+            millis(answer),
+            millis(publisher),
+            millis(approval),
+        ];
+        let page = include_str!("../../../docs/PROTOCOL.md");
+        let (_, table) = page.split_once("### Limits").unwrap();
+        let (table, _) = table.split_once("### Close codes").unwrap();
+        let rows = table.lines().filter(|line| line.starts_with("| ")).skip(1);
+        let shown: Vec<_> = rows
+            .map(|row| row.trim_end_matches(" |").rsplit(" | ").next().unwrap())
+            .collect();
+        assert_eq!(shown, wanted);
     }
 }

@@ -40,6 +40,8 @@ pub(crate) struct Gate {
     /// Who takes a message only after so long has fallen behind.
     pub(crate) behind: Duration,
     pub(crate) room: Room,
+    /// Largest message.
+    pub(crate) message_max: usize,
 }
 
 /// An open socket, and what was agreed on before it opened.
@@ -61,13 +63,13 @@ pub(crate) struct Agreed {
 }
 
 /// Limits of every socket of the hub, on both of its ends.
-pub(crate) fn socket_config() -> WebSocketConfig {
+pub(crate) fn socket_config(message_max: usize) -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(limits::WS_READ_BUFFER)
         .write_buffer_size(16 * 1024)
-        .max_write_buffer_size(256 * 1024)
-        .max_message_size(Some(limits::HUB_MESSAGE_MAX))
-        .max_frame_size(Some(limits::HUB_MESSAGE_MAX))
+        .max_write_buffer_size(4 * message_max)
+        .max_message_size(Some(message_max))
+        .max_frame_size(Some(message_max))
 }
 
 /// Speaks HTTP once. `None`: the request was answered, or was no request.
@@ -101,9 +103,11 @@ pub(crate) async fn upgrade(stream: TcpStream, gate: &Gate) -> Option<Opened> {
         .unwrap_or_else(PoisonError::into_inner)?;
     let parts = upgrade.await.ok()?.downcast::<TokioIo<TcpStream>>().ok()?;
     let (stream, read) = (parts.io.into_inner(), parts.read_buf.to_vec());
-    let config = Some(socket_config().read_buffer_size(limits::HUB_READ_BUFFER));
-    let wire = Wire(Arc::new(Line::new(stream, gate.behind)));
-    let stream = WebSocketStream::from_partially_read(wire, read, Role::Server, config).await;
+    let config = socket_config(gate.message_max).read_buffer_size(limits::HUB_READ_BUFFER);
+    // A status, and the answers that stood before it.
+    let kept = 4 * gate.message_max;
+    let wire = Wire(Arc::new(Line::new(stream, gate.behind, kept)));
+    let stream = WebSocketStream::from_partially_read(wire, read, Role::Server, Some(config)).await;
     Some(Opened {
         stream,
         agreed,

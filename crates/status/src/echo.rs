@@ -1,0 +1,55 @@
+//! The hub's own way from a connection to a WebSocket and through it, saying everything back: for
+//! the conformance suite of `./x autobahn`.
+
+use std::time::Duration;
+
+use tokio::{net::TcpStream, time::Instant};
+use tokio_tungstenite::tungstenite::{Error, Message, protocol::WebSocketConfig};
+
+use crate::{
+    Access, Limits, LocalToken,
+    door::Door,
+    pipe::Pipe,
+    room::Room,
+    upgrade::{Gate, socket_config, upgrade},
+};
+
+/// The suite takes its time with what is large.
+const STALL: Duration = Duration::from_secs(60);
+
+/// What the hub's clients use, with messages as large as this.
+#[must_use]
+pub fn client_config(message_max: usize) -> WebSocketConfig {
+    socket_config(message_max)
+}
+
+/// Serves one connection as the hub does, with messages as large as this, until it ends.
+///
+/// # Errors
+/// If it ends without a closing handshake.
+pub async fn serve(stream: TcpStream, message_max: usize) -> Result<(), Error> {
+    let port = stream.local_addr()?.port();
+    let token = LocalToken::new(rand::random());
+    let gate = Gate {
+        access: Access::new(port, &[]),
+        door: Door::new(token, None, Instant::now().into_std()),
+        port,
+        behind: Limits::default().behind,
+        room: Room::new(1, 0),
+        message_max,
+    };
+    let Some(opened) = upgrade(stream, &gate).await else {
+        return Ok(());
+    };
+    let mut pipe = Pipe::new(opened.stream, STALL);
+    loop {
+        match pipe.next(Instant::now()).await {
+            Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => {
+                pipe.send(message).await?;
+            }
+            Some(Ok(_)) => pipe.flush().await?,
+            Some(Err(error)) => return pipe.part(error).await,
+            None => return Ok(()),
+        }
+    }
+}
