@@ -1,9 +1,28 @@
 //! Readers of what overlays, hubs and assistants say, for `tests/fuzz`.
 
-use http::{HeaderMap, HeaderValue, Uri, header};
-use proto::status::v1::HubMessage;
+use std::{
+    io::Cursor,
+    net::{Ipv4Addr, SocketAddrV4},
+    time::Duration,
+};
 
-use crate::{Access, access::OWN_ORIGINS, dial::Shown, foreign, message, sockets, talk};
+use http::{HeaderMap, HeaderValue, Uri, header};
+use proto::{
+    limits,
+    status::{ServerMessage, v1::HubMessage},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    runtime::Builder,
+    time::timeout,
+};
+use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
+
+use crate::{
+    Access, access::OWN_ORIGINS, dial::Shown, foreign, line, message, peer, sockets, talk,
+    web::Lines,
+};
 
 /// No answer is longer, whatever was asked.
 const LONGEST: usize = 4_096;
@@ -74,5 +93,89 @@ pub fn access(bytes: &[u8]) {
 
 /// The kernel's table of sockets.
 pub fn holder(bytes: &[u8]) {
-    let _ = sockets::rows(&String::from_utf8_lossy(bytes)).count();
+    let table = String::from_utf8_lossy(bytes);
+    let rows: Vec<_> = sockets::rows(&table).collect();
+    let from = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 40_000);
+    let found = peer::connection(&table, from, 6001);
+    let is_there = |(user, inode)| {
+        let mut same = rows.iter();
+        same.any(|row| (row.user, row.inode) == (user, inode) && row.local.is(from))
+    };
+    assert!(found.is_none_or(is_there), "{found:?} is nobody's");
+    if let Some(row) = crate::holder::listener(&table, 6001) {
+        assert!(row.local.hears(6001), "{row:?}");
+    }
+}
+
+/// What an assistant streams over HTTP: the same statuses wherever the stream is cut.
+pub fn events(bytes: &[u8]) {
+    if bytes.len() > limits::HUB_MESSAGE_MAX {
+        return;
+    }
+    let whole = statuses(std::iter::once(bytes));
+    let mut cut = bytes.iter().map(|byte| usize::from(*byte) % 17 + 1);
+    let mut rest = bytes;
+    let pieces = std::iter::from_fn(|| {
+        let at = cut.next()?.min(rest.len());
+        let (piece, more) = rest.split_at(at);
+        rest = more;
+        (!piece.is_empty()).then_some(piece)
+    });
+    assert_eq!(statuses(pieces), whole, "it depends on where it is cut");
+}
+
+fn statuses<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<ServerMessage> {
+    let (mut lines, mut statuses) = (Lines::default(), Vec::new());
+    for piece in pieces {
+        lines.add(piece);
+        while let Ok(Some(status)) = lines.next() {
+            statuses.push(status);
+        }
+    }
+    statuses
+}
+
+/// A whole connection to the hub: from its first byte, or else from its first frame on. Whatever
+/// comes, the hub ends it in good order, and all it says are frames of its own.
+pub fn frames(bytes: &[u8]) {
+    const HEAD: &[u8] = b"Upgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let _ = line::has_close(bytes);
+    let mut said = Vec::new();
+    let talking = async {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let to = listener.local_addr()?;
+        let (client, server) = tokio::join!(TcpStream::connect(to), listener.accept());
+        let (mut from, mut client) = client?.into_split();
+        let sending = async {
+            if !bytes.starts_with(b"GET ") {
+                let line = format!("GET / HTTP/1.1\r\nHost: {to}\r\n");
+                client.write_all(&[line.as_bytes(), HEAD].concat()).await?;
+            }
+            // It may hang up before it has all.
+            let _ = client.write_all(bytes).await;
+            client.shutdown().await
+        };
+        let serving = crate::echo::serve(server?.0, limits::HUB_MESSAGE_MAX);
+        let _ = tokio::join!(sending, serving, from.read_to_end(&mut said));
+        std::io::Result::Ok(())
+    };
+    let runtime = Builder::new_current_thread().enable_all().build();
+    let ended = runtime
+        .map(|runtime| runtime.block_on(async { timeout(Duration::from_secs(20), talking).await }));
+    assert!(matches!(ended, Ok(Ok(_))), "the hub does not end it");
+    if !said.starts_with(b"HTTP/1.1 101 ") {
+        return;
+    }
+    let end = said.windows(4).position(|four| four == b"\r\n\r\n");
+    let mut rest = Cursor::new(said.get(end.unwrap_or_default() + 4..).unwrap_or_default());
+    while let Ok(Some((header, length))) = FrameHeader::parse(&mut rest) {
+        assert!(header.mask.is_none() && !header.rsv1, "{header:?}");
+        rest.set_position(rest.position() + length);
+    }
+    let left = rest.get_ref().len() as u64;
+    assert!(
+        rest.position() <= left || bytes.len() > 10_000,
+        "half a frame"
+    );
 }

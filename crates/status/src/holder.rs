@@ -47,7 +47,7 @@ pub fn holder(port: u16) -> Option<Holder> {
 }
 
 /// Finds the socket that is reached at 127.0.0.1 with this port.
-fn listener(table: &str, port: u16) -> Option<Row<'_>> {
+pub(crate) fn listener(table: &str, port: u16) -> Option<Row<'_>> {
     const LISTENING: &str = "0A";
     rows(table).find(|row| row.state == LISTENING && row.local.hears(port))
 }

@@ -86,7 +86,7 @@ impl Peer {
 
 /// The user and socket of the client's end. Its whole address counts: all of 127.0.0.0/8 is this
 /// machine, and anybody may connect from any port of another address in it.
-fn connection(table: &str, from: SocketAddrV4, to: u16) -> Option<(u32, u64)> {
+pub(crate) fn connection(table: &str, from: SocketAddrV4, to: u16) -> Option<(u32, u64)> {
     const OPEN: &str = "01";
     let to = SocketAddrV4::new(Ipv4Addr::LOCALHOST, to);
     let mut rows = rows(table);

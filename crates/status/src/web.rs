@@ -3,7 +3,7 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::{body::Incoming, client::conn::http1};
@@ -34,8 +34,7 @@ pub(crate) struct Web {
 
 struct Events {
     body: Incoming,
-    /// What came of a line that has not ended.
-    rest: Vec<u8>,
+    lines: Lines,
     /// Carries the connection; ends with it.
     _driver: JoinSet<()>,
 }
@@ -48,7 +47,7 @@ impl Web {
         let is_stream = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
         let events = (response.status() == StatusCode::OK && is_stream).then(|| Events {
             body: response.into_body(),
-            rest: Vec::new(),
+            lines: Lines::default(),
             _driver: driver,
         });
         let mut web = Self {
@@ -90,22 +89,51 @@ impl Web {
 impl Events {
     async fn hear(&mut self) -> io::Result<ServerMessage> {
         loop {
-            while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.rest.drain(..=end).collect();
-                let line = String::from_utf8_lossy(&line);
-                let data = line.trim_end().strip_prefix("data:");
-                if let Some(status) = data.and_then(foreign::read_bare) {
-                    return Ok(status);
-                }
-            }
-            if self.rest.len() > limits::HUB_MESSAGE_MAX {
-                return Err(io::Error::other("an event is too large"));
+            if let Some(status) = self.lines.next()? {
+                return Ok(status);
             }
             let frame = timeout(SILENCE, self.body.frame()).await;
             let frame = frame.map_err(io::Error::other)?;
             let frame = frame.ok_or(io::ErrorKind::UnexpectedEof)?;
             if let Ok(data) = frame.map_err(io::Error::other)?.into_data() {
-                self.rest.extend_from_slice(&data);
+                self.lines.add(&data);
+            }
+        }
+    }
+}
+
+/// A stream of events, cut into lines wherever it was cut before.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    /// What came and was not read.
+    rest: BytesMut,
+    /// So much of it holds no line's end.
+    looked: usize,
+}
+
+impl Lines {
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
+        self.rest.extend_from_slice(bytes);
+    }
+
+    /// The next status in it, if there is one.
+    pub(crate) fn next(&mut self) -> io::Result<Option<ServerMessage>> {
+        loop {
+            let rest = self.rest.get(self.looked..).unwrap_or_default();
+            let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
+                self.looked = self.rest.len();
+                return if self.looked > limits::HUB_MESSAGE_MAX {
+                    Err(io::Error::other("an event is too large"))
+                } else {
+                    Ok(None)
+                };
+            };
+            let line = self.rest.split_to(self.looked + end + 1);
+            self.looked = 0;
+            let line = String::from_utf8_lossy(&line);
+            let data = line.trim_end().strip_prefix("data:");
+            if let Some(status) = data.and_then(foreign::read_bare) {
+                return Ok(Some(status));
             }
         }
     }
@@ -141,4 +169,23 @@ async fn get(addr: SocketAddr, path: &str) -> io::Result<(Response<Incoming>, Jo
         Ok((response, driver))
     };
     timeout(CONNECT, getting).await.map_err(io::Error::other)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_short_lines_at_once_are_read_in_no_time() {
+        let mut lines = Lines::default();
+        let began = std::time::Instant::now();
+        lines.add(&b"\n".repeat(400_000));
+        assert!(lines.next().unwrap().is_none());
+        // Each line once moved all that came after it: tens of seconds.
+        assert!(began.elapsed() < Duration::from_secs(5));
+        lines.add(&vec![b'x'; limits::HUB_MESSAGE_MAX]);
+        assert!(lines.next().unwrap().is_none());
+        lines.add(b"x");
+        assert!(lines.next().is_err(), "a line without an end has one");
+    }
 }

@@ -119,6 +119,8 @@ pub const TARGETS: &[Target] = &[
     Target::new("hub-heard", status::fuzz::heard, &[STATUS, LEGACY]),
     Target::new("hub-access", status::fuzz::access, &[]),
     Target::new("hub-holder", status::fuzz::holder, &[]),
+    Target::new("hub-events", status::fuzz::events, &[]),
+    Target::new("hub-frames", status::fuzz::frames, &[]),
 ];
 
 #[cfg(test)]
