@@ -6,6 +6,7 @@ macro_rules! codes {
     ($(#[doc = $doc:literal] $name:ident = $text:literal, $status:literal;)*) => {
         /// A stable word for what went wrong. Clients switch on it, never on prose.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[cfg_attr(test, derive(ts_rs::TS))]
         #[non_exhaustive]
         pub enum ErrorCode {
             $(#[doc = $doc] #[serde(rename = $text)] $name,)*

@@ -15,6 +15,7 @@ use crate::{ErrorCode, JobId, ModelName, Op, Timestamp};
 /// Hub to client.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ServerMessage {
@@ -32,6 +33,7 @@ pub enum ServerMessage {
         id: Option<String>,
         /// What the command `ping` gives.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(test, ts(optional, type = "unknown"))]
         result: Option<Value>,
     },
     /// A message or a command was refused.
@@ -55,6 +57,7 @@ pub enum ServerMessage {
         /// What the owner was asked.
         approval: String,
         /// To be shown from now on, as the local token would be. It is told once.
+        #[cfg_attr(test, ts(type = "string"))]
         token: pair::Secret,
     },
     /// The answer to `ping`.
@@ -62,12 +65,14 @@ pub enum ServerMessage {
     /// A message of a later version.
     #[serde(other)]
     #[cfg_attr(feature = "schema", schemars(skip))]
+    #[cfg_attr(test, ts(skip))]
     Unknown,
 }
 
 /// Client to hub.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ClientMessage {
@@ -90,18 +95,21 @@ pub enum ClientMessage {
     /// A message of a later version.
     #[serde(other)]
     #[cfg_attr(feature = "schema", schemars(skip))]
+    #[cfg_attr(test, ts(skip))]
     Unknown,
 }
 
 /// Arguments of a command; each command says which it needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct CommandArgs {
     /// For `set_monitoring`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on: Option<bool>,
     /// For `cancel_job`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, ts(optional, type = "string"))]
     pub job: Option<JobId>,
     /// For `set_volume`: 0 to 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]

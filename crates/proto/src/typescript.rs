@@ -5,10 +5,12 @@ use std::{fs, path::Path};
 use ts_rs::{Config, TS};
 
 use crate::{
-    Op,
+    ErrorCode, JobId, Op,
     status::{
-        CarrierKind, Hop, HopState, LiveJob, Phase, Publisher, Status,
+        CarrierKind, ClientMessage, Command, CommandArgs, Hop, HopState, LiveJob, Phase, Publisher,
+        ServerMessage, Status,
         pair::{Allowed, Pairs, Program, Waiting},
+        v1::{Cause, Field, HubMessage, PeerMessage, Published, Right, Topic},
     },
 };
 
@@ -26,9 +28,78 @@ fn written() -> String {
     write!(
         Phase,
         HopState,
-        Hop, CarrierKind, Op, LiveJob, Publisher, Status, Program, Waiting, Allowed, Pairs
+        Hop,
+        CarrierKind,
+        Op,
+        LiveJob,
+        Publisher,
+        Status,
+        Program,
+        Waiting,
+        Allowed,
+        Pairs,
+        ErrorCode,
+        CommandArgs,
+        ServerMessage,
+        ClientMessage,
+        Right,
+        Cause,
+        Field,
+        Published,
+        HubMessage,
+        PeerMessage
     );
+    let mut words = |name: &str, docs: &str, words: Vec<&str>| {
+        let words: Vec<_> = words.iter().map(|word| format!("{word:?}")).collect();
+        let words = words.join(" | ");
+        text += &format!("\n/**\n * {docs}\n */\nexport type {name} = {words};\n");
+    };
+    let commands = COMMANDS.iter().map(|command| command.as_str());
+    words(
+        "Command",
+        "What may be asked of the agent; `ping` beside them asks the hub.",
+        commands.collect(),
+    );
+    let topics = Topic::ALL.iter().map(|topic| topic.as_str());
+    words("Topic", "What can be subscribed to.", topics.collect());
     text
+}
+
+const COMMANDS: [Command; 10] = [
+    Command::ToggleMonitoring,
+    Command::SetMonitoring(true),
+    Command::StopTts,
+    Command::SetVolume(30),
+    Command::ShowOverlay,
+    Command::HideOverlay,
+    Command::ToggleOverlay,
+    Command::CancelJob(JobId([0; 16])),
+    Command::OpenSettings,
+    Command::Quit,
+];
+
+/// One that is added to the enum does not compile here before it stands above.
+#[test]
+fn every_command_has_its_word_in_the_pages_types() {
+    for command in COMMANDS {
+        let place = match command {
+            Command::ToggleMonitoring => 0,
+            Command::SetMonitoring(_) => 1,
+            Command::StopTts => 2,
+            Command::SetVolume(_) => 3,
+            Command::ShowOverlay => 4,
+            Command::HideOverlay => 5,
+            Command::ToggleOverlay => 6,
+            Command::CancelJob(_) => 7,
+            Command::OpenSettings => 8,
+            Command::Quit => 9,
+        };
+        assert_eq!(COMMANDS[place], command);
+        assert_eq!(
+            Command::parse(command.as_str(), &command.args()),
+            Ok(command)
+        );
+    }
 }
 
 #[test]

@@ -220,3 +220,348 @@ waiting: Array<Waiting>,
  * The oldest first.
  */
 allowed: Array<Allowed>, };
+
+/**
+ * A stable word for what went wrong. Clients switch on it, never on prose.
+ */
+export type ErrorCode = "bad_request" | "malformed_json" | "token_in_url" | "unauthorized" | "key_expired" | "token_expired" | "token_reused" | "forbidden" | "model_forbidden" | "priority_forbidden" | "forbidden_origin" | "forbidden_host" | "unknown_job" | "unknown_key" | "unknown_model" | "unknown_route" | "method_not_allowed" | "job_ended" | "stale_lease" | "chunk_gap" | "erased" | "job_unfinished" | "request_erased" | "too_slow" | "idempotency_conflict" | "too_large" | "unsupported_encoding" | "too_many_connections" | "rate_limited" | "unsupported_version" | "engine_refused" | "engine_failed" | "engine_unavailable" | "queue_full" | "busy" | "account_full" | "disk_full" | "no_worker" | "worker_lost" | "too_many_attempts" | "draining" | "store_unavailable" | "deadline_exceeded" | "cancelled" | "internal" | "unknown_command" | "nothing_to_do" | "field_taken" | "approval_required" | "approval_denied" | "unknown";
+
+/**
+ * Arguments of a command; each command says which it needs.
+ */
+export type CommandArgs = { 
+/**
+ * For `set_monitoring`.
+ */
+on?: boolean | null, 
+/**
+ * For `cancel_job`.
+ */
+job?: string, 
+/**
+ * For `set_volume`: 0 to 100.
+ */
+volume?: number | null, 
+/**
+ * For `approve` and `deny`: what the owner is asked.
+ */
+approval?: string | null, 
+/**
+ * For `approve`: whether it holds for good.
+ */
+always?: boolean | null, 
+/**
+ * For `revoke`: whose leave ends.
+ */
+grant?: string | null, };
+
+/**
+ * Hub to client.
+ */
+export type ServerMessage = { "type": "status", 
+/**
+ * The snapshot.
+ */
+data: Status, } | { "type": "ack", 
+/**
+ * The command's own word.
+ */
+command: string, 
+/**
+ * The client's `id`, if it sent one.
+ */
+id?: string | null, 
+/**
+ * What the command `ping` gives.
+ */
+result?: unknown, } | { "type": "error", 
+/**
+ * Stable code.
+ */
+code: ErrorCode, 
+/**
+ * For a person.
+ */
+message: string, 
+/**
+ * The command's own word, if there was one.
+ */
+command?: string | null, 
+/**
+ * The client's `id`, if it sent one.
+ */
+id?: string | null, 
+/**
+ * What the owner is asked, if that is why; the outcome follows.
+ */
+approval?: string | null, } | { "type": "granted", 
+/**
+ * What the owner was asked.
+ */
+approval: string, 
+/**
+ * To be shown from now on, as the local token would be. It is told once.
+ */
+token: string, } | { "type": "pong" };
+
+/**
+ * Client to hub.
+ */
+export type ClientMessage = { "type": "command", 
+/**
+ * One of [`Command`]'s words.
+ */
+command: string, 
+/**
+ * Given back in the answer.
+ */
+id?: string | null, 
+/**
+ * What some commands need: `{"on":true}`, `{"job":"…"}`.
+ */
+args?: CommandArgs, 
+/**
+ * What the client calls itself; shown to the owner when he is asked.
+ */
+name?: string, } | { "type": "ping" };
+
+/**
+ * What a connection may do.
+ */
+export type Right = "read" | "command" | "publish";
+
+/**
+ * Why a snapshot is sent.
+ */
+export type Cause = "first" | "behind" | "resubscribed";
+
+/**
+ * A field that other programs may publish.
+ */
+export type Field = "is_listening" | "wake_word_detected" | "is_speaking" | "text";
+
+/**
+ * Some fields of a publisher. One that is absent stays as it is; `null` gives it back.
+ */
+export type Published = { 
+/**
+ * A command is being recorded.
+ */
+is_listening?: boolean | null, 
+/**
+ * The wake word was heard.
+ */
+wake_word_detected?: boolean | null, 
+/**
+ * Somebody is speaking.
+ */
+is_speaking?: boolean | null, 
+/**
+ * The status in words.
+ */
+text?: string | null, };
+
+/**
+ * Hub to client.
+ */
+export type HubMessage = { "type": "hello", 
+/**
+ * The versions that are spoken.
+ */
+versions: Array<number>, 
+/**
+ * The hub's challenge.
+ */
+nonce: string, 
+/**
+ * Hearth's version on the hub's side.
+ */
+server: string, 
+/**
+ * How long the hub waits for `identify`.
+ */
+identify_within_ms: number, } | { "type": "identified", 
+/**
+ * The version spoken from now on.
+ */
+version: number, 
+/**
+ * What this connection may do.
+ */
+rights: Array<Right>, 
+/**
+ * What it is subscribed to; words that are not known here are left out.
+ */
+subscriptions: Array<string>, 
+/**
+ * That the hub knows the token too; only for who proved it first.
+ */
+proof?: string, } | { "type": "snapshot", 
+/**
+ * The number of this status.
+ */
+seq: number, 
+/**
+ * Why it is sent.
+ */
+cause: Cause, 
+/**
+ * Every field, as in the legacy mode, but for `seq`.
+ */
+data: Omit<Status, "seq">, } | { "type": "delta", 
+/**
+ * The status this is to be applied to: the one that was sent last.
+ */
+from: number, 
+/**
+ * The number of the new one.
+ */
+seq: number, 
+/**
+ * The fields that changed, each whole.
+ */
+data: Partial<Omit<Status, "seq">>, } | { "type": "response", 
+/**
+ * The request's own.
+ */
+id: string, 
+/**
+ * The request's own word.
+ */
+request: string, 
+/**
+ * 200, or the HTTP status of `code`.
+ */
+status: number, 
+/**
+ * Why not, in a stable word.
+ */
+code?: ErrorCode | null, 
+/**
+ * The same for a person.
+ */
+message?: string | null, 
+/**
+ * What some requests give.
+ */
+result?: unknown, 
+/**
+ * What the owner is asked, or was. With the code `approval_required` another response
+ * to the same request follows.
+ */
+approval?: string | null, } | { "type": "granted", 
+/**
+ * What the owner was asked.
+ */
+approval: string, 
+/**
+ * To be proven from now on, as the local token would be. It is told once.
+ */
+token: string, } | { "type": "request", 
+/**
+ * To be given back.
+ */
+id: string, 
+/**
+ * `stop_tts` or `set_volume`.
+ */
+request: string, 
+/**
+ * What the command needs.
+ */
+args?: CommandArgs, } | { "type": "taken", 
+/**
+ * Which.
+ */
+fields: Array<Field>, 
+/**
+ * Who.
+ */
+by: string, } | { "type": "error", 
+/**
+ * The HTTP status of `code`.
+ */
+status: number, 
+/**
+ * Why, in a stable word.
+ */
+code: ErrorCode, 
+/**
+ * The same for a person.
+ */
+message: string, };
+
+/**
+ * Client to hub.
+ */
+export type PeerMessage = { "type": "identify", 
+/**
+ * One of the hub's versions.
+ */
+version: number, 
+/**
+ * The client's challenge; a proof needs one.
+ */
+nonce?: string, 
+/**
+ * That the client knows the token; without it, it may only read.
+ */
+proof?: string, 
+/**
+ * What the client calls itself.
+ */
+name?: string, 
+/**
+ * Words of [`Topic`]; [`Topic::USUAL`] if absent.
+ */
+subscriptions?: Array<string> | null, } | { "type": "reidentify", 
+/**
+ * Words of [`Topic`].
+ */
+subscriptions: Array<string>, } | { "type": "request", 
+/**
+ * Given back in the response.
+ */
+id: string, 
+/**
+ * A command's word, or `ping`.
+ */
+request: string, 
+/**
+ * What some commands need.
+ */
+args?: CommandArgs, } | { "type": "publish", 
+/**
+ * Given back in the response.
+ */
+id: string, 
+/**
+ * What they are now.
+ */
+fields: Published, 
+/**
+ * Whether to take what another publishes.
+ */
+takeover?: boolean, } | { "type": "response", 
+/**
+ * The request's own.
+ */
+id: string, 
+/**
+ * 200, or the HTTP status of what went wrong.
+ */
+status: number, 
+/**
+ * The same for a person.
+ */
+message?: string | null, };
+
+/**
+ * What may be asked of the agent; `ping` beside them asks the hub.
+ */
+export type Command = "toggle_monitoring" | "set_monitoring" | "stop_tts" | "set_volume" | "show_overlay" | "hide_overlay" | "toggle_overlay" | "cancel_job" | "open_settings" | "quit";
+
+/**
+ * What can be subscribed to.
+ */
+export type Topic = "status" | "progress";

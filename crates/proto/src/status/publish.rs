@@ -5,6 +5,7 @@ use crate::status::Status;
 /// A field that other programs may publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "snake_case")]
 pub enum Field {
     /// A command is being recorded.
@@ -41,6 +42,7 @@ impl Field {
 /// Some fields of a publisher. One that is absent stays as it is; `null` gives it back.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(deny_unknown_fields)]
 pub struct Published {
     /// A command is being recorded.
@@ -49,6 +51,7 @@ pub struct Published {
         deserialize_with = "named",
         skip_serializing_if = "Option::is_none"
     )]
+    #[cfg_attr(test, ts(optional, type = "boolean | null"))]
     pub is_listening: Option<Option<bool>>,
     /// The wake word was heard.
     #[serde(
@@ -56,6 +59,7 @@ pub struct Published {
         deserialize_with = "named",
         skip_serializing_if = "Option::is_none"
     )]
+    #[cfg_attr(test, ts(optional, type = "boolean | null"))]
     pub wake_word_detected: Option<Option<bool>>,
     /// Somebody is speaking.
     #[serde(
@@ -63,6 +67,7 @@ pub struct Published {
         deserialize_with = "named",
         skip_serializing_if = "Option::is_none"
     )]
+    #[cfg_attr(test, ts(optional, type = "boolean | null"))]
     pub is_speaking: Option<Option<bool>>,
     /// The status in words.
     #[serde(
@@ -70,6 +75,7 @@ pub struct Published {
         deserialize_with = "named",
         skip_serializing_if = "Option::is_none"
     )]
+    #[cfg_attr(test, ts(optional, type = "string | null"))]
     pub text: Option<Option<String>>,
 }
 

@@ -78,6 +78,7 @@ pub fn proven(side: Side, version: u32, port: u16, server: Nonce, client: Nonce)
 /// What a connection may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "snake_case")]
 pub enum Right {
     /// See the status.
@@ -89,6 +90,7 @@ pub enum Right {
     /// A right of a later version.
     #[serde(other)]
     #[cfg_attr(feature = "schema", schemars(skip))]
+    #[cfg_attr(test, ts(skip))]
     Unknown,
 }
 
@@ -127,6 +129,7 @@ impl Topic {
 /// Why a snapshot is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// It is the first one.
@@ -138,12 +141,14 @@ pub enum Cause {
     /// A cause of a later version.
     #[serde(other)]
     #[cfg_attr(feature = "schema", schemars(skip))]
+    #[cfg_attr(test, ts(skip))]
     Unknown,
 }
 
 /// Hub to client.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum HubMessage {
@@ -152,6 +157,7 @@ pub enum HubMessage {
         /// The versions that are spoken.
         versions: Vec<u32>,
         /// The hub's challenge.
+        #[cfg_attr(test, ts(type = "string"))]
         nonce: Nonce,
         /// Hearth's version on the hub's side.
         server: String,
@@ -168,6 +174,7 @@ pub enum HubMessage {
         subscriptions: Vec<String>,
         /// That the hub knows the token too; only for who proved it first.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(test, ts(optional, type = "string"))]
         proof: Option<Proof>,
     },
     /// The whole status.
@@ -177,6 +184,7 @@ pub enum HubMessage {
         /// Why it is sent.
         cause: Cause,
         /// Every field, as in the legacy mode, but for `seq`.
+        #[cfg_attr(test, ts(type = "Omit<Status, \"seq\">"))]
         data: Map<String, Value>,
     },
     /// What became different.
@@ -186,6 +194,7 @@ pub enum HubMessage {
         /// The number of the new one.
         seq: u64,
         /// The fields that changed, each whole.
+        #[cfg_attr(test, ts(type = "Partial<Omit<Status, \"seq\">>"))]
         data: Map<String, Value>,
     },
     /// How a request ended.
@@ -204,6 +213,7 @@ pub enum HubMessage {
         message: Option<String>,
         /// What some requests give.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(test, ts(optional, type = "unknown"))]
         result: Option<Value>,
         /// What the owner is asked, or was. With the code `approval_required` another response
         /// to the same request follows.
@@ -215,6 +225,7 @@ pub enum HubMessage {
         /// What the owner was asked.
         approval: String,
         /// To be proven from now on, as the local token would be. It is told once.
+        #[cfg_attr(test, ts(type = "string"))]
         token: Secret,
     },
     /// A command for a publisher, to be answered with a `response` within 3 s.
@@ -246,12 +257,14 @@ pub enum HubMessage {
     /// A message of a later version.
     #[serde(other)]
     #[cfg_attr(feature = "schema", schemars(skip))]
+    #[cfg_attr(test, ts(skip))]
     Unknown,
 }
 
 /// Client to hub.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum PeerMessage {
@@ -261,9 +274,11 @@ pub enum PeerMessage {
         version: u32,
         /// The client's challenge; a proof needs one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(test, ts(optional, type = "string"))]
         nonce: Option<Nonce>,
         /// That the client knows the token; without it, it may only read.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(test, ts(optional, type = "string"))]
         proof: Option<Proof>,
         /// What the client calls itself.
         #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -310,5 +325,6 @@ pub enum PeerMessage {
     /// A message of a later version.
     #[serde(other)]
     #[cfg_attr(feature = "schema", schemars(skip))]
+    #[cfg_attr(test, ts(skip))]
     Unknown,
 }
