@@ -176,6 +176,25 @@ async fn no_disguise_gets_a_guess_around_the_throttle() {
 }
 
 #[tokio::test]
+async fn no_compression_is_agreed_on() {
+    let hub = TestHub::start().await;
+    let mut stream = TcpStream::connect(hub.addr).await.unwrap();
+    let request = format!(
+        "GET / HTTP/1.1\r\n{UPGRADE}Host: {}\r\n\
+         Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n",
+        hub.addr
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(soon(stream.read_u8()).await.unwrap());
+    }
+    let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+    assert!(head.starts_with("http/1.1 101 "), "{head}");
+    assert!(!head.contains("sec-websocket-extensions"), "{head}");
+}
+
+#[tokio::test]
 async fn a_doubled_host_or_origin_is_refused() {
     let hub = TestHub::start().await;
     let host = format!("Host: {}\r\n", hub.addr);

@@ -118,6 +118,25 @@ async fn statuses_go_on_while_the_agent_thinks_about_a_command() {
 }
 
 #[tokio::test]
+async fn a_command_that_the_agent_never_answers_is_answered_all_the_same() {
+    let limits = Limits {
+        answer: Duration::from_millis(50),
+        ..Limits::default()
+    };
+    let mut hub = TestHub::with(limits, 0).await;
+    let mut client = hub.commander().await;
+    client
+        .say(r#"{"type":"command","command":"show_overlay","id":"1"}"#)
+        .await;
+    let kept = soon(hub.commands.recv()).await.unwrap();
+    let answer = client.answer().await;
+    assert_eq!(code(&answer), ErrorCode::Internal);
+    assert!(matches!(answer, ServerMessage::Error { id: Some(id), .. } if id == "1"));
+    assert!(client.is_open().await);
+    assert!(kept.answer.send(Ok(())).is_err(), "nobody waits any more");
+}
+
+#[tokio::test]
 async fn nothing_that_can_be_said_closes_the_socket() {
     let limits = Limits {
         burst: 10_000,

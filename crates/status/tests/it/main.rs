@@ -7,6 +7,7 @@ mod deltas;
 mod fanout;
 mod follow;
 mod gate;
+mod guesses;
 mod hub;
 mod neighbour;
 mod peer;
