@@ -38,6 +38,26 @@ fn every_test_that_the_architecture_names_exists() {
 }
 
 #[test]
+fn every_test_that_the_hubs_threats_name_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let page = fs::read_to_string(root.join("docs/PROTOCOL.md")).unwrap();
+    let sources = sources(&root);
+    let (_, threats) = page.split_once("| # | Threat | Test |").unwrap();
+    let (threats, _) = threats.split_once("\n## ").unwrap();
+    let rows = threats.lines().filter_map(|row| row.split(" | ").nth(2));
+    let named: Vec<&str> = rows
+        .flat_map(|tests| tests.split('`').skip(1).step_by(2))
+        .collect();
+    assert!(named.len() > 20, "{named:?}");
+    for test in named {
+        assert!(
+            sources.contains(&format!("fn {test}(")),
+            "no test is called {test}"
+        );
+    }
+}
+
+#[test]
 fn every_crate_is_in_the_architecture() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let page = fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();

@@ -127,8 +127,9 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{path::Path, time::Duration};
 
+    use axum::extract::State;
     use futures_util::StreamExt as _;
     use proto::{Timestamp, status::Phase};
     use serde_json::Value;
@@ -199,6 +200,34 @@ mod tests {
             (&next["show_just_orb"], &next["show_content"], &next["seq"]),
             (&true.into(), &false.into(), &1.into())
         );
+    }
+
+    #[tokio::test]
+    async fn both_pages_say_what_the_fixtures_show_byte_for_byte() {
+        let fixture = |name: &str| {
+            let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto/fixtures");
+            let text = std::fs::read_to_string(fixtures.join(name)).unwrap();
+            serde_json::from_str::<Value>(&text).unwrap()
+        };
+        let status = fixture("status.json")["data"].clone();
+        let hub = StatusHub::new(serde_json::from_value(status).unwrap());
+        let events = Events {
+            hub: hub.clone(),
+            ..events(Limits::default())
+        };
+        let mut told = events
+            .follow(&arrival())
+            .unwrap()
+            .into_body()
+            .into_data_stream();
+        let event = told.next().await.unwrap().unwrap();
+        let wanted = format!("data: {}\n\n", fixture("http/event.json"));
+        assert_eq!(event, wanted.as_bytes());
+
+        let page = super::super::api_status(State(hub)).await;
+        let page = page.into_body().into_data_stream().next().await;
+        let wanted = fixture("http/status.json").to_string();
+        assert_eq!(page.unwrap().unwrap(), wanted.as_bytes());
     }
 
     #[tokio::test]
