@@ -119,6 +119,15 @@ test("a missing tray is told with what to install", async () => {
   expect(screen.getByTestId("no-tray").textContent).toContain("libayatana");
 });
 
+test("a relay that refuses the key is reached, and nothing is said of networks", async () => {
+  const relay = { state: "down", name: "https://relay.example", problem: "the relay refused the key" } as const;
+  await page(live({ status: "error", jobs: [], carrier: null, relay }));
+  const hop = screen.getAllByTestId("hop")[0]!;
+  expect(within(hop).getByTestId("hop-state").textContent).toBe(en.mood.error);
+  expect(within(hop).getByTestId("problem").textContent).toBe("the relay refused the key");
+  expect(within(hop).queryByTestId("help")).toBeNull();
+});
+
 test("without a relay it says how to choose one, not that one is away", async () => {
   const relay = { state: "down", name: "not configured", problem: "no relay is set" } as const;
   await page(live({ status: "relay_offline", jobs: [], carrier: null, relay }));
