@@ -23,7 +23,10 @@ use proto::{
 };
 use queue::{LeaseQuery, Leased, QueueError};
 use serde::{Deserialize, de::DeserializeOwned};
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{lent::Lent, only_urgent, query_of, writer::head_of};
@@ -32,7 +35,7 @@ use crate::{
     auth::{Caller, MayWork},
     error::ApiError,
     payload::{Control, Inference, Payload, Poll},
-    routing::Standing,
+    routing::{InLine, Standing},
     target::{InPath, InQuery},
     workers::{Online, Seat},
 };
@@ -45,68 +48,109 @@ pub(crate) async fn poll(
 ) -> Result<Response, ApiError> {
     let asked: PollRequest = parse(&body)?;
     drop(body);
-    let hold = Duration::from_millis(asked.wait_ms).min(relay.settings.poll_hold);
-    if asked.held.len() > limits::HELD_MAX {
-        let (held, max) = (asked.held.len(), limits::HELD_MAX);
+    let held = asked.held.len();
+    if held > limits::HELD_MAX {
+        let max = limits::HELD_MAX;
         let message = format!("`held` names {held} leases; a worker holds at most {max}");
         return Err(ApiError::new(ErrorCode::BadRequest, message));
     }
-    let seat = Seat::Poll(caller.key_id().to_owned(), asked.worker.clone());
-    relay.workers.admit(&seat, relay.now())?;
+    let hold = Duration::from_millis(asked.wait_ms).min(relay.settings.poll_hold);
     let newer = CancellationToken::new();
-    let attended = attend(&relay, &caller, &asked, hold, &newer);
-    let held = u32::try_from(asked.held.len()).unwrap_or(u32::MAX);
-    let slots = asked.free.saturating_add(held);
-    relay.workers.seen(&seat, relay.now(), Some(slots));
-    let Some(report) = attended else {
+    let Some(report) = attend(&relay, &caller, &asked, hold, &newer)? else {
         let answer = PollAnswer {
             report_wanted: true,
             ..PollAnswer::default()
         };
         return Ok(delivered(&relay, &answer, Vec::new()));
     };
-    let mut query = query_of(&caller, &asked.worker, &report);
-    let (free, urgent) = if report.engine_up {
-        let urgent = (asked.urgent as usize).min(limits::URGENT_MAX);
-        ((asked.free as usize).min(limits::HELD_MAX), urgent)
-    } else {
-        (0, 0)
-    };
-    let beside = only_urgent(query.clone());
+    let mut poll = HeldPoll::new(relay, caller, asked, &report, newer);
     let until = Instant::now() + hold;
-    let mut arrivals = relay.store.arrivals();
-    let in_line = relay.routing.enter();
-    let held = asked.held.len();
-    let standing = Standing::new(&caller.serve, &report, free + held, held);
+    let mut arrivals = poll.relay.store.arrivals();
     loop {
         arrivals.borrow_and_update();
-        // Who does not wait takes what those who do have left.
-        let waits = free > 0 && !hold.is_zero();
-        let share = waits.then(|| in_line.stand(standing.clone()));
+        let drains = poll.relay.drain.is_cancelled();
+        let (answer, lent) = poll.look(!hold.is_zero()).await?;
+        let is_over = answer != PollAnswer::default() || hold.is_zero() || drains;
+        if is_over || !poll.hears_news(&mut arrivals, until).await {
+            return Ok(delivered(&poll.relay, &answer, lent));
+        }
+    }
+}
+
+/// A poll that is answered once there is something to say.
+struct HeldPoll {
+    relay: Relay,
+    caller: Caller,
+    held: Vec<LeaseToken>,
+    query: LeaseQuery,
+    /// What it asks for when it is lent nothing else.
+    beside: LeaseQuery,
+    /// How many jobs it has room for, and how many of those that wait for no slot.
+    free: usize,
+    urgent: usize,
+    standing: Standing,
+    in_line: InLine,
+    /// The worker polls again: this one is of no use any more.
+    newer: CancellationToken,
+}
+
+impl HeldPoll {
+    fn new(
+        relay: Relay,
+        caller: Caller,
+        asked: PollRequest,
+        report: &WorkerReport,
+        newer: CancellationToken,
+    ) -> Self {
+        let query = query_of(&caller, &asked.worker, report);
+        let (free, urgent) = if report.engine_up {
+            let urgent = (asked.urgent as usize).min(limits::URGENT_MAX);
+            ((asked.free as usize).min(limits::HELD_MAX), urgent)
+        } else {
+            (0, 0)
+        };
+        let busy = asked.held.len();
+        Self {
+            standing: Standing::new(&caller.serve, report, free + busy, busy),
+            in_line: relay.routing.enter(),
+            beside: only_urgent(query.clone()),
+            held: asked.held,
+            relay,
+            caller,
+            query,
+            free,
+            urgent,
+            newer,
+        }
+    }
+
+    /// What there is to say now. Who does not wait takes what those who do have left.
+    async fn look(&mut self, waits: bool) -> Result<(PollAnswer, Vec<Lent>), ApiError> {
+        let stands = self.free > 0 && waits;
+        let share = stands.then(|| self.in_line.stand(self.standing.clone()));
         let share = share.unwrap_or_default();
-        query.left.clone_from(&share.left);
-        let max = relay.at_once(&query, &share, free);
-        let drains = relay.drain.is_cancelled();
+        self.query.left.clone_from(&share.left);
+        let max = self.relay.at_once(&self.query, &share, self.free);
         let mut answer = PollAnswer::default();
-        renew(&relay, &caller, &asked.held, &mut answer).await?;
-        let mut lent = vec![lend(&relay, &query, max, &mut answer).await?];
+        renew(&self.relay, &self.caller, &self.held, &mut answer).await?;
+        let mut lent = vec![lend(&self.relay, &self.query, max, &mut answer).await?];
         if answer.leases.is_empty() {
-            lent.push(lend(&relay, &beside, urgent, &mut answer).await?);
+            lent.push(lend(&self.relay, &self.beside, self.urgent, &mut answer).await?);
         }
-        if answer != PollAnswer::default() || hold.is_zero() || drains {
-            return Ok(delivered(&relay, &answer, lent));
-        }
-        let withdrawn = asked.held.iter().map(|token| relay.store.cancelled(*token));
+        Ok((answer, lent))
+    }
+
+    /// Waits until there may be something else to say; `false` if it is to be answered as it is.
+    async fn hears_news(&self, arrivals: &mut watch::Receiver<u64>, until: Instant) -> bool {
+        let store = &self.relay.store;
+        let withdrawn = self.held.iter().map(|token| store.cancelled(*token));
         let mut withdrawn: FuturesUnordered<_> = withdrawn.collect();
         tokio::select! {
-            arrived = timeout_at(until, arrivals.changed()) => match arrived {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => return Ok(delivered(&relay, &answer, lent)),
-            },
-            Some(()) = withdrawn.next() => {}
-            () = in_line.woken() => {}
-            () = relay.drain.cancelled() => {}
-            () = newer.cancelled() => return Ok(delivered(&relay, &answer, lent)),
+            arrived = timeout_at(until, arrivals.changed()) => matches!(arrived, Ok(Ok(()))),
+            Some(()) = withdrawn.next() => true,
+            () = self.in_line.woken() => true,
+            () = self.relay.drain.cancelled() => true,
+            () = self.newer.cancelled() => false,
         }
     }
 }
@@ -141,27 +185,34 @@ fn attend(
     asked: &PollRequest,
     hold: Duration,
     newer: &CancellationToken,
-) -> Option<Arc<WorkerReport>> {
+) -> Result<Option<Arc<WorkerReport>>, ApiError> {
+    let seat = Seat::Poll(caller.key_id().to_owned(), asked.worker.clone());
+    relay.workers.admit(&seat, relay.now())?;
     relay
         .workers
         .doubt_older(caller.key.as_ref(), &asked.worker);
-    let seat = Seat::Poll(caller.key_id().to_owned(), asked.worker.clone());
     let until = relay.now() + hold + relay.settings.online_after_poll;
-    let Some(report) = &asked.report else {
-        return relay.workers.heard(&seat, until, newer.clone());
+    let report = match &asked.report {
+        None => relay.workers.heard(&seat, until, newer.clone()),
+        Some(report) => {
+            let report = Arc::new(caller.permitted(report.clone()));
+            let online = Online {
+                key: caller.key.clone(),
+                serve: caller.serve.clone(),
+                within: caller.ceiling.models.clone(),
+                report: Some(report.clone()),
+                until: Some(until),
+                poll: Some(newer.clone()),
+                link: None,
+            };
+            relay.workers.sit(seat.clone(), online);
+            Some(report)
+        }
     };
-    let report = Arc::new(caller.permitted(report.clone()));
-    let online = Online {
-        key: caller.key.clone(),
-        serve: caller.serve.clone(),
-        within: caller.ceiling.models.clone(),
-        report: Some(report.clone()),
-        until: Some(until),
-        poll: Some(newer.clone()),
-        link: None,
-    };
-    relay.workers.sit(seat, online);
-    Some(report)
+    let held = u32::try_from(asked.held.len()).unwrap_or(u32::MAX);
+    let slots = asked.free.saturating_add(held);
+    relay.workers.seen(&seat, relay.now(), Some(slots));
+    Ok(report)
 }
 
 async fn renew(
