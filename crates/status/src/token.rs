@@ -120,7 +120,8 @@ fn is_wide_open(_: &Path) -> bool {
 mod tests {
     use std::{
         fs,
-        os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
+        os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink},
+        process::Command,
     };
 
     use super::*;
@@ -155,6 +156,40 @@ mod tests {
             "02".repeat(32)
         );
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn it_is_private_whatever_the_umask_is() {
+        let run = Command::new("sh")
+            .args(["-c", r#"umask 000 && exec "$0" --exact "$1""#])
+            .arg(std::env::current_exe().unwrap())
+            .arg("token::tests::a_token_is_made_once_and_kept")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&run.stdout);
+        assert!(run.status.success(), "{said}");
+        assert!(said.contains("1 passed"), "{said}");
+    }
+
+    #[test]
+    fn a_token_of_another_user_is_an_error_and_not_replaced() {
+        if !rustix::process::geteuid().is_root() {
+            ::tests::not_tried("only root gives a file away");
+            return;
+        }
+        let home = tempfile::tempdir().unwrap();
+        let path = LocalToken::path_in(home.path());
+        let theirs = "ab".repeat(32);
+        private_file::write(&path, theirs.as_bytes()).unwrap();
+        chown(&path, Some(65_534), None).unwrap();
+        let error = LocalToken::open(home.path(), [1; 32]).unwrap_err();
+        assert!(error.to_string().contains("65534"), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), theirs);
+
+        chown(&path, Some(0), None).unwrap();
+        chown(home.path(), Some(65_534), None).unwrap();
+        let error = LocalToken::open(home.path(), [1; 32]).unwrap_err();
+        assert!(error.to_string().contains("65534"), "{error}");
     }
 
     #[test]
