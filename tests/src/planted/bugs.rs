@@ -444,7 +444,7 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "anybody-reads",
         edits: &[Edit {
-            file: "crates/queue-sqlite/src/sqlite.rs",
+            file: "crates/queue-sqlite/src/sqlite/jobs.rs",
             is: "Ok(job.filter(|job| owner.owns(&job.new.account)))",
             becomes: "Ok(job.filter(|job| owner.owns(&job.new.account) || true))",
         }],

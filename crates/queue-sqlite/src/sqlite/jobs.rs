@@ -1,0 +1,282 @@
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use proto::{Account, End, JobError, JobId, LeaseToken, Timestamp, worker::Retry};
+use queue::{
+    Appended, Job, JobLog, KeyRecord, Keys, Lease, LeaseQuery, Leased, Minute, Models, NewJob,
+    Observer, Overview, Owner, Place, Queue, QueueCounts, QueueError, Serve, end_too_long,
+    machine::Record,
+};
+use tokio::sync::watch;
+
+use super::SqliteQueue;
+use crate::{error::NotWritten, group::lock, reader::FollowedLog};
+
+#[async_trait]
+impl Queue for SqliteQueue {
+    async fn enqueue(&self, now: Timestamp, job: NewJob) -> Result<(), QueueError> {
+        self.has_room(&job)?;
+        self.try_ask(move |group| group.enqueue(now, &job).map(drop))
+            .await
+    }
+
+    async fn lease_many(
+        &self,
+        now: Timestamp,
+        query: &LeaseQuery,
+        length: Duration,
+        max: usize,
+    ) -> Result<Vec<Lease>, QueueError> {
+        // Many workers look at each job that comes; the writer is asked by those who may have it.
+        if !lock(&self.shared.live).machine.may_lend(now, query) {
+            return self.open_still().map(|()| Vec::new());
+        }
+        let query = query.clone();
+        self.ask(move |group| group.lease_many(now, &query, length, max))
+            .await
+    }
+
+    async fn extend(
+        &self,
+        now: Timestamp,
+        token: LeaseToken,
+        length: Duration,
+    ) -> Result<Leased, QueueError> {
+        self.open_still()?;
+        let (extended, news) = {
+            let mut live = lock(&self.shared.live);
+            (live.extend(now, token, length), live.news())
+        };
+        if news {
+            self.arrivals.send_modify(|count| *count += 1);
+        }
+        self.over(extended).await
+    }
+
+    async fn append(
+        &self,
+        now: Timestamp,
+        token: LeaseToken,
+        first: u64,
+        lines: Vec<Bytes>,
+    ) -> Result<u64, QueueError> {
+        let mut tried = false;
+        loop {
+            self.open_still()?;
+            let (appended, unstored) = {
+                let mut live = lock(&self.shared.live);
+                let appended = live.append(now, token, first, lines.clone());
+                (appended, live.has_unstored())
+            };
+            if unstored {
+                self.shared.inbox.lines();
+            }
+            match self.over(appended).await? {
+                Appended::Stored(n) => return Ok(n),
+                Appended::TooLong(longest) => {
+                    // One other job makes room; after that it is this one's turn.
+                    let lease = if tried { token } else { longest };
+                    end_too_long(self, now, lease).await?;
+                    tried = true;
+                }
+            }
+        }
+    }
+
+    async fn stored(&self, token: LeaseToken) -> Result<u64, QueueError> {
+        self.open_still()?;
+        let log = lock(&self.shared.live).held_log(token);
+        Ok(self.over(log).await?.stored())
+    }
+
+    async fn complete(
+        &self,
+        now: Timestamp,
+        token: LeaseToken,
+        lines: u64,
+        end: End,
+    ) -> Result<(), QueueError> {
+        self.ask(move |group| group.complete(now, token, lines, &end))
+            .await
+    }
+
+    async fn nack(
+        &self,
+        now: Timestamp,
+        token: LeaseToken,
+        retry: Retry,
+        why: JobError,
+    ) -> Result<(), QueueError> {
+        self.ask(move |group| group.nack(now, token, retry, why.clone()))
+            .await
+    }
+
+    async fn cancel(&self, now: Timestamp, owner: Owner<'_>, id: JobId) -> Result<(), QueueError> {
+        let owner: Option<Account> = match owner {
+            Owner::Account(account) => Some(account.clone()),
+            Owner::Anyone => None,
+        };
+        self.ask(move |group| group.cancel(now, owner.as_ref(), id))
+            .await
+    }
+
+    async fn cancelled(&self, token: LeaseToken) {
+        let standing = lock(&self.shared.live).standing(token);
+        if let Some(mut standing) = standing {
+            // An error means that the job is gone, and the lease with it.
+            let _ = standing
+                .wait_for(|standing| standing.stops(token.attempt))
+                .await;
+        }
+    }
+
+    async fn get(&self, owner: Owner<'_>, id: JobId) -> Result<Option<Job>, QueueError> {
+        self.open_still()?;
+        let seq = self.unfinished(id);
+        let job = self.reader.job(id, seq).await?;
+        Ok(job.filter(|job| owner.owns(&job.new.account)))
+    }
+
+    async fn account(&self, id: JobId) -> Result<Option<Account>, QueueError> {
+        self.open_still()?;
+        let account = |record: &Record| record.job.new.account.clone();
+        let live = lock(&self.shared.live).machine.get(id).map(account);
+        match live {
+            Some(account) => Ok(Some(account)),
+            None => Ok(self.reader.ended(id).await?.as_ref().map(account)),
+        }
+    }
+
+    async fn list(&self, owner: Owner<'_>, limit: usize) -> Result<Vec<Job>, QueueError> {
+        self.open_still()?;
+        self.lists.list(owner, limit).await
+    }
+
+    async fn attended(&self) -> Result<Vec<Job>, QueueError> {
+        self.open_still()?;
+        let live = lock(&self.shared.live);
+        let unfinished = live
+            .machine
+            .records()
+            .filter(|record| !record.job.state.is_final());
+        let mut attended: Vec<_> = unfinished
+            .filter(|record| record.job.new.attended)
+            .collect();
+        attended.sort_by_key(|record| record.seq);
+        Ok(attended
+            .into_iter()
+            .map(|record| record.job.clone())
+            .collect())
+    }
+
+    async fn log(
+        &self,
+        owner: Owner<'_>,
+        id: JobId,
+    ) -> Result<Option<Arc<dyn JobLog>>, QueueError> {
+        self.open_still()?;
+        let live = lock(&self.shared.live).log(owner, id);
+        if let Some(live) = live {
+            let reader = self.reader.clone();
+            return Ok(Some(Arc::new(FollowedLog::new(id, live, reader))));
+        }
+        let log = self.reader.log(owner, id).await?;
+        Ok(log.map(|log| Arc::new(log) as Arc<dyn JobLog>))
+    }
+
+    fn observe(&self, observer: Arc<dyn Observer>) {
+        lock(&self.shared.live).observed_by(observer);
+    }
+
+    fn fetched(&self, now: Timestamp, id: JobId) {
+        self.shared.fetched.note(now, id);
+        self.shared.inbox.notes();
+    }
+
+    async fn reap(&self, now: Timestamp) -> Result<Option<Timestamp>, QueueError> {
+        let (next, erase) = self.ask(move |group| group.reap(now)).await?;
+        let clock = lock(&self.shared.live).machine.now();
+        // In another group: what time has decided stands also where there is no room to erase.
+        let erase = match erase.filter(|at| *at <= clock) {
+            Some(_) => self.ask(|group| group.erase()).await?,
+            None => erase,
+        };
+        Ok([next, erase].into_iter().flatten().min())
+    }
+
+    async fn failure(&self) -> QueueError {
+        let mut failure = self.shared.failure.subscribe();
+        let failed = failure.wait_for(Option::is_some).await;
+        match failed.ok().and_then(|failed| failed.clone()) {
+            Some(failed) => failed.into(),
+            None => QueueError::closed(),
+        }
+    }
+
+    fn arrivals(&self) -> watch::Receiver<u64> {
+        self.arrivals.subscribe()
+    }
+
+    fn place(&self, now: Timestamp, id: JobId, serve: &Serve, models: &Models) -> Option<Place> {
+        lock(&self.shared.live).place(now, id, serve, models)
+    }
+
+    fn waiting(&self, query: &LeaseQuery, most: usize) -> usize {
+        lock(&self.shared.live).machine.waiting(query, most)
+    }
+
+    fn moves(&self) -> watch::Receiver<u64> {
+        lock(&self.shared.live).moves()
+    }
+
+    fn overview(&self) -> Overview {
+        lock(&self.shared.live).overview()
+    }
+
+    fn minutes(&self, now: Timestamp) -> Vec<Minute> {
+        lock(&self.shared.live).minutes(now)
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        lock(&self.shared.live).changes()
+    }
+
+    fn counts(&self) -> QueueCounts {
+        lock(&self.shared.live).machine.counts()
+    }
+
+    async fn close(&self) -> Result<(), QueueError> {
+        let Some(writer) = self.take_writer() else {
+            return Ok(());
+        };
+        let joined = tokio::task::spawn_blocking(move || writer.join()).await;
+        match joined {
+            Ok(Ok(closed)) => Ok(closed?),
+            Ok(Err(_)) | Err(_) => Err(NotWritten::broke_down().into()),
+        }
+    }
+}
+
+#[async_trait]
+impl Keys for SqliteQueue {
+    async fn create_key(&self, key: KeyRecord) -> Result<(), QueueError> {
+        self.keys.create_key(key).await
+    }
+
+    async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, QueueError> {
+        self.keys.find_key(id).await
+    }
+
+    async fn list_keys(&self) -> Result<Vec<KeyRecord>, QueueError> {
+        self.keys.list_keys().await
+    }
+
+    async fn revoke_key(&self, now: Timestamp, id_or_name: &str) -> Result<bool, QueueError> {
+        self.keys.revoke_key(now, id_or_name).await
+    }
+
+    async fn note_key_used(&self, now: Timestamp, id: &str) -> Result<(), QueueError> {
+        self.keys.note_key_used(now, id).await
+    }
+}
