@@ -192,10 +192,10 @@ async fn compare(name: &str, overlays: u32, burst: u32) -> anyhow::Result<Vec<Fi
     let hub = slices(Contestant::Hub).context("the hub ran")?;
     let goal = |who, per| match (who, burst, per) {
         (Contestant::Floor, 1, Per::Delivered) => Goal::AtMost(1.10),
-        (Contestant::Floor, _, Per::Delivered) => Goal::AtMost(0.45),
         (Contestant::Stock, 1, Per::Delivered) => Goal::AtMost(0.50),
         (Contestant::Python, 1, Per::Delivered) => Goal::AtMost(0.55),
-        (Contestant::Python, _, Per::Published) => Goal::AtMost(1.0 / 15.0),
+        // Whoever shows the latest skips the others of a burst: that is what it is for.
+        (Contestant::Python, BURST, Per::Published) => Goal::AtMost(1.0 / 15.0),
         _ => Goal::None,
     };
     let against = |who: Contestant, per: Per| {
@@ -221,6 +221,8 @@ async fn compare(name: &str, overlays: u32, burst: u32) -> anyhow::Result<Vec<Fi
     };
     let others = ALL.into_iter().filter(|who| *who != Contestant::Hub);
     let both = others.flat_map(|who| [(who, Per::Delivered), (who, Per::Published)]);
+    // One by one, all that is published is delivered.
+    let both = both.filter(|(_, per)| burst > 1 || matches!(per, Per::Delivered));
     Ok(both.filter_map(|(who, per)| against(who, per)).collect())
 }
 

@@ -34,6 +34,16 @@ pub struct BoundsArgs {
         value_name = "SECONDS"
     )]
     pub idle_timeout: u64,
+    /// Seconds that the work on a request may take until its answer begins; waits for an agent or
+    /// for the body are not counted.
+    #[arg(
+        long,
+        env = "HEARTH_WORK_TIMEOUT",
+        value_parser = value_parser!(u64).range(1..=WAIT_MAX),
+        default_value_t = 30,
+        value_name = "SECONDS"
+    )]
+    pub work_timeout: u64,
     /// Seconds that a body may stand still, or come by less than 1 KiB each; the whole of it six
     /// times as many, and one more for each 64 KiB.
     #[arg(
@@ -111,6 +121,7 @@ impl BoundsArgs {
         RelaySettings {
             head_patience: Duration::from_secs(self.head_timeout),
             idle_patience: Duration::from_secs(self.idle_timeout),
+            work_patience: Duration::from_secs(self.work_timeout),
             body_patience: Duration::from_secs(self.body_timeout),
             write_patience: Duration::from_secs(self.write_timeout),
             tls_patience: Duration::from_secs(self.tls_timeout),
@@ -136,10 +147,11 @@ mod tests {
         bounds: BoundsArgs,
     }
 
-    fn told(settings: &RelaySettings) -> [u128; 10] {
+    fn told(settings: &RelaySettings) -> [u128; 11] {
         [
             settings.head_patience.as_millis(),
             settings.idle_patience.as_millis(),
+            settings.work_patience.as_millis(),
             settings.body_patience.as_millis(),
             settings.write_patience.as_millis(),
             settings.tls_patience.as_millis(),
@@ -166,6 +178,7 @@ mod tests {
         let options = [
             "--head-timeout=11",
             "--idle-timeout=12",
+            "--work-timeout=31",
             "--body-timeout=13",
             "--write-timeout=14",
             "--tls-timeout=15",
@@ -180,6 +193,7 @@ mod tests {
             [
                 11_000,
                 12_000,
+                31_000,
                 13_000,
                 14_000,
                 15_000,

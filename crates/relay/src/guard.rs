@@ -261,6 +261,8 @@ pub(crate) struct AtWork(Arc<Place>);
 struct Place {
     gate: Arc<Gate>,
     is_inside: AtomicBool,
+    /// Since when; milliseconds since 1970.
+    began: AtomicI64,
 }
 
 impl AtWork {
@@ -268,6 +270,7 @@ impl AtWork {
         Self(Arc::new(Place {
             gate: gate.clone(),
             is_inside: AtomicBool::new(false),
+            began: AtomicI64::new(0),
         }))
     }
 
@@ -276,12 +279,19 @@ impl AtWork {
         if self.0.is_inside.swap(true, Ordering::Relaxed) {
             return true;
         }
+        self.0.began.store(now.0, Ordering::Relaxed);
         let gate = &self.0.gate;
         if gate.admits(gate.inside.fetch_add(1, Ordering::Relaxed), now) {
             return true;
         }
         self.rests();
         false
+    }
+
+    /// Whether it has been at work for so long, without a wait for anybody.
+    pub(crate) fn is_overdue(&self, now: Timestamp, patience: Duration) -> bool {
+        let began = Timestamp(self.0.began.load(Ordering::Relaxed));
+        self.0.is_inside.load(Ordering::Relaxed) && now.since(began) >= patience
     }
 
     /// The rest is waiting.
@@ -423,6 +433,23 @@ mod tests {
         assert!(one.begins(NOW));
         drop((one, two));
         assert_eq!(gate.inside.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn who_is_at_work_for_too_long_is_overdue_and_who_waits_is_not() {
+        let gate = Arc::new(Gate::new(2));
+        let (one, patience) = (AtWork::new(&gate), Duration::from_secs(30));
+        let later = NOW + patience;
+        assert!(
+            !one.is_overdue(later, patience),
+            "its body is still to come"
+        );
+        assert!(one.begins(NOW));
+        assert!(!one.is_overdue(NOW, patience) && one.is_overdue(later, patience));
+        one.rests();
+        assert!(!one.is_overdue(later, patience));
+        assert!(one.begins(later));
+        assert!(!one.is_overdue(later, patience));
     }
 
     #[test]

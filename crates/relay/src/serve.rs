@@ -1,6 +1,6 @@
 //! The accept loop: limits before routing, and an orderly end.
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -370,7 +370,19 @@ async fn routed(door: Door, mut request: Request<Body>, path: &str) -> Response 
     }
     let relay = door.relay.clone();
     let answer = door.router.oneshot(request).map(|Ok(response)| response);
-    let response = slip.answered(answer, || relay.today()).await;
+    let mut answer = pin!(slip.answered(answer, || relay.today()));
+    let patience = relay.settings.work_patience;
+    let response = loop {
+        match timeout(patience, &mut answer).await {
+            Ok(response) => break response,
+            Err(_) if at_work.is_overdue(relay.now(), patience) => {
+                tracing::error!(?patience, "a request is given up: its work does not end");
+                break relay.busy().into_response();
+            }
+            // It waits for a worker, or for its body.
+            Err(_) => {}
+        }
+    };
     at_work.rests();
     response
 }

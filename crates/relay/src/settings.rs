@@ -29,6 +29,9 @@ pub struct RelaySettings {
     pub heartbeat: Duration,
     /// How long the head of a request may take to arrive.
     pub head_patience: Duration,
+    /// How long the work on a request may take until its answer begins; waits for a worker or for
+    /// the body are not counted.
+    pub work_patience: Duration,
     /// How long a connection may rest between two requests.
     pub idle_patience: Duration,
     /// How long a body may stand still, or come more slowly than 1 KiB a second; all of it may take
@@ -107,6 +110,7 @@ impl Default for RelaySettings {
             heartbeat: limits::STREAM_HEARTBEAT,
             head_patience: Duration::from_secs(10),
             idle_patience: Duration::from_secs(75),
+            work_patience: Duration::from_secs(30),
             body_patience: Duration::from_secs(5),
             write_patience: Duration::from_secs(10),
             place_every: Duration::from_secs(1),

@@ -19,13 +19,14 @@ use queue::{
 use tokio::sync::{Semaphore, watch};
 
 /// A store whose disk a test can hold: each decision to lend or to end waits for a permit. What is
-/// on it cannot be looked at while it is blind.
+/// on it cannot be looked at while it is blind, and a look does not end while it is stuck.
 #[derive(Debug)]
 pub(crate) struct Gated {
     pub(crate) inner: Arc<MemoryQueue>,
     pub(crate) lending: Semaphore,
     pub(crate) ending: Semaphore,
     pub(crate) is_blind: AtomicBool,
+    pub(crate) is_stuck: AtomicBool,
     /// Whether the next look at a batch's results breaks down.
     pub(crate) breaks: AtomicBool,
 }
@@ -37,11 +38,15 @@ impl Gated {
             lending: Semaphore::new(lending),
             ending: Semaphore::new(ending),
             is_blind: AtomicBool::new(false),
+            is_stuck: AtomicBool::new(false),
             breaks: AtomicBool::new(false),
         })
     }
 
-    fn look(&self) -> Result<(), QueueError> {
+    async fn look(&self) -> Result<(), QueueError> {
+        if self.is_stuck.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         if self.is_blind.load(Ordering::SeqCst) {
             Err(QueueError::closed())
         } else {
@@ -126,7 +131,7 @@ impl Queue for Gated {
     }
 
     async fn get(&self, owner: Owner<'_>, id: JobId) -> Result<Option<Job>, QueueError> {
-        self.look()?;
+        self.look().await?;
         self.inner.get(owner, id).await
     }
 
@@ -253,7 +258,7 @@ impl Submissions for Gated {
 #[async_trait]
 impl Webhooks for Gated {
     async fn webhook(&self, id: JobId) -> Result<Option<Webhook>, QueueError> {
-        self.look()?;
+        self.look().await?;
         self.inner.webhook(id).await
     }
 

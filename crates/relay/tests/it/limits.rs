@@ -1,6 +1,9 @@
 //! How fast, how often and how many at once.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use hearth_relay::{RelaySettings, System, World};
 use http::StatusCode;
@@ -14,6 +17,7 @@ use tokio::{
 
 use crate::{
     client::{Client, Reply},
+    gated::Gated,
     people::{PASSWORD, client_of, logged_in, user},
     server::{Ahead, Server},
     sessions::opened,
@@ -214,6 +218,28 @@ async fn chance_says_after_how_many_seconds_from_one_to_five_to_come_again() {
         refused(&reply, StatusCode::SERVICE_UNAVAILABLE, "busy");
         assert_eq!(seconds(&reply), wait, "{thrown}");
     }
+}
+
+#[tokio::test]
+async fn a_request_whose_work_does_not_end_is_given_up_and_makes_room() {
+    let mut settings = RelaySettings::default();
+    settings.at_work_max = 1;
+    settings.work_patience = Duration::from_millis(100);
+    let gated = Gated::new(0, 0);
+    let server = Server::beside(gated.clone(), gated.inner.clone(), settings).await;
+    let client = server.requester().await;
+    let job = client
+        .post("/api/jobs", r#"{"op":"chat","body":{"model":"m"}}"#)
+        .await;
+    let job = job.json().await["id"].as_str().unwrap().to_owned();
+    gated.is_stuck.store(true, Ordering::SeqCst);
+    let path = format!("/api/jobs/{job}");
+    for _ in 0..2 {
+        let reply = within(client.get(&path)).await;
+        refused(&reply, StatusCode::SERVICE_UNAVAILABLE, "busy");
+    }
+    gated.is_stuck.store(false, Ordering::SeqCst);
+    assert_eq!(client.get(&path).await.status, StatusCode::OK);
 }
 
 #[tokio::test]
