@@ -9,7 +9,10 @@ use crate::{
     limits,
     status::{
         ClientMessage, ServerMessage,
-        v1::{HubMessage, PeerMessage, SUBPROTOCOL},
+        v1::{
+            CLOSE_LATE, CLOSE_PROTOCOL, CLOSE_RATE_LIMITED, CLOSE_UNAUTHORIZED, CLOSE_VERSION,
+            HubMessage, PeerMessage, SUBPROTOCOL,
+        },
     },
 };
 
@@ -75,6 +78,8 @@ fn document() -> Value {
             "delta",
             "response",
             "refusal",
+            "published",
+            "field-taken",
             "pong",
             "error",
             "errand",
@@ -103,9 +108,25 @@ fn document() -> Value {
 
     let channel = |from: &str, to: &str, description: String| {
         let message = |name: &str| json!({ "$ref": format!("#/components/messages/{name}") });
+        let token = "`Bearer` and the token of the data folder: this client may give commands.";
+        let headers = json!({ "type": "object", "properties":
+            { "Authorization": { "type": "string", "description": token } } });
         json!({ "address": "/", "description": description, "messages":
-            { from: message(from), to: message(to) } })
+            { from: message(from), to: message(to) }, "bindings": { "ws": { "headers": headers } } })
     };
+    let closes = [
+        (1001, "the hub ends"),
+        (1002, "a frame breaks the rules of WebSockets"),
+        (1007, "a text is not UTF-8"),
+        (1009, "a message is too long"),
+        (1013, "the hub is full, but for who proves a token"),
+        (CLOSE_PROTOCOL, "the first message is no identify"),
+        (CLOSE_LATE, "identify came too late"),
+        (CLOSE_UNAUTHORIZED, "the proof is wrong"),
+        (CLOSE_VERSION, "this version is not spoken"),
+        (CLOSE_RATE_LIMITED, "too many wrong proofs"),
+    ];
+    let closes = closes.map(|(code, why)| (code.to_string(), why.into()));
     let operation = |action: &str, channel: &str, message: &str| {
         json!({ "action": action, "channel": { "$ref": format!("#/channels/{channel}") },
             "messages": [{ "$ref": format!("#/channels/{channel}/messages/{message}") }] })
@@ -132,6 +153,7 @@ fn document() -> Value {
             "hear": operation("receive", "v1", "FromHub"),
             "say": operation("send", "v1", "ToHub"),
         },
+        "x-close-codes": Map::from_iter(closes),
         "components": {
             "messages": messages.all,
             "schemas": messages.generator.take_definitions(true),
@@ -160,6 +182,13 @@ fn the_hubs_document_for_machines_is_that_of_the_types() {
     if std::env::var_os("UPDATE").is_some() {
         fs::write(&path, &written).unwrap();
     }
+    let protocol = include_str!("../../../docs/PROTOCOL.md");
+    let codes = document["x-close-codes"].as_object().unwrap();
+    let told = protocol.split("## Close codes").nth(1);
+    let rows = told.unwrap().split("\n## ").next().unwrap().lines();
+    let rows = rows.filter_map(|row| row.strip_prefix("| ")?.split(' ').next());
+    let rows: Vec<_> = rows.filter(|code| code.parse::<u16>().is_ok()).collect();
+    assert_eq!(codes.keys().collect::<Vec<_>>(), rows);
     let mut found = Vec::new();
     references(&document, &mut found);
     assert!(found.len() > 20, "{found:?}");
