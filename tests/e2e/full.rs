@@ -88,7 +88,9 @@ async fn a_relay_on_a_full_disk_refuses_what_is_new_ends_what_runs_and_goes_on_w
     stand.until("ready").await;
     for _ in 0..FILLS {
         let gate = Gate::default();
-        let answer = Answer::lines([WORD]).then(Step::Wait(gate.clone()));
+        let answer = Answer::begin()
+            .send_lines([WORD])
+            .then(Step::Wait(gate.clone()));
         ollama.script("/api/chat", answer.send_lines([DONE]).then(Step::Finish));
         let running = stand.submit("x").await.unwrap();
         let filler = small.fill();

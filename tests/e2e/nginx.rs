@@ -153,7 +153,8 @@ async fn agents_and_tokens_come_through_the_nginx_that_is_shipped_and_no_key_get
     );
 
     let gate = Gate::default();
-    let answer = Answer::lines([WORD])
+    let answer = Answer::begin()
+        .send_lines([WORD])
         .then(Step::Wait(gate.clone()))
         .send_lines([DONE])
         .then(Step::Finish);
