@@ -458,7 +458,7 @@ pub const BUGS: &[Bug] = &[
             becomes: "head: relay.settings.head_patience * 1_000,",
         }],
         found_by: through_http(
-            "hygiene",
+            "arriving",
             "who_dawdles_over_head_body_or_answer_is_cut_and_others_are_served",
         ),
     },

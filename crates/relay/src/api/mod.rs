@@ -64,8 +64,8 @@ pub(crate) fn routes(relay: Relay) -> Router {
         .route("/api/v1/ollama/status/{id}", get(relay_polling::status))
         .merge(query_service())
         .route("/api/worker/v1", get(carrier::socket::upgrade))
-        .route("/api/worker/v1/poll", post(carrier::http::poll))
-        .route("/api/worker/v1/details", post(carrier::http::details))
+        .route("/api/worker/v1/poll", post(carrier::poll::poll))
+        .route("/api/worker/v1/details", post(carrier::poll::details))
         .route(
             "/api/worker/v1/jobs/{id}/{attempt}/lines",
             post(carrier::http::lines),

@@ -4,6 +4,7 @@ pub(crate) mod http;
 mod lending;
 pub(crate) mod lent;
 mod open;
+pub(crate) mod poll;
 mod session;
 pub(crate) mod socket;
 mod writer;

@@ -3,6 +3,7 @@
 
 mod admin;
 mod anthropic;
+mod arriving;
 mod batches;
 mod bounds;
 mod ceilings;

@@ -1,0 +1,314 @@
+//! A poll, which may be held until there is something to say.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    Json,
+    body::Body,
+    extract::State,
+    response::{IntoResponse as _, Response},
+};
+use bytes::Bytes;
+use futures_util::{
+    StreamExt as _,
+    stream::{self, FuturesUnordered},
+};
+use http::{HeaderValue, StatusCode, header};
+use proto::{
+    ErrorCode, JobError, LeaseToken, WorkerReport, limits,
+    worker::{
+        DRAIN_HEADER, DetailsAnswer, DetailsRequest, PollAnswer, PollRequest, PolledLease, Retry,
+    },
+};
+use queue::{LeaseQuery, Leased, QueueError};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{http::parse, lent::Lent, only_urgent, query_of, writer::head_of};
+use crate::{
+    Relay,
+    auth::{Caller, MayWork},
+    error::ApiError,
+    payload::{Payload, Poll},
+    routing::{InLine, Standing},
+    workers::{Online, Seat},
+};
+
+/// `POST /api/worker/v1/poll`.
+pub(crate) async fn poll(
+    State(relay): State<Relay>,
+    MayWork(caller): MayWork,
+    Payload(body): Poll,
+) -> Result<Response, ApiError> {
+    let asked: PollRequest = parse(&body)?;
+    drop(body);
+    let held = asked.held.len();
+    if held > limits::HELD_MAX {
+        let max = limits::HELD_MAX;
+        let message = format!("`held` names {held} leases; a worker holds at most {max}");
+        return Err(ApiError::new(ErrorCode::BadRequest, message));
+    }
+    let hold = Duration::from_millis(asked.wait_ms).min(relay.settings.poll_hold);
+    let newer = CancellationToken::new();
+    let Some(report) = attend(&relay, &caller, &asked, hold, &newer)? else {
+        let answer = PollAnswer {
+            report_wanted: true,
+            ..PollAnswer::default()
+        };
+        return Ok(delivered(&relay, &answer, Vec::new()));
+    };
+    let mut poll = HeldPoll::new(relay, caller, asked, &report, newer);
+    let until = Instant::now() + hold;
+    let mut arrivals = poll.relay.store.arrivals();
+    loop {
+        arrivals.borrow_and_update();
+        let drains = poll.relay.drain.is_cancelled();
+        let (answer, lent) = poll.look(!hold.is_zero()).await?;
+        let is_over = answer != PollAnswer::default() || hold.is_zero() || drains;
+        if is_over || !poll.hears_news(&mut arrivals, until).await {
+            return Ok(delivered(&poll.relay, &answer, lent));
+        }
+    }
+}
+
+/// A poll that is answered once there is something to say.
+struct HeldPoll {
+    relay: Relay,
+    caller: Caller,
+    held: Vec<LeaseToken>,
+    query: LeaseQuery,
+    /// What it asks for when it is lent nothing else.
+    beside: LeaseQuery,
+    /// How many jobs it has room for, and how many of those that wait for no slot.
+    free: usize,
+    urgent: usize,
+    standing: Standing,
+    in_line: InLine,
+    /// The worker polls again: this one is of no use any more.
+    newer: CancellationToken,
+}
+
+impl HeldPoll {
+    fn new(
+        relay: Relay,
+        caller: Caller,
+        asked: PollRequest,
+        report: &WorkerReport,
+        newer: CancellationToken,
+    ) -> Self {
+        let query = query_of(&caller, &asked.worker, report);
+        let (free, urgent) = if report.engine_up {
+            let urgent = (asked.urgent as usize).min(limits::URGENT_MAX);
+            ((asked.free as usize).min(limits::HELD_MAX), urgent)
+        } else {
+            (0, 0)
+        };
+        let busy = asked.held.len();
+        Self {
+            standing: Standing::new(&caller.serve, report, free + busy, busy),
+            in_line: relay.routing.enter(),
+            beside: only_urgent(query.clone()),
+            held: asked.held,
+            relay,
+            caller,
+            query,
+            free,
+            urgent,
+            newer,
+        }
+    }
+
+    /// What there is to say now. Who does not wait takes what those who do have left.
+    async fn look(&mut self, waits: bool) -> Result<(PollAnswer, Vec<Lent>), ApiError> {
+        let stands = self.free > 0 && waits;
+        let share = stands.then(|| self.in_line.stand(self.standing.clone()));
+        let share = share.unwrap_or_default();
+        self.query.left.clone_from(&share.left);
+        let max = self.relay.at_once(&self.query, &share, self.free);
+        let mut answer = PollAnswer::default();
+        renew(&self.relay, &self.caller, &self.held, &mut answer).await?;
+        let mut lent = vec![lend(&self.relay, &self.query, max, &mut answer).await?];
+        if answer.leases.is_empty() {
+            lent.push(lend(&self.relay, &self.beside, self.urgent, &mut answer).await?);
+        }
+        Ok((answer, lent))
+    }
+
+    /// Waits until there may be something else to say; `false` if it is to be answered as it is.
+    async fn hears_news(&self, arrivals: &mut watch::Receiver<u64>, until: Instant) -> bool {
+        let store = &self.relay.store;
+        let withdrawn = self.held.iter().map(|token| store.cancelled(*token));
+        let mut withdrawn: FuturesUnordered<_> = withdrawn.collect();
+        tokio::select! {
+            arrived = timeout_at(until, arrivals.changed()) => matches!(arrived, Ok(Ok(()))),
+            Some(()) = withdrawn.next() => true,
+            () = self.in_line.woken() => true,
+            () = self.relay.drain.cancelled() => true,
+            () = self.newer.cancelled() => false,
+        }
+    }
+}
+
+/// `POST /api/worker/v1/details`.
+pub(crate) async fn details(
+    State(relay): State<Relay>,
+    MayWork(caller): MayWork,
+    Payload(body): Poll,
+) -> Result<Json<DetailsAnswer>, ApiError> {
+    let DetailsRequest {
+        worker,
+        report,
+        details,
+    } = parse(&body)?;
+    let seat = Seat::Poll(caller.key_id().to_owned(), worker);
+    if let Some(report) = report {
+        relay
+            .workers
+            .report(&seat, Arc::new(caller.permitted(report)));
+        // A poll that is held asks for jobs of the models before.
+        relay.workers.end_poll(&seat);
+    }
+    let report_wanted = !relay.workers.tell(&seat, details);
+    Ok(Json(DetailsAnswer { report_wanted }))
+}
+
+/// Notes that the worker is online; answers its report, `None` if it must send it again.
+fn attend(
+    relay: &Relay,
+    caller: &Caller,
+    asked: &PollRequest,
+    hold: Duration,
+    newer: &CancellationToken,
+) -> Result<Option<Arc<WorkerReport>>, ApiError> {
+    let seat = Seat::Poll(caller.key_id().to_owned(), asked.worker.clone());
+    relay.workers.admit(&seat, relay.now())?;
+    relay
+        .workers
+        .doubt_older(caller.key.as_ref(), &asked.worker);
+    let until = relay.now() + hold + relay.settings.online_after_poll;
+    let report = match &asked.report {
+        None => relay.workers.heard(&seat, until, newer.clone()),
+        Some(report) => {
+            let report = Arc::new(caller.permitted(report.clone()));
+            let online = Online {
+                key: caller.key.clone(),
+                serve: caller.serve.clone(),
+                within: caller.ceiling.models.clone(),
+                report: Some(report.clone()),
+                until: Some(until),
+                poll: Some(newer.clone()),
+                link: None,
+            };
+            relay.workers.sit(seat.clone(), online);
+            Some(report)
+        }
+    };
+    let held = u32::try_from(asked.held.len()).unwrap_or(u32::MAX);
+    let slots = asked.free.saturating_add(held);
+    relay.workers.seen(&seat, relay.now(), Some(slots));
+    Ok(report)
+}
+
+async fn renew(
+    relay: &Relay,
+    caller: &Caller,
+    held: &[LeaseToken],
+    answer: &mut PollAnswer,
+) -> Result<(), ApiError> {
+    for token in held {
+        match relay.may_hold(caller, *token).await {
+            Ok(()) => {}
+            Err(error) if error.code == ErrorCode::UnknownJob => {
+                answer.gone.push(*token);
+                continue;
+            }
+            Err(error) => return Err(error),
+        }
+        let renewed = relay
+            .store
+            .extend(relay.now(), *token, relay.settings.lease)
+            .await;
+        match renewed {
+            Ok(Leased::Held) => {}
+            Ok(Leased::Cancelled) => answer.cancelled.push(*token),
+            Err(QueueError::Store(source)) => return Err(QueueError::Store(source).into()),
+            Err(_) => answer.gone.push(*token),
+        }
+    }
+    Ok(())
+}
+
+async fn lend(
+    relay: &Relay,
+    query: &LeaseQuery,
+    free: usize,
+    answer: &mut PollAnswer,
+) -> Result<Lent, ApiError> {
+    if free == 0 {
+        return Ok(Lent::new(relay.clone(), Vec::new()));
+    }
+    let length = relay.settings.lease;
+    let mut lent = relay.lease_many(query.clone(), length, free).await?;
+    let mut unreadable = Vec::new();
+    for lease in lent.leases() {
+        // A body that is not UTF-8 was never accepted by a route.
+        match String::from_utf8(lease.job.body.0.to_vec()) {
+            Ok(body) => {
+                let head = head_of(lease, relay.now());
+                answer.leases.push(PolledLease { head, body });
+            }
+            Err(_) => unreadable.push(lease.token),
+        }
+    }
+    for token in unreadable {
+        lent.forget(token);
+        let why = JobError::new(ErrorCode::BadRequest, "the request is not UTF-8");
+        let store = &relay.store;
+        store.nack(relay.now(), token, Retry::Never, why).await?;
+    }
+    Ok(lent)
+}
+
+/// An answer whose leases are renewed while it is on its way, and given back if it does not get
+/// there whole. Nothing to say is no content.
+fn delivered(relay: &Relay, answer: &PollAnswer, lent: Vec<Lent>) -> Response {
+    let mut response = if *answer == PollAnswer::default() {
+        StatusCode::NO_CONTENT.into_response()
+    } else {
+        carried(relay, answer, lent)
+    };
+    if relay.drain.is_cancelled() {
+        let headers = response.headers_mut();
+        headers.insert(DRAIN_HEADER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+fn carried(relay: &Relay, answer: &PollAnswer, lent: Vec<Lent>) -> Response {
+    let text = Bytes::from(serde_json::to_vec(answer).unwrap_or_default());
+    let length = text.len();
+    let way = (relay.clone(), text, lent, relay.now());
+    let parts = stream::unfold(way, |(relay, mut text, mut lent, mut renewed)| async move {
+        if text.is_empty() {
+            return None;
+        }
+        let leases = || lent.iter().flat_map(Lent::leases).map(|lease| lease.token);
+        relay
+            .renew_unheard(&mut renewed, || leases().collect())
+            .await;
+        let part = text.split_to(text.len().min(limits::FRAME_MAX));
+        if text.is_empty() {
+            lent.drain(..).for_each(|lent| drop(lent.take()));
+        }
+        Some((Ok::<_, Infallible>(part), (relay, text, lent, renewed)))
+    });
+    let mut response = Response::new(Body::from_stream(parts));
+    let headers = response.headers_mut();
+    let json = HeaderValue::from_static("application/json");
+    headers.insert(header::CONTENT_TYPE, json);
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    response
+}
