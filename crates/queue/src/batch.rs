@@ -1,3 +1,5 @@
+//! Uploaded files and batches of requests: their records, and the trait of a store that keeps them.
+
 use std::fmt;
 
 use async_trait::async_trait;
@@ -7,52 +9,54 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Ceiling, Owner, QueueError};
 
-/// Names a file or a batch: made of letters, digits and `_-` by the relay, never secret.
+/// Identifier of a file or a batch: letters, digits, `_` and `-`, chosen by the relay. Not a
+/// secret.
 pub type DocumentId = String;
 
-/// A file that was uploaded or that a batch wrote. Its content is kept in parts beside it.
+/// Metadata of a file that was uploaded or written by a batch. Its content is stored separately, in
+/// parts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRecord {
-    /// Found by this.
+    /// Identifier.
     pub id: DocumentId,
-    /// Whose it is.
+    /// Account that owns the file.
     pub account: Account,
-    /// What its owner calls it.
+    /// File name given by its owner.
     pub name: String,
-    /// What it is for.
+    /// Purpose given by its owner, for example `batch`.
     pub purpose: String,
-    /// How long it is.
+    /// Size in bytes.
     pub bytes: u64,
-    /// When it came.
+    /// Time of the upload.
     pub created_at: Timestamp,
-    /// Erased then.
+    /// Time after which the file is erased.
     pub expires_at: Timestamp,
 }
 
-/// Where a batch is in its life; the last four are final.
+/// State of a batch; the last four are final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BatchState {
-    /// Its file is looked at.
+    /// The input file is being checked.
     Validating,
-    /// Its lines are answered.
+    /// Its requests are being answered.
     InProgress,
-    /// Its answers are written to files.
+    /// The answers are being written to files.
     Finalizing,
-    /// No further line is begun.
+    /// Cancelled, but requests that already started are still running.
     Cancelling,
-    /// Every line has its answer or its error.
+    /// Every line has a result.
     Completed,
-    /// Its file is no batch.
+    /// The input file is not a valid batch.
     Failed,
-    /// Time was up before all lines were answered.
+    /// The batch expired before every line had a result.
     Expired,
-    /// Its owner withdrew it.
+    /// Cancelled by its owner.
     Cancelled,
 }
 
 impl BatchState {
-    /// Whether nothing about the batch can change any more.
+    /// Whether this state can never change again.
     #[must_use]
     pub const fn is_final(self) -> bool {
         matches!(
@@ -62,52 +66,52 @@ impl BatchState {
     }
 }
 
-/// Many requests in one file.
+/// A batch: many requests in one file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchRecord {
-    /// Found by this.
+    /// Identifier.
     pub id: DocumentId,
-    /// Whose it is.
+    /// Account that owns the batch.
     pub account: Account,
-    /// The name of the key that asked, for the worker's owner.
+    /// Name of the key that submitted the batch; shown to the worker's owner.
     pub who: String,
-    /// How far that key reaches.
+    /// Models and priority that the submitting key permits.
     #[serde(default)]
     pub ceiling: Ceiling,
-    /// Which of OpenAI's routes answers the lines.
+    /// OpenAI route that answers each line.
     pub endpoint: String,
-    /// The file of requests.
+    /// Identifier of the file of requests.
     pub input: DocumentId,
-    /// Where it is in its life.
+    /// Current state.
     pub state: BatchState,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// When its lines stop being wanted.
+    /// Time after which no further line is answered.
     pub expires_at: Timestamp,
-    /// When it came to which state.
+    /// Time at which each state was entered.
     pub times: Vec<(BatchState, Timestamp)>,
-    /// How many lines it has; 0 until that is known.
+    /// Number of lines in the input file; 0 while unknown.
     pub total: u32,
-    /// How many were answered and how many failed, once that is final.
+    /// Numbers of answered and of failed lines; set once they are final.
     pub counts: Option<(u32, u32)>,
-    /// The file of answers.
+    /// Identifier of the file of answers.
     pub output: Option<DocumentId>,
-    /// The file of errors.
+    /// Identifier of the file of errors.
     pub errors: Option<DocumentId>,
-    /// Why the file is no batch, or not whole any more: line and reason.
+    /// Line numbers and reasons why the input file is invalid or can no longer be read in full.
     pub refusals: Vec<(u32, String)>,
-    /// What its owner noted, as JSON.
+    /// Metadata given by the owner, as JSON.
     pub metadata: String,
 }
 
 impl BatchRecord {
-    /// Moves on.
+    /// Enters `state` and records the time.
     pub fn enter(&mut self, now: Timestamp, state: BatchState) {
         self.state = state;
         self.times.push((state, now));
     }
 
-    /// When it came to this state.
+    /// Returns the time at which this state was entered.
     #[must_use]
     pub fn entered(&self, state: BatchState) -> Option<Timestamp> {
         let time = self.times.iter().find(|(entered, _)| *entered == state);
@@ -115,14 +119,14 @@ impl BatchRecord {
     }
 }
 
-/// What became of one line of a batch, as it will stand in a file.
+/// Result of one line of a batch, as it will be written to a file.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LineResult {
-    /// Which line, from 1.
+    /// Line number, starting at 1.
     pub n: u32,
-    /// Whether it belongs among the errors.
+    /// Whether it goes to the error file.
     pub is_error: bool,
-    /// One line of JSON.
+    /// The result: one line of JSON.
     pub line: Bytes,
 }
 
@@ -135,79 +139,46 @@ impl fmt::Debug for LineResult {
     }
 }
 
-/// Files and batches. Every change is on disk when it is answered.
+/// Storage of files and batches. A change is durable when its method returns `Ok`.
+///
+/// Every method fails with [`QueueError::Store`] if the store cannot be read or written.
 #[async_trait]
 pub trait Batches: fmt::Debug + Send + Sync {
-    /// Keeps a part of a file, numbered from 0; replaces what had its place.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Stores part `n` of a file, counted from 0; replaces an earlier part with that number.
     async fn put_part(&self, id: &str, n: u32, part: Bytes) -> Result<(), QueueError>;
 
-    /// Keeps a file whose parts are there already; replaces one with the same id.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Stores the metadata of a file whose parts are already stored; replaces metadata with the
+    /// same id.
     async fn put_file(&self, file: FileRecord) -> Result<(), QueueError>;
 
-    /// One file.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Returns the metadata of one file, if it exists and belongs to `owner`.
     async fn file(&self, owner: Owner<'_>, id: &str) -> Result<Option<FileRecord>, QueueError>;
 
-    /// The owner's files, newest first.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Returns the owner's files, newest first.
     async fn files(&self, owner: Owner<'_>) -> Result<Vec<FileRecord>, QueueError>;
 
-    /// A part of a file; `None` after the last.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Returns part `n` of a file, or `None` after the last part.
     async fn part(&self, id: &str, n: u32) -> Result<Option<Bytes>, QueueError>;
 
-    /// Erases a file and its parts, also one that never got its record.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Erases a file and its parts; also parts without metadata.
     async fn erase_file(&self, id: &str) -> Result<(), QueueError>;
 
-    /// Keeps a batch; replaces one with the same id.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Stores a batch; replaces a batch with the same id.
     async fn put_batch(&self, batch: BatchRecord) -> Result<(), QueueError>;
 
-    /// One batch.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Returns one batch, if it exists and belongs to `owner`.
     async fn batch(&self, owner: Owner<'_>, id: &str) -> Result<Option<BatchRecord>, QueueError>;
 
-    /// The owner's batches, newest first.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Returns the owner's batches, newest first.
     async fn batches(&self, owner: Owner<'_>) -> Result<Vec<BatchRecord>, QueueError>;
 
-    /// Keeps what became of a line; a repeat changes nothing.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Stores the result of a line. A second result for the same line is ignored.
     async fn put_result(&self, batch: &str, result: LineResult) -> Result<(), QueueError>;
 
-    /// The lines that have a result, and whether it is an error.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Returns the numbers of all lines that have a result, and whether each is an error.
     async fn results(&self, batch: &str) -> Result<Vec<(u32, bool)>, QueueError>;
 
-    /// The first result after line `after`, of one kind.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Returns the first result after line `after` that is an error or not, as asked.
     async fn next_result(
         &self,
         batch: &str,
@@ -215,16 +186,11 @@ pub trait Batches: fmt::Debug + Send + Sync {
         is_error: bool,
     ) -> Result<Option<LineResult>, QueueError>;
 
-    /// Erases a batch's results, which are in its files by then.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Erases the results of a batch; they are in its output files by then.
     async fn erase_results(&self, batch: &str) -> Result<(), QueueError>;
 
-    /// Erases the files whose time has passed, and the final batches whose input is among them, or
-    /// was erased before and which began [`crate::BATCH_KEPT`] ago. Answers when the next one's time will have.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Erases expired files, and the final batches whose input file is erased now, or was erased
+    /// before and which began [`crate::BATCH_KEPT`] ago. Returns the expiry time of the next file
+    /// or batch.
     async fn expire_files(&self, now: Timestamp) -> Result<Option<Timestamp>, QueueError>;
 }

@@ -1,17 +1,17 @@
-//! How far a key reaches: which models, and how urgent.
+//! The ceiling of a key: the models and priorities that it permits.
 
 use std::{fmt, str::FromStr};
 
 use proto::{MODEL_NAME_MAX, ModelName, Priority};
 use serde::{Deserialize, Serialize};
 
-/// Names of models: `*` stands for any run of characters, `?` for one. Without either it is one
-/// model, under any of its names.
+/// A pattern of model names: `*` matches any run of characters, `?` matches one. A pattern without
+/// wild cards matches one model under any of its names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ModelPattern(String);
 
-/// What is no pattern.
+/// The text is not a valid pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a pattern is a model's name, of at most 128 characters, in which `*` and `?` stand for others"
@@ -19,13 +19,13 @@ pub struct ModelPattern(String);
 pub struct NoPattern;
 
 impl ModelPattern {
-    /// Whether it stands for this model.
+    /// Whether the pattern matches this model.
     #[must_use]
     pub fn matches(&self, model: &ModelName) -> bool {
         self.matches_canonical(&model.canonical())
     }
 
-    /// The same for a name that is canonical already.
+    /// Whether the pattern matches a name that is already canonical.
     fn matches_canonical(&self, name: &str) -> bool {
         if globs(&self.0, name) {
             return true;
@@ -34,7 +34,7 @@ impl ModelPattern {
         !last.contains(':') && globs(&self.0, &format!("{name}:latest"))
     }
 
-    /// The one model that it stands for, if it does.
+    /// The single model that the pattern matches, if it has no wild cards.
     fn only(&self) -> Option<ModelName> {
         let name = Some(&self.0).filter(|text| !text.contains(['*', '?']));
         name.and_then(|name| name.parse().ok())
@@ -48,7 +48,7 @@ impl FromStr for ModelPattern {
         if text.is_empty() || text.len() > MODEL_NAME_MAX {
             return Err(NoPattern);
         }
-        // What is left when the wild cards are taken for letters is a name.
+        // With its wild cards replaced by letters, a pattern must be a valid model name.
         let name: ModelName = text
             .replace(['*', '?'], "x")
             .parse()
@@ -82,12 +82,12 @@ impl fmt::Display for ModelPattern {
     }
 }
 
-/// Whether `text` is what the pattern says. Takes at most as many steps as both lengths
-/// multiplied, however many wild cards there are.
+/// Matches `text` against the pattern. Takes at most `pattern.len() * text.len()` steps, for any
+/// number of wild cards.
 fn globs(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut p, mut t) = (0, 0);
-    // Where the last `*` stands, and how much it has taken.
+    // Position of the last `*` in the pattern, and the number of characters it has matched so far.
     let mut star: Option<(usize, usize)> = None;
     while t < text.len() {
         match pattern.get(p) {
@@ -111,66 +111,66 @@ fn globs(pattern: &str, text: &str) -> bool {
     pattern[p..].iter().all(|c| *c == b'*')
 }
 
-/// The models a key may have to do with. None at all means every model.
+/// The models that a key permits. An empty list permits every model.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ModelPatterns(Vec<ModelPattern>);
 
 impl ModelPatterns {
-    /// These and no others; of none at all: every model.
+    /// Permits only these models; an empty list permits every model.
     #[must_use]
     pub const fn new(patterns: Vec<ModelPattern>) -> Self {
         Self(patterns)
     }
 
-    /// Whether every model is meant.
+    /// Whether every model is permitted.
     #[must_use]
     pub const fn are_all(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether this model is among them.
+    /// Whether this model is permitted.
     #[must_use]
     pub fn allow(&self, model: &ModelName) -> bool {
         self.are_all() || self.allow_canonical(&model.canonical())
     }
 
-    /// The same for a name that is canonical already.
+    /// Whether the model with this canonical name is permitted.
     pub(crate) fn allow_canonical(&self, name: &str) -> bool {
         self.are_all() || self.0.iter().any(|one| one.matches_canonical(name))
     }
 
-    /// The first model that is named in full.
+    /// Returns the first pattern without wild cards, as a model name.
     #[must_use]
     pub fn first_named(&self) -> Option<ModelName> {
         self.0.iter().find_map(ModelPattern::only)
     }
 
-    /// Each of them.
+    /// Iterates over the patterns.
     pub fn iter(&self) -> impl Iterator<Item = &ModelPattern> {
         self.0.iter()
     }
 }
 
-/// How far a key reaches.
+/// The limits of a key: which models and which priority its jobs may have.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ceiling {
-    /// What it may ask for, and what its workers may be lent.
+    /// Models that the key may request, and that its workers may lease.
     #[serde(default, skip_serializing_if = "ModelPatterns::are_all")]
     pub models: ModelPatterns,
-    /// The most urgent that its jobs may be.
+    /// Highest priority of its jobs; `None` for no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<Priority>,
 }
 
 impl Ceiling {
-    /// Whether a job may be as urgent as this.
+    /// Whether a job may have this priority.
     #[must_use]
     pub fn allows(&self, priority: Priority) -> bool {
         self.lowered(priority) == priority
     }
 
-    /// This priority, or the most urgent that is allowed.
+    /// Returns `priority`, lowered to the highest permitted one if necessary.
     #[must_use]
     pub fn lowered(&self, priority: Priority) -> Priority {
         self.priority
@@ -290,7 +290,7 @@ mod tests {
         assert_eq!(format!("x{text}").parse::<ModelPattern>(), Err(NoPattern));
     }
 
-    /// Obviously right, and slow.
+    /// Slow reference implementation.
     fn plainly(pattern: &[u8], text: &[u8]) -> bool {
         match (pattern.split_first(), text.split_first()) {
             (None, _) => text.is_empty(),

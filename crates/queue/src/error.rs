@@ -1,43 +1,46 @@
+//! The error type of the queue.
+
 use proto::{ErrorCode, JobId, JobState};
 
-/// Why the queue refused; named by what the caller can do about it.
+/// Reasons why the queue refused a call, named by what the caller can do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
-    /// No such job, or it belongs to somebody else.
+    /// The job does not exist, or belongs to another account.
     #[error("there is no job {0}")]
     UnknownJob(JobId),
-    /// Somebody else holds the job now; drop the work.
+    /// Another lease holds the job now; the worker must drop its work.
     #[error("the lease on job {0} is over; somebody else may hold it now")]
     StaleLease(JobId),
-    /// The job can never change again.
+    /// The job has ended and can never change again.
     #[error("job {0} has already ended: it is {state}", state = format!("{:?}", .1).to_lowercase())]
     Ended(JobId, JobState),
-    /// What was asked and answered is kept for a while only.
+    /// The request and the answer were erased after their retention time.
     #[error("prompt and answer of job {0} were erased; they are kept for a while only")]
     Erased(JobId),
-    /// A chunk is missing before this one; send again from the number after `stored`.
+    /// Lines are missing before the one that was sent; the worker must send again from `stored +
+    /// 1`.
     #[error("line {got} of job {job} came after line {stored}; send line {} next", stored + 1)]
     Gap {
         /// The job.
         job: JobId,
-        /// The last line that was accepted.
+        /// Number of the last accepted line.
         stored: u64,
-        /// The line that was sent.
+        /// Number of the line that was sent.
         got: u64,
     },
-    /// A cap of the whole queue was reached; try again later.
+    /// A limit of the whole queue is reached; retry later.
     #[error("the queue is full: {0}")]
     Full(&'static str),
-    /// The account reached its share; it must wait until some of its own jobs have gone.
+    /// The account has reached its limit; it must wait until some of its own jobs are gone.
     #[error("{0}")]
     AccountFull(&'static str),
-    /// Nothing new can be kept; what is running goes on.
+    /// The disk is full: new jobs are refused, running jobs continue.
     #[error("the relay's disk is full; what is running goes on, and nothing new is taken")]
     DiskFull,
-    /// An id or a name is taken already.
+    /// The id or the name is already taken.
     #[error("{0} exists already")]
     Exists(String),
-    /// The requester's name for a request stands for another one already.
+    /// The idempotency key was already used for another request.
     #[error("the idempotency key was used for another request; use a new one for each request")]
     OtherRequest,
     /// The store itself failed; the caller may retry.
@@ -46,13 +49,13 @@ pub enum QueueError {
 }
 
 impl QueueError {
-    /// What every call on a closed store is told.
+    /// Returns the error of every call on a closed store.
     #[must_use]
     pub fn closed() -> Self {
         Self::Store("the queue was closed; start the relay again".into())
     }
 
-    /// The stable code a client is told.
+    /// The stable error code that is sent to clients.
     #[must_use]
     pub const fn code(&self) -> ErrorCode {
         match self {

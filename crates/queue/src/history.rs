@@ -1,4 +1,4 @@
-//! What ended in the last hour, minute by minute, and how long it took.
+//! Statistics of the jobs that ended in the last hour: counts per minute and durations.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -6,34 +6,34 @@ use proto::{JobState, Timestamp};
 
 use crate::Job;
 
-/// How many minutes are remembered.
+/// Number of minutes that are kept.
 const MINUTES: usize = 60;
 const MINUTE_MS: i64 = 60_000;
-/// Spans are told apart to an eighth: each octave of milliseconds has so many steps.
+/// Number of histogram buckets per octave of milliseconds: durations are exact to an eighth.
 const STEPS: usize = 8;
-/// More than any job is kept for.
+/// Number of octaves; covers longer than any job is kept.
 const OCTAVES: usize = 30;
 
-/// What ended within one minute.
+/// The jobs that ended within one minute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Minute {
-    /// When it began.
+    /// Start of the minute.
     pub at: Timestamp,
-    /// Jobs that were answered.
+    /// Number of completed jobs.
     pub completed: u32,
-    /// Jobs that were given up.
+    /// Number of failed jobs.
     pub failed: u32,
-    /// Jobs that were withdrawn.
+    /// Number of cancelled jobs.
     pub cancelled: u32,
-    /// Lines of their answers: about one for each token.
+    /// Number of lines of their answers: about one per token.
     pub lines: u64,
-    /// How long half of those that were answered took at most, from acceptance to end.
+    /// Median time from acceptance to end of the completed jobs.
     pub median: Option<Duration>,
-    /// How long nineteen of twenty took at most.
+    /// 95th percentile of that time.
     pub slow: Option<Duration>,
 }
 
-/// The last hour of one process.
+/// The statistics of the last hour of this process.
 #[derive(Debug, Default)]
 pub(crate) struct History {
     minutes: VecDeque<Bucket>,
@@ -46,7 +46,7 @@ struct Bucket {
 }
 
 impl History {
-    /// A job ended, with so many lines.
+    /// Records the end of a job whose answer has `lines` lines.
     pub(crate) fn note(&mut self, job: &Job, lines: u64) {
         let Some(ended) = job.finished_at else { return };
         let at = Timestamp(ended.0 - ended.0.rem_euclid(MINUTE_MS));
@@ -72,7 +72,7 @@ impl History {
         }
     }
 
-    /// The minutes of the last hour in which anything ended, oldest first.
+    /// Returns the minutes of the last hour in which a job ended, oldest first.
     pub(crate) fn minutes(&self, now: Timestamp) -> Vec<Minute> {
         let hour = Duration::from_secs(60 * MINUTES as u64);
         let recent = self.minutes.iter();
@@ -103,7 +103,7 @@ impl Bucket {
     }
 }
 
-/// How many spans of each length there were: bounded, and right to a sixteenth.
+/// Histogram of durations, of fixed size; a percentile is exact to a sixteenth.
 #[derive(Debug)]
 struct Spread {
     counts: Box<[u32; STEPS * OCTAVES]>,
@@ -127,7 +127,7 @@ impl Spread {
         self.all += 1;
     }
 
-    /// What so many of a hundred took at most; the middle of the step they fall into.
+    /// Returns the given percentile: the middle of the bucket it falls into.
     fn at_most(&self, percent: u32) -> Option<Duration> {
         let rank = (u64::from(self.all) * u64::from(percent)).div_ceil(100);
         let mut seen = 0;
@@ -140,7 +140,7 @@ impl Spread {
     }
 }
 
-/// The first eight milliseconds are told apart one by one.
+/// Bucket of a duration. The first eight milliseconds have one bucket each.
 fn step(millis: u64) -> usize {
     let Some(octave) = millis.max(1).ilog2().checked_sub(3) else {
         return usize::try_from(millis).unwrap_or_default();

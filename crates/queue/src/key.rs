@@ -1,3 +1,5 @@
+//! API keys: their scopes and limits, and the trait of a store that keeps them.
+
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
@@ -6,28 +8,28 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Ceiling, QueueError};
 
-/// The public half of an API key: what it is found by. Random, lower-case, never secret.
+/// The public half of an API key, by which the key is found. Random, lower-case, not a secret.
 pub type KeyId = String;
 
-/// What a key may do.
+/// A permission of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
     /// Submit and cancel jobs.
     Enqueue,
-    /// Read jobs, their logs and the models.
+    /// Read jobs, their logs and the list of models.
     Read,
     /// Lease and answer jobs.
     Work,
-    /// Everything else.
+    /// Administer the relay.
     Admin,
 }
 
 impl Scope {
-    /// Every one.
+    /// All scopes.
     pub const ALL: [Self; 4] = [Self::Enqueue, Self::Read, Self::Work, Self::Admin];
 
-    /// The word for it.
+    /// The name of the scope in the API and on the command line.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -39,18 +41,18 @@ impl Scope {
     }
 }
 
-/// Whose jobs a `work` key may lease.
+/// Accounts whose jobs a `work` key may lease.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Serve {
-    /// Those of these accounts.
+    /// These accounts.
     Accounts(BTreeSet<Account>),
-    /// Everybody's.
+    /// All accounts.
     All,
 }
 
 impl Serve {
-    /// Whether jobs of this account are served.
+    /// Whether jobs of this account may be leased.
     #[must_use]
     pub fn includes(&self, account: &Account) -> bool {
         match self {
@@ -60,47 +62,48 @@ impl Serve {
     }
 }
 
-/// An API key as it is stored. The secret is not in it, only its SHA-256.
+/// An API key as it is stored: with the SHA-256 digest of its secret, not the secret itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyRecord {
-    /// Found by this.
+    /// Identifier.
     pub id: KeyId,
-    /// What its owner calls it; shown to the worker's owner as "who".
+    /// Name given by its owner; shown to the worker's owner as `who`.
     pub name: String,
-    /// Whose jobs it submits and reads.
+    /// Account for which the key submits and reads jobs.
     pub account: Account,
-    /// What it may do.
+    /// Permissions of the key.
     pub scopes: BTreeSet<Scope>,
-    /// Whose jobs it may lease.
+    /// Accounts whose jobs the key may lease.
     pub serve: Serve,
-    /// How far it reaches.
+    /// Models and priority that the key permits.
     pub ceiling: Ceiling,
-    /// SHA-256 of the secret half.
+    /// SHA-256 digest of the secret half.
     pub secret_sha256: [u8; 32],
-    /// When it was made.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// When it was revoked, if it was.
+    /// Time of revocation, if revoked.
     pub revoked_at: Option<Timestamp>,
-    /// When it ends by itself, if it does.
+    /// Time of expiry, if any.
     pub expires_at: Option<Timestamp>,
-    /// About when it was used last; written rarely.
+    /// Approximate time of the last use; written rarely.
     pub last_used_at: Option<Timestamp>,
 }
 
 impl KeyRecord {
-    /// Whether its time has passed.
+    /// Whether the key has expired.
     #[must_use]
     pub fn has_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
     }
 
-    /// Whether it opens doors.
+    /// Whether the key is valid: neither revoked nor expired.
     #[must_use]
     pub fn is_in_force(&self, now: Timestamp) -> bool {
         self.revoked_at.is_none() && !self.has_expired(now)
     }
 
-    /// What of `new` is taken by this key: ids are never used twice, names of revoked keys may be.
+    /// Returns what `new` must not share with this key, if it does: an id is never reused, a name
+    /// only after its key was revoked.
     #[must_use]
     pub fn taken(&self, new: &Self) -> Option<String> {
         if self.id == new.id {
@@ -113,37 +116,28 @@ impl KeyRecord {
     }
 }
 
-/// Where API keys are kept. Other processes may add and revoke keys at any time.
+/// Storage of API keys. Other processes may add and revoke keys at any time.
+///
+/// Every method fails with [`QueueError::Store`] if the store cannot be read or written.
 #[async_trait]
 pub trait Keys: std::fmt::Debug + Send + Sync {
     /// Stores a new key.
     ///
     /// # Errors
-    /// [`QueueError::Exists`] if any key has the same id or an unrevoked one the same name.
+    /// [`QueueError::Exists`] if any key has this id, or an unrevoked key has this name.
     async fn create_key(&self, key: KeyRecord) -> Result<(), QueueError>;
 
-    /// The key with this id, revoked ones too; fresh enough that a revocation counts within 5 s.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Returns the key with this id, even if revoked. A revocation by another process is visible
+    /// within 5 s.
     async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, QueueError>;
 
-    /// All keys, oldest first.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Returns all keys, oldest first.
     async fn list_keys(&self) -> Result<Vec<KeyRecord>, QueueError>;
 
-    /// Revokes by id or name; `false` if no unrevoked key has it.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Revokes the key with this id or name. Returns `false` if no unrevoked key has it.
     async fn revoke_key(&self, now: Timestamp, id_or_name: &str) -> Result<bool, QueueError>;
 
-    /// Notes that a key was used; of a key that is not there, nothing.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Records the time at which a key was used; does nothing if the key does not exist.
     async fn note_key_used(&self, now: Timestamp, id: &str) -> Result<(), QueueError>;
 }
 

@@ -1,7 +1,7 @@
-//! The job queue: what may happen to a job, and the trait every store fulfils.
+//! The job queue: its rules, and the traits that every store implements.
 //!
-//! The rules live in one pure state machine that reads no clock and does no I/O; `MemoryQueue`
-//! is that machine behind a lock, a durable store is the machine plus a log of what it decided.
+//! The rules are one pure state machine that reads no clock and does no I/O. `MemoryQueue` is that
+//! machine behind a lock; a durable store is the machine plus a log of its decisions.
 
 mod batch;
 mod ceiling;
@@ -57,14 +57,14 @@ pub use terms::Terms;
 pub use user::{NewUser, PasswordHash, Role, User, UserChange, UserId, Users};
 pub use webhook::{DueWebhooks, NewWebhook, Told, Webhook, Webhooks};
 
-/// How long prompt and answer are kept once the answer was fetched, see [`Queue::fetched`].
+/// Time for which prompt and answer are kept after the answer was fetched, see [`Queue::fetched`].
 pub const FETCHED_KEPT: Duration = Duration::from_secs(60 * 60);
 
-/// How long a batch that is over is kept from its start, if its file has gone before.
+/// Time from its start for which a finished batch is kept if its input file was erased before.
 pub const BATCH_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// How long a job that names no deadline waits for a worker.
+/// Maximum time a job without a deadline waits for a worker.
 pub const WAITS: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long an ended job is kept, with its prompt and its answer; then `reap` erases all of it.
+/// Time for which an ended job is kept with its prompt and answer; then `reap` erases it.
 pub const RESULT_KEPT: Duration = Duration::from_secs(24 * 60 * 60);

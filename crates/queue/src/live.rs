@@ -1,3 +1,5 @@
+//! The unfinished jobs of a store in memory: the state machine and the logs of the answers.
+
 #[cfg(test)]
 mod tests;
 
@@ -19,11 +21,12 @@ use crate::{
     place::Pace,
 };
 
-/// The unfinished jobs of one store: what was decided, and the logs that are growing or watched.
-/// A store keeps it behind one lock, never held across I/O.
+/// The unfinished jobs of one store: the state machine, and the logs that are growing or being
+/// read. A store keeps it behind one lock that is never held across I/O.
 #[derive(Debug, Default)]
 pub struct Live {
-    /// Decides; whoever takes a step from it must `settle` or `undo` that here.
+    /// The state machine. Each step taken from it must be passed to `settle` or `undo` of this
+    /// type.
     pub machine: Machine,
     logs: HashMap<JobId, Arc<LiveLog>>,
     bytes: LogBytes,
@@ -35,21 +38,21 @@ pub struct Live {
     scene: Scene,
     observer: Option<Arc<dyn Observer>>,
     moves: watch::Sender<u64>,
-    /// How many bytes a log keeps in memory for its readers when its job ends.
+    /// Maximum size in bytes of a log that stays in memory for its readers after its job has ended.
     ended_max: Option<usize>,
 }
 
-/// What became of lines that a worker sent.
+/// Outcome of [`Live::append`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Appended {
-    /// They are in the log, which is on disk up to this line.
+    /// The lines were added. The log is on disk up to this line.
     Stored(u64),
-    /// They were not taken. The job of this lease, maybe another, must be ended first: its answer
-    /// takes too much. See [`end_too_long`].
+    /// The lines were refused because answers take too much memory. The job of this lease, possibly
+    /// another one, must be ended first, see [`end_too_long`].
     TooLong(LeaseToken),
 }
 
-/// Ends the job of this lease, because its answer grew too long.
+/// Ends the job of this lease because its answer is too long.
 ///
 /// # Errors
 /// [`QueueError::Store`].
@@ -64,13 +67,13 @@ pub async fn end_too_long(
     );
     match queue.complete(now, lease, 0, End::Failed { error }).await {
         Err(QueueError::Store(source)) => Err(QueueError::Store(source)),
-        // Whoever was faster ended it.
+        // An error means that the job has ended in the meantime.
         Ok(()) | Err(_) => Ok(()),
     }
 }
 
 impl Live {
-    /// With no jobs yet.
+    /// Creates the state of a store without unfinished jobs.
     #[must_use]
     pub fn new(machine: Machine) -> Self {
         Self {
@@ -79,7 +82,7 @@ impl Live {
         }
     }
 
-    /// Takes up a machine that was restored, and the lines its jobs have on disk.
+    /// Creates the state from a restored machine and the lines that are on disk.
     #[must_use]
     pub fn restore(machine: Machine, mut lines: HashMap<JobId, Vec<Bytes>>) -> Self {
         let mut live = Self::new(machine);
@@ -96,15 +99,16 @@ impl Live {
         live
     }
 
-    /// For a store that has a disk: when a job ends, a log of more than `bytes` leaves memory, and
-    /// its readers go on from there.
+    /// For a store with a disk: when a job ends, a log of more than `bytes` bytes is dropped from
+    /// memory, and its readers continue from the disk.
     #[must_use]
     pub fn letting_go_above(mut self, bytes: usize) -> Self {
         self.ended_max = Some(bytes);
         self
     }
 
-    /// See [`crate::Queue::append`]. What is new must be stored soon, see [`Live::take_unstored`].
+    /// Appends lines, see [`crate::Queue::append`]. The caller must store new lines soon, see
+    /// [`Live::take_unstored`].
     ///
     /// # Errors
     /// [`QueueError::Gap`], [`QueueError::StaleLease`], [`QueueError::UnknownJob`].
@@ -133,7 +137,7 @@ impl Live {
         Ok(Appended::Stored(log.stored()))
     }
 
-    /// Whose job must end before so many bytes may be added to this log.
+    /// Returns the lease of the job that must end before `more` bytes fit into this log.
     fn is_too_long(&self, token: LeaseToken, log: &LiveLog, more: usize) -> Option<LeaseToken> {
         let terms = self.machine.terms();
         if more == 0 {
@@ -147,7 +151,8 @@ impl Live {
         }
     }
 
-    /// The lease whose answer takes most. Looks at every log, but only when there is no room.
+    /// Returns the lease with the largest answer. Scans all logs; called only when there is no
+    /// room.
     fn longest(&self) -> Option<LeaseToken> {
         let held = self.logs.iter().filter_map(|(id, log)| {
             let record = self.machine.get(*id)?;
@@ -158,7 +163,7 @@ impl Live {
         longest.map(|(_, _, token)| token)
     }
 
-    /// See [`crate::Queue::extend`].
+    /// Renews a lease, see [`crate::Queue::extend`].
     ///
     /// # Errors
     /// [`QueueError::StaleLease`], [`QueueError::UnknownJob`].
@@ -177,7 +182,7 @@ impl Live {
         })
     }
 
-    /// The log of the job that this lease holds.
+    /// Returns the log of the job that this lease holds.
     ///
     /// # Errors
     /// [`QueueError::StaleLease`], [`QueueError::UnknownJob`].
@@ -187,14 +192,14 @@ impl Live {
             .ok_or(QueueError::UnknownJob(token.job))
     }
 
-    /// Follows the standing of a lease; `None` if it is over already.
+    /// Subscribes to the state of a lease; `None` if the lease is already over.
     #[must_use]
     pub fn standing(&self, token: LeaseToken) -> Option<watch::Receiver<Standing>> {
         self.machine.held(token).ok()?;
         self.logs.get(&token.job).map(|log| log.standing())
     }
 
-    /// The log of an unfinished job, for reading.
+    /// Returns the log of an unfinished job, for reading.
     #[must_use]
     pub fn log(&mut self, owner: Owner<'_>, id: JobId) -> Option<Arc<LiveLog>> {
         let record = self.machine.get(id)?;
@@ -204,7 +209,7 @@ impl Live {
         self.open_log(id, Vec::new())
     }
 
-    /// See [`crate::Queue::place`].
+    /// Returns the queue position of a job, see [`crate::Queue::place`].
     pub fn place(
         &mut self,
         now: Timestamp,
@@ -217,12 +222,12 @@ impl Live {
         Some(Place { before, wait })
     }
 
-    /// Says whom a lease is for; to be called between its decision and [`Live::settle`].
+    /// Records which worker a lease is for; to be called between the decision and [`Live::settle`].
     pub fn lent(&mut self, now: Timestamp, token: LeaseToken, worker: &WorkerId) {
         self.scene.lent(now, token, worker);
     }
 
-    /// See [`crate::Queue::overview`].
+    /// Returns the overview of running and waiting jobs, see [`crate::Queue::overview`].
     #[must_use]
     pub fn overview(&self) -> Overview {
         self.scene.overview(self.machine.counts(), |id| {
@@ -231,39 +236,39 @@ impl Live {
         })
     }
 
-    /// See [`crate::Queue::minutes`].
+    /// Returns the statistics of the last hour, see [`crate::Queue::minutes`].
     #[must_use]
     pub fn minutes(&self, now: Timestamp) -> Vec<Minute> {
         self.scene.minutes(now)
     }
 
-    /// See [`crate::Queue::changes`].
+    /// Subscribes to changes of the overview, see [`crate::Queue::changes`].
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.scene.changes()
     }
 
-    /// See [`crate::Queue::moves`].
+    /// Subscribes to changes of queue positions, see [`crate::Queue::moves`].
     #[must_use]
     pub fn moves(&self) -> watch::Receiver<u64> {
         self.moves.subscribe()
     }
 
-    /// How much the answer of an unfinished job takes so far; from its end on that is counted
-    /// among what is kept of its account.
+    /// Returns the size in bytes of an unfinished job's answer. When the job ends, these bytes are
+    /// counted as kept for its account.
     #[must_use]
     pub fn answer_bytes(&self, id: JobId) -> u64 {
         self.logs.get(&id).map_or(0, |log| log.bytes() as u64)
     }
 
-    /// Whether lines wait to be stored.
+    /// Whether any line is not yet on disk.
     #[must_use]
     pub fn has_unstored(&self) -> bool {
         !self.unstored.is_empty()
     }
 
-    /// The logs with lines that are not on disk; give back with [`Live::keep_unstored`] what
-    /// could not be written.
+    /// Takes the logs with lines that are not on disk. Those that could not be written must be
+    /// given back with [`Live::keep_unstored`].
     #[must_use]
     pub fn take_unstored(&mut self) -> Vec<(Record, Arc<LiveLog>)> {
         let unstored = std::mem::take(&mut self.unstored);
@@ -271,12 +276,12 @@ impl Live {
         unstored.into_iter().filter_map(find).collect()
     }
 
-    /// These jobs still have lines that are not on disk.
+    /// Marks the logs of these jobs as still having lines that are not on disk.
     pub fn keep_unstored(&mut self, jobs: impl IntoIterator<Item = JobId>) {
         self.unstored.extend(jobs);
     }
 
-    /// The steps are on disk: tells readers and lease holders.
+    /// Publishes steps that are on disk to readers and lease holders.
     pub fn settle(&mut self, steps: &[Step]) {
         let now = self.machine.now();
         let waits = |record: &Record| record.job.state == JobState::Queued;
@@ -342,18 +347,18 @@ impl Live {
         }
     }
 
-    /// Who hears of it, if anybody does.
+    /// Returns the observer, if there is one.
     #[must_use]
     pub fn observer(&self) -> Option<Arc<dyn Observer>> {
         self.observer.clone()
     }
 
-    /// From now on this one hears of it.
+    /// Sets the observer of later changes.
     pub fn observed_by(&mut self, observer: Arc<dyn Observer>) {
         self.observer = Some(observer);
     }
 
-    /// The steps could not be stored and never happened; readers have seen nothing of them.
+    /// Reverts steps that could not be stored. Readers have seen nothing of them.
     pub fn undo(&mut self, steps: Vec<Step>) {
         let new = |step: &Step| step.before.is_none().then(|| step.id());
         let never_was: Vec<JobId> = steps.iter().filter_map(new).collect();
@@ -363,19 +368,19 @@ impl Live {
         }
     }
 
-    /// Whether those who wait for arrivals must look, or the next reap moved up; asked after
-    /// each change, true once for each reason.
+    /// Whether waiters for arrivals must be woken, because jobs arrived or the next reap is due
+    /// earlier. To be asked after each change; returns `true` once per reason.
     pub fn news(&mut self) -> bool {
         let next = (self.machine.arrivals(), self.machine.next_reap());
         let had = std::mem::replace(&mut self.announced, next);
         let sooner = next.1.is_some_and(|at| had.1.is_none_or(|was| at < was));
-        // An ended job must be erased one day, which only a call of `reap` can tell.
+        // An ended job must be erased later, and `reap` returns when; so its caller must be woken.
         let ended = std::mem::take(&mut self.ended) && !self.erasing;
         self.erasing |= ended;
         next.0 != had.0 || sooner || ended
     }
 
-    /// Whether whoever calls `reap` comes again because of jobs that ended.
+    /// Sets whether the caller of `reap` already has a timer for the erasure of ended jobs.
     pub const fn erases(&mut self, erasing: bool) {
         self.erasing = erasing;
     }

@@ -1,3 +1,5 @@
+//! The log of an unfinished job in memory, and the state of its lease.
+
 #[cfg(test)]
 mod tests;
 
@@ -16,8 +18,8 @@ use tokio::sync::watch;
 
 use crate::{Job, JobLog, LogHead, LogPage, QueueError};
 
-/// The log of an unfinished job, in memory: a line is readable the moment it was added, and
-/// nothing here ever waits for a disk. The end is published by the store once it is on disk.
+/// The log of an unfinished job, in memory. A line is readable as soon as it is added; nothing here
+/// waits for a disk. The store publishes the end once it is on disk.
 #[derive(Debug)]
 pub struct LiveLog {
     job: JobId,
@@ -26,20 +28,20 @@ pub struct LiveLog {
     standing: watch::Sender<Standing>,
 }
 
-/// How many bytes the lines of all unfinished logs of one store take. A log that starts anew
-/// counts until nobody reads what it was.
+/// Total size in bytes of the lines of all unfinished logs of one store. When a log restarts, its
+/// old lines count until their last reader is gone.
 #[derive(Debug, Clone, Default)]
 pub struct LogBytes(Arc<AtomicUsize>);
 
 impl LogBytes {
-    /// How many.
+    /// Returns the total in bytes.
     #[must_use]
     pub fn total(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Counted for as long as it lives.
+/// The share of one log in a [`LogBytes`]; subtracted when dropped.
 #[derive(Debug)]
 struct Weight {
     own: usize,
@@ -68,17 +70,17 @@ fn weight(lines: &[Bytes]) -> usize {
     lines.iter().map(|line| line.len() + LINE_COST).sum()
 }
 
-/// What the holder of a lease must know.
+/// The state of a lease, as its holder needs it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Standing {
-    /// The attempt that holds the job now.
+    /// Attempt that holds the job now; `None` if no lease does.
     pub held_by: Option<u32>,
-    /// The requester withdrew it.
+    /// Whether the requester has cancelled the job.
     pub cancelled: bool,
 }
 
 impl Standing {
-    /// Whether the holder with this attempt shall stop.
+    /// Whether the holder of this attempt must stop.
     #[must_use]
     pub fn stops(&self, attempt: u32) -> bool {
         self.cancelled || self.held_by != Some(attempt)
@@ -93,12 +95,12 @@ struct Lines {
     stored: u64,
     released: bool,
     end: Option<End>,
-    /// The lines are on disk and no longer here.
+    /// Whether the lines were dropped from memory because they are on disk.
     let_go: bool,
 }
 
 impl Lines {
-    /// None yet.
+    /// An empty log of this attempt.
     const fn of(attempt: u32, all: LogBytes) -> Self {
         Self {
             attempt,
@@ -111,7 +113,7 @@ impl Lines {
         }
     }
 
-    /// How many of the lines from `first` on are there already.
+    /// Number of the lines from `first` on that the log already has.
     fn known(&self, first: u64) -> usize {
         usize::try_from((self.count() + 1).saturating_sub(first)).unwrap_or(usize::MAX)
     }
@@ -134,7 +136,7 @@ impl Lines {
 }
 
 impl LiveLog {
-    /// The log of a job as it stands on disk, counted in `all`.
+    /// Creates the log of a job from the lines on disk; its bytes are counted in `all`.
     #[must_use]
     pub fn new(
         job: JobId,
@@ -156,50 +158,51 @@ impl LiveLog {
         }
     }
 
-    /// How many lines the current attempt has.
+    /// Number of lines of the current attempt.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.lock().count()
     }
 
-    /// How many bytes its lines take.
+    /// Size of its lines in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.lock().weight.own
     }
 
-    /// How many bytes these lines numbered from `first` would add.
+    /// Number of bytes that these lines, numbered from `first`, would add.
     #[must_use]
     pub fn would_add(&self, first: u64, lines: &[Bytes]) -> usize {
         let known = self.lock().known(first);
         weight(lines.get(known..).unwrap_or_default())
     }
 
-    /// All lines of the current attempt.
+    /// Returns all lines of the current attempt.
     #[must_use]
     pub fn lines(&self) -> Vec<Bytes> {
         self.lock().lines.clone()
     }
 
-    /// The last of them.
+    /// Returns the last line of the current attempt.
     #[must_use]
     pub fn last(&self) -> Option<Bytes> {
         self.lock().lines.last().cloned()
     }
 
-    /// How many of them are on disk.
+    /// Number of the last line that is on disk.
     #[must_use]
     pub fn stored(&self) -> u64 {
         self.lock().stored
     }
 
-    /// Follows what becomes of the lease.
+    /// Subscribes to the state of the lease.
     #[must_use]
     pub fn standing(&self) -> watch::Receiver<Standing> {
         self.standing.subscribe()
     }
 
-    /// Adds lines numbered from `first`, skipping those that are there; answers how many are new.
+    /// Adds lines numbered from `first`, skips those that are already there, and returns the number
+    /// of new lines.
     ///
     /// # Errors
     /// [`QueueError::Gap`].
@@ -224,7 +227,8 @@ impl LiveLog {
         Ok(new)
     }
 
-    /// The current attempt, and its lines that are not on disk, with the number of the first.
+    /// Returns the current attempt, the number of the first line that is not on disk, and the lines
+    /// from there on.
     #[must_use]
     pub fn unstored(&self) -> (u32, u64, Vec<Bytes>) {
         let log = self.lock();
@@ -234,7 +238,7 @@ impl LiveLog {
         (log.attempt, log.stored + 1, log.lines[from..].to_vec())
     }
 
-    /// Lines up to `n` of `attempt` are on disk.
+    /// Records that lines up to `n` of `attempt` are on disk.
     pub fn store(&self, attempt: u32, n: u64) {
         let mut log = self.lock();
         if log.attempt == attempt {
@@ -242,7 +246,7 @@ impl LiveLog {
         }
     }
 
-    /// A new attempt holds the job: the log starts anew.
+    /// Starts a new attempt: clears the log.
     pub fn begin(&self, attempt: u32) {
         let mut log = self.lock();
         *log = Lines::of(attempt, log.weight.all.clone());
@@ -254,7 +258,7 @@ impl LiveLog {
         });
     }
 
-    /// Nobody holds the job any more.
+    /// Records that no lease holds the job any more.
     pub fn release(&self) {
         let mut log = self.lock();
         log.released = true;
@@ -264,15 +268,15 @@ impl LiveLog {
             .send_modify(|standing| standing.held_by = None);
     }
 
-    /// The requester withdrew the job.
+    /// Records that the requester has cancelled the job.
     pub fn withdraw(&self) {
         self.standing
             .send_modify(|standing| standing.cancelled = true);
     }
 
-    /// The end is on disk: now readers may see it. Its lines do not count any more, and those of
-    /// an answer of more than `keeps` bytes are let go: however slowly somebody reads, it costs
-    /// nobody else's job its room.
+    /// Publishes the end, which is on disk now, to readers. The lines no longer count in
+    /// [`LogBytes`]; an answer of more than `keeps` bytes is dropped from memory, so that a slow
+    /// reader does not take room from running jobs.
     pub fn finish(&self, end: End, keeps: usize) {
         let mut log = self.lock();
         log.stored = log.count();
@@ -288,8 +292,8 @@ impl LiveLog {
             .send_modify(|standing| standing.held_by = None);
     }
 
-    /// The log of a job that ended, for a store that keeps it in memory: it is not counted among
-    /// those that are being written.
+    /// Copies the log of an ended job for a store that keeps it in memory; the copy is not counted
+    /// in [`LogBytes`].
     pub(crate) fn kept(&self, job: &Job) -> Self {
         let log = Self::new(
             self.job,
@@ -304,7 +308,8 @@ impl LiveLog {
         log
     }
 
-    /// See [`JobLog::read`]; nothing, if the job ended and its lines are to be read from disk.
+    /// Returns a page, see [`JobLog::read`]; `None` if the lines were dropped and must be read from
+    /// disk.
     #[must_use]
     pub fn page(&self, after: EventId, max_bytes: usize) -> Option<LogPage> {
         let log = self.lock();
@@ -349,8 +354,8 @@ impl JobLog for LiveLog {
 }
 
 impl LogPage {
-    /// Whether a reader that has `after` must start anew on `attempt`, and after which line the
-    /// page begins. A reader that has seen no attempt yet has nothing to replace.
+    /// Whether a reader at `after` must restart on `attempt`, and the line after which its page
+    /// begins. A reader that has seen no attempt yet does not restart.
     #[must_use]
     pub const fn starts(after: EventId, attempt: u32) -> (bool, u64) {
         if after.attempt == attempt {
@@ -360,7 +365,7 @@ impl LogPage {
         }
     }
 
-    /// Takes lines until `max_bytes` are reached, at least one.
+    /// Adds lines to the page, at least one, until `max_bytes` are reached.
     ///
     /// # Errors
     /// The first error among the lines that were taken.

@@ -1,3 +1,5 @@
+//! [`MemoryQueue`]: the store that keeps everything in memory.
+
 mod batches;
 mod jobs;
 mod people;
@@ -22,8 +24,8 @@ use crate::{
     machine::{Machine, Step},
 };
 
-/// The rules behind a lock, and nothing on disk: the model that every store is compared with,
-/// and the double in everybody's tests.
+/// The rules behind a lock, without a disk: the reference model for other stores, and the test
+/// double.
 pub struct MemoryQueue {
     inner: Mutex<Inner>,
     arrivals: watch::Sender<u64>,
@@ -38,15 +40,15 @@ struct Inner {
     bodies: HashMap<JobId, Body>,
     finished: HashMap<JobId, (u64, Job, Arc<LiveLog>)>,
     fetched: HashMap<JobId, Timestamp>,
-    /// What each job takes of its account's share.
+    /// Number of bytes that each job adds to the usage of its account.
     weights: HashMap<JobId, u64>,
-    /// What each name of an account stands for.
+    /// The job and the request fingerprint of each idempotency key of an account.
     named: HashMap<(Account, String), (JobId, [u8; 32])>,
     webhooks: HashMap<JobId, Webhook>,
     documents: batches::Documents,
     queries: queries::Table,
     opened: sessions::Opened,
-    /// Has any job ended that nobody was told of yet?
+    /// Whether a job has ended since waiters were last woken.
     has_ended: bool,
     closed: bool,
 }
@@ -72,7 +74,7 @@ impl fmt::Debug for MemoryQueue {
 }
 
 impl MemoryQueue {
-    /// One that takes so much.
+    /// Creates an empty store with these limits.
     #[must_use]
     pub fn new(terms: Terms) -> Self {
         let queue = Self::default();
@@ -80,8 +82,8 @@ impl MemoryQueue {
         queue
     }
 
-    /// What a durable store does when its process starts again: every job and line is kept, and
-    /// live leases get [`proto::limits::RESTART_GRACE`]. Readers must ask for their logs again.
+    /// Does what a durable store does when its process restarts: every job and line is kept, and
+    /// live leases get [`proto::limits::RESTART_GRACE`]. Readers must reopen their logs.
     pub fn restart(&self, now: Timestamp) {
         let mut inner = self.inner();
         let mut records: Vec<_> = inner.live.machine.records().cloned().collect();
@@ -118,7 +120,7 @@ impl MemoryQueue {
         }
     }
 
-    /// Does something and tells those who wait for arrivals.
+    /// Applies a change and wakes waiters for arrivals.
     fn change<T>(
         &self,
         change: impl FnOnce(&mut Inner) -> Result<T, QueueError>,
@@ -136,7 +138,7 @@ impl MemoryQueue {
 }
 
 impl Inner {
-    /// In memory, a decision is stored as soon as it is made.
+    /// Settles steps at once: a store in memory has nothing to persist.
     fn store(&mut self, steps: impl IntoIterator<Item = Step>) {
         let steps: Vec<Step> = steps.into_iter().collect();
         for step in steps.iter().filter(|step| step.after.job.state.is_final()) {
@@ -154,7 +156,7 @@ impl Inner {
         self.live.settle(&steps);
     }
 
-    /// The error for a job that is not among the live ones.
+    /// Maps the error for a job that is not live: a finished job has a stale lease.
     fn over(&self, error: QueueError) -> QueueError {
         if let QueueError::UnknownJob(id) = error
             && self.finished.contains_key(&id)
@@ -171,7 +173,7 @@ impl Inner {
         let step = self.live.machine.enqueue(now, job)?;
         let weight = JOB_COST + job.body.0.len() as u64;
         self.weights.insert(job.id, weight);
-        // What came may be a part of something larger.
+        // Copied, because the body may be a slice of a larger buffer.
         let body = Bytes::copy_from_slice(&job.body.0);
         self.bodies.insert(job.id, body.into());
         let accepted = step.after.job.clone();
@@ -179,7 +181,7 @@ impl Inner {
         Ok(accepted)
     }
 
-    /// A job that is there takes so many bytes more, or less.
+    /// Adds `bytes`, which may be negative, to the usage of an existing job.
     fn weigh(&mut self, account: &Account, id: JobId, bytes: i64) {
         if let Some(weight) = self.weights.get_mut(&id) {
             *weight = weight.saturating_add_signed(bytes);
@@ -187,7 +189,7 @@ impl Inner {
         }
     }
 
-    /// All of a job was erased, or all but `left`.
+    /// Reduces the usage of a job to `left` bytes.
     fn lighten(&mut self, account: &Account, id: JobId, left: u64) {
         let weight = self.weights.get(&id).copied().unwrap_or_default();
         let less = i64::try_from(weight.saturating_sub(left)).unwrap_or(i64::MAX);
@@ -197,7 +199,7 @@ impl Inner {
         }
     }
 
-    /// Erases what was kept for long enough; answers when to look again.
+    /// Erases jobs, prompts and answers whose retention time is over; returns the next such time.
     fn erase(&mut self) -> Option<Timestamp> {
         let (now, terms) = (self.live.machine.now(), self.live.machine.terms());
         let expires = |job: &Job| job.finished_at.map(|at| at + terms.kept);

@@ -1,3 +1,5 @@
+//! [`MemoryKeys`]: API keys in memory.
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -5,7 +7,7 @@ use proto::Timestamp;
 
 use crate::{KeyRecord, Keys, QueueError};
 
-/// Keys in memory, in the order they were made.
+/// API keys in memory, oldest first.
 #[derive(Debug, Default)]
 pub struct MemoryKeys(Mutex<Vec<KeyRecord>>);
 

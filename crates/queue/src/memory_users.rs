@@ -1,3 +1,5 @@
+//! [`MemoryUsers`]: users in memory.
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -5,7 +7,7 @@ use proto::Timestamp;
 
 use crate::{NewUser, QueueError, User, UserChange, UserId, Users};
 
-/// Users in memory, in the order they were made.
+/// Users in memory, oldest first.
 #[derive(Default)]
 pub struct MemoryUsers(Mutex<Inner>);
 

@@ -1,4 +1,4 @@
-//! What a queue is doing at a moment, for its operator. Never holds a prompt or an answer.
+//! The current state of a queue, for its operator. Holds no prompt and no answer.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -14,48 +14,49 @@ use crate::{
     machine::{Record, Step},
 };
 
-/// Most running jobs that are told, oldest first.
+/// Maximum number of running jobs in an overview, oldest first.
 pub const RUNNING_TOLD_MAX: usize = 200;
 
-/// Lines that came within less say nothing of how fast they come.
+/// Minimum time between the first and the last line for which a speed is computed.
 const TELLING: Duration = Duration::from_millis(250);
 
-/// What waits and what runs.
+/// The waiting and the running jobs.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Overview {
-    /// How much.
+    /// Totals.
     pub counts: QueueCounts,
-    /// How many jobs wait with each priority, from 1 to 10, whatever they rose to meanwhile.
+    /// Number of waiting jobs of each priority from 1 to 10, as submitted, without the rise by
+    /// waiting.
     pub waiting: [usize; 10],
     /// The running jobs that began first, at most [`RUNNING_TOLD_MAX`].
     pub running: Vec<Running>,
-    /// How many jobs each worker runs, by its name; all of them.
+    /// Number of running jobs of each worker, all of them.
     pub running_by: BTreeMap<WorkerId, usize>,
 }
 
-/// A job that is leased.
+/// A leased job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Running {
     /// The job, without its body.
     pub job: Job,
-    /// Who holds it; not known of a lease from before a restart.
+    /// Worker that holds it; unknown for a lease from before a restart.
     pub holder: Option<Holder>,
-    /// How many lines of the answer there are: about one for each token.
+    /// Number of lines of the answer: about one per token.
     pub lines: u64,
-    /// How fast they came, once that can be told.
+    /// Lines per second, once it can be computed.
     pub lines_per_second: Option<f64>,
 }
 
-/// Who was lent a job, and when.
+/// The worker that holds a job, and since when.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
     /// The worker.
     pub worker: WorkerId,
-    /// The moment of the loan.
+    /// Time of the lease.
     pub since: Timestamp,
 }
 
-/// What the overview is made of, kept up to date as things are decided.
+/// The data of the overview, updated with each decision.
 #[derive(Debug, Default)]
 pub(crate) struct Scene {
     waiting: [usize; 10],
@@ -71,11 +72,11 @@ struct Run {
     flow: Option<Flow>,
 }
 
-/// How lines came.
+/// The times of the lines of one answer.
 #[derive(Debug)]
 struct Flow {
     first: Timestamp,
-    /// How many there were then.
+    /// Number of lines at the time `first`.
     from: u64,
     last: Timestamp,
 }
@@ -89,7 +90,7 @@ impl Flow {
 }
 
 impl Scene {
-    /// Takes up what an earlier run left behind.
+    /// Creates the data from the records of an earlier run.
     pub(crate) fn restored<'a>(records: impl Iterator<Item = &'a Record>) -> Self {
         let mut scene = Self::default();
         for record in records {
@@ -98,7 +99,7 @@ impl Scene {
         scene
     }
 
-    /// A worker is about to be lent a job.
+    /// Records which worker a lease is for, before the lease is settled.
     pub(crate) fn lent(&mut self, now: Timestamp, token: LeaseToken, worker: &WorkerId) {
         let holder = Holder {
             worker: worker.clone(),
@@ -112,7 +113,7 @@ impl Scene {
         self.running.insert(token.job, run);
     }
 
-    /// There are so many lines of an answer now.
+    /// Records that an answer has `lines` lines now.
     pub(crate) fn wrote(&mut self, now: Timestamp, id: JobId, lines: u64) {
         if let Some(run) = self.running.get_mut(&id) {
             let flow = run.flow.get_or_insert(Flow {
@@ -125,7 +126,7 @@ impl Scene {
         self.tell();
     }
 
-    /// Something was decided about a job, of whose answer there are so many lines.
+    /// Applies a step of a job whose answer has `lines` lines.
     pub(crate) fn note(&mut self, step: &Step, lines: u64) {
         if let Some(before) = &step.before
             && before.job.state == JobState::Queued
@@ -167,7 +168,7 @@ impl Scene {
         }
     }
 
-    /// Wakes whoever watches; costs nothing while nobody does.
+    /// Wakes subscribers; does nothing while there are none.
     pub(crate) fn tell(&self) {
         if !self.changes.is_closed() {
             self.changes.send_modify(|count| *count += 1);
@@ -182,7 +183,7 @@ impl Scene {
         self.history.minutes(now)
     }
 
-    /// `find` gives the record of a job and how many lines it has.
+    /// Builds the overview. `find` returns the record of a job and its number of lines.
     pub(crate) fn overview<'a>(
         &self,
         counts: QueueCounts,
@@ -193,7 +194,7 @@ impl Scene {
             .iter()
             .filter_map(|(id, run)| {
                 let (record, lines) = find(*id)?;
-                // What could not be stored was never lent.
+                // A lease that could not be stored never happened.
                 if record.job.state != JobState::Leased || record.job.attempt != run.attempt {
                     return None;
                 }
@@ -222,7 +223,7 @@ impl Scene {
     }
 }
 
-/// What waits for no slot counts as the most urgent.
+/// Index of the counter. Urgent jobs, which need no slot, count with priority 1.
 fn rank(record: &Record) -> usize {
     usize::from(record.job.new.priority.level().saturating_sub(1)).min(9)
 }

@@ -1,4 +1,4 @@
-//! Where a job stands in the queue, and how long it may still wait.
+//! The position of a job in the queue, and an estimate of its waiting time.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -9,22 +9,22 @@ use proto::{Account, JobId, JobState, ModelName, Timestamp};
 
 use crate::{Models, Serve, machine::Step};
 
-/// How many finished jobs are remembered in all, and used for one estimate.
+/// Number of finished jobs that are kept, and number used for one estimate.
 const KEPT: usize = 512;
 const USED: usize = 32;
-/// What is older says little about now.
+/// Age beyond which a finished job is not used for estimates.
 const RECENT: Duration = Duration::from_secs(60 * 60);
 
-/// Where a waiting job stands.
+/// Queue position of a waiting job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    /// How many jobs will be served before it, as things are now.
+    /// Number of jobs that will be leased before it, if nothing else arrives.
     pub before: usize,
-    /// How long that may take, if anything was finished lately.
+    /// Estimated waiting time, if any job has finished recently.
     pub wait: Option<Duration>,
 }
 
-/// How fast jobs were finished lately.
+/// The most recently finished jobs, from which waiting times are estimated.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     began: HashMap<JobId, Timestamp>,
@@ -40,11 +40,11 @@ struct Finished {
 }
 
 impl Pace {
-    /// Something was decided about a job.
+    /// Applies a step of a job.
     pub(crate) fn note(&mut self, now: Timestamp, step: &Step) {
         let (id, job) = (step.id(), &step.after.job);
         match job.state {
-            // What takes no slot says nothing of how long slots are taken.
+            // Urgent jobs take no slot, so they say nothing about how long slots are busy.
             JobState::Leased if step.is_lent() && !job.new.priority.is_urgent() => {
                 self.began.insert(id, now);
             }
@@ -67,7 +67,7 @@ impl Pace {
         }
     }
 
-    /// How long the next `before` jobs for these workers may take, and one more to make room.
+    /// Estimated time until `before` jobs for these workers and one more are finished.
     pub(crate) fn expected(
         &self,
         now: Timestamp,
@@ -93,9 +93,9 @@ impl Pace {
     }
 }
 
-/// How long until `before` jobs and one more are finished, by when recent ones were begun and
-/// finished: so many a time in which at least one was running. Time in which nothing was asked
-/// says nothing; jobs that ran side by side count for what they were.
+/// Estimates the time until `before` jobs and one more are finished, from the start and end times
+/// of `recent` jobs: the mean time per job while at least one was running. Idle time does not
+/// count, and parallel jobs are counted as such.
 #[must_use]
 pub fn expected_wait(before: usize, mut recent: Vec<(Timestamp, Timestamp)>) -> Option<Duration> {
     let count = u32::try_from(recent.len())
@@ -140,7 +140,7 @@ mod tests {
         assert!(wait(usize::MAX, &[(0, i64::MAX)]).is_some());
     }
 
-    /// A pace that has seen one job of the account `a` for the model `m` take 10 s.
+    /// Returns the data after one job of account `a` for model `m` that took 10 s.
     fn seen() -> Pace {
         let mut pace = Pace::default();
         pace.finished.push_front(Finished {
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(told(at(10 + 3_600), &all, &only), None, "long ago");
     }
 
-    /// What `pace` notes of a job: lent at the beginning, and then this.
+    /// Records a job that is leased at the start and then ends by `end`.
     fn noted(pace: &mut Pace, new: &crate::NewJob, end: impl FnOnce(&mut Machine) -> Vec<Step>) {
         let mut machine = Machine::default();
         let mut steps = vec![machine.enqueue(T0, new).unwrap()];

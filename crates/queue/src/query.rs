@@ -1,3 +1,5 @@
+//! Queries of the query service: jobs with a number, claims, drafts and log entries.
+
 use std::fmt;
 
 use async_trait::async_trait;
@@ -5,52 +7,52 @@ use proto::{Body, JobId, JobState, Timestamp};
 
 use crate::{Job, NewJob, Owner, QueueError, UserId};
 
-/// Names a query to its clients, who know numbers only.
+/// Number of a query; the clients of the query service know no other identifier.
 pub type QueryId = u64;
 
-/// Up to how many queries in some state are counted: more are of no interest to who lists them.
+/// Maximum number up to which the queries in some state are counted.
 pub const COUNTED_MAX: u64 = 10_000;
-/// Bytes of a question or of a draft that lists show; a longer one is empty there.
+/// Maximum size in bytes of a question or draft in a list; a longer one is left empty there.
 pub const LISTED_MAX: usize = 64 * 1024;
-/// Most bytes of all entries of one query's log.
+/// Maximum size in bytes of all log entries of one query.
 pub const LOGS_MAX: usize = 4 * 1024 * 1024;
 
-/// A query to be queued: a job, and what its clients keep with it.
+/// A query to be queued: a job, and what the query service keeps with it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewQuery {
-    /// What is asked.
+    /// The job.
     pub job: NewJob,
-    /// The clients' own.
+    /// Project number, chosen by the client.
     pub project: i64,
-    /// Who asked, if he logged in.
+    /// User who asked; `None` for a caller with an API key.
     pub user: Option<UserId>,
 }
 
-/// Which client took a query, and with which lease.
+/// The client that claimed a query, and its lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// Names the client, however often it logs in.
+    /// Identity of the client, the same after each login.
     pub by: String,
-    /// The attempt of the lease.
+    /// Attempt of the lease.
     pub attempt: u32,
-    /// When it was taken.
+    /// Time of the claim.
     pub at: Timestamp,
 }
 
-/// A query as stored. It lives exactly as long as its job.
+/// A query as stored. It is erased together with its job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Query {
-    /// Chosen by the store.
+    /// Number, chosen by the store.
     pub id: QueryId,
     /// See [`NewQuery::project`].
     pub project: i64,
     /// See [`NewQuery::user`].
     pub user: Option<UserId>,
-    /// The last claim.
+    /// The latest claim.
     pub claim: Option<Claim>,
-    /// What the claimant said the answer will be.
+    /// The answer so far, as sent by the claimant before it completes the query.
     pub draft: Option<Body>,
-    /// How many entries its log has.
+    /// Number of its log entries.
     pub logs: u64,
     /// The job, with its body.
     pub job: Job,
@@ -59,17 +61,19 @@ pub struct Query {
 /// An entry of a query's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueryLog {
-    /// Chosen by the store.
+    /// Number, chosen by the store.
     pub id: u64,
-    /// Of which query.
+    /// The query it belongs to.
     pub query: QueryId,
-    /// What was done; UTF-8.
+    /// Text of the entry, UTF-8.
     pub text: Body,
-    /// When it was written.
+    /// Time of writing.
     pub created_at: Timestamp,
 }
 
-/// Queries, kept beside their jobs.
+/// Storage of queries, beside their jobs.
+///
+/// Every method fails with [`QueueError::Store`] if the store cannot be read or written.
 #[async_trait]
 pub trait Queries: fmt::Debug + Send + Sync {
     /// Accepts a query and its job, both or neither.
@@ -78,25 +82,16 @@ pub trait Queries: fmt::Debug + Send + Sync {
     /// Those of [`crate::Queue::enqueue`].
     async fn create_query(&self, now: Timestamp, new: NewQuery) -> Result<QueryId, QueueError>;
 
-    /// The query, if it exists and is the owner's.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Returns the query, if it exists and belongs to `owner`.
     async fn find_query(&self, owner: Owner<'_>, id: QueryId) -> Result<Option<Query>, QueueError>;
 
-    /// The query of a job, if it is one.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Returns the number of the query that a job belongs to, if there is one.
     async fn query_of(&self, job: JobId) -> Result<Option<QueryId>, QueueError>;
 
-    /// How many queries of the owner are in one of these states (in any, if none is named; those in
-    /// some may be counted up to [`COUNTED_MAX`] only), and
-    /// the newest of them after the first `skip`, newest first, at most `limit`. Questions and
-    /// drafts of more than [`LISTED_MAX`] bytes are empty in it: a list must fit into memory.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Lists the owner's queries in one of these states, or in any if `states` is empty: their
+    /// number, and the newest of them after the first `skip`, at most `limit`. With states, the
+    /// count may stop at [`COUNTED_MAX`]. Questions and drafts of more than [`LISTED_MAX`] bytes
+    /// are empty, so that a list fits into memory.
     async fn list_queries(
         &self,
         owner: Owner<'_>,
@@ -105,22 +100,14 @@ pub trait Queries: fmt::Debug + Send + Sync {
         limit: usize,
     ) -> Result<(u64, Vec<Query>), QueueError>;
 
-    /// Notes who took a query; forgets the draft of whoever had it before.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Records a claim and drops the draft of the previous claimant.
     async fn claim_query(&self, id: QueryId, claim: Claim) -> Result<(), QueueError>;
 
-    /// Keeps what the answer will be.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Stores the draft of the answer.
     async fn draft_query(&self, id: QueryId, draft: Body) -> Result<(), QueueError>;
 
-    /// Adds an entry to a query's log; `None` if there is no such query, or it has `most` already.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Adds an entry to the log of a query. Returns `None` if the query does not exist or has
+    /// `most` entries already.
     async fn log_query(
         &self,
         now: Timestamp,
@@ -129,16 +116,10 @@ pub trait Queries: fmt::Debug + Send + Sync {
         most: u64,
     ) -> Result<Option<QueryLog>, QueueError>;
 
-    /// The entries of a query's log, oldest first.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Returns the log entries of a query, oldest first.
     async fn query_logs(&self, id: QueryId) -> Result<Vec<QueryLog>, QueueError>;
 
-    /// Erases a query that has ended, with its job; `false` if it has not, or is not there.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Erases an ended query with its job. Returns `false` if it has not ended or does not exist.
     async fn delete_query(&self, id: QueryId) -> Result<bool, QueueError>;
 }
 

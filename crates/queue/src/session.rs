@@ -1,3 +1,5 @@
+//! Login sessions of users, and the trait of a store that keeps them.
+
 use std::fmt;
 
 use async_trait::async_trait;
@@ -5,26 +7,26 @@ use proto::Timestamp;
 
 use crate::{QueueError, UserId};
 
-/// Most sessions of one user; a further one ends the oldest.
+/// Maximum number of sessions per user; a further login ends the oldest one.
 pub const SESSIONS_MAX: usize = 64;
 
-/// Names a session; 128 random bits.
+/// Identifier of a session: 128 random bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(pub [u8; 16]);
 
-/// What a user opened by a login: all tokens that were made of each other. `Debug` hides the name
-/// of the one in force.
+/// A session that a login opened: the tokens derived from one another. `Debug` hides the identifier
+/// of the valid one.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Session {
-    /// Its name.
+    /// Identifier.
     pub id: SessionId,
-    /// Who logged in.
+    /// User who logged in.
     pub user: UserId,
-    /// The generation of his tokens then.
+    /// Token generation of the user at the login.
     pub generation: u64,
-    /// Names the one token that renews it.
+    /// Identifier of the one token that can renew the session.
     pub renewal: [u8; 16],
-    /// It ends then unless it is renewed.
+    /// Time at which the session ends unless it is renewed.
     pub until: Timestamp,
 }
 
@@ -37,14 +39,14 @@ impl fmt::Debug for Session {
     }
 }
 
-/// One token that renews a session for the next.
+/// The exchange of one renewal token for the next.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Renewal {
-    /// The one that was shown.
+    /// Identifier of the token that was presented.
     pub from: [u8; 16],
-    /// The one that counts from now on.
+    /// Identifier of the token that replaces it.
     pub to: [u8; 16],
-    /// Until then.
+    /// New end of the session.
     pub until: Timestamp,
 }
 
@@ -56,43 +58,33 @@ impl fmt::Debug for Renewal {
     }
 }
 
-/// What became of a renewal.
+/// Outcome of a renewal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Renewed {
-    /// The session goes on.
+    /// The session was renewed.
     Done(Session),
-    /// The token was shown before: somebody else has it. The session has ended.
+    /// The token had been used before, so it may be stolen. The session has ended.
     Reused,
-    /// There is no such session any more.
+    /// The session does not exist or has ended.
     Gone,
 }
 
-/// Where sessions are kept. Other processes may end them at any time.
+/// Storage of sessions. Other processes may end sessions at any time.
+///
+/// Every method fails with [`QueueError::Store`] if the store cannot be read or written.
 #[async_trait]
 pub trait Sessions: fmt::Debug + Send + Sync {
-    /// Stores a new session, and forgets those whose time has passed and the user's oldest beyond
+    /// Stores a new session. Deletes expired sessions, and the user's oldest ones beyond
     /// [`SESSIONS_MAX`].
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
     async fn open_session(&self, now: Timestamp, session: Session) -> Result<(), QueueError>;
 
-    /// The session, also one whose time has passed.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Returns the session, even if it has expired.
     async fn find_session(&self, id: SessionId) -> Result<Option<Session>, QueueError>;
 
-    /// Renews a session, in one decision: of several with the same token one goes well, and the
-    /// next ends the session.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Renews a session atomically: of several calls with the same token one succeeds, and the next
+    /// one ends the session.
     async fn renew_session(&self, id: SessionId, renewal: Renewal) -> Result<Renewed, QueueError>;
 
-    /// Ends a session; `false` if there is none.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Ends a session. Returns `false` if it does not exist.
     async fn end_session(&self, id: SessionId) -> Result<bool, QueueError>;
 }

@@ -1,3 +1,5 @@
+//! The traits of a store, and the types of jobs, leases and log pages.
+
 use std::{
     collections::{BTreeSet, HashSet},
     fmt,
@@ -18,55 +20,55 @@ use crate::{
     Sessions, Submissions, Users, Webhooks,
 };
 
-/// A job to be queued. Everything in it was validated by the relay.
+/// A job to be queued. The relay has validated all fields.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewJob {
-    /// Chosen at random by the relay.
+    /// Identifier, chosen at random by the relay.
     pub id: JobId,
-    /// Whose it is.
+    /// Account that owns the job.
     pub account: Account,
-    /// The name of the key that asked, for the worker's owner.
+    /// Name of the submitting key; shown to the worker's owner.
     pub who: String,
-    /// What is asked.
+    /// Operation.
     pub op: Op,
-    /// Of which model.
+    /// Model.
     pub model: ModelName,
-    /// Urgency.
+    /// Priority.
     pub priority: Priority,
-    /// The request for the engine, byte for byte; always UTF-8 JSON.
+    /// Request for the engine, byte for byte. Always UTF-8 JSON.
     pub body: Body,
-    /// Which wire format the requester spoke.
+    /// Wire format that the requester uses.
     pub dialect: Dialect,
-    /// When nobody wants the answer any more.
+    /// Time after which the answer is no longer wanted.
     pub deadline: Option<Timestamp>,
-    /// The requester waits on an open connection: after a restart of the relay the job is
-    /// cancelled if nobody comes back for it in time.
+    /// Whether the requester waits on an open connection. After a restart of the relay such a job
+    /// is cancelled if its requester does not come back in time.
     pub attended: bool,
-    /// The only worker that may have it, if the requester chose one.
+    /// The only worker that may lease it, if the requester chose one.
     pub worker: Option<WorkerId>,
 }
 
-/// A job as the store keeps it.
+/// A job as stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Job {
-    /// What was asked. Its body is empty once it was erased.
+    /// The job as submitted. Its body is empty once erased.
     pub new: NewJob,
-    /// Where it is in its life.
+    /// Current state.
     pub state: JobState,
-    /// How often it has been leased.
+    /// Number of times it has been leased.
     pub attempt: u32,
-    /// When it was accepted.
+    /// Time of acceptance.
     pub created_at: Timestamp,
-    /// When it ended.
+    /// Time of the end.
     pub finished_at: Option<Timestamp>,
-    /// Why it failed.
+    /// Reason of a failure.
     pub error: Option<JobError>,
-    /// Its prompt and its answer were erased.
+    /// Whether prompt and answer were erased.
     pub is_erased: bool,
 }
 
 impl Job {
-    /// How the job ended, if it has.
+    /// Outcome of the job, if it has ended.
     #[must_use]
     pub fn end(&self) -> Option<End> {
         match self.state {
@@ -81,11 +83,11 @@ impl Job {
         }
     }
 
-    /// Whether the lease that ended this job may send the same end once more. One that was
-    /// overtaken by the requester's cancellation may too.
+    /// Checks whether the lease that ended this job may repeat the same end. A lease that was
+    /// overtaken by the requester's cancellation may, too.
     ///
     /// # Errors
-    /// [`QueueError::StaleLease`] if it is another lease or another end.
+    /// [`QueueError::StaleLease`] for another lease or another end.
     pub fn accepts_again(&self, token: LeaseToken, end: &End) -> Result<(), QueueError> {
         let same = self
             .end()
@@ -98,65 +100,65 @@ impl Job {
     }
 }
 
-/// A loan of one job to one worker.
+/// A lease of one job by one worker.
 #[derive(Debug, Clone)]
 pub struct Lease {
-    /// Must be shown with everything that concerns the lease.
+    /// Credential that must accompany every call about this lease.
     pub token: LeaseToken,
-    /// The loan ends here unless it is extended.
+    /// Time at which the lease expires unless it is extended.
     pub until: Timestamp,
     /// The job.
     pub job: NewJob,
 }
 
-/// Who asks for work, and for which.
+/// A worker's request for jobs.
 #[derive(Debug, Clone)]
 pub struct LeaseQuery {
     /// The worker.
     pub worker: WorkerId,
-    /// Whose jobs it may have.
+    /// Accounts whose jobs it may lease.
     pub serve: Serve,
-    /// Which models it can run.
+    /// Models that it can run.
     pub models: Models,
-    /// And which of all models it may.
+    /// Models that its key allows.
     pub within: ModelPatterns,
-    /// Of these, by their canonical names, others are to have the jobs that are not for this
-    /// worker alone.
+    /// Models, by canonical name, whose jobs are left to other workers, unless a job names this
+    /// worker.
     pub left: BTreeSet<String>,
-    /// Whether it may have jobs that change which models its engine has.
+    /// Whether it may lease jobs that change the models of its engine.
     pub changes: bool,
 }
 
-/// Which models a worker can run.
+/// The models that a worker can run.
 #[derive(Debug, Clone)]
 pub enum Models {
-    /// It did not say; taken to run any (workers of older systems).
+    /// Any model: the worker did not say (workers of older systems).
     Any,
-    /// The same, but these jobs are not for it.
+    /// Any model, except these jobs.
     AnyBut(Arc<HashSet<JobId>>),
-    /// The same, but only what was asked as a query: it can say nothing else.
+    /// Any model, but only queries: the worker understands nothing else.
     AnyForQueries,
-    /// These, in the worker's own order.
+    /// These models, in the worker's own order.
     Only(Vec<ModelName>),
-    /// The same, but of their jobs only those that wait for no slot ([`proto::Priority::URGENT`]).
+    /// These models, but only urgent jobs, which need no slot ([`proto::Priority::URGENT`]).
     OnlyUrgent(Vec<ModelName>),
 }
 
-/// What became of a job that was looked at with its lease.
+/// State of a leased job, as returned when its lease is renewed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leased {
-    /// Go on.
+    /// The lease is valid; continue.
     Held,
-    /// The requester withdrew it: stop, and give it back.
+    /// The requester cancelled the job: stop, and give it back.
     Cancelled,
 }
 
-/// Whose jobs a caller may see.
+/// The accounts whose jobs a caller may see.
 #[derive(Debug, Clone, Copy)]
 pub enum Owner<'a> {
-    /// Those of one account.
+    /// One account.
     Account(&'a Account),
-    /// Everybody's (admin keys).
+    /// All accounts (admin keys).
     Anyone,
 }
 
@@ -167,7 +169,7 @@ impl<'a> From<&'a Account> for Owner<'a> {
 }
 
 impl Owner<'_> {
-    /// Whether a job of `account` may be seen.
+    /// Whether jobs of `account` may be seen.
     #[must_use]
     pub fn owns(&self, account: &Account) -> bool {
         match self {
@@ -177,81 +179,81 @@ impl Owner<'_> {
     }
 }
 
-/// How far a job's log has got.
+/// Progress of the log of a job.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LogHead {
-    /// The current attempt, 0 before the first lease, and its last line, 0 before the first line.
+    /// Current attempt, 0 before the first lease, and its last line, 0 before the first line.
     pub last: EventId,
-    /// Nobody holds the job any more: another attempt will begin the log anew, if one comes.
+    /// Whether no lease holds the job any more. Another attempt, if there is one, starts the log
+    /// again.
     pub released: bool,
-    /// How the job ended, once that is on disk.
+    /// Outcome of the job, once it is on disk.
     pub end: Option<End>,
 }
 
 impl LogHead {
-    /// Whether the job waits for a worker: what comes next comes with the next lease.
+    /// Whether the job waits for a worker: nothing more can come before the next lease.
     #[must_use]
     pub const fn waits(&self) -> bool {
         self.end.is_none() && (self.last.attempt == 0 || self.released)
     }
 }
 
-/// Some lines of a log.
+/// Consecutive lines of a log.
 #[derive(Debug, Clone, Default)]
 pub struct LogPage {
-    /// The attempt the lines belong to.
+    /// Attempt that the lines belong to.
     pub attempt: u32,
-    /// The caller asked for an older attempt: these lines replace what it has.
+    /// Whether the caller asked for an older attempt, so that these lines replace what it has.
     pub restarted: bool,
-    /// Consecutive lines.
+    /// The lines.
     pub chunks: Vec<Chunk>,
-    /// How the job ended; set only when `chunks` reaches the last line.
+    /// Outcome of the job; set only if `chunks` reaches the last line.
     pub end: Option<End>,
 }
 
-/// One job's log, readable while it grows. Cheap to clone; any number may read.
+/// The log of one job, readable while it grows. Cheap to clone; any number of readers.
 #[async_trait]
 pub trait JobLog: fmt::Debug + Send + Sync {
-    /// Changes whenever there is more to read.
+    /// Subscribes to the head of the log, which changes whenever there is more to read.
     fn head(&self) -> watch::Receiver<LogHead>;
 
-    /// The lines after `after`, at least one if there is one, about `max_bytes` at most.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Returns the lines after `after`: at least one if there is one, at most about `max_bytes`.
     async fn read(&self, after: EventId, max_bytes: usize) -> Result<LogPage, QueueError>;
 }
 
-/// How much is waiting and running.
+/// Numbers of waiting and running jobs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct QueueCounts {
-    /// Jobs that wait.
+    /// Number of waiting jobs.
     pub queued: usize,
-    /// Jobs that are leased.
+    /// Number of leased jobs.
     pub leased: usize,
-    /// Bytes of waiting request bodies.
+    /// Size in bytes of the bodies of waiting jobs.
     pub queued_bytes: usize,
-    /// Jobs that wait, by priority.
+    /// Number of waiting jobs by priority; index 0 counts urgent jobs.
     pub by_priority: [usize; 11],
 }
 
-/// A durable queue of jobs with leases, fencing and one append-only log per job.
+/// A queue of jobs with leases, fencing and one append-only log per job.
 ///
-/// Every method that answers `Ok` has put on disk what it acknowledges, except `append`, whose
-/// answer says how far the log is on disk. Time is an argument and never goes backwards inside
-/// one implementation: an earlier `now` counts as the latest one seen.
+/// An `async` method that changes a job is durable when it returns `Ok`, as far as the store has a
+/// disk, except `extend` (renewals are kept in memory) and `append` (which returns how far the log
+/// is on disk); `fetched` follows with a later commit. Time is an argument. It never goes back
+/// within one store: an earlier `now` counts as the latest one seen.
+///
+/// Every method that returns a `Result` fails with [`QueueError::Store`] if the store cannot be
+/// read or written; its `# Errors` section lists the other reasons.
 #[async_trait]
 pub trait Queue: fmt::Debug + Send + Sync {
     /// Accepts a job.
     ///
     /// # Errors
-    /// [`QueueError::Full`], [`QueueError::Exists`], [`QueueError::Store`].
+    /// [`QueueError::Full`], [`QueueError::AccountFull`], [`QueueError::DiskFull`],
+    /// [`QueueError::Exists`].
     async fn enqueue(&self, now: Timestamp, job: NewJob) -> Result<(), QueueError>;
 
-    /// Lends the best waiting job, if there is one; its `attempt` rises by one.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Leases the best waiting job, if there is one. Its `attempt` rises by one.
     async fn lease(
         &self,
         now: Timestamp,
@@ -262,12 +264,9 @@ pub trait Queue: fmt::Debug + Send + Sync {
         Ok(leases.pop())
     }
 
-    /// Lends the best waiting jobs, best first, at most `max` and none beyond the one that makes
-    /// their requests [`proto::limits::BODY_MAX`] long together. They are lent in one decision,
-    /// so that many cost no more time on the disk than one.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Leases the best waiting jobs, best first: at most `max`, and none after the one with which
+    /// their requests exceed [`proto::limits::BODY_MAX`] in total. They are leased in one decision,
+    /// so that many cost no more disk time than one.
     async fn lease_many(
         &self,
         now: Timestamp,
@@ -276,7 +275,7 @@ pub trait Queue: fmt::Debug + Send + Sync {
         max: usize,
     ) -> Result<Vec<Lease>, QueueError>;
 
-    /// Renews a lease for `length` from now, and tells whether the requester still wants it.
+    /// Renews a lease for `length` from now. Returns whether the requester still wants the job.
     ///
     /// # Errors
     /// [`QueueError::StaleLease`], [`QueueError::UnknownJob`].
@@ -287,9 +286,9 @@ pub trait Queue: fmt::Debug + Send + Sync {
         length: Duration,
     ) -> Result<Leased, QueueError>;
 
-    /// Adds lines numbered from `first`, which readers see at once; renews the lease. Lines that
-    /// were accepted before are skipped. Answers with the last line that is *on disk*; the rest
-    /// follows within a group, see [`Queue::stored`].
+    /// Appends lines numbered from `first` and renews the lease. Readers see the lines at once;
+    /// lines accepted before are skipped. Returns the number of the last line that is *on disk*;
+    /// the others follow with a later commit, see [`Queue::stored`].
     ///
     /// # Errors
     /// [`QueueError::Gap`], [`QueueError::StaleLease`], [`QueueError::UnknownJob`].
@@ -301,20 +300,20 @@ pub trait Queue: fmt::Debug + Send + Sync {
         lines: Vec<Bytes>,
     ) -> Result<u64, QueueError>;
 
-    /// The last line of this lease's attempt that is on disk.
+    /// Returns the number of the last line of this lease's attempt that is on disk.
     ///
     /// # Errors
     /// [`QueueError::StaleLease`], [`QueueError::UnknownJob`].
     async fn stored(&self, token: LeaseToken) -> Result<u64, QueueError>;
 
-    /// Ends a job for good: its `lines` lines and its end are on disk before this answers, and
-    /// before any reader sees the end. A repeat of the same end by the same lease is `Ok`. If
-    /// the requester cancelled meanwhile, the job ends as cancelled, and that is `Ok` too. Lines
-    /// beyond `lines` that were accepted stay: readers have seen them.
+    /// Ends a job. Its `lines` lines and its end are on disk before this returns and before any
+    /// reader sees the end. A repeat of the same end by the same lease returns `Ok`. If the
+    /// requester has cancelled, the job ends as cancelled, which also returns `Ok`. Accepted lines
+    /// beyond `lines` stay, because readers may have seen them.
     ///
     /// # Errors
     /// [`QueueError::Gap`] if lines are missing, [`QueueError::StaleLease`],
-    /// [`QueueError::UnknownJob`], [`QueueError::Store`].
+    /// [`QueueError::UnknownJob`].
     async fn complete(
         &self,
         now: Timestamp,
@@ -324,11 +323,11 @@ pub trait Queue: fmt::Debug + Send + Sync {
     ) -> Result<(), QueueError>;
 
     /// Gives a job back. `Retry::Now` queues it again without counting the attempt against its
-    /// limit (the number itself still rises); `AfterMs` counts; `Never`, or the last permitted
-    /// attempt, fails it with `why`. A job whose requester cancelled ends as cancelled.
+    /// limit (the attempt number still rises); `AfterMs` counts it; `Never`, or the last permitted
+    /// attempt, fails the job with `why`. A cancelled job ends as cancelled.
     ///
     /// # Errors
-    /// [`QueueError::StaleLease`], [`QueueError::UnknownJob`], [`QueueError::Store`].
+    /// [`QueueError::StaleLease`], [`QueueError::UnknownJob`].
     async fn nack(
         &self,
         now: Timestamp,
@@ -337,109 +336,95 @@ pub trait Queue: fmt::Debug + Send + Sync {
         why: JobError,
     ) -> Result<(), QueueError>;
 
-    /// Withdraws a job. A queued job ends at once; for a leased one the requester's wish is on
-    /// disk and the worker is told by `extend`, `append` or [`Queue::cancelled`]; it ends as
-    /// cancelled when the worker gives it back or the lease ends.
+    /// Cancels a job. A queued job ends at once. For a leased one the cancellation is stored and
+    /// the worker learns of it by `extend`, `append` or [`Queue::cancelled`]; the job ends as
+    /// cancelled when the worker gives it back or the lease expires.
     ///
     /// # Errors
-    /// [`QueueError::UnknownJob`] (also if it is not the owner's), [`QueueError::Ended`].
+    /// [`QueueError::UnknownJob`], also if the job belongs to another account;
+    /// [`QueueError::Ended`].
     async fn cancel(&self, now: Timestamp, owner: Owner<'_>, id: JobId) -> Result<(), QueueError>;
 
-    /// Resolves once the requester of this lease's job has withdrawn it, or the lease is over.
+    /// Waits until the requester has cancelled the job of this lease, or the lease is over.
     async fn cancelled(&self, token: LeaseToken);
 
-    /// The job, if it exists and is the owner's.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Returns the job, if it exists and belongs to `owner`.
     async fn get(&self, owner: Owner<'_>, id: JobId) -> Result<Option<Job>, QueueError>;
 
-    /// Whose the job is, if it exists. Its request is not read: this is asked with each thing a
-    /// worker says of a job.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Returns the account of a job, if it exists. Does not read the request, because this is
+    /// called for every message of a worker about a job.
     async fn account(&self, id: JobId) -> Result<Option<Account>, QueueError>;
 
-    /// The newest jobs of the owner, newest first, at most `limit`, without their bodies.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Returns the owner's jobs, newest first, at most `limit`, without their bodies.
     async fn list(&self, owner: Owner<'_>, limit: usize) -> Result<Vec<Job>, QueueError>;
 
-    /// The unfinished jobs whose requester waited on an open connection, oldest first, without
-    /// their bodies: after a restart the relay cancels those nobody comes back for.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Returns the unfinished jobs whose requester waited on an open connection, oldest first,
+    /// without bodies. After a restart the relay cancels those whose requester does not come back.
     async fn attended(&self) -> Result<Vec<Job>, QueueError>;
 
-    /// The job's log, if the job exists and is the owner's.
+    /// Returns the log of a job, if the job exists and belongs to `owner`.
     ///
     /// # Errors
-    /// [`QueueError::Erased`], [`QueueError::Store`].
+    /// [`QueueError::Erased`].
     async fn log(&self, owner: Owner<'_>, id: JobId)
     -> Result<Option<Arc<dyn JobLog>>, QueueError>;
 
-    /// The requester has the whole answer of a completed job: its prompt and its answer are erased
-    /// [`crate::Terms::fetched_kept`] after that. On disk with the next group; if that is lost,
-    /// they are kept as long as those of other jobs.
+    /// Records that the requester has received the whole answer of a completed job, so that prompt
+    /// and answer are erased [`crate::Terms::fetched_kept`] later. Written with a later commit; if
+    /// that is lost, they are kept as long as those of other jobs.
     fn fetched(&self, now: Timestamp, id: JobId);
 
-    /// Queues again what expired leases held (or fails it after the last attempt), fails what
-    /// passed its deadline, whoever holds it, and what has none and waited for [`crate::Terms::waits`],
-    /// ends what was cancelled under an expired lease, and
-    /// erases what ended [`crate::Terms::kept`] ago, with its request and its log, and request and
-    /// log of what was fetched.
-    /// Answers when it wants to be called again, if there is anything to wait for: while an ended
-    /// job is kept, before what is fetched after this call is to be erased.
+    /// Applies everything that is due: queues jobs of expired leases again, or fails them after the
+    /// last attempt; fails jobs whose deadline has passed, leased or not, and jobs without a
+    /// deadline that waited for [`crate::Terms::waits`]; ends cancelled jobs whose lease has
+    /// expired; erases jobs that ended [`crate::Terms::kept`] ago with request and log, and request
+    /// and log of fetched ones.
     ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Returns when it must be called again, if there is anything to wait for. While an ended job
+    /// is kept, that is not later than the erasure of anything fetched after this call.
     async fn reap(&self, now: Timestamp) -> Result<Option<Timestamp>, QueueError>;
 
-    /// This one hears what becomes of jobs from now on.
+    /// Sets the observer of later changes.
     fn observe(&self, observer: Arc<dyn Observer>);
 
-    /// Resolves when the store can be written no more, with the reason: the process must end, and
-    /// the next one look at what is really on disk.
+    /// Waits until the store can no longer be written, and returns the reason. The process must
+    /// then exit; the next one reads what is really on disk.
     async fn failure(&self) -> QueueError {
         std::future::pending().await
     }
 
-    /// Changes whenever a job may have become available or the time of the next reap moved up.
+    /// Subscribes to a counter that changes whenever a job may have become available, or the next
+    /// reap is due earlier.
     fn arrivals(&self) -> watch::Receiver<u64>;
 
-    /// Where a waiting job stands among those that workers which serve these accounts and run
-    /// these models will be lent; `None` if it does not wait.
+    /// Returns the position of a waiting job among those for workers that serve these accounts and
+    /// run these models; `None` if it does not wait.
     fn place(&self, now: Timestamp, id: JobId, serve: &Serve, models: &Models) -> Option<Place>;
 
-    /// How many jobs wait that this query would be lent, counted up to `most`.
+    /// Returns the number of waiting jobs that match this query, counted up to `most`.
     fn waiting(&self, query: &LeaseQuery, most: usize) -> usize;
 
-    /// Changes whenever a job began or ceased to wait, so that places may be others.
+    /// Subscribes to a counter that changes whenever a job starts or stops waiting, so that queue
+    /// positions may have changed.
     fn moves(&self) -> watch::Receiver<u64>;
 
-    /// What waits, what runs, who holds it and how fast it is answered.
+    /// Returns the waiting and running jobs, with their holders and speeds.
     fn overview(&self) -> Overview;
 
-    /// What ended in the last hour of this process, minute by minute, oldest first.
+    /// Returns what ended in the last hour of this process, by minute, oldest first.
     fn minutes(&self, now: Timestamp) -> Vec<Minute>;
 
-    /// Changes whenever the overview or the minutes may be others.
+    /// Subscribes to a counter that changes whenever the overview or the minutes may have changed.
     fn changes(&self) -> watch::Receiver<u64>;
 
-    /// How much is waiting and running now.
+    /// Returns the numbers of waiting and running jobs.
     fn counts(&self) -> QueueCounts;
 
-    /// Writes out what is pending and closes the store; later calls fail.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Writes what is pending and closes the store. Later calls fail.
     async fn close(&self) -> Result<(), QueueError>;
 }
 
-/// What the relay opens: a queue, and what is kept beside it.
+/// Everything the relay stores: the queue, and what is kept beside it.
 pub trait Store:
     Queue + Keys + Queries + Submissions + Users + Sessions + Webhooks + Batches
 {

@@ -1,3 +1,5 @@
+//! Submitting jobs under an idempotency key, and searching them page by page.
+
 use std::{fmt, str::FromStr};
 
 use async_trait::async_trait;
@@ -5,24 +7,25 @@ use proto::{Account, JobId, JobState, ModelName, Op, Timestamp};
 
 use crate::{Job, NewJob, NewWebhook, Owner, QueueError};
 
-/// Most jobs that one page looks at, so that a search for what is rare keeps nobody waiting.
+/// Maximum number of jobs that are examined for one page, so that a search for something rare stays
+/// short.
 pub const LOOKED_AT_MAX: usize = 10_000;
 
-/// How [`Once::retry`] begins; before the id in lower-case hexadecimal.
+/// Prefix of the key made by [`Once::retry`]; the id follows in lower-case hexadecimal.
 pub const RETRY: &str = "retry\n";
 
-/// A requester's promise that one name always stands for one request.
+/// An idempotency key: a name that always identifies the same request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Once {
-    /// The name, unique within the account.
+    /// The key, unique within the account.
     pub key: String,
-    /// A digest of the request it stands for.
+    /// Digest of the request.
     pub fingerprint: [u8; 32],
 }
 
 impl Once {
-    /// Names the job that is made anew from one that failed, so that two who retry it at once, or
-    /// one who retries it twice, get one job. No requester's own name holds a line feed.
+    /// Returns the key of the job that retries a failed one, so that concurrent or repeated retries
+    /// make only one job. No requester's own key contains a line feed.
     #[must_use]
     pub fn retry(of: JobId) -> Self {
         Self {
@@ -31,7 +34,7 @@ impl Once {
         }
     }
 
-    /// Whether a request that came before under the same name is this one.
+    /// Checks that an earlier request under the same key is this one.
     ///
     /// # Errors
     /// [`QueueError::OtherRequest`] if it is not.
@@ -44,26 +47,26 @@ impl Once {
     }
 }
 
-/// What is kept with a job beside its request, from the same moment on.
+/// What is stored with a job, in the same commit.
 #[derive(Debug, Clone, Default)]
 pub struct Extras {
-    /// A repeat under this name finds the job instead of making another.
+    /// Idempotency key: a repeat finds the job instead of making another.
     pub once: Option<Once>,
-    /// Whom to tell when the job has ended.
+    /// Webhook to call when the job has ended.
     pub webhook: Option<NewWebhook>,
 }
 
-/// What a submission made, or found.
+/// Result of a submission.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Submitted {
-    /// A job, as it was accepted; without its body.
+    /// A new job, without its body.
     New(Box<Job>),
-    /// One was accepted before under the same name.
+    /// A job that was accepted before under the same key.
     Known(JobId),
 }
 
 impl Submitted {
-    /// Which job it is.
+    /// Identifier of the job.
     #[must_use]
     pub const fn id(&self) -> JobId {
         match self {
@@ -73,30 +76,30 @@ impl Submitted {
     }
 }
 
-/// Which jobs are looked for. Without any wish: all of them.
+/// Conditions of a search. Without any, all jobs match.
 #[derive(Debug, Clone, Default)]
 pub struct JobFilter {
-    /// In this state.
+    /// Jobs in this state.
     pub state: Option<JobState>,
-    /// For this model, see [`ModelName::is_same`].
+    /// Jobs for this model, see [`ModelName::is_same`].
     pub model: Option<ModelName>,
-    /// Of this kind.
+    /// Jobs with this operation.
     pub op: Option<Op>,
-    /// Accepted then or later.
+    /// Jobs accepted at this time or later.
     pub since: Option<Timestamp>,
-    /// Accepted before.
+    /// Jobs accepted before this time.
     pub until: Option<Timestamp>,
-    /// Only failed ones that nobody has tried again, see [`Once::retry`].
+    /// Only failed jobs that were not retried, see [`Once::retry`].
     pub dead: bool,
-    /// Further back than this place.
+    /// Only jobs after this position, which are older.
     pub after: Option<Cursor>,
-    /// At most so many.
+    /// Maximum number of jobs on the page.
     pub limit: usize,
 }
 
 impl JobFilter {
-    /// Whether a job is wanted, wherever it stands; that a dead one was not tried again is for the
-    /// store to know.
+    /// Whether a job matches, regardless of its position. Only the store knows whether a dead job
+    /// was retried.
     #[must_use]
     pub fn wants(&self, job: &Job) -> bool {
         let model = self.model.as_ref();
@@ -109,13 +112,13 @@ impl JobFilter {
     }
 }
 
-/// A place among the jobs; later jobs do not move it. Written `time-number`, to be handed back
-/// as it came.
+/// A position in the list of jobs, which later jobs do not move. Written as `time-number`; clients
+/// return it unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cursor {
-    /// When the job was accepted.
+    /// Time of acceptance of the job.
     pub created_at: Timestamp,
-    /// Which of them it was.
+    /// Its sequence number.
     pub seq: u64,
 }
 
@@ -138,19 +141,20 @@ impl FromStr for Cursor {
     }
 }
 
-/// Some jobs, newest first, without their bodies.
+/// One page of jobs, newest first, without bodies.
 #[derive(Debug, Clone, Default)]
 pub struct JobPage {
-    /// Those that were wanted. May be few, even none, while there is a `next`.
+    /// The matching jobs. May be few or none even if there is a `next`.
     pub jobs: Vec<Job>,
-    /// Where to go on; `None` at the end.
+    /// Position of the next page; `None` at the end.
     pub next: Option<Cursor>,
     looked_at: usize,
     last: Option<Cursor>,
 }
 
 impl JobPage {
-    /// Looks at the next job in order; `false` once the page is done, and it is not on it.
+    /// Offers the next job in order. Returns `false` once the page is complete; this job is then
+    /// not on it.
     pub fn offer(&mut self, filter: &JobFilter, at: Cursor, job: impl FnOnce() -> Job) -> bool {
         if self.jobs.len() >= filter.limit || self.looked_at == LOOKED_AT_MAX {
             self.next = self.last;
@@ -166,17 +170,19 @@ impl JobPage {
     }
 }
 
-/// Handing in jobs with more than the queue needs to know, and finding them again.
+/// Submission of jobs with idempotency keys and webhooks, and search.
+///
+/// Every method fails with [`QueueError::Store`] if the store cannot be read or written.
 #[async_trait]
 pub trait Submissions: fmt::Debug + Send + Sync {
-    /// Accepts a job with its extras, or finds the one that was accepted before under the same
-    /// name, however many ask at once. A name is free again when its job is erased.
+    /// Accepts a job with its extras, or finds the one accepted before under the same key, even for
+    /// concurrent calls. A key is free again when its job is erased.
     ///
-    /// Nobody need look for what was accepted: that might fail, and whoever is told so would hand
-    /// it in again.
+    /// The accepted job is returned, because reading it back could fail, and the client would then
+    /// submit it again.
     ///
     /// # Errors
-    /// [`QueueError::OtherRequest`] if the name stands for another request, and those of
+    /// [`QueueError::OtherRequest`] if the key belongs to another request, and those of
     /// [`crate::Queue::enqueue`].
     async fn submit(
         &self,
@@ -185,27 +191,17 @@ pub trait Submissions: fmt::Debug + Send + Sync {
         extras: Extras,
     ) -> Result<Submitted, QueueError>;
 
-    /// The job that was accepted under this name, and the digest of its request.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Returns the job accepted under this key, and the digest of its request.
     async fn submitted(
         &self,
         account: &Account,
         key: &str,
     ) -> Result<Option<(JobId, [u8; 32])>, QueueError>;
 
-    /// The owner's jobs, newest first.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Searches the owner's jobs, newest first.
     async fn search(&self, owner: Owner<'_>, filter: &JobFilter) -> Result<JobPage, QueueError>;
 
-    /// How many jobs failed that nobody has tried again, see [`JobFilter::dead`]; counted up to
-    /// `at_most`.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Counts the failed jobs that were not retried, up to `at_most`, see [`JobFilter::dead`].
     async fn count_dead(&self, at_most: usize) -> Result<usize, QueueError>;
 }
 

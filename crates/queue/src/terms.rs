@@ -1,39 +1,41 @@
+//! The limits and retention times of a queue.
+
 use std::time::Duration;
 
 use proto::{Dialect, JobState, limits};
 
 use crate::{FETCHED_KEPT, Job, RESULT_KEPT, WAITS};
 
-/// How much a queue takes, and how long it keeps what has ended.
+/// Limits of a queue, and its retention times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
-    /// Most waiting jobs.
+    /// Maximum number of waiting jobs.
     pub jobs_max: usize,
-    /// Most bytes of their requests.
+    /// Maximum size of their requests, in bytes.
     pub bytes_max: usize,
-    /// Most waiting jobs of one account.
+    /// Maximum number of waiting jobs of one account.
     pub account_jobs_max: usize,
-    /// Most bytes of their requests.
+    /// Maximum size of the requests of one account's waiting jobs, in bytes.
     pub account_bytes_max: usize,
-    /// Most bytes that are kept of one account: requests and answers of all its jobs, of those that
-    /// ended too, until they are erased.
+    /// Maximum size kept for one account, in bytes: requests and answers of all its jobs, including
+    /// ended ones until they are erased.
     pub account_kept_max: u64,
-    /// Most bytes of one answer; a job whose answer grows over it fails.
+    /// Maximum size of one answer, in bytes; a job whose answer exceeds it fails.
     pub log_max: usize,
-    /// Most bytes of all answers that are being written; beyond them the job with the longest
-    /// fails.
+    /// Maximum size of all answers that are being written, in bytes; above it the job with the
+    /// longest one fails.
     pub logs_max: usize,
-    /// How long a job that names no deadline waits for a worker, from when it was accepted.
+    /// Maximum waiting time of a job without a deadline, from its acceptance.
     pub waits: Duration,
-    /// How long an ended job is kept, with its prompt and its answer.
+    /// Retention time of an ended job with its prompt and answer.
     pub kept: Duration,
-    /// How long prompt and answer are kept once the answer was fetched.
+    /// Retention time of prompt and answer after the answer was fetched.
     pub fetched_kept: Duration,
 }
 
 impl Terms {
-    /// Whether prompt and answer go early once the answer was fetched. Dead jobs may be tried
-    /// again, and those who use queries look at them as they like.
+    /// Whether prompt and answer are erased early once the answer was fetched. False for failed
+    /// jobs, which may be retried, and for queries, whose clients may read them again at any time.
     #[must_use]
     pub fn goes_early(job: &Job) -> bool {
         job.state == JobState::Completed && job.new.dialect != Dialect::Queries

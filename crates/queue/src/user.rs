@@ -1,3 +1,5 @@
+//! Users with passwords, and the trait of a store that keeps them.
+
 use std::{collections::BTreeSet, fmt};
 
 use async_trait::async_trait;
@@ -6,23 +8,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::{QueueError, Scope};
 
-/// Finds a user; never used twice in one store.
+/// Identifier of a user; never reused within one store.
 pub type UserId = u64;
 
-/// What a person, or a program that logs in like one, may do.
+/// The role of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Ask and read.
+    /// May submit and read.
     User,
-    /// Answer as well.
+    /// May also lease and answer jobs.
     Service,
-    /// Everything, in every account.
+    /// May do everything, in every account.
     Admin,
 }
 
 impl Role {
-    /// What a user with this role may do.
+    /// The scopes of this role.
     #[must_use]
     pub fn scopes(self) -> BTreeSet<Scope> {
         match self {
@@ -32,7 +34,7 @@ impl Role {
         }
     }
 
-    /// The word for it.
+    /// The name of the role in the API and on the command line.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -43,7 +45,7 @@ impl Role {
     }
 }
 
-/// A password as it is kept: a slow salted hash in PHC text. `Debug` hides it all the same.
+/// A stored password: a slow salted hash in PHC format. `Debug` hides it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash(pub String);
 
@@ -53,93 +55,75 @@ impl fmt::Debug for PasswordHash {
     }
 }
 
-/// A user to be stored. Everything in it was validated.
+/// A user to be stored. All fields are validated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewUser {
-    /// What the user logs in with.
+    /// Login name.
     pub name: String,
-    /// Whose jobs the user submits and reads.
+    /// Account for which the user submits and reads jobs.
     pub account: Account,
-    /// What the user may do.
+    /// Role.
     pub role: Role,
-    /// What proves the user.
+    /// Hash of the password.
     pub password: PasswordHash,
-    /// When the user was made.
+    /// Time of creation.
     pub created_at: Timestamp,
 }
 
 /// A user as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
-    /// Chosen by the store.
+    /// Identifier, chosen by the store.
     pub id: UserId,
-    /// What was stored.
+    /// The user as created.
     pub new: NewUser,
-    /// Tokens of an earlier generation are void.
+    /// Token generation; tokens of earlier generations are invalid.
     pub generation: u64,
-    /// The last time the password was shown.
+    /// Time of the last login.
     pub last_login: Option<Timestamp>,
 }
 
-/// What may change about a user; each change voids the tokens given out before.
+/// A change of a user; each one invalidates all earlier tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UserChange {
-    /// Another password.
+    /// Sets another password.
     Password(PasswordHash),
-    /// Nothing but the tokens.
+    /// Invalidates the tokens and changes nothing else.
     LogOut,
 }
 
-/// Where users are kept, and the key their tokens are signed with. Other processes may change
-/// them at any time.
+/// Storage of users, and of the key that signs their tokens. Other processes may change them at any
+/// time.
+///
+/// Every method fails with [`QueueError::Store`] if the store cannot be read or written.
 #[async_trait]
 pub trait Users: fmt::Debug + Send + Sync {
-    /// Stores a new user.
+    /// Stores a new user and returns its identifier.
     ///
     /// # Errors
-    /// [`QueueError::Exists`] if a user has the same name.
+    /// [`QueueError::Exists`] if the name is taken.
     async fn create_user(&self, user: NewUser) -> Result<UserId, QueueError>;
 
-    /// The user with this id; what another process changed counts at once.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Returns the user with this identifier. Changes by other processes are visible at once.
     async fn find_user(&self, id: UserId) -> Result<Option<User>, QueueError>;
 
-    /// The user with this name.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Returns the user with this name.
     async fn find_user_named(&self, name: &str) -> Result<Option<User>, QueueError>;
 
-    /// All users, oldest first.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Returns all users, oldest first.
     async fn list_users(&self) -> Result<Vec<User>, QueueError>;
 
-    /// Forgets a user; `false` if nobody has the name.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Removes a user. Returns `false` if no user has this name.
     async fn remove_user(&self, name: &str) -> Result<bool, QueueError>;
 
-    /// Changes a user; `false` if nobody has the name.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Changes a user. Returns `false` if no user has this name.
     async fn change_user(&self, name: &str, change: UserChange) -> Result<bool, QueueError>;
 
-    /// Notes that the user logged in.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Records the time of a login.
     async fn logged_in(&self, now: Timestamp, id: UserId) -> Result<(), QueueError>;
 
-    /// The key that tokens are signed with: `fresh` if there was none, and the same ever after.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Returns the key that signs tokens. Stores `fresh` as that key if there is none yet;
+    /// afterwards it never changes.
     async fn token_key(&self, fresh: [u8; 32]) -> Result<[u8; 32], QueueError>;
 }
 

@@ -1,3 +1,5 @@
+//! Webhooks: requests to a URL when a job has ended, and the trait of a store that keeps them.
+
 use std::fmt;
 
 use async_trait::async_trait;
@@ -6,39 +8,39 @@ use tokio::sync::watch;
 
 use crate::{Job, QueueError};
 
-/// Where the end of a job is to be told, and what proves who tells it.
+/// The URL to call when a job has ended, and the key that signs the call.
 #[derive(Clone, PartialEq, Eq)]
 pub struct NewWebhook {
-    /// Checked by the relay; checked again before each use.
+    /// URL; checked by the relay when submitted and again before each call.
     pub url: String,
-    /// The key of the signature.
+    /// Key of the signature.
     pub secret: Vec<u8>,
 }
 
 impl fmt::Debug for NewWebhook {
-    /// Neither the secret nor the URL, which may hold one.
+    /// Hides the secret, and the URL, which may contain one.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NewWebhook").finish_non_exhaustive()
     }
 }
 
-/// A webhook and what has become of it.
+/// A webhook with its delivery state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Webhook {
-    /// Where and with which secret.
+    /// URL and secret.
     pub new: NewWebhook,
-    /// Whether it is still to be told.
+    /// Delivery state.
     pub state: WebhookState,
-    /// How often that was tried.
+    /// Number of delivery attempts.
     pub tries: u32,
-    /// Not tried before this.
+    /// Time before which no attempt is made.
     pub next_at: Timestamp,
-    /// Why the last try failed.
+    /// Error of the last attempt.
     pub error: Option<String>,
 }
 
 impl Webhook {
-    /// One that was never tried.
+    /// A webhook without any attempt.
     #[must_use]
     pub const fn new(new: NewWebhook) -> Self {
         Self {
@@ -50,7 +52,7 @@ impl Webhook {
         }
     }
 
-    /// Notes a try.
+    /// Records the outcome of an attempt.
     pub fn tried(&mut self, told: Told) {
         self.tries = self.tries.saturating_add(1);
         (self.state, self.error) = match told {
@@ -64,50 +66,46 @@ impl Webhook {
     }
 }
 
-/// How a try went.
+/// Outcome of a delivery attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Told {
-    /// Accepted.
+    /// The receiver accepted it.
     Delivered,
-    /// To be tried again.
+    /// The attempt failed; another one follows.
     Failed {
-        /// Then.
+        /// Time of the next attempt.
         again_at: Timestamp,
-        /// Why. Never holds the URL.
+        /// Reason, without the URL.
         error: String,
     },
-    /// Not to be tried again.
+    /// The attempt failed for good.
     GivenUp {
-        /// Why.
+        /// Reason, without the URL.
         error: String,
     },
 }
 
-/// What there is to tell now, and when to look again.
+/// The webhooks to call now, and the time to check again.
 #[derive(Debug, Clone, Default)]
 pub struct DueWebhooks {
-    /// Ended jobs, without their bodies, of each account the longest due first.
+    /// Ended jobs, without bodies; of each account the longest due first.
     pub due: Vec<(Job, Webhook)>,
-    /// When the next try of another is due.
+    /// Time at which the next other attempt is due.
     pub next: Option<Timestamp>,
-    /// Whether any webhook waits at all, also for the end of its job.
+    /// Whether any webhook is pending, including those whose job has not ended.
     pub any: bool,
 }
 
-/// What is to be told to others when a job ends. Kept and erased with the job.
+/// Storage of webhooks. They are kept and erased with their job.
+///
+/// Every method fails with [`QueueError::Store`] if the store cannot be read or written.
 #[async_trait]
 pub trait Webhooks: fmt::Debug + Send + Sync {
-    /// The webhook of a job, if it has one.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Returns the webhook of a job, if it has one.
     async fn webhook(&self, id: JobId) -> Result<Option<Webhook>, QueueError>;
 
-    /// The webhooks of ended jobs that are to be tried by now, at most `limit`, and of each account
-    /// at most `of_each`: the first of all accounts, then the second of all, and so on.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Returns the webhooks of ended jobs that are due, at most `limit`, and at most `of_each` per
+    /// account: first one of each account, then the second of each, and so on.
     async fn due_webhooks(
         &self,
         now: Timestamp,
@@ -115,12 +113,9 @@ pub trait Webhooks: fmt::Debug + Send + Sync {
         of_each: usize,
     ) -> Result<DueWebhooks, QueueError>;
 
-    /// Notes how a try went; nothing if the job was erased meanwhile.
-    ///
-    /// # Errors
-    /// [`QueueError::Store`].
+    /// Records the outcome of an attempt; does nothing if the job was erased.
     async fn webhook_tried(&self, id: JobId, told: Told) -> Result<(), QueueError>;
 
-    /// Changes whenever jobs have ended.
+    /// Subscribes to a counter that changes whenever jobs have ended.
     fn endings(&self) -> watch::Receiver<u64>;
 }

@@ -1,7 +1,8 @@
-//! The life of a job, told a second time: slow, plain and obvious. Random operations at random
-//! times must find no difference between this and the queue.
+//! Compares the queue with a second, simple implementation of a job's life cycle, under random
+//! operations at random times.
 //!
-//! `HEARTH_OPERATIONS=1000000` says how many; the gate tries fewer. `HEARTH_SEED` repeats a run.
+//! `HEARTH_OPERATIONS=1000000` sets the number of operations; the gate uses fewer. `HEARTH_SEED`
+//! repeats a run.
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
 use std::{collections::BTreeMap, time::Duration};
@@ -21,7 +22,7 @@ const OPERATIONS: u64 = 20_000;
 const KEPT: Duration = Duration::from_secs(3_600);
 const WAITS: Duration = Duration::from_secs(300);
 
-/// Numbers that look random and can be had again.
+/// Reproducible pseudo-random numbers.
 struct Dice(u64);
 
 impl Dice {
@@ -63,7 +64,7 @@ impl Plain {
         self.state = State::Waiting { from };
     }
 
-    /// What time makes of it.
+    /// Applies what is due at `now`.
     fn pass(&mut self, now: Timestamp) {
         let is_late = self.deadline.is_some_and(|at| at <= now) && !self.cancelled;
         match self.state {
@@ -81,7 +82,7 @@ impl Plain {
                     self.end(now, failed(ErrorCode::TooManyAttempts));
                 } else {
                     self.wait(now);
-                    // It may have waited long enough before it was lent.
+                    // It may have waited too long before it was leased.
                     self.pass(now);
                 }
             }
@@ -107,7 +108,7 @@ impl Plain {
     }
 }
 
-/// Only the code is compared: the words are the queue's own.
+/// Only the code is compared; the message is chosen by the queue.
 fn failed(code: ErrorCode) -> End {
     End::Failed {
         error: JobError::new(code, "said the worker"),
@@ -156,7 +157,7 @@ impl Model {
         });
     }
 
-    /// Of one account: the most urgent, then the oldest.
+    /// Leases the best job of one account: by priority, then age.
     fn lease(&mut self, now: Timestamp, account: &Account, length: Duration) -> Option<LeaseToken> {
         self.pass(now);
         let is_there = |job: &Plain| match job.state {
@@ -298,7 +299,7 @@ impl Pair {
         Account::new(name).unwrap()
     }
 
-    /// One of the latest, or one that never was.
+    /// Returns one of the latest ids, or one that never existed.
     fn id(&mut self) -> JobId {
         let back = self.dice.roll(30);
         JobId(u128::from(self.last_id.saturating_sub(back)).to_be_bytes())
@@ -380,7 +381,7 @@ impl Pair {
     }
 
     async fn enqueue(&mut self, now: Timestamp) {
-        // Now and then an id that was used before.
+        // Occasionally an id that was used before.
         let id = if self.dice.roll(20) == 0 {
             self.id()
         } else {
@@ -398,7 +399,7 @@ impl Pair {
             priority: Priority::new(level).unwrap(),
             body: Bytes::from_static(b"{}").into(),
             dialect: Dialect::Native,
-            // Most have one, so that there are never many to look through.
+            // Most have a deadline, so that few jobs accumulate.
             deadline: (wanted > 40).then(|| now + Duration::from_secs(wanted)),
             attended: false,
             worker: None,
@@ -427,7 +428,7 @@ impl Pair {
         }
     }
 
-    /// Everything that can be seen of every job.
+    /// Compares everything that is visible of every job.
     async fn compare(&self) {
         let mut found = self.queue.list(Owner::Anyone, usize::MAX).await.unwrap();
         found.sort_by_key(|job| job.new.id);

@@ -1,4 +1,4 @@
-//! Files and batches: kept whole, seen by their owner, erased in time.
+//! Rules for files and batches: stored completely, visible to their owner, erased when they expire.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::{
     Store,
 };
 
-/// A file.
+/// Returns the metadata of a file that expires after `seconds`.
 #[must_use]
 pub fn file(id: &str, name: &str, seconds: u64) -> FileRecord {
     FileRecord {
@@ -25,7 +25,7 @@ pub fn file(id: &str, name: &str, seconds: u64) -> FileRecord {
     }
 }
 
-/// A batch of the file `f1`.
+/// Returns a batch of the file `f1`.
 ///
 /// # Panics
 /// Never.
@@ -62,7 +62,7 @@ const fn line(n: u32, is_error: bool, text: &'static str) -> LineResult {
     }
 }
 
-/// Its parts in order, and nothing after the last.
+/// Parts are returned in order, and nothing after the last one.
 pub async fn a_file_is_kept_in_parts(store: &dyn Store) {
     for (n, part) in [(1, "def"), (0, "xxx"), (0, "abc")] {
         store.put_part("f1", n, part.into()).await.unwrap();
@@ -80,7 +80,7 @@ pub async fn a_file_is_kept_in_parts(store: &dyn Store) {
     assert_eq!(store.file(Owner::Anyone, "f1").await.unwrap(), None);
 }
 
-/// By name or in a list.
+/// Files and batches are visible to their owner only, by id and in lists.
 pub async fn files_and_batches_are_seen_by_their_owner(store: &dyn Store) {
     for (n, name) in [("f1", "a"), ("f2", "b"), ("f3", "a")] {
         store.put_file(file(n, name, 60)).await.unwrap();
@@ -98,7 +98,7 @@ pub async fn files_and_batches_are_seen_by_their_owner(store: &dyn Store) {
     assert_eq!(store.files(Owner::Anyone).await.unwrap().len(), 3);
 }
 
-/// With everything it came through.
+/// A batch is stored with every change of its state.
 pub async fn a_batch_is_kept_as_it_moves_on(store: &dyn Store) {
     let mut moving = batch("b1", "a");
     store.put_batch(moving.clone()).await.unwrap();
@@ -111,7 +111,7 @@ pub async fn a_batch_is_kept_as_it_moves_on(store: &dyn Store) {
     assert_eq!(store.batches(Owner::Anyone).await.unwrap().len(), 1);
 }
 
-/// The first one counts: a line has one result.
+/// The first result of a line is kept.
 pub async fn a_line_has_one_result(store: &dyn Store) {
     for result in [
         line(7, false, "seven"),
@@ -134,7 +134,7 @@ pub async fn a_line_has_one_result(store: &dyn Store) {
     assert_eq!(store.results("b2").await.unwrap(), [(3, false)]);
 }
 
-/// A batch goes with its file, but not before it has ended.
+/// A batch is erased with its file, but not before it has ended.
 pub async fn a_file_is_erased_when_its_time_has_passed(store: &dyn Store) {
     store.put_part("f1", 0, "abc".into()).await.unwrap();
     store.put_file(file("f1", "a", 60)).await.unwrap();
@@ -153,7 +153,7 @@ pub async fn a_file_is_erased_when_its_time_has_passed(store: &dyn Store) {
     assert_eq!(expire(at(90)).await, None);
 }
 
-/// Also if its owner deleted the file, or if it ended after its file.
+/// A batch whose file was deleted by its owner, or that ended after its file, is erased later.
 pub async fn a_batch_without_its_file_is_erased_in_its_time(store: &dyn Store) {
     store.put_file(file("f1", "a", 60)).await.unwrap();
     let mut over = batch("b1", "a");

@@ -1,4 +1,4 @@
-//! How much a queue takes. These rules are for a store that was opened on [`terms`].
+//! Rules for the limits of a queue, for a store that was opened with [`terms`].
 
 use bytes::Bytes;
 use proto::{
@@ -9,7 +9,7 @@ use proto::{
 use super::sample::{LEASE, T0, account, after, found, id, job, leased, lines, next, page, texts};
 use crate::{Claim, FETCHED_KEPT, NewJob, NewQuery, Owner, QueueError, RESULT_KEPT, Store, Terms};
 
-/// Small enough to be reached.
+/// Returns limits small enough to be reached in a test.
 #[must_use]
 pub fn terms() -> Terms {
     Terms {
@@ -36,7 +36,7 @@ async fn refused(store: &dyn Store, job: NewJob) -> ErrorCode {
     store.enqueue(T0, job).await.unwrap_err().code()
 }
 
-/// By count, and room is made when one of its jobs has gone.
+/// The number of waiting jobs per account is limited; a job that leaves makes room.
 pub async fn an_account_has_a_share_of_the_queue(store: &dyn Store) {
     for n in 1..=3 {
         store.enqueue(T0, sized(n, "a", 10)).await.unwrap();
@@ -50,7 +50,7 @@ pub async fn an_account_has_a_share_of_the_queue(store: &dyn Store) {
     store.enqueue(T0, sized(5, "a", 10)).await.unwrap();
 }
 
-/// And by bytes.
+/// The bytes of waiting jobs per account are limited.
 pub async fn an_account_has_a_share_of_the_bytes(store: &dyn Store) {
     store.enqueue(T0, sized(1, "a", 500)).await.unwrap();
     assert_eq!(
@@ -66,8 +66,8 @@ pub async fn an_account_has_a_share_of_the_bytes(store: &dyn Store) {
     );
 }
 
-/// Fills an account's share of what is kept with jobs that end, by one each; answers how many it
-/// took.
+/// Fills what may be kept for an account with ended jobs whose answers have `answer` bytes; returns
+/// their number.
 async fn fills(store: &dyn Store, name: &str, first: u8, answer: usize) -> u8 {
     for n in first.. {
         if let Err(refused) = store.enqueue(T0, sized(n, name, 500)).await {
@@ -86,7 +86,8 @@ async fn fills(store: &dyn Store, name: &str, first: u8, answer: usize) -> u8 {
     panic!("there is no end to it");
 }
 
-/// What has ended is on disk until it is erased: nobody takes all of it by withdrawing what he asks.
+/// Ended jobs count against their account until they are erased, so cancelling does not free disk
+/// space.
 pub async fn an_account_has_a_share_of_what_is_kept(store: &dyn Store) {
     let share = terms().account_kept_max;
     let withdrawn = fills(store, "a", 1, 0).await;
@@ -95,7 +96,7 @@ pub async fn an_account_has_a_share_of_what_is_kept(store: &dyn Store) {
     assert_eq!(u64::from(answered), share / (JOB_COST + 500 + 900));
     store.enqueue(T0, sized(200, "c", 500)).await.unwrap();
     store.cancel(T0, Owner::Anyone, id(200)).await.unwrap();
-    // An answer that was fetched goes first, and then there is room for others.
+    // A fetched answer is erased first, and then there is room for others.
     let now = T0 + FETCHED_KEPT;
     store.reap(now).await.unwrap();
     store.enqueue(now, sized(201, "b", 500)).await.unwrap();
@@ -106,7 +107,7 @@ pub async fn an_account_has_a_share_of_what_is_kept(store: &dyn Store) {
     store.enqueue(now, sized(202, "a", 500)).await.unwrap();
 }
 
-/// What is written to a query counts too, whoever writes it.
+/// Drafts and log entries of a query count against its account, whoever writes them.
 pub async fn an_account_has_a_share_of_what_is_written_to_queries(store: &dyn Store) {
     let new = |n| NewQuery {
         job: sized(n, "a", 100),
@@ -119,7 +120,7 @@ pub async fn an_account_has_a_share_of_what_is_written_to_queries(store: &dyn St
     let text = |bytes| "x".repeat(bytes);
     let draft = async |bytes| store.draft_query(query, text(bytes).into()).await;
     draft(free / 2).await.unwrap();
-    // A draft takes the place of the one before.
+    // A draft replaces the one before.
     draft(free / 3).await.unwrap();
     let rest = free - free / 3;
     let entry = async |bytes| store.log_query(T0, other, text(bytes).into(), 9).await;
@@ -131,7 +132,7 @@ pub async fn an_account_has_a_share_of_what_is_written_to_queries(store: &dyn St
     assert_eq!(draft(1).await.unwrap_err().code(), ErrorCode::AccountFull);
     let third = store.create_query(T0, new(3)).await;
     assert_eq!(third.unwrap_err().code(), ErrorCode::AccountFull);
-    // Room is made by a new claim, and by deleting one that is over.
+    // A new claim makes room, and so does deleting a query that has ended.
     let claim = Claim {
         by: "w".into(),
         attempt: 1,
@@ -149,7 +150,7 @@ pub async fn an_account_has_a_share_of_what_is_written_to_queries(store: &dyn St
     draft(1_000).await.unwrap();
 }
 
-/// Whoever comes when all of it is taken is told so in another word.
+/// The limits of the whole queue have an error code different from that of an account's limit.
 pub async fn the_queue_as_a_whole_has_bounds(store: &dyn Store) {
     for (n, name) in (1..=5).zip(["a", "a", "b", "b", "c"]) {
         store.enqueue(T0, sized(n, name, 10)).await.unwrap();
@@ -170,12 +171,12 @@ fn long(bytes: usize) -> Vec<Bytes> {
     vec![Bytes::from(vec![b'x'; bytes - LINE_COST])]
 }
 
-/// Its worker is told to stop, its reader what happened, and what was read stays.
+/// The worker is told to stop, the reader gets the error, and the lines read so far stay.
 pub async fn an_answer_that_grows_too_long_fails_its_job(store: &dyn Store) {
     let token = leased(store, T0, 1).await;
     store.append(T0, token, 1, lines(&["x"])).await.unwrap();
     let log = store.log(Owner::Anyone, id(1)).await.unwrap().unwrap();
-    // Many empty lines count too.
+    // Many empty lines count, too.
     let empty = vec![Bytes::new(); 1_000 / LINE_COST];
     let over = store.append(T0, token, 2, empty).await.unwrap_err();
     assert!(matches!(over, QueueError::StaleLease(_)), "{over}");
@@ -190,7 +191,7 @@ pub async fn an_answer_that_grows_too_long_fails_its_job(store: &dyn Store) {
     assert_eq!(texts(&page(store, id(1), after(1, 0)).await), ["x"]);
 }
 
-/// The job with the longest fails, and the others go on.
+/// The job with the longest answer fails, and the others continue.
 pub async fn all_answers_together_have_a_bound(store: &dyn Store) {
     let (longest, other) = (leased(store, T0, 1).await, leased(store, T0, 2).await);
     let third = leased(store, T0, 3).await;
@@ -202,13 +203,13 @@ pub async fn all_answers_together_have_a_bound(store: &dyn Store) {
         store.complete(T0, token, 1, End::Completed).await.unwrap();
         assert_eq!(found(store, token.job).await.state, JobState::Completed);
     }
-    // What ended takes no room once nobody reads it, and a new attempt begins at nothing.
+    // An ended job takes no room once nobody reads it, and a new attempt starts at zero.
     for n in 4..=8 {
         let token = leased(store, T0, n).await;
         store.append(T0, token, 1, long(900)).await.unwrap();
         store.complete(T0, token, 1, End::Completed).await.unwrap();
     }
-    // Nor while somebody reads it, however slowly.
+    // A slow reader does not change that.
     let mut readers = Vec::new();
     for n in 10..=14 {
         let token = leased(store, T0, n).await;

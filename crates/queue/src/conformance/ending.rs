@@ -1,4 +1,4 @@
-//! How jobs end, and that they end once.
+//! Rules for the end of jobs: each job ends exactly once.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use super::sample::{
 };
 use crate::{FETCHED_KEPT, Leased, NewJob, Owner, QueueError, RESULT_KEPT, Store};
 
-/// A worker whose acknowledgement was lost may ask again.
+/// A worker whose acknowledgement was lost may repeat its end.
 pub async fn a_repeated_end_is_accepted_once(store: &dyn Store) {
     let token = leased(store, T0, 1).await;
     store.append(T0, token, 1, lines(&["x"])).await.unwrap();
@@ -25,7 +25,7 @@ pub async fn a_repeated_end_is_accepted_once(store: &dyn Store) {
     assert_eq!(found(store, id(1)).await.finished_at, Some(at(1)));
 }
 
-/// Not by its own lease, not by time, not by its requester.
+/// The lease, time and the requester can no longer change the end.
 pub async fn an_acknowledged_end_never_changes(store: &dyn Store) {
     let token = leased(store, T0, 1).await;
     store.complete(T0, token, 0, End::Completed).await.unwrap();
@@ -52,7 +52,7 @@ pub async fn an_acknowledged_end_never_changes(store: &dyn Store) {
     assert!(page(store, id(1), after(1, 0)).await.chunks.is_empty());
 }
 
-/// An answer is whole or it is none.
+/// An answer is complete or refused.
 pub async fn an_end_with_missing_lines_is_refused(store: &dyn Store) {
     let token = leased(store, T0, 1).await;
     store
@@ -78,7 +78,7 @@ pub async fn an_end_with_missing_lines_is_refused(store: &dyn Store) {
     store.complete(T0, token, 3, End::Completed).await.unwrap();
 }
 
-/// Nobody needs to be asked.
+/// A queued job needs no worker to be cancelled.
 pub async fn a_waiting_job_is_cancelled_at_once(store: &dyn Store) {
     store.enqueue(T0, job(1)).await.unwrap();
     store
@@ -97,7 +97,7 @@ pub async fn a_waiting_job_is_cancelled_at_once(store: &dyn Store) {
     );
 }
 
-/// The worker hears of it in two ways and gives the job back.
+/// The worker learns of the cancellation in two ways and gives the job back.
 pub async fn a_leased_job_is_cancelled_through_its_worker(store: &dyn Store) {
     let token = leased(store, T0, 1).await;
     store
@@ -119,7 +119,7 @@ pub async fn a_leased_job_is_cancelled_through_its_worker(store: &dyn Store) {
     assert!(next(store, at(1)).await.is_none());
 }
 
-/// The answer came too late; both repeats are accepted.
+/// The answer came too late; repeats of both calls are accepted.
 pub async fn a_cancelled_job_ends_as_cancelled_whatever_its_worker_says(store: &dyn Store) {
     let token = leased(store, T0, 1).await;
     store.cancel(T0, Owner::Anyone, id(1)).await.unwrap();
@@ -129,7 +129,7 @@ pub async fn a_cancelled_job_ends_as_cancelled_whatever_its_worker_says(store: &
     assert_eq!(found(store, id(1)).await.end(), Some(End::Cancelled));
 }
 
-/// It is not tried again.
+/// A cancelled job is not retried.
 pub async fn a_cancelled_job_whose_worker_vanished_ends_as_cancelled(store: &dyn Store) {
     leased(store, T0, 1).await;
     store.cancel(T0, Owner::Anyone, id(1)).await.unwrap();
@@ -137,7 +137,7 @@ pub async fn a_cancelled_job_whose_worker_vanished_ends_as_cancelled(store: &dyn
     assert_eq!(found(store, id(1)).await.state, JobState::Cancelled);
 }
 
-/// And it says how it ended.
+/// The error says how the job ended.
 pub async fn an_ended_job_cannot_be_cancelled(store: &dyn Store) {
     let token = leased(store, T0, 1).await;
     store.complete(T0, token, 0, End::Completed).await.unwrap();
@@ -155,7 +155,7 @@ pub async fn an_ended_job_cannot_be_cancelled(store: &dyn Store) {
     assert!(matches!(unknown, QueueError::UnknownJob(_)), "{unknown}");
 }
 
-/// A worker that waits for a cancellation must not wait for ever.
+/// A call that waits for a cancellation must not wait for ever.
 pub async fn who_waits_for_a_cancellation_hears_of_a_lost_lease(store: &dyn Store) {
     let token = leased(store, T0, 1).await;
     let (mut first, mut second) = (store.cancelled(token), store.cancelled(token));
@@ -176,7 +176,7 @@ pub async fn who_waits_for_a_cancellation_hears_of_a_lost_lease(store: &dyn Stor
         .await;
 }
 
-/// The prompt goes with the answer.
+/// Prompt and answer are erased together.
 pub async fn an_ended_job_is_erased_after_a_day(store: &dyn Store) {
     let token = leased(store, T0, 1).await;
     store.append(T0, token, 1, lines(&["x"])).await.unwrap();
@@ -187,7 +187,7 @@ pub async fn an_ended_job_is_erased_after_a_day(store: &dyn Store) {
         ..job(2)
     };
     store.enqueue(T0, waiting).await.unwrap();
-    // Whatever is fetched from now on is due no sooner.
+    // Anything fetched from now on is erased no sooner than this.
     assert_eq!(store.reap(T0).await.unwrap(), Some(T0 + FETCHED_KEPT));
     let day = T0 + RESULT_KEPT;
     let almost = Duration::from_millis(1);
@@ -206,7 +206,7 @@ pub async fn an_ended_job_is_erased_after_a_day(store: &dyn Store) {
     );
 }
 
-/// The job stays, and so does the name it was submitted under; what was asked and answered goes.
+/// The job and its idempotency key stay; prompt and answer are erased.
 pub async fn prompt_and_answer_go_an_hour_after_the_answer_was_fetched(store: &dyn Store) {
     let almost = Duration::from_millis(1);
     for n in [1, 2] {
@@ -229,14 +229,14 @@ pub async fn prompt_and_answer_go_an_hour_after_the_answer_was_fetched(store: &d
     assert_eq!(gone.code(), ErrorCode::Erased);
     let foreign = Owner::Account(&super::sample::account("b"));
     assert!(store.log(foreign, id(1)).await.unwrap().is_none());
-    // Nobody came for the other one.
+    // The other job was not fetched.
     let kept = found(store, id(2)).await;
     assert_eq!((kept.is_erased, kept.new.body), (false, job(2).body));
     store.reap(T0 + RESULT_KEPT).await.unwrap();
     assert!(store.get(Owner::Anyone, id(1)).await.unwrap().is_none());
 }
 
-/// A dead job may be tried again, and whoever uses queries looks at them as often as he likes.
+/// A dead job may be retried, and clients of the query service may read a query repeatedly.
 pub async fn dead_jobs_and_queries_keep_their_prompts(store: &dyn Store) {
     let dead = leased(store, T0, 1).await;
     let why = failed(ErrorCode::EngineFailed);
@@ -263,7 +263,7 @@ pub async fn dead_jobs_and_queries_keep_their_prompts(store: &dyn Store) {
     }
 }
 
-/// What is told is what happened, each thing once.
+/// The observer is called once for each event.
 pub async fn an_observer_hears_what_becomes_of_each_job(store: &dyn Store) {
     #[derive(Debug, Default)]
     struct Heard(std::sync::Mutex<Vec<String>>);
@@ -326,7 +326,7 @@ pub async fn an_observer_hears_what_becomes_of_each_job(store: &dyn Store) {
     );
 }
 
-/// Else the erasure would wait for whatever else is next, a deadline in a week, say.
+/// Otherwise the erasure would wait for the next timer, for example a deadline a week later.
 pub async fn the_first_end_is_told_to_whoever_reaps(store: &dyn Store) {
     let waiting = NewJob {
         deadline: Some(T0 + 7 * RESULT_KEPT),
@@ -345,7 +345,7 @@ pub async fn the_first_end_is_told_to_whoever_reaps(store: &dyn Store) {
     assert_eq!(store.reap(T0).await.unwrap(), Some(T0 + FETCHED_KEPT));
 }
 
-/// After a restart the relay looks after these.
+/// The relay uses this list after a restart.
 pub async fn attended_jobs_are_listed_until_they_end(store: &dyn Store) {
     for n in [1, 2, 3] {
         store
@@ -369,7 +369,7 @@ pub async fn attended_jobs_are_listed_until_they_end(store: &dyn Store) {
     assert_eq!(attended().await, [3]);
 }
 
-/// Clearly, and not by hanging.
+/// Each call returns an error instead of hanging.
 pub async fn a_closed_store_refuses_everything(store: &dyn Store) {
     let token = leased(store, T0, 1).await;
     store.close().await.unwrap();

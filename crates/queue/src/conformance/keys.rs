@@ -1,11 +1,11 @@
-//! Keys: found by id, taken by name, revoked once.
+//! Rules for API keys: found by id, unique by name, revoked once.
 
 use super::sample::{T0, account, at};
 use proto::Priority;
 
 use crate::{Ceiling, KeyRecord, ModelPatterns, QueueError, Scope, Serve, Store};
 
-/// A key.
+/// Returns a key.
 #[must_use]
 pub fn key(id: &str, name: &str) -> KeyRecord {
     KeyRecord {
@@ -23,7 +23,7 @@ pub fn key(id: &str, name: &str) -> KeyRecord {
     }
 }
 
-/// Whole, as it was made.
+/// All fields are returned as stored.
 pub async fn a_key_is_found_by_its_id(store: &dyn Store) {
     let all = KeyRecord {
         serve: Serve::All,
@@ -46,7 +46,7 @@ pub async fn a_key_is_found_by_its_id(store: &dyn Store) {
     );
 }
 
-/// Then a new key may take it.
+/// A new key may then take the name.
 pub async fn a_name_is_taken_until_its_key_is_revoked(store: &dyn Store) {
     store.create_key(key("k1", "one")).await.unwrap();
     let refused = store.create_key(key("k2", "one")).await.unwrap_err();
@@ -55,7 +55,7 @@ pub async fn a_name_is_taken_until_its_key_is_revoked(store: &dyn Store) {
     store.create_key(key("k2", "one")).await.unwrap();
 }
 
-/// An id in a log means one key for ever.
+/// An id in a log identifies one key for ever.
 pub async fn an_id_of_a_revoked_key_stays_taken(store: &dyn Store) {
     store.create_key(key("k1", "one")).await.unwrap();
     assert!(store.revoke_key(at(1), "k1").await.unwrap());
@@ -63,7 +63,7 @@ pub async fn an_id_of_a_revoked_key_stays_taken(store: &dyn Store) {
     assert!(matches!(refused, QueueError::Exists(_)), "{refused}");
 }
 
-/// It can be told apart from one that never was, and is revoked once.
+/// A revoked key differs from one that never existed, and is revoked only once.
 pub async fn a_revoked_key_is_found_with_the_time(store: &dyn Store) {
     store.create_key(key("k1", "one")).await.unwrap();
     assert!(!store.revoke_key(at(1), "two").await.unwrap());
@@ -76,7 +76,7 @@ pub async fn a_revoked_key_is_found_with_the_time(store: &dyn Store) {
     assert_eq!(store.find_key("k1").await.unwrap(), Some(revoked));
 }
 
-/// Only of the key that was used.
+/// Only the key that was used changes.
 pub async fn the_last_use_of_a_key_is_noted(store: &dyn Store) {
     store.create_key(key("k1", "one")).await.unwrap();
     store.create_key(key("k2", "two")).await.unwrap();
@@ -87,7 +87,7 @@ pub async fn the_last_use_of_a_key_is_noted(store: &dyn Store) {
     assert_eq!(used, [None, Some(at(3))]);
 }
 
-/// Revoked ones too.
+/// Revoked keys are listed, too.
 pub async fn keys_are_listed_oldest_first(store: &dyn Store) {
     for (n, id) in ["k3", "k1", "k2"].into_iter().enumerate() {
         let made = KeyRecord {

@@ -1,4 +1,4 @@
-//! Loans: who holds a job, until when, and how often it is tried.
+//! Rules for leases: the holder of a job, the expiry, and the number of attempts.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use proto::{
 use super::sample::{LEASE, T0, anyone, at, failed, found, id, job, leased, lines, next, why};
 use crate::{Leased, NewJob, Owner, QueueError, Store};
 
-/// Byte for byte, with a fresh attempt.
+/// The request is unchanged byte for byte, and the attempt is new.
 pub async fn a_lease_carries_the_request_unchanged(store: &dyn Store) {
     store.enqueue(T0, job(1)).await.unwrap();
     let lease = store.lease(at(1), &anyone(), LEASE).await.unwrap().unwrap();
@@ -28,14 +28,14 @@ pub async fn a_lease_carries_the_request_unchanged(store: &dyn Store) {
     assert_eq!((job.state, job.attempt), (JobState::Leased, 1));
 }
 
-/// At most one holder.
+/// A job has at most one holder.
 pub async fn a_leased_job_is_lent_to_nobody_else(store: &dyn Store) {
     leased(store, T0, 1).await;
     assert!(next(store, T0).await.is_none());
     assert!(next(store, at(59)).await.is_none());
 }
 
-/// As many as were asked for, and no job twice.
+/// At most as many jobs as requested are leased, and none twice.
 pub async fn several_jobs_are_lent_at_once_best_first(store: &dyn Store) {
     for n in 1..=4 {
         store.enqueue(T0, job(n)).await.unwrap();
@@ -55,7 +55,7 @@ pub async fn several_jobs_are_lent_at_once_best_first(store: &dyn Store) {
     assert_eq!(store.counts().leased, 4);
 }
 
-/// What is lent at once stands in memory at once.
+/// Jobs that are leased together are in memory together.
 pub async fn jobs_lent_at_once_are_no_longer_together_than_a_request_may_be(store: &dyn Store) {
     let half = proto::limits::BODY_MAX / 2;
     for n in 1..=3 {
@@ -66,7 +66,7 @@ pub async fn jobs_lent_at_once_are_no_longer_together_than_a_request_may_be(stor
     assert_eq!(leases.len(), 2);
 }
 
-/// The job outlives its worker.
+/// A job survives the loss of its worker.
 pub async fn an_expired_lease_is_lent_again(store: &dyn Store) {
     leased(store, T0, 1).await;
     assert_eq!(store.reap(at(59)).await.unwrap(), Some(T0 + LEASE));
@@ -77,7 +77,7 @@ pub async fn an_expired_lease_is_lent_again(store: &dyn Store) {
     assert_eq!(again.job, job(1));
 }
 
-/// Whoever extends keeps it.
+/// Extending a lease keeps it.
 pub async fn a_heartbeat_keeps_the_lease(store: &dyn Store) {
     let token = leased(store, T0, 1).await;
     assert_eq!(
@@ -90,7 +90,7 @@ pub async fn a_heartbeat_keeps_the_lease(store: &dyn Store) {
     assert_eq!(found(store, id(1)).await.state, JobState::Queued);
 }
 
-/// Nobody wants the answer any more: the job fails, and its worker hears that it shall stop.
+/// The job fails because its answer is no longer wanted, and its worker is told to stop.
 pub async fn a_leased_job_ends_at_its_deadline(store: &dyn Store) {
     let deadline = Some(at(100));
     let new = NewJob { deadline, ..job(1) };
@@ -124,7 +124,7 @@ fn too_late_while_running() -> End {
     End::Failed { error }
 }
 
-/// The requester withdrew it first, and that is how it ends.
+/// The requester cancelled first, so the job ends as cancelled.
 pub async fn a_withdrawn_job_is_not_ended_by_its_deadline(store: &dyn Store) {
     let deadline = Some(at(30));
     let new = NewJob { deadline, ..job(1) };
@@ -141,7 +141,7 @@ pub async fn a_withdrawn_job_is_not_ended_by_its_deadline(store: &dyn Store) {
     assert_eq!(found(store, id(1)).await.state, JobState::Cancelled);
 }
 
-/// Workers that cannot renew are lent longer, and a line must not shorten that.
+/// Workers that cannot renew get longer leases, which a line must not shorten.
 pub async fn a_line_keeps_the_lease_for_what_it_was_lent_for(store: &dyn Store) {
     store.enqueue(T0, job(1)).await.unwrap();
     let lease = store
@@ -159,7 +159,7 @@ pub async fn a_line_keeps_the_lease_for_what_it_was_lent_for(store: &dyn Store) 
     assert_eq!(found(store, id(1)).await.state, JobState::Queued);
 }
 
-/// Every door is shut, and the new holder is not disturbed.
+/// Every call of the old lease is refused, and the new holder is not affected.
 pub async fn the_late_worker_cannot_finish_a_job_that_was_handed_on(store: &dyn Store) {
     let late = leased(store, T0, 1).await;
     let held = next(store, T0 + LEASE).await.unwrap().token;
@@ -197,7 +197,7 @@ async fn all_stale(store: &dyn Store, late: LeaseToken) {
     }
 }
 
-/// A made-up token is told apart from a late one.
+/// An invented token gets an error different from that of an expired lease.
 pub async fn nothing_holds_a_job_that_never_was(store: &dyn Store) {
     let token = LeaseToken {
         job: id(9),
@@ -224,7 +224,7 @@ pub async fn nothing_holds_a_job_that_never_was(store: &dyn Store) {
     }
 }
 
-/// Pausing and draining are nobody's fault.
+/// Pausing and draining are not failures.
 pub async fn a_job_given_back_is_lent_again_and_not_counted(store: &dyn Store) {
     store.enqueue(T0, job(1)).await.unwrap();
     for attempt in 1..=ATTEMPTS_MAX + 3 {
@@ -238,7 +238,7 @@ pub async fn a_job_given_back_is_lent_again_and_not_counted(store: &dyn Store) {
     assert_eq!(found(store, id(1)).await.state, JobState::Queued);
 }
 
-/// Until then others go first.
+/// Other jobs go first until the retry time.
 pub async fn a_job_to_be_tried_later_waits(store: &dyn Store) {
     let token = leased(store, T0, 1).await;
     let reason = why(ErrorCode::EngineUnavailable);
@@ -258,7 +258,7 @@ pub async fn a_job_to_be_tried_later_waits(store: &dyn Store) {
     assert_eq!(next(store, at(5)).await.unwrap().job.id, id(1));
 }
 
-/// A job that kills its workers does not kill all of them.
+/// A job that crashes its workers does not crash all of them.
 pub async fn the_fifth_lost_attempt_is_the_last(store: &dyn Store) {
     store.enqueue(T0, job(1)).await.unwrap();
     let mut now = T0;
@@ -275,7 +275,7 @@ pub async fn the_fifth_lost_attempt_is_the_last(store: &dyn Store) {
     assert_eq!(dead.error.unwrap().code, ErrorCode::TooManyAttempts);
 }
 
-/// The engine's reason is kept.
+/// The error of the engine is kept.
 pub async fn a_job_given_back_too_often_fails_with_the_last_reason(store: &dyn Store) {
     store.enqueue(T0, job(1)).await.unwrap();
     for _ in 0..ATTEMPTS_MAX {
@@ -290,7 +290,7 @@ pub async fn a_job_given_back_too_often_fails_with_the_last_reason(store: &dyn S
     assert_eq!(dead.end(), Some(failed(ErrorCode::EngineUnavailable)));
 }
 
-/// No second try.
+/// The job is not retried.
 pub async fn a_job_given_back_for_good_fails_with_the_reason(store: &dyn Store) {
     let token = leased(store, T0, 1).await;
     store
@@ -312,7 +312,7 @@ pub async fn a_step_back_of_the_clock_expires_nothing(store: &dyn Store) {
     assert_eq!(next(store, at(160)).await.unwrap().token.attempt, 2);
 }
 
-/// One timer is enough for whoever calls `reap`.
+/// One timer is enough for the caller of `reap`.
 pub async fn a_lease_says_when_it_must_be_reaped(store: &dyn Store) {
     assert_eq!(store.reap(T0).await.unwrap(), None, "nothing to wait for");
     let token = leased(store, T0, 1).await;

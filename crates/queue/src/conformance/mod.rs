@@ -1,7 +1,7 @@
-//! The rules of [`crate::Queue`] and of what is kept beside it, one test function each.
+//! The rules of [`crate::Queue`] and of the other parts of a store, one test function each.
 //!
-//! A store runs all of them with one line, `queue::conformance_suite!(async { store })`, where
-//! the store is anything that dereferences to a [`crate::Store`]: a `Box`, or a guard of its own.
+//! A store runs them all with `queue::conformance_suite!(async { store })`, where `store` is
+//! anything that dereferences to a [`crate::Store`]: a `Box`, or a guard of its own.
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
 pub mod batches;
@@ -19,7 +19,7 @@ pub mod submissions;
 pub mod users;
 pub mod webhooks;
 
-/// Runs one rule; bounded, so that a store that never answers fails instead of hanging.
+/// Runs one rule, with a timeout, so that a store that hangs fails the test.
 ///
 /// # Panics
 /// If the rule is broken or takes longer than a minute.
@@ -34,7 +34,7 @@ pub fn run(rule: impl Future<Output = ()>) {
     assert!(ended.is_ok(), "the store did not answer within a minute");
 }
 
-/// Writes one named test per rule for the store that the given future yields.
+/// Generates one test per rule, for the store that the given future yields.
 #[macro_export]
 macro_rules! conformance_suite {
     ($store:expr) => {
@@ -163,7 +163,7 @@ macro_rules! conformance_suite {
     };
 }
 
-/// The same for a store that was opened on [`bounds::terms`].
+/// Generates the tests of the limits, for a store that was opened with [`bounds::terms`].
 #[macro_export]
 macro_rules! bounds_suite {
     ($store:expr) => {
@@ -179,7 +179,7 @@ macro_rules! bounds_suite {
     };
 }
 
-/// The part of [`conformance_suite!`] that is repeated for each rule.
+/// Generates one test per named rule. Used by [`conformance_suite!`].
 #[doc(hidden)]
 #[macro_export]
 macro_rules! conformance_rules {

@@ -1,4 +1,4 @@
-//! What is accepted, and who gets it when.
+//! Rules for acceptance and for the order of leases.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::{
     WAITS,
 };
 
-/// Accepting a job says so everywhere.
+/// An accepted job is visible in every query.
 pub async fn an_accepted_job_is_found_and_counted(store: &dyn Store) {
     let new = job(1);
     store.enqueue(T0, new.clone()).await.unwrap();
@@ -43,7 +43,7 @@ pub async fn an_accepted_job_is_found_and_counted(store: &dyn Store) {
     );
 }
 
-/// Not while the first is waiting and not after it ended.
+/// An id stays taken while its job waits and after it has ended.
 pub async fn an_id_is_never_used_twice(store: &dyn Store) {
     store.enqueue(T0, job(1)).await.unwrap();
     let again = store.enqueue(T0, job(1)).await.unwrap_err();
@@ -53,7 +53,7 @@ pub async fn an_id_is_never_used_twice(store: &dyn Store) {
     assert!(matches!(again, QueueError::Exists(_)), "{again}");
 }
 
-/// The cap is per account, and room is made by work, not by time.
+/// The limit is per account, and only leaving jobs make room, not time.
 pub async fn one_account_cannot_fill_the_queue(store: &dyn Store) {
     let wide = |n: usize| NewJob {
         id: JobId((n as u128).to_be_bytes()),
@@ -78,7 +78,7 @@ pub async fn one_account_cannot_fill_the_queue(store: &dyn Store) {
     store.enqueue(T0, wide(5_001)).await.unwrap();
 }
 
-/// Whoever came first.
+/// Priority counts before the order of arrival.
 pub async fn the_urgent_job_goes_first(store: &dyn Store) {
     for new in [urgent(1, 9), urgent(2, 5), urgent(3, 1), urgent(4, 5)] {
         store.enqueue(T0, new).await.unwrap();
@@ -94,7 +94,7 @@ pub async fn of_equal_jobs_the_oldest_goes_first(store: &dyn Store) {
     assert_eq!(drain(store, 0).await, [7, 3, 9, 1]);
 }
 
-/// A burst of one account delays another by one job only.
+/// A burst of one account delays a job of another by one job only.
 pub async fn accounts_take_turns(store: &dyn Store) {
     for new in [
         job_of(1, "a"),
@@ -108,7 +108,8 @@ pub async fn accounts_take_turns(store: &dyn Store) {
     assert_eq!(drain(store, 0).await, [1, 4, 2, 5, 3]);
 }
 
-/// It gets every other turn, however much more the other asks, and whenever it comes.
+/// An account gets every other turn, however many jobs the other one submits, and whenever it
+/// arrives.
 pub async fn a_flood_of_one_account_takes_no_more_than_every_other_turn(store: &dyn Store) {
     for n in 0..200 {
         store.enqueue(T0, job_of(n, "flood")).await.unwrap();
@@ -124,7 +125,7 @@ pub async fn a_flood_of_one_account_takes_no_more_than_every_other_turn(store: &
     assert_eq!(few, 10, "{turns:?}");
 }
 
-/// One level a minute.
+/// A waiting job rises by one level per minute.
 pub async fn waiting_makes_a_job_more_urgent(store: &dyn Store) {
     store.enqueue(at(0), urgent(1, 7)).await.unwrap();
     store.enqueue(at(119), urgent(2, 5)).await.unwrap();
@@ -137,7 +138,7 @@ pub async fn waiting_makes_a_job_more_urgent(store: &dyn Store) {
     );
 }
 
-/// A head of line that cannot run is stepped over.
+/// A job that cannot run does not block the ones behind it.
 pub async fn a_model_that_nobody_has_blocks_no_other(store: &dyn Store) {
     store
         .enqueue(
@@ -165,7 +166,7 @@ pub async fn a_model_that_nobody_has_blocks_no_other(store: &dyn Store) {
     assert_eq!(found(store, id(1)).await.state, JobState::Queued);
 }
 
-/// As Ollama takes it, and whatever its case.
+/// Model names are compared like in Ollama: `latest` is the default tag, and case does not matter.
 pub async fn a_bare_model_name_is_its_latest_tag(store: &dyn Store) {
     store.enqueue(T0, job_for(1, "llama3")).await.unwrap();
     store.enqueue(T0, job_for(2, "Qwen:latest")).await.unwrap();
@@ -178,7 +179,7 @@ pub async fn a_bare_model_name_is_its_latest_tag(store: &dyn Store) {
     }
 }
 
-/// Workers of older systems do not say.
+/// Workers of older systems do not name models.
 pub async fn a_worker_that_names_no_models_is_lent_any(store: &dyn Store) {
     store.enqueue(T0, job_for(1, "x")).await.unwrap();
     assert!(
@@ -191,7 +192,7 @@ pub async fn a_worker_that_names_no_models_is_lent_any(store: &dyn Store) {
     assert!(store.lease(T0, &anyone(), LEASE).await.unwrap().is_some());
 }
 
-/// A model is loaded beside running jobs; no waiting makes a question into that.
+/// A model is loaded beside running jobs; waiting never makes an ordinary job urgent.
 pub async fn what_waits_for_no_slot_goes_before_all_and_is_lent_where_no_slot_is_free(
     store: &dyn Store,
 ) {
@@ -224,7 +225,7 @@ pub async fn what_waits_for_no_slot_goes_before_all_and_is_lent_where_no_slot_is
     assert_eq!(lent(&any).await, Some(id(1)));
 }
 
-/// Others' jobs are not even stepped over audibly.
+/// Jobs of other accounts do not even cause a wake-up.
 pub async fn a_worker_gets_only_jobs_of_accounts_it_serves(store: &dyn Store) {
     store.enqueue(T0, job_of(1, "a")).await.unwrap();
     store.enqueue(T0, job_of(2, "b")).await.unwrap();
@@ -242,7 +243,7 @@ pub async fn a_worker_gets_only_jobs_of_accounts_it_serves(store: &dyn Store) {
     assert!(store.lease(T0, &query, LEASE).await.unwrap().is_none());
 }
 
-/// It fails instead, and its watchers are told why.
+/// The job fails instead, and its readers get the reason.
 pub async fn a_job_past_its_deadline_is_never_lent(store: &dyn Store) {
     store
         .enqueue(
@@ -275,9 +276,8 @@ pub async fn a_job_past_its_deadline_is_never_lent(store: &dyn Store) {
     assert_eq!(late.error.unwrap().code, ErrorCode::DeadlineExceeded);
 }
 
-/// Else what nobody can answer would take its account's places for ever. It fails as one whose
-/// deadline has passed; a deadline of its own is what counts where there is one, and a worker that
-/// has the job is given its time.
+/// Otherwise a job that no worker can run would occupy its account's limit for ever. It fails as if
+/// its deadline had passed. A job with a deadline has only that one, and a leased job may continue.
 pub async fn a_job_without_a_deadline_waits_for_so_long_and_no_longer(store: &dyn Store) {
     let day = WAITS.as_secs();
     let lasting = NewJob {
@@ -308,7 +308,7 @@ pub async fn a_job_without_a_deadline_waits_for_so_long_and_no_longer(store: &dy
         .unwrap();
 }
 
-/// Idle waiting costs nothing because of this.
+/// An idle relay waits for this signal instead of polling.
 pub async fn arrivals_tell_of_new_work_and_of_an_earlier_reap(store: &dyn Store) {
     let mut arrivals = store.arrivals();
     arrivals.mark_unchanged();
@@ -333,7 +333,7 @@ async fn drain(store: &dyn Store, seconds: u64) -> Vec<u8> {
     order
 }
 
-/// So that a requester can be told how long it may take.
+/// The requester can be told how long it may take.
 pub async fn a_waiting_job_has_a_place_and_an_expected_wait(store: &dyn Store) {
     let serve = anyone().serve;
     let place = |now, n| store.place(now, id(n), &serve, &Models::Any);
@@ -360,7 +360,7 @@ pub async fn a_waiting_job_has_a_place_and_an_expected_wait(store: &dyn Store) {
     assert_eq!(place(ten, 3).unwrap().before, 0);
 }
 
-/// A worker that cannot be told of some jobs is not kept from those behind them.
+/// Jobs that a worker cannot be told of do not block those behind them.
 pub async fn jobs_that_are_not_for_a_worker_do_not_stand_in_its_way(store: &dyn Store) {
     for n in 1..=30 {
         store.enqueue(T0, job(n)).await.unwrap();
@@ -376,7 +376,7 @@ pub async fn jobs_that_are_not_for_a_worker_do_not_stand_in_its_way(store: &dyn 
     assert_eq!(next(store, T0).await.unwrap().token.job, id(1));
 }
 
-/// Whatever it says that it runs, and also what was asked as a query.
+/// The patterns of the key apply to whatever models the worker reports, and to queries.
 pub async fn a_worker_is_lent_only_models_that_its_key_allows(store: &dyn Store) {
     for (n, model) in [(1, "big"), (2, "small:1b"), (3, "small")] {
         store.enqueue(T0, job_for(n, model)).await.unwrap();
@@ -410,7 +410,8 @@ pub async fn a_worker_is_lent_only_models_that_its_key_allows(store: &dyn Store)
     assert_eq!(next(store, T0).await.unwrap().token.job, id(1));
 }
 
-/// Whatever models a worker has; and what needs the model goes where that is.
+/// Permission is needed whatever models the worker has; a change that needs a model goes to a
+/// worker that has it.
 pub async fn a_change_of_models_is_lent_only_where_it_is_allowed(store: &dyn Store) {
     let change = |n, op| NewJob {
         op,
@@ -437,7 +438,7 @@ pub async fn a_change_of_models_is_lent_only_where_it_is_allowed(store: &dyn Sto
     assert_eq!(lent(&allowed(&["a", "b"])).await, [delete]);
 }
 
-/// The requester chose the worker; the others never see the job, whatever models they run.
+/// The requester chose the worker; other workers do not see the job, whatever models they run.
 pub async fn a_job_for_one_worker_is_lent_to_no_other(store: &dyn Store) {
     let named = |name: &str| WorkerId::new(name).unwrap();
     let chosen = |n: u8| NewJob {
@@ -464,13 +465,13 @@ pub async fn a_job_for_one_worker_is_lent_to_no_other(store: &dyn Store) {
         ..with_models(&["other"])
     };
     assert!(store.lease(T0, &elsewhere, LEASE).await.unwrap().is_none());
-    // A lease that is lost does not make it anybody's.
+    // An expired lease does not make the job available to others.
     let later = T0 + LEASE + LEASE;
     store.reap(later).await.unwrap();
     assert!(next(store, later).await.is_none());
 }
 
-/// Jobs of chosen workers and of any go by urgency and age together.
+/// Jobs with and without a chosen worker are ordered together, by priority and age.
 pub async fn a_job_for_one_worker_stands_in_nobodys_way(store: &dyn Store) {
     let desk = LeaseQuery {
         worker: WorkerId::new("desk").unwrap(),
@@ -492,7 +493,7 @@ pub async fn a_job_for_one_worker_stands_in_nobodys_way(store: &dyn Store) {
     }
 }
 
-/// What is left to others waits for them, unless it is for this worker alone.
+/// Jobs left to other workers wait for them, unless they name this worker.
 pub async fn a_worker_leaves_to_others_what_they_do_better(store: &dyn Store) {
     let desk = LeaseQuery {
         worker: WorkerId::new("desk").unwrap(),
@@ -518,7 +519,8 @@ pub async fn a_worker_leaves_to_others_what_they_do_better(store: &dyn Store) {
     assert_eq!(next(store, T0).await.unwrap().token.job, id(1));
 }
 
-/// Of the accounts and the models it serves, whatever their urgency; what is lent waits no more.
+/// Counts the jobs of the accounts and models that the worker serves, of any priority; leased jobs
+/// no longer wait.
 pub async fn what_waits_for_a_worker_is_counted_up_to_a_bound(store: &dyn Store) {
     let first = NewJob {
         priority: Priority::URGENT,

@@ -1,11 +1,11 @@
-//! What an operator is told: what waits, what runs and for whom, what ended.
+//! Rules for the overview: waiting jobs, running jobs with their holders, and ended ones.
 
 use proto::{End, ErrorCode, JobError, worker::Retry};
 
 use super::sample::{LEASE, T0, anyone, at, id, job, lines, next, urgent};
 use crate::{Owner, Store};
 
-/// As they were asked, whatever they rose to meanwhile.
+/// The submitted priority counts, not the level reached by waiting.
 pub async fn waiting_jobs_are_counted_by_priority(store: &dyn Store) {
     for (n, level) in [(1, 1), (2, 10), (3, 10)] {
         store.enqueue(T0, urgent(n, level)).await.unwrap();
@@ -23,7 +23,7 @@ pub async fn waiting_jobs_are_counted_by_priority(store: &dyn Store) {
     assert_eq!(store.overview().waiting, [1, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
 }
 
-/// Since when, by whom, and how fast; nothing of it once it is over.
+/// Holder, start and speed are shown while the job runs, and not afterwards.
 pub async fn a_running_job_is_told_with_its_holder_and_its_speed(store: &dyn Store) {
     store.enqueue(T0, job(1)).await.unwrap();
     assert_eq!(store.overview().running, []);
@@ -57,7 +57,7 @@ pub async fn a_running_job_is_told_with_its_holder_and_its_speed(store: &dyn Sto
     );
 }
 
-/// Another attempt is another run.
+/// A new attempt is a new run.
 pub async fn a_job_that_was_handed_on_is_told_of_its_new_holder(store: &dyn Store) {
     store.enqueue(T0, job(1)).await.unwrap();
     let first = next(store, T0).await.unwrap().token;
@@ -72,7 +72,7 @@ pub async fn a_job_that_was_handed_on_is_told_of_its_new_holder(store: &dyn Stor
     assert_eq!((running[0].lines, running[0].job.attempt), (0, 2));
 }
 
-/// What is accepted, lent, written and ended.
+/// Acceptance, lease, lines and end each wake subscribers.
 pub async fn whoever_watches_is_told_of_every_change(store: &dyn Store) {
     let mut changes = store.changes();
     let mut changed = || {

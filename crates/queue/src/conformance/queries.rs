@@ -1,4 +1,4 @@
-//! Queries: numbered, kept beside their jobs, and gone with them.
+//! Rules for queries: numbered, stored with their jobs, and erased with them.
 
 use proto::{Body, Dialect, End, JobState};
 
@@ -7,7 +7,7 @@ use crate::{
     Claim, LISTED_MAX, LOGS_MAX, LeaseQuery, Models, NewQuery, Owner, QueryId, RESULT_KEPT, Store,
 };
 
-/// The `n`-th query, of the account `a`.
+/// Queues the `n`-th query, of the account `a`.
 async fn asked(store: &dyn Store, n: u8) -> QueryId {
     let new = NewQuery {
         job: crate::NewJob {
@@ -27,7 +27,7 @@ fn queries_only() -> LeaseQuery {
     }
 }
 
-/// With its job, whole.
+/// A query is returned in full, with its job.
 pub async fn a_query_is_found_by_its_number_and_its_job(store: &dyn Store) {
     let first = asked(store, 1).await;
     let second = asked(store, 2).await;
@@ -41,7 +41,7 @@ pub async fn a_query_is_found_by_its_number_and_its_job(store: &dyn Store) {
     assert_eq!(store.query_of(id(3)).await.unwrap(), None, "no query");
 }
 
-/// Like one that never was.
+/// A foreign query looks like one that never existed.
 pub async fn a_query_of_another_account_is_not_found(store: &dyn Store) {
     let first = asked(store, 1).await;
     let other = account("b");
@@ -53,7 +53,7 @@ pub async fn a_query_of_another_account_is_not_found(store: &dyn Store) {
     );
 }
 
-/// Whatever else waits longer or more urgently.
+/// Other jobs that are older or more urgent do not matter.
 pub async fn who_asks_for_queries_gets_the_oldest_and_nothing_else(store: &dyn Store) {
     store.enqueue(T0, job(9)).await.unwrap();
     asked(store, 1).await;
@@ -65,18 +65,18 @@ pub async fn who_asks_for_queries_gets_the_oldest_and_nothing_else(store: &dyn S
     }
     let none = store.lease(at(1), &queries_only(), LEASE).await.unwrap();
     assert!(none.is_none());
-    // A lost lease brings it back.
+    // A lost lease makes the query available again.
     let back = store.lease(at(100), &queries_only(), LEASE).await.unwrap();
     assert_eq!(back.unwrap().token.attempt, 2);
 }
 
-/// Any worker may run it.
+/// Any worker may run a query.
 pub async fn a_query_is_a_job_like_any_other(store: &dyn Store) {
     asked(store, 1).await;
     assert_eq!(next(store, at(1)).await.unwrap().token.job, id(1));
 }
 
-/// And the draft of whoever had it before goes.
+/// A new claim drops the draft of the previous claimant.
 pub async fn a_claim_and_a_draft_are_kept(store: &dyn Store) {
     let first = asked(store, 1).await;
     let claim = |by: &str, attempt| Claim {
@@ -102,7 +102,7 @@ pub async fn a_claim_and_a_draft_are_kept(store: &dyn Store) {
     assert_eq!((found.claim, found.draft), (Some(claim("two", 2)), None));
 }
 
-/// Only so many.
+/// The number of entries is limited.
 pub async fn log_entries_are_kept_in_order(store: &dyn Store) {
     let first = asked(store, 1).await;
     for n in ["one", "two"] {
@@ -126,7 +126,7 @@ pub async fn log_entries_are_kept_in_order(store: &dyn Store) {
     assert_eq!(found.unwrap().logs, 2);
 }
 
-/// By state and by page.
+/// The list is filtered by state and paged.
 pub async fn queries_are_listed_newest_first(store: &dyn Store) {
     let mut ids = Vec::new();
     for n in 1..=4 {
@@ -151,7 +151,7 @@ pub async fn queries_are_listed_newest_first(store: &dyn Store) {
     assert_eq!(listed(&[JobState::Failed], 0, 9).await, (0, vec![]));
 }
 
-/// A list must fit into memory, and so must one query's log.
+/// A list must fit into memory, and so must the log of one query.
 pub async fn what_is_long_stands_in_the_query_itself_only(store: &dyn Store) {
     let long: Body = "x".repeat(LISTED_MAX + 1).into();
     let mut new = NewQuery {
@@ -186,7 +186,7 @@ pub async fn what_is_long_stands_in_the_query_itself_only(store: &dyn Store) {
     }
 }
 
-/// With its log entries, and its number is not given again.
+/// Its log entries are erased, too, and its number is not reused.
 pub async fn a_query_goes_with_its_job(store: &dyn Store) {
     let first = asked(store, 1).await;
     let second = asked(store, 2).await;

@@ -1,4 +1,4 @@
-//! What readers see of a log, and of whose jobs.
+//! Rules for reading logs, and for whose jobs a caller may read.
 
 use proto::{End, ErrorCode, worker::Retry};
 
@@ -7,7 +7,7 @@ use super::sample::{
 };
 use crate::{Owner, QueueError, Store};
 
-/// A token waits for no disk.
+/// Reading a token waits for no disk.
 pub async fn a_line_is_readable_as_soon_as_it_was_taken(store: &dyn Store) {
     let token = leased(store, T0, 1).await;
     let log = store.log(Owner::Anyone, id(1)).await.unwrap().unwrap();
@@ -25,7 +25,7 @@ pub async fn a_line_is_readable_as_soon_as_it_was_taken(store: &dyn Store) {
     assert_eq!((page.attempt, page.restarted, page.end), (1, false, None));
 }
 
-/// After a lost acknowledgement the worker sends again from where it knows.
+/// After a lost acknowledgement the worker sends again from the last line it knows to be stored.
 pub async fn repeated_lines_are_skipped(store: &dyn Store) {
     let token = leased(store, T0, 1).await;
     store
@@ -43,7 +43,7 @@ pub async fn repeated_lines_are_skipped(store: &dyn Store) {
     );
 }
 
-/// So that the worker knows where to go on.
+/// The error tells the worker where to continue.
 pub async fn a_gap_is_refused_and_names_the_last_line(store: &dyn Store) {
     let token = leased(store, T0, 1).await;
     store.append(T0, token, 1, lines(&["1"])).await.unwrap();
@@ -57,7 +57,7 @@ pub async fn a_gap_is_refused_and_names_the_last_line(store: &dyn Store) {
     assert_eq!(texts(&page(store, id(1), after(0, 0)).await), ["1"]);
 }
 
-/// Whoever passed lines on must not wait for an attempt that may never come.
+/// A client that streams to somebody must not wait for an attempt that may never come.
 pub async fn a_log_that_nobody_writes_any_more_says_so(store: &dyn Store) {
     let token = leased(store, T0, 1).await;
     let log = store.log(Owner::Anyone, id(1)).await.unwrap().unwrap();
@@ -77,7 +77,7 @@ pub async fn a_log_that_nobody_writes_any_more_says_so(store: &dyn Store) {
     assert!(head.borrow_and_update().released);
 }
 
-/// One handle is enough for the whole life of a job.
+/// One handle works for the whole life of a job.
 pub async fn a_reader_follows_a_job_from_the_queue_to_its_end(store: &dyn Store) {
     store.enqueue(T0, job(1)).await.unwrap();
     let log = store.log(Owner::Anyone, id(1)).await.unwrap().unwrap();
@@ -101,7 +101,7 @@ pub async fn a_reader_follows_a_job_from_the_queue_to_its_end(store: &dyn Store)
     assert!(!page.restarted);
 }
 
-/// What it has is void; the page begins at line 1 of the new attempt.
+/// The lines read so far are void; the page begins at line 1 of the new attempt.
 pub async fn a_reader_of_an_older_attempt_is_told_it_restarted(store: &dyn Store) {
     let first = leased(store, T0, 1).await;
     store
@@ -136,7 +136,7 @@ pub async fn a_reader_of_an_older_attempt_is_told_it_restarted(store: &dyn Store
     );
 }
 
-/// Slow readers get small pages, and never an empty one while there is more.
+/// Slow readers get small pages, but never an empty one while there is more.
 pub async fn a_page_holds_what_was_asked_and_at_least_one_line(store: &dyn Store) {
     let token = leased(store, T0, 1).await;
     store
@@ -156,7 +156,7 @@ pub async fn a_page_holds_what_was_asked_and_at_least_one_line(store: &dyn Store
     }
 }
 
-/// A reader may come back with any place it was given.
+/// A reader may continue from any position it was given.
 pub async fn an_ended_log_is_read_again_from_anywhere(store: &dyn Store) {
     let token = leased(store, T0, 1).await;
     store
@@ -174,7 +174,7 @@ pub async fn an_ended_log_is_read_again_from_anywhere(store: &dyn Store) {
     assert_eq!(log.head().borrow().end, Some(End::Completed));
 }
 
-/// With the reason after them.
+/// The error comes after the lines.
 pub async fn a_job_that_failed_half_way_keeps_its_lines(store: &dyn Store) {
     let token = leased(store, T0, 1).await;
     store.append(T0, token, 1, lines(&["half"])).await.unwrap();
@@ -187,7 +187,7 @@ pub async fn a_job_that_failed_half_way_keeps_its_lines(store: &dyn Store) {
     assert_eq!(page.end, Some(failed(ErrorCode::EngineFailed)));
 }
 
-/// A worker may forget what is stored, so that must not wait for the end.
+/// A worker may forget stored lines, so they must be stored before the end.
 pub async fn lines_are_stored_without_being_asked_for(store: &dyn Store) {
     let token = leased(store, T0, 1).await;
     store
@@ -200,7 +200,8 @@ pub async fn lines_are_stored_without_being_asked_for(store: &dyn Store) {
     assert_eq!(store.append(T0, token, 1, Vec::new()).await.unwrap(), 2);
 }
 
-/// While it waits, while it runs, and when it has ended; nobody's if there is no such job.
+/// The account is known while the job waits, runs and has ended; `None` for a job that does not
+/// exist.
 pub async fn the_account_of_a_job_is_known_from_first_to_last(store: &dyn Store) {
     assert_eq!(store.account(id(1)).await.unwrap(), None);
     store.enqueue(T0, job(1)).await.unwrap();
@@ -213,7 +214,7 @@ pub async fn the_account_of_a_job_is_known_from_first_to_last(store: &dyn Store)
     assert_eq!(store.account(id(2)).await.unwrap(), None);
 }
 
-/// Not even that the job exists.
+/// Another account cannot even tell that the job exists.
 pub async fn another_account_sees_nothing(store: &dyn Store) {
     let token = leased(store, T0, 1).await;
     let (own, other) = (account("a"), account("b"));
@@ -248,7 +249,7 @@ pub async fn another_account_sees_nothing(store: &dyn Store) {
     }
 }
 
-/// A list is for looking at, and prompts are not.
+/// A list is an overview and contains no prompts.
 pub async fn jobs_are_listed_newest_first_and_without_their_bodies(store: &dyn Store) {
     for (n, name) in [(3, "a"), (1, "b"), (2, "a"), (4, "a")] {
         store.enqueue(T0, job_of(n, name)).await.unwrap();

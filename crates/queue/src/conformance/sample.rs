@@ -1,4 +1,4 @@
-//! Jobs, workers and moments for tests.
+//! Sample jobs, workers and times for tests.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -10,30 +10,30 @@ use proto::{
 
 use crate::{Job, Lease, LeaseQuery, LogPage, ModelPatterns, Models, NewJob, Owner, Serve, Store};
 
-/// When every test begins.
+/// Start time of every test.
 pub const T0: Timestamp = Timestamp(1_700_000_000_000);
-/// How long leases are here.
+/// Length of the leases.
 pub const LEASE: Duration = limits::LEASE;
 
-/// The moment `seconds` after the beginning.
+/// Returns the time `seconds` after the start.
 #[must_use]
 pub fn at(seconds: u64) -> Timestamp {
     T0 + Duration::from_secs(seconds)
 }
 
-/// The `n`-th id.
+/// Returns the `n`-th id.
 #[must_use]
 pub const fn id(n: u8) -> JobId {
     JobId([n; 16])
 }
 
-/// An account by name.
+/// Returns the account with this name.
 #[must_use]
 pub fn account(name: &str) -> Account {
     Account::new(name).unwrap()
 }
 
-/// The `n`-th job: of the account `a`, for the model `m`.
+/// Returns the `n`-th job: of the account `a`, for the model `m`.
 #[must_use]
 pub fn job(n: u8) -> NewJob {
     NewJob {
@@ -51,7 +51,7 @@ pub fn job(n: u8) -> NewJob {
     }
 }
 
-/// The `n`-th job, for another account.
+/// Returns the `n`-th job, for another account.
 #[must_use]
 pub fn job_of(n: u8, name: &str) -> NewJob {
     NewJob {
@@ -60,7 +60,7 @@ pub fn job_of(n: u8, name: &str) -> NewJob {
     }
 }
 
-/// The `n`-th job, of another urgency.
+/// Returns the `n`-th job, with another priority.
 #[must_use]
 pub fn urgent(n: u8, level: u8) -> NewJob {
     NewJob {
@@ -69,7 +69,7 @@ pub fn urgent(n: u8, level: u8) -> NewJob {
     }
 }
 
-/// The `n`-th job, for another model.
+/// Returns the `n`-th job, for another model.
 #[must_use]
 pub fn job_for(n: u8, model: &str) -> NewJob {
     NewJob {
@@ -78,7 +78,7 @@ pub fn job_for(n: u8, model: &str) -> NewJob {
     }
 }
 
-/// A worker that runs anything for anybody.
+/// Returns a worker that runs any model for any account.
 #[must_use]
 pub fn anyone() -> LeaseQuery {
     let worker = WorkerId::new("w").unwrap();
@@ -92,7 +92,7 @@ pub fn anyone() -> LeaseQuery {
     }
 }
 
-/// A worker with some models.
+/// Returns a worker with these models.
 #[must_use]
 pub fn with_models(models: &[&str]) -> LeaseQuery {
     let models = models
@@ -105,7 +105,7 @@ pub fn with_models(models: &[&str]) -> LeaseQuery {
     }
 }
 
-/// A worker that serves some accounts.
+/// Returns a worker that serves these accounts.
 #[must_use]
 pub fn serving(names: &[&str]) -> LeaseQuery {
     let accounts = names.iter().map(|name| account(name)).collect();
@@ -115,7 +115,7 @@ pub fn serving(names: &[&str]) -> LeaseQuery {
     }
 }
 
-/// The next job for a worker that runs anything, if there is one.
+/// Leases the next job for a worker that runs any model, if there is one.
 pub async fn next(store: &dyn Store, now: Timestamp) -> Option<Lease> {
     store.lease(now, &anyone(), LEASE).await.unwrap()
 }
@@ -126,25 +126,25 @@ pub async fn leased(store: &dyn Store, now: Timestamp, n: u8) -> LeaseToken {
     next(store, now).await.unwrap().token
 }
 
-/// The job, which must exist.
+/// Returns the job, which must exist.
 pub async fn found(store: &dyn Store, id: JobId) -> Job {
     store.get(Owner::Anyone, id).await.unwrap().unwrap()
 }
 
-/// Everything in a job's log after `after`.
+/// Returns everything in the log of a job after `after`.
 pub async fn page(store: &dyn Store, id: JobId, after: EventId) -> LogPage {
     let log = store.log(Owner::Anyone, id).await.unwrap().unwrap();
     log.read(after, usize::MAX).await.unwrap()
 }
 
-/// The text of a page's lines.
+/// Returns the text of a page's lines.
 #[must_use]
 pub fn texts(page: &LogPage) -> Vec<String> {
     let text = |chunk: &proto::Chunk| String::from_utf8(chunk.bytes().to_vec()).unwrap();
     page.chunks.iter().map(text).collect()
 }
 
-/// Lines of a log.
+/// Returns lines of a log.
 #[must_use]
 pub fn lines(texts: &[&'static str]) -> Vec<Bytes> {
     texts
@@ -153,19 +153,19 @@ pub fn lines(texts: &[&'static str]) -> Vec<Bytes> {
         .collect()
 }
 
-/// The place after line `n` of an attempt.
+/// Returns the position after line `n` of an attempt.
 #[must_use]
 pub const fn after(attempt: u32, n: u64) -> EventId {
     EventId { attempt, n }
 }
 
-/// A reason.
+/// Returns an error with this code.
 #[must_use]
 pub fn why(code: ErrorCode) -> JobError {
     JobError::new(code, "said the worker")
 }
 
-/// A failure.
+/// Returns a failed end.
 #[must_use]
 pub fn failed(code: ErrorCode) -> End {
     End::Failed { error: why(code) }

@@ -1,9 +1,10 @@
-//! Sessions: renewed by one token at a time, and ended by one that was shown before.
+//! Rules for sessions: one renewal token is valid at a time, and reusing an old one ends the
+//! session.
 
 use super::sample::at;
 use crate::{Renewal, Renewed, SESSIONS_MAX, Session, SessionId, Store};
 
-/// A session that ends soon.
+/// Returns a session that expires soon.
 #[must_use]
 pub fn session(n: u8, user: u64) -> Session {
     Session {
@@ -23,7 +24,7 @@ fn renewal(from: u8, to: u8) -> Renewal {
     }
 }
 
-/// By the token in force, which is another one afterwards.
+/// The renewal token in force works once and is replaced.
 pub async fn a_session_is_renewed_by_its_token_in_force(store: &dyn Store) {
     let (own, other) = (session(1, 7), session(2, 7));
     store.open_session(at(0), own.clone()).await.unwrap();
@@ -42,7 +43,7 @@ pub async fn a_session_is_renewed_by_its_token_in_force(store: &dyn Store) {
     assert_eq!(found, Some(other), "no other is touched");
 }
 
-/// Whoever shows it second, thief or owner: nobody can tell them apart.
+/// The second use may be a thief's or the owner's; they cannot be told apart.
 pub async fn a_token_that_was_shown_before_ends_the_session(store: &dyn Store) {
     let own = session(1, 7);
     store.open_session(at(0), own.clone()).await.unwrap();
@@ -54,7 +55,7 @@ pub async fn a_token_that_was_shown_before_ends_the_session(store: &dyn Store) {
     assert_eq!(store.find_session(own.id).await.unwrap(), None);
 }
 
-/// And only that one.
+/// Other sessions stay open.
 pub async fn a_session_that_was_ended_is_gone(store: &dyn Store) {
     store.open_session(at(0), session(1, 7)).await.unwrap();
     store.open_session(at(0), session(2, 7)).await.unwrap();
@@ -65,7 +66,7 @@ pub async fn a_session_that_was_ended_is_gone(store: &dyn Store) {
     assert_eq!((gone, stays), (None, Some(session(2, 7))));
 }
 
-/// Nobody fills the store by logging in.
+/// Logins cannot fill the store.
 pub async fn only_so_many_sessions_are_kept(store: &dyn Store) {
     let most = u8::try_from(SESSIONS_MAX).unwrap();
     store.open_session(at(0), session(250, 8)).await.unwrap();

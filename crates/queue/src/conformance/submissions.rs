@@ -1,4 +1,4 @@
-//! Submissions: one job per name, and finding jobs again page by page.
+//! Rules for submissions: one job per idempotency key, and paged searches.
 
 use proto::{End, ErrorCode, JobError, JobState, Op};
 
@@ -36,7 +36,7 @@ const ALL: JobFilter = JobFilter {
     limit: 100,
 };
 
-/// Whether it waits, runs or has ended.
+/// The job may be queued, running or ended.
 pub async fn a_name_stands_for_one_job(store: &dyn Store) {
     let again = async |n| store.submit(T0, job(n), named("k", 7)).await.unwrap().id();
     assert_eq!(again(1).await, id(1));
@@ -54,7 +54,7 @@ pub async fn a_name_stands_for_one_job(store: &dyn Store) {
     assert_eq!(store.counts().queued, 0);
 }
 
-/// The first one counts.
+/// The first request counts.
 pub async fn a_name_cannot_stand_for_two_requests(store: &dyn Store) {
     store.submit(T0, job(1), named("k", 7)).await.unwrap();
     let refused = store.submit(T0, job(2), named("k", 8)).await.unwrap_err();
@@ -62,7 +62,7 @@ pub async fn a_name_cannot_stand_for_two_requests(store: &dyn Store) {
     assert_eq!(search(store, ALL).await, [1]);
 }
 
-/// The same word in two mouths is two names.
+/// Two accounts may use the same key for different jobs.
 pub async fn accounts_name_their_jobs_apart(store: &dyn Store) {
     store.submit(T0, job(1), named("k", 7)).await.unwrap();
     let other = store.submit(T0, job_of(2, "b"), named("k", 8)).await;
@@ -70,7 +70,7 @@ pub async fn accounts_name_their_jobs_apart(store: &dyn Store) {
     assert_eq!(store.submitted(&account("c"), "k").await.unwrap(), None);
 }
 
-/// A job that was not accepted takes nothing.
+/// A job that was not accepted takes no key.
 pub async fn a_name_that_was_refused_is_free(store: &dyn Store) {
     store.enqueue(T0, job(1)).await.unwrap();
     let refused = store.submit(T0, job(1), named("k", 7)).await.unwrap_err();
@@ -80,7 +80,7 @@ pub async fn a_name_that_was_refused_is_free(store: &dyn Store) {
     assert_eq!(free.unwrap().id(), id(2));
 }
 
-/// The others find it.
+/// The other callers find that job.
 pub async fn of_many_who_ask_at_once_one_makes_the_job(store: &dyn Store) {
     let ask = |n| store.submit(T0, job(n), named("k", 7));
     let (a, b, c, d) = tokio::join!(ask(1), ask(2), ask(3), ask(4));
@@ -91,7 +91,7 @@ pub async fn of_many_who_ask_at_once_one_makes_the_job(store: &dyn Store) {
     assert_eq!(store.counts().queued, 1);
 }
 
-/// Not before.
+/// The key is not free before that.
 pub async fn a_name_is_free_when_its_job_is_erased(store: &dyn Store) {
     store.submit(T0, job(1), named("k", 7)).await.unwrap();
     store.cancel(T0, Owner::Anyone, id(1)).await.unwrap();
@@ -103,7 +103,7 @@ pub async fn a_name_is_free_when_its_job_is_erased(store: &dyn Store) {
     assert_eq!(free.unwrap().id(), id(3));
 }
 
-/// State, model, kind and age, alone and together.
+/// Searches by state, model, operation and age, alone and combined.
 pub async fn jobs_are_searched_by_what_they_are(store: &dyn Store) {
     leased(store, T0, 1).await;
     store.enqueue(at(10), job_for(2, "llama3")).await.unwrap();
@@ -140,10 +140,10 @@ pub async fn jobs_are_searched_by_what_they_are(store: &dyn Store) {
     assert_eq!(search(store, between).await, [3, 2], "from, and before");
 }
 
-/// Nothing is shown twice and nothing is left out.
+/// No job is shown twice and none is left out.
 pub async fn pages_follow_each_other_whatever_is_accepted_meanwhile(store: &dyn Store) {
     for n in 1..=5 {
-        // Several in one moment.
+        // Several jobs in one millisecond.
         let new = if n == 3 { job_of(n, "b") } else { job(n) };
         store.enqueue(at(u64::from(n / 2)), new).await.unwrap();
     }
@@ -175,7 +175,7 @@ pub async fn pages_follow_each_other_whatever_is_accepted_meanwhile(store: &dyn 
     }
 }
 
-/// Whatever it looks for.
+/// No filter makes foreign jobs visible.
 pub async fn a_search_shows_no_foreign_job(store: &dyn Store) {
     store.enqueue(T0, job_of(1, "a")).await.unwrap();
     store.enqueue(T0, job_of(2, "b")).await.unwrap();
@@ -185,7 +185,7 @@ pub async fn a_search_shows_no_foreign_job(store: &dyn Store) {
     assert!(page.jobs[0].new.body.0.is_empty());
 }
 
-/// The dead are found page by page, by everybody who may see them, and once retried no more.
+/// Dead jobs are found page by page by everybody who may see them, and no longer after a retry.
 pub async fn a_failed_job_is_dead_until_it_is_tried_again(store: &dyn Store) {
     let dead = JobFilter { dead: true, ..ALL };
     for (n, account) in [(1, "a"), (2, "b"), (3, "a")] {

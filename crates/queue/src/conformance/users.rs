@@ -1,9 +1,9 @@
-//! Users: found by id and name, changed by name, and never the same id for two.
+//! Rules for users: found by id and name, changed by name, and ids never reused.
 
 use super::sample::{T0, account, at};
 use crate::{NewUser, PasswordHash, QueueError, Role, Store, User, UserChange};
 
-/// A user.
+/// Returns a user.
 #[must_use]
 pub fn user(name: &str) -> NewUser {
     NewUser {
@@ -15,7 +15,7 @@ pub fn user(name: &str) -> NewUser {
     }
 }
 
-/// Whole, as it was made.
+/// All fields are returned as stored.
 pub async fn a_user_is_found_by_id_and_by_name(store: &dyn Store) {
     let admin = NewUser {
         role: Role::Admin,
@@ -41,7 +41,7 @@ pub async fn a_user_is_found_by_id_and_by_name(store: &dyn Store) {
     assert_eq!(names, ["one", "two"]);
 }
 
-/// Until its user is removed.
+/// Removing a user frees its name.
 pub async fn a_user_name_is_taken_until_its_user_is_removed(store: &dyn Store) {
     store.create_user(user("one")).await.unwrap();
     let refused = store.create_user(user("one")).await.unwrap_err();
@@ -51,7 +51,7 @@ pub async fn a_user_name_is_taken_until_its_user_is_removed(store: &dyn Store) {
     store.create_user(user("one")).await.unwrap();
 }
 
-/// Else the tokens of a removed user would open the door for the next one.
+/// Otherwise the tokens of a removed user would be valid for the next one with its id.
 pub async fn an_id_of_a_removed_user_is_never_given_again(store: &dyn Store) {
     let first = store.create_user(user("one")).await.unwrap();
     store.remove_user("one").await.unwrap();
@@ -60,7 +60,7 @@ pub async fn an_id_of_a_removed_user_is_never_given_again(store: &dyn Store) {
     assert!(second > first, "{second} after {first}");
 }
 
-/// And nothing but the password may differ afterwards.
+/// Only the password differs afterwards.
 pub async fn each_change_of_a_user_is_a_new_generation(store: &dyn Store) {
     let id = store.create_user(user("one")).await.unwrap();
     let other = store.create_user(user("two")).await.unwrap();
@@ -75,7 +75,7 @@ pub async fn each_change_of_a_user_is_a_new_generation(store: &dyn Store) {
     assert_eq!((other.generation, other.new), (1, user("two")));
 }
 
-/// Which voids no token.
+/// A login invalidates no token.
 pub async fn a_login_is_noted(store: &dyn Store) {
     let id = store.create_user(user("one")).await.unwrap();
     store.logged_in(at(5), id).await.unwrap();
@@ -84,7 +84,7 @@ pub async fn a_login_is_noted(store: &dyn Store) {
     assert_eq!((user.last_login, user.generation), (Some(at(7)), 1));
 }
 
-/// The first one offered.
+/// The first key offered is kept.
 pub async fn the_token_key_is_chosen_once(store: &dyn Store) {
     assert_eq!(store.token_key([1; 32]).await.unwrap(), [1; 32]);
     assert_eq!(store.token_key([2; 32]).await.unwrap(), [1; 32]);

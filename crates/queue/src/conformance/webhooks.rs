@@ -1,4 +1,4 @@
-//! Webhooks: due when their job has ended, tried until they are told or given up.
+//! Rules for webhooks: due when their job has ended, retried until delivered or given up.
 
 use proto::{End, WebhookState};
 
@@ -35,7 +35,7 @@ async fn due(store: &dyn Store, seconds: u64) -> Vec<u8> {
     ids.collect()
 }
 
-/// Not before, and whichever way it ended.
+/// A webhook is not due before, and due after every kind of end.
 pub async fn a_webhook_is_due_when_its_job_has_ended(store: &dyn Store) {
     let nothing = store.due_webhooks(T0, 10, 10).await.unwrap();
     assert!(!nothing.any);
@@ -62,7 +62,7 @@ pub async fn a_webhook_is_due_when_its_job_has_ended(store: &dyn Store) {
     assert_eq!(one.due.len(), 1);
 }
 
-/// However many one account has: the first of each come before the second of any.
+/// The first webhook of each account comes before the second of any.
 pub async fn no_account_hides_the_webhooks_of_another(store: &dyn Store) {
     for n in 1..=6 {
         submit(store, n).await;
@@ -85,7 +85,7 @@ pub async fn no_account_hides_the_webhooks_of_another(store: &dyn Store) {
     assert_eq!(due(10, 1).await, [2, 7]);
 }
 
-/// A failure puts it off; success and giving up are final.
+/// A failure delays the next attempt; success and giving up are final.
 pub async fn a_webhook_is_tried_until_it_is_told_or_given_up(store: &dyn Store) {
     for n in 1..=2 {
         submit(store, n).await;
@@ -118,7 +118,7 @@ pub async fn a_webhook_is_tried_until_it_is_told_or_given_up(store: &dyn Store) 
     assert_eq!(lost.error.as_deref(), Some("HTTP 410"));
 }
 
-/// And one whose job was refused never was.
+/// A webhook of a refused job is not stored.
 pub async fn a_webhook_is_kept_exactly_as_long_as_its_job(store: &dyn Store) {
     store.enqueue(T0, job(1)).await.unwrap();
     let extras = Extras {

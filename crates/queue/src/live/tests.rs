@@ -1,4 +1,4 @@
-//! What a store is told by its jobs in memory, which its readers cannot see.
+//! What the jobs in memory report to their store; readers cannot see it.
 
 use proto::limits::LINE_COST;
 
@@ -8,7 +8,7 @@ use crate::{
     conformance::sample::{LEASE, T0, after, anyone, at, id, job, lines},
 };
 
-/// Nothing but how much is kept of answers: one of so much, and of all so much.
+/// Returns a state in which one answer and all answers together are limited to these sizes.
 fn bounded(log_max: usize, logs_max: usize) -> Live {
     Live::new(Machine::new(Terms {
         log_max,
@@ -17,7 +17,7 @@ fn bounded(log_max: usize, logs_max: usize) -> Live {
     }))
 }
 
-/// Queues the `n`-th job and lends it.
+/// Queues the `n`-th job and leases it.
 fn lent(live: &mut Live, n: u8) -> LeaseToken {
     lent_at(live, T0, n)
 }
@@ -36,7 +36,7 @@ fn ended(live: &mut Live, token: LeaseToken) {
     live.settle(&[ended.unwrap().unwrap()]);
 }
 
-/// An answer of one line that takes so much.
+/// Returns an answer of one line that counts as `bytes` bytes.
 fn answer(bytes: usize) -> Vec<Bytes> {
     vec![vec![b'x'; bytes - LINE_COST].into()]
 }
@@ -69,14 +69,14 @@ fn an_answer_may_grow_to_its_bound_and_all_together_to_theirs() {
     assert_eq!(told(100, 80), (Appended::Stored(0), Appended::Stored(0)));
     assert_eq!(told(80, 101).1, Appended::TooLong(other), "this one");
     assert_eq!(told(100, 81).1, Appended::TooLong(one), "the longest");
-    // Of equals the youngest, and what ended is not among them.
+    // Of equally long answers the youngest fails, and ended ones do not count.
     let mut live = bounded(100, 180);
     let tokens = [1, 2, 3].map(|n| lent(&mut live, n));
     live.append(T0, tokens[0], 1, answer(90)).unwrap();
     live.append(T0, tokens[1], 1, answer(90)).unwrap();
     let more = live.append(T0, tokens[2], 1, answer(70)).unwrap();
     assert_eq!(more, Appended::TooLong(tokens[1]));
-    // What was there already is no more.
+    // Lines that were already accepted add nothing.
     let again = live.append(T0, tokens[0], 1, answer(90)).unwrap();
     assert_eq!(again, Appended::Stored(0));
 }
@@ -162,7 +162,7 @@ fn what_could_not_be_stored_never_was_and_takes_only_its_own_log_along() {
     assert_eq!(logs, [id(1)]);
 }
 
-/// Counts first lines.
+/// Counts calls of `first_line`.
 #[derive(Debug, Default)]
 struct First(std::sync::atomic::AtomicUsize);
 

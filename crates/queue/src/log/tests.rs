@@ -1,4 +1,4 @@
-//! What a store and its lease holders are told of a log, which its readers cannot see.
+//! What a log reports to stores and lease holders; readers cannot see it.
 
 use super::*;
 use crate::conformance::sample::{after, id, lines};

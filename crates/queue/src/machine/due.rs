@@ -1,10 +1,12 @@
+//! Decisions that depend on time alone: expired leases, deadlines and waiting times.
+
 use std::time::Duration;
 
 use proto::{End, ErrorCode, JobError, JobState, Timestamp, limits::ATTEMPTS_MAX};
 
 use super::{Record, lost_too_often};
 
-/// When time decides something about this job next.
+/// Returns the next time at which time alone changes this job.
 pub(super) fn timer(record: &Record, now: Timestamp, waits: Duration) -> Option<Timestamp> {
     match record.job.state {
         JobState::Queued => {
@@ -25,7 +27,7 @@ pub(super) fn timer(record: &Record, now: Timestamp, waits: Duration) -> Option<
     }
 }
 
-/// What the time `now` makes of the job; `None` if it stays as it is.
+/// Returns the record after the changes that are due at `now`; `None` if nothing changes.
 pub(super) fn decide(record: &Record, now: Timestamp, waits: Duration) -> Option<Record> {
     let late = wanted_until(record).is_some_and(|deadline| deadline <= now);
     match record.job.state {
@@ -34,7 +36,7 @@ pub(super) fn decide(record: &Record, now: Timestamp, waits: Duration) -> Option
             let gives_up = waits_until(record, waits).is_some_and(|until| until <= now);
             gives_up.then(|| record.clone().ended(now, too_late(WAITED_LONG)))
         }
-        // Whoever holds it is told to stop, as after a withdrawal.
+        // The holder of the lease is told to stop, as after a cancellation.
         JobState::Leased if late => Some(record.clone().ended(now, too_late(RUNNING))),
         JobState::Leased => {
             if record.loan.as_ref().is_some_and(|loan| loan.until > now) {
@@ -70,12 +72,12 @@ fn too_late(message: &str) -> End {
     }
 }
 
-/// The deadline, unless the requester withdrew the job: then its worker has the last word.
+/// The deadline. `None` if the requester has cancelled: the worker then ends the job.
 fn wanted_until(record: &Record) -> Option<Timestamp> {
     record.job.new.deadline.filter(|_| !record.cancelled)
 }
 
-/// Until when the job is left to wait.
+/// The time until which a waiting job may wait.
 fn waits_until(record: &Record, waits: Duration) -> Option<Timestamp> {
     let usual = || record.job.created_at + waits;
     wanted_until(record).or_else(|| record.job.new.deadline.is_none().then(usual))

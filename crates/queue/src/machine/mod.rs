@@ -1,7 +1,7 @@
-//! The life of a job, as decisions on plain data: no I/O, no clock, no randomness.
+//! The life cycle of a job, as decisions on plain data: no I/O, no clock, no randomness.
 //!
-//! A decision answers with the [`Step`]s a store must persist. The store then either calls
-//! [`Machine::settle`] (they are on disk) or [`Machine::undo`] (they never happened).
+//! A decision returns the [`Step`]s that a store must persist. The store then calls either
+//! [`Machine::settle`] (they are on disk) or [`Machine::undo`] (they could not be stored).
 
 mod due;
 mod record;
@@ -23,14 +23,14 @@ use table::Table;
 
 use crate::{LeaseQuery, Models, NewJob, Owner, QueueCounts, QueueError, Serve, Terms};
 
-/// All unfinished jobs, and those that ended but are not settled yet. Never holds a prompt.
+/// All unfinished jobs, and those whose end is not settled yet. Holds no prompt.
 #[derive(Debug)]
 pub struct Machine {
     terms: Terms,
     clock: Timestamp,
     last_seq: u64,
     table: Table,
-    /// Bytes that are kept of each account.
+    /// Bytes kept for each account.
     kept: HashMap<Account, u64>,
 }
 
@@ -41,7 +41,7 @@ impl Default for Machine {
 }
 
 impl Machine {
-    /// One that takes so much.
+    /// Creates an empty machine with these limits.
     #[must_use]
     pub fn new(terms: Terms) -> Self {
         Self {
@@ -53,8 +53,8 @@ impl Machine {
         }
     }
 
-    /// Takes up what an earlier run left behind, also if that is more than would be accepted now.
-    /// Leases live on, a little longer than they would have, so that their workers can come back.
+    /// Restores the jobs of an earlier run, even if they exceed the current limits. Leases are
+    /// extended by [`RESTART_GRACE`], so that their workers can reconnect.
     #[must_use]
     pub fn restore(
         terms: Terms,
@@ -67,7 +67,7 @@ impl Machine {
         };
         for mut record in records {
             if let Some(loan) = &mut record.loan {
-                // An earlier run's clock may have been ahead.
+                // The clock of the earlier run may have been ahead of this one.
                 loan.until = loan.until.clamp(now, now + loan.length) + RESTART_GRACE;
             }
             let latest = now + RETRY_MAX;
@@ -78,23 +78,23 @@ impl Machine {
         machine
     }
 
-    /// Later jobs are numbered from after `seq`.
+    /// Numbers later jobs from `seq + 1`.
     pub fn number_after(&mut self, seq: u64) {
         self.last_seq = self.last_seq.max(seq);
     }
 
-    /// What is known of a job that has not been settled as ended.
+    /// Returns the record of a job that is unfinished or whose end is not settled.
     #[must_use]
     pub fn get(&self, id: JobId) -> Option<&Record> {
         self.table.get(id)
     }
 
-    /// Every record, in no order.
+    /// Iterates over all records, in no particular order.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
         self.table.records()
     }
 
-    /// Those of an owner's that are queries.
+    /// Iterates over the owner's records that are queries.
     pub fn queries(&self, owner: Owner<'_>) -> impl Iterator<Item = &Record> {
         self.table.queries(owner)
     }
@@ -105,31 +105,31 @@ impl Machine {
         self.clock
     }
 
-    /// How much it takes.
+    /// The limits of this machine.
     #[must_use]
     pub const fn terms(&self) -> Terms {
         self.terms
     }
 
-    /// How much is waiting and running.
+    /// Numbers of waiting and running jobs.
     #[must_use]
     pub const fn counts(&self) -> QueueCounts {
         self.table.counts()
     }
 
-    /// Rises whenever a job becomes available.
+    /// A counter that rises whenever a job becomes available.
     #[must_use]
     pub const fn arrivals(&self) -> u64 {
         self.table.arrivals()
     }
 
-    /// When [`Machine::reap`] has something to do next.
+    /// Time at which [`Machine::reap`] has something to do next.
     #[must_use]
     pub fn next_reap(&self) -> Option<Timestamp> {
         self.table.first_timer()
     }
 
-    /// Accepts a job, if the caps allow it.
+    /// Accepts a job, if the limits allow it.
     ///
     /// # Errors
     /// [`QueueError::Full`], [`QueueError::AccountFull`], [`QueueError::Exists`].
@@ -147,15 +147,16 @@ impl Machine {
         Ok(self.put(Record::new(self.last_seq, now, new)))
     }
 
-    /// How many bytes are kept of an account: requests and answers of all its jobs, of those that
-    /// ended too.
+    /// Number of bytes kept for an account: requests and answers of all its jobs, including ended
+    /// ones.
     #[must_use]
     pub fn kept(&self, account: &Account) -> u64 {
         self.kept.get(account).copied().unwrap_or_default()
     }
 
-    /// So many bytes more are kept of an account, or less. The request of a job is counted when
-    /// it is accepted; all else is for the store to tell, and what is kept at the start.
+    /// Adds `bytes`, which may be negative, to what is kept for an account. The request of a job is
+    /// counted when the job is accepted; the store reports everything else, including what is on
+    /// disk at the start.
     pub fn weigh(&mut self, account: &Account, bytes: i64) {
         let kept = self.kept(account).saturating_add_signed(bytes);
         match self.kept.get_mut(account) {
@@ -165,12 +166,12 @@ impl Machine {
         }
     }
 
-    /// As much is kept of everybody as in an earlier run.
+    /// Copies the per-account usage of an earlier machine.
     pub fn keep_as(&mut self, earlier: &Self) {
         self.kept.clone_from(&earlier.kept);
     }
 
-    /// Whether so many bytes more may be kept of an account.
+    /// Checks whether `bytes` more may be kept for an account.
     ///
     /// # Errors
     /// [`QueueError::AccountFull`].
@@ -183,7 +184,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Whether one more job is within the caps.
+    /// Checks whether one more job is within the limits.
     ///
     /// # Errors
     /// [`QueueError::Full`], [`QueueError::AccountFull`].
@@ -221,14 +222,14 @@ impl Machine {
             || self.table.waiting.best(query).is_some()
     }
 
-    /// How many waiting jobs a query finds, counted up to `most`.
+    /// Number of waiting jobs that match a query, counted up to `most`.
     #[must_use]
     pub fn waiting(&self, query: &LeaseQuery, most: usize) -> usize {
         self.table.waiting.count(query, most)
     }
 
-    /// Lends the best waiting job; what time has decided meanwhile comes first in the steps.
-    /// If there is a loan it is the last step.
+    /// Leases the best waiting job. The returned steps begin with what became due in the meantime;
+    /// the lease, if there is one, is the last step.
     pub fn lease(
         &mut self,
         now: Timestamp,
@@ -256,8 +257,9 @@ impl Machine {
         (steps, Some(token))
     }
 
-    /// How many jobs will be served before a waiting one by workers that serve these accounts and
-    /// run these models, as things are now. `None` if it does not wait, or not for them.
+    /// Number of jobs that will be leased before a waiting one by workers that serve these accounts
+    /// and run these models, if nothing else arrives. `None` if the job does not wait, or not for
+    /// them.
     pub fn before(
         &mut self,
         now: Timestamp,
@@ -270,8 +272,8 @@ impl Machine {
         self.table.waiting.before(seq, serve, models)
     }
 
-    /// Renews a lease; not persisted, because a restart prolongs every lease anyway.
-    /// Without a `length` it is renewed for what it was lent for, and never shortened.
+    /// Renews a lease. Not persisted, because a restart extends every lease anyway. Without a
+    /// `length` the lease is renewed for its original length, and never shortened.
     ///
     /// # Errors
     /// [`QueueError::StaleLease`], [`QueueError::UnknownJob`].
@@ -293,7 +295,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Ends a job of which `have` lines were accepted. A repeat yields no step.
+    /// Ends a job of which `have` lines were accepted. A repeated call returns no step.
     ///
     /// # Errors
     /// [`QueueError::Gap`], [`QueueError::StaleLease`], [`QueueError::UnknownJob`].
@@ -329,7 +331,7 @@ impl Machine {
         Ok(Some(self.put(ended)))
     }
 
-    /// Gives a job back.
+    /// Returns a job to the queue, or fails it.
     ///
     /// # Errors
     /// [`QueueError::StaleLease`], [`QueueError::UnknownJob`].
@@ -361,7 +363,7 @@ impl Machine {
         }))
     }
 
-    /// Withdraws a job; no step if that was asked before.
+    /// Cancels a job; returns no step if it was cancelled before.
     ///
     /// # Errors
     /// [`QueueError::UnknownJob`], [`QueueError::Ended`].
@@ -395,7 +397,7 @@ impl Machine {
         }
     }
 
-    /// Decides what the passing of time decides.
+    /// Applies everything that is due at `now`.
     pub fn reap(&mut self, now: Timestamp) -> Vec<Step> {
         let now = self.tick(now);
         let mut steps = Vec::new();
@@ -410,15 +412,14 @@ impl Machine {
         steps
     }
 
-    /// The steps are on disk: jobs that ended in them need not be kept here any more.
+    /// Forgets the jobs that ended in these steps, which are on disk.
     pub fn settle(&mut self, steps: &[Step]) {
         for step in steps.iter().filter(|step| step.after.job.state.is_final()) {
             self.table.remove(step.id());
         }
     }
 
-    /// The steps, the latest ones taken, could not be stored: everything is as before them,
-    /// except that leases stay renewed.
+    /// Reverts the most recent steps, which could not be stored. Renewed leases stay renewed.
     pub fn undo(&mut self, steps: Vec<Step>) {
         for step in steps.into_iter().rev() {
             let now_there = self.table.remove(step.id());
@@ -439,7 +440,7 @@ impl Machine {
         }
     }
 
-    /// The record, if this lease holds it.
+    /// Returns the record, if this lease holds the job.
     ///
     /// # Errors
     /// [`QueueError::StaleLease`], [`QueueError::UnknownJob`].
@@ -454,7 +455,7 @@ impl Machine {
         }
     }
 
-    /// The clock of one machine never goes back.
+    /// Returns the current time, which never goes back even if the clock does.
     fn tick(&mut self, now: Timestamp) -> Timestamp {
         self.clock = self.clock.max(now);
         self.clock
@@ -467,12 +468,12 @@ impl Machine {
     }
 }
 
-/// A count of bytes, for a sum that may fall.
+/// Converts a number of bytes for a signed sum.
 fn signed(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX / 2)
 }
 
-/// What a job is failed with when its workers keep vanishing.
+/// Error of a job whose workers disappeared too often.
 fn lost_too_often() -> JobError {
     JobError::new(
         ErrorCode::TooManyAttempts,

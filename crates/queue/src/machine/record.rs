@@ -1,54 +1,56 @@
+//! The record of a job, its lease, and a step: one decision about one job.
+
 use std::time::Duration;
 
 use proto::{Body, End, JobId, JobState, LeaseToken, Timestamp};
 
 use crate::{Job, Lease, NewJob, QueueError};
 
-/// A job as the machine knows it and a store persists it; the body is kept elsewhere.
+/// A job as the machine knows it and a store persists it. The body is stored separately.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
-    /// Rises with each accepted job: its age.
+    /// Sequence number, which rises with each accepted job and gives its age.
     pub seq: u64,
     /// The job, with an empty body.
     pub job: Job,
-    /// How long the body is.
+    /// Size of the body in bytes.
     pub bytes: usize,
-    /// How many attempts count against the limit.
+    /// Number of attempts that count against the limit.
     pub tries: u32,
-    /// Not lent before this.
+    /// Time before which the job is not leased.
     pub not_before: Option<Timestamp>,
-    /// The loan, exactly while the job is leased.
+    /// The lease; `Some` exactly while the job is leased.
     pub loan: Option<Loan>,
-    /// The requester withdrew it while it was leased.
+    /// Whether the requester cancelled it while it was leased.
     pub cancelled: bool,
 }
 
-/// Until when a job is lent, and for how long each renewal is.
+/// The end of a lease, and the length of each renewal.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loan {
-    /// The lease ends here unless it is renewed.
+    /// Time at which the lease expires unless it is renewed.
     pub until: Timestamp,
-    /// What it was lent for.
+    /// Original length of the lease.
     pub length: Duration,
 }
 
 /// One decision about one job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
-    /// `None` for a job that is new.
+    /// The record before; `None` for a new job.
     pub before: Option<Record>,
-    /// What must be on disk.
+    /// The record after, which must be persisted.
     pub after: Record,
 }
 
 impl Step {
-    /// The job.
+    /// Identifier of the job.
     #[must_use]
     pub const fn id(&self) -> JobId {
         self.after.job.new.id
     }
 
-    /// What the worker gets, if the job was lent.
+    /// Returns the lease for the worker, if this step leased the job.
     #[must_use]
     pub fn lease(&self, body: Body) -> Option<Lease> {
         let loan = self.after.loan.as_ref()?;
@@ -62,7 +64,7 @@ impl Step {
         })
     }
 
-    /// The job went to a worker in this step.
+    /// Whether this step leased the job.
     #[must_use]
     pub fn is_lent(&self) -> bool {
         let attempt = self.before.as_ref().map_or(0, |before| before.job.attempt);
@@ -76,7 +78,7 @@ impl Record {
             seq,
             bytes: new.body.0.len(),
             job: Job {
-                // Not `..new.clone()`: that would take the body along.
+                // Not `..new.clone()`: that would copy the body.
                 new: NewJob {
                     id: new.id,
                     account: new.account.clone(),
@@ -104,7 +106,7 @@ impl Record {
         }
     }
 
-    /// What the present holder must show.
+    /// Credential of the current lease.
     #[must_use]
     pub const fn token(&self) -> LeaseToken {
         LeaseToken {
@@ -113,16 +115,16 @@ impl Record {
         }
     }
 
-    /// How the job ended, if it has.
+    /// Outcome of the job, if it has ended.
     #[must_use]
     pub fn end(&self) -> Option<End> {
         self.job.end()
     }
 
-    /// Whether the holder of the last lease may send this end once more.
+    /// Checks whether the holder of the last lease may repeat this end.
     ///
     /// # Errors
-    /// [`QueueError::StaleLease`] if it is another lease or another end.
+    /// [`QueueError::StaleLease`] for another lease or another end.
     pub fn accepts_again(&self, token: LeaseToken, end: &End) -> Result<(), QueueError> {
         self.job.accepts_again(token, end)
     }

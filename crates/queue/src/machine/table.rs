@@ -1,3 +1,5 @@
+//! The records of all jobs, with their indexes, timers and counters.
+
 use std::{
     collections::{BTreeSet, HashMap},
     time::Duration,
@@ -8,34 +10,35 @@ use proto::{Account, Dialect, JobId, JobState, Timestamp};
 use super::{Record, due, waiting::Waiting};
 use crate::{Owner, QueueCounts};
 
-/// The records, and everything that is found or counted about them.
+/// The records with everything that is indexed or counted about them.
 #[derive(Debug)]
 pub(super) struct Table {
-    /// See [`crate::Terms::waits`].
+    /// Maximum waiting time of a job without a deadline.
     waits: Duration,
     slots: HashMap<JobId, Slot>,
     pub(super) waiting: Waiting,
-    /// When to look at a job again; a renewed lease leaves its entry here too early on purpose.
+    /// When to look at a job again. Renewing a lease leaves its timer in place; it then fires
+    /// early, which saves moving it at every renewal.
     timers: BTreeSet<(Timestamp, JobId)>,
     per_account: HashMap<Account, Share>,
-    /// Those that are queries, by account and age.
+    /// Index of the queries, by account and age.
     queries: BTreeSet<(Account, u64, JobId)>,
     counts: QueueCounts,
     arrivals: u64,
 }
 
-/// Where a query stands among all.
+/// Key of a query in the index.
 fn named(record: &Record) -> Option<(Account, u64, JobId)> {
     let new = &record.job.new;
     (new.dialect == Dialect::Queries).then(|| (new.account.clone(), record.seq, new.id))
 }
 
-/// Where a job is counted among those of its priority.
+/// Index of the counter for the job's priority.
 fn level(record: &Record) -> usize {
     usize::from(record.job.new.priority.level()).min(10)
 }
 
-/// What of one account waits.
+/// Waiting jobs of one account: their number and bytes.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Share {
     pub(super) jobs: usize,
@@ -70,7 +73,7 @@ impl Table {
         self.slots.values().map(|slot| &slot.record)
     }
 
-    /// The records of the queries among them.
+    /// Iterates over the owner's records that are queries.
     pub(super) fn queries(&self, owner: Owner<'_>) -> impl Iterator<Item = &Record> {
         let all = match owner {
             Owner::Account(account) => {
@@ -87,12 +90,12 @@ impl Table {
         self.counts
     }
 
-    /// Rises whenever a job becomes available.
+    /// A counter that rises whenever a job becomes available.
     pub(super) const fn arrivals(&self) -> u64 {
         self.arrivals
     }
 
-    /// What of an account waits.
+    /// Waiting jobs of an account.
     pub(super) fn queued_by(&self, account: &Account) -> Share {
         self.per_account.get(account).copied().unwrap_or_default()
     }
@@ -101,14 +104,15 @@ impl Table {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// A record whose time has come; it must be put back, as it is or changed.
+    /// Removes the first due timer and returns a copy of its record, which must be put back,
+    /// changed or not.
     pub(super) fn take_due(&mut self, now: Timestamp) -> Option<Record> {
         let (at, id) = self.timers.first().copied().filter(|(at, _)| *at <= now)?;
         self.timers.remove(&(at, id));
         self.get(id).cloned()
     }
 
-    /// Moves the end of a loan. The timer stays, unless the loan would end before it.
+    /// Moves the end of a lease. The timer stays, unless the lease would end before it.
     pub(super) fn renew(&mut self, now: Timestamp, id: JobId, until: Timestamp) {
         let Some(slot) = self.slots.get_mut(&id) else {
             return;
@@ -122,7 +126,7 @@ impl Table {
         }
     }
 
-    /// Puts a record in place of the one with the same id, which it answers.
+    /// Inserts a record; returns the one with the same id that it replaces.
     pub(super) fn put(&mut self, now: Timestamp, record: Record) -> Option<Record> {
         let id = record.job.new.id;
         let before = self.remove(id);

@@ -1,3 +1,9 @@
+//! The waiting jobs, indexed so that the next one for a worker is found without a full scan.
+//!
+//! Order: priority, which rises by one level per minute of waiting; then accounts in turn; then
+//! age. Each job is on one shelf per key it can be found by; a key is a model name or one of the
+//! constants below, optionally prefixed with a worker's name.
+
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -9,19 +15,19 @@ use proto::{Account, Dialect, JobId, ModelName, Priority, Timestamp, WorkerId};
 use super::Record;
 use crate::{LeaseQuery, Models, Serve};
 
-/// After how long a waiting job becomes one level more urgent.
+/// Waiting time after which a job rises by one priority level.
 const RISE: Duration = Duration::from_secs(60);
-/// Ten, and before them one for what waits for no slot.
+/// Ten priorities, and one before them for urgent jobs, which need no slot.
 const LEVELS: usize = 11;
-/// Every waiting job stands under its model and under this, which no model is called.
+/// Key of every waiting job except model changes. No model has this name.
 const ANY: &str = "";
-/// And queries stand under this, which no model is called either.
+/// Key of all queries. No model has this name.
 const QUERIES: &str = "?";
-/// Jobs that change an engine's models stand under this alone; those that need the model under
-/// this and its name.
+/// Key of jobs that change an engine's models without needing one; those that need a model have
+/// this followed by the model's name.
 const CHANGES: &str = "!";
 
-/// The waiting jobs, found by urgency, model, account and age without looking at all of them.
+/// The waiting jobs, by priority level, key, account and age.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     levels: [HashMap<String, Shelf>; LEVELS],
@@ -29,11 +35,11 @@ pub(super) struct Waiting {
     rising: BTreeSet<(Timestamp, u64)>,
     turns: HashMap<Account, Turn>,
     last_turn: u64,
-    /// How many jobs wait for one worker each.
+    /// Number of jobs that name a worker.
     chosen: usize,
 }
 
-/// The jobs of one model and level: by account, then by age.
+/// The jobs of one key and level: by account, then by age.
 type Shelf = BTreeMap<Account, BTreeMap<u64, JobId>>;
 
 #[derive(Debug)]
@@ -50,7 +56,7 @@ struct Place {
     rises_at: Option<Timestamp>,
 }
 
-/// What a change of an engine's models asks of the worker besides that it may.
+/// Whether a job that changes models needs a worker that has the model.
 #[derive(Debug, Clone, Copy)]
 enum Change {
     OfAny,
@@ -58,7 +64,7 @@ enum Change {
 }
 
 impl Place {
-    /// The names of the shelves it stands on.
+    /// The keys of the shelves that hold the job.
     fn keys(&self) -> impl Iterator<Item = Cow<'_, str>> {
         let (model, any) = match self.change {
             None => (Cow::Borrowed(self.model.as_str()), Some(ANY)),
@@ -75,7 +81,8 @@ impl Place {
     }
 }
 
-/// The account with the lowest number is next; it is numbered when it comes and when it is served.
+/// Turn of an account. The lowest number is next; an account is numbered when its first job arrives
+/// and when it is served.
 #[derive(Debug)]
 struct Turn {
     number: u64,
@@ -127,7 +134,7 @@ impl Waiting {
         }
     }
 
-    /// Moves up what has waited long enough.
+    /// Raises the level of jobs that have waited long enough.
     pub(super) fn rise(&mut self, now: Timestamp) {
         while let Some((_, seq)) = self.rising.first().copied().filter(|(at, _)| *at <= now) {
             let Some(place) = self.unshelve(seq) else {
@@ -137,7 +144,7 @@ impl Waiting {
         }
     }
 
-    /// The account goes to the end of the line.
+    /// Moves the account to the end of the line.
     pub(super) fn served(&mut self, account: &Account) {
         self.last_turn += 1;
         if let Some(turn) = self.turns.get_mut(account) {
@@ -145,7 +152,7 @@ impl Waiting {
         }
     }
 
-    /// Priority first, then accounts in turn, then age.
+    /// Returns the best job for a query: by priority, then accounts in turn, then age.
     pub(super) fn best(&self, query: &LeaseQuery) -> Option<JobId> {
         let keys = self.keys_for(query);
         self.levels.iter().take(levels_of(query)).find_map(|level| {
@@ -157,8 +164,8 @@ impl Waiting {
         })
     }
 
-    /// How many jobs a query finds on its shelves, counted up to `most`: what its key does not
-    /// allow, or what is not for it among [`Models::AnyBut`], counts as well.
+    /// Number of jobs on the shelves that a query looks at, counted up to `most`. Includes jobs
+    /// that the query's patterns or [`Models::AnyBut`] exclude.
     pub(super) fn count(&self, query: &LeaseQuery, most: usize) -> usize {
         let keys = self.keys_for(query);
         let levels = self.levels.iter().take(levels_of(query));
@@ -180,9 +187,9 @@ impl Waiting {
         keys_of(&query.models, query.changes, worker, &query.left)
     }
 
-    /// How many jobs will be served before this one by workers that serve these accounts and run
-    /// these models, as things are now: those more urgent, and of the equally urgent as many of
-    /// each account as have their turn before.
+    /// Number of jobs that will be leased before this one by workers that serve these accounts and
+    /// run these models, if nothing else arrives: all of higher levels, and of the same level as
+    /// many of each account as have their turn before.
     pub(super) fn before(&self, seq: u64, serve: &Serve, models: &Models) -> Option<usize> {
         let place = self.places.get(&seq)?;
         let keys = keys_of(models, false, place.worker.as_ref(), &BTreeSet::new());
@@ -194,7 +201,8 @@ impl Waiting {
                 .filter_map(move |key| self.levels[level].get(key))
         };
         let mut before = 0;
-        // The accounts in turn; those served on one level come after the others on the next.
+        // Accounts in order of their turn; those served on one level come after the others on the
+        // next.
         let mut line: Vec<&Account> = self.turns.keys().filter(|a| serve.includes(a)).collect();
         line.sort_unstable_by_key(|account| self.turns.get(*account).map(|turn| turn.number));
         for level in 0..=place.level {
@@ -208,7 +216,7 @@ impl Waiting {
             if level < place.level {
                 before += counts.iter().sum::<usize>();
                 let mut ranked: Vec<_> = counts.into_iter().zip(line).collect();
-                // Whoever has more to be served is served last.
+                // The account with the most jobs on this level is served last.
                 ranked.sort_by_key(|(count, _)| *count);
                 line = ranked.into_iter().map(|(_, account)| account).collect();
                 continue;
@@ -255,7 +263,7 @@ impl Waiting {
 
     fn shelve(&mut self, now: Timestamp, seq: u64, place: Place) {
         let base = usize::from(place.priority.level()).min(LEVELS - 1);
-        // However long it waits, nothing becomes what waits for no slot.
+        // Only urgent jobs have level 0; no waiting time raises another job to it.
         let first = usize::from(!place.priority.is_urgent());
         let minutes = now.since(place.since).as_secs() / RISE.as_secs();
         let risen = usize::try_from(minutes).unwrap_or(usize::MAX);
@@ -307,7 +315,7 @@ impl Waiting {
     }
 }
 
-/// How many levels, from the most urgent on, a query looks at.
+/// Number of levels, from the most urgent one, that a query looks at.
 fn levels_of(query: &LeaseQuery) -> usize {
     match &query.models {
         Models::OnlyUrgent(_) => 1,
@@ -315,18 +323,18 @@ fn levels_of(query: &LeaseQuery) -> usize {
     }
 }
 
-/// Under what stands what only this worker may have. No name holds a line feed.
+/// Key of jobs that name this worker. No worker or model name contains a line feed.
 fn only_for(worker: &WorkerId, key: &str) -> String {
     format!("{worker}\n{key}")
 }
 
-/// Where the changes of a model stand that a worker must have.
+/// Key of the changes that need this model.
 fn changed(model: &str) -> String {
     format!("{CHANGES}{model}")
 }
 
-/// Under what the jobs for these models stand that are not left to others, and those that are for
-/// this worker alone.
+/// Keys that a worker looks at: those of its models without the ones left to others, and all keys
+/// of jobs that name this worker.
 fn keys_of(
     models: &Models,
     changes: bool,

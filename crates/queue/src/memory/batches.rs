@@ -1,3 +1,5 @@
+//! Files and batches of the store in memory.
+
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
@@ -7,7 +9,7 @@ use proto::Timestamp;
 use super::MemoryQueue;
 use crate::{BATCH_KEPT, BatchRecord, Batches, FileRecord, LineResult, Owner, QueueError};
 
-/// Files and batches, in the order in which they came.
+/// Files and batches, in the order in which they were stored.
 #[derive(Default)]
 pub(super) struct Documents {
     files: Vec<FileRecord>,

@@ -1,3 +1,5 @@
+//! The job queue of the store in memory.
+
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
@@ -77,7 +79,7 @@ impl Queue for MemoryQueue {
             let Appended::TooLong(longest) = appended else {
                 break;
             };
-            // One other job makes room; after that it is this one's turn.
+            // Ending another job makes room once; if that is not enough, this job must end.
             let lease = if tried { token } else { longest };
             end_too_long(self, now, lease).await?;
             tried = true;
@@ -152,7 +154,7 @@ impl Queue for MemoryQueue {
     async fn cancelled(&self, token: LeaseToken) {
         let standing = self.inner().live.standing(token);
         if let Some(mut standing) = standing {
-            // An error means that the job is gone, and the lease with it.
+            // An error means that the job, and with it the lease, is gone.
             let _ = standing
                 .wait_for(|standing| standing.stops(token.attempt))
                 .await;

@@ -1,4 +1,4 @@
-//! Keys and users of a store in memory.
+//! Keys and users of the store in memory.
 
 use async_trait::async_trait;
 use proto::Timestamp;

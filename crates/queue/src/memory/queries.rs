@@ -1,3 +1,5 @@
+//! Queries of the store in memory.
+
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
@@ -9,7 +11,7 @@ use crate::{
     QueueError, UserId,
 };
 
-/// The queries, and the number of the last log entry of all.
+/// The queries, and the number of the latest log entry.
 #[derive(Default)]
 pub(super) struct Table {
     last: QueryId,
@@ -36,7 +38,7 @@ impl Inner {
         Some(job)
     }
 
-    /// The job of a query, and whose it is.
+    /// Returns the job of a query and its account.
     fn job_of(&self, id: QueryId) -> Option<(JobId, Account)> {
         let job = self.queries.rows.get(&id)?.job;
         let live = self.live.machine.get(job).map(|record| &record.job);

@@ -1,3 +1,5 @@
+//! Sessions of the store in memory.
+
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
@@ -6,7 +8,7 @@ use proto::Timestamp;
 use super::MemoryQueue;
 use crate::{QueueError, Renewal, Renewed, SESSIONS_MAX, Session, SessionId, Sessions};
 
-/// In the order they were opened.
+/// Open sessions, oldest first.
 #[derive(Default)]
 pub(super) struct Opened {
     last: u64,

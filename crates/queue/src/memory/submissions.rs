@@ -1,3 +1,5 @@
+//! Idempotency keys and searches of the store in memory.
+
 use async_trait::async_trait;
 use proto::{Account, JobId, JobState, Timestamp};
 
@@ -8,7 +10,7 @@ use crate::{
 };
 
 impl Inner {
-    /// What is kept beside jobs goes with them.
+    /// Forgets what is kept beside jobs that are gone: idempotency keys, webhooks and the like.
     pub(super) fn forget_names(&mut self) {
         let Self {
             live,

@@ -1,3 +1,5 @@
+//! Webhooks of the store in memory.
+
 use std::collections::HashMap;
 
 use async_trait::async_trait;

@@ -7,7 +7,7 @@ use crate::{
     conformance::sample::{LEASE, anyone, id, job, why},
 };
 
-/// A store may look at the machine before it has written the end it decided.
+/// A store may query the machine before it has written a decided end.
 #[test]
 fn an_end_that_is_not_written_yet_is_accepted_once_more_and_no_other_is() {
     let failed = End::Failed {
@@ -46,7 +46,7 @@ fn a_job_is_withdrawn_once() {
     assert_eq!(withdraw(), None, "nothing more is to be written");
 }
 
-/// The worker was told so, and a store that could not write something else does not change that.
+/// The worker was told of the renewal, and a failed write of something else does not revoke it.
 #[test]
 fn a_lease_stays_renewed_when_a_step_of_its_job_is_undone() {
     let mut machine = Machine::default();
@@ -65,7 +65,8 @@ fn a_lease_stays_renewed_when_a_step_of_its_job_is_undone() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..Default::default() })]
 
-    /// Whoever is told no need not ask, and whoever is told yes for nothing is so for a timer.
+    /// `may_lend` is false only if a lease would do nothing, and true without a lease only if a
+    /// timer is due.
     #[test]
     fn whether_a_lease_would_do_anything_is_known_before(calls in vec(call(), 1..120)) {
         let (mut machine, mut now) = (Machine::default(), T0);

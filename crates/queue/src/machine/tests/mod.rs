@@ -1,4 +1,4 @@
-//! Laws of the machine under random calls; the rules one by one are in `conformance`.
+//! Properties of the machine under random calls; `conformance` tests the rules one by one.
 
 mod answers;
 mod order;
@@ -16,7 +16,7 @@ use crate::{
     conformance::sample::{T0, account, anyone, id, job, job_for, serving, urgent, why},
 };
 
-/// Something that may be asked of a machine.
+/// A call of the machine.
 #[derive(Debug, Clone)]
 enum Call {
     Wait(u64),
@@ -64,7 +64,7 @@ fn new_job(n: u8, of: u8, model: u8, level: u8, deadline: Option<Timestamp>) -> 
     }
 }
 
-/// Three bits choose among three models.
+/// Returns a query; three bits select among three models.
 fn query(of: Option<u8>, models: Option<u8>) -> LeaseQuery {
     let serve = of.map_or(anyone().serve, |of| {
         serving(&[["a", "b", "c", "d"][usize::from(of)]]).serve
@@ -81,7 +81,7 @@ fn query(of: Option<u8>, models: Option<u8>) -> LeaseQuery {
     }
 }
 
-/// Makes the call; answers with what must be stored, and when it is now.
+/// Makes the call and advances the clock; returns the steps to store.
 fn make(machine: &mut Machine, now: &mut Timestamp, call: &Call) -> Vec<Step> {
     match *call {
         Call::Wait(seconds) => {

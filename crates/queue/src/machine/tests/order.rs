@@ -10,10 +10,10 @@ use crate::{
     machine::Record,
 };
 
-/// The rule as it is written in the design, on a plain list: slow and obvious.
+/// The rule as the design states it, on a plain list: slow and simple.
 #[derive(Default)]
 struct Plain {
-    /// When each account came or was served last; who is not waiting has none.
+    /// Number of each waiting account's turn, set at its arrival and when it was served.
     turns: HashMap<Account, u64>,
     clock: u64,
 }
@@ -53,7 +53,7 @@ impl Plain {
             .map(|record| record.job.new.id)
     }
 
-    /// Accounts join at the end of the line with their first job and leave it with their last.
+    /// Accounts join the end of the line with their first job and leave it with their last.
     fn follow(&mut self, records: &[Record], now: Timestamp, served: Option<&Account>) {
         let waiting = |account: &Account| {
             records
@@ -94,9 +94,9 @@ proptest! {
     fn the_index_finds_what_a_look_at_every_job_finds(calls in vec(call(), 1..120)) {
         let (mut machine, mut plain, mut now) = (Machine::default(), Plain::default(), T0);
         for call in calls {
-            // No two things happen at the same moment, because nobody says which comes first.
+            // No two events share a time, because their order would be undefined.
             now = now + Duration::from_millis(1);
-            // Time first, moment by moment: what it decides is not what is compared here.
+            // Due timers are handled first, one by one: their decisions are not compared here.
             while let Some(at) = machine.next_reap().filter(|at| *at <= now) {
                 let due = machine.reap(at);
                 machine.settle(&due);
@@ -137,7 +137,7 @@ proptest! {
 }
 
 proptest! {
-    /// What is told of a place is what comes to pass if nobody comes or goes.
+    /// If no job arrives or leaves, the reported position is the number of jobs leased before.
     #[test]
     fn so_many_jobs_are_lent_before_one_as_its_place_says(
         calls in proptest::collection::vec(super::call(), 1..80),
@@ -149,7 +149,7 @@ proptest! {
             let steps = make(&mut machine, &mut now, call);
             machine.settle(&steps);
         }
-        // What is due was decided, so that the clock alone changes nothing below.
+        // Due timers were handled, so the clock alone changes nothing below.
         let steps = machine.reap(now);
         machine.settle(&steps);
         let query = query(of, models);

@@ -44,18 +44,18 @@ proptest! {
         }
         let (before, next_reap) = (sorted(&machine), machine.next_reap());
         let mut steps = Vec::new();
-        // Time stands still, because it cannot be undone.
+        // Time does not advance, because it cannot be undone.
         for call in lost.into_iter().filter(|call| !matches!(call, Call::Wait(_))) {
             steps.extend(make(&mut machine, &mut now, &call));
         }
         machine.undo(steps);
         prop_assert_eq!(&sorted(&machine), &before);
         prop_assert_eq!(machine.counts(), counted(&before));
-        // A moment that has come meanwhile needs no timer any more: never is later than any.
+        // A time that has passed needs no timer; "never" is later than any time.
         let or_never = |at: Option<Timestamp>| at.unwrap_or(Timestamp(i64::MAX));
         prop_assert!(or_never(machine.next_reap()) >= or_never(next_reap));
 
-        // And it goes on as one that starts from the same records.
+        // Afterwards it behaves like a machine built from the same records.
         let mut fresh = Machine::default();
         for record in before {
             fresh.put(record);
@@ -65,7 +65,7 @@ proptest! {
         let one_account = |call: &Call| !matches!(call, Call::Lease { account: None, .. });
         for call in drained.into_iter().filter(one_account) {
             let mut other_now = now;
-            // Which of several due jobs is reaped first depends on when their timers were set.
+            // The order in which due jobs are reaped depends on when their timers were set.
             let mut expected = make(&mut fresh, &mut other_now, &call);
             let mut got = make(&mut machine, &mut now, &call);
             expected.sort_by_key(|step| step.after.seq);
