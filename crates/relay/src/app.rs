@@ -1,4 +1,4 @@
-//! What all routes share.
+//! The relay's shared state, which all routes and background tasks use.
 
 use std::{
     collections::HashSet,
@@ -30,14 +30,14 @@ use crate::{
     workers::Workers,
 };
 
-/// How often the use of a key is written down.
+/// Minimum interval between two writes of a key's last use.
 const NOTE_USE_EVERY: Duration = Duration::from_secs(60 * 60);
 const TOO_MUCH_ARRIVES: &str =
     "too many long requests are being sent at once; try again in a moment";
 const TOO_MUCH_GATHERED: &str = "too many long answers are being fetched in one piece; \
                                  try again soon, or ask for a stream";
 
-/// A relay that is not serving yet. Cheap to clone; all clones are the same relay.
+/// The relay's shared state. Cloning is cheap; all clones are one relay.
 #[derive(Debug, Clone)]
 pub struct Relay {
     pub(crate) store: Arc<dyn Store>,
@@ -45,42 +45,43 @@ pub struct Relay {
     pub(crate) world: Arc<dyn World>,
     pub(crate) workers: Arc<Workers>,
     pub(crate) metrics: Arc<RelayMetrics>,
-    /// Which of them a job goes to.
+    /// Chooses the worker that a job is leased to.
     pub(crate) routing: Routing,
-    /// Whoever is inside with a key, to be ended when it is revoked.
+    /// Requests and connections that a revoked key must end.
     pub(crate) passes: Arc<Passes>,
-    /// Keys whose use is being noted.
+    /// Keys whose last use is being written.
     pub(crate) noted: Arc<Noted>,
-    /// Rates and failures.
+    /// Rate limits and counts of failed logins.
     pub(crate) guard: Arc<Guard>,
-    /// Requests at work.
+    /// Limit on concurrent requests.
     pub(crate) gate: Arc<Gate>,
     pub(crate) logins: Logins,
-    /// Jobs from before a restart whose requester was connected and has not come back yet.
+    /// Jobs from before a restart whose requester was connected and has not reconnected yet.
     pub(crate) orphans: Arc<Orphans>,
     pub(crate) webhooks: Arc<News>,
     pub(crate) pushes: Arc<Latest>,
     pub(crate) batches: Arc<Running>,
-    /// Bodies that are not all there yet.
+    /// Memory budget of request bodies that are still arriving.
     pub(crate) arriving: Budget,
-    /// Answers that are put together.
+    /// Memory budget of answers that are buffered whole.
     pub(crate) gathered: Budget,
-    /// Jobs that pollers of older systems cannot be told.
+    /// Jobs that workers of the polling protocol cannot run, because its requests cannot express
+    /// them.
     pub(crate) untold: Arc<Untold>,
     /// Owns every task of the relay.
     pub(crate) tasks: TaskTracker,
-    /// Cancelled when a part that the relay cannot do without has died.
+    /// Cancelled when a task that the relay cannot run without has panicked.
     pub(crate) fallen: CancellationToken,
-    /// Requests that are not answered whole.
+    /// Requests whose response is not yet sent in full.
     pub(crate) answers: TaskTracker,
-    /// Cancelled when the relay takes nothing new any more.
+    /// Cancelled when the relay begins to shut down and accepts no new work.
     pub(crate) drain: CancellationToken,
-    /// Cancelled when what is left is cut.
+    /// Cancelled when the drain is over and open connections are closed.
     pub(crate) stop: CancellationToken,
 }
 
 impl Relay {
-    /// A relay over a store that is open already.
+    /// Creates a relay over a store that is already open.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, settings: RelaySettings, world: Arc<dyn World>) -> Self {
         let metrics = Arc::new(RelayMetrics::new());
@@ -116,7 +117,7 @@ impl Relay {
         self.world.now()
     }
 
-    /// Runs a part that the relay cannot do without: if it panics, the relay ends.
+    /// Runs a task that the relay cannot run without: if it panics, the relay shuts down.
     pub(crate) fn run_part(
         &self,
         name: &'static str,
@@ -131,7 +132,7 @@ impl Relay {
         });
     }
 
-    /// Does what must not be left half done: it goes on when whoever asked for it leaves.
+    /// Runs `work` to completion, even if the client that asked for it disconnects.
     pub(crate) async fn see_through<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
@@ -140,13 +141,14 @@ impl Relay {
         done.map_err(|_| ApiError::internal())?
     }
 
-    /// The moment it is for what ends at a date: the time a machine slept counts.
+    /// Returns the current wall-clock time, for expiry dates. It includes time that the machine was
+    /// suspended.
     pub(crate) fn today(&self) -> Timestamp {
         self.now().max(self.world.wall())
     }
 
-    /// What a token that is made now says of the time. A clock on the wall that is set back makes
-    /// none of the future.
+    /// Returns the times for a token that is issued now. The issue time never lies in the future,
+    /// even if the wall clock was set back.
     pub(crate) fn dated(&self) -> Dated {
         Dated {
             since: self.now(),
@@ -154,12 +156,12 @@ impl Relay {
         }
     }
 
-    /// The requester has the whole answer.
+    /// Marks the answer as fetched: the requester has received all of it.
     pub(crate) fn fetched(&self, job: JobId) {
         self.store.fetched(self.now(), job);
     }
 
-    /// The same, if he asked for more than the head, who has nothing of it yet.
+    /// Marks the answer as fetched, unless the request was `HEAD`, whose client received no body.
     pub(crate) fn fetched_by(&self, method: &Method, job: JobId) {
         if method != Method::HEAD {
             self.fetched(job);
@@ -173,7 +175,7 @@ impl Relay {
         })
     }
 
-    /// The record of a key that is proven; it may be revoked, and its time may have passed.
+    /// Finds the record of a key and verifies the secret. The key may be revoked or expired.
     pub(crate) async fn key(&self, text: &str) -> Result<Option<KeyRecord>, ApiError> {
         let Some(shown) = crate::keys::parse(text) else {
             return Ok(None);
@@ -182,7 +184,7 @@ impl Relay {
         Ok(record.filter(|record| shown.is_of(record)))
     }
 
-    /// A key was used; that is written at most once an hour.
+    /// Records that a key was used, at most once an hour.
     pub(crate) fn note_used(&self, key: &KeyRecord, now: Timestamp) {
         let is_known = key
             .last_used_at
@@ -200,7 +202,7 @@ impl Relay {
     }
 }
 
-/// See [`Relay::noted`]: of many requests at once, one writes.
+/// Keys whose last use is being written, so that of many concurrent requests only one writes.
 #[derive(Debug, Default)]
 pub(crate) struct Noted(Mutex<HashSet<KeyId>>);
 
@@ -218,7 +220,8 @@ impl Noted {
     }
 }
 
-/// See [`Relay::orphans`].
+/// Jobs of synchronous requests from before a restart; those whose client does not come back are
+/// cancelled.
 #[derive(Debug, Default)]
 pub(crate) struct Orphans(Mutex<HashSet<JobId>>);
 
@@ -227,7 +230,7 @@ impl Orphans {
         self.lock().extend(jobs);
     }
 
-    /// Somebody came back for it.
+    /// Removes a job whose requester has come back.
     pub(crate) fn claim(&self, job: JobId) {
         self.lock().remove(&job);
     }
@@ -241,14 +244,14 @@ impl Orphans {
     }
 }
 
-/// See [`Relay::untold`].
+/// Jobs that are not leased to workers of the polling protocol. Emptied at [`QUEUED_MAX`] entries.
 #[derive(Debug, Default)]
 pub(crate) struct Untold(Mutex<Arc<HashSet<JobId>>>);
 
 impl Untold {
     pub(crate) fn add(&self, job: JobId) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Most have long ended; what has not is learned again.
+        // Most of these jobs have ended; the others are added again when a poll meets them.
         if all.len() >= QUEUED_MAX {
             *all = Arc::default();
         }

@@ -1,4 +1,4 @@
-//! `hearth relay`: its options, and a relay made from them.
+//! Command-line options of `hearth relay`, and starting a relay from them.
 
 use std::{io::Write as _, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -16,11 +16,10 @@ use crate::{
     tls::Tls,
 };
 
-/// `hearth relay [--listen ADDRESS] [--store URL]`. Each option may also stand in the settings
-/// file, see [`crate::Config`].
+/// Options of `hearth relay`. Each can also be set in the settings file, see [`crate::Config`].
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Where to listen; port 0 takes any that is free.
+    /// Address to listen on; port 0 picks a free port.
     #[arg(
         long,
         env = "HEARTH_LISTEN",
@@ -28,7 +27,7 @@ pub struct Args {
         value_name = "ADDRESS"
     )]
     pub listen: SocketAddr,
-    /// Where jobs and keys are kept: sqlite:PATH.
+    /// Where jobs and keys are stored: sqlite:PATH.
     #[arg(
         long,
         env = "HEARTH_STORE",
@@ -36,11 +35,11 @@ pub struct Args {
         value_name = "URL"
     )]
     pub store: String,
-    /// The model of requests that name none; else the first of an agent online.
+    /// Model for requests that name none. Default: the first model of an online agent.
     #[arg(long, env = "HEARTH_DEFAULT_MODEL", value_name = "NAME")]
     pub default_model: Option<ModelName>,
-    /// Seconds after which a job is taken from an agent that fell silent. Agents renew at least
-    /// every 15 s.
+    /// Seconds without a sign of life from an agent after which its jobs are queued again. Agents
+    /// renew their leases at least every 15 s.
     #[arg(
         long,
         env = "HEARTH_LEASE",
@@ -49,8 +48,8 @@ pub struct Args {
         value_name = "SECONDS"
     )]
     pub lease: u64,
-    /// Seconds of silence after which a requester who waits gets a sign of life. Proxies cut at
-    /// 60 s or more.
+    /// Seconds of silence after which a waiting client is sent a heartbeat. Proxies usually cut
+    /// idle connections after 60 s.
     #[arg(
         long,
         env = "HEARTH_HEARTBEAT",
@@ -59,8 +58,8 @@ pub struct Args {
         value_name = "SECONDS"
     )]
     pub heartbeat: u64,
-    /// Seconds after which an answer in one piece is preceded by white space, so that no proxy
-    /// cuts it; a failure after that has the status 200. 0 is never.
+    /// If a non-streaming answer takes longer than this many seconds, send whitespace so that
+    /// proxies keep the connection; a later failure then has status 200. 0 disables it.
     #[arg(
         long,
         env = "HEARTH_PAD_AFTER",
@@ -68,8 +67,8 @@ pub struct Args {
         value_name = "SECONDS"
     )]
     pub pad_after: u64,
-    /// Seconds that running jobs and their answers may go on when the relay is asked to stop; what
-    /// still runs then goes on after the restart. A second signal ends it at once.
+    /// Seconds that running jobs and their answers may take to finish when the relay is asked to
+    /// stop; unfinished jobs continue after the restart. A second signal ends the relay at once.
     #[arg(
         long,
         env = "HEARTH_DRAIN",
@@ -78,7 +77,8 @@ pub struct Args {
         value_name = "SECONDS"
     )]
     pub drain: u64,
-    /// Let webhooks go to this host too, also over http and on any address or port of it.
+    /// Also allow webhooks to this host: over http or https, on any address, and on any port unless
+    /// one is given.
     #[arg(
         long,
         env = "HEARTH_WEBHOOK_ALLOW",
@@ -86,12 +86,12 @@ pub struct Args {
         value_delimiter = ','
     )]
     pub webhook_allow: Vec<WebhookAllowed>,
-    /// Tell this worker of the query service of each new query, so that it claims it at once. A
-    /// URL without a path is told at /api/process-query.
+    /// Notify this worker of the query service of each new query, so that it claims it at once. If
+    /// the URL has no path, /api/process-query is used.
     #[arg(long, env = "HEARTH_PUSH_URL", value_name = "URL")]
     pub push_url: Option<PushUrl>,
-    /// Believe this proxy, or all of this network, when it says for whom a request is
-    /// (X-Forwarded-For and -Proto). Several are allowed.
+    /// Trust the X-Forwarded-For and X-Forwarded-Proto headers of this proxy or network. May be
+    /// given several times.
     #[arg(
         long,
         env = "HEARTH_BEHIND_PROXY",
@@ -99,8 +99,8 @@ pub struct Args {
         value_delimiter = ','
     )]
     pub behind_proxy: Vec<Network>,
-    /// Speak TLS with this certificate, and those that issued it, as PEM. Changed files are read
-    /// when somebody connects and on SIGHUP.
+    /// Serve TLS with this certificate chain (PEM). Changed files are reloaded on the next
+    /// connection and on SIGHUP.
     #[arg(
         long,
         env = "HEARTH_TLS_CERT",
@@ -108,7 +108,7 @@ pub struct Args {
         requires = "tls_key"
     )]
     pub tls_cert: Option<PathBuf>,
-    /// The certificate's key, as PEM.
+    /// The certificate's private key (PEM).
     #[arg(
         long,
         env = "HEARTH_TLS_KEY",
@@ -116,13 +116,13 @@ pub struct Args {
         requires = "tls_cert"
     )]
     pub tls_key: Option<PathBuf>,
-    /// What clients call this relay, where it tells its own address: `https://relay.example`.
+    /// Base URL for links that the relay returns, for example `https://relay.example`.
     #[arg(long, env = "HEARTH_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<PublicUrl>,
-    /// Requests a second with one key; 0 is no limit.
+    /// Requests per second for each key; 0 disables the limit.
     #[arg(long, env = "HEARTH_KEY_RATE", default_value_t = 200, value_name = "N")]
     pub key_rate: u32,
-    /// How many of them may come at once.
+    /// Requests that a key may send in one burst.
     #[arg(
         long,
         env = "HEARTH_KEY_BURST",
@@ -130,7 +130,7 @@ pub struct Args {
         value_name = "N"
     )]
     pub key_burst: u32,
-    /// How often an address may show a bad key or password in a minute; 0 is no limit.
+    /// Invalid keys, and failed logins, accepted from one address per minute; 0 disables the limit.
     #[arg(
         long,
         env = "HEARTH_FAILURES_PER_MINUTE",
@@ -138,8 +138,8 @@ pub struct Args {
         value_name = "N"
     )]
     pub failures_per_minute: u32,
-    /// Most requests at work at once; those that wait for a worker are not. While more come than
-    /// are done, a quarter of that.
+    /// Maximum number of requests processed at once, not counting those that wait for a worker.
+    /// Under sustained overload a quarter of it.
     #[arg(
         long,
         env = "HEARTH_AT_WORK_MAX",
@@ -148,7 +148,7 @@ pub struct Args {
         value_name = "N"
     )]
     pub at_work_max: usize,
-    /// Most connections at once.
+    /// Maximum number of connections.
     #[arg(
         long,
         env = "HEARTH_CONNECTIONS_MAX",
@@ -157,8 +157,8 @@ pub struct Args {
         value_name = "N"
     )]
     pub connections_max: usize,
-    /// Most connections of one address that have shown no good key; 64, and on this machine no
-    /// limit, unless a number is given.
+    /// Maximum number of connections from one address that have not yet shown a valid key. Default:
+    /// 64, and no limit for connections from this machine.
     #[arg(
         long,
         env = "HEARTH_CONNECTIONS_PER_ADDRESS",
@@ -166,7 +166,7 @@ pub struct Args {
         value_name = "N"
     )]
     pub connections_per_address: Option<usize>,
-    /// Most connections with one key; 0 is no limit.
+    /// Maximum number of connections with one key; 0 disables the limit.
     #[arg(
         long,
         env = "HEARTH_CONNECTIONS_PER_KEY",
@@ -174,35 +174,36 @@ pub struct Args {
         value_name = "N"
     )]
     pub connections_per_key: usize,
-    /// How long connections are waited for, and how much of theirs is held.
+    /// Timeouts of connections, and memory budgets of requests and answers.
     #[command(flatten)]
     pub bounds: BoundsArgs,
-    /// How much the queue takes.
+    /// Limits of the queue.
     #[command(flatten)]
     pub terms: TermsArgs,
-    /// Show metrics to a scraper at /metrics there, 127.0.0.1:9464 say. Off unless given.
+    /// Serve metrics for a scraper on /metrics at this address, for example 127.0.0.1:9464. Off by
+    /// default.
     #[arg(long, env = "HEARTH_METRICS", value_name = "ADDRESS")]
     pub metrics: Option<SocketAddr>,
-    /// Let --metrics listen where others than this machine reach it.
+    /// Allow --metrics on an address that other machines can reach.
     #[arg(long)]
     pub metrics_to_all: bool,
-    /// Serve everybody on this machine without a key. Refused off loopback.
+    /// Serve every program on this machine without a key. Refused on other than loopback addresses.
     #[arg(long)]
     pub insecure_dev: bool,
-    /// The settings file: these options by their names, as `lease = 90`. Without it relay.toml in
-    /// the user's configuration folder, if there is one.
+    /// Settings file with these options by name, for example `lease = 90`. Default: relay.toml in
+    /// the user's configuration folder, if it exists.
     #[arg(long, env = "HEARTH_RELAY_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Print every setting and where it came from, then end.
+    /// Print every setting and its source, then exit.
     #[arg(long)]
     pub print_config: bool,
 }
 
 impl Args {
-    /// Serves until `stop`, and prints where it listens.
+    /// Serves until `stop` is cancelled, and prints the address it listens on.
     ///
     /// # Errors
-    /// One sentence: the address is taken, the store cannot be opened, or nobody has a key.
+    /// One sentence: the address is in use, the store cannot be opened, or there is no key yet.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         telemetry::cores::forbid();
         let store = open(&self.store, System.now(), self.terms.terms()).await?;
@@ -239,7 +240,7 @@ impl Args {
         let permitted = relay.permitted(address).await;
         permitted.with_context(|| format!("the relay on {}", self.store))?;
         if let Some(files) = &relay.settings.tls {
-            // Who is told that it listens may rely on it.
+            // The certificate is checked before the address is announced.
             Tls::open(files.clone())?;
         }
         if let Some(at) = self.metrics {

@@ -1,4 +1,5 @@
-//! Who calls, and what for: one extractor per scope, so that no handler can forget to ask.
+//! Authentication of requests, with one extractor per scope, so that every handler has to name the
+//! scope it needs.
 
 mod caller;
 mod denied;
@@ -26,7 +27,7 @@ use crate::{
     session, wishes,
 };
 
-/// A key that stood in the path, taken out of it before routing.
+/// A key from the request path, removed from the path before routing.
 #[derive(Clone)]
 pub(crate) struct PathKey(pub(crate) SecretString);
 
@@ -52,23 +53,24 @@ macro_rules! scope {
 }
 
 scope! {
-    /// May submit and cancel jobs.
+    /// Caller that may submit and cancel jobs.
     MayEnqueue, Scope::Enqueue, Place::Anywhere
 }
 scope! {
-    /// May read jobs and models.
+    /// Caller that may read jobs and models.
     MayRead, Scope::Read, Place::Anywhere
 }
 scope! {
-    /// May lease and answer jobs.
+    /// Caller that may lease and answer jobs.
     MayWork, Scope::Work, Place::Header
 }
 scope! {
-    /// May lease and answer jobs as a worker of the polling relay, which can send no header.
+    /// Caller that may lease and answer jobs through the polling protocol, whose workers cannot
+    /// send headers.
     MayPoll, Scope::Work, Place::Anywhere
 }
 
-/// May change which models an engine has, if its owner allows it.
+/// Caller that may change an engine's models, if the engine's owner allows it.
 #[derive(Debug)]
 pub(crate) struct MayChangeModels(pub(crate) Caller);
 
@@ -94,16 +96,16 @@ impl FromRequestParts<Relay> for MayChangeModels {
 }
 
 scope! {
-    /// May see everybody's jobs and workers, and change the keys.
+    /// Caller that may see all jobs and workers, and manage keys.
     MayAdmin, Scope::Admin, Place::Header
 }
 
-/// Where a key may stand.
+/// Parts of a request that may carry the key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// In the path too, where proxies and histories may keep it.
+    /// A header or the path; proxies and browser histories may record the path.
     Anywhere,
-    /// In a header only.
+    /// Headers only.
     Header,
 }
 
@@ -116,7 +118,7 @@ async fn caller(
     Ok(admit(parts, relay, scope, place).await?)
 }
 
-/// Who calls, if he may.
+/// Authenticates a request and checks the scope, the rate limit and the connection limit.
 pub(crate) async fn admit(
     parts: &Parts,
     relay: &Relay,
@@ -188,7 +190,8 @@ pub(crate) async fn admit(
     Ok(caller)
 }
 
-/// What workers say to their carrier: slots and bytes bound that.
+/// Whether a path belongs to the workers' carriers. They are not rate limited: slots and byte
+/// limits bound them.
 pub(crate) fn is_carrier(path: &str) -> bool {
     path.starts_with("/api/worker/")
 }
@@ -216,7 +219,7 @@ async fn of_key(relay: &Relay, text: &str) -> Result<Known, Denied> {
     Ok((caller, record.scopes))
 }
 
-/// `key` names what he shows, and `until` is when it opens nothing more.
+/// Returns the caller for a user's token. `key` is the token's id, and `until` is its expiry.
 fn of_user(user: User, key: KeyId, until: Timestamp) -> Known {
     let User { id, new, .. } = user;
     let serve = match new.role {
@@ -241,18 +244,19 @@ const fn bearer_of(user: &User) -> Bearer {
     }
 }
 
-/// Names a generation of a user's tokens where keys are named. No key has such an id.
+/// Returns the id that stands for a generation of a user's tokens wherever a key id is needed. No
+/// key has such an id.
 fn token_id(bearer: Bearer) -> KeyId {
     format!("user-{}-{}", bearer.user, bearer.generation)
 }
 
-/// Whether this names tokens, and no key.
+/// Whether an id stands for a user's tokens rather than for a key.
 pub(crate) fn is_of_user(id: &str) -> bool {
     id.starts_with("user-")
 }
 
 impl Relay {
-    /// The user that a token speaks for, as he is now, and until when it does.
+    /// Returns the user of a valid token, as stored now, and the token's expiry.
     pub(crate) async fn user(&self, text: &str, kind: Kind) -> Result<(User, Timestamp), Denied> {
         let key = self.token_key().await.map_err(Denied::Failed)?;
         let (bearer, until) = jwt::read(&key, kind, text, self.today()).map_err(Denied::Token)?;
@@ -266,12 +270,12 @@ impl Relay {
         }
     }
 
-    /// What tokens are signed with.
+    /// Returns the secret that signs tokens.
     pub(crate) async fn token_key(&self) -> Result<Zeroizing<[u8; 32]>, ApiError> {
         Ok(Zeroizing::new(self.store.token_key(self.random()?).await?))
     }
 
-    /// Whether what a connection was opened with still opens doors; `keys` are all there are.
+    /// Whether a key, token or session is still valid. `keys` are all keys of the store.
     pub(crate) async fn in_force(
         &self,
         keys: &[KeyRecord],

@@ -1,9 +1,10 @@
-//! Batches: the lines of a file, each a job of low urgency, and their answers in files.
+//! Batches: each line of an input file becomes a job of low priority, and the results are written
+//! to files.
 //!
-//! A batch is run by one task. What a line became is stored before the next is begun in its
-//! place, and the job of a line is named after the line: a relay that stops anywhere in between
-//! goes on after its restart, and no line is answered twice. The queue never holds more than a
-//! few lines of a batch.
+//! One task runs a batch. It stores the result of a line before it starts another line in its
+//! place, and the idempotency key of a line's job is derived from the line. A relay that stops at
+//! any point therefore continues after its restart, and no line is answered twice. The queue holds
+//! at most [`AT_ONCE`] lines of a batch.
 
 mod answer;
 mod lines;
@@ -26,34 +27,34 @@ pub(crate) use self::answer::ENDPOINTS;
 use self::lines::Lines;
 use crate::{Relay, error::ApiError};
 
-/// Most lines of one batch, and of those in the queue at once.
+/// Maximum number of lines of a batch, and of its lines in the queue at once.
 const LINES_MAX: u32 = 10_000;
 const AT_ONCE: usize = 8;
-/// Most unfinished batches of an account.
+/// Maximum number of unfinished batches of an account.
 pub(crate) const BATCHES_MAX: usize = 8;
-/// How long files are kept once they came, and once a batch began to read them.
+/// Retention of a file, from its upload and again from the start of a batch that reads it.
 pub(crate) const FILE_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// The only window there is, as with OpenAI.
+/// The only completion window, as in OpenAI's API.
 pub(crate) const WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
-/// Files are stored in parts of this size, so that each holds up the store for but a moment.
+/// Size of a part of a stored file, in bytes. Parts keep each write to the store short.
 pub(crate) const PART: usize = 256 * 1024;
-/// Most complaints about a file.
+/// Maximum number of errors reported for an input file.
 const REFUSALS_MAX: usize = 20;
-/// Wait after a failure of the store before it is asked again.
+/// Wait after a failure of the store before the next try.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// The batches that run in this process, and the files that are kept.
 #[derive(Debug, Default)]
 pub(crate) struct Running {
     batches: Mutex<HashMap<String, CancellationToken>>,
-    /// Held by whoever reads a batch, or a file for one, in order to change it.
+    /// Held while a batch, or a file for one, is read in order to change it.
     pub(crate) alone: tokio::sync::Mutex<()>,
-    /// A file has come, whose time will pass.
+    /// Notified when a file was stored, which will expire.
     pub(crate) files: Notify,
 }
 
 impl Running {
-    /// No further line shall be begun.
+    /// Asks a running batch to start no further lines.
     pub(crate) fn cancel(&self, id: &str) {
         if let Some(wish) = self.lock().get(id) {
             wish.cancel();
@@ -65,25 +66,25 @@ impl Running {
     }
 }
 
-/// Goes on with the batches from before the start.
+/// Resumes the batches from before the start.
 pub(crate) async fn resume(relay: Relay) {
     match relay.store.batches(Owner::Anyone).await {
         Ok(batches) => {
             let unfinished = batches.into_iter().filter(|batch| !batch.state.is_final());
             unfinished.for_each(|batch| start(&relay, batch));
         }
-        Err(error) => tracing::error!(%error, "batches from before the start cannot go on"),
+        Err(error) => tracing::error!(%error, "cannot resume batches from before the restart"),
     }
 }
 
-/// Erases files when their time has passed; asleep until then.
+/// Erases files when they expire; sleeps until the next expiry.
 pub(crate) async fn expire_files(relay: Relay) {
     loop {
         let now = relay.now();
         let wait = match relay.store.expire_files(now).await {
             Ok(next) => next.map(|next| next.since(now)),
             Err(error) => {
-                tracing::error!(%error, "old files could not be erased");
+                tracing::error!(%error, "cannot erase expired files; retrying in 1 s");
                 Some(AFTER_FAILURE)
             }
         };
@@ -101,10 +102,10 @@ pub(crate) async fn expire_files(relay: Relay) {
     }
 }
 
-/// Runs a batch until it is final or the relay goes down.
+/// Runs a batch until it is final or the relay shuts down.
 pub(crate) fn start(relay: &Relay, batch: BatchRecord) {
     let wish = CancellationToken::new();
-    // Who withdrew it while it was looked at may stand behind a later state.
+    // A cancellation that came during validation may be recorded before a later state.
     if batch.entered(BatchState::Cancelling).is_some() {
         wish.cancel();
     }
@@ -126,7 +127,7 @@ pub(crate) fn start(relay: &Relay, batch: BatchRecord) {
             if let Err(error) = went
                 && !relay.drain.is_cancelled()
             {
-                tracing::warn!(batch = id, %error, "a batch pauses");
+                tracing::warn!(batch = id, %error, "batch paused; retrying in 1 s");
                 relay.drain.run_until_cancelled(sleep(AFTER_FAILURE)).await;
             }
         }
@@ -134,7 +135,8 @@ pub(crate) fn start(relay: &Relay, batch: BatchRecord) {
     });
 }
 
-/// Whether it goes on once the store does, or after a restart.
+/// Whether the error is temporary: the batch continues once the store works again, or after a
+/// restart.
 const fn passes(error: &ApiError) -> bool {
     matches!(
         error.code,
@@ -149,7 +151,7 @@ struct Run {
 }
 
 impl Run {
-    /// From whatever state it is in to the next.
+    /// Takes the batch from its current state to the next.
     async fn go_on(&mut self) -> Result<(), ApiError> {
         match self.batch.state {
             BatchState::Validating => self.validate().await,
@@ -162,7 +164,7 @@ impl Run {
         }
     }
 
-    /// Looks at every line before the first is begun.
+    /// Checks every line before the first is started.
     async fn validate(&mut self) -> Result<(), ApiError> {
         let mut batch = self.batch.clone();
         let (mut names, mut refusals) = (HashSet::new(), Vec::new());
@@ -210,7 +212,7 @@ impl Run {
         self.keep(batch).await
     }
 
-    /// Answers the lines that have no result yet, a few at a time.
+    /// Answers the lines that have no result yet, at most [`AT_ONCE`] at a time.
     async fn answer_all(&mut self) -> Result<(), ApiError> {
         let results = self.relay.store.results(&self.batch.id).await?;
         let done: HashSet<u32> = results.into_iter().map(|(n, _)| n).collect();
@@ -222,12 +224,12 @@ impl Run {
             while more && running.len() < AT_ONCE {
                 match lines.next().await {
                     Ok(Some((n, _))) if done.contains(&n) => {}
-                    // One that was begun before a restart is still to be stopped.
+                    // A line that was started before a restart still has a job to cancel.
                     Ok(Some((n, _))) if self.wish.is_cancelled() && !self.is_begun(n).await? => {}
                     Ok(Some((n, line))) => running.push(self.answer(n, line)),
                     Ok(None) => more = false,
                     Err(error) if passes(&error) => return Err(error),
-                    // What is answered is kept.
+                    // Results so far are kept.
                     Err(error) => {
                         broken = Some((lines.at(), error.message));
                         more = false;
@@ -256,7 +258,7 @@ impl Run {
         Ok(known.is_some())
     }
 
-    /// One line, until its result is stored.
+    /// Answers one line and stores its result.
     async fn answer(&self, n: u32, line: Bytes) -> Result<(), ApiError> {
         let (is_error, line) =
             answer::answer(&self.relay, &self.batch, &self.wish, n, &line).await?;
@@ -265,7 +267,7 @@ impl Run {
         Ok(stored?)
     }
 
-    /// The results as files. Done again from the beginning if it is cut short.
+    /// Writes the results to files. Starts over if it was interrupted.
     async fn write_files(&mut self) -> Result<(), ApiError> {
         let mut batch = self.batch.clone();
         let results = self.relay.store.results(&batch.id).await?;
@@ -295,13 +297,13 @@ impl Run {
             },
         );
         self.keep(batch).await?;
-        // They are in the files now; if this fails they are but left over.
+        // The results are in the files now; if this fails, they are only left over.
         Ok(self.relay.store.erase_results(&self.batch.id).await?)
     }
 
-    /// Ends it for a fault that no waiting mends.
+    /// Ends the batch as failed, after an error that is not temporary.
     async fn fail(&mut self, error: ApiError) -> Result<(), ApiError> {
-        tracing::error!(batch = self.batch.id, %error, "a batch cannot go on");
+        tracing::error!(batch = self.batch.id, %error, "batch failed");
         let mut batch = self.batch.clone();
         batch.refusals.push((1, error.message));
         batch.enter(self.relay.now(), BatchState::Failed);
@@ -333,7 +335,7 @@ impl Run {
         Ok(id)
     }
 
-    /// Keeps the next state, and the wish to cancel that a route may have noted meanwhile.
+    /// Stores the next state, together with a cancellation that a route may have stored meanwhile.
     async fn keep(&mut self, mut batch: BatchRecord) -> Result<(), ApiError> {
         let store = &self.relay.store;
         let _alone = self.relay.batches.alone.lock().await;
@@ -359,7 +361,7 @@ impl Run {
     }
 }
 
-/// Writes a file part by part; it is there once it is finished.
+/// Writer of a file in parts; the file exists once `finish` has returned.
 pub(crate) struct Parts<'a> {
     relay: &'a Relay,
     id: &'a str,
@@ -389,7 +391,7 @@ impl<'a> Parts<'a> {
         Ok(())
     }
 
-    /// `record` gets its true length.
+    /// Stores the rest and the record, whose length is replaced by the true one.
     pub(crate) async fn finish(mut self, record: FileRecord) -> Result<FileRecord, ApiError> {
         let rest = self.part.split();
         if !rest.is_empty() {

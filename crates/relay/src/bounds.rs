@@ -1,5 +1,5 @@
-//! How long the relay waits for those who connect, and how much of theirs it holds, as options of
-//! `hearth relay`.
+//! Timeouts of connections and memory budgets of requests and answers, as options of `hearth
+//! relay`.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use clap::value_parser;
 use crate::{RelaySettings, terms::at_least_one};
 
 const MIB: usize = 1024 * 1024;
-/// Longest of the waits, in seconds.
+/// Longest timeout, in seconds.
 const WAIT_MAX: u64 = 3_600;
-/// Longest until it is looked whether a key is still good: it is promised to end within 5 s.
+/// Longest interval between key checks: connections of a revoked key must end within 5 s.
 const KEY_CHECK_MAX: u64 = 4;
 
-/// Bounds on what connections may take. Whoever reaches one is cut off or told to come again.
+/// Limits on clients. A client that exceeds one is disconnected or refused.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct BoundsArgs {
-    /// Seconds that the head of a request may take.
+    /// Seconds that the head of a request may take to arrive.
     #[arg(
         long,
         env = "HEARTH_HEAD_TIMEOUT",
@@ -25,7 +25,7 @@ pub struct BoundsArgs {
         value_name = "SECONDS"
     )]
     pub head_timeout: u64,
-    /// Seconds that a connection may rest between two requests.
+    /// Seconds that a connection may be idle between two requests.
     #[arg(
         long,
         env = "HEARTH_IDLE_TIMEOUT",
@@ -34,8 +34,8 @@ pub struct BoundsArgs {
         value_name = "SECONDS"
     )]
     pub idle_timeout: u64,
-    /// Seconds that the work on a request may take until its answer begins; waits for an agent or
-    /// for the body are not counted.
+    /// Seconds until the response to a request must begin, not counting the wait for an agent or
+    /// for the request body.
     #[arg(
         long,
         env = "HEARTH_WORK_TIMEOUT",
@@ -44,8 +44,8 @@ pub struct BoundsArgs {
         value_name = "SECONDS"
     )]
     pub work_timeout: u64,
-    /// Seconds that a body may stand still, or come by less than 1 KiB each; the whole of it six
-    /// times as many, and one more for each 64 KiB.
+    /// Seconds that a request body may stall, or stay under 1 KiB/s. The whole body may take six
+    /// times as long, plus 1 s per 64 KiB.
     #[arg(
         long,
         env = "HEARTH_BODY_TIMEOUT",
@@ -54,7 +54,7 @@ pub struct BoundsArgs {
         value_name = "SECONDS"
     )]
     pub body_timeout: u64,
-    /// Seconds that a client may take nothing of what is written to it.
+    /// Seconds after which a client that reads nothing of what is sent to it is disconnected.
     #[arg(
         long,
         env = "HEARTH_WRITE_TIMEOUT",
@@ -72,8 +72,8 @@ pub struct BoundsArgs {
         value_name = "SECONDS"
     )]
     pub tls_timeout: u64,
-    /// Seconds after which it is looked again whether the key of a stream or a socket is still
-    /// good, where another process may have revoked it.
+    /// Seconds between checks that the key of an open stream or socket is still valid; another
+    /// process may have revoked it.
     #[arg(
         long,
         env = "HEARTH_KEY_CHECK",
@@ -82,8 +82,8 @@ pub struct BoundsArgs {
         value_name = "SECONDS"
     )]
     pub key_check: u64,
-    /// Most MiB of long bodies that are still arriving, of all together; a quarter of it with one
-    /// key.
+    /// MiB of large request bodies that may be arriving at once, over all clients; one key gets at
+    /// most a quarter.
     #[arg(
         long,
         env = "HEARTH_ARRIVING_MIB_MAX",
@@ -92,8 +92,8 @@ pub struct BoundsArgs {
         value_name = "MIB"
     )]
     pub arriving_mib_max: usize,
-    /// Most MiB of long answers and lists that are fetched in one piece, of all together; a
-    /// quarter of it with one key.
+    /// MiB of large answers and lists that may be buffered whole at once, over all clients; one key
+    /// gets at most a quarter.
     #[arg(
         long,
         env = "HEARTH_GATHERED_MIB_MAX",
@@ -102,8 +102,7 @@ pub struct BoundsArgs {
         value_name = "MIB"
     )]
     pub gathered_mib_max: usize,
-    /// Refusals for want of room that are told in a second; further ones are held back for up to
-    /// one.
+    /// Overload refusals sent per second; more are delayed by up to 1 s.
     #[arg(
         long,
         env = "HEARTH_REFUSALS_PER_SECOND",
@@ -115,7 +114,7 @@ pub struct BoundsArgs {
 }
 
 impl BoundsArgs {
-    /// The settings with these.
+    /// Returns `settings` with these limits.
     pub(crate) fn bound(self, settings: RelaySettings) -> RelaySettings {
         let second = Duration::from_secs(1);
         RelaySettings {

@@ -1,4 +1,4 @@
-//! How much memory something may take of everybody, until whoever it is for has it.
+//! Shared memory budgets. Bytes are released when the client has received the data.
 
 use bytes::Bytes;
 use proto::ErrorCode;
@@ -8,12 +8,12 @@ use crate::{
     tally::{Part, Tally},
 };
 
-/// So many bytes are kept for one, whatever others take.
+/// Bytes that each request may always take, even if the budget is used up.
 const SMALL: usize = 1024 * 1024;
-/// One holder of a key takes at most such a part of what there is for all.
+/// Divisor of the budget: one key may take at most a quarter of it.
 const OF_HOLDER: usize = 4;
 
-/// The bytes that all together may take. Clones are one.
+/// A limit on bytes in memory, shared by all clones.
 #[derive(Debug, Clone)]
 pub(crate) struct Budget {
     taken: Tally,
@@ -22,7 +22,7 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    /// So many bytes; whoever wants more is told so.
+    /// Creates a budget of `max` bytes; requests beyond it fail with the message `refusal`.
     pub(crate) fn new(max: usize, refusal: &'static str) -> Self {
         Self {
             taken: Tally::default(),
@@ -31,7 +31,7 @@ impl Budget {
         }
     }
 
-    /// The share of one thing that is for this holder, of nothing yet.
+    /// Returns an empty share for one request of this holder.
     pub(crate) fn share(&self, holder: &str) -> Share {
         Share {
             part: self.taken.part(holder),
@@ -40,7 +40,7 @@ impl Budget {
         }
     }
 
-    /// The same for the relay's own use, which is counted and not refused.
+    /// Returns an empty share for the relay's own use, which is counted and never refused.
     pub(crate) fn own_share(&self) -> Share {
         Share {
             max: usize::MAX,
@@ -49,7 +49,7 @@ impl Budget {
     }
 }
 
-/// The bytes of one; given back when this is dropped.
+/// Bytes that one request holds; returned to the budget on drop.
 #[derive(Debug)]
 pub(crate) struct Share {
     part: Part,
@@ -62,11 +62,11 @@ impl Share {
         self.part.bytes()
     }
 
-    /// Takes room for more.
+    /// Reserves `more` bytes.
     ///
     /// # Errors
-    /// [`ErrorCode::Busy`], if others took it, or what else this holder has: it comes or goes too
-    /// slowly.
+    /// [`ErrorCode::Busy`], if the budget or this holder's part of it is used up and the share is
+    /// over 1 MiB.
     pub(crate) fn grow(&mut self, more: usize) -> Result<(), ApiError> {
         self.part.set(self.bytes() + more);
         let is_much = self.part.of_all() > self.max || self.part.of_holder() > self.max / OF_HOLDER;
@@ -76,7 +76,7 @@ impl Share {
         Ok(())
     }
 
-    /// What was made of them: it counts until its last copy is gone.
+    /// Ties the share to the finished bytes: they count until their last clone is dropped.
     pub(crate) fn held(mut self, whole: Bytes) -> Bytes {
         self.part.set(whole.len());
         Bytes::from_owner(Held {
@@ -85,7 +85,7 @@ impl Share {
         })
     }
 
-    /// It begins anew.
+    /// Releases all bytes, to fill the share again.
     pub(crate) fn clear(&mut self) {
         self.part.set(0);
     }

@@ -1,8 +1,8 @@
-//! The relay's options from a file as well, and where each came from.
+//! The relay's settings file, and where each setting came from.
 //!
-//! The file holds the options of `hearth relay` by their names, without the dashes. What was
-//! given on the command line or in the environment counts more; everything the file adds is read
-//! as if it stood behind them, so that there is one list of options and one way to read them.
+//! The file holds the options of `hearth relay` by name, without the dashes. The command line and
+//! the environment take precedence. Values of the file are appended to the command line and parsed
+//! with it, so that options are declared and parsed in one place.
 
 use std::{
     collections::BTreeMap,
@@ -17,36 +17,36 @@ use url::Url;
 
 use crate::Args;
 
-/// Options that make no sense in the file itself.
+/// Options that the file cannot contain.
 const NOT_IN_FILE: [&str; 2] = ["config", "print-config"];
 
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("{} cannot be read: {why}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The I/O error.
         why: io::Error,
     },
-    /// It is not what it should be.
+    /// The file is not valid TOML.
     #[error("{}, line {line}: {problem}", path.display())]
     Toml {
         /// The file.
         path: PathBuf,
-        /// Counted from 1.
+        /// Line number, from 1.
         line: usize,
-        /// What is wrong; never quotes the line.
+        /// What is wrong, without quoting the line.
         problem: String,
     },
-    /// It names an option that there is not, or gives one what it cannot have.
+    /// A key is not an option, or its value is not valid for that option.
     #[error("{}: `{key}` {problem}", path.display())]
     Key {
         /// The file.
         path: PathBuf,
-        /// The key as it is written there.
+        /// The key as written in the file.
         key: String,
         /// What is wrong with it.
         problem: &'static str,
@@ -61,7 +61,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the file that was named, or `usual` if there is one.
+    /// Reads the file that `--config` names, or `usual` if it exists.
     ///
     /// # Errors
     /// [`ConfigError`] names the file and the key.
@@ -79,13 +79,13 @@ impl Config {
         }
     }
 
-    /// The file.
+    /// Returns the path of the file; empty if there is none.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What the file says of an option that is given once.
+    /// Returns the file's value of an option that takes a single value.
     #[must_use]
     pub fn value(&self, option: &str) -> Option<&str> {
         self.values.get(option)?.first().map(String::as_str)
@@ -95,7 +95,7 @@ impl Config {
         let table: toml::Table = match toml::from_str(text) {
             Ok(table) => table,
             Err(error) => {
-                // Its own Display quotes the line, and a secret may stand in it.
+                // The error's own `Display` quotes the line, which may contain a secret.
                 let at = error.span().map_or(0, |span| span.start.min(text.len()));
                 let before = text.as_bytes()[..at].iter();
                 return Err(ConfigError::Toml {
@@ -124,8 +124,8 @@ impl Config {
         Ok(Self { path, values })
     }
 
-    /// The program's arguments, and behind them what the file says of options that were `given`
-    /// neither among them nor in the environment.
+    /// Returns the program's arguments followed by the file's options. Options that `given` has
+    /// from the command line or the environment are left out.
     pub fn behind(
         &self,
         arguments: impl IntoIterator<Item = OsString>,
@@ -151,8 +151,8 @@ impl Config {
         all
     }
 
-    /// Every option, what it is and where that came from. Secrets are not shown. `all` are the
-    /// options with those of the file.
+    /// Lists every option with its value and source. Secrets are hidden. `all` are the options
+    /// including those of the file.
     #[must_use]
     pub fn explain(&self, given: &ArgMatches, all: &ArgMatches) -> String {
         let mut text = String::new();
@@ -176,7 +176,8 @@ impl Config {
                 Some(_) | None if self.values.contains_key(name) => self.path.display().to_string(),
                 Some(_) | None => "default".to_owned(),
             };
-            // What may not be said, or is not, would not be read from a file.
+            // Hidden and missing values are commented out, so that the output is a valid settings
+            // file.
             let is_hidden = values.iter().any(|(_, is_hidden)| *is_hidden);
             let values: Vec<_> = values.into_iter().map(|(value, _)| value).collect();
             let mark = if is_hidden || values.is_empty() {
@@ -204,7 +205,7 @@ fn is_given(given: &ArgMatches, option: &Arg) -> bool {
     )
 }
 
-/// A value of the file as it would be written behind its option, once for each time.
+/// Converts a value of the file to command-line values, one for each time the option is given.
 fn texts(option: &Arg, value: &toml::Value) -> Result<Vec<String>, &'static str> {
     if matches!(option.get_action(), ArgAction::SetTrue) {
         let truth = value.as_bool().ok_or("is true or false")?;
@@ -225,7 +226,7 @@ fn text(value: &toml::Value) -> Result<String, &'static str> {
     text.or_else(number).ok_or("is a text or a number")
 }
 
-/// Values as they would be written into the file.
+/// Formats values as they are written in the file.
 fn written(option: &Arg, mut values: Vec<String>) -> String {
     let one = |value: String| match value.parse::<i64>() {
         Ok(number) => toml::Value::from(number),
@@ -242,7 +243,7 @@ fn written(option: &Arg, mut values: Vec<String>) -> String {
     }
 }
 
-/// A value without the password that a URL may hold, and whether there was one.
+/// Returns a value with a URL's password hidden, and whether it had one.
 fn shown(value: &str) -> (String, bool) {
     match Url::parse(value) {
         Ok(mut url) if url.password().is_some() => match url.set_password(Some("***")) {

@@ -1,7 +1,8 @@
-//! Web pages may use a relay that asks for keys: the key is all that counts, no cookie ever does.
+//! CORS: web pages of any origin may use a relay that requires keys. Only the key counts; cookies
+//! are never used.
 //!
-//! Under `--insecure-dev` there is no key to ask for, and other pages are refused by `loopback`
-//! before they come here.
+//! Under `--insecure-dev` no key is required, and `loopback` refuses other pages before this module
+//! is reached.
 
 use axum::{
     body::Body,
@@ -9,10 +10,10 @@ use axum::{
 };
 use http::{HeaderValue, Method, Request, StatusCode, header};
 
-/// Seconds for which a browser need not ask again.
+/// Seconds for which a browser may cache a preflight response.
 const MAX_AGE: &str = "43200";
 const METHODS: &str = "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS";
-/// What the official clients send from a browser, and our own routes read.
+/// Request headers that the official clients send from a browser, and that the relay's routes read.
 const HEADERS: &str = "authorization, content-type, accept, user-agent, x-requested-with, \
     x-api-key, idempotency-key, x-hearth-deadline-ms, x-hearth-worker, x-device-id, \
     x-hearth-thinking-status, last-event-id, \
@@ -22,12 +23,12 @@ const HEADERS: &str = "authorization, content-type, accept, user-agent, x-reques
     x-stainless-helper-method, x-stainless-lang, x-stainless-os, x-stainless-package-version, \
     x-stainless-poll-helper, x-stainless-read-timeout, x-stainless-retry-count, \
     x-stainless-runtime, x-stainless-runtime-version, x-stainless-timeout";
-/// What a page may read of an answer beside its body.
+/// Response headers that a page may read.
 const EXPOSED: &str = "x-hearth-error, x-hearth-job, request-id, x-request-id, retry-after, \
     x-should-retry, link, idempotent-replayed, x-hearth-workers, x-hearth-queue-position, \
     x-hearth-expected-wait-ms";
 
-/// The answer to a browser that asks whether a page may send a request; `None` for any other.
+/// Returns the response to a CORS preflight request; `None` for any other request.
 pub(crate) fn preflight(request: &Request<Body>) -> Option<Response> {
     let headers = request.headers();
     let asks = request.method() == Method::OPTIONS
@@ -48,9 +49,8 @@ pub(crate) fn preflight(request: &Request<Body>) -> Option<Response> {
     Some(response)
 }
 
-/// Lets every page read the answer to what requesters ask, though not to what workers and
-/// operators do.
-/// Without credentials, so that a browser sends none of its own.
+/// Lets every page read responses of the requesters' routes, though not of the workers' and
+/// operators' routes. No credentials are allowed, so that browsers send no cookies.
 pub(crate) fn allow(path: &str, response: &mut Response) {
     if is_open(path) {
         let headers = response.headers_mut();

@@ -1,8 +1,8 @@
-//! The relay's way to its end: when it is asked to stop it takes nothing new, what runs may end
-//! for a while, and the rest is cut.
+//! Graceful shutdown: the relay accepts no new work, running jobs may finish for a limited time,
+//! and then connections are closed.
 //!
-//! What is cut is not lost. A job that waits is on disk. One that runs keeps its lease and its
-//! attempt over the restart, so that its worker goes on where it was, over the next connection.
+//! No job is lost. A queued job is on disk. A running job keeps its lease and its attempt over the
+//! restart, so that its worker continues over the next connection.
 
 use std::time::Duration;
 
@@ -13,38 +13,38 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::Relay;
 
-/// What still goes on.
+/// Work that is still in progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Load {
-    /// Jobs that are leased.
+    /// Number of leased jobs.
     jobs: usize,
-    /// Workers that are online, one of which may have them.
+    /// Number of online workers, any of which may hold the leased jobs.
     workers: usize,
-    /// Requests that were begun before and are not answered whole.
+    /// Number of requests from before the shutdown whose response is not yet sent in full.
     answers: usize,
 }
 
 impl Load {
-    /// Whether nothing is left that is worth waiting for.
+    /// Whether there is nothing left to wait for.
     const fn is_over(self) -> bool {
         self.answers == 0 && (self.jobs == 0 || self.workers == 0)
     }
 }
 
-/// The decision what comes next, over moments that are handed in.
+/// Deadline of a shutdown. Decides what comes next; times are arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Drain {
     until: Timestamp,
 }
 
-/// See [`Drain::next`].
+/// Next step of a shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
-    /// Something may still end by itself: look again when something has changed, and then.
+    /// Work may still finish: check again on a change, and after this time.
     Wait(Duration),
-    /// Nothing is left.
+    /// No work is left.
     Done,
-    /// The time is over: what is left is cut.
+    /// The deadline has passed: remaining connections are closed.
     Cut,
 }
 
@@ -69,7 +69,7 @@ impl Drain {
 }
 
 impl Relay {
-    /// Takes nothing new from now on, and waits until what runs has ended or its time is over.
+    /// Stops accepting work, and waits until running work has finished or the drain time is over.
     pub(crate) async fn see_off(&self) {
         let (mut queue, mut workers) = (self.store.changes(), self.workers.changes());
         self.drain.cancel();
@@ -85,14 +85,18 @@ impl Relay {
                 Next::Cut => {
                     tracing::warn!(
                         ?load,
-                        "what still runs is cut and goes on after the restart"
+                        "drain time is over; closing connections, leased jobs continue after the restart"
                     );
                     return;
                 }
                 Next::Wait(left) => left,
             };
             if !std::mem::replace(&mut has_said, true) {
-                tracing::info!(?load, ?left, "what runs may end");
+                tracing::info!(
+                    ?load,
+                    ?left,
+                    "draining: waiting for running jobs and responses"
+                );
             }
             tokio::select! {
                 () = told(&mut queue) => {}
@@ -112,14 +116,14 @@ impl Relay {
         }
     }
 
-    /// To be kept until a request is answered whole; `None` for one that is too late to be waited
-    /// for.
+    /// Returns a token to hold until a response is sent in full; `None` once the shutdown has
+    /// begun.
     pub(crate) fn answering(&self) -> Option<TaskTrackerToken> {
         (!self.drain.is_cancelled()).then(|| self.answers.token())
     }
 
-    /// Waits until whoever reads this log is to be cut off: the relay goes down and nobody works
-    /// on the job, or its time is over.
+    /// Waits until readers of this log must be disconnected: the relay shuts down and no worker has
+    /// the job, or the drain time is over.
     pub(crate) async fn cuts_off(&self, log: &dyn JobLog) {
         let forsaken = async {
             self.drain.cancelled().await;

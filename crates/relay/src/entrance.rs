@@ -1,5 +1,5 @@
-//! How many connections there may be: of one address that have shown no good key yet, and with one
-//! key.
+//! Limits on the number of connections: per address for those that have not yet shown a valid key,
+//! and per key.
 
 use std::{
     collections::HashMap,
@@ -16,35 +16,36 @@ use crate::{
     peer::{Network, canonical, house},
 };
 
-/// Most of one address unless another number is chosen.
+/// Default maximum of connections per address.
 const USUAL: usize = 64;
 
-/// Who stands at the entrance.
+/// Counts of open connections, and their limits.
 #[derive(Debug)]
 pub(crate) struct Entrance {
     waiting: Mutex<HashMap<IpAddr, usize>>,
     inside: Mutex<HashMap<String, usize>>,
     most: Option<usize>,
-    /// 0 is no limit.
+    /// 0 means no limit.
     most_of_key: usize,
     proxies: Vec<Network>,
 }
 
-/// One connection; it is counted until the last copy is dropped.
+/// Handle of one connection. The connection counts until the last clone is dropped.
 #[derive(Debug, Clone)]
 pub(crate) struct Newcomer(Arc<Connection>);
 
 #[derive(Debug)]
 struct Connection {
     entrance: Arc<Entrance>,
-    /// Where it stands until it shows a good key; `None` for those that are not counted.
+    /// Count for its address until it shows a valid key; `None` for connections that are not
+    /// counted.
     stand: Option<Stand>,
-    /// With whose key it was used last.
+    /// Holder of the key that it last used.
     holder: Mutex<Option<String>>,
     taken: OnceLock<Taken>,
 }
 
-/// What a connection takes of all there may be, also once it is a WebSocket.
+/// Permits of the whole server that a connection holds, also after its upgrade to a WebSocket.
 #[derive(Debug)]
 pub(crate) struct Taken {
     pub(crate) _place: OwnedSemaphorePermit,
@@ -69,8 +70,8 @@ impl Entrance {
         }
     }
 
-    /// A connection came; `None` if too many of its address are there. Those of proxies are not
-    /// counted, as many people share them.
+    /// Registers a connection; `None` if its address has too many. Connections of trusted proxies
+    /// are not counted, because many clients share them.
     pub(crate) fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Newcomer> {
         let address = canonical(address);
         let is_proxy = self.proxies.iter().any(|proxy| proxy.holds(address));
@@ -102,7 +103,7 @@ impl Entrance {
         }))
     }
 
-    /// One connection more of this holder, if there is room.
+    /// Counts one more connection of this holder, if its limit allows.
     fn admit(&self, holder: &str) -> bool {
         let mut inside = lock(&self.inside);
         let count = inside.get(holder).copied().unwrap_or_default();
@@ -129,22 +130,22 @@ impl Entrance {
 }
 
 impl Newcomer {
-    /// It has this until the last copy is dropped.
+    /// Attaches permits, which are held until the last clone is dropped.
     pub(crate) fn takes(&self, taken: Taken) {
-        // There is but one caller, who does so once.
+        // The only caller sets it once.
         let _ = self.0.taken.set(taken);
     }
 
-    /// With whose key it was used last.
+    /// Returns the holder of the key that the connection last used.
     pub(crate) fn holder(&self) -> Option<String> {
         lock(&self.0.holder).clone()
     }
 
-    /// It has shown a good key. A connection through a proxy may show one after another: it counts
-    /// for the last.
+    /// Counts the connection for the holder of a valid key. A connection of a proxy may show
+    /// several keys in turn: it counts for the last.
     ///
     /// # Errors
-    /// Too many connections are open with that one.
+    /// Too many connections are open with that key.
     pub(crate) fn goes_in(&self, holder: &str) -> Result<(), ApiError> {
         let Connection {
             entrance,
@@ -164,7 +165,7 @@ impl Newcomer {
             );
             return Err(ApiError::new(ErrorCode::TooManyConnections, message));
         }
-        // Not before it counts there: no connection counts nowhere.
+        // Left only after it counts for the key, so that it always counts somewhere.
         if let Some(stand) = stand {
             stand.leave();
         }

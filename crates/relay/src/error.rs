@@ -1,4 +1,4 @@
-//! Every refusal of the relay, and how each becomes HTTP: the only place that knows.
+//! The relay's error type and its conversion to HTTP responses.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use http::{HeaderValue, StatusCode, header};
 use proto::{ErrorCode, ErrorDetail, JobError};
 use queue::QueueError;
 
-/// Why a request was refused. The wire format it is written in depends on the route, see `shape`.
+/// Reason why a request was refused. The body's format depends on the route, see `shape`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message} ({code})")]
 pub(crate) struct ApiError {
     pub(crate) code: ErrorCode,
     pub(crate) message: String,
-    /// Instead of the code's own: what the engine itself answered with, say.
+    /// Replaces the code's own status, for example with the engine's.
     status: Option<u16>,
-    /// Instead of the code's own: seconds after which it is worth trying again.
+    /// Replaces the code's own `Retry-After`, in seconds.
     wait: Option<u16>,
-    /// The field of the request that is wrong, if it is one.
+    /// Name of the invalid request field, if the error concerns one.
     pub(crate) param: Option<String>,
 }
 
@@ -32,14 +32,15 @@ impl ApiError {
         }
     }
 
-    /// The same, to be tried again after so long.
+    /// Sets the time after which the request may be retried; rounded up to seconds.
     pub(crate) fn after(self, wait: Duration) -> Self {
         let seconds = wait.as_millis().div_ceil(1000).max(1);
         let wait = Some(u16::try_from(seconds).unwrap_or(u16::MAX));
         Self { wait, ..self }
     }
 
-    /// The same words for a job that does not exist and for one of another account.
+    /// Error for a job that does not exist or belongs to another account; the message does not tell
+    /// which.
     pub(crate) fn unknown_job() -> Self {
         Self::new(
             ErrorCode::UnknownJob,
@@ -62,7 +63,8 @@ impl ApiError {
         }
     }
 
-    /// The older route for embeddings calls a runner's refusal a fault of its own.
+    /// Changes status 501 to 500, which Ollama's older embeddings route answers for the same
+    /// failure.
     pub(crate) fn of_older_embeddings(mut self) -> Self {
         if self.status == Some(501) {
             self.status = Some(500);
@@ -80,13 +82,13 @@ impl ApiError {
         StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// Whether the same request may go well if it is sent once more.
+    /// Whether the same request may succeed if it is retried.
     pub(crate) fn is_worth_retrying(&self) -> bool {
         let broke = [ErrorCode::WorkerLost, ErrorCode::EngineFailed];
         self.retry_after().is_some() || broke.contains(&self.code)
     }
 
-    /// Seconds after which it is worth trying again.
+    /// Returns the number of seconds to wait before a retry.
     pub(crate) fn retry_after(&self) -> Option<u16> {
         let busy = [
             ErrorCode::Busy,
@@ -156,14 +158,14 @@ impl From<QueueError> for ApiError {
 }
 
 impl IntoResponse for ApiError {
-    /// The body is written by `shape`, in the words of the route.
+    /// Sets status and headers; `shape` writes the body in the format of the route.
     fn into_response(self) -> Response {
         let mut response = self.status().into_response();
         let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after() {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
-        // Stock OpenAI clients try most of these twice more, unless they are told.
+        // Stock OpenAI clients retry most of these twice, unless this header forbids it.
         let retry = if self.is_worth_retrying() {
             "true"
         } else {
@@ -171,7 +173,7 @@ impl IntoResponse for ApiError {
         };
         headers.insert("x-should-retry", HeaderValue::from_static(retry));
         if self.code == ErrorCode::TooManyConnections {
-            // This is the one too many.
+            // This connection is the one over the limit.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if self.status() == StatusCode::UNAUTHORIZED {

@@ -1,4 +1,4 @@
-//! The page of errors, made from what the relay really answers.
+//! Generates docs/ERRORS.md from the responses that the relay sends.
 
 use std::{fmt::Write as _, fs, path::Path};
 

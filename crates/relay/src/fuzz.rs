@@ -1,4 +1,4 @@
-//! Readers of what comes from outside, for `tests/fuzz`.
+//! Parsers of untrusted input, exposed to the fuzz targets in `tests/fuzz`.
 
 use std::{net::SocketAddr, path::PathBuf, sync::LazyLock};
 
@@ -16,7 +16,7 @@ use crate::{
     wishes,
 };
 
-/// A key as it is shown.
+/// Parses an API key.
 pub fn key(bytes: &[u8]) {
     const LENGTH: usize = "hearth_00112233aabb__01020304".len() + 64;
     if let Some(text) = text(bytes)
@@ -29,7 +29,7 @@ pub fn key(bytes: &[u8]) {
 const NOW: Timestamp = Timestamp(1_000_000_000_000);
 const KEY: [u8; 32] = [7; 32];
 
-/// The only tokens that were given out.
+/// The only valid tokens.
 static GIVEN: LazyLock<[String; 2]> = LazyLock::new(|| {
     let bearer = jwt::Bearer {
         user: 3,
@@ -39,7 +39,7 @@ static GIVEN: LazyLock<[String; 2]> = LazyLock::new(|| {
         .map(|kind| jwt::sign(&KEY, kind, bearer, NOW.into(), [1; 32]))
 });
 
-/// A token of a login.
+/// Verifies a login token.
 pub fn token(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     for (kind, given) in [jwt::Kind::Access, jwt::Kind::Refresh]
@@ -56,7 +56,7 @@ pub fn token(bytes: &[u8]) {
     }
 }
 
-/// The headers of a request, a line each.
+/// Parses request headers, one per line.
 pub fn head(bytes: &[u8]) {
     let mut headers = HeaderMap::new();
     for line in bytes.split(|byte| *byte == b'\n') {
@@ -94,7 +94,7 @@ pub fn head(bytes: &[u8]) {
     Peer::of(listener, false, &proxies, &headers);
 }
 
-/// The target of a request.
+/// Parses a request target, and checks that the form for logs hides keys.
 pub fn path(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     let Ok(uri) = text.parse::<Uri>() else { return };
@@ -115,7 +115,7 @@ pub fn path(bytes: &[u8]) {
     }
 }
 
-/// A form: its content type, a line feed, its body.
+/// Parses a form: the content type, a line feed, the body.
 pub fn form(bytes: &[u8]) {
     let end = bytes.iter().position(|byte| *byte == b'\n');
     let (kind, body) = bytes.split_at(end.unwrap_or(0));
@@ -125,7 +125,7 @@ pub fn form(bytes: &[u8]) {
     }
 }
 
-/// Where a webhook shall go, and its secret.
+/// Parses a webhook URL, and a webhook secret.
 pub fn webhook(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     drop(webhook::check(text, &[]));
@@ -134,14 +134,14 @@ pub fn webhook(bytes: &[u8]) {
     }
 }
 
-/// The settings file.
+/// Parses a settings file.
 pub fn settings(bytes: &[u8]) {
     if let Some(text) = text(bytes) {
         drop(Config::parse(PathBuf::from("relay.toml"), text).map_err(|error| error.to_string()));
     }
 }
 
-/// What stands in options and queries.
+/// Parses values of options and query parameters.
 pub fn options(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     if let Ok(network) = text.parse::<Network>() {

@@ -1,12 +1,15 @@
-//! What keeps one caller from taking what is everybody's: rates, failures, places.
+//! Rate limits, and the limit on concurrent requests.
 //!
-//! - A key's requests are paced. Those of workers to their carrier are not: slots bound those.
-//! - Refusals for want of room are paced, all together: a flood of them is held back for a while.
-//! - An address that shows bad keys is told 429 for a while instead of 401. A good key is let in
-//!   all the same, so that nobody suffers from his neighbours; a key is not to be guessed.
-//! - Passwords are: whoever fails too often is not listened to for a while, by address and by
-//!   name. A name's failures do not count where it logged in well before, so that nobody can keep
-//!   its owner out. Bad keys do not count here, nor do logins that go well.
+//! - Requests per key: a token bucket (`--key-rate`). Requests of workers to their carrier are
+//!   exempt: slots bound them.
+//! - Overload refusals of all callers together: paced by delaying the response.
+//! - Invalid keys per address (IPv6: per /64): after 5 a minute answered 429 instead of 401. Valid
+//!   keys are unaffected, so that clients behind one address do not lock each other out; keys are
+//!   too long to be guessed.
+//! - Failed logins per address, and per user name at four times the rate: further passwords are not
+//!   checked for a while. Failures from addresses where that user has logged in before do not count
+//!   against the name, so that an attacker cannot lock the owner out. Invalid keys and successful
+//!   logins do not count.
 
 use std::{
     net::IpAddr,
@@ -29,13 +32,14 @@ use crate::{
     rate::{Failures, Pace, Recent, Taken},
 };
 
-/// Most keys, addresses and names that are remembered, each.
+/// Maximum number of keys, of addresses and of names that are remembered.
 const REMEMBERED: usize = 16 * 1024;
 const MINUTE: Duration = Duration::from_secs(60);
-/// A name may fail so much oftener than an address: several people may mistype it from several.
+/// Factor of the limit for a name over that for an address: users of one name may mistype it from
+/// several addresses.
 const NAME_FACTOR: u32 = 4;
 
-/// See the module.
+/// Rate limits; see the module.
 #[derive(Debug)]
 pub(crate) struct Guard {
     key_pace: Option<Pace>,
@@ -44,12 +48,12 @@ pub(crate) struct Guard {
     refusal_pace: Option<Pace>,
     refusals: Mutex<Taken>,
     keys: Mutex<Recent<KeyId, Taken>>,
-    /// Addresses that showed bad keys.
+    /// Addresses that showed invalid keys.
     houses: Mutex<Recent<IpAddr, Failures>>,
-    /// Addresses and names whose password was wrong.
+    /// Addresses and names with failed logins.
     logins: Mutex<Recent<IpAddr, Failures>>,
     names: Mutex<Recent<String, Failures>>,
-    /// Who logged in from where.
+    /// Pairs of a name and an address from which that user has logged in.
     at_home: Mutex<Recent<(String, IpAddr), ()>>,
 }
 
@@ -72,7 +76,7 @@ impl Guard {
         }
     }
 
-    /// One more request with this key, unless they come too fast.
+    /// Counts one request with this key, or refuses it if the rate is exceeded.
     pub(crate) fn pace(&self, key: &KeyId, now: Timestamp) -> Result<(), ApiError> {
         let Some(pace) = self.key_pace else {
             return Ok(());
@@ -81,13 +85,13 @@ impl Guard {
         taken.map_err(|wait| slower(wait, "the key's requests come too fast; slow down"))
     }
 
-    /// The same for what a user does without a key: he renews tokens among his other requests.
+    /// Counts one request of a user that is made without a key, such as renewing a token.
     pub(crate) fn pace_user(&self, user: UserId, now: Timestamp) -> Result<(), ApiError> {
         self.pace(&of_user(user), now)
     }
 
-    /// How long a refusal for want of room is held back. Whoever asks again at once, whatever he
-    /// is told, then takes less of what those need that are served.
+    /// Returns how long to delay an overload refusal, so that clients that retry in a tight loop do
+    /// not crowd out the rest.
     pub(crate) fn hold(&self, code: ErrorCode, now: Timestamp) -> Duration {
         let is_for_want_of_room = matches!(
             code,
@@ -103,9 +107,9 @@ impl Guard {
         })
     }
 
-    /// Why a caller is not let in, or that he failed too often to be told.
+    /// Counts an invalid key, and returns the refusal to send: `denied`, or 429 after too many.
     pub(crate) fn denied(&self, peer: Peer, denied: Denied, now: Timestamp) -> Denied {
-        // What was good once is no guess: whoever shows it must learn why it is good no more.
+        // A key that was valid once is not a guess; its owner must learn why it is refused now.
         let is_guess = matches!(
             denied,
             Denied::Key
@@ -127,7 +131,7 @@ impl Guard {
         }
     }
 
-    /// A password that may be tried.
+    /// Checks whether a login may be tried now.
     pub(crate) fn try_login(
         &self,
         peer: Peer,
@@ -155,7 +159,7 @@ impl Guard {
     }
 
     fn failed(&self, name: &str, from: IpAddr, at: Timestamp) {
-        // Whoever has too many against him is told so when he tries again.
+        // The limit is reported at the next try.
         if let Some(pace) = self.house_pace {
             let _ = lock(&self.logins).of(from).attempt(pace, at);
         }
@@ -166,7 +170,8 @@ impl Guard {
     }
 }
 
-/// A password that is being tried. Who hangs up before he hears whether it was good has failed.
+/// A login that is in progress. Dropping it counts as a failure, so that a client cannot avoid the
+/// count by disconnecting.
 #[derive(Debug)]
 pub(crate) struct Trial<'a> {
     guard: &'a Guard,
@@ -177,14 +182,14 @@ pub(crate) struct Trial<'a> {
 }
 
 impl Trial<'_> {
-    /// The password was good.
+    /// Records that the password was correct.
     pub(crate) fn succeeded(mut self) {
         self.has_failed = false;
         let name = std::mem::take(&mut self.name);
         lock(&self.guard.at_home).of((name, self.from));
     }
 
-    /// It was not looked at.
+    /// Discards the attempt: the password was not checked.
     pub(crate) fn was_not_made(mut self) {
         self.has_failed = false;
     }
@@ -198,7 +203,7 @@ impl Drop for Trial<'_> {
     }
 }
 
-/// Names all that one user does where keys are named. No key has such an id.
+/// Returns the id that stands for a user wherever a key id is needed. No key has such an id.
 pub(crate) fn of_user(user: UserId) -> KeyId {
     format!("user-{user}")
 }
@@ -211,24 +216,24 @@ fn lock<T>(what: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     what.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How many requests are at work now. One that waits for a worker is not.
+/// Limit on concurrent requests, not counting those that wait for a worker.
 ///
-/// A burst may fill it. Where it does not drain within [`BURST`], requests come faster than they
-/// are done, and each that is let in waits for all before it, however many are refused: then only
-/// a part is let in, and is served about as soon as ever.
+/// A burst may use all of it. If a burst lasts longer than [`BURST`], requests arrive faster than
+/// they are processed, and each admitted one would wait for all before it. Then only a part of the
+/// limit is admitted, which keeps the latency low.
 #[derive(Debug)]
 pub(crate) struct Gate {
     inside: AtomicUsize,
     most: usize,
-    /// When one that came found few inside; milliseconds since 1970.
+    /// Time when a request last found few others; milliseconds since 1970.
     calm_at: AtomicI64,
 }
 
-/// How long more may be inside than a standing load is let in.
+/// Time for which the whole limit may be used before only a part is admitted.
 const BURST: Duration = Duration::from_millis(100);
-/// Of a standing load so much is let in, of the most.
+/// Divisor of the limit under sustained load.
 const STANDING: usize = 4;
-/// The gate is calm once so much of the most is inside at most.
+/// Divisor of the limit: with at most this part in use, the load counts as low.
 const CALM: usize = 8;
 
 impl Gate {
@@ -240,10 +245,10 @@ impl Gate {
         }
     }
 
-    /// Whether one more may go in at `now` where so many are.
+    /// Whether a request is admitted at `now`, with `inside` others in progress.
     fn admits(&self, inside: usize, now: Timestamp) -> bool {
         let calm_at = Timestamp(self.calm_at.load(Ordering::Relaxed));
-        // A clock that went back tells nothing of how long the burst has been.
+        // After the clock was set back, the length of the burst is unknown.
         if inside <= self.most / CALM || now < calm_at {
             self.calm_at.store(now.0, Ordering::Relaxed);
         } else if now.since(calm_at) > BURST {
@@ -253,7 +258,7 @@ impl Gate {
     }
 }
 
-/// One request's place at work; left at the latest when the last copy is dropped.
+/// A request's slot in the limit; released at the latest when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub(crate) struct AtWork(Arc<Place>);
 
@@ -261,7 +266,7 @@ pub(crate) struct AtWork(Arc<Place>);
 struct Place {
     gate: Arc<Gate>,
     is_inside: AtomicBool,
-    /// Since when; milliseconds since 1970.
+    /// Start of the current work; milliseconds since 1970.
     began: AtomicI64,
 }
 
@@ -274,7 +279,7 @@ impl AtWork {
         }))
     }
 
-    /// Whether there is room for the work on this request.
+    /// Takes the slot; `false` if the limit is reached.
     pub(crate) fn begins(&self, now: Timestamp) -> bool {
         if self.0.is_inside.swap(true, Ordering::Relaxed) {
             return true;
@@ -288,13 +293,13 @@ impl AtWork {
         false
     }
 
-    /// Whether it has been at work for so long, without a wait for anybody.
+    /// Whether it has held the slot for at least `patience`.
     pub(crate) fn is_overdue(&self, now: Timestamp, patience: Duration) -> bool {
         let began = Timestamp(self.0.began.load(Ordering::Relaxed));
         self.0.is_inside.load(Ordering::Relaxed) && now.since(began) >= patience
     }
 
-    /// The rest is waiting.
+    /// Releases the slot while the request waits.
     pub(crate) fn rests(&self) {
         if self.0.is_inside.swap(false, Ordering::Relaxed) {
             self.0.gate.inside.fetch_sub(1, Ordering::Relaxed);
@@ -311,7 +316,8 @@ impl Drop for Place {
 }
 
 impl Relay {
-    /// There is too much to do; everybody is told another moment to come back.
+    /// Returns the error for an overloaded relay, with a random `Retry-After` so that clients do
+    /// not return together.
     pub(crate) fn busy(&self) -> ApiError {
         let seconds = self.world.random().map_or(3, |bytes| 1 + bytes[0] % 5);
         let message = "the relay has too much to do at once; try again in a moment";
@@ -354,7 +360,7 @@ mod tests {
             );
         }
         assert!(matches!(failed("2001:db8:0:1::1"), Denied::Key));
-        // Who showed nothing guessed nothing.
+        // A request without a key is not a guess.
         let nothing = guard.denied(from("2001:db8::1"), Denied::Nothing, NOW);
         assert!(matches!(nothing, Denied::Nothing));
     }
@@ -459,7 +465,7 @@ mod tests {
             let came = std::iter::repeat_with(|| AtWork::new(&gate)).take(count);
             came.filter(|one| one.begins(now)).collect::<Vec<_>>()
         };
-        // The gate was calm for an hour, or for ever.
+        // The load was low before, for any length of time.
         for at in [NOW, NOW + Duration::from_hours(1)] {
             let mut inside = come(100, at);
             assert_eq!(inside.len(), 64, "a burst");
@@ -478,7 +484,7 @@ mod tests {
             inside.extend(come(100, standing + Duration::from_hours(2)));
             assert_eq!(inside.len(), 64, "it did");
         }
-        // The machine's clock was put back.
+        // The system clock was set back.
         let _inside = come(40, NOW + Duration::from_hours(4));
         assert_eq!(come(100, NOW).len(), 24);
     }

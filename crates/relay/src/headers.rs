@@ -1,13 +1,13 @@
-//! The names of the headers that are Hearth's own, and of others that are read or sent beside the
-//! usual ones. A page in a browser may use all of them, see [`crate::cors`].
+//! Names of Hearth's own headers, and of the less common others that it reads or sends. Pages in a
+//! browser may use all of them, see [`crate::cors`].
 
 pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 pub(crate) const DEADLINE: &str = "x-hearth-deadline-ms";
-/// Either names the worker.
+/// Headers that name the worker; either may be used.
 pub(crate) const WORKER: [&str; 2] = ["x-hearth-worker", "x-device-id"];
 pub(crate) const PLACE: &str = "x-hearth-thinking-status";
 pub(crate) const LAST_EVENT: &str = "last-event-id";
-/// What a requester may send.
+/// Headers that a requester may send.
 #[cfg(test)]
 pub(crate) const READ: [&str; 6] = [
     IDEMPOTENCY_KEY,
@@ -24,7 +24,7 @@ pub(crate) const QUEUE_POSITION: &str = "x-hearth-queue-position";
 pub(crate) const EXPECTED_WAIT: &str = "x-hearth-expected-wait-ms";
 pub(crate) const WORKERS_UP: &str = "x-hearth-workers";
 pub(crate) const REPLAYED: &str = "idempotent-replayed";
-/// What he may be sent.
+/// Headers that a response may have.
 #[cfg(test)]
 pub(crate) const SENT: [&str; 8] = [
     CODE,
@@ -41,7 +41,7 @@ pub(crate) const SENT: [&str; 8] = [
 mod tests {
     use std::{fs, path::Path};
 
-    /// The names in quotes that begin like ours, in all sources below a folder.
+    /// Collects the quoted names that begin like ours, from all sources below a folder.
     fn names(folder: &Path, found: &mut Vec<(String, String)>) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -64,7 +64,7 @@ mod tests {
             &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
             &mut found,
         );
-        // Lists of all that browsers are told, and a field of the OpenAPI document.
+        // Lists of header names for browsers, and a field of the OpenAPI document.
         let is_list = |file: &str| file.ends_with("/headers.rs") || file.ends_with("/cors.rs");
         found.retain(|(name, file)| !is_list(file) && name != "x-hearth-scope");
         assert_eq!(found, [], "written out elsewhere");

@@ -1,20 +1,20 @@
-//! Deciding whether a request can be served, and by which model, before it is queued.
+//! Decides, before a request is queued, whether it can be served and by which model.
 
 use proto::{ErrorCode, ModelName, Op, WorkerId};
 
 use crate::{Relay, auth::Caller, error::ApiError, offer::Outlook, target::unknown_model};
 
-/// Whether a job may wait for a worker that is not there yet.
+/// Whether a job may wait for a worker that is not online yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Patience {
-    /// The requester waits on the line: somebody must be online now.
+    /// The requester waits for the response: a worker must be online now.
     Now,
-    /// The requester comes back for the answer.
+    /// The requester fetches the answer later.
     Kept,
 }
 
 impl Relay {
-    /// The model for a request of this caller that asked for `asked`.
+    /// Chooses the model for a caller's request, which may name one in `asked`.
     pub(crate) fn choose_model(
         &self,
         caller: &Caller,
@@ -79,7 +79,7 @@ fn nobody_online(worker: Option<&WorkerId>, model: Option<&ModelName>) -> ApiErr
     ApiError::new(ErrorCode::NoWorker, message)
 }
 
-/// Ollama asks for a model in some places, and looks for one without a name in others.
+/// Ollama reports a missing model for some operations, and an unknown one for others.
 fn without_model(op: Op) -> ApiError {
     match op {
         Op::Chat => ApiError::new(ErrorCode::BadRequest, "model is required"),

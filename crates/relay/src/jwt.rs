@@ -1,7 +1,8 @@
-//! The tokens a login gives out: HS256, one key, and nothing else is read.
+//! Tokens of the query service's login: JWTs signed with HS256 and one key; no other algorithm is
+//! accepted.
 //!
-//! A token names a user and a generation of his tokens. It proves only that it was given out; the
-//! store is asked at each use whether the user is still there and the generation still good.
+//! A token names a user and a generation of that user's tokens. It proves only that it was issued;
+//! at each use the store tells whether the user still exists and the generation is still valid.
 
 use std::time::Duration;
 
@@ -12,41 +13,42 @@ use queue::UserId;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::Sha256;
 
-/// How long a token of a login opens doors.
+/// Lifetime of an access token.
 pub(crate) const ACCESS_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long new ones can be had without the password.
+/// Lifetime of a refresh token.
 pub(crate) const REFRESH_LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// No token is longer.
+/// Maximum length of a token, in bytes.
 const TOKEN_MAX: usize = 4096;
-/// How far a token may come from the future: clocks of several nodes differ.
+/// Seconds that an issue time may lie in the future, because clocks of several nodes differ.
 const LEEWAY: i64 = 30;
-/// `{"alg":"HS256","typ":"JWT"}`: the only header there is, so no other algorithm can be asked for.
+/// `{"alg":"HS256","typ":"JWT"}`: the only accepted header, so that a token cannot choose another
+/// algorithm.
 const HEADER: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
 
-/// What a token is good for.
+/// Purpose of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
-    /// Opens doors.
+    /// Authenticates requests.
     Access,
-    /// Gets a new one of those.
+    /// Obtains new access tokens.
     Refresh,
 }
 
-/// Why a token opens nothing.
+/// Reason why a token is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// It is not one of ours.
+    /// It was not issued here.
     Invalid,
-    /// It was given out, and taken back.
+    /// It was issued, and later revoked.
     Void,
-    /// Its time has passed.
+    /// It has expired.
     Expired,
-    /// It is for something else.
+    /// It is of another kind.
     Kind,
 }
 
-/// Who a token speaks for.
+/// User and generation that a token stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bearer {
     pub(crate) user: UserId,
@@ -63,8 +65,8 @@ struct Claims {
     generation: u64,
 }
 
-/// When a token is made: by a clock that never goes back, and by the later one that counts for
-/// what ends at a date.
+/// Times of a token: `since` (monotonic) becomes `iat`, and `today` (wall clock) is the base of
+/// `exp`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Dated {
     pub(crate) since: Timestamp,
@@ -81,8 +83,8 @@ impl From<Timestamp> for Dated {
     }
 }
 
-/// A token for this user, to be read from `since` on and until its life from `today` is over.
-/// `jti` is random.
+/// Signs a token for this user, valid from `since` until its lifetime after `today` is over. `jti`
+/// is random.
 pub(crate) fn sign(
     key: &[u8; 32],
     kind: Kind,
@@ -105,21 +107,21 @@ pub(crate) fn sign(
     written(HEADER, key, &claims)
 }
 
-/// Claims under a header, signed.
+/// Encodes and signs claims under a header.
 pub(crate) fn written(header: &str, key: &[u8; 32], claims: &impl Serialize) -> String {
-    // Serialising these cannot fail; a token of nothing would be refused.
+    // Serialising these cannot fail; an empty token would be refused.
     let claims = serde_json::to_vec(claims).unwrap_or_default();
     let signed = format!("{header}.{}", BASE64.encode(claims));
     let signature = mac(key, &signed).finalize().into_bytes();
     format!("{signed}.{}", BASE64.encode(signature))
 }
 
-/// Whether a text may be such a token, as far as can be seen without the key.
+/// Whether a text has the form of such a token; needs no key.
 pub(crate) fn looks_like_one(text: &str) -> bool {
     text.split('.').count() == 3
 }
 
-/// Reads a token: for whom it speaks, and until when.
+/// Verifies a token, and returns its bearer and its expiry.
 pub(crate) fn read(
     key: &[u8; 32],
     kind: Kind,
@@ -144,7 +146,7 @@ pub(crate) fn read(
     Ok((bearer, Timestamp(claims.exp.saturating_mul(1000))))
 }
 
-/// Nothing of the token is looked at before its signature is.
+/// Verifies the signature, and only then decodes the claims.
 pub(crate) fn proven<T: DeserializeOwned>(header: &str, key: &[u8; 32], text: &str) -> Option<T> {
     if text.len() > TOKEN_MAX {
         return None;
@@ -158,7 +160,7 @@ pub(crate) fn proven<T: DeserializeOwned>(header: &str, key: &[u8; 32], text: &s
 }
 
 fn mac(key: &[u8; 32], signed: &str) -> Hmac<Sha256> {
-    // A short key is the same key with zeros behind it.
+    // A key shorter than the block equals the same key padded with zeros.
     let mut block = [0; 64];
     block[..32].copy_from_slice(key);
     let mac = Hmac::<Sha256>::new(&block.into());

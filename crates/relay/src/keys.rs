@@ -1,8 +1,8 @@
 //! API keys as text: `hearth_<id>_<secret>_<checksum>`.
 //!
-//! The id finds the record, the secret proves it, the checksum tells a typing mistake from a
-//! wrong key without asking anybody. Only the SHA-256 of the secret is ever stored: 32 random
-//! bytes need no slow hash.
+//! The id finds the record, and the secret proves it. The checksum tells a mistyped key from a
+//! wrong one without a lookup. Only the SHA-256 of the secret is stored: 32 random bytes need no
+//! slow hash.
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
@@ -12,15 +12,15 @@ use secrecy::{ExposeSecret as _, SecretString, zeroize::Zeroizing};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-/// How every key begins.
+/// Prefix of every key.
 pub const PREFIX: &str = "hearth";
 
-/// A key's text. Shown to its owner once; `Debug` hides it.
+/// Text of a key, shown to its owner once. `Debug` hides it.
 #[derive(Clone)]
 pub struct KeyText(SecretString);
 
 impl KeyText {
-    /// The text itself. Never log it.
+    /// Returns the text. Never log it.
     #[must_use]
     pub fn reveal(&self) -> &str {
         self.0.expose_secret()
@@ -33,27 +33,27 @@ impl fmt::Debug for KeyText {
     }
 }
 
-/// What a new key is for.
+/// Properties of a new key.
 #[derive(Debug, Clone)]
 pub struct KeyFor {
-    /// What its owner calls it.
+    /// Name chosen by its owner.
     pub name: String,
-    /// Whose jobs it submits and reads.
+    /// Account whose jobs it submits and reads.
     pub account: Account,
-    /// What it may do.
+    /// Operations that it permits.
     pub scopes: BTreeSet<Scope>,
-    /// Whose jobs it may lease.
+    /// Accounts whose jobs it may lease.
     pub serve: Serve,
-    /// How far it reaches.
+    /// Limits on models and priorities.
     pub ceiling: Ceiling,
-    /// When it ends by itself, if it does.
+    /// Time when it expires, if it does.
     pub expires_at: Option<Timestamp>,
 }
 
-/// Longest that a key may be said to last: whoever wants more says nothing.
+/// Longest lifetime of a key that expires.
 pub const LASTING_MAX: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
 
-/// Whether a key may be called so and last so long.
+/// Checks a key's name and lifetime.
 ///
 /// # Errors
 /// A sentence that says what is wrong.
@@ -67,10 +67,11 @@ pub fn check(name: &str, lasting: Option<Duration>) -> Result<(), &'static str> 
     Ok(())
 }
 
-/// Whose jobs a key may lease: its own account's, those of the others named, or everybody's.
+/// Returns the accounts whose jobs a key may lease: its own and `others`, or all if `others`
+/// contains `all`.
 ///
 /// # Errors
-/// If one of them is no name of an account.
+/// One of them is not a valid account name.
 pub fn served(own: &Account, others: &[String]) -> Result<Serve, InvalidId> {
     if others.iter().any(|name| name == "all") {
         return Ok(Serve::All);
@@ -82,7 +83,7 @@ pub fn served(own: &Account, others: &[String]) -> Result<Serve, InvalidId> {
     Ok(Serve::Accounts(accounts))
 }
 
-/// Makes a key: the text for its owner, and the record for the store. `id` and `secret` are
+/// Creates a key: the text for its owner, and the record for the store. `id` and `secret` are
 /// random bytes.
 #[must_use]
 pub fn mint(for_: KeyFor, id: [u8; 6], secret: [u8; 32], now: Timestamp) -> (KeyText, KeyRecord) {
@@ -105,10 +106,10 @@ pub fn mint(for_: KeyFor, id: [u8; 6], secret: [u8; 32], now: Timestamp) -> (Key
     (text, record)
 }
 
-/// A key as it was shown: well formed, not yet proven.
+/// A key from a request: well formed, not yet verified.
 #[derive(Clone)]
 pub struct ShownKey {
-    /// Finds the record.
+    /// Id of the record.
     pub id: String,
     secret: Zeroizing<[u8; 32]>,
 }
@@ -122,20 +123,21 @@ impl fmt::Debug for ShownKey {
 }
 
 impl ShownKey {
-    /// Whether this is the key of the record. Takes the same time for every wrong secret.
+    /// Whether this is the key of the record, and not revoked. Takes the same time for every wrong
+    /// secret.
     #[must_use]
     pub fn proves(&self, record: &KeyRecord) -> bool {
         self.is_of(record) && record.revoked_at.is_none()
     }
 
-    /// The same, whether or not it was revoked.
+    /// Whether this is the key of the record, even if it was revoked.
     pub(crate) fn is_of(&self, record: &KeyRecord) -> bool {
         let shown: [u8; 32] = Sha256::digest(*self.secret).into();
         bool::from(shown.ct_eq(&record.secret_sha256))
     }
 }
 
-/// Reads a key's text; `None` if it is not one, or mistyped.
+/// Parses a key's text; `None` if it is malformed or mistyped.
 #[must_use]
 pub fn parse(text: &str) -> Option<ShownKey> {
     let (body, sum) = text.rsplit_once('_')?;

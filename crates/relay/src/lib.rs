@@ -1,8 +1,8 @@
-//! The relay: keeps jobs in a durable queue, lends them to workers, and streams what they write.
+//! The relay: keeps jobs in a durable queue, leases them to workers, and streams their answers.
 //!
-//! Requesters speak Hearth's own API, Ollama's, OpenAI's or the polling relay's; the worker sees
-//! none of that. Every answer is read from the job's log, so a requester, a worker and this
-//! process may each go away and come back.
+//! Requesters speak the native API or one of the dialects in `dialect`; workers see only Ollama's
+//! format. Every answer is read from the job's log, so a requester, a worker and this process may
+//! each disconnect or restart and continue.
 
 mod api;
 mod app;

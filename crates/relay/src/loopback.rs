@@ -1,5 +1,5 @@
-//! Under `--insecure-dev` every web page open on this machine could use the relay, so requests
-//! that a page of another origin made, or that came by another name, are refused.
+//! Protection of `--insecure-dev`: without a key, every web page open on this machine could use the
+//! relay. Requests from pages of another origin, or to another host name, are refused.
 
 use std::net::SocketAddr;
 
@@ -12,7 +12,7 @@ use proto::ErrorCode;
 
 use crate::error::ApiError;
 
-/// Admits a request that names this listener, and that no page of another origin made.
+/// Admits a request whose `Host` is this listener, and that no page of another origin made.
 ///
 /// # Errors
 /// `forbidden_host` or `forbidden_origin`.
@@ -34,7 +34,7 @@ pub(crate) fn admit(
     };
     let is_own_origin = !headers.contains_key(ORIGIN)
         || only(headers, ORIGIN.as_str()).is_some_and(|origin| origin == format!("http://{host}"));
-    // Requests for pictures and scripts have no Origin, but browsers say where they come from.
+    // Requests for images and scripts have no `Origin`, but browsers send `Sec-Fetch-Site`.
     let is_own_page = !headers.contains_key(SITE)
         || only(headers, SITE).is_some_and(|site| ["same-origin", "none"].contains(&site));
     if is_own_origin && is_own_page {
@@ -59,7 +59,7 @@ fn names(host: &str, listener: SocketAddr) -> bool {
     known.iter().any(|known| known == host)
 }
 
-/// The value of a header that stands there once.
+/// Returns the value of a header that occurs exactly once.
 fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?;

@@ -1,7 +1,7 @@
-//! What the relay counts, and the listener on which a scraper reads it.
+//! The relay's metrics, and the listener that serves them to a scraper.
 //!
-//! The listener is apart from the routes, so that it is never shown to the world by mistake:
-//! nothing in it is secret, and none of it is anybody else's business.
+//! The listener is separate from the routes, so that metrics are not exposed publicly by mistake:
+//! they contain no secrets, but show how busy the relay is.
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -22,18 +22,18 @@ use tokio::{
 
 use crate::{Relay, api::written, error::ApiError, loopback, shape::dress};
 
-/// Most scrapers at once; further ones wait to be accepted.
+/// Maximum number of concurrent scrapers; further ones wait to be accepted.
 const SCRAPERS_MAX: usize = 16;
-/// How long one of them may take, from the first byte to the last.
+/// Maximum time of a scrape, from the first byte to the last.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Longest line that is looked through for the engine's counts.
+/// Longest line that is searched for the engine's token counts, in bytes.
 const LAST_LINE_MAX: usize = 256 * 1024;
-/// Dead jobs are counted up to here.
+/// Number of dead jobs up to which they are counted.
 const DEAD_MAX: usize = 100_000;
 
-/// Counts what the queue tells.
+/// Updates the metrics from the queue's events.
 #[derive(Debug)]
 pub(crate) struct Counting(pub(crate) Arc<RelayMetrics>);
 
@@ -78,7 +78,7 @@ impl Relay {
     }
 }
 
-/// How many tokens the engine counted in the question and in the answer, as its last line says.
+/// Returns the engine's token counts of prompt and answer from the last line of a log.
 fn tokens(line: &[u8]) -> Option<(u64, u64)> {
     #[derive(Deserialize)]
     struct Last {
@@ -98,7 +98,7 @@ fn has(line: &[u8], part: &[u8]) -> bool {
     line.windows(part.len()).any(|window| window == part)
 }
 
-/// Refuses to show the metrics off this machine, unless that is what was asked for.
+/// Refuses to serve metrics on an address that other machines can reach, unless `to_all` allows it.
 ///
 /// # Errors
 /// One sentence that says so.
@@ -135,14 +135,14 @@ async fn accept(listener: &TcpListener, relay: &Relay) {
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "a scraper was not accepted");
+                tracing::warn!(%error, "cannot accept a metrics connection");
                 sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-/// One connection with one request.
+/// Serves one connection with one request.
 async fn scrape(socket: TcpStream, at: Option<SocketAddr>, relay: Relay) {
     if socket.set_nodelay(true).is_err() {
         return;
@@ -165,7 +165,8 @@ async fn scrape(socket: TcpStream, at: Option<SocketAddr>, relay: Relay) {
     }
 }
 
-/// `at` is the listener's address if only this machine reaches it: then no web page may read it.
+/// Answers a request. `at` is the listener's address if only this machine reaches it: then web
+/// pages of other origins are refused.
 async fn answer(
     relay: &Relay,
     at: Option<SocketAddr>,

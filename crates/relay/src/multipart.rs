@@ -1,11 +1,11 @@
-//! `multipart/form-data` of a body that is there as a whole.
+//! Parser of `multipart/form-data` bodies that are complete in memory.
 
 use bytes::Bytes;
 
-/// Most fields of a form.
+/// Maximum number of fields of a form.
 const FIELDS_MAX: usize = 16;
 
-/// One field.
+/// One field of a form.
 #[derive(Debug)]
 pub(crate) struct Field {
     pub(crate) name: String,
@@ -13,7 +13,7 @@ pub(crate) struct Field {
     pub(crate) content: Bytes,
 }
 
-/// The fields of a form of this content type.
+/// Parses a form body with this content type.
 pub(crate) fn parse(content_type: &str, body: &Bytes) -> Result<Vec<Field>, &'static str> {
     const BROKEN: &str = "the form breaks off; send it again";
     let boundary = boundary(content_type).ok_or("send multipart/form-data with its boundary")?;
@@ -29,7 +29,7 @@ pub(crate) fn parse(content_type: &str, body: &Bytes) -> Result<Vec<Field>, &'st
         }
         let head_end = find(body, b"\r\n\r\n", place).ok_or(BROKEN)?;
         let content = head_end + 4;
-        // A content of nothing ends where its head does.
+        // With empty content, the delimiter overlaps the end of the head.
         let end = find(body, between.as_bytes(), content - 2).ok_or(BROKEN)?;
         let head = std::str::from_utf8(&body[place..head_end]).map_err(|_| BROKEN)?;
         let said = head.lines().find_map(|line| {
@@ -54,7 +54,7 @@ fn boundary(content_type: &str) -> Option<String> {
     (1..=70).contains(&boundary.len()).then_some(boundary)
 }
 
-/// A parameter among `a; name="value"; b=c`.
+/// Returns a parameter of `a; name="value"; b=c`.
 fn parameter(said: &str, name: &str) -> Option<String> {
     said.split(';').find_map(|part| {
         let (own, value) = part.trim().split_once('=')?;
@@ -71,7 +71,7 @@ fn parameter(said: &str, name: &str) -> Option<String> {
 fn find(body: &[u8], what: &[u8], from: usize) -> Option<usize> {
     let rest = body.get(from..)?;
     let mut place = 0;
-    // To the next possible beginning at once, not byte by byte through a large file.
+    // Skips to the next possible start, because files are large.
     while let Some(at) = rest[place..].iter().position(|c| *c == what[0]) {
         place += at;
         if rest[place..].starts_with(what) {

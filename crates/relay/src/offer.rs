@@ -1,31 +1,31 @@
-//! What the workers online can do for an account.
+//! Models and engines that the online workers provide for an account.
 
 use std::sync::Arc;
 
 use proto::{ModelName, WorkerReport};
 use queue::ModelPatterns;
 
-/// What an account can have done now.
+/// Models and engines available to an account now.
 #[derive(Debug, Default)]
 pub(crate) struct Offer {
-    /// The reports of workers whose engine is up.
+    /// Reports of workers whose engine is up.
     pub(crate) reports: Vec<Arc<WorkerReport>>,
-    /// Those of workers whose engine is down, with the models it had.
+    /// Reports of workers whose engine is down, with the models it last had.
     pub(crate) down: Vec<Arc<WorkerReport>>,
-    /// Which of all models workers run that did not say which.
+    /// Models that workers without a list of models are allowed to run.
     pub(crate) any: Vec<ModelPatterns>,
 }
 
-/// What becomes of a job for one model.
+/// Prospect of a job for one model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outlook {
-    /// Somebody can do it now.
+    /// A worker can run it now.
     Served,
-    /// Only engines that are down could.
+    /// Only workers whose engine is down could run it.
     EngineDown,
-    /// Nobody has the model.
+    /// No worker has the model.
     Unknown,
-    /// Nobody is online.
+    /// No worker is online.
     NobodyOnline,
 }
 
@@ -42,7 +42,7 @@ impl Offer {
         }
     }
 
-    /// What becomes of a job when no model can be told.
+    /// Returns the prospect of a job for which no model can be determined.
     pub(crate) fn without_model(&self) -> Outlook {
         if !self.any.is_empty() || !self.reports.is_empty() {
             Outlook::Unknown
@@ -53,7 +53,7 @@ impl Offer {
         }
     }
 
-    /// For requests that name no model: what can be served now comes first.
+    /// Returns the model for requests that name none; models that can be served now come first.
     pub(crate) fn first_model(&self, within: &ModelPatterns) -> Option<&ModelName> {
         let reports = self.reports.iter().chain(&self.down);
         let models = reports.flat_map(|report| &report.models);
@@ -61,13 +61,13 @@ impl Offer {
         names.find(|name| within.allow(name))
     }
 
-    /// An engine was down all the time: it may have any model.
+    /// Whether an engine was never seen up: it may have any model.
     fn has_unseen(&self) -> bool {
         self.down.iter().any(|report| report.models.is_empty())
     }
 }
 
-/// Takes out of a report what a key may not ask for.
+/// Removes from a report the models that a key may not use.
 pub(crate) fn narrow(report: &mut Arc<WorkerReport>, within: &ModelPatterns) {
     if !within.are_all() {
         let report = Arc::make_mut(report);

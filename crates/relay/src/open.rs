@@ -1,4 +1,4 @@
-//! Opening a store by its URL: the only place that knows which stores there are.
+//! Opens a store by its URL.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -6,19 +6,19 @@ use proto::Timestamp;
 use queue::{Keys, MemoryQueue, QueueError, Store, Terms, Users};
 use queue_sqlite::{SqliteKeys, SqliteQueue};
 
-/// Why a store cannot be opened.
+/// Reason why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The scheme is not one of ours.
+    /// The URL's scheme is unknown.
     #[error("`{0}` names no store; write sqlite:PATH")]
     Url(String),
     /// A store in memory is empty and cannot be shared with another process.
     #[error("keys and users in memory: would be forgotten at once; write sqlite:PATH")]
     KeysInMemory,
-    /// Nobody made it.
+    /// The store's file does not exist.
     #[error("there is no store at {}; say with --store where the relay keeps its own", .0.display())]
     Missing(PathBuf),
-    /// The store says why.
+    /// The store's own error.
     #[error("{0}")]
     Store(String),
 }
@@ -33,10 +33,10 @@ impl From<QueueError> for OpenError {
     }
 }
 
-/// Opens a store for a relay: `sqlite:PATH`, or `memory:` for trying out.
+/// Opens a store for a relay: `sqlite:PATH`, or `memory:` for tests and trials.
 ///
 /// # Errors
-/// [`OpenError`], in words for the person who wrote the URL.
+/// [`OpenError`], written for the user who gave the URL.
 pub async fn open(url: &str, now: Timestamp, terms: Terms) -> Result<Arc<dyn Store>, OpenError> {
     match parse(url)? {
         Place::Memory => Ok(Arc::new(MemoryQueue::new(terms))),
@@ -50,26 +50,26 @@ pub async fn open(url: &str, now: Timestamp, terms: Terms) -> Result<Arc<dyn Sto
     }
 }
 
-/// Opens only the keys of a store, which a running relay may have open.
+/// Opens only the keys of a store, which a running relay may have open as well.
 ///
 /// # Errors
-/// [`OpenError`], in words for the person who wrote the URL.
+/// [`OpenError`], written for the user who gave the URL.
 pub async fn open_keys(url: &str) -> Result<Arc<dyn Keys>, OpenError> {
     Ok(beside(url).await?)
 }
 
-/// Opens only the users of a store, which a running relay may have open.
+/// Opens only the users of a store, which a running relay may have open as well.
 ///
 /// # Errors
-/// [`OpenError`], in words for the person who wrote the URL.
+/// [`OpenError`], written for the user who gave the URL.
 pub async fn open_users(url: &str) -> Result<Arc<dyn Users>, OpenError> {
     Ok(beside(url).await?)
 }
 
-/// Refuses a store that is not there: who only looks into one must not make it.
+/// Fails if the store does not exist, so that commands that only read do not create one.
 ///
 /// # Errors
-/// [`OpenError`], in words for the person who wrote the URL.
+/// [`OpenError`], written for the user who gave the URL.
 pub fn must_exist(url: &str) -> Result<(), OpenError> {
     match parse(url)? {
         Place::Sqlite(path) if !path.exists() => Err(OpenError::Missing(path)),

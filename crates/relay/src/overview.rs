@@ -1,15 +1,15 @@
-//! What the relay is doing, put together for its operator.
+//! The overview of the relay's current work, for operators.
 
 use proto::admin::{self, MinuteView, QueueView, RunningJob};
 use queue::{Minute, Running};
 
 use crate::{Relay, error::ApiError, place::millis};
 
-/// Dead jobs are counted so far.
+/// Number of dead jobs up to which they are counted.
 const DEAD_MAX: usize = 1000;
 
 impl Relay {
-    /// What waits, what runs and who is here; without the minutes.
+    /// Returns queued jobs, running jobs and online workers; `minutes` is left empty.
     pub(crate) async fn overview(&self) -> Result<admin::Overview, ApiError> {
         let now = self.now();
         let dead = self.store.count_dead(DEAD_MAX).await?;
@@ -41,7 +41,7 @@ impl Relay {
         })
     }
 
-    /// The last hour.
+    /// Returns the statistics of each minute of the last hour.
     pub(crate) fn minutes(&self) -> Vec<MinuteView> {
         let minutes = self.store.minutes(self.now());
         minutes.iter().map(minute).collect()

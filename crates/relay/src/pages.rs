@@ -1,4 +1,4 @@
-//! The dashboard: a page for browsers at `/`, and the files it loads.
+//! The dashboard: the page at `/` and the files that it loads.
 
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
@@ -6,22 +6,22 @@ use proto::ErrorCode;
 
 use crate::error::ApiError;
 
-/// A file of the page.
+/// One file of the dashboard.
 struct Page {
     at: &'static str,
     kind: &'static str,
     bytes: &'static [u8],
 }
 
-/// Nothing, if the pages were not built before this program was.
+/// Files of the dashboard; empty if the pages were not built before this program.
 const PAGES: &[Page] = include!(concat!(env!("OUT_DIR"), "/pages.rs"));
 
-/// Its own files and its own relay; no script in the page, no frame around it.
+/// Content security policy: only own files and the own relay, no inline scripts, no framing.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'none'";
 
-/// Whether a browser asks to show a page.
+/// Whether the `Accept` header asks for an HTML page.
 pub(crate) fn wants_page(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::ACCEPT).into_iter();
     let ranges = values.filter_map(|value| value.to_str().ok());
@@ -35,12 +35,13 @@ pub(crate) fn wants_page(headers: &HeaderMap) -> bool {
     })
 }
 
-/// The page itself.
+/// Returns the page itself.
 pub(crate) fn dashboard() -> Response {
     file("/", "no-cache")
 }
 
-/// `GET /assets/{file}`: the name of a file changes with what is in it.
+/// Serves `GET /assets/{file}`. The name of a file changes with its content, so it can be cached
+/// for ever.
 pub(crate) async fn asset(uri: Uri) -> Response {
     file(uri.path(), "max-age=31536000, immutable")
 }

@@ -1,4 +1,4 @@
-//! Requests and connections that end soon after their key was revoked.
+//! Ends requests and connections soon after their key was revoked or has expired.
 
 use std::{
     collections::HashMap,
@@ -21,10 +21,10 @@ use crate::{
     jwt, session,
 };
 
-/// What somebody is inside with: a key, or a token, and until when that lets him in.
+/// Id of a key or token, and its expiry.
 type Shown = (KeyId, Option<Timestamp>);
 
-/// Who is inside now, by key.
+/// Open requests and connections, by key.
 #[derive(Debug, Default)]
 pub(crate) struct Passes {
     inside: Mutex<HashMap<Shown, Inside>>,
@@ -37,7 +37,7 @@ struct Inside {
     revoked: CancellationToken,
 }
 
-/// One request or connection that is inside; dropped when it leaves.
+/// Registration of one open request or connection; dropped when it ends.
 #[derive(Debug)]
 pub(crate) struct Pass {
     passes: Arc<Passes>,
@@ -62,14 +62,14 @@ impl Passes {
         }
     }
 
-    /// Waits until somebody is inside.
+    /// Waits until at least one request or connection is open.
     pub(crate) async fn somebody(&self) {
         while self.lock().is_empty() {
             self.entered.notified().await;
         }
     }
 
-    /// What those inside came in with, and what ends them.
+    /// Returns the keys in use with the token that ends their requests and connections.
     pub(crate) fn inside(&self) -> Vec<(Shown, CancellationToken)> {
         let inside = self.lock();
         let inside = inside.iter();
@@ -78,7 +78,7 @@ impl Passes {
             .collect()
     }
 
-    /// Ends whoever is inside with this key.
+    /// Ends all requests and connections with this key.
     pub(crate) fn revoke(&self, id: &str) {
         let inside = self.lock();
         let of_it = inside.iter().filter(|((key, _), _)| key == id);
@@ -108,7 +108,8 @@ impl Drop for Pass {
     }
 }
 
-/// Travels with a request, and learns at the door of its route whose key it is.
+/// Request extension through which authentication hands the caller's registration to the outer
+/// service, to end the response on revocation.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Slip(Arc<watch::Sender<Option<Arc<Pass>>>>);
 
@@ -117,8 +118,8 @@ impl Slip {
         self.0.send_replace(Some(Arc::new(pass)));
     }
 
-    /// Answers the request, unless its key is revoked meanwhile. A stream that goes on after the
-    /// answer began is broken off then, not ended.
+    /// Answers the request, unless its key is revoked first. A streaming response whose key is
+    /// revoked later is broken off with an error.
     pub(crate) async fn answered(
         &self,
         answer: impl Future<Output = Response>,
@@ -136,7 +137,7 @@ impl Slip {
         }
     }
 
-    /// Waits until what he came in with is good no more.
+    /// Waits until the key that was noted is no longer valid.
     async fn revoked(&self) -> Shown {
         let mut noted = self.0.subscribe();
         let pass = noted.wait_for(Option::is_some).await;
@@ -152,7 +153,8 @@ impl Slip {
     }
 }
 
-/// What somebody is told who was inside when that ended: the same as at the door.
+/// Returns the error for a key that stopped being valid during a request; an expired one has the
+/// error that new requests get.
 fn ended((key, until): &Shown, now: Timestamp) -> ApiError {
     let expired = jwt::Refused::Expired;
     match until {

@@ -1,4 +1,4 @@
-//! A connection whose client may neither keep data waiting nor dawdle over a request's head.
+//! A connection with timeouts for the arrival of a request's head and for stalled writes.
 
 use std::{
     future::Future as _,
@@ -22,8 +22,8 @@ use tokio::{
 };
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-/// What a connection is at. One that rests between two requests may do so for longer than the head
-/// of a request may take to arrive.
+/// State of a connection. An idle one may wait longer for its next request than a head may take to
+/// arrive.
 #[derive(Debug, Clone)]
 pub(crate) struct Phase(Arc<AtomicU8>);
 
@@ -32,17 +32,18 @@ impl Phase {
     const BUSY: u8 = 1;
     const IDLE: u8 = 2;
 
-    /// A connection that owes its first request.
+    /// Returns the state of a new connection, whose first request is due.
     pub(crate) fn first() -> Self {
         Self(Arc::new(AtomicU8::new(Self::HEAD)))
     }
 
-    /// A request's head has arrived.
+    /// Records that the head of a request has arrived.
     pub(crate) fn busy(&self) {
         self.0.store(Self::BUSY, Ordering::Relaxed);
     }
 
-    /// The same body; the connection rests once all of it was taken, and `answering` is dropped.
+    /// Wraps a response body: once it is dropped, the connection is idle and `answering` is
+    /// released.
     pub(crate) fn until_end_of(&self, body: Body, answering: Option<TaskTrackerToken>) -> Body {
         Body::new(Answer {
             body,
@@ -56,7 +57,7 @@ impl Phase {
     }
 }
 
-/// A body that tells its end.
+/// A response body that sets the connection's state when it is dropped.
 struct Answer {
     body: Body,
     phase: Phase,
@@ -89,25 +90,25 @@ impl HttpBody for Answer {
     }
 }
 
-/// How long a client may take.
+/// Timeouts of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// For the whole head of a request, from its first byte on.
+    /// Maximum time for the whole head of a request, from its first byte on.
     pub(crate) head: Duration,
-    /// To take anything of what is written.
+    /// Maximum time without progress of a write.
     pub(crate) write: Duration,
 }
 
-/// Breaks when nothing of what is to be written was taken for a while, or a head is not whole in
-/// time.
+/// A stream that fails when a write makes no progress, or a request's head does not arrive, within
+/// its timeout.
 #[derive(Debug)]
 pub(crate) struct Patient<S> {
     inner: S,
     limits: Limits,
     phase: Phase,
-    /// Runs while a head arrives.
+    /// Runs while a head is awaited.
     head: Pin<Box<Sleep>>,
-    /// Runs while the reader takes nothing.
+    /// Runs while the client reads nothing.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 

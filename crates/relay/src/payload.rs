@@ -1,4 +1,4 @@
-//! Request bodies: bounded in size and in time before anything reads them.
+//! Request bodies, read whole under limits of size, time and memory.
 
 use std::time::Duration;
 
@@ -14,23 +14,24 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{Relay, budget::Share, entrance::Newcomer, error::ApiError, guard::AtWork};
 
-/// Bytes a second, below which a body stands still.
+/// Rate in bytes per second below which a body counts as stalled.
 const LOWEST_RATE: u32 = 1024;
-/// Bytes a second that make a large body worth waiting for: 32 MiB may take nine minutes.
+/// Rate in bytes per second at which a large body may take longer: 32 MiB take at most nine
+/// minutes.
 const FAIR_RATE: f64 = 64.0 * 1024.0;
 
-/// Longest gap between two pieces of a body that is refused but still arriving.
+/// Longest gap between two chunks of a refused body that is still arriving.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// A request body of at most `MAX` bytes.
 pub(crate) struct Payload<const MAX: usize>(pub(crate) Bytes);
 
-/// A prompt, an answer, or lines of one.
+/// Body with a prompt, an answer, or lines of one.
 pub(crate) type Inference = Payload<{ limits::BODY_MAX }>;
-/// Anything else. Routes that need none read it too: some clients send `{}`, and what is left
-/// unread ends the connection.
+/// Any other body. Routes without a body read it too: some clients send `{}`, and an unread body
+/// would end the connection.
 pub(crate) type Control = Payload<{ limits::CONTROL_BODY_MAX }>;
-/// A poll; it may carry the report of an engine with very many models.
+/// Body of a poll; it may carry the report of an engine with very many models.
 pub(crate) type Poll = Payload<{ 16 * limits::CONTROL_BODY_MAX }>;
 
 impl<const MAX: usize> FromRequest<Relay> for Payload<MAX> {
@@ -48,7 +49,7 @@ impl<const MAX: usize> FromRequest<Relay> for Payload<MAX> {
         let least = request.body().size_hint().lower();
         let patience = relay.settings.body_patience;
         if announced.unwrap_or(0).max(least) > MAX as u64 {
-            // Who waits to be told whether to send it is told now.
+            // A client that sent `Expect` has not begun to send the body and is refused at once.
             if !request.headers().contains_key(EXPECT) {
                 linger(request.into_body(), MAX, patience).await;
             }
@@ -59,7 +60,7 @@ impl<const MAX: usize> FromRequest<Relay> for Payload<MAX> {
         let holder = newcomer.and_then(Newcomer::holder).unwrap_or_default();
         let share = relay.arriving.share(&holder);
         let body = read(request.into_body(), MAX, patience, share).await?;
-        // While a body arrives there is nothing to do.
+        // The wait for the body does not count as work.
         if at_work.is_some_and(|at_work| !at_work.begins(relay.now())) {
             return Err(relay.busy());
         }
@@ -91,7 +92,7 @@ async fn read(
             return Err(too_large(max));
         }
         share.grow(data.len())?;
-        // One that comes in a single piece is not copied.
+        // A body of a single chunk is not copied.
         match first.take() {
             None if whole.is_empty() => first = Some(data),
             before => {
@@ -103,12 +104,12 @@ async fn read(
     Ok(share.held(first.unwrap_or_else(|| whole.freeze())))
 }
 
-/// How a body comes, and when it has come too slowly.
+/// Progress of an arriving body, and whether it is too slow.
 struct Line {
     patience: Duration,
     began: Instant,
     total: usize,
-    /// Since when, and how much of what keeps it alive came since.
+    /// Start of the current interval, and the bytes that arrived in it.
     since: Instant,
     recent: usize,
 }
@@ -151,9 +152,9 @@ fn too_slow() -> ApiError {
     )
 }
 
-/// Lets a client that is already sending finish, and forgets what it sends: one that writes into
-/// a closed connection sees a broken pipe instead of the answer. Nobody is listened to for more
-/// than as much again, nor for longer than for a body that is read.
+/// Reads and discards a refused body, so that a client that is still sending sees the response and
+/// not a broken pipe. Reads at most twice the size limit, and no longer than an accepted body may
+/// take.
 async fn linger(mut body: Body, max: usize, patience: Duration) {
     let mut line = Line::new(patience, Instant::now());
     while line.total <= 2 * max {
@@ -189,13 +190,14 @@ mod tests {
         assert_eq!(line.cut_at(), now + 5 * SECOND, "not enough to count");
         line.came(1, now + 4 * SECOND);
         assert_eq!(line.cut_at(), now + 9 * SECOND);
-        // At the lowest rate it has half a minute and what it earned by then.
+        // At the lowest rate it may take half a minute, plus the time for the bytes that have
+        // arrived.
         for second in 5..=29 {
             line.came(1024, now + second * SECOND);
         }
         let earned = line.cut_at() - now;
         assert!(earned > 30 * SECOND && earned < 31 * SECOND, "{earned:?}");
-        // A large one on a fair line has as long as it needs.
+        // A large body at the fair rate may take as long as it needs.
         let mut line = Line::new(5 * SECOND, now);
         for second in 1..=500 {
             line.came(64 * 1024, now + second * SECOND);

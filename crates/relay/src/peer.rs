@@ -1,4 +1,4 @@
-//! Who is at the other end of a connection, and what a proxy says of who is behind it.
+//! The client's address, taken from the connection or from the headers of trusted proxies.
 
 use std::{
     convert::Infallible,
@@ -15,11 +15,11 @@ use crate::Relay;
 const FOR: &str = "x-forwarded-for";
 const PROTO: &str = "x-forwarded-proto";
 
-/// An address, or all that begin alike: `10.0.0.1`, `10.0.0.0/8`, `fd00::/8`.
+/// An address or a network: `10.0.0.1`, `10.0.0.0/8`, `fd00::/8`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
     address: IpAddr,
-    /// How many bits are alike.
+    /// Length of the prefix, in bits.
     bits: u8,
 }
 
@@ -67,12 +67,12 @@ impl fmt::Display for Network {
     }
 }
 
-/// The same address in one spelling: `::ffff:10.0.0.1` is 10.0.0.1.
+/// Converts an IPv4-mapped IPv6 address to IPv4: `::ffff:10.0.0.1` becomes 10.0.0.1.
 pub(crate) fn canonical(address: IpAddr) -> IpAddr {
     address.to_canonical()
 }
 
-/// What is taken for one person's: an address, or of IPv6 the network of his provider's choice.
+/// Returns the key for per-client limits: the IPv4 address, or the IPv6 /64.
 pub(crate) fn house(address: IpAddr) -> IpAddr {
     match canonical(address) {
         IpAddr::V6(address) => {
@@ -83,17 +83,18 @@ pub(crate) fn house(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Who sent a request.
+/// Sender of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Peer {
     pub(crate) address: IpAddr,
-    /// He speaks TLS, with us or with the proxy.
+    /// Whether the client uses TLS, to the relay or to the proxy.
     pub(crate) is_secure: bool,
 }
 
 impl Peer {
-    /// Who came over this connection, himself or behind proxies that are believed: of what they
-    /// say the last that none of them wrote of another.
+    /// Returns the client's address: the TCP peer or, if that is a trusted proxy, the rightmost
+    /// `X-Forwarded-For` address that is not a trusted proxy. An unreadable entry ends the search,
+    /// and the entry after it is used.
     pub(crate) fn of(
         connection: SocketAddr,
         is_secure: bool,
@@ -110,7 +111,7 @@ impl Peer {
         }
         let values = |name: &str| -> Vec<String> {
             let lines = headers.get_all(name).iter();
-            // What is no text ends what can be believed.
+            // A header that is not text becomes an entry that is not an address.
             let lines = lines.map(|line| line.to_str().unwrap_or("?").to_owned());
             let lines: Vec<_> = lines.collect();
             lines
@@ -144,7 +145,7 @@ impl FromRequestParts<Relay> for Peer {
     }
 }
 
-/// An address as proxies write it, some with a port.
+/// Parses an address as proxies write it, with or without a port.
 fn forwarded(text: &str) -> Option<IpAddr> {
     let bare = text
         .strip_prefix('[')
@@ -212,20 +213,20 @@ mod tests {
         assert!(!same("203.0.113.9", "203.0.113.8"));
     }
 
-    /// From whom, with which headers, and whom that makes the peer.
+    /// Cases of the sender, its `X-Forwarded-For` headers, and the resulting peer.
     #[test]
     fn only_listed_proxies_are_believed_and_only_as_far_as_they_saw() {
         let proxies = [network("10.0.0.0/8"), network("2001:db8::/32")];
         let (user, other) = ("203.0.113.9", "198.51.100.7");
         let (proxy, inner) = ("10.0.0.1", "10.1.1.1");
         for (from, forwarded, is) in [
-            // Nobody else is believed, whatever he sends.
+            // Headers of other senders are ignored.
             (user, &[other][..], user),
             (user, &["127.0.0.1"], user),
             (user, &[proxy, proxy], user),
             ("::1", &[other], "::1"),
             ("::ffff:203.0.113.9", &[other], user),
-            // A proxy is, and what its client wrote before it is not.
+            // A proxy's own entry counts; what its client sent does not.
             (proxy, &[user], user),
             ("::ffff:10.0.0.1", &[user], user),
             ("2001:db8::5", &[user], user),
@@ -237,7 +238,7 @@ mod tests {
             (proxy, &[other, "203.0.113.9,10.1.1.1"], user),
             (proxy, &["10.1.1.1"], inner),
             (proxy, &["10.1.1.1, 10.1.1.1"], inner),
-            // What cannot be read ends it with the last that could.
+            // An unreadable entry ends the search at the last readable one.
             (proxy, &[], proxy),
             (proxy, &[""], proxy),
             (proxy, &["unknown"], proxy),

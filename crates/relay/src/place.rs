@@ -1,4 +1,4 @@
-//! Telling who waits where his job stands, without looking more often than it can have changed.
+//! Queue positions of waiting jobs, computed no more often than an interval allows.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio::{
 use crate::{Relay, headers};
 
 impl Relay {
-    /// Where a job stands among those that the workers online for it will be lent.
+    /// Returns a job's position among the jobs that the online workers for it will be leased.
     pub(crate) fn place(&self, account: &Account, model: &ModelName, job: JobId) -> Option<Place> {
         let now = self.now();
         let (serve, models) = self.workers.line(account, model, now);
@@ -21,7 +21,7 @@ impl Relay {
     }
 }
 
-/// One job's place as it changes.
+/// Follows one job's queue position.
 #[derive(Debug)]
 pub(crate) struct Places {
     relay: Relay,
@@ -29,7 +29,7 @@ pub(crate) struct Places {
     model: ModelName,
     job: JobId,
     moves: watch::Receiver<u64>,
-    /// Not looked at again before this.
+    /// Time before which the position is not computed again.
     look_at: Instant,
     told: Option<usize>,
 }
@@ -37,7 +37,7 @@ pub(crate) struct Places {
 impl Places {
     pub(crate) fn new(relay: &Relay, account: Account, model: ModelName, job: JobId) -> Self {
         let mut moves = relay.store.moves();
-        // It was not looked at yet.
+        // The first call computes the position without waiting for a change.
         moves.mark_changed();
         Self {
             moves,
@@ -50,14 +50,14 @@ impl Places {
         }
     }
 
-    /// The place now.
+    /// Returns the current position.
     pub(crate) fn now(&self) -> Option<Place> {
         self.relay.place(&self.account, &self.model, self.job)
     }
 
-    /// Waits until there is another place to tell; a job that is taken at once has none. Dropping
-    /// it pending loses nothing. A look takes locks that lending needs too: there is one only once
-    /// something moved, and not at each of its moves.
+    /// Waits until the position has changed and returns it; a job that is leased at once has none.
+    /// Dropping the future loses nothing. Computing a position takes locks that leasing needs too,
+    /// so it happens only after a change in the queue, and at most once per interval.
     pub(crate) async fn changed(&mut self) -> Place {
         loop {
             sleep_until(self.look_at).await;
@@ -75,7 +75,7 @@ impl Places {
     }
 }
 
-/// What workers serve and run, put together.
+/// Combines the accounts and models of several workers.
 pub(crate) fn together(
     account: &Account,
     model: &ModelName,
@@ -102,14 +102,14 @@ pub(crate) fn together(
             (Models::Any | Models::AnyBut(_), _) | (_, Models::Any | Models::AnyBut(_)) => {
                 Models::Any
             }
-            // Who takes nothing but queries never counts as online.
+            // Workers that take only queries never count as online.
             (Models::AnyForQueries, other) | (other, Models::AnyForQueries) => other,
         };
         (serve, models)
     })
 }
 
-/// The data of `event: queued`.
+/// Returns the data of `event: queued` as JSON.
 pub(crate) fn as_json(place: Place) -> Vec<u8> {
     #[derive(Serialize)]
     struct Queued {
@@ -124,7 +124,7 @@ pub(crate) fn as_json(place: Place) -> Vec<u8> {
     serde_json::to_vec(&queued).unwrap_or_default()
 }
 
-/// The place as a person reads it.
+/// Formats the position for people.
 pub(crate) fn in_words(place: Place) -> String {
     match place.wait {
         Some(wait) => format!(
@@ -136,7 +136,7 @@ pub(crate) fn in_words(place: Place) -> String {
     }
 }
 
-/// Tells the place in the head of a response.
+/// Sets the response headers for the queue position.
 pub(crate) fn name_place(response: &mut axum::response::Response, place: Option<Place>) {
     let Some(place) = place else { return };
     let headers = response.headers_mut();
@@ -168,7 +168,7 @@ mod tests {
 
     use super::*;
 
-    /// Counts how often it is asked for the time: once for each look.
+    /// A clock that counts its reads: one for each position computed.
     #[derive(Debug, Default)]
     struct Counting(AtomicUsize);
 
@@ -200,14 +200,14 @@ mod tests {
         looks();
         assert_eq!(places.changed().await.before, 1);
         assert_eq!(looks(), 1);
-        // Others come behind it, a hundred in the time after which it may be looked at again.
+        // Two hundred jobs are queued behind it, a hundred per interval.
         for n in 2..=201 {
             store.enqueue(T0, job(n)).await.unwrap();
             assert!(timeout(every / 100, places.changed()).await.is_err());
         }
         let looked = looks();
         assert!((1..=2).contains(&looked), "{looked} looks");
-        // And not at all while nothing moves, however often it is waited for.
+        // No position is computed while nothing changes, however often it is awaited.
         sleep(2 * every).await;
         assert!(timeout(2 * every, places.changed()).await.is_err());
         looks();
@@ -215,7 +215,7 @@ mod tests {
             assert!(timeout(every, places.changed()).await.is_err());
         }
         assert_eq!(looks(), 0);
-        // A move that came meanwhile is told.
+        // A change that happened meanwhile is reported.
         store.cancel(T0, queue::Owner::Anyone, id(0)).await.unwrap();
         assert_eq!(timeout(every, places.changed()).await.unwrap().before, 0);
     }

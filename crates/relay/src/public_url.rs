@@ -1,10 +1,10 @@
-//! What the relay is called from outside.
+//! The base URL under which clients reach the relay.
 
 use std::{fmt, str::FromStr};
 
 use reqwest::Url;
 
-/// The address that requesters know a relay by, without a slash at the end.
+/// Base URL for links that the relay returns, without a trailing slash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicUrl(String);
 

@@ -1,11 +1,11 @@
-//! Waking a worker of the query service: it is told at once that there is a query to claim.
+//! Push notifications to a worker of the query service, so that it claims a new query at once.
 //!
 //! ```text
 //! POST URL/api/process-query   {"query_id": 7, "webbuddy_url": "http://127.0.0.1:8787"}
 //! ```
 //!
-//! It is a hint, as such workers ask from time to time anyway: told once, with no credentials, and
-//! while one is being told only the latest query is kept for the next.
+//! A notification is only a hint, because such workers also poll. It is sent once and without
+//! credentials; while one is being sent, only the latest query is kept for the next.
 
 use std::{net::SocketAddr, str::FromStr};
 
@@ -17,10 +17,10 @@ use tokio::sync::watch;
 
 use crate::{Relay, webhook};
 
-/// Where the query service tells its worker, unless the URL says more.
+/// Path to which the query service notifies its worker, unless the URL has a path.
 const PATH: &str = "/api/process-query";
 
-/// Where a worker wants to be told of new queries.
+/// URL at which a worker receives notifications of new queries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PushUrl(Url);
 
@@ -42,7 +42,7 @@ impl FromStr for PushUrl {
     }
 }
 
-/// The latest query, for whoever tells of it.
+/// Channel that holds the latest query to notify of.
 #[derive(Debug)]
 pub(crate) struct Latest(watch::Sender<Option<QueryId>>);
 
@@ -62,7 +62,7 @@ impl Latest {
     }
 }
 
-/// Tells of queries until the relay stops, one at a time.
+/// Sends notifications until the relay stops, one at a time.
 pub(crate) async fn deliver(
     relay: Relay,
     to: PushUrl,
@@ -72,7 +72,7 @@ pub(crate) async fn deliver(
     let client = match webhook::client(relay.settings.push_patience).build() {
         Ok(client) => client,
         Err(error) => {
-            tracing::error!(%error, "workers cannot be told of queries");
+            tracing::error!(%error, "cannot create the client for query notifications; none will be sent");
             return;
         }
     };
@@ -96,26 +96,26 @@ async fn tell(client: &Client, to: &PushUrl, query: QueryId, from: &str) {
     let body = serde_json::json!({"query_id": query, "webbuddy_url": from}).to_string();
     let request = client.post(to.0.clone());
     let request = request.header(CONTENT_TYPE, "application/json");
-    // Only the head of the answer is looked at.
+    // The response body is ignored.
     match request.body(Bytes::from(body)).send().await {
-        Ok(answer) if answer.status().is_success() => tracing::debug!(query, "the worker was told"),
+        Ok(answer) if answer.status().is_success() => tracing::debug!(query, "worker notified"),
         Ok(answer) => {
             let status = answer.status().as_u16();
             tracing::warn!(
                 query,
                 status,
-                "the worker did not want to be told of a query"
+                "the worker refused the notification of a query"
             );
         }
         Err(error) => {
             let error = webhook::innermost(&error.without_url());
-            tracing::warn!(query, error, "the worker could not be told of a query");
+            tracing::warn!(query, error, "cannot notify the worker of a query");
         }
     }
 }
 
-/// This relay, as the worker that is told may call it if it was not told another name. Never what
-/// a requester calls it: the worker may log in there.
+/// Returns the relay's URL for a worker on this machine, used without `--public-url`. It never
+/// comes from a request's headers, because the worker may log in at it.
 fn seen_from_here(mut address: SocketAddr, is_secure: bool) -> String {
     if address.ip().is_unspecified() {
         address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());

@@ -1,23 +1,23 @@
-//! How fast somebody may go: decisions over moments that are handed in, in bounded memory.
+//! Rate limits, backoff after failures, and a bounded map of recent keys. Times are arguments.
 
 use std::{collections::HashMap, hash::Hash, mem, time::Duration};
 
 use proto::Timestamp;
 
-/// So many at once, and so many in a while after that.
+/// A rate limit: a burst, then one per `every`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Pace {
-    /// Microseconds after which one more is allowed.
+    /// Microseconds per request.
     every: i64,
     burst: i64,
 }
 
-/// What somebody has taken of his pace: until this moment, in microseconds, he has spent it.
+/// State of the rate limiter (GCRA): the theoretical arrival time in µs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Taken(i64);
 
 impl Pace {
-    /// `None` for a count of 0, which is no limit.
+    /// Creates a limit of `count` per `within`; `None` for a count of 0, which means no limit.
     pub(crate) fn new(count: u32, within: Duration, burst: u32) -> Option<Self> {
         let within = i64::try_from(within.as_micros()).unwrap_or(i64::MAX);
         (count > 0).then(|| Self {
@@ -26,11 +26,11 @@ impl Pace {
         })
     }
 
-    /// Takes one, or says after how long there is one.
+    /// Takes one, or returns the time until one is available.
     pub(crate) fn take(self, taken: &mut Taken, now: Timestamp) -> Result<(), Duration> {
         let now = now.0.saturating_mul(1000);
         let spent = taken.0.max(now);
-        // Full when it reaches this; what was taken while a clock was ahead counts at most so much.
+        // Limit of the arrival time. A value from a clock that was ahead is cut to it.
         let full = now.saturating_add(self.every.saturating_mul(self.burst));
         let spent = spent.min(full);
         let next = spent.saturating_add(self.every);
@@ -42,8 +42,8 @@ impl Pace {
         Ok(())
     }
 
-    /// Takes one as soon as there is one, however many came before: after so long, or after as
-    /// long as a burst lasts, whichever is less.
+    /// Takes one in any case, and returns how long the caller must wait for it: at most the time
+    /// that a whole burst takes.
     pub(crate) fn take_in_turn(self, taken: &mut Taken, now: Timestamp) -> Duration {
         let now = now.0.saturating_mul(1000);
         let burst = self.every.saturating_mul(self.burst);
@@ -55,14 +55,14 @@ impl Pace {
     }
 }
 
-/// First wait of somebody who fails too often; it doubles each time.
+/// First wait after too many failures; it doubles each time.
 const FIRST_WAIT: Duration = Duration::from_secs(15);
 /// Longest wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
-/// After so long without a wait the next is a first one again.
+/// Time without a wait after which the waits start at the first again.
 const FORGIVEN: Duration = Duration::from_secs(10 * 60);
 
-/// How often somebody has failed.
+/// Failures of one client, and the wait that follows from them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Failures {
     taken: Taken,
@@ -71,8 +71,8 @@ pub(crate) struct Failures {
 }
 
 impl Failures {
-    /// Whether he may fail once more, or how long he has to wait before he is listened to. Trying
-    /// while he waits does not make it longer.
+    /// Counts a failure, or returns how long to wait before the next try is accepted. Tries during
+    /// a wait do not extend it.
     pub(crate) fn attempt(&mut self, pace: Pace, now: Timestamp) -> Result<(), Duration> {
         let left = self.until.since(now);
         if !left.is_zero() {
@@ -90,7 +90,7 @@ impl Failures {
         })
     }
 
-    /// The same, as long as he has not failed.
+    /// Checks whether a try is accepted now, without counting a failure.
     pub(crate) fn may(&mut self, pace: Pace, now: Timestamp) -> Result<(), Duration> {
         let taken = self.taken;
         self.attempt(pace, now)?;
@@ -99,7 +99,7 @@ impl Failures {
     }
 }
 
-/// What is remembered of the last who came, of so many at most.
+/// A bounded map of recently used keys; old ones are dropped a generation at a time.
 #[derive(Debug)]
 pub(crate) struct Recent<K, V> {
     young: HashMap<K, V>,
@@ -116,7 +116,7 @@ impl<K: Hash + Eq, V: Default> Recent<K, V> {
         }
     }
 
-    /// What is remembered of this one. Whoever came least lately is forgotten for it.
+    /// Returns the entry of a key. May evict the least recently used generation.
     pub(crate) fn of(&mut self, key: K) -> &mut V {
         if !self.young.contains_key(&key) && self.young.len() >= self.most / 2 {
             self.old = mem::take(&mut self.young);
@@ -126,7 +126,7 @@ impl<K: Hash + Eq, V: Default> Recent<K, V> {
         entry.or_insert_with(|| old.unwrap_or_default())
     }
 
-    /// Whether anything is remembered of this one.
+    /// Whether there is an entry for this key.
     pub(crate) fn knows(&self, key: &K) -> bool {
         self.young.contains_key(key) || self.old.contains_key(key)
     }
@@ -233,7 +233,7 @@ mod tests {
     }
 
     proptest! {
-        /// In any stretch of time no more than the burst and what the rate allows meanwhile.
+        /// No interval has more requests than the burst and the rate allow.
         #[test]
         fn no_stretch_of_time_has_more_than_its_share(
             count in 1_u32..500,
@@ -247,7 +247,7 @@ mod tests {
                 match pace.take(&mut taken, now) {
                     Ok(()) => allowed.push(now.0),
                     Err(wait) => {
-                        // It was not said in vain: then there is one, and not a step before.
+                        // One is available after the returned wait.
                         let mut later = taken;
                         let millis = wait.as_millis() as u64 + 1;
                         prop_assert!(pace.take(&mut later, now + Duration::from_millis(millis)).is_ok());
@@ -256,14 +256,14 @@ mod tests {
             }
             for (n, first) in allowed.iter().enumerate() {
                 for (m, last) in allowed.iter().enumerate().skip(n) {
-                    // The length of a step is cut to whole microseconds.
+                    // The interval per request is rounded down to whole microseconds.
                     let by_rate = (last - first) as f64 / 1000.0 * f64::from(count) * 1.001;
                     prop_assert!((m - n) as f64 <= f64::from(burst) + by_rate);
                 }
             }
         }
 
-        /// Who keeps to the rate is never refused.
+        /// A client that keeps to the rate is never refused.
         #[test]
         fn who_keeps_to_the_rate_is_not_refused(count in 1_u32..1000, burst in 1_u32..10) {
             let (pace, mut taken, mut now) = (pace(count, burst), Taken::default(), T0);
@@ -273,7 +273,7 @@ mod tests {
             }
         }
 
-        /// However many come, only so many are remembered, and the latest is.
+        /// The map stays within its bound, and always has the latest key.
         #[test]
         fn only_so_many_are_remembered(keys in prop::collection::vec(0_u16..400, 1..600)) {
             let mut recent = Recent::<u16, u32>::new(64);

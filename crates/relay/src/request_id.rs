@@ -1,4 +1,4 @@
-//! Names every answer under `/v1`: clients of both APIs show this name when they report a failure.
+//! Sets a request id on every response under `/v1`; clients of both APIs show it in error reports.
 
 use axum::{
     extract::{Request, State},
@@ -9,12 +9,12 @@ use http::{HeaderName, HeaderValue};
 
 use crate::{Relay, headers, shape::Shape};
 
-/// Where Anthropic's clients look for it.
+/// Header that Anthropic's clients read.
 pub(crate) const ANTHROPIC: HeaderName = HeaderName::from_static("request-id");
-/// Where OpenAI's clients look for it.
+/// Header that OpenAI's clients read.
 const OPENAI: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The job's id names its answer; a refusal has a name of its own.
+/// Sets the id: the job's id for an answer, and a random one for a refusal.
 pub(crate) async fn name(State(relay): State<Relay>, request: Request, next: Next) -> Response {
     let header = match Shape::of(request.uri().path()) {
         Shape::Anthropic => ANTHROPIC,

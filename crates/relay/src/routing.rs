@@ -1,9 +1,9 @@
-//! Which of several workers with room a job goes to: one that has the model in memory before one
-//! that must load it, then the least busy, then the one that was served longest ago.
+//! Chooses which of several workers with free slots gets a job: one with the model in memory before
+//! one that must load it, then the least busy, then the one that was served longest ago.
 //!
-//! Nobody hands jobs out: each worker's own loop asks the queue, but only for the models it is
-//! first for. Whoever becomes first is woken. Workers stand in one line if they serve the same
-//! accounts; those that serve everybody stand in every line.
+//! Jobs are not assigned. Each worker's own loop asks the queue, but only for the models for which
+//! the worker ranks first; a worker that becomes first is woken. Workers that serve the same
+//! accounts are ranked together, and those that serve all accounts are ranked with every group.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -14,14 +14,14 @@ use proto::WorkerReport;
 use queue::Serve;
 use tokio::sync::Notify;
 
-/// A worker with room for a job.
+/// A worker with free slots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Standing {
     pub(crate) serve: Serve,
-    /// Its models by their canonical names; `true` for those in memory.
+    /// Its models by canonical name; `true` if the model is in memory.
     pub(crate) models: BTreeMap<String, bool>,
     pub(crate) slots: usize,
-    /// How many slots are taken, or may be in a moment.
+    /// Number of slots in use, or about to be.
     pub(crate) busy: usize,
 }
 
@@ -42,28 +42,28 @@ impl Standing {
         self.slots.saturating_sub(self.busy)
     }
 
-    /// The part of its slots that is taken, in thousandths.
+    /// Fraction of its slots in use, in thousandths.
     fn load(&self) -> usize {
         self.busy.saturating_mul(1000) / self.slots.max(1)
     }
 }
 
-/// What a worker may ask for now.
+/// Jobs that a worker may ask the queue for now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Share {
-    /// The models it is first for.
+    /// Models for which it ranks first.
     pub(crate) first: BTreeSet<String>,
-    /// The models whose jobs others are to have.
+    /// Models whose jobs go to other workers.
     pub(crate) left: BTreeSet<String>,
-    /// How many jobs, until another one is less busy.
+    /// Maximum number of jobs, until another worker is less busy.
     pub(crate) most: usize,
-    /// How many jobs all who stand for the same have room for together. Where as many wait,
-    /// nobody is the worse for it if it takes all it has room for at once.
+    /// Number of free slots of all workers that compete for the same jobs. If at least as many jobs
+    /// wait, a worker may fill all its slots at once without a disadvantage to the others.
     pub(crate) room: usize,
 }
 
 impl Default for Share {
-    /// Everything, as if there were nobody else.
+    /// No restriction, as if there were no other worker.
     fn default() -> Self {
         Self {
             first: BTreeSet::new(),
@@ -74,12 +74,12 @@ impl Default for Share {
     }
 }
 
-/// All workers with room. Cheap to clone.
+/// Ranking of all workers with free slots. Cloning is cheap; all clones are one ranking.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Routing(Arc<Mutex<Lines>>);
 
 impl Routing {
-    /// Somebody who may stand in line; he leaves when this is dropped.
+    /// Registers a worker; dropping the handle removes it.
     pub(crate) fn enter(&self) -> InLine {
         let mut lines = self.lock();
         lines.last_number += 1;
@@ -97,7 +97,7 @@ impl Routing {
     }
 }
 
-/// One worker's place in the lines.
+/// Handle of one worker in the ranking.
 #[derive(Debug)]
 pub(crate) struct InLine {
     routing: Routing,
@@ -106,24 +106,25 @@ pub(crate) struct InLine {
 }
 
 impl InLine {
-    /// The worker has room; what it may ask for.
+    /// Ranks the worker with its current slots, and returns the jobs it may ask for.
     pub(crate) fn stand(&self, standing: Standing) -> Share {
         let mut lines = self.routing.lock();
         lines.set(self.number, Some((standing, &self.woken)));
         lines.share(self.number)
     }
 
-    /// The worker has no room, or nothing is to be given to it for now.
+    /// Takes the worker out of the ranking, because it has no free slot or must get no jobs for
+    /// now.
     pub(crate) fn leave(&self) {
         self.routing.lock().set(self.number, None);
     }
 
-    /// The worker was lent something: among equals it comes last from now on.
+    /// Records that the worker was leased a job: it now ranks last among equals.
     pub(crate) fn served(&self) {
         self.routing.lock().served(self.number);
     }
 
-    /// It became first for a model.
+    /// Waits until the worker becomes first for a model.
     pub(crate) async fn woken(&self) {
         self.woken.notified().await;
     }
@@ -135,7 +136,7 @@ impl Drop for InLine {
     }
 }
 
-/// Lower comes first.
+/// Sort key of a worker for one model; the lowest ranks first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     must_load: bool,
@@ -162,14 +163,14 @@ impl Free {
     }
 }
 
-/// The line of one model, by the accounts that are served.
+/// Ranking for one model, grouped by the accounts that are served.
 type Line = BTreeMap<Serve, Row>;
 
-/// Those of a line that serve the same accounts.
+/// Workers of a ranking that serve the same accounts.
 #[derive(Debug, Default)]
 struct Row {
     ranks: BTreeSet<Rank>,
-    /// How many jobs they have room for together.
+    /// Number of their free slots.
     room: usize,
 }
 
@@ -220,7 +221,7 @@ impl Lines {
         });
     }
 
-    /// Makes a change and wakes whoever is first now and was not.
+    /// Applies a change, and wakes each worker that became first through it.
     fn changing(
         &mut self,
         number: u64,
@@ -239,7 +240,8 @@ impl Lines {
         }
     }
 
-    /// Who is first in these lines; a line of those who serve everybody touches all others.
+    /// Returns the first workers of these rankings. A change of a worker that serves all accounts
+    /// affects every group.
     fn firsts(&self, touched: &BTreeSet<(String, Serve)>) -> BTreeSet<(String, Serve, u64)> {
         let mut firsts = BTreeSet::new();
         for (model, serve) in touched {
@@ -284,7 +286,7 @@ impl Lines {
         share
     }
 
-    /// Answers when the worker was served last.
+    /// Removes a worker, and returns the turn at which it was last served.
     fn take_out(&mut self, number: u64) -> Option<u64> {
         let free = self.free.remove(&number)?;
         for (model, is_loaded) in &free.standing.models {
@@ -325,14 +327,15 @@ impl Lines {
     }
 }
 
-/// Who may ask for jobs of these accounts: nobody of them while one who serves all is better.
+/// Returns the first worker for jobs of these accounts; `None` while a worker that serves all
+/// accounts ranks before it.
 fn first(line: &Line, serve: &Serve) -> Option<Rank> {
     let first = *line.get(serve)?.ranks.first()?;
     let of_all = line.get(&Serve::All).and_then(|row| row.ranks.first());
     of_all.is_none_or(|rank| first <= *rank).then_some(first)
 }
 
-/// Who comes after the first.
+/// Returns the next worker in the ranking after `own`.
 fn next_after(line: &Line, serve: &Serve, own: Rank) -> Option<Rank> {
     let after = |serve| {
         line.get(serve)
@@ -345,7 +348,7 @@ fn next_after(line: &Line, serve: &Serve, own: Rank) -> Option<Rank> {
         .copied()
 }
 
-/// For how many jobs there is room among those who serve these accounts.
+/// Returns the number of free slots of the workers that serve these accounts.
 fn room(line: &Line, serve: &Serve) -> usize {
     let of = |serve| line.get(serve).map_or(0, |row| row.room);
     let of_all = Some(&Serve::All).filter(|all| *all != serve);

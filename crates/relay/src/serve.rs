@@ -1,4 +1,4 @@
-//! The accept loop: limits before routing, and an orderly end.
+//! The accept loop: connections, limits that apply before routing, and graceful shutdown.
 
 use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -39,24 +39,26 @@ use crate::{
     upkeep, webhook,
 };
 
-/// Most headers of a request.
+/// Maximum number of headers of a request.
 const HEADERS_MAX: usize = 64;
-/// Most bytes of a request's head.
+/// Maximum size of a request's head, in bytes.
 const HEAD_MAX: usize = 16 * 1024;
-/// Most bytes of a request's target.
+/// Maximum length of a request's target, in bytes.
 const URI_MAX: usize = 4 * 1024;
-/// Whoever came by TLS shall not come without it for a year.
+/// Value of `Strict-Transport-Security`: browsers use only TLS for a year.
 const STAY_SECURE: HeaderValue = HeaderValue::from_static("max-age=31536000");
-/// How long connections have to end when what is left is cut.
+/// Time that connections have to close at the end of a shutdown.
 const FAREWELL: Duration = Duration::from_secs(3);
-/// Pause after a failed accept: out of file descriptors is not cured by trying at once.
+/// Pause after a failed accept: running out of file descriptors is not solved by an immediate
+/// retry.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until `stop`, then lets what runs finish for a bounded time and closes the store.
+/// Serves until `stop` is cancelled, then drains running work for a limited time and closes the
+/// store.
 ///
 /// # Errors
-/// If the relay must not serve here (no key exists, or `--insecure-dev` off loopback), its store
-/// cannot be read or closed, or a part of it died.
+/// The relay must not serve here (there is no key, or `--insecure-dev` is used off loopback), its
+/// store cannot be read or closed, or one of its tasks panicked.
 pub async fn serve(listener: TcpListener, relay: Relay, stop: CancellationToken) -> io::Result<()> {
     let address = listener.local_addr()?;
     relay.permitted(address).await?;
@@ -68,7 +70,7 @@ pub async fn serve(listener: TcpListener, relay: Relay, stop: CancellationToken)
     }
     tracing::info!(%address, "the relay listens");
     let scheme = if tls.is_some() { "https" } else { "http" };
-    tracing::info!(url = %format_args!("{scheme}://{address}/"), "the dashboard is there");
+    tracing::info!(url = %format_args!("{scheme}://{address}/"), "dashboard available");
     relay.run_part("leases", upkeep::reap(relay.clone()));
     relay.run_part("keys", upkeep::check_keys(relay.clone()));
     relay.run_part("orphans", upkeep::give_up_orphans(relay.clone()));
@@ -89,10 +91,10 @@ pub async fn serve(listener: TcpListener, relay: Relay, stop: CancellationToken)
     };
     let over = async {
         stop.cancelled().await;
-        tracing::info!("the relay stops");
+        tracing::info!("shutting down");
         relay.see_off().await;
     };
-    // Who comes while it goes down is told so, and workers bring what they still have.
+    // During the drain new requests are refused, and workers still deliver what they have.
     let failed = tokio::select! {
         error = relay.store.failure() => Some(error),
         () = accept(&listener, &door) => None,
@@ -104,12 +106,12 @@ pub async fn serve(listener: TcpListener, relay: Relay, stop: CancellationToken)
     relay.stop.cancel();
     relay.tasks.close();
     if let Some(error) = failed {
-        // Nothing more can be acknowledged: whoever waits is better served by the next process.
+        // The store can acknowledge nothing more, so clients should reach the next process soon.
         return Err(broken(&error));
     }
 
     if timeout(FAREWELL, relay.tasks.wait()).await.is_err() {
-        tracing::warn!("connections were still open and are cut");
+        tracing::warn!("closing connections that are still open");
     }
     relay.store.close().await.map_err(io::Error::other)?;
     if relay.fallen.is_cancelled() {
@@ -120,7 +122,7 @@ pub async fn serve(listener: TcpListener, relay: Relay, stop: CancellationToken)
     Ok(())
 }
 
-/// Why the relay ends by itself, in one line.
+/// Returns the reason why the relay ends by itself, as one line.
 fn broken(error: &queue::QueueError) -> io::Error {
     let source = std::error::Error::source(error);
     let why = source.map_or_else(|| error.to_string(), ToString::to_string);
@@ -130,7 +132,8 @@ fn broken(error: &queue::QueueError) -> io::Error {
 }
 
 impl Relay {
-    /// Nobody without a key gets in, except on the developer's own machine.
+    /// Checks that the relay may serve on this address: without a key only on loopback with
+    /// `--insecure-dev`, and without TLS only on loopback or behind a proxy.
     pub(crate) async fn permitted(&self, address: SocketAddr) -> io::Result<()> {
         if self.settings.insecure_dev {
             if address.ip().is_loopback() {
@@ -189,7 +192,7 @@ async fn accept(listener: &TcpListener, door: &Door) {
             Ok((socket, from)) => {
                 let is_served = !others_listen || may_speak_plainly(&settings.behind_proxy, from);
                 let Some(newcomer) = entrance.enter(from.ip()).filter(|_| is_served) else {
-                    tracing::debug!(%from, "a connection was not served");
+                    tracing::debug!(%from, "connection refused: over the limit, or no TLS");
                     continue;
                 };
                 newcomer.takes(Taken {
@@ -200,20 +203,21 @@ async fn accept(listener: &TcpListener, door: &Door) {
                 relay.tasks.spawn(connection(socket, visit, door.clone()));
             }
             Err(error) => {
-                tracing::warn!(%error, "a connection was not accepted");
+                tracing::warn!(%error, "cannot accept a connection");
                 sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-/// Where others can listen in, only the proxies that end TLS are served, and this machine.
+/// Whether a client may connect without TLS to an address that other machines reach: only proxies
+/// that end TLS, and this machine.
 fn may_speak_plainly(proxies: &[Network], from: SocketAddr) -> bool {
     let address = from.ip().to_canonical();
     address.is_loopback() || proxies.iter().any(|proxy| proxy.holds(address))
 }
 
-/// Whose connection it is.
+/// Address and counters of one connection.
 #[derive(Clone)]
 struct Visit {
     from: SocketAddr,
@@ -222,7 +226,7 @@ struct Visit {
 
 async fn connection(socket: TcpStream, visit: Visit, door: Door) {
     if let Err(error) = socket.set_nodelay(true) {
-        tracing::debug!(%error, "a connection was gone at once");
+        tracing::debug!(%error, "the connection closed before it was served");
         return;
     }
     let Some(tls) = &door.tls else {
@@ -232,13 +236,13 @@ async fn connection(socket: TcpStream, visit: Visit, door: Door) {
     let handshake = timeout(patience, tls.acceptor().accept(socket));
     match door.relay.stop.run_until_cancelled(handshake).await {
         Some(Ok(Ok(stream))) => speak(stream, visit, door).await,
-        Some(Ok(Err(error))) => tracing::debug!(%error, "no TLS"),
-        Some(Err(_)) => tracing::debug!("the TLS handshake took too long"),
+        Some(Ok(Err(error))) => tracing::debug!(%error, "TLS handshake failed"),
+        Some(Err(_)) => tracing::debug!("TLS handshake timed out"),
         None => {}
     }
 }
 
-/// HTTP over a connection, until it ends.
+/// Serves HTTP on a connection until it closes.
 async fn speak<S>(socket: S, visit: Visit, door: Door)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -258,7 +262,7 @@ where
         let answering = door.relay.answering();
         async move {
             let Ok(response) = answer(door, request).await;
-            // What was upgraded answers no further requests.
+            // An upgraded connection answers no further requests.
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 return Ok::<_, Infallible>(response);
             }
@@ -281,16 +285,16 @@ where
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "a connection broke");
+        tracing::debug!(%error, "connection failed");
     }
 }
 
-/// What every request passes through.
+/// State that every request needs.
 #[derive(Clone)]
 struct Door {
     router: Router,
     relay: Relay,
-    /// The address of a relay that asks for no key.
+    /// Address of a relay that requires no key.
     open_at: Option<SocketAddr>,
     tls: Option<Arc<Tls>>,
 }
@@ -305,12 +309,12 @@ impl Visit {
     }
 }
 
-/// Whoever watches over the relay, and a worker at work, must get through to it.
+/// Whether a path is exempt from load shedding: health checks, and requests of workers.
 fn is_always_heard(path: &str) -> bool {
     ["/healthz", "/readyz"].contains(&path) || is_carrier(path)
 }
 
-/// One request: what must be refused before routing, then the route, then the error's words.
+/// Answers one request: checks before routing, the route, then the format of an error.
 async fn answer(door: Door, request: Request<Incoming>) -> Result<Response, Infallible> {
     let asks_for_keys = door.open_at.is_none();
     let peer = request.extensions().get::<Peer>();
@@ -334,7 +338,7 @@ async fn answer(door: Door, request: Request<Incoming>) -> Result<Response, Infa
         relay.metrics.refused(code);
         let hold = relay.guard.hold(code, relay.now());
         if !hold.is_zero() {
-            // The relay does not stay for it.
+            // The delay does not hold up a shutdown.
             let _ = relay.drain.run_until_cancelled(sleep(hold)).await;
         }
     }
@@ -343,9 +347,9 @@ async fn answer(door: Door, request: Request<Incoming>) -> Result<Response, Infa
     }
     let is_last = is_chunked || unread.is_any();
     if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        // A client that kept the connection for its next request would find it closed. And a length
-        // beside the chunks is ignored: a proxy that believed it would take what is left for the
-        // next request.
+        // Otherwise a client that keeps the connection for its next request would find it closed. A
+        // chunked request always ends the connection: a `Content-Length` beside the chunks is
+        // ignored, and a proxy that trusted it would take the rest for the next request.
         let headers = response.headers_mut();
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -356,13 +360,13 @@ async fn answer(door: Door, request: Request<Incoming>) -> Result<Response, Infa
     Ok(response)
 }
 
-/// The route's own answer, if there is room for the work on it.
+/// Runs the route, if the limit on concurrent requests allows.
 async fn routed(door: Door, mut request: Request<Body>, path: &str) -> Response {
     let slip = Slip::default();
     request.extensions_mut().insert(slip.clone());
     let at_work = AtWork::new(&door.relay.gate);
     if !is_always_heard(path) {
-        // A body that is still to come is waited for first.
+        // A request with a body takes its slot once the body has arrived.
         if request.body().is_end_stream() && !at_work.begins(door.relay.now()) {
             return door.relay.busy().into_response();
         }
@@ -376,10 +380,10 @@ async fn routed(door: Door, mut request: Request<Body>, path: &str) -> Response 
         match timeout(patience, &mut answer).await {
             Ok(response) => break response,
             Err(_) if at_work.is_overdue(relay.now(), patience) => {
-                tracing::error!(?patience, "a request is given up: its work does not end");
+                tracing::error!(?patience, "request aborted: it exceeded the work timeout");
                 break relay.busy().into_response();
             }
-            // It waits for a worker, or for its body.
+            // It waits for a worker or for its body.
             Err(_) => {}
         }
     };
@@ -415,7 +419,7 @@ fn admitted(
     {
         return Err(refused("/", ApiError::uri_too_long(URI_MAX)));
     }
-    // Clients join addresses carelessly: a slash too many changes nothing, where Ollama would
+    // Clients often join base URLs with an extra slash. It is removed here, where Ollama would
     // redirect.
     if let Some(clean) = without_extra_slashes(uri) {
         *request.uri_mut() = clean;
@@ -439,7 +443,7 @@ fn admitted(
     Ok(request)
 }
 
-/// Takes `/k/<key>` off the front of the path, for clients that cannot send a header.
+/// Removes `/k/<key>` from the front of the path, for clients that cannot send a header.
 pub(crate) fn path_key(uri: &Uri) -> Option<(String, Uri)> {
     let target = uri.path_and_query()?.as_str().strip_prefix("/k/")?;
     let (key, rest) = target.split_at(target.find(['/', '?']).unwrap_or(target.len()));

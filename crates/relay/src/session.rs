@@ -1,10 +1,11 @@
-//! Sessions of users: a short-lived token that opens doors, and one that renews both, once.
+//! User sessions: a short-lived access token, and a refresh token that renews both and is valid
+//! once.
 //!
-//! Both are JWTs of HS256 under the relay's one key, and no other algorithm is read. Their audience
-//! and their type differ from each other's and from those of the query service's tokens, so that
-//! none passes for another. A session is in the store: ended, renewed by others or voided by a
-//! change of its user, its tokens open nothing from then on. A renewing token that is shown twice
-//! was stolen from somebody, and ends the session.
+//! Both are JWTs signed with HS256 and the relay's one key; no other algorithm is accepted.
+//! Audience and type differ between them and from those of the query service's tokens, so that no
+//! token is accepted as another. The session is in the store: once it has ended, or its user was
+//! changed, its tokens are invalid. A refresh token that is used twice was probably stolen, and
+//! ends the session.
 
 use std::time::Duration;
 
@@ -20,25 +21,25 @@ use crate::{
     keys::{hex, unhex},
 };
 
-/// How long a token opens doors.
+/// Lifetime of an access token.
 pub(crate) const ACCESS_LIFE: Duration = Duration::from_secs(15 * 60);
-/// How long a session lasts without being renewed.
+/// Lifetime of a session that is not renewed.
 pub(crate) const RENEW_LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// How far the clocks of several nodes may differ.
+/// Seconds by which the clocks of several nodes may differ.
 const LEEWAY: i64 = 30;
 const ISSUER: &str = "hearth-relay";
 
-/// What a token of a session is good for.
+/// Purpose of a session's token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Opens doors.
+    /// Authenticates requests.
     Access,
     /// Renews the session.
     Renew,
 }
 
 impl Kind {
-    /// `{"alg":"HS256","typ":"at+jwt"}`, and the same of `rt+jwt`.
+    /// Returns the encoded header: `{"alg":"HS256","typ":"at+jwt"}`, or with `rt+jwt`.
     const fn header(self) -> &'static str {
         match self {
             Self::Access => "eyJhbGciOiJIUzI1NiIsInR5cCI6ImF0K2p3dCJ9",
@@ -80,7 +81,7 @@ struct Claims {
     sid: String,
 }
 
-/// What a token says that was proven.
+/// Verified contents of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shown {
     user: UserId,
@@ -89,17 +90,17 @@ pub(crate) struct Shown {
     until: Timestamp,
 }
 
-/// Whether a text may be such a token, as far as can be seen without the key.
+/// Whether a text has the form of such a token; needs no key.
 pub(crate) fn looks_like_one(text: &str) -> bool {
     Kind::of(text).is_some()
 }
 
-/// Names a session where keys are named. No key has such an id.
+/// Returns the id that stands for a session wherever a key id is needed. No key has such an id.
 pub(crate) fn key_id(id: SessionId) -> String {
     format!("session-{}", hex(&id.0))
 }
 
-/// The session that [`key_id`] named.
+/// Returns the session of an id made by [`key_id`].
 pub(crate) fn of_key_id(id: &str) -> Option<SessionId> {
     sixteen(id.strip_prefix("session-")?).map(SessionId)
 }
@@ -163,14 +164,14 @@ fn shown(kind: Kind, claims: &Claims) -> Option<Shown> {
     })
 }
 
-/// What a login and each renewal are answered with.
+/// Tokens returned by a login and by each renewal.
 pub(crate) struct Tokens {
     pub(crate) access: String,
     pub(crate) renew: String,
 }
 
 impl Relay {
-    /// A new session for somebody who proved himself.
+    /// Opens a session for a user who has logged in.
     pub(crate) async fn open_session(&self, user: &User) -> Result<Tokens, ApiError> {
         let dated = self.dated();
         let session = Session {
@@ -185,13 +186,13 @@ impl Relay {
         Ok(tokens)
     }
 
-    /// New tokens for the one that renews; it is void from now on.
+    /// Renews a session: returns new tokens and invalidates the refresh token.
     pub(crate) async fn renew_session(&self, text: &str) -> Result<Tokens, Denied> {
         let dated = self.dated();
         let shown = self.shown(Kind::Renew, text).await?;
         let paced = self.guard.pace_user(shown.user, self.now());
         paced.map_err(Denied::Failed)?;
-        // Whoever was removed or changed has no session to renew.
+        // A user that was removed or changed has no session to renew.
         self.session(shown, None).await?;
         let renewal = Renewal {
             from: shown.token,
@@ -204,7 +205,7 @@ impl Relay {
             Renewed::Reused => {
                 tracing::warn!(
                     user.id = shown.user,
-                    "a token was shown twice: session ended"
+                    "refresh token used twice; session ended"
                 );
                 self.cut_session(shown.session);
                 Err(Denied::Reused)
@@ -213,7 +214,7 @@ impl Relay {
         }
     }
 
-    /// Ends the session of a token that renews, also of one that was used before.
+    /// Ends the session of a refresh token, even if the token was used before.
     pub(crate) async fn end_session(&self, text: &str) -> Result<(), Denied> {
         let shown = self.shown(Kind::Renew, text).await?;
         let relay = self.clone();
@@ -226,7 +227,7 @@ impl Relay {
         Ok(())
     }
 
-    /// Who shows a token that opens doors, as he is now, and until when it does.
+    /// Returns the user of an access token, as stored now, the session, and the token's expiry.
     pub(crate) async fn user_of_session(
         &self,
         text: &str,
@@ -236,7 +237,7 @@ impl Relay {
         Ok((user, shown.session, shown.until))
     }
 
-    /// Whether a session still stands, for whatever was opened with it.
+    /// Whether a session is still valid, for requests and connections opened with it.
     pub(crate) async fn session_stands(
         &self,
         id: SessionId,
@@ -254,7 +255,7 @@ impl Relay {
         read(&key, kind, text, self.today()).map_err(Denied::Session)
     }
 
-    /// The user of a session that stands.
+    /// Returns the user of a valid session.
     async fn session(&self, shown: Shown, now: Option<Timestamp>) -> Result<User, Denied> {
         let session = self.store.find_session(shown.session).await;
         let session = session.map_err(failed)?;
@@ -276,7 +277,7 @@ impl Relay {
         })
     }
 
-    /// Whatever is open by a session that was ended here ends at once.
+    /// Ends all requests and connections of a session that was ended.
     fn cut_session(&self, id: SessionId) {
         self.passes.revoke(&key_id(id));
     }

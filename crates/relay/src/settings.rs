@@ -1,4 +1,4 @@
-//! What can be chosen about a relay.
+//! Settings of a relay, with their defaults.
 
 use std::time::Duration;
 
@@ -6,94 +6,94 @@ use proto::{ModelName, limits};
 
 use crate::{Network, PublicUrl, PushUrl, TlsFiles, WebhookAllowed, webhook};
 
-/// How a relay behaves. The defaults are what a user gets.
+/// Settings of a relay. The defaults are those of `hearth relay`.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RelaySettings {
-    /// Serve without any key, on loopback only.
+    /// Serve without keys, on loopback only.
     pub insecure_dev: bool,
-    /// For requests that name no model; else the first model of a worker online.
+    /// Model for requests that name none; `None` is the first model of an online worker.
     pub default_model: Option<ModelName>,
-    /// How long a lease lasts unless it is renewed.
+    /// Time after which a lease expires unless it is renewed.
     pub lease: Duration,
-    /// The same for workers that cannot renew.
+    /// Time after which a lease of a worker that cannot renew expires.
     pub legacy_lease: Duration,
-    /// Longest hold of a native poll.
+    /// Maximum time that a native long poll is held.
     pub poll_hold: Duration,
-    /// Longest hold of a poll of the polling relay.
+    /// Maximum time that a long poll of the polling protocol is held.
     pub legacy_poll_hold: Duration,
-    /// How long a worker that polls counts as online after its last poll.
+    /// Time for which a polling worker counts as online after its last poll.
     pub online_after_poll: Duration,
-    /// How long a stream is silent before the requester gets a sign of life, and how long the
-    /// status line waits for the first token.
+    /// Time of silence after which a stream sends a heartbeat, and maximum time that the status
+    /// line waits for the first token.
     pub heartbeat: Duration,
-    /// How long the head of a request may take to arrive.
+    /// Maximum time for the head of a request to arrive.
     pub head_patience: Duration,
-    /// How long the work on a request may take until its answer begins; waits for a worker or for
-    /// the body are not counted.
+    /// Maximum time until the response to a request begins, not counting the wait for a worker or
+    /// for the request body.
     pub work_patience: Duration,
-    /// How long a connection may rest between two requests.
+    /// Maximum idle time of a connection between two requests.
     pub idle_patience: Duration,
-    /// How long a body may stand still, or come more slowly than 1 KiB a second; all of it may take
-    /// six times as long, and longer as long as 64 KiB a second come.
+    /// Maximum time that a request body may stall or arrive at less than 1 KiB/s. The whole body
+    /// may take six times as long, plus 1 s per 64 KiB.
     pub body_patience: Duration,
-    /// How long a client may take nothing of what is written to it before its connection is cut.
+    /// Time after which a client that reads nothing of what is sent to it is disconnected.
     pub write_patience: Duration,
-    /// How often somebody who waits is told at most that his place in the queue changed.
+    /// Minimum interval between queue-position updates to one client.
     pub place_every: Duration,
-    /// How often whoever watches the overview is told of changes at most.
+    /// Minimum interval between updates to a client that follows the overview.
     pub watch_every: Duration,
-    /// How long an answer in one piece is waited for before white space is sent ahead of it; zero
-    /// is for ever. A failure after that has the status 200.
+    /// Time after which a non-streaming answer begins with whitespace; zero disables it. A later
+    /// failure then has status 200.
     pub pad_after: Duration,
-    /// After a restart, how long a job whose requester was connected is kept for it.
+    /// Time that a synchronous requester has to come back for its job after a restart.
     pub come_back: Duration,
-    /// How long running jobs and their answers may go on when the relay is asked to stop.
+    /// Maximum time of a shutdown for running jobs and their answers to finish.
     pub drain: Duration,
-    /// How often the keys of connected workers are checked for revocation.
+    /// Interval at which keys and tokens of open requests and connections are checked again.
     pub key_check: Duration,
-    /// Where webhooks may go besides public addresses over https.
+    /// Webhook targets allowed besides public addresses over https.
     pub webhook_allow: Vec<WebhookAllowed>,
-    /// Longest pauses between the tries of a webhook; one try more than there are.
+    /// Maximum pauses between the tries of a webhook; there is one more try than pauses.
     pub webhook_pauses: Vec<Duration>,
-    /// Whom to tell of new queries.
+    /// Worker of the query service to notify of new queries.
     pub push_url: Option<PushUrl>,
-    /// How long it may take until he answers.
+    /// Timeout of such a notification.
     pub push_patience: Duration,
-    /// Most connections at once; further ones wait to be accepted.
+    /// Maximum number of connections; further ones wait to be accepted.
     pub connections_max: usize,
-    /// Most connections of one address that have shown no good key yet. `None` is 64, and no limit
-    /// on this machine, where agents and proxies connect from.
+    /// Maximum number of connections from one address that have not yet shown a valid key. `None`
+    /// is 64, and no limit on this machine, where agents and proxies connect from.
     pub connections_per_address: Option<usize>,
-    /// Most connections with one key; 0 is no limit.
+    /// Maximum number of connections with one key; 0 means no limit.
     pub connections_per_key: usize,
-    /// Most requests at work at once; those that wait for a worker are not. Further ones are
-    /// refused; while more come than are done, those beyond a quarter.
+    /// Maximum number of requests processed at once, not counting those that wait for a worker.
+    /// Further ones are refused; under sustained overload those beyond a quarter.
     pub at_work_max: usize,
-    /// Bytes of all request bodies that are not whole yet; a long one beyond them, or beyond a
-    /// quarter of them with one key, is refused.
+    /// Memory budget of request bodies that are still arriving, in bytes. A large body is refused
+    /// if the budget, or a quarter of it for one key, is used up.
     pub arriving_max: usize,
-    /// Bytes of all answers that are put together for readers who want them in one piece; a long
-    /// one beyond them, or beyond a quarter of them with one key, is refused.
+    /// Memory budget of answers that are buffered whole, in bytes. A large answer is refused if the
+    /// budget, or a quarter of it for one key, is used up.
     pub gathered_max: usize,
-    /// Requests a second with one key, and how many at once; 0 is no limit.
+    /// Requests per second with one key; 0 means no limit.
     pub key_rate: u32,
-    /// See `key_rate`.
+    /// Requests that one key may send in a burst.
     pub key_burst: u32,
-    /// Refusals for want of room that are told at once; further ones wait in turn, at most as long
-    /// as so many take.
+    /// Overload refusals sent in a burst; further ones are delayed, at most by the time that a
+    /// burst takes.
     pub refusals_at_once: u32,
-    /// Between two of those that wait; zero is no wait.
+    /// Interval between delayed refusals; zero means no delay.
     pub refusal_every: Duration,
-    /// How often an address may show a bad key or password in a minute; 0 is no limit.
+    /// Invalid keys, and failed logins, accepted from one address per minute; 0 means no limit.
     pub failures_per_minute: u32,
-    /// Proxies that are believed when they say for whom a request is.
+    /// Proxies whose `X-Forwarded-*` headers are trusted.
     pub behind_proxy: Vec<Network>,
-    /// Speak TLS with these.
+    /// Certificate and key for TLS.
     pub tls: Option<TlsFiles>,
-    /// How long the TLS handshake may take.
+    /// Maximum time of a TLS handshake.
     pub tls_patience: Duration,
-    /// What the relay is called by those who reach it, where it tells its own address.
+    /// Base URL for links that the relay returns.
     pub public_url: Option<PublicUrl>,
 }
 

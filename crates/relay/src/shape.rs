@@ -1,4 +1,4 @@
-//! In whose words a route's errors are written.
+//! Error bodies in the format of the API that a route belongs to.
 
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
@@ -7,7 +7,7 @@ use proto::{Dialect, ErrorBody, ErrorCode};
 
 use crate::{error::ApiError, headers, request_id};
 
-/// Whose error format a route speaks.
+/// Error format of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
     Native,
@@ -19,7 +19,7 @@ pub(crate) enum Shape {
 }
 
 impl Shape {
-    /// All of them.
+    /// Every error format.
     pub(crate) const ALL: &[Self] = &[
         Self::Native,
         Self::Ollama,
@@ -48,7 +48,7 @@ impl Shape {
         }
     }
 
-    /// The words of the requesters of a dialect.
+    /// Returns the error format for requesters of a dialect.
     pub(crate) const fn in_words_of(dialect: Dialect) -> Self {
         match dialect {
             Dialect::Native => Self::Native,
@@ -59,7 +59,7 @@ impl Shape {
         }
     }
 
-    /// The media type of its objects, errors included.
+    /// Returns the media type of its objects, errors included.
     pub(crate) const fn content_type(self) -> &'static str {
         match self {
             Self::Native | Self::OpenAi | Self::Anthropic | Self::Rest => "application/json",
@@ -67,7 +67,7 @@ impl Shape {
         }
     }
 
-    /// The body of a refusal; Anthropic's names the request in it.
+    /// Returns the body of an error; Anthropic's contains the request id.
     pub(crate) fn body(self, error: &ApiError, request_id: Option<&str>) -> Bytes {
         let (code, message) = (error.code, error.message.as_str());
         let status = error.status().as_u16();
@@ -84,17 +84,17 @@ impl Shape {
     }
 }
 
-/// Names the code of a refusal, in whatever words its body is.
+/// Header with the error code, whatever the format of the body.
 pub(crate) const CODE: HeaderName = HeaderName::from_static(headers::CODE);
 
-/// The code of a refusal, if the response is one.
+/// Returns the error code of a response, if it is an error.
 pub(crate) fn code(response: &Response) -> Option<ErrorCode> {
     let code = response.headers().get(CODE)?;
     let codes = ErrorCode::ALL.iter().copied();
     codes.into_iter().find(|known| code == known.as_str())
 }
 
-/// Writes the body of a refusal, if the response is one.
+/// Writes the body of an error, if the response is one.
 pub(crate) fn dress(path: &str, mut response: Response) -> Response {
     let Some(error) = response.extensions_mut().remove::<ApiError>() else {
         return response;

@@ -1,4 +1,4 @@
-//! A job's log as a streamed answer in some dialect: heartbeats, restarts and failures included.
+//! Streams a job's log to its requester in a dialect, with heartbeats, restarts and failures.
 
 use std::sync::Arc;
 
@@ -21,27 +21,27 @@ use crate::{
     ticket::{Guard, Ticket},
 };
 
-/// How one dialect writes a stream.
+/// Stream format of one dialect.
 pub(crate) trait Voice: Send + 'static {
-    /// Its media type.
+    /// Media type of the stream.
     const CONTENT_TYPE: &str;
 
-    /// One native line.
+    /// Converts one native line.
     fn line(&mut self, line: Bytes) -> Result<Bytes, ErrorDetail>;
 
-    /// Whether an engine writes nothing after this line, which was told just now. A voice that
-    /// reads its lines anyway knows without reading it again.
+    /// Whether this line, just converted, is the engine's last. A format that parses its lines
+    /// knows without parsing again.
     fn was_last(&self, line: &[u8]) -> bool {
         is_last(line)
     }
 
-    /// A sign of life that clients of the dialect survive.
+    /// Returns a heartbeat that clients of the dialect tolerate.
     fn heartbeat(&mut self) -> Option<Bytes>;
 
-    /// The dialect's error, in the middle of a stream.
+    /// Returns the dialect's error in the middle of a stream.
     fn failure(&mut self, code: ErrorCode, message: &str) -> Bytes;
 
-    /// Whether a completed job's lines made a whole answer.
+    /// Checks that the lines of a completed job made a whole answer.
     ///
     /// # Errors
     /// What is missing.
@@ -50,8 +50,8 @@ pub(crate) trait Voice: Send + 'static {
     }
 }
 
-/// Answers with a stream. Until the first line, or a whole heartbeat of silence, a failure is
-/// still an HTTP status.
+/// Answers with a stream. A failure before the first line, and within the first heartbeat interval,
+/// is still an HTTP status.
 pub(crate) async fn streamed<V: Voice>(
     relay: &Relay,
     ticket: Ticket,
@@ -91,7 +91,7 @@ pub(crate) async fn streamed<V: Voice>(
     Ok(response)
 }
 
-/// The head of a streamed response, which no proxy shall hold back or keep.
+/// Returns the head of a streamed response, which proxies must neither buffer nor cache.
 pub(crate) fn streaming(
     content_type: &'static str,
     job: Option<proto::JobId>,
@@ -109,7 +109,7 @@ pub(crate) fn streaming(
     response
 }
 
-/// Tells the requester which job answers, so that he can come back for it.
+/// Sets the header with the job's id, so that the requester can fetch the answer later.
 pub(crate) fn name_job(response: &mut Response, job: proto::JobId) {
     if let Ok(job) = HeaderValue::from_str(&job.to_string()) {
         response.headers_mut().insert(headers::JOB, job);
@@ -120,7 +120,7 @@ struct Speech<V> {
     op: Op,
     model: ModelName,
     places: Places,
-    /// To be told, to a requester who wants that.
+    /// Position to send, for a requester who wants it.
     place: Option<Place>,
     relay: Relay,
     log: Arc<dyn JobLog>,
@@ -128,8 +128,8 @@ struct Speech<V> {
     guard: Guard,
     voice: V,
     next: Option<Event>,
-    /// When the requester must be sent something: a heartbeat after he was last sent anything,
-    /// whatever happened meanwhile that says nothing to him.
+    /// Time by which the requester must be sent something: one heartbeat interval after it was last
+    /// sent anything.
     beat_at: Instant,
     has_spoken: bool,
     has_last: bool,
@@ -137,8 +137,8 @@ struct Speech<V> {
 }
 
 impl<V: Voice> Speech<V> {
-    /// The first line or the end, unless neither comes within a heartbeat, or before a place in
-    /// the queue that the requester wants to be told.
+    /// Returns the first line or the end; `None` if neither comes within a heartbeat interval, or a
+    /// queue position to send comes first.
     async fn first(&mut self) -> Result<Option<Event>, ApiError> {
         let wants_place = self.guard.caller.wants_place;
         let first = async {
@@ -171,7 +171,7 @@ impl<V: Voice> Speech<V> {
         }
     }
 
-    /// The next bytes for the requester; `None` when the stream is over.
+    /// Returns the next bytes for the requester; `None` when the stream is over.
     async fn say(&mut self) -> Option<Bytes> {
         while !self.is_over {
             let event = match self.next.take() {
@@ -196,8 +196,8 @@ impl<V: Voice> Speech<V> {
             let said = match event {
                 Ok(Event::Line(_, line)) if !self.has_last => self.pass_on(&line),
                 Ok(Event::End(_, End::Completed)) => self.finish(End::Completed),
-                // The requester has been told the end; what becomes of the job after that, as
-                // when its worker is lost before the end is on disk, is nothing to him.
+                // The answer has been sent in full. What becomes of the job afterwards, such as
+                // losing its worker before the end is on disk, does not concern the requester.
                 event if self.has_last => {
                     if matches!(event, Ok(Event::Restarted(_))) {
                         self.guard.arm_again();
@@ -221,7 +221,7 @@ impl<V: Voice> Speech<V> {
         None
     }
 
-    /// The next event, or `None` when there is a place to tell, or it is time for a sign of life.
+    /// Returns the next event; `None` when a position or a heartbeat is to be sent.
     async fn wait(&mut self) -> Option<Result<Event, ApiError>> {
         if self.place.is_some() {
             return None;
@@ -231,7 +231,7 @@ impl<V: Voice> Speech<V> {
             biased;
             event = self.tail.next() => Some(event),
             () = self.relay.cuts_off(&*self.log) => {
-                // It is not he who leaves.
+                // The relay ends the stream, not the requester.
                 self.guard.disarm();
                 Some(Err(ApiError::draining()))
             }
@@ -243,7 +243,7 @@ impl<V: Voice> Speech<V> {
         }
     }
 
-    /// The place in the queue, as something that the model thinks.
+    /// Returns the queue position as a thought of the model.
     fn thought(&mut self) -> Option<Bytes> {
         let words = in_words(self.place.take()?);
         let now = self.relay.now();
@@ -260,7 +260,7 @@ impl<V: Voice> Speech<V> {
         let told = self.voice.line(line.clone());
         if self.voice.was_last(line) {
             self.has_last = true;
-            // A requester who leaves now has everything he asked for.
+            // The requester has the whole answer; leaving now cancels nothing.
             self.guard.disarm();
         }
         match told {
@@ -298,8 +298,8 @@ impl<V: Voice> Speech<V> {
     }
 }
 
-/// Whether an engine writes nothing after this line. Only the line's own field counts, not one of
-/// an object within it, as the arguments of a tool call are.
+/// Whether a line is the engine's last. Only the line's own `done` field counts, not one of a
+/// nested object such as the arguments of a tool call.
 fn is_last(line: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct Line {

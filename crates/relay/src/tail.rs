@@ -1,4 +1,4 @@
-//! Following one job's log from any place in it to its end.
+//! A reader that follows one job's log from any event to its end.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::error::ApiError;
 
-/// How much is read from the log at once.
+/// Maximum number of bytes read from the log at once.
 const PAGE: usize = 256 * 1024;
 
 /// A reader of one log. Dropping a pending `next` loses nothing.
@@ -21,15 +21,15 @@ pub(crate) struct Tail {
     ready: VecDeque<Event>,
     /// See [`Tail::eager`].
     is_eager: bool,
-    /// The attempt whose loss was told.
+    /// Attempt whose loss was already reported.
     told_lost: u32,
 }
 
-/// What happened next in a log.
+/// Next event of a log.
 #[derive(Debug)]
 pub(crate) enum Event {
     Line(EventId, Bytes),
-    /// Another attempt began; what came before is void.
+    /// Another attempt began; earlier lines are void.
     Restarted(EventId),
     End(EventId, End),
 }
@@ -47,20 +47,21 @@ impl Tail {
         }
     }
 
-    /// One that is told of a restart when an attempt is lost, not only when the next one begins,
-    /// which may be never.
+    /// Makes the reader report a restart as soon as an attempt is lost, and not only when the next
+    /// one begins, which may be never.
     pub(crate) const fn eager(mut self) -> Self {
         self.is_eager = true;
         self
     }
 
-    /// Waits for the next event. Not to be called after the end.
+    /// Waits for the next event. Must not be called after the end.
     pub(crate) async fn next(&mut self) -> Result<Event, ApiError> {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Ok(event);
             }
-            // Marked as seen before reading: what comes meanwhile wakes us again.
+            // Marked as seen before reading, so that a change during the read wakes this task
+            // again.
             let lost = {
                 let head = self.head.borrow_and_update();
                 head.released.then_some(head.last.attempt)
@@ -76,7 +77,7 @@ impl Tail {
         }
     }
 
-    /// Whether the attempt that was read is lost and that was not told yet.
+    /// Whether the current attempt is lost and this was not reported yet.
     fn is_lost_now(&mut self, lost: Option<u32>) -> bool {
         let attempt = self.after.attempt;
         let is_news = self.is_eager && lost == Some(attempt) && self.told_lost != attempt;

@@ -1,4 +1,4 @@
-//! How much is taken of something: by each holder of a key, and by all together.
+//! Byte counters: per holder of a key, and in total.
 
 use std::{
     collections::HashMap,
@@ -12,7 +12,7 @@ use queue::KeyId;
 
 type Count = Arc<AtomicUsize>;
 
-/// Bytes that are taken. Clones are one.
+/// Counters of bytes in use, shared by all clones.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tally {
     all: Count,
@@ -20,7 +20,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Something of this holder's, that takes nothing yet.
+    /// Returns an empty part for this holder.
     pub(crate) fn part(&self, holder: &str) -> Part {
         let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
         if !holders.contains_key(holder) {
@@ -46,7 +46,7 @@ impl Tally {
     }
 }
 
-/// What one thing takes; given back when it is dropped, and taken once for each clone.
+/// Bytes of one item, subtracted on drop; each clone counts again.
 #[derive(Debug)]
 pub(crate) struct Part {
     own: usize,

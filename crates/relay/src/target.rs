@@ -1,5 +1,5 @@
-//! What the URL of a request says: where it cannot be read, the answer is a typed refusal as for
-//! anything else, never the framework's own text.
+//! Extractors of path and query parameters. Invalid values get a typed error in the route's format,
+//! never the framework's own text.
 
 use axum::extract::{FromRequestParts, Path, Query};
 use http::{Uri, request::Parts};
@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::ApiError;
 
-/// The job, or the lease, in the path: what cannot be read is not one that exists.
+/// Job or lease in the path; an unreadable id is answered like an unknown one.
 #[derive(Debug)]
 pub(crate) struct InPath<T>(pub(crate) T);
 
@@ -22,7 +22,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for InPath<
     }
 }
 
-/// The model in the path, as it was written.
+/// Model in the path, as written.
 #[derive(Debug)]
 pub(crate) struct ModelInPath(pub(crate) String);
 
@@ -39,13 +39,13 @@ impl<S: Send + Sync> FromRequestParts<S> for ModelInPath {
     }
 }
 
-/// No model goes by this name.
+/// Returns the error for an unknown model.
 pub(crate) fn unknown_model(name: &str) -> ApiError {
     let message = dialect::ollama::model_not_found(Op::Chat, name);
     ApiError::new(ErrorCode::UnknownModel, message)
 }
 
-/// The parameters after the `?`.
+/// Query parameters.
 #[derive(Debug)]
 pub(crate) struct InQuery<T>(pub(crate) T);
 
@@ -60,7 +60,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for InQuery<T> {
     }
 }
 
-/// A path as it may be shown to anybody: without what may be a key that was put in it wrongly.
+/// Returns a path that may be logged: segments that may be a misplaced key are hidden.
 pub(crate) fn shown(path: &str) -> String {
     const LONGEST_WORD: usize = 40;
     let mut segments = Vec::new();
@@ -80,7 +80,7 @@ pub(crate) fn shown(path: &str) -> String {
     segments.join("/")
 }
 
-/// The same address without double slashes and without one at the end, if it has any.
+/// Returns the URL without duplicate and trailing slashes; `None` if it has none.
 pub(crate) fn without_extra_slashes(uri: &Uri) -> Option<Uri> {
     let path = uri.path();
     let clean: String = path

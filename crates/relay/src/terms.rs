@@ -1,4 +1,4 @@
-//! How much a relay's queue takes, and how long it keeps what ended, as options of `hearth relay`.
+//! Limits and retention times of the queue, as options of `hearth relay`.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use proto::limits;
 use queue::{FETCHED_KEPT, RESULT_KEPT, Terms, WAITS};
 
 const MIB: usize = 1024 * 1024;
-/// No count or size is larger.
+/// Largest count or size that an option accepts.
 const COUNT_MAX: usize = 1_000_000;
 
-/// A limit, for an option without which nobody would be served.
+/// Parses a limit that must not be zero.
 pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
     let count = text.parse().ok();
     count
@@ -17,11 +17,11 @@ pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
         .ok_or_else(|| format!("give a number from 1 to {COUNT_MAX}"))
 }
 
-/// The caps of the queue, and how long it keeps what ended. Whoever reaches a cap is told to come
-/// again: with 429 if it is the account's own share, with 503 if it is everybody's.
+/// Limits and retention times of the queue. A job over a limit is refused: with 429 if the limit is
+/// the account's, with 503 if it is shared by all.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct TermsArgs {
-    /// Most jobs that wait in all.
+    /// Maximum number of queued jobs.
     #[arg(
         long,
         env = "HEARTH_QUEUED_MAX",
@@ -30,7 +30,7 @@ pub struct TermsArgs {
         value_name = "COUNT"
     )]
     pub queued_max: usize,
-    /// Most MiB of their requests.
+    /// Maximum size of the requests of queued jobs, in MiB.
     #[arg(
         long,
         env = "HEARTH_QUEUED_MIB_MAX",
@@ -39,7 +39,7 @@ pub struct TermsArgs {
         value_name = "MIB"
     )]
     pub queued_mib_max: usize,
-    /// Most jobs of one account that wait.
+    /// Maximum number of queued jobs of one account.
     #[arg(
         long,
         env = "HEARTH_ACCOUNT_QUEUED_MAX",
@@ -48,7 +48,7 @@ pub struct TermsArgs {
         value_name = "COUNT"
     )]
     pub account_queued_max: usize,
-    /// Most MiB of their requests.
+    /// Maximum size of the requests of one account's queued jobs, in MiB.
     #[arg(
         long,
         env = "HEARTH_ACCOUNT_QUEUED_MIB_MAX",
@@ -57,8 +57,8 @@ pub struct TermsArgs {
         value_name = "MIB"
     )]
     pub account_queued_mib_max: usize,
-    /// Most MiB that are kept of one account: requests and answers of all its jobs until they are
-    /// erased.
+    /// Maximum size of all stored requests and answers of one account, until they are erased, in
+    /// MiB.
     #[arg(
         long,
         env = "HEARTH_ACCOUNT_KEPT_MIB_MAX",
@@ -67,7 +67,7 @@ pub struct TermsArgs {
         value_name = "MIB"
     )]
     pub account_kept_mib_max: usize,
-    /// Most MiB of one answer; a job whose answer grows longer fails.
+    /// Maximum size of one answer, in MiB; a job with a longer answer fails.
     #[arg(
         long,
         env = "HEARTH_ANSWER_MIB_MAX",
@@ -76,8 +76,8 @@ pub struct TermsArgs {
         value_name = "MIB"
     )]
     pub answer_mib_max: usize,
-    /// Most MiB of all answers that are being written; beyond them the job with the longest
-    /// fails.
+    /// Maximum size of all answers that are being written, in MiB; above it the job with the
+    /// longest answer fails.
     #[arg(
         long,
         env = "HEARTH_ANSWERS_MIB_MAX",
@@ -86,7 +86,7 @@ pub struct TermsArgs {
         value_name = "MIB"
     )]
     pub answers_mib_max: usize,
-    /// Seconds for which a job that names no deadline waits for an agent; then it fails.
+    /// Seconds that a job without a deadline waits for an agent before it fails.
     #[arg(
         long,
         env = "HEARTH_KEEP_WAITING",
@@ -94,7 +94,7 @@ pub struct TermsArgs {
         value_name = "SECONDS"
     )]
     pub keep_waiting: u64,
-    /// Seconds for which an ended job is kept, with its prompt and its answer.
+    /// Seconds for which a finished job is kept, with its prompt and answer.
     #[arg(
         long,
         env = "HEARTH_KEEP",
@@ -102,7 +102,7 @@ pub struct TermsArgs {
         value_name = "SECONDS"
     )]
     pub keep: u64,
-    /// Seconds for which prompt and answer are kept once the answer was fetched.
+    /// Seconds for which prompt and answer are kept after the answer was fetched.
     #[arg(
         long,
         env = "HEARTH_KEEP_FETCHED",
@@ -113,7 +113,7 @@ pub struct TermsArgs {
 }
 
 impl TermsArgs {
-    /// What they mean to the queue.
+    /// Converts the options to the queue's limits.
     #[must_use]
     pub const fn terms(self) -> Terms {
         Terms {

@@ -1,4 +1,4 @@
-//! A submitted job as its requester holds it: the log to read, and what happens if he leaves.
+//! Submitting jobs, and cancelling a job when the requester who waits for it disconnects.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{Relay, auth::Caller, error::ApiError};
 
-/// What is to be queued.
+/// Contents of a job to submit.
 #[derive(Debug)]
 pub(crate) struct Order {
     pub(crate) op: Op,
@@ -26,9 +26,9 @@ impl Order {
     }
 }
 
-/// A digest of what is asked for.
+/// Returns a digest of a request, which detects an idempotency key that is reused for another one.
 pub(crate) fn fingerprint(op: Op, model: &str, body: &[u8]) -> [u8; 32] {
-    // Neither an operation nor a model's name holds a line feed.
+    // Neither an operation nor a model name contains a line feed.
     let mut digest = Sha256::new();
     for part in [op.as_str().as_bytes(), b"\n", model.as_bytes(), b"\n", body] {
         digest.update(part);
@@ -45,19 +45,20 @@ pub(crate) struct Ticket {
     pub(crate) guard: Guard,
 }
 
-/// Cancels the job when the requester leaves before the answer is complete.
+/// Cancels the job on drop, unless it was disarmed: the requester disconnected before the answer
+/// was complete.
 #[derive(Debug)]
 pub(crate) struct Guard {
     relay: Relay,
     pub(crate) job: JobId,
     pub(crate) caller: Caller,
-    /// The requester waits, and nobody else: his leaving cancels the job.
+    /// Whether only this requester waits for the job, so that its disconnect cancels the job.
     is_attended: bool,
     is_armed: bool,
 }
 
 impl Relay {
-    /// Queues a job; it is on disk when this answers.
+    /// Queues a job; it is on disk when this returns.
     pub(crate) async fn submit(&self, caller: &Caller, order: Order) -> Result<JobId, ApiError> {
         let extras = Extras {
             once: caller.once(|| order.fingerprint()),
@@ -68,7 +69,7 @@ impl Relay {
             .map(|submitted| submitted.id())
     }
 
-    /// The same with a name of one's own, or a webhook.
+    /// Queues a job with an idempotency key or a webhook of its own.
     pub(crate) async fn submit_with(
         &self,
         caller: &Caller,
@@ -79,8 +80,9 @@ impl Relay {
         self.enqueue(id, caller, order, extras, false).await
     }
 
-    /// Queues a job for a requester who waits; leaving cancels it from now on. One with an
-    /// idempotency key says that it may come back for the answer: then leaving cancels nothing.
+    /// Queues a job for a requester who waits; from now on a disconnect cancels it. With an
+    /// idempotency key the requester may come back for the answer, so that a disconnect cancels
+    /// nothing.
     pub(crate) async fn attend(&self, caller: &Caller, order: Order) -> Result<Ticket, ApiError> {
         let job = self.job_id()?;
         let once = caller.once(|| order.fingerprint());
@@ -100,7 +102,7 @@ impl Relay {
         match self.enqueue(job, caller, order, extras, attended).await {
             Ok(accepted) => guard.job = accepted.id(),
             Err(refused) => {
-                // There is no job to cancel.
+                // The job does not exist, so there is nothing to cancel.
                 guard.disarm();
                 return Err(refused);
             }
@@ -116,7 +118,7 @@ impl Relay {
         })
     }
 
-    /// A name that nothing else has.
+    /// Returns a new random job id.
     pub(crate) fn job_id(&self) -> Result<JobId, ApiError> {
         let mut id = [0; 16];
         id.copy_from_slice(&self.random()?[..16]);
@@ -165,19 +167,20 @@ impl Relay {
         };
         match &accepted {
             Submitted::New(_) => tracing::info!(job.id = %id, job.op = %op, bytes, "queued"),
-            Submitted::Known(before) => tracing::info!(job.id = %before, "asked for again"),
+            Submitted::Known(before) => tracing::info!(job.id = %before, "submitted again"),
         }
         Ok(accepted)
     }
 }
 
 impl Guard {
-    /// The answer is complete: leaving is no longer a wish to stop.
+    /// Disarms the guard: the answer is complete, so a disconnect cancels nothing.
     pub(crate) const fn disarm(&mut self) {
         self.is_armed = false;
     }
 
-    /// The requester who waited has what he wanted, but the job goes on, for nobody.
+    /// Arms the guard again: the requester has its answer, but the job would run once more for no
+    /// one.
     pub(crate) const fn arm_again(&mut self) {
         self.is_armed = self.is_attended;
     }
@@ -185,14 +188,14 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // When it is the relay that goes, the requester did not leave.
+        // At a shutdown the relay closes the connection, not the requester.
         if !self.is_armed || self.relay.stop.is_cancelled() {
             return;
         }
         let (relay, job, caller) = (self.relay.clone(), self.job, self.caller.clone());
         self.relay.tasks.spawn(async move {
             match relay.store.cancel(relay.now(), caller.owner(), job).await {
-                Ok(()) => tracing::info!(job.id = %job, "cancelled: the requester left"),
+                Ok(()) => tracing::info!(job.id = %job, "cancelled: the requester disconnected"),
                 Err(error) => tracing::debug!(job.id = %job, %error, "nothing to cancel"),
             }
         });
@@ -281,7 +284,7 @@ mod tests {
         };
         let (relay, caller) = relay_with(store.clone(), settings).await;
         relay.tasks.spawn(crate::webhook::deliver(relay.clone()));
-        // It looks for webhooks first, finds none, and sleeps.
+        // The task first finds no webhook, and sleeps.
         for _ in 0..8 {
             store.due_webhooks(Timestamp(0), 1, 1).await.unwrap();
         }

@@ -1,8 +1,7 @@
-//! TLS on the relay's own listener: TLS 1.2 and 1.3, with a certificate that may be renewed while
-//! it runs.
+//! TLS 1.2 and 1.3 on the relay's own listener, with a certificate that can be renewed at run time.
 //!
-//! The files are looked at whenever somebody connects, and on SIGHUP; what cannot be used leaves
-//! the certificate from before in force.
+//! The files are checked for changes on each new connection and on SIGHUP. If they cannot be used,
+//! the previous certificate stays in use.
 
 use std::{
     io,
@@ -18,16 +17,16 @@ use rustls::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// Where a certificate with those it was issued by, and its key, lie as PEM.
+/// Paths of the certificate chain and its private key, both PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The certificate first, then each that issued the one before.
+    /// Certificate first, then each issuer of the one before.
     pub cert: PathBuf,
-    /// PKCS#8, PKCS#1 or SEC1.
+    /// Private key in PKCS#8, PKCS#1 or SEC1 form.
     pub key: PathBuf,
 }
 
-/// Why files cannot be used.
+/// Reason why the files cannot be used.
 #[derive(Debug, thiserror::Error)]
 enum Unusable {
     #[error("{} cannot be read: {why}", path.display())]
@@ -39,7 +38,7 @@ enum Unusable {
     },
 }
 
-/// What the relay shows who connects.
+/// The certificate in use, and the files it comes from.
 #[derive(Debug)]
 pub(crate) struct Tls {
     files: TlsFiles,
@@ -48,7 +47,7 @@ pub(crate) struct Tls {
 
 struct Shown {
     acceptor: TlsAcceptor,
-    /// Of the files that were looked at last, whether or not they could be used.
+    /// Stamp of the files when last checked, whether or not they could be used.
     stamp: Stamp,
 }
 
@@ -58,12 +57,14 @@ impl std::fmt::Debug for Shown {
     }
 }
 
-/// Tells a file that was changed from one that was not.
+/// Modification time and size of both files, to detect a change.
 type Stamp = [Option<(SystemTime, u64)>; 2];
 
 impl Tls {
+    /// Loads the certificate.
+    ///
     /// # Errors
-    /// If the files cannot be used, in words for whoever named them.
+    /// The files cannot be used; the message is for the user who named them.
     pub(crate) fn open(files: TlsFiles) -> io::Result<Self> {
         let stamp = stamp(&files);
         let acceptor = load(&files).map_err(io::Error::other)?;
@@ -71,7 +72,8 @@ impl Tls {
         Ok(Self { files, shown })
     }
 
-    /// For the next who connects: what the files say now, or the last that could be used.
+    /// Returns the acceptor for the next connection, after reloading the files if they have
+    /// changed.
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
         let now = stamp(&self.files);
         let mut shown = self.lock();
@@ -82,7 +84,7 @@ impl Tls {
         shown.acceptor.clone()
     }
 
-    /// Reads the files, whether or not they seem to have changed.
+    /// Reloads the files, whether or not they seem to have changed.
     pub(crate) fn reload(&self) {
         let mut shown = self.lock();
         shown.stamp = stamp(&self.files);
@@ -93,10 +95,10 @@ impl Tls {
         match load(&self.files) {
             Ok(acceptor) => {
                 shown.acceptor = acceptor;
-                tracing::info!("a new certificate is in force");
+                tracing::info!("certificate reloaded");
             }
             Err(error) => {
-                tracing::error!(%error, "the certificate from before stays in force");
+                tracing::error!(%error, "cannot reload the certificate; the previous one stays in use");
             }
         }
     }
@@ -137,7 +139,7 @@ fn load(files: &TlsFiles) -> Result<TlsAcceptor, Unusable> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// Reads the files again on each SIGHUP, as whoever renewed them may ask for.
+/// Reloads the files on each SIGHUP, which tools that renew certificates send.
 pub(crate) async fn reload_on_hangup(tls: Arc<Tls>, stop: tokio_util::sync::CancellationToken) {
     #[cfg(unix)]
     {
@@ -145,7 +147,7 @@ pub(crate) async fn reload_on_hangup(tls: Arc<Tls>, stop: tokio_util::sync::Canc
         let mut hangups = match signal(SignalKind::hangup()) {
             Ok(hangups) => hangups,
             Err(error) => {
-                tracing::warn!(%error, "SIGHUP is not heard");
+                tracing::warn!(%error, "cannot listen for SIGHUP");
                 return;
             }
         };
@@ -168,7 +170,7 @@ mod tests {
 
     use super::*;
 
-    /// What was logged.
+    /// Writer that collects log output.
     #[derive(Clone, Default)]
     struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -192,7 +194,7 @@ mod tests {
         pair
     }
 
-    /// What is logged while this is done.
+    /// Returns what is logged during `act`.
     fn said(act: impl FnOnce()) -> String {
         let log = Log::default();
         let writer = log.clone();
@@ -259,7 +261,8 @@ mod tests {
                 }
             }
             let told = said(|| tls.reload());
-            let is_told = told.contains("the certificate from before stays in force");
+            let is_told =
+                told.contains("cannot reload the certificate; the previous one stays in use");
             assert!(is_told && told.contains(named), "{what}: {told}");
             assert!(!told.contains("PRIVATE KEY"), "{what}: {told}");
             assert_eq!(Arc::as_ptr(tls.lock().acceptor.config()), before, "{what}");
@@ -267,7 +270,7 @@ mod tests {
         let before = Arc::as_ptr(tls.lock().acceptor.config());
         certify(&files);
         let told = said(|| tls.reload());
-        assert!(told.contains("a new certificate is in force"), "{told}");
+        assert!(told.contains("certificate reloaded"), "{told}");
         assert_ne!(Arc::as_ptr(tls.lock().acceptor.config()), before);
     }
 }

@@ -1,5 +1,5 @@
-//! Whether a request's body was read: until all of it was, its connection cannot serve another
-//! request.
+//! Tracks whether a request's body was read to its end: until then its connection cannot serve
+//! another request.
 
 use std::{
     pin::Pin,
@@ -14,12 +14,12 @@ use axum::body::{Body, HttpBody};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
-/// What is left of a body.
+/// Whether part of a body is unread.
 #[derive(Debug, Clone)]
 pub(crate) struct Unread(Arc<AtomicBool>);
 
 impl Unread {
-    /// The same body, followed to its end.
+    /// Wraps a body to track its end.
     pub(crate) fn of(body: Body) -> (Self, Body) {
         let left = Self(Arc::new(AtomicBool::new(!body.is_end_stream())));
         let followed = Followed {
@@ -29,7 +29,7 @@ impl Unread {
         (left, Body::new(followed))
     }
 
-    /// Whether there is anything that nobody read.
+    /// Whether part of the body was not read.
     pub(crate) fn is_any(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }

@@ -1,13 +1,14 @@
-//! What the relay does by itself: expired leases, revoked keys, requesters who did not return.
+//! Background tasks: expired leases, revoked keys, and jobs whose requester did not come back.
 
 use tokio::time::sleep;
 
 use crate::Relay;
 
-/// Wait after a failure of the store before it is asked again.
+/// Wait after a failure of the store before the next try.
 const AFTER_FAILURE: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// Queues again what expired leases held: asleep until the queue says, awake on arrivals.
+/// Runs the queue's maintenance, such as requeuing jobs of expired leases. Sleeps until the next
+/// due time or a new job.
 pub(crate) async fn reap(relay: Relay) {
     let mut arrivals = relay.store.arrivals();
     loop {
@@ -16,7 +17,7 @@ pub(crate) async fn reap(relay: Relay) {
         let next = match relay.store.reap(now).await {
             Ok(next) => next.map(|next| next.since(now)),
             Err(error) => {
-                tracing::error!(%error, "the queue could not be tidied; what is due ends, and is erased, later");
+                tracing::error!(%error, "queue maintenance failed; retrying in 1 s");
                 Some(AFTER_FAILURE)
             }
         };
@@ -34,8 +35,8 @@ pub(crate) async fn reap(relay: Relay) {
     }
 }
 
-/// Ends connections, held polls and open streams whose key or token was revoked or has expired. Sleeps
-/// without a timer while nobody is there.
+/// Ends connections, held polls and open streams whose key or token was revoked or has expired.
+/// Sleeps without a timer while none is open.
 pub(crate) async fn check_keys(relay: Relay) {
     loop {
         let due = async {
@@ -53,7 +54,7 @@ pub(crate) async fn check_keys(relay: Relay) {
         let keys = match relay.store.list_keys().await {
             Ok(keys) => keys,
             Err(error) => {
-                tracing::warn!(%error, "keys could not be checked");
+                tracing::warn!(%error, "cannot check the keys of open connections; retrying at the next interval");
                 continue;
             }
         };
@@ -69,19 +70,19 @@ pub(crate) async fn check_keys(relay: Relay) {
             match relay.in_force(&keys, &id, now).await {
                 Ok(true) => {}
                 Ok(false) => connection.cancel(),
-                Err(error) => tracing::warn!(%error, "a user could not be checked"),
+                Err(error) => tracing::warn!(%error, "cannot check a user"),
             }
         }
     }
 }
 
-/// Cancels the jobs from before the start whose requester waited on a connection and did not
-/// come back in time.
+/// Cancels jobs from before the start whose requester waited on a connection and did not come back
+/// in time.
 pub(crate) async fn give_up_orphans(relay: Relay) {
     match relay.store.attended().await {
         Ok(jobs) => relay.orphans.add(jobs.into_iter().map(|job| job.new.id)),
         Err(error) => {
-            tracing::error!(%error, "jobs from before the start could not be listed");
+            tracing::error!(%error, "cannot list jobs from before the restart; abandoned ones are not cancelled");
             return;
         }
     }
@@ -95,7 +96,7 @@ pub(crate) async fn give_up_orphans(relay: Relay) {
             .cancel(relay.now(), queue::Owner::Anyone, job)
             .await;
         match cancelled {
-            Ok(()) => tracing::info!(job.id = %job, "cancelled: nobody came back for it"),
+            Ok(()) => tracing::info!(job.id = %job, "cancelled: the requester did not return"),
             Err(error) => tracing::debug!(job.id = %job, %error, "nothing to cancel"),
         }
     }

@@ -1,7 +1,7 @@
-//! People, and programs that log in like people: names, passwords, and proving one.
+//! Users: names, passwords and logins.
 //!
-//! Passwords are hashed with argon2id, which is slow and takes memory on purpose: it runs off the
-//! threads that carry tokens, and only a few at a time.
+//! Passwords are hashed with argon2id, which is slow and uses much memory on purpose. It runs on
+//! blocking threads, only a few hashes at a time.
 
 use std::sync::Arc;
 
@@ -15,40 +15,40 @@ use crate::{Relay, error::ApiError, peer::Peer};
 
 /// Longest user name, in bytes.
 const NAME_MAX: usize = 64;
-/// Fewest characters of a password.
+/// Minimum length of a password, in characters.
 const PASSWORD_MIN: usize = 8;
-/// Most bytes of a password.
+/// Maximum length of a password, in bytes.
 const PASSWORD_MAX: usize = 1024;
-/// Passwords that are looked at at the same moment: 19 MiB and one thread each.
+/// Number of passwords hashed at once, with 19 MiB and one thread each.
 const AT_ONCE: usize = 2;
-/// Logins that may wait for that; whoever comes later is told to come again.
+/// Number of logins that may wait for a hash; further ones are refused.
 const WAITING_MAX: usize = 32;
-/// What the password of nobody is compared with, so that it takes as long as anybody's. The
-/// parameters are those of [`Argon2::default`], and no known password has this hash.
+/// Hash that is checked for unknown users, so that a login takes equally long for them. Its
+/// parameters are those of [`Argon2::default`]; no known password has it.
 const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5LW5vYm9keS0x$\
                       c29tZSBieXRlcyB0aGF0IG5vYm9keSdzIGhhc2ggaXM";
 
-/// Why a user cannot be made.
+/// Reason why a user cannot be created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadUser {
-    /// The name has other characters, or too many of them.
+    /// The name is too long, or has characters that are not allowed.
     #[error("a user's name has 1 to 64 ASCII letters, digits and `@.+_-`")]
     Name,
-    /// The password is too easily guessed.
+    /// The password is too short.
     #[error("a password has at least 8 characters; choose a longer one")]
     Short,
-    /// The password is no password any more.
+    /// The password is too long.
     #[error("a password has at most 1024 bytes; choose a shorter one")]
     Long,
-    /// The hash was not made.
+    /// Hashing failed.
     #[error("the password could not be hashed; is there memory left?")]
     Hash,
 }
 
-/// A user for the store. Takes a good part of a second's hundredth on purpose.
+/// Creates a user for the store. Hashing the password is slow on purpose.
 ///
 /// # Errors
-/// [`BadUser`], in words for whoever chose name and password.
+/// [`BadUser`], written for the user who chose name and password.
 pub fn user(
     name: String,
     account: Account,
@@ -69,10 +69,10 @@ pub fn user(
     })
 }
 
-/// A password as it is stored. Slow on purpose.
+/// Hashes a password for storage. Slow on purpose.
 ///
 /// # Errors
-/// [`BadUser`], in words for whoever chose it.
+/// [`BadUser`], written for the user who chose it.
 pub fn hash(password: &SecretString, salt: [u8; 32]) -> Result<PasswordHash, BadUser> {
     let text = password.expose_secret();
     if text.chars().count() < PASSWORD_MIN {
@@ -95,7 +95,7 @@ fn proves(password: &SecretString, hash: &str) -> bool {
     Argon2::default().verify_password(password, hash).is_ok()
 }
 
-/// Room for logins.
+/// Limits on concurrent logins.
 #[derive(Debug, Clone)]
 pub(crate) struct Logins {
     hashing: Arc<Semaphore>,
@@ -112,7 +112,7 @@ impl Default for Logins {
 }
 
 impl Logins {
-    /// Whether this is the password of the user; a user that is not there takes as long.
+    /// Verifies a user's password; takes equally long for an unknown user.
     async fn prove(&self, user: Option<&User>, password: SecretString) -> Result<bool, ApiError> {
         let known = user.map(|user| user.new.password.0.clone());
         let Ok(_waiting) = self.waiting.try_acquire() else {
@@ -124,7 +124,7 @@ impl Logins {
         let Ok(turn) = self.hashing.clone().acquire_owned().await else {
             return Err(ApiError::internal());
         };
-        // Whoever hangs up does not free the turn: the hash is still being made.
+        // A client that disconnects does not free the permit, because hashing continues.
         let proven = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             let proven = proves(&password, known.as_deref().unwrap_or(NOBODY));
@@ -135,14 +135,14 @@ impl Logins {
 }
 
 impl Relay {
-    /// The user with this name and password.
+    /// Returns the user with this name and password.
     pub(crate) async fn log_in(
         &self,
         name: &str,
         password: SecretString,
         peer: Peer,
     ) -> Result<Option<User>, ApiError> {
-        // Nobody's, and not worth a hash; this says nothing of any user.
+        // No user can have these, so nothing is hashed; the short time reveals nothing about users.
         if !is_name(name) || password.expose_secret().len() > PASSWORD_MAX {
             return Ok(None);
         }
@@ -155,7 +155,7 @@ impl Relay {
         let user = match proven.await {
             Ok(Some(user)) => user,
             Ok(None) => {
-                tracing::warn!("a login was refused");
+                tracing::warn!("login refused: wrong name or password");
                 return Ok(None);
             }
             Err(error) => {

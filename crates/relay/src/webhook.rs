@@ -1,15 +1,15 @@
-//! Webhooks: the end of a job told to a URL, as <https://www.standardwebhooks.com> describes.
+//! Webhooks: the end of a job, posted to a URL as <https://www.standardwebhooks.com> describes.
 //!
 //! ```text
 //! webhook-id: msg_JOB             the same in every try: a receiver that has seen it answers 2xx
-//! webhook-timestamp: SECONDS      when this try was made
+//! webhook-timestamp: SECONDS      time of this try
 //! webhook-signature: v1,BASE64    HMAC-SHA-256 of `id.timestamp.body` with the job's secret
 //!
-//! the job's view, as GET /api/jobs/{id} shows it: neither prompt nor answer
+//! the job's view, as in GET /api/jobs/{id}: neither prompt nor answer
 //! ```
 //!
-//! What is to be told is kept with the job, so a restart forgets none. A try that fails is
-//! repeated with growing pauses, at most eight tries within a day.
+//! Pending webhooks are stored with the job, so that they survive a restart. A failed try is
+//! repeated with growing pauses: at most eight tries within a day.
 
 mod send;
 mod sign;
@@ -30,11 +30,12 @@ pub use self::target::Allowed;
 pub(crate) use self::target::check;
 use crate::{Relay, api::view};
 
-/// Most tries at once, and of those for one account.
+/// Maximum number of concurrent tries, and of those for one account.
 const AT_ONCE: usize = 16;
 const AT_ONCE_PER_ACCOUNT: usize = 4;
-/// Pauses after the first failed try, the second and so on; each is drawn from zero to this.
-/// Eight tries in all, the last within a day of the end of the job, when that is erased.
+/// Maximum pauses after the first failed try, the second and so on; the actual pause is random
+/// between zero and this. There are eight tries in all, the last within a day of the job's end,
+/// when the job is erased.
 pub(crate) const PAUSES: [Duration; 7] = [
     Duration::from_secs(10),
     Duration::from_secs(60),
@@ -44,10 +45,10 @@ pub(crate) const PAUSES: [Duration; 7] = [
     Duration::from_secs(5 * 60 * 60),
     Duration::from_secs(12 * 60 * 60),
 ];
-/// Wait after a failure of the store before it is asked again.
+/// Wait after a failure of the store before the next try.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
-/// Woken when a job with a webhook was accepted.
+/// Notified when a job with a webhook was accepted.
 #[derive(Debug, Default)]
 pub(crate) struct News(Notify);
 
@@ -57,7 +58,7 @@ impl News {
     }
 }
 
-/// Tells the ends of jobs until the relay stops. Asleep while no webhook waits.
+/// Delivers webhooks until the relay stops. Sleeps while none is pending.
 pub(crate) async fn deliver(relay: Relay) {
     let sender = Sender::new(&relay.settings.webhook_allow);
     let mut endings = relay.store.endings();
@@ -73,7 +74,7 @@ pub(crate) async fn deliver(relay: Relay) {
         {
             Ok(found) => found,
             Err(error) => {
-                tracing::error!(%error, "due webhooks could not be looked at");
+                tracing::error!(%error, "cannot read due webhooks; retrying in 1 s");
                 DueWebhooks {
                     next: Some(now + AFTER_FAILURE),
                     ..DueWebhooks::default()
@@ -107,12 +108,12 @@ pub(crate) async fn deliver(relay: Relay) {
     }
 }
 
-/// One try, noted.
+/// Makes one try and stores its outcome.
 async fn attempt(relay: &Relay, sender: &Sender, job: Job, webhook: Webhook) -> JobId {
     let id = job.new.id;
     let tries = usize::try_from(webhook.tries).unwrap_or(usize::MAX);
     let body = serde_json::to_vec(&view(job)).unwrap_or_default();
-    // Receivers refuse what is signed with another time than theirs.
+    // Wall-clock time, because receivers refuse timestamps that differ from their own clock.
     let now = relay.world.wall();
     let sent = sender.send(&webhook.new, id, now, Bytes::from(body)).await;
     let told = match sent {
@@ -128,13 +129,13 @@ async fn attempt(relay: &Relay, sender: &Sender, job: Job, webhook: Webhook) -> 
     };
     tracing::info!(job.id = %id, tries = tries + 1, ?told, "webhook");
     if let Err(error) = relay.store.webhook_tried(id, told).await {
-        tracing::error!(job.id = %id, %error, "a webhook's try was not noted; it may be repeated");
+        tracing::error!(job.id = %id, %error, "cannot store the outcome of a webhook try; it may be repeated");
         sleep(AFTER_FAILURE).await;
     }
     id
 }
 
-/// Anything from nothing to the whole pause, so that what failed together does not come again
+/// Returns a random part of the pause, so that tries that failed together are not repeated
 /// together.
 fn jitter(relay: &Relay, pause: Duration) -> Duration {
     let Ok(random) = relay.random() else {

@@ -1,5 +1,5 @@
-//! A job's log as one object. One that is long in coming is kept from being cut by white space
-//! before it, which every JSON reader skips.
+//! A job's log as one JSON object. If it takes long, whitespace is sent first, which every JSON
+//! parser skips, so that proxies keep the connection.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -23,12 +23,12 @@ use crate::{
     ticket::{Guard, Ticket},
 };
 
-/// Most of an answer that is put together in memory for one object.
+/// Maximum size of an answer that is buffered for one object, in bytes.
 const WHOLE_MAX: usize = 64 * 1024 * 1024;
 
-/// Answers with what `write` makes of all lines once the job has completed. After a while of
-/// waiting the status is sent without knowing the end, and white space until there is one: a
-/// failure after that can only be the body of one.
+/// Answers with what `write` makes of all lines once the job has completed. After `pad_after` the
+/// status 200 and whitespace are sent before the outcome is known; a later failure is then only
+/// visible in the body.
 pub(crate) async fn whole<F>(
     relay: &Relay,
     ticket: Ticket,
@@ -72,7 +72,7 @@ where
     Ok(streaming(shape.content_type(), Some(job), body))
 }
 
-/// Waits until a job has completed whose answer nobody reads.
+/// Waits until a job has completed whose answer is not needed.
 pub(crate) async fn finished(relay: &Relay, ticket: Ticket) -> Result<(), ApiError> {
     let mut gathering = Gathering::for_itself(relay, ticket.log);
     let completed = gathering.complete().await;
@@ -80,7 +80,7 @@ pub(crate) async fn finished(relay: &Relay, ticket: Ticket) -> Result<(), ApiErr
     completed
 }
 
-/// An answer whose status was sent before its end was known.
+/// A response whose status was sent before the outcome was known.
 struct Padded<F> {
     gathering: Gathering,
     guard: Guard,
@@ -92,7 +92,7 @@ struct Padded<F> {
 }
 
 impl<F: FnOnce(&[Bytes]) -> Result<Bytes, ErrorDetail>> Padded<F> {
-    /// White space, and what comes after it; or the object, and nothing.
+    /// Returns whitespace and the rest of the response; or the object, and `None`.
     async fn say(mut self) -> (Bytes, Option<Self>) {
         let completed = if self.has_begun {
             timeout(self.every, self.gathering.complete()).await.ok()
@@ -117,7 +117,7 @@ impl<F: FnOnce(&[Bytes]) -> Result<Bytes, ErrorDetail>> Padded<F> {
     }
 }
 
-/// The lines of a job so far. Dropping a pending `complete` loses nothing.
+/// Lines of a job so far. Dropping a pending `complete` loses nothing.
 pub(crate) struct Gathering {
     relay: Relay,
     log: Arc<dyn JobLog>,
@@ -133,7 +133,7 @@ impl Gathering {
         Self::within(relay, log, relay.gathered.share(&reader.claimant()))
     }
 
-    /// The same for the relay's own use, which no reader holds up.
+    /// Creates an empty buffer for the relay's own use, which is never refused memory.
     pub(crate) fn for_itself(relay: &Relay, log: Arc<dyn JobLog>) -> Self {
         Self::within(relay, log, relay.gathered.own_share())
     }
@@ -150,12 +150,12 @@ impl Gathering {
         }
     }
 
-    /// What was made of the lines, to be sent; the lines are not needed any more.
+    /// Ties the memory share to the finished answer, and drops the lines.
     pub(crate) fn held(self, answer: Bytes) -> Bytes {
         self.share.held(answer)
     }
 
-    /// A job that has ended need not be cancelled, and one whose relay goes down must not be.
+    /// Disarms the guard if the job has ended or the relay shuts down; neither must cancel the job.
     fn release(&self, mut guard: Guard) {
         if self.has_ended {
             guard.disarm();
@@ -165,7 +165,7 @@ impl Gathering {
         }
     }
 
-    /// Waits until every line of a completed job is there.
+    /// Waits until all lines of a completed job have arrived.
     pub(crate) async fn complete(&mut self) -> Result<(), ApiError> {
         loop {
             let event = tokio::select! {
@@ -204,7 +204,7 @@ impl Gathering {
         }
     }
 
-    /// Whether the engine wrote its last line. Embeddings have but one, which says nothing of it.
+    /// Whether the engine wrote its last line. Embeddings have a single line without the field.
     fn is_whole(&self) -> bool {
         #[derive(Deserialize)]
         struct Line {

@@ -1,12 +1,12 @@
-//! What a request's headers may say about its job, on every route that makes one.
+//! Request headers that control the job, on every route that creates one.
 //!
 //! ```text
-//! idempotency-key: KEY          a repeat of the request finds its job instead of making another
-//! x-hearth-deadline-ms: N       the answer is wanted for so long (a week at most), also from an agent
-//!                               that is away
-//! x-hearth-worker: NAME         only the worker of this name shall answer (or `x-device-id`)
-//! x-hearth-thinking-status: 1   while it waits, a stream tells the place in the queue as a thought
-//!                               of the model; `?hearth_status=thinking` is the same
+//! idempotency-key: KEY          a repeat of the request finds its job instead of creating another
+//! x-hearth-deadline-ms: N       the answer is wanted within this time (at most a week), also from
+//!                               an agent that is offline now
+//! x-hearth-worker: NAME         only the worker with this name may answer (or `x-device-id`)
+//! x-hearth-thinking-status: 1   while it waits, a stream sends the queue position as a thought of
+//!                               the model; `?hearth_status=thinking` does the same
 //! ```
 
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::{
     headers::{DEADLINE, IDEMPOTENCY_KEY as KEY, PLACE, WORKER as WORKERS},
 };
 
-/// The name under which a repeat of this request finds its job.
+/// Returns the idempotency key, under which a repeat of this request finds its job.
 pub(crate) fn once(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let mut keys = headers.get_all(KEY).iter();
     let Some(key) = keys.next() else {
@@ -40,7 +40,7 @@ pub(crate) fn once(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     })
 }
 
-/// For how long the answer is wanted.
+/// Returns the time within which the answer is wanted.
 pub(crate) fn wanted_for(headers: &HeaderMap) -> Result<Option<Duration>, ApiError> {
     let Some(said) = headers.get(DEADLINE) else {
         return Ok(None);
@@ -50,7 +50,7 @@ pub(crate) fn wanted_for(headers: &HeaderMap) -> Result<Option<Duration>, ApiErr
     deadline(Duration::from_millis(millis)).map(Some)
 }
 
-/// The only worker that shall answer.
+/// Returns the only worker that may answer.
 pub(crate) fn worker(headers: &HeaderMap) -> Result<Option<WorkerId>, ApiError> {
     let mut said = WORKERS
         .iter()
@@ -67,7 +67,7 @@ pub(crate) fn worker(headers: &HeaderMap) -> Result<Option<WorkerId>, ApiError> 
     })
 }
 
-/// Whether the place in the queue shall be told as a thought of the model.
+/// Whether the queue position is to be sent as a thought of the model.
 pub(crate) fn wants_place(parts: &Parts) -> bool {
     let query = parts.uri.query().unwrap_or_default();
     parts.headers.get(PLACE).is_some_and(|value| value == "1")
@@ -76,7 +76,7 @@ pub(crate) fn wants_place(parts: &Parts) -> bool {
             .any(|pair| pair == "hearth_status=thinking")
 }
 
-/// The same length, if an answer may be wanted for so long.
+/// Checks that a deadline is between 1 ms and 7 days.
 pub(crate) fn deadline(wanted_for: Duration) -> Result<Duration, ApiError> {
     if wanted_for.is_zero() || wanted_for > DEADLINE_MAX {
         let most = DEADLINE_MAX.as_millis();

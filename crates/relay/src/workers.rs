@@ -1,4 +1,4 @@
-//! Which workers are online, and what they can run.
+//! Registry of online workers, their reports and their slots.
 
 mod library;
 mod room;
@@ -24,15 +24,15 @@ use crate::{auth::serves, error::ApiError, offer::Offer, place::together, routin
 use library::{Known, Library, Told};
 use seats::{Person, Seats, name, person};
 
-/// Most workers of one key that poll: each name costs what its worker reports.
+/// Maximum number of polling workers of one key; each takes memory for its report.
 const POLLERS_MAX: usize = 256;
 
-/// What a worker is known by while it is online.
+/// Id of an online worker.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Seat {
-    /// One connection.
+    /// A WebSocket connection.
     Socket(u64),
-    /// One worker that polls, by its key and name.
+    /// A polling worker, by its key and name.
     Poll(String, WorkerId),
 }
 
@@ -41,29 +41,30 @@ pub(crate) enum Seat {
 pub(crate) struct Online {
     pub(crate) key: Option<KeyId>,
     pub(crate) serve: Serve,
-    /// Which models its key allows it.
+    /// Models that its key allows.
     pub(crate) within: ModelPatterns,
-    /// `None` for a worker of an older system: taken to run any model.
+    /// `None` for a worker of an older protocol, which is assumed to run any model.
     pub(crate) report: Option<Arc<WorkerReport>>,
-    /// When it is taken for gone unless it polls again; `None` while it is connected.
+    /// Time when it counts as offline unless it polls again; `None` while it is connected.
     pub(crate) until: Option<Timestamp>,
-    /// Ends its held poll: a newer one came.
+    /// Ends its held poll when a newer one arrives.
     pub(crate) poll: Option<CancellationToken>,
-    /// Its connection, if it has one of its own.
+    /// Its WebSocket connection, if it has one.
     pub(crate) link: Option<Link>,
 }
 
-/// A connection as other connections see it.
+/// State of a connection that other connections use.
 #[derive(Debug, Clone)]
 pub(crate) struct Link {
     pub(crate) worker: WorkerId,
     pub(crate) doubt: Arc<Doubt>,
-    /// Where it stands among those with room for a job.
+    /// Its handle in the ranking of workers with free slots.
     pub(crate) in_line: Arc<InLine>,
 }
 
-/// Whether a connection may be dead: its worker came again, and nothing was heard here since.
-/// Jobs given to a dead one are lost until their lease ends, so it gets none meanwhile.
+/// Whether a connection may be dead: its worker has connected again, and nothing was received on it
+/// since. Jobs leased to a dead connection are stuck until the lease expires, so it gets none
+/// meanwhile.
 #[derive(Debug, Default)]
 pub(crate) struct Doubt(AtomicBool);
 
@@ -72,13 +73,13 @@ impl Doubt {
         self.0.load(Ordering::SeqCst)
     }
 
-    /// Something was heard; whether that was in doubt.
+    /// Clears the flag after something was received; returns whether it was set.
     pub(crate) fn settle(&self) -> bool {
         self.is_raised() && self.0.swap(false, Ordering::SeqCst)
     }
 }
 
-/// The workers online now, and those that were a moment ago.
+/// Online workers, and those that disconnected recently.
 #[derive(Debug, Default)]
 pub(crate) struct Workers {
     seats: Mutex<Seats>,
@@ -86,7 +87,8 @@ pub(crate) struct Workers {
     changes: watch::Sender<u64>,
 }
 
-/// A report as it is kept: an engine that is down cannot list its models, yet has them.
+/// Returns the report to keep. An engine that is down cannot list its models, so the previous list
+/// is kept.
 fn kept(new: Arc<WorkerReport>, old: Option<&Arc<WorkerReport>>) -> Arc<WorkerReport> {
     match old {
         Some(old) if !new.engine_up && new.models.is_empty() => Arc::new(WorkerReport {
@@ -129,12 +131,12 @@ fn view(
 }
 
 impl Workers {
-    /// A seat for a new connection.
+    /// Returns the id for a new connection.
     pub(crate) fn seat(&self) -> Seat {
         Seat::Socket(self.last.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// How many are online on a connection of their own, and how many by polling.
+    /// Returns the number of workers connected by WebSocket, and by polling.
     pub(crate) fn count(&self, now: Timestamp) -> (usize, usize) {
         let seats = self.lock();
         let is_there = |online: &Online| online.until.is_none_or(|until| until > now);
@@ -145,10 +147,10 @@ impl Workers {
         (sockets.len(), polls.len())
     }
 
-    /// Whether a worker may begin to poll.
+    /// Checks whether a worker may start to poll.
     ///
     /// # Errors
-    /// [`ErrorCode::RateLimited`], if too many poll with its key already.
+    /// [`ErrorCode::RateLimited`], if too many workers poll with its key already.
     pub(crate) fn admit(&self, seat: &Seat, now: Timestamp) -> Result<(), ApiError> {
         let mut seats = self.lock();
         seats.settle(now);
@@ -162,7 +164,7 @@ impl Workers {
         Err(ApiError::new(ErrorCode::RateLimited, message))
     }
 
-    /// A worker is online now; what it told before still holds until it says otherwise.
+    /// Registers an online worker. What it reported before stays valid until it reports anew.
     pub(crate) fn sit(&self, seat: Seat, mut online: Online) {
         let mut seats = self.lock();
         let mut before = seats.take(&seat).map(|(old, told)| {
@@ -193,8 +195,8 @@ impl Workers {
         self.changed();
     }
 
-    /// A worker came: its connections from before are in doubt. They are not ended, as two
-    /// workers may share a key and a name.
+    /// Marks a worker's earlier connections as possibly dead, after it has connected again. They
+    /// are not closed, because two workers may share a key and a name.
     pub(crate) fn doubt_older(&self, key: Option<&KeyId>, worker: &WorkerId) {
         let seats = self.lock();
         for (_, (online, _)) in seats.of_name(worker) {
@@ -212,13 +214,13 @@ impl Workers {
         self.changed();
     }
 
-    /// A worker whose key is good no more is not remembered.
+    /// Removes a worker whose key is no longer valid, without remembering its report.
     pub(crate) fn dismiss(&self, seat: &Seat) {
         self.lock().take(seat);
         self.changed();
     }
 
-    /// A worker said how many jobs it runs at once.
+    /// Records how many jobs a worker runs at once.
     pub(crate) fn capacity(&self, seat: &Seat, slots: u32) {
         if let Some((_, told)) = self.lock().online.get_mut(seat) {
             told.slots = Some(slots);
@@ -226,7 +228,7 @@ impl Workers {
         self.changed();
     }
 
-    /// A worker that polls was heard.
+    /// Records a poll and the slots it reports.
     pub(crate) fn seen(&self, seat: &Seat, now: Timestamp, slots: Option<u32>) {
         if let Some((_, told)) = self.lock().online.get_mut(seat) {
             told.seen = Some(now);
@@ -235,7 +237,7 @@ impl Workers {
         self.changed();
     }
 
-    /// Changes whenever [`Workers::told`] may.
+    /// Returns a channel that changes whenever the operator's view of the workers may.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
@@ -246,7 +248,7 @@ impl Workers {
         }
     }
 
-    /// Who is here and who was a moment ago, for an operator.
+    /// Returns the online and recently disconnected workers, for an operator.
     pub(crate) fn told(&self, now: Timestamp) -> Vec<WorkerView> {
         let mut seats = self.lock();
         seats.settle(now);
@@ -267,13 +269,13 @@ impl Workers {
             let view = view(&who, report, Some(carrier), told, seen);
             Some((who, view))
         });
-        // Whoever came again is told of once, as he is now.
+        // A worker that reconnected is listed once, as online.
         let all: BTreeMap<Person, WorkerView> = gone.chain(here).collect();
         all.into_values().collect()
     }
 
-    /// A worker that polls was heard of, and its poll before is over; answers its report, `None`
-    /// if it is not known.
+    /// Records a new poll and ends the previous one; returns the worker's report, `None` if the
+    /// worker is unknown.
     pub(crate) fn heard(
         &self,
         seat: &Seat,
@@ -298,7 +300,7 @@ impl Workers {
         self.changed();
     }
 
-    /// A poll that is held is over: what it might still be given would wait for nobody.
+    /// Ends the held poll of a worker, because jobs leased to it would not be received.
     pub(crate) fn end_poll(&self, seat: &Seat) {
         if let Some((worker, _)) = self.lock().online.get_mut(seat)
             && let Some(poll) = worker.poll.take()
@@ -307,7 +309,7 @@ impl Workers {
         }
     }
 
-    /// A worker told more of its engine; false if it is not known.
+    /// Stores details of a worker's engine; `false` if the worker is unknown.
     pub(crate) fn tell(&self, seat: &Seat, details: Vec<Detail>) -> bool {
         let mut seats = self.lock();
         for detail in details {
@@ -316,8 +318,8 @@ impl Workers {
         seats.online.contains_key(seat)
     }
 
-    /// What the workers online now can do for an account, in the order they came; or only those
-    /// of one name.
+    /// Returns what the online workers can run for an account, in the order they registered; or
+    /// only the workers of one name.
     pub(crate) fn offer(
         &self,
         account: &Account,
@@ -342,7 +344,7 @@ impl Workers {
         offer
     }
 
-    /// Whose jobs and which models the workers online serve together that may be lent a job of
+    /// Returns the combined accounts and models of the online workers that may be leased a job of
     /// this account and model.
     pub(crate) fn line(
         &self,
@@ -374,8 +376,8 @@ impl Workers {
         together(account, model, workers)
     }
 
-    /// What is known of the engines that serve an account: those that are up, those that are
-    /// down, and those whose worker went a moment ago.
+    /// Returns what is known of the engines that serve an account: those that are up, those that
+    /// are down, and those whose worker disconnected recently.
     pub(crate) fn library(&self, account: &Account, now: Timestamp) -> Library {
         let mut seats = self.lock();
         seats.settle(now);

@@ -1,4 +1,5 @@
-//! Where the relay reads the clock and draws random bytes: nowhere else.
+//! The clock and the source of random bytes, as a trait. Wall-clock time and secret randomness are
+//! arguments; timers use tokio's `Instant`, which tests can pause.
 
 use std::{
     fmt, io,
@@ -10,23 +11,23 @@ use proto::Timestamp;
 
 /// The clock and the source of randomness.
 pub trait World: fmt::Debug + Send + Sync {
-    /// The moment it is.
+    /// Returns the current time.
     fn now(&self) -> Timestamp;
 
-    /// Fresh random bytes.
+    /// Returns fresh random bytes.
     ///
     /// # Errors
-    /// If the system has none to give.
+    /// The operating system cannot provide any.
     fn random(&self) -> io::Result<[u8; 32]>;
 
-    /// What a clock on the wall shows: for what others compare with theirs. It may step, and
-    /// goes on while this machine sleeps.
+    /// Returns wall-clock time, for comparison with other machines. It may step, and continues
+    /// while this machine is suspended.
     fn wall(&self) -> Timestamp {
         self.now()
     }
 }
 
-/// The real ones. Its clock never steps: all who ask in this process share one start.
+/// The system's clock and randomness. `now` never steps: all calls of this process share one start.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct System;
 
@@ -54,8 +55,8 @@ impl World for System {
     }
 }
 
-/// The wall clock as it stood when first read, and the time that has passed since. A wall clock
-/// that is set back would stop all leases until it caught up with the latest moment seen.
+/// Wall-clock time at the first read, plus the time since. With a plain wall clock, setting it back
+/// would keep all leases from expiring until it caught up.
 #[derive(Debug)]
 struct Clock(OnceLock<(Duration, Instant)>);
 
