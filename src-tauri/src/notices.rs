@@ -54,7 +54,7 @@ pub(crate) async fn show(
             return;
         };
         if let Err(error) = serve(&mut pairs, language, &stop, &clicked).await {
-            tracing::debug!(%error, "the desktop shows no notices");
+            tracing::debug!(%error, "the desktop shows no notifications");
         }
         // Not again before something else is asked.
         let Some(Ok(())) = stop.run_until_cancelled(pairs.changed()).await else {
@@ -144,14 +144,17 @@ impl Board {
             if let Some(id) = self.shown.remove(&approval) {
                 // The owner may have closed it himself.
                 let closed = self.server.call_method("CloseNotification", &id).await;
-                closed.map_or_else(|error| tracing::debug!(%error, "a notice is gone"), drop);
+                closed.map_or_else(
+                    |error| tracing::debug!(%error, "the notification was closed already"),
+                    drop,
+                );
             }
         }
         for asked in now {
             if !self.shown.contains_key(&asked.approval) {
                 match self.put(asked).await {
                     Ok(id) => drop(self.shown.insert(asked.approval, id)),
-                    Err(error) => tracing::debug!(%error, "the desktop refuses a notice"),
+                    Err(error) => tracing::debug!(%error, "the desktop refused a notification"),
                 }
             }
         }

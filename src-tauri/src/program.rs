@@ -25,7 +25,7 @@ struct Beside {
 
 /// Runs until the owner quits.
 pub(crate) fn run(settings: Settings) -> anyhow::Result<ExitCode> {
-    let runtime = Runtime::new().context("no threads to run on")?;
+    let runtime = Runtime::new().context("the runtime threads cannot be started")?;
     tauri::async_runtime::set(runtime.handle().clone());
     let beside = Beside {
         stop: CancellationToken::new(),
@@ -47,7 +47,7 @@ pub(crate) fn run(settings: Settings) -> anyhow::Result<ExitCode> {
         .block_on(async { timeout(PATIENCE, beside.tasks.wait()).await })
         .is_err()
     {
-        tracing::warn!("some parts of the app did not end in time");
+        tracing::warn!("some tasks of the app did not stop in time");
     }
     runtime.shutdown_background();
     Ok(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from))
@@ -88,7 +88,7 @@ fn build(settings: Settings, beside: Beside) -> anyhow::Result<App> {
             Ok(())
         })
         .build(tauri::generate_context!())
-        .context("there is no desktop to run on; without one use `hearth agent`")
+        .context("no desktop is available; use `hearth agent` instead")
 }
 
 /// Somebody started the app again.

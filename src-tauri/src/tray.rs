@@ -25,7 +25,7 @@ pub(crate) enum TrayError {
     #[error(
         "the tray needs a library that is not installed; on Debian and Ubuntu: \
          apt install libayatana-appindicator3-1; on Fedora: dnf install \
-         libayatana-appindicator-gtk3; Hearth goes on without a tray, start it again to open its window"
+         libayatana-appindicator-gtk3; Hearth runs without a tray; start it again to open its window"
     )]
     NoLibrary,
     /// The desktop refused.

@@ -135,7 +135,7 @@ impl Views {
         let mut views = self.0.subscribe();
         let tell = |view: &View| {
             if let Err(error) = app.emit(EVENT, view) {
-                tracing::warn!(%error, "the pages cannot be told");
+                tracing::warn!(%error, "the pages cannot be updated");
             }
         };
         let _ = stop.run_until_cancelled(pace(&mut views, tell)).await;

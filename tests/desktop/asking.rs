@@ -83,11 +83,11 @@ async fn a_program_that_asks_is_a_notice_which_is_answered_there_or_goes_when_it
     };
     assert_eq!(title, "a <b>dock</b>", "a title is never markup");
     assert!(
-        body.starts_with("asks to give a command (toggle_monitoring)\n"),
+        body.starts_with("wants to send a command (toggle_monitoring)\n"),
         "{body}"
     );
     let labels: Vec<_> = actions.iter().skip(1).step_by(2).collect();
-    assert_eq!(labels, ["Hearth", "Allow once", "Always allow", "No"]);
+    assert_eq!(labels, ["Hearth", "Allow once", "Always allow", "Deny"]);
     // Whoever is not the desktop does not answer for the owner, nor does a click elsewhere.
     let (once, no) = (&actions[2], &actions[6]);
     let stranger = zbus::connection::Builder::address(desk.bus()).unwrap();
@@ -105,8 +105,8 @@ async fn a_program_that_asks_is_a_notice_which_is_answered_there_or_goes_when_it
     let Asked::Notify { id, .. } = notices.asked().await else {
         panic!("a notice for the second question")
     };
-    tray.until_item("No").await;
-    tray.click("No").await;
+    tray.until_item("Deny").await;
+    tray.click("Deny").await;
     assert_eq!(notices.asked().await, Asked::Close(id));
     assert_eq!(dock.hears("error").await["code"], "approval_denied");
     app.quit_over(&tray).await;

@@ -27,7 +27,12 @@ async fn a_program_is_let_in_once_for_good_and_not_at_all_as_its_owner_says_with
     let list = async || -> Value {
         serde_json::from_str(&pair(&["list", "--json"]).await.stdout).unwrap()
     };
-    assert!(pair(&["list"]).await.stdout.contains("no program waits"));
+    assert!(
+        pair(&["list"])
+            .await
+            .stdout
+            .contains("no program is waiting")
+    );
 
     let mut dock = Client::open(&stand, None, None).await.unwrap();
     let once = asks(&mut dock).await;

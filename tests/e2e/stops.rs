@@ -126,7 +126,7 @@ async fn a_second_signal_ends_a_relay_at_once_though_a_job_runs() {
     relay.ask_to_end();
     let status = relay.wait().await;
     assert_eq!(status.code(), Some(1), "{}", relay.log());
-    assert!(relay.log().contains("ended at once, as asked"));
+    assert!(relay.log().contains("stopped at once by a second signal"));
     // It would wait for 25 s for what runs.
     assert!(begun.elapsed() < Duration::from_secs(15));
 }

@@ -229,7 +229,7 @@ impl Agent {
                 }
                 Tick::Ended(Ok((Part::Worker, Ok(())))) if self.known.stopping => break Ok(()),
                 Tick::Ended(Ok((part, ended))) => {
-                    let early = anyhow::anyhow!("{part:?} ended although nobody stopped it");
+                    let early = anyhow::anyhow!("{part:?} ended unexpectedly");
                     break Err(ended.err().unwrap_or(early));
                 }
                 Tick::Ended(Err(error)) => break Err(error.into()),
@@ -284,7 +284,7 @@ impl Agent {
             }
             TrayAct::ToggleAutostart => {
                 if let Err(problem) = self.set_autostart(!self.shell.autostart()) {
-                    tracing::warn!("starting at login was not changed: {problem}");
+                    tracing::warn!("start at login was not changed: {problem}");
                     // The mark in the menu jumps back, and nobody reads the log.
                     self.shell.refuse(&problem);
                 }
@@ -364,7 +364,9 @@ impl Agent {
             .await
             .map_err(Into::into);
         saved.and_then(|saved| saved).map_err(|error| {
-            let message = format!("done, but it will be forgotten at the next start: {error}");
+            let message = format!(
+                "done, but it is lost at the next start because it cannot be saved: {error}"
+            );
             (ErrorCode::StoreUnavailable, message)
         })
     }
@@ -372,7 +374,10 @@ impl Agent {
     fn cancel(&self, job: JobId) -> Answer {
         match &self.worker {
             Some(worker) if worker.cancel_job(job) => Ok(()),
-            Some(_) | None => Err((ErrorCode::UnknownJob, format!("no job {job} runs here"))),
+            Some(_) | None => Err((
+                ErrorCode::UnknownJob,
+                format!("job {job} is not running here"),
+            )),
         }
     }
 
@@ -391,7 +396,7 @@ impl Agent {
         self.serve.cancel();
         let all = async { while self.tasks.join_next().await.is_some() {} };
         if timeout(FAREWELL, all).await.is_err() {
-            tracing::warn!("some parts of the agent did not end in time");
+            tracing::warn!("some tasks of the agent did not stop in time");
         }
         if let Some(folder) = self.handle.hub.token.parent() {
             HubAddress::withdraw(folder);

@@ -54,9 +54,8 @@ impl AtLogin {
         }
         let has_no_file = settings.lines.iter().any(|line| line.name == "engine-key");
         let lacks = (matches!(settings.engine, Spec::OpenAi(_)) && has_no_file).then_some(
-            "a start at login would not know the engine's key, which stands in HEARTH_ENGINE_KEY and in \
-             no file; put it into one and name that with --engine-key-file or \
-             HEARTH_ENGINE_KEY_FILE instead",
+            "the start at login cannot repeat the engine's key, which is only in HEARTH_ENGINE_KEY; \
+             write it to a file and name that with --engine-key-file or HEARTH_ENGINE_KEY_FILE",
         );
         Self {
             options,
@@ -77,7 +76,7 @@ impl AtLogin {
         };
         private_file::write(path, key.expose_secret().as_bytes()).map_err(|error| {
             format!(
-                "the key cannot be kept in {} for the start at login: {error}",
+                "the key for the start at login cannot be saved in {}: {error}",
                 path.display()
             )
         })
@@ -89,7 +88,7 @@ impl AtLogin {
             && let Err(error) = std::fs::remove_file(path)
             && error.kind() != std::io::ErrorKind::NotFound
         {
-            tracing::warn!(%error, path = %path.display(), "the key's file cannot be removed");
+            tracing::warn!(%error, path = %path.display(), "the key file of the start at login cannot be removed");
         }
     }
 }

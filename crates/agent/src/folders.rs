@@ -16,7 +16,7 @@ pub struct Folders {
 /// This user has no home.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the user's folders cannot be found: {0}; set HOME, or XDG_CONFIG_HOME, XDG_DATA_HOME and XDG_CACHE_HOME"
+    "the folders of this user cannot be determined: {0}; set HOME, or XDG_CONFIG_HOME, XDG_DATA_HOME and XDG_CACHE_HOME"
 )]
 pub struct NoFolders(#[from] etcetera::HomeDirError);
 

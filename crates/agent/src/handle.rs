@@ -30,7 +30,7 @@ impl AgentHandle {
     /// Does what a click in the tray asks for. Returns at once.
     pub fn act(&self, act: TrayAct) {
         if self.wants.try_send(Want::Act(act)).is_err() {
-            tracing::warn!(?act, "the agent takes no clicks now");
+            tracing::warn!(?act, "a click was dropped: the agent is busy or stopping");
         }
     }
 

@@ -19,7 +19,10 @@ impl Shell for Headless {
         let asked = tray.items.iter().filter_map(asks).max();
         if let Some(approval) = asked.filter(|asked| *asked > self.asked) {
             self.asked = approval;
-            tracing::info!(approval, "a program asks for leave; see `hearth pair list`");
+            tracing::info!(
+                approval,
+                "a program asks for approval of a command; see `hearth pair list`"
+            );
         }
     }
 
@@ -32,7 +35,7 @@ impl Shell for Headless {
     fn open_window(&mut self) {}
 
     fn set_autostart(&mut self, _on: bool) -> Result<(), String> {
-        Err("this agent has no desktop; let the system start `hearth agent`".to_owned())
+        Err("this agent has no desktop to start at login; start `hearth agent` with a system service".to_owned())
     }
 
     fn autostart(&self) -> bool {

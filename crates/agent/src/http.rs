@@ -66,13 +66,13 @@ pub(crate) fn router(hub: StatusHub, access: Access, events: Events, metrics: Me
         .fallback(async || {
             refuse(
                 ErrorCode::UnknownRoute,
-                "nothing here; try /api/status, /status/stream or /overlay",
+                "there is no such path; see /api/status, /status/stream and /overlay",
             )
         })
         .method_not_allowed_fallback(async || {
             refuse(
                 ErrorCode::MethodNotAllowed,
-                "only GET; commands go to the status hub",
+                "only GET is allowed; send commands to the status hub",
             )
         })
         .layer(middleware::from_fn_with_state(access, check))
@@ -129,7 +129,7 @@ async fn status_stream(
     events.follow(&arrival).unwrap_or_else(|| {
         let mut response = refuse(
             ErrorCode::Busy,
-            "as many readers follow as may; ask /api/status once in a while",
+            "the maximum number of stream readers is reached; poll /api/status instead",
         );
         let after = HeaderValue::from_static("5");
         response.headers_mut().insert(header::RETRY_AFTER, after);

@@ -117,11 +117,11 @@ const ENGLISH: Words = Words {
     start_at_login: "Start at login",
     open: "Open Hearth",
     quit: "Quit",
-    asks: "asks to give a command",
-    some_program: "Some program",
+    asks: "wants to send a command",
+    some_program: "A program",
     allow_once: "Allow once",
     allow_always: "Always allow",
-    deny: "No",
+    deny: "Deny",
 };
 
 const POLISH: Words = Words {

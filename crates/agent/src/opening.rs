@@ -33,7 +33,7 @@ async fn auto(settings: &Settings) -> Result<Arc<dyn Engine>, StartError> {
         Ok(builtin) => Ok(builtin),
         Err(error) => {
             // Ollama may still be started; until then the status says that the engine is down.
-            tracing::warn!(ollama = %silent, builtin = %error, "no engine; waiting for Ollama");
+            tracing::warn!(ollama = %silent, builtin = %error, "no engine is available; retrying Ollama");
             Ok(ollama)
         }
     }
@@ -87,7 +87,10 @@ impl EngineWatch {
 pub(crate) async fn look(engine: &dyn Engine) -> Hop {
     let (state, problem) = match engine.report().await {
         Ok(report) if report.engine_up => (HopState::Up, String::new()),
-        Ok(_) => (HopState::Down, "it says that it is not ready".to_owned()),
+        Ok(_) => (
+            HopState::Down,
+            "the engine reports that it is not ready".to_owned(),
+        ),
         Err(error) => (HopState::Down, error.to_string()),
     };
     Hop {

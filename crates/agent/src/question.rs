@@ -99,9 +99,9 @@ mod tests {
             .iter()
             .map(|one| (one.approval, &*one.who, &*one.what, &*one.from))
             .collect();
-        let what = "asks to give a command (stop_tts)";
+        let what = "wants to send a command (stop_tts)";
         let known = (2, "dock", what, "/usr/bin/dock · 7");
-        assert_eq!(said, [known, (3, "Some program", what, "")]);
+        assert_eq!(said, [known, (3, "A program", what, "")]);
         let answers = asked[0].answers.map(|(act, _)| act);
         let approval = 2;
         let allow = |always| TrayAct::Approve { approval, always };

@@ -47,7 +47,7 @@ pub(crate) fn relay(
             name: "relay",
             from: from.origin_of("relay"),
             problem: "the relay needs a key: use --key-file FILE or HEARTH_KEY \
-                      (`hearth key create --scope work` on the relay makes one)"
+                      (create one on the relay: `hearth key create --scope work`)"
                 .to_owned(),
         });
     };
@@ -61,17 +61,19 @@ pub(crate) fn relay(
 fn relay_url(text: &str, plain_http: bool) -> Result<Url, String> {
     let url: Url = text
         .parse()
-        .map_err(|error| format!("not an address: {error}"))?;
+        .map_err(|error| format!("not a valid URL: {error}"))?;
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("an address must hold no user and no password; use --key-file".to_owned());
+        return Err("the URL must not contain a user name or password; use --key-file".to_owned());
     }
     match url.scheme() {
         "https" => Ok(url),
         "http" if plain_http || is_loopback(&url) => Ok(url),
-        "http" => Err("anyone on the way could read the key; use https, or say \
+        "http" => Err(
+            "anyone on the network could read the key; use https://, or allow it with \
                        --plain-http"
-            .to_owned()),
-        other => Err(format!("must begin with https, not {other}")),
+                .to_owned(),
+        ),
+        other => Err(format!("the URL must begin with https://, not {other}://")),
     }
 }
 

@@ -237,7 +237,7 @@ fn number(text: &str) -> Result<u16, String> {
 
 fn slots(text: &str) -> Result<u32, String> {
     let slots = text.parse().ok().filter(|slots| (1..=64).contains(slots));
-    slots.ok_or_else(|| "from 1 to 64 jobs can run at once".to_owned())
+    slots.ok_or_else(|| "slots is a number from 1 to 64".to_owned())
 }
 
 /// The first of the variables that is set decides, as everywhere on the system.

@@ -51,7 +51,7 @@ pub enum StartError {
     #[error(transparent)]
     Token(#[from] TokenError),
     /// The system gives no random numbers.
-    #[error("the system gives no random numbers: {0}")]
+    #[error("the system's random number generator failed: {0}")]
     Random(getrandom::Error),
     /// No port for the status hub.
     #[error("no port for the status hub: {0}; choose one with --status-port")]

@@ -58,8 +58,8 @@ impl Known {
         Hop {
             state: HopState::Down,
             name: "not configured".to_owned(),
-            problem: "no relay is set: start with --relay URL --key-file FILE, \
-                      or write `relay` and `key-file` into hearth.toml"
+            problem: "no relay is set up: start with --relay URL --key-file FILE, \
+                      or set `relay` and `key-file` in hearth.toml"
                 .to_owned(),
         }
     }

@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// none.
 pub(crate) async fn follow(bus: Option<&str>, woken: impl Fn()) {
     if let Err(error) = listen(bus, woken).await {
-        tracing::debug!(%error, "the system does not say when it wakes up");
+        tracing::debug!(%error, "no wake-up signals from the system bus");
     }
 }
 

@@ -44,7 +44,7 @@ impl WishesFile {
         read.unwrap_or_else(|error| {
             tracing::warn!(
                 path = %self.0.display(), %error,
-                "what the owner chose cannot be read: paused until he resumes"
+                "the saved choices of the owner cannot be read; the agent is paused until `hearth resume`"
             );
             Wishes {
                 paused: true,

@@ -1,4 +1,4 @@
-//! Where a relay is and what opens it.
+//! The relay's address and the API key, as options.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -8,7 +8,7 @@ use reqwest::Response;
 use secrecy::{ExposeSecret as _, SecretString};
 use status::plain;
 
-/// How long a relay may take to answer what needs no model.
+/// Timeout of requests that need no model.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Options shared by every command that talks to a relay.
@@ -22,20 +22,20 @@ pub(crate) struct Credentials {
         value_name = "URL"
     )]
     pub(crate) relay: String,
-    /// The API key; others on this machine can see it, so prefer --key-file [env: HEARTH_KEY]
+    /// The API key; other users of this machine can see it, so prefer --key-file [env: HEARTH_KEY]
     #[arg(long, value_name = "KEY")]
     key: Option<SecretString>,
-    /// A file that holds the API key [env: HEARTH_KEY_FILE]
+    /// A file that contains the API key [env: HEARTH_KEY_FILE]
     #[arg(long, value_name = "FILE", conflicts_with = "key")]
     key_file: Option<PathBuf>,
-    /// Let key and question go to another machine over http://, where anyone on the way can read
-    /// them.
+    /// Send the key and the question to another machine over http://, although anyone on the
+    /// network can read them.
     #[arg(long, env = "HEARTH_PLAIN_HTTP")]
     plain_http: bool,
 }
 
 impl Credentials {
-    /// The key, if one was given; what stands on the command line wins over the environment.
+    /// The key, if one was given. The command line overrides the environment.
     ///
     /// # Errors
     /// If the key file cannot be read or is empty.
@@ -59,30 +59,31 @@ impl Credentials {
         Ok(Some(key.into()))
     }
 
-    /// A client that shows the key with every request and waits as long as streams need.
+    /// An HTTP client that sends the key with every request and has no total timeout, so that
+    /// streams can be long.
     ///
     /// # Errors
-    /// If the key cannot be read or holds characters a header cannot, or anyone on the way to the
-    /// relay could read it.
+    /// If the key cannot be read or is not valid in a header, or would be sent in the clear to
+    /// another machine.
     pub(crate) fn client(&self) -> anyhow::Result<Client> {
         let mut headers = reqwest::header::HeaderMap::new();
         if let Some(key) = self.key()? {
             let bearer = format!("Bearer {}", key.expose_secret());
             let mut bearer = reqwest::header::HeaderValue::from_str(&bearer)
-                .context("the key holds characters that no key has")?;
+                .context("the key contains characters that are not valid in a key")?;
             bearer.set_sensitive(true);
             headers.insert(reqwest::header::AUTHORIZATION, bearer);
         }
         let relay: reqwest::Url = self.relay.parse().with_context(|| {
             format!(
-                "{:?} is not an address, such as https://relay.example",
+                "{:?} is not a URL, such as https://relay.example",
                 self.relay
             )
         })?;
         anyhow::ensure!(
             self.plain_http || relay.scheme() == "https" || engine::is_loopback(&relay),
-            "anyone on the way to the relay could read key and question; use https, or say \
-             --plain-http"
+            "anyone on the network could read the key and the question; use an https:// address, or \
+             allow it with --plain-http"
         );
         let http = engine::client_builder(&relay)
             .default_headers(headers)
@@ -93,7 +94,7 @@ impl Credentials {
     }
 }
 
-/// A client of one relay.
+/// An HTTP client of one relay.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     pub(crate) http: reqwest::Client,
@@ -101,15 +102,15 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// The address of one of the relay's routes.
+    /// The URL of one of the relay's routes.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.relay)
     }
 
-    /// Asks for something that is answered soon.
+    /// Sends a request that needs no model, with a timeout of [`PATIENCE`].
     ///
     /// # Errors
-    /// One sentence: the relay cannot be reached, or why it refuses.
+    /// One sentence: the relay cannot be reached, or the reason for its refusal.
     pub(crate) async fn ask(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Response> {
         let sent = request.timeout(PATIENCE).send().await;
         let answer = sent.with_context(|| self.unreachable())?;
@@ -120,7 +121,7 @@ impl Client {
         }
     }
 
-    /// What is said of a relay that does not answer.
+    /// The error message for a relay that does not respond.
     pub(crate) fn unreachable(&self) -> String {
         format!(
             "the relay at {} cannot be reached; is it running?",
@@ -129,7 +130,7 @@ impl Client {
     }
 }
 
-/// Why a relay said no.
+/// The error message for a response that is not a success.
 pub(crate) async fn refusal(answer: Response) -> anyhow::Error {
     let status = answer.status();
     match answer.json::<ErrorBody>().await {
@@ -138,6 +139,8 @@ pub(crate) async fn refusal(answer: Response) -> anyhow::Error {
             plain(&body.error.message),
             body.error.code
         ),
-        Err(_) => anyhow::anyhow!("what answers there is not a Hearth relay (HTTP {status})"),
+        Err(_) => {
+            anyhow::anyhow!("the server at this address is not a Hearth relay (HTTP {status})")
+        }
     }
 }

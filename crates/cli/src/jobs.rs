@@ -1,4 +1,4 @@
-//! `hearth jobs`: the jobs of a relay, as a key may see them. Never shows a prompt or an answer.
+//! `hearth jobs`: lists and changes the jobs that a key may see. Never shows prompts or answers.
 
 mod print;
 
@@ -15,23 +15,23 @@ use crate::credentials::{Client, Credentials};
 /// `hearth jobs list|show|retry|cancel`.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Args {
-    /// List jobs, newest first; a key with the scopes `read` and `admin` sees those of all
+    /// List jobs, newest first. A key with the scopes `read` and `admin` sees the jobs of all
     /// accounts.
     List(List),
     /// Show one job, without its prompt and its answer.
     Show {
         #[command(flatten)]
         credentials: Credentials,
-        /// Print the relay's own JSON.
+        /// Print the relay's JSON.
         #[arg(long)]
         json: bool,
-        /// The job.
+        /// The job's id.
         #[arg(value_name = "ID", value_parser = job_id)]
         job: JobId,
     },
-    /// Make jobs that failed or were withdrawn anew, and print the ids of the new ones.
+    /// Submit failed or cancelled jobs again, and print the ids of the new jobs.
     Retry(Chosen),
-    /// Withdraw jobs; those that run are stopped.
+    /// Cancel jobs; running jobs are stopped.
     Cancel(Chosen),
 }
 
@@ -39,16 +39,16 @@ pub(crate) enum Args {
 pub(crate) struct List {
     #[command(flatten)]
     credentials: Credentials,
-    /// Only in this state; `dead` is failed and not retried since.
+    /// Show only jobs in this state; `dead` means failed and not retried since.
     #[arg(long, value_enum, value_name = "STATE")]
     state: Option<State>,
-    /// Only for this model.
+    /// Show only jobs for this model.
     #[arg(long, short, value_name = "NAME")]
     model: Option<ModelName>,
-    /// At most so many.
+    /// Show at most this many jobs.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
     limit: u16,
-    /// Go on after this place, as the page before named it.
+    /// Continue after this cursor, which the previous page printed.
     #[arg(long, value_name = "CURSOR")]
     after: Option<String>,
     /// Print `{"jobs": [...], "next": CURSOR or null}`.
@@ -56,29 +56,29 @@ pub(crate) struct List {
     json: bool,
 }
 
-/// The jobs that something is to be done with.
+/// The jobs to act on.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Chosen {
     #[command(flatten)]
     credentials: Credentials,
-    /// The jobs.
+    /// The ids of the jobs.
     #[arg(required = true, value_name = "ID", value_parser = job_id)]
     jobs: Vec<JobId>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum State {
-    /// Waits for an agent.
+    /// Waiting for an agent.
     Queued,
-    /// An agent works on it.
+    /// Running at an agent.
     Leased,
-    /// Was answered.
+    /// Answered.
     Completed,
-    /// Was given up.
+    /// Ended with an error.
     Failed,
-    /// Was withdrawn.
+    /// Cancelled.
     Cancelled,
-    /// Failed, and nobody retried it.
+    /// Failed, and not retried since.
     Dead,
 }
 
@@ -97,11 +97,11 @@ impl State {
 
 fn job_id(text: &str) -> Result<JobId, String> {
     text.parse()
-        .map_err(|_| "a job's id has 32 hexadecimal digits, as `hearth jobs list` shows it".into())
+        .map_err(|_| "a job id has 32 hexadecimal digits; `hearth jobs list` shows it".into())
 }
 
 impl Args {
-    /// Does it.
+    /// Runs the command.
     ///
     /// # Errors
     /// One sentence that says what was refused and why.
@@ -133,7 +133,7 @@ impl Args {
 }
 
 impl Chosen {
-    /// Does it to each, whatever became of the one before, and prints what it says.
+    /// Applies `act` to each job, also after a failure, and prints its result.
     async fn each(
         self,
         done: &str,
@@ -151,7 +151,7 @@ impl Chosen {
             }
         }
         let all = self.jobs.len();
-        anyhow::ensure!(refused == 0, "{refused} of {all} were not {done}");
+        anyhow::ensure!(refused == 0, "{refused} of {all} jobs were not {done}");
         Ok(())
     }
 }
@@ -202,7 +202,7 @@ async fn call(client: &Client, method: Method, path: &str) -> anyhow::Result<Res
 
 async fn read<T: serde::de::DeserializeOwned>(answer: Response) -> anyhow::Result<T> {
     let read = answer.json().await;
-    read.context("the relay's answer is not Hearth's")
+    read.context("the server's response is not valid; is it a Hearth relay?")
 }
 
 /// The cursor in `link: <?…after=CURSOR>; rel="next"`.

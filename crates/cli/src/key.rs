@@ -1,4 +1,5 @@
-//! `hearth key`: makes, lists and revokes API keys in a relay's store, whether or not it runs.
+//! `hearth key`: creates, lists and revokes API keys in a relay's store, whether or not the relay
+//! is running.
 
 use std::{collections::BTreeSet, io::Write as _, time::Duration};
 
@@ -15,14 +16,14 @@ use crate::store::Store;
 /// `hearth key create|list|revoke`.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Args {
-    /// Make a key and print it, once: it is the last word printed.
+    /// Create a key and print it once, on the last line.
     Create(Create),
     /// List the keys, without their secrets.
     List {
         #[command(flatten)]
         store: Store,
     },
-    /// Revoke a key; what it has open is closed within seconds.
+    /// Revoke a key; its open connections are closed within seconds.
     Revoke {
         #[command(flatten)]
         store: Store,
@@ -36,26 +37,26 @@ pub(crate) enum Args {
 pub(crate) struct Create {
     #[command(flatten)]
     store: Store,
-    /// What you call it; the owner of the agent sees it as "who".
+    /// A name for the key; the owner of the agent sees it as the requester.
     #[arg(long, value_name = "NAME")]
     name: String,
-    /// What it may do; several are allowed.
+    /// What the key may do; repeat for several scopes.
     #[arg(long = "scope", value_enum, required = true, value_name = "SCOPE")]
     scopes: Vec<KeyScope>,
-    /// Whose jobs it submits and reads.
+    /// The account whose jobs the key submits and reads.
     #[arg(long, default_value = "default", value_name = "ACCOUNT")]
     account: Account,
-    /// Whose jobs a work key may lease, beside its own account's: an account, or `all`.
+    /// A further account whose jobs a `work` key may lease, or `all`; repeat for several.
     #[arg(long, value_name = "ACCOUNT")]
     serve: Vec<String>,
-    /// The only models it may ask for, or its agent may be lent: names in which `*` and `?` stand
-    /// for others; several are allowed.
+    /// A model that the key may use, or that its agent may run; `*` and `?` are wildcards. Repeat
+    /// for several; without it, all models.
     #[arg(long = "model", value_name = "PATTERN")]
     models: Vec<ModelPattern>,
-    /// The most urgent that its jobs may be: 1 is the highest, 10 the lowest, 5 is usual.
+    /// The highest priority of the key's jobs: 1 is the highest, 10 the lowest, 5 the default.
     #[arg(long, value_name = "N", value_parser = priority)]
     max_priority: Option<Priority>,
-    /// Let it end by itself after so long: 90s, 15m, 12h, 30d or 8w.
+    /// Let the key expire after this time: 90s, 15m, 12h, 30d or 8w.
     #[arg(long, value_name = "DURATION", value_parser = lasting)]
     expires: Option<Duration>,
 }
@@ -66,7 +67,7 @@ fn priority(text: &str) -> Result<Priority, String> {
 }
 
 fn lasting(text: &str) -> Result<Duration, String> {
-    let wrong = || "write a number and a unit: 90s, 15m, 12h, 30d or 8w".to_owned();
+    let wrong = || "use a number and a unit, for example 90s, 15m, 12h, 30d or 8w".to_owned();
     let unit = text.chars().last().ok_or_else(wrong)?;
     let seconds: u64 = match unit {
         's' => 1,
@@ -81,7 +82,8 @@ fn lasting(text: &str) -> Result<Duration, String> {
     let lasting = number.checked_mul(seconds).map(Duration::from_secs);
     let lasting =
         lasting.filter(|lasting| (1..=LASTING_MAX.as_secs()).contains(&lasting.as_secs()));
-    lasting.ok_or_else(|| "a key lasts at least a second, and at most 100 years".to_owned())
+    lasting
+        .ok_or_else(|| "a key can expire after at least 1 second and at most 100 years".to_owned())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -92,8 +94,8 @@ enum KeyScope {
     Read,
     /// Lease and answer jobs: what an agent needs.
     Work,
-    /// Run the relay: the dashboard, the keys, and the models of agents that allow it. It asks and
-    /// reads nothing by itself.
+    /// Administer the relay: the dashboard, the keys, and the models of agents that allow it. Gives
+    /// no right to submit or read jobs.
     Admin,
 }
 
@@ -109,7 +111,7 @@ impl From<KeyScope> for Scope {
 }
 
 impl Args {
-    /// Does it.
+    /// Runs the command.
     ///
     /// # Errors
     /// If the store cannot be opened or written, or the name is taken or unknown.
@@ -119,10 +121,7 @@ impl Args {
             Self::List { store } => list(&*store.keys().await?).await,
             Self::Revoke { store, key } => {
                 let revoked = store.keys().await?.revoke_key(System.now(), &key).await?;
-                anyhow::ensure!(
-                    revoked,
-                    "no key that is in force has the name or id {key:?}"
-                );
+                anyhow::ensure!(revoked, "no active key has the name or id {key:?}");
                 writeln!(std::io::stdout(), "revoked {key}")?;
                 Ok(())
             }
@@ -161,15 +160,15 @@ impl Create {
             .collect();
         writeln!(
             std::io::stderr(),
-            "key {name} of account {account} may: {may}{reach}"
+            "created key {name}: account {account}; scopes {may}{reach}"
         )?;
-        writeln!(std::io::stderr(), "it is shown only this once:")?;
+        writeln!(std::io::stderr(), "the key is shown only this once:")?;
         writeln!(std::io::stdout(), "{}", text.reveal())?;
         Ok(())
     }
 }
 
-/// The moment in UTC, to the second.
+/// Formats the time in UTC, to the second.
 pub(crate) fn day(Timestamp(millis): Timestamp) -> String {
     jiff::Timestamp::from_millisecond(millis).map_or_else(
         |_| millis.to_string(),
@@ -185,7 +184,7 @@ async fn list(keys: &dyn Keys) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A key as it is listed.
+/// Formats a key as one line of the list.
 fn line(key: &KeyRecord, now: Timestamp) -> String {
     let scopes: Vec<_> = key.scopes.iter().map(|scope| scope.as_str()).collect();
     let state = if key.revoked_at.is_some() {
@@ -193,10 +192,10 @@ fn line(key: &KeyRecord, now: Timestamp) -> String {
     } else if key.has_expired(now) {
         "expired"
     } else {
-        "in force"
+        "active"
     };
     let mut line = format!(
-        "{}  {:<20}  account {:<12}  {:<20}  {state}  made {}",
+        "{}  {:<20}  account {:<12}  {:<20}  {state}  created {}",
         key.id,
         key.name,
         key.account,
@@ -214,15 +213,15 @@ fn line(key: &KeyRecord, now: Timestamp) -> String {
     line
 }
 
-/// How far a key reaches where that is not as usual, and until when.
+/// Describes the limits of a key that differ from the defaults, and its expiry date.
 fn reach(key: &KeyRecord) -> Vec<String> {
     let serves = match &key.serve {
         _ if !key.scopes.contains(&Scope::Work) => None,
-        Serve::All => Some("serves all".to_owned()),
+        Serve::All => Some("serves all accounts".to_owned()),
         Serve::Accounts(accounts) => {
             let others = accounts.iter().filter(|account| **account != key.account);
             let others: Vec<_> = others.map(ToString::to_string).collect();
-            (!others.is_empty()).then(|| format!("serves {} too", others.join(",")))
+            (!others.is_empty()).then(|| format!("also serves {}", others.join(",")))
         }
     };
     let models: Vec<_> = key.ceiling.models.iter().map(ToString::to_string).collect();
@@ -288,7 +287,7 @@ mod tests {
         };
         let plain = line(&key, Timestamp(0));
         assert!(
-            plain.ends_with("in force  made 1970-01-01T00:00:00Z  never used"),
+            plain.ends_with("active  created 1970-01-01T00:00:00Z  never used"),
             "{plain}"
         );
         key.ceiling.models = ModelPatterns::new(vec!["qwen*".parse().unwrap()]);
@@ -298,18 +297,18 @@ mod tests {
         let full = line(&key, Timestamp(60_000));
         assert!(
             full.ends_with(
-                "expired  made 1970-01-01T00:00:00Z  models qwen*  priority at most 7  \
+                "expired  created 1970-01-01T00:00:00Z  models qwen*  priority at most 7  \
                  expires 1970-01-01T00:01:00Z  last used 1970-01-01T00:00:01Z"
             ),
             "{full}"
         );
         key.scopes = [Scope::Work].into();
-        assert!(line(&key, Timestamp(0)).contains("  serves all  models"));
+        assert!(line(&key, Timestamp(0)).contains("  serves all accounts  models"));
         key.serve = Serve::Accounts([key.account.clone()].into());
         assert!(!line(&key, Timestamp(0)).contains("serves"));
         let both = [key.account.clone(), Account::new("work").unwrap()];
         key.serve = Serve::Accounts(both.into());
-        assert!(line(&key, Timestamp(0)).contains("  serves work too  "));
+        assert!(line(&key, Timestamp(0)).contains("  also serves work  "));
         key.revoked_at = Some(Timestamp(5));
         assert!(line(&key, Timestamp(60_000)).contains("  revoked  "));
     }

@@ -1,4 +1,4 @@
-//! `hearth`: the relay, the agent without a desktop, and the commands around them.
+//! `hearth`: the relay, the headless agent, and the commands that talk to them.
 
 mod ask;
 mod credentials;
@@ -23,15 +23,17 @@ use clap::{Parser, Subcommand};
 use telemetry::Format;
 use tokio_util::sync::CancellationToken;
 
-/// What a relay keeps for each of thousands of connections comes from all its threads; the C
-/// library's heap for each thread holds more of what is free in between.
+/// The relay allocates per-connection state from all runtime threads. glibc's per-thread heaps keep
+/// more free memory in between; mimalloc returns it.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Lets an application anywhere use the language model on your own machine.
 #[derive(Debug, Parser)]
 #[command(name = "hearth", version, propagate_version = true)]
-#[command(after_help = "HEARTH_LOG says what is logged: info, or info,hearth_relay=debug")]
+#[command(
+    after_help = "HEARTH_LOG sets the log filter, for example: info, or info,hearth_relay=debug"
+)]
 struct Hearth {
     #[command(subcommand)]
     command: Command,
@@ -39,12 +41,12 @@ struct Hearth {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a relay: the server that keeps jobs and lends them to agents.
+    /// Run a relay: the server that queues jobs and leases them to agents.
     Relay(Box<relay::Args>),
-    /// Make, list and revoke the keys of a relay.
+    /// Create, list and revoke the API keys of a relay.
     #[command(subcommand)]
     Key(key::Args),
-    /// Make, list and remove the people and programs that log in at a relay with a password.
+    /// Create, list and remove the users that log in to a relay with a password.
     #[command(subcommand)]
     User(user::Args),
     /// Run the agent without a desktop: answer a relay's jobs with this machine's model.
@@ -56,14 +58,16 @@ enum Command {
     Jobs(jobs::Args),
     /// Show what the agent on this machine is doing.
     Status(status::Args),
-    /// Let the agent on this machine take no new work; running jobs finish. It is remembered.
+    /// Pause the agent on this machine: running jobs finish, no new job starts. Kept across
+    /// restarts.
     Pause,
-    /// Let the agent on this machine take work again.
+    /// Resume the agent on this machine.
     Resume,
-    /// Say which programs without the local token may give the agent on this machine commands.
+    /// List, approve, deny and revoke programs that may send commands to the agent without its
+    /// token.
     #[command(subcommand)]
     Pair(pair::Args),
-    /// Look at every hop and say what to do about a broken one.
+    /// Check every hop between a question and its answer, and say how to fix a broken one.
     Doctor(doctor::Args),
 }
 
@@ -79,7 +83,7 @@ fn main() -> ExitCode {
 }
 
 fn start(command: Command) -> anyhow::Result<()> {
-    // What people ask for is printed; only the two long-running programs tell of themselves.
+    // Only the relay and the agent log at `info`; the other commands print their result.
     let fallback = match command {
         Command::Relay(_) | Command::Agent(_) => "info",
         Command::Key(_)
@@ -90,7 +94,7 @@ fn start(command: Command) -> anyhow::Result<()> {
         | Command::Pause
         | Command::Resume
         | Command::Pair(_)
-        // Why a certificate is not good is told in their own sentence.
+        // `doctor` reports a bad certificate in its own words.
         | Command::Doctor(_) => "error,rustls_platform_verifier=off",
     };
     let format = if std::io::stderr().is_terminal() {
@@ -101,7 +105,7 @@ fn start(command: Command) -> anyhow::Result<()> {
     telemetry::init(format, fallback)?;
     let runtime = tokio::runtime::Runtime::new()?;
     let outcome = runtime.block_on(run(command));
-    // A question that still waits on standard input must not keep the program.
+    // Does not wait for a thread that still reads standard input.
     runtime.shutdown_background();
     outcome
 }
@@ -158,7 +162,7 @@ mod tests {
 
     use super::Hearth;
 
-    /// Each variable that an option says it is read from, with what the option's value is.
+    /// Collects each variable that an option reads, with the option's value names.
     fn variables(command: &clap::Command, found: &mut Vec<(String, String)>) {
         for option in command.get_arguments() {
             let help = option
@@ -169,13 +173,14 @@ mod tests {
                 .split("[env: ")
                 .nth(1)
                 .and_then(|rest| rest.split(']').next());
-            // Others that stand behind it are those of the system or of another option.
+            // Only the first name is Hearth's own; further ones belong to the system or to another
+            // option.
             let told = told.and_then(|names| names.split(", ").next());
             let read = option
                 .get_env()
                 .map(|name| name.to_string_lossy().into_owned());
             let names = option.get_value_names().unwrap_or_default().join(" ");
-            // A switch says in the environment what an option of its name says with a word.
+            // In the environment, a switch takes a boolean.
             let value = if option.get_action().takes_values() {
                 names
             } else {

@@ -1,4 +1,4 @@
-//! `hearth pause` and `hearth resume`: the owner's switch where there is no tray.
+//! `hearth pause` and `hearth resume`: the tray's switch, for machines without a tray.
 
 use std::{io::Write as _, time::Duration};
 
@@ -14,10 +14,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Pauses (`false`) or resumes (`true`) the agent on this machine.
 ///
 /// # Errors
-/// If none is running, or it refuses.
+/// If no agent is running, or it refuses.
 pub(crate) async fn set(on: bool) -> anyhow::Result<()> {
     let folder = agent::Folders::of_user()?.data;
-    // Only this user's own agent is asked: anybody on the usual ports could say that it paused.
+    // Asks only this user's own agent: any program on the default ports could claim that it paused.
     let hub = HubAddress::find(&folder).ok_or_else(not_running)?;
     let (subscriber, handle) = Subscriber::new(Places::At(hub));
     let stop = CancellationToken::new();
@@ -35,9 +35,9 @@ pub(crate) async fn set(on: bool) -> anyhow::Result<()> {
     tasks.wait().await;
     outcome?;
     let word = if on {
-        "resumed: it takes work"
+        "resumed: the agent takes work"
     } else {
-        "paused: it takes no new work"
+        "paused: the agent takes no new work"
     };
     writeln!(std::io::stdout(), "{word}")?;
     Ok(())

@@ -13,37 +13,37 @@ use crate::status::not_running;
 /// `hearth pair …`.
 #[derive(Debug, Clone, clap::Subcommand)]
 pub(crate) enum Args {
-    /// Show which programs wait for your word, and which you allowed for good.
+    /// List the programs that wait for approval and those that are always allowed.
     List {
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Let a program that waits give its command.
+    /// Approve the pending command of a program.
     Approve {
-        /// The number that `hearth pair list` shows.
+        /// The id that `hearth pair list` shows.
         id: String,
-        /// Now and from now on, until `hearth pair revoke`.
+        /// Also allow all later commands of this program, until `hearth pair revoke`.
         #[arg(long)]
         always: bool,
     },
-    /// Refuse a program that waits.
+    /// Refuse the pending command of a program.
     Deny {
-        /// The number that `hearth pair list` shows.
+        /// The id that `hearth pair list` shows.
         id: String,
     },
-    /// Take back what you allowed for good.
+    /// Stop allowing a program that is always allowed.
     Revoke {
-        /// The number that `hearth pair list` shows.
+        /// The id that `hearth pair list` shows.
         id: String,
     },
 }
 
 impl Args {
-    /// Asks the running agent, and prints what it says.
+    /// Sends the request to the running agent, and prints the response.
     ///
     /// # Errors
-    /// If no agent is running, or nothing waits under that number.
+    /// If no agent is running, or the id is unknown.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let folder = agent::Folders::of_user()?.data;
         let hub = HubAddress::find(&folder).ok_or_else(not_running)?;
@@ -89,19 +89,14 @@ fn list(pairs: &Pairs) -> String {
         text += &format!("allowed  {}  {}\n", allowed.id, describe(&allowed.who));
     }
     if text.is_empty() {
-        "no program waits, and none is allowed\n".clone_into(&mut text);
+        "no program is waiting, and none is allowed\n".clone_into(&mut text);
     }
     text
 }
 
 fn describe(who: &Program) -> String {
     let title = who.title();
-    let mut text = if title.is_empty() {
-        "some program"
-    } else {
-        title
-    }
-    .to_owned();
+    let mut text = if title.is_empty() { "a program" } else { title }.to_owned();
     let hints = [
         who.file.clone(),
         who.process.map(|process| format!("process {process}")),
@@ -127,7 +122,7 @@ mod tests {
     fn the_list_names_each_program_and_its_number() {
         assert_eq!(
             list(&Pairs::default()),
-            "no program waits, and none is allowed\n"
+            "no program is waiting, and none is allowed\n"
         );
         let who = Program {
             name: "dock".into(),
@@ -153,6 +148,6 @@ mod tests {
             "waiting  3  dock (/usr/bin/python3, process 7)  wants quit\n\
              allowed  1  dock (/usr/bin/python3, process 7)\n"
         );
-        assert_eq!(describe(&Program::default()), "some program");
+        assert_eq!(describe(&Program::default()), "a program");
     }
 }

@@ -1,5 +1,5 @@
-//! The program's options, of which those of `hearth relay` may also stand in a file; `hearth key`
-//! and `hearth user` look there for its store.
+//! Parses the command line. The options of `hearth relay` may also come from its settings file;
+//! `hearth key` and `hearth user` read the store from the same file.
 
 use std::io::Write as _;
 
@@ -11,12 +11,15 @@ use relay::{Config, ConfigError};
 
 use super::Hearth;
 
-/// What the program was asked for; `None` if only its settings were to be printed.
+/// Parses the command line; `None` if the command was only to print its settings.
 pub(crate) fn parsed() -> anyhow::Result<Option<Hearth>> {
     let given = command(None).try_get_matches().unwrap_or_else(|error| {
         drop(error.print());
         if let Some(variable) = variable_of(&error) {
-            drop(writeln!(std::io::stderr(), "\nit stands in {variable}"));
+            drop(writeln!(
+                std::io::stderr(),
+                "\nthe value comes from {variable}"
+            ));
         }
         std::process::exit(error.exit_code())
     });
@@ -28,7 +31,7 @@ pub(crate) fn parsed() -> anyhow::Result<Option<Hearth>> {
     let config = config(options)?;
     let arguments = config.behind(std::env::args_os(), options);
     let all = command(None).try_get_matches_from(arguments);
-    // Without the file there was nothing wrong.
+    // The options were valid without the file, so the error is the file's.
     let all =
         all.map_err(|error| anyhow::anyhow!("{}: {}", config.path().display(), in_short(&error)))?;
     if options.get_flag("print_config")
@@ -40,8 +43,8 @@ pub(crate) fn parsed() -> anyhow::Result<Option<Hearth>> {
     Ok(Some(read(&all)))
 }
 
-/// What `hearth key` or `hearth user` was asked for: a store that it does not name is that of the
-/// relay's settings file, as it is for the relay itself.
+/// Parses `hearth key` or `hearth user`. Without --store, the store is the one in the relay's
+/// settings file, as for the relay.
 fn read_with_store(action: &ArgMatches, given: &ArgMatches) -> anyhow::Result<Hearth> {
     let store = match action.subcommand() {
         Some((_, options)) => config(options)?.value("store").map(str::to_owned),
@@ -53,14 +56,14 @@ fn read_with_store(action: &ArgMatches, given: &ArgMatches) -> anyhow::Result<He
     Ok(read(&command(Some(store)).get_matches()))
 }
 
-/// The settings file that the options name, or else the user's own.
+/// Reads the settings file that the options name, or else the user's own.
 fn config(options: &ArgMatches) -> Result<Config, ConfigError> {
     let usual = agent::Folders::of_user().ok();
     Config::read(options, usual.map(|user| user.config.join("relay.toml")))
 }
 
-/// All options. A store that is not named is the `usual` one, or else lies in the user's data
-/// folder, for whoever runs the relay and whoever makes its keys alike.
+/// The command with its default store: `usual`, or else `relay.db` in the user's data folder. The
+/// default is the same for the relay and for `hearth key` and `hearth user`.
 fn command(usual: Option<String>) -> Command {
     let command = Hearth::command();
     let folders = agent::Folders::of_user().ok();
@@ -78,14 +81,14 @@ fn command(usual: Option<String>) -> Command {
         .mut_subcommand("user", |user| user.mut_subcommands(store))
 }
 
-/// What is wrong, without how to ask for help.
+/// The first line of a clap error, without the usage hints.
 fn in_short(error: &clap::Error) -> String {
     let told = error.to_string();
     let first = told.lines().next().unwrap_or_default();
     first.strip_prefix("error: ").unwrap_or(first).to_owned()
 }
 
-/// The variable of the environment that a wrong value stands in, if it is not the command line.
+/// The environment variable with the invalid value; `None` if the value is on the command line.
 fn variable_of(error: &clap::Error) -> Option<String> {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),

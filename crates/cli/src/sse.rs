@@ -1,9 +1,9 @@
-//! Reads a stream of server-sent events (WHATWG HTML, section 9.2), one piece of bytes at a time.
+//! Parses a stream of server-sent events (WHATWG HTML, section 9.2) from chunks of bytes.
 
-/// One event.
+/// One server-sent event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Event {
-    /// The last `id` line seen so far, this event's own or an earlier one's.
+    /// The most recent `id` line, of this event or an earlier one.
     pub(crate) id: String,
     /// The `event` line; `message` if there was none.
     pub(crate) name: String,
@@ -11,10 +11,10 @@ pub(crate) struct Event {
     pub(crate) data: String,
 }
 
-/// Longest event that is read, in bytes; a peer that sends more is not speaking our protocol.
+/// Maximum size of an event, in bytes; a server that sends more does not speak Hearth's protocol.
 const EVENT_MAX: usize = proto::limits::LINE_MAX + 1024;
 
-/// Turns bytes into events; keeps what is incomplete.
+/// An incremental parser; keeps incomplete events.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
     rest: Vec<u8>,
@@ -24,7 +24,7 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Takes the next bytes and gives the events they complete.
+    /// Adds a chunk and returns the events that it completes.
     ///
     /// # Errors
     /// If an event is longer than [`EVENT_MAX`] or not UTF-8.
@@ -72,7 +72,7 @@ impl Reader {
                 }
                 None => self.data = Some(value.to_owned()),
             },
-            _ => {} // a comment (empty field name), `retry`, or something later
+            _ => {} // a comment (empty field name), `retry`, or an unknown field
         }
         None
     }

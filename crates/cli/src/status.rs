@@ -14,19 +14,19 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 /// `hearth status [--watch]`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Keep following; one line for each change.
+    /// Follow the status; print one line for each change.
     #[arg(long, short)]
     watch: bool,
-    /// Wait until the agent is in this phase (`ready`, `paused` …), then end; several may be given.
+    /// Wait until the agent is in this phase (`ready`, `paused` …), then exit; repeat for several.
     #[arg(long, value_name = "PHASE", value_parser = phase, conflicts_with = "watch")]
     until: Vec<Phase>,
-    /// Give up after so many seconds.
+    /// Give up after this many seconds.
     #[arg(long, default_value_t = 5, value_name = "SECONDS")]
     timeout: u64,
-    /// Print each status as the JSON the hub sent.
+    /// Print each status as the JSON that the hub sent.
     #[arg(long)]
     json: bool,
-    /// Print only where the hub listens.
+    /// Print only the address of the status hub.
     #[arg(long, conflicts_with_all = ["watch", "until", "json"])]
     address: bool,
 }
@@ -39,7 +39,7 @@ fn phase(word: &str) -> Result<Phase, String> {
     })
 }
 
-/// What `--until` calls it.
+/// The name of a phase, as `--until` takes it.
 fn word(phase: Phase) -> String {
     let word = serde_json::to_value(phase).ok();
     let word = word.as_ref().and_then(|word| word.as_str());
@@ -50,7 +50,7 @@ impl Args {
     /// Prints the status once, or follows it.
     ///
     /// # Errors
-    /// If no agent is running, or the wanted phase does not come in time.
+    /// If no agent is running, or a phase of `--until` is not reached in time.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let folder = agent::Folders::of_user()?.data;
         if self.address {
@@ -58,7 +58,8 @@ impl Args {
             writeln!(std::io::stdout(), "ws://{}", hub.addr)?;
             return Ok(());
         }
-        // Who waits for a phase acts on it, and believes nobody who has not proved to be the hub.
+        // A script acts on the result of `--until`, so only a hub that proves it has this user's
+        // token counts.
         let places = match self.until.as_slice() {
             [] => Places::In(folder, Ports::default()),
             [_, ..] => Places::Own(folder),
@@ -119,7 +120,7 @@ impl Args {
                 Link::Stale { last, .. } => self.print(&last, true)?,
                 Link::Lost { .. } if !said_lost && !self.json => {
                     said_lost = true;
-                    writeln!(std::io::stderr(), "no agent: waiting for one")?;
+                    writeln!(std::io::stderr(), "no agent is running; waiting for one")?;
                 }
                 Link::Lost { .. } => {}
             }
@@ -142,7 +143,7 @@ impl Args {
             block(status)
         };
         let mark = if stale {
-            " (stale: nothing is heard of it)"
+            " (stale: no update received)"
         } else {
             ""
         };
@@ -167,7 +168,7 @@ pub(crate) fn not_running() -> anyhow::Error {
     anyhow::anyhow!("no agent is running here; start one with `hearth agent` or `hearth-desktop`")
 }
 
-/// The status as the hub sent it, marked where it may be wrong by now.
+/// The status as JSON; `"stale": true` is added if it may be outdated.
 fn json(status: &Status, stale: bool) -> serde_json::Result<String> {
     let mut value = serde_json::to_value(status)?;
     if stale && let Some(fields) = value.as_object_mut() {
@@ -175,7 +176,7 @@ fn json(status: &Status, stale: bool) -> serde_json::Result<String> {
     }
     let text = serde_json::to_string(&value)?;
     Ok(text.chars().fold(String::new(), |mut text, sign| {
-        // JSON lets some of these stand that steer a terminal all the same.
+        // JSON does not require these control and formatting characters to be escaped.
         if is_plain(sign) {
             text.push(sign);
         } else {
@@ -185,7 +186,7 @@ fn json(status: &Status, stale: bool) -> serde_json::Result<String> {
     }))
 }
 
-/// One line for scripts and `--watch`: the phase's word first.
+/// Formats the status as one line for scripts and `--watch`; the phase comes first.
 fn line(status: &Status) -> String {
     let word = serde_json::to_value(status.status).unwrap_or_default();
     let mut line = format!("{} {}", word.as_str().unwrap_or("unknown"), status.text);
@@ -226,7 +227,7 @@ fn job_line(job: &LiveJob) -> String {
     format!("{who} {op} {model} {tokens} tokens {tokens_per_second:.1}/s")
 }
 
-/// A few lines for a person.
+/// Formats the status as a few lines for people.
 fn block(status: &Status) -> String {
     let hop = |hop: &proto::status::Hop| match hop.state {
         HopState::Up => format!("up    {}", hop.name),

@@ -1,12 +1,12 @@
-//! The first signal asks a program to end, the second insists.
+//! Signals: the first asks a program to stop, the second stops it at once.
 
 use tokio_util::sync::CancellationToken;
 
-/// Runs a program that ends when `stop` is cancelled, and cancels it at the first signal. A
-/// second signal ends the process at once.
+/// Runs a program that ends when `stop` is cancelled, and cancels it at the first signal. A second
+/// signal ends the process at once.
 ///
 /// # Errors
-/// What the program says, or that signals cannot be heard.
+/// The program's error, or that signals cannot be received.
 pub(crate) async fn with(
     stop: &CancellationToken,
     program: impl Future<Output = anyhow::Result<()>>,
@@ -17,15 +17,15 @@ pub(crate) async fn with(
         ended = &mut program => return ended,
         () = signals.next() => {}
     }
-    tracing::info!("stopping; a second signal ends it at once");
+    tracing::info!("stopping; a second signal stops it at once");
     stop.cancel();
     tokio::select! {
         ended = program => ended,
-        () = signals.next() => anyhow::bail!("ended at once, as asked"),
+        () = signals.next() => anyhow::bail!("stopped at once by a second signal"),
     }
 }
 
-/// The signals that ask a program to end, heard from the moment this is made.
+/// The signals that ask a program to stop, received from the moment of [`Signals::listen`].
 #[cfg(unix)]
 #[derive(Debug)]
 pub(crate) struct Signals {
@@ -36,10 +36,10 @@ pub(crate) struct Signals {
 
 #[cfg(unix)]
 impl Signals {
-    /// Begins to hear them.
+    /// Starts to receive SIGINT and SIGTERM.
     ///
     /// # Errors
-    /// If the system does not let it.
+    /// If the system refuses.
     pub(crate) fn listen() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
@@ -49,17 +49,18 @@ impl Signals {
         })
     }
 
-    /// Hears too that the terminal was closed. To a relay the same signal says something else.
+    /// Also receives SIGHUP, which means that the terminal was closed. (The relay uses SIGHUP to
+    /// reload its certificate.)
     ///
     /// # Errors
-    /// If the system does not let it.
+    /// If the system refuses.
     pub(crate) fn and_hangup(mut self) -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         self.hangup = Some(signal(SignalKind::hangup())?);
         Ok(self)
     }
 
-    /// Waits for the next.
+    /// Waits for the next signal.
     pub(crate) async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
@@ -77,22 +78,22 @@ async fn heard(signal: &mut Option<tokio::signal::unix::Signal>) {
     }
 }
 
-/// The key that asks a program to end, heard from the moment this is made.
+/// The Ctrl-C event, received from the moment of [`Signals::listen`].
 #[cfg(windows)]
 #[derive(Debug)]
 pub(crate) struct Signals(tokio::signal::windows::CtrlC);
 
 #[cfg(windows)]
 impl Signals {
-    /// Begins to hear it.
+    /// Starts to receive Ctrl-C.
     ///
     /// # Errors
-    /// If the system does not let it.
+    /// If the system refuses.
     pub(crate) fn listen() -> std::io::Result<Self> {
         Ok(Self(tokio::signal::windows::ctrl_c()?))
     }
 
-    /// A console that is closed ends its programs by itself.
+    /// Does nothing: Windows ends the programs of a closed console.
     ///
     /// # Errors
     /// None.
@@ -100,7 +101,7 @@ impl Signals {
         Ok(self)
     }
 
-    /// Waits for the next.
+    /// Waits for the next Ctrl-C.
     pub(crate) async fn next(&mut self) {
         self.0.recv().await;
     }

@@ -1,5 +1,5 @@
-//! `hearth user`: makes, lists, changes and removes those who log in with a password, in a
-//! relay's store, whether or not it runs.
+//! `hearth user`: creates, lists, changes and removes users with a password in a relay's store,
+//! whether or not the relay is running.
 
 use std::io::{Read as _, Write as _};
 
@@ -11,20 +11,21 @@ use secrecy::SecretString;
 
 use crate::{key::day, store::Store};
 
-/// Longest password that is read, with its line end; the rules are the relay's.
+/// Maximum length of the password on standard input, in bytes with its line end; the relay's own
+/// rules are stricter.
 const INPUT_MAX: u64 = 4096;
 
 /// `hearth user create|list|password|logout|remove`.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Args {
-    /// Make a user; the password is read from standard input.
+    /// Create a user; the password is read from standard input.
     Create(Create),
     /// List the users.
     List {
         #[command(flatten)]
         store: Store,
     },
-    /// Give a user another password; what was logged in with the old one is out at once.
+    /// Change a user's password; all of the user's tokens become invalid at once.
     Password {
         #[command(flatten)]
         store: Store,
@@ -34,7 +35,7 @@ pub(crate) enum Args {
         #[arg(value_name = "NAME")]
         name: String,
     },
-    /// Void all tokens of a user, who may log in again.
+    /// Invalidate all tokens of a user; the user may log in again.
     Logout {
         #[command(flatten)]
         store: Store,
@@ -42,7 +43,7 @@ pub(crate) enum Args {
         #[arg(value_name = "NAME")]
         name: String,
     },
-    /// Remove a user, whose tokens are void at once.
+    /// Remove a user; all of the user's tokens become invalid at once.
     Remove {
         #[command(flatten)]
         store: Store,
@@ -54,8 +55,8 @@ pub(crate) enum Args {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct FromInput {
-    /// Read the password, one line, from standard input. There is no other way: other users can
-    /// see a command line.
+    /// Read the password from standard input, as one line. A password on the command line would be
+    /// visible to other users of this machine.
     #[arg(long, required = true)]
     password_stdin: bool,
 }
@@ -66,22 +67,22 @@ pub(crate) struct Create {
     store: Store,
     #[command(flatten)]
     password: FromInput,
-    /// What the user logs in with.
+    /// The name that the user logs in with.
     #[arg(long, value_name = "NAME")]
     name: String,
     /// What the user may do.
     #[arg(long, value_enum, default_value = "user", value_name = "ROLE")]
     role: UserRole,
-    /// Whose jobs the user submits, reads and answers.
+    /// The account whose jobs the user submits, reads and, with the role `service`, answers.
     #[arg(long, default_value = "default", value_name = "ACCOUNT")]
     account: Account,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum UserRole {
-    /// Ask and read.
+    /// Submit and read jobs.
     User,
-    /// Answer as well: what a worker service needs.
+    /// Also answer jobs: what a worker service needs.
     Service,
     /// Everything, in every account.
     Admin,
@@ -98,11 +99,11 @@ impl From<UserRole> for Role {
 }
 
 impl Args {
-    /// Does it.
+    /// Runs the command.
     ///
     /// # Errors
-    /// If the store cannot be opened or written, the name is taken or unknown, or the password
-    /// is too short.
+    /// If the store cannot be opened or written, the name is taken or unknown, or the password is
+    /// too short.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let (store, name, change, did) = match self {
             Self::Create(create) => return create.run().await,
@@ -133,16 +134,16 @@ fn said(done: bool, name: &str, did: &str) -> anyhow::Result<()> {
 }
 
 impl FromInput {
-    /// One line of standard input. Nothing is stripped from it but its end.
+    /// Reads one line of standard input. Only the line end is stripped.
     fn read(&self) -> anyhow::Result<SecretString> {
-        anyhow::ensure!(self.password_stdin, "give --password-stdin");
+        anyhow::ensure!(self.password_stdin, "--password-stdin is required");
         let mut text = String::new();
         std::io::stdin().take(INPUT_MAX).read_to_string(&mut text)?;
         let line = text.strip_suffix('\n').unwrap_or(&text);
         let line = line.strip_suffix('\r').unwrap_or(line);
         anyhow::ensure!(
             !line.contains('\n'),
-            "standard input has more than one line; write the password alone"
+            "standard input has more than one line; pass only the password"
         );
         Ok(line.to_owned().into())
     }
@@ -169,7 +170,7 @@ impl Create {
         let (name, account, role) = (&self.name, &self.account, role.as_str());
         writeln!(
             std::io::stdout(),
-            "made {name}, number {id}, {role} of account {account}"
+            "created user {name}: id {id}; role {role}; account {account}"
         )?;
         Ok(())
     }
@@ -181,7 +182,7 @@ async fn list(users: &dyn Users) -> anyhow::Result<()> {
         let seen = user.last_login.map_or_else(|| "never".to_owned(), day);
         writeln!(
             out,
-            "{:>4}  {:<20}  {:<7}  account {:<12}  made {}  last login {seen}",
+            "{:>4}  {:<20}  {:<7}  account {:<12}  created {}  last login {seen}",
             user.id,
             user.new.name,
             user.new.role.as_str(),

@@ -311,7 +311,7 @@ async fn one_job_that_cannot_be_cancelled_spares_no_other() {
     assert_eq!(done.stdout, format!("cancelled {other}\n"));
     let said = &done.stderr;
     assert!(said.contains(JOB) && said.contains("it ended"), "{said}");
-    assert!(said.contains("1 of 2 were not cancelled"), "{said}");
+    assert!(said.contains("1 of 2 jobs were not cancelled"), "{said}");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! The program's words: what it offers, and how it refuses.
+//! The options of `hearth`: help texts, environment, settings file, and errors.
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
 use std::process::{Command, Output};
@@ -65,7 +65,7 @@ fn what_is_wrong_is_said_in_one_line_and_fails() {
         ),
         (
             &["ask", "--relay", "nonsense", "hello"][..],
-            "\"nonsense\" is not an address",
+            "\"nonsense\" is not a URL",
         ),
         (
             &["ask", "--key-file", "/nowhere/key", "hello"][..],
@@ -179,7 +179,7 @@ fn a_wrong_value_in_the_environment_names_its_variable() {
         text(&output.stderr)
     };
     let said = asked(&[]);
-    assert!(said.contains("it stands in HEARTH_LEASE"), "{said}");
+    assert!(said.contains("the value comes from HEARTH_LEASE"), "{said}");
     let said = asked(&["--lease", "abd"]);
     assert!(!said.contains("HEARTH_LEASE"), "{said}");
 }
@@ -222,7 +222,7 @@ fn a_relay_without_a_key_names_its_store_and_one_without_a_certificate_does_not_
     assert!(said.contains(&store.display().to_string()), "{said}");
     assert!(said.contains("hearth key create --store"), "{said}");
 
-    // The same store, though neither names it.
+    // The default store is the same, though neither command names it.
     let made = run(&["key", "create", "--name", "laptop", "--scope", "read"]);
     assert!(made.status.success(), "{}", text(&made.stderr));
     let tls = [
@@ -265,7 +265,7 @@ fn keys_and_users_are_those_of_the_store_that_the_relays_settings_file_names_and
         text(&output.stdout)
     };
 
-    // The relay has no key there yet, so it names where it looks.
+    // The relay has no key yet, so its error names the store.
     let refused = run(&["relay", "--listen", "127.0.0.1:0"]);
     let said = text(&refused.stderr);
     assert!(said.contains(&own.display().to_string()), "{said}");
@@ -280,12 +280,12 @@ fn keys_and_users_are_those_of_the_store_that_the_relays_settings_file_names_and
     assert!(done(&["key", "list"], &own).contains("revoked"));
     done(&["user", "list"], &own);
 
-    // What is named counts more, be it the file or the store.
+    // `--config` and `--store` override the default file, and `--store` overrides the file.
     let file = named.display().to_string();
     let create = ["key", "create", "--name", "laptop", "--scope", "read"];
     done(&[&create[..], &["--config", &file]].concat(), &other);
     let listed = done(&["key", "list", "--config", &file], &other);
-    assert!(listed.contains("in force"), "{listed}");
+    assert!(listed.contains("active"), "{listed}");
     let store = format!("sqlite:{}", own.display());
     let listed = done(&["key", "list", "--config", &file, "--store", &store], &own);
     assert!(listed.contains("revoked"), "{listed}");

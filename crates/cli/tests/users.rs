@@ -1,4 +1,4 @@
-//! `hearth user` on a store of its own, as an operator types it.
+//! `hearth user` on its own store, run as an operator does.
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
 use std::{
@@ -53,7 +53,10 @@ fn a_user_is_made_listed_changed_and_removed_and_no_password_is_printed() {
     ];
     let (done, told) = run(&create, "correct horse\n");
     assert!(done, "{told}");
-    assert_eq!(told, "made worker, number 1, service of account default\n");
+    assert_eq!(
+        told,
+        "created user worker: id 1; role service; account default\n"
+    );
     let (done, told) = run(&create, "correct horse\n");
     assert!(!done && told.contains("worker exists already"), "{told}");
     let (_, told) = run(&["list"], "");

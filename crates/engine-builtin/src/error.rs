@@ -5,7 +5,10 @@ use std::{io, path::PathBuf};
 #[non_exhaustive]
 pub enum OpenError {
     /// No file there.
-    #[error("there is no model file at {0}; run scripts/fetch-model.sh, or name another GGUF file")]
+    #[error(
+        "there is no model file at {0}; name a GGUF file with --model, or run `./x setup` in Hearth's \
+         source folder to download the default model"
+    )]
     Missing(PathBuf),
     /// There, but not readable.
     #[error("the model file {path} cannot be read: {source}")]
@@ -19,7 +22,7 @@ pub enum OpenError {
     #[error("{0} is not a GGUF model file; the built-in engine runs GGUF files only")]
     NotGguf(PathBuf),
     /// A GGUF file cut short or overwritten.
-    #[error("the model file {0} is damaged or incomplete; fetch it again")]
+    #[error("the model file {0} is damaged or incomplete; download it again")]
     Damaged(PathBuf),
     /// A GGUF file that llama.cpp cannot run, or that does not write text.
     #[error(

@@ -10,13 +10,13 @@ use queue_sqlite::{SqliteKeys, SqliteQueue};
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The URL's scheme is unknown.
-    #[error("`{0}` names no store; write sqlite:PATH")]
+    #[error("`{0}` is not the URL of a store; use sqlite:PATH")]
     Url(String),
     /// A store in memory is empty and cannot be shared with another process.
-    #[error("keys and users in memory: would be forgotten at once; write sqlite:PATH")]
+    #[error("a store in memory: cannot keep keys and users; use sqlite:PATH")]
     KeysInMemory,
     /// The store's file does not exist.
-    #[error("there is no store at {}; say with --store where the relay keeps its own", .0.display())]
+    #[error("there is no store at {}; pass --store with the URL of the relay's store", .0.display())]
     Missing(PathBuf),
     /// The store's own error.
     #[error("{0}")]

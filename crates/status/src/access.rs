@@ -105,10 +105,7 @@ impl Access {
         }
         Err(Refusal::new(
             ErrorCode::ForbiddenHost,
-            format!(
-                "this listener is called {} and nothing else",
-                self.hosts.join(" or ")
-            ),
+            format!("the Host header must be {}", self.hosts.join(" or ")),
         ))
     }
 
@@ -119,7 +116,7 @@ impl Access {
             Some(Some(origin)) if self.serves_pages && is_from(origin, headers) => Ok(()),
             Some(Some(_)) | None => Err(Refusal::new(
                 ErrorCode::ForbiddenOrigin,
-                "web pages of this origin are not let in; add it to `origins` in hearth.toml",
+                "web pages of this origin are not allowed; add it to `origins` in hearth.toml",
             )),
         }
     }

@@ -115,8 +115,8 @@ impl Approvals {
         if let Err(error) = &loaded {
             tracing::warn!(
                 path = %file.display(), %error,
-                "no program is allowed, because the list of them cannot be read: mend it, and \
-                 start Hearth again; it is put aside when the next one is allowed"
+                "the list of allowed programs cannot be read, so none is allowed: repair the file \
+                 and restart Hearth, or allow a program again to replace the list"
             );
         }
         let unread = loaded.is_err();
@@ -200,7 +200,7 @@ impl Approvals {
         self.change(|state| state.grants.retain(|kept| kept.shown.id != grant));
         let grants = self.lock().grants.clone();
         if grants.len() == was {
-            let message = format!("no program is allowed as {grant:?}");
+            let message = format!("no allowed program has the id {grant:?}");
             return Err((ErrorCode::NothingToDo, message));
         }
         self.save(grants).await
@@ -252,7 +252,7 @@ impl Approvals {
             .looks
             .get_or_insert_with(|| Bucket::new(LOOKS_BURST, LOOKS_PER_SECOND, now));
         if !looks.wait(now).is_zero() {
-            let message = "too many programs ask for the owner's word; try again in a second";
+            let message = "too many approval requests; try again in a second";
             return Err((ErrorCode::RateLimited, message.to_owned()));
         }
         looks.take();
@@ -374,10 +374,10 @@ impl State {
         }
         let busy = |message: &str| Err((ErrorCode::RateLimited, message.to_owned()));
         if self.waiting.len() >= WAITING_MAX {
-            return busy("as many programs wait for the owner's word as may");
+            return busy("too many programs are waiting for approval; try again later");
         }
         if self.put.len() >= ASKED_MAX {
-            return busy("the owner was asked often enough lately; try again in some minutes");
+            return busy("too many approval requests in the last minutes; try again later");
         }
         Ok(())
     }
@@ -385,11 +385,11 @@ impl State {
     fn may_ask(&mut self, by: &Identity, now: Instant) -> Result<(), (ErrorCode, String)> {
         self.refused.retain(|(_, until)| *until > now);
         if self.refused.iter().any(|(refused, _)| refused == by) {
-            let message = "the owner refused this program a short while ago";
+            let message = "the owner refused this program recently";
             return Err((ErrorCode::ApprovalDenied, message.to_owned()));
         }
         if self.waiting.iter().any(|asked| asked.by == *by) {
-            let message = "another command of this program waits for the owner's word";
+            let message = "another command of this program is waiting for approval";
             return Err((ErrorCode::RateLimited, message.to_owned()));
         }
         self.has_room(now)
@@ -410,6 +410,6 @@ fn hand(asked: Asked, verdict: Verdict) -> Answer {
 }
 
 fn nobody(id: &str) -> (ErrorCode, String) {
-    let message = format!("nobody waits for an answer to {id:?} (any more)");
+    let message = format!("no pending approval has the id {id:?}");
     (ErrorCode::NothingToDo, message)
 }

@@ -76,7 +76,7 @@ pub(crate) async fn answered<Id>(asked: &mut Option<Asked<Id>>) -> Outcome<Id> {
         Ok(Err(_)) => Err((ErrorCode::Draining, "the agent is stopping".into())),
         Err(_) => Err((
             ErrorCode::Internal,
-            "the agent gave no answer in time".into(),
+            "the agent did not respond in time".into(),
         )),
     };
     match asked.take() {

@@ -72,7 +72,7 @@ impl Caller {
         if let Some(approvals) = &self.approvals
             && let Err((code, message)) = approvals.revoke(&grant.to_string()).await
         {
-            tracing::warn!(grant, %code, message, "a leave that nobody uses is kept");
+            tracing::warn!(grant, %code, message, "an unused grant could not be removed");
         }
     }
 
@@ -94,7 +94,7 @@ impl Caller {
                     id,
                 });
                 let message = format!(
-                    "the owner is asked, in Hearth's window and by `hearth pair list`; \
+                    "the owner is asked for approval, in Hearth's window and in `hearth pair list`; \
                      the outcome follows within {} s",
                     self.within.as_secs()
                 );
@@ -116,7 +116,7 @@ impl Caller {
             );
         };
         if is_waiting {
-            let message = "an earlier command of this connection waits for the owner's word";
+            let message = "an earlier command of this connection is waiting for approval";
             return Err((ErrorCode::RateLimited, message.to_owned()));
         }
         let now = Instant::now().into_std();
@@ -124,10 +124,12 @@ impl Caller {
             approvals.may_look(now)?;
         }
         let Some(peer) = self.look().await else {
-            return no_leave("nobody can tell who asks; try again, or prove the local token");
+            return no_leave(
+                "the calling program cannot be identified; try again, or prove the local token",
+            );
         };
         if peer.is_foreign {
-            return no_leave("programs of other users cannot be allowed to give commands");
+            return no_leave("programs of other users may not send commands");
         }
         let who = peer.program(name, self.origin.as_deref());
         approvals.ask(peer.identity, who, command, self.within, now)
@@ -166,8 +168,8 @@ pub(crate) async fn decided<Id>(held: &mut Option<Held<Id>>) -> Decided<Id> {
 /// The refusal after a no, or after silence.
 pub(crate) fn denied(verdict: Option<&Verdict>) -> (ErrorCode, String) {
     let message = match verdict {
-        Some(_) => "the owner said no",
-        None => "nobody answered in time; ask again when the owner is there",
+        Some(_) => "the owner refused",
+        None => "the owner did not answer in time; ask again later",
     };
     (ErrorCode::ApprovalDenied, message.to_owned())
 }

@@ -66,12 +66,12 @@ impl Door {
         if !self.looks_at_wrong(now) {
             return Err(Refusal::new(
                 ErrorCode::RateLimited,
-                "too many wrong tokens were shown; try again in a second",
+                "too many invalid tokens; try again in a second",
             ));
         }
         Err(Refusal::new(
             ErrorCode::Unauthorized,
-            "this is not the local token; it stands in the file `hub.token` in Hearth's data folder",
+            "invalid local token; it is in the file `hub.token` in Hearth's data folder",
         ))
     }
 

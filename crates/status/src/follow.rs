@@ -68,10 +68,12 @@ pub enum AskError {
         message: String,
     },
     /// There is no connection to the hub; nothing was sent.
-    #[error("Hearth's agent is not running, or cannot be reached; start it with `hearth agent`")]
+    #[error("the agent is not running or cannot be reached; start it with `hearth agent`")]
     Offline,
     /// The connection broke, or no answer came; the command may have been carried out.
-    #[error("the agent gave no answer; see its status for whether the command was carried out")]
+    #[error(
+        "the agent did not respond; check its status to see whether the command was carried out"
+    )]
     Unanswered,
 }
 

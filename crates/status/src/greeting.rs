@@ -60,7 +60,8 @@ pub(crate) enum Met {
 
 type Refused = (u16, &'static str);
 
-const FULL: &str = "the hub is full; the places that are left are for who proves a token";
+const FULL: &str =
+    "the hub is full; the remaining connections are reserved for clients that prove the token";
 
 impl Greeting<'_> {
     /// Says hello, and hears who is there.
@@ -80,7 +81,7 @@ impl Greeting<'_> {
         let heard = stop.run_until_cancelled(timeout_at(until, first(pipe)));
         let text = match heard.await {
             None => return Ok(Met::Stranger(CloseCode::Away, "Hearth is stopping")),
-            Some(Err(_)) => return Ok(stranger((CLOSE_LATE, "`identify` did not come in time"))),
+            Some(Err(_)) => return Ok(stranger((CLOSE_LATE, "no `identify` in time"))),
             Some(Ok(Err(error))) => {
                 let (code, reason) = broken_rule(&error).ok_or(error)?;
                 return Ok(Met::Stranger(code, reason));
@@ -104,7 +105,7 @@ impl Greeting<'_> {
     fn identify(&self, message: &Message) -> Result<(Client, Option<Proof>), Refused> {
         const FIRST: Refused = (
             CLOSE_PROTOCOL,
-            "the first message must be an `identify` as docs/PROTOCOL.md has it",
+            "the first message must be a valid `identify`, see docs/PROTOCOL.md",
         );
         let Message::Text(text) = message else {
             return Err(FIRST);
@@ -114,7 +115,7 @@ impl Greeting<'_> {
         let version = value.get("version").and_then(Value::as_u64);
         let is_known = |version| VERSIONS.iter().any(|known| u64::from(*known) == version);
         if value["type"] == "identify" && version.is_some_and(|version| !is_known(version)) {
-            return Err((CLOSE_VERSION, "only version 1 is spoken here"));
+            return Err((CLOSE_VERSION, "only version 1 is supported"));
         }
         let Ok(PeerMessage::Identify {
             nonce,
@@ -127,12 +128,15 @@ impl Greeting<'_> {
             return Err(FIRST);
         };
         if name.len() > NAME_MAX || name.chars().any(char::is_control) {
-            return Err((CLOSE_PROTOCOL, "a name has at most 64 bytes, all printable"));
+            return Err((
+                CLOSE_PROTOCOL,
+                "`name` must have at most 64 bytes, all printable",
+            ));
         }
         let topics = match subscriptions {
             None => Topic::USUAL.to_vec(),
             Some(words) if words.len() <= SUBSCRIPTIONS_MAX => Topic::known(&words),
-            Some(_) => return Err((CLOSE_PROTOCOL, "at most 32 subscriptions")),
+            Some(_) => return Err((CLOSE_PROTOCOL, "at most 32 subscriptions are allowed")),
         };
         let (grant, proof) = self.prove(nonce, proof)?;
         Ok((
@@ -153,7 +157,7 @@ impl Greeting<'_> {
         let Some(proof) = proof else {
             return Ok((self.grant, None));
         };
-        let client = nonce.ok_or((CLOSE_PROTOCOL, "a proof needs a `nonce` of the client"))?;
+        let client = nonce.ok_or((CLOSE_PROTOCOL, "`proof` needs a client `nonce`"))?;
         let challenge = Challenge {
             port: self.port,
             server: self.nonce,
@@ -163,9 +167,12 @@ impl Greeting<'_> {
             Ok(proven) => Ok(proven),
             Err(ErrorCode::RateLimited) => Err((
                 CLOSE_RATE_LIMITED,
-                "too many wrong proofs; try again in a second",
+                "too many invalid proofs; try again in a second",
             )),
-            Err(_) => Err((CLOSE_UNAUTHORIZED, "this proof is not of the local token")),
+            Err(_) => Err((
+                CLOSE_UNAUTHORIZED,
+                "the proof does not match the local token",
+            )),
         }
     }
 }

@@ -49,14 +49,14 @@ pub(crate) fn read(text: &str) -> Heard {
     let word = short(&value, "command");
     let id = short(&value, "id");
     if id.is_none() && value.get("id").is_some_and(|id| !id.is_null()) {
-        let message = format!("`id` is a text of at most {WORD_MAX} bytes");
+        let message = format!("`id` must be a string of at most {WORD_MAX} bytes");
         return refuse(ErrorCode::BadRequest, message, word, None);
     }
     match serde_json::from_value(value) {
         Ok(ClientMessage::Ping) => Heard::Answer(ServerMessage::Pong),
         Ok(ClientMessage::Command { args, name, .. }) => match word {
             None => {
-                let message = format!("no command is longer than {WORD_MAX} bytes");
+                let message = format!("a command name may have at most {WORD_MAX} bytes");
                 refuse(ErrorCode::UnknownCommand, message, None, id)
             }
             Some(word) if word == "ping" => Heard::Ping { id },
@@ -71,7 +71,7 @@ pub(crate) fn read(text: &str) -> Heard {
         },
         Ok(_) => refuse(
             ErrorCode::BadRequest,
-            "this type of message is not known here".into(),
+            "unknown message type".into(),
             word,
             id,
         ),

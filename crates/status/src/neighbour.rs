@@ -127,7 +127,7 @@ fn pass_on<'a>(
     stopping: &mut Option<Stopping<'a>>,
 ) {
     let refused = if command != Command::StopTts {
-        let message = "the assistant that speaks knows no such command";
+        let message = "the speaking assistant does not support this command";
         (ErrorCode::NothingToDo, message)
     } else {
         let stopping = stopping.get_or_insert_with(|| Stopping {
@@ -138,7 +138,7 @@ fn pass_on<'a>(
             stopping.answers.push(answer);
             return;
         }
-        let message = "the assistant is being asked to stop already";
+        let message = "a request to stop the assistant is already pending";
         (ErrorCode::RateLimited, message)
     };
     let _ = answer.send(Err((refused.0, refused.1.to_owned())));
@@ -149,7 +149,7 @@ async fn stop(handle: &SubscriberHandle) -> Answer {
     match timeout(ANSWER, is_silent(handle, &mut link)).await {
         Ok(answer) => answer,
         Err(_) => {
-            let message = "the assistant was asked to stop, and speaks on";
+            let message = "the assistant was asked to stop, but is still speaking";
             Err((ErrorCode::DeadlineExceeded, message.to_owned()))
         }
     }

@@ -168,7 +168,7 @@ pub(crate) fn broken_rule(error: &Error) -> Option<(CloseCode, &'static str)> {
         Error::Protocol(
             ProtocolError::ResetWithoutClosingHandshake | ProtocolError::SendAfterClosing,
         ) => None,
-        Error::Protocol(_) => Some((CloseCode::Protocol, "this is no frame of RFC 6455")),
+        Error::Protocol(_) => Some((CloseCode::Protocol, "not a valid RFC 6455 frame")),
         _ => None,
     }
 }
@@ -176,6 +176,6 @@ pub(crate) fn broken_rule(error: &Error) -> Option<(CloseCode, &'static str)> {
 fn stalled() -> Error {
     Error::Io(std::io::Error::new(
         std::io::ErrorKind::TimedOut,
-        "the reader takes nothing",
+        "the client does not read",
     ))
 }

@@ -134,7 +134,7 @@ mod owner {
         if found.mode() & 0o077 != 0 {
             let mode = found.mode() & 0o777;
             return Err(denied(format!(
-                "mode {mode:03o} lets others in; it must be 600"
+                "mode {mode:03o} gives other users access; it must be 600"
             )));
         }
         Ok(())

@@ -179,7 +179,7 @@ impl Seat {
         until: Instant,
     ) -> Option<String> {
         if self.open.len() >= ERRANDS {
-            let message = "the program that speaks has too many commands to answer";
+            let message = "the speaking program has too many pending commands";
             let _ = answer.send(Err((ErrorCode::RateLimited, message.to_owned())));
             return None;
         }
@@ -204,7 +204,7 @@ impl Seat {
     pub(crate) fn expire(&mut self, now: Instant) {
         let late = self.open.extract_if(|_, (_, until)| *until <= now);
         for (_, (answer, _)) in late {
-            let message = "the program that speaks gave no answer in time";
+            let message = "the speaking program did not respond in time";
             let _ = answer.send(Err((ErrorCode::DeadlineExceeded, message.to_owned())));
         }
     }
@@ -220,7 +220,7 @@ impl Drop for Seat {
         let gone = || {
             Err((
                 ErrorCode::NothingToDo,
-                "the program that spoke has left".to_owned(),
+                "the speaking program has disconnected".to_owned(),
             ))
         };
         for (_, (answer, _)) in self.open.drain() {
@@ -256,7 +256,7 @@ pub(crate) fn pass_on(claims: &[Claim], errand: Errand) {
         let (mpsc::error::TrySendError::Full(note) | mpsc::error::TrySendError::Closed(note)) =
             error;
         if let Note::Do(errand) = note {
-            nobody(errand, "the program that speaks takes no commands now");
+            nobody(errand, "the speaking program is not reading commands");
         }
     }
 }

@@ -155,7 +155,7 @@ impl Session<'_> {
 
     fn publish(&self, fields: &Published, takeover: bool) -> Answer {
         let Some(seat) = &self.seat else {
-            let message = "publishing needs a name and the proof of the token in `identify`";
+            let message = "publishing needs a `name` and a `proof` of the token in `identify`";
             return Err((ErrorCode::Unauthorized, message.to_owned()));
         };
         seat.publish(fields, takeover)
@@ -197,7 +197,7 @@ impl Session<'_> {
     async fn pair(&self, pairing: Pairing, asker: Asker) -> HubMessage {
         let approvals = self.caller.approvals.as_ref();
         let Some(approvals) = approvals.filter(|_| self.client.grant == Grant::Command) else {
-            let message = "only who proves the local token answers for the owner";
+            let message = "only a client that proves the local token may decide for the owner";
             return asker.response(Err((ErrorCode::Unauthorized, message.to_owned())));
         };
         match pairing {
@@ -241,7 +241,7 @@ impl Session<'_> {
                     if seat.is_some_and(|seat| seat.settle(&id, answer)) {
                         return Ok(None);
                     }
-                    let message = "no request of this id waits for a response".to_owned();
+                    let message = "no pending request has this id".to_owned();
                     refused(ErrorCode::BadRequest, message)
                 }
                 Heard::Resubscribe(topics) => {
@@ -255,7 +255,7 @@ impl Session<'_> {
                 Heard::Refuse(answer) => answer,
             },
             Message::Binary(_) => {
-                let message = "messages are text, not binary".to_owned();
+                let message = "messages must be text, not binary".to_owned();
                 refused(ErrorCode::BadRequest, message)
             }
             // The library has its own answer to these ready; it only has to be sent.

@@ -161,7 +161,7 @@ impl Socket<'_> {
                 Heard::Command { command, id, .. } => return self.hand_on(command, id).await,
             },
             Message::Binary(_) => {
-                let message = "messages are text, not binary".to_owned();
+                let message = "messages must be text, not binary".to_owned();
                 let code = ErrorCode::BadRequest;
                 let refused = ServerMessage::Error {
                     code,

@@ -84,7 +84,7 @@ pub(crate) fn read(text: &str) -> Heard {
             },
         },
         (Ok(PeerMessage::Request { .. }), None) => bad(format!(
-            "`id` and `request` are texts of 1 to {ID_MAX} bytes"
+            "`id` and `request` must be strings of 1 to {ID_MAX} bytes"
         )),
         (
             Ok(PeerMessage::Publish {
@@ -94,7 +94,7 @@ pub(crate) fn read(text: &str) -> Heard {
         ) => {
             let text = fields.text.iter().flatten();
             if text.clone().any(|text| text.len() > TEXT_MAX) {
-                let message = format!("a text has at most {TEXT_MAX} bytes");
+                let message = format!("a string may have at most {TEXT_MAX} bytes");
                 return Heard::Refuse(asker.response(Err((ErrorCode::BadRequest, message))));
             }
             Heard::Publish {
@@ -104,7 +104,7 @@ pub(crate) fn read(text: &str) -> Heard {
             }
         }
         (Ok(PeerMessage::Publish { .. }), None) => {
-            bad(format!("`id` is a text of 1 to {ID_MAX} bytes"))
+            bad(format!("`id` must be a string of 1 to {ID_MAX} bytes"))
         }
         (
             Ok(PeerMessage::Response {
@@ -125,16 +125,18 @@ pub(crate) fn read(text: &str) -> Heard {
         }
         (Ok(PeerMessage::Reidentify { subscriptions }), _) => {
             if subscriptions.len() > SUBSCRIPTIONS_MAX {
-                return bad(format!("at most {SUBSCRIPTIONS_MAX} subscriptions"));
+                return bad(format!(
+                    "at most {SUBSCRIPTIONS_MAX} subscriptions are allowed"
+                ));
             }
             Heard::Resubscribe(Topic::known(&subscriptions))
         }
         (Ok(PeerMessage::Identify { .. }), _) => {
             bad("this connection has identified already; use `reidentify`".into())
         }
-        (Ok(_), _) => bad("this type of message is not known here".into()),
+        (Ok(_), _) => bad("unknown message type".into()),
         (Err(_), Some(asker)) => {
-            let message = "its fields do not have the names and types of docs/PROTOCOL.md";
+            let message = "the message does not have the fields and types of docs/PROTOCOL.md";
             let refused = (ErrorCode::BadRequest, message.to_owned());
             Heard::Refuse(asker.response(Err(refused)))
         }

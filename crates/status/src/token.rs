@@ -17,7 +17,7 @@ pub struct LocalToken(SecretString);
 
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
-#[error("the local token {} cannot be {did}: {source}; remove the file and start Hearth again", path.display())]
+#[error("the local token {} cannot be {did}: {source}; remove the file and restart Hearth", path.display())]
 pub struct TokenError {
     path: PathBuf,
     did: &'static str,

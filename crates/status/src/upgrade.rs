@@ -147,8 +147,8 @@ impl Gate {
             self.room.take(grant)
         };
         if place.is_none() && !is_awaited {
-            let message = "the hub has as many sockets as it may have; show the local token, \
-                           for whose owner some more are kept, or come again";
+            let message = "the hub has no free connections; send the local token, for which some are \
+                           reserved, or try again later";
             return Err(refuse(Refusal::new(ErrorCode::Busy, message)));
         }
         if is_v1 {

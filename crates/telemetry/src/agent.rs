@@ -22,7 +22,7 @@ pub struct AgentNow {
     pub cancelled: u64,
     /// Jobs that went back to the relay, for another time or another worker.
     pub given_back: u64,
-    /// Pieces of answers that the engine made.
+    /// Answer chunks from the engine.
     pub tokens: u64,
     /// Jobs that run.
     pub running: usize,
@@ -53,14 +53,10 @@ pub fn render(now: &AgentNow) -> String {
         let counter = ended.get_or_create_owned(&[("state", state)]);
         counter.inc_by(jobs);
     }
-    all.register("jobs_ended", "Jobs that ended here", ended);
+    all.register("jobs_ended", "Jobs ended by this agent", ended);
     for (name, help, count) in [
-        (
-            "tokens",
-            "Pieces of answers that the engine made",
-            now.tokens,
-        ),
-        ("statuses", "Statuses that were told", now.statuses),
+        ("tokens", "Answer chunks from the engine", now.tokens),
+        ("statuses", "Status updates published", now.statuses),
     ] {
         all.register(name, help, ConstCounter::new(count));
     }
@@ -68,18 +64,22 @@ pub fn render(now: &AgentNow) -> String {
         ("running_jobs", "Jobs that run", number(now.running)),
         (
             "relay_up",
-            "Whether the relay is there",
+            "Whether the relay is connected",
             now.relay_up.into(),
         ),
         (
             "engine_up",
-            "Whether the engine is there",
+            "Whether the engine is up",
             now.engine_up.into(),
         ),
-        ("paused", "Whether the owner paused it", now.paused.into()),
+        (
+            "paused",
+            "Whether the owner paused the agent",
+            now.paused.into(),
+        ),
         (
             "subscribers",
-            "Open sockets of the status hub",
+            "Open connections of the status hub",
             number(now.subscribers),
         ),
     ] {

@@ -11,7 +11,7 @@ pub fn forbid() {
             maximum: Some(0),
         };
         if let Err(error) = setrlimit(Resource::Core, none) {
-            tracing::warn!(%error, "a crash may leave a core file, with keys and prompts in it");
+            tracing::warn!(%error, "core files cannot be disabled; a crash may write keys and prompts to disk");
         }
     }
 }

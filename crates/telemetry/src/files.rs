@@ -19,7 +19,7 @@ pub fn allow(connections: usize) {
         let most = limit.maximum.map_or(wanted, |most| most.min(wanted));
         limit.current = Some(most);
         if let Err(error) = setrlimit(Resource::Nofile, limit) {
-            tracing::warn!(%error, "no more open files are allowed than before");
+            tracing::warn!(%error, "the limit of open files cannot be raised");
         } else if most < wanted {
             tracing::warn!(
                 allowed = most,

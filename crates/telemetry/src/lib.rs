@@ -35,14 +35,14 @@ pub fn init(format: Format, fallback: &str) -> anyhow::Result<()> {
         Format::Human => log.try_init(),
         Format::Json => log.json().try_init(),
     }
-    .map_err(|error| anyhow::anyhow!("logging was set up twice: {error}"))
+    .map_err(|error| anyhow::anyhow!("logging is already set up: {error}"))
 }
 
 fn filter(directives: &str) -> anyhow::Result<EnvFilter> {
     // Its source says the same once more.
     EnvFilter::try_new(directives).map_err(|why| {
         anyhow::anyhow!(
-            "{FILTER_VARIABLE} `{directives}` is not a filter; write for example \
+            "{FILTER_VARIABLE} `{directives}` is not a valid log filter; use for example \
              `info,hearth_relay=debug`: {why}"
         )
     })

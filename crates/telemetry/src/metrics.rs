@@ -120,15 +120,15 @@ impl RelayMetrics {
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("hearth");
         let all = &mut registry;
-        let queued = counters(all, "jobs_queued", "Jobs that were accepted");
+        let queued = counters(all, "jobs_queued", "Jobs accepted");
         let queued = DIALECTS
             .map(|(dialect, name)| (dialect, one(&queued, "dialect", name)))
             .into();
         let leases = Counter::default();
-        all.register("leases", "Jobs that were lent", leases.clone());
+        all.register("leases", "Leases granted", leases.clone());
         let ended = counters(all, "jobs_ended", "Jobs that ended");
         let ended = ["completed", "failed", "cancelled"].map(|state| one(&ended, "state", state));
-        let refused = counters(all, "refused", "Requests that were refused");
+        let refused = counters(all, "refused", "Requests refused");
         let refused = ErrorCode::ALL
             .iter()
             .map(|code| (*code, one(&refused, "code", code.as_str())))
@@ -136,7 +136,7 @@ impl RelayMetrics {
         let tokens = Family::default();
         all.register(
             "tokens",
-            "Tokens that engines counted, in prompts and in answers",
+            "Prompt and answer tokens, as counted by the engines",
             tokens.clone(),
         );
         let mut histogram = |name: &str, help: &str, buckets: &[f64]| {
@@ -144,30 +144,26 @@ impl RelayMetrics {
             all.register_with_unit(name, help, Unit::Seconds, histogram.clone());
             histogram
         };
-        let queue_wait = histogram("queue_wait", "Time until a job was first lent", &WAITS);
+        let queue_wait = histogram("queue_wait", "Time from acceptance to first lease", &WAITS);
         let first_token = histogram(
             "first_token",
-            "Time until the first line of a job's answer",
+            "Time from acceptance to the first answer line",
             &WAITS,
         );
-        let commit = histogram("commit", "Time one commit took on the disk", &COMMITS);
+        let commit = histogram("commit", "Duration of a commit to disk", &COMMITS);
         let group = Histogram::new(GROUPS);
-        all.register(
-            "commit_decisions",
-            "Decisions that were written in one commit",
-            group.clone(),
-        );
+        all.register("commit_decisions", "Decisions per commit", group.clone());
         let mut gauge = |name: &str, help: &str| {
             let gauge = Gauge::default();
             all.register(name, help, gauge.clone());
             gauge
         };
-        let connections = gauge("connections", "Connections that are open");
-        let queued_bytes = gauge("queue_bytes", "Bytes of the requests of waiting jobs");
-        let leased = gauge("leased_jobs", "Jobs that workers hold");
-        let dead = gauge("dead_jobs", "Jobs that failed and were not tried again");
+        let connections = gauge("connections", "Open connections");
+        let queued_bytes = gauge("queue_bytes", "Request bytes of queued jobs");
+        let leased = gauge("leased_jobs", "Leased jobs");
+        let dead = gauge("dead_jobs", "Failed jobs that were not retried");
         let waiting: Family<Label, Gauge> = Family::default();
-        all.register("queue_jobs", "Jobs that wait, by priority", waiting.clone());
+        all.register("queue_jobs", "Queued jobs, by priority", waiting.clone());
         let workers: Family<Label, Gauge> = Family::default();
         all.register("workers", "Workers online, by carrier", workers.clone());
         let by = |carrier| workers.get_or_create_owned(&[("carrier", carrier)]);

@@ -64,7 +64,7 @@ impl Worker {
                  use https, or allow plain http in the settings",
                 display_url(&settings.relay),
             ),
-            other => bail!("the relay's address must begin with https, not {other}"),
+            other => bail!("the relay's URL must begin with https://, not {other}://"),
         }
         let source = Relay::new(&settings)?;
         serve(&desk, source, settings.drain, &stop).await;

@@ -19,11 +19,16 @@ pub(super) fn path() -> Result<PathBuf, String> {
 pub(super) fn program(app: &tauri::Env) -> Result<String, String> {
     let program = match &app.appimage {
         Some(image) => PathBuf::from(image),
-        None => env::current_exe().map_err(|error| format!("this program's path: {error}"))?,
+        None => env::current_exe()
+            .map_err(|error| format!("the path of this program cannot be determined: {error}"))?,
     };
     let path = program.to_str();
-    path.map(str::to_owned)
-        .ok_or_else(|| format!("{} cannot be written into an entry", program.display()))
+    path.map(str::to_owned).ok_or_else(|| {
+        format!(
+            "the path {} cannot be written to an autostart entry",
+            program.display()
+        )
+    })
 }
 
 /// The entry itself.

@@ -129,7 +129,7 @@ test("a relay that refuses the key is reached, and nothing is said of networks",
 });
 
 test("without a relay it says how to choose one, not that one is away", async () => {
-  const relay = { state: "down", name: "not configured", problem: "no relay is set" } as const;
+  const relay = { state: "down", name: "not configured", problem: "no relay is set up" } as const;
   await page(live({ status: "relay_offline", jobs: [], carrier: null, relay }));
   expect(screen.getByTestId("state").textContent).toBe(en.mood.no_relay);
   expect(screen.getByTestId("help").textContent).toBe(en.noRelayHelp);
@@ -149,7 +149,7 @@ test("a program that asks is shown with what is known of it, and each answer is 
   for (const [name, word] of [
     ["Allow once", "once"],
     ["Always allow", "always"],
-    ["No", "no"],
+    ["Deny", "no"],
   ] as const) {
     await fireEvent.click(button(`${name}: my dock`));
     expect(actions.decide).toHaveBeenLastCalledWith("7", word);
@@ -187,7 +187,7 @@ test("when a row goes that had the focus, its part of the page has it", async ()
   button("Cancel the job of laptop").focus();
   await say({ ...live({ jobs: [] }), pairs: { waiting: [waiting], allowed: [allowed] } });
   expect(document.activeElement).toBe(section(en.running));
-  button("Revoke the leave of my dock").focus();
+  button("Revoke access for my dock").focus();
   const other = { ...allowed, id: "2" };
   await say({ ...live({ jobs: [] }), pairs: { waiting: [waiting], allowed: [other] } });
   expect(document.activeElement).toBe(section(en.allowed));
@@ -229,6 +229,6 @@ test("what a program calls itself is text and nothing else", async () => {
 test("a program that is allowed is listed and can be revoked", async () => {
   const { actions } = await page({ ...live(), pairs: { waiting: [], allowed: [{ id: "1", who: dock, since: 0 }] } });
   expect(screen.getByTestId("allowed").textContent).toContain("my dock");
-  await fireEvent.click(button("Revoke the leave of my dock"));
+  await fireEvent.click(button("Revoke access for my dock"));
   expect(actions.revoke).toHaveBeenCalledWith("1");
 });

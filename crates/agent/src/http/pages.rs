@@ -31,7 +31,7 @@ pub(super) async fn page(uri: Uri) -> Response {
                            run `npm ci && npm run build` in ui/ and build it again";
             refuse(ErrorCode::UnknownRoute, message)
         } else {
-            refuse(ErrorCode::UnknownRoute, "no page has such a file")
+            refuse(ErrorCode::UnknownRoute, "there is no such file")
         };
     };
     let mut response = page.bytes.into_response();

@@ -48,7 +48,7 @@ pub(crate) async fn serve(
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::warn!(%error, "the local HTTP server cannot accept");
+                tracing::warn!(%error, "the local HTTP server cannot accept a connection");
                 let _ = stop
                     .run_until_cancelled(sleep(Duration::from_millis(200)))
                     .await;
@@ -107,7 +107,7 @@ async fn talk(
 
 fn note(ended: Result<(), JoinError>) {
     if let Err(error) = ended {
-        tracing::error!(%error, "a local connection broke");
+        tracing::error!(%error, "a local connection failed");
     }
 }
 

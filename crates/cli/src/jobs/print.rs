@@ -1,11 +1,11 @@
-//! Jobs as people read them.
+//! Jobs as text.
 
 use proto::{JobState, JobView};
 use status::plain;
 
 use crate::key::day;
 
-/// A table with a line for each job.
+/// Formats jobs as a table, one line each.
 pub(super) fn table(jobs: &[JobView]) -> String {
     let head = [
         "ID", "STATE", "MODEL", "PRIORITY", "ATTEMPT", "ACCOUNT", "ACCEPTED", "ERROR",
@@ -36,7 +36,7 @@ pub(super) fn table(jobs: &[JobView]) -> String {
     for row in &rows {
         let cells = row.iter().zip(&widths).enumerate();
         let cells = cells.map(|(column, (cell, width))| match column {
-            // Numbers stand under each other.
+            // Numbers are right-aligned.
             3 | 4 => format!("{cell:>width$}"),
             _ => format!("{cell:<width$}"),
         });
@@ -46,7 +46,7 @@ pub(super) fn table(jobs: &[JobView]) -> String {
     text
 }
 
-/// All that is known of one job, a line for each thing.
+/// Formats all fields of one job, one line each.
 pub(super) fn whole(job: &JobView) -> String {
     let error = job.error.as_ref();
     let lines = [
@@ -63,7 +63,7 @@ pub(super) fn whole(job: &JobView) -> String {
         ("accepted", Some(day(job.created_at))),
         ("deadline", job.deadline.map(day)),
         ("ended", job.finished_at.map(day)),
-        ("before it", job.position.map(|n| n.to_string())),
+        ("jobs ahead", job.position.map(|n| n.to_string())),
         ("retried as", job.retried_as.map(|id| id.to_string())),
     ];
     let lines = lines.into_iter();

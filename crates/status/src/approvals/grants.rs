@@ -50,7 +50,7 @@ pub(super) fn set_aside(file: &Path, now: Timestamp) -> io::Result<()> {
     match std::fs::rename(file, &aside) {
         Ok(()) => {
             let (path, aside) = (file.display(), aside.display());
-            tracing::warn!(%path, %aside, "a list that cannot be read was put aside");
+            tracing::warn!(%path, %aside, "the list of allowed programs cannot be read; it was renamed");
             Ok(())
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
