@@ -1,3 +1,5 @@
+//! Files and batches in the queue file, and the erasure of expired ones.
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use proto::{Account, Timestamp};
@@ -8,7 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::{SqliteQueue, group::Group, row};
 
 impl SqliteQueue {
-    /// Something new, unless the disk is full.
+    /// Writes something new; fails while the disk is full.
     async fn add<P: Params + Clone + Send + 'static>(
         &self,
         statement: &'static str,
@@ -25,7 +27,7 @@ impl SqliteQueue {
         .await
     }
 
-    /// One statement on the writer's connection, in the next group.
+    /// Executes one statement on the writer's connection, in the next group.
     async fn write<P: Params + Clone + Send + 'static>(
         &self,
         statement: &'static str,
@@ -41,7 +43,7 @@ impl SqliteQueue {
         .await
     }
 
-    /// Erases all pieces, a few in each group.
+    /// Erases all pieces of `of` with this id, a few per group.
     async fn erase_all(&self, of: &'static Pieces, id: &str) -> Result<(), QueueError> {
         loop {
             let id = id.to_owned();
@@ -58,7 +60,7 @@ impl SqliteQueue {
         }
     }
 
-    /// The records of a table that belong to an owner, newest first; one of them, or all.
+    /// Reads an owner's records from a table, newest first: one of them, or all.
     async fn records<T: DeserializeOwned + Send + 'static>(
         &self,
         statement: &'static str,
@@ -71,7 +73,7 @@ impl SqliteQueue {
             Owner::Anyone => None,
         };
         let id = id.map(str::to_owned);
-        // Who looks for one does not wait for those who list.
+        // A lookup of one record does not wait for lists.
         let reader = if id.is_some() {
             &self.reader
         } else {
@@ -221,7 +223,7 @@ impl Batches for SqliteQueue {
     }
 }
 
-/// The batches that are over and whose file has gone.
+/// SQL condition: the final batches whose input file is gone.
 macro_rules! left {
     () => {
         "FROM batches WHERE is_over
@@ -229,7 +231,7 @@ macro_rules! left {
     };
 }
 
-/// Forgets a file whose time has passed, and the batches of it that are over; its parts are left.
+/// Deletes the record of one expired file and its final batches; returns its id. The parts remain.
 fn expire_one(group: &mut Group<'_>, now: Timestamp) -> rusqlite::Result<Option<String>> {
     let conn = group.conn;
     let late = conn
@@ -245,7 +247,7 @@ fn expire_one(group: &mut Group<'_>, now: Timestamp) -> rusqlite::Result<Option<
     Ok(late)
 }
 
-/// Forgets the batches whose time has passed; when to look again.
+/// Deletes the expired batches; returns when the next file or batch expires.
 fn expire(group: &mut Group<'_>, now: Timestamp) -> rusqlite::Result<Option<Timestamp>> {
     let conn = group.conn;
     let kept = i64::try_from(BATCH_KEPT.as_millis()).unwrap_or(i64::MAX);
@@ -276,7 +278,7 @@ fn forget_file(conn: &Connection, id: &str) -> rusqlite::Result<()> {
         .map(drop)
 }
 
-/// Something long that is kept in pieces.
+/// Something large that is stored in pieces: the SQL that finds and deletes them.
 struct Pieces {
     sizes: &'static str,
     delete: &'static str,
@@ -290,11 +292,11 @@ const RESULTS: Pieces = Pieces {
     sizes: "SELECT n, length(line) FROM batch_lines WHERE batch = ?1 ORDER BY n",
     delete: "DELETE FROM batch_lines WHERE batch = ?1 AND n <= ?2",
 };
-/// About so many bytes of them are erased in one group: others wait for no more, and on a full
-/// disk there is room for it.
+/// Approximate number of bytes that one group erases. Keeps other groups from waiting, and fits
+/// into the reserve on a full disk.
 const STEP: i64 = 4 * 1024 * 1024;
 
-/// Erases the first pieces; whether there were any.
+/// Erases the first pieces; returns whether there were any.
 fn erase_some(conn: &Connection, of: &Pieces, id: &str) -> rusqlite::Result<bool> {
     let last = {
         let mut select = conn.prepare_cached(of.sizes)?;

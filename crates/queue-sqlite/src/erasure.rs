@@ -1,7 +1,7 @@
-//! What is erased when, and from where.
+//! Erasure of jobs, requests and answers whose retention time is over.
 //!
-//! `secure_delete` overwrites in the file what is deleted there. The write-ahead log beside it
-//! still holds what was written before: it is taken into the file and cut off.
+//! `secure_delete` overwrites deleted data in the database file. The write-ahead log still holds
+//! what was written before, so it is checkpointed and truncated afterwards.
 
 use std::{
     cell::Cell,
@@ -19,22 +19,23 @@ use rusqlite::{Connection, MAIN_DB, OptionalExtension};
 
 use crate::{error::Fault, group::Group, row};
 
-/// About how many bytes one group erases, so that others are not kept waiting: what is erased is
-/// overwritten, and goes through the log.
+/// Approximate number of bytes that one group erases. Erased data is overwritten and goes through
+/// the write-ahead log; more would delay other groups.
 const ERASED_AT_ONCE: u64 = 4 * 1024 * 1024;
-/// And while the disk is full: erasing needs room too.
+/// Bytes that one group erases while the disk is full, because erasing needs space, too.
 const ERASED_WHEN_FULL: u64 = 512 * 1024;
-/// What each job counts at least.
+/// Minimum number of bytes that a job counts as.
 const ERASED_JOB: u64 = 8 * 1024;
-/// Most fetched jobs that are noted between two groups; of more it is forgotten that they were
-/// fetched, and they are kept longer.
+/// Maximum number of fetched jobs recorded between two groups. Further ones are not recorded as
+/// fetched and are kept longer.
 const NOTED_MAX: usize = 100_000;
-/// The log is cut off at most this often: each time its space must be made anew.
+/// Minimum time between truncations of the write-ahead log, because its space must be allocated
+/// again after each.
 const CUT_EVERY: Duration = Duration::from_secs(60);
-/// How long a reader is waited for, who still looks at what is in the log.
+/// Maximum time to wait for readers that still use the write-ahead log.
 const CUT_WAIT: Duration = Duration::from_millis(50);
 
-/// The jobs that were fetched since the last group.
+/// The jobs whose answers were fetched since the last group.
 #[derive(Debug, Default)]
 pub(crate) struct Fetched(Mutex<HashMap<JobId, Timestamp>>);
 
@@ -51,7 +52,7 @@ impl Fetched {
     }
 }
 
-/// Writes that these were fetched, where that counts: see [`Terms::goes_early`].
+/// Writes the fetch time of those jobs that are erased early, see [`Terms::goes_early`].
 pub(crate) fn note(conn: &Connection, fetched: &HashMap<JobId, Timestamp>) -> rusqlite::Result<()> {
     let mut update = conn.prepare_cached(
         "UPDATE jobs SET fetched_at = ?2 WHERE id = ?1 AND finished_at IS NOT NULL
@@ -65,26 +66,26 @@ pub(crate) fn note(conn: &Connection, fetched: &HashMap<JobId, Timestamp>) -> ru
     Ok(())
 }
 
-/// A job that was kept for long enough.
+/// A job whose retention time is over.
 struct Due {
     seq: i64,
     account: Account,
     kept: i64,
-    /// Or else its request and its answer only.
+    /// Whether the whole job is erased, or only its request and answer.
     whole: bool,
-    /// Some of its request is gone already.
+    /// Whether a part of the request is already erased.
     is_begun: bool,
 }
 
 impl Due {
-    /// What it takes of what one group erases.
+    /// Number of bytes that the job counts as in one group.
     fn weight(&self) -> u64 {
         u64::try_from(self.kept).unwrap_or_default().max(ERASED_JOB)
     }
 }
 
 impl Group<'_> {
-    /// Erases some of what was kept for long enough; answers when to look again.
+    /// Erases some of the data whose retention time is over; returns when to continue.
     pub(crate) fn erase(&mut self) -> Result<Option<Timestamp>, Fault> {
         let (now, terms) = {
             let live = self.live();
@@ -142,9 +143,9 @@ impl Group<'_> {
         Ok(due)
     }
 
-    /// Erases of a large one as much as there is room for; whether nothing is left but small things.
+    /// Erases as much of a large job as `left` allows. Returns whether only small data is left.
     fn erase_in_parts(&mut self, due: &Due, left: &mut u64) -> rusqlite::Result<bool> {
-        // Nobody shall read the rest.
+        // From now on readers see the job as erased.
         let begin = "UPDATE jobs SET is_erased = 1 WHERE seq = ?1";
         self.conn.prepare_cached(begin)?.execute([due.seq])?;
         while *left > 0 {
@@ -168,7 +169,8 @@ impl Group<'_> {
         Ok(false)
     }
 
-    /// Overwrites up to so many bytes of a request, from its end; `bytes` are those that are left.
+    /// Overwrites up to `most` bytes of a request, from its end. The column `bytes` holds the
+    /// length that is left.
     fn erase_body(&self, seq: i64, most: u64) -> rusqlite::Result<u64> {
         let select = "SELECT min(bytes, length(body)) AS left, length(body) AS length
             FROM jobs JOIN bodies USING (seq) WHERE seq = ?1";
@@ -188,7 +190,8 @@ impl Group<'_> {
         let mut update = self.conn.prepare_cached(update)?;
         update.execute((seq, row::number(left - gone)))?;
         if left == gone && length > 0 {
-            // It was overwritten: not once more while its pages are given back.
+            // The data is already overwritten; it must not be overwritten again when its pages are
+            // freed.
             self.conn.execute_batch("PRAGMA secure_delete = FAST")?;
             let freed = self.empty_body(seq);
             self.conn.execute_batch("PRAGMA secure_delete = ON")?;
@@ -202,7 +205,7 @@ impl Group<'_> {
         self.conn.prepare_cached(empty)?.execute([seq]).map(drop)
     }
 
-    /// Erases the last lines of an answer: whoever reads it meanwhile finds no gap.
+    /// Erases the last lines of an answer first, so that a concurrent reader finds no gap.
     fn erase_lines(&self, seq: i64, most: u64) -> rusqlite::Result<u64> {
         let select = "SELECT n, length(line) AS bytes FROM lines WHERE seq = ?1 ORDER BY n DESC";
         let mut select = self.conn.prepare_cached(select)?;
@@ -221,7 +224,7 @@ impl Group<'_> {
         Ok(gone)
     }
 
-    /// Erases what was written to a query, its draft first.
+    /// Erases what was written to a query, beginning with its draft.
     fn erase_query(&self, seq: i64) -> rusqlite::Result<u64> {
         for [length, erase] in [
             [
@@ -246,7 +249,7 @@ impl Group<'_> {
         Ok(0)
     }
 
-    /// Erases what is left of it.
+    /// Erases the rest of the job.
     fn finish(&mut self, due: &Due) -> rusqlite::Result<()> {
         let kept = "SELECT kept FROM jobs WHERE seq = ?1";
         let mut kept = self.conn.prepare_cached(kept)?;
@@ -271,7 +274,7 @@ impl Group<'_> {
         Ok(())
     }
 
-    /// When something must be erased.
+    /// Returns the time of the next erasure.
     pub(crate) fn next_erasure(
         &self,
         now: Timestamp,
@@ -296,15 +299,15 @@ impl Group<'_> {
         let next = [
             Some(ended + terms.kept),
             fetched.map(|at| at + terms.fetched_kept),
-            // Nothing that is fetched after this is due before that.
+            // Nothing that is fetched after this is due earlier.
             Some(now + terms.fetched_kept),
         ];
         Ok(next.into_iter().flatten().min())
     }
 }
 
-/// Parts of files that never got their record, and results of batches that are over: whoever
-/// wrote them was cut short.
+/// Deletes parts of files without a record, and results of final batches: remains of interrupted
+/// writes.
 pub(crate) fn erase_remains(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch(
         "DELETE FROM file_parts WHERE id NOT IN (SELECT id FROM files);
@@ -312,7 +315,7 @@ pub(crate) fn erase_remains(conn: &Connection) -> rusqlite::Result<()> {
     )
 }
 
-/// Cuts off the log after something was erased.
+/// Truncates the write-ahead log after an erasure.
 #[derive(Debug, Default)]
 pub(crate) struct Cutter {
     is_due: Cell<bool>,
@@ -320,12 +323,12 @@ pub(crate) struct Cutter {
 }
 
 impl Cutter {
-    /// Something was erased.
+    /// Records that something was erased.
     pub(crate) fn note(&self) {
         self.is_due.set(true);
     }
 
-    /// Cuts, if that is due; answers after how long to try again.
+    /// Truncates the log if that is due; returns the time until the next attempt.
     pub(crate) fn cut(&self, conn: &Connection, at: Instant) -> Option<Duration> {
         if !self.is_due.get() {
             return None;
@@ -351,7 +354,7 @@ impl Cutter {
     }
 }
 
-/// Takes the log into the file and cuts it off; false if a reader was in the way.
+/// Checkpoints and truncates the log; returns `false` if a reader prevented it.
 pub(crate) fn cut(conn: &Connection) -> rusqlite::Result<bool> {
     conn.busy_timeout(CUT_WAIT)?;
     let busy = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
@@ -361,7 +364,7 @@ pub(crate) fn cut(conn: &Connection) -> rusqlite::Result<bool> {
     Ok(busy? == 0)
 }
 
-/// A length of what fits into memory.
+/// Converts the length of something that fits into memory.
 fn in_memory(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }

@@ -1,25 +1,27 @@
+//! Errors of opening a queue file, and of groups of decisions that could not be written.
+
 use std::path::PathBuf;
 
 use queue::QueueError;
 
-/// Why a queue file cannot be used.
+/// Reasons why a queue file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The folder or the file cannot be made or read.
+    /// The directory or the file cannot be created or read.
     #[error("cannot use {path}: {source}; check that the folder exists and is writable")]
     File {
-        /// Which.
+        /// Path of the directory or file.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         source: std::io::Error,
     },
-    /// Two writers would undo each other's work.
+    /// Another relay has the file open; two writers would corrupt each other's work.
     #[error("{path} is in use by another relay; stop that one, or give this one another --store")]
     InUse {
         /// The queue file.
         path: PathBuf,
     },
-    /// It was written by another version.
+    /// The file was written by a newer version.
     #[error(
         "{path} has layout {found}, this version knows only {known}; \
          start the version that wrote it, or give another --store"
@@ -29,10 +31,10 @@ pub enum OpenError {
         path: PathBuf,
         /// Its `user_version`.
         found: i64,
-        /// Ours.
+        /// The latest layout this version knows.
         known: i64,
     },
-    /// It is not ours, or it is damaged.
+    /// The file is damaged, or is not a queue file.
     #[error(
         "{path} is damaged or not a queue of Hearth: {reason}; \
          move it away and restore a backup, or start with a new file"
@@ -40,15 +42,15 @@ pub enum OpenError {
     Damaged {
         /// The queue file.
         path: PathBuf,
-        /// What was found.
+        /// Result of the check.
         reason: String,
     },
-    /// Anything else SQLite says.
+    /// Any other SQLite error.
     #[error("cannot open {path}: {source}")]
     Sqlite {
         /// The queue file.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         source: rusqlite::Error,
     },
 }
@@ -59,10 +61,10 @@ impl From<OpenError> for QueueError {
     }
 }
 
-/// Why a decision was not made: the group's other decisions stand, or they fall with it.
+/// Reasons why a decision failed: alone, or with its whole group.
 #[derive(Debug)]
 pub(crate) enum Fault {
-    /// The caller asked for what cannot be.
+    /// The call was refused; the other decisions of the group stand.
     Refused(QueueError),
     /// SQLite failed, and with it the whole group.
     Broken(rusqlite::Error),
@@ -80,7 +82,7 @@ impl From<rusqlite::Error> for Fault {
     }
 }
 
-/// A group could not be committed; everybody in it is told the same.
+/// A group could not be committed. All its callers get this error.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the queue file could not be written: {reason}")]
 pub(crate) struct NotWritten {
@@ -88,20 +90,20 @@ pub(crate) struct NotWritten {
     pub(crate) cure: Cure,
 }
 
-/// What helps.
+/// What is needed before writing can succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cure {
-    /// Trying again.
+    /// Another attempt.
     Again,
-    /// Room on the disk.
+    /// Space on the disk.
     Room,
-    /// Nothing while this process lives: what the system said was written may not be, or the file
-    /// is damaged.
+    /// A restart of the process: data that the system reported as written may not be on disk, or
+    /// the file is damaged.
     Restart,
 }
 
 impl NotWritten {
-    /// The thread that writes has panicked.
+    /// The writer thread panicked.
     pub(crate) fn broke_down() -> Self {
         Self {
             reason: "its writer broke down".into(),
@@ -119,7 +121,7 @@ impl From<rusqlite::Error> for NotWritten {
             .unwrap_or_default();
         let cure = match error.sqlite_error_code() {
             Some(DiskFull) => Cure::Room,
-            // The index of the log could not grow.
+            // SQLite could not extend the shared-memory index of the write-ahead log.
             Some(SystemIoFailure) if extended == rusqlite::ffi::SQLITE_IOERR_SHMSIZE => Cure::Room,
             Some(SystemIoFailure | DatabaseCorrupt | NotADatabase) => Cure::Restart,
             Some(_) | None => Cure::Again,

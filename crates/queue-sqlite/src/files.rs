@@ -1,3 +1,5 @@
+//! The files beside a queue: the lock, the backups before an upgrade, and their permissions.
+
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     path::{Path, PathBuf},
@@ -8,14 +10,15 @@ use proto::Timestamp;
 
 use crate::OpenError;
 
-/// Held for as long as the relay lives; the system gives it up with the process, however it ends.
+/// An exclusive lock on the queue for the lifetime of the relay. The system releases it when the
+/// process ends in any way.
 #[derive(Debug)]
 pub(crate) struct Lock {
     _file: File,
 }
 
 impl Lock {
-    /// Claims the right to write to the queue at `path`, through a file beside it.
+    /// Locks the queue at `path` for writing, through a lock file beside it.
     pub(crate) fn take(path: &Path) -> Result<Self, OpenError> {
         let beside = beside(path, ".lock");
         let file = private(&beside)?;
@@ -30,7 +33,7 @@ impl Lock {
     }
 }
 
-/// Makes the file, and its folder, for nobody else's eyes, unless they are there.
+/// Creates the file and its directory, readable by this user only, unless they exist.
 pub(crate) fn make(path: &Path) -> Result<(), OpenError> {
     let failed = |source| OpenError::File {
         path: path.into(),
@@ -45,8 +48,8 @@ pub(crate) fn make(path: &Path) -> Result<(), OpenError> {
     private(path).map(drop)
 }
 
-/// The file itself, where `path` is another name of it: SQLite keeps its log beside the file, and
-/// there the lock must be too.
+/// Resolves `path` to the real file. SQLite keeps its write-ahead log beside that file, and the
+/// lock must be there, too.
 pub(crate) fn real(path: &Path) -> Result<PathBuf, OpenError> {
     if !path.is_symlink() {
         return Ok(path.into());
@@ -57,14 +60,14 @@ pub(crate) fn real(path: &Path) -> Result<PathBuf, OpenError> {
     })
 }
 
-/// How long the file as it was before it got a new layout is kept beside it, should somebody want
-/// to go back. There are prompts in it.
+/// Time for which the backup made before an upgrade is kept, so that one can go back. It contains
+/// prompts.
 const COPY_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// What a copy is called: the file's name, this, and its layout.
+/// Infix of a backup's name, between the name of the file and its layout number.
 pub(crate) const COPY: &str = ".layout-";
 
-/// Removes the copies of earlier layouts that were made long ago.
+/// Removes expired backups of earlier layouts.
 pub(crate) fn remove_old_copies(path: &Path, now: Timestamp) {
     let Some(name) = path.file_name() else { return };
     let folder = path
@@ -95,7 +98,7 @@ fn is_old(file: &fs::DirEntry, now: Timestamp) -> bool {
     made.is_some_and(|made| Timestamp(0) + made + COPY_KEPT <= now)
 }
 
-/// `path` with something after its last letter.
+/// Returns `path` with `suffix` appended to its file name.
 pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);

@@ -1,3 +1,5 @@
+//! A group: the decisions that the writer thread makes in one transaction.
+
 use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -19,7 +21,7 @@ use crate::{
     row::{self, Statements},
 };
 
-/// Something to be decided, and what to tell who asked.
+/// A decision to be made, and the channel for its result.
 pub(crate) struct Ask {
     decide: Box<dyn Decide>,
     has_erased: bool,
@@ -54,7 +56,7 @@ where
 
     fn tell(self: Box<Self>, written: Result<(), NotWritten>) {
         let Self { answer, told, .. } = *self;
-        // Who asked may have gone away meanwhile; the decision stands.
+        // The caller may be gone; the decision stands.
         drop(told.send(written.map_err(QueueError::from).and(answer)));
     }
 }
@@ -66,8 +68,8 @@ impl fmt::Debug for Ask {
 }
 
 impl Ask {
-    /// Decides something, and tells `told` after the COMMIT. It is decided once more if the
-    /// transaction it was decided in could not be written.
+    /// Creates a decision. Its result is sent to `told` after the COMMIT. If the transaction could
+    /// not be written, it is made once more.
     pub(crate) fn new<T: Send + 'static>(
         decide: impl FnMut(&mut Group<'_>) -> Result<T, Fault> + Send + 'static,
         told: oneshot::Sender<Result<T, QueueError>>,
@@ -82,7 +84,7 @@ impl Ask {
         }
     }
 
-    /// Decides. An error breaks the group.
+    /// Makes the decision. An error fails the group.
     pub(crate) fn decide(&mut self, group: &mut Group<'_>) -> rusqlite::Result<()> {
         let had = std::mem::take(&mut group.has_erased);
         let decided = self.decide.decide(group);
@@ -91,28 +93,28 @@ impl Ask {
         decided
     }
 
-    /// Whether something was erased in what was decided.
+    /// Whether the decision erased something.
     pub(crate) const fn has_erased(&self) -> bool {
         self.has_erased
     }
 
-    /// Tells what was decided, once that is on disk, or that it is not.
+    /// Sends the result, after the COMMIT or its failure.
     pub(crate) fn tell(self, written: Result<(), NotWritten>) {
         self.decide.tell(written);
     }
 }
 
-/// One transaction: decisions in the order they are made, each written before the next.
+/// One transaction: decisions in order, each written before the next is made.
 pub(crate) struct Group<'a> {
     pub(crate) conn: &'a Connection,
     live: &'a Mutex<Live>,
     statements: Statements<'a>,
     steps: Vec<Step>,
     stored: Vec<(Arc<LiveLog>, JobId, u32, u64)>,
-    /// What was added to, or taken from, what is kept of an account.
+    /// Changes of the bytes kept per account.
     weights: Vec<(Account, i64)>,
     has_erased: bool,
-    /// There is only room for what must go on.
+    /// Whether the disk is full, so that only running jobs may write.
     pub(crate) is_full: bool,
 }
 
@@ -130,7 +132,7 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// Refuses what is new while the disk is full.
+    /// Refuses new jobs and data while the disk is full.
     pub(crate) fn admits(&self) -> Result<(), Fault> {
         if self.is_full {
             Err(QueueError::DiskFull.into())
@@ -139,7 +141,7 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// See [`queue::Queue::enqueue`]; answers what was accepted.
+    /// Accepts a job, see [`queue::Queue::enqueue`]; returns its record.
     pub(crate) fn enqueue(&mut self, now: Timestamp, job: &NewJob) -> Result<&Record, Fault> {
         self.admits()?;
         if self.statements.has_ended(self.conn, job.id)? {
@@ -151,7 +153,7 @@ impl<'a> Group<'a> {
         Ok(accepted)
     }
 
-    /// See [`queue::Queue::lease_many`].
+    /// Leases jobs, see [`queue::Queue::lease_many`].
     pub(crate) fn lease_many(
         &mut self,
         now: Timestamp,
@@ -185,7 +187,7 @@ impl<'a> Group<'a> {
             (steps, token)
         };
         self.write(steps)?;
-        // The last step is the loan, if there is one.
+        // The lease, if there is one, is the last step.
         let lent = token.and_then(|_| self.steps.last());
         let Some(step) = lent else { return Ok(None) };
         if step.after.job.attempt > 1 {
@@ -195,7 +197,7 @@ impl<'a> Group<'a> {
         Ok(step.lease(body.into()))
     }
 
-    /// See [`queue::Queue::complete`].
+    /// Ends a job, see [`queue::Queue::complete`].
     pub(crate) fn complete(
         &mut self,
         now: Timestamp,
@@ -209,8 +211,8 @@ impl<'a> Group<'a> {
                 .log(Owner::Anyone, token.job)
                 .map_or((0, 0), |log| (log.count(), log.stored()));
             let decided = live.machine.complete(now, token, have, lines, end.clone());
-            // The end must not be on disk without the lines before it. They are noted already, by
-            // `append` or by `undo`; this holds even where one of those forgot.
+            // The lines must be on disk before the end. `append` and `undo` already queue them;
+            // this makes sure of it.
             if decided.is_ok() && stored < have {
                 live.keep_unstored([token.job]);
             }
@@ -223,7 +225,7 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// See [`queue::Queue::nack`].
+    /// Gives a job back, see [`queue::Queue::nack`].
     pub(crate) fn nack(
         &mut self,
         now: Timestamp,
@@ -242,7 +244,7 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// See [`queue::Queue::cancel`].
+    /// Cancels a job, see [`queue::Queue::cancel`].
     pub(crate) fn cancel(
         &mut self,
         now: Timestamp,
@@ -263,8 +265,8 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// See [`queue::Queue::reap`], but for what must be erased; when to look again, and when to
-    /// erase.
+    /// Applies what is due, see [`queue::Queue::reap`], but erases nothing. Returns when to do so
+    /// again, and when to erase.
     pub(crate) fn reap(
         &mut self,
         now: Timestamp,
@@ -281,27 +283,27 @@ impl<'a> Group<'a> {
         Ok((live.machine.next_reap(), erase))
     }
 
-    /// So many bytes more are kept of an account, or less.
+    /// Adds `bytes`, which may be negative, to what is kept for an account.
     pub(crate) fn weigh(&mut self, account: &Account, bytes: i64) {
         self.live().machine.weigh(account, bytes);
         self.weights.push((account.clone(), bytes));
     }
 
-    /// Whether so many more may be.
+    /// Checks whether `bytes` more may be kept for an account.
     pub(crate) fn may_keep(&self, account: &Account, bytes: usize) -> Result<(), Fault> {
         Ok(self.live().machine.may_keep(account, bytes)?)
     }
 
-    /// Writes all lines that are not on disk, those of jobs that ended in this group too.
+    /// Writes all lines that are not on disk, including those of jobs that ended in this group.
     pub(crate) fn store_lines(&mut self) -> rusqlite::Result<()> {
         let unstored = self.live().take_unstored();
         let mut new = Vec::with_capacity(unstored.len());
-        // All are noted before any is written: if one fails, `undo` gives back every log.
+        // All logs are registered before any is written, so that `undo` gives back every one.
         for (record, log) in unstored {
             let (attempt, first, lines) = log.unstored();
             let last = first + lines.len() as u64 - 1;
             self.stored.push((log, record.job.new.id, attempt, last));
-            // Lines of an attempt that was overtaken in this group are void.
+            // Lines of an attempt that was superseded in this group are void.
             if attempt == record.job.attempt {
                 new.push((record.seq, first, lines));
             }
@@ -310,7 +312,8 @@ impl<'a> Group<'a> {
             .try_for_each(|(seq, first, lines)| row::insert_lines(self.conn, *seq, *first, lines))
     }
 
-    /// Writes until when leases run, which is not worth an fsync at any other time than the last.
+    /// Writes the current ends of leases. Renewals alone are not worth an fsync, so this is done in
+    /// the last group only.
     pub(crate) fn store_leases(&mut self) -> rusqlite::Result<()> {
         let leased: Vec<Record> = {
             let live = self.live();
@@ -325,18 +328,18 @@ impl<'a> Group<'a> {
             .try_for_each(|record| self.statements.update(self.conn, record, 0))
     }
 
-    /// Something was deleted that nobody shall find again.
+    /// Marks the group as having deleted data that must be overwritten everywhere.
     pub(crate) const fn erases(&mut self) {
         self.has_erased = true;
     }
 
-    /// Whether anything was.
+    /// Whether the group erased something.
     pub(crate) const fn has_erased(&self) -> bool {
         self.has_erased
     }
 
-    /// The transaction is on disk: memory, readers and lease holders are told.
-    /// Answers whether any job has ended.
+    /// Publishes the committed transaction to memory, readers and lease holders. Returns whether
+    /// any job has ended.
     pub(crate) fn settle(self) -> bool {
         for (log, _, attempt, last) in &self.stored {
             log.store(*attempt, *last);
@@ -346,7 +349,7 @@ impl<'a> Group<'a> {
         after.any(|record| record.job.state.is_final())
     }
 
-    /// The transaction never happened: memory is as it was before.
+    /// Reverts memory after the transaction failed.
     pub(crate) fn undo(self) {
         let mut live = lock(self.live);
         live.undo(self.steps);
@@ -368,7 +371,7 @@ impl<'a> Group<'a> {
         Ok(())
     }
 
-    /// A job that is not live any more.
+    /// Returns the record of an ended job.
     fn ended(&self, id: JobId) -> Result<Record, Fault> {
         row::find_ended(self.conn, id)?.ok_or_else(|| QueueError::UnknownJob(id).into())
     }

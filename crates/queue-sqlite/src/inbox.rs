@@ -1,3 +1,5 @@
+//! The inbox of the writer thread: pending decisions, and when to write without any.
+
 use std::{
     collections::VecDeque,
     sync::{
@@ -12,22 +14,22 @@ use tokio::sync::Semaphore;
 
 use crate::group::Ask;
 
-/// Most decisions that wait for the writer; whoever comes later waits or is refused.
+/// Maximum number of pending decisions; further callers wait or are refused.
 const ROOM: usize = 1_024;
-/// How long lines may wait for a group of their own.
+/// Maximum time lines wait for a group.
 const LINES_WAIT: Duration = Duration::from_millis(100);
-/// How long it may wait to be noted that an answer was fetched.
+/// Maximum time until it is written that an answer was fetched.
 const NOTES_WAIT: Duration = Duration::from_secs(1);
-/// And after the disk refused them.
+/// Time until lines are tried again after the disk refused them.
 const RETRY_WAIT: Duration = Duration::from_secs(1);
 
-/// Where callers put what they ask of the writer thread.
+/// The inbox of the writer thread.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     waiting: Mutex<Waiting>,
     filled: Condvar,
     room: Semaphore,
-    /// As under the lock, for those who only ask.
+    /// Copy of the flag under the lock, for reading without it.
     closed: AtomicBool,
 }
 
@@ -36,15 +38,15 @@ struct Waiting {
     asks: VecDeque<Ask>,
     group_by: Option<Instant>,
     closed: bool,
-    /// The writer sleeps until somebody wakes it: that costs a call of the system, and is done
-    /// only then, and with the lock given back.
+    /// Whether the writer sleeps. Waking it is a system call, so it is done only when needed, after
+    /// releasing the lock.
     asleep: bool,
     #[cfg(test)]
     woken: usize,
 }
 
 impl Waiting {
-    /// Whether there is a sleeper, who is woken now.
+    /// Returns whether the writer sleeps and must be woken; marks it as awake.
     fn wakes(&mut self) -> bool {
         #[cfg(test)]
         {
@@ -54,12 +56,12 @@ impl Waiting {
     }
 }
 
-/// What the writer has to do next.
+/// The writer's next task.
 #[derive(Debug)]
 pub(crate) enum Batch {
-    /// Decide these, and store all lines.
+    /// Make these decisions, and store all lines.
     Group(VecDeque<Ask>),
-    /// Decide these, and then nothing any more.
+    /// Make these decisions, then stop.
     Last(VecDeque<Ask>),
 }
 
@@ -73,7 +75,7 @@ impl Inbox {
         }
     }
 
-    /// Asks, waiting for room if need be.
+    /// Adds a decision; waits while the inbox is full.
     pub(crate) async fn ask(&self, ask: Ask) -> Result<(), QueueError> {
         self.room
             .acquire()
@@ -83,7 +85,7 @@ impl Inbox {
         self.push(ask)
     }
 
-    /// Asks if there is room now.
+    /// Adds a decision, or fails if the inbox is full.
     pub(crate) fn try_ask(&self, ask: Ask) -> Result<(), QueueError> {
         match self.room.try_acquire() {
             Ok(permit) => permit.forget(),
@@ -93,22 +95,22 @@ impl Inbox {
         self.push(ask)
     }
 
-    /// There are lines to store, with the next group or before long.
+    /// Requests a group soon, because there are lines to store.
     pub(crate) fn lines(&self) {
         self.within(LINES_WAIT);
     }
 
-    /// There are lines that could not be stored.
+    /// Requests a group later, because lines could not be stored.
     pub(crate) fn lines_again(&self) {
         self.within(RETRY_WAIT);
     }
 
-    /// There is something to note that is worth no group of its own.
+    /// Requests a group within [`NOTES_WAIT`], for data that needs no group of its own.
     pub(crate) fn notes(&self) {
         self.within(NOTES_WAIT);
     }
 
-    /// There shall be a group before so long, whether or not anybody asks.
+    /// Requests a group within `wait`, even without decisions.
     pub(crate) fn within(&self, wait: Duration) {
         let by = Instant::now() + wait;
         let mut waiting = self.lock();
@@ -120,7 +122,7 @@ impl Inbox {
         }
     }
 
-    /// Takes no more; the writer ends after what is there.
+    /// Closes the inbox; the writer stops after what is pending.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.closed.store(true, Ordering::Release);
@@ -128,7 +130,7 @@ impl Inbox {
         self.filled.notify_one();
     }
 
-    /// Nobody will decide any more: whoever still waits is told so.
+    /// Drops all pending decisions, which fails their callers, because the writer has stopped.
     pub(crate) fn abandon(&self) {
         self.close();
         let asks = std::mem::take(&mut self.lock().asks);
@@ -139,7 +141,7 @@ impl Inbox {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Waits for something to do; at once when there is.
+    /// Returns the next task; blocks until there is one.
     pub(crate) fn next(&self) -> Batch {
         let mut waiting = self.lock();
         loop {
@@ -171,13 +173,13 @@ impl Inbox {
         }
     }
 
-    /// How many decisions wait for the writer.
+    /// Number of pending decisions.
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
         self.lock().asks.len()
     }
 
-    /// How often the writer was woken so far.
+    /// Number of times the writer was woken so far.
     #[cfg(test)]
     pub(crate) fn woken(&self) -> usize {
         self.lock().woken

@@ -1,3 +1,5 @@
+//! API keys in the queue file, and the connections for keys, users and sessions.
+
 use std::{
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -18,26 +20,26 @@ use crate::{
     sqlite::Shared,
 };
 
-/// The keys and users of a queue file, whether or not a relay is running on it.
+/// The API keys, users and sessions of a queue file, whether or not a relay is running on it.
 #[derive(Debug)]
 pub struct SqliteKeys {
-    /// Its own, so that a look-up never waits for a list or a change.
+    /// Separate connection, so that a lookup never waits for a list or a change.
     find: Mutex<Connection>,
     pub(crate) lists: Reader,
     changes: Changes,
 }
 
-/// Who writes.
+/// How changes are written.
 #[derive(Debug)]
 enum Changes {
-    /// A process beside the relay, or before there is one.
+    /// By a process beside the relay, or before it starts.
     Beside(Arc<Mutex<Connection>>),
-    /// The relay's writer: two writers of one process would take turns by chance.
+    /// By the relay's writer thread: two writers in one process would delay each other.
     Writer(Arc<Shared>),
 }
 
 impl SqliteKeys {
-    /// Opens them, making the file if it is not there.
+    /// Opens the keys and users of a file; creates the file if it does not exist.
     ///
     /// # Errors
     /// [`QueueError::Store`] with a [`crate::OpenError`].
@@ -48,7 +50,7 @@ impl SqliteKeys {
         Self::with(path, Changes::Beside(Arc::new(Mutex::new(conn))))
     }
 
-    /// Those of a file that a relay has opened.
+    /// Opens the keys and users of a file that the relay has open.
     pub(crate) fn of(path: &Path, shared: Arc<Shared>) -> Result<Self, QueueError> {
         Self::with(path, Changes::Writer(shared))
     }
@@ -61,8 +63,8 @@ impl SqliteKeys {
         })
     }
 
-    /// Changes something in one transaction. It must look before it writes: what it refuses does
-    /// not undo what it wrote.
+    /// Makes a change in one transaction. `change` must check before it writes, because a refusal
+    /// does not undo what it wrote.
     pub(crate) async fn change<T: Send + 'static>(
         &self,
         mut change: impl FnMut(&Connection) -> Result<T, Fault> + Send + 'static,
@@ -86,7 +88,8 @@ impl SqliteKeys {
             })
     }
 
-    /// Looks at one page in memory: not worth another thread.
+    /// Reads on the calling thread: a lookup reads one page from memory, which is not worth a
+    /// thread.
     pub(crate) fn find<T>(
         &self,
         find: impl FnOnce(&Connection) -> rusqlite::Result<T>,
@@ -108,7 +111,7 @@ impl Keys for SqliteKeys {
         .await
     }
 
-    /// Other processes' changes count at once.
+    /// Changes by other processes are visible at once.
     async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, QueueError> {
         self.find(|conn| {
             let mut select = conn.prepare_cached("SELECT * FROM keys WHERE id = ?1")?;
@@ -176,7 +179,7 @@ fn key(row: &Row<'_>) -> rusqlite::Result<KeyRecord> {
     let name = |column: &str| row.get::<_, String>(column);
     let moment = |column: &str| row.get(column).map(|at: Option<i64>| at.map(Timestamp));
     let serve = name("serve")?;
-    // `all` is stored as the word that it is on the wire.
+    // `all` is stored as the bare word used on the wire.
     let serve = if serve == "all" {
         "\"all\"".to_owned()
     } else {

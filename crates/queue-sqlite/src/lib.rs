@@ -1,8 +1,8 @@
 //! The job queue in one SQLite file.
 //!
 //! Decisions are made in memory by [`queue::machine::Machine`]; SQLite is the log of them. One
-//! writer thread drains its inbox into one transaction and answers after its COMMIT, so that
-//! one fsync serves all who asked meanwhile. Lines of running jobs never wait for it.
+//! writer thread drains its inbox into one transaction and answers after the COMMIT, so that one
+//! fsync serves all concurrent callers. Lines of running jobs never wait for it.
 
 mod batches;
 mod erasure;

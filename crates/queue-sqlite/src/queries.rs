@@ -1,3 +1,5 @@
+//! Queries of the query service in the queue file.
+
 use async_trait::async_trait;
 use proto::{Account, Body, JobId, JobState, Timestamp};
 use queue::{
@@ -12,7 +14,7 @@ use crate::{
     row::{self, count, number, state_number},
 };
 
-/// A query with its job, and how long its log is.
+/// Selects a query with its job and the number of its log entries.
 const SELECT: &str = concat!(
     "SELECT ",
     row::columns!(),
@@ -77,9 +79,9 @@ impl Queries for SqliteQueue {
         };
         let wanted = states.iter().map(|state| state_number(*state));
         let wanted: Vec<_> = wanted.map(i64::from).collect();
-        // As JSON, because a statement has no lists.
+        // As JSON, because SQL parameters cannot be lists.
         let wanted = serde_json::to_string(&wanted).unwrap_or_default();
-        // Who waits or runs is known in memory; those who ended are many more.
+        // Unfinished jobs are known in memory; ended ones are far more numerous.
         let unfinished = !states.is_empty() && states.iter().all(|state| !state.is_final());
         let unfinished = unfinished.then(|| self.unfinished_queries(owner, states));
         self.lists
@@ -227,7 +229,7 @@ impl Queries for SqliteQueue {
 }
 
 impl SqliteQueue {
-    /// The numbers of the jobs that are queries of the owner in one of these states.
+    /// Returns the numbers of the owner's unfinished jobs that are queries in one of these states.
     fn unfinished_queries(&self, owner: Owner<'_>, states: &[JobState]) -> Vec<u64> {
         let live = lock(&self.shared.live);
         let wanted = live.machine.queries(owner);
@@ -236,10 +238,10 @@ impl SqliteQueue {
     }
 }
 
-/// Of the account (1), in one of the states (2), among these jobs (3): as far as each is asked.
+/// Builds the SQL condition for an account (1), states (2) and job numbers (3), as far as given.
 fn wanted_by(account: Option<&str>, states: &str, seqs: Option<&str>) -> String {
     let asked = [
-        // Those jobs are few: they are looked for by their numbers, not by whose they are.
+        // The job numbers are few, so they are searched by number instead of by account.
         (
             account.is_some() && seqs.is_none(),
             "queries.account = ?1",
@@ -261,7 +263,7 @@ fn wanted_by(account: Option<&str>, states: &str, seqs: Option<&str>) -> String 
     asked.join(" AND ")
 }
 
-/// Counts them; those in some states up to [`COUNTED_MAX`] only.
+/// Builds the SQL that counts queries; with states, up to [`COUNTED_MAX`] only.
 pub(crate) fn counting(account: Option<&str>, states: &str, seqs: Option<&str>) -> String {
     let wanted = wanted_by(account, states, seqs);
     let (jobs, most) = if states == "[]" {
@@ -273,7 +275,7 @@ pub(crate) fn counting(account: Option<&str>, states: &str, seqs: Option<&str>) 
     format!("SELECT count(*) AS n FROM (SELECT 1 FROM queries {jobs} WHERE {wanted} LIMIT {most})")
 }
 
-/// What a query takes of its account's share.
+/// The bytes of a query that count against its account.
 struct Kept {
     seq: i64,
     account: Account,
@@ -305,7 +307,7 @@ impl Kept {
 }
 
 fn find(conn: &Connection, id: QueryId) -> rusqlite::Result<Option<Query>> {
-    // One transaction: the job must not be erased between the two.
+    // One transaction, so that the job is not erased between the two reads.
     let tx = conn.unchecked_transaction()?;
     let mut select = tx.prepare_cached(&format!("{SELECT} WHERE query = ?1"))?;
     let Some(mut found) = select.query_row([number(id)], query).optional()? else {
@@ -315,9 +317,10 @@ fn find(conn: &Connection, id: QueryId) -> rusqlite::Result<Option<Query>> {
     Ok(Some(found))
 }
 
-/// The body, if it has no more than `most` bytes: the length of a blob is known without reading it.
+/// Reads the body if it has at most `most` bytes. SQLite knows the length of a blob without reading
+/// it.
 fn with_body(conn: &Connection, query: &mut Query, most: usize) -> rusqlite::Result<()> {
-    // What is erased in parts is there for a while yet.
+    // A body that is erased in parts is still partly there.
     if query.job.is_erased {
         return Ok(());
     }

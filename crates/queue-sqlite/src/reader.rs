@@ -1,3 +1,5 @@
+//! Read access to the queue file: ended jobs, lists and stored logs.
+
 use std::{
     path::Path,
     sync::{Arc, Condvar, Mutex, PoisonError},
@@ -15,25 +17,25 @@ use tokio::{
 
 use crate::{OpenError, error::not_read, row, schema};
 
-/// How many may wait for a connection in a thread; further ones wait without one.
+/// Maximum number of threads that wait for a connection; further readers wait without a thread.
 const WAITING_MAX: usize = 32;
 
-/// What is on disk, for looking at: always the state of the last commit.
+/// A pool of read connections. They always see the last commit.
 #[derive(Debug, Clone)]
 pub(crate) struct Reader {
     pool: Arc<Pool>,
     waiting: Arc<Semaphore>,
 }
 
-/// A connection goes from thread to thread: a task that it was given to would leave it idle until
-/// it is its turn to run, which in an overload is long.
+/// The idle connections. Threads hand connections to each other directly; a task that received one
+/// would leave it idle until the task is scheduled, which takes long under overload.
 #[derive(Debug)]
 struct Pool {
     free: Mutex<Vec<Connection>>,
     returned: Condvar,
 }
 
-/// A connection that somebody reads with; it goes back however that ends.
+/// A connection in use. Dropping it returns the connection to the pool.
 struct Borrowed<'a> {
     conn: Option<Connection>,
     pool: &'a Pool,
@@ -68,7 +70,7 @@ impl Drop for Borrowed<'_> {
 }
 
 impl Reader {
-    /// So many may read at once.
+    /// Opens the file with `readers` connections.
     pub(crate) fn open(path: &Path, readers: usize) -> Result<Self, OpenError> {
         let free: Result<Vec<_>, _> = (0..readers).map(|_| schema::open_reader(path)).collect();
         let pool = Pool {
@@ -81,7 +83,7 @@ impl Reader {
         })
     }
 
-    /// Reads, off the threads that carry tokens.
+    /// Runs a read on a blocking thread, away from the threads that stream tokens.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -100,10 +102,10 @@ impl Reader {
         }
     }
 
-    /// The job with its body; `seq` is its number if it is unfinished.
+    /// Reads a job with its body; `seq` is its number if it is unfinished.
     pub(crate) async fn job(&self, id: JobId, seq: Option<u64>) -> Result<Option<Job>, QueueError> {
         self.read(move |conn| {
-            // One transaction: the job must not be erased between the two.
+            // One transaction, so that the job is not erased between the two reads.
             let tx = conn.unchecked_transaction()?;
             let found = match seq {
                 Some(seq) => row::find(&tx, seq, id)?,
@@ -121,12 +123,12 @@ impl Reader {
         .await
     }
 
-    /// The job without its body, if it has ended.
+    /// Reads an ended job without its body.
     pub(crate) async fn ended(&self, id: JobId) -> Result<Option<Record>, QueueError> {
         self.read(move |conn| row::find_ended(conn, id)).await
     }
 
-    /// See [`queue::Queue::list`].
+    /// Lists jobs, see [`queue::Queue::list`].
     pub(crate) async fn list(
         &self,
         owner: Owner<'_>,
@@ -160,7 +162,7 @@ impl Reader {
         .await
     }
 
-    /// The log of a job that has ended, if it is there and his who asks.
+    /// Opens the log of an ended job, if it exists and belongs to `owner`.
     pub(crate) async fn log(
         &self,
         owner: Owner<'_>,
@@ -168,7 +170,7 @@ impl Reader {
     ) -> Result<Option<StoredLog>, QueueError> {
         let found = self
             .read(move |conn| {
-                // One transaction: the job must not be erased between the two.
+                // One transaction, so that the job is not erased between the two reads.
                 let tx = conn.unchecked_transaction()?;
                 let Some(ended) = row::find_ended(&tx, id)? else {
                     return Ok(None);
@@ -207,8 +209,8 @@ impl Reader {
     }
 }
 
-/// The log of a job that was unfinished when its reader came: it grows in memory, and what memory
-/// let go when the job ended is on disk.
+/// The log of a job that was unfinished when it was opened: read from memory while it is there, and
+/// from disk after the lines were dropped from memory.
 #[derive(Debug)]
 pub(crate) struct FollowedLog {
     id: JobId,
@@ -232,7 +234,7 @@ impl JobLog for FollowedLog {
         if let Some(page) = self.live.page(after, max_bytes) {
             return Ok(page);
         }
-        // Whose it is was asked when the reader came.
+        // The owner was checked when the log was opened.
         let stored = self.reader.log(Owner::Anyone, self.id).await?;
         let stored = stored.ok_or(QueueError::Erased(self.id))?;
         stored.read(after, max_bytes).await
@@ -281,7 +283,7 @@ impl JobLog for StoredLog {
             .await?;
         let reached = page.chunks.last().map_or(from, |chunk| chunk.n);
         if page.chunks.is_empty() && reached < last.n {
-            // It was erased, and nothing more will come.
+            // The job was erased, and nothing more will come.
             return Err(QueueError::Erased(self.id));
         }
         page.end = end.filter(|_| reached >= last.n);

@@ -1,4 +1,4 @@
-//! Room on the disk that is kept for what must go on when there is no other.
+//! A file that reserves disk space for running jobs, for the case that the disk is full.
 
 use std::{
     cell::Cell,
@@ -10,14 +10,15 @@ use std::{
 
 use crate::files;
 
-/// Enough for the ends of what is running, for the log between two checkpoints, and for the largest
-/// piece that is erased at once: the draft of a query.
+/// Size of the reserve in bytes: enough for the ends of running jobs, for the write-ahead log
+/// between two checkpoints, and for the largest piece erased at once, which is the draft of a
+/// query.
 pub(crate) const RESERVE: u64 = 24 * 1024 * 1024;
-/// How often it is tried to make the file again.
+/// Interval between attempts to recreate the file.
 const TRY_EVERY: Duration = Duration::from_secs(1);
 
-/// A file of some size beside the queue. While it is there, there is room; when the disk is full
-/// it is removed, and nothing new is taken until it could be made again.
+/// A file beside the queue that reserves space. When the disk is full it is removed, and new jobs
+/// are refused until it could be created again.
 #[derive(Debug)]
 pub(crate) struct Reserve {
     path: PathBuf,
@@ -27,7 +28,7 @@ pub(crate) struct Reserve {
 }
 
 impl Reserve {
-    /// Makes the file, unless it is there.
+    /// Creates the file unless it exists.
     pub(crate) fn new(queue: &Path, bytes: u64) -> Self {
         let path = files::beside(queue, ".reserve");
         let reserve = Self {
@@ -42,18 +43,18 @@ impl Reserve {
         reserve
     }
 
-    /// Whether the disk was full when it was last tried.
+    /// Whether the reserve is in use, because the disk was full at the last attempt.
     pub(crate) const fn is_used(&self) -> bool {
         !self.is_there.get()
     }
 
-    /// How much room beside what is kept there must be for new jobs to be taken: else the next one
-    /// would find it full again.
+    /// Free bytes needed in addition to the reserve before new jobs are accepted; otherwise the
+    /// next job would fill the disk again.
     pub(crate) const fn margin(&self) -> u64 {
         self.bytes / 4
     }
 
-    /// Gives the room away; false if it is gone already.
+    /// Releases the reserved space; returns `false` if it is already released.
     pub(crate) fn give(&self, at: Instant) -> bool {
         if self.is_used() {
             return false;
@@ -65,7 +66,7 @@ impl Reserve {
         true
     }
 
-    /// Takes the room back if there is any; answers after how long to try again.
+    /// Recreates the reserve if there is space; returns the time until the next attempt.
     pub(crate) fn take_back(&self, at: Instant) -> Option<Duration> {
         if self.is_there.get() {
             return None;
@@ -95,7 +96,7 @@ impl Reserve {
         }
     }
 
-    /// Where the system tells how much is free, the disk is not filled to find out.
+    /// Fills the file. If the system reports the free space, the disk is not filled to find out.
     fn fill(&self) -> io::Result<()> {
         let wanted = self.bytes + self.margin();
         if free(&self.path).is_some_and(|free| free < wanted) {
@@ -103,7 +104,7 @@ impl Reserve {
         }
         let mut file = files::private(&self.path).map_err(io::Error::other)?;
         file.set_len(0)?;
-        // No zeroes: some file systems keep no room for those.
+        // Not zeros: some file systems do not allocate space for those.
         let part: Vec<u8> = (0..=u8::MAX).cycle().take(64 * 1024).collect();
         let mut left = wanted;
         while left > 0 {
@@ -124,7 +125,7 @@ impl Reserve {
     }
 }
 
-/// How many bytes may be written beside this file, if the file system tells: some have no end.
+/// Returns the free space beside this file in bytes; `None` if the file system does not report it.
 #[cfg(unix)]
 fn free(file: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(file.parent()?).ok()?;

@@ -1,3 +1,5 @@
+//! Loading the unfinished jobs of an earlier run.
+
 use std::collections::HashMap;
 
 use bytes::Bytes;
@@ -10,7 +12,7 @@ use rusqlite::Connection;
 
 use crate::row;
 
-/// The unfinished jobs as they stand on disk, oldest first.
+/// Reads the unfinished jobs, oldest first.
 pub(crate) fn unfinished(conn: &Connection) -> rusqlite::Result<Vec<Record>> {
     let select = concat!(
         "SELECT ",
@@ -20,19 +22,19 @@ pub(crate) fn unfinished(conn: &Connection) -> rusqlite::Result<Vec<Record>> {
     conn.prepare(select)?.query_map([], row::record)?.collect()
 }
 
-/// How many bytes are kept of each account.
+/// Reads the number of bytes kept for each account.
 fn kept(conn: &Connection) -> rusqlite::Result<Vec<(Account, i64)>> {
-    // Not by the index of accounts: that would look for each job in another place.
+    // Without the index by account, which would look up each job in a different page.
     let sums = "SELECT account, sum(kept) AS kept FROM jobs NOT INDEXED GROUP BY account";
     conn.prepare(sums)?
         .query_map([], |found| Ok((row::account(found)?, found.get("kept")?)))?
         .collect()
 }
 
-/// Bytes of an ended answer that stay in memory for those who read it to its end just then.
+/// Maximum size in bytes of an ended answer that stays in memory for its current readers.
 const ENDED_MAX: usize = 128 * 1024;
 
-/// What an earlier run left unfinished.
+/// Loads what an earlier run left unfinished.
 pub(crate) fn load(conn: &Connection, terms: Terms, now: Timestamp) -> rusqlite::Result<Live> {
     let records = unfinished(conn)?;
     let mut lines: HashMap<JobId, Vec<Bytes>> = HashMap::new();

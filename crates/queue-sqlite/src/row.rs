@@ -1,4 +1,4 @@
-//! Jobs as rows.
+//! Conversion between jobs and rows.
 
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ use serde::{
     de::{DeserializeOwned, IntoDeserializer as _, value::StrDeserializer},
 };
 
-// Values by their number: a name would be looked up for each of thousands of rows a second.
+// Columns are addressed by number: a lookup by name would be repeated for thousands of rows a
+// second.
 const INSERT: &str = "
     INSERT INTO jobs (seq, id, account, who, op, model, priority, dialect, deadline, attended,
         bytes, created_at, state, attempt, tries, not_before, lease_until, lease_ms, cancelled,
@@ -29,7 +30,7 @@ const UPDATE: &str = "
         lease_ms = ?7, cancelled = ?8, finished_at = ?9, error = ?10, kept = kept + ?11
     WHERE seq = ?1";
 
-/// What [`record`] reads, in that order; it stands first in each statement whose rows it is given.
+/// The columns that [`record`] reads, in its order. They must come first in a statement.
 macro_rules! columns {
     () => {
         "jobs.seq, jobs.bytes, jobs.tries, jobs.not_before, jobs.lease_until, jobs.lease_ms,
@@ -43,7 +44,7 @@ pub(crate) use columns;
 const ENDED: &str = "SELECT 1 FROM jobs WHERE id = ?1 AND finished_at IS NOT NULL";
 const BODY: &str = "INSERT INTO bodies (seq, body) VALUES (?1, ?2)";
 
-/// What is written for each job, looked up once for a whole group.
+/// The statements that write jobs, prepared once per group.
 #[derive(Default)]
 pub(crate) struct Statements<'a> {
     insert: Option<CachedStatement<'a>>,
@@ -64,12 +65,12 @@ fn prepared<'s, 'a>(
 }
 
 impl<'a> Statements<'a> {
-    /// Whether a job of this name has ended and was not deleted yet.
+    /// Whether a job with this id has ended and is not deleted yet.
     pub(crate) fn has_ended(&mut self, conn: &'a Connection, id: JobId) -> rusqlite::Result<bool> {
         prepared(&mut self.ended, conn, ENDED)?.exists([id.0])
     }
 
-    /// Writes a job that was accepted, with its request.
+    /// Writes an accepted job with its request.
     pub(crate) fn insert(
         &mut self,
         conn: &'a Connection,
@@ -97,7 +98,7 @@ impl<'a> Statements<'a> {
         insert.execute((number(record.seq), body)).map(drop)
     }
 
-    /// Writes what may change about a job, and what its answer takes once it has ended.
+    /// Writes the mutable columns of a job, and the size of its answer once it has ended.
     pub(crate) fn update(
         &mut self,
         conn: &'a Connection,
@@ -126,7 +127,7 @@ impl<'a> Statements<'a> {
     }
 }
 
-/// Forgets the lines of an earlier attempt.
+/// Deletes the lines of an earlier attempt.
 pub(crate) fn clear_lines(conn: &Connection, seq: u64) -> rusqlite::Result<()> {
     let mut clear = conn.prepare_cached("DELETE FROM lines WHERE seq = ?1")?;
     clear.execute([number(seq)]).map(drop)
@@ -146,13 +147,13 @@ pub(crate) fn insert_lines(
     Ok(())
 }
 
-/// The request of a job.
+/// Reads the request of a job.
 pub(crate) fn body(conn: &Connection, seq: u64) -> rusqlite::Result<Vec<u8>> {
     let mut select = conn.prepare_cached("SELECT body FROM bodies WHERE seq = ?1")?;
     select.query_row([number(seq)], |row| row.get(0))
 }
 
-/// The ended job with this id, without its body.
+/// Reads the ended job with this id, without its body.
 pub(crate) fn find_ended(conn: &Connection, id: JobId) -> rusqlite::Result<Option<Record>> {
     let mut select = conn.prepare_cached(concat!(
         "SELECT ",
@@ -162,7 +163,7 @@ pub(crate) fn find_ended(conn: &Connection, id: JobId) -> rusqlite::Result<Optio
     select.query_row([id.0], record).optional()
 }
 
-/// The job with this number and id, ended or not, without its body.
+/// Reads the job with this number and id, ended or not, without its body.
 pub(crate) fn find(conn: &Connection, seq: u64, id: JobId) -> rusqlite::Result<Option<Record>> {
     let mut select = conn.prepare_cached(concat!(
         "SELECT ",
@@ -172,12 +173,12 @@ pub(crate) fn find(conn: &Connection, seq: u64, id: JobId) -> rusqlite::Result<O
     select.query_row((number(seq), id.0), record).optional()
 }
 
-/// Whose a row is.
+/// Reads the account of a row.
 pub(crate) fn account(row: &Row<'_>) -> rusqlite::Result<Account> {
     Account::new(row.get::<_, String>("account")?).map_err(|error| wrong("account", error))
 }
 
-/// The values of a row one after the other: a name would be looked up for each of them among all.
+/// Reads the values of a row in order, which avoids a lookup by name for each.
 struct Values<'a, 'stmt> {
     row: &'a Row<'stmt>,
     next: usize,
@@ -214,7 +215,7 @@ impl<'a> Values<'a, '_> {
     }
 }
 
-/// A row that begins with [`columns`].
+/// Reads a row that begins with [`columns`].
 pub(crate) fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
     let mut values = Values { row, next: 0 };
     let seq = values.count("seq")?;
@@ -279,7 +280,7 @@ fn new_job(values: &mut Values<'_, '_>) -> rusqlite::Result<NewJob> {
     })
 }
 
-/// SQLite counts in `i64`; nothing here comes near its end.
+/// Converts to SQLite's `i64`; no number here comes near its maximum.
 pub(crate) fn number(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
@@ -310,7 +311,7 @@ fn state(number: u8) -> rusqlite::Result<JobState> {
         .ok_or_else(|| wrong("state", "it is not from 0 to 4"))
 }
 
-/// A unit variant as the word it is on the wire; anything else as JSON.
+/// Converts a unit variant to its name on the wire, and anything else to JSON.
 pub(crate) fn text(value: &impl Serialize) -> rusqlite::Result<String> {
     let json = serde_json::to_string(value)
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;

@@ -1,11 +1,13 @@
+//! The layout of the queue file: opening connections, upgrades, and the integrity check.
+
 use std::{path::Path, time::Duration};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use crate::{OpenError, files, files::Lock};
 
-/// Each makes the next layout from the one before; a file's `user_version` counts those it has.
-/// One that was released is never changed, only followed.
+/// The upgrade steps, each from one layout to the next. A file's `user_version` is the number of
+/// steps it has. A released step is never changed, only followed by another.
 pub(crate) const STEPS: &[&str] = &[
     include_str!("schema/1_queue.sql"),
     include_str!("schema/2_submissions.sql"),
@@ -23,12 +25,12 @@ pub(crate) const STEPS: &[&str] = &[
     include_str!("schema/14_ends.sql"),
 ];
 const VERSION: i64 = STEPS.len() as i64;
-/// How many pages the log has before it is taken into the file.
+/// Number of pages in the write-ahead log that triggers a checkpoint.
 pub(crate) const PAGES: u32 = 4000;
 pub(crate) const BUSY: Duration = Duration::from_secs(5);
 
-/// A connection that may write; makes the file and its tables if they are not there. Only the
-/// holder of the lock gives a file another layout: no relay is running on it then.
+/// Opens a connection for writing; creates the file and its tables if they do not exist. Only the
+/// holder of the lock upgrades the layout, because no relay is running on the file then.
 pub(crate) fn open(path: &Path, held: Option<&Lock>) -> Result<Connection, OpenError> {
     files::make(path)?;
     let mut conn = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
@@ -46,7 +48,7 @@ pub(crate) fn open(path: &Path, held: Option<&Lock>) -> Result<Connection, OpenE
     Ok(conn)
 }
 
-/// A connection that only reads, for a file that was opened before.
+/// Opens a read-only connection to a file that was opened before.
 pub(crate) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
     let conn = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     conn.pragma_update(None, "query_only", true)
@@ -71,7 +73,7 @@ fn lay_out(conn: &mut Connection, path: &Path, held: Option<&Lock>) -> Result<()
     if found == VERSION {
         return expect_wal(conn, path);
     }
-    // A file of another version must not be touched, so the journal comes after the check.
+    // A file of a newer version must not be modified, so the journal mode is set after the check.
     let empty = tables(conn).map_err(explained)? == 0;
     let found = version(conn).map_err(explained)?;
     if !(0..=VERSION).contains(&found) {
@@ -98,7 +100,7 @@ fn lay_out(conn: &mut Connection, path: &Path, held: Option<&Lock>) -> Result<()
     }
     let made = (|| {
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        // Somebody else may have been faster.
+        // Another process may have upgraded it in the meantime.
         let from = usize::try_from(version(&tx)?).unwrap_or(0);
         for step in STEPS.iter().skip(from) {
             tx.execute_batch(step)?;
@@ -110,7 +112,7 @@ fn lay_out(conn: &mut Connection, path: &Path, held: Option<&Lock>) -> Result<()
     made.map_err(explained)
 }
 
-/// The file as it was before it is given a later layout, beside it: `queue.db.layout-1`.
+/// Copies the file before an upgrade, for example to `queue.db.layout-1`.
 fn back_up(conn: &Connection, path: &Path, layout: i64) -> Result<(), OpenError> {
     let copy = files::beside(path, &format!("{}{layout}", files::COPY));
     let unfinished = files::beside(&copy, ".new");
@@ -121,7 +123,7 @@ fn back_up(conn: &Connection, path: &Path, layout: i64) -> Result<(), OpenError>
     if unfinished.exists() {
         std::fs::remove_file(&unfinished).map_err(failed)?;
     }
-    // SQLite takes an empty file, which is made here for nobody else's eyes.
+    // SQLite accepts an empty file; it is created here with permissions for this user only.
     files::make(&unfinished)?;
     let name = unfinished.to_string_lossy();
     conn.execute("VACUUM INTO ?1", [&*name])
@@ -154,17 +156,18 @@ fn expect_wal(conn: &Connection, path: &Path) -> Result<(), OpenError> {
     })
 }
 
-/// A clean file larger than this is not looked at as a whole: that would take seconds.
+/// Size in bytes above which a cleanly closed file is not checked in full, which would take
+/// seconds.
 const CHECKED_MAX: u64 = 64 * 1024 * 1024;
 
-/// Whether the last relay on this file ended without closing it, or looking costs nothing.
+/// Whether to check the file: the last relay did not close it, or it is small.
 pub(crate) fn wants_check(path: &Path) -> bool {
     let size = |path: &Path| path.metadata().map_or(0, |file| file.len());
     size(&files::beside(path, "-wal")) > 0 || size(path) <= CHECKED_MAX
 }
 
-/// Looks at the whole file, before anything in it is served: about a second for each gigabyte, and
-/// what the disk takes to read it.
+/// Checks the whole file before it is served. Takes about a second per gigabyte, plus the time to
+/// read it from disk.
 pub(crate) fn check(conn: &Connection, path: &Path) -> Result<(), OpenError> {
     let found = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
     let found = found.map_err(|error| explain(path, error))?;

@@ -1,3 +1,5 @@
+//! Sessions in the queue file.
+
 use async_trait::async_trait;
 use proto::Timestamp;
 use queue::{QueueError, Renewal, Renewed, SESSIONS_MAX, Session, SessionId, Sessions};
@@ -8,7 +10,7 @@ use crate::{
     row::{count, number},
 };
 
-/// Those that are over.
+/// Deletes expired sessions.
 pub(crate) const FORGET: &str = "DELETE FROM sessions WHERE until <= ?1";
 
 #[async_trait]

@@ -1,3 +1,5 @@
+//! [`SqliteQueue`]: opening the file, and access to the writer and the readers.
+
 mod jobs;
 
 use std::{
@@ -25,25 +27,25 @@ use crate::{
     writer::Writer,
 };
 
-/// How many may look at once, and how many may list.
+/// Number of connections for single jobs, and number of connections for lists.
 pub(crate) const READERS: usize = 2;
 
-/// A durable queue in one file, for one relay. Keys may be changed from other processes
-/// meanwhile, see [`SqliteKeys`].
+/// A durable queue in one file, for one relay. Other processes may change keys meanwhile, see
+/// [`SqliteKeys`].
 pub struct SqliteQueue {
     path: PathBuf,
     pub(crate) shared: Arc<Shared>,
     arrivals: watch::Sender<u64>,
     pub(crate) endings: watch::Sender<u64>,
-    /// For one job, found by its number or its id.
+    /// Connections for one job, found by its number or its id.
     pub(crate) reader: Reader,
-    /// For what looks at many: nobody's lists keep others from their answers.
+    /// Connections for lists, so that long lists do not delay reads of single jobs.
     pub(crate) lists: Reader,
     pub(crate) keys: SqliteKeys,
     writer: Mutex<Option<JoinHandle<Result<(), NotWritten>>>>,
 }
 
-/// What callers and the writer thread have in common.
+/// State shared by callers and the writer thread.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) live: Mutex<Live>,
@@ -53,7 +55,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Has the writer decide something; answers after the COMMIT.
+    /// Has the writer make a decision; returns after the COMMIT.
     pub(crate) async fn ask<T: Send + 'static>(
         &self,
         decide: impl FnMut(&mut Group<'_>) -> Result<T, Fault> + Send + 'static,
@@ -63,7 +65,7 @@ impl Shared {
         answer.await.unwrap_or_else(|_| Err(QueueError::closed()))
     }
 
-    /// Lines that were not written shall be tried again.
+    /// Schedules another attempt for lines that were not written.
     pub(crate) fn retry_lines(&self) {
         if lock(&self.live).has_unstored() {
             self.inbox.lines_again();
@@ -81,17 +83,17 @@ impl fmt::Debug for SqliteQueue {
 }
 
 impl SqliteQueue {
-    /// Opens the queue, making the file (and its folder) if it is not there. Leases that were
-    /// alive get [`proto::limits::RESTART_GRACE`] from `now`.
+    /// Opens the queue; creates the file and its directory if they do not exist. Live leases get
+    /// [`proto::limits::RESTART_GRACE`] from `now`.
     ///
     /// # Errors
-    /// [`QueueError::Store`] with an [`OpenError`]: another relay holds the file, it was written
-    /// by another version, it is damaged, or it cannot be read or written.
+    /// [`QueueError::Store`] with an [`OpenError`]: another relay has the file open, it was written
+    /// by a newer version, it is damaged, or it cannot be read or written.
     pub fn open(path: &Path, now: Timestamp) -> Result<Self, QueueError> {
         Self::open_on(path, now, Terms::default())
     }
 
-    /// The same, on terms of one's own.
+    /// Opens the queue with the given limits.
     ///
     /// # Errors
     /// As [`SqliteQueue::open`].
@@ -99,7 +101,7 @@ impl SqliteQueue {
         Self::open_with(path, now, terms, RESERVE, |_| ())
     }
 
-    /// Opens the queue with a writer's connection that was prepared; tests watch its commits.
+    /// Opens the queue with a prepared writer connection, on which tests observe commits.
     pub(crate) fn open_with(
         path: &Path,
         now: Timestamp,
@@ -162,7 +164,7 @@ impl SqliteQueue {
         })
     }
 
-    /// See [`Shared::ask`].
+    /// Has the writer make a decision, see [`Shared::ask`].
     pub(crate) async fn ask<T: Send + 'static>(
         &self,
         decide: impl FnMut(&mut Group<'_>) -> Result<T, Fault> + Send + 'static,
@@ -170,7 +172,7 @@ impl SqliteQueue {
         self.shared.ask(decide).await
     }
 
-    /// The same, refused at once while the disk is behind.
+    /// Has the writer make a decision; fails at once if its inbox is full.
     pub(crate) async fn try_ask<T: Send + 'static>(
         &self,
         decide: impl FnMut(&mut Group<'_>) -> Result<T, Fault> + Send + 'static,
@@ -188,18 +190,18 @@ impl SqliteQueue {
         }
     }
 
-    /// Refuses what there is no room for now: in an overload that is most of what comes, and the
-    /// writer, who decides, is to hear of the rest only.
+    /// Refuses a job for which there is no room now. Under overload these are most jobs, and the
+    /// writer should not have to decide about them.
     pub(crate) fn has_room(&self, job: &NewJob) -> Result<(), QueueError> {
         self.open_still()?;
         match self.shared.live.try_lock() {
             Ok(live) => live.machine.has_room(job),
-            // Who settles a group is not waited for.
+            // The lock is held while a group is settled; the writer then decides.
             Err(_) => Ok(()),
         }
     }
 
-    /// Tells a lease that is over apart from a job that never was.
+    /// Replaces the error of a job that has ended: its lease is stale, not unknown.
     async fn over<T>(&self, answer: Result<T, QueueError>) -> Result<T, QueueError> {
         match answer {
             Err(QueueError::UnknownJob(id)) if self.reader.ended(id).await?.is_some() => {
@@ -209,7 +211,7 @@ impl SqliteQueue {
         }
     }
 
-    /// The number of a job that has not ended.
+    /// Returns the number of an unfinished job.
     pub(crate) fn unfinished(&self, id: JobId) -> Option<u64> {
         let live = lock(&self.shared.live);
         live.machine.get(id).map(|record| record.seq)

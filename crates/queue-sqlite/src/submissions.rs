@@ -1,3 +1,5 @@
+//! Idempotency keys and searches in the queue file.
+
 use async_trait::async_trait;
 use proto::{Account, JobId, Timestamp};
 use queue::{
@@ -8,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use crate::{SqliteQueue, error::Fault, group::Group, row, webhooks};
 
-/// Those of an account, or of all, that failed and were not tried again.
+/// SQL condition: the failed jobs of an account, or of all, that were not retried.
 macro_rules! dead {
     ($what:expr, $more:literal) => {
         concat!(
@@ -24,7 +26,8 @@ macro_rules! dead {
 }
 
 impl Group<'_> {
-    /// See [`Submissions::submit`]: the name and the job are in one transaction, or neither is.
+    /// Accepts a job with its extras, see [`Submissions::submit`]. The idempotency key and the job
+    /// are written in one transaction.
     fn submit(
         &mut self,
         now: Timestamp,
@@ -57,7 +60,7 @@ impl Submissions for SqliteQueue {
         job: NewJob,
         extras: Extras,
     ) -> Result<Submitted, QueueError> {
-        // Whoever repeats himself is answered also when there is no room for another job.
+        // A repeated submission is answered even if there is no room for another job.
         if extras.once.is_none() {
             self.has_room(&job)?;
         }
@@ -133,7 +136,7 @@ fn insert(conn: &Connection, seq: u64, account: &Account, once: &Once) -> rusqli
     insert.execute(values).map(drop)
 }
 
-/// Goes back in time along an index: of one account's jobs by age, of all by number.
+/// Walks back in time along an index: one account's jobs by age, all jobs by number.
 fn search(
     conn: &Connection,
     account: Option<&Account>,

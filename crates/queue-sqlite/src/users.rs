@@ -1,3 +1,5 @@
+//! Users in the queue file, and the key that signs their tokens.
+
 use async_trait::async_trait;
 use proto::{Account, Timestamp};
 use queue::{NewUser, PasswordHash, QueueError, User, UserChange, UserId, Users};
@@ -10,8 +12,8 @@ use crate::{
 
 const TOKEN_KEY: &str = "SELECT value FROM secrets WHERE name = 'token_key'";
 
-/// Looking is one page in memory: not worth another thread, and other processes' changes count
-/// at once.
+/// A lookup reads one page from memory, which is not worth a thread; changes by other processes are
+/// visible at once.
 #[async_trait]
 impl Users for SqliteKeys {
     async fn create_user(&self, user: NewUser) -> Result<UserId, QueueError> {

@@ -1,3 +1,5 @@
+//! Webhooks in the queue file.
+
 use async_trait::async_trait;
 use proto::{JobId, Timestamp, WebhookState};
 use queue::{DueWebhooks, NewWebhook, QueueError, Told, Webhook, Webhooks};
@@ -6,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::{SqliteQueue, row};
 
-/// What [`webhook`] reads; a job has tries of its own.
+/// The columns that [`webhook`] reads; a job has a column `tries`, too.
 macro_rules! columns {
     () => {
         "url, secret, hook_state, webhooks.tries AS hook_tries, next_at, hook_error"
@@ -41,7 +43,7 @@ impl Webhooks for SqliteQueue {
         self.open_still()?;
         self.lists
             .read(move |conn| {
-                // One transaction, so that the three questions have one answer.
+                // One transaction, so that the three reads see the same state.
                 let tx = conn.unchecked_transaction()?;
                 due(&tx, now, limit, of_each)
             })
@@ -65,7 +67,7 @@ impl Webhooks for SqliteQueue {
     }
 }
 
-/// `seq` is the number of the job if it is unfinished.
+/// Finds the webhook of a job; `seq` is its number if it is unfinished.
 fn find(conn: &Connection, id: JobId, seq: Option<u64>) -> rusqlite::Result<Option<Webhook>> {
     let found = match seq {
         Some(seq) => conn

@@ -1,3 +1,5 @@
+//! The writer thread: makes the decisions of a group, commits them, and sends the results.
+
 use std::{
     collections::{HashMap, VecDeque},
     path::PathBuf,
@@ -20,12 +22,12 @@ use crate::{
     sqlite::Shared,
 };
 
-/// How soon it is looked for room again while there is none.
+/// Interval of checks for free space while the disk is full.
 const NO_ROOM_WAIT: Duration = Duration::from_secs(1);
-/// How many pages the log may have while there is no room.
+/// Number of pages in the write-ahead log that triggers a checkpoint while the disk is full.
 const FULL_PAGES: u32 = 100;
 
-/// The one thread that writes.
+/// The writer thread.
 #[derive(Debug)]
 pub(crate) struct Writer {
     pub(crate) conn: Connection,
@@ -39,7 +41,7 @@ pub(crate) struct Writer {
     pub(crate) lock: Lock,
 }
 
-/// However the thread ends, nobody waits for it any more.
+/// Closes the inbox when the thread ends in any way, so that no caller waits for it.
 struct Ended(Arc<Shared>);
 
 impl Drop for Ended {
@@ -53,8 +55,8 @@ impl Drop for Ended {
 }
 
 impl Writer {
-    /// Writes until the inbox is closed, or until the file can be written no more; answers why the
-    /// last group is not on disk, if so.
+    /// Writes until the inbox is closed or the file can no longer be written; in the latter case
+    /// returns why the last group is not on disk.
     pub(crate) fn run(self) -> Result<(), NotWritten> {
         let ended = Ended(self.shared.clone());
         loop {
@@ -75,8 +77,8 @@ impl Writer {
         }
     }
 
-    /// Whatever was not acknowledged is as if it had never been; the next start looks at what is
-    /// really on disk.
+    /// Stops after a failure that only a restart can cure. Data that was not acknowledged may be
+    /// lost; the next start reads what is really on disk.
     fn give_up(&self, error: NotWritten) -> NotWritten {
         let keep_log = self
             .conn
@@ -88,7 +90,7 @@ impl Writer {
         error
     }
 
-    /// Makes the decisions, commits them, and only then tells anybody.
+    /// Makes the decisions, commits them, and only then sends the results.
     fn group(&self, mut asks: VecDeque<Ask>, last: bool) -> Result<(), NotWritten> {
         let fetched = self.shared.fetched.take();
         self.look_for_room();
@@ -102,7 +104,7 @@ impl Writer {
             if given {
                 self.save_room();
             }
-            // What must go on shall not fail with what is new.
+            // Running jobs must not fail together with new ones.
             if given || !is_full {
                 written = self.attempt(&fetched, &mut asks, last, true);
             }
@@ -122,7 +124,8 @@ impl Writer {
         let tell = |asks: VecDeque<Ask>| {
             asks.into_iter().for_each(|ask| ask.tell(written.clone()));
         };
-        // Who asked for what erases hears of it once it is out of the log, the others at once.
+        // Callers that erased something get their result after the log is truncated, the others at
+        // once.
         let (erasing, others) = asks.into_iter().partition(Ask::has_erased);
         tell(others);
         let again = [
@@ -136,7 +139,7 @@ impl Writer {
         written
     }
 
-    /// One transaction: on disk, or as if it had never been.
+    /// Attempts one transaction, which is committed or rolled back.
     fn attempt(
         &self,
         fetched: &HashMap<JobId, Timestamp>,
@@ -183,7 +186,7 @@ impl Writer {
     ) -> rusqlite::Result<()> {
         self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         erasure::note(&self.conn, fetched)?;
-        // After a failure nothing more is written: SQLite may have left the transaction.
+        // After a failure nothing more is written, because SQLite may have left the transaction.
         asks.iter_mut().try_for_each(|ask| ask.decide(group))?;
         group.store_lines()?;
         if last {
@@ -192,14 +195,14 @@ impl Writer {
         Ok(())
     }
 
-    /// Everything is on disk when this answers; how long the disk took.
+    /// Commits; everything is on disk when this returns. Returns the time the commit took.
     fn commit(&self) -> rusqlite::Result<Duration> {
         let begun = Instant::now();
         self.conn.prepare_cached("COMMIT")?.execute([])?;
         Ok(begun.elapsed())
     }
 
-    /// The log takes as little room as it can while there is none.
+    /// Keeps the write-ahead log as short as possible while the disk is full.
     fn save_room(&self) {
         let saved = erasure::cut(&self.conn).and_then(|_| self.checkpoint_every(FULL_PAGES));
         if let Err(error) = saved {
@@ -207,8 +210,8 @@ impl Writer {
         }
     }
 
-    /// Whether there is only room for what must go on. What was erased left room in the file itself,
-    /// which is never given back to the disk.
+    /// Whether only running jobs may write. Space freed by erasure stays in the file, where new
+    /// jobs can use it.
     fn is_full(&self) -> bool {
         let pragma = |name| {
             let value = self.conn.pragma_query_value(None, name, |row| row.get(0));
@@ -218,7 +221,7 @@ impl Writer {
             && pragma("freelist_count") * pragma("page_size") < self.reserve.margin()
     }
 
-    /// Whether there is room again.
+    /// Recreates the reserve if there is space again.
     fn look_for_room(&self) {
         if self.reserve.is_used()
             && self.reserve.take_back(Instant::now()).is_none()
@@ -232,10 +235,10 @@ impl Writer {
         self.conn.pragma_update(None, "wal_autocheckpoint", pages)
     }
 
-    /// A clean end leaves one file.
+    /// Checkpoints and closes the file; a clean shutdown leaves one file.
     fn checkpoint(self) -> Result<(), NotWritten> {
         let Self { conn, lock, .. } = self;
-        // Others may still be reading; then the next start finds the log and takes it in.
+        // If others are still reading, the next start finds the log and checkpoints it.
         if let Err(error) = conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
             tracing::warn!(%error, "the log was not taken into the queue file");
         }

@@ -1,4 +1,4 @@
--- What a login opens: all tokens that were made of each other. `renewal` names the one that renews it.
+-- The tokens that descend from one login. `renewal` identifies the one that can renew it.
 CREATE TABLE sessions (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     id BLOB NOT NULL UNIQUE,

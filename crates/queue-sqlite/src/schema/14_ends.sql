@@ -1,2 +1,2 @@
--- Sessions that are over are found without looking at those that are not.
+-- Finds expired sessions without a scan.
 CREATE INDEX sessions_by_end ON sessions (until);

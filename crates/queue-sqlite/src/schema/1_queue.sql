@@ -22,12 +22,13 @@ CREATE TABLE jobs (
     finished_at INTEGER,
     error TEXT
 ) STRICT;
--- Ids are random: an index entry costs a page of its own. Unfinished jobs are found in memory.
+-- Ids are random, so each index entry would touch its own page. Unfinished jobs are found in
+-- memory.
 CREATE UNIQUE INDEX jobs_by_id ON jobs (id) WHERE finished_at IS NOT NULL;
 CREATE INDEX jobs_by_account ON jobs (account);
 CREATE INDEX jobs_by_end ON jobs (finished_at) WHERE finished_at IS NOT NULL;
 
--- Apart, so that a change of state does not rewrite a large request.
+-- Separate table, so that a change of state does not rewrite a large request.
 CREATE TABLE bodies (
     seq INTEGER PRIMARY KEY REFERENCES jobs ON DELETE CASCADE,
     body BLOB NOT NULL

@@ -1,4 +1,4 @@
--- A requester's own name for a request: a repeat finds the job, for as long as the job is kept.
+-- Idempotency keys: a repeat finds the job for as long as it is kept.
 CREATE TABLE submissions (
     seq INTEGER PRIMARY KEY REFERENCES jobs ON DELETE CASCADE,
     account TEXT NOT NULL,
@@ -7,6 +7,6 @@ CREATE TABLE submissions (
     UNIQUE (account, key)
 ) STRICT;
 
--- An account's jobs by age, from any moment.
+-- An account's jobs by age, from any point in time.
 DROP INDEX jobs_by_account;
 CREATE INDEX jobs_by_account ON jobs (account, created_at);

@@ -1,4 +1,4 @@
--- Whom to tell of the end of a job, and how that went. hook_state: 0 waits, 1 told, 2 given up.
+-- Webhooks and their delivery state. hook_state: 0 pending, 1 delivered, 2 given up.
 CREATE TABLE webhooks (
     seq INTEGER PRIMARY KEY REFERENCES jobs ON DELETE CASCADE,
     url TEXT NOT NULL,

@@ -1,5 +1,5 @@
--- People and programs that log in, and the key their tokens are signed with.
--- AUTOINCREMENT: an id in a token means one user for ever.
+-- Users, and the key that signs their tokens. AUTOINCREMENT: an id in a token identifies one user
+-- for ever.
 CREATE TABLE users (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     name TEXT NOT NULL UNIQUE,

@@ -1,4 +1,4 @@
--- Files in parts, so that a large one never holds up the writer for long.
+-- Files in parts, so that writing a large one does not block the writer for long.
 CREATE TABLE files (
     seq INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
@@ -27,7 +27,7 @@ CREATE TABLE batches (
 CREATE INDEX batches_by_account ON batches (account);
 CREATE INDEX batches_by_input ON batches (input);
 
--- What became of each line of an unfinished batch.
+-- Results of the lines of unfinished batches.
 CREATE TABLE batch_lines (
     batch TEXT NOT NULL,
     n INTEGER NOT NULL,

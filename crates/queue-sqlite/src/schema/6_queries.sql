@@ -1,5 +1,4 @@
--- What clients of the query service keep with a job. AUTOINCREMENT: their numbers are never
--- used twice.
+-- What the query service keeps with a job. AUTOINCREMENT: numbers are never reused.
 CREATE TABLE queries (
     query INTEGER PRIMARY KEY AUTOINCREMENT,
     seq INTEGER NOT NULL UNIQUE REFERENCES jobs ON DELETE CASCADE,

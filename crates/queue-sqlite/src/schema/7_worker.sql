@@ -1,2 +1,2 @@
--- The only worker that may have a job, if its requester chose one.
+-- The only worker that may lease a job, if its requester chose one.
 ALTER TABLE jobs ADD COLUMN worker TEXT;

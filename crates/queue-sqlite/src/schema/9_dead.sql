@@ -1,2 +1,2 @@
--- The jobs that failed are few among many, and looked for by their operator.
+-- Failed jobs are a small fraction, and operators search for them.
 CREATE INDEX jobs_failed ON jobs (seq) WHERE state = 3;

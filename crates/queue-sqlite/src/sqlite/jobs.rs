@@ -1,3 +1,5 @@
+//! The implementation of [`queue::Queue`].
+
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
@@ -28,7 +30,7 @@ impl Queue for SqliteQueue {
         length: Duration,
         max: usize,
     ) -> Result<Vec<Lease>, QueueError> {
-        // Many workers look at each job that comes; the writer is asked by those who may have it.
+        // Many workers check each new job; only those that may lease it reach the writer.
         if !lock(&self.shared.live).machine.may_lend(now, query) {
             return self.open_still().map(|()| Vec::new());
         }
@@ -75,7 +77,7 @@ impl Queue for SqliteQueue {
             match self.over(appended).await? {
                 Appended::Stored(n) => return Ok(n),
                 Appended::TooLong(longest) => {
-                    // One other job makes room; after that it is this one's turn.
+                    // Ending another job makes room once; if that is not enough, this job must end.
                     let lease = if tried { token } else { longest };
                     end_too_long(self, now, lease).await?;
                     tried = true;
@@ -124,7 +126,7 @@ impl Queue for SqliteQueue {
     async fn cancelled(&self, token: LeaseToken) {
         let standing = lock(&self.shared.live).standing(token);
         if let Some(mut standing) = standing {
-            // An error means that the job is gone, and the lease with it.
+            // An error means that the job, and with it the lease, is gone.
             let _ = standing
                 .wait_for(|standing| standing.stops(token.attempt))
                 .await;
@@ -197,7 +199,7 @@ impl Queue for SqliteQueue {
     async fn reap(&self, now: Timestamp) -> Result<Option<Timestamp>, QueueError> {
         let (next, erase) = self.ask(move |group| group.reap(now)).await?;
         let clock = lock(&self.shared.live).machine.now();
-        // In another group: what time has decided stands also where there is no room to erase.
+        // In a separate group, so that the decisions stand even if there is no space to erase.
         let erase = match erase.filter(|at| *at <= clock) {
             Some(_) => self.ask(|group| group.erase()).await?,
             None => erase,

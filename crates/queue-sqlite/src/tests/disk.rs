@@ -1,4 +1,4 @@
-//! A disk that is full, that fails, or that must not be written to.
+//! Tests with a disk that is full, that fails, or that must not be written.
 
 use std::{
     fs,
@@ -18,11 +18,11 @@ use rusqlite::ffi;
 use super::{Scratch, run};
 use crate::SqliteQueue;
 
-/// A small file system of the test's own; only root may make one.
+/// A small file system for one test; only root can create it.
 struct Small(PathBuf);
 
 impl Small {
-    /// `None` if this user may not, and that was said to be well.
+    /// Mounts it; `None` if this user may not and the environment permits skipping the test.
     fn mount(folder: &Path, bytes: u64) -> Option<Self> {
         let size = format!("size={bytes}");
         let mounted = Command::new("mount")
@@ -48,7 +48,7 @@ impl Small {
         assert!(remounted.success());
     }
 
-    /// Takes all room there is.
+    /// Fills the disk.
     fn fill(&self) -> PathBuf {
         let path = self.0.join("filler");
         let mut filler = fs::File::create(&path).unwrap();
@@ -76,7 +76,7 @@ fn large(n: usize) -> NewJob {
     }
 }
 
-/// Asks until it is accepted, for as long as a full disk may be noticed late.
+/// Submits until the job is accepted, because the end of a full disk is noticed with a delay.
 async fn accepted_soon(queue: &SqliteQueue, job: NewJob) {
     let accepted = async {
         while queue.enqueue(T0, job.clone()).await.is_err() {
@@ -112,13 +112,13 @@ fn on_a_full_disk_what_runs_ends_and_new_jobs_are_refused_until_there_is_room() 
                 }
             };
             assert_eq!(refused.code(), ErrorCode::DiskFull, "{refused}");
-            // Nor is what belongs to queries taken: it would eat up what was kept free.
+            // Data of queries is refused, too, because it would consume the reserve.
             let entry = queue.log_query(T0, 1, "x".into(), 9).await.unwrap_err();
             let draft = queue.draft_query(1, "x".into()).await.unwrap_err();
             for error in [entry, draft] {
                 assert_eq!(error.code(), ErrorCode::DiskFull, "{error}");
             }
-            // What runs goes on, and what is there is read.
+            // Running jobs continue, and existing data can be read.
             assert_eq!(found(&queue, token.job).await.state, JobState::Leased);
             queue
                 .append(T0, token, 1, lines(&["x", "y"]))
@@ -131,7 +131,7 @@ fn on_a_full_disk_what_runs_ends_and_new_jobs_are_refused_until_there_is_room() 
             fs::remove_file(filler).unwrap();
             let next = large(500 + n);
             accepted_soon(&queue, next.clone()).await;
-            // Taken away again, so that the file keeps its size.
+            // Cancelled again, so that the file keeps its size.
             queue.cancel(T0, Owner::Anyone, next.id).await.unwrap();
         }
         queue.close().await.unwrap();
@@ -150,7 +150,7 @@ fn on_a_full_disk_what_runs_ends_and_new_jobs_are_refused_until_there_is_room() 
     drop(small);
 }
 
-/// The file never gets smaller: what was erased in it is where new jobs find room.
+/// The file never shrinks: new jobs reuse the space of erased ones.
 #[test]
 fn a_disk_that_the_queue_itself_filled_takes_jobs_again_once_the_old_ones_are_erased() {
     let folder = tempfile::tempdir().unwrap();
@@ -192,7 +192,7 @@ fn a_disk_that_the_queue_itself_filled_takes_jobs_again_once_the_old_ones_are_er
     drop(small);
 }
 
-/// A broken fsync: nobody knows what is on disk, and asking again would not tell.
+/// After a failed fsync it is unknown what is on disk, and a retry would not tell.
 #[test]
 fn a_write_that_the_disk_broke_is_not_acknowledged_and_ends_the_store() {
     run(async {
@@ -213,7 +213,7 @@ fn a_write_that_the_disk_broke_is_not_acknowledged_and_ends_the_store() {
         release.send(()).unwrap();
         let (beside, broken) = asked.await;
         assert!(beside.is_err() && broken.is_err(), "they share a group");
-        // Who comes between the last group and the end of the writer is answered too.
+        // Callers between the last group and the end of the writer get an error, too.
         let between = queue.enqueue(T0, job(4)).await.unwrap_err();
         assert_eq!(between.code(), ErrorCode::StoreUnavailable);
         let why = queue.failure().await;

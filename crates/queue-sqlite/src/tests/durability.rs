@@ -1,4 +1,4 @@
-//! What is acknowledged is on disk, one fsync serves many, and tokens wait for none.
+//! Acknowledged data is on disk, one fsync serves many callers, and tokens do not wait for it.
 
 use std::sync::{
     Arc,
@@ -28,7 +28,7 @@ fn a_job_is_acknowledged_after_its_commit_and_not_before() {
         let (release, held) = mpsc::channel();
         let (reached, at_commit) = mpsc::channel();
         let queue = Scratch::on_commit(move || {
-            // When the test is over nobody listens, and nobody holds.
+            // When the test is over the channels are closed, and nothing is held.
             let _ = reached.send(());
             let _ = held.recv();
             false
@@ -91,8 +91,8 @@ fn who_asks_during_one_commit_shares_the_next() {
     });
 }
 
-/// A connection of their own would take turns with the writer by chance: each would wait for the
-/// other in sleeps of SQLite, and those who log in for seconds.
+/// With a connection of their own they would compete with the writer: each would wait in SQLite's
+/// busy handler, and logins for seconds.
 #[test]
 fn keys_users_and_sessions_share_the_groups_of_jobs() {
     run(async {
@@ -131,7 +131,7 @@ fn keys_users_and_sessions_share_the_groups_of_jobs() {
             () = &mut together => panic!("the writer is held"),
             () = queue.waiting(6) => {}
         }
-        // What only looks waits for none of them.
+        // Reads do not wait for the group.
         assert_eq!(queue.list_keys().await.unwrap().len(), 1);
         assert_eq!(queue.list_users().await.unwrap().len(), 1);
         release.send(()).unwrap();
@@ -142,7 +142,7 @@ fn keys_users_and_sessions_share_the_groups_of_jobs() {
     });
 }
 
-/// Waking it is a call of the system, which all who ask at once would wait for.
+/// Waking the writer is a system call, which concurrent callers would otherwise wait for.
 #[test]
 fn a_writer_that_works_is_not_woken() {
     run(async {
@@ -162,7 +162,7 @@ fn a_writer_that_works_is_not_woken() {
     });
 }
 
-/// A list that takes long keeps nobody from his answer.
+/// A long list does not delay the read of a single job.
 #[test]
 fn a_job_is_found_while_others_list() {
     run(async {
@@ -197,7 +197,7 @@ fn a_job_is_found_while_others_list() {
     });
 }
 
-/// The query service is polled: nobody's poll goes through the queries of others.
+/// Clients poll the query service: a poll must not scan the queries of other accounts.
 #[test]
 fn queries_are_counted_by_an_index_of_their_account() {
     let queue = Scratch::new();

@@ -1,4 +1,4 @@
-//! What is erased is nowhere in the files any more, while the relay goes on.
+//! Erased data is nowhere in the files, while the relay continues.
 
 use std::{
     fs::{self, File},
@@ -24,7 +24,7 @@ use crate::{SqliteQueue, group::lock};
 
 const CANARY: &str = "a-word-nobody-may-find";
 
-/// The files of the folder in which the word stands.
+/// Returns the names of the files in the directory that contain the word.
 fn found(folder: &Path) -> Vec<String> {
     let files = fs::read_dir(folder).unwrap().map(Result::unwrap);
     let holds = |file: &fs::DirEntry| {
@@ -38,7 +38,7 @@ fn found(folder: &Path) -> Vec<String> {
         .collect()
 }
 
-/// A request of some length with the word in it.
+/// Returns a request of some length that contains the word.
 fn secret(n: usize) -> NewJob {
     let length = [20, 300, 3_000, 20_000][n % 4];
     NewJob {
@@ -74,7 +74,7 @@ fn an_erased_prompt_and_its_answer_are_nowhere_in_the_files_of_a_relay_that_goes
         for lease in &leases {
             queue.fetched(at(1), lease.token.job);
         }
-        // Something new and innocent is written between the old.
+        // New data without the word is written in between.
         queue.enqueue(at(1), job(9)).await.unwrap();
         queue.reap(at(1) + FETCHED_KEPT).await.unwrap();
         assert_eq!(found(queue.folder.path()), [""; 0]);
@@ -160,7 +160,7 @@ fn a_note_of_what_was_fetched_reaches_the_disk_without_being_asked_for() {
     });
 }
 
-/// Ends a job that was just accepted, with lines of such lengths.
+/// Ends a job that was just accepted, with lines of these lengths.
 async fn answered(queue: &SqliteQueue, new: NewJob, lines: &[usize]) {
     let id = new.id;
     queue.enqueue(T0, new).await.unwrap();
@@ -209,7 +209,7 @@ fn what_ended_together_is_erased_in_many_groups_and_never_fills_the_log() {
         }
         assert!(queue.list(Owner::Anyone, 1).await.unwrap().is_empty());
         assert!(groups > 8, "{groups}");
-        // As long as it may be before it is taken in, and one group.
+        // The limit before a checkpoint, plus one group.
         assert!(longest < 24 * 1024 * 1024, "{longest}");
     });
 }
@@ -303,7 +303,7 @@ fn what_is_being_erased_of_a_question_is_shown_to_nobody() {
             [found.unwrap(), listed.into_iter().next().unwrap()].map(|query| query.job.new.body.0)
         };
         assert!(shown().await.iter().all(|body| !body.is_empty()));
-        // As it stands after the first of several parts went.
+        // The state after the first of several parts was erased.
         let begun = "UPDATE jobs SET is_erased = 1";
         queue
             .on_writer(move |conn| assert_eq!(conn.execute(begun, []).unwrap(), 1))

@@ -1,4 +1,4 @@
-//! A group that is not written never happened, for exactly those who were in it.
+//! A group that cannot be written has no effect, for exactly the callers in it.
 
 use std::{
     error::Error as _,

@@ -1,4 +1,4 @@
-//! Whose file it is, and which files are refused.
+//! Locking of the file, and which files are refused.
 
 use std::{error::Error as _, fs, path::Path};
 
@@ -124,7 +124,7 @@ fn a_file_of_the_first_layout_keeps_its_jobs_and_a_copy_stays_beside_it() {
     });
 }
 
-/// A row in every table.
+/// Writes a row to every table.
 async fn filled(queue: &SqliteQueue) {
     queue.create_key(key()).await.unwrap();
     let user = queue.create_user(users::user("eva")).await.unwrap();
@@ -178,7 +178,7 @@ async fn filled(queue: &SqliteQueue) {
     queue.put_result("b1", result).await.unwrap();
 }
 
-/// The same rows in a file of an earlier layout, as far as that has a place for them.
+/// Copies the rows to a file of an earlier layout, as far as it has columns for them.
 fn written_in_layout(layout: usize, from: &Path, to: &Path) {
     let old = rusqlite::Connection::open(to).unwrap();
     for step in &schema::STEPS[..layout] {
@@ -299,7 +299,7 @@ fn an_upgrade_that_breaks_leaves_the_file_as_it_was() {
     first
         .execute_batch(include_str!("first_layout.sql"))
         .unwrap();
-    // The next layout makes this table itself.
+    // The next layout creates this table itself.
     first.execute_batch("CREATE TABLE submissions (x)").unwrap();
     drop(first);
     SqliteQueue::open(&path, T0).unwrap_err();
@@ -345,7 +345,7 @@ fn a_file_that_cannot_be_made_is_a_clear_error() {
     );
 }
 
-/// Flips bytes all over a file: it opens or it is refused, and nothing panics.
+/// Flips bytes all over a file: it is opened or refused, and nothing panics.
 #[test]
 fn a_damaged_file_is_refused_or_read_but_never_breaks_the_relay() {
     run(async {
@@ -368,7 +368,7 @@ fn a_damaged_file_is_refused_or_read_but_never_breaks_the_relay() {
     });
 }
 
-/// The bytes with one of them flipped, at some sixty places.
+/// Returns about sixty copies of the bytes with one byte flipped in each.
 fn flipped(whole: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     (0..whole.len()).step_by(whole.len() / 60 + 1).map(|place| {
         let mut damaged = whole.to_vec();
@@ -377,7 +377,7 @@ fn flipped(whole: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     })
 }
 
-/// Whether such a file opens; whatever it then holds is answered or refused.
+/// Returns whether such a file opens; its contents may then be read or refused.
 async fn open_and_look(file: &[u8], log: &[u8]) -> bool {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("queue.db");
@@ -424,8 +424,8 @@ fn an_erased_prompt_is_nowhere_in_the_file() {
     });
 }
 
-/// The log stands beside the file, whatever the file is called: two relays by two names would
-/// both write to it.
+/// The write-ahead log is beside the real file: two relays that use two names of it would both
+/// write to it.
 #[cfg(unix)]
 #[test]
 fn one_file_by_two_names_is_lent_to_one_relay() {

@@ -1,4 +1,4 @@
-//! The store as a whole: the common rules, and what only a file can get wrong.
+//! Tests of the whole store: the conformance suite, and what concerns files only.
 
 mod disk;
 mod durability;
@@ -25,13 +25,13 @@ use tempfile::TempDir;
 
 use crate::{SqliteQueue, group::lock, restart};
 
-/// Room that is kept free; less than by default, because it is made for each test.
+/// Size of the reserve in bytes; smaller than the default, because each test creates it.
 const RESERVE: u64 = 64 * 1024;
 
 queue::conformance_suite!(async { Scratch::new() });
 queue::bounds_suite!(async { Scratch::on(bounds::terms()) });
 
-/// A queue in a folder that goes away with it.
+/// A queue in a temporary directory.
 pub(crate) struct Scratch {
     queue: SqliteQueue,
     folder: TempDir,
@@ -42,14 +42,14 @@ impl Scratch {
         Self::on_commit(|| false)
     }
 
-    /// With something that is done at each commit of the writer, and may make it fail.
+    /// Opens a queue with a hook that runs at each commit of the writer and may make it fail.
     fn on_commit(hook: impl FnMut() -> bool + Send + 'static) -> Self {
         Self::with(Terms::default(), |conn| {
             conn.commit_hook(Some(hook)).unwrap()
         })
     }
 
-    /// One that takes only so much.
+    /// Opens a queue with these limits.
     fn on(terms: Terms) -> Self {
         Self::with(terms, |_| ())
     }
@@ -65,7 +65,7 @@ impl Scratch {
         self.folder.path().join("queue.db")
     }
 
-    /// Closes and opens again.
+    /// Closes and reopens the queue.
     async fn reopened(self, now: Timestamp) -> Self {
         queue::Queue::close(&self.queue).await.unwrap();
         let Self { queue, folder } = self;
@@ -74,7 +74,7 @@ impl Scratch {
         Self { queue, folder }
     }
 
-    /// What a kill at this moment would leave, opened.
+    /// Opens a copy of the files, as a kill at this moment would leave them.
     fn killed(&self, now: Timestamp) -> Self {
         let folder = tempfile::tempdir().unwrap();
         for name in ["queue.db", "queue.db-wal"] {
@@ -84,7 +84,7 @@ impl Scratch {
         Self { queue, folder }
     }
 
-    /// Does something on the writer's connection, in a transaction of its own.
+    /// Runs `act` on the writer's connection, in a transaction of its own.
     async fn on_writer(&self, mut act: impl FnMut(&Connection) + Send + 'static) {
         let asked = self.ask(move |group| {
             act(group.conn);
@@ -93,8 +93,8 @@ impl Scratch {
         asked.await.unwrap();
     }
 
-    /// Stops the writer before its next group until the sender is used or dropped; whatever is
-    /// asked meanwhile becomes one group.
+    /// Blocks the writer before its next group until the sender is used or dropped; decisions made
+    /// meanwhile become one group.
     async fn hold_writer(&self) -> mpsc::Sender<()> {
         let (release, held) = mpsc::channel();
         let (reached, at_gate) = tokio::sync::oneshot::channel();
@@ -116,19 +116,19 @@ impl Scratch {
         release
     }
 
-    /// Until so many decisions wait for the writer.
+    /// Waits until `count` decisions are pending.
     async fn waiting(&self, count: usize) {
         while self.shared.inbox.waiting() < count {
             tokio::task::yield_now().await;
         }
     }
 
-    /// What the machine holds, by age.
+    /// Returns the machine's records, by age.
     fn memory(&self) -> Vec<Record> {
         sorted(lock(&self.shared.live).machine.records())
     }
 
-    /// What a relay that starts now would hold, but for the grace it gives to leases.
+    /// Returns the records that a relay starting now would load, without the grace added to leases.
     fn disk(&self) -> Vec<Record> {
         on_disk(&self.path())
     }

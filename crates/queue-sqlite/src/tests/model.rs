@@ -1,4 +1,4 @@
-//! Random calls at random times: the file and the model answer alike, through restarts.
+//! Random calls at random times: the file and the model give the same answers, across restarts.
 
 use std::{fmt::Debug, time::Duration};
 
@@ -94,7 +94,7 @@ struct Pair {
     now: Timestamp,
     model: MemoryQueue,
     file: Scratch,
-    /// Those that were given out, the latest last.
+    /// The leases handed out so far, the latest last.
     leases: Vec<LeaseToken>,
 }
 
@@ -141,7 +141,7 @@ impl Pair {
                 models,
                 seconds,
             } => {
-                // One account at a time: whose turn it is among several is not kept on disk.
+                // One account at a time, because the turn among accounts is not stored on disk.
                 let LeaseQuery { serve, .. } = serving(&[whose(of).as_str()]);
                 let models = models.map(|known| if known { "m" } else { "other" });
                 let any = anyone();
@@ -232,7 +232,7 @@ impl Pair {
         self
     }
 
-    /// One of the latest leases, good or not.
+    /// Returns one of the latest leases, valid or not.
     fn lease(&self, back: usize) -> LeaseToken {
         self.leases[self.leases.len().saturating_sub(1 + back)]
     }

@@ -247,7 +247,7 @@ fn a_log_that_is_erased_while_it_is_read_ends_with_an_error() {
     });
 }
 
-/// Its lines leave memory then, and who reads slowly must not notice.
+/// The lines are dropped from memory at the end, which a slow reader must not notice.
 #[test]
 fn a_reader_of_a_long_answer_goes_on_from_the_disk_once_the_job_ended() {
     run(async {
