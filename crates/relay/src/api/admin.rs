@@ -1,5 +1,5 @@
-//! What operators ask: what the relay is doing, everybody's jobs, and the keys. One scope opens
-//! all of it, and no key that stands in a path does.
+//! Operator routes: the overview, the jobs of all accounts, and the keys. All need the scope
+//! `admin`, and none accepts a key in the path.
 
 mod events;
 mod jobs;
@@ -14,7 +14,7 @@ use proto::admin::Overview;
 
 use crate::{Relay, auth::MayAdmin, error::ApiError};
 
-/// The routes below `/api/admin`.
+/// Returns the routes below `/api/admin`.
 pub(super) fn routes() -> Router<Relay> {
     Router::new()
         .route("/api/admin/overview", get(overview))

@@ -1,4 +1,4 @@
-//! Anthropic's API over the same queue.
+//! Anthropic's API.
 
 use axum::response::Response;
 use dialect::anthropic::{CountRequest, Message, MessagesRequest};
@@ -20,7 +20,8 @@ pub(super) async fn messages(asker: Asker, Payload(body): Inference) -> Result<R
     queued.answer(Message::new).await
 }
 
-/// `POST /v1/messages/count_tokens`: only an engine can tell, so it is a job of one token.
+/// `POST /v1/messages/count_tokens`: only an engine can count tokens, so this runs a job that
+/// generates one token.
 pub(super) async fn count_tokens(
     asker: Asker,
     Payload(body): Inference,

@@ -1,4 +1,4 @@
-//! A question of a requester who waits: a job for it, and the answer in the words of its dialect.
+//! Synchronous requests: a job is queued, and the answer is returned in the dialect of the request.
 
 use axum::{extract::FromRequestParts, response::Response};
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use crate::{
     whole::whole,
 };
 
-/// Who asks, and how long his client waits for an answer that does not stream.
+/// Caller of a synchronous request, and its client's timeout for a non-streaming answer.
 pub(super) struct Asker {
     relay: Relay,
     caller: Caller,
@@ -37,7 +37,7 @@ impl FromRequestParts<Relay> for Asker {
     }
 }
 
-/// What is asked, apart from the question itself.
+/// Properties of a request, without its content.
 #[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
     pub(super) op: Op,
@@ -46,7 +46,7 @@ pub(super) struct Asked<'a> {
     pub(super) stream: bool,
 }
 
-/// A question that is queued.
+/// A request whose job is queued.
 pub(super) struct Queued {
     relay: Relay,
     shape: Shape,
@@ -56,7 +56,7 @@ pub(super) struct Queued {
 }
 
 impl Asker {
-    /// Queues the job; `native` writes it for the model that will answer.
+    /// Queues the job; `native` converts the request for the model that was chosen.
     pub(super) async fn queue(
         &self,
         asked: Asked<'_>,
@@ -66,8 +66,8 @@ impl Asker {
         let patience = caller.patience();
         let model = relay.choose_model(caller, asked.op, asked.model, patience)?;
         let name = asked.model.unwrap_or(model.as_str()).to_owned();
-        // A stream is kept alive past its client's patience, and what the caller himself said
-        // counts more.
+        // A stream is kept alive past its client's timeout, and the caller's own deadline takes
+        // precedence.
         let hint = self.waits.0.filter(|_| !asked.stream);
         let order = Order {
             op: asked.op,
@@ -94,7 +94,7 @@ impl Asker {
 }
 
 impl Queued {
-    /// Waits for the answer, as events while it comes or as one object.
+    /// Waits for the answer: a stream of events, or one object.
     pub(super) async fn answer<A: Answer>(
         self,
         begin: impl FnOnce(Named) -> A + Send + 'static,

@@ -53,7 +53,7 @@ fn wanted(body: &[u8]) -> Result<Create, ApiError> {
     Ok(asked)
 }
 
-/// Keeps a batch and begins it.
+/// Stores a batch and starts it.
 async fn accept(relay: Relay, caller: Caller, asked: Create) -> Result<BatchRecord, ApiError> {
     let _alone = relay.batches.alone.lock().await;
     let (store, owner) = (&relay.store, (&caller.account).into());
@@ -71,7 +71,7 @@ async fn accept(relay: Relay, caller: Caller, asked: Create) -> Result<BatchReco
         return Err(ApiError::new(ErrorCode::AccountFull, message));
     }
     let now = relay.now();
-    // A batch that waits must not lose the lines it has not read.
+    // The input file must not expire while the batch still reads it.
     let input = FileRecord {
         expires_at: input.expires_at.max(now + FILE_KEPT),
         ..input
@@ -125,7 +125,7 @@ pub(super) async fn get(
     Ok(Json(view(&relay, &batch.ok_or_else(unknown)?).await?))
 }
 
-/// `POST /v1/batches/{id}/cancel`: what runs is stopped, what is answered is kept.
+/// `POST /v1/batches/{id}/cancel`: stops running lines and keeps the results so far.
 pub(super) async fn cancel(
     State(relay): State<Relay>,
     MayEnqueue(caller): MayEnqueue,
@@ -138,7 +138,7 @@ pub(super) async fn cancel(
     Ok(Json(view(&relay, &batch).await?))
 }
 
-/// Notes the wish and tells the batch.
+/// Stores the cancellation and signals the running batch.
 async fn withdraw(relay: Relay, caller: Caller, id: String) -> Result<BatchRecord, ApiError> {
     let _alone = relay.batches.alone.lock().await;
     let batch = relay.store.batch((&caller.account).into(), &id).await?;
@@ -168,7 +168,7 @@ async fn view(relay: &Relay, batch: &BatchRecord) -> Result<Value, ApiError> {
     Ok(shown(batch, counts))
 }
 
-/// As OpenAI shows it, with so many lines answered and failed.
+/// Formats a batch as OpenAI does, with the numbers of completed and failed lines.
 fn shown(batch: &BatchRecord, (completed, failed): (u32, u32)) -> Value {
     let seconds = |at: Timestamp| at.0 / 1000;
     let at = |state| batch.entered(state).map(seconds);
@@ -250,7 +250,8 @@ mod tests {
         (relay, store)
     }
 
-    /// Asks, and leaves after the answer was looked for so often; whether it was there by then.
+    /// Sends a request and drops it after `looks` polls of its future; returns whether it had been
+    /// answered by then.
     async fn leave_after(relay: &Relay, path: &str, looks: usize) -> bool {
         let body = json!({
             "input_file_id": "file-1",

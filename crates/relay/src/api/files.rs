@@ -22,10 +22,10 @@ use crate::{
     target::{InPath, InQuery},
 };
 
-/// Most files of an account, and of their bytes.
+/// Maximum number of files of an account, and of their bytes in total.
 const FILES_MAX: usize = 200;
 const BYTES_MAX: u64 = 256 * 1024 * 1024;
-/// Longest name of a file, in bytes.
+/// Maximum length of a file's name, in bytes.
 const NAME_MAX: usize = 256;
 
 /// `POST /v1/files`: `multipart/form-data` with `purpose` (`batch`) and `file`.
@@ -71,7 +71,7 @@ pub(super) async fn upload(
     };
     let record = parts.finish(record).await?;
     cut_short.not();
-    tracing::info!(file = id, bytes = record.bytes, "kept");
+    tracing::info!(file = id, bytes = record.bytes, "file stored");
     Ok(Json(view(&record)))
 }
 
@@ -96,7 +96,7 @@ pub(super) async fn list(
     Ok(Json(listed(files, &page)))
 }
 
-/// A page of OpenAI's, from the place after `after`.
+/// Formats one page of a list as OpenAI does, from the item after `after`.
 pub(super) fn listed<'a>(all: impl Iterator<Item = (&'a str, Value)>, page: &Page) -> Value {
     let limit = page.limit.unwrap_or(20).clamp(1, 100);
     let mut all = all.skip_while(|(id, _)| page.after.as_ref().is_some_and(|after| after != id));
@@ -152,7 +152,7 @@ pub(super) async fn delete(
     Ok(Json(told))
 }
 
-/// Erases a file that no batch reads, nor begins to until it is gone.
+/// Erases a file, unless a batch reads it. No batch can start to read it meanwhile.
 async fn erase(relay: Relay, caller: Caller, id: String) -> Result<(), ApiError> {
     let _alone = relay.batches.alone.lock().await;
     let file = relay.store.file((&caller.account).into(), &id).await?;
@@ -167,8 +167,8 @@ async fn erase(relay: Relay, caller: Caller, id: String) -> Result<(), ApiError>
     Ok(relay.store.erase_file(&id).await?)
 }
 
-/// Erases what was kept of a file if its upload does not come to its end: the store failed, or the
-/// one who uploads left.
+/// Erases the stored parts of an upload on drop, unless it was completed: the store failed or the
+/// client disconnected.
 struct CutShort {
     relay: Relay,
     id: Option<String>,
@@ -182,7 +182,7 @@ impl CutShort {
         }
     }
 
-    /// It came to its end.
+    /// Keeps the parts, because the upload is complete.
     fn not(mut self) {
         self.id = None;
     }
@@ -194,7 +194,7 @@ impl Drop for CutShort {
         let relay = self.relay.clone();
         self.relay.tasks.spawn(async move {
             if let Err(error) = relay.store.erase_file(&id).await {
-                tracing::warn!(file = id, %error, "parts of a broken upload stay until a restart");
+                tracing::warn!(file = id, %error, "cannot erase parts of a broken upload; they stay until the next restart");
             }
         });
     }

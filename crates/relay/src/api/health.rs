@@ -1,4 +1,4 @@
-//! Routes that need no key.
+//! The front page and the health checks, which need no key.
 
 use axum::{Json, extract::State, response::Response};
 use http::{HeaderMap, HeaderValue, header};
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::written;
 use crate::{Relay, error::ApiError, pages};
 
-/// `GET /`: Ollama's clients look for exactly this text; a browser gets the dashboard.
+/// `GET /`: the exact text that Ollama's clients expect; a browser gets the dashboard.
 pub(super) async fn front(headers: HeaderMap) -> Response {
     let mut response = if pages::wants_page(&headers) {
         pages::dashboard()
@@ -19,12 +19,12 @@ pub(super) async fn front(headers: HeaderMap) -> Response {
     response
 }
 
-/// `GET /healthz`: the process answers.
+/// `GET /healthz`: the process responds.
 pub(super) async fn alive() -> Json<Value> {
     Json(json!({"status": "ok"}))
 }
 
-/// `GET /readyz`: the store answers and the relay is not going down.
+/// `GET /readyz`: the store responds and the relay is not shutting down.
 pub(super) async fn ready(State(relay): State<Relay>) -> Result<Json<Value>, ApiError> {
     if relay.drain.is_cancelled() {
         return Err(ApiError::draining());

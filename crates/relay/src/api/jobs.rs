@@ -1,4 +1,4 @@
-//! Hearth's own API: submit a job, look at it, follow its log, fetch its answer, withdraw it.
+//! The native API: submit a job, get its state, follow its log, fetch its answer, cancel it.
 
 mod answer;
 mod events;
@@ -46,7 +46,7 @@ pub(super) async fn get(
     }))
 }
 
-/// `DELETE /api/jobs/{id}`: withdraws it.
+/// `DELETE /api/jobs/{id}`: cancels the job.
 pub(super) async fn cancel(
     State(relay): State<Relay>,
     MayEnqueue(caller): MayEnqueue,
@@ -55,7 +55,7 @@ pub(super) async fn cancel(
     withdraw(&relay, &caller, id).await
 }
 
-/// Withdraws a job that the caller may see.
+/// Cancels a job that the caller may see.
 pub(super) async fn withdraw(
     relay: &Relay,
     caller: &Caller,
@@ -66,7 +66,7 @@ pub(super) async fn withdraw(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// A job as everybody who may see it sees it.
+/// Converts a job to its public view.
 pub(crate) fn view(job: Job) -> JobView {
     JobView {
         id: job.new.id,
@@ -97,7 +97,7 @@ fn webhook_view(webhook: Webhook) -> WebhookView {
     }
 }
 
-/// The same with its place in the queue.
+/// Adds the queue position to a job's view.
 fn placed(job: JobView, place: Option<Place>) -> JobView {
     JobView {
         position: place.map(|place| place.before as u64),

@@ -1,4 +1,4 @@
-//! `POST /api/login/` and `POST /api/token/refresh/`, for clients of the query service.
+//! `POST /api/login/` and `POST /api/token/refresh/`, the login of the query service.
 
 use axum::{extract::State, response::Response};
 use dialect::queries::{Fields, LoggedIn, Profile, Refusal, Why, logged_in, refreshed};
@@ -17,7 +17,7 @@ use crate::{
 };
 
 const JSON: &str = "application/json";
-/// The project that queries of a user go to unless he names another.
+/// Project of a user's queries unless the request names another.
 const PROJECT: i64 = 1;
 
 /// `POST /api/login/`.
@@ -81,7 +81,7 @@ pub(super) async fn refresh(
     Ok(written(JSON, refreshed(&access)))
 }
 
-/// Why a token was refused, in its clients' words.
+/// Converts the reason of a refused token to the query service's.
 pub(super) const fn said(refused: jwt::Refused) -> Why {
     match refused {
         jwt::Refused::Invalid | jwt::Refused::Void => Why::Invalid,
@@ -90,7 +90,7 @@ pub(super) const fn said(refused: jwt::Refused) -> Why {
     }
 }
 
-/// A body as its content type says.
+/// Parses a body according to its content type.
 pub(super) fn fields(headers: &HeaderMap, body: &[u8]) -> Result<Fields, Refusal> {
     let kind = headers.get(header::CONTENT_TYPE);
     Fields::parse(kind.and_then(|kind| kind.to_str().ok()), body)

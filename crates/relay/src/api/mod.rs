@@ -1,4 +1,4 @@
-//! The routes, one file per dialect.
+//! All HTTP routes, one module per dialect.
 
 mod admin;
 mod anthropic;
@@ -31,7 +31,7 @@ use proto::ErrorCode;
 
 use crate::{Relay, carrier, error::ApiError, pages, request_id, target::shown};
 
-/// Every route of a relay.
+/// Returns the router with every route.
 pub(crate) fn routes(relay: Relay) -> Router {
     Router::new()
         .route("/", get(health::front))
@@ -87,7 +87,7 @@ pub(crate) fn routes(relay: Relay) -> Router {
         .with_state(relay)
 }
 
-/// What clients of engines call.
+/// Returns the routes that clients of engines call.
 fn engine(relay: Relay) -> Router<Relay> {
     Router::new()
         .route("/api/chat", post(ollama::chat))
@@ -110,7 +110,7 @@ fn engine(relay: Relay) -> Router<Relay> {
         .merge(v1(relay))
 }
 
-/// What clients of the query service call; they write a slash at the end.
+/// Returns the routes of the query service, whose clients write a trailing slash.
 fn query_service() -> Router<Relay> {
     Router::new()
         .route("/api/login", post(login::login))
@@ -128,7 +128,7 @@ fn query_service() -> Router<Relay> {
         .route("/api/logs", post(queries::claims::log))
 }
 
-/// What clients of OpenAI and of Anthropic call.
+/// Returns the routes of OpenAI's and Anthropic's clients.
 fn v1(relay: Relay) -> Router<Relay> {
     Router::new()
         .route("/v1/chat/completions", post(openai::chat))
@@ -164,7 +164,7 @@ async fn wrong_method(method: Method, uri: Uri) -> ApiError {
     ApiError::new(ErrorCode::MethodNotAllowed, message)
 }
 
-/// A body that is written already.
+/// Returns a response with this body.
 pub(crate) fn written(content_type: &'static str, body: impl Into<Bytes>) -> Response {
     let mut response = Response::new(body.into().into());
     let value = HeaderValue::from_static(content_type);

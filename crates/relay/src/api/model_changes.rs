@@ -1,5 +1,5 @@
-//! Ollama's routes that change which models an engine has: for keys with the scope `admin`, at
-//! agents whose owner allows it. Nothing is ever uploaded through the relay.
+//! Ollama's routes that change an engine's models. They need the scope `admin` and an agent whose
+//! owner allows changes. Files are never uploaded through the relay.
 
 use axum::{body::Body, extract::State, response::Response};
 use bytes::Bytes;
@@ -67,7 +67,7 @@ async fn change(relay: &Relay, caller: &Caller, op: Op, body: Bytes) -> Result<R
     let dialect::ollama::ChangeHead { model, stream, .. } = head;
     caller.permit(&model)?;
     if let Some(other) = &head.other {
-        // Under another name it would be within reach.
+        // Otherwise a copy could bring a forbidden model under a permitted name.
         let other = ModelName::new(other.as_str());
         let invalid = |_| ApiError::new(ErrorCode::BadRequest, "invalid model name");
         caller.permit(&other.map_err(invalid)?)?;
@@ -126,7 +126,7 @@ const fn has_progress(op: Op) -> bool {
     matches!(op, Op::Pull | Op::Create)
 }
 
-/// How far a change has got, line by line.
+/// Progress of a model change, as NDJSON.
 struct Progress;
 
 impl Voice for Progress {
@@ -140,7 +140,7 @@ impl Voice for Progress {
         dialect::ollama::is_success(line)
     }
 
-    /// Any status may come any number of times.
+    /// Returns a status line; clients accept any status any number of times.
     fn heartbeat(&mut self) -> Option<Bytes> {
         Some(with_line_feed(br#"{"status":"working"}"#))
     }

@@ -1,4 +1,4 @@
-//! Ollama's native API. Bodies and lines pass byte for byte.
+//! Ollama's native API. Request bodies and answer lines are passed on unchanged.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::{
 
 const JSON: &str = "application/json; charset=utf-8";
 
-/// How long somebody waits for a model to be loaded: Ollama itself gives up after five minutes.
+/// Maximum wait for a model to be loaded; Ollama itself gives up after five minutes.
 const LOAD: Duration = Duration::from_secs(310);
 
 /// `POST /api/chat`.
@@ -53,7 +53,7 @@ pub(super) async fn embed(
     answer(&relay, &caller, Op::Embed, body).await
 }
 
-/// `POST /api/embeddings`, from before `embed`.
+/// `POST /api/embeddings`, the older form of `embed`.
 pub(super) async fn embeddings(
     State(relay): State<Relay>,
     MayEnqueue(caller): MayEnqueue,
@@ -138,7 +138,8 @@ impl Voice for Ndjson {
     }
 }
 
-/// One whole line per HTTP chunk: some clients parse each chunk alone.
+/// Appends a line feed, so that each HTTP chunk is one whole line: some clients parse each chunk
+/// alone.
 pub(super) fn with_line_feed(line: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(line.len() + 1);
     out.put_slice(line);
@@ -150,7 +151,7 @@ pub(super) fn with_line_feed(line: &[u8]) -> Bytes {
 pub(super) async fn tags(State(relay): State<Relay>, MayRead(caller): MayRead) -> Response {
     let library = relay.library(&caller);
     let mut response = written(JSON, dialect::ollama::tags(library.reports()));
-    // Models are remembered for longer than somebody is there to run them.
+    // Models stay listed for a while after their worker has gone offline.
     let headers = response.headers_mut();
     headers.insert(headers::WORKERS_UP, library.up().into());
     response
@@ -163,7 +164,7 @@ pub(super) async fn ps(State(relay): State<Relay>, MayRead(caller): MayRead) -> 
     written(JSON, library.running(now))
 }
 
-/// `POST /api/show`; the same with or without `verbose`.
+/// `POST /api/show`; `verbose` has no effect.
 pub(super) async fn show(
     State(relay): State<Relay>,
     MayRead(caller): MayRead,
@@ -187,7 +188,8 @@ pub(super) async fn show(
     Ok(written(JSON, show?))
 }
 
-/// `GET /api/version`: the lowest that answers, so that no client expects too much.
+/// `GET /api/version`: the lowest version of the online Ollama engines, so that no client expects
+/// too much.
 pub(super) async fn version(State(relay): State<Relay>, MayRead(caller): MayRead) -> Response {
     let library = relay.library(&caller);
     let ollamas = library

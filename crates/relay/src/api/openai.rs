@@ -1,4 +1,4 @@
-//! OpenAI's API over the same queue.
+//! OpenAI's API.
 
 use axum::{extract::State, response::Response};
 use dialect::openai::{
@@ -60,7 +60,7 @@ pub(super) async fn embeddings(
     answer.await
 }
 
-/// `POST /v1/responses`: nothing is kept, each request brings the whole conversation.
+/// `POST /v1/responses`: nothing is stored, so each request contains the whole conversation.
 pub(super) async fn responses(
     asker: Asker,
     Payload(body): Inference,
@@ -82,7 +82,7 @@ const fn asked(op: Op, model: Option<&str>, stream: bool) -> Asked<'_> {
     }
 }
 
-/// `GET /v1/models`, in the words of the API whose client asks.
+/// `GET /v1/models`, in the format of the API whose client asks.
 pub(super) async fn models(
     State(relay): State<Relay>,
     MayRead(caller): MayRead,
@@ -98,7 +98,7 @@ pub(super) async fn models(
     written("application/json", models)
 }
 
-/// `GET /v1/models/{id}`; the id may hold `:` and `/`.
+/// `GET /v1/models/{id}`; the id may contain `:` and `/`.
 pub(super) async fn model(
     State(relay): State<Relay>,
     MayRead(caller): MayRead,
@@ -117,5 +117,5 @@ pub(super) async fn model(
     Ok(written("application/json", found.ok_or_else(unknown)?))
 }
 
-/// The header that only clients of Anthropic send.
+/// Header that only Anthropic's clients send.
 const ANTHROPIC_VERSION: &str = "anthropic-version";

@@ -1,8 +1,8 @@
 //! `GET /openapi.json`: every route of this relay as an OpenAPI 3.1 document.
 //!
-//! The schemas of native types are derived from the types themselves. What other projects'
-//! clients send is a free object with a link to its documentation. A test compares the document
-//! with the routes that are served: neither may have one that the other lacks.
+//! The schemas of native types are derived from the types. Requests of other projects' clients are
+//! free objects with a link to their documentation. A test checks that the document and the router
+//! have the same routes.
 
 mod entry;
 mod routes;
@@ -107,7 +107,7 @@ fn path_parameters(path: &str) -> impl Iterator<Item = Value> {
     })
 }
 
-/// In whose words a route refuses.
+/// Returns the name of the error response for a route.
 fn shape(path: &str) -> String {
     format!("{:?}Error", Shape::of(path))
 }
@@ -145,7 +145,7 @@ fn errors() -> Value {
     errors.into()
 }
 
-/// Every schema that a route or another schema names.
+/// Returns every schema that a route or another schema refers to.
 fn schemas() -> Map<String, Value> {
     let settings = SchemaSettings::draft2020_12().with(|settings| {
         settings.definitions_path = "/components/schemas".into();
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
     use crate::{Relay, RelaySettings, System};
 
-    /// The paths of every `.route("…"` in the crate.
+    /// Collects the paths of every `.route("…"` in the crate.
     fn written_in(folder: &Path, found: &mut BTreeSet<String>) {
         for file in fs::read_dir(folder).unwrap() {
             let path = file.unwrap().path();
@@ -194,7 +194,7 @@ mod tests {
         }
     }
 
-    /// What the router itself says about a path, but for `HEAD`.
+    /// Returns the methods that the router allows on a path, except `HEAD`.
     async fn methods(relay: &Relay, path: &str) -> BTreeSet<String> {
         let names: Vec<_> = path.split('{').skip(1).collect();
         let mut url = path.to_owned();

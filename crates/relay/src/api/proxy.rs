@@ -1,13 +1,13 @@
-//! The engines' APIs under `/api/ollama/`, where users of the tunnel service look for them.
+//! The engines' APIs under `/api/ollama/`, where clients of the tunnel service expect them.
 //!
 //! ```text
-//! /api/ollama/api/chat   /api/chat, as a client whose base is /api/ollama writes it
-//! /api/ollama/chat       the same, as its web page writes it
+//! /api/ollama/api/chat   /api/chat, as written by a client whose base URL is /api/ollama
+//! /api/ollama/chat       /api/chat, as written by the tunnel service's web page
 //! /api/ollama/v1/...     /v1/...
 //! ```
 //!
-//! The routes are those at the root in every respect: nothing of a request but its body goes to an
-//! agent. What pollers of older systems call under the same prefix comes first.
+//! Requests are passed to the routes at the root; nothing of a request but its body reaches an
+//! agent. The routes of the polling protocol under the same prefix take precedence.
 
 use axum::{
     Router,
@@ -23,7 +23,7 @@ use crate::{Relay, auth::PathKey, entrance::Newcomer, guard::AtWork, pass::Slip,
 
 const PREFIX: &str = "/api/ollama";
 
-/// The routes of the proxy.
+/// Returns the routes of the proxy.
 pub(super) fn routes(relay: Relay) -> Router<Relay> {
     let engine = engine(relay.clone())
         .fallback(unknown_route)
@@ -49,8 +49,8 @@ async fn pass(engine: Router, request: Request) -> Response {
     response
 }
 
-/// What travels with a request from the door on. The parameters of this route do not: they would be
-/// taken for those of the next.
+/// Moves the extensions that the outer service added to a new set. The path parameters of this
+/// route are left out, because the inner router would take them for its own.
 fn notes(from: &mut Extensions) -> Extensions {
     fn carry<T: Clone + Send + Sync + 'static>(from: &mut Extensions, to: &mut Extensions) {
         if let Some(note) = from.remove::<T>() {
@@ -66,7 +66,7 @@ fn notes(from: &mut Extensions) -> Extensions {
     to
 }
 
-/// The address of the route at the root.
+/// Returns the URL of the route at the root.
 fn behind(uri: &Uri) -> Option<Uri> {
     let target = uri.path_and_query()?.as_str().strip_prefix(PREFIX)?;
     let target = if target.starts_with("/api/") || target.starts_with("/v1/") {

@@ -1,5 +1,5 @@
-//! Queries as their requesters make and read them. A query is a job in the one queue: any agent
-//! may answer it, or a worker of the query service may claim it.
+//! The query service's routes for requesters. A query is a job in the shared queue: any agent may
+//! answer it, or a worker of the query service may claim it.
 
 pub(super) mod claims;
 
@@ -30,15 +30,15 @@ use crate::{
 };
 
 const JSON: &str = "application/json";
-/// Queries on a page.
+/// Number of queries on a page.
 const PAGE: usize = 50;
-/// Most queries in a list without pages.
+/// Maximum number of queries in an unpaged list.
 const LIST_MAX: usize = 500;
-/// About the most bytes of it: who wants the rest deletes what he has, or turns pages.
+/// Approximate size limit of an unpaged list, in bytes; use `?page=` for more.
 const LIST_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Most bytes of an answer that are shown where one query is looked at.
+/// Maximum size of an answer when one query is shown, in bytes.
 const ANSWER_MAX: usize = 16 * 1024 * 1024;
-/// And where many are.
+/// Maximum size of an answer in a list, in bytes.
 const LISTED_ANSWER_MAX: usize = 256 * 1024;
 
 /// `POST /api/queries/`.
@@ -88,13 +88,13 @@ pub(super) async fn create(
     Ok(response)
 }
 
-/// The query, if it is there and this owner's.
+/// Returns the query if it exists and belongs to this owner.
 async fn found(relay: &Relay, owner: Owner<'_>, id: QueryId) -> Result<queue::Query, RestError> {
     let found = relay.store.find_query(owner, id).await?;
     found.ok_or_else(|| Refusal::no_query().into())
 }
 
-/// A number in a path. What is none names no query.
+/// Parses a query's number; any other text is an unknown query.
 fn number(text: &str) -> Result<QueryId, RestError> {
     text.parse().map_err(|_| Refusal::no_query().into())
 }
@@ -165,7 +165,7 @@ pub(super) async fn list(
     Ok(held(share, dialect::queries::page(&page)))
 }
 
-/// The URL of the list as the client sees it.
+/// Returns the URL of the list as the client sees it.
 fn here(relay: &Relay, peer: Peer, headers: &HeaderMap) -> String {
     if let Some(url) = &relay.settings.public_url {
         return format!("{url}/api/queries/");
@@ -216,12 +216,12 @@ pub(super) async fn delete(
     Err(Refusal::detail(400, text).into())
 }
 
-/// An answer that counts until its reader has it.
+/// Returns a response that counts against the memory budget until the client has received it.
 fn held(share: Share, json: impl Into<Bytes>) -> Response {
     written(JSON, share.held(json.into()))
 }
 
-/// A query as its clients read it, within what all readers may take.
+/// Converts a query to its public form, within the memory budget.
 async fn shown(
     relay: &Relay,
     query: &queue::Query,
@@ -253,7 +253,8 @@ async fn shown(
     })
 }
 
-/// The answer so far. What went wrong is told in its place, as its clients expect.
+/// Returns the answer so far. A failure's message takes its place, as clients of the query service
+/// expect.
 async fn answer(relay: &Relay, query: &queue::Query, max: usize) -> Result<String, RestError> {
     let job = &query.job;
     if !job.state.is_final()
@@ -275,7 +276,7 @@ async fn answer(relay: &Relay, query: &queue::Query, max: usize) -> Result<Strin
     Ok(text)
 }
 
-/// The text of the job's log, of at most about `max` bytes of lines.
+/// Returns the text of the job's log, from about `max` bytes of lines.
 async fn written_so_far(
     relay: &Relay,
     query: &queue::Query,

@@ -1,4 +1,4 @@
-//! The polling relay's four routes, for its clients as they are.
+//! The routes of the polling protocol, for its requesters and workers.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -31,10 +31,10 @@ use crate::{
 };
 
 const JSON: &str = "application/json";
-/// The model of a request that names none while nobody is there to choose one.
+/// Default model of the polling protocol, for a request that names none while no model is known.
 const MODEL: &str = "qwen2.5:7b";
 
-/// `GET /api/ollama/poll`: leases, as its clients expect of a GET.
+/// `GET /api/ollama/poll`: leases a job, although it is a GET, as the protocol's workers require.
 pub(super) async fn poll(
     State(relay): State<Relay>,
     MayPoll(caller): MayPoll,
@@ -45,7 +45,7 @@ pub(super) async fn poll(
     })
 }
 
-/// `GET /api/v1/ollama/poll`: always 200, as the poller that is really run expects.
+/// `GET /api/v1/ollama/poll`: always answers 200, as the other worker of the protocol requires.
 pub(super) async fn poll_job(
     State(relay): State<Relay>,
     MayPoll(caller): MayPoll,
@@ -56,7 +56,7 @@ pub(super) async fn poll_job(
     })
 }
 
-/// Waits for a job that this poller can be told.
+/// Waits for a job that the polling protocol can express.
 async fn held(relay: &Relay, caller: &Caller) -> Result<Option<PolledRequest>, ApiError> {
     let worker = WorkerId::new(format!("legacy-{}", caller.key_id()));
     let worker = worker.map_err(|_| ApiError::internal())?;
@@ -79,7 +79,7 @@ async fn held(relay: &Relay, caller: &Caller) -> Result<Option<PolledRequest>, A
         if let Some(lease) = relay.lease(&query, relay.settings.legacy_lease).await? {
             if let Some(request) = said(relay, &lease) {
                 sit(relay, &seat, caller, relay.settings.legacy_lease);
-                tracing::info!(job.id = request.id, "handed to a poller");
+                tracing::info!(job.id = request.id, "leased to a polling worker");
                 return Ok(Some(request));
             }
             give_back(relay, &lease).await?;
@@ -98,7 +98,8 @@ async fn held(relay: &Relay, caller: &Caller) -> Result<Option<PolledRequest>, A
     }
 }
 
-/// No poller is offered this job again; it waits for a worker that understands it.
+/// Returns a job to the queue that the polling protocol cannot express. It is leased only to other
+/// workers from now on.
 async fn give_back(relay: &Relay, lease: &Lease) -> Result<(), ApiError> {
     relay.untold.add(lease.token.job);
     let why = JobError::new(
@@ -129,8 +130,8 @@ fn said(relay: &Relay, lease: &Lease) -> Option<PolledRequest> {
     PolledRequest::of(lease.token, job.op, &job.model, &job.body.0, relay.now())
 }
 
-/// `POST /api/ollama/response`: answered 200 whatever became of the job meanwhile, because its
-/// clients never try twice.
+/// `POST /api/ollama/response`: answers 200 even if the lease was lost, because the protocol's
+/// workers never retry.
 pub(super) async fn response(
     State(relay): State<Relay>,
     MayPoll(caller): MayPoll,
@@ -211,7 +212,7 @@ pub(super) async fn request(
     Ok(response)
 }
 
-/// The model for a request that is kept until somebody comes for it.
+/// Chooses the model for a request whose answer is fetched later.
 pub(super) fn model(
     relay: &Relay,
     caller: &Caller,
@@ -219,7 +220,7 @@ pub(super) fn model(
 ) -> Result<ModelName, ApiError> {
     let chosen = relay.choose_model(caller, Op::Chat, named, Patience::Kept);
     match chosen {
-        // Nobody online says what he has: the polling relay's own default.
+        // No online worker reports its models: use the protocol's own default.
         Err(error)
             if named.is_none()
                 && matches!(

@@ -1,4 +1,4 @@
-//! What the query service's routes have in common: who may call them, and how they refuse.
+//! Errors and scopes shared by the routes of the query service.
 
 use axum::{
     extract::FromRequestParts,
@@ -19,18 +19,18 @@ use crate::{
     wishes,
 };
 
-/// A refusal in the words of the query service.
+/// An error in the format of the query service.
 #[derive(Debug)]
 pub(crate) struct RestError {
     refusal: Refusal,
-    /// For 401: how to prove oneself.
+    /// Whether a 401 has a `WWW-Authenticate` header.
     challenges: bool,
-    /// What the relay's own clients switch on, and the seconds to wait.
+    /// Source of the error code and of `Retry-After`, which the relay's own clients read.
     error: Option<ApiError>,
 }
 
 impl RestError {
-    /// A 401 that says how to prove oneself.
+    /// Creates a 401 with a `WWW-Authenticate` header.
     pub(super) const fn challenge(refusal: Refusal) -> Self {
         Self {
             refusal,
@@ -78,7 +78,7 @@ impl From<Denied> for RestError {
             Denied::Key | Denied::Revoked => Refusal::bad_token(Why::Invalid),
             Denied::Expired => Refusal::bad_token(Why::Expired),
             Denied::Token(why) => Refusal::bad_token(said(*why)),
-            // Of whatever session, it is no token of this service.
+            // A session's token, in whatever state, is not a token of the query service.
             Denied::Session(_) | Denied::Reused => Refusal::bad_token(Why::Invalid),
             Denied::Gone => Refusal::no_user(),
             Denied::Scope(_) | Denied::Place => Refusal::forbidden(),
@@ -120,7 +120,7 @@ impl IntoResponse for RestError {
     }
 }
 
-/// The code of what the query service refuses in words of its own.
+/// Returns the error code for a status that the query service defines itself.
 const fn code_of(status: u16) -> ErrorCode {
     match status {
         401 => ErrorCode::Unauthorized,
@@ -152,14 +152,14 @@ macro_rules! caller {
 }
 
 caller! {
-    /// May make and delete queries.
+    /// Caller that may create and delete queries.
     Asks, Scope::Enqueue, Place::Anywhere
 }
 caller! {
-    /// May read queries.
+    /// Caller that may read queries.
     Reads, Scope::Read, Place::Anywhere
 }
 caller! {
-    /// May claim and answer queries.
+    /// Caller that may claim and answer queries.
     Claims, Scope::Work, Place::Header
 }

@@ -1,4 +1,4 @@
-//! `/api/sessions`: a login of a user of Hearth's own, and the short-lived tokens it gives.
+//! `/api/sessions`: logins of Hearth's own users, and their short-lived tokens.
 
 use axum::{
     Json, Router,
@@ -45,7 +45,7 @@ async fn open(
     peer: Peer,
     Payload(body): Control,
 ) -> Result<Response, ApiError> {
-    // What is wrong with it is not quoted: it may be a password.
+    // The parse error is not quoted, because it may contain the password.
     let login: Login = serde_json::from_slice(&body)
         .map_err(|_| bad(r#"send {"username": "NAME", "password": "PASSWORD"}"#))?;
     let password = SecretString::from(login.password);

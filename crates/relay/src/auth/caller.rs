@@ -1,4 +1,4 @@
-//! Somebody who was let in, and what he may and wants.
+//! An authenticated caller: its identity, its rights, and the job options of its request.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -13,38 +13,38 @@ use crate::{
     session,
 };
 
-/// A caller whose key or token is good.
+/// Caller of a request, with a valid key or token.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
-    /// `None` for a caller without key under `--insecure-dev`. For a user, what names the
-    /// generation of his tokens, see [`super::token_id`].
+    /// `None` for a caller without a key under `--insecure-dev`. For a user, the id of the current
+    /// generation of its tokens, see [`super::token_id`].
     pub(crate) key: Option<KeyId>,
-    /// Who logged in, if the caller shows a token of a login.
+    /// User of the token, if the caller shows a login's token.
     pub(crate) user: Option<UserId>,
-    /// Until when his key or token opens doors.
+    /// Expiry of the key or token.
     pub(crate) until: Option<Timestamp>,
     pub(crate) name: String,
     pub(crate) account: Account,
     pub(crate) serve: Serve,
-    /// How far the key reaches.
+    /// Limits of the key on models and priorities.
     pub(crate) ceiling: Ceiling,
     pub(super) is_admin: bool,
     /// The `idempotency-key` of the request.
     pub(super) once: Option<String>,
-    /// How long the answer is wanted, as the request's header says.
+    /// Time within which the answer is wanted, from the request's header.
     pub(crate) wanted_for: Option<Duration>,
-    /// The only worker that shall answer, as the request's header says.
+    /// Only worker that may answer, from the request's header.
     pub(crate) worker: Option<WorkerId>,
-    /// The place in the queue shall be told as a thought of the model.
+    /// Whether the queue position is sent as a thought of the model.
     pub(crate) wants_place: bool,
-    /// His request's place among those at work.
+    /// Slot of the request in the limit on concurrent requests.
     pub(super) at_work: Option<AtWork>,
-    /// It counts for him also when it is a connection of another kind by now.
+    /// Connection of the request; it counts for the caller also after an upgrade to a WebSocket.
     pub(super) connection: Option<Newcomer>,
 }
 
 impl Caller {
-    /// Who asked for something that is still done for him when he has left.
+    /// Creates a caller for work that continues after its client has disconnected.
     pub(crate) const fn on_behalf(account: Account, name: String, ceiling: Ceiling) -> Self {
         Self {
             key: None,
@@ -64,14 +64,14 @@ impl Caller {
         }
     }
 
-    /// What is left of his request is waiting.
+    /// Releases the request's slot, because it only waits from now on.
     pub(crate) fn rests(&self) {
         if let Some(at_work) = &self.at_work {
             at_work.rests();
         }
     }
 
-    /// Whose jobs this caller may see.
+    /// Returns the accounts whose jobs this caller may see.
     pub(crate) const fn owner(&self) -> Owner<'_> {
         if self.is_admin {
             Owner::Anyone
@@ -80,7 +80,7 @@ impl Caller {
         }
     }
 
-    /// Refuses a model that the key may not ask for, whether or not anybody has it.
+    /// Refuses a model that the key may not use, whether or not a worker has it.
     pub(crate) fn permit(&self, model: &ModelName) -> Result<(), ApiError> {
         if self.ceiling.models.allow(model) {
             return Ok(());
@@ -91,8 +91,8 @@ impl Caller {
         ))
     }
 
-    /// How urgent a job is: as he said, if his key allows it, else as urgent as is usual for what
-    /// he asks and allowed.
+    /// Returns the priority of a job: the requested one if the key allows it, else `usual`, lowered
+    /// to what the key allows.
     pub(crate) fn priority(
         &self,
         said: Option<Priority>,
@@ -109,14 +109,14 @@ impl Caller {
         Err(ApiError::new(ErrorCode::PriorityForbidden, message))
     }
 
-    /// The caller's name for a request, if he gave it one, and the digest it stands for.
+    /// Returns the request's idempotency key, if it has one, with the digest of the request.
     pub(crate) fn once(&self, fingerprint: impl FnOnce() -> [u8; 32]) -> Option<Once> {
         let key = self.once.clone()?;
         let fingerprint = fingerprint();
         Some(Once { key, fingerprint })
     }
 
-    /// Whether this caller's requests may wait for a worker that is away.
+    /// Whether this caller's jobs may wait for a worker that is offline.
     pub(crate) const fn patience(&self) -> Patience {
         if self.wanted_for.is_some() {
             Patience::Kept
@@ -125,13 +125,14 @@ impl Caller {
         }
     }
 
-    /// Whether he shows a token of a session, which is none of the query service's.
+    /// Whether the caller shows a session's token, which the query service does not accept.
     pub(crate) fn is_of_session(&self) -> bool {
         let key = self.key.as_deref();
         key.is_some_and(|key| session::of_key_id(key).is_some())
     }
 
-    /// Names whoever claims something, however often he logs in.
+    /// Returns an id of the holder of claims and budgets; for a user it is the same after each
+    /// login.
     pub(crate) fn claimant(&self) -> String {
         match self.user {
             Some(user) => of_user(user),
@@ -139,7 +140,7 @@ impl Caller {
         }
     }
 
-    /// Names the caller among workers.
+    /// Returns the id of the caller's key, for use as part of a worker's name.
     pub(crate) fn key_id(&self) -> &str {
         self.key.as_deref().unwrap_or("anonymous")
     }

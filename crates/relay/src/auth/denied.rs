@@ -1,34 +1,34 @@
-//! Why somebody is not let in, and what he is told to do.
+//! Reasons why a caller is refused, and their error messages.
 
 use proto::ErrorCode;
 use queue::Scope;
 
 use crate::{error::ApiError, jwt};
 
-/// Why a caller is not let in.
+/// Reason why a caller is refused.
 #[derive(Debug)]
 pub(crate) enum Denied {
-    /// He showed nothing.
+    /// The request has no key or token.
     Nothing,
-    /// He showed a key that is not one.
+    /// The key is unknown or malformed.
     Key,
-    /// His key was good until it was revoked.
+    /// The key was revoked.
     Revoked,
-    /// His key was good until its time had passed.
+    /// The key has expired.
     Expired,
-    /// He showed a token that is not one, or not any more.
+    /// A token of the query service is not valid.
     Token(jwt::Refused),
-    /// The same of a session's token.
+    /// A session's token is not valid.
     Session(jwt::Refused),
-    /// His token renewed a session before.
+    /// The refresh token was used before.
     Reused,
-    /// His token is good, but he himself was removed.
+    /// The token is valid, but its user was removed.
     Gone,
-    /// He is known, but may not do this.
+    /// The key lacks this scope.
     Scope(Scope),
-    /// He may, but not with a key in the path.
+    /// The key is in the path, which this route does not accept.
     Place,
-    /// It could not be found out.
+    /// Authentication could not be completed.
     Failed(ApiError),
 }
 

@@ -1,4 +1,4 @@
-//! One line of a batch: a request of OpenAI's API in, its answer out.
+//! Answers one line of a batch: an OpenAI request in, its response out.
 
 use std::time::Duration;
 
@@ -23,18 +23,18 @@ use crate::{
     whole::Gathering,
 };
 
-/// What a line may ask for.
+/// Endpoints that a line may call.
 pub(crate) const ENDPOINTS: [&str; 3] =
     ["/v1/chat/completions", "/v1/completions", "/v1/embeddings"];
 
-/// Longest custom_id, in bytes.
+/// Maximum length of a `custom_id`, in bytes.
 const NAME_MAX: usize = 512;
-/// Pause before a line is tried again for which the queue has no room.
+/// Pause before a line is submitted again after the queue was full.
 const NO_ROOM: Duration = Duration::from_secs(1);
-/// Lines wait behind everybody who waits for an answer.
+/// Priority of a batch's jobs, below the default of 5.
 const URGENCY: u8 = 8;
 
-/// A line as OpenAI writes it.
+/// A line in OpenAI's format.
 #[derive(Deserialize)]
 pub(super) struct Line<'a> {
     pub(super) custom_id: String,
@@ -45,7 +45,7 @@ pub(super) struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    /// The line, if it is a request to `endpoint`.
+    /// Parses a line and checks that it is a request to `endpoint`.
     pub(super) fn read(line: &'a [u8], endpoint: &str) -> Result<Self, String> {
         let read: Self = serde_json::from_slice(line).map_err(|error| error.to_string())?;
         if !(1..=NAME_MAX).contains(&read.custom_id.len()) {
@@ -114,8 +114,8 @@ impl Request {
     }
 }
 
-/// What becomes of a line: whether it belongs among the errors, and how it is written. An error
-/// is the relay's own; the line must be tried again.
+/// Returns the result of a line: whether it is an error, and the line to write. Fails only if the
+/// line must be tried again later.
 pub(super) async fn answer(
     relay: &Relay,
     batch: &BatchRecord,
@@ -125,7 +125,7 @@ pub(super) async fn answer(
 ) -> Result<(bool, Bytes), ApiError> {
     let read = match Line::read(line, &batch.endpoint) {
         Ok(read) => read,
-        // It was looked at before; only a damaged store gets here.
+        // The line was validated before; only a damaged store leads here.
         Err(wrong) => {
             let error = ApiError::new(ErrorCode::BadRequest, wrong);
             return Ok(failed(&batch.id, &n.to_string(), n, &error));
@@ -158,7 +158,7 @@ async fn body(
     match ended {
         Some(ended) => ended?,
         None => {
-            // Ended meanwhile: then its answer counts.
+            // If the job ended before the cancellation, its answer counts.
             drop(relay.store.cancel(relay.now(), Owner::Anyone, job).await);
             gathering.complete().await?;
         }
@@ -171,12 +171,12 @@ async fn body(
     Ok((job, request.answer(named, &gathering.lines)?))
 }
 
-/// What the job of a line is named. No requester's own key holds a line feed.
+/// Returns the idempotency key of a line's job. Requesters' own keys cannot contain a line feed.
 pub(super) fn key(batch: &BatchRecord, n: u32) -> String {
     format!("batch\n{}\n{n}", batch.id)
 }
 
-/// The job of a line; the same one, however often this is asked.
+/// Submits the job of a line, or returns the one that was submitted before.
 async fn queued(
     relay: &Relay,
     batch: &BatchRecord,
@@ -235,7 +235,7 @@ async fn queued(
     }
 }
 
-/// Whether room will be made by the work that goes on.
+/// Whether the error means that the queue is full for now.
 const fn is_full(code: ErrorCode) -> bool {
     matches!(
         code,

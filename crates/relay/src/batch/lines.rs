@@ -1,4 +1,4 @@
-//! The lines of a stored file, one after the other.
+//! Reads a stored file line by line.
 
 use bytes::{Bytes, BytesMut};
 use proto::ErrorCode;
@@ -6,15 +6,15 @@ use queue::Owner;
 
 use crate::{Relay, error::ApiError};
 
-/// Longest line, in bytes.
+/// Maximum length of a line, in bytes.
 const LINE_MAX: usize = 8 * 1024 * 1024;
 
-/// Reads a file part by part.
+/// Reader of a file's lines; loads one part at a time.
 pub(super) struct Lines<'a> {
     relay: &'a Relay,
     file: &'a str,
     read: BytesMut,
-    /// Up to here there is no line feed.
+    /// Number of bytes already searched for a line feed.
     seen: usize,
     part: u32,
     bytes: u64,
@@ -34,16 +34,16 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// The number of the line that comes next, from 1.
+    /// Returns the number of the next line, from 1.
     pub(super) const fn at(&self) -> u32 {
         self.line.saturating_add(1)
     }
 
-    /// The next line that is not empty, and its number from 1.
+    /// Returns the next non-empty line and its number, from 1.
     ///
     /// # Errors
-    /// [`ErrorCode::TooLarge`], if it is too long; [`ErrorCode::Erased`], if there is less of the
-    /// file than there was; those of the store.
+    /// [`ErrorCode::TooLarge`] if the line is too long, [`ErrorCode::Erased`] if part of the file
+    /// is missing, and errors of the store.
     pub(super) async fn next(&mut self) -> Result<Option<(u32, Bytes)>, ApiError> {
         loop {
             let end = self.read[self.seen..].iter().position(|c| *c == b'\n');
@@ -72,7 +72,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// What was read is the file as it was uploaded.
+    /// Checks that all bytes of the upload were read.
     async fn is_whole(&self) -> Result<(), ApiError> {
         let file = self.relay.store.file(Owner::Anyone, self.file).await?;
         if file.is_some_and(|file| file.bytes == self.bytes) {

@@ -1,4 +1,4 @@
-//! A request for each thing that happens, beside the polls.
+//! Plain HTTP requests of the polling carrier: lines, lease extension, end and nack.
 
 use axum::{Json, extract::State};
 use bytes::Bytes;
@@ -22,7 +22,7 @@ pub(crate) struct First {
     first: u64,
 }
 
-/// `POST …/lines?first=N`: NDJSON.
+/// `POST …/lines?first=N`: NDJSON lines, the first of which has the number `N`.
 pub(crate) async fn lines(
     State(relay): State<Relay>,
     MayWork(caller): MayWork,
@@ -36,7 +36,7 @@ pub(crate) async fn lines(
     answer(&relay, token, stored).await
 }
 
-/// `POST …/extend`: nothing new, but still at work.
+/// `POST …/extend`: renews the lease without new lines.
 pub(crate) async fn extend(
     State(relay): State<Relay>,
     MayWork(caller): MayWork,
@@ -102,8 +102,8 @@ pub(crate) async fn nack(
 }
 
 impl Relay {
-    /// Ends a job as its worker says. Only requesters cancel: a worker that says "cancelled"
-    /// gives the job back.
+    /// Ends a job with the result that its worker reports. Only requesters can cancel a job: a
+    /// worker that reports "cancelled" gives it back.
     pub(super) async fn end(
         &self,
         token: LeaseToken,
@@ -123,7 +123,7 @@ impl Relay {
         self.store.complete(self.now(), token, lines, end).await
     }
 
-    /// Takes a job back as its worker says.
+    /// Returns a job to the queue for the reason that its worker reports.
     pub(super) async fn nack(
         &self,
         token: LeaseToken,
@@ -145,7 +145,8 @@ async fn held(
     Ok(token)
 }
 
-/// The lines of a post, each for itself: it is kept for long, and what came around it is not.
+/// Splits a body into lines and copies each, because a line is kept for long and must not keep the
+/// whole body in memory.
 fn split(body: &[u8]) -> Result<Vec<Bytes>, ApiError> {
     let lines = || {
         body.split(|byte| *byte == b'\n')

@@ -1,4 +1,4 @@
-//! Lending one connection jobs while it has room, and telling it of withdrawals.
+//! Leases jobs to one connection while it has free slots, and passes on cancellations.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use super::{lent::Lent, only_urgent, open, query_of, session::Session, socket::Ended};
 use crate::{Relay, routing};
 
-/// Leases of this connection that are not written to it yet.
+/// Leases of a connection that are not yet written to it.
 #[derive(Debug, Default)]
 pub(super) struct Unsent {
     leases: Mutex<Outgoing>,
@@ -25,7 +25,7 @@ pub(super) struct Unsent {
 #[derive(Debug, Default)]
 struct Outgoing {
     waiting: VecDeque<Lease>,
-    /// Its writing has begun.
+    /// Lease that is being written.
     current: Option<Lease>,
 }
 
@@ -35,7 +35,7 @@ impl Unsent {
         self.filled.notify_one();
     }
 
-    /// The next lease to be written. Dropping a pending call loses nothing.
+    /// Waits for the next lease to write. Dropping a pending call loses nothing.
     pub(super) async fn next(&self) -> Lease {
         loop {
             let (lease, is_empty) = {
@@ -56,12 +56,12 @@ impl Unsent {
         }
     }
 
-    /// The last one is written whole: from now on its worker may have begun.
+    /// Records that the current lease was written whole: its worker may start it from now on.
     pub(super) fn sent(&self) {
         self.lock().current = None;
     }
 
-    /// Takes a lease out again; false if its writing has begun.
+    /// Removes a lease; `false` if it is already being written or was written.
     fn withdraw(&self, token: LeaseToken) -> bool {
         let mut leases = self.lock();
         let before = leases.waiting.len();
@@ -73,19 +73,19 @@ impl Unsent {
         self.lock().waiting.is_empty()
     }
 
-    /// What no worker can have begun.
+    /// Returns the leases that no worker can have started.
     pub(super) fn tokens(&self) -> Vec<LeaseToken> {
         let leases = self.lock();
         let all = leases.current.iter().chain(&leases.waiting);
         all.map(|lease| lease.token).collect()
     }
 
-    /// What is not being written yet.
+    /// Takes the leases that are not being written yet.
     pub(super) fn take_waiting(&self) -> Vec<Lease> {
         std::mem::take(&mut self.lock().waiting).into()
     }
 
-    /// What is left when the connection ended.
+    /// Takes all remaining leases after the connection has ended.
     pub(super) fn take(&self) -> Vec<Lease> {
         let Outgoing { waiting, current } = std::mem::take(&mut *self.lock());
         current.into_iter().chain(waiting).collect()
@@ -96,23 +96,23 @@ impl Unsent {
     }
 }
 
-/// An inquiry that is under way, and for how many jobs.
+/// A pending request for leases, and its maximum number.
 struct Asked {
     answer: BoxFuture<'static, Result<Lent, QueueError>>,
     max: usize,
 }
 
-/// What was asked for since there was news. Asking for it again would find nothing.
+/// Requests made since the last change. Repeating one would find nothing.
 #[derive(Debug, Default)]
 struct Tried {
     models: BTreeSet<String>,
-    /// Also for what is for this worker alone, or waits for no slot.
+    /// Whether jobs for this worker alone, and urgent jobs, were also requested.
     own: bool,
 }
 
 impl Session {
-    /// Lends jobs while there is room, as many at once as there is room for: each by itself would
-    /// wait for the disk in turn. Withdrawals are passed on meanwhile.
+    /// Leases jobs while there are free slots, and passes on cancellations meanwhile. Each request
+    /// asks for as many jobs as fit, because separate requests would each wait for a commit.
     pub(super) async fn lend(&self) -> Result<Infallible, Ended> {
         let mut arrivals = self.relay.store.arrivals();
         let tokens = self.state().open.tokens();
@@ -130,12 +130,12 @@ impl Session {
             {
                 let answer = self.relay.lease_many(query, self.relay.settings.lease, max);
                 asked = Some(Asked { answer, max });
-                // Whoever is next may ask at once: it stands behind this in the store's line.
+                // Others may request at once, because the store serves requests in order.
                 self.stand(max);
             }
             tokio::select! {
                 Some(token) = withdrawn.next(), if !withdrawn.is_empty() => {
-                    // Nobody must wait for this worker if it takes nothing.
+                    // While it handles the cancellation, this worker must not rank before others.
                     self.link.in_line.leave();
                     Box::pin(self.withdrawn(token)).await?;
                     self.stand(asked.as_ref().map_or(0, |asked| asked.max));
@@ -144,7 +144,7 @@ impl Session {
                     asked = None;
                     let leases = leases.map_err(|_| Ended::Store)?;
                     if self.relay.drain.is_cancelled() {
-                        // Nobody has heard of them: dropped, they are given back.
+                        // The worker does not know them yet; dropping gives them back.
                         continue;
                     }
                     let leases = leases.take();
@@ -171,9 +171,9 @@ impl Session {
         }
     }
 
-    /// What to ask the queue for, and for how many, if there is room for more jobs: where every
-    /// slot is taken, for what waits for none; and of what others may do as well, for as much as
-    /// this worker is the best for.
+    /// Returns the next request to the queue and its maximum number of jobs, if the worker can take
+    /// more. With all slots in use it asks only for urgent jobs, and of jobs that other workers can
+    /// run it asks only for as many as it ranks first for.
     fn room(&self, tried: &mut Tried) -> Option<(LeaseQuery, usize)> {
         let share = self.stand(0);
         let room = self.free()?;
@@ -195,8 +195,8 @@ impl Session {
         Some((query, max))
     }
 
-    /// Shows the others how much room there is once what was asked for is here; answers what to
-    /// ask for if there is room for jobs that need a slot.
+    /// Ranks the worker as if the `asked` jobs had arrived; returns what it may ask for if it still
+    /// has a free slot.
     fn stand(&self, asked: usize) -> Option<routing::Share> {
         let Some(room) = self.free().filter(|room| room.free > asked) else {
             self.link.in_line.leave();
@@ -215,7 +215,7 @@ impl Session {
         Some(share)
     }
 
-    /// The room for more jobs, if any may be given now.
+    /// Returns the capacity for more jobs; `None` if no jobs may be leased now.
     fn free(&self) -> Option<Room> {
         let state = self.state();
         let slots = usize::try_from(state.slots).unwrap_or(usize::MAX);
@@ -234,17 +234,17 @@ impl Session {
         })
     }
 
-    /// The requester withdrew a job, or its lease is over.
+    /// Handles a job that was cancelled, or whose lease has expired.
     async fn withdrawn(&self, token: LeaseToken) -> Result<(), Ended> {
         if self.unsent.withdraw(token) {
-            // The worker never hears of it.
+            // The worker never learns of this lease.
             self.drop_lease(token);
             let why = JobError::new(ErrorCode::Cancelled, "the requester withdrew the job");
             let store = &self.relay.store;
             let ended = store.nack(self.relay.now(), token, Retry::Now, why).await;
             return match ended {
                 Err(QueueError::Store(_)) => Err(Ended::Store),
-                // Whoever ended the lease decided what becomes of the job.
+                // The lease had ended for another reason, which also decided the job's state.
                 Ok(()) | Err(_) => Ok(()),
             };
         }
@@ -255,11 +255,11 @@ impl Session {
     }
 }
 
-/// How many jobs a connection may be given.
+/// Number of jobs that a connection can take.
 struct Room {
     slots: usize,
     free: usize,
-    /// Of those that wait for no slot.
+    /// Number of urgent jobs, which take no slot.
     beside: usize,
 }
 

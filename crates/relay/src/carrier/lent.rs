@@ -1,4 +1,4 @@
-//! Leases on their way to a worker.
+//! Leases that were granted but have not reached a worker.
 
 use futures_util::future::join_all;
 use proto::{Dialect, ErrorCode, JobError, LeaseToken, Timestamp, worker::Retry};
@@ -6,8 +6,8 @@ use queue::Lease;
 
 use crate::Relay;
 
-/// Leases that no worker has heard of yet. Dropped, they are given back at once instead of
-/// waiting for their time to be over.
+/// Leases that no worker knows of yet. Dropping them gives them back at once, so that their jobs do
+/// not wait for the leases to expire.
 #[derive(Debug)]
 pub(crate) struct Lent {
     relay: Relay,
@@ -19,7 +19,7 @@ impl Lent {
         Self { relay, leases }
     }
 
-    /// Those that are queries.
+    /// Returns the leases of queries.
     pub(super) fn queries(&self) -> Vec<LeaseToken> {
         let leases = self.leases.iter();
         let queries = leases.filter(|lease| lease.job.dialect == Dialect::Queries);
@@ -30,12 +30,12 @@ impl Lent {
         &self.leases
     }
 
-    /// Nobody is to have this one.
+    /// Removes a lease without giving it back.
     pub(crate) fn forget(&mut self, token: LeaseToken) {
         self.leases.retain(|lease| lease.token != token);
     }
 
-    /// Somebody answers for them from now on.
+    /// Takes the leases out; the caller is responsible for them from now on.
     pub(crate) fn take(mut self) -> Vec<Lease> {
         std::mem::take(&mut self.leases)
     }
@@ -53,7 +53,7 @@ impl Drop for Lent {
 }
 
 impl Relay {
-    /// Renews what is on its way to a worker, if a part of the lease's time has passed.
+    /// Renews leases that have not reached a worker, once a quarter of the lease time has passed.
     pub(super) async fn renew_unheard(
         &self,
         renewed: &mut Timestamp,
@@ -65,18 +65,18 @@ impl Relay {
         }
         *renewed = now;
         for token in tokens() {
-            // Whoever ended the lease tells this connection himself.
+            // If the lease has ended, this connection is notified separately.
             let _ = self.store.extend(now, token, length).await;
         }
     }
 
-    /// Gives back leases that no worker has heard of, all in one group.
+    /// Gives back leases that no worker knows of, all in one group commit.
     pub(super) async fn give_back(&self, leases: Vec<Lease>) {
         let back = leases.into_iter().map(|lease| async move {
             let why = JobError::new(ErrorCode::WorkerLost, "the worker left before it began");
             let token = lease.token;
             if let Err(error) = self.store.nack(self.now(), token, Retry::Now, why).await {
-                tracing::warn!(job.id = %token.job, %error, "not given back");
+                tracing::warn!(job.id = %token.job, %error, "cannot give back a lease; it expires instead");
             }
         });
         join_all(back).await;

@@ -1,4 +1,4 @@
-//! The worker's side of the relay: one contract over a WebSocket or over plain requests.
+//! The worker protocol on the relay's side: one contract over a WebSocket or plain HTTP requests.
 
 pub(crate) mod http;
 mod lending;
@@ -28,7 +28,7 @@ use crate::{
 };
 
 impl Relay {
-    /// Leases a job, see [`Relay::lease_many`].
+    /// Leases one job, see [`Relay::lease_many`].
     pub(crate) async fn lease(
         &self,
         query: &LeaseQuery,
@@ -38,8 +38,8 @@ impl Relay {
         Ok(lent.take().pop())
     }
 
-    /// Leases jobs; who calls first stands first in the store's line, whenever the answer is
-    /// asked for. What nobody takes is given back. A relay that goes down lends nothing.
+    /// Leases up to `max` jobs. Requests are served in the order of the calls, not of the awaits.
+    /// Leases that the caller does not take are given back. Leases nothing during a shutdown.
     pub(crate) fn lease_many(
         &self,
         query: LeaseQuery,
@@ -66,7 +66,7 @@ impl Relay {
         if let Some(leased) = (&mut leasing).now_or_never() {
             drop(answer.send(leased));
         } else {
-            // The store answers whoever asked, also when he is gone.
+            // The request completes even if its caller has gone.
             self.tasks
                 .spawn(async move { drop(answer.send(leasing.await)) });
         }
@@ -75,8 +75,8 @@ impl Relay {
         async move { lent.await.unwrap_or_else(|_| none(relay)) }.boxed()
     }
 
-    /// For how many jobs a worker with so much room asks: for as many as it is the best for, or
-    /// for all it has room for, if more wait than all who might have them have room for.
+    /// Returns how many jobs a worker asks for: as many as it ranks first for, or as many as it has
+    /// free slots if more jobs wait than all suitable workers can take.
     fn at_once(&self, query: &LeaseQuery, share: &Share, free: usize) -> usize {
         let fair = free.min(share.most);
         let is_flooded = || self.store.waiting(query, share.room) >= share.room;
@@ -87,14 +87,14 @@ impl Relay {
         }
     }
 
-    /// An agent began a query: its clients are told since when.
+    /// Records that an agent has started a query, so that its clients see the start time.
     async fn note_start(&self, token: LeaseToken, worker: &WorkerId) {
         let noted = async {
             let Some(id) = self.store.query_of(token.job).await? else {
                 return Ok(());
             };
             let found = self.store.find_query(Owner::Anyone, id).await?;
-            // Whoever claimed it before is still known by his claim, and his late answer dropped.
+            // An earlier claim stays recorded, so that a late answer from its holder is recognised.
             let before = found.and_then(|query| query.claim);
             let claim = before.map_or_else(
                 || Claim {
@@ -111,11 +111,11 @@ impl Relay {
         };
         let noted: Result<(), QueueError> = noted.await;
         if let Err(error) = noted {
-            tracing::warn!(job.id = %token.job, %error, "the start of a query was not noted");
+            tracing::warn!(job.id = %token.job, %error, "cannot record the start of a query");
         }
     }
 
-    /// Whether this worker may hold this lease at all: the job's account is one it serves.
+    /// Checks that the caller serves the account of this lease's job.
     async fn may_hold(&self, caller: &Caller, token: LeaseToken) -> Result<(), ApiError> {
         let account = self.store.account(token.job).await?;
         account
@@ -125,7 +125,7 @@ impl Relay {
     }
 }
 
-/// The same, but only for what waits for no slot.
+/// Restricts a request to urgent jobs, which take no slot.
 fn only_urgent(query: LeaseQuery) -> LeaseQuery {
     let models = match query.models {
         Models::Only(models) => Models::OnlyUrgent(models),
@@ -138,7 +138,7 @@ fn only_urgent(query: LeaseQuery) -> LeaseQuery {
 }
 
 impl Caller {
-    /// The report, without the models that the worker's key does not allow it.
+    /// Removes the models from a report that the worker's key does not allow.
     pub(crate) fn permitted(&self, mut report: WorkerReport) -> WorkerReport {
         let models = &self.ceiling.models;
         report.models.retain(|model| models.allow(&model.name));
@@ -146,7 +146,7 @@ impl Caller {
     }
 }
 
-/// What a worker asks for, from what it reported.
+/// Returns the request for leases that follows from a worker's report.
 fn query_of(caller: &Caller, worker: &WorkerId, report: &WorkerReport) -> LeaseQuery {
     let names = report.models.iter().map(|model| model.name.clone());
     LeaseQuery {

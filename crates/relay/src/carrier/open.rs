@@ -1,4 +1,4 @@
-//! The leases one connection holds, and how far each has got.
+//! The leases that one connection holds, and the state of each.
 
 use std::collections::BTreeMap;
 
@@ -10,33 +10,33 @@ use proto::{
 
 use super::socket::Ended;
 
-/// A lease this connection holds.
+/// State of a lease that the connection holds.
 #[derive(Debug, Default)]
 struct Open {
-    /// The parts of a line that is not complete.
+    /// Received parts of a line that is not complete yet.
     partial: BytesMut,
-    /// The last line that was accepted.
+    /// Number of the last line that the queue accepted.
     accepted: u64,
-    /// The last line the worker knows to be on disk.
+    /// Number of the last line that the worker was told is on disk.
     told: u64,
-    /// Its end is being written.
+    /// Whether its end is being written.
     is_ending: bool,
-    /// It takes no slot, as long as there are not too many such.
+    /// Whether the job is urgent and takes no slot, up to a limit of such jobs.
     is_urgent: bool,
 }
 
-/// How a lease stands with the connection that names it.
+/// State of a lease that a worker's message names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// It is held.
+    /// The connection holds it.
     Held,
     /// Its end is being written.
     Ending,
-    /// It is not held here.
+    /// The connection does not hold it.
     Gone,
 }
 
-/// A lease with lines the worker does not know to be on disk.
+/// A lease with lines that the worker was not told are on disk.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Behind {
     pub(super) token: LeaseToken,
@@ -44,7 +44,8 @@ pub(super) struct Behind {
     pub(super) accepted: u64,
 }
 
-/// Most bytes of lines that are not complete: a worker sends one after the other.
+/// Maximum size of incomplete lines per connection, in bytes. Workers send lines one after the
+/// other.
 const PARTIAL_MAX: usize = 2 * limits::LINE_MAX;
 
 /// All leases of one connection.
@@ -56,7 +57,8 @@ impl Leases {
         self.0.len()
     }
 
-    /// How many a worker has not ended: what it says of an end frees its slot.
+    /// Returns the jobs that the worker still runs. A job whose end was reported frees its slot at
+    /// once.
     pub(super) fn running(&self) -> Running {
         let running = self.0.values().filter(|open| !open.is_ending);
         running.map(|open| open.is_urgent).collect()
@@ -66,7 +68,7 @@ impl Leases {
         self.0.keys().copied().collect()
     }
 
-    /// A lease is held from now on; lines up to `stored` are on disk from before.
+    /// Adds a lease; lines up to `stored` are already on disk.
     pub(super) fn open(&mut self, token: LeaseToken, stored: u64, priority: Priority) {
         let open = Open {
             is_urgent: priority.is_urgent(),
@@ -89,14 +91,14 @@ impl Leases {
         }
     }
 
-    /// The end is being written from now on; `false` if there is nothing to end.
+    /// Marks the end as being written; `false` if there is no lease to end.
     pub(super) fn begin_end(&mut self, token: LeaseToken) -> bool {
         let open = self.0.get_mut(&token);
         open.is_some_and(|open| !std::mem::replace(&mut open.is_ending, true))
     }
 
-    /// The whole line once its last part is there. Lines of leases that are over are dropped:
-    /// the worker was told already.
+    /// Adds a part of a line, and returns the line once it is complete. Lines of unknown leases are
+    /// dropped, because their worker has already been notified.
     pub(super) fn assemble(&mut self, frame: &Frame) -> Result<Option<Bytes>, Ended> {
         let partial: usize = self.0.values().map(|open| open.partial.len()).sum();
         let Some(open) = self.0.get_mut(&frame.token) else {
@@ -107,7 +109,7 @@ impl Leases {
             return Err(Ended::Protocol("a line is too long"));
         }
         if open.partial.is_empty() && !frame.more {
-            // It is kept for long, and the buffer it was read into is not.
+            // The line is kept for long, and must not keep the read buffer in memory.
             return Ok(Some(Bytes::copy_from_slice(part)));
         }
         if partial + part.len() > PARTIAL_MAX {

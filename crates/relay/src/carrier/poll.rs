@@ -1,4 +1,4 @@
-//! A poll, which may be held until there is something to say.
+//! The long poll of the HTTP carrier.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -74,20 +74,20 @@ pub(crate) async fn poll(
     }
 }
 
-/// A poll that is answered once there is something to say.
+/// A poll that is held until there is something to report.
 struct HeldPoll {
     relay: Relay,
     caller: Caller,
     held: Vec<LeaseToken>,
     query: LeaseQuery,
-    /// What it asks for when it is lent nothing else.
+    /// Request for urgent jobs, used if the main request finds none.
     beside: LeaseQuery,
-    /// How many jobs it has room for, and how many of those that wait for no slot.
+    /// Number of free slots, and of urgent jobs that can run beside them.
     free: usize,
     urgent: usize,
     standing: Standing,
     in_line: InLine,
-    /// The worker polls again: this one is of no use any more.
+    /// Cancelled when the same worker sends a newer poll.
     newer: CancellationToken,
 }
 
@@ -121,7 +121,8 @@ impl HeldPoll {
         }
     }
 
-    /// What there is to say now. Who does not wait takes what those who do have left.
+    /// Returns what there is to report now. A poll that does not wait leaves jobs for which another
+    /// worker ranks first to that worker.
     async fn look(&mut self, waits: bool) -> Result<(PollAnswer, Vec<Lent>), ApiError> {
         let stands = self.free > 0 && waits;
         let share = stands.then(|| self.in_line.stand(self.standing.clone()));
@@ -137,7 +138,7 @@ impl HeldPoll {
         Ok((answer, lent))
     }
 
-    /// Waits until there may be something else to say; `false` if it is to be answered as it is.
+    /// Waits for a change; `false` if the poll must be answered as it is.
     async fn hears_news(&self, arrivals: &mut watch::Receiver<u64>, until: Instant) -> bool {
         let store = &self.relay.store;
         let withdrawn = self.held.iter().map(|token| store.cancelled(*token));
@@ -168,14 +169,14 @@ pub(crate) async fn details(
         relay
             .workers
             .report(&seat, Arc::new(caller.permitted(report)));
-        // A poll that is held asks for jobs of the models before.
+        // A held poll still asks for jobs of the models reported before.
         relay.workers.end_poll(&seat);
     }
     let report_wanted = !relay.workers.tell(&seat, details);
     Ok(Json(DetailsAnswer { report_wanted }))
 }
 
-/// Notes that the worker is online; answers its report, `None` if it must send it again.
+/// Records that the worker is online; returns its report, or `None` if it must send it again.
 fn attend(
     relay: &Relay,
     caller: &Caller,
@@ -254,7 +255,7 @@ async fn lend(
     let mut lent = relay.lease_many(query.clone(), length, free).await?;
     let mut unreadable = Vec::new();
     for lease in lent.leases() {
-        // A body that is not UTF-8 was never accepted by a route.
+        // No route accepts a body that is not UTF-8.
         match String::from_utf8(lease.job.body.0.to_vec()) {
             Ok(body) => {
                 let head = head_of(lease, relay.now());
@@ -272,8 +273,8 @@ async fn lend(
     Ok(lent)
 }
 
-/// An answer whose leases are renewed while it is on its way, and given back if it does not get
-/// there whole. Nothing to say is no content.
+/// Returns the response. Its leases are renewed while it is being sent, and given back if it is not
+/// sent in full. An empty answer has status 204.
 fn delivered(relay: &Relay, answer: &PollAnswer, lent: Vec<Lent>) -> Response {
     let mut response = if *answer == PollAnswer::default() {
         StatusCode::NO_CONTENT.into_response()

@@ -1,8 +1,8 @@
-//! One worker's connection after hello: what it holds, what it may have, what it said.
+//! One worker's WebSocket connection after the hello.
 //!
-//! Three things go on at once: reading its frames into the queue, lending it jobs (see
-//! [`super::lending`]), and writing. They share [`Leases`], what this connection holds, and what
-//! of that is not written yet.
+//! Three tasks run concurrently: reading frames into the queue, leasing jobs (see
+//! [`super::lending`]), and writing. They share the leases that the connection holds, and those
+//! that are not yet written to it.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -37,7 +37,7 @@ use crate::{
     workers::{Link, Seat},
 };
 
-/// How soon a worker is told that its lines are on disk.
+/// Delay before a worker is told that its lines are on disk.
 const TELL_STORED: Duration = Duration::from_millis(100);
 
 type Ends = FuturesUnordered<BoxFuture<'static, (LeaseToken, Result<(), QueueError>)>>;
@@ -48,9 +48,9 @@ pub(super) struct Session {
     pub(super) link: Link,
     seat: Seat,
     state: Mutex<State>,
-    /// The state changed in a way that may allow another lease.
+    /// Notified when the state changes in a way that may allow another lease.
     pub(super) room: Notify,
-    /// A lease less is held.
+    /// Notified when a lease was removed.
     fewer: Notify,
     control: mpsc::Sender<Box<RelayMessage>>,
     pub(super) unsent: Unsent,
@@ -70,7 +70,8 @@ impl Session {
         seat: Seat,
         report: Arc<WorkerReport>,
     ) -> (Self, mpsc::Receiver<Box<RelayMessage>>) {
-        // Boxed: the channel keeps room for 32 at all times, of each of thousands of workers.
+        // Boxed, because the channel always reserves space for 32 messages, for each of thousands
+        // of workers.
         let (control, control_out) = mpsc::channel(256);
         let session = Self {
             relay,
@@ -105,8 +106,8 @@ impl Session {
         }
     }
 
-    /// Once the relay goes down: gives back what the worker has not heard of, tells it, and waits
-    /// until it holds nothing more.
+    /// At a shutdown, gives back the leases that the worker does not know of, notifies the worker,
+    /// and waits until it holds no lease.
     async fn see_off(&self) -> Result<std::convert::Infallible, Ended> {
         self.relay.drain.cancelled().await;
         self.link.in_line.leave();
@@ -122,7 +123,7 @@ impl Session {
         Err(Ended::Drain)
     }
 
-    /// Leases from an earlier connection: those that still hold go on.
+    /// Resumes leases from an earlier connection, if they are still valid.
     async fn resume(&self, held: &[LeaseToken]) -> Result<(), Ended> {
         for token in held.iter().take(limits::HELD_MAX) {
             match self.relay.may_hold(&self.caller, *token).await {
@@ -179,8 +180,8 @@ impl Session {
                             self.line(&bytes).await?;
                             tell_stored.get_or_insert_with(|| Instant::now() + TELL_STORED);
                         }
-                        // Boxed, as is all that is large and rare: each of thousands of workers
-                        // that wait has room for all that may happen next.
+                        // Boxed, like everything large and rare, to keep the task of an idle worker
+                        // small; there are thousands.
                         Message::Text(text) => Box::pin(self.hear(&text, &mut ends)).await?,
                         Message::Close(_) => return Err(Ended::Lost),
                         Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
@@ -198,7 +199,7 @@ impl Session {
         }
     }
 
-    /// One binary frame: a line, or a part of one.
+    /// Handles a binary frame: a line or a part of one.
     async fn line(&self, bytes: &Bytes) -> Result<(), Ended> {
         let frame = Frame::decode(bytes).map_err(|_| Ended::Protocol("not a frame"))?;
         if frame.kind != FrameKind::Line {
@@ -278,7 +279,7 @@ impl Session {
         let standing = self.state().open.standing(token);
         match standing {
             Standing::Held => {}
-            // Its end is being written and will be answered; it needs no more time.
+            // Its end is being written and will be confirmed, so it needs no renewal.
             Standing::Ending => return Ok(()),
             Standing::Gone => return self.closed(token, Some(ErrorCode::StaleLease)).await,
         }
@@ -290,7 +291,7 @@ impl Session {
         }
     }
 
-    /// Writes an end without holding up the lines of other jobs.
+    /// Writes an end without delaying the lines of other jobs.
     async fn end(
         &self,
         token: LeaseToken,
@@ -301,7 +302,7 @@ impl Session {
             return self.closed(token, Some(ErrorCode::StaleLease)).await;
         }
         ends.push(end.map(move |ended| (token, ended)).boxed());
-        // The worker has a free slot: the next job must not wait for this one's end to be on disk.
+        // The slot is free now; the next job does not wait until this end is on disk.
         self.room.notify_one();
         Ok(())
     }
@@ -313,7 +314,7 @@ impl Session {
         }
     }
 
-    /// Tells what is on disk; whether more is to be told soon.
+    /// Tells the worker which lines are on disk; returns whether more will be soon.
     async fn tell_stored(&self) -> Result<bool, Ended> {
         let behind = self.state().open.behind();
         let mut more = false;
@@ -323,7 +324,7 @@ impl Session {
             accepted,
         } in behind
         {
-            // An error here comes up again with the next thing the worker says of the lease.
+            // An error here recurs with the worker's next message about the lease.
             let Ok(n) = self.relay.store.stored(token).await else {
                 continue;
             };
@@ -336,7 +337,7 @@ impl Session {
         Ok(more)
     }
 
-    /// The queue refused something about a lease: either the lease is over, or the store failed.
+    /// Handles a refusal by the queue: either the lease has ended, or the store failed.
     pub(super) async fn lost(&self, token: LeaseToken, error: &QueueError) -> Result<(), Ended> {
         tracing::info!(job.id = %token.job, job.attempt = token.attempt, %error, "lease over");
         match error {
@@ -362,7 +363,7 @@ impl Session {
         self.say(RelayMessage::Closed { token, code }).await
     }
 
-    /// The connection does not hold it any more.
+    /// Removes a lease from the connection.
     pub(super) fn drop_lease(&self, token: LeaseToken) {
         self.state().open.close(token);
         self.room.notify_one();

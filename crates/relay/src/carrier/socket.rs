@@ -1,4 +1,4 @@
-//! The WebSocket carrier: the upgrade, the first message, and the end.
+//! The WebSocket carrier: upgrade, hello and close.
 
 use std::{sync::Arc, time::Duration};
 
@@ -42,29 +42,29 @@ use crate::{
 
 pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
-/// How long a worker may take to say hello.
+/// Maximum time until a worker sends its hello.
 const HELLO: Duration = Duration::from_secs(5);
-/// How long the goodbye may take.
+/// Maximum time for closing a connection.
 const GOODBYE: Duration = Duration::from_secs(1);
-/// Close code for a fault on the relay's side.
+/// Close code for an internal error of the relay.
 const CLOSE_INTERNAL: u16 = 1011;
 
-/// Why the relay ends a connection.
+/// Reason why the relay ends a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// The peer went, or stopped reading or writing.
+    /// The worker disconnected, or stopped reading or writing.
     Lost,
-    /// It broke the protocol.
+    /// The worker violated the protocol.
     Protocol(&'static str),
-    /// The store failed; what was not confirmed must be sent again.
+    /// The store failed; unconfirmed messages must be sent again.
     Store,
-    /// Its key or token is good no more.
+    /// Its key or token was revoked.
     Revoked,
     /// Its key has expired.
     KeyExpired,
     /// Its token has expired.
     Expired,
-    /// The relay is going down.
+    /// The relay is shutting down.
     Drain,
 }
 
@@ -102,7 +102,7 @@ pub(crate) async fn upgrade(
     relay.tasks.spawn(async move {
         match upgraded.await {
             Ok(io) => serve(&served, &caller, TokioIo::new(io)).await,
-            Err(error) => tracing::debug!(%error, "a worker left during the upgrade"),
+            Err(error) => tracing::debug!(%error, "a worker disconnected during the upgrade"),
         }
     });
     let mut response = Response::new(Body::empty());
@@ -164,10 +164,10 @@ async fn serve(relay: &Relay, caller: &Arc<Caller>, io: TokioIo<Upgraded>) {
     let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config())).await;
     let ended = match hello(relay, &mut socket).await {
         Ok(hello) => {
-            tracing::info!(worker = %hello.worker, "a worker connected");
+            tracing::info!(worker = %hello.worker, "worker connected");
             let worker = hello.worker.clone();
             let ended = attended(relay, caller, hello, &mut socket).await;
-            tracing::info!(%worker, ?ended, "a worker's connection ended");
+            tracing::info!(%worker, ?ended, "worker disconnected");
             ended
         }
         Err(ended) => ended,
@@ -177,12 +177,12 @@ async fn serve(relay: &Relay, caller: &Arc<Caller>, io: TokioIo<Upgraded>) {
             code: code.into(),
             reason: reason.into(),
         };
-        // The peer may be gone: then there is nobody to say goodbye to.
+        // The worker may have disconnected; then the close frame is lost.
         let _ = timeout(GOODBYE, socket.close(Some(frame))).await;
     }
 }
 
-/// What a worker says first.
+/// First message of a worker.
 pub(super) struct Hello {
     pub(super) worker: WorkerId,
     pub(super) report: WorkerReport,
@@ -222,7 +222,7 @@ async fn hello(relay: &Relay, socket: &mut Socket) -> Result<Hello, Ended> {
     }
 }
 
-/// One connection from hello to its end.
+/// Serves one connection from its hello to its end.
 async fn attended(relay: &Relay, caller: &Arc<Caller>, hello: Hello, socket: &mut Socket) -> Ended {
     let seat = relay.workers.seat();
     let pass = caller
@@ -275,7 +275,7 @@ async fn attended(relay: &Relay, caller: &Arc<Caller>, hello: Hello, socket: &mu
             _ = write(&mut sink, &mut control, &session) => Ended::Lost,
         };
         if ended == Ended::Drain {
-            // What became of its last jobs. If that does not get through it asks again.
+            // Sends the outcome of its last jobs. If it is lost, the worker asks again.
             drop(timeout(GOODBYE, write_rest(&mut sink, &mut control)).await);
         }
         relay.give_back(session.unsent.take()).await;

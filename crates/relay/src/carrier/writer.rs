@@ -1,4 +1,4 @@
-//! Everything the relay says on one worker's socket, written from one place.
+//! The single writer of one worker's socket.
 
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
 use super::session::Session;
 
-/// How long one write may stall before the worker is taken for dead.
+/// Time after which a stalled write ends the connection.
 const STALLED: Duration = Duration::from_secs(10);
 
-/// Writes until the peer stops reading. Control messages go between the parts of a large body,
-/// so that a cancellation never waits for one.
+/// Writes until the worker stops reading. Control messages are sent between the parts of a large
+/// body, so that a cancellation does not wait for the body.
 pub(super) async fn write(
     sink: &mut (impl Sink<Message, Error = Error> + Unpin),
     control: &mut Receiver<Box<RelayMessage>>,
@@ -48,7 +48,7 @@ pub(super) async fn write(
     }
 }
 
-/// Writes what was said already, and nothing else.
+/// Writes the pending control messages.
 pub(super) async fn write_rest(
     sink: &mut (impl Sink<Message, Error = Error> + Unpin),
     control: &mut Receiver<Box<RelayMessage>>,
@@ -59,8 +59,8 @@ pub(super) async fn write_rest(
     sink.flush().await
 }
 
-/// Writes a lease and its request, unless that is withdrawn meanwhile. Its worker cannot renew
-/// what it has not heard of: each part that goes out does.
+/// Writes a lease and its request, unless the job is cancelled meanwhile. The worker cannot renew a
+/// lease that it has not received in full, so each part that is written renews it.
 async fn lend(
     sink: &mut (impl Sink<Message, Error = Error> + Unpin),
     control: &mut Receiver<Box<RelayMessage>>,
@@ -83,7 +83,7 @@ async fn lend(
     Ok(())
 }
 
-/// Whether the worker forgets the lease on hearing this.
+/// Whether this message makes the worker drop the lease.
 fn takes_back(message: &RelayMessage, lease: LeaseToken) -> bool {
     matches!(
         message,
@@ -103,12 +103,12 @@ async fn stalled(write: impl Future<Output = Result<(), Error>>) -> Result<(), E
     written.unwrap_or_else(|_| Err(Error::Io(std::io::ErrorKind::TimedOut.into())))
 }
 
-/// A message as its frame. Ours always serialise; an empty text would be the sign of a fault.
+/// Encodes a message as a frame. Serialising cannot fail; an empty text would indicate a bug.
 pub(super) fn text(message: &RelayMessage) -> Message {
     Message::text(serde_json::to_string(message).unwrap_or_default())
 }
 
-/// What a worker is told of a lease before its body.
+/// Returns the head of a lease, which is sent before the request body.
 pub(super) fn head_of(lease: &Lease, now: Timestamp) -> LeaseHead {
     LeaseHead {
         token: lease.token,
@@ -141,7 +141,7 @@ mod tests {
         Relay, RelaySettings, auth::Caller, carrier::socket::config, workers::Link, world::System,
     };
 
-    /// A connection that is about to write one job of so many bytes.
+    /// Creates a connection that is about to write one job of this size.
     async fn with_job(bytes: usize) -> (Session, Receiver<Box<RelayMessage>>) {
         let store = Arc::new(MemoryQueue::default());
         let relay = Relay::new(store.clone(), RelaySettings::default(), Arc::new(System));

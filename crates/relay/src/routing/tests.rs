@@ -144,7 +144,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
     prop::collection::vec(one, 1..60)
 }
 
-/// A bit for each model it has, and another one if that is in memory.
+/// Builds a worker from bits: one for each model it has, and one for each of these in memory.
 fn standing(who: usize, bits: u8, busy: usize) -> Standing {
     let models = (0..3).filter(|model| bits >> model & 1 == 1);
     Standing {
@@ -161,8 +161,8 @@ fn standing(who: usize, bits: u8, busy: usize) -> Standing {
 }
 
 proptest! {
-    /// However they come and go: for each model and account somebody may ask whenever anybody
-    /// has room for it, and whoever may ask now and could not before was woken or moved himself.
+    /// For each model and account some worker may ask whenever any has a free slot, and a worker
+    /// that may ask now and could not before was woken or made the last move itself.
     #[test]
     fn some_worker_may_always_ask_and_knows_it(moves in moves()) {
         let routing = Routing::default();

@@ -1,4 +1,4 @@
-//! One request to a receiver: the address that was checked is the one that is connected to.
+//! Sends one webhook. The connection goes to the address that was checked.
 
 use std::{error::Error, net::SocketAddr, sync::OnceLock, time::Duration};
 
@@ -17,19 +17,19 @@ use super::{
     target::{Allowed, NOT_PUBLIC, check, is_public},
 };
 
-/// How long a receiver may take, from its name to its answer's head.
+/// Maximum time of a try, from name resolution to the head of the response.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Why a message was not accepted. The words never hold the URL.
+/// Reason why a webhook was not delivered. The message never contains the URL.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// Another try may do.
+    /// Temporary: another try may succeed.
     Passing(String),
-    /// No other try will.
+    /// Permanent: another try would fail too.
     Final(String),
 }
 
-/// Tells receivers. Its clients are made when the first is needed.
+/// Sender of webhooks. Its HTTP clients are created on first use.
 #[derive(Debug)]
 pub(super) struct Sender {
     allowed: Vec<Allowed>,
@@ -53,7 +53,7 @@ impl Sender {
         now: Timestamp,
         body: Bytes,
     ) -> Result<(), Failure> {
-        // What is allowed may have changed since it was accepted.
+        // The allowed targets may have changed since the webhook was accepted.
         let target = check(&to.url, &self.allowed).map_err(|why| Failure::Final(why.into()))?;
         let (id, seconds) = (format!("msg_{job}"), now.0 / 1000);
         let signed = signature(&to.secret, &id, seconds, &body);
@@ -66,7 +66,7 @@ impl Sender {
             .header("webhook-timestamp", seconds)
             .header("webhook-signature", signed)
             .body(body);
-        // Only the head of the answer is read; dropping the rest closes the connection.
+        // Only the head of the response is read; dropping the rest closes the connection.
         let status = match request.send().await {
             Ok(answer) => answer.status(),
             Err(error) => return Err(Failure::Passing(innermost(&error.without_url()))),
@@ -103,9 +103,10 @@ impl Sender {
     }
 }
 
-/// A client that goes nowhere but where it is sent, and keeps no connection.
+/// Returns a builder for a client that follows no redirects, uses no proxy, and keeps no
+/// connections.
 pub(crate) fn client(patience: Duration) -> ClientBuilder {
-    // Whoever comes first installs it; all install the same one.
+    // Fails if it is already installed; every caller installs the same provider.
     drop(rustls::crypto::ring::default_provider().install_default());
     Client::builder()
         .redirect(Policy::none())
@@ -116,8 +117,7 @@ pub(crate) fn client(patience: Duration) -> ClientBuilder {
         .user_agent(concat!("hearth/", env!("CARGO_PKG_VERSION")))
 }
 
-/// Resolves names as the system does, and refuses those that lead inside. A name with a foot in
-/// both worlds is refused too.
+/// A DNS resolver that refuses names with any address that is not public, even if others are.
 #[derive(Debug)]
 struct PublicOnly;
 
@@ -142,7 +142,7 @@ fn all_public(
     }
 }
 
-/// What went wrong at the bottom, without the layers above.
+/// Returns the message of the innermost source of an error.
 pub(crate) fn innermost(error: &dyn Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
@@ -165,7 +165,7 @@ mod tests {
         assert!(all_public([at("::ffff:10.0.0.1")].into_iter()).is_err());
     }
 
-    /// The name is resolved by the client's own hook: nobody is connected to.
+    /// The client's resolver refuses the name, so that no connection is made.
     #[tokio::test]
     async fn a_name_that_leads_inside_is_refused_when_it_is_resolved() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,4 +1,4 @@
-//! The secret of a webhook and what it signs.
+//! Secrets and signatures of webhooks.
 
 use std::fmt;
 
@@ -7,10 +7,10 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
 const PREFIX: &str = "whsec_";
-/// Shortest and longest secret, in bytes.
+/// Minimum and maximum length of a secret, in bytes.
 const SIZES: std::ops::RangeInclusive<usize> = 24..=64;
 
-/// What a receiver checks signatures with; written `whsec_` and base64.
+/// Secret shared with the receiver; written as `whsec_` and base64.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Secret(Vec<u8>);
 
@@ -25,7 +25,7 @@ impl Secret {
         Self(random.into())
     }
 
-    /// The secret a requester gave.
+    /// Parses a secret that a requester gave.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let bytes = STANDARD.decode(text.strip_prefix(PREFIX)?).ok()?;
         SIZES.contains(&bytes.len()).then_some(Self(bytes))
@@ -40,7 +40,7 @@ impl Secret {
     }
 }
 
-/// The signature of one message.
+/// Returns the signature of a message, in the form of the `webhook-signature` header.
 pub(super) fn signature(secret: &[u8], id: &str, seconds: i64, body: &[u8]) -> Option<String> {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).ok()?;
     mac.update(format!("{id}.{seconds}.").as_bytes());
@@ -55,7 +55,7 @@ pub(super) fn signature(secret: &[u8], id: &str, seconds: i64, body: &[u8]) -> O
 mod tests {
     use super::*;
 
-    /// The example that the libraries of the specification are tested with.
+    /// Uses the example from the test suites of the specification's libraries.
     #[test]
     fn a_message_is_signed_as_the_specification_does() {
         let secret = Secret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();

@@ -1,4 +1,4 @@
-//! Where a webhook may go: public addresses over https, and what the operator allowed.
+//! Checks webhook URLs: public addresses over https, and targets that the operator allows.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -8,13 +8,12 @@ use std::{
 use reqwest::Url;
 use url::Host;
 
-/// Longest URL, in bytes.
+/// Maximum length of a URL, in bytes.
 const URL_MAX: usize = 2048;
-/// Where https is served.
+/// Allowed ports, unless the operator allows others.
 const PORTS: [u16; 2] = [443, 8443];
 
-/// A host, or one port of it, that the operator lets webhooks go to: also over http, and
-/// whatever address it has.
+/// A host, or one of its ports, that the operator allows: over http or https, and on any address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Allowed {
     host: Host,
@@ -27,7 +26,7 @@ impl FromStr for Allowed {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         const SHAPE: &str = "write HOST or HOST:PORT, for example hooks.lan:8080 or [::1]:8080";
         let is_plain = !text.contains(['/', '@', '?', '#']);
-        // http's own port would be left out of a URL.
+        // With `http://`, port 80 would be dropped from the URL.
         let url = format!("ws-allow://{text}");
         let url = Url::parse(&url).map_err(|_| SHAPE)?;
         let host = url.host_str().filter(|_| is_plain).ok_or(SHAPE)?;
@@ -44,16 +43,16 @@ impl Allowed {
     }
 }
 
-/// A URL that a webhook may go to, if its name leads to public addresses.
+/// A URL that a webhook may be sent to, if its name resolves to public addresses.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub(super) url: Url,
-    /// The operator answers for its addresses.
+    /// Whether the operator allows it, whatever its addresses.
     pub(super) is_allowed: bool,
 }
 
-/// Reads a URL and refuses what is no place for a webhook. What its name leads to is checked
-/// each time it is connected to.
+/// Parses a URL and refuses it if it is not a valid target. The addresses of its name are checked
+/// at each connection.
 pub(crate) fn check(text: &str, allowed: &[Allowed]) -> Result<Target, &'static str> {
     if text.len() > URL_MAX {
         return Err("a webhook's URL has at most 2048 bytes");
@@ -102,18 +101,18 @@ pub(crate) fn check(text: &str, allowed: &[Allowed]) -> Result<Target, &'static 
 pub(super) const NOT_PUBLIC: &str =
     "a webhook goes to public addresses only; the operator may allow others";
 
-/// Names that never lead out.
+/// Whether a name always resolves to local addresses.
 fn is_local(name: &str) -> bool {
     const ENDS: [&str; 5] = ["localhost", "local", "internal", "lan", "arpa"];
     let name = name.trim_end_matches('.').to_ascii_lowercase();
     match name.rsplit_once('.') {
         Some((_, last)) => ENDS.contains(&last),
-        // One word is looked up in the relay's own network.
+        // A single-label name is looked up in the local network.
         None => true,
     }
 }
 
-/// Whether an address is one of the open Internet.
+/// Whether an address is on the public Internet.
 pub(super) fn is_public(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => is_public_v4(ip),
@@ -122,7 +121,7 @@ pub(super) fn is_public(ip: IpAddr) -> bool {
 }
 
 fn is_public_v4(ip: Ipv4Addr) -> bool {
-    /// What is not, as network and length of its prefix.
+    /// Networks that are not public, as address and prefix length.
     const NOT: &[([u8; 4], u32)] = &[
         ([0, 0, 0, 0], 8),        // this network
         ([10, 0, 0, 0], 8),       // private
@@ -152,7 +151,8 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
 }
 
 fn is_public_v6(ip: Ipv6Addr) -> bool {
-    /// Inside 2000::/3, all that is assigned: what holds an IPv4 address, or leads nowhere.
+    /// Networks in 2000::/3 that contain IPv4 addresses or are not routed, as address and prefix
+    /// length.
     const NOT: &[([u16; 2], u32)] = &[
         ([0x2001, 0x0000], 23), // protocol assignments, Teredo among them
         ([0x2001, 0x0db8], 32), // documentation
@@ -161,7 +161,8 @@ fn is_public_v6(ip: Ipv6Addr) -> bool {
     ];
     let [a, b, ..] = ip.segments();
     let bits = u32::from(a) << 16 | u32::from(b);
-    // Loopback, mapped and translated IPv4, unique local, link-local and multicast are outside.
+    // Loopback, mapped and translated IPv4, unique local, link-local and multicast addresses are
+    // outside 2000::/3.
     bits >> 29 == 1
         && !NOT.iter().any(|([a, b], length)| {
             let network = u32::from(*a) << 16 | u32::from(*b);

@@ -1,4 +1,4 @@
-//! What workers told of their engines: the models, what each shows, and what is in memory.
+//! What workers report of their engines: models, details of each model, and models in memory.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,32 +13,32 @@ use serde_json::value::RawValue;
 use super::room::{Full, Weight};
 use crate::{Relay, auth::Caller, offer::narrow};
 
-/// What is kept of a model beside its name and what is told of it.
+/// Assumed overhead of one stored entry, in bytes.
 const ENTRY: usize = 64;
 
-/// What a worker told of its engine beyond its report. Cheap to clone.
+/// Details of a worker's engine beyond its report. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Details {
     shows: Arc<BTreeMap<String, Arc<RawValue>>>,
     running: Arc<Vec<Box<RawValue>>>,
 }
 
-/// What a worker told.
+/// Stored information about one worker.
 #[derive(Debug, Clone)]
 pub(super) struct Told {
     pub(super) details: Details,
-    /// The bytes of what each model shows, and of the report.
+    /// Size of all model details, in bytes; `report` is the size of the report.
     bytes: usize,
     report: usize,
     weight: Weight,
-    /// How many jobs it runs at once, if it said so.
+    /// Number of jobs it runs at once, if it reported that.
     pub(super) slots: Option<u32>,
-    /// When it was heard last; not known of one that is connected.
+    /// Time of its last poll; `None` for a worker that is connected.
     pub(super) seen: Option<Timestamp>,
 }
 
 impl Told {
-    /// Nothing yet.
+    /// Creates an entry without information.
     pub(super) fn nothing(weight: Weight) -> Self {
         Self {
             details: Details::default(),
@@ -50,7 +50,7 @@ impl Told {
         }
     }
 
-    /// Why this has no room.
+    /// Returns why this detail does not fit in the memory limits; `None` if it fits.
     pub(super) fn full(&self, detail: &Detail) -> Option<Full> {
         let more = match detail {
             Detail::Show(told) => show_size(&told.model.canonical(), &told.show),
@@ -59,7 +59,7 @@ impl Told {
         self.weight.full(more)
     }
 
-    /// What has no room is not kept.
+    /// Stores a detail, or drops it if it does not fit.
     pub(super) fn take(&mut self, detail: Detail, report: &WorkerReport) {
         match detail {
             Detail::Show(told) => {
@@ -96,7 +96,7 @@ impl Told {
         }
     }
 
-    /// Drops what is told of models the worker has no more, or that are others than before.
+    /// Removes details of models that the worker no longer has, or that have changed.
     pub(super) fn keep(&mut self, report: &WorkerReport, before: Option<&WorkerReport>) {
         for name in self.details.outdated(report, before) {
             self.forget(&name);
@@ -113,7 +113,7 @@ impl Told {
     }
 }
 
-/// What a report tells of each model, by its canonical name; the first of one name counts.
+/// Returns each model's entry in a report by canonical name; the first of one name counts.
 fn tags(report: &WorkerReport) -> HashMap<String, &str> {
     let mut tags = HashMap::with_capacity(report.models.len());
     for model in &report.models {
@@ -140,7 +140,7 @@ impl Details {
         }
     }
 
-    /// Of which models something else was told than holds now.
+    /// Returns the models whose stored details are outdated.
     fn outdated(&self, report: &WorkerReport, before: Option<&WorkerReport>) -> Vec<String> {
         if self.shows.is_empty() {
             return Vec::new();
@@ -156,24 +156,24 @@ impl Details {
     }
 }
 
-/// What is known of a worker that went a moment ago.
+/// Stored information about a worker that disconnected recently.
 #[derive(Debug)]
 pub(super) struct Gone {
     pub(super) serve: Serve,
     pub(super) report: Arc<WorkerReport>,
     pub(super) told: Told,
-    /// When it is forgotten.
+    /// Time when it is removed.
     pub(super) until: Timestamp,
 }
 
-/// What is known of one engine.
+/// Stored information about one engine.
 #[derive(Debug)]
 pub(super) struct Known {
     pub(super) report: Arc<WorkerReport>,
     pub(super) details: Details,
 }
 
-/// What is known of the engines that serve an account, those that are up first.
+/// Stored information about the engines that serve an account, those that are up first.
 #[derive(Debug, Default)]
 pub(crate) struct Library {
     known: Vec<Known>,
@@ -181,12 +181,12 @@ pub(crate) struct Library {
 }
 
 impl Library {
-    /// The first `up` of them are online, and their engines are up.
+    /// Creates a library; the first `up` engines are up and their workers online.
     pub(super) fn new(known: Vec<Known>, up: usize) -> Self {
         Self { known, up }
     }
 
-    /// How many could answer now.
+    /// Returns the number of engines that are up.
     pub(crate) const fn up(&self) -> usize {
         self.up
     }
@@ -195,7 +195,7 @@ impl Library {
         self.known.iter().map(|known| &*known.report)
     }
 
-    /// The same as far as a key reaches.
+    /// Restricts the library to the models that a key may use.
     fn within(mut self, within: &ModelPatterns) -> Self {
         if within.are_all() {
             return self;
@@ -215,12 +215,12 @@ impl Library {
         self
     }
 
-    /// Whether any worker was ever heard of.
+    /// Whether no worker is known.
     pub(crate) fn is_empty(&self) -> bool {
         self.known.is_empty()
     }
 
-    /// The engine's own answer to `/api/show`, else what its entry in `/api/tags` says.
+    /// Returns the engine's own answer to `/api/show`, or one made from its entry in `/api/tags`.
     pub(crate) fn show(&self, model: &ModelName) -> Option<Bytes> {
         let name = model.canonical();
         let shown = self
@@ -242,7 +242,7 @@ impl Library {
 }
 
 impl Relay {
-    /// What this caller can be told of the engines that serve his account.
+    /// Returns the library that this caller may see.
     pub(crate) fn library(&self, caller: &Caller) -> Library {
         let library = self.workers.library(&caller.account, self.now());
         library.within(&caller.ceiling.models)

@@ -1,19 +1,19 @@
-//! How much of what workers told is kept: of those of one key, and of all.
+//! Memory limits of the information that workers report: per key, and in total.
 
 use proto::limits;
 
 use crate::tally::{Part, Tally};
 
-/// Most bytes that are kept of one key's workers, those that left among them.
+/// Maximum size of the information of one key's workers, including disconnected ones, in bytes.
 const OF_KEY_MAX: usize = 4 * limits::SHOWS_MAX;
-/// Most bytes that are kept of all.
+/// Maximum size of the information of all workers, in bytes.
 const OF_ALL_MAX: usize = 32 * limits::SHOWS_MAX;
 
-/// What is kept of all, and of each key's workers.
+/// Counters of the stored bytes: in total, and for each key's workers.
 #[derive(Debug, Default)]
 pub(super) struct Rooms(Tally);
 
-/// Who takes so much that others find no room.
+/// Limit that was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Full {
     Key,
@@ -21,13 +21,13 @@ pub(super) enum Full {
 }
 
 impl Rooms {
-    /// Of a worker that told nothing yet.
+    /// Returns the counter for a new worker of this key.
     pub(super) fn weight(&self, key: &str) -> Weight {
         Weight(self.0.part(key))
     }
 }
 
-/// What is kept of one worker, in bytes; counted until it is dropped, and once for each clone.
+/// Stored bytes of one worker, subtracted on drop; each clone counts again.
 #[derive(Debug, Clone)]
 pub(super) struct Weight(Part);
 
@@ -36,7 +36,7 @@ impl Weight {
         self.0.set(bytes);
     }
 
-    /// Why so much more has no room.
+    /// Returns the limit that `more` bytes would exceed, if any.
     pub(super) fn full(&self, more: usize) -> Option<Full> {
         if self.0.of_holder() + more > OF_KEY_MAX {
             Some(Full::Key)

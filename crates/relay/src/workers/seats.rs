@@ -1,4 +1,4 @@
-//! Who sits where: by seat, by name, and those that went a while ago.
+//! Index of workers: online ones by id and by name, and those that disconnected recently.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -13,20 +13,21 @@ use super::{
     room::{Full, Rooms},
 };
 
-/// How long what a worker told is still told of it once it is gone: an hour covers a restart, a
-/// nap and a change of networks.
+/// Retention of a worker's information after it has disconnected. An hour covers a restart, a
+/// suspended machine and a change of networks.
 const REMEMBERED: Duration = Duration::from_secs(60 * 60);
-/// Most workers that are remembered so, of one key and of all.
+/// Maximum number of disconnected workers that are remembered, of one key and in total.
 const REMEMBERED_OF_KEY_MAX: usize = POLLERS_MAX;
 const REMEMBERED_MAX: usize = 1024;
 
-/// A worker, by its key and its name.
+/// A worker's key id and name.
 pub(super) type Person = (String, WorkerId);
 
 #[derive(Debug, Default)]
 pub(super) struct Seats {
     pub(super) online: BTreeMap<Seat, (Online, Told)>,
-    /// Where those of a name sit: thousands come and go at once, and each looks for its own.
+    /// Ids of the workers of each name, because thousands may reconnect at once and each looks for
+    /// its earlier connections.
     pub(super) named: HashMap<WorkerId, BTreeSet<Seat>>,
     pub(super) gone: BTreeMap<Person, Gone>,
     pub(super) rooms: Rooms,
@@ -49,7 +50,7 @@ pub(super) fn name<'a>(seat: &'a Seat, online: &'a Online) -> Option<&'a WorkerI
 }
 
 impl Seats {
-    /// Somebody sits where nobody does.
+    /// Adds a worker under an id that is not in use.
     pub(super) fn put(&mut self, seat: Seat, online: Online, told: Told) {
         if let Some(worker) = name(&seat, &online).cloned() {
             self.named.entry(worker).or_default().insert(seat.clone());
@@ -57,7 +58,7 @@ impl Seats {
         self.online.insert(seat, (online, told));
     }
 
-    /// Nobody sits there any more.
+    /// Removes the worker with this id.
     pub(super) fn take(&mut self, seat: &Seat) -> Option<(Online, Told)> {
         let (online, told) = self.online.remove(seat)?;
         if let Some(worker) = name(seat, &online)
@@ -71,7 +72,7 @@ impl Seats {
         Some((online, told))
     }
 
-    /// Those of a name, the latest connection last.
+    /// Returns the workers of a name, the latest connection last.
     pub(super) fn of_name(
         &self,
         worker: &WorkerId,
@@ -80,7 +81,7 @@ impl Seats {
         seats.filter_map(|seat| Some((seat, self.online.get(seat)?)))
     }
 
-    /// Somebody is not online any more; what he told is remembered for a while.
+    /// Marks a worker as disconnected, and remembers its information for a while.
     pub(super) fn leave(&mut self, seat: &Seat, now: Timestamp) {
         let Some((online, mut told)) = self.take(seat) else {
             return;
@@ -109,7 +110,8 @@ impl Seats {
         self.gone.insert(who, gone);
     }
 
-    /// Forgets who went first, of this key or of all; whether there was anybody.
+    /// Forgets the worker that disconnected first, of this key or of all; returns whether there was
+    /// one.
     fn forget_first(&mut self, of: Full, key: &str) -> bool {
         let gone = self.gone.iter();
         let gone = gone.filter(|((other, _), _)| of == Full::All || other == key);
@@ -118,7 +120,7 @@ impl Seats {
         first.is_some_and(|who| self.gone.remove(&who).is_some())
     }
 
-    /// Somebody told more. Who is here comes before those that went.
+    /// Stores a detail of a worker. If there is no room, disconnected workers are forgotten first.
     pub(super) fn tell(&mut self, seat: &Seat, detail: Detail) {
         while let Some((online, told)) = self.online.get(seat)
             && let Some(full) = told.full(&detail)
@@ -135,7 +137,7 @@ impl Seats {
         }
     }
 
-    /// How many poll with the key of this one, if it is one that polls.
+    /// Returns the number of polling workers with the key of this id; 0 if the id is not a poll's.
     pub(super) fn pollers(&self, seat: &Seat) -> usize {
         let Seat::Poll(key, _) = seat else {
             return 0;
@@ -144,14 +146,14 @@ impl Seats {
         self.online.keys().filter(|seat| is_same(seat)).count()
     }
 
-    /// What somebody who is online told, by his latest connection.
+    /// Returns the latest connection of an online worker.
     pub(super) fn seat_of(&self, who: &Person) -> Option<&(Online, Told)> {
         let mut online = self.of_name(&who.1).rev();
         let found = online.find(|(seat, (online, _))| is_person(who, seat, online));
         found.map(|(_, seated)| seated)
     }
 
-    /// Those that polled last too long ago leave.
+    /// Marks workers as disconnected whose last poll is too long ago.
     pub(super) fn settle(&mut self, now: Timestamp) {
         let is_over = |online: &Online| online.until.is_some_and(|until| until <= now);
         let over = self

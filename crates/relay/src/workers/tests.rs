@@ -66,7 +66,7 @@ fn those_of_a_name_are_found_while_they_sit_and_by_nobody_else() {
 
 const HERE: Timestamp = Timestamp(1);
 
-/// A worker on a connection, with these models.
+/// Registers a worker with these models on a connection.
 fn sits(workers: &Workers, key: &str, name: &str, models: &[String]) -> Seat {
     let seat = workers.seat();
     let entry = |model: &String| {
@@ -92,7 +92,7 @@ fn sits(workers: &Workers, key: &str, name: &str, models: &[String]) -> Seat {
     seat
 }
 
-/// Tells as much as may be told of one model.
+/// Stores details of the maximum size for one model.
 fn shows(workers: &Workers, seat: &Seat, model: &str) {
     let show = format!("\"{}\"", "x".repeat(limits::SHOW_MAX - 2));
     let detail = Detail::Show(ModelShow {
@@ -102,7 +102,7 @@ fn shows(workers: &Workers, seat: &Seat, model: &str) {
     assert!(workers.tell(seat, vec![detail]));
 }
 
-/// How much of these models is told, in bytes.
+/// Returns the total size of the stored details of these models, in bytes.
 fn shown(workers: &Workers, models: &[String]) -> usize {
     let library = workers.library(&Account::new("a").unwrap(), HERE);
     let told = models.iter().filter_map(|model| {
@@ -158,7 +158,7 @@ fn what_workers_tell_has_a_bound_and_those_that_left_make_room_for_those_that_ar
     let sum: usize = told.iter().sum();
     assert!(sum <= 64 * 1024 * 1024 && sum >= 3 * whole, "{told:?}");
 
-    // Also while they are all here; and another key has room of its own.
+    // The limit also holds while all are online, and another key has a limit of its own.
     let workers = Workers::default();
     for (n, models) in all.iter().enumerate() {
         let seat = sits(&workers, "k", &format!("w{n}"), models);

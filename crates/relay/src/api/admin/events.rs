@@ -1,12 +1,12 @@
-//! `GET /api/admin/events`: the overview as server-sent events, at once and at each change.
+//! `GET /api/admin/events`: the overview as server-sent events, at once and after each change.
 //!
 //! ```text
-//! event: overview    what waits and runs, see `GET /api/admin/overview`; without the minutes
-//! event: minutes     the last hour, when it changed
-//! : ping             a sign of life; nothing changed
+//! event: overview    jobs and workers, see `GET /api/admin/overview`; without the minutes
+//! event: minutes     statistics of the last hour, when they changed
+//! : ping             heartbeat without a change
 //! ```
 //!
-//! Nothing is looked at unless something happened, nor more often than four times a second.
+//! The overview is computed only after a change, and at most four times a second.
 
 use std::convert::Infallible;
 
@@ -39,15 +39,15 @@ struct Watcher {
     relay: Relay,
     queue: watch::Receiver<u64>,
     workers: watch::Receiver<u64>,
-    /// What was told last.
+    /// State that the client was last sent.
     overview: Option<Overview>,
     minutes: Option<Vec<MinuteView>>,
-    /// Not looked at again before this.
+    /// Time before which the overview is not computed again.
     look_at: Instant,
     beat_at: Instant,
 }
 
-/// Why the watcher looks.
+/// Reason for computing the overview.
 enum Look {
     Changed,
     Beat,
@@ -66,8 +66,8 @@ impl Watcher {
         }
     }
 
-    /// What is to be sent next; `None` when the relay stops or its store fails: the client comes
-    /// again.
+    /// Returns the next bytes to send; `None` when the relay stops or its store fails, upon which
+    /// the client reconnects.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             let look = if self.overview.is_none() {
@@ -102,12 +102,12 @@ impl Watcher {
             biased;
             () = self.relay.drain.cancelled() => None,
             () = changed => Some(Look::Changed),
-            // A worker that polls is gone by the clock alone.
+            // Time alone turns a polling worker offline, without a change notification.
             () = sleep_until(self.beat_at) => Some(Look::Beat),
         }
     }
 
-    /// The events for what is not as it was told.
+    /// Returns events for everything that differs from what the client was last sent.
     async fn news(&mut self) -> Result<Vec<u8>, ApiError> {
         self.queue.borrow_and_update();
         self.workers.borrow_and_update();
@@ -127,7 +127,7 @@ impl Watcher {
     }
 }
 
-/// Without what is other at each look although nothing happened.
+/// Removes the values that differ on each call although nothing has changed.
 fn timeless(overview: &Overview) -> Overview {
     let mut seen = overview.clone();
     seen.now = Timestamp(0);
@@ -200,7 +200,7 @@ mod tests {
             watch_every: every,
             ..RelaySettings::default()
         };
-        // Before the first is told: it may be long before it is heard.
+        // Before the first event is sent, because it may be received much later.
         let began = Instant::now();
         let (store, mut watcher) = watched(settings).await;
         for n in 1..=5 {

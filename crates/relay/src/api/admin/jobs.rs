@@ -1,4 +1,4 @@
-//! Everybody's jobs: found, made anew, withdrawn.
+//! Operator routes for the jobs of all accounts: list, retry and cancel.
 
 use axum::{extract::State, response::Response};
 use http::{StatusCode, Uri};
@@ -12,7 +12,7 @@ use crate::{
     target::{InPath, InQuery},
 };
 
-/// `GET /api/admin/jobs`: as `GET /api/jobs`, of all accounts.
+/// `GET /api/admin/jobs`: like `GET /api/jobs`, for all accounts.
 pub(super) async fn list(
     State(relay): State<Relay>,
     MayAdmin(caller): MayAdmin,

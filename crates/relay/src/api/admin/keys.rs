@@ -1,4 +1,4 @@
-//! Keys: listed without their secrets, made, revoked.
+//! Operator routes for keys: list without secrets, create and revoke.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -23,7 +23,7 @@ use crate::{
     target::InPath,
 };
 
-/// `GET /api/admin/keys`: oldest first, revoked ones too.
+/// `GET /api/admin/keys`: oldest first, including revoked keys.
 pub(super) async fn list(
     State(relay): State<Relay>,
     MayAdmin(_): MayAdmin,
@@ -32,7 +32,7 @@ pub(super) async fn list(
     Ok(Json(keys.into_iter().map(view).collect()))
 }
 
-/// `POST /api/admin/keys`: makes a key, whose text is in this answer and nowhere else.
+/// `POST /api/admin/keys`: creates a key. Its text is only in this response.
 pub(super) async fn create(
     State(relay): State<Relay>,
     MayAdmin(_): MayAdmin,
@@ -45,7 +45,7 @@ pub(super) async fn create(
     id.copy_from_slice(&relay.random()?[..6]);
     let (text, record) = mint(for_, id, relay.random()?, now);
     relay.store.create_key(record.clone()).await?;
-    tracing::info!(key.id = record.id, "a key was made");
+    tracing::info!(key.id = record.id, "key created");
     let made = KeyView {
         key: Some(Secret(text.reveal().to_owned())),
         ..view(record)
@@ -56,7 +56,7 @@ pub(super) async fn create(
     Ok(response)
 }
 
-/// `DELETE /api/admin/keys/{id}`: revokes it, and ends what it has open.
+/// `DELETE /api/admin/keys/{id}`: revokes a key, and ends its open requests and connections.
 pub(super) async fn revoke(
     State(relay): State<Relay>,
     MayAdmin(caller): MayAdmin,
@@ -69,13 +69,14 @@ pub(super) async fn revoke(
     let key = relay.store.find_key(&id).await?;
     key.filter(|key| key.revoked_at.is_none())
         .ok_or_else(unknown)?;
-    // Whoever revokes the key he shows gets his answer first; it ends within seconds.
+    // A caller that revokes its own key must receive the response first; its connections end within
+    // seconds.
     let is_own = caller.key.as_ref() == Some(&id);
     let keeper = relay.clone();
     let revoked = relay.see_through(async move {
         let was_there = keeper.store.revoke_key(keeper.now(), &id).await?;
         if was_there {
-            tracing::info!(key.id = id, "a key was revoked");
+            tracing::info!(key.id = id, "key revoked");
         }
         if was_there && !is_own {
             keeper.passes.revoke(&id);

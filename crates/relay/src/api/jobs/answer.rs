@@ -1,4 +1,4 @@
-//! `GET /api/jobs/{id}/answer`: the answer put together, as the engine would have given it whole.
+//! `GET /api/jobs/{id}/answer`: the whole answer as one object, in the engine's format.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::{
     whole::Gathering,
 };
 
-/// Longest wait, in seconds; many proxies cut later than that.
+/// Maximum wait, in seconds; many proxies cut longer requests.
 const WAIT_MAX: u64 = 60;
 
 #[derive(Deserialize)]
@@ -27,8 +27,8 @@ pub(in crate::api) struct AnswerQuery {
     wait: u64,
 }
 
-/// `GET /api/jobs/{id}/answer?wait=`. An answer that is not there within `wait` seconds is the
-/// refusal `job_unfinished`; a job that ended without one is refused with the reason.
+/// `GET /api/jobs/{id}/answer?wait=`. Fails with `job_unfinished` if the job has not ended within
+/// `wait` seconds, and with the job's error if it ended without an answer.
 pub(in crate::api) async fn answer(
     State(relay): State<Relay>,
     MayRead(caller): MayRead,

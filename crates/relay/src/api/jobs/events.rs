@@ -1,13 +1,13 @@
-//! `GET /api/jobs/{id}/events` is a server-sent event stream. Each event has the id `attempt-n`;
-//! a client that lost the stream sends the last one as `Last-Event-ID`, or as `after=`:
+//! `GET /api/jobs/{id}/events`: a job's log as server-sent events. Each event has the id
+//! `attempt-n`; a client that lost the stream sends the last id as `Last-Event-ID`, or as `after=`:
 //!
 //! ```text
 //!                     one native line as data, without a name
-//! event: queued       {"position":3,"expected_wait_ms":20000}: so many jobs come before it, which
-//!                     may take so long; told when it changes, at most once a second, without an id
-//! event: restarted    {"attempt":2}: forget what came before, the answer begins anew
+//! event: queued       {"position":3,"expected_wait_ms":20000}: number of jobs before it and the
+//!                     estimated wait; sent on changes, at most once a second, without an id
+//! event: restarted    {"attempt":2}: discard earlier lines, the answer starts over
 //! event: end          {"state":"completed"}, or failed with its error, or cancelled
-//! : ping              every heartbeat of silence
+//! : ping              after each heartbeat interval without an event
 //! ```
 
 use std::sync::Arc;
@@ -79,13 +79,13 @@ struct Watcher {
     relay: Relay,
     log: Arc<dyn JobLog>,
     tail: Tail,
-    /// `None` for a job that had ended.
+    /// `None` for a job that had already ended.
     places: Option<Places>,
 }
 
 impl Watcher {
-    /// The next event and whether it is the last; `None` when the relay goes
-    /// down: the client resumes.
+    /// Returns the next event and whether it is the last; `None` when the relay shuts down, so that
+    /// the client resumes later.
     async fn next(&mut self) -> Option<(Bytes, bool)> {
         let beat_at = Instant::now() + self.relay.settings.heartbeat;
         let place = async {

@@ -1,4 +1,4 @@
-//! `GET /api/jobs`: the requester's own jobs, newest first, page by page.
+//! `GET /api/jobs`: the requester's own jobs, newest first, in pages.
 
 use axum::{
     Json,
@@ -18,9 +18,9 @@ use crate::{
     target::InQuery,
 };
 
-/// Most jobs in one list.
+/// Maximum number of jobs on a page.
 const LIST_MAX: usize = 1000;
-/// As many as are listed when nothing is said.
+/// Default number of jobs on a page.
 const LIST_USUAL: usize = 100;
 
 #[derive(Deserialize)]
@@ -34,7 +34,7 @@ pub(in crate::api) struct ListQuery {
     limit: Option<usize>,
 }
 
-/// A state, or that of a failed job which nobody has tried again.
+/// Filter by state; `dead` matches failed jobs that were not retried.
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Wanted {
@@ -58,8 +58,8 @@ impl From<Wanted> for JobState {
     }
 }
 
-/// `GET /api/jobs?state=&model=&op=&since=&until=&after=&limit=`. While there may be more, the
-/// answer's `link` header names the next page.
+/// `GET /api/jobs?state=&model=&op=&since=&until=&after=&limit=`. If there may be more jobs, the
+/// response's `link` header names the next page.
 pub(in crate::api) async fn list(
     State(relay): State<Relay>,
     MayRead(caller): MayRead,
@@ -69,7 +69,7 @@ pub(in crate::api) async fn list(
     page(&relay, &caller, query, &uri).await
 }
 
-/// A page of the jobs that the caller may see.
+/// Returns a page of the jobs that the caller may see.
 pub(in crate::api) async fn page(
     relay: &Relay,
     caller: &Caller,
@@ -99,7 +99,7 @@ pub(in crate::api) async fn page(
     Ok(response)
 }
 
-/// The same question from another place on, relative to the URL that was asked.
+/// Returns the link to the next page, relative to the request's URL.
 fn link(uri: &Uri, next: Cursor) -> Option<HeaderValue> {
     let said = uri.query().unwrap_or_default().split('&');
     let kept = said.filter(|pair| !pair.is_empty() && !pair.starts_with("after="));

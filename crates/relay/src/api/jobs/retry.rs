@@ -1,4 +1,4 @@
-//! `POST /api/jobs/{id}/retry`: a new job from the request of one that failed or was withdrawn.
+//! `POST /api/jobs/{id}/retry`: submits the request of a failed or cancelled job again.
 
 use axum::{extract::State, response::Response};
 use proto::{Dialect, ErrorCode, JobId, JobState};
@@ -15,7 +15,7 @@ use crate::{
     ticket::Order,
 };
 
-/// `POST /api/jobs/{id}/retry`. Answers as a submission does; asked again, with the same job.
+/// `POST /api/jobs/{id}/retry`. Responds like a submission; repeated calls return the same new job.
 pub(in crate::api) async fn retry(
     State(relay): State<Relay>,
     MayEnqueue(caller): MayEnqueue,
@@ -25,7 +25,7 @@ pub(in crate::api) async fn retry(
     again(&relay, &caller, id).await
 }
 
-/// Makes a job anew that the caller may see.
+/// Submits a job again that the caller may see.
 pub(in crate::api) async fn again(
     relay: &Relay,
     caller: &Caller,
@@ -51,17 +51,17 @@ pub(in crate::api) async fn again(
     };
     match relay.submit_with(&requester, order, extras).await? {
         Submitted::New(retried) => {
-            tracing::info!(job.id = %retried.new.id, of = %id, "made anew");
+            tracing::info!(job.id = %retried.new.id, of = %id, "submitted as a retry");
             Ok(accepted(relay, *retried, None))
         }
         Submitted::Known(retried) => known(relay, caller, retried).await,
     }
 }
 
-/// What the job asked, to be asked again for as long as it was wanted the first time.
+/// Builds the new job from the old one, with a deadline of the same length.
 fn anew(job: &Job) -> Result<Order, ApiError> {
     if job.new.op.changes_models() {
-        // Whoever may read the job need not be allowed to change models.
+        // The right to read a job does not include the right to change models.
         let message = "a change of models is not made anew from its job; ask for it again";
         return Err(ApiError::new(ErrorCode::Forbidden, message));
     }

@@ -1,4 +1,4 @@
-//! `POST /api/jobs`: a job is accepted once it is on disk, and once for each idempotency key.
+//! `POST /api/jobs`: a job is accepted once it is on disk, and only once per idempotency key.
 
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ pub(in crate::api) async fn submit(
     if let Some(once) = &once
         && let Some((id, before)) = relay.store.submitted(&caller.account, &once.key).await?
     {
-        // Known already: it matters no longer who could serve it now.
+        // A known key returns its job, even if no worker could run it now.
         once.is_same(&before)?;
         return known(&relay, &caller, id).await;
     }
@@ -80,7 +80,8 @@ pub(in crate::api) async fn submit(
     }
 }
 
-/// The webhook that is wanted, and how it is shown: once with its secret, if that was made here.
+/// Creates the requested webhook, and its view, which contains the secret only if it was generated
+/// here.
 fn new_webhook(
     relay: &Relay,
     wanted: &WebhookRequest,
@@ -109,13 +110,13 @@ fn new_webhook(
     Ok((webhook, view))
 }
 
-/// The answer to a job that was accepted, from what was written of it.
+/// Returns the response for a new job.
 pub(super) fn accepted(relay: &Relay, job: Job, webhook: Option<WebhookView>) -> Response {
     let place = relay.place(&job.new.account, &job.new.model, job.new.id);
     told(view(job), webhook, place)
 }
 
-/// The answer to one that was accepted before under the same name: the job as it stands.
+/// Returns the response for a job that was submitted before with the same idempotency key.
 pub(super) async fn known(relay: &Relay, caller: &Caller, id: JobId) -> Result<Response, ApiError> {
     let job = relay.store.get(caller.owner(), id).await?;
     let job = job.ok_or_else(ApiError::unknown_job)?;

@@ -1,8 +1,8 @@
-//! One route as the document tells it.
+//! Description of one route in the OpenAPI document.
 
 use serde_json::{Value, json};
 
-/// A method of a path.
+/// One method of a path.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
     pub(super) method: &'static str,
@@ -13,26 +13,26 @@ pub(super) struct Entry {
     pub(super) takes: Content,
     pub(super) gives: Content,
     pub(super) status: u16,
-    /// Whose wire format it is, where it is not ours.
+    /// Documentation of the wire format, if another project defines it.
     pub(super) docs: Option<&'static str>,
     pub(super) may_say_nothing: bool,
 }
 
-/// Who may call.
+/// Credentials that a route needs.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Access {
     Anyone,
-    /// Whoever has a key with this scope.
+    /// A key with this scope.
     Key(&'static str),
 }
 
-/// A body.
+/// Body of a request or response.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Content {
     Nothing,
-    /// One of the named schemas.
+    /// An object of the named schema.
     Native(&'static str),
-    /// A list of them.
+    /// A list of objects of the named schema.
     Natives(&'static str),
     /// Any JSON object.
     Object,
@@ -53,7 +53,7 @@ pub(super) struct Param {
     pub(super) is: Is,
 }
 
-/// What a parameter is.
+/// Type of a parameter.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Is {
     Schema(&'static str),
@@ -119,7 +119,7 @@ impl Entry {
         self
     }
 
-    /// It answers 204 where there is nothing to say.
+    /// Declares that the route may answer 204.
     pub(super) const fn or_nothing(mut self) -> Self {
         self.may_say_nothing = true;
         self
@@ -130,11 +130,11 @@ impl Entry {
         self
     }
 
-    /// Names the operation in generated clients: `get_api_jobs_id`.
+    /// Returns the operation's id, which names it in generated clients: `get_api_jobs_id`.
     pub(super) fn name(&self) -> String {
         let words = self.path.split(|c: char| !c.is_ascii_alphanumeric());
         let words = words.filter(|word| !word.is_empty());
-        // Some paths are served with and without a slash at their end.
+        // Some paths are served with and without a trailing slash.
         let slash = self.path.len() > 1 && self.path.ends_with('/');
         let last = slash.then_some("slash");
         std::iter::once(self.method)
@@ -144,7 +144,7 @@ impl Entry {
             .join("_")
     }
 
-    /// Whose routes it belongs to.
+    /// Returns the group that the route is listed in.
     pub(super) fn tag(&self) -> &'static str {
         let tags = [
             ("/api/admin", "operators"),
@@ -172,7 +172,7 @@ impl Entry {
 }
 
 impl Content {
-    /// The `content` of a body, if there is one.
+    /// Returns the `content` of a body, if there is one.
     pub(super) fn json(self) -> Option<Value> {
         let named = |name| json!({"$ref": format!("#/components/schemas/{name}")});
         let object = json!({"schema": {"type": "object"}});

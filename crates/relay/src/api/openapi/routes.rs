@@ -1,4 +1,4 @@
-//! Every route of the relay, once. A route that is added to the router is added here.
+//! Table of all routes for the OpenAPI document. A new route must be added here too.
 
 use crate::headers;
 
@@ -17,7 +17,7 @@ const NDJSON: &str = "application/x-ndjson";
 const SSE: &str = "text/event-stream";
 const TEXT: &str = "text/plain";
 
-/// What every request that makes a job may say in its headers.
+/// Headers of every route that creates a job.
 const WISHES: &[Param] = &[
     Param::header(
         headers::IDEMPOTENCY_KEY,
@@ -297,7 +297,7 @@ pub(super) const ROUTES: &[Entry] = &[
     .key("enqueue")
     .takes(Nothing)
     .docs(OPENAI),
-    // The same for users of the tunnel service.
+    // The engines' APIs for clients of the tunnel service.
     Entry::get(
         "/api/ollama",
         "Says that it runs, in the words Ollama's clients look for",
@@ -320,7 +320,7 @@ pub(super) const ROUTES: &[Entry] = &[
         "The routes of Ollama and OpenAI: v1/files/{id}",
     )
     .key("enqueue"),
-    // Workers of the polling relay.
+    // Polling protocol.
     Entry::get(
         "/api/ollama/poll",
         "Lease a job, in the words of the polling relay",
@@ -334,7 +334,7 @@ pub(super) const ROUTES: &[Entry] = &[
     Entry::post("/api/v1/ollama/response", "Answer a job leased so").key("work"),
     Entry::post("/api/v1/ollama/request", "Submit a job to be fetched later").key("enqueue"),
     Entry::get("/api/v1/ollama/status/{id}", "What became of it").key("read"),
-    // Users of Hearth's own.
+    // Hearth's own users.
     Entry::post(
         "/api/sessions",
         "Log in: {username, password} gives an access_token for 15 minutes and a refresh_token",
@@ -353,7 +353,7 @@ pub(super) const ROUTES: &[Entry] = &[
     )
     .takes(Object)
     .gives(204, Nothing),
-    // The query service; its clients write a slash at the end.
+    // The query service; its clients write a trailing slash.
     Entry::post("/api/login", "Tokens for a name and a password"),
     Entry::post("/api/token/refresh", "Another access token"),
     Entry::post("/api/queries", "Make a query")

@@ -1,5 +1,5 @@
-//! Queries as workers of the query service claim, follow and answer them. A claim is a lease like
-//! any other: whatever the worker sends renews it, and when it ends the query waits again.
+//! The query service's routes for workers: claim, follow and answer a query. A claim is an ordinary
+//! lease: every request of the worker renews it, and when it expires the query is queued again.
 
 use std::collections::BTreeSet;
 
@@ -24,7 +24,7 @@ use crate::{
     target::InPath,
 };
 
-/// Most entries of one query's log.
+/// Maximum number of log entries of one query.
 const LOGS_MAX: u64 = 1000;
 
 /// `POST /api/queries/claim_next/`.
@@ -74,7 +74,7 @@ pub(crate) async fn patch(
     };
     match apply(&relay, &found, token, patch).await {
         Ok(()) => {}
-        // As late answers of other legacy workers: acknowledged, and dropped.
+        // A late answer is acknowledged and dropped, as for other legacy workers.
         Err(QueueError::StaleLease(_) | QueueError::Ended(..) | QueueError::Gap { .. }) => {
             tracing::info!(job.id = %token.job, job.attempt = token.attempt, "late answer dropped");
         }
@@ -156,7 +156,7 @@ pub(crate) async fn log(
     if let Some(token) = held_by(&caller, &found) {
         let renewed = relay.store.extend(now, token, relay.settings.legacy_lease);
         if let Err(error) = renewed.await {
-            tracing::debug!(job.id = %token.job, %error, "a log entry renewed nothing");
+            tracing::debug!(job.id = %token.job, %error, "a log entry did not renew the lease");
         }
     }
     let written_entry = relay.store.log_query(now, found.id, text, LOGS_MAX).await?;
@@ -170,7 +170,7 @@ pub(crate) async fn log(
     Ok(response)
 }
 
-/// The query, if the caller may see it or could have claimed it.
+/// Returns the query if the caller may see it or could have claimed it.
 async fn visible(relay: &Relay, caller: &Caller, id: QueryId) -> Result<queue::Query, RestError> {
     let found = relay.store.find_query(Owner::Anyone, id).await?;
     let found = found.filter(|query| {
@@ -180,7 +180,7 @@ async fn visible(relay: &Relay, caller: &Caller, id: QueryId) -> Result<queue::Q
     found.ok_or_else(|| Refusal::no_query().into())
 }
 
-/// The lease with which the caller took the query, whether or not it is over.
+/// Returns the lease of the caller's claim, even if it has expired.
 fn held_by(caller: &Caller, query: &queue::Query) -> Option<LeaseToken> {
     let claim = query.claim.as_ref();
     let claim = claim.filter(|claim| claim.by == caller.claimant())?;
@@ -190,7 +190,7 @@ fn held_by(caller: &Caller, query: &queue::Query) -> Option<LeaseToken> {
     })
 }
 
-/// The query as it is now.
+/// Returns the query in its current state.
 async fn present(relay: &Relay, caller: &Caller, id: QueryId) -> Result<Response, RestError> {
     let now = relay.store.find_query(Owner::Anyone, id).await?;
     let now = now.ok_or_else(Refusal::no_query)?;
