@@ -3,14 +3,14 @@ use std::sync::Arc;
 use http::{HeaderMap, Uri, header, uri::Authority};
 use proto::{ErrorBody, ErrorCode};
 
-/// Hearth's own pages inside the desktop app.
+/// Origins of Hearth's own pages inside the desktop app.
 pub(crate) const OWN_ORIGINS: [&str; 3] = [
     "tauri://localhost",
     "http://tauri.localhost",
     "https://tauri.localhost",
 ];
 
-/// Names in a query that a program would give a secret.
+/// Query parameters whose names suggest a secret.
 const SECRET_NAMES: [&str; 7] = [
     "token",
     "access_token",
@@ -21,8 +21,8 @@ const SECRET_NAMES: [&str; 7] = [
     "apikey",
 ];
 
-/// Who may talk to a loopback listener at all: no web page of another origin, and no name that
-/// somebody's DNS points here.
+/// The rules for requests to a loopback listener: no web page of another origin, and no `Host` that
+/// DNS rebinding could point here.
 #[derive(Debug, Clone)]
 pub struct Access {
     hosts: Arc<[String]>,
@@ -30,12 +30,12 @@ pub struct Access {
     serves_pages: bool,
 }
 
-/// Why a request is not served, as a code and a sentence.
+/// The reason why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// Stable code; it carries the HTTP status.
+    /// The stable error code; it determines the HTTP status.
     pub code: ErrorCode,
-    /// What is wrong and what to do, for a person.
+    /// What is wrong and what to do, for people.
     pub message: String,
 }
 
@@ -55,12 +55,13 @@ impl Refusal {
 }
 
 impl Access {
-    /// The rules of a listener on `port`; `origins` are allowed beside Hearth's own pages.
+    /// The rules of a listener on `port`. Pages of `origins` are allowed in addition to Hearth's
+    /// own.
     #[must_use]
     pub fn new(port: u16, origins: &[String]) -> Self {
         let hosts = ["127.0.0.1", "localhost", "[::1]"].map(|name| format!("{name}:{port}"));
         let own = OWN_ORIGINS.into_iter().map(str::to_owned);
-        // `null` is what sandboxed frames and local files send: any page can become it.
+        // Sandboxed frames and local files send `null`, so any page can have this origin.
         let more = origins
             .iter()
             .filter(|origin| *origin != "null" && *origin != "*")
@@ -72,8 +73,8 @@ impl Access {
         }
     }
 
-    /// Lets in the pages that this very listener serves, too: some browsers name the origin even
-    /// of what a page loads from where it came from.
+    /// Also allows the pages that this listener serves: some browsers send `Origin` even with
+    /// same-origin requests.
     #[must_use]
     pub fn with_own_pages(self) -> Self {
         Self {
@@ -82,7 +83,7 @@ impl Access {
         }
     }
 
-    /// Checks the request line and headers; nothing of the body is looked at.
+    /// Checks the request line and headers, not the body.
     ///
     /// # Errors
     /// `forbidden_host`, `forbidden_origin` or `token_in_url`.
@@ -122,7 +123,7 @@ impl Access {
     }
 }
 
-/// Whether a page of the very host that is asked now asks.
+/// Whether the origin is the host that the request is sent to.
 fn is_from(origin: &str, headers: &HeaderMap) -> bool {
     let host = only(headers, header::HOST).and_then(|host| host);
     origin
@@ -130,7 +131,7 @@ fn is_from(origin: &str, headers: &HeaderMap) -> bool {
         .is_some_and(|from| Some(from) == host)
 }
 
-/// `Some(None)` if the header is absent, `None` if it is doubled or not text.
+/// The header's value; `Some(None)` if it is absent, `None` if it is repeated or not text.
 fn only(headers: &HeaderMap, name: header::HeaderName) -> Option<Option<&str>> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {

@@ -1,9 +1,9 @@
-//! Asking the owner whether a program without the local token may give commands.
+//! Asks the owner whether a program without the local token may send commands.
 //!
-//! What a program says of itself, and what the system says of its process, is shown to the owner
-//! and decides nothing later: names are free, and a process can run anything under any file's
-//! name. Leave for good is therefore a token, made for that program, told to it once, and kept
-//! like the local one.
+//! The owner is shown the program's own name and what the system knows about its process. Neither
+//! is used to recognize the program later: names are free, and a process can run under any file
+//! name. A permanent grant is therefore a token made for that program, sent to it once, and stored
+//! like the local token.
 
 use std::{
     collections::VecDeque,
@@ -32,19 +32,19 @@ mod grants;
 #[cfg(test)]
 mod tests;
 
-/// Questions the owner is shown at once.
+/// Maximum number of pending approvals shown to the owner.
 const WAITING_MAX: usize = 4;
-/// So many questions are put to the owner within [`WINDOW`], whoever asks.
+/// Maximum number of approvals requested within [`WINDOW`], by all programs together.
 const ASKED_MAX: usize = 8;
-/// Also how long a program that was refused is not asked about again.
+/// Window of [`ASKED_MAX`], and the time for which a refused program may not ask again.
 const WINDOW: Duration = Duration::from_secs(600);
-/// So often the system is asked who somebody is.
+/// Burst of the rate limit on looking up which process is connected.
 const LOOKS_BURST: u32 = 8;
 const LOOKS_PER_SECOND: u32 = 1;
-/// Refusals that are remembered.
+/// Maximum number of refusals remembered.
 const REFUSED_MAX: usize = 64;
 
-/// Who waits for the owner's word, and who has it for good. Clones are one.
+/// The pending approvals and the permanent grants. Clones share one state.
 #[derive(Debug, Clone)]
 pub struct Approvals(Arc<Inner>);
 
@@ -63,14 +63,14 @@ struct State {
     last: u64,
     waiting: Vec<Asked>,
     grants: Vec<Grant>,
-    /// Never given twice: a connection may remember the number of a leave that was revoked.
+    /// Never reused: a connection may remember the number of a revoked grant.
     last_grant: u64,
-    /// How often the system was asked who somebody is.
+    /// Rate limit of peer-process lookups.
     looks: Option<Bucket>,
-    /// When the last questions were put.
+    /// When the latest approvals were requested.
     put: VecDeque<Instant>,
     refused: VecDeque<(Identity, Instant)>,
-    /// The file could not be read, and is still there.
+    /// The file cannot be read, and still exists.
     unread: bool,
 }
 
@@ -82,7 +82,7 @@ struct Asked {
     verdict: oneshot::Sender<Verdict>,
 }
 
-/// What the owner said.
+/// The owner's decision.
 #[derive(Debug)]
 pub(crate) enum Verdict {
     Once,
@@ -90,7 +90,7 @@ pub(crate) enum Verdict {
     No,
 }
 
-/// A question that is put to the owner; taken back when this is dropped.
+/// A pending approval; withdrawn when dropped.
 #[derive(Debug)]
 pub(crate) struct Ticket {
     pub(crate) id: u64,
@@ -99,7 +99,7 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    /// What the owner said until now; from now on he is told that nobody waits.
+    /// The decision so far; a later decision of the owner fails with `nothing_to_do`.
     pub(crate) fn last_word(&mut self) -> Option<Verdict> {
         self.verdict.close();
         self.verdict.try_recv().ok()
@@ -107,7 +107,7 @@ impl Ticket {
 }
 
 impl Approvals {
-    /// Reads what was allowed for good from Hearth's data folder. A damaged file allows nothing.
+    /// Reads the permanent grants from Hearth's data folder. A damaged file allows nothing.
     #[must_use]
     pub fn open(folder: &Path, world: World) -> Self {
         let file = folder.join("approved.json");
@@ -137,16 +137,16 @@ impl Approvals {
         }))
     }
 
-    /// Follows who waits and who is allowed.
+    /// Receives the pending approvals and the permanent grants at each change.
     #[must_use]
     pub fn pairs(&self) -> watch::Receiver<Arc<Pairs>> {
         self.0.shown.subscribe()
     }
 
-    /// Allows what waits under this id: once, or for good.
+    /// Approves the pending approval `id`: for this command, or permanently.
     ///
     /// # Errors
-    /// `nothing_to_do` if nobody waits under it, `store_unavailable` if it could not be kept.
+    /// `nothing_to_do` if none has this id, `store_unavailable` if the grant cannot be saved.
     pub async fn approve(&self, id: &str, always: bool) -> Answer {
         if !always {
             let asked = self.take(id)?;
@@ -157,7 +157,7 @@ impl Approvals {
         let mut grants = self.lock().grants.clone();
         grants.push(grant.clone());
         self.save(grants.clone()).await?;
-        // The program may have left meanwhile; then the token is nobody's.
+        // If the program has disconnected meanwhile, nobody knows the token.
         let handed = self
             .take(id)
             .and_then(|asked| hand(asked, Verdict::Always(grant.id, secret)));
@@ -175,10 +175,10 @@ impl Approvals {
         Ok(())
     }
 
-    /// Refuses what waits under this id.
+    /// Refuses the pending approval `id`.
     ///
     /// # Errors
-    /// `nothing_to_do` if nobody waits under it.
+    /// `nothing_to_do` if none has this id.
     pub fn deny(&self, id: &str) -> Answer {
         let asked = self.take(id)?;
         let until = Instant::now() + WINDOW;
@@ -189,11 +189,11 @@ impl Approvals {
         hand(asked, Verdict::No)
     }
 
-    /// Ends the leave of a program; open connections lose it with their next command.
+    /// Revokes a grant; open connections lose it with their next command.
     ///
     /// # Errors
-    /// `nothing_to_do` if there is no such grant, `store_unavailable` if it will be back at the
-    /// next start.
+    /// `nothing_to_do` if there is no such grant, `store_unavailable` if the change cannot be
+    /// saved, so that the grant returns at the next start.
     pub async fn revoke(&self, grant: &str) -> Answer {
         let _writing = self.0.writing.lock().await;
         let was = self.lock().grants.len();
@@ -206,7 +206,7 @@ impl Approvals {
         self.save(grants).await
     }
 
-    /// Puts a question to the owner.
+    /// Requests an approval from the owner.
     pub(crate) fn ask(
         &self,
         by: Identity,
@@ -243,8 +243,8 @@ impl Approvals {
         })
     }
 
-    /// Whether the system may be asked who it is that has a question: only if one could be put,
-    /// and not as often as somebody connects, because the answer costs a walk over all processes.
+    /// Whether the connected process may be looked up now: only if an approval could be requested,
+    /// and at a limited rate, because the lookup walks all processes.
     pub(crate) fn may_look(&self, now: Instant) -> Result<(), (ErrorCode, String)> {
         let mut state = self.lock();
         state.has_room(now)?;
@@ -259,14 +259,14 @@ impl Approvals {
         Ok(())
     }
 
-    /// Whose token this is.
+    /// The grant that this token belongs to.
     pub(crate) fn find(&self, shown: &[u8]) -> Option<u64> {
         let state = self.lock();
         let grant = state.grants.iter().find(|grant| grant.token.is(shown));
         grant.map(|grant| grant.id)
     }
 
-    /// Whose token this proves, and the hub's own proof under it.
+    /// The grant whose token this proves, and the hub's own proof under that token.
     pub(crate) fn prove(
         &self,
         challenge: &Challenge,
@@ -278,7 +278,7 @@ impl Approvals {
         Some((grant.id, challenge.proof(&grant.token, Side::Server)))
     }
 
-    /// Whether this leave still holds.
+    /// Whether this grant is still valid.
     pub(crate) fn holds(&self, grant: u64) -> bool {
         self.lock().grants.iter().any(|kept| kept.id == grant)
     }
@@ -311,7 +311,7 @@ impl Approvals {
         })
     }
 
-    /// Changes the state, and shows it where it became different.
+    /// Changes the state, and publishes it if the visible part changed.
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let result = change(&mut state);
@@ -328,7 +328,7 @@ impl Approvals {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A list that could not be read is not written over: its owner may want it back.
+    /// A list that could not be read is renamed, not overwritten: its owner may want it back.
     async fn save(&self, grants: Vec<Grant>) -> Answer {
         let (file, now) = (self.0.file.clone(), (self.0.world.clock)());
         let unread = self.lock().unread;

@@ -1,4 +1,4 @@
-//! Connections that nobody knows anything about yet.
+//! A bound on connections whose purpose is not known yet.
 
 use std::{
     collections::BTreeMap,
@@ -7,8 +7,8 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-/// Whoever comes is let in, and when they are too many the one that came first is cut off: so
-/// nobody who opens connections and holds them keeps another out who says what he wants.
+/// Connections that have not sent a complete request yet. Every new one is accepted; above the
+/// limit the oldest one is closed. So idle connections cannot keep out clients that send requests.
 #[derive(Debug, Clone)]
 pub struct Arrivals(Arc<Mutex<Waiting>>);
 
@@ -19,7 +19,7 @@ struct Waiting {
     all: BTreeMap<u64, CancellationToken>,
 }
 
-/// A connection that arrives, until it is dropped.
+/// A new connection; removed from the set when dropped.
 #[derive(Debug)]
 pub struct Arrival {
     among: Arrivals,
@@ -27,19 +27,19 @@ pub struct Arrival {
     cut: CancellationToken,
 }
 
-/// A connection that does not count as arriving, until this is dropped.
+/// Keeps a connection out of the set of [`Arrivals`] until dropped.
 #[derive(Debug)]
 pub struct Stay(Arc<Arrival>);
 
 impl Arrivals {
-    /// Room for so many at once.
+    /// An empty set with room for `most` connections.
     #[must_use]
     pub fn new(most: usize) -> Self {
         let (next, all) = (0, BTreeMap::new());
         Self(Arc::new(Mutex::new(Waiting { most, next, all })))
     }
 
-    /// Lets one more in.
+    /// Adds a connection.
     #[must_use]
     pub fn enter(&self) -> Arrival {
         let cut = CancellationToken::new();
@@ -73,12 +73,12 @@ impl Waiting {
 }
 
 impl Arrival {
-    /// Runs this unless the connection is, or was, cut off.
+    /// Runs `doing` until the connection is closed to make room; `None` if it is.
     pub async fn unless_cut<T>(&self, doing: impl Future<Output = T>) -> Option<T> {
         self.cut.run_until_cancelled(doing).await
     }
 
-    /// It is known now what this connection is for, and that it may stay.
+    /// Takes the connection out of the set: its purpose is known, and it may stay.
     #[must_use]
     pub fn stay(self: &Arc<Self>) -> Stay {
         self.among.waiting().all.remove(&self.number);
@@ -120,7 +120,7 @@ mod tests {
         assert!(!is_cut(&one) && !is_cut(&three) && !is_cut(&four));
         let five = arrivals.enter();
         assert!(is_cut(&three) && !is_cut(&one) && !is_cut(&four) && !is_cut(&five));
-        // Done with what it stayed for, it is the oldest again.
+        // Back in the set, it has its old number and is the oldest.
         drop(stays);
         assert!(is_cut(&one) && !is_cut(&four) && !is_cut(&five));
         drop((one, three, four, five));

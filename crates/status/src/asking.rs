@@ -1,4 +1,4 @@
-//! A command's way from a socket to the agent and back.
+//! Passes a command from a socket to the agent, and its result back.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::{Answer, Request};
 
-/// A command the agent has not answered yet. While there is one, nothing more is read.
+/// A command that the agent has not answered yet. Until it has, no further message is read.
 pub(crate) struct Asked<Id> {
     answer: oneshot::Receiver<Answer>,
     until: Instant,
@@ -18,14 +18,14 @@ pub(crate) struct Asked<Id> {
     id: Id,
 }
 
-/// A command's end.
+/// The result of a command.
 pub(crate) struct Outcome<Id> {
     pub(crate) command: Command,
     pub(crate) id: Id,
     pub(crate) answer: Answer,
 }
 
-/// Hands a command that may be given on to the agent, or says at once why not.
+/// Passes a permitted command to the agent, or refuses it at once.
 pub(crate) fn ask<Id>(
     commands: &mpsc::Sender<Request>,
     (command, id): (Command, Id),
@@ -66,7 +66,7 @@ pub(crate) fn ask<Id>(
     }
 }
 
-/// Waits for the agent's answer to the command in hand; for ever if there is none.
+/// Waits for the agent's answer to the pending command; forever if there is none.
 pub(crate) async fn answered<Id>(asked: &mut Option<Asked<Id>>) -> Outcome<Id> {
     let Some(waiting) = asked else {
         return std::future::pending().await;

@@ -10,30 +10,31 @@ use tokio::{
 
 use crate::{Holder, holder};
 
-/// What the system keeps for a reader that is slow, in bytes; it would keep megabytes of old news.
+/// Size of the kernel's send buffer, in bytes. The default would buffer megabytes of outdated
+/// statuses for a slow reader.
 const SEND_BUFFER: u32 = 64 * 1024;
-/// Connections that wait to be accepted.
+/// Backlog of connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
 
-/// A listener on 127.0.0.1, and what was tried before it.
+/// A listener on 127.0.0.1, and the ports that were tried before it.
 #[derive(Debug)]
 pub struct Bound {
-    /// Listening already.
+    /// The listener.
     pub listener: TcpListener,
     /// Its address.
     pub addr: SocketAddr,
-    /// The ports before it that could not be had.
+    /// The ports that were tried first and could not be bound.
     pub refused: Vec<Refused>,
 }
 
-/// A port that could not be had.
+/// A port that could not be bound.
 #[derive(Debug)]
 pub struct Refused {
     /// The port.
     pub port: u16,
-    /// Who has it, if that can be told.
+    /// The program that holds it, if known.
     pub by: Option<Holder>,
-    /// What the system said.
+    /// The system's error.
     pub error: io::Error,
 }
 
@@ -46,7 +47,7 @@ impl fmt::Display for Refused {
     }
 }
 
-/// None of the ports could be had.
+/// None of the ports could be bound.
 #[derive(Debug)]
 pub struct BindError(pub Vec<Refused>);
 
@@ -61,10 +62,10 @@ impl fmt::Display for BindError {
 
 impl std::error::Error for BindError {}
 
-/// Listens on the first of these ports that is free, on 127.0.0.1 only. Port 0 is any free one.
+/// Listens on the first free port of `ports`, on 127.0.0.1 only. Port 0 picks a free port.
 ///
 /// # Errors
-/// [`BindError`] says of each port who has it.
+/// [`BindError`] names the holder of each port.
 pub async fn bind_loopback(ports: &[u16]) -> Result<Bound, BindError> {
     let mut refused = Vec::new();
     for &port in ports {
@@ -88,7 +89,8 @@ pub async fn bind_loopback(ports: &[u16]) -> Result<Bound, BindError> {
 
 fn listen(port: u16) -> io::Result<(TcpListener, SocketAddr)> {
     let socket = TcpSocket::new_v4()?;
-    // As the usual way to listen does it: a port whose last connections still linger is free.
+    // Allows binding while connections of an earlier process are in TIME_WAIT, as listeners usually
+    // do.
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
     socket.set_send_buffer_size(SEND_BUFFER)?;

@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-/// So many at once, then so many a second. The clock is an argument.
+/// A token bucket: a burst, then a fixed rate per second. The clock is an argument.
 #[derive(Debug)]
 pub(crate) struct Bucket {
     burst: f64,
@@ -20,7 +20,7 @@ impl Bucket {
         }
     }
 
-    /// How long until one may be taken; zero if at once.
+    /// The time until a token is available; zero if one is available now.
     pub(crate) fn wait(&mut self, now: Instant) -> Duration {
         let gone = now.saturating_duration_since(self.at).as_secs_f64();
         self.left = self.burst.min(self.left + gone * self.per_second);
@@ -28,15 +28,16 @@ impl Bucket {
         Duration::from_secs_f64(((1.0 - self.left) / self.per_second).max(0.0))
     }
 
-    /// Takes one now, and says how long until the next.
+    /// Takes a token now, and returns the time until the next one.
     pub(crate) fn spend(&mut self, now: Instant) -> Duration {
-        // What was saved up meanwhile comes first, or it would be given a second time after.
+        // Adds the tokens of the time since the last call first; they would be counted twice
+        // otherwise.
         let _ = self.wait(now);
         self.take();
         self.wait(now)
     }
 
-    /// Takes one. Call it only after [`Bucket::wait`] said zero.
+    /// Takes a token. Call it only after [`Bucket::wait`] returned zero.
     pub(crate) fn take(&mut self) {
         self.left = (self.left - 1.0).max(0.0);
     }
@@ -54,7 +55,7 @@ mod tests {
         for _ in 0..20 {
             now += bucket.spend(now);
         }
-        // Ten are free, and the eleventh to the twentieth wait 50 ms each; so would the next.
+        // The first ten are free; the eleventh to the twentieth, and the next one, wait 50 ms each.
         let taken = now - start;
         assert!((549..=551).contains(&taken.as_millis()), "{taken:?}");
     }

@@ -1,4 +1,4 @@
-//! One request to the hub, for programs that do not follow it.
+//! A single request to the hub, for programs that do not follow its status.
 
 use proto::status::CommandArgs;
 use serde_json::Value;
@@ -9,10 +9,10 @@ use crate::{
     dial::{CONNECT, open},
 };
 
-/// Makes one request with the local token; what it gave.
+/// Sends one request with the local token, and returns its result.
 ///
 /// # Errors
-/// [`AskError`]: nobody is there, it was refused, or there was no answer.
+/// [`AskError`]: the hub is not reachable, refused, or did not respond.
 pub async fn call(hub: &HubAddress, request: &str, args: CommandArgs) -> Result<Value, AskError> {
     let token = LocalToken::read(&hub.token).ok().flatten();
     let token = token.ok_or(AskError::Offline)?;

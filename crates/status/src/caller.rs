@@ -1,4 +1,4 @@
-//! Who is at the other end of a socket, for the question whether it may give commands.
+//! Identifies the program behind a socket, for the decision whether it may send commands.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::{
     peer::{Peer, peer},
 };
 
-/// One connection's other end.
+/// The client of one connection.
 pub(crate) struct Caller {
     pub(crate) approvals: Option<Approvals>,
     pub(crate) from: Option<SocketAddr>,
@@ -27,7 +27,7 @@ pub(crate) struct Caller {
     pub(crate) within: Duration,
 }
 
-/// A command that waits for the owner's word. Meanwhile the client is listened to.
+/// A command that waits for the owner's approval. Meanwhile further messages are read.
 pub(crate) struct Held<Id> {
     ticket: Ticket,
     until: Instant,
@@ -35,20 +35,20 @@ pub(crate) struct Held<Id> {
     id: Id,
 }
 
-/// What became of it.
+/// The result of an approval.
 pub(crate) struct Decided<Id> {
-    /// `None`: nobody answered.
+    /// `None` if the owner did not answer.
     pub(crate) verdict: Option<Verdict>,
     pub(crate) approval: String,
     pub(crate) command: Command,
     pub(crate) id: Id,
 }
 
-/// Why a command is not carried out now; with what the owner is asked.
+/// The reason why a command is not carried out now, with the id of the pending approval.
 pub(crate) type NotNow = (ErrorCode, String, Option<String>);
 
 impl Caller {
-    /// Whether this grant, or one that may have been revoked since, allows commands.
+    /// Whether this grant allows commands; it may have been revoked since the connection opened.
     pub(crate) fn may_command(&self, grant: Grant) -> bool {
         match grant {
             Grant::Read => false,
@@ -57,8 +57,7 @@ impl Caller {
         }
     }
 
-    /// The connection ends: if a command of it still waited, and its leave was given meanwhile,
-    /// nobody heard of that.
+    /// Handles the end of the connection: a grant that was given but not delivered is removed.
     pub(crate) async fn leaves<Id>(&self, held: Option<Held<Id>>) {
         if let Some(mut held) = held
             && let Some(Verdict::Always(grant, _)) = held.ticket.last_word()
@@ -67,7 +66,7 @@ impl Caller {
         }
     }
 
-    /// A program left before it heard of its leave: nobody else knows the token.
+    /// Removes a grant that was not delivered: nobody knows its token.
     pub(crate) async fn take_back(&self, grant: u64) {
         if let Some(approvals) = &self.approvals
             && let Err((code, message)) = approvals.revoke(&grant.to_string()).await
@@ -76,7 +75,8 @@ impl Caller {
         }
     }
 
-    /// Puts the question to the owner, and says so; or says why it cannot be put.
+    /// Requests the owner's approval and returns the notice for the client, or the reason for a
+    /// refusal.
     pub(crate) async fn raise<Id>(
         &mut self,
         held: &mut Option<Held<Id>>,
@@ -145,7 +145,7 @@ impl Caller {
     }
 }
 
-/// Waits for the owner's word; for ever if nothing was asked.
+/// Waits for the owner's decision; forever if none is pending.
 pub(crate) async fn decided<Id>(held: &mut Option<Held<Id>>) -> Decided<Id> {
     let Some(waiting) = held else {
         return std::future::pending().await;
@@ -165,7 +165,7 @@ pub(crate) async fn decided<Id>(held: &mut Option<Held<Id>>) -> Decided<Id> {
     }
 }
 
-/// The refusal after a no, or after silence.
+/// The error after a refusal or a timeout.
 pub(crate) fn denied(verdict: Option<&Verdict>) -> (ErrorCode, String) {
     let message = match verdict {
         Some(_) => "the owner refused",
@@ -228,7 +228,7 @@ mod tests {
             is_foreign: true,
             ..peer
         });
-        // Nobody is connected from where the second one says that it is.
+        // The system knows no connection from the second one's address.
         for peer in [foreign, None] {
             let mut held = None;
             let refused = asks(&mut caller(&approvals, peer), &mut held).await;

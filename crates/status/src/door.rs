@@ -11,30 +11,31 @@ use proto::{
 
 use crate::{Approvals, LocalToken, Refusal, bucket::Bucket, proof::Challenge};
 
-/// What a socket may do.
+/// The rights of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Grant {
-    /// Sees the status.
+    /// May read the status.
     Read,
-    /// Gives commands too, by the leave of this number, while that holds.
+    /// May also send commands, as long as the grant of this number is valid.
     Guest(u64),
-    /// Gives commands, publishes, and answers for the owner.
+    /// May send commands, publish, and decide approvals for the owner.
     Command,
 }
 
-/// Wrong tokens that are answered at once, and then each second. Nobody mistypes a file.
+/// Invalid tokens checked without delay; then as many per second. The token is read from a file, so
+/// a correct client never fails.
 const WRONG_BURST: u32 = 10;
 const WRONG_PER_SECOND: u32 = 1;
 
-/// Looks at the token a client shows.
+/// Checks the token that a client sends.
 ///
-/// The right one always opens: it has 256 random bits, so there is nothing to guess, and if a
-/// throttle held it up, any program on the machine could lock the owner out by showing wrong
-/// ones. Every wrong one, however it is spelled, goes through the same throttle.
+/// The correct token is never throttled: it has 256 random bits, so guessing is hopeless, and a
+/// throttle would let any program lock the owner out by sending wrong ones. All wrong tokens,
+/// however spelled, share one rate limit.
 #[derive(Debug)]
 pub(crate) struct Door {
     token: LocalToken,
-    /// Tokens of programs that the owner allowed for good.
+    /// Tokens of permanent grants.
     guests: Option<Approvals>,
     wrong: Mutex<Bucket>,
 }
@@ -75,8 +76,8 @@ impl Door {
         ))
     }
 
-    /// Looks at a client's proof, as it looks at a token; what it may do, and the hub's own proof,
-    /// are the answer.
+    /// Checks a client's proof as it checks a token. Returns the client's rights and the hub's own
+    /// proof.
     pub(crate) fn prove(
         &self,
         challenge: &Challenge,
@@ -97,7 +98,7 @@ impl Door {
         })
     }
 
-    /// Whether one more wrong secret is answered; those that are not must wait.
+    /// Whether one more wrong token is within the rate limit.
     fn looks_at_wrong(&self, now: Instant) -> bool {
         let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
         let looks = wrong.wait(now).is_zero();

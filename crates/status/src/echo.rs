@@ -1,5 +1,5 @@
-//! The hub's own way from a connection to a WebSocket and through it, saying everything back: for
-//! the conformance suite of `./x autobahn`.
+//! An echo server on the hub's own upgrade and WebSocket code, for the conformance suite of
+//! `./x autobahn`.
 
 use std::time::Duration;
 
@@ -14,16 +14,16 @@ use crate::{
     upgrade::{Gate, socket_config, upgrade},
 };
 
-/// The suite takes its time with what is large.
+/// The suite sends large messages slowly.
 const STALL: Duration = Duration::from_secs(60);
 
-/// What the hub's clients use, with messages as large as this.
+/// The configuration of the hub's clients, with this maximum message size.
 #[must_use]
 pub fn client_config(message_max: usize) -> WebSocketConfig {
     socket_config(message_max)
 }
 
-/// Serves one connection as the hub does, with messages as large as this, until it ends.
+/// Serves one connection as the hub does, with this maximum message size, until it ends.
 ///
 /// # Errors
 /// If it ends without a closing handshake.

@@ -1,26 +1,27 @@
-//! A status as its top-level fields, of which a client of `hearth.status.v1` is sent the changed.
+//! A status as a map of its top-level fields. Clients of `hearth.status.v1` are sent those that
+//! changed.
 
 use proto::status::Status;
 use serde_json::{Map, Value};
 
-/// The fields of one status, `seq` apart: it stands beside them.
+/// The fields of one status, without `seq`, which messages carry separately.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Fields(pub(crate) Map<String, Value>);
 
 impl Fields {
     pub(crate) fn new(status: &Status) -> Self {
-        // By way of the text: a number shall be written as the legacy mode writes it.
+        // Goes through the text, so that numbers are written as in the legacy mode.
         let text = serde_json::to_string(status).unwrap_or_default();
         let mut fields: Map<_, _> = serde_json::from_str(&text).unwrap_or_default();
         fields.shift_remove("seq");
-        // The legacy mode leaves an empty list out; here a field never goes away.
+        // The legacy mode omits an empty list; here every field is always present.
         fields
             .entry("publishers")
             .or_insert_with(|| Value::Array(Vec::new()));
         Self(fields)
     }
 
-    /// The same without the figures that change with every token.
+    /// The fields without the figures that change with every token.
     pub(crate) fn without_progress(&self) -> Self {
         let mut fields = self.0.clone();
         let jobs = fields.get_mut("jobs").and_then(Value::as_array_mut);
@@ -31,7 +32,7 @@ impl Fields {
         Self(fields)
     }
 
-    /// What is to be written over `self` to make it `next`. Every status has the same fields.
+    /// The fields of `next` that differ. Every status has the same fields.
     pub(crate) fn changes(&self, next: &Self) -> Map<String, Value> {
         let is_new = |(name, value): &(&String, &Value)| self.0.get(*name) != Some(value);
         let changed = next.0.iter().filter(is_new);

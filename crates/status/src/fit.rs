@@ -1,19 +1,19 @@
-//! No status is larger than what its readers take.
+//! Limits the size of a status to what its readers accept.
 
 use std::{io, iter};
 
 use proto::{limits::HUB_MESSAGE_MAX, status::Status};
 
-/// Largest status as JSON: with what stands around it, it fits into one message.
+/// Maximum size of a status as JSON, so that it fits in one message with its envelope.
 const MOST: usize = HUB_MESSAGE_MAX - 1024;
-/// What texts of a status that is too large are cut to, in bytes of JSON.
+/// Length to which texts of an oversized status are cut, in bytes of JSON.
 const SENTENCE: usize = 2 * 1024;
 const NAME: usize = 512;
-/// Bytes of JSON beside the texts: of the whole and of each entry of a list, and more.
+/// Upper bound of the JSON bytes beside the texts, for the status and for each entry of a list.
 const FRAME: usize = 1024;
 
-/// Cuts texts, then leaves out the last jobs, until the status fits: an engine says what it likes
-/// of its problems, and a worker may have any number of slots.
+/// Cuts texts, then drops the last jobs, until the status fits. An engine's problem text can have
+/// any length, and a worker any number of slots.
 pub(crate) fn fit(status: &mut Status) {
     if at_most(status) <= MOST || size(status) <= MOST {
         return;
@@ -33,13 +33,13 @@ pub(crate) fn fit(status: &mut Status) {
         cut(&mut job.who, NAME);
     }
     while size(status) > MOST && !status.jobs.is_empty() {
-        // A few rounds at most: what is left over is mostly jobs.
+        // Takes few rounds: after the texts are cut, nearly all of the size is jobs.
         let keeps = status.jobs.len() * MOST / (size(status) + FRAME);
         status.jobs.truncate(keeps);
     }
 }
 
-/// More than its size, without writing it: each byte of a text takes six at worst.
+/// An upper bound of the size, without serializing: one byte of text becomes at most six.
 fn at_most(status: &Status) -> usize {
     let hops = [&status.relay, &status.engine].into_iter();
     let publishers = status.publishers.iter().map(|publisher| {
@@ -57,7 +57,7 @@ fn at_most(status: &Status) -> usize {
 
 fn size(status: &Status) -> usize {
     let mut count = Count(0);
-    // Only a writer can refuse it, and counting does not.
+    // Only the writer could fail, and this one only counts.
     let _ = serde_json::to_writer(&mut count, status);
     count.0
 }

@@ -21,56 +21,56 @@ use crate::{
     dial::{CONNECT, Holders, connect},
 };
 
-/// An older hub never answers a command.
+/// Timeout of a command; an older hub never answers one.
 const ANSWER: Duration = Duration::from_secs(6);
-/// A link that held this long was good: the next loss begins the delays anew.
+/// Minimum lifetime of a connection that resets the reconnect backoff.
 const PROVEN: Duration = Duration::from_secs(1);
-/// A foreign assistant that said nothing for so long is asked for a sign of life.
+/// Silence after which a foreign assistant is pinged.
 const QUIET: Duration = Duration::from_secs(30);
-/// Without one for so long its status is stale.
+/// Time without an answer to the ping after which its status is stale.
 const UNANSWERED: Duration = Duration::from_secs(15);
-/// Longest delay before the first new try, and before any.
+/// Upper bounds of the reconnect delay: the first, and the largest.
 const DELAY_FIRST: Duration = Duration::from_millis(100);
 const DELAY_MAX: Duration = Duration::from_secs(5);
-/// Commands on their way at once.
+/// Maximum number of commands in flight.
 const ASKING: usize = 32;
 
-/// What is known of the agent: its status, or since when nothing is.
+/// The state of the connection to the agent, with its latest status.
 #[derive(Debug, Clone)]
 pub enum Link {
-    /// Connected; this is the latest status.
+    /// Connected; the latest status.
     Live(Arc<Status>),
-    /// Connected, but whoever is there has not even answered a ping: this may be long wrong.
+    /// Connected, but the other side does not answer a ping; the status may be outdated.
     Stale {
-        /// Since when nothing came.
+        /// Time of the last message.
         since: Instant,
-        /// The last status there was.
+        /// The last status.
         last: Arc<Status>,
     },
     /// Not connected.
     Lost {
         /// Since when.
         since: Instant,
-        /// The last status there was; it may be long wrong.
+        /// The last status, if any; it may be outdated.
         last: Option<Arc<Status>>,
     },
 }
 
-/// Why a command was not carried out.
+/// The reason why a command was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AskError {
     /// The hub refused it.
     #[error("{message}")]
     Refused {
-        /// Stable code.
+        /// The stable error code.
         code: ErrorCode,
-        /// For a person.
+        /// The message, for people.
         message: String,
     },
     /// There is no connection to the hub; nothing was sent.
     #[error("the agent is not running or cannot be reached; start it with `hearth agent`")]
     Offline,
-    /// The connection broke, or no answer came; the command may have been carried out.
+    /// The connection broke or no answer came; the command may have been carried out.
     #[error(
         "the agent did not respond; check its status to see whether the command was carried out"
     )]
@@ -82,7 +82,7 @@ struct Ask {
     answer: oneshot::Sender<Result<(), AskError>>,
 }
 
-/// Follows a hub for ever. Made with its [`SubscriberHandle`]; runs until it is stopped.
+/// Follows a hub until it is stopped. Created together with its [`SubscriberHandle`].
 #[derive(Debug)]
 pub struct Subscriber {
     places: Places,
@@ -92,7 +92,7 @@ pub struct Subscriber {
     asks: mpsc::Receiver<Ask>,
 }
 
-/// The way to a running [`Subscriber`]; cheap to clone.
+/// A handle to a running [`Subscriber`]; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct SubscriberHandle {
     link: watch::Receiver<Link>,
@@ -100,7 +100,7 @@ pub struct SubscriberHandle {
 }
 
 impl SubscriberHandle {
-    /// Follows the link; a slow reader sees only the latest.
+    /// Receives the state of the connection; a slow reader sees only the latest.
     #[must_use]
     pub fn link(&self) -> watch::Receiver<Link> {
         self.link.clone()
@@ -122,18 +122,18 @@ impl SubscriberHandle {
     }
 }
 
-/// Everything that can happen during a session.
+/// The events of a session.
 enum Tick {
     Ask(Option<Ask>),
     Heard(Option<Result<ServerMessage, Error>>),
-    /// Nothing came for a while.
+    /// No message for a while.
     Quiet,
-    /// The hub that was looked for is there now.
+    /// The user's own hub is now available.
     Published,
 }
 
 impl Subscriber {
-    /// A follower of the hub at `places`, and the handle to it.
+    /// A subscriber to the hub at `places`, and its handle.
     #[must_use]
     pub fn new(places: Places) -> (Self, SubscriberHandle) {
         let (link, latest) = watch::channel(Link::Lost {
@@ -156,16 +156,16 @@ impl Subscriber {
         )
     }
 
-    /// Asks for a sign of life after so long a silence of a foreign assistant, and looks as often
-    /// whether the own hub is there instead (30 s); calls its status stale after so long without a
-    /// sign (15 s).
+    /// Changes two timeouts. `quiet`: silence after which a foreign assistant is pinged, and the
+    /// interval at which the user's own hub is looked for instead (default 30 s). `unanswered`:
+    /// time without an answer after which its status is stale (default 15 s).
     #[must_use]
     pub fn patient(self, quiet: Duration, unanswered: Duration) -> Self {
         let patience = [quiet, unanswered];
         Self { patience, ..self }
     }
 
-    /// Believes programs of this user alone; `holder` tells whose program listens on a port.
+    /// Connects only to programs of this user; `holder` returns the program that listens on a port.
     #[must_use]
     pub(crate) fn of_this_user(
         self,
@@ -175,7 +175,7 @@ impl Subscriber {
         Self { holders, ..self }
     }
 
-    /// Connects, follows, and connects again, until `stop`.
+    /// Connects, follows, and reconnects, until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut losses = 0;
         while !stop.is_cancelled() {
@@ -196,7 +196,7 @@ impl Subscriber {
         }
     }
 
-    /// One connection, from its first byte to its last; how long it showed a status.
+    /// Runs one connection from start to end; returns for how long it had a status.
     async fn session(&mut self) -> Result<Duration, Error> {
         let missed = self.places.missed().map(Path::to_owned);
         let mut hub = connect(&self.places, self.holders.as_ref()).await?;
@@ -217,7 +217,7 @@ impl Subscriber {
                 () = &mut own => Tick::Published,
             };
             match tick {
-                // Whoever asked has given up: it must not happen behind his back.
+                // The caller gave up, so the command must not be carried out later.
                 Tick::Ask(Some(ask)) if ask.answer.is_closed() => {}
                 Tick::Ask(Some(ask)) => {
                     asked.retain(|_, answer| !answer.is_closed());
@@ -273,7 +273,7 @@ impl Subscriber {
         Ok(live_since.map_or(Duration::ZERO, |since| since.elapsed()))
     }
 
-    /// The last status may be long wrong.
+    /// Marks the status as stale.
     fn doubt(&self, since: Instant) {
         self.link.send_if_modified(|link| match link {
             Link::Live(last) => {
@@ -285,7 +285,7 @@ impl Subscriber {
         });
     }
 
-    /// There was a sign of life: what it said last holds.
+    /// Marks the last status as current again.
     fn revive(&self) {
         self.link.send_if_modified(|link| match link {
             Link::Stale { last, .. } => {
@@ -316,7 +316,7 @@ impl Subscriber {
         });
     }
 
-    /// Waits out a delay; commands meanwhile are told that nobody is there.
+    /// Waits for the backoff delay; commands fail with [`AskError::Offline`] meanwhile.
     async fn wait(&mut self, delay: Duration) {
         let refuse = async {
             while let Some(ask) = self.asks.recv().await {
@@ -328,7 +328,7 @@ impl Subscriber {
     }
 }
 
-/// Waits until the silence has lasted; for ever where silence means nothing.
+/// Waits until the deadline of the silence; forever if the hub does not ping.
 async fn quiet(until: Option<Moment>) {
     match until {
         Some(until) => tokio::time::sleep_until(until).await,
@@ -336,7 +336,7 @@ async fn quiet(until: Option<Moment>) {
     }
 }
 
-/// Looks now and then whether the hub is there that was missed in this folder; for ever if none was.
+/// Polls until the hub of this folder is published; waits forever if no folder is given.
 async fn published(missed: Option<PathBuf>, pause: Duration) {
     match missed {
         Some(folder) => {
@@ -358,7 +358,7 @@ fn settle(
     }
 }
 
-/// Full jitter: anything up to a bound that doubles with each loss. `chance` is in `0..1`.
+/// Exponential backoff with full jitter. `chance` is in `0..1`.
 fn delay(losses: u32, chance: f64) -> Duration {
     let bound = DELAY_FIRST
         .saturating_mul(1 << losses.min(10))

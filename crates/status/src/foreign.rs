@@ -1,5 +1,4 @@
-//! The status of an assistant that is not Hearth, after the founding protocol: free words, and
-//! any field may be missing.
+//! The status of an assistant of the original protocol: free text, and any field may be missing.
 
 use proto::status::{Phase, ServerMessage, Status};
 use serde::Deserialize;
@@ -11,7 +10,7 @@ enum Message {
     Status { data: Assistant },
 }
 
-/// What such a program can know. Of a relay or an engine it is not asked.
+/// The fields that such an assistant knows. It knows nothing of a relay or an engine.
 #[derive(Deserialize)]
 #[serde(default)]
 struct Assistant {
@@ -38,14 +37,15 @@ impl Default for Assistant {
     }
 }
 
-/// Reads a status message in free words; `None` if it is no status.
+/// Parses a status message with free text; `None` if it is not a status.
 pub(crate) fn read(text: &str) -> Option<ServerMessage> {
     let Message::Status { data } = serde_json::from_str(text).ok()?;
     Some(ServerMessage::Status { data: data.shown() })
 }
 
-/// Reads a bare status, as event or page have it; `None` if it is none. The founding assistant also
-/// says in one that its overlay was shown or hidden: what it does is not told by those.
+/// Parses a bare status, as events and pages have it; `None` if it is not one. The original
+/// assistant also sends a bare status when its overlay is shown or hidden; that says nothing of its
+/// activity.
 pub(crate) fn read_bare(text: &str) -> Option<ServerMessage> {
     let value: Value = serde_json::from_str(text).ok()?;
     let own = serde_json::from_value::<Status>(value.clone()).ok();
@@ -58,7 +58,7 @@ pub(crate) fn read_bare(text: &str) -> Option<ServerMessage> {
         return None;
     }
     let mut assistant = serde_json::from_value::<Assistant>(value.clone()).ok()?;
-    // In its events the founding assistant calls itself listening while it waits for its name.
+    // In its events the original assistant sets `is_listening` while it waits for its wake word.
     if value.get("timestamp").is_some() {
         assistant.is_listening = false;
     }
@@ -84,7 +84,7 @@ impl Assistant {
         }
     }
 
-    /// The flags first: they are the same in every language.
+    /// Derives the phase, from the flags first: they do not depend on the language.
     fn phase(&self) -> Phase {
         let words = self.status.to_lowercase();
         let says = |any: &[&str]| any.iter().any(|word| words.contains(word));
@@ -103,7 +103,7 @@ impl Assistant {
         } else if says(&["ready", "connected"]) {
             Phase::Ready
         } else {
-            // Nothing that can be told from these words.
+            // The text says nothing about the phase.
             Phase::Starting
         }
     }
@@ -180,7 +180,7 @@ mod tests {
         };
         let page = bare(r#"{"status":"słucham","is_listening":true,"tts_playing":false}"#).unwrap();
         assert_eq!((page.status, page.is_listening), (Phase::Listening, true));
-        // An event says the opposite of what it means.
+        // In an event `is_listening` has the opposite meaning.
         let event = r#"{"status":"Ready","is_speaking":false,"is_listening":true,"timestamp":1.5}"#;
         let event = bare(event).unwrap();
         assert_eq!((event.status, event.is_listening), (Phase::Ready, false));

@@ -1,4 +1,4 @@
-//! What each reader is shown of a status, written once for all who are shown the same.
+//! The frames that show a status to readers, encoded once per kind of reader.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -11,16 +11,16 @@ use tokio_tungstenite::tungstenite::protocol::frame::{
 
 use crate::Snapshot;
 
-/// In which words a reader is shown the status.
+/// The format in which a reader receives the status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Shape {
-    /// The whole of it, every time.
+    /// The whole status, every time.
     Legacy,
-    /// A snapshot and then deltas, with the figures of each job or without.
+    /// A snapshot and then deltas, with or without the progress figures of each job.
     V1 { with_progress: bool },
 }
 
-/// What a reader follows, and what it knows of it.
+/// What a reader follows, and which status it has.
 #[derive(Debug)]
 pub(crate) struct View {
     shape: Shape,
@@ -29,35 +29,36 @@ pub(crate) struct View {
 
 #[derive(Debug)]
 enum Known {
-    /// Nothing it could add to: it is to be sent the whole, and why.
+    /// Nothing that a delta could apply to; the next message is a snapshot, for this reason.
     Nothing(Cause),
     All(Arc<Snapshot>),
 }
 
 impl View {
-    /// Of a reader that knows nothing yet, or nothing any more.
+    /// The view of a reader that has no status yet, or needs a new snapshot.
     pub(crate) fn new(shape: Shape, cause: Cause) -> Self {
         let known = Known::Nothing(cause);
         Self { shape, known }
     }
 
-    /// It took so long to read that it is sent the whole next.
+    /// The reader is too slow for deltas: the next message is a snapshot.
     pub(crate) fn falls_behind(&mut self) {
         self.known = Known::Nothing(Cause::Behind);
     }
 }
 
-/// The frames that show one status. The hub's frames are not masked: the same bytes are for all.
+/// The encoded frames of one status. Frames of a server are not masked, so all readers share the
+/// bytes.
 pub(crate) struct Frames {
     latest: Arc<Snapshot>,
-    /// `None`: there is nothing to show to those.
+    /// `None`: nothing changed for these readers.
     made: HashMap<Key, Option<Bytes>>,
 }
 
 #[derive(PartialEq, Eq, Hash)]
 enum Key {
     Whole(Shape, Option<Cause>),
-    /// What changed since the status of this number.
+    /// The changes since the status with this number.
     Changes {
         with_progress: bool,
         from: u64,
@@ -70,7 +71,7 @@ impl Frames {
         Self { latest, made }
     }
 
-    /// The frame that this reader is to be sent now, if any; from here on it counts as sent.
+    /// The frame to send to this reader now, if any; `view` then counts it as sent.
     pub(crate) fn next(&mut self, view: &mut View) -> Option<Bytes> {
         let (latest, seq) = (&self.latest, self.latest.status().seq);
         let key = match (view.shape, &view.known) {
@@ -116,7 +117,7 @@ fn make(latest: &Snapshot, view: &View) -> Option<Bytes> {
 fn frame(json: Bytes) -> Bytes {
     let frame = Frame::message(json, OpCode::Data(Data::Text), true);
     let mut bytes = Vec::with_capacity(frame.len());
-    // Only a writer can refuse it, and memory does not.
+    // Only the writer could fail, and memory does not.
     let _ = frame.format(&mut bytes);
     bytes.into()
 }

@@ -1,4 +1,4 @@
-//! Readers of what overlays, hubs and assistants say, for `tests/fuzz`.
+//! Entry points of `tests/fuzz` for the parsers of messages from overlays, hubs and assistants.
 
 use std::{
     io::Cursor,
@@ -24,10 +24,10 @@ use crate::{
     web::Lines,
 };
 
-/// No answer is longer, whatever was asked.
+/// Maximum length of any answer, in bytes.
 const LONGEST: usize = 4_096;
 
-/// A client without a subprotocol.
+/// Fuzzes the messages of a client without a subprotocol.
 pub fn legacy(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes)
         && let message::Heard::Answer(answer) = message::read(text)
@@ -36,7 +36,7 @@ pub fn legacy(bytes: &[u8]) {
     }
 }
 
-/// A client of `hearth.status.v1`.
+/// Fuzzes the messages of a client of `hearth.status.v1`.
 pub fn v1(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes)
         && let talk::Heard::Refuse(answer) = talk::read(text)
@@ -50,7 +50,7 @@ fn is_short<T: serde::Serialize>(answer: &T, asked: &str) {
     assert!((1..LONGEST).contains(&answer.len()), "{asked}");
 }
 
-/// A hub of Hearth's or a foreign assistant, message by message.
+/// Fuzzes the messages of a hub or a foreign assistant.
 pub fn heard(bytes: &[u8]) {
     let mut shown = Shown::default();
     let text = String::from_utf8_lossy(bytes);
@@ -63,7 +63,7 @@ pub fn heard(bytes: &[u8]) {
     }
 }
 
-/// The head of an upgrade: target, `Host`, `Origin`, another `Host`, a line each.
+/// Fuzzes the head of an upgrade: target, `Host`, `Origin` and a second `Host`, one per line.
 pub fn access(bytes: &[u8]) {
     let mut lines = bytes.split(|byte| *byte == b'\n');
     let uri = lines.next().and_then(|uri| Uri::try_from(uri).ok());
@@ -91,7 +91,7 @@ pub fn access(bytes: &[u8]) {
     assert_eq!(strange.next(), None, "is let in");
 }
 
-/// The kernel's table of sockets.
+/// Fuzzes the kernel's socket table.
 pub fn holder(bytes: &[u8]) {
     let table = String::from_utf8_lossy(bytes);
     let rows: Vec<_> = sockets::rows(&table).collect();
@@ -107,7 +107,7 @@ pub fn holder(bytes: &[u8]) {
     }
 }
 
-/// What an assistant streams over HTTP: the same statuses wherever the stream is cut.
+/// Fuzzes an assistant's event stream: the statuses do not depend on where the stream is cut.
 pub fn events(bytes: &[u8]) {
     if bytes.len() > limits::HUB_MESSAGE_MAX {
         return;
@@ -135,8 +135,8 @@ fn statuses<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<ServerMessage> {
     statuses
 }
 
-/// A whole connection to the hub: from its first byte, or else from its first frame on. Whatever
-/// comes, the hub ends it in good order, and all it says are frames of its own.
+/// Fuzzes a whole connection, from its first byte or from its first frame. For any input, the hub
+/// ends the connection and sends only valid frames.
 pub fn frames(bytes: &[u8]) {
     const HEAD: &[u8] = b"Upgrade: websocket\r\nConnection: Upgrade\r\n\
         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -152,7 +152,7 @@ pub fn frames(bytes: &[u8]) {
                 let line = format!("GET / HTTP/1.1\r\nHost: {to}\r\n");
                 client.write_all(&[line.as_bytes(), HEAD].concat()).await?;
             }
-            // It may hang up before it has all.
+            // The hub may close before it has read everything.
             let _ = client.write_all(bytes).await;
             client.shutdown().await
         };

@@ -1,4 +1,4 @@
-//! How a connection of `hearth.status.v1` begins: each side shows who it is.
+//! The handshake of `hearth.status.v1`: `hello`, `identify`, `identified`.
 
 use std::time::{Duration, Instant as Clock};
 
@@ -21,20 +21,20 @@ use crate::{
     room::{Place, Room},
 };
 
-/// What the hub brings to a greeting.
+/// The hub's side of a handshake.
 pub(crate) struct Greeting<'a> {
     pub(crate) door: &'a Door,
     pub(crate) port: u16,
     pub(crate) nonce: Nonce,
-    /// What the client may do already, by the token of its upgrade.
+    /// The rights that the client already has by the token of its upgrade request.
     pub(crate) grant: Grant,
     pub(crate) within: Duration,
     pub(crate) room: &'a Room,
-    /// The one it has already, by the token of its upgrade.
+    /// The connection slot that the client already has by the token of its upgrade request.
     pub(crate) place: Option<Place>,
 }
 
-/// A client that said who it is.
+/// A client that has identified itself.
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) grant: Grant,
@@ -43,17 +43,17 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Only who proved the token, and says whose the fields will be.
+    /// Whether it may publish: it has proven the local token and has a name.
     pub(crate) fn may_publish(&self) -> bool {
         self.grant == Grant::Command && !self.name.is_empty()
     }
 }
 
-/// Who came.
+/// The result of a handshake.
 pub(crate) enum Met {
-    /// Its place is its own until that is dropped.
+    /// A client, with its connection slot.
     Client(Client, Place),
-    /// Nobody to talk to: close with this.
+    /// The client must be closed with this code and reason.
     Stranger(CloseCode, &'static str),
     Gone,
 }
@@ -64,7 +64,7 @@ const FULL: &str =
     "the hub is full; the remaining connections are reserved for clients that prove the token";
 
 impl Greeting<'_> {
-    /// Says hello, and hears who is there.
+    /// Sends `hello` and reads `identify`.
     pub(crate) async fn meet(
         mut self,
         pipe: &mut Pipe,
@@ -111,7 +111,7 @@ impl Greeting<'_> {
             return Err(FIRST);
         };
         let value: Value = serde_json::from_str(text).map_err(|_| FIRST)?;
-        // Before the rest of it: another version may have another shape.
+        // Checked first: another version may have other fields.
         let version = value.get("version").and_then(Value::as_u64);
         let is_known = |version| VERSIONS.iter().any(|known| u64::from(*known) == version);
         if value["type"] == "identify" && version.is_some_and(|version| !is_known(version)) {
@@ -195,7 +195,7 @@ pub(crate) fn identified(client: &Client, proof: Option<Proof>) -> HubMessage {
     }
 }
 
-/// The first message that is one; `None` if the client left.
+/// The first text or binary message; `None` if the client left.
 async fn first(pipe: &mut Pipe) -> Result<Option<Message>, Error> {
     loop {
         match pipe.next(Instant::now()).await.transpose()? {

@@ -2,12 +2,12 @@ use std::fmt;
 
 use crate::sockets::{Row, is_me, look_up, process_of, rows};
 
-/// The program that listens on a port, as far as it can be told.
+/// The program that listens on a port, as far as the system tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
     /// The user it runs as.
     pub user: u32,
-    /// Its number and name; `None` if this user may not know.
+    /// Its process id and name; `None` if this user may not see them.
     pub process: Option<(u32, String)>,
 }
 
@@ -21,22 +21,22 @@ impl fmt::Display for Holder {
 }
 
 impl Holder {
-    /// Whether it runs as the user that this process runs as.
+    /// Whether it runs as the same user as this process.
     #[must_use]
     pub fn is_own(&self) -> bool {
         is_me(self.user)
     }
 }
 
-/// Whether a port is held by another user's program, or may be: Linux tells of everybody who
-/// listens, other systems of nobody.
+/// Whether a port is held by another user's program, or may be. Linux names the user of every
+/// listener; other systems name none.
 #[must_use]
 pub fn is_foreign(by: Option<&Holder>) -> bool {
     by.map_or(cfg!(target_os = "linux"), |by| !by.is_own())
 }
 
-/// Who listens on this TCP port of 127.0.0.1. Looks through `/proc`, which takes milliseconds; knows nothing
-/// on other systems.
+/// Finds the program that listens on this TCP port of 127.0.0.1. Reads `/proc`, which takes
+/// milliseconds; `None` on other systems.
 #[must_use]
 pub fn holder(port: u16) -> Option<Holder> {
     let (user, inode) = look_up(|table| listener(table, port).map(|row| (row.user, row.inode)))?;
@@ -46,7 +46,7 @@ pub fn holder(port: u16) -> Option<Holder> {
     })
 }
 
-/// Finds the socket that is reached at 127.0.0.1 with this port.
+/// Finds the listening socket that is reached at 127.0.0.1 with this port.
 pub(crate) fn listener(table: &str, port: u16) -> Option<Row<'_>> {
     const LISTENING: &str = "0A";
     rows(table).find(|row| row.state == LISTENING && row.local.hears(port))

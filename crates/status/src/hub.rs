@@ -11,14 +11,14 @@ use crate::{
     publishers::{Claim, Errand, merge, pass_on},
 };
 
-/// One status and its bytes on the wire, made once and shared by every socket.
+/// One status and its encodings, made once and shared by all sockets.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     status: Status,
-    /// What the agent says, and what other programs say beside it.
+    /// The agent's own status, without the publishers' fields.
     base: Status,
     claims: Vec<Claim>,
-    /// Each is made when somebody first wants it: no hub has readers of every kind.
+    /// Each encoding is made when it is first needed: few hubs have readers of every kind.
     json: OnceLock<Utf8Bytes>,
     all: OnceLock<Fields>,
     calm: OnceLock<Fields>,
@@ -36,7 +36,7 @@ impl Snapshot {
         }
     }
 
-    /// The status itself.
+    /// The status.
     #[must_use]
     pub fn status(&self) -> &Status {
         &self.status
@@ -47,14 +47,14 @@ impl Snapshot {
     pub fn json(&self) -> Utf8Bytes {
         let json = self.json.get_or_init(|| {
             let data = self.status.clone();
-            // A status is text, numbers and lists of them: writing it as JSON cannot fail.
+            // A status is strings, numbers and lists, so serializing cannot fail.
             let text = serde_json::to_string(&ServerMessage::Status { data });
             text.unwrap_or_default().into()
         });
         json.clone()
     }
 
-    /// Its fields, with the figures of each job or without.
+    /// The top-level fields, with or without the progress figures of each job.
     pub(crate) fn fields(&self, with_progress: bool) -> &Fields {
         let all = || self.all.get_or_init(|| Fields::new(&self.status));
         if with_progress {
@@ -65,19 +65,19 @@ impl Snapshot {
     }
 }
 
-/// Where the agent's status is kept and followed. Cloning it is cheap; all clones are one hub.
+/// Holds the agent's status for its followers. Cloning is cheap; all clones are one hub.
 #[derive(Debug, Clone)]
 pub struct StatusHub {
     latest: watch::Sender<Arc<Snapshot>>,
     voice: watch::Sender<Voice>,
 }
 
-/// What a voice assistant on this machine is doing, as it publishes it.
+/// The activity of a voice assistant on this machine, as it publishes it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Voice {
-    /// It records a command.
+    /// Whether it records a command.
     pub is_listening: bool,
-    /// It speaks.
+    /// Whether it speaks.
     pub is_speaking: bool,
 }
 
@@ -91,8 +91,8 @@ impl StatusHub {
         Self { latest, voice }
     }
 
-    /// Changes the status. `seq` rises by one if, and only if, anything became different;
-    /// else nobody is woken.
+    /// Changes the status. If nothing differs afterwards, `seq` stays and no follower is woken;
+    /// else `seq` rises by one.
     pub fn update(&self, change: impl FnOnce(&mut Status)) {
         self.latest.send_if_modified(|latest| {
             let mut base = latest.base.clone();
@@ -101,7 +101,7 @@ impl StatusHub {
         });
     }
 
-    /// Changes what other programs publish; `change` says whether anything became different.
+    /// Changes the publishers' fields; `change` returns whether anything differs.
     pub(crate) fn change_claims(&self, change: impl FnOnce(&mut Vec<Claim>) -> bool) {
         self.latest.send_if_modified(|latest| {
             let mut claims = latest.claims.clone();
@@ -109,7 +109,7 @@ impl StatusHub {
                 return false;
             }
             let is_new = replace(latest, latest.base.clone(), claims);
-            // Within the change: of two at once the later one must have the last word.
+            // Inside the change, so that the voice of the later of two concurrent changes wins.
             let voice = Voice {
                 is_listening: latest.status.is_listening,
                 is_speaking: latest.status.is_speaking,
@@ -122,33 +122,33 @@ impl StatusHub {
         });
     }
 
-    /// Rings when what publishers show became different: their voice, their words, who they are.
+    /// Receives the voice whenever any publisher's visible fields change.
     #[must_use]
     pub fn voice(&self) -> watch::Receiver<Voice> {
         self.voice.subscribe()
     }
 
-    /// Has a command of the voice (`stop_tts`, `set_volume`) carried out by the publisher it
-    /// concerns, who answers; with nobody there the answer is `nothing_to_do`.
+    /// Sends a voice command (`stop_tts`, `set_volume`) to the publisher it concerns, which
+    /// answers. Without one the answer is `nothing_to_do`.
     pub fn pass_on(&self, command: Command, answer: oneshot::Sender<Answer>) {
         let latest = self.latest();
         pass_on(&latest.claims, Errand { command, answer });
     }
 
-    /// The status now.
+    /// The current status.
     #[must_use]
     pub fn latest(&self) -> Arc<Snapshot> {
         self.latest.borrow().clone()
     }
 
-    /// Follows the status; whoever is slow sees only the latest.
+    /// Receives the status at each change; a slow reader sees only the latest.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.latest.subscribe()
     }
 }
 
-/// Puts a new snapshot there, and says whether it shows anything new.
+/// Replaces the snapshot, and returns whether anything visible changed.
 fn replace(latest: &mut Arc<Snapshot>, mut base: Status, claims: Vec<Claim>) -> bool {
     base.seq = latest.status.seq;
     let mut status = merge(&base, &claims);
@@ -158,7 +158,7 @@ fn replace(latest: &mut Arc<Snapshot>, mut base: Status, claims: Vec<Claim>) -> 
         status.seq += 1;
         *latest = Arc::new(Snapshot::new(status, base, claims));
     } else {
-        // What was written of it already goes on being good.
+        // Encodings that exist already stay valid.
         let latest = Arc::make_mut(latest);
         (latest.base, latest.claims) = (base, claims);
     }

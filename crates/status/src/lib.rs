@@ -1,8 +1,8 @@
 //! The status hub on port 6001 and its client.
 //!
-//! One snapshot, encoded once per change and written to every socket from one place; a slow reader
-//! skips, it never slows anybody. Whoever shows the local token may also give commands. Nothing wakes up while
-//! nothing changes.
+//! One snapshot is encoded once per change and written to every socket by one task. A slow reader
+//! misses intermediate statuses and does not delay others. Clients with the local token may also
+//! send commands. While nothing changes, no task wakes up.
 
 mod access;
 mod approvals;
@@ -63,7 +63,7 @@ pub use server::{Answer, Limits, Request, StatusServer};
 pub use token::{LocalToken, TokenError};
 pub use world::World;
 
-/// The hub's port, and the one it takes when that is held by somebody else.
+/// The hub's default port, and the fallback if another program holds it.
 pub const PORTS: [u16; 2] = [6001, 6000];
-/// Where the status is served over HTTP, and the port taken when that is held by somebody else.
+/// The default port of the local HTTP server, and the fallback if another program holds it.
 pub const HTTP_PORTS: [u16; 2] = [5001, 5000];

@@ -1,4 +1,4 @@
-//! One reader's connection, to which two write: its own task, and [`crate::readers`] for all.
+//! The write side of a reader's connection, shared by its own task and [`crate::readers`].
 
 use std::{
     io::{self, Cursor, ErrorKind},
@@ -22,35 +22,36 @@ use tokio_tungstenite::tungstenite::protocol::frame::{
 
 use crate::frames::{Frames, View};
 
-/// Whoever writes puts whole frames at the end of what waits, and the socket takes from its
-/// front, both under one lock: so no frame ever stands within another. What the socket does not
-/// take at once is left to the connection's own task, which waits until it can.
+/// A socket with a write buffer, under one lock. Writers append whole frames and the socket takes
+/// bytes from the front, so frames never interleave. The connection's own task writes what the
+/// socket does not take at once.
 pub(crate) struct Line {
     stream: TcpStream,
     behind: Duration,
-    /// What is kept for the reader at most.
+    /// Maximum number of buffered bytes.
     most: usize,
     out: Mutex<Out>,
-    /// Rings when something was left to the task.
+    /// Signals that the task has something to write.
     call: Notify,
 }
 
 #[derive(Default)]
 struct Out {
-    /// What the socket did not take yet: mostly nothing, else the rest of a frame first.
+    /// Bytes that the socket has not taken yet; usually empty, else it starts with the rest of a
+    /// frame.
     rest: BytesMut,
-    /// Since when there is a rest.
+    /// When `rest` became non-empty.
     since: Option<Instant>,
-    /// What is shown here: nothing before the reader said what, nothing after a close frame.
+    /// What the reader follows; `None` before it subscribes and after a close frame.
     view: Option<View>,
-    /// Whether a status passed by because there was a rest.
+    /// Whether a status was skipped because `rest` was not empty.
     missed: bool,
     broken: Option<ErrorKind>,
 }
 
 impl Line {
-    /// Who takes something only after `behind` is shown the whole status next, and for whom more
-    /// than `most` bytes would have to be kept is given up.
+    /// A connection to one reader. A reader that lags by `behind` gets a whole status next; one
+    /// with more than `most` bytes buffered is disconnected.
     pub(crate) fn new(stream: TcpStream, behind: Duration, most: usize) -> Self {
         Self {
             stream,
@@ -65,13 +66,13 @@ impl Line {
         &self.stream
     }
 
-    /// From here on this is shown, or nothing.
+    /// Sets what the reader follows from now on; `None` for nothing.
     pub(crate) fn follow(&self, view: Option<View>) {
         self.out().view = view;
     }
 
-    /// Shows a status and waits for nothing: a reader that has not taken what came before is
-    /// shown the latest by its own task, once it has.
+    /// Writes a status without waiting. If older bytes are still buffered, the connection's own
+    /// task writes the latest status later.
     pub(crate) fn show(&self, frames: &mut Frames) {
         let mut out = self.out();
         let out = &mut *out;
@@ -79,7 +80,7 @@ impl Line {
             return;
         };
         if !out.rest.is_empty() {
-            // Also when the task itself is writing: it may end with that, and not look again.
+            // Also while the task itself is writing: it may finish without looking again.
             out.missed = true;
             self.call.notify_one();
             return;
@@ -92,17 +93,17 @@ impl Line {
         }
     }
 
-    /// Whether a status passed by; asked once, it is forgotten.
+    /// Returns whether a status was skipped, and resets the flag.
     pub(crate) fn take_missed(&self) -> bool {
         std::mem::take(&mut self.out().missed)
     }
 
-    /// Until something was left to the connection's task.
+    /// Waits until the connection's task has something to write.
     pub(crate) async fn called(&self) {
         self.call.notified().await;
     }
 
-    /// Until the socket took everything.
+    /// Completes when the socket has taken all buffered bytes.
     pub(crate) fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             if self.out().drain(&self.stream, self.behind)? {
@@ -118,7 +119,7 @@ impl Line {
 }
 
 impl Out {
-    /// Hands frames to the socket, and keeps what it does not take.
+    /// Writes frames to the socket, and buffers what it does not take.
     fn put(&mut self, stream: &TcpStream, most: usize, frames: &[u8]) {
         let taken = if self.rest.is_empty() {
             self.offer(stream, frames)
@@ -135,7 +136,7 @@ impl Out {
         }
     }
 
-    /// Whether the socket took all that was left.
+    /// Writes buffered bytes; returns whether the buffer is empty.
     fn drain(&mut self, stream: &TcpStream, behind: Duration) -> io::Result<bool> {
         let rest = std::mem::take(&mut self.rest);
         let taken = if rest.is_empty() {
@@ -151,7 +152,7 @@ impl Out {
         if !self.rest.is_empty() {
             return Ok(false);
         }
-        // An idle connection shall not keep the memory of a busy one.
+        // Frees the buffer's memory: an idle connection needs none.
         self.rest = BytesMut::new();
         let late = self.since.take().filter(|since| since.elapsed() >= behind);
         if let (Some(_), Some(view)) = (late, &mut self.view) {
@@ -160,7 +161,7 @@ impl Out {
         Ok(true)
     }
 
-    /// How much of it the socket takes now.
+    /// Writes what the socket takes now; returns the number of bytes.
     fn offer(&mut self, stream: &TcpStream, bytes: &[u8]) -> usize {
         match stream.try_write(bytes) {
             Ok(taken) if taken > 0 => return taken,
@@ -173,7 +174,7 @@ impl Out {
     }
 }
 
-/// A line as the WebSocket library reads and writes it, in the connection's own task.
+/// The connection as a byte stream for the WebSocket library, used by the connection's own task.
 pub(crate) struct Wire(pub(crate) Arc<Line>);
 
 impl AsyncRead for Wire {
@@ -195,8 +196,8 @@ impl AsyncRead for Wire {
 }
 
 impl AsyncWrite for Wire {
-    /// Takes all of it: the library hands over whole frames, one for each thing it is told or
-    /// answers by itself, and its task goes on only when they are flushed.
+    /// Accepts all bytes: the library writes whole frames, one per message or automatic answer, and
+    /// the task continues only when they are flushed.
     fn poll_write(
         self: Pin<&mut Self>,
         _: &mut Context<'_>,
@@ -217,13 +218,13 @@ impl AsyncWrite for Wire {
         self.0.poll_drain(cx)
     }
 
-    /// The socket itself is closed when the line is dropped.
+    /// Does nothing: the socket is closed when the line is dropped.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.poll_drain(cx)
     }
 }
 
-/// Whether a close frame is among these: nothing may follow it.
+/// Whether a close frame is among these frames: no frame may follow it.
 pub(crate) fn has_close(frames: &[u8]) -> bool {
     let mut frames = Cursor::new(frames);
     while let Ok(Some((header, length))) = FrameHeader::parse(&mut frames) {
@@ -270,7 +271,7 @@ mod tests {
             listener.set_send_buffer_size(4 * 1024).unwrap();
             listener.bind("127.0.0.1:0".parse().unwrap()).unwrap();
             let listener = listener.listen(1).unwrap();
-            // What it may hold for its reader does not grow.
+            // A fixed receive buffer.
             let there = TcpSocket::new_v4().unwrap();
             there.set_recv_buffer_size(4 * 1024).unwrap();
             let there = there.connect(listener.local_addr().unwrap());
@@ -299,7 +300,7 @@ mod tests {
             self.line.out().rest.len()
         }
 
-        /// The text of the next status, or what else came.
+        /// The text of the next status, or another message.
         async fn read(&mut self) -> Option<Result<String, Message>> {
             let came = timeout(PATIENCE, self.reader.next()).await.unwrap();
             let Message::Text(text) = came?.ok()? else {
@@ -311,7 +312,7 @@ mod tests {
         }
     }
 
-    /// More than all buffers between the two together take.
+    /// A text larger than all buffers between both ends.
     fn huge() -> String {
         "x".repeat(60_000)
     }
@@ -331,7 +332,7 @@ mod tests {
             rest,
             "nobody keeps what a stalled reader misses"
         );
-        // An answer of its task, and one that the library gives by itself.
+        // One answer of the task, and one that the library gives by itself.
         pair.own.feed(Message::text("{}")).await.unwrap();
         let line = pair.line.clone();
         let drained = poll_fn(|cx| line.poll_drain(cx));
@@ -360,7 +361,7 @@ mod tests {
     #[tokio::test]
     async fn a_status_that_passes_by_an_answer_is_told_to_its_task() {
         let mut pair = Pair::open().await;
-        // Nothing of this was shown: the task alone knows of it.
+        // None of this was shown, so only the task knows of it.
         pair.own.feed(Message::text(huge())).await.unwrap();
         assert!(pair.own.flush().now_or_never().is_none() && pair.rest() > 0);
         pair.show("passes by");

@@ -4,26 +4,26 @@ use proto::{
 };
 use serde_json::Value;
 
-/// Longest `id` that is given back, and longest foreign word that is quoted, in bytes.
+/// Maximum length of an `id` that is echoed and of an unknown word that is quoted, in bytes.
 const WORD_MAX: usize = 128;
 
-/// What a client said.
+/// A client's message.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Heard {
-    /// A command that exists.
+    /// A known command.
     Command {
         command: Command,
         id: Option<String>,
-        /// What the client calls itself; empty if it is no name.
+        /// The client's own name; empty if it is not valid.
         name: String,
     },
-    /// The command that is answered here: with the time and the number of the status.
+    /// The `ping` command, which the hub answers itself with the time and the status number.
     Ping { id: Option<String> },
-    /// Answer this, and go on listening.
+    /// A message that needs only this answer.
     Answer(ServerMessage),
 }
 
-/// Reads one text message. Whatever it is, there is an answer to it.
+/// Parses one text message. There is an answer to any text.
 pub(crate) fn read(text: &str) -> Heard {
     let refuse = |code, message: String, command, id| {
         Heard::Answer(ServerMessage::Error {
@@ -37,7 +37,7 @@ pub(crate) fn read(text: &str) -> Heard {
     let value: Value = match serde_json::from_str(text) {
         Ok(value) => value,
         Err(error) => {
-            // The parser's message holds a place, never the text itself.
+            // The parser's error names a position, never the text itself.
             return refuse(
                 ErrorCode::MalformedJson,
                 format!("this is not JSON: {error}"),
@@ -189,7 +189,7 @@ mod tests {
     }
 
     proptest! {
-        /// No text makes it panic, and no answer is longer than a few hundred bytes.
+        /// No text panics, and no answer is longer than a few hundred bytes.
         #[test]
         fn anything_is_answered_shortly(text in any_message()) {
             if let Heard::Answer(answer) = read(&text) {

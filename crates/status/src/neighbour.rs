@@ -1,4 +1,4 @@
-//! The assistant that holds the hub's usual port: its status is merged into the hub's, as its own.
+//! Merges the status of the assistant on the hub's default port into the hub, under its own name.
 
 use std::{pin::Pin, time::Duration};
 
@@ -17,16 +17,18 @@ use crate::{
     publishers::{ERRANDS, Errand, Note, Seat},
 };
 
-/// Those who came to the hub themselves are numbered from 0.
+/// Publishers that connect themselves are numbered from 0.
 const SEAT: u64 = u64::MAX;
-/// Most founding assistants answer no command; that one falls silent is the answer.
+/// Timeout of `stop_tts`. Most assistants of the original protocol do not acknowledge commands; a
+/// status that stops speaking counts as the acknowledgement.
 const ANSWER: Duration = Duration::from_millis(2_500);
-/// Longest text that is taken over, in characters.
+/// Maximum length of a text that is taken over, in characters.
 const TEXT_MAX: usize = 256;
 
-/// Reads the status of the assistant at these ports and shows it in `hub` until `stop`: what it
-/// hears and says, never relay or engine. It is sent `stop_tts`. Its fields go when it goes.
-/// `holder` tells whose program listens on a port; it is asked at each connection, as another
+/// Follows the status of the assistant at these ports and shows it in `hub` until `stop`: its voice
+/// and text, never relay or engine. `stop_tts` is sent to it. Its fields disappear when it
+/// disconnects. `holder` returns the program that listens on a port; it is asked at each
+/// connection, because another user's program may have taken the port meanwhile.
 /// user's may come after the one that was there.
 pub async fn follow_neighbour(
     hub: StatusHub,
@@ -45,7 +47,7 @@ pub async fn follow_neighbour(
     });
 }
 
-/// The neighbour is being asked to stop, once, for everybody who wants that.
+/// The one pending request to stop speaking, shared by all callers.
 struct Stopping<'a> {
     asking: Pin<Box<dyn Future<Output = Answer> + Send + 'a>>,
     answers: Vec<oneshot::Sender<Answer>>,
@@ -67,15 +69,15 @@ async fn merge(mut seat: Seat, handle: &SubscriberHandle) {
         }
         tokio::select! {
             changed = link.changed() => if changed.is_err() { return },
-            // Another program may have left, and with it what was said instead of the neighbour.
+            // A publisher with precedence may have left, so the assistant's fields apply again.
             changed = shown.changed() => if changed.is_err() { return },
             note = seat.notes.recv() => match note {
                 Some(Note::Do(errand)) => pass_on(errand, handle, &mut stopping),
-                // Another program publishes these now, and said so.
+                // A publisher took these fields over, and has announced that.
                 Some(Note::Taken { .. }) => {}
                 None => return,
             },
-            // Meanwhile it is read on.
+            // The status is read on meanwhile.
             answer = stopped(&mut stopping) => {
                 for waiting in stopping.take().map(|stopping| stopping.answers).into_iter().flatten() {
                     let _ = waiting.send(answer.clone());
@@ -85,7 +87,7 @@ async fn merge(mut seat: Seat, handle: &SubscriberHandle) {
     }
 }
 
-/// How it ended; for ever if nothing was asked.
+/// The result of the pending request; waits forever if there is none.
 async fn stopped(stopping: &mut Option<Stopping<'_>>) -> Answer {
     match stopping {
         Some(stopping) => stopping.asking.as_mut().await,
@@ -100,7 +102,7 @@ fn fields(status: &Status) -> Published {
         is_listening: Some(Some(status.is_listening)),
         is_speaking: Some(Some(status.is_speaking)),
         wake_word_detected: Some(Some(status.wake_word_detected)),
-        // At rest the text is Hearth's own: it says whether relay and engine are there.
+        // At rest the hub's own text is better: it names the state of relay and engine.
         text: Some(Some(text).filter(|text| is_active && !text.is_empty())),
     }
 }
@@ -114,7 +116,7 @@ const fn nothing() -> Published {
     }
 }
 
-/// Whoever came to the hub himself goes before what is merely read: his fields are left out.
+/// Publishes the assistant's fields, without those that a connected publisher holds.
 fn publish(seat: &Seat, fields: &Published) {
     if let Err((code, _)) = seat.publish(fields, false) {
         tracing::debug!(%code, "another program publishes what the neighbour does");
@@ -155,7 +157,7 @@ async fn stop(handle: &SubscriberHandle) -> Answer {
     }
 }
 
-/// Once it says that it did it, or that it does not speak any more.
+/// Completes when the assistant acknowledges `stop_tts` or its status stops speaking.
 async fn is_silent(handle: &SubscriberHandle, link: &mut watch::Receiver<Link>) -> Answer {
     let silent = link.wait_for(|link| matches!(link, Link::Live(status) if !status.is_speaking));
     let asked = async {

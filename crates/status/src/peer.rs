@@ -1,4 +1,4 @@
-//! Which program is at the other end of a connection, as far as the system tells.
+//! Identifies the program at the other end of a connection, as far as the system tells.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
@@ -9,14 +9,14 @@ use crate::{
     sockets::{is_me, look_up, process_of, rows},
 };
 
-/// Longest path of a file that is shown, in characters.
+/// Maximum length of a file path that is shown, in characters.
 const FILE_MAX: usize = 200;
 
-/// What tells one program from another: its process, which lives once. Those the system does not
-/// tell of are one.
+/// Identifies a program by its process. All processes that the system does not identify count as
+/// one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Identity {
-    /// Its number, and when it began.
+    /// The process id and start time.
     Process(u32, u64),
     Unknown,
 }
@@ -36,9 +36,9 @@ const UNKNOWN: Peer = Peer {
     file: None,
 };
 
-/// Who connected from this address to our port of 127.0.0.1; `None` if that cannot be told though
-/// this system tells. Linux does, of every connection that is open at both ends: it stood in the
-/// kernel's table before it was accepted. Looks through `/proc`, which takes milliseconds.
+/// Finds the program that connected from this address to our port of 127.0.0.1; `None` if it is not
+/// found. Linux lists every connection that is open at both ends, before it is accepted. Reads
+/// `/proc`, which takes milliseconds.
 pub(crate) fn peer(from: SocketAddr, port: u16) -> Option<Peer> {
     let SocketAddr::V4(from) = from else {
         return None;
@@ -70,7 +70,7 @@ fn own(inode: u64) -> Peer {
 }
 
 impl Peer {
-    /// What the owner is shown of it.
+    /// The description for the owner.
     pub(crate) fn program(&self, name: &str, origin: Option<&str>) -> Program {
         Program {
             name: shown(name, proto::status::v1::NAME_MAX),
@@ -84,8 +84,8 @@ impl Peer {
     }
 }
 
-/// The user and socket of the client's end. Its whole address counts: all of 127.0.0.0/8 is this
-/// machine, and anybody may connect from any port of another address in it.
+/// The user and inode of the client's socket. The whole address is compared: all of 127.0.0.0/8 is
+/// this machine, so another program may use the same port with another address.
 pub(crate) fn connection(table: &str, from: SocketAddrV4, to: u16) -> Option<(u32, u64)> {
     const OPEN: &str = "01";
     let to = SocketAddrV4::new(Ipv4Addr::LOCALHOST, to);
@@ -94,10 +94,10 @@ pub(crate) fn connection(table: &str, from: SocketAddrV4, to: u16) -> Option<(u3
     row.map(|row| (row.user, row.inode))
 }
 
-/// When a process began, in ticks since the machine did: its number may be another's by then.
+/// The start time of a process, in clock ticks since boot; distinguishes a reused process id.
 fn began(process: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The name before it may hold anything but ends with the last bracket.
+    // The name in front may contain any character, but ends with the last bracket.
     let (_, fields) = stat.rsplit_once(')')?;
     fields.split_ascii_whitespace().nth(19)?.parse().ok()
 }

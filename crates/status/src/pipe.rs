@@ -1,4 +1,4 @@
-//! One WebSocket of the hub, whatever is spoken over it.
+//! A WebSocket of the hub, independent of the protocol on top.
 
 use std::{future::poll_fn, net::Shutdown, sync::Arc, time::Duration};
 
@@ -24,11 +24,11 @@ use crate::{
     line::{Line, Wire},
 };
 
-/// How long, and for how much, who is closed may still talk.
+/// After a close frame: maximum time and number of bytes that are still read.
 const FAREWELL: Duration = Duration::from_secs(1);
 const DISCARDED: usize = 1024 * 1024;
 
-/// A socket whose reader must take what it is sent within `stall`.
+/// A socket whose reader must take each message within `stall`.
 pub(crate) struct Pipe {
     stream: WebSocketStream<Wire>,
     pub(crate) line: Arc<Line>,
@@ -50,7 +50,7 @@ impl Pipe {
         self.send(Message::text(text)).await
     }
 
-    /// Sends, or gives the socket up if its reader takes nothing for too long.
+    /// Sends a message; fails if the reader takes nothing for too long.
     pub(crate) async fn send(&mut self, message: Message) -> Result<(), Error> {
         match timeout(self.stall, self.stream.send(message)).await {
             Ok(sent) => sent,
@@ -58,12 +58,12 @@ impl Pipe {
         }
     }
 
-    /// Until the reader took everything, the answers that the library made by itself as well.
+    /// Waits until the reader has taken everything, including the library's automatic answers.
     pub(crate) async fn flush(&mut self) -> Result<(), Error> {
         let (stream, line) = (&mut self.stream, &self.line);
         let taking = async {
             match stream.flush().await {
-                // It answered a close frame: that is the last to be taken.
+                // The library answered a close frame, which is the last frame.
                 Err(Error::ConnectionClosed) => Ok(poll_fn(|cx| line.poll_drain(cx)).await?),
                 flushed => flushed,
             }
@@ -74,13 +74,13 @@ impl Pipe {
         }
     }
 
-    /// Shows the hub's status from here on in another way, or no more.
+    /// Changes what of the hub's status is shown; `None` for nothing.
     pub(crate) fn follow(&self, view: Option<View>, hub: &StatusHub) {
         self.line.follow(view);
         self.show(hub);
     }
 
-    /// Finishes what could not be written at once, and shows what has passed by meanwhile.
+    /// Writes what is buffered, then the latest status if one was skipped.
     pub(crate) async fn catch_up(&mut self, hub: &StatusHub) -> Result<(), Error> {
         self.flush().await?;
         if self.line.take_missed() {
@@ -89,21 +89,21 @@ impl Pipe {
         Ok(())
     }
 
-    /// Says goodbye to a reader that has seen the last status.
+    /// Sends the latest status, then closes the connection.
     pub(crate) async fn leave(&mut self, hub: &StatusHub) -> Result<(), Error> {
         self.flush().await?;
         self.show(hub);
-        // Another status may have been on its way, so that this one could not be written.
+        // An earlier status may still be buffered, so that the latest was skipped.
         self.catch_up(hub).await?;
         self.close(CloseCode::Away, "Hearth is stopping").await
     }
 
-    /// Shows the latest status, if it is news to this reader.
+    /// Shows the latest status, unless the reader has it.
     fn show(&self, hub: &StatusHub) {
         self.line.show(&mut Frames::of(hub.latest()));
     }
 
-    /// The next message, not before `from`: who talks too fast is read more slowly.
+    /// The next message, not before `from`: clients that send too fast are read more slowly.
     pub(crate) async fn next(&mut self, from: Instant) -> Option<Result<Message, Error>> {
         if from > Instant::now() {
             sleep_until(from).await;
@@ -111,7 +111,8 @@ impl Pipe {
         self.stream.next().await
     }
 
-    /// Says which rule of WebSockets was broken, where that is still possible.
+    /// Closes the connection with the code of the broken WebSocket rule, if a close frame can be
+    /// sent.
     pub(crate) async fn part(&mut self, error: Error) -> Result<(), Error> {
         match broken_rule(&error) {
             Some((code, reason)) => self.close(code, reason).await,
@@ -136,8 +137,8 @@ impl Pipe {
         Ok(())
     }
 
-    /// Says that nothing follows, and takes what still comes until the other side has closed too: a
-    /// socket that is closed with something unread in it takes its last words back.
+    /// Sends a close frame and reads until the other side has closed too. Closing a socket with
+    /// unread bytes would reset it and discard the close frame.
     async fn discard(&mut self) {
         if let Err(error) = SockRef::from(self.line.stream()).shutdown(Shutdown::Write) {
             tracing::debug!(%error, "the other side was faster");
@@ -151,12 +152,12 @@ impl Pipe {
                 room -= count;
             }
         };
-        // Who neither closes nor ends is not waited for.
+        // Bounded: the other side may never close.
         let _ = timeout(FAREWELL.min(self.stall), taking).await;
     }
 }
 
-/// The close code of an error, and why, if the other side is there to be told.
+/// The close code and reason for an error, if the other side can still receive it.
 pub(crate) fn broken_rule(error: &Error) -> Option<(CloseCode, &'static str)> {
     #[expect(
         clippy::wildcard_enum_match_arm,

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{HTTP_PORTS, LocalToken, PORTS, private_file};
 
-/// Where a hub listens, and where its token stands.
+/// The address of a hub and the path of its token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HubAddress {
-    /// Where it listens.
+    /// Where the hub listens.
     pub addr: SocketAddr,
     /// The token's file.
     pub token: PathBuf,
@@ -24,7 +24,7 @@ struct Published {
 }
 
 impl HubAddress {
-    /// The hub of the agent whose data folder this is, listening on `addr`.
+    /// The hub of the agent with this data folder, listening on `addr`.
     #[must_use]
     pub fn new(addr: SocketAddr, folder: &Path) -> Self {
         Self {
@@ -33,7 +33,7 @@ impl HubAddress {
         }
     }
 
-    /// Writes down where the hub really listens, for programs of the same user.
+    /// Writes the hub's actual address to a file for programs of the same user.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -48,8 +48,8 @@ impl HubAddress {
         private_file::write(&file_in(folder), &json)
     }
 
-    /// Finds the hub that was published in this folder; `None` if there is none to be trusted:
-    /// after a crash, anybody may have taken its port.
+    /// Reads the address published in this folder; `None` if there is none, or its process no
+    /// longer runs: any program may have taken the port since.
     #[must_use]
     pub fn find(folder: &Path) -> Option<Self> {
         let published = read(folder)?;
@@ -57,7 +57,7 @@ impl HubAddress {
         is_ours.then(|| Self::new(published.addr, folder))
     }
 
-    /// Takes the published address back, if it is still this process's own.
+    /// Removes the published address, if this process published it.
     pub fn withdraw(folder: &Path) {
         if read(folder).is_some_and(|published| published.pid == std::process::id()) {
             let _ = std::fs::remove_file(file_in(folder));
@@ -70,21 +70,21 @@ impl HubAddress {
 pub enum Places {
     /// At this address only.
     At(HubAddress),
-    /// Where this data folder says and nowhere else: for whoever acts on what the hub says.
+    /// At the address published in this data folder and nowhere else: for callers that act on the
+    /// status.
     Own(PathBuf),
-    /// Where this data folder says; while it says nothing, whoever serves a status there, without a
-    /// token.
+    /// At the address published in this data folder, or else, without a token, at these ports.
     In(PathBuf, Ports),
-    /// Whoever serves a status there; nobody is shown a token.
+    /// At these ports; no token is sent.
     Ports(Ports),
 }
 
-/// Where assistants of the founding protocol serve their status, in the order it is tried.
+/// The ports where assistants of the original protocol serve their status, in the order of trial.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ports {
     /// WebSockets.
     pub sockets: Vec<SocketAddr>,
-    /// Streams of events, else pages.
+    /// HTTP servers with an event stream or a page.
     pub http: Vec<SocketAddr>,
 }
 
@@ -103,7 +103,7 @@ impl Default for Ports {
 }
 
 impl Places {
-    /// The addresses to try now, each with the token's file if it may be shown there.
+    /// The addresses to try now, each with the token's file if the token may be used there.
     pub(crate) fn candidates(&self) -> Vec<(SocketAddr, Option<PathBuf>)> {
         match self {
             Self::At(hub) => vec![(hub.addr, Some(hub.token.clone()))],
@@ -113,14 +113,14 @@ impl Places {
             }
             Self::In(folder, ports) => match HubAddress::find(folder) {
                 Some(hub) => vec![(hub.addr, Some(hub.token))],
-                // Whoever listens there may be anybody: it gets no token.
+                // Any program may listen there, so it gets no token.
                 None => bare(ports),
             },
             Self::Ports(ports) => bare(ports),
         }
     }
 
-    /// Where the own hub would be published while others are tried instead of it.
+    /// The folder whose hub is not published yet, while others are tried instead.
     pub(crate) fn missed(&self) -> Option<&Path> {
         match self {
             Self::In(folder, _) if HubAddress::find(folder).is_none() => Some(folder),
@@ -128,7 +128,7 @@ impl Places {
         }
     }
 
-    /// Where to look for a status over HTTP when no WebSocket opens.
+    /// The addresses to try over HTTP when no WebSocket opens.
     pub(crate) fn http(&self) -> Vec<SocketAddr> {
         match self {
             Self::At(_) | Self::Own(_) => Vec::new(),
@@ -146,7 +146,7 @@ fn file_in(folder: &Path) -> PathBuf {
     folder.join("hub.json")
 }
 
-/// Whether a process of this user has this number.
+/// Whether a process of this user has this process id.
 #[cfg(unix)]
 fn is_alive(pid: u32) -> bool {
     let pid = i32::try_from(pid)

@@ -1,12 +1,12 @@
-//! Text of other programs, on its way to a person.
+//! Sanitizes text of other programs before it is shown.
 
-/// The text without what would steer a terminal, or make a line read as another.
+/// Removes characters that control a terminal or change how the line reads.
 #[must_use]
 pub fn plain(text: &str) -> String {
     text.chars().filter(|sign| is_plain(*sign)).collect()
 }
 
-/// Whether a sign is seen where it stands and does nothing else.
+/// Whether a character is visible and has no other effect.
 #[must_use]
 pub fn is_plain(sign: char) -> bool {
     let hides = matches!(sign, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'

@@ -1,7 +1,7 @@
-//! Small files that only their owner may read: the token, the port, the owner's wishes.
+//! Small files that only their owner may read: the token, the port, the owner's choices.
 //!
-//! They are made with their mode, never opened first and narrowed after, replaced in one step,
-//! and not read at all if somebody else could have written them.
+//! They are created with mode 0600, replaced atomically, and not read if another user could have
+//! written them.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -9,13 +9,13 @@ use std::{
     path::Path,
 };
 
-/// Largest private file that is read.
+/// Maximum size of a private file, in bytes.
 const LARGEST: u64 = 64 * 1024;
 
-/// Makes the folder, for the owner alone.
+/// Creates the folder with mode 0700.
 ///
 /// # Errors
-/// If it cannot be made, or belongs to another user.
+/// If it cannot be created, or belongs to another user.
 pub fn make_folder(folder: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     builder.recursive(true);
@@ -24,10 +24,10 @@ pub fn make_folder(folder: &Path) -> io::Result<()> {
     owner::check_folder(folder)
 }
 
-/// Replaces `path` with `bytes`, mode 0600, so that a reader finds the old or the new, never half.
+/// Replaces `path` with `bytes`, mode 0600, atomically.
 ///
 /// # Errors
-/// Whatever the file system says; the old file is then untouched.
+/// The file system's error; the old file is then unchanged.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let Some(name) = path.file_name() else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "no file name"));
@@ -51,7 +51,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Reads a private file; `None` if there is none.
 ///
 /// # Errors
-/// If it is a link, belongs to another user, is open to others, or is too large.
+/// If it is a link, belongs to another user, gives others access, or is too large.
 pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let mut options = OpenOptions::new();
     options.read(true);
@@ -74,7 +74,7 @@ pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
 }
 
 fn create(path: &Path) -> io::Result<File> {
-    // A leftover of a process that died half-way and had the same number.
+    // Left by a process with the same id that died before the rename.
     if let Err(error) = fs::remove_file(path)
         && error.kind() != io::ErrorKind::NotFound
     {
@@ -109,7 +109,7 @@ mod owner {
     }
 
     pub(super) fn refuse_links(options: &mut OpenOptions) {
-        // NONBLOCK: a pipe put in the file's place must not hang us.
+        // NONBLOCK: opening a FIFO in the file's place must not block.
         options.custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
     }
 
@@ -156,7 +156,7 @@ mod owner {
     }
 }
 
-/// Elsewhere the user's profile folder is private already.
+/// On other systems the user's profile folder is private already.
 #[cfg(not(unix))]
 mod owner {
     use std::{

@@ -1,4 +1,4 @@
-//! Showing that one knows the local token without sending it.
+//! HMAC proofs that a side knows the local token, without sending it.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use proto::status::v1::{Nonce, Proof, Side, VERSIONS, proven};
@@ -6,7 +6,7 @@ use sha2::Sha256;
 
 use crate::LocalToken;
 
-/// What both proofs of one connection are bound to.
+/// The data that both proofs of one connection are bound to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Challenge {
     pub(crate) port: u16,
@@ -15,13 +15,13 @@ pub(crate) struct Challenge {
 }
 
 impl Challenge {
-    /// The proof that this side knows the token.
+    /// The proof that `side` knows the token.
     pub(crate) fn proof(&self, token: &LocalToken, side: Side) -> Option<Proof> {
         let proof = self.mac(token, side)?.finalize().into_bytes();
         Some(Proof(proof.into()))
     }
 
-    /// Whether that side proved it; compared in constant time.
+    /// Whether `proof` is the proof of `side`; compared in constant time.
     pub(crate) fn is_proven(&self, token: &LocalToken, side: Side, proof: &Proof) -> bool {
         self.mac(token, side)
             .is_some_and(|mac| mac.verify_slice(&proof.0).is_ok())
@@ -29,7 +29,7 @@ impl Challenge {
 
     fn mac(&self, token: &LocalToken, side: Side) -> Option<Hmac<Sha256>> {
         let text = proven(side, VERSIONS[0], self.port, self.server, self.client);
-        // The key is the token as it stands in its file; a key of any length will do.
+        // The key is the token's text as in its file; HMAC takes keys of any length.
         let mut mac = Hmac::<Sha256>::new_from_slice(token.expose().as_bytes()).ok()?;
         mac.update(text.as_bytes());
         Some(mac)
@@ -46,7 +46,7 @@ mod tests {
         client: Nonce([2; 32]),
     };
 
-    /// Another program computed them, and docs/PROTOCOL.md shows them.
+    /// Computed by an independent program; docs/PROTOCOL.md shows the same values.
     #[test]
     fn the_proofs_are_those_that_another_program_computes() {
         let token = LocalToken::new([9; 32]);

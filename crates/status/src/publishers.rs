@@ -1,4 +1,4 @@
-//! Other local programs that publish fields of their own, and the commands that concern them.
+//! Other local programs that publish fields of the status, and the commands that concern them.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{Answer, Snapshot, StatusHub};
 
-/// Commands on their way to one publisher at once.
+/// Maximum number of commands in flight to one publisher.
 pub(crate) const ERRANDS: usize = 8;
 
 /// A command for a publisher.
@@ -26,16 +26,16 @@ pub(crate) struct Errand {
     pub(crate) answer: oneshot::Sender<Answer>,
 }
 
-/// What the hub tells a publisher.
+/// A message from the hub to a publisher.
 #[derive(Debug)]
 pub(crate) enum Note {
-    /// Do this, and answer.
+    /// A command to carry out and answer.
     Do(Errand),
-    /// These are another's now.
+    /// Another publisher took over these fields.
     Taken { fields: Vec<Field>, by: String },
 }
 
-/// Which fields one publisher holds, and what it says they are.
+/// The fields that one publisher holds, with their values.
 #[derive(Debug, Clone)]
 pub(crate) struct Claim {
     by: u64,
@@ -46,7 +46,7 @@ pub(crate) struct Claim {
     notes: mpsc::Sender<Note>,
 }
 
-/// What all publishers say, laid over the agent's own status.
+/// The agent's status with the fields of all publishers.
 pub(crate) fn merge(base: &Status, claims: &[Claim]) -> Status {
     let mut status = base.clone();
     for claim in claims {
@@ -66,7 +66,7 @@ pub(crate) fn merge(base: &Status, claims: &[Claim]) -> Status {
     status
 }
 
-/// One publisher's seat at the hub; whatever it holds is given back when this is dropped.
+/// A registered publisher; its fields are released when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Seat {
     hub: StatusHub,
@@ -75,7 +75,7 @@ pub(crate) struct Seat {
     origin: Option<String>,
     sender: mpsc::Sender<Note>,
     pub(crate) notes: mpsc::Receiver<Note>,
-    /// Commands that were passed on and not answered, by the number each was given.
+    /// Commands that were sent and not answered yet, by their number.
     open: HashMap<String, (oneshot::Sender<Answer>, Instant)>,
     count: u64,
 }
@@ -95,18 +95,19 @@ impl Seat {
         }
     }
 
-    /// The seat of a program that is read from there, and did not come itself.
+    /// Marks the publisher as a program that the hub reads from `origin`, instead of one that
+    /// connected.
     pub(crate) fn read_from(mut self, origin: String) -> Self {
         self.origin = Some(origin);
         self
     }
 
-    /// Rings when the hub shows anything new.
+    /// Signals each change of the hub's status.
     pub(crate) fn shown(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.hub.subscribe()
     }
 
-    /// Whether what it said last may be wrong by now.
+    /// Marks the publisher's fields as possibly outdated, or as current again.
     pub(crate) fn doubt(&self, stale: bool) {
         self.hub.change_claims(|claims| {
             let own = claims.iter_mut().find(|claim| claim.by == self.by);
@@ -114,8 +115,8 @@ impl Seat {
         });
     }
 
-    /// Changes what this publisher says. What is merely read gives way to whoever came himself and
-    /// says it too, and takes nothing from him.
+    /// Changes the fields of this publisher. Fields of a publisher that the hub reads from
+    /// elsewhere give way to those of one that connected.
     pub(crate) fn publish(&self, fields: &Published, takeover: bool) -> Answer {
         let mut answer = Ok(());
         self.hub.change_claims(|claims| {
@@ -145,7 +146,8 @@ impl Seat {
                 if !taken.is_empty() {
                     is_new = true;
                     let by = self.name.clone();
-                    // A publisher that lets its notes pile up learns it from `publishers`.
+                    // The notes are bounded; a publisher that misses one sees the change in
+                    // `publishers`.
                     let _ = claim.notes.try_send(Note::Taken { fields: taken, by });
                 }
             }
@@ -172,7 +174,7 @@ impl Seat {
         answer
     }
 
-    /// Notes that a command was passed on; its number.
+    /// Registers a command that was sent, and returns its number.
     pub(crate) fn open(
         &mut self,
         answer: oneshot::Sender<Answer>,
@@ -189,18 +191,18 @@ impl Seat {
         Some(id)
     }
 
-    /// The publisher answered; whether there was such a command.
+    /// Passes the publisher's answer on; returns whether there was such a command.
     pub(crate) fn settle(&mut self, id: &str, answer: Answer) -> bool {
         let open = self.open.remove(id);
         open.is_some_and(|(sender, _)| sender.send(answer).is_ok())
     }
 
-    /// When the first command that is not answered is given up.
+    /// The deadline of the oldest unanswered command.
     pub(crate) fn until(&self) -> Option<Instant> {
         self.open.values().map(|(_, until)| *until).min()
     }
 
-    /// Gives up what was not answered in time.
+    /// Fails the commands whose deadline has passed.
     pub(crate) fn expire(&mut self, now: Instant) {
         let late = self.open.extract_if(|_, (_, until)| *until <= now);
         for (_, (answer, _)) in late {
@@ -235,7 +237,7 @@ impl Drop for Seat {
     }
 }
 
-/// Passes a command of the voice on to whoever it concerns, who will answer it.
+/// Sends a voice command to the publisher it concerns, which will answer it.
 pub(crate) fn pass_on(claims: &[Claim], errand: Errand) {
     let nobody = |errand: Errand, message: &str| {
         let _ = errand

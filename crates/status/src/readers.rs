@@ -1,4 +1,4 @@
-//! All who are shown the status: each change is written to every one of them from one place.
+//! All readers of the status: one task writes each change to every one of them.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::{Snapshot, frames::Frames, line::Line};
 
-/// Written to before others have their turn: about a millisecond.
+/// Number of readers written to before the task yields; about a millisecond of work.
 const AT_ONCE: usize = 256;
 
 /// The connections of a hub.
@@ -27,8 +27,8 @@ impl Readers {
         }
     }
 
-    /// Shows the latest status to all, no sooner than `pace` after the one before: however often
-    /// it changes meanwhile, it is one. Ends with the hub.
+    /// Writes the latest status to all readers, at most once per `pace`; changes in between are
+    /// merged. Ends with the hub.
     pub(crate) async fn show(&self, mut status: watch::Receiver<Arc<Snapshot>>, pace: Duration) {
         let mut from = Instant::now();
         while status.changed().await.is_ok() {
@@ -54,7 +54,7 @@ impl Readers {
     }
 }
 
-/// A line that statuses are shown on.
+/// Removes the line from the readers when dropped.
 pub(crate) struct Joined<'a> {
     readers: &'a Readers,
     line: Arc<Line>,

@@ -1,4 +1,4 @@
-//! The places of open sockets.
+//! Slots for open sockets.
 
 use std::sync::Arc;
 
@@ -6,15 +6,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::door::Grant;
 
-/// Most are for whoever comes, some for who proved a token: strangers who hold all that they can
-/// keep no program of the owner's out.
+/// A limit on open sockets, of which some are reserved for clients with a token: clients without
+/// one cannot keep out the owner's programs.
 #[derive(Debug)]
 pub(crate) struct Room {
     any: Arc<Semaphore>,
     kept: Arc<Semaphore>,
 }
 
-/// One place, until it is dropped.
+/// One connection slot; released when dropped.
 #[derive(Debug)]
 pub(crate) struct Place(#[expect(dead_code, reason = "it is held")] OwnedSemaphorePermit);
 
@@ -26,7 +26,7 @@ impl Room {
         }
     }
 
-    /// A place for one who may do this much, if there is one.
+    /// Takes a slot for a connection with these rights; `None` if none is free.
     pub(crate) fn take(&self, grant: Grant) -> Option<Place> {
         let of = |places: &Arc<Semaphore>| places.clone().try_acquire_owned().ok();
         let kept = || match grant {

@@ -1,4 +1,4 @@
-//! One connection of `hearth.status.v1`, after its greeting.
+//! A connection of `hearth.status.v1` after its handshake.
 
 use std::collections::VecDeque;
 
@@ -27,24 +27,24 @@ use crate::{
     talk::{Asker, Heard, Pairing, read, refused},
 };
 
-/// Messages that are put aside while the client still owes the answer to a command.
+/// Maximum number of messages deferred while the client owes the answer to a command.
 const ASIDE: usize = 8;
 
 pub(crate) struct Session<'a> {
     pub(crate) pipe: Pipe,
     pub(crate) client: Client,
     pub(crate) caller: Caller,
-    /// The command that waits for the owner's word.
+    /// The command that waits for the owner's approval.
     pub(crate) held: Option<Held<Asker>>,
     pub(crate) hub: StatusHub,
     pub(crate) commands: mpsc::Sender<Request>,
     pub(crate) limits: Limits,
     pub(crate) world: &'a World,
-    /// Of who may publish.
+    /// Present if the client may publish.
     pub(crate) seat: Option<Seat>,
 }
 
-/// Everything that can happen to a session.
+/// The events of a session.
 enum Tick {
     Heard(Option<Result<Message, Error>>),
     Answered(Outcome<Asker>),
@@ -72,11 +72,12 @@ impl Session<'_> {
         let mut aside = VecDeque::new();
         self.follow(Cause::First);
         loop {
-            // A publisher may have asked for what it is now to do itself.
+            // The pending command may be one that this client, as a publisher, has to carry out
+            // itself.
             let listens = asked.is_none() || (self.owes_answer() && aside.len() < ASIDE);
             let tick = tokio::select! {
                 biased;
-                // Before the stop: whoever said `quit` shall hear that it was heard.
+                // Before the stop, so that the answer to `quit` is sent.
                 answer = answered(&mut asked) => Tick::Answered(answer),
                 decision = decided(&mut self.held), if asked.is_none() => Tick::Decided(decision),
                 note = noted(&mut self.seat) => note,
@@ -115,14 +116,14 @@ impl Session<'_> {
         }
     }
 
-    /// Whether a command was passed on to this client that it has not answered.
+    /// Whether the client has an unanswered command as a publisher.
     fn owes_answer(&self) -> bool {
         self.seat
             .as_ref()
             .is_some_and(|seat| seat.until().is_some())
     }
 
-    /// Shows the client what it subscribed to.
+    /// Shows the client the topics that it subscribed to.
     fn follow(&self, cause: Cause) {
         let topics = &self.client.topics;
         let shape = Shape::V1 {
@@ -133,7 +134,7 @@ impl Session<'_> {
         self.pipe.follow(view, &self.hub);
     }
 
-    /// Tells a publisher what concerns it.
+    /// Sends a note to the publisher.
     async fn tell(&mut self, note: Note) -> Result<(), Error> {
         let message = match note {
             Note::Taken { fields, by } => HubMessage::Taken { fields, by },
@@ -161,7 +162,7 @@ impl Session<'_> {
         seat.publish(fields, takeover)
     }
 
-    /// Does what the owner said about a command.
+    /// Handles the owner's decision on the pending command.
     async fn settle(&mut self, decided: Decided<Asker>) -> Result<Option<Asked<Asker>>, Error> {
         let approval = decided.approval;
         let asker = Asker {
@@ -193,7 +194,7 @@ impl Session<'_> {
         }
     }
 
-    /// Answers a program of the owner's own about programs that ask.
+    /// Answers an approval request of one of the owner's programs.
     async fn pair(&self, pairing: Pairing, asker: Asker) -> HubMessage {
         let approvals = self.caller.approvals.as_ref();
         let Some(approvals) = approvals.filter(|_| self.client.grant == Grant::Command) else {
@@ -246,7 +247,7 @@ impl Session<'_> {
                 }
                 Heard::Resubscribe(topics) => {
                     self.client.topics = topics;
-                    // Nothing of the old kind after the answer.
+                    // No status in the old format may follow the answer.
                     self.pipe.line.follow(None);
                     self.pipe.say(&identified(&self.client, None)).await?;
                     self.follow(Cause::Resubscribed);
@@ -258,7 +259,7 @@ impl Session<'_> {
                 let message = "messages must be text, not binary".to_owned();
                 refused(ErrorCode::BadRequest, message)
             }
-            // The library has its own answer to these ready; it only has to be sent.
+            // The library has queued its own answer; it only has to be flushed.
             Message::Ping(_) | Message::Close(_) => {
                 self.pipe.flush().await?;
                 return Ok(None);
@@ -270,7 +271,7 @@ impl Session<'_> {
     }
 }
 
-/// Whether this asks for nothing: it is never put aside.
+/// Whether this is the answer to a command; those are never deferred.
 fn is_answer(message: &Message) -> bool {
     match message {
         Message::Text(text) => matches!(read(text), Heard::Response { .. }),
@@ -279,7 +280,7 @@ fn is_answer(message: &Message) -> bool {
     }
 }
 
-/// What a publisher is to be told, or that it was too slow; for ever nothing for who is none.
+/// The next note for the publisher, or its timeout; waits forever if the client is no publisher.
 async fn noted(seat: &mut Option<Seat>) -> Tick {
     let Some(seat) = seat else {
         return std::future::pending().await;

@@ -1,4 +1,4 @@
-//! One connection of the hub in the legacy mode: status out, commands in.
+//! A connection in the legacy mode: status out, commands in.
 
 use proto::{
     ErrorCode,
@@ -24,7 +24,7 @@ pub(crate) struct Socket<'a> {
     pub(crate) pipe: Pipe,
     pub(crate) grant: Grant,
     pub(crate) caller: Caller,
-    /// The command that waits for the owner's word.
+    /// The command that waits for the owner's approval.
     pub(crate) held: Option<Held<Option<String>>>,
     pub(crate) hub: StatusHub,
     pub(crate) commands: mpsc::Sender<Request>,
@@ -32,10 +32,10 @@ pub(crate) struct Socket<'a> {
     pub(crate) world: &'a World,
 }
 
-/// A command in the agent's hands, with the client's id.
+/// A command that the agent has not answered yet, with the client's id.
 type Asked = crate::asking::Asked<Option<String>>;
 
-/// Everything that can happen to a socket.
+/// The events of a socket.
 enum Tick {
     Heard(Option<Result<Message, Error>>),
     Answered(Outcome<Option<String>>),
@@ -63,7 +63,7 @@ impl Socket<'_> {
         loop {
             let tick = tokio::select! {
                 biased;
-                // Before the stop: whoever said `quit` shall hear that it was heard.
+                // Before the stop, so that the answer to `quit` is sent.
                 answer = answered(&mut asked) => Tick::Answered(answer),
                 decision = decided(&mut self.held), if asked.is_none() => Tick::Decided(decision),
                 () = stop.cancelled() => Tick::Stop,
@@ -100,7 +100,7 @@ impl Socket<'_> {
         }
     }
 
-    /// Does what the owner said about a command.
+    /// Handles the owner's decision on the pending command.
     async fn settle(&mut self, decided: Decided<Option<String>>) -> Result<Option<Asked>, Error> {
         let (approval, command, id) = (decided.approval, decided.command, decided.id);
         match decided.verdict {
@@ -172,7 +172,7 @@ impl Socket<'_> {
                 };
                 self.pipe.say(&refused).await?;
             }
-            // The library has its own answer to these ready; it only has to be sent.
+            // The library has queued its own answer; it only has to be flushed.
             Message::Ping(_) | Message::Close(_) => self.pipe.flush().await?,
             Message::Pong(_) | Message::Frame(_) => {}
         }

@@ -1,12 +1,13 @@
-//! The sockets of this machine, as Linux tells of them.
+//! The sockets of this machine, as Linux lists them.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 const TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
-/// A table is not read in one moment: while other sockets close, a row may be passed over.
+/// Number of reads of a table. A table is not read atomically: while other sockets close, a row may
+/// be skipped.
 const LOOKS: usize = 3;
 
-/// What is found in the kernel's tables; nothing on other systems.
+/// Searches the kernel's socket tables; `None` on other systems.
 pub(crate) fn look_up<T>(find: impl Fn(&str) -> Option<T>) -> Option<T> {
     let look = || {
         let mut tables = TABLES.iter().map(std::fs::read_to_string);
@@ -39,7 +40,7 @@ impl<'a> End<'a> {
         Some(Self { address, port })
     }
 
-    /// Whether it is this address, which a socket of IPv6 has as `::ffff:` and this.
+    /// Whether it is this address; IPv6 sockets have it as `::ffff:a.b.c.d`.
     pub(crate) fn is(&self, wanted: SocketAddrV4) -> bool {
         const NONE: &str = "0000000000000000";
         let word = |octets| format!("{:08X}", u32::from_ne_bytes(octets));
@@ -51,14 +52,14 @@ impl<'a> End<'a> {
         self.port == wanted.port() && (is_it(self.address) || mapped().is_some_and(is_it))
     }
 
-    /// Whether whoever listens there is reached at 127.0.0.1 with this port.
+    /// Whether a listener at this address is reached at 127.0.0.1 with this port.
     pub(crate) fn hears(&self, port: u16) -> bool {
         let is_any = self.address.bytes().all(|digit| digit == b'0');
         self.is(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)) || (is_any && self.port == port)
     }
 }
 
-/// The sockets in the kernel's table; what is damaged is left out.
+/// The sockets in the kernel's table; malformed rows are skipped.
 pub(crate) fn rows(table: &str) -> impl Iterator<Item = Row<'_>> {
     table.lines().skip(1).filter_map(|line| {
         let mut fields = line.split_ascii_whitespace().skip(1);
@@ -74,7 +75,7 @@ pub(crate) fn rows(table: &str) -> impl Iterator<Item = Row<'_>> {
     })
 }
 
-/// The process that has this socket open, and its name; `None` if this user may not know.
+/// The id and name of the process that has this socket open; `None` if this user may not see it.
 pub(crate) fn process_of(inode: u64) -> Option<(u32, String)> {
     let wanted = format!("socket:[{inode}]");
     std::fs::read_dir("/proc")

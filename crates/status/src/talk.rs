@@ -1,4 +1,4 @@
-//! What a client of `hearth.status.v1` says once it is known.
+//! The messages of a client of `hearth.status.v1` after its handshake.
 
 use proto::{
     ErrorCode,
@@ -11,16 +11,16 @@ use serde_json::Value;
 
 use crate::{Answer, asking::Outcome};
 
-/// Which request an answer belongs to.
+/// The request that an answer belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Asker {
     pub(crate) id: String,
     pub(crate) request: String,
-    /// What the owner was asked because of it.
+    /// The approval that the request needed.
     pub(crate) approval: Option<String>,
 }
 
-/// What only the owner's own programs may ask.
+/// Requests that only the owner's own programs may make.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Pairing {
     List,
@@ -29,7 +29,7 @@ pub(crate) enum Pairing {
     Revoke { grant: String },
 }
 
-/// What a client said.
+/// A client's message.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Heard {
     Command(Command, Asker),
@@ -45,16 +45,16 @@ pub(crate) enum Heard {
         id: String,
         answer: Answer,
     },
-    /// Answer this, and go on listening.
+    /// A message that is only refused, with this answer.
     Refuse(HubMessage),
 }
 
-/// Reads one text message. Whatever it is, there is an answer to it.
+/// Parses one text message. There is an answer to any text.
 pub(crate) fn read(text: &str) -> Heard {
     let value: Value = match serde_json::from_str(text) {
         Ok(value) => value,
         Err(error) => {
-            // The parser's message holds a place, never the text itself.
+            // The parser's error names a position, never the text itself.
             let message = format!("this is not JSON: {error}");
             return Heard::Refuse(refused(ErrorCode::MalformedJson, message));
         }
@@ -177,7 +177,7 @@ fn bad(message: String) -> Heard {
     Heard::Refuse(refused(ErrorCode::BadRequest, message))
 }
 
-/// The answer to what was no request.
+/// The answer to a message that is not a valid request.
 pub(crate) fn refused(code: ErrorCode, message: String) -> HubMessage {
     HubMessage::Error {
         status: code.http_status(),
@@ -187,7 +187,7 @@ pub(crate) fn refused(code: ErrorCode, message: String) -> HubMessage {
 }
 
 impl Asker {
-    /// How its request ended.
+    /// The answer with the outcome of the request.
     pub(crate) fn response(self, answer: Answer) -> HubMessage {
         let (status, code, message) = match answer {
             Ok(()) => (200, None, None),
@@ -204,7 +204,7 @@ impl Asker {
         }
     }
 
-    /// What its request gave.
+    /// The answer with the result of the request.
     pub(crate) fn result(self, result: Value) -> HubMessage {
         HubMessage::Response {
             id: self.id,

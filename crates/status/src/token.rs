@@ -8,14 +8,14 @@ use subtle::ConstantTimeEq as _;
 
 use crate::private_file;
 
-/// Digits of the token's text: 32 random bytes.
+/// Number of hexadecimal digits of the token: 32 random bytes.
 const DIGITS: usize = 64;
 
-/// What a program of this machine's owner shows the hub before it may give commands.
+/// The secret by which a program of this machine's owner may send commands to the hub.
 #[derive(Clone)]
 pub struct LocalToken(SecretString);
 
-/// Why there is no token.
+/// The reason why there is no token.
 #[derive(Debug, thiserror::Error)]
 #[error("the local token {} cannot be {did}: {source}; remove the file and restart Hearth", path.display())]
 pub struct TokenError {
@@ -25,7 +25,7 @@ pub struct TokenError {
 }
 
 impl LocalToken {
-    /// Where the token stands within Hearth's data folder.
+    /// The path of the token in Hearth's data folder.
     #[must_use]
     pub fn path_in(folder: &Path) -> PathBuf {
         folder.join("hub.token")
@@ -38,11 +38,11 @@ impl LocalToken {
         Self(text.into())
     }
 
-    /// Reads the folder's token, or makes one of `random` if there is none, it is damaged, or
-    /// somebody else could have read it.
+    /// Reads the folder's token. If there is none, it is damaged, or another user could have read
+    /// it, makes a new one of `random`.
     ///
     /// # Errors
-    /// If the file is somebody else's, a link, or the folder cannot be written.
+    /// If the file belongs to another user or is a link, or the folder is not writable.
     pub fn open(folder: &Path, random: [u8; 32]) -> Result<Self, TokenError> {
         let path = Self::path_in(folder);
         let fail = |did| {
@@ -76,13 +76,13 @@ impl LocalToken {
         Ok(Self::from_text(text))
     }
 
-    /// A token of this text; `None` if it is none.
+    /// A token from its text; `None` if the text is not valid.
     pub(crate) fn from_text(text: &str) -> Option<Self> {
         let is_token = text.len() == DIGITS && text.bytes().all(|digit| digit.is_ascii_hexdigit());
         is_token.then(|| Self(text.into()))
     }
 
-    /// The token's text, to be sent to the hub and nowhere else.
+    /// The token's text; send it to the hub only.
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
@@ -100,7 +100,7 @@ impl fmt::Debug for LocalToken {
     }
 }
 
-/// Our own file, but readable by others: what stood in it is no secret any more.
+/// Whether the file is our own, but readable by others: its content is no longer secret.
 #[cfg(unix)]
 fn is_wide_open(path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt as _;

@@ -1,4 +1,4 @@
-//! From a fresh TCP connection to a WebSocket, or to an answer that says why not.
+//! Upgrades a new TCP connection to a WebSocket, or refuses it.
 
 use std::{
     convert::Infallible,
@@ -30,39 +30,40 @@ use crate::{
 
 type Page = Response<Full<Bytes>>;
 
-/// Everything that is checked before a socket opens.
+/// The checks before a socket opens.
 #[derive(Debug)]
 pub(crate) struct Gate {
     pub(crate) access: Access,
     pub(crate) door: Door,
-    /// Where the hub listens; proofs are bound to it.
+    /// The port of the hub; proofs are bound to it.
     pub(crate) port: u16,
-    /// Who takes a message only after so long has fallen behind.
+    /// A client that takes a message only after this time has fallen behind.
     pub(crate) behind: Duration,
     pub(crate) room: Room,
-    /// Largest message.
+    /// Maximum message size, in bytes.
     pub(crate) message_max: usize,
 }
 
-/// An open socket, and what was agreed on before it opened.
+/// An open socket, and what was agreed in the upgrade.
 pub(crate) struct Opened {
     pub(crate) stream: WebSocketStream<Wire>,
     pub(crate) agreed: Agreed,
-    /// The web page it is, if it is one.
+    /// The `Origin` of the web page, if the client is one.
     pub(crate) origin: Option<String>,
 }
 
-/// What was agreed on before a socket opened.
+/// The result of the upgrade request.
 #[derive(Debug)]
 pub(crate) struct Agreed {
     pub(crate) grant: Grant,
-    /// Who speaks `hearth.status.v1` may still prove more, and takes a place only then.
+    /// A client of `hearth.status.v1` gets its slot after the handshake, in which it may prove the
+    /// token.
     pub(crate) place: Option<Place>,
-    /// Whether `hearth.status.v1` is spoken, and not the legacy mode.
+    /// Whether the subprotocol is `hearth.status.v1` instead of the legacy mode.
     pub(crate) is_v1: bool,
 }
 
-/// Limits of every socket of the hub, on both of its ends.
+/// The WebSocket limits of the hub and its clients.
 pub(crate) fn socket_config(message_max: usize) -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(limits::WS_READ_BUFFER)
@@ -72,7 +73,7 @@ pub(crate) fn socket_config(message_max: usize) -> WebSocketConfig {
         .max_frame_size(Some(message_max))
 }
 
-/// Speaks HTTP once. `None`: the request was answered, or was no request.
+/// Handles one HTTP request. `None`: the request was refused or malformed.
 pub(crate) async fn upgrade(stream: TcpStream, gate: &Gate) -> Option<Opened> {
     let opened: Mutex<Option<(OnUpgrade, Agreed, Option<String>)>> = Mutex::new(None);
     let answer = async |mut request: Request<Incoming>| {
@@ -104,7 +105,7 @@ pub(crate) async fn upgrade(stream: TcpStream, gate: &Gate) -> Option<Opened> {
     let parts = upgrade.await.ok()?.downcast::<TokioIo<TcpStream>>().ok()?;
     let (stream, read) = (parts.io.into_inner(), parts.read_buf.to_vec());
     let config = socket_config(gate.message_max).read_buffer_size(limits::HUB_READ_BUFFER);
-    // A status, and the answers that stood before it.
+    // Room for a status, and for the answers in front of it.
     let kept = 4 * gate.message_max;
     let wire = Wire(Arc::new(Line::new(stream, gate.behind, kept)));
     let stream = WebSocketStream::from_partially_read(wire, read, Role::Server, Some(config)).await;
@@ -116,7 +117,7 @@ pub(crate) async fn upgrade(stream: TcpStream, gate: &Gate) -> Option<Opened> {
 }
 
 impl Gate {
-    /// The answer to a request: an open socket and what it may do, or a refusal.
+    /// The answer to a request: an open socket and its rights, or a refusal.
     fn check<B>(&self, request: &Request<B>) -> Result<(Page, Agreed), Box<Page>> {
         let refuse = |refusal| Box::new(refused(&refusal));
         self.access
@@ -166,7 +167,7 @@ impl Gate {
     }
 }
 
-/// Whether the client would speak it; other subprotocols are not known here, and not answered.
+/// Whether the client offers `hearth.status.v1`; other subprotocols are ignored.
 fn offers_v1(headers: &HeaderMap) -> bool {
     let offers = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
     let mut words = offers

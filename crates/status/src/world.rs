@@ -6,16 +6,16 @@ use std::{
 use proto::{Timestamp, status::Status};
 use serde_json::{Value, json};
 
-/// What the hub takes from outside: the time, and chance.
+/// The hub's sources of time and randomness.
 pub struct World {
-    /// The wall clock, of which `ping` tells.
+    /// The wall clock, used in the answer to `ping`.
     pub clock: Box<dyn Fn() -> Timestamp + Send + Sync>,
-    /// 256 bits at a time, for challenges.
+    /// Returns 256 random bits, for challenges.
     pub random: Box<dyn Fn() -> [u8; 32] + Send + Sync>,
 }
 
 impl World {
-    /// What `ping` gives, in both modes.
+    /// The result of `ping`, in both modes.
     pub(crate) fn pong(&self, status: &Status) -> Value {
         json!({ "time": (self.clock)(), "seq": status.seq })
     }

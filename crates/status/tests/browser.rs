@@ -1,5 +1,5 @@
-//! Real Chromium against the hub: pages of every origin, names that DNS points here, frames
-//! without an origin, with and without a token, by every way a page has.
+//! Real Chromium against the hub: pages of every origin, DNS names that point here, frames with a
+//! `null` origin, with and without a token, over every API that a page has.
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
 use std::{net::TcpListener as StdListener, time::Duration};
@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Tries every target in one page; `open` is an open socket or a page that can be read.
+/// Tries every target from one page; `open` means an open socket or a readable page.
 const PROBE: &str = r#"
 const [targets, frame, done] = arguments;
 const probe = `
@@ -51,7 +51,7 @@ if (!frame) {
 }
 "#;
 
-/// Serves an empty page to whoever asks, whatever he calls this machine.
+/// Serves an empty page to any request, for any `Host`.
 async fn pages() -> (u16, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -169,7 +169,7 @@ async fn chromium_opens_the_hub_to_the_listed_page_alone() {
         (listed.clone(), ""),
         (format!("http://127.0.0.1:{page_port}"), ""),
         (format!("http://evil.test:{page_port}"), ""),
-        // The name of the page leads to the hub itself by now.
+        // The page's name resolves to the hub itself by now.
         (format!("http://rebind.test:{hub_port}"), ""),
         (format!("http://127.0.0.1:{hub_port}"), ""),
         (listed.clone(), "sandbox"),
@@ -193,7 +193,7 @@ async fn chromium_opens_the_hub_to_the_listed_page_alone() {
             opened += usize::from(answer == "open");
         }
     }
-    // Before anything can fail: a driver that is killed leaves its browser behind.
+    // First, because a driver that is killed leaves its browser running.
     chromium.client.clone().close().await.unwrap();
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert_eq!((tried, opened), (315, 4));

@@ -1,5 +1,5 @@
-//! An agent's metrics: their names, and the text a scraper reads. Everything is looked up when
-//! somebody asks; nothing is labelled with what a requester said.
+//! The agent's metrics: their names and the text for a scraper. All values are read at scrape time;
+//! no label contains data from a requester.
 
 use prometheus_client::{
     encoding::text::encode,
@@ -11,34 +11,34 @@ use prometheus_client::{
     registry::Registry,
 };
 
-/// What an agent has done and does.
+/// The agent's counters and gauges at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AgentNow {
-    /// Jobs whose answer the relay took.
+    /// Number of jobs whose answer the relay accepted.
     pub completed: u64,
-    /// Jobs that failed for good.
+    /// Number of jobs that failed for good.
     pub failed: u64,
-    /// Jobs that were withdrawn.
+    /// Number of jobs that were cancelled.
     pub cancelled: u64,
-    /// Jobs that went back to the relay, for another time or another worker.
+    /// Number of jobs returned to the relay, for another attempt or another worker.
     pub given_back: u64,
     /// Answer chunks from the engine.
     pub tokens: u64,
-    /// Jobs that run.
+    /// Number of running jobs.
     pub running: usize,
-    /// Whether the relay is there.
+    /// Whether the relay is connected.
     pub relay_up: bool,
-    /// Whether the engine is there.
+    /// Whether the engine is up.
     pub engine_up: bool,
-    /// Whether the owner paused it.
+    /// Whether the owner paused the agent.
     pub paused: bool,
-    /// Open sockets of the status hub.
+    /// Number of open connections of the status hub.
     pub subscribers: usize,
-    /// Statuses that were told.
+    /// Number of status updates published.
     pub statuses: u64,
 }
 
-/// The text for a scraper, in the format [`crate::metrics::CONTENT_TYPE`] names.
+/// The text for a scraper, in the format of [`crate::metrics::CONTENT_TYPE`].
 #[must_use]
 pub fn render(now: &AgentNow) -> String {
     let mut registry = Registry::with_prefix("hearth_agent");
@@ -86,7 +86,7 @@ pub fn render(now: &AgentNow) -> String {
         all.register(name, help, ConstGauge::new(value));
     }
     let mut text = String::with_capacity(2 * 1024);
-    // A String takes everything.
+    // Writing to a String cannot fail.
     let _ = encode(&mut text, &registry);
     text
 }

@@ -1,6 +1,6 @@
-//! Core files, which would hold the keys and prompts that this process has in memory.
+//! Disables core files, which would contain the keys and prompts in this process's memory.
 
-/// Lets the system write none, whatever becomes of this process and of those that it starts.
+/// Disables core files for this process and its children.
 pub fn forbid() {
     #[cfg(unix)]
     {

@@ -1,10 +1,10 @@
-//! How many files this process may have open: a connection is one.
+//! The limit of open files, of which every connection uses one.
 
-/// What else a program has open: its stores, listeners and logs.
+/// Number of files that a program has open besides its connections: stores, listeners, logs.
 const BESIDE: u64 = 256;
 
-/// Lets this process have that many connections, as far as the system allows it: most systems
-/// start programs with 1,024. Says so in the log where that is too few.
+/// Raises the limit of open files so that this many connections fit, as far as the system allows.
+/// Most systems start programs with 1,024. Logs a warning if the limit stays too low.
 pub fn allow(connections: usize) {
     #[cfg(unix)]
     {

@@ -1,5 +1,5 @@
-//! Tracing setup: what the programs log goes to stderr, filtered by `HEARTH_LOG`; the metrics of
-//! relay and agent; how many files they may have open, and that they leave no core file.
+//! Logging to stderr, filtered by `HEARTH_LOG`; the metrics of relay and agent; process limits for
+//! open files and core files.
 
 pub mod agent;
 pub mod cores;
@@ -8,24 +8,23 @@ pub mod metrics;
 
 use tracing_subscriber::EnvFilter;
 
-/// The environment variable that holds the filter, for example `info,hearth_relay=debug`.
+/// The environment variable with the log filter, for example `info,hearth_relay=debug`.
 pub const FILTER_VARIABLE: &str = "HEARTH_LOG";
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
-    /// For a person at a terminal.
+    /// Plain text for a terminal.
     #[default]
     Human,
-    /// One JSON object a line; control characters in values are escaped.
+    /// One JSON object per line; control characters in values are escaped.
     Json,
 }
 
-/// Sends this process's log to stderr. `fallback` is the filter used when [`FILTER_VARIABLE`]
-/// is not set.
+/// Sends this process's log to stderr. `fallback` is the filter if [`FILTER_VARIABLE`] is not set.
 ///
 /// # Errors
-/// A filter that cannot be read, or a second call in the same process.
+/// If the filter is not valid, or `init` was called before in this process.
 pub fn init(format: Format, fallback: &str) -> anyhow::Result<()> {
     let directives = std::env::var(FILTER_VARIABLE).unwrap_or_else(|_| fallback.to_owned());
     let log = tracing_subscriber::fmt()
@@ -39,7 +38,7 @@ pub fn init(format: Format, fallback: &str) -> anyhow::Result<()> {
 }
 
 fn filter(directives: &str) -> anyhow::Result<EnvFilter> {
-    // Its source says the same once more.
+    // Only the message; its source repeats it.
     EnvFilter::try_new(directives).map_err(|why| {
         anyhow::anyhow!(
             "{FILTER_VARIABLE} `{directives}` is not a valid log filter; use for example \

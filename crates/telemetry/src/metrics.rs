@@ -1,8 +1,7 @@
-//! The relay's metrics: their names, their labels, and the text a scraper reads.
+//! The relay's metrics: their names, their labels, and the text for a scraper.
 //!
-//! What happens is counted when it happens; what is, is looked up when somebody asks. Every label
-//! comes from a list that is known beforehand, except the names of models, of which the first
-//! [`MODELS_MAX`] are told apart.
+//! Events are counted when they happen; gauges are read at scrape time. Every label value comes
+//! from a fixed list, except model names, of which only the first [`MODELS_MAX`] are distinguished.
 
 use std::{
     collections::HashMap,
@@ -18,19 +17,19 @@ use prometheus_client::{
 };
 use proto::{Dialect, ErrorCode, JobState};
 
-/// What a scraper is told the text is.
+/// The `Content-Type` of the text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// Most models that are told apart; all others are one, called `other`.
+/// Maximum number of distinct model labels; all further models share the label `other`.
 pub const MODELS_MAX: usize = 50;
 const OTHER: &str = "other";
-/// Longest name of a model as a label, in bytes.
+/// Maximum length of a model name as a label, in bytes.
 const MODEL_NAME_MAX: usize = 128;
 
-/// From a millisecond to ten minutes: a model may have to be loaded first.
+/// From a millisecond to ten minutes, because a model may have to be loaded first.
 const WAITS: [f64; 16] = [
     0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0,
 ];
-/// From what a fast disk takes to what a broken one does.
+/// From a commit on a fast disk to one on a failing disk.
 const COMMITS: [f64; 11] = [
     0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 1.0, 10.0,
 ];
@@ -39,24 +38,24 @@ const GROUPS: [f64; 9] = [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 64.0, 256.0, 1024.0];
 type Label = [(&'static str, &'static str); 1];
 type ModelLabels = [(&'static str, String); 2];
 
-/// What is looked up when somebody asks.
+/// The gauges, read at scrape time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Now {
-    /// Jobs that wait, by urgency; the first are those that wait for no slot.
+    /// Number of queued jobs per priority; the first entry counts jobs that need no slot.
     pub queued: [usize; LEVELS],
-    /// Bytes of their requests.
+    /// Request bytes of the queued jobs.
     pub queued_bytes: usize,
-    /// Jobs that are lent.
+    /// Number of leased jobs.
     pub leased: usize,
-    /// Jobs that failed and are kept.
+    /// Number of failed jobs that are kept.
     pub dead: usize,
-    /// Workers on a WebSocket.
+    /// Number of workers on a WebSocket.
     pub workers_by_socket: usize,
-    /// Workers that poll.
+    /// Number of workers that poll.
     pub workers_by_poll: usize,
 }
 
-/// Ten priorities, and before them what waits for no slot.
+/// Ten priorities, and the level of jobs that need no slot.
 pub const LEVELS: usize = 11;
 
 /// Counters and gauges of one relay.
@@ -115,7 +114,7 @@ impl Default for RelayMetrics {
 }
 
 impl RelayMetrics {
-    /// All at nothing.
+    /// All metrics at zero.
     #[must_use]
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("hearth");
@@ -192,14 +191,14 @@ impl RelayMetrics {
         }
     }
 
-    /// A job was accepted.
+    /// Counts an accepted job.
     pub fn queued(&self, dialect: Dialect) {
         if let Some(counter) = self.queued.get(&dialect) {
             counter.inc();
         }
     }
 
-    /// A job was lent; `waited` since it was accepted, if that was the first time.
+    /// Counts a lease; `waited` is the time since acceptance, on the job's first lease.
     pub fn leased(&self, waited: Option<Duration>) {
         self.leases.inc();
         if let Some(waited) = waited {
@@ -207,12 +206,12 @@ impl RelayMetrics {
         }
     }
 
-    /// The first line of an answer came so long after its job was accepted.
+    /// Records the time from acceptance to the first line of an answer.
     pub fn first_line(&self, after: Duration) {
         self.first_token.observe(after.as_secs_f64());
     }
 
-    /// A job ended.
+    /// Counts an ended job.
     pub fn ended(&self, state: JobState) {
         let [completed, failed, cancelled] = &self.ended;
         match state {
@@ -224,35 +223,35 @@ impl RelayMetrics {
         .inc();
     }
 
-    /// A request was refused.
+    /// Counts a refused request.
     pub fn refused(&self, code: ErrorCode) {
         if let Some(counter) = self.refused.get(&code) {
             counter.inc();
         }
     }
 
-    /// An engine counted the tokens of one job.
+    /// Counts the tokens of one job, as reported by the engine.
     pub fn tokens(&self, model: &str, prompt: u64, answer: u64) {
         let counters = self.of_model(model);
         counters.prompt.inc_by(prompt);
         counters.answer.inc_by(answer);
     }
 
-    /// So many decisions were committed, which took so long on the disk.
+    /// Records a commit: its duration on disk and its number of decisions.
     pub fn committed(&self, took: Duration, decisions: usize) {
         self.commit.observe(took.as_secs_f64());
         let decisions = u32::try_from(decisions).unwrap_or(u32::MAX);
         self.group.observe(decisions.into());
     }
 
-    /// A connection; it counts until what is answered is dropped.
+    /// Counts a connection until the returned value is dropped.
     #[must_use]
     pub fn connected(&self) -> Connected {
         self.connections.inc();
         Connected(self.connections.clone())
     }
 
-    /// The text for a scraper, in the format [`CONTENT_TYPE`] names.
+    /// The text for a scraper, in the format of [`CONTENT_TYPE`].
     #[must_use]
     pub fn render(&self, now: &Now) -> String {
         let set = |gauge: &Gauge, value: usize| {
@@ -268,7 +267,7 @@ impl RelayMetrics {
         set(&gauges.by_socket, now.workers_by_socket);
         set(&gauges.by_poll, now.workers_by_poll);
         let mut text = String::with_capacity(16 * 1024);
-        // A String takes everything.
+        // Writing to a String cannot fail.
         let _ = encode(&mut text, &self.registry);
         text
     }
@@ -284,7 +283,7 @@ impl RelayMetrics {
             }
         }
         let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
-        // One place is kept for all others.
+        // One of the labels is `other`.
         let is_told_apart = models.len() + 1 < MODELS_MAX && model.len() <= MODEL_NAME_MAX;
         let name = if is_told_apart { model } else { OTHER };
         let label = |kind: &str| {
@@ -302,7 +301,7 @@ impl RelayMetrics {
     }
 }
 
-/// See [`RelayMetrics::connected`].
+/// An open connection, see [`RelayMetrics::connected`].
 #[derive(Debug)]
 pub struct Connected(Gauge);
 

@@ -1,4 +1,4 @@
-//! Leave for good, and the file it is kept in.
+//! Permanent grants and their file.
 
 use std::{io, path::Path};
 
@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{LocalToken, private_file};
 
-/// Programs that may be allowed for good.
+/// Maximum number of permanent grants.
 pub(super) const GRANTS_MAX: usize = 32;
 
-/// One program's leave, and the token that is its own.
+/// The permanent grant of one program, with its own token.
 #[derive(Debug, Clone)]
 pub(super) struct Grant {
     pub(super) id: u64,
@@ -21,7 +21,7 @@ pub(super) struct Grant {
     pub(super) token: LocalToken,
 }
 
-/// A grant in the file.
+/// A grant as stored in the file.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     #[serde(flatten)]
@@ -44,7 +44,7 @@ pub(super) fn load(file: &Path) -> io::Result<Vec<Grant>> {
     kept.into_iter().take(GRANTS_MAX).map(grant).collect()
 }
 
-/// Moves a list that cannot be read out of the way, where no other is.
+/// Renames a list that cannot be read, unless the new name is taken.
 pub(super) fn set_aside(file: &Path, now: Timestamp) -> io::Result<()> {
     let aside = file.with_extension(format!("json.damaged-{}", now.0));
     match std::fs::rename(file, &aside) {

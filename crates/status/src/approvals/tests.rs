@@ -123,7 +123,7 @@ async fn a_revoked_leave_does_not_come_back_with_the_next() {
     let (kept, revoked) = (allow(1).await, allow(2).await);
     approvals.revoke(&revoked.to_string()).await.unwrap();
     let next = allow(3).await;
-    // A connection that is still open remembers the number it was allowed under.
+    // An open connection remembers the number of its grant.
     assert!(!approvals.holds(revoked) && approvals.holds(kept) && approvals.holds(next));
 }
 

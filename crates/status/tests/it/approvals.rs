@@ -1,4 +1,4 @@
-//! A program without the token asks, the owner answers, over real sockets.
+//! A program without the token asks, and the owner decides, over real sockets.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ impl Asked {
         Self { hub, owner, home }
     }
 
-    /// What the owner sees once somebody waits.
+    /// The pending approval that the owner sees.
     async fn waiting(&self) -> Waiting {
         let mut pairs = self.owner.pairs();
         let is_asked = |pairs: &std::sync::Arc<Pairs>| !pairs.waiting.is_empty();
@@ -44,7 +44,7 @@ impl Asked {
         pairs.waiting[0].clone()
     }
 
-    /// The agent carries the next command out.
+    /// Receives the next command as the agent and answers it.
     async fn carry_out(&mut self) -> Command {
         let request = soon(self.hub.commands.recv()).await.unwrap();
         request.answer.send(Ok(())).unwrap();
@@ -52,7 +52,7 @@ impl Asked {
     }
 }
 
-/// A client without the token that follows nothing, so that only answers come.
+/// A client without the token that subscribes to nothing, so that only answers arrive.
 async fn stranger(hub: &TestHub, name: &str) -> Peer {
     let mut peer = Peer::open(hub).await;
     peer.say(&json!({ "type": "identify", "version": 1, "name": name, "subscriptions": [] }))
@@ -117,7 +117,7 @@ async fn a_no_is_told_and_the_program_cannot_ask_again_at_once() {
         (&refused["status"], &refused["code"]),
         (&json!(403), &json!("approval_denied"))
     );
-    // Over another connection it is the same program, where the system tells.
+    // On Linux it is recognized as the same program over another connection.
     let mut again = stranger(&asked.hub, "dock").await;
     assert_eq!(pause(&mut again).await["code"], "approval_denied");
     assert!(asked.hub.commands.try_recv().is_err());
@@ -182,7 +182,7 @@ async fn always_is_a_token_of_its_own_that_proves_itself_and_can_be_taken_away()
     asked.carry_out().await;
     assert_eq!(peer.said().await["status"], 200);
 
-    // The same connection needs no more leave; nor does whoever proves the token later.
+    // The connection needs no second approval, and neither does one that proves the token later.
     peer.say(&json!({ "type": "request", "id": "x", "request": "quit" }))
         .await;
     assert_eq!(asked.carry_out().await, Command::Quit);
@@ -199,7 +199,7 @@ async fn always_is_a_token_of_its_own_that_proves_itself_and_can_be_taken_away()
         .await;
     asked.carry_out().await;
     assert_eq!(guest.said().await["status"], 200);
-    // Nor does the legacy mode; but for the owner it does not speak.
+    // The same holds in the legacy mode, which cannot decide for the owner, however.
     let mut legacy = crate::support::Client::open(asked.hub.addr, Some(&token)).await;
     legacy.say(r#"{"type":"command","command":"quit"}"#).await;
     asked.carry_out().await;

@@ -1,4 +1,4 @@
-//! What breaks a rule of WebSockets is told which, byte for byte.
+//! A client that breaks a rule of WebSockets gets the close code for it, byte for byte.
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -7,7 +7,7 @@ use tokio::{
 
 use crate::support::{TestHub, soon};
 
-/// How far the hub is with whoever breaks a rule.
+/// The state of the connection when the rule is broken.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum At {
     Legacy,
@@ -15,7 +15,7 @@ enum At {
     Session,
 }
 
-/// A frame of a client, masked with zeroes.
+/// A client frame, masked with zeroes.
 fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     match payload.len() {
@@ -30,7 +30,7 @@ fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The next frame of the hub, which are all short here.
+/// The hub's next frame; all are short here.
 async fn frame(stream: &mut TcpStream) -> (u8, Vec<u8>) {
     let mut head = [0; 2];
     soon(stream.read_exact(&mut head)).await.unwrap();
@@ -100,7 +100,7 @@ async fn each_broken_rule_is_told_by_its_code_in_every_mode() {
             let said = (first, u16::from_be_bytes([payload[0], payload[1]]));
             assert_eq!(said, (0x88, *code), "{what}, {at:?}");
             assert!(payload.len() > 2, "it says why: {what}, {at:?}");
-            // The hub closes first, and is gone as soon as the client is.
+            // The hub closes first, and drops the connection when the client closes.
             assert!(soon(stream.read_u8()).await.is_err(), "{what}, {at:?}");
             soon(stream.write_all(&masked(0x88, &payload[..2])))
                 .await

@@ -1,4 +1,4 @@
-//! The status in `hearth.status.v1`: a snapshot, and then what changed.
+//! The status in `hearth.status.v1`: a snapshot, then deltas.
 
 use std::time::{Duration, Instant};
 
@@ -103,7 +103,7 @@ async fn a_reader_that_lagged_is_sent_a_snapshot_that_says_so_and_then_deltas_ag
     slow.said().await;
     slow.follow().await;
     let mut quick = Peer::follower(&hub, &["status"]).await;
-    // 12 MB fill every buffer between the hub and the slow one; the other follows each change.
+    // 12 MB fill every buffer between the hub and the slow reader; the other follows each change.
     let (mut n, mut full_at) = (0, Instant::now());
     while n < 200 || full_at.elapsed() < Duration::from_millis(200) {
         n += 1;
@@ -138,7 +138,7 @@ async fn a_stopping_hub_shows_its_last_status_and_says_goodbye() {
     assert_eq!(peer.closed().await, 1001);
 }
 
-/// One step of the agent, of which some change nothing.
+/// One step of the agent; some steps change nothing.
 #[derive(Debug, Clone)]
 enum Step {
     Phase(bool),
@@ -159,7 +159,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..40)
 }
 
-/// What changes and changes back between two messages is not told, nor is its number.
+/// Changes that are undone between two messages are not sent, nor are their numbers.
 fn without_seq(status: &Status) -> Status {
     Status {
         seq: 0,

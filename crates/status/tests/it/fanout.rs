@@ -1,4 +1,4 @@
-//! A status is written to everybody from one place, beside what each connection says for itself.
+//! One task writes each status to all readers, while each connection's task writes its own answers.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ fn numbered(n: u32) -> Vec<u8> {
     n.to_be_bytes().to_vec()
 }
 
-/// Asks and pings again and again, and finds every answer whole and in order between statuses.
+/// Sends requests and pings repeatedly; every answer is whole and in order between statuses.
 async fn chatter(mut client: Client, last: u64) {
     let (mut asked, mut answered, mut ponged, mut seq) = (0, 0, 0, None);
     while answered < ROUNDS || ponged < ROUNDS || seq < Some(last) {
@@ -71,10 +71,10 @@ async fn statuses_answers_and_pongs_never_stand_within_each_other() {
     let mut publish = async |n: u32| {
         let text = format!("{n} {}", "x".repeat(60_000));
         hub.hub.update(|status| status.text = text.clone());
-        // In step with one, so that the others have something to be late for.
+        // Waits for one reader, so that the others can lag behind it.
         follower.until(|status| status.text == text).await;
     };
-    // Nobody else reads: what fills every buffer ends within a frame.
+    // Nobody else reads, so the buffers fill up in the middle of a frame.
     for n in 0..150 {
         publish(n).await;
     }

@@ -1,4 +1,4 @@
-//! The subscriber against the hub, and against peers that misbehave.
+//! The subscriber against the hub, and against misbehaving servers.
 
 use std::{net::SocketAddr, path::Path};
 
@@ -244,7 +244,7 @@ async fn a_published_hub_that_moved_is_found_at_its_new_port() {
     following.stop().await;
 }
 
-/// Whoever took the port: it says that it speaks `hearth.status.v1`, or does not.
+/// A program that took the port, with or without `hearth.status.v1`.
 #[expect(clippy::result_large_err, reason = "the library's own callback")]
 async fn impostor(listener: &TcpListener, is_v1: bool) -> WebSocketStream<TcpStream> {
     let (stream, _) = soon(listener.accept()).await.unwrap();
@@ -292,11 +292,12 @@ async fn a_hub_that_cannot_prove_itself_is_not_believed_and_does_not_learn_the_t
         for text in [&*answer, STATUS] {
             let _ = peer.send(Message::text(text)).await;
         }
-        // It hangs up; nothing of what was shown counts.
+        // It closes; no status from it counts.
         while let Some(Ok(_)) = soon(peer.next()).await {}
         assert!(!is_live(&following.handle.link().borrow()));
     }
-    // Nor is one believed that only speaks the legacy mode: there is a token, so it is no hub of ours.
+    // A server with only the legacy mode is not believed either: there is a token, so it is not our
+    // hub.
     let (stream, _) = soon(listener.accept()).await.unwrap();
     let mut peer = soon(accept_async(stream)).await.unwrap();
     let _ = peer.send(Message::text(STATUS)).await;

@@ -1,4 +1,4 @@
-//! Who gets a socket and who is told why not, byte for byte.
+//! Which requests get a socket, and how the others are refused, byte for byte.
 
 use crate::support::{TestHub, raw, soon};
 use proto::{ErrorBody, ErrorCode};
@@ -10,7 +10,7 @@ use tokio::{
 const UPGRADE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\n\
 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
-/// Status line and error code of the answer; the code is `None` for an open socket.
+/// Status and error code of the answer; the code is `None` for an open socket.
 async fn knock(hub: &TestHub, line: &str, headers: &str) -> (u16, Option<ErrorCode>) {
     let mut stream = TcpStream::connect(hub.addr).await.unwrap();
     let request = format!("{line} HTTP/1.1\r\n{UPGRADE}{headers}\r\n");
@@ -65,7 +65,7 @@ async fn the_matrix_of_hosts_origins_and_tokens_has_no_wrong_opening() {
     let tokens = [(None, true), (Some("right"), true), (Some("wrong"), false)];
     let mut knocks = 0;
     for (token, token_ok) in tokens {
-        // A fresh hub each time: wrong tokens are throttled, which is another test.
+        // A new hub each time, because wrong tokens are throttled, which another test checks.
         for (host, host_ok) in hosts {
             let hub = TestHub::start().await;
             for (origin, origin_ok) in origins {
@@ -98,7 +98,7 @@ async fn the_matrix_of_hosts_origins_and_tokens_has_no_wrong_opening() {
     assert_eq!(knocks, 264);
 }
 
-/// With everything else right, only the one method opens a socket; nothing else does anything.
+/// With everything else valid, only one method opens a socket, and no other has any effect.
 #[tokio::test]
 async fn no_method_and_no_path_does_anything_but_open_a_socket() {
     let mut hub = TestHub::start().await;
@@ -125,7 +125,7 @@ async fn no_method_and_no_path_does_anything_but_open_a_socket() {
             let expected = match (method, path) {
                 (_, "/?token=x") => (400, Some(ErrorCode::TokenInUrl)),
                 ("GET", _) => (101, None),
-                // It has no body to say why.
+                // A HEAD response has no body for the reason.
                 ("HEAD", _) => (426, None),
                 (..) => (426, Some(ErrorCode::BadRequest)),
             };
@@ -138,7 +138,7 @@ async fn no_method_and_no_path_does_anything_but_open_a_socket() {
     assert!(hub.commands.try_recv().is_err());
 }
 
-/// Every way a guess can be dressed up goes through the one throttle.
+/// Every spelling of a wrong token goes through the one throttle.
 #[tokio::test]
 async fn no_disguise_gets_a_guess_around_the_throttle() {
     let hub = TestHub::start().await;
@@ -161,7 +161,7 @@ async fn no_disguise_gets_a_guess_around_the_throttle() {
             other => panic!("{other:?}"),
         }
     }
-    // Ten at once, and one more for each second that this took: nothing like a thousand.
+    // Ten at once, and one more for each second of the test; far fewer than a thousand.
     assert!(answers[0] < 100, "{answers:?}");
     let right = format!(
         "Host: {}\r\nAuthorization: Bearer {}\r\n",

@@ -1,4 +1,4 @@
-//! A flood of wrong tokens, over real connections, beside an overlay that follows.
+//! A flood of wrong tokens over real connections, beside an overlay that follows.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -14,14 +14,14 @@ use tokio::{
 
 use crate::support::{Client, TestHub, soon};
 
-/// So many of them, unless `HEARTH_GUESSES` says otherwise: 100,000 take a minute or two.
+/// Number of wrong tokens, unless `HEARTH_GUESSES` is set: 100,000 take one to two minutes.
 const GUESSES: u32 = 5_000;
 const HANDS: u32 = 8;
 
-/// The status of the hub's answer to one wrong token.
+/// The HTTP status of the answer to one wrong token.
 async fn guess(hub: SocketAddr, hand: u32, n: u32) -> u16 {
     let socket = TcpSocket::new_v4().unwrap();
-    // Of one address the ports would be used up.
+    // One source address would run out of ports.
     let host = 2 + u8::try_from((n / 64 * HANDS + hand) % 250).unwrap();
     socket
         .bind((Ipv4Addr::new(127, 0, 0, host), 0).into())
@@ -38,7 +38,7 @@ async fn guess(hub: SocketAddr, hand: u32, n: u32) -> u16 {
     answer[9..12].parse().unwrap()
 }
 
-/// How many of them were looked at; the overlay sees every status meanwhile.
+/// Number of tokens that were checked; the overlay receives every status meanwhile.
 async fn flood(hub: &TestHub, overlay: &mut Client, guesses: u32) -> usize {
     let mut guessing = JoinSet::new();
     for hand in 0..HANDS {
@@ -72,7 +72,7 @@ async fn flood(hub: &TestHub, overlay: &mut Client, guesses: u32) -> usize {
     looked
 }
 
-/// Pages that this process has in memory.
+/// Number of resident pages of this process.
 #[cfg(target_os = "linux")]
 fn resident() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
@@ -100,7 +100,7 @@ async fn guesses_without_end_hide_no_status_take_no_memory_and_lock_nobody_out()
         before,
         resident()
     );
-    // Ten at once and one a second.
+    // Ten at once, then one per second.
     let most = 11 + began.elapsed().as_secs();
     assert!(looked as u64 <= most, "{looked} were looked at");
     hub.commander().await.until(|_| true).await;

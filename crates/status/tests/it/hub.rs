@@ -200,7 +200,7 @@ async fn a_reader_that_takes_nothing_is_closed_and_slows_nobody() {
         assert!(n < 100_000, "the stalled reader was never closed");
         let text = format!("{n} {}", "x".repeat(30_000));
         hub.hub.update(|status| status.text = text.clone());
-        // The healthy reader sees this very status although the other takes none.
+        // The other reader receives this status, although one reads nothing.
         reader.until(|status| status.text == text).await;
     }
     assert!(reader.is_open().await);
@@ -228,7 +228,7 @@ async fn a_thousand_overlays_see_every_status_and_a_stalled_one_costs_none_of_th
         assert!(n < 10_000, "the stalled one was never closed");
         let text = format!("{n} {}", "x".repeat(8_000));
         hub.hub.update(|status| status.text = text.clone());
-        // Each of the thousand sees this very status although one takes none.
+        // Each of the thousand receives this status, although one reads nothing.
         for overlay in &mut overlays {
             overlay.until(|status| status.text == text).await;
         }
@@ -245,7 +245,7 @@ async fn a_storm_of_changes_is_sent_as_twenty_a_second_and_ends_with_the_latest(
     let publishing = async {
         for n in 0..5_000 {
             hub.hub.update(|status| status.text = n.to_string());
-            // Lets the hub and the reader in between: unpaced, hundreds would be sent.
+            // Lets the hub and the reader run in between: without pacing, hundreds would be sent.
             tokio::task::yield_now().await;
         }
     };
@@ -276,7 +276,7 @@ async fn one_socket_too_many_is_told_so_and_the_seat_is_free_again_after() {
     soon(hub.connected.wait_for(|count| *count == 0))
         .await
         .unwrap();
-    // The seat is given back right after the count; a refusal in between is part of the promise.
+    // The slot is released shortly after the count drops; a refusal in between is allowed.
     let mut again = loop {
         let stream = TcpStream::connect(hub.addr).await.unwrap();
         let request = format!("ws://{}/", hub.addr);
@@ -340,7 +340,7 @@ async fn the_command_ping_needs_no_token_and_tells_the_time_and_the_number() {
     assert_eq!(reader.answer().await, ack);
 }
 
-/// Whoever speaks the legacy mode was promised these very bytes.
+/// Clients of the legacy mode rely on exactly these bytes.
 #[tokio::test]
 async fn the_legacy_mode_says_the_same_bytes_as_ever() {
     let mut hub = TestHub::start().await;

@@ -1,4 +1,4 @@
-//! An assistant of the founding protocol beside Hearth: over a WebSocket, over HTTP, silent, gone.
+//! An assistant of the original protocol beside Hearth: over a WebSocket, over HTTP, silent, gone.
 
 use std::{
     net::SocketAddr,
@@ -111,7 +111,7 @@ async fn what_the_assistant_hears_and_says_is_shown_as_its_own_and_goes_with_it(
     let (listener, addr) = listen().await;
     let beside = Beside::start(addr);
     let mut peer = assistant(&listener).await;
-    // What it says of anything else is not its own to say.
+    // Other fields of the assistant are not taken over.
     let speaking = json!({ "status": "mówię", "text": "dzień dobry", "is_speaking": true,
         "monitoring": false, "overlay_visible": false,
         "relay": { "state": "up", "name": "evil" }, "engine": { "state": "down", "name": "evil" },
@@ -151,7 +151,7 @@ async fn what_the_assistant_hears_and_says_is_shown_as_its_own_and_goes_with_it(
     drop(peer);
     let shown = beside.until(|status| status.publishers.is_empty()).await;
     assert!(!shown.is_listening);
-    // It comes back, and so do its fields.
+    // It reconnects, and its fields return.
     let mut peer = assistant(&listener).await;
     say(&mut peer, &json!({ "wake_word_detected": true })).await;
     beside.until(|status| status.wake_word_detected).await;
@@ -181,7 +181,7 @@ async fn stop_tts_goes_to_the_assistant_which_answers_by_falling_silent() {
     say(&mut peer, &json!({ "is_speaking": false })).await;
     assert_eq!(soon(answer).await.unwrap(), Ok(()));
 
-    // One that speaks on is not said to have stopped, and nobody waits for it long.
+    // An assistant that keeps speaking is not reported as stopped, and the wait is short.
     say(&mut peer, &json!({ "is_speaking": true })).await;
     beside.until(|status| status.is_speaking).await;
     let answer = ask(Command::StopTts);
@@ -252,7 +252,7 @@ async fn a_silent_assistant_is_asked_for_a_sign_of_life_and_marked_without_one()
     soon(reading).await.unwrap();
 }
 
-/// Answers one request at a time, and keeps its path and time.
+/// Answers one request at a time, and returns its path and time.
 async fn requested(listener: &TcpListener) -> (BufReader<TcpStream>, String, Instant) {
     let (stream, _) = soon(listener.accept()).await.unwrap();
     let (mut reader, mut line) = (BufReader::new(stream), String::new());
@@ -291,7 +291,7 @@ async fn without_a_socket_the_stream_of_events_is_followed() {
         |link| matches!(link, Link::Live(now) if now.status == Phase::Ready),
     )
     .await;
-    // Signs of life are no statuses, and an event may come in pieces.
+    // Heartbeats are not statuses, and an event may be split.
     for piece in [
         "data: {\"heartbeat\":true}\n\n: x\n\ndata: {\"status\":\"mó",
         "wię\",\"is_speaking\":true}\n",
@@ -455,7 +455,7 @@ async fn another_users_program_that_takes_the_port_later_is_not_believed() {
     let (listener, addr) = listen().await;
     let user = holder(addr.port()).unwrap().user;
     let (asked, mut asking) = watch::channel(0_u32);
-    // The second to listen there is another user's; the third is again the owner's.
+    // The second listener belongs to another user; the third belongs to the owner again.
     let beside = Beside::asking(addr, move |_| {
         asked.send_modify(|count| *count += 1);
         let foreign = u32::from(*asked.borrow() == 2);

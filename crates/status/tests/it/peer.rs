@@ -1,4 +1,4 @@
-//! A client of `hearth.status.v1`, in the words that go over the wire.
+//! A client of `hearth.status.v1` on the level of JSON messages.
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use hearth_status::LocalToken;
@@ -14,7 +14,7 @@ use tokio_tungstenite::{
 
 use crate::support::{TestHub, soon};
 
-/// One client, which keeps the status as an overlay would.
+/// A client that keeps the status as an overlay does.
 pub(crate) struct Peer {
     pub(crate) socket: WebSocketStream<TcpStream>,
     pub(crate) hello: Value,
@@ -23,7 +23,7 @@ pub(crate) struct Peer {
     seq: u64,
 }
 
-/// What came: a message, or the code the hub closed with.
+/// A message, or the code with which the hub closed.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Came {
     Said(Value),
@@ -98,7 +98,7 @@ impl Peer {
         }
     }
 
-    /// Proves to know this token, and looks whether the hub does.
+    /// Proves this token, and checks the hub's proof.
     pub(crate) async fn prove_with(&mut self, token: &str, name: &str, topics: &[&str]) -> Value {
         let nonce = "ab".repeat(32);
         let proof = self.proof_of(token, "client", &nonce);
@@ -138,7 +138,7 @@ impl Peer {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Identifies with a proof and looks at the hub's.
+    /// Identifies with a proof, and checks the hub's.
     pub(crate) async fn prove(&mut self, hub: &TestHub, topics: &[&str]) -> Value {
         self.prove_as(hub, "test", topics).await
     }
@@ -164,7 +164,7 @@ impl Peer {
         peer
     }
 
-    /// The next snapshot or delta, applied.
+    /// Applies the next snapshot or delta, and returns it.
     pub(crate) async fn follow(&mut self) -> Value {
         let message = self.said().await;
         self.apply(&message);
@@ -189,7 +189,7 @@ impl Peer {
         self.seq = seq;
     }
 
-    /// What an overlay would show now.
+    /// The status that an overlay would show now.
     pub(crate) fn status(&self) -> Status {
         let mut data = self.data.clone();
         data.insert("seq".into(), self.seq.into());

@@ -42,7 +42,7 @@ async fn what_a_publisher_says_is_shown_with_its_name_and_cleared_when_it_leaves
     assert_eq!(shown.publishers[0].name, "voice");
     assert_eq!(shown.publishers[0].fields, ["is_speaking", "text"]);
 
-    // The agent goes on saying its own; only what was given back is shown again.
+    // The agent keeps publishing its own text, which shows again only once the field is released.
     hub.hub.update(|status| status.text = "Working".into());
     publish(&mut voice, &json!({ "text": null }), false).await;
     let shown = reader.until(|status| status.text == "Working").await;
@@ -100,7 +100,7 @@ async fn of_two_who_want_one_field_the_second_is_told_and_a_takeover_tells_the_f
         "{refused}"
     );
     assert!(!hub.hub.latest().status().is_speaking);
-    // What nobody holds is free, and giving back what one does not hold is no offence.
+    // A field that nobody holds is free, and releasing one that is not held is no error.
     let free = json!({ "is_listening": true, "text": null });
     assert_eq!(publish(&mut second, &free, false).await["status"], 200);
     assert_eq!(hub.hub.latest().status().text, "a");
@@ -139,7 +139,7 @@ async fn commands_of_the_voice_go_to_whoever_speaks_and_its_answer_comes_back() 
     voice.say(&response).await;
     let refused = soon(answer).await.unwrap().unwrap_err();
     assert_eq!(refused, (ErrorCode::NothingToDo, "done".into()));
-    // It was answered once; there is nothing more to answer.
+    // The command was answered; a second answer is an error.
     voice.say(&response).await;
     assert_eq!(voice.said().await["code"], "bad_request");
 }
@@ -184,7 +184,7 @@ async fn who_speaks_can_stop_itself_over_its_one_connection() {
     publish(&mut voice, &json!({ "is_speaking": true }), false).await;
     let ask = |id: &str, request: &str| json!({ "type": "request", "id": id, "request": request });
     voice.say(&ask("stop", "stop_tts")).await;
-    // What it asks meanwhile waits its turn.
+    // Its own requests wait meanwhile.
     voice.say(&ask("ping", "ping")).await;
     let asked = soon(hub.commands.recv()).await.unwrap();
     hub.hub.pass_on(asked.command, asked.answer);
@@ -224,7 +224,7 @@ async fn who_owes_an_answer_is_not_listened_to_without_end() {
     let asked = soon(hub.commands.recv()).await.unwrap();
     hub.hub.pass_on(asked.command, asked.answer);
     let errand = voice.said().await;
-    // Behind so much of its own the answer is not seen in time, but nothing is lost.
+    // The answer is not read in time behind so many messages, but nothing is lost.
     voice
         .say(&json!({ "type": "response", "id": errand["id"], "status": 200 }))
         .await;

@@ -1,4 +1,4 @@
-//! Who gets a place while others hold all that they can.
+//! Which clients get a connection slot while others hold all that they can.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn small() -> Limits {
         sockets: SOCKETS,
         kept: KEPT,
         arriving: 4,
-        // Nobody here is saved by the others' deadlines.
+        // No deadline frees a slot here.
         handshake: Duration::from_secs(3_600),
         identify: Duration::from_secs(3_600),
         ..Limits::default()
@@ -62,21 +62,21 @@ async fn whoever_proves_the_token_gets_in_though_strangers_hold_every_other_plac
     wrong.say_proof(&"0".repeat(64)).await;
     assert_eq!(wrong.closed().await, 4009);
 
-    // As the overlay comes, and as a script with the token does.
+    // One as an overlay, one as a script with the token.
     let mut own = Peer::open(&hub).await;
     own.prove_with(hub.token.expose(), "overlay", &["status"])
         .await;
     let mut script = hub.commander().await;
     script.until(|_| true).await;
     own.follow().await;
-    // The strangers were there first, and stay.
+    // The clients without a token keep their slots.
     hub.hub.update(|status| status.status = Phase::Ready);
     for reader in &mut readers {
         reader.until(|status| status.status == Phase::Ready).await;
     }
     own.until(|status| status.status == Phase::Ready).await;
 
-    // Even so many with the token are bounded.
+    // Clients with the token are bounded too.
     let token = format!("Authorization: Bearer {}\r\n", hub.token.expose());
     let refused = raw(hub.addr, &upgrade(&hub, &token)).await;
     assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
@@ -99,7 +99,7 @@ async fn whoever_holds_connections_and_says_nothing_keeps_nobody_out() {
     for n in 0..60 {
         let mut stream = TcpStream::connect(hub.addr).await.unwrap();
         if n % 3 == 0 {
-            // Not even a greeting is a place that lasts.
+            // A connection in its handshake holds no slot.
             let asks = upgrade(&hub, "Sec-WebSocket-Protocol: hearth.status.v1\r\n");
             tokio::io::AsyncWriteExt::write_all(&mut stream, asks.as_bytes())
                 .await
@@ -113,7 +113,7 @@ async fn whoever_holds_connections_and_says_nothing_keeps_nobody_out() {
     for mut stream in silent {
         ended.spawn(async move { stream.read_to_end(&mut Vec::new()).await });
     }
-    // All but the last few were hung up on, and nobody who was served.
+    // All but the last few were closed, and none that was served.
     for _ in 0..55 {
         let _ = soon(ended.join_next()).await.unwrap().unwrap();
     }
@@ -123,7 +123,7 @@ async fn whoever_holds_connections_and_says_nothing_keeps_nobody_out() {
     hub.stop().await;
 }
 
-/// A message over the shared place is what a stranger came for; a place is free when one leaves.
+/// The legacy mode is meant for clients without a token; its slots are reused.
 #[tokio::test]
 async fn a_place_is_free_again_once_its_reader_left() {
     let (mut hub, mut readers) = filled().await;

@@ -24,7 +24,7 @@ use tokio_tungstenite::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Nothing here takes that long; a test that fails ends all the same.
+/// Timeout of every wait; nothing here takes that long, but a failing test must end.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
@@ -42,7 +42,7 @@ pub(crate) struct TestHub {
 }
 
 impl TestHub {
-    /// What its clock shows.
+    /// The time of its clock.
     pub(crate) const NOW: i64 = 1_790_000_000_000;
 
     pub(crate) async fn start() -> Self {
@@ -53,7 +53,7 @@ impl TestHub {
         Self::asking(limits, port, None).await
     }
 
-    /// With an owner who can be asked.
+    /// A hub with an owner who can be asked.
     pub(crate) async fn asking(limits: Limits, port: u16, owner: Option<Approvals>) -> Self {
         let bound = bind_loopback(&[port]).await.unwrap();
         let hub = StatusHub::default();
@@ -93,7 +93,7 @@ impl TestHub {
         Client::open(self.addr, Some(self.token.expose())).await
     }
 
-    /// As the programs of its owner find it: its token stands in this folder.
+    /// Publishes the hub in this folder with its token, as the programs of its owner find it.
     pub(crate) fn published(&self, home: &Path) -> HubAddress {
         let file = LocalToken::path_in(home);
         private_file::write(&file, self.token.expose().as_bytes()).unwrap();
@@ -142,7 +142,7 @@ impl Client {
             .unwrap();
     }
 
-    /// The next message, whatever it is; `None` once the hub closed.
+    /// The next message; `None` once the hub closed.
     pub(crate) async fn next(&mut self) -> Option<ServerMessage> {
         loop {
             match soon(self.socket.next()).await?.ok()? {
@@ -186,14 +186,14 @@ impl Client {
     }
 }
 
-/// A connection whose receive buffer is small, so that not reading is felt soon.
+/// A connection with a small receive buffer, so that not reading blocks the hub soon.
 pub(crate) async fn narrow(addr: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     socket.connect(addr).await.unwrap()
 }
 
-/// Sends bytes and reads everything until the peer closes.
+/// Sends bytes and reads until the peer closes.
 pub(crate) async fn raw(addr: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(addr).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();

@@ -1,4 +1,4 @@
-//! `hearth.status.v1` on real sockets: its greeting, and its requests.
+//! `hearth.status.v1` on real sockets: its handshake and its requests.
 
 use std::time::{Duration, Instant};
 
@@ -84,7 +84,7 @@ async fn a_proof_is_worth_nothing_on_another_connection() {
     second.say(&replay).await;
     assert_eq!(second.closed().await, 4009);
 
-    // Nor is the hub's own proof, sent back to it.
+    // Neither is the hub's own proof, sent back to it.
     let mut third = Peer::open(&hub).await;
     let mirrored = third.proof(&hub.token, "server", &nonce);
     third
