@@ -1,42 +1,42 @@
-//! What an operator is told over `/api/admin`: never a prompt, an answer or a secret.
+//! Types of the operators' API, `/api/admin`. They contain no prompt, answer or secret.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Account, EngineKind, JobId, ModelName, Op, Priority, Timestamp, WorkerId};
 
-/// `GET /api/admin/overview`: what a relay is doing.
+/// `GET /api/admin/overview`: the state of a relay.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Overview {
-    /// The relay's version.
+    /// Version of the relay.
     pub version: String,
-    /// The moment by the relay's clock.
+    /// Current time by the relay's clock.
     pub now: Timestamp,
-    /// What waits.
+    /// The waiting jobs.
     pub queue: QueueView,
-    /// How many jobs failed that nobody has retried; counted up to 1,000.
+    /// Number of failed jobs that were not retried; counted up to 1,000.
     pub dead: u64,
-    /// Who answers jobs: those that are here, and those that were within the last hour.
+    /// The workers that are online, or were within the last hour.
     pub workers: Vec<WorkerView>,
-    /// The jobs that run, oldest first, at most 200.
+    /// The running jobs, oldest first, at most 200.
     pub jobs: Vec<RunningJob>,
-    /// The minutes of the last hour in which anything ended, oldest first; in
-    /// `GET /api/admin/events` these are an event of their own.
+    /// The minutes of the last hour in which a job ended, oldest first. `GET /api/admin/events`
+    /// sends them as a separate event.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub minutes: Vec<MinuteView>,
 }
 
-/// How much waits and runs.
+/// Numbers of waiting and running jobs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct QueueView {
-    /// Jobs that wait.
+    /// Number of waiting jobs.
     pub queued: u64,
-    /// Bytes of their requests.
+    /// Size of their requests in bytes.
     pub queued_bytes: u64,
-    /// Jobs that run.
+    /// Number of running jobs.
     pub leased: u64,
-    /// How many wait with priority 1, 2, … 10.
+    /// Number of waiting jobs with priority 1, 2, … 10.
     pub by_priority: Vec<u64>,
 }
 
@@ -45,52 +45,52 @@ pub struct QueueView {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum WorkerCarrier {
-    /// A WebSocket.
+    /// WebSocket.
     Websocket,
-    /// Requests, held or not.
+    /// HTTP requests, held open or not.
     Http,
-    /// The requests of an older system.
+    /// HTTP requests of an older protocol.
     Legacy,
 }
 
-/// Somebody who answers jobs.
+/// A worker, which answers jobs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WorkerView {
-    /// Its name.
+    /// Name.
     pub name: WorkerId,
-    /// The id of its key, if it showed one.
+    /// Identifier of its key, if it sent one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// Whether it is here now.
+    /// Whether it is connected now.
     pub online: bool,
-    /// How it is connected; absent once it is gone.
+    /// How it is connected; absent while it is offline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carrier: Option<WorkerCarrier>,
-    /// When it was heard last.
+    /// Time of its last message.
     pub last_seen: Timestamp,
-    /// What runs its models, if it says so.
+    /// Its engine, if reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<EngineView>,
-    /// Its models; none of a worker of an older system, which is taken to run any.
+    /// Its models; empty for a worker of an older protocol, which is assumed to run any.
     pub models: Vec<ModelView>,
-    /// How many jobs it runs at most; 0 while its owner paused it, absent if it is not known.
+    /// Maximum number of concurrent jobs; 0 while its owner paused it, absent if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slots: Option<u32>,
-    /// How many it runs.
+    /// Number of jobs it runs.
     pub running: u32,
 }
 
-/// An engine as its worker reports it.
+/// An engine as reported by its worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct EngineView {
-    /// Which.
+    /// Kind.
     #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub kind: EngineKind,
-    /// Its version.
+    /// Version.
     pub version: String,
-    /// Whether it answers.
+    /// Whether the engine responds.
     pub up: bool,
 }
 
@@ -98,62 +98,62 @@ pub struct EngineView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ModelView {
-    /// Its name.
+    /// Name.
     pub name: ModelName,
-    /// Whether it is in memory.
+    /// Whether it is loaded in memory.
     pub loaded: bool,
 }
 
-/// A job that runs.
+/// A running job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RunningJob {
-    /// The job.
+    /// Identifier.
     pub id: JobId,
-    /// Whose it is.
+    /// Account that owns the job.
     pub account: Account,
-    /// The name of the key that asked.
+    /// Name of the key that submitted it.
     pub who: String,
-    /// What was asked.
+    /// Operation.
     pub op: Op,
-    /// Of which model.
+    /// Model.
     pub model: ModelName,
-    /// Urgency.
+    /// Priority.
     pub priority: Priority,
-    /// How often it has been lent.
+    /// Number of times it has been leased.
     pub attempt: u32,
-    /// Who answers it; not known of a job that runs since before a restart of the relay.
+    /// Worker that runs it; unknown if it has been running since before a restart of the relay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<WorkerId>,
-    /// Since when; not known likewise.
+    /// Start of the lease; unknown in the same case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
-    /// Lines of the answer so far: about one for each token.
+    /// Number of lines of the answer so far: about one per token.
     pub tokens: u64,
-    /// How fast they come, to a tenth; absent until that can be told.
+    /// Tokens per second, rounded to a tenth; absent until it can be computed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens_per_second: Option<f64>,
 }
 
-/// What ended within one minute.
+/// The jobs that ended within one minute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct MinuteView {
-    /// When it began.
+    /// Start of the minute.
     pub at: Timestamp,
-    /// Jobs that were answered.
+    /// Number of completed jobs.
     pub completed: u32,
-    /// Jobs that were given up.
+    /// Number of failed jobs.
     pub failed: u32,
-    /// Jobs that were withdrawn.
+    /// Number of cancelled jobs.
     pub cancelled: u32,
-    /// Lines of their answers.
+    /// Number of lines of their answers.
     pub tokens: u64,
-    /// From acceptance to end, half of the answered jobs took at most so long; right to a
+    /// Median time in milliseconds from acceptance to end of the completed jobs, exact to a
     /// sixteenth.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub median_ms: Option<u64>,
-    /// And nineteen of twenty at most so long.
+    /// 95th percentile of that time, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_ms: Option<u64>,
 }
@@ -162,65 +162,65 @@ pub struct MinuteView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct KeyView {
-    /// What it is found by.
+    /// Identifier.
     pub id: String,
-    /// What its owner calls it.
+    /// Name given by its owner.
     pub name: String,
-    /// Whose jobs it submits and reads.
+    /// Account for which it submits and reads jobs.
     pub account: Account,
-    /// What it may do: `enqueue`, `read`, `work`, `admin`.
+    /// Scopes: `enqueue`, `read`, `work`, `admin`.
     pub scopes: Vec<String>,
-    /// Whose jobs it may lease; `all` is everybody's.
+    /// Accounts whose jobs it may lease; `all` stands for every account.
     pub serve: Vec<String>,
-    /// The only models it may ask for, or its agent may be lent; all if there are none.
+    /// Patterns of the models it may request and its agents may lease; empty for all models.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<String>,
-    /// The most urgent that its jobs may be.
+    /// Highest priority of its jobs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_priority: Option<Priority>,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// When it ends by itself, if it does.
+    /// Time of expiry, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
-    /// About when it was used last.
+    /// Approximate time of its last use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_used_at: Option<Timestamp>,
-    /// When it was revoked, if it was.
+    /// Time of revocation, if revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_at: Option<Timestamp>,
-    /// Its whole text; only in the answer to its creation.
+    /// The complete key; only in the response to its creation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Secret>,
 }
 
-/// `POST /api/admin/keys`: a key to be made.
+/// `POST /api/admin/keys`: a key to be created.
 #[derive(Debug, Clone, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewKey {
-    /// What its owner calls it, 1 to 64 characters.
+    /// Name, 1 to 64 characters.
     pub name: String,
-    /// Whose jobs it submits and reads, `default` when absent.
+    /// Account for which it submits and reads jobs; `default` when absent.
     #[serde(default)]
     pub account: Option<Account>,
-    /// What it may do: `enqueue`, `read`, `work`, `admin`; at least one.
+    /// Scopes: `enqueue`, `read`, `work`, `admin`; at least one.
     pub scopes: Vec<String>,
-    /// Whose jobs it may lease beside its own account's; `all` is everybody's.
+    /// Accounts whose jobs it may lease besides its own; `all` stands for every account.
     #[serde(default)]
     pub serve: Vec<String>,
-    /// The only models it may ask for, or its agent may be lent; `*` and `?` stand for others.
+    /// Patterns of the models it may request and its agents may lease; `*` and `?` are wild cards.
     #[serde(default)]
     pub models: Vec<String>,
-    /// The most urgent that its jobs may be; 1 is the highest.
+    /// Highest priority of its jobs; 1 is the highest of all.
     #[serde(default)]
     pub max_priority: Option<Priority>,
-    /// Seconds until it ends by itself, at most 100 years.
+    /// Seconds until it expires, at most 100 years.
     #[serde(default)]
     pub expires_in_s: Option<u64>,
 }
 
-/// What is shown once; `Debug` hides it.
+/// A text that is shown only once; `Debug` hides it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Secret(pub String);

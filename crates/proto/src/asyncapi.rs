@@ -1,4 +1,4 @@
-//! docs/asyncapi.json, written from the types: `UPDATE=1` writes it, a test compares.
+//! Generates docs/asyncapi.json from the types: `UPDATE=1` writes it, a test compares it.
 
 use std::{fs, path::Path};
 
@@ -16,7 +16,8 @@ use crate::{
     },
 };
 
-/// The document's messages: their names, where the examples lie, and which of them these are.
+/// The messages of the document: their names, the fixtures used as examples, and which of them
+/// belong to each name.
 struct Messages {
     generator: schemars::SchemaGenerator,
     all: Map<String, Value>,
@@ -108,22 +109,25 @@ fn document() -> Value {
 
     let channel = |from: &str, to: &str, description: String| {
         let message = |name: &str| json!({ "$ref": format!("#/components/messages/{name}") });
-        let token = "`Bearer` and the token of the data folder: this client may give commands.";
+        let token = "`Bearer` and the token in the data folder: permits commands.";
         let headers = json!({ "type": "object", "properties":
             { "Authorization": { "type": "string", "description": token } } });
         json!({ "address": "/", "description": description, "messages":
             { from: message(from), to: message(to) }, "bindings": { "ws": { "headers": headers } } })
     };
     let closes = [
-        (1001, "the hub ends"),
-        (1002, "a frame breaks the rules of WebSockets"),
-        (1007, "a text is not UTF-8"),
+        (1001, "the hub shuts down"),
+        (1002, "a frame violates the WebSocket protocol"),
+        (1007, "a text message is not UTF-8"),
         (1009, "a message is too long"),
-        (1013, "the hub is full, but for who proves a token"),
-        (CLOSE_PROTOCOL, "the first message is no identify"),
-        (CLOSE_LATE, "identify came too late"),
+        (
+            1013,
+            "the hub is full; only clients that prove a token are accepted",
+        ),
+        (CLOSE_PROTOCOL, "the first message is not `identify`"),
+        (CLOSE_LATE, "`identify` arrived too late"),
         (CLOSE_UNAUTHORIZED, "the proof is wrong"),
-        (CLOSE_VERSION, "this version is not spoken"),
+        (CLOSE_VERSION, "the version is not supported"),
         (CLOSE_RATE_LIMITED, "too many wrong proofs"),
     ];
     let closes = closes.map(|(code, why)| (code.to_string(), why.into()));
@@ -137,7 +141,7 @@ fn document() -> Value {
             "title": "Hearth's status hub",
             "version": "1",
             "description": format!("The status of the agent on this machine, and commands to it. \
-                docs/PROTOCOL.md says what each message means; a message has at most {} bytes.",
+                docs/PROTOCOL.md describes each message; a message has at most {} bytes.",
                 limits::HUB_MESSAGE_MAX),
         },
         "defaultContentType": "application/json",
@@ -161,7 +165,7 @@ fn document() -> Value {
     })
 }
 
-/// Every reference leads somewhere.
+/// Collects all references, each of which must resolve.
 fn references(value: &Value, found: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {

@@ -1,10 +1,12 @@
+//! Error codes and the error body of the native API.
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 macro_rules! codes {
     ($(#[doc = $doc:literal] $name:ident = $text:literal, $status:literal;)*) => {
-        /// A stable word for what went wrong. Clients switch on it, never on prose.
+        /// A stable error code. Clients must switch on it, never on the message.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[cfg_attr(test, derive(ts_rs::TS))]
         #[non_exhaustive]
@@ -16,16 +18,16 @@ macro_rules! codes {
         }
 
         impl ErrorCode {
-            /// Every code, for the table in the documentation.
+            /// All codes, for the table in the documentation.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// The word on the wire.
+            /// The code as sent on the wire.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text,)* Self::Unknown => "unknown" }
             }
 
-            /// What it means, in a sentence.
+            /// The meaning in one sentence.
             #[must_use]
             pub fn meaning(self) -> &'static str {
                 match self {
@@ -34,7 +36,7 @@ macro_rules! codes {
                 }
             }
 
-            /// The HTTP status that carries it.
+            /// The HTTP status that is sent with it.
             #[must_use]
             pub const fn http_status(self) -> u16 {
                 match self { $(Self::$name => $status,)* Self::Unknown => 500 }
@@ -44,105 +46,105 @@ macro_rules! codes {
 }
 
 codes! {
-    /// The request is not what the route takes; the message names the field.
+    /// The request does not match what the route accepts; the message names the field.
     BadRequest = "bad_request", 400;
     /// The body is not JSON.
     MalformedJson = "malformed_json", 400;
-    /// A token stood in the URL, where logs would keep it.
+    /// The URL contains a token, which logs would record.
     TokenInUrl = "token_in_url", 400;
-    /// No key, or one that is unknown, revoked or expired.
+    /// No key or token was sent, or it is unknown or revoked.
     Unauthorized = "unauthorized", 401;
-    /// The key was good until its time had passed.
+    /// The key has expired.
     KeyExpired = "key_expired", 401;
-    /// The token was good until its time had passed; renew it.
+    /// The token has expired; renew it.
     TokenExpired = "token_expired", 401;
-    /// The token that renews was shown before; the session has ended, log in again.
+    /// The renewal token was used before, so the session has ended; log in again.
     TokenReused = "token_reused", 401;
-    /// The key is good but lacks the scope.
+    /// The key is valid but lacks the required scope.
     Forbidden = "forbidden", 403;
-    /// The key may not ask for this model.
+    /// The key does not permit this model.
     ModelForbidden = "model_forbidden", 403;
-    /// The key may not ask for so urgent a job.
+    /// The key does not permit so high a priority.
     PriorityForbidden = "priority_forbidden", 403;
-    /// The browser origin is not on the list.
+    /// The browser origin is not on the list of allowed origins.
     ForbiddenOrigin = "forbidden_origin", 403;
     /// The `Host` header names something other than this listener.
     ForbiddenHost = "forbidden_host", 403;
-    /// No such job, or not yours: the two are never told apart.
+    /// The job does not exist or belongs to another account; the two are not distinguished.
     UnknownJob = "unknown_job", 404;
-    /// No key that is in force has this id.
+    /// No valid key has this id.
     UnknownKey = "unknown_key", 404;
-    /// No online worker has the model, and none that is away is known to.
+    /// No worker has this model, neither one that is online nor one that was recently.
     UnknownModel = "unknown_model", 404;
-    /// No such route.
+    /// The route does not exist.
     UnknownRoute = "unknown_route", 404;
-    /// The route exists, the method does not.
+    /// The route does not support this method.
     MethodNotAllowed = "method_not_allowed", 405;
-    /// The job has ended; nothing about it can change.
+    /// The job has ended and can no longer change.
     JobEnded = "job_ended", 409;
-    /// Somebody else holds the job now; drop the work.
+    /// Another worker holds the job now; stop working on it.
     StaleLease = "stale_lease", 409;
-    /// Chunks must come in order; send from the number in the answer.
+    /// Lines must arrive in order; continue with the number given in the response.
     ChunkGap = "chunk_gap", 409;
-    /// Prompt and answer were erased, because the answer was fetched a while ago.
+    /// Prompt and answer were erased some time after the answer was fetched.
     Erased = "erased", 410;
     /// The job has no answer yet; ask again, or wait for its end.
     JobUnfinished = "job_unfinished", 409;
-    /// The request of the job was erased, so that it cannot be made anew; submit it again.
+    /// The request of the job was erased, so the job cannot be retried; submit it again.
     RequestErased = "request_erased", 410;
-    /// The body came too slowly.
+    /// The request body arrived too slowly.
     TooSlow = "too_slow", 408;
-    /// The idempotency key stands for another request already.
+    /// The idempotency key was already used for another request.
     IdempotencyConflict = "idempotency_conflict", 422;
-    /// The body is over the limit.
+    /// The body exceeds the size limit.
     TooLarge = "too_large", 413;
-    /// Requests must not be compressed.
+    /// Compressed requests are not supported.
     UnsupportedEncoding = "unsupported_encoding", 415;
-    /// Too many connections are open with your key; close some, or use them again.
+    /// Too many connections are open with your key; close some, or reuse them.
     TooManyConnections = "too_many_connections", 429;
-    /// Too many requests from you.
+    /// You sent too many requests.
     RateLimited = "rate_limited", 429;
-    /// This version of the protocol is not spoken here.
+    /// This version of the protocol is not supported.
     UnsupportedVersion = "unsupported_version", 400;
     /// The engine refused the request.
     EngineRefused = "engine_refused", 502;
-    /// The engine broke off in the middle of an answer.
+    /// The engine failed in the middle of an answer.
     EngineFailed = "engine_failed", 502;
     /// The engine cannot be reached.
     EngineUnavailable = "engine_unavailable", 503;
     /// The queue is full.
     QueueFull = "queue_full", 503;
-    /// The relay has too much to do at once.
+    /// The relay is overloaded.
     Busy = "busy", 503;
-    /// Your account's share is full: jobs that wait, what is kept of those that ended, or files.
+    /// Your account reached its limit: of waiting jobs, of stored jobs, or of files.
     AccountFull = "account_full", 429;
-    /// The relay's disk is full: what is running goes on, and nothing new is taken.
+    /// The relay's disk is full: running jobs continue, new ones are refused.
     DiskFull = "disk_full", 503;
     /// No worker is online.
     NoWorker = "no_worker", 503;
-    /// The worker vanished and the stream cannot be continued.
+    /// The connection to the worker was lost, and the stream cannot be continued.
     WorkerLost = "worker_lost", 502;
-    /// It was tried too often.
+    /// The job failed too many times.
     TooManyAttempts = "too_many_attempts", 502;
     /// The relay is shutting down.
     Draining = "draining", 503;
     /// The store cannot be read or written.
     StoreUnavailable = "store_unavailable", 503;
-    /// The deadline passed first.
+    /// The deadline passed before the job was done.
     DeadlineExceeded = "deadline_exceeded", 504;
-    /// The requester withdrew it.
+    /// The requester cancelled the job.
     Cancelled = "cancelled", 499;
-    /// A fault of ours.
+    /// An internal error of Hearth.
     Internal = "internal", 500;
     /// A command the hub does not know.
     UnknownCommand = "unknown_command", 400;
-    /// Nobody is there to do what was asked.
+    /// There is nothing that the command could act on.
     NothingToDo = "nothing_to_do", 409;
-    /// Another publisher holds this field of the status; `takeover` takes it.
+    /// Another publisher holds this field of the status; `takeover` replaces it.
     FieldTaken = "field_taken", 409;
-    /// The owner is asked first; nothing was done yet, and the outcome follows.
+    /// The owner must approve first; nothing was done yet, and the outcome follows.
     ApprovalRequired = "approval_required", 401;
-    /// The owner said no, or did not answer in time.
+    /// The owner refused, or did not answer in time.
     ApprovalDenied = "approval_denied", 403;
 }
 
@@ -152,21 +154,21 @@ impl fmt::Display for ErrorCode {
     }
 }
 
-/// The inside of every native error body.
+/// The content of every native error body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ErrorDetail {
     /// Stable code.
     pub code: ErrorCode,
-    /// What, where and what to do next, for a person.
+    /// What happened, where, and what to do next, for humans.
     pub message: String,
-    /// The field of the request that is wrong, if it is one.
+    /// The field of the request that is wrong, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub param: Option<String>,
 }
 
 impl ErrorDetail {
-    /// A code and a sentence.
+    /// An error with a code and a message.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self {
             code,
@@ -176,7 +178,7 @@ impl ErrorDetail {
     }
 }
 
-/// Every native error: `{"error":{"code":"…","message":"…"}}`.
+/// Body of every native error: `{"error":{"code":"…","message":"…"}}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ErrorBody {
@@ -185,7 +187,7 @@ pub struct ErrorBody {
 }
 
 impl ErrorBody {
-    /// Wraps a code and a sentence.
+    /// An error with a code and a message.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self {
             error: ErrorDetail::new(code, message),

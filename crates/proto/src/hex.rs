@@ -1,4 +1,6 @@
-/// Types of so many bytes, written as twice as many lower-case hexadecimal digits.
+//! Types of a fixed number of bytes, written in hexadecimal.
+
+/// Defines types of `$len` bytes that are written as lower-case hexadecimal digits.
 macro_rules! hex_bytes {
     ($(#[doc = $doc:literal] $name:ident, $len:literal, $rule:literal;)*) => {$(
         #[doc = $doc]
@@ -35,7 +37,7 @@ macro_rules! hex_bytes {
 }
 pub(crate) use hex_bytes;
 
-/// Reads exactly so many bytes; capitals are refused, so that each value has one spelling.
+/// Parses exactly `N` bytes. Upper-case digits are refused, so that each value has one spelling.
 pub(crate) fn read<const N: usize>(text: &str) -> Option<[u8; N]> {
     let digit = |c: u8| match c {
         b'0'..=b'9' => Some(c - b'0'),

@@ -1,14 +1,16 @@
+//! Identifiers and names with a fixed alphabet: jobs, leases, accounts, workers and models.
+
 use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize, de};
 
-/// Why a text is not a valid id or name.
+/// Reasons why a text is not a valid identifier or name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidId {
     /// A job id is 32 lower-case hexadecimal digits.
     #[error("a job id is 32 lower-case hexadecimal digits")]
     Job,
-    /// A name may hold ASCII letters, digits and `._-`, at most 64 of them.
+    /// A name has 1 to 64 characters: ASCII letters, digits and `._-`.
     #[error("a name has 1 to 64 ASCII letters, digits and `._-`")]
     Name,
     /// A model name is `^[A-Za-z0-9._:/-]{1,128}$`.
@@ -16,7 +18,7 @@ pub enum InvalidId {
     Model,
 }
 
-/// Identifies one job for its whole life: 128 random bits, written as 32 hexadecimal digits.
+/// Identifier of a job for its whole life: 128 random bits, written as 32 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct JobId(pub [u8; 16]);
 
@@ -54,8 +56,8 @@ impl<'de> Deserialize<'de> for JobId {
     }
 }
 
-/// The credential of one lease. `attempt` is the fencing number: it rises each time the job is
-/// leased, and whoever shows an older one is told `stale_lease`.
+/// The credential of one lease. `attempt` is the fencing number: it rises with each lease of the
+/// job, and a call with an older one gets the error `stale_lease`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LeaseToken {
     /// The leased job.
@@ -64,7 +66,7 @@ pub struct LeaseToken {
     pub attempt: u32,
 }
 
-// A clone is a count: the queue keeps each of them in many places.
+// Reference-counted, because the queue stores each name in many places.
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $max:expr, $extra:pat, $invalid:expr) => {
         $(#[$doc])*
@@ -72,7 +74,7 @@ macro_rules! name {
         pub struct $type(Arc<str>);
 
         impl $type {
-            /// Accepts a name of the documented alphabet and length only.
+            /// Parses a name of the documented alphabet and length.
             ///
             /// # Errors
             /// [`InvalidId`] for anything else.
@@ -118,19 +120,19 @@ macro_rules! name {
     };
 }
 
-/// Longest model name that is accepted, in bytes.
+/// Maximum length of a model name, in bytes.
 pub const MODEL_NAME_MAX: usize = 128;
 
 name! {
-    /// Who a key belongs to; jobs of one account are invisible to every other.
+    /// Account that owns keys and jobs. Jobs of one account are invisible to every other.
     Account, 64, b'.' | b'_' | b'-', InvalidId::Name
 }
 name! {
-    /// The name a worker gives itself, unique within its account by custom, not by force.
+    /// Name of a worker, chosen by its owner. Uniqueness within an account is not enforced.
     WorkerId, 64, b'.' | b'_' | b'-', InvalidId::Name
 }
 name! {
-    /// A model's name as Ollama writes it, for example `qwen2.5:7b`.
+    /// Name of a model as Ollama writes it, for example `qwen2.5:7b`.
     ModelName, MODEL_NAME_MAX, b'.' | b'_' | b'-' | b':' | b'/', InvalidId::Model
 }
 
@@ -141,14 +143,15 @@ impl ModelName {
         self.bare().eq_ignore_ascii_case(other.bare())
     }
 
-    /// One spelling for all names of a model, as Ollama takes them: in any case, with or without
-    /// its own registry, `:latest`, and the `:local` that keeps a request off its cloud.
+    /// Returns one spelling for all names of a model that Ollama treats as equal: in lower case,
+    /// and without Ollama's own registry, `:latest`, and `:local`, which keeps a request off its
+    /// cloud.
     #[must_use]
     pub fn canonical(&self) -> String {
         self.bare().to_ascii_lowercase()
     }
 
-    /// The same in the case it was written in.
+    /// Returns the canonical name in its original case.
     fn bare(&self) -> &str {
         let mut name = &*self.0;
         for suffix in [":local", ":latest"] {

@@ -1,3 +1,5 @@
+//! Jobs as requesters see them: operations, priorities, states, submission and view.
+
 use std::fmt;
 
 use bytes::Bytes;
@@ -5,7 +7,7 @@ use serde::{Deserialize, Serialize, de};
 
 use crate::{Account, ErrorDetail, JobId, ModelName, Timestamp, WorkerId};
 
-/// What is asked of the engine: a typed operation, never a method and a path.
+/// Operation of the engine. Never a method and a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(test, derive(ts_rs::TS))]
@@ -28,7 +30,7 @@ pub enum Op {
 }
 
 impl Op {
-    /// The word used on the wire and in the store.
+    /// The name used on the wire and in the store.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -42,7 +44,7 @@ impl Op {
         }
     }
 
-    /// Whether it changes which models the engine has, which its owner must have allowed.
+    /// Whether it changes the engine's models, which its owner must have allowed.
     #[must_use]
     pub const fn changes_models(self) -> bool {
         match self {
@@ -51,7 +53,7 @@ impl Op {
         }
     }
 
-    /// Whether only an engine can do it that has the model already.
+    /// Whether it requires an engine that already has the model.
     #[must_use]
     pub const fn needs_model(self) -> bool {
         match self {
@@ -67,7 +69,7 @@ impl fmt::Display for Op {
     }
 }
 
-/// Which wire format the requester spoke; the relay answers in the same one.
+/// Wire format of the requester; the relay answers in the same one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Dialect {
@@ -85,7 +87,7 @@ pub enum Dialect {
     Queries,
 }
 
-/// 1 is the most urgent, 10 the least; 5 when nothing is said.
+/// Priority: 1 is the highest, 10 the lowest, 5 the default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Priority(u8);
 
@@ -96,12 +98,13 @@ impl Serialize for Priority {
 }
 
 impl Priority {
-    /// For what is no question to a model: it waits for no slot. Nobody can ask for it by number.
+    /// For operations that are not inference, such as loading a model: needs no slot. Cannot be
+    /// requested by number.
     pub const URGENT: Self = Self(0);
-    /// What a job has when nothing is said.
+    /// Priority of a job that names none.
     pub const DEFAULT: Self = Self(5);
 
-    /// `None` outside `1..=10`.
+    /// Returns `None` outside `1..=10`.
     #[must_use]
     pub const fn new(level: u8) -> Option<Self> {
         if level >= 1 && level <= 10 {
@@ -111,7 +114,7 @@ impl Priority {
         }
     }
 
-    /// What a store kept; `None` for what is no priority.
+    /// Converts a stored value; `None` if it is not a priority.
     #[must_use]
     pub const fn stored(level: u8) -> Option<Self> {
         if level == Self::URGENT.0 {
@@ -121,13 +124,13 @@ impl Priority {
         }
     }
 
-    /// Whether it waits for no slot.
+    /// Whether it needs no slot.
     #[must_use]
     pub const fn is_urgent(self) -> bool {
         self.0 == Self::URGENT.0
     }
 
-    /// 1 (most urgent) to 10, or 0 for [`Priority::URGENT`].
+    /// The number: 1 (highest) to 10, or 0 for [`Priority::URGENT`].
     #[must_use]
     pub const fn level(self) -> u8 {
         self.0
@@ -147,25 +150,25 @@ impl<'de> Deserialize<'de> for Priority {
     }
 }
 
-/// Where a job is in its life. `Leased` may fall back to `Queued`; the last three are final.
+/// State of a job. `Leased` may return to `Queued`; the last three are final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum JobState {
     /// Waits for a worker.
     Queued,
-    /// A worker holds it.
+    /// Leased by a worker.
     Leased,
-    /// Answered; the answer never changes again.
+    /// Completed; the answer never changes again.
     Completed,
-    /// Given up; the reason is kept.
+    /// Failed; the reason is kept.
     Failed,
-    /// Withdrawn by its requester.
+    /// Cancelled by its requester.
     Cancelled,
 }
 
 impl JobState {
-    /// Whether the job can never change again.
+    /// Whether this state can never change again.
     #[must_use]
     pub const fn is_final(self) -> bool {
         matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
@@ -188,121 +191,121 @@ impl<T: Into<Bytes>> From<T> for Body {
     }
 }
 
-/// `POST /api/jobs`: what a native requester sends.
+/// `POST /api/jobs`: a job submitted by a native requester.
 #[derive(Debug, Clone, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SubmitJob {
-    /// The operation.
+    /// Operation.
     pub op: Op,
-    /// Ollama's request for that operation, with its `model`; passed on byte for byte.
+    /// Ollama's request for this operation, with its `model`; passed on byte for byte.
     #[cfg_attr(
         feature = "schema",
         schemars(with = "serde_json::Map<String, serde_json::Value>")
     )]
     pub body: Box<serde_json::value::RawValue>,
-    /// Urgency. When absent 5, or the most urgent that the key allows.
+    /// Priority. When absent: 5, or the highest that the key permits.
     #[serde(default)]
     #[cfg_attr(feature = "schema", schemars(with = "Priority"))]
     pub priority: Option<Priority>,
-    /// Milliseconds from now after which nobody wants the answer any more.
+    /// Milliseconds from now after which the answer is no longer wanted.
     #[serde(default)]
     pub deadline_ms: Option<u64>,
-    /// Whom to tell when the job has ended.
+    /// Webhook to call when the job has ended.
     #[serde(default)]
     pub webhook: Option<WebhookRequest>,
 }
 
-/// Where the end of a job is told, signed as <https://www.standardwebhooks.com> describes.
+/// A webhook to call when a job has ended, signed according to <https://www.standardwebhooks.com>.
 #[derive(Clone, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct WebhookRequest {
-    /// An https URL on a public address.
+    /// An https URL with a public address.
     pub url: String,
-    /// `whsec_` and base64 of 24 to 64 bytes; when absent, one is made and shown once.
+    /// `whsec_` and base64 of 24 to 64 bytes; when absent, one is generated and shown once.
     #[serde(default)]
     pub secret: Option<String>,
 }
 
 impl fmt::Debug for WebhookRequest {
-    /// Neither the secret nor the URL, which may hold one.
+    /// Hides the secret, and the URL, which may contain one.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WebhookRequest").finish_non_exhaustive()
     }
 }
 
-/// How far a webhook has got.
+/// Delivery state of a webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum WebhookState {
-    /// For the end of its job, or for the next try.
+    /// Pending: the job has not ended, or another attempt follows.
     Waiting,
-    /// Its receiver accepted it.
+    /// Accepted by its receiver.
     Delivered,
-    /// It failed too often, or for good.
+    /// Failed too many times, or for good.
     GivenUp,
 }
 
-/// What has become of a job's webhook.
+/// State of a job's webhook.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WebhookView {
-    /// How far it has got.
+    /// Delivery state.
     pub state: WebhookState,
-    /// How often it was tried.
+    /// Number of attempts.
     pub tries: u32,
-    /// Why the last try failed.
+    /// Error of the last attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// The secret, if the relay made it; only in the answer to the submission.
+    /// The secret, if the relay generated it; only in the response to the submission.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<String>,
 }
 
-/// `GET /api/jobs/{id}`: a job as its requester sees it. Never holds the prompt.
+/// `GET /api/jobs/{id}`: a job as its requester sees it. Never contains the prompt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct JobView {
-    /// The job.
+    /// Identifier.
     pub id: JobId,
-    /// Where it is in its life.
+    /// Current state.
     pub state: JobState,
-    /// Whose it is.
+    /// Account that owns the job.
     pub account: Account,
-    /// What was asked.
+    /// Operation.
     pub op: Op,
-    /// Of which model.
+    /// Model.
     pub model: ModelName,
-    /// The only worker that shall answer, if the requester chose one.
+    /// The only worker that may answer, if the requester chose one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<WorkerId>,
-    /// Urgency.
+    /// Priority.
     pub priority: Priority,
-    /// How often it has been leased.
+    /// Number of times it has been leased.
     pub attempt: u32,
-    /// When it was accepted.
+    /// Time of acceptance.
     pub created_at: Timestamp,
-    /// When it ended, if it has.
+    /// Time of its end, if it has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
-    /// When its answer stops being wanted, if that was said.
+    /// Time after which the answer is no longer wanted, if given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
-    /// Why it failed, if it did.
+    /// Reason of a failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorDetail>,
-    /// The job that was made anew from this one, which failed or was withdrawn; not in lists.
+    /// The job that retries this failed or cancelled one; not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retried_as: Option<JobId>,
-    /// Whom it tells of its end, and how that went; not in lists.
+    /// Its webhook and delivery state; not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<WebhookView>,
-    /// How many jobs come before it, while it is queued.
+    /// Number of jobs before it, while it is queued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<u64>,
-    /// How long it may still wait, while it is queued and if that can be told.
+    /// Estimated waiting time in milliseconds, while it is queued and if it can be estimated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_wait_ms: Option<u64>,
 }

@@ -1,6 +1,6 @@
-//! Hearth's own wire types: what a requester, the relay, a worker and an overlay say to each other.
+//! Hearth's own wire types, shared by requesters, relay, workers and overlays.
 //!
-//! Nothing here does I/O, reads a clock or draws a random number. The files under `fixtures/`
+//! This crate does no I/O, reads no clock and draws no random numbers. The files under `fixtures/`
 //! are the contract; the tests beside each type and the pages under `ui/` read the same bytes.
 
 pub mod admin;

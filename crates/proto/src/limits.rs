@@ -1,94 +1,101 @@
-//! Sizes, times and counts that both ends must agree on, each with its reason.
+//! Limits of size, time and number that both sides must agree on, each with its reason.
 
 use std::time::Duration;
 
-/// Largest inference request, in bytes: room for a few images.
+/// Maximum size of an inference request, in bytes: room for a few images.
 pub const BODY_MAX: usize = 32 * 1024 * 1024;
-/// Most commas and openings in the JSON of a request, which becomes a tree of forty times its size
-/// at worst: no conversation has as many, and images are texts.
+/// Maximum number of commas and opening brackets in the JSON of a request. Parsed, each may take
+/// forty times its size; no conversation has as many, and images are strings.
 pub const STRUCTURE_MAX: usize = 200_000;
-/// The same of all lines of an answer that are put together.
+/// Maximum number of commas and opening brackets in all lines of an answer that are merged.
 pub const ANSWER_STRUCTURE_MAX: usize = 2_000_000;
-/// Largest control request (anything that is not a prompt or an answer), in bytes.
+/// Maximum size of a control request (one without a prompt or an answer), in bytes.
 pub const CONTROL_BODY_MAX: usize = 64 * 1024;
-/// Largest carrier frame, in bytes; longer lines and bodies are sent in parts.
+/// Maximum size of a carrier frame, in bytes; longer lines and bodies are sent in parts.
 pub const FRAME_MAX: usize = 256 * 1024;
-/// Longest line of a job log, in bytes: Ollama's own Go client stops at 8 MB.
+/// Maximum length of a line of a job's log, in bytes: Ollama's own Go client stops at 8 MB.
 pub const LINE_MAX: usize = 8 * 1024 * 1024;
-/// Largest answer to `/api/show` that is passed on, in bytes; what is longer loses its lists.
+/// Maximum size of a forwarded `/api/show` answer, in bytes; a longer one loses its lists.
 pub const SHOW_MAX: usize = 64 * 1024;
-/// Most bytes of such answers that are kept for one worker.
+/// Maximum size of all such answers kept for one worker, in bytes.
 pub const SHOWS_MAX: usize = 16 * 1024 * 1024;
-/// Most models in the report of one worker; those after them are not known of.
+/// Maximum number of models in the report of one worker; further ones are ignored.
 pub const MODELS_MAX: usize = 4_096;
-/// Most models of one worker that are told to be in memory.
+/// Maximum number of models of one worker that are reported as loaded.
 pub const RUNNING_MAX: usize = 64;
-/// Longest change of an engine's models: a large one may be pulled over a slow line.
+/// Maximum duration of a change of an engine's models: pulling a large one may take hours.
 pub const MODEL_CHANGE: Duration = Duration::from_secs(6 * 60 * 60);
-/// Most jobs that wait for no slot which run at one worker at once; more take slots.
+/// Maximum number of urgent jobs, which need no slot, at one worker; further ones take a slot.
 pub const URGENT_MAX: usize = 4;
-/// Largest message on the status hub, in bytes.
+/// Maximum size of a message of the status hub, in bytes.
 pub const HUB_MESSAGE_MAX: usize = 64 * 1024;
-/// Most sockets on the status hub.
+/// Maximum number of connections of the status hub.
 pub const HUB_SOCKETS_MAX: usize = 1024;
-/// Read buffer of every WebSocket: the library's 128 KiB makes a thousand idle sockets cost 130 MB.
+/// Read buffer of every WebSocket, in bytes. With the library's default of 128 KiB a thousand idle
+/// connections would take 130 MB.
 pub const WS_READ_BUFFER: usize = 4 * 1024;
-/// Read buffer of the hub's end: commands are short, and there may be a thousand readers.
+/// Read buffer of the hub's connections, in bytes: commands are short, and there may be a thousand
+/// readers.
 pub const HUB_READ_BUFFER: usize = 1024;
-/// How long a lease lasts unless it is renewed.
+/// Length of a lease unless it is renewed.
 pub const LEASE: Duration = Duration::from_secs(60);
-/// How long a lease of a worker of the polling relay lasts: it cannot renew, and may try 3 × 120 s.
+/// Length of a lease for a worker of the polling relay: it cannot renew, and may try 3 × 120 s.
 pub const LEGACY_LEASE: Duration = Duration::from_secs(400);
-/// How often a worker renews a lease when no chunk does it for it.
+/// Interval at which a worker renews a lease when no chunk renews it.
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
-/// How long a requester who waits sees nothing before it gets a sign of life: proxies cut at 60 s.
+/// Maximum time without output on a requester's stream before a keep-alive is sent: proxies close
+/// idle connections after 60 s.
 pub const STREAM_HEARTBEAT: Duration = Duration::from_secs(12);
-/// How long an answer in one piece is waited for before white space is sent ahead of it.
+/// Time after which white space is sent ahead of an answer in one piece, to keep the connection
+/// open.
 pub const PAD_AFTER: Duration = Duration::from_secs(20);
-/// Extra life given to every live lease when the relay starts, so that workers can come back.
+/// Time by which every live lease is extended when the relay starts, so that workers can reconnect.
 pub const RESTART_GRACE: Duration = Duration::from_secs(30);
-/// Longest a worker may put off the next attempt of a job it gave back.
+/// Maximum delay that a worker may request before the next attempt of a job it gave back.
 pub const RETRY_MAX: Duration = Duration::from_secs(300);
-/// How often a job is tried before it is given up.
+/// Maximum number of attempts of a job before it fails.
 pub const ATTEMPTS_MAX: u32 = 5;
-/// Longest hold of a native long poll; most proxies cut at 30 s.
+/// Maximum time a native long poll is held: most proxies close a request after 30 s.
 pub const POLL_HOLD: Duration = Duration::from_secs(25);
-/// Longest hold of a poll of the polling relay: its workers give up at 10 s.
+/// Maximum time a poll of the polling relay is held: its workers time out after 10 s.
 pub const LEGACY_POLL_HOLD: Duration = Duration::from_secs(8);
-/// Ping interval on the carrier, and how long without any frame before it is taken for dead.
+/// Interval of pings on the carrier.
 pub const CARRIER_PING: Duration = Duration::from_secs(20);
-/// See [`CARRIER_PING`].
+/// Time without any frame after which a carrier counts as dead.
 pub const CARRIER_DEAD: Duration = Duration::from_secs(45);
-/// Unacknowledged chunk bytes a worker keeps per job before it stops reading the engine.
+/// Maximum number of unacknowledged chunk bytes that a worker keeps per job before it stops reading
+/// from the engine.
 pub const UNACKED_MAX: usize = 4 * 1024 * 1024;
-/// Most leases one worker holds: those that run, and those whose end the relay has not confirmed.
+/// Maximum number of leases of one worker: running ones, and those whose end the relay has not
+/// confirmed.
 pub const HELD_MAX: usize = 64;
-/// Bytes of ended answers the relay has not confirmed, beyond which a worker takes no more jobs.
+/// Number of bytes of ended but unconfirmed answers above which a worker takes no more jobs.
 pub const UNCONFIRMED_MAX: usize = 16 * 1024 * 1024;
-/// Most jobs queued per account, and in all.
+/// Maximum number of queued jobs per account.
 pub const QUEUED_PER_ACCOUNT_MAX: usize = 1_000;
-/// See [`QUEUED_PER_ACCOUNT_MAX`].
+/// Maximum number of queued jobs in total.
 pub const QUEUED_MAX: usize = 100_000;
-/// Most bytes of queued request bodies per account, and in all.
+/// Maximum size of queued request bodies per account, in bytes.
 pub const QUEUED_BYTES_PER_ACCOUNT_MAX: usize = 256 * 1024 * 1024;
-/// See [`QUEUED_BYTES_PER_ACCOUNT_MAX`].
+/// Maximum size of queued request bodies in total, in bytes.
 pub const QUEUED_BYTES_MAX: usize = 1024 * 1024 * 1024;
-/// Most bytes of all request bodies that are on their way.
+/// Maximum size of all request bodies that are being received, in bytes.
 pub const ARRIVING_MAX: usize = 512 * 1024 * 1024;
-/// Most bytes of one answer, and of all answers that are being written. Both are in memory.
+/// Maximum size of one answer, in bytes. Answers that are being written are in memory.
 pub const LOG_MAX: usize = 64 * 1024 * 1024;
-/// See [`LOG_MAX`].
+/// Maximum size of all answers that are being written, in bytes.
 pub const LOGS_MAX: usize = 512 * 1024 * 1024;
-/// What each line of an answer costs beside its bytes: many short lines are not cheap.
+/// Number of bytes that a line of an answer counts besides its own, because many short lines are
+/// not cheap.
 pub const LINE_COST: usize = 64;
-/// What each job costs its account beside its request and its answer.
+/// Number of bytes that each job counts for its account besides its request and its answer.
 pub const JOB_COST: u64 = 1024;
-/// Most bytes that are kept of one account: requests and answers of all its jobs until they are
+/// Maximum size kept for one account, in bytes: requests and answers of all its jobs until they are
 /// erased.
 pub const KEPT_PER_ACCOUNT_MAX: u64 = 8 * 1024 * 1024 * 1024;
-/// Longest deadline of a job, in which an agent that is away may come back.
+/// Maximum deadline of a job, within which an offline agent may come back.
 pub const DEADLINE_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// Longest idempotency key, in bytes.
+/// Maximum length of an idempotency key, in bytes.
 pub const IDEMPOTENCY_KEY_MAX: usize = 255;
-/// Most bytes of why a job failed, as its worker says it.
+/// Maximum length of the reason of a failure as sent by a worker, in bytes.
 pub const REASON_MAX: usize = 1024;

@@ -1,3 +1,5 @@
+//! The log of a job: its lines, its end, and positions in it.
+
 use std::{fmt, str::FromStr};
 
 use bytes::Bytes;
@@ -5,12 +7,12 @@ use serde::{Deserialize, Serialize, de};
 
 use crate::{Body, ErrorCode, ErrorDetail, limits::REASON_MAX};
 
-/// One line of a job's log: the `n`-th NDJSON line its engine wrote, without the line feed.
+/// One line of a job's log: the `n`-th NDJSON line of its engine, without the line feed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunk {
-    /// 1 for the first line of an attempt.
+    /// Number of the line; 1 for the first of an attempt.
     pub n: u64,
-    /// The line, as Ollama's native API writes it.
+    /// The line, in the format of Ollama's native API.
     pub line: Body,
 }
 
@@ -22,37 +24,37 @@ impl Chunk {
     }
 }
 
-/// How a job ended. The record is on disk before anyone is told of it.
+/// Outcome of a job. It is on disk before anybody is told of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "state", rename_all = "lowercase")]
 pub enum End {
     /// The whole answer is in the log.
     Completed,
-    /// It was given up.
+    /// The job failed.
     Failed {
-        /// Why.
+        /// The reason.
         error: JobError,
     },
-    /// Its requester withdrew it.
+    /// The requester cancelled it.
     Cancelled,
 }
 
-/// Why a job failed, with what an Ollama client would have been told by the engine itself.
+/// The reason of a failure, with the HTTP status that the engine itself would have sent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct JobError {
     /// Stable code.
     pub code: ErrorCode,
-    /// One sentence for a person. Never holds a prompt.
+    /// One sentence for humans. Never contains a prompt.
     pub message: String,
-    /// The HTTP status the engine answered with, if it was the engine that refused.
+    /// HTTP status of the engine, if the engine refused the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine_status: Option<u16>,
 }
 
 impl JobError {
-    /// A failure that Hearth, not the engine, found.
+    /// An error found by Hearth, not by the engine.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self {
             code,
@@ -63,7 +65,8 @@ impl JobError {
 }
 
 impl JobError {
-    /// The same with no longer a message than is kept: whoever says it may be of another account.
+    /// Truncates the message to [`limits::REASON_MAX`], because it may come from a worker of
+    /// another account.
     #[must_use]
     pub fn bounded(mut self) -> Self {
         let end = self.message.floor_char_boundary(REASON_MAX);
@@ -78,14 +81,14 @@ impl From<JobError> for ErrorDetail {
     }
 }
 
-/// The place of an event in a job's log, written `attempt-n`: the SSE `id` and `Last-Event-ID`.
+/// The position of an event in a job's log, written `attempt-n`: the SSE `id` and `Last-Event-ID`.
 ///
 /// `n` is 0 before the first chunk of the attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct EventId {
-    /// Which attempt.
+    /// Number of the attempt.
     pub attempt: u32,
-    /// Which chunk of it.
+    /// Number of the chunk within it.
     pub n: u64,
 }
 

@@ -1,21 +1,23 @@
+//! What a worker reports about its engine and models.
+
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{ModelName, limits};
 
-/// What a worker tells the relay about its engine; metadata routes are answered from it.
+/// A worker's report about its engine; metadata routes are answered from it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct WorkerReport {
-    /// Which kind of engine answers.
+    /// Kind of the engine.
     pub engine: EngineKind,
-    /// The engine's own version, for example `0.33.0`; empty while it is unreachable.
+    /// Version of the engine, for example `0.33.0`; empty while it is unreachable.
     pub engine_version: String,
-    /// Whether the engine answered its last probe. A worker whose engine is down leases nothing.
+    /// Whether the engine answered the last probe. A worker whose engine is down leases nothing.
     pub engine_up: bool,
-    /// Whether the worker's owner allows those who may to pull, copy, delete and create models.
+    /// Whether the worker's owner permits pulling, copying, deleting and creating models.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub model_changes: bool,
-    /// What it can run; no more than [`crate::limits::MODELS_MAX`] are read.
+    /// Models it can run; at most [`crate::limits::MODELS_MAX`] are read.
     #[serde(deserialize_with = "few")]
     pub models: Vec<ModelEntry>,
 }
@@ -26,7 +28,7 @@ fn few<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<ModelEntry>, D::Error> 
     Ok(models)
 }
 
-/// The kinds of engine.
+/// Kinds of engines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EngineKind {
@@ -34,29 +36,29 @@ pub enum EngineKind {
     Ollama,
     /// The model in the agent's own process.
     Builtin,
-    /// Another server that speaks OpenAI's API.
+    /// Another server with an OpenAI-compatible API.
     OpenAi,
 }
 
 /// One model of an engine.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ModelEntry {
-    /// Its name.
+    /// Name.
     pub name: ModelName,
-    /// Whether it is in memory now.
+    /// Whether it is loaded in memory.
     pub loaded: bool,
-    /// The engine's own entry of `/api/tags`, passed on byte for byte.
+    /// The engine's own entry in `/api/tags`, passed on byte for byte.
     pub tag: Box<RawValue>,
 }
 
-/// What is told of an engine beyond its report: after it, in messages of their own, so that the
-/// first word of a connection stays small.
+/// Details about an engine, sent after its report in separate messages, so that the first message
+/// of a connection stays small.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Detail {
-    /// What the engine says of one model.
+    /// What the engine answers about one model.
     Show(ModelShow),
-    /// The entries of its `/api/ps`, byte for byte.
+    /// The entries of the engine's `/api/ps`, byte for byte.
     Running(Vec<Box<RawValue>>),
 }
 
@@ -65,6 +67,6 @@ pub enum Detail {
 pub struct ModelShow {
     /// The model.
     pub model: ModelName,
-    /// The answer, at most [`crate::limits::SHOW_MAX`] bytes of it.
+    /// The answer, at most [`crate::limits::SHOW_MAX`] bytes.
     pub show: Box<RawValue>,
 }

@@ -1,4 +1,4 @@
-//! The schemas of what is written by hand on the wire.
+//! JSON schemas of the types whose serialization is written by hand.
 
 use std::borrow::Cow;
 
@@ -26,39 +26,39 @@ macro_rules! schema {
 schema!(JobId, "JobId", {
     "type": "string",
     "pattern": "^[0-9a-f]{32}$",
-    "description": "Identifies one job for its whole life."
+    "description": "Identifier of a job for its whole life."
 });
 schema!(Nonce, "Nonce", {
     "type": "string",
     "pattern": "^[0-9a-f]{64}$",
-    "description": "256 random bits that make a proof good for one connection."
+    "description": "256 random bits that make a proof valid for one connection only."
 });
 schema!(Proof, "Proof", {
     "type": "string",
     "pattern": "^[0-9a-f]{64}$",
-    "description": "An HMAC-SHA-256, as docs/PROTOCOL.md says."
+    "description": "An HMAC-SHA-256, see docs/PROTOCOL.md."
 });
 schema!(Account, "Account", {
     "type": "string",
     "pattern": "^[A-Za-z0-9._-]{1,64}$",
-    "description": "Whose the job is."
+    "description": "Account that owns the job."
 });
 schema!(WorkerId, "WorkerId", {
     "type": "string",
     "pattern": "^[A-Za-z0-9._-]{1,64}$",
-    "description": "The name of an agent."
+    "description": "Name of an agent."
 });
 schema!(ModelName, "ModelName", {
     "type": "string",
     "pattern": format!("^[A-Za-z0-9._:/-]{{1,{MODEL_NAME_MAX}}}$"),
-    "description": "A model's name as Ollama writes it, for example `qwen2.5:7b`."
+    "description": "Name of a model as Ollama writes it, for example `qwen2.5:7b`."
 });
 schema!(Priority, "Priority", {
     "type": "integer",
     "minimum": 1,
     "maximum": 10,
     "default": 5,
-    "description": "1 is the most urgent, 10 the least."
+    "description": "1 is the highest priority, 10 the lowest."
 });
 schema!(Timestamp, "Timestamp", {
     "type": "integer",
@@ -68,7 +68,7 @@ schema!(Timestamp, "Timestamp", {
 schema!(ErrorCode, "ErrorCode", {
     "type": "string",
     "enum": ErrorCode::ALL.iter().map(|code| code.as_str()).collect::<Vec<_>>(),
-    "description": "Stable; switch on it. Later versions may add some."
+    "description": "A stable code to switch on. Later versions may add codes."
 });
 
 #[cfg(test)]

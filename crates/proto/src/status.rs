@@ -1,7 +1,7 @@
-//! What the status hub on port 6001 says and hears, after the founding overlay's protocol.
+//! The messages of the status hub on port 6001, which extend the founding overlay's protocol.
 //!
-//! The seven fields of the founding protocol keep their names, types and place; what is new
-//! stands beside them. Neither a prompt nor an answer is ever among them.
+//! The seven fields of the founding protocol keep their names, types and order; new fields are
+//! added beside them. They never contain a prompt or an answer.
 
 pub mod pair;
 mod publish;
@@ -12,26 +12,26 @@ use serde_json::Value;
 
 use crate::{ErrorCode, JobId, ModelName, Op, Timestamp};
 
-/// Hub to client.
+/// A message from the hub to a client.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ServerMessage {
-    /// The whole state; a client never has to merge.
+    /// The complete status; clients never need to merge.
     Status {
         /// The snapshot.
         data: Status,
     },
-    /// A command was carried out.
+    /// A command was executed.
     Ack {
-        /// The command's own word.
+        /// Name of the command.
         command: String,
         /// The client's `id`, if it sent one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         id: Option<String>,
-        /// What the command `ping` gives.
+        /// Result of the command `ping`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[cfg_attr(test, ts(optional, type = "unknown"))]
         result: Option<Value>,
@@ -40,23 +40,23 @@ pub enum ServerMessage {
     Error {
         /// Stable code.
         code: ErrorCode,
-        /// For a person.
+        /// Message for humans.
         message: String,
-        /// The command's own word, if there was one.
+        /// Name of the command, if there was one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         command: Option<String>,
         /// The client's `id`, if it sent one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         id: Option<String>,
-        /// What the owner is asked, if that is why; the outcome follows.
+        /// Identifier of the question to the owner, if approval is needed; the outcome follows.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         approval: Option<String>,
     },
-    /// The owner allowed this client for good.
+    /// The owner allowed this client permanently.
     Granted {
-        /// What the owner was asked.
+        /// Identifier of the question to the owner.
         approval: String,
-        /// To be shown from now on, as the local token would be. It is told once.
+        /// Token to be used from now on, in place of the local token. Sent only once.
         #[cfg_attr(test, ts(type = "string"))]
         token: pair::Secret,
     },
@@ -69,7 +69,7 @@ pub enum ServerMessage {
     Unknown,
 }
 
-/// Client to hub.
+/// A message from a client to the hub.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(test, derive(ts_rs::TS))]
@@ -78,19 +78,19 @@ pub enum ServerMessage {
 pub enum ClientMessage {
     /// Asks the agent to do something.
     Command {
-        /// One of [`Command`]'s words.
+        /// Name of a [`Command`].
         command: String,
-        /// Given back in the answer.
+        /// Returned in the answer.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         id: Option<String>,
-        /// What some commands need: `{"on":true}`, `{"job":"…"}`.
+        /// Arguments, if the command needs any: `{"on":true}`, `{"job":"…"}`.
         #[serde(default, skip_serializing_if = "CommandArgs::is_empty")]
         args: CommandArgs,
-        /// What the client calls itself; shown to the owner when he is asked.
+        /// Name of the client; shown to the owner when approval is needed.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         name: String,
     },
-    /// Asks whether anybody is there.
+    /// Asks for a `pong`.
     Ping,
     /// A message of a later version.
     #[serde(other)]
@@ -99,7 +99,7 @@ pub enum ClientMessage {
     Unknown,
 }
 
-/// Arguments of a command; each command says which it needs.
+/// Arguments of a command; each command documents which it needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(test, derive(ts_rs::TS))]
@@ -114,13 +114,13 @@ pub struct CommandArgs {
     /// For `set_volume`: 0 to 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<i64>,
-    /// For `approve` and `deny`: what the owner is asked.
+    /// For `approve` and `deny`: identifier of the question to the owner.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<String>,
-    /// For `approve`: whether it holds for good.
+    /// For `approve`: whether the approval is permanent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub always: Option<bool>,
-    /// For `revoke`: whose leave ends.
+    /// For `revoke`: identifier of the permission to revoke.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant: Option<String>,
 }
@@ -131,16 +131,16 @@ impl CommandArgs {
     }
 }
 
-/// What an overlay, the tray or a script may ask of the agent.
+/// A command that an overlay, the tray or a script may send to the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Command {
-    /// Pauses or resumes taking work.
+    /// Pauses or resumes taking jobs.
     ToggleMonitoring,
-    /// Resumes (`true`) or pauses (`false`) taking work.
+    /// Resumes (`true`) or pauses (`false`) taking jobs.
     SetMonitoring(bool),
-    /// Stops whoever speaks.
+    /// Stops speech output.
     StopTts,
-    /// How loud whoever speaks is to be, from 0 to 100.
+    /// Sets the volume of speech output, 0 to 100.
     SetVolume(u8),
     /// Shows the overlay.
     ShowOverlay,
@@ -148,16 +148,16 @@ pub enum Command {
     HideOverlay,
     /// Shows or hides the overlay.
     ToggleOverlay,
-    /// Ends one running job.
+    /// Cancels one running job.
     CancelJob(JobId),
     /// Opens the main window.
     OpenSettings,
-    /// Ends the agent.
+    /// Stops the agent.
     Quit,
 }
 
 impl Command {
-    /// The word on the wire.
+    /// The name on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -174,7 +174,7 @@ impl Command {
         }
     }
 
-    /// Its arguments on the wire.
+    /// The arguments on the wire.
     #[must_use]
     pub fn args(self) -> CommandArgs {
         let none = CommandArgs::default();
@@ -201,10 +201,11 @@ impl Command {
         }
     }
 
-    /// Reads a command message's word and arguments.
+    /// Parses the name and the arguments of a command.
     ///
     /// # Errors
-    /// `unknown_command` for a word not listed here, `bad_request` for a missing argument or one out of bounds.
+    /// `unknown_command` for an unknown name, `bad_request` for a missing argument or one out of
+    /// range.
     pub fn parse(word: &str, args: &CommandArgs) -> Result<Self, (ErrorCode, String)> {
         let missing = |what: &str| (ErrorCode::BadRequest, format!("{word} needs args.{what}"));
         Ok(match word {
@@ -239,49 +240,49 @@ fn percent(volume: i64) -> Result<u8, (ErrorCode, String)> {
     })
 }
 
-/// The one word that says how the agent is.
+/// Overall state of the agent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// Coming up; nothing has been confirmed yet.
+    /// Starting; nothing is confirmed yet.
     #[default]
     Starting,
-    /// Relay and engine were both confirmed; waiting for work.
+    /// Relay and engine are both confirmed; waiting for jobs.
     Ready,
     /// At least one job is running.
     Working,
     /// A voice assistant is recording a command.
     Listening,
-    /// Somebody is speaking.
+    /// Speech is being output.
     Speaking,
-    /// The owner paused it.
+    /// Paused by the owner.
     Paused,
-    /// The link to the relay is being made.
+    /// Connecting to the relay.
     Connecting,
-    /// The relay cannot be reached.
+    /// The relay is unreachable.
     RelayOffline,
-    /// The engine cannot be reached.
+    /// The engine is unreachable.
     EngineOffline,
-    /// Something needs the owner.
+    /// Something needs the owner's attention.
     Error,
-    /// Going down.
+    /// Stopping.
     Stopping,
 }
 
-/// How one hop is: confirmed, not yet known, or broken.
+/// State of one hop: confirmed, unknown, or broken.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "snake_case")]
 pub enum HopState {
-    /// Nothing is known yet.
+    /// Not known yet.
     #[default]
     Unknown,
-    /// The last exchange with it succeeded.
+    /// The last exchange succeeded.
     Up,
-    /// The last exchange with it failed.
+    /// The last exchange failed.
     Down,
 }
 
@@ -290,16 +291,16 @@ pub enum HopState {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Hop {
-    /// Whether it was confirmed.
+    /// State of the hop.
     pub state: HopState,
-    /// Its address or name, without secrets.
+    /// Address or name, without secrets.
     pub name: String,
-    /// What is wrong, in a sentence; empty while it is up.
+    /// The problem in one sentence; empty while the hop is up.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub problem: String,
 }
 
-/// How the agent talks to the relay.
+/// How the agent is connected to the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(test, derive(ts_rs::TS))]
@@ -307,31 +308,31 @@ pub struct Hop {
 pub enum CarrierKind {
     /// One WebSocket.
     Websocket,
-    /// Held HTTP requests.
+    /// Long polls: HTTP requests held open by the relay.
     LongPoll,
     /// Plain HTTP requests at an interval.
     Poll,
 }
 
-/// A job that is running now.
+/// A running job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(test, derive(ts_rs::TS))]
 pub struct LiveJob {
-    /// The job.
+    /// Identifier.
     #[cfg_attr(test, ts(type = "string"))]
     pub id: JobId,
-    /// The name of the key that asked.
+    /// Name of the key that submitted it.
     pub who: String,
-    /// The model.
+    /// Model.
     #[cfg_attr(test, ts(type = "string"))]
     pub model: ModelName,
-    /// The operation.
+    /// Operation.
     pub op: Op,
-    /// When this machine began with it.
+    /// Time at which this machine started it.
     #[cfg_attr(test, ts(type = "number"))]
     pub started_at: Timestamp,
-    /// Tokens (log lines) so far; 0 where a client chose not to be told.
+    /// Number of tokens (log lines) so far; 0 for clients that chose not to receive progress.
     #[serde(default)]
     pub tokens: u64,
     /// Tokens per second since the first token; 0 before it.
@@ -339,26 +340,26 @@ pub struct LiveJob {
     pub tokens_per_second: f32,
 }
 
-/// One snapshot of the agent.
+/// A snapshot of the agent's status.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Status {
-    /// How the agent is.
+    /// Overall state.
     pub status: Phase,
-    /// The same in the owner's language.
+    /// The state as text in the owner's language.
     pub text: String,
-    /// A command is being recorded.
+    /// Whether a voice command is being recorded.
     pub is_listening: bool,
-    /// Somebody is speaking.
+    /// Whether speech is being output.
     pub is_speaking: bool,
-    /// The wake word was heard.
+    /// Whether the wake word was detected.
     pub wake_word_detected: bool,
-    /// The owner wants the overlay shown.
+    /// Whether the owner wants the overlay shown.
     pub overlay_visible: bool,
     /// `false` exactly while paused.
     pub monitoring: bool,
-    /// What is running now.
+    /// The running jobs.
     #[serde(default)]
     pub jobs: Vec<LiveJob>,
     /// The hop to the relay.
@@ -367,13 +368,13 @@ pub struct Status {
     /// The hop to the engine.
     #[serde(default)]
     pub engine: Hop,
-    /// How the agent talks to the relay, while it does.
+    /// How the agent is connected to the relay, while it is.
     #[serde(default)]
     pub carrier: Option<CarrierKind>,
-    /// Other programs, and which of these fields are theirs.
+    /// Other programs, and the fields each of them publishes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub publishers: Vec<Publisher>,
-    /// Rises with each change.
+    /// Sequence number; rises with each change.
     #[serde(default)]
     pub seq: u64,
 }
@@ -383,14 +384,15 @@ pub struct Status {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Publisher {
-    /// What it calls itself.
+    /// Name of the program, as it reported it.
     pub name: String,
-    /// The fields that are its own now.
+    /// Fields that it publishes now.
     pub fields: Vec<String>,
-    /// Where it is read from, if it did not come to the hub itself.
+    /// Address it is read from, if it did not connect to the hub itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
-    /// Nothing was heard of it for a while, not even an answer to a ping: its fields may be wrong.
+    /// Whether it has been silent for a while and did not answer a ping, so that its fields may be
+    /// wrong.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stale: bool,
 }

@@ -1,10 +1,10 @@
-//! How large a tree a JSON text becomes, told before it is one: an element of a list may take two
-//! bytes on the wire and forty times as many in memory.
+//! Bounds on the size of the tree that a JSON text becomes, checked before parsing: an element of a
+//! list may take two bytes on the wire and forty times as many in memory.
 
 use crate::limits;
 
-/// The commas and openings of a JSON text outside its strings: every value in it is behind one, but
-/// the outermost. Of what is not JSON, no less than a reader meets before it sees that.
+/// Counts the commas and opening brackets of a JSON text outside its strings; every value but the
+/// outermost follows one. For invalid JSON, counts at least those before the error.
 #[must_use]
 pub fn structure(json: &[u8]) -> usize {
     let mut rest = json.iter();
@@ -28,15 +28,15 @@ fn skip_string(rest: &mut std::slice::Iter<'_, u8>) {
     }
 }
 
-/// Whether a JSON text has more structure than `max`; one that is short is not looked at.
+/// Whether a JSON text has more structure than `max`. A text of at most `max` bytes is not scanned.
 fn is_intricate(json: &[u8], max: usize) -> bool {
     json.len() > max && structure(json) > max
 }
 
-/// Refuses a JSON text that would become too large a tree, before it is one.
+/// Refuses a JSON text that would become too large a tree.
 ///
 /// # Errors
-/// In words for whoever sent it.
+/// A message for the sender.
 pub fn refuse_intricate(json: &[u8]) -> Result<(), String> {
     const MAX: usize = limits::STRUCTURE_MAX;
     if !is_intricate(json, MAX) {

@@ -1,8 +1,10 @@
+//! Points in time.
+
 use std::{ops::Add, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-/// A moment on the wall clock, in milliseconds since 1970-01-01T00:00:00Z.
+/// A point in time, in milliseconds since 1970-01-01T00:00:00Z.
 ///
 /// Time is always an argument: only the edges of a program read the clock.
 #[derive(
@@ -12,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
-    /// How long after `earlier` this is; zero if it is not after it.
+    /// Time elapsed since `earlier`; zero if this is not later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))

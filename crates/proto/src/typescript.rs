@@ -1,4 +1,4 @@
-//! The pages' types, written from ours: `UPDATE=1` writes them, a test compares.
+//! Generates the TypeScript types of the pages: `UPDATE=1` writes them, a test compares them.
 
 use std::{fs, path::Path};
 
@@ -57,11 +57,11 @@ fn written() -> String {
     let commands = COMMANDS.iter().map(|command| command.as_str());
     words(
         "Command",
-        "What may be asked of the agent; `ping` beside them asks the hub.",
+        "A command to the agent; `ping`, which is not among them, is answered by the hub.",
         commands.collect(),
     );
     let topics = Topic::ALL.iter().map(|topic| topic.as_str());
-    words("Topic", "What can be subscribed to.", topics.collect());
+    words("Topic", "A subscription.", topics.collect());
     text
 }
 
@@ -78,7 +78,7 @@ const COMMANDS: [Command; 10] = [
     Command::Quit,
 ];
 
-/// One that is added to the enum does not compile here before it stands above.
+/// A new variant of the enum does not compile here until it is added to the list above.
 #[test]
 fn every_command_has_its_word_in_the_pages_types() {
     for command in COMMANDS {

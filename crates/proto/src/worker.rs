@@ -1,30 +1,30 @@
 //! The contract between a worker and the relay: `hearth.worker.v1`.
 //!
 //! On the WebSocket carrier (`GET /api/worker/v1`, subprotocol [`SUBPROTOCOL`]) control messages
-//! are JSON text frames and everything large is a binary frame ([`Frame`]):
+//! are JSON text frames, and everything large is a binary frame ([`Frame`]):
 //!
 //! ```text
 //! worker                         relay
 //! Hello{report, held}     ->
 //!                         <-     Welcome, then Resume or Closed for each held lease
-//! Detail{show | running}  ->                     what its metadata routes are answered from
-//! Capacity{slots}         ->                     how many jobs may run at once; 0 while paused
+//! Detail{show | running}  ->                     data for the relay's metadata routes
+//! Capacity{slots}         ->                     number of concurrent jobs; 0 while paused
 //!                                                (a few that only load a model run besides)
 //!                         <-     Lease, Frame::Body …    at most `slots` not ended at a time
 //! Frame::Line …           ->                     numbered from 1; out of order is refused
-//!                         <-     Stored{n}       what need not be kept any more
+//!                         <-     Stored{n}       lines up to n need not be kept any more
 //!                         <-     Cancel          the requester is gone: stop, and send Nack(Never)
-//! End | Nack              ->                     its slot is free; said again after a reconnect
+//! End | Nack              ->                     frees its slot; repeated after a reconnect
 //!                         <-     Closed          the end is on disk (or the lease was stale)
 //! ```
 //!
-//! A relay that goes down says `Drain`, lends nothing more, and closes with [`CLOSE_DRAIN`] when
-//! what the worker runs has ended or 25 s are over. The worker comes again after a moment of its
-//! own choice, with what it still holds.
+//! A relay that shuts down sends `Drain`, leases nothing more, and closes with [`CLOSE_DRAIN`] when
+//! the worker's jobs have ended or after 25 s. The worker reconnects after a random delay, with the
+//! leases it still holds.
 //!
-//! On the HTTP carriers the same words travel as bodies: see [`PollRequest`] and [`PollAnswer`]. A
-//! poll that brings nothing is 204; one at a relay that goes down is answered at once, with the
-//! header [`DRAIN_HEADER`].
+//! On the HTTP carriers the same messages travel as bodies: see [`PollRequest`] and [`PollAnswer`].
+//! A poll without a result is answered with 204; a relay that shuts down answers polls at once,
+//! with the header [`DRAIN_HEADER`].
 
 mod frame;
 mod http;
@@ -46,47 +46,47 @@ use crate::{
 /// The WebSocket subprotocol of this version.
 pub const SUBPROTOCOL: &str = "hearth.worker.v1";
 
-/// Close code: this version is not spoken here.
+/// Close code: the version is not supported.
 pub const CLOSE_VERSION: u16 = 4010;
 /// Close code: the key was refused or revoked.
 pub const CLOSE_UNAUTHORIZED: u16 = 4009;
-/// Close code: a message broke the protocol; the reason names it.
+/// Close code: a message violated the protocol; the reason names it.
 pub const CLOSE_PROTOCOL: u16 = 4007;
-/// Close code: the token that opened the connection has expired; come again with a new one.
+/// Close code: the token that opened the connection has expired; reconnect with a new one.
 pub const CLOSE_EXPIRED: u16 = 4011;
-/// Close code: the relay is going down and will be back.
+/// Close code: the relay shuts down and will be back.
 pub const CLOSE_DRAIN: u16 = 1012;
 
-/// Header of an answer to a poll: the relay is going down, and lends nothing more. The next poll is
-/// for after its restart; what runs may still be told.
+/// Header of a poll's answer: the relay shuts down and leases nothing more. Poll again after its
+/// restart; results of running jobs are still accepted.
 pub const DRAIN_HEADER: &str = "x-hearth-drain";
 
 /// What to do with a job that is given back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Retry {
-    /// Another worker may have it at once; the attempt is not counted (paused, draining).
+    /// Queue it again at once without counting the attempt (worker paused or draining).
     Now,
-    /// Try again after so many milliseconds; the attempt counts.
+    /// Queue it again after this many milliseconds; the attempt counts.
     AfterMs(u64),
-    /// Do not try again: it is cancelled if the requester wanted that, else failed.
+    /// Do not retry: the job ends as cancelled if its requester cancelled it, otherwise as failed.
     Never,
 }
 
-/// Worker to relay, as JSON.
+/// A message from a worker to the relay, in JSON.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum WorkerMessage {
     /// The first message of a connection.
     Hello {
-        /// The worker's name.
+        /// Name of the worker.
         worker: WorkerId,
-        /// Hearth's version on the worker's side.
+        /// Version of Hearth on the worker's side.
         version: String,
-        /// What its engine offers.
+        /// Its engine and models.
         report: WorkerReport,
-        /// Leases it still holds from before.
+        /// Leases it still holds from an earlier connection.
         #[serde(default)]
         held: Vec<LeaseToken>,
     },
@@ -95,42 +95,42 @@ pub enum WorkerMessage {
         /// The new report.
         report: WorkerReport,
     },
-    /// More about the engine than its report holds.
+    /// Details about the engine beyond its report.
     Detail {
-        /// What is told.
+        /// The detail.
         detail: Detail,
     },
-    /// How many jobs this connection may have running at once from now on; one whose end was said
-    /// does not run. 0 stops leasing.
+    /// Sets the number of jobs this connection may run concurrently. A job whose end was sent no
+    /// longer runs. 0 stops leasing.
     Capacity {
-        /// The number, at most 64.
+        /// Number of slots, at most 64.
         slots: u32,
     },
-    /// Nothing new, but these jobs are still being worked on.
+    /// Renews leases of jobs that produce no output.
     Extend {
         /// The leases to renew.
         tokens: Vec<LeaseToken>,
     },
-    /// The job ended; all its lines were sent before.
+    /// A job ended; all its lines were sent before.
     End {
         /// The lease.
         token: LeaseToken,
-        /// The number of lines that were sent.
+        /// Number of lines that were sent.
         lines: u64,
-        /// How it ended.
+        /// Outcome of the job.
         end: End,
     },
-    /// The job is given back.
+    /// A job is given back.
     Nack {
         /// The lease.
         token: LeaseToken,
-        /// What shall happen to it.
+        /// What to do with the job.
         retry: Retry,
-        /// Why, for the job's failure record.
+        /// Error code of the failure.
         code: ErrorCode,
-        /// The same for a person.
+        /// Error message for humans.
         message: String,
-        /// The engine's own HTTP status, if it was the engine that refused.
+        /// HTTP status of the engine, if the engine refused the request.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         engine_status: Option<u16>,
     },
@@ -138,8 +138,8 @@ pub enum WorkerMessage {
     Unknown,
 }
 
-/// A message is read in two steps: a tagged enum is buffered while it looks for its tag, and a
-/// report, whose tags are kept byte for byte, cannot be read from that buffer.
+/// Reads a message in two steps: serde buffers a tagged enum while it looks for the tag, and a
+/// report, whose entries are kept byte for byte, cannot be read from that buffer.
 impl<'de> Deserialize<'de> for WorkerMessage {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
@@ -229,57 +229,57 @@ impl<'de> Deserialize<'de> for WorkerMessage {
     }
 }
 
-/// Relay to worker, as JSON.
+/// A message from the relay to a worker, in JSON.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RelayMessage {
     /// The answer to `Hello`.
     Welcome {
-        /// Hearth's version on the relay's side.
+        /// Version of Hearth on the relay's side.
         version: String,
-        /// Milliseconds a lease lasts unless renewed.
+        /// Length of a lease, in milliseconds.
         lease_ms: u64,
-        /// Milliseconds between renewals.
+        /// Interval of renewals, in milliseconds.
         heartbeat_ms: u64,
     },
-    /// A job for this worker. `body_len` bytes follow as [`Frame::body`] parts of this token.
+    /// A job for this worker. `body_len` bytes follow as [`Frame::body`] parts with this token.
     Lease(LeaseHead),
-    /// A held lease is still good; lines up to `stored` need not be sent again.
+    /// A held lease is still valid; lines up to `stored` need not be sent again.
     Resume {
         /// The lease.
         token: LeaseToken,
-        /// The last stored line, 0 if none.
+        /// Number of the last stored line, 0 if none.
         stored: u64,
     },
     /// Lines up to `n` are stored.
     Stored {
         /// The lease.
         token: LeaseToken,
-        /// The last stored line.
+        /// Number of the last stored line.
         n: u64,
     },
-    /// The requester withdrew the job: stop the engine and give the job back.
+    /// The requester cancelled the job: stop the engine and give the job back.
     Cancel {
         /// The lease.
         token: LeaseToken,
     },
-    /// The lease is over: its end is on disk, or it was somebody else's already.
+    /// The lease is over: its end is on disk, or it was already stale.
     Closed {
         /// The lease.
         token: LeaseToken,
-        /// `None` if the end was accepted, else why not (`stale_lease`, `unknown_job`).
+        /// `None` if the end was accepted, otherwise why not (`stale_lease`, `unknown_job`).
         #[serde(default, skip_serializing_if = "Option::is_none")]
         code: Option<ErrorCode>,
     },
-    /// The relay takes no new work to you; it is going down.
+    /// The relay shuts down and leases nothing more.
     Drain,
     /// A message of a later version.
     #[serde(other)]
     Unknown,
 }
 
-/// The jobs that run at one worker: both sides of a link count them alike.
+/// Number of jobs running at one worker; both sides of a link count them in the same way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Running {
     ordinary: usize,
@@ -287,27 +287,27 @@ pub struct Running {
 }
 
 impl Running {
-    /// How many slots they take: those that wait for none take none, unless there are more than
+    /// Number of slots they take. Urgent jobs take none, unless there are more than
     /// [`limits::URGENT_MAX`] of them.
     #[must_use]
     pub const fn slots(self) -> usize {
         self.ordinary + self.urgent.saturating_sub(limits::URGENT_MAX)
     }
 
-    /// How many may run besides that take no slot.
+    /// Number of further urgent jobs that would take no slot.
     #[must_use]
     pub const fn room_beside(self) -> usize {
         limits::URGENT_MAX.saturating_sub(self.urgent)
     }
 
-    /// How many there are.
+    /// Number of jobs.
     #[must_use]
     pub const fn count(self) -> usize {
         self.ordinary + self.urgent
     }
 }
 
-/// From whether each of them waits for no slot.
+/// Counts jobs from whether each of them is urgent.
 impl FromIterator<bool> for Running {
     fn from_iter<T: IntoIterator<Item = bool>>(jobs: T) -> Self {
         jobs.into_iter()
@@ -325,22 +325,23 @@ impl FromIterator<bool> for Running {
 /// A leased job, without its body.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LeaseHead {
-    /// The credential for everything that follows.
+    /// Credential for everything about this lease.
     pub token: LeaseToken,
-    /// What to do.
+    /// Operation.
     pub op: Op,
-    /// With which model.
+    /// Model.
     pub model: ModelName,
-    /// The name of the key that asked, for the owner's eyes.
+    /// Name of the submitting key, shown to the worker's owner.
     pub who: String,
-    /// When nobody wants the answer any more, by the relay's clock. For workers that do not know
-    /// `remaining_ms`.
+    /// Time by the relay's clock after which the answer is no longer wanted. For workers that do
+    /// not know `remaining_ms`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
-    /// Milliseconds until then, when this was said: the clocks of two machines differ.
+    /// Milliseconds until the deadline when this was sent, because the clocks of two machines
+    /// differ.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remaining_ms: Option<u64>,
-    /// How many bytes the body has.
+    /// Size of the body in bytes.
     pub body_len: usize,
 }
 

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 const DOCUMENT: &str = include_str!("../../../docs/PROTOCOL.md");
 
-/// Reads it as that type, and looks whether nothing of it was lost.
+/// Parses the value as this type and checks that nothing was lost.
 fn round<T: DeserializeOwned + Serialize>(name: &str, value: &Value) -> T {
     let message: T = serde_json::from_value(value.clone()).expect(name);
     assert_eq!(serde_json::to_value(&message).unwrap(), *value, "{name}");
@@ -37,7 +37,7 @@ fn names(folder: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Each example of the document: the fixture it names, and its text.
+/// Returns each example of the document: the name of its fixture, and its text.
 fn shown() -> Vec<(&'static str, &'static str)> {
     let parts = DOCUMENT.split("<!-- fixture: ").skip(1);
     let example = |part: &'static str| {
@@ -67,7 +67,7 @@ fn every_fixture_of_v1_is_a_message_that_is_known() {
     for name in names("status-v1") {
         let (_, value) = read(&name);
         match value["type"].as_str() {
-            // A response of a publisher needs no word: the hub knows what it asked.
+            // The response of a publisher needs no name: the hub knows what it asked.
             Some("response") if value.get("request").is_none() => {
                 round::<PeerMessage>(&name, &value);
             }

@@ -1,12 +1,12 @@
 // Written from crates/proto: UPDATE=1 cargo test -p hearth-proto typescript
 
 /**
- * The one word that says how the agent is.
+ * Overall state of the agent.
  */
 export type Phase = "starting" | "ready" | "working" | "listening" | "speaking" | "paused" | "connecting" | "relay_offline" | "engine_offline" | "error" | "stopping";
 
 /**
- * How one hop is: confirmed, not yet known, or broken.
+ * State of one hop: confirmed, unknown, or broken.
  */
 export type HopState = "unknown" | "up" | "down";
 
@@ -15,54 +15,54 @@ export type HopState = "unknown" | "up" | "down";
  */
 export type Hop = { 
 /**
- * Whether it was confirmed.
+ * State of the hop.
  */
 state: HopState, 
 /**
- * Its address or name, without secrets.
+ * Address or name, without secrets.
  */
 name: string, 
 /**
- * What is wrong, in a sentence; empty while it is up.
+ * The problem in one sentence; empty while the hop is up.
  */
 problem?: string, };
 
 /**
- * How the agent talks to the relay.
+ * How the agent is connected to the relay.
  */
 export type CarrierKind = "websocket" | "long_poll" | "poll";
 
 /**
- * What is asked of the engine: a typed operation, never a method and a path.
+ * Operation of the engine. Never a method and a path.
  */
 export type Op = "chat" | "generate" | "embed" | "pull" | "copy" | "delete" | "create";
 
 /**
- * A job that is running now.
+ * A running job.
  */
 export type LiveJob = { 
 /**
- * The job.
+ * Identifier.
  */
 id: string, 
 /**
- * The name of the key that asked.
+ * Name of the key that submitted it.
  */
 who: string, 
 /**
- * The model.
+ * Model.
  */
 model: string, 
 /**
- * The operation.
+ * Operation.
  */
 op: Op, 
 /**
- * When this machine began with it.
+ * Time at which this machine started it.
  */
 started_at: number, 
 /**
- * Tokens (log lines) so far; 0 where a client chose not to be told.
+ * Number of tokens (log lines) so far; 0 for clients that chose not to receive progress.
  */
 tokens: number, 
 /**
@@ -75,48 +75,49 @@ tokens_per_second: number, };
  */
 export type Publisher = { 
 /**
- * What it calls itself.
+ * Name of the program, as it reported it.
  */
 name: string, 
 /**
- * The fields that are its own now.
+ * Fields that it publishes now.
  */
 fields: Array<string>, 
 /**
- * Where it is read from, if it did not come to the hub itself.
+ * Address it is read from, if it did not connect to the hub itself.
  */
 origin?: string | null, 
 /**
- * Nothing was heard of it for a while, not even an answer to a ping: its fields may be wrong.
+ * Whether it has been silent for a while and did not answer a ping, so that its fields may be
+ * wrong.
  */
 stale?: boolean, };
 
 /**
- * One snapshot of the agent.
+ * A snapshot of the agent's status.
  */
 export type Status = { 
 /**
- * How the agent is.
+ * Overall state.
  */
 status: Phase, 
 /**
- * The same in the owner's language.
+ * The state as text in the owner's language.
  */
 text: string, 
 /**
- * A command is being recorded.
+ * Whether a voice command is being recorded.
  */
 is_listening: boolean, 
 /**
- * Somebody is speaking.
+ * Whether speech is being output.
  */
 is_speaking: boolean, 
 /**
- * The wake word was heard.
+ * Whether the wake word was detected.
  */
 wake_word_detected: boolean, 
 /**
- * The owner wants the overlay shown.
+ * Whether the owner wants the overlay shown.
  */
 overlay_visible: boolean, 
 /**
@@ -124,7 +125,7 @@ overlay_visible: boolean,
  */
 monitoring: boolean, 
 /**
- * What is running now.
+ * The running jobs.
  */
 jobs: Array<LiveJob>, 
 /**
@@ -136,98 +137,98 @@ relay: Hop,
  */
 engine: Hop, 
 /**
- * How the agent talks to the relay, while it does.
+ * How the agent is connected to the relay, while it is.
  */
 carrier: CarrierKind | null, 
 /**
- * Other programs, and which of these fields are theirs.
+ * Other programs, and the fields each of them publishes.
  */
 publishers?: Array<Publisher>, 
 /**
- * Rises with each change.
+ * Sequence number; rises with each change.
  */
 seq: number, };
 
 /**
- * What is known of a program. None of it is proof: a program may call itself anything, and may
- * be run by another.
+ * What is known about a program. None of it is proof: a program may use any name, and may be run
+ * by another one.
  */
 export type Program = { 
 /**
- * What it calls itself; may be empty.
+ * Name of the program, as it reported it; may be empty.
  */
 name: string, 
 /**
- * The file that its process runs, where the system tells.
+ * Executable file of its process, if the system reports it.
  */
 file?: string | null, 
 /**
- * Its process, where the system tells.
+ * Process id, if the system reports it.
  */
 process?: number | null, 
 /**
- * The web page it is, if it is one of those on the list.
+ * Origin of the web page, if it is an allowed one.
  */
 origin?: string | null, };
 
 /**
- * A program whose command waits for the owner's word.
+ * A program whose command waits for the owner's approval.
  */
 export type Waiting = { 
 /**
- * Names it in `approve` and `deny`.
+ * Identifier for `approve` and `deny`.
  */
 id: string, 
 /**
- * Who asks.
+ * The program.
  */
 who: Program, 
 /**
- * The command's word.
+ * Name of the command.
  */
 command: string, 
 /**
- * When it is refused unless somebody answers.
+ * Time at which it is refused unless the owner answers.
  */
 until: number, };
 
 /**
- * A program that may give commands until that is revoked.
+ * A program that may send commands until its permission is revoked.
  */
 export type Allowed = { 
 /**
- * Names it in `revoke`.
+ * Identifier for `revoke`.
  */
 id: string, 
 /**
- * Who asked, as it was then.
+ * The program, as it was when it asked.
  */
 who: Program, 
 /**
- * Since when.
+ * Time of the approval.
  */
 since: number, };
 
 /**
- * Everything the owner is asked, and everything he allowed for good.
+ * All pending questions to the owner, and all permanent permissions.
  */
 export type Pairs = { 
 /**
- * The oldest first.
+ * Pending questions, oldest first.
  */
 waiting: Array<Waiting>, 
 /**
- * The oldest first.
+ * Permissions, oldest first.
  */
 allowed: Array<Allowed>, };
 
 /**
- * A stable word for what went wrong. Clients switch on it, never on prose.
+ * A stable error code. Clients must switch on it, never on the message.
  */
 export type ErrorCode = "bad_request" | "malformed_json" | "token_in_url" | "unauthorized" | "key_expired" | "token_expired" | "token_reused" | "forbidden" | "model_forbidden" | "priority_forbidden" | "forbidden_origin" | "forbidden_host" | "unknown_job" | "unknown_key" | "unknown_model" | "unknown_route" | "method_not_allowed" | "job_ended" | "stale_lease" | "chunk_gap" | "erased" | "job_unfinished" | "request_erased" | "too_slow" | "idempotency_conflict" | "too_large" | "unsupported_encoding" | "too_many_connections" | "rate_limited" | "unsupported_version" | "engine_refused" | "engine_failed" | "engine_unavailable" | "queue_full" | "busy" | "account_full" | "disk_full" | "no_worker" | "worker_lost" | "too_many_attempts" | "draining" | "store_unavailable" | "deadline_exceeded" | "cancelled" | "internal" | "unknown_command" | "nothing_to_do" | "field_taken" | "approval_required" | "approval_denied" | "unknown";
 
 /**
- * Arguments of a command; each command says which it needs.
+ * Arguments of a command; each command documents which it needs.
  */
 export type CommandArgs = { 
 /**
@@ -243,20 +244,20 @@ job?: string,
  */
 volume?: number | null, 
 /**
- * For `approve` and `deny`: what the owner is asked.
+ * For `approve` and `deny`: identifier of the question to the owner.
  */
 approval?: string | null, 
 /**
- * For `approve`: whether it holds for good.
+ * For `approve`: whether the approval is permanent.
  */
 always?: boolean | null, 
 /**
- * For `revoke`: whose leave ends.
+ * For `revoke`: identifier of the permission to revoke.
  */
 grant?: string | null, };
 
 /**
- * Hub to client.
+ * A message from the hub to a client.
  */
 export type ServerMessage = { "type": "status", 
 /**
@@ -264,7 +265,7 @@ export type ServerMessage = { "type": "status",
  */
 data: Status, } | { "type": "ack", 
 /**
- * The command's own word.
+ * Name of the command.
  */
 command: string, 
 /**
@@ -272,7 +273,7 @@ command: string,
  */
 id?: string | null, 
 /**
- * What the command `ping` gives.
+ * Result of the command `ping`.
  */
 result?: unknown, } | { "type": "error", 
 /**
@@ -280,11 +281,11 @@ result?: unknown, } | { "type": "error",
  */
 code: ErrorCode, 
 /**
- * For a person.
+ * Message for humans.
  */
 message: string, 
 /**
- * The command's own word, if there was one.
+ * Name of the command, if there was one.
  */
 command?: string | null, 
 /**
@@ -292,46 +293,46 @@ command?: string | null,
  */
 id?: string | null, 
 /**
- * What the owner is asked, if that is why; the outcome follows.
+ * Identifier of the question to the owner, if approval is needed; the outcome follows.
  */
 approval?: string | null, } | { "type": "granted", 
 /**
- * What the owner was asked.
+ * Identifier of the question to the owner.
  */
 approval: string, 
 /**
- * To be shown from now on, as the local token would be. It is told once.
+ * Token to be used from now on, in place of the local token. Sent only once.
  */
 token: string, } | { "type": "pong" };
 
 /**
- * Client to hub.
+ * A message from a client to the hub.
  */
 export type ClientMessage = { "type": "command", 
 /**
- * One of [`Command`]'s words.
+ * Name of a [`Command`].
  */
 command: string, 
 /**
- * Given back in the answer.
+ * Returned in the answer.
  */
 id?: string | null, 
 /**
- * What some commands need: `{"on":true}`, `{"job":"…"}`.
+ * Arguments, if the command needs any: `{"on":true}`, `{"job":"…"}`.
  */
 args?: CommandArgs, 
 /**
- * What the client calls itself; shown to the owner when he is asked.
+ * Name of the client; shown to the owner when approval is needed.
  */
 name?: string, } | { "type": "ping" };
 
 /**
- * What a connection may do.
+ * A permission of a connection.
  */
 export type Right = "read" | "command" | "publish";
 
 /**
- * Why a snapshot is sent.
+ * Reason why a snapshot is sent.
  */
 export type Cause = "first" | "behind" | "resubscribed";
 
@@ -341,92 +342,92 @@ export type Cause = "first" | "behind" | "resubscribed";
 export type Field = "is_listening" | "wake_word_detected" | "is_speaking" | "text";
 
 /**
- * Some fields of a publisher. One that is absent stays as it is; `null` gives it back.
+ * Fields of a publisher. An absent field stays unchanged; `null` withdraws it.
  */
 export type Published = { 
 /**
- * A command is being recorded.
+ * Whether a voice command is being recorded.
  */
 is_listening?: boolean | null, 
 /**
- * The wake word was heard.
+ * Whether the wake word was detected.
  */
 wake_word_detected?: boolean | null, 
 /**
- * Somebody is speaking.
+ * Whether speech is being output.
  */
 is_speaking?: boolean | null, 
 /**
- * The status in words.
+ * The status as text.
  */
 text?: string | null, };
 
 /**
- * Hub to client.
+ * A message from the hub to a client.
  */
 export type HubMessage = { "type": "hello", 
 /**
- * The versions that are spoken.
+ * Supported versions.
  */
 versions: Array<number>, 
 /**
- * The hub's challenge.
+ * Challenge of the hub.
  */
 nonce: string, 
 /**
- * Hearth's version on the hub's side.
+ * Version of Hearth on the hub's side.
  */
 server: string, 
 /**
- * How long the hub waits for `identify`.
+ * Time within which `identify` must arrive, in milliseconds.
  */
 identify_within_ms: number, } | { "type": "identified", 
 /**
- * The version spoken from now on.
+ * Version used from now on.
  */
 version: number, 
 /**
- * What this connection may do.
+ * Permissions of this connection.
  */
 rights: Array<Right>, 
 /**
- * What it is subscribed to; words that are not known here are left out.
+ * Its subscriptions, without unknown names.
  */
 subscriptions: Array<string>, 
 /**
- * That the hub knows the token too; only for who proved it first.
+ * Proof that the hub knows the token, too; only for a client that proved it first.
  */
 proof?: string, } | { "type": "snapshot", 
 /**
- * The number of this status.
+ * Sequence number of this status.
  */
 seq: number, 
 /**
- * Why it is sent.
+ * Reason why it is sent.
  */
 cause: Cause, 
 /**
- * Every field, as in the legacy mode, but for `seq`.
+ * All fields, as in the legacy mode, except `seq`.
  */
 data: Omit<Status, "seq">, } | { "type": "delta", 
 /**
- * The status this is to be applied to: the one that was sent last.
+ * Sequence number of the status to apply this to: the one sent last.
  */
 from: number, 
 /**
- * The number of the new one.
+ * Sequence number of the new status.
  */
 seq: number, 
 /**
- * The fields that changed, each whole.
+ * The changed fields, each complete.
  */
 data: Partial<Omit<Status, "seq">>, } | { "type": "response", 
 /**
- * The request's own.
+ * Identifier of the request.
  */
 id: string, 
 /**
- * The request's own word.
+ * Name of the request.
  */
 request: string, 
 /**
@@ -434,32 +435,32 @@ request: string,
  */
 status: number, 
 /**
- * Why not, in a stable word.
+ * Error code, if it failed.
  */
 code?: ErrorCode | null, 
 /**
- * The same for a person.
+ * Error message for humans.
  */
 message?: string | null, 
 /**
- * What some requests give.
+ * Result, if the request has one.
  */
 result?: unknown, 
 /**
- * What the owner is asked, or was. With the code `approval_required` another response
- * to the same request follows.
+ * Identifier of the question to the owner. After the code `approval_required`, another
+ * response to the same request follows.
  */
 approval?: string | null, } | { "type": "granted", 
 /**
- * What the owner was asked.
+ * Identifier of the question to the owner.
  */
 approval: string, 
 /**
- * To be proven from now on, as the local token would be. It is told once.
+ * Token to be proven from now on, in place of the local token. Sent only once.
  */
 token: string, } | { "type": "request", 
 /**
- * To be given back.
+ * To be returned in the response.
  */
 id: string, 
 /**
@@ -467,15 +468,15 @@ id: string,
  */
 request: string, 
 /**
- * What the command needs.
+ * Arguments of the command.
  */
 args?: CommandArgs, } | { "type": "taken", 
 /**
- * Which.
+ * The fields.
  */
 fields: Array<Field>, 
 /**
- * Who.
+ * Name of the other publisher.
  */
 by: string, } | { "type": "error", 
 /**
@@ -483,16 +484,16 @@ by: string, } | { "type": "error",
  */
 status: number, 
 /**
- * Why, in a stable word.
+ * Error code.
  */
 code: ErrorCode, 
 /**
- * The same for a person.
+ * Error message for humans.
  */
 message: string, };
 
 /**
- * Client to hub.
+ * A message from a client to the hub.
  */
 export type PeerMessage = { "type": "identify", 
 /**
@@ -500,68 +501,68 @@ export type PeerMessage = { "type": "identify",
  */
 version: number, 
 /**
- * The client's challenge; a proof needs one.
+ * Challenge of the client; required for a proof.
  */
 nonce?: string, 
 /**
- * That the client knows the token; without it, it may only read.
+ * Proof that the client knows the token; without it, the client may only read.
  */
 proof?: string, 
 /**
- * What the client calls itself.
+ * Name of the client.
  */
 name?: string, 
 /**
- * Words of [`Topic`]; [`Topic::USUAL`] if absent.
+ * Names of [`Topic`]s; [`Topic::USUAL`] if absent.
  */
 subscriptions?: Array<string> | null, } | { "type": "reidentify", 
 /**
- * Words of [`Topic`].
+ * Names of [`Topic`]s.
  */
 subscriptions: Array<string>, } | { "type": "request", 
 /**
- * Given back in the response.
+ * Returned in the response.
  */
 id: string, 
 /**
- * A command's word, or `ping`.
+ * Name of a command, or `ping`.
  */
 request: string, 
 /**
- * What some commands need.
+ * Arguments, if the command needs any.
  */
 args?: CommandArgs, } | { "type": "publish", 
 /**
- * Given back in the response.
+ * Returned in the response.
  */
 id: string, 
 /**
- * What they are now.
+ * The new values.
  */
 fields: Published, 
 /**
- * Whether to take what another publishes.
+ * Whether to take over fields that another program publishes.
  */
 takeover?: boolean, } | { "type": "response", 
 /**
- * The request's own.
+ * Identifier of the request.
  */
 id: string, 
 /**
- * 200, or the HTTP status of what went wrong.
+ * 200, or an HTTP error status.
  */
 status: number, 
 /**
- * The same for a person.
+ * Error message for humans.
  */
 message?: string | null, };
 
 /**
- * What may be asked of the agent; `ping` beside them asks the hub.
+ * A command to the agent; `ping`, which is not among them, is answered by the hub.
  */
 export type Command = "toggle_monitoring" | "set_monitoring" | "stop_tts" | "set_volume" | "show_overlay" | "hide_overlay" | "toggle_overlay" | "cancel_job" | "open_settings" | "quit";
 
 /**
- * What can be subscribed to.
+ * A subscription.
  */
 export type Topic = "status" | "progress";

@@ -1,4 +1,4 @@
-//! Programs that ask the owner for leave to give commands, and those that have it.
+//! Programs that ask the owner for permission to send commands, and those that have it.
 
 use std::fmt;
 
@@ -6,70 +6,70 @@ use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
 
-/// A program whose command waits for the owner's word.
+/// A program whose command waits for the owner's approval.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Waiting {
-    /// Names it in `approve` and `deny`.
+    /// Identifier for `approve` and `deny`.
     pub id: String,
-    /// Who asks.
+    /// The program.
     pub who: Program,
-    /// The command's word.
+    /// Name of the command.
     pub command: String,
-    /// When it is refused unless somebody answers.
+    /// Time at which it is refused unless the owner answers.
     #[cfg_attr(test, ts(type = "number"))]
     pub until: Timestamp,
 }
 
-/// A program that may give commands until that is revoked.
+/// A program that may send commands until its permission is revoked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Allowed {
-    /// Names it in `revoke`.
+    /// Identifier for `revoke`.
     pub id: String,
-    /// Who asked, as it was then.
+    /// The program, as it was when it asked.
     pub who: Program,
-    /// Since when.
+    /// Time of the approval.
     #[cfg_attr(test, ts(type = "number"))]
     pub since: Timestamp,
 }
 
-/// What is known of a program. None of it is proof: a program may call itself anything, and may
-/// be run by another.
+/// What is known about a program. None of it is proof: a program may use any name, and may be run
+/// by another one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Program {
-    /// What it calls itself; may be empty.
+    /// Name of the program, as it reported it; may be empty.
     pub name: String,
-    /// The file that its process runs, where the system tells.
+    /// Executable file of its process, if the system reports it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// Its process, where the system tells.
+    /// Process id, if the system reports it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<u32>,
-    /// The web page it is, if it is one of those on the list.
+    /// Origin of the web page, if it is an allowed one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
 }
 
-/// Everything the owner is asked, and everything he allowed for good.
+/// All pending questions to the owner, and all permanent permissions.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Pairs {
-    /// The oldest first.
+    /// Pending questions, oldest first.
     #[serde(default)]
     pub waiting: Vec<Waiting>,
-    /// The oldest first.
+    /// Permissions, oldest first.
     #[serde(default)]
     pub allowed: Vec<Allowed>,
 }
 
 impl Program {
-    /// What to call it: its name, its file's name, its page, or nothing.
+    /// Returns what to display: its name, its file's name, its origin, or an empty text.
     #[must_use]
     pub fn title(&self) -> &str {
         let file = || self.file.as_deref()?.rsplit(['/', '\\']).next();
@@ -81,20 +81,20 @@ impl Program {
     }
 }
 
-/// A token on its way to the program it was made for.
+/// A token on its way to the program it was created for. `Debug` hides it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {
-    /// A secret of this text.
+    /// Wraps a text.
     #[must_use]
     pub const fn new(text: String) -> Self {
         Self(text)
     }
 
-    /// Its text.
+    /// Returns the text.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0

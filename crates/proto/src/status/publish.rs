@@ -1,3 +1,5 @@
+//! The fields of the status that other programs may publish.
+
 use serde::{Deserialize, Serialize};
 
 use crate::status::Status;
@@ -8,18 +10,18 @@ use crate::status::Status;
 #[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "snake_case")]
 pub enum Field {
-    /// A command is being recorded.
+    /// A voice command is being recorded.
     IsListening,
-    /// The wake word was heard.
+    /// The wake word was detected.
     WakeWordDetected,
-    /// Somebody is speaking.
+    /// Speech is being output.
     IsSpeaking,
-    /// The status in words.
+    /// The status as text.
     Text,
 }
 
 impl Field {
-    /// All of them.
+    /// All fields.
     pub const ALL: [Self; 4] = [
         Self::IsListening,
         Self::WakeWordDetected,
@@ -27,7 +29,7 @@ impl Field {
         Self::Text,
     ];
 
-    /// The word on the wire.
+    /// The name on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -39,13 +41,13 @@ impl Field {
     }
 }
 
-/// Some fields of a publisher. One that is absent stays as it is; `null` gives it back.
+/// Fields of a publisher. An absent field stays unchanged; `null` withdraws it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(deny_unknown_fields)]
 pub struct Published {
-    /// A command is being recorded.
+    /// Whether a voice command is being recorded.
     #[serde(
         default,
         deserialize_with = "named",
@@ -53,7 +55,7 @@ pub struct Published {
     )]
     #[cfg_attr(test, ts(optional, type = "boolean | null"))]
     pub is_listening: Option<Option<bool>>,
-    /// The wake word was heard.
+    /// Whether the wake word was detected.
     #[serde(
         default,
         deserialize_with = "named",
@@ -61,7 +63,7 @@ pub struct Published {
     )]
     #[cfg_attr(test, ts(optional, type = "boolean | null"))]
     pub wake_word_detected: Option<Option<bool>>,
-    /// Somebody is speaking.
+    /// Whether speech is being output.
     #[serde(
         default,
         deserialize_with = "named",
@@ -69,7 +71,7 @@ pub struct Published {
     )]
     #[cfg_attr(test, ts(optional, type = "boolean | null"))]
     pub is_speaking: Option<Option<bool>>,
-    /// The status in words.
+    /// The status as text.
     #[serde(
         default,
         deserialize_with = "named",
@@ -79,7 +81,7 @@ pub struct Published {
     pub text: Option<Option<String>>,
 }
 
-/// `null` is a value here, other than nothing at all.
+/// Reads a field so that `null` differs from an absent field.
 fn named<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
     from: D,
 ) -> Result<Option<T>, D::Error> {
@@ -98,12 +100,12 @@ impl Published {
         }
     }
 
-    /// The fields it has values for.
+    /// The fields that it has values for.
     pub fn held(&self) -> impl Iterator<Item = Field> {
         Field::ALL.into_iter().filter(|field| self.holds(*field))
     }
 
-    /// Takes over what is named in `new`.
+    /// Applies the fields that `new` names.
     pub fn write(&mut self, new: &Self) {
         put(&mut self.is_listening, new.is_listening);
         put(&mut self.wake_word_detected, new.wake_word_detected);
@@ -111,7 +113,7 @@ impl Published {
         put(&mut self.text, new.text.clone());
     }
 
-    /// Gives up whatever `new` has a value for; which fields those were.
+    /// Removes the fields for which `new` has a value, and returns them.
     pub fn give_up(&mut self, new: &Self) -> Vec<Field> {
         let lost: Vec<_> = self.held().filter(|field| new.holds(*field)).collect();
         for field in &lost {
@@ -125,7 +127,7 @@ impl Published {
         lost
     }
 
-    /// Writes its values over those of a status.
+    /// Overwrites the fields of a status with its values.
     pub fn show_on(&self, status: &mut Status) {
         let put = |to: &mut bool, value: Option<Option<bool>>| *to = value.flatten().unwrap_or(*to);
         put(&mut status.is_listening, self.is_listening);

@@ -1,6 +1,6 @@
 //! `hearth.status.v1`, the versioned mode of the hub on port 6001.
 //!
-//! Whoever asks for the subprotocol [`SUBPROTOCOL`] speaks it, in JSON text messages:
+//! A client that requests the subprotocol [`SUBPROTOCOL`] uses it, in JSON text messages:
 //!
 //! ```text
 //! client                                    hub
@@ -14,7 +14,7 @@
 //!                                       <-  Identified, Snapshot{cause: resubscribed}
 //! ```
 //!
-//! Both proofs are HMAC-SHA-256, keyed with the local token, of [`proven`]: each side shows that it
+//! Both proofs are HMAC-SHA-256 of [`proven`], keyed with the local token: each side shows that it
 //! can read the token's file, and neither ever sends the token.
 
 use serde::{Deserialize, Serialize};
@@ -26,46 +26,46 @@ use crate::{ErrorCode, hex::hex_bytes};
 
 /// The WebSocket subprotocol of this version.
 pub const SUBPROTOCOL: &str = "hearth.status.v1";
-/// The versions that are spoken under [`SUBPROTOCOL`].
+/// The versions supported under [`SUBPROTOCOL`].
 pub const VERSIONS: [u32; 1] = [1];
-/// Longest name of a client, in bytes.
+/// Maximum length of a client's name, in bytes.
 pub const NAME_MAX: usize = 64;
-/// Longest id of a request, in bytes.
+/// Maximum length of a request's id, in bytes.
 pub const ID_MAX: usize = 128;
-/// Longest text of a publisher, in bytes.
+/// Maximum length of a publisher's text, in bytes.
 pub const TEXT_MAX: usize = 1024;
-/// Most subscriptions that may be named at once.
+/// Maximum number of subscriptions in one message.
 pub const SUBSCRIPTIONS_MAX: usize = 32;
 
-/// Close code: the first message was not `identify`, or it was not understood.
+/// Close code: the first message was not a valid `identify`.
 pub const CLOSE_PROTOCOL: u16 = 4007;
-/// Close code: `identify` did not come in time.
+/// Close code: `identify` did not arrive in time.
 pub const CLOSE_LATE: u16 = 4008;
 /// Close code: the proof is wrong.
 pub const CLOSE_UNAUTHORIZED: u16 = 4009;
-/// Close code: this version is not spoken here.
+/// Close code: the version is not supported.
 pub const CLOSE_VERSION: u16 = 4010;
-/// Close code: too many wrong proofs came lately.
+/// Close code: too many wrong proofs were sent recently.
 pub const CLOSE_RATE_LIMITED: u16 = 4029;
 
 hex_bytes! {
-    /// 256 random bits that make a proof good for one connection.
+    /// 256 random bits that make a proof valid for one connection only.
     Nonce, 32, "a nonce is 64 lower-case hexadecimal digits";
     /// An HMAC-SHA-256 over [`proven`].
     Proof, 32, "a proof is 64 lower-case hexadecimal digits";
 }
 
-/// Which end of the connection proves something.
+/// The side of the connection that makes a proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// The one that connected.
+    /// The side that connected.
     Client,
     /// The hub.
     Server,
 }
 
-/// The text whose HMAC is a [`Proof`]. `port` is the hub's own: a program that sits on another
-/// port cannot pass the hub's challenge on as its own.
+/// Returns the text whose HMAC is a [`Proof`]. `port` is the hub's own port, so that a program on
+/// another port cannot pass on the hub's challenge as its own.
 #[must_use]
 pub fn proven(side: Side, version: u32, port: u16, server: Nonce, client: Nonce) -> String {
     let side = match side {
@@ -75,17 +75,17 @@ pub fn proven(side: Side, version: u32, port: u16, server: Nonce, client: Nonce)
     format!("{SUBPROTOCOL}\n{side}\n{version}\n{port}\n{server}\n{client}\n")
 }
 
-/// What a connection may do.
+/// A permission of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "snake_case")]
 pub enum Right {
-    /// See the status.
+    /// May read the status.
     Read,
-    /// Give commands.
+    /// May send commands.
     Command,
-    /// Publish fields of its own.
+    /// May publish fields of the status.
     Publish,
     /// A right of a later version.
     #[serde(other)]
@@ -94,7 +94,7 @@ pub enum Right {
     Unknown,
 }
 
-/// What can be subscribed to.
+/// A subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Topic {
     /// The status, as a snapshot and deltas.
@@ -104,12 +104,12 @@ pub enum Topic {
 }
 
 impl Topic {
-    /// All of them.
+    /// All topics.
     pub const ALL: [Self; 2] = [Self::Status, Self::Progress];
-    /// What a client gets that names nothing.
+    /// Topics of a client that names none.
     pub const USUAL: [Self; 1] = [Self::Status];
 
-    /// The word on the wire.
+    /// The name on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -118,7 +118,7 @@ impl Topic {
         }
     }
 
-    /// Those of these words that are known here, each once.
+    /// Returns the known topics among these names, each once.
     #[must_use]
     pub fn known(words: &[String]) -> Vec<Self> {
         let is_named = |topic: &Self| words.iter().any(|word| word == topic.as_str());
@@ -126,17 +126,17 @@ impl Topic {
     }
 }
 
-/// Why a snapshot is sent.
+/// Reason why a snapshot is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
-    /// It is the first one.
+    /// The first snapshot of the connection.
     First,
-    /// The client read too slowly; what came in between is left out.
+    /// The client read too slowly, and the changes in between were skipped.
     Behind,
-    /// The client subscribed to something else.
+    /// The client changed its subscriptions.
     Resubscribed,
     /// A cause of a later version.
     #[serde(other)]
@@ -145,7 +145,7 @@ pub enum Cause {
     Unknown,
 }
 
-/// Hub to client.
+/// A message from the hub to a client.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(test, derive(ts_rs::TS))]
@@ -154,104 +154,104 @@ pub enum Cause {
 pub enum HubMessage {
     /// The first message of a connection.
     Hello {
-        /// The versions that are spoken.
+        /// Supported versions.
         versions: Vec<u32>,
-        /// The hub's challenge.
+        /// Challenge of the hub.
         #[cfg_attr(test, ts(type = "string"))]
         nonce: Nonce,
-        /// Hearth's version on the hub's side.
+        /// Version of Hearth on the hub's side.
         server: String,
-        /// How long the hub waits for `identify`.
+        /// Time within which `identify` must arrive, in milliseconds.
         identify_within_ms: u64,
     },
     /// The answer to `identify` and `reidentify`.
     Identified {
-        /// The version spoken from now on.
+        /// Version used from now on.
         version: u32,
-        /// What this connection may do.
+        /// Permissions of this connection.
         rights: Vec<Right>,
-        /// What it is subscribed to; words that are not known here are left out.
+        /// Its subscriptions, without unknown names.
         subscriptions: Vec<String>,
-        /// That the hub knows the token too; only for who proved it first.
+        /// Proof that the hub knows the token, too; only for a client that proved it first.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[cfg_attr(test, ts(optional, type = "string"))]
         proof: Option<Proof>,
     },
-    /// The whole status.
+    /// The complete status.
     Snapshot {
-        /// The number of this status.
+        /// Sequence number of this status.
         seq: u64,
-        /// Why it is sent.
+        /// Reason why it is sent.
         cause: Cause,
-        /// Every field, as in the legacy mode, but for `seq`.
+        /// All fields, as in the legacy mode, except `seq`.
         #[cfg_attr(test, ts(type = "Omit<Status, \"seq\">"))]
         data: Map<String, Value>,
     },
-    /// What became different.
+    /// The changes of the status.
     Delta {
-        /// The status this is to be applied to: the one that was sent last.
+        /// Sequence number of the status to apply this to: the one sent last.
         from: u64,
-        /// The number of the new one.
+        /// Sequence number of the new status.
         seq: u64,
-        /// The fields that changed, each whole.
+        /// The changed fields, each complete.
         #[cfg_attr(test, ts(type = "Partial<Omit<Status, \"seq\">>"))]
         data: Map<String, Value>,
     },
-    /// How a request ended.
+    /// The result of a request.
     Response {
-        /// The request's own.
+        /// Identifier of the request.
         id: String,
-        /// The request's own word.
+        /// Name of the request.
         request: String,
         /// 200, or the HTTP status of `code`.
         status: u16,
-        /// Why not, in a stable word.
+        /// Error code, if it failed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         code: Option<ErrorCode>,
-        /// The same for a person.
+        /// Error message for humans.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         message: Option<String>,
-        /// What some requests give.
+        /// Result, if the request has one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[cfg_attr(test, ts(optional, type = "unknown"))]
         result: Option<Value>,
-        /// What the owner is asked, or was. With the code `approval_required` another response
-        /// to the same request follows.
+        /// Identifier of the question to the owner. After the code `approval_required`, another
+        /// response to the same request follows.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         approval: Option<String>,
     },
-    /// The owner allowed this client for good.
+    /// The owner allowed this client permanently.
     Granted {
-        /// What the owner was asked.
+        /// Identifier of the question to the owner.
         approval: String,
-        /// To be proven from now on, as the local token would be. It is told once.
+        /// Token to be proven from now on, in place of the local token. Sent only once.
         #[cfg_attr(test, ts(type = "string"))]
         token: Secret,
     },
     /// A command for a publisher, to be answered with a `response` within 3 s.
     Request {
-        /// To be given back.
+        /// To be returned in the response.
         id: String,
         /// `stop_tts` or `set_volume`.
         request: String,
-        /// What the command needs.
+        /// Arguments of the command.
         #[serde(default, skip_serializing_if = "CommandArgs::is_empty")]
         args: CommandArgs,
     },
-    /// Another publisher took fields over.
+    /// Another publisher took over fields.
     Taken {
-        /// Which.
+        /// The fields.
         fields: Vec<Field>,
-        /// Who.
+        /// Name of the other publisher.
         by: String,
     },
-    /// A message that was no request was refused.
+    /// A message that is not a request was refused.
     Error {
         /// The HTTP status of `code`.
         status: u16,
-        /// Why, in a stable word.
+        /// Error code.
         code: ErrorCode,
-        /// The same for a person.
+        /// Error message for humans.
         message: String,
     },
     /// A message of a later version.
@@ -261,7 +261,7 @@ pub enum HubMessage {
     Unknown,
 }
 
-/// Client to hub.
+/// A message from a client to the hub.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(test, derive(ts_rs::TS))]
@@ -272,53 +272,53 @@ pub enum PeerMessage {
     Identify {
         /// One of the hub's versions.
         version: u32,
-        /// The client's challenge; a proof needs one.
+        /// Challenge of the client; required for a proof.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[cfg_attr(test, ts(optional, type = "string"))]
         nonce: Option<Nonce>,
-        /// That the client knows the token; without it, it may only read.
+        /// Proof that the client knows the token; without it, the client may only read.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[cfg_attr(test, ts(optional, type = "string"))]
         proof: Option<Proof>,
-        /// What the client calls itself.
+        /// Name of the client.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         name: String,
-        /// Words of [`Topic`]; [`Topic::USUAL`] if absent.
+        /// Names of [`Topic`]s; [`Topic::USUAL`] if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         subscriptions: Option<Vec<String>>,
     },
     /// Changes the subscriptions.
     Reidentify {
-        /// Words of [`Topic`].
+        /// Names of [`Topic`]s.
         subscriptions: Vec<String>,
     },
-    /// Asks for something to be done.
+    /// Requests a command.
     Request {
-        /// Given back in the response.
+        /// Returned in the response.
         id: String,
-        /// A command's word, or `ping`.
+        /// Name of a command, or `ping`.
         request: String,
-        /// What some commands need.
+        /// Arguments, if the command needs any.
         #[serde(default, skip_serializing_if = "CommandArgs::is_empty")]
         args: CommandArgs,
     },
     /// Publishes fields of the status; answered like a request.
     Publish {
-        /// Given back in the response.
+        /// Returned in the response.
         id: String,
-        /// What they are now.
+        /// The new values.
         fields: Published,
-        /// Whether to take what another publishes.
+        /// Whether to take over fields that another program publishes.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         takeover: bool,
     },
     /// A publisher's answer to a command.
     Response {
-        /// The request's own.
+        /// Identifier of the request.
         id: String,
-        /// 200, or the HTTP status of what went wrong.
+        /// 200, or an HTTP error status.
         status: u16,
-        /// The same for a person.
+        /// Error message for humans.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         message: Option<String>,
     },

@@ -1,4 +1,4 @@
-//! What the WebSocket carries in binary: bodies and lines.
+//! The binary frames of the WebSocket: bodies and lines.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
@@ -16,19 +16,19 @@ use crate::{Body, JobId, LeaseToken};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// What the payload is.
+    /// Kind of the payload.
     pub kind: FrameKind,
-    /// The lease it belongs to.
+    /// Lease it belongs to.
     pub token: LeaseToken,
-    /// The line's number, or the offset of this part within the body.
+    /// Number of the line, or offset of this part within the body.
     pub n: u64,
-    /// More parts of the same body or line follow.
+    /// Whether more parts of the same body or line follow.
     pub more: bool,
-    /// The bytes themselves.
+    /// The payload.
     pub payload: Body,
 }
 
-/// See [`Frame`].
+/// Kind of a [`Frame`]'s payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameKind {
     /// Part of a request body, relay to worker.
@@ -37,7 +37,7 @@ pub enum FrameKind {
     Line,
 }
 
-/// Why bytes are not a frame.
+/// Reasons why bytes are not a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// Shorter than its header.
@@ -49,15 +49,15 @@ pub enum FrameError {
 }
 
 impl Frame {
-    /// Bytes before the payload.
+    /// Number of bytes before the payload.
     pub const HEADER: usize = 30;
-    /// Most payload bytes in one frame.
+    /// Maximum number of payload bytes in one frame.
     pub const PAYLOAD_MAX: usize = crate::limits::FRAME_MAX - Self::HEADER;
-    /// Payload bytes of each part of a body. A writer waits until a frame is out whole before the
-    /// next, and a reader hears nothing until one is in whole: on a slow line that must be soon.
+    /// Number of payload bytes in each part of a body. A part must be sent and received completely
+    /// before another frame, so on a slow connection it has to be small.
     pub const BODY_PART: usize = 16 * 1024;
 
-    /// The frame's bytes.
+    /// Returns the frame's bytes.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(Self::HEADER + self.payload.0.len());
@@ -73,7 +73,7 @@ impl Frame {
         out.freeze()
     }
 
-    /// Reads a frame; the payload shares the input's memory.
+    /// Parses a frame; the payload shares the input's memory.
     ///
     /// # Errors
     /// [`FrameError`] if the header is short or the kind unknown. Unknown flags are ignored.
@@ -102,7 +102,7 @@ impl Frame {
         })
     }
 
-    /// Splits one line into as few frames as fit the limit; an empty line is one empty frame.
+    /// Splits one line into as few frames as possible; an empty line is one empty frame.
     pub fn line(token: LeaseToken, n: u64, line: &Bytes) -> impl Iterator<Item = Self> + use<> {
         let parts = Self::parts(FrameKind::Line, token, line.clone(), Self::PAYLOAD_MAX);
         parts.map(move |part| Self { n, ..part })

@@ -1,107 +1,110 @@
-//! The contract over plain HTTP: what the WebSocket carries as messages, as bodies.
+//! The contract over plain HTTP: the messages of the WebSocket as request and response bodies.
 
 use serde::{Deserialize, Serialize};
 
 use super::{LeaseHead, Retry};
 use crate::{Detail, End, ErrorCode, LeaseToken, WorkerId, WorkerReport};
 
-/// `POST /api/worker/v1/poll`: takes jobs and hears of cancellations on the HTTP carriers.
+/// `POST /api/worker/v1/poll`: leases jobs and receives cancellations on the HTTP carriers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PollRequest {
-    /// The worker's name.
+    /// Name of the worker.
     pub worker: WorkerId,
-    /// Hearth's version on the worker's side.
+    /// Version of Hearth on the worker's side.
     pub version: String,
-    /// Sent with the first poll and whenever it changed.
+    /// Sent with the first poll and after each change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<WorkerReport>,
-    /// How many more jobs the worker would start now; 0 only listens for cancellations.
+    /// Number of further jobs the worker would start now; 0 only asks for cancellations.
     pub free: u32,
-    /// How many jobs that take no slot it would start besides.
+    /// Number of urgent jobs, which take no slot, it would start in addition.
     #[serde(default)]
     pub urgent: u32,
-    /// Leases it holds; each is renewed by this.
+    /// Leases it holds; the poll renews each of them.
     #[serde(default)]
     pub held: Vec<LeaseToken>,
-    /// How long the relay may hold the request, in milliseconds; 0 for a plain poll.
+    /// Maximum time the relay may hold the request, in milliseconds; 0 for a plain poll.
     pub wait_ms: u64,
 }
 
-/// `POST /api/worker/v1/details`: what the WebSocket carries as [`super::WorkerMessage::Detail`].
+/// `POST /api/worker/v1/details`: details that the WebSocket carries as
+/// [`super::WorkerMessage::Detail`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DetailsRequest {
-    /// The worker's name.
+    /// Name of the worker.
     pub worker: WorkerId,
-    /// What its engine offers, if that cannot wait for the next poll.
+    /// Its report, if that cannot wait for the next poll.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<WorkerReport>,
-    /// What is told.
+    /// The details.
     pub details: Vec<Detail>,
 }
 
-/// The answer to it.
+/// Answer to a [`DetailsRequest`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DetailsAnswer {
-    /// The relay does not know this worker: send the report with the next poll, then these again.
+    /// Whether the relay does not know this worker: send the report with the next poll, then these
+    /// details again.
     pub report_wanted: bool,
 }
 
-/// The answer to a poll.
+/// Answer to a poll.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PollAnswer {
     /// New jobs, each with its body as text (a request body is always UTF-8 JSON).
     #[serde(default)]
     pub leases: Vec<PolledLease>,
-    /// Held jobs whose requester is gone.
+    /// Held leases whose requester has cancelled.
     #[serde(default)]
     pub cancelled: Vec<LeaseToken>,
-    /// Held leases that are not this worker's any more.
+    /// Held leases that no longer belong to this worker.
     #[serde(default)]
     pub gone: Vec<LeaseToken>,
-    /// The relay does not know this worker (it restarted): send the report with the next poll.
+    /// Whether the relay does not know this worker (it restarted): send the report with the next
+    /// poll.
     #[serde(default)]
     pub report_wanted: bool,
 }
 
-/// A job handed out over HTTP.
+/// A job leased over HTTP.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PolledLease {
     /// The lease.
     #[serde(flatten)]
     pub head: LeaseHead,
-    /// The request for the engine.
+    /// Request for the engine.
     pub body: String,
 }
 
-/// The answer to `POST /api/worker/v1/jobs/{id}/{attempt}/lines?first=N` (NDJSON body),
-/// `…/extend` and `…/end`.
+/// Answer to `POST /api/worker/v1/jobs/{id}/{attempt}/lines?first=N` (NDJSON body), `…/extend` and
+/// `…/end`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseAnswer {
-    /// The last stored line.
+    /// Number of the last stored line.
     pub stored: u64,
-    /// The requester is gone: stop, and give the job back.
+    /// Whether the requester has cancelled: stop, and give the job back.
     pub cancelled: bool,
 }
 
 /// Body of `POST /api/worker/v1/jobs/{id}/{attempt}/end`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EndRequest {
-    /// The number of lines that were sent.
+    /// Number of lines that were sent.
     pub lines: u64,
-    /// How it ended.
+    /// Outcome of the job.
     pub end: End,
 }
 
 /// Body of `POST /api/worker/v1/jobs/{id}/{attempt}/nack`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NackRequest {
-    /// What shall happen to it.
+    /// What to do with the job.
     pub retry: Retry,
-    /// Why.
+    /// Error code.
     pub code: ErrorCode,
-    /// The same for a person.
+    /// Error message for humans.
     pub message: String,
-    /// The engine's own HTTP status, if it was the engine that refused.
+    /// HTTP status of the engine, if the engine refused the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine_status: Option<u16>,
 }
