@@ -1,4 +1,4 @@
-//! Puts the dashboard and what it loads into the program.
+//! Embeds the dashboard and its files in the program.
 
 include!("../../ui/embed.rs");
 

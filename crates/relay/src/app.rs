@@ -251,7 +251,7 @@ pub(crate) struct Untold(Mutex<Arc<HashSet<JobId>>>);
 impl Untold {
     pub(crate) fn add(&self, job: JobId) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Most of these jobs have ended; the others are added again when a poll meets them.
+        // Most of these jobs have ended; others are added again when a worker polls.
         if all.len() >= QUEUED_MAX {
             *all = Arc::default();
         }

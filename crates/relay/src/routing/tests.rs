@@ -1,3 +1,5 @@
+//! Tests of the ranking of workers.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::FutureExt as _;

@@ -1,3 +1,5 @@
+//! Tests of the registry of workers.
+
 use std::time::Duration;
 
 use proto::{EngineKind, ModelEntry, ModelShow, limits};

@@ -1,4 +1,4 @@
-//! What an operator sees and does over `/api/admin`, and the dashboard at `/`.
+//! The operator routes under `/api/admin`, and the dashboard at `/`.
 
 use http::{Method, StatusCode};
 use proto::{End, ErrorCode, JobError, worker::WorkerMessage};
@@ -20,7 +20,7 @@ async fn submitted(client: &Client) -> String {
     reply.json().await["id"].as_str().unwrap().to_owned()
 }
 
-/// The stream's events until one of this name holds what is looked for.
+/// Reads events of this name until one contains the expected text.
 async fn until(stream: &mut Reply, name: &str, holds: impl Fn(&Value) -> bool) -> Value {
     let mut text = String::new();
     loop {

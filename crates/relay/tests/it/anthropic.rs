@@ -1,3 +1,5 @@
+//! Anthropic's API: messages, token counts and models.
+
 use http::{Method, StatusCode};
 use proto::{End, ErrorCode, JobError, worker::RelayMessage};
 use queue::Scope;

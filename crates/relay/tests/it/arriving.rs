@@ -1,4 +1,4 @@
-//! What comes slowly, rests, or is long: how long it is waited for, and what it leaves to others.
+//! Slow, idle and large requests: their timeouts, and the room they leave for others.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn hasty() -> RelaySettings {
     settings
 }
 
-/// Sends a byte now and then until the relay has had enough; what it said of it.
+/// Sends one byte at intervals until the relay ends the request; returns its response.
 async fn trickled(server: &Server, head: &str) -> String {
     let mut socket = TcpStream::connect(server.address).await.unwrap();
     socket.write_all(head.as_bytes()).await.unwrap();
@@ -58,7 +58,7 @@ async fn who_dawdles_over_head_body_or_answer_is_cut_and_others_are_served() {
     let slow_chunks =
         format!("POST /api/chat HTTP/1.1\r\n{auth}transfer-encoding: chunked\r\n\r\nffff\r\n");
     let login = "POST /api/login/ HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n";
-    // More than that route takes.
+    // Over the size limit of that route.
     let refused = "POST /api/login/ HTTP/1.1\r\nhost: x\r\ncontent-length: 200000\r\n\r\n";
     let other = server.requester().await;
     let slow = async {
@@ -124,7 +124,7 @@ async fn a_large_body_on_a_slow_line_is_waited_for_as_long_as_it_comes() {
     socket.write_all(head.as_bytes()).await.unwrap();
     let mut ticks = tokio::time::interval(Duration::from_millis(50));
     for _ in 0..parts {
-        // In all ten times as long as a body may stand still.
+        // In total ten times as long as a body may stall.
         ticks.tick().await;
         socket.write_all(&part).await.unwrap();
     }
@@ -157,7 +157,7 @@ async fn long_bodies_that_are_on_their_way_leave_room_for_others() {
             .unwrap();
         socket
     };
-    // One of the two is more than a key has room for.
+    // The second body exceeds the budget of one key.
     let (mut one, mut other) = (begun().await, begun().await);
     let (mut said, mut also) = ([0; 1024], [0; 1024]);
     let (read, first) = tokio::select! {

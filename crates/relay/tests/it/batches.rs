@@ -1,4 +1,4 @@
-//! OpenAI's files and batches over the queue.
+//! OpenAI's files and batches.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -93,7 +93,7 @@ pub(crate) async fn content(client: &Client, id: &Value) -> Vec<Value> {
         .collect()
 }
 
-/// Answers a job with its own question, turned round.
+/// Answers a job with its own question, reversed.
 pub(crate) async fn echo(worker: &mut Scripted) -> String {
     let job = worker.lease().await;
     let asked: Value = serde_json::from_str(&job.body).unwrap();
@@ -155,7 +155,7 @@ async fn a_restart_in_the_middle_loses_no_line_and_answers_none_twice() {
     for _ in 0..5 {
         asked.push(echo(&mut worker).await);
     }
-    // One is answered while nobody looks.
+    // One line is answered while the relay is stopped.
     let held = worker.lease().await;
     let (store, key) = (server.store.clone(), client.key.clone());
     server.stop().await.unwrap();
@@ -296,14 +296,14 @@ async fn a_line_that_is_too_long_fails_its_batch_and_its_file_can_be_erased() {
 async fn a_batch_that_was_withdrawn_while_it_was_looked_at_stays_so_through_a_restart() {
     let server = Server::start().await;
     let client = server.requester().await;
-    // Its lines wait: nobody is there to answer them.
+    // The lines stay queued, because no worker is online.
     let id = batch_of(&client, &lines(12)).await;
     until(&client, &id, "in_progress").await;
     let (store, key) = (server.store.clone(), client.key.clone());
     server.stop().await.unwrap();
     store.restart(System.now());
     let begun = store.counts().queued;
-    // As it stands where the wish came before the last line was looked at.
+    // The state of a batch that was cancelled before its validation ended.
     let mut batch = store.batch(Owner::Anyone, &id).await.unwrap().unwrap();
     let wish = (BatchState::Cancelling, batch.created_at);
     batch.times.insert(0, wish);
@@ -367,7 +367,7 @@ async fn a_file_is_kept_for_as_long_again_once_a_batch_reads_it() {
     let clock = Arc::new(Ahead::default());
     let server = Server::at(clock.clone(), RelaySettings::default()).await;
     let client = server.requester().await;
-    // More of it than is read at once.
+    // Larger than one part of the stored file.
     let long = "x".repeat(64 * 1024);
     let longer = lines(20).replace("question", &format!("question {long}"));
     let (file, idle) = (upload(&client, &longer).await, upload(&client, "{}").await);
@@ -387,7 +387,7 @@ async fn a_file_is_kept_for_as_long_again_once_a_batch_reads_it() {
     clock.by(day * 7 - Duration::from_secs(60));
     let id = batch_over(&client, &file).await;
     clock.by(day * 7 + Duration::from_secs(60));
-    // Whose upload makes the relay look at the times of all.
+    // An upload makes the relay check the expiry of all files.
     upload(&client, "{}").await;
     is_erased(&idle).await;
     let mut worker = Scripted::ready(&server).await;

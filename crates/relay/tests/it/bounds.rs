@@ -1,4 +1,4 @@
-//! What the relay refuses because it would be too much, and what it says of it.
+//! Requests and answers over a size limit, and the errors for them.
 
 use std::sync::Arc;
 
@@ -79,7 +79,7 @@ async fn an_answer_without_end_fails_its_job_and_stops_its_worker() {
     }
     let answer = crate::within(asked).await.unwrap();
     assert!(answer.contains("the answer grew longer"), "{answer}");
-    // The worker hears that this lease is over, and goes on with the next job.
+    // The worker is notified that this lease has ended, and takes the next job.
     assert_eq!(
         worker.next().await,
         RelayMessage::Closed {

@@ -1,4 +1,4 @@
-//! Keys that reach only so far, and only for so long.
+//! Keys with limits on models, priority and lifetime.
 
 use std::{
     sync::{
@@ -137,7 +137,7 @@ async fn a_key_is_shown_only_models_it_may_ask_for_and_given_one_of_them() {
     let tags = all.get("/api/tags").await.json().await;
     assert_eq!(names(&tags, "models").len(), 2);
 
-    // Who names no model gets the first that he may have, not the first that there is.
+    // Without a model in the request, the first permitted model is used, not the first of all.
     let body = r#"{"op":"chat","body":{"messages":[]}}"#;
     let made = small.post("/api/jobs", body).await.json().await;
     assert_eq!(made["model"], "small:1b");
@@ -281,7 +281,7 @@ async fn an_expired_key_opens_nothing_and_is_told_why() {
     refused(reply, StatusCode::UNAUTHORIZED, "unauthorized").await;
 }
 
-/// A machine that slept for a night: its clock stood still, that on the wall did not.
+/// A machine that was suspended for a night: its monotonic clock stopped, its wall clock did not.
 #[derive(Debug)]
 struct Slept;
 
@@ -319,7 +319,7 @@ async fn the_time_a_machine_slept_counts_for_keys_and_tokens() {
     assert!(claims["exp"].as_i64().unwrap() > wall, "{claims}");
 }
 
-/// A machine whose clock on the wall was ahead, and is set right.
+/// A machine whose wall clock was ahead and is corrected.
 #[derive(Debug, Default)]
 struct SetBack(AtomicBool);
 

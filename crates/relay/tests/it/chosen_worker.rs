@@ -1,4 +1,4 @@
-//! A requester who chooses the worker by its name.
+//! Requests that name the worker that must answer them.
 
 use http::{Method, StatusCode};
 use proto::End;
@@ -9,7 +9,7 @@ use crate::{
     worker::{CHAT_DONE, Scripted},
 };
 
-/// Every route that makes a job, with a body for the model `m`.
+/// Routes that create a job, with a body for the model `m`.
 const ROUTES: &[(&str, &str)] = &[
     ("/api/chat", r#"{"model":"m","stream":false,"messages":[]}"#),
     (
@@ -60,7 +60,7 @@ async fn a_job_goes_to_the_chosen_worker_on_every_route_and_to_no_other() {
             let _ = asked.await.unwrap();
         }
     }
-    // The first that the other hears of is what was for it.
+    // The first job that the other worker gets is the one that names it.
     let own = tokio::spawn(async move {
         let chosen = [("x-hearth-worker", "laptop")];
         let (path, body) = ROUTES[1];
@@ -109,7 +109,7 @@ async fn a_worker_that_is_away_is_told_of_at_once_and_its_jobs_with_a_deadline_a
         }
     });
     server.until(|counts| counts.queued == 1).await;
-    // What comes after it and is for anybody passes it.
+    // A later job for any worker overtakes it.
     let anybody = tokio::spawn(async move { client.post("/api/generate", ROUTES[1].1).await });
     let job = laptop.lease().await;
     assert_eq!(job.body, ROUTES[1].1);

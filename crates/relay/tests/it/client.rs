@@ -1,3 +1,5 @@
+//! An HTTP client for tests, which reads responses chunk by chunk.
+
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
@@ -11,7 +13,7 @@ use serde_json::Value;
 
 use crate::within;
 
-/// A requester with one key, or none.
+/// An HTTP client with one key, or none.
 #[derive(Clone)]
 pub(crate) struct Client {
     pub(crate) base: String,
@@ -19,7 +21,7 @@ pub(crate) struct Client {
     http: Hyper<HttpConnector, Full<Bytes>>,
 }
 
-/// An answer whose body may still be coming.
+/// A response whose body may still be arriving.
 pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
@@ -28,7 +30,8 @@ pub(crate) struct Reply {
 
 impl Client {
     pub(crate) fn new(base: String, key: Option<String>) -> Self {
-        // No pool: dropping an answer closes its connection, as a requester who leaves does.
+        // No connection pool: dropping a response closes its connection, like a client that
+        // disconnects.
         let http = Hyper::builder(TokioExecutor::new())
             .pool_max_idle_per_host(0)
             .build_http();
@@ -77,13 +80,13 @@ impl Client {
 }
 
 impl Reply {
-    /// The next HTTP chunk; `None` at the end.
+    /// Returns the next HTTP chunk; `None` at the end.
     pub(crate) async fn chunk(&mut self) -> Option<String> {
         let frame = within(self.body.frame()).await?.unwrap();
         Some(String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap())
     }
 
-    /// Waits until it is broken off; what comes before that is not looked at.
+    /// Waits until the body is broken off, and ignores the chunks before that.
     pub(crate) async fn broken_off(mut self) {
         while within(self.body.frame())
             .await
@@ -92,7 +95,7 @@ impl Reply {
         {}
     }
 
-    /// The whole rest.
+    /// Reads the rest of the body.
     pub(crate) async fn text(self) -> String {
         let bytes = within(self.body.collect()).await.unwrap().to_bytes();
         String::from_utf8(bytes.to_vec()).unwrap()
@@ -103,7 +106,7 @@ impl Reply {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 
-    /// What a poll brought; nothing is no content.
+    /// Parses the response to a poll; status 204 is an empty answer.
     pub(crate) async fn polled(self) -> PollAnswer {
         if self.status == StatusCode::NO_CONTENT {
             assert_eq!(self.text().await, "");

@@ -1,3 +1,5 @@
+//! CORS: web pages may call a relay that requires keys.
+
 use hearth_relay::RelaySettings;
 use http::{Method, StatusCode};
 
@@ -22,7 +24,7 @@ async fn any_page_may_call_a_relay_that_asks_for_keys() {
     assert_eq!(allowed.header("access-control-allow-credentials"), "");
     let headers = allowed.header("access-control-allow-headers");
     assert!(headers.contains("authorization") && headers.contains("x-stainless-lang"));
-    // Even a refusal can be read by the page.
+    // A page can read error responses too.
     let refused = nobody.send_with(Method::POST, path, &asks[..1], "{}").await;
     assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
     assert_eq!(refused.header("access-control-allow-origin"), "*");

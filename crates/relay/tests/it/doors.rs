@@ -1,3 +1,5 @@
+//! Authentication on every route: scopes, missing and revoked keys, and limits before routing.
+
 use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
@@ -14,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{client::Client, server::Server, within, worker::report};
 
-/// Every route that needs a key, with the scope it needs.
+/// Every route that needs a key, with its scope.
 const ROUTES: &[(&str, &str, Scope)] = &[
     ("POST", "/api/jobs", Scope::Enqueue),
     ("GET", "/api/jobs", Scope::Read),
@@ -70,7 +72,7 @@ async fn knock(client: &Client, method: &str, path: &str) -> (StatusCode, String
     let reply = client.send(method, path, "").await;
     let code = reply.header("x-hearth-error").to_owned();
     let status = reply.status;
-    // A watcher's stream and a held poll have no end of their own.
+    // Event streams and held polls do not end by themselves.
     let body = if status.is_success() {
         String::new()
     } else {
@@ -335,7 +337,7 @@ async fn too_large_a_body_is_refused_before_it_is_read() {
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
     assert!(answer.contains("x-hearth-error: too_large"), "{answer}");
 
-    // A body that does not announce its length is cut off at the limit.
+    // A body without a length is cut off at the limit.
     let client = Client::new(server.base(), Some(key));
     let large = Bytes::from(vec![b' '; proto::limits::CONTROL_BODY_MAX + 1]);
     let path = format!("/api/worker/v1/jobs/{}/1/end", "0".repeat(32));
@@ -361,7 +363,7 @@ async fn a_chunked_body_is_cut_off_at_the_limit() {
     socket.write_all(head.as_bytes()).await.unwrap();
     let chunk = vec![b' '; proto::limits::CONTROL_BODY_MAX + 1];
     let framed = [format!("{:x}\r\n", chunk.len()).as_bytes(), &chunk, b"\r\n"].concat();
-    // The relay may hang up before all of it is sent: its answer is there all the same.
+    // The relay may close the connection before everything is sent; its response arrives anyway.
     let _ = socket.write_all(&framed).await;
     let answer = first_bytes(&mut socket).await;
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
@@ -454,7 +456,7 @@ async fn under_insecure_dev_no_key_is_needed_but_a_wrong_one_of_ours_is_still_wr
     );
     let any = Client::new(server.base(), Some("sk-anything".into()));
     assert_eq!(any.get("/v1/models").await.status, StatusCode::OK);
-    // Whoever has no key sees and works for everybody.
+    // Without a key, a client may see and serve all accounts.
     let other = server.client("other", &[Scope::Enqueue]).await;
     let job = r#"{"op":"chat","body":{"model":"m"}}"#;
     let made = other.post("/api/jobs", job).await.json().await;

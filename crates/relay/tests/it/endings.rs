@@ -1,4 +1,4 @@
-//! How a stream ends when its worker or its engine does not: never silently, in any dialect.
+//! The end of a stream whose worker or engine fails: an explicit error in every dialect.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::{
     worker::{CHAT_DONE, Scripted, chat},
 };
 
-/// Each route, and how its error begins in the middle of a stream.
+/// Each route, and the start of its error in the middle of a stream.
 const STREAMS: [(&str, &str); 6] = [
     ("/api/chat", r#"{"error":""#),
     ("/api/generate", r#"{"error":""#),

@@ -1,4 +1,4 @@
-//! An agent that is online while its engine is not.
+//! An online agent whose engine is down.
 
 use http::StatusCode;
 use proto::{
@@ -18,7 +18,7 @@ const CHAT: &str = r#"{"model":"m","messages":[{"role":"user","content":"hi"}]}"
 const JOB: &str = r#"{"op":"chat","body":{"model":"m"}}"#;
 const REQUEST: &str = r#"{"prompt":"x","model":"m"}"#;
 
-/// The worker says that its engine is down, and the relay has heard it when this returns.
+/// Reports that the engine is down; the relay has processed it when this returns.
 async fn goes_down(worker: &mut Scripted, models: &[&str]) {
     let mut report = report(models);
     report.engine_up = false;

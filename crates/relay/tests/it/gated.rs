@@ -1,3 +1,5 @@
+//! A store that tests can block or make fail.
+
 use std::{
     sync::{
         Arc,
@@ -18,8 +20,8 @@ use queue::{
 };
 use tokio::sync::{Semaphore, watch};
 
-/// A store whose disk a test can hold: each decision to lend or to end waits for a permit. What is
-/// on it cannot be looked at while it is blind, and a look does not end while it is stuck.
+/// A store that tests can block: each lease and each end waits for a permit. Reads fail while
+/// `is_blind` is set, and hang while `is_stuck` is set.
 #[derive(Debug)]
 pub(crate) struct Gated {
     pub(crate) inner: Arc<MemoryQueue>,
@@ -27,7 +29,7 @@ pub(crate) struct Gated {
     pub(crate) ending: Semaphore,
     pub(crate) is_blind: AtomicBool,
     pub(crate) is_stuck: AtomicBool,
-    /// Whether the next look at a batch's results breaks down.
+    /// Makes the next read of a batch's results panic.
     pub(crate) breaks: AtomicBool,
 }
 

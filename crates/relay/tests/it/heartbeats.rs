@@ -1,4 +1,4 @@
-//! What a requester is sent while there is nothing to say, byte for byte.
+//! Heartbeats of every dialect, byte for byte.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ fn generated(text: &str) -> String {
     )
 }
 
-/// Chunks up to the first that is no heartbeat, which all others must be.
+/// Returns the first chunk that is not a heartbeat; all earlier chunks must be.
 async fn after_beats(reply: &mut Reply, is_beat: impl Fn(&str) -> bool) -> String {
     loop {
         let chunk = reply.chunk().await.unwrap();
@@ -38,7 +38,7 @@ async fn after_beats(reply: &mut Reply, is_beat: impl Fn(&str) -> bool) -> Strin
     }
 }
 
-/// A line whose moment does not matter.
+/// Replaces the time in a line, which differs on each run.
 fn timeless(chunk: &str) -> String {
     let (before, rest) = chunk.split_once(r#""created_at":""#).unwrap();
     let (moment, after) = rest.split_once('"').unwrap();
@@ -115,7 +115,7 @@ async fn event_streams_get_comments_of_one_line_feed_before_and_between_tokens()
         assert_eq!(reply.header("content-type"), "text/event-stream");
         assert_eq!(reply.header("cache-control"), "no-cache");
         assert_eq!(reply.header("x-accel-buffering"), "no");
-        // Anthropic has an event of its own for it, which must not come before the first one.
+        // Anthropic has its own event for it, which must not precede the first event.
         let beat = match path {
             "/v1/messages" => "event: ping\ndata: {\"type\":\"ping\"}\n\n",
             _ => ": ping\n",
@@ -167,7 +167,7 @@ async fn lines_that_say_nothing_to_a_client_do_not_put_off_its_sign_of_life() {
     worker.line(job.token(), 1, &chat("one")).await;
     let mut reply = asked.await.unwrap();
     assert!(reply.chunk().await.unwrap().contains("one"));
-    // A model that thinks in empty lines, each sooner than a heartbeat after the one before.
+    // The model sends empty lines faster than heartbeats are due.
     let silent = async {
         let mut every = tokio::time::interval(Duration::from_millis(20));
         for n in 2.. {

@@ -1,3 +1,5 @@
+//! The HTTP carrier of Hearth's own workers: polls, lines and ends.
+
 use std::{sync::Arc, time::Duration};
 
 use hearth_relay::RelaySettings;
@@ -149,7 +151,7 @@ async fn a_poll_with_nothing_to_tell_ends_with_its_hold() {
 async fn a_newer_poll_of_the_same_worker_ends_the_older_at_once() {
     let server = Server::start().await;
     let worker = std::sync::Arc::new(Worker::new(&server).await);
-    // With and without a report: both take the place of the poll before.
+    // Both with and without a report, a poll replaces the previous one.
     for newer in [
         json!({"worker": "w", "version": "0", "report": report(&["m"]), "free": 0, "wait_ms": 0}),
         json!({"worker": "w", "version": "0", "free": 0, "wait_ms": 0}),
@@ -164,7 +166,7 @@ async fn a_newer_poll_of_the_same_worker_ends_the_older_at_once() {
         crate::within(known).await;
         let path = "/api/worker/v1/poll";
         while !held.is_finished() {
-            // The first worker of this name may not have been at its poll yet.
+            // The worker's first poll may not have arrived yet.
             let reply = worker.0.post(path, newer.to_string()).await;
             assert!(reply.status.is_success(), "{}", reply.status);
         }
@@ -374,12 +376,12 @@ async fn a_worker_that_came_again_over_another_carrier_gets_its_jobs_there() {
         }
     };
     poll("m", 0).await;
-    // The connection is silent: it may be dead.
+    // Nothing was received on the connection, so it may be dead.
     client.post("/api/jobs", CHAT).await;
     let polled = poll("m", 0).await;
     assert_eq!(polled.leases.len(), 1);
 
-    // And the other way round: a held poll is over once there is a connection.
+    // Conversely, a connection ends the worker's held poll.
     let held = tokio::spawn(poll("polled", 20_000));
     let is_held = async {
         while !client
@@ -397,11 +399,11 @@ async fn a_worker_that_came_again_over_another_carrier_gets_its_jobs_there() {
     assert_eq!(polled, PollAnswer::default());
 }
 
-/// Each costs what it reports, for as long as it may come back.
+/// Each polling worker takes memory for its report while it counts as online.
 #[tokio::test]
 async fn only_so_many_workers_poll_with_one_key() {
     let mut settings = RelaySettings::default();
-    // However long this machine takes for as many polls.
+    // Long enough for all polls on any machine.
     settings.online_after_poll = Duration::from_secs(3600);
     let clock = Arc::new(Ahead::default());
     let server = Server::at(clock.clone(), settings).await;

@@ -1,4 +1,4 @@
-//! Requests that are ambiguous, endless or slow, on sockets of their own.
+//! Ambiguous, endless and slow requests, sent over plain sockets.
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -10,14 +10,14 @@ use tokio::{
 
 use crate::{server::Server, within};
 
-/// What a second request would be: its answer is like no other.
+/// A smuggled second request; its response is unlike all others.
 const SECOND: &str = "GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n";
 pub(crate) const READY: &str = r#"{"status":"ready"}"#;
 
-/// Everything that is answered to these bytes and the end after them.
+/// Sends these bytes and then the end of the stream, and returns everything that is answered.
 async fn answered(server: &Server, said: &[u8]) -> String {
     let mut socket = TcpStream::connect(server.address).await.unwrap();
-    // The relay may hang up before all of it is sent.
+    // The relay may close the connection before everything is sent.
     let _ = socket.write_all(said).await;
     let _ = socket.shutdown().await;
     let mut answer = Vec::new();
@@ -25,8 +25,8 @@ async fn answered(server: &Server, said: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// Requests that two servers in a row may cut apart differently: each with what one of them takes
-/// for a second request behind it or in its body.
+/// Requests that two servers in a row may split differently, each with a part that one of them
+/// would take for a second request.
 fn ambiguous() -> Vec<(&'static str, String)> {
     let length = SECOND.len();
     let with = |head: &str, body: &str| {
@@ -355,7 +355,8 @@ async fn whoever_was_refused_before_his_body_was_read_is_told_that_the_connectio
         assert!(told.starts_with(&format!("HTTP/1.1 {status} ")), "{told}");
         assert!(told.contains("connection: close"), "{target}: {told}");
     }
-    // Where there was none, or all of it was read, the connection goes on.
+    // After a request without a body, or with a body that was read in full, the connection stays
+    // open.
     let work = server.key("default", &[Scope::Work]).await;
     let said = format!(
         "GET /nowhere HTTP/1.1\r\nhost: x\r\n\r\nPOST /api/chat HTTP/1.1\r\nhost: x\r\n\

@@ -1,4 +1,5 @@
-//! The offline inbox: jobs that wait, answers fetched later, repeats that make no second job.
+//! Asynchronous jobs: queued without a worker, fetched later, and submitted only once per
+//! idempotency key.
 
 use std::sync::atomic::Ordering;
 
@@ -72,7 +73,7 @@ async fn what_was_accepted_is_answered_so_also_where_nothing_can_be_read() {
 async fn a_repeat_finds_its_job_after_a_restart_and_with_its_answer() {
     let server = Server::start().await;
     let client = server.requester().await;
-    // Without a model: whoever is online answers, and later nobody is.
+    // The request names no model. At first an online worker provides one, later none is online.
     let body = r#"{"op":"chat","body":{"messages":[{}]}}"#;
     let mut worker = Scripted::ready(&server).await;
     let first = keyed(&client, "/api/jobs", "k", body).await.json().await;
@@ -203,7 +204,7 @@ async fn a_job_that_nobody_took_in_time_fails_at_its_deadline() {
     assert_eq!(job["state"], "failed");
     assert_eq!(job["error"]["code"], "deadline_exceeded");
 
-    // A worker that comes now finds nothing.
+    // A worker that connects now finds no job.
     Scripted::ready(&server).await;
     assert_eq!(server.store.counts(), queue::QueueCounts::default());
 }

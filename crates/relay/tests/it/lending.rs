@@ -1,3 +1,5 @@
+//! Leasing over a WebSocket: group commits, large requests and cancellations on the way.
+
 use std::{sync::Arc, time::Duration};
 
 use hearth_relay::{RelaySettings, World as _};
@@ -65,7 +67,7 @@ async fn a_slot_is_lent_again_while_the_end_before_is_being_written() {
     assert_eq!(unconfirmed, []);
 }
 
-/// The `n`-th job, with a request that no socket takes whole while nobody reads.
+/// Creates the `n`-th job, with a request larger than the socket's buffers.
 fn large(n: u8) -> NewJob {
     NewJob {
         id: JobId([n; 16]),
@@ -92,7 +94,7 @@ async fn a_withdrawal_overtakes_large_requests_that_nobody_reads() {
     }
     worker.say(&WorkerMessage::Capacity { slots: 4 }).await;
     server.until(|counts| counts.leased == 2).await;
-    // The first is being written, the second waits for that: nobody has heard of it.
+    // The first lease is being written and the second waits; the worker knows of neither.
     for n in [2, 1] {
         let path = format!("/api/jobs/{}", JobId([n; 16]));
         client.send(Method::DELETE, &path, "").await;
@@ -117,7 +119,7 @@ async fn a_withdrawal_overtakes_large_requests_that_nobody_reads() {
         break;
     }
     assert!(arrived < head.body_len, "{arrived} bytes came before it");
-    // What is left of the request is not sent any more.
+    // The rest of the request is no longer sent.
     submit(&client).await;
     within(worker.lease()).await;
 }
@@ -147,7 +149,7 @@ async fn a_request_that_is_long_on_its_way_keeps_its_lease() {
     worker.say(&WorkerMessage::Capacity { slots: 4 }).await;
     server.until(|counts| counts.leased == 2).await;
     clock.by(lease - Duration::from_secs(1));
-    // By the second answer a part was written after the first, and with it both were renewed.
+    // Between the two answers a part was written, which renewed both leases.
     for _ in 0..2 {
         let token = LeaseToken {
             job: JobId([9; 16]),

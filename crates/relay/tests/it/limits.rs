@@ -1,4 +1,4 @@
-//! How fast, how often and how many at once.
+//! Rate limits, limits on concurrent requests, and limits on connections.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -62,7 +62,7 @@ async fn a_key_that_asks_too_fast_is_told_to_wait_in_its_own_words_and_others_ar
         ("/v1/models", r#"{"error":{"message":"#),
         ("/api/queries/", r#"{"detail":"#),
     ] {
-        // Meanwhile there may be one more that is allowed.
+        // Another request may have become allowed in the meantime.
         let mut reply = hasty.get(path).await;
         if reply.status == StatusCode::OK {
             reply = hasty.get(path).await;
@@ -75,7 +75,7 @@ async fn a_key_that_asks_too_fast_is_told_to_wait_in_its_own_words_and_others_ar
     let other = server.client("default", &[Scope::Read]).await;
     assert_eq!(other.get("/api/tags").await.status, StatusCode::OK);
     assert_eq!(server.nobody().get("/healthz").await.status, StatusCode::OK);
-    // What a worker says to its carrier is bounded by its slots.
+    // Requests of a worker to its carrier are bounded by its slots instead.
     for _ in 0..10 {
         let polled = hasty.post("/api/worker/v1/poll", nothing_to_do()).await;
         assert_eq!(polled.status, StatusCode::OK);
@@ -193,7 +193,7 @@ async fn when_there_is_too_much_to_do_requests_are_shed_but_health_and_workers_g
     let _worker = Scripted::ready(&server).await;
 }
 
-/// A world in which every die shows the same.
+/// A world whose random bytes are all the same.
 #[derive(Debug)]
 struct Loaded(u8);
 
@@ -255,13 +255,13 @@ async fn a_request_that_waits_for_a_worker_is_not_at_work() {
             let client = client.clone();
             tokio::spawn(async move {
                 let busy = StatusCode::SERVICE_UNAVAILABLE;
-                // Two that come in the very same moment are one too many.
+                // Two simultaneous requests exceed the limit.
                 while client.post("/api/chat", body).await.status == busy {}
             })
         })
         .collect();
     server.until(|counts| counts.queued == 5).await;
-    // The last of them may be about to rest.
+    // The last request may not have released its slot yet.
     let listed = async { while client.get("/api/tags").await.status != StatusCode::OK {} };
     within(listed).await;
     asked.iter().for_each(tokio::task::JoinHandle::abort);
@@ -305,7 +305,7 @@ async fn only_so_many_connections_are_open_with_one_key_of_every_kind() {
         "another key"
     );
     worker.goes().await;
-    // The relay sees its end a moment later.
+    // The relay notices the close a moment later.
     let free = async { while client.get("/api/tags").await.status != StatusCode::OK {} };
     within(free).await;
     drop(stream);
@@ -315,7 +315,7 @@ async fn only_so_many_connections_are_open_with_one_key_of_every_kind() {
 async fn only_so_many_connections_of_an_address_wait_for_their_first_good_key() {
     let mut settings = RelaySettings::default();
     settings.connections_per_address = Some(2);
-    // None is cut for its silence.
+    // No connection is closed for being silent.
     settings.head_patience = Duration::from_secs(60);
     let server = Server::with(settings).await;
     let key = server.key("default", &[Scope::Read]).await;
@@ -323,7 +323,7 @@ async fn only_so_many_connections_of_an_address_wait_for_their_first_good_key() 
     let with_key =
         format!("GET /api/tags HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n\r\n");
     let mut answer = [0; 4096];
-    // With a good key a connection makes room for the next.
+    // A connection that shows a valid key makes room for the next.
     let mut kept = Vec::new();
     for _ in 0..5 {
         let mut socket = dial().await;
@@ -337,7 +337,7 @@ async fn only_so_many_connections_of_an_address_wait_for_their_first_good_key() 
     let ended = within(third.read(&mut answer)).await;
     assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
     drop(silent);
-    // The relay sees their end a moment later.
+    // The relay notices the closes a moment later.
     let health = async {
         loop {
             let mut socket = dial().await;
@@ -368,7 +368,7 @@ async fn a_flood_of_refusals_is_held_back_and_nobody_else_is() {
         assert_eq!(client.get("/healthz").await.status, StatusCode::OK);
     }
     assert!(!second.is_finished());
-    // Nor does it hold up the relay's end.
+    // The delay does not hold up a shutdown.
     let (second, stopped) = tokio::join!(second, server.stop());
     refused(&second.unwrap(), StatusCode::SERVICE_UNAVAILABLE, "busy");
     stopped.unwrap();

@@ -1,3 +1,5 @@
+//! The query service's logins and tokens.
+
 use std::time::Duration;
 
 use hearth_relay::{RelaySettings, users};
@@ -30,7 +32,7 @@ fn is(status: u16, challenge: &str, body: &str) -> (u16, String, String) {
 const CHALLENGE: &str = "Bearer realm=\"api\"";
 const BAD_REFRESH: &str = r#"{"detail":"Token is invalid","code":"token_not_valid"}"#;
 
-/// The same client with another token.
+/// Returns a client with another token.
 fn with(client: &Client, token: &str) -> Client {
     Client::new(client.base.clone(), Some(token.to_owned()))
 }
@@ -134,7 +136,7 @@ async fn the_longest_password_logs_in_and_what_nobody_can_have_is_no_failure() {
         let nobody = server.nobody();
         async move { nobody.post("/api/login/", body).await.status }
     };
-    // More often than anybody may fail.
+    // More often than the limit on failures allows.
     for _ in 0..4 {
         for (name, password) in [("jan k", "x"), ("jan", longer.as_str())] {
             let told = login(name, password).await;
@@ -228,7 +230,7 @@ async fn tokens_are_void_at_once_when_their_user_changes() {
         let answer = if what == "removed" { gone } else { BAD_REFRESH };
         assert_eq!(said(reply).await, is(401, CHALLENGE, answer), "{what}");
     }
-    // Another user of the same name is another user.
+    // A new user with the same name is a different user.
     user(&**store, "one", Role::Service, "default").await;
     assert_eq!(
         client_of(&nobody, "one")
@@ -254,7 +256,7 @@ async fn a_removed_users_connection_is_closed() {
     assert!(matches!(other.next().await, RelayMessage::Welcome { .. }));
     assert!(server.store.remove_user("worker").await.unwrap());
     assert_eq!(within(worker.close_code()).await, CLOSE_UNAUTHORIZED);
-    // Whoever shows a key that is still good goes on.
+    // A connection whose key is still valid continues.
     other.say(&WorkerMessage::Capacity { slots: 1 }).await;
     let requester = server.requester().await;
     let body = r#"{"op":"chat","body":{"model":"m","messages":[{}]}}"#;

@@ -1,4 +1,5 @@
-//! A relay in this process, over real sockets, with a store in memory and scripted workers.
+//! Integration tests of a relay in this process, over real sockets, with a store in memory and
+//! scripted workers.
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
 mod admin;
@@ -50,7 +51,7 @@ mod worker;
 
 use std::time::Duration;
 
-/// Nothing here takes this long unless it is broken.
+/// Fails the test if `what` takes longer than 20 s.
 async fn within<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), what)
         .await

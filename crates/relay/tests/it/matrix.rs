@@ -1,8 +1,8 @@
-//! Every route of the document, and every kind of caller.
+//! Every route of the OpenAPI document, called by every kind of caller.
 //!
-//! The routes and who may call them are read from `/openapi.json`, which names every route that is
-//! served (`every_route_that_is_served_is_in_the_document_and_no_other`): a new one cannot be left
-//! out here.
+//! The routes and their scopes are read from `/openapi.json`, which lists every served route
+//! (`every_route_that_is_served_is_in_the_document_and_no_other`), so that a new route cannot be
+//! left out here.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,7 +24,7 @@ use crate::{
     sessions::{opened, with as with_session},
 };
 
-/// A method of a path, and the scope it asks for.
+/// A method of a path, and its scope.
 struct Route {
     method: Method,
     path: String,
@@ -33,7 +33,7 @@ struct Route {
 
 const SCOPES: [Scope; 4] = [Scope::Enqueue, Scope::Read, Scope::Work, Scope::Admin];
 
-/// What a route of the polling relay or of the carrier cannot do without.
+/// Values of path parameters.
 const IN_PATH: [(&str, &str); 6] = [
     ("{id}", "00000000000000000000000000000001"),
     ("{attempt}", "1"),
@@ -62,7 +62,7 @@ fn routes(document: &Value) -> Vec<Route> {
                 .is_some_and(|list| !list.is_empty());
             assert_eq!(scope.is_some(), is_keyed, "{method} {path}");
             let mut path = path.clone();
-            // The catch-all stands for the routes of engines.
+            // The catch-all route passes requests to the engines' routes.
             if path.ends_with("{*path}") || path.ends_with("{path}") {
                 let to = match method {
                     Method::GET => "tags",
@@ -85,7 +85,7 @@ fn routes(document: &Value) -> Vec<Route> {
     routes
 }
 
-/// Somebody who calls, and which scopes that is worth; `None` for nobody who is let in.
+/// A kind of caller, and the scopes that it has; `None` if it is refused everywhere.
 struct Caller {
     who: &'static str,
     client: Client,
@@ -147,7 +147,7 @@ async fn callers(server: &Server, clock: &Ahead) -> Vec<Caller> {
         };
         user(&*server.store, name, role, "default").await;
     }
-    // Logged in before the clock moves on.
+    // Logged in before the clock is moved forward.
     let old = client_of(&nobody, "jan").await;
     clock.by(24 * HOUR);
     add("a token whose time has passed", old, None);
@@ -232,7 +232,7 @@ async fn callers(server: &Server, clock: &Ahead) -> Vec<Caller> {
     callers
 }
 
-/// Well formed, and of no record.
+/// Creates a well-formed key that is not in the store.
 fn strange_key() -> (queue::KeyRecord, String) {
     let for_ = hearth_relay::keys::KeyFor {
         name: "stranger".into(),
@@ -246,7 +246,7 @@ fn strange_key() -> (queue::KeyRecord, String) {
     (record, text.reveal().to_owned())
 }
 
-/// In the path a key only asks and reads, and works as the pollers of older systems do.
+/// Whether a key in the path is accepted: on routes of requesters, and on those of polling workers.
 fn may_in_path(route: &Route) -> bool {
     match route.scope {
         Some(Scope::Admin) => false,
@@ -291,9 +291,10 @@ async fn every_route_lets_in_whom_the_document_says_and_nobody_else() {
                 status.as_u16() < 500 || status == StatusCode::SERVICE_UNAVAILABLE,
                 "{said}"
             );
-            // A key that lacks the scope is refused so; a model that is not changed here, too.
+            // A missing scope is answered 403, and so is a change of models that is not possible
+            // here.
             let is_shut = status == StatusCode::FORBIDDEN && code == "forbidden";
-            // The query service takes its own tokens only.
+            // The query service accepts only its own tokens.
             let is_foreign = who.contains("session")
                 && ["/api/queries", "/api/logs"]
                     .iter()
@@ -327,7 +328,7 @@ async fn every_route_lets_in_whom_the_document_says_and_nobody_else() {
     }
 }
 
-/// Whoever may call these is refused what they are for.
+/// Whether a route refuses its operation even to callers that may use it.
 fn is_never_done(path: &str) -> bool {
     let changes = ["pull", "push", "create", "copy", "delete", "blobs/sha256:0"];
     changes
@@ -335,7 +336,7 @@ fn is_never_done(path: &str) -> bool {
         .any(|change| path == format!("/api/{change}"))
 }
 
-/// An answer without the id that was asked for, which some dialects repeat.
+/// Returns a response without the requested id, which some dialects repeat.
 async fn told(client: &Client, method: &Method, path: &str, id: &str) -> (StatusCode, String) {
     let body = if *method == Method::PATCH {
         r#"{"status":"done"}"#

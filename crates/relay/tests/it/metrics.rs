@@ -1,4 +1,4 @@
-//! What a scraper reads.
+//! The metrics that a scraper reads.
 
 use http::{Method, StatusCode};
 use proto::{ErrorCode, JobError, worker::Retry};
@@ -40,7 +40,7 @@ async fn a_scraper_reads_what_became_of_each_job() {
     assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
     let in_other_words = server.nobody().get("/api/queries/").await;
     assert_eq!(in_other_words.status, StatusCode::UNAUTHORIZED);
-    // Nobody works for this account, so its job waits.
+    // No worker serves this account, so its job stays queued.
     let client = server.client("lonely", &[Scope::Enqueue]).await;
     let job =
         r#"{"op":"chat","priority":3,"deadline_ms":60000,"body":{"model":"m","messages":[{}]}}"#;
@@ -67,7 +67,7 @@ async fn a_scraper_reads_what_became_of_each_job() {
     ] {
         has(&text, line);
     }
-    // A dead one is a failed one that is kept.
+    // A dead job is a failed one that is kept.
     let store = &server.store;
     let query = queue::LeaseQuery {
         worker: "w".parse().unwrap(),
@@ -142,7 +142,7 @@ async fn no_web_page_reads_the_metrics_and_nothing_else_is_served_there() {
     assert_eq!(scraper.get("/api/jobs").await.status, StatusCode::NOT_FOUND);
     let posted = scraper.post("/metrics", "").await;
     assert_eq!(posted.status, StatusCode::METHOD_NOT_ALLOWED);
-    // And the routes do not serve them.
+    // The relay's own routes do not serve metrics.
     let reply = server.requester().await.get("/metrics").await;
     assert_eq!(reply.status, StatusCode::NOT_FOUND);
 }

@@ -1,3 +1,5 @@
+//! The native API: jobs and their events.
+
 use hearth_relay::RelaySettings;
 use http::{Method, StatusCode};
 use proto::{
@@ -21,7 +23,7 @@ async fn submitted(client: &Client, body: &'static str) -> String {
     reply.json().await["id"].as_str().unwrap().to_owned()
 }
 
-/// One server-sent event as (name, id, data).
+/// Parses server-sent events as (name, id, data).
 fn events(text: &str) -> Vec<(String, String, String)> {
     let field = |event: &str, name: &str| {
         let line = event.lines().find_map(|line| line.strip_prefix(name));

@@ -1,3 +1,5 @@
+//! Ollama's API.
+
 use hearth_relay::RelaySettings;
 use http::{Method, StatusCode};
 use proto::{
@@ -199,7 +201,8 @@ async fn a_requester_who_leaves_after_the_last_line_leaves_a_finished_job() {
     let mut reply = asked.await.unwrap();
     reply.chunk().await.unwrap();
     drop(reply);
-    // The worker has one place; with one more, the next connection is served only once the relay saw the first one go.
+    // The limit is two connections and the worker has one, so the next request is served only after
+    // the relay has noticed that the previous connection was closed.
     assert_eq!(server.nobody().get("/healthz").await.status, StatusCode::OK);
     worker.end(job.token(), 1, End::Completed).await;
     let ended = server

@@ -1,3 +1,5 @@
+//! OpenAI's API.
+
 use http::{Method, StatusCode};
 use proto::{End, ErrorCode, JobError, Op};
 

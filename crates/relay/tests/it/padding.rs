@@ -1,4 +1,4 @@
-//! Answers in one piece that are long in coming.
+//! Non-streaming answers that take long.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ async fn padding() -> Server {
     Server::with(settings).await
 }
 
-/// The white space, and the rest of it.
+/// Returns the leading whitespace and the rest.
 async fn padded(mut reply: Reply) -> (String, String) {
     let (mut space, mut rest) = (String::new(), String::new());
     while let Some(chunk) = reply.chunk().await {
@@ -105,7 +105,7 @@ async fn a_quick_answer_and_one_of_a_relay_that_never_pads_come_as_they_are() {
         let server = Server::with(settings).await;
         let client = server.requester().await;
         let mut worker = Scripted::ready(&server).await;
-        // Someone else's stream tells that heartbeats have passed.
+        // Another client's stream shows that heartbeat intervals have passed.
         let watched = client.clone();
         let asked = tokio::spawn(async move { client.post(CHAT, question(CHAT, false)).await });
         let job = worker.lease().await;

@@ -1,4 +1,4 @@
-//! Keys that stand in the path, for clients that cannot send a header.
+//! Keys in the path, for clients that cannot send a header.
 
 use std::{
     io,
@@ -18,7 +18,7 @@ use crate::{
 const ALL: [Scope; 4] = [Scope::Enqueue, Scope::Read, Scope::Work, Scope::Admin];
 const CHAT: &str = r#"{"model":"m","stream":false,"messages":[{"role":"user","content":"x"}]}"#;
 
-/// A client that sends no header, and has the key in its base address.
+/// A client that sends no key in a header, and has it in its base URL.
 async fn by_path(server: &Server, scopes: &[Scope]) -> (Client, String) {
     let key = server.key("default", scopes).await;
     let base = format!("{}/k/{key}", server.base());
@@ -113,8 +113,8 @@ async fn no_log_line_and_no_error_shows_a_key_that_stood_in_the_path() {
         .with_max_level(tracing::Level::TRACE)
         .with_writer(lines.clone())
         .finish();
-    // For all threads and so for all tests: were it this thread's alone, another thread that
-    // came to a line first would have that line switched off for everybody.
+    // Set for all threads: tracing caches whether a call site is enabled, so that another thread
+    // without a subscriber could disable it for this test.
     tracing::subscriber::set_global_default(subscriber).unwrap();
 
     let server = Server::start().await;

@@ -1,4 +1,4 @@
-//! Users for tests, and clients that logged in as one.
+//! Users for tests, and clients that log in as them.
 
 use hearth_relay::{System, World as _, users};
 use proto::{Account, Timestamp};
@@ -9,7 +9,7 @@ use crate::client::Client;
 
 pub(crate) const PASSWORD: &str = "correct horse";
 
-/// Makes a user whose password is [`PASSWORD`].
+/// Creates a user whose password is [`PASSWORD`].
 pub(crate) async fn user(store: &dyn Store, name: &str, role: Role, account: &str) -> UserId {
     let account = Account::new(account).unwrap();
     let password = PASSWORD.to_owned().into();
@@ -18,7 +18,7 @@ pub(crate) async fn user(store: &dyn Store, name: &str, role: Role, account: &st
     store.create_user(user.unwrap()).await.unwrap()
 }
 
-/// What a login of this user answers.
+/// Logs a user in and returns the response.
 pub(crate) async fn logged_in(nobody: &Client, name: &str) -> Value {
     let body = json!({"username": name, "password": PASSWORD}).to_string();
     let reply = nobody.post("/api/login/", body).await;
@@ -26,7 +26,7 @@ pub(crate) async fn logged_in(nobody: &Client, name: &str) -> Value {
     reply.json().await
 }
 
-/// A client that shows the access token of a new login.
+/// Logs a user in and returns a client with the access token.
 pub(crate) async fn client_of(nobody: &Client, name: &str) -> Client {
     let access = logged_in(nobody, name).await["access"]
         .as_str()

@@ -1,4 +1,4 @@
-//! The place in the queue, as everybody who waits is told of it.
+//! Queue positions, as every kind of waiting client receives them.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ async fn submitted(client: &Client) -> String {
     reply.json().await["id"].as_str().unwrap().to_owned()
 }
 
-/// Two jobs wait, and a worker that runs none of them yet.
+/// Queues two jobs, with a worker that has no free slot yet.
 async fn two_wait(server: &Server) -> (Client, Scripted, [String; 2]) {
     let client = server.requester().await;
     let worker = Scripted::serving(server, "default", &["m"], 0).await;
@@ -41,7 +41,7 @@ async fn may_work(worker: &mut Scripted) {
     worker.say(&WorkerMessage::Capacity { slots: 1 }).await;
 }
 
-/// Chunks until one holds this.
+/// Reads chunks until one contains the expected text.
 async fn until(reply: &mut Reply, what: &str) -> String {
     let mut all = String::new();
     while !all.contains(what) {

@@ -1,4 +1,4 @@
-//! Behind proxies that are believed, and in front of those that are not.
+//! Requests through proxies that are trusted, and through ones that are not.
 
 use std::sync::Arc;
 

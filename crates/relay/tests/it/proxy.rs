@@ -1,3 +1,5 @@
+//! The engines' APIs under `/api/ollama/`.
+
 use std::time::Duration;
 
 use hearth_relay::RelaySettings;
@@ -188,7 +190,7 @@ async fn what_pollers_of_older_systems_call_is_not_proxied() {
     }
 }
 
-/// What stands at the door notes on a request must pass the proxy, too.
+/// The extensions that the outer service adds to a request must reach the proxied route too.
 #[tokio::test]
 async fn a_revoked_key_loses_its_stream_under_the_proxy_too() {
     let mut settings = RelaySettings::default();

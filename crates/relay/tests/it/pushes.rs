@@ -1,4 +1,4 @@
-//! A worker of the query service that wants to be told of new queries.
+//! Push notifications of new queries to a worker of the query service.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ async fn telling(receiver: &Receiver, patience: Duration) -> (Server, Client) {
     settings.push_patience = patience;
     let server = Server::with(settings).await;
     let client = server.requester().await;
-    // It serves, and so it listens for queries.
+    // Once the relay serves, it also follows new queries.
     assert_eq!(client.get("/healthz").await.status, StatusCode::OK);
     (server, client)
 }
@@ -31,7 +31,7 @@ async fn asked(client: &Client) -> u64 {
     reply.json().await["id"].as_u64().unwrap()
 }
 
-/// The query of the next push.
+/// Receives the next notification and returns its query.
 async fn told(receiver: &Receiver, answer: &str) -> u64 {
     let message = receiver.hear_at(PATH, answer).await;
     let body: Value = serde_json::from_str(&message.body).unwrap();

@@ -1,3 +1,5 @@
+//! The query service: requesters and workers.
+
 use std::{sync::Arc, time::Duration};
 
 use hearth_relay::{Relay, RelaySettings, System, World as _};
@@ -17,7 +19,7 @@ use crate::{
     worker::Scripted,
 };
 
-/// A relay with a requester, and a worker of the query service, who both logged in.
+/// A relay with a requester and a worker of the query service, both logged in.
 async fn scene() -> (Server, Client, Client) {
     let server = Server::start().await;
     user(&*server.store, "jan", Role::User, "default").await;
@@ -510,7 +512,7 @@ async fn a_query_that_an_agent_answers_has_started_when_it_was_lent() {
         started["query_started"].as_str().unwrap().ends_with('Z'),
         "{started}"
     );
-    // Whoever had it before is heard politely, and not listened to.
+    // A late answer of the previous holder is acknowledged and dropped.
     let late = patched(&worker, id, json!({"status": "done", "answer_text": "no"})).await;
     assert_eq!(late.status, StatusCode::OK);
     assert_eq!(late.json().await["status"], "in_progress");

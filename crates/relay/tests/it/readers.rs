@@ -1,4 +1,4 @@
-//! Readers that stop reading, and readers that come back.
+//! Clients that stop reading, and clients that resume.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ async fn a_reader_that_takes_nothing_is_cut_and_its_job_cancelled() {
     );
     let stuck = stuck(&server, &request).await;
     let job = worker.lease().await;
-    // More than the system keeps for a reader.
+    // More than the kernel buffers for a socket.
     let line = chat(&"x".repeat(1024 * 1024));
     for n in 1..=16 {
         worker.line(job.token(), n, &line).await;
@@ -43,7 +43,7 @@ async fn a_reader_that_takes_nothing_is_cut_and_its_job_cancelled() {
     drop(stuck);
 }
 
-/// A socket that takes next to nothing, and has asked.
+/// Opens a socket with a tiny receive buffer and sends a request over it.
 async fn stuck(server: &Server, request: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -52,7 +52,7 @@ async fn stuck(server: &Server, request: &str) -> TcpStream {
     stuck
 }
 
-/// Else every reader that stands still would keep a whole answer in memory.
+/// Otherwise every client that stops reading would keep a whole answer in memory.
 #[tokio::test]
 async fn long_answers_that_are_not_taken_leave_room_for_others() {
     const MIB: usize = 1024 * 1024;
@@ -161,7 +161,7 @@ async fn a_connection_may_rest_longer_than_a_head_may_take() {
         resting.write_all(request).await.unwrap();
         let read = within(resting.read(&mut answer)).await.unwrap();
         assert!(answer[..read].starts_with(b"HTTP/1.1 200"), "round {round}");
-        // While it rests, one that stops in the middle of a head is cut.
+        // While it is idle, connections that stall within a head are closed.
         for part in ["", "GET /healthz HTTP/1.1\r\nho"] {
             let mut slow = TcpStream::connect(server.address).await.unwrap();
             slow.write_all(part.as_bytes()).await.unwrap();
@@ -169,7 +169,7 @@ async fn a_connection_may_rest_longer_than_a_head_may_take() {
             within(slow.read_to_end(&mut rest)).await.unwrap();
         }
     }
-    // The same one is cut when it dawdles over a later head.
+    // It is closed itself when it stalls within a later head.
     resting.write_all(&request[..9]).await.unwrap();
     let mut rest = Vec::new();
     within(resting.read_to_end(&mut rest)).await.unwrap();
@@ -211,7 +211,7 @@ async fn cut_and_resumed(texts: &[String], cut: f64, by_header: bool) {
     )]
     let at = (whole.len() as f64 * cut) as usize;
     let seen = String::from_utf8_lossy(&whole.as_bytes()[..at]).into_owned();
-    // A reader keeps whole events.
+    // A client keeps whole events only.
     let kept = seen.rfind("\n\n").map_or("", |end| &seen[..end + 2]);
     let last = kept
         .lines()

@@ -1,3 +1,5 @@
+//! The polling protocol: requesters and workers.
+
 use std::time::Duration;
 
 use hearth_relay::{RelaySettings, System, World as _};
@@ -156,7 +158,7 @@ async fn a_late_answer_is_acknowledged_and_dropped() {
     let quick = server.client("default", &[Scope::Work]).await;
     let id = asked(&requester, REQUEST).await;
     assert_eq!(polled(&slow).await["id"], id.as_str());
-    // The hold of this poll ends when the first lease does.
+    // This held poll is answered when the first lease expires.
     let again = polled(&quick).await["id"].as_str().unwrap().to_owned();
     assert_eq!(
         again,

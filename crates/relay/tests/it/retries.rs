@@ -1,4 +1,4 @@
-//! Failed jobs: listed as dead, and made anew from the request that was kept.
+//! Failed jobs: listed as dead, and submitted again from the stored request.
 
 use http::StatusCode;
 use proto::{End, ErrorCode, JobError};
@@ -121,7 +121,7 @@ async fn a_job_whose_model_nobody_has_any_more_is_not_made_anew() {
     changed
         .say(&proto::worker::WorkerMessage::Report { report })
         .await;
-    // Its answer to a withdrawal of nothing comes after the report was read.
+    // The response to renewing an unknown lease comes after the report was processed.
     let token = proto::LeaseToken {
         job: proto::JobId([7; 16]),
         attempt: 1,

@@ -1,3 +1,5 @@
+//! The choice of the worker for a job.
+
 use proto::{JobId, worker::WorkerMessage};
 use queue::{Queue as _, Scope};
 use serde_json::json;
@@ -15,7 +17,7 @@ async fn submit(client: &Client) -> JobId {
     job["id"].as_str().unwrap().parse().unwrap()
 }
 
-/// A worker with room for `slots` jobs, of which the relay knows.
+/// Connects a worker with `slots` free slots; the relay has processed them when this returns.
 async fn standing(server: &Server, name: &str, slots: u32, loaded: bool) -> Scripted {
     let mut worker = Scripted::named(server, name, "default", &[], slots).await;
     let mut report = report(&["m"]);

@@ -1,3 +1,5 @@
+//! A relay in this process, with keys and a clock for tests.
+
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
@@ -16,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{client::Client, within};
 
-/// A relay on a port of its own, with the keys a test needs.
+/// A relay on a port of its own, with the keys that a test needs.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) store: Arc<MemoryQueue>,
@@ -38,7 +40,7 @@ impl Server {
         Self::beside(store.clone(), store, settings).await
     }
 
-    /// A relay over a store that keeps everything in `store`.
+    /// Starts a relay over a store that keeps its data in `store`.
     pub(crate) async fn beside(
         over: Arc<dyn Store>,
         store: Arc<MemoryQueue>,
@@ -47,13 +49,13 @@ impl Server {
         Self::made(over, store, settings, Arc::new(System)).await
     }
 
-    /// A relay whose clock the test moves.
+    /// Starts a relay whose clock the test moves.
     pub(crate) async fn at(clock: Arc<Ahead>, settings: RelaySettings) -> Self {
         let store: Arc<MemoryQueue> = Arc::default();
         Self::made(store.clone(), store, settings, clock).await
     }
 
-    /// A relay in a world of the test's own.
+    /// Starts a relay with a clock and randomness of the test's own.
     pub(crate) async fn in_world(world: Arc<dyn World>, settings: RelaySettings) -> Self {
         let store: Arc<MemoryQueue> = Arc::default();
         Self::made(store.clone(), store, settings, world).await
@@ -77,7 +79,7 @@ impl Server {
             expires_at: None,
         };
         let (_, record) = keys::mint(first, [255; 6], [255; 32], Timestamp(0));
-        // A store that served before has it already.
+        // After a restart the store already has the key.
         let _ = store.create_key(record).await;
         let relay = Relay::new(over, settings, world);
         let serve = hearth_relay::serve(listener, relay.clone(), stop.clone());
@@ -91,7 +93,7 @@ impl Server {
         }
     }
 
-    /// Shows the metrics too; answers where.
+    /// Serves the metrics too; returns their address.
     pub(crate) async fn metrics(&self) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -99,7 +101,7 @@ impl Server {
         address
     }
 
-    /// A client of the account `default` that may submit and read.
+    /// Returns a client of the account `default` that may submit and read.
     pub(crate) async fn requester(&self) -> Client {
         self.client("default", &[Scope::Enqueue, Scope::Read]).await
     }
@@ -116,13 +118,13 @@ impl Server {
         format!("http://{}", self.address)
     }
 
-    /// A new key; a work key serves its own account.
+    /// Creates a key; with the scope `work` it serves its own account.
     pub(crate) async fn key(&self, account: &str, scopes: &[Scope]) -> String {
         self.limited_key(account, scopes, Ceiling::default(), None)
             .await
     }
 
-    /// The same with a ceiling, and perhaps an end.
+    /// Creates a key with limits and an optional expiry.
     pub(crate) async fn limited_key(
         &self,
         account: &str,
@@ -132,7 +134,7 @@ impl Server {
     ) -> String {
         let account = Account::new(account).unwrap();
         let serve = Serve::Accounts(BTreeSet::from([account.clone()]));
-        // The first key of a store is the one that lets it start.
+        // The store's first key is the one that allows the relay to start.
         let n = self.store.list_keys().await.unwrap().len() - 1;
         let for_ = keys::KeyFor {
             name: format!("key-{n}"),
@@ -148,7 +150,7 @@ impl Server {
         text.reveal().to_owned()
     }
 
-    /// Waits until the queue holds what the test expects.
+    /// Waits until the queue's counts are as expected.
     pub(crate) async fn until(&self, holds: impl Fn(QueueCounts) -> bool) {
         let mut arrivals = self.store.arrivals();
         while !holds(self.store.counts()) {
@@ -156,7 +158,7 @@ impl Server {
         }
     }
 
-    /// Begins to stop; whoever holds a connection sees it end.
+    /// Begins the shutdown without waiting for its end.
     pub(crate) fn begin_stop(&self) {
         self.stop.cancel();
     }
@@ -166,13 +168,13 @@ impl Server {
         self.ended().await
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until the relay has ended.
     pub(crate) async fn ended(mut self) -> std::io::Result<()> {
         within(&mut self.served).await.unwrap()
     }
 }
 
-/// The real clock, as far ahead as the test says.
+/// The real clock, moved forward by the test.
 #[derive(Debug, Default)]
 pub(crate) struct Ahead(AtomicU64);
 

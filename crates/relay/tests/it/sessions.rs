@@ -1,4 +1,4 @@
-//! Logins of Hearth's own: short-lived tokens, renewed by one that is shown once.
+//! Logins of Hearth's own users: short-lived access tokens, and refresh tokens that are valid once.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
     worker::Scripted,
 };
 
-/// What a login answers.
+/// Logs a user in and returns the response.
 pub(crate) async fn opened(nobody: &Client, name: &str) -> Value {
     let body = json!({"username": name, "password": PASSWORD}).to_string();
     let reply = nobody.post("/api/sessions", body).await;
@@ -25,7 +25,7 @@ pub(crate) async fn opened(nobody: &Client, name: &str) -> Value {
     reply.json().await
 }
 
-/// A client that shows the access token.
+/// Returns a client with the access token.
 pub(crate) fn with(nobody: &Client, tokens: &Value) -> Client {
     let access = tokens["access_token"].as_str().unwrap().to_owned();
     Client::new(nobody.base.clone(), Some(access))
@@ -128,7 +128,7 @@ async fn of_two_who_renew_at_once_one_gets_tokens_and_they_are_void() {
 #[tokio::test]
 async fn logging_out_voids_both_tokens_and_ends_what_is_open() {
     let mut settings = RelaySettings::default();
-    // Nobody comes by to look: it ends because he logs out.
+    // No periodic check runs during the test: the logout itself ends the stream.
     settings.key_check = Duration::from_secs(3600);
     let server = Server::with(settings).await;
     let nobody = server.nobody();
@@ -148,7 +148,7 @@ async fn logging_out_voids_both_tokens_and_ends_what_is_open() {
     assert_eq!(refused(renewed).await, unauthorized());
 }
 
-/// Another node of the same store did it, or the program that changes users.
+/// The change was made by another node of the same store, or by `hearth user`.
 #[tokio::test]
 async fn what_is_open_ends_when_its_session_or_its_user_is_changed_elsewhere() {
     let mut settings = RelaySettings::default();
@@ -194,7 +194,7 @@ async fn what_is_open_ends_when_its_session_or_its_user_is_changed_elsewhere() {
     assert!(told.contains("cancelled"), "it was never cut: {told}");
 }
 
-/// The session that a token names.
+/// Returns the session that a token names.
 fn session_of(token: &str) -> SessionId {
     let claims = BASE64.decode(token.split('.').nth(1).unwrap()).unwrap();
     let claims: Value = serde_json::from_slice(&claims).unwrap();
@@ -312,7 +312,7 @@ async fn a_wrong_login_says_nothing_and_too_many_are_not_listened_to() {
 
 #[tokio::test]
 async fn what_was_opened_with_a_token_ends_when_it_expires() {
-    // Ours are good for half a minute more, for clocks that differ.
+    // Session tokens are valid 30 s longer, for clocks that differ.
     for (life, is_ours) in [(15 * 60 + 30, true), (24 * 60 * 60, false)] {
         let clock = Arc::new(Ahead::default());
         let mut settings = RelaySettings::default();

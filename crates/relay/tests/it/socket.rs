@@ -1,3 +1,5 @@
+//! The WebSocket carrier: slots, leases, reconnects and revoked keys.
+
 use std::time::Duration;
 
 use futures_util::SinkExt as _;
@@ -69,7 +71,7 @@ async fn a_worker_whose_engine_is_down_gets_nothing_until_it_is_up() {
     down.engine_up = false;
     worker.say(&WorkerMessage::Report { report: down }).await;
     worker.say(&WorkerMessage::Capacity { slots: 1 }).await;
-    // Its word is taken in order: this answer comes after both.
+    // Messages are processed in order: this answer comes after both.
     worker.is_answered().await;
     submit(&client, CHAT).await;
     assert_eq!(server.store.counts().leased, 0);
@@ -166,7 +168,7 @@ async fn a_connection_whose_worker_came_back_gets_no_more_jobs_unless_it_speaks(
         let mut worker = Scripted::hello(&server, &key, &["m"], vec![]).await;
         assert!(matches!(worker.next().await, RelayMessage::Welcome { .. }));
         worker.say(&WorkerMessage::Capacity { slots: 3 }).await;
-        // This answer comes after the capacity was heard.
+        // This answer comes after the capacity was processed.
         worker.is_answered().await;
         workers.push(worker);
     }
@@ -179,7 +181,7 @@ async fn a_connection_whose_worker_came_back_gets_no_more_jobs_unless_it_speaks(
     for _ in 0..3 {
         new.lease().await;
     }
-    // Two agents of one name: the first is there after all.
+    // These are two agents of one name: the first connection is alive after all.
     submit(&client, CHAT).await;
     old.is_answered().await;
     old.lease().await;
@@ -376,7 +378,7 @@ async fn a_revoked_key_loses_its_held_poll_and_its_open_stream() {
     assert!(others.text().await.contains("completed"), "its key is good");
 }
 
-/// The README says five seconds.
+/// The README promises five seconds.
 #[tokio::test]
 async fn a_key_that_another_process_revoked_loses_its_connection_within_five_seconds() {
     let server = Server::start().await;

@@ -1,3 +1,5 @@
+//! Graceful shutdown, and the restart after it.
+
 use std::{
     sync::{
         Arc,
@@ -28,7 +30,7 @@ async fn drained_after(patience: Duration) -> Server {
     Server::with(settings).await
 }
 
-/// Waits until whoever asks is told that the relay goes down.
+/// Waits until the relay reports that it is shutting down.
 async fn goes_down(server: &Server) {
     let draining = async { while server.nobody().get("/readyz").await.status == StatusCode::OK {} };
     crate::within(draining).await;
@@ -182,7 +184,7 @@ async fn a_held_poll_is_answered_with_nothing_and_a_mark_when_the_relay_goes_dow
         assert_eq!(told.polled().await, PollAnswer::default());
     }
     assert_eq!(legacy.await.unwrap().status, StatusCode::NO_CONTENT);
-    // A worker of the older kind brings its last answer over a connection of its own.
+    // A polling worker of the older protocol sends its last answer over a new connection.
     assert_eq!(busy.next().await, RelayMessage::Drain);
     busy.answer(&job, &["a"]).await;
     assert_eq!(busy.close_code().await, 1012);
@@ -243,7 +245,7 @@ async fn what_is_being_lent_when_the_relay_goes_down_is_given_back() {
     assert_eq!((counts.queued, counts.leased), (1, 0));
 }
 
-/// A store with two jobs whose requesters waited on a connection when the relay went away.
+/// Returns a store with two jobs whose requesters were connected when the relay stopped.
 async fn left_behind() -> (Arc<queue::MemoryQueue>, [proto::JobId; 2]) {
     let server = Server::start().await;
     let client = server.requester().await;
@@ -286,7 +288,7 @@ async fn after_a_restart_only_the_job_somebody_came_back_for_goes_on() {
     assert!(watcher.text().await.contains(r#"{"state":"completed"}"#));
 }
 
-/// A machine whose clock breaks when the test says so.
+/// A machine whose clock panics when the test says so.
 #[derive(Debug, Default)]
 struct Breaking(AtomicBool);
 
@@ -321,7 +323,7 @@ async fn a_part_that_dies_ends_the_relay() {
     let health = server.nobody().get("/healthz").await;
     assert_eq!(health.status, StatusCode::OK, "it serves");
     world.0.store(true, Ordering::Relaxed);
-    // Whoever looks after leases wakes up on it.
+    // The new job wakes the maintenance task, which reads the clock.
     server.store.enqueue(System.now(), job).await.unwrap();
     let died = server.ended().await.unwrap_err().to_string();
     assert!(died.contains("a part of the relay died"), "{died}");

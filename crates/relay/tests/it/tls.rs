@@ -1,4 +1,4 @@
-//! The relay's own TLS, with certificates made here.
+//! The relay's own TLS, with certificates generated here.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -28,7 +28,7 @@ use tokio_tungstenite::{
 
 use crate::{server::Server, within, worker::report};
 
-/// A certificate for a name that vouches for itself, written to files.
+/// Writes a self-signed certificate for a name to files.
 fn certify(folder: &Path, name: &str) -> (TlsFiles, CertificateDer<'static>) {
     let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
     let files = TlsFiles {
@@ -134,7 +134,7 @@ async fn a_certificate_is_renewed_while_the_relay_runs_and_a_bad_one_is_not() {
     let (_, second) = certify(folder.path(), "localhost");
     assert!(dial(&server, &second).await.is_ok(), "the new one");
     assert!(dial(&server, &first).await.is_err(), "and it alone");
-    // Each of these leaves the one from before in force.
+    // After each of these changes the previous certificate stays in use.
     let (cert, key) = (
         std::fs::read(&files.cert).unwrap(),
         std::fs::read(&files.key).unwrap(),
@@ -153,7 +153,7 @@ async fn a_certificate_is_renewed_while_the_relay_runs_and_a_bad_one_is_not() {
     assert!(dial(&server, &third).await.is_ok(), "renewed again");
 }
 
-/// Makes another certificate in the same files that no look at them tells from the one before.
+/// Replaces the certificate with another whose files have the same size and modification time.
 fn certify_unseen(folder: &Path, files: &TlsFiles) -> CertificateDer<'static> {
     let stamp = |path: &Path| {
         let file = path.metadata().unwrap();
@@ -207,11 +207,11 @@ async fn what_cannot_be_used_keeps_the_relay_from_starting() {
     assert!(error.contains("key.pem cannot be read"), "{error}");
 }
 
-/// The first message of a client that speaks TLS 1.1 at best.
+/// Builds the first message of a client that supports at most TLS 1.1.
 fn tls_1_1() -> Vec<u8> {
     let mut hello = vec![3, 2];
     hello.extend([7; 32]);
-    // No session; two suites of that time; no compression; a signature that could be made.
+    // No session, two cipher suites of TLS 1.1, no compression, one signature algorithm.
     hello.extend([0, 0, 4, 0xc0, 0x14, 0x00, 0x35, 1, 0]);
     hello.extend([0, 8, 0, 13, 0, 4, 0, 2, 4, 3]);
     let mut handshake = vec![1, 0, 0, u8::try_from(hello.len()).unwrap()];
@@ -231,9 +231,9 @@ async fn older_tls_and_plain_http_are_refused() {
         let mut socket = TcpStream::connect(server.address).await.unwrap();
         socket.write_all(&said).await.unwrap();
         let mut answer = Vec::new();
-        // A connection that is reset has ended, too.
+        // A connection that was reset has ended as well.
         let _ = within(socket.read_to_end(&mut answer)).await;
-        // At most an alert, fatal; for TLS 1.1 that the version is not spoken.
+        // At most a fatal alert; for TLS 1.1 it is `protocol_version`.
         assert!(answer.is_empty() || answer[0] == 21, "{answer:?}");
         if is_told {
             assert_eq!(answer[5..], [2, 70], "protocol_version");

@@ -1,4 +1,4 @@
-//! Tokens that somebody made himself, or made something else of.
+//! Forged and altered tokens.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::{
     server::Server,
 };
 
-/// Signs what is written, with whatever key.
+/// Signs a header and claims with any key.
 fn signed(header: &str, claims: &str, key: &[u8]) -> String {
     let text = format!("{}.{}", BASE64.encode(header), BASE64.encode(claims));
     let mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
@@ -26,7 +26,7 @@ fn signed(header: &str, claims: &str, key: &[u8]) -> String {
 
 const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
 
-/// Claims and headers as no relay writes them, all but the last few under its own key.
+/// Tokens that no relay issues; all but the last few are signed with its own key.
 fn hostile(key: &[u8], good: &str, claims: &Value) -> Vec<(&'static str, String)> {
     let whole = claims.to_string();
     let header = |header: &str| signed(header, &whole, key);

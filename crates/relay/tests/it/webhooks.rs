@@ -1,4 +1,4 @@
-//! Webhooks: a real receiver, allowed by the operator, and what reaches it.
+//! Webhooks, delivered to a real receiver that the operator allows.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hearth_relay::{RelaySettings, System, World};
@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::{client::Client, server::Server, within, worker::Scripted};
 
-/// Listens, and answers as the test says.
+/// A receiver whose answers the test chooses.
 pub(crate) struct Receiver(pub(crate) TcpListener);
 
 pub(crate) struct Message {
@@ -32,7 +32,7 @@ impl Receiver {
         self.0.local_addr().unwrap().port()
     }
 
-    /// Lets webhooks come here, with short pauses.
+    /// Returns settings that allow webhooks to this receiver, with short pauses.
     fn settings(&self) -> RelaySettings {
         let mut settings = RelaySettings::default();
         let allowed = format!("127.0.0.1:{}", self.port());
@@ -41,7 +41,7 @@ impl Receiver {
         settings
     }
 
-    /// Takes one request and answers it.
+    /// Receives one request and answers it.
     async fn hear(&self, answer: &str) -> Message {
         self.hear_at("/hook?a=b", answer).await
     }
@@ -86,7 +86,7 @@ impl Receiver {
 }
 
 impl Message {
-    /// As a receiver checks it.
+    /// Verifies the signature as a receiver does.
     fn is_signed_with(&self, secret: &str) -> bool {
         let secret = STANDARD
             .decode(secret.strip_prefix("whsec_").unwrap())
@@ -117,7 +117,7 @@ async fn submit(client: &Client, webhook: &Value) -> Value {
     reply.json().await
 }
 
-/// Asks until the webhook is no longer waiting.
+/// Waits until the webhook is no longer pending.
 async fn settled(client: &Client, id: &str) -> Value {
     within(async {
         loop {
@@ -131,7 +131,7 @@ async fn settled(client: &Client, id: &str) -> Value {
     .await
 }
 
-/// A machine whose clock on the wall was set since the relay started.
+/// A machine whose wall clock was set since the relay started.
 #[derive(Debug)]
 struct Stepped;
 

@@ -1,9 +1,9 @@
-//! Streams as the strictest known client of each kind reads them.
+//! Parsers of streams, as strict as the strictest known client of each kind.
 
 use serde_json::Value;
 
-/// Server-sent events as the strictest clients take them: a blank line always ends an event, an
-/// event without data is a crash, and a `retry` alone is one too.
+/// Parses server-sent events as the strictest clients do: a blank line always ends an event, and an
+/// event without data is an error, even a `retry` alone.
 pub(crate) fn strict_events(stream: &str) -> Vec<(String, String)> {
     let (mut events, mut name, mut data) = (Vec::new(), String::new(), None::<String>);
     assert!(stream.is_empty() || stream.ends_with('\n'), "{stream}");
@@ -26,7 +26,7 @@ pub(crate) fn strict_events(stream: &str) -> Vec<(String, String)> {
     events
 }
 
-/// Lines as the strictest clients take them: each chunk of HTTP alone, and no line is blank.
+/// Parses NDJSON as the strictest clients do: each HTTP chunk by itself, without blank lines.
 pub(crate) fn strict_lines(chunk: &str) -> Vec<Value> {
     let whole = chunk.strip_suffix('\n');
     let whole = whole.unwrap_or_else(|| panic!("a chunk that ends inside a line: {chunk:?}"));
@@ -38,7 +38,7 @@ pub(crate) fn strict_lines(chunk: &str) -> Vec<Value> {
     whole.split('\n').map(parse).collect()
 }
 
-/// One question, as a route takes it.
+/// Returns a request body with one question for a route.
 pub(crate) fn question(path: &str, stream: bool) -> String {
     let question = match path {
         "/v1/responses" | "/api/embed" => r#""input":"x""#,

@@ -1,3 +1,5 @@
+//! A scripted WebSocket worker.
+
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt as _, StreamExt as _};
 use proto::{
@@ -13,12 +15,12 @@ use tokio_tungstenite::{
 
 use crate::{server::Server, within};
 
-/// A worker on the WebSocket that does exactly what the test says.
+/// A WebSocket worker that is controlled by the test.
 pub(crate) struct Scripted {
     pub(crate) socket: WebSocketStream<TcpStream>,
 }
 
-/// A job as it arrived.
+/// A leased job as received.
 pub(crate) struct Job {
     pub(crate) head: LeaseHead,
     pub(crate) body: String,
@@ -49,7 +51,7 @@ pub(crate) fn report(models: &[&str]) -> WorkerReport {
 }
 
 impl Scripted {
-    /// Connects, with room for one job, and the model `m`.
+    /// Connects with one slot and the model `m`.
     pub(crate) async fn ready(server: &Server) -> Self {
         Self::serving(server, "default", &["m"], 1).await
     }
@@ -136,7 +138,7 @@ impl Scripted {
         }
     }
 
-    /// The next control message that is not about storage.
+    /// Returns the next control message other than `stored`.
     pub(crate) async fn next(&mut self) -> RelayMessage {
         loop {
             let message = self.frame().await.into_text().unwrap();
@@ -182,7 +184,7 @@ impl Scripted {
         );
     }
 
-    /// Answers a leased job with these texts, as a chat.
+    /// Answers a leased job with these texts as a chat.
     pub(crate) async fn answer(&mut self, job: &Job, texts: &[&str]) {
         for (n, text) in (1..).zip(texts) {
             self.line(job.token(), n, &chat(text)).await;
@@ -192,7 +194,7 @@ impl Scripted {
         self.end(job.token(), last, End::Completed).await;
     }
 
-    /// Returns once everything that was said is read.
+    /// Returns once the relay has read everything that was sent.
     pub(crate) async fn is_answered(&mut self) {
         let token = LeaseToken {
             job: JobId([9; 16]),
@@ -204,14 +206,14 @@ impl Scripted {
         assert_eq!(self.next().await, RelayMessage::Closed { token, code });
     }
 
-    /// Returns once the relay acted on everything that was said: by the second answer the half
-    /// of the connection that lends has looked since the first was given.
+    /// Returns once the relay has acted on everything that was sent: between the two answers the
+    /// leasing half of the connection has run.
     pub(crate) async fn is_heard(&mut self) {
         self.is_answered().await;
         self.is_answered().await;
     }
 
-    /// Goes, and returns once the relay is done with it.
+    /// Disconnects, and returns once the relay has closed the connection.
     pub(crate) async fn goes(mut self) {
         self.socket.close(None).await.unwrap();
         while within(self.socket.next())
@@ -237,12 +239,12 @@ impl Scripted {
         );
     }
 
-    /// The code the relay closes with.
+    /// Waits for the relay's close frame and returns its code.
     pub(crate) async fn close_code(&mut self) -> u16 {
         self.closed().await.0
     }
 
-    /// The same with the reason.
+    /// Waits for the relay's close frame and returns its code and reason.
     pub(crate) async fn closed(&mut self) -> (u16, String) {
         loop {
             if let Message::Close(frame) = self.frame().await {
@@ -253,7 +255,7 @@ impl Scripted {
     }
 }
 
-/// One line of a chat.
+/// Returns one line of a chat.
 pub(crate) fn chat(text: &str) -> String {
     let text = serde_json::to_string(text).unwrap();
     format!(
