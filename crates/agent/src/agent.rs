@@ -26,23 +26,23 @@ use crate::{
     wishes::WishesFile,
 };
 
-/// Clicks on their way at once.
+/// Maximum number of clicks in flight.
 const WANTS: usize = 16;
-/// How long the servers may take to say goodbye.
+/// Maximum time the servers may take to close their connections.
 const FAREWELL: Duration = Duration::from_secs(3);
 
-/// The whole program: worker, status hub, local HTTP, and the owner's wishes.
+/// The whole program: worker, status hub, local HTTP server, and the owner's choices.
 pub struct Agent {
     shell: Box<dyn Shell>,
     hub: StatusHub,
     approvals: Approvals,
-    /// Rings when a program asks for leave, or no longer does.
+    /// Signals changes of the pending approvals and grants.
     pairs: watch::Receiver<Arc<Pairs>>,
     known: Known,
     wishes: WishesFile,
     worker: Option<WorkerHandle>,
     activity: watch::Receiver<Activity>,
-    /// Rings when another program published something.
+    /// Signals changes of the fields that other programs publish.
     published: watch::Receiver<Voice>,
     requests: mpsc::Receiver<Request>,
     wants: mpsc::Receiver<Want>,
@@ -51,13 +51,13 @@ pub struct Agent {
     autostart: bool,
     at_login: AtLogin,
     tasks: JoinSet<Ended>,
-    /// Stops the worker, and then what shows it.
+    /// Stops the worker; `serve` then stops the servers.
     work: CancellationToken,
     serve: CancellationToken,
     _lock: File,
 }
 
-/// A part of the agent that ended, and how.
+/// A part of the agent that ended, with its result.
 type Ended = (Part, anyhow::Result<()>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,13 +66,13 @@ enum Part {
     Hub,
     Http,
     Neighbour,
-    /// Whoever looks whether the engine is there.
+    /// Checks whether the engine is up.
     Engine,
     #[cfg(target_os = "linux")]
     Waking,
 }
 
-/// Everything that can happen to the agent.
+/// The events of the agent.
 enum Tick {
     Activity,
     Published,
@@ -85,10 +85,10 @@ enum Tick {
 }
 
 impl Agent {
-    /// Brings everything up but serves nothing yet: call [`Agent::run`].
+    /// Starts every part but serves nothing yet: call [`Agent::run`].
     ///
     /// # Errors
-    /// [`StartError`] says what is in the way.
+    /// [`StartError`] names the obstacle.
     pub async fn start(settings: Settings, shell: impl Shell) -> Result<Self, StartError> {
         let at_login = settings.at_login.clone();
         let parts = Parts::bring_up(settings).await?;
@@ -156,7 +156,7 @@ impl Agent {
             tasks.spawn(async move {
                 let listening = waking::follow(bus.as_deref(), || worker.wake());
                 let _ = stop.run_until_cancelled(listening).await;
-                // Where nobody says it, the agent lives on without.
+                // Without wake-up signals the agent runs on.
                 stop.cancelled().await;
                 (Part::Waking, Ok(()))
             });
@@ -184,17 +184,17 @@ impl Agent {
         })
     }
 
-    /// The handle to this agent.
+    /// A handle to this agent.
     #[must_use]
     pub fn handle(&self) -> AgentHandle {
         self.handle.clone()
     }
 
-    /// Runs until it is asked to stop; then lets the worker drain, says goodbye on the hub, and
-    /// ends the shell.
+    /// Runs until it is asked to stop; then lets the worker drain, closes the hub's connections,
+    /// and ends the shell.
     ///
     /// # Errors
-    /// If a part of it broke; the rest is stopped first.
+    /// If a part failed; the others are stopped first.
     pub async fn run(mut self) -> anyhow::Result<()> {
         self.shell.show_overlay(self.known.wishes.overlay_visible);
         self.show();
@@ -210,13 +210,13 @@ impl Agent {
                 }) => self.hub.pass_on(command, answer),
                 Tick::Published | Tick::Paired => self.show(),
                 Tick::Asked(Request { command, answer }) => {
-                    // Whoever asked may be gone; the command holds all the same.
+                    // The client may be gone; the command counts all the same.
                     let _ = answer.send(self.carry_out(command).await);
                     self.end_if(command);
                 }
                 Tick::Wanted(Want::Act(act)) => self.click(act).await,
                 Tick::Wanted(Want::Autostart(on, answer)) => {
-                    // The window may be closed by now; it is done all the same.
+                    // The window may be closed by now; the change counts all the same.
                     let _ = answer.send(self.set_autostart(on));
                 }
                 Tick::Stop => {
@@ -250,12 +250,13 @@ impl Agent {
             Some(want) = self.wants.recv() => Tick::Wanted(want),
             Ok(()) = self.published.changed() => Tick::Published,
             Ok(()) = self.pairs.changed() => Tick::Paired,
-            // Without a worker, and with an engine of our own, there is nothing to hear.
+            // Without a worker and with the built-in engine the sender is gone, which disables this
+            // branch.
             Ok(()) = self.activity.changed() => Tick::Activity,
         }
     }
 
-    /// Shows what is known now, wherever it became different.
+    /// Publishes the status and the tray where they changed.
     fn show(&mut self) {
         self.known.voice = *self.published.borrow_and_update();
         let known = &self.known;
@@ -285,7 +286,8 @@ impl Agent {
             TrayAct::ToggleAutostart => {
                 if let Err(problem) = self.set_autostart(!self.shell.autostart()) {
                     tracing::warn!("start at login was not changed: {problem}");
-                    // The mark in the menu jumps back, and nobody reads the log.
+                    // The check mark in the menu jumps back, so the owner needs the reason; nobody
+                    // reads the log.
                     self.shell.refuse(&problem);
                 }
             }
@@ -296,7 +298,7 @@ impl Agent {
         }
     }
 
-    /// The key comes first and goes last: nothing starts without it.
+    /// The key file is written first and removed last: the autostart entry needs it.
     fn set_autostart(&mut self, on: bool) -> Result<(), String> {
         let set = if on {
             self.at_login
@@ -330,7 +332,7 @@ impl Agent {
             Command::StopTts | Command::SetVolume(_) => {
                 let (sender, mut answer) = oneshot::channel();
                 self.hub.pass_on(command, sender);
-                // A click in the tray waits for nobody; what it did is seen in the status.
+                // A click in the tray waits for no result; the status shows it.
                 answer.try_recv().unwrap_or(Ok(()))
             }
             Command::CancelJob(job) => self.cancel(job),
@@ -346,7 +348,7 @@ impl Agent {
         }
     }
 
-    /// Acts on a wish at once, shows it, and then writes it down.
+    /// Applies a choice of the owner, publishes it, and then saves it.
     async fn wish(&mut self, wishes: Wishes) -> Answer {
         let before = std::mem::replace(&mut self.known.wishes, wishes);
         if let Some(worker) = &self.worker {
@@ -381,7 +383,7 @@ impl Agent {
         }
     }
 
-    /// `quit` is answered first and carried out after.
+    /// Carries out `quit` after it has been answered.
     fn end_if(&self, command: Command) {
         if command == Command::Quit {
             self.handle.stop();
@@ -405,7 +407,7 @@ impl Agent {
     }
 }
 
-/// A click has nobody to answer; the tray shows what is so.
+/// Logs the failure of a click, which has no other place for it.
 fn log(answer: Answer) {
     if let Err((code, message)) = answer {
         tracing::warn!(%code, "{message}");

@@ -1,4 +1,4 @@
-//! What a start at login must repeat, and the key that it needs.
+//! The options that a start at login must repeat, and the key that it needs.
 
 use std::path::{Path, PathBuf};
 
@@ -12,25 +12,25 @@ use crate::{
     origin::{Line, absolute},
 };
 
-/// The key's own file, in the data folder.
+/// The file with the key for the start at login, in the data folder.
 const KEY_FILE: &str = "relay-key";
 
-/// The options of a start at login. What stands in `hearth.toml` is found there again; what was
-/// said on the command line or in this environment would be missing.
+/// The options of a start at login: settings from the command line and the environment, which would
+/// be missing otherwise. Settings in `hearth.toml` are read from there again.
 #[derive(Debug, Clone, Default)]
 pub struct AtLogin {
-    /// Words after the program's name.
+    /// The arguments after the program's name.
     pub options: Vec<String>,
-    /// The key, if it stands in no file of the owner's, and the file it goes into.
+    /// The key, if it is in no file of the owner's, and the file to write it to.
     key: Option<(SecretString, PathBuf)>,
-    /// What it would need and cannot be given.
+    /// A setting that the start at login would need and cannot repeat.
     lacks: Option<&'static str>,
 }
 
 impl AtLogin {
     pub(crate) fn of(settings: &Settings, config: Option<&Path>) -> Self {
         let own_file = settings.folders.data.join(KEY_FILE);
-        // Started at login, the key is in the file that such a start was given.
+        // An agent that was started at login already uses that key file.
         let is_own = |line: &&Line| {
             let value = absolute(Path::new(&line.value));
             line.name == "key-file" && is_said(line) && value == absolute(&own_file)
@@ -64,12 +64,12 @@ impl AtLogin {
         }
     }
 
-    /// Whether a start at login would be like this one.
+    /// Whether a start at login can repeat all settings.
     pub(crate) fn is_possible(&self) -> Result<(), String> {
         self.lacks.map_or(Ok(()), |why| Err(why.to_owned()))
     }
 
-    /// Writes the key into its file, mode 0600, if it needs one.
+    /// Writes the key to its file, mode 0600, if the start at login needs one.
     pub(crate) fn keep_key(&self) -> Result<(), String> {
         let Some((key, path)) = &self.key else {
             return Ok(());
@@ -82,7 +82,7 @@ impl AtLogin {
         })
     }
 
-    /// Takes the key's file away again: nothing starts with it any more.
+    /// Removes the key file when it is no longer needed.
     pub(crate) fn forget_key(&self) {
         if let Some((_, path)) = &self.key
             && let Err(error) = std::fs::remove_file(path)
@@ -93,18 +93,18 @@ impl AtLogin {
     }
 }
 
-/// Whether it was said for this start alone.
+/// Whether the setting comes from the command line or the environment.
 const fn is_said(line: &Line) -> bool {
     matches!(line.from, Origin::Flag(_) | Origin::Env(_))
 }
 
-/// The option that says the same, for what would be missing otherwise.
+/// The option that repeats the setting, if it would be missing otherwise.
 fn repeated(line: &Line) -> Option<Vec<String>> {
     if !is_said(line) {
         return None;
     }
     let value = match line.name {
-        // They may stand without a value, and so take theirs in the same word.
+        // These options take their value only in the same argument.
         "allow-model-changes" | "plain-http" => {
             return Some(vec![format!("--{}={}", line.name, line.value)]);
         }
@@ -114,7 +114,7 @@ fn repeated(line: &Line) -> Option<Vec<String>> {
             _ => line.value.clone(),
         },
         "key-file" | "engine-key-file" | "model" => absolute(Path::new(&line.value)),
-        // Any free port is another one at each start.
+        // Port 0 picks a different port at each start.
         "status-port" | "http-port" if line.value != "0" => line.value.clone(),
         _ => return None,
     };

@@ -1,4 +1,4 @@
-//! `hearth.toml`.
+//! The settings file, `hearth.toml`.
 
 use std::{
     fs, io,
@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::SettingsError;
 
-/// What can stand in it; anything else is an error.
+/// The keys of the settings file; any other key is an error.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct File {
@@ -29,7 +29,7 @@ pub(crate) struct File {
 }
 
 impl File {
-    /// Reads the file; one that is not there is empty, unless it was asked for by name.
+    /// Reads the file. A missing file is empty, unless `must_exist`.
     pub(crate) fn read(path: &Path, must_exist: bool) -> Result<Self, SettingsError> {
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
@@ -48,7 +48,7 @@ impl File {
 
     fn parse(path: &Path, text: &str) -> Result<Self, SettingsError> {
         toml::from_str(text).map_err(|error| {
-            // Its own Display quotes the line, and a secret may stand in it.
+            // The error's own text quotes the line, which may contain a secret.
             let at = error.span().map_or(0, |span| span.start.min(text.len()));
             let line = text.as_bytes()[..at]
                 .iter()

@@ -2,18 +2,18 @@ use std::path::PathBuf;
 
 use etcetera::BaseStrategy as _;
 
-/// Where Hearth keeps its things for one user.
+/// The folders of one user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Folders {
-    /// `hearth.toml`.
+    /// The folder of `hearth.toml`.
     pub config: PathBuf,
-    /// Token, wishes, where the hub listens.
+    /// The folder of the local token, the owner's choices, and the hub's address.
     pub data: PathBuf,
-    /// Models.
+    /// The folder of the models.
     pub cache: PathBuf,
 }
 
-/// This user has no home.
+/// The user has no home folder.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the folders of this user cannot be determined: {0}; set HOME, or XDG_CONFIG_HOME, XDG_DATA_HOME and XDG_CACHE_HOME"
@@ -21,7 +21,7 @@ pub struct Folders {
 pub struct NoFolders(#[from] etcetera::HomeDirError);
 
 impl Folders {
-    /// The folders of this user, by the rules of the system (XDG where there are no others).
+    /// The folders of this user, by the conventions of the system (XDG on Linux).
     ///
     /// # Errors
     /// If the user has no home folder.
@@ -34,7 +34,7 @@ impl Folders {
         })
     }
 
-    /// All folders below one, for tests and for trying things out.
+    /// All folders below `home`, for tests.
     #[must_use]
     pub fn below(home: &std::path::Path) -> Self {
         Self {

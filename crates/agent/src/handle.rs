@@ -7,14 +7,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::TrayAct;
 
-/// What a desktop wants of the agent beside the hub's commands.
+/// A request of the desktop that is not a command of the hub.
 #[derive(Debug)]
 pub(crate) enum Want {
     Act(TrayAct),
     Autostart(bool, oneshot::Sender<Result<(), String>>),
 }
 
-/// Steers a running [`crate::Agent`]; cheap to clone.
+/// Controls a running [`crate::Agent`]; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct AgentHandle {
     pub(crate) requests: mpsc::Sender<Request>,
@@ -27,17 +27,17 @@ pub struct AgentHandle {
 }
 
 impl AgentHandle {
-    /// Does what a click in the tray asks for. Returns at once.
+    /// Carries out a click in the tray. Returns at once.
     pub fn act(&self, act: TrayAct) {
         if self.wants.try_send(Want::Act(act)).is_err() {
             tracing::warn!(?act, "a click was dropped: the agent is busy or stopping");
         }
     }
 
-    /// Carries out a command, as if it came over the hub with the token.
+    /// Carries out a command as if it came over the hub with the token.
     ///
     /// # Errors
-    /// The stable code and sentence that a client of the hub would get.
+    /// The stable code and message that a client of the hub would get.
     pub async fn command(&self, command: Command) -> Answer {
         let stopping = || (ErrorCode::Draining, "the agent is stopping".to_owned());
         let (answer, receiver) = oneshot::channel();
@@ -46,10 +46,10 @@ impl AgentHandle {
         receiver.await.map_err(|_| stopping())?
     }
 
-    /// Starts the app at login, or no longer.
+    /// Enables or disables the start at login.
     ///
     /// # Errors
-    /// Why that did not come about, for the owner.
+    /// The reason why it did not change, for the owner.
     pub async fn set_autostart(&self, on: bool) -> Result<(), String> {
         let stopping = || "the agent is stopping".to_owned();
         let (answer, receiver) = oneshot::channel();
@@ -58,25 +58,26 @@ impl AgentHandle {
         receiver.await.map_err(|_| stopping())?
     }
 
-    /// The programs that ask for leave to give commands, and those that have it.
+    /// The pending approvals and the permanent grants.
     #[must_use]
     pub fn approvals(&self) -> Approvals {
         self.approvals.clone()
     }
 
-    /// Where the status hub listens.
+    /// The address of the status hub.
     #[must_use]
     pub fn hub(&self) -> HubAddress {
         self.hub.clone()
     }
 
-    /// Where the local HTTP server listens, if it has a port.
+    /// The address of the local HTTP server, if it has a port.
     #[must_use]
     pub const fn http(&self) -> Option<SocketAddr> {
         self.http
     }
 
-    /// Asks the agent to stop: running jobs may finish for a while. Asked again, it stops at once.
+    /// Stops the agent after its running jobs, for which it waits a limited time. A second call
+    /// stops it at once.
     pub fn stop(&self) {
         if self.stop.is_cancelled() {
             self.stop_now.cancel();

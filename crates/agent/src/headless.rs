@@ -2,12 +2,12 @@ use proto::status::Phase;
 
 use crate::{Shell, Tray, TrayAct, TrayItem};
 
-/// The shell of `hearth agent`: no desktop, so the log says what the agent does. What other
-/// programs say of themselves, and who asks for a job, is nobody's business there.
+/// The shell of `hearth agent`: without a desktop, the log shows the agent's state. It contains
+/// nothing that other programs publish, and no requester.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Headless {
     phase: Option<Phase>,
-    /// The last program that asked for leave.
+    /// The number of the last approval that was logged.
     asked: u64,
 }
 

@@ -1,6 +1,6 @@
 use proto::WorkerId;
 
-/// What this machine is called, in the alphabet of worker names.
+/// The host name, restricted to the alphabet of worker names.
 pub(crate) fn host_name() -> WorkerId {
     clean(&raw()).unwrap_or_else(|| clean("hearth").expect("a plain word is a name"))
 }

@@ -1,4 +1,4 @@
-//! The local HTTP server: the status for those who ask, nothing that can be changed.
+//! The local HTTP server: the read-only status.
 
 mod fields;
 mod metrics;
@@ -26,19 +26,18 @@ pub(crate) use metrics::Metrics;
 pub(crate) use serve::serve;
 pub(crate) use stream::Events;
 
-/// What those who ask may cost, each with its default.
+/// Limits on clients, with their defaults.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Readers of the stream at once: 1,000.
+    /// Maximum number of stream readers: 1,000.
     pub(crate) streams: usize,
-    /// Connections that ask, rest, or did not say yet what they want; one more cuts the oldest
-    /// off: 1,000.
+    /// Maximum number of other connections; one more closes the oldest: 1,000.
     pub(crate) asking: usize,
-    /// A reader that takes nothing for so long is cut off: 5 s.
+    /// Maximum time for which a reader may take nothing: 5 s.
     pub(crate) stall: Duration,
-    /// Shortest time between two statuses, so that at most 20 a second are sent: 50 ms.
+    /// Minimum time between two statuses, so that at most 20 a second are sent: 50 ms.
     pub(crate) pace: Duration,
-    /// Longest silence of the stream: 30 s, as in the founding protocol.
+    /// Maximum silence of the stream: 30 s, as in the original protocol.
     pub(crate) heartbeat: Duration,
 }
 

@@ -1,6 +1,6 @@
 use proto::status::Phase;
 
-/// The languages Hearth speaks to its owner.
+/// The languages of the tray, overlay and notifications.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Language {
     /// English.
@@ -12,7 +12,7 @@ pub enum Language {
     Russian,
 }
 
-/// Everything that is said in one language.
+/// All texts in one language.
 #[derive(Debug)]
 pub(crate) struct Words {
     starting: &'static str,
@@ -42,10 +42,10 @@ pub(crate) struct Words {
 }
 
 impl Language {
-    /// Every language.
+    /// All languages.
     pub const ALL: [Self; 3] = [Self::English, Self::Polish, Self::Russian];
 
-    /// Understands `pl`, `pl_PL.UTF-8` and the like; `None` for a language not spoken here.
+    /// Parses a locale such as `pl` or `pl_PL.UTF-8`; `None` for any other language.
     #[must_use]
     pub fn of_locale(locale: &str) -> Option<Self> {
         let word = locale
@@ -60,7 +60,7 @@ impl Language {
         }
     }
 
-    /// The language's own code.
+    /// The ISO 639-1 code.
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! The whole desktop program without a desktop.
+//! The agent: the whole desktop program except its user interface.
 
 mod agent;
 mod args;

@@ -1,4 +1,4 @@
-//! Opens the engine the owner chose, and says truthfully which one that is.
+//! Opens the engine that the settings name.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use worker::Activity;
 
 use crate::{Settings, StartError};
 
-/// Opens the engine. With `auto`, an Ollama that answers is taken before the built-in model.
+/// Opens the engine. `auto` prefers an Ollama that responds to the built-in engine.
 pub(crate) async fn open(settings: &Settings) -> Result<Arc<dyn Engine>, StartError> {
     match &settings.engine {
         Spec::Auto => auto(settings).await,
@@ -32,7 +32,7 @@ async fn auto(settings: &Settings) -> Result<Arc<dyn Engine>, StartError> {
     match builtin(&settings.model).await {
         Ok(builtin) => Ok(builtin),
         Err(error) => {
-            // Ollama may still be started; until then the status says that the engine is down.
+            // Ollama may still be started; until then the status shows the engine as down.
             tracing::warn!(ollama = %silent, builtin = %error, "no engine is available; retrying Ollama");
             Ok(ollama)
         }
@@ -59,17 +59,18 @@ fn refused(error: impl std::fmt::Display) -> StartError {
     StartError::Engine(error.to_string())
 }
 
-/// Looks again and again whether the engine is there, while no worker does, who is told by each job.
+/// Checks periodically whether the engine is up. Used without a worker, which would notice with
+/// each job.
 #[derive(Debug)]
 pub(crate) struct EngineWatch {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) activity: watch::Sender<Activity>,
-    /// From one look to the next.
+    /// The interval between two checks.
     pub(crate) apart: Duration,
 }
 
 impl EngineWatch {
-    /// Notes what is not as it was, for ever.
+    /// Runs forever, and publishes each change.
     pub(crate) async fn run(self) {
         loop {
             sleep(self.apart).await;
@@ -83,7 +84,7 @@ impl EngineWatch {
     }
 }
 
-/// Asks the engine once whether it is there.
+/// Checks once whether the engine is up.
 pub(crate) async fn look(engine: &dyn Engine) -> Hop {
     let (state, problem) = match engine.report().await {
         Ok(report) if report.engine_up => (HopState::Up, String::new()),

@@ -1,4 +1,4 @@
-//! Where each setting came from.
+//! The origin of each setting.
 
 use std::{
     fmt,
@@ -9,16 +9,16 @@ use engine::Url;
 
 use crate::SettingsError;
 
-/// The source of one setting.
+/// The source of a setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Not set.
+    /// The default.
     Default,
-    /// In this file.
+    /// This settings file.
     File(PathBuf),
-    /// In this environment variable.
+    /// This environment variable.
     Env(String),
-    /// On the command line, without the dashes.
+    /// This option on the command line, without dashes.
     Flag(&'static str),
 }
 
@@ -33,7 +33,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A path that means the same in every folder.
+/// An absolute path, which does not depend on the working folder.
 pub(crate) fn absolute(path: &Path) -> String {
     let absolute = std::path::absolute(path);
     absolute
@@ -51,7 +51,8 @@ pub(crate) struct Line {
 }
 
 impl fmt::Display for Line {
-    /// As it may stand in the settings file; as a comment, what is so anyhow, or cannot.
+    /// Writes the line as it may appear in the settings file; commented out if it is a default, or
+    /// may not appear there.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, value, from } = self;
         let written = match (*name, from) {
@@ -69,7 +70,7 @@ impl fmt::Display for Line {
     }
 }
 
-/// Picks each setting from its nearest source and remembers which that was.
+/// Resolves each setting from the source with the highest precedence, and records that source.
 pub(crate) struct Resolver<'a> {
     env: &'a dyn Fn(&str) -> Option<String>,
     file: PathBuf,
@@ -85,12 +86,12 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// A variable that is set to something.
+    /// The value of a variable, if it is not empty.
     pub(crate) fn env(&self, name: &str) -> Option<String> {
         (self.env)(name).filter(|value| !value.is_empty())
     }
 
-    /// The flag, else the variable of the same name, else the file; read by `read`.
+    /// The flag, else the variable of the same name, else the file; parsed by `read`.
     pub(crate) fn pick<T>(
         &mut self,
         name: &'static str,
@@ -109,7 +110,7 @@ impl<'a> Resolver<'a> {
         self.read(name, value, from, read).map(Some)
     }
 
-    /// Where Ollama is: the flag, or a variable of Ollama's own.
+    /// The address of Ollama: the flag, else `OLLAMA_HOST`.
     pub(crate) fn ollama(
         &mut self,
         flag: Option<String>,
@@ -145,7 +146,7 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// The value, or its default, which is shown as `shown`.
+    /// The value, or its default; the line shows the default as `shown`.
     pub(crate) fn or<T>(
         &mut self,
         value: Option<T>,
@@ -164,7 +165,7 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    /// Shows a setting that only the file can hold.
+    /// Records a setting that only the file can hold.
     pub(crate) fn note(&mut self, name: &'static str, value: &str, is_default: bool) {
         let from = if is_default {
             Origin::Default
@@ -178,7 +179,7 @@ impl<'a> Resolver<'a> {
         });
     }
 
-    /// Shows that a secret is set, and where.
+    /// Records that a secret is set, and its source.
     pub(crate) fn secret(&mut self, name: &'static str, from: Origin) {
         self.lines.push(Line {
             name,

@@ -1,28 +1,28 @@
-//! A program asks to give a command: what the owner reads, and what he can say.
+//! The question to the owner whether a program may send a command, and its answers.
 
 use proto::status::pair::{Program, Waiting};
 
 use crate::{Language, TrayAct, language::Words};
 
-/// Longest line that is shown, in characters.
+/// Maximum length of a line that is shown, in characters.
 const LINE_MAX: usize = 120;
 
-/// One program that waits for the owner's word, in his language.
+/// A pending approval, in the owner's language.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
-    /// Its number.
+    /// The number of the approval.
     pub approval: u64,
-    /// What the program calls itself. Names are free: the system's word is in `from`.
+    /// The program's own name. A program can use any name; `from` is what the system knows.
     pub who: String,
-    /// What it asks.
+    /// The command that the program wants to send.
     pub what: String,
-    /// The file that it runs and its process, or the web page it is; empty if nobody can tell.
+    /// The program's file and process id, or the origin of a web page; empty if unknown.
     pub from: String,
-    /// What can be said to it.
+    /// The possible answers, with their labels.
     pub answers: [(TrayAct, &'static str); 3],
 }
 
-/// What the owner is asked now, the oldest first.
+/// The pending approvals, the oldest first.
 #[must_use]
 pub fn questions(waiting: &[Waiting], language: Language) -> Vec<Question> {
     let words = language.words();

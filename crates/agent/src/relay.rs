@@ -1,4 +1,4 @@
-//! The relay to work for, and the key that opens it.
+//! The relay to work for, and its API key.
 
 use std::{fs, path::PathBuf};
 
@@ -7,14 +7,14 @@ use secrecy::SecretString;
 
 use crate::{Args, Origin, SettingsError, file::File, origin::Resolver};
 
-/// A relay, and what opens it.
+/// A relay and its API key.
 #[derive(Debug, Clone)]
 pub struct Relay {
-    /// Its address.
+    /// The URL.
     pub url: Url,
-    /// The key.
+    /// The API key.
     pub key: SecretString,
-    /// The owner allowed `http://` to another machine.
+    /// Whether the owner allowed `http://` to another machine.
     pub plain_http: bool,
 }
 
@@ -77,7 +77,7 @@ fn relay_url(text: &str, plain_http: bool) -> Result<Url, String> {
     }
 }
 
-/// The key itself, or the file that holds it; the nearer source wins.
+/// The key, or the file that contains it, from the source with the highest precedence.
 fn key(
     args: &Args,
     file: &File,
@@ -96,7 +96,7 @@ fn key(
     key_of_file("key-file", &args.key_file, &file.key_file, from)
 }
 
-/// What opens the engine: the key itself, or the file that holds it; the nearer source wins.
+/// The engine's key, or the file that contains it, from the source with the highest precedence.
 pub(crate) fn engine_key(
     args: &Args,
     file: &File,

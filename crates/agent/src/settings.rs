@@ -15,87 +15,86 @@ use crate::{
 
 pub use ::status::HTTP_PORTS;
 
-/// An engine that is not used is looked at this seldom: one that comes or goes is shown soon enough.
+/// Check interval of an engine that has no relay to work for.
 const ENGINE_LOOK: Duration = Duration::from_secs(15);
-/// The model the built-in engine runs when none is named.
+/// The default model of the built-in engine, in the cache folder.
 const MODEL: &str = "models/SmolLM2-135M-Instruct.Q4_1.gguf";
 
-/// Everything the owner can set, resolved: defaults, then `hearth.toml`, then the environment,
-/// then flags.
+/// All settings, resolved from the flags, the environment, `hearth.toml` and the defaults, in this
+/// order of precedence.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Settings {
-    /// The relay to work for; without one the agent runs and says so.
+    /// The relay to work for; the agent also runs without one.
     pub relay: Option<Relay>,
-    /// Which engine answers.
+    /// The engine.
     pub engine: Spec,
-    /// What opens a server that speaks OpenAI's API, from its file or
-    /// `HEARTH_ENGINE_KEY`.
+    /// The key of an OpenAI-compatible engine, from its file or `HEARTH_ENGINE_KEY`.
     pub engine_key: Option<SecretString>,
-    /// Where an Ollama is looked for.
+    /// The address where Ollama is expected.
     pub ollama: Url,
-    /// The built-in engine's model file.
+    /// The model file of the built-in engine.
     pub model: PathBuf,
-    /// Ports of the status hub, in the order they are tried.
+    /// Ports of the status hub, in the order of trial.
     pub status_ports: Vec<u16>,
-    /// Ports of the local HTTP server, in the order they are tried.
+    /// Ports of the local HTTP server, in the order of trial.
     pub http_ports: Vec<u16>,
-    /// Jobs at once.
+    /// Maximum number of concurrent jobs.
     pub slots: u32,
-    /// Those who may are allowed to change the engine's models.
+    /// Whether keys with the scope `admin` may change the engine's models.
     pub allow_model_changes: bool,
-    /// What this machine is called at the relay.
+    /// The name of this machine at the relay.
     pub name: WorkerId,
     /// The language of tray and overlay.
     pub language: Language,
-    /// Web pages that may connect, beside Hearth's own.
+    /// Origins of web pages that may connect, besides Hearth's own.
     pub origins: Vec<String>,
-    /// Where Hearth keeps its things.
+    /// The folders of this user.
     pub folders: Folders,
-    /// Where the system says that the machine woke up, if not where it always does: D-Bus' own
-    /// `DBUS_SYSTEM_BUS_ADDRESS`.
+    /// The address of the system bus with wake-up signals, from `DBUS_SYSTEM_BUS_ADDRESS`; `None`
+    /// for the default.
     pub system_bus: Option<String>,
-    /// How long apart the engine is looked at while there is no relay to work for: 15 s.
+    /// Interval at which the engine is checked without a relay: 15 s.
     pub engine_look: Duration,
     /// Whether only `--print-config` was asked for.
     pub print_config: bool,
-    /// What a start at login repeats.
+    /// The options that a start at login repeats.
     pub at_login: AtLogin,
     pub(crate) lines: Vec<Line>,
 }
 
-/// Why the settings cannot be used; says which one, where it stands, and what to write.
+/// The reason why the settings are invalid, with the setting and its source.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
     /// No home folder.
     #[error(transparent)]
     Folders(#[from] NoFolders),
-    /// The settings file or the key file cannot be read.
+    /// The settings file or a key file cannot be read.
     #[error("{} cannot be read: {why}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         why: io::Error,
     },
-    /// The settings file is not what it should be.
+    /// The settings file is not valid.
     #[error("{}, line {line}: {problem}", path.display())]
     Toml {
         /// The file.
         path: PathBuf,
-        /// Counted from 1.
+        /// The line, counted from 1.
         line: usize,
-        /// What is wrong; names the key, never its value.
+        /// The problem; names the key, never its value.
         problem: String,
     },
-    /// One setting makes no sense.
+    /// A setting is not valid.
     #[error("`{name}` ({from}): {problem}")]
     Value {
-        /// The setting.
+        /// The name of the setting.
         name: &'static str,
         /// Where it was set.
         from: Origin,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
 }
@@ -103,7 +102,7 @@ pub enum SettingsError {
 impl TryFrom<Args> for Settings {
     type Error = SettingsError;
 
-    /// Resolves the settings of this process: reads its environment and files.
+    /// Resolves the settings of this process from its arguments, environment and files.
     fn try_from(args: Args) -> Result<Self, SettingsError> {
         Self::resolve(args, &|name| std::env::var(name).ok(), Folders::of_user()?)
     }
@@ -113,7 +112,7 @@ impl Settings {
     /// Resolves the settings from these sources.
     ///
     /// # Errors
-    /// [`SettingsError`] names the setting that is wrong.
+    /// [`SettingsError`] names the invalid setting.
     pub fn resolve(
         args: Args,
         env: &dyn Fn(&str) -> Option<String>,
@@ -215,7 +214,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Every setting and where it came from, for `--print-config`. Secrets are not among them.
+    /// Lists all settings with their sources, for `--print-config`, without secrets.
     #[must_use]
     pub fn explain(&self) -> String {
         let mut text: String = self.lines.iter().map(|line| format!("{line}\n")).collect();
@@ -240,7 +239,7 @@ fn slots(text: &str) -> Result<u32, String> {
     slots.ok_or_else(|| "slots is a number from 1 to 64".to_owned())
 }
 
-/// The first of the variables that is set decides, as everywhere on the system.
+/// The language of the first variable that is set, in the system's order.
 fn system_language(env: &dyn Fn(&str) -> Option<String>) -> Language {
     let mut set = ["LC_ALL", "LC_MESSAGES", "LANG"]
         .into_iter()

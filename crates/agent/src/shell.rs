@@ -1,103 +1,103 @@
-//! What the agent asks of whatever draws it, and the tray as plain data.
+//! The interface between the agent and a desktop, with the tray as plain data.
 
 use proto::status::{Command, Phase};
 
-/// The only door between the agent and a desktop. Every call returns at once; a desktop that
-/// must wait for its own loop queues the call.
+/// The desktop as the agent sees it. Every call returns at once; an implementation with an event
+/// loop queues the call.
 pub trait Shell: Send + 'static {
-    /// Draws the tray anew.
+    /// Replaces the tray.
     fn set_tray(&mut self, tray: Tray);
-    /// Shows or hides the overlay window; never gives it the focus.
+    /// Shows or hides the overlay window; never focuses it.
     fn show_overlay(&mut self, visible: bool);
-    /// Whether there is a window to open.
+    /// Whether there is a main window.
     fn has_window(&self) -> bool {
         true
     }
     /// Opens the main window, or brings it to the front.
     fn open_window(&mut self);
-    /// Starts the app at login, or no longer.
+    /// Enables or disables the start at login.
     ///
     /// # Errors
     /// What went wrong, for the owner.
     fn set_autostart(&mut self, on: bool) -> Result<(), String>;
     /// Whether the app starts at login.
     fn autostart(&self) -> bool;
-    /// Tells the owner why a click of his, outside of any window, was refused.
+    /// Tells the owner why a click outside of any window was refused.
     fn refuse(&mut self, _problem: &str) {}
     /// Ends the program; the agent has stopped already.
     fn quit(&mut self);
 }
 
-/// The tray, ready to be painted.
+/// The content of the tray.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tray {
-    /// Which picture.
+    /// The icon.
     pub icon: TrayIcon,
-    /// What is going on, in a word of Hearth's own: the rest may hold words of other programs.
+    /// The phase alone, without text of other programs.
     pub phase: Phase,
-    /// One line: what is going on.
+    /// One line with the current state.
     pub tooltip: String,
-    /// From top to bottom.
+    /// The menu items, from top to bottom.
     pub items: Vec<TrayItem>,
 }
 
-/// The tray's pictures; each has a shape of its own, so that colour is never all there is.
+/// The tray icons. Each has its own shape, so that none depends on colour alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TrayIcon {
-    /// Confirmed end to end, nothing to do.
+    /// Everything is confirmed, and no job is running.
     Ready,
     /// A job is running.
     Working,
-    /// The owner paused it.
+    /// The owner paused the agent.
     Paused,
-    /// Nothing confirmed yet.
+    /// Nothing is confirmed yet.
     Connecting,
-    /// A hop is broken.
+    /// The relay or the engine is down.
     Offline,
 }
 
-/// One line of the tray's menu.
+/// One item of the tray's menu.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TrayItem {
     /// Text that cannot be clicked.
     Line(String),
-    /// A thin rule.
+    /// A separator.
     Separator,
-    /// Something to click.
+    /// A clickable item.
     Action {
-        /// What it does.
+        /// The action of a click.
         act: TrayAct,
-        /// What it says.
+        /// The label.
         label: String,
     },
-    /// Something to switch on and off.
+    /// A check box.
     Check {
-        /// What it does.
+        /// The action of a click.
         act: TrayAct,
-        /// What it says.
+        /// The label.
         label: String,
-        /// Whether it is on.
+        /// Whether it is checked.
         checked: bool,
     },
 }
 
-/// What a click in the tray does.
+/// The action of a click in the tray.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TrayAct {
-    /// The same as the command on the hub.
+    /// A command, as on the hub.
     Command(Command),
-    /// Switches starting at login.
+    /// Toggles the start at login.
     ToggleAutostart,
-    /// Lets the program that waits under this number give its command.
+    /// Approves the pending command of a program.
     Approve {
-        /// Its number.
+        /// The number of the approval.
         approval: u64,
-        /// For good.
+        /// Whether it is permanent.
         always: bool,
     },
-    /// Refuses the program that waits under this number.
+    /// Denies the pending command of a program.
     Deny {
-        /// Its number.
+        /// The number of the approval.
         approval: u64,
     },
 }

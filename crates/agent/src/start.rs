@@ -1,4 +1,4 @@
-//! Brings every part of the agent up, in the order in which each can fail.
+//! Starts every part of the agent, in the order in which they can fail.
 
 use std::{
     fs::{File, TryLockError},
@@ -28,12 +28,12 @@ use crate::{
     wishes::WishesFile,
 };
 
-/// Readers that both local listeners let in, and more.
+/// Maximum number of connections to both local listeners, with a reserve.
 const READERS: usize = 8_192;
-/// Commands on their way at once.
+/// Maximum number of commands in flight.
 const REQUESTS: usize = 64;
 
-/// Why the agent cannot start.
+/// The reason why the agent cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The data folder cannot be used.
@@ -41,50 +41,50 @@ pub enum StartError {
     Folder {
         /// The folder.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
     /// Another agent of this user is running.
     #[error("Hearth is already running for this user (it holds {}); see `hearth status`", .0.display())]
     Running(PathBuf),
-    /// No local token.
+    /// The local token cannot be read or written.
     #[error(transparent)]
     Token(#[from] TokenError),
-    /// The system gives no random numbers.
+    /// The system's random number generator failed.
     #[error("the system's random number generator failed: {0}")]
     Random(getrandom::Error),
     /// No port for the status hub.
     #[error("no port for the status hub: {0}; choose one with --status-port")]
     Hub(BindError),
-    /// No port for the local HTTP server, and the owner named one.
+    /// The port for the local HTTP server is taken, and the owner named it.
     #[error("no port for the local HTTP server: {0}; choose one with --http-port")]
     Http(BindError),
-    /// The engine the owner named cannot be used.
+    /// The engine in the settings cannot be used.
     #[error("the engine cannot be used: {0}")]
     Engine(String),
 }
 
-/// Everything that stands before the agent runs.
+/// The parts of an agent before it runs.
 pub(crate) struct Parts {
     pub(crate) hub: StatusHub,
-    /// Programs that ask for leave to give commands.
+    /// The pending approvals and the permanent grants.
     pub(crate) approvals: Approvals,
     pub(crate) hub_at: HubAddress,
     pub(crate) hub_server: (StatusServer, TcpListener),
-    /// Another assistant, which holds the port that this hub would have had.
+    /// The assistant on the hub's default port, if any.
     pub(crate) neighbour: Option<Neighbour>,
     pub(crate) http: Option<(Access, TcpListener, SocketAddr)>,
     pub(crate) requests: (mpsc::Sender<Request>, mpsc::Receiver<Request>),
     pub(crate) worker: Option<(Worker, WorkerHandle)>,
     pub(crate) activity: watch::Receiver<Activity>,
-    /// Without a worker, who looks whether the engine is there.
+    /// Checks the engine; present without a worker.
     pub(crate) engine_watch: Option<EngineWatch>,
     pub(crate) known: Known,
     pub(crate) wishes: WishesFile,
-    /// Where the system says that it woke up.
+    /// The address of the system bus with wake-up signals.
     #[cfg(target_os = "linux")]
     pub(crate) system_bus: Option<String>,
-    /// Held for life: one agent for each data folder.
+    /// Held while the agent lives: there is one agent per data folder.
     pub(crate) lock: File,
 }
 
@@ -137,7 +137,7 @@ impl Parts {
             None => {
                 known.activity.engine = opening::look(&*engine).await;
                 let (sender, activity) = watch::channel(known.activity.clone());
-                // What is within this process neither comes nor goes.
+                // The built-in engine runs in this process, so its state does not change.
                 let is_apart = engine.kind() != EngineKind::Builtin;
                 let looks = is_apart.then(|| EngineWatch {
                     engine,
@@ -187,15 +187,15 @@ impl Parts {
     }
 }
 
-/// Whose status is merged into this hub's.
+/// An assistant whose status is merged into this hub's.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Neighbour {
     pub(crate) name: String,
     pub(crate) ports: Ports,
 }
 
-/// Whoever holds a port before ours, unless it belongs to another user of this machine: what that
-/// one hears and says is not this owner's business, nor trusted.
+/// The program on the hub's default port, unless it belongs to another user: such a program is not
+/// trusted, and its status is not this owner's.
 fn neighbour(refused: &[Refused], taken_http: &[u16]) -> Option<Neighbour> {
     let is_taken = |refused: &&Refused| refused.error.kind() == io::ErrorKind::AddrInUse;
     let refused = refused.iter().find(is_taken)?;
@@ -229,8 +229,9 @@ fn lock(data: &Path) -> Result<File, StartError> {
     }
 }
 
-/// The listener, if there is one, and the ports that others hold. Only a port that the owner named
-/// is missed: the usual two are often somebody else's.
+/// Binds the local HTTP server. Returns the listener, if any, and the ports that are taken. A
+/// failure is an error only if the owner named the port: other programs often use the default
+/// ports.
 async fn bind_http(
     settings: &Settings,
 ) -> Result<(Option<(TcpListener, SocketAddr)>, Vec<Refused>), StartError> {

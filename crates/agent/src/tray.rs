@@ -1,4 +1,4 @@
-//! The tray, computed from a status. Nothing here waits or acts.
+//! Computes the tray from a status. Nothing here waits or acts.
 
 use proto::status::{Command, Phase, Status, pair::Waiting};
 
@@ -7,10 +7,10 @@ use crate::{
     question::{clip, questions},
 };
 
-/// Jobs that are listed in the menu.
+/// Maximum number of jobs in the menu.
 const JOBS_MAX: usize = 4;
 
-/// The tray for a status. It shows nothing that changes with every token.
+/// The tray for a status. It contains nothing that changes with every token.
 pub(crate) fn tray(
     status: &Status,
     waiting: &[Waiting],
@@ -74,7 +74,7 @@ pub(crate) fn tray(
     }
 }
 
-/// What a program that waits is called, and what can be said to it.
+/// The menu items of a pending approval: its text and the possible answers.
 fn items_of(question: &Question) -> Vec<TrayItem> {
     let answers = question
         .answers

@@ -1,4 +1,4 @@
-//! The status, computed from what is known. Nothing here waits or acts.
+//! Computes the status from the agent's state. Nothing here waits or acts.
 
 use proto::status::{Hop, HopState, LiveJob, Phase, Status};
 use status::Voice;
@@ -6,25 +6,25 @@ use worker::Activity;
 
 use crate::{Language, Wishes};
 
-/// Everything a status is computed from.
+/// The state from which a status is computed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Known {
-    /// What the worker says.
+    /// The worker's activity.
     pub(crate) activity: Activity,
-    /// What another program hears and says.
+    /// The voice state that another program publishes.
     pub(crate) voice: Voice,
-    /// What the owner wants.
+    /// The owner's choices.
     pub(crate) wishes: Wishes,
-    /// Whether there is a relay to work for.
+    /// Whether a relay is set up.
     pub(crate) has_relay: bool,
-    /// Whether the agent is on its way out.
+    /// Whether the agent is stopping.
     pub(crate) stopping: bool,
     /// The owner's language.
     pub(crate) language: Language,
 }
 
 impl Known {
-    /// The status to show; what others publish, the hub lays over it.
+    /// The status to publish; the hub adds the fields of other programs.
     pub(crate) fn status(&self, before: &Status) -> Status {
         let phase = self.phase();
         let words = self.language.words();
@@ -64,7 +64,7 @@ impl Known {
         }
     }
 
-    /// The first thing that is wrong, from the requester's end; then what is going on.
+    /// The first problem, from the requester's end; else the activity.
     fn phase(&self) -> Phase {
         let Activity {
             relay,
@@ -93,7 +93,7 @@ impl Known {
     }
 }
 
-/// JSON has no word for what is not a number.
+/// Replaces a speed that is not finite, which JSON cannot express.
 fn finite(job: &LiveJob) -> LiveJob {
     let rate = job.tokens_per_second;
     LiveJob {

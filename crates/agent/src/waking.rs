@@ -1,7 +1,7 @@
-//! What the system says on its bus of sleep and networks: after either, links that look alive may
-//! be dead. Only Linux has such a bus; everywhere a link that slept is noticed by its clock.
+//! Wake-up signals from the system bus. After a sleep or a network change, connections that look
+//! open may be dead. Linux only; on other systems a connection that slept is detected by its clock.
 //!
-//! `PrepareForSleep` is logind's (`org.freedesktop.login1`), `StateChanged` is NetworkManager's.
+//! `PrepareForSleep` is from logind (`org.freedesktop.login1`), `StateChanged` from NetworkManager.
 
 use std::time::Duration;
 
@@ -22,15 +22,14 @@ const NETWORKS: [&str; 4] = [
     "org.freedesktop.NetworkManager",
     "StateChanged",
 ];
-/// From this state on there is a way beyond this machine's own network.
+/// NetworkManager's state from which other networks are reachable.
 const CONNECTED: u32 = 60;
 
-/// How long the bus may take for each call.
+/// Timeout of each call on the bus.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Calls `woken` whenever the machine woke up or came back to a network, until the bus at this
-/// address ends, which is the system's own unless another is named. Ends at once where there is
-/// none.
+/// Calls `woken` whenever the machine wakes up or its network returns. Runs until the bus at this
+/// address (`None`: the system bus) closes; returns at once if there is none.
 pub(crate) async fn follow(bus: Option<&str>, woken: impl Fn()) {
     if let Err(error) = listen(bus, woken).await {
         tracing::debug!(%error, "no wake-up signals from the system bus");
@@ -56,8 +55,8 @@ async fn listen(bus: Option<&str>, woken: impl Fn()) -> zbus::Result<()> {
     Ok(())
 }
 
-/// What one signal says; nothing where nobody gives it. Only from its owner: others may send the
-/// same.
+/// The values of one signal; none if its service is absent. Only signals of the service's owner
+/// count, because any program may send the same.
 async fn said<T>(
     connection: &Connection,
     [name, path, interface, signal]: [&'static str; 4],
@@ -84,9 +83,9 @@ where
 
 #[derive(Clone, Copy)]
 enum Said {
-    /// It is about to sleep, or slept.
+    /// Whether the machine is about to sleep, or has woken up.
     Sleeps(bool),
-    /// How connected it is.
+    /// The network state.
     Network(u32),
 }
 

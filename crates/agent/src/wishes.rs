@@ -6,13 +6,13 @@ use std::{
 use serde::{Deserialize, Serialize};
 use status::private_file;
 
-/// What the owner chose with a click, kept across restarts.
+/// The owner's choices, kept across restarts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Wishes {
-    /// Takes no work.
+    /// Whether the agent takes no new work.
     pub paused: bool,
-    /// The overlay is shown.
+    /// Whether the overlay is shown.
     pub overlay_visible: bool,
 }
 
@@ -25,7 +25,7 @@ impl Default for Wishes {
     }
 }
 
-/// Where the wishes are kept.
+/// The file with the owner's choices.
 #[derive(Debug, Clone)]
 pub(crate) struct WishesFile(PathBuf);
 
@@ -34,8 +34,8 @@ impl WishesFile {
         Self(folder.join("wishes.json"))
     }
 
-    /// The wishes of the last run. Those that are there and cannot be read may have been to pause:
-    /// the machine takes no work until its owner says so again.
+    /// Reads the choices of the last run. If the file exists but cannot be read, the agent is
+    /// paused, because the owner may have paused it.
     pub(crate) fn load(&self) -> Wishes {
         let read = private_file::read(&self.0).and_then(|bytes| match bytes {
             Some(bytes) => Ok(serde_json::from_slice(&bytes)?),

@@ -1,4 +1,4 @@
-//! The fields that founding overlays read, with ours beside them.
+//! The JSON fields that overlays of the original protocol read, with Hearth's own.
 
 use proto::{
     Timestamp,
@@ -6,7 +6,7 @@ use proto::{
 };
 use serde::Serialize;
 
-/// The nine fields that are polled for.
+/// The nine fields of the polled status.
 #[derive(Serialize)]
 pub(crate) struct Polled<'a> {
     #[serde(flatten)]
@@ -25,20 +25,20 @@ impl<'a> Polled<'a> {
     }
 }
 
-/// The same, and the five that only events have. Every event is whole: the first one as well.
+/// The polled fields, and five that only events have. Every event has all fields.
 #[derive(Serialize)]
 pub(crate) struct Streamed<'a> {
     #[serde(flatten)]
     polled: Polled<'a>,
-    /// There is something to read beside the mood.
+    /// There is text to show besides the phase.
     show_content: bool,
-    /// Somebody is heard, and there is nothing to read yet.
+    /// Speech is being recorded or played, and there is no text yet.
     show_just_orb: bool,
-    /// Always: founding pages hide themselves for good when it is not.
+    /// Always true: pages of the original protocol hide themselves for good otherwise.
     overlay_enabled: bool,
     /// The overlay should stay until the owner has acted.
     critical: bool,
-    /// When this was first told, in seconds.
+    /// Time of the first event with this status, in seconds.
     timestamp: f64,
 }
 

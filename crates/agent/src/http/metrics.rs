@@ -11,11 +11,11 @@ use telemetry::{
 use tokio::sync::watch;
 use worker::{Activity, Totals};
 
-/// What a scraper is told, looked up when it asks.
+/// The sources of the metrics, read at scrape time.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
     pub(crate) activity: watch::Receiver<Activity>,
-    /// Open sockets of the hub.
+    /// Number of open sockets of the hub.
     pub(crate) subscribers: watch::Receiver<usize>,
 }
 

@@ -1,4 +1,4 @@
-//! `/overlay`: the desktop's overlay as a page, for the browser sources of streaming programs.
+//! `/overlay`: the desktop's overlay as a page, for the browser sources of streaming software.
 
 use axum::{
     http::{HeaderValue, Uri, header},
@@ -15,15 +15,15 @@ struct Page {
     bytes: &'static [u8],
 }
 
-/// Nothing, if the pages were not built before this program was.
+/// Empty if the pages were not built before this program.
 const PAGES: &[Page] = include!(concat!(env!("OUT_DIR"), "/pages.rs"));
 
-/// Its own files and its own stream; no script in the page, no frame around it.
+/// Allows only its own files and its own stream; no inline script, and no frame around it.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'none'";
 
-/// A file of the overlay's page.
+/// Serves a file of the overlay page.
 pub(super) async fn page(uri: Uri) -> Response {
     let Some(page) = PAGES.iter().find(|page| page.at == uri.path()) else {
         return if PAGES.is_empty() {

@@ -12,8 +12,8 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-/// A connection that breaks once its reader has taken nothing for a while. The clock runs only
-/// while something waits to be written.
+/// A connection that fails if its reader takes nothing for a while. The timeout runs only while
+/// data waits to be written.
 #[derive(Debug)]
 pub(crate) struct Patient {
     stream: TcpStream,

@@ -21,12 +21,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Limits, patient::Patient};
 
-/// Until a request's head is there; also how long an idle connection is kept.
+/// Timeout of a request head, and of an idle connection.
 const HEAD: Duration = Duration::from_secs(10);
-/// How long the last answers may take once the server stops.
+/// Maximum time for the last responses when the server stops.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Serves until `stop`; then whoever follows is told the last status.
+/// Serves until `stop`; stream readers then receive the last status.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -69,7 +69,7 @@ pub(crate) async fn serve(
     }
 }
 
-/// Until the connection ends, the server stops, or others need its room.
+/// Serves one connection until it ends, the server stops, or it is closed to make room for others.
 async fn talk(
     stream: TcpStream,
     arrival: Arc<Arrival>,
@@ -161,7 +161,7 @@ mod tests {
                 .await
         }
 
-        /// A reader whose receive buffer is small, so that not reading is felt soon.
+        /// A reader with a small receive buffer, so that not reading blocks the server soon.
         async fn narrow(&self, until: &str) -> BufReader<TcpStream> {
             let socket = TcpSocket::new_v4().unwrap();
             socket.set_recv_buffer_size(64 * 1024).unwrap();
@@ -201,7 +201,7 @@ mod tests {
         let mut stuck = served.narrow("data: ").await;
         let mut good = served.reader("data: ").await;
         served.reader("HTTP/1.1 503").await;
-        // Until the stuck one's seat is free; each round is seen at once by the one who reads.
+        // Until the stalled reader's slot is free; the other reader receives each status.
         let pushing = async {
             for n in 0.. {
                 let text = format!("{n}/{}", "x".repeat(16 * 1024));
@@ -267,12 +267,12 @@ mod tests {
         for mut stream in silent {
             ended.spawn(async move { stream.read_to_end(&mut Vec::new()).await });
         }
-        // Long before their time for a head is over.
+        // Well within the timeout of a request head.
         for _ in 0..36 {
             let cut = timeout(HEAD / 2, ended.join_next()).await.unwrap();
             drop(cut.unwrap().unwrap());
         }
-        // Those who follow are not counted as asking.
+        // Stream readers do not count against the limit of other connections.
         served.hub.update(|status| status.text = "still".into());
         for reader in &mut readers {
             line(reader, "\"text\":\"still\"").await;

@@ -18,13 +18,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Limits, fields::Streamed};
 
-/// A comment: founding overlays take an event without a status for an empty one.
+/// A comment: overlays of the original protocol would take an event without a status for an empty
+/// one.
 const SIGN_OF_LIFE: Bytes = Bytes::from_static(b":\n\n");
 
-/// A status and its event.
+/// A status and its encoded event.
 type Written = (Arc<Snapshot>, Bytes);
 
-/// Tells the status to everybody who follows it; each one is written once for all.
+/// Sends the status to all stream readers; each event is encoded once.
 #[derive(Debug, Clone)]
 pub(crate) struct Events {
     hub: StatusHub,
@@ -36,7 +37,7 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    /// Events of `hub`, until `stop`.
+    /// The events of `hub`, until `stop`.
     pub(crate) fn new(
         hub: StatusHub,
         clock: Clock,
@@ -53,7 +54,8 @@ impl Events {
         }
     }
 
-    /// An answer that goes on until the reader leaves; `None` if there are too many already.
+    /// A response that streams until the reader leaves; `None` if the maximum number of readers is
+    /// reached.
     pub(crate) fn follow(&self, arrival: &Arc<Arrival>) -> Option<Response> {
         let reader = Reader {
             latest: self.hub.subscribe(),
@@ -77,7 +79,7 @@ impl Events {
             return event.clone();
         }
         let fields = Streamed::new(latest.status(), self.clock.now());
-        // A status is text, numbers and lists of them: writing it as JSON cannot fail.
+        // A status is strings, numbers and lists, so serializing cannot fail.
         let json = serde_json::to_string(&fields).unwrap_or_default();
         let event = Bytes::from(format!("data: {json}\n\n"));
         *written = Some((latest.clone(), event.clone()));
@@ -85,7 +87,7 @@ impl Events {
     }
 }
 
-/// One who follows. Whoever is slow skips to the newest.
+/// A stream reader. A slow one skips to the latest status.
 struct Reader {
     latest: watch::Receiver<Arc<Snapshot>>,
     is_behind: bool,

@@ -1,4 +1,4 @@
-//! A program without the token asks, and the owner answers in the tray.
+//! A program without the token asks, and the owner decides in the tray.
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use hearth_agent::{TrayAct, TrayItem};

@@ -1,4 +1,4 @@
-//! Every command acts and is answered, from the hub, from the tray and from the program.
+//! Every command acts and is answered: from the hub, from the tray, and from the program.
 
 use hearth_agent::{Args, Folders, Settings, TrayAct, TrayItem};
 use proto::{
@@ -81,7 +81,7 @@ async fn a_voice_command_with_nobody_speaking_and_an_unknown_job_are_answered_as
     agent.stop().await;
 }
 
-/// The whole list of docs/PROTOCOL.md, in the words that go over the wire.
+/// All commands of docs/PROTOCOL.md, as they go over the wire.
 #[tokio::test]
 async fn every_command_does_what_it_says_and_is_answered() {
     let home = tempfile::tempdir().unwrap();
@@ -100,7 +100,7 @@ async fn every_command_does_what_it_says_and_is_answered() {
         ("toggle_monitoring", none(), true),
     ] {
         call(&at, word, args).await.unwrap();
-        // Answered only when it was carried out: it is true by now.
+        // The answer comes after the change.
         let shown = agent.until(|status| status.monitoring == monitoring).await;
         assert_eq!(shown.status == Phase::Paused, !monitoring);
     }

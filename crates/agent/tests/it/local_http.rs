@@ -155,7 +155,7 @@ async fn every_change_is_pushed_and_the_end_is_told_before_the_stream_ends() {
     for reader in &mut readers {
         let paused = event(reader, |status| status["status"] == "paused").await;
         assert_eq!(paused["monitoring"], false);
-        // Whoever only asks is not held up by those who follow.
+        // Stream readers do not block other requests.
         let (_, _, asked) = ask(addr, "GET /api/status", &format!("Host: {addr}\r\n")).await;
         assert_eq!(asked["seq"], paused["seq"]);
     }

@@ -1,4 +1,4 @@
-//! What other programs say of themselves: where it is shown, and where it is not.
+//! Fields that other programs publish: where they are shown, and where not.
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use hearth_agent::{TrayAct, TrayItem};
@@ -14,7 +14,7 @@ use tokio_tungstenite::{
 
 use crate::support::{Log, Running, Seen, settings, soon, with_engine};
 
-/// A program that showed the token and has a name.
+/// A program with the token and a name.
 pub(crate) struct Publisher(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Publisher {
@@ -43,7 +43,7 @@ impl Publisher {
         assert_eq!(self.said("response").await["status"], 200);
     }
 
-    /// Carries out what it is asked to, and tells it.
+    /// Carries out the next command, and acknowledges it.
     pub(crate) async fn obeys(&mut self) -> Value {
         let request = self.said("request").await;
         let id = &request["id"];
@@ -143,7 +143,7 @@ async fn who_speaks_is_asked_to_stop_or_to_be_quieter_and_its_answer_is_the_answ
     assert_eq!(asked["request"], "stop_tts");
     assert_eq!(answered, Ok(()));
 
-    // The owner's click goes the same way, and stands in the menu while somebody speaks.
+    // A click in the tray has the same effect; the item is in the menu while a program speaks.
     let stop = TrayAct::Command(Command::StopTts);
     let offers = |seen: &Seen| {
         let items = seen.trays.last().into_iter().flat_map(|tray| &tray.items);

@@ -1,4 +1,4 @@
-//! Readers of the status that keep every byte they were sent.
+//! Status readers that keep every byte they receive.
 
 use std::net::SocketAddr;
 
@@ -17,20 +17,20 @@ use tokio_tungstenite::{
 
 use crate::support::soon;
 
-/// One reader, and all that it heard.
+/// One reader, with everything that it received.
 pub(crate) struct Reader {
     heard: watch::Receiver<String>,
     reading: JoinHandle<()>,
 }
 
 impl Reader {
-    /// Waits until it heard of this.
+    /// Waits until it has received this text.
     pub(crate) async fn until(&mut self, what: &str) {
         let heard = self.heard.wait_for(|heard| heard.contains(what));
         soon(heard).await.unwrap();
     }
 
-    /// Everything, once the agent has stopped.
+    /// Everything that it received, once the agent has stopped.
     pub(crate) async fn all(self) -> String {
         soon(self.reading).await.unwrap();
         self.heard.borrow().clone()

@@ -1,4 +1,4 @@
-//! What the status says while a relay and an engine come and go.
+//! The status while a relay and an engine come and go.
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use hearth_agent::{Args, Settings, TrayIcon};
@@ -24,7 +24,7 @@ use crate::{
     support::{Log, Running, settings, soon, text, with_engine},
 };
 
-/// The relay's side of one worker connection.
+/// The relay's end of one worker connection.
 pub(crate) struct Relay(WebSocketStream<TcpStream>);
 
 impl Relay {
@@ -67,7 +67,7 @@ impl Relay {
         }
     }
 
-    /// Waits until the worker answers a ping: whatever it heard before, it did.
+    /// Waits until the worker answers a ping: it has then processed all earlier messages.
     pub(crate) async fn is_answered(&mut self) {
         self.0
             .send(Message::Ping("still there".into()))
@@ -125,7 +125,7 @@ impl Stage {
         self.agent_on(None).await
     }
 
-    /// An agent that hears of the machine's sleep on this bus.
+    /// An agent that reads wake-up signals from this bus.
     pub(crate) async fn agent_on(&self, system_bus: Option<String>) -> Running {
         let mut settings = self.settings();
         settings.system_bus = system_bus;
@@ -292,7 +292,7 @@ async fn a_running_job_is_shown_with_who_asked_and_can_be_stopped_by_the_owner()
         .await;
     let addr = agent.handle.http().unwrap();
     let host = format!("Host: {addr}\r\n");
-    // The worker shows what it counted a moment later.
+    // The worker publishes its counters a moment later.
     let counted = async {
         loop {
             let (_, _, text) = text(addr, "GET /metrics", &host).await;

@@ -1,4 +1,4 @@
-//! What can be in the way of a start, and what is chosen.
+//! Obstacles to a start, and the choice of engine and ports.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A running agent, a shell that writes down what it was told, and a client that follows the hub.
+//! A running agent, a shell that records its calls, and a client that follows the hub.
 
 use std::{
     future::Future,
@@ -24,28 +24,28 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Nothing here takes that long; a test that fails ends all the same.
+/// Timeout of every wait; nothing here takes that long, but a failing test must end.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
     timeout(PATIENCE, future).await.expect("it took too long")
 }
 
-/// Status, head in lower case, and body of an answer of the local HTTP server.
+/// Status, lower-case head, and body of a response of the local HTTP server.
 pub(crate) async fn text(addr: SocketAddr, line: &str, headers: &str) -> (u16, String, String) {
     let mut stream = TcpStream::connect(addr).await.unwrap();
     let request = format!("{line} HTTP/1.1\r\nConnection: close\r\n{headers}\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut bytes = Vec::new();
     soon(stream.read_to_end(&mut bytes)).await.unwrap();
-    // A picture is no text.
+    // Images are not text.
     let text = String::from_utf8_lossy(&bytes);
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     let status = head[9..12].parse().unwrap();
     (status, head.to_ascii_lowercase(), body.to_owned())
 }
 
-/// What the shell was told, in order.
+/// The calls of the shell, in order.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Seen {
     pub(crate) trays: Vec<Tray>,
@@ -91,7 +91,7 @@ impl Shell for Recorder {
     }
 }
 
-/// Settings for free ports and folders below `home`.
+/// Settings with free ports and folders below `home`.
 pub(crate) fn settings(home: &Path, args: Args) -> Settings {
     let args = Args {
         status_port: args.status_port.or(Some(0)),
@@ -110,8 +110,8 @@ pub(crate) fn with_engine(ollama: &ScriptedOllama) -> Args {
     }
 }
 
-/// Everything that was logged since, by all tests together: for all threads, as another thread
-/// that came to a line first would else have it switched off for everybody.
+/// Everything logged since, by all tests and threads. A subscriber of one thread only would lose
+/// lines: tracing caches per call site whether it is enabled.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -165,7 +165,7 @@ impl Running {
         Self::within(settings, shell, seen).await
     }
 
-    /// An agent without a desktop, which logs what it would show.
+    /// An agent without a desktop, which logs its state.
     pub(crate) async fn headless(settings: Settings) -> Result<Self, StartError> {
         let (_, seen) = watch::channel(Seen::default());
         Self::within(settings, Headless::default(), seen).await

@@ -1,4 +1,4 @@
-//! A machine that wakes up, as its system bus says it.
+//! A machine that wakes up, as its system bus reports it.
 
 use std::collections::HashMap;
 
@@ -39,7 +39,8 @@ async fn a_machine_that_wakes_up_gets_a_new_link_at_once_and_nobody_else_can_say
     let agent = stage.agent_on(Some(bus.clone())).await;
     let mut first = Relay::accept(&stage.listener).await;
     soon(is_listened_to(&logind)).await;
-    // Whoever is not logind is not heard, and a machine that falls asleep keeps its link.
+    // Signals of programs other than logind are ignored, and a machine that falls asleep keeps its
+    // link.
     let other = on(&bus).await;
     says(&other, false).await;
     says(&logind, true).await;
@@ -50,7 +51,7 @@ async fn a_machine_that_wakes_up_gets_a_new_link_at_once_and_nobody_else_can_say
     assert!(daemon.terminate().await.success());
 }
 
-/// Waits until somebody wants to hear of it.
+/// Waits until the agent subscribes to the signal.
 async fn is_listened_to(connection: &Connection) {
     loop {
         let rules = connection.call_method(

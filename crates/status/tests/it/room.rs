@@ -123,7 +123,7 @@ async fn whoever_holds_connections_and_says_nothing_keeps_nobody_out() {
     hub.stop().await;
 }
 
-/// The legacy mode is meant for clients without a token; its slots are reused.
+/// A reader in the legacy mode frees its slot when it disconnects.
 #[tokio::test]
 async fn a_place_is_free_again_once_its_reader_left() {
     let (mut hub, mut readers) = filled().await;
