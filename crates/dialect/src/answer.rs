@@ -1,42 +1,44 @@
-//! One answer on its way to a requester who reads server-sent events, or one JSON object.
+//! The translation of an engine's answer into server-sent events, or into one JSON object.
 
 use bytes::Bytes;
 use proto::{ErrorCode, ErrorDetail, JobId, Timestamp};
 use serde::Serialize;
 
-/// What stays the same in every part of one answer.
+/// The fields that are the same in every part of one answer.
 #[derive(Debug, Clone)]
 pub struct Named {
-    /// The job that answers; every id in the answer is made from it, so none comes twice.
+    /// The job that answers. Every id in the answer is derived from it and is therefore unique.
     pub job: JobId,
-    /// As the requester wrote it.
+    /// Name of the model as the requester wrote it.
     pub model: String,
-    /// When the answer began.
+    /// Start time of the answer.
     pub created: Timestamp,
 }
 
-/// Native lines as one dialect writes them.
+/// Translates native lines into the format of one dialect.
 pub trait Answer: Send + Sized + 'static {
-    /// The events for one native line; none if it says nothing.
+    /// Returns the events for one native line; empty if the line contains nothing for the
+    /// requester.
     ///
     /// # Errors
-    /// `engine_failed` for a line that is not a native one.
+    /// `engine_failed` if the line is not a native line.
     fn events(&mut self, line: &[u8]) -> Result<Bytes, ErrorDetail>;
 
-    /// Whether the last native line was seen; a stream that ends without it has failed.
+    /// Whether the last native line was seen. A stream that ends without it has failed.
     fn is_finished(&self) -> bool;
 
-    /// The one object for all lines of an answer.
+    /// Returns the object for all lines of an answer.
     ///
     /// # Errors
     /// `engine_failed` if a line is not native or the last one is missing.
     fn whole(self, lines: &[Bytes]) -> Result<Bytes, ErrorDetail>;
 
-    /// A failure in the middle of a stream, as what every client of the dialect raises on.
+    /// Returns the event for a failure in the middle of a stream, on which every client of the
+    /// dialect raises an error.
     fn failure(&mut self, code: ErrorCode, message: &str) -> Bytes;
 
-    /// A sign of life. A comment with one line feed is the only one that every client survives:
-    /// an empty line after it would be taken for an event by some.
+    /// Returns a keep-alive: a comment with one line feed, the only form that every client ignores.
+    /// Some clients take an empty line after it for an event.
     fn heartbeat(&mut self) -> Bytes {
         Bytes::from_static(b": ping\n")
     }
@@ -57,10 +59,10 @@ pub(crate) fn event<T: Serialize>(out: &mut Vec<u8>, name: &str, value: &T) {
     data(out, value);
 }
 
-/// Appends JSON.
+/// Appends a value as JSON.
 pub(crate) fn write<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
     let start = out.len();
-    // Writing our own plain structures into memory cannot fail; nothing is left of one that did.
+    // Serializing our own plain structures into memory cannot fail; if it does, nothing is written.
     if serde_json::to_writer(&mut *out, value).is_err() {
         out.truncate(start);
     }

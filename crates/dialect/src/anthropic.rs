@@ -1,4 +1,4 @@
-//! Anthropic's `/v1/messages`: messages streamed or whole, their tokens counted, and errors.
+//! Anthropic's `/v1/messages`: streamed and complete messages, token counts, and errors.
 
 mod content;
 mod message;
@@ -17,10 +17,11 @@ use crate::{
     openai::{Entry, entries},
 };
 
-/// The status that says "overloaded", which no other API has.
+/// HTTP status for "overloaded", used by no other API.
 pub const OVERLOADED: u16 = 529;
 
-/// `{"type":"error","error":{"type","message","code"},"request_id"}`; only `code` is ours.
+/// Returns `{"type":"error","error":{"type","message","code"},"request_id"}`; `code` is Hearth's
+/// own addition.
 #[must_use]
 pub fn error(status: u16, code: ErrorCode, message: &str, request_id: Option<&str>) -> Bytes {
     json(&failure(status, code, message, request_id))
@@ -69,7 +70,7 @@ const fn failure<'a>(
     }
 }
 
-/// The id of a request that a job answers, as errors and the `request-id` header write it.
+/// Returns the request id of a job, as used in errors and in the `request-id` header.
 #[must_use]
 pub fn request_id(job: impl std::fmt::Display) -> String {
     format!("req_{job}")
@@ -94,7 +95,8 @@ impl<'a> From<Entry<'a>> for Model<'a> {
     }
 }
 
-/// `GET /v1/models` of a client that sends `anthropic-version`: all on one page.
+/// Returns the body of `GET /v1/models` for a client that sends `anthropic-version`: all models on
+/// one page.
 #[must_use]
 pub fn models<'a>(reports: impl IntoIterator<Item = &'a WorkerReport>) -> Bytes {
     #[derive(Serialize)]
@@ -113,7 +115,7 @@ pub fn models<'a>(reports: impl IntoIterator<Item = &'a WorkerReport>) -> Bytes 
     })
 }
 
-/// `GET /v1/models/{id}` of such a client; `None` if nobody has it.
+/// Returns the body of `GET /v1/models/{id}` for such a client; `None` if no worker has the model.
 #[must_use]
 pub fn model<'a>(
     reports: impl IntoIterator<Item = &'a WorkerReport>,

@@ -1,11 +1,11 @@
-//! An answer as what it consists of, in the order it was written: thoughts, texts and calls.
+//! An answer as a sequence of blocks: thoughts, texts and tool calls.
 
 use proto::JobId;
 use serde_json::value::RawValue;
 
 use crate::line::{Line, ToolCall};
 
-/// One part of an answer.
+/// One block of an answer.
 #[derive(Debug)]
 pub(crate) enum Block {
     Thinking(String),
@@ -13,7 +13,7 @@ pub(crate) enum Block {
     Call(Call),
 }
 
-/// A call the model wants made.
+/// A tool call by the model.
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) id: String,
@@ -31,7 +31,7 @@ impl Call {
     }
 }
 
-/// The parts of a whole answer.
+/// Returns the blocks of a complete answer.
 pub(crate) fn blocks(lines: &[Line<'_>], job: JobId) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut calls = 0;

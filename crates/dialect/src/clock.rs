@@ -1,8 +1,8 @@
-//! Foreign spellings of a moment.
+//! Foreign formats of points in time.
 
 use proto::Timestamp;
 
-/// RFC 3339 in UTC with milliseconds, as `created_at` is written.
+/// Formats RFC 3339 in UTC with milliseconds, for `created_at`.
 pub(crate) fn rfc3339(now: Timestamp) -> String {
     jiff::Timestamp::from_millisecond(now.0)
         .unwrap_or_default()
@@ -10,7 +10,7 @@ pub(crate) fn rfc3339(now: Timestamp) -> String {
         .to_string()
 }
 
-/// RFC 3339 in UTC with whole seconds, as Anthropic writes `created_at`.
+/// Formats RFC 3339 in UTC with whole seconds, for Anthropic's `created_at`.
 pub(crate) fn rfc3339_seconds(now: Timestamp) -> String {
     jiff::Timestamp::from_millisecond(now.0)
         .unwrap_or_default()
@@ -18,12 +18,12 @@ pub(crate) fn rfc3339_seconds(now: Timestamp) -> String {
         .to_string()
 }
 
-/// Whole seconds since 1970, as OpenAI writes `created`.
+/// Returns whole seconds since 1970, for OpenAI's `created`.
 pub(crate) const fn seconds(now: Timestamp) -> i64 {
     now.0.div_euclid(1000)
 }
 
-/// The seconds of an RFC 3339 text; 0 if it is not one.
+/// Parses an RFC 3339 text to seconds since 1970; 0 if it is invalid.
 pub(crate) fn seconds_of(text: &str) -> i64 {
     text.parse::<jiff::Timestamp>()
         .map_or(0, jiff::Timestamp::as_second)

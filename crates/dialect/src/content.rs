@@ -1,10 +1,11 @@
-//! What is a text or a list, in every API that grew a list later.
+//! Content that may be a text or a list, as in APIs that added a list later.
 
 use std::{fmt, marker::PhantomData};
 
 use serde::{Deserialize, Deserializer, de};
 
-/// A text, or a list of parts, which are read in place and never buffered: they hold images.
+/// A text, or a list of parts. Parts are parsed in place without buffering, because they may
+/// contain images.
 pub(crate) enum Content<T> {
     Text(String),
     Parts(Vec<T>),

@@ -1,7 +1,7 @@
-//! Other people's wire formats, to and from Hearth's own. Translates, and decides nothing.
+//! Translation between other wire formats and Hearth's own. Decides nothing else.
 //!
 //! The engine always speaks Ollama's native lines; each module turns a foreign request into a
-//! native one and native lines into the foreign answer. No I/O, no clock: time is an argument.
+//! native one, and native lines into the foreign answer. No I/O and no clock: time is an argument.
 
 mod answer;
 pub mod anthropic;

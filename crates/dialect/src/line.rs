@@ -1,4 +1,4 @@
-//! One native line: what Ollama writes per token, read only as far as a translation needs it.
+//! One native line, as Ollama writes it per token, parsed only as far as a translation needs it.
 
 use std::{borrow::Cow, fmt};
 
@@ -39,7 +39,7 @@ struct Message<'a> {
     tool_calls: Vec<ToolCall<'a>>,
 }
 
-/// A call the model wants made.
+/// A tool call by the model.
 #[derive(Deserialize)]
 pub(crate) struct ToolCall<'a> {
     #[serde(default)]
@@ -48,7 +48,7 @@ pub(crate) struct ToolCall<'a> {
     pub(crate) function: Function<'a>,
 }
 
-/// The function to call; `arguments` is a JSON object kept as the engine wrote it.
+/// The called function; `arguments` is a JSON object, kept as the engine wrote it.
 #[derive(Deserialize)]
 pub(crate) struct Function<'a> {
     pub(crate) name: String,
@@ -56,7 +56,7 @@ pub(crate) struct Function<'a> {
     pub(crate) arguments: &'a RawValue,
 }
 
-/// How likely a token was, and what else was likely there.
+/// The log probability of a token, and its alternatives.
 #[derive(Deserialize)]
 pub(crate) struct Logprob<'a> {
     #[serde(borrow)]
@@ -69,8 +69,8 @@ pub(crate) struct Logprob<'a> {
     pub(crate) top_logprobs: Vec<Logprob<'a>>,
 }
 
-/// A text that stays in the line's own bytes unless something in it is escaped. Absent and null
-/// are empty.
+/// A text that borrows from the line unless something in it is escaped. Absent and null become
+/// empty.
 #[derive(Default)]
 pub(crate) struct Text<'a>(Cow<'a, str>);
 
@@ -109,7 +109,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
 }
 
 impl ToolCall<'_> {
-    /// Its id, or one made from the job's: short enough for who takes no more than 40 bytes.
+    /// Returns its id, or one derived from the job's: at most 40 bytes, because some clients accept
+    /// no more.
     pub(crate) fn id_in(&self, job: JobId, index: usize) -> String {
         let own = self.id.as_ref().filter(|id| !id.is_empty());
         own.cloned()
@@ -118,17 +119,17 @@ impl ToolCall<'_> {
 }
 
 impl<'a> Line<'a> {
-    /// `None` for a line that is not a native one.
+    /// Parses a line; `None` if it is not a native one.
     pub(crate) fn parse(bytes: &'a [u8]) -> Option<Self> {
         serde_json::from_slice(bytes).ok()
     }
 
-    /// The same, where anything else breaks the answer off.
+    /// Parses a line; an invalid one is the error of a broken answer.
     pub(crate) fn native(bytes: &'a [u8]) -> Result<Self, ErrorDetail> {
         Self::parse(bytes).ok_or_else(broken_off)
     }
 
-    /// The text in it, of either operation.
+    /// Text in it, for either operation.
     pub(crate) fn text(&self) -> &str {
         match &self.message {
             Some(message) => message.content.as_str(),
@@ -136,7 +137,7 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// What a thinking model thought; empty if nothing.
+    /// Text of a thinking model's thoughts; empty if there is none.
     pub(crate) fn thinking(&self) -> &str {
         match &self.message {
             Some(message) => message.thinking.as_str(),
@@ -144,28 +145,28 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// The calls in it.
+    /// Tool calls in it.
     pub(crate) fn tool_calls(&self) -> &[ToolCall<'a>] {
         self.message.as_ref().map_or(&[], |m| &m.tool_calls)
     }
 
-    /// Whether it tells the requester something.
+    /// Whether it contains something for the requester.
     pub(crate) fn says(&self) -> bool {
         !self.text().is_empty() || !self.thinking().is_empty() || !self.tool_calls().is_empty()
     }
 
-    /// Whether text is all it says.
+    /// Whether it contains nothing but text.
     pub(crate) fn is_text(&self) -> bool {
         !self.text().is_empty() && self.thinking().is_empty() && self.tool_calls().is_empty()
     }
 
-    /// Whether the limit of tokens ended the answer.
+    /// Whether the token limit ended the answer.
     pub(crate) fn is_cut(&self) -> bool {
         self.done_reason.as_str() == "length"
     }
 }
 
-/// The lines of a whole answer; the last one must be there.
+/// Parses the lines of a complete answer; the last one must be final.
 pub(crate) fn complete(lines: &[bytes::Bytes]) -> Result<Vec<Line<'_>>, ErrorDetail> {
     let lines = lines
         .iter()
@@ -178,8 +179,7 @@ pub(crate) fn complete(lines: &[bytes::Bytes]) -> Result<Vec<Line<'_>>, ErrorDet
     }
 }
 
-/// Why an answer without its last line is no answer: an engine that is done has written so, one
-/// that merely stopped has failed.
+/// Returns the error for an answer without its final line: an engine that merely stops has failed.
 #[must_use]
 pub fn broken_off() -> ErrorDetail {
     refuse(

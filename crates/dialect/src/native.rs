@@ -1,4 +1,4 @@
-//! The native requests that foreign ones become.
+//! The native requests that foreign requests are translated into.
 
 use std::{collections::HashMap, fmt};
 
@@ -9,7 +9,7 @@ use serde_json::{Value, value::RawValue};
 
 use crate::ollama::{json, refuse};
 
-/// A chat without its model. It always asks for a stream, so that every token is logged.
+/// A chat request without its model. It always streams, so that every token is logged.
 #[derive(Default, Serialize)]
 pub(crate) struct Chat {
     pub(crate) messages: Vec<Message>,
@@ -29,7 +29,7 @@ pub(crate) struct Chat {
     pub(crate) top_logprobs: Option<u32>,
 }
 
-/// What is sampled, and how long.
+/// Sampling options and token limit.
 #[derive(Default, Serialize)]
 pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,7 +67,7 @@ pub(crate) struct Message {
     pub(crate) tool_call_id: Option<String>,
 }
 
-/// A call the model made before.
+/// A tool call of an earlier answer.
 #[derive(Serialize)]
 pub(crate) struct ToolCall {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -75,7 +75,7 @@ pub(crate) struct ToolCall {
     pub(crate) function: Function,
 }
 
-/// The function it called; the arguments keep the bytes they came in.
+/// The called function; the arguments keep their original bytes.
 #[derive(Serialize)]
 pub(crate) struct Function {
     pub(crate) name: String,
@@ -83,14 +83,14 @@ pub(crate) struct Function {
 }
 
 impl fmt::Debug for Chat {
-    /// Never the messages.
+    /// Hides the messages.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Chat").finish_non_exhaustive()
     }
 }
 
 impl Message {
-    /// A message of text alone.
+    /// A message with text only.
     pub(crate) fn text(role: &str, content: String) -> Self {
         Self {
             role: role.to_owned(),
@@ -101,7 +101,7 @@ impl Message {
 }
 
 impl ToolCall {
-    /// A call whose arguments are a JSON object, written as text.
+    /// Creates a call; `arguments` must be a JSON object as text.
     pub(crate) fn new(
         id: Option<String>,
         name: String,
@@ -116,7 +116,7 @@ impl ToolCall {
     }
 }
 
-/// Tells each tool's answer by the name of its function, which is all a template knows it by.
+/// Sets the function name of each tool result, by which templates identify it.
 pub(crate) fn name_answers(messages: &mut [Message]) {
     let mut called = HashMap::new();
     for message in messages {
@@ -131,7 +131,8 @@ pub(crate) fn name_answers(messages: &mut [Message]) {
     }
 }
 
-/// The tools that are functions. What runs at the vendor is left out; alone, it is refused.
+/// Returns the tools that are functions. Tools that run at the vendor are dropped; if there are no
+/// others, the request is refused.
 pub(crate) fn functions<T>(
     tools: Vec<T>,
     vendor: &str,
@@ -151,7 +152,7 @@ pub(crate) fn functions<T>(
     Ok(functions)
 }
 
-/// A native request with its model in front.
+/// Serializes a native request with its model first.
 pub(crate) fn named<T: Serialize>(model: &ModelName, native: &T) -> Bytes {
     #[derive(Serialize)]
     struct Named<'a, T> {
@@ -162,8 +163,8 @@ pub(crate) fn named<T: Serialize>(model: &ModelName, native: &T) -> Bytes {
     json(&Named { model, native })
 }
 
-/// A limit of tokens. Ollama takes 0 for "no limit at all", so it is never passed on; what is less
-/// is how many clients say that there is none.
+/// Returns a token limit; `None` for a negative one, by which many clients mean "no limit". 0 is
+/// refused, because Ollama takes it for "no limit", too.
 pub(crate) fn limit(field: &str, tokens: Option<i64>) -> Result<Option<i64>, ErrorDetail> {
     match tokens {
         Some(0) => Err(bad(format!("{field} must be at least 1"))),

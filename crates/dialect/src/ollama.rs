@@ -1,4 +1,4 @@
-//! Ollama's native API. Requests and lines pass byte for byte; only what routes is read.
+//! Ollama's native API. Requests and lines pass byte for byte; only routing fields are parsed.
 
 mod answer;
 mod go;
@@ -26,10 +26,10 @@ pub use self::{
 };
 use crate::clock::rfc3339;
 
-/// What `GET /` answers; clients test for exactly this.
+/// Body of `GET /`; clients test for exactly this text.
 pub const RUNNING: &str = "Ollama is running";
 
-/// Reads a request of any dialect, telling "no body", "no JSON" and "wrong field" apart.
+/// Parses a request of any dialect; distinguishes a missing body, invalid JSON and a wrong field.
 pub(crate) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ErrorDetail> {
     if body.is_empty() {
         return Err(refuse(ErrorCode::BadRequest, "missing request body"));
@@ -51,7 +51,7 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ErrorDe
     })
 }
 
-/// The same, naming the field at the top that is wrong.
+/// Parses a request; the error names the wrong top-level field.
 pub(crate) fn parse_named<T: DeserializeOwned>(body: &[u8]) -> Result<T, ErrorDetail> {
     parse(body).map_err(|mut refused: ErrorDetail| {
         if refused.code == ErrorCode::BadRequest
@@ -64,23 +64,23 @@ pub(crate) fn parse_named<T: DeserializeOwned>(body: &[u8]) -> Result<T, ErrorDe
     })
 }
 
-/// No request has as many; those after them are not looked at.
+/// Maximum number of fields that are checked; no request has as many.
 const FIELDS_MAX: usize = 64;
 
-/// The first field that cannot be read even alone.
+/// Returns the first field that cannot be parsed by itself.
 fn wrong_field<T: DeserializeOwned>(body: &[u8]) -> Option<String> {
     let fields = serde_json::from_slice::<Fields<'_>>(body).ok()?.0;
     let is_wrong = |(name, value): &(String, &RawValue)| {
         let name = String::from_utf8_lossy(&json(name)).into_owned();
         let alone = serde_json::from_str::<T>(&format!("{{{name}:{value}}}"));
-        // That others are missing now is not its fault.
+        // Missing fields are expected here.
         alone.is_err_and(|error| !error.to_string().starts_with("missing field"))
     };
     let wrong = fields.into_iter().find(is_wrong);
     wrong.map(|(name, _)| name)
 }
 
-/// An object's fields as they were written, in their order.
+/// The fields of an object in their original form and order.
 struct Fields<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Fields<'de> {
@@ -111,7 +111,7 @@ pub(crate) fn refuse(code: ErrorCode, message: impl Into<String>) -> ErrorDetail
     ErrorDetail::new(code, message)
 }
 
-/// `{"error":"text"}`: every error, as a body or as the last line of a stream.
+/// Returns `{"error":"text"}`: the body of every error, and the last line of a failed stream.
 #[must_use]
 pub fn error(message: &str) -> Bytes {
     #[derive(Serialize)]
@@ -121,11 +121,11 @@ pub fn error(message: &str) -> Bytes {
     escaped(&json(&Error { error: message }))
 }
 
-/// The sentence in an error of an engine: Ollama hands on its runner's JSON as a text.
+/// Extracts the message from an engine's error: Ollama passes on its runner's JSON as text.
 #[must_use]
 pub fn sentence(message: &str) -> String {
     let mut said = message.to_owned();
-    // No deeper: whoever wraps it more often means something else by it.
+    // At most four levels; deeper nesting is not an error wrapped by Ollama.
     for _ in 0..4 {
         let Ok(Value::Object(mut wrapped)) = serde_json::from_str(&said) else {
             break;
@@ -143,7 +143,7 @@ pub fn sentence(message: &str) -> String {
     said
 }
 
-/// Go writes these characters of a text as escapes, and so do all of Ollama's own errors.
+/// Escapes the characters that Go escapes in JSON, as in all of Ollama's own errors.
 fn escaped(json: &[u8]) -> Bytes {
     let text = String::from_utf8_lossy(json);
     let mut out = String::with_capacity(text.len());
@@ -158,7 +158,7 @@ fn escaped(json: &[u8]) -> Bytes {
     out.into()
 }
 
-/// The text for a model nobody has; `embed` words it differently.
+/// Returns the error message for an unknown model; that of `embed` differs.
 #[must_use]
 pub fn model_not_found(op: Op, model: &str) -> String {
     match op {
@@ -170,7 +170,7 @@ pub fn model_not_found(op: Op, model: &str) -> String {
     }
 }
 
-/// Whether a change of models is done with this line, which nothing follows.
+/// Whether this line ends a change of models successfully.
 #[must_use]
 pub fn is_success(line: &[u8]) -> bool {
     #[derive(Deserialize)]
@@ -181,8 +181,7 @@ pub fn is_success(line: &[u8]) -> bool {
     serde_json::from_slice(line).is_ok_and(|line: Line<'_>| line.status == "success")
 }
 
-/// A line that says nothing and thinks this. `None` for what
-/// generates nothing.
+/// Returns a line that contains only this thought; `None` for operations that generate no text.
 #[must_use]
 pub fn thought(op: Op, model: &ModelName, now: Timestamp, text: &str) -> Option<Bytes> {
     let created_at = rfc3339(now);
@@ -199,8 +198,8 @@ pub fn thought(op: Op, model: &ModelName, now: Timestamp, text: &str) -> Option<
     }
 }
 
-/// A line without text, the only heartbeat that NDJSON clients survive. `None` for
-/// what generates nothing.
+/// Returns an empty line, the only keep-alive that NDJSON clients accept; `None` for operations
+/// that generate no text.
 #[must_use]
 pub fn heartbeat(op: Op, model: &ModelName, now: Timestamp) -> Option<Bytes> {
     let created_at = rfc3339(now);
@@ -216,7 +215,7 @@ pub fn heartbeat(op: Op, model: &ModelName, now: Timestamp) -> Option<Bytes> {
     }
 }
 
-/// Serialising our own plain structures cannot fail; an empty body would be the sign of it.
+/// Serializes our own plain structures, which cannot fail; the result would be empty.
 pub(crate) fn json<T: Serialize>(value: &T) -> Bytes {
     serde_json::to_vec(value).unwrap_or_default().into()
 }

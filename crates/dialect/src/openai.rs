@@ -1,4 +1,4 @@
-//! OpenAI's `/v1`: completions, embeddings, the models list and the error shape.
+//! OpenAI's `/v1`: completions, embeddings, the list of models and errors.
 
 mod chat;
 mod embeddings;
@@ -24,7 +24,7 @@ use crate::{
     ollama::{json, merged},
 };
 
-/// `{"error":{"message","type","param","code"}}`.
+/// Returns `{"error":{"message","type","param","code"}}`.
 #[must_use]
 pub fn error(status: u16, code: ErrorCode, message: &str, param: Option<&str>) -> Bytes {
     #[derive(Serialize)]
@@ -48,7 +48,7 @@ pub fn error(status: u16, code: ErrorCode, message: &str, param: Option<&str>) -
     })
 }
 
-/// What OpenAI calls an error of this status.
+/// Returns OpenAI's error type for this status.
 pub(crate) const fn kind(status: u16) -> &'static str {
     match status {
         401 => "authentication_error",
@@ -60,7 +60,8 @@ pub(crate) const fn kind(status: u16) -> &'static str {
     }
 }
 
-/// A failure in the middle of a stream, as the event that every client raises on.
+/// Returns the event for a failure in the middle of a stream, on which every client raises an
+/// error.
 #[must_use]
 pub fn error_event(code: ErrorCode, message: &str) -> Bytes {
     let error = error(code.http_status(), code, message, None);
@@ -72,12 +73,12 @@ pub fn error_event(code: ErrorCode, message: &str) -> Bytes {
 pub(crate) struct Entry<'a> {
     pub(crate) id: &'a ModelName,
     object: &'a str,
-    /// In seconds since 1970.
+    /// Time of creation in seconds since 1970.
     pub(crate) created: i64,
     owned_by: &'a str,
 }
 
-/// Every model that somebody has, once.
+/// Returns every model of the workers once.
 pub(crate) fn entries<'a>(reports: impl IntoIterator<Item = &'a WorkerReport>) -> Vec<Entry<'a>> {
     #[derive(Deserialize)]
     struct Tag {
@@ -99,7 +100,7 @@ pub(crate) fn entries<'a>(reports: impl IntoIterator<Item = &'a WorkerReport>) -
         .collect()
 }
 
-/// `GET /v1/models`.
+/// Returns the body of `GET /v1/models`.
 #[must_use]
 pub fn models<'a>(reports: impl IntoIterator<Item = &'a WorkerReport>) -> Bytes {
     #[derive(Serialize)]
@@ -113,7 +114,7 @@ pub fn models<'a>(reports: impl IntoIterator<Item = &'a WorkerReport>) -> Bytes 
     })
 }
 
-/// `GET /v1/models/{id}`; `None` if nobody has it.
+/// Returns the body of `GET /v1/models/{id}`; `None` if no worker has the model.
 #[must_use]
 pub fn model<'a>(
     reports: impl IntoIterator<Item = &'a WorkerReport>,

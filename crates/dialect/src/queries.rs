@@ -1,5 +1,6 @@
 //! The query service's HTTP interface: login, queries that workers claim, and their logs. Its
-//! clients decide on status, `code` and field names; the words are those they are used to.
+//! clients depend on the statuses, the `code` values and the field names; messages are the original
+//! ones.
 
 mod fields;
 mod login;

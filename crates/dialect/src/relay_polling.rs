@@ -1,4 +1,7 @@
-//! The polling relay (`/api/ollama/*` as documented; `production` is what its author's poller says): a prompt in, a text out, no stream.
+//! The polling relay: a prompt in, a text out, no stream.
+//!
+//! The modules implement `/api/ollama/*` as documented; `production` implements the variant that
+//! the original poller really uses.
 
 mod answer;
 mod poll;

@@ -1,12 +1,13 @@
-//! An event that is written for every token: all but its text is written once.
+//! Templates for events that are written once per token: everything but the text is serialized
+//! once.
 
 use serde::Serialize;
 
 use crate::answer::write;
 
-/// Stands where the text will be. It is looked for from the end, behind which no foreign text is.
+/// Placeholder for the text. Searched from the end, because no foreign text follows it.
 const TEXT: &str = "\0";
-/// Stands where the number of the event will be.
+/// Placeholder for the number of the event.
 pub(crate) const NUMBER: u64 = u64::MAX;
 
 /// The bytes around the text, and around the number that may follow it.
@@ -18,8 +19,8 @@ pub(crate) struct Template {
 }
 
 impl Template {
-    /// Keeps what `event` writes for a text, without the text; and without [`NUMBER`], if that
-    /// comes after it.
+    /// Stores what `event` writes for a text, without the text, and without [`NUMBER`] if that
+    /// follows it.
     pub(crate) fn new(event: impl FnOnce(&mut Vec<u8>, &str)) -> Self {
         let mut before = Vec::new();
         event(&mut before, TEXT);
@@ -32,14 +33,14 @@ impl Template {
         }
     }
 
-    /// Writes the event for this text.
+    /// Writes the event with this text.
     pub(crate) fn fill(&self, out: &mut Vec<u8>, text: &str) {
         out.reserve_exact(self.len() + text.len() + 2);
         self.begin(out, text);
         out.extend_from_slice(&self.after);
     }
 
-    /// Writes the event for this text under this number.
+    /// Writes the event with this text and this number.
     pub(crate) fn fill_numbered(&self, out: &mut Vec<u8>, text: &str, number: u64) {
         out.reserve_exact(self.len() + text.len() + 10);
         self.begin(out, text);
@@ -58,7 +59,8 @@ impl Template {
     }
 }
 
-/// Cuts off what follows the last place where `value` is written, and the value.
+/// Cuts off the last occurrence of the serialized `value` and everything after it; returns what
+/// follows it.
 fn split<T: Serialize + ?Sized>(bytes: &mut Vec<u8>, value: &T) -> Vec<u8> {
     let mut written = Vec::new();
     write(&mut written, value);

@@ -1,4 +1,4 @@
-//! The messages of a request, whose blocks become native messages.
+//! The messages of a request: content blocks become native messages.
 
 use proto::ErrorDetail;
 use serde::Deserialize;
@@ -35,7 +35,7 @@ struct Source {
 }
 
 impl Message {
-    /// Appends what it says: the answers of tools are messages of their own.
+    /// Appends the native messages; each tool result becomes a message of its own.
     pub(super) fn append(self, out: &mut Vec<native::Message>) -> Result<(), ErrorDetail> {
         let role = self.role;
         if !["user", "assistant", "system"].contains(&role.as_str()) {
@@ -80,7 +80,7 @@ fn parts(content: Content<Block>) -> Vec<Block> {
     }
 }
 
-/// The texts of a system prompt, one a line.
+/// Joins the texts of a system prompt with line feeds.
 pub(super) fn system(content: Content<Block>) -> Result<String, ErrorDetail> {
     let mut said = Said::default();
     for block in parts(content) {
@@ -89,7 +89,7 @@ pub(super) fn system(content: Content<Block>) -> Result<String, ErrorDetail> {
     Ok(said.texts.join("\n"))
 }
 
-/// What one message says by itself.
+/// The content of one message without its tool results.
 #[derive(Default)]
 struct Said {
     texts: Vec<String>,
@@ -109,7 +109,7 @@ impl Said {
                 let thought = block.thinking.ok_or_else(|| incomplete("thinking"))?;
                 self.thinking.get_or_insert_default().push_str(&thought);
             }
-            // Nobody but Anthropic can read these.
+            // Encrypted; only Anthropic can read it.
             "redacted_thinking" => {}
             "image" => self.images.push(image(block.source)?),
             "document" => self.texts.push(document(block.source)?),
@@ -147,7 +147,7 @@ impl Said {
 }
 
 impl Block {
-    /// The answer of a tool.
+    /// Converts a tool result.
     fn answer(self) -> Result<native::Message, ErrorDetail> {
         let mut said = Said::default();
         for part in self.content.map(parts).unwrap_or_default() {

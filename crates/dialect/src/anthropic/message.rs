@@ -12,14 +12,14 @@ use crate::{
     template::Template,
 };
 
-/// A message.
+/// An answer in the format of a message.
 #[derive(Debug)]
 pub struct Message {
     named: Named,
     began: bool,
-    /// What the open block holds, and what is written for more of it.
+    /// Kind of the open block, and the template of its deltas.
     open: Option<(Kind, Template)>,
-    /// The number of the next block.
+    /// Index of the next block.
     index: usize,
     calls: usize,
     finished: bool,
@@ -103,7 +103,7 @@ fn delta(out: &mut Vec<u8>, index: usize, delta: Delta<'_>) {
 }
 
 impl Message {
-    /// An answer of which nothing was said yet.
+    /// Starts an answer.
     #[must_use]
     pub const fn new(named: Named) -> Self {
         Self {
@@ -134,7 +134,7 @@ impl Message {
         }
     }
 
-    /// The tokens of the prompt are known only at the end, and told there.
+    /// Begins the message. The number of prompt tokens is known, and sent, only at the end.
     fn begin(&mut self, out: &mut Vec<u8>) {
         #[derive(Serialize)]
         struct Start<'a> {
@@ -166,7 +166,7 @@ impl Message {
         self.index += 1;
     }
 
-    /// More of a thought or a text, in a block of its own.
+    /// Appends to the open thinking or text block; opens one if necessary.
     fn grow(&mut self, out: &mut Vec<u8>, kind: Kind, more: &str) {
         if !matches!(&self.open, Some((open, _)) if *open == kind) {
             self.close(out);
@@ -223,7 +223,8 @@ fn ping(out: &mut Vec<u8>) {
     event(out, "ping", &json!({"type": "ping"}));
 }
 
-/// Ollama does not tell which stop sequence ended an answer, nor whether one did.
+/// Returns the stop reason. Ollama does not report which stop sequence ended an answer, or whether
+/// one did.
 fn stop_reason(last: &Line<'_>, calls: bool) -> &'static str {
     if calls {
         "tool_use"
@@ -278,7 +279,7 @@ impl Answer for Message {
         out.into()
     }
 
-    /// The API's own; what begins every message comes before it.
+    /// Returns the API's own `ping`, preceded by the start of the message if nothing was sent yet.
     fn heartbeat(&mut self) -> Bytes {
         let mut out = Vec::new();
         if self.began {

@@ -13,20 +13,20 @@ use crate::{
     ollama::parse_named,
 };
 
-/// What was asked, with what decides the shape of the answer beside it.
+/// A parsed request: the native request, and what determines the format of the answer.
 #[derive(Debug)]
 pub struct MessagesRequest {
-    /// The model, unless absent or empty.
+    /// Name of the model; `None` if absent or empty.
     pub model: Option<String>,
-    /// Whether events or one object are wanted.
+    /// Whether the answer is streamed.
     pub stream: bool,
     native: native::Chat,
 }
 
-/// A question for the number of tokens a request has.
+/// A request to count tokens.
 #[derive(Debug)]
 pub struct CountRequest {
-    /// The model, unless absent or empty.
+    /// Name of the model; `None` if absent or empty.
     pub model: Option<String>,
     native: native::Chat,
 }
@@ -79,13 +79,13 @@ struct Format {
 }
 
 impl MessagesRequest {
-    /// Reads a request. Fields that Ollama has no word for are ignored.
+    /// Parses a request. Fields without a counterpart in Ollama are ignored.
     ///
     /// # Errors
-    /// `malformed_json`, or `bad_request` naming what is wrong.
+    /// `malformed_json`, or `bad_request` naming the wrong field.
     pub fn parse(body: &[u8]) -> Result<Self, ErrorDetail> {
         let mut asked: Asked = parse_named(body)?;
-        // Here it is required, and nobody means "no limit" by one below 0.
+        // The field is required here, and a negative value does not mean "no limit".
         let max_tokens = limit("max_tokens", asked.max_tokens.map(|limit| limit.max(0)))?;
         let options = Options {
             temperature: asked.temperature,
@@ -102,7 +102,7 @@ impl MessagesRequest {
         })
     }
 
-    /// The native request.
+    /// Returns the native request.
     #[must_use]
     pub fn native(&self, model: &ModelName) -> Bytes {
         named(model, &self.native)
@@ -110,10 +110,10 @@ impl MessagesRequest {
 }
 
 impl CountRequest {
-    /// Reads a request, which is that of a message without its `max_tokens`.
+    /// Parses a request, which has the fields of a messages request without `max_tokens`.
     ///
     /// # Errors
-    /// `malformed_json`, or `bad_request` naming what is wrong.
+    /// `malformed_json`, or `bad_request` naming the wrong field.
     pub fn parse(body: &[u8]) -> Result<Self, ErrorDetail> {
         let asked: Asked = parse_named(body)?;
         let one_token = Options {
@@ -123,23 +123,23 @@ impl CountRequest {
         Ok(Self {
             model: asked.model(),
             native: native::Chat {
-                // A prompt that was cut would be counted short.
+                // A truncated prompt would be undercounted.
                 truncate: Some(false),
                 ..asked.native(one_token)?
             },
         })
     }
 
-    /// The native request: the engine has to read the prompt to count it.
+    /// Returns the native request: the engine has to process the prompt to count its tokens.
     #[must_use]
     pub fn native(&self, model: &ModelName) -> Bytes {
         named(model, &self.native)
     }
 
-    /// What the engine counted.
+    /// Returns the count of the engine.
     ///
     /// # Errors
-    /// `engine_failed` if it counted nothing, or broke off.
+    /// `engine_failed` if the engine reported no count, or broke off.
     pub fn answer(&self, lines: &[Bytes]) -> Result<Bytes, ErrorDetail> {
         #[derive(Serialize)]
         struct Count {
@@ -184,7 +184,7 @@ impl Asked {
     }
 }
 
-/// Adaptive thinking is what a model does that is told nothing.
+/// Returns the native `think`. Adaptive thinking is what a model does by default.
 fn think(kind: &str) -> Option<Value> {
     match kind {
         "enabled" => Some(true.into()),
@@ -193,8 +193,8 @@ fn think(kind: &str) -> Option<Value> {
     }
 }
 
-/// The tools that may be called, as functions. One that must be called is the only one told of;
-/// that it *must* be, Ollama has no word for.
+/// Returns the tools that may be called, as functions. If one must be called, only that one is
+/// passed on; Ollama cannot express that it *must* be called.
 fn tools(tools: Vec<Tool>, choice: Option<&ToolChoice>) -> Result<Vec<Value>, ErrorDetail> {
     let is_chosen = |tool: &Tool| match choice {
         Some(choice) if choice.r#type == "none" => false,
@@ -205,7 +205,7 @@ fn tools(tools: Vec<Tool>, choice: Option<&ToolChoice>) -> Result<Vec<Value>, Er
     functions(tools, "Anthropic", function)
 }
 
-/// A tool as Ollama takes it; `None` for one that runs at Anthropic.
+/// Returns a tool in Ollama's format; `None` for a tool that runs at Anthropic.
 fn function(tool: Tool) -> Result<Option<Value>, ErrorDetail> {
     let name = tool.name;
     if tool.r#type.is_some_and(|kind| kind != "custom") {

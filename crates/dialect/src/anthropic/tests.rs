@@ -37,12 +37,12 @@ fn refusal(body: &str) -> String {
     MessagesRequest::parse(body.as_bytes()).unwrap_err().message
 }
 
-/// A request with these fields beside the necessary ones.
+/// Returns a request with these fields in addition to the required ones.
 fn with(fields: &str) -> String {
     format!(r#"{{"max_tokens":9,"messages":[{{"role":"user","content":"x"}}],{fields}}}"#)
 }
 
-/// A request whose only message has these blocks.
+/// Returns a request with one message that has these blocks.
 fn saying(role: &str, blocks: &str) -> String {
     format!(r#"{{"max_tokens":9,"messages":[{{"role":"{role}","content":{blocks}}}]}}"#)
 }

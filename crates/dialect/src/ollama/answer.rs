@@ -1,4 +1,4 @@
-//! Answers put together from an engine's lines.
+//! Complete answers, merged from an engine's lines.
 
 use bytes::Bytes;
 use proto::{ErrorCode, ErrorDetail, limits};
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, value::RawValue};
 use super::{json, refuse};
 use crate::line::broken_off;
 
-/// What several lines share out between them.
+/// The fields that are merged across lines.
 #[derive(Deserialize)]
 struct Piece {
     #[serde(default)]
@@ -19,7 +19,7 @@ struct Piece {
     logprobs: Vec<Value>,
 }
 
-/// What a model said: inside `message` for a chat, beside it for a generation.
+/// Text of the model: inside `message` for a chat, at the top level for a generation.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Said {
@@ -29,7 +29,7 @@ struct Said {
     tool_calls: Vec<Value>,
 }
 
-/// The one object of `"stream":false`: a lone line as it is, several put together.
+/// Returns the object for `"stream":false`: a single line unchanged, several lines merged.
 ///
 /// # Errors
 /// `engine_failed` if there is no line or the last is not an object.
@@ -72,11 +72,11 @@ pub fn joined(lines: &[Bytes]) -> Result<Bytes, ErrorDetail> {
     Ok(json(&answer))
 }
 
-/// The answer of the older `POST /api/embeddings`, from that of `embed`: its first vector, digit
-/// for digit.
+/// Returns the answer of the older `POST /api/embeddings` from that of `embed`: its first vector,
+/// digit for digit.
 ///
 /// # Errors
-/// `engine_failed` if it is no answer of `embed`.
+/// `engine_failed` if it is not an answer of `embed`.
 pub fn first_embedding(answer: &[u8]) -> Result<Bytes, ErrorDetail> {
     #[derive(Deserialize)]
     struct Answer<'a> {

@@ -1,8 +1,8 @@
-//! Go's words for JSON that cannot be read: clients show them, and some look for them.
+//! Go's messages for invalid JSON: clients show them, and some search them.
 
 use serde_json::{Error, error::Category};
 
-/// What Go's `encoding/json` says of a text that `serde_json` could not read.
+/// Returns the message of Go's `encoding/json` for a text that `serde_json` could not parse.
 pub(super) fn words(text: &str, error: &Error) -> String {
     if error.classify() == Category::Eof {
         return "unexpected EOF".to_owned();
@@ -10,7 +10,7 @@ pub(super) fn words(text: &str, error: &Error) -> String {
     let bytes = text.as_bytes();
     let said = error.to_string();
     let is = |what: &str| said.starts_with(what);
-    // It counts the byte it stumbled over as read, except where that breaks a string.
+    // Go counts the offending byte as read, except where it breaks a string.
     let at = offset(bytes, error) + usize::from(is("control character"));
     let Some(wrong) = bytes.get(at) else {
         return "unexpected EOF".to_owned();
@@ -39,7 +39,7 @@ pub(super) fn words(text: &str, error: &Error) -> String {
     format!("invalid character {} {place}", quoted(*wrong))
 }
 
-/// What kind of value a text is, as Go names it.
+/// Returns Go's name for the type of a JSON value.
 pub(super) fn kind(value: &str) -> &'static str {
     match value.trim_start().as_bytes().first() {
         Some(b'{') => "object",
@@ -51,7 +51,7 @@ pub(super) fn kind(value: &str) -> &'static str {
     }
 }
 
-/// Where the last byte stands that `serde_json` counts as read.
+/// Returns the offset of the last byte that `serde_json` counts as read.
 fn offset(bytes: &[u8], error: &Error) -> usize {
     let lines = bytes.split_inclusive(|byte| *byte == b'\n');
     let before: usize = lines

@@ -1,4 +1,4 @@
-//! What is told about models, from what the workers reported.
+//! Answers about models, built from the reports of workers.
 
 use std::{borrow::Cow, cmp::Reverse, collections::HashSet};
 
@@ -9,10 +9,10 @@ use serde_json::{Map, Value, value::RawValue};
 
 use super::json;
 
-/// The version told when no Ollama is online: the lowest that known clients accept.
+/// Version reported while no Ollama is online: the lowest one that known clients accept.
 pub const VERSION_FLOOR: &str = "0.6.4";
 
-/// `GET /api/tags`: what the workers have, each model once, its entry byte for byte.
+/// Returns the body of `GET /api/tags`: each model of the workers once, its entry byte for byte.
 #[must_use]
 pub fn tags<'a>(reports: impl IntoIterator<Item = &'a WorkerReport>) -> Bytes {
     #[derive(Serialize)]
@@ -26,7 +26,7 @@ pub fn tags<'a>(reports: impl IntoIterator<Item = &'a WorkerReport>) -> Bytes {
     json(&Tags { models })
 }
 
-/// Every model of several workers once, in the order they were reported.
+/// Returns every model of several workers once, in the order of the reports.
 pub(crate) fn merged<'a>(
     reports: impl IntoIterator<Item = &'a WorkerReport>,
 ) -> Vec<(&'a ModelName, &'a RawValue)> {
@@ -36,8 +36,8 @@ pub(crate) fn merged<'a>(
     merged.map(|model| (&model.name, &*model.tag)).collect()
 }
 
-/// `GET /api/ps`: what is in memory, each model once, the longest-lived first, each entry byte for
-/// byte; without those whose time is over by now.
+/// Returns the body of `GET /api/ps`: each loaded model once, the longest-lived first, without
+/// expired ones; entries byte for byte.
 #[must_use]
 pub fn running<'a>(entries: impl IntoIterator<Item = &'a RawValue>, now: Timestamp) -> Bytes {
     #[derive(Deserialize)]
@@ -66,7 +66,7 @@ pub fn running<'a>(entries: impl IntoIterator<Item = &'a RawValue>, now: Timesta
     json(&Running { models })
 }
 
-/// Which model an entry of `/api/ps` is of.
+/// Returns the model of an entry of `/api/ps`.
 #[must_use]
 pub fn running_name(entry: &RawValue) -> Option<ModelName> {
     #[derive(Deserialize)]
@@ -77,8 +77,8 @@ pub fn running_name(entry: &RawValue) -> Option<ModelName> {
     Some(entry.name)
 }
 
-/// An answer to `POST /api/show` from a model's entry in `/api/tags`, while the engine's own is
-/// not there: what the entry says, and nothing more. `None` if it is no object.
+/// Returns an answer to `POST /api/show` from a model's entry in `/api/tags`, used until the
+/// engine's own answer is known. Contains only what the entry does. `None` if it is not an object.
 #[must_use]
 pub fn show_of_tag(tag: &RawValue) -> Option<Bytes> {
     let mut tag: Map<String, Value> = serde_json::from_str(tag.get()).ok()?;
@@ -97,7 +97,7 @@ pub fn show_of_tag(tag: &RawValue) -> Option<Bytes> {
     Some(json(&show))
 }
 
-/// `GET /api/version`: the lowest of these versions as dotted numbers, else [`VERSION_FLOOR`].
+/// Returns the body of `GET /api/version`: the lowest of these versions, or [`VERSION_FLOOR`].
 #[must_use]
 pub fn version<'a>(versions: impl IntoIterator<Item = &'a str>) -> Bytes {
     #[derive(Serialize)]

@@ -1,5 +1,5 @@
-//! Requests, read only as far as they are routed by. Where a key stands twice the last one
-//! counts, keys match in any case, and what follows the first value is ignored: as Ollama reads.
+//! Parsing of the routing fields of requests. As in Ollama, the last of duplicate keys counts, keys
+//! match in any case, and anything after the first value is ignored.
 
 use std::{borrow::Cow, fmt};
 
@@ -13,19 +13,19 @@ use serde_json::value::RawValue;
 
 use super::{go, json, refuse};
 
-/// The fields a relay routes by.
+/// The routing fields of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestHead {
-    /// The model, unless absent or empty.
+    /// Name of the model; `None` if absent or empty.
     pub model: Option<String>,
-    /// Whether lines or one object are wanted; lines when nothing is said.
+    /// Whether the answer is streamed as lines; the default is yes.
     pub stream: bool,
-    /// It asks nothing: it only wants the model in memory, or out of it.
+    /// Whether the request only loads or unloads the model and contains no prompt.
     pub loads: bool,
 }
 
-/// Reads the routing fields of a request and checks that it is one JSON object in UTF-8.
-/// Everything else about it is the engine's to judge.
+/// Parses the routing fields of a request and checks that it is one JSON object in UTF-8. The
+/// engine checks everything else.
 ///
 /// # Errors
 /// `bad_request` or `malformed_json` in Ollama's words.
@@ -48,8 +48,9 @@ pub fn request_head(op: Op, body: &[u8]) -> Result<RequestHead, ErrorDetail> {
         } else if is_named(key, "stream") {
             stream = serde_json::from_str(value.get()).unwrap_or(true);
         } else if question.is_some_and(|question| is_named(key, question)) {
-            // Engines differ in which spelling they read: a question under any of them is one, or
-            // it could pass for a load and run beside the slots and ahead of the queue.
+            // Engines differ in the spellings they accept. A prompt under any of them counts as
+            // one; otherwise it would pass for a load and run beside the slots and ahead of the
+            // queue.
             asks |= !is_empty(value.get());
         }
         Ok(())
@@ -61,8 +62,8 @@ pub fn request_head(op: Op, body: &[u8]) -> Result<RequestHead, ErrorDetail> {
     })
 }
 
-/// Whether an engine written in Go takes this key for that name: it minds no case, and to it `ſ` is
-/// an s and the Kelvin sign a k.
+/// Whether an engine written in Go takes this key for that name: it ignores case, and treats `ſ` as
+/// an s and the Kelvin sign as a k.
 fn is_named(key: &str, name: &str) -> bool {
     let folded = || key.replace('ſ', "s").replace('\u{212a}', "k");
     key.eq_ignore_ascii_case(name) || (!key.is_ascii() && folded().eq_ignore_ascii_case(name))
@@ -73,7 +74,7 @@ fn is_empty(value: &str) -> bool {
     value == "null" || value == "\"\"" || inside.is_some_and(|inside| inside.trim().is_empty())
 }
 
-/// Puts a model into a request that names none; everything else stays as it was.
+/// Adds a model to a request that names none; everything else stays unchanged.
 ///
 /// # Errors
 /// `malformed_json` if the request is not an object.
@@ -96,16 +97,18 @@ fn push(object: &mut String, key: &str, value: &str) {
     object.push_str(value);
 }
 
-/// A request of the older `POST /api/embeddings`, which `embed` answers.
+/// A request of the older `POST /api/embeddings`, answered by `embed`.
 #[derive(Debug)]
 pub struct EmbeddingsRequest<'a> {
-    /// The model, unless absent or empty.
+    /// Name of the model; `None` if absent or empty.
     pub model: Option<String>,
     prompt: Option<&'a RawValue>,
     kept: Vec<(&'static str, &'a RawValue)>,
 }
 
 impl<'a> EmbeddingsRequest<'a> {
+    /// Parses a request.
+    ///
     /// # Errors
     /// `bad_request` or `malformed_json` in Ollama's words.
     pub fn parse(body: &'a [u8]) -> Result<Self, ErrorDetail> {
@@ -135,7 +138,7 @@ impl<'a> EmbeddingsRequest<'a> {
         Ok(read)
     }
 
-    /// The same as a request for `embed`.
+    /// Returns the request as one for `embed`.
     #[must_use]
     pub fn native(&self, model: &str) -> Bytes {
         let mut request = format!("{{\"model\":{}", String::from_utf8_lossy(&json(&model)));
@@ -152,8 +155,8 @@ impl<'a> EmbeddingsRequest<'a> {
     }
 }
 
-/// Which model a request about models names: `model`, or `name` as older clients write it.
-/// `None` if it names none.
+/// Returns the model named by a request about models: `model`, or `name` from older clients. `None`
+/// if it names none.
 ///
 /// # Errors
 /// `bad_request` or `malformed_json` in Ollama's words.
@@ -172,21 +175,21 @@ pub fn named_model(type_name: &str, body: &[u8]) -> Result<Option<String>, Error
     Ok(said(model).or_else(|| said(name)))
 }
 
-/// What a request that changes an engine's models is routed by.
+/// Routing fields of a request that changes an engine's models.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChangeHead {
-    /// The model that is pulled, deleted or created, or that is copied.
+    /// The model that is pulled, deleted or created, or the source of a copy.
     pub model: ModelName,
-    /// The model it is made from, or copied to.
+    /// The base of a created model, or the destination of a copy.
     pub other: Option<String>,
-    /// Whether lines or one object are wanted; lines when nothing is said.
+    /// Whether the answer is streamed as lines; the default is yes.
     pub stream: bool,
-    /// It is made of files: uploaded before, or named by a path on the engine's machine, as older
-    /// engines read them.
+    /// Whether it is created from files: uploaded before, or named by a path on the engine's
+    /// machine, which older engines read.
     pub needs_files: bool,
 }
 
-/// Reads what a change of models is routed by.
+/// Parses the routing fields of a change of models.
 ///
 /// # Errors
 /// `bad_request` or `malformed_json` in Ollama's words.
@@ -214,7 +217,7 @@ pub fn change_head(op: Op, body: &[u8]) -> Result<ChangeHead, ErrorDetail> {
         }
         Ok(())
     })?;
-    // `name` is how older clients write `model`.
+    // Older clients write `name` for `model`.
     let mut said = named.into_iter().rev().flatten();
     let name = said.find(|name| !name.is_empty()).unwrap_or_default();
     let invalid = || match op {
@@ -236,7 +239,7 @@ pub fn change_head(op: Op, body: &[u8]) -> Result<ChangeHead, ErrorDetail> {
     })
 }
 
-/// A text field; `null` leaves it as it was.
+/// Reads a text field; `null` leaves the value unchanged.
 fn read_text(
     type_name: &str,
     field: &str,
@@ -257,7 +260,7 @@ fn read_text(
     Ok(())
 }
 
-/// Shows each field of the one object of a body, with its value as it was written.
+/// Calls `each` for every field of the object in a body, with its value as written.
 pub(super) fn fields<'a>(
     type_name: &str,
     body: &'a [u8],
@@ -298,7 +301,7 @@ pub(super) fn fields<'a>(
     }
 }
 
-/// Calls a function for each field of an object until it says no.
+/// Calls a function for each field of an object until it returns `false`.
 struct Each<F>(F);
 
 impl<'de, F: FnMut(&str, &'de RawValue) -> bool> Visitor<'de> for Each<F> {

@@ -18,7 +18,7 @@ use crate::{
 
 const CHUNK: &str = "chat.completion.chunk";
 
-/// A chat completion.
+/// An answer in the format of a chat completion.
 #[derive(Debug)]
 pub struct Completion {
     head: Head,
@@ -26,7 +26,7 @@ pub struct Completion {
     began: bool,
     calls: usize,
     finished: bool,
-    /// What is written for a token that is only text.
+    /// Template of a chunk that contains only text.
     token: Template,
 }
 
@@ -53,7 +53,7 @@ struct Logprobs<'a> {
     content: Vec<Likely<'a>>,
 }
 
-/// A token's logprob with every field that clients take for granted.
+/// A token's log probability with every field that clients expect.
 #[derive(Serialize)]
 struct Likely<'a> {
     token: &'a str,
@@ -106,7 +106,7 @@ fn chunk(head: &Head, out: &mut Vec<u8>, choice: Streamed<'_>) {
 }
 
 impl Completion {
-    /// An answer of which nothing was said yet.
+    /// Starts an answer.
     #[must_use]
     pub fn new(named: Named, include_usage: bool) -> Self {
         let head = Head::new("chatcmpl-", named);
@@ -127,7 +127,7 @@ impl Completion {
         }
     }
 
-    /// Whether the line has nothing but text.
+    /// Whether the line contains nothing but text.
     fn is_token(&self, line: &Line<'_>) -> bool {
         self.began && !line.done && line.logprobs.is_empty() && line.is_text()
     }

@@ -1,4 +1,4 @@
-//! Embeddings, as numbers or as the bytes of 32-bit floats in base64.
+//! Embeddings, as numbers or as 32-bit floats in base64.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -12,9 +12,9 @@ use crate::{
     ollama::{json, parse_named},
 };
 
-/// What was asked, with what decides the shape of the answer beside it.
+/// A parsed request: the native request, and what determines the format of the answer.
 pub struct EmbeddingRequest {
-    /// The model, unless absent or empty.
+    /// Name of the model; `None` if absent or empty.
     pub model: Option<String>,
     encoding: Encoding,
     native: Native,
@@ -55,7 +55,7 @@ struct Native {
 }
 
 impl Input {
-    /// What there is to embed, or nothing if part of it is empty.
+    /// Returns the number of inputs; a single empty text counts as none.
     const fn count(&self) -> usize {
         match self {
             Self::One(text) => !text.is_empty() as usize,
@@ -65,10 +65,10 @@ impl Input {
 }
 
 impl EmbeddingRequest {
-    /// Reads a request.
+    /// Parses a request.
     ///
     /// # Errors
-    /// `malformed_json`, or `bad_request` naming what is wrong.
+    /// `malformed_json`, or `bad_request` naming the wrong field.
     pub fn parse(body: &[u8]) -> Result<Self, ErrorDetail> {
         let asked: Asked = parse_named(body)?;
         let input = asked.input.ok_or_else(|| bad("input is required"))?;
@@ -86,16 +86,16 @@ impl EmbeddingRequest {
         })
     }
 
-    /// The native request.
+    /// Returns the native request.
     #[must_use]
     pub fn native(&self, model: &ModelName) -> Bytes {
         named(model, &self.native)
     }
 
-    /// The list of embeddings in the native answer.
+    /// Returns the list of embeddings from the native answer.
     ///
     /// # Errors
-    /// `engine_failed` if it is none, or not one for each text.
+    /// `engine_failed` if it is invalid, or does not have one embedding per input.
     pub fn answer(&self, model: &str, lines: &[Bytes]) -> Result<Bytes, ErrorDetail> {
         let line = lines.last().ok_or_else(broken_off)?;
         let native: Embedded<'_> = serde_json::from_slice(line).map_err(|_| broken_off())?;
@@ -123,7 +123,7 @@ impl EmbeddingRequest {
 }
 
 impl std::fmt::Debug for EmbeddingRequest {
-    /// Never the input.
+    /// Hides the input.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut debug = f.debug_struct("EmbeddingRequest");
         debug.field("model", &self.model).finish_non_exhaustive()

@@ -16,7 +16,7 @@ pub(super) struct Message {
     tool_call_id: Option<String>,
     name: Option<String>,
     reasoning: Option<String>,
-    /// How it was called before; who keeps what some servers answer sends both.
+    /// Former name of the field; clients that send back answers of some servers send both.
     reasoning_content: Option<String>,
 }
 
@@ -79,7 +79,7 @@ impl Message {
     }
 }
 
-/// A developer's message is what Ollama calls a system message.
+/// Converts a role. A `developer` message is a system message for Ollama.
 pub(super) fn role(role: &str) -> String {
     match role.to_ascii_lowercase() {
         role if role == "developer" => "system".to_owned(),
@@ -87,7 +87,7 @@ pub(super) fn role(role: &str) -> String {
     }
 }
 
-/// The texts of a message's parts, one a line, and its images as bare base64.
+/// Returns the texts of a message's parts, joined with line feeds, and its images as bare base64.
 fn joined(parts: Vec<Part>) -> Result<(String, Vec<String>), ErrorDetail> {
     let (mut texts, mut images) = (Vec::new(), Vec::new());
     for part in parts {
@@ -116,7 +116,7 @@ fn joined(parts: Vec<Part>) -> Result<(String, Vec<String>), ErrorDetail> {
     Ok((texts.join("\n"), images))
 }
 
-/// The bare base64 of an image in a data URL.
+/// Returns the bare base64 of an image in a data URL.
 pub(super) fn image(url: &str) -> Result<String, ErrorDetail> {
     if url.starts_with("http:") || url.starts_with("https:") {
         return Err(bad(

@@ -1,4 +1,4 @@
-//! What objects and chunks of both kinds of completions have in common.
+//! What objects and chunks of chat and text completions have in common.
 
 use serde::Serialize;
 
@@ -40,7 +40,7 @@ impl Usage {
     }
 }
 
-/// What every object of one answer begins with.
+/// The common first fields of every object of one answer.
 #[derive(Debug)]
 pub(super) struct Head {
     id: String,
@@ -70,7 +70,7 @@ impl Head {
         }
     }
 
-    /// The end of a stream: the token counts if they were asked for, and `[DONE]`.
+    /// Writes the end of a stream: the token counts if requested, and `[DONE]`.
     pub(super) fn end(&self, out: &mut Vec<u8>, object: &str, usage: Option<Usage>) {
         if usage.is_some() {
             let none: [(); 0] = [];
@@ -80,7 +80,7 @@ impl Head {
     }
 }
 
-/// Why a completion ended.
+/// Returns the reason why a completion ended.
 pub(super) fn finish_reason(last: &Line<'_>) -> &'static str {
     if last.is_cut() { "length" } else { "stop" }
 }

@@ -14,12 +14,12 @@ use crate::{
     ollama::parse_named,
 };
 
-/// What was asked, with what decides the shape of the answer beside it.
+/// A parsed request: the native request, and what determines the format of the answer.
 #[derive(Debug)]
 pub struct ChatRequest {
-    /// The model, unless absent or empty.
+    /// Name of the model; `None` if absent or empty.
     pub model: Option<String>,
-    /// Whether events or one object are wanted.
+    /// Whether the answer is streamed.
     pub stream: bool,
     /// Whether a stream ends with the token counts.
     pub include_usage: bool,
@@ -61,10 +61,10 @@ struct Reasoning {
 }
 
 impl ChatRequest {
-    /// Reads a request. Fields that Ollama has no word for are ignored, as Ollama does.
+    /// Parses a request. Fields without a counterpart in Ollama are ignored, as in Ollama itself.
     ///
     /// # Errors
-    /// `malformed_json`, or `bad_request` naming what is wrong.
+    /// `malformed_json`, or `bad_request` naming the wrong field.
     pub fn parse(body: &[u8]) -> Result<Self, ErrorDetail> {
         let asked: Asked = parse_named(body)?;
         if asked.messages.is_empty() {
@@ -96,15 +96,15 @@ impl ChatRequest {
         })
     }
 
-    /// The native request.
+    /// Returns the native request.
     #[must_use]
     pub fn native(&self, model: &ModelName) -> Bytes {
         named(model, &self.native)
     }
 }
 
-/// The tools that may be called. One that must be called is the only one told of; that it *must*
-/// be, Ollama has no word for.
+/// Returns the tools that may be called. If one must be called, only that one is passed on; Ollama
+/// cannot express that it *must* be called.
 pub(super) fn may_be_called(
     tools: Option<Vec<Value>>,
     choice: Option<&Value>,
@@ -133,13 +133,13 @@ fn wrong_choice(why: &str) -> ErrorDetail {
     }
 }
 
-/// The function that a tool is, or that a choice names, in either of the two spellings.
+/// Returns the function name of a tool or of a tool choice, in either of its two spellings.
 fn name_of(tool: &Value) -> Option<&str> {
     let named = tool.get("function").unwrap_or(tool).get("name");
     named.and_then(Value::as_str)
 }
 
-/// The native `format` of the format asked for in `field`.
+/// Returns the native `format` for the format in `field`.
 pub(super) fn format(
     field: &str,
     kind: &str,
@@ -156,7 +156,7 @@ pub(super) fn format(
     }
 }
 
-/// The native `think` of a reasoning effort.
+/// Returns the native `think` for a reasoning effort.
 pub(super) fn think(effort: &str) -> Result<Value, ErrorDetail> {
     Ok(match effort {
         "none" => false.into(),

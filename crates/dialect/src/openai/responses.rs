@@ -1,4 +1,4 @@
-//! The Responses API without its memory: each request brings the whole conversation.
+//! The Responses API without stored state: each request contains the whole conversation.
 
 mod answer;
 mod input;

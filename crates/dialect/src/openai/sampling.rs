@@ -1,11 +1,11 @@
-//! What chat and text completions say in the same words about sampling and length.
+//! The sampling and length fields shared by chat and text completions.
 
 use proto::ErrorDetail;
 use serde::Deserialize;
 
 use crate::native::{Options, bad, limit};
 
-/// As the requester wrote it.
+/// The fields as the requester wrote them.
 #[derive(Deserialize)]
 pub(super) struct Sampling {
     max_tokens: Option<i64>,
@@ -27,14 +27,14 @@ enum Stop {
     Many(Vec<String>),
 }
 
-/// What decides the shape of a stream.
+/// The options of a stream.
 #[derive(Deserialize)]
 pub(super) struct StreamOptions {
     include_usage: Option<bool>,
 }
 
 impl Sampling {
-    /// The native options; temperature and `top_p` are 1 here when nothing is said.
+    /// Returns the native options. Temperature and `top_p` default to 1 here.
     pub(super) fn options(self) -> Result<Options, ErrorDetail> {
         for (field, choices) in [("n", self.n), ("best_of", self.best_of)] {
             if choices.is_some_and(|choices| choices != 1) {
@@ -63,7 +63,7 @@ impl Sampling {
     }
 }
 
-/// Whether a stream shall end with the token counts.
+/// Whether a stream ends with the token counts.
 pub(super) fn includes_usage(options: Option<&StreamOptions>) -> bool {
     let asked = options.and_then(|options| options.include_usage);
     asked.unwrap_or(false)

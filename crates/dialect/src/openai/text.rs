@@ -1,4 +1,4 @@
-//! Text completions, the older API: a prompt, and what follows it.
+//! Text completions, the older API: a prompt, and its continuation.
 
 use bytes::Bytes;
 use proto::{ErrorCode, ErrorDetail, ModelName};
@@ -19,11 +19,11 @@ use crate::{
 
 const OBJECT: &str = "text_completion";
 
-/// What was asked, with what decides the shape of the answer beside it.
+/// A parsed request: the native request, and what determines the format of the answer.
 pub struct TextRequest {
-    /// The model, unless absent or empty.
+    /// Name of the model; `None` if absent or empty.
     pub model: Option<String>,
-    /// Whether events or one object are wanted.
+    /// Whether the answer is streamed.
     pub stream: bool,
     /// Whether a stream ends with the token counts.
     pub include_usage: bool,
@@ -64,10 +64,10 @@ struct Native {
 }
 
 impl TextRequest {
-    /// Reads a request.
+    /// Parses a request.
     ///
     /// # Errors
-    /// `malformed_json`, or `bad_request` naming what is wrong.
+    /// `malformed_json`, or `bad_request` naming the wrong field.
     pub fn parse(body: &[u8]) -> Result<Self, ErrorDetail> {
         let asked: Asked = parse_named(body)?;
         let prompt = match asked.prompt {
@@ -96,7 +96,7 @@ impl TextRequest {
         })
     }
 
-    /// The native request.
+    /// Returns the native request.
     #[must_use]
     pub fn native(&self, model: &ModelName) -> Bytes {
         named(model, &self.native)
@@ -104,20 +104,20 @@ impl TextRequest {
 }
 
 impl std::fmt::Debug for TextRequest {
-    /// Never the prompt.
+    /// Hides the prompt.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut debug = f.debug_struct("TextRequest");
         debug.field("model", &self.model).finish_non_exhaustive()
     }
 }
 
-/// A text completion.
+/// An answer in the format of a text completion.
 #[derive(Debug)]
 pub struct TextCompletion {
     head: Head,
     include_usage: bool,
     finished: bool,
-    /// What is written for a token.
+    /// Template of a chunk.
     token: Template,
 }
 
@@ -130,7 +130,7 @@ struct Choice<'a> {
 }
 
 impl TextCompletion {
-    /// An answer of which nothing was said yet.
+    /// Starts an answer.
     #[must_use]
     pub fn new(named: Named, include_usage: bool) -> Self {
         let head = Head::new("cmpl-", named);

@@ -1,14 +1,15 @@
-//! What its clients send: JSON or a form, read field by field with the refusals they know.
+//! The bodies that clients of the query service send, JSON or form, parsed field by field with the
+//! refusals they know.
 
 use serde_json::{Map, Value};
 
 use super::{Refusal, Status, Text};
 
-/// Most characters of one question.
+/// Maximum number of characters of a question.
 const QUESTION_MAX: usize = 2 * 1024 * 1024;
-/// Most characters of one answer: it must fit into a line of a job's log.
+/// Maximum number of characters of an answer, which must fit into a line of a job's log.
 const ANSWER_MAX: usize = 2 * 1024 * 1024;
-/// Most characters of one log entry.
+/// Maximum number of characters of a log entry.
 const LOG_MAX: usize = 64 * 1024;
 
 const REQUIRED: &str = "This field is required.";
@@ -23,27 +24,27 @@ pub struct Fields(Map<String, Value>);
 /// `POST /api/queries/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewQuery {
-    /// Any number; kept with the query.
+    /// Project number, not validated; stored with the query.
     pub project: i64,
-    /// What is asked.
+    /// The question.
     pub query_text: Text,
 }
 
-/// `PATCH /api/queries/{id}/`. Everything else in it is accepted and left as it is.
+/// `PATCH /api/queries/{id}/`. Other fields are accepted and ignored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Patch {
-    /// What the query shall be.
+    /// New status of the query.
     pub status: Option<Status>,
-    /// The answer, or what went wrong.
+    /// The answer, or the error.
     pub answer_text: Option<Text>,
 }
 
 /// `POST /api/logs/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewLog {
-    /// Of which query.
+    /// Number of the query.
     pub query: u64,
-    /// What was done.
+    /// Text of the entry.
     pub log_data: Text,
 }
 
@@ -54,16 +55,16 @@ impl std::fmt::Debug for Fields {
 }
 
 impl Fields {
-    /// Reads a body as its content type says; JSON when it says nothing.
+    /// Parses a body according to its content type, JSON by default.
     ///
     /// # Errors
-    /// 400 or 415.
+    /// A refusal with status 400 or 415.
     pub fn parse(content_type: Option<&str>, body: &[u8]) -> Result<Self, Refusal> {
         let kind = content_type.unwrap_or("application/json");
         let bare = kind.split(';').next().unwrap_or_default().trim();
         match bare.to_ascii_lowercase().as_str() {
             "application/json" => Self::of_json(body),
-            // What curl says of every body unless told otherwise.
+            // curl sends this content type for every body by default.
             "application/x-www-form-urlencoded" if body.trim_ascii_start().starts_with(b"{") => {
                 Self::of_json(body)
             }
@@ -100,25 +101,25 @@ impl Fields {
         Self(fields.collect())
     }
 
-    /// A field, if it is a text.
+    /// Returns a field if it is a text.
     #[must_use]
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name)?.as_str()
     }
 
-    /// The refresh token.
+    /// Returns the refresh token.
     ///
     /// # Errors
-    /// 400, naming the field.
+    /// A refusal with status 400, naming the field.
     pub fn refresh(&self) -> Result<&str, Refusal> {
         let text = self.filled("refresh");
         text.map_err(|why| Refusal::fields([("refresh", why)]))
     }
 
-    /// A query to be made.
+    /// Parses a new query.
     ///
     /// # Errors
-    /// 400, naming the fields.
+    /// A refusal with status 400, naming the fields.
     pub fn new_query(&self) -> Result<NewQuery, Refusal> {
         let text = self.filled("query_text");
         let text = text.and_then(|text| short(text, QUESTION_MAX));
@@ -134,10 +135,10 @@ impl Fields {
         }
     }
 
-    /// A change of a query.
+    /// Parses a change of a query.
     ///
     /// # Errors
-    /// 400, naming the fields.
+    /// A refusal with status 400, naming the fields.
     pub fn patch(&self) -> Result<Patch, Refusal> {
         let status = self.0.get("status").map(status).transpose();
         let answer = self.0.get("answer_text");
@@ -154,10 +155,10 @@ impl Fields {
         }
     }
 
-    /// A log entry to be made.
+    /// Parses a new log entry.
     ///
     /// # Errors
-    /// 400, naming the fields.
+    /// A refusal with status 400, naming the fields.
     pub fn new_log(&self) -> Result<NewLog, Refusal> {
         let text = self.filled("log_data");
         let text = text.and_then(|_| bounded(&self.0["log_data"], LOG_MAX));
@@ -174,7 +175,7 @@ impl Fields {
         }
     }
 
-    /// A number that names nothing.
+    /// Returns the refusal of a number that identifies nothing.
     #[must_use]
     pub fn no_such(field: &str, number: impl std::fmt::Display) -> Refusal {
         let why = format!("Invalid pk \"{number}\" - object does not exist.");
@@ -224,7 +225,7 @@ fn status(value: &Value) -> Result<Status, String> {
 fn bounded(value: &Value, max: usize) -> Result<&str, String> {
     let text = match value {
         Value::String(text) => text,
-        // Its own columns hold an empty text and null alike.
+        // The original service stores an empty text and null alike.
         Value::Null => "",
         Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
             return Err(NOT_TEXT.into());

@@ -1,4 +1,4 @@
-//! `POST /api/login/` and `POST /api/token/refresh/`.
+//! The bodies of `POST /api/login/` and `POST /api/token/refresh/`.
 
 use bytes::Bytes;
 use proto::Timestamp;
@@ -7,31 +7,32 @@ use serde::Serialize;
 use super::query::moment;
 use crate::ollama::json;
 
-/// Who logged in.
+/// The user who logged in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile<'a> {
-    /// The user's number.
+    /// Number of the user.
     pub id: u64,
-    /// The user's name.
+    /// Login name.
     pub username: &'a str,
-    /// The project that queries of the user go to, and its name; none for service accounts.
+    /// Number and name of the project that the user's queries belong to; `None` for service
+    /// accounts.
     pub project: Option<(i64, &'a str)>,
-    /// Nobody logged in as this user before.
+    /// Whether this is the user's first login.
     pub first_login: bool,
-    /// When the user was made.
+    /// Time at which the user was created.
     pub date_joined: Timestamp,
-    /// The login before this one.
+    /// Time of the previous login.
     pub last_login: Option<Timestamp>,
 }
 
-/// The 200 of `POST /api/login/`.
+/// The 200 response of `POST /api/login/`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LoggedIn<'a> {
-    /// Opens doors for a day.
+    /// Access token, valid for a day.
     pub access: &'a str,
-    /// Gets new ones for a week.
+    /// Refresh token, valid for a week.
     pub refresh: &'a str,
-    /// Who logged in.
+    /// The user who logged in.
     pub user: Profile<'a>,
 }
 
@@ -43,7 +44,7 @@ impl std::fmt::Debug for LoggedIn<'_> {
     }
 }
 
-/// The body of a login that succeeded.
+/// Returns the body for a successful login.
 #[must_use]
 pub fn logged_in(answer: &LoggedIn<'_>) -> Bytes {
     #[derive(Serialize)]
@@ -87,7 +88,7 @@ pub fn logged_in(answer: &LoggedIn<'_>) -> Bytes {
     })
 }
 
-/// The 200 of `POST /api/token/refresh/`: the refresh token stays good.
+/// Returns the 200 body of `POST /api/token/refresh/`. The refresh token stays valid.
 #[must_use]
 pub fn refreshed(access: &str) -> Bytes {
     #[derive(Serialize)]

@@ -1,4 +1,4 @@
-//! Queries and their log entries as its clients read them.
+//! Queries and log entries in the format of the query service.
 
 use bytes::Bytes;
 use proto::{JobState, ModelName, Timestamp};
@@ -7,22 +7,22 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::Text;
 use crate::ollama::json;
 
-/// Where a query is in its life.
+/// Status of a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// Waits.
+    /// Waiting.
     Queued,
-    /// A worker has it.
+    /// Claimed by a worker.
     InProgress,
     /// Answered.
     Done,
-    /// Given up or withdrawn.
+    /// Failed or cancelled.
     Failed,
 }
 
 impl Status {
-    /// Reads the word for it.
+    /// Parses a status name.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         match word {
@@ -34,7 +34,7 @@ impl Status {
         }
     }
 
-    /// What a job's state is called here.
+    /// Returns the status for a job's state.
     #[must_use]
     pub const fn of(state: JobState) -> Self {
         match state {
@@ -45,7 +45,7 @@ impl Status {
         }
     }
 
-    /// The states of jobs that are called this.
+    /// Returns the job states that have this status.
     #[must_use]
     pub const fn states(self) -> &'static [JobState] {
         match self {
@@ -57,7 +57,7 @@ impl Status {
     }
 }
 
-/// A query, in the order of fields its clients know.
+/// A query, with its fields in the original order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "the names are the wire's own")]
 pub struct Query {
@@ -76,7 +76,7 @@ pub struct Query {
     #[serde(serialize_with = "time_if_any")]
     pub query_finished: Option<Timestamp>,
     pub logs_count: u64,
-    /// Only where one query is looked at.
+    /// Log entries; only present when a single query is read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logs: Option<Vec<Log>>,
 }
@@ -96,41 +96,41 @@ pub struct Log {
 /// A page of queries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Page {
-    /// How many there are in all.
+    /// Total number of queries.
     pub count: u64,
-    /// The URL of the next page.
+    /// URL of the next page.
     pub next: Option<String>,
-    /// The URL of the page before.
+    /// URL of the previous page.
     pub previous: Option<String>,
-    /// The queries of this one.
+    /// Queries of this page.
     pub results: Vec<Query>,
 }
 
-/// One query.
+/// Serializes one query.
 #[must_use]
 pub fn query(query: &Query) -> Bytes {
     json(query)
 }
 
-/// Several queries, without pages.
+/// Serializes several queries without paging.
 #[must_use]
 pub fn queries(queries: &[Query]) -> Bytes {
     json(&queries)
 }
 
-/// A page of queries.
+/// Serializes a page of queries.
 #[must_use]
 pub fn page(page: &Page) -> Bytes {
     json(page)
 }
 
-/// One log entry.
+/// Serializes one log entry.
 #[must_use]
 pub fn log(log: &Log) -> Bytes {
     json(log)
 }
 
-/// All log entries of a query.
+/// Serializes all log entries of a query.
 #[must_use]
 pub fn logs(logs: &[Log]) -> Bytes {
     json(&logs)
@@ -149,7 +149,7 @@ struct Message {
     content: String,
 }
 
-/// A query's text as a native `chat` request.
+/// Returns the text of a query as a native `chat` request.
 #[must_use]
 pub fn native(text: &str, model: &ModelName) -> Bytes {
     json(&Native {
@@ -162,7 +162,7 @@ pub fn native(text: &str, model: &ModelName) -> Bytes {
     })
 }
 
-/// The text in what [`native`] wrote; empty if it is something else.
+/// Returns the text from a request written by [`native`]; empty for anything else.
 #[must_use]
 pub fn text_of(native: &[u8]) -> String {
     let read: Result<Native, _> = serde_json::from_slice(native);
@@ -170,7 +170,7 @@ pub fn text_of(native: &[u8]) -> String {
     message.map(|message| message.content).unwrap_or_default()
 }
 
-/// RFC 3339 in UTC with microseconds, as its clients parse it.
+/// Formats RFC 3339 in UTC with microseconds, as the clients parse it.
 pub(super) fn moment(at: Timestamp) -> String {
     jiff::Timestamp::from_millisecond(at.0)
         .unwrap_or_default()

@@ -1,27 +1,27 @@
-//! Refusals in the words and with the codes that its clients know.
+//! Refusals with the messages and codes that clients of the query service know.
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use crate::ollama::json;
 
-/// An HTTP status and the body that goes with it.
+/// An HTTP status with its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// The HTTP status.
+    /// HTTP status.
     pub status: u16,
-    /// The JSON.
+    /// Body, in JSON.
     pub body: Bytes,
 }
 
-/// Why a token opens nothing.
+/// Reason why a token is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
-    /// It is not one, or not any more.
+    /// The token is invalid or was revoked.
     Invalid,
-    /// Its time has passed.
+    /// The token has expired.
     Expired,
-    /// It is for something else.
+    /// The token is of another type.
     WrongType,
 }
 
@@ -43,25 +43,25 @@ impl Refusal {
         }
     }
 
-    /// `{"detail":"…"}`.
+    /// Returns `{"detail":"…"}`.
     #[must_use]
     pub fn detail(status: u16, text: &str) -> Self {
         Self::new(status, &json!({"detail": text}))
     }
 
-    /// The login of nobody, or with a wrong password: the two are never told apart.
+    /// Refusal of an unknown user or a wrong password; the two are not distinguished.
     #[must_use]
     pub fn bad_login() -> Self {
         Self::new(401, &json!({"error": "Invalid credentials"}))
     }
 
-    /// Nothing was shown that could be looked at.
+    /// Refusal of a request without credentials.
     #[must_use]
     pub fn nothing_shown() -> Self {
         Self::detail(401, "Authentication credentials were not provided.")
     }
 
-    /// What was shown opens nothing.
+    /// Refusal of the given token.
     #[must_use]
     pub fn bad_token(why: Why) -> Self {
         Self::new(
@@ -78,7 +78,7 @@ impl Refusal {
         )
     }
 
-    /// The token is good, but its user was removed.
+    /// Refusal of a valid token whose user was removed.
     #[must_use]
     pub fn no_user() -> Self {
         Self::new(
@@ -87,7 +87,7 @@ impl Refusal {
         )
     }
 
-    /// The refresh token gets no new one.
+    /// Refusal of a refresh token.
     #[must_use]
     pub fn bad_refresh(why: Why) -> Self {
         Self::new(
@@ -96,7 +96,7 @@ impl Refusal {
         )
     }
 
-    /// The refresh token is good, but its user was removed.
+    /// Refusal of a valid refresh token whose user was removed.
     #[must_use]
     pub fn no_account() -> Self {
         Self::new(
@@ -108,31 +108,32 @@ impl Refusal {
         )
     }
 
-    /// The caller is known, but may not do this.
+    /// Refusal of an authenticated caller without permission.
     #[must_use]
     pub fn forbidden() -> Self {
         Self::detail(403, "You do not have permission to perform this action.")
     }
 
-    /// No such query, or not the caller's: the two are never told apart.
+    /// Refusal for a query that does not exist or belongs to another caller; the two are not
+    /// distinguished.
     #[must_use]
     pub fn no_query() -> Self {
         Self::detail(404, "No Query matches the given query.")
     }
 
-    /// Nothing to claim.
+    /// The answer when there is no query to claim.
     #[must_use]
     pub fn nothing_queued() -> Self {
         Self::detail(404, "No queued queries available")
     }
 
-    /// A page beyond the last.
+    /// Refusal of a page beyond the last one.
     #[must_use]
     pub fn no_page() -> Self {
         Self::detail(404, "Invalid page.")
     }
 
-    /// Some fields are wrong: `{"field":["why"]}`.
+    /// Refusal of wrong fields: `{"field":["why"]}`.
     #[must_use]
     pub fn fields<'a>(wrong: impl IntoIterator<Item = (&'a str, String)>) -> Self {
         let wrong = wrong

@@ -9,7 +9,7 @@ macro_rules! fixture {
     };
 }
 
-/// 2025-11-11T12:00:00Z.
+/// 2025-11-11T12:00:00Z, in milliseconds.
 const NOON: i64 = 1_762_862_400_000;
 
 fn fields(body: &str) -> Fields {

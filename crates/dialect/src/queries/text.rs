@@ -1,3 +1,5 @@
+//! [`Text`]: a text that is never logged.
+
 use std::{fmt, ops::Deref};
 
 use serde::Serialize;

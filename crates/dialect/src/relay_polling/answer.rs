@@ -1,4 +1,4 @@
-//! `POST /api/ollama/response`: a worker's text as native lines, and lines as a text.
+//! `POST /api/ollama/response`: conversion between a worker's text and native lines.
 
 use bytes::Bytes;
 use proto::{ErrorDetail, ModelName, Op, Timestamp};
@@ -10,28 +10,27 @@ use crate::{
     ollama::{json, parse},
 };
 
-/// The 200 of `POST /api/ollama/response`.
+/// The 200 body of `POST /api/ollama/response`.
 pub const ACKNOWLEDGED: &str = r#"{"success":true}"#;
 
-/// `POST /api/ollama/response`. Failure bodies of the real client have no `response` and no
-/// `model`.
+/// `POST /api/ollama/response`. Failures sent by the real client have no `response` and no `model`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Answer {
-    /// The id of the poll.
+    /// Identifier from the poll.
     pub id: String,
-    /// The text; absent from failures.
+    /// The text; absent in failures.
     #[serde(default)]
     pub response: Option<String>,
-    /// Why it failed.
+    /// Reason of a failure.
     #[serde(default)]
     pub error: Option<String>,
-    /// Taken from the rest when absent.
+    /// Whether it succeeded; derived from the other fields when absent.
     #[serde(default)]
     pub success: Option<bool>,
 }
 
 impl Answer {
-    /// Reads an answer.
+    /// Parses an answer.
     ///
     /// # Errors
     /// `malformed_json` or `bad_request`, naming the field.
@@ -39,10 +38,10 @@ impl Answer {
         parse(body)
     }
 
-    /// The text, or why there is none.
+    /// Returns the text.
     ///
     /// # Errors
-    /// The worker's own words for its failure.
+    /// The worker's own message for its failure.
     pub fn outcome(&self) -> Result<&str, &str> {
         let succeeded = self.success.unwrap_or(self.error.is_none());
         match (&self.response, succeeded) {
@@ -56,7 +55,7 @@ impl Answer {
     }
 }
 
-/// A poller's text as the native lines a streaming engine would have written.
+/// Returns a poller's text as the native lines of a streaming engine.
 #[must_use]
 pub fn lines(op: Op, model: &ModelName, text: &str, now: Timestamp) -> [Bytes; 2] {
     #[derive(Serialize)]
@@ -94,7 +93,7 @@ pub fn lines(op: Op, model: &ModelName, text: &str, now: Timestamp) -> [Bytes; 2
     [line(text, false), line("", true)]
 }
 
-/// The whole text of a job's lines.
+/// Returns the concatenated text of a job's lines.
 #[must_use]
 pub fn text<'a>(lines: impl IntoIterator<Item = &'a Bytes>) -> String {
     lines

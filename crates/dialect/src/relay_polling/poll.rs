@@ -1,4 +1,4 @@
-//! `GET /api/ollama/poll`: a job in the words of a polling worker, if they can say it.
+//! `GET /api/ollama/poll`: a job in the format of a polling worker, if it can express the job.
 
 use bytes::Bytes;
 use proto::{LeaseToken, ModelName, Op, Timestamp};
@@ -7,26 +7,26 @@ use serde_json::Value;
 
 use crate::{clock::rfc3339, ollama::json};
 
-/// The inside of a poll's answer: what the worker is to do.
+/// A job as a polling worker receives it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PolledRequest {
-    /// The job and the attempt, as [`poll_id`] writes them.
+    /// Job and attempt, as written by [`poll_id`].
     pub id: String,
-    /// What the user says.
+    /// Prompt of the user.
     pub prompt: String,
-    /// What the system says, or null.
+    /// System prompt, or null.
     pub system_prompt: Option<String>,
     /// The model.
     pub model: ModelName,
-    /// Null where the requester left it to the engine.
+    /// Temperature; null if the requester set none.
     pub temperature: Option<f64>,
-    /// Null where the requester set no limit.
+    /// Token limit; null if the requester set none.
     pub max_tokens: Option<i64>,
-    /// When the job was handed out.
+    /// Time of the poll.
     pub created_at: String,
 }
 
-/// The 200 of `GET /api/ollama/poll` with work in it.
+/// Returns the 200 body of `GET /api/ollama/poll` with a job.
 #[must_use]
 pub fn polled(request: &PolledRequest) -> Bytes {
     #[derive(Serialize)]
@@ -41,8 +41,8 @@ pub fn polled(request: &PolledRequest) -> Bytes {
 }
 
 impl PolledRequest {
-    /// A native job in these words. `None` if they cannot say it: only one prompt with at most
-    /// one system text before it can be handed to such a worker, and nothing but text.
+    /// Converts a native job. `None` if the format cannot express it: such a worker can only get
+    /// one text prompt with at most one system text before it.
     #[must_use]
     pub fn of(
         token: LeaseToken,
@@ -73,7 +73,7 @@ impl PolledRequest {
     }
 }
 
-/// As much of a native request as can be said, or must be refused, in the poller's words.
+/// The fields of a native request that can be converted, or that must be refused.
 #[derive(Deserialize)]
 struct Native {
     #[serde(default)]
@@ -149,8 +149,8 @@ fn is_unset(value: &Value) -> bool {
     }
 }
 
-/// The id a poller is given: the job's own for its first attempt, with the attempt behind it for
-/// later ones, so that a late answer can be told from a current one.
+/// Returns the identifier for a poller: the job's own for the first attempt, followed by the
+/// attempt for later ones, so that a late answer can be told from a current one.
 #[must_use]
 pub fn poll_id(token: LeaseToken) -> String {
     match token.attempt {
@@ -159,7 +159,7 @@ pub fn poll_id(token: LeaseToken) -> String {
     }
 }
 
-/// Reads what [`poll_id`] wrote.
+/// Parses an identifier written by [`poll_id`].
 #[must_use]
 pub fn token(id: &str) -> Option<LeaseToken> {
     let (job, attempt) = match id.split_once('-') {

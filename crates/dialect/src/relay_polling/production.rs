@@ -1,4 +1,4 @@
-//! The words of the poller that its author really runs: `has_job`, `job_uuid`, `response_text`.
+//! The variant used by the original poller in production: `has_job`, `job_uuid`, `response_text`.
 
 use bytes::Bytes;
 use proto::ErrorDetail;
@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use super::{Answer, PolledRequest};
 use crate::ollama::{json, parse};
 
-/// The 200 of a poll without work: this poller takes any other status for an error.
+/// The 200 body of a poll without a job: this poller treats any other status as an error.
 pub const NO_JOB: &str = r#"{"has_job":false}"#;
 
-/// The 200 of a poll with work in it.
+/// Returns the 200 body of a poll with a job.
 #[must_use]
 pub fn polled_job(request: &PolledRequest) -> Bytes {
     #[derive(Serialize)]
@@ -46,8 +46,8 @@ pub fn polled_job(request: &PolledRequest) -> Bytes {
     })
 }
 
-/// Reads an answer. `response_metadata` is an object, or an empty list from a failure, and not
-/// looked at.
+/// Parses an answer. `response_metadata` is an object, or an empty list in failures, and is
+/// ignored.
 ///
 /// # Errors
 /// `malformed_json` or `bad_request`, naming the field.

@@ -1,4 +1,4 @@
-//! `POST /api/ollama/request`: what a requester asks.
+//! `POST /api/ollama/request`: the request of a requester.
 
 use bytes::Bytes;
 use proto::{ErrorCode, ErrorDetail, ModelName};
@@ -6,21 +6,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::ollama::{json, parse, refuse};
 
-/// Filled in when a request says nothing of it.
+/// Temperature of a request that names none.
 pub const TEMPERATURE: f64 = 0.7;
-/// See [`TEMPERATURE`].
+/// Token limit of a request that names none.
 pub const MAX_TOKENS: i64 = 2000;
 
 /// `POST /api/ollama/request`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Request {
-    /// What the user says.
+    /// Prompt of the user.
     #[serde(alias = "user")]
     pub prompt: String,
-    /// What the system says.
+    /// System prompt.
     #[serde(default, alias = "system")]
     pub system_prompt: Option<String>,
-    /// Which model; the relay's choice when absent.
+    /// Name of the model; chosen by the relay when absent.
     #[serde(default)]
     pub model: Option<String>,
     /// [`TEMPERATURE`] when absent.
@@ -32,7 +32,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Reads a request.
+    /// Parses a request.
     ///
     /// # Errors
     /// `malformed_json` or `bad_request`, naming the field.
@@ -53,7 +53,7 @@ impl Request {
         Err(refuse(ErrorCode::BadRequest, wrong))
     }
 
-    /// The same as a native `chat` request.
+    /// Returns it as a native `chat` request.
     #[must_use]
     pub fn native(&self, model: &ModelName) -> Bytes {
         #[derive(Serialize)]

@@ -1,4 +1,4 @@
-//! `GET /api/ollama/status/{id}`: how far a request has got.
+//! `GET /api/ollama/status/{id}`: the progress of a request.
 
 use bytes::Bytes;
 use proto::{JobId, ModelName};
@@ -6,33 +6,33 @@ use serde::Serialize;
 
 use crate::ollama::json;
 
-/// The 202 of `POST /api/ollama/request`.
+/// Returns the 202 body of `POST /api/ollama/request`.
 #[must_use]
 pub fn queued(id: JobId) -> Bytes {
     status(id, &Progress::Queued)
 }
 
-/// How far a request has got.
+/// Progress of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress<'a> {
-    /// Nobody has it yet.
+    /// Waiting for a worker.
     Queued,
-    /// A worker has it.
+    /// A worker runs it.
     Processing,
-    /// Answered.
+    /// Completed.
     Completed {
         /// The text.
         response: String,
-        /// By which model.
+        /// The model that answered.
         model: &'a ModelName,
     },
-    /// Given up or withdrawn.
+    /// Failed or cancelled, with the reason.
     Error(&'a str),
-    /// No such request, or not yours.
+    /// The request does not exist or belongs to another account.
     NotFound,
 }
 
-/// The body of `GET /api/ollama/status/{id}`.
+/// Returns the body of `GET /api/ollama/status/{id}`.
 #[must_use]
 pub fn status(id: impl std::fmt::Display, progress: &Progress<'_>) -> Bytes {
     #[derive(Serialize, Default)]

@@ -15,15 +15,15 @@ use crate::{
     template::{NUMBER, Template},
 };
 
-/// A response.
+/// An answer in the format of a response.
 #[derive(Debug)]
 pub struct ResponseAnswer {
     named: Named,
     echo: Echo,
-    /// The number of the next event.
+    /// Sequence number of the next event.
     sequence: u64,
     blocks: Vec<Block>,
-    /// The id of the item that the last block grows into, and what is written for more of it.
+    /// Id of the open item, and the template of its deltas.
     open: Option<(String, Template)>,
     calls: usize,
     finished: bool,
@@ -37,7 +37,7 @@ struct Event<'a, T> {
     sequence_number: u64,
 }
 
-/// What is written for every token, and therefore without a tree.
+/// An event written for every token, therefore serialized without a `Value` tree.
 #[derive(Serialize)]
 struct Delta<'a> {
     item_id: &'a str,
@@ -81,7 +81,7 @@ fn numbered<T: Serialize>(out: &mut Vec<u8>, name: &str, fields: T, sequence_num
 }
 
 impl ResponseAnswer {
-    /// An answer of which nothing was said yet.
+    /// Starts an answer.
     #[must_use]
     pub fn new(named: Named, request: &ResponseRequest) -> Self {
         Self {
@@ -100,7 +100,7 @@ impl ResponseAnswer {
         self.sequence += 1;
     }
 
-    /// The response as it stands; `ended` adds what only its end knows.
+    /// Returns the response in its current state; `ended` adds the fields known only at the end.
     fn object(&self, status: &str, output: &[Value], ended: Value) -> Value {
         let mut object = json!({
             "id": format!("resp_{}", self.named.job),
@@ -184,7 +184,7 @@ impl ResponseAnswer {
         items.collect()
     }
 
-    /// More of a thought or a text, in an item of its own.
+    /// Appends to the open reasoning or text item; opens one if necessary.
     fn grow(&mut self, out: &mut Vec<u8>, kind: Kind, more: &str) {
         match (kind, self.blocks.last_mut().filter(|_| self.open.is_some())) {
             (Kind::Thinking, Some(Block::Thinking(text)))
@@ -233,7 +233,7 @@ impl ResponseAnswer {
         self.open = Some((id, token));
     }
 
-    /// Ends the open item, if there is one.
+    /// Closes the open item, if there is one.
     fn close(&mut self, out: &mut Vec<u8>, status: &str) {
         let Some(((id, _), block)) = self.open.take().zip(self.blocks.last()) else {
             return;
@@ -302,7 +302,7 @@ impl ResponseAnswer {
     }
 }
 
-/// What is written for more of this item.
+/// Returns the template of the deltas of this item.
 fn token(kind: Kind, item_id: &str, output_index: usize) -> Template {
     let (name, place) = match kind {
         Kind::Thinking => ("response.reasoning_summary_text.delta", SUMMARY),
@@ -369,8 +369,8 @@ impl Answer for ResponseAnswer {
         Ok(crate::ollama::json(&self.ended(last, &output)))
     }
 
-    /// Tells it twice: as the state of the response, and as the event on which clients raise,
-    /// which has the error both as the documentation and as the clients have it.
+    /// Writes the failure twice: as the state of the response, and as the event on which clients
+    /// raise an error. That event contains the error both as documented and as clients expect it.
     fn failure(&mut self, code: ErrorCode, message: &str) -> Bytes {
         let mut out = Vec::new();
         self.begin(&mut out);

@@ -29,7 +29,7 @@ struct Part {
     image_url: Option<String>,
 }
 
-/// The conversation so far, after the instructions.
+/// Returns the conversation so far, after the instructions.
 pub(super) fn messages(
     instructions: Option<&str>,
     input: Content<Item>,
@@ -53,7 +53,8 @@ pub(super) fn messages(
 }
 
 impl Item {
-    /// A thought belongs to what the model did next, and so do calls to what it said before them.
+    /// Appends an item. A thought belongs to the model's next message, and calls to its message
+    /// before them.
     fn append(
         self,
         thought: &mut Option<String>,
@@ -110,7 +111,7 @@ impl Item {
     }
 }
 
-/// The texts of the parts, one a line, and their images as bare base64.
+/// Returns the texts of the parts, joined with line feeds, and their images as bare base64.
 fn joined(content: Option<Content<Part>>) -> Result<(String, Vec<String>), ErrorDetail> {
     let parts = match content {
         None => return Ok(Default::default()),

@@ -15,18 +15,18 @@ use crate::{
     openai::request::{format, may_be_called, think},
 };
 
-/// What was asked, with what the answer repeats of it.
+/// A parsed request: the native request, and what the answer repeats of the original.
 #[derive(Debug)]
 pub struct ResponseRequest {
-    /// The model, unless absent or empty.
+    /// Name of the model; `None` if absent or empty.
     pub model: Option<String>,
-    /// Whether events or one object are wanted.
+    /// Whether the answer is streamed.
     pub stream: bool,
     pub(super) echo: Echo,
     native: native::Chat,
 }
 
-/// What a response repeats of its request.
+/// The fields of the request that a response repeats.
 #[derive(Clone, Serialize)]
 pub(super) struct Echo {
     instructions: Option<String>,
@@ -77,10 +77,10 @@ struct Text {
 }
 
 impl ResponseRequest {
-    /// Reads a request. Fields that Ollama has no word for are ignored.
+    /// Parses a request. Fields without a counterpart in Ollama are ignored.
     ///
     /// # Errors
-    /// `malformed_json`, or `bad_request` naming what is wrong.
+    /// `malformed_json`, or `bad_request` naming the wrong field.
     pub fn parse(body: &[u8]) -> Result<Self, ErrorDetail> {
         let asked: Asked = parse_named(body)?;
         asked.needs_no_memory()?;
@@ -127,7 +127,7 @@ impl ResponseRequest {
         })
     }
 
-    /// The native request.
+    /// Returns the native request.
     #[must_use]
     pub fn native(&self, model: &ModelName) -> Bytes {
         named(model, &self.native)
@@ -157,7 +157,7 @@ impl Asked {
     }
 }
 
-/// A tool as Ollama takes it; `None` for one that is no function.
+/// Returns a tool in Ollama's format; `None` if it is not a function.
 fn function(mut tool: Value) -> Option<Value> {
     let tool = tool.as_object_mut()?;
     if tool.get("type").and_then(Value::as_str) != Some("function") {
@@ -174,7 +174,7 @@ fn function(mut tool: Value) -> Option<Value> {
 }
 
 impl fmt::Debug for Echo {
-    /// Never the instructions.
+    /// Hides the instructions.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Echo").finish_non_exhaustive()
     }

@@ -38,7 +38,7 @@ fn chat_lines() -> Vec<Bytes> {
         .collect()
 }
 
-/// Name and data of every event.
+/// Returns the name and data of every event.
 fn events(text: &[u8]) -> Vec<(String, Value)> {
     let text = std::str::from_utf8(text).unwrap();
     let events = text.split_terminator("\n\n").map(|event| {
