@@ -126,7 +126,7 @@ impl Relay {
         let fallen = self.fallen.clone();
         self.tasks.spawn(async move {
             if AssertUnwindSafe(part).catch_unwind().await.is_err() {
-                tracing::error!(name, "a part of the relay died");
+                tracing::error!(name, "a relay task panicked; shutting down");
                 fallen.cancel();
             }
         });
@@ -170,7 +170,7 @@ impl Relay {
 
     pub(crate) fn random(&self) -> Result<[u8; 32], ApiError> {
         self.world.random().map_err(|error| {
-            tracing::error!(%error, "no random bytes");
+            tracing::error!(%error, "the system provides no random bytes");
             ApiError::internal()
         })
     }
@@ -195,7 +195,7 @@ impl Relay {
         let (relay, id) = (self.clone(), key.id.clone());
         self.tasks.spawn(async move {
             if let Err(error) = relay.store.note_key_used(now, &id).await {
-                tracing::warn!(%error, "the use of a key was not noted");
+                tracing::warn!(%error, "cannot record the last use of a key");
             }
             relay.noted.end(&id);
         });

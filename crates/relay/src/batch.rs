@@ -355,7 +355,7 @@ impl Run {
             }
         }
         store.put_batch(batch.clone()).await?;
-        tracing::info!(batch = batch.id, state = ?batch.state, "batch");
+        tracing::info!(batch = batch.id, state = ?batch.state, "batch state changed");
         self.batch = batch;
         Ok(())
     }

@@ -2,7 +2,8 @@
 //!
 //! - Requests per key: a token bucket (`--key-rate`). Requests of workers to their carrier are
 //!   exempt: slots bound them.
-//! - Overload refusals of all callers together: paced by delaying the response.
+//! - Refusals because of overload or a reached limit, of all callers together: paced by delaying
+//!   the response.
 //! - Invalid keys per address (IPv6: per /64): after 5 a minute answered 429 instead of 401. Valid
 //!   keys are unaffected, so that clients behind one address do not lock each other out; keys are
 //!   too long to be guessed.
@@ -90,8 +91,8 @@ impl Guard {
         self.pace(&of_user(user), now)
     }
 
-    /// Returns how long to delay an overload refusal, so that clients that retry in a tight loop do
-    /// not crowd out the rest.
+    /// Returns how long to delay a refusal because of overload or a reached limit, so that clients
+    /// that retry in a tight loop do not crowd out the rest.
     pub(crate) fn hold(&self, code: ErrorCode, now: Timestamp) -> Duration {
         let is_for_want_of_room = matches!(
             code,

@@ -161,7 +161,7 @@ async fn scrape(socket: TcpStream, at: Option<SocketAddr>, relay: Relay) {
         .keep_alive(false)
         .serve_connection(TokioIo::new(socket), service);
     if let Err(error) = served.await {
-        tracing::debug!(%error, "a scraper's connection broke");
+        tracing::debug!(%error, "metrics connection failed");
     }
 }
 

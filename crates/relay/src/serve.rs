@@ -137,7 +137,9 @@ impl Relay {
     pub(crate) async fn permitted(&self, address: SocketAddr) -> io::Result<()> {
         if self.settings.insecure_dev {
             if address.ip().is_loopback() {
-                tracing::warn!("--insecure-dev: everybody on this machine may do everything");
+                tracing::warn!(
+                    "--insecure-dev: every program on this machine has full access without a key"
+                );
                 return Ok(());
             }
             return Err(io::Error::other(format!(

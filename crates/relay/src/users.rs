@@ -165,7 +165,7 @@ impl Relay {
         };
         trial.succeeded();
         self.store.logged_in(self.now(), user.id).await?;
-        tracing::info!(user.id, "logged in");
+        tracing::info!(user.id, "user logged in");
         Ok(Some(user))
     }
 }

@@ -127,7 +127,7 @@ async fn attempt(relay: &Relay, sender: &Sender, job: Job, webhook: Webhook) -> 
             None => Told::GivenUp { error },
         },
     };
-    tracing::info!(job.id = %id, tries = tries + 1, ?told, "webhook");
+    tracing::info!(job.id = %id, tries = tries + 1, ?told, "webhook try finished");
     if let Err(error) = relay.store.webhook_tried(id, told).await {
         tracing::error!(job.id = %id, %error, "cannot store the outcome of a webhook try; it may be repeated");
         sleep(AFTER_FAILURE).await;

@@ -96,7 +96,7 @@ async fn accept(relay: Relay, caller: Caller, asked: Create) -> Result<BatchReco
         metadata: json!(asked.metadata).to_string(),
     };
     store.put_batch(batch.clone()).await?;
-    tracing::info!(batch = batch.id, "accepted");
+    tracing::info!(batch = batch.id, "batch accepted");
     batch::start(&relay, batch.clone());
     Ok(batch)
 }

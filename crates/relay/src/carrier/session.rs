@@ -339,7 +339,7 @@ impl Session {
 
     /// Handles a refusal by the queue: either the lease has ended, or the store failed.
     pub(super) async fn lost(&self, token: LeaseToken, error: &QueueError) -> Result<(), Ended> {
-        tracing::info!(job.id = %token.job, job.attempt = token.attempt, %error, "lease over");
+        tracing::info!(job.id = %token.job, job.attempt = token.attempt, %error, "lease ended");
         match error {
             QueueError::Store(_) | QueueError::DiskFull => Err(Ended::Store),
             QueueError::Ended(..) => self.closed(token, Some(ErrorCode::StaleLease)).await,

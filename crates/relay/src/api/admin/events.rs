@@ -6,7 +6,7 @@
 //! : ping             heartbeat without a change
 //! ```
 //!
-//! The overview is computed only after a change, and at most four times a second.
+//! The overview is computed after a change, at most four times a second, and with each heartbeat.
 
 use std::convert::Infallible;
 
