@@ -1,4 +1,4 @@
-//! What the clients of engines share: bounded waits, lines, and errors put into words.
+//! Shared by the clients of engines: timeouts, lines of a response, and error messages.
 
 use bytes::Bytes;
 use proto::limits;
@@ -9,27 +9,28 @@ use tokio::time::{Duration, Instant, timeout, timeout_at};
 
 use crate::{EngineError, LineSplitter};
 
-/// Longest error body that is read, and longest message made of it.
+/// Maximum size of an error body that is read, in bytes, and maximum length of a message made from
+/// it.
 const ERROR_BODY_MAX: usize = 64 * 1024;
 const MESSAGE_MAX: usize = 1_000;
-/// Longest message that is passed on as it is.
+/// Maximum length of an engine's own error message that is passed on unchanged, in bytes.
 const OWN_WORDS_MAX: usize = 8_000;
-/// Longest answer to a question about the engine itself.
+/// Maximum size of an engine's answer about itself or its models, in bytes.
 const REPORT_MAX: usize = 16 * 1024 * 1024;
 
-/// How long an engine may be silent.
+/// Timeouts of an engine.
 #[derive(Debug, Clone)]
 pub struct EngineTimes {
-    /// Until the connection stands.
+    /// Time to connect.
     pub connect: Duration,
-    /// Until a question about the engine itself is answered.
+    /// Time to answer a request about the engine itself.
     pub report: Duration,
-    /// Until the first line. A model is loaded before it, others wait for the same engine, and a
-    /// long prompt is read: on a slow machine that takes as long as a whole answer.
+    /// Time to the first line. It includes loading the model, waiting for other requests, and
+    /// processing a long prompt, which on a slow machine takes as long as a whole answer.
     pub first_line: Duration,
-    /// Between two lines. Ollama writes a call of a tool in one, when it is complete.
+    /// Time between two lines. Ollama writes a tool call as one line, when it is complete.
     pub next_line: Duration,
-    /// Until an answer that was asked for in one piece.
+    /// Time to an answer that is not streamed.
     pub whole_answer: Duration,
 }
 
@@ -45,14 +46,14 @@ impl Default for EngineTimes {
     }
 }
 
-/// Asks the engine about itself.
+/// Sends a request about the engine itself and reads the answer.
 pub(crate) async fn ask(request: RequestBuilder, limit: Duration) -> Result<Bytes, EngineError> {
     let by = Instant::now() + limit;
     let response = send(request, by).await?;
     read(response, REPORT_MAX, by).await
 }
 
-/// Whatever it says to such a question, an engine that does not answer it is not up.
+/// Maps every error of such a request to "unavailable": an engine that does not answer it is down.
 pub(crate) fn not_up(error: EngineError) -> EngineError {
     EngineError::Unavailable(match error {
         EngineError::Refused { status, message } => format!("HTTP {status}: {message}"),
@@ -65,12 +66,12 @@ pub(crate) fn not_up(error: EngineError) -> EngineError {
     })
 }
 
-/// Sends a request and waits for an answer that is not an error.
+/// Sends a request and waits for a response that is not an error.
 pub(crate) async fn send(request: RequestBuilder, by: Instant) -> Result<Response, EngineError> {
     send_and_hear(request, by, message).await
 }
 
-/// The same, with the words for an error taken from its body by `words`.
+/// Sends a request; `words` extracts the message from the body of an error.
 pub(crate) async fn send_and_hear(
     request: RequestBuilder,
     by: Instant,
@@ -99,8 +100,8 @@ pub(crate) async fn send_and_hear(
     })
 }
 
-/// That it is there is known by its connection, and by what it says when it is asked about itself:
-/// one that works for long is not down.
+/// The error for a timeout. It does not mean that the engine is down, which its connection and its
+/// answers about itself show: an engine may just be slow.
 fn too_late() -> EngineError {
     EngineError::Broken("it did not begin its answer in time".into())
 }
@@ -141,7 +142,7 @@ impl ResponseLines {
         }
     }
 
-    /// The next line, `None` after the last.
+    /// Returns the next line, or `None` after the last one.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, EngineError> {
         let too_long = |_: crate::LineTooLong| EngineError::TooLong;
         let by = self.first_by.unwrap_or_else(|| Instant::now() + self.pause);
@@ -167,15 +168,15 @@ impl ResponseLines {
         }
     }
 
-    /// Reads the end of the body, so that the connection can serve the next request.
+    /// Reads the end of the body, so that the connection can be reused.
     pub(crate) async fn finish(mut self) {
         const SOON: Duration = Duration::from_millis(100);
         drop(timeout(SOON, self.response.chunk()).await);
     }
 }
 
-/// The sentence in an error body, however deep it is wrapped: Ollama hands on its runner's JSON
-/// as text inside its own.
+/// Extracts the message from an error body, at any depth: Ollama passes on its runner's JSON as
+/// text inside its own.
 pub(crate) fn message(body: &[u8]) -> Option<String> {
     let text = match serde_json::from_slice::<Value>(body) {
         Ok(value) => sentence(value, 4),
@@ -190,8 +191,8 @@ pub(crate) fn message(body: &[u8]) -> Option<String> {
     (!clean.is_empty()).then(|| clean.to_owned())
 }
 
-/// The text of Ollama's own `{"error":"text"}`, whatever it holds: its requester is told just
-/// that. Anything else is put into words as usual.
+/// Extracts the text of Ollama's own `{"error":"text"}` unchanged, which is passed on to the
+/// requester. `None` for any other body.
 pub(crate) fn own_words(body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Error {
@@ -224,7 +225,7 @@ fn sentence(value: Value, depth: usize) -> String {
     }
 }
 
-/// The innermost cause, which names what failed; the outer ones repeat the address.
+/// Returns the innermost cause, which names the failure; the outer ones repeat the address.
 pub(crate) fn cause(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
@@ -240,7 +241,7 @@ mod tests {
 
     use super::*;
 
-    /// What becomes of lines, the first of which comes after the first of these pauses.
+    /// Reads lines that arrive after these pauses, in seconds.
     async fn read(pauses: [u64; 3]) -> Vec<Result<Bytes, EngineError>> {
         let times = EngineTimes::default();
         let lines = stream::iter(pauses).then(|pause| async move {
@@ -263,7 +264,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_long_prompt_and_a_long_call_of_a_tool_are_waited_for_and_silence_is_not() {
-        // 60,000 tokens of prompt at 40 a second, and then 4,000 of one line at 8 a second.
+        // A prompt of 60,000 tokens at 40 a second, then one line of 4,000 tokens at 8 a second.
         let read_all = read([1_500, 1, 500]).await;
         assert!(read_all.iter().all(Result::is_ok), "{read_all:?}");
         for silent in [[1_801, 0, 0], [1, 1, 601]] {

@@ -1,18 +1,20 @@
+//! [`Clock`]: the wall clock as an argument.
+
 use std::{fmt, sync::Arc, time::SystemTime};
 
 use proto::Timestamp;
 
-/// Where the time of day comes from; tests bring their own.
+/// Source of the current wall-clock time; tests provide their own.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
 
 impl Clock {
-    /// A clock that asks `now`.
+    /// A clock that calls `now`.
     pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         Self(Arc::new(now))
     }
 
-    /// The time of day.
+    /// Returns the current time.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         (self.0)()
@@ -20,7 +22,7 @@ impl Clock {
 }
 
 impl Default for Clock {
-    /// The system's clock.
+    /// The system clock.
     fn default() -> Self {
         Self::new(|| {
             #[expect(clippy::disallowed_methods, reason = "this is the edge")]

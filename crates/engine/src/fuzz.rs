@@ -1,4 +1,4 @@
-//! Readers of what an engine says, for `tests/fuzz`.
+//! Entry points of `tests/fuzz` for the parsers of an engine's output.
 
 use bytes::Bytes;
 
@@ -8,7 +8,7 @@ pub use crate::{
     openai::fuzz::{answer as openai_answer, models as openai_models, request as openai_request},
 };
 
-/// Lines, cut where the first byte says: they are the same wherever the network cut them.
+/// Splits the bytes into lines twice, cut at different places; both results must be equal.
 pub fn lines(bytes: &[u8]) {
     let Some((size, bytes)) = bytes.split_first() else {
         return;
@@ -19,7 +19,7 @@ pub fn lines(bytes: &[u8]) {
     let _ = wants_lines(bytes);
 }
 
-/// The lines before one that is too long.
+/// Returns the lines before one that is too long.
 fn split<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<Bytes> {
     let mut splitter = LineSplitter::new(64);
     let mut lines = Vec::new();
@@ -37,7 +37,7 @@ fn split<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<Bytes> {
     lines
 }
 
-/// Where an engine is, as its owner writes it.
+/// Parses the address of an engine, as its owner writes it.
 pub fn address(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes) {
         drop(parse_host(text));

@@ -1,26 +1,29 @@
+//! Parsing of `OLLAMA_HOST`.
+
 use reqwest::Url;
 
-/// What `OLLAMA_HOST` means to a client.
+/// The meaning of `OLLAMA_HOST` for a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
-    /// Where to go.
+    /// URL of the server.
     pub url: Url,
-    /// What the owner should know about how the text was read.
+    /// Warning for the owner about how the text was understood.
     pub warning: Option<String>,
 }
 
-/// A text that names no host.
+/// The text does not name a host.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not an address of an Ollama: write it as host:port or as a URL")]
 pub struct InvalidHost(pub String);
 
-/// Reads `OLLAMA_HOST` as Ollama's own clients do: `http://127.0.0.1:11434` when empty, port
-/// 11434 without a scheme, 80 and 443 with one, a wrong port gives the default one with a warning.
+/// Parses `OLLAMA_HOST` as Ollama's own clients do: `http://127.0.0.1:11434` when empty, port 11434
+/// without a scheme, 80 or 443 with one; an invalid port is replaced by the default one, with a
+/// warning.
 ///
-/// An unspecified address (`0.0.0.0`), which means something to a server only, is this machine.
+/// An unspecified address (`0.0.0.0`), which only a server can use, becomes this machine's.
 ///
 /// # Errors
-/// [`InvalidHost`] if no URL can be made of it.
+/// [`InvalidHost`] if the text cannot be made into a URL.
 pub fn parse_host(text: &str) -> Result<Host, InvalidHost> {
     let invalid = || InvalidHost(text.to_owned());
     let bare = text.trim().trim_matches(['"', '\'']).trim();
@@ -55,14 +58,14 @@ pub fn parse_host(text: &str) -> Result<Host, InvalidHost> {
     Ok(Host { url, warning })
 }
 
-/// Host and port; the port is there if a colon is, even if nothing follows it.
+/// Splits host and port. The port is `Some` if there is a colon, even if nothing follows it.
 fn split_port(authority: &str) -> (&str, Option<&str>) {
     if let Some(rest) = authority.strip_prefix('[') {
         let (host, after) = rest.split_once(']').unwrap_or((rest, ""));
         return (host, after.strip_prefix(':'));
     }
     match authority.split_once(':') {
-        // More than one colon without brackets: an address alone.
+        // More than one colon without brackets: an IPv6 address without a port.
         Some((_, port)) if port.contains(':') => (authority, None),
         Some((host, port)) => (host, Some(port)),
         None => (authority, None),

@@ -1,9 +1,11 @@
+//! Common settings of HTTP clients.
+
 use reqwest::{ClientBuilder, Url, redirect::Policy};
 
-/// A client builder with what every connection of Hearth shares: no redirects, no Nagle delay,
-/// ring for TLS, and no proxy on the way to this machine itself.
+/// Returns a client builder with the settings shared by all connections of Hearth: no redirects, no
+/// Nagle delay, ring for TLS, and no proxy to this machine itself.
 pub fn client_builder(target: &Url) -> ClientBuilder {
-    // Whoever comes first installs it; all install the same one.
+    // Installed once per process; a second call fails, which is fine because all install the same.
     drop(rustls::crypto::ring::default_provider().install_default());
     let builder = reqwest::Client::builder()
         .redirect(Policy::none())
@@ -16,7 +18,7 @@ pub fn client_builder(target: &Url) -> ClientBuilder {
     }
 }
 
-/// Whether the URL names this machine itself.
+/// Whether the URL's host is this machine itself.
 #[must_use]
 pub fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();

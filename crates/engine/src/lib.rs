@@ -1,4 +1,4 @@
-//! What runs a model. One trait, and the clients of engines that live in other processes.
+//! Engines: the trait, and the clients of engines that run in other processes.
 
 mod answer;
 mod clock;
@@ -30,40 +30,41 @@ pub use ollama::Ollama;
 pub use openai::OpenAiCompatible;
 pub use spec::{InvalidSpec, Spec};
 
-/// The lines an engine writes for one job, as Ollama's native API writes them, without line feeds.
+/// The lines an engine writes for one job, in the format of Ollama's native API, without line
+/// feeds.
 ///
-/// The stream ends after a line with `"done":true` (for [`Op::Embed`]: after its one line), or
-/// with one `Err`. Dropping it stops the engine within a second.
+/// The stream ends after a line with `"done":true` (for [`Op::Embed`]: after its one line), or with
+/// one `Err`. Dropping it stops the engine within a second.
 pub type Lines = Pin<Box<dyn Stream<Item = Result<Bytes, EngineError>> + Send>>;
 
-/// Something that answers requests with a language model.
+/// A program that answers requests with a language model.
 #[async_trait]
 pub trait Engine: fmt::Debug + Send + Sync {
-    /// Its name for the owner's eyes, without secrets: `ollama at http://127.0.0.1:11434`.
+    /// Name for the owner, without secrets: `ollama at http://127.0.0.1:11434`.
     fn name(&self) -> String;
 
-    /// Which kind it is, known before it has ever answered.
+    /// Kind of the engine; known before the engine has ever answered.
     fn kind(&self) -> EngineKind {
         EngineKind::Ollama
     }
 
-    /// Asks it for its version and models. Quick, and never loads a model.
+    /// Asks the engine for its version and models. Fast, and never loads a model.
     ///
     /// # Errors
     /// [`EngineError::Unavailable`] if it cannot be reached.
     async fn report(&self) -> Result<WorkerReport, EngineError>;
 
-    /// What it says of one model of its report, as Ollama's `/api/show` does, in at most
-    /// [`proto::limits::SHOW_MAX`] bytes; `None` if it says nothing. Never loads the model.
+    /// Returns the details of one model of its report in the format of Ollama's `/api/show`, at
+    /// most [`proto::limits::SHOW_MAX`] bytes; `None` if it has none. Never loads the model.
     ///
     /// # Errors
-    /// [`EngineError`].
+    /// [`EngineError`] if the engine fails or refuses.
     async fn show(&self, model: &ModelEntry) -> Result<Option<Box<RawValue>>, EngineError> {
         let _ = model;
         Ok(None)
     }
 
-    /// The entries of its `/api/ps`: which models are in memory, and until when.
+    /// Returns the entries of its `/api/ps`: the models in memory, and until when.
     ///
     /// # Errors
     /// [`EngineError::Unavailable`] if it cannot be reached.
@@ -71,49 +72,50 @@ pub trait Engine: fmt::Debug + Send + Sync {
         Ok(Vec::new())
     }
 
-    /// Starts one request. `body` is Ollama's request for `op`, passed on byte for byte where the
-    /// engine is Ollama. Resolves when the engine has accepted or refused it, or with the first
-    /// line, whichever the engine lets one know.
+    /// Starts one request. `body` is Ollama's request for `op`, passed on byte for byte to an
+    /// Ollama. Returns when the engine has accepted or refused the request or, if the engine does
+    /// not tell, with the first line.
     ///
     /// # Errors
     /// [`EngineError`]; nothing was generated.
     async fn start(&self, op: Op, body: Body) -> Result<Lines, EngineError>;
 }
 
-/// Why an engine gave no answer, named by what the worker does about it.
+/// Reasons why an engine gave no answer, named by what the worker does about them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EngineError {
-    /// Not there, or not answering: stop leasing, give the job back.
+    /// The engine does not respond: stop leasing, give the job back.
     #[error("the engine cannot be reached: {0}")]
     Unavailable(String),
-    /// There, but too busy to begin: give the job back for later.
+    /// The engine is too busy to start: give the job back for a later attempt.
     #[error("the engine is busy: {0}")]
     Busy(String),
-    /// It answered with an error status: the requester is told just that.
+    /// The engine answered with an error status, which is passed on to the requester.
     #[error("{message}")]
     Refused {
-        /// Its HTTP status.
+        /// HTTP status.
         status: u16,
-        /// Its message, unwrapped.
+        /// Message, unwrapped.
         message: String,
     },
-    /// It said in the middle of its answer that it failed: the requester is told just that.
+    /// The engine reported a failure in the middle of its answer, which is passed on to the
+    /// requester.
     #[error("{0}")]
     Failed(String),
-    /// It broke off, or said something that is not its own protocol.
+    /// The engine broke off, or violated its own protocol.
     #[error("the engine broke off: {0}")]
     Broken(String),
-    /// It works, but what its model wrote is of use to nobody: another try may go better.
+    /// The engine works, but the model's output is unusable: another attempt may succeed.
     #[error("{0}")]
     Unusable(String),
-    /// A line of its answer is longer than any that is passed on: it would be so again.
+    /// A line of the answer exceeds the maximum length: another attempt would fail, too.
     #[error(
         "the engine answers in a line of more than 8 MiB, which is passed on to nobody; ask for less at once"
     )]
     TooLong,
 }
 
-/// How Ollama begins when it answers 500 to a request that is wrong in itself.
+/// Beginnings of messages that Ollama sends with status 500 although the request is wrong.
 const FAULTS_OF_REQUESTS: [&str; 4] = [
     "option \"",
     "invalid format:",
@@ -122,9 +124,9 @@ const FAULTS_OF_REQUESTS: [&str; 4] = [
 ];
 
 impl EngineError {
-    /// Whether the same request may go well at another time, or at another engine. A refusal is
-    /// final, except a failure of the engine's own, which it tells with 500 or above; 501 is what
-    /// it cannot do.
+    /// Whether the same request may succeed later, or at another engine. A refusal is final, except
+    /// a failure of the engine itself, which it reports with a status of 500 or above; 501 means
+    /// that it does not support the request.
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {

@@ -1,6 +1,8 @@
+//! [`LineSplitter`]: splitting a byte stream into lines.
+
 use bytes::{Bytes, BytesMut};
 
-/// Cuts a stream of bytes into lines, wherever the network cut it before.
+/// Splits a stream of bytes into lines, independently of how the network split it.
 #[derive(Debug)]
 pub struct LineSplitter {
     buffer: BytesMut,
@@ -8,13 +10,13 @@ pub struct LineSplitter {
     max: usize,
 }
 
-/// A line that is longer than lines may be.
+/// A line exceeds the maximum length, which is given in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a line is longer than {0} bytes")]
 pub struct LineTooLong(pub usize);
 
 impl LineSplitter {
-    /// Lines may have up to `max` bytes.
+    /// A splitter for lines of at most `max` bytes.
     #[must_use]
     pub fn new(max: usize) -> Self {
         Self {
@@ -24,13 +26,13 @@ impl LineSplitter {
         }
     }
 
-    /// Adds what the network brought.
+    /// Adds received bytes.
     pub fn push(&mut self, chunk: &[u8]) {
         self.buffer.extend_from_slice(chunk);
     }
 
-    /// The next whole line, without its line feed (or carriage return and line feed); blank lines
-    /// are left out. `None` until more was pushed.
+    /// Returns the next complete line, without its line feed (or carriage return and line feed).
+    /// Skips empty lines. `None` until more is pushed.
     ///
     /// # Errors
     /// [`LineTooLong`].
@@ -39,7 +41,7 @@ impl LineSplitter {
             let fresh = self.buffer.get(self.scanned..).unwrap_or_default();
             let Some(at) = fresh.iter().position(|byte| *byte == b'\n') else {
                 self.scanned = self.buffer.len();
-                // One byte more, for a carriage return that may be the end's.
+                // One byte more, for a carriage return that may belong to the line's end.
                 if self.buffer.len() > self.max + 1 {
                     return Err(LineTooLong(self.max));
                 }
@@ -54,7 +56,7 @@ impl LineSplitter {
         }
     }
 
-    /// What is left when the stream has ended: a last line without a line feed.
+    /// Returns what is left at the end of the stream: a last line without a line feed.
     ///
     /// # Errors
     /// [`LineTooLong`].

@@ -1,3 +1,5 @@
+//! The client of an Ollama server.
+
 use std::collections::HashSet;
 
 use async_trait::async_trait;
@@ -16,8 +18,8 @@ use crate::{
     request::wants_lines,
 };
 
-/// An Ollama server. Only what [`Op`] names and four questions about itself and its models are
-/// ever asked of it, with the request's bytes as they came.
+/// An Ollama server. It only gets requests for an [`Op`], byte for byte, and four kinds of requests
+/// about itself and its models.
 #[derive(Debug)]
 pub struct Ollama {
     client: Client,
@@ -26,10 +28,11 @@ pub struct Ollama {
 }
 
 impl Ollama {
-    /// An Ollama at `url`, for example from [`crate::parse_host`]. Connects to nothing yet.
+    /// Creates a client for the Ollama at `url`, for example from [`crate::parse_host`]. Does not
+    /// connect yet.
     ///
     /// # Errors
-    /// [`EngineError::Unavailable`] if no HTTP client can be made on this system.
+    /// [`EngineError::Unavailable`] if the system does not permit creating an HTTP client.
     pub fn new(url: &Url, times: EngineTimes) -> Result<Self, EngineError> {
         let client = client_builder(url)
             .connect_timeout(times.connect)
@@ -92,7 +95,7 @@ impl Engine for Ollama {
         let models = models.filter_map(|tag| {
             let Named { name } = serde_json::from_str(tag.get()).ok()?;
             let is_loaded = loaded.contains(&name);
-            // A name that the wire does not carry cannot be asked for either.
+            // A model whose name is not valid on the wire cannot be requested either.
             let name = ModelName::new(name).ok()?;
             Some(ModelEntry {
                 name,
@@ -151,15 +154,16 @@ impl Engine for Ollama {
             .header(CONTENT_TYPE, "application/json")
             .body(body.0);
         let response = send_and_hear(request, first_by, own_words).await?;
-        // What it does not call a stream of lines is one whole answer, whatever it says of itself.
+        // A response without the content type of a stream is one complete answer, whatever its
+        // fields.
         let is_whole = !is_stream(&response);
         if matches!(op, Op::Copy | Op::Delete) {
-            // It says nothing but that it is done.
+            // An empty body means success.
             let done = Bytes::from_static(br#"{"status":"success"}"#);
             return Ok(Box::pin(stream::iter([Ok(done)])));
         }
         let pause = if op.changes_models() {
-            // Checking what was pulled takes long, and nothing is said meanwhile.
+            // Verifying a pulled model takes long and produces no output.
             self.times.whole_answer
         } else {
             self.times.next_line
@@ -181,8 +185,8 @@ impl Engine for Ollama {
     }
 }
 
-/// An answer to `/api/show` as it is, or without its lists and long texts if they make it too
-/// long; what clients choose a model by always stays. `None` if it is no such answer.
+/// Returns an answer to `/api/show`, without its lists and long texts if they make it too long. The
+/// fields by which clients choose a model are always kept. `None` if it is not such an answer.
 fn trimmed(show: &[u8]) -> Option<Box<RawValue>> {
     let whole = std::str::from_utf8(show).ok()?;
     let mut fields: Map<String, Value> = serde_json::from_str(whole).ok()?;
@@ -191,7 +195,7 @@ fn trimmed(show: &[u8]) -> Option<Box<RawValue>> {
     }
     let info = fields.get_mut("model_info").and_then(Value::as_object_mut);
     for value in info.into_iter().flat_map(Map::values_mut) {
-        // As Ollama itself shows them unless it is asked for all.
+        // Ollama itself shortens them in this way unless asked for everything.
         if value.is_array() {
             *value = Value::Null;
         }
@@ -225,7 +229,7 @@ struct LineHead<'a> {
     done: bool,
     #[serde(default, borrow)]
     error: Option<&'a RawValue>,
-    /// Of a change of models, which has no other end.
+    /// Set in lines of a change of models, which has no other end marker.
     #[serde(default, borrow)]
     status: Option<&'a RawValue>,
 }
@@ -240,7 +244,7 @@ async fn next(mut lines: ResponseLines, is_whole: bool) -> (Result<Bytes, Engine
     let line = match lines.next().await {
         Ok(Some(line)) => line,
         Ok(None) => {
-            // Ollama stops so when a model repeats itself; nothing marks it but the missing end.
+            // Ollama stops in this way when a model repeats itself; only the end marker is missing.
             let problem = "it ended its answer without saying that it was done";
             return (Err(EngineError::Broken(problem.into())), Reading::Failed);
         }
@@ -251,7 +255,7 @@ async fn next(mut lines: ResponseLines, is_whole: bool) -> (Result<Bytes, Engine
             let problem = own_words(&line).unwrap_or_else(|| "an error without words".into());
             (Err(EngineError::Failed(problem)), Reading::Failed)
         }
-        // A list would pass for a struct.
+        // The check for `{` is needed because serde also reads a list as a struct.
         Ok(LineHead { done, status, .. }) if line.starts_with(b"{") => {
             let is_last = done || is_whole || status.is_some_and(|s| s.get() == "\"success\"");
             let reading = if is_last {
@@ -268,7 +272,7 @@ async fn next(mut lines: ResponseLines, is_whole: bool) -> (Result<Bytes, Engine
     }
 }
 
-/// What an Ollama says, for `tests/fuzz`.
+/// Parses the output of an Ollama, for `tests/fuzz`.
 #[cfg(feature = "fuzz")]
 pub fn fuzz(bytes: &[u8]) {
     drop(trimmed(bytes));

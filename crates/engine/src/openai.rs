@@ -1,3 +1,5 @@
+//! The client of servers with an OpenAI-compatible API.
+
 mod calls;
 #[cfg(feature = "fuzz")]
 pub(crate) mod fuzz;
@@ -30,10 +32,10 @@ use crate::{
     client_builder,
 };
 
-/// A server that speaks OpenAI's API: llama.cpp, vLLM, LM Studio and many others.
+/// A server with an OpenAI-compatible API: llama.cpp, vLLM, LM Studio and many others.
 ///
-/// Ollama's requests are translated to it and its answers back. What has no counterpart there
-/// (`num_ctx`, `top_k`, `keep_alive`, `template`, `context`, log probabilities …) is left out.
+/// Ollama's requests are translated to that API, and its answers back. Fields without a counterpart
+/// (`num_ctx`, `top_k`, `keep_alive`, `template`, `context`, log probabilities …) are dropped.
 pub struct OpenAiCompatible {
     client: Client,
     base: String,
@@ -49,10 +51,12 @@ impl fmt::Debug for OpenAiCompatible {
 }
 
 impl OpenAiCompatible {
-    /// A server at `url`, with or without `/v1` at its end. Connects to nothing yet.
+    /// Creates a client for the server at `url`, with or without a final `/v1`. Does not connect
+    /// yet.
     ///
     /// # Errors
-    /// [`EngineError::Unavailable`] if the key is not one, or no HTTP client can be made.
+    /// [`EngineError::Unavailable`] if the key is invalid, or the system does not permit creating
+    /// an HTTP client.
     pub fn new(
         url: &Url,
         key: Option<&SecretString>,
@@ -91,7 +95,7 @@ impl OpenAiCompatible {
 
     async fn generate(&self, path: &str, body: &Value, reply: Reply) -> Result<Lines, EngineError> {
         let started = Instant::now();
-        // It is always asked to stream, so that silence can be told from work.
+        // The upstream request always streams, so that a silent server can be told from a busy one.
         let first_by = started + self.times.first_line;
         let request = self.request(Method::POST, path).json(body);
         let response = send(request, first_by).await.map_err(own_fault)?;
@@ -130,7 +134,7 @@ impl OpenAiCompatible {
     }
 }
 
-/// A refused key is the owner's business, not the requester's.
+/// Maps a refused key to an error of the owner's configuration, not of the requester.
 fn own_fault(error: EngineError) -> EngineError {
     match error {
         EngineError::Refused {
@@ -157,10 +161,10 @@ struct Model {
     id: String,
     #[serde(default)]
     created: Option<i64>,
-    /// vLLM's word for how long a context may be.
+    /// vLLM's name for the context length.
     #[serde(default)]
     max_model_len: Option<u64>,
-    /// What llama.cpp says beyond OpenAI's API.
+    /// llama.cpp's addition to the API.
     #[serde(default)]
     meta: Option<Meta>,
 }
@@ -246,7 +250,7 @@ impl Engine for OpenAiCompatible {
     }
 
     async fn running(&self) -> Result<Vec<Box<RawValue>>, EngineError> {
-        // Such servers do not say what they hold, nor until when.
+        // Such servers do not report which models are in memory.
         Ok(Vec::new())
     }
 
@@ -272,7 +276,7 @@ impl Engine for OpenAiCompatible {
     }
 }
 
-/// What such a server says of a model, as an entry of Ollama's `/api/tags`.
+/// Converts a model of such a server to an entry of Ollama's `/api/tags`.
 fn entry(model: &Model) -> Option<ModelEntry> {
     let name = ModelName::new(model.id.as_str()).ok()?;
     let created = Timestamp(model.created.unwrap_or(0).saturating_mul(1_000));
@@ -283,14 +287,14 @@ fn entry(model: &Model) -> Option<ModelEntry> {
     });
     Some(ModelEntry {
         name,
-        // Such servers do not say; most serve what they hold in memory.
+        // Such servers do not report it; most serve only what they have loaded.
         loaded: true,
         tag: RawValue::from_string(tag.to_string()).ok()?,
     })
 }
 
-/// What such a server says of a model, as an answer to Ollama's `/api/show`. It does not say of
-/// which architecture the model is, so lengths stand under `general`.
+/// Converts a model of such a server to an answer of Ollama's `/api/show`. The architecture is
+/// unknown, so lengths are given under `general`.
 fn shown(model: &Model) -> Option<Box<RawValue>> {
     let meta = model.meta.as_ref();
     let told = [
@@ -359,9 +363,9 @@ impl Answer {
             };
             let data = match line.strip_prefix(b"data:") {
                 Some(data) => data.trim_ascii(),
-                // Some servers put an error there without making it an event.
+                // Some servers send an error as a bare line instead of an event.
                 None if line.starts_with(b"{") => &line,
-                // Comments and event names carry nothing here.
+                // Comments and event names carry no data.
                 None => continue,
             };
             if data == b"[DONE]" {

@@ -1,3 +1,5 @@
+//! The fields of an Ollama request that engines' clients need.
+
 use std::fmt;
 
 use serde::{
@@ -6,8 +8,9 @@ use serde::{
 };
 use serde_json::Value;
 
-/// Whether an Ollama request wants its answer line by line; Ollama's default is that it does. As it
-/// reads: the last of two keys counts, in any case, and what follows the first value does not.
+/// Whether an Ollama request asks for a stream of lines, which is the default. As in Ollama, the
+/// last of duplicate keys counts, keys match in any case, and anything after the first value is
+/// ignored.
 pub(crate) fn wants_lines(body: &[u8]) -> bool {
     let mut reader = serde_json::Deserializer::from_slice(body);
     reader.deserialize_map(WantsLines).unwrap_or(true)

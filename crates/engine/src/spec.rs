@@ -1,44 +1,46 @@
+//! [`Spec`]: the engine that the owner chose on the command line.
+
 use std::{path::PathBuf, str::FromStr};
 
 use reqwest::Url;
 
 use crate::parse_host;
 
-/// Which engine the owner chose: `auto`, `ollama[:URL]`, `builtin[:PATH]` or `openai:URL`.
+/// The chosen engine: `auto`, `ollama[:URL]`, `builtin[:PATH]` or `openai:URL`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Spec {
-    /// An Ollama if one answers at its usual place, else the built-in engine.
+    /// An Ollama if one responds at its default address, otherwise the built-in engine.
     #[default]
     Auto,
-    /// An Ollama; where `OLLAMA_HOST` says if no address is given.
+    /// An Ollama at this URL, or at `OLLAMA_HOST` if none is given.
     Ollama(Option<Url>),
-    /// The model in this process; of this file if one is given.
+    /// The built-in engine, with this model file if one is given.
     Builtin(Option<PathBuf>),
-    /// A server that speaks OpenAI's API.
+    /// A server with an OpenAI-compatible API.
     OpenAi(Url),
 }
 
-/// A text that names no engine.
+/// The text does not name an engine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSpec {
-    /// The word before the colon is not known.
+    /// The kind before the colon is unknown.
     #[error("no engine is called {0:?}: use auto, ollama[:URL], builtin[:PATH] or openai:URL")]
     Unknown(String),
-    /// The address cannot be used.
+    /// The address is invalid.
     #[error("the address in {spec:?} cannot be used: {problem}")]
     Address {
         /// The whole text.
         spec: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// `openai` has no usual place.
+    /// `openai` has no default address.
     #[error("openai needs an address: openai:http://127.0.0.1:8080")]
     NoAddress,
 }
 
 impl Spec {
-    /// Reads the owner's choice; opens nothing.
+    /// Parses the owner's choice; opens nothing.
     ///
     /// # Errors
     /// [`InvalidSpec`], which names the text.

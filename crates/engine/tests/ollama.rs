@@ -1,4 +1,4 @@
-//! The Ollama client against an Ollama that does what a script says.
+//! Tests of the Ollama client against a scripted Ollama.
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
 use std::time::Duration;
@@ -131,7 +131,7 @@ async fn a_stream_that_ends_without_done_is_broken_whether_it_ended_well_or_was_
 #[tokio::test]
 async fn an_answer_in_one_piece_is_whole_whatever_it_says_of_itself() {
     let (server, client) = scripted().await;
-    // So it ends when a model repeats itself, and so it shows a prompt as it was rendered.
+    // Ollama ends in this way when a model repeats itself, and when it shows a rendered prompt.
     let whole = r#"{"model":"tiny","response":"1111","done":false}"#;
     for body in [r#"{"model":"tiny","stream":false}"#, r#"{"model":"tiny"}"#] {
         server.script("/api/generate", Answer::json(200, whole));
@@ -275,7 +275,7 @@ async fn silence_before_the_first_line_and_between_lines_is_bounded() {
     for silent in [Answer::after(&Gate::default()), Answer::begin()] {
         server.script("/api/chat", silent);
         let (_, error) = ask(&first, Op::Chat, CHAT).await;
-        // It is there, and may have been at work.
+        // The engine is up, and may have been working.
         assert!(matches!(error, Some(EngineError::Broken(_))), "{error:?}");
     }
     let next = client(

@@ -1,4 +1,4 @@
-//! The client of OpenAI-compatible servers, over a real socket.
+//! Tests of the client of OpenAI-compatible servers, over a real socket.
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
 use std::time::Duration;

@@ -1,15 +1,15 @@
-//! Which call a tool answers. OpenAI tells calls apart by their ids, Ollama by the names of their
-//! functions, or by nothing but their order.
+//! Assigns tool results to tool calls. OpenAI identifies calls by ids; Ollama by function names, or
+//! only by order.
 
 use std::collections::{HashMap, VecDeque};
 
-/// The calls of a chat so far.
+/// The tool calls of a chat so far.
 #[derive(Debug, Default)]
 pub(super) struct Calls<'a> {
     made: Vec<Made>,
     by_id: HashMap<&'a str, usize>,
     by_name: HashMap<&'a str, VecDeque<usize>>,
-    /// Those before it are answered.
+    /// Index of the oldest call without a result.
     oldest: usize,
 }
 
@@ -20,7 +20,7 @@ struct Made {
 }
 
 impl<'a> Calls<'a> {
-    /// The nth call of a message. Its id, of its own if it has none.
+    /// Returns the id of the nth call of a message; generates one if it has none.
     pub(super) fn make(
         &mut self,
         id: Option<&'a str>,
@@ -40,7 +40,7 @@ impl<'a> Calls<'a> {
         id
     }
 
-    /// A tool says which call it answers.
+    /// Records a result that names its call.
     pub(super) fn answered(&mut self, id: &str) {
         let made = self.by_id.get(id).and_then(|at| self.made.get_mut(*at));
         if let Some(made) = made {
@@ -48,8 +48,8 @@ impl<'a> Calls<'a> {
         }
     }
 
-    /// The id of the call that a tool answers which does not say: the oldest without an answer of
-    /// its function, else of any.
+    /// Returns the id of the call that an unnamed result belongs to: the oldest unanswered call of
+    /// its function, otherwise the oldest unanswered one.
     pub(super) fn answer(&mut self, name: Option<&str>) -> Option<String> {
         let open = name.and_then(|name| self.by_name.get_mut(name));
         let at = open.and_then(|open| {

@@ -1,3 +1,5 @@
+//! Entry points of `tests/fuzz` for the parsers of OpenAI-compatible servers.
+
 use bytes::Bytes;
 use proto::{Op, Timestamp};
 use tokio::time::Duration;
@@ -9,7 +11,7 @@ use super::{
     shown,
 };
 
-/// A streamed answer, a line each.
+/// Parses a streamed answer, one event per line.
 pub fn answer(bytes: &[u8]) {
     for (chat, stream) in [(true, true), (false, false)] {
         let mut reply = Reply::new("tiny".into(), Shape { chat, stream });
@@ -31,7 +33,7 @@ fn is_line(line: &Bytes) {
     assert!(line["done"].is_boolean(), "{line} is no line of Ollama's");
 }
 
-/// A request of Ollama's, as a relay hands it on.
+/// Translates an Ollama request, as passed on by a relay.
 pub fn request(bytes: &[u8]) {
     let body = Bytes::copy_from_slice(bytes);
     for op in [Op::Chat, Op::Generate, Op::Embed, Op::Pull] {
@@ -39,7 +41,7 @@ pub fn request(bytes: &[u8]) {
     }
 }
 
-/// What it says of its models, and embeddings.
+/// Parses a list of models, and embeddings.
 pub fn models(bytes: &[u8]) {
     if let Ok(models) = serde_json::from_slice::<Models>(bytes) {
         for model in &models.data {

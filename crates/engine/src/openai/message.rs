@@ -1,4 +1,4 @@
-//! A message of Ollama's as one of OpenAI's.
+//! Conversion of Ollama's messages to OpenAI's.
 
 use serde_json::{Map, Value, json};
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::EngineError;
 
-/// One message; `number` is its place among them.
+/// Converts one message; `number` is its index.
 pub(super) fn message<'a>(
     number: usize,
     message: &'a Value,
@@ -52,12 +52,12 @@ pub(super) fn message<'a>(
     Ok(Value::Object(out))
 }
 
-/// Ollama has a call's arguments as an object, OpenAI as that object's text.
+/// Converts a tool call. Its arguments are an object in Ollama, and that object as text in OpenAI.
 fn tool_call<'a>(place: (usize, usize), call: &'a Value, calls: &mut Calls<'a>) -> Value {
     let function = call.get("function").unwrap_or(&Value::Null);
     let arguments = function.get("arguments").unwrap_or(&Value::Null);
     let name = function.get("name").and_then(Value::as_str);
-    // One that is empty tells no call from another.
+    // An empty id cannot identify a call.
     let id = call.get("id").and_then(Value::as_str);
     let id = id.filter(|id| !id.is_empty());
     json!({
@@ -70,7 +70,7 @@ fn tool_call<'a>(place: (usize, usize), call: &'a Value, calls: &mut Calls<'a>) 
     })
 }
 
-/// A text and the images that belong to it.
+/// Returns a text with its images as content parts.
 pub(super) fn content(text: &str, images: Option<&Value>) -> Result<Value, EngineError> {
     let images = match images {
         None | Some(Value::Null) => return Ok(text.into()),
@@ -89,7 +89,7 @@ pub(super) fn content(text: &str, images: Option<&Value>) -> Result<Value, Engin
     Ok(Value::Array(parts))
 }
 
-/// The first bytes of an image, in base64, tell its format.
+/// Returns the media type of an image, detected from its first bytes in base64.
 fn image_type(base64: &str) -> &'static str {
     const FORMATS: [(&str, &str); 3] = [
         ("/9j/", "image/jpeg"),

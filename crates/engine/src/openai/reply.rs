@@ -1,4 +1,4 @@
-//! OpenAI's streamed answers as Ollama's lines.
+//! Conversion of OpenAI's streamed answers to Ollama's lines.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use tokio::time::Duration;
 use super::request::Shape;
 use crate::{EngineError, answer};
 
-/// One answer while it is being translated.
+/// State of one answer while it is translated.
 #[derive(Debug)]
 pub(super) struct Reply {
     model: String,
@@ -66,7 +66,7 @@ struct Delta {
     content: Option<String>,
     #[serde(default)]
     reasoning: Option<String>,
-    /// How it was called before; some servers write both.
+    /// Former name of the field; some servers send both.
     #[serde(default)]
     reasoning_content: Option<String>,
     #[serde(default)]
@@ -109,7 +109,7 @@ impl Reply {
         }
     }
 
-    /// One event's data; a line if there is something to show for it.
+    /// Processes the data of one event; returns a line if it has visible content.
     pub(super) fn event(
         &mut self,
         data: &[u8],
@@ -151,14 +151,16 @@ impl Reply {
         Ok(None)
     }
 
-    /// The stream is over: the last lines, or an error if the answer was never finished.
+    /// Processes the end of the stream: returns the last lines, or an error if the answer was not
+    /// finished.
     pub(super) fn end(
         mut self,
         was_done: bool,
         took: Duration,
         now: Timestamp,
     ) -> Result<Vec<Bytes>, EngineError> {
-        // A server that fails in the middle just stops; only a reason makes it an answer.
+        // A server that fails in the middle just stops; only a finish reason makes an answer
+        // complete.
         let reason = match self.finish.take() {
             Some(reason) => reason,
             None if was_done && self.pieces > 0 => "stop".to_owned(),
@@ -171,7 +173,7 @@ impl Reply {
         let calls = std::mem::take(&mut self.calls).into_iter();
         let calls = calls.map(|(index, call)| call.into_ollama(index));
         let calls: Vec<Value> = if reason == "length" {
-            // The limit of tokens may have cut the last one.
+            // The token limit may have truncated the last call.
             calls.filter_map(Result::ok).collect()
         } else {
             calls.collect::<Result<_, _>>()?
@@ -189,7 +191,7 @@ impl Reply {
         last.insert("done_reason".into(), reason.into());
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         last.insert("total_duration".into(), nanos.into());
-        // Ollama leaves out what is zero.
+        // Ollama omits zeros.
         if let Some(prompt) = self.usage.prompt_tokens.filter(|count| *count > 0) {
             last.insert("prompt_eval_count".into(), prompt.into());
         }
@@ -203,7 +205,7 @@ impl Reply {
     }
 
     fn add_call(&mut self, part: CallPart) {
-        // As many as any sane answer has; the rest is noise.
+        // No valid answer has more; further ones are ignored.
         if part.index >= 128 {
             return;
         }
@@ -256,7 +258,8 @@ impl Reply {
 }
 
 impl ToolCall {
-    /// Its arguments are always an object; of a function without any, some servers write nothing.
+    /// Converts the call. Arguments are always an object in Ollama; some servers send nothing for a
+    /// function without any.
     fn into_ollama(self, index: u64) -> Result<Value, EngineError> {
         let arguments = match self.arguments.trim() {
             "" | "null" => Ok(Map::new()),
@@ -270,7 +273,7 @@ impl ToolCall {
     }
 }
 
-/// The answer to a request that asks for nothing.
+/// Returns the answer to a request without a prompt, which only loads or unloads.
 pub(super) fn loaded(model: &str, chat: bool, reason: &str, now: Timestamp) -> Bytes {
     let shape = Shape {
         chat,
@@ -282,7 +285,7 @@ pub(super) fn loaded(model: &str, chat: bool, reason: &str, now: Timestamp) -> B
     Value::Object(line).to_string().into()
 }
 
-/// RFC 3339, in UTC.
+/// Formats RFC 3339 in UTC.
 pub(super) fn date(at: Timestamp) -> String {
     jiff::Timestamp::from_millisecond(at.0).map_or_else(|_| String::new(), |at| at.to_string())
 }

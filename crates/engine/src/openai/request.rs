@@ -1,4 +1,4 @@
-//! Ollama's requests as OpenAI's.
+//! Conversion of Ollama's requests to OpenAI's.
 
 use bytes::Bytes;
 use proto::Op;
@@ -10,16 +10,16 @@ use super::{
 };
 use crate::EngineError;
 
-/// An Ollama request, translated.
+/// A translated Ollama request.
 #[derive(Debug, PartialEq)]
 pub(super) struct Translated {
-    /// The model, as it was named.
+    /// Name of the model as requested.
     pub(super) model: String,
-    /// What to do.
+    /// The call to make.
     pub(super) call: Call,
 }
 
-/// What an Ollama request means to a server that speaks OpenAI's API.
+/// The call that an Ollama request becomes.
 #[derive(Debug, PartialEq)]
 pub(super) enum Call {
     /// `POST /v1/chat/completions`, always streamed.
@@ -28,18 +28,19 @@ pub(super) enum Call {
     Completion { body: Value, shape: Shape },
     /// `POST /v1/embeddings`.
     Embed { body: Value },
-    /// Nothing to generate: Ollama loads (or unloads) the model, such a server has it loaded.
+    /// Nothing to generate: Ollama would load or unload the model; such a server always has it
+    /// loaded.
     Load { chat: bool, reason: &'static str },
-    /// Nothing to embed.
+    /// No input to embed.
     EmbedNothing,
 }
 
-/// How the requester wants the answer.
+/// The format of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Shape {
-    /// `message` as `/api/chat` has it, else `response` as `/api/generate` has it.
+    /// Whether text is in `message`, as in `/api/chat`, or in `response`, as in `/api/generate`.
     pub(super) chat: bool,
-    /// Line by line.
+    /// Whether the answer is streamed as lines.
     pub(super) stream: bool,
 }
 
@@ -167,8 +168,8 @@ fn shape(chat: bool, request: &Map<String, Value>) -> Shape {
     }
 }
 
-/// What both kinds of generation share. Options without a counterpart are left out, as Ollama
-/// itself leaves out options it does not know.
+/// Returns the fields shared by both kinds of generation. Options without a counterpart are
+/// dropped, as Ollama itself ignores unknown options.
 fn common(model: &str, request: &Map<String, Value>) -> Result<Map<String, Value>, EngineError> {
     let mut body = Map::new();
     body.insert("model".into(), model.into());
@@ -185,7 +186,7 @@ fn common(model: &str, request: &Map<String, Value>) -> Result<Map<String, Value
         ] {
             copy(options, same, &mut body, same);
         }
-        // Ollama's "no limit" is to say nothing here; 0 would be "nothing at all".
+        // Ollama's "no limit" is expressed by omitting the field; 0 would mean "nothing at all".
         let limit = options.get("num_predict").and_then(Value::as_i64);
         if let Some(limit) = limit.filter(|limit| *limit > 0) {
             body.insert("max_tokens".into(), limit.into());
