@@ -1,5 +1,5 @@
-//! Generates the context of the app; its commands are named here so that each window gets only
-//! those that its capability lists.
+//! Generates the context of the app. Its commands are listed here, so that each window gets only
+//! those of its capability file.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let commands = tauri_build::AppManifest::new().commands(&[

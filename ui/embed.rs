@@ -5,8 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Writes `pages.rs` for the page that is served at `at`: it, and the files that it loads, itself
-/// or through one another.
+/// Writes `pages.rs` for the page that is served at `at`: the page and all files that it loads,
+/// directly or indirectly.
 fn embed(at: &str, page: &str) -> io::Result<()> {
     let dist = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ui/dist");
     println!("cargo:rerun-if-changed={}", dist.display());

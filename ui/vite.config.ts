@@ -7,9 +7,9 @@ export default defineConfig({
   clearScreen: false,
   build: {
     target: "safari16",
-    // The pages run under a policy without inline script.
+    // The content security policy of the pages forbids inline scripts.
     modulePreload: { polyfill: false },
-    // Nor do they load anything that is not a file.
+    // The policy also forbids `data:` URLs.
     assetsInlineLimit: 0,
     rollupOptions: { input: { main: "index.html", overlay: "overlay.html", dashboard: "dashboard.html" } },
   },

@@ -1,6 +1,6 @@
-//! The floor of the idle benchmark: a window of the overlay's size that shows an empty page.
+//! The baseline of the idle benchmark: a window of the overlay's size with an empty page.
 //!
-//! A page and not `about:blank`, for which `WebKitGTK` starts no web process at all.
+//! It loads a page instead of `about:blank`, for which `WebKitGTK` starts no web process.
 
 use tauri::{WebviewUrl, WebviewWindowBuilder, http::Response};
 

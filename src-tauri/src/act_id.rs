@@ -1,5 +1,5 @@
-//! The name of a menu item says what it does, so that a click on a menu that has just been
-//! redrawn still does what its item said.
+//! Ids of menu items. An id encodes the action, so that a click counts as what the item showed,
+//! even if the menu was redrawn meanwhile.
 
 use agent::TrayAct;
 use proto::status::{Command, CommandArgs};
@@ -9,7 +9,7 @@ const ONCE: &str = "approve_once";
 const ALWAYS: &str = "approve_always";
 const DENY: &str = "deny";
 
-/// The item's name.
+/// The id of an item with this action.
 pub(crate) fn of(act: TrayAct) -> String {
     match act {
         TrayAct::ToggleAutostart => AUTOSTART.to_owned(),
@@ -24,7 +24,7 @@ pub(crate) fn of(act: TrayAct) -> String {
     }
 }
 
-/// What the item of this name does; nothing for a line of text.
+/// The action of an item with this id; `None` for a line of text.
 pub(crate) fn act(id: &str) -> Option<TrayAct> {
     if id == AUTOSTART {
         return Some(TrayAct::ToggleAutostart);

@@ -1,4 +1,4 @@
-//! What the pages may ask for. Each command is a mailbox: it hands the wish on and answers.
+//! The commands that pages may call. Each passes its request to the agent and returns the result.
 
 use proto::status::{Command, CommandArgs};
 use tauri::State;
@@ -8,7 +8,7 @@ use crate::{
     view::{View, Views},
 };
 
-/// The view of this moment.
+/// The current view.
 #[tauri::command]
 #[expect(
     clippy::needless_pass_by_value,
@@ -18,7 +18,7 @@ pub(crate) fn snapshot(views: State<'_, Views>) -> View {
     views.latest()
 }
 
-/// Any command of the hub's protocol, in its own words.
+/// Sends a command of the hub's protocol to the agent.
 #[tauri::command]
 pub(crate) async fn act(
     shell: State<'_, TauriShell>,
@@ -32,13 +32,13 @@ pub(crate) async fn act(
         .map_err(|(_, message)| message)
 }
 
-/// Starts the app at login, or no longer; says why if that did not come about.
+/// Enables or disables the start at login; the error is the reason for the owner.
 #[tauri::command]
 pub(crate) async fn set_autostart(shell: State<'_, TauriShell>, on: bool) -> Result<(), String> {
     agent(&shell)?.set_autostart(on).await
 }
 
-/// The owner's word on a program that waits: `once`, `always` or `no`.
+/// Decides a pending approval: `once`, `always` or `no`.
 #[tauri::command]
 pub(crate) async fn decide(
     shell: State<'_, TauriShell>,
@@ -54,14 +54,14 @@ pub(crate) async fn decide(
     answer.map_err(|(_, message)| message)
 }
 
-/// Ends the leave of a program to give commands.
+/// Revokes a program's permanent grant.
 #[tauri::command]
 pub(crate) async fn revoke(shell: State<'_, TauriShell>, grant: String) -> Result<(), String> {
     let revoked = agent(&shell)?.approvals().revoke(&grant).await;
     revoked.map_err(|(_, message)| message)
 }
 
-/// What the owner says to a program that asks.
+/// The owner's decision about a program.
 #[derive(Debug, Clone, Copy, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Word {

@@ -1,11 +1,11 @@
-//! Starting at login: a desktop entry on Linux, the system's own way elsewhere.
+//! The start at login: a desktop entry on Linux, the system's own mechanism elsewhere.
 
 use tauri::{AppHandle, Builder, Wry};
 
 #[cfg(target_os = "linux")]
 mod entry;
 
-/// Gives the app what it needs to start at login with these options.
+/// Prepares the app to start at login with these options.
 #[cfg(target_os = "linux")]
 pub(crate) fn prepare(builder: Builder<Wry>, options: Vec<String>) -> Builder<Wry> {
     builder.manage(Options(options))
@@ -23,7 +23,7 @@ pub(crate) fn prepare(builder: Builder<Wry>, options: Vec<String>) -> Builder<Wr
 #[cfg(target_os = "linux")]
 struct Options(Vec<String>);
 
-/// Starts the app at login, or no longer.
+/// Enables or disables the start at login.
 #[cfg(target_os = "linux")]
 pub(crate) fn set(app: &AppHandle, on: bool) -> Result<(), String> {
     use tauri::Manager as _;

@@ -1,7 +1,7 @@
-//! `hearth-desktop`: the agent with a tray, an overlay and a window around it.
+//! `hearth-desktop`: the agent with a tray, an overlay and a window.
 //!
-//! Everything is decided by the `agent` crate; this program only paints what it says and hands
-//! clicks on. The pages are fed over the status hub's WebSocket, like any other client.
+//! The `agent` crate makes all decisions; this program draws its output and forwards clicks. The
+//! pages follow the status hub over its WebSocket, like any other client.
 
 #![cfg_attr(not(debug_assertions), windows_subsystem = "windows")]
 
@@ -27,7 +27,7 @@ use std::{
 use clap::Parser;
 use telemetry::Format;
 
-/// Lets applications anywhere use the language model on this machine, and shows what it is doing.
+/// Lets applications anywhere use the language model on this machine, and shows its activity.
 #[derive(Debug, Parser)]
 #[command(name = "hearth-desktop", version)]
 struct Desktop {

@@ -1,5 +1,5 @@
-//! Notices of the desktop for programs that wait for the owner's word: he may see neither tray nor
-//! window just then. As the desktop notifications specification 1.2 has it, on the session bus.
+//! Desktop notifications for programs that wait for approval, because the owner may see neither
+//! tray nor window. Implements the Desktop Notifications Specification 1.2 on the session bus.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -22,25 +22,25 @@ use zbus::{
 use crate::act_id;
 
 const SERVER: &str = "org.freedesktop.Notifications";
-/// The action of a click on the notice itself.
+/// The action of a click on the notification itself.
 const CLICK: &str = "default";
-/// It stays until the owner, or somebody else, has decided.
+/// The notification stays until the approval is decided.
 const NEVER_EXPIRES: i32 = 0;
 
-/// How long the desktop may take for each call.
+/// Timeout of each call on the bus.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the owner did with a notice.
+/// The owner's reaction to a notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Clicked {
-    /// He answered.
+    /// An answer button.
     Answer(TrayAct),
-    /// He wants to see more.
+    /// A click on the notification: open the window.
     Open,
 }
 
-/// Shows a notice for each question as long as it waits. Where no desktop shows notices, the tray
-/// and the window ask alone.
+/// Shows a notification for each pending approval. On a desktop without notifications, only the
+/// tray and the window show them.
 pub(crate) async fn show(
     mut pairs: watch::Receiver<Arc<Pairs>>,
     language: Language,
@@ -48,7 +48,7 @@ pub(crate) async fn show(
     clicked: impl Fn(Clicked),
 ) {
     loop {
-        // Nobody is bothered before there is something to ask.
+        // Connects to the bus only when there is an approval to show.
         let asked = pairs.wait_for(|pairs| !pairs.waiting.is_empty());
         let Some(Ok(_)) = stop.run_until_cancelled(asked).await else {
             return;
@@ -56,14 +56,14 @@ pub(crate) async fn show(
         if let Err(error) = serve(&mut pairs, language, &stop, &clicked).await {
             tracing::debug!(%error, "the desktop shows no notifications");
         }
-        // Not again before something else is asked.
+        // Retries only when the approvals change.
         let Some(Ok(())) = stop.run_until_cancelled(pairs.changed()).await else {
             return;
         };
     }
 }
 
-/// Until nothing is asked any more; at the end no notice stays behind.
+/// Shows notifications until no approval is pending, or `stop`; then closes them.
 async fn serve(
     pairs: &mut watch::Receiver<Arc<Pairs>>,
     language: Language,
@@ -93,7 +93,7 @@ async fn serve(
     Ok(())
 }
 
-/// What a click on the notice of this question means: nothing but an answer to that one.
+/// The meaning of a click on the notification of `asked`; actions of other approvals are ignored.
 fn read(action: &str, asked: u64) -> Option<Clicked> {
     if action == CLICK {
         return Some(Clicked::Open);
@@ -108,7 +108,7 @@ fn read(action: &str, asked: u64) -> Option<Clicked> {
 
 struct Board {
     server: Proxy<'static>,
-    /// The notice of each question.
+    /// The notification's id, by the number of the approval.
     shown: BTreeMap<u64, u32>,
 }
 
@@ -128,7 +128,7 @@ impl Board {
         })
     }
 
-    /// Which notice was clicked, and where.
+    /// The clicks on notifications: the notification's id and the action.
     async fn clicks(&self) -> zbus::Result<impl Stream<Item = (u32, String)> + use<>> {
         let clicks: SignalStream<'static> = self.server.receive_signal("ActionInvoked").await?;
         Ok(Box::pin(clicks.filter_map(|signal| async move {
@@ -136,13 +136,13 @@ impl Board {
         })))
     }
 
-    /// One that the desktop refuses is tried again when the questions change; the others stay.
+    /// Updates the notifications. A refused one is retried at the next change; the others stay.
     async fn show(&mut self, now: &[Question]) {
         let is_over = |approval: &u64| now.iter().all(|asked| asked.approval != *approval);
         let over: Vec<_> = self.shown.keys().copied().filter(is_over).collect();
         for approval in over {
             if let Some(id) = self.shown.remove(&approval) {
-                // The owner may have closed it himself.
+                // The owner may have closed it already.
                 let closed = self.server.call_method("CloseNotification", &id).await;
                 closed.map_or_else(
                     |error| tracing::debug!(%error, "the notification was closed already"),
@@ -181,7 +181,7 @@ impl Board {
     }
 }
 
-/// Some desktops read the text as markup, and a program chose its own name and path.
+/// Escapes markup, which some desktops interpret: the program chose its own name and path.
 fn escaped(text: &str) -> String {
     let escaped = text.replace('&', "&amp;");
     escaped.replace('<', "&lt;").replace('>', "&gt;")

@@ -1,4 +1,4 @@
-//! The overlay: a small pill over everything, which takes neither clicks nor the focus.
+//! The overlay: a small pill above all windows, which takes neither clicks nor the focus.
 
 use tauri::{
     AppHandle, LogicalSize, Manager as _, PhysicalPosition, PhysicalRect, WebviewUrl,
@@ -7,14 +7,14 @@ use tauri::{
 
 use crate::pages;
 
-/// The window's name.
+/// The window's label.
 pub(crate) const LABEL: &str = "overlay";
-/// The pill of 280 x 56 and the 4 around it; `style.css` and `Overlay.svelte` draw into this.
+/// The pill of 280 x 56 with a margin of 4; must match `style.css` and `Overlay.svelte`.
 const SIZE: LogicalSize<f64> = LogicalSize::new(288.0, 64.0);
-/// Between the pill and the corner of the screen.
+/// Distance between the pill and the corner of the screen.
 const MARGIN: f64 = 12.0;
 
-/// Shows the overlay; makes it if it is not there.
+/// Shows the overlay; creates its window if needed.
 pub(crate) fn show(app: &AppHandle) -> tauri::Result<()> {
     let window = match app.get_webview_window(LABEL) {
         Some(window) => window,
@@ -24,7 +24,7 @@ pub(crate) fn show(app: &AppHandle) -> tauri::Result<()> {
     settle(&window)
 }
 
-/// Takes the overlay away, and its web process with it.
+/// Destroys the overlay's window, and with it the web process.
 pub(crate) fn hide(app: &AppHandle) -> tauri::Result<()> {
     app.get_webview_window(LABEL)
         .map_or(Ok(()), |window| window.destroy())
@@ -43,7 +43,7 @@ fn build(app: &AppHandle) -> tauri::Result<WebviewWindow> {
         .inner_size(width, height)
         .min_inner_size(width, height)
         .max_inner_size(width, height)
-        // Not for the owner's sake: GTK gives a window of a fixed size at least 200 rows.
+        // GTK makes a window that is not resizable at least 200 pixels high.
         .resizable(true)
         .transparent(true)
         .decorations(false)
@@ -58,8 +58,8 @@ fn build(app: &AppHandle) -> tauri::Result<WebviewWindow> {
         .build()
 }
 
-/// X11 window managers forget these when a window is withdrawn, and refuse some before it is
-/// mapped: they are said anew after each showing.
+/// Applies the window's properties. X11 window managers forget them when a window is unmapped, and
+/// ignore some before it is mapped, so they are set after each showing.
 fn settle(window: &WebviewWindow) -> tauri::Result<()> {
     window.set_always_on_top(false)?;
     window.set_always_on_top(true)?;
@@ -72,7 +72,7 @@ fn settle(window: &WebviewWindow) -> tauri::Result<()> {
     Ok(())
 }
 
-/// Where the pill's upper left corner goes, so that the pill sits at the bottom right.
+/// The position of the window's upper left corner, so that the pill is at the bottom right.
 fn corner(area: &PhysicalRect<i32, u32>, scale: f64) -> PhysicalPosition<i32> {
     let size = SIZE.to_physical::<i32>(scale);
     #[expect(clippy::cast_possible_truncation, reason = "a margin of a few pixels")]

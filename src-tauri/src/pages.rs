@@ -1,18 +1,18 @@
-//! What a page may be: one of our own, and nothing else.
+//! Restricts the windows to Hearth's own pages.
 
 use tauri::{Runtime, Url, webview::NewWindowFeatures, webview::NewWindowResponse};
 
-/// Whether a window may go to this address.
+/// Whether a window may navigate to this address.
 pub(crate) fn is_ours(url: &Url) -> bool {
     match url.scheme() {
         "tauri" => url.host_str() == Some("localhost"),
-        // Windows serves the same pages under this host, which no name server knows.
+        // On Windows the pages have this host, which no DNS server resolves.
         "http" | "https" => cfg!(windows) && url.host_str() == Some("tauri.localhost"),
         _ => false,
     }
 }
 
-/// No page opens a window.
+/// Denies every new window.
 pub(crate) fn no_new_window<R: Runtime>(_: Url, _: NewWindowFeatures) -> NewWindowResponse<R> {
     NewWindowResponse::Deny
 }

@@ -1,4 +1,4 @@
-//! The life of the program: one event loop for the desktop, one runtime for everything else.
+//! The life cycle of the program: one event loop for the desktop, one runtime for all other tasks.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -13,10 +13,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::notices::{self, Clicked};
 use crate::{commands, login, shell::TauriShell, signal, view::Views};
 
-/// How long the tasks may take to end once the loop has ended.
+/// Maximum time for the tasks to end after the event loop.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// What runs beside the event loop.
+/// The tasks besides the event loop.
 #[derive(Clone)]
 struct Beside {
     stop: CancellationToken,
@@ -33,7 +33,7 @@ pub(crate) fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     };
     let app = build(settings, beside.clone())?;
     let code = app.run_return(|_, event| {
-        // The last window closing is not the end: the tray stays.
+        // The program stays in the tray after its last window is closed.
         if let RunEvent::ExitRequested {
             code: None, api, ..
         } = event
@@ -54,7 +54,7 @@ pub(crate) fn run(settings: Settings) -> anyhow::Result<ExitCode> {
 }
 
 fn build(settings: Settings, beside: Beside) -> anyhow::Result<App> {
-    // First of all plugins, so that a second start ends before it did anything.
+    // The first plugin, so that a second instance ends before it has any effect.
     let single = tauri_plugin_single_instance::init(|app, _, _| open_window(app));
     let builder = tauri::Builder::default().plugin(single);
     login::prepare(builder, settings.at_login.options.clone())
@@ -91,14 +91,14 @@ fn build(settings: Settings, beside: Beside) -> anyhow::Result<App> {
         .context("no desktop is available; use `hearth agent` instead")
 }
 
-/// Somebody started the app again.
+/// Opens the window when the app is started a second time.
 fn open_window(app: &AppHandle) {
     if let Some(shell) = app.try_state::<TauriShell>() {
         shell.inner().clone().open_window();
     }
 }
 
-/// The agent from its start to its end, with the pages following its hub.
+/// Runs the agent, with the pages following its hub.
 async fn live(
     settings: Settings,
     shell: TauriShell,
@@ -134,7 +134,7 @@ async fn live(
     let (app, ended) = (shell.app().clone(), stop.clone());
     tasks.spawn(async move { views.tell(app, ended).await });
     tasks.spawn(async move {
-        // Asked once, the agent lets running jobs finish; asked again, it stops at once.
+        // The first signal lets running jobs finish; the second stops the agent at once.
         while stop.run_until_cancelled(signal::received()).await.is_some() {
             handle.stop();
         }

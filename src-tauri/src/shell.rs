@@ -12,7 +12,7 @@ use crate::{
     window,
 };
 
-/// What the agent draws on.
+/// The desktop that the agent draws on.
 #[derive(Clone)]
 pub(crate) struct TauriShell {
     app: AppHandle,
@@ -20,11 +20,11 @@ pub(crate) struct TauriShell {
     desk: Arc<Mutex<Desk>>,
 }
 
-/// What belongs to the main thread.
+/// State that only the main thread uses.
 #[derive(Default)]
 struct Desk {
     tray: Option<Painted>,
-    /// The tray failed once; it is not tried again.
+    /// Creating the tray failed; it is not tried again.
     no_tray: bool,
     agent: Option<AgentHandle>,
 }
@@ -38,12 +38,12 @@ impl TauriShell {
         }
     }
 
-    /// Whom clicks in the tray go to.
+    /// Sets the agent that receives clicks in the tray.
     pub(crate) fn attach(&self, agent: AgentHandle) {
         self.desk().agent = Some(agent);
     }
 
-    /// The app that is drawn into.
+    /// The Tauri app.
     pub(crate) const fn app(&self) -> &AppHandle {
         &self.app
     }
@@ -57,7 +57,7 @@ impl TauriShell {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs `call` on the main thread, after what was queued before it.
+    /// Runs `call` on the main thread, after earlier calls.
     fn queue(
         &self,
         what: &'static str,
@@ -93,7 +93,7 @@ impl TauriShell {
         Ok(())
     }
 
-    /// Without a tray the window is the only way to the app.
+    /// Opens the window: without a tray it is the only access to the app.
     fn do_without_tray(&self, error: &TrayError) -> tauri::Result<()> {
         self.views
             .update(|view| view.no_tray = Some(error.to_string()));
@@ -155,6 +155,6 @@ impl Shell for TauriShell {
         self.open_window();
     }
 
-    /// The program ends as soon as `Agent::run` returns, and by then knows how it went.
+    /// Does nothing: the program ends with an exit code when `Agent::run` returns.
     fn quit(&mut self) {}
 }

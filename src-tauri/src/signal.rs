@@ -1,6 +1,6 @@
-//! The system asks the program to end.
+//! The system's requests to end the program.
 
-/// Waits for Ctrl-C, or for what a session sends at its end.
+/// Waits for SIGINT or SIGTERM.
 #[cfg(unix)]
 pub(crate) async fn received() {
     use tokio::signal::unix::{SignalKind, signal};

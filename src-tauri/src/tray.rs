@@ -1,4 +1,4 @@
-//! Paints [`agent::Tray`]: an icon, a tooltip and a menu, each touched only where it changed.
+//! Draws [`agent::Tray`]: an icon, a tooltip and a menu, each updated only where it changed.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -13,15 +13,15 @@ use tauri::{
 
 use crate::act_id;
 
-/// The most letters in a line of the menu.
+/// Maximum length of a menu item, in characters.
 const WIDTH: usize = 56;
 /// Part of the icon's name on the session bus.
 const ID: &str = "hearth";
 
-/// Why there is no tray, for the owner.
+/// The reason why there is no tray, for the owner.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TrayError {
-    /// The library that draws trays on Linux is loaded at run time.
+    /// The tray library is missing; on Linux it is loaded at run time.
     #[error(
         "the tray needs a library that is not installed; on Debian and Ubuntu: \
          apt install libayatana-appindicator3-1; on Fedora: dnf install \
@@ -41,7 +41,7 @@ pub(crate) struct Painted {
     shown: Tray,
 }
 
-/// One line of the menu on the screen.
+/// One menu item on the screen.
 enum Item {
     Line(MenuItem<Wry>),
     Separator(PredefinedMenuItem<Wry>),
@@ -50,7 +50,7 @@ enum Item {
 }
 
 impl Painted {
-    /// Puts a new icon into the tray. `on_click` gets the name of the clicked item.
+    /// Adds a new icon to the tray. `on_click` receives the id of the clicked item.
     pub(crate) fn new(
         app: &AppHandle,
         tray: Tray,
@@ -64,7 +64,7 @@ impl Painted {
             .menu(&menu)
             .show_menu_on_left_click(true)
             .on_menu_event(move |app, event| on_click(app, event.id().as_ref()));
-        // The only way it has to say that its library is missing is to panic.
+        // The library reports by a panic that its shared object is missing.
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(|_| {}));
         let built = catch_unwind(AssertUnwindSafe(|| builder.build(app)));
@@ -78,7 +78,7 @@ impl Painted {
         })
     }
 
-    /// Draws what differs from what is shown.
+    /// Updates what differs from the shown tray.
     pub(crate) fn paint(&mut self, app: &AppHandle, tray: Tray) -> tauri::Result<()> {
         if tray.icon != self.shown.icon {
             self.icon.set_icon(Some(picture(tray.icon)))?;
@@ -91,8 +91,8 @@ impl Painted {
         Ok(())
     }
 
-    /// Lines that stay keep their place under the owner's pointer: only those that came or went
-    /// are put in or taken out, and the menu stays open.
+    /// Updates the menu in place: items that stay keep their position under the pointer, only the
+    /// others are inserted or removed, and the menu stays open.
     fn paint_menu(&mut self, app: &AppHandle, new: &[TrayItem]) -> tauri::Result<()> {
         let (above, below) = kept(new, &self.shown.items);
         let gone = above..self.lines.len() - below;
@@ -118,8 +118,8 @@ impl Painted {
         Ok(())
     }
 
-    /// Puts every check mark back to what was last painted: a click moves the mark by itself,
-    /// before anybody knows whether it will be so.
+    /// Restores every check mark to the last painted state: a click toggles the mark at once,
+    /// before the agent has decided.
     pub(crate) fn restore_marks(&self) -> tauri::Result<()> {
         for (item, shown) in self.lines.iter().zip(&self.shown.items) {
             if let (Item::Check(item), TrayItem::Check { checked, .. }) = (item, shown) {
@@ -160,7 +160,7 @@ impl Item {
         })
     }
 
-    /// Takes the text and the mark of `new`, which has the same shape as `old`.
+    /// Takes the text and check mark of `new`, which has the same shape as `old`.
     fn become_like(&self, new: &TrayItem, old: &TrayItem) -> tauri::Result<()> {
         match (self, new) {
             (Self::Line(item), TrayItem::Line(text)) if new != old => item.set_text(plain(text)),
@@ -192,7 +192,7 @@ fn natives(items: &[Item]) -> Vec<&dyn IsMenuItem<Wry>> {
     items.iter().map(Item::native).collect()
 }
 
-/// How many lines at the top, and how many at the bottom, do in both menus the same.
+/// The number of items at the top and at the bottom that have the same action in both menus.
 fn kept(new: &[TrayItem], old: &[TrayItem]) -> (usize, usize) {
     let alike = |(new, old): &(&TrayItem, &TrayItem)| is_alike(new, old);
     let above = new.iter().zip(old).take_while(alike).count();
@@ -201,7 +201,7 @@ fn kept(new: &[TrayItem], old: &[TrayItem]) -> (usize, usize) {
     (above, below.count())
 }
 
-/// Whether a line of one kind that does one thing can become the other by its text alone.
+/// Whether one item can become the other by changing its text or check mark only.
 fn is_alike(new: &TrayItem, old: &TrayItem) -> bool {
     match (new, old) {
         (TrayItem::Line(_), TrayItem::Line(_)) | (TrayItem::Separator, TrayItem::Separator) => true,
@@ -211,8 +211,7 @@ fn is_alike(new: &TrayItem, old: &TrayItem) -> bool {
     }
 }
 
-/// A menu takes `&` as the mark of a key, in a name it is a letter; and it is as wide as its
-/// longest line.
+/// Prepares a label: `&` would mark an access key, and the menu is as wide as its longest item.
 fn plain(text: &str) -> String {
     let mut plain = text.chars().take(WIDTH).collect::<String>();
     if plain.len() < text.len() {

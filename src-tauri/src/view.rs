@@ -1,4 +1,4 @@
-//! What the pages are shown: the link to the hub and the few things the desktop itself knows.
+//! The data for the pages: the hub's status and the desktop's own state.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 /// The event that carries a [`View`].
 const EVENT: &str = "view";
-/// Figures change at most this often on a page; a change of state is shown at once.
+/// Minimum interval between updates that change only figures; a change of state is sent at once.
 const PACE: Duration = Duration::from_millis(250);
 
-/// Everything a page needs; each one is whole.
+/// Everything that a page needs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(crate) struct View {
     link: PageLink,
@@ -25,17 +25,17 @@ pub(crate) struct View {
     pub(crate) language: &'static str,
     /// Whether the app starts at login.
     pub(crate) autostart: bool,
-    /// Why there is no tray to return to, and what to do about it.
+    /// Why there is no tray, and what to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) no_tray: Option<String>,
-    /// Why a click in the tray was refused; until the window that tells it is closed.
+    /// Why a click in the tray was refused; cleared when the window that shows it is closed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) refused: Option<String>,
-    /// Programs that ask for leave to give commands, and those that have it.
+    /// The pending approvals and the permanent grants.
     pairs: Arc<Pairs>,
 }
 
-/// [`Link`], as the pages read it.
+/// [`Link`] in the pages' format.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 enum PageLink {
@@ -49,7 +49,7 @@ enum PageLink {
 impl From<&Link> for PageLink {
     fn from(link: &Link) -> Self {
         match link {
-            // It follows its own hub, whose silence means that nothing is new.
+            // The hub is the app's own, and sends nothing while nothing changes.
             Link::Live(status) | Link::Stale { last: status, .. } => Self::Live {
                 status: status.clone(),
             },
@@ -83,17 +83,17 @@ impl View {
     }
 }
 
-/// The latest view, for whoever asks and for whoever follows.
+/// The latest view, with its followers.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Views(watch::Sender<View>);
 
 impl Views {
-    /// The view of this moment.
+    /// The current view.
     pub(crate) fn latest(&self) -> View {
         self.0.borrow().clone()
     }
 
-    /// Changes the view; who follows hears of it if it became another.
+    /// Changes the view; followers are notified if it differs.
     pub(crate) fn update(&self, change: impl FnOnce(&mut View)) {
         self.0.send_if_modified(|view| {
             let before = view.clone();
@@ -102,7 +102,7 @@ impl Views {
         });
     }
 
-    /// Takes over what the hub says, until `stop`.
+    /// Copies the hub's state into the view, until `stop`.
     pub(crate) async fn follow(&self, mut link: watch::Receiver<Link>, stop: CancellationToken) {
         loop {
             let latest = PageLink::from(&*link.borrow_and_update());
@@ -114,7 +114,7 @@ impl Views {
         }
     }
 
-    /// Takes over who asks for leave, until `stop`.
+    /// Copies the approvals into the view, until `stop`.
     pub(crate) async fn watch(
         &self,
         mut pairs: watch::Receiver<Arc<Pairs>>,
@@ -130,7 +130,7 @@ impl Views {
         }
     }
 
-    /// Tells the pages of each new view, until `stop`.
+    /// Sends each new view to the pages, until `stop`.
     pub(crate) async fn tell(&self, app: AppHandle, stop: CancellationToken) {
         let mut views = self.0.subscribe();
         let tell = |view: &View| {
@@ -142,7 +142,8 @@ impl Views {
     }
 }
 
-/// Calls `tell` with each state at once, and with mere figures at most once per [`PACE`].
+/// Calls `tell` at once with each change of state, and at most once per [`PACE`] with changed
+/// figures.
 async fn pace(views: &mut watch::Receiver<View>, mut tell: impl FnMut(&View)) {
     let mut shown = views.borrow_and_update().clone();
     tell(&shown);
@@ -249,7 +250,7 @@ mod tests {
         while let Ok(one) = heard.try_recv() {
             all.push(one);
         }
-        // Nothing, the first token, almost 1 s of figures, and the state that ended it.
+        // The empty view, the first token, almost 1 s of figures, and the final state.
         assert_eq!(all.len(), 2 + 3 + 1);
         let (at, last) = all.last().unwrap();
         assert_eq!(*last, View::default());

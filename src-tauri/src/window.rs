@@ -1,10 +1,10 @@
-//! The main window: made when asked for, destroyed when closed.
+//! The main window: created when opened, destroyed when closed.
 
 use tauri::{AppHandle, Manager as _, WebviewUrl, WebviewWindowBuilder, WindowEvent};
 
 use crate::{pages, view::Views};
 
-/// The window's name.
+/// The window's label.
 pub(crate) const LABEL: &str = "main";
 
 /// Opens the main window, or brings it to the front.
@@ -23,7 +23,7 @@ pub(crate) fn open(app: &AppHandle) -> tauri::Result<()> {
         .build()?;
     let views = app.state::<Views>().inner().clone();
     window.on_window_event(move |event| {
-        // Its owner has read it.
+        // The owner has read it.
         if matches!(event, WindowEvent::Destroyed) {
             views.update(|view| view.refused = None);
         }

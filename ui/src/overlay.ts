@@ -22,7 +22,7 @@ const open: Open = (onEvent, onBroken) => {
 };
 
 const source = inDesktop ? desktop : browserSource(open);
-/** On a stream nothing flashes up while the first status comes, in milliseconds. */
+/** In a browser source, nothing is drawn for this long while the first status is loading, in milliseconds. */
 const patience = inDesktop ? 0 : 2000;
 const props = { source, languages: navigator.languages, patience };
 mount(OverlayPage, { target: document.getElementById("app")!, props });

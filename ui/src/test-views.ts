@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import type { Source } from "./lib/follow";
 import type { Status, View } from "./lib/protocol";
 
-/** The file that the Rust tests of the wire types read as well. */
+/** The same file is read by the Rust tests of the wire types. */
 export const fixture = JSON.parse(readFileSync("../crates/proto/fixtures/status.json", "utf8")) as {
   type: string;
   data: Status;
@@ -15,7 +15,7 @@ export function live(change: Partial<Status> = {}, autostart = false): View {
 
 export const lost: View = { link: { kind: "lost" }, autostart: false };
 
-/** A desktop that says what the test tells it to. */
+/** A desktop that sends what the test tells it to. */
 export function scripted(first: View = lost) {
   const hearers = new Set<(view: View) => void>();
   let answer: (view: View) => void = () => {};
@@ -31,11 +31,11 @@ export function scripted(first: View = lost) {
   };
   return {
     source,
-    /** How many pages listen. */
+    /** The number of pages that listen. */
     get listening() {
       return hearers.size;
     },
-    /** Answers the page's first question. */
+    /** Answers the page's first request. */
     answer: (view: View = first) => answer(view),
     say: (view: View) => hearers.forEach((hear) => hear(view)),
   };

@@ -1,6 +1,6 @@
-//! The desktop entry in the session's autostart folder, after the Desktop Entry and Desktop
-//! Application Autostart specifications of freedesktop.org. Written here because the usual crate
-//! looks into `~/.config` even where `XDG_CONFIG_HOME` is another folder, and quotes nothing.
+//! The desktop entry in the autostart folder, by the Desktop Entry and Desktop Application
+//! Autostart specifications of freedesktop.org. Not the usual crate: it ignores `XDG_CONFIG_HOME`
+//! and does not quote arguments.
 
 use std::{env, fs, io, path::Path, path::PathBuf};
 
@@ -9,13 +9,13 @@ use status::private_file;
 
 const NAME: &str = "hearth-desktop.desktop";
 
-/// Where the entry stands.
+/// The path of the entry.
 pub(super) fn path() -> Result<PathBuf, String> {
     let base = etcetera::choose_base_strategy().map_err(|error| error.to_string())?;
     Ok(base.config_dir().join("autostart").join(NAME))
 }
 
-/// What the entry starts: an `AppImage` is mounted at another place each time.
+/// The program to start: for an `AppImage` the image itself, whose mount point differs each time.
 pub(super) fn program(app: &tauri::Env) -> Result<String, String> {
     let program = match &app.appimage {
         Some(image) => PathBuf::from(image),
@@ -31,7 +31,7 @@ pub(super) fn program(app: &tauri::Env) -> Result<String, String> {
     })
 }
 
-/// The entry itself.
+/// The content of the entry.
 pub(super) fn text(program: &str, options: &[String]) -> String {
     let words = [program]
         .into_iter()
@@ -49,7 +49,7 @@ pub(super) fn text(program: &str, options: &[String]) -> String {
     )
 }
 
-/// Writes the entry in one step: a session that reads it meanwhile finds all of it or none.
+/// Writes the entry atomically, because a session may read it at any time.
 pub(super) fn write(path: &Path, text: &str) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
@@ -64,7 +64,7 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// A value as `Exec` wants it.
+/// Quotes a value for `Exec`.
 fn quoted(value: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@".contains(c);
     if !value.is_empty() && value.chars().all(is_plain) {
@@ -73,7 +73,7 @@ fn quoted(value: &str) -> String {
     let mut quoted = String::from('"');
     for c in value.chars().filter(|c| !c.is_control()) {
         match c {
-            // Once for the quotes, and once more because the whole line is read as a string first.
+            // Escaped twice: for the quotes, and for the string value of the entry.
             '\\' => quoted.push_str(r"\\\\"),
             '"' | '`' | '$' => quoted.extend([r"\\", c.encode_utf8(&mut [0; 4])]),
             '%' => quoted.push_str("%%"),

@@ -13,7 +13,7 @@ const job = { id: "ab".repeat(16), account: "home", op: "chat", model: "m", prio
 const dead: Job = { ...job, error: { code: "engine_failed", message: "<b>it</b> broke" } };
 const own: Key = { id: "0123456789ab", name: "me", account: "default", scopes: ["admin"], serve: [], created_at: 1 };
 
-// jsdom has neither; a browser's own are tried in a browser.
+// jsdom has neither; tests/dashboard uses a real browser.
 beforeEach(() => {
   vi.stubGlobal("ResizeObserver", class { observe() {} unobserve() {} disconnect() {} });
   HTMLDialogElement.prototype.showModal = function () {
@@ -98,7 +98,7 @@ test("of each worker it is told when it was seen last", async () => {
   await screen.findAllByTestId("worker");
   say(`event: overview\ndata: ${JSON.stringify({ ...fixture, workers })}\n\n`);
   const seen = () => screen.getAllByTestId("worker-seen").map((cell) => cell.textContent);
-  // The relay does not tell again of one that simply stays.
+  // The relay sends no event for a worker that stays.
   await vi.waitFor(() => expect(seen()).toEqual(["now", "now", "now", "3 min. ago"]));
   expect(screen.getAllByTestId("worker")[3]!.textContent).toContain(words.gone);
 });
@@ -215,7 +215,7 @@ test("a relay that asks for no key is opened at once", async () => {
   expect(screen.queryByTestId("leave")).toBeNull();
 });
 
-/** Answers that come when it is said. */
+/** Answers that the test releases. */
 function late() {
   const answers: ((jobs: Job[], next?: string) => void)[] = [];
   const ask = vi.fn(

@@ -4,10 +4,10 @@ import { expect, test, vi } from "vitest";
 
 import { relayApi, Refused, type Minute, type Overview, type RunningJob, type Worker } from "./api";
 
-/** The file that the Rust tests of the wire types read as well. */
+/** The same file is read by the Rust tests of the wire types. */
 const fixture = JSON.parse(readFileSync("../crates/proto/fixtures/admin/overview.json", "utf8")) as Overview;
 
-// These name every key of the types; the compiler refuses a list that misses one or has one too many.
+// Lists every key of the types: a missing or additional one does not compile.
 const overviewKeys: Record<keyof Overview, true> = {
   version: true,
   now: true,
@@ -114,7 +114,7 @@ test("a relay that takes a request and answers nothing, or half of it, is given 
       expect(one).toMatchObject({ status: "rejected", reason: { status: 0 } });
       expect(String((one as PromiseRejectedResult).reason.message)).toContain("20 s");
     }
-    // The stream has its own patience.
+    // The stream has its own timeout.
     const { api } = answering(() => new Response());
     await api.events("k", new AbortController().signal);
     expect(patience).toHaveBeenCalledTimes(asked.length);

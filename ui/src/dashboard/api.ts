@@ -1,6 +1,6 @@
 import { words } from "./words";
 
-/** What the relay tells its operator; the same as `proto::admin`, and held to its fixture by a test. */
+/** The types of `proto::admin`; a test compares them with its fixture. */
 
 export type Overview = {
   version: string;
@@ -91,7 +91,7 @@ export type NewKey = {
   expires_in_s?: number;
 };
 
-/** The relay said no, or was not reached (`status` 0). */
+/** The relay refused, or could not be reached (`status` 0). */
 export class Refused extends Error {
   constructor(
     readonly status: number,
@@ -100,21 +100,21 @@ export class Refused extends Error {
     super(message);
   }
 
-  /** The key itself is the reason. */
+  /** Whether the key itself is the reason. */
   get isAboutKey(): boolean {
     return this.status === 401 || this.status === 403;
   }
 }
 
-/** The relay counts dead jobs so far, and lists so many in one answer. */
+/** The relay's maximum for the count and the list of dead jobs. */
 export const DEAD_MAX = 1000;
 
 export type Page = { jobs: Job[]; next?: string };
 
-/** The relay that served this page. The key goes into a header, never into an address. */
+/** The relay that served this page. The key is sent in a header, never in a URL. */
 export type Api = {
   overview: (key: string) => Promise<Overview>;
-  /** The stream of events; its body is read by the caller. */
+  /** The event stream; the caller reads its body. */
   events: (key: string, signal: AbortSignal) => Promise<Response>;
   dead: (key: string, limit: number, after?: string) => Promise<Page>;
   retry: (key: string, job: string) => Promise<Job>;
@@ -123,7 +123,7 @@ export type Api = {
   revokeKey: (key: string, id: string) => Promise<void>;
 };
 
-/** For a whole answer, in milliseconds. The stream has its own. */
+/** Timeout of a whole response, in milliseconds. The stream has its own. */
 const PATIENCE = 20_000;
 
 export function relayApi(fetch: typeof globalThis.fetch): Api {
@@ -159,7 +159,7 @@ export function relayApi(fetch: typeof globalThis.fetch): Api {
   };
 }
 
-/** What breaks on its way, or is too late, is no answer of the relay's. */
+/** Turns a network error or a timeout into `Refused` with status 0. */
 async function reached<T>(coming: Promise<T>): Promise<T> {
   try {
     return await coming;
@@ -169,13 +169,13 @@ async function reached<T>(coming: Promise<T>): Promise<T> {
   }
 }
 
-/** A sentence of the relay's, or what the status means. */
+/** The relay's error message, or the meaning of the status. */
 async function reasonOf(answer: Response): Promise<string> {
   try {
     const body = (await answer.json()) as { error?: { message?: unknown } };
     if (typeof body.error?.message === "string") return body.error.message;
   } catch {
-    // Not the relay's own words: something stands between.
+    // Not an error of the relay: a proxy answered.
   }
   return `HTTP ${answer.status}`;
 }

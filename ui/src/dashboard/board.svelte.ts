@@ -4,17 +4,17 @@ import { secondHand } from "../lib/clock";
 import { DEAD_MAX, Refused, type Api, type Job, type Key, type Minute, type NewKey, type Overview, type Page } from "./api";
 import { follow, pause, type Event } from "./stream";
 
-/** Dead jobs on a page of their list. */
+/** Number of dead jobs per page. */
 const PAGE = 20;
 
-/** When a key was used, and what another made or revoked, no event tells: how old the lists may be. */
+/** Maximum age of the lists, in milliseconds. No event reports the use of a key, or changes by other operators. */
 const AGE_MAX = 60_000;
 
 export type Link = { kind: "connecting" } | { kind: "live" } | { kind: "lost"; again: number };
 
 /**
- * A list stays as it is when it cannot be read, and is read again in a while. One request is on its
- * way at a time, and one more follows it if the list was wanted meanwhile.
+ * Keeps a list up to date. A failed request leaves the list as it is and is retried later. At most one request is in
+ * flight, and one more follows if the list was requested meanwhile.
  */
 function persistent<T>(ask: () => Promise<T>, show: (answer: T) => void, onRefused: (why: Refused) => void) {
   let timer: ReturnType<typeof setTimeout> | undefined;
@@ -44,7 +44,7 @@ function persistent<T>(ask: () => Promise<T>, show: (answer: T) => void, onRefus
     }
     if (isWanted) void read();
   }
-  /** Something was changed from here: what is on its way was true before, and is not shown. */
+  /** Discards the response in flight, which is outdated by a change made here, and requests the list again. */
   function reread(): void {
     isOutdated = true;
     void read();
@@ -57,8 +57,8 @@ function persistent<T>(ask: () => Promise<T>, show: (answer: T) => void, onRefus
 }
 
 /**
- * What the relay told last, and what its operator may do. Called while a component is set up;
- * ends with it. `onRefused` is told when the key is good no more.
+ * The latest data of the relay, and the operator's actions. Must be called during component setup, and ends with the
+ * component. `onRefused` is called when the key is no longer valid.
  */
 export function board(api: Api, key: string, onRefused: (why: Refused) => void) {
   let link = $state.raw<Link>({ kind: "connecting" });
@@ -99,7 +99,7 @@ export function board(api: Api, key: string, onRefused: (why: Refused) => void) 
     next = page.next;
   }
 
-  /** As many as are shown: none goes from under a pointer. */
+  /** At least as many as are shown, so that no row disappears under the pointer. */
   const shownDead = () => Math.min(DEAD_MAX, Math.max(PAGE, dead?.length ?? 0));
   const deadList = persistent(() => api.dead(key, shownDead()), showDead, onRefused);
   const keyList = persistent(() => api.keys(key), (read) => (keys = read), onRefused);
@@ -156,7 +156,7 @@ export function board(api: Api, key: string, onRefused: (why: Refused) => void) 
       const from = next;
       if (from === undefined) return;
       const page = await api.dead(key, PAGE, from);
-      // Another answer was first, or the list was read anew meanwhile.
+      // Another response was first, or the list was read again meanwhile.
       if (next !== from) return;
       const known = new Set(dead?.map(({ id }) => id));
       dead = [...(dead ?? []), ...page.jobs.filter(({ id }) => !known.has(id))];

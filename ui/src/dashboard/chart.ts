@@ -3,7 +3,7 @@ import type { Minute } from "./api";
 export const MINUTES = 60;
 const MINUTE = 60_000;
 
-/** The last hour, one entry a minute, the running minute last; `undefined` where nothing ended. */
+/** The last hour, one entry per minute, the current minute last; `undefined` where nothing ended. */
 export function lastHour(minutes: readonly Minute[], now: number): (Minute | undefined)[] {
   const last = Math.floor(now / MINUTE);
   const hour: (Minute | undefined)[] = new Array<undefined>(MINUTES).fill(undefined);
@@ -14,7 +14,7 @@ export function lastHour(minutes: readonly Minute[], now: number): (Minute | und
   return hour;
 }
 
-/** A round number that is at least so large: the top of an axis with two equal halves. */
+/** The smallest round number that is at least `value`: the top of an axis with two equal halves. */
 export function roundUp(value: number): number {
   if (!(value > 0)) return 2;
   const power = 10 ** Math.floor(Math.log10(value));
@@ -22,14 +22,14 @@ export function roundUp(value: number): number {
   return 10 * power;
 }
 
-/** The same for milliseconds, so that the halves are round in the unit they are shown in. */
+/** The smallest round time that is at least `ms`; its half is round in the unit that is shown. */
 export function roundUpTime(ms: number): number {
   if (ms < 1_000) return Math.max(100, roundUp(ms));
   if (ms < 60_000) return roundUp(ms / 1_000) * 1_000;
   return roundUp(ms / 60_000) * 60_000;
 }
 
-/** A line through what is known, broken where nothing is; a lone point is a short dash. */
+/** An SVG path through the known values, with gaps where there is none; a single point is a short dash. */
 export function line(values: readonly (number | undefined)[], x: (i: number) => number, y: (v: number) => number): string {
   const at = (i: number, value: number) => `${x(i).toFixed(1)} ${y(value).toFixed(1)}`;
   let path = "";

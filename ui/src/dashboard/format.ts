@@ -1,4 +1,4 @@
-/** Numbers and times as a person reads them, in columns that keep their width. */
+/** Numbers and times for people, in columns of constant width. */
 
 export function count(value: number, language: string): string {
   return new Intl.NumberFormat(language).format(value);
@@ -15,7 +15,7 @@ export function span(ms: number, language: string): string {
   return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")} min`;
 }
 
-/** `now`, `12 s ago`, `5 min ago`, `3 h ago`, `2 d ago` in the reader's language. */
+/** `now`, `12 s ago`, `5 min ago`, `3 h ago`, `2 d ago`, in the reader's language. */
 export function ago(from: number, now: number, language: string): string {
   const seconds = Math.max(0, Math.round((now - from) / 1000));
   const form = new Intl.RelativeTimeFormat(language, { numeric: "auto", style: "short" });
@@ -25,7 +25,7 @@ export function ago(from: number, now: number, language: string): string {
   return form.format(-Math.floor(seconds / 86_400), "day");
 }
 
-/** A day and a time, for a tooltip and for what lies far off. */
+/** A day and a time, for tooltips and distant times. */
 export function moment(at: number, language: string): string {
   return new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short" }).format(at);
 }

@@ -3,10 +3,10 @@ import { Refused } from "./api";
 /** One server-sent event. */
 export type Event = { name: string; data: string };
 
-/** Longest event that is read; a relay says nothing near it. */
+/** Maximum length of an event, in characters; no event of a relay comes near it. */
 const EVENT_MAX = 4 * 1024 * 1024;
 
-/** Turns pieces of text into events; keeps what is incomplete. */
+/** An incremental parser of server-sent events; keeps incomplete events. */
 export function eventReader(): (piece: string) => Event[] {
   let rest = "";
   let name = "";
@@ -31,26 +31,26 @@ export function eventReader(): (piece: string) => Event[] {
 
 export type Hearer = {
   onEvent: (event: Event) => void;
-  /** The stream is open, and every event comes from now on. */
+  /** The stream is open; all later events will arrive. */
   onLive: () => void;
-  /** It broke; it is opened again at that moment. */
+  /** The stream broke; it is reopened at the time `again`. */
   onLost: (again: number) => void;
-  /** The key is not good any more; nothing is tried again. */
+  /** The key is no longer valid; the stream is not reopened. */
   onRefused: (why: Refused) => void;
 };
 
-/** A relay shows a sign of life at least every 55 s; one that is silent for longer is gone. */
+/** Timeout of a silent stream, in milliseconds; a relay sends a heartbeat at least every 55 s. */
 const SILENCE = 70_000;
 const FIRST = 1_000;
 const LONGEST = 30_000;
 
-/** Between two tries: twice as long each time, to half a minute, and never for all at once. */
+/** The reconnect delay in milliseconds: exponential up to half a minute, with jitter. */
 export function pause(failures: number, chance: number): number {
   const most = Math.min(LONGEST, FIRST * 2 ** failures);
   return most / 2 + (most / 2) * chance;
 }
 
-/** Follows a stream, opening it again for ever, until the returned function is called. */
+/** Follows a stream and reopens it after every failure, until the returned function is called. */
 export function follow(open: (signal: AbortSignal) => Promise<Response>, hearer: Hearer, chance = Math.random): () => void {
   let over = false;
   let attempt = new AbortController();
@@ -60,8 +60,8 @@ export function follow(open: (signal: AbortSignal) => Promise<Response>, hearer:
   async function read(): Promise<void> {
     attempt = new AbortController();
     const mine = attempt;
-    // Also a relay that takes the request and answers nothing is gone, and whatever goes wrong
-    // here, the stream does not stay open beside the next.
+    // Also covers a relay that accepts the request but never responds. Aborts on every exit, so that no two streams are
+    // open.
     const giveUp = () => mine.abort();
     let watchdog = setTimeout(giveUp, SILENCE);
     try {
@@ -104,7 +104,7 @@ export function follow(open: (signal: AbortSignal) => Promise<Response>, hearer:
     timer = setTimeout(() => void tryOnce(), wait);
   }
 
-  /** The machine is back on its network, or somebody looks again: no need to wait. */
+  /** The network is back, or the page is visible again: reconnects without delay. */
   function hurry(): void {
     if (over || timer === undefined || document.hidden) return;
     clearTimeout(timer);

@@ -1,16 +1,15 @@
 import type { Source } from "./follow";
 import { UNKNOWN, type Status, type View } from "./protocol";
 
-/** Opens a stream of events; returns what closes it. */
+/** Opens an event stream; returns a function that closes it. */
 export type Open = (onEvent: (data: string) => void, onBroken: () => void) => () => void;
 
-/** Between two tries, in milliseconds: as long at least, and up to twice as long. */
+/** Minimum delay before a reconnect, in milliseconds; jitter adds up to the same again. */
 const AGAIN = 2000;
 
 /**
- * The agent that served this page, for a browser without a desktop around it. A stream that
- * breaks is opened anew for ever; meanwhile nothing is known, but for an overlay that its owner hid:
- * that stays hidden.
+ * The agent that served this page, for a browser without the desktop app. A broken stream is reopened forever.
+ * Meanwhile the state is unknown, but an overlay that its owner hid stays hidden.
  */
 export function browserSource(open: Open, chance = Math.random): Source {
   return {
@@ -28,7 +27,7 @@ export function browserSource(open: Open, chance = Math.random): Source {
             isHidden = view.link.kind === "live" && !view.link.status.overlay_visible;
             onView(view);
           },
-          // The browser tries again by itself after some errors and never after others.
+          // The browser reconnects by itself after some errors, and not after others.
           () => {
             close();
             if (!isHidden) onView(UNKNOWN);

@@ -1,6 +1,6 @@
 /**
- * Ticks once a second while `wanted` says so and the page can be seen; silent otherwise.
- * Returns what to call when `wanted` may have changed, and what ends it.
+ * Ticks once a second while `wanted` returns true and the page is visible. Returns a function to call when `wanted` may
+ * have changed, and one that stops the ticks.
  */
 export function secondHand(wanted: () => boolean, tick: () => void) {
   let timer: ReturnType<typeof setInterval> | undefined;

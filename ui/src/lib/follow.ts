@@ -1,18 +1,17 @@
 import type { View } from "./protocol";
 
-/** Where views come from: the desktop, or a test. */
+/** The source of views: the desktop, or a test. */
 export type Source = {
-  /** Calls back with each new view; resolves to what ends it. */
+  /** Calls back with each new view; resolves to a function that stops it. */
   listen: (onView: (view: View) => void) => Promise<() => void>;
-  /** The view of this moment. */
+  /** The current view. */
   snapshot: () => Promise<View>;
 };
 
 /**
- * Follows the desktop until the returned function is called.
+ * Follows the source until the returned function is called.
  *
- * It listens first and asks second, so that no change falls between; an answer that a newer
- * view has overtaken is dropped.
+ * Listens before it takes the snapshot, so that no change is missed; drops the snapshot if a newer view has arrived.
  */
 export function followViews(source: Source, onView: (view: View) => void): () => void {
   let stopped = false;

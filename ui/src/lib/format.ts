@@ -1,4 +1,4 @@
-/** `0:07`, `12:34`, `1:02:03`; a start in the future is 0:00. */
+/** `0:07`, `12:34`, `1:02:03`; `0:00` for a start in the future. */
 export function elapsed(from: number, now: number): string {
   const seconds = Math.max(0, Math.floor((now - from) / 1000));
   const two = (n: number) => String(n).padStart(2, "0");
@@ -6,7 +6,7 @@ export function elapsed(from: number, now: number): string {
   return h > 0 ? `${h}:${two(m)}:${two(s)}` : `${m}:${two(s)}`;
 }
 
-/** One decimal below 100, none above; nothing before the first token. */
+/** One decimal below 100, none above; `undefined` before the first token. */
 export function rate(tokensPerSecond: number, language: string): string | undefined {
   if (!(tokensPerSecond > 0)) return undefined;
   const digits = tokensPerSecond < 100 ? 1 : 0;

@@ -1,9 +1,9 @@
 const corners = ["top-left", "top-right", "bottom-left", "bottom-right"] as const;
 
-/** Where a browser source shows the pill, and how large. */
+/** The corner and the scale of the pill in a browser source. */
 export type Frame = { corner: (typeof corners)[number]; scale: number };
 
-/** Reads `?corner=top-left&scale=2`; what is missing or makes no sense is as on the desktop. */
+/** Parses `?corner=top-left&scale=2`; missing or invalid values are the desktop's. */
 export function frameOf(search: string): Frame {
   const asked = new URLSearchParams(search);
   const scale = Number(asked.get("scale") ?? 1);

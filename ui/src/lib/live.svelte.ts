@@ -5,8 +5,7 @@ import { followViews, type Source } from "./follow";
 import { UNKNOWN } from "./protocol";
 
 /**
- * What arrived last, and the time while a job runs. Called while a component is set up; ends
- * with it.
+ * The latest view, and a clock while a job runs. Must be called during component setup, and ends with the component.
  */
 export function liveView(source: Source) {
   let view = $state.raw(UNKNOWN);

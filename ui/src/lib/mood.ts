@@ -1,19 +1,19 @@
 import type { Hop, Link, Status } from "./protocol";
 import type { Mood, Words } from "./words";
 
-/** Whether there is a relay at all; an address is a URL. */
+/** Whether a relay is set up: its name is then a URL. */
 export function hasRelay(status: Status): boolean {
   return status.relay.name.includes("://");
 }
 
-/** What a page shows of the agent as a whole. */
+/** The overall state that a page shows. */
 export function moodOf(link: Link): Mood {
   if (link.kind === "lost") return "lost";
   const { status } = link;
   return status.status === "relay_offline" && !hasRelay(status) ? "no_relay" : status.status;
 }
 
-/** The line under the mood: what is wrong where something is, else what the mood means. */
+/** The line under the state: the problem if there is one, else an explanation. */
 export function hintOf(link: Link, words: Words): string {
   const mood = moodOf(link);
   if (link.kind === "lost") return words.hint.lost;

@@ -4,8 +4,7 @@ import { fixture } from "../test-views";
 import type { Carrier, HopState, LiveJob, Phase, Status } from "./protocol";
 import { en } from "./words/en";
 
-// These name every key of the types; the compiler refuses a list that misses one or has one too many.
-// A field that may be missing is not in the fixture.
+// Lists every key of the types: a missing or additional one does not compile. Optional fields are not in the fixture.
 const statusKeys: Record<Exclude<keyof Status, "publishers">, true> = {
   status: true,
   text: true,

@@ -1,4 +1,4 @@
-// What the pages are told. What comes over the wire is written from the Rust types, in `wire.ts`.
+// The data of the pages. The wire types in `wire.ts` are generated from Rust.
 
 import type { CarrierKind, Pairs, Status } from "./wire";
 
@@ -17,22 +17,22 @@ export type {
 
 export type Carrier = CarrierKind;
 
-/** What a page can know: the truth, or that it does not know. */
+/** The status, or that it is unknown. */
 export type Link = { kind: "live"; status: Status } | { kind: "lost" };
 
-/** Everything the desktop tells its pages; each one is whole. */
+/** Everything the desktop sends to its pages. */
 export type View = {
   link: Link;
   autostart: boolean;
-  /** The owner's language; the agent knows it first. */
+  /** The owner's language, from the agent. */
   language?: string;
   /** Why there is no tray, and what to do about it. */
   no_tray?: string;
   /** Why a click in the tray was refused. */
   refused?: string;
-  /** Programs that ask for leave to give commands, and those that have it. */
+  /** The pending approvals and the permanent grants. */
   pairs?: Pairs;
 };
 
-/** Before anything arrived, nothing is known. */
+/** The view before any data has arrived. */
 export const UNKNOWN: View = { link: { kind: "lost" }, autostart: false };

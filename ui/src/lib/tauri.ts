@@ -4,19 +4,19 @@ import { listen } from "@tauri-apps/api/event";
 import type { Source } from "./follow";
 import type { View } from "./protocol";
 
-/** The desktop around this page. */
+/** The desktop app around this page. */
 export const desktop: Source = {
   listen: (onView) => listen<View>("view", ({ payload }) => onView(payload)),
   snapshot: () => invoke<View>("snapshot"),
 };
 
-/** What the main window may ask for; each is a promise that fails with a sentence. */
+/** The actions of the main window; each promise rejects with an error message. */
 export type Actions = {
   setMonitoring: (on: boolean) => Promise<void>;
   setOverlay: (on: boolean) => Promise<void>;
   setAutostart: (on: boolean) => Promise<void>;
   cancelJob: (job: string) => Promise<void>;
-  /** The owner's word to a program that asks. */
+  /** Decides a pending approval. */
   decide: (approval: string, word: Word) => Promise<void>;
   revoke: (grant: string) => Promise<void>;
 };

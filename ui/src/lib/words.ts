@@ -3,10 +3,10 @@ import { en } from "./words/en";
 import { pl } from "./words/pl";
 import { ru } from "./words/ru";
 
-/** How a page looks: the agent's phase, that it has no relay yet, or that it cannot be heard. */
+/** The overall state that a page shows: the agent's phase, that no relay is set up, or that the agent is lost. */
 export type Mood = Phase | "no_relay" | "lost";
 
-/** The commands a program may ask leave for. */
+/** The commands that a program may need approval for. */
 export const wishes = [
   "toggle_monitoring",
   "set_monitoring",
@@ -68,7 +68,7 @@ export type Words = {
 
 const known: Record<string, Words> = { en, pl, ru };
 
-/** The first language of the list that is known, English if none is. */
+/** The first known language of the list, or else English. */
 export function wordsFor(languages: readonly string[]): Words {
   for (const language of languages) {
     const words = known[language.slice(0, 2).toLowerCase()];

@@ -171,7 +171,7 @@ test("a double click answers one program and never the next, which stands in its
   expect(first().getAttribute("aria-disabled")).toBe("true");
   await fireEvent.click(first());
   expect(actions.decide.mock.calls).toEqual([["7", "always"]]);
-  // What moves nothing makes nobody wait.
+  // A change that moves no question causes no delay.
   await say({ ...live({ status: "ready" }), pairs: { waiting: [other], allowed: [] } });
   await vi.advanceTimersByTimeAsync(100);
   expect(first().getAttribute("aria-disabled")).toBe("false");
@@ -191,11 +191,11 @@ test("when a row goes that had the focus, its part of the page has it", async ()
   const other = { ...allowed, id: "2" };
   await say({ ...live({ jobs: [] }), pairs: { waiting: [waiting], allowed: [other] } });
   expect(document.activeElement).toBe(section(en.allowed));
-  // The whole part goes with its last row: then the page has it.
+  // The whole section disappears with its last row, and the page gets the focus.
   screen.getByText(en.deny).focus();
   await say({ ...live({ jobs: [] }), pairs: { waiting: [], allowed: [other] } });
   expect(document.activeElement).toBe(screen.getByRole("main"));
-  // Nobody's focus is taken who has it elsewhere.
+  // Focus elsewhere is not taken.
   button("Pause").focus();
   await say(live({ jobs: [] }));
   expect(document.activeElement).toBe(button("Pause"));
