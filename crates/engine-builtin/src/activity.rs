@@ -1,29 +1,32 @@
+//! What the built-in engine is doing, for display.
+
 use std::time::Instant;
 
-/// What the engine is doing, for whoever shows it. Follow it with [`crate::Builtin::activity`].
+/// State of the engine, for display. Subscribe to it with [`crate::Builtin::activity`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Activity {
-    /// What it does with the model.
+    /// State of the model.
     pub phase: Phase,
-    /// Prompt tokens read since the engine was opened.
+    /// Number of prompt tokens processed since the engine was opened.
     pub read: u64,
-    /// Tokens written since the engine was opened.
+    /// Number of tokens generated since the engine was opened.
     pub written: u64,
-    /// When the model leaves memory unless it is asked again; `None` for never, and while it works.
+    /// Time at which the model is unloaded unless another request arrives; `None` for never, and
+    /// while it is working.
     pub unload_at: Option<Instant>,
 }
 
-/// Where the model is.
+/// State of the model.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Phase {
     /// On disk only.
     #[default]
     Unloaded,
-    /// On its way into memory.
+    /// Being loaded.
     Loading,
-    /// In memory, with nothing to do.
+    /// In memory and idle.
     Ready,
-    /// Answering.
+    /// Generating an answer.
     Working,
 }
 

@@ -1,3 +1,5 @@
+//! [`Builtin`]: the engine's public side, which passes requests to the thread that owns the model.
+
 use std::{
     fmt, io,
     path::{Path, PathBuf},
@@ -27,13 +29,14 @@ use crate::{
     ticket::{self, Ticket},
 };
 
-/// Some tokenizers of llama.cpp go deeper the longer the text. Memory is taken as it is used.
+/// Stack size of the thread, in bytes: some tokenizers of llama.cpp recurse deeper the longer the
+/// text. Memory is committed only as it is used.
 const STACK: usize = 64 * 1024 * 1024;
 
-/// How long Ollama says that a model stays which is never to leave.
+/// Ollama's value for a model that is never unloaded.
 const FOREVER: Duration = Duration::from_nanos(i64::MAX as u64);
 
-/// The engine in this process. Dropping it stops what it is writing and ends its thread.
+/// The engine in this process. Dropping it aborts the current answer and ends its thread.
 pub struct Builtin {
     card: Card,
     path: PathBuf,
@@ -45,11 +48,11 @@ pub struct Builtin {
 }
 
 impl Builtin {
-    /// Looks into the model file and starts the thread. Reads no weights: they are loaded with the
-    /// first request. Blocks for as long as it takes to read the vocabulary (about 0.1 s).
+    /// Reads the metadata of the model file and starts the thread. Reads no weights: they are
+    /// loaded with the first request. Blocks while the vocabulary is read (about 0.1 s).
     ///
     /// # Errors
-    /// [`OpenError`] if there is no such file, or llama.cpp cannot run it here.
+    /// [`OpenError`] if the file does not exist, or llama.cpp cannot run it here.
     pub fn open(path: &Path, settings: Settings) -> Result<Self, OpenError> {
         let unreadable = |source: io::Error| {
             let path = path.to_path_buf();
@@ -68,7 +71,7 @@ impl Builtin {
         let card = Card::new(&facts, file.len(), modified, &digest);
         let card = card.ok_or_else(|| OpenError::Damaged(path.to_path_buf()))?;
 
-        // A file that does not say what it was trained for is limited by the owner only.
+        // If the file does not state a context length, only the owner's limit applies.
         let trained = match facts.context_length {
             0 => settings.num_ctx_max,
             length => length,
@@ -100,13 +103,14 @@ impl Builtin {
         })
     }
 
-    /// The name of its one model, for example `smollm2:135m`.
+    /// Returns the name of its only model, for example `smollm2:135m`.
     #[must_use]
     pub const fn model(&self) -> &ModelName {
         &self.card.name
     }
 
-    /// What it is doing. Closed once the engine was dropped and its thread has ended.
+    /// Subscribes to its state. The channel closes when the engine was dropped and its thread has
+    /// ended.
     #[must_use]
     pub fn activity(&self) -> watch::Receiver<Activity> {
         self.activity.clone()

@@ -1,3 +1,5 @@
+//! The metadata of a model file, in the formats of Ollama's `/api/tags`, `/api/show` and `/api/ps`.
+
 use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom},
@@ -13,11 +15,11 @@ use serde_json::{
 };
 use sha2::{Digest, Sha256};
 
-/// What a model file says of itself.
+/// The metadata of a model file.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Facts {
     pub(crate) architecture: String,
-    /// `general.basename`, else `general.name`, else the file's name.
+    /// `general.basename`, or else `general.name`, or else the name of the file.
     pub(crate) basename: String,
     /// `general.size_label`.
     pub(crate) size_label: Option<String>,
@@ -26,16 +28,16 @@ pub(crate) struct Facts {
     pub(crate) file_type: Option<u32>,
     pub(crate) context_length: u32,
     pub(crate) embedding_length: u32,
-    /// The template its prompts are written with; empty if the file has none.
+    /// Chat template; empty if the file has none.
     pub(crate) template: String,
 }
 
-/// The model as `/api/tags` shows it.
+/// The model as in `/api/tags`.
 #[derive(Debug)]
 pub(crate) struct Card {
     pub(crate) name: ModelName,
     pub(crate) tag: Box<RawValue>,
-    /// The same as `/api/show` answers it.
+    /// The model as in `/api/show`.
     pub(crate) show: Box<RawValue>,
 }
 
@@ -61,7 +63,7 @@ impl Card {
         Some(Self { name, tag, show })
     }
 
-    /// The model as `/api/ps` shows it while it is in memory.
+    /// Returns the model as in `/api/ps` while it is in memory.
     pub(crate) fn running(&self, expires: Timestamp, context: u32) -> Option<Box<RawValue>> {
         let mut entry: Map<String, Value> = serde_json::from_str(self.tag.get()).ok()?;
         entry.shift_remove("modified_at");
@@ -76,10 +78,10 @@ impl Card {
     }
 }
 
-/// What the engine can do with any model: it refuses tools, images and embeddings.
+/// Capabilities with any model: tools, images and embeddings are not supported.
 const CAPABILITIES: [&str; 1] = ["completion"];
 
-/// What the file says of itself, under its own keys.
+/// Returns the metadata under the file's own keys.
 fn model_info(facts: &Facts) -> Map<String, Value> {
     let mut info = Map::new();
     let mut say = |key: String, value: Value| drop(info.insert(key, value));
@@ -97,7 +99,7 @@ fn model_info(facts: &Facts) -> Map<String, Value> {
         ("context_length", facts.context_length),
         ("embedding_length", facts.embedding_length),
     ] {
-        // 0 is a file that does not say.
+        // 0 means that the file does not state it.
         if length > 0 {
             say(format!("{architecture}.{key}"), length.into());
         }
@@ -143,7 +145,7 @@ struct Details<'a> {
     embedding_length: u32,
 }
 
-/// `smollm2:135m`: the same for the same file, wherever it lies.
+/// Returns a name like `smollm2:135m`, which does not depend on the file's location.
 fn model_name(facts: &Facts) -> Option<ModelName> {
     let clean = |text: &str| {
         let text = text.to_ascii_lowercase();
@@ -162,7 +164,7 @@ fn model_name(facts: &Facts) -> Option<ModelName> {
     if base.is_empty() {
         "model".clone_into(&mut base);
     }
-    // A name that ends in its size already, as `general.name` often does.
+    // The name may already end with its size, as `general.name` often does.
     if let Some(shorter) = base.strip_suffix(&format!("-{size}")) {
         base.truncate(shorter.len());
     }
@@ -172,7 +174,7 @@ fn model_name(facts: &Facts) -> Option<ModelName> {
     ModelName::new(name).ok()
 }
 
-/// A number of parameters as Ollama shows it: `134.52M`, `7.6B`.
+/// Formats a number of parameters as Ollama does: `134.52M`, `7.6B`.
 fn human(number: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
     let scaled = |unit: u64| number as f64 / unit as f64;
@@ -187,7 +189,7 @@ fn human(number: u64) -> String {
     }
 }
 
-/// The names of GGUF's file types.
+/// Returns the name of a GGUF file type.
 const fn quantization(file_type: Option<u32>) -> &'static str {
     match file_type {
         Some(0) => "F32",
@@ -227,13 +229,14 @@ const fn quantization(file_type: Option<u32>) -> &'static str {
     }
 }
 
-/// How much of either end of the file goes into its identity.
+/// Number of bytes at either end of the file that are hashed for its identity.
 const IDENTITY_PART: u64 = 64 * 1024;
 
-/// 64 hexadecimal digits that tell model files apart: the SHA-256 of the length and of both ends.
+/// Returns 64 hexadecimal digits that identify a model file: the SHA-256 of its length and both
+/// ends.
 ///
-/// It is an identity and not a checksum: to read gigabytes for a list of models would not be quick.
-/// Ollama's digest is of a manifest, so that the two never compare anyway.
+/// This is an identity, not a checksum: reading gigabytes for a list of models would take too long.
+/// Ollama's digest is that of a manifest, so the two are not comparable anyway.
 pub(crate) fn identity(path: &Path, size: u64) -> io::Result<String> {
     let mut file = File::open(path)?;
     let mut hash = Sha256::new();

@@ -1,17 +1,19 @@
+//! Reading the top-level fields of a request, with Ollama's error messages.
+
 use engine::EngineError;
 use proto::Op;
 use serde_json::{Map, Value};
 
 use crate::request::refused;
 
-/// The top level of a request body.
+/// The top-level fields of a request body.
 pub(crate) struct Fields {
     pub(crate) op: Op,
     map: Map<String, Value>,
 }
 
 impl Fields {
-    /// The first JSON value counts, as in Ollama; what follows it is ignored.
+    /// Parses a body. As in Ollama, anything after the first JSON value is ignored.
     pub(crate) fn read(op: Op, body: &[u8]) -> Result<Self, EngineError> {
         proto::refuse_intricate(body).map_err(|why| refused(413, why))?;
         let mut values = serde_json::Deserializer::from_slice(body).into_iter::<Value>();
@@ -31,7 +33,7 @@ impl Fields {
         }
     }
 
-    /// A field that is there and not null.
+    /// Returns a field if it is present and not null.
     pub(crate) fn get(&self, name: &str) -> Option<&Value> {
         self.map.get(name).filter(|value| !value.is_null())
     }
@@ -80,7 +82,7 @@ const fn request_name(op: Op) -> &'static str {
     }
 }
 
-/// What Go calls a JSON value.
+/// Returns Go's name for the type of a JSON value.
 pub(crate) const fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

@@ -1,3 +1,5 @@
+//! Generating one answer: the prompt, the tokens, the stop conditions and the lines.
+
 use std::time::{Duration, Instant};
 
 use engine::EngineError;
@@ -14,25 +16,25 @@ use crate::{
     utf8::Utf8,
 };
 
-/// One answer being written.
+/// An answer that is being generated.
 pub(crate) struct Generation<'s, 'm> {
     pub(crate) model: &'m LlamaModel,
     pub(crate) session: &'s mut Session<'m>,
     pub(crate) lines: LineWriter,
     pub(crate) asked: Instant,
-    /// How long the model took to load for this request.
+    /// Time it took to load the model for this request.
     pub(crate) load: Duration,
 }
 
-/// What is counted while an answer comes about.
+/// Counts tokens while an answer is generated.
 pub(crate) trait Counter {
-    /// So many tokens of the prompt are read next.
+    /// The next `tokens` tokens of the prompt are processed.
     fn read(&mut self, tokens: usize);
-    /// One more token was written.
+    /// Another token was generated.
     fn written(&mut self);
 }
 
-/// What the last line says.
+/// The contents of the last line.
 struct End {
     text: String,
     reason: DoneReason,
@@ -40,14 +42,14 @@ struct End {
     metrics: Metrics,
 }
 
-/// An answer that was refused, or broke off; the session then starts anew.
+/// An answer that was refused or aborted; the session is then reset.
 pub(crate) struct Failed {
     pub(crate) answer: Answer,
     pub(crate) error: EngineError,
 }
 
 impl Generation<'_, '_> {
-    /// Writes the whole answer, or as much as is wanted.
+    /// Generates the whole answer, or until nobody waits for it.
     pub(crate) fn run(
         mut self,
         request: &Request,
@@ -65,7 +67,7 @@ impl Generation<'_, '_> {
         }
     }
 
-    /// How it ended; nothing if nobody waits for it any more.
+    /// Returns how the answer ended; `None` if nobody waits for it any more.
     fn answer(
         &mut self,
         request: &Request,
@@ -138,7 +140,7 @@ fn is_enough(tokens: u64, num_predict: i64) -> bool {
     u64::try_from(num_predict).is_ok_and(|most| most > 0 && tokens >= most)
 }
 
-/// What `/api/generate` gives back to go on from.
+/// Returns the `context` with which `/api/generate` can be continued.
 fn context(work: &Work, tokens: &[LlamaToken]) -> Option<Vec<i32>> {
     match work {
         Work::Generate(prompt) if !prompt.raw => Some(tokens.iter().map(|token| token.0).collect()),
@@ -146,11 +148,11 @@ fn context(work: &Work, tokens: &[LlamaToken]) -> Option<Vec<i32>> {
     }
 }
 
-/// The text of an answer: whole characters, without stop strings.
+/// The text of an answer: complete characters, without stop strings.
 struct Text {
     utf8: Utf8,
     stop: Stop,
-    /// All that went out.
+    /// The text sent so far.
     whole: String,
     stopped: bool,
 }
@@ -173,7 +175,7 @@ impl Text {
         passed
     }
 
-    /// The whole text, and what of it was still held back.
+    /// Returns the whole text, and the part of it that was still held back.
     fn finish(mut self) -> (String, String) {
         let held = if self.stopped {
             String::new()

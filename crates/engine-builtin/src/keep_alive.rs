@@ -1,19 +1,21 @@
+//! Ollama's `keep_alive`.
+
 use std::time::Duration;
 
 use serde_json::Value;
 
-/// How long the model stays in memory after a request.
+/// Time for which the model stays in memory after a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeepAlive {
-    /// Until this has passed without another request; zero is at once.
+    /// For this time after the last request; zero unloads it at once.
     For(Duration),
-    /// As long as the engine lives.
+    /// For the lifetime of the engine.
     Forever,
 }
 
 impl KeepAlive {
-    /// Reads Ollama's `keep_alive`: a number of seconds or a Go duration; negative is for ever.
-    /// The error is Ollama's own text.
+    /// Parses `keep_alive`: a number of seconds or a Go duration; negative means for ever. The
+    /// error is Ollama's own text.
     pub(crate) fn read(value: &Value) -> Result<Option<Self>, String> {
         match value {
             Value::Null => Ok(None),
@@ -37,7 +39,7 @@ impl KeepAlive {
     }
 }
 
-/// Go's `time.ParseDuration`, in seconds: `300ms`, `-1.5h`, `2h45m`, `0`.
+/// Parses a Go duration in seconds, like `time.ParseDuration`: `300ms`, `-1.5h`, `2h45m`, `0`.
 fn seconds(text: &str) -> Option<f64> {
     let (sign, mut rest) = match text.as_bytes().first()? {
         b'-' => (-1.0, text.get(1..)?),

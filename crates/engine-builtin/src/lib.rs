@@ -1,12 +1,12 @@
 //! A small language model run in this process, for machines without Ollama.
 //!
-//! [`Builtin`] answers [`engine::Engine`]'s requests with any GGUF file llama.cpp can run, in the
-//! lines of Ollama's native API. One thread owns the model and answers in turn; it loads the model
-//! with the first request and lets go of it when `keep_alive` has passed.
+//! [`Builtin`] answers [`engine::Engine`]'s requests with any GGUF file that llama.cpp can run, in
+//! the format of Ollama's native API. One thread owns the model and processes requests in order; it
+//! loads the model with the first request and unloads it after `keep_alive`.
 //!
-//! llama.cpp and not candle: for the same model on the same core, `SmolLM2-135M` in `Q4_1`, a
-//! token took llama.cpp 8.9 ms of CPU and candle 0.11 (built for that CPU) 22.5 ms, a token of
-//! the prompt took candle 18 ms; and candle has code for fewer models.
+//! llama.cpp was chosen over candle. Measured with the same model, `SmolLM2-135M` in `Q4_1`, on the
+//! same core: llama.cpp needs 8.9 ms of CPU per token; candle 0.11, built for that CPU, needs 22.5
+//! ms, and 18 ms per prompt token. candle also supports fewer models.
 
 mod activity;
 mod builtin;

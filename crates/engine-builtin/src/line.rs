@@ -1,3 +1,5 @@
+//! The lines of an answer, in Ollama's format.
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -6,28 +8,28 @@ use serde::Serialize;
 
 use crate::request::Shape;
 
-/// Writes the lines of one answer as Ollama does.
+/// Formats the lines of one answer as Ollama does.
 pub(crate) struct LineWriter {
     pub(crate) model: String,
     pub(crate) shape: Shape,
     pub(crate) clock: fn() -> Timestamp,
 }
 
-/// Why an answer ended.
+/// Reason why an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum DoneReason {
-    /// The model, or a stop string.
+    /// The model ended it, or a stop string was generated.
     Stop,
-    /// `num_predict`, or the end of the context.
+    /// `num_predict` or the end of the context was reached.
     Length,
-    /// Nothing was asked; the model is in memory.
+    /// The request had no prompt; the model is loaded.
     Load,
-    /// Nothing was asked; the model is out of memory.
+    /// The request had no prompt; the model is unloaded.
     Unload,
 }
 
-/// What the last line counts. Zeros are left out.
+/// The counts in the last line. Zeros are omitted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Metrics {
     pub(crate) total: Duration,
@@ -39,12 +41,12 @@ pub(crate) struct Metrics {
 }
 
 impl LineWriter {
-    /// A line with a piece of the answer.
+    /// Returns a line with a part of the answer.
     pub(crate) fn piece(&self, text: &str) -> Bytes {
         self.write(text, None, None, Metrics::default())
     }
 
-    /// The last line: `text` is empty in a stream and the whole answer outside one.
+    /// Returns the last line. `text` is empty in a stream, and otherwise the whole answer.
     pub(crate) fn done(
         &self,
         text: &str,
@@ -84,7 +86,7 @@ impl LineWriter {
     }
 }
 
-/// The one line of an embed request for nothing.
+/// Returns the only line for an embed request without input.
 pub(crate) fn no_embeddings(model: &str) -> Bytes {
     #[derive(Serialize)]
     struct Embeddings<'a> {
@@ -95,9 +97,9 @@ pub(crate) fn no_embeddings(model: &str) -> Bytes {
     to_line(&Embeddings { model, embeddings })
 }
 
-/// JSON the way Go writes it: these characters occur inside strings only.
+/// Serializes like Go, which escapes some characters; they only occur inside strings.
 fn to_line(line: &impl Serialize) -> Bytes {
-    // A struct of texts and numbers cannot fail to be written.
+    // Serializing a struct of texts and numbers cannot fail.
     let json = serde_json::to_string(line).unwrap_or_default();
     let mut go = String::with_capacity(json.len());
     for c in json.chars() {

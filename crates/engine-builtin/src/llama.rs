@@ -1,4 +1,4 @@
-//! The places where llama.cpp is set up and model files are looked into.
+//! Initialization of llama.cpp, and reading of model metadata.
 
 use std::{
     fs::File,
@@ -17,7 +17,7 @@ use llama_cpp_2::{
 
 use crate::{OpenError, card::Facts};
 
-/// llama.cpp, set up once for the process and silent unless somebody listens at debug level.
+/// Returns llama.cpp, initialized once per process. Its messages are logged at debug level only.
 pub(crate) fn backend() -> Result<&'static LlamaBackend, OpenError> {
     static BACKEND: OnceLock<Option<LlamaBackend>> = OnceLock::new();
     if !processor_suffices() {
@@ -31,7 +31,8 @@ pub(crate) fn backend() -> Result<&'static LlamaBackend, OpenError> {
     BACKEND.get_or_init(set_up).as_ref().ok_or(OpenError::Taken)
 }
 
-/// llama.cpp is compiled for the x86-64 of 2013 (Haswell) and crashes on an older one.
+/// Whether the processor supports this build: llama.cpp is compiled for x86-64 with the
+/// instructions of 2013 (Haswell) and crashes on older processors.
 #[cfg(target_arch = "x86_64")]
 fn processor_suffices() -> bool {
     is_x86_feature_detected!("avx2")
@@ -45,7 +46,7 @@ const fn processor_suffices() -> bool {
     true
 }
 
-/// Looks into a model file without loading its weights.
+/// Reads the metadata of a model file without loading its weights.
 pub(crate) fn facts(backend: &LlamaBackend, path: &Path) -> Result<Facts, OpenError> {
     let owned = || path.to_path_buf();
     let unreadable = |source| OpenError::Unreadable {
@@ -96,11 +97,11 @@ pub(crate) fn facts(backend: &LlamaBackend, path: &Path) -> Result<Facts, OpenEr
     })
 }
 
-/// The key-value part of a GGUF file. llama.cpp aborts where a value is asked for as another type.
+/// The metadata of a GGUF file. llama.cpp aborts the process if a value is read as another type.
 struct Header(GgufContext);
 
 impl Header {
-    /// GGUF's number for a value that is text, and for one of 32 bits without a sign.
+    /// GGUF's type numbers for text and for unsigned 32-bit integers.
     const TEXT: i64 = 8;
     const NUMBER: i64 = 4;
 

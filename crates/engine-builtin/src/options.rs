@@ -1,6 +1,8 @@
+//! Ollama's `options`.
+
 use serde_json::Value;
 
-/// Ollama's `options` that this engine honours, with Ollama's defaults.
+/// The `options` that this engine supports, with Ollama's defaults.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Options {
     pub(crate) temperature: f32,
@@ -12,9 +14,9 @@ pub(crate) struct Options {
     pub(crate) repeat_last_n: i32,
     pub(crate) presence_penalty: f32,
     pub(crate) frequency_penalty: f32,
-    /// Negative: another one each time.
+    /// Seed of the random numbers; a negative value means a different one for each request.
     pub(crate) seed: i64,
-    /// Not positive: as much as the context holds.
+    /// Maximum number of tokens to generate; the size of the context if not positive.
     pub(crate) num_predict: i64,
     pub(crate) num_ctx: Option<i64>,
     pub(crate) stop: Vec<String>,
@@ -41,7 +43,8 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Unknown names are ignored and null is as good as absent; the error is Ollama's own text.
+    /// Parses options. Unknown names are ignored, and null counts as absent. The error is Ollama's
+    /// own text.
     pub(crate) fn read(options: &serde_json::Map<String, Value>) -> Result<Self, String> {
         let mut read = Self::default();
         for (name, value) in options {
@@ -67,7 +70,7 @@ impl Options {
             "num_predict" => self.num_predict = integer(name, value)?,
             "num_ctx" => self.num_ctx = Some(integer(name, value)?),
             "stop" => self.stop = texts(name, value)?,
-            // Known to Ollama and without a meaning here: only the type is held to.
+            // Known to Ollama but without a meaning here: only the type is checked.
             "num_keep" | "num_batch" | "num_gpu" | "main_gpu" | "num_thread" => {
                 integer(name, value)?;
             }
@@ -77,7 +80,8 @@ impl Options {
     }
 }
 
-/// A float that arithmetic can bear: huge ones are cut, and JSON has neither NaN nor infinity.
+/// Reads a float within finite bounds: huge ones are clamped, and JSON has neither NaN nor
+/// infinity.
 fn float(name: &str, value: &Value) -> Result<f32, String> {
     let number = value.as_f64();
     let number = number.ok_or_else(|| format!("option {name:?} must be of type float32"))?;
@@ -88,7 +92,7 @@ fn float(name: &str, value: &Value) -> Result<f32, String> {
     Ok(number.clamp(-1e9, 1e9) as f32)
 }
 
-/// Logits are divided by it.
+/// Reads a penalty, which must not be zero because logits are divided by it.
 fn penalty(name: &str, value: &Value) -> Result<f32, String> {
     let penalty = float(name, value)?;
     if penalty < 1e-3 {
@@ -97,7 +101,7 @@ fn penalty(name: &str, value: &Value) -> Result<f32, String> {
     Ok(penalty)
 }
 
-/// Fractions are cut off, as Ollama does.
+/// Reads an integer; fractions are truncated, as in Ollama.
 fn integer(name: &str, value: &Value) -> Result<i64, String> {
     #[expect(
         clippy::cast_possible_truncation,

@@ -1,3 +1,5 @@
+//! Prompts: applying the chat template, tokenizing, and dropping old messages that do not fit.
+
 use engine::EngineError;
 use llama_cpp_2::{
     model::{LlamaChatMessage, LlamaChatTemplate, LlamaModel},
@@ -6,7 +8,7 @@ use llama_cpp_2::{
 
 use crate::request::{Message, Prompt, Work, refused};
 
-/// Turns what was asked into tokens that fit into a context of `num_ctx` with room for an answer.
+/// Converts a request to tokens that fit into a context of `num_ctx`, with room for an answer.
 pub(crate) fn tokens(
     model: &LlamaModel,
     work: &Work,
@@ -29,13 +31,13 @@ pub(crate) fn tokens(
     }
 }
 
-/// Ollama's words.
+/// Ollama's message.
 const TOO_LONG: &str = "the prompt is longer than the context length currently available to the \
     model; shorten the prompt, adjust the context length in settings, or use a model with a \
     longer context length";
 
-/// The conversation without its oldest messages, as few as need be. System messages and the last
-/// message always stay; nothing if these alone are too long.
+/// Returns the conversation without as many of its oldest messages as necessary. System messages
+/// and the last message are always kept; `None` if these alone are too long.
 fn newest(
     model: &LlamaModel,
     messages: &[Message],
@@ -123,7 +125,7 @@ fn of_prompt(
     Ok(of_chat(model, &messages, room)?.map(after_earlier))
 }
 
-/// Writes a conversation the way the model was taught to read one.
+/// Formats a conversation with the model's chat template.
 fn render(model: &LlamaModel, messages: &[Message]) -> Result<String, EngineError> {
     let no_template = || {
         refused(
@@ -148,13 +150,13 @@ fn render(model: &LlamaModel, messages: &[Message]) -> Result<String, EngineErro
         .map_err(|_| no_template())
 }
 
-/// More bytes than one token stands for in any vocabulary we know of.
+/// Maximum number of bytes per token; larger than in any known vocabulary.
 const TOKEN_BYTES_MAX: usize = 128;
 
-/// The tokens, unless they are more than there is room for. Markers of the template are single
-/// tokens; a beginning that template and vocabulary both add is kept once.
+/// Returns the tokens, unless there are more than `room`. Markers of the template become single
+/// tokens; a start token that both template and vocabulary add is kept once.
 fn tokenize(model: &LlamaModel, text: &str, room: usize) -> Option<Vec<LlamaToken>> {
-    // Megabytes that cannot fit are not worth seconds of work.
+    // A text that cannot fit is refused without tokenizing megabytes of it.
     if text.len() / TOKEN_BYTES_MAX > room {
         return None;
     }

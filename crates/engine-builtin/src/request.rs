@@ -1,3 +1,5 @@
+//! Parsing of chat, generate and embed requests.
+
 use engine::EngineError;
 use proto::{ModelName, Op};
 use serde_json::Value;
@@ -9,21 +11,21 @@ use crate::{
     schema,
 };
 
-/// One request, checked as far as that goes without the model.
+/// A request, validated as far as possible without the model.
 pub(crate) struct Request {
-    /// The model's name as it was sent; the answer repeats it.
+    /// Name of the model as requested; repeated in the answer.
     pub(crate) model: String,
     pub(crate) work: Work,
     pub(crate) stream: bool,
     pub(crate) options: Options,
     pub(crate) keep_alive: Option<KeepAlive>,
-    /// Whether old messages may be left out of a conversation that does not fit.
+    /// Whether old messages may be dropped if the conversation does not fit.
     pub(crate) truncate: bool,
-    /// What the answer must look like, as a JSON schema.
+    /// JSON schema that the answer must match.
     pub(crate) schema: Option<String>,
 }
 
-/// What to do with the model.
+/// The work to do.
 pub(crate) enum Work {
     Load(Shape),
     Unload(Shape),
@@ -33,7 +35,7 @@ pub(crate) enum Work {
     Generate(Prompt),
 }
 
-/// In which of Ollama's two shapes the lines are written.
+/// Which of Ollama's two line formats is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
     Chat,
@@ -47,11 +49,11 @@ pub(crate) struct Message {
     pub(crate) content: String,
 }
 
-/// A prompt outside a conversation.
+/// A prompt without a conversation.
 pub(crate) struct Prompt {
     pub(crate) text: String,
     pub(crate) system: String,
-    /// Without the model's template.
+    /// Whether the model's template is skipped.
     pub(crate) raw: bool,
     /// Tokens of an earlier exchange.
     pub(crate) context: Vec<i32>,
@@ -67,14 +69,14 @@ impl Work {
     }
 }
 
-/// A refusal as Ollama words it.
+/// Returns a refusal with Ollama's message.
 pub(crate) fn refused(status: u16, message: impl Into<String>) -> EngineError {
     let message = message.into();
     EngineError::Refused { status, message }
 }
 
 impl Request {
-    /// Reads the body of a chat or generate request for the model `own`.
+    /// Parses the body of a chat or generate request for the model `own`.
     pub(crate) fn read(op: Op, body: &[u8], own: &ModelName) -> Result<Self, EngineError> {
         let fields = Fields::read(op, body)?;
         let model = fields.model(own)?;
@@ -106,7 +108,8 @@ impl Request {
     }
 }
 
-/// The answer to an embed request, or why there is none: this engine makes no embeddings.
+/// Returns the answer to an embed request without input, or a refusal: this engine computes no
+/// embeddings.
 pub(crate) fn embed(body: &[u8], own: &ModelName) -> Result<String, EngineError> {
     let fields = Fields::read(Op::Embed, body)?;
     let model = fields.model(own)?;
@@ -128,7 +131,7 @@ pub(crate) fn embed(body: &[u8], own: &ModelName) -> Result<String, EngineError>
 }
 
 impl Fields {
-    /// The name as sent, if it is the name of the one model there is.
+    /// Returns the name as requested, if it names the only model.
     fn model(&self, own: &ModelName) -> Result<String, EngineError> {
         let sent = self.text("model")?;
         if sent.is_empty() {
@@ -313,7 +316,7 @@ impl Fields {
     }
 }
 
-/// What Ollama says where a picture is sent to a model without eyes, unwrapped.
+/// Ollama's message for images sent to a model without vision, unwrapped.
 const NO_IMAGES: &str = "Multimodal data provided, but model does not support multimodal requests.";
 
 fn has_any(value: &Value) -> bool {

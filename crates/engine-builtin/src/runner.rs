@@ -1,3 +1,5 @@
+//! The thread that owns the model.
+
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
@@ -22,10 +24,10 @@ use crate::{
     ticket::Ticket,
 };
 
-/// The thread that owns the model and answers one request after the other.
+/// The thread that owns the model and processes requests in order.
 ///
-/// It sleeps in a channel: until the next request while the model is on disk, and at most until
-/// `keep_alive` has passed while it is in memory. Nothing else wakes it.
+/// It blocks on a channel: until the next request while the model is unloaded, and at most until
+/// `keep_alive` has passed while it is loaded. Nothing else wakes it.
 pub(crate) struct Runner {
     pub(crate) backend: &'static LlamaBackend,
     pub(crate) path: PathBuf,
@@ -35,17 +37,17 @@ pub(crate) struct Runner {
     pub(crate) activity: watch::Sender<Activity>,
 }
 
-/// What to do after a ticket.
+/// What to do after a request.
 enum Next {
     Stay(KeepAlive),
     Unload,
 }
 
 impl Runner {
-    /// Runs until nobody can send tickets any more.
+    /// Runs until all senders are gone.
     pub(crate) fn run(self) {
         while catch_unwind(AssertUnwindSafe(|| self.run_until_closed())).is_err() {
-            // The requester was told by the ticket that went down with it.
+            // The requester already got the error, because its ticket was dropped.
             tracing::error!("the built-in engine failed; it starts anew");
             self.enter(Phase::Unloaded);
         }
@@ -84,13 +86,13 @@ impl Runner {
         if !path.is_file() {
             return Err(unavailable("is gone; put it back"));
         }
-        // The file was looked into when the engine was opened.
+        // The file was validated when the engine was opened.
         LlamaModel::load_from_file(self.backend, path, &LlamaModelParams::default()).map_err(|_| {
             unavailable("cannot be loaded: not enough memory, or it was changed since")
         })
     }
 
-    /// Answers with the model in memory, until it is to leave.
+    /// Processes requests with the loaded model until it is to be unloaded.
     fn serve(&self, model: &LlamaModel, first: Ticket, mut load: Duration) {
         let mut session = None;
         let mut next = Some(first);
@@ -115,7 +117,7 @@ impl Runner {
         }
     }
 
-    /// The next ticket; nothing once it is time to unload or to end.
+    /// Returns the next request; `None` once it is time to unload or to stop.
     fn wait(&self, unload_at: Option<Instant>) -> Option<Ticket> {
         let Some(at) = unload_at else {
             return self.tickets.recv().ok();
@@ -211,7 +213,7 @@ impl Runner {
     }
 }
 
-/// Counts in public.
+/// Publishes token counts in the engine's [`Activity`].
 struct Counting<'a>(&'a watch::Sender<Activity>);
 
 impl Counter for Counting<'_> {

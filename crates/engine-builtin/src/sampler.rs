@@ -1,3 +1,5 @@
+//! Choosing the next token.
+
 use engine::EngineError;
 use llama_cpp_2::{
     context::LlamaContext,
@@ -16,7 +18,7 @@ pub(crate) struct Sampler {
 }
 
 impl Sampler {
-    /// `prompt` counts for the repetition penalties.
+    /// Creates a sampler. `prompt` counts for the repetition penalties.
     pub(crate) fn new(
         model: &LlamaModel,
         options: &Options,
@@ -29,13 +31,13 @@ impl Sampler {
         Ok(Self { chain, grammar })
     }
 
-    /// Chooses from what the model thinks now.
+    /// Chooses a token from the current logits.
     pub(crate) fn next(&mut self, context: &LlamaContext<'_>) -> Result<LlamaToken, EngineError> {
         let Some(grammar) = &mut self.grammar else {
-            // This accepts the token too.
+            // This call also accepts the token.
             return Ok(self.chain.sample(context, -1));
         };
-        // To try the likeliest token first is much cheaper than to try the whole vocabulary.
+        // Checking the most likely token first is much cheaper than checking the whole vocabulary.
         let mut candidates = context.token_data_array_ith(-1);
         self.chain.apply(&mut candidates);
         let mut chosen = selected(&candidates)?;
@@ -64,7 +66,7 @@ fn grammar(model: &LlamaModel, schema: &str) -> Result<LlamaSampler, EngineError
     LlamaSampler::grammar(model, &grammar, "root").map_err(|_| bad())
 }
 
-/// In llama.cpp's own order.
+/// Returns the sampler chain, in llama.cpp's own order.
 fn links(
     model: &LlamaModel,
     options: &Options,
@@ -91,7 +93,7 @@ fn links(
                 .with_tokens(prompt.iter().skip(recent)),
         );
     }
-    // Too small a temperature overflows the arithmetic and means the same.
+    // A smaller temperature would overflow, and means the same.
     if options.temperature < 1e-4 {
         links.push(LlamaSampler::greedy());
         return links;
@@ -107,7 +109,7 @@ fn links(
     links
 }
 
-/// llama.cpp takes its largest seed for "another one each time".
+/// Converts a seed. llama.cpp's largest one means "a different one for each request".
 fn seed(seed: i64) -> u32 {
     if seed < 0 {
         return u32::MAX;
@@ -122,7 +124,7 @@ fn selected(candidates: &LlamaTokenDataArray) -> Result<LlamaToken, EngineError>
     token.ok_or_else(|| EngineError::Broken("llama.cpp chose no token".to_owned()))
 }
 
-/// Whether the grammar leaves the chosen token standing.
+/// Whether the grammar permits the chosen token.
 fn allows(
     grammar: &mut LlamaSampler,
     candidates: &LlamaTokenDataArray,

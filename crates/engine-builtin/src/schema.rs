@@ -1,9 +1,10 @@
-//! What of a JSON schema llama.cpp is given to make a grammar of. It does that in this process and
-//! hears of no end: a reference that leads to itself takes its stack, a few that lead to two others
-//! each or a pattern whose repetitions stand within each other take its time, and a list that is to
-//! be longer than it may be takes all memory. So it is given the schema with every reference and
-//! every list of types written out, nothing that it does not read, and no more of it than it makes
-//! a grammar of at once.
+//! Restriction of JSON schemas to what llama.cpp can safely convert to a grammar.
+//!
+//! llama.cpp converts the schema in this process and cannot be interrupted: a reference to itself
+//! overflows its stack; references that each lead to two others, or nested repetitions in a
+//! pattern, take exponential time; a list with a minimum above its maximum takes all memory. So it
+//! is given a schema in which every reference and every list of types is expanded, without keywords
+//! that it does not read, and only up to a size that it converts quickly.
 
 mod pattern;
 
@@ -14,28 +15,29 @@ use serde_json::{Map, Value};
 
 use crate::request::refused;
 
-/// Longest schema, in bytes.
+/// Maximum length of a schema, in bytes.
 const TEXT_MAX: usize = 64 * 1024;
-/// Most parts of the grammar, once all is written out: values of enums, elements of patterns, and two
-/// for each schema. As many places of it may be open at once, and each token is held against all.
+/// Maximum number of parts of the expanded grammar: values of enums, elements of patterns, and two
+/// for each schema. As many positions may be open at once, and each token is checked against all of
+/// them.
 const PARTS_MAX: usize = 4096;
-/// Most properties of one object: the rules for them grow with their square.
+/// Maximum number of properties of one object: their rules grow quadratically.
 const PROPERTIES_MAX: usize = 256;
-/// Longest name of a property, and longest pattern, in bytes.
+/// Maximum length of a property's name, and of a pattern, in bytes.
 const NAME_MAX: usize = 256;
-/// Most ways to read a text by one pattern.
+/// Maximum number of ways in which one pattern can match a text.
 const PATTERN_WAYS_MAX: u64 = 1 << 19;
-/// Deepest nesting, references included.
+/// Maximum nesting depth, references included.
 const DEPTH_MAX: usize = 32;
-/// Bytes of rules that are written and looked for on the way.
+/// Maximum number of bytes of rules that are written and looked up during the conversion.
 const WORK_MAX: usize = 4 << 20;
-/// What a rule costs beside its name.
+/// Number of bytes that a rule counts besides its name.
 const RULE: usize = 32;
 
 const TOO_LARGE: &str = "makes too large a grammar";
 const UNREADABLE: &str = "is not as a schema must be";
 
-/// The schema as a text, for llama.cpp.
+/// Returns the restricted schema as text, for llama.cpp.
 pub(crate) fn text(schema: &Value) -> Result<String, EngineError> {
     let written = if schema.to_string().len() > TEXT_MAX {
         Err("is longer than 64 KiB")
@@ -51,13 +53,13 @@ pub(crate) fn text(schema: &Value) -> Result<String, EngineError> {
     })
 }
 
-/// A schema that is being written out, and what may still come of it.
+/// A schema that is being expanded, and the remaining budgets.
 struct Writing<'a> {
     root: &'a Value,
     parts: usize,
     work: usize,
-    /// How many properties have rules of one name. llama.cpp leaves only letters and digits of it,
-    /// and tries one number after the other behind it until it is free.
+    /// Number of properties whose rules have one name. llama.cpp keeps only letters and digits of a
+    /// name and appends increasing numbers until it is unused.
     named: HashMap<String, usize>,
 }
 
@@ -73,7 +75,7 @@ impl<'a> Writing<'a> {
         }
     }
 
-    /// `name` is what llama.cpp's rule for it will be called.
+    /// Expands a schema. `name` is the name of its rule in llama.cpp.
     fn schema(&mut self, at: &Value, name: &str, levels: usize) -> Written<Value> {
         let fields = at.as_object().ok_or(UNREADABLE)?;
         let levels = levels.checked_sub(1);
@@ -95,7 +97,7 @@ impl<'a> Writing<'a> {
         self.typed(fields, fields.get("type"), name, levels)
     }
 
-    /// What stands beside the type. Each of several types is a schema of its own.
+    /// Expands the keywords beside `type`. Each of several types becomes a schema of its own.
     fn typed(
         &mut self,
         fields: &Map<String, Value>,
@@ -138,7 +140,7 @@ impl<'a> Writing<'a> {
         Ok(Value::Object(written))
     }
 
-    /// One of the words that llama.cpp reads; `None` for all others.
+    /// Expands one of the keywords that llama.cpp reads; `None` for all others.
     fn keyword(
         &mut self,
         key: &str,
@@ -186,10 +188,10 @@ impl<'a> Writing<'a> {
                 value.clone()
             }
             "minLength" | "maxLength" | "minItems" | "maxItems" => {
-                // llama.cpp reads 32 bits of it, whatever there is.
+                // llama.cpp reads 32 bits of the number, whatever its size.
                 let count = value.as_u64().and_then(|count| i32::try_from(count).ok());
                 let count = count.and_then(|count| usize::try_from(count).ok());
-                // From 2001 on it refuses it, or takes it for no bound at all.
+                // llama.cpp refuses counts above 2000, or takes them for unbounded.
                 self.work(count.ok_or(UNREADABLE)?.min(2001) * RULE)?;
                 value.clone()
             }
@@ -221,7 +223,7 @@ impl<'a> Writing<'a> {
             let name = format!("{name}-{property}");
             let same = self.named.entry(as_a_rule(&name)).or_default();
             *same += 1;
-            // A rule for it, and one for what may follow it behind each of those before it.
+            // One rule for the property, and one for its successors after each property before it.
             let rules = (name.len() + RULE) * (before + 2) * *same;
             self.work(rules)?;
             written.insert(property.clone(), self.schema(schema, &name, levels)?);
@@ -229,7 +231,7 @@ impl<'a> Writing<'a> {
         Ok(Value::Object(written))
     }
 
-    /// The properties of all parts of an `allOf` make one object.
+    /// Merges the properties of all parts of an `allOf` into one object.
     fn properties_of_all(&mut self, fields: &Map<String, Value>, name: &str) -> Written<()> {
         let own = |part: &Value| part["properties"].as_object().map_or(0, Map::len);
         let parts = fields.get("allOf").and_then(Value::as_array);
@@ -260,7 +262,8 @@ fn either_of(ways: Vec<Value>) -> Value {
     Value::Object(Map::from_iter([("anyOf".to_owned(), ways.into())]))
 }
 
-/// What llama.cpp leaves of a name: each stretch of what is no letter and no digit is one dash.
+/// Converts a name as llama.cpp does: each run of other characters than letters and digits becomes
+/// one dash.
 fn as_a_rule(name: &str) -> String {
     let mut rule = String::with_capacity(name.len());
     let mut was_other = false;

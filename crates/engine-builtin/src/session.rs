@@ -1,3 +1,5 @@
+//! The model's context (KV cache) of one text, reused for prompts with the same beginning.
+
 use std::num::NonZeroU32;
 
 use engine::EngineError;
@@ -10,25 +12,25 @@ use llama_cpp_2::{
     token::LlamaToken,
 };
 
-/// Prompt tokens computed at once. Between two blocks the engine looks whether the answer is still
-/// wanted; and as blocks always begin at multiples of it, whether a block comes from the cache or
-/// is computed again makes no difference in a single bit, so that equal seeds give equal answers.
+/// Number of prompt tokens computed at once. Between two blocks the engine checks whether the
+/// answer is still wanted. Blocks always begin at multiples of this number, so that cached and
+/// recomputed blocks are identical bit for bit, and equal seeds give equal answers.
 pub(crate) const BLOCK: usize = 64;
 
-/// The model's memory of one text.
+/// The model's context of one text.
 pub(crate) struct Session<'m> {
     context: LlamaContext<'m>,
     batch: LlamaBatch<'static>,
     num_ctx: u32,
-    /// The prompt tokens in memory, whole blocks only.
+    /// Prompt tokens in the context, complete blocks only.
     blocks: Vec<LlamaToken>,
-    /// Tokens in memory, blocks and all.
+    /// Number of tokens in the context.
     length: usize,
-    /// Whether the memory can be cut back to a point in the text.
+    /// Whether the context can be truncated.
     can_cut: bool,
 }
 
-/// How reading a prompt ended.
+/// Outcome of processing a prompt.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Reading {
     Done,
@@ -68,7 +70,7 @@ impl<'m> Session<'m> {
         self.num_ctx
     }
 
-    /// What the model thinks after the last token.
+    /// Returns the context, from which the next token is sampled.
     pub(crate) const fn context(&self) -> &LlamaContext<'m> {
         &self.context
     }
@@ -77,8 +79,8 @@ impl<'m> Session<'m> {
         self.length >= usize::try_from(self.num_ctx).unwrap_or(usize::MAX)
     }
 
-    /// Reads a prompt, block by block, as long as `go_on` with the number of tokens of the block
-    /// says so. What an earlier prompt shares with it is not computed again.
+    /// Processes a prompt block by block while `go_on`, called with the number of tokens of the
+    /// next block, returns `true`. The common beginning with an earlier prompt is not recomputed.
     pub(crate) fn read(
         &mut self,
         prompt: &[LlamaToken],
@@ -103,12 +105,12 @@ impl<'m> Session<'m> {
         Ok(Reading::Done)
     }
 
-    /// Reads one token of the answer.
+    /// Processes one token of the answer.
     pub(crate) fn push(&mut self, token: LlamaToken) -> Result<(), EngineError> {
         self.decode(&[token])
     }
 
-    /// Forgets all but the first `keep` tokens.
+    /// Truncates the context to the first `keep` tokens.
     fn cut(&mut self, keep: usize) -> Result<(), EngineError> {
         let from = u32::try_from(keep).unwrap_or(u32::MAX);
         let is_cut = keep > 0 && matches!(self.forget(Some(from)), Ok(true));
@@ -148,8 +150,8 @@ fn broken(error: &dyn std::error::Error) -> EngineError {
     ))
 }
 
-/// How many tokens of `prompt` are in memory as whole blocks. At least one token is left to
-/// compute, because the answer begins with what the model thinks after the last one.
+/// Number of tokens of `prompt` that are in the context as complete blocks. At least one token is
+/// left to compute, because the answer is sampled after the last one.
 fn reusable(blocks: &[LlamaToken], prompt: &[LlamaToken]) -> usize {
     let same = blocks
         .iter()

@@ -1,24 +1,27 @@
+//! Settings of the built-in engine.
+
 use std::{num::NonZeroU32, time::Duration};
 
 use jiff::Timestamp;
 
-/// What the owner may choose about the built-in engine.
+/// The owner's settings of the built-in engine.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Threads for the arithmetic; half as many as the machine has cores when absent. llama.cpp's
-    /// threads wait for each other by spinning, hundreds of times a token: where another program
-    /// takes one of their cores, the whole answer crawls. On two cores beside busy loops two
-    /// threads were measured to write 4 to 9 tokens a second, and one thread 16 to 19.
+    /// Number of threads for the computation; half of the machine's cores when absent. llama.cpp's
+    /// threads spin while they wait for each other, hundreds of times per token, so another program
+    /// on one of their cores slows down the whole answer: on two cores beside busy loops, two
+    /// threads generated 4 to 9 tokens a second, and one thread 16 to 19.
     pub threads: Option<NonZeroU32>,
-    /// Tokens of context when a request does not say `num_ctx`.
+    /// Context size in tokens when a request has no `num_ctx`.
     pub num_ctx: u32,
-    /// The largest `num_ctx` a request can get; more is cut to it. The model's own limit also holds.
+    /// Maximum `num_ctx` of a request; a larger one is reduced to it. The model's own limit also
+    /// applies.
     pub num_ctx_max: u32,
-    /// How long the model stays in memory after a request that does not say `keep_alive`.
+    /// Time for which the model stays in memory after a request without `keep_alive`.
     pub keep_alive: Duration,
-    /// How many requests may wait; one more is told that the engine is busy.
+    /// Maximum number of waiting requests; further ones are refused as busy.
     pub waiting: usize,
-    /// The wall clock for `created_at`.
+    /// Wall clock for `created_at`.
     pub clock: fn() -> Timestamp,
 }
 
@@ -36,7 +39,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The context a request gets on a model trained for `trained` tokens.
+    /// Returns the context size of a request for a model trained with `trained` tokens.
     pub(crate) fn context(&self, asked: Option<i64>, trained: u32) -> u32 {
         let asked = match asked {
             Some(asked) if asked > 0 => u32::try_from(asked).unwrap_or(u32::MAX),

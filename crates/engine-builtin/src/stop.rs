@@ -1,21 +1,23 @@
-/// Finds stop strings in text that comes in pieces, and never lets a part of one out.
+//! Stop strings.
+
+/// Finds stop strings in text that arrives in pieces, and never outputs a part of one.
 pub(crate) struct Stop {
     stops: Vec<String>,
     /// The end of the text so far that may be the beginning of a stop string.
     held: String,
 }
 
-/// What a piece of text came to.
+/// Result of adding a piece of text.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Passed {
-    /// What may go out.
+    /// Text that can be output.
     pub(crate) text: String,
-    /// Whether a stop string was met; nothing after it goes out.
+    /// Whether a stop string was found; nothing after it is output.
     pub(crate) stopped: bool,
 }
 
 impl Stop {
-    /// Empty stop strings stop nothing.
+    /// Creates a finder. Empty stop strings are ignored.
     pub(crate) fn new(mut stops: Vec<String>) -> Self {
         stops.retain(|stop| !stop.is_empty());
         Self {
@@ -45,12 +47,12 @@ impl Stop {
         }
     }
 
-    /// What was held when the answer ended without a stop string.
+    /// Returns the held-back text when the answer ends without a stop string.
     pub(crate) fn finish(self) -> String {
         self.held
     }
 
-    /// Where the longest ending begins that some stop string begins with.
+    /// Returns the start of the longest suffix that is the beginning of a stop string.
     fn undecided(&self) -> usize {
         let may_stop = |at: &usize| {
             let end = self.held.get(*at..).unwrap_or_default();
@@ -129,7 +131,8 @@ mod tests {
                 out.push_str(&stop.finish());
             }
             prop_assert_eq!(stopped, first.is_some());
-            // With overlapping stops the one that completes first wins, so that no text waits for it.
+            // Of overlapping stop strings the one that is complete first wins, so that no text is
+            // delayed.
             let until = first.unwrap_or(whole.len());
             prop_assert!(whole.starts_with(&out));
             if first.is_none() {

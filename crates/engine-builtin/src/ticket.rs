@@ -1,3 +1,5 @@
+//! Requests on their way to the thread that owns the model, and their answers on the way back.
+
 use std::{
     sync::{
         Arc,
@@ -14,14 +16,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::request::Request;
 
-/// A request on its way to the thread that answers it.
+/// A request for the thread.
 pub(crate) struct Ticket {
     pub(crate) request: Request,
     pub(crate) asked: Instant,
     pub(crate) answer: Answer,
 }
 
-/// Where the answer goes.
+/// The thread's side of a request: sends the answer.
 pub(crate) struct Answer {
     accepted: Option<oneshot::Sender<Result<(), EngineError>>>,
     lines: mpsc::Sender<Item>,
@@ -34,14 +36,14 @@ struct Item {
     is_last: bool,
 }
 
-/// The requester's side of a ticket.
+/// The requester's side of a request.
 pub(crate) struct Receipt {
     accepted: oneshot::Receiver<Result<(), EngineError>>,
     lines: mpsc::Receiver<Item>,
 }
 
-/// Makes both sides. An answer has at most `most` lines, so that writing one never waits for a
-/// reader, and a slow reader never holds up the next request.
+/// Creates both sides. An answer has at most `most` lines, so that sending one never waits for the
+/// reader, and a slow reader never delays the next request.
 pub(crate) fn pair(most: usize, stop: Arc<AtomicBool>) -> (Answer, Receipt) {
     let (accept, accepted) = oneshot::channel();
     let (send, lines) = mpsc::channel(most);
@@ -54,7 +56,7 @@ pub(crate) fn pair(most: usize, stop: Arc<AtomicBool>) -> (Answer, Receipt) {
 }
 
 impl Answer {
-    /// Whether to go on: false once the reader is gone or the engine is being closed.
+    /// Whether to continue: `false` once the reader is gone or the engine is being closed.
     pub(crate) fn is_wanted(&self) -> bool {
         !self.lines.is_closed() && !self.stop.load(Ordering::Relaxed)
     }
@@ -62,7 +64,7 @@ impl Answer {
     /// Tells the requester that lines will follow.
     pub(crate) fn accept(&mut self) {
         if let Some(accepted) = self.accepted.take() {
-            // Nobody listens any more: the next look at `is_wanted` will tell.
+            // The reader is gone; the next call of `is_wanted` returns `false`.
             let _gone = accepted.send(Ok(()));
         }
     }
@@ -76,7 +78,7 @@ impl Answer {
         self.send(Ok(line), true);
     }
 
-    /// Refuses before the first line, and breaks off after it.
+    /// Refuses the request before the first line, or aborts the answer after it.
     pub(crate) fn fail(mut self, error: EngineError) {
         match self.accepted.take() {
             Some(accepted) => {
@@ -87,13 +89,13 @@ impl Answer {
     }
 
     fn send(&self, line: Result<Bytes, EngineError>, is_last: bool) {
-        // Full cannot be, see `pair`; closed means that nobody wants it.
+        // The channel cannot be full, see `pair`; if it is closed, nobody wants the line.
         let _gone = self.lines.try_send(Item { line, is_last });
     }
 }
 
 impl Receipt {
-    /// Waits until the request is taken up or refused.
+    /// Waits until the request is accepted or refused.
     pub(crate) async fn lines(self) -> Result<Lines, EngineError> {
         match self.accepted.await {
             Ok(Ok(())) => Ok(follow(self.lines)),
@@ -105,7 +107,7 @@ impl Receipt {
     }
 }
 
-/// The lines, and an error if they end before the last one.
+/// Returns the lines, with an error if they end before the last one.
 fn follow(mut lines: mpsc::Receiver<Item>) -> Lines {
     let mut ended = false;
     Box::pin(stream::poll_fn(move |cx| {

@@ -1,4 +1,6 @@
-/// Joins bytes to whole characters: a token may end in the middle of one.
+//! [`Utf8`]: decoding of text from tokens.
+
+/// Joins bytes to complete characters: a token may end in the middle of one.
 #[derive(Default)]
 pub(crate) struct Utf8 {
     /// The beginning of a character, at most three bytes.
@@ -6,9 +8,9 @@ pub(crate) struct Utf8 {
 }
 
 impl Utf8 {
-    /// The characters that are complete now. Bytes that can never become one turn into U+FFFD.
+    /// Adds bytes and returns the characters that are complete now. Invalid bytes become U+FFFD.
     ///
-    /// What is still held at the end of an answer is half a character, and is dropped.
+    /// Bytes still held at the end of an answer are half a character, and are dropped.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> String {
         self.held.extend_from_slice(bytes);
         let mut text = String::with_capacity(self.held.len());

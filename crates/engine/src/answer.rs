@@ -13,7 +13,7 @@ use crate::{EngineError, LineSplitter};
 /// it.
 const ERROR_BODY_MAX: usize = 64 * 1024;
 const MESSAGE_MAX: usize = 1_000;
-/// Maximum length of an engine's own error message that is passed on unchanged, in bytes.
+/// Maximum length of an engine's own error message that is passed on, in characters.
 const OWN_WORDS_MAX: usize = 8_000;
 /// Maximum size of an engine's answer about itself or its models, in bytes.
 const REPORT_MAX: usize = 16 * 1024 * 1024;
@@ -192,7 +192,7 @@ pub(crate) fn message(body: &[u8]) -> Option<String> {
 }
 
 /// Extracts the text of Ollama's own `{"error":"text"}` unchanged, which is passed on to the
-/// requester. `None` for any other body.
+/// requester, and the message of any other error body like [`message`].
 pub(crate) fn own_words(body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Error {

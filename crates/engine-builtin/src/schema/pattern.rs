@@ -1,17 +1,18 @@
-//! How much llama.cpp makes of a regular expression. What is to come several times is written as
-//! often, and so is whatever stands within it; and a token that does not fit is held against every
-//! way in which the text so far can be read.
+//! Cost of the grammar that llama.cpp makes of a regular expression. A repetition is expanded with
+//! everything inside it, and a token that does not match is checked against every way in which the
+//! text so far can be matched.
 
-/// What a pattern comes to; `u64::MAX` where that cannot be told.
+/// The cost of a pattern; `u64::MAX` if it cannot be determined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Cost {
-    /// The elements of its grammar.
+    /// Number of elements of its grammar.
     pub(super) size: u64,
-    /// In how many ways a text can be read, at most.
+    /// Maximum number of ways in which a text can be matched.
     pub(super) ways: u64,
 }
 
-/// Ways to end what has no end of its own: about as many as the longest token has signs.
+/// Number of ways counted for an unbounded repetition: about the number of characters in the
+/// longest token.
 const ENDLESS: u64 = 64;
 
 const UNKNOWN: Cost = Cost {
@@ -19,13 +20,13 @@ const UNKNOWN: Cost = Cost {
     ways: u64::MAX,
 };
 
-/// A group that is open.
+/// An open group.
 #[derive(Debug)]
 struct Group {
     size: u64,
-    /// The size of its last element, which may be repeated, and the ways to read that.
+    /// Cost of its last element, which may be followed by a repetition.
     last: Cost,
-    /// The ways to read what stands before it, and all of each alternative before.
+    /// Number of ways to match the elements before the last one in the current alternative.
     before: u64,
     alternatives: u64,
 }
@@ -58,7 +59,7 @@ impl Group {
         }
     }
 
-    /// The last element comes so often; `None` is without end.
+    /// Repeats the last element; `most` is `None` for an unbounded repetition.
     fn repeat(&mut self, least: u64, most: Option<u64>) {
         let Cost { size, ways } = self.last;
         let copies = most.unwrap_or(least.saturating_add(1)).max(1);
@@ -109,7 +110,7 @@ pub(super) fn cost(pattern: &str) -> Cost {
             }
             '\\' => {
                 signs.next();
-                // It is one text with the signs before it, which is repeated whole.
+                // llama.cpp joins it with the characters before it, and repeats them together.
                 let size = group.last.size.saturating_add(1);
                 group.push(Cost { size, ways: 1 });
             }
@@ -122,7 +123,7 @@ pub(super) fn cost(pattern: &str) -> Cost {
     open.pop().map_or(UNKNOWN, Group::close)
 }
 
-/// Goes behind the end of a class of signs.
+/// Skips to the end of a character class.
 fn class(signs: &mut std::str::Chars<'_>) {
     while let Some(sign) = signs.next() {
         match sign {
@@ -133,7 +134,7 @@ fn class(signs: &mut std::str::Chars<'_>) {
     }
 }
 
-/// `2`, `2,` or `2,5`: the least and the most; `None` where it is none of these.
+/// Parses `2`, `2,` or `2,5` to minimum and maximum; `None` for anything else.
 fn times(within: &str) -> Option<(u64, Option<u64>)> {
     let number = |text: &str| text.parse::<u64>().ok();
     let Some((least, most)) = within.split_once(',') else {

@@ -94,7 +94,7 @@ fn what_would_take_the_process_with_it_is_refused() {
             "refers to itself",
         ),
         (json!({"items": {"$ref": "#/items"}}), "refers to itself"),
-        // Two ways each time: as many places as ways are open with each bracket.
+        // Each bracket doubles the number of open positions.
         (
             json!({
                 "$defs": {
@@ -107,13 +107,13 @@ fn what_would_take_the_process_with_it_is_refused() {
         ),
         (json!({"$defs": doubled, "$ref": "#/$defs/d1"}), "too large"),
         (objects, "too large"),
-        // llama.cpp counts from the least down to the most.
+        // llama.cpp iterates from the minimum up to the maximum.
         (
             json!({"type": "string", "minLength": 5, "maxLength": 2}),
             "more than its most",
         ),
         (list(3, 2), "more than its most"),
-        // It reads 32 bits of a count: this most is 2.
+        // llama.cpp reads 32 bits of a count: this maximum becomes 2.
         (
             json!({"type": "string", "minLength": 5, "maxLength": 4_294_967_298_u64}),
             "as a schema must be",

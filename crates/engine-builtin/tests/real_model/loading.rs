@@ -1,4 +1,4 @@
-//! The model comes, goes, and is told of.
+//! Tests of loading and unloading the model, and of what is reported about it.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The engine with a real model. Run scripts/fetch-model.sh once, or name another GGUF file of
-//! SmolLM2 in `HEARTH_TEST_MODEL`.
+//! Tests of the engine with a real model. Run scripts/fetch-model.sh once, or name another GGUF
+//! file of SmolLM2 in `HEARTH_TEST_MODEL`.
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
 mod loading;
@@ -15,7 +15,7 @@ use proto::{Body, Op};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-/// Far more than anything here takes on a slow machine.
+/// Timeout, far longer than anything here takes on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn model_file() -> PathBuf {
@@ -213,7 +213,7 @@ async fn a_stop_string_ends_the_answer_and_never_leaks() {
     let engine = open();
     let question = "Say: one two three four five six seven.";
     let free = text(&ask(&engine, Op::Chat, &chat(question, &json!({}))).await);
-    // From the middle of one word into the next: two tokens at least.
+    // From the middle of one word into the next: at least two tokens.
     let middle: String = free.chars().skip(5).take(6).collect();
     assert_eq!(middle.chars().count(), 6, "{free}");
     let options = json!({"temperature": 0, "num_predict": 16, "stop": [middle]});
@@ -291,7 +291,7 @@ async fn one_more_than_may_wait_is_told_that_the_engine_is_busy() {
     first.next().await.unwrap().unwrap();
     let short = chat("Say hello.", &json!({}));
     let mut second = Box::pin(ask(&engine, Op::Chat, &short));
-    // A look is enough to queue it.
+    // One poll is enough to queue it.
     assert!(
         tokio::time::timeout(Duration::ZERO, &mut second)
             .await
@@ -336,7 +336,7 @@ async fn generate_knows_raw_prompts_and_goes_on_from_a_context() {
 #[tokio::test]
 async fn characters_of_several_tokens_come_out_whole() {
     let engine = open();
-    // The schema leaves the model no choice but the tokens of these characters.
+    // The schema permits only the tokens of these characters.
     let wanted = "Zażółć 🦀 日本";
     let body = chat(
         "x",
@@ -350,7 +350,7 @@ async fn characters_of_several_tokens_come_out_whole() {
             .iter()
             .all(|line| !line.to_string().contains('\u{fffd}'))
     );
-    // And cut off in the middle of the crab, there is no half of it.
+    // If the answer is cut in the middle of the crab, half of it is not output.
     let body = chat(
         "x",
         &json!({"format": {"const": "🦀🦀🦀🦀"}, "options": {"temperature": 0, "num_predict": 4}}),

@@ -1,4 +1,4 @@
-//! Answers that keep to a schema, and schemas that would do harm.
+//! Tests of answers that match a schema, and of harmful schemas.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ async fn format_json_gives_json_and_a_schema_is_kept_to() {
     assert!(cat["age"].is_number() && cat["tame"].is_boolean(), "{cat}");
     let wrong = chat("x", &json!({"format": {"type": "banana"}}));
     assert_eq!(refusal(&engine, Op::Chat, &wrong).await.0, 400);
-    // The engine is none the worse for it.
+    // The engine still works afterwards.
     assert_eq!(
         ask(&engine, Op::Chat, &chat("x", &json!({})))
             .await
@@ -41,7 +41,7 @@ async fn format_json_gives_json_and_a_schema_is_kept_to() {
     );
 }
 
-/// Each of these takes nearly as much as is let through.
+/// Each of these costs nearly as much as is permitted.
 fn heavy_schemas() -> Vec<Value> {
     let named = |prefix: &str, count: usize| -> Value {
         let named = (0..count).map(|n| (format!("{prefix}{n}"), json!({})));
@@ -96,7 +96,7 @@ fn heavy_schemas() -> Vec<Value> {
     ]
 }
 
-/// All that llama.cpp reads, put together by chance.
+/// Random combinations of all keywords that llama.cpp reads.
 fn any_schema() -> impl Strategy<Value = Value> {
     let count = || 0..2500_u64;
     let leaf = prop_oneof![
@@ -130,7 +130,7 @@ fn any_schema() -> impl Strategy<Value = Value> {
     })
 }
 
-/// So many by chance, the same each time.
+/// Returns `count` random schemas, the same ones each time.
 fn random_schemas(count: usize) -> Vec<Value> {
     let mut chance = TestRunner::deterministic();
     let parts = (any_schema(), any_schema(), any_schema());
@@ -144,7 +144,7 @@ fn random_schemas(count: usize) -> Vec<Value> {
 
 #[tokio::test]
 async fn every_schema_that_is_let_through_is_a_grammar_soon_or_refused() {
-    // Far more than any of them takes where other programs are busy.
+    // Far longer than any of them takes while other programs are busy.
     const SOON: Duration = Duration::from_secs(60);
     let engine = open();
     let mut taken = [0, 0];
@@ -165,6 +165,6 @@ async fn every_schema_that_is_let_through_is_a_grammar_soon_or_refused() {
         let answered = tokio::time::timeout(SOON, answered).await;
         taken[kind] += usize::from(answered.expect(&named));
     }
-    // What is refused takes nothing: many must not be, or nothing was tried.
+    // Refused schemas cost nothing: without many accepted ones, nothing would be tested.
     assert!(taken[0] >= 15 && taken[1] >= 20, "{taken:?}");
 }
