@@ -161,6 +161,10 @@ impl Engine for Builtin {
         format!("built-in {}", self.card.name)
     }
 
+    fn kind(&self) -> EngineKind {
+        EngineKind::Builtin
+    }
+
     async fn report(&self) -> Result<WorkerReport, EngineError> {
         if !tokio::fs::try_exists(&self.path).await.unwrap_or(false) {
             let path = self.path.display();
@@ -170,7 +174,7 @@ impl Engine for Builtin {
         }
         Ok(WorkerReport {
             model_changes: false,
-            engine: EngineKind::Builtin,
+            engine: self.kind(),
             engine_version: env!("CARGO_PKG_VERSION").to_owned(),
             engine_up: true,
             models: vec![ModelEntry {

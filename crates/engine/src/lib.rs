@@ -43,10 +43,8 @@ pub trait Engine: fmt::Debug + Send + Sync {
     /// Name for the owner, without secrets: `ollama at http://127.0.0.1:11434`.
     fn name(&self) -> String;
 
-    /// Kind of the engine; known before the engine has ever answered.
-    fn kind(&self) -> EngineKind {
-        EngineKind::Ollama
-    }
+    /// Kind of the engine, as its reports name it; known before the engine has ever answered.
+    fn kind(&self) -> EngineKind;
 
     /// Asks the engine for its version and models. Fast, and never loads a model.
     ///

@@ -366,6 +366,7 @@ async fn a_report_names_every_model_and_which_are_loaded() {
         .collect();
     assert_eq!(models, [("tiny:latest", true), ("big:7b", false)]);
     assert_eq!(report.engine_version, "0.33.0");
+    assert_eq!(client.kind(), report.engine);
     let tag = report.models[0].tag.get();
     assert!(tag.contains(r#""parameter_size":"134.52M""#), "{tag}");
 }

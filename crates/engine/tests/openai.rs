@@ -196,6 +196,7 @@ async fn its_models_are_reported_as_ollama_would_list_them() {
     server.script("/v1/models", Answer::json(200, &models.to_string()));
     let report = client.report().await.unwrap();
     assert_eq!(report.models.len(), 1);
+    assert_eq!(client.kind(), report.engine);
     let tag: Value = serde_json::from_str(report.models[0].tag.get()).unwrap();
     assert_eq!(tag["name"], "org/model");
     assert_eq!(tag["modified_at"], "1970-01-01T00:00:00Z");

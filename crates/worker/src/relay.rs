@@ -68,6 +68,7 @@ impl Source for Relay {
             let carrier = route.carrier(Instant::now());
             let end = self.session(carrier, desk, &route, stop).await;
             let proven = *desk.link().borrow();
+            let is_failed_trial = route.is_failed_trial(proven, &end);
             let wait = route.ended(
                 carrier,
                 proven,
@@ -77,10 +78,13 @@ impl Source for Relay {
             );
             if let LinkEnd::Restarting { .. } = end {
                 tracing::info!(relay = self.name, ?carrier, ?wait, "the relay restarts");
+            } else if is_failed_trial {
+                tracing::info!(relay = self.name, %end, "no WebSocket gets through, polling again");
             } else if !matches!(end, LinkEnd::Stopped) {
                 tracing::warn!(relay = self.name, ?carrier, %end, ?wait, "link ended");
             }
             match end {
+                LinkEnd::Lost { .. } if is_failed_trial => desk.link_changes(),
                 LinkEnd::Woken | LinkEnd::Upgrade | LinkEnd::Blocked(_) => desk.link_changes(),
                 LinkEnd::Restarting { .. } => desk.link_down(""),
                 LinkEnd::Unauthorized(_) => desk.link_refused(&end.to_string()),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use engine::{Engine, EngineError};
 use futures_util::StreamExt;
 use hearth_engine_builtin::{Builtin, OpenError, Phase, Settings};
-use proto::Op;
+use proto::{EngineKind, Op};
 use serde_json::{Value, json};
 
 use super::*;
@@ -72,6 +72,8 @@ async fn a_report_names_the_model_as_ollama_would() {
     let engine = open();
     let report = engine.report().await.unwrap();
     assert!(report.engine_up);
+    assert_eq!(report.engine, EngineKind::Builtin);
+    assert_eq!(engine.kind(), report.engine);
     assert_eq!(report.models[0].name.as_str(), "smollm2:135m");
     let tag: Value = serde_json::from_str(report.models[0].tag.get()).unwrap();
     assert_eq!(tag["details"]["family"], "llama");

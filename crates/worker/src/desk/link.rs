@@ -76,7 +76,6 @@ impl Desk {
     /// Takes a job and starts it, or puts it down to be given back at once if it cannot start.
     pub fn lease(self: &Arc<Self>, head: LeaseHead, body: Body) {
         let token = head.token;
-        // What cannot be read names nothing: the engine says what is wrong with it.
         let asked = ollama::request_head(head.op, &body.0).ok();
         // What the relay calls it does not count: nothing else runs beside the slots.
         let is_urgent = head.op.changes_models() || asked.as_ref().is_some_and(|asked| asked.loads);
@@ -155,7 +154,7 @@ impl Desk {
             return Some(Ending::nack(Retry::Never, ErrorCode::Forbidden, why));
         }
         if head.op.changes_models()
-            && ollama::change_head(head.op, &body.0).is_ok_and(|change| change.needs_files)
+            && !ollama::change_head(head.op, &body.0).is_ok_and(|change| !change.needs_files)
         {
             let why = "no file of this machine is read, or put on it, for a model";
             return Some(Ending::nack(Retry::Never, ErrorCode::Forbidden, why));
@@ -185,7 +184,13 @@ impl Desk {
             let retry = Retry::AfterMs(1_000);
             return Some(Ending::nack(retry, ErrorCode::UnknownModel, why));
         }
-        let named = asked?.model?;
+        // The engine may read what this worker cannot, such as text that is not UTF-8: it could run
+        // another model than the lease names.
+        let Some(asked) = asked else {
+            let why = "the request is not one JSON object in UTF-8";
+            return Some(Ending::nack(Retry::Never, ErrorCode::BadRequest, why));
+        };
+        let named = asked.model?;
         let agrees = ModelName::new(named).is_ok_and(|named| named.is_same(&head.model));
         (!agrees).then(|| {
             let why = "the request names another model than its lease";

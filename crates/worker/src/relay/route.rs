@@ -20,6 +20,8 @@ pub(crate) struct Route {
     upgrade_soon: Duration,
     websocket_after: Option<Instant>,
     misses: u32,
+    /// Polls get through, and a WebSocket is tried instead of them.
+    is_trial: bool,
 }
 
 impl Route {
@@ -31,7 +33,14 @@ impl Route {
             upgrade_soon: UPGRADE_SOON,
             websocket_after: None,
             misses: 0,
+            is_trial: false,
         }
+    }
+
+    /// Returns whether this end only says that a WebSocket still does not get through where polls
+    /// do: the link is not down, and polls go on at once.
+    pub(crate) const fn is_failed_trial(&self, proven: bool, end: &LinkEnd) -> bool {
+        self.is_trial && !proven && matches!(end, LinkEnd::Lost { reached: true, .. })
     }
 
     /// When a WebSocket may be tried again, if it did not get through lately.
@@ -62,6 +71,8 @@ impl Route {
             self.refused.reset();
             self.misses = 0;
         }
+        let is_failed_trial = self.is_failed_trial(proven, end);
+        self.is_trial = matches!(end, LinkEnd::Upgrade);
         let by_websocket = carrier == CarrierKind::Websocket;
         // A relay that neither gets to is down, and may be back for either.
         let is_down = !by_websocket && !proven && matches!(end, LinkEnd::Lost { .. });
@@ -95,7 +106,11 @@ impl Route {
                         self.leave_websocket(now, soon);
                     }
                 }
-                self.lost.next(random)
+                if is_failed_trial {
+                    Duration::ZERO
+                } else {
+                    self.lost.next(random)
+                }
             }
             LinkEnd::Later { after, .. } => {
                 let asked = after.unwrap_or_default().min(PATIENCE_MAX);
@@ -173,8 +188,16 @@ mod tests {
         route.ended(WEBSOCKET, false, &lost(true), now, 0.5);
         let mut waits = Vec::new();
         for _ in 0..7 {
-            route.ended(WEBSOCKET, false, &lost(true), now, 0.5);
+            let is_failed_trial = route.is_failed_trial(false, &lost(true));
+            let wait = route.ended(WEBSOCKET, false, &lost(true), now, 0.5);
             assert_eq!(route.carrier(now), LONG_POLL);
+            // The first is the second of two that were lost, with no poll before.
+            let is_first = waits.is_empty();
+            assert_eq!((is_failed_trial, wait.is_zero()), (!is_first, !is_first));
+            assert!(
+                !route.is_failed_trial(false, &lost(true)),
+                "polls can be lost"
+            );
             waits.push((route.websocket_after().unwrap() - now).as_secs());
             route.ended(LONG_POLL, true, &LinkEnd::Upgrade, now, 0.5);
             assert_eq!(route.carrier(now), WEBSOCKET);

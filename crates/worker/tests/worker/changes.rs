@@ -3,7 +3,9 @@
 use ::engine::EngineError;
 use proto::{
     End, ErrorCode, ModelName, Op,
-    worker::{DetailsRequest, LeaseHead, PollAnswer, PolledLease, Retry, WorkerMessage},
+    worker::{
+        DetailsRequest, LeaseHead, PollAnswer, PolledLease, RelayMessage, Retry, WorkerMessage,
+    },
 };
 
 use super::{
@@ -56,6 +58,26 @@ async fn a_model_made_of_files_is_refused_even_where_changes_are_allowed() {
         link.lease_for(Op::Create, token(n, 1), body).await;
         let refused = nack(&mut link).await;
         assert_eq!(refused, (Retry::Never, ErrorCode::Forbidden), "{body}");
+    }
+    assert!(scene.asked.try_recv().is_err(), "the engine was asked");
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_read_is_refused_since_the_engine_might_read_it() {
+    let (mut scene, mut link) = ready(true).await;
+    let create = b"{\"model\":\"tiny\",\"modelfile\":\"FROM /home/owner/secret\",\"x\":\"\xff\"}";
+    let chat = b"{\"model\":\"other\",\"messages\":[{\"role\":\"user\",\"content\":\"\xff\"}]}";
+    for (n, op, body, code) in [
+        (1, Op::Create, &create[..], ErrorCode::Forbidden),
+        (2, Op::Chat, &chat[..], ErrorCode::BadRequest),
+    ] {
+        let head = LeaseHead {
+            op,
+            ..head(token(n, 1), body.len())
+        };
+        link.say(&RelayMessage::Lease(head)).await;
+        link.body(token(n, 1), body).await;
+        assert_eq!(nack(&mut link).await, (Retry::Never, code), "{op}");
     }
     assert!(scene.asked.try_recv().is_err(), "the engine was asked");
 }

@@ -148,27 +148,31 @@ async fn an_idle_worker_is_shown_online_as_soon_as_its_first_poll_is_answered() 
 }
 
 #[tokio::test]
-async fn trying_a_better_way_is_not_shown_as_an_outage() {
-    let mut scene = polling_with(|settings| {
-        settings.tuning.upgrade_again = Duration::from_millis(200);
-    })
-    .await;
-    let poll = scene.relay.post().await;
-    answer(poll, &PollAnswer::default());
-    scene.until(|now| now.relay.state == HopState::Up).await;
-    while scene.relay.upgrades.try_recv().is_ok() {}
-    let after_upgrade = loop {
+async fn trying_a_better_way_is_not_shown_as_an_outage_whatever_a_proxy_says_to_it() {
+    for status in [426, 502, 530] {
+        let mut scene = polling_with(|settings| {
+            settings.tuning.upgrade_again = Duration::from_millis(200);
+        })
+        .await;
         let poll = scene.relay.post().await;
-        if scene.relay.upgrades.try_recv().is_ok() {
-            break poll;
-        }
         answer(poll, &PollAnswer::default());
-    };
-    let shown = scene.handle.activity().borrow().clone();
-    assert_eq!(shown.relay.state, HopState::Up, "{}", shown.relay.problem);
-    assert_eq!(shown.carrier, Some(CarrierKind::LongPoll));
-    after_upgrade.answer(503, "");
-    scene.until(|now| now.relay.state == HopState::Down).await;
+        scene.until(|now| now.relay.state == HopState::Up).await;
+        let upgrade = Upgrade::Refuse(status, "<html></html>", None);
+        scene.relay.set_upgrade(upgrade);
+        while scene.relay.upgrades.try_recv().is_ok() {}
+        let after_upgrade = loop {
+            let poll = scene.relay.post().await;
+            if scene.relay.upgrades.try_recv().is_ok() {
+                break poll;
+            }
+            answer(poll, &PollAnswer::default());
+        };
+        let shown = scene.handle.activity().borrow().clone();
+        assert_eq!(shown.relay.state, HopState::Up, "{}", shown.relay.problem);
+        assert_eq!(shown.carrier, Some(CarrierKind::LongPoll));
+        after_upgrade.answer(503, "");
+        scene.until(|now| now.relay.state == HopState::Down).await;
+    }
 }
 
 #[tokio::test]

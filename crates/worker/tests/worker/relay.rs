@@ -341,8 +341,8 @@ impl Link {
         self.body(token, body).await;
     }
 
-    pub(crate) async fn body(&mut self, token: LeaseToken, body: &str) {
-        for frame in Frame::body(token, &Bytes::from(body.to_owned())) {
+    pub(crate) async fn body(&mut self, token: LeaseToken, body: impl AsRef<[u8]>) {
+        for frame in Frame::body(token, &Bytes::copy_from_slice(body.as_ref())) {
             let message = Message::Binary(frame.encode());
             self.socket.send(message).await.unwrap();
         }
