@@ -5,17 +5,23 @@
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream},
+    os::fd::AsFd as _,
+    pin::pin,
     process::Command,
     sync::mpsc as threads,
     time::Duration,
 };
 
 use anyhow::Context as _;
-use futures_util::SinkExt as _;
+use futures_util::{
+    SinkExt as _, StreamExt as _,
+    stream::{self, Stream},
+};
 use proto::status::{ServerMessage, Status};
 use status::{Limits, LocalToken, StatusHub, StatusServer, bind_loopback};
 use tokio::{
-    net::TcpListener,
+    io::{AsyncBufReadExt as _, BufReader},
+    net::{TcpListener, unix::pipe},
     sync::{broadcast, mpsc},
     task::JoinSet,
 };
@@ -85,9 +91,10 @@ impl Contestant {
 /// If no port can be had.
 pub(crate) async fn child(who: Contestant) -> anyhow::Result<()> {
     match who {
-        Contestant::Hub => hub().await,
+        // A task of the runtime's threads, as an agent's are, and not of the one that started them.
+        Contestant::Hub => tokio::spawn(hub()).await?,
         Contestant::Floor => floor(),
-        Contestant::Stock => stock().await,
+        Contestant::Stock => tokio::spawn(stock()).await?,
         Contestant::Python | Contestant::Node | Contestant::FastApi => Ok(()),
     }
 }
@@ -98,18 +105,15 @@ fn say(addr: SocketAddr) -> std::io::Result<()> {
     out.flush()
 }
 
-/// The numbers of standard input, from a thread of their own.
-fn orders() -> anyhow::Result<mpsc::Receiver<u32>> {
-    let (sender, orders) = mpsc::channel(4);
-    std::thread::Builder::new().spawn(move || {
-        for line in std::io::stdin().lines().map_while(Result::ok) {
-            let sent = line.trim().parse().map(|count| sender.blocking_send(count));
-            if !matches!(sent, Ok(Ok(()))) {
-                return;
-            }
-        }
-    })?;
-    Ok(orders)
+/// The numbers of standard input, read by the runtime that publishes them: an agent's news comes
+/// that way too, and Python and Node wait for them in their own loop.
+fn orders() -> anyhow::Result<impl Stream<Item = u32>> {
+    let stdin = std::io::stdin().as_fd().try_clone_to_owned()?;
+    let lines = BufReader::new(pipe::Receiver::from_owned_fd(stdin)?).lines();
+    Ok(stream::unfold(lines, |mut lines| async {
+        let line = lines.next_line().await.ok()??;
+        Some((line.trim().parse().ok()?, lines))
+    }))
 }
 
 fn status(number: u32) -> Status {
@@ -139,8 +143,9 @@ async fn hub() -> anyhow::Result<()> {
     let mut serving = JoinSet::new();
     serving.spawn(server.serve(bound.listener, stop.clone()));
     say(bound.addr)?;
-    let (mut orders, mut number) = (orders()?, 0);
-    while let Some(count) = orders.recv().await {
+    let mut orders = pin!(orders()?);
+    let mut number = 0;
+    while let Some(count) = orders.next().await {
         for _ in 0..count {
             number += 1;
             hub.update(|now| *now = status(number));
@@ -211,7 +216,8 @@ async fn stock() -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     say(listener.local_addr()?)?;
     let (sender, _) = broadcast::channel::<String>(1_024);
-    let (mut orders, mut number, mut serving) = (orders()?, 0, JoinSet::new());
+    let mut orders = pin!(orders()?);
+    let (mut number, mut serving) = (0, JoinSet::new());
     loop {
         tokio::select! {
             accepted = listener.accept() => {
@@ -226,7 +232,7 @@ async fn stock() -> anyhow::Result<()> {
                     anyhow::Ok(())
                 });
             }
-            order = orders.recv() => {
+            order = orders.next() => {
                 let Some(count) = order else { return Ok(()) };
                 for _ in 0..count {
                     number += 1;
