@@ -1,6 +1,6 @@
 //! How the subscriber reaches a hub, in whichever mode it speaks.
 
-use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -71,8 +71,9 @@ impl Holders {
         Self(Arc::new(holder))
     }
 
-    /// Looked up once the connection is there: whoever took it still listens.
-    async fn refuse_foreign(&self, addr: SocketAddr) -> Result<(), Error> {
+    /// Fails if another user's program listens at this address, or may. To be asked once a
+    /// connection has been answered: what listened before may have been replaced.
+    pub(crate) async fn refuse_foreign(&self, addr: SocketAddr) -> io::Result<()> {
         let Self(holder) = self.clone();
         let by = spawn_blocking(move || holder(addr.port())).await;
         if is_foreign(by.ok().flatten().as_ref()) {
@@ -92,28 +93,23 @@ impl fmt::Debug for Holders {
 /// another user's program is passed over.
 pub(crate) async fn connect(places: &Places, holders: Option<&Holders>) -> Result<Peer, Error> {
     let mut failed = Error::ConnectionClosed;
-    let allow = async |addr| match holders {
-        Some(holders) => holders.refuse_foreign(addr).await,
-        None => Ok(()),
-    };
     for (addr, token) in places.candidates() {
         let token = token.and_then(|path| LocalToken::read(&path).ok().flatten());
         let reached = async {
             let hub = reach(addr, token).await?;
-            allow(addr).await.map(|()| hub)
+            if let Some(holders) = holders {
+                holders.refuse_foreign(addr).await?;
+            }
+            Ok(hub)
         };
         match timeout(CONNECT, reached).await {
             Ok(Ok(hub)) => return Ok(Peer::Hub(hub)),
             Ok(Err(error)) => failed = error,
-            Err(_) => failed = Error::Io(std::io::ErrorKind::TimedOut.into()),
+            Err(_) => failed = Error::Io(io::ErrorKind::TimedOut.into()),
         }
     }
     for addr in places.http() {
-        let opened = async {
-            let web = Web::open(addr).await.map_err(Error::Io)?;
-            allow(addr).await.map(|()| web)
-        };
-        match opened.await {
+        match Web::open(addr, holders.cloned()).await {
             Ok(web) => return Ok(Peer::Web(web)),
             Err(error) => tracing::debug!(%addr, %error, "no status over HTTP"),
         }
@@ -393,12 +389,11 @@ fn text(message: &impl Serialize) -> Message {
 }
 
 fn unproven() -> Error {
-    denied("whoever listens there did not prove to be Hearth's hub")
+    denied("whoever listens there did not prove to be Hearth's hub").into()
 }
 
-fn denied(why: &str) -> Error {
-    let denied = std::io::ErrorKind::PermissionDenied;
-    Error::Io(std::io::Error::new(denied, why))
+fn denied(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, why)
 }
 
 #[cfg(test)]

@@ -318,9 +318,9 @@ impl StatusServer {
         let Some(met) = arrival.unless_cut(meeting).await else {
             return Ok(());
         };
-        drop(arrival);
         match met? {
             Met::Client(client, _place) => {
+                drop(arrival);
                 let seat = client.may_publish().then(|| {
                     let number = self.seats.fetch_add(1, Ordering::Relaxed);
                     Seat::new(self.hub.clone(), number, client.name.clone())
@@ -338,7 +338,11 @@ impl StatusServer {
                 };
                 session.run(stop).await
             }
-            Met::Stranger(code, reason) => pipe.close(code, reason).await,
+            // Still counted as arriving: a close waits for its peer, and many could be on their way.
+            Met::Stranger(code, reason) => {
+                let closed = arrival.unless_cut(pipe.close(code, reason)).await;
+                closed.unwrap_or(Ok(()))
+            }
             Met::Gone => Ok(()),
         }
     }

@@ -15,7 +15,10 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use crate::{dial::CONNECT, foreign};
+use crate::{
+    dial::{CONNECT, Holders},
+    foreign,
+};
 
 /// A stream says something every 30 s; after twice that and a little it is taken for dead.
 const SILENCE: Duration = Duration::from_secs(75);
@@ -25,6 +28,8 @@ const PACE: Duration = Duration::from_secs(1);
 /// An assistant over HTTP. It is read, and takes no commands.
 pub(crate) struct Web {
     addr: SocketAddr,
+    /// If given, another user's program is not believed, whenever it takes the port.
+    holders: Option<Holders>,
     /// Its stream, if it has one.
     events: Option<Events>,
     /// What it said at first.
@@ -40,9 +45,9 @@ struct Events {
 }
 
 impl Web {
-    /// The stream of events there, or else the page with the status.
-    pub(crate) async fn open(addr: SocketAddr) -> io::Result<Self> {
-        let (response, driver) = get(addr, "/status/stream").await?;
+    /// Opens the stream of events at this address, or else reads the page with the status.
+    pub(crate) async fn open(addr: SocketAddr, holders: Option<Holders>) -> io::Result<Self> {
+        let (response, driver) = get(addr, "/status/stream", holders.as_ref()).await?;
         let kind = response.headers().get(header::CONTENT_TYPE);
         let is_stream = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
         let events = (response.status() == StatusCode::OK && is_stream).then(|| Events {
@@ -52,6 +57,7 @@ impl Web {
         });
         let mut web = Self {
             addr,
+            holders,
             events,
             first: None,
             ask_from: Instant::now(),
@@ -77,7 +83,7 @@ impl Web {
     }
 
     async fn poll(&self) -> io::Result<ServerMessage> {
-        let (response, _driver) = get(self.addr, "/api/status").await?;
+        let (response, _driver) = get(self.addr, "/api/status", self.holders.as_ref()).await?;
         ok(&response)?;
         let body = Limited::new(response.into_body(), limits::HUB_MESSAGE_MAX);
         let bytes = body.collect().await.map_err(io::Error::other)?.to_bytes();
@@ -146,7 +152,12 @@ fn ok<B>(response: &Response<B>) -> io::Result<()> {
     }
 }
 
-async fn get(addr: SocketAddr, path: &str) -> io::Result<(Response<Incoming>, JoinSet<()>)> {
+/// Requests `path` over a connection of its own, which lives as long as the returned tasks.
+async fn get(
+    addr: SocketAddr,
+    path: &str,
+    holders: Option<&Holders>,
+) -> io::Result<(Response<Incoming>, JoinSet<()>)> {
     let getting = async {
         let stream = TcpStream::connect(addr).await?;
         stream.set_nodelay(true)?;
@@ -166,6 +177,9 @@ async fn get(addr: SocketAddr, path: &str) -> io::Result<(Response<Incoming>, Jo
             .send_request(request)
             .await
             .map_err(io::Error::other)?;
+        if let Some(holders) = holders {
+            holders.refuse_foreign(addr).await?;
+        }
         Ok((response, driver))
     };
     timeout(CONNECT, getting).await.map_err(io::Error::other)?

@@ -50,11 +50,11 @@ struct Beside {
 
 impl Beside {
     fn start(addr: SocketAddr) -> Self {
-        Self::asking(addr, holder)
+        Self::asking(sockets(addr), holder)
     }
 
     fn asking(
-        addr: SocketAddr,
+        ports: Ports,
         holder: impl Fn(u16) -> Option<Holder> + Send + Sync + 'static,
     ) -> Self {
         let (hub, stop) = (StatusHub::default(), CancellationToken::new());
@@ -63,13 +63,8 @@ impl Beside {
             status.text = "Ready".into();
             status.engine.state = HopState::Up;
         });
-        let following = follow_neighbour(
-            hub.clone(),
-            sockets(addr),
-            "assistant".into(),
-            holder,
-            stop.clone(),
-        );
+        let following =
+            follow_neighbour(hub.clone(), ports, "assistant".into(), holder, stop.clone());
         let run = tokio::spawn(following);
         Self { hub, stop, run }
     }
@@ -456,7 +451,7 @@ async fn another_users_program_that_takes_the_port_later_is_not_believed() {
     let user = holder(addr.port()).unwrap().user;
     let (asked, mut asking) = watch::channel(0_u32);
     // The second listener belongs to another user; the third belongs to the owner again.
-    let beside = Beside::asking(addr, move |_| {
+    let beside = Beside::asking(sockets(addr), move |_| {
         asked.send_modify(|count| *count += 1);
         let foreign = u32::from(*asked.borrow() == 2);
         let process = None;
@@ -485,6 +480,55 @@ async fn another_users_program_that_takes_the_port_later_is_not_believed() {
         let status = latest.status();
         assert!(!status.is_listening, "another user's words are shown");
         status.text == "ownagain"
+    });
+    soon(passed).await.unwrap();
+    beside.stop().await;
+}
+
+#[tokio::test]
+#[cfg(target_os = "linux")]
+async fn another_users_program_that_takes_the_port_between_two_polls_is_not_believed() {
+    let (listener, addr) = listen().await;
+    let user = holder(addr.port()).unwrap().user;
+    let ports = Ports {
+        sockets: Vec::new(),
+        http: vec![addr],
+    };
+    // Each request has a connection of its own: stream, page, and then another user's page.
+    let (asked, mut asking) = watch::channel(0_u32);
+    let beside = Beside::asking(ports, move |_| {
+        asked.send_modify(|count| *count += 1);
+        let foreign = u32::from(*asked.borrow() == 3);
+        let process = None;
+        Some(Holder {
+            user: user + foreign,
+            process,
+        })
+    });
+    let mut shown = beside.hub.subscribe();
+    let page = async |says: &str| loop {
+        let (reader, path, _) = requested(&listener).await;
+        let status = if path == "/api/status" {
+            "200 OK"
+        } else {
+            "404 Not Found"
+        };
+        let head = format!("{status}\r\ncontent-length: {}", says.len());
+        answer(reader, &head, says).await;
+        if path == "/api/status" {
+            return;
+        }
+    };
+    page(r#"{"status":"mówię","is_speaking":true,"text":"own"}"#).await;
+    beside.until(|status| status.text == "own").await;
+    page(r#"{"status":"słucham","is_speaking":false,"is_listening":true,"text":"type your password"}"#)
+        .await;
+    soon(asking.wait_for(|count| *count == 3)).await.unwrap();
+    page(r#"{"status":"mówię","is_speaking":true,"text":"own again"}"#).await;
+    let passed = shown.wait_for(|latest| {
+        let status = latest.status();
+        assert!(!status.is_listening, "another user's words are shown");
+        status.text == "own again"
     });
     soon(passed).await.unwrap();
     beside.stop().await;
