@@ -16,6 +16,7 @@ use crate::{
 
 /// The suite sends large messages slowly.
 const STALL: Duration = Duration::from_secs(60);
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The configuration of the hub's clients, with this maximum message size.
 #[must_use]
@@ -41,7 +42,7 @@ pub async fn serve(stream: TcpStream, message_max: usize) -> Result<(), Error> {
     let Some(opened) = upgrade(stream, &gate).await else {
         return Ok(());
     };
-    let mut pipe = Pipe::new(opened.stream, STALL);
+    let mut pipe = Pipe::new(opened.stream, STALL, FAREWELL);
     loop {
         match pipe.next(Instant::now()).await {
             Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => {

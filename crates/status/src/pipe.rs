@@ -24,8 +24,7 @@ use crate::{
     line::{Line, Wire},
 };
 
-/// After a close frame: maximum time and number of bytes that are still read.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// Maximum number of bytes that are read from a closed socket until its peer closes too.
 const DISCARDED: usize = 1024 * 1024;
 
 /// A socket whose reader must take each message within `stall`.
@@ -33,15 +32,17 @@ pub(crate) struct Pipe {
     stream: WebSocketStream<Wire>,
     pub(crate) line: Arc<Line>,
     stall: Duration,
+    farewell: Duration,
 }
 
 impl Pipe {
-    pub(crate) fn new(stream: WebSocketStream<Wire>, stall: Duration) -> Self {
+    pub(crate) fn new(stream: WebSocketStream<Wire>, stall: Duration, farewell: Duration) -> Self {
         let line = stream.get_ref().0.clone();
         Self {
             stream,
             line,
             stall,
+            farewell,
         }
     }
 
@@ -153,7 +154,7 @@ impl Pipe {
             }
         };
         // Bounded: the other side may never close.
-        let _ = timeout(FAREWELL.min(self.stall), taking).await;
+        let _ = timeout(self.farewell, taking).await;
     }
 }
 

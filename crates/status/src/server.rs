@@ -61,6 +61,8 @@ pub struct Limits {
     pub handshake: Duration,
     /// A reader that takes nothing for so long is closed: 5 s.
     pub stall: Duration,
+    /// Maximum wait for the peer of a closed socket to close its side too: 1 s.
+    pub farewell: Duration,
     /// Shortest time between two statuses, so that at most 20 a second are sent: 50 ms.
     pub pace: Duration,
     /// How long the agent may think about a command: 5 s.
@@ -89,6 +91,7 @@ impl Default for Limits {
             arriving: limits::HUB_SOCKETS_MAX,
             handshake: Duration::from_secs(5),
             stall: Duration::from_secs(5),
+            farewell: Duration::from_secs(1),
             pace: Duration::from_millis(50),
             answer: Duration::from_secs(5),
             burst: 200,
@@ -354,7 +357,7 @@ impl StatusServer {
         origin: Option<String>,
         gate: &Gate,
     ) -> (Pipe, Caller) {
-        let pipe = Pipe::new(stream, self.limits.stall);
+        let pipe = Pipe::new(stream, self.limits.stall, self.limits.farewell);
         let caller = Caller {
             approvals: self.approvals.clone(),
             from: pipe.line.stream().peer_addr().ok(),
@@ -389,6 +392,7 @@ mod tests {
             sockets,
             handshake,
             stall,
+            farewell,
             pace,
             answer,
             burst,
@@ -415,6 +419,7 @@ mod tests {
             millis(pace),
             millis(behind),
             millis(stall),
+            millis(farewell),
             millis(answer),
             millis(publisher),
             millis(approval),

@@ -123,6 +123,28 @@ async fn whoever_holds_connections_and_says_nothing_keeps_nobody_out() {
     hub.stop().await;
 }
 
+#[tokio::test]
+async fn refused_clients_that_do_not_close_are_cut_off_when_they_are_too_many() {
+    let limits = Limits {
+        farewell: Duration::from_secs(3_600),
+        ..small()
+    };
+    let hub = TestHub::with(limits, 0).await;
+    let mut refused = Vec::new();
+    for _ in 0..10 {
+        let mut peer = Peer::open(&hub).await;
+        peer.say(&json!({})).await;
+        assert_eq!(peer.closed().await, 4007);
+        refused.push(peer);
+    }
+    let mut connected = hub.connected.clone();
+    soon(connected.wait_for(|count| *count <= limits.arriving))
+        .await
+        .unwrap();
+    drop(refused);
+    hub.stop().await;
+}
+
 /// A reader in the legacy mode frees its slot when it disconnects.
 #[tokio::test]
 async fn a_place_is_free_again_once_its_reader_left() {
