@@ -1,34 +1,36 @@
+//! The state of a worker, for display.
+
 use proto::status::{CarrierKind, Hop, LiveJob};
 
-/// What the worker is doing, for the owner's eyes. Holds neither a prompt nor an answer.
+/// State of the worker, for the owner. Contains no prompt and no answer.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Activity {
     /// The link to the relay.
     pub relay: Hop,
-    /// Whether the relay refused the key: trying again helps nobody, only its owner can.
+    /// Whether the relay refused the key. Retrying does not help; the owner must act.
     pub is_refused: bool,
     /// The engine.
     pub engine: Hop,
-    /// How the relay is reached, while it is.
+    /// How the relay is connected, while it is.
     pub carrier: Option<CarrierKind>,
-    /// The jobs that run now.
+    /// The running jobs.
     pub jobs: Vec<LiveJob>,
-    /// Whether the owner paused it.
+    /// Whether the owner has paused it.
     pub paused: bool,
-    /// What became of the jobs before.
+    /// Numbers of ended jobs.
     pub totals: Totals,
 }
 
-/// What became of the jobs that the relay knows to have ended here, since the start.
+/// Numbers of jobs since the start of the worker whose end is known to the relay.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Answered to the end.
+    /// Jobs completed.
     pub completed: u64,
-    /// Refused by the engine for good, or broken off by it.
+    /// Jobs that the engine refused for good or failed.
     pub failed: u64,
-    /// Withdrawn by the requester or the owner.
+    /// Jobs cancelled by the requester or the owner.
     pub cancelled: u64,
-    /// Given back for another time or another worker, or lent to another meanwhile.
+    /// Jobs given back to be retried, and jobs whose lease was lost.
     pub given_back: u64,
     /// Lines of their answers.
     pub tokens: u64,

@@ -1,7 +1,9 @@
+//! Exponential backoff with full jitter.
+
 use std::time::Duration;
 
-/// Waits that grow with every failure and are spread by chance over their whole length, so that
-/// a thousand workers do not come back at the same moment.
+/// Delays that grow with every failure. Each is drawn at random from its whole range (full jitter),
+/// so that a thousand workers do not reconnect at the same moment.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     least: Duration,
@@ -10,7 +12,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Waits from `least` to at most `most`.
+    /// Creates a backoff from `least` up to `most`.
     #[must_use]
     pub const fn new(least: Duration, most: Duration) -> Self {
         Self {
@@ -20,7 +22,7 @@ impl Backoff {
         }
     }
 
-    /// The wait after one more failure; `random` is a number from 0 up to 1.
+    /// Returns the delay after another failure; `random` is in `0.0..1.0`.
     pub fn next(&mut self, random: f64) -> Duration {
         self.failures = self.failures.saturating_add(1);
         let ceiling = 2_u32
@@ -31,13 +33,13 @@ impl Backoff {
         self.least + spread.mul_f64(random.clamp(0.0, 1.0))
     }
 
-    /// The wait after something that is no failure, as the first one.
+    /// Returns a delay like the first one, for something that is not a failure.
     #[must_use]
     pub fn once(&self, random: f64) -> Duration {
         Self::new(self.least, self.most).next(random)
     }
 
-    /// It works again: the next failure waits shortly.
+    /// Resets the delay after a success.
     pub const fn reset(&mut self) {
         self.failures = 0;
     }

@@ -1,11 +1,13 @@
+//! The circuit breaker: pauses leasing while the engine fails jobs.
+
 use std::{collections::VecDeque, time::Duration};
 
 use crate::Backoff;
 
-/// Stops leasing when the engine fails again and again although it answers its probe.
+/// Stops leasing when the engine fails repeatedly although it answers its probe.
 ///
-/// Open after 5 failures in a row, or when at least half of the last 20 jobs failed; each time
-/// it opens without a success since the last, it stays open for longer.
+/// It opens after 5 failures in a row, or when at least half of the last 20 jobs failed. It stays
+/// open longer each time it opens again without a success in between.
 #[derive(Debug)]
 pub(crate) struct Breaker {
     recent: VecDeque<bool>,
@@ -27,14 +29,14 @@ impl Breaker {
         }
     }
 
-    /// One job went well.
+    /// Records a successful job.
     pub(crate) fn succeeded(&mut self) {
         self.note(true);
         self.in_a_row = 0;
         self.waits.reset();
     }
 
-    /// One job met a broken engine. True if that was one too many.
+    /// Records a job that the engine failed. Returns `true` if the breaker opens.
     pub(crate) fn failed(&mut self) -> bool {
         self.note(false);
         self.in_a_row += 1;
@@ -50,12 +52,12 @@ impl Breaker {
         self.open
     }
 
-    /// How long to stay open this time.
+    /// Returns how long to stay open this time.
     pub(crate) fn wait(&mut self, random: f64) -> Duration {
         self.waits.next(random)
     }
 
-    /// The probe after the wait went well: begin afresh, but remember how long the wait was.
+    /// Closes the breaker after a successful probe, but keeps the length of the last wait.
     pub(crate) fn close(&mut self) {
         self.open = false;
         self.in_a_row = 0;

@@ -1,3 +1,5 @@
+//! The table of the jobs that a worker holds.
+
 mod health;
 mod link;
 
@@ -25,14 +27,15 @@ use crate::{
     held::{Ending, Held},
 };
 
-/// Most jobs that run at once: each is a lease that is held.
+/// Maximum number of concurrent jobs: each one is a held lease.
 #[expect(clippy::cast_possible_truncation, reason = "it is 64")]
 const SLOTS_MAX: u32 = limits::HELD_MAX as u32;
 
-/// The ledger of every job this worker holds: what runs, what has to be sent, what may be taken.
+/// The table of all jobs that this worker holds: what runs, what must be sent, and how much more
+/// may be leased.
 ///
-/// Sources, jobs and the engine's probe all meet here, under one lock that is never held across
-/// a wait.
+/// Links, jobs and the engine's probe all use it, under one lock that is never held across an
+/// await.
 pub struct Desk {
     engine: Arc<dyn Engine>,
     slots: u32,
@@ -59,7 +62,7 @@ struct State {
     report: WorkerReport,
     report_json: String,
     report_number: u64,
-    /// The number of the report that must be told before anything a job says after it.
+    /// Number of the report that must be sent before anything a job sends after it.
     report_hurries: u64,
     details: Details,
     look: Look,
@@ -70,7 +73,7 @@ struct State {
     totals: Totals,
 }
 
-/// How many jobs are on the desk.
+/// Numbers of held and of running jobs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Load {
     pub(crate) running: usize,
@@ -146,7 +149,7 @@ impl Desk {
         Arc::new(desk)
     }
 
-    // What the owner asks of it.
+    // Commands of the owner.
 
     pub(crate) fn set_paused(&self, paused: bool) {
         self.lock().paused = paused;
@@ -154,7 +157,7 @@ impl Desk {
         self.outgoing.notify_one();
     }
 
-    /// Ends a running job on the owner's word. False if no such job runs here.
+    /// Cancels a running job on the owner's behalf. Returns `false` if it does not run here.
     pub(crate) fn cancel_job(&self, job: JobId) -> bool {
         let state = self.lock();
         let mut running = state.held.iter().filter(|(_, held)| held.is_running());
@@ -170,7 +173,8 @@ impl Desk {
         true
     }
 
-    /// The machine woke up, or its network changed: links that look alive may be dead.
+    /// Reconnects, because after a suspend or a change of network an old link may be dead without
+    /// showing it.
     pub(crate) fn wake(&self) {
         self.wake.notify_waiters();
     }
@@ -183,13 +187,13 @@ impl Desk {
         self.activity.subscribe()
     }
 
-    /// Takes no more jobs from now on; those that run go on.
+    /// Stops leasing; running jobs continue.
     pub(crate) fn drain(&self) {
         self.lock().draining = true;
         self.outgoing.notify_one();
     }
 
-    /// Gives every running job back at once.
+    /// Gives back every running job at once.
     pub(crate) fn give_back(&self) {
         for token in self.held() {
             let why = "the worker is stopping";
@@ -201,7 +205,7 @@ impl Desk {
         self.load.subscribe()
     }
 
-    /// Stops every job task and waits until they are gone.
+    /// Stops all job tasks and waits until they have ended.
     pub(crate) async fn close(&self) {
         self.stop_jobs.cancel();
         self.jobs.close();
@@ -214,15 +218,15 @@ impl Desk {
         &self.stop_jobs
     }
 
-    /// Times, the clock and chance, as they were set.
+    /// The configured timeouts, clock and source of randomness.
     #[must_use]
     pub const fn tuning(&self) -> &Tuning {
         &self.tuning
     }
 
-    // What a running job says.
+    // Output of running jobs.
 
-    /// Puts one line on the desk; waits while the relay is behind by more than it may.
+    /// Adds a line to the job's outbox; waits while too many lines are not acknowledged.
     pub(crate) async fn line(&self, token: LeaseToken, line: Bytes) {
         loop {
             let room = {
@@ -258,7 +262,7 @@ impl Desk {
         self.link.subscribe()
     }
 
-    // Shared by all.
+    // Helpers.
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -278,7 +282,7 @@ impl Desk {
         });
     }
 
-    /// Shows the owner how things are now.
+    /// Publishes the current state as [`Activity`].
     pub(crate) fn publish(&self) {
         let now = self.lock().activity();
         self.activity.send_if_modified(|shown| {

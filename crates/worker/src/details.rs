@@ -1,12 +1,14 @@
+//! Details about the engine's models, and which of them a link has sent.
+
 use std::collections::{HashMap, HashSet};
 
 use proto::{Detail, ModelEntry, ModelName, ModelShow, WorkerReport};
 use serde_json::value::RawValue;
 
-/// What the engine says of its models beyond its report, and what of that a link was told.
+/// What the engine reports about its models beyond its report.
 ///
-/// Everything is numbered in the order it was learned, so that each link sends what it has not
-/// sent yet and nothing twice.
+/// Everything is numbered in the order in which it was learned, so that each link sends everything
+/// once.
 #[derive(Debug, Default)]
 pub(crate) struct Details {
     shows: HashMap<ModelName, Known>,
@@ -14,7 +16,7 @@ pub(crate) struct Details {
     last: u64,
 }
 
-/// What is known of one model: it holds as long as its entry in the report stays the same.
+/// Details of one model, valid while its entry in the report is unchanged.
 #[derive(Debug)]
 struct Known {
     tag: Box<RawValue>,
@@ -23,13 +25,13 @@ struct Known {
 }
 
 impl Details {
-    /// Forgets what is not in the report any more.
+    /// Drops what is no longer in the report.
     pub(crate) fn keep(&mut self, report: &WorkerReport) {
         let names: HashSet<_> = report.models.iter().map(|entry| &entry.name).collect();
         self.shows.retain(|name, _| names.contains(name));
     }
 
-    /// A model of the report of which nothing is known, or only something older.
+    /// Returns a model of the report whose details are unknown or outdated.
     pub(crate) fn unknown(&self, report: &WorkerReport) -> Option<ModelEntry> {
         let is_unknown = |entry: &&ModelEntry| {
             let known = self.shows.get(&entry.name);
@@ -38,7 +40,7 @@ impl Details {
         report.models.iter().find(is_unknown).cloned()
     }
 
-    /// The engine was asked about a model; `None` if it said nothing.
+    /// Records the details of a model; `None` if the engine has none.
     pub(crate) fn learned(&mut self, model: ModelEntry, show: Option<Box<RawValue>>) {
         self.last += 1;
         let known = Known {
@@ -49,7 +51,7 @@ impl Details {
         self.shows.insert(model.name, known);
     }
 
-    /// What is in memory now; false if that was known.
+    /// Records which models are in memory. Returns `false` if nothing changed.
     pub(crate) fn set_running(&mut self, running: Vec<Box<RawValue>>) -> bool {
         let texts = |entries: &[Box<RawValue>]| {
             let texts = entries.iter().map(|entry| entry.get().to_owned());
@@ -63,7 +65,8 @@ impl Details {
         true
     }
 
-    /// The first thing that was learned after `told`, and its number; 0 is from the beginning.
+    /// Returns the first detail after number `told`, and its own number; 0 stands for the
+    /// beginning.
     pub(crate) fn after(&self, told: u64) -> Option<(u64, Detail)> {
         let shows = self.shows.iter().filter(|(_, known)| known.number > told);
         let show = shows.min_by_key(|(_, known)| known.number);

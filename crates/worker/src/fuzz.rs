@@ -1,12 +1,12 @@
-//! Readers of what a relay says, for `tests/fuzz`.
+//! Entry points of `tests/fuzz` for the parsers of a relay's messages.
 
 use bytes::Bytes;
 use proto::worker::{Frame, RelayMessage};
 
 use crate::relay::websocket::arriving::Arriving;
 
-/// Messages and frames of one connection: a line of text each, a frame with its bytes doubled in
-/// hexadecimal.
+/// Processes the messages and frames of one connection: text messages as lines, and frames as lines
+/// of hexadecimal digits.
 pub fn arriving(bytes: &[u8]) {
     let mut arriving = Arriving::default();
     for line in bytes.split(|byte| *byte == b'\n') {

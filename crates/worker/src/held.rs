@@ -1,3 +1,5 @@
+//! A held lease: its job, its unsent lines and its end.
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,46 +13,46 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Totals, outbox::Outbox};
 
-/// Most bytes of lines in one [`Outgoing::Lines`], unless a single line is longer.
+/// Maximum number of bytes in one [`Outgoing::Lines`], unless a single line is longer.
 const BATCH_MAX: usize = 64 * 1024;
 
-/// Longest name of a requester that is shown.
+/// Maximum length of a requester's name in the status, in characters.
 const WHO_MAX: usize = 64;
 
-/// What a source is to tell its peer next.
+/// The next message that a link must send to the relay.
 #[derive(Clone, PartialEq)]
 pub enum Outgoing {
     /// New lines of an answer.
     Lines {
         /// The lease.
         token: LeaseToken,
-        /// The number of the first.
+        /// Number of the first line.
         first: u64,
         /// The lines, in order.
         lines: Vec<Bytes>,
     },
-    /// The job ended; all its lines were given out before.
+    /// The job has ended; all its lines were returned before.
     End {
         /// The lease.
         token: LeaseToken,
-        /// How many lines it has.
+        /// Number of its lines.
         lines: u64,
-        /// How it ended.
+        /// Outcome of the job.
         end: End,
     },
     /// The job is given back.
     Nack {
         /// The lease.
         token: LeaseToken,
-        /// What shall become of it.
+        /// What to do with the job.
         retry: Retry,
-        /// Why.
+        /// Reason.
         why: JobError,
     },
 }
 
 impl Outgoing {
-    /// The lease it is about.
+    /// The lease that the message is about.
     #[must_use]
     pub const fn token(&self) -> LeaseToken {
         match self {
@@ -73,12 +75,12 @@ impl std::fmt::Debug for Outgoing {
     }
 }
 
-/// How this worker's part in a job ended.
+/// End of a job at this worker.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Ending {
-    /// With an answer, or with an engine's refusal.
+    /// With an answer, or refused by the engine.
     End(End),
-    /// Without either.
+    /// Given back.
     Nack(Retry, JobError),
 }
 
@@ -94,21 +96,21 @@ enum Phase {
     Ended { ending: Ending, sent: bool },
 }
 
-/// One lease on the desk.
+/// A held lease.
 #[derive(Debug)]
 pub(crate) struct Held {
     head: LeaseHead,
     pub(crate) outbox: Outbox,
-    /// It takes no slot, as long as there are not too many such.
+    /// Whether it is urgent and takes no slot, up to the limit of such jobs.
     pub(crate) is_urgent: bool,
     phase: Phase,
-    /// On this link the relay said that the lease is good.
+    /// Whether the relay has confirmed the lease on this link.
     pub(crate) confirmed: bool,
-    /// When the relay last heard of it.
+    /// Time of the last message to the relay about it.
     pub(crate) renewed: Instant,
-    /// Dropped with the engine's answer.
+    /// Cancelled to stop the job, which drops the engine's answer.
     pub(crate) stop: CancellationToken,
-    /// Told when there is room for more lines.
+    /// Notified when there is room for more lines.
     pub(crate) room: Arc<Notify>,
     started_at: Timestamp,
     first_line: Option<Instant>,
@@ -139,7 +141,7 @@ impl Held {
         self.outbox.push(line);
     }
 
-    /// Ends it, unless it ended before; whatever still runs for it is stopped.
+    /// Ends the job unless it has ended, and stops it if it still runs.
     pub(crate) fn end(&mut self, ending: Ending) -> bool {
         if !self.is_running() {
             return false;
@@ -148,7 +150,7 @@ impl Held {
         true
     }
 
-    /// Ends it so, however it had ended before; whatever still runs for it is stopped.
+    /// Ends the job in this way even if it has already ended, and stops it if it still runs.
     pub(crate) fn give_up(&mut self, ending: Ending) {
         self.phase = Phase::Ended {
             ending,
@@ -158,7 +160,7 @@ impl Held {
         self.room.notify_one();
     }
 
-    /// A new link: nothing was sent over it yet.
+    /// Marks everything unacknowledged as unsent, for a new link.
     pub(crate) const fn rewind(&mut self) {
         self.outbox.rewind();
         if let Phase::Ended { sent, .. } = &mut self.phase {
@@ -166,7 +168,7 @@ impl Held {
         }
     }
 
-    /// What is to be sent next, if anything is; it counts as sent from now on.
+    /// Returns what to send next, if anything; it counts as sent from now on.
     pub(crate) fn next(&mut self) -> Option<Outgoing> {
         if !self.confirmed {
             return None;
@@ -204,7 +206,7 @@ impl Held {
         }
     }
 
-    /// Counts it among those that are over: well, or because the lease was lost.
+    /// Counts the job among the ended ones; `lost` is the error if its lease was lost.
     pub(crate) fn count(&self, lost: Option<ErrorCode>, totals: &mut Totals) {
         let total = match &self.phase {
             Phase::Ended { ending, .. } if lost.is_none() => match ending {
@@ -224,7 +226,7 @@ impl Held {
         totals.tokens += self.outbox.last();
     }
 
-    /// The job as the owner sees it while it runs.
+    /// The running job, for display.
     pub(crate) fn live(&self) -> LiveJob {
         let tokens = self.outbox.last();
         let seconds = self
@@ -247,7 +249,7 @@ impl Held {
     }
 }
 
-/// A name as it may be shown: a relay could send one that fills every status.
+/// Shortens a name for display, so that a relay cannot fill the status with a long one.
 fn shown(who: &str) -> String {
     who.chars()
         .filter(|char| !char.is_control())

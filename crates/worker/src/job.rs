@@ -1,3 +1,5 @@
+//! Running one job on the engine.
+
 use std::{future, sync::Arc, time::Duration};
 
 use engine::EngineError;
@@ -11,23 +13,23 @@ use tracing::Instrument as _;
 
 use crate::{Desk, held::Ending, probe};
 
-/// What is asked for a job that looks late: by its own clock the relay ends it, or lends it again.
+/// Retry of a job that seems late here: the relay then ends or leases it again, by its own clock.
 const LATE: Retry = Retry::AfterMs(1_000);
 
-/// One job as it is worked on.
+/// A job to run.
 #[derive(Debug)]
 pub(crate) struct Work {
     pub(crate) token: LeaseToken,
     pub(crate) op: Op,
     pub(crate) model: ModelName,
-    /// How long the answer is wanted, from now on.
+    /// Time from now on for which the answer is wanted.
     pub(crate) wanted_for: Option<Duration>,
     pub(crate) body: Body,
     pub(crate) stop: CancellationToken,
 }
 
 impl Work {
-    /// Runs the job until it ends or is stopped; dropping the engine's answer stops the engine.
+    /// Runs the job until it ends or is stopped. Dropping the engine's answer stops the engine.
     pub(crate) async fn run(self, desk: Arc<Desk>) {
         let token = self.token;
         let span = tracing::info_span!("job", job.id = %token.job, job.attempt = token.attempt);
@@ -52,7 +54,7 @@ impl Work {
             desk.end(token, ending);
         }
         if self.op.changes_models() {
-            // Also of one that was stopped, part may be done.
+            // Even a stopped change of models may have taken effect in part.
             desk.models_changed();
         }
         drop(unfinished);
@@ -67,7 +69,8 @@ impl Work {
         let mut count = 0_u64;
         while let Some(line) = lines.next().await {
             match line {
-                // No relay takes it: to send it would end the link, again and again.
+                // No relay accepts such a line, and sending it would break the link again and
+                // again.
                 Ok(line) if line.len() > limits::LINE_MAX => {
                     return JobError::from(EngineError::TooLong).into();
                 }
@@ -95,8 +98,9 @@ impl Work {
         Ending::End(End::Completed)
     }
 
-    /// A change of models that fails says nothing of how the engine answers questions, and a job
-    /// that is refused again as little: it may be the job. What a model wrote is never the engine's.
+    /// Reports a failure to the circuit breaker if the engine is to blame. A failed change of
+    /// models does not count, nor does a job that is refused again, because the job itself may be
+    /// the cause, nor unusable output of a model.
     fn engine_failed(&self, desk: &Desk, error: &EngineError) {
         let is_again = self.token.attempt > 1;
         if matches!(error, EngineError::Unusable(_))
@@ -109,9 +113,9 @@ impl Work {
         }
     }
 
-    /// Nothing was generated: a refusal of the request is the requester's, anything else may go well
-    /// at another time or elsewhere. A model that wrote nonsense twice would do so a third time.
-    /// A change of models is not tried again, he sees what became of it.
+    /// Decides what happens to a job that failed before the first line. A refusal is final;
+    /// anything else may succeed later or elsewhere, except unusable output on a second attempt.
+    /// Changes of models are not retried, because their requester sees the failure.
     fn failed_before_answering(&self, desk: &Desk, error: EngineError) -> Ending {
         self.engine_failed(desk, &error);
         let is_hopeless = matches!(error, EngineError::Unusable(_)) && self.token.attempt > 1;
@@ -130,9 +134,9 @@ fn retry_wait(attempt: u32, random: f64) -> Duration {
     Duration::from_secs(ceiling).mul_f64(random.clamp(0.0, 1.0))
 }
 
-/// How long the answer of a job that arrives now is wanted. Where only a time of day was said, one
-/// that looks late from the start shows that this machine's clock runs ahead: the relay lends no
-/// job that is late.
+/// Returns the time for which the answer of a job that arrives now is wanted. If only a deadline by
+/// wall clock is given and it has already passed, this machine's clock must be ahead, because the
+/// relay leases no late jobs; the deadline is then ignored.
 pub(crate) fn wanted_for(head: &LeaseHead, now: Timestamp) -> Option<Duration> {
     let by_time_of_day = || {
         let left = head.deadline?.since(now);
@@ -158,7 +162,7 @@ const fn name(ending: &Ending) -> &'static str {
     }
 }
 
-/// Gives the job back if its task panics: a lease is never held by nobody.
+/// Gives the job back if its task panics, so that no lease stays without a job.
 struct Unfinished {
     desk: Arc<Desk>,
     token: LeaseToken,

@@ -1,9 +1,8 @@
-//! Takes jobs from a relay and answers them with an engine.
+//! Leases jobs from a relay and runs them on an engine.
 //!
-//! A [`Worker`] has one [`Source`] of jobs and one engine; between them stands the [`Desk`], the
-//! ledger of every job that is held. A source only moves what the desk tells it to move, so that
-//! a link may break at any point: what was not acknowledged is still on the desk and is sent
-//! again over the next link, whichever carrier that uses.
+//! A [`Worker`] has one [`Source`] of jobs and one engine. Between them is the [`Desk`], the table
+//! of all held jobs. A link only sends what the table contains, so it may break at any point: what
+//! was not acknowledged is sent again over the next link, whichever carrier that uses.
 
 mod activity;
 mod backoff;

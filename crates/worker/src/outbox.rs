@@ -1,3 +1,5 @@
+//! The lines of a job that the relay has not stored yet.
+
 use std::collections::VecDeque;
 
 use bytes::Bytes;
@@ -18,17 +20,18 @@ impl Outbox {
         self.lines.push_back(line);
     }
 
-    /// The number of the last line there is, 0 before the first.
+    /// Number of the last line, 0 before the first.
     pub(crate) fn last(&self) -> u64 {
         self.stored + self.lines.len() as u64
     }
 
-    /// Bytes that are not stored yet.
+    /// Number of bytes that are not stored yet.
     pub(crate) const fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Takes the next unsent lines, about `max` bytes but at least one, with the first's number.
+    /// Takes the next unsent lines, about `max` bytes but at least one, with the number of the
+    /// first.
     pub(crate) fn take(&mut self, max: usize) -> Option<(u64, Vec<Bytes>)> {
         let skip = usize::try_from(self.sent - self.stored).ok()?;
         let mut size = 0;
@@ -51,7 +54,7 @@ impl Outbox {
         Some((first, batch))
     }
 
-    /// The relay has lines up to `n`: they need not be kept.
+    /// Drops lines up to `n`, which the relay has stored.
     pub(crate) fn stored(&mut self, n: u64) {
         let n = n.min(self.last());
         while self.stored < n {
@@ -61,12 +64,12 @@ impl Outbox {
         self.sent = self.sent.max(self.stored);
     }
 
-    /// A new link: everything the relay has not stored is sent again.
+    /// Marks everything as unsent, for a new link.
     pub(crate) const fn rewind(&mut self) {
         self.sent = self.stored;
     }
 
-    /// Whether a relay that has lines up to `n` can be brought up to date from what is kept.
+    /// Whether the lines from `n + 1` on are still available.
     pub(crate) const fn can_continue_from(&self, n: u64) -> bool {
         n >= self.stored
     }

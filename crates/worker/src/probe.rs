@@ -1,3 +1,5 @@
+//! The probe of the engine: whether it is up, and which models it has.
+
 use std::{future, sync::Arc, time::Duration};
 
 use engine::EngineError;
@@ -5,13 +7,13 @@ use tokio::time::{sleep, timeout};
 
 use crate::{Backoff, Desk, desk::Look};
 
-/// Longest wait for one look at the engine.
+/// Timeout of one probe.
 const LOOK: Duration = Duration::from_secs(20);
-/// How long several reasons for a look are gathered into one.
+/// Time for which requests for a probe are combined into one.
 const GATHER: Duration = Duration::from_secs(1);
 
-/// Keeps the desk's idea of the engine true: looks at it at the start, while it is down, after a
-/// job that may have changed what is loaded, and now and then while a link is up.
+/// Keeps the state of the engine current: probes it at the start, while it is down, after jobs that
+/// may have changed the loaded models, and at an interval while a link is up.
 pub(crate) async fn keep_watch(desk: Arc<Desk>) {
     let (least, most) = desk.tuning().engine_retry;
     let mut backoff = Backoff::new(least, most);
@@ -34,8 +36,8 @@ pub(crate) async fn keep_watch(desk: Arc<Desk>) {
     }
 }
 
-/// Asks the engine what it offers. Looks follow one another, so that what was seen before a
-/// change of models is never noted after what was seen behind it.
+/// Asks the engine for its report. Probes are serialized, so that an older result never replaces a
+/// newer one after a change of models.
 async fn look(desk: &Desk) -> Result<(), String> {
     let _turn = desk.looks().lock().await;
     match timeout(LOOK, desk.engine().report()).await {
@@ -48,8 +50,8 @@ async fn look(desk: &Desk) -> Result<(), String> {
     }
 }
 
-/// A job changed which models the engine has: whoever hears of the job's end next must find them
-/// as they are now.
+/// Probes after a job that changed the engine's models, so that the new report is sent before the
+/// end of the job.
 pub(crate) async fn look_after_change(desk: &Desk) {
     match look(desk).await {
         Ok(()) => desk.hurry_report(),
@@ -87,13 +89,13 @@ async fn until_next_look(desk: &Desk) {
     }
 }
 
-/// Asks the engine about each model that is new, one after the other, and then waits for ever: an
-/// engine that does not answer such a question is asked again after the next look.
+/// Asks the engine for the details of each new model, one after another, and then waits for ever.
+/// If the engine does not answer, it is asked again after the next probe.
 async fn learn(desk: &Desk) {
     while let Some(model) = desk.unknown_model() {
         match timeout(LOOK, desk.engine().show(&model)).await {
             Ok(Ok(show)) => desk.learned(model, show),
-            // It says no: it would say so again.
+            // It would refuse again.
             Ok(Err(EngineError::Refused { .. })) => desk.learned(model, None),
             Ok(Err(error)) => {
                 tracing::debug!(model = %model.name, %error, "the engine does not show a model");

@@ -1,3 +1,5 @@
+//! The connection to a relay, by WebSocket or by HTTP.
+
 mod http;
 mod long_poll;
 mod route;
@@ -14,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use self::{http::Endpoint, route::Route};
 use crate::{Desk, LinkEnd, Source, Tuning, WorkerSettings};
 
-/// A relay of this project: over a WebSocket where that gets through, else over held requests.
+/// A connection to a relay: over a WebSocket if possible, otherwise by long polls.
 pub(crate) struct Relay {
     name: String,
     worker: WorkerId,
@@ -62,7 +64,7 @@ impl Source for Relay {
 
     async fn serve(&mut self, desk: &Arc<Desk>, stop: &CancellationToken) {
         let mut route = Route::new(&self.tuning);
-        // The first word to a relay is what the engine offers.
+        // The first message to the relay contains the engine's report.
         stop.run_until_cancelled(desk.probed()).await;
         while !stop.is_cancelled() {
             let carrier = route.carrier(Instant::now());
@@ -102,10 +104,10 @@ impl Source for Relay {
     }
 }
 
-/// The address without anything that could be a secret.
+/// Returns the address without credentials, query and fragment.
 pub(crate) fn display_url(url: &Url) -> String {
     let mut shown = url.clone();
-    // Addresses without a host refuse both, and hold neither.
+    // These fail for URLs without a host, which contain neither.
     let _ = (shown.set_username(""), shown.set_password(None));
     shown.set_query(None);
     shown.set_fragment(None);

@@ -1,34 +1,38 @@
+//! Settings of a worker, with its timeouts, clock and source of randomness.
+
 use std::{fmt, sync::Arc, time::Duration};
 
 use engine::{Clock, Url};
 use proto::{WorkerId, limits};
 use secrecy::SecretString;
 
-/// What a worker must be told. [`WorkerSettings::new`] fills in all that has a default.
+/// Settings of a worker. [`WorkerSettings::new`] sets the defaults.
 #[derive(Debug, Clone)]
 pub struct WorkerSettings {
-    /// The relay's address; `/api/worker/v1` is added to its path.
+    /// URL of the relay; `/api/worker/v1` is appended to its path.
     pub relay: Url,
-    /// The worker's key.
+    /// Key of the worker.
     pub key: SecretString,
-    /// The worker's name.
+    /// Name of the worker.
     pub worker: WorkerId,
-    /// How many jobs may run at once, 1 to 64.
+    /// Maximum number of concurrent jobs, 1 to 64.
     pub slots: u32,
-    /// Begin paused.
+    /// Whether to start paused.
     pub start_paused: bool,
-    /// Allow those who may to pull, copy, delete and create models of the engine.
+    /// Whether requesters with permission may pull, copy, delete and create models of the engine.
     pub allow_model_changes: bool,
-    /// Allow `http://` to another machine, where anyone on the way can read the key.
+    /// Whether to allow `http://` to another machine, where anyone on the network path can read the
+    /// key.
     pub plain_http: bool,
-    /// How long running jobs may go on once the worker is asked to stop.
+    /// Maximum time for running jobs to end after the worker is told to stop.
     pub drain: Duration,
-    /// Everything that rarely needs another value.
+    /// Settings that rarely need another value.
     pub tuning: Tuning,
 }
 
 impl WorkerSettings {
-    /// One job at a time, not paused, models as they are, 25 s to drain.
+    /// Creates settings with the defaults: one job at a time, not paused, no changes of models, 25
+    /// s to drain.
     #[must_use]
     pub fn new(relay: Url, key: SecretString, worker: WorkerId) -> Self {
         Self {
@@ -45,39 +49,39 @@ impl WorkerSettings {
     }
 }
 
-/// Times, and where time and chance come from.
+/// Timeouts and intervals, clock, and source of randomness.
 #[derive(Debug, Clone)]
 pub struct Tuning {
-    /// Longest wait for the link to stand, and then for the relay's first word.
+    /// Timeout of connecting, and of the relay's first message.
     pub connect: Duration,
-    /// Time between pings.
+    /// Interval of pings.
     pub ping: Duration,
-    /// Silence after which a link is dead.
+    /// Time without any message after which a link is dead.
     pub dead: Duration,
-    /// Time after which a silent lease is renewed.
+    /// Interval of renewing leases without output.
     pub heartbeat: Duration,
-    /// How long the relay is asked to hold a poll.
+    /// Time for which the relay is asked to hold a poll.
     pub poll_hold: Duration,
-    /// Longest wait for the peer to take what is written.
+    /// Timeout of writes.
     pub write_stall: Duration,
-    /// Shortest and longest wait before a link is tried again.
+    /// Shortest and longest wait before reconnecting.
     pub reconnect: (Duration, Duration),
-    /// Wait before something that will not heal by itself is tried again: a refused key, an
-    /// address where something else than a relay answers.
+    /// Shortest and longest wait after an error that will not go away by itself: a refused key, or
+    /// an address at which something other than a relay answers.
     pub refused: (Duration, Duration),
-    /// How long the worker stays with long polls before it tries the WebSocket again.
+    /// Time of using long polls before the WebSocket is tried again.
     pub upgrade_again: Duration,
-    /// Time between looks at the engine's models while a link is up.
+    /// Interval of engine probes while a link is up.
     pub probe: Duration,
-    /// Shortest and longest wait before an engine that is down is looked at again.
+    /// Shortest and longest wait before an engine that is down is probed again.
     pub engine_retry: (Duration, Duration),
-    /// Shortest and longest time without leasing after the engine failed too often.
+    /// Shortest and longest pause of leasing after the engine failed too often.
     pub breaker: (Duration, Duration),
-    /// Least time between two updates of the running jobs in `Activity`.
+    /// Minimum interval between two updates of the running jobs in `Activity`.
     pub activity: Duration,
-    /// The time of day.
+    /// Wall clock.
     pub clock: Clock,
-    /// Chance.
+    /// Source of randomness.
     pub random: Random,
 }
 
@@ -104,17 +108,17 @@ impl Default for Tuning {
     }
 }
 
-/// Where chance comes from; tests bring their own.
+/// Source of random numbers; tests provide their own.
 #[derive(Clone)]
 pub struct Random(Arc<dyn Fn() -> f64 + Send + Sync>);
 
 impl Random {
-    /// Chance that asks `draw` for a number from 0 up to 1.
+    /// A source that calls `draw` for a number in `0.0..1.0`.
     pub fn new(draw: impl Fn() -> f64 + Send + Sync + 'static) -> Self {
         Self(Arc::new(draw))
     }
 
-    /// A number from 0 up to 1.
+    /// Returns a number in `0.0..1.0`.
     #[must_use]
     pub fn draw(&self) -> f64 {
         (self.0)()

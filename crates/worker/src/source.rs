@@ -1,3 +1,5 @@
+//! [`Source`], where jobs come from, and the reasons why a link ends.
+
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
@@ -5,52 +7,51 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Desk;
 
-/// Where jobs come from and where their answers go.
+/// The connection through which jobs arrive and answers leave.
 ///
-/// A source takes jobs with [`Desk::lease`], sends what [`Desk::next`] gives it, and tells the
-/// desk what its peer acknowledged. It decides nothing about the jobs themselves, so a new kind
-/// of server needs one file.
+/// A source adds jobs with [`Desk::lease`], sends what [`Desk::next`] returns, and records what its
+/// peer acknowledged. It decides nothing about the jobs themselves.
 #[async_trait]
 pub trait Source: fmt::Debug + Send {
-    /// Its name for the owner's eyes, without secrets.
+    /// Name for the owner, without secrets.
     fn name(&self) -> String;
 
-    /// Keeps the link until `stop`, however often it breaks.
+    /// Keeps a link up until `stop`; reconnects whenever it breaks.
     async fn serve(&mut self, desk: &Arc<Desk>, stop: &CancellationToken);
 }
 
-/// Why one session over one carrier ended.
+/// Reason why a session over one carrier ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkEnd {
-    /// It was asked to.
+    /// The worker stops.
     Stopped,
-    /// The owner's machine woke up or changed its network: connect again at once.
+    /// The machine resumed from suspend, or its network changed: reconnect at once.
     Woken,
-    /// The link broke, or never stood.
+    /// The link broke, or could not be established.
     Lost {
-        /// Something answered at the relay's address at all.
+        /// Whether a server answered at the relay's address.
         reached: bool,
         /// What happened.
         problem: String,
     },
-    /// This carrier does not get through; another may.
+    /// This carrier is blocked; another one may work.
     Blocked(String),
-    /// A better carrier shall be tried again.
+    /// A better carrier is to be tried again.
     Upgrade,
-    /// The relay asked for patience.
+    /// The relay asked to wait.
     Later {
-        /// For how long.
+        /// Requested time.
         after: Option<Duration>,
-        /// What it said.
+        /// Message of the relay.
         problem: String,
     },
-    /// The relay goes down and comes again: nobody's fault.
+    /// The relay restarts; this is not a failure.
     Restarting {
-        /// How long it asks for.
+        /// Requested time.
         after: Option<Duration>,
     },
     /// The relay refused the key.
     Unauthorized(String),
-    /// Something else than a relay of this protocol answers there.
+    /// Something other than a relay of this protocol answers.
     NotTheRelay(String),
 }

@@ -1,3 +1,5 @@
+//! [`Worker`] and its handle.
+
 use std::sync::Arc;
 
 use anyhow::bail;
@@ -16,24 +18,24 @@ use crate::{
     relay::{Relay, display_url},
 };
 
-/// How long the relay may take to confirm what is given back at the end.
+/// Maximum time at the end for the relay to confirm what is given back.
 const FAREWELL: Duration = Duration::from_secs(3);
 
-/// Takes jobs from one source and answers them with one engine.
+/// Leases jobs from one source and runs them on one engine.
 #[derive(Debug)]
 pub struct Worker {
     settings: WorkerSettings,
     desk: Arc<Desk>,
 }
 
-/// Steers a worker and shows what it does; usable before it runs and after it ended.
+/// Controls a worker and shows its state; usable before it runs and after it has ended.
 #[derive(Debug, Clone)]
 pub struct WorkerHandle {
     desk: Arc<Desk>,
 }
 
 impl Worker {
-    /// A worker that is not running yet, and its handle.
+    /// Creates a worker that is not running yet, and its handle.
     pub fn new(settings: WorkerSettings, engine: Arc<dyn Engine>) -> (Self, WorkerHandle) {
         let desk = Desk::new(
             engine,
@@ -49,11 +51,11 @@ impl Worker {
         (Self { settings, desk }, handle)
     }
 
-    /// Works until `stop`, then lets running jobs finish for the set time and gives back the
-    /// rest. Neither a lost relay nor a lost engine ends it.
+    /// Runs until `stop`, then lets running jobs finish within the drain time and gives back the
+    /// rest. Losing the relay or the engine does not end it.
     ///
     /// # Errors
-    /// If the relay's address cannot be used at all.
+    /// If the relay's address is invalid.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let Self { settings, desk } = self;
         match settings.relay.scheme() {
@@ -79,7 +81,7 @@ async fn serve(
     patience: Duration,
     stop: &CancellationToken,
 ) {
-    // Whoever drops this future stops its jobs too.
+    // Dropping this future stops its jobs, too.
     let _jobs = desk.stop_jobs().clone().drop_guard();
     let leave = CancellationToken::new();
     let name = source.name();
@@ -104,14 +106,14 @@ async fn drain(desk: &Desk, patience: Duration) {
     let mut load = desk.load();
     let link = desk.link();
     desk.drain();
-    // Without a link nothing more can be confirmed, so only what runs is worth waiting for.
+    // Without a link nothing can be confirmed, so only running jobs are worth waiting for.
     let is_done = |load: &Load| load.held == 0 || (load.running == 0 && !*link.borrow());
     drop(timeout(patience, load.wait_for(is_done)).await);
     desk.give_back();
     drop(timeout(FAREWELL, load.wait_for(is_done)).await);
 }
 
-/// Keeps the running jobs in `Activity` fresh while there are any, and sleeps while there are none.
+/// Updates the running jobs in `Activity` while there are any, and sleeps otherwise.
 async fn show_jobs(desk: &Desk) {
     let mut load = desk.load();
     loop {
@@ -127,23 +129,23 @@ async fn show_jobs(desk: &Desk) {
 }
 
 impl WorkerHandle {
-    /// Pauses or resumes taking jobs: at once. Running jobs go on.
+    /// Pauses or resumes leasing, at once. Running jobs continue.
     pub fn set_paused(&self, paused: bool) {
         self.desk.set_paused(paused);
     }
 
-    /// Stops one running job for good. False if it does not run here.
+    /// Cancels one running job for good. Returns `false` if it does not run here.
     #[must_use]
     pub fn cancel_job(&self, job: JobId) -> bool {
         self.desk.cancel_job(job)
     }
 
-    /// The machine woke up or its network changed: connect again at once.
+    /// Reconnects at once, because the machine resumed from suspend or its network changed.
     pub fn wake(&self) {
         self.desk.wake();
     }
 
-    /// What it is doing, always the latest.
+    /// Subscribes to its state.
     #[must_use]
     pub fn activity(&self) -> watch::Receiver<Activity> {
         self.desk.activity()

@@ -1,4 +1,4 @@
-//! The desk as those see it who ask the engine: jobs, and the probe.
+//! The part of the table that jobs and the engine's probe use.
 
 use engine::{Engine, EngineError};
 use proto::{ModelEntry, ModelName, WorkerReport, limits, status::HopState};
@@ -6,27 +6,27 @@ use serde_json::value::RawValue;
 
 use super::{Desk, State};
 
-/// What should be looked at in the engine, the more urgent the later.
+/// What the next engine probe must check; later variants are more urgent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Look {
-    /// Which models are in memory, and until when: a job ended.
+    /// The loaded models and their expiry, because a job has ended.
     #[default]
     Running,
-    /// Everything: a model came into memory, or one is missing.
+    /// The whole report: a model was loaded, or one is missing.
     Models,
-    /// Everything, at once: it failed.
+    /// The whole report, at once: the engine failed.
     AtOnce,
 }
 
 impl Desk {
-    // What jobs find.
+    // Results of jobs.
 
-    /// The engine may have other models now.
+    /// Requests a probe because the engine's models may have changed.
     pub(crate) fn models_changed(&self) {
         self.want(Look::Models);
     }
 
-    /// The engine answered a job to its end.
+    /// Records that the engine completed a job.
     pub(crate) fn engine_succeeded(&self, model: &ModelName) {
         let mut state = self.lock();
         state.breaker.succeeded();
@@ -40,7 +40,7 @@ impl Desk {
         });
     }
 
-    /// The engine should be looked at.
+    /// Requests a probe of the engine.
     pub(crate) fn want(&self, look: Look) {
         let mut state = self.lock();
         state.look = state.look.max(look);
@@ -48,7 +48,8 @@ impl Desk {
         self.probe.notify_one();
     }
 
-    /// The engine failed a job: look at it again, and stop leasing if it is down.
+    /// Records that the engine failed a job: requests a probe, and stops leasing if the engine is
+    /// down.
     pub(crate) fn engine_failed(&self, error: &EngineError) {
         let mut state = self.lock();
         match error {
@@ -73,14 +74,14 @@ impl Desk {
         self.outgoing.notify_one();
     }
 
-    // What the probe finds.
+    // Results of probes.
 
-    /// Held by whoever asks the engine what it offers, until that is noted.
+    /// Lock held from asking the engine for its report until the report is recorded.
     pub(crate) const fn looks(&self) -> &tokio::sync::Mutex<()> {
         &self.looks
     }
 
-    /// The report as it is now goes before anything a job says from now on.
+    /// Makes links send the current report before anything that jobs send from now on.
     pub(crate) fn hurry_report(&self) {
         let mut state = self.lock();
         state.report_hurries = state.report_number;
@@ -92,7 +93,7 @@ impl Desk {
 
     pub(crate) fn engine_up(&self, report: WorkerReport) {
         let mut state = self.lock();
-        // The owner says it, not the engine.
+        // Set by the owner, not by the engine.
         let report = WorkerReport {
             model_changes: state.report.model_changes,
             ..report
@@ -118,20 +119,20 @@ impl Desk {
         self.outgoing.notify_one();
     }
 
-    /// Waits until the engine was looked at once.
+    /// Waits for the first probe of the engine.
     pub(crate) async fn probed(&self) {
         let mut probed = self.probed.subscribe();
         // The sender lives as long as `self`.
         drop(probed.wait_for(|probed| *probed).await);
     }
 
-    /// Waits until something of the engine should be looked at.
+    /// Waits until a probe is requested.
     pub(crate) async fn wanted(&self) -> Look {
         self.probe.notified().await;
         std::mem::take(&mut self.lock().look)
     }
 
-    /// A model of which the engine has not said all that it can say.
+    /// Returns a model whose details are not known yet.
     pub(crate) fn unknown_model(&self) -> Option<ModelEntry> {
         let state = self.lock();
         if state.report.engine_up {
@@ -141,20 +142,20 @@ impl Desk {
         }
     }
 
-    /// What the engine said of it.
+    /// Records the details of a model.
     pub(crate) fn learned(&self, model: ModelEntry, show: Option<Box<RawValue>>) {
         self.lock().details.learned(model, show);
         self.outgoing.notify_one();
     }
 
-    /// Which models are in memory.
+    /// Records which models are in memory.
     pub(crate) fn running(&self, running: Vec<Box<RawValue>>) {
         if self.lock().details.set_running(running) {
             self.outgoing.notify_one();
         }
     }
 
-    /// How long nothing is to be asked of an engine that failed too often, if it did.
+    /// Returns how long not to ask an engine that failed too often; `None` if it did not.
     pub(crate) fn breaker_wait(&self) -> Option<std::time::Duration> {
         let mut state = self.lock();
         let random = self.tuning.random.draw();

@@ -1,4 +1,4 @@
-//! The desk as a source sees it.
+//! The part of the table that links to a relay use.
 
 use std::{ops::Bound, sync::Arc, time::Duration};
 
@@ -17,9 +17,9 @@ use crate::{
 };
 
 impl Desk {
-    /// A new link: nothing was sent over it yet. What is held waits for [`Desk::resume`] unless
-    /// `confirmed`, for links on which sending again is the way to ask. Answers with all leases
-    /// that are held.
+    /// Starts a new link, over which nothing was sent yet. Held leases wait for [`Desk::resume`]
+    /// unless `confirmed`, which is for links where sending again reveals the state of a lease.
+    /// Returns all held leases.
     pub fn open(&self, confirmed: bool) -> Vec<LeaseToken> {
         let mut state = self.lock();
         for held in state.held.values_mut() {
@@ -29,7 +29,7 @@ impl Desk {
         state.held.keys().copied().collect()
     }
 
-    /// The link is proven: the relay said its first word.
+    /// Records that the link works: the relay has sent its first message.
     pub fn link_up(&self, carrier: CarrierKind) {
         let mut state = self.lock();
         state.relay.state = HopState::Up;
@@ -42,12 +42,13 @@ impl Desk {
             .send_if_modified(|up| !std::mem::replace(up, true));
     }
 
-    /// There is no link; `problem` says why, for the owner, and is empty if nothing is wrong.
+    /// Records that there is no link. `problem` is the reason for the owner; empty if there is
+    /// none.
     pub fn link_down(&self, problem: &str) {
         self.link_ended(problem, false);
     }
 
-    /// The relay refused the key, and says why.
+    /// Records that the relay refused the key, with its reason.
     pub fn link_refused(&self, problem: &str) {
         self.link_ended(problem, true);
     }
@@ -67,23 +68,24 @@ impl Desk {
         self.link_changes();
     }
 
-    /// There is no link, and another is tried at once: what is shown stays until that is known.
+    /// Records that there is no link, but another one is tried at once. The displayed state stays
+    /// until its outcome is known.
     pub fn link_changes(&self) {
         self.link
             .send_if_modified(|up| std::mem::replace(up, false));
     }
 
-    /// Takes a job and starts it, or puts it down to be given back at once if it cannot start.
+    /// Adds a job and starts it; if it cannot start, it is given back at once.
     pub fn lease(self: &Arc<Self>, head: LeaseHead, body: Body) {
         let token = head.token;
         let asked = ollama::request_head(head.op, &body.0).ok();
-        // What the relay calls it does not count: nothing else runs beside the slots.
+        // The relay's own claim does not count: nothing else may run beside the slots.
         let is_urgent = head.op.changes_models() || asked.as_ref().is_some_and(|asked| asked.loads);
         let mut state = self.lock();
         if state.held.contains_key(&token) {
             return;
         }
-        // An older lease of the same job is stale by definition.
+        // An older lease of the same job is stale.
         let older: Vec<_> = state.held.keys().copied().collect();
         for old in older.into_iter().filter(|old| old.job == token.job) {
             if let Some(held) = state.held.remove(&old) {
@@ -113,19 +115,19 @@ impl Desk {
                 stop,
             };
             self.jobs.spawn(work.run(Arc::clone(self)));
-            // There is one more lease to renew in time.
+            // Wakes the link, which has another lease to renew.
             self.outgoing.notify_one();
         }
         self.recount();
     }
 
-    /// Puts down a lease whose request never fully arrived, to be given back.
+    /// Adds a lease whose request did not arrive completely, to be given back.
     pub fn lease_without_body(&self, head: LeaseHead) {
         let why = "the link broke before the whole request had arrived";
         self.put_down(head, Ending::nack(Retry::Now, ErrorCode::WorkerLost, why));
     }
 
-    /// Puts down a lease that was withdrawn before its request had arrived, to be given back.
+    /// Adds a lease that was cancelled before its request had arrived, to be given back.
     pub fn lease_withdrawn(&self, head: LeaseHead) {
         self.put_down(head, withdrawn());
     }
@@ -198,7 +200,7 @@ impl Desk {
         })
     }
 
-    /// The relay says that a held lease is still good, and that it has lines up to `stored`.
+    /// Records that the relay confirmed a held lease and has its lines up to `stored`.
     pub fn resume(&self, token: LeaseToken, stored: u64) {
         let mut state = self.lock();
         let Some(held) = state.held.get_mut(&token) else {
@@ -217,8 +219,8 @@ impl Desk {
         self.outgoing.notify_one();
     }
 
-    /// The relay has fewer lines than it once confirmed: the job begins anew, also where it had
-    /// ended, for its end cannot be told without them.
+    /// Gives a job back because the relay has fewer lines than it once acknowledged. The job starts
+    /// again, even if it had ended, because its end cannot be sent without them.
     pub fn cannot_continue(&self, token: LeaseToken) {
         let why = "the relay asks for lines that were acknowledged before";
         if let Some(held) = self.lock().held.get_mut(&token) {
@@ -228,13 +230,13 @@ impl Desk {
         self.outgoing.notify_one();
     }
 
-    /// Whether a held lease still waits for the relay's word on this link.
+    /// Whether any held lease waits for the relay's confirmation on this link.
     #[must_use]
     pub fn is_unconfirmed(&self) -> bool {
         self.lock().held.values().any(|held| !held.confirmed)
     }
 
-    /// Lines up to `n` need not be kept.
+    /// Drops lines up to `n`, which the relay has stored.
     pub fn stored(&self, token: LeaseToken, n: u64) {
         if let Some(held) = self.lock().held.get_mut(&token) {
             held.outbox.stored(n);
@@ -242,7 +244,7 @@ impl Desk {
         }
     }
 
-    /// What was sent for this lease did not arrive: send it again.
+    /// Sends everything unacknowledged of this lease again, because it did not arrive.
     pub fn rewind(&self, token: LeaseToken) {
         if let Some(held) = self.lock().held.get_mut(&token) {
             held.rewind();
@@ -250,12 +252,13 @@ impl Desk {
         self.outgoing.notify_one();
     }
 
-    /// The requester is gone: the engine stops, and the job is given back for good.
+    /// Stops the job and gives it back for good, because the requester has cancelled.
     pub fn cancel(&self, token: LeaseToken) {
         self.end(token, withdrawn());
     }
 
-    /// The lease is over, well (`None`) or because it was lost; whatever runs for it stops.
+    /// Removes a lease: its end was accepted (`None`), or it was lost. Stops its job if it still
+    /// runs.
     pub fn closed(&self, token: LeaseToken, code: Option<ErrorCode>) {
         let held = {
             let mut state = self.lock();
@@ -274,8 +277,8 @@ impl Desk {
         self.outgoing.notify_one();
     }
 
-    /// What is to be sent next, jobs in turn, leaving out those that `is_busy`. It counts as
-    /// sent from now on, until [`Desk::rewind`] or [`Desk::open`].
+    /// Returns what to send next, job by job in turn, skipping those for which `is_busy` is `true`.
+    /// It counts as sent until [`Desk::rewind`] or [`Desk::open`].
     pub fn next(&self, is_busy: impl Fn(LeaseToken) -> bool) -> Option<Outgoing> {
         let mut state = self.lock();
         let turn = state.turn;
@@ -289,13 +292,14 @@ impl Desk {
         Some(next)
     }
 
-    /// Waits until there may be something new to send or to say.
+    /// Waits until there may be something new to send.
     pub async fn changed(&self) {
         self.outgoing.notified().await;
     }
 
-    /// How many jobs the relay may have running here at once, 0 for none: as many as there are
-    /// slots, unless too much of what ended waits to be confirmed.
+    /// Returns the maximum number of concurrent jobs to announce to the relay: the number of slots,
+    /// fewer near [`limits::HELD_MAX`], or 0 while not leasing or while unconfirmed answers exceed
+    /// [`limits::UNCONFIRMED_MAX`].
     #[must_use]
     pub fn capacity(&self) -> u32 {
         let state = self.lock();
@@ -311,7 +315,8 @@ impl Desk {
         self.slots.min(u32::try_from(left).unwrap_or(u32::MAX))
     }
 
-    /// How many more jobs could start now: in slots, and besides of those that wait for none.
+    /// Returns the number of further jobs that could start now: in slots, and urgent ones beside
+    /// them.
     #[must_use]
     pub fn free(&self) -> (u32, u32) {
         let capacity = self.capacity();
@@ -322,13 +327,14 @@ impl Desk {
         (capacity.saturating_sub(taken), beside)
     }
 
-    /// All leases that are held.
+    /// Returns all held leases.
     #[must_use]
     pub fn held(&self) -> Vec<LeaseToken> {
         self.lock().held.keys().copied().collect()
     }
 
-    /// The leases whose jobs run. Of one that ended only its end is worth a word.
+    /// Returns the leases of running jobs. Those of ended jobs need no renewal; only their end is
+    /// sent.
     #[must_use]
     pub fn at_work(&self) -> Vec<LeaseToken> {
         let state = self.lock();
@@ -336,14 +342,14 @@ impl Desk {
         running.map(|(token, _)| *token).collect()
     }
 
-    /// What the engine offers, if that changed since the report numbered `told`; 0 for any.
+    /// Returns the report and its number if it is newer than number `told`; 0 for any.
     #[must_use]
     pub fn report_after(&self, told: u64) -> Option<(u64, WorkerReport)> {
         let state = self.lock();
         (state.report_number != told).then(|| (state.report_number, state.report.clone()))
     }
 
-    /// The same, if it must be told before anything a job says.
+    /// Returns a newer report if it must be sent before anything of a job.
     #[must_use]
     pub fn report_before(&self, told: u64) -> Option<(u64, WorkerReport)> {
         let is_needed = self.lock().report_hurries > told;
@@ -354,14 +360,14 @@ impl Desk {
         }
     }
 
-    /// The first thing that was learned of the engine's models after `told`, and its number; 0 is
-    /// from the beginning.
+    /// Returns the first detail about the engine's models after number `told`, and its own number;
+    /// 0 stands for the beginning.
     #[must_use]
     pub fn detail_after(&self, told: u64) -> Option<(u64, Detail)> {
         self.lock().details.after(told)
     }
 
-    /// The leases the relay has not heard of for `after`; they count as renewed from now on.
+    /// Returns the leases that were not renewed for `after`, and marks them as renewed.
     #[must_use]
     pub fn take_due(&self, after: Duration) -> Vec<LeaseToken> {
         let now = Instant::now();
@@ -375,7 +381,7 @@ impl Desk {
         .collect()
     }
 
-    /// When the next lease has to be renewed, if any is held.
+    /// Returns when the next lease must be renewed, if any is held.
     #[must_use]
     pub fn next_due(&self, after: Duration) -> Option<Instant> {
         let state = self.lock();

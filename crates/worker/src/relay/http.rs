@@ -1,3 +1,5 @@
+//! HTTP requests to the relay, and the meaning of its refusals.
+
 use anyhow::Context as _;
 use bytes::{Bytes, BytesMut};
 use engine::{Url, client_builder};
@@ -11,12 +13,12 @@ use tokio::time::{Duration, timeout};
 
 use crate::{LinkEnd, Tuning};
 
-/// Longest error body that is looked at.
+/// Maximum size of an error body that is read, in bytes.
 const ERROR_MAX: usize = 16 * 1024;
-/// How long an answer may stand still half way.
+/// Timeout of a response that stalls.
 const STALLED: Duration = Duration::from_secs(30);
 
-/// The relay's address and what it takes to be let in.
+/// The relay's address, and the credentials for it.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     client: Client,
@@ -43,7 +45,7 @@ impl Endpoint {
         })
     }
 
-    /// A request for a path below `/api/worker/v1`.
+    /// Builds a request for a path below `/api/worker/v1`.
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client
             .request(method, format!("{}{path}", self.base))
@@ -51,11 +53,11 @@ impl Endpoint {
     }
 }
 
-/// What a refusal said.
+/// A refusal.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
-    /// The relay's own code, if it was the relay that spoke.
+    /// The relay's error code; `None` if something else answered.
     pub(crate) code: Option<ErrorCode>,
     pub(crate) problem: String,
     retry_after: Option<Duration>,
@@ -79,7 +81,7 @@ impl Refusal {
         }
     }
 
-    /// What it means for the link as a whole.
+    /// Converts the refusal to the reason why the link ends.
     pub(crate) fn into_link_end(self) -> LinkEnd {
         let Self {
             status,
@@ -97,14 +99,14 @@ impl Refusal {
                 problem,
             },
             300..400 => LinkEnd::NotTheRelay(format!("it redirects, HTTP {status}")),
-            // A proxy or a tunnel says so while the relay behind it is down.
+            // Sent by a proxy or a tunnel while the relay behind it is down.
             500 | 502 | 504 | 520..=530 => lost(problem),
             _ => LinkEnd::Blocked(problem),
         }
     }
 }
 
-/// The end of a link that had at least reached something.
+/// Returns the end of a link that had reached a server.
 pub(crate) fn lost(problem: impl Into<String>) -> LinkEnd {
     LinkEnd::Lost {
         reached: true,
@@ -112,7 +114,7 @@ pub(crate) fn lost(problem: impl Into<String>) -> LinkEnd {
     }
 }
 
-/// The end of a link whose request got no answer.
+/// Returns the end of a link whose request got no response.
 pub(crate) fn unanswered(error: &reqwest::Error) -> LinkEnd {
     LinkEnd::Lost {
         reached: !error.is_connect(),
@@ -120,7 +122,7 @@ pub(crate) fn unanswered(error: &reqwest::Error) -> LinkEnd {
     }
 }
 
-/// The innermost cause, which names what failed; the outer ones repeat the address.
+/// Returns the innermost cause, which names the failure; the outer ones repeat the address.
 pub(crate) fn cause(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
@@ -129,8 +131,7 @@ pub(crate) fn cause(error: &dyn std::error::Error) -> String {
     innermost.to_string()
 }
 
-/// A body of at most `max` bytes. However long it is, it may take as long as it needs while some
-/// of it keeps coming.
+/// Reads a body of at most `max` bytes. There is no limit of time while data keeps arriving.
 pub(crate) async fn read_body(mut response: Response, max: usize) -> Result<Bytes, LinkEnd> {
     let mut body = BytesMut::new();
     loop {

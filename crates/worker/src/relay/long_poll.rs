@@ -1,3 +1,5 @@
+//! The HTTP carrier: long polls for jobs, and posts of their answers.
+
 mod requests;
 
 use std::{
@@ -20,27 +22,27 @@ use self::requests::{Polled, Posted, extend, poll, post, tell_details};
 use super::Relay;
 use crate::{Desk, LinkEnd};
 
-/// Most posts under way at once.
+/// Maximum number of concurrent posts.
 const POSTS_MAX: usize = 8;
-/// About how many bytes of details go into one post.
+/// Approximate maximum size of the details in one post, in bytes.
 const DETAILS_MAX: usize = 256 * 1024;
-/// Holding for less than this is not worth asking for.
+/// Shortest hold worth requesting.
 const HOLD_MIN: Duration = Duration::from_secs(2);
-/// Time between polls that are not held.
+/// Interval of polls that are not held.
 const PLAIN: Duration = Duration::from_secs(5);
 
 type Poll<'a> = Pin<Box<dyn Future<Output = (u64, Result<Polled, LinkEnd>)> + Send + 'a>>;
 type Telling<'a> = Pin<Box<dyn Future<Output = (u64, Result<DetailsAnswer, LinkEnd>)> + Send + 'a>>;
 type Post<'a> = Pin<Box<dyn Future<Output = (LeaseToken, Result<Posted, LinkEnd>)> + Send + 'a>>;
 
-/// Polls until that fails, until it is asked to stop, or until a WebSocket may be tried again.
+/// Polls until that fails, until `stop`, or until a WebSocket may be tried again.
 pub(super) async fn session(
     relay: &Relay,
     desk: &Arc<Desk>,
     websocket_after: Option<Instant>,
     stop: &CancellationToken,
 ) -> LinkEnd {
-    // Here, to send again is to ask what became of a lease.
+    // On this carrier, sending again reveals the state of a lease.
     desk.open(true);
     let mut polling = Polling {
         relay,
@@ -66,7 +68,7 @@ pub(super) async fn session(
         () = stop.cancelled() => LinkEnd::Stopped,
     };
     match end {
-        // Nothing simpler is left to fall back to.
+        // There is no simpler carrier to fall back to.
         LinkEnd::Blocked(problem) => LinkEnd::NotTheRelay(problem),
         end @ (LinkEnd::Stopped
         | LinkEnd::Woken
@@ -84,26 +86,26 @@ struct Polling<'a> {
     desk: &'a Arc<Desk>,
     hold: Duration,
     report_told: u64,
-    /// Up to which number a post of a job told the report, between polls.
+    /// Number of the report last sent with a post of a job, between polls.
     report_hurried: u64,
     details_told: u64,
-    /// A post of details under way, and up to where it tells them.
+    /// The pending post of details, and the number up to which it sends them.
     telling: Option<Telling<'a>>,
-    /// A poll of this session was answered.
+    /// Whether a poll of this session was answered.
     proven: bool,
-    /// The relay is going down: only what runs is still told.
+    /// Whether the relay is shutting down: only running jobs are still reported.
     relay_drains: bool,
     poll: Option<Poll<'a>>,
-    /// When the poll under way began, or when the next may begin.
+    /// Start of the pending poll, or earliest start of the next one.
     poll_from: Instant,
-    /// For how many slots the poll under way asked for jobs.
+    /// Number of slots for which the pending poll requests jobs.
     free: u32,
-    /// How many jobs that wait for no slot it asked for besides.
+    /// Number of urgent jobs, which need no slot, it requests in addition.
     urgent: u32,
     posts: FuturesUnordered<Post<'a>>,
-    /// Leases with a post under way: posts of one lease keep their order.
+    /// Leases with a pending post: posts of one lease keep their order.
     busy: HashSet<LeaseToken>,
-    /// Leases of which a line was missing at the relay, and nothing was stored since.
+    /// Leases for which the relay reported a gap, and for which nothing was stored since.
     gaps: HashSet<LeaseToken>,
 }
 
@@ -166,7 +168,7 @@ impl<'a> Polling<'a> {
         }
     }
 
-    /// Tells what is known of the engine's models, a bounded number of bytes at a time.
+    /// Starts sending the details of the engine's models, a limited number of bytes at a time.
     fn start_telling(&mut self) {
         if self.telling.is_some() || !self.proven {
             return;
@@ -189,7 +191,7 @@ impl<'a> Polling<'a> {
 
     fn told(&mut self, number: u64, answer: Result<DetailsAnswer, LinkEnd>) -> Result<(), LinkEnd> {
         if answer?.report_wanted {
-            // It restarted, and says so to the next poll too.
+            // The relay restarted, and reports that to the next poll, too.
             self.details_told = 0;
             self.proven = false;
         } else {
@@ -201,9 +203,10 @@ impl<'a> Polling<'a> {
     fn start_poll(&mut self) {
         let held = self.desk.at_work();
         let (capacity, (free, urgent)) = (self.desk.capacity(), self.desk.free());
-        // A poll that asks for no job in a slot hardly loses one on its way, so it may be given up
-        // (a load that is lost so is lent again). One that is held and asks for jobs that must not
-        // come now would more likely bring than lose one.
+        // A pending poll may be abandoned if its parameters are outdated. One that requests no jobs
+        // for slots hardly loses any (a lost request to load a model is leased again). One that is
+        // held and requests jobs that must not arrive now would more likely deliver a job than lose
+        // one.
         let may_ask_now = self.free == 0 && (free > 0 || (self.urgent == 0 && urgent > 0));
         let must_not_ask = self.free + self.urgent > 0 && capacity == 0 && !self.wait().is_zero();
         let is_outdated = self.poll.is_some() && (may_ask_now || must_not_ask);
@@ -224,7 +227,8 @@ impl<'a> Polling<'a> {
         self.poll = Some(Box::pin(poll(self.relay, held, free, wait, number, report)));
     }
 
-    /// How long the relay is to hold a poll. The first is not held: it shows that the link stands.
+    /// Time for which the relay is to hold a poll. The first poll is not held: it shows that the
+    /// link works.
     const fn wait(&self) -> Duration {
         if self.proven {
             self.hold
@@ -255,7 +259,7 @@ impl<'a> Polling<'a> {
         if answer.report_wanted {
             (self.report_told, self.details_told) = (0, 0);
         }
-        // One that ended because of what was told meanwhile was held.
+        // A poll that ended early because a report was due was held.
         let brought_nothing =
             answer == PollAnswer::default() && self.desk.report_before(number).is_none();
         for lease in answer.leases {
@@ -270,7 +274,8 @@ impl<'a> Polling<'a> {
         let pause = if self.hold.is_zero() {
             PLAIN
         } else if asked_to_hold && brought_nothing && took < HOLD_MIN {
-            // It was not held after all: do not ask as fast as the network allows.
+            // The poll was not held although requested: wait, instead of polling as fast as the
+            // network permits.
             Duration::from_secs(1) + PLAIN.mul_f64(self.relay.tuning.random.draw())
         } else {
             Duration::ZERO
@@ -279,7 +284,8 @@ impl<'a> Polling<'a> {
         Ok(())
     }
 
-    /// A held poll that is cut was perhaps held too long for a proxy on the way.
+    /// Handles a failed poll. A held poll that was cut may have been held too long for a proxy, so
+    /// the next one is held for half the time.
     fn poll_failed(&mut self, end: LinkEnd, took: Duration) -> Result<(), LinkEnd> {
         let was_cut = matches!(end, LinkEnd::Lost { reached: true, .. });
         let was_held = !self.hold.is_zero() && took >= self.hold / 10;
@@ -313,7 +319,7 @@ impl<'a> Polling<'a> {
             }
             Posted::Closed => self.desk.closed(token, None),
             Posted::Gone(code) => self.desk.closed(token, Some(code)),
-            // What is kept was sent again, and it is not that.
+            // Everything available was already sent again, and the missing line is not in it.
             Posted::Gap if had_gap => self.desk.cannot_continue(token),
             Posted::Gap => {
                 self.gaps.insert(token);

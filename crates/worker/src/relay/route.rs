@@ -1,17 +1,19 @@
+//! The choice of the carrier, and the wait before each attempt.
+
 use proto::status::CarrierKind;
 use tokio::time::{Duration, Instant};
 
 use crate::{Backoff, LinkEnd, Tuning};
 
-/// Longest patience a relay may ask for.
+/// Maximum wait that a relay may request.
 const PATIENCE_MAX: Duration = Duration::from_secs(300);
-/// How many WebSockets in a row may break before their first word until polls are tried.
+/// Number of WebSockets in a row that may break before their first message until polls are tried.
 const MISSES_MAX: u32 = 2;
-/// After so long a WebSocket is tried again that broke where polls got through: the relay may have
-/// come back just then. From then on it is twice as long each time.
+/// Time after which a WebSocket is tried again if it broke while polls succeeded: the relay may
+/// just have restarted. Doubles each time.
 const UPGRADE_SOON: Duration = Duration::from_secs(10);
 
-/// Decides which carrier comes next, and after what wait.
+/// Decides which carrier is tried next, and after which wait.
 #[derive(Debug)]
 pub(crate) struct Route {
     lost: Backoff,
@@ -37,13 +39,13 @@ impl Route {
         }
     }
 
-    /// Returns whether this end only says that a WebSocket still does not get through where polls
-    /// do: the link is not down, and polls go on at once.
+    /// Whether this end only means that a WebSocket still does not get through while polls do: the
+    /// link is not down, and polls continue at once.
     pub(crate) const fn is_failed_trial(&self, proven: bool, end: &LinkEnd) -> bool {
         self.is_trial && !proven && matches!(end, LinkEnd::Lost { reached: true, .. })
     }
 
-    /// When a WebSocket may be tried again, if it did not get through lately.
+    /// Returns when a WebSocket may be tried again, if it failed recently.
     pub(crate) const fn websocket_after(&self) -> Option<Instant> {
         self.websocket_after
     }
@@ -56,8 +58,8 @@ impl Route {
         }
     }
 
-    /// A session ended; `proven` says whether the relay had said its first word in it. Answers
-    /// with the wait before the next one.
+    /// Records the end of a session and returns the wait before the next one. `proven` says whether
+    /// the relay had sent its first message.
     pub(crate) fn ended(
         &mut self,
         carrier: CarrierKind,
@@ -74,7 +76,7 @@ impl Route {
         let is_failed_trial = self.is_failed_trial(proven, end);
         self.is_trial = matches!(end, LinkEnd::Upgrade);
         let by_websocket = carrier == CarrierKind::Websocket;
-        // A relay that neither gets to is down, and may be back for either.
+        // If neither carrier gets through, the relay is down, and either may work when it is back.
         let is_down = !by_websocket && !proven && matches!(end, LinkEnd::Lost { .. });
         if is_down || (by_websocket && proven) {
             self.websocket_after = None;
@@ -88,7 +90,7 @@ impl Route {
             }
             LinkEnd::Upgrade => {
                 self.websocket_after = None;
-                // Polls get through: one miss leads back to them.
+                // Polls succeed: one failure leads back to them.
                 self.misses = MISSES_MAX - 1;
                 Duration::ZERO
             }
@@ -184,7 +186,7 @@ mod tests {
             assert_eq!(route.carrier(now), LONG_POLL);
             route.ended(LONG_POLL, false, &lost(true), now, 0.5);
         }
-        // Polls get through first: the WebSocket is tried again soon, and less and less often.
+        // Polls succeed first: the WebSocket is tried again soon, and then less and less often.
         route.ended(WEBSOCKET, false, &lost(true), now, 0.5);
         let mut waits = Vec::new();
         for _ in 0..7 {

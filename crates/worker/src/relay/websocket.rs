@@ -1,3 +1,5 @@
+//! The WebSocket carrier: one connection from handshake to close.
+
 pub(crate) mod arriving;
 mod handshake;
 mod writer;
@@ -31,9 +33,9 @@ use super::{
 };
 use crate::{Desk, LinkEnd, Tuning};
 
-/// How long a farewell may take.
+/// Timeout of sending the close frame.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// One connection, from its first byte to its last.
+/// Runs one connection from its handshake to its close.
 pub(super) async fn session(relay: &Relay, desk: &Arc<Desk>, stop: &CancellationToken) -> LinkEnd {
     let tuning = &relay.tuning;
     let connected = tokio::select! {
@@ -83,20 +85,20 @@ pub(super) async fn session(relay: &Relay, desk: &Arc<Desk>, stop: &Cancellation
         | LinkEnd::Restarting { .. }
         | LinkEnd::Unauthorized(_) => return end,
     };
-    // It may be gone already; then nobody needs a farewell.
+    // The connection may already be gone; the close frame is then not needed.
     drop(timeout(FAREWELL, sink.send(Message::Close(Some(close)))).await);
     end
 }
 
-/// What was agreed on at the beginning.
+/// The result of the first messages.
 struct Greeting {
-    /// The number of the report that was told.
+    /// Number of the report that was sent.
     report_told: u64,
-    /// How often the relay wants to hear of a lease, at the least.
+    /// Interval at which the relay expects leases to be renewed.
     heartbeat: Duration,
 }
 
-/// Says hello and waits for the relay's first word.
+/// Sends `Hello` and waits for the relay's first message.
 async fn greet(
     relay: &Relay,
     desk: &Desk,
@@ -143,7 +145,7 @@ async fn greet(
     }
 }
 
-/// Hears the relay until it falls silent.
+/// Processes messages of the relay until it is silent for too long.
 async fn read(
     stream: &mut (impl Stream<Item = Result<Message, Error>> + Unpin),
     desk: &Arc<Desk>,
@@ -186,7 +188,7 @@ fn hear(text: &str, desk: &Desk, arriving: &mut Arriving) -> Result<(), &'static
             desk.closed(token, code);
         }
         RelayMessage::Drain => tracing::info!("the relay is going down; what runs here may end"),
-        // A second welcome is as harmless as a message of a later version.
+        // A second `Welcome` is ignored like a message of a later version.
         RelayMessage::Welcome { .. } | _ => {}
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Which models the engine has is changed on the owner's word alone, whatever the relay says.
+//! The engine's models are changed only if the owner permits it, whatever the relay sends.
 
 use ::engine::EngineError;
 use proto::{

@@ -1,4 +1,4 @@
-//! An engine whose every answer is steered by the test.
+//! An engine whose answers are controlled by the test.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,7 +10,7 @@ use proto::{Body, EngineKind, ModelEntry, ModelName, Op, WorkerReport};
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, watch};
 
-/// What a test does with one request: lines and errors go in, and it sees when the worker left.
+/// The test's side of one request: accepts lines and errors, and shows when the worker dropped it.
 #[derive(Debug)]
 pub(crate) struct Asked {
     pub(crate) op: Op,
@@ -28,7 +28,7 @@ impl Asked {
         self.lines.send(Err(error)).await.unwrap();
     }
 
-    /// Waits until the worker dropped the answer.
+    /// Waits until the worker has dropped the answer.
     pub(crate) async fn until_dropped(&self) {
         self.lines.closed().await;
     }
@@ -61,7 +61,7 @@ impl Script {
         self.health.send_replace(down.then_some(error));
     }
 
-    /// The next start fails so; several wait in line.
+    /// Makes the next start fail with this error; several errors are used in order.
     pub(crate) fn refuse(&self, error: EngineError) {
         self.refusals.lock().unwrap().insert(0, error);
     }

@@ -1,4 +1,4 @@
-//! What happens to one job, whatever carries it.
+//! Tests of one job, over any carrier.
 
 use std::time::Duration;
 
@@ -117,7 +117,7 @@ async fn a_few_loads_run_beside_the_slots_and_nothing_else_does() {
 #[tokio::test]
 async fn a_slot_is_free_as_soon_as_the_end_is_said_and_the_end_is_said_again_until_confirmed() {
     let (mut scene, mut link) = ready().await;
-    // Nothing is confirmed: each slot serves twice, and what runs stays within the slots.
+    // Nothing is confirmed: each slot serves two jobs, and the running ones stay within the slots.
     for round in [[1, 2], [3, 4]] {
         for job in round {
             link.lease(token(job, 1), BODY).await;
@@ -178,7 +178,7 @@ async fn no_more_is_taken_while_long_answers_wait_for_their_confirmation() {
         link.line().await;
         assert_eq!(end(&mut link).await, (1, End::Completed));
     }
-    // The capacity was told to be nothing meanwhile, or it would not be told now.
+    // A capacity of 0 was sent in between; otherwise it would not be sent again.
     link.say(&closed(1)).await;
     link.until_capacity(2).await;
 }
@@ -375,7 +375,7 @@ async fn nothing_is_asked_of_the_engine_for_a_model_it_has_not_or_another_than_w
     assert!(matches!(retry, Retry::AfterMs(_)), "{retry:?}");
     assert_eq!(code, ErrorCode::UnknownModel);
     link.say(&closed(1)).await;
-    // Engines take any case for the same name.
+    // Engines ignore the case of names.
     for (job, body) in [
         (2, r#"{"model":"tiny","model":"other"}"#),
         (3, r#"{"model":"tiny","MODEL":"other"}"#),
@@ -387,7 +387,7 @@ async fn nothing_is_asked_of_the_engine_for_a_model_it_has_not_or_another_than_w
     assert!(scene.asked.try_recv().is_err());
 }
 
-/// A worker whose clock stands at 1 s after the epoch, with one job leased.
+/// A worker whose clock is at 1 s after the epoch, with one leased job.
 async fn with_deadline(deadline: i64, remaining_ms: Option<u64>) -> (Scene, Link) {
     let mut scene = scene_with(|settings| {
         settings.tuning.clock = hearth_worker::Clock::new(|| Timestamp(1_000));
@@ -407,7 +407,7 @@ async fn with_deadline(deadline: i64, remaining_ms: Option<u64>) -> (Scene, Link
 
 #[tokio::test]
 async fn a_job_whose_deadline_passes_is_stopped_and_the_relay_decides_what_becomes_of_it() {
-    // By the time of day, by what remains, and by what remains where the clocks disagree.
+    // By the deadline, by the remaining time, and by the remaining time where the clocks disagree.
     for (deadline, remaining) in [
         (1_050, None),
         (1_050, Some(50)),
@@ -449,7 +449,7 @@ async fn the_engine_is_not_read_further_than_the_relay_keeps_up() {
     link.lease(token(1, 1), BODY).await;
     let asked = scene.asked().await;
     let line = "x".repeat(1024 * 1024);
-    // Four fit on the desk, one is in the worker's hand, one in the channel.
+    // Four fit into the outbox, one is being added, and one is in the channel.
     for _ in 0..6 {
         bounded(asked.say(&line)).await;
     }

@@ -1,4 +1,4 @@
-//! What happens to the link, and what a broken link does not do to a job.
+//! Tests of the link, and of jobs during a broken link.
 
 use std::time::Duration;
 
@@ -110,7 +110,7 @@ async fn a_relay_that_lost_lines_of_a_job_that_had_ended_gets_it_back() {
     end(&mut link).await;
     drop(link);
     let (mut link, _) = scene.relay.greeted().await;
-    // Its store was put back to an earlier copy.
+    // Its store was restored from an older copy.
     link.say(&RelayMessage::Resume {
         token: token(1, 1),
         stored: 0,
@@ -156,7 +156,7 @@ async fn a_request_that_had_not_fully_arrived_is_given_back_over_the_next_link()
 #[tokio::test]
 async fn a_refused_key_is_a_state_of_its_own_and_is_not_tried_again_at_once() {
     let mut scene = scene_with(|settings| {
-        // Only a wait of the other kind could come to an end in this test.
+        // In this test only a wait of the other kind can end.
         settings.tuning.refused = (Duration::from_secs(600), Duration::from_secs(600));
     })
     .await;
@@ -287,7 +287,7 @@ async fn both_sides_ping_so_that_a_quiet_link_stays_up() {
     })
     .await;
     let (mut link, _) = scene.relay.greeted().await;
-    // The relay answers pings only while it reads; the worker must not give up meanwhile.
+    // The relay answers pings only while it reads; the worker must not give up in the meantime.
     let quiet = tokio::time::timeout(Duration::from_millis(1_500), async {
         link.until_capacity(99).await;
     });
@@ -360,7 +360,7 @@ async fn a_relay_that_is_down_behind_its_proxy_is_not_taken_for_a_proxy_that_bre
     let html = "<html>the upstream is down</html>";
     for status in [502, 504, 521, 530] {
         scene.relay.set_upgrade(Upgrade::Refuse(status, html, None));
-        // Both ways are tried in turn, and neither is given up.
+        // Both carriers are tried in turn, and neither is abandoned.
         for _ in 0..3 {
             scene.relay.post().await.answer(status, html);
             scene.relay.upgrade().await;

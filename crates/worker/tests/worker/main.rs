@@ -1,4 +1,4 @@
-//! The worker between a scripted relay (real sockets) and a scripted engine.
+//! Tests of the worker between a scripted relay (real sockets) and a scripted engine.
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -38,7 +38,7 @@ pub(crate) struct Scene {
     pub(crate) run: JoinHandle<anyhow::Result<()>>,
 }
 
-/// Waits that would make a test slow are short; chance always draws 0.
+/// Returns short waits, so that tests are fast; the random numbers are always 0.
 pub(crate) fn quick() -> Tuning {
     let short = Duration::from_millis(5);
     Tuning {
@@ -76,7 +76,7 @@ pub(crate) async fn scene_with(change: impl FnOnce(&mut WorkerSettings)) -> Scen
 }
 
 impl Scene {
-    /// The next request the engine gets.
+    /// Returns the next request to the engine.
     pub(crate) async fn asked(&mut self) -> Asked {
         bounded(self.asked.recv()).await.unwrap()
     }

@@ -1,4 +1,4 @@
-//! What the owner asks of it and sees of it, and what the engine's health does.
+//! Tests of the owner's controls, of the displayed state, and of the engine's health.
 
 use std::time::Duration;
 

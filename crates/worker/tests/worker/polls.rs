@@ -1,4 +1,4 @@
-//! The same over held HTTP requests, where WebSockets do not get through.
+//! Tests of the HTTP carrier, where WebSockets do not get through.
 
 use std::time::Duration;
 
@@ -142,7 +142,7 @@ async fn an_idle_worker_is_shown_online_as_soon_as_its_first_poll_is_answered() 
     answer(first, &PollAnswer::default());
     let now = scene.until(|now| now.relay.state == HopState::Up).await;
     assert_eq!(now.carrier, Some(CarrierKind::LongPoll));
-    // Nothing was held, and still the next poll is not put off as if by a proxy.
+    // Nothing was held, but the next poll is not delayed as if a proxy had answered.
     let held = timeout(Duration::from_secs(5), scene.relay.post()).await;
     assert_eq!(held.unwrap().json::<PollRequest>().wait_ms, 25_000);
 }
@@ -209,7 +209,7 @@ async fn a_proxy_that_breaks_websockets_is_gone_around() {
     let mut scene = scene_with(|_| {}).await;
     scene.relay.set_upgrade(Upgrade::Break);
     let first = scene.relay.link();
-    // One link may have stood before the proxy began to break them.
+    // One link may have been established before the proxy began to break them.
     drop(timeout(Duration::from_millis(1), first).await);
     assert!(scene.relay.post().await.path.ends_with("/poll"));
 }
@@ -232,7 +232,7 @@ async fn a_job_moves_from_polls_to_a_websocket_without_a_loss() {
     for poll in polls {
         answer(poll, &PollAnswer::default());
     }
-    // Every poll that comes back lets it look at the clock; the lines are left hanging.
+    // Every poll that returns makes the worker check the time; the posts of lines stay pending.
     let mut link = loop {
         match scene.relay.link_or_post().await {
             Ok(link) => break link,
@@ -321,7 +321,7 @@ async fn a_slot_that_comes_free_is_offered_at_once() {
     assert_eq!(full.json::<PollRequest>().free, 0);
     engine.say(DONE).await;
     drop(engine);
-    // Neither its lines nor its end were confirmed yet.
+    // Neither its lines nor its end is confirmed yet.
     let mut unconfirmed = Vec::new();
     let poll = scene.relay.post_to("/poll", &mut unconfirmed).await;
     let poll: PollRequest = poll.json();

@@ -1,4 +1,4 @@
-//! A relay that says what the test tells it to, over real sockets: WebSocket and HTTP.
+//! A scripted relay over real sockets: WebSocket and HTTP.
 
 use std::{
     net::SocketAddr,
@@ -42,7 +42,7 @@ pub(crate) const BOUND: Duration = Duration::from_secs(10);
 pub(crate) enum Upgrade {
     Accept,
     Refuse(u16, &'static str, Option<u32>),
-    /// Accepts, and closes the connection before a word was said.
+    /// Accepts, and closes the connection before the first message.
     Break,
 }
 
@@ -54,7 +54,7 @@ struct Shared {
     posts: mpsc::Sender<Post>,
 }
 
-/// One HTTP request of the worker, waiting for its answer.
+/// One HTTP request of the worker, waiting for its response.
 #[derive(Debug)]
 pub(crate) struct Post {
     pub(crate) path: String,
@@ -67,7 +67,7 @@ impl Post {
         serde_json::from_slice(&self.body).unwrap()
     }
 
-    /// Answers a poll at once, as a relay does that goes down.
+    /// Answers a poll at once, as a relay does while it shuts down.
     pub(crate) fn drain(self) {
         let mark = [(DRAIN_HEADER, "1")];
         drop(
@@ -78,7 +78,7 @@ impl Post {
 
     pub(crate) fn answer(self, status: u16, body: impl Into<String>) {
         let status = StatusCode::from_u16(status).unwrap();
-        // A poll that was given up has nobody to answer.
+        // Nobody waits for the response to an abandoned poll.
         drop(self.answer.send((status, body.into()).into_response()));
     }
 }
@@ -125,12 +125,12 @@ impl Relay {
         *self.shared.upgrade.lock().unwrap() = upgrade;
     }
 
-    /// The next WebSocket, before anything was said on it.
+    /// Returns the next WebSocket, before its first message.
     pub(crate) async fn link(&mut self) -> Link {
         timeout(BOUND, self.links.recv()).await.unwrap().unwrap()
     }
 
-    /// The next WebSocket, greeted.
+    /// Returns the next WebSocket after its greeting.
     pub(crate) async fn greeted(&mut self) -> (Link, Hello) {
         let mut link = self.link().await;
         let hello = link.hello().await;
@@ -138,12 +138,12 @@ impl Relay {
         (link, hello)
     }
 
-    /// The next HTTP request.
+    /// Returns the next HTTP request.
     pub(crate) async fn post(&mut self) -> Post {
         timeout(BOUND, self.posts.recv()).await.unwrap().unwrap()
     }
 
-    /// Whatever comes first.
+    /// Returns the next connection of either kind.
     pub(crate) async fn link_or_post(&mut self) -> Result<Link, Post> {
         let first = async {
             tokio::select! {
@@ -154,7 +154,7 @@ impl Relay {
         timeout(BOUND, first).await.unwrap()
     }
 
-    /// The next request whose path ends so; polls meanwhile are held for ever.
+    /// Returns the next request whose path ends with `end`; polls before it are held for ever.
     pub(crate) async fn post_to(&mut self, end: &str, held: &mut Vec<Post>) -> Post {
         loop {
             let post = self.post().await;
@@ -213,7 +213,7 @@ async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response 
     if shared.posts.send(post).await.is_err() {
         return StatusCode::GONE.into_response();
     }
-    // A test that dropped it wants the connection held.
+    // If the test dropped the sender, the connection is held.
     match answered.await {
         Ok(answer) => answer,
         Err(_) => std::future::pending().await,
@@ -226,13 +226,13 @@ pub(crate) struct Hello {
     pub(crate) held: Vec<LeaseToken>,
 }
 
-/// One WebSocket, as the relay holds it.
+/// The relay's side of one WebSocket.
 #[derive(Debug)]
 pub(crate) struct Link {
     socket: WebSocketStream<TokioIo<Upgraded>>,
 }
 
-/// What a worker said, apart from pings.
+/// A message of the worker, other than a ping.
 #[derive(Debug)]
 pub(crate) enum Heard {
     Message(WorkerMessage),
@@ -269,7 +269,7 @@ impl Link {
         }
     }
 
-    /// The next word that is not about the engine or the capacity.
+    /// Returns the next message that is not about the engine or the capacity.
     pub(crate) async fn hear_of_job(&mut self) -> Heard {
         loop {
             match self.hear().await {

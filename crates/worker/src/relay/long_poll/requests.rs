@@ -1,4 +1,4 @@
-//! What a polling worker sends, and what it makes of the answers.
+//! The requests of a polling worker, and the meaning of the responses.
 
 use bytes::BytesMut;
 use proto::{
@@ -18,20 +18,21 @@ use super::super::{
 };
 use crate::{LinkEnd, Outgoing};
 
-/// How long a post may take, and a poll beyond the time it is held.
+/// Timeout of a post, and of a poll in addition to its hold.
 const ANSWER: Duration = Duration::from_secs(30);
-/// Longest answer to a poll: some requests, each of which escaping may have doubled.
+/// Maximum size of the response to a poll, in bytes: several requests, which escaping may have
+/// doubled.
 const POLL_ANSWER_MAX: usize = 4 * limits::BODY_MAX;
 
-/// The answer to a poll.
+/// The response to a poll.
 #[derive(Default)]
 pub(super) struct Polled {
     pub(super) answer: PollAnswer,
-    /// The relay is going down.
+    /// Whether the relay is shutting down.
     pub(super) drains: bool,
 }
 
-/// What became of a post.
+/// Outcome of a post.
 pub(super) enum Posted {
     Lines(LeaseAnswer),
     Closed,
@@ -61,7 +62,7 @@ async fn tell(
     let response = send(request.timeout(ANSWER)).await?;
     match response.status() {
         StatusCode::OK => json(response, 1024).await,
-        // A relay from before there were details.
+        // An older relay, which does not know details.
         StatusCode::NOT_FOUND => Ok(DetailsAnswer {
             report_wanted: false,
         }),
@@ -88,7 +89,7 @@ pub(super) async fn poll(
     };
     let request = relay.endpoint.request(Method::POST, "/poll").json(&body);
     let answer = async {
-        // The requests in it may take longer: they are many and large, and this line may be slow.
+        // The body may take longer: requests are many and large, and the connection may be slow.
         let response = timeout(hold + ANSWER, send(request)).await;
         let response = response.map_err(|_| lost("the relay did not answer in time"))??;
         let drains = response.headers().contains_key(DRAIN_HEADER);
@@ -105,7 +106,7 @@ pub(super) async fn poll(
     (number, answer.await)
 }
 
-/// Tells what a job has to say, and before it the report if that may not come later.
+/// Posts the output of a job, and before it the report if that must come first.
 pub(super) async fn post(
     relay: &Relay,
     report: Option<WorkerReport>,
@@ -175,7 +176,7 @@ async fn closing_posted(request: RequestBuilder) -> Result<Posted, LinkEnd> {
     refused(response).await
 }
 
-/// A refusal that names the lease ends the lease; any other ends the link.
+/// Converts a refusal: one that names the lease ends the lease, any other ends the link.
 async fn refused(response: Response) -> Result<Posted, LinkEnd> {
     let refusal = Refusal::read(response).await;
     match refusal.code {

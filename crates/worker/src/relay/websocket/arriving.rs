@@ -1,3 +1,5 @@
+//! Requests that arrive in parts.
+
 use std::collections::HashMap;
 
 use bytes::{Bytes, BytesMut};
@@ -8,7 +10,7 @@ use proto::{
 
 use crate::Desk;
 
-/// Leases whose request is still arriving in parts.
+/// Leases whose request has not arrived completely.
 #[derive(Debug, Default)]
 pub(crate) struct Arriving {
     leases: HashMap<LeaseToken, (LeaseHead, BytesMut)>,
@@ -26,13 +28,13 @@ impl Arriving {
         Ok(())
     }
 
-    /// Adds one part; answers with the lease and its request once that is whole.
+    /// Adds one part; returns the lease and its request once that is complete.
     pub(crate) fn add(&mut self, frame: Frame) -> Result<Option<(LeaseHead, Body)>, &'static str> {
         if frame.kind != FrameKind::Body {
             return Err("only a worker sends lines");
         }
         let Some((head, body)) = self.leases.get_mut(&frame.token) else {
-            // The rest of a request that was withdrawn on its way.
+            // A remaining part of a request that was cancelled meanwhile.
             return Ok(None);
         };
         let part: Bytes = frame.payload.0;
@@ -57,12 +59,12 @@ impl Arriving {
         Ok(Some((head, Body(body.freeze()))))
     }
 
-    /// The lease was withdrawn before its request was whole.
+    /// Forgets a lease that was cancelled before its request was complete.
     pub(super) fn forget(&mut self, token: LeaseToken) -> Option<LeaseHead> {
         self.leases.remove(&token).map(|(head, _)| head)
     }
 
-    /// The link is gone: what has not arrived is given back over the next one.
+    /// Gives back the incomplete leases over the next link, because this one is gone.
     pub(super) fn give_back(self, desk: &Desk) {
         for (head, _) in self.leases.into_values() {
             desk.lease_without_body(head);

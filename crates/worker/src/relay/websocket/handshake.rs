@@ -1,3 +1,5 @@
+//! The handshake of the WebSocket.
+
 use proto::{limits, worker::SUBPROTOCOL};
 use reqwest::{Method, StatusCode, Upgraded, header};
 use tokio_tungstenite::{
@@ -16,7 +18,7 @@ use crate::{
     },
 };
 
-/// Asks for the upgrade, through whatever proxy the system names, and checks the answer.
+/// Requests the upgrade, through the system's proxy if there is one, and checks the response.
 pub(super) async fn connect(relay: &Relay) -> Result<WebSocketStream<Upgraded>, LinkEnd> {
     let key = generate_key();
     let request = relay

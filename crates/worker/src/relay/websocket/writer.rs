@@ -1,3 +1,5 @@
+//! Sending over the WebSocket.
+
 use bytes::Bytes;
 use futures_util::{Sink, SinkExt as _};
 use proto::worker::{Frame, WorkerMessage};
@@ -10,10 +12,11 @@ use crate::{
     relay::http::{cause, lost},
 };
 
-/// A wall clock that ran this much further than the time spent means that the machine slept.
+/// Difference between wall clock and elapsed time beyond which the machine must have been
+/// suspended.
 const SLEPT: Duration = Duration::from_secs(10);
 
-/// Tells the relay what the desk has for it. Bursts share a write; nothing is ever held back.
+/// Sends what is pending to the relay. Bursts share a write; nothing is delayed.
 pub(super) async fn write(
     sink: &mut (impl Sink<Message, Error = Error> + Unpin),
     desk: &Desk,
@@ -38,7 +41,7 @@ pub(super) async fn write(
         let told = tell(&mut out, desk, &mut report_told, &mut capacity_told).await;
         match told {
             Ok(Told::All) => {
-                // What is told of models waits until nobody waits for anything else.
+                // Details of models are sent when nothing else is pending.
                 if let Some((number, detail)) = desk.detail_after(details_told) {
                     details_told = number;
                     match out.say(&WorkerMessage::Detail { detail }).await {
@@ -73,8 +76,8 @@ pub(super) async fn write(
     }
 }
 
-/// Most batches told before the capacity is looked at again: a pause is told at once, however
-/// fast an engine writes.
+/// Maximum number of messages sent before the capacity is checked again, so that a pause is sent
+/// quickly, however fast an engine writes.
 const ROUND: usize = 16;
 
 enum Told {
@@ -148,7 +151,7 @@ async fn extend(
     out.now(text(&WorkerMessage::Extend { tokens })?).await
 }
 
-/// A sink that is never waited for without end.
+/// A sink with a timeout on every write.
 struct Out<'a, S> {
     sink: &'a mut S,
     stall: Duration,
@@ -182,7 +185,7 @@ fn written(result: Result<Result<(), Error>, tokio::time::error::Elapsed>) -> Re
     }
 }
 
-/// Notices that the machine slept: timers do not count that time, the wall clock does.
+/// Detects that the machine was suspended: timers do not count that time, the wall clock does.
 struct Awake {
     wall: proto::Timestamp,
     spent: Instant,
