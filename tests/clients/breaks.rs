@@ -1,4 +1,4 @@
-//! How a stream ends when its engine breaks off: told, in every dialect.
+//! The end of a stream whose engine breaks off: an error in every dialect.
 
 use hearth_tests::stand::Stand;
 use serde_json::Value;

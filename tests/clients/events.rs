@@ -1,4 +1,4 @@
-//! Server-sent events as each API has them: what is in them, and nothing that clients stumble over.
+//! Server-sent events of each API: their content, and nothing that clients cannot parse.
 
 use futures_util::future::join_all;
 use hearth_tests::stand::Stand;
@@ -10,10 +10,10 @@ use crate::{
     wire::{Wire, question},
 };
 
-/// One event: its name, if it has one, and its data.
+/// The optional name and the data of an event.
 type Event = (Option<String>, String);
 
-/// Asks a route through two silences for the events it sends.
+/// Sends a request whose stream is silent twice, and returns its events.
 async fn asked(path: &str, native: &str, body: &Value) -> Vec<Event> {
     let (stand, ollama) = Stand::scripted_with(&LIVELY, 1).await;
     let (wire, mut chunks) = silent(&stand, &ollama, path, native, body).await;
@@ -24,11 +24,11 @@ async fn asked(path: &str, native: &str, body: &Value) -> Vec<Event> {
     events(&chunks)
 }
 
-/// The events in some chunks, which hold whole ones, and between them signs of life.
+/// The events in chunks, each of which holds whole events and heartbeats.
 fn events(chunks: &[String]) -> Vec<Event> {
     let (comments, whole): (Vec<&String>, Vec<_>) =
         chunks.iter().partition(|chunk| chunk.starts_with(':'));
-    // One line break after a comment: after two, a client that saw an id would dispatch it.
+    // One line feed after a comment: after two, a client that saw an id would dispatch an event.
     assert!(
         comments.iter().all(|comment| *comment == ": ping\n"),
         "{chunks:?}"
@@ -48,7 +48,7 @@ fn is_ping((name, _): &Event) -> bool {
     name.as_deref() == Some("ping")
 }
 
-/// Neither id nor retry, and one line of data that is not empty.
+/// Parses an event without `id` and `retry`, with one non-empty line of data.
 fn event(text: &str) -> Event {
     let (name, data) = match text
         .strip_prefix("event: ")
@@ -64,7 +64,7 @@ fn event(text: &str) -> Event {
     (name, data.to_owned())
 }
 
-/// The objects of events without names, after which comes `[DONE]`.
+/// The JSON objects of events without names, which end with `[DONE]`.
 fn nameless(mut events: Vec<Event>) -> Vec<Value> {
     assert_eq!(events.pop(), Some((None, "[DONE]".into())));
     assert!(events.iter().all(|(name, _)| name.is_none()), "{events:?}");
@@ -74,7 +74,7 @@ fn nameless(mut events: Vec<Event>) -> Vec<Value> {
         .collect()
 }
 
-/// The objects of events that are named by their type, but for signs of life.
+/// The JSON objects of events named by their type, without heartbeats.
 fn named(events: &[Event]) -> Vec<Value> {
     let object = |(name, data): &Event| {
         let object: Value = serde_json::from_str(data).unwrap();

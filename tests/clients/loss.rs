@@ -1,4 +1,4 @@
-//! A machine that is lost while it answers, as every client sees it.
+//! An agent that is lost while it answers, as every client sees it.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ const CASE: &str = "a_killed_agent_is_an_error";
 
 struct Loss {
     stand: Stand,
-    /// Every client has half of its answer.
+    /// Every client has received half of its answer.
     streaming: Barrier,
     is_lost: watch::Sender<bool>,
 }
@@ -42,8 +42,8 @@ impl Stage for Loss {
     }
 }
 
-/// The relay waits for the agent to come back, for as long as the lease lasts; then another takes
-/// the job. Whoever has read half of the first answer must be told, not left with it.
+/// The relay waits for the agent until the lease expires; then another agent runs the job. A client
+/// that has read half of the first answer must get an error.
 #[tokio::test]
 async fn no_client_takes_half_an_answer_for_a_whole_one_when_the_agent_is_killed() {
     let clients = [
@@ -78,7 +78,7 @@ async fn no_client_takes_half_an_answer_for_a_whole_one_when_the_agent_is_killed
     }
 }
 
-/// Each answer stops half-way, for ever.
+/// Each answer stops half-way, forever.
 fn play_half(ollama: &ScriptedOllama, times: usize) {
     for _ in 0..times {
         let half = scene::named("half", false).unwrap();

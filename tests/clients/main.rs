@@ -1,7 +1,8 @@
-//! The official clients, unmodified and with their stock settings, against a real relay and agent.
+//! The official clients, unmodified and with their default settings, against a real relay and
+//! agent.
 //!
-//! Each client has a script beside this file, in `python/` or `node/`, with one function for each
-//! case; what the cases are is said here. `scripts/fetch-clients.sh` installs the clients as pinned.
+//! Each client has a script in `python/` or `node/` with one function per case; the cases are
+//! listed here. `scripts/fetch-clients.sh` installs the pinned clients.
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
 mod breaks;
@@ -16,7 +17,7 @@ mod wire;
 use script::Client;
 use stage::Both;
 
-/// What every client that chats must get right.
+/// The cases that every chat client must pass.
 const CHAT: [&str; 15] = [
     "a_whole_answer_and_a_streamed_one_are_alike",
     "a_limit_ends_the_answer_with_length",
@@ -42,7 +43,7 @@ const LOAD: &str = "a_model_is_loaded_without_a_question";
 const PATH_KEY: &str = "a_key_in_the_address_is_enough";
 const NO_EMBED: &str = "an_engine_without_embeddings_refuses";
 
-/// Runs a client's script on a stage of its own; it must pass these cases and have no others.
+/// Runs a client's script on its own stage; it must pass exactly these cases.
 async fn passes(client: Client, more: &[&str]) {
     let stage = Both::new().await;
     let report = script::run(client, &[], &stage).await;

@@ -1,11 +1,11 @@
-//! What the scripted engine says in the cases that the small real model cannot play.
+//! Answers of the scripted engine for cases that the small real model cannot play.
 
 use hearth_tests::scripted_ollama::{Answer, Gate, Step};
 use serde_json::{Value, json};
 
 const AT: &str = "2026-11-22T04:07:23.85663942Z";
 
-/// The answer a script names, as one object if it asked for no stream.
+/// The answer with this name, as one object if no stream was requested.
 pub(crate) fn named(name: &str, whole: bool) -> Option<Answer> {
     let messages = match name {
         "a_tool_call" => vec![json!({ "content": "", "tool_calls": [tool_call()] })],
@@ -42,10 +42,10 @@ pub(crate) fn named(name: &str, whole: bool) -> Option<Answer> {
     Some(Answer::lines(lines.iter().map(String::as_str)))
 }
 
-/// A word whose characters are not all one byte long.
+/// A word with multi-byte characters.
 pub(crate) const SPOKEN: &str = "Żar";
 
-/// Says [`SPOKEN`] twice, each time when a gate opens, as `/api/chat` or `/api/generate` does.
+/// Sends [`SPOKEN`] twice, each time after a gate opens, as `/api/chat` or `/api/generate` does.
 pub(crate) fn with_silences(path: &str, gates: &[Gate; 2]) -> Answer {
     let as_asked = |line: String| match path {
         "/api/generate" => {
@@ -91,7 +91,7 @@ fn finished(message: &Value) -> String {
     .to_string()
 }
 
-/// All messages of an answer in one.
+/// Merges all messages of an answer into one.
 fn joined(messages: &[Value]) -> String {
     let mut whole = json!({ "role": "assistant", "content": "" });
     for message in messages {

@@ -1,8 +1,8 @@
-//! One client's script as a process: it tells what it finds, and asks the stage for what it needs.
+//! A client's script as a process.
 //!
-//! It writes one JSON object a line: `{"case":NAME,"ok":true}`, `{"case":NAME,"ok":false,"why":TEXT}`,
-//! or a wish, `{"do":NAME,…}`, which is answered on its standard input by `{"ok":VALUE}` or
-//! `{"error":TEXT}`.
+//! It writes one JSON object per line: `{"case":NAME,"ok":true}`,
+//! `{"case":NAME,"ok":false,"why":TEXT}`, or a request to the stage, `{"do":NAME,…}`, which is
+//! answered on its standard input by `{"ok":VALUE}` or `{"error":TEXT}`.
 
 use std::{path::Path, process::Stdio, time::Duration};
 
@@ -15,27 +15,27 @@ use tokio::{
     time::timeout,
 };
 
-/// Where a script plays, and who does what it wishes.
+/// The environment of a script, which carries out its requests.
 pub(crate) trait Stage {
-    /// A program that knows where the relays are.
+    /// A command whose environment names the relays.
     fn command(&self, program: &Path) -> Command;
 
-    /// Does what a script wishes.
+    /// Carries out a request of a script.
     ///
     /// # Errors
-    /// Why it cannot be done, for the script to fail with.
+    /// The reason of the failure, for the script to fail with.
     async fn act(&self, wish: &Value) -> Result<Value, String>;
 }
 
-/// How long a client may take for all its cases on a machine that is busy with other things.
+/// Timeout for all cases of a client, on a busy machine.
 const BOUND: Duration = Duration::from_secs(150);
 
-/// Tells a script where a relay with a scripted engine is.
+/// Passes the address and key of a relay with a scripted engine to a script.
 pub(crate) fn environment(command: &mut Command, url: &str, key: &str) {
     command.env("SCRIPTED_RELAY", url).env("SCRIPTED_KEY", key);
 }
 
-/// Which program runs which script.
+/// The interpreter and script of a client.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Client {
     script: &'static str,
@@ -87,23 +87,23 @@ impl Client {
     }
 }
 
-/// What a script found.
+/// The results of a script.
 #[derive(Debug)]
 pub(crate) struct Report {
     client: Client,
     passed: Vec<String>,
     failed: Vec<(String, String)>,
-    /// What it wrote beside its report.
+    /// The script's standard error.
     stderr: String,
-    /// How it ended, if not well.
+    /// The exit status, unless it is 0.
     end: Option<String>,
 }
 
 impl Report {
-    /// Every case that is wanted was tried and passed, and there was no other.
+    /// Checks that exactly these cases were run, and that all passed.
     ///
     /// # Panics
-    /// With the client's own words, if not.
+    /// With the client's own messages, if not.
     pub(crate) fn check(&self, wanted: &[&str]) {
         let mut wrong: Vec<String> = self
             .failed
@@ -135,7 +135,7 @@ impl Report {
     }
 }
 
-/// Runs these cases, or all that do not want to be named.
+/// Runs these cases, or all that need not be named.
 pub(crate) async fn run(client: Client, cases: &[&str], stage: &impl Stage) -> Report {
     let mut command = client.command(stage);
     command.args(cases);
@@ -186,7 +186,7 @@ async fn talk(report: &mut Report, mut stdin: ChildStdin, stdout: ChildStdout, s
                 Ok(value) => json!({ "ok": value }),
                 Err(error) => json!({ "error": error }),
             };
-            // A script that went away meanwhile says why by how it ended.
+            // If the script has exited meanwhile, its exit status tells why.
             stdin.write_all(format!("{answer}\n").as_bytes()).await.ok();
         } else if said["ok"] == true {
             report.passed.push(text("case"));

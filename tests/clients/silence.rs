@@ -1,4 +1,4 @@
-//! What is sent while nothing is said: signs of life that every client is known to survive.
+//! Heartbeats while there is no output, in forms that every client is known to accept.
 
 use hearth_tests::{
     scripted_ollama::{Answer, Gate, ScriptedOllama},
@@ -11,7 +11,7 @@ use crate::{
     wire::{Wire, question},
 };
 
-/// A relay that gives a sign of life after a second.
+/// Options of a relay that sends heartbeats every second.
 pub(crate) const LIVELY: [&str; 4] = ["--heartbeat", "1", "--pad-after", "1"];
 
 /// A stream that is silent before its first token and again before its second.
@@ -31,7 +31,7 @@ pub(crate) async fn silent(
             chunks.push(wire.chunk().await.unwrap());
         }
         gate.open();
-        // Whether the token comes next or one more sign of life is chance.
+        // Either the token or one more heartbeat may come next.
         while !chunks.last().unwrap().contains(scene::SPOKEN) {
             chunks.push(wire.chunk().await.unwrap());
         }

@@ -1,5 +1,5 @@
-//! What a client's script plays on: a relay and an agent with a real model, and another two with
-//! a scripted engine.
+//! The stage of a client's script: a relay and an agent with a real model, and another two with a
+//! scripted engine.
 
 use std::{path::Path, sync::Mutex, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::{
     silence::LIVELY,
 };
 
-/// How soon an engine must have stopped after its requester left.
+/// Maximum time for an engine to stop after its client disconnects.
 const SOON: Duration = Duration::from_secs(1);
 
 /// Two relays with their agents.
@@ -28,11 +28,11 @@ pub(crate) struct Both {
     model: String,
     scripted: Stand,
     ollama: ScriptedOllama,
-    /// In front of the scripted one.
+    /// The proxy in front of the relay with the scripted engine.
     proxy: Proxy,
-    /// A key at the scripted one, of an account without any agent.
+    /// A key of the scripted relay whose account has no agent.
     lonely: String,
-    /// Who wait to let a late answer go on.
+    /// The tasks that release held answers.
     openers: Mutex<JoinSet<()>>,
 }
 
@@ -72,8 +72,8 @@ impl Both {
         }
     }
 
-    /// The scripted engine's answer to the next request for a path; if late, then only after so
-    /// many pieces of something else came to the client.
+    /// Sets the scripted engine's answer to the next request for a path. A late answer waits until
+    /// `pieces` TCP segments of other data have reached the client.
     fn play(&self, wish: &Value) -> Result<Value, String> {
         let text = |name: &str| wish[name].as_str().unwrap_or_default();
         let answer = scene::named(text("scene"), wish["whole"] == true);
@@ -85,7 +85,7 @@ impl Both {
         Ok(Value::Null)
     }
 
-    /// The beginning of an answer that is held back until so many pieces came to the client.
+    /// The start of an answer that waits until this many segments have reached the client.
     fn opens_after(&self, pieces: u64) -> Answer {
         let gate = Gate::default();
         let answer = Answer::after(&gate);
@@ -104,7 +104,7 @@ impl Both {
         serde_json::from_slice(&last.body).map_err(|error| error.to_string())
     }
 
-    /// The state in which the real model's newest job ends, soon.
+    /// The state in which the newest job of the real model ends.
     async fn newest_job(&self) -> Result<Value, String> {
         let listed = self.real.get("/api/jobs?limit=1").send().await;
         let jobs: Value = listed.unwrap().json().await.unwrap();
@@ -118,7 +118,8 @@ impl Both {
             .map_or(json!(null), |end| end["state"].clone()))
     }
 
-    /// The real model has stopped long before it could have ended an answer without a limit.
+    /// Waits for the real model to stop, well before it would have finished an answer without a
+    /// limit.
     async fn engine_rests(&self) -> Result<(), String> {
         let ready = ["status", "--until", "ready", "--timeout", "5"];
         let done = finish(self.real.hearth(&ready)).await;

@@ -1,4 +1,4 @@
-//! A response as it comes over the wire: what the bytes are and where they are cut.
+//! A raw HTTP response: its bytes and their chunks.
 
 use hearth_tests::{process::PATIENCE, stand::Stand};
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use tokio::{
     time::timeout,
 };
 
-/// A response as it comes over the wire, one HTTP chunk after the other.
+/// A response, read chunk by chunk.
 pub(crate) struct Wire {
     pub(crate) head: String,
     socket: BufReader<TcpStream>,
@@ -45,7 +45,7 @@ impl Wire {
         );
     }
 
-    /// The next chunk; nothing after the last. A connection that just ends is a panic.
+    /// The next chunk; `None` after the last. Panics if the connection ends early.
     pub(crate) async fn chunk(&mut self) -> Option<String> {
         let mut size = String::new();
         let read = self.socket.read_line(&mut size);
@@ -66,7 +66,7 @@ impl Wire {
     }
 }
 
-/// A question in the words of a route.
+/// A request body for a route.
 pub(crate) fn question(path: &str, stream: bool) -> Value {
     let mut body = json!({ "model": "tiny", "stream": stream });
     match path {

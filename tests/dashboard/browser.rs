@@ -1,4 +1,4 @@
-//! A real Chromium without a window, driven as a person uses it.
+//! A headless Chromium, driven as a person uses it.
 
 use std::{net::TcpListener, path::PathBuf};
 
@@ -16,7 +16,7 @@ use crate::poll::until;
 
 const DRIVER: &str = "chromedriver";
 
-/// Light or dark, as the desktop prefers.
+/// The preferred colour scheme.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Look {
     Light,
@@ -45,7 +45,7 @@ impl Browser {
         let profile = home.path().join("profile");
         let args = [
             "--headless=new".to_owned(),
-            // A container's root has no sandbox to give; the pages are our own.
+            // The sandbox does not work for root in a container; the pages are our own.
             "--no-sandbox".to_owned(),
             "--disable-dev-shm-usage".to_owned(),
             "--disable-gpu".to_owned(),
@@ -75,7 +75,7 @@ impl Browser {
         self.client.goto(url).await.unwrap();
     }
 
-    /// Shows the page in a window of this width.
+    /// Sets the colour scheme and the window's width.
     pub(crate) async fn look(&self, look: Look, width: u32) {
         let scheme = match look {
             Look::Light => "light",
@@ -94,7 +94,7 @@ impl Browser {
         self.cdp("Emulation.setScrollbarsHidden", hidden).await;
     }
 
-    /// Keeps a picture of the whole page.
+    /// Saves a screenshot of the whole page.
     pub(crate) async fn shoot(&self, name: &str) {
         let whole = json!({ "captureBeyondViewport": true, "format": "png" });
         let shot = self.cdp("Page.captureScreenshot", whole).await;
@@ -115,7 +115,7 @@ impl Browser {
         self.client.issue_cmd(command).await.unwrap()
     }
 
-    /// What the page complained of since this was asked last.
+    /// The page's console errors since the last call.
     pub(crate) async fn complaints(&self) -> Vec<String> {
         let command = Cdp {
             route: "se/log",
@@ -127,7 +127,7 @@ impl Browser {
         texts.collect()
     }
 
-    /// What was asked over the network since this was asked last: method and address.
+    /// The requests since the last call: method and URL.
     pub(crate) async fn requests(&self) -> Vec<(String, String)> {
         let command = Cdp {
             route: "se/log",
@@ -147,12 +147,12 @@ impl Browser {
         sent.map(request).collect()
     }
 
-    /// What a script finds in the page.
+    /// The result of a script in the page.
     pub(crate) async fn looked_up(&self, script: &str) -> Value {
         self.client.execute(script, vec![]).await.unwrap()
     }
 
-    /// What lies behind a page that is transparent.
+    /// Sets the colour behind a transparent page.
     pub(crate) async fn lay_under(&self, [r, g, b]: [u8; 3]) {
         let color = json!({ "color": { "r": r, "g": g, "b": b, "a": 1 } });
         self.cdp("Emulation.setDefaultBackgroundColorOverride", color)
@@ -163,7 +163,7 @@ impl Browser {
         self.client.find(Locator::Css(&place(id))).await.ok()
     }
 
-    /// What the element of this test id says.
+    /// The text of the element with this test id.
     pub(crate) async fn text(&self, id: &str) -> Option<String> {
         let said = self.find(id).await?.prop("textContent").await.ok()??;
         Some(said.trim().to_owned())
@@ -183,7 +183,7 @@ impl Browser {
         .await;
     }
 
-    /// What a screen reader is told of a picture.
+    /// Waits until the element's accessible label contains this.
     pub(crate) async fn until_label(&self, id: &str, part: &str) {
         until(&format!("{id} is labelled with {part:?}"), async || {
             let label = self.find(id).await?.attr("aria-label").await.ok()??;
@@ -199,7 +199,7 @@ impl Browser {
         .await;
     }
 
-    /// Types into whatever has the focus.
+    /// Types into the focused element.
     pub(crate) async fn keys(&self, text: &str) {
         let focused = self.client.active_element().await.unwrap();
         focused.send_keys(text).await.unwrap();
@@ -209,7 +209,7 @@ impl Browser {
         self.keys(&char::from(key).to_string()).await;
     }
 
-    /// Goes on with the Tab key until what has the focus carries this test id and this label.
+    /// Presses Tab until the focused element has this test id and label.
     pub(crate) async fn tab_to(&self, id: &str, label: &str) {
         for _ in 0..60 {
             self.press(Key::Tab).await;
@@ -225,13 +225,13 @@ impl Browser {
         panic!("the Tab key never leads to {id} {label:?}");
     }
 
-    /// Whether anything is wider than the window.
+    /// Whether any element is wider than the window.
     pub(crate) async fn overflows(&self) -> bool {
         let script = "return document.documentElement.scrollWidth > innerWidth";
         self.client.execute(script, vec![]).await.unwrap() == true
     }
 
-    /// Everything the page holds.
+    /// The page's HTML.
     pub(crate) async fn page(&self) -> String {
         self.client.source().await.unwrap()
     }
@@ -254,7 +254,7 @@ fn place(id: &str) -> String {
     format!("[data-testid={id}]")
 }
 
-/// A command of the driver's own.
+/// A command of the Chrome DevTools Protocol.
 #[derive(Debug)]
 struct Cdp {
     route: &'static str,

@@ -1,6 +1,5 @@
-//! The relay's dashboard, and the overlay of a browser source, in a real Chromium, over a real relay
-//! and agent with real jobs. Pictures are kept
-//! under `tests/output/`.
+//! The relay's dashboard, and the overlay as a browser source, in a real Chromium, with a real
+//! relay, agent and jobs. Screenshots are saved under `tests/output/`.
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
 mod browser;
@@ -26,7 +25,7 @@ async fn admin_key(stand: &Stand) -> String {
     create_key(&stand.home, &["--name", "operator", "--scope", "admin"]).await
 }
 
-/// Opens the dashboard and signs in without touching a mouse.
+/// Opens the dashboard and signs in by keyboard only.
 async fn signed_in(stand: &Stand, key: &str) -> Browser {
     let browser = Browser::start().await;
     browser.look(Look::Light, 1280).await;
@@ -47,7 +46,7 @@ async fn signed_in(stand: &Stand, key: &str) -> Browser {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_follows_a_job_and_retries_a_dead_one_by_keyboard() {
     let (mut stand, ollama) = Stand::scripted().await;
-    // As long as a name may be: one worker must not make the page wider than its window.
+    // The maximum length of a name: it must not make the page wider than its window.
     let long = "long-named-model".repeat(8);
     ollama.set_models(&[("tiny", true), (&long, false)]);
     stand.kill_agent().await;
@@ -82,7 +81,7 @@ async fn an_operator_follows_a_job_and_retries_a_dead_one_by_keyboard() {
     let slow = Answer::begin()
         .send_lines([LINE; 5])
         .then(Step::Wait(half.clone()))
-        // A speed is told once lines came for so long.
+        // The speed is computed only after this time.
         .then(Step::Pause(Duration::from_millis(300)))
         .send_lines([LINE; 4])
         .then(Step::Wait(gate.clone()))
@@ -182,7 +181,7 @@ async fn an_operator_makes_a_key_uses_it_and_revokes_it() {
     browser.press(Key::Enter).await;
     browser.until_gone("secret").await;
     assert!(!browser.page().await.contains(&made), "it is shown once");
-    // The focus came back to the button.
+    // The focus has returned to the button.
     browser.press(Key::Enter).await;
     poll::until("the dialog", async || browser.find("new-name").await).await;
     browser.press(Key::Escape).await;
@@ -196,7 +195,7 @@ async fn an_operator_makes_a_key_uses_it_and_revokes_it() {
     browser.until_gone("revoke-yes").await;
     assert_eq!(asks().await, 200, "nothing was confirmed");
 
-    // The focus came back to the button.
+    // The focus has returned to the button.
     browser.press(Key::Enter).await;
     poll::until("the question", async || browser.find("revoke-yes").await).await;
     browser.tab_to("revoke-yes", "").await;

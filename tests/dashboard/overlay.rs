@@ -1,4 +1,4 @@
-//! The overlay as a browser source of a streaming program shows it.
+//! The overlay as the browser source of streaming software.
 
 use hearth_tests::{
     process::finish,
@@ -14,7 +14,7 @@ use crate::{
     poll,
 };
 
-/// Where the pill lies, and what is behind it.
+/// The position of the pill, and the background.
 const PLACE: &str =
     "const pill = document.querySelector('[data-testid=pill]').getBoundingClientRect();
     return [pill.left, pill.top, pill.width, getComputedStyle(document.body).backgroundColor,
@@ -29,7 +29,7 @@ async fn a_browser_source_follows_the_agent_under_its_policy_and_only_reads() {
     let at = format!("http://{}", agent.says("local HTTP on http://").await);
     let browser = Browser::start().await;
     browser.look(Look::Light, 640).await;
-    // What the browser's own first page asked for.
+    // Discards the requests of the browser's start page.
     browser.requests().await;
     browser
         .open(&format!("{at}/overlay?corner=top-left&scale=2"))

@@ -1,4 +1,4 @@
-//! The app under test, its processes and its hub.
+//! The app under test, with its processes and its hub.
 
 use std::{fs, path::Path};
 
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{desk::Desk, poll::until, tray::Tray};
 
-/// No relay, and an engine that is not there: the app must be usable all the same.
+/// No relay, and an engine that is not running: the app must be usable nevertheless.
 pub(crate) const ARGS: [&str; 6] = [
     "--status-port",
     "0",
@@ -20,10 +20,10 @@ pub(crate) const ARGS: [&str; 6] = [
     "ollama:http://127.0.0.1:1",
 ];
 
-/// What the overlay says with [`ARGS`].
-pub(crate) const AT_REST: &str = "No relay chosen";
+/// The overlay's text with [`ARGS`].
+pub(crate) const AT_REST: &str = "No relay set up";
 
-/// How the desktop is coloured.
+/// The desktop's colour scheme.
 #[derive(Clone, Copy)]
 pub(crate) enum Look {
     Light,
@@ -43,18 +43,18 @@ impl Look {
 pub(crate) struct App {
     home: String,
     hub: HubAddress,
-    /// Unless a browser test's driver started it.
+    /// The process, unless a browser test's driver started it.
     process: Option<Process>,
 }
 
 impl App {
-    /// Starts it and waits until its hub can be reached.
+    /// Starts the app and waits until its hub is reachable.
     pub(crate) async fn start(desk: &Desk, look: Look) -> Self {
         let process = Self::spawn(desk, look);
         Self::of(desk, process).await
     }
 
-    /// Starts it by this command and waits until its hub can be reached.
+    /// Starts the app with this command and waits until its hub is reachable.
     pub(crate) async fn begin(desk: &Desk, command: Command) -> Self {
         Self::of(desk, Process::start("hearth-desktop", command)).await
     }
@@ -66,14 +66,14 @@ impl App {
         }
     }
 
-    /// Starts it.
+    /// Starts the app.
     pub(crate) fn spawn(desk: &Desk, look: Look) -> Process {
         let mut command = desk.command(binary("hearth-desktop"));
         command.args(ARGS).env("GTK_THEME", look.theme());
         Process::start("hearth-desktop", command)
     }
 
-    /// The app that runs on this desk.
+    /// The app that is running on this desk.
     pub(crate) async fn running(desk: &Desk) -> Self {
         let folder = desk.home.path().join("data/hearth");
         let hub = until("a status hub", async || HubAddress::find(&folder)).await;
@@ -84,7 +84,7 @@ impl App {
         }
     }
 
-    /// Where its hub listens.
+    /// The address of its hub.
     pub(crate) const fn hub_addr(&self) -> std::net::SocketAddr {
         self.hub.addr
     }
@@ -100,7 +100,7 @@ impl App {
         }
     }
 
-    /// Everything that belongs to it, by the home it was given.
+    /// All of its processes, recognized by their home folder.
     pub(crate) fn processes(&self) -> Vec<(u32, String)> {
         let own = |folder: fs::DirEntry| {
             let id = folder.file_name().to_str()?.parse().ok()?;
@@ -126,7 +126,7 @@ impl App {
             .any(|entry| entry == self.home.as_bytes())
     }
 
-    /// Waits until so many pages are alive.
+    /// Waits until this many web processes are running.
     pub(crate) async fn until_pages(&self, count: usize) {
         until(&format!("{count} web processes"), async || {
             let processes = self.processes();
@@ -138,22 +138,22 @@ impl App {
         .await;
     }
 
-    /// Asks it over the hub to end, and waits.
+    /// Stops it over the hub, and waits.
     pub(crate) async fn quit(self) {
         let hub = self.hub();
         hub.until(|_| true).await;
-        // The hub may be gone before its answer came.
+        // The hub may close before it has answered.
         let _ = hub.handle.send(Ask::Quit).await;
         self.ended().await;
     }
 
-    /// Asks it in the tray to end, and waits.
+    /// Stops it in the tray, and waits.
     pub(crate) async fn quit_over(self, tray: &Tray) {
         tray.click("Quit").await;
         self.ended().await;
     }
 
-    /// Waits until nothing of it is left.
+    /// Waits until none of its processes is left.
     pub(crate) async fn ended(mut self) {
         if let Some(process) = &mut self.process {
             let status = process.wait().await;
@@ -173,7 +173,7 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
-    /// Waits for a status that is so.
+    /// Waits for a status that matches.
     pub(crate) async fn until(&self, wanted: impl Fn(&Status) -> bool) -> Status {
         let is_so = |link: &Link| matches!(link, Link::Live(status) if wanted(status));
         let mut link = self.handle.link();

@@ -1,4 +1,4 @@
-//! A program without the token asks to give a command, and the owner sees neither tray nor window.
+//! A program without the token sends a command while the owner sees neither tray nor window.
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use hearth_tests::process::{PATIENCE, Process};
@@ -44,8 +44,8 @@ impl Dock {
     }
 }
 
-/// A process of its own, as each is asked about once at a time: it opens a WebSocket, sends a frame
-/// under a mask of zeros, and listens.
+/// Starts a separate process, because each process may have one pending approval. It opens a
+/// WebSocket, sends one masked frame, and reads.
 fn another_program_asks(app: &App) -> Process {
     const ASKS: &str = r#"{"type":"command","command":"show_overlay","name":"b"}"#;
     const SCRIPT: &str = r#"exec 3<>/dev/tcp/${1%:*}/${1#*:}
@@ -88,7 +88,8 @@ async fn a_program_that_asks_is_a_notice_which_is_answered_there_or_goes_when_it
     );
     let labels: Vec<_> = actions.iter().skip(1).step_by(2).collect();
     assert_eq!(labels, ["Hearth", "Allow once", "Always allow", "Deny"]);
-    // Whoever is not the desktop does not answer for the owner, nor does a click elsewhere.
+    // Signals from other programs than the notification server do not count, nor do clicks
+    // elsewhere.
     let (once, no) = (&actions[2], &actions[6]);
     let stranger = zbus::connection::Builder::address(desk.bus()).unwrap();
     click(&stranger.build().await.unwrap(), id, no).await;
@@ -140,7 +141,7 @@ async fn a_notice_that_the_desktop_refuses_leaves_the_others_alive() {
     let _second = another_program_asks(&app);
     let refused = notices.asked().await;
     assert!(matches!(refused, Asked::Refused { .. }), "{refused:?}");
-    // The first is still heard, and the second is tried again.
+    // The first notification still works, and the refused one is retried.
     notices.click(id, &actions[6]).await;
     assert_eq!(first.hears("error").await["code"], "approval_denied");
     let then = [notices.asked().await, notices.asked().await];

@@ -1,4 +1,4 @@
-//! A desktop of the test's own: display, session bus, window manager, compositor.
+//! A desktop for one test: display, session bus, window manager, compositor.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -9,7 +9,7 @@ use hearth_tests::process::Home;
 
 use crate::{poll::until, screen::Screen};
 
-/// Ends with the test; the last that was started ends first.
+/// A running desktop; its processes end with the test, the last started first.
 pub(crate) struct Desk {
     pub(crate) screen: Screen,
     _compositor: Guard,
@@ -78,7 +78,7 @@ impl Desk {
         }
     }
 
-    /// A program that sees this desk and nothing of the user's.
+    /// A command that sees this desktop and nothing of the user's.
     pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> tokio::process::Command {
         let mut command = self.home.command(program);
         command
@@ -90,7 +90,7 @@ impl Desk {
         command
     }
 
-    /// A panel along the upper edge, with nothing but a tray at its right end.
+    /// Starts a panel along the upper edge, with only a tray at its right end.
     pub(crate) fn panel(&self) -> Guard {
         let folder = self
             .home
@@ -103,7 +103,7 @@ impl Desk {
         Guard::start(command.arg("--disable-wm-check").as_std())
     }
 
-    /// Where the session bus listens.
+    /// The address of the session bus.
     pub(crate) fn bus(&self) -> &str {
         &self.bus.1
     }
@@ -117,7 +117,7 @@ fn private(folder: &std::path::Path) {
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700)).unwrap();
 }
 
-/// A process of the desk. `timeout` ends it should the test itself be killed.
+/// A process of the desktop. `timeout` ends it if the test itself is killed.
 pub(crate) struct Guard(Child);
 
 impl Guard {
@@ -143,7 +143,7 @@ impl Guard {
         Self(child)
     }
 
-    /// The first line it prints.
+    /// The first line of its output.
     fn first_line(&mut self) -> String {
         let mut line = String::new();
         BufReader::new(self.0.stdout.as_mut().unwrap())

@@ -1,8 +1,8 @@
-//! The real desktop app on a display, a session bus and a home of its own.
+//! The real desktop app on its own display, session bus and home.
 //!
-//! Each test brings its own X server, window manager, compositor and session bus, looks at the
-//! windows as the X server has them, at the tray as a panel has it, and at the pages as a browser
-//! test does. Screenshots are kept under `tests/output/`.
+//! Each test starts an X server, window manager, compositor and session bus. It inspects the
+//! windows through the X server, the tray through the bus as a panel does, and the pages through
+//! WebDriver. Screenshots are saved under `tests/output/`.
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
 mod app;
@@ -22,7 +22,8 @@ use proto::status::Phase;
 use screen::{AT_ALL_DESKTOPS, Place, Rgb};
 use tray::Tray;
 
-/// Bottom right, 12 pixels from the edges: 280 x 56 and 4 around. (GTK would like 200 rows.)
+/// Bottom right, 12 pixels from the edges: 280 x 56 with a margin of 4. (GTK tends to make it 200
+/// high.)
 const CORNER: Place = Place {
     x: 980,
     y: 724,
@@ -72,7 +73,7 @@ async fn hidden_and_shown_again_the_overlay_is_as_before() {
     tray.click("Show overlay").await;
     desk.screen.no_window("Hearth overlay").await;
     tray.until_mark("Show overlay", false).await;
-    // Nobody sees a page: none is alive.
+    // No page is visible, so no web process is running.
     app.until_pages(0).await;
 
     tray.click("Show overlay").await;
@@ -188,7 +189,7 @@ async fn start_at_login_writes_the_desktop_entry_and_takes_it_away() {
 
     tray.click("Start at login").await;
     tray.until_mark("Start at login", true).await;
-    // The menu marks what is clicked by itself; the file follows.
+    // A click toggles the check mark at once; the file follows.
     let text = until("an entry", async || std::fs::read_to_string(&entry).ok()).await;
     let start = text
         .lines()

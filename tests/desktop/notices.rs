@@ -1,4 +1,4 @@
-//! What shows notices in a real desktop, over the session bus.
+//! A notification server on the session bus.
 
 use std::{
     collections::HashMap,
@@ -16,18 +16,18 @@ use crate::desk::Desk;
 const PATH: &str = "/org/freedesktop/Notifications";
 const NAME: &str = "org.freedesktop.Notifications";
 
-/// What the app asked of it.
+/// A call of the app.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
     Notify {
         id: u32,
         title: String,
         body: String,
-        /// Key and label, one after the other.
+        /// Keys and labels, alternating.
         actions: Vec<String>,
     },
     Close(u32),
-    /// Refused by the desktop.
+    /// A call that the server refused.
     Refused {
         title: String,
     },
@@ -77,7 +77,7 @@ impl Server {
     }
 }
 
-/// The desktop's notices.
+/// The notification server.
 pub(crate) struct Notices {
     refuses: Arc<AtomicBool>,
     bus: Connection,
@@ -103,24 +103,24 @@ impl Notices {
         }
     }
 
-    /// The next one is refused, as desktops do with too many at once.
+    /// Refuses the next notification, as servers do when there are too many.
     pub(crate) fn refuse_one(&self) {
         self.refuses.store(true, Ordering::SeqCst);
     }
 
-    /// What the app asks next.
+    /// The next call of the app.
     pub(crate) async fn asked(&mut self) -> Asked {
         let asked = tokio::time::timeout(hearth_tests::process::PATIENCE, self.asked.recv());
         asked.await.expect("a notice in time").unwrap()
     }
 
-    /// The owner clicks there.
+    /// Simulates a click on a notification.
     pub(crate) async fn click(&self, id: u32, action: &str) {
         click(&self.bus, id, action).await;
     }
 }
 
-/// Says on the bus that the owner clicked there.
+/// Sends the signal of a click from this connection.
 pub(crate) async fn click(bus: &Connection, id: u32, action: &str) {
     let said = (id, action);
     bus.emit_signal(None::<&str>, PATH, NAME, "ActionInvoked", &said)

@@ -1,4 +1,4 @@
-//! The pages, read and clicked as a browser test does.
+//! The pages, read and clicked through WebDriver.
 
 use std::net::TcpListener;
 
@@ -19,7 +19,7 @@ use crate::{
 
 const DRIVER: &str = "WebKitWebDriver";
 
-/// A driver that started the app.
+/// A WebDriver session that started the app.
 pub(crate) struct Browser {
     client: Client,
     _driver: Process,
@@ -43,7 +43,7 @@ impl Browser {
         Self::drive(driver, look, stand.options()).await
     }
 
-    /// Starts the app with what it would lack at login.
+    /// Starts the app with a key that a start at login could not repeat.
     pub(crate) async fn with_a_key_in_the_environment(desk: &Desk, look: Look) -> Self {
         let mut driver = desk.command(DRIVER);
         driver.env("HEARTH_ENGINE_KEY", "k");
@@ -59,7 +59,7 @@ impl Browser {
             .unwrap()
             .port();
         driver.args([format!("--port={port}"), "--host=127.0.0.1".to_owned()]);
-        // Without this the pages refuse to be driven.
+        // Without this capability the pages cannot be automated.
         driver
             .env("TAURI_WEBVIEW_AUTOMATION", "true")
             .env("GTK_THEME", look.theme());
@@ -82,18 +82,18 @@ impl Browser {
         }
     }
 
-    /// The app it started.
+    /// The app that the driver started.
     pub(crate) async fn app(&self, desk: &Desk) -> App {
         App::running(desk).await
     }
 
-    /// Looks at the overlay from now on.
+    /// Switches to the overlay.
     pub(crate) async fn overlay(&self) {
         self.look_at("the overlay", |path| path == "/overlay.html")
             .await;
     }
 
-    /// Looks at the main window from now on.
+    /// Switches to the main window.
     pub(crate) async fn main_window(&self) {
         self.look_at("the main window", |path| path != "/overlay.html")
             .await;
@@ -112,8 +112,8 @@ impl Browser {
         .await;
     }
 
-    /// Waits until the element of this test id says this. (The driver takes text that cannot be
-    /// selected for invisible, so this reads the content.)
+    /// Waits until the element with this test id has this text. (Reads the content, because the
+    /// driver treats text that cannot be selected as invisible.)
     pub(crate) async fn until_text(&self, id: &str, text: &str) {
         let place = format!("[data-testid={id}]");
         until(&format!("{id} says {text:?}"), async || {
@@ -123,7 +123,7 @@ impl Browser {
         .await;
     }
 
-    /// Waits until the element of this test id says this among other things.
+    /// Waits until the element with this test id contains this text.
     pub(crate) async fn until_contains(&self, id: &str, part: &str) {
         let place = format!("[data-testid={id}]");
         until(&format!("{id} says something with {part:?}"), async || {
@@ -143,7 +143,7 @@ impl Browser {
         element.click().await.unwrap();
     }
 
-    /// Ends the session; the app has ended already, so that there may be none.
+    /// Ends the session; the app may have ended already.
     pub(crate) async fn close(self) {
         let _ = self.client.close().await;
     }

@@ -1,17 +1,17 @@
-//! The one place that asks again and again: X servers, panels and `/proc` offer no better.
+//! The only polling loop of these tests: X servers, panels and `/proc` offer no events.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-/// How long the outside world may take.
+/// Timeout of every poll.
 const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Asks until there is an answer.
+/// Polls until there is an answer.
 ///
 /// # Panics
-/// If there is none in time; says what was waited for.
+/// After the timeout; the message contains `what`.
 pub(crate) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {

@@ -1,4 +1,4 @@
-//! The screen as the X server has it.
+//! The screen, as the X server reports it.
 
 use std::{collections::HashSet, path::PathBuf, process::Command};
 
@@ -20,7 +20,7 @@ use x11rb::{
 
 use crate::poll::until;
 
-/// What `_NET_WM_DESKTOP` says of a window on all desktops.
+/// The value of `_NET_WM_DESKTOP` of a window on all desktops.
 pub(crate) const AT_ALL_DESKTOPS: u32 = u32::MAX;
 
 pub(crate) struct Screen {
@@ -64,7 +64,7 @@ impl Screen {
         }
     }
 
-    /// Whether a window manager and a compositor are at work.
+    /// Whether a window manager and a compositor are running.
     pub(crate) fn is_ready(&self) -> bool {
         let compositor = self
             .x
@@ -76,7 +76,7 @@ impl Screen {
             && compositor.reply().unwrap().owner != x11rb::NONE
     }
 
-    /// The window of this title, once it is on the screen.
+    /// Waits for the window with this title to be on the screen.
     pub(crate) async fn window(&self, title: &str) -> Window<'_> {
         let what = format!("a window {title:?}");
         until(&what, async || {
@@ -85,7 +85,7 @@ impl Screen {
         .await
     }
 
-    /// Waits until there is no window of this title.
+    /// Waits until no window has this title.
     pub(crate) async fn no_window(&self, title: &str) {
         until(&format!("no window {title:?}"), async || {
             self.find(title).is_none().then_some(())
@@ -101,12 +101,13 @@ impl Screen {
         Some(Window { screen: self, id })
     }
 
-    /// The window that gets the keys.
+    /// The window with the keyboard focus.
     pub(crate) fn focused(&self) -> Id {
         self.x.get_input_focus().unwrap().reply().unwrap().focus
     }
 
-    /// A window under all others: one colour on the left, another on the right. It keeps clicks.
+    /// A window below all others, with one colour on the left and another on the right; records
+    /// clicks.
     pub(crate) fn wallpaper(&self, left: Rgb, right: Rgb) -> Wallpaper<'_> {
         let id = self.x.generate_id().unwrap();
         let looks = CreateWindowAux::new()
@@ -134,7 +135,7 @@ impl Screen {
         Wallpaper { screen: self, id }
     }
 
-    /// Moves the pointer there and presses its first button.
+    /// Moves the pointer there and clicks its first button.
     pub(crate) fn click(&self, x: i16, y: i16) {
         let fake = |kind: u8, detail: u8| {
             self.x
@@ -148,7 +149,7 @@ impl Screen {
         fake(BUTTON_RELEASE_EVENT, 1);
     }
 
-    /// Waits until something is drawn there: letters have many shades, an empty page has few.
+    /// Waits until something is drawn there: text has many shades, an empty page has few.
     pub(crate) async fn until_drawn(&self, place: Place) {
         let Place {
             x,
@@ -169,13 +170,13 @@ impl Screen {
         .await;
     }
 
-    /// Keeps what is on the screen once it stands still.
+    /// Saves a screenshot once the screen is still.
     pub(crate) async fn shoot(&self, name: &str) {
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("output");
         std::fs::create_dir_all(&folder).unwrap();
         let path = folder.join(name);
         let mut before = Vec::new();
-        // Drawn when two pictures in a row are the same.
+        // Drawing is complete when two screenshots in a row are equal.
         until("a still screen", async || {
             let shot = Command::new("import")
                 .args(["-display", &self.display, "-window", "root"])
@@ -233,7 +234,7 @@ pub(crate) struct Window<'a> {
 }
 
 impl Window<'_> {
-    /// Waits until the window manager has put it into this state.
+    /// Waits until the window manager has set this state.
     pub(crate) async fn has_state(&self, state: &str) {
         let wanted = self.screen.atom(state);
         until(state, async || {
@@ -252,7 +253,7 @@ impl Window<'_> {
             .copied()
     }
 
-    /// Waits until it lies there.
+    /// Waits until the window is at this place.
     pub(crate) async fn lies_at(&self, place: Place) {
         until(&format!("{place:?}"), async || {
             (self.place() == place).then_some(())
@@ -260,8 +261,8 @@ impl Window<'_> {
         .await;
     }
 
-    /// Waits until all but one pixel lets clicks through. One still catches: an empty shape would
-    /// mean the whole window.
+    /// Waits until all but one pixel lets clicks through. One still catches them, because an empty
+    /// shape would mean the whole window.
     pub(crate) async fn lets_clicks_through(&self) {
         until("a window that lets clicks through", async || {
             (self.input_shape() == [(0, 0, 1, 1)]).then_some(())
@@ -285,7 +286,7 @@ impl Window<'_> {
         }
     }
 
-    /// Where it takes clicks.
+    /// The region in which the window takes clicks.
     fn input_shape(&self) -> Vec<(i16, i16, u16, u16)> {
         let cookie = self
             .screen
@@ -299,7 +300,7 @@ impl Window<'_> {
             .collect()
     }
 
-    /// Closes it as its title bar's cross does.
+    /// Closes the window as the title bar's button does.
     pub(crate) fn close(&self) {
         let message = ClientMessageEvent::new(
             32,
@@ -332,7 +333,7 @@ pub(crate) struct Wallpaper<'a> {
 }
 
 impl Wallpaper<'_> {
-    /// Where it was clicked.
+    /// The position of a click.
     pub(crate) async fn clicked(&self) -> (i16, i16) {
         until("a click on what lies below", async || {
             match self.screen.x.poll_for_event().unwrap() {

@@ -1,4 +1,4 @@
-//! The main job with a desktop: a real relay, a scripted engine, and what the owner sees.
+//! A job with a desktop: a real relay, a scripted engine, and what the owner sees.
 
 use hearth_tests::{
     process::binary,
@@ -19,7 +19,7 @@ use crate::{
 const LINE: &str = r#"{"model":"tiny","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant","content":"half"},"done":false}"#;
 const DONE: &str = r#"{"model":"tiny","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant","content":""},"done":true,"done_reason":"stop"}"#;
 
-/// An engine that writes a few lines and waits for the gate before its end.
+/// Scripts an engine that writes a few lines and waits for the gate before its end.
 fn halting(ollama: &ScriptedOllama) -> Gate {
     let gate = Gate::default();
     let rest = Answer::default().send_lines([DONE]).then(Step::Finish);

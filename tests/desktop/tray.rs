@@ -1,4 +1,4 @@
-//! The tray as a panel sees it: over the session bus.
+//! The tray, as a panel sees it over the session bus.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use zbus::{
 
 use crate::{desk::Desk, poll::until};
 
-/// What icons register with; in a real desktop a part of the panel.
+/// The watcher that icons register with, usually a part of the panel.
 pub(crate) struct Watcher {
     bus: Connection,
     items: watch::Receiver<Vec<String>>,
@@ -88,7 +88,7 @@ struct Item {
 type Layout = (i32, HashMap<String, OwnedValue>, Vec<OwnedValue>);
 
 impl Tray {
-    /// Waits until the icon is there.
+    /// Waits for the icon.
     pub(crate) async fn of(watcher: &Watcher) -> Self {
         let mut items = watcher.items.clone();
         let registered = items.wait_for(|items| !items.is_empty());
@@ -109,7 +109,7 @@ impl Tray {
         tray
     }
 
-    /// What the menu says, from top to bottom; separators say nothing.
+    /// The labels of the menu, from top to bottom, without separators.
     pub(crate) async fn labels(&self) -> Vec<String> {
         let items = self.items().await;
         items
@@ -130,7 +130,7 @@ impl Tray {
         .await;
     }
 
-    /// Waits until the menu says this and nothing else.
+    /// Waits until the menu has exactly these labels.
     pub(crate) async fn until_labels(&self, labels: &[&str]) {
         until(&format!("{labels:?} in the tray"), async || {
             (self.labels().await == labels).then_some(())
@@ -147,7 +147,7 @@ impl Tray {
         .await;
     }
 
-    /// What the session bus calls this item.
+    /// The id of the item with this label.
     pub(crate) async fn id(&self, label: &str) -> i32 {
         let items = self.items().await;
         let item = items.iter().find(|item| item.label == label);
@@ -161,7 +161,7 @@ impl Tray {
             .await;
     }
 
-    /// The icon's file.
+    /// The bytes of the icon's file.
     pub(crate) async fn picture(&self) -> Vec<u8> {
         let property = ("org.kde.StatusNotifierItem", "IconName");
         let call = self.bus.call_method(

@@ -1,11 +1,11 @@
-//! Pages that name what the code defines are kept by a test, not by hand.
+//! Checks that documents name what the code defines.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-/// Every Rust source below a folder of the project, joined.
+/// The contents of all Rust sources below a folder of the project.
 fn sources(folder: &Path) -> String {
     let mut text = String::new();
     for entry in fs::read_dir(folder).unwrap() {

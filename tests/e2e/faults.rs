@@ -1,4 +1,5 @@
-//! Wrong keys, broken engines, taken ports: a typed error at the requester, the truth on the hub.
+//! Wrong keys, failing engines, taken ports: a typed error for the client, and the truth on the
+//! hub.
 
 use hearth_tests::{
     process::{PATIENCE, finish},
@@ -141,7 +142,7 @@ async fn bad_requests_are_told_what_is_wrong() {
         "{body}"
     );
 
-    // Only announced: it is refused before it is read.
+    // The size is only announced: the request is refused before its body is read.
     let mut socket = TcpStream::connect(stand.address).await.unwrap();
     let (host, key) = (stand.address, &stand.requester);
     let length = proto::limits::BODY_MAX + 1;

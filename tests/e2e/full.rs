@@ -1,4 +1,4 @@
-//! A relay whose disk is full, and has room again.
+//! A relay whose disk fills up and gets room again.
 
 use std::{fs, io::Write as _, path::PathBuf};
 
@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 
 const WORD: &str = r#"{"model":"tiny","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant","content":"one"},"done":false}"#;
 const DONE: &str = r#"{"model":"tiny","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant","content":""},"done":true,"done_reason":"stop"}"#;
-/// Room for what the relay keeps free, and some jobs.
+/// Room for the relay's reserve and some jobs.
 const SIZE: &str = "size=40m";
 const FILLS: usize = 3;
 
@@ -35,7 +35,7 @@ impl Small {
         None
     }
 
-    /// Takes all room there is.
+    /// Fills the file system.
     fn fill(&self) -> PathBuf {
         let path = self.0.join("filler");
         let mut filler = fs::File::create(&path).unwrap();
@@ -75,7 +75,7 @@ async fn a_relay_on_a_full_disk_refuses_what_is_new_ends_what_runs_and_goes_on_w
     let Some(small) = Small::mount(stand.home.path().join("small")) else {
         return;
     };
-    // The same relay with its store on the small disk, and so with the same keys.
+    // The same relay with its store, and so its keys, on the small disk.
     let relay = stand.relay.take().unwrap();
     assert!(relay.terminate().await.success());
     let store = hearth_tests::stand::store(&stand.home);
@@ -117,7 +117,7 @@ async fn a_relay_on_a_full_disk_refuses_what_is_new_ends_what_runs_and_goes_on_w
         }
         stand.relay.as_ref().unwrap().id().expect("the same relay");
     }
-    // Before the disk goes, so do those who write there.
+    // The relay must end before its disk is unmounted.
     let ended = stand.relay.take().unwrap().terminate();
     timeout(PATIENCE, ended).await.unwrap();
 }

@@ -1,8 +1,8 @@
-//! The crate graph is a promise too: arrows only point down.
+//! Checks the crate graph: a crate depends only on lower layers.
 
 use std::{collections::BTreeMap, process::Command};
 
-/// Who may depend on whom inside the workspace, from the bottom up.
+/// The allowed dependencies inside the workspace, from the bottom up.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("proto", &[]),
     ("queue", &["proto"]),

@@ -1,4 +1,4 @@
-//! Requests that mean no good: refused, never broken by.
+//! Hostile requests: the relay refuses them and does not fail.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use hearth_tests::{
     stand::{Stand, create_key},
 };
 
-/// Without the limits that would keep most of the requests away from what they are aimed at.
+/// Disables the rate limits that would refuse most requests before they reach their target.
 const OPEN: &[&str] = &["--failures-per-minute", "0"];
 
 /// A key of each kind.

@@ -1,4 +1,4 @@
-//! Power cuts: whatever is killed, every acknowledged job is answered exactly once.
+//! Kills and power cuts: every acknowledged job is answered exactly once.
 
 use hearth_tests::{
     kills::{self, OVERSLEPT, Plan},
@@ -13,7 +13,7 @@ const FIRST: &str = r#"{"model":"tiny","created_at":"2026-01-01T00:00:00Z","mess
 const SECOND: &str = r#"{"model":"tiny","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant","content":"two"},"done":false}"#;
 const DONE: &str = r#"{"model":"tiny","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant","content":""},"done":true,"done_reason":"stop"}"#;
 
-/// An engine that writes one line, waits for the gate, and writes the rest.
+/// Scripts an engine that writes one line, waits for the gate, and writes the rest.
 fn halting(ollama: &ScriptedOllama) -> Gate {
     let gate = Gate::default();
     let rest = Answer::default()
@@ -28,7 +28,7 @@ fn halting(ollama: &ScriptedOllama) -> Gate {
 }
 
 async fn answered_once(stand: &Stand, job: JobId) {
-    // Read twice: what was answered never changes.
+    // Read twice: a result never changes.
     for _ in 0..2 {
         let answered = stand.answer(job).await;
         assert_eq!(answered.text, "one two", "{answered:?}");
@@ -103,7 +103,7 @@ async fn jobs_survive_kills_of_both_under_load() {
             stand.start_agent().await;
         }
     }
-    // Whatever was generated in vain needs its script again.
+    // An answer that was generated in vain needs its script again.
     for _ in 0..jobs.len() {
         halting(&ollama).open();
     }
@@ -123,7 +123,7 @@ async fn by_the_requesters_logs_kills_and_an_overslept_lease_lose_double_and_mix
     assert!(leaks.is_empty(), "{leaks:?}");
     let asked = plan.between * (plan.blows.len() as u64 + 2) + 2;
     assert_eq!(report.verdict.asked as u64, asked, "{report}");
-    // Six of ten are native, and those are asked until they are taken.
+    // Six of ten requests are native jobs, which are retried until they are accepted.
     let taken = report.verdict.acknowledged;
     assert!(taken * 10 >= report.verdict.asked * 6, "{report}");
 }

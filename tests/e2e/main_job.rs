@@ -1,11 +1,11 @@
-//! The main job on the real model: a question goes in, an answer written by a model comes out.
+//! The main job on the real model: a question goes in, and the model's answer comes out.
 
 use serde_json::{Value, json};
 
 use hearth_tests::{process::PATIENCE, stand::Stand};
 use tokio::time::timeout;
 
-/// Everything on one stand: starting the model costs more than asking it.
+/// One test for all ways, because starting the model costs more than a question.
 #[tokio::test]
 async fn every_way_in_is_answered_by_the_real_model() {
     let mut stand = Stand::relay_only("builtin").await;
@@ -15,7 +15,7 @@ async fn every_way_in_is_answered_by_the_real_model() {
     assert_eq!(status["relay"]["state"], "up");
     assert_eq!(status["carrier"], "websocket");
 
-    // What a model of this size says is chance; that it says something is not.
+    // The text of so small a model is random; that there is text is not.
     let asked = stand.ask(&["What is the capital of France?"]).await;
     assert!(asked.status.success(), "{}", asked.stderr);
     assert!(!asked.stdout.trim().is_empty(), "{}", asked.stderr);
@@ -151,7 +151,7 @@ async fn the_polling_relays_requester_is_answered(stand: &Stand, model: &str) {
     assert_eq!(queued["status"], "queued");
     let id = queued["id"].as_str().unwrap();
     let path = format!("/api/ollama/status/{id}");
-    // This dialect has no event to wait for: its requesters poll, and so does this one.
+    // The polling dialect has no events, so this client polls as well.
     let polling = async {
         loop {
             let status: Value = stand.get(&path).send().await.unwrap().json().await.unwrap();

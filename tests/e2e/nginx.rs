@@ -1,4 +1,4 @@
-//! The relay behind nginx, with the settings that `deploy/` has for it.
+//! The relay behind nginx, with the configuration from `deploy/`.
 
 use std::{net::SocketAddr, path::Path};
 
@@ -32,11 +32,11 @@ const BEHIND: &[&str] = &[
 struct Nginx {
     _process: Process,
     address: SocketAddr,
-    /// Keeps the port: nginx binds it too, and is the only one who listens.
+    /// Reserves the port: nginx binds it too, and is the only listener.
     _port: TcpSocket,
 }
 
-/// What the shipped file names that is not here, and what is here instead.
+/// The shipped configuration with its paths and ports replaced.
 fn here(shipped: &str, changes: &[(&str, String)]) -> String {
     changes.iter().fold(shipped.to_owned(), |text, (from, to)| {
         assert!(text.contains(from), "the shipped settings lack {from:?}");
@@ -45,7 +45,7 @@ fn here(shipped: &str, changes: &[(&str, String)]) -> String {
 }
 
 impl Nginx {
-    /// With or without TLS. `None` where there is no nginx.
+    /// Starts nginx, with or without TLS. `None` if nginx is not installed.
     async fn before(stand: &Stand, is_secure: bool) -> Option<Self> {
         let asked = std::process::Command::new("nginx").arg("-v").output();
         if !asked.is_ok_and(|asked| asked.status.success()) {
@@ -199,10 +199,10 @@ async fn agents_and_tokens_come_through_the_nginx_that_is_shipped_and_no_key_get
     assert!(logged.iter().all(|log| !log.contains(secret)), "{logged:?}");
 }
 
-/// A request that stands in the body of another, if they are told apart there.
+/// A request inside the body of another, if the server parses it separately.
 const SECOND: &str = "GET /nowhere HTTP/1.1\r\nhost: x\r\n\r\n";
 
-/// What two programs may take for one request or for two.
+/// Requests that one server may parse as one request and another server as two.
 fn ambiguous() -> Vec<String> {
     let length = SECOND.len();
     let no_chunk = format!("0\r\n\r\n{SECOND}");
@@ -237,7 +237,7 @@ fn ambiguous() -> Vec<String> {
         "x: y\r\n transfer-encoding: chunked",
         "transfer_encoding: chunked",
     ] {
-        // Whoever takes the length sees one request, and whoever takes the other word sees two.
+        // By its length this is one request; by the other header it is two.
         table.push(with(&format!("content-length: {all}\r\n{odd}"), &no_chunk));
     }
     table
@@ -253,7 +253,7 @@ async fn no_request_is_one_to_nginx_and_two_to_the_relay() {
         let told = told(nginx.address, &request).await;
         assert!(told.starts_with("HTTP/1.1 "), "{request:?}: {told:?}");
     }
-    // Whoever has none is refused for that: a request of its own is counted so.
+    // A request of its own would be counted as refused for an unknown route.
     let unknown = r#"hearth_refused_total{code="unknown_route"} "#;
     let count = |metrics: String| {
         let mut lines = metrics

@@ -1,4 +1,4 @@
-//! Without a desktop the owner answers programs on the command line.
+//! On a machine without a desktop the owner decides approvals on the command line.
 
 use hearth_tests::{
     process::{Finished, finish},
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::pausing::{Client, TOGGLE};
 
-/// Asks to pause or resume, and gives the number under which it waits.
+/// Sends a command to pause or resume, and returns the id of its approval.
 async fn asks(dock: &mut Client) -> String {
     dock.send(TOGGLE).await;
     let answer = dock.next_of("error").await;
@@ -44,12 +44,12 @@ async fn a_program_is_let_in_once_for_good_and_not_at_all_as_its_owner_says_with
     dock.next_of("ack").await;
     stand.until("paused").await;
     assert_eq!(list().await["allowed"], Value::Array(Vec::new()));
-    // What is over is refused in a sentence.
+    // An approval that is over is refused with a message.
     let late = finish(stand.hearth(&["pair", "approve", &once])).await;
     assert!(!late.status.success());
     assert_eq!(late.stderr.lines().count(), 1, "{}", late.stderr);
 
-    // Once was once; for good is from now on, until it is taken back.
+    // The first approval was for one command; a permanent one holds until it is revoked.
     let good = asks(&mut dock).await;
     pair(&["approve", &good, "--always"]).await;
     dock.next_of("granted").await;

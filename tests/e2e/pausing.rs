@@ -1,4 +1,4 @@
-//! The machine stays its owner's: pause works at once and is remembered.
+//! Pausing works at once and is kept across restarts.
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use hearth_tests::process::PATIENCE;
@@ -11,7 +11,7 @@ use tokio_tungstenite::{
 
 use hearth_tests::stand::Stand;
 
-/// A client of the hub as somebody else would write one.
+/// A client of the hub, independent of Hearth's own.
 pub(crate) struct Client(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Client {
@@ -63,7 +63,7 @@ impl Client {
     }
 }
 
-/// The token as a script finds it: in a file named after it, for this user only.
+/// The token, as a script finds it: in a private file of this user.
 fn local_token(stand: &Stand) -> String {
     let mut folders = vec![stand.home.path().to_owned()];
     while let Some(folder) = folders.pop() {
@@ -120,7 +120,7 @@ async fn pausing_stops_leasing_at_once_is_shown_and_survives_a_restart() {
     stand.kill_agent().await;
     stand.start_agent().await;
     stand.until("paused").await;
-    // Only who has a link could take the job.
+    // Only an agent with a connection could take the job.
     let linked = async { while stand.status().await["relay"]["state"] != "up" {} };
     let linked = tokio::time::timeout(PATIENCE, linked).await;
     linked.expect("the agent has no link");

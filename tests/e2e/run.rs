@@ -1,4 +1,4 @@
-//! The README's first command, as a stranger runs it.
+//! The README's first command, as a new user runs it.
 
 use std::path::Path;
 
@@ -9,13 +9,13 @@ use hearth_tests::{
 };
 use tokio::process::Command;
 
-/// `./x run` with what was built already, in a home of its own and on ports of its own.
+/// `./x run` with the existing build, in its own home and on its own ports.
 async fn run(home: &Home, once: bool) -> Command {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut command = home.command(root.join("x"));
     command.arg("run").args(once.then_some("--once"));
     command.env("HEARTH_BIN_DIR", binary("hearth").parent().unwrap());
-    // Nobody else takes the port between its release here and the relay's start.
+    // No other program takes the port between its release here and the relay's start.
     let free = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
         .unwrap()

@@ -1,4 +1,4 @@
-//! The relay ends because it is asked to, or because its disk failed it.
+//! The relay ends because it is asked to, or because its disk fails.
 
 use std::{
     sync::{
@@ -24,13 +24,13 @@ use tokio::{
 const WORD: &str = r#"{"model":"tiny","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant","content":"one two"},"done":false}"#;
 const DONE: &str = r#"{"model":"tiny","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant","content":""},"done":true,"done_reason":"stop"}"#;
 
-/// How often the relay is restarted, and who asks meanwhile.
+/// Number of restarts under load.
 const RESTARTS: u64 = 5;
 const ASKING: u64 = 8;
-/// Answers that must have come between two restarts.
+/// Minimum number of answers between two restarts.
 const BETWEEN: u64 = 20;
 
-/// Asks under one name until there is a whole answer, as a client that tries again does.
+/// Sends a request under one idempotency key until there is a whole answer.
 async fn asked(request: RequestBuilder) -> Value {
     let begun = Instant::now();
     loop {
@@ -46,10 +46,10 @@ async fn asked(request: RequestBuilder) -> Value {
                     reply.json().await.ok()
                 }
             }
-            // The relay is away, or went in the middle.
+            // The relay is down, or ended in the middle.
             Err(_) => None,
         };
-        // An error after the status was sent is in the body.
+        // An error after the status line is in the body.
         match answer.filter(|answer: &Value| answer.get("error").is_none()) {
             Some(answer) => return answer,
             None => tokio::task::yield_now().await,
@@ -127,11 +127,11 @@ async fn a_second_signal_ends_a_relay_at_once_though_a_job_runs() {
     let status = relay.wait().await;
     assert_eq!(status.code(), Some(1), "{}", relay.log());
     assert!(relay.log().contains("stopped at once by a second signal"));
-    // It would wait for 25 s for what runs.
+    // Without the second signal it would wait 25 s for the running job.
     assert!(begun.elapsed() < Duration::from_secs(15));
 }
 
-/// A command that does something to this process as if the system did.
+/// A command that injects a system error into this process.
 fn tracer(home: &Home, pid: u32, what: &str) -> Command {
     let mut strace = home.command("strace");
     strace.args(["-f", "-o", "/dev/null", "-p", &pid.to_string()]);
@@ -173,7 +173,7 @@ async fn a_relay_whose_disk_breaks_a_write_acknowledges_nothing_of_it_and_ends_w
     );
     tracer.wait().await;
 
-    // The next one finds what was acknowledged, and goes on.
+    // The next relay finds every acknowledged job, and continues.
     stand.start_relay().await;
     ollama.settle("/api/chat", Answer::lines([WORD, DONE]));
     stand.start_agent().await;

@@ -1,4 +1,4 @@
-//! The shipped agent with as many subscribers as a machine may have, and some that take nothing.
+//! The shipped agent with the maximum number of subscribers, some of which read nothing.
 
 use std::time::{Duration, Instant};
 
@@ -19,10 +19,10 @@ use tokio_tungstenite::{
 
 const SOCKETS: usize = 1_000;
 const STREAMS: usize = 200;
-/// Each holds its socket and some kibibytes of its own; a queue would hold what was not taken.
+/// Each subscriber needs a socket and some KiB; queued statuses would need much more.
 const GROWTH_MAX_KIB: u64 = 64 * 1024;
 
-/// What the agent holds in memory, in KiB.
+/// The agent's resident memory in KiB.
 fn memory(agent: &Process) -> u64 {
     let id = agent.id().unwrap();
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
@@ -31,7 +31,7 @@ fn memory(agent: &Process) -> u64 {
     kib.parse().unwrap()
 }
 
-/// A connection that takes in next to nothing before it is full.
+/// A connection with tiny buffers.
 async fn narrow(at: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(2_048).unwrap();

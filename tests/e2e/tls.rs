@@ -1,4 +1,4 @@
-//! The relay's own TLS, and agents that do or do not believe it.
+//! The relay's own TLS, and agents that trust its certificate or do not.
 
 use std::path::Path;
 
@@ -45,7 +45,7 @@ impl Secured {
         }
     }
 
-    /// The program with the relay's certificate among those that this system trusts.
+    /// The `hearth` program on a system that trusts the relay's certificate.
     fn trusting(&self, args: &[&str], key: &str) -> Command {
         let mut command = hearth(&self.home, args);
         command.env("SSL_CERT_FILE", trusted(self.home.path()));
@@ -95,7 +95,7 @@ async fn an_agent_works_over_the_relays_own_tls() {
     let answer = finish(secured.trusting(&asked, &secured.requester)).await;
     assert!(answer.status.success(), "{}", answer.stderr);
     assert!(!answer.stdout.is_empty());
-    // Whoever does not trust the certificate sends no key.
+    // A program that does not trust the certificate sends no key.
     let mut wary = hearth(&secured.home, &asked);
     wary.env("HEARTH_KEY", &secured.requester);
     assert!(!finish(wary).await.status.success());

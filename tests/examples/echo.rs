@@ -1,6 +1,6 @@
-//! Says everything back, for the conformance suite of `./x autobahn`: a server, which is the status
-//! hub's own from the upgrade to the last byte written, or a client that runs every case of one.
-//! Only the size of a message is not the hub's, since the suite sends up to 16 MiB.
+//! An echo server and client for the conformance suite of `./x autobahn`. The server is the status
+//! hub's own code from the upgrade to the last byte; the client runs every case of a server. Only
+//! the message size differs from the hub's, because the suite sends up to 16 MiB.
 
 use std::{error::Error, io::Write as _};
 
@@ -43,7 +43,7 @@ async fn serve() -> Result<(), Failed> {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
         talks.spawn(async move {
-            // How it ended is the suite's to judge.
+            // The suite judges how the connection ended.
             let _ = echo::serve(stream, LARGEST).await;
         });
         while talks.try_join_next().is_some() {}
@@ -73,7 +73,7 @@ async fn open(port: &str, path: &str) -> Result<WebSocketStream<TcpStream>, Fail
     Ok(client_async_with_config(url, stream, config).await?.0)
 }
 
-/// Until the other side closes, or breaks a rule: then the library has closed it already.
+/// Runs until the other side closes or breaks a rule; the library has closed the connection then.
 async fn talk(mut socket: WebSocketStream<TcpStream>) {
     while let Some(Ok(message)) = socket.next().await {
         let is_data = message.is_text() || message.is_binary();

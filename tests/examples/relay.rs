@@ -1,4 +1,4 @@
-//! `hearth relay` and nothing else: what a bug is planted into and must be found in.
+//! `hearth relay` alone: bugs are planted in this program, and its tests must find them.
 
 use clap::Parser as _;
 use tokio_util::sync::CancellationToken;

@@ -1,4 +1,4 @@
-//! Whatever stands in a request arrives at the engine byte for byte, and its lines come back so.
+//! Requests reach the engine byte for byte, and so do its lines on the way back.
 
 use hearth_tests::scripted_ollama::Answer;
 
@@ -7,7 +7,7 @@ use crate::site::{Carrier, Exchange, Site};
 const NDJSON: &str = "application/x-ndjson";
 const JSON: &str = "application/json; charset=utf-8";
 
-/// Spaces, escapes, orders and numbers that a reader who wrote them again would change.
+/// Whitespace, escapes, key orders and numbers that a parser and serializer would change.
 const CHAT: &str = concat!(
     r#"{ "model" : "tiny:latest","messages":[{"role":"user","content":"Wie sp\u00e4t? \ud83d\ude00 "#,
     r#"<&> \/", "images":["aGVsbG8="]},{"role":"assistant","content":"","thinking":"hm","#,

@@ -1,4 +1,4 @@
-//! A model is loaded, or leaves, without waiting behind anybody's question.
+//! Loading and unloading a model does not wait for running jobs.
 
 use hearth_tests::scripted_ollama::{Answer, Gate};
 use reqwest::Method;
@@ -14,7 +14,7 @@ async fn loads_beside_a_running_job(carrier: Carrier) {
     site.ollama.script("/api/chat", Answer::after(&gate));
     let busy = site.asking("/api/chat", CHAT);
     bounded(site.ollama.until_asked("/api/chat", 1)).await;
-    // And another waits for the one slot.
+    // Another job waits for the only slot.
     let waiting = site.asking("/api/chat", CHAT);
     for (path, request, answer) in [
         (

@@ -1,5 +1,5 @@
 //! Ollama's API through a real relay and a real worker, in this process, in front of a scripted
-//! Ollama: a program that talks to Ollama changes an address and nothing else.
+//! Ollama. Programs that use Ollama change the address and nothing else.
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
 mod bytes;

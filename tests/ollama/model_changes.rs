@@ -1,5 +1,5 @@
-//! Which models an engine has is changed by those who may, where the owner of the machine allows
-//! it, and nowhere else.
+//! Changes of an engine's models: only with the right key, and only where the machine's owner
+//! allows them.
 
 use hearth_tests::scripted_ollama::{Answer, Gate, Step};
 use queue::{Ceiling, ModelPatterns, Scope};

@@ -1,4 +1,4 @@
-//! What is told about models: at once, from what the workers reported, never queued.
+//! Descriptions of models are served at once from the workers' reports, and never queued.
 
 use hearth_tests::scripted_ollama::{Answer, Gate};
 use reqwest::Method;
@@ -97,7 +97,7 @@ async fn models_are_told_of_while_every_worker_is_busy_and_after_it_is_gone() {
 async fn a_model_is_asked_about_once_and_again_when_it_changed() {
     let site = told_of(Carrier::WebSocket).await;
     let before = site.arrived("/api/show").len();
-    // A new link makes the worker look again.
+    // A new connection makes the worker probe its engine again.
     site.ollama
         .set_models(&[("tiny:latest", true), ("other:1b", false)]);
     let other = r#"{"model_info":{"general.basename":"other"}}"#;

@@ -1,4 +1,4 @@
-//! Addresses as Ollama's clients write them.
+//! Paths as Ollama's clients write them.
 
 use reqwest::Method;
 

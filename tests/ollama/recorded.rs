@@ -1,5 +1,5 @@
-//! What a real Ollama answered, told again through a relay and a worker: its clients see the same
-//! bytes, but for the differences listed here with their reasons.
+//! Answers of a real Ollama, replayed through a relay and a worker. Clients see the same bytes,
+//! except for the differences listed here with their reasons.
 
 use std::collections::BTreeMap;
 
@@ -18,8 +18,8 @@ const NDJSON: &str = "application/x-ndjson";
 const JSON: &str = "application/json; charset=utf-8";
 const BARE_JSON: &str = "application/json";
 
-/// Why an answer is not the recorded one. Each is a promise of its own: an exchange that stops
-/// being different must leave the list.
+/// The reasons why an answer differs from the recorded one. An exchange that no longer differs must
+/// be removed from its list.
 const DIFFERENCES: &[(&str, &[&str])] = &[
     (
         "errors of the running stage have a charset too: the relay cannot tell the stages apart",
@@ -128,7 +128,7 @@ impl Recorded {
         }
     }
 
-    /// Where the engine is asked for it, and what it says there.
+    /// The engine's path for this exchange, and its answer there.
     fn script(&self) -> (&str, Answer) {
         if self.path == "/api/embeddings" {
             let status = if self.status == 500 { 501 } else { self.status };
@@ -180,7 +180,7 @@ async fn replayed(carrier: Carrier) {
         }
         let (path, mut answer) = exchange.script();
         if exchange.status == 404 || !exchange.req.contains(r#""model""#) {
-            // Which models there are the relay knows by itself.
+            // The relay answers this by itself; the engine must not be asked.
             answer = Answer::json(418, r#"{"error":"the engine was asked"}"#);
         }
         site.ollama.settle(path, answer);
@@ -200,7 +200,7 @@ async fn replayed(carrier: Carrier) {
     assert!(different.is_empty(), "{different:#?}");
 }
 
-/// What is told of models is compared where each engine has one model of the recording.
+/// Answers about models are compared where each engine has one model of the recording.
 const ABOUT_MODELS: [&str; 3] = ["/api/tags", "/api/ps", "/api/show"];
 
 #[tokio::test]
@@ -227,7 +227,7 @@ async fn what_was_recorded_of_models_is_told_as_it_was() {
         let (path, answer) = of(id).script();
         site.ollama.settle(path, answer);
     }
-    // It is kept for ever, so that it runs whenever this does.
+    // The model stays loaded forever, so that it is running whenever this test is.
     let running = of("chat.ps.kaneg")
         .body
         .replace("2026-11-22T", "2319-01-01T");

@@ -1,4 +1,4 @@
-//! A relay, a worker and a scripted Ollama, joined by real sockets.
+//! A relay, a worker and a scripted Ollama, connected by real sockets.
 
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -17,19 +17,19 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 use worker::{Random, Tuning, Worker, WorkerHandle, WorkerSettings};
 
-/// Nothing here takes this long unless it is broken.
+/// Timeout of every wait; only a bug takes this long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How the worker reaches the relay.
+/// The carrier between worker and relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Carrier {
     /// A WebSocket.
     WebSocket,
-    /// Polls, because something on the way refuses upgrades.
+    /// Polling, because a proxy refuses upgrades.
     Polls,
 }
 
-/// Everything between a question and its answer. All of it ends when this is dropped.
+/// A relay, its workers and their engine. All of them stop when this is dropped.
 pub(crate) struct Site {
     pub(crate) relay: SocketAddr,
     pub(crate) ollama: ScriptedOllama,
@@ -45,7 +45,7 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// With one worker that has one slot.
+    /// A site with one worker that has one slot.
     pub(crate) async fn start(carrier: Carrier) -> Self {
         let mut site = Self::without_worker(carrier).await;
         site.add_worker("home", |_| {}).await;
@@ -119,7 +119,7 @@ impl Site {
         self.workers.push(handle);
     }
 
-    /// Ends every worker and waits until the relay knows.
+    /// Stops every worker and waits until the relay has noticed.
     pub(crate) async fn stop_workers(&mut self) {
         self.leave.cancel();
         bounded(async { while self.at_work.join_next().await.is_some() {} }).await;
@@ -130,7 +130,7 @@ impl Site {
         .await;
     }
 
-    /// Asks again and again until the answer is as it should be.
+    /// Repeats a request until the answer is as expected.
     pub(crate) async fn until(
         &self,
         method: Method,
@@ -153,7 +153,7 @@ impl Site {
         last
     }
 
-    /// One exchange with the requester's key.
+    /// Sends a request with the client's key.
     pub(crate) async fn ask(&self, method: Method, path: &str, body: &str) -> Exchange {
         let response = self.begin(method, path, body).await;
         bounded(Exchange::read(response)).await
@@ -167,7 +167,7 @@ impl Site {
         self.ask(Method::GET, path, "").await
     }
 
-    /// An exchange that goes on by itself.
+    /// Starts a request in its own task.
     pub(crate) fn asking(&self, path: &str, body: &str) -> JoinHandle<Exchange> {
         let request = self
             .http
@@ -177,7 +177,7 @@ impl Site {
         tokio::spawn(async move { Exchange::read(request.send().await.unwrap()).await })
     }
 
-    /// The beginning of an answer.
+    /// The start of an answer.
     pub(crate) async fn begin(&self, method: Method, path: &str, body: &str) -> Response {
         let request = self
             .http
@@ -196,7 +196,7 @@ impl Site {
     }
 }
 
-/// An answer as it came.
+/// A complete answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Exchange {
     pub(crate) status: u16,
@@ -244,13 +244,13 @@ pub(crate) async fn create_key_within(
     text.reveal().to_owned()
 }
 
-/// A proxy as some networks have them: it knows no WebSocket.
+/// A proxy that refuses WebSocket upgrades.
 async fn refuse_upgrades(listener: TcpListener, target: SocketAddr) {
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
         while connections.try_join_next().is_some() {}
         connections.spawn(async move {
-            // Either side may go at any time.
+            // Either side may close at any time.
             drop(pass_unless_upgrade(client, target).await);
         });
     }

@@ -70,7 +70,9 @@ impl OpenAiCompatible {
         let bearer = key.map(|key| {
             let value = format!("Bearer {}", key.expose_secret());
             let mut value = HeaderValue::from_str(&value).map_err(|_| {
-                EngineError::Unavailable("its key holds characters that no key has".into())
+                EngineError::Unavailable(
+                    "its key contains characters that are not valid in a key".into(),
+                )
             })?;
             value.set_sensitive(true);
             Ok::<_, EngineError>(value)

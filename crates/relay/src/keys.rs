@@ -62,7 +62,7 @@ pub fn check(name: &str, lasting: Option<Duration>) -> Result<(), &'static str> 
         return Err("a key's name has 1 to 64 printable characters");
     }
     if lasting.is_some_and(|lasting| lasting.as_secs() == 0 || lasting > LASTING_MAX) {
-        return Err("a key lasts at least a second, and at most 100 years");
+        return Err("a key can expire after at least 1 second and at most 100 years");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What a worker sent, line by line, as each dialect says it.
+//! The lines of a worker's answer in every dialect.
 
 use bytes::Bytes;
 use dialect::{Answer, Named, anthropic, ollama, openai};
@@ -18,14 +18,14 @@ fn lines(bytes: &[u8]) -> Vec<Bytes> {
     lines.map(Bytes::copy_from_slice).collect()
 }
 
-/// Streams the lines, then says them as one; each event must be one that clients can read.
+/// Writes the lines as a stream and as one answer; clients must be able to parse each event.
 fn tell<A: Answer>(lines: &[Bytes], answer: impl Fn() -> A) {
     let mut streamed = answer();
     for line in lines {
         match streamed.events(line) {
             Ok(events) => {
                 is_stream(&events);
-                // Nothing is told after the end.
+                // Nothing follows the end.
                 if streamed.is_finished() {
                     break;
                 }
@@ -68,7 +68,7 @@ pub(crate) fn anthropic(bytes: &[u8]) {
     tell(&lines(bytes), || anthropic::Message::new(named()));
 }
 
-/// What is read of Ollama's own answers, and of what it says of its models.
+/// Ollama's own answers, and its descriptions of models.
 pub(crate) fn ollama(bytes: &[u8]) {
     drop(ollama::joined(&lines(bytes)));
     drop(ollama::first_embedding(bytes));

@@ -1,8 +1,8 @@
-//! Every reader of what comes from outside, as a function that takes any bytes. None may panic,
-//! and none may take long.
+//! Every parser of external input, as a function of any bytes. None may panic or take long.
 //!
-//! The tests hand each of them its corpus, a few thousand damaged copies of it, and copies whose
-//! lists are as long as a request may have them; `./x fuzz` lets libFuzzer choose. What it finds is kept below `corpus/` once it is mended.
+//! The tests run each parser on its corpus, on a few thousand damaged copies of it, and on copies
+//! with lists of the maximum length; `./x fuzz` runs libFuzzer. Inputs that found a bug are kept in
+//! `corpus/`.
 
 mod answers;
 #[cfg(test)]
@@ -15,20 +15,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// One reader.
+/// One parser.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
-    /// What it is called, and the folder of its corpus.
+    /// The name of the target and of its corpus folder.
     pub name: &'static str,
-    /// The reader.
+    /// The parser.
     pub read: fn(&[u8]),
     /// Folders of the project whose files are samples too.
     samples: &'static [&'static str],
 }
 
-/// No input of some kilobytes may keep a reader busy for longer.
+/// Maximum time for an input of some kilobytes.
 const LONGEST: Duration = Duration::from_millis(100);
-/// A machine with other things to do is asked so often.
+/// Number of attempts on a busy machine before a parser counts as too slow.
 const TIMES: usize = 5;
 
 impl Target {
@@ -40,10 +40,10 @@ impl Target {
         }
     }
 
-    /// Hands the bytes to the reader.
+    /// Runs the parser on these bytes.
     ///
     /// # Panics
-    /// If the reader does, or takes too long each time it is asked.
+    /// If the parser does, or takes too long at every attempt.
     pub fn run(&self, bytes: &[u8]) {
         let time = || {
             let began = Instant::now();
@@ -54,7 +54,7 @@ impl Target {
         assert!(!is_slow, "{} takes longer than {LONGEST:?}", self.name);
     }
 
-    /// Where its samples are, its own corpus first.
+    /// The folders of its samples, its own corpus first.
     pub fn folders(&self) -> impl Iterator<Item = PathBuf> {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
         let root = here.join("../..");
@@ -73,13 +73,13 @@ const ANTHROPIC: &str = "crates/dialect/fixtures/anthropic";
 const POLLING: &str = "crates/dialect/fixtures/relay_polling";
 const QUERIES: &str = "crates/dialect/fixtures/queries";
 
-/// All of them.
+/// All targets.
 pub const TARGETS: &[Target] = &[
-    // What a worker and its relay say to each other.
+    // Messages between a worker and its relay.
     Target::new("frame", wire::frame, &[]),
     Target::new("carrier", wire::carrier, &[]),
     Target::new("arriving", worker::fuzz::arriving, &[]),
-    // What requesters ask, each in his own words.
+    // Requests of every API.
     Target::new("job", wire::job, &[]),
     Target::new("names", wire::names, &[]),
     Target::new("ollama-request", requests::ollama, &[OLLAMA]),
@@ -90,7 +90,7 @@ pub const TARGETS: &[Target] = &[
     Target::new("anthropic", requests::anthropic, &[ANTHROPIC]),
     Target::new("polling", requests::polling, &[POLLING]),
     Target::new("queries", requests::queries, &[QUERIES]),
-    // What engines and workers answer.
+    // Answers of engines and workers.
     Target::new("openai-answer", answers::openai, &[OLLAMA]),
     Target::new("anthropic-answer", answers::anthropic, &[OLLAMA]),
     Target::new("ollama-answer", answers::ollama, &[OLLAMA]),
@@ -104,7 +104,7 @@ pub const TARGETS: &[Target] = &[
     Target::new("engine-openai-request", engine::fuzz::openai_request, &[]),
     Target::new("engine-openai-models", engine::fuzz::openai_models, &[]),
     Target::new("engine-address", engine::fuzz::address, &[]),
-    // Who is let in, and what a request's head says.
+    // Authentication and request heads.
     Target::new("key", relay::fuzz::key, &[]),
     Target::new("token", relay::fuzz::token, &[]),
     Target::new("head", relay::fuzz::head, &[]),
@@ -113,7 +113,7 @@ pub const TARGETS: &[Target] = &[
     Target::new("webhook", relay::fuzz::webhook, &[]),
     Target::new("settings", relay::fuzz::settings, &[]),
     Target::new("options", relay::fuzz::options, &[]),
-    // What overlays and assistants say on the user's own machine.
+    // Messages of overlays and assistants on the user's machine.
     Target::new("hub-legacy", status::fuzz::legacy, &[LEGACY, STATUS]),
     Target::new("hub-v1", status::fuzz::v1, &[STATUS, LEGACY]),
     Target::new("hub-heard", status::fuzz::heard, &[STATUS, LEGACY]),
@@ -135,13 +135,13 @@ mod tests {
 
     use super::*;
 
-    /// Damaged inputs for each target.
+    /// Number of damaged inputs per target.
     const ROUNDS: usize = 2_000;
 
     pub(crate) fn samples(folders: impl Iterator<Item = PathBuf>) -> Vec<Vec<u8>> {
         let entries = folders.flat_map(|folder| fs::read_dir(folder).unwrap());
         let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
-        // The order of a folder is no order.
+        // The order of a folder's entries is arbitrary.
         files.sort();
         files.iter().map(|path| fs::read(path).unwrap()).collect()
     }

@@ -1,5 +1,5 @@
-//! One target under libFuzzer: `./x fuzz` builds and runs it, and takes care of its arguments.
-//! `HEARTH_FUZZ` names the target; without it the targets are listed, each with its folders.
+//! One target under libFuzzer, built and run by `./x fuzz`. `HEARTH_FUZZ` names the target; without
+//! it the targets are listed with their folders.
 #![no_main]
 
 use std::{env, io, io::Write as _, process, sync::OnceLock};

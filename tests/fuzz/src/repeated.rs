@@ -1,4 +1,4 @@
-//! Samples with long lists: what a reader does for every two elements, and not for each, shows.
+//! Samples with long lists, which reveal parsers that take quadratic time.
 
 use std::time::Duration;
 
@@ -7,19 +7,19 @@ use serde_json::Value;
 
 use crate::{TARGETS, Target, tests::samples};
 
-/// So many elements that to look at every two of them is most of the work.
+/// Length of a list for which quadratic work dominates.
 const ELEMENTS: usize = 8_000;
-/// So much longer a list is than the one it is compared with.
+/// Ratio of the lengths of the two lists that are compared.
 const LONGER: usize = 4;
-/// What that may cost: twice what is in proportion, and half of what is in its square.
+/// Maximum ratio of the times: twice the linear one, and half of the quadratic one.
 const DEARER: u32 = 8;
-/// Less is no work.
+/// Times below this are too short to compare.
 const SHORT: Duration = Duration::from_millis(500);
-/// What a sample writes where its copies shall differ.
+/// A placeholder in a sample, replaced by the number of each copy.
 const NUMBER: &str = "#";
 
-/// The sample once for each of its lists of one element, with so many of these. What is not JSON
-/// is a list of lines, whatever they are.
+/// One copy of the sample for each list with one element, in which that list has `elements`
+/// elements. A sample that is not JSON is repeated as lines.
 fn repeated(sample: &[u8], elements: usize) -> Vec<Vec<u8>> {
     let Ok(whole) = serde_json::from_slice::<Value>(sample) else {
         let lines: Vec<_> = sample.split_inclusive(|byte| *byte == b'\n').collect();
@@ -45,7 +45,7 @@ fn repeated(sample: &[u8], elements: usize) -> Vec<Vec<u8>> {
     (0..).map_while(one).collect()
 }
 
-/// The nth list of one element in a value, those outside first.
+/// The nth list with one element, outer lists first.
 fn nth<'a>(value: &'a mut Value, n: &mut usize) -> Option<&'a mut Vec<Value>> {
     match value {
         Value::Array(list) => {
@@ -68,12 +68,12 @@ fn copies(element: &str, elements: usize) -> Vec<String> {
     copies.collect()
 }
 
-/// What this thread has worked, whatever else the machine had to do.
+/// The CPU time of this thread.
 fn worked() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap()
 }
 
-/// Whether a reader works far more than four times as much for four times as much.
+/// Whether a parser needs far more than four times the time for four times the elements.
 fn looks_at_every_two(target: &Target, sample: &[u8]) -> bool {
     let work = |bytes: &[u8]| {
         let before = worked();
@@ -91,7 +91,7 @@ fn looks_at_every_two(target: &Target, sample: &[u8]) -> bool {
 #[test]
 fn no_reader_looks_at_every_two_elements_of_a_list() {
     for target in TARGETS {
-        // What others say in its place is no list of its own.
+        // Samples of other targets may not have lists that this one reads.
         for sample in samples(target.folders().take(1)) {
             let is_slow = looks_at_every_two(target, &sample);
             assert!(!is_slow, "{}: {}", target.name, sample.escape_ascii());

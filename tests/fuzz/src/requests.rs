@@ -1,4 +1,4 @@
-//! Requests in other people's words: what is read becomes a request that Ollama understands.
+//! Requests of other APIs: each parsed one becomes a request that Ollama accepts.
 
 use bytes::Bytes;
 use dialect::{anthropic, ollama, openai, queries, relay_polling};
@@ -19,13 +19,13 @@ fn model() -> ModelName {
     ModelName::new("tiny").expect("a name")
 }
 
-/// A translation that is no object of this model would break at the engine.
+/// Checks that the translation is an object with this model.
 fn is_native(body: &Bytes) {
     let native: Value = serde_json::from_slice(body).expect("a translation is JSON");
     assert_eq!(native["model"], "tiny", "{native}");
 }
 
-/// The head is all that is read of Ollama's own.
+/// Of Ollama's own requests only the head is parsed.
 pub(crate) fn ollama(bytes: &[u8]) {
     for op in OPS {
         let is_read = ollama::request_head(op, bytes).is_ok();
@@ -37,7 +37,7 @@ pub(crate) fn ollama(bytes: &[u8]) {
         }
     }
     if let Ok(asked) = ollama::EmbeddingsRequest::parse(bytes) {
-        // Half a surrogate passes as it came: Ollama reads it.
+        // Half a surrogate pair passes unchanged; Ollama accepts it.
         let head = ollama::request_head(Op::Embed, &asked.native("tiny"));
         let head = head.expect("a translation is a request");
         assert_eq!(head.model.as_deref(), Some("tiny"));
@@ -82,7 +82,7 @@ pub(crate) fn anthropic(bytes: &[u8]) {
     }
 }
 
-/// Both sides of the polling relay.
+/// Both sides of the polling API.
 pub(crate) fn polling(bytes: &[u8]) {
     if let Ok(asked) = relay_polling::Request::parse(bytes) {
         is_native(&asked.native(&model()));
@@ -110,7 +110,7 @@ pub(crate) fn polling(bytes: &[u8]) {
     }
 }
 
-/// The first line is the content type, as JSON and forms are both taken.
+/// The first line is the content type, because JSON and forms are both accepted.
 pub(crate) fn queries(bytes: &[u8]) {
     let end = bytes.iter().position(|byte| *byte == b'\n');
     let (kind, body) = match end {

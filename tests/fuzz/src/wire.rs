@@ -1,4 +1,4 @@
-//! Hearth's own words.
+//! Hearth's own messages.
 
 use bytes::Bytes;
 use proto::{
@@ -10,7 +10,7 @@ use proto::{
 };
 use serde_json::from_slice;
 
-/// A binary frame of the carrier: what is read says the same when it is written again.
+/// A binary frame of the carrier; a parsed frame is written back unchanged.
 pub(crate) fn frame(bytes: &[u8]) {
     let bytes = Bytes::copy_from_slice(bytes);
     if let Ok(frame) = Frame::decode(&bytes) {
@@ -18,7 +18,7 @@ pub(crate) fn frame(bytes: &[u8]) {
     }
 }
 
-/// What is said in JSON, over a WebSocket and in bodies of polls.
+/// JSON messages, over a WebSocket and in bodies of polls.
 pub(crate) fn carrier(bytes: &[u8]) {
     if let Ok(message) = from_slice::<WorkerMessage>(bytes) {
         drop(serde_json::to_vec(&message));
@@ -36,7 +36,7 @@ pub(crate) fn carrier(bytes: &[u8]) {
     if let Ok(report) = from_slice::<WorkerReport>(bytes) {
         assert!(report.models.len() <= limits::MODELS_MAX);
     }
-    // Of all workers together.
+    // The reports of several workers together.
     if let Ok(reports) = from_slice::<Vec<WorkerReport>>(bytes) {
         drop(dialect::ollama::tags(&reports));
         drop(dialect::openai::models(&reports));
@@ -44,7 +44,7 @@ pub(crate) fn carrier(bytes: &[u8]) {
     }
 }
 
-/// A job as it is submitted: its body is kept byte for byte.
+/// A submitted job: its body is kept byte for byte.
 pub(crate) fn job(bytes: &[u8]) {
     let Ok(job) = from_slice::<SubmitJob>(bytes) else {
         return;
@@ -55,7 +55,7 @@ pub(crate) fn job(bytes: &[u8]) {
     }
 }
 
-/// Names and numbers in paths and headers: what is read is written as it was.
+/// Names and numbers in paths and headers; what is parsed is written back unchanged.
 pub(crate) fn names(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;

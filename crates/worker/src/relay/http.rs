@@ -33,7 +33,7 @@ impl Endpoint {
         base.set_fragment(None);
         let mut bearer = HeaderValue::from_str(&format!("Bearer {}", key.expose_secret()))
             .ok()
-            .context("the key holds characters that no key has: copy it again")?;
+            .context("the key contains characters that are not valid in a key; copy it again")?;
         bearer.set_sensitive(true);
         Ok(Self {
             client: client_builder(relay)
