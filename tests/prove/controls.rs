@@ -1,4 +1,4 @@
-//! Plants bugs, each of which its proof must find; a proof that fails without any finds none.
+//! Plants bugs, each of which its proof must find. A proof that fails without a bug proves nothing.
 
 use std::{
     io::{self, Write as _},
@@ -11,7 +11,7 @@ use hearth_tests::{
 };
 use tokio::process::Command;
 
-/// Plants each bug in turn, or those that are named after `controls`.
+/// Plants each bug in turn, or those named after `controls`.
 pub(crate) async fn run(wanted: &[String]) -> io::Result<()> {
     let bugs = chosen(wanted)?;
     let mut out = io::stdout();
@@ -64,7 +64,7 @@ fn chosen(wanted: &[String]) -> io::Result<Vec<&'static Bug>> {
     names.map(bug).collect()
 }
 
-/// Whether a bug has this proof, whichever of its tests must find it.
+/// Whether a bug is found by this kind of proof.
 fn is_alike(proof: Proof, bug: &Bug) -> bool {
     what(proof) == what(bug.found_by)
 }
@@ -79,7 +79,7 @@ fn what(proof: Proof) -> String {
     }
 }
 
-/// What a proof says of the project as it is; why it proves nothing, if it fails.
+/// The summary of a proof without any bug; an error if the proof fails.
 async fn without_bugs(ground: &Ground, proof: Proof) -> Result<String, String> {
     match proof {
         Proof::Kills | Proof::PowerCuts => match verdict(&what(proof), None).await? {
@@ -99,7 +99,7 @@ async fn without_bugs(ground: &Ground, proof: Proof) -> Result<String, String> {
     }
 }
 
-/// How the bug was found; why not, if it was not.
+/// How the bug was found; an error if it was not.
 async fn planted(ground: &Ground, bug: &Bug) -> Result<String, String> {
     ground.prepare(bug.edits).map_err(told)?;
     match bug.found_by {
@@ -133,8 +133,8 @@ fn is_called(path: &str, name: &str) -> bool {
     path.rsplit("::").next() == Some(name)
 }
 
-/// Whether a proof succeeds with this relay, and its words. Without a verdict nothing was found: it
-/// may have failed for anything.
+/// Whether a proof passes with this relay, with its summary. A proof without a verdict may have
+/// failed for any reason, and has found nothing.
 async fn verdict(proof: &str, relay: Option<&Path>) -> Result<(bool, String), String> {
     let this = std::env::current_exe().map_err(told)?;
     let mut command = Command::new(this);

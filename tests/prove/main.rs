@@ -1,4 +1,5 @@
-//! `hearth-prove [WHAT…]`: the long proofs, each printed from its own counts. `./x prove`.
+//! `hearth-prove [WHAT…]`: the long proofs, run by `./x prove`. Each prints a line with its own
+//! counts.
 
 mod controls;
 
@@ -17,10 +18,10 @@ use tokio::time::timeout;
 const USAGE: &str = "usage: hearth-prove [all] [kills] [light-kills] [power-cuts] \
     [few-power-cuts] [weather] [hostile] [erasure] [controls [BUG…]]";
 
-/// How long one proof may take; what it started ends with it.
+/// Timeout of one proof; its processes end with it.
 const PROVEN_WITHIN: Duration = Duration::from_secs(20 * 60);
 
-/// What the headline is made of.
+/// The parts of the headline.
 const ALL: [&str; 5] = ["kills", "power-cuts", "weather", "hostile", "erasure"];
 
 #[tokio::main]

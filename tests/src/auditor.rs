@@ -1,24 +1,23 @@
-//! Judges a run from what the requesters themselves noted, and from nothing else: neither the
-//! relay's store nor its log is asked.
+//! Judges a run by the requesters' own logs only; neither the relay's store nor its log is used.
 //!
-//! Every answer carries marks ([`Mark`]), so that a word tells whose question it answers and in
-//! which run of the engine it was written.
+//! Every answer consists of marks ([`Mark`]), so that each word names its question and the engine
+//! run that wrote it.
 
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
 };
 
-/// One word of an answer: `MARK/RUN/N/OF`, so that the whole answer is `N` = 1 to `OF` of one run.
+/// One word of an answer, `MARK/RUN/N/OF`; a whole answer has `N` = 1 to `OF` of one run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark {
-    /// Which question it answers.
+    /// The question that it answers.
     pub question: String,
-    /// Which run of the engine wrote it; no two runs have the same number.
+    /// The engine run that wrote it; each run has its own number.
     pub run: u64,
-    /// Which word of the answer it is, from 1.
+    /// The position of the word in the answer, from 1.
     pub n: u64,
-    /// How many there are.
+    /// The number of words in the answer.
     pub of: u64,
 }
 
@@ -47,43 +46,43 @@ impl Mark {
     }
 }
 
-/// What a requester was promised for a question.
+/// What a requester may expect for a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Promise {
     /// An answer, if the question was acknowledged.
     Answer,
-    /// An end of some kind: its engine fails on purpose.
+    /// Any end: its engine fails on purpose.
     End,
 }
 
-/// One thing that a requester saw.
+/// One observation of a requester.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seen {
     /// It sends the question.
     Asked(Promise),
-    /// The relay took the question and named it.
+    /// The relay acknowledged the question with this id.
     Acknowledged(String),
-    /// A piece of the answer, in this reading of it.
+    /// A part of the answer, in this reading.
     Piece(u32, String),
-    /// What came before in this reading is void.
+    /// All earlier parts of this reading are void.
     Restarted(u32),
-    /// The answer is over, in this reading of it.
+    /// The answer ended, in this reading.
     Ended(u32, Ending),
 }
 
-/// How an answer ended.
+/// The end of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
-    /// As it should.
+    /// Completed.
     Completed,
-    /// With this code.
+    /// Failed with this code.
     Failed(String),
-    /// The requester, or the relay for it, withdrew it.
+    /// Cancelled by the requester, or by the relay for it.
     Cancelled,
 }
 
 impl Ending {
-    /// Whether two readers can have seen the same end; some APIs do not tell the code.
+    /// Whether two readers can have seen the same end; some APIs do not send the code.
     fn is_like(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Failed(a), Self::Failed(b)) => a == b || a.is_empty() || b.is_empty(),
@@ -95,41 +94,42 @@ impl Ending {
 /// One line of a requester's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
-    /// Which question it is about; the marks of its answer say the same.
+    /// The question; the marks of its answer have the same name.
     pub question: String,
-    /// What was seen.
+    /// The observation.
     pub seen: Seen,
 }
 
-/// What became of all questions.
+/// The results of all questions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// Questions that were sent.
+    /// Number of questions sent.
     pub asked: usize,
-    /// Questions that the relay took on as jobs and named.
+    /// Number of questions that the relay acknowledged as jobs.
     pub acknowledged: usize,
-    /// Questions with a whole answer.
+    /// Number of questions with a whole answer.
     pub completed: usize,
-    /// Questions that failed as they were meant to, or ended with a typed error unacknowledged.
+    /// Number of questions that failed on purpose, or ended with a typed error unacknowledged.
     pub failed: usize,
-    /// Questions whose connection broke, or that were refused, before anything was promised.
+    /// Number of questions that were refused or whose connection broke before the acknowledgement.
     pub unpromised: usize,
-    /// Acknowledged and without the end that was promised, or said to be complete and not whole.
+    /// Acknowledged questions without the expected end, or with an incomplete answer.
     pub lost: Vec<String>,
-    /// Ended twice, ended in two ways, answered in two ways, or accepted as two jobs.
+    /// Questions that ended twice, ended in two ways, have two answers, or were accepted as two
+    /// jobs.
     pub doubled: Vec<String>,
-    /// With the words of another question, or of two runs, in one answer.
+    /// Questions whose answer contains words of another question or of two runs.
     pub mixed: Vec<String>,
 }
 
 impl Verdict {
-    /// Whether every promise was kept.
+    /// Whether nothing was lost, doubled or mixed.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.lost.is_empty() && self.doubled.is_empty() && self.mixed.is_empty()
     }
 
-    /// Takes in what became of other questions.
+    /// Adds the results of other questions.
     pub fn add(&mut self, other: Self) {
         self.asked += other.asked;
         self.acknowledged += other.acknowledged;
@@ -165,7 +165,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Judges what was noted.
+/// Judges the logs.
 #[must_use]
 pub fn judge<'a>(notes: impl IntoIterator<Item = &'a Note>) -> Verdict {
     let mut files = BTreeMap::<&str, File<'_>>::new();
@@ -187,7 +187,7 @@ pub fn judge<'a>(notes: impl IntoIterator<Item = &'a Note>) -> Verdict {
     verdict
 }
 
-/// What was noted of the first few questions with which something is wrong.
+/// The log lines of the first few questions with a fault.
 #[must_use]
 pub fn evidence(notes: &[Note], verdict: &Verdict) -> Vec<String> {
     let findings = [&verdict.lost, &verdict.doubled, &verdict.mixed];
@@ -200,7 +200,7 @@ pub fn evidence(notes: &[Note], verdict: &Verdict) -> Vec<String> {
         .collect()
 }
 
-/// All that was noted of one question.
+/// The log lines of one question.
 #[derive(Debug, Default)]
 struct File<'a> {
     promise: Option<Promise>,
@@ -208,10 +208,10 @@ struct File<'a> {
     readings: BTreeMap<u32, Reading<'a>>,
 }
 
-/// One time that an answer was read, from its beginning.
+/// One reading of an answer, from its start.
 #[derive(Debug, Default)]
 struct Reading<'a> {
-    /// What was said until the answer began anew, once for each beginning.
+    /// The text of each attempt.
     texts: Vec<String>,
     endings: Vec<&'a Ending>,
     goes_on: bool,
@@ -267,7 +267,7 @@ impl<'a> File<'a> {
             }
             return;
         };
-        // What an answer said before it failed is not told in every API.
+        // Some APIs do not return the text of an answer that failed.
         let is_told = *ending == Ending::Completed;
         if answers.any(|(other, again)| !other.is_like(ending) || is_told && again != text) {
             verdict
@@ -317,7 +317,7 @@ impl Reading<'_> {
     }
 }
 
-/// Whether these are words of one run for one question, from the first and without a hole.
+/// Whether these are words of one run for one question, from the first and without gaps.
 fn in_order(name: &str, question: &str, words: &[Mark], verdict: &mut Verdict) {
     let Some(run) = words.first().map(|mark| mark.run) else {
         return;
@@ -338,8 +338,8 @@ fn in_order(name: &str, question: &str, words: &[Mark], verdict: &mut Verdict) {
     }
 }
 
-/// The words of a text, and whether it holds nothing else. The last word of a text that was
-/// broken off may be cut short.
+/// The words of a text, and whether it contains nothing else. The last word of an incomplete text
+/// may be cut.
 fn words(text: &str, is_complete: bool) -> (Vec<Mark>, bool) {
     let cut = if is_complete || text.ends_with(' ') {
         text
@@ -360,7 +360,7 @@ mod tests {
         Note { question, seen }
     }
 
-    /// A reading of words of a run, of `of`.
+    /// A reading of some words of a run, of `of`.
     fn piece(
         question: &str,
         reading: u32,
@@ -391,7 +391,7 @@ mod tests {
         vec![note(question, Seen::Ended(reading, ending))]
     }
 
-    /// Counts of what is lost, doubled and mixed.
+    /// The numbers of lost, doubled and mixed questions.
     fn found(parts: &[Vec<Note>]) -> (usize, usize, usize) {
         let verdict = judge(&parts.concat());
         assert_eq!(
@@ -413,13 +413,13 @@ mod tests {
             over("a", 0, Ending::Completed),
         ]
         .concat();
-        // Read again, and a beginning that was void.
+        // A second reading, with a void attempt.
         notes.extend(piece("a", 1, 1, 1..=4));
         notes.extend(over("a", 1, Ending::Completed));
         notes.extend([taken("b"), piece("b", 0, 2, 1..=2)].concat());
         notes.push(note("b", Seen::Restarted(0)));
         notes.extend([piece("b", 0, 3, 1..=4), over("b", 0, Ending::Completed)].concat());
-        // Broken in the middle of a word, and never promised.
+        // Broken in the middle of a word, and never acknowledged.
         notes.push(note("c", Seen::Asked(Promise::Answer)));
         notes.push(note("c", Seen::Piece(0, "c/4/1/4 c/4/".into())));
         // Failed on purpose.

@@ -1,17 +1,17 @@
-//! Chance that a seed decides.
+//! A random number generator with a seed.
 
-/// The same numbers for the same seed.
+/// Produces the same numbers for the same seed.
 #[derive(Debug, Clone)]
 pub struct Chance(u64);
 
 impl Chance {
-    /// All that follows is decided by the seed.
+    /// A generator with this seed.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// A number from 0, below this one.
+    /// A number in `0..end`.
     pub const fn below(&mut self, end: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -20,12 +20,12 @@ impl Chance {
         (mixed ^ (mixed >> 31)) % end
     }
 
-    /// A place in something so long, which is not empty.
+    /// An index into a sequence of this length, which is not 0.
     pub fn index(&mut self, length: usize) -> usize {
         usize::try_from(self.below(length as u64)).unwrap_or_default()
     }
 
-    /// One of these.
+    /// One of the given values.
     ///
     /// # Panics
     /// If there are none.

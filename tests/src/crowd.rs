@@ -1,5 +1,5 @@
-//! Many requesters at once, each with its own log: they ask in several dialects, come back when
-//! the relay was away, and write down what they see and nothing else.
+//! Many concurrent requesters, each with its own log. They use several APIs, retry while the relay
+//! is down, and record only what they see.
 
 mod door;
 pub(crate) mod reader;
@@ -22,18 +22,18 @@ use crate::{
     marked::{Manner, Question},
 };
 
-/// What the requesters ask.
+/// The questions to ask.
 #[derive(Debug, Clone)]
 pub struct Load {
-    /// The beginning of every question's name, found nowhere but in prompts and answers.
+    /// Prefix of every question's name; occurs only in prompts and answers.
     pub canary: String,
-    /// How many questions are under way at most.
+    /// Maximum number of questions in flight.
     pub at_once: usize,
-    /// How many words an answer has.
+    /// Number of words of an answer.
     pub words: u64,
-    /// The pause between them.
+    /// Pause between words.
     pub pause: Duration,
-    /// Every so many questions one goes wrong at its engine; never if 0.
+    /// Every how many questions one fails at its engine; 0 for never.
     pub faulty_every: u64,
 }
 
@@ -61,7 +61,7 @@ impl Load {
     }
 }
 
-/// The requesters. They end when dropped.
+/// The requesters. They stop when dropped.
 #[derive(Debug)]
 pub struct Crowd {
     shared: Arc<Shared>,
@@ -71,21 +71,21 @@ pub struct Crowd {
     tasks: JoinSet<()>,
 }
 
-/// What all requesters have in common.
+/// State shared by all requesters.
 #[derive(Debug)]
 pub(crate) struct Shared {
     address: SocketAddr,
     keys: Vec<String>,
     http: reqwest::Client,
     notes: Mutex<Vec<Note>>,
-    /// Bodies of refusals: nothing secret may be in them.
+    /// Bodies of refusals, which must not contain secrets.
     refusals: Mutex<Vec<String>>,
     answered: watch::Sender<usize>,
     noted: watch::Sender<()>,
     patience: Duration,
 }
 
-/// Refusals that are kept to be searched.
+/// Maximum number of refusals kept.
 const REFUSALS_KEPT: usize = 10_000;
 
 impl Shared {
@@ -108,8 +108,8 @@ impl Shared {
 }
 
 impl Crowd {
-    /// Requesters of a relay, with these keys in turn; nobody asks yet. What was acknowledged is
-    /// waited for so long.
+    /// Requesters that use these keys in turn; none asks yet. `patience` is the timeout for an
+    /// acknowledged question.
     #[must_use]
     pub fn new(address: SocketAddr, keys: Vec<String>, load: Load, patience: Duration) -> Self {
         let shared = Shared {
@@ -131,7 +131,7 @@ impl Crowd {
         }
     }
 
-    /// Asks so many questions as fast as there is room, and answers when the last was begun.
+    /// Asks this many questions as fast as the limit allows; returns when the last has started.
     pub async fn ask(&mut self, count: u64) {
         for _ in 0..count {
             let question = self.load.question(self.next);
@@ -139,7 +139,7 @@ impl Crowd {
         }
     }
 
-    /// Asks one question as a native job, whatever the turn.
+    /// Asks one question as a native job.
     pub async fn ask_this(&mut self, question: Question) {
         self.next = self.next.next_multiple_of(door::TURNS);
         self.spawn(question).await;
@@ -147,7 +147,7 @@ impl Crowd {
 
     async fn spawn(&mut self, question: Question) {
         while self.tasks.try_join_next().is_some() {}
-        // It is never closed.
+        // The semaphore is never closed.
         let room = Arc::clone(&self.room).acquire_owned().await;
         let (shared, n) = (Arc::clone(&self.shared), self.next);
         self.next += 1;
@@ -157,16 +157,16 @@ impl Crowd {
         });
     }
 
-    /// How many answers have ended, as it rises.
+    /// Receives the number of ended answers.
     #[must_use]
     pub fn progress(&self) -> watch::Receiver<usize> {
         self.shared.answered.subscribe()
     }
 
-    /// Waits until the requesters have written down what is asked for.
+    /// Waits until the logs contain what `is_noted` looks for.
     pub async fn until(&self, mut is_noted: impl FnMut(&[Note]) -> bool) {
         let mut noted = self.shared.noted.subscribe();
-        // The sender is held by `self`.
+        // `self` holds the sender.
         drop(
             noted
                 .wait_for(|()| is_noted(&lock(&self.shared.notes)))
@@ -174,7 +174,7 @@ impl Crowd {
         );
     }
 
-    /// How many answers have ended.
+    /// The number of ended answers.
     #[must_use]
     pub fn answered(&self) -> usize {
         *self.shared.answered.borrow()
@@ -185,7 +185,7 @@ impl Crowd {
         while self.tasks.join_next().await.is_some() {}
     }
 
-    /// Has everything that was acknowledged read once more, from the beginning.
+    /// Reads every acknowledged job once more, from the start.
     pub async fn read_again(&mut self) {
         let named: Vec<(String, String)> = lock(&self.shared.notes)
             .iter()
@@ -208,13 +208,13 @@ impl Crowd {
         self.all_ended().await;
     }
 
-    /// What the requesters wrote down.
+    /// The logs of the requesters.
     #[must_use]
     pub fn notes(&self) -> Vec<Note> {
         lock(&self.shared.notes).clone()
     }
 
-    /// What refusals said.
+    /// The bodies of refusals.
     #[must_use]
     pub fn refusals(&self) -> Vec<String> {
         lock(&self.shared.refusals).clone()

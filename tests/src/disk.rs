@@ -1,5 +1,5 @@
-//! A disk whose power can be cut: a file system in a file, of which only what was synced is there
-//! when the file is copied in the middle of the work.
+//! A disk whose power can be cut: a file system in a file. A copy of the file taken during writes
+//! contains only what was synced.
 
 use std::{
     fs, io,
@@ -7,13 +7,13 @@ use std::{
     process::Command,
 };
 
-/// Bytes of the file; few of them are ever used.
+/// Size of the file in bytes; it is sparse.
 const SIZE: u64 = 256 << 20;
 
-/// A file system of its own, mounted somewhere. Taken away when dropped.
+/// A mounted file system, unmounted when dropped.
 #[derive(Debug)]
 pub struct Disk {
-    /// Holds the file: in memory where there is such a folder, so that no real disk is waited for.
+    /// The folder of the file, in memory if possible, so that no real disk slows the test.
     folder: tempfile::TempDir,
     image: PathBuf,
     at: PathBuf,
@@ -21,10 +21,11 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Makes one and mounts it at this folder. The system writes to it by itself only every 60 s.
+    /// Creates a file system and mounts it at this folder. The kernel writes back by itself only
+    /// every 60 s.
     ///
     /// # Errors
-    /// Where that is not allowed (it wants root and loop devices) or the programs are missing.
+    /// If mounting is not permitted (it needs root and loop devices) or the programs are missing.
     pub fn mount(at: &Path) -> io::Result<Self> {
         let memory = Path::new("/dev/shm");
         let folder = if memory.is_dir() {
@@ -46,11 +47,11 @@ impl Disk {
         Ok(disk)
     }
 
-    /// What a machine finds that lost its power now. Whoever writes must stand still meanwhile;
-    /// what it wrote and did not sync is gone. Nobody may have a file open on it.
+    /// Copies the file system as it would be after a power cut now. Writers must be stopped
+    /// meanwhile; unsynced data is lost.
     ///
     /// # Errors
-    /// If the copy cannot be made.
+    /// If the copy fails.
     pub fn freeze(&mut self) -> io::Result<()> {
         self.cuts += 1;
         let copy = self.folder.path().join(format!("disk-{}", self.cuts));
@@ -62,10 +63,10 @@ impl Disk {
         Ok(())
     }
 
-    /// Puts what [`Disk::freeze`] found in the place of the disk.
+    /// Replaces the disk by the copy of [`Disk::freeze`].
     ///
     /// # Errors
-    /// If somebody still has a file open on it, or the copy cannot be mounted.
+    /// If a file on it is still open, or the copy cannot be mounted.
     pub fn swap(&mut self) -> io::Result<()> {
         run(Command::new("umount").arg(&self.at))?;
         let before = format!("disk-{}", self.cuts - 1);
@@ -84,7 +85,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Even if a process that is about to end still stands on it.
+        // Lazy: a process that is about to end may still use it.
         drop(run(Command::new("umount").arg("--lazy").arg(&self.at)));
     }
 }

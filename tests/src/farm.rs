@@ -1,5 +1,5 @@
-//! A relay, an engine whose words are marked, and several agents, each behind a line of its own
-//! that can be cut: what is there to be broken.
+//! A relay, an engine whose words are marked, and several agents, each behind a proxy that can
+//! break the connection.
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
 use std::{io, path::Path, time::Duration};
@@ -13,16 +13,16 @@ use crate::{
     stand::{Stand, create_key, hearth},
 };
 
-/// Everything there is, and everything that was said by what is gone.
+/// All parts, with the logs of those that have ended.
 #[derive(Debug)]
 pub struct Farm {
-    /// Taken away before the folder it is mounted on.
+    /// Unmounted before its folder is removed.
     disk: Option<Disk>,
     /// The relay.
     pub stand: Stand,
     /// The engine of all agents.
     pub ollama: ScriptedOllama,
-    /// What it does.
+    /// The behaviour of the engine.
     pub marked: Marked,
     /// The agents.
     pub hands: Vec<Hand>,
@@ -36,22 +36,22 @@ pub struct Farm {
 pub struct Hand {
     name: String,
     home: Home,
-    /// Its line to the relay.
+    /// Its connection to the relay.
     pub line: Proxy,
-    /// The agent itself, while it runs.
+    /// The agent's process, while it is running.
     pub agent: Option<Process>,
 }
 
-/// Keys of requesters, so that no key asks more than one requester should.
+/// Number of requesters' keys, which divide the load.
 const KEYS: usize = 8;
 
 impl Farm {
-    /// A relay and the lines to it; no agent runs yet.
+    /// A relay and the proxies to it; no agent is running yet.
     pub async fn new(hands: usize, slots: u32) -> Self {
         Self::with(&[], hands, slots).await
     }
 
-    /// The same with more options for the relay.
+    /// A farm whose relay has these additional options.
     pub async fn with(options: &[&str], hands: usize, slots: u32) -> Self {
         let options = [&["--metrics", "127.0.0.1:0"], options].concat();
         let ollama = ScriptedOllama::start().await.unwrap();
@@ -75,7 +75,7 @@ impl Farm {
             said: Vec::new(),
         };
         for n in 0..hands {
-            // Straight, slow, and in pieces.
+            // Direct, slow, and in small segments.
             let (delay, piece) = [(0, usize::MAX), (5, usize::MAX), (0, 7)][n % 3];
             let delay = Duration::from_millis(delay);
             let line = Proxy::split(farm.stand.address, delay, piece);
@@ -89,10 +89,10 @@ impl Farm {
         farm
     }
 
-    /// Gives the relay a disk of its own, whose power can be cut. What it had is on it.
+    /// Moves the relay's store to a disk whose power can be cut.
     ///
     /// # Errors
-    /// If none can be mounted here.
+    /// If no disk can be mounted here.
     pub async fn put_on_a_disk(&mut self) -> io::Result<()> {
         self.drain_relay().await;
         let at = self.stand.home.path();
@@ -105,11 +105,10 @@ impl Farm {
         Ok(())
     }
 
-    /// The relay's machine loses its power, comes up again with what its disk kept, and starts
-    /// the relay.
+    /// Cuts the power of the relay's disk, keeps what was synced, and restarts the relay.
     ///
     /// # Errors
-    /// If the disk cannot be copied, or what is left of the store is damaged.
+    /// If the disk cannot be copied, or the store is damaged.
     pub async fn cut_power(&mut self) -> io::Result<()> {
         let disk = self.disk.as_mut().unwrap();
         let relay = self.stand.relay.take().unwrap();
@@ -123,7 +122,7 @@ impl Farm {
         Ok(())
     }
 
-    /// Starts an agent and waits until it says so; it may not have reached the relay yet.
+    /// Starts an agent and waits for its first log line; it may not be connected yet.
     pub async fn start_agent(&mut self, n: usize) {
         let hand = &self.hands[n];
         let mut command = hand.home.command(binary("hearth"));
@@ -136,7 +135,7 @@ impl Farm {
         self.hands[n].agent = Some(agent);
     }
 
-    /// Waits until an agent says that it is ready: until then only jobs that are kept are taken.
+    /// Waits until an agent is ready; before that, only jobs that may wait are accepted.
     pub async fn until_ready(&self, n: usize) {
         let args = ["status", "--until", "ready", "--timeout", "50"];
         let done = finish(hearth(&self.hands[n].home, &args)).await;
@@ -159,7 +158,7 @@ impl Farm {
         }
     }
 
-    /// Asks the relay to end, and waits until it has.
+    /// Stops the relay gracefully, and waits for its end.
     pub async fn drain_relay(&mut self) {
         if let Some(mut relay) = self.stand.relay.take() {
             relay.ask_to_end();
@@ -169,13 +168,13 @@ impl Farm {
         }
     }
 
-    /// What an agent is called.
+    /// The name of an agent.
     #[must_use]
     pub fn name(&self, n: usize) -> &str {
         &self.hands[n].name
     }
 
-    /// The secret part of every key.
+    /// The secret parts of all keys.
     pub fn secrets(&self) -> impl Iterator<Item = String> {
         let keys = self
             .keys
@@ -184,8 +183,7 @@ impl Farm {
         keys.filter_map(|key| Some(key.split('_').nth(2)?.to_owned()))
     }
 
-    /// Everything that relay and agents have logged, also those that are gone, and what the relay
-    /// shows a scraper.
+    /// All logs of relay and agents, including ended ones, and the relay's metrics.
     pub async fn said(&self) -> Vec<String> {
         let metrics = self.stand.metrics().await;
         let agents = self.hands.iter().filter_map(|hand| hand.agent.as_ref());
@@ -195,7 +193,7 @@ impl Farm {
     }
 }
 
-/// What SQLite itself says of a store.
+/// Runs SQLite's integrity check on a store.
 fn check(path: &Path) -> io::Result<()> {
     let conn = rusqlite::Connection::open(path).map_err(io::Error::other)?;
     let found: String = conn

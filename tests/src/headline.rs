@@ -1,5 +1,5 @@
-//! The one line that says how it stands: so many jobs, faults and bad inputs, and what was lost,
-//! doubled or leaked, from the counts of this very run.
+//! The one-line result: numbers of jobs, faults and hostile inputs, and what was lost, doubled or
+//! leaked, counted in this run.
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
 use std::{collections::BTreeMap, fmt, io, time::Duration};
@@ -16,16 +16,16 @@ use crate::{
     stand::{Stand, create_key},
 };
 
-/// Everything so far.
+/// The results so far.
 #[derive(Debug, Default)]
 pub struct Headline {
-    /// What became of the jobs.
+    /// The results of the jobs.
     pub verdict: Verdict,
-    /// What was done to the parts, and how often.
+    /// The injected faults, with their numbers.
     pub faults: BTreeMap<&'static str, usize>,
-    /// Requests that meant no good.
+    /// The results of the hostile requests.
     pub assault: Assault,
-    /// What turned up where it must not.
+    /// Secrets found where they must not be.
     pub leaked: Vec<String>,
 }
 
@@ -36,7 +36,7 @@ impl Headline {
         self.verdict.is_clean() && self.leaked.is_empty() && self.assault.broken.is_empty()
     }
 
-    /// Takes in what came of a plan.
+    /// Adds the report of a plan.
     pub fn add(&mut self, report: Report) {
         self.leaked
             .extend(leaks::find(&report.said, &report.secrets));
@@ -68,8 +68,8 @@ impl fmt::Display for Headline {
     }
 }
 
-/// Asks a relay that keeps a fetched answer for a second only, and looks for the questions in its
-/// files after that.
+/// Runs a relay that keeps fetched answers for one second, and searches its files for the questions
+/// afterwards.
 ///
 /// # Errors
 /// If the files cannot be read.
@@ -104,10 +104,10 @@ pub async fn erasure(seed: u64) -> io::Result<Headline> {
     })
 }
 
-/// The store's log is taken in once a minute at most; what was fetched is looked at as often.
+/// The write-ahead log is truncated at most once a minute, and fetched answers are erased as often.
 const ERASED_WITHIN: Duration = Duration::from_secs(180);
 
-/// Keys that are held to less, or reach further, or not for long.
+/// Options of keys with limits, with more rights, or with an expiry.
 const ODD_KEYS: [&[&str]; 4] = [
     &[
         "--scope",
@@ -129,11 +129,11 @@ const ODD_KEYS: [&[&str]; 4] = [
     &["--scope", "admin", "--expires", "1s"],
 ];
 
-/// Sends requests that mean no good: so many by hand, and so many examples for each operation and
-/// kind of key by schemathesis.
+/// Sends hostile requests: `count` handwritten ones, and `examples` per operation and kind of key
+/// by schemathesis.
 ///
 /// # Errors
-/// If schemathesis is not installed as pinned, or the relay does not serve its document.
+/// If schemathesis is not installed as pinned, or the relay does not serve its OpenAPI document.
 pub async fn hostile(count: usize, examples: u32, seed: u64) -> io::Result<Headline> {
     let open = ["--failures-per-minute", "0", "--metrics", "127.0.0.1:0"];
     let (stand, ollama) = Stand::scripted_with(&open, 4).await;

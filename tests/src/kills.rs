@@ -1,5 +1,5 @@
-//! Kills of relay and agents and power cuts under load, and one agent that sleeps past its lease
-//! and wakes up: what the requesters wrote down is judged by the [`crate::auditor`].
+//! Kills of relay and agents and power cuts under load, and an agent that is suspended past its
+//! lease. The [`crate::auditor`] judges the requesters' logs.
 
 use std::{collections::BTreeMap, fmt, io, time::Duration};
 
@@ -19,20 +19,20 @@ use crate::{
     process::PATIENCE,
 };
 
-/// What is hit.
+/// A fault to inject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blow {
-    /// The relay is killed.
+    /// Kills the relay.
     Relay,
-    /// One of the agents is killed.
+    /// Kills one of the agents.
     Agent,
-    /// The relay's machine loses its power, and with it what was not synced to its disk.
+    /// Cuts the power of the relay's disk; what was not synced is lost.
     Power,
-    /// The relay is asked to end, ends in order, and is started again.
+    /// Stops the relay gracefully and restarts it.
     Drain,
-    /// The line of one of the agents breaks for a second.
+    /// Breaks the connection of one agent for a second.
     Cut,
-    /// The line of one of the agents passes nothing on for a while, and then everything.
+    /// Holds all traffic of one agent for a while, then passes it on.
     Held,
 }
 
@@ -49,28 +49,28 @@ impl Blow {
     }
 }
 
-/// How hard it is tried.
+/// The faults and the load of a run.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// One after the other.
+    /// The faults, in order.
     pub blows: Vec<Blow>,
-    /// Whether an agent oversleeps its lease before that.
+    /// Whether an agent is first suspended past its lease.
     pub oversleep: bool,
-    /// Whether a job kills whatever agent takes it, until it is given up.
+    /// Whether one job kills every agent that takes it, until it is dead.
     pub poison: bool,
-    /// How many questions are asked between two of them.
+    /// Number of questions between two faults.
     pub between: u64,
-    /// What is asked.
+    /// The questions.
     pub load: Load,
-    /// How many agents there are.
+    /// Number of agents.
     pub agents: usize,
-    /// Decides which agent is killed, and when exactly.
+    /// The seed for the choice of agents and the exact moments.
     pub seed: u64,
 }
 
 impl Plan {
-    /// Kills of relay and agents, the first half in turn, then as the seed will have it. At 300
-    /// answers a second there is one every three seconds.
+    /// Kills of relay and agents, alternating in the first half, then random. At 300 answers a
+    /// second, one every three seconds.
     #[must_use]
     pub fn kills(count: usize, seed: u64) -> Self {
         let mut chance = Chance::new(seed);
@@ -97,7 +97,7 @@ impl Plan {
         }
     }
 
-    /// Power cuts and nothing else.
+    /// Power cuts only.
     #[must_use]
     pub fn power_cuts(count: usize, seed: u64) -> Self {
         let mut plan = Self::kills(0, seed);
@@ -108,7 +108,7 @@ impl Plan {
         plan
     }
 
-    /// Everything else that can go wrong: lines, engines, drains, and a job that kills.
+    /// All other faults: connections, engines, restarts, and a job that kills.
     #[must_use]
     pub fn weather(rounds: usize, seed: u64) -> Self {
         let mut plan = Self::power_cuts(0, seed);
@@ -126,7 +126,7 @@ impl Plan {
         plan
     }
 
-    /// With less load, for every day.
+    /// A lighter load, for everyday tests.
     #[must_use]
     pub fn light(mut self) -> Self {
         self.between = 40;
@@ -135,22 +135,22 @@ impl Plan {
     }
 }
 
-/// What came of it.
+/// The results of a run.
 #[derive(Debug)]
 pub struct Report {
-    /// What became of the questions.
+    /// The results of the questions.
     pub verdict: Verdict,
-    /// What was noted of those with which something is wrong.
+    /// The log lines of the questions with a fault.
     pub evidence: Vec<String>,
-    /// What was done to the parts, and how often.
+    /// The injected faults, with their numbers.
     pub faults: BTreeMap<&'static str, usize>,
-    /// How long it took from the first blow until everything had ended.
+    /// Time from the first fault until all answers had ended.
     pub took: Duration,
-    /// Answers a second in that time.
+    /// Answers per second in that time.
     pub rate: f64,
-    /// What was logged, and what refusals said.
+    /// All logs, and the bodies of refusals.
     pub said: Vec<String>,
-    /// What must not be in it.
+    /// Secrets that must not be in `said`.
     pub secrets: Vec<String>,
 }
 
@@ -169,22 +169,22 @@ impl fmt::Display for Report {
     }
 }
 
-/// How long what was acknowledged is waited for.
+/// Timeout of an acknowledged question.
 const ENDED_WITHIN: Duration = Duration::from_secs(150);
-/// How long a line stays broken.
+/// Time for which a connection stays broken.
 const SHORTLY: Duration = Duration::from_secs(1);
-/// A lease that ran out while its holder slept.
+/// The fault of a lease that expired while its holder was suspended.
 pub const OVERSLEPT: &str = "lease overslept";
-/// How long a sleeper that woke up may take to see that its work is void.
+/// Maximum time for a resumed agent to notice that its lease is lost.
 const NOTICED_WITHIN: Duration = Duration::from_secs(15);
 
-/// Does it.
+/// Runs the plan.
 ///
 /// # Errors
-/// If power shall be cut and no disk can be mounted here, which wants root.
+/// If it cuts power and no disk can be mounted here, which needs root.
 ///
 /// # Panics
-/// If a part cannot be started or does not do what the plan needs it to do.
+/// If a part cannot be started, or does not do what the plan needs.
 pub async fn run(plan: &Plan) -> io::Result<Report> {
     let mut farm = Farm::new(plan.agents, 16).await;
     let (address, keys) = (farm.stand.address, farm.keys.clone());
@@ -239,7 +239,7 @@ pub async fn run(plan: &Plan) -> io::Result<Report> {
     })
 }
 
-/// Strikes; each blow comes after so many more answers.
+/// Injects the faults, each after a number of further answers.
 async fn strike(
     farm: &mut Farm,
     mut answered: watch::Receiver<usize>,
@@ -249,9 +249,9 @@ async fn strike(
     for blow in &plan.blows {
         let wanted = *answered.borrow() + plan.between as usize / 2;
         let more = answered.wait_for(|answered| *answered >= wanted);
-        // With fewer answers than hoped for it is struck all the same.
+        // After the timeout, the fault is injected with fewer answers.
         drop(timeout(PATIENCE / 10, more).await);
-        // Anywhere in the middle of what the relay is doing.
+        // A random moment in the relay's work.
         sleep(Duration::from_micros(chance.below(20_000))).await;
         match blow {
             Blow::Relay => {
@@ -285,8 +285,8 @@ async fn strike(
     Ok(())
 }
 
-/// A job that kills its agent is given up after so many attempts, and holds up nobody meanwhile.
-/// Answers how often it killed.
+/// Asks a question that kills its agent: it fails after the maximum number of attempts and delays
+/// no other. Returns the number of kills.
 async fn poison(farm: &mut Farm, crowd: &mut Crowd, plan: &Plan) -> usize {
     let question = Question {
         name: format!("{}-poison", plan.load.canary),
@@ -318,12 +318,12 @@ async fn poison(farm: &mut Farm, crowd: &mut Crowd, plan: &Plan) -> usize {
     ATTEMPTS_MAX as usize
 }
 
-/// Half of an answer that somebody oversleeps.
+/// Number of words after which a slow answer stops.
 const HALF: usize = 4;
 
-/// Two workers fall silent in the middle of an answer until their leases have run out and another
-/// has begun anew: an agent that is stopped and goes on where it was, and one that knows of
-/// nothing and says the rest of what it began. Answers how many leases were overslept.
+/// Lets two workers fall silent in the middle of an answer until their leases have expired and
+/// another attempt has begun: an agent that is suspended and resumed, and a worker that sends the
+/// rest of its answer. Returns the number of expired leases.
 async fn oversleep(farm: &mut Farm, crowd: &mut Crowd, plan: &Plan) -> u64 {
     let question = |name: &str, manner| Question {
         name: format!("{}-{name}", plan.load.canary),
@@ -358,14 +358,14 @@ async fn oversleep(farm: &mut Farm, crowd: &mut Crowd, plan: &Plan) -> u64 {
         agent.thaw();
     }
     farm.hands[0].agent = sleeper;
-    // One that is let say more is not stopped here: its words are found where they should not be.
+    // No assertion here if the relay accepts more lines: the auditor then finds them in the answer.
     worker.finish(&farm.stand).await;
     drop(timeout(NOTICED_WITHIN, farm.ollama.until_left(left + 1)).await);
     farm.marked.finish();
     farm.marked.runs_of(&slept.name) - 1 + farm.marked.runs_of(&late.name)
 }
 
-/// Whether half of this answer was seen, of its second beginning if that is asked for.
+/// Whether half of this answer was seen, of its second attempt if `again`.
 fn half(notes: &[Note], name: &str, again: bool) -> bool {
     let about = notes.iter().filter(|note| note.question == name);
     let restarted = |note: &&Note| matches!(note.seen, Seen::Restarted(_));

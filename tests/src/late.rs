@@ -1,5 +1,5 @@
-//! A worker that speaks for itself over the HTTP carrier, falls silent in the middle of an answer
-//! and says the rest after its lease has run out.
+//! A worker on the HTTP carrier that falls silent in the middle of an answer and sends the rest
+//! after its lease has expired.
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
 use reqwest::{Response, StatusCode};
@@ -11,10 +11,10 @@ use crate::{
     stand::Stand,
 };
 
-/// No run of the engine has this number.
+/// A run number that the engine never uses.
 const RUN: u64 = 1_000_000;
 
-/// It, while it holds its job.
+/// A worker that holds one job.
 #[derive(Debug)]
 pub(crate) struct LateWorker {
     question: Question,
@@ -22,7 +22,7 @@ pub(crate) struct LateWorker {
 }
 
 impl LateWorker {
-    /// Leases the only job that waits and says half of its answer.
+    /// Leases the only queued job and sends half of its answer.
     pub(crate) async fn begin(stand: &Stand, question: Question) -> Self {
         let model = json!({ "name": "tiny:latest", "loaded": true,
             "tag": { "name": "tiny:latest", "model": "tiny:latest", "size": 1 } });
@@ -44,7 +44,7 @@ impl LateWorker {
         late
     }
 
-    /// Says the rest and that this was all; answers whether both were refused.
+    /// Sends the rest of the answer and its end; returns whether both were refused.
     pub(crate) async fn finish(self, stand: &Stand) -> bool {
         let (half, all) = (self.question.words / 2, self.question.words);
         let said = self.say(stand, half + 1..=all).await;

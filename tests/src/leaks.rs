@@ -1,8 +1,8 @@
-//! Secrets that turn up where they must not: in logs, refusals and, after their time, on disk.
+//! Searches for secrets where they must not be: in logs, in refusals, and on disk after their time.
 
 use std::{fs, io, path::Path};
 
-/// Each secret that was said, with what stands around it.
+/// The secrets that occur in these texts, with their surroundings.
 #[must_use]
 pub fn find(said: &[String], secrets: &[String]) -> Vec<String> {
     let mut found = Vec::new();
@@ -22,10 +22,10 @@ pub fn find(said: &[String], secrets: &[String]) -> Vec<String> {
     found
 }
 
-/// The files below a folder that hold a word.
+/// The files below a folder that contain a word.
 ///
 /// # Errors
-/// If one cannot be read.
+/// If a folder cannot be read.
 pub fn files_with(folder: &Path, word: &str) -> io::Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {

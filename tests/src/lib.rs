@@ -1,4 +1,4 @@
-//! What the end-to-end tests, the desktop tests and the benchmarks stand on.
+//! Shared code of the end-to-end tests, the desktop tests and the benchmarks.
 
 pub mod auditor;
 pub mod chance;
@@ -18,10 +18,9 @@ pub mod proxy;
 pub mod scripted_ollama;
 pub mod stand;
 
-/// Says that a test could try nothing here, so that nobody takes it for passed: not captured, and
-/// counted by `./x test`.
+/// Reports that a test could not run here. The line is not captured, and `./x test` counts it.
 pub fn not_tried(why: &str) {
     use std::io::Write as _;
-    // Whoever closed the log does not want to know.
+    // Nobody reads the log.
     drop(writeln!(std::io::stderr(), "NOT TRIED: {why}"));
 }

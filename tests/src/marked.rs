@@ -1,5 +1,5 @@
-//! A scripted engine whose every word says whose answer it belongs to and which run wrote it, for
-//! the [`crate::auditor`]; a question says in its own words how it wants to be answered.
+//! A scripted engine whose words name their question and run, for the [`crate::auditor`]. The
+//! question's text says how it is answered.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,30 +17,30 @@ use crate::{
     scripted_ollama::{Answer, Gate, Request, ScriptedOllama, Step},
 };
 
-/// How the engine treats a question.
+/// The engine's behaviour for a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
     /// Answers it.
     Well,
-    /// Hangs up without a word the first time, and answers the next.
+    /// Closes the connection without an answer the first time, then answers.
     DeadOnce,
-    /// Refuses with 500.
+    /// Refuses with status 500.
     Refuse,
-    /// Says half a line of JSON and ends as if that were all.
+    /// Sends half a line of JSON and ends the response normally.
     HalfJson,
-    /// Breaks off in the middle.
+    /// Breaks the connection in the middle.
     Cut,
-    /// Says half and waits for ever: whoever has it is killed each time.
+    /// Sends half and waits forever; the test kills each agent that runs it.
     Poison,
-    /// Falls silent in the middle until all may finish.
+    /// Stops in the middle until [`Marked::finish`].
     Halt,
-    /// Falls silent in the middle until it is let on; then the first run says all but its last
-    /// word, and a later one says all.
+    /// Stops in the middle until released. The first run then sends all but its last word; a later
+    /// run sends everything.
     Stall,
 }
 
 impl Manner {
-    /// All of them.
+    /// All behaviours.
     pub const ALL: [Self; 8] = [
         Self::Well,
         Self::DeadOnce,
@@ -75,18 +75,18 @@ impl Manner {
     }
 }
 
-/// What is asked: its text is the prompt.
+/// A question; its text is the prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
-    /// No other question has this name.
+    /// The unique name.
     pub name: String,
-    /// How many words the answer shall have.
+    /// Number of words of the answer.
     pub words: u64,
-    /// The pause between them.
+    /// Pause between words.
     pub pause: Duration,
-    /// How the engine treats it.
+    /// The engine's behaviour.
     pub manner: Manner,
-    /// The only agent that shall answer; not part of the text.
+    /// The only agent that may answer; not part of the text.
     pub only: Option<String>,
 }
 
@@ -116,7 +116,7 @@ impl FromStr for Question {
     }
 }
 
-/// What the engine has done so far, and what holds it back.
+/// The state of the engine.
 #[derive(Debug, Clone, Default)]
 pub struct Marked {
     shared: Arc<Shared>,
@@ -132,7 +132,7 @@ struct Shared {
 }
 
 impl Marked {
-    /// Has this engine answer every question so.
+    /// Makes this engine answer every question with marked words.
     #[must_use]
     pub fn engine(ollama: &ScriptedOllama) -> Self {
         let marked = Self::default();
@@ -143,37 +143,37 @@ impl Marked {
         marked
     }
 
-    /// How many answers have been begun.
+    /// Number of answers begun.
     #[must_use]
     pub fn runs(&self) -> u64 {
         *self.shared.runs.borrow()
     }
 
-    /// How often a question has been begun.
+    /// Number of times that a question was begun.
     #[must_use]
     pub fn runs_of(&self, name: &str) -> u64 {
         lock(&self.shared.runs_of).get(name).copied().unwrap_or(0)
     }
 
-    /// Waits until a question has been begun so many times.
+    /// Waits until a question has been begun this many times.
     pub async fn until_begun(&self, name: &str, times: u64) {
         let mut runs = self.shared.runs.subscribe();
-        // The sender is held by `self`.
+        // `self` holds the sender.
         drop(runs.wait_for(|_| self.runs_of(name) >= times).await);
     }
 
-    /// How often the engine went wrong, in which way.
+    /// The numbers of engine faults, by kind.
     #[must_use]
     pub fn faults(&self) -> BTreeMap<&'static str, usize> {
         lock(&self.shared.faults).clone()
     }
 
-    /// Lets the first runs that stall say more.
+    /// Lets the first runs of stalled questions continue.
     pub fn go_on(&self) {
         self.shared.stalled.open();
     }
 
-    /// Lets the later runs of questions that stalled, and all that halt, say all.
+    /// Lets later runs of stalled questions, and all halted ones, finish.
     pub fn finish(&self) {
         self.shared.second.open();
     }
@@ -237,7 +237,7 @@ impl Marked {
             }
             (Manner::Cut, _) => extend(Answer::begin(), paced(1..=half).chain([Step::Cut])),
             (Manner::Poison, _) => extend(Answer::begin(), paced(1..=half)),
-            // Its last word is never said: whoever had this run must give it up.
+            // The last word is never sent: the run's lease is lost.
             (Manner::Stall, false) => {
                 let wait = [Step::Wait(self.shared.stalled.clone())];
                 let steps = paced(1..=half).chain(wait).chain(paced(half + 1..=all - 1));
@@ -285,7 +285,7 @@ pub(crate) fn line(text: &str, is_chat: bool) -> String {
     format!("{line}\n")
 }
 
-/// The line that ends an answer.
+/// The last line of an answer.
 pub(crate) fn last_line(is_chat: bool) -> String {
     let mut line: Value = serde_json::from_str(&line("", is_chat)).unwrap_or_default();
     line["done"] = json!(true);

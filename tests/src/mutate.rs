@@ -1,8 +1,8 @@
-//! Damages messages in every way a broken or hostile program would, the same way in each run.
+//! Damages messages as a broken or hostile program would, deterministically.
 
 use crate::chance::Chance;
 
-/// What parsers stumble over.
+/// Byte sequences that parsers often mishandle.
 const WORDS: [&[u8]; 16] = [
     b"\"",
     b"\\u0000",
@@ -22,7 +22,7 @@ const WORDS: [&[u8]; 16] = [
     b"true",
 ];
 
-/// Hands `rounds` damaged copies of what is in the corpus to `parse`, which must not panic.
+/// Passes `rounds` damaged copies of the corpus to `parse`, which must not panic.
 pub fn mutate(corpus: &[Vec<u8>], seed: u64, rounds: usize, mut parse: impl FnMut(&[u8])) {
     let mut chance = Chance::new(seed);
     for whole in corpus {

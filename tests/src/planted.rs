@@ -1,5 +1,5 @@
-//! Bugs that are planted into a copy of the relay, one at a time, to see that the test that must
-//! find each of them does. Nothing of them is in any program that is shipped.
+//! Bugs that are planted in a copy of the project, one at a time, to check that a test finds each
+//! of them. No shipped program contains them.
 
 mod bugs;
 mod ground;
@@ -14,22 +14,22 @@ pub use self::{
     ground::{Ground, Ran},
 };
 
-/// Which proof must find a bug.
+/// The test that must find a bug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Proof {
-    /// Kills of relay and agents.
+    /// The kills of relay and agents.
     Kills,
-    /// Power cuts.
+    /// The power cuts.
     PowerCuts,
-    /// Tests of one package whose names begin so, in its library or its folder of tests.
+    /// Tests of one package whose names begin with `named`.
     Tests {
         /// The package, without `hearth-`.
         of: &'static str,
         /// `--lib`, or `--test=it`.
         kind: &'static str,
-        /// What their names begin with.
+        /// The prefix of their names.
         named: &'static str,
-        /// The one of them that must fail, whichever others do.
+        /// The test that must fail; others may.
         by: &'static str,
     },
 }
@@ -37,22 +37,22 @@ pub enum Proof {
 /// One bug.
 #[derive(Debug, Clone, Copy)]
 pub struct Bug {
-    /// What is wrong then.
+    /// The resulting misbehaviour.
     pub name: &'static str,
-    /// What is changed for that.
+    /// The changes of the source.
     pub edits: &'static [Edit],
-    /// What finds it.
+    /// The test that finds it.
     pub found_by: Proof,
 }
 
-/// A text of one source file, and what is put in its place.
+/// A replacement in one source file.
 #[derive(Debug, Clone, Copy)]
 pub struct Edit {
     /// The file.
     pub file: &'static str,
-    /// What stands there, once.
+    /// The text to replace, which occurs once.
     pub is: &'static str,
-    /// What shall stand there.
+    /// The replacement.
     pub becomes: &'static str,
 }
 
@@ -68,7 +68,7 @@ impl Edit {
     }
 }
 
-/// The project's own folder.
+/// The project's folder.
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }

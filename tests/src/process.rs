@@ -1,4 +1,4 @@
-//! Real processes: started by a test, watched by their output, ended by their own id.
+//! Processes of a test: started by it, observed through their output, ended by their own id.
 
 use std::{
     ffi::OsStr,
@@ -16,10 +16,10 @@ use tokio::{
     time::timeout,
 };
 
-/// How long a test waits for anything before it says what is missing.
+/// Timeout of every wait of a test.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A program of this workspace: in `HEARTH_BIN_DIR`, else where cargo put it.
+/// The path of a program of this workspace, in `HEARTH_BIN_DIR` or else in cargo's target folder.
 ///
 /// # Panics
 /// If it has not been built.
@@ -43,7 +43,7 @@ fn beside_this_test() -> PathBuf {
     above.unwrap_or(folder).to_owned()
 }
 
-/// The user's own cache: what is fetched once per machine lies there.
+/// The user's own cache, for files that are fetched once per machine.
 #[must_use]
 pub fn cache() -> Option<PathBuf> {
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
@@ -51,7 +51,7 @@ pub fn cache() -> Option<PathBuf> {
     named.or_else(home)
 }
 
-/// A home folder of the test's own, so that nothing of the user's is read or changed.
+/// A home folder for one test, which keeps the user's own untouched.
 #[derive(Debug)]
 pub struct Home(tempfile::TempDir);
 
@@ -59,7 +59,7 @@ impl Home {
     /// An empty home.
     ///
     /// # Panics
-    /// If the temporary folder cannot be made.
+    /// If the temporary folder cannot be created.
     #[must_use]
     #[expect(
         clippy::new_without_default,
@@ -69,13 +69,13 @@ impl Home {
         Self(tempfile::tempdir().expect("a temporary folder can be made"))
     }
 
-    /// Where it is.
+    /// The path of the folder.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.0.path()
     }
 
-    /// A command that sees this home, no relay, no key, no engine and no display of the user's.
+    /// A command with this home, and without the user's relay, key, engine and display.
     #[must_use]
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
@@ -106,7 +106,7 @@ impl Home {
     }
 }
 
-/// A running program whose lines of output a test can wait for.
+/// A running program with a log of its output lines.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -116,7 +116,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts it.
+    /// Starts a program.
     ///
     /// # Panics
     /// If it cannot be started.
@@ -143,10 +143,10 @@ impl Process {
         }
     }
 
-    /// Waits for a line that contains `part` and gives what follows it, up to the next blank.
+    /// Waits for a line that contains `part`, and returns what follows it up to the next blank.
     ///
     /// # Panics
-    /// If the program ends or [`PATIENCE`] runs out first; shows what it said.
+    /// If the program ends or [`PATIENCE`] runs out first; the message contains its output.
     pub async fn says(&mut self, part: &str) -> String {
         let found = |lines: &Vec<String>| {
             lines.iter().find_map(|line| {
@@ -168,19 +168,19 @@ impl Process {
         panic!("{} {why} {part:?}:\n{}", self.name, self.log())
     }
 
-    /// All lines so far.
+    /// The lines so far.
     #[must_use]
     pub fn log(&self) -> String {
         self.said.borrow().join("\n")
     }
 
-    /// Its process id while it runs.
+    /// Its process id, while it is running.
     #[must_use]
     pub fn id(&self) -> Option<u32> {
         self.child.id()
     }
 
-    /// Ends it at once, as a power cut would (SIGKILL), and waits until it is gone.
+    /// Kills it (SIGKILL) and waits for its end.
     ///
     /// # Panics
     /// If the system refuses.
@@ -188,7 +188,7 @@ impl Process {
         self.child.kill().await.expect("a child can be killed");
     }
 
-    /// Asks it to end (SIGTERM) and waits.
+    /// Asks it to stop (SIGTERM) and waits for its end.
     ///
     /// # Panics
     /// If it does not end within [`PATIENCE`].
@@ -197,7 +197,7 @@ impl Process {
         self.wait().await
     }
 
-    /// Asks it to end (SIGTERM).
+    /// Asks it to stop (SIGTERM).
     ///
     /// # Panics
     /// If the system refuses.
@@ -205,7 +205,7 @@ impl Process {
         self.signal("TERM");
     }
 
-    /// Tells it that its terminal was closed (SIGHUP).
+    /// Sends SIGHUP, as if its terminal were closed.
     ///
     /// # Panics
     /// If the system refuses.
@@ -213,7 +213,7 @@ impl Process {
         self.signal("HUP");
     }
 
-    /// Stops it where it is, as a machine does that goes to sleep.
+    /// Suspends it (SIGSTOP), as a machine that goes to sleep does.
     ///
     /// # Panics
     /// If the system refuses.
@@ -221,7 +221,7 @@ impl Process {
         self.signal("STOP");
     }
 
-    /// Lets it go on.
+    /// Resumes it (SIGCONT).
     ///
     /// # Panics
     /// If the system refuses.
@@ -241,7 +241,7 @@ impl Process {
         );
     }
 
-    /// Waits until it ends by itself, and all it said was heard.
+    /// Waits until it has ended by itself and all of its output is read.
     ///
     /// # Panics
     /// If it does not within [`PATIENCE`].
@@ -249,15 +249,14 @@ impl Process {
         let Ok(status) = timeout(PATIENCE, self.child.wait()).await else {
             panic!("{} does not end:\n{}", self.name, self.log())
         };
-        // Its last words may still be on their way.
+        // The last lines may still be in the pipe.
         let heard = async { while self.readers.join_next().await.is_some() {} };
         let _ = timeout(PATIENCE, heard).await;
         status.expect("a child can be waited for")
     }
 }
 
-/// No program may panic, whatever it is asked: who was asked sees no more than a connection that is
-/// closed.
+/// Fails the test if the program panicked: a client would only have seen a closed connection.
 impl Drop for Process {
     fn drop(&mut self) {
         let log = self.log();
@@ -275,10 +274,10 @@ async fn collect(out: impl AsyncRead + Unpin, say: watch::Sender<Vec<String>>) {
     }
 }
 
-/// What a finished program said.
+/// The results of a finished program.
 #[derive(Debug)]
 pub struct Finished {
-    /// Whether it succeeded.
+    /// The exit status.
     pub status: ExitStatus,
     /// Its standard output.
     pub stdout: String,

@@ -1,4 +1,4 @@
-//! A TCP proxy that counts, delays or cuts what passes through it: the network's faults, on purpose.
+//! A TCP proxy that counts, delays or breaks the traffic between two programs.
 
 use std::{
     io,
@@ -21,36 +21,36 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// What the proxy does to traffic from now on.
+/// The treatment of traffic from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     /// Passes everything on.
     Open,
-    /// Breaks what is open and refuses what is new, by closing at once.
+    /// Closes all connections, and refuses new ones.
     Cut,
-    /// Passes nothing on and breaks nothing.
+    /// Passes nothing on, but keeps connections open.
     Held,
 }
 
-/// What a line does to everything that passes.
+/// The permanent properties of a connection.
 #[derive(Debug, Clone, Copy)]
 struct Line {
-    /// How long each byte is held back.
+    /// Delay of each byte.
     delay: Duration,
-    /// Into pieces of how many bytes it is split.
+    /// Maximum size of a segment in bytes.
     piece: usize,
 }
 
-/// What passed so far.
+/// The traffic so far.
 #[derive(Debug, Default)]
 struct Seen {
-    /// Heads of HTTP requests.
+    /// Number of HTTP request heads.
     requests: AtomicUsize,
-    /// Pieces that came back.
+    /// Number of segments from the target.
     replies: watch::Sender<usize>,
 }
 
-/// Listens on a port of its own and passes everything on to one target. Ends when dropped.
+/// A proxy on its own port to one target. Stops when dropped.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -60,18 +60,18 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts one that holds each byte back for `delay` in each direction.
+    /// Starts a proxy that delays each byte by `delay` in each direction.
     ///
     /// # Errors
-    /// If no port can be had.
+    /// If no port is free.
     pub async fn start(target: SocketAddr, delay: Duration) -> io::Result<Self> {
         Self::split(target, delay, usize::MAX).await
     }
 
-    /// The same, and what passes is split into pieces of so many bytes at most.
+    /// Starts a proxy that also splits the traffic into segments of at most `piece` bytes.
     ///
     /// # Errors
-    /// If no port can be had.
+    /// If no port is free.
     pub async fn split(target: SocketAddr, delay: Duration, piece: usize) -> io::Result<Self> {
         let line = Line { delay, piece };
         let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -88,19 +88,19 @@ impl Proxy {
         })
     }
 
-    /// Where it listens.
+    /// The address of the proxy.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// How many HTTP requests have been sent through it.
+    /// Number of HTTP requests sent through it.
     #[must_use]
     pub fn requests(&self) -> usize {
         self.seen.requests.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many more pieces than now have come back through it, or it is gone.
+    /// Waits until this many further segments have come from the target, or the proxy is gone.
     pub fn until_replied(&self, more: usize) -> impl Future<Output = ()> + Send + use<> {
         let mut replies = self.seen.replies.subscribe();
         let wanted = *replies.borrow() + more;
@@ -182,8 +182,8 @@ async fn join(
     }
 }
 
-/// Counts the heads of HTTP/1.1 requests in what it is shown. A body of JSON holds no bare line
-/// break, so it holds nothing that looks like one.
+/// Counts the heads of HTTP/1.1 requests. A JSON body contains no raw line break, so it cannot look
+/// like one.
 fn heads_counted(requests: &AtomicUsize) -> impl FnMut(&[u8]) {
     const END_OF_FIRST_LINE: &[u8] = b" HTTP/1.1\r\n";
     let mut matched = 0;
@@ -201,7 +201,7 @@ fn heads_counted(requests: &AtomicUsize) -> impl FnMut(&[u8]) {
     }
 }
 
-/// Reads at once and writes `delay` later, so that throughput is not what is limited.
+/// Reads at once and writes after `delay`, so that only latency is added.
 async fn carry(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
@@ -224,7 +224,7 @@ async fn carry(
             if !delay.is_zero() {
                 sleep_until(due).await;
             }
-            // It is gone with the proxy.
+            // Fails only when the proxy is gone.
             drop(mode.wait_for(|mode| *mode != Mode::Held).await);
             see(&bytes);
             for piece in bytes.chunks(piece) {

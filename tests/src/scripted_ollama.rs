@@ -1,6 +1,6 @@
-//! An Ollama over a real socket that does what a test tells it to: answers, dies, falls silent.
+//! An Ollama on a real socket that a test controls: it answers, breaks off, or falls silent.
 //!
-//! Without a script it answers like an Ollama whose models repeat what they are told.
+//! Without a script it answers like an Ollama whose models repeat their input.
 
 mod talk;
 mod wire;
@@ -16,33 +16,33 @@ use std::{
 use bytes::Bytes;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
-/// One request as it arrived.
+/// One request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// For example `POST`.
     pub method: String,
     /// For example `/api/chat`.
     pub path: String,
-    /// Names in lower case.
+    /// The headers; names are in lower case.
     pub headers: HashMap<String, String>,
-    /// The body's bytes.
+    /// The body.
     pub body: Bytes,
 }
 
 /// One step of a scripted answer.
 #[derive(Debug, Clone)]
 pub enum Step {
-    /// The status line and the headers of a chunked answer.
+    /// Sends the status line and headers of a chunked answer.
     Head(u16, Option<&'static str>),
-    /// One chunk of the body.
+    /// Sends one chunk of the body.
     Send(Bytes),
-    /// Nothing until the gate opens.
+    /// Waits until the gate opens.
     Wait(Gate),
-    /// Nothing for so long: a model that thinks.
+    /// Waits for this time.
     Pause(Duration),
-    /// The proper end of the body.
+    /// Sends the end of the body.
     Finish,
-    /// The connection is closed in the middle.
+    /// Closes the connection in the middle.
     Cut,
 }
 
@@ -57,14 +57,14 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// Lets everything through, now and later.
+    /// Opens the gate for good.
     pub fn open(&self) {
         self.0.send_replace(true);
     }
 
     async fn passed(&self) {
         let mut open = self.0.subscribe();
-        // The sender is `self`; it cannot be gone.
+        // `self` holds the sender.
         drop(open.wait_for(|open| *open).await);
     }
 }
@@ -74,7 +74,7 @@ impl Gate {
 pub struct Answer(Vec<Step>);
 
 impl Answer {
-    /// A stream of lines, each in a chunk of its own, with a proper end.
+    /// A stream of lines, one chunk each, with a proper end.
     pub fn lines<'a>(lines: impl IntoIterator<Item = &'a str>) -> Self {
         Self::begin().send_lines(lines).then(Step::Finish)
     }
@@ -85,7 +85,7 @@ impl Answer {
         Self(vec![Step::Head(200, Some("application/x-ndjson"))])
     }
 
-    /// A status with a JSON body, as Ollama words its errors.
+    /// A status with a JSON body, as in Ollama's errors.
     #[must_use]
     pub fn json(status: u16, body: &str) -> Self {
         let kind = "application/json; charset=utf-8";
@@ -94,19 +94,19 @@ impl Answer {
             .then(Step::Finish)
     }
 
-    /// A status with nothing else.
+    /// A status without a body.
     #[must_use]
     pub fn empty(status: u16) -> Self {
         Self(vec![Step::Head(status, None), Step::Finish])
     }
 
-    /// No answer at all until the gate opens, then the steps that follow.
+    /// Waits for the gate before anything is sent.
     #[must_use]
     pub fn after(gate: &Gate) -> Self {
         Self(vec![Step::Wait(gate.clone())])
     }
 
-    /// More lines.
+    /// Adds lines.
     #[must_use]
     pub fn send_lines<'a>(mut self, lines: impl IntoIterator<Item = &'a str>) -> Self {
         let chunk = |line: &str| Step::Send(Bytes::from(format!("{line}\n")));
@@ -114,14 +114,14 @@ impl Answer {
         self
     }
 
-    /// One more step.
+    /// Adds a step.
     #[must_use]
     pub fn then(mut self, step: Step) -> Self {
         self.0.push(step);
         self
     }
 
-    /// All steps of another answer.
+    /// Adds all steps of another answer.
     #[must_use]
     pub fn then_all(mut self, other: Self) -> Self {
         self.0.extend(other.0);
@@ -129,7 +129,7 @@ impl Answer {
     }
 }
 
-/// Makes the answer to a request.
+/// Computes the answer to a request.
 #[derive(Clone)]
 struct Writer(Arc<dyn Fn(&Request) -> Answer + Send + Sync>);
 
@@ -139,7 +139,7 @@ impl fmt::Debug for Writer {
     }
 }
 
-/// What every connection shares.
+/// State shared by all connections.
 #[derive(Debug, Default)]
 struct Stage {
     scripts: Mutex<HashMap<String, VecDeque<Answer>>>,
@@ -150,7 +150,7 @@ struct Stage {
     left: watch::Sender<usize>,
 }
 
-/// The server. Ends when dropped.
+/// The server. Stops when dropped.
 #[derive(Debug)]
 pub struct ScriptedOllama {
     address: SocketAddr,
@@ -159,10 +159,10 @@ pub struct ScriptedOllama {
 }
 
 impl ScriptedOllama {
-    /// Starts one on a free port, with one model called `tiny:latest`.
+    /// Starts a server on a free port, with one model called `tiny:latest`.
     ///
     /// # Errors
-    /// If no port can be had.
+    /// If no port is free.
     pub async fn start() -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let mut ollama = Self {
@@ -181,13 +181,13 @@ impl ScriptedOllama {
         self.tasks = Some(tasks);
     }
 
-    /// Its address as a client wants it.
+    /// The URL of the server.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// The next request for `path` gets this answer; several wait in line.
+    /// Sets the answer to the next request for `path`; further answers are queued.
     pub fn script(&self, path: &str, answer: Answer) {
         let mut scripts = lock(&self.stage.scripts);
         scripts
@@ -196,12 +196,12 @@ impl ScriptedOllama {
             .push_back(answer);
     }
 
-    /// Every request for `path` without a script of its own gets this answer from now on.
+    /// Sets the answer to every request for `path` without a queued one.
     pub fn settle(&self, path: &str, answer: Answer) {
         self.settle_with(path, move |_| answer.clone());
     }
 
-    /// The same, with an answer of its own for each request.
+    /// Sets a function that answers every request for `path` without a queued answer.
     pub fn settle_with(
         &self,
         path: &str,
@@ -211,7 +211,7 @@ impl ScriptedOllama {
         lock(&self.stage.settled).insert(path.to_owned(), writer);
     }
 
-    /// Which models it has, and whether each is in memory.
+    /// Sets the models, and whether each is loaded.
     pub fn set_models(&self, models: &[(&str, bool)]) {
         let models = models
             .iter()
@@ -219,13 +219,13 @@ impl ScriptedOllama {
         *lock(&self.stage.models) = models.collect();
     }
 
-    /// Every request so far, in order of arrival.
+    /// All requests so far, in order of arrival.
     #[must_use]
     pub fn requests(&self) -> Vec<Request> {
         lock(&self.stage.requests).clone()
     }
 
-    /// Every request for one path so far.
+    /// All requests for one path so far.
     #[must_use]
     pub fn requests_for(&self, path: &str) -> Vec<Request> {
         let mut requests = self.requests();
@@ -233,37 +233,37 @@ impl ScriptedOllama {
         requests
     }
 
-    /// Waits until so many requests for `path` have arrived.
+    /// Waits until this many requests for `path` have arrived.
     pub async fn until_asked(&self, path: &str, times: usize) {
         let mut arrived = self.stage.arrived.subscribe();
         let is_there = |_: &usize| self.requests_for(path).len() >= times;
-        // The sender is held by `self`.
+        // `self` holds the sender.
         drop(arrived.wait_for(is_there).await);
     }
 
-    /// Waits until so many clients have gone before their answer was finished.
+    /// Waits until this many clients have disconnected before the end of their answer.
     pub async fn until_left(&self, times: usize) {
         let mut left = self.stage.left.subscribe();
         drop(left.wait_for(|left| *left >= times).await);
     }
 
-    /// How many clients have gone before their answer was finished.
+    /// Number of clients that have disconnected before the end of their answer.
     #[must_use]
     pub fn left(&self) -> usize {
         *self.stage.left.borrow()
     }
 
-    /// Dies: every connection breaks, and new ones are refused.
+    /// Breaks every connection and refuses new ones.
     pub async fn go_down(&mut self) {
         if let Some(mut tasks) = self.tasks.take() {
             tasks.shutdown().await;
         }
     }
 
-    /// Comes back at the same address.
+    /// Listens again at the same address.
     ///
     /// # Errors
-    /// If somebody else took the port meanwhile.
+    /// If another program has taken the port.
     pub async fn come_back(&mut self) -> io::Result<()> {
         let listener = TcpListener::bind(self.address).await?;
         self.serve(listener);

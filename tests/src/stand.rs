@@ -1,4 +1,4 @@
-//! A relay and an agent as a user starts them, with the keys to use them, in a home of their own.
+//! A relay and an agent as a user starts them, with their keys, in their own home.
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -14,44 +14,44 @@ use crate::{
     scripted_ollama::ScriptedOllama,
 };
 
-/// Seconds a dead agent's job waits for another: short, because tests kill agents.
+/// Lease time in seconds; short, because tests kill agents.
 const LEASE: &str = "20";
 
-/// Everything between a question and its answer.
+/// A relay and an agent, with all that a test needs to use them.
 #[derive(Debug)]
 pub struct Stand {
-    /// Its home folder.
+    /// The home folder.
     pub home: Home,
-    /// Where the relay listens.
+    /// The relay's address.
     pub address: SocketAddr,
-    /// A key that may enqueue and read.
+    /// A key with the scopes `enqueue` and `read`.
     pub requester: String,
-    /// A key that may work.
+    /// A key with the scope `work`.
     pub worker: String,
-    /// A client that shows no key by itself.
+    /// A client that sends no key by itself.
     pub http: reqwest::Client,
-    /// The relay, while it runs.
+    /// The relay, while it is running.
     pub relay: Option<Process>,
-    /// The agent, while it runs.
+    /// The agent, while it is running.
     pub agent: Option<Process>,
-    /// Where the agent finds the relay, if not at its own address: a proxy of the test's.
+    /// The agent's address for the relay, if it is not the relay's own: a proxy of the test.
     pub through: Option<SocketAddr>,
-    /// How many jobs the agent may run at once.
+    /// Maximum number of concurrent jobs of the agent.
     pub slots: u32,
-    /// What the relay is started with beside its address and its store.
+    /// Further options of the relay.
     pub relay_options: Vec<String>,
-    /// Where the relay shows its metrics, if its options say so.
+    /// The address of the relay's metrics, if its options name one.
     metrics: Option<String>,
     engine: String,
 }
 
 impl Stand {
-    /// A relay that runs, keys, and no agent yet.
+    /// A running relay with keys, and no agent yet.
     pub async fn relay_only(engine: &str) -> Self {
         Self::relay_with(&[], engine).await
     }
 
-    /// The same with more options for the relay.
+    /// A running relay with further options, and no agent yet.
     pub async fn relay_with(options: &[&str], engine: &str) -> Self {
         let home = Home::new();
         let requester = create_key(
@@ -79,12 +79,13 @@ impl Stand {
         stand
     }
 
-    /// A relay, and an agent in front of a scripted engine, confirmed ready.
+    /// A relay, and an agent in front of a scripted engine, which is ready.
     pub async fn scripted() -> (Self, ScriptedOllama) {
         Self::scripted_with(&[], 1).await
     }
 
-    /// The same with more options for the relay, and an agent that runs so many jobs at once.
+    /// A relay with further options, and a ready agent with this many slots in front of a scripted
+    /// engine.
     pub async fn scripted_with(options: &[&str], slots: u32) -> (Self, ScriptedOllama) {
         let ollama = ScriptedOllama::start().await.unwrap();
         let engine = format!("ollama:{}", ollama.url());
@@ -95,12 +96,12 @@ impl Stand {
         (stand, ollama)
     }
 
-    /// Starts the relay, at the address it had before.
+    /// Starts the relay at its previous address.
     pub async fn start_relay(&mut self) {
         let mut command = self.home.command(relay_binary());
         command.args(["relay", "--store", &store(&self.home)]);
         command.args(["--listen", &self.address.to_string(), "--lease", LEASE]);
-        // The tests ask as fast as they can, all with one key.
+        // The tests send requests as fast as possible, all with one key.
         command.args(["--key-rate", "0", "--connections-per-key", "0"]);
         command.args(&self.relay_options);
         let mut relay = Process::start("the relay", command);
@@ -116,7 +117,7 @@ impl Stand {
         self.relay = Some(relay);
     }
 
-    /// Everything the relay shows a scraper. Nothing if it shows nothing.
+    /// The relay's metrics; empty if it serves none.
     pub async fn metrics(&self) -> String {
         let Some(url) = &self.metrics else {
             return String::new();
@@ -126,12 +127,12 @@ impl Stand {
         answer.text().await.unwrap()
     }
 
-    /// Starts the agent and waits until its hub listens.
+    /// Starts the agent and waits until its hub is listening.
     pub async fn start_agent(&mut self) {
         self.agent = Some(self.new_agent().await);
     }
 
-    /// An agent of the caller's own, whose hub listens.
+    /// A further agent, whose hub is listening.
     pub async fn new_agent(&self) -> Process {
         let mut command = self.hearth(&["agent"]);
         command.args(self.options()).env("HEARTH_KEY", &self.worker);
@@ -140,13 +141,13 @@ impl Stand {
         agent
     }
 
-    /// The options of an agent, with or without a desktop, that works for this relay; its key
-    /// goes into `HEARTH_KEY`.
+    /// The options of an agent or desktop app that works for this relay; its key belongs in
+    /// `HEARTH_KEY`.
     pub fn options(&self) -> Vec<String> {
         self.options_of("home", self.through.unwrap_or(self.address))
     }
 
-    /// The same for an agent of another name that finds the relay at this address.
+    /// The options of an agent with another name that connects to the relay at this address.
     pub fn options_of(&self, name: &str, relay: SocketAddr) -> Vec<String> {
         let relay = format!("http://{relay}");
         let slots = self.slots.to_string();
@@ -159,17 +160,17 @@ impl Stand {
             .collect()
     }
 
-    /// Ends the relay as a power cut would.
+    /// Kills the relay.
     pub async fn kill_relay(&mut self) {
         self.relay.take().unwrap().kill().await;
     }
 
-    /// Ends the agent as a power cut would.
+    /// Kills the agent.
     pub async fn kill_agent(&mut self) {
         self.agent.take().unwrap().kill().await;
     }
 
-    /// Waits until the agent's own status says so.
+    /// Waits until the agent's status has this phase.
     pub async fn until(&self, phase: &str) {
         let done = finish(self.hearth(&["status", "--until", phase, "--timeout", "50"])).await;
         assert!(
@@ -181,7 +182,7 @@ impl Stand {
         );
     }
 
-    /// The agent's status as the hub sends it.
+    /// The agent's status, as the hub sends it.
     pub async fn status(&self) -> Value {
         let done = finish(self.hearth(&["status", "--json"])).await;
         assert!(done.status.success(), "{}", done.stderr);
@@ -193,14 +194,14 @@ impl Stand {
         hearth(&self.home, args)
     }
 
-    /// `hearth ask` with the requester's key.
+    /// Runs `hearth ask` with the requester's key.
     pub async fn ask(&self, args: &[&str]) -> Finished {
         let mut command = self.hearth(&["ask", "--relay", &self.url("")]);
         command.args(args).env("HEARTH_KEY", &self.requester);
         finish(command).await
     }
 
-    /// An address at the relay.
+    /// A URL of the relay.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
@@ -231,7 +232,7 @@ impl Stand {
         Some(view["id"].as_str().unwrap().parse().unwrap())
     }
 
-    /// Follows a job's events to its end: the text of its last attempt, and how often an end came.
+    /// Follows a job's events to the end: the text of its last attempt, and the ends.
     pub async fn answer(&self, job: JobId) -> Answered {
         timeout(PATIENCE, self.follow(job))
             .await
@@ -268,20 +269,20 @@ impl Stand {
     }
 }
 
-/// What a requester saw of one job.
+/// The result of a job, as a requester saw it.
 #[derive(Debug, Default)]
 pub struct Answered {
     /// The text of the last attempt.
     pub text: String,
-    /// How many lines said `done`.
+    /// Number of lines with `done`.
     pub done_lines: usize,
-    /// Every end that was told.
+    /// The ends that were sent.
     pub ends: Vec<Value>,
 }
 
-/// An HTTP client that takes no detours.
+/// An HTTP client without system proxies.
 pub fn client() -> reqwest::Client {
-    // Whoever comes first installs it; all install the same one.
+    // All callers install the same provider; only the first call has an effect.
     drop(rustls::crypto::ring::default_provider().install_default());
     reqwest::Client::builder()
         .no_proxy()
@@ -290,8 +291,8 @@ pub fn client() -> reqwest::Client {
         .unwrap()
 }
 
-/// The program that is started as the relay: `HEARTH_RELAY_BIN`, which has a bug planted in it and
-/// must be found out, else `hearth`.
+/// The program that runs as the relay: `HEARTH_RELAY_BIN`, which may contain a planted bug, or else
+/// `hearth`.
 fn relay_binary() -> PathBuf {
     std::env::var_os("HEARTH_RELAY_BIN").map_or_else(|| binary("hearth"), PathBuf::from)
 }
@@ -303,12 +304,12 @@ pub fn hearth(home: &Home, args: &[&str]) -> Command {
     command
 }
 
-/// The relay's store in a home.
+/// The URL of the relay's store in a home.
 pub fn store(home: &Home) -> String {
     format!("sqlite:{}", home.path().join("relay.db").display())
 }
 
-/// Makes a key; its text is the last word printed.
+/// Creates a key and returns it.
 pub async fn create_key(home: &Home, args: &[&str]) -> String {
     let mut command = hearth(home, &["key", "create", "--store", &store(home)]);
     command.args(args);

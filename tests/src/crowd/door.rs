@@ -1,4 +1,4 @@
-//! How a question is put: as a native job, or in the words of another API.
+//! The APIs in which questions are asked.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::{
     marked::Question,
 };
 
-/// One way in.
+/// One API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Door {
     /// `POST /api/jobs`, then its events.
@@ -27,7 +27,7 @@ pub enum Door {
     Anthropic,
 }
 
-/// After so many questions it begins anew.
+/// Length of the cycle in which the APIs are used.
 pub(super) const TURNS: u64 = 10;
 const SECOND_TRY: Duration = Duration::from_millis(50);
 
@@ -43,7 +43,7 @@ impl Door {
     }
 }
 
-/// Asks and follows to the end, or until there is nothing more to hope for.
+/// Asks a question and follows its answer to the end, or until it is lost.
 pub(super) async fn ask(shared: &Shared, n: u64, question: &Question) {
     let name = &question.name;
     shared.note(name, Seen::Asked(question.manner.promise()));
@@ -79,7 +79,7 @@ pub(super) async fn ask(shared: &Shared, n: u64, question: &Question) {
     }
 }
 
-/// Says the same again under the same idempotency key until it is taken.
+/// Submits a job under one idempotency key until it is accepted.
 async fn submit(shared: &Shared, n: u64, question: &Question, messages: &Value) -> Option<String> {
     let body = json!({ "model": "tiny", "messages": messages, "stream": true });
     let submit = json!({ "op": "chat", "body": body, "deadline_ms": 3_600_000 });
@@ -146,7 +146,7 @@ async fn polling(shared: &Shared, n: u64, name: &str, prompt: &str) {
                     return;
                 }
                 Some("error") => {
-                    // Its words, not a code: all that matters is that it failed.
+                    // The text is not a code; all that counts is that it failed.
                     shared.note(name, Seen::Ended(0, Ending::Failed(String::new())));
                     return;
                 }
@@ -168,7 +168,7 @@ impl Shared {
         &self.keys[at]
     }
 
-    /// Asks once; `None` if it was refused or broke.
+    /// Sends one request; `None` if it was refused or the connection broke.
     async fn post(&self, n: u64, path: &str, body: &Value) -> Option<Response> {
         let request = self.http.post(self.url(path)).bearer_auth(self.key(n));
         let answer = request.json(body).send().await.ok()?;

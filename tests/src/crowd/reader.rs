@@ -1,4 +1,4 @@
-//! Streams as a requester reads them.
+//! Readers of the response streams.
 
 use futures_util::StreamExt as _;
 use reqwest::{Response, StatusCode};
@@ -16,10 +16,10 @@ pub(crate) struct Event {
     pub(crate) data: String,
 }
 
-/// How often a job may be unknown before it is given up for lost.
+/// Number of 404 responses after which a job counts as lost.
 const UNKNOWN_MAX: u32 = 20;
 
-/// Follows a native job from its first word to its end, wherever the stream breaks.
+/// Follows a native job from its first event to its end, and reconnects when the stream breaks.
 pub(super) async fn follow(shared: &Shared, n: u64, name: &str, id: &str, reading: u32) {
     let until = Instant::now() + shared.patience;
     let (mut last, mut is_over, mut unknown) = (String::new(), false, 0);
@@ -40,13 +40,13 @@ pub(super) async fn follow(shared: &Shared, n: u64, name: &str, id: &str, readin
                         last = event.id;
                     }
                 });
-                // What never ends is given up, and the auditor sees that.
+                // A job that never ends is given up, and the auditor reports it.
                 let _ = timeout_at(until, read).await;
             }
             Ok(answer) => {
                 let status = answer.status();
                 shared.refused(answer.text().await.unwrap_or_default());
-                // Once may be a mistake; who is told so again and again gives up.
+                // A single 404 may be an error; only repeated ones count.
                 unknown += u32::from(status == StatusCode::NOT_FOUND);
                 if unknown > UNKNOWN_MAX {
                     return;
@@ -60,7 +60,7 @@ pub(super) async fn follow(shared: &Shared, n: u64, name: &str, id: &str, readin
     }
 }
 
-/// Writes down what an event says; whether it is the end.
+/// Records an event; returns whether it is the end.
 fn note(shared: &Shared, name: &str, reading: u32, event: &Event) -> bool {
     let data: Value = serde_json::from_str(&event.data).unwrap_or_default();
     match event.name.as_str() {

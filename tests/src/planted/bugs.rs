@@ -1,4 +1,4 @@
-//! The bugs, and what must find each of them.
+//! The bugs, each with the test that must find it.
 
 use super::{Bug, Edit, Proof};
 
@@ -22,7 +22,7 @@ const fn through_http(named: &'static str, by: &'static str) -> Proof {
     }
 }
 
-/// All of them.
+/// All bugs.
 pub const BUGS: &[Bug] = &[
     Bug {
         name: "no-fencing",
@@ -165,7 +165,7 @@ pub const BUGS: &[Bug] = &[
     },
     Bug {
         name: "told-before-the-commit",
-        // It works on: what was told is in the transaction, which is kept open for some groups.
+        // Reads stay correct: the lines are in the transaction, which stays open for some groups.
         edits: &[
             Edit {
                 file: "crates/queue-sqlite/src/writer.rs",

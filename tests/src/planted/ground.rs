@@ -12,29 +12,29 @@ use tokio::{process::Command, time::timeout};
 
 use super::{Edit, root};
 
-/// How long building may take, also of everything.
+/// Timeout of a build, even of everything.
 const BUILT_WITHIN: Duration = Duration::from_secs(40 * 60);
-/// How long the tests may run. Those that a bug makes hang have found nothing: whoever waits in a
-/// test has to say for how long.
+/// Timeout of the tests. A bug that makes a test hang counts as not found: every wait in a test
+/// needs a timeout of its own.
 const RUN_WITHIN: Duration = Duration::from_secs(5 * 60);
 
-/// A copy of the project, in which bugs are planted, and what is built of it.
+/// A copy of the project in which bugs are planted, with its build output.
 #[derive(Debug)]
 pub struct Ground {
     folder: PathBuf,
 }
 
-/// What became of tests.
+/// The results of tests.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Ran {
-    /// How many passed.
+    /// Number of tests that passed.
     pub passed: usize,
-    /// The names of the others.
+    /// The names of the tests that failed.
     pub failed: Vec<String>,
 }
 
 impl Ground {
-    /// In this folder, which is kept for the next time.
+    /// A copy in this folder, which is kept for later runs.
     #[must_use]
     pub const fn new(folder: PathBuf) -> Self {
         Self { folder }
@@ -44,10 +44,10 @@ impl Ground {
         self.folder.join("copy")
     }
 
-    /// Makes the copy equal to the checkout but for these edits.
+    /// Makes the copy equal to the checkout, except for these edits.
     ///
     /// # Errors
-    /// If one of them has no place any more.
+    /// If the text of an edit does not occur exactly once.
     pub fn prepare(&self, edits: &[Edit]) -> io::Result<()> {
         let copy = self.copy();
         take_over(&root(), &copy)?;
@@ -59,10 +59,10 @@ impl Ground {
         Ok(())
     }
 
-    /// Builds these tests of the copy and runs them.
+    /// Builds and runs these tests of the copy.
     ///
     /// # Errors
-    /// If they do not compile, do not come to an end, or there are none.
+    /// If they do not compile, do not end in time, or do not exist.
     pub async fn tests(&self, of: &str, kind: &str, named: &str) -> io::Result<Ran> {
         let package = format!("hearth-{of}");
         let args = ["test", "--no-run", "-p", &package, kind];
@@ -74,7 +74,7 @@ impl Ground {
         Ran::read(&String::from_utf8_lossy(&done.stdout))
     }
 
-    /// Builds the relay of the copy and puts it beside the copy under this name.
+    /// Builds the relay of the copy and saves it under this name.
     ///
     /// # Errors
     /// If it does not compile.
@@ -90,7 +90,7 @@ impl Ground {
         Ok(relay)
     }
 
-    /// The last program that cargo built.
+    /// Runs cargo, and returns the path of the last program it built.
     async fn build(&self, args: &[&str]) -> io::Result<PathBuf> {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut cargo = Command::new(cargo);
@@ -98,7 +98,8 @@ impl Ground {
             .args(args)
             .args(["--locked", "--quiet"])
             .args(["--message-format", "json-render-diagnostics"])
-            // Cargo takes a copy for the checkout itself, and would mix up what is built of them.
+            // A separate target folder: cargo would confuse the copy's artifacts with the
+            // checkout's.
             .env("CARGO_TARGET_DIR", self.folder.join("target"))
             .stderr(Stdio::inherit())
             .current_dir(self.copy());
@@ -114,7 +115,7 @@ impl Ground {
 }
 
 impl Ran {
-    /// Reads what a program of tests printed.
+    /// Parses the output of a test program.
     fn read(printed: &str) -> io::Result<Self> {
         let mut ran = Self::default();
         let mut has_ended = false;
@@ -142,7 +143,7 @@ impl Ran {
     }
 }
 
-/// Runs it to its end, for so long at most.
+/// Runs a command with a timeout.
 async fn finished(mut command: Command, within: Duration) -> io::Result<Output> {
     let ended = command.stdin(Stdio::null()).kill_on_drop(true).output();
     timeout(within, ended).await.unwrap_or_else(|_| {
@@ -151,7 +152,8 @@ async fn finished(mut command: Command, within: Duration) -> io::Result<Output> 
     })
 }
 
-/// Makes `copy` equal to the checkout, so that cargo finds changed only what is.
+/// Makes `copy` equal to `from`. Unchanged files keep their times, so that cargo rebuilds only what
+/// changed.
 fn take_over(from: &Path, copy: &Path) -> io::Result<()> {
     const LEFT_OUT: &[&str] = &["target", "node_modules"];
     fs::create_dir_all(copy)?;
@@ -181,7 +183,7 @@ fn take_over(from: &Path, copy: &Path) -> io::Result<()> {
     }
     for entry in fs::read_dir(copy)? {
         let entry = entry?;
-        // What the checkout removed, and what a test of an earlier bug left behind.
+        // Files that the checkout removed, or that a test of an earlier bug created.
         if !taken.contains(&entry.file_name()) {
             remove(&entry.path())?;
         }

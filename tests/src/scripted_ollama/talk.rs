@@ -1,4 +1,4 @@
-//! What an Ollama says when nobody scripted it: its models repeat what they are told.
+//! The default answers of the scripted Ollama, whose models repeat their input.
 
 use serde_json::{Value, json};
 

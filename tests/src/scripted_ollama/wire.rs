@@ -1,4 +1,4 @@
-//! Just enough HTTP/1.1 to break it on purpose.
+//! A minimal HTTP/1.1 server that can break off on purpose.
 
 use std::{collections::HashMap, future, io, sync::Arc};
 
@@ -21,7 +21,7 @@ pub(super) async fn accept(listener: TcpListener, stage: Arc<Stage>) {
             Ok((socket, _)) = listener.accept() => {
                 let stage = Arc::clone(&stage);
                 connections.spawn(async move {
-                    // A client that breaks off is what many tests are about.
+                    // Many tests have clients that disconnect early.
                     drop(serve(socket, &stage).await);
                 });
             }
@@ -51,7 +51,7 @@ async fn serve(socket: TcpStream, stage: &Stage) -> io::Result<()> {
     Ok(())
 }
 
-/// Plays an answer; true if the connection can serve another request.
+/// Plays an answer; returns whether the connection can serve another request.
 async fn play(write: &mut OwnedWriteHalf, answer: Answer) -> io::Result<bool> {
     for step in answer.0 {
         match step {
@@ -81,7 +81,7 @@ async fn play(write: &mut OwnedWriteHalf, answer: Answer) -> io::Result<bool> {
     future::pending().await
 }
 
-/// Resolves when the client closed its side; a half-close counts, as it does for Ollama.
+/// Completes when the client has closed its side; a half-close counts, as it does for Ollama.
 async fn gone(read: &mut OwnedReadHalf, buffer: &mut BytesMut) -> io::Result<()> {
     while read.read_buf(buffer).await? > 0 {}
     Ok(())
