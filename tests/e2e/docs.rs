@@ -20,16 +20,19 @@ fn sources(folder: &Path) -> String {
     text
 }
 
-#[test]
-fn every_test_that_the_architecture_names_exists() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let page = fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
-    let sources = sources(&root);
-    let (_, invariants) = page.split_once("## Invariants").unwrap();
-    let (invariants, _) = invariants.split_once("\n## ").unwrap();
-    let named: Vec<&str> = invariants.split('`').skip(1).step_by(2).collect();
-    assert!(named.len() > 20, "{named:?}");
-    for test in named {
+/// Returns the names in backquotes in the given column (counted from 0) of the tables of a page.
+fn named(page: &str, column: usize) -> Vec<&str> {
+    let rows = page.lines().filter(|line| line.starts_with("| "));
+    rows.filter_map(|row| row.split(" | ").nth(column))
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .collect()
+}
+
+/// Every name is that of a function of the project.
+fn assert_exist(root: &Path, tests: &[&str]) {
+    assert!(tests.len() > 20, "{tests:?}");
+    let sources = sources(root);
+    for test in tests {
         assert!(
             sources.contains(&format!("fn {test}(")),
             "no test is called {test}"
@@ -38,23 +41,22 @@ fn every_test_that_the_architecture_names_exists() {
 }
 
 #[test]
+fn every_test_that_the_promises_name_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let page = fs::read_to_string(root.join("docs/PROMISES.md")).unwrap();
+    for row in page.lines().filter(|line| line.starts_with("| ")) {
+        let is_head = row.starts_with("| Promise |");
+        assert!(is_head || !named(row, 1).is_empty(), "no test: {row}");
+    }
+    assert_exist(&root, &named(&page, 1));
+}
+
+#[test]
 fn every_test_that_the_hubs_threats_name_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let page = fs::read_to_string(root.join("docs/PROTOCOL.md")).unwrap();
-    let sources = sources(&root);
     let (_, threats) = page.split_once("| # | Threat | Test |").unwrap();
-    let (threats, _) = threats.split_once("\n## ").unwrap();
-    let rows = threats.lines().filter_map(|row| row.split(" | ").nth(2));
-    let named: Vec<&str> = rows
-        .flat_map(|tests| tests.split('`').skip(1).step_by(2))
-        .collect();
-    assert!(named.len() > 20, "{named:?}");
-    for test in named {
-        assert!(
-            sources.contains(&format!("fn {test}(")),
-            "no test is called {test}"
-        );
-    }
+    assert_exist(&root, &named(threats, 2));
 }
 
 #[test]
