@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Autobahn's core cases against our WebSockets, as server and as client. Needs Python 2.7.
+# Runs Autobahn's core cases against our WebSocket code, as server and as client. Needs Python 2.7.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -8,7 +8,7 @@ fail() { printf 'autobahn: %s\n' "$*" >&2; exit 1; }
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/hearth/autobahn
 suite=$cache/bin/wstest
 if [ ! -x "$suite" ]; then
-  # pyenv has one where it is installed.
+  # pyenv provides Python 2.7 where it is installed.
   export PYENV_VERSION=${PYENV_VERSION:-2.7.18}
   python=$(command -v python2.7) || fail "no Python 2.7 here: install it (pyenv install 2.7.18) and run this again"
   "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (2, 7))' || fail "$python is not Python 2.7"

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Installs the official Ollama, OpenAI and Anthropic clients that the relay is tried with, and a
-# client that wishes it ill, as pinned in tests/clients, into the user's cache: once, and again when the pins change. Nothing of them is
-# written into the checkout. Prints the folder on standard output; everything else goes to standard error.
-# Wants python3 with venv (Debian: python3-venv), npm, and the network.
+# Installs the official Ollama, OpenAI and Anthropic clients and a client for hostile requests, as
+# pinned in tests/clients, into the user's cache: once, and again when the pins change. Writes
+# nothing to the checkout. Prints the folder on standard output; everything else goes to standard
+# error. Needs python3 with venv (Debian: python3-venv), npm, and the network.
 set -eu
 
 pins=$(cd "$(dirname "$0")/../tests/clients" && pwd)
@@ -12,7 +12,7 @@ clients="$cache/clients"
 say() { printf 'fetch-clients: %s\n' "$*" >&2; }
 fail() { say "error: $*"; exit 1; }
 
-# Each folder holds a copy of the lock file it was made from.
+# Each folder contains a copy of the lock file it was made from.
 is_current() { # NAME LOCK
     cmp -s "$pins/$1/$2" "$clients/$1/$2"
 }
@@ -42,7 +42,7 @@ fetch() { # NAME LOCK
     fi
     say "installing the $1 clients of tests/clients/$1/$2 ..."
     "$1" "$work/$1"
-    # Within one file system, so that the clients are there whole or not at all.
+    # On one file system, so that the clients appear atomically.
     rm -rf "${clients:?}/$1"
     mv "$work/$1" "$clients/$1" || fail "the clients could not be moved to $clients/$1"
 }

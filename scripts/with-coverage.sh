@@ -1,6 +1,6 @@
 #!/bin/sh
-# with-coverage.sh RUSTC ARGS…: what fuzz.sh has cargo call for the project's own crates, so that
-# libFuzzer sees what they reach. Counting in everybody's would cost more than it shows.
+# with-coverage.sh RUSTC ARGS…: cargo's rustc wrapper in fuzz.sh. Instruments only the project's own
+# crates, so that libFuzzer sees their coverage; instrumenting all would be too slow.
 case " $* " in *" build_script_build "*) exec "$@" ;; esac
 exec "$@" -Cpasses=sancov-module -Ccodegen-units=1 \
   -Cllvm-args=-sanitizer-coverage-level=4 \

@@ -1,4 +1,4 @@
-//! Q1, Q3 and Q4: durable enqueues, against the disk's own group commit and against one commit for
+//! Q1, Q3 and Q4: durable enqueues, compared with the disk's own group commit and with one commit
 //! each.
 
 use std::{
@@ -19,19 +19,20 @@ use tokio::{sync::oneshot, task::JoinSet};
 
 use crate::stats::{Figure, Goal, Sample};
 
-/// Slices this short see the same disk; a busy neighbour spoils both or none.
+/// Duration of a slice. Slices this short see the same disk: other load affects both contestants or
+/// none.
 const SLICE: Duration = Duration::from_millis(300);
 const ROUNDS: u32 = 10;
-/// About what one queued job takes in the log, with its rows and indexes: 1,065 bytes were counted.
+/// Size of one queued job in the log, with rows and indexes; 1,065 bytes were measured.
 const RECORD: usize = 1024;
 
-/// What one slice measured.
+/// The results of one slice.
 pub(crate) struct Slice {
     pub(crate) per_second: f64,
     latencies: Vec<Duration>,
 }
 
-/// Measures at 64 and at 16 callers.
+/// Measures with 64 and with 16 callers.
 ///
 /// # Errors
 /// If the store or the floor's file cannot be written.
@@ -60,7 +61,7 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
                 };
                 slice(callers, enqueue).await?
             };
-            // Drained, so that the cap on waiting jobs is never what is measured.
+            // Drains the queue, so that the limit on queued jobs is not measured.
             drain(&queue).await?;
             ratios.push(high.per_second / low.per_second);
             row_ratios.push(high.per_second / row.per_second);
@@ -154,8 +155,8 @@ pub(crate) fn job(number: u64) -> NewJob {
     id[8..].copy_from_slice(&number.to_be_bytes());
     NewJob {
         id: JobId(id),
-        // Many accounts, so that the cap of one is never what is measured; some jobs of one together,
-        // as they come, and not each beside those of another.
+        // Many accounts, so that the limit per account is not measured; the jobs of one account are
+        // consecutive, as in practice.
         account: Account::new(format!("a{}", number / 64 % 1000))
             .unwrap_or_else(|_| unreachable!()),
         who: "bench".to_owned(),
@@ -194,7 +195,7 @@ async fn drain(queue: &Arc<SqliteQueue>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Callers who append and sync each for itself, one after the other.
+/// Callers that each append and sync for themselves, in turn.
 fn one_by_one(path: &std::path::Path, callers: usize) -> anyhow::Result<Sample> {
     let file = Mutex::new(File::create(path)?);
     let begun = Instant::now();
@@ -223,7 +224,7 @@ fn one_by_one(path: &std::path::Path, callers: usize) -> anyhow::Result<Sample> 
     })
 }
 
-/// One thread that writes whatever is waiting and syncs once: what the disk can do.
+/// One thread that writes all pending records and syncs once: the limit of the disk.
 #[derive(Debug, Clone)]
 struct Floor(blocking::SyncSender<oneshot::Sender<()>>);
 
@@ -237,7 +238,7 @@ impl Floor {
         })
     }
 
-    /// Inserts rows of as many bytes into a table without an index, as durably.
+    /// Inserts rows of the same size into a table without an index, with the same durability.
     fn inserting(path: &std::path::Path) -> anyhow::Result<Self> {
         let mut conn = rusqlite::Connection::open(path)?;
         conn.execute_batch(
@@ -258,7 +259,7 @@ impl Floor {
         })
     }
 
-    /// A thread that writes so many records, and syncs.
+    /// A thread that writes the given number of records, and syncs.
     fn start(
         mut write: impl FnMut(usize) -> anyhow::Result<()> + Send + 'static,
     ) -> anyhow::Result<Self> {

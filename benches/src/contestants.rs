@@ -1,6 +1,6 @@
-//! Who sends a status to overlays: Hearth's hub, and those it is measured beside. Each is a process
-//! of its own that says its address, publishes as many statuses as each line of standard input says,
-//! and ends with it.
+//! Servers that send a status to overlays: Hearth's hub, and those it is compared with. Each is a
+//! process that prints its address, publishes as many statuses as each line of its standard input
+//! says, and ends with its standard input.
 
 use std::{
     io::{Read as _, Write as _},
@@ -31,28 +31,28 @@ use tokio_tungstenite::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Stands before the number of a status in its text.
+/// Precedes the number of a status in its text.
 pub(crate) const MARK: char = '#';
 
-/// Who sends.
+/// A server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Contestant {
     /// Hearth's hub.
     Hub,
-    /// One thread, one `write` for each status and overlay: nobody can do with less.
+    /// One thread, and one `write` per status and overlay: the minimum possible.
     Floor,
-    /// The library as its own examples use it: a task and a queue for each overlay.
+    /// The WebSocket library as in its examples: one task and one queue per overlay.
     Stock,
-    /// Python's `websockets`, if it is there.
+    /// Python's `websockets`, if installed.
     Python,
-    /// Node's `ws`, if it is there.
+    /// Node's `ws`, if installed.
     Node,
-    /// A `FastAPI` page that overlays poll, if it is there.
+    /// A `FastAPI` page that overlays poll, if installed.
     FastApi,
 }
 
 impl Contestant {
-    /// Whether it need not be there.
+    /// Whether it may be missing.
     pub(crate) fn is_foreign(self) -> bool {
         match self {
             Self::Hub | Self::Floor | Self::Stock => false,
@@ -60,10 +60,10 @@ impl Contestant {
         }
     }
 
-    /// What starts it.
+    /// The command that starts it.
     ///
     /// # Errors
-    /// If this program does not know where it is.
+    /// If this program does not know its own path.
     pub(crate) fn command(self) -> anyhow::Result<Command> {
         let with = |program: &str, args: [&str; 2]| {
             let mut command = Command::new(program);
@@ -88,10 +88,10 @@ impl Contestant {
 /// Publishes as many statuses as each line of standard input says, and ends with it.
 ///
 /// # Errors
-/// If no port can be had.
+/// If no port is free.
 pub(crate) async fn child(who: Contestant) -> anyhow::Result<()> {
     match who {
-        // A task of the runtime's threads, as an agent's are, and not of the one that started them.
+        // Runs on the runtime's worker threads, as in an agent, instead of the main thread.
         Contestant::Hub => tokio::spawn(hub()).await?,
         Contestant::Floor => floor(),
         Contestant::Stock => tokio::spawn(stock()).await?,
@@ -105,8 +105,8 @@ fn say(addr: SocketAddr) -> std::io::Result<()> {
     out.flush()
 }
 
-/// The numbers of standard input, read by the runtime that publishes them: an agent's news comes
-/// that way too, and Python and Node wait for them in their own loop.
+/// The numbers on standard input, read by the runtime that publishes: an agent's events arrive the
+/// same way, and Python and Node read them in their own loop.
 fn orders() -> anyhow::Result<impl Stream<Item = u32>> {
     let stdin = std::io::stdin().as_fd().try_clone_to_owned()?;
     let lines = BufReader::new(pipe::Receiver::from_owned_fd(stdin)?).lines();
@@ -162,7 +162,7 @@ fn floor() -> anyhow::Result<()> {
     let (sender, accepted) = threads::sync_channel(2_048);
     std::thread::Builder::new().spawn(move || {
         while let Ok((stream, _)) = listener.accept() {
-            // It is counted in before its first status tells it so.
+            // It is counted before its first status tells it so.
             let met = shake(&stream)
                 .and_then(|()| Ok(stream.try_clone()?))
                 .and_then(|own| Ok(sender.send(own)?));

@@ -1,5 +1,5 @@
-//! Q2 and Q3: whole lives of durable jobs in the queue alone, each step on disk before it is
-//! answered, against `SQLite` as it is used first, and against Redis and PostgreSQL where they are
+//! Q2 and Q3: whole life cycles of durable jobs in the queue alone, with each step on disk before
+//! it is confirmed, compared with straightforward `SQLite`, and with Redis and PostgreSQL where
 //! installed.
 
 use std::{
@@ -25,18 +25,18 @@ use crate::{
     stats::{Figure, Goal, Sample},
 };
 
-/// What one contestant does before the next has its turn.
+/// Duration of a contestant's turn.
 pub(crate) const SLICE: Duration = Duration::from_secs(1);
 const ROUNDS: u32 = 4;
 const CALLERS: usize = 64;
-/// Claims are timed with so many.
+/// Number of callers for the timing of claims.
 const CLAIMERS: usize = 16;
 const LEASE: Duration = Duration::from_secs(60);
 
-/// Measures all that are there.
+/// Measures all contestants that are installed.
 ///
 /// # Errors
-/// If a store cannot be written, or a peer that is installed does not start.
+/// If a store cannot be written, or an installed contestant does not start.
 pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
     let folder = tempfile::tempdir()?;
     let ours = Ours::open(&folder.path().join("queue.db"))?;
@@ -105,7 +105,7 @@ impl Ours {
         })
     }
 
-    /// Cycles a second, and how long each claim took. A caller may be lent another's job.
+    /// Cycles per second, and the duration of each claim. A caller may lease another caller's job.
     async fn slice(&self, callers: usize) -> anyhow::Result<(f64, Vec<Duration>)> {
         let begun = Instant::now();
         let mut tasks = JoinSet::new();
@@ -163,7 +163,7 @@ pub(crate) fn per_second(count: usize, begun: Instant) -> f64 {
     count / begun.elapsed().as_secs_f64()
 }
 
-/// A connection and a transaction for each caller and step, and the file's lock between them.
+/// One connection and transaction per caller and step, serialized by the file lock.
 #[derive(Debug, Clone)]
 struct Naive {
     connections: Arc<Vec<Mutex<rusqlite::Connection>>>,

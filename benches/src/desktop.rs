@@ -1,4 +1,5 @@
-//! X1 and X2: the idle desktop app beside an empty window of the same size, on a display of ours.
+//! X1 and X2: the idle desktop app, compared with an empty window of the same size, on a separate
+//! display.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -15,11 +16,11 @@ use crate::{
     stats::{Figure, Goal},
 };
 
-/// Lets a starting program come to rest.
+/// Time for a started program to become idle.
 const SETTLED: Duration = Duration::from_secs(8);
 const WATCHED: Duration = Duration::from_secs(30);
 
-/// Ends with the measurement, by its own id.
+/// A process that ends with the measurement.
 struct Guard(Child);
 
 impl Drop for Guard {
@@ -31,7 +32,7 @@ impl Drop for Guard {
 }
 
 impl Guard {
-    /// Starts a program that says one line when it is ready.
+    /// Starts a program that prints one line when it is ready.
     fn with_line(command: &mut Command) -> anyhow::Result<(Self, String)> {
         let mut child = command
             .stdout(Stdio::piped())
@@ -119,7 +120,7 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
     ])
 }
 
-/// What a program and its children use at rest.
+/// The resources that an idle program and its children use.
 async fn watch(command: &mut Command) -> anyhow::Result<Usage> {
     let program = command.get_program().to_owned();
     let mut child = Guard(command.stdin(Stdio::null()).spawn()?);

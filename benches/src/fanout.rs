@@ -1,4 +1,5 @@
-//! W1, W2: what one status costs on its way to each overlay, beside those who do nothing else.
+//! W1, W2: the cost of sending one status to each overlay, compared with servers that do nothing
+//! else.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -18,7 +19,7 @@ use crate::{
     stats::{Figure, Goal, Sample},
 };
 
-/// Who takes turns here.
+/// The contestants, in turn.
 const ALL: [Contestant; 5] = [
     Contestant::Hub,
     Contestant::Floor,
@@ -26,30 +27,30 @@ const ALL: [Contestant; 5] = [
     Contestant::Python,
     Contestant::Node,
 ];
-/// Statuses that are taken in one slice, by all overlays together, but no fewer than so many are
-/// published; and the slices of each contestant, who take turns.
+/// Number of statuses that all overlays together receive in a slice, minimum number of statuses
+/// published in a slice, and number of slices per contestant.
 const TAKEN: u32 = 16_000;
 const PUBLISHED: u32 = 32;
 const ROUNDS: u32 = 6;
-/// Statuses that are published at once in W2.
+/// Number of statuses published at once in W2.
 const BURST: u32 = 8;
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A contestant at work, and the overlays that look at it.
+/// A running contestant with its overlays.
 pub(crate) struct Running {
     pub(crate) process: Child,
     pub(crate) addr: SocketAddr,
     orders: Option<ChildStdin>,
     _out: BufReader<ChildStdout>,
     overlays: u32,
-    /// The number of each status that an overlay took.
+    /// The number of each status that an overlay received.
     taken: mpsc::Receiver<u32>,
     _looking: JoinSet<()>,
     published: u32,
 }
 
 impl Running {
-    /// `None` if what it needs is not there.
+    /// Starts a contestant; `None` if it is not installed.
     pub(crate) async fn start(who: Contestant, overlays: u32) -> anyhow::Result<Option<Self>> {
         let mut command = who.command()?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -100,8 +101,9 @@ impl Running {
         }))
     }
 
-    /// Has so many published at once, and waits until every overlay took the last of them; how
-    /// many statuses the overlays took, all together: who shows the latest skips others.
+    /// Publishes `count` statuses at once, and waits until every overlay has received the last.
+    /// Returns how many statuses all overlays received together: a hub that sends only the latest
+    /// skips some.
     pub(crate) async fn publish(&mut self, count: u32) -> anyhow::Result<u32> {
         let orders = self.orders.as_mut().context("it ended")?;
         writeln!(orders, "{count}")?;
@@ -115,7 +117,7 @@ impl Running {
         Ok(delivered)
     }
 
-    /// Microseconds of CPU in one slice, for each status and overlay.
+    /// Runs one slice.
     async fn slice(&mut self, burst: u32) -> anyhow::Result<Slice> {
         let statuses = (TAKEN / self.overlays).max(PUBLISHED);
         let before = Usage::of(self.process.id())?;
@@ -132,11 +134,11 @@ impl Running {
     }
 }
 
-/// What one slice cost.
+/// The cost of one slice, in microseconds of CPU time.
 struct Slice {
-    /// For each status that was published, and overlay.
+    /// Per published status and overlay.
     published: f64,
-    /// For each that an overlay was really sent.
+    /// Per status that an overlay actually received.
     delivered: f64,
 }
 
@@ -153,11 +155,11 @@ fn number(text: &str) -> Option<u32> {
     rest.get(..8)?.parse().ok()
 }
 
-/// W1 with 100 and 1,000 overlays, W2 with bursts of eight: per status delivered, and per status
-/// published, of which the hub shows a burst's last. Nobody is paced.
+/// W1 with 100 and 1,000 overlays, W2 with bursts of eight: the cost per delivered and per
+/// published status. The hub sends only the last status of a burst. No contestant is paced.
 ///
 /// # Errors
-/// If one of ours does not start, or a status does not arrive.
+/// If one of Hearth's contestants does not start, or a status does not arrive.
 pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for (name, overlays, burst) in [
@@ -194,13 +196,14 @@ async fn compare(name: &str, overlays: u32, burst: u32) -> anyhow::Result<Vec<Fi
         (Contestant::Floor, 1, Per::Delivered) => Goal::AtMost(1.10),
         (Contestant::Stock, 1, Per::Delivered) => Goal::AtMost(0.50),
         (Contestant::Python, 1, Per::Delivered) => Goal::AtMost(0.55),
-        // Whoever shows the latest skips the others of a burst: that is what it is for.
+        // Sending only the latest status of a burst is the purpose of the hub, so this goal is
+        // higher.
         (Contestant::Python, BURST, Per::Published) => Goal::AtMost(1.0 / 15.0),
         _ => Goal::None,
     };
     let against = |who: Contestant, per: Per| {
         let other = slices(who)?;
-        // Slices of one round lie beside each other: the machine was the same.
+        // Slices of one round are adjacent in time, so the machine's load was the same.
         let pairs = hub.iter().zip(other);
         let ratios = pairs.map(|(own, other)| per.of(own) / per.of(other));
         let middle = |slices: &[Slice]| {
@@ -221,12 +224,12 @@ async fn compare(name: &str, overlays: u32, burst: u32) -> anyhow::Result<Vec<Fi
     };
     let others = ALL.into_iter().filter(|who| *who != Contestant::Hub);
     let both = others.flat_map(|who| [(who, Per::Delivered), (who, Per::Published)]);
-    // One by one, all that is published is delivered.
+    // Without bursts, every published status is delivered.
     let both = both.filter(|(_, per)| burst > 1 || matches!(per, Per::Delivered));
     Ok(both.filter_map(|(who, per)| against(who, per)).collect())
 }
 
-/// What a cost is divided by.
+/// The divisor of a cost.
 #[derive(Debug, Clone, Copy)]
 enum Per {
     Published,

@@ -1,4 +1,4 @@
-//! W3: what the status hub costs while a hundred overlays look at it and nothing happens.
+//! W3: the cost of an idle status hub with a hundred overlays.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -21,13 +21,13 @@ use crate::{
 
 const SUBSCRIBERS: u32 = 100;
 const WATCHED: Duration = Duration::from_secs(30);
-/// Lets the burst of connections settle before the counters are read.
+/// Time for the new connections to settle before the counters are read.
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// The hub alone, in a process of its own: says its port, ends with its standard input.
+/// The hub alone in a process: prints its port, and ends with its standard input.
 ///
 /// # Errors
-/// If no port can be had.
+/// If no port is free.
 pub(crate) async fn child() -> anyhow::Result<()> {
     let bound = bind_loopback(&[0]).await?;
     writeln!(std::io::stdout(), "{}", bound.addr)?;

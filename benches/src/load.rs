@@ -1,5 +1,5 @@
-//! D7 and D10: whole lives of durable jobs a second through HTTP, and what is left of them when
-//! five times as many are asked for.
+//! D7 and D10: whole life cycles of durable jobs per second over HTTP, and under five times that
+//! load.
 
 use std::{
     sync::{
@@ -27,40 +27,40 @@ use crate::{
 
 const QUIET: Duration = Duration::from_secs(10);
 const OVERLOAD: Duration = Duration::from_secs(20);
-/// What is looked at to see whether all is as before the overload, and how long at most.
+/// Window in which recovery from the overload is measured, and maximum time for it.
 const WINDOW: Duration = Duration::from_millis(500);
 const RECOVERY: Duration = Duration::from_secs(30);
-/// Requesters that ask, wait for the acknowledgement and ask again.
+/// Number of clients that submit a job, wait for the acknowledgement, and repeat.
 const REQUESTERS: usize = 64;
-/// So many jobs may wait or run before they hold back: enough for every worker, and half of what
-/// one account may have waiting, so that nothing is refused.
+/// Number of unfinished jobs at which clients stop submitting: enough for every worker, and half of
+/// the limit per account, so that nothing is refused.
 const UNDER_WAY_MAX: usize = 512;
-/// Workers, each with so many jobs at once.
+/// Number of workers, and of slots per worker.
 const WORKERS: usize = 8;
 const SLOTS: u32 = 16;
-/// Time between two handfuls of requests of an overload.
+/// Interval between batches of overload requests.
 const TICK: Duration = Duration::from_millis(10);
-/// Requests of an overload that wait for their answer; what comes above that is not sent.
+/// Maximum number of unanswered overload requests; further ones are not sent.
 const UNANSWERED_MAX: usize = 1_000;
-/// How long the last of them may wait for it.
+/// Timeout of the last of them.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
 
-/// What requesters and workers counted.
+/// The counters of clients and workers.
 #[derive(Debug, Default)]
 struct Counts {
     accepted: AtomicUsize,
     ended: AtomicUsize,
-    /// One more has ended.
+    /// Signals the end of a job.
     fewer: Notify,
     refused: AtomicUsize,
-    /// Refused without a 429 or 503 that says when to come again, or not answered at all.
+    /// Number of requests refused without a 429 or 503 with `retry-after`, or not answered.
     rude: AtomicUsize,
     acknowledged: Mutex<Vec<Duration>>,
     over: AtomicBool,
 }
 
 impl Counts {
-    /// Waits until there is room for another job that is not refused.
+    /// Waits until another job would not be refused.
     async fn room(&self) {
         loop {
             let ended = self.ended.load(Ordering::SeqCst);
@@ -85,7 +85,7 @@ impl Counts {
     }
 }
 
-/// Threads of their own for some tasks.
+/// A separate runtime for some tasks.
 struct Apart(Option<Runtime>);
 
 impl Apart {
@@ -109,13 +109,13 @@ impl Drop for Apart {
     }
 }
 
-/// What became of an overload.
+/// The results of an overload.
 struct Overload {
     sent: usize,
-    /// Would have been sent, had fewer waited for their answer.
+    /// Number of requests that were not sent, because too many were unanswered.
     held_back: usize,
     ended: usize,
-    /// The relay's largest size in kilobytes.
+    /// The relay's maximum memory in KiB.
     largest: u64,
 }
 
@@ -124,7 +124,7 @@ struct Overload {
 /// # Errors
 /// If the relay does not answer.
 pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
-    // One requester stands for many.
+    // One client stands for many.
     let options = ["--keep-fetched", "1"];
     let stand = Arc::new(Stand::relay_with(&options, "ollama").await);
     let pid = stand
@@ -134,8 +134,8 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
         .context("the relay runs")?;
     let counts = Arc::new(Counts::default());
     let mut workers = JoinSet::new();
-    // With threads and connections of their own: they stand for other machines, and must not wait
-    // in line behind this program's own requests of an overload.
+    // On threads and connections of their own: they stand for other machines, and must not wait
+    // behind this program's overload requests.
     let apart = Apart::start()?;
     for n in 0..WORKERS {
         let working = work(Arc::clone(&stand), Arc::clone(&counts), n);
@@ -229,7 +229,7 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
     ])
 }
 
-/// Asks so many times a second, whatever becomes of it.
+/// Sends requests at this rate, regardless of the answers.
 async fn overload(
     stand: &Arc<Stand>,
     counts: &Arc<Counts>,
@@ -263,7 +263,7 @@ async fn overload(
         largest = largest.max(Usage::of(pid)?.rss);
     }
     let ended = counts.ended.load(Ordering::SeqCst) - before;
-    // The slowest count as well, and who is not answered at all.
+    // Slow and unanswered requests count as well.
     let answered = async { while asking.join_next().await.is_some() {} };
     let is_answered = timeout(ANSWERED_WITHIN, answered).await.is_ok();
     let unanswered = if is_answered { 0 } else { asking.len() };
@@ -277,8 +277,8 @@ async fn overload(
     })
 }
 
-/// How long after an overload it takes until as many new jobs are accepted as before it, as soon,
-/// as many are done, and none is refused.
+/// Time after an overload until as many new jobs are accepted as before, as quickly, as many end,
+/// and none is refused.
 async fn until_normal(stand: &Arc<Stand>, counts: &Arc<Counts>, peak: f64, p99: f64) -> Duration {
     let mut requesters = JoinSet::new();
     for _ in 0..REQUESTERS {
@@ -335,7 +335,7 @@ async fn submit(stand: &Stand, counts: &Counts) {
     }
 }
 
-/// Leases jobs by held polls and ends each with one line.
+/// Leases jobs by long polls, and ends each with one line.
 async fn work(stand: Arc<Stand>, counts: Arc<Counts>, n: usize) -> anyhow::Result<()> {
     let tag = json!({ "name": "tiny", "model": "tiny", "size": 1 });
     let report = json!({ "engine": "ollama", "engine_version": "0.33.0", "engine_up": true,
@@ -345,7 +345,7 @@ async fn work(stand: Arc<Stand>, counts: Arc<Counts>, n: usize) -> anyhow::Resul
     while !counts.over.load(Ordering::Relaxed) {
         let polled = post(&stand, "/api/worker/v1/poll", poll.to_string()).await?;
         if polled.status() != StatusCode::OK {
-            // Nothing came in time, or it is to come again.
+            // No job within the poll, or the poll must be repeated.
             continue;
         }
         let polled: Value = polled.json().await?;

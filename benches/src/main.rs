@@ -1,4 +1,4 @@
-//! The figures, as ratios to floors measured in the same run. `./x bench [NAME…]`.
+//! The benchmarks, as ratios to floors measured in the same run: `./x bench [NAME…]`.
 
 mod commit;
 mod contestants;
@@ -23,25 +23,25 @@ use std::io::Write as _;
 use clap::{Parser, ValueEnum};
 use stats::Figure;
 
-/// As in `hearth`.
+/// The allocator of `hearth`.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Measures and prints; every figure stands beside its goal, `!` marks one that is missed. Fails if
-/// any misses by more than a fifth.
+/// Measures and prints each figure with its goal; `!` marks one that misses it. Fails if any misses
+/// its goal by more than a fifth.
 #[derive(Debug, Parser)]
 struct Args {
-    /// What to measure; everything when not given.
+    /// The benchmarks to run; all by default.
     #[arg(value_enum)]
     what: Vec<What>,
-    /// Who sends; used by `fanout`.
+    /// The server to run; used by `fanout`.
     #[arg(long, value_enum, hide = true)]
     contestant: Option<contestants::Contestant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum What {
-    /// T1: first token over a slow line.
+    /// T1: the first token over a slow connection.
     FirstToken,
     /// T2: bursts of tokens.
     Bursts,
@@ -49,7 +49,7 @@ enum What {
     Model,
     /// Q1, Q3, Q4: durable enqueues.
     Commit,
-    /// Q2, Q3: whole lives of durable jobs, beside other queues.
+    /// Q2, Q3: life cycles of durable jobs, compared with other queues.
     Cycle,
     /// H1: durable submissions over HTTP.
     Submit,
@@ -59,27 +59,27 @@ enum What {
     Metrics,
     /// W3: the idle status hub.
     Hub,
-    /// W1, W2: a status on its way to many overlays.
+    /// W1, W2: a status sent to many overlays.
     Fanout,
-    /// W4: overlays that poll a page, and overlays that are told.
+    /// W4: overlays that poll a page, and overlays that are pushed to.
     Replay,
     /// X1, X2: the idle desktop app.
     Desktop,
-    /// Other APIs' words.
+    /// Translation to other APIs.
     Translation,
-    /// D7, D10: whole lives of jobs through HTTP, and an overload.
+    /// D7, D10: life cycles of jobs over HTTP, and an overload.
     Load,
-    /// D9: workers that do nothing.
+    /// D9: idle workers.
     Idle,
-    /// D11: clients that dawdle.
+    /// D11: slow clients.
     Slow,
-    /// Those workers in a process of their own; used by `idle`.
+    /// The idle workers as a process; used by `idle`.
     #[value(hide = true)]
     SwarmChild,
-    /// The hub in a process of its own; used by `hub`.
+    /// The hub as a process; used by `hub`.
     #[value(hide = true)]
     HubChild,
-    /// One who sends, in a process of its own; used by `fanout`.
+    /// A contestant as a process; used by `fanout`.
     #[value(hide = true)]
     FanoutChild,
 }

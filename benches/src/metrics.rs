@@ -1,4 +1,4 @@
-//! M1: what a scrape and an update of a counter cost.
+//! M1: the cost of a scrape and of a counter's update.
 
 use std::{
     fmt::Write as _,
@@ -14,7 +14,7 @@ use crate::stats::{Figure, Goal, Sample};
 const ROUNDS: usize = 200;
 const UPDATES: u32 = 100_000;
 
-/// Measures, beside writing as many lines by hand.
+/// Measures both, compared with writing as many lines by hand.
 pub(crate) fn measure() -> Vec<Figure> {
     let metrics = RelayMetrics::new();
     for n in 0..15 {
@@ -27,7 +27,7 @@ pub(crate) fn measure() -> Vec<Figure> {
         let mut out = String::with_capacity(16 * 1024);
         for (n, line) in lines.iter().enumerate() {
             let name = line.split(' ').next().unwrap_or_default();
-            // A String takes everything.
+            // Writing to a String cannot fail.
             let _ = writeln!(out, "{name} {n}");
         }
         out

@@ -1,5 +1,5 @@
-//! Other durable queues that are measured beside Hearth's, where they are installed. Each is
-//! started in a folder of its own, speaks over a socket there, and ends with the measurement.
+//! Other durable queues that Hearth's is compared with, where installed. Each runs in its own
+//! folder, listens on a socket there, and ends with the measurement.
 
 use std::{
     io,
@@ -21,15 +21,17 @@ use tokio::{
 
 use crate::cycle::{SLICE, per_second};
 
-/// Redis, which writes each command to its file, and syncs it, before it answers.
+/// Redis with an append-only file that is synced before each answer.
 pub(crate) struct Redis {
     process: Process,
     folder: TempDir,
 }
 
 impl Redis {
+    /// Starts it; `None` if it is not installed.
+    ///
     /// # Errors
-    /// If there is no folder for it.
+    /// If its folder cannot be created.
     pub(crate) async fn start() -> anyhow::Result<Option<Self>> {
         let Some(program) = find("redis-server", &[]) else {
             return Ok(None);
@@ -46,7 +48,7 @@ impl Redis {
         Ok(Some(Self { process, folder }))
     }
 
-    /// Cycles a second: a list of those that wait, one of those that run.
+    /// Cycles per second, with one list of waiting and one of running jobs.
     pub(crate) async fn slice(&self, callers: usize) -> anyhow::Result<f64> {
         let begun = Instant::now();
         let mut tasks = JoinSet::new();
@@ -78,11 +80,11 @@ impl Redis {
     }
 }
 
-/// A connection to Redis, as <https://redis.io/docs/latest/develop/reference/protocol-spec/> has it.
+/// A connection to Redis, by <https://redis.io/docs/latest/develop/reference/protocol-spec/>.
 struct Line(BufReader<UnixStream>);
 
 impl Line {
-    /// Asks; a text it answers with.
+    /// Sends a command, and returns the text of the reply.
     async fn ask(&mut self, words: &[&str]) -> anyhow::Result<Option<String>> {
         let mut text = format!("*{}\r\n", words.len());
         for word in words {
@@ -106,15 +108,15 @@ impl Line {
     }
 }
 
-/// `PostgreSQL`, with a transaction for each step, asked by its own `pgbench`.
+/// `PostgreSQL`, with one transaction per step, driven by its own `pgbench`.
 pub(crate) struct Postgres {
     process: Process,
     folder: TempDir,
     pgbench: PathBuf,
 }
 
-/// As a queue in `PostgreSQL` is written. A claim that finds none, as all were taken while it looked,
-/// counts all the same.
+/// The usual queue in `PostgreSQL`. A claim that finds no job, because all were taken meanwhile,
+/// counts too.
 const SCRIPT: &str = "\
 \\set seq 0
 INSERT INTO jobs (state, body) VALUES (0, repeat('x', 200));
@@ -126,6 +128,8 @@ const TABLE: &str = "CREATE TABLE jobs (seq BIGSERIAL PRIMARY KEY, state SMALLIN
     body TEXT NOT NULL, line TEXT); CREATE INDEX waiting ON jobs (seq) WHERE state = 0;";
 
 impl Postgres {
+    /// Starts it; `None` if it is not installed.
+    ///
     /// # Errors
     /// If it is installed and does not start.
     pub(crate) async fn start() -> anyhow::Result<Option<Self>> {
@@ -163,7 +167,7 @@ impl Postgres {
         }))
     }
 
-    /// Cycles a second, without the time in which callers connect.
+    /// Cycles per second, without the time for connecting.
     pub(crate) async fn slice(&self, callers: usize) -> anyhow::Result<f64> {
         let mut bench = Command::new(&self.pgbench);
         bench.arg("-h").arg(self.folder.path());
@@ -179,14 +183,15 @@ impl Postgres {
     }
 
     pub(crate) async fn end(self) -> anyhow::Result<()> {
-        // Callers that are there need not be waited for.
+        // The callers need not end first.
         self.process.terminate().await;
         self.folder.close()?;
         Ok(())
     }
 }
 
-/// `PostgreSQL` does not run as root: a folder of whom it runs as then, if there is such a user.
+/// A folder owned by the user as whom `PostgreSQL` runs, which refuses to run as root; `None` if
+/// there is no such user.
 fn owned() -> io::Result<Option<TempDir>> {
     let folder = tempfile::tempdir()?;
     if folder.path().metadata()?.uid() != 0 {
@@ -223,7 +228,7 @@ fn done(output: Output) -> anyhow::Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// The newest first.
+/// The installed versions, newest first.
 fn versions(root: &Path) -> Vec<PathBuf> {
     let found = std::fs::read_dir(root).into_iter().flatten().flatten();
     let mut found: Vec<_> = found.map(|version| version.path().join("bin")).collect();
@@ -232,7 +237,7 @@ fn versions(root: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// A program in these folders, or else on the path.
+/// The path of a program in these folders, or else in `PATH`.
 fn find(name: &str, folders: &[PathBuf]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = folders.iter().cloned().chain(std::env::split_paths(&path));

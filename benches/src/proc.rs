@@ -1,22 +1,22 @@
-//! What the kernel counted for a process: time on a processor, waits, memory.
+//! The kernel's counters of a process: CPU time, waits, memory.
 
 use std::{fs, io, time::Duration};
 
 /// Counters of one process, all threads together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
-    /// Time on a processor.
+    /// CPU time.
     pub(crate) cpu: Duration,
-    /// How often a thread went to sleep by itself; each is a wake-up.
+    /// Number of voluntary context switches; each is a wake-up.
     pub(crate) waits: u64,
-    /// Proportional set size in kilobytes.
+    /// Proportional set size in KiB.
     pub(crate) pss: u64,
-    /// Resident set size in kilobytes.
+    /// Resident set size in KiB.
     pub(crate) rss: u64,
 }
 
 impl Usage {
-    /// Reads them for one process.
+    /// Reads the counters of one process.
     ///
     /// # Errors
     /// If it has ended.
@@ -41,7 +41,7 @@ impl Usage {
         Ok(usage)
     }
 
-    /// Reads them for a process and all that descend from it.
+    /// Reads the counters of a process and all its descendants.
     ///
     /// # Errors
     /// If it has ended.
@@ -57,7 +57,7 @@ impl Usage {
         Ok(total)
     }
 
-    /// What was used since `earlier`; memory is the later figure.
+    /// The difference to `earlier`; memory is the later value.
     pub(crate) fn since(self, earlier: Self) -> Self {
         let cpu = self.cpu.saturating_sub(earlier.cpu);
         Self {

@@ -1,5 +1,4 @@
-//! W4: an assistant with four overlays, which once polled it twenty times a second each, and are
-//! told by now.
+//! W4: an assistant with four overlays, which poll it twenty times a second each, or are pushed to.
 
 use std::{io::Write as _, net::SocketAddr, time::Duration};
 
@@ -19,15 +18,15 @@ use crate::{
 
 const OVERLAYS: u32 = 4;
 const POLL_EVERY: Duration = Duration::from_millis(50);
-/// An assistant in conversation: it hears, thinks, speaks.
+/// Interval of status changes: an assistant in conversation listens, thinks, speaks.
 const CHANGE_EVERY: Duration = Duration::from_secs(1);
-/// In one slice, of so many.
+/// Number of changes per slice, and number of slices.
 const CHANGES: u32 = 3;
 const ROUNDS: u32 = 5;
-/// Until everything is loaded and every overlay has its connection.
+/// Time until everything is loaded and every overlay is connected.
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// Has all of them serve the same conversation at the same time.
+/// Lets all contestants serve the same conversation at the same time.
 ///
 /// # Errors
 /// If the hub does not start, or a status does not arrive.
@@ -105,7 +104,7 @@ async fn start(who: Contestant) -> anyhow::Result<Option<Running>> {
     Ok(running)
 }
 
-/// Overlays that ask for the status again and again, each over a connection that it keeps.
+/// Overlays that poll the status, each over a persistent connection.
 fn poll(addr: SocketAddr) -> JoinSet<()> {
     let mut polling = JoinSet::new();
     for _ in 0..OVERLAYS {
@@ -115,7 +114,7 @@ fn poll(addr: SocketAddr) -> JoinSet<()> {
             turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 turns.tick().await;
-                // It may not serve yet.
+                // The server may not be listening yet.
                 if let Ok(page) = client.get(format!("http://{addr}/api/status")).send().await {
                     let _ = page.bytes().await;
                 }

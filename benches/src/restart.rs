@@ -1,4 +1,4 @@
-//! F1: how long a relay's store takes to start with a long queue, after a kill and after a stop.
+//! F1: the start time of a relay's store with a long queue, after a kill and after a stop.
 
 use std::{path::Path, sync::Arc, time::Instant};
 
@@ -14,10 +14,10 @@ use crate::{
 
 const JOBS: u64 = 85_000;
 const CALLERS: u64 = 512;
-/// About what a question with a little history takes.
+/// Typical size in bytes of a question with a little history.
 const BODY: usize = 1_000;
 
-/// Measures.
+/// Measures the start after a kill and after a stop.
 ///
 /// # Errors
 /// If the store cannot be written.

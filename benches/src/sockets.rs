@@ -1,4 +1,4 @@
-//! D9 and D11: many workers that do nothing, and many clients that dawdle.
+//! D9 and D11: many idle workers, and many slow clients.
 
 use std::{
     net::SocketAddr,
@@ -31,17 +31,17 @@ use crate::{
 type Socket = WebSocketStream<TcpStream>;
 
 const SOCKETS: usize = 10_000;
-/// So many are opened at once.
+/// Number of connections opened at once.
 const STEP: usize = 250;
-/// A ping to each, and its answer; the last of them are due at the very end of their time.
+/// Long enough for a ping to each worker and its answer.
 const IDLE: Duration = Duration::from_secs(limits::CARRIER_PING.as_secs() + 1);
 const OFFENDERS: usize = 200;
-/// More than the system keeps for a reader.
+/// Size of a file that exceeds the kernel's socket buffers, in bytes.
 const FILE_BYTES: usize = 12 * 1024 * 1024;
 const HEALTHY: Duration = Duration::from_secs(5);
 const GONE_WITHIN: Duration = Duration::from_secs(60);
 
-/// D9: so many workers that are connected and get nothing to do.
+/// D9: many workers that are connected and get no jobs.
 ///
 /// # Errors
 /// If the relay or the swarm does not start.
@@ -97,10 +97,10 @@ pub(crate) async fn idle() -> anyhow::Result<Vec<Figure>> {
     ])
 }
 
-/// The swarm in a process of its own.
+/// The swarm of workers as a process.
 ///
 /// # Errors
-/// If it was not told where the relay is.
+/// If the environment does not name the relay.
 pub(crate) async fn swarm() -> anyhow::Result<()> {
     use std::io::Write as _;
     let address: SocketAddr = std::env::var("SWARM_RELAY")?.parse()?;
@@ -122,11 +122,11 @@ pub(crate) async fn swarm() -> anyhow::Result<()> {
         told += 1;
     }
     writeln!(std::io::stdout(), "told: {told} workers, pinged: {pinged}")?;
-    // Until it is killed.
+    // Runs until it is killed.
     std::future::pending().await
 }
 
-/// Reads what comes, which answers pings, until the relay says that it ends; whether it was pinged.
+/// Reads messages, which answers pings, until the relay closes; returns whether it was pinged.
 async fn listen(mut socket: Socket) -> anyhow::Result<bool> {
     let mut is_pinged = false;
     while let Some(message) = socket.next().await {
@@ -164,7 +164,7 @@ async fn worker(address: SocketAddr, key: String, n: usize) -> anyhow::Result<So
     Ok(socket)
 }
 
-/// D11: clients that send their heads byte by byte, and clients that take nothing.
+/// D11: clients that send their heads byte by byte, and clients that read nothing.
 ///
 /// # Errors
 /// If the relay does not answer.
@@ -189,12 +189,12 @@ pub(crate) async fn slow() -> anyhow::Result<Vec<Figure>> {
         "one did not dawdle as long as was measured"
     );
     while let Ok(Some(ended)) = timeout(GONE_WITHIN, offenders.join_next()).await {
-        // One that was not served did not dawdle.
+        // A client that was refused is an error of the benchmark.
         ended??;
         gone += 1;
     }
     let took = began.elapsed();
-    // Before and after: what else goes on meanwhile is in both.
+    // Before and after, so that other load on the machine is in both.
     quiet.extend(healthy(&stand).await?);
     let (quiet, loaded): (Sample, Sample) =
         (quiet.into_iter().collect(), loaded.into_iter().collect());
@@ -218,7 +218,7 @@ pub(crate) async fn slow() -> anyhow::Result<Vec<Figure>> {
     ])
 }
 
-/// A file that is longer than what the system keeps for a reader; where it is read.
+/// Uploads a file that exceeds the kernel's socket buffers; returns its path.
 async fn upload(stand: &Stand) -> anyhow::Result<String> {
     let line = format!(
         "{}\n",
@@ -238,15 +238,14 @@ async fn upload(stand: &Stand) -> anyhow::Result<String> {
     Ok(format!("/v1/files/{id}/content"))
 }
 
-/// Each does something every second, the nth of them that much later than the first: all of them
-/// at once would be this program's own burst.
+/// Waits for the nth part of a second, so that the clients do not all act at once.
 async fn in_turn(n: usize) {
     #[expect(clippy::cast_precision_loss, reason = "some hundred")]
     let share = n as f64 / OFFENDERS as f64;
     sleep(Duration::from_secs_f64(share)).await;
 }
 
-/// Asks, takes the first bytes and no more; until it is cut.
+/// Sends a request and reads only the first bytes, until the relay closes.
 async fn stall(address: SocketAddr, request: String, n: usize) -> anyhow::Result<()> {
     let socket = TcpSocket::new_v4()?;
     socket.set_recv_buffer_size(4096)?;
@@ -256,15 +255,14 @@ async fn stall(address: SocketAddr, request: String, n: usize) -> anyhow::Result
     socket.read_exact(&mut first).await?;
     anyhow::ensure!(&first == b"HTTP/1.1 200", "it was not served");
     in_turn(n).await;
-    // What is written to a socket that the other side reset fails; a space between requests says
-    // nothing.
+    // Writing fails once the relay has closed; whitespace between requests is ignored.
     while socket.write_all(b" ").await.is_ok() {
         sleep(Duration::from_secs(1)).await;
     }
     Ok(())
 }
 
-/// One request after the other, as a client does that means well.
+/// Sends requests one after another, as a well-behaved client.
 async fn healthy(stand: &Stand) -> anyhow::Result<Vec<Duration>> {
     let (begun, mut took) = (Instant::now(), Vec::new());
     while begun.elapsed() < HEALTHY {
@@ -279,7 +277,7 @@ async fn healthy(stand: &Stand) -> anyhow::Result<Vec<Duration>> {
     Ok(took)
 }
 
-/// Sends a head a byte a second, or sends a whole one and its body never; until it is cut.
+/// Sends a head at one byte per second, or a whole head without the body, until the relay closes.
 async fn dawdle(address: SocketAddr, n: usize) -> anyhow::Result<()> {
     let mut socket = TcpStream::connect(address).await?;
     let head = if n.is_multiple_of(2) {

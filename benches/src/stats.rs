@@ -1,4 +1,4 @@
-//! Medians, percentiles and how a figure is printed beside its goal.
+//! Medians, percentiles, and the printing of figures with their goals.
 
 use std::{fmt, time::Duration};
 
@@ -7,7 +7,7 @@ use std::{fmt, time::Duration};
 pub(crate) struct Sample(Vec<f64>);
 
 impl Sample {
-    /// The value below which `share` (0 to 1) of the sample lies; 0 of an empty sample.
+    /// The value below which `share` (0 to 1) of the sample lies; 0 for an empty sample.
     pub(crate) fn percentile(&self, share: f64) -> f64 {
         let last = self.0.len().saturating_sub(1);
         #[expect(
@@ -20,17 +20,17 @@ impl Sample {
         self.0.get(index).copied().unwrap_or_default()
     }
 
-    /// How many values there are.
+    /// The number of values.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no values.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The middle value.
+    /// The median.
     pub(crate) fn median(&self) -> f64 {
         self.percentile(0.5)
     }
@@ -45,7 +45,7 @@ impl FromIterator<f64> for Sample {
 }
 
 impl FromIterator<Duration> for Sample {
-    /// In milliseconds.
+    /// Collects durations, in milliseconds.
     fn from_iter<T: IntoIterator<Item = Duration>>(values: T) -> Self {
         values
             .into_iter()
@@ -54,14 +54,14 @@ impl FromIterator<Duration> for Sample {
     }
 }
 
-/// Which way a goal is met.
+/// The direction and value of a goal.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Goal {
     /// The figure should be at least this.
     AtLeast(f64),
     /// The figure should be at most this.
     AtMost(f64),
-    /// There is no goal; the figure is for information.
+    /// The figure is for information only.
     None,
 }
 
@@ -71,18 +71,18 @@ const NEAR: f64 = 0.8;
 /// One printed line.
 #[derive(Debug, Clone)]
 pub(crate) struct Figure {
-    /// The goal's number and what is measured.
+    /// The id and description of the figure.
     pub(crate) name: String,
     /// The ratio or value.
     pub(crate) value: f64,
-    /// What it should be.
+    /// The goal.
     pub(crate) goal: Goal,
-    /// The numbers behind it.
+    /// The underlying numbers.
     pub(crate) detail: String,
 }
 
 impl Figure {
-    /// Whether the goal is met; figures without one are.
+    /// Whether the goal is met; always true without a goal.
     pub(crate) fn is_met(&self) -> bool {
         match self.goal {
             Goal::AtLeast(least) => self.value >= least,
@@ -91,7 +91,7 @@ impl Figure {
         }
     }
 
-    /// Whether it is met, or missed by a fifth at most: machines are noisy.
+    /// Whether the goal is met or missed by at most a fifth, because machines are noisy.
     pub(crate) fn is_near(&self) -> bool {
         match self.goal {
             Goal::AtLeast(least) => self.value >= NEAR * least,

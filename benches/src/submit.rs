@@ -1,5 +1,5 @@
-//! H1: `POST /api/jobs`, durable, against the same route over a queue in memory, and against a
-//! route that commits each request by itself.
+//! H1: durable `POST /api/jobs`, compared with the same route on a queue in memory, and with a
+//! route that commits each request on its own.
 
 use std::{
     path::Path,
@@ -24,13 +24,13 @@ use crate::{
 };
 
 const ROUNDS: u32 = 6;
-/// So that no cap is what is measured.
+/// Limits high enough not to be measured.
 const ROOM: [&str; 4] = ["--queued-max", "1000000", "--account-queued-max", "1000000"];
 
-/// Measures at 64 and at 16 callers.
+/// Measures with 64 and with 16 callers.
 ///
 /// # Errors
-/// If a relay refuses what it should take.
+/// If a relay refuses a request.
 pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
     let durable = Stand::relay_with(&ROOM, "none").await;
     let (home, http) = (Home::new(), client());
@@ -91,7 +91,7 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// A route as it is written first: it reads the request, and inserts it with a commit of its own.
+/// A straightforward route: reads the request, and inserts it with its own commit.
 async fn naive(path: &Path) -> anyhow::Result<String> {
     let conn = rusqlite::Connection::open(path)?;
     conn.execute_batch(
@@ -118,13 +118,13 @@ async fn naive(path: &Path) -> anyhow::Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let routes = Router::new().route("/api/jobs", post(submit));
-    // It ends with the program.
+    // Ends with the program.
     tokio::spawn(async move { axum::serve(listener.tap_io(no_delay), routes).await });
     Ok(format!("http://{address}/api/jobs"))
 }
 
 fn no_delay(socket: &mut TcpStream) {
-    // A socket that is gone is found to be so by whoever reads it.
+    // A closed socket is noticed by its reader.
     let _ = socket.set_nodelay(true);
 }
 

@@ -1,4 +1,4 @@
-//! What it costs to tell a token in another API's words, beside passing Ollama's line on as it is.
+//! The cost of translating a token to another API, compared with passing Ollama's line on.
 
 use std::{
     io::{Read as _, Write as _},
@@ -17,27 +17,27 @@ use serde::Deserialize;
 
 use crate::stats::{Figure, Goal, Sample};
 
-/// Lines of one answer.
+/// Lines per answer.
 const LINES: usize = 256;
-/// Answers per measurement; the kernel counts a thread's time in ticks of milliseconds.
+/// Answers per measurement; the kernel measures a thread's time in milliseconds.
 const ANSWERS: usize = 200;
-/// Measurements, of which the median is taken.
+/// Number of measurements; the median counts.
 const ROUNDS: usize = 15;
 
-/// What is said to a requester for each line of one answer.
+/// Produces the output for each line of one answer.
 type Words = Box<dyn FnMut(&[u8]) -> anyhow::Result<Bytes>>;
 
-/// How one API's requesters are answered.
+/// One API's output.
 struct Voice {
     name: &'static str,
     log: Vec<Bytes>,
     begin: Box<dyn Fn() -> Words>,
-    /// Nanoseconds of this thread per line: made only, and made and written.
+    /// Nanoseconds of this thread per line: without and with writing.
     made: Vec<f64>,
     written: Vec<f64>,
 }
 
-/// A line translated and written, beside one looked at, copied and written.
+/// Measures translating and writing a line, compared with checking, copying and writing it.
 pub(crate) fn measure() -> anyhow::Result<Vec<Figure>> {
     let request = ResponseRequest::parse(br#"{"input":"x"}"#);
     let request = request.map_err(|error| anyhow::anyhow!(error.message))?;
@@ -122,7 +122,7 @@ impl Voice {
     }
 }
 
-/// A connection that a thread reads empty until it is closed.
+/// A connection whose data a thread reads and discards until it is closed.
 fn drained() -> anyhow::Result<TcpStream> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let socket = TcpStream::connect(listener.local_addr()?)?;
@@ -135,7 +135,7 @@ fn drained() -> anyhow::Result<TcpStream> {
     Ok(socket)
 }
 
-/// The relay asks this of every line that it passes on as it is; a translation knows.
+/// The check that the relay makes on every line that it passes on unchanged.
 fn is_last(line: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct Line {
@@ -172,7 +172,7 @@ fn text() -> Vec<Bytes> {
     log(|token| format!(r#""response":{token}"#))
 }
 
-/// The lines of an answer as Ollama writes them; `says` puts the token in its place.
+/// The lines of an answer as Ollama writes them; `says` formats the token.
 fn log(says: impl Fn(&str) -> String) -> Vec<Bytes> {
     const TOKENS: [&str; 8] = [
         r#""The""#,
@@ -191,7 +191,7 @@ fn log(says: impl Fn(&str) -> String) -> Vec<Bytes> {
     TOKENS.iter().cycle().take(LINES).map(line).collect()
 }
 
-/// What this thread has cost so far.
+/// The CPU time of this thread so far.
 fn cpu_nanos() -> anyhow::Result<u64> {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat")?;
     let first = stat.split_whitespace().next().unwrap_or_default();

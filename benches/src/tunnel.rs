@@ -1,4 +1,4 @@
-//! T1, T2 and the price of the way: first tokens and bursts through real relay and agent.
+//! T1, T2 and the total overhead: first tokens and bursts through a real relay and agent.
 
 use std::time::{Duration, Instant};
 
@@ -16,11 +16,11 @@ use serde_json::json;
 
 use crate::stats::{Figure, Goal, Sample};
 
-/// One way; the leg's round trip is twice this.
+/// One-way delay; the round trip takes twice this.
 const ONE_WAY: Duration = Duration::from_millis(20);
 const BURST: usize = 200;
 
-/// A relay and an agent with `engine` behind it; the agent dials out through a slow line.
+/// A relay and an agent with `engine` behind it; the agent connects through a slow connection.
 struct Way {
     stand: Stand,
     _line: Proxy,
@@ -37,14 +37,14 @@ impl Way {
         Ok(Self { stand, _line: line })
     }
 
-    /// Somebody with a connection of his own, and what he asks.
+    /// A client with its own connection, and its request.
     fn stranger(&self, model: &str, tokens: u32) -> anyhow::Result<RequestBuilder> {
         let asked = stranger(&self.stand.url("/api/chat"), model, tokens)?;
         Ok(asked.bearer_auth(&self.stand.requester))
     }
 }
 
-/// What one streamed request took.
+/// The timing of one streamed request.
 #[derive(Debug, Clone, Copy)]
 struct Timed {
     first: Duration,
@@ -52,8 +52,8 @@ struct Timed {
     lines: usize,
 }
 
-/// A request over a connection of its own. Making its client takes milliseconds that are no part
-/// of what is measured, and would hold up whoever else is timed.
+/// A request over a new connection. Creating the client takes milliseconds, which must not be
+/// measured or delay other requests.
 fn stranger(url: &str, model: &str, tokens: u32) -> anyhow::Result<RequestBuilder> {
     let client = engine::client_builder(&url.parse()?).build()?;
     let options = json!({ "temperature": 0, "num_predict": tokens, "seed": 1 });
@@ -80,10 +80,10 @@ async fn ask(request: RequestBuilder) -> anyhow::Result<Timed> {
     })
 }
 
-/// T1: the first token over a line with a round trip of 40 ms.
+/// T1: the first token over a connection with a round trip of 40 ms.
 ///
 /// # Errors
-/// If the way cannot be built.
+/// If the relay or agent does not start.
 pub(crate) async fn first_token() -> anyhow::Result<Vec<Figure>> {
     let ollama = ScriptedOllama::start().await?;
     let way = Way::start(&format!("ollama:{}", ollama.url()), ONE_WAY).await?;
@@ -127,10 +127,10 @@ fn burst() -> Answer {
     Answer::lines(std::iter::repeat_n(line, BURST).chain([done]))
 }
 
-/// T2: two hundred tokens at once, against the engine asked directly.
+/// T2: two hundred tokens at once, compared with the engine asked directly.
 ///
 /// # Errors
-/// If the way cannot be built.
+/// If the relay or agent does not start.
 pub(crate) async fn bursts() -> anyhow::Result<Vec<Figure>> {
     let ollama = ScriptedOllama::start().await?;
     let way = Way::start(&format!("ollama:{}", ollama.url()), Duration::ZERO).await?;
@@ -166,10 +166,10 @@ pub(crate) async fn bursts() -> anyhow::Result<Vec<Figure>> {
     ])
 }
 
-/// The real model through relay and agent, against the same model asked in this process.
+/// The real model through relay and agent, compared with the same model in this process.
 ///
 /// # Errors
-/// If the model is not there.
+/// If the model is missing.
 pub(crate) async fn model() -> anyhow::Result<Vec<Figure>> {
     const TOKENS: u32 = 96;
     let way = Way::start("builtin", Duration::ZERO).await?;
