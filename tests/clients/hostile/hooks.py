@@ -1,4 +1,4 @@
-"""What schemathesis does not know by itself: bodies of lines of JSON."""
+"""Serializes bodies of JSON lines, which schemathesis does not know."""
 
 import json
 

@@ -1,11 +1,11 @@
-// What the scripts share: cases, how they are reported, and how the stage is asked for something.
+// Shared by the scripts: the cases, their report, and requests to the stage.
 "use strict";
 const assert = require("node:assert/strict");
 const { createInterface } = require("node:readline");
 
 const { RELAY, RELAY_KEY: KEY, MODEL, SCRIPTED_RELAY, SCRIPTED_KEY, LONELY_KEY } = process.env;
 const QUESTION = "Count from one to ten in words.";
-// Its answer is still being written when somebody leaves.
+// The answer is long enough that it is still being written when the client disconnects.
 const STORY = "Write a very long story about a fire that never goes out.";
 const SCHEMA = {
   type: "object",
@@ -37,7 +37,7 @@ async function wish(what, more = {}) {
   return answer.ok;
 }
 
-/** The call must fail with an error that these fields and words are true of. */
+/** Checks that the call fails with an error that has these fields and words. */
 async function refused(call, kind, fields, words) {
   let result;
   try {
@@ -57,7 +57,7 @@ async function all(stream) {
   return parts;
 }
 
-/** The first answer that is as it should be; asked for again and again, as there is no event. */
+/** Polls for the expected answer, because there is no event. */
 async function until(ask, isThere) {
   let answer;
   for (let n = 0; n < 10_000; n++) {
@@ -67,7 +67,7 @@ async function until(ask, isThere) {
   assert.fail(`never as it should be: ${JSON.stringify(answer)}`);
 }
 
-/** Something in the middle of an answer, and what must be left of the answer before it. */
+/** A stop word from the middle of an answer, and the part of the answer before it. */
 function aStopWordOf(answer) {
   const words = answer.split(/\s+/);
   assert(words.length > 3, answer);

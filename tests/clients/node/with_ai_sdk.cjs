@@ -90,7 +90,7 @@ stage.main({
     assert(one.text);
   },
 
-  // It knows no `x-should-retry` and tries a 503 twice again.
+  // This client ignores `x-should-retry` and repeats a request twice after a 503.
   async without_an_agent_the_refusal_is_told() {
     const before = await wish("requests");
     const call = () => ask({ model: scripted(stage.LONELY_KEY) });

@@ -1,4 +1,4 @@
-"""What the scripts share: cases, how they are reported, and how the stage is asked for something."""
+"""Shared by the scripts: the cases, their report, and requests to the stage."""
 
 import contextlib
 import json
@@ -7,16 +7,16 @@ import sys
 import threading
 import traceback
 
-# A relay with a real model, unless only cases for the other are named.
+# A relay with a real model, unless only cases of the other relay are named.
 RELAY, KEY, MODEL = os.environ.get("RELAY"), os.environ.get("RELAY_KEY"), os.environ.get("MODEL")
-# A relay with an engine that plays scenes.
+# A relay with a scripted engine.
 SCRIPTED_RELAY, SCRIPTED_KEY = os.environ["SCRIPTED_RELAY"], os.environ["SCRIPTED_KEY"]
 LONELY_KEY = os.environ.get("LONELY_KEY")
 WRONG_KEY = "hearth_nobody_has_this_key"
 TINY = "tiny"
 
 QUESTION = "Count from one to ten in words."
-# Its answer is still being written when somebody leaves.
+# The answer is long enough that it is still being written when the client disconnects.
 STORY = "Write a very long story about a fire that never goes out."
 SCHEMA = {
     "type": "object",
@@ -68,7 +68,7 @@ def wish(do, **more):
 
 @contextlib.contextmanager
 def refused(kind, status=None, words=""):
-    """The block must raise this error of the client's, with this status and these words."""
+    """Checks that the block raises this error of the client, with this status and these words."""
     try:
         yield
     except kind as error:
@@ -80,7 +80,7 @@ def refused(kind, status=None, words=""):
 
 
 def at_once(function, times=2):
-    """The function's results, called by so many threads at one moment."""
+    """Calls the function in this many threads at once, and returns its results."""
     results, barrier = [], threading.Barrier(times)
 
     def call():
@@ -99,7 +99,7 @@ def at_once(function, times=2):
 
 
 def until(ask, is_there):
-    """The first answer that is as it should be; asked for again and again, as there is no event."""
+    """Polls for the expected answer, because there is no event."""
     for _ in range(10_000):
         answer = ask()
         if is_there(answer):
@@ -108,7 +108,7 @@ def until(ask, is_there):
 
 
 def a_stop_word_of(answer):
-    """Something in the middle of an answer, and what must be left of the answer before it."""
+    """A stop word from the middle of an answer, and the part of the answer before it."""
     words = answer.split()
     assert len(words) > 3, answer
     stop = words[2]

@@ -133,7 +133,7 @@ def an_engine_that_dies_mid_stream_is_an_error():
         for part in ask(model=TINY, at=scripted(), stream=True):
             parts.append(part.message.content)
     assert parts == ["Six times "], parts
-    # After white space was sent there is no status left to say it with.
+    # Once whitespace was sent, the status is fixed, and the error is in the body.
     wish("play", scene="a_death", path="/api/chat", late=2)
     with refused(pydantic.ValidationError, words="message"):
         ask(model=TINY, at=scripted())

@@ -149,7 +149,7 @@ def an_engine_that_dies_mid_stream_is_an_error():
         for chunk in ask(model=TINY, at=scripted(), stream=True):
             texts.append(chunk.choices[0].delta.content)
     assert texts == ["Six times "], texts
-    # After white space was sent there is no status left to say it with.
+    # Once whitespace was sent, the status is fixed, and the error is in the body.
     wish("play", scene="a_death", path="/api/chat", late=2)
     answer = ask(model=TINY, at=scripted())
     assert (answer.choices, answer.error["code"]) == (None, "engine_failed"), answer
@@ -233,7 +233,7 @@ def a_text_is_continued_whole_and_streamed():
 
 @case
 def texts_become_vectors():
-    # It asks for base64 unless told otherwise, and unpacks it.
+    # By default the client requests base64 and decodes it.
     for how in ({}, {"encoding_format": "float"}, {"encoding_format": "base64"}):
         answer = scripted().embeddings.create(model=TINY, input="one", **how)
         vector = answer.data[0].embedding
