@@ -184,12 +184,14 @@ test("while a key is being made its dialog stays and says so", async () => {
   expect(screen.getByTestId("create").textContent).toBe(words.creating);
   const dialog = screen.getByRole("dialog");
   expect(await fireEvent(dialog, new Event("cancel", { cancelable: true }))).toBe(false);
+  expect(await fireEvent.keyDown(document.body, { key: "Escape" })).toBe(false);
   await fireEvent.click(screen.getByText(words.cancel));
   expect(screen.getByTestId("create").getAttribute("aria-disabled")).toBe("true");
   await fireEvent.click(screen.getByTestId("create"));
   expect(api.createKey).toHaveBeenCalledOnce();
   answer({ ...own, name: "ci", key: "hearth_new" });
   expect(await screen.findByTestId("secret")).toBeTruthy();
+  expect(await fireEvent.keyDown(document.body, { key: "Escape" })).toBe(true);
   expect(await fireEvent(dialog, new Event("cancel", { cancelable: true }))).toBe(true);
 });
 

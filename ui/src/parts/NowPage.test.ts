@@ -2,7 +2,7 @@ import { fireEvent, render, screen, within } from "@testing-library/svelte";
 import { tick } from "svelte";
 import { afterEach, expect, test, vi } from "vitest";
 
-import { live, lost, scripted } from "../test-views";
+import { fixture, live, lost, scripted } from "../test-views";
 import type { View } from "../lib/protocol";
 import type { Actions } from "../lib/tauri";
 import { en } from "../lib/words/en";
@@ -34,10 +34,12 @@ const button = (name: string) => screen.getByRole("button", { name });
 const toggle = (name: RegExp) => screen.getByRole("switch", { name });
 
 test("a live job is shown with who asked, and can be cancelled", async () => {
+  vi.useFakeTimers();
   const { actions } = await page(live());
   expect(screen.getByTestId("who").textContent).toBe("laptop");
   expect(screen.getByTestId("job").textContent).toContain("smollm2:135m");
   expect(screen.getByTestId("job").textContent).toContain("31.5 tokens/s");
+  await vi.advanceTimersByTimeAsync(600);
   await fireEvent.click(button("Cancel the job of laptop"));
   expect(actions.cancelJob).toHaveBeenCalledWith("000102030405060708090a0b0c0d0e0f");
 });
@@ -179,6 +181,30 @@ test("a double click answers one program and never the next, which stands in its
   expect(actions.decide).toHaveBeenLastCalledWith("8", "always");
 });
 
+test("a click meant for a job that has just ended does not cancel the next one", async () => {
+  vi.useFakeTimers();
+  const job = structuredClone(fixture.data.jobs[0]!);
+  const next = { ...job, id: "ff", who: "phone" };
+  const { actions, say } = await page(live({ jobs: [job, next] }));
+  await vi.advanceTimersByTimeAsync(600);
+  // Figures that change move nothing.
+  await say(live({ jobs: [{ ...job, tokens_per_second: 7 }, next] }));
+  await fireEvent.click(button("Cancel the job of phone"));
+  expect(actions.cancelJob).toHaveBeenCalledTimes(1);
+  await say(live({ jobs: [next] }));
+  await fireEvent.click(button("Cancel the job of phone"));
+  expect(actions.cancelJob).toHaveBeenCalledTimes(1);
+  // A job that comes below it is new there, and this one stands where it stood.
+  await vi.advanceTimersByTimeAsync(300);
+  await say(live({ jobs: [next, job] }));
+  await vi.advanceTimersByTimeAsync(300);
+  await fireEvent.click(button("Cancel the job of laptop"));
+  expect(actions.cancelJob).toHaveBeenCalledTimes(1);
+  await fireEvent.click(button("Cancel the job of phone"));
+  expect(actions.cancelJob).toHaveBeenLastCalledWith("ff");
+  expect(actions.cancelJob).toHaveBeenCalledTimes(2);
+});
+
 test("when a row goes that had the focus, its part of the page has it", async () => {
   vi.useFakeTimers();
   const allowed = { id: "1", who: dock, since: 0 };
@@ -227,8 +253,10 @@ test("what a program calls itself is text and nothing else", async () => {
 });
 
 test("a program that is allowed is listed and can be revoked", async () => {
+  vi.useFakeTimers();
   const { actions } = await page({ ...live(), pairs: { waiting: [], allowed: [{ id: "1", who: dock, since: 0 }] } });
   expect(screen.getByTestId("allowed").textContent).toContain("my dock");
+  await vi.advanceTimersByTimeAsync(600);
   await fireEvent.click(button("Revoke access for my dock"));
   expect(actions.revoke).toHaveBeenCalledWith("1");
 });
