@@ -1,13 +1,14 @@
 //! Files and batches in the queue file, and the erasure of expired ones.
+use std::ops::ControlFlow;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use proto::{Account, Timestamp};
 use queue::{BATCH_KEPT, BatchRecord, Batches, FileRecord, LineResult, Owner, QueueError};
-use rusqlite::{Connection, OptionalExtension, Params, Row};
+use rusqlite::{OptionalExtension, Params, Row};
 use serde::de::DeserializeOwned;
 
-use crate::{SqliteQueue, group::Group, row};
+use crate::{SqliteQueue, erasure::ERASED_WHEN_FULL, group::Group, row};
 
 impl SqliteQueue {
     /// Writes something new; fails while the disk is full.
@@ -25,39 +26,6 @@ impl SqliteQueue {
             Ok(())
         })
         .await
-    }
-
-    /// Executes one statement on the writer's connection, in the next group.
-    async fn write<P: Params + Clone + Send + 'static>(
-        &self,
-        statement: &'static str,
-        values: P,
-    ) -> Result<(), QueueError> {
-        self.ask(move |group| {
-            group
-                .conn
-                .prepare_cached(statement)?
-                .execute(values.clone())?;
-            Ok(())
-        })
-        .await
-    }
-
-    /// Erases all pieces of `of` with this id, a few per group.
-    async fn erase_all(&self, of: &'static Pieces, id: &str) -> Result<(), QueueError> {
-        loop {
-            let id = id.to_owned();
-            let erased = self.ask(move |group| {
-                let erased = erase_some(group.conn, of, &id)?;
-                if erased {
-                    group.erases();
-                }
-                Ok(erased)
-            });
-            if !erased.await? {
-                return Ok(());
-            }
-        }
     }
 
     /// Reads an owner's records from a table, newest first: one of them, or all.
@@ -127,7 +95,9 @@ impl Batches for SqliteQueue {
         let id = id.to_owned();
         self.reader
             .read(move |conn| {
-                let select = "SELECT part FROM file_parts WHERE id = ?1 AND n = ?2";
+                // One that is being erased may be half overwritten.
+                let select = "SELECT part FROM file_parts WHERE id = ?1 AND n = ?2
+                    AND NOT EXISTS (SELECT 1 FROM erasures WHERE kind = 0 AND id = ?1)";
                 let part = conn
                     .prepare_cached(select)?
                     .query_row((id, n), |found| found.get::<_, Vec<u8>>("part"));
@@ -136,24 +106,39 @@ impl Batches for SqliteQueue {
             .await
     }
 
+    async fn forget_file(&self, id: &str) -> Result<(), QueueError> {
+        let id = id.to_owned();
+        self.ask(move |group| Ok(group.forget_file(&id)?)).await
+    }
+
     async fn erase_file(&self, id: &str) -> Result<(), QueueError> {
-        let name = id.to_owned();
-        self.ask(move |group| {
-            group.erases();
-            Ok(forget_file(group.conn, &name)?)
-        })
-        .await?;
-        self.erase_all(&PARTS, id).await
+        self.forget_file(id).await?;
+        loop {
+            let _turn = self.erasing.lock().await;
+            let id = id.to_owned();
+            let erased = self.ask(move |group| Ok(group.erase_pieces(Some(&id))?));
+            if !erased.await? {
+                return Ok(());
+            }
+        }
     }
 
     async fn put_batch(&self, batch: BatchRecord) -> Result<(), QueueError> {
         let text = json(&batch)?;
-        let insert = "INSERT INTO batches (id, account, input, is_over, record)
-            VALUES (?1, ?2, ?3, ?4, ?5)
-            ON CONFLICT (id) DO UPDATE SET is_over = ?4, record = ?5";
-        let (account, is_over) = (batch.account.to_string(), batch.state.is_final());
-        self.write(insert, (batch.id, account, batch.input, is_over, text))
-            .await
+        let account = batch.account.to_string();
+        let is_over = batch.state.is_final();
+        self.ask(move |group| {
+            let insert = "INSERT INTO batches (id, account, input, is_over, record)
+                VALUES (?1, ?2, ?3, ?4, ?5)
+                ON CONFLICT (id) DO UPDATE SET is_over = ?4, record = ?5";
+            let values = (&batch.id, &account, &batch.input, is_over, &text);
+            group.conn.prepare_cached(insert)?.execute(values)?;
+            if is_over {
+                group.forget_results(&batch.id)?;
+            }
+            Ok(())
+        })
+        .await
     }
 
     async fn batch(&self, owner: Owner<'_>, id: &str) -> Result<Option<BatchRecord>, QueueError> {
@@ -166,10 +151,19 @@ impl Batches for SqliteQueue {
 
     async fn put_result(&self, batch: &str, result: LineResult) -> Result<(), QueueError> {
         let LineResult { n, is_error, line } = result;
-        let values = (batch.to_owned(), n, is_error, line.to_vec());
-        let insert = "INSERT OR IGNORE INTO batch_lines (batch, n, is_error, line)
-            VALUES (?1, ?2, ?3, ?4)";
-        self.write(insert, values).await
+        let batch = batch.to_owned();
+        self.ask(move |group| {
+            // On a full disk a long line would use up the reserve.
+            if line.len() as u64 > ERASED_WHEN_FULL {
+                group.admits()?;
+            }
+            let insert = "INSERT OR IGNORE INTO batch_lines (batch, n, is_error, line)
+                VALUES (?1, ?2, ?3, ?4)";
+            let values = (&batch, n, is_error, &line[..]);
+            group.conn.prepare_cached(insert)?.execute(values)?;
+            Ok(())
+        })
+        .await
     }
 
     async fn results(&self, batch: &str) -> Result<Vec<(u32, bool)>, QueueError> {
@@ -211,15 +205,14 @@ impl Batches for SqliteQueue {
             .await
     }
 
-    async fn erase_results(&self, batch: &str) -> Result<(), QueueError> {
-        self.erase_all(&RESULTS, batch).await
-    }
-
     async fn expire_files(&self, now: Timestamp) -> Result<Option<Timestamp>, QueueError> {
-        while let Some(id) = self.ask(move |group| Ok(expire_one(group, now)?)).await? {
-            self.erase_all(&PARTS, &id).await?;
+        loop {
+            let _turn = self.erasing.lock().await;
+            let did = self.ask(move |group| Ok(expire_some(group, now)?));
+            if let ControlFlow::Break(next) = did.await? {
+                return Ok(next);
+            }
         }
-        self.ask(move |group| Ok(expire(group, now)?)).await
     }
 }
 
@@ -231,20 +224,31 @@ macro_rules! left {
     };
 }
 
-/// Deletes the record of one expired file and its final batches; returns its id. The parts remain.
-fn expire_one(group: &mut Group<'_>, now: Timestamp) -> rusqlite::Result<Option<String>> {
+/// Does as much as fits into one group; breaks with the time of the next expiry once nothing is
+/// left to do.
+fn expire_some(
+    group: &mut Group<'_>,
+    now: Timestamp,
+) -> rusqlite::Result<ControlFlow<Option<Timestamp>>> {
+    if forget_expired(group, now)? || group.erase_pieces(None)? {
+        return Ok(ControlFlow::Continue(()));
+    }
+    expire(group, now).map(ControlFlow::Break)
+}
+
+/// Forgets one expired file and the final batches that read it. Returns whether there was one.
+fn forget_expired(group: &mut Group<'_>, now: Timestamp) -> rusqlite::Result<bool> {
     let conn = group.conn;
-    let late = conn
+    let expired = conn
         .prepare_cached("SELECT id FROM files WHERE expires_at <= ?1 LIMIT 1")?
         .query_row([now.0], |found| found.get::<_, String>(0))
         .optional()?;
-    if let Some(id) = &late {
-        group.erases();
-        forget_file(conn, id)?;
+    if let Some(id) = &expired {
+        group.forget_file(id)?;
         conn.prepare_cached("DELETE FROM batches WHERE input = ?1 AND is_over")?
             .execute([id])?;
     }
-    Ok(late)
+    Ok(expired.is_some())
 }
 
 /// Deletes the expired batches; returns when the next file or batch expires.
@@ -270,50 +274,6 @@ fn expire(group: &mut Group<'_>, now: Timestamp) -> rusqlite::Result<Option<Time
         ))?
         .query_row([kept], |found| found.get::<_, Option<i64>>(0))?;
     Ok(next.map(Timestamp))
-}
-
-fn forget_file(conn: &Connection, id: &str) -> rusqlite::Result<()> {
-    conn.prepare_cached("DELETE FROM files WHERE id = ?1")?
-        .execute([id])
-        .map(drop)
-}
-
-/// Something large that is stored in pieces: the SQL that finds and deletes them.
-struct Pieces {
-    sizes: &'static str,
-    delete: &'static str,
-}
-
-const PARTS: Pieces = Pieces {
-    sizes: "SELECT n, length(part) FROM file_parts WHERE id = ?1 ORDER BY n",
-    delete: "DELETE FROM file_parts WHERE id = ?1 AND n <= ?2",
-};
-const RESULTS: Pieces = Pieces {
-    sizes: "SELECT n, length(line) FROM batch_lines WHERE batch = ?1 ORDER BY n",
-    delete: "DELETE FROM batch_lines WHERE batch = ?1 AND n <= ?2",
-};
-/// Approximate number of bytes that one group erases. Keeps other groups from waiting, and fits
-/// into the reserve on a full disk.
-const STEP: i64 = 4 * 1024 * 1024;
-
-/// Erases the first pieces; returns whether there were any.
-fn erase_some(conn: &Connection, of: &Pieces, id: &str) -> rusqlite::Result<bool> {
-    let last = {
-        let mut select = conn.prepare_cached(of.sizes)?;
-        let mut sizes = select.query([id])?;
-        let (mut last, mut bytes) = (None, 0);
-        while bytes < STEP
-            && let Some(piece) = sizes.next()?
-        {
-            last = Some(piece.get::<_, u32>(0)?);
-            bytes += piece.get::<_, i64>(1)?;
-        }
-        last
-    };
-    if let Some(last) = last {
-        conn.prepare_cached(of.delete)?.execute((id, last))?;
-    }
-    Ok(last.is_some())
 }
 
 fn json(value: &impl serde::Serialize) -> Result<String, QueueError> {

@@ -19,11 +19,13 @@ use rusqlite::{Connection, MAIN_DB, OptionalExtension};
 
 use crate::{error::Fault, group::Group, row};
 
-/// Approximate number of bytes that one group erases. Erased data is overwritten and goes through
-/// the write-ahead log; more would delay other groups.
+/// Approximate number of bytes that one group erases of jobs, and again of files and results. Erased
+/// data is overwritten and goes through the write-ahead log; more would delay other groups.
 const ERASED_AT_ONCE: u64 = 4 * 1024 * 1024;
 /// Bytes that one group erases while the disk is full, because erasing needs space, too.
-const ERASED_WHEN_FULL: u64 = 512 * 1024;
+pub(crate) const ERASED_WHEN_FULL: u64 = 512 * 1024;
+/// Minimum number of bytes that a piece of a file or a result counts as.
+pub(crate) const ERASED_PIECE: u64 = 1024;
 /// Minimum number of bytes that a job counts as.
 const ERASED_JOB: u64 = 8 * 1024;
 /// Maximum number of fetched jobs recorded between two groups. Further ones are not recorded as
@@ -85,17 +87,22 @@ impl Due {
 }
 
 impl Group<'_> {
+    /// Returns the number of bytes to erase in this group.
+    pub(crate) const fn erased_at_once(&self) -> u64 {
+        if self.is_full {
+            ERASED_WHEN_FULL
+        } else {
+            ERASED_AT_ONCE
+        }
+    }
+
     /// Erases some of the data whose retention time is over; returns when to continue.
     pub(crate) fn erase(&mut self) -> Result<Option<Timestamp>, Fault> {
         let (now, terms) = {
             let live = self.live();
             (live.machine.now(), live.machine.terms())
         };
-        let most = if self.is_full {
-            ERASED_WHEN_FULL
-        } else {
-            ERASED_AT_ONCE
-        };
+        let most = self.erased_at_once();
         let mut left = most;
         for due in self.due(now, terms, most / ERASED_JOB)? {
             let in_parts = due.is_begun || due.weight() > most;
@@ -190,12 +197,7 @@ impl Group<'_> {
         let mut update = self.conn.prepare_cached(update)?;
         update.execute((seq, row::number(left - gone)))?;
         if left == gone && length > 0 {
-            // The data is already overwritten; it must not be overwritten again when its pages are
-            // freed.
-            self.conn.execute_batch("PRAGMA secure_delete = FAST")?;
-            let freed = self.empty_body(seq);
-            self.conn.execute_batch("PRAGMA secure_delete = ON")?;
-            freed?;
+            without_overwriting(self.conn, || self.empty_body(seq))?;
         }
         Ok(gone)
     }
@@ -306,13 +308,15 @@ impl Group<'_> {
     }
 }
 
-/// Deletes parts of files without a record, and results of final batches: remains of interrupted
-/// writes.
-pub(crate) fn erase_remains(conn: &Connection) -> rusqlite::Result<()> {
-    conn.execute_batch(
-        "DELETE FROM file_parts WHERE id NOT IN (SELECT id FROM files);
-         DELETE FROM batch_lines WHERE batch NOT IN (SELECT id FROM batches WHERE is_over = 0);",
-    )
+/// Deletes data that is already overwritten, without overwriting it again when its pages are freed.
+pub(crate) fn without_overwriting(
+    conn: &Connection,
+    delete: impl FnOnce() -> rusqlite::Result<()>,
+) -> rusqlite::Result<()> {
+    conn.execute_batch("PRAGMA secure_delete = FAST")?;
+    let deleted = delete();
+    conn.execute_batch("PRAGMA secure_delete = ON")?;
+    deleted
 }
 
 /// Truncates the write-ahead log after an erasure.

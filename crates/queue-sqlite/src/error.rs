@@ -55,6 +55,13 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// Whether the disk was full.
+    pub(crate) fn wants_room(&self) -> bool {
+        matches!(self, Self::Sqlite { source, .. } if Cure::from(source) == Cure::Room)
+    }
+}
+
 impl From<OpenError> for QueueError {
     fn from(error: OpenError) -> Self {
         Self::Store(Box::new(error))
@@ -112,23 +119,28 @@ impl NotWritten {
     }
 }
 
-impl From<rusqlite::Error> for NotWritten {
-    fn from(error: rusqlite::Error) -> Self {
+impl From<&rusqlite::Error> for Cure {
+    fn from(error: &rusqlite::Error) -> Self {
         use rusqlite::ErrorCode::{DatabaseCorrupt, DiskFull, NotADatabase, SystemIoFailure};
         let extended = error
             .sqlite_error()
             .map(|error| error.extended_code)
             .unwrap_or_default();
-        let cure = match error.sqlite_error_code() {
-            Some(DiskFull) => Cure::Room,
+        match error.sqlite_error_code() {
+            Some(DiskFull) => Self::Room,
             // SQLite could not extend the shared-memory index of the write-ahead log.
-            Some(SystemIoFailure) if extended == rusqlite::ffi::SQLITE_IOERR_SHMSIZE => Cure::Room,
-            Some(SystemIoFailure | DatabaseCorrupt | NotADatabase) => Cure::Restart,
-            Some(_) | None => Cure::Again,
-        };
+            Some(SystemIoFailure) if extended == rusqlite::ffi::SQLITE_IOERR_SHMSIZE => Self::Room,
+            Some(SystemIoFailure | DatabaseCorrupt | NotADatabase) => Self::Restart,
+            Some(_) | None => Self::Again,
+        }
+    }
+}
+
+impl From<rusqlite::Error> for NotWritten {
+    fn from(error: rusqlite::Error) -> Self {
         Self {
             reason: error.to_string(),
-            cure,
+            cure: Cure::from(&error),
         }
     }
 }

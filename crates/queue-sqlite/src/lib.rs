@@ -11,6 +11,7 @@ mod files;
 mod group;
 mod inbox;
 mod keys;
+mod pieces;
 mod queries;
 mod reader;
 mod reserve;

@@ -10,9 +10,9 @@ use std::{
 
 use crate::files;
 
-/// Size of the reserve in bytes: enough for the ends of running jobs, for the write-ahead log
-/// between two checkpoints, and for the largest piece erased at once, which is the draft of a
-/// query.
+/// Size of the reserve in bytes: enough for the ends of running jobs and for the write-ahead log
+/// between two checkpoints. Erasing needs less: 512 KiB at a time, at most one line of an answer
+/// (8 MiB), except for the draft of a query, which is erased as a whole.
 pub(crate) const RESERVE: u64 = 24 * 1024 * 1024;
 /// Interval between attempts to recreate the file.
 const TRY_EVERY: Duration = Duration::from_secs(1);
@@ -30,7 +30,7 @@ pub(crate) struct Reserve {
 impl Reserve {
     /// Creates the file unless it exists.
     pub(crate) fn new(queue: &Path, bytes: u64) -> Self {
-        let path = files::beside(queue, ".reserve");
+        let path = beside(queue);
         let reserve = Self {
             is_there: Cell::new(path.metadata().is_ok_and(|file| file.len() == bytes)),
             tried: Cell::new(None),
@@ -123,6 +123,19 @@ impl Reserve {
             Ok(()) | Err(_) => {}
         }
     }
+}
+
+fn beside(queue: &Path) -> PathBuf {
+    files::beside(queue, ".reserve")
+}
+
+/// Frees the reserved space for a start on a full disk. Returns false if there was none.
+pub(crate) fn give_before_start(queue: &Path) -> bool {
+    let given = fs::remove_file(beside(queue)).is_ok();
+    if given {
+        tracing::error!("the disk is full: the relay starts on the reserved space");
+    }
+    given
 }
 
 /// Returns the free space beside this file in bytes; `None` if the file system does not report it.

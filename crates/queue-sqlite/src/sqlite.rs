@@ -21,8 +21,9 @@ use crate::{
     files::{self, Lock},
     group::{Ask, Group, lock},
     inbox::Inbox,
+    pieces,
     reader::Reader,
-    reserve::{RESERVE, Reserve},
+    reserve::{self, RESERVE, Reserve},
     restart, schema,
     writer::Writer,
 };
@@ -42,6 +43,8 @@ pub struct SqliteQueue {
     /// Connections for lists, so that long lists do not delay reads of single jobs.
     pub(crate) lists: Reader,
     pub(crate) keys: SqliteKeys,
+    /// Held while a group erases pieces, so that each group erases those of one caller only.
+    pub(crate) erasing: tokio::sync::Mutex<()>,
     writer: Mutex<Option<JoinHandle<Result<(), NotWritten>>>>,
 }
 
@@ -112,13 +115,12 @@ impl SqliteQueue {
         files::make(path)?;
         let path = &*files::real(path)?;
         let lock = Lock::take(path)?;
-        let check = schema::wants_check(path);
-        let mut conn = schema::open(path, Some(&lock))?;
-        if check {
-            schema::check(&conn, path)?;
-        }
-        let tidied = erasure::erase_remains(&conn).and_then(|()| erasure::cut(&conn));
-        tidied.map_err(|error| schema::explain(path, error))?;
+        let mut conn = match open_file(path, &lock) {
+            Err(error) if error.wants_room() && reserve::give_before_start(path) => {
+                open_file(path, &lock)
+            }
+            opened => opened,
+        }?;
         prepare(&mut conn);
         let live =
             restart::load(&conn, terms, now).map_err(|error| schema::explain(path, error))?;
@@ -160,6 +162,7 @@ impl SqliteQueue {
             reader,
             lists,
             keys,
+            erasing: tokio::sync::Mutex::default(),
             writer,
         })
     }
@@ -224,6 +227,18 @@ impl SqliteQueue {
             .unwrap_or_else(PoisonError::into_inner)
             .take()
     }
+}
+
+/// Opens and checks the queue file, and empties its log.
+fn open_file(path: &Path, lock: &Lock) -> Result<Connection, OpenError> {
+    let check = schema::wants_check(path);
+    let conn = schema::open(path, Some(lock))?;
+    if check {
+        schema::check(&conn, path)?;
+    }
+    let tidied = pieces::remember_remains(&conn).and_then(|()| erasure::cut(&conn));
+    tidied.map_err(|error| schema::explain(path, error))?;
+    Ok(conn)
 }
 
 impl Drop for SqliteQueue {

@@ -59,6 +59,9 @@ impl Writer {
     /// returns why the last group is not on disk.
     pub(crate) fn run(self) -> Result<(), NotWritten> {
         let ended = Ended(self.shared.clone());
+        if self.reserve.is_used() {
+            self.save_room();
+        }
         loop {
             match self.shared.inbox.next() {
                 Batch::Group(asks) => {

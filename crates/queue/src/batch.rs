@@ -160,10 +160,16 @@ pub trait Batches: fmt::Debug + Send + Sync {
     /// Returns part `n` of a file, or `None` after the last part.
     async fn part(&self, id: &str, n: u32) -> Result<Option<Bytes>, QueueError>;
 
-    /// Erases a file and its parts; also parts without metadata.
+    /// Removes a file, so that neither it nor its parts are found any more; also parts without
+    /// metadata. [`Batches::expire_files`] erases the parts, which may take many transactions.
+    async fn forget_file(&self, id: &str) -> Result<(), QueueError>;
+
+    /// Removes a file and erases its parts; also parts without metadata. What an error leaves is
+    /// erased by [`Batches::expire_files`].
     async fn erase_file(&self, id: &str) -> Result<(), QueueError>;
 
-    /// Stores a batch; replaces a batch with the same id.
+    /// Stores a batch; replaces a batch with the same id. The results of a final batch are not
+    /// needed any more: [`Batches::expire_files`] erases them.
     async fn put_batch(&self, batch: BatchRecord) -> Result<(), QueueError>;
 
     /// Returns one batch, if it exists and belongs to `owner`.
@@ -186,10 +192,7 @@ pub trait Batches: fmt::Debug + Send + Sync {
         is_error: bool,
     ) -> Result<Option<LineResult>, QueueError>;
 
-    /// Erases the results of a batch; they are in its output files by then.
-    async fn erase_results(&self, batch: &str) -> Result<(), QueueError>;
-
-    /// Erases expired files, and the final batches whose input file is erased now, or was erased
+    /// Erases expired and forgotten files, the results of final batches, and the final batches whose input file is erased now, or was erased
     /// before and which began [`crate::BATCH_KEPT`] ago. Returns the expiry time of the next file
     /// or batch.
     async fn expire_files(&self, now: Timestamp) -> Result<Option<Timestamp>, QueueError>;

@@ -49,7 +49,7 @@ pub(crate) struct Running {
     batches: Mutex<HashMap<String, CancellationToken>>,
     /// Held while a batch, or a file for one, is read in order to change it.
     pub(crate) alone: tokio::sync::Mutex<()>,
-    /// Notified when a file was stored, which will expire.
+    /// Notified when there is something to erase: now, or at the expiry of a new file.
     pub(crate) files: Notify,
 }
 
@@ -77,14 +77,16 @@ pub(crate) async fn resume(relay: Relay) {
     }
 }
 
-/// Erases files when they expire; sleeps until the next expiry.
+/// Erases expired and deleted files and the results of final batches; sleeps until the next expiry.
 pub(crate) async fn expire_files(relay: Relay) {
     loop {
         let now = relay.now();
-        let wait = match relay.store.expire_files(now).await {
-            Ok(next) => next.map(|next| next.since(now)),
-            Err(error) => {
-                tracing::error!(%error, "cannot erase expired files; retrying in 1 s");
+        let expired = relay.store.expire_files(now);
+        let wait = match relay.stop.run_until_cancelled(expired).await {
+            None => return,
+            Some(Ok(next)) => next.map(|next| next.since(now)),
+            Some(Err(error)) => {
+                tracing::error!(%error, "cannot erase files; retrying in 1 s");
                 Some(AFTER_FAILURE)
             }
         };
@@ -296,9 +298,7 @@ impl Run {
                 BatchState::Completed
             },
         );
-        self.keep(batch).await?;
-        // The results are in the files now; if this fails, they are only left over.
-        Ok(self.relay.store.erase_results(&self.batch.id).await?)
+        self.keep(batch).await
     }
 
     /// Ends the batch as failed, after an error that is not temporary.
@@ -307,8 +307,7 @@ impl Run {
         let mut batch = self.batch.clone();
         batch.refusals.push((1, error.message));
         batch.enter(self.relay.now(), BatchState::Failed);
-        self.keep(batch).await?;
-        Ok(self.relay.store.erase_results(&self.batch.id).await?)
+        self.keep(batch).await
     }
 
     async fn write_file(&self, kind: &str, is_error: bool) -> Result<String, ApiError> {
@@ -356,6 +355,10 @@ impl Run {
         }
         store.put_batch(batch.clone()).await?;
         tracing::info!(batch = batch.id, state = ?batch.state, "batch state changed");
+        if batch.state.is_final() {
+            // The results are in the files now, and are erased.
+            self.relay.batches.files.notify_one();
+        }
         self.batch = batch;
         Ok(())
     }

@@ -10,12 +10,16 @@ use std::{
 
 use proto::{End, ErrorCode, JobId, JobState};
 use queue::{
-    NewJob, Owner, Queries as _, Queue, QueueError, RESULT_KEPT, Terms,
+    Batches as _, NewJob, Owner, Queries as _, Queue, QueueError, RESULT_KEPT, Terms,
     conformance::sample::{T0, after, anyone, at, found, id, job, leased, lines, page, texts},
 };
 use rusqlite::ffi;
 
-use super::{Scratch, run};
+use super::{
+    Scratch,
+    erasure::{self, pieces_left, put_long},
+    run,
+};
 use crate::SqliteQueue;
 
 /// A small file system for one test; only root can create it.
@@ -50,7 +54,11 @@ impl Small {
 
     /// Fills the disk.
     fn fill(&self) -> PathBuf {
-        let path = self.0.join("filler");
+        self.fill_with("filler")
+    }
+
+    fn fill_with(&self, name: &str) -> PathBuf {
+        let path = self.0.join(name);
         let mut filler = fs::File::create(&path).unwrap();
         for part in [vec![1; 64 * 1024], vec![1; 512]] {
             while filler.write_all(&part).is_ok() {}
@@ -187,6 +195,79 @@ fn a_disk_that_the_queue_itself_filled_takes_jobs_again_once_the_old_ones_are_er
         for n in 0..kept.len() / 2 {
             queue.enqueue(now, large(n)).await.unwrap();
         }
+        queue.close().await.unwrap();
+    });
+    drop(small);
+}
+
+#[test]
+fn files_and_results_that_a_full_disk_did_not_let_go_are_erased_in_little_room() {
+    const RESERVE: u64 = 2 * 1024 * 1024;
+    let folder = tempfile::tempdir().unwrap();
+    let Some(small) = Small::mount(folder.path(), 64 * 1024 * 1024) else {
+        return;
+    };
+    run(async {
+        let path = folder.path().join("queue.db");
+        let open = || SqliteQueue::open_with(&path, T0, Terms::default(), RESERVE, |_| ());
+        let queue = open().unwrap();
+        put_long(&queue).await;
+        queue.close().await.unwrap();
+        drop(queue);
+        let queue = open().unwrap();
+        small.fill();
+        let refused = queue.enqueue(T0, large(0)).await.unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::DiskFull, "{refused}");
+        // Others take what was kept free, but for some pages.
+        let crumb = folder.path().join("crumb");
+        fs::write(&crumb, [1; 128 * 1024]).unwrap();
+        let filler = small.fill_with("other");
+        fs::remove_file(crumb).unwrap();
+        let left = pieces_left(&path);
+        let refused = queue.expire_files(at(60)).await.unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::DiskFull, "{refused}");
+        assert_eq!(queue.file(Owner::Anyone, "f1").await.unwrap(), None);
+        assert!(queue.part("f1", 0).await.unwrap().is_none());
+        assert_eq!(pieces_left(&path), left);
+        // Less than the longest result takes, and less than one group erases elsewhere.
+        fs::remove_file(filler).unwrap();
+        assert_eq!(queue.expire_files(at(60)).await.unwrap(), None);
+        assert_eq!(pieces_left(&path), (0, 0));
+        assert!(!path.with_extension("db.reserve").exists());
+        queue.close().await.unwrap();
+        assert_eq!(erasure::found(folder.path()), [""; 0]);
+    });
+    drop(small);
+}
+
+#[test]
+fn a_start_on_a_full_disk_uses_what_was_kept_free_and_goes_on_erasing() {
+    const RESERVE: u64 = 2 * 1024 * 1024;
+    let folder = tempfile::tempdir().unwrap();
+    let Some(small) = Small::mount(folder.path(), 64 * 1024 * 1024) else {
+        return;
+    };
+    run(async {
+        let path = folder.path().join("queue.db");
+        let open = || SqliteQueue::open_with(&path, T0, Terms::default(), RESERVE, |_| ());
+        let queue = open().unwrap();
+        put_long(&queue).await;
+        queue.forget_file("f1").await.unwrap();
+        queue.close().await.unwrap();
+        drop(queue);
+        small.fill();
+        let queue = open().unwrap();
+        let left = pieces_left(&path);
+        assert!(
+            left.0 > 20 && left.1 == 1,
+            "nothing was erased yet: {left:?}"
+        );
+        let refused = queue.enqueue(T0, large(0)).await.unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::DiskFull, "{refused}");
+        queue.expire_files(T0).await.unwrap();
+        assert_eq!(pieces_left(&path), (0, 0));
+        // Erasing made room in the file itself.
+        accepted_soon(&queue, large(1)).await;
         queue.close().await.unwrap();
     });
     drop(small);

@@ -14,18 +14,21 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use proto::{End, ErrorCode, JobId, Timestamp, limits::JOB_COST};
 use queue::{
-    Batches, FETCHED_KEPT, FileRecord, LineResult, NewJob, NewQuery, Owner, Queries, Queue,
-    RESULT_KEPT, Terms,
-    conformance::sample::{LEASE, T0, anyone, at, job, leased},
+    BatchState, Batches, FETCHED_KEPT, FileRecord, LineResult, NewJob, NewQuery, Owner, Queries,
+    Queue, RESULT_KEPT, Terms,
+    conformance::{
+        batches,
+        sample::{LEASE, T0, anyone, at, job, leased},
+    },
 };
 
 use super::{Scratch, run};
 use crate::{SqliteQueue, group::lock};
 
-const CANARY: &str = "a-word-nobody-may-find";
+pub(super) const CANARY: &str = "a-word-nobody-may-find";
 
 /// Returns the names of the files in the directory that contain the word.
-fn found(folder: &Path) -> Vec<String> {
+pub(super) fn found(folder: &Path) -> Vec<String> {
     let files = fs::read_dir(folder).unwrap().map(Result::unwrap);
     let holds = |file: &fs::DirEntry| {
         let bytes = fs::read(file.path()).unwrap();
@@ -83,13 +86,14 @@ fn an_erased_prompt_and_its_answer_are_nowhere_in_the_files_of_a_relay_that_goes
 }
 
 #[test]
-fn parts_of_an_upload_that_a_kill_cut_short_are_erased_at_the_start() {
+fn parts_of_an_upload_that_a_kill_cut_short_are_erased_after_the_start() {
     run(async {
         let queue = Scratch::new();
         let part = || Bytes::from_static(CANARY.as_bytes());
         queue.put_part("file-cut", 0, part()).await.unwrap();
         let queue = queue.killed(at(1));
         assert_eq!(queue.part("file-cut", 0).await.unwrap(), None);
+        queue.expire_files(at(1)).await.unwrap();
         assert_eq!(found(queue.folder.path()), [""; 0]);
     });
 }
@@ -173,7 +177,7 @@ async fn answered(queue: &SqliteQueue, new: NewJob, lines: &[usize]) {
     queue.complete(T0, lease.token, count, end).await.unwrap();
 }
 
-fn long_line(length: usize) -> Bytes {
+pub(super) fn long_line(length: usize) -> Bytes {
     format!("{CANARY}{}{CANARY}", "x".repeat(length)).into()
 }
 
@@ -352,7 +356,10 @@ fn long_files_and_results_are_erased_in_many_groups() {
         assert!(groups() >= 4);
         queue.erase_file("unwanted").await.unwrap();
         assert!(groups() >= 4);
-        queue.erase_results("b").await.unwrap();
+        let mut batch = batches::batch("b", "a");
+        batch.enter(T0, BatchState::Completed);
+        queue.put_batch(batch).await.unwrap();
+        queue.expire_files(at(10)).await.unwrap();
         assert!(groups() >= 4);
         for id in ["late", "unwanted"] {
             assert_eq!(queue.file(Owner::Anyone, id).await.unwrap(), None);
@@ -362,4 +369,57 @@ fn long_files_and_results_are_erased_in_many_groups() {
         }
         assert_eq!(queue.results("b").await.unwrap(), []);
     });
+}
+
+#[test]
+fn what_was_half_erased_of_files_and_results_is_erased_after_a_restart() {
+    run(async {
+        let queue = Scratch::new();
+        put_long(&queue).await;
+        queue.forget_file("f1").await.unwrap();
+        // The line is too long for one group, and so is the file.
+        for left in [(true, true), (true, false), (true, false)] {
+            let some = queue.ask(|group| Ok(group.erase_pieces(None)?)).await;
+            assert!(some.unwrap());
+            let (parts, results) = pieces_left(&queue.path());
+            assert_eq!((parts > 0, results > 0), left);
+            let after = queue.killed(T0);
+            assert!(after.part("f1", 19).await.unwrap().is_none());
+            after.expire_files(T0).await.unwrap();
+            assert_eq!(pieces_left(&after.path()), (0, 0));
+            after.close().await.unwrap();
+            assert_eq!(found(after.folder.path()), [""; 0]);
+        }
+    });
+}
+
+/// Stores a file of 5 MiB, parts without metadata, and a batch that ended whose result is one line
+/// of 6 MB.
+pub(super) async fn put_long(queue: &SqliteQueue) {
+    for (id, count) in [("f1", 20), ("cut-short", 4)] {
+        let put = (0..count).map(|n| queue.put_part(id, n, long_line(256 * 1024 - 44)));
+        assert!(join_all(put).await.into_iter().all(|put| put.is_ok()));
+    }
+    queue.put_file(batches::file("f1", "a", 60)).await.unwrap();
+    let result = LineResult {
+        n: 1,
+        is_error: false,
+        line: long_line(6_000_000),
+    };
+    queue.put_result("b1", result).await.unwrap();
+    let mut over = batches::batch("b1", "a");
+    over.enter(T0, BatchState::Completed);
+    queue.put_batch(over).await.unwrap();
+}
+
+/// Returns the number of parts of files and of results of batches that are in the file.
+pub(super) fn pieces_left(path: &Path) -> (u64, u64) {
+    let conn = crate::schema::open_reader(path).unwrap();
+    let select = "SELECT (SELECT count(*) FROM file_parts) AS parts,
+        (SELECT count(*) FROM batch_lines) AS results";
+    let counted = conn.query_row(select, [], |row| {
+        Ok((row.get("parts")?, row.get("results")?))
+    });
+    let (parts, results): (i64, i64) = counted.unwrap();
+    (parts.cast_unsigned(), results.cast_unsigned())
 }

@@ -176,6 +176,8 @@ async fn filled(queue: &SqliteQueue) {
         line: "x".into(),
     };
     queue.put_result("b1", result).await.unwrap();
+    queue.put_part("f2", 0, "abc".into()).await.unwrap();
+    queue.forget_file("f2").await.unwrap();
 }
 
 /// Copies the rows to a file of an earlier layout, as far as it has columns for them.

@@ -80,6 +80,27 @@ pub async fn a_file_is_kept_in_parts(store: &dyn Store) {
     assert_eq!(store.file(Owner::Anyone, "f1").await.unwrap(), None);
 }
 
+/// A forgotten file and its parts are not found any more, whatever is erased of them already.
+pub async fn a_forgotten_file_is_gone_at_once(store: &dyn Store) {
+    for id in ["f1", "f2"] {
+        store.put_part(id, 0, "abc".into()).await.unwrap();
+        store.put_file(file(id, "a", 60)).await.unwrap();
+    }
+    store.put_part("f3", 0, "abc".into()).await.unwrap();
+    let gone = async |id| {
+        store.file(Owner::Anyone, id).await.unwrap().is_none()
+            && store.part(id, 0).await.unwrap().is_none()
+    };
+    for id in ["f1", "f3", "unknown"] {
+        store.forget_file(id).await.unwrap();
+        assert!(gone(id).await, "{id}");
+    }
+    assert_eq!(store.expire_files(T0).await.unwrap(), Some(at(60)));
+    assert!(gone("f1").await && gone("f3").await && !gone("f2").await);
+    let files = store.files(Owner::Anyone).await.unwrap();
+    assert_eq!(files, [file("f2", "a", 60)]);
+}
+
 /// Files and batches are visible to their owner only, by id and in lists.
 pub async fn files_and_batches_are_seen_by_their_owner(store: &dyn Store) {
     for (n, name) in [("f1", "a"), ("f2", "b"), ("f3", "a")] {
@@ -129,8 +150,12 @@ pub async fn a_line_has_one_result(store: &dyn Store) {
     assert_eq!(next(1, false).await, Some(line(7, false, "seven")));
     assert_eq!(next(7, false).await, None);
     assert_eq!(next(0, true).await, Some(line(2, true, "two")));
-    store.erase_results("b1").await.unwrap();
-    assert_eq!(store.results("b1").await.unwrap(), []);
+    let mut over = batch("b1", "a");
+    over.enter(T0, BatchState::Completed);
+    store.put_batch(over).await.unwrap();
+    store.put_batch(batch("b2", "a")).await.unwrap();
+    store.expire_files(T0).await.unwrap();
+    assert_eq!(store.results("b1").await.unwrap(), [], "it has ended");
     assert_eq!(store.results("b2").await.unwrap(), [(3, false)]);
 }
 

@@ -154,6 +154,7 @@ macro_rules! conformance_suite {
             sessions::a_session_that_was_ended_is_gone,
             sessions::only_so_many_sessions_are_kept,
             batches::a_file_is_kept_in_parts,
+            batches::a_forgotten_file_is_gone_at_once,
             batches::files_and_batches_are_seen_by_their_owner,
             batches::a_batch_is_kept_as_it_moves_on,
             batches::a_line_has_one_result,

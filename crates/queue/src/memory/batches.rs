@@ -1,6 +1,6 @@
 //! Files and batches of the store in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -22,6 +22,13 @@ impl Documents {
     fn erase_file(&mut self, id: &str) {
         self.files.retain(|file| file.id != id);
         self.parts.retain(|(file, _), _| file != id);
+    }
+
+    fn erase_results(&mut self) {
+        let finals = self.batches.iter().filter(|batch| batch.state.is_final());
+        let finals: HashSet<_> = finals.map(|batch| &*batch.id).collect();
+        self.results
+            .retain(|(batch, _), _| !finals.contains(&**batch));
     }
 }
 
@@ -61,9 +68,13 @@ impl Batches for MemoryQueue {
         Ok(inner.documents.parts.get(&(id.to_owned(), n)).cloned())
     }
 
-    async fn erase_file(&self, id: &str) -> Result<(), QueueError> {
+    async fn forget_file(&self, id: &str) -> Result<(), QueueError> {
         self.open()?.documents.erase_file(id);
         Ok(())
+    }
+
+    async fn erase_file(&self, id: &str) -> Result<(), QueueError> {
+        self.forget_file(id).await
     }
 
     async fn put_batch(&self, batch: BatchRecord) -> Result<(), QueueError> {
@@ -119,15 +130,10 @@ impl Batches for MemoryQueue {
         Ok(found.map(|(_, result)| result.clone()))
     }
 
-    async fn erase_results(&self, batch: &str) -> Result<(), QueueError> {
-        let mut inner = self.open()?;
-        inner.documents.results.retain(|(of, _), _| of != batch);
-        Ok(())
-    }
-
     async fn expire_files(&self, now: Timestamp) -> Result<Option<Timestamp>, QueueError> {
         let mut inner = self.open()?;
         let documents = &mut inner.documents;
+        documents.erase_results();
         let late = documents.files.iter().filter(|file| file.expires_at <= now);
         let late: Vec<_> = late.map(|file| file.id.clone()).collect();
         for id in late {

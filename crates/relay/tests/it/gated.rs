@@ -358,6 +358,10 @@ impl Batches for Gated {
         self.inner.part(id, n).await
     }
 
+    async fn forget_file(&self, id: &str) -> Result<(), QueueError> {
+        self.inner.forget_file(id).await
+    }
+
     async fn erase_file(&self, id: &str) -> Result<(), QueueError> {
         self.inner.erase_file(id).await
     }
@@ -390,10 +394,6 @@ impl Batches for Gated {
     ) -> Result<Option<LineResult>, QueueError> {
         assert!(!self.breaks.swap(false, Ordering::Relaxed), "as planned");
         self.inner.next_result(batch, after, is_error).await
-    }
-
-    async fn erase_results(&self, batch: &str) -> Result<(), QueueError> {
-        self.inner.erase_results(batch).await
     }
 
     async fn expire_files(&self, now: Timestamp) -> Result<Option<Timestamp>, QueueError> {
