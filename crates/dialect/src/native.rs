@@ -145,7 +145,7 @@ pub(crate) fn functions<T>(
     let functions = functions.collect::<Result<Vec<_>, _>>()?;
     if functions.is_empty() && !none_asked {
         return Err(bad(format!(
-            "tools: none of these is a function of yours, and what runs at {vendor} does not run \
+            "tools: none of these is a function, and tools that run at {vendor} are not available \
              here; leave them out"
         )));
     }

@@ -1,4 +1,4 @@
-//! What the built-in engine is doing, for display.
+//! The state of the built-in engine, for display.
 
 use std::time::Instant;
 

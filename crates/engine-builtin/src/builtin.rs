@@ -130,7 +130,7 @@ impl Builtin {
         match self.tickets.try_send(ticket) {
             Ok(()) => receipt.lines().await,
             Err(TrySendError::Full(_)) => Err(EngineError::Busy(format!(
-                "{} requests wait for the built-in engine already; try again later",
+                "{} requests are already waiting for the built-in engine; try again later",
                 self.settings.waiting
             ))),
             Err(TrySendError::Disconnected(_)) => Err(EngineError::Unavailable(

@@ -130,7 +130,7 @@ fn render(model: &LlamaModel, messages: &[Message]) -> Result<String, EngineErro
     let no_template = || {
         refused(
             400,
-            "the model brings no chat template that the built-in engine knows; \
+            "the model has no chat template that the built-in engine supports; \
              use /api/generate with raw, or another model",
         )
     };
@@ -142,7 +142,7 @@ fn render(model: &LlamaModel, messages: &[Message]) -> Result<String, EngineErro
             &message.role
         };
         LlamaChatMessage::new(role.to_owned(), message.content.clone())
-            .map_err(|_| refused(400, "a message holds a NUL character; leave it out"))
+            .map_err(|_| refused(400, "a message contains a NUL character; leave it out"))
     };
     let messages: Vec<_> = messages.iter().map(message).collect::<Result<_, _>>()?;
     model

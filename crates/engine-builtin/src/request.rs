@@ -221,8 +221,8 @@ impl Fields {
         if !template.is_empty() {
             return Err(refused(
                 400,
-                "the built-in engine does not support a template of the request's own; \
-                 leave it out, or send raw",
+                "the built-in engine does not support templates in requests; leave it out, or set \
+                 raw",
             ));
         }
         if self.get("images").is_some_and(has_any) {

@@ -37,7 +37,7 @@ pub(crate) struct Runner {
     pub(crate) activity: watch::Sender<Activity>,
 }
 
-/// What to do after a request.
+/// The action after a request.
 enum Next {
     Stay(KeepAlive),
     Unload,
@@ -48,7 +48,7 @@ impl Runner {
     pub(crate) fn run(self) {
         while catch_unwind(AssertUnwindSafe(|| self.run_until_closed())).is_err() {
             // The requester already got the error, because its ticket was dropped.
-            tracing::error!("the built-in engine failed; it starts anew");
+            tracing::error!("the built-in engine failed; it is restarted");
             self.enter(Phase::Unloaded);
         }
     }
@@ -66,10 +66,10 @@ impl Runner {
             let started = Instant::now();
             match self.load() {
                 Ok(model) => {
-                    tracing::info!(elapsed = ?started.elapsed(), "the built-in model is in memory");
+                    tracing::info!(elapsed = ?started.elapsed(), "the built-in model was loaded");
                     self.serve(&model, ticket, started.elapsed());
                     drop(model);
-                    tracing::info!("the built-in model left memory");
+                    tracing::info!("the built-in model was unloaded");
                 }
                 Err(error) => ticket.answer.fail(error),
             }

@@ -35,7 +35,7 @@ const WORK_MAX: usize = 4 << 20;
 const RULE: usize = 32;
 
 const TOO_LARGE: &str = "makes too large a grammar";
-const UNREADABLE: &str = "is not as a schema must be";
+const UNREADABLE: &str = "is not a valid schema";
 
 /// Returns the restricted schema as text, for llama.cpp.
 pub(crate) fn text(schema: &Value) -> Result<String, EngineError> {
@@ -45,7 +45,7 @@ pub(crate) fn text(schema: &Value) -> Result<String, EngineError> {
         Writing::new(schema).schema(schema, "", DEPTH_MAX)
     };
     written.map(|schema| schema.to_string()).map_err(|wrong| {
-        let not_taken = "which the built-in engine does not take";
+        let not_taken = "which the built-in engine does not accept";
         refused(
             400,
             format!("invalid format: the JSON schema {wrong}, {not_taken}"),
@@ -86,7 +86,7 @@ impl<'a> Writing<'a> {
             let pointer = reference.as_str().and_then(|text| text.strip_prefix('#'));
             let pointer = pointer.filter(|pointer| pointer.starts_with('/'));
             let to = pointer.and_then(|pointer| self.root.pointer(pointer));
-            let to = to.ok_or("has a reference that leads nowhere within it")?;
+            let to = to.ok_or("has a reference that does not resolve within it")?;
             return self.schema(to, name, levels);
         }
         for either in ["oneOf", "anyOf"] {
@@ -133,7 +133,7 @@ impl<'a> Writing<'a> {
             if let (Some(least), Some(most)) = (at(least), at(most))
                 && least > most
             {
-                return Err("has a least that is more than its most");
+                return Err("has a minimum above its maximum");
             }
         }
         self.properties_of_all(&written, name)?;
@@ -177,7 +177,7 @@ impl<'a> Writing<'a> {
                 }
                 let pattern::Cost { size, ways } = pattern::cost(text);
                 if ways > PATTERN_WAYS_MAX {
-                    return Err("has a pattern that can be read in too many ways");
+                    return Err("has a pattern that can match in too many ways");
                 }
                 self.part(usize::try_from(size).unwrap_or(usize::MAX))?;
                 self.work(

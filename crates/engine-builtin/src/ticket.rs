@@ -101,7 +101,7 @@ impl Receipt {
             Ok(Ok(())) => Ok(follow(self.lines)),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(EngineError::Unavailable(
-                "the built-in engine was closed before it took up the request".to_owned(),
+                "the built-in engine was closed before it started the request".to_owned(),
             )),
         }
     }

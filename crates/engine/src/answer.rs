@@ -94,7 +94,7 @@ pub(crate) async fn send_and_hear(
         429 | 503 => EngineError::Busy(message),
         502 | 504 => EngineError::Unavailable(message),
         300..400 => EngineError::Unavailable(format!(
-            "HTTP {status}: something else than an engine answers there"
+            "HTTP {status}: something other than an engine answers there"
         )),
         _ => EngineError::Refused { status, message },
     })
@@ -161,7 +161,8 @@ impl ResponseLines {
                 Err(_) if self.first_by.is_some() => return Err(too_late()),
                 Err(_) => {
                     let pause = self.pause.as_secs();
-                    let problem = format!("it fell silent for {pause} s within its answer");
+                    let problem =
+                        format!("it was silent for {pause} s in the middle of its answer");
                     return Err(EngineError::Broken(problem));
                 }
             }

@@ -108,7 +108,8 @@ pub enum EngineError {
     Unusable(String),
     /// A line of the answer exceeds the maximum length: another attempt would fail, too.
     #[error(
-        "the engine answers in a line of more than 8 MiB, which is passed on to nobody; ask for less at once"
+        "the engine's answer has a line of more than 8 MiB, which cannot be forwarded; ask for \
+         less at once"
     )]
     TooLong,
 }

@@ -245,7 +245,7 @@ async fn next(mut lines: ResponseLines, is_whole: bool) -> (Result<Bytes, Engine
         Ok(Some(line)) => line,
         Ok(None) => {
             // Ollama stops in this way when a model repeats itself; only the end marker is missing.
-            let problem = "it ended its answer without saying that it was done";
+            let problem = "it ended its answer without an end marker";
             return (Err(EngineError::Broken(problem.into())), Reading::Failed);
         }
         Err(error) => return (Err(error), Reading::Failed),

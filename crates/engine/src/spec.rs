@@ -24,7 +24,7 @@ pub enum Spec {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSpec {
     /// The kind before the colon is unknown.
-    #[error("no engine is called {0:?}: use auto, ollama[:URL], builtin[:PATH] or openai:URL")]
+    #[error("unknown engine {0:?}: use auto, ollama[:URL], builtin[:PATH] or openai:URL")]
     Unknown(String),
     /// The address is invalid.
     #[error("the address in {spec:?} cannot be used: {problem}")]

@@ -192,7 +192,7 @@ async fn every_kind_of_refusal_is_told_apart() {
         (
             Answer::empty(302),
             EngineError::Unavailable(
-                "HTTP 302: something else than an engine answers there".into(),
+                "HTTP 302: something other than an engine answers there".into(),
             ),
         ),
     ] {

@@ -40,7 +40,7 @@ pub struct QueueView {
     pub by_priority: Vec<u64>,
 }
 
-/// How a worker is connected.
+/// Carrier of a worker's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
@@ -64,7 +64,7 @@ pub struct WorkerView {
     pub key: Option<String>,
     /// Whether it is connected now.
     pub online: bool,
-    /// How it is connected; absent while it is offline.
+    /// Carrier of its connection; absent while it is offline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carrier: Option<WorkerCarrier>,
     /// Time of its last message.

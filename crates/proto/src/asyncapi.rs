@@ -54,7 +54,7 @@ fn document() -> Value {
     };
     messages.add::<ServerMessage>(
         "LegacyFromHub",
-        "What the hub says in the legacy mode.",
+        "A message from the hub in the legacy mode.",
         &[
             "status",
             "legacy/ack",
@@ -66,12 +66,12 @@ fn document() -> Value {
     );
     messages.add::<ClientMessage>(
         "LegacyToHub",
-        "What a client says in the legacy mode.",
+        "A message from a client in the legacy mode.",
         &["legacy/command", "legacy/ping"],
     );
     messages.add::<HubMessage>(
         "FromHub",
-        "What the hub says in hearth.status.v1.",
+        "A message from the hub in hearth.status.v1.",
         &[
             "hello",
             "identified",
@@ -94,7 +94,7 @@ fn document() -> Value {
     );
     messages.add::<PeerMessage>(
         "ToHub",
-        "What a client says in hearth.status.v1.",
+        "A message from a client in hearth.status.v1.",
         &[
             "identify",
             "reidentify",

@@ -160,7 +160,7 @@ impl fmt::Display for ErrorCode {
 pub struct ErrorDetail {
     /// Stable code.
     pub code: ErrorCode,
-    /// What happened, where, and what to do next, for humans.
+    /// Message for humans: what happened, where, and what to do next.
     pub message: String,
     /// The field of the request that is wrong, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

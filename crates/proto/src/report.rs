@@ -1,4 +1,4 @@
-//! What a worker reports about its engine and models.
+//! The report of a worker about its engine and models.
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
@@ -56,7 +56,7 @@ pub struct ModelEntry {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Detail {
-    /// What the engine answers about one model.
+    /// The engine's answer about one model.
     Show(ModelShow),
     /// The entries of the engine's `/api/ps`, byte for byte.
     Running(Vec<Box<RawValue>>),

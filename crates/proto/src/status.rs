@@ -225,7 +225,7 @@ impl Command {
             _ => {
                 return Err((
                     ErrorCode::UnknownCommand,
-                    format!("no command is called {word:?}"),
+                    format!("unknown command {word:?}"),
                 ));
             }
         })
@@ -235,7 +235,7 @@ impl Command {
 fn percent(volume: i64) -> Result<u8, (ErrorCode, String)> {
     let percent = u8::try_from(volume).ok().filter(|volume| *volume <= 100);
     percent.ok_or_else(|| {
-        let message = format!("args.volume is 0 to 100, not {volume}");
+        let message = format!("args.volume must be 0 to 100, not {volume}");
         (ErrorCode::BadRequest, message)
     })
 }
@@ -300,7 +300,7 @@ pub struct Hop {
     pub problem: String,
 }
 
-/// How the agent is connected to the relay.
+/// Carrier of the agent's connection to the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(test, derive(ts_rs::TS))]
@@ -368,7 +368,7 @@ pub struct Status {
     /// The hop to the engine.
     #[serde(default)]
     pub engine: Hop,
-    /// How the agent is connected to the relay, while it is.
+    /// Carrier of the connection to the relay, while there is one.
     #[serde(default)]
     pub carrier: Option<CarrierKind>,
     /// Other programs, and the fields each of them publishes.

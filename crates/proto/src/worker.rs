@@ -61,7 +61,7 @@ pub const CLOSE_DRAIN: u16 = 1012;
 /// restart; results of running jobs are still accepted.
 pub const DRAIN_HEADER: &str = "x-hearth-drain";
 
-/// What to do with a job that is given back.
+/// Treatment of a job that is given back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Retry {
@@ -124,7 +124,7 @@ pub enum WorkerMessage {
     Nack {
         /// The lease.
         token: LeaseToken,
-        /// What to do with the job.
+        /// Treatment of the job.
         retry: Retry,
         /// Error code of the failure.
         code: ErrorCode,

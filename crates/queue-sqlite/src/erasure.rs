@@ -351,7 +351,11 @@ impl Cutter {
             }
             Ok(false) => Some(CUT_EVERY),
             Err(error) => {
-                tracing::warn!(%error, "what was erased may still be in the log of the queue file");
+                tracing::warn!(
+                    %error,
+                    "the write-ahead log was not truncated and may contain erased data; retrying \
+                     in 60 s"
+                );
                 Some(CUT_EVERY)
             }
         }

@@ -97,7 +97,7 @@ pub(crate) struct NotWritten {
     pub(crate) cure: Cure,
 }
 
-/// What is needed before writing can succeed.
+/// Condition for writing to succeed again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cure {
     /// Another attempt.

@@ -84,9 +84,18 @@ pub(crate) fn remove_old_copies(path: &Path, now: Timestamp) {
             continue;
         }
         match fs::remove_file(file.path()) {
-            Ok(()) => tracing::info!(copy = %file.path().display(), "an old copy was removed"),
+            Ok(()) => {
+                tracing::info!(
+                    copy = %file.path().display(),
+                    "removed an old backup of the queue file"
+                );
+            }
             Err(error) => {
-                tracing::warn!(copy = %file.path().display(), %error, "an old copy stays");
+                tracing::warn!(
+                    copy = %file.path().display(),
+                    %error,
+                    "an old backup of the queue file could not be removed"
+                );
             }
         }
     }

@@ -29,7 +29,7 @@ pub struct SqliteKeys {
     changes: Changes,
 }
 
-/// How changes are written.
+/// Access of changes to the file.
 #[derive(Debug)]
 enum Changes {
     /// By a process beside the relay, or before it starts.

@@ -78,7 +78,7 @@ impl Reserve {
             self.tried.set(Some(at));
             self.make();
             if self.is_there.get() {
-                tracing::info!("there is room on the disk again: new jobs are taken");
+                tracing::info!("the disk has space again: new jobs are accepted");
                 return None;
             }
             return Some(TRY_EVERY);
@@ -90,7 +90,7 @@ impl Reserve {
         match self.fill() {
             Ok(()) => self.is_there.set(true),
             Err(error) => {
-                tracing::warn!(%error, bytes = self.bytes, "there is no room to be kept free");
+                tracing::warn!(%error, bytes = self.bytes, "no disk space could be reserved");
                 self.remove();
             }
         }
@@ -118,7 +118,7 @@ impl Reserve {
     fn remove(&self) {
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::error!(%error, "the room that was kept free cannot be used");
+                tracing::error!(%error, "the reserved disk space could not be released");
             }
             Ok(()) | Err(_) => {}
         }

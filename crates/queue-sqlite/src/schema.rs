@@ -130,7 +130,10 @@ fn back_up(conn: &Connection, path: &Path, layout: i64) -> Result<(), OpenError>
     conn.execute("VACUUM INTO ?1", [&*name])
         .map_err(|error| explain(path, error))?;
     std::fs::rename(&unfinished, &copy).map_err(failed)?;
-    tracing::info!(copy = %copy.display(), "the queue file gets a new layout; this is the old one");
+    tracing::info!(
+        copy = %copy.display(),
+        "the queue file is upgraded; this is a backup of the old one"
+    );
     Ok(())
 }
 
@@ -150,7 +153,7 @@ fn expect_wal(conn: &Connection, path: &Path) -> Result<(), OpenError> {
     if mode == "wal" {
         return Ok(());
     }
-    let reason = format!("it keeps its journal as {mode:?}, not as \"wal\"");
+    let reason = format!("its journal mode is {mode:?}, not \"wal\"");
     Err(OpenError::Damaged {
         path: path.into(),
         reason,

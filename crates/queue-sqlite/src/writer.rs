@@ -87,7 +87,7 @@ impl Writer {
             .conn
             .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
         if let Err(error) = keep_log {
-            tracing::debug!(%error, "the log is taken into the file as it is");
+            tracing::debug!(%error, "the checkpoint at close could not be prevented");
         }
         self.shared.failure.send_replace(Some(error.clone()));
         error
@@ -113,7 +113,7 @@ impl Writer {
             }
         }
         if let Err(error) = &written {
-            tracing::error!(%error, asked = asks.len(), "a group was not written");
+            tracing::error!(%error, asked = asks.len(), "a group could not be written");
             for (id, at) in fetched {
                 self.shared.fetched.note(at, id);
             }
@@ -172,7 +172,7 @@ impl Writer {
                 if !self.conn.is_autocommit()
                     && let Err(error) = self.conn.execute_batch("ROLLBACK")
                 {
-                    tracing::error!(%error, "nor was it taken back");
+                    tracing::error!(%error, "the failed group could not be rolled back");
                 }
                 group.undo();
                 Err(error.into())
@@ -209,7 +209,7 @@ impl Writer {
     fn save_room(&self) {
         let saved = erasure::cut(&self.conn).and_then(|_| self.checkpoint_every(FULL_PAGES));
         if let Err(error) = saved {
-            tracing::warn!(%error, "the log of the queue file keeps its room");
+            tracing::warn!(%error, "the write-ahead log could not be shortened");
         }
     }
 
@@ -230,7 +230,7 @@ impl Writer {
             && self.reserve.take_back(Instant::now()).is_none()
             && let Err(error) = self.checkpoint_every(schema::PAGES)
         {
-            tracing::warn!(%error, "the log of the queue file stays short");
+            tracing::warn!(%error, "the checkpoint interval could not be restored");
         }
     }
 
@@ -243,7 +243,7 @@ impl Writer {
         let Self { conn, lock, .. } = self;
         // If others are still reading, the next start finds the log and checkpoints it.
         if let Err(error) = conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
-            tracing::warn!(%error, "the log was not taken into the queue file");
+            tracing::warn!(%error, "the final checkpoint failed; the next start repeats it");
         }
         let closed = conn.close().map_err(|(_, error)| NotWritten::from(error));
         drop(lock);

@@ -9,13 +9,13 @@ pub enum QueueError {
     #[error("there is no job {0}")]
     UnknownJob(JobId),
     /// Another lease holds the job now; the worker must drop its work.
-    #[error("the lease on job {0} is over; somebody else may hold it now")]
+    #[error("the lease on job {0} is over; another worker may hold it now")]
     StaleLease(JobId),
     /// The job has ended and can never change again.
     #[error("job {0} has already ended: it is {state}", state = format!("{:?}", .1).to_lowercase())]
     Ended(JobId, JobState),
     /// The request and the answer were erased after their retention time.
-    #[error("prompt and answer of job {0} were erased; they are kept for a while only")]
+    #[error("prompt and answer of job {0} were erased after their retention time")]
     Erased(JobId),
     /// Lines are missing before the one that was sent; the worker must send again from `stored +
     /// 1`.
@@ -35,7 +35,7 @@ pub enum QueueError {
     #[error("{0}")]
     AccountFull(&'static str),
     /// The disk is full: new jobs are refused, running jobs continue.
-    #[error("the relay's disk is full; what is running goes on, and nothing new is taken")]
+    #[error("the relay's disk is full; running jobs continue, new ones are refused")]
     DiskFull,
     /// The id or the name is already taken.
     #[error("{0} exists already")]

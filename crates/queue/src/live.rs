@@ -63,7 +63,7 @@ pub async fn end_too_long(
 ) -> Result<(), QueueError> {
     let error = JobError::new(
         ErrorCode::TooLarge,
-        "the answer grew longer than this relay keeps; ask for a shorter one",
+        "the answer exceeds this relay's size limit; ask for a shorter one",
     );
     match queue.complete(now, lease, 0, End::Failed { error }).await {
         Err(QueueError::Store(source)) => Err(QueueError::Store(source)),

@@ -47,7 +47,7 @@ impl Once {
     }
 }
 
-/// What is stored with a job, in the same commit.
+/// Data stored with a job, in the same commit.
 #[derive(Debug, Clone, Default)]
 pub struct Extras {
     /// Idempotency key: a repeat finds the job instead of making another.
@@ -132,7 +132,7 @@ impl FromStr for Cursor {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const SHAPE: &str = "a cursor is handed back as it came, for example `1700000000000-42`";
+        const SHAPE: &str = "a cursor must be returned unchanged, for example `1700000000000-42`";
         let (created_at, seq) = text.split_once('-').ok_or(SHAPE)?;
         Ok(Self {
             created_at: Timestamp(created_at.parse().map_err(|_| SHAPE)?),

@@ -11,7 +11,7 @@ pub struct Activity {
     pub is_refused: bool,
     /// The engine.
     pub engine: Hop,
-    /// How the relay is connected, while it is.
+    /// Carrier of the connection to the relay, while there is one.
     pub carrier: Option<CarrierKind>,
     /// The running jobs.
     pub jobs: Vec<LiveJob>,

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use proto::{Detail, ModelEntry, ModelName, ModelShow, WorkerReport};
 use serde_json::value::RawValue;
 
-/// What the engine reports about its models beyond its report.
+/// Details about the engine's models beyond its report.
 ///
 /// Everything is numbered in the order in which it was learned, so that each link sends everything
 /// once.

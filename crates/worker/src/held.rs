@@ -44,7 +44,7 @@ pub enum Outgoing {
     Nack {
         /// The lease.
         token: LeaseToken,
-        /// What to do with the job.
+        /// Treatment of the job.
         retry: Retry,
         /// Reason.
         why: JobError,

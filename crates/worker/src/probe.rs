@@ -19,7 +19,7 @@ pub(crate) async fn keep_watch(desk: Arc<Desk>) {
     let mut backoff = Backoff::new(least, most);
     loop {
         if let Some(wait) = desk.breaker_wait() {
-            tracing::warn!(?wait, "the engine fails too often: no leasing");
+            tracing::warn!(?wait, "the engine fails too often; leasing is paused");
             sleep(wait).await;
         }
         match look(&desk).await {
@@ -55,7 +55,10 @@ async fn look(desk: &Desk) -> Result<(), String> {
 pub(crate) async fn look_after_change(desk: &Desk) {
     match look(desk).await {
         Ok(()) => desk.hurry_report(),
-        Err(problem) => tracing::debug!(problem, "the engine does not tell what changed"),
+        Err(problem) => tracing::debug!(
+            problem,
+            "the engine did not report its models after a change"
+        ),
     }
     desk.models_changed();
 }
@@ -98,7 +101,11 @@ async fn learn(desk: &Desk) {
             // It would refuse again.
             Ok(Err(EngineError::Refused { .. })) => desk.learned(model, None),
             Ok(Err(error)) => {
-                tracing::debug!(model = %model.name, %error, "the engine does not show a model");
+                tracing::debug!(
+                    model = %model.name,
+                    %error,
+                    "the engine did not return the details of a model"
+                );
                 break;
             }
             Err(_) => break,
@@ -110,7 +117,7 @@ async fn learn(desk: &Desk) {
 async fn look_at_running(desk: &Desk) {
     match timeout(LOOK, desk.engine().running()).await {
         Ok(Ok(running)) => desk.running(running),
-        Ok(Err(error)) => tracing::debug!(%error, "the engine does not tell what it runs"),
-        Err(_) => tracing::debug!("the engine does not tell in time what it runs"),
+        Ok(Err(error)) => tracing::debug!(%error, "the engine did not list its loaded models"),
+        Err(_) => tracing::debug!("the engine did not list its loaded models in time"),
     }
 }

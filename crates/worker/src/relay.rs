@@ -81,7 +81,7 @@ impl Source for Relay {
             if let LinkEnd::Restarting { .. } = end {
                 tracing::info!(relay = self.name, ?carrier, ?wait, "the relay restarts");
             } else if is_failed_trial {
-                tracing::info!(relay = self.name, %end, "no WebSocket gets through, polling again");
+                tracing::info!(relay = self.name, %end, "the WebSocket failed, polling again");
             } else if !matches!(end, LinkEnd::Stopped) {
                 tracing::warn!(relay = self.name, ?carrier, %end, ?wait, "link ended");
             }
@@ -118,16 +118,15 @@ impl fmt::Display for LinkEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Stopped => Ok(()),
-            Self::Woken => f.write_str("connecting again after a pause of the machine"),
-            Self::Upgrade => f.write_str("trying a better way to the relay"),
+            Self::Woken => {
+                f.write_str("reconnecting because the machine resumed or its network changed")
+            }
+            Self::Upgrade => f.write_str("trying the WebSocket again"),
             Self::Lost { problem, .. } => f.write_str(problem),
             Self::Blocked(problem) => {
-                write!(
-                    f,
-                    "a WebSocket does not get through ({problem}); using polls"
-                )
+                write!(f, "the WebSocket is blocked ({problem}); using polls")
             }
-            Self::Later { problem, .. } => write!(f, "the relay asks for patience: {problem}"),
+            Self::Later { problem, .. } => write!(f, "the relay asked to wait: {problem}"),
             Self::Restarting { .. } => f.write_str("the relay restarts"),
             Self::Unauthorized(problem) => write!(
                 f,
@@ -136,7 +135,7 @@ impl fmt::Display for LinkEnd {
             ),
             Self::NotTheRelay(problem) => write!(
                 f,
-                "something else than a Hearth relay answers at this address ({problem}): \
+                "something other than a Hearth relay answers at this address ({problem}): \
                  check the address, or sign in to the network"
             ),
         }

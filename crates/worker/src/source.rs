@@ -31,7 +31,7 @@ pub enum LinkEnd {
     Lost {
         /// Whether a server answered at the relay's address.
         reached: bool,
-        /// What happened.
+        /// Description of the problem.
         problem: String,
     },
     /// This carrier is blocked; another one may work.

@@ -28,7 +28,7 @@ name: string,
 problem?: string, };
 
 /**
- * How the agent is connected to the relay.
+ * Carrier of the agent's connection to the relay.
  */
 export type CarrierKind = "websocket" | "long_poll" | "poll";
 
@@ -137,7 +137,7 @@ relay: Hop,
  */
 engine: Hop, 
 /**
- * How the agent is connected to the relay, while it is.
+ * Carrier of the connection to the relay, while there is one.
  */
 carrier: CarrierKind | null, 
 /**
@@ -150,7 +150,7 @@ publishers?: Array<Publisher>,
 seq: number, };
 
 /**
- * What is known about a program. None of it is proof: a program may use any name, and may be run
+ * Information about a program. None of it is proof: a program may use any name, and may be run
  * by another one.
  */
 export type Program = { 

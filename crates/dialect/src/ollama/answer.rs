@@ -41,7 +41,7 @@ pub fn joined(lines: &[Bytes]) -> Result<Bytes, ErrorDetail> {
     };
     let structure: usize = lines.iter().map(|line| proto::structure(line)).sum();
     if structure > limits::ANSWER_STRUCTURE_MAX {
-        let message = "the answer is too intricate to be put together; ask for a stream";
+        let message = "the answer has too many fields to be merged; request a stream";
         return Err(refuse(ErrorCode::TooLarge, message));
     }
     let mut answer: Map<String, Value> = serde_json::from_slice(last).map_err(|_| broken_off())?;

@@ -38,8 +38,8 @@ enum Encoding {
 #[derive(Deserialize, Serialize)]
 #[serde(
     untagged,
-    expecting = "input must be a string or a list of strings; lists of tokens are not taken, as \
-                 the relay knows no model's tokens"
+    expecting = "input must be a string or a list of strings; lists of tokens are not accepted, \
+                 because the relay knows no vocabulary"
 )]
 enum Input {
     One(String),
@@ -226,7 +226,7 @@ mod tests {
         for tokens in ["[1,2]", "[[1,2]]"] {
             let message = refusal(&format!(r#"{{"input":{tokens}}}"#));
             assert!(
-                message.contains("lists of tokens are not taken"),
+                message.contains("lists of tokens are not accepted"),
                 "{message}"
             );
         }

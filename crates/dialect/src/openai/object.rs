@@ -1,4 +1,4 @@
-//! What objects and chunks of chat and text completions have in common.
+//! Common parts of the objects and chunks of chat and text completions.
 
 use serde::Serialize;
 

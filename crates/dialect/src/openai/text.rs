@@ -45,8 +45,8 @@ struct Asked {
 #[derive(Deserialize)]
 #[serde(
     untagged,
-    expecting = "prompt must be a string; lists of tokens are not taken, as the relay knows no \
-                 model's tokens"
+    expecting = "prompt must be a string; lists of tokens are not accepted, because the relay \
+                 knows no vocabulary"
 )]
 enum Prompt {
     One(String),
@@ -233,7 +233,7 @@ mod tests {
     fn what_cannot_be_done_is_refused_by_name() {
         assert_eq!(refusal("{}"), "prompt is required");
         assert!(refusal(r#"{"prompt":["a","b"]}"#).contains("one string"));
-        assert!(refusal(r#"{"prompt":[1,2]}"#).contains("lists of tokens are not taken"));
+        assert!(refusal(r#"{"prompt":[1,2]}"#).contains("lists of tokens are not accepted"));
         assert!(refusal(r#"{"prompt":"a","echo":true}"#).contains("echo"));
         assert!(refusal(r#"{"prompt":"a","best_of":3}"#).contains("best_of must be 1"));
         assert!(TextRequest::parse(br#"{"prompt":["a"],"echo":false}"#).is_ok());

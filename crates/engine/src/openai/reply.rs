@@ -165,7 +165,7 @@ impl Reply {
             Some(reason) => reason,
             None if was_done && self.pieces > 0 => "stop".to_owned(),
             None => {
-                let problem = "it ended its answer without saying that it was done";
+                let problem = "it ended its answer without an end marker";
                 return Err(EngineError::Broken(problem.into()));
             }
         };

@@ -36,7 +36,7 @@ pub struct Allowed {
     pub since: Timestamp,
 }
 
-/// What is known about a program. None of it is proof: a program may use any name, and may be run
+/// Information about a program. None of it is proof: a program may use any name, and may be run
 /// by another one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

@@ -98,7 +98,7 @@ pub struct EndRequest {
 /// Body of `POST /api/worker/v1/jobs/{id}/{attempt}/nack`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NackRequest {
-    /// What to do with the job.
+    /// Treatment of the job.
     pub retry: Retry,
     /// Error code.
     pub code: ErrorCode,

@@ -1,4 +1,4 @@
-//! What the jobs in memory report to their store; readers cannot see it.
+//! Tests of what the jobs in memory report to their store, which readers cannot see.
 
 use proto::limits::LINE_COST;
 

@@ -1,4 +1,4 @@
-//! What a log reports to stores and lease holders; readers cannot see it.
+//! Tests of what a log reports to stores and lease holders, which readers cannot see.
 
 use super::*;
 use crate::conformance::sample::{after, id, lines};

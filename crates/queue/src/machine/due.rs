@@ -62,8 +62,8 @@ pub(super) fn decide(record: &Record, now: Timestamp, waits: Duration) -> Option
 }
 
 const WAITING: &str = "the deadline passed while the job was waiting for a worker";
-const WAITED_LONG: &str = "no worker took the job within the time for which jobs wait; submit it \
-                           again when its agent is there";
+const WAITED_LONG: &str = "no worker took the job within the maximum waiting time; submit it \
+                           again when its agent is online";
 const RUNNING: &str = "the deadline passed before the answer was complete";
 
 fn too_late(message: &str) -> End {

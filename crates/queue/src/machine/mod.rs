@@ -178,7 +178,8 @@ impl Machine {
     pub fn may_keep(&self, account: &Account, bytes: usize) -> Result<(), QueueError> {
         if self.kept(account).saturating_add(bytes as u64) > self.terms.account_kept_max {
             return Err(QueueError::AccountFull(
-                "what is kept of this account's jobs takes too much room; it is erased in time",
+                "this account's stored requests and answers reached their limit; retry when older \
+                 ones are erased",
             ));
         }
         Ok(())
@@ -198,7 +199,7 @@ impl Machine {
         }
         if own.bytes + bytes > terms.account_bytes_max {
             return Err(QueueError::AccountFull(
-                "this account's waiting requests are too large together",
+                "this account's waiting requests are too large in total",
             ));
         }
         self.may_keep(&new.account, bytes)?;
@@ -208,7 +209,7 @@ impl Machine {
         }
         if all.queued_bytes + bytes > terms.bytes_max {
             return Err(QueueError::Full(
-                "the waiting requests are too large together",
+                "the waiting requests are too large in total",
             ));
         }
         Ok(())

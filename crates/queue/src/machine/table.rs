@@ -17,8 +17,8 @@ pub(super) struct Table {
     waits: Duration,
     slots: HashMap<JobId, Slot>,
     pub(super) waiting: Waiting,
-    /// When to look at a job again. Renewing a lease leaves its timer in place; it then fires
-    /// early, which saves moving it at every renewal.
+    /// Times at which to look at a job again. Renewing a lease leaves its timer in place; it then
+    /// fires early, which saves moving it at every renewal.
     timers: BTreeSet<(Timestamp, JobId)>,
     per_account: HashMap<Account, Share>,
     /// Index of the queries, by account and age.

@@ -239,7 +239,7 @@ impl Session {
         if self.unsent.withdraw(token) {
             // The worker never learns of this lease.
             self.drop_lease(token);
-            let why = JobError::new(ErrorCode::Cancelled, "the requester withdrew the job");
+            let why = JobError::new(ErrorCode::Cancelled, "the requester cancelled the job");
             let store = &self.relay.store;
             let ended = store.nack(self.relay.now(), token, Retry::Now, why).await;
             return match ended {

@@ -78,7 +78,7 @@ async fn an_answer_without_end_fails_its_job_and_stops_its_worker() {
         worker.line(job.token(), n, &line).await;
     }
     let answer = crate::within(asked).await.unwrap();
-    assert!(answer.contains("the answer grew longer"), "{answer}");
+    assert!(answer.contains("the answer exceeds"), "{answer}");
     // The worker is notified that this lease has ended, and takes the next job.
     assert_eq!(
         worker.next().await,

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::{Desk, State};
 
-/// What the next engine probe must check; later variants are more urgent.
+/// Scope of the next engine probe; later variants are more urgent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Look {
     /// The loaded models and their expiry, because a job has ended.

@@ -158,7 +158,7 @@ impl Desk {
         if head.op.changes_models()
             && !ollama::change_head(head.op, &body.0).is_ok_and(|change| !change.needs_files)
         {
-            let why = "no file of this machine is read, or put on it, for a model";
+            let why = "models cannot be created from files of this machine, or from uploaded ones";
             return Some(Ending::nack(Retry::Never, ErrorCode::Forbidden, why));
         }
         if state.paused {
@@ -173,10 +173,10 @@ impl Desk {
         let running = state.running();
         let needs_slot = !is_urgent || running.room_beside() == 0;
         if needs_slot && running.slots() >= self.slots as usize {
-            return back(ErrorCode::NoWorker, "every slot of the worker is taken");
+            return back(ErrorCode::NoWorker, "all slots of the worker are in use");
         }
         if state.held.len() >= limits::HELD_MAX {
-            let why = "too many ends of earlier jobs are not confirmed";
+            let why = "too many ended jobs are not confirmed yet";
             return back(ErrorCode::NoWorker, why);
         }
         if head.op.needs_model() && !state.has(&head.model) {
@@ -398,7 +398,7 @@ impl State {
 }
 
 fn withdrawn() -> Ending {
-    let why = "the requester withdrew the job";
+    let why = "the requester cancelled the job";
     Ending::nack(Retry::Never, ErrorCode::Cancelled, why)
 }
 

@@ -296,7 +296,7 @@ impl<'a> Polling<'a> {
         if self.hold < HOLD_MIN {
             self.hold = Duration::ZERO;
         }
-        tracing::info!(hold = ?self.hold, "a held poll was cut; holding shorter");
+        tracing::info!(hold = ?self.hold, "a held poll was cut off; holding shorter");
         self.poll_from = Instant::now();
         Ok(())
     }

@@ -54,7 +54,7 @@ pub(super) async fn session(relay: &Relay, desk: &Arc<Desk>, stop: &Cancellation
         let greeting = match timeout(tuning.connect, greeting).await {
             Ok(Ok(greeting)) => greeting,
             Ok(Err(end)) => return end,
-            Err(_) => return lost("the relay did not say its first word in time"),
+            Err(_) => return lost("the relay did not send its first message in time"),
         };
         desk.link_up(CarrierKind::Websocket);
         tokio::select! {
@@ -129,13 +129,13 @@ async fn greet(
                 }
                 Ok(RelayMessage::Unknown) => {}
                 Ok(_) | Err(_) => {
-                    let problem = "its first word was not a welcome";
+                    let problem = "its first message was not `Welcome`";
                     return Err(LinkEnd::NotTheRelay(problem.into()));
                 }
             },
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
             Some(Ok(Message::Binary(_))) => {
-                let problem = "it sent bytes before its first word";
+                let problem = "it sent binary data before its first message";
                 return Err(LinkEnd::NotTheRelay(problem.into()));
             }
             Some(Ok(Message::Close(frame))) => return Err(closed(frame.as_ref())),
@@ -155,7 +155,7 @@ async fn read(
     loop {
         let Ok(next) = timeout(tuning.dead, stream.next()).await else {
             let silence = tuning.dead.as_secs();
-            return lost(format!("nothing was heard from the relay for {silence} s"));
+            return lost(format!("no message from the relay for {silence} s"));
         };
         let heard = match next {
             Some(Ok(Message::Text(text))) => hear(text.as_str(), desk, arriving),
@@ -187,7 +187,9 @@ fn hear(text: &str, desk: &Desk, arriving: &mut Arriving) -> Result<(), &'static
             arriving.forget(token);
             desk.closed(token, code);
         }
-        RelayMessage::Drain => tracing::info!("the relay is going down; what runs here may end"),
+        RelayMessage::Drain => {
+            tracing::info!("the relay is shutting down; running jobs may finish")
+        }
         // A second `Welcome` is ignored like a message of a later version.
         RelayMessage::Welcome { .. } | _ => {}
     }
@@ -209,7 +211,7 @@ fn closed(frame: Option<&CloseFrame>) -> LinkEnd {
     let reason = frame.reason.as_str().to_owned();
     match u16::from(frame.code) {
         CLOSE_UNAUTHORIZED | CLOSE_EXPIRED => LinkEnd::Unauthorized(reason),
-        CLOSE_VERSION => LinkEnd::NotTheRelay(format!("it speaks another version: {reason}")),
+        CLOSE_VERSION => LinkEnd::NotTheRelay(format!("it supports another version: {reason}")),
         CLOSE_DRAIN => LinkEnd::Restarting { after: None },
         code => lost(format!("the relay closed the connection ({code} {reason})")),
     }

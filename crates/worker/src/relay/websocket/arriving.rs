@@ -19,7 +19,7 @@ pub(crate) struct Arriving {
 impl Arriving {
     pub(crate) fn begin(&mut self, head: LeaseHead) -> Result<(), &'static str> {
         if head.body_len > limits::BODY_MAX {
-            return Err("a request is longer than requests may be");
+            return Err("a request exceeds the maximum size");
         }
         if self.leases.len() >= limits::HELD_MAX {
             return Err("too many requests arrive at once");
@@ -43,7 +43,7 @@ impl Arriving {
             || end > head.body_len
             || frame.more == (end == head.body_len)
         {
-            return Err("the parts of a request do not fit together");
+            return Err("the parts of a request are inconsistent");
         }
         if frame.more {
             body.extend_from_slice(&part);

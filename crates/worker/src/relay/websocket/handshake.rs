@@ -41,10 +41,12 @@ pub(super) async fn connect(relay: &Relay) -> Result<WebSocketStream<Upgraded>, 
         header::SEC_WEBSOCKET_ACCEPT,
         &derive_accept_key(key.as_bytes()),
     ) {
-        return Err(LinkEnd::Blocked("the upgrade was answered wrongly".into()));
+        return Err(LinkEnd::Blocked(
+            "the response to the upgrade is invalid".into(),
+        ));
     }
     if !has(header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL) {
-        let problem = format!("it does not speak {SUBPROTOCOL}");
+        let problem = format!("it does not support {SUBPROTOCOL}");
         return Err(LinkEnd::NotTheRelay(problem));
     }
     let upgraded = response.upgrade().await.map_err(|e| lost(cause(&e)))?;

@@ -67,7 +67,7 @@ pub(super) async fn write(
                 extend(&mut out, desk, heartbeat).await
             }
             () = sleep_until(confirm_by), if unconfirmed => {
-                Err(lost("the relay did not say what became of the leases"))
+                Err(lost("the relay did not confirm the held leases in time"))
             }
         };
         if let Err(end) = done {
@@ -181,7 +181,7 @@ impl<S: Sink<Message, Error = Error> + Unpin> Out<'_, S> {
 fn written(result: Result<Result<(), Error>, tokio::time::error::Elapsed>) -> Result<(), LinkEnd> {
     match result {
         Ok(written) => written.map_err(|error| lost(cause(&error))),
-        Err(_) => Err(lost("the relay takes nothing more")),
+        Err(_) => Err(lost("the relay stopped reading")),
     }
 }
 
