@@ -29,7 +29,6 @@ const TEXT_MAX: usize = 256;
 /// and text, never relay or engine. `stop_tts` is sent to it. Its fields disappear when it
 /// disconnects. `holder` returns the program that listens on a port; it is asked at each
 /// connection, because another user's program may have taken the port meanwhile.
-/// user's may come after the one that was there.
 pub async fn follow_neighbour(
     hub: StatusHub,
     ports: Ports,
