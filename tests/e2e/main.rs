@@ -10,6 +10,7 @@ mod jobs;
 mod kills;
 mod main_job;
 mod nginx;
+mod pages;
 mod pair;
 mod pausing;
 mod run;

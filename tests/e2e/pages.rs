@@ -1,0 +1,115 @@
+//! Checks that the pages lead nowhere wrong: links, options and variables.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// The sources that define the options of the programs.
+const OPTIONS: [&str; 3] = [
+    "crates/agent/src/args.rs",
+    "crates/cli/src",
+    "crates/relay/src",
+];
+/// Options of other programs, and those that every program has.
+const NOT_OURS: [&str; 4] = ["features", "help", "lib", "once"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Returns the pages that people read, by their paths below the root.
+fn pages() -> Vec<(PathBuf, String)> {
+    let mut paths: Vec<PathBuf> = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"]
+        .map(PathBuf::from)
+        .into();
+    for entry in fs::read_dir(root().join("docs")).unwrap() {
+        let name = entry.unwrap().file_name();
+        paths.push(Path::new("docs").join(name));
+    }
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
+    let read = |path: PathBuf| {
+        let text = fs::read_to_string(root().join(&path)).unwrap();
+        (path, text)
+    };
+    paths.into_iter().map(read).collect()
+}
+
+/// Returns the text of a file, or of all files below a folder.
+fn text(path: &Path) -> String {
+    if path.is_file() {
+        return fs::read_to_string(path).unwrap_or_default();
+    }
+    let entries = fs::read_dir(path).unwrap();
+    let texts = entries.map(|entry| text(&entry.unwrap().path()));
+    texts.collect()
+}
+
+/// Returns the anchors of a page's headings, as the usual viewers make them.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let mut is_code = false;
+    let mut anchors = BTreeSet::new();
+    for line in page.lines() {
+        is_code ^= line.starts_with("```");
+        if is_code || !line.starts_with('#') {
+            continue;
+        }
+        let title = line.trim_start_matches('#').trim().to_lowercase();
+        let kept = title
+            .chars()
+            .filter(|c| c.is_alphanumeric() || "-_ ".contains(*c));
+        anchors.insert(kept.collect::<String>().replace(' ', "-"));
+    }
+    anchors
+}
+
+#[test]
+fn every_link_of_the_pages_leads_to_a_file_and_a_heading() {
+    let mut links = 0;
+    for (path, page) in pages() {
+        for target in page.split("](").skip(1) {
+            let target = target.split(')').next().unwrap();
+            if target.starts_with("https://") {
+                continue;
+            }
+            links += 1;
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let file = match file {
+                "" => root().join(&path),
+                file => root().join(&path).with_file_name("").join(file),
+            };
+            assert!(file.exists(), "{}: {target}", path.display());
+            let found = anchor.is_empty() || anchors(&text(&file)).contains(anchor);
+            assert!(found, "{}: no heading for {target}", path.display());
+        }
+    }
+    assert!(links > 50, "{links}");
+}
+
+#[test]
+fn every_option_and_variable_that_the_pages_name_exists() {
+    let all = OPTIONS.map(|path| text(&root().join(path))).concat();
+    let scripts = text(&root().join("x")) + &text(&root().join("scripts"));
+    let variables =
+        text(&root().join("crates")) + &text(&root().join("benches/src")) + &scripts + &all;
+    let mut options = 0;
+    for (path, page) in pages() {
+        let is_part = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        for word in page.split(|c| !is_part(c)) {
+            let option = word.strip_prefix("--").unwrap_or_default();
+            if option.starts_with(|c: char| c.is_ascii_lowercase()) && !NOT_OURS.contains(&option) {
+                options += 1;
+                let field = format!(" {}: ", option.replace('-', "_"));
+                let named = format!("long = \"{option}\"");
+                let is_one = all.contains(&field) || all.contains(&named);
+                assert!(is_one, "{}: --{option} is no option", path.display());
+            }
+            if word.starts_with("HEARTH_") {
+                let is_one = variables.contains(word);
+                assert!(is_one, "{}: {word} is no variable", path.display());
+            }
+        }
+    }
+    assert!(options > 50, "{options}");
+}
