@@ -130,7 +130,7 @@ fn the_relays_settings_come_from_options_the_environment_and_a_file_and_say_so()
     let refused = told(&[]);
     assert!(!refused.status.success());
     let error = text(&refused.stderr);
-    assert!(error.contains("`leese` is no option"), "{error}");
+    assert!(error.contains("`leese` is not an option"), "{error}");
     std::fs::write(&file, "account-queued-max = \"many\"\n").unwrap();
     let error = text(&told(&[]).stderr);
     let place = file.display().to_string();
@@ -294,7 +294,7 @@ fn keys_and_users_are_those_of_the_store_that_the_relays_settings_file_names_and
     let refused = run(&["key", "list"]);
     let said = text(&refused.stderr);
     assert!(
-        !refused.status.success() && said.contains("`stoer` is no option"),
+        !refused.status.success() && said.contains("`stoer` is not an option"),
         "{said}"
     );
 }

@@ -113,7 +113,7 @@ impl Config {
                 .find(|option| option.get_long() == Some(key.as_str()))
                 .filter(|_| !NOT_IN_FILE.contains(&key.as_str()));
             let read = match option {
-                None => Err("is no option of `hearth relay`; see its --help"),
+                None => Err("is not an option of `hearth relay`; see `hearth relay --help`"),
                 Some(option) => texts(option, &value),
             };
             match read {
@@ -295,8 +295,8 @@ mod tests {
     #[test]
     fn what_is_wrong_in_the_file_is_named_and_no_secret_quoted() {
         for (file, told) in [
-            ("leese = 90", "relay.toml: `leese` is no option"),
-            ("print-config = true", "`print-config` is no option"),
+            ("leese = 90", "relay.toml: `leese` is not an option"),
+            ("print-config = true", "`print-config` is not an option"),
             ("lease = [1]", "`lease` is one value"),
             ("lease = 1.5", "`lease` is a text or a number"),
             ("insecure-dev = 1", "`insecure-dev` is true or false"),

@@ -107,8 +107,8 @@ pub(crate) fn permitted(address: SocketAddr, to_all: bool) -> io::Result<()> {
         return Ok(());
     }
     Err(io::Error::other(format!(
-        "--metrics serves on loopback only, not on {address}: whoever reaches it sees how busy \
-         the relay is; listen on 127.0.0.1, or say --metrics-to-all"
+        "--metrics serves on loopback only, not on {address}, because everyone who reaches it could \
+         see the load; listen on 127.0.0.1, or pass --metrics-to-all"
     )))
 }
 
@@ -176,11 +176,11 @@ async fn answer(
         loopback::admit(request.headers(), request.uri().authority(), at)?;
     }
     if request.uri().path() != "/metrics" {
-        let message = "there is only /metrics here";
+        let message = "there is no such path; see /metrics";
         return Err(ApiError::new(ErrorCode::UnknownRoute, message));
     }
     if request.method() != Method::GET {
-        let message = "metrics are read with GET";
+        let message = "only GET is allowed";
         return Err(ApiError::new(ErrorCode::MethodNotAllowed, message));
     }
     let text = relay.metrics.render(&relay.numbers().await?);

@@ -43,7 +43,7 @@ impl FromStr for Network {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const SHAPE: &str = "write an address or a network, as 10.0.0.1 or 10.0.0.0/8";
+        const SHAPE: &str = "use an address or a network, for example 10.0.0.1 or 10.0.0.0/8";
         let (address, bits) = match text.split_once('/') {
             Some((address, bits)) => (address, Some(bits)),
             None => (text, None),

@@ -116,7 +116,7 @@ pub async fn serve(listener: TcpListener, relay: Relay, stop: CancellationToken)
     relay.store.close().await.map_err(io::Error::other)?;
     if relay.fallen.is_cancelled() {
         return Err(io::Error::other(
-            "a part of the relay died, as its log says, and the rest ended with it; start it again",
+            "a part of the relay failed (see its log), so the relay stopped; start it again",
         ));
     }
     Ok(())
@@ -127,7 +127,7 @@ fn broken(error: &queue::QueueError) -> io::Error {
     let source = std::error::Error::source(error);
     let why = source.map_or_else(|| error.to_string(), ToString::to_string);
     io::Error::other(format!(
-        "{why}; the relay ends, so that the next start sees what is really on disk"
+        "{why}; the relay stopped, so that its next start reads the true state from disk"
     ))
 }
 

@@ -31,7 +31,7 @@ pub struct TlsFiles {
 enum Unusable {
     #[error("{} cannot be read: {why}", path.display())]
     File { path: PathBuf, why: String },
-    #[error("{} and {} do not make a certificate: {source}", files.cert.display(), files.key.display())]
+    #[error("{} and {} are not a valid certificate and key: {source}", files.cert.display(), files.key.display())]
     Pair {
         files: TlsFiles,
         source: rustls::Error,
@@ -124,7 +124,7 @@ fn load(files: &TlsFiles) -> Result<TlsAcceptor, Unusable> {
     let chain = CertificateDer::pem_file_iter(&files.cert).and_then(Iterator::collect);
     let chain: Vec<_> = chain.map_err(|error| unreadable(&files.cert, error.to_string()))?;
     if chain.is_empty() {
-        return Err(unreadable(&files.cert, "it holds no certificate".into()));
+        return Err(unreadable(&files.cert, "it contains no certificate".into()));
     }
     let key = PrivateKeyDer::from_pem_file(&files.key);
     let key = key.map_err(|error| unreadable(&files.key, error.to_string()))?;
