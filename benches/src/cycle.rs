@@ -151,9 +151,9 @@ fn query(n: usize) -> anyhow::Result<LeaseQuery> {
         worker: WorkerId::new(format!("worker-{n}"))?,
         serve: Serve::All,
         models: Models::Any,
-        within: ModelPatterns::default(),
-        left: BTreeSet::new(),
-        changes: false,
+        allowed_models: ModelPatterns::default(),
+        excluded_models: BTreeSet::new(),
+        accepts_model_changes: false,
     })
 }
 

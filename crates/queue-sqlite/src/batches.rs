@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use async_trait::async_trait;
 use bytes::Bytes;
 use proto::{Account, Timestamp};
-use queue::{BATCH_KEPT, BatchRecord, Batches, FileRecord, LineResult, Owner, QueueError};
+use queue::{BATCH_RETENTION, BatchRecord, Batches, FileRecord, LineResult, Owner, QueueError};
 use rusqlite::{OptionalExtension, Params, Row};
 use serde::de::DeserializeOwned;
 
@@ -254,7 +254,7 @@ fn forget_expired(group: &mut Group<'_>, now: Timestamp) -> rusqlite::Result<boo
 /// Deletes the expired batches; returns when the next file or batch expires.
 fn expire(group: &mut Group<'_>, now: Timestamp) -> rusqlite::Result<Option<Timestamp>> {
     let conn = group.conn;
-    let kept = i64::try_from(BATCH_KEPT.as_millis()).unwrap_or(i64::MAX);
+    let kept = i64::try_from(BATCH_RETENTION.as_millis()).unwrap_or(i64::MAX);
     let gone = conn
         .prepare_cached(concat!(
             "DELETE ",
@@ -263,7 +263,7 @@ fn expire(group: &mut Group<'_>, now: Timestamp) -> rusqlite::Result<Option<Time
         ))?
         .execute((kept, now.0))?;
     if gone > 0 {
-        group.erases();
+        group.mark_erasing();
     }
     let next = conn
         .prepare_cached(concat!(

@@ -14,7 +14,7 @@ use proto::{
     Account, Dialect, JobId, JobState, Timestamp,
     limits::{JOB_COST, LINE_COST},
 };
-use queue::Terms;
+use queue::QueueLimits;
 use rusqlite::{Connection, MAIN_DB, OptionalExtension};
 
 use crate::{error::Fault, group::Group, row};
@@ -54,7 +54,7 @@ impl Fetched {
     }
 }
 
-/// Writes the fetch time of those jobs that are erased early, see [`Terms::goes_early`].
+/// Writes the fetch time of those jobs that are erased early, see [`QueueLimits::is_erased_early`].
 pub(crate) fn note(conn: &Connection, fetched: &HashMap<JobId, Timestamp>) -> rusqlite::Result<()> {
     let mut update = conn.prepare_cached(
         "UPDATE jobs SET fetched_at = ?2 WHERE id = ?1 AND finished_at IS NOT NULL
@@ -98,13 +98,13 @@ impl Group<'_> {
 
     /// Erases some of the data whose retention time is over; returns when to continue.
     pub(crate) fn erase(&mut self) -> Result<Option<Timestamp>, Fault> {
-        let (now, terms) = {
+        let (now, limits) = {
             let live = self.live();
-            (live.machine.now(), live.machine.terms())
+            (live.machine.now(), live.machine.limits())
         };
         let most = self.erased_at_once();
         let mut left = most;
-        for due in self.due(now, terms, most / ERASED_JOB)? {
+        for due in self.due(now, limits, most / ERASED_JOB)? {
             let in_parts = due.is_begun || due.weight() > most;
             let is_gone = if in_parts {
                 self.erase_in_parts(&due, &mut left)?
@@ -114,18 +114,18 @@ impl Group<'_> {
             } else {
                 false
             };
-            self.erases();
+            self.mark_erasing();
             if !is_gone {
                 break;
             }
             self.finish(&due)?;
         }
-        let next = self.next_erasure(now, terms)?;
-        self.live().erases(next.is_some());
+        let next = self.next_erasure(now, limits)?;
+        self.live().set_erasing(next.is_some());
         Ok(next)
     }
 
-    fn due(&self, now: Timestamp, terms: Terms, most: u64) -> rusqlite::Result<Vec<Due>> {
+    fn due(&self, now: Timestamp, limits: QueueLimits, most: u64) -> rusqlite::Result<Vec<Due>> {
         let find = |whole, column, kept| {
             let mut select = self.conn.prepare_cached(&format!(
                 "SELECT seq, account, kept, is_erased AND
@@ -145,8 +145,8 @@ impl Group<'_> {
             });
             found?.collect::<rusqlite::Result<Vec<_>>>()
         };
-        let mut due = find(true, "finished_at", terms.kept)?;
-        due.extend(find(false, "fetched_at", terms.fetched_kept)?);
+        let mut due = find(true, "finished_at", limits.kept)?;
+        due.extend(find(false, "fetched_at", limits.fetched_kept)?);
         Ok(due)
     }
 
@@ -280,7 +280,7 @@ impl Group<'_> {
     pub(crate) fn next_erasure(
         &self,
         now: Timestamp,
-        terms: Terms,
+        limits: QueueLimits,
     ) -> rusqlite::Result<Option<Timestamp>> {
         let first = |select| {
             let mut select = self.conn.prepare_cached(select)?;
@@ -299,10 +299,10 @@ impl Group<'_> {
              ORDER BY fetched_at LIMIT 1",
         )?;
         let next = [
-            Some(ended + terms.kept),
-            fetched.map(|at| at + terms.fetched_kept),
+            Some(ended + limits.kept),
+            fetched.map(|at| at + limits.fetched_kept),
             // Nothing that is fetched after this is due earlier.
-            Some(now + terms.fetched_kept),
+            Some(now + limits.fetched_kept),
         ];
         Ok(next.into_iter().flatten().min())
     }

@@ -271,15 +271,15 @@ impl<'a> Group<'a> {
         &mut self,
         now: Timestamp,
     ) -> Result<(Option<Timestamp>, Option<Timestamp>), Fault> {
-        let (steps, now, terms) = {
+        let (steps, now, limits) = {
             let mut live = self.live();
             let steps = live.machine.reap(now);
-            (steps, live.machine.now(), live.machine.terms())
+            (steps, live.machine.now(), live.machine.limits())
         };
         self.write(steps)?;
-        let erase = self.next_erasure(now, terms)?;
+        let erase = self.next_erasure(now, limits)?;
         let mut live = self.live();
-        live.erases(erase.is_some());
+        live.set_erasing(erase.is_some());
         Ok((live.machine.next_reap(), erase))
     }
 
@@ -329,7 +329,7 @@ impl<'a> Group<'a> {
     }
 
     /// Marks the group as having deleted data that must be overwritten everywhere.
-    pub(crate) const fn erases(&mut self) {
+    pub(crate) const fn mark_erasing(&mut self) {
         self.has_erased = true;
     }
 

@@ -60,7 +60,7 @@ impl Group<'_> {
     pub(crate) fn forget_file(&mut self, id: &str) -> rusqlite::Result<()> {
         let delete = "DELETE FROM files WHERE id = ?1";
         if self.conn.prepare_cached(delete)?.execute([id])? > 0 {
-            self.erases();
+            self.mark_erasing();
         }
         self.remember(&PARTS, id)
     }
@@ -81,7 +81,7 @@ impl Group<'_> {
         let Some(mut erasure) = self.next_erasure_of(file)? else {
             return Ok(false);
         };
-        self.erases();
+        self.mark_erasing();
         let mut left = self.erased_at_once();
         while left > 0 {
             let Some(erased) = self.erase_piece(&mut erasure, left)? else {

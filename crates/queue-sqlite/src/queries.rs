@@ -219,7 +219,7 @@ impl Queries for SqliteQueue {
             });
             let gone = gone.optional()?;
             if let Some((account, kept)) = &gone {
-                group.erases();
+                group.mark_erasing();
                 group.weigh(account, -kept);
             }
             Ok(gone.is_some())

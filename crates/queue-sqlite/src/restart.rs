@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use proto::{Account, JobId, Timestamp};
 use queue::{
-    Live, Terms,
+    Live, QueueLimits,
     machine::{Machine, Record},
 };
 use rusqlite::Connection;
@@ -35,7 +35,11 @@ fn kept(conn: &Connection) -> rusqlite::Result<Vec<(Account, i64)>> {
 const ENDED_MAX: usize = 128 * 1024;
 
 /// Loads what an earlier run left unfinished.
-pub(crate) fn load(conn: &Connection, terms: Terms, now: Timestamp) -> rusqlite::Result<Live> {
+pub(crate) fn load(
+    conn: &Connection,
+    limits: QueueLimits,
+    now: Timestamp,
+) -> rusqlite::Result<Live> {
     let records = unfinished(conn)?;
     let mut lines: HashMap<JobId, Vec<Bytes>> = HashMap::new();
     let mut select = conn.prepare(
@@ -54,10 +58,10 @@ pub(crate) fn load(conn: &Connection, terms: Terms, now: Timestamp) -> rusqlite:
         [],
         |found| row::count(found, "last"),
     )?;
-    let mut machine = Machine::restore(terms, now, records);
+    let mut machine = Machine::restore(limits, now, records);
     machine.number_after(last);
     for (account, bytes) in kept(conn)? {
         machine.weigh(&account, bytes);
     }
-    Ok(Live::restore(machine, lines).letting_go_above(ENDED_MAX))
+    Ok(Live::restore(machine, lines).with_retained_log_max(ENDED_MAX))
 }

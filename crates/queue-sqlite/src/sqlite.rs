@@ -10,7 +10,7 @@ use std::{
 };
 
 use proto::{JobId, Timestamp};
-use queue::{Live, NewJob, Queue, QueueError, Terms};
+use queue::{Live, NewJob, Queue, QueueError, QueueLimits};
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
@@ -93,22 +93,22 @@ impl SqliteQueue {
     /// [`QueueError::Store`] with an [`OpenError`]: another relay has the file open, it was written
     /// by a newer version, it is damaged, or it cannot be read or written.
     pub fn open(path: &Path, now: Timestamp) -> Result<Self, QueueError> {
-        Self::open_on(path, now, Terms::default())
+        Self::open_on(path, now, QueueLimits::default())
     }
 
     /// Opens the queue with the given limits.
     ///
     /// # Errors
     /// As [`SqliteQueue::open`].
-    pub fn open_on(path: &Path, now: Timestamp, terms: Terms) -> Result<Self, QueueError> {
-        Self::open_with(path, now, terms, RESERVE, |_| ())
+    pub fn open_on(path: &Path, now: Timestamp, limits: QueueLimits) -> Result<Self, QueueError> {
+        Self::open_with(path, now, limits, RESERVE, |_| ())
     }
 
     /// Opens the queue with a prepared writer connection, on which tests observe commits.
     pub(crate) fn open_with(
         path: &Path,
         now: Timestamp,
-        terms: Terms,
+        limits: QueueLimits,
         reserve: u64,
         prepare: impl FnOnce(&mut Connection),
     ) -> Result<Self, QueueError> {
@@ -123,7 +123,7 @@ impl SqliteQueue {
         }?;
         prepare(&mut conn);
         let live =
-            restart::load(&conn, terms, now).map_err(|error| schema::explain(path, error))?;
+            restart::load(&conn, limits, now).map_err(|error| schema::explain(path, error))?;
         let shared = Arc::new(Shared {
             live: Mutex::new(live),
             inbox: Inbox::new(),

@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use proto::{Account, JobId, Timestamp};
 use queue::{
-    Cursor, Extras, JobFilter, JobPage, NewJob, Once, Owner, QueueError, RETRY, Submissions,
-    Submitted, machine::Record,
+    Cursor, Extras, IdempotencyKey, JobFilter, JobPage, NewJob, Owner, QueueError,
+    RETRY_KEY_PREFIX, Submissions, Submitted, machine::Record,
 };
 use rusqlite::{Connection, OptionalExtension};
 
@@ -34,16 +34,17 @@ impl Group<'_> {
         job: &NewJob,
         extras: &Extras,
     ) -> Result<Submitted, Fault> {
-        if let Some(once) = &extras.once
-            && let Some((before, fingerprint)) = find(self.conn, &job.account, &once.key)?
+        if let Some(idempotency_key) = &extras.idempotency_key
+            && let Some((before, fingerprint)) =
+                find(self.conn, &job.account, &idempotency_key.key)?
         {
-            once.is_same(&fingerprint)?;
+            idempotency_key.is_same(&fingerprint)?;
             return Ok(Submitted::Known(before));
         }
         let accepted = self.enqueue(now, job)?;
         let (seq, job) = (accepted.seq, Box::new(accepted.job.clone()));
-        if let Some(once) = &extras.once {
-            insert(self.conn, seq, &job.new.account, once)?;
+        if let Some(idempotency_key) = &extras.idempotency_key {
+            insert(self.conn, seq, &job.new.account, idempotency_key)?;
         }
         if let Some(webhook) = &extras.webhook {
             webhooks::insert(self.conn, seq, webhook)?;
@@ -61,7 +62,7 @@ impl Submissions for SqliteQueue {
         extras: Extras,
     ) -> Result<Submitted, QueueError> {
         // A repeated submission is answered even if there is no room for another job.
-        if extras.once.is_none() {
+        if extras.idempotency_key.is_none() {
             self.has_room(&job)?;
         }
         self.try_ask(move |group| group.submit(now, &job, &extras))
@@ -101,7 +102,12 @@ impl Submissions for SqliteQueue {
                 ")"
             ))?;
             let everybody: Option<&str> = None;
-            let values = (i64::MAX, everybody, RETRY, row::number(at_most as u64));
+            let values = (
+                i64::MAX,
+                everybody,
+                RETRY_KEY_PREFIX,
+                row::number(at_most as u64),
+            );
             select.query_row(values, |row| row.get::<_, i64>(0))
         });
         Ok(usize::try_from(counted.await?).unwrap_or_default())
@@ -123,15 +129,20 @@ fn find(
     found.optional()
 }
 
-fn insert(conn: &Connection, seq: u64, account: &Account, once: &Once) -> rusqlite::Result<()> {
+fn insert(
+    conn: &Connection,
+    seq: u64,
+    account: &Account,
+    idempotency_key: &IdempotencyKey,
+) -> rusqlite::Result<()> {
     let mut insert = conn.prepare_cached(
         "INSERT INTO submissions (seq, account, key, fingerprint) VALUES (?1, ?2, ?3, ?4)",
     )?;
     let values = (
         row::number(seq),
         account.as_str(),
-        &once.key,
-        once.fingerprint,
+        &idempotency_key.key,
+        idempotency_key.fingerprint,
     );
     insert.execute(values).map(drop)
 }
@@ -152,7 +163,7 @@ fn search(
     let mut rows = match account {
         _ if filter.dead => {
             of_dead = conn.prepare_cached(dead!(row::columns!(), "ORDER BY seq DESC"))?;
-            of_dead.query((seq, account.map(Account::as_str), RETRY))?
+            of_dead.query((seq, account.map(Account::as_str), RETRY_KEY_PREFIX))?
         }
         Some(account) => {
             of_one = conn.prepare_cached(concat!(

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use proto::{JobId, Timestamp, WebhookState};
-use queue::{DueWebhooks, NewWebhook, QueueError, Told, Webhook, Webhooks};
+use queue::{DeliveryOutcome, DueWebhooks, NewWebhook, QueueError, Webhook, Webhooks};
 use rusqlite::{Connection, OptionalExtension, Row};
 use tokio::sync::watch;
 
@@ -50,7 +50,7 @@ impl Webhooks for SqliteQueue {
             .await
     }
 
-    async fn webhook_tried(&self, id: JobId, told: Told) -> Result<(), QueueError> {
+    async fn webhook_tried(&self, id: JobId, told: DeliveryOutcome) -> Result<(), QueueError> {
         self.ask(move |group| {
             let Some(mut webhook) = find(group.conn, id, None)? else {
                 return Ok(());

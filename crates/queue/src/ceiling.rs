@@ -14,7 +14,7 @@ pub struct ModelPattern(String);
 /// The text is not a valid pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a pattern is a model name of at most 128 characters; `*` and `?` are wild cards")]
-pub struct NoPattern;
+pub struct InvalidPattern;
 
 impl ModelPattern {
     /// Whether the pattern matches this model.
@@ -40,17 +40,17 @@ impl ModelPattern {
 }
 
 impl FromStr for ModelPattern {
-    type Err = NoPattern;
+    type Err = InvalidPattern;
 
-    fn from_str(text: &str) -> Result<Self, NoPattern> {
+    fn from_str(text: &str) -> Result<Self, InvalidPattern> {
         if text.is_empty() || text.len() > MODEL_NAME_MAX {
-            return Err(NoPattern);
+            return Err(InvalidPattern);
         }
         // With its wild cards replaced by letters, a pattern must be a valid model name.
         let name: ModelName = text
             .replace(['*', '?'], "x")
             .parse()
-            .map_err(|_| NoPattern)?;
+            .map_err(|_| InvalidPattern)?;
         let is_wild = text.contains(['*', '?']);
         Ok(Self(if is_wild {
             text.to_ascii_lowercase()
@@ -61,9 +61,9 @@ impl FromStr for ModelPattern {
 }
 
 impl TryFrom<String> for ModelPattern {
-    type Error = NoPattern;
+    type Error = InvalidPattern;
 
-    fn try_from(text: String) -> Result<Self, NoPattern> {
+    fn try_from(text: String) -> Result<Self, InvalidPattern> {
         text.parse()
     }
 }
@@ -229,7 +229,11 @@ mod tests {
             }
         }
         for wrong in ["", "a b", "ż*", "a\n", &"*".repeat(129)] {
-            assert_eq!(wrong.parse::<ModelPattern>(), Err(NoPattern), "{wrong}");
+            assert_eq!(
+                wrong.parse::<ModelPattern>(),
+                Err(InvalidPattern),
+                "{wrong}"
+            );
         }
         assert_eq!(pattern("Llama3:latest").only().unwrap().as_str(), "llama3");
         assert_eq!(pattern("llama3*").only(), None);
@@ -285,7 +289,10 @@ mod tests {
     fn a_pattern_is_as_long_as_a_name_may_be_and_no_longer() {
         let text = "x".repeat(MODEL_NAME_MAX - 1) + "*";
         assert!(text.parse::<ModelPattern>().is_ok());
-        assert_eq!(format!("x{text}").parse::<ModelPattern>(), Err(NoPattern));
+        assert_eq!(
+            format!("x{text}").parse::<ModelPattern>(),
+            Err(InvalidPattern)
+        );
     }
 
     /// Slow reference implementation.

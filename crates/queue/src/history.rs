@@ -42,7 +42,7 @@ pub(crate) struct History {
 #[derive(Debug)]
 struct Bucket {
     minute: Minute,
-    took: Spread,
+    took: DurationHistogram,
 }
 
 impl History {
@@ -98,19 +98,19 @@ impl Bucket {
                 median: None,
                 slow: None,
             },
-            took: Spread::default(),
+            took: DurationHistogram::default(),
         }
     }
 }
 
 /// Histogram of durations, of fixed size; a percentile is exact to a sixteenth.
 #[derive(Debug)]
-struct Spread {
+struct DurationHistogram {
     counts: Box<[u32; STEPS * OCTAVES]>,
     all: u32,
 }
 
-impl Default for Spread {
+impl Default for DurationHistogram {
     fn default() -> Self {
         Self {
             counts: Box::new([0; STEPS * OCTAVES]),
@@ -119,7 +119,7 @@ impl Default for Spread {
     }
 }
 
-impl Spread {
+impl DurationHistogram {
     fn add(&mut self, span: Duration) {
         let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         let last = self.counts.len() - 1;
@@ -190,21 +190,21 @@ mod tests {
     #[test]
     fn a_span_is_told_right_to_a_sixteenth() {
         for millis in (0..5_000).chain([60_000, 61_234, 3_600_000, 86_400_000]) {
-            let mut spread = Spread::default();
+            let mut spread = DurationHistogram::default();
             spread.add(Duration::from_millis(millis));
             let told = spread.at_most(50).unwrap().as_millis();
             let off = told.abs_diff(u128::from(millis));
             assert!(off * 16 <= u128::from(millis), "{millis} told as {told}");
         }
-        let mut forever = Spread::default();
+        let mut forever = DurationHistogram::default();
         forever.add(Duration::MAX);
         assert!(forever.at_most(95).is_some());
-        assert_eq!(Spread::default().at_most(50), None);
+        assert_eq!(DurationHistogram::default().at_most(50), None);
     }
 
     #[test]
     fn half_and_nineteen_of_twenty_are_told_apart() {
-        let mut spread = Spread::default();
+        let mut spread = DurationHistogram::default();
         for _ in 0..94 {
             spread.add(Duration::from_millis(4));
         }

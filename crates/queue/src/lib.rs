@@ -18,53 +18,54 @@ mod memory_keys;
 mod memory_users;
 mod observer;
 mod overview;
-mod place;
+mod position;
 mod query;
+mod queue_limits;
 mod session;
 mod store;
 mod submission;
-mod terms;
 mod user;
 mod webhook;
 
 use std::time::Duration;
 
 pub use batch::{BatchRecord, BatchState, Batches, DocumentId, FileRecord, LineResult};
-pub use ceiling::{Ceiling, ModelPattern, ModelPatterns, NoPattern};
+pub use ceiling::{Ceiling, InvalidPattern, ModelPattern, ModelPatterns};
 pub use error::QueueError;
 pub use history::Minute;
 pub use key::{KeyId, KeyRecord, Keys, Scope, Serve};
 pub use live::{Appended, Live, end_too_long};
-pub use log::{LiveLog, LogBytes, Standing};
+pub use log::{LeaseHolder, LiveLog, LogBytes};
 pub use memory::MemoryQueue;
 pub use memory_keys::MemoryKeys;
 pub use memory_users::MemoryUsers;
 pub use observer::Observer;
-pub use overview::{Holder, Overview, RUNNING_TOLD_MAX, Running};
-pub use place::{Place, expected_wait};
+pub use overview::{Holder, Overview, RUNNING_SHOWN_MAX, Running};
+pub use position::{QueuePosition, expected_wait};
 pub use query::{
     COUNTED_MAX, Claim, LISTED_MAX, LOGS_MAX, NewQuery, Queries, Query, QueryId, QueryLog,
 };
+pub use queue_limits::QueueLimits;
 pub use session::{Renewal, Renewed, SESSIONS_MAX, Session, SessionId, Sessions};
 pub use store::{
-    Job, JobLog, Lease, LeaseQuery, Leased, LogHead, LogPage, Models, NewJob, Owner, Queue,
+    Extended, Job, JobLog, Lease, LeaseQuery, LogHead, LogPage, Models, NewJob, Owner, Queue,
     QueueCounts, Store,
 };
 pub use submission::{
-    Cursor, Extras, JobFilter, JobPage, LOOKED_AT_MAX, Once, RETRY, Submissions, Submitted,
+    Cursor, Extras, IdempotencyKey, JobFilter, JobPage, LOOKED_AT_MAX, RETRY_KEY_PREFIX,
+    Submissions, Submitted,
 };
-pub use terms::Terms;
 pub use user::{NewUser, PasswordHash, Role, User, UserChange, UserId, Users};
-pub use webhook::{DueWebhooks, NewWebhook, Told, Webhook, Webhooks};
+pub use webhook::{DeliveryOutcome, DueWebhooks, NewWebhook, Webhook, Webhooks};
 
 /// Time for which prompt and answer are kept after the answer was fetched, see [`Queue::fetched`].
-pub const FETCHED_KEPT: Duration = Duration::from_secs(60 * 60);
+pub const FETCHED_RETENTION: Duration = Duration::from_secs(60 * 60);
 
 /// Time from its start for which a finished batch is kept if its input file was erased before.
-pub const BATCH_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+pub const BATCH_RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Maximum time a job without a deadline waits for a worker.
-pub const WAITS: Duration = Duration::from_secs(24 * 60 * 60);
+pub const DEFAULT_QUEUE_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Time for which an ended job is kept with its prompt and answer; then `reap` erases it.
-pub const RESULT_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+pub const RESULT_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);

@@ -14,11 +14,11 @@ use proto::{End, ErrorCode, JobError, JobId, JobState, LeaseToken, Timestamp, Wo
 use tokio::sync::watch;
 
 use crate::{
-    Leased, LiveLog, LogBytes, Minute, Models, Observer, Overview, Owner, Place, Queue, QueueError,
-    Serve, Standing,
+    Extended, LeaseHolder, LiveLog, LogBytes, Minute, Models, Observer, Overview, Owner, Queue,
+    QueueError, QueuePosition, Serve,
     machine::{Machine, Record, Step},
-    overview::Scene,
-    place::Pace,
+    overview::OverviewState,
+    position::Throughput,
 };
 
 /// The unfinished jobs of one store: the state machine, and the logs that are growing or being
@@ -34,8 +34,8 @@ pub struct Live {
     announced: (u64, Option<Timestamp>),
     ended: bool,
     erasing: bool,
-    pace: Pace,
-    scene: Scene,
+    throughput: Throughput,
+    overview_state: OverviewState,
     observer: Option<Arc<dyn Observer>>,
     moves: watch::Sender<u64>,
     /// Maximum size in bytes of a log that stays in memory for its readers after its job has ended.
@@ -92,7 +92,7 @@ impl Live {
             .filter(|record| record.loan.is_some() || lines.contains_key(&record.job.new.id))
             .map(|record| record.job.new.id)
             .collect();
-        live.scene = Scene::restored(live.machine.records());
+        live.overview_state = OverviewState::restored(live.machine.records());
         for id in ids {
             live.open_log(id, lines.remove(&id).unwrap_or_default());
         }
@@ -102,7 +102,7 @@ impl Live {
     /// For a store with a disk: when a job ends, a log of more than `bytes` bytes is dropped from
     /// memory, and its readers continue from the disk.
     #[must_use]
-    pub fn letting_go_above(mut self, bytes: usize) -> Self {
+    pub fn with_retained_log_max(mut self, bytes: usize) -> Self {
         self.ended_max = Some(bytes);
         self
     }
@@ -126,7 +126,7 @@ impl Live {
         let is_first = log.count() == 0;
         if log.append(first, lines)? > 0 {
             self.unstored.insert(token.job);
-            self.scene.wrote(now, token.job, log.count());
+            self.overview_state.wrote(now, token.job, log.count());
             if let Some(observer) = self.observer.as_ref().filter(|_| is_first)
                 && let Some(record) = self.machine.get(token.job)
             {
@@ -139,12 +139,12 @@ impl Live {
 
     /// Returns the lease of the job that must end before `more` bytes fit into this log.
     fn is_too_long(&self, token: LeaseToken, log: &LiveLog, more: usize) -> Option<LeaseToken> {
-        let terms = self.machine.terms();
+        let limits = self.machine.limits();
         if more == 0 {
             None
-        } else if log.bytes() + more > terms.log_max {
+        } else if log.bytes() + more > limits.log_max {
             Some(token)
-        } else if self.bytes.total() + more > terms.logs_max {
+        } else if self.bytes.total() + more > limits.logs_max {
             Some(self.longest().unwrap_or(token))
         } else {
             None
@@ -172,13 +172,13 @@ impl Live {
         now: Timestamp,
         token: LeaseToken,
         length: Duration,
-    ) -> Result<Leased, QueueError> {
+    ) -> Result<Extended, QueueError> {
         self.machine.renew(now, token, Some(length))?;
-        let cancelled = self.held_log(token)?.standing().borrow().cancelled;
+        let cancelled = self.held_log(token)?.lease_holder().borrow().cancelled;
         Ok(if cancelled {
-            Leased::Cancelled
+            Extended::Cancelled
         } else {
-            Leased::Held
+            Extended::Active
         })
     }
 
@@ -194,9 +194,9 @@ impl Live {
 
     /// Subscribes to the state of a lease; `None` if the lease is already over.
     #[must_use]
-    pub fn standing(&self, token: LeaseToken) -> Option<watch::Receiver<Standing>> {
+    pub fn lease_holder(&self, token: LeaseToken) -> Option<watch::Receiver<LeaseHolder>> {
         self.machine.held(token).ok()?;
-        self.logs.get(&token.job).map(|log| log.standing())
+        self.logs.get(&token.job).map(|log| log.lease_holder())
     }
 
     /// Returns the log of an unfinished job, for reading.
@@ -210,27 +210,27 @@ impl Live {
     }
 
     /// Returns the queue position of a job, see [`crate::Queue::place`].
-    pub fn place(
+    pub fn position(
         &mut self,
         now: Timestamp,
         id: JobId,
         serve: &Serve,
         models: &Models,
-    ) -> Option<Place> {
+    ) -> Option<QueuePosition> {
         let before = self.machine.before(now, id, serve, models)?;
-        let wait = self.pace.expected(now, before, serve, models);
-        Some(Place { before, wait })
+        let wait = self.throughput.expected(now, before, serve, models);
+        Some(QueuePosition { before, wait })
     }
 
     /// Records which worker a lease is for; to be called between the decision and [`Live::settle`].
     pub fn lent(&mut self, now: Timestamp, token: LeaseToken, worker: &WorkerId) {
-        self.scene.lent(now, token, worker);
+        self.overview_state.lent(now, token, worker);
     }
 
     /// Returns the overview of running and waiting jobs, see [`crate::Queue::overview`].
     #[must_use]
     pub fn overview(&self) -> Overview {
-        self.scene.overview(self.machine.counts(), |id| {
+        self.overview_state.overview(self.machine.counts(), |id| {
             let lines = self.logs.get(&id).map_or(0, |log| log.count());
             Some((self.machine.get(id)?, lines))
         })
@@ -239,13 +239,13 @@ impl Live {
     /// Returns the statistics of the last hour, see [`crate::Queue::minutes`].
     #[must_use]
     pub fn minutes(&self, now: Timestamp) -> Vec<Minute> {
-        self.scene.minutes(now)
+        self.overview_state.minutes(now)
     }
 
     /// Subscribes to changes of the overview, see [`crate::Queue::changes`].
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
-        self.scene.changes()
+        self.overview_state.changes()
     }
 
     /// Subscribes to changes of queue positions, see [`crate::Queue::moves`].
@@ -292,9 +292,9 @@ impl Live {
             self.moves.send_modify(|count| *count += 1);
         }
         for step in steps {
-            self.pace.note(now, step);
+            self.throughput.note(now, step);
             let lines = self.logs.get(&step.id()).map_or(0, |log| log.count());
-            self.scene.note(step, lines);
+            self.overview_state.note(step, lines);
             self.tell(now, step);
             let (id, job) = (step.id(), &step.after.job);
             match job.state {
@@ -326,7 +326,7 @@ impl Live {
         }
         self.machine.settle(steps);
         if !steps.is_empty() {
-            self.scene.tell();
+            self.overview_state.tell();
         }
     }
 
@@ -381,7 +381,7 @@ impl Live {
     }
 
     /// Sets whether the caller of `reap` already has a timer for the erasure of ended jobs.
-    pub const fn erases(&mut self, erasing: bool) {
+    pub const fn set_erasing(&mut self, erasing: bool) {
         self.erasing = erasing;
     }
 
@@ -390,7 +390,7 @@ impl Live {
             return Some(log.clone());
         }
         let record = self.machine.get(id)?;
-        let standing = Standing {
+        let lease_holder = LeaseHolder {
             held_by: record.loan.as_ref().map(|_| record.job.attempt),
             cancelled: record.cancelled,
         };
@@ -398,7 +398,7 @@ impl Live {
             id,
             record.job.attempt,
             lines,
-            standing,
+            lease_holder,
             self.bytes.clone(),
         ));
         self.logs.insert(id, log.clone());

@@ -25,7 +25,7 @@ pub struct LiveLog {
     job: JobId,
     lines: Mutex<Lines>,
     head: watch::Sender<LogHead>,
-    standing: watch::Sender<Standing>,
+    lease_holder: watch::Sender<LeaseHolder>,
 }
 
 /// Total size in bytes of the lines of all unfinished logs of one store. When a log restarts, its
@@ -72,14 +72,14 @@ fn weight(lines: &[Bytes]) -> usize {
 
 /// The state of a lease, as its holder needs it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct LeaseHolder {
     /// Attempt that holds the job now; `None` if no lease does.
     pub held_by: Option<u32>,
     /// Whether the requester has cancelled the job.
     pub cancelled: bool,
 }
 
-impl Standing {
+impl LeaseHolder {
     /// Whether the holder of this attempt must stop.
     #[must_use]
     pub fn stops(&self, attempt: u32) -> bool {
@@ -142,19 +142,19 @@ impl LiveLog {
         job: JobId,
         attempt: u32,
         stored: Vec<Bytes>,
-        standing: Standing,
+        lease_holder: LeaseHolder,
         all: LogBytes,
     ) -> Self {
         let mut lines = Lines::of(attempt, all);
         lines.weight.add(&stored);
         lines.stored = stored.len() as u64;
         lines.lines = stored;
-        lines.released = attempt > 0 && standing.held_by.is_none();
+        lines.released = attempt > 0 && lease_holder.held_by.is_none();
         Self {
             job,
             head: watch::Sender::new(lines.head()),
             lines: Mutex::new(lines),
-            standing: watch::Sender::new(standing),
+            lease_holder: watch::Sender::new(lease_holder),
         }
     }
 
@@ -197,8 +197,8 @@ impl LiveLog {
 
     /// Subscribes to the state of the lease.
     #[must_use]
-    pub fn standing(&self) -> watch::Receiver<Standing> {
-        self.standing.subscribe()
+    pub fn lease_holder(&self) -> watch::Receiver<LeaseHolder> {
+        self.lease_holder.subscribe()
     }
 
     /// Adds lines numbered from `first`, skips those that are already there, and returns the number
@@ -252,7 +252,7 @@ impl LiveLog {
         *log = Lines::of(attempt, log.weight.all.clone());
         let head = log.head();
         self.head.send_replace(head);
-        self.standing.send_replace(Standing {
+        self.lease_holder.send_replace(LeaseHolder {
             held_by: Some(attempt),
             cancelled: false,
         });
@@ -264,14 +264,14 @@ impl LiveLog {
         log.released = true;
         let head = log.head();
         self.head.send_replace(head);
-        self.standing
-            .send_modify(|standing| standing.held_by = None);
+        self.lease_holder
+            .send_modify(|lease_holder| lease_holder.held_by = None);
     }
 
     /// Records that the requester has cancelled the job.
     pub fn withdraw(&self) {
-        self.standing
-            .send_modify(|standing| standing.cancelled = true);
+        self.lease_holder
+            .send_modify(|lease_holder| lease_holder.cancelled = true);
     }
 
     /// Publishes the end, which is on disk now, to readers. The lines no longer count in
@@ -288,8 +288,8 @@ impl LiveLog {
             log.let_go = true;
         }
         self.head.send_replace(head);
-        self.standing
-            .send_modify(|standing| standing.held_by = None);
+        self.lease_holder
+            .send_modify(|lease_holder| lease_holder.held_by = None);
     }
 
     /// Copies the log of an ended job for a store that keeps it in memory; the copy is not counted
@@ -299,7 +299,7 @@ impl LiveLog {
             self.job,
             job.attempt,
             self.lines(),
-            Standing::default(),
+            LeaseHolder::default(),
             LogBytes::default(),
         );
         if let Some(end) = job.end() {

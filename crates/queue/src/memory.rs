@@ -19,8 +19,8 @@ use proto::{Account, Body, JobId, Timestamp, limits::JOB_COST};
 use tokio::sync::watch;
 
 use crate::{
-    Job, Live, LiveLog, LogBytes, MemoryKeys, MemoryUsers, NewJob, Owner, Queue, QueueError,
-    Standing, Terms, Webhook,
+    Job, LeaseHolder, Live, LiveLog, LogBytes, MemoryKeys, MemoryUsers, NewJob, Owner, Queue,
+    QueueError, QueueLimits, Webhook,
     machine::{Machine, Step},
 };
 
@@ -76,9 +76,9 @@ impl fmt::Debug for MemoryQueue {
 impl MemoryQueue {
     /// Creates an empty store with these limits.
     #[must_use]
-    pub fn new(terms: Terms) -> Self {
+    pub fn new(limits: QueueLimits) -> Self {
         let queue = Self::default();
-        queue.inner().live = Live::new(Machine::new(terms));
+        queue.inner().live = Live::new(Machine::new(limits));
         queue
     }
 
@@ -93,8 +93,8 @@ impl MemoryQueue {
             (id, log.map(|log| log.lines()).unwrap_or_default())
         });
         let lines = lines.collect();
-        let mut machine = Machine::restore(inner.live.machine.terms(), now, records);
-        machine.keep_as(&inner.live.machine);
+        let mut machine = Machine::restore(inner.live.machine.limits(), now, records);
+        machine.copy_usage_from(&inner.live.machine);
         machine.number_after(
             inner
                 .finished
@@ -201,8 +201,8 @@ impl Inner {
 
     /// Erases jobs, prompts and answers whose retention time is over; returns the next such time.
     fn erase(&mut self) -> Option<Timestamp> {
-        let (now, terms) = (self.live.machine.now(), self.live.machine.terms());
-        let expires = |job: &Job| job.finished_at.map(|at| at + terms.kept);
+        let (now, limits) = (self.live.machine.now(), self.live.machine.limits());
+        let expires = |job: &Job| job.finished_at.map(|at| at + limits.kept);
         let is_late = |job: &Job| expires(job).is_some_and(|at| at <= now);
         let late = self.finished.extract_if(|_, (_, job, _)| is_late(job));
         let late: Vec<_> = late.map(|(id, (_, job, _))| (id, job)).collect();
@@ -217,13 +217,18 @@ impl Inner {
             let Some((_, job, log)) = finished.get_mut(id) else {
                 return false;
             };
-            let is_over = *at + terms.fetched_kept <= now;
+            let is_over = *at + limits.fetched_kept <= now;
             if is_over {
                 job.new.body = Body::default();
                 job.is_erased = true;
                 emptied.push((*id, job.new.account.clone()));
-                let empty =
-                    LiveLog::new(*id, 0, Vec::new(), Standing::default(), LogBytes::default());
+                let empty = LiveLog::new(
+                    *id,
+                    0,
+                    Vec::new(),
+                    LeaseHolder::default(),
+                    LogBytes::default(),
+                );
                 *log = Arc::new(empty);
             }
             !is_over
@@ -234,9 +239,9 @@ impl Inner {
         let Self {
             finished, fetched, ..
         } = self;
-        let next = fetched.values().map(|at| *at + terms.fetched_kept).min();
+        let next = fetched.values().map(|at| *at + limits.fetched_kept).min();
         let kept = finished.values().filter_map(|(_, job, _)| expires(job));
-        let next = [kept.min(), next, Some(now + terms.fetched_kept)];
+        let next = [kept.min(), next, Some(now + limits.fetched_kept)];
         let next = next.into_iter().flatten().min();
         let next = next.filter(|_| !finished.is_empty());
         self.forget_names();
@@ -272,5 +277,5 @@ mod tests {
     use crate::conformance::bounds;
 
     crate::conformance_suite!(async { Box::new(MemoryQueue::default()) });
-    crate::bounds_suite!(async { Box::new(MemoryQueue::new(bounds::terms())) });
+    crate::bounds_suite!(async { Box::new(MemoryQueue::new(bounds::limits())) });
 }

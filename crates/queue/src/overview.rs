@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Maximum number of running jobs in an overview, oldest first.
-pub const RUNNING_TOLD_MAX: usize = 200;
+pub const RUNNING_SHOWN_MAX: usize = 200;
 
 /// Minimum time between the first and the last line for which a speed is computed.
 const TELLING: Duration = Duration::from_millis(250);
@@ -28,7 +28,7 @@ pub struct Overview {
     /// Number of waiting jobs of each priority from 1 to 10, as submitted, without the rise by
     /// waiting.
     pub waiting: [usize; 10],
-    /// The running jobs that began first, at most [`RUNNING_TOLD_MAX`].
+    /// The running jobs that began first, at most [`RUNNING_SHOWN_MAX`].
     pub running: Vec<Running>,
     /// Number of running jobs of each worker, all of them.
     pub running_by: BTreeMap<WorkerId, usize>,
@@ -58,7 +58,7 @@ pub struct Holder {
 
 /// The data of the overview, updated with each decision.
 #[derive(Debug, Default)]
-pub(crate) struct Scene {
+pub(crate) struct OverviewState {
     waiting: [usize; 10],
     running: HashMap<JobId, Run>,
     history: History,
@@ -69,19 +69,19 @@ pub(crate) struct Scene {
 struct Run {
     attempt: u32,
     holder: Option<Holder>,
-    flow: Option<Flow>,
+    flow: Option<LineRate>,
 }
 
 /// The times of the lines of one answer.
 #[derive(Debug)]
-struct Flow {
+struct LineRate {
     first: Timestamp,
     /// Number of lines at the time `first`.
     from: u64,
     last: Timestamp,
 }
 
-impl Flow {
+impl LineRate {
     fn per_second(&self, lines: u64) -> Option<f64> {
         let more = u32::try_from(lines.checked_sub(self.from)?).ok()?;
         let span = self.last.since(self.first);
@@ -89,14 +89,14 @@ impl Flow {
     }
 }
 
-impl Scene {
+impl OverviewState {
     /// Creates the data from the records of an earlier run.
     pub(crate) fn restored<'a>(records: impl Iterator<Item = &'a Record>) -> Self {
-        let mut scene = Self::default();
+        let mut overview_state = Self::default();
         for record in records {
-            scene.enter(record);
+            overview_state.enter(record);
         }
-        scene
+        overview_state
     }
 
     /// Records which worker a lease is for, before the lease is settled.
@@ -116,7 +116,7 @@ impl Scene {
     /// Records that an answer has `lines` lines now.
     pub(crate) fn wrote(&mut self, now: Timestamp, id: JobId, lines: u64) {
         if let Some(run) = self.running.get_mut(&id) {
-            let flow = run.flow.get_or_insert(Flow {
+            let flow = run.flow.get_or_insert(LineRate {
                 first: now,
                 from: lines,
                 last: now,
@@ -213,7 +213,7 @@ impl Scene {
         for holder in running.iter().filter_map(|(_, run)| run.holder.as_ref()) {
             *running_by.entry(holder.worker.clone()).or_default() += 1;
         }
-        running.truncate(RUNNING_TOLD_MAX);
+        running.truncate(RUNNING_SHOWN_MAX);
         Overview {
             counts,
             waiting: self.waiting,

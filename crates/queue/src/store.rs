@@ -16,8 +16,8 @@ use proto::{
 use tokio::sync::watch;
 
 use crate::{
-    Batches, Keys, Minute, ModelPatterns, Observer, Overview, Place, Queries, QueueError, Serve,
-    Sessions, Submissions, Users, Webhooks,
+    Batches, Keys, Minute, ModelPatterns, Observer, Overview, Queries, QueueError, QueuePosition,
+    Serve, Sessions, Submissions, Users, Webhooks,
 };
 
 /// A job to be queued. The relay has validated all fields.
@@ -121,12 +121,12 @@ pub struct LeaseQuery {
     /// Models that it can run.
     pub models: Models,
     /// Models that its key allows.
-    pub within: ModelPatterns,
+    pub allowed_models: ModelPatterns,
     /// Models, by canonical name, whose jobs are left to other workers, unless a job names this
     /// worker.
-    pub left: BTreeSet<String>,
+    pub excluded_models: BTreeSet<String>,
     /// Whether it may lease jobs that change the models of its engine.
-    pub changes: bool,
+    pub accepts_model_changes: bool,
 }
 
 /// The models that a worker can run.
@@ -146,9 +146,9 @@ pub enum Models {
 
 /// State of a leased job, as returned when its lease is renewed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Leased {
+pub enum Extended {
     /// The lease is valid; continue.
-    Held,
+    Active,
     /// The requester cancelled the job: stop, and give it back.
     Cancelled,
 }
@@ -284,7 +284,7 @@ pub trait Queue: fmt::Debug + Send + Sync {
         now: Timestamp,
         token: LeaseToken,
         length: Duration,
-    ) -> Result<Leased, QueueError>;
+    ) -> Result<Extended, QueueError>;
 
     /// Appends lines numbered from `first` and renews the lease. Readers see the lines at once;
     /// lines accepted before are skipped. Returns the number of the last line that is *on disk*;
@@ -370,15 +370,15 @@ pub trait Queue: fmt::Debug + Send + Sync {
     -> Result<Option<Arc<dyn JobLog>>, QueueError>;
 
     /// Records that the requester has received the whole answer of a completed job, so that prompt
-    /// and answer are erased [`crate::Terms::fetched_kept`] later. Written with a later commit; if
-    /// that is lost, they are kept as long as those of other jobs.
+    /// and answer are erased [`crate::QueueLimits::fetched_kept`] later. Written with a later
+    /// commit; if that is lost, they are kept as long as those of other jobs.
     fn fetched(&self, now: Timestamp, id: JobId);
 
     /// Applies everything that is due: queues jobs of expired leases again, or fails them after the
     /// last attempt; fails jobs whose deadline has passed, leased or not, and jobs without a
-    /// deadline that waited for [`crate::Terms::waits`]; ends cancelled jobs whose lease has
-    /// expired; erases jobs that ended [`crate::Terms::kept`] ago with request and log, and request
-    /// and log of fetched ones.
+    /// deadline that waited for [`crate::QueueLimits::waits`]; ends cancelled jobs whose lease has
+    /// expired; erases jobs that ended [`crate::QueueLimits::kept`] ago with request and log, and
+    /// request and log of fetched ones.
     ///
     /// Returns when it must be called again, if there is anything to wait for. While an ended job
     /// is kept, that is not later than the erasure of anything fetched after this call.
@@ -399,7 +399,13 @@ pub trait Queue: fmt::Debug + Send + Sync {
 
     /// Returns the position of a waiting job among those for workers that serve these accounts and
     /// run these models; `None` if it does not wait.
-    fn place(&self, now: Timestamp, id: JobId, serve: &Serve, models: &Models) -> Option<Place>;
+    fn position(
+        &self,
+        now: Timestamp,
+        id: JobId,
+        serve: &Serve,
+        models: &Models,
+    ) -> Option<QueuePosition>;
 
     /// Returns the number of waiting jobs that match this query, counted up to `most`.
     fn waiting(&self, query: &LeaseQuery, most: usize) -> usize;

@@ -11,25 +11,25 @@ use crate::{Job, NewJob, NewWebhook, Owner, QueueError};
 /// short.
 pub const LOOKED_AT_MAX: usize = 10_000;
 
-/// Prefix of the key made by [`Once::retry`]; the id follows in lower-case hexadecimal.
-pub const RETRY: &str = "retry\n";
+/// Prefix of the key made by [`IdempotencyKey::retry`]; the id follows in lower-case hexadecimal.
+pub const RETRY_KEY_PREFIX: &str = "retry\n";
 
 /// An idempotency key: a name that always identifies the same request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Once {
+pub struct IdempotencyKey {
     /// The key, unique within the account.
     pub key: String,
     /// Digest of the request.
     pub fingerprint: [u8; 32],
 }
 
-impl Once {
+impl IdempotencyKey {
     /// Returns the key of the job that retries a failed one, so that concurrent or repeated retries
     /// make only one job. No requester's own key contains a line feed.
     #[must_use]
     pub fn retry(of: JobId) -> Self {
         Self {
-            key: format!("{RETRY}{of}"),
+            key: format!("{RETRY_KEY_PREFIX}{of}"),
             fingerprint: [0; 32],
         }
     }
@@ -51,7 +51,7 @@ impl Once {
 #[derive(Debug, Clone, Default)]
 pub struct Extras {
     /// Idempotency key: a repeat finds the job instead of making another.
-    pub once: Option<Once>,
+    pub idempotency_key: Option<IdempotencyKey>,
     /// Webhook to call when the job has ended.
     pub webhook: Option<NewWebhook>,
 }
@@ -89,7 +89,7 @@ pub struct JobFilter {
     pub since: Option<Timestamp>,
     /// Jobs accepted before this time.
     pub until: Option<Timestamp>,
-    /// Only failed jobs that were not retried, see [`Once::retry`].
+    /// Only failed jobs that were not retried, see [`IdempotencyKey::retry`].
     pub dead: bool,
     /// Only jobs after this position, which are older.
     pub after: Option<Cursor>,
@@ -285,7 +285,10 @@ mod tests {
 
     #[test]
     fn a_retry_of_a_job_has_a_name_of_its_own_that_nobody_can_send() {
-        let (one, other) = (Once::retry(sample::id(1)), Once::retry(sample::id(2)));
+        let (one, other) = (
+            IdempotencyKey::retry(sample::id(1)),
+            IdempotencyKey::retry(sample::id(2)),
+        );
         assert_ne!(one.key, other.key);
         assert!(one.key.contains('\n'), "{:?}", one.key);
         assert!(one.is_same(&other.fingerprint).is_ok());

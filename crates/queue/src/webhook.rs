@@ -53,22 +53,22 @@ impl Webhook {
     }
 
     /// Records the outcome of an attempt.
-    pub fn tried(&mut self, told: Told) {
+    pub fn tried(&mut self, told: DeliveryOutcome) {
         self.tries = self.tries.saturating_add(1);
         (self.state, self.error) = match told {
-            Told::Delivered => (WebhookState::Delivered, None),
-            Told::Failed { again_at, error } => {
+            DeliveryOutcome::Delivered => (WebhookState::Delivered, None),
+            DeliveryOutcome::Failed { again_at, error } => {
                 self.next_at = again_at;
                 (WebhookState::Waiting, Some(error))
             }
-            Told::GivenUp { error } => (WebhookState::GivenUp, Some(error)),
+            DeliveryOutcome::GivenUp { error } => (WebhookState::GivenUp, Some(error)),
         };
     }
 }
 
 /// Outcome of a delivery attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Told {
+pub enum DeliveryOutcome {
     /// The receiver accepted it.
     Delivered,
     /// The attempt failed; another one follows.
@@ -114,7 +114,7 @@ pub trait Webhooks: fmt::Debug + Send + Sync {
     ) -> Result<DueWebhooks, QueueError>;
 
     /// Records the outcome of an attempt; does nothing if the job was erased.
-    async fn webhook_tried(&self, id: JobId, told: Told) -> Result<(), QueueError>;
+    async fn webhook_tried(&self, id: JobId, told: DeliveryOutcome) -> Result<(), QueueError>;
 
     /// Subscribes to a counter that changes whenever jobs have ended.
     fn endings(&self) -> watch::Receiver<u64>;

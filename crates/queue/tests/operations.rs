@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use hearth_queue::{
-    LeaseQuery, Leased, MemoryQueue, Models, NewJob, Owner, Queue, QueueError, Serve, Terms,
+    Extended, LeaseQuery, MemoryQueue, Models, NewJob, Owner, Queue, QueueError, QueueLimits, Serve,
 };
 use proto::{
     Account, Dialect, End, ErrorCode, JobError, JobId, JobState, LeaseToken, ModelName, Op,
@@ -324,7 +324,7 @@ impl Pair {
             57..62 => {
                 let (token, length) = (self.lease(), Duration::from_secs(self.dice.roll(90)));
                 let got = plain(self.queue.extend(now, token, length).await);
-                let got = got.map(|leased| leased == Leased::Cancelled);
+                let got = got.map(|leased| leased == Extended::Cancelled);
                 assert_eq!(self.model.extend(now, token, length), got);
             }
             62..74 => {
@@ -415,9 +415,9 @@ impl Pair {
             worker: WorkerId::new("w").unwrap(),
             serve: Serve::Accounts([account.clone()].into()),
             models: Models::Any,
-            within: <_>::default(),
-            left: <_>::default(),
-            changes: false,
+            allowed_models: <_>::default(),
+            excluded_models: <_>::default(),
+            accepts_model_changes: false,
         };
         let got = self.queue.lease(now, &query, length).await.unwrap();
         let got = got.map(|lease| lease.token);
@@ -459,13 +459,13 @@ async fn the_queue_does_what_the_plain_words_say() {
         number("HEARTH_OPERATIONS", OPERATIONS),
         number("HEARTH_SEED", 0x9E37_79B9_7F4A_7C15),
     );
-    let terms = Terms {
+    let limits = QueueLimits {
         kept: KEPT,
         waits: WAITS,
-        ..Terms::default()
+        ..QueueLimits::default()
     };
     let mut pair = Pair {
-        queue: MemoryQueue::new(terms),
+        queue: MemoryQueue::new(limits),
         model: Model::default(),
         now: Timestamp(1_700_000_000_000),
         dice: Dice(seed),

@@ -19,12 +19,12 @@ use crate::{
     batch::Running,
     budget::Budget,
     error::ApiError,
-    guard::{Gate, Guard},
-    jwt::Dated,
+    jwt::TokenTime,
     metrics::Counting,
-    pass::Passes,
     push::Latest,
+    revocation::KeyUses,
     routing::Routing,
+    throttle::{ConcurrencyLimit, RateLimits},
     users::Logins,
     webhook::News,
     workers::Workers,
@@ -48,13 +48,13 @@ pub struct Relay {
     /// Chooses the worker that a job is leased to.
     pub(crate) routing: Routing,
     /// Requests and connections that a revoked key must end.
-    pub(crate) passes: Arc<Passes>,
+    pub(crate) key_uses: Arc<KeyUses>,
     /// Keys whose last use is being written.
-    pub(crate) noted: Arc<Noted>,
+    pub(crate) key_updates: Arc<KeyUpdates>,
     /// Rate limits and counts of failed logins.
-    pub(crate) guard: Arc<Guard>,
+    pub(crate) rate_limits: Arc<RateLimits>,
     /// Limit on concurrent requests.
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) concurrency: Arc<ConcurrencyLimit>,
     pub(crate) logins: Logins,
     /// Jobs from before a restart whose requester was connected and has not reconnected yet.
     pub(crate) orphans: Arc<Orphans>,
@@ -67,11 +67,11 @@ pub struct Relay {
     pub(crate) gathered: Budget,
     /// Jobs that workers of the polling protocol cannot run, because its requests cannot express
     /// them.
-    pub(crate) untold: Arc<Untold>,
+    pub(crate) hidden_from_pollers: Arc<HiddenFromPollers>,
     /// Owns every task of the relay.
     pub(crate) tasks: TaskTracker,
     /// Cancelled when a task that the relay cannot run without has panicked.
-    pub(crate) fallen: CancellationToken,
+    pub(crate) part_failed: CancellationToken,
     /// Requests whose response is not yet sent in full.
     pub(crate) answers: TaskTracker,
     /// Cancelled when the relay begins to shut down and accepts no new work.
@@ -92,20 +92,20 @@ impl Relay {
             metrics,
             workers: Arc::default(),
             routing: Routing::default(),
-            passes: Arc::default(),
-            noted: Arc::default(),
-            guard: Arc::new(Guard::new(&settings)),
-            gate: Arc::new(Gate::new(settings.at_work_max)),
+            key_uses: Arc::default(),
+            key_updates: Arc::default(),
+            rate_limits: Arc::new(RateLimits::new(&settings)),
+            concurrency: Arc::new(ConcurrencyLimit::new(settings.at_work_max)),
             logins: Logins::default(),
             orphans: Arc::default(),
-            untold: Arc::default(),
+            hidden_from_pollers: Arc::default(),
             webhooks: Arc::default(),
             pushes: Arc::default(),
             batches: Arc::default(),
             arriving: Budget::new(settings.arriving_max, TOO_MUCH_ARRIVES),
             gathered: Budget::new(settings.gathered_max, TOO_MUCH_GATHERED),
             tasks: TaskTracker::new(),
-            fallen: CancellationToken::new(),
+            part_failed: CancellationToken::new(),
             answers: TaskTracker::new(),
             drain: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -123,17 +123,17 @@ impl Relay {
         name: &'static str,
         part: impl Future<Output = ()> + Send + 'static,
     ) {
-        let fallen = self.fallen.clone();
+        let part_failed = self.part_failed.clone();
         self.tasks.spawn(async move {
             if AssertUnwindSafe(part).catch_unwind().await.is_err() {
                 tracing::error!(name, "a relay task panicked; shutting down");
-                fallen.cancel();
+                part_failed.cancel();
             }
         });
     }
 
     /// Runs `work` to completion, even if the client that asked for it disconnects.
-    pub(crate) async fn see_through<T: Send + 'static>(
+    pub(crate) async fn run_to_completion<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
     ) -> Result<T, ApiError> {
@@ -143,16 +143,16 @@ impl Relay {
 
     /// Returns the current wall-clock time, for expiry dates. It includes time that the machine was
     /// suspended.
-    pub(crate) fn today(&self) -> Timestamp {
+    pub(crate) fn wall_now(&self) -> Timestamp {
         self.now().max(self.world.wall())
     }
 
     /// Returns the times for a token that is issued now. The issue time never lies in the future,
     /// even if the wall clock was set back.
-    pub(crate) fn dated(&self) -> Dated {
-        Dated {
+    pub(crate) fn token_time(&self) -> TokenTime {
+        TokenTime {
             since: self.now(),
-            today: self.today(),
+            wall: self.wall_now(),
         }
     }
 
@@ -189,7 +189,7 @@ impl Relay {
         let is_known = key
             .last_used_at
             .is_some_and(|at| now.since(at) < NOTE_USE_EVERY);
-        if is_known || !self.noted.begin(&key.id) {
+        if is_known || !self.key_updates.begin(&key.id) {
             return;
         }
         let (relay, id) = (self.clone(), key.id.clone());
@@ -197,16 +197,16 @@ impl Relay {
             if let Err(error) = relay.store.note_key_used(now, &id).await {
                 tracing::warn!(%error, "cannot record the last use of a key");
             }
-            relay.noted.end(&id);
+            relay.key_updates.end(&id);
         });
     }
 }
 
 /// Keys whose last use is being written, so that of many concurrent requests only one writes.
 #[derive(Debug, Default)]
-pub(crate) struct Noted(Mutex<HashSet<KeyId>>);
+pub(crate) struct KeyUpdates(Mutex<HashSet<KeyId>>);
 
-impl Noted {
+impl KeyUpdates {
     fn begin(&self, id: &KeyId) -> bool {
         self.lock().insert(id.clone())
     }
@@ -246,9 +246,9 @@ impl Orphans {
 
 /// Jobs that are not leased to workers of the polling protocol. Emptied at [`QUEUED_MAX`] entries.
 #[derive(Debug, Default)]
-pub(crate) struct Untold(Mutex<Arc<HashSet<JobId>>>);
+pub(crate) struct HiddenFromPollers(Mutex<Arc<HashSet<JobId>>>);
 
-impl Untold {
+impl HiddenFromPollers {
     pub(crate) fn add(&self, job: JobId) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Most of these jobs have ended; others are added again when a worker polls.

@@ -11,8 +11,9 @@ use crate::{
     Network, PublicUrl, PushUrl, Relay, RelaySettings, System, TlsFiles, WebhookAllowed,
     World as _,
     bounds::BoundsArgs,
-    metrics, open, serve, serve_metrics,
-    terms::{TermsArgs, at_least_one},
+    metrics, open,
+    queue_limits::{QueueLimitArgs, at_least_one},
+    serve, serve_metrics,
     tls::Tls,
 };
 
@@ -179,7 +180,7 @@ pub struct Args {
     pub bounds: BoundsArgs,
     /// Limits of the queue.
     #[command(flatten)]
-    pub terms: TermsArgs,
+    pub queue_limits: QueueLimitArgs,
     /// Serve metrics for a scraper on /metrics at this address, for example 127.0.0.1:9464. Off by
     /// default.
     #[arg(long, env = "HEARTH_METRICS", value_name = "ADDRESS")]
@@ -206,7 +207,7 @@ impl Args {
     /// One sentence: the address is in use, the store cannot be opened, or there is no key yet.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         telemetry::cores::forbid();
-        let store = open(&self.store, System.now(), self.terms.terms()).await?;
+        let store = open(&self.store, System.now(), self.queue_limits.queue_limits()).await?;
         telemetry::files::allow(self.connections_max);
         let listener = TcpListener::bind(self.listen)
             .await

@@ -19,12 +19,13 @@ pub(crate) use self::{
 
 use crate::{
     Relay,
-    entrance::Newcomer,
+    connections::ConnectionHandle,
     error::ApiError,
     jwt::{self, Bearer, Kind},
-    pass::Slip,
     peer::Peer,
-    session, wishes,
+    request_options,
+    revocation::RevocationSlot,
+    session,
 };
 
 /// A key from the request path, removed from the path before routing.
@@ -32,7 +33,7 @@ use crate::{
 pub(crate) struct PathKey(pub(crate) SecretString);
 
 macro_rules! scope {
-    ($(#[$doc:meta])* $name:ident, $scope:expr, $place:expr) => {
+    ($(#[$doc:meta])* $name:ident, $scope:expr, $location:expr) => {
         $(#[$doc])*
         #[derive(Debug)]
         pub(crate) struct $name(pub(crate) Caller);
@@ -41,11 +42,11 @@ macro_rules! scope {
             type Rejection = ApiError;
 
             async fn from_request_parts(parts: &mut Parts, relay: &Relay) -> Result<Self, ApiError> {
-                let mut caller = caller(parts, relay, $scope, $place).await?;
-                caller.once = wishes::once(&parts.headers)?;
-                caller.wanted_for = wishes::wanted_for(&parts.headers)?;
-                caller.worker = wishes::worker(&parts.headers)?;
-                caller.wants_place = wishes::wants_place(parts);
+                let mut caller = caller(parts, relay, $scope, $location).await?;
+                caller.idempotency_key = request_options::idempotency_key(&parts.headers)?;
+                caller.wanted_for = request_options::wanted_for(&parts.headers)?;
+                caller.worker = request_options::worker(&parts.headers)?;
+                caller.wants_position = request_options::wants_position(parts);
                 Ok(Self(caller))
             }
         }
@@ -54,20 +55,20 @@ macro_rules! scope {
 
 scope! {
     /// Caller that may submit and cancel jobs.
-    MayEnqueue, Scope::Enqueue, Place::Anywhere
+    MayEnqueue, Scope::Enqueue, KeyLocation::Anywhere
 }
 scope! {
     /// Caller that may read jobs and models.
-    MayRead, Scope::Read, Place::Anywhere
+    MayRead, Scope::Read, KeyLocation::Anywhere
 }
 scope! {
     /// Caller that may lease and answer jobs.
-    MayWork, Scope::Work, Place::Header
+    MayWork, Scope::Work, KeyLocation::Header
 }
 scope! {
     /// Caller that may lease and answer jobs through the polling protocol, whose workers cannot
     /// send headers.
-    MayPoll, Scope::Work, Place::Anywhere
+    MayPoll, Scope::Work, KeyLocation::Anywhere
 }
 
 /// Caller that may change an engine's models, if the engine's owner allows it.
@@ -78,13 +79,13 @@ impl FromRequestParts<Relay> for MayChangeModels {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, relay: &Relay) -> Result<Self, ApiError> {
-        match admit(parts, relay, Scope::Admin, Place::Header).await {
+        match admit(parts, relay, Scope::Admin, KeyLocation::Header).await {
             Ok(mut caller) => {
-                caller.wanted_for = wishes::wanted_for(&parts.headers)?;
-                caller.worker = wishes::worker(&parts.headers)?;
+                caller.wanted_for = request_options::wanted_for(&parts.headers)?;
+                caller.worker = request_options::worker(&parts.headers)?;
                 Ok(Self(caller))
             }
-            Err(Denied::Scope(_) | Denied::Place) => Err(ApiError::new(
+            Err(Denied::Scope(_) | Denied::KeyInPath) => Err(ApiError::new(
                 ErrorCode::Forbidden,
                 "models are changed with a key that has the scope `admin`, in a header, and only \
                  at agents whose owner allows it; or run `ollama pull`, `create`, `cp`, `rm` or \
@@ -97,12 +98,12 @@ impl FromRequestParts<Relay> for MayChangeModels {
 
 scope! {
     /// Caller that may see all jobs and workers, and manage keys.
-    MayAdmin, Scope::Admin, Place::Header
+    MayAdmin, Scope::Admin, KeyLocation::Header
 }
 
 /// Parts of a request that may carry the key.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum KeyLocation {
     /// A header or the path; proxies and browser histories may record the path.
     Anywhere,
     /// Headers only.
@@ -113,9 +114,9 @@ async fn caller(
     parts: &Parts,
     relay: &Relay,
     scope: Scope,
-    place: Place,
+    location: KeyLocation,
 ) -> Result<Caller, ApiError> {
-    Ok(admit(parts, relay, scope, place).await?)
+    Ok(admit(parts, relay, scope, location).await?)
 }
 
 /// Authenticates a request and checks the scope, the rate limit and the connection limit.
@@ -123,7 +124,7 @@ pub(crate) async fn admit(
     parts: &Parts,
     relay: &Relay,
     scope: Scope,
-    place: Place,
+    location: KeyLocation,
 ) -> Result<Caller, Denied> {
     let in_path = parts
         .extensions
@@ -156,36 +157,38 @@ pub(crate) async fn admit(
             let peer = parts.extensions.get::<Peer>().copied();
             let now = relay.now();
             return Err(match peer {
-                Some(peer) => relay.guard.denied(peer, denied, now),
+                Some(peer) => relay.rate_limits.throttle_denied(peer, denied, now),
                 None => denied,
             });
         }
         Ok(known) => known,
     };
-    if let Some(newcomer) = parts.extensions.get::<Newcomer>()
+    if let Some(connection) = parts.extensions.get::<ConnectionHandle>()
         && caller.key.is_some()
     {
-        newcomer
-            .goes_in(&caller.claimant())
+        connection
+            .count_for(&caller.claimant())
             .map_err(Denied::Failed)?;
-        caller.connection = Some(newcomer.clone());
+        caller.connection = Some(connection.clone());
     }
     if caller.key.is_some() && !is_carrier(parts.uri.path()) {
-        let paced = relay.guard.pace(&caller.claimant(), relay.now());
+        let paced = relay
+            .rate_limits
+            .take_request(&caller.claimant(), relay.now());
         paced.map_err(Denied::Failed)?;
     }
     if !scopes.contains(&scope) {
         return Err(Denied::Scope(scope));
     }
     if in_path.is_some() {
-        if place == Place::Header {
-            return Err(Denied::Place);
+        if location == KeyLocation::Header {
+            return Err(Denied::KeyInPath);
         }
         caller.is_admin = false;
     }
-    caller.at_work = parts.extensions.get().cloned();
-    if let (Some(slip), Some(key)) = (parts.extensions.get::<Slip>(), &caller.key) {
-        slip.note(relay.passes.enter(key.clone(), caller.until));
+    caller.work_permit = parts.extensions.get().cloned();
+    if let (Some(revocation), Some(key)) = (parts.extensions.get::<RevocationSlot>(), &caller.key) {
+        revocation.note(relay.key_uses.begin(key.clone(), caller.until));
     }
     Ok(caller)
 }
@@ -196,15 +199,15 @@ pub(crate) fn is_carrier(path: &str) -> bool {
     path.starts_with("/api/worker/")
 }
 
-type Known = (Caller, BTreeSet<Scope>);
+type Identified = (Caller, BTreeSet<Scope>);
 
-async fn of_key(relay: &Relay, text: &str) -> Result<Known, Denied> {
+async fn of_key(relay: &Relay, text: &str) -> Result<Identified, Denied> {
     let record = relay.key(text).await.map_err(Denied::Failed)?;
     let record = record.ok_or(Denied::Key)?;
     if record.revoked_at.is_some() {
         return Err(Denied::Revoked);
     }
-    let now = relay.today();
+    let now = relay.wall_now();
     if record.has_expired(now) {
         return Err(Denied::Expired);
     }
@@ -220,7 +223,7 @@ async fn of_key(relay: &Relay, text: &str) -> Result<Known, Denied> {
 }
 
 /// Returns the caller for a user's token. `key` is the token's id, and `until` is its expiry.
-fn of_user(user: User, key: KeyId, until: Timestamp) -> Known {
+fn of_user(user: User, key: KeyId, until: Timestamp) -> Identified {
     let User { id, new, .. } = user;
     let serve = match new.role {
         Role::User | Role::Service => Serve::Accounts([new.account.clone()].into()),
@@ -259,14 +262,15 @@ impl Relay {
     /// Returns the user of a valid token, as stored now, and the token's expiry.
     pub(crate) async fn user(&self, text: &str, kind: Kind) -> Result<(User, Timestamp), Denied> {
         let key = self.token_key().await.map_err(Denied::Failed)?;
-        let (bearer, until) = jwt::read(&key, kind, text, self.today()).map_err(Denied::Token)?;
+        let (bearer, until) =
+            jwt::read(&key, kind, text, self.wall_now()).map_err(Denied::Token)?;
         let user = self.store.find_user(bearer.user).await;
         let user = user.map_err(|error| Denied::Failed(error.into()))?;
         let user = user.ok_or(Denied::Gone)?;
         if user.generation == bearer.generation {
             Ok((user, until))
         } else {
-            Err(Denied::Token(jwt::Refused::Void))
+            Err(Denied::Token(jwt::TokenError::Void))
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::value_parser;
 
-use crate::{RelaySettings, terms::at_least_one};
+use crate::{RelaySettings, queue_limits::at_least_one};
 
 const MIB: usize = 1024 * 1024;
 /// Longest timeout, in seconds.

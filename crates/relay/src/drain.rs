@@ -70,7 +70,7 @@ impl Drain {
 
 impl Relay {
     /// Stops accepting work, and waits until running work has finished or the drain time is over.
-    pub(crate) async fn see_off(&self) {
+    pub(crate) async fn drain_gracefully(&self) {
         let (mut queue, mut workers) = (self.store.changes(), self.workers.changes());
         self.drain.cancel();
         self.answers.close();

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, fs, path::Path};
 use proto::ErrorCode;
 use serde_json::Value;
 
-use crate::{error::ApiError, shape::Shape};
+use crate::{error::ApiError, error_format::ErrorFormat};
 
 const HEAD: &str = "\
 # Errors
@@ -55,7 +55,8 @@ fn page() -> String {
             (true, None) => "yes".to_owned(),
             (false, _) => "no".to_owned(),
         };
-        let openai: Value = serde_json::from_slice(&Shape::OpenAi.body(&error, None)).unwrap();
+        let openai: Value =
+            serde_json::from_slice(&ErrorFormat::OpenAi.body(&error, None)).unwrap();
         writeln!(
             page,
             "| `{code}` | {} | {again} | `{}` | {} |",
@@ -80,7 +81,7 @@ fn page() -> String {
         ("/v1/models", "OpenAI: the rest of `/v1`"),
         ("/v1/messages", "Anthropic: `/v1/messages`"),
     ] {
-        let body = Shape::of(path).body(&error, Some("req_…"));
+        let body = ErrorFormat::of(path).body(&error, Some("req_…"));
         writeln!(page, "| {routes} | `{}` |", str::from_utf8(&body).unwrap()).unwrap();
     }
     page + STREAMS

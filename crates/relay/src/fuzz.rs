@@ -11,9 +11,8 @@ use crate::{
     Config, Network, PublicUrl, PushUrl, WebhookAllowed, auth, hint, jwt, keys, loopback,
     multipart,
     peer::Peer,
-    serve, session, target,
+    request_options, serve, session, target,
     webhook::{self, Secret},
-    wishes,
 };
 
 /// Parses an API key.
@@ -69,8 +68,11 @@ pub fn head(bytes: &[u8]) {
             headers.append(name, value);
         }
     }
-    drop((wishes::once(&headers), wishes::worker(&headers)));
-    drop(wishes::wanted_for(&headers));
+    drop((
+        request_options::idempotency_key(&headers),
+        request_options::worker(&headers),
+    ));
+    drop(request_options::wanted_for(&headers));
     let _ = (
         hint::WaitsFor::in_headers(&headers),
         auth::in_headers(&headers),

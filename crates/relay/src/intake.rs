@@ -2,11 +2,11 @@
 
 use proto::{ErrorCode, ModelName, Op, WorkerId};
 
-use crate::{Relay, auth::Caller, error::ApiError, offer::Outlook, target::unknown_model};
+use crate::{Relay, auth::Caller, error::ApiError, offer::Availability, target::unknown_model};
 
 /// Whether a job may wait for a worker that is not online yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Patience {
+pub(crate) enum Attendance {
     /// The requester waits for the response: a worker must be online now.
     Now,
     /// The requester fetches the answer later.
@@ -20,7 +20,7 @@ impl Relay {
         caller: &Caller,
         op: Op,
         asked: Option<&str>,
-        patience: Patience,
+        attendance: Attendance,
     ) -> Result<ModelName, ApiError> {
         if self.drain.is_cancelled() {
             return Err(ApiError::draining());
@@ -40,28 +40,28 @@ impl Relay {
         let chosen = chosen.filter(|model| within.allow(model));
         let model = chosen.or_else(|| offer.first_model(within).cloned());
         let model = model.or_else(|| within.first_named());
-        let outlook = match &model {
-            Some(model) => offer.outlook(model),
+        let availability = match &model {
+            Some(model) => offer.availability(model),
             None => offer.without_model(),
         };
-        match (model, outlook) {
-            (Some(model), Outlook::Served) => Ok(model),
-            (Some(model), Outlook::EngineDown | Outlook::NobodyOnline)
-                if patience == Patience::Kept =>
+        match (model, availability) {
+            (Some(model), Availability::Served) => Ok(model),
+            (Some(model), Availability::EngineDown | Availability::NobodyOnline)
+                if attendance == Attendance::Kept =>
             {
                 Ok(model)
             }
-            (Some(model), Outlook::Unknown) => {
+            (Some(model), Availability::Unknown) => {
                 let message = dialect::ollama::model_not_found(op, model.as_str());
                 Err(ApiError::new(ErrorCode::UnknownModel, message))
             }
-            (None, Outlook::Served | Outlook::Unknown) => Err(without_model(op)),
-            (_, Outlook::EngineDown) => Err(ApiError::new(
+            (None, Availability::Served | Availability::Unknown) => Err(without_model(op)),
+            (_, Availability::EngineDown) => Err(ApiError::new(
                 ErrorCode::EngineUnavailable,
                 "an agent is online but its engine is down; start the engine, or name a model \
                  and submit a job to be kept",
             )),
-            (model, Outlook::NobodyOnline) => Err(nobody_online(worker, model.as_ref())),
+            (model, Availability::NobodyOnline) => Err(nobody_online(worker, model.as_ref())),
         }
     }
 }

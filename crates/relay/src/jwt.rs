@@ -37,7 +37,7 @@ pub(crate) enum Kind {
 
 /// Reason why a token is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refused {
+pub(crate) enum TokenError {
     /// It was not issued here.
     Invalid,
     /// It was issued, and later revoked.
@@ -65,31 +65,31 @@ struct Claims {
     generation: u64,
 }
 
-/// Times of a token: `since` (monotonic) becomes `iat`, and `today` (wall clock) is the base of
+/// Times of a token: `since` (monotonic) becomes `iat`, and `wall` (wall clock) is the base of
 /// `exp`.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Dated {
+pub(crate) struct TokenTime {
     pub(crate) since: Timestamp,
-    pub(crate) today: Timestamp,
+    pub(crate) wall: Timestamp,
 }
 
 #[cfg(any(test, feature = "fuzz"))]
-impl From<Timestamp> for Dated {
+impl From<Timestamp> for TokenTime {
     fn from(now: Timestamp) -> Self {
         Self {
             since: now,
-            today: now,
+            wall: now,
         }
     }
 }
 
-/// Signs a token for this user, valid from `since` until its lifetime after `today` is over. `jti`
+/// Signs a token for this user, valid from `since` until its lifetime after `wall` is over. `jti`
 /// is random.
 pub(crate) fn sign(
     key: &[u8; 32],
     kind: Kind,
     bearer: Bearer,
-    Dated { since, today }: Dated,
+    TokenTime { since, wall }: TokenTime,
     jti: [u8; 32],
 ) -> String {
     let life = match kind {
@@ -98,17 +98,17 @@ pub(crate) fn sign(
     };
     let claims = Claims {
         token_type: kind,
-        exp: seconds(today + life),
+        exp: seconds(wall + life),
         iat: seconds(since),
         jti: BASE64.encode(&jti[..16]),
         user_id: bearer.user,
         generation: bearer.generation,
     };
-    written(HEADER, key, &claims)
+    encode(HEADER, key, &claims)
 }
 
 /// Encodes and signs claims under a header.
-pub(crate) fn written(header: &str, key: &[u8; 32], claims: &impl Serialize) -> String {
+pub(crate) fn encode(header: &str, key: &[u8; 32], claims: &impl Serialize) -> String {
     // Serialising these cannot fail; an empty token would be refused.
     let claims = serde_json::to_vec(claims).unwrap_or_default();
     let signed = format!("{header}.{}", BASE64.encode(claims));
@@ -127,17 +127,17 @@ pub(crate) fn read(
     kind: Kind,
     text: &str,
     now: Timestamp,
-) -> Result<(Bearer, Timestamp), Refused> {
-    let claims: Claims = proven(HEADER, key, text).ok_or(Refused::Invalid)?;
+) -> Result<(Bearer, Timestamp), TokenError> {
+    let claims: Claims = verify(HEADER, key, text).ok_or(TokenError::Invalid)?;
     let now = seconds(now);
     if now >= claims.exp {
-        return Err(Refused::Expired);
+        return Err(TokenError::Expired);
     }
     if claims.iat > now + LEEWAY {
-        return Err(Refused::Invalid);
+        return Err(TokenError::Invalid);
     }
     if claims.token_type != kind {
-        return Err(Refused::Kind);
+        return Err(TokenError::Kind);
     }
     let bearer = Bearer {
         user: claims.user_id,
@@ -147,7 +147,7 @@ pub(crate) fn read(
 }
 
 /// Verifies the signature, and only then decodes the claims.
-pub(crate) fn proven<T: DeserializeOwned>(header: &str, key: &[u8; 32], text: &str) -> Option<T> {
+pub(crate) fn verify<T: DeserializeOwned>(header: &str, key: &[u8; 32], text: &str) -> Option<T> {
     if text.len() > TOKEN_MAX {
         return None;
     }
@@ -184,7 +184,7 @@ mod tests {
         generation: 2,
     };
 
-    fn read(key: &[u8; 32], kind: Kind, text: &str, now: Timestamp) -> Result<Bearer, Refused> {
+    fn read(key: &[u8; 32], kind: Kind, text: &str, now: Timestamp) -> Result<Bearer, TokenError> {
         super::read(key, kind, text, now).map(|(bearer, _)| bearer)
     }
 
@@ -216,12 +216,21 @@ mod tests {
             assert!(looks_like_one(&text));
             let last = NOW + (life - Duration::from_secs(1));
             assert_eq!(read(&KEY, kind, &text, last), Ok(JAN));
-            assert_eq!(read(&KEY, kind, &text, NOW + life), Err(Refused::Expired));
+            assert_eq!(
+                read(&KEY, kind, &text, NOW + life),
+                Err(TokenError::Expired)
+            );
         }
         let refresh = token(Kind::Refresh);
-        assert_eq!(read(&KEY, Kind::Access, &refresh, NOW), Err(Refused::Kind));
+        assert_eq!(
+            read(&KEY, Kind::Access, &refresh, NOW),
+            Err(TokenError::Kind)
+        );
         let access = token(Kind::Access);
-        assert_eq!(read(&KEY, Kind::Refresh, &access, NOW), Err(Refused::Kind));
+        assert_eq!(
+            read(&KEY, Kind::Refresh, &access, NOW),
+            Err(TokenError::Kind)
+        );
     }
 
     #[test]
@@ -232,11 +241,11 @@ mod tests {
             touched[at] = if touched[at] == b'A' { b'B' } else { b'A' };
             let touched = String::from_utf8(touched).unwrap();
             let read = read(&KEY, Kind::Access, &touched, NOW);
-            assert_eq!(read, Err(Refused::Invalid), "byte {at}");
+            assert_eq!(read, Err(TokenError::Invalid), "byte {at}");
         }
         assert_eq!(
             read(&[8; 32], Kind::Access, &text, NOW),
-            Err(Refused::Invalid)
+            Err(TokenError::Invalid)
         );
     }
 
@@ -263,13 +272,16 @@ mod tests {
             let text = forged(&other, &claims(), &KEY);
             assert_eq!(
                 read(&KEY, Kind::Access, &text, NOW),
-                Err(Refused::Invalid),
+                Err(TokenError::Invalid),
                 "{other}"
             );
         }
         let unsigned = good.rfind('.').unwrap() + 1;
         good.truncate(unsigned);
-        assert_eq!(read(&KEY, Kind::Access, &good, NOW), Err(Refused::Invalid));
+        assert_eq!(
+            read(&KEY, Kind::Access, &good, NOW),
+            Err(TokenError::Invalid)
+        );
     }
 
     #[test]
@@ -286,10 +298,10 @@ mod tests {
             let text = forged(&header(), &claims, &KEY);
             assert_eq!(
                 read(&KEY, Kind::Access, &text, NOW),
-                Err(Refused::Invalid),
+                Err(TokenError::Invalid),
                 "{name}"
             );
-            assert_eq!(with(name, Value::Null), Err(Refused::Invalid), "{name}");
+            assert_eq!(with(name, Value::Null), Err(TokenError::Invalid), "{name}");
         }
         for (name, value) in [
             ("exp", json!("never")),
@@ -301,13 +313,13 @@ mod tests {
         ] {
             assert_eq!(
                 with(name, value.clone()),
-                Err(Refused::Invalid),
+                Err(TokenError::Invalid),
                 "{name}: {value}"
             );
         }
         assert_eq!(with("iat", json!(1_700_000_030)), Ok(JAN), "the leeway");
-        assert_eq!(with("exp", json!(1_700_000_000)), Err(Refused::Expired));
-        assert_eq!(with("exp", json!(-1)), Err(Refused::Expired));
+        assert_eq!(with("exp", json!(1_700_000_000)), Err(TokenError::Expired));
+        assert_eq!(with("exp", json!(-1)), Err(TokenError::Expired));
     }
 
     #[test]
@@ -325,7 +337,7 @@ mod tests {
         ] {
             assert_eq!(
                 read(&KEY, Kind::Access, text, NOW),
-                Err(Refused::Invalid),
+                Err(TokenError::Invalid),
                 "{text}"
             );
         }
@@ -343,6 +355,6 @@ mod tests {
         assert_eq!((longest.len(), longer.len()), (TOKEN_MAX, TOKEN_MAX + 1));
         assert_eq!(read(&KEY, Kind::Access, &longest, NOW), Ok(JAN));
         let read = read(&KEY, Kind::Access, &longer, NOW);
-        assert_eq!(read, Err(Refused::Invalid));
+        assert_eq!(read, Err(TokenError::Invalid));
     }
 }

@@ -20,7 +20,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{Relay, api::written, error::ApiError, loopback, shape::dress};
+use crate::{Relay, api::written, error::ApiError, error_format::write_error, loopback};
 
 /// Maximum number of concurrent scrapers; further ones wait to be accepted.
 const SCRAPERS_MAX: usize = 16;
@@ -153,7 +153,7 @@ async fn scrape(socket: TcpStream, at: Option<SocketAddr>, relay: Relay) {
             let path = request.uri().path().to_owned();
             let response = answer(&relay, at, &request).await;
             let response = response.unwrap_or_else(ApiError::into_response);
-            Ok::<_, Infallible>(dress(&path, response))
+            Ok::<_, Infallible>(write_error(&path, response))
         }
     });
     let served = http1::Builder::new()

@@ -18,7 +18,7 @@ pub(crate) struct Offer {
 
 /// Prospect of a job for one model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outlook {
+pub(crate) enum Availability {
     /// A worker can run it now.
     Served,
     /// Only workers whose engine is down could run it.
@@ -30,26 +30,26 @@ pub(crate) enum Outlook {
 }
 
 impl Offer {
-    pub(crate) fn outlook(&self, model: &ModelName) -> Outlook {
+    pub(crate) fn availability(&self, model: &ModelName) -> Availability {
         if self.any.iter().any(|any| any.allow(model)) || has(&self.reports, model) {
-            Outlook::Served
+            Availability::Served
         } else if has(&self.down, model) || self.has_unseen() {
-            Outlook::EngineDown
+            Availability::EngineDown
         } else if self.reports.is_empty() && self.down.is_empty() && self.any.is_empty() {
-            Outlook::NobodyOnline
+            Availability::NobodyOnline
         } else {
-            Outlook::Unknown
+            Availability::Unknown
         }
     }
 
     /// Returns the prospect of a job for which no model can be determined.
-    pub(crate) fn without_model(&self) -> Outlook {
+    pub(crate) fn without_model(&self) -> Availability {
         if !self.any.is_empty() || !self.reports.is_empty() {
-            Outlook::Unknown
+            Availability::Unknown
         } else if self.down.is_empty() {
-            Outlook::NobodyOnline
+            Availability::NobodyOnline
         } else {
-            Outlook::EngineDown
+            Availability::EngineDown
         }
     }
 

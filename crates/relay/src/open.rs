@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use proto::Timestamp;
-use queue::{Keys, MemoryQueue, QueueError, Store, Terms, Users};
+use queue::{Keys, MemoryQueue, QueueError, QueueLimits, Store, Users};
 use queue_sqlite::{SqliteKeys, SqliteQueue};
 
 /// Reason why a store cannot be opened.
@@ -37,12 +37,16 @@ impl From<QueueError> for OpenError {
 ///
 /// # Errors
 /// [`OpenError`], written for the user who gave the URL.
-pub async fn open(url: &str, now: Timestamp, terms: Terms) -> Result<Arc<dyn Store>, OpenError> {
+pub async fn open(
+    url: &str,
+    now: Timestamp,
+    queue_limits: QueueLimits,
+) -> Result<Arc<dyn Store>, OpenError> {
     match parse(url)? {
-        Place::Memory => Ok(Arc::new(MemoryQueue::new(terms))),
-        Place::Sqlite(path) => {
+        StoreUrl::Memory => Ok(Arc::new(MemoryQueue::new(queue_limits))),
+        StoreUrl::Sqlite(path) => {
             blocking(move || {
-                let store = SqliteQueue::open_on(&path, now, terms)?;
+                let store = SqliteQueue::open_on(&path, now, queue_limits)?;
                 Ok(Arc::new(store) as Arc<dyn Store>)
             })
             .await
@@ -55,7 +59,7 @@ pub async fn open(url: &str, now: Timestamp, terms: Terms) -> Result<Arc<dyn Sto
 /// # Errors
 /// [`OpenError`], written for the user who gave the URL.
 pub async fn open_keys(url: &str) -> Result<Arc<dyn Keys>, OpenError> {
-    Ok(beside(url).await?)
+    Ok(open_side_store(url).await?)
 }
 
 /// Opens only the users of a store, which a running relay may have open as well.
@@ -63,7 +67,7 @@ pub async fn open_keys(url: &str) -> Result<Arc<dyn Keys>, OpenError> {
 /// # Errors
 /// [`OpenError`], written for the user who gave the URL.
 pub async fn open_users(url: &str) -> Result<Arc<dyn Users>, OpenError> {
-    Ok(beside(url).await?)
+    Ok(open_side_store(url).await?)
 }
 
 /// Fails if the store does not exist, so that commands that only read do not create one.
@@ -72,29 +76,29 @@ pub async fn open_users(url: &str) -> Result<Arc<dyn Users>, OpenError> {
 /// [`OpenError`], written for the user who gave the URL.
 pub fn must_exist(url: &str) -> Result<(), OpenError> {
     match parse(url)? {
-        Place::Sqlite(path) if !path.exists() => Err(OpenError::Missing(path)),
-        Place::Sqlite(_) | Place::Memory => Ok(()),
+        StoreUrl::Sqlite(path) if !path.exists() => Err(OpenError::Missing(path)),
+        StoreUrl::Sqlite(_) | StoreUrl::Memory => Ok(()),
     }
 }
 
-async fn beside(url: &str) -> Result<Arc<SqliteKeys>, OpenError> {
+async fn open_side_store(url: &str) -> Result<Arc<SqliteKeys>, OpenError> {
     match parse(url)? {
-        Place::Memory => Err(OpenError::KeysInMemory),
-        Place::Sqlite(path) => blocking(move || Ok(Arc::new(SqliteKeys::open(&path)?))).await,
+        StoreUrl::Memory => Err(OpenError::KeysInMemory),
+        StoreUrl::Sqlite(path) => blocking(move || Ok(Arc::new(SqliteKeys::open(&path)?))).await,
     }
 }
 
-enum Place {
+enum StoreUrl {
     Memory,
     Sqlite(PathBuf),
 }
 
-fn parse(url: &str) -> Result<Place, OpenError> {
+fn parse(url: &str) -> Result<StoreUrl, OpenError> {
     match url.split_once(':') {
-        Some(("memory", "")) => Ok(Place::Memory),
+        Some(("memory", "")) => Ok(StoreUrl::Memory),
         Some(("sqlite", path)) if !path.is_empty() => {
             let path = path.strip_prefix("//").unwrap_or(path);
-            Ok(Place::Sqlite(path.into()))
+            Ok(StoreUrl::Sqlite(path.into()))
         }
         _ => Err(OpenError::Url(url.to_owned())),
     }
@@ -121,7 +125,9 @@ mod tests {
             format!("sqlite:{}", path.display()),
             format!("sqlite://{}", path.display()),
         ] {
-            let store = open(&url, Timestamp(1), Terms::default()).await.unwrap();
+            let store = open(&url, Timestamp(1), QueueLimits::default())
+                .await
+                .unwrap();
             assert!(
                 open_keys(&url)
                     .await
@@ -139,12 +145,12 @@ mod tests {
     #[tokio::test]
     async fn what_names_no_store_is_repeated_in_the_error() {
         for url in ["", "queue.db", "sqlite:", "mysql:x", "memory:x"] {
-            let error = open(url, Timestamp(1), Terms::default()).await;
+            let error = open(url, Timestamp(1), QueueLimits::default()).await;
             let error = error.unwrap_err().to_string();
             assert!(error.contains(&format!("`{url}`")), "{error}");
         }
         assert!(
-            open("memory:", Timestamp(1), Terms::default())
+            open("memory:", Timestamp(1), QueueLimits::default())
                 .await
                 .is_ok()
         );

@@ -3,7 +3,7 @@
 use proto::admin::{self, MinuteView, QueueView, RunningJob};
 use queue::{Minute, Running};
 
-use crate::{Relay, error::ApiError, place::millis};
+use crate::{Relay, error::ApiError, position::millis};
 
 /// Number of dead jobs up to which they are counted.
 const DEAD_MAX: usize = 1000;
@@ -20,7 +20,7 @@ impl Relay {
             running_by,
         } = self.store.overview();
         let jobs: Vec<RunningJob> = running.into_iter().map(job).collect();
-        let mut workers = self.workers.told(now);
+        let mut workers = self.workers.views(now);
         for worker in &mut workers {
             let count = running_by.get(&worker.name).copied().unwrap_or_default();
             worker.running = u32::try_from(count).unwrap_or(u32::MAX);

@@ -12,7 +12,9 @@ use http_body_util::BodyExt as _;
 use proto::{ErrorCode, limits};
 use tokio::time::{Instant, timeout_at};
 
-use crate::{Relay, budget::Share, entrance::Newcomer, error::ApiError, guard::AtWork};
+use crate::{
+    Relay, budget::Share, connections::ConnectionHandle, error::ApiError, throttle::WorkPermit,
+};
 
 /// Rate in bytes per second below which a body counts as stalled.
 const LOWEST_RATE: u32 = 1024;
@@ -55,13 +57,15 @@ impl<const MAX: usize> FromRequest<Relay> for Payload<MAX> {
             }
             return Err(too_large(MAX));
         }
-        let at_work = request.extensions().get::<AtWork>().cloned();
-        let newcomer = request.extensions().get::<Newcomer>();
-        let holder = newcomer.and_then(Newcomer::holder).unwrap_or_default();
+        let work_permit = request.extensions().get::<WorkPermit>().cloned();
+        let connection = request.extensions().get::<ConnectionHandle>();
+        let holder = connection
+            .and_then(ConnectionHandle::holder)
+            .unwrap_or_default();
         let share = relay.arriving.share(&holder);
         let body = read(request.into_body(), MAX, patience, share).await?;
         // The wait for the body does not count as work.
-        if at_work.is_some_and(|at_work| !at_work.begins(relay.now())) {
+        if work_permit.is_some_and(|work_permit| !work_permit.try_start(relay.now())) {
             return Err(relay.busy());
         }
         Ok(Self(body))

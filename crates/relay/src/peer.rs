@@ -24,7 +24,7 @@ pub struct Network {
 }
 
 impl Network {
-    pub(crate) fn holds(self, address: IpAddr) -> bool {
+    pub(crate) fn contains(self, address: IpAddr) -> bool {
         match (self.address, canonical(address)) {
             (IpAddr::V4(own), IpAddr::V4(other)) => {
                 let differ = u32::from(own) ^ u32::from(other);
@@ -73,7 +73,7 @@ pub(crate) fn canonical(address: IpAddr) -> IpAddr {
 }
 
 /// Returns the key for per-client limits: the IPv4 address, or the IPv6 /64.
-pub(crate) fn house(address: IpAddr) -> IpAddr {
+pub(crate) fn client_prefix(address: IpAddr) -> IpAddr {
     match canonical(address) {
         IpAddr::V6(address) => {
             let network = u128::from(address) & (u128::MAX << 64);
@@ -101,7 +101,7 @@ impl Peer {
         proxies: &[Network],
         headers: &HeaderMap,
     ) -> Self {
-        let is_proxy = |address| proxies.iter().any(|proxy| proxy.holds(address));
+        let is_proxy = |address| proxies.iter().any(|proxy| proxy.contains(address));
         let mut peer = Self {
             address: canonical(connection.ip()),
             is_secure,
@@ -185,10 +185,10 @@ mod tests {
             ("::1", vec!["::1"], vec!["::2", "127.0.0.1"]),
         ] {
             for one in inside {
-                assert!(network(text).holds(address(one)), "{text} {one}");
+                assert!(network(text).contains(address(one)), "{text} {one}");
             }
             for one in outside {
-                assert!(!network(text).holds(address(one)), "{text} {one}");
+                assert!(!network(text).contains(address(one)), "{text} {one}");
             }
         }
         for wrong in [
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn one_person_is_one_house_however_he_spells_his_address() {
-        let same = |a: &str, b: &str| house(address(a)) == house(address(b));
+        let same = |a: &str, b: &str| client_prefix(address(a)) == client_prefix(address(b));
         assert!(same("203.0.113.9", "::ffff:203.0.113.9"));
         assert!(same("2001:db8:1:2::1", "2001:db8:1:2:ffff::9"));
         assert!(!same("2001:db8:1:2::1", "2001:db8:1:3::1"));

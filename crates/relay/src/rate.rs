@@ -6,7 +6,7 @@ use proto::Timestamp;
 
 /// A rate limit: a burst, then one per `every`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Pace {
+pub(crate) struct RateLimit {
     /// Microseconds per request.
     every: i64,
     burst: i64,
@@ -14,9 +14,9 @@ pub(crate) struct Pace {
 
 /// State of the rate limiter (GCRA): the theoretical arrival time in µs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Taken(i64);
+pub(crate) struct RateState(i64);
 
-impl Pace {
+impl RateLimit {
     /// Creates a limit of `count` per `within`; `None` for a count of 0, which means no limit.
     pub(crate) fn new(count: u32, within: Duration, burst: u32) -> Option<Self> {
         let within = i64::try_from(within.as_micros()).unwrap_or(i64::MAX);
@@ -27,9 +27,9 @@ impl Pace {
     }
 
     /// Takes one, or returns the time until one is available.
-    pub(crate) fn take(self, taken: &mut Taken, now: Timestamp) -> Result<(), Duration> {
+    pub(crate) fn take(self, state: &mut RateState, now: Timestamp) -> Result<(), Duration> {
         let now = now.0.saturating_mul(1000);
-        let spent = taken.0.max(now);
+        let spent = state.0.max(now);
         // Limit of the arrival time. A value from a clock that was ahead is cut to it.
         let full = now.saturating_add(self.every.saturating_mul(self.burst));
         let spent = spent.min(full);
@@ -38,18 +38,18 @@ impl Pace {
             let wait = u64::try_from(next - full).unwrap_or(0);
             return Err(Duration::from_micros(wait));
         }
-        *taken = Taken(next);
+        *state = RateState(next);
         Ok(())
     }
 
     /// Takes one in any case, and returns how long the caller must wait for it: at most the time
     /// that a whole burst takes.
-    pub(crate) fn take_in_turn(self, taken: &mut Taken, now: Timestamp) -> Duration {
+    pub(crate) fn reserve(self, state: &mut RateState, now: Timestamp) -> Duration {
         let now = now.0.saturating_mul(1000);
         let burst = self.every.saturating_mul(self.burst);
         let most = now.saturating_add(burst.saturating_mul(2));
-        let next = taken.0.max(now).saturating_add(self.every).min(most);
-        *taken = Taken(next);
+        let next = state.0.max(now).saturating_add(self.every).min(most);
+        *state = RateState(next);
         let wait = next.saturating_sub(now).saturating_sub(burst);
         Duration::from_micros(u64::try_from(wait).unwrap_or(0))
     }
@@ -65,7 +65,7 @@ const FORGIVEN: Duration = Duration::from_secs(10 * 60);
 /// Failures of one client, and the wait that follows from them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Failures {
-    taken: Taken,
+    state: RateState,
     waits: u32,
     until: Timestamp,
 }
@@ -73,7 +73,7 @@ pub(crate) struct Failures {
 impl Failures {
     /// Counts a failure, or returns how long to wait before the next try is accepted. Tries during
     /// a wait do not extend it.
-    pub(crate) fn attempt(&mut self, pace: Pace, now: Timestamp) -> Result<(), Duration> {
+    pub(crate) fn attempt(&mut self, limit: RateLimit, now: Timestamp) -> Result<(), Duration> {
         let left = self.until.since(now);
         if !left.is_zero() {
             return Err(left.min(LONGEST_WAIT));
@@ -81,7 +81,7 @@ impl Failures {
         if now.since(self.until) >= FORGIVEN {
             self.waits = 0;
         }
-        pace.take(&mut self.taken, now).map_err(|_| {
+        limit.take(&mut self.state, now).map_err(|_| {
             let wait = FIRST_WAIT * 2_u32.saturating_pow(self.waits.min(8));
             let wait = wait.min(LONGEST_WAIT);
             self.waits += 1;
@@ -91,49 +91,49 @@ impl Failures {
     }
 
     /// Checks whether a try is accepted now, without counting a failure.
-    pub(crate) fn may(&mut self, pace: Pace, now: Timestamp) -> Result<(), Duration> {
-        let taken = self.taken;
-        self.attempt(pace, now)?;
-        self.taken = taken;
+    pub(crate) fn check(&mut self, limit: RateLimit, now: Timestamp) -> Result<(), Duration> {
+        let state = self.state;
+        self.attempt(limit, now)?;
+        self.state = state;
         Ok(())
     }
 }
 
 /// A bounded map of recently used keys; old ones are dropped a generation at a time.
 #[derive(Debug)]
-pub(crate) struct Recent<K, V> {
-    young: HashMap<K, V>,
-    old: HashMap<K, V>,
+pub(crate) struct RecentMap<K, V> {
+    newer: HashMap<K, V>,
+    older: HashMap<K, V>,
     most: usize,
 }
 
-impl<K: Hash + Eq, V: Default> Recent<K, V> {
+impl<K: Hash + Eq, V: Default> RecentMap<K, V> {
     pub(crate) fn new(most: usize) -> Self {
         Self {
-            young: HashMap::new(),
-            old: HashMap::new(),
+            newer: HashMap::new(),
+            older: HashMap::new(),
             most,
         }
     }
 
     /// Returns the entry of a key. May evict the least recently used generation.
-    pub(crate) fn of(&mut self, key: K) -> &mut V {
-        if !self.young.contains_key(&key) && self.young.len() >= self.most / 2 {
-            self.old = mem::take(&mut self.young);
+    pub(crate) fn entry(&mut self, key: K) -> &mut V {
+        if !self.newer.contains_key(&key) && self.newer.len() >= self.most / 2 {
+            self.older = mem::take(&mut self.newer);
         }
-        let old = self.old.remove(&key);
-        let entry = self.young.entry(key);
+        let old = self.older.remove(&key);
+        let entry = self.newer.entry(key);
         entry.or_insert_with(|| old.unwrap_or_default())
     }
 
     /// Whether there is an entry for this key.
-    pub(crate) fn knows(&self, key: &K) -> bool {
-        self.young.contains_key(key) || self.old.contains_key(key)
+    pub(crate) fn contains(&self, key: &K) -> bool {
+        self.newer.contains_key(key) || self.older.contains_key(key)
     }
 
     #[cfg(test)]
     fn len(&self) -> usize {
-        self.young.len() + self.old.len()
+        self.newer.len() + self.older.len()
     }
 }
 
@@ -147,16 +147,16 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
     const T0: Timestamp = Timestamp(1_700_000_000_000);
 
-    fn pace(count: u32, burst: u32) -> Pace {
-        Pace::new(count, SECOND, burst).unwrap()
+    fn limit(count: u32, burst: u32) -> RateLimit {
+        RateLimit::new(count, SECOND, burst).unwrap()
     }
 
     #[test]
     fn whoever_comes_after_a_burst_waits_his_turn_and_nobody_longer_than_a_burst_lasts() {
-        let pace = Pace::new(10, Duration::from_secs(1), 3).unwrap();
-        let mut taken = Taken::default();
+        let limit = RateLimit::new(10, Duration::from_secs(1), 3).unwrap();
+        let mut state = RateState::default();
         let mut waits = |at: i64, n: usize| -> Vec<u128> {
-            let waits = (0..n).map(|_| pace.take_in_turn(&mut taken, Timestamp(at)));
+            let waits = (0..n).map(|_| limit.reserve(&mut state, Timestamp(at)));
             waits.map(|wait| wait.as_millis()).collect()
         };
         assert_eq!(waits(1_000_000, 8), [0, 0, 0, 100, 200, 300, 300, 300]);
@@ -168,68 +168,69 @@ mod tests {
 
     #[test]
     fn a_burst_is_allowed_and_then_the_rate() {
-        let (pace, mut taken) = (pace(200, 1000), Taken::default());
-        let allowed =
-            |taken: &mut Taken, now| (0..5000).filter(|_| pace.take(taken, now).is_ok()).count();
-        assert_eq!(allowed(&mut taken, T0), 1000);
-        assert_eq!(allowed(&mut taken, T0 + SECOND), 200);
+        let (limit, mut state) = (limit(200, 1000), RateState::default());
+        let allowed = |state: &mut RateState, now| {
+            (0..5000).filter(|_| limit.take(state, now).is_ok()).count()
+        };
+        assert_eq!(allowed(&mut state, T0), 1000);
+        assert_eq!(allowed(&mut state, T0 + SECOND), 200);
         assert_eq!(
-            pace.take(&mut taken, T0 + SECOND),
+            limit.take(&mut state, T0 + SECOND),
             Err(Duration::from_millis(5))
         );
-        assert_eq!(allowed(&mut taken, T0 + 60 * SECOND), 1000);
-        assert_eq!(Pace::new(0, SECOND, 5), None);
+        assert_eq!(allowed(&mut state, T0 + 60 * SECOND), 1000);
+        assert_eq!(RateLimit::new(0, SECOND, 5), None);
     }
 
     #[test]
     fn who_fails_too_often_waits_and_each_time_twice_as_long() {
-        let pace = Pace::new(5, MINUTE, 5).unwrap();
+        let limit = RateLimit::new(5, MINUTE, 5).unwrap();
         let (mut one, mut now) = (Failures::default(), T0);
         for _ in 0..5 {
-            assert_eq!(one.attempt(pace, now), Ok(()));
+            assert_eq!(one.attempt(limit, now), Ok(()));
         }
         for seconds in [15, 30, 60, 120, 240, 300, 300] {
             let wait = Duration::from_secs(seconds);
-            while one.attempt(pace, now).is_ok() {}
+            while one.attempt(limit, now).is_ok() {}
             assert_eq!(
-                one.attempt(pace, now),
+                one.attempt(limit, now),
                 Err(wait),
                 "trying makes it no longer"
             );
-            assert_eq!(one.attempt(pace, now + wait / 3), Err(wait - wait / 3));
+            assert_eq!(one.attempt(limit, now + wait / 3), Err(wait - wait / 3));
             now = now + wait;
         }
         now = now + FORGIVEN;
-        while one.attempt(pace, now).is_ok() {}
-        assert_eq!(one.attempt(pace, now), Err(FIRST_WAIT), "forgiven");
+        while one.attempt(limit, now).is_ok() {}
+        assert_eq!(one.attempt(limit, now), Err(FIRST_WAIT), "forgiven");
     }
 
     #[test]
     fn failures_are_forgiven_ten_minutes_after_the_wait_and_not_before() {
-        let pace = Pace::new(1, MINUTE, 1).unwrap();
+        let limit = RateLimit::new(1, MINUTE, 1).unwrap();
         for (after, wait) in [(599, 30), (600, 15)] {
             let mut one = Failures::default();
-            assert_eq!(one.attempt(pace, T0), Ok(()));
-            assert_eq!(one.attempt(pace, T0), Err(FIRST_WAIT));
+            assert_eq!(one.attempt(limit, T0), Ok(()));
+            assert_eq!(one.attempt(limit, T0), Err(FIRST_WAIT));
             let later = T0 + FIRST_WAIT + Duration::from_secs(after);
-            assert_eq!(one.attempt(pace, later), Ok(()));
-            let told = one.attempt(pace, later);
+            assert_eq!(one.attempt(limit, later), Ok(()));
+            let told = one.attempt(limit, later);
             assert_eq!(told, Err(Duration::from_secs(wait)), "after {after} s");
         }
     }
 
     #[test]
     fn who_asks_whether_he_may_has_lost_nothing_until_he_fails() {
-        let pace = Pace::new(5, MINUTE, 5).unwrap();
+        let limit = RateLimit::new(5, MINUTE, 5).unwrap();
         let mut one = Failures::default();
         for _ in 0..5 {
             for _ in 0..100 {
-                assert_eq!(one.may(pace, T0), Ok(()));
+                assert_eq!(one.check(limit, T0), Ok(()));
             }
-            assert_eq!(one.attempt(pace, T0), Ok(()));
+            assert_eq!(one.attempt(limit, T0), Ok(()));
         }
-        assert_eq!(one.may(pace, T0), Err(FIRST_WAIT));
-        assert_eq!(one.attempt(pace, T0 + SECOND), Err(14 * SECOND));
+        assert_eq!(one.check(limit, T0), Err(FIRST_WAIT));
+        assert_eq!(one.attempt(limit, T0 + SECOND), Err(14 * SECOND));
     }
 
     proptest! {
@@ -240,17 +241,17 @@ mod tests {
             burst in 1_u32..100,
             gaps in prop::collection::vec(0_u64..50, 1..300),
         ) {
-            let (pace, mut taken, mut now) = (pace(count, burst), Taken::default(), T0);
+            let (limit, mut state, mut now) = (limit(count, burst), RateState::default(), T0);
             let mut allowed = Vec::new();
             for gap in gaps {
                 now = now + Duration::from_millis(gap);
-                match pace.take(&mut taken, now) {
+                match limit.take(&mut state, now) {
                     Ok(()) => allowed.push(now.0),
                     Err(wait) => {
                         // One is available after the returned wait.
-                        let mut later = taken;
+                        let mut later = state;
                         let millis = wait.as_millis() as u64 + 1;
-                        prop_assert!(pace.take(&mut later, now + Duration::from_millis(millis)).is_ok());
+                        prop_assert!(limit.take(&mut later, now + Duration::from_millis(millis)).is_ok());
                     }
                 }
             }
@@ -266,9 +267,9 @@ mod tests {
         /// A client that keeps to the rate is never refused.
         #[test]
         fn who_keeps_to_the_rate_is_not_refused(count in 1_u32..1000, burst in 1_u32..10) {
-            let (pace, mut taken, mut now) = (pace(count, burst), Taken::default(), T0);
+            let (limit, mut state, mut now) = (limit(count, burst), RateState::default(), T0);
             for _ in 0..100 {
-                prop_assert_eq!(pace.take(&mut taken, now), Ok(()));
+                prop_assert_eq!(limit.take(&mut state, now), Ok(()));
                 now = now + Duration::from_millis(u64::from(1000_u32.div_ceil(count)));
             }
         }
@@ -276,10 +277,10 @@ mod tests {
         /// The map stays within its bound, and always has the latest key.
         #[test]
         fn only_so_many_are_remembered(keys in prop::collection::vec(0_u16..400, 1..600)) {
-            let mut recent = Recent::<u16, u32>::new(64);
+            let mut recent = RecentMap::<u16, u32>::new(64);
             for key in keys {
-                *recent.of(key) += 1;
-                prop_assert!(recent.knows(&key) && recent.len() <= 64);
+                *recent.entry(key) += 1;
+                prop_assert!(recent.contains(&key) && recent.len() <= 64);
             }
         }
     }

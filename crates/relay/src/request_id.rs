@@ -7,7 +7,7 @@ use axum::{
 };
 use http::{HeaderName, HeaderValue};
 
-use crate::{Relay, headers, shape::Shape};
+use crate::{Relay, error_format::ErrorFormat, headers};
 
 /// Header that Anthropic's clients read.
 pub(crate) const ANTHROPIC: HeaderName = HeaderName::from_static("request-id");
@@ -16,9 +16,11 @@ const OPENAI: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Sets the id: the job's id for an answer, and a random one for a refusal.
 pub(crate) async fn name(State(relay): State<Relay>, request: Request, next: Next) -> Response {
-    let header = match Shape::of(request.uri().path()) {
-        Shape::Anthropic => ANTHROPIC,
-        Shape::Native | Shape::Ollama | Shape::OpenAi | Shape::Rest => OPENAI,
+    let header = match ErrorFormat::of(request.uri().path()) {
+        ErrorFormat::Anthropic => ANTHROPIC,
+        ErrorFormat::Native | ErrorFormat::Ollama | ErrorFormat::OpenAi | ErrorFormat::Rest => {
+            OPENAI
+        }
     };
     let mut response = next.run(request).await;
     let job = response.headers().get(headers::JOB);

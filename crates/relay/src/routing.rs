@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 /// A worker with free slots.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Standing {
+pub(crate) struct WorkerLoad {
     pub(crate) serve: Serve,
     /// Its models by canonical name; `true` if the model is in memory.
     pub(crate) models: BTreeMap<String, bool>,
@@ -25,7 +25,7 @@ pub(crate) struct Standing {
     pub(crate) busy: usize,
 }
 
-impl Standing {
+impl WorkerLoad {
     pub(crate) fn new(serve: &Serve, report: &WorkerReport, slots: usize, busy: usize) -> Self {
         let models = report.models.iter();
         Self {
@@ -50,11 +50,11 @@ impl Standing {
 
 /// Jobs that a worker may ask the queue for now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Share {
+pub(crate) struct Allotment {
     /// Models for which it ranks first.
     pub(crate) first: BTreeSet<String>,
     /// Models whose jobs go to other workers.
-    pub(crate) left: BTreeSet<String>,
+    pub(crate) excluded: BTreeSet<String>,
     /// Maximum number of jobs, until another worker is less busy.
     pub(crate) most: usize,
     /// Number of free slots of all workers that compete for the same jobs. If at least as many jobs
@@ -62,12 +62,12 @@ pub(crate) struct Share {
     pub(crate) room: usize,
 }
 
-impl Default for Share {
+impl Default for Allotment {
     /// No restriction, as if there were no other worker.
     fn default() -> Self {
         Self {
             first: BTreeSet::new(),
-            left: BTreeSet::new(),
+            excluded: BTreeSet::new(),
             most: usize::MAX,
             room: 0,
         }
@@ -76,41 +76,41 @@ impl Default for Share {
 
 /// Ranking of all workers with free slots. Cloning is cheap; all clones are one ranking.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Routing(Arc<Mutex<Lines>>);
+pub(crate) struct Routing(Arc<Mutex<RoutingTable>>);
 
 impl Routing {
     /// Registers a worker; dropping the handle removes it.
-    pub(crate) fn enter(&self) -> InLine {
-        let mut lines = self.lock();
-        lines.last_number += 1;
-        let number = lines.last_number;
-        drop(lines);
-        InLine {
+    pub(crate) fn join(&self) -> RoutingEntry {
+        let mut table = self.lock();
+        table.last_number += 1;
+        let number = table.last_number;
+        drop(table);
+        RoutingEntry {
             routing: self.clone(),
             number,
             woken: Arc::default(),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Lines> {
+    fn lock(&self) -> MutexGuard<'_, RoutingTable> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Handle of one worker in the ranking.
 #[derive(Debug)]
-pub(crate) struct InLine {
+pub(crate) struct RoutingEntry {
     routing: Routing,
     number: u64,
     woken: Arc<Notify>,
 }
 
-impl InLine {
+impl RoutingEntry {
     /// Ranks the worker with its current slots, and returns the jobs it may ask for.
-    pub(crate) fn stand(&self, standing: Standing) -> Share {
-        let mut lines = self.routing.lock();
-        lines.set(self.number, Some((standing, &self.woken)));
-        lines.share(self.number)
+    pub(crate) fn update(&self, load: WorkerLoad) -> Allotment {
+        let mut table = self.routing.lock();
+        table.set(self.number, Some((load, &self.woken)));
+        table.allotment(self.number)
     }
 
     /// Takes the worker out of the ranking, because it has no free slot or must get no jobs for
@@ -120,8 +120,8 @@ impl InLine {
     }
 
     /// Records that the worker was leased a job: it now ranks last among equals.
-    pub(crate) fn served(&self) {
-        self.routing.lock().served(self.number);
+    pub(crate) fn note_served(&self) {
+        self.routing.lock().note_served(self.number);
     }
 
     /// Waits until the worker becomes first for a model.
@@ -130,7 +130,7 @@ impl InLine {
     }
 }
 
-impl Drop for InLine {
+impl Drop for RoutingEntry {
     fn drop(&mut self) {
         self.leave();
     }
@@ -146,17 +146,17 @@ struct Rank {
 }
 
 #[derive(Debug)]
-struct Free {
-    standing: Standing,
+struct Candidate {
+    load: WorkerLoad,
     turn: u64,
     woken: Arc<Notify>,
 }
 
-impl Free {
+impl Candidate {
     fn rank(&self, number: u64, is_loaded: bool) -> Rank {
         Rank {
             must_load: !is_loaded,
-            load: self.standing.load(),
+            load: self.load.load(),
             turn: self.turn,
             number,
         }
@@ -164,31 +164,31 @@ impl Free {
 }
 
 /// Ranking for one model, grouped by the accounts that are served.
-type Line = BTreeMap<Serve, Row>;
+type ModelCandidates = BTreeMap<Serve, CandidateRow>;
 
 /// Workers of a ranking that serve the same accounts.
 #[derive(Debug, Default)]
-struct Row {
+struct CandidateRow {
     ranks: BTreeSet<Rank>,
     /// Number of their free slots.
     room: usize,
 }
 
 #[derive(Debug, Default)]
-struct Lines {
-    free: HashMap<u64, Free>,
-    by_model: HashMap<String, Line>,
+struct RoutingTable {
+    free: HashMap<u64, Candidate>,
+    by_model: HashMap<String, ModelCandidates>,
     last_number: u64,
     last_turn: u64,
 }
 
-impl Lines {
-    fn set(&mut self, number: u64, to: Option<(Standing, &Arc<Notify>)>) {
-        let from = self.free.get(&number).map(|free| free.standing.clone());
-        if from.as_ref() == to.as_ref().map(|(standing, _)| standing) {
+impl RoutingTable {
+    fn set(&mut self, number: u64, to: Option<(WorkerLoad, &Arc<Notify>)>) {
+        let from = self.free.get(&number).map(|free| free.load.clone());
+        if from.as_ref() == to.as_ref().map(|(load, _)| load) {
             return;
         }
-        let both = from.iter().chain(to.as_ref().map(|(standing, _)| standing));
+        let both = from.iter().chain(to.as_ref().map(|(load, _)| load));
         let touched: BTreeSet<(String, Serve)> = both
             .flat_map(|s| {
                 s.models
@@ -196,28 +196,26 @@ impl Lines {
                     .map(|model| (model.clone(), s.serve.clone()))
             })
             .collect();
-        self.changing(number, &touched, |lines| {
-            let turn = lines.take_out(number);
-            if let Some((standing, woken)) = to {
-                lines.put_in(number, standing, turn, woken);
+        self.changing(number, &touched, |table| {
+            let turn = table.take_out(number);
+            if let Some((load, woken)) = to {
+                table.put_in(number, load, turn, woken);
             }
         });
     }
 
-    fn served(&mut self, number: u64) {
+    fn note_served(&mut self, number: u64) {
         let Some(free) = self.free.get(&number) else {
             return;
         };
-        let (standing, woken) = (free.standing.clone(), free.woken.clone());
-        let models = standing.models.keys();
-        let touched = models
-            .map(|m| (m.clone(), standing.serve.clone()))
-            .collect();
-        self.changing(number, &touched, |lines| {
-            lines.take_out(number);
-            lines.last_turn += 1;
-            let turn = lines.last_turn;
-            lines.put_in(number, standing, Some(turn), &woken);
+        let (load, woken) = (free.load.clone(), free.woken.clone());
+        let models = load.models.keys();
+        let touched = models.map(|m| (m.clone(), load.serve.clone())).collect();
+        self.changing(number, &touched, |table| {
+            table.take_out(number);
+            table.last_turn += 1;
+            let turn = table.last_turn;
+            table.put_in(number, load, Some(turn), &woken);
         });
     }
 
@@ -245,12 +243,14 @@ impl Lines {
     fn firsts(&self, touched: &BTreeSet<(String, Serve)>) -> BTreeSet<(String, Serve, u64)> {
         let mut firsts = BTreeSet::new();
         for (model, serve) in touched {
-            let Some(line) = self.by_model.get(model) else {
+            let Some(candidates) = self.by_model.get(model) else {
                 continue;
             };
-            let theirs = line.keys().filter(|s| *serve == Serve::All || *s == serve);
+            let theirs = candidates
+                .keys()
+                .filter(|s| *serve == Serve::All || *s == serve);
             for serve in theirs {
-                if let Some(rank) = first(line, serve) {
+                if let Some(rank) = first(candidates, serve) {
                     firsts.insert((model.clone(), serve.clone(), rank.number));
                 }
             }
@@ -258,70 +258,70 @@ impl Lines {
         firsts
     }
 
-    fn share(&self, number: u64) -> Share {
-        let mut share = Share::default();
+    fn allotment(&self, number: u64) -> Allotment {
+        let mut allotment = Allotment::default();
         let Some(free) = self.free.get(&number) else {
-            return share;
+            return allotment;
         };
-        let standing = &free.standing;
-        for (model, is_loaded) in &standing.models {
+        let load = &free.load;
+        for (model, is_loaded) in &load.models {
             let own = free.rank(number, *is_loaded);
-            let Some(line) = self.by_model.get(model) else {
+            let Some(candidates) = self.by_model.get(model) else {
                 continue;
             };
-            if first(line, &standing.serve) != Some(own) {
-                share.left.insert(model.clone());
+            if first(candidates, &load.serve) != Some(own) {
+                allotment.excluded.insert(model.clone());
                 continue;
             }
-            share.first.insert(model.clone());
-            share.room = share.room.max(room(line, &standing.serve));
-            if let Some(next) = next_after(line, &standing.serve, own)
+            allotment.first.insert(model.clone());
+            allotment.room = allotment.room.max(room(candidates, &load.serve));
+            if let Some(next) = next_after(candidates, &load.serve, own)
                 && next.must_load == own.must_load
             {
-                let until = next.load.saturating_mul(standing.slots) / 1000;
-                let most = until.saturating_sub(standing.busy).max(1);
-                share.most = share.most.min(most);
+                let until = next.load.saturating_mul(load.slots) / 1000;
+                let most = until.saturating_sub(load.busy).max(1);
+                allotment.most = allotment.most.min(most);
             }
         }
-        share
+        allotment
     }
 
     /// Removes a worker, and returns the turn at which it was last served.
     fn take_out(&mut self, number: u64) -> Option<u64> {
         let free = self.free.remove(&number)?;
-        for (model, is_loaded) in &free.standing.models {
-            let Some(line) = self.by_model.get_mut(model) else {
+        for (model, is_loaded) in &free.load.models {
+            let Some(candidates) = self.by_model.get_mut(model) else {
                 continue;
             };
-            if let Some(row) = line.get_mut(&free.standing.serve) {
+            if let Some(row) = candidates.get_mut(&free.load.serve) {
                 row.ranks.remove(&free.rank(number, *is_loaded));
-                row.room -= free.standing.room();
+                row.room -= free.load.room();
                 if row.ranks.is_empty() {
-                    line.remove(&free.standing.serve);
+                    candidates.remove(&free.load.serve);
                 }
             }
-            if line.is_empty() {
+            if candidates.is_empty() {
                 self.by_model.remove(model);
             }
         }
         Some(free.turn)
     }
 
-    fn put_in(&mut self, number: u64, standing: Standing, turn: Option<u64>, woken: &Arc<Notify>) {
+    fn put_in(&mut self, number: u64, load: WorkerLoad, turn: Option<u64>, woken: &Arc<Notify>) {
         let turn = turn.unwrap_or_else(|| {
             self.last_turn += 1;
             self.last_turn
         });
-        let free = Free {
-            standing,
+        let free = Candidate {
+            load,
             turn,
             woken: woken.clone(),
         };
-        for (model, is_loaded) in &free.standing.models {
-            let line = self.by_model.entry(model.clone()).or_default();
-            let row = line.entry(free.standing.serve.clone()).or_default();
+        for (model, is_loaded) in &free.load.models {
+            let candidates = self.by_model.entry(model.clone()).or_default();
+            let row = candidates.entry(free.load.serve.clone()).or_default();
             row.ranks.insert(free.rank(number, *is_loaded));
-            row.room += free.standing.room();
+            row.room += free.load.room();
         }
         self.free.insert(number, free);
     }
@@ -329,16 +329,19 @@ impl Lines {
 
 /// Returns the first worker for jobs of these accounts; `None` while a worker that serves all
 /// accounts ranks before it.
-fn first(line: &Line, serve: &Serve) -> Option<Rank> {
-    let first = *line.get(serve)?.ranks.first()?;
-    let of_all = line.get(&Serve::All).and_then(|row| row.ranks.first());
+fn first(candidates: &ModelCandidates, serve: &Serve) -> Option<Rank> {
+    let first = *candidates.get(serve)?.ranks.first()?;
+    let of_all = candidates
+        .get(&Serve::All)
+        .and_then(|row| row.ranks.first());
     of_all.is_none_or(|rank| first <= *rank).then_some(first)
 }
 
 /// Returns the next worker in the ranking after `own`.
-fn next_after(line: &Line, serve: &Serve, own: Rank) -> Option<Rank> {
+fn next_after(candidates: &ModelCandidates, serve: &Serve, own: Rank) -> Option<Rank> {
     let after = |serve| {
-        line.get(serve)
+        candidates
+            .get(serve)
             .and_then(|row| row.ranks.iter().find(|rank| **rank > own))
     };
     after(serve)
@@ -349,8 +352,8 @@ fn next_after(line: &Line, serve: &Serve, own: Rank) -> Option<Rank> {
 }
 
 /// Returns the number of free slots of the workers that serve these accounts.
-fn room(line: &Line, serve: &Serve) -> usize {
-    let of = |serve| line.get(serve).map_or(0, |row| row.room);
+fn room(candidates: &ModelCandidates, serve: &Serve) -> usize {
+    let of = |serve| candidates.get(serve).map_or(0, |row| row.room);
     let of_all = Some(&Serve::All).filter(|all| *all != serve);
     of(serve) + of_all.map_or(0, of)
 }

@@ -24,16 +24,17 @@ use tower::ServiceExt as _;
 use crate::{
     Network, Relay, api,
     auth::{PathKey, is_carrier},
-    batch, cors,
-    entrance::{Entrance, Newcomer, Taken},
+    batch,
+    connections::{ConnectionHandle, ConnectionLimits, ConnectionPermits},
+    cors,
     error::ApiError,
-    guard::AtWork,
-    loopback,
-    pass::Slip,
-    patient::{Limits, Patient, Phase},
+    error_format, loopback,
     peer::Peer,
-    push, shape,
+    push,
+    revocation::RevocationSlot,
+    stall_timeout::{Limits, Phase, StallTimeout},
     target::without_extra_slashes,
+    throttle::WorkPermit,
     tls::{self, Tls},
     unread::Unread,
     upkeep, webhook,
@@ -46,9 +47,9 @@ const HEAD_MAX: usize = 16 * 1024;
 /// Maximum length of a request's target, in bytes.
 const URI_MAX: usize = 4 * 1024;
 /// Value of `Strict-Transport-Security`: browsers use only TLS for a year.
-const STAY_SECURE: HeaderValue = HeaderValue::from_static("max-age=31536000");
+const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 /// Time that connections have to close at the end of a shutdown.
-const FAREWELL: Duration = Duration::from_secs(3);
+const CLOSE_WITHIN: Duration = Duration::from_secs(3);
 /// Pause after a failed accept: running out of file descriptors is not solved by an immediate
 /// retry.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -83,7 +84,7 @@ pub async fn serve(listener: TcpListener, relay: Relay, stop: CancellationToken)
     relay.run_part("files", batch::expire_files(relay.clone()));
     batch::resume(relay.clone()).await;
     let open_at = relay.settings.insecure_dev.then_some(address);
-    let door = Door {
+    let context = RequestContext {
         router: api::routes(relay.clone()),
         relay: relay.clone(),
         open_at,
@@ -92,13 +93,13 @@ pub async fn serve(listener: TcpListener, relay: Relay, stop: CancellationToken)
     let over = async {
         stop.cancelled().await;
         tracing::info!("shutting down");
-        relay.see_off().await;
+        relay.drain_gracefully().await;
     };
     // During the drain new requests are refused, and workers still deliver what they have.
     let failed = tokio::select! {
         error = relay.store.failure() => Some(error),
-        () = accept(&listener, &door) => None,
-        () = relay.fallen.cancelled() => None,
+        () = accept(&listener, &context) => None,
+        () = relay.part_failed.cancelled() => None,
         () = over => None,
     };
     drop(listener);
@@ -107,14 +108,14 @@ pub async fn serve(listener: TcpListener, relay: Relay, stop: CancellationToken)
     relay.tasks.close();
     if let Some(error) = failed {
         // The store can acknowledge nothing more, so clients should reach the next process soon.
-        return Err(broken(&error));
+        return Err(store_failure(&error));
     }
 
-    if timeout(FAREWELL, relay.tasks.wait()).await.is_err() {
+    if timeout(CLOSE_WITHIN, relay.tasks.wait()).await.is_err() {
         tracing::warn!("closing connections that are still open");
     }
     relay.store.close().await.map_err(io::Error::other)?;
-    if relay.fallen.is_cancelled() {
+    if relay.part_failed.is_cancelled() {
         return Err(io::Error::other(
             "a part of the relay failed (see its log), so the relay stopped; start it again",
         ));
@@ -123,7 +124,7 @@ pub async fn serve(listener: TcpListener, relay: Relay, stop: CancellationToken)
 }
 
 /// Returns the reason why the relay ends by itself, as one line.
-fn broken(error: &queue::QueueError) -> io::Error {
+fn store_failure(error: &queue::QueueError) -> io::Error {
     let source = std::error::Error::source(error);
     let why = source.map_or_else(|| error.to_string(), ToString::to_string);
     io::Error::other(format!(
@@ -157,7 +158,7 @@ impl Relay {
             )));
         }
         let keys = self.store.list_keys().await.map_err(io::Error::other)?;
-        let now = self.today();
+        let now = self.wall_now();
         if keys.iter().any(|key| key.is_in_force(now)) {
             return Ok(());
         }
@@ -172,16 +173,16 @@ impl Relay {
     }
 }
 
-async fn accept(listener: &TcpListener, door: &Door) {
-    let relay = &door.relay;
+async fn accept(listener: &TcpListener, context: &RequestContext) {
+    let relay = &context.relay;
     let settings = &relay.settings;
-    let entrance = Entrance::new(
+    let limits = ConnectionLimits::new(
         settings.connections_per_address,
         settings.connections_per_key,
         &settings.behind_proxy,
     );
-    let entrance = Arc::new(entrance);
-    let others_listen = door.tls.is_none()
+    let limits = Arc::new(limits);
+    let others_listen = context.tls.is_none()
         && listener
             .local_addr()
             .is_ok_and(|address| !address.ip().to_canonical().is_loopback());
@@ -192,17 +193,20 @@ async fn accept(listener: &TcpListener, door: &Door) {
         };
         match listener.accept().await {
             Ok((socket, from)) => {
-                let is_served = !others_listen || may_speak_plainly(&settings.behind_proxy, from);
-                let Some(newcomer) = entrance.enter(from.ip()).filter(|_| is_served) else {
+                let is_served = !others_listen || may_use_plain_http(&settings.behind_proxy, from);
+                let Some(connection_handle) = limits.enter(from.ip()).filter(|_| is_served) else {
                     tracing::debug!(%from, "connection refused: over the limit, or no TLS");
                     continue;
                 };
-                newcomer.takes(Taken {
+                connection_handle.keep(ConnectionPermits {
                     _place: place,
                     _counted: relay.metrics.connected(),
                 });
-                let visit = Visit { from, newcomer };
-                relay.tasks.spawn(connection(socket, visit, door.clone()));
+                let info = ConnInfo {
+                    from,
+                    connection_handle,
+                };
+                relay.tasks.spawn(connection(socket, info, context.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -214,30 +218,30 @@ async fn accept(listener: &TcpListener, door: &Door) {
 
 /// Whether a client may connect without TLS to an address that other machines reach: only proxies
 /// that end TLS, and this machine.
-fn may_speak_plainly(proxies: &[Network], from: SocketAddr) -> bool {
+fn may_use_plain_http(proxies: &[Network], from: SocketAddr) -> bool {
     let address = from.ip().to_canonical();
-    address.is_loopback() || proxies.iter().any(|proxy| proxy.holds(address))
+    address.is_loopback() || proxies.iter().any(|proxy| proxy.contains(address))
 }
 
 /// Address and counters of one connection.
 #[derive(Clone)]
-struct Visit {
+struct ConnInfo {
     from: SocketAddr,
-    newcomer: Newcomer,
+    connection_handle: ConnectionHandle,
 }
 
-async fn connection(socket: TcpStream, visit: Visit, door: Door) {
+async fn connection(socket: TcpStream, info: ConnInfo, context: RequestContext) {
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "the connection closed before it was served");
         return;
     }
-    let Some(tls) = &door.tls else {
-        return speak(socket, visit, door).await;
+    let Some(tls) = &context.tls else {
+        return serve_http(socket, info, context).await;
     };
-    let patience = door.relay.settings.tls_patience;
+    let patience = context.relay.settings.tls_patience;
     let handshake = timeout(patience, tls.acceptor().accept(socket));
-    match door.relay.stop.run_until_cancelled(handshake).await {
-        Some(Ok(Ok(stream))) => speak(stream, visit, door).await,
+    match context.relay.stop.run_until_cancelled(handshake).await {
+        Some(Ok(Ok(stream))) => serve_http(stream, info, context).await,
         Some(Ok(Err(error))) => tracing::debug!(%error, "TLS handshake failed"),
         Some(Err(_)) => tracing::debug!("TLS handshake timed out"),
         None => {}
@@ -245,25 +249,25 @@ async fn connection(socket: TcpStream, visit: Visit, door: Door) {
 }
 
 /// Serves HTTP on a connection until it closes.
-async fn speak<S>(socket: S, visit: Visit, door: Door)
+async fn serve_http<S>(socket: S, info: ConnInfo, context: RequestContext)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let relay = door.relay.clone();
+    let relay = context.relay.clone();
     let limits = Limits {
         head: relay.settings.head_patience,
         write: relay.settings.write_patience,
     };
     let phase = Phase::first();
-    let socket = Patient::new(socket, limits, phase.clone());
+    let socket = StallTimeout::new(socket, limits, phase.clone());
     let idle = relay.settings.idle_patience;
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         phase.busy();
-        visit.note_on(&mut request, &door);
-        let (door, phase) = (door.clone(), phase.clone());
-        let answering = door.relay.answering();
+        info.attach_to(&mut request, &context);
+        let (context, phase) = (context.clone(), phase.clone());
+        let answering = context.relay.answering();
         async move {
-            let Ok(response) = answer(door, request).await;
+            let Ok(response) = answer(context, request).await;
             // An upgraded connection answers no further requests.
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 return Ok::<_, Infallible>(response);
@@ -293,7 +297,7 @@ where
 
 /// State that every request needs.
 #[derive(Clone)]
-struct Door {
+struct RequestContext {
     router: Router,
     relay: Relay,
     /// Address of a relay that requires no key.
@@ -301,44 +305,47 @@ struct Door {
     tls: Option<Arc<Tls>>,
 }
 
-impl Visit {
-    fn note_on(&self, request: &mut Request<Incoming>, door: &Door) {
-        let proxies = &door.relay.settings.behind_proxy;
-        let peer = Peer::of(self.from, door.tls.is_some(), proxies, request.headers());
+impl ConnInfo {
+    fn attach_to(&self, request: &mut Request<Incoming>, context: &RequestContext) {
+        let proxies = &context.relay.settings.behind_proxy;
+        let peer = Peer::of(self.from, context.tls.is_some(), proxies, request.headers());
         let notes = request.extensions_mut();
         notes.insert(peer);
-        notes.insert(self.newcomer.clone());
+        notes.insert(self.connection_handle.clone());
     }
 }
 
 /// Whether a path is exempt from load shedding: health checks, and requests of workers.
-fn is_always_heard(path: &str) -> bool {
+fn bypasses_limits(path: &str) -> bool {
     ["/healthz", "/readyz"].contains(&path) || is_carrier(path)
 }
 
 /// Answers one request: checks before routing, the route, then the format of an error.
-async fn answer(door: Door, request: Request<Incoming>) -> Result<Response, Infallible> {
-    let asks_for_keys = door.open_at.is_none();
+async fn answer(
+    context: RequestContext,
+    request: Request<Incoming>,
+) -> Result<Response, Infallible> {
+    let asks_for_keys = context.open_at.is_none();
     let peer = request.extensions().get::<Peer>();
     let is_secure = peer.is_some_and(|peer| peer.is_secure);
     let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
     let (unread, request) = followed(request);
-    let relay = door.relay.clone();
-    let (path, response) = match admitted(request, door.open_at) {
+    let relay = context.relay.clone();
+    let (path, response) = match admitted(request, context.open_at) {
         Ok(request) => {
             let path = request.uri().path().to_owned();
             let response = match cors::preflight(&request).filter(|_| asks_for_keys) {
                 Some(allowed) => allowed,
-                None => routed(door, request, &path).await,
+                None => routed(context, request, &path).await,
             };
             (path, response)
         }
         Err(refused) => (refused.path, refused.error.into_response()),
     };
-    let mut response = shape::dress(&path, response);
-    if let Some(code) = shape::code(&response) {
+    let mut response = error_format::write_error(&path, response);
+    if let Some(code) = error_format::code(&response) {
         relay.metrics.refused(code);
-        let hold = relay.guard.hold(code, relay.now());
+        let hold = relay.rate_limits.refusal_delay(code, relay.now());
         if !hold.is_zero() {
             // The delay does not hold up a shutdown.
             let _ = relay.drain.run_until_cancelled(sleep(hold)).await;
@@ -357,31 +364,31 @@ async fn answer(door: Door, request: Request<Incoming>) -> Result<Response, Infa
     }
     if is_secure {
         let headers = response.headers_mut();
-        headers.insert(header::STRICT_TRANSPORT_SECURITY, STAY_SECURE);
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, HSTS);
     }
     Ok(response)
 }
 
 /// Runs the route, if the limit on concurrent requests allows.
-async fn routed(door: Door, mut request: Request<Body>, path: &str) -> Response {
-    let slip = Slip::default();
-    request.extensions_mut().insert(slip.clone());
-    let at_work = AtWork::new(&door.relay.gate);
-    if !is_always_heard(path) {
+async fn routed(context: RequestContext, mut request: Request<Body>, path: &str) -> Response {
+    let revocation = RevocationSlot::default();
+    request.extensions_mut().insert(revocation.clone());
+    let work_permit = WorkPermit::new(&context.relay.concurrency);
+    if !bypasses_limits(path) {
         // A request with a body takes its slot once the body has arrived.
-        if request.body().is_end_stream() && !at_work.begins(door.relay.now()) {
-            return door.relay.busy().into_response();
+        if request.body().is_end_stream() && !work_permit.try_start(context.relay.now()) {
+            return context.relay.busy().into_response();
         }
-        request.extensions_mut().insert(at_work.clone());
+        request.extensions_mut().insert(work_permit.clone());
     }
-    let relay = door.relay.clone();
-    let answer = door.router.oneshot(request).map(|Ok(response)| response);
-    let mut answer = pin!(slip.answered(answer, || relay.today()));
+    let relay = context.relay.clone();
+    let answer = context.router.oneshot(request).map(|Ok(response)| response);
+    let mut answer = pin!(revocation.respond(answer, || relay.wall_now()));
     let patience = relay.settings.work_patience;
     let response = loop {
         match timeout(patience, &mut answer).await {
             Ok(response) => break response,
-            Err(_) if at_work.is_overdue(relay.now(), patience) => {
+            Err(_) if work_permit.is_overdue(relay.now(), patience) => {
                 tracing::error!(?patience, "request aborted: it exceeded the work timeout");
                 break relay.busy().into_response();
             }
@@ -389,7 +396,7 @@ async fn routed(door: Door, mut request: Request<Body>, path: &str) -> Response 
             Err(_) => {}
         }
     };
-    at_work.rests();
+    work_permit.pause();
     response
 }
 

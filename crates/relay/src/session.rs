@@ -17,7 +17,7 @@ use crate::{
     Relay,
     auth::Denied,
     error::ApiError,
-    jwt::{Dated, Refused, proven, seconds, written},
+    jwt::{TokenError, TokenTime, encode, seconds, verify},
     keys::{hex, unhex},
 };
 
@@ -83,7 +83,7 @@ struct Claims {
 
 /// Verified contents of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Shown {
+pub(crate) struct SessionClaims {
     user: UserId,
     session: SessionId,
     token: [u8; 16],
@@ -102,10 +102,10 @@ pub(crate) fn key_id(id: SessionId) -> String {
 
 /// Returns the session of an id made by [`key_id`].
 pub(crate) fn of_key_id(id: &str) -> Option<SessionId> {
-    sixteen(id.strip_prefix("session-")?).map(SessionId)
+    decode_16(id.strip_prefix("session-")?).map(SessionId)
 }
 
-fn sixteen(text: &str) -> Option<[u8; 16]> {
+fn decode_16(text: &str) -> Option<[u8; 16]> {
     unhex(text)
 }
 
@@ -113,7 +113,7 @@ fn sign(
     key: &[u8; 32],
     kind: Kind,
     session: &Session,
-    Dated { since, today }: Dated,
+    TokenTime { since, wall }: TokenTime,
     token: [u8; 16],
 ) -> String {
     let claims = Claims {
@@ -122,11 +122,11 @@ fn sign(
         sub: session.user.to_string(),
         iat: seconds(since),
         nbf: seconds(since),
-        exp: seconds(today + kind.life()),
+        exp: seconds(wall + kind.life()),
         jti: hex(&token),
         sid: hex(&session.id.0),
     };
-    written(kind.header(), key, &claims)
+    encode(kind.header(), key, &claims)
 }
 
 pub(crate) fn read(
@@ -134,32 +134,32 @@ pub(crate) fn read(
     wanted: Kind,
     text: &str,
     now: Timestamp,
-) -> Result<Shown, Refused> {
-    let kind = Kind::of(text).ok_or(Refused::Invalid)?;
-    let claims: Claims = proven(kind.header(), key, text).ok_or(Refused::Invalid)?;
-    let shown = shown(kind, &claims).ok_or(Refused::Invalid)?;
+) -> Result<SessionClaims, TokenError> {
+    let kind = Kind::of(text).ok_or(TokenError::Invalid)?;
+    let claims: Claims = verify(kind.header(), key, text).ok_or(TokenError::Invalid)?;
+    let shown = shown(kind, &claims).ok_or(TokenError::Invalid)?;
     let now = seconds(now);
     if claims.iat > now + LEEWAY || claims.nbf > now + LEEWAY {
-        return Err(Refused::Invalid);
+        return Err(TokenError::Invalid);
     }
     if now >= claims.exp.saturating_add(LEEWAY) {
-        return Err(Refused::Expired);
+        return Err(TokenError::Expired);
     }
     if kind == wanted {
         Ok(shown)
     } else {
-        Err(Refused::Kind)
+        Err(TokenError::Kind)
     }
 }
 
-fn shown(kind: Kind, claims: &Claims) -> Option<Shown> {
+fn shown(kind: Kind, claims: &Claims) -> Option<SessionClaims> {
     if claims.iss != ISSUER || claims.aud != kind.audience() {
         return None;
     }
-    Some(Shown {
+    Some(SessionClaims {
         user: claims.sub.parse().ok()?,
-        session: SessionId(sixteen(&claims.sid)?),
-        token: sixteen(&claims.jti)?,
+        session: SessionId(decode_16(&claims.sid)?),
+        token: decode_16(&claims.jti)?,
         until: Timestamp(claims.exp.checked_add(LEEWAY)?.checked_mul(1000)?),
     })
 }
@@ -173,35 +173,35 @@ pub(crate) struct Tokens {
 impl Relay {
     /// Opens a session for a user who has logged in.
     pub(crate) async fn open_session(&self, user: &User) -> Result<Tokens, ApiError> {
-        let dated = self.dated();
+        let time = self.token_time();
         let session = Session {
-            id: SessionId(self.sixteen()?),
+            id: SessionId(self.random_16()?),
             user: user.id,
             generation: user.generation,
-            renewal: self.sixteen()?,
-            until: dated.today + RENEW_LIFE,
+            renewal: self.random_16()?,
+            until: time.wall + RENEW_LIFE,
         };
-        let tokens = self.tokens(&session, dated).await?;
-        self.store.open_session(dated.today, session).await?;
+        let tokens = self.tokens(&session, time).await?;
+        self.store.open_session(time.wall, session).await?;
         Ok(tokens)
     }
 
     /// Renews a session: returns new tokens and invalidates the refresh token.
     pub(crate) async fn renew_session(&self, text: &str) -> Result<Tokens, Denied> {
-        let dated = self.dated();
+        let time = self.token_time();
         let shown = self.shown(Kind::Renew, text).await?;
-        let paced = self.guard.pace_user(shown.user, self.now());
+        let paced = self.rate_limits.take_user_request(shown.user, self.now());
         paced.map_err(Denied::Failed)?;
         // A user that was removed or changed has no session to renew.
         self.session(shown, None).await?;
         let renewal = Renewal {
             from: shown.token,
-            to: self.sixteen().map_err(Denied::Failed)?,
-            until: dated.today + RENEW_LIFE,
+            to: self.random_16().map_err(Denied::Failed)?,
+            until: time.wall + RENEW_LIFE,
         };
         let renewed = self.store.renew_session(shown.session, renewal).await;
         match renewed.map_err(failed)? {
-            Renewed::Done(session) => self.tokens(&session, dated).await.map_err(Denied::Failed),
+            Renewed::Done(session) => self.tokens(&session, time).await.map_err(Denied::Failed),
             Renewed::Reused => {
                 tracing::warn!(
                     user.id = shown.user,
@@ -210,7 +210,7 @@ impl Relay {
                 self.cut_session(shown.session);
                 Err(Denied::Reused)
             }
-            Renewed::Gone => Err(Denied::Session(Refused::Void)),
+            Renewed::Gone => Err(Denied::Session(TokenError::Void)),
         }
     }
 
@@ -218,7 +218,7 @@ impl Relay {
     pub(crate) async fn end_session(&self, text: &str) -> Result<(), Denied> {
         let shown = self.shown(Kind::Renew, text).await?;
         let relay = self.clone();
-        let ended = self.see_through(async move {
+        let ended = self.run_to_completion(async move {
             relay.store.end_session(shown.session).await?;
             relay.cut_session(shown.session);
             Ok(())
@@ -233,7 +233,7 @@ impl Relay {
         text: &str,
     ) -> Result<(User, SessionId, Timestamp), Denied> {
         let shown = self.shown(Kind::Access, text).await?;
-        let user = self.session(shown, Some(self.today())).await?;
+        let user = self.session(shown, Some(self.wall_now())).await?;
         Ok((user, shown.session, shown.until))
     }
 
@@ -250,39 +250,39 @@ impl Relay {
         Ok(session.until > now && user.is_some_and(|user| user.generation == session.generation))
     }
 
-    async fn shown(&self, kind: Kind, text: &str) -> Result<Shown, Denied> {
+    async fn shown(&self, kind: Kind, text: &str) -> Result<SessionClaims, Denied> {
         let key = self.token_key().await.map_err(Denied::Failed)?;
-        read(&key, kind, text, self.today()).map_err(Denied::Session)
+        read(&key, kind, text, self.wall_now()).map_err(Denied::Session)
     }
 
     /// Returns the user of a valid session.
-    async fn session(&self, shown: Shown, now: Option<Timestamp>) -> Result<User, Denied> {
+    async fn session(&self, shown: SessionClaims, now: Option<Timestamp>) -> Result<User, Denied> {
         let session = self.store.find_session(shown.session).await;
         let session = session.map_err(failed)?;
         let session = session.filter(|session| session.user == shown.user);
-        let session = session.ok_or(Denied::Session(Refused::Void))?;
+        let session = session.ok_or(Denied::Session(TokenError::Void))?;
         if now.is_some_and(|now| session.until <= now) {
-            return Err(Denied::Session(Refused::Void));
+            return Err(Denied::Session(TokenError::Void));
         }
         let user = self.store.find_user(shown.user).await.map_err(failed)?;
         user.filter(|user| user.generation == session.generation)
-            .ok_or(Denied::Session(Refused::Void))
+            .ok_or(Denied::Session(TokenError::Void))
     }
 
-    async fn tokens(&self, session: &Session, dated: Dated) -> Result<Tokens, ApiError> {
+    async fn tokens(&self, session: &Session, time: TokenTime) -> Result<Tokens, ApiError> {
         let key = self.token_key().await?;
         Ok(Tokens {
-            access: sign(&key, Kind::Access, session, dated, self.sixteen()?),
-            renew: sign(&key, Kind::Renew, session, dated, session.renewal),
+            access: sign(&key, Kind::Access, session, time, self.random_16()?),
+            renew: sign(&key, Kind::Renew, session, time, session.renewal),
         })
     }
 
     /// Ends all requests and connections of a session that was ended.
     fn cut_session(&self, id: SessionId) {
-        self.passes.revoke(&key_id(id));
+        self.key_uses.revoke(&key_id(id));
     }
 
-    fn sixteen(&self) -> Result<[u8; 16], ApiError> {
+    fn random_16(&self) -> Result<[u8; 16], ApiError> {
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&self.random()?[..16]);
         Ok(bytes)
@@ -323,8 +323,8 @@ mod tests {
             "sid": "07".repeat(16)})
     }
 
-    fn reads(header: &str, claims: &Value) -> Result<Shown, Refused> {
-        read(&KEY, Kind::Access, &written(header, &KEY, claims), NOW)
+    fn reads(header: &str, claims: &Value) -> Result<SessionClaims, TokenError> {
+        read(&KEY, Kind::Access, &encode(header, &KEY, claims), NOW)
     }
 
     #[test]
@@ -335,7 +335,7 @@ mod tests {
         ] {
             let text = token(kind);
             let life = Duration::from_secs(seconds);
-            let shown = Shown {
+            let shown = SessionClaims {
                 user: 5,
                 session: SessionId([7; 16]),
                 token: TOKEN,
@@ -345,10 +345,10 @@ mod tests {
             let last = NOW + life + Duration::from_secs(29);
             assert_eq!(read(&KEY, kind, &text, NOW), Ok(shown));
             assert_eq!(read(&KEY, kind, &text, last), Ok(shown));
-            assert_eq!(read(&KEY, kind, &text, over), Err(Refused::Expired));
-            assert_eq!(read(&KEY, other, &text, NOW), Err(Refused::Kind));
+            assert_eq!(read(&KEY, kind, &text, over), Err(TokenError::Expired));
+            assert_eq!(read(&KEY, other, &text, NOW), Err(TokenError::Kind));
             let strange = read(&[8; 32], kind, &text, NOW);
-            assert_eq!(strange, Err(Refused::Invalid));
+            assert_eq!(strange, Err(TokenError::Invalid));
         }
     }
 
@@ -362,12 +362,12 @@ mod tests {
         assert!(!looks_like_one(&theirs));
         assert_eq!(
             read(&KEY, Kind::Access, &theirs, NOW),
-            Err(Refused::Invalid)
+            Err(TokenError::Invalid)
         );
         for kind in [Kind::Access, Kind::Renew] {
             for theirs in [crate::jwt::Kind::Access, crate::jwt::Kind::Refresh] {
                 let read = crate::jwt::read(&KEY, theirs, &token(kind), NOW);
-                assert_eq!(read.map(|(bearer, _)| bearer), Err(Refused::Invalid));
+                assert_eq!(read.map(|(bearer, _)| bearer), Err(TokenError::Invalid));
             }
         }
     }
@@ -379,26 +379,26 @@ mod tests {
         for name in ["iss", "aud", "sub", "iat", "nbf", "exp", "jti", "sid"] {
             let mut without = claims();
             without.as_object_mut().unwrap().remove(name);
-            assert_eq!(reads(header, &without), Err(Refused::Invalid), "{name}");
+            assert_eq!(reads(header, &without), Err(TokenError::Invalid), "{name}");
             without[name] = Value::Null;
-            assert_eq!(reads(header, &without), Err(Refused::Invalid), "{name}");
+            assert_eq!(reads(header, &without), Err(TokenError::Invalid), "{name}");
         }
         for (name, value, told) in [
-            ("iss", json!("another"), Refused::Invalid),
-            ("aud", json!("another"), Refused::Invalid),
-            ("aud", json!(["hearth"]), Refused::Invalid),
-            ("aud", json!(Kind::Renew.audience()), Refused::Invalid),
-            ("sub", json!("-5"), Refused::Invalid),
-            ("sub", json!(5), Refused::Invalid),
-            ("iat", json!(1_700_000_031), Refused::Invalid),
-            ("nbf", json!(1_700_000_031), Refused::Invalid),
-            ("exp", json!("never"), Refused::Invalid),
-            ("exp", json!(1e30), Refused::Invalid),
-            ("exp", json!(i64::MAX), Refused::Invalid),
-            ("exp", json!(1_699_999_970), Refused::Expired),
-            ("exp", json!(i64::MIN / 2000), Refused::Expired),
-            ("jti", json!(""), Refused::Invalid),
-            ("sid", json!("07"), Refused::Invalid),
+            ("iss", json!("another"), TokenError::Invalid),
+            ("aud", json!("another"), TokenError::Invalid),
+            ("aud", json!(["hearth"]), TokenError::Invalid),
+            ("aud", json!(Kind::Renew.audience()), TokenError::Invalid),
+            ("sub", json!("-5"), TokenError::Invalid),
+            ("sub", json!(5), TokenError::Invalid),
+            ("iat", json!(1_700_000_031), TokenError::Invalid),
+            ("nbf", json!(1_700_000_031), TokenError::Invalid),
+            ("exp", json!("never"), TokenError::Invalid),
+            ("exp", json!(1e30), TokenError::Invalid),
+            ("exp", json!(i64::MAX), TokenError::Invalid),
+            ("exp", json!(1_699_999_970), TokenError::Expired),
+            ("exp", json!(i64::MIN / 2000), TokenError::Expired),
+            ("jti", json!(""), TokenError::Invalid),
+            ("sid", json!("07"), TokenError::Invalid),
         ] {
             let mut with = claims();
             with[name] = value.clone();
@@ -427,7 +427,7 @@ mod tests {
             r#"{"typ":"at+jwt","alg":"HS256"}"#,
         ] {
             let read = reads(&BASE64.encode(other), &claims());
-            assert_eq!(read, Err(Refused::Invalid), "{other}");
+            assert_eq!(read, Err(TokenError::Invalid), "{other}");
         }
         for kind in [Kind::Access, Kind::Renew] {
             let typ = BASE64.decode(kind.header()).unwrap();
@@ -439,7 +439,7 @@ mod tests {
             touched[at] = if touched[at] == b'A' { b'B' } else { b'A' };
             let touched = String::from_utf8(touched).unwrap();
             let read = read(&KEY, Kind::Access, &touched, NOW);
-            assert_eq!(read, Err(Refused::Invalid), "byte {at}");
+            assert_eq!(read, Err(TokenError::Invalid), "byte {at}");
         }
     }
 

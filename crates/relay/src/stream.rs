@@ -8,7 +8,7 @@ pub(crate) use dialect::broken_off as unfinished;
 use futures_util::stream;
 use http::{HeaderValue, StatusCode, header};
 use proto::{End, ErrorCode, ErrorDetail, EventId, ModelName, Op};
-use queue::{JobLog, Place};
+use queue::{JobLog, QueuePosition};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -16,13 +16,13 @@ use crate::{
     Relay,
     error::ApiError,
     headers,
-    place::{Places, in_words, name_place},
+    position::{PositionWatch, in_words, set_position_header},
+    submission::{AttendedJob, CancelOnDrop},
     tail::{Event, Tail},
-    ticket::{Guard, Ticket},
 };
 
 /// Stream format of one dialect.
-pub(crate) trait Voice: Send + 'static {
+pub(crate) trait StreamFormat: Send + 'static {
     /// Media type of the stream.
     const CONTENT_TYPE: &str;
 
@@ -52,42 +52,42 @@ pub(crate) trait Voice: Send + 'static {
 
 /// Answers with a stream. A failure before the first line, and within the first heartbeat interval,
 /// is still an HTTP status.
-pub(crate) async fn streamed<V: Voice>(
+pub(crate) async fn streamed<V: StreamFormat>(
     relay: &Relay,
-    ticket: Ticket,
-    voice: V,
+    attended: AttendedJob,
+    format: V,
 ) -> Result<Response, ApiError> {
-    let job = ticket.guard.job;
-    let account = ticket.guard.caller.account.clone();
-    let mut speech = Speech {
-        op: ticket.op,
-        model: ticket.model.clone(),
-        places: Places::new(relay, account, ticket.model, job),
+    let job = attended.guard.job;
+    let account = attended.guard.caller.account.clone();
+    let mut stream = AnswerStream {
+        op: attended.op,
+        model: attended.model.clone(),
+        places: PositionWatch::new(relay, account, attended.model, job),
         place: None,
         relay: relay.clone(),
-        tail: Tail::new(ticket.log.clone(), EventId::default()).eager(),
-        log: ticket.log,
-        guard: ticket.guard,
-        voice,
+        tail: Tail::new(attended.log.clone(), EventId::default()).eager(),
+        log: attended.log,
+        guard: attended.guard,
+        format,
         next: None,
-        beat_at: Instant::now() + relay.settings.heartbeat,
-        has_spoken: false,
+        heartbeat_at: Instant::now() + relay.settings.heartbeat,
+        has_sent: false,
         has_last: false,
         is_over: false,
     };
-    speech.next = speech.first().await?;
-    let place = if speech.next.is_none() {
-        speech.places.now()
+    stream.next = stream.first().await?;
+    let place = if stream.next.is_none() {
+        stream.places.now()
     } else {
         None
     };
-    let body = stream::unfold(speech, |mut speech| async {
-        let said = speech.say().await?;
-        Some((Ok::<_, std::convert::Infallible>(said), speech))
+    let body = stream::unfold(stream, |mut stream| async {
+        let said = stream.next_bytes().await?;
+        Some((Ok::<_, std::convert::Infallible>(said), stream))
     });
     let body = Body::from_stream(body);
     let mut response = streaming(V::CONTENT_TYPE, Some(job), body);
-    name_place(&mut response, place);
+    set_position_header(&mut response, place);
     Ok(response)
 }
 
@@ -116,31 +116,31 @@ pub(crate) fn name_job(response: &mut Response, job: proto::JobId) {
     }
 }
 
-struct Speech<V> {
+struct AnswerStream<V> {
     op: Op,
     model: ModelName,
-    places: Places,
+    places: PositionWatch,
     /// Position to send, for a requester who wants it.
-    place: Option<Place>,
+    place: Option<QueuePosition>,
     relay: Relay,
     log: Arc<dyn JobLog>,
     tail: Tail,
-    guard: Guard,
-    voice: V,
+    guard: CancelOnDrop,
+    format: V,
     next: Option<Event>,
     /// Time by which the requester must be sent something: one heartbeat interval after it was last
     /// sent anything.
-    beat_at: Instant,
-    has_spoken: bool,
+    heartbeat_at: Instant,
+    has_sent: bool,
     has_last: bool,
     is_over: bool,
 }
 
-impl<V: Voice> Speech<V> {
+impl<V: StreamFormat> AnswerStream<V> {
     /// Returns the first line or the end; `None` if neither comes within a heartbeat interval, or a
     /// queue position to send comes first.
     async fn first(&mut self) -> Result<Option<Event>, ApiError> {
-        let wants_place = self.guard.caller.wants_place;
+        let wants_position = self.guard.caller.wants_position;
         let first = async {
             loop {
                 match self.tail.next().await? {
@@ -159,8 +159,8 @@ impl<V: Voice> Speech<V> {
         };
         tokio::select! {
             biased;
-            first = timeout_at(self.beat_at, first) => first.ok().transpose(),
-            place = self.places.changed(), if wants_place => {
+            first = timeout_at(self.heartbeat_at, first) => first.ok().transpose(),
+            place = self.places.changed(), if wants_position => {
                 self.place = Some(place);
                 Ok(None)
             }
@@ -172,41 +172,41 @@ impl<V: Voice> Speech<V> {
     }
 
     /// Returns the next bytes for the requester; `None` when the stream is over.
-    async fn say(&mut self) -> Option<Bytes> {
+    async fn next_bytes(&mut self) -> Option<Bytes> {
         while !self.is_over {
             let event = match self.next.take() {
                 Some(event) => Ok(event),
                 None => match self.wait().await {
                     Some(event) => event,
                     None if self.place.is_some() => {
-                        if let Some(thought) = self.thought() {
-                            return Some(self.said(thought));
+                        if let Some(thought) = self.position_thought() {
+                            return Some(self.sent(thought));
                         }
                         continue;
                     }
-                    None => match self.voice.heartbeat() {
-                        Some(beat) => return Some(self.said(beat)),
+                    None => match self.format.heartbeat() {
+                        Some(beat) => return Some(self.sent(beat)),
                         None => {
-                            self.beat_at = Instant::now() + self.relay.settings.heartbeat;
+                            self.heartbeat_at = Instant::now() + self.relay.settings.heartbeat;
                             continue;
                         }
                     },
                 },
             };
             let said = match event {
-                Ok(Event::Line(_, line)) if !self.has_last => self.pass_on(&line),
+                Ok(Event::Line(_, line)) if !self.has_last => self.translate(&line),
                 Ok(Event::End(_, End::Completed)) => self.finish(End::Completed),
                 // The answer has been sent in full. What becomes of the job afterwards, such as
                 // losing its worker before the end is on disk, does not concern the requester.
                 event if self.has_last => {
                     if matches!(event, Ok(Event::Restarted(_))) {
-                        self.guard.arm_again();
+                        self.guard.rearm();
                     }
                     self.is_over = true;
                     None
                 }
-                Ok(Event::Line(_, line)) => self.pass_on(&line),
-                Ok(Event::Restarted(_)) if self.has_spoken => Some(self.fail(
+                Ok(Event::Line(_, line)) => self.translate(&line),
+                Ok(Event::Restarted(_)) if self.has_sent => Some(self.fail(
                     ErrorCode::WorkerLost,
                     "the worker was lost in the middle of the answer; send the request again",
                 )),
@@ -215,7 +215,7 @@ impl<V: Voice> Speech<V> {
                 Err(error) => Some(self.fail(error.code, &error.message)),
             };
             if let Some(said) = said {
-                return Some(self.said(said));
+                return Some(self.sent(said));
             }
         }
         None
@@ -226,7 +226,7 @@ impl<V: Voice> Speech<V> {
         if self.place.is_some() {
             return None;
         }
-        let wants_place = self.guard.caller.wants_place && !self.has_spoken;
+        let wants_position = self.guard.caller.wants_position && !self.has_sent;
         tokio::select! {
             biased;
             event = self.tail.next() => Some(event),
@@ -235,30 +235,30 @@ impl<V: Voice> Speech<V> {
                 self.guard.disarm();
                 Some(Err(ApiError::draining()))
             }
-            place = self.places.changed(), if wants_place => {
+            place = self.places.changed(), if wants_position => {
                 self.place = Some(place);
                 None
             }
-            () = sleep_until(self.beat_at) => None,
+            () = sleep_until(self.heartbeat_at) => None,
         }
     }
 
     /// Returns the queue position as a thought of the model.
-    fn thought(&mut self) -> Option<Bytes> {
+    fn position_thought(&mut self) -> Option<Bytes> {
         let words = in_words(self.place.take()?);
         let now = self.relay.now();
         let line = dialect::ollama::thought(self.op, &self.model, now, &words)?;
-        self.voice.line(line).ok().filter(|said| !said.is_empty())
+        self.format.line(line).ok().filter(|said| !said.is_empty())
     }
 
-    fn said(&mut self, bytes: Bytes) -> Bytes {
-        self.beat_at = Instant::now() + self.relay.settings.heartbeat;
+    fn sent(&mut self, bytes: Bytes) -> Bytes {
+        self.heartbeat_at = Instant::now() + self.relay.settings.heartbeat;
         bytes
     }
 
-    fn pass_on(&mut self, line: &Bytes) -> Option<Bytes> {
-        let told = self.voice.line(line.clone());
-        if self.voice.was_last(line) {
+    fn translate(&mut self, line: &Bytes) -> Option<Bytes> {
+        let told = self.format.line(line.clone());
+        if self.format.was_last(line) {
             self.has_last = true;
             // The requester has the whole answer; leaving now cancels nothing.
             self.guard.disarm();
@@ -266,7 +266,7 @@ impl<V: Voice> Speech<V> {
         match told {
             Ok(said) if said.is_empty() => None,
             Ok(said) => {
-                self.has_spoken = true;
+                self.has_sent = true;
                 Some(said)
             }
             Err(detail) => Some(self.fail(detail.code, &detail.message)),
@@ -284,7 +284,7 @@ impl<V: Voice> Speech<V> {
                 } else {
                     Err(unfinished())
                 };
-                let missing = whole.and_then(|()| self.voice.end()).err()?;
+                let missing = whole.and_then(|()| self.format.end()).err()?;
                 Some(self.fail(missing.code, &missing.message))
             }
             End::Failed { error } => Some(self.fail(error.code, &error.message)),
@@ -294,7 +294,7 @@ impl<V: Voice> Speech<V> {
 
     fn fail(&mut self, code: ErrorCode, message: &str) -> Bytes {
         self.is_over = true;
-        self.voice.failure(code, message)
+        self.format.failure(code, message)
     }
 }
 

@@ -40,14 +40,14 @@ pub(crate) async fn reap(relay: Relay) {
 pub(crate) async fn check_keys(relay: Relay) {
     loop {
         let due = async {
-            relay.passes.somebody().await;
+            relay.key_uses.any().await;
             sleep(relay.settings.key_check).await;
         };
         tokio::select! {
             () = relay.stop.cancelled() => return,
             () = due => {}
         }
-        let keyed = relay.passes.inside();
+        let keyed = relay.key_uses.all();
         if keyed.is_empty() {
             continue;
         }
@@ -58,7 +58,7 @@ pub(crate) async fn check_keys(relay: Relay) {
                 continue;
             }
         };
-        let now = relay.today();
+        let now = relay.wall_now();
         for ((id, until), connection) in keyed {
             if until.is_some_and(|until| until <= now) {
                 connection.cancel();

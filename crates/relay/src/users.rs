@@ -146,7 +146,7 @@ impl Relay {
         if !is_name(name) || password.expose_secret().len() > PASSWORD_MAX {
             return Ok(None);
         }
-        let trial = self.guard.try_login(peer, name, self.now())?;
+        let attempt = self.rate_limits.try_login(peer, name, self.now())?;
         let proven = async {
             let user = self.store.find_user_named(name).await?;
             let is_his = self.logins.prove(user.as_ref(), password).await?;
@@ -159,11 +159,11 @@ impl Relay {
                 return Ok(None);
             }
             Err(error) => {
-                trial.was_not_made();
+                attempt.not_checked();
                 return Err(error);
             }
         };
-        trial.succeeded();
+        attempt.succeeded();
         self.store.logged_in(self.now(), user.id).await?;
         tracing::info!(user.id, "user logged in");
         Ok(Some(user))

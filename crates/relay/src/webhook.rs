@@ -20,7 +20,7 @@ use std::{collections::HashMap, time::Duration};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use proto::{Account, JobId};
-use queue::{DueWebhooks, Job, Told, Webhook};
+use queue::{DeliveryOutcome, DueWebhooks, Job, Webhook};
 use tokio::{sync::Notify, time::sleep};
 
 use self::send::{Failure, Sender};
@@ -117,14 +117,14 @@ async fn attempt(relay: &Relay, sender: &Sender, job: Job, webhook: Webhook) -> 
     let now = relay.world.wall();
     let sent = sender.send(&webhook.new, id, now, Bytes::from(body)).await;
     let told = match sent {
-        Ok(()) => Told::Delivered,
-        Err(Failure::Final(error)) => Told::GivenUp { error },
+        Ok(()) => DeliveryOutcome::Delivered,
+        Err(Failure::Final(error)) => DeliveryOutcome::GivenUp { error },
         Err(Failure::Passing(error)) => match relay.settings.webhook_pauses.get(tries) {
-            Some(pause) => Told::Failed {
+            Some(pause) => DeliveryOutcome::Failed {
                 again_at: relay.now() + jitter(relay, *pause),
                 error,
             },
-            None => Told::GivenUp { error },
+            None => DeliveryOutcome::GivenUp { error },
         },
     };
     tracing::info!(job.id = %id, tries = tries + 1, ?told, "webhook try finished");
@@ -153,7 +153,7 @@ mod tests {
     fn eight_tries_fit_into_the_day_a_job_is_kept() {
         let longest: Duration = PAUSES.iter().sum();
         assert_eq!(PAUSES.len() + 1, 8);
-        assert!(longest < queue::RESULT_KEPT, "{longest:?}");
+        assert!(longest < queue::RESULT_RETENTION, "{longest:?}");
         assert!(PAUSES.is_sorted());
     }
 }

@@ -1,8 +1,8 @@
 //! Registry of online workers, their reports and their slots.
 
-mod library;
-mod room;
-mod seats;
+mod catalog;
+mod memory;
+mod registry;
 
 use std::{
     collections::BTreeMap,
@@ -20,16 +20,18 @@ use queue::{KeyId, ModelPatterns, Models, Serve};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::{auth::serves, error::ApiError, offer::Offer, place::together, routing::InLine};
-use library::{Known, Library, Told};
-use seats::{Person, Seats, name, person};
+use crate::{
+    auth::serves, error::ApiError, offer::Offer, position::combined, routing::RoutingEntry,
+};
+use catalog::{EngineCatalog, EngineInfo, WorkerInfo};
+use registry::{Registry, WorkerIdentity, identity, name};
 
 /// Maximum number of polling workers of one key; each takes memory for its report.
 const POLLERS_MAX: usize = 256;
 
 /// Id of an online worker.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Seat {
+pub(crate) enum OnlineId {
     /// A WebSocket connection.
     Socket(u64),
     /// A polling worker, by its key and name.
@@ -38,11 +40,11 @@ pub(crate) enum Seat {
 
 /// A worker that is online.
 #[derive(Debug, Clone)]
-pub(crate) struct Online {
+pub(crate) struct OnlineWorker {
     pub(crate) key: Option<KeyId>,
     pub(crate) serve: Serve,
     /// Models that its key allows.
-    pub(crate) within: ModelPatterns,
+    pub(crate) allowed_models: ModelPatterns,
     /// `None` for a worker of an older protocol, which is assumed to run any model.
     pub(crate) report: Option<Arc<WorkerReport>>,
     /// Time when it counts as offline unless it polls again; `None` while it is connected.
@@ -57,18 +59,18 @@ pub(crate) struct Online {
 #[derive(Debug, Clone)]
 pub(crate) struct Link {
     pub(crate) worker: WorkerId,
-    pub(crate) doubt: Arc<Doubt>,
+    pub(crate) maybe_dead: Arc<MaybeDead>,
     /// Its handle in the ranking of workers with free slots.
-    pub(crate) in_line: Arc<InLine>,
+    pub(crate) routing_entry: Arc<RoutingEntry>,
 }
 
 /// Whether a connection may be dead: its worker has connected again, and nothing was received on it
 /// since. Jobs leased to a dead connection are stuck until the lease expires, so it gets none
 /// meanwhile.
 #[derive(Debug, Default)]
-pub(crate) struct Doubt(AtomicBool);
+pub(crate) struct MaybeDead(AtomicBool);
 
-impl Doubt {
+impl MaybeDead {
     pub(crate) fn is_raised(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }
@@ -82,7 +84,7 @@ impl Doubt {
 /// Online workers, and those that disconnected recently.
 #[derive(Debug, Default)]
 pub(crate) struct Workers {
-    seats: Mutex<Seats>,
+    registry: Mutex<Registry>,
     last: AtomicU64,
     changes: watch::Sender<u64>,
 }
@@ -100,10 +102,10 @@ fn kept(new: Arc<WorkerReport>, old: Option<&Arc<WorkerReport>>) -> Arc<WorkerRe
 }
 
 fn view(
-    (key, name): &Person,
+    (key, name): &WorkerIdentity,
     report: Option<&WorkerReport>,
     carrier: Option<WorkerCarrier>,
-    told: &Told,
+    told: &WorkerInfo,
     last_seen: Timestamp,
 ) -> WorkerView {
     let models = report.map_or(&[][..], |report| &report.models);
@@ -132,18 +134,18 @@ fn view(
 
 impl Workers {
     /// Returns the id for a new connection.
-    pub(crate) fn seat(&self) -> Seat {
-        Seat::Socket(self.last.fetch_add(1, Ordering::Relaxed))
+    pub(crate) fn new_id(&self) -> OnlineId {
+        OnlineId::Socket(self.last.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Returns the number of workers connected by WebSocket, and by polling.
     pub(crate) fn count(&self, now: Timestamp) -> (usize, usize) {
-        let seats = self.lock();
-        let is_there = |online: &Online| online.until.is_none_or(|until| until > now);
-        let there = seats.online.iter();
+        let registry = self.lock();
+        let is_there = |online: &OnlineWorker| online.until.is_none_or(|until| until > now);
+        let there = registry.online.iter();
         let there = there.filter(|(_, (online, _))| is_there(online));
         let (sockets, polls): (Vec<_>, Vec<_>) =
-            there.partition(|(seat, _)| matches!(seat, Seat::Socket(_)));
+            there.partition(|(id, _)| matches!(id, OnlineId::Socket(_)));
         (sockets.len(), polls.len())
     }
 
@@ -151,10 +153,10 @@ impl Workers {
     ///
     /// # Errors
     /// [`ErrorCode::RateLimited`], if too many workers poll with its key already.
-    pub(crate) fn admit(&self, seat: &Seat, now: Timestamp) -> Result<(), ApiError> {
-        let mut seats = self.lock();
-        seats.settle(now);
-        if seats.online.contains_key(seat) || seats.pollers(seat) < POLLERS_MAX {
+    pub(crate) fn admit(&self, id: &OnlineId, now: Timestamp) -> Result<(), ApiError> {
+        let mut registry = self.lock();
+        registry.settle(now);
+        if registry.online.contains_key(id) || registry.pollers(id) < POLLERS_MAX {
             return Ok(());
         }
         let message = format!(
@@ -165,18 +167,18 @@ impl Workers {
     }
 
     /// Registers an online worker. What it reported before stays valid until it reports anew.
-    pub(crate) fn sit(&self, seat: Seat, mut online: Online) {
-        let mut seats = self.lock();
-        let mut before = seats.take(&seat).map(|(old, told)| {
+    pub(crate) fn register(&self, id: OnlineId, mut online: OnlineWorker) {
+        let mut registry = self.lock();
+        let mut before = registry.take(&id).map(|(old, told)| {
             if let Some(poll) = &old.poll {
                 poll.cancel();
             }
             (old.report, told)
         });
-        if let Some(who) = person(&seat, &online) {
-            let gone = seats.gone.remove(&who);
+        if let Some(who) = identity(&id, &online) {
+            let gone = registry.gone.remove(&who);
             let other = || {
-                let (other, told) = seats.seat_of(&who)?;
+                let (other, told) = registry.seat_of(&who)?;
                 Some((other.report.clone(), told.clone()))
             };
             before = before
@@ -185,52 +187,52 @@ impl Workers {
         }
         let key = online.key.as_deref().unwrap_or_default();
         let (report, mut told) =
-            before.unwrap_or_else(|| (None, Told::nothing(seats.rooms.weight(key))));
+            before.unwrap_or_else(|| (None, WorkerInfo::nothing(registry.memory_use.memory(key))));
         online.report = online.report.map(|new| kept(new, report.as_ref()));
         if let Some(now) = &online.report {
             told.keep(now, report.as_deref());
         }
-        seats.put(seat, online, told);
-        drop(seats);
+        registry.put(id, online, told);
+        drop(registry);
         self.changed();
     }
 
     /// Marks a worker's earlier connections as possibly dead, after it has connected again. They
     /// are not closed, because two workers may share a key and a name.
-    pub(crate) fn doubt_older(&self, key: Option<&KeyId>, worker: &WorkerId) {
-        let seats = self.lock();
-        for (_, (online, _)) in seats.of_name(worker) {
+    pub(crate) fn suspect_older(&self, key: Option<&KeyId>, worker: &WorkerId) {
+        let registry = self.lock();
+        for (_, (online, _)) in registry.of_name(worker) {
             if let Some(link) = &online.link
                 && online.key.as_ref() == key
             {
-                link.doubt.0.store(true, Ordering::SeqCst);
-                link.in_line.leave();
+                link.maybe_dead.0.store(true, Ordering::SeqCst);
+                link.routing_entry.leave();
             }
         }
     }
 
-    pub(crate) fn leave(&self, seat: &Seat, now: Timestamp) {
-        self.lock().leave(seat, now);
+    pub(crate) fn leave(&self, id: &OnlineId, now: Timestamp) {
+        self.lock().leave(id, now);
         self.changed();
     }
 
     /// Removes a worker whose key is no longer valid, without remembering its report.
-    pub(crate) fn dismiss(&self, seat: &Seat) {
-        self.lock().take(seat);
+    pub(crate) fn dismiss(&self, id: &OnlineId) {
+        self.lock().take(id);
         self.changed();
     }
 
     /// Records how many jobs a worker runs at once.
-    pub(crate) fn capacity(&self, seat: &Seat, slots: u32) {
-        if let Some((_, told)) = self.lock().online.get_mut(seat) {
+    pub(crate) fn capacity(&self, id: &OnlineId, slots: u32) {
+        if let Some((_, told)) = self.lock().online.get_mut(id) {
             told.slots = Some(slots);
         }
         self.changed();
     }
 
     /// Records a poll and the slots it reports.
-    pub(crate) fn seen(&self, seat: &Seat, now: Timestamp, slots: Option<u32>) {
-        if let Some((_, told)) = self.lock().online.get_mut(seat) {
+    pub(crate) fn seen(&self, id: &OnlineId, now: Timestamp, slots: Option<u32>) {
+        if let Some((_, told)) = self.lock().online.get_mut(id) {
             told.seen = Some(now);
             told.slots = slots;
         }
@@ -249,20 +251,20 @@ impl Workers {
     }
 
     /// Returns the online and recently disconnected workers, for an operator.
-    pub(crate) fn told(&self, now: Timestamp) -> Vec<WorkerView> {
-        let mut seats = self.lock();
-        seats.settle(now);
-        let gone = seats.gone.iter().map(|(who, known)| {
+    pub(crate) fn views(&self, now: Timestamp) -> Vec<WorkerView> {
+        let mut registry = self.lock();
+        registry.settle(now);
+        let gone = registry.gone.iter().map(|(who, known)| {
             let seen = known.told.seen.unwrap_or(now);
             let report = Some(&*known.report);
             (who.clone(), view(who, report, None, &known.told, seen))
         });
-        let here = seats.online.iter().filter_map(|(seat, (online, told))| {
-            let who = person(seat, online)?;
-            let carrier = match (seat, &online.report) {
-                (Seat::Socket(_), _) => WorkerCarrier::Websocket,
-                (Seat::Poll(..), Some(_)) => WorkerCarrier::Http,
-                (Seat::Poll(..), None) => WorkerCarrier::Legacy,
+        let here = registry.online.iter().filter_map(|(id, (online, told))| {
+            let who = identity(id, online)?;
+            let carrier = match (id, &online.report) {
+                (OnlineId::Socket(_), _) => WorkerCarrier::Websocket,
+                (OnlineId::Poll(..), Some(_)) => WorkerCarrier::Http,
+                (OnlineId::Poll(..), None) => WorkerCarrier::Legacy,
             };
             let seen = told.seen.filter(|_| online.link.is_none()).unwrap_or(now);
             let report = online.report.as_deref();
@@ -270,7 +272,7 @@ impl Workers {
             Some((who, view))
         });
         // A worker that reconnected is listed once, as online.
-        let all: BTreeMap<Person, WorkerView> = gone.chain(here).collect();
+        let all: BTreeMap<WorkerIdentity, WorkerView> = gone.chain(here).collect();
         all.into_values().collect()
     }
 
@@ -278,12 +280,12 @@ impl Workers {
     /// worker is unknown.
     pub(crate) fn heard(
         &self,
-        seat: &Seat,
+        id: &OnlineId,
         until: Timestamp,
         poll: CancellationToken,
     ) -> Option<Arc<WorkerReport>> {
-        let mut seats = self.lock();
-        let (worker, _) = seats.online.get_mut(seat)?;
+        let mut registry = self.lock();
+        let (worker, _) = registry.online.get_mut(id)?;
         if let Some(older) = worker.poll.replace(poll) {
             older.cancel();
         }
@@ -291,8 +293,8 @@ impl Workers {
         worker.report.clone()
     }
 
-    pub(crate) fn report(&self, seat: &Seat, report: Arc<WorkerReport>) {
-        if let Some((worker, told)) = self.lock().online.get_mut(seat) {
+    pub(crate) fn report(&self, id: &OnlineId, report: Arc<WorkerReport>) {
+        if let Some((worker, told)) = self.lock().online.get_mut(id) {
             let report = kept(report, worker.report.as_ref());
             told.keep(&report, worker.report.as_deref());
             worker.report = Some(report);
@@ -301,8 +303,8 @@ impl Workers {
     }
 
     /// Ends the held poll of a worker, because jobs leased to it would not be received.
-    pub(crate) fn end_poll(&self, seat: &Seat) {
-        if let Some((worker, _)) = self.lock().online.get_mut(seat)
+    pub(crate) fn end_poll(&self, id: &OnlineId) {
+        if let Some((worker, _)) = self.lock().online.get_mut(id)
             && let Some(poll) = worker.poll.take()
         {
             poll.cancel();
@@ -310,12 +312,12 @@ impl Workers {
     }
 
     /// Stores details of a worker's engine; `false` if the worker is unknown.
-    pub(crate) fn tell(&self, seat: &Seat, details: Vec<Detail>) -> bool {
-        let mut seats = self.lock();
+    pub(crate) fn tell(&self, id: &OnlineId, details: Vec<Detail>) -> bool {
+        let mut registry = self.lock();
         for detail in details {
-            seats.tell(seat, detail);
+            registry.tell(id, detail);
         }
-        seats.online.contains_key(seat)
+        registry.online.contains_key(id)
     }
 
     /// Returns what the online workers can run for an account, in the order they registered; or
@@ -326,17 +328,18 @@ impl Workers {
         only: Option<&WorkerId>,
         now: Timestamp,
     ) -> Offer {
-        let mut seats = self.lock();
-        seats.settle(now);
+        let mut registry = self.lock();
+        registry.settle(now);
         let mut offer = Offer::default();
-        let is_it =
-            |seat: &Seat, online: &Online| only.is_none_or(|only| name(seat, online) == Some(only));
-        let online = seats.online.iter();
-        let online = online.filter(|(seat, (online, _))| is_it(seat, online));
+        let is_it = |id: &OnlineId, online: &OnlineWorker| {
+            only.is_none_or(|only| name(id, online) == Some(only))
+        };
+        let online = registry.online.iter();
+        let online = online.filter(|(id, (online, _))| is_it(id, online));
         let online = online.map(|(_, (online, _))| online);
         for worker in online.filter(|online| serves(&online.serve, account)) {
             match &worker.report {
-                None => offer.any.push(worker.within.clone()),
+                None => offer.any.push(worker.allowed_models.clone()),
                 Some(report) if report.engine_up => offer.reports.push(report.clone()),
                 Some(report) => offer.down.push(report.clone()),
             }
@@ -352,9 +355,9 @@ impl Workers {
         model: &ModelName,
         now: Timestamp,
     ) -> (Serve, Models) {
-        let mut seats = self.lock();
-        seats.settle(now);
-        let online = seats.online.values().map(|(online, _)| online);
+        let mut registry = self.lock();
+        registry.settle(now);
+        let online = registry.online.values().map(|(online, _)| online);
         let workers = online.filter(|worker| worker.serve.includes(account));
         let workers = workers.filter_map(|worker| {
             let models = match &worker.report {
@@ -365,7 +368,7 @@ impl Workers {
                 Some(_) => return None,
             };
             let runs = match &models {
-                Models::Any | Models::AnyBut(_) => worker.within.allow(model),
+                Models::Any | Models::AnyBut(_) => worker.allowed_models.allow(model),
                 Models::AnyForQueries => false,
                 Models::Only(names) | Models::OnlyUrgent(names) => {
                     names.iter().any(|name| name.is_same(model))
@@ -373,35 +376,36 @@ impl Workers {
             };
             runs.then(|| (worker.serve.clone(), models))
         });
-        together(account, model, workers)
+        combined(account, model, workers)
     }
 
     /// Returns what is known of the engines that serve an account: those that are up, those that
     /// are down, and those whose worker disconnected recently.
-    pub(crate) fn library(&self, account: &Account, now: Timestamp) -> Library {
-        let mut seats = self.lock();
-        seats.settle(now);
-        let here = seats.online.values();
+    pub(crate) fn catalog(&self, account: &Account, now: Timestamp) -> EngineCatalog {
+        let mut registry = self.lock();
+        registry.settle(now);
+        let here = registry.online.values();
         let here = here.filter(|(online, _)| serves(&online.serve, account));
         let here = here.filter_map(|(online, told)| {
-            Some(Known {
+            Some(EngineInfo {
                 report: online.report.clone()?,
                 details: told.details.clone(),
             })
         });
-        let (up, down): (Vec<Known>, Vec<Known>) = here.partition(|known| known.report.engine_up);
-        let gone = seats.gone.values();
+        let (up, down): (Vec<EngineInfo>, Vec<EngineInfo>) =
+            here.partition(|known| known.report.engine_up);
+        let gone = registry.gone.values();
         let gone = gone.filter(|gone| serves(&gone.serve, account));
-        let gone = gone.map(|gone| Known {
+        let gone = gone.map(|gone| EngineInfo {
             report: gone.report.clone(),
             details: gone.told.details.clone(),
         });
         let is_up = up.len();
-        Library::new(up.into_iter().chain(down).chain(gone).collect(), is_up)
+        EngineCatalog::new(up.into_iter().chain(down).chain(gone).collect(), is_up)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Seats> {
-        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -37,12 +37,12 @@ pub const BUGS: &[Bug] = &[
         name: "answer-before-commit",
         edits: &[
             Edit {
-                file: "crates/relay/src/ticket.rs",
-                is: "self.enqueue(id, caller, order, extras, false).await",
+                file: "crates/relay/src/submission.rs",
+                is: "self.enqueue(id, caller, submission, extras, false).await",
                 becomes: "let (relay, caller) = (self.clone(), caller.clone());
                     self.tasks.spawn(async move {
                         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                        drop(relay.enqueue(id, &caller, order, extras, false).await);
+                        drop(relay.enqueue(id, &caller, submission, extras, false).await);
                     });
                     Ok(Submitted::Known(id))",
             },
@@ -92,8 +92,8 @@ pub const BUGS: &[Bug] = &[
         name: "the-queue-has-no-end",
         edits: &[Edit {
             file: "crates/queue/src/machine/mod.rs",
-            is: "if all.queued >= terms.jobs_max {",
-            becomes: "if all.queued > terms.jobs_max.saturating_mul(9) {",
+            is: "if all.queued >= limits.jobs_max {",
+            becomes: "if all.queued > limits.jobs_max.saturating_mul(9) {",
         }],
         found_by: unit("queue", "memory::", "the_queue_as_a_whole_has_bounds"),
     },
@@ -101,8 +101,8 @@ pub const BUGS: &[Bug] = &[
         name: "one-account-takes-all",
         edits: &[Edit {
             file: "crates/queue/src/machine/mod.rs",
-            is: "if own.jobs >= terms.account_jobs_max {",
-            becomes: "if own.jobs > terms.jobs_max {",
+            is: "if own.jobs >= limits.account_jobs_max {",
+            becomes: "if own.jobs > limits.jobs_max {",
         }],
         found_by: unit("queue", "memory::", "an_account_has_a_share_of_the_queue"),
     },
@@ -288,8 +288,8 @@ pub const BUGS: &[Bug] = &[
         name: "a-key-in-the-path-may-all",
         edits: &[Edit {
             file: "crates/relay/src/auth.rs",
-            is: "if place == Place::Header {",
-            becomes: "if place == Place::Header && scopes.is_empty() {",
+            is: "if location == KeyLocation::Header {",
+            becomes: "if location == KeyLocation::Header && scopes.is_empty() {",
         }],
         found_by: through_http(
             "path_keys",
@@ -326,8 +326,8 @@ pub const BUGS: &[Bug] = &[
         name: "all-are-remembered",
         edits: &[Edit {
             file: "crates/relay/src/rate.rs",
-            is: "            self.old = mem::take(&mut self.young);\n",
-            becomes: "            drop(mem::take(&mut self.old));\n",
+            is: "            self.older = mem::take(&mut self.newer);\n",
+            becomes: "            drop(mem::take(&mut self.older));\n",
         }],
         found_by: unit("relay", "rate::", "only_so_many_are_remembered"),
     },
@@ -356,7 +356,7 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a-line-has-no-end",
         edits: &[Edit {
-            file: "crates/relay/src/carrier/open.rs",
+            file: "crates/relay/src/carrier/leases.rs",
             is: "if open.partial.len() + part.len() > limits::LINE_MAX {",
             becomes: "if part.len() > limits::LINE_MAX {",
         }],
@@ -421,7 +421,7 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a-prompt-in-the-log",
         edits: &[Edit {
-            file: "crates/relay/src/ticket.rs",
+            file: "crates/relay/src/submission.rs",
             is: "let (op, bytes) = (job.op, job.body.0.len());",
             becomes: "let (op, bytes) = (job.op, job.body.0.len());
                 tracing::info!(body = %String::from_utf8_lossy(&job.body.0));",

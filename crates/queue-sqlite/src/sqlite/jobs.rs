@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use proto::{Account, End, JobError, JobId, LeaseToken, Timestamp, worker::Retry};
 use queue::{
-    Appended, Job, JobLog, KeyRecord, Keys, Lease, LeaseQuery, Leased, Minute, Models, NewJob,
-    Observer, Overview, Owner, Place, Queue, QueueCounts, QueueError, Serve, end_too_long,
+    Appended, Extended, Job, JobLog, KeyRecord, Keys, Lease, LeaseQuery, Minute, Models, NewJob,
+    Observer, Overview, Owner, Queue, QueueCounts, QueueError, QueuePosition, Serve, end_too_long,
     machine::Record,
 };
 use tokio::sync::watch;
@@ -44,7 +44,7 @@ impl Queue for SqliteQueue {
         now: Timestamp,
         token: LeaseToken,
         length: Duration,
-    ) -> Result<Leased, QueueError> {
+    ) -> Result<Extended, QueueError> {
         self.open_still()?;
         let (extended, news) = {
             let mut live = lock(&self.shared.live);
@@ -124,11 +124,11 @@ impl Queue for SqliteQueue {
     }
 
     async fn cancelled(&self, token: LeaseToken) {
-        let standing = lock(&self.shared.live).standing(token);
-        if let Some(mut standing) = standing {
+        let lease_holder = lock(&self.shared.live).lease_holder(token);
+        if let Some(mut lease_holder) = lease_holder {
             // An error means that the job, and with it the lease, is gone.
-            let _ = standing
-                .wait_for(|standing| standing.stops(token.attempt))
+            let _ = lease_holder
+                .wait_for(|lease_holder| lease_holder.stops(token.attempt))
                 .await;
         }
     }
@@ -220,8 +220,14 @@ impl Queue for SqliteQueue {
         self.arrivals.subscribe()
     }
 
-    fn place(&self, now: Timestamp, id: JobId, serve: &Serve, models: &Models) -> Option<Place> {
-        lock(&self.shared.live).place(now, id, serve, models)
+    fn position(
+        &self,
+        now: Timestamp,
+        id: JobId,
+        serve: &Serve,
+        models: &Models,
+    ) -> Option<QueuePosition> {
+        lock(&self.shared.live).position(now, id, serve, models)
     }
 
     fn waiting(&self, query: &LeaseQuery, most: usize) -> usize {

@@ -10,7 +10,7 @@ use std::{
 
 use proto::{End, ErrorCode, JobId, JobState};
 use queue::{
-    Batches as _, NewJob, Owner, Queries as _, Queue, QueueError, RESULT_KEPT, Terms,
+    Batches as _, NewJob, Owner, Queries as _, Queue, QueueError, QueueLimits, RESULT_RETENTION,
     conformance::sample::{T0, after, anyone, at, found, id, job, leased, lines, page, texts},
 };
 use rusqlite::ffi;
@@ -106,7 +106,7 @@ fn on_a_full_disk_what_runs_ends_and_new_jobs_are_refused_until_there_is_room() 
     };
     run(async {
         let path = folder.path().join("queue.db");
-        let open = || SqliteQueue::open_with(&path, T0, Terms::default(), RESERVE, |_| ());
+        let open = || SqliteQueue::open_with(&path, T0, QueueLimits::default(), RESERVE, |_| ());
         let queue = open().unwrap();
         let mut kept = Vec::new();
         for n in 0..FILLS {
@@ -189,7 +189,7 @@ fn a_disk_that_the_queue_itself_filled_takes_jobs_again_once_the_old_ones_are_er
         }
         let late = queue.enqueue(T0, large(9_998)).await.unwrap_err();
         assert_eq!(late.code(), ErrorCode::DiskFull, "nothing was erased yet");
-        let now = T0 + RESULT_KEPT;
+        let now = T0 + RESULT_RETENTION;
         while queue.reap(now).await.unwrap().is_some_and(|at| at <= now) {}
         assert!(queue.list(Owner::Anyone, 1).await.unwrap().is_empty());
         for n in 0..kept.len() / 2 {
@@ -209,7 +209,7 @@ fn files_and_results_that_a_full_disk_did_not_let_go_are_erased_in_little_room()
     };
     run(async {
         let path = folder.path().join("queue.db");
-        let open = || SqliteQueue::open_with(&path, T0, Terms::default(), RESERVE, |_| ());
+        let open = || SqliteQueue::open_with(&path, T0, QueueLimits::default(), RESERVE, |_| ());
         let queue = open().unwrap();
         put_long(&queue).await;
         queue.close().await.unwrap();
@@ -249,7 +249,7 @@ fn a_start_on_a_full_disk_uses_what_was_kept_free_and_goes_on_erasing() {
     };
     run(async {
         let path = folder.path().join("queue.db");
-        let open = || SqliteQueue::open_with(&path, T0, Terms::default(), RESERVE, |_| ());
+        let open = || SqliteQueue::open_with(&path, T0, QueueLimits::default(), RESERVE, |_| ());
         let queue = open().unwrap();
         put_long(&queue).await;
         queue.forget_file("f1").await.unwrap();
@@ -333,7 +333,7 @@ fn a_place_that_must_not_be_written_to_is_refused_in_one_line() {
     };
     run(async {
         let path = folder.path().join("queue.db");
-        let open = || SqliteQueue::open_with(&path, T0, Terms::default(), 1024, |_| ());
+        let open = || SqliteQueue::open_with(&path, T0, QueueLimits::default(), 1024, |_| ());
         let queue = open().unwrap();
         queue.enqueue(T0, job(1)).await.unwrap();
         queue.close().await.unwrap();

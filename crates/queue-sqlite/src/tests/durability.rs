@@ -9,8 +9,8 @@ use std::sync::{
 use futures_util::{FutureExt as _, future::join_all};
 use proto::{End, EventId, JobId};
 use queue::{
-    Batches as _, Extras, Keys as _, NewJob, Owner, Queue, QueueError, Renewal, Renewed,
-    Sessions as _, Submissions as _, Terms, Users as _,
+    Batches as _, Extras, Keys as _, NewJob, Owner, Queue, QueueError, QueueLimits, Renewal,
+    Renewed, Sessions as _, Submissions as _, Users as _,
     conformance::{
         keys::key,
         sample::{T0, after, at, found, id, job, leased, lines, next},
@@ -279,11 +279,11 @@ fn a_line_is_read_while_the_disk_stands_still() {
 #[test]
 fn what_there_is_no_room_for_is_refused_while_the_disk_stands_still() {
     run(async {
-        let terms = Terms {
+        let limits = QueueLimits {
             jobs_max: 1,
-            ..Terms::default()
+            ..QueueLimits::default()
         };
-        let queue = Scratch::on(terms);
+        let queue = Scratch::on(limits);
         queue.enqueue(T0, job(1)).await.unwrap();
         let release = queue.hold_writer().await;
         let refused = queue.enqueue(T0, job(2)).now_or_never();

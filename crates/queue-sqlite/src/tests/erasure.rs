@@ -14,8 +14,8 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use proto::{End, ErrorCode, JobId, Timestamp, limits::JOB_COST};
 use queue::{
-    BatchState, Batches, FETCHED_KEPT, FileRecord, LineResult, NewJob, NewQuery, Owner, Queries,
-    Queue, RESULT_KEPT, Terms,
+    BatchState, Batches, FETCHED_RETENTION, FileRecord, LineResult, NewJob, NewQuery, Owner,
+    Queries, Queue, QueueLimits, RESULT_RETENTION,
     conformance::{
         batches,
         sample::{LEASE, T0, anyone, at, job, leased},
@@ -79,9 +79,12 @@ fn an_erased_prompt_and_its_answer_are_nowhere_in_the_files_of_a_relay_that_goes
         }
         // New data without the word is written in between.
         queue.enqueue(at(1), job(9)).await.unwrap();
-        queue.reap(at(1) + FETCHED_KEPT).await.unwrap();
+        queue.reap(at(1) + FETCHED_RETENTION).await.unwrap();
         assert_eq!(found(queue.folder.path()), [""; 0]);
-        queue.enqueue(at(2) + FETCHED_KEPT, job(8)).await.unwrap();
+        queue
+            .enqueue(at(2) + FETCHED_RETENTION, job(8))
+            .await
+            .unwrap();
     });
 }
 
@@ -114,7 +117,7 @@ fn the_copy_of_an_earlier_layout_goes_after_a_week() {
                 .set_modified(made)
                 .unwrap();
         }
-        let week = 7 * RESULT_KEPT;
+        let week = 7 * RESULT_RETENTION;
         let almost = T0 + (week - Duration::from_secs(1));
         let queue = queue.reopened(almost).await;
         assert!(copy.exists());
@@ -127,12 +130,12 @@ fn the_copy_of_an_earlier_layout_goes_after_a_week() {
 #[test]
 fn how_long_what_ended_is_kept_can_be_chosen() {
     run(async {
-        let terms = Terms {
+        let limits = QueueLimits {
             kept: Duration::from_secs(100),
             fetched_kept: Duration::from_secs(10),
-            ..Terms::default()
+            ..QueueLimits::default()
         };
-        let queue = Scratch::on(terms);
+        let queue = Scratch::on(limits);
         let token = leased(&*queue, T0, 1).await;
         queue.complete(T0, token, 0, End::Completed).await.unwrap();
         queue.fetched(T0, token.job);
@@ -200,7 +203,7 @@ fn what_ended_together_is_erased_in_many_groups_and_never_fills_the_log() {
             };
             answered(&queue, new, &[20]).await;
         }
-        let now = T0 + RESULT_KEPT;
+        let now = T0 + RESULT_RETENTION;
         let next = queue.reap(now).await.unwrap();
         assert!(next.is_some_and(|next| next <= now), "there is more to do");
         let left = queue.list(Owner::Anyone, JOBS).await.unwrap().len();
@@ -233,10 +236,10 @@ fn a_request_and_an_answer_that_are_too_large_for_one_group_are_erased_in_parts(
             let kept = || lock(&queue.shared.live).machine.kept(&account);
             assert!(kept() > 35_000_000);
             let now = if whole {
-                T0 + RESULT_KEPT
+                T0 + RESULT_RETENTION
             } else {
                 queue.fetched(T0, job(1).id);
-                T0 + FETCHED_KEPT
+                T0 + FETCHED_RETENTION
             };
             let mut groups = 0;
             loop {
@@ -274,7 +277,7 @@ fn a_request_that_was_half_erased_when_the_relay_was_killed_is_erased_after_it()
         };
         answered(&queue, new, &[20]).await;
         queue.fetched(T0, job(1).id);
-        let now = T0 + FETCHED_KEPT;
+        let now = T0 + FETCHED_RETENTION;
         let next = queue.reap(now).await.unwrap();
         assert!(next.is_some_and(|next| next <= now));
         let queue = queue.killed(now);

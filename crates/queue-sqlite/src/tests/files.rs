@@ -4,9 +4,9 @@ use std::{error::Error as _, fs, path::Path};
 
 use proto::{Account, Dialect, ErrorCode, Timestamp};
 use queue::{
-    Batches as _, Ceiling, Extras, KeyRecord, Keys, LineResult, NewJob, NewQuery, NewWebhook, Once,
-    Owner, Queries as _, Queue, QueueError, RESULT_KEPT, Scope, Serve, SessionId, Sessions as _,
-    Submissions as _, Users as _, Webhooks as _,
+    Batches as _, Ceiling, Extras, IdempotencyKey, KeyRecord, Keys, LineResult, NewJob, NewQuery,
+    NewWebhook, Owner, Queries as _, Queue, QueueError, RESULT_RETENTION, Scope, Serve, SessionId,
+    Sessions as _, Submissions as _, Users as _, Webhooks as _,
     conformance::{
         batches,
         sample::{T0, after, failed, found, id, job, leased, lines, next, page, texts},
@@ -133,7 +133,7 @@ async fn filled(queue: &SqliteQueue) {
         .open_session(T0, sessions::session(1, user))
         .await
         .unwrap();
-    let once = Once {
+    let idempotency_key = IdempotencyKey {
         key: "mine".into(),
         fingerprint: [1; 32],
     };
@@ -142,7 +142,7 @@ async fn filled(queue: &SqliteQueue) {
         secret: vec![2; 32],
     };
     let extras = Extras {
-        once: Some(once),
+        idempotency_key: Some(idempotency_key),
         webhook: Some(webhook),
     };
     queue.submit(T0, job(1), extras).await.unwrap();
@@ -413,8 +413,11 @@ fn an_erased_prompt_is_nowhere_in_the_file() {
             .cancel(T0, queue::Owner::Anyone, token.job)
             .await
             .unwrap();
-        queue.reap(T0 + RESULT_KEPT).await.unwrap();
-        queue.reap(T0 + RESULT_KEPT + RESULT_KEPT).await.unwrap();
+        queue.reap(T0 + RESULT_RETENTION).await.unwrap();
+        queue
+            .reap(T0 + RESULT_RETENTION + RESULT_RETENTION)
+            .await
+            .unwrap();
         queue.close().await.unwrap();
         for file in fs::read_dir(queue.folder.path()).unwrap() {
             let bytes = fs::read(file.unwrap().path()).unwrap();

@@ -16,7 +16,7 @@ use std::{
 
 use proto::Timestamp;
 use queue::{
-    Terms,
+    QueueLimits,
     conformance::{bounds, run, sample::T0},
     machine::Record,
 };
@@ -29,7 +29,7 @@ use crate::{SqliteQueue, group::lock, restart};
 const RESERVE: u64 = 64 * 1024;
 
 queue::conformance_suite!(async { Scratch::new() });
-queue::bounds_suite!(async { Scratch::on(bounds::terms()) });
+queue::bounds_suite!(async { Scratch::on(bounds::limits()) });
 
 /// A queue in a temporary directory.
 pub(crate) struct Scratch {
@@ -44,20 +44,20 @@ impl Scratch {
 
     /// Opens a queue with a hook that runs at each commit of the writer and may make it fail.
     fn on_commit(hook: impl FnMut() -> bool + Send + 'static) -> Self {
-        Self::with(Terms::default(), |conn| {
+        Self::with(QueueLimits::default(), |conn| {
             conn.commit_hook(Some(hook)).unwrap()
         })
     }
 
     /// Opens a queue with these limits.
-    fn on(terms: Terms) -> Self {
-        Self::with(terms, |_| ())
+    fn on(limits: QueueLimits) -> Self {
+        Self::with(limits, |_| ())
     }
 
-    fn with(terms: Terms, prepare: impl FnOnce(&mut Connection)) -> Self {
+    fn with(limits: QueueLimits, prepare: impl FnOnce(&mut Connection)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("queue.db");
-        let queue = SqliteQueue::open_with(&path, T0, terms, RESERVE, prepare).unwrap();
+        let queue = SqliteQueue::open_with(&path, T0, limits, RESERVE, prepare).unwrap();
         Self { queue, folder }
     }
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use proto::{End, ErrorCode, EventId, JobState, limits::RESTART_GRACE, worker::Retry};
 use queue::{
-    Extras, NewJob, Once, Owner, Queue, QueueError, RESULT_KEPT, Submissions,
+    Extras, IdempotencyKey, NewJob, Owner, Queue, QueueError, RESULT_RETENTION, Submissions,
     conformance::{
         bounds,
         sample::{
@@ -127,7 +127,7 @@ fn a_restart_keeps_ends_answers_and_wishes() {
             );
             after_restart.cancelled(unwanted).await;
             let told = after_restart.extend(at(3), unwanted, LEASE).await.unwrap();
-            assert_eq!(told, queue::Leased::Cancelled);
+            assert_eq!(told, queue::Extended::Cancelled);
             assert_eq!(
                 next(&*after_restart, at(62)).await.unwrap().token.attempt,
                 2
@@ -188,7 +188,7 @@ fn a_restart_keeps_what_a_name_stands_for() {
     run(async {
         let queue = Scratch::new();
         let named = |fingerprint| Extras {
-            once: Some(Once {
+            idempotency_key: Some(IdempotencyKey {
                 key: "k".into(),
                 fingerprint: [fingerprint; 32],
             }),
@@ -241,7 +241,7 @@ fn a_log_that_is_erased_while_it_is_read_ends_with_an_error() {
         let log = queue.log(Owner::Anyone, id(1)).await.unwrap().unwrap();
         let begun = log.read(after(0, 0), 1).await.unwrap();
         assert_eq!((texts(&begun), &begun.end), (vec!["1".to_owned()], &None));
-        queue.reap(T0 + RESULT_KEPT).await.unwrap();
+        queue.reap(T0 + RESULT_RETENTION).await.unwrap();
         let rest = log.read(after(1, 1), 1).await;
         assert!(matches!(rest, Err(QueueError::Erased(_))), "{rest:?}");
     });
@@ -280,7 +280,7 @@ fn a_reader_of_a_long_answer_goes_on_from_the_disk_once_the_job_ended() {
 #[test]
 fn a_restart_forgets_nothing_of_what_is_kept_of_an_account() {
     run(async {
-        let queue = Scratch::on(bounds::terms());
+        let queue = Scratch::on(bounds::limits());
         let body = || vec![b'x'; 500].into();
         let new = |n| NewJob {
             body: body(),
@@ -294,7 +294,7 @@ fn a_restart_forgets_nothing_of_what_is_kept_of_an_account() {
         assert!(n > 9);
         queue.close().await.unwrap();
         let path = queue.path();
-        let again = SqliteQueue::open_on(&path, T0, bounds::terms()).unwrap();
+        let again = SqliteQueue::open_on(&path, T0, bounds::limits()).unwrap();
         let refused = again.enqueue(T0, new(n)).await.unwrap_err();
         assert_eq!(refused.code(), ErrorCode::AccountFull);
         again.close().await.unwrap();

@@ -7,8 +7,8 @@ use proto::{Priority, Timestamp};
 
 use super::sample::{T0, account, at};
 use crate::{
-    BATCH_KEPT, BatchRecord, BatchState, Ceiling, FileRecord, LineResult, ModelPatterns, Owner,
-    Store,
+    BATCH_RETENTION, BatchRecord, BatchState, Ceiling, FileRecord, LineResult, ModelPatterns,
+    Owner, Store,
 };
 
 /// Returns the metadata of a file that expires after `seconds`.
@@ -189,8 +189,8 @@ pub async fn a_batch_without_its_file_is_erased_in_its_time(store: &dyn Store) {
     store.erase_file("f1").await.unwrap();
     let expire = async |now: Timestamp| store.expire_files(now).await.unwrap();
     let count = async || store.batches(Owner::Anyone).await.unwrap().len();
-    let end = T0 + BATCH_KEPT;
-    let before = T0 + (BATCH_KEPT - Duration::from_secs(1));
+    let end = T0 + BATCH_RETENTION;
+    let before = T0 + (BATCH_RETENTION - Duration::from_secs(1));
     assert_eq!(expire(before).await, Some(end));
     assert_eq!(count().await, 2);
     assert_eq!(expire(end).await, None);

@@ -1,4 +1,4 @@
-//! Rules for the limits of a queue, for a store that was opened with [`terms`].
+//! Rules for the limits of a queue, for a store that was opened with [`limits`].
 
 use bytes::Bytes;
 use proto::{
@@ -7,12 +7,15 @@ use proto::{
 };
 
 use super::sample::{LEASE, T0, account, after, found, id, job, leased, lines, next, page, texts};
-use crate::{Claim, FETCHED_KEPT, NewJob, NewQuery, Owner, QueueError, RESULT_KEPT, Store, Terms};
+use crate::{
+    Claim, FETCHED_RETENTION, NewJob, NewQuery, Owner, QueueError, QueueLimits, RESULT_RETENTION,
+    Store,
+};
 
 /// Returns limits small enough to be reached in a test.
 #[must_use]
-pub fn terms() -> Terms {
-    Terms {
+pub fn limits() -> QueueLimits {
+    QueueLimits {
         jobs_max: 5,
         bytes_max: 1_000,
         account_jobs_max: 3,
@@ -20,7 +23,7 @@ pub fn terms() -> Terms {
         account_kept_max: 64 * 1024,
         log_max: 1_000,
         logs_max: 1_500,
-        ..Terms::default()
+        ..QueueLimits::default()
     }
 }
 
@@ -89,7 +92,7 @@ async fn fills(store: &dyn Store, name: &str, first: u8, answer: usize) -> u8 {
 /// Ended jobs count against their account until they are erased, so cancelling does not free disk
 /// space.
 pub async fn an_account_has_a_share_of_what_is_kept(store: &dyn Store) {
-    let share = terms().account_kept_max;
+    let share = limits().account_kept_max;
     let withdrawn = fills(store, "a", 1, 0).await;
     assert_eq!(u64::from(withdrawn), share / (JOB_COST + 500));
     let answered = fills(store, "b", 101, 900).await;
@@ -97,12 +100,12 @@ pub async fn an_account_has_a_share_of_what_is_kept(store: &dyn Store) {
     store.enqueue(T0, sized(200, "c", 500)).await.unwrap();
     store.cancel(T0, Owner::Anyone, id(200)).await.unwrap();
     // A fetched answer is erased first, and then there is room for others.
-    let now = T0 + FETCHED_KEPT;
+    let now = T0 + FETCHED_RETENTION;
     store.reap(now).await.unwrap();
     store.enqueue(now, sized(201, "b", 500)).await.unwrap();
     let still = store.enqueue(now, sized(202, "a", 500)).await;
     assert_eq!(still.unwrap_err().code(), ErrorCode::AccountFull);
-    let now = T0 + RESULT_KEPT;
+    let now = T0 + RESULT_RETENTION;
     store.reap(now).await.unwrap();
     store.enqueue(now, sized(202, "a", 500)).await.unwrap();
 }
@@ -114,7 +117,7 @@ pub async fn an_account_has_a_share_of_what_is_written_to_queries(store: &dyn St
         project: 1,
         user: None,
     };
-    let free = usize::try_from(terms().account_kept_max - 2 * (JOB_COST + 100)).unwrap();
+    let free = usize::try_from(limits().account_kept_max - 2 * (JOB_COST + 100)).unwrap();
     let query = store.create_query(T0, new(1)).await.unwrap();
     let other = store.create_query(T0, new(2)).await.unwrap();
     let text = |bytes| "x".repeat(bytes);

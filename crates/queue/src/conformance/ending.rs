@@ -8,7 +8,7 @@ use super::sample::{
     LEASE, T0, account, after, at, failed, found, id, job, job_for, leased, lines, next, page, why,
     with_models,
 };
-use crate::{FETCHED_KEPT, Leased, NewJob, Owner, QueueError, RESULT_KEPT, Store};
+use crate::{Extended, FETCHED_RETENTION, NewJob, Owner, QueueError, RESULT_RETENTION, Store};
 
 /// A worker whose acknowledgement was lost may repeat its end.
 pub async fn a_repeated_end_is_accepted_once(store: &dyn Store) {
@@ -108,7 +108,7 @@ pub async fn a_leased_job_is_cancelled_through_its_worker(store: &dyn Store) {
     store.cancelled(token).await;
     assert_eq!(
         store.extend(T0, token, LEASE).await.unwrap(),
-        Leased::Cancelled
+        Extended::Cancelled
     );
     assert_eq!(found(store, id(1)).await.state, JobState::Leased);
     store
@@ -181,18 +181,18 @@ pub async fn an_ended_job_is_erased_after_a_day(store: &dyn Store) {
     let token = leased(store, T0, 1).await;
     store.append(T0, token, 1, lines(&["x"])).await.unwrap();
     store.complete(T0, token, 1, End::Completed).await.unwrap();
-    let wanted_until = T0 + 7 * RESULT_KEPT;
+    let wanted_until = T0 + 7 * RESULT_RETENTION;
     let waiting = NewJob {
         deadline: Some(wanted_until),
         ..job(2)
     };
     store.enqueue(T0, waiting).await.unwrap();
     // Anything fetched from now on is erased no sooner than this.
-    assert_eq!(store.reap(T0).await.unwrap(), Some(T0 + FETCHED_KEPT));
-    let day = T0 + RESULT_KEPT;
+    assert_eq!(store.reap(T0).await.unwrap(), Some(T0 + FETCHED_RETENTION));
+    let day = T0 + RESULT_RETENTION;
     let almost = Duration::from_millis(1);
     assert_eq!(
-        store.reap(T0 + (RESULT_KEPT - almost)).await.unwrap(),
+        store.reap(T0 + (RESULT_RETENTION - almost)).await.unwrap(),
         Some(day)
     );
     assert_eq!(found(store, id(1)).await.new.body, job(1).body);
@@ -216,10 +216,13 @@ pub async fn prompt_and_answer_go_an_hour_after_the_answer_was_fetched(store: &d
     }
     let fetched = at(600);
     store.fetched(fetched, id(1));
-    store.fetched(fetched + FETCHED_KEPT, id(1));
-    let due = fetched + FETCHED_KEPT;
+    store.fetched(fetched + FETCHED_RETENTION, id(1));
+    let due = fetched + FETCHED_RETENTION;
     assert_eq!(store.reap(fetched).await.unwrap(), Some(due));
-    store.reap(fetched + (FETCHED_KEPT - almost)).await.unwrap();
+    store
+        .reap(fetched + (FETCHED_RETENTION - almost))
+        .await
+        .unwrap();
     assert_eq!(found(store, id(1)).await.new.body, job(1).body);
     store.reap(due).await.unwrap();
     let erased = found(store, id(1)).await;
@@ -232,7 +235,7 @@ pub async fn prompt_and_answer_go_an_hour_after_the_answer_was_fetched(store: &d
     // The other job was not fetched.
     let kept = found(store, id(2)).await;
     assert_eq!((kept.is_erased, kept.new.body), (false, job(2).body));
-    store.reap(T0 + RESULT_KEPT).await.unwrap();
+    store.reap(T0 + RESULT_RETENTION).await.unwrap();
     assert!(store.get(Owner::Anyone, id(1)).await.unwrap().is_none());
 }
 
@@ -256,7 +259,7 @@ pub async fn dead_jobs_and_queries_keep_their_prompts(store: &dyn Store) {
         store.fetched(T0, id(n));
     }
     store.reap(at(1)).await.unwrap();
-    store.reap(at(1) + FETCHED_KEPT).await.unwrap();
+    store.reap(at(1) + FETCHED_RETENTION).await.unwrap();
     for n in 1..=3 {
         let kept = found(store, id(n)).await;
         assert_eq!((kept.is_erased, kept.new.body), (false, job(n).body));
@@ -329,7 +332,7 @@ pub async fn an_observer_hears_what_becomes_of_each_job(store: &dyn Store) {
 /// Otherwise the erasure would wait for the next timer, for example a deadline a week later.
 pub async fn the_first_end_is_told_to_whoever_reaps(store: &dyn Store) {
     let waiting = NewJob {
-        deadline: Some(T0 + 7 * RESULT_KEPT),
+        deadline: Some(T0 + 7 * RESULT_RETENTION),
         model: job_for(1, "elsewhere").model,
         ..job(1)
     };
@@ -342,7 +345,7 @@ pub async fn the_first_end_is_told_to_whoever_reaps(store: &dyn Store) {
     arrivals.mark_unchanged();
     store.complete(T0, token, 0, End::Completed).await.unwrap();
     assert!(arrivals.has_changed().unwrap(), "nobody was told");
-    assert_eq!(store.reap(T0).await.unwrap(), Some(T0 + FETCHED_KEPT));
+    assert_eq!(store.reap(T0).await.unwrap(), Some(T0 + FETCHED_RETENTION));
 }
 
 /// The relay uses this list after a restart.

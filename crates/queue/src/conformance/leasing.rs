@@ -9,7 +9,7 @@ use proto::{
 };
 
 use super::sample::{LEASE, T0, anyone, at, failed, found, id, job, leased, lines, next, why};
-use crate::{Leased, NewJob, Owner, QueueError, Store};
+use crate::{Extended, NewJob, Owner, QueueError, Store};
 
 /// The request is unchanged byte for byte, and the attempt is new.
 pub async fn a_lease_carries_the_request_unchanged(store: &dyn Store) {
@@ -82,7 +82,7 @@ pub async fn a_heartbeat_keeps_the_lease(store: &dyn Store) {
     let token = leased(store, T0, 1).await;
     assert_eq!(
         store.extend(at(50), token, LEASE).await.unwrap(),
-        Leased::Held
+        Extended::Active
     );
     store.reap(at(109)).await.unwrap();
     assert_eq!(found(store, id(1)).await.state, JobState::Leased);

@@ -164,7 +164,7 @@ macro_rules! conformance_suite {
     };
 }
 
-/// Generates the tests of the limits, for a store that was opened with [`bounds::terms`].
+/// Generates the tests of the limits, for a store that was opened with [`bounds::limits`].
 #[macro_export]
 macro_rules! bounds_suite {
     ($store:expr) => {

@@ -8,8 +8,8 @@ use super::sample::{
     LEASE, T0, anyone, at, found, id, job, job_for, job_of, next, serving, urgent, with_models,
 };
 use crate::{
-    LeaseQuery, ModelPatterns, Models, NewJob, NewQuery, Owner, QueueCounts, QueueError, Store,
-    WAITS,
+    DEFAULT_QUEUE_TIMEOUT, LeaseQuery, ModelPatterns, Models, NewJob, NewQuery, Owner, QueueCounts,
+    QueueError, Store,
 };
 
 /// An accepted job is visible in every query.
@@ -279,7 +279,7 @@ pub async fn a_job_past_its_deadline_is_never_lent(store: &dyn Store) {
 /// Otherwise a job that no worker can run would occupy its account's limit for ever. It fails as if
 /// its deadline had passed. A job with a deadline has only that one, and a leased job may continue.
 pub async fn a_job_without_a_deadline_waits_for_so_long_and_no_longer(store: &dyn Store) {
-    let day = WAITS.as_secs();
+    let day = DEFAULT_QUEUE_TIMEOUT.as_secs();
     let lasting = NewJob {
         deadline: Some(at(7 * day)),
         ..job_of(2, "b")
@@ -289,7 +289,10 @@ pub async fn a_job_without_a_deadline_waits_for_so_long_and_no_longer(store: &dy
     store.enqueue(at(60), job_of(3, "c")).await.unwrap();
     let begun = store.lease(at(day - 1), &serving(&["c"]), LEASE).await;
     let begun = begun.unwrap().unwrap().token;
-    store.extend(at(day - 1), begun, 2 * WAITS).await.unwrap();
+    store
+        .extend(at(day - 1), begun, 2 * DEFAULT_QUEUE_TIMEOUT)
+        .await
+        .unwrap();
     assert_eq!(store.reap(at(day - 1)).await.unwrap(), Some(at(day)));
     assert_eq!(found(store, id(1)).await.state, JobState::Queued);
     store.reap(at(day)).await.unwrap();
@@ -297,7 +300,10 @@ pub async fn a_job_without_a_deadline_waits_for_so_long_and_no_longer(store: &dy
     assert_eq!(over.state, JobState::Failed);
     assert_eq!(over.error.unwrap().code, ErrorCode::DeadlineExceeded);
     for n in 2..=6 {
-        store.extend(at(day * n), begun, 2 * WAITS).await.unwrap();
+        store
+            .extend(at(day * n), begun, 2 * DEFAULT_QUEUE_TIMEOUT)
+            .await
+            .unwrap();
         store.reap(at(day * n)).await.unwrap();
         assert_eq!(found(store, id(2)).await.state, JobState::Queued, "day {n}");
         assert_eq!(found(store, id(3)).await.state, JobState::Leased, "day {n}");
@@ -336,7 +342,7 @@ async fn drain(store: &dyn Store, seconds: u64) -> Vec<u8> {
 /// The requester can be told how long it may take.
 pub async fn a_waiting_job_has_a_place_and_an_expected_wait(store: &dyn Store) {
     let serve = anyone().serve;
-    let place = |now, n| store.place(now, id(n), &serve, &Models::Any);
+    let place = |now, n| store.position(now, id(n), &serve, &Models::Any);
     let mut moves = store.moves();
     for n in 1..=3 {
         store.enqueue(T0, job(n)).await.unwrap();
@@ -390,10 +396,10 @@ pub async fn a_worker_is_lent_only_models_that_its_key_allows(store: &dyn Store)
         user: None,
     };
     store.create_query(T0, new).await.unwrap();
-    let within = ModelPatterns::new(vec!["small*".parse().unwrap()]);
+    let allowed_models = ModelPatterns::new(vec!["small*".parse().unwrap()]);
     for query in [anyone(), with_models(&["big", "small", "small:1b"])] {
         let query = LeaseQuery {
-            within: within.clone(),
+            allowed_models: allowed_models.clone(),
             ..query
         };
         let lease = store.lease(T0, &query, LEASE).await.unwrap().unwrap();
@@ -401,7 +407,7 @@ pub async fn a_worker_is_lent_only_models_that_its_key_allows(store: &dyn Store)
     }
     for models in [Models::Any, Models::AnyForQueries] {
         let query = LeaseQuery {
-            within: within.clone(),
+            allowed_models: allowed_models.clone(),
             models,
             ..anyone()
         };
@@ -431,7 +437,7 @@ pub async fn a_change_of_models_is_lent_only_where_it_is_allowed(store: &dyn Sto
     assert_eq!(lent(&anyone()).await, []);
     assert_eq!(lent(&with_models(&["b"])).await, []);
     let allowed = |models: &[&str]| LeaseQuery {
-        changes: true,
+        accepts_model_changes: true,
         ..with_models(models)
     };
     assert_eq!(lent(&allowed(&["a"])).await, [pull]);
@@ -484,7 +490,9 @@ pub async fn a_job_for_one_worker_stands_in_nobodys_way(store: &dyn Store) {
             .await
             .unwrap();
     }
-    let place = store.place(T0, id(3), &desk.serve, &desk.models).unwrap();
+    let place = store
+        .position(T0, id(3), &desk.serve, &desk.models)
+        .unwrap();
     assert_eq!(place.before, 2, "all that the worker takes before");
     assert_eq!(next(store, T0).await.unwrap().token.job, id(2));
     for n in [1, 3, 4] {
@@ -497,7 +505,7 @@ pub async fn a_job_for_one_worker_stands_in_nobodys_way(store: &dyn Store) {
 pub async fn a_worker_leaves_to_others_what_they_do_better(store: &dyn Store) {
     let desk = LeaseQuery {
         worker: WorkerId::new("desk").unwrap(),
-        left: [job(1).model.canonical()].into(),
+        excluded_models: [job(1).model.canonical()].into(),
         ..with_models(&["M:latest", "other"])
     };
     for n in 1..=3 {
@@ -549,7 +557,7 @@ pub async fn what_waits_for_a_worker_is_counted_up_to_a_bound(store: &dyn Store)
         assert_eq!(store.waiting(&query, waiting), waiting, "{query:?}");
     }
     let left = LeaseQuery {
-        left: [job(1).model.canonical()].into(),
+        excluded_models: [job(1).model.canonical()].into(),
         ..of_m.clone()
     };
     assert_eq!(store.waiting(&left, 100), 0, "it is left to others");

@@ -4,7 +4,8 @@ use proto::{Body, Dialect, End, JobState};
 
 use super::sample::{LEASE, T0, account, anyone, at, id, job, job_of, next};
 use crate::{
-    Claim, LISTED_MAX, LOGS_MAX, LeaseQuery, Models, NewQuery, Owner, QueryId, RESULT_KEPT, Store,
+    Claim, LISTED_MAX, LOGS_MAX, LeaseQuery, Models, NewQuery, Owner, QueryId, RESULT_RETENTION,
+    Store,
 };
 
 /// Queues the `n`-th query, of the account `a`.
@@ -204,7 +205,7 @@ pub async fn a_query_goes_with_its_job(store: &dyn Store) {
     assert!(!store.delete_query(second).await.unwrap());
     assert_eq!(store.find_query(Owner::Anyone, second).await.unwrap(), None);
     assert!(store.get(Owner::Anyone, id(2)).await.unwrap().is_none());
-    store.reap(at(1) + RESULT_KEPT).await.unwrap();
+    store.reap(at(1) + RESULT_RETENTION).await.unwrap();
     assert_eq!(store.find_query(Owner::Anyone, first).await.unwrap(), None);
     assert!(asked(store, 3).await > second);
 }

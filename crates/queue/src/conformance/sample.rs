@@ -86,9 +86,9 @@ pub fn anyone() -> LeaseQuery {
         worker,
         serve: Serve::All,
         models: Models::Any,
-        within: ModelPatterns::default(),
-        left: BTreeSet::new(),
-        changes: false,
+        allowed_models: ModelPatterns::default(),
+        excluded_models: BTreeSet::new(),
+        accepts_model_changes: false,
     }
 }
 

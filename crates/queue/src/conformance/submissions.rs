@@ -4,12 +4,13 @@ use proto::{End, ErrorCode, JobError, JobState, Op};
 
 use super::sample::{T0, account, at, id, job, job_for, job_of, leased, next};
 use crate::{
-    Cursor, Extras, JobFilter, JobPage, NewJob, Once, Owner, QueueError, RESULT_KEPT, Store,
+    Cursor, Extras, IdempotencyKey, JobFilter, JobPage, NewJob, Owner, QueueError,
+    RESULT_RETENTION, Store,
 };
 
 fn named(key: &str, fingerprint: u8) -> Extras {
     Extras {
-        once: Some(Once {
+        idempotency_key: Some(IdempotencyKey {
             key: key.into(),
             fingerprint: [fingerprint; 32],
         }),
@@ -98,8 +99,10 @@ pub async fn a_name_is_free_when_its_job_is_erased(store: &dyn Store) {
     store.reap(at(60)).await.unwrap();
     let kept = store.submit(at(60), job(2), named("k", 7)).await;
     assert_eq!(kept.unwrap().id(), id(1));
-    store.reap(T0 + RESULT_KEPT).await.unwrap();
-    let free = store.submit(T0 + RESULT_KEPT, job(3), named("k", 9)).await;
+    store.reap(T0 + RESULT_RETENTION).await.unwrap();
+    let free = store
+        .submit(T0 + RESULT_RETENTION, job(3), named("k", 9))
+        .await;
     assert_eq!(free.unwrap().id(), id(3));
 }
 
@@ -217,9 +220,9 @@ pub async fn a_failed_job_is_dead_until_it_is_tried_again(store: &dyn Store) {
     assert_eq!(search(store, rest).await, [2, 1]);
 
     let retry = |of, n| {
-        let once = Some(Once::retry(of));
+        let idempotency_key = Some(IdempotencyKey::retry(of));
         let extras = Extras {
-            once,
+            idempotency_key,
             ..Extras::default()
         };
         store.submit(T0, job(n), extras)

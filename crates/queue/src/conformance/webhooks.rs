@@ -3,7 +3,9 @@
 use proto::{End, WebhookState};
 
 use super::sample::{T0, at, id, job, job_of, next};
-use crate::{Extras, NewWebhook, Owner, QueueError, RESULT_KEPT, Store, Told, Webhook};
+use crate::{
+    DeliveryOutcome, Extras, NewWebhook, Owner, QueueError, RESULT_RETENTION, Store, Webhook,
+};
 
 fn hook(n: u8) -> NewWebhook {
     NewWebhook {
@@ -81,7 +83,10 @@ pub async fn no_account_hides_the_webhooks_of_another(store: &dyn Store) {
     assert_eq!(due(10, 3).await, [1, 7, 2, 3]);
     assert_eq!(due(3, 3).await, [1, 7, 2]);
     assert_eq!(due(10, 10).await, [1, 7, 2, 3, 4, 5, 6]);
-    store.webhook_tried(id(1), Told::Delivered).await.unwrap();
+    store
+        .webhook_tried(id(1), DeliveryOutcome::Delivered)
+        .await
+        .unwrap();
     assert_eq!(due(10, 1).await, [2, 7]);
 }
 
@@ -91,7 +96,7 @@ pub async fn a_webhook_is_tried_until_it_is_told_or_given_up(store: &dyn Store) 
         submit(store, n).await;
         store.cancel(T0, Owner::Anyone, id(n)).await.unwrap();
     }
-    let failed = Told::Failed {
+    let failed = DeliveryOutcome::Failed {
         again_at: at(60),
         error: "HTTP 500".into(),
     };
@@ -100,9 +105,12 @@ pub async fn a_webhook_is_tried_until_it_is_told_or_given_up(store: &dyn Store) 
     assert_eq!(found.next, Some(at(60)));
     assert_eq!(due(store, 59).await, [2]);
     assert_eq!(due(store, 60).await, [2, 1]);
-    store.webhook_tried(id(1), Told::Delivered).await.unwrap();
+    store
+        .webhook_tried(id(1), DeliveryOutcome::Delivered)
+        .await
+        .unwrap();
     let error = "HTTP 410".to_owned();
-    let given_up = Told::GivenUp { error };
+    let given_up = DeliveryOutcome::GivenUp { error };
     store.webhook_tried(id(2), given_up).await.unwrap();
     assert!(!store.due_webhooks(at(60), 10, 10).await.unwrap().any);
     let of = async |n| store.webhook(id(n)).await.unwrap().unwrap();
@@ -130,7 +138,10 @@ pub async fn a_webhook_is_kept_exactly_as_long_as_its_job(store: &dyn Store) {
     assert_eq!(store.webhook(id(1)).await.unwrap(), None);
     submit(store, 2).await;
     store.cancel(T0, Owner::Anyone, id(2)).await.unwrap();
-    store.reap(T0 + RESULT_KEPT).await.unwrap();
+    store.reap(T0 + RESULT_RETENTION).await.unwrap();
     assert_eq!(store.webhook(id(2)).await.unwrap(), None);
-    store.webhook_tried(id(2), Told::Delivered).await.unwrap();
+    store
+        .webhook_tried(id(2), DeliveryOutcome::Delivered)
+        .await
+        .unwrap();
 }

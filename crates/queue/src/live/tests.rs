@@ -4,16 +4,16 @@ use proto::limits::LINE_COST;
 
 use super::*;
 use crate::{
-    Job, NewJob, Terms,
+    Job, NewJob, QueueLimits,
     conformance::sample::{LEASE, T0, after, anyone, at, id, job, lines},
 };
 
 /// Returns a state in which one answer and all answers together are limited to these sizes.
 fn bounded(log_max: usize, logs_max: usize) -> Live {
-    Live::new(Machine::new(Terms {
+    Live::new(Machine::new(QueueLimits {
         log_max,
         logs_max,
-        ..Terms::default()
+        ..QueueLimits::default()
     }))
 }
 
@@ -44,14 +44,14 @@ fn answer(bytes: usize) -> Vec<Bytes> {
 #[test]
 fn an_answer_of_more_than_is_kept_leaves_memory_when_its_job_ends() {
     for (bytes, is_kept) in [(100, true), (101, false)] {
-        let mut live = bounded(1_000, 1_000).letting_go_above(100);
+        let mut live = bounded(1_000, 1_000).with_retained_log_max(100);
         let token = lent(&mut live, 1);
         live.append(T0, token, 1, answer(bytes)).unwrap();
         let log = live.held_log(token).unwrap();
         assert!(log.page(after(1, 0), 1_000).is_some(), "still written");
         ended(&mut live, token);
         assert_eq!(log.page(after(1, 0), 1_000).is_some(), is_kept, "{bytes}");
-        assert_eq!(live.machine.terms().log_max, 1_000);
+        assert_eq!(live.machine.limits().log_max, 1_000);
     }
 }
 
@@ -108,7 +108,7 @@ fn whoever_erases_is_called_at_the_first_end_and_when_he_has_come_again() {
     assert!(live.news(), "the first");
     ended(&mut live, tokens[1]);
     assert!(!live.news(), "he comes anyway, and nothing is due sooner");
-    live.erases(false);
+    live.set_erasing(false);
     ended(&mut live, tokens[2]);
     assert!(live.news());
 }
@@ -213,7 +213,7 @@ fn who_takes_up_a_store_finds_the_lines_of_lent_jobs_and_of_those_that_wait_agai
         }
     }
     let records: Vec<Record> = earlier.records().cloned().collect();
-    let machine = Machine::restore(Terms::default(), T0, records);
+    let machine = Machine::restore(QueueLimits::default(), T0, records);
     let kept = HashMap::from([(id(1), lines(&["x", "y"]))]);
     let mut live = Live::restore(machine, kept);
     let taken: BTreeSet<JobId> = live.logs.keys().copied().collect();

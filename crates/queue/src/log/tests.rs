@@ -4,7 +4,7 @@ use super::*;
 use crate::conformance::sample::{after, id, lines};
 
 fn log(stored: &[&'static str]) -> LiveLog {
-    let held = Standing {
+    let held = LeaseHolder {
         held_by: Some(1),
         cancelled: false,
     };
@@ -29,9 +29,15 @@ fn what_is_not_on_disk_begins_after_what_is() {
 #[test]
 fn lines_count_for_as_long_as_their_attempt_and_with_what_each_costs() {
     let all = LogBytes::default();
-    let log = LiveLog::new(id(1), 1, Vec::new(), Standing::default(), all.clone());
+    let log = LiveLog::new(id(1), 1, Vec::new(), LeaseHolder::default(), all.clone());
     assert_eq!((log.bytes(), all.total()), (0, 0));
-    let other = LiveLog::new(id(2), 1, lines(&["abc"]), Standing::default(), all.clone());
+    let other = LiveLog::new(
+        id(2),
+        1,
+        lines(&["abc"]),
+        LeaseHolder::default(),
+        all.clone(),
+    );
     assert_eq!((other.bytes(), all.total()), (3 + LINE_COST, 3 + LINE_COST));
     log.append(1, lines(&["a", "bc"])).unwrap();
     assert_eq!(log.bytes(), 3 + 2 * LINE_COST);
@@ -45,11 +51,11 @@ fn lines_count_for_as_long_as_their_attempt_and_with_what_each_costs() {
 
 #[test]
 fn whoever_holds_a_lease_stops_when_it_is_withdrawn_or_another_attempt_holds_the_job() {
-    let standing = |held_by, cancelled| Standing { held_by, cancelled };
-    assert!(!standing(Some(2), false).stops(2));
-    assert!(standing(Some(2), true).stops(2));
-    assert!(standing(Some(2), false).stops(1));
-    assert!(standing(None, false).stops(1));
+    let lease_holder = |held_by, cancelled| LeaseHolder { held_by, cancelled };
+    assert!(!lease_holder(Some(2), false).stops(2));
+    assert!(lease_holder(Some(2), true).stops(2));
+    assert!(lease_holder(Some(2), false).stops(1));
+    assert!(lease_holder(None, false).stops(1));
 }
 
 #[test]

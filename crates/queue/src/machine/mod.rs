@@ -21,12 +21,12 @@ use proto::{
 pub use record::{Loan, Record, Step};
 use table::Table;
 
-use crate::{LeaseQuery, Models, NewJob, Owner, QueueCounts, QueueError, Serve, Terms};
+use crate::{LeaseQuery, Models, NewJob, Owner, QueueCounts, QueueError, QueueLimits, Serve};
 
 /// All unfinished jobs, and those whose end is not settled yet. Holds no prompt.
 #[derive(Debug)]
 pub struct Machine {
-    terms: Terms,
+    limits: QueueLimits,
     clock: Timestamp,
     last_seq: u64,
     table: Table,
@@ -36,19 +36,19 @@ pub struct Machine {
 
 impl Default for Machine {
     fn default() -> Self {
-        Self::new(Terms::default())
+        Self::new(QueueLimits::default())
     }
 }
 
 impl Machine {
     /// Creates an empty machine with these limits.
     #[must_use]
-    pub fn new(terms: Terms) -> Self {
+    pub fn new(limits: QueueLimits) -> Self {
         Self {
-            terms,
+            limits,
             clock: Timestamp::default(),
             last_seq: 0,
-            table: Table::new(terms.waits),
+            table: Table::new(limits.waits),
             kept: HashMap::new(),
         }
     }
@@ -57,13 +57,13 @@ impl Machine {
     /// extended by [`RESTART_GRACE`], so that their workers can reconnect.
     #[must_use]
     pub fn restore(
-        terms: Terms,
+        limits: QueueLimits,
         now: Timestamp,
         records: impl IntoIterator<Item = Record>,
     ) -> Self {
         let mut machine = Self {
             clock: now,
-            ..Self::new(terms)
+            ..Self::new(limits)
         };
         for mut record in records {
             if let Some(loan) = &mut record.loan {
@@ -107,8 +107,8 @@ impl Machine {
 
     /// The limits of this machine.
     #[must_use]
-    pub const fn terms(&self) -> Terms {
-        self.terms
+    pub const fn limits(&self) -> QueueLimits {
+        self.limits
     }
 
     /// Numbers of waiting and running jobs.
@@ -167,7 +167,7 @@ impl Machine {
     }
 
     /// Copies the per-account usage of an earlier machine.
-    pub fn keep_as(&mut self, earlier: &Self) {
+    pub fn copy_usage_from(&mut self, earlier: &Self) {
         self.kept.clone_from(&earlier.kept);
     }
 
@@ -176,7 +176,7 @@ impl Machine {
     /// # Errors
     /// [`QueueError::AccountFull`].
     pub fn may_keep(&self, account: &Account, bytes: usize) -> Result<(), QueueError> {
-        if self.kept(account).saturating_add(bytes as u64) > self.terms.account_kept_max {
+        if self.kept(account).saturating_add(bytes as u64) > self.limits.account_kept_max {
             return Err(QueueError::AccountFull(
                 "this account's stored requests and answers reached their limit; retry when older \
                  ones are erased",
@@ -190,24 +190,24 @@ impl Machine {
     /// # Errors
     /// [`QueueError::Full`], [`QueueError::AccountFull`].
     pub fn has_room(&self, new: &NewJob) -> Result<(), QueueError> {
-        let (terms, bytes) = (&self.terms, new.body.0.len());
+        let (limits, bytes) = (&self.limits, new.body.0.len());
         let own = self.table.queued_by(&new.account);
-        if own.jobs >= terms.account_jobs_max {
+        if own.jobs >= limits.account_jobs_max {
             return Err(QueueError::AccountFull(
                 "this account has too many waiting jobs",
             ));
         }
-        if own.bytes + bytes > terms.account_bytes_max {
+        if own.bytes + bytes > limits.account_bytes_max {
             return Err(QueueError::AccountFull(
                 "this account's waiting requests are too large in total",
             ));
         }
         self.may_keep(&new.account, bytes)?;
         let all = self.table.counts();
-        if all.queued >= terms.jobs_max {
+        if all.queued >= limits.jobs_max {
             return Err(QueueError::Full("too many jobs are waiting"));
         }
-        if all.queued_bytes + bytes > terms.bytes_max {
+        if all.queued_bytes + bytes > limits.bytes_max {
             return Err(QueueError::Full(
                 "the waiting requests are too large in total",
             ));
@@ -238,7 +238,7 @@ impl Machine {
         length: Duration,
     ) -> (Vec<Step>, Option<LeaseToken>) {
         let mut steps = self.reap(now);
-        self.table.waiting.rise(self.clock);
+        self.table.waiting.age(self.clock);
         let Some(id) = self.table.waiting.best(query) else {
             return (steps, None);
         };
@@ -269,7 +269,7 @@ impl Machine {
         models: &Models,
     ) -> Option<usize> {
         let seq = self.get(id)?.seq;
-        self.table.waiting.rise(self.clock.max(now));
+        self.table.waiting.age(self.clock.max(now));
         self.table.waiting.before(seq, serve, models)
     }
 
@@ -403,7 +403,7 @@ impl Machine {
         let now = self.tick(now);
         let mut steps = Vec::new();
         while let Some(record) = self.table.take_due(now) {
-            match due::decide(&record, now, self.terms.waits) {
+            match due::decide(&record, now, self.limits.waits) {
                 Some(decided) => steps.push(self.put(decided)),
                 None => {
                     self.put(record);

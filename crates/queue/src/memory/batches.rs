@@ -7,7 +7,7 @@ use bytes::Bytes;
 use proto::Timestamp;
 
 use super::MemoryQueue;
-use crate::{BATCH_KEPT, BatchRecord, Batches, FileRecord, LineResult, Owner, QueueError};
+use crate::{BATCH_RETENTION, BatchRecord, Batches, FileRecord, LineResult, Owner, QueueError};
 
 /// Files and batches, in the order in which they were stored.
 #[derive(Default)]
@@ -145,7 +145,7 @@ impl Batches for MemoryQueue {
         let is_left = |batch: &BatchRecord| {
             batch.state.is_final() && files.iter().all(|file| file.id != batch.input)
         };
-        let end = |batch: &BatchRecord| batch.created_at + BATCH_KEPT;
+        let end = |batch: &BatchRecord| batch.created_at + BATCH_RETENTION;
         batches.retain(|batch| !is_left(batch) || end(batch) > now);
         let left = batches.iter().filter(|batch| is_left(batch)).map(end);
         Ok(left.chain(files.iter().map(|file| file.expires_at)).min())

@@ -11,8 +11,8 @@ use tokio::sync::watch;
 
 use super::{MemoryQueue, without_body};
 use crate::{
-    Appended, Job, JobLog, Lease, LeaseQuery, Leased, Minute, Models, NewJob, Observer, Overview,
-    Owner, Place, Queue, QueueCounts, QueueError, Serve, Terms, end_too_long,
+    Appended, Extended, Job, JobLog, Lease, LeaseQuery, Minute, Models, NewJob, Observer, Overview,
+    Owner, Queue, QueueCounts, QueueError, QueueLimits, QueuePosition, Serve, end_too_long,
 };
 
 #[async_trait]
@@ -53,7 +53,7 @@ impl Queue for MemoryQueue {
         now: Timestamp,
         token: LeaseToken,
         length: Duration,
-    ) -> Result<Leased, QueueError> {
+    ) -> Result<Extended, QueueError> {
         self.change(|inner| {
             inner
                 .live
@@ -152,11 +152,11 @@ impl Queue for MemoryQueue {
     }
 
     async fn cancelled(&self, token: LeaseToken) {
-        let standing = self.inner().live.standing(token);
-        if let Some(mut standing) = standing {
+        let lease_holder = self.inner().live.lease_holder(token);
+        if let Some(mut lease_holder) = lease_holder {
             // An error means that the job, and with it the lease, is gone.
-            let _ = standing
-                .wait_for(|standing| standing.stops(token.attempt))
+            let _ = lease_holder
+                .wait_for(|lease_holder| lease_holder.stops(token.attempt))
                 .await;
         }
     }
@@ -219,7 +219,7 @@ impl Queue for MemoryQueue {
     fn fetched(&self, now: Timestamp, id: JobId) {
         let mut inner = self.inner();
         let ended = inner.finished.get(&id);
-        if ended.is_some_and(|(_, job, _)| Terms::goes_early(job)) {
+        if ended.is_some_and(|(_, job, _)| QueueLimits::is_erased_early(job)) {
             inner.fetched.entry(id).or_insert(now);
         }
     }
@@ -229,7 +229,7 @@ impl Queue for MemoryQueue {
             let steps = inner.live.machine.reap(now);
             inner.store(steps);
             let erase = inner.erase();
-            inner.live.erases(erase.is_some());
+            inner.live.set_erasing(erase.is_some());
             let next = [inner.live.machine.next_reap(), erase];
             Ok(next.into_iter().flatten().min())
         })
@@ -239,8 +239,14 @@ impl Queue for MemoryQueue {
         self.arrivals.subscribe()
     }
 
-    fn place(&self, now: Timestamp, id: JobId, serve: &Serve, models: &Models) -> Option<Place> {
-        self.inner().live.place(now, id, serve, models)
+    fn position(
+        &self,
+        now: Timestamp,
+        id: JobId,
+        serve: &Serve,
+        models: &Models,
+    ) -> Option<QueuePosition> {
+        self.inner().live.position(now, id, serve, models)
     }
 
     fn waiting(&self, query: &LeaseQuery, most: usize) -> usize {

@@ -5,8 +5,8 @@ use proto::{Account, JobId, JobState, Timestamp};
 
 use super::{Inner, MemoryQueue, without_body};
 use crate::{
-    Cursor, Extras, Job, JobFilter, JobPage, NewJob, Once, Owner, QueueError, Submissions,
-    Submitted, Webhook,
+    Cursor, Extras, IdempotencyKey, Job, JobFilter, JobPage, NewJob, Owner, QueueError,
+    Submissions, Submitted, Webhook,
 };
 
 impl Inner {
@@ -25,7 +25,10 @@ impl Inner {
     }
 
     fn is_retried(&self, job: &Job) -> bool {
-        let name = (job.new.account.clone(), Once::retry(job.new.id).key);
+        let name = (
+            job.new.account.clone(),
+            IdempotencyKey::retry(job.new.id).key,
+        );
         self.named.contains_key(&name)
     }
 }
@@ -39,18 +42,27 @@ impl Submissions for MemoryQueue {
         extras: Extras,
     ) -> Result<Submitted, QueueError> {
         self.change(|inner| {
-            let Extras { once, webhook } = extras;
+            let Extras {
+                idempotency_key,
+                webhook,
+            } = extras;
             let id = job.id;
-            let name = once.map(|once| ((job.account.clone(), once.key.clone()), once));
-            if let Some((name, once)) = &name
+            let name = idempotency_key.map(|idempotency_key| {
+                (
+                    (job.account.clone(), idempotency_key.key.clone()),
+                    idempotency_key,
+                )
+            });
+            if let Some((name, idempotency_key)) = &name
                 && let Some((before, fingerprint)) = inner.named.get(name)
             {
-                return once
+                return idempotency_key
                     .is_same(fingerprint)
                     .map(|()| Submitted::Known(*before));
             }
             let accepted = inner.enqueue(now, &job)?;
-            let name = name.map(|(name, once)| (name, (id, once.fingerprint)));
+            let name =
+                name.map(|(name, idempotency_key)| (name, (id, idempotency_key.fingerprint)));
             inner.named.extend(name);
             let webhook = webhook.map(|new| (id, Webhook::new(new)));
             inner.webhooks.extend(webhook);

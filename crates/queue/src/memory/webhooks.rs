@@ -7,7 +7,7 @@ use proto::{Account, JobId, Timestamp, WebhookState};
 use tokio::sync::watch;
 
 use super::{MemoryQueue, without_body};
-use crate::{DueWebhooks, Job, QueueError, Told, Webhook, Webhooks};
+use crate::{DeliveryOutcome, DueWebhooks, Job, QueueError, Webhook, Webhooks};
 
 #[async_trait]
 impl Webhooks for MemoryQueue {
@@ -49,7 +49,7 @@ impl Webhooks for MemoryQueue {
         Ok(found)
     }
 
-    async fn webhook_tried(&self, id: JobId, told: Told) -> Result<(), QueueError> {
+    async fn webhook_tried(&self, id: JobId, told: DeliveryOutcome) -> Result<(), QueueError> {
         if let Some(webhook) = self.open()?.webhooks.get_mut(&id) {
             webhook.tried(told);
         }

@@ -10,11 +10,11 @@ use crate::{
     Relay,
     auth::{Caller, MayEnqueue},
     error::ApiError,
+    error_format::ErrorFormat,
     hint::WaitsFor,
-    shape::Shape,
-    stream::{Voice, streamed, unfinished},
-    ticket::{Order, Ticket},
-    whole::whole,
+    stream::{StreamFormat, streamed, unfinished},
+    submission::{AttendedJob, Submission},
+    whole_answer::whole,
 };
 
 /// Caller of a synchronous request, and its client's timeout for a non-streaming answer.
@@ -49,8 +49,8 @@ pub(super) struct Asked<'a> {
 /// A request whose job is queued.
 pub(super) struct Queued {
     relay: Relay,
-    shape: Shape,
-    ticket: Ticket,
+    shape: ErrorFormat,
+    attended: AttendedJob,
     named: Named,
     stream: bool,
 }
@@ -63,13 +63,13 @@ impl Asker {
         native: impl FnOnce(&ModelName) -> Bytes,
     ) -> Result<Queued, ApiError> {
         let Self { relay, caller, .. } = self;
-        let patience = caller.patience();
+        let patience = caller.attendance();
         let model = relay.choose_model(caller, asked.op, asked.model, patience)?;
         let name = asked.model.unwrap_or(model.as_str()).to_owned();
         // A stream is kept alive past its client's timeout, and the caller's own deadline takes
         // precedence.
         let hint = self.waits.0.filter(|_| !asked.stream);
-        let order = Order {
+        let submission = Submission {
             op: asked.op,
             body: native(&model),
             model,
@@ -77,16 +77,16 @@ impl Asker {
             priority: caller.priority(None, Priority::DEFAULT)?,
             wanted_for: hint.filter(|_| caller.wanted_for.is_none()),
         };
-        let ticket = relay.attend(caller, order).await?;
+        let attended = relay.submit_attended(caller, submission).await?;
         let named = Named {
-            job: ticket.guard.job,
+            job: attended.guard.job,
             model: name,
             created: relay.now(),
         };
         Ok(Queued {
             relay: relay.clone(),
-            shape: Shape::in_words_of(asked.dialect),
-            ticket,
+            shape: ErrorFormat::of_dialect(asked.dialect),
+            attended,
             named,
             stream: asked.stream,
         })
@@ -101,7 +101,7 @@ impl Queued {
     ) -> Result<Response, ApiError> {
         if self.stream {
             let events = Events(begin(self.named));
-            return streamed(&self.relay, self.ticket, events).await;
+            return streamed(&self.relay, self.attended, events).await;
         }
         self.whole(|named, lines| begin(named).whole(lines)).await
     }
@@ -113,14 +113,14 @@ impl Queued {
     ) -> Result<Response, ApiError> {
         let named = self.named;
         let write = move |lines: &[Bytes]| write(named, lines);
-        whole(&self.relay, self.ticket, self.shape, write).await
+        whole(&self.relay, self.attended, self.shape, write).await
     }
 }
 
 /// Server-sent events.
 struct Events<A>(A);
 
-impl<A: Answer> Voice for Events<A> {
+impl<A: Answer> StreamFormat for Events<A> {
     const CONTENT_TYPE: &str = "text/event-stream";
 
     fn line(&mut self, line: Bytes) -> Result<Bytes, ErrorDetail> {

@@ -38,7 +38,7 @@ pub(super) async fn create(
     }
     let asked = wanted(&body)?;
     let accepted = accept(relay.clone(), caller, asked);
-    let batch = relay.see_through(accepted).await?;
+    let batch = relay.run_to_completion(accepted).await?;
     Ok(Json(shown(&batch, (0, 0))))
 }
 
@@ -133,7 +133,7 @@ pub(super) async fn cancel(
     _: Control,
 ) -> Result<Json<Value>, ApiError> {
     let batch = relay
-        .see_through(withdraw(relay.clone(), caller, id))
+        .run_to_completion(withdraw(relay.clone(), caller, id))
         .await?;
     Ok(Json(view(&relay, &batch).await?))
 }

@@ -148,7 +148,9 @@ pub(super) async fn delete(
     InPath(id): InPath<String>,
 ) -> Result<Json<Value>, ApiError> {
     let told = json!({"id": id, "object": "file", "deleted": true});
-    relay.see_through(erase(relay.clone(), caller, id)).await?;
+    relay
+        .run_to_completion(erase(relay.clone(), caller, id))
+        .await?;
     Ok(Json(told))
 }
 

@@ -9,7 +9,7 @@ mod submit;
 use axum::{Json, extract::State};
 use http::StatusCode;
 use proto::{JobId, JobView, WebhookView};
-use queue::{Job, Once, Place, Webhook};
+use queue::{IdempotencyKey, Job, QueuePosition, Webhook};
 
 pub(super) use self::{
     answer::answer,
@@ -22,7 +22,7 @@ use crate::{
     Relay,
     auth::{Caller, MayEnqueue, MayRead},
     error::ApiError,
-    place::millis,
+    position::millis,
     target::InPath,
 };
 
@@ -37,7 +37,7 @@ pub(super) async fn get(
     relay.orphans.claim(id);
     let place = relay.place(&job.new.account, &job.new.model, id);
     let webhook = relay.store.webhook(id).await?;
-    let retry = Once::retry(id).key;
+    let retry = IdempotencyKey::retry(id).key;
     let retried = relay.store.submitted(&job.new.account, &retry).await?;
     Ok(Json(JobView {
         retried_as: retried.map(|(id, _)| id),
@@ -98,7 +98,7 @@ fn webhook_view(webhook: Webhook) -> WebhookView {
 }
 
 /// Adds the queue position to a job's view.
-fn placed(job: JobView, place: Option<Place>) -> JobView {
+fn placed(job: JobView, place: Option<QueuePosition>) -> JobView {
     JobView {
         position: place.map(|place| place.before as u64),
         expected_wait_ms: place.and_then(|place| place.wait).map(millis),

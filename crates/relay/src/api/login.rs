@@ -55,7 +55,7 @@ pub(super) async fn refresh(
 ) -> Result<Response, RestError> {
     let fields = fields(&headers, &body)?;
     let user = relay.user(fields.refresh()?, Kind::Refresh).await;
-    let user = user.map_err(|denied| relay.guard.denied(peer, denied, relay.now()));
+    let user = user.map_err(|denied| relay.rate_limits.throttle_denied(peer, denied, relay.now()));
     let user = match user {
         Ok((user, _)) => user,
         Err(Denied::Failed(error)) => return Err(error.into()),
@@ -71,22 +71,22 @@ pub(super) async fn refresh(
             | Denied::Session(_)
             | Denied::Reused
             | Denied::Scope(_)
-            | Denied::Place,
+            | Denied::KeyInPath,
         ) => {
             return Err(RestError::challenge(Refusal::bad_refresh(Why::Invalid)));
         }
     };
-    relay.guard.pace_user(user.id, relay.now())?;
+    relay.rate_limits.take_user_request(user.id, relay.now())?;
     let access = relay.token(&user, Kind::Access).await?;
     Ok(written(JSON, refreshed(&access)))
 }
 
 /// Converts the reason of a refused token to the query service's.
-pub(super) const fn said(refused: jwt::Refused) -> Why {
+pub(super) const fn said(refused: jwt::TokenError) -> Why {
     match refused {
-        jwt::Refused::Invalid | jwt::Refused::Void => Why::Invalid,
-        jwt::Refused::Expired => Why::Expired,
-        jwt::Refused::Kind => Why::WrongType,
+        jwt::TokenError::Invalid | jwt::TokenError::Void => Why::Invalid,
+        jwt::TokenError::Expired => Why::Expired,
+        jwt::TokenError::Kind => Why::WrongType,
     }
 }
 
@@ -115,6 +115,12 @@ impl Relay {
             generation: user.generation,
         };
         let key = self.token_key().await?;
-        Ok(jwt::sign(&key, kind, bearer, self.dated(), self.random()?))
+        Ok(jwt::sign(
+            &key,
+            kind,
+            bearer,
+            self.token_time(),
+            self.random()?,
+        ))
     }
 }

@@ -10,11 +10,11 @@ use crate::{
     Relay,
     auth::{Caller, MayChangeModels, MayRead},
     error::ApiError,
+    error_format::ErrorFormat,
     payload::{Inference, Payload},
-    shape::Shape,
-    stream::{Voice, streamed},
-    ticket::Order,
-    whole::{finished, whole},
+    stream::{StreamFormat, streamed},
+    submission::Submission,
+    whole_answer::{finished, whole},
 };
 
 /// `POST /api/pull`.
@@ -99,7 +99,7 @@ async fn change(relay: &Relay, caller: &Caller, op: Op, body: Bytes) -> Result<R
         return Err(ApiError::new(ErrorCode::UnknownModel, message));
     }
     let longest = limits::MODEL_CHANGE;
-    let order = Order {
+    let submission = Submission {
         op,
         model,
         body,
@@ -111,15 +111,21 @@ async fn change(relay: &Relay, caller: &Caller, op: Op, body: Bytes) -> Result<R
                 .map_or(longest, |wanted| wanted.min(longest)),
         ),
     };
-    let ticket = relay.attend(caller, order).await?;
+    let attended = relay.submit_attended(caller, submission).await?;
     if !has_progress(op) {
-        finished(relay, ticket).await?;
+        finished(relay, attended).await?;
         return Ok(Response::new(Body::empty()));
     }
     if stream {
-        return streamed(relay, ticket, Progress).await;
+        return streamed(relay, attended, Progress).await;
     }
-    whole(relay, ticket, Shape::Ollama, dialect::ollama::joined).await
+    whole(
+        relay,
+        attended,
+        ErrorFormat::Ollama,
+        dialect::ollama::joined,
+    )
+    .await
 }
 
 const fn has_progress(op: Op) -> bool {
@@ -129,7 +135,7 @@ const fn has_progress(op: Op) -> bool {
 /// Progress of a model change, as NDJSON.
 struct Progress;
 
-impl Voice for Progress {
+impl StreamFormat for Progress {
     const CONTENT_TYPE: &str = "application/x-ndjson";
 
     fn line(&mut self, line: Bytes) -> Result<Bytes, ErrorDetail> {

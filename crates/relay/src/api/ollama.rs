@@ -12,13 +12,13 @@ use crate::{
     Relay,
     auth::{Caller, MayEnqueue, MayRead},
     error::ApiError,
+    error_format::ErrorFormat,
     headers,
     payload::{Control, Inference, Payload},
-    shape::Shape,
-    stream::{Voice, streamed},
+    stream::{StreamFormat, streamed},
+    submission::Submission,
     target::unknown_model,
-    ticket::Order,
-    whole::whole,
+    whole_answer::whole,
 };
 
 const JSON: &str = "application/json; charset=utf-8";
@@ -61,21 +61,26 @@ pub(super) async fn embeddings(
 ) -> Result<Response, ApiError> {
     let request = EmbeddingsRequest::parse(&body)?;
     let asked = request.model.as_deref();
-    let model = relay.choose_model(&caller, Op::Embed, asked, caller.patience())?;
+    let model = relay.choose_model(&caller, Op::Embed, asked, caller.attendance())?;
     let body = request.native(asked.unwrap_or(model.as_str()));
-    let ticket = relay
-        .attend(&caller, order(&caller, Op::Embed, model, body)?)
+    let attended = relay
+        .submit_attended(&caller, submission(&caller, Op::Embed, model, body)?)
         .await?;
     let write = |lines: &[Bytes]| {
         let answer = dialect::ollama::joined(lines)?;
         dialect::ollama::first_embedding(&answer)
     };
-    let answer = whole(&relay, ticket, Shape::Ollama, write).await;
+    let answer = whole(&relay, attended, ErrorFormat::Ollama, write).await;
     answer.map_err(ApiError::of_older_embeddings)
 }
 
-fn order(caller: &Caller, op: Op, model: ModelName, body: Bytes) -> Result<Order, ApiError> {
-    Ok(Order {
+fn submission(
+    caller: &Caller,
+    op: Op,
+    model: ModelName,
+    body: Bytes,
+) -> Result<Submission, ApiError> {
+    Ok(Submission {
         op,
         model,
         body,
@@ -88,31 +93,43 @@ fn order(caller: &Caller, op: Op, model: ModelName, body: Bytes) -> Result<Order
 async fn answer(relay: &Relay, caller: &Caller, op: Op, body: Bytes) -> Result<Response, ApiError> {
     let head = dialect::ollama::request_head(op, &body)?;
     let asked = head.model.as_deref();
-    let model = relay.choose_model(caller, op, asked, caller.patience())?;
+    let model = relay.choose_model(caller, op, asked, caller.attendance())?;
     let body = match asked {
         Some(_) => body,
         None => dialect::ollama::with_model(&body, &model)?,
     };
     if head.loads {
-        let order = Order {
+        let submission = Submission {
             priority: Priority::URGENT,
             wanted_for: Some(caller.wanted_for.unwrap_or(LOAD).min(LOAD)),
-            ..order(caller, op, model, body)?
+            ..submission(caller, op, model, body)?
         };
-        let ticket = relay.attend(caller, order).await?;
-        return whole(relay, ticket, Shape::Ollama, dialect::ollama::joined).await;
+        let attended = relay.submit_attended(caller, submission).await?;
+        return whole(
+            relay,
+            attended,
+            ErrorFormat::Ollama,
+            dialect::ollama::joined,
+        )
+        .await;
     }
-    let order = order(caller, op, model.clone(), body)?;
-    let ticket = relay.attend(caller, order).await?;
+    let submission = submission(caller, op, model.clone(), body)?;
+    let attended = relay.submit_attended(caller, submission).await?;
     if head.stream && op != Op::Embed {
-        let voice = Ndjson {
+        let format = Ndjson {
             relay: relay.clone(),
             op,
             model,
         };
-        return streamed(relay, ticket, voice).await;
+        return streamed(relay, attended, format).await;
     }
-    whole(relay, ticket, Shape::Ollama, dialect::ollama::joined).await
+    whole(
+        relay,
+        attended,
+        ErrorFormat::Ollama,
+        dialect::ollama::joined,
+    )
+    .await
 }
 
 struct Ndjson {
@@ -121,7 +138,7 @@ struct Ndjson {
     model: ModelName,
 }
 
-impl Voice for Ndjson {
+impl StreamFormat for Ndjson {
     const CONTENT_TYPE: &str = "application/x-ndjson";
 
     fn line(&mut self, line: Bytes) -> Result<Bytes, ErrorDetail> {
@@ -149,19 +166,19 @@ pub(super) fn with_line_feed(line: &[u8]) -> Bytes {
 
 /// `GET /api/tags`.
 pub(super) async fn tags(State(relay): State<Relay>, MayRead(caller): MayRead) -> Response {
-    let library = relay.library(&caller);
-    let mut response = written(JSON, dialect::ollama::tags(library.reports()));
+    let catalog = relay.catalog(&caller);
+    let mut response = written(JSON, dialect::ollama::tags(catalog.reports()));
     // Models stay listed for a while after their worker has gone offline.
     let headers = response.headers_mut();
-    headers.insert(headers::WORKERS_UP, library.up().into());
+    headers.insert(headers::WORKERS_UP, catalog.up().into());
     response
 }
 
 /// `GET /api/ps`.
 pub(super) async fn ps(State(relay): State<Relay>, MayRead(caller): MayRead) -> Response {
     let now = relay.now();
-    let library = relay.library(&caller);
-    written(JSON, library.running(now))
+    let catalog = relay.catalog(&caller);
+    written(JSON, catalog.running(now))
 }
 
 /// `POST /api/show`; `verbose` has no effect.
@@ -174,10 +191,10 @@ pub(super) async fn show(
     let named = dialect::ollama::named_model("ShowRequest", &body)?;
     let named = named.ok_or_else(|| bad("model is required"))?;
     let model = ModelName::new(named.as_str()).map_err(|_| bad("invalid model name"))?;
-    let library = relay.library(&caller);
-    let show = library.show(&model);
+    let catalog = relay.catalog(&caller);
+    let show = catalog.show(&model);
     let show = show.ok_or_else(|| {
-        if library.is_empty() {
+        if catalog.is_empty() {
             return ApiError::new(
                 ErrorCode::NoWorker,
                 "no worker was online lately to tell of its models; start the agent",
@@ -191,8 +208,8 @@ pub(super) async fn show(
 /// `GET /api/version`: the lowest version of the online Ollama engines, so that no client expects
 /// too much.
 pub(super) async fn version(State(relay): State<Relay>, MayRead(caller): MayRead) -> Response {
-    let library = relay.library(&caller);
-    let ollamas = library
+    let catalog = relay.catalog(&caller);
+    let ollamas = catalog
         .reports()
         .filter(|report| report.engine == EngineKind::Ollama)
         .map(|report| report.engine_version.as_str());

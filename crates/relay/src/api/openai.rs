@@ -88,8 +88,8 @@ pub(super) async fn models(
     MayRead(caller): MayRead,
     headers: HeaderMap,
 ) -> Response {
-    let library = relay.library(&caller);
-    let reports = library.reports();
+    let catalog = relay.catalog(&caller);
+    let reports = catalog.reports();
     let models = if headers.contains_key(ANTHROPIC_VERSION) {
         dialect::anthropic::models(reports)
     } else {
@@ -107,8 +107,8 @@ pub(super) async fn model(
 ) -> Result<Response, ApiError> {
     let unknown = || unknown_model(&id);
     let name = ModelName::new(id.clone()).map_err(|_| unknown())?;
-    let library = relay.library(&caller);
-    let reports = library.reports();
+    let catalog = relay.catalog(&caller);
+    let reports = catalog.reports();
     let found = if headers.contains_key(ANTHROPIC_VERSION) {
         dialect::anthropic::model(reports, &name)
     } else {

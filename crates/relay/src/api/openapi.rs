@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use self::entry::{Access, Entry, Param};
 use super::written;
-use crate::{headers, shape::Shape};
+use crate::{error_format::ErrorFormat, headers};
 
 /// `GET /openapi.json`.
 pub(super) async fn openapi() -> Response {
@@ -109,7 +109,7 @@ fn path_parameters(path: &str) -> impl Iterator<Item = Value> {
 
 /// Returns the name of the error response for a route.
 fn shape(path: &str) -> String {
-    format!("{:?}Error", Shape::of(path))
+    format!("{:?}Error", ErrorFormat::of(path))
 }
 
 fn errors() -> Value {
@@ -128,13 +128,13 @@ fn errors() -> Value {
         "param": {"type": ["string", "null"]},
     }));
     let mut errors = Map::new();
-    for shape in Shape::ALL {
+    for shape in ErrorFormat::ALL {
         let schema = match shape {
-            Shape::Native => json!({"$ref": "#/components/schemas/ErrorBody"}),
-            Shape::Ollama => object(json!({"error": {"type": "string"}})),
-            Shape::OpenAi => object(json!({"error": detail})),
-            Shape::Rest => object(json!({"detail": {"type": "string"}})),
-            Shape::Anthropic => object(json!({
+            ErrorFormat::Native => json!({"$ref": "#/components/schemas/ErrorBody"}),
+            ErrorFormat::Ollama => object(json!({"error": {"type": "string"}})),
+            ErrorFormat::OpenAi => object(json!({"error": detail})),
+            ErrorFormat::Rest => object(json!({"detail": {"type": "string"}})),
+            ErrorFormat::Anthropic => object(json!({
                 "type": {"const": "error"},
                 "error": detail,
                 "request_id": {"type": ["string", "null"]},

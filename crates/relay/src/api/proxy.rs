@@ -19,7 +19,10 @@ use http::{Extensions, Uri};
 use tower::ServiceExt as _;
 
 use super::{engine, health, no_route, unknown_route, wrong_method};
-use crate::{Relay, auth::PathKey, entrance::Newcomer, guard::AtWork, pass::Slip, peer::Peer};
+use crate::{
+    Relay, auth::PathKey, connections::ConnectionHandle, peer::Peer, revocation::RevocationSlot,
+    throttle::WorkPermit,
+};
 
 const PREFIX: &str = "/api/ollama";
 
@@ -60,9 +63,9 @@ fn notes(from: &mut Extensions) -> Extensions {
     let mut to = Extensions::new();
     carry::<PathKey>(from, &mut to);
     carry::<Peer>(from, &mut to);
-    carry::<Newcomer>(from, &mut to);
-    carry::<Slip>(from, &mut to);
-    carry::<AtWork>(from, &mut to);
+    carry::<ConnectionHandle>(from, &mut to);
+    carry::<RevocationSlot>(from, &mut to);
+    carry::<WorkPermit>(from, &mut to);
     to
 }
 

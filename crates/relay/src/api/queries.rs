@@ -74,7 +74,7 @@ pub(super) async fn create(
         user: caller.user,
     };
     let keeper = relay.clone();
-    let id = relay.see_through(async move {
+    let id = relay.run_to_completion(async move {
         let id = keeper.store.create_query(now, new).await?;
         keeper.pushes.tell(id);
         Ok(id)

@@ -20,14 +20,14 @@ use crate::{
     Relay,
     auth::{Caller, MayEnqueue, MayPoll, MayRead, serves},
     error::ApiError,
-    intake::Patience,
+    error_format::CODE,
+    intake::Attendance,
     payload::{Inference, Payload},
-    place::name_place,
-    shape::CODE,
+    position::set_position_header,
+    submission::Submission,
     target::InPath,
-    ticket::Order,
-    whole::Gathering,
-    workers::{Online, Seat},
+    whole_answer::AnswerBuffer,
+    workers::{OnlineId, OnlineWorker},
 };
 
 const JSON: &str = "application/json";
@@ -60,10 +60,10 @@ pub(super) async fn poll_job(
 async fn held(relay: &Relay, caller: &Caller) -> Result<Option<PolledRequest>, ApiError> {
     let worker = WorkerId::new(format!("legacy-{}", caller.key_id()));
     let worker = worker.map_err(|_| ApiError::internal())?;
-    let seat = Seat::Poll(caller.key_id().to_owned(), worker.clone());
-    sit(relay, &seat, caller, relay.settings.online_after_poll);
+    let id = OnlineId::Poll(caller.key_id().to_owned(), worker.clone());
+    register(relay, &id, caller, relay.settings.online_after_poll);
 
-    caller.rests();
+    caller.pause_work();
     let until = Instant::now() + relay.settings.legacy_poll_hold;
     let mut arrivals = relay.store.arrivals();
     loop {
@@ -71,14 +71,14 @@ async fn held(relay: &Relay, caller: &Caller) -> Result<Option<PolledRequest>, A
         let query = LeaseQuery {
             worker: worker.clone(),
             serve: caller.serve.clone(),
-            models: Models::AnyBut(relay.untold.all()),
-            within: caller.ceiling.models.clone(),
-            left: BTreeSet::new(),
-            changes: false,
+            models: Models::AnyBut(relay.hidden_from_pollers.all()),
+            allowed_models: caller.ceiling.models.clone(),
+            excluded_models: BTreeSet::new(),
+            accepts_model_changes: false,
         };
         if let Some(lease) = relay.lease(&query, relay.settings.legacy_lease).await? {
             if let Some(request) = said(relay, &lease) {
-                sit(relay, &seat, caller, relay.settings.legacy_lease);
+                register(relay, &id, caller, relay.settings.legacy_lease);
                 tracing::info!(job.id = request.id, "leased to a polling worker");
                 return Ok(Some(request));
             }
@@ -101,7 +101,7 @@ async fn held(relay: &Relay, caller: &Caller) -> Result<Option<PolledRequest>, A
 /// Returns a job to the queue that the polling protocol cannot express. It is leased only to other
 /// workers from now on.
 async fn give_back(relay: &Relay, lease: &Lease) -> Result<(), ApiError> {
-    relay.untold.add(lease.token.job);
+    relay.hidden_from_pollers.add(lease.token.job);
     let why = JobError::new(
         ErrorCode::EngineRefused,
         "the polling worker cannot be told of this job",
@@ -111,18 +111,18 @@ async fn give_back(relay: &Relay, lease: &Lease) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn sit(relay: &Relay, seat: &Seat, caller: &Caller, for_: Duration) {
-    let online = Online {
+fn register(relay: &Relay, id: &OnlineId, caller: &Caller, for_: Duration) {
+    let online = OnlineWorker {
         key: caller.key.clone(),
         serve: caller.serve.clone(),
-        within: caller.ceiling.models.clone(),
+        allowed_models: caller.ceiling.models.clone(),
         report: None,
         until: Some(relay.now() + for_),
         poll: None,
         link: None,
     };
-    relay.workers.sit(seat.clone(), online);
-    relay.workers.seen(seat, relay.now(), None);
+    relay.workers.register(id.clone(), online);
+    relay.workers.seen(id, relay.now(), None);
 }
 
 fn said(relay: &Relay, lease: &Lease) -> Option<PolledRequest> {
@@ -196,7 +196,7 @@ pub(super) async fn request(
     let request = Request::parse(&body)?;
     let named = request.model.as_deref().filter(|model| !model.is_empty());
     let model = model(&relay, &caller, named)?;
-    let order = Order {
+    let submission = Submission {
         op: Op::Chat,
         body: request.native(&model),
         model,
@@ -204,11 +204,11 @@ pub(super) async fn request(
         priority: caller.priority(None, Priority::DEFAULT)?,
         wanted_for: None,
     };
-    let model = order.model.clone();
-    let id = relay.submit(&caller, order).await?;
+    let model = submission.model.clone();
+    let id = relay.submit(&caller, submission).await?;
     let mut response = written(JSON, dialect::relay_polling::queued(id));
     *response.status_mut() = StatusCode::ACCEPTED;
-    name_place(&mut response, relay.place(&caller.account, &model, id));
+    set_position_header(&mut response, relay.place(&caller.account, &model, id));
     Ok(response)
 }
 
@@ -218,7 +218,7 @@ pub(super) fn model(
     caller: &Caller,
     named: Option<&str>,
 ) -> Result<ModelName, ApiError> {
-    let chosen = relay.choose_model(caller, Op::Chat, named, Patience::Kept);
+    let chosen = relay.choose_model(caller, Op::Chat, named, Attendance::Kept);
     match chosen {
         // No online worker reports its models: use the protocol's own default.
         Err(error)
@@ -265,7 +265,7 @@ pub(super) async fn status(
         JobState::Completed => {
             let log = relay.store.log(caller.owner(), job.new.id).await?;
             let log = log.ok_or_else(ApiError::unknown_job)?;
-            let mut answer = Gathering::new(&relay, log, &caller);
+            let mut answer = AnswerBuffer::new(&relay, log, &caller);
             answer.complete().await?;
             relay.fetched_by(&method, job.new.id);
             let progress = Progress::Completed {

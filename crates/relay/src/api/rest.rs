@@ -12,11 +12,10 @@ use queue::{QueueError, Scope};
 use super::{login::said, written};
 use crate::{
     Relay,
-    auth::{Caller, Denied, Place, admit},
+    auth::{Caller, Denied, KeyLocation, admit},
     error::ApiError,
-    jwt,
-    shape::CODE,
-    wishes,
+    error_format::CODE,
+    jwt, request_options,
 };
 
 /// An error in the format of the query service.
@@ -81,7 +80,7 @@ impl From<Denied> for RestError {
             // A session's token, in whatever state, is not a token of the query service.
             Denied::Session(_) | Denied::Reused => Refusal::bad_token(Why::Invalid),
             Denied::Gone => Refusal::no_user(),
-            Denied::Scope(_) | Denied::Place => Refusal::forbidden(),
+            Denied::Scope(_) | Denied::KeyInPath => Refusal::forbidden(),
             Denied::Failed(error) => return error.clone().into(),
         };
         Self {
@@ -142,9 +141,9 @@ macro_rules! caller {
             async fn from_request_parts(parts: &mut Parts, relay: &Relay) -> Result<Self, RestError> {
                 let mut caller = admit(parts, relay, $scope, $place).await?;
                 if caller.is_of_session() {
-                    return Err(Denied::Session(jwt::Refused::Kind).into());
+                    return Err(Denied::Session(jwt::TokenError::Kind).into());
                 }
-                caller.worker = wishes::worker(&parts.headers)?;
+                caller.worker = request_options::worker(&parts.headers)?;
                 Ok(Self(caller))
             }
         }
@@ -153,13 +152,13 @@ macro_rules! caller {
 
 caller! {
     /// Caller that may create and delete queries.
-    Asks, Scope::Enqueue, Place::Anywhere
+    Asks, Scope::Enqueue, KeyLocation::Anywhere
 }
 caller! {
     /// Caller that may read queries.
-    Reads, Scope::Read, Place::Anywhere
+    Reads, Scope::Read, KeyLocation::Anywhere
 }
 caller! {
     /// Caller that may claim and answer queries.
-    Claims, Scope::Work, Place::Header
+    Claims, Scope::Work, KeyLocation::Header
 }

@@ -82,7 +82,10 @@ async fn end(
 }
 
 fn denied_to(relay: &Relay, peer: Peer, denied: Denied) -> ApiError {
-    relay.guard.denied(peer, denied, relay.now()).into()
+    relay
+        .rate_limits
+        .throttle_denied(peer, denied, relay.now())
+        .into()
 }
 
 fn held(body: &[u8]) -> Result<Held, ApiError> {

@@ -3,14 +3,14 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use proto::{Account, ErrorCode, ModelName, Priority, Timestamp, WorkerId};
-use queue::{Ceiling, KeyId, Once, Owner, Serve, UserId};
+use queue::{Ceiling, IdempotencyKey, KeyId, Owner, Serve, UserId};
 
 use crate::{
-    entrance::Newcomer,
+    connections::ConnectionHandle,
     error::ApiError,
-    guard::{AtWork, of_user},
-    intake::Patience,
+    intake::Attendance,
     session,
+    throttle::{WorkPermit, user_key_id},
 };
 
 /// Caller of a request, with a valid key or token.
@@ -30,17 +30,17 @@ pub(crate) struct Caller {
     pub(crate) ceiling: Ceiling,
     pub(super) is_admin: bool,
     /// The `idempotency-key` of the request.
-    pub(super) once: Option<String>,
+    pub(super) idempotency_key: Option<String>,
     /// Time within which the answer is wanted, from the request's header.
     pub(crate) wanted_for: Option<Duration>,
     /// Only worker that may answer, from the request's header.
     pub(crate) worker: Option<WorkerId>,
     /// Whether the queue position is sent as a thought of the model.
-    pub(crate) wants_place: bool,
+    pub(crate) wants_position: bool,
     /// Slot of the request in the limit on concurrent requests.
-    pub(super) at_work: Option<AtWork>,
+    pub(super) work_permit: Option<WorkPermit>,
     /// Connection of the request; it counts for the caller also after an upgrade to a WebSocket.
-    pub(super) connection: Option<Newcomer>,
+    pub(super) connection: Option<ConnectionHandle>,
 }
 
 impl Caller {
@@ -55,19 +55,19 @@ impl Caller {
             serve: Serve::Accounts(BTreeSet::new()),
             ceiling,
             is_admin: false,
-            once: None,
+            idempotency_key: None,
             wanted_for: None,
             worker: None,
-            wants_place: false,
-            at_work: None,
+            wants_position: false,
+            work_permit: None,
             connection: None,
         }
     }
 
     /// Releases the request's slot, because it only waits from now on.
-    pub(crate) fn rests(&self) {
-        if let Some(at_work) = &self.at_work {
-            at_work.rests();
+    pub(crate) fn pause_work(&self) {
+        if let Some(work_permit) = &self.work_permit {
+            work_permit.pause();
         }
     }
 
@@ -110,18 +110,21 @@ impl Caller {
     }
 
     /// Returns the request's idempotency key, if it has one, with the digest of the request.
-    pub(crate) fn once(&self, fingerprint: impl FnOnce() -> [u8; 32]) -> Option<Once> {
-        let key = self.once.clone()?;
+    pub(crate) fn idempotency_key(
+        &self,
+        fingerprint: impl FnOnce() -> [u8; 32],
+    ) -> Option<IdempotencyKey> {
+        let key = self.idempotency_key.clone()?;
         let fingerprint = fingerprint();
-        Some(Once { key, fingerprint })
+        Some(IdempotencyKey { key, fingerprint })
     }
 
     /// Whether this caller's jobs may wait for a worker that is offline.
-    pub(crate) const fn patience(&self) -> Patience {
+    pub(crate) const fn attendance(&self) -> Attendance {
         if self.wanted_for.is_some() {
-            Patience::Kept
+            Attendance::Kept
         } else {
-            Patience::Now
+            Attendance::Now
         }
     }
 
@@ -135,7 +138,7 @@ impl Caller {
     /// login.
     pub(crate) fn claimant(&self) -> String {
         match self.user {
-            Some(user) => of_user(user),
+            Some(user) => user_key_id(user),
             None => self.key_id().to_owned(),
         }
     }

@@ -17,9 +17,9 @@ pub(crate) enum Denied {
     /// The key has expired.
     Expired,
     /// A token of the query service is not valid.
-    Token(jwt::Refused),
+    Token(jwt::TokenError),
     /// A session's token is not valid.
-    Session(jwt::Refused),
+    Session(jwt::TokenError),
     /// The refresh token was used before.
     Reused,
     /// The token is valid, but its user was removed.
@@ -27,7 +27,7 @@ pub(crate) enum Denied {
     /// The key lacks this scope.
     Scope(Scope),
     /// The key is in the path, which this route does not accept.
-    Place,
+    KeyInPath,
     /// Authentication could not be completed.
     Failed(ApiError),
 }
@@ -45,20 +45,22 @@ impl From<Denied> for ApiError {
                 ErrorCode::KeyExpired,
                 "the key has expired; ask for a new one",
             ),
-            Denied::Token(jwt::Refused::Expired) => {
+            Denied::Token(jwt::TokenError::Expired) => {
                 unauthorized("the token has expired; get a new one from /api/token/refresh/")
             }
-            Denied::Token(jwt::Refused::Invalid | jwt::Refused::Void | jwt::Refused::Kind)
+            Denied::Token(
+                jwt::TokenError::Invalid | jwt::TokenError::Void | jwt::TokenError::Kind,
+            )
             | Denied::Gone => unauthorized("the token is void; log in again at /api/login/"),
-            Denied::Session(jwt::Refused::Expired) => Self::new(
+            Denied::Session(jwt::TokenError::Expired) => Self::new(
                 ErrorCode::TokenExpired,
                 "the token has expired; get new ones from /api/sessions/renew, or log in again",
             ),
-            Denied::Session(jwt::Refused::Kind) => unauthorized(
+            Denied::Session(jwt::TokenError::Kind) => unauthorized(
                 "the token is for another purpose; the access_token opens routes, and the \
                  refresh_token is for /api/sessions/renew and /api/sessions/end",
             ),
-            Denied::Session(jwt::Refused::Invalid | jwt::Refused::Void) => {
+            Denied::Session(jwt::TokenError::Invalid | jwt::TokenError::Void) => {
                 unauthorized("the token is void; log in again at /api/sessions")
             }
             Denied::Reused => Self::new(
@@ -71,7 +73,7 @@ impl From<Denied> for ApiError {
                 let message = format!("the key lacks the scope `{scope}`; use one that has it");
                 Self::new(ErrorCode::Forbidden, message)
             }
-            Denied::Place => Self::new(
+            Denied::KeyInPath => Self::new(
                 ErrorCode::Forbidden,
                 "a key in the path may only ask and read, whatever else it may do; \
                  send it as `Authorization: Bearer KEY`",

@@ -8,7 +8,7 @@ use dialect::{
     openai::{ChatRequest, Completion, EmbeddingRequest, TextCompletion, TextRequest},
 };
 use proto::{Dialect, ErrorCode, ErrorDetail, JobId, ModelName, Op, Priority};
-use queue::{BatchRecord, Extras, Once, Owner};
+use queue::{BatchRecord, Extras, IdempotencyKey, Owner};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 use tokio::time::sleep;
@@ -18,9 +18,9 @@ use crate::{
     Relay,
     auth::Caller,
     error::ApiError,
-    intake::Patience,
-    ticket::{Order, fingerprint},
-    whole::Gathering,
+    intake::Attendance,
+    submission::{Submission, fingerprint},
+    whole_answer::AnswerBuffer,
 };
 
 /// Endpoints that a line may call.
@@ -150,9 +150,9 @@ async fn body(
     let job = queued(relay, batch, wish, n, &request).await?;
     let log = relay.store.log(Owner::Account(&batch.account), job).await?;
     let log = log.ok_or_else(ApiError::unknown_job)?;
-    let mut gathering = Gathering::for_itself(relay, log);
+    let mut buffer = AnswerBuffer::unmetered(relay, log);
     let ended = tokio::select! {
-        ended = gathering.complete() => Some(ended),
+        ended = buffer.complete() => Some(ended),
         () = wish.cancelled() => None,
     };
     match ended {
@@ -160,7 +160,7 @@ async fn body(
         None => {
             // If the job ended before the cancellation, its answer counts.
             drop(relay.store.cancel(relay.now(), Owner::Anyone, job).await);
-            gathering.complete().await?;
+            buffer.complete().await?;
         }
     }
     let named = Named {
@@ -168,7 +168,7 @@ async fn body(
         model: request.model().unwrap_or_default().to_owned(),
         created: relay.now(),
     };
-    Ok((job, request.answer(named, &gathering.lines)?))
+    Ok((job, request.answer(named, &buffer.lines)?))
 }
 
 /// Returns the idempotency key of a line's job. Requesters' own keys cannot contain a line feed.
@@ -204,8 +204,8 @@ async fn queued(
             return Err(ApiError::new(ErrorCode::DeadlineExceeded, message));
         }
         let op = request.op();
-        let model = relay.choose_model(&caller, op, request.model(), Patience::Kept)?;
-        let order = Order {
+        let model = relay.choose_model(&caller, op, request.model(), Attendance::Kept)?;
+        let submission = Submission {
             op,
             body: request.native(&model),
             model,
@@ -213,15 +213,15 @@ async fn queued(
             priority: caller.priority(None, Priority::new(URGENCY).unwrap_or_default())?,
             wanted_for: Some(batch.expires_at.since(now)),
         };
-        let once = Some(Once {
+        let idempotency_key = Some(IdempotencyKey {
             key: key.clone(),
             fingerprint: fingerprint(op, "", key.as_bytes()),
         });
         let extras = Extras {
-            once,
+            idempotency_key,
             ..Extras::default()
         };
-        match relay.submit_with(&caller, order, extras).await {
+        match relay.submit_with(&caller, submission, extras).await {
             Ok(submitted) => return Ok(submitted.id()),
             Err(full) if is_full(full.code) => {
                 tokio::select! {

@@ -6,7 +6,7 @@ use proto::{
     End, ErrorCode, JobError, JobId, LeaseToken, limits,
     worker::{EndRequest, LeaseAnswer, NackRequest, Retry},
 };
-use queue::{Leased, QueueError};
+use queue::{Extended, QueueError};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{
@@ -56,7 +56,7 @@ async fn answer(
         .store
         .extend(relay.now(), token, relay.settings.lease)
         .await?;
-    let cancelled = leased == Leased::Cancelled;
+    let cancelled = leased == Extended::Cancelled;
     Ok(Json(LeaseAnswer { stored, cancelled }))
 }
 

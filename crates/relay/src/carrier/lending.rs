@@ -11,7 +11,10 @@ use proto::{ErrorCode, JobError, LeaseToken, limits, worker::Retry};
 use queue::{Lease, LeaseQuery, QueueError};
 use tokio::sync::Notify;
 
-use super::{lent::Lent, only_urgent, open, query_of, session::Session, socket::Ended};
+use super::{
+    leases, only_urgent, query_of, session::Session, socket::CloseReason,
+    undelivered::UndeliveredLeases,
+};
 use crate::{Relay, routing};
 
 /// Leases of a connection that are not yet written to it.
@@ -97,8 +100,8 @@ impl Unsent {
 }
 
 /// A pending request for leases, and its maximum number.
-struct Asked {
-    answer: BoxFuture<'static, Result<Lent, QueueError>>,
+struct PendingLease {
+    answer: BoxFuture<'static, Result<UndeliveredLeases, QueueError>>,
     max: usize,
 }
 
@@ -113,36 +116,36 @@ struct Tried {
 impl Session {
     /// Leases jobs while there are free slots, and passes on cancellations meanwhile. Each request
     /// asks for as many jobs as fit, because separate requests would each wait for a commit.
-    pub(super) async fn lend(&self) -> Result<Infallible, Ended> {
+    pub(super) async fn lend(&self) -> Result<Infallible, CloseReason> {
         let mut arrivals = self.relay.store.arrivals();
         let tokens = self.state().open.tokens();
         let withdrawal = |token| withdrawal(self.relay.clone(), token);
         let mut withdrawn: FuturesUnordered<_> = tokens.into_iter().map(withdrawal).collect();
-        let mut asked: Option<Asked> = None;
+        let mut pending: Option<PendingLease> = None;
         let mut tried = Tried::default();
         loop {
-            if arrivals.has_changed().map_err(|_| Ended::Store)? {
+            if arrivals.has_changed().map_err(|_| CloseReason::Store)? {
                 arrivals.borrow_and_update();
                 tried = Tried::default();
             }
-            if asked.is_none()
+            if pending.is_none()
                 && let Some((query, max)) = self.room(&mut tried)
             {
                 let answer = self.relay.lease_many(query, self.relay.settings.lease, max);
-                asked = Some(Asked { answer, max });
+                pending = Some(PendingLease { answer, max });
                 // Others may request at once, because the store serves requests in order.
-                self.stand(max);
+                self.allotment(max);
             }
             tokio::select! {
                 Some(token) = withdrawn.next(), if !withdrawn.is_empty() => {
                     // While it handles the cancellation, this worker must not rank before others.
-                    self.link.in_line.leave();
+                    self.link.routing_entry.leave();
                     Box::pin(self.withdrawn(token)).await?;
-                    self.stand(asked.as_ref().map_or(0, |asked| asked.max));
+                    self.allotment(pending.as_ref().map_or(0, |pending| pending.max));
                 }
-                leases = under_way(&mut asked) => {
-                    asked = None;
-                    let leases = leases.map_err(|_| Ended::Store)?;
+                leases = under_way(&mut pending) => {
+                    pending = None;
+                    let leases = leases.map_err(|_| CloseReason::Store)?;
                     if self.relay.drain.is_cancelled() {
                         // The worker does not know them yet; dropping gives them back.
                         continue;
@@ -150,7 +153,7 @@ impl Session {
                     let leases = leases.take();
                     if !leases.is_empty() {
                         tried = Tried::default();
-                        self.link.in_line.served();
+                        self.link.routing_entry.note_served();
                     }
                     for Lease { token, job, .. } in &leases {
                         tracing::info!(job.id = %token.job, job.attempt = token.attempt, worker = %self.link.worker, "leased");
@@ -158,15 +161,15 @@ impl Session {
                         withdrawn.push(withdrawal(*token));
                     }
                     self.unsent.extend(leases);
-                    self.stand(0);
+                    self.allotment(0);
                 }
                 arrived = arrivals.changed() => {
-                    arrived.map_err(|_| Ended::Store)?;
+                    arrived.map_err(|_| CloseReason::Store)?;
                     tried = Tried::default();
                 }
                 () = self.room.notified() => tried = Tried::default(),
                 () = self.unsent.emptied.notified() => tried = Tried::default(),
-                () = self.link.in_line.woken() => {}
+                () = self.link.routing_entry.woken() => {}
             }
         }
     }
@@ -175,67 +178,70 @@ impl Session {
     /// more. With all slots in use it asks only for urgent jobs, and of jobs that other workers can
     /// run it asks only for as many as it ranks first for.
     fn room(&self, tried: &mut Tried) -> Option<(LeaseQuery, usize)> {
-        let share = self.stand(0);
+        let allotment = self.allotment(0);
         let room = self.free()?;
         let state = self.state();
         let query = query_of(&self.caller, &self.link.worker, &state.report);
-        let Some(share) = share else {
-            let may_find = room.beside > 0 && !std::mem::replace(&mut tried.own, true);
-            return may_find.then(|| (only_urgent(query), room.beside));
+        let Some(allotment) = allotment else {
+            let may_find = room.urgent > 0 && !std::mem::replace(&mut tried.own, true);
+            return may_find.then(|| (only_urgent(query), room.urgent));
         };
-        if tried.own && share.first.is_subset(&tried.models) {
+        if tried.own && allotment.first.is_subset(&tried.models) {
             return None;
         }
         tried.own = true;
         drop(state);
-        let left = share.left.clone();
-        let query = LeaseQuery { left, ..query };
-        let max = self.relay.at_once(&query, &share, room.free);
-        tried.models.extend(share.first);
+        let excluded_models = allotment.excluded.clone();
+        let query = LeaseQuery {
+            excluded_models,
+            ..query
+        };
+        let max = self.relay.at_once(&query, &allotment, room.free);
+        tried.models.extend(allotment.first);
         Some((query, max))
     }
 
-    /// Ranks the worker as if the `asked` jobs had arrived; returns what it may ask for if it still
-    /// has a free slot.
-    fn stand(&self, asked: usize) -> Option<routing::Share> {
-        let Some(room) = self.free().filter(|room| room.free > asked) else {
-            self.link.in_line.leave();
+    /// Ranks the worker as if the `pending` jobs had arrived; returns what it may ask for if it
+    /// still has a free slot.
+    fn allotment(&self, pending: usize) -> Option<routing::Allotment> {
+        let Some(room) = self.free().filter(|room| room.free > pending) else {
+            self.link.routing_entry.leave();
             return None;
         };
-        let standing = {
+        let load = {
             let state = self.state();
-            let busy = room.slots.saturating_sub(room.free) + asked;
-            routing::Standing::new(&self.caller.serve, &state.report, room.slots, busy)
+            let busy = room.slots.saturating_sub(room.free) + pending;
+            routing::WorkerLoad::new(&self.caller.serve, &state.report, room.slots, busy)
         };
-        let share = self.link.in_line.stand(standing);
-        if self.link.doubt.is_raised() {
-            self.link.in_line.leave();
+        let allotment = self.link.routing_entry.update(load);
+        if self.link.maybe_dead.is_raised() {
+            self.link.routing_entry.leave();
             return None;
         }
-        Some(share)
+        Some(allotment)
     }
 
     /// Returns the capacity for more jobs; `None` if no jobs may be leased now.
-    fn free(&self) -> Option<Room> {
+    fn free(&self) -> Option<FreeSlots> {
         let state = self.state();
         let slots = usize::try_from(state.slots).unwrap_or(usize::MAX);
         let running = state.open.running();
         let left = limits::HELD_MAX.saturating_sub(state.open.len());
         let may_have = state.report.engine_up
-            && !self.link.doubt.is_raised()
+            && !self.link.maybe_dead.is_raised()
             && !self.relay.drain.is_cancelled();
         if slots == 0 || left == 0 || !may_have || !self.unsent.is_empty() {
             return None;
         }
-        Some(Room {
+        Some(FreeSlots {
             slots,
             free: slots.saturating_sub(running.slots()).min(left),
-            beside: running.room_beside().min(left),
+            urgent: running.room_beside().min(left),
         })
     }
 
     /// Handles a job that was cancelled, or whose lease has expired.
-    async fn withdrawn(&self, token: LeaseToken) -> Result<(), Ended> {
+    async fn withdrawn(&self, token: LeaseToken) -> Result<(), CloseReason> {
         if self.unsent.withdraw(token) {
             // The worker never learns of this lease.
             self.drop_lease(token);
@@ -243,12 +249,12 @@ impl Session {
             let store = &self.relay.store;
             let ended = store.nack(self.relay.now(), token, Retry::Now, why).await;
             return match ended {
-                Err(QueueError::Store(_)) => Err(Ended::Store),
+                Err(QueueError::Store(_)) => Err(CloseReason::Store),
                 // The lease had ended for another reason, which also decided the job's state.
                 Ok(()) | Err(_) => Ok(()),
             };
         }
-        if self.state().open.standing(token) == open::Standing::Held {
+        if self.state().open.state(token) == leases::LeaseState::Held {
             self.extend(token).await?;
         }
         Ok(())
@@ -256,16 +262,16 @@ impl Session {
 }
 
 /// Number of jobs that a connection can take.
-struct Room {
+struct FreeSlots {
     slots: usize,
     free: usize,
     /// Number of urgent jobs, which take no slot.
-    beside: usize,
+    urgent: usize,
 }
 
-async fn under_way(asked: &mut Option<Asked>) -> Result<Lent, QueueError> {
-    match asked {
-        Some(asked) => (&mut asked.answer).await,
+async fn under_way(pending: &mut Option<PendingLease>) -> Result<UndeliveredLeases, QueueError> {
+    match pending {
+        Some(pending) => (&mut pending.answer).await,
         None => std::future::pending().await,
     }
 }

@@ -1,12 +1,12 @@
 //! The worker protocol on the relay's side: one contract over a WebSocket or plain HTTP requests.
 
 pub(crate) mod http;
+mod leases;
 mod lending;
-pub(crate) mod lent;
-mod open;
 pub(crate) mod poll;
 mod session;
 pub(crate) mod socket;
+pub(crate) mod undelivered;
 mod writer;
 
 use std::{collections::BTreeSet, time::Duration};
@@ -15,16 +15,16 @@ use futures_util::{
     FutureExt as _,
     future::{BoxFuture, ready},
 };
-use lent::Lent;
 use proto::{LeaseToken, WorkerId, WorkerReport};
 use queue::{Claim, Lease, LeaseQuery, Models, Owner, QueueError};
 use tokio::sync::oneshot;
+use undelivered::UndeliveredLeases;
 
 use crate::{
     Relay,
     auth::{Caller, serves},
     error::ApiError,
-    routing::Share,
+    routing::Allotment,
 };
 
 impl Relay {
@@ -45,15 +45,15 @@ impl Relay {
         query: LeaseQuery,
         length: Duration,
         max: usize,
-    ) -> BoxFuture<'static, Result<Lent, QueueError>> {
+    ) -> BoxFuture<'static, Result<UndeliveredLeases, QueueError>> {
         if self.drain.is_cancelled() {
-            let none = Lent::new(self.clone(), Vec::new());
+            let none = UndeliveredLeases::new(self.clone(), Vec::new());
             return ready(Ok(none)).boxed();
         }
         let relay = self.clone();
         let mut leasing = async move {
             let leases = relay.store.lease_many(relay.now(), &query, length, max);
-            let leases = Lent::new(relay.clone(), leases.await?);
+            let leases = UndeliveredLeases::new(relay.clone(), leases.await?);
             if !matches!(query.models, Models::AnyForQueries) {
                 for token in leases.queries() {
                     relay.note_start(token, &query.worker).await;
@@ -70,16 +70,16 @@ impl Relay {
             self.tasks
                 .spawn(async move { drop(answer.send(leasing.await)) });
         }
-        let none = |relay: Relay| Ok(Lent::new(relay, Vec::new()));
+        let none = |relay: Relay| Ok(UndeliveredLeases::new(relay, Vec::new()));
         let relay = self.clone();
         async move { lent.await.unwrap_or_else(|_| none(relay)) }.boxed()
     }
 
     /// Returns how many jobs a worker asks for: as many as it ranks first for, or as many as it has
     /// free slots if more jobs wait than all suitable workers can take.
-    fn at_once(&self, query: &LeaseQuery, share: &Share, free: usize) -> usize {
-        let fair = free.min(share.most);
-        let is_flooded = || self.store.waiting(query, share.room) >= share.room;
+    fn at_once(&self, query: &LeaseQuery, allotment: &Allotment, free: usize) -> usize {
+        let fair = free.min(allotment.most);
+        let is_flooded = || self.store.waiting(query, allotment.room) >= allotment.room;
         if fair < free && is_flooded() {
             free
         } else {
@@ -153,9 +153,9 @@ fn query_of(caller: &Caller, worker: &WorkerId, report: &WorkerReport) -> LeaseQ
         worker: worker.clone(),
         serve: caller.serve.clone(),
         models: Models::Only(names.collect()),
-        within: caller.ceiling.models.clone(),
-        left: BTreeSet::new(),
-        changes: report.model_changes,
+        allowed_models: caller.ceiling.models.clone(),
+        excluded_models: BTreeSet::new(),
+        accepts_model_changes: report.model_changes,
     }
 }
 
@@ -177,19 +177,19 @@ mod tests {
     async fn a_worker_takes_all_it_has_room_for_only_where_all_will_be_full() {
         let store = Arc::new(MemoryQueue::default());
         let relay = Relay::new(store.clone(), RelaySettings::default(), Arc::new(System));
-        let share = Share {
+        let allotment = Allotment {
             most: 1,
             room: 8,
-            ..Share::default()
+            ..Allotment::default()
         };
         for n in 0..8_u128 {
-            let asks = |share: &Share| relay.at_once(&anyone(), share, 4);
-            assert_eq!(asks(&share), 1, "others may have the rest of {n}");
-            let alone = Share::default();
+            let asks = |allotment: &Allotment| relay.at_once(&anyone(), allotment, 4);
+            assert_eq!(asks(&allotment), 1, "others may have the rest of {n}");
+            let alone = Allotment::default();
             assert_eq!(asks(&alone), 4, "nobody else is there");
-            let few = Share {
+            let few = Allotment {
                 most: 3,
-                ..share.clone()
+                ..allotment.clone()
             };
             assert_eq!(asks(&few), 3);
             let new = NewJob {
@@ -198,7 +198,7 @@ mod tests {
             };
             store.enqueue(relay.now(), new).await.unwrap();
         }
-        assert_eq!(relay.at_once(&anyone(), &share, 4), 4);
-        assert_eq!(relay.at_once(&anyone(), &share, 0), 0);
+        assert_eq!(relay.at_once(&anyone(), &allotment, 4), 4);
+        assert_eq!(relay.at_once(&anyone(), &allotment, 0), 0);
     }
 }

@@ -20,21 +20,21 @@ use proto::{
         DRAIN_HEADER, DetailsAnswer, DetailsRequest, PollAnswer, PollRequest, PolledLease, Retry,
     },
 };
-use queue::{LeaseQuery, Leased, QueueError};
+use queue::{Extended, LeaseQuery, QueueError};
 use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{http::parse, lent::Lent, only_urgent, query_of, writer::head_of};
+use super::{http::parse, only_urgent, query_of, undelivered::UndeliveredLeases, writer::head_of};
 use crate::{
     Relay,
     auth::{Caller, MayWork},
     error::ApiError,
     payload::{Payload, Poll},
-    routing::{InLine, Standing},
-    workers::{Online, Seat},
+    routing::{RoutingEntry, WorkerLoad},
+    workers::{OnlineId, OnlineWorker},
 };
 
 /// `POST /api/worker/v1/poll`.
@@ -53,7 +53,7 @@ pub(crate) async fn poll(
     }
     let hold = Duration::from_millis(asked.wait_ms).min(relay.settings.poll_hold);
     let newer = CancellationToken::new();
-    let Some(report) = attend(&relay, &caller, &asked, hold, &newer)? else {
+    let Some(report) = note_online(&relay, &caller, &asked, hold, &newer)? else {
         let answer = PollAnswer {
             report_wanted: true,
             ..PollAnswer::default()
@@ -66,9 +66,9 @@ pub(crate) async fn poll(
     loop {
         arrivals.borrow_and_update();
         let drains = poll.relay.drain.is_cancelled();
-        let (answer, lent) = poll.look(!hold.is_zero()).await?;
+        let (answer, lent) = poll.try_answer(!hold.is_zero()).await?;
         let is_over = answer != PollAnswer::default() || hold.is_zero() || drains;
-        if is_over || !poll.hears_news(&mut arrivals, until).await {
+        if is_over || !poll.wait_for_change(&mut arrivals, until).await {
             return Ok(delivered(&poll.relay, &answer, lent));
         }
     }
@@ -81,12 +81,12 @@ struct HeldPoll {
     held: Vec<LeaseToken>,
     query: LeaseQuery,
     /// Request for urgent jobs, used if the main request finds none.
-    beside: LeaseQuery,
+    urgent_query: LeaseQuery,
     /// Number of free slots, and of urgent jobs that can run beside them.
     free: usize,
     urgent: usize,
-    standing: Standing,
-    in_line: InLine,
+    load: WorkerLoad,
+    routing_entry: RoutingEntry,
     /// Cancelled when the same worker sends a newer poll.
     newer: CancellationToken,
 }
@@ -108,9 +108,9 @@ impl HeldPoll {
         };
         let busy = asked.held.len();
         Self {
-            standing: Standing::new(&caller.serve, report, free + busy, busy),
-            in_line: relay.routing.enter(),
-            beside: only_urgent(query.clone()),
+            load: WorkerLoad::new(&caller.serve, report, free + busy, busy),
+            routing_entry: relay.routing.join(),
+            urgent_query: only_urgent(query.clone()),
             held: asked.held,
             relay,
             caller,
@@ -123,30 +123,33 @@ impl HeldPoll {
 
     /// Returns what there is to report now. A poll that does not wait leaves jobs for which another
     /// worker ranks first to that worker.
-    async fn look(&mut self, waits: bool) -> Result<(PollAnswer, Vec<Lent>), ApiError> {
+    async fn try_answer(
+        &mut self,
+        waits: bool,
+    ) -> Result<(PollAnswer, Vec<UndeliveredLeases>), ApiError> {
         let stands = self.free > 0 && waits;
-        let share = stands.then(|| self.in_line.stand(self.standing.clone()));
-        let share = share.unwrap_or_default();
-        self.query.left.clone_from(&share.left);
-        let max = self.relay.at_once(&self.query, &share, self.free);
+        let allotment = stands.then(|| self.routing_entry.update(self.load.clone()));
+        let allotment = allotment.unwrap_or_default();
+        self.query.excluded_models.clone_from(&allotment.excluded);
+        let max = self.relay.at_once(&self.query, &allotment, self.free);
         let mut answer = PollAnswer::default();
         renew(&self.relay, &self.caller, &self.held, &mut answer).await?;
         let mut lent = vec![lend(&self.relay, &self.query, max, &mut answer).await?];
         if answer.leases.is_empty() {
-            lent.push(lend(&self.relay, &self.beside, self.urgent, &mut answer).await?);
+            lent.push(lend(&self.relay, &self.urgent_query, self.urgent, &mut answer).await?);
         }
         Ok((answer, lent))
     }
 
     /// Waits for a change; `false` if the poll must be answered as it is.
-    async fn hears_news(&self, arrivals: &mut watch::Receiver<u64>, until: Instant) -> bool {
+    async fn wait_for_change(&self, arrivals: &mut watch::Receiver<u64>, until: Instant) -> bool {
         let store = &self.relay.store;
         let withdrawn = self.held.iter().map(|token| store.cancelled(*token));
         let mut withdrawn: FuturesUnordered<_> = withdrawn.collect();
         tokio::select! {
             arrived = timeout_at(until, arrivals.changed()) => matches!(arrived, Ok(Ok(()))),
             Some(()) = withdrawn.next() => true,
-            () = self.in_line.woken() => true,
+            () = self.routing_entry.woken() => true,
             () = self.relay.drain.cancelled() => true,
             () = self.newer.cancelled() => false,
         }
@@ -164,52 +167,52 @@ pub(crate) async fn details(
         report,
         details,
     } = parse(&body)?;
-    let seat = Seat::Poll(caller.key_id().to_owned(), worker);
+    let id = OnlineId::Poll(caller.key_id().to_owned(), worker);
     if let Some(report) = report {
         relay
             .workers
-            .report(&seat, Arc::new(caller.permitted(report)));
+            .report(&id, Arc::new(caller.permitted(report)));
         // A held poll still asks for jobs of the models reported before.
-        relay.workers.end_poll(&seat);
+        relay.workers.end_poll(&id);
     }
-    let report_wanted = !relay.workers.tell(&seat, details);
+    let report_wanted = !relay.workers.tell(&id, details);
     Ok(Json(DetailsAnswer { report_wanted }))
 }
 
 /// Records that the worker is online; returns its report, or `None` if it must send it again.
-fn attend(
+fn note_online(
     relay: &Relay,
     caller: &Caller,
     asked: &PollRequest,
     hold: Duration,
     newer: &CancellationToken,
 ) -> Result<Option<Arc<WorkerReport>>, ApiError> {
-    let seat = Seat::Poll(caller.key_id().to_owned(), asked.worker.clone());
-    relay.workers.admit(&seat, relay.now())?;
+    let id = OnlineId::Poll(caller.key_id().to_owned(), asked.worker.clone());
+    relay.workers.admit(&id, relay.now())?;
     relay
         .workers
-        .doubt_older(caller.key.as_ref(), &asked.worker);
+        .suspect_older(caller.key.as_ref(), &asked.worker);
     let until = relay.now() + hold + relay.settings.online_after_poll;
     let report = match &asked.report {
-        None => relay.workers.heard(&seat, until, newer.clone()),
+        None => relay.workers.heard(&id, until, newer.clone()),
         Some(report) => {
             let report = Arc::new(caller.permitted(report.clone()));
-            let online = Online {
+            let online = OnlineWorker {
                 key: caller.key.clone(),
                 serve: caller.serve.clone(),
-                within: caller.ceiling.models.clone(),
+                allowed_models: caller.ceiling.models.clone(),
                 report: Some(report.clone()),
                 until: Some(until),
                 poll: Some(newer.clone()),
                 link: None,
             };
-            relay.workers.sit(seat.clone(), online);
+            relay.workers.register(id.clone(), online);
             Some(report)
         }
     };
     let held = u32::try_from(asked.held.len()).unwrap_or(u32::MAX);
     let slots = asked.free.saturating_add(held);
-    relay.workers.seen(&seat, relay.now(), Some(slots));
+    relay.workers.seen(&id, relay.now(), Some(slots));
     Ok(report)
 }
 
@@ -233,8 +236,8 @@ async fn renew(
             .extend(relay.now(), *token, relay.settings.lease)
             .await;
         match renewed {
-            Ok(Leased::Held) => {}
-            Ok(Leased::Cancelled) => answer.cancelled.push(*token),
+            Ok(Extended::Active) => {}
+            Ok(Extended::Cancelled) => answer.cancelled.push(*token),
             Err(QueueError::Store(source)) => return Err(QueueError::Store(source).into()),
             Err(_) => answer.gone.push(*token),
         }
@@ -247,9 +250,9 @@ async fn lend(
     query: &LeaseQuery,
     free: usize,
     answer: &mut PollAnswer,
-) -> Result<Lent, ApiError> {
+) -> Result<UndeliveredLeases, ApiError> {
     if free == 0 {
-        return Ok(Lent::new(relay.clone(), Vec::new()));
+        return Ok(UndeliveredLeases::new(relay.clone(), Vec::new()));
     }
     let length = relay.settings.lease;
     let mut lent = relay.lease_many(query.clone(), length, free).await?;
@@ -275,11 +278,11 @@ async fn lend(
 
 /// Returns the response. Its leases are renewed while it is being sent, and given back if it is not
 /// sent in full. An empty answer has status 204.
-fn delivered(relay: &Relay, answer: &PollAnswer, lent: Vec<Lent>) -> Response {
+fn delivered(relay: &Relay, answer: &PollAnswer, lent: Vec<UndeliveredLeases>) -> Response {
     let mut response = if *answer == PollAnswer::default() {
         StatusCode::NO_CONTENT.into_response()
     } else {
-        carried(relay, answer, lent)
+        body_of(relay, answer, lent)
     };
     if relay.drain.is_cancelled() {
         let headers = response.headers_mut();
@@ -288,7 +291,7 @@ fn delivered(relay: &Relay, answer: &PollAnswer, lent: Vec<Lent>) -> Response {
     response
 }
 
-fn carried(relay: &Relay, answer: &PollAnswer, lent: Vec<Lent>) -> Response {
+fn body_of(relay: &Relay, answer: &PollAnswer, lent: Vec<UndeliveredLeases>) -> Response {
     let text = Bytes::from(serde_json::to_vec(answer).unwrap_or_default());
     let length = text.len();
     let way = (relay.clone(), text, lent, relay.now());
@@ -296,7 +299,11 @@ fn carried(relay: &Relay, answer: &PollAnswer, lent: Vec<Lent>) -> Response {
         if text.is_empty() {
             return None;
         }
-        let leases = || lent.iter().flat_map(Lent::leases).map(|lease| lease.token);
+        let leases = || {
+            lent.iter()
+                .flat_map(UndeliveredLeases::leases)
+                .map(|lease| lease.token)
+        };
         relay
             .renew_unheard(&mut renewed, || leases().collect())
             .await;

@@ -19,7 +19,7 @@ use proto::{
     ErrorCode, JobError, LeaseToken, Priority, WorkerReport, limits,
     worker::{Frame, FrameKind, RelayMessage, WorkerMessage},
 };
-use queue::{Leased, Owner, QueueError};
+use queue::{Extended, Owner, QueueError};
 use tokio::{
     sync::{Notify, mpsc},
     time::{Instant, sleep_until},
@@ -27,14 +27,14 @@ use tokio::{
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{
+    leases::{LeaseState, Leases, UnconfirmedLease},
     lending::Unsent,
-    open::{Behind, Leases, Standing},
-    socket::{Ended, Socket},
+    socket::{CloseReason, Socket},
 };
 use crate::{
     Relay,
     auth::Caller,
-    workers::{Link, Seat},
+    workers::{Link, OnlineId},
 };
 
 /// Delay before a worker is told that its lines are on disk.
@@ -46,7 +46,7 @@ pub(super) struct Session {
     pub(super) relay: Relay,
     pub(super) caller: Arc<Caller>,
     pub(super) link: Link,
-    seat: Seat,
+    id: OnlineId,
     state: Mutex<State>,
     /// Notified when the state changes in a way that may allow another lease.
     pub(super) room: Notify,
@@ -67,7 +67,7 @@ impl Session {
         relay: Relay,
         caller: Arc<Caller>,
         link: Link,
-        seat: Seat,
+        id: OnlineId,
         report: Arc<WorkerReport>,
     ) -> (Self, mpsc::Receiver<Box<RelayMessage>>) {
         // Boxed, because the channel always reserves space for 32 messages, for each of thousands
@@ -77,7 +77,7 @@ impl Session {
             relay,
             caller,
             link,
-            seat,
+            id,
             state: Mutex::new(State {
                 report,
                 slots: 0,
@@ -91,14 +91,18 @@ impl Session {
         (session, control_out)
     }
 
-    pub(super) async fn run(&self, source: SplitStream<&mut Socket>, held: &[LeaseToken]) -> Ended {
+    pub(super) async fn run(
+        &self,
+        source: SplitStream<&mut Socket>,
+        held: &[LeaseToken],
+    ) -> CloseReason {
         if let Err(ended) = self.resume(held).await {
             return ended;
         }
         let ended = tokio::select! {
             ended = self.read(source) => ended,
             ended = self.lend() => ended,
-            ended = self.see_off() => ended,
+            ended = self.drain() => ended,
         };
         match ended {
             Ok(never) => match never {},
@@ -108,9 +112,9 @@ impl Session {
 
     /// At a shutdown, gives back the leases that the worker does not know of, notifies the worker,
     /// and waits until it holds no lease.
-    async fn see_off(&self) -> Result<std::convert::Infallible, Ended> {
+    async fn drain(&self) -> Result<std::convert::Infallible, CloseReason> {
         self.relay.drain.cancelled().await;
-        self.link.in_line.leave();
+        self.link.routing_entry.leave();
         let unheard = self.unsent.take_waiting();
         for lease in &unheard {
             self.state().open.close(lease.token);
@@ -120,11 +124,11 @@ impl Session {
         while self.state().open.len() > 0 {
             self.fewer.notified().await;
         }
-        Err(Ended::Drain)
+        Err(CloseReason::Drain)
     }
 
     /// Resumes leases from an earlier connection, if they are still valid.
-    async fn resume(&self, held: &[LeaseToken]) -> Result<(), Ended> {
+    async fn resume(&self, held: &[LeaseToken]) -> Result<(), CloseReason> {
         for token in held.iter().take(limits::HELD_MAX) {
             match self.relay.may_hold(&self.caller, *token).await {
                 Ok(()) => {}
@@ -132,11 +136,11 @@ impl Session {
                     self.closed(*token, Some(ErrorCode::UnknownJob)).await?;
                     continue;
                 }
-                Err(_) => return Err(Ended::Store),
+                Err(_) => return Err(CloseReason::Store),
             }
             let store = &self.relay.store;
             let job = store.get(Owner::Anyone, token.job).await;
-            let job = job.map_err(|_| Ended::Store)?;
+            let job = job.map_err(|_| CloseReason::Store)?;
             let priority = job.map_or(Priority::DEFAULT, |job| job.new.priority);
             let renewed = store
                 .extend(self.relay.now(), *token, self.relay.settings.lease)
@@ -150,7 +154,7 @@ impl Session {
                         stored,
                     })
                     .await?;
-                    if leased == Leased::Cancelled {
+                    if leased == Extended::Cancelled {
                         self.say(RelayMessage::Cancel { token: *token }).await?;
                     }
                 }
@@ -163,16 +167,16 @@ impl Session {
     async fn read(
         &self,
         mut source: SplitStream<&mut Socket>,
-    ) -> Result<std::convert::Infallible, Ended> {
+    ) -> Result<std::convert::Infallible, CloseReason> {
         let mut ends = Ends::new();
         let mut dead = Instant::now() + limits::CARRIER_DEAD;
         let mut tell_stored: Option<Instant> = None;
         loop {
             tokio::select! {
                 message = source.next() => {
-                    let Some(Ok(message)) = message else { return Err(Ended::Lost) };
+                    let Some(Ok(message)) = message else { return Err(CloseReason::Lost) };
                     dead = Instant::now() + limits::CARRIER_DEAD;
-                    if self.link.doubt.settle() {
+                    if self.link.maybe_dead.settle() {
                         self.room.notify_one();
                     }
                     match message {
@@ -183,7 +187,7 @@ impl Session {
                         // Boxed, like everything large and rare, to keep the task of an idle worker
                         // small; there are thousands.
                         Message::Text(text) => Box::pin(self.hear(&text, &mut ends)).await?,
-                        Message::Close(_) => return Err(Ended::Lost),
+                        Message::Close(_) => return Err(CloseReason::Lost),
                         Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
                     }
                 }
@@ -194,16 +198,16 @@ impl Session {
                     let more = self.tell_stored().await?;
                     tell_stored = more.then(|| Instant::now() + TELL_STORED);
                 }
-                () = sleep_until(dead) => return Err(Ended::Lost),
+                () = sleep_until(dead) => return Err(CloseReason::Lost),
             }
         }
     }
 
     /// Handles a binary frame: a line or a part of one.
-    async fn line(&self, bytes: &Bytes) -> Result<(), Ended> {
-        let frame = Frame::decode(bytes).map_err(|_| Ended::Protocol("not a frame"))?;
+    async fn line(&self, bytes: &Bytes) -> Result<(), CloseReason> {
+        let frame = Frame::decode(bytes).map_err(|_| CloseReason::Protocol("not a frame"))?;
         if frame.kind != FrameKind::Line {
-            return Err(Ended::Protocol("workers send lines only"));
+            return Err(CloseReason::Protocol("workers send lines only"));
         }
         let Some(line) = self.state().open.assemble(&frame)? else {
             return Ok(());
@@ -216,28 +220,28 @@ impl Session {
                 self.state().open.accepted(token, n);
                 Ok(())
             }
-            Err(QueueError::Gap { .. }) => Err(Ended::Protocol("a line is missing")),
+            Err(QueueError::Gap { .. }) => Err(CloseReason::Protocol("a line is missing")),
             Err(error) => self.lost(token, &error).await,
         }
     }
 
-    async fn hear(&self, text: &str, ends: &mut Ends) -> Result<(), Ended> {
+    async fn hear(&self, text: &str, ends: &mut Ends) -> Result<(), CloseReason> {
         let Ok(message) = serde_json::from_str(text) else {
-            return Err(Ended::Protocol("not a message"));
+            return Err(CloseReason::Protocol("not a message"));
         };
         match message {
             WorkerMessage::Report { report } => {
                 let report = Arc::new(self.caller.permitted(report));
-                self.relay.workers.report(&self.seat, report.clone());
+                self.relay.workers.report(&self.id, report.clone());
                 self.state().report = report;
                 self.room.notify_one();
             }
             WorkerMessage::Detail { detail } => {
-                self.relay.workers.tell(&self.seat, vec![detail]);
+                self.relay.workers.tell(&self.id, vec![detail]);
             }
             WorkerMessage::Capacity { slots } => {
                 self.state().slots = slots;
-                self.relay.workers.capacity(&self.seat, slots);
+                self.relay.workers.capacity(&self.id, slots);
                 self.room.notify_one();
             }
             WorkerMessage::Extend { tokens } => {
@@ -269,24 +273,26 @@ impl Session {
                 let nack = async move { relay.nack(token, retry, why).await };
                 self.end(token, ends, nack).await?;
             }
-            WorkerMessage::Hello { .. } => return Err(Ended::Protocol("hello was said already")),
+            WorkerMessage::Hello { .. } => {
+                return Err(CloseReason::Protocol("hello was said already"));
+            }
             WorkerMessage::Unknown | _ => {}
         }
         Ok(())
     }
 
-    pub(super) async fn extend(&self, token: LeaseToken) -> Result<(), Ended> {
-        let standing = self.state().open.standing(token);
-        match standing {
-            Standing::Held => {}
+    pub(super) async fn extend(&self, token: LeaseToken) -> Result<(), CloseReason> {
+        let state = self.state().open.state(token);
+        match state {
+            LeaseState::Held => {}
             // Its end is being written and will be confirmed, so it needs no renewal.
-            Standing::Ending => return Ok(()),
-            Standing::Gone => return self.closed(token, Some(ErrorCode::StaleLease)).await,
+            LeaseState::Ending => return Ok(()),
+            LeaseState::Gone => return self.closed(token, Some(ErrorCode::StaleLease)).await,
         }
         let (now, length) = (self.relay.now(), self.relay.settings.lease);
         match self.relay.store.extend(now, token, length).await {
-            Ok(Leased::Held) => Ok(()),
-            Ok(Leased::Cancelled) => self.say(RelayMessage::Cancel { token }).await,
+            Ok(Extended::Active) => Ok(()),
+            Ok(Extended::Cancelled) => self.say(RelayMessage::Cancel { token }).await,
             Err(error) => self.lost(token, &error).await,
         }
     }
@@ -297,7 +303,7 @@ impl Session {
         token: LeaseToken,
         ends: &mut Ends,
         end: impl Future<Output = Result<(), QueueError>> + Send + 'static,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), CloseReason> {
         if !self.state().open.begin_end(token) {
             return self.closed(token, Some(ErrorCode::StaleLease)).await;
         }
@@ -307,7 +313,11 @@ impl Session {
         Ok(())
     }
 
-    async fn ended(&self, token: LeaseToken, ended: Result<(), QueueError>) -> Result<(), Ended> {
+    async fn ended(
+        &self,
+        token: LeaseToken,
+        ended: Result<(), QueueError>,
+    ) -> Result<(), CloseReason> {
         match ended {
             Ok(()) => self.closed(token, None).await,
             Err(error) => self.lost(token, &error).await,
@@ -315,14 +325,14 @@ impl Session {
     }
 
     /// Tells the worker which lines are on disk; returns whether more will be soon.
-    async fn tell_stored(&self) -> Result<bool, Ended> {
-        let behind = self.state().open.behind();
+    async fn tell_stored(&self) -> Result<bool, CloseReason> {
+        let unconfirmed = self.state().open.unconfirmed();
         let mut more = false;
-        for Behind {
+        for UnconfirmedLease {
             token,
             told,
             accepted,
-        } in behind
+        } in unconfirmed
         {
             // An error here recurs with the worker's next message about the lease.
             let Ok(n) = self.relay.store.stored(token).await else {
@@ -338,10 +348,14 @@ impl Session {
     }
 
     /// Handles a refusal by the queue: either the lease has ended, or the store failed.
-    pub(super) async fn lost(&self, token: LeaseToken, error: &QueueError) -> Result<(), Ended> {
+    pub(super) async fn lost(
+        &self,
+        token: LeaseToken,
+        error: &QueueError,
+    ) -> Result<(), CloseReason> {
         tracing::info!(job.id = %token.job, job.attempt = token.attempt, %error, "lease ended");
         match error {
-            QueueError::Store(_) | QueueError::DiskFull => Err(Ended::Store),
+            QueueError::Store(_) | QueueError::DiskFull => Err(CloseReason::Store),
             QueueError::Ended(..) => self.closed(token, Some(ErrorCode::StaleLease)).await,
             QueueError::UnknownJob(_)
             | QueueError::StaleLease(_)
@@ -358,7 +372,7 @@ impl Session {
         &self,
         token: LeaseToken,
         code: Option<ErrorCode>,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), CloseReason> {
         self.drop_lease(token);
         self.say(RelayMessage::Closed { token, code }).await
     }
@@ -370,9 +384,9 @@ impl Session {
         self.fewer.notify_one();
     }
 
-    async fn say(&self, message: RelayMessage) -> Result<(), Ended> {
+    async fn say(&self, message: RelayMessage) -> Result<(), CloseReason> {
         let sent = self.control.send(Box::new(message)).await;
-        sent.map_err(|_| Ended::Lost)
+        sent.map_err(|_| CloseReason::Lost)
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {

@@ -36,8 +36,8 @@ use crate::{
     Relay,
     auth::{Caller, MayWork},
     error::ApiError,
-    pass::Pass,
-    workers::{Link, Online, Seat},
+    revocation::KeyUse,
+    workers::{Link, OnlineId, OnlineWorker},
 };
 
 pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
@@ -51,7 +51,7 @@ const CLOSE_INTERNAL: u16 = 1011;
 
 /// Reason why the relay ends a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(super) enum CloseReason {
     /// The worker disconnected, or stopped reading or writing.
     Lost,
     /// The worker violated the protocol.
@@ -68,7 +68,7 @@ pub(super) enum Ended {
     Drain,
 }
 
-impl Ended {
+impl CloseReason {
     const fn close(self) -> Option<(u16, &'static str)> {
         match self {
             Self::Lost => None,
@@ -166,7 +166,7 @@ async fn serve(relay: &Relay, caller: &Arc<Caller>, io: TokioIo<Upgraded>) {
         Ok(hello) => {
             tracing::info!(worker = %hello.worker, "worker connected");
             let worker = hello.worker.clone();
-            let ended = attended(relay, caller, hello, &mut socket).await;
+            let ended = run_session(relay, caller, hello, &mut socket).await;
             tracing::info!(%worker, ?ended, "worker disconnected");
             ended
         }
@@ -189,24 +189,24 @@ pub(super) struct Hello {
     pub(super) held: Vec<LeaseToken>,
 }
 
-async fn hello(relay: &Relay, socket: &mut Socket) -> Result<Hello, Ended> {
+async fn hello(relay: &Relay, socket: &mut Socket) -> Result<Hello, CloseReason> {
     let first = async {
         loop {
             match socket.next().await {
                 Some(Ok(Message::Text(text))) => return Ok(text),
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 Some(Ok(Message::Binary(_) | Message::Frame(_))) => {
-                    return Err(Ended::Protocol("the first message must be hello"));
+                    return Err(CloseReason::Protocol("the first message must be hello"));
                 }
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(Ended::Lost),
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(CloseReason::Lost),
             }
         }
     };
     let first = tokio::select! {
         first = timeout(HELLO, first) => first,
-        () = relay.drain.cancelled() => return Err(Ended::Drain),
+        () = relay.drain.cancelled() => return Err(CloseReason::Drain),
     };
-    let first = first.map_err(|_| Ended::Protocol("no hello within 5 s"))??;
+    let first = first.map_err(|_| CloseReason::Protocol("no hello within 5 s"))??;
     match serde_json::from_str(&first) {
         Ok(WorkerMessage::Hello {
             worker,
@@ -218,32 +218,39 @@ async fn hello(relay: &Relay, socket: &mut Socket) -> Result<Hello, Ended> {
             report,
             held,
         }),
-        Ok(_) | Err(_) => Err(Ended::Protocol("the first message must be hello")),
+        Ok(_) | Err(_) => Err(CloseReason::Protocol("the first message must be hello")),
     }
 }
 
 /// Serves one connection from its hello to its end.
-async fn attended(relay: &Relay, caller: &Arc<Caller>, hello: Hello, socket: &mut Socket) -> Ended {
-    let seat = relay.workers.seat();
-    let pass = caller
+async fn run_session(
+    relay: &Relay,
+    caller: &Arc<Caller>,
+    hello: Hello,
+    socket: &mut Socket,
+) -> CloseReason {
+    let id = relay.workers.new_id();
+    let key_use = caller
         .key
         .clone()
-        .map(|key| relay.passes.enter(key, caller.until));
+        .map(|key| relay.key_uses.begin(key, caller.until));
     let report = Arc::new(caller.permitted(hello.report));
     let link = Link {
         worker: hello.worker,
-        doubt: Arc::default(),
-        in_line: Arc::new(relay.routing.enter()),
+        maybe_dead: Arc::default(),
+        routing_entry: Arc::new(relay.routing.join()),
     };
-    relay.workers.doubt_older(caller.key.as_ref(), &link.worker);
-    let polled = Seat::Poll(caller.key_id().to_owned(), link.worker.clone());
+    relay
+        .workers
+        .suspect_older(caller.key.as_ref(), &link.worker);
+    let polled = OnlineId::Poll(caller.key_id().to_owned(), link.worker.clone());
     relay.workers.end_poll(&polled);
-    relay.workers.sit(
-        seat.clone(),
-        Online {
+    relay.workers.register(
+        id.clone(),
+        OnlineWorker {
             key: caller.key.clone(),
             serve: caller.serve.clone(),
-            within: caller.ceiling.models.clone(),
+            allowed_models: caller.ceiling.models.clone(),
             report: Some(report.clone()),
             until: None,
             poll: None,
@@ -258,40 +265,40 @@ async fn attended(relay: &Relay, caller: &Arc<Caller>, hello: Hello, socket: &mu
     let until = caller.until;
     let (mut sink, source) = socket.split();
     let ended = if sink.send(text(&welcome)).await.is_err() {
-        Ended::Lost
+        CloseReason::Lost
     } else {
         let (session, mut control) =
-            Session::new(relay.clone(), caller.clone(), link, seat.clone(), report);
+            Session::new(relay.clone(), caller.clone(), link, id.clone(), report);
         let ended = tokio::select! {
             biased;
-            () = relay.stop.cancelled() => Ended::Drain,
-            () = revoked(pass.as_ref()) => match until {
-                Some(until) if until > relay.today() => Ended::Revoked,
-                Some(_) if caller.user.is_some() => Ended::Expired,
-                Some(_) => Ended::KeyExpired,
-                None => Ended::Revoked,
+            () = relay.stop.cancelled() => CloseReason::Drain,
+            () = revoked(key_use.as_ref()) => match until {
+                Some(until) if until > relay.wall_now() => CloseReason::Revoked,
+                Some(_) if caller.user.is_some() => CloseReason::Expired,
+                Some(_) => CloseReason::KeyExpired,
+                None => CloseReason::Revoked,
             },
             ended = session.run(source, &hello.held) => ended,
-            _ = write(&mut sink, &mut control, &session) => Ended::Lost,
+            _ = write(&mut sink, &mut control, &session) => CloseReason::Lost,
         };
-        if ended == Ended::Drain {
+        if ended == CloseReason::Drain {
             // Sends the outcome of its last jobs. If it is lost, the worker asks again.
             drop(timeout(GOODBYE, write_rest(&mut sink, &mut control)).await);
         }
         relay.give_back(session.unsent.take()).await;
         ended
     };
-    if matches!(ended, Ended::Revoked | Ended::KeyExpired) {
-        relay.workers.dismiss(&seat);
+    if matches!(ended, CloseReason::Revoked | CloseReason::KeyExpired) {
+        relay.workers.dismiss(&id);
     } else {
-        relay.workers.leave(&seat, relay.now());
+        relay.workers.leave(&id, relay.now());
     }
     ended
 }
 
-async fn revoked(pass: Option<&Pass>) {
-    match pass {
-        Some(pass) => pass.revoked().await,
+async fn revoked(key_use: Option<&KeyUse>) {
+    match key_use {
+        Some(key_use) => key_use.revoked().await,
         None => std::future::pending().await,
     }
 }

@@ -154,10 +154,10 @@ mod tests {
         let caller = Caller::on_behalf(account("a"), "laptop".into(), queue::Ceiling::default());
         let link = Link {
             worker: WorkerId::new("w").unwrap(),
-            doubt: Arc::default(),
-            in_line: Arc::new(relay.routing.enter()),
+            maybe_dead: Arc::default(),
+            routing_entry: Arc::new(relay.routing.join()),
         };
-        let seat = relay.workers.seat();
+        let id = relay.workers.new_id();
         let report = Arc::new(proto::WorkerReport {
             engine: proto::EngineKind::Ollama,
             engine_version: String::new(),
@@ -165,7 +165,7 @@ mod tests {
             model_changes: false,
             models: vec![],
         });
-        let (session, control) = Session::new(relay, Arc::new(caller), link, seat, report);
+        let (session, control) = Session::new(relay, Arc::new(caller), link, id, report);
         session.unsent.extend(lent.take());
         (session, control)
     }

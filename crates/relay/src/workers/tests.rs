@@ -11,18 +11,18 @@ fn worker(name: &str) -> WorkerId {
     WorkerId::new(name).unwrap()
 }
 
-fn online(key: &str, name: &str) -> Online {
-    Online {
+fn online(key: &str, name: &str) -> OnlineWorker {
+    OnlineWorker {
         key: Some(key.to_owned()),
         serve: Serve::All,
-        within: ModelPatterns::default(),
+        allowed_models: ModelPatterns::default(),
         report: None,
         until: None,
         poll: None,
         link: Some(Link {
             worker: worker(name),
-            doubt: Arc::default(),
-            in_line: Arc::new(crate::routing::Routing::default().enter()),
+            maybe_dead: Arc::default(),
+            routing_entry: Arc::new(crate::routing::Routing::default().join()),
         }),
     }
 }
@@ -30,17 +30,17 @@ fn online(key: &str, name: &str) -> Online {
 #[test]
 fn those_of_a_name_are_found_while_they_sit_and_by_nobody_else() {
     let workers = Workers::default();
-    let seats: [Seat; 3] = std::array::from_fn(|_| workers.seat());
+    let registry: [OnlineId; 3] = std::array::from_fn(|_| workers.new_id());
     let whose = [("k", "a"), ("other", "a"), ("k", "b")];
-    for (seat, (key, name)) in seats.iter().zip(whose) {
-        workers.sit(seat.clone(), online(key, name));
+    for (id, (key, name)) in registry.iter().zip(whose) {
+        workers.register(id.clone(), online(key, name));
     }
-    let poll = Seat::Poll("k".to_owned(), worker("a"));
-    let polling = Online {
+    let poll = OnlineId::Poll("k".to_owned(), worker("a"));
+    let polling = OnlineWorker {
         link: None,
         ..online("k", "a")
     };
-    workers.sit(poll.clone(), polling);
+    workers.register(poll.clone(), polling);
     let sits = |key: &str, name: &str| {
         let who = (key.to_owned(), worker(name));
         workers.lock().seat_of(&who).is_some()
@@ -48,29 +48,29 @@ fn those_of_a_name_are_found_while_they_sit_and_by_nobody_else() {
     assert!(whose.iter().all(|(key, name)| sits(key, name)));
     assert!(!sits("other", "b"));
 
-    workers.doubt_older(Some(&"k".to_owned()), &worker("a"));
-    let in_doubt = |seat: &Seat| {
-        let seats = workers.lock();
-        let link = seats.online.get(seat).and_then(|(o, _)| o.link.clone());
-        link.is_some_and(|link| link.doubt.is_raised())
+    workers.suspect_older(Some(&"k".to_owned()), &worker("a"));
+    let in_doubt = |id: &OnlineId| {
+        let registry = workers.lock();
+        let link = registry.online.get(id).and_then(|(o, _)| o.link.clone());
+        link.is_some_and(|link| link.maybe_dead.is_raised())
     };
-    assert_eq!(seats.each_ref().map(in_doubt), [true, false, false]);
+    assert_eq!(registry.each_ref().map(in_doubt), [true, false, false]);
 
-    workers.leave(&seats[0], Timestamp(1));
+    workers.leave(&registry[0], Timestamp(1));
     assert!(sits("k", "a"), "it polls still");
     workers.dismiss(&poll);
     assert!(!sits("k", "a") && sits("other", "a"));
-    workers.leave(&seats[1], Timestamp(1));
-    workers.leave(&seats[2], Timestamp(1));
-    let seats = workers.lock();
-    assert!(seats.named.is_empty() && seats.online.is_empty());
+    workers.leave(&registry[1], Timestamp(1));
+    workers.leave(&registry[2], Timestamp(1));
+    let registry = workers.lock();
+    assert!(registry.named.is_empty() && registry.online.is_empty());
 }
 
 const HERE: Timestamp = Timestamp(1);
 
 /// Registers a worker with these models on a connection.
-fn sits(workers: &Workers, key: &str, name: &str, models: &[String]) -> Seat {
-    let seat = workers.seat();
+fn sits(workers: &Workers, key: &str, name: &str, models: &[String]) -> OnlineId {
+    let id = workers.new_id();
     let entry = |model: &String| {
         let tag = format!(r#"{{"name":"{model}","model":"{model}","size":1}}"#);
         ModelEntry {
@@ -86,29 +86,29 @@ fn sits(workers: &Workers, key: &str, name: &str, models: &[String]) -> Seat {
         model_changes: false,
         models: models.iter().map(entry).collect(),
     };
-    let there = Online {
+    let there = OnlineWorker {
         report: Some(Arc::new(report)),
         ..online(key, name)
     };
-    workers.sit(seat.clone(), there);
-    seat
+    workers.register(id.clone(), there);
+    id
 }
 
 /// Stores details of the maximum size for one model.
-fn shows(workers: &Workers, seat: &Seat, model: &str) {
+fn shows(workers: &Workers, id: &OnlineId, model: &str) {
     let show = format!("\"{}\"", "x".repeat(limits::SHOW_MAX - 2));
     let detail = Detail::Show(ModelShow {
         model: ModelName::new(model).unwrap(),
         show: RawValue::from_string(show).unwrap(),
     });
-    assert!(workers.tell(seat, vec![detail]));
+    assert!(workers.tell(id, vec![detail]));
 }
 
 /// Returns the total size of the stored details of these models, in bytes.
 fn shown(workers: &Workers, models: &[String]) -> usize {
-    let library = workers.library(&Account::new("a").unwrap(), HERE);
+    let catalog = workers.catalog(&Account::new("a").unwrap(), HERE);
     let told = models.iter().filter_map(|model| {
-        let show = library.show(&ModelName::new(model.as_str()).unwrap())?;
+        let show = catalog.show(&ModelName::new(model.as_str()).unwrap())?;
         (show.len() == limits::SHOW_MAX).then_some(show.len())
     });
     told.sum()
@@ -118,15 +118,15 @@ fn shown(workers: &Workers, models: &[String]) -> usize {
 fn of_those_that_left_the_latest_are_remembered_and_no_key_takes_anothers_place() {
     let workers = Workers::default();
     let knows = |model: &str| {
-        let library = workers.library(&Account::new("a").unwrap(), HERE);
-        let mut models = library.reports().flat_map(|report| &report.models);
+        let catalog = workers.catalog(&Account::new("a").unwrap(), HERE);
+        let mut models = catalog.reports().flat_map(|report| &report.models);
         models.any(|entry| entry.name.as_str() == model)
     };
     let mut now = HERE;
     let mut comes_and_goes = |key: &str, name: &str| {
-        let seat = sits(&workers, key, name, &[format!("{key}-{name}")]);
+        let id = sits(&workers, key, name, &[format!("{key}-{name}")]);
         now = now + Duration::from_millis(1);
-        workers.leave(&seat, now);
+        workers.leave(&id, now);
     };
     comes_and_goes("quiet", "w");
     for n in 0..2_000 {
@@ -149,9 +149,9 @@ fn what_workers_tell_has_a_bound_and_those_that_left_make_room_for_those_that_ar
     let of = |n: usize| -> Vec<String> { (0..each).map(|m| format!("m{n}-{m}")).collect() };
     let all: Vec<Vec<String>> = (0..6).map(of).collect();
     for (n, models) in all.iter().enumerate() {
-        let seat = sits(&workers, "k", &format!("w{n}"), models);
-        models.iter().for_each(|m| shows(&workers, &seat, m));
-        workers.leave(&seat, HERE);
+        let id = sits(&workers, "k", &format!("w{n}"), models);
+        models.iter().for_each(|m| shows(&workers, &id, m));
+        workers.leave(&id, HERE);
     }
     let told: Vec<usize> = all.iter().map(|models| shown(&workers, models)).collect();
     let whole = each * limits::SHOW_MAX;
@@ -163,14 +163,14 @@ fn what_workers_tell_has_a_bound_and_those_that_left_make_room_for_those_that_ar
     // The limit also holds while all are online, and another key has a limit of its own.
     let workers = Workers::default();
     for (n, models) in all.iter().enumerate() {
-        let seat = sits(&workers, "k", &format!("w{n}"), models);
-        models.iter().for_each(|m| shows(&workers, &seat, m));
+        let id = sits(&workers, "k", &format!("w{n}"), models);
+        models.iter().for_each(|m| shows(&workers, &id, m));
     }
     let told: Vec<usize> = all.iter().map(|models| shown(&workers, models)).collect();
     let sum: usize = told.iter().sum();
     assert!(sum <= 64 * 1024 * 1024 && sum >= 3 * whole, "{told:?}");
     let other = ["other".to_owned()];
-    let seat = sits(&workers, "another", "w", &other);
-    shows(&workers, &seat, "other");
+    let id = sits(&workers, "another", "w", &other);
+    shows(&workers, &id, "other");
     assert_eq!(shown(&workers, &other), limits::SHOW_MAX);
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hearth_relay::RelaySettings;
 use http::StatusCode;
 use proto::{End, ErrorCode, worker::RelayMessage};
-use queue::{MemoryQueue, Terms};
+use queue::{MemoryQueue, QueueLimits};
 
 use crate::{
     client::{Client, Reply},
@@ -13,8 +13,12 @@ use crate::{
     worker::{Scripted, chat},
 };
 
-async fn on(terms: Terms) -> Server {
-    Server::over(Arc::new(MemoryQueue::new(terms)), RelaySettings::default()).await
+async fn on(queue_limits: QueueLimits) -> Server {
+    Server::over(
+        Arc::new(MemoryQueue::new(queue_limits)),
+        RelaySettings::default(),
+    )
+    .await
 }
 
 async fn submit(client: &Client) -> Reply {
@@ -24,10 +28,10 @@ async fn submit(client: &Client) -> Reply {
 
 #[tokio::test]
 async fn a_full_share_is_429_and_a_full_queue_503_and_both_say_when_to_come_again() {
-    let server = on(Terms {
+    let server = on(QueueLimits {
         jobs_max: 3,
         account_jobs_max: 2,
-        ..Terms::default()
+        ..QueueLimits::default()
     })
     .await;
     let scopes = [queue::Scope::Enqueue, queue::Scope::Read];
@@ -61,9 +65,9 @@ async fn a_full_share_is_429_and_a_full_queue_503_and_both_say_when_to_come_agai
 
 #[tokio::test]
 async fn an_answer_without_end_fails_its_job_and_stops_its_worker() {
-    let server = on(Terms {
+    let server = on(QueueLimits {
         log_max: 10_000,
-        ..Terms::default()
+        ..QueueLimits::default()
     })
     .await;
     let client = server.requester().await;

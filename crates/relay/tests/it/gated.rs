@@ -12,11 +12,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use proto::{Account, Body, End, JobError, JobId, JobState, LeaseToken, Timestamp, worker::Retry};
 use queue::{
-    BatchRecord, Batches, Claim, DueWebhooks, Extras, FileRecord, Job, JobFilter, JobLog, JobPage,
-    KeyRecord, Keys, Lease, LeaseQuery, Leased, LineResult, MemoryQueue, Minute, Models, NewJob,
-    NewQuery, NewUser, Overview, Owner, Place, Queries, Query, QueryId, QueryLog, Queue,
-    QueueCounts, QueueError, Renewal, Renewed, Serve, Session, SessionId, Sessions, Submissions,
-    Submitted, Told, User, UserChange, UserId, Users, Webhook, Webhooks,
+    BatchRecord, Batches, Claim, DeliveryOutcome, DueWebhooks, Extended, Extras, FileRecord, Job,
+    JobFilter, JobLog, JobPage, KeyRecord, Keys, Lease, LeaseQuery, LineResult, MemoryQueue,
+    Minute, Models, NewJob, NewQuery, NewUser, Overview, Owner, Queries, Query, QueryId, QueryLog,
+    Queue, QueueCounts, QueueError, QueuePosition, Renewal, Renewed, Serve, Session, SessionId,
+    Sessions, Submissions, Submitted, User, UserChange, UserId, Users, Webhook, Webhooks,
 };
 use tokio::sync::{Semaphore, watch};
 
@@ -96,7 +96,7 @@ impl Queue for Gated {
         now: Timestamp,
         token: LeaseToken,
         length: Duration,
-    ) -> Result<Leased, QueueError> {
+    ) -> Result<Extended, QueueError> {
         self.inner.extend(now, token, length).await
     }
 
@@ -173,8 +173,14 @@ impl Queue for Gated {
         self.inner.arrivals()
     }
 
-    fn place(&self, now: Timestamp, id: JobId, serve: &Serve, models: &Models) -> Option<Place> {
-        self.inner.place(now, id, serve, models)
+    fn position(
+        &self,
+        now: Timestamp,
+        id: JobId,
+        serve: &Serve,
+        models: &Models,
+    ) -> Option<QueuePosition> {
+        self.inner.position(now, id, serve, models)
     }
 
     fn waiting(&self, query: &LeaseQuery, most: usize) -> usize {
@@ -273,7 +279,7 @@ impl Webhooks for Gated {
         self.inner.due_webhooks(now, limit, of_each).await
     }
 
-    async fn webhook_tried(&self, id: JobId, told: Told) -> Result<(), QueueError> {
+    async fn webhook_tried(&self, id: JobId, told: DeliveryOutcome) -> Result<(), QueueError> {
         self.inner.webhook_tried(id, told).await
     }
 

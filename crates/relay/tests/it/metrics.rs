@@ -73,9 +73,9 @@ async fn a_scraper_reads_what_became_of_each_job() {
         worker: "w".parse().unwrap(),
         serve: queue::Serve::All,
         models: queue::Models::Any,
-        within: <_>::default(),
-        left: <_>::default(),
-        changes: false,
+        allowed_models: <_>::default(),
+        excluded_models: <_>::default(),
+        accepts_model_changes: false,
     };
     let (now, long) = (proto::Timestamp(0), std::time::Duration::from_secs(60));
     let lease = store.lease(now, &query, long).await.unwrap().unwrap();

@@ -8,7 +8,7 @@ use proto::{
 
 use super::{Machine, T0};
 use crate::{
-    Terms,
+    QueueLimits,
     conformance::sample::{LEASE, anyone, job, why},
 };
 
@@ -34,7 +34,7 @@ fn a_clock_that_was_ahead_keeps_no_job_from_the_next_run() {
     machine.lease(ahead, &anyone(), LEASE);
 
     let records: Vec<_> = machine.records().cloned().collect();
-    let mut machine = Machine::restore(Terms::default(), T0, records);
+    let mut machine = Machine::restore(QueueLimits::default(), T0, records);
     machine.reap(T0 + LEASE + RESTART_GRACE);
     let is_queued = |machine: &Machine| {
         machine
@@ -51,7 +51,7 @@ fn a_clock_that_was_ahead_keeps_no_job_from_the_next_run() {
 #[test]
 fn what_is_taken_up_goes_on_from_the_time_at_which_it_was() {
     let later = T0 + HOURS;
-    let mut machine = Machine::restore(Terms::default(), later, []);
+    let mut machine = Machine::restore(QueueLimits::default(), later, []);
     machine.enqueue(T0, &job(1)).unwrap();
     let accepted = machine.records().map(|record| record.job.created_at);
     assert_eq!((machine.now(), accepted.collect()), (later, vec![later]));

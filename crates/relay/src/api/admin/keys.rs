@@ -12,7 +12,7 @@ use proto::{
     Account, ErrorCode, Timestamp,
     admin::{KeyView, NewKey, Secret},
 };
-use queue::{Ceiling, KeyRecord, ModelPattern, ModelPatterns, NoPattern, Scope, Serve};
+use queue::{Ceiling, InvalidPattern, KeyRecord, ModelPattern, ModelPatterns, Scope, Serve};
 
 use crate::{
     Relay,
@@ -39,7 +39,7 @@ pub(super) async fn create(
     Payload(body): Control,
 ) -> Result<Response, ApiError> {
     let asked: NewKey = serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;
-    let now = relay.today();
+    let now = relay.wall_now();
     let for_ = key_for(asked, now)?;
     let mut id = [0; 6];
     id.copy_from_slice(&relay.random()?[..6]);
@@ -73,13 +73,13 @@ pub(super) async fn revoke(
     // seconds.
     let is_own = caller.key.as_ref() == Some(&id);
     let keeper = relay.clone();
-    let revoked = relay.see_through(async move {
+    let revoked = relay.run_to_completion(async move {
         let was_there = keeper.store.revoke_key(keeper.now(), &id).await?;
         if was_there {
             tracing::info!(key.id = id, "key revoked");
         }
         if was_there && !is_own {
-            keeper.passes.revoke(&id);
+            keeper.key_uses.revoke(&id);
         }
         Ok(was_there)
     });
@@ -111,7 +111,7 @@ fn key_for(asked: NewKey, now: Timestamp) -> Result<KeyFor, ApiError> {
     }
     let models: Result<Vec<ModelPattern>, _> =
         asked.models.iter().map(|text| text.parse()).collect();
-    let models = models.map_err(|error: NoPattern| bad(error.to_string()))?;
+    let models = models.map_err(|error: InvalidPattern| bad(error.to_string()))?;
     Ok(KeyFor {
         name: asked.name,
         account,

@@ -15,7 +15,7 @@ use crate::{
     error::ApiError,
     stream::name_job,
     target::{InPath, InQuery},
-    whole::Gathering,
+    whole_answer::AnswerBuffer,
 };
 
 /// Maximum wait, in seconds; many proxies cut longer requests.
@@ -44,7 +44,7 @@ pub(in crate::api) async fn answer(
     let log = log.ok_or_else(ApiError::unknown_job)?;
     relay.orphans.claim(id);
     let mut head = log.head();
-    caller.rests();
+    caller.pause_work();
     let patience = Duration::from_secs(query.wait);
     tokio::select! {
         ended = timeout(patience, head.wait_for(|head| head.end.is_some())) => match ended {
@@ -54,11 +54,11 @@ pub(in crate::api) async fn answer(
         },
         () = relay.cuts_off(&*log) => return Err(ApiError::draining()),
     }
-    let mut gathering = Gathering::new(&relay, log, &caller);
-    gathering.complete().await?;
-    let answer = dialect::ollama::joined(&gathering.lines)?;
+    let mut buffer = AnswerBuffer::new(&relay, log, &caller);
+    buffer.complete().await?;
+    let answer = dialect::ollama::joined(&buffer.lines)?;
     relay.fetched_by(&method, id);
-    let mut response = written("application/json", gathering.held(answer));
+    let mut response = written("application/json", buffer.held(answer));
     name_job(&mut response, id);
     Ok(response)
 }

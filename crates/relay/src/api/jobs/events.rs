@@ -26,7 +26,7 @@ use crate::{
     auth::MayRead,
     error::ApiError,
     headers::LAST_EVENT,
-    place::{Places, as_json},
+    position::{PositionWatch, as_json},
     stream::{name_job, streaming},
     tail::{Event, Tail},
     target::{InPath, InQuery},
@@ -52,8 +52,8 @@ pub(in crate::api) async fn events(
 
     let job = relay.store.get(caller.owner(), id).await?;
     let job = job.ok_or_else(ApiError::unknown_job)?;
-    let places =
-        (!job.state.is_final()).then(|| Places::new(&relay, job.new.account, job.new.model, id));
+    let places = (!job.state.is_final())
+        .then(|| PositionWatch::new(&relay, job.new.account, job.new.model, id));
     let watcher = Watcher {
         job: id,
         relay,
@@ -80,7 +80,7 @@ struct Watcher {
     log: Arc<dyn JobLog>,
     tail: Tail,
     /// `None` for a job that had already ended.
-    places: Option<Places>,
+    places: Option<PositionWatch>,
 }
 
 impl Watcher {

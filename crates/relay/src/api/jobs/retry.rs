@@ -2,17 +2,17 @@
 
 use axum::{extract::State, response::Response};
 use proto::{Dialect, ErrorCode, JobId, JobState};
-use queue::{Extras, Job, Once, Submitted};
+use queue::{Extras, IdempotencyKey, Job, Submitted};
 
 use super::submit::{accepted, known};
 use crate::{
     Relay,
     auth::{Caller, MayEnqueue},
     error::ApiError,
-    intake::Patience,
+    intake::Attendance,
     payload::Control,
+    submission::Submission,
     target::InPath,
-    ticket::Order,
 };
 
 /// `POST /api/jobs/{id}/retry`. Responds like a submission; repeated calls return the same new job.
@@ -33,23 +33,26 @@ pub(in crate::api) async fn again(
 ) -> Result<Response, ApiError> {
     let job = relay.store.get(caller.owner(), id).await?;
     let job = job.ok_or_else(ApiError::unknown_job)?;
-    let once = Once::retry(id);
-    let before = relay.store.submitted(&job.new.account, &once.key).await?;
+    let idempotency_key = IdempotencyKey::retry(id);
+    let before = relay
+        .store
+        .submitted(&job.new.account, &idempotency_key.key)
+        .await?;
     if let Some((retried, _)) = before {
         return known(relay, caller, retried).await;
     }
-    let mut order = anew(&job)?;
-    order.priority = caller.ceiling.lowered(order.priority);
+    let mut submission = anew(&job)?;
+    submission.priority = caller.ceiling.lowered(submission.priority);
     let mut requester = caller.clone();
     requester.account = job.new.account.clone();
     requester.worker = job.new.worker.clone();
     let model = Some(job.new.model.as_str());
-    relay.choose_model(&requester, job.new.op, model, Patience::Kept)?;
+    relay.choose_model(&requester, job.new.op, model, Attendance::Kept)?;
     let extras = Extras {
-        once: Some(once),
+        idempotency_key: Some(idempotency_key),
         ..Extras::default()
     };
-    match relay.submit_with(&requester, order, extras).await? {
+    match relay.submit_with(&requester, submission, extras).await? {
         Submitted::New(retried) => {
             tracing::info!(job.id = %retried.new.id, of = %id, "submitted as a retry");
             Ok(accepted(relay, *retried, None))
@@ -59,7 +62,7 @@ pub(in crate::api) async fn again(
 }
 
 /// Builds the new job from the old one, with a deadline of the same length.
-fn anew(job: &Job) -> Result<Order, ApiError> {
+fn anew(job: &Job) -> Result<Submission, ApiError> {
     if job.new.op.changes_models() {
         // The right to read a job does not include the right to change models.
         let message = "a change of models is not made anew from its job; ask for it again";
@@ -87,7 +90,7 @@ fn anew(job: &Job) -> Result<Order, ApiError> {
         ));
     }
     let wanted_for = job.new.deadline.map(|at| at.since(job.created_at));
-    Ok(Order {
+    Ok(Submission {
         op: job.new.op,
         model: job.new.model.clone(),
         body: job.new.body.0.clone(),
@@ -133,9 +136,12 @@ mod tests {
 
     #[test]
     fn a_job_is_made_anew_as_it_was_for_as_long_as_it_was_wanted() {
-        let order = anew(&job(JobState::Failed, "{}")).unwrap();
-        assert_eq!(order.wanted_for, Some(Duration::from_secs(5)));
-        assert_eq!((order.priority.level(), &*order.body), (2, &b"{}"[..]));
+        let submission = anew(&job(JobState::Failed, "{}")).unwrap();
+        assert_eq!(submission.wanted_for, Some(Duration::from_secs(5)));
+        assert_eq!(
+            (submission.priority.level(), &*submission.body),
+            (2, &b"{}"[..])
+        );
         assert!(anew(&job(JobState::Cancelled, "{}")).is_ok());
     }
 

@@ -10,7 +10,7 @@ use axum::{
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use proto::{Dialect, ErrorCode, JobId, JobView, Priority, SubmitJob, WebhookRequest, WebhookView};
-use queue::{Extras, Job, NewWebhook, Place, Submitted, Webhook};
+use queue::{Extras, Job, NewWebhook, QueuePosition, Submitted, Webhook};
 
 use super::{placed, view, webhook_view};
 use crate::{
@@ -18,12 +18,12 @@ use crate::{
     auth::{Caller, MayEnqueue},
     error::ApiError,
     headers,
-    intake::Patience,
+    intake::Attendance,
     payload::{Inference, Payload},
-    place::name_place,
-    ticket::{Order, fingerprint},
+    position::set_position_header,
+    request_options,
+    submission::{Submission, fingerprint},
     webhook::{self, Secret},
-    wishes,
 };
 
 /// `POST /api/jobs`.
@@ -46,26 +46,30 @@ pub(in crate::api) async fn submit(
         return Err(ApiError::new(ErrorCode::BadRequest, message));
     }
     let wanted_for = job.deadline_ms.map(Duration::from_millis);
-    let wanted_for = wanted_for.map(wishes::deadline).transpose()?;
+    let wanted_for = wanted_for.map(request_options::deadline).transpose()?;
     let native = Bytes::from(String::from(Box::<str>::from(job.body)));
     let head = dialect::ollama::request_head(job.op, &native)?;
     let asked = head.model.as_deref();
-    let once = caller.once(|| fingerprint(job.op, asked.unwrap_or_default(), &native));
-    if let Some(once) = &once
-        && let Some((id, before)) = relay.store.submitted(&caller.account, &once.key).await?
+    let idempotency_key =
+        caller.idempotency_key(|| fingerprint(job.op, asked.unwrap_or_default(), &native));
+    if let Some(idempotency_key) = &idempotency_key
+        && let Some((id, before)) = relay
+            .store
+            .submitted(&caller.account, &idempotency_key.key)
+            .await?
     {
         // A known key returns its job, even if no worker could run it now.
-        once.is_same(&before)?;
+        idempotency_key.is_same(&before)?;
         return known(&relay, &caller, id).await;
     }
     let webhook = job.webhook.map(|wanted| new_webhook(&relay, &wanted));
     let (webhook, webhook_shown) = webhook.transpose()?.unzip();
-    let model = relay.choose_model(&caller, job.op, asked, Patience::Kept)?;
+    let model = relay.choose_model(&caller, job.op, asked, Attendance::Kept)?;
     let native = match asked {
         Some(_) => native,
         None => dialect::ollama::with_model(&native, &model)?,
     };
-    let order = Order {
+    let submission = Submission {
         op: job.op,
         model,
         body: native,
@@ -73,8 +77,11 @@ pub(in crate::api) async fn submit(
         priority: caller.priority(job.priority, Priority::DEFAULT)?,
         wanted_for,
     };
-    let extras = Extras { once, webhook };
-    match relay.submit_with(&caller, order, extras).await? {
+    let extras = Extras {
+        idempotency_key,
+        webhook,
+    };
+    match relay.submit_with(&caller, submission, extras).await? {
         Submitted::New(job) => Ok(accepted(&relay, *job, webhook_shown)),
         Submitted::Known(id) => known(&relay, &caller, id).await,
     }
@@ -128,9 +135,9 @@ pub(super) async fn known(relay: &Relay, caller: &Caller, id: JobId) -> Result<R
     Ok(response)
 }
 
-fn told(job: JobView, webhook: Option<WebhookView>, place: Option<Place>) -> Response {
+fn told(job: JobView, webhook: Option<WebhookView>, place: Option<QueuePosition>) -> Response {
     let job = JobView { webhook, ..job };
     let mut response = (StatusCode::ACCEPTED, Json(placed(job, place))).into_response();
-    name_place(&mut response, place);
+    set_position_header(&mut response, place);
     response
 }

@@ -38,9 +38,9 @@ pub(crate) async fn claim_next(
         worker: worker.map_err(|_| ApiError::internal())?,
         serve: caller.serve.clone(),
         models: Models::AnyForQueries,
-        within: caller.ceiling.models.clone(),
-        left: BTreeSet::new(),
-        changes: false,
+        allowed_models: caller.ceiling.models.clone(),
+        excluded_models: BTreeSet::new(),
+        accepts_model_changes: false,
     };
     let length = relay.settings.legacy_lease;
     let lent = relay.lease_many(wanted, length, 1).await?;

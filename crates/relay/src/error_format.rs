@@ -9,7 +9,7 @@ use crate::{error::ApiError, headers, request_id};
 
 /// Error format of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shape {
+pub(crate) enum ErrorFormat {
     Native,
     Ollama,
     OpenAi,
@@ -18,7 +18,7 @@ pub(crate) enum Shape {
     Rest,
 }
 
-impl Shape {
+impl ErrorFormat {
     /// Every error format.
     pub(crate) const ALL: &[Self] = &[
         Self::Native,
@@ -49,7 +49,7 @@ impl Shape {
     }
 
     /// Returns the error format for requesters of a dialect.
-    pub(crate) const fn in_words_of(dialect: Dialect) -> Self {
+    pub(crate) const fn of_dialect(dialect: Dialect) -> Self {
         match dialect {
             Dialect::Native => Self::Native,
             Dialect::Ollama | Dialect::RelayPolling => Self::Ollama,
@@ -95,15 +95,15 @@ pub(crate) fn code(response: &Response) -> Option<ErrorCode> {
 }
 
 /// Writes the body of an error, if the response is one.
-pub(crate) fn dress(path: &str, mut response: Response) -> Response {
+pub(crate) fn write_error(path: &str, mut response: Response) -> Response {
     let Some(error) = response.extensions_mut().remove::<ApiError>() else {
         return response;
     };
-    let shape = Shape::of(path);
+    let shape = ErrorFormat::of(path);
     let id = response.headers().get(request_id::ANTHROPIC);
     let id = id.and_then(|id| id.to_str().ok());
     let body = shape.body(&error, id);
-    if shape == Shape::Anthropic && error.code == ErrorCode::QueueFull {
+    if shape == ErrorFormat::Anthropic && error.code == ErrorCode::QueueFull {
         *response.status_mut() = StatusCode::from_u16(dialect::anthropic::OVERLOADED)
             .unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
     }
@@ -126,34 +126,34 @@ mod tests {
     fn what_an_engine_wrapped_is_unwrapped_for_all_but_ollamas_clients() {
         let wrapped = r#"{"error":{"code":400,"message":"it is too long"}}"#;
         let error = ApiError::new(ErrorCode::EngineRefused, wrapped);
-        for shape in Shape::ALL {
+        for shape in ErrorFormat::ALL {
             let body = shape.body(&error, None);
             let body = String::from_utf8_lossy(&body);
             let is_unwrapped = body.contains(r#""it is too long""#);
-            assert_eq!(is_unwrapped, *shape != Shape::Ollama, "{body}");
+            assert_eq!(is_unwrapped, *shape != ErrorFormat::Ollama, "{body}");
         }
     }
 
     #[test]
     fn each_route_errs_in_its_own_words() {
         for (path, shape) in [
-            ("/v1/chat/completions", Shape::OpenAi),
-            ("/v1/messages", Shape::Anthropic),
-            ("/v1/messages/count_tokens", Shape::Anthropic),
-            ("/v1/models", Shape::OpenAi),
-            ("/api/chat", Shape::Ollama),
-            ("/api/ollama/poll", Shape::Ollama),
-            ("/api/ollama/api/chat", Shape::Ollama),
-            ("/api/ollama/v1/models", Shape::OpenAi),
-            ("/api/ollama/v1/messages", Shape::Anthropic),
-            ("/api/jobs/1", Shape::Native),
-            ("/api/worker/v1/poll", Shape::Native),
-            ("/api/admin/keys", Shape::Native),
-            ("/api/queries/1/", Shape::Rest),
-            ("/api/login/", Shape::Rest),
-            ("/nowhere", Shape::Native),
+            ("/v1/chat/completions", ErrorFormat::OpenAi),
+            ("/v1/messages", ErrorFormat::Anthropic),
+            ("/v1/messages/count_tokens", ErrorFormat::Anthropic),
+            ("/v1/models", ErrorFormat::OpenAi),
+            ("/api/chat", ErrorFormat::Ollama),
+            ("/api/ollama/poll", ErrorFormat::Ollama),
+            ("/api/ollama/api/chat", ErrorFormat::Ollama),
+            ("/api/ollama/v1/models", ErrorFormat::OpenAi),
+            ("/api/ollama/v1/messages", ErrorFormat::Anthropic),
+            ("/api/jobs/1", ErrorFormat::Native),
+            ("/api/worker/v1/poll", ErrorFormat::Native),
+            ("/api/admin/keys", ErrorFormat::Native),
+            ("/api/queries/1/", ErrorFormat::Rest),
+            ("/api/login/", ErrorFormat::Rest),
+            ("/nowhere", ErrorFormat::Native),
         ] {
-            assert_eq!(Shape::of(path), shape, "{path}");
+            assert_eq!(ErrorFormat::of(path), shape, "{path}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use proto::limits;
-use queue::{FETCHED_KEPT, RESULT_KEPT, Terms, WAITS};
+use queue::{DEFAULT_QUEUE_TIMEOUT, FETCHED_RETENTION, QueueLimits, RESULT_RETENTION};
 
 const MIB: usize = 1024 * 1024;
 /// Largest count or size that an option accepts.
@@ -20,7 +20,7 @@ pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
 /// Limits and retention times of the queue. A job over a limit is refused: with 429 if the limit is
 /// the account's, with 503 if it is shared by all.
 #[derive(Debug, Clone, Copy, clap::Args)]
-pub struct TermsArgs {
+pub struct QueueLimitArgs {
     /// Maximum number of queued jobs.
     #[arg(
         long,
@@ -90,7 +90,7 @@ pub struct TermsArgs {
     #[arg(
         long,
         env = "HEARTH_KEEP_WAITING",
-        default_value_t = WAITS.as_secs(),
+        default_value_t = DEFAULT_QUEUE_TIMEOUT.as_secs(),
         value_name = "SECONDS"
     )]
     pub keep_waiting: u64,
@@ -98,7 +98,7 @@ pub struct TermsArgs {
     #[arg(
         long,
         env = "HEARTH_KEEP",
-        default_value_t = RESULT_KEPT.as_secs(),
+        default_value_t = RESULT_RETENTION.as_secs(),
         value_name = "SECONDS"
     )]
     pub keep: u64,
@@ -106,17 +106,17 @@ pub struct TermsArgs {
     #[arg(
         long,
         env = "HEARTH_KEEP_FETCHED",
-        default_value_t = FETCHED_KEPT.as_secs(),
+        default_value_t = FETCHED_RETENTION.as_secs(),
         value_name = "SECONDS"
     )]
     pub keep_fetched: u64,
 }
 
-impl TermsArgs {
+impl QueueLimitArgs {
     /// Converts the options to the queue's limits.
     #[must_use]
-    pub const fn terms(self) -> Terms {
-        Terms {
+    pub const fn queue_limits(self) -> QueueLimits {
+        QueueLimits {
             jobs_max: self.queued_max,
             bytes_max: self.queued_mib_max.saturating_mul(MIB),
             account_jobs_max: self.account_queued_max,

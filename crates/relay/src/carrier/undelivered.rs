@@ -9,12 +9,12 @@ use crate::Relay;
 /// Leases that no worker knows of yet. Dropping them gives them back at once, so that their jobs do
 /// not wait for the leases to expire.
 #[derive(Debug)]
-pub(crate) struct Lent {
+pub(crate) struct UndeliveredLeases {
     relay: Relay,
     leases: Vec<Lease>,
 }
 
-impl Lent {
+impl UndeliveredLeases {
     pub(crate) fn new(relay: Relay, leases: Vec<Lease>) -> Self {
         Self { relay, leases }
     }
@@ -41,7 +41,7 @@ impl Lent {
     }
 }
 
-impl Drop for Lent {
+impl Drop for UndeliveredLeases {
     fn drop(&mut self) {
         let leases = std::mem::take(&mut self.leases);
         if !leases.is_empty() {

@@ -22,87 +22,87 @@ use crate::{
 };
 
 /// Id of a key or token, and its expiry.
-type Shown = (KeyId, Option<Timestamp>);
+type Credential = (KeyId, Option<Timestamp>);
 
 /// Open requests and connections, by key.
 #[derive(Debug, Default)]
-pub(crate) struct Passes {
-    inside: Mutex<HashMap<Shown, Inside>>,
-    entered: Notify,
+pub(crate) struct KeyUses {
+    in_use: Mutex<HashMap<Credential, Entry>>,
+    begun: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Inside {
+struct Entry {
     count: usize,
     revoked: CancellationToken,
 }
 
 /// Registration of one open request or connection; dropped when it ends.
 #[derive(Debug)]
-pub(crate) struct Pass {
-    passes: Arc<Passes>,
-    shown: Shown,
+pub(crate) struct KeyUse {
+    key_uses: Arc<KeyUses>,
+    credential: Credential,
     revoked: CancellationToken,
 }
 
-impl Passes {
-    pub(crate) fn enter(self: &Arc<Self>, key: KeyId, until: Option<Timestamp>) -> Pass {
-        let shown = (key, until);
+impl KeyUses {
+    pub(crate) fn begin(self: &Arc<Self>, key: KeyId, until: Option<Timestamp>) -> KeyUse {
+        let credential = (key, until);
         let revoked = {
-            let mut inside = self.lock();
-            let inside = inside.entry(shown.clone()).or_default();
-            inside.count += 1;
-            inside.revoked.clone()
+            let mut in_use = self.lock();
+            let in_use = in_use.entry(credential.clone()).or_default();
+            in_use.count += 1;
+            in_use.revoked.clone()
         };
-        self.entered.notify_one();
-        Pass {
-            passes: self.clone(),
-            shown,
+        self.begun.notify_one();
+        KeyUse {
+            key_uses: self.clone(),
+            credential,
             revoked,
         }
     }
 
     /// Waits until at least one request or connection is open.
-    pub(crate) async fn somebody(&self) {
+    pub(crate) async fn any(&self) {
         while self.lock().is_empty() {
-            self.entered.notified().await;
+            self.begun.notified().await;
         }
     }
 
     /// Returns the keys in use with the token that ends their requests and connections.
-    pub(crate) fn inside(&self) -> Vec<(Shown, CancellationToken)> {
-        let inside = self.lock();
-        let inside = inside.iter();
-        inside
-            .map(|(shown, inside)| (shown.clone(), inside.revoked.clone()))
+    pub(crate) fn all(&self) -> Vec<(Credential, CancellationToken)> {
+        let in_use = self.lock();
+        let in_use = in_use.iter();
+        in_use
+            .map(|(credential, in_use)| (credential.clone(), in_use.revoked.clone()))
             .collect()
     }
 
     /// Ends all requests and connections with this key.
     pub(crate) fn revoke(&self, id: &str) {
-        let inside = self.lock();
-        let of_it = inside.iter().filter(|((key, _), _)| key == id);
-        of_it.for_each(|(_, inside)| inside.revoked.cancel());
+        let in_use = self.lock();
+        let of_it = in_use.iter().filter(|((key, _), _)| key == id);
+        of_it.for_each(|(_, in_use)| in_use.revoked.cancel());
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Shown, Inside>> {
-        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<Credential, Entry>> {
+        self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Pass {
+impl KeyUse {
     pub(crate) async fn revoked(&self) {
         self.revoked.cancelled().await;
     }
 }
 
-impl Drop for Pass {
+impl Drop for KeyUse {
     fn drop(&mut self) {
-        let mut inside = self.passes.lock();
-        if let Some(here) = inside.get_mut(&self.shown) {
+        let mut in_use = self.key_uses.lock();
+        if let Some(here) = in_use.get_mut(&self.credential) {
             here.count -= 1;
             if here.count == 0 {
-                inside.remove(&self.shown);
+                in_use.remove(&self.credential);
             }
         }
     }
@@ -111,42 +111,42 @@ impl Drop for Pass {
 /// Request extension through which authentication hands the caller's registration to the outer
 /// service, to end the response on revocation.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Slip(Arc<watch::Sender<Option<Arc<Pass>>>>);
+pub(crate) struct RevocationSlot(Arc<watch::Sender<Option<Arc<KeyUse>>>>);
 
-impl Slip {
-    pub(crate) fn note(&self, pass: Pass) {
-        self.0.send_replace(Some(Arc::new(pass)));
+impl RevocationSlot {
+    pub(crate) fn note(&self, key_use: KeyUse) {
+        self.0.send_replace(Some(Arc::new(key_use)));
     }
 
     /// Answers the request, unless its key is revoked first. A streaming response whose key is
     /// revoked later is broken off with an error.
-    pub(crate) async fn answered(
+    pub(crate) async fn respond(
         &self,
         answer: impl Future<Output = Response>,
         now: impl Fn() -> Timestamp,
     ) -> Response {
         let response = tokio::select! {
             response = answer => response,
-            shown = self.revoked() => return ended(&shown, now()).into_response(),
+            credential = self.revoked() => return ended(&credential, now()).into_response(),
         };
         match self.0.borrow().clone() {
-            Some(pass) if response.body().size_hint().exact().is_none() => {
-                response.map(|body| until_revoked(body, pass))
+            Some(key_use) if response.body().size_hint().exact().is_none() => {
+                response.map(|body| until_revoked(body, key_use))
             }
             Some(_) | None => response,
         }
     }
 
     /// Waits until the key that was noted is no longer valid.
-    async fn revoked(&self) -> Shown {
+    async fn revoked(&self) -> Credential {
         let mut noted = self.0.subscribe();
-        let pass = noted.wait_for(Option::is_some).await;
+        let key_use = noted.wait_for(Option::is_some).await;
         // The sender lives as long as `self`.
-        let pass = pass.ok().and_then(|pass| pass.clone());
-        match pass {
-            Some(pass) => {
-                pass.revoked().await;
-                pass.shown.clone()
+        let key_use = key_use.ok().and_then(|key_use| key_use.clone());
+        match key_use {
+            Some(key_use) => {
+                key_use.revoked().await;
+                key_use.credential.clone()
             }
             None => std::future::pending().await,
         }
@@ -155,8 +155,8 @@ impl Slip {
 
 /// Returns the error for a key that stopped being valid during a request; an expired one has the
 /// error that new requests get.
-fn ended((key, until): &Shown, now: Timestamp) -> ApiError {
-    let expired = jwt::Refused::Expired;
+fn ended((key, until): &Credential, now: Timestamp) -> ApiError {
+    let expired = jwt::TokenError::Expired;
     match until {
         Some(until) if *until > now => {}
         Some(_) if session::of_key_id(key).is_some() => return Denied::Session(expired).into(),
@@ -168,11 +168,11 @@ fn ended((key, until): &Shown, now: Timestamp) -> ApiError {
     ApiError::new(ErrorCode::Unauthorized, message)
 }
 
-fn until_revoked(body: Body, pass: Arc<Pass>) -> Body {
-    let revoked = pass.revoked.clone().cancelled_owned();
+fn until_revoked(body: Body, key_use: Arc<KeyUse>) -> Body {
+    let revoked = key_use.revoked.clone().cancelled_owned();
     let data = body.into_data_stream().take_until(revoked);
     let broken_off = stream::once(async move {
-        let is_revoked = pass.revoked.is_cancelled();
+        let is_revoked = key_use.revoked.is_cancelled();
         is_revoked.then(|| Err(axum::Error::new("the key was revoked")))
     });
     Body::from_stream(data.chain(broken_off.filter_map(ready)))
@@ -188,8 +188,8 @@ mod tests {
     fn whoever_is_cut_is_told_why_as_at_the_door() {
         let at = |until, now| {
             let session = session::key_id(queue::SessionId([7; 16]));
-            let inside = [session, "user-1-2".into(), "k1".into()];
-            inside.map(|key| ended(&(key, until), Timestamp(now)))
+            let in_use = [session, "user-1-2".into(), "k1".into()];
+            in_use.map(|key| ended(&(key, until), Timestamp(now)))
         };
         let codes = |told: [ApiError; 3]| told.map(|error| error.code);
         let (revoked, expired) = (ErrorCode::Unauthorized, ErrorCode::TokenExpired);
@@ -203,42 +203,42 @@ mod tests {
 
     #[test]
     fn nobody_is_looked_after_once_all_have_left() {
-        let passes = Arc::new(Passes::default());
-        assert_eq!(passes.somebody().now_or_never(), None);
+        let key_uses = Arc::new(KeyUses::default());
+        assert_eq!(key_uses.any().now_or_never(), None);
         let (one, two) = (
-            passes.enter("a".into(), None),
-            passes.enter("a".into(), None),
+            key_uses.begin("a".into(), None),
+            key_uses.begin("a".into(), None),
         );
         drop(one);
-        assert_eq!(passes.somebody().now_or_never(), Some(()));
-        assert_eq!(passes.inside().len(), 1);
+        assert_eq!(key_uses.any().now_or_never(), Some(()));
+        assert_eq!(key_uses.all().len(), 1);
         drop(two);
         // A wake-up may be left over from those who came; it finds nobody.
-        assert_eq!(passes.somebody().now_or_never(), None);
-        assert!(passes.inside().is_empty());
+        assert_eq!(key_uses.any().now_or_never(), None);
+        assert!(key_uses.all().is_empty());
     }
 
     #[test]
     fn whoever_is_inside_with_a_key_is_cut_when_it_is_revoked_and_nobody_else() {
-        let passes = Arc::new(Passes::default());
-        let enter = |key: &str, until| passes.enter(key.into(), until);
+        let key_uses = Arc::new(KeyUses::default());
+        let begin = |key: &str, until| key_uses.begin(key.into(), until);
         let of_it = [
-            enter("a", None),
-            enter("a", None),
-            enter("a", Some(Timestamp(9))),
+            begin("a", None),
+            begin("a", None),
+            begin("a", Some(Timestamp(9))),
         ];
-        let other = enter("ab", None);
-        passes.revoke("b");
+        let other = begin("ab", None);
+        key_uses.revoke("b");
         assert!(
             of_it
                 .iter()
-                .all(|pass| pass.revoked().now_or_never().is_none())
+                .all(|key_use| key_use.revoked().now_or_never().is_none())
         );
-        passes.revoke("a");
+        key_uses.revoke("a");
         assert!(
             of_it
                 .iter()
-                .all(|pass| pass.revoked().now_or_never().is_some())
+                .all(|key_use| key_use.revoked().now_or_never().is_some())
         );
         assert_eq!(other.revoked().now_or_never(), None);
     }

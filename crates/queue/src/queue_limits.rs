@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use proto::{Dialect, JobState, limits};
 
-use crate::{FETCHED_KEPT, Job, RESULT_KEPT, WAITS};
+use crate::{DEFAULT_QUEUE_TIMEOUT, FETCHED_RETENTION, Job, RESULT_RETENTION};
 
 /// Limits of a queue, and its retention times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Terms {
+pub struct QueueLimits {
     /// Maximum number of waiting jobs.
     pub jobs_max: usize,
     /// Maximum size of their requests, in bytes.
@@ -33,16 +33,16 @@ pub struct Terms {
     pub fetched_kept: Duration,
 }
 
-impl Terms {
+impl QueueLimits {
     /// Whether prompt and answer are erased early once the answer was fetched. False for failed
     /// jobs, which may be retried, and for queries, whose clients may read them again at any time.
     #[must_use]
-    pub fn goes_early(job: &Job) -> bool {
+    pub fn is_erased_early(job: &Job) -> bool {
         job.state == JobState::Completed && job.new.dialect != Dialect::Queries
     }
 }
 
-impl Default for Terms {
+impl Default for QueueLimits {
     fn default() -> Self {
         Self {
             jobs_max: limits::QUEUED_MAX,
@@ -52,9 +52,9 @@ impl Default for Terms {
             account_kept_max: limits::KEPT_PER_ACCOUNT_MAX,
             log_max: limits::LOG_MAX,
             logs_max: limits::LOGS_MAX,
-            waits: WAITS,
-            kept: RESULT_KEPT,
-            fetched_kept: FETCHED_KEPT,
+            waits: DEFAULT_QUEUE_TIMEOUT,
+            kept: RESULT_RETENTION,
+            fetched_kept: FETCHED_RETENTION,
         }
     }
 }

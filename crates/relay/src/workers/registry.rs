@@ -8,9 +8,9 @@ use std::{
 use proto::{Detail, Timestamp, WorkerId};
 
 use super::{
-    Online, POLLERS_MAX, Seat,
-    library::{Gone, Told},
-    room::{Full, Rooms},
+    OnlineId, OnlineWorker, POLLERS_MAX,
+    catalog::{DepartedWorker, WorkerInfo},
+    memory::{MemoryFull, MemoryUse},
 };
 
 /// Retention of a worker's information after it has disconnected. An hour covers a restart, a
@@ -21,51 +21,51 @@ const REMEMBERED_OF_KEY_MAX: usize = POLLERS_MAX;
 const REMEMBERED_MAX: usize = 1024;
 
 /// A worker's key id and name.
-pub(super) type Person = (String, WorkerId);
+pub(super) type WorkerIdentity = (String, WorkerId);
 
 #[derive(Debug, Default)]
-pub(super) struct Seats {
-    pub(super) online: BTreeMap<Seat, (Online, Told)>,
+pub(super) struct Registry {
+    pub(super) online: BTreeMap<OnlineId, (OnlineWorker, WorkerInfo)>,
     /// Ids of the workers of each name, because thousands may reconnect at once and each looks for
     /// its earlier connections.
-    pub(super) named: HashMap<WorkerId, BTreeSet<Seat>>,
-    pub(super) gone: BTreeMap<Person, Gone>,
-    pub(super) rooms: Rooms,
+    pub(super) named: HashMap<WorkerId, BTreeSet<OnlineId>>,
+    pub(super) gone: BTreeMap<WorkerIdentity, DepartedWorker>,
+    pub(super) memory_use: MemoryUse,
 }
 
-pub(super) fn person(seat: &Seat, online: &Online) -> Option<Person> {
-    let worker = name(seat, online)?;
+pub(super) fn identity(id: &OnlineId, online: &OnlineWorker) -> Option<WorkerIdentity> {
+    let worker = name(id, online)?;
     Some((online.key.clone().unwrap_or_default(), worker.clone()))
 }
 
-fn is_person((key, worker): &Person, seat: &Seat, online: &Online) -> bool {
-    name(seat, online) == Some(worker) && online.key.as_deref().unwrap_or_default() == key
+fn is_identity((key, worker): &WorkerIdentity, id: &OnlineId, online: &OnlineWorker) -> bool {
+    name(id, online) == Some(worker) && online.key.as_deref().unwrap_or_default() == key
 }
 
-pub(super) fn name<'a>(seat: &'a Seat, online: &'a Online) -> Option<&'a WorkerId> {
-    match seat {
-        Seat::Poll(_, worker) => Some(worker),
-        Seat::Socket(_) => Some(&online.link.as_ref()?.worker),
+pub(super) fn name<'a>(id: &'a OnlineId, online: &'a OnlineWorker) -> Option<&'a WorkerId> {
+    match id {
+        OnlineId::Poll(_, worker) => Some(worker),
+        OnlineId::Socket(_) => Some(&online.link.as_ref()?.worker),
     }
 }
 
-impl Seats {
+impl Registry {
     /// Adds a worker under an id that is not in use.
-    pub(super) fn put(&mut self, seat: Seat, online: Online, told: Told) {
-        if let Some(worker) = name(&seat, &online).cloned() {
-            self.named.entry(worker).or_default().insert(seat.clone());
+    pub(super) fn put(&mut self, id: OnlineId, online: OnlineWorker, told: WorkerInfo) {
+        if let Some(worker) = name(&id, &online).cloned() {
+            self.named.entry(worker).or_default().insert(id.clone());
         }
-        self.online.insert(seat, (online, told));
+        self.online.insert(id, (online, told));
     }
 
     /// Removes the worker with this id.
-    pub(super) fn take(&mut self, seat: &Seat) -> Option<(Online, Told)> {
-        let (online, told) = self.online.remove(seat)?;
-        if let Some(worker) = name(seat, &online)
-            && let Some(seats) = self.named.get_mut(worker)
+    pub(super) fn take(&mut self, id: &OnlineId) -> Option<(OnlineWorker, WorkerInfo)> {
+        let (online, told) = self.online.remove(id)?;
+        if let Some(worker) = name(id, &online)
+            && let Some(registry) = self.named.get_mut(worker)
         {
-            seats.remove(seat);
-            if seats.is_empty() {
+            registry.remove(id);
+            if registry.is_empty() {
                 self.named.remove(worker);
             }
         }
@@ -76,19 +76,19 @@ impl Seats {
     pub(super) fn of_name(
         &self,
         worker: &WorkerId,
-    ) -> impl DoubleEndedIterator<Item = (&Seat, &(Online, Told))> {
-        let seats = self.named.get(worker).into_iter().flatten();
-        seats.filter_map(|seat| Some((seat, self.online.get(seat)?)))
+    ) -> impl DoubleEndedIterator<Item = (&OnlineId, &(OnlineWorker, WorkerInfo))> {
+        let registry = self.named.get(worker).into_iter().flatten();
+        registry.filter_map(|id| Some((id, self.online.get(id)?)))
     }
 
     /// Marks a worker as disconnected, and remembers its information for a while.
-    pub(super) fn leave(&mut self, seat: &Seat, now: Timestamp) {
-        let Some((online, mut told)) = self.take(seat) else {
+    pub(super) fn leave(&mut self, id: &OnlineId, now: Timestamp) {
+        let Some((online, mut told)) = self.take(id) else {
             return;
         };
         let polled = told.seen.filter(|_| online.link.is_none());
         told.seen = polled.or(Some(now));
-        let (Some(report), Some(who)) = (online.report.clone(), person(seat, &online)) else {
+        let (Some(report), Some(who)) = (online.report.clone(), identity(id, &online)) else {
             return;
         };
         if self.seat_of(&who).is_some() {
@@ -97,11 +97,11 @@ impl Seats {
         self.gone.retain(|_, gone| gone.until > now);
         let of_key = self.gone.keys().filter(|(key, _)| *key == who.0).count();
         if of_key >= REMEMBERED_OF_KEY_MAX {
-            self.forget_first(Full::Key, &who.0);
+            self.forget_first(MemoryFull::Key, &who.0);
         } else if self.gone.len() >= REMEMBERED_MAX {
-            self.forget_first(Full::All, &who.0);
+            self.forget_first(MemoryFull::All, &who.0);
         }
-        let gone = Gone {
+        let gone = DepartedWorker {
             serve: online.serve,
             report,
             told,
@@ -112,17 +112,17 @@ impl Seats {
 
     /// Forgets the worker that disconnected first, of this key or of all; returns whether there was
     /// one.
-    fn forget_first(&mut self, of: Full, key: &str) -> bool {
+    fn forget_first(&mut self, of: MemoryFull, key: &str) -> bool {
         let gone = self.gone.iter();
-        let gone = gone.filter(|((other, _), _)| of == Full::All || other == key);
+        let gone = gone.filter(|((other, _), _)| of == MemoryFull::All || other == key);
         let first = gone.min_by_key(|(_, gone)| gone.until);
         let first = first.map(|(who, _)| who.clone());
         first.is_some_and(|who| self.gone.remove(&who).is_some())
     }
 
     /// Stores a detail of a worker. If there is no room, disconnected workers are forgotten first.
-    pub(super) fn tell(&mut self, seat: &Seat, detail: Detail) {
-        while let Some((online, told)) = self.online.get(seat)
+    pub(super) fn tell(&mut self, id: &OnlineId, detail: Detail) {
+        while let Some((online, told)) = self.online.get(id)
             && let Some(full) = told.full(&detail)
         {
             let key = online.key.clone().unwrap_or_default();
@@ -130,7 +130,7 @@ impl Seats {
                 break;
             }
         }
-        if let Some((online, told)) = self.online.get_mut(seat)
+        if let Some((online, told)) = self.online.get_mut(id)
             && let Some(report) = &online.report
         {
             told.take(detail, report);
@@ -138,31 +138,31 @@ impl Seats {
     }
 
     /// Returns the number of polling workers with the key of this id; 0 if the id is not a poll's.
-    pub(super) fn pollers(&self, seat: &Seat) -> usize {
-        let Seat::Poll(key, _) = seat else {
+    pub(super) fn pollers(&self, id: &OnlineId) -> usize {
+        let OnlineId::Poll(key, _) = id else {
             return 0;
         };
-        let is_same = |seat: &Seat| matches!(seat, Seat::Poll(other, _) if other == key);
-        self.online.keys().filter(|seat| is_same(seat)).count()
+        let is_same = |id: &OnlineId| matches!(id, OnlineId::Poll(other, _) if other == key);
+        self.online.keys().filter(|id| is_same(id)).count()
     }
 
     /// Returns the latest connection of an online worker.
-    pub(super) fn seat_of(&self, who: &Person) -> Option<&(Online, Told)> {
+    pub(super) fn seat_of(&self, who: &WorkerIdentity) -> Option<&(OnlineWorker, WorkerInfo)> {
         let mut online = self.of_name(&who.1).rev();
-        let found = online.find(|(seat, (online, _))| is_person(who, seat, online));
+        let found = online.find(|(id, (online, _))| is_identity(who, id, online));
         found.map(|(_, seated)| seated)
     }
 
     /// Marks workers as disconnected whose last poll is too long ago.
     pub(super) fn settle(&mut self, now: Timestamp) {
-        let is_over = |online: &Online| online.until.is_some_and(|until| until <= now);
+        let is_over = |online: &OnlineWorker| online.until.is_some_and(|until| until <= now);
         let over = self
             .online
             .iter()
             .filter(|(_, (online, _))| is_over(online));
-        let over: Vec<Seat> = over.map(|(seat, _)| seat.clone()).collect();
-        for seat in over {
-            self.leave(&seat, now);
+        let over: Vec<OnlineId> = over.map(|(id, _)| id.clone()).collect();
+        for id in over {
+            self.leave(&id, now);
         }
         self.gone.retain(|_, gone| gone.until > now);
     }

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Returns the idempotency key, under which a repeat of this request finds its job.
-pub(crate) fn once(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let mut keys = headers.get_all(KEY).iter();
     let Some(key) = keys.next() else {
         return Ok(None);
@@ -68,7 +68,7 @@ pub(crate) fn worker(headers: &HeaderMap) -> Result<Option<WorkerId>, ApiError> 
 }
 
 /// Whether the queue position is to be sent as a thought of the model.
-pub(crate) fn wants_place(parts: &Parts) -> bool {
+pub(crate) fn wants_position(parts: &Parts) -> bool {
     let query = parts.uri.query().unwrap_or_default();
     parts.headers.get(PLACE).is_some_and(|value| value == "1")
         || query
@@ -110,14 +110,17 @@ mod tests {
     fn a_key_is_printable_single_and_not_too_long() {
         let longest = "k".repeat(255);
         for fine in ["k", "a b-c_1:{}", &longest] {
-            let read = once(&headers(&[(KEY, fine)])).unwrap();
+            let read = idempotency_key(&headers(&[(KEY, fine)])).unwrap();
             assert_eq!(read.as_deref(), Some(fine));
         }
-        assert_eq!(once(&headers(&[])).unwrap(), None);
+        assert_eq!(idempotency_key(&headers(&[])).unwrap(), None);
         for wrong in ["", "ż", "a\tb", &"k".repeat(256)] {
-            assert!(once(&headers(&[(KEY, wrong)])).is_err(), "{wrong}");
+            assert!(
+                idempotency_key(&headers(&[(KEY, wrong)])).is_err(),
+                "{wrong}"
+            );
         }
-        assert!(once(&headers(&[(KEY, "a"), (KEY, "b")])).is_err());
+        assert!(idempotency_key(&headers(&[(KEY, "a"), (KEY, "b")])).is_err());
     }
 
     #[test]

@@ -45,7 +45,7 @@ impl Phase {
     /// Wraps a response body: once it is dropped, the connection is idle and `answering` is
     /// released.
     pub(crate) fn until_end_of(&self, body: Body, answering: Option<TaskTrackerToken>) -> Body {
-        Body::new(Answer {
+        Body::new(TrackedBody {
             body,
             _answering: answering,
             phase: self.clone(),
@@ -58,19 +58,19 @@ impl Phase {
 }
 
 /// A response body that sets the connection's state when it is dropped.
-struct Answer {
+struct TrackedBody {
     body: Body,
     phase: Phase,
     _answering: Option<TaskTrackerToken>,
 }
 
-impl Drop for Answer {
+impl Drop for TrackedBody {
     fn drop(&mut self) {
         self.phase.0.store(Phase::IDLE, Ordering::Relaxed);
     }
 }
 
-impl HttpBody for Answer {
+impl HttpBody for TrackedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -102,7 +102,7 @@ pub(crate) struct Limits {
 /// A stream that fails when a write makes no progress, or a request's head does not arrive, within
 /// its timeout.
 #[derive(Debug)]
-pub(crate) struct Patient<S> {
+pub(crate) struct StallTimeout<S> {
     inner: S,
     limits: Limits,
     phase: Phase,
@@ -112,7 +112,7 @@ pub(crate) struct Patient<S> {
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Patient<S> {
+impl<S> StallTimeout<S> {
     pub(crate) fn new(inner: S, limits: Limits, phase: Phase) -> Self {
         Self {
             inner,
@@ -142,7 +142,7 @@ impl<S> Patient<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for StallTimeout<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -163,7 +163,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for StallTimeout<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -13,7 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     error::ApiError,
-    peer::{Network, canonical, house},
+    peer::{Network, canonical, client_prefix},
 };
 
 /// Default maximum of connections per address.
@@ -21,7 +21,7 @@ const USUAL: usize = 64;
 
 /// Counts of open connections, and their limits.
 #[derive(Debug)]
-pub(crate) struct Entrance {
+pub(crate) struct ConnectionLimits {
     waiting: Mutex<HashMap<IpAddr, usize>>,
     inside: Mutex<HashMap<String, usize>>,
     most: Option<usize>,
@@ -32,34 +32,34 @@ pub(crate) struct Entrance {
 
 /// Handle of one connection. The connection counts until the last clone is dropped.
 #[derive(Debug, Clone)]
-pub(crate) struct Newcomer(Arc<Connection>);
+pub(crate) struct ConnectionHandle(Arc<Connection>);
 
 #[derive(Debug)]
 struct Connection {
-    entrance: Arc<Entrance>,
+    limits: Arc<ConnectionLimits>,
     /// Count for its address until it shows a valid key; `None` for connections that are not
     /// counted.
-    stand: Option<Stand>,
+    anonymous: Option<AnonymousSlot>,
     /// Holder of the key that it last used.
     holder: Mutex<Option<String>>,
-    taken: OnceLock<Taken>,
+    permits: OnceLock<ConnectionPermits>,
 }
 
 /// Permits of the whole server that a connection holds, also after its upgrade to a WebSocket.
 #[derive(Debug)]
-pub(crate) struct Taken {
+pub(crate) struct ConnectionPermits {
     pub(crate) _place: OwnedSemaphorePermit,
     pub(crate) _counted: Connected,
 }
 
 #[derive(Debug)]
-struct Stand {
-    entrance: Arc<Entrance>,
-    house: IpAddr,
+struct AnonymousSlot {
+    limits: Arc<ConnectionLimits>,
+    client_prefix: IpAddr,
     has_left: Mutex<bool>,
 }
 
-impl Entrance {
+impl ConnectionLimits {
     pub(crate) fn new(most: Option<usize>, most_of_key: usize, proxies: &[Network]) -> Self {
         Self {
             waiting: Mutex::default(),
@@ -72,39 +72,39 @@ impl Entrance {
 
     /// Registers a connection; `None` if its address has too many. Connections of trusted proxies
     /// are not counted, because many clients share them.
-    pub(crate) fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Newcomer> {
+    pub(crate) fn enter(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionHandle> {
         let address = canonical(address);
-        let is_proxy = self.proxies.iter().any(|proxy| proxy.holds(address));
+        let is_proxy = self.proxies.iter().any(|proxy| proxy.contains(address));
         let most = self.most.or((!address.is_loopback()).then_some(USUAL));
         let Some(most) = most.filter(|_| !is_proxy) else {
             return Some(self.connection(None));
         };
-        let house = house(address);
+        let client_prefix = client_prefix(address);
         let mut waiting = self.lock();
-        let here = waiting.entry(house).or_default();
+        let here = waiting.entry(client_prefix).or_default();
         if *here >= most {
             return None;
         }
         *here += 1;
         drop(waiting);
-        Some(self.connection(Some(Stand {
-            entrance: self.clone(),
-            house,
+        Some(self.connection(Some(AnonymousSlot {
+            limits: self.clone(),
+            client_prefix,
             has_left: Mutex::new(false),
         })))
     }
 
-    fn connection(self: &Arc<Self>, stand: Option<Stand>) -> Newcomer {
-        Newcomer(Arc::new(Connection {
-            entrance: self.clone(),
-            stand,
+    fn connection(self: &Arc<Self>, anonymous: Option<AnonymousSlot>) -> ConnectionHandle {
+        ConnectionHandle(Arc::new(Connection {
+            limits: self.clone(),
+            anonymous,
             holder: Mutex::default(),
-            taken: OnceLock::new(),
+            permits: OnceLock::new(),
         }))
     }
 
     /// Counts one more connection of this holder, if its limit allows.
-    fn admit(&self, holder: &str) -> bool {
+    fn acquire(&self, holder: &str) -> bool {
         let mut inside = lock(&self.inside);
         let count = inside.get(holder).copied().unwrap_or_default();
         if self.most_of_key > 0 && count >= self.most_of_key {
@@ -129,11 +129,11 @@ impl Entrance {
     }
 }
 
-impl Newcomer {
+impl ConnectionHandle {
     /// Attaches permits, which are held until the last clone is dropped.
-    pub(crate) fn takes(&self, taken: Taken) {
+    pub(crate) fn keep(&self, permits: ConnectionPermits) {
         // The only caller sets it once.
-        let _ = self.0.taken.set(taken);
+        let _ = self.0.permits.set(permits);
     }
 
     /// Returns the holder of the key that the connection last used.
@@ -146,19 +146,19 @@ impl Newcomer {
     ///
     /// # Errors
     /// Too many connections are open with that key.
-    pub(crate) fn goes_in(&self, holder: &str) -> Result<(), ApiError> {
+    pub(crate) fn count_for(&self, holder: &str) -> Result<(), ApiError> {
         let Connection {
-            entrance,
-            stand,
+            limits,
+            anonymous,
             holder: held,
-            taken: _,
+            permits: _,
         } = &*self.0;
         let mut held = lock(held);
         if held.as_deref() == Some(holder) {
             return Ok(());
         }
-        if !entrance.admit(holder) {
-            let most = entrance.most_of_key;
+        if !limits.acquire(holder) {
+            let most = limits.most_of_key;
             let message = format!(
                 "{most} connections are open with this key; close some, or use them again for the \
                  next request"
@@ -166,11 +166,11 @@ impl Newcomer {
             return Err(ApiError::new(ErrorCode::TooManyConnections, message));
         }
         // Left only after it counts for the key, so that it always counts somewhere.
-        if let Some(stand) = stand {
-            stand.leave();
+        if let Some(anonymous) = anonymous {
+            anonymous.leave();
         }
         if let Some(before) = held.replace(holder.to_owned()) {
-            entrance.release(&before);
+            limits.release(&before);
         }
         Ok(())
     }
@@ -179,7 +179,7 @@ impl Newcomer {
 impl Drop for Connection {
     fn drop(&mut self) {
         if let Some(holder) = lock(&self.holder).take() {
-            self.entrance.release(&holder);
+            self.limits.release(&holder);
         }
     }
 }
@@ -188,23 +188,23 @@ fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
     what.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Stand {
+impl AnonymousSlot {
     fn leave(&self) {
         let mut has_left = lock(&self.has_left);
         if std::mem::replace(&mut *has_left, true) {
             return;
         }
-        let mut waiting = self.entrance.lock();
-        if let Some(here) = waiting.get_mut(&self.house) {
+        let mut waiting = self.limits.lock();
+        if let Some(here) = waiting.get_mut(&self.client_prefix) {
             *here -= 1;
             if *here == 0 {
-                waiting.remove(&self.house);
+                waiting.remove(&self.client_prefix);
             }
         }
     }
 }
 
-impl Drop for Stand {
+impl Drop for AnonymousSlot {
     fn drop(&mut self) {
         self.leave();
     }
@@ -216,14 +216,18 @@ mod tests {
 
     #[test]
     fn only_so_many_of_one_house_stand_at_the_entrance() {
-        let entrance = Arc::new(Entrance::new(None, 2, &["10.0.0.1".parse().unwrap()]));
-        let enter = |address: &str| entrance.enter(address.parse().unwrap());
+        let limits = Arc::new(ConnectionLimits::new(
+            None,
+            2,
+            &["10.0.0.1".parse().unwrap()],
+        ));
+        let enter = |address: &str| limits.enter(address.parse().unwrap());
         let mut all: Vec<_> = (0..USUAL).map(|_| enter("203.0.113.9").unwrap()).collect();
         assert!(enter("203.0.113.9").is_none());
         assert!(enter("::ffff:203.0.113.9").is_none(), "in any spelling");
         assert!(enter("203.0.113.8").is_some());
         for _ in 0..2 {
-            assert_eq!(all[0].goes_in("a"), Ok(()));
+            assert_eq!(all[0].count_for("a"), Ok(()));
         }
         all.push(enter("203.0.113.9").unwrap());
         assert!(enter("203.0.113.9").is_none(), "one went in, one came");
@@ -232,61 +236,63 @@ mod tests {
             drop(many);
         }
         drop(all);
-        assert!(entrance.lock().is_empty(), "nobody is remembered");
+        assert!(limits.lock().is_empty(), "nobody is remembered");
     }
 
     #[test]
     fn only_so_many_connections_are_open_with_one_key_and_each_counts_for_the_last_it_showed() {
-        let entrance = Arc::new(Entrance::new(None, 2, &[]));
-        let enter = || entrance.enter("127.0.0.1".parse().unwrap()).unwrap();
+        let limits = Arc::new(ConnectionLimits::new(None, 2, &[]));
+        let enter = || limits.enter("127.0.0.1".parse().unwrap()).unwrap();
         let (one, two, three) = (enter(), enter(), enter());
         let copy = one.clone();
-        assert!(one.goes_in("a").is_ok() && two.goes_in("a").is_ok() && one.goes_in("a").is_ok());
-        let refused = three.goes_in("a").unwrap_err();
+        assert!(
+            one.count_for("a").is_ok() && two.count_for("a").is_ok() && one.count_for("a").is_ok()
+        );
+        let refused = three.count_for("a").unwrap_err();
         assert_eq!(refused.code, ErrorCode::TooManyConnections);
         assert!(
             refused.message.contains("2 connections"),
             "{}",
             refused.message
         );
-        assert!(three.goes_in("b").is_ok(), "another key");
+        assert!(three.count_for("b").is_ok(), "another key");
         drop(one);
-        assert!(three.goes_in("a").is_err(), "a copy of it is left");
+        assert!(three.count_for("a").is_err(), "a copy of it is left");
         drop(copy);
-        assert!(three.goes_in("a").is_ok() && two.goes_in("b").is_ok());
-        assert_eq!(lock(&entrance.inside).len(), 2);
+        assert!(three.count_for("a").is_ok() && two.count_for("b").is_ok());
+        assert_eq!(lock(&limits.inside).len(), 2);
         drop((two, three));
-        assert!(lock(&entrance.inside).is_empty(), "nobody is remembered");
-        let entrance = Arc::new(Entrance::new(None, 0, &[]));
-        let many = (0..1000).map(|_| entrance.enter("::1".parse().unwrap()).unwrap());
+        assert!(lock(&limits.inside).is_empty(), "nobody is remembered");
+        let limits = Arc::new(ConnectionLimits::new(None, 0, &[]));
+        let many = (0..1000).map(|_| limits.enter("::1".parse().unwrap()).unwrap());
         let many: Vec<_> = many.collect();
         assert!(
-            many.iter().all(|one| one.goes_in("a").is_ok()),
+            many.iter().all(|one| one.count_for("a").is_ok()),
             "0 is no limit"
         );
     }
 
     #[test]
     fn a_connection_that_its_key_has_no_room_for_still_counts_for_its_address() {
-        let entrance = Arc::new(Entrance::new(Some(2), 1, &[]));
-        let enter = || entrance.enter("203.0.113.9".parse().unwrap());
+        let limits = Arc::new(ConnectionLimits::new(Some(2), 1, &[]));
+        let enter = || limits.enter("203.0.113.9".parse().unwrap());
         let inside = enter().unwrap();
-        assert!(inside.goes_in("a").is_ok());
+        assert!(inside.count_for("a").is_ok());
         let refused = [enter().unwrap(), enter().unwrap()];
-        assert!(refused.iter().all(|one| one.goes_in("a").is_err()));
+        assert!(refused.iter().all(|one| one.count_for("a").is_err()));
         assert!(enter().is_none());
         drop(inside);
-        assert!(refused[0].goes_in("a").is_ok());
+        assert!(refused[0].count_for("a").is_ok());
         assert!(enter().is_some());
     }
 
     #[test]
     fn a_number_that_was_chosen_counts_on_this_machine_too() {
-        let entrance = Arc::new(Entrance::new(Some(1), 0, &[]));
+        let limits = Arc::new(ConnectionLimits::new(Some(1), 0, &[]));
         let home = "127.0.0.1".parse().unwrap();
-        let first = entrance.enter(home).unwrap();
-        assert!(entrance.enter(home).is_none());
+        let first = limits.enter(home).unwrap();
+        assert!(limits.enter(home).is_none());
         drop(first);
-        assert!(entrance.enter(home).is_some());
+        assert!(limits.enter(home).is_some());
     }
 }

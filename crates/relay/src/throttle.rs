@@ -29,8 +29,8 @@ use crate::{
     auth::Denied,
     error::ApiError,
     jwt,
-    peer::{Peer, house},
-    rate::{Failures, Pace, Recent, Taken},
+    peer::{Peer, client_prefix},
+    rate::{Failures, RateLimit, RateState, RecentMap},
 };
 
 /// Maximum number of keys, of addresses and of names that are remembered.
@@ -42,58 +42,58 @@ const NAME_FACTOR: u32 = 4;
 
 /// Rate limits; see the module.
 #[derive(Debug)]
-pub(crate) struct Guard {
-    key_pace: Option<Pace>,
-    house_pace: Option<Pace>,
-    name_pace: Option<Pace>,
-    refusal_pace: Option<Pace>,
-    refusals: Mutex<Taken>,
-    keys: Mutex<Recent<KeyId, Taken>>,
+pub(crate) struct RateLimits {
+    key_limit: Option<RateLimit>,
+    address_limit: Option<RateLimit>,
+    name_limit: Option<RateLimit>,
+    refusal_limit: Option<RateLimit>,
+    refusals: Mutex<RateState>,
+    keys: Mutex<RecentMap<KeyId, RateState>>,
     /// Addresses that showed invalid keys.
-    houses: Mutex<Recent<IpAddr, Failures>>,
+    bad_keys: Mutex<RecentMap<IpAddr, Failures>>,
     /// Addresses and names with failed logins.
-    logins: Mutex<Recent<IpAddr, Failures>>,
-    names: Mutex<Recent<String, Failures>>,
+    logins: Mutex<RecentMap<IpAddr, Failures>>,
+    names: Mutex<RecentMap<String, Failures>>,
     /// Pairs of a name and an address from which that user has logged in.
-    at_home: Mutex<Recent<(String, IpAddr), ()>>,
+    known_logins: Mutex<RecentMap<(String, IpAddr), ()>>,
 }
 
-impl Guard {
+impl RateLimits {
     pub(crate) fn new(settings: &RelaySettings) -> Self {
         let failures = settings.failures_per_minute;
         let by_name = failures.saturating_mul(NAME_FACTOR);
         let second = Duration::from_secs(1);
         Self {
-            key_pace: Pace::new(settings.key_rate, second, settings.key_burst),
-            house_pace: Pace::new(failures, MINUTE, failures),
-            name_pace: Pace::new(by_name, MINUTE, by_name),
-            refusal_pace: Pace::new(1, settings.refusal_every, settings.refusals_at_once),
+            key_limit: RateLimit::new(settings.key_rate, second, settings.key_burst),
+            address_limit: RateLimit::new(failures, MINUTE, failures),
+            name_limit: RateLimit::new(by_name, MINUTE, by_name),
+            refusal_limit: RateLimit::new(1, settings.refusal_every, settings.refusals_at_once),
             refusals: Mutex::default(),
-            keys: Mutex::new(Recent::new(REMEMBERED)),
-            houses: Mutex::new(Recent::new(REMEMBERED)),
-            logins: Mutex::new(Recent::new(REMEMBERED)),
-            names: Mutex::new(Recent::new(REMEMBERED)),
-            at_home: Mutex::new(Recent::new(REMEMBERED)),
+            keys: Mutex::new(RecentMap::new(REMEMBERED)),
+            bad_keys: Mutex::new(RecentMap::new(REMEMBERED)),
+            logins: Mutex::new(RecentMap::new(REMEMBERED)),
+            names: Mutex::new(RecentMap::new(REMEMBERED)),
+            known_logins: Mutex::new(RecentMap::new(REMEMBERED)),
         }
     }
 
     /// Counts one request with this key, or refuses it if the rate is exceeded.
-    pub(crate) fn pace(&self, key: &KeyId, now: Timestamp) -> Result<(), ApiError> {
-        let Some(pace) = self.key_pace else {
+    pub(crate) fn take_request(&self, key: &KeyId, now: Timestamp) -> Result<(), ApiError> {
+        let Some(limit) = self.key_limit else {
             return Ok(());
         };
-        let taken = pace.take(lock(&self.keys).of(key.clone()), now);
-        taken.map_err(|wait| slower(wait, "the key's requests come too fast; slow down"))
+        let state = limit.take(lock(&self.keys).entry(key.clone()), now);
+        state.map_err(|wait| rate_limited(wait, "the key's requests come too fast; slow down"))
     }
 
     /// Counts one request of a user that is made without a key, such as renewing a token.
-    pub(crate) fn pace_user(&self, user: UserId, now: Timestamp) -> Result<(), ApiError> {
-        self.pace(&of_user(user), now)
+    pub(crate) fn take_user_request(&self, user: UserId, now: Timestamp) -> Result<(), ApiError> {
+        self.take_request(&user_key_id(user), now)
     }
 
     /// Returns how long to delay a refusal because of overload or a reached limit, so that clients
     /// that retry in a tight loop do not crowd out the rest.
-    pub(crate) fn hold(&self, code: ErrorCode, now: Timestamp) -> Duration {
+    pub(crate) fn refusal_delay(&self, code: ErrorCode, now: Timestamp) -> Duration {
         let is_for_want_of_room = matches!(
             code,
             ErrorCode::Busy
@@ -102,30 +102,30 @@ impl Guard {
                 | ErrorCode::DiskFull
                 | ErrorCode::RateLimited
         );
-        let pace = self.refusal_pace.filter(|_| is_for_want_of_room);
-        pace.map_or(Duration::ZERO, |pace| {
-            pace.take_in_turn(&mut lock(&self.refusals), now)
+        let limit = self.refusal_limit.filter(|_| is_for_want_of_room);
+        limit.map_or(Duration::ZERO, |limit| {
+            limit.reserve(&mut lock(&self.refusals), now)
         })
     }
 
     /// Counts an invalid key, and returns the refusal to send: `denied`, or 429 after too many.
-    pub(crate) fn denied(&self, peer: Peer, denied: Denied, now: Timestamp) -> Denied {
+    pub(crate) fn throttle_denied(&self, peer: Peer, denied: Denied, now: Timestamp) -> Denied {
         // A key that was valid once is not a guess; its owner must learn why it is refused now.
         let is_guess = matches!(
             denied,
             Denied::Key
-                | Denied::Token(jwt::Refused::Invalid | jwt::Refused::Kind)
-                | Denied::Session(jwt::Refused::Invalid | jwt::Refused::Kind)
+                | Denied::Token(jwt::TokenError::Invalid | jwt::TokenError::Kind)
+                | Denied::Session(jwt::TokenError::Invalid | jwt::TokenError::Kind)
         );
-        let Some(pace) = self.house_pace.filter(|_| is_guess) else {
+        let Some(limit) = self.address_limit.filter(|_| is_guess) else {
             return denied;
         };
-        let failed = lock(&self.houses)
-            .of(house(peer.address))
-            .attempt(pace, now);
+        let failed = lock(&self.bad_keys)
+            .entry(client_prefix(peer.address))
+            .attempt(limit, now);
         match failed {
             Ok(()) => denied,
-            Err(wait) => Denied::Failed(slower(
+            Err(wait) => Denied::Failed(rate_limited(
                 wait,
                 "the key or token is not good, and too many that were not came from your address",
             )),
@@ -138,20 +138,20 @@ impl Guard {
         peer: Peer,
         name: &str,
         now: Timestamp,
-    ) -> Result<Trial<'_>, ApiError> {
+    ) -> Result<LoginAttempt<'_>, ApiError> {
         const WHY: &str = "too many logins failed; wait before the next";
-        let from = house(peer.address);
-        if let Some(pace) = self.house_pace {
-            let allowed = lock(&self.logins).of(from).may(pace, now);
-            allowed.map_err(|wait| slower(wait, WHY))?;
+        let from = client_prefix(peer.address);
+        if let Some(limit) = self.address_limit {
+            let allowed = lock(&self.logins).entry(from).check(limit, now);
+            allowed.map_err(|wait| rate_limited(wait, WHY))?;
         }
-        let is_at_home = lock(&self.at_home).knows(&(name.to_owned(), from));
-        if let Some(pace) = self.name_pace.filter(|_| !is_at_home) {
-            let allowed = lock(&self.names).of(name.to_owned()).may(pace, now);
-            allowed.map_err(|wait| slower(wait, WHY))?;
+        let is_known_login = lock(&self.known_logins).contains(&(name.to_owned(), from));
+        if let Some(limit) = self.name_limit.filter(|_| !is_known_login) {
+            let allowed = lock(&self.names).entry(name.to_owned()).check(limit, now);
+            allowed.map_err(|wait| rate_limited(wait, WHY))?;
         }
-        Ok(Trial {
-            guard: self,
+        Ok(LoginAttempt {
+            limits: self,
             name: name.to_owned(),
             from,
             at: now,
@@ -161,12 +161,12 @@ impl Guard {
 
     fn failed(&self, name: &str, from: IpAddr, at: Timestamp) {
         // The limit is reported at the next try.
-        if let Some(pace) = self.house_pace {
-            let _ = lock(&self.logins).of(from).attempt(pace, at);
+        if let Some(limit) = self.address_limit {
+            let _ = lock(&self.logins).entry(from).attempt(limit, at);
         }
-        let is_at_home = lock(&self.at_home).knows(&(name.to_owned(), from));
-        if let Some(pace) = self.name_pace.filter(|_| !is_at_home) {
-            let _ = lock(&self.names).of(name.to_owned()).attempt(pace, at);
+        let is_known_login = lock(&self.known_logins).contains(&(name.to_owned(), from));
+        if let Some(limit) = self.name_limit.filter(|_| !is_known_login) {
+            let _ = lock(&self.names).entry(name.to_owned()).attempt(limit, at);
         }
     }
 }
@@ -174,42 +174,42 @@ impl Guard {
 /// A login that is in progress. Dropping it counts as a failure, so that a client cannot avoid the
 /// count by disconnecting.
 #[derive(Debug)]
-pub(crate) struct Trial<'a> {
-    guard: &'a Guard,
+pub(crate) struct LoginAttempt<'a> {
+    limits: &'a RateLimits,
     name: String,
     from: IpAddr,
     at: Timestamp,
     has_failed: bool,
 }
 
-impl Trial<'_> {
+impl LoginAttempt<'_> {
     /// Records that the password was correct.
     pub(crate) fn succeeded(mut self) {
         self.has_failed = false;
         let name = std::mem::take(&mut self.name);
-        lock(&self.guard.at_home).of((name, self.from));
+        lock(&self.limits.known_logins).entry((name, self.from));
     }
 
     /// Discards the attempt: the password was not checked.
-    pub(crate) fn was_not_made(mut self) {
+    pub(crate) fn not_checked(mut self) {
         self.has_failed = false;
     }
 }
 
-impl Drop for Trial<'_> {
+impl Drop for LoginAttempt<'_> {
     fn drop(&mut self) {
         if self.has_failed {
-            self.guard.failed(&self.name, self.from, self.at);
+            self.limits.failed(&self.name, self.from, self.at);
         }
     }
 }
 
 /// Returns the id that stands for a user wherever a key id is needed. No key has such an id.
-pub(crate) fn of_user(user: UserId) -> KeyId {
+pub(crate) fn user_key_id(user: UserId) -> KeyId {
     format!("user-{user}")
 }
 
-fn slower(wait: Duration, why: &str) -> ApiError {
+fn rate_limited(wait: Duration, why: &str) -> ApiError {
     ApiError::new(ErrorCode::RateLimited, why).after(wait)
 }
 
@@ -223,7 +223,7 @@ fn lock<T>(what: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 /// they are processed, and each admitted one would wait for all before it. Then only a part of the
 /// limit is admitted, which keeps the latency low.
 #[derive(Debug)]
-pub(crate) struct Gate {
+pub(crate) struct ConcurrencyLimit {
     inside: AtomicUsize,
     most: usize,
     /// Time when a request last found few others; milliseconds since 1970.
@@ -233,11 +233,11 @@ pub(crate) struct Gate {
 /// Time for which the whole limit may be used before only a part is admitted.
 const BURST: Duration = Duration::from_millis(100);
 /// Divisor of the limit under sustained load.
-const STANDING: usize = 4;
+const SUSTAINED_DIVISOR: usize = 4;
 /// Divisor of the limit: with at most this part in use, the load counts as low.
-const CALM: usize = 8;
+const CALM_DIVISOR: usize = 8;
 
-impl Gate {
+impl ConcurrencyLimit {
     pub(crate) const fn new(most: usize) -> Self {
         Self {
             inside: AtomicUsize::new(0),
@@ -250,10 +250,10 @@ impl Gate {
     fn admits(&self, inside: usize, now: Timestamp) -> bool {
         let calm_at = Timestamp(self.calm_at.load(Ordering::Relaxed));
         // After the clock was set back, the length of the burst is unknown.
-        if inside <= self.most / CALM || now < calm_at {
+        if inside <= self.most / CALM_DIVISOR || now < calm_at {
             self.calm_at.store(now.0, Ordering::Relaxed);
         } else if now.since(calm_at) > BURST {
-            return inside < self.most.div_ceil(STANDING);
+            return inside < self.most.div_ceil(SUSTAINED_DIVISOR);
         }
         inside < self.most
     }
@@ -261,36 +261,36 @@ impl Gate {
 
 /// A request's slot in the limit; released at the latest when the last clone is dropped.
 #[derive(Debug, Clone)]
-pub(crate) struct AtWork(Arc<Place>);
+pub(crate) struct WorkPermit(Arc<WorkSlot>);
 
 #[derive(Debug)]
-struct Place {
-    gate: Arc<Gate>,
+struct WorkSlot {
+    limiter: Arc<ConcurrencyLimit>,
     is_inside: AtomicBool,
     /// Start of the current work; milliseconds since 1970.
     began: AtomicI64,
 }
 
-impl AtWork {
-    pub(crate) fn new(gate: &Arc<Gate>) -> Self {
-        Self(Arc::new(Place {
-            gate: gate.clone(),
+impl WorkPermit {
+    pub(crate) fn new(limiter: &Arc<ConcurrencyLimit>) -> Self {
+        Self(Arc::new(WorkSlot {
+            limiter: limiter.clone(),
             is_inside: AtomicBool::new(false),
             began: AtomicI64::new(0),
         }))
     }
 
     /// Takes the slot; `false` if the limit is reached.
-    pub(crate) fn begins(&self, now: Timestamp) -> bool {
+    pub(crate) fn try_start(&self, now: Timestamp) -> bool {
         if self.0.is_inside.swap(true, Ordering::Relaxed) {
             return true;
         }
         self.0.began.store(now.0, Ordering::Relaxed);
-        let gate = &self.0.gate;
-        if gate.admits(gate.inside.fetch_add(1, Ordering::Relaxed), now) {
+        let limiter = &self.0.limiter;
+        if limiter.admits(limiter.inside.fetch_add(1, Ordering::Relaxed), now) {
             return true;
         }
-        self.rests();
+        self.pause();
         false
     }
 
@@ -301,17 +301,17 @@ impl AtWork {
     }
 
     /// Releases the slot while the request waits.
-    pub(crate) fn rests(&self) {
+    pub(crate) fn pause(&self) {
         if self.0.is_inside.swap(false, Ordering::Relaxed) {
-            self.0.gate.inside.fetch_sub(1, Ordering::Relaxed);
+            self.0.limiter.inside.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for WorkSlot {
     fn drop(&mut self) {
         if *self.is_inside.get_mut() {
-            self.gate.inside.fetch_sub(1, Ordering::Relaxed);
+            self.limiter.inside.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -332,8 +332,8 @@ mod tests {
 
     const NOW: Timestamp = Timestamp(1_700_000_000_000);
 
-    fn guard() -> Guard {
-        Guard::new(&RelaySettings::default())
+    fn limits() -> RateLimits {
+        RateLimits::new(&RelaySettings::default())
     }
 
     fn from(address: &str) -> Peer {
@@ -345,8 +345,8 @@ mod tests {
 
     #[test]
     fn an_address_that_fails_too_often_is_not_told_why_and_others_are() {
-        let guard = guard();
-        let failed = |address: &str| guard.denied(from(address), Denied::Key, NOW);
+        let limits = limits();
+        let failed = |address: &str| limits.throttle_denied(from(address), Denied::Key, NOW);
         for _ in 0..5 {
             assert!(matches!(failed("2001:db8::1"), Denied::Key));
         }
@@ -362,56 +362,56 @@ mod tests {
         }
         assert!(matches!(failed("2001:db8:0:1::1"), Denied::Key));
         // A request without a key is not a guess.
-        let nothing = guard.denied(from("2001:db8::1"), Denied::Nothing, NOW);
+        let nothing = limits.throttle_denied(from("2001:db8::1"), Denied::Nothing, NOW);
         assert!(matches!(nothing, Denied::Nothing));
     }
 
     #[test]
     fn a_name_tried_from_everywhere_is_closed_to_all_but_those_at_home() {
-        let guard = guard();
+        let limits = limits();
         let home = from("203.0.113.9");
-        guard.try_login(home, "jan", NOW).unwrap().succeeded();
+        limits.try_login(home, "jan", NOW).unwrap().succeeded();
         let tried = |n: u32| {
             let address = format!("198.51.{}.{}", n / 250, n % 250);
-            guard.try_login(from(&address), "jan", NOW).is_ok()
+            limits.try_login(from(&address), "jan", NOW).is_ok()
         };
         assert_eq!((0..1000).filter(|n| tried(*n)).count(), 20);
-        assert!(guard.try_login(home, "jan", NOW).is_ok(), "its owner");
-        let other = guard.try_login(from("198.51.0.9"), "ola", NOW);
+        assert!(limits.try_login(home, "jan", NOW).is_ok(), "its owner");
+        let other = limits.try_login(from("198.51.0.9"), "ola", NOW);
         assert!(other.is_ok(), "another name");
     }
 
     #[test]
     fn one_address_keeps_nobody_out_elsewhere() {
-        let guard = guard();
+        let limits = limits();
         let here = from("198.51.100.7");
-        let tried = (0..1000).filter(|_| guard.try_login(here, "jan", NOW).is_ok());
+        let tried = (0..1000).filter(|_| limits.try_login(here, "jan", NOW).is_ok());
         assert_eq!(tried.count(), 5);
-        let elsewhere = guard.try_login(from("203.0.113.9"), "jan", NOW);
+        let elsewhere = limits.try_login(from("203.0.113.9"), "jan", NOW);
         assert!(elsewhere.is_ok());
     }
 
     #[test]
     fn good_passwords_bad_keys_and_what_was_not_looked_at_keep_nobody_from_logging_in() {
-        let guard = guard();
+        let limits = limits();
         let here = from("198.51.100.7");
         for _ in 0..100 {
-            guard.denied(here, Denied::Key, NOW);
+            limits.throttle_denied(here, Denied::Key, NOW);
         }
         let at_once: Vec<_> = (0..40)
-            .map(|n| guard.try_login(here, &format!("worker-{n}"), NOW).unwrap())
+            .map(|n| limits.try_login(here, &format!("worker-{n}"), NOW).unwrap())
             .collect();
-        at_once.into_iter().for_each(Trial::succeeded);
+        at_once.into_iter().for_each(LoginAttempt::succeeded);
         for _ in 0..100 {
-            guard.try_login(here, "jan", NOW).unwrap().was_not_made();
+            limits.try_login(here, "jan", NOW).unwrap().not_checked();
         }
-        assert!(guard.try_login(here, "jan", NOW).is_ok());
+        assert!(limits.try_login(here, "jan", NOW).is_ok());
     }
 
     #[test]
     fn who_failed_too_often_is_remembered_while_fifteen_thousand_others_come_and_not_for_ever() {
-        let guard = guard();
-        let failed = |address: &str| guard.denied(from(address), Denied::Key, NOW);
+        let limits = limits();
+        let failed = |address: &str| limits.throttle_denied(from(address), Denied::Key, NOW);
         let others = |from: u32, to: u32| {
             for n in from..to {
                 failed(&std::net::Ipv4Addr::from(0x0a00_0000 + n).to_string());
@@ -428,43 +428,43 @@ mod tests {
 
     #[test]
     fn there_is_room_for_so_many_and_again_when_they_rest_or_leave() {
-        let gate = Arc::new(Gate::new(2));
-        let work = || AtWork::new(&gate);
+        let limiter = Arc::new(ConcurrencyLimit::new(2));
+        let work = || WorkPermit::new(&limiter);
         let (one, two, three) = (work(), work(), work());
-        assert!(one.begins(NOW) && two.begins(NOW) && one.begins(NOW));
-        assert!(!three.begins(NOW));
-        one.rests();
-        one.rests();
-        assert!(three.begins(NOW) && !one.begins(NOW));
+        assert!(one.try_start(NOW) && two.try_start(NOW) && one.try_start(NOW));
+        assert!(!three.try_start(NOW));
+        one.pause();
+        one.pause();
+        assert!(three.try_start(NOW) && !one.try_start(NOW));
         drop((two.clone(), three));
-        assert!(one.begins(NOW));
+        assert!(one.try_start(NOW));
         drop((one, two));
-        assert_eq!(gate.inside.load(Ordering::Relaxed), 0);
+        assert_eq!(limiter.inside.load(Ordering::Relaxed), 0);
     }
 
     #[test]
     fn who_is_at_work_for_too_long_is_overdue_and_who_waits_is_not() {
-        let gate = Arc::new(Gate::new(2));
-        let (one, patience) = (AtWork::new(&gate), Duration::from_secs(30));
+        let limiter = Arc::new(ConcurrencyLimit::new(2));
+        let (one, patience) = (WorkPermit::new(&limiter), Duration::from_secs(30));
         let later = NOW + patience;
         assert!(
             !one.is_overdue(later, patience),
             "its body is still to come"
         );
-        assert!(one.begins(NOW));
+        assert!(one.try_start(NOW));
         assert!(!one.is_overdue(NOW, patience) && one.is_overdue(later, patience));
-        one.rests();
+        one.pause();
         assert!(!one.is_overdue(later, patience));
-        assert!(one.begins(later));
+        assert!(one.try_start(later));
         assert!(!one.is_overdue(later, patience));
     }
 
     #[test]
     fn a_burst_may_fill_the_gate_and_of_a_load_that_stands_a_quarter_is_let_in() {
-        let gate = Arc::new(Gate::new(64));
+        let limiter = Arc::new(ConcurrencyLimit::new(64));
         let come = |count: usize, now: Timestamp| {
-            let came = std::iter::repeat_with(|| AtWork::new(&gate)).take(count);
-            came.filter(|one| one.begins(now)).collect::<Vec<_>>()
+            let came = std::iter::repeat_with(|| WorkPermit::new(&limiter)).take(count);
+            came.filter(|one| one.try_start(now)).collect::<Vec<_>>()
         };
         // The load was low before, for any length of time.
         for at in [NOW, NOW + Duration::from_hours(1)] {

@@ -17,7 +17,7 @@ const RECENT: Duration = Duration::from_secs(60 * 60);
 
 /// Queue position of a waiting job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct QueuePosition {
     /// Number of jobs that will be leased before it, if nothing else arrives.
     pub before: usize,
     /// Estimated waiting time, if any job has finished recently.
@@ -26,7 +26,7 @@ pub struct Place {
 
 /// The most recently finished jobs, from which waiting times are estimated.
 #[derive(Debug, Default)]
-pub(crate) struct Pace {
+pub(crate) struct Throughput {
     began: HashMap<JobId, Timestamp>,
     finished: VecDeque<Finished>,
 }
@@ -39,7 +39,7 @@ struct Finished {
     ended: Timestamp,
 }
 
-impl Pace {
+impl Throughput {
     /// Applies a step of a job.
     pub(crate) fn note(&mut self, now: Timestamp, step: &Step) {
         let (id, job) = (step.id(), &step.after.job);
@@ -141,21 +141,21 @@ mod tests {
     }
 
     /// Returns the data after one job of account `a` for model `m` that took 10 s.
-    fn seen() -> Pace {
-        let mut pace = Pace::default();
-        pace.finished.push_front(Finished {
+    fn seen() -> Throughput {
+        let mut throughput = Throughput::default();
+        throughput.finished.push_front(Finished {
             account: account("a"),
             model: "m".into(),
             began: T0,
             ended: at(10),
         });
-        pace
+        throughput
     }
 
     #[test]
     fn only_what_these_workers_finished_within_the_hour_tells_how_long_a_wait_is() {
-        let pace = seen();
-        let told = |now, serve: &Serve, models: &Models| pace.expected(now, 0, serve, models);
+        let throughput = seen();
+        let told = |now, serve: &Serve, models: &Models| throughput.expected(now, 0, serve, models);
         let (all, only) = (Serve::All, with_models(&["x", "M:latest"]).models);
         let ten = Some(Duration::from_secs(10));
         assert_eq!(told(at(11), &all, &Models::Any), ten);
@@ -168,15 +168,19 @@ mod tests {
     }
 
     /// Records a job that is leased at the start and then ends by `end`.
-    fn noted(pace: &mut Pace, new: &crate::NewJob, end: impl FnOnce(&mut Machine) -> Vec<Step>) {
+    fn noted(
+        throughput: &mut Throughput,
+        new: &crate::NewJob,
+        end: impl FnOnce(&mut Machine) -> Vec<Step>,
+    ) {
         let mut machine = Machine::default();
         let mut steps = vec![machine.enqueue(T0, new).unwrap()];
         steps.extend(machine.lease(T0, &anyone(), LEASE).0);
         for step in &steps {
-            pace.note(T0, step);
+            throughput.note(T0, step);
         }
         for step in end(&mut machine) {
-            pace.note(at(4), &step);
+            throughput.note(at(4), &step);
         }
     }
 
@@ -189,14 +193,14 @@ mod tests {
 
     #[test]
     fn a_job_is_timed_from_its_loan_to_its_end_unless_it_takes_no_slot() {
-        let mut pace = Pace::default();
-        noted(&mut pace, &job_for(1, "M:latest"), cancelled);
+        let mut throughput = Throughput::default();
+        noted(&mut throughput, &job_for(1, "M:latest"), cancelled);
         let Some(Finished {
             account: of,
             model,
             began,
             ended,
-        }) = pace.finished.pop_back()
+        }) = throughput.finished.pop_back()
         else {
             panic!("not timed");
         };
@@ -208,23 +212,26 @@ mod tests {
             priority: proto::Priority::URGENT,
             ..job(1)
         };
-        noted(&mut pace, &change, cancelled);
-        assert!(pace.finished.is_empty() && pace.began.is_empty());
+        noted(&mut throughput, &change, cancelled);
+        assert!(throughput.finished.is_empty() && throughput.began.is_empty());
     }
 
     #[test]
     fn a_job_that_was_lost_is_timed_anew() {
-        let mut pace = Pace::default();
-        noted(&mut pace, &job(1), |machine| machine.reap(T0 + LEASE));
-        assert!(pace.began.is_empty() && pace.finished.is_empty());
+        let mut throughput = Throughput::default();
+        noted(&mut throughput, &job(1), |machine| machine.reap(T0 + LEASE));
+        assert!(throughput.began.is_empty() && throughput.finished.is_empty());
     }
 
     #[test]
     fn only_the_last_jobs_are_remembered() {
-        let mut pace = Pace::default();
+        let mut throughput = Throughput::default();
         for _ in 0..KEPT + 3 {
-            noted(&mut pace, &job(1), cancelled);
+            noted(&mut throughput, &job(1), cancelled);
         }
-        assert_eq!((pace.finished.len(), pace.began.len()), (KEPT, 0));
+        assert_eq!(
+            (throughput.finished.len(), throughput.began.len()),
+            (KEPT, 0)
+        );
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use proto::{Account, JobId, ModelName};
-use queue::{Models, Place, Serve};
+use queue::{Models, QueuePosition, Serve};
 use serde::Serialize;
 use tokio::{
     sync::watch,
@@ -14,16 +14,21 @@ use crate::{Relay, headers};
 
 impl Relay {
     /// Returns a job's position among the jobs that the online workers for it will be leased.
-    pub(crate) fn place(&self, account: &Account, model: &ModelName, job: JobId) -> Option<Place> {
+    pub(crate) fn place(
+        &self,
+        account: &Account,
+        model: &ModelName,
+        job: JobId,
+    ) -> Option<QueuePosition> {
         let now = self.now();
         let (serve, models) = self.workers.line(account, model, now);
-        self.store.place(now, job, &serve, &models)
+        self.store.position(now, job, &serve, &models)
     }
 }
 
 /// Follows one job's queue position.
 #[derive(Debug)]
-pub(crate) struct Places {
+pub(crate) struct PositionWatch {
     relay: Relay,
     account: Account,
     model: ModelName,
@@ -34,7 +39,7 @@ pub(crate) struct Places {
     told: Option<usize>,
 }
 
-impl Places {
+impl PositionWatch {
     pub(crate) fn new(relay: &Relay, account: Account, model: ModelName, job: JobId) -> Self {
         let mut moves = relay.store.moves();
         // The first call computes the position without waiting for a change.
@@ -51,14 +56,14 @@ impl Places {
     }
 
     /// Returns the current position.
-    pub(crate) fn now(&self) -> Option<Place> {
+    pub(crate) fn now(&self) -> Option<QueuePosition> {
         self.relay.place(&self.account, &self.model, self.job)
     }
 
     /// Waits until the position has changed and returns it; a job that is leased at once has none.
     /// Dropping the future loses nothing. Computing a position takes locks that leasing needs too,
     /// so it happens only after a change in the queue, and at most once per interval.
-    pub(crate) async fn changed(&mut self) -> Place {
+    pub(crate) async fn changed(&mut self) -> QueuePosition {
         loop {
             sleep_until(self.look_at).await;
             if self.moves.changed().await.is_err() {
@@ -76,7 +81,7 @@ impl Places {
 }
 
 /// Combines the accounts and models of several workers.
-pub(crate) fn together(
+pub(crate) fn combined(
     account: &Account,
     model: &ModelName,
     workers: impl IntoIterator<Item = (Serve, Models)>,
@@ -110,7 +115,7 @@ pub(crate) fn together(
 }
 
 /// Returns the data of `event: queued` as JSON.
-pub(crate) fn as_json(place: Place) -> Vec<u8> {
+pub(crate) fn as_json(place: QueuePosition) -> Vec<u8> {
     #[derive(Serialize)]
     struct Queued {
         position: usize,
@@ -125,7 +130,7 @@ pub(crate) fn as_json(place: Place) -> Vec<u8> {
 }
 
 /// Formats the position for people.
-pub(crate) fn in_words(place: Place) -> String {
+pub(crate) fn in_words(place: QueuePosition) -> String {
     match place.wait {
         Some(wait) => format!(
             "position {}, about {} s\n",
@@ -137,7 +142,10 @@ pub(crate) fn in_words(place: Place) -> String {
 }
 
 /// Sets the response headers for the queue position.
-pub(crate) fn name_place(response: &mut axum::response::Response, place: Option<Place>) {
+pub(crate) fn set_position_header(
+    response: &mut axum::response::Response,
+    place: Option<QueuePosition>,
+) {
     let Some(place) = place else { return };
     let headers = response.headers_mut();
     headers.insert(headers::QUEUE_POSITION, place.before.into());
@@ -195,7 +203,7 @@ mod tests {
             store.enqueue(T0, job(n)).await.unwrap();
         }
         let watched = job(1);
-        let mut places = Places::new(&relay, watched.account, watched.model, id(1));
+        let mut places = PositionWatch::new(&relay, watched.account, watched.model, id(1));
         let looks = || world.0.swap(0, Ordering::Relaxed);
         looks();
         assert_eq!(places.changed().await.before, 1);

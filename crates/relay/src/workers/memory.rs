@@ -11,37 +11,37 @@ const OF_ALL_MAX: usize = 32 * limits::SHOWS_MAX;
 
 /// Counters of the stored bytes: in total, and for each key's workers.
 #[derive(Debug, Default)]
-pub(super) struct Rooms(Tally);
+pub(super) struct MemoryUse(Tally);
 
 /// Limit that was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Full {
+pub(super) enum MemoryFull {
     Key,
     All,
 }
 
-impl Rooms {
+impl MemoryUse {
     /// Returns the counter for a new worker of this key.
-    pub(super) fn weight(&self, key: &str) -> Weight {
-        Weight(self.0.part(key))
+    pub(super) fn memory(&self, key: &str) -> WorkerMemory {
+        WorkerMemory(self.0.part(key))
     }
 }
 
 /// Stored bytes of one worker, subtracted on drop; each clone counts again.
 #[derive(Debug, Clone)]
-pub(super) struct Weight(Part);
+pub(super) struct WorkerMemory(Part);
 
-impl Weight {
+impl WorkerMemory {
     pub(super) fn set(&mut self, bytes: usize) {
         self.0.set(bytes);
     }
 
     /// Returns the limit that `more` bytes would exceed, if any.
-    pub(super) fn full(&self, more: usize) -> Option<Full> {
+    pub(super) fn full(&self, more: usize) -> Option<MemoryFull> {
         if self.0.of_holder() + more > OF_KEY_MAX {
-            Some(Full::Key)
+            Some(MemoryFull::Key)
         } else {
-            (self.0.of_all() + more > OF_ALL_MAX).then_some(Full::All)
+            (self.0.of_all() + more > OF_ALL_MAX).then_some(MemoryFull::All)
         }
     }
 }
@@ -52,31 +52,36 @@ mod tests {
 
     #[test]
     fn what_is_dropped_takes_no_room_and_each_key_has_its_own() {
-        let rooms = Rooms::default();
-        let mut first = rooms.weight("k");
+        let memory_use = MemoryUse::default();
+        let mut first = memory_use.memory("k");
         first.set(OF_KEY_MAX - 1);
         assert_eq!(first.full(1), None);
-        let second = rooms.weight("k");
-        assert_eq!(second.full(2), Some(Full::Key));
-        assert_eq!(rooms.weight("other").full(2), None);
+        let second = memory_use.memory("k");
+        assert_eq!(second.full(2), Some(MemoryFull::Key));
+        assert_eq!(memory_use.memory("other").full(2), None);
         let twice = first.clone();
-        assert_eq!(second.full(0), Some(Full::Key));
+        assert_eq!(second.full(0), Some(MemoryFull::Key));
         first.set(0);
-        assert_eq!((second.full(1), second.full(2)), (None, Some(Full::Key)));
+        assert_eq!(
+            (second.full(1), second.full(2)),
+            (None, Some(MemoryFull::Key))
+        );
         drop(twice);
         assert_eq!(second.full(OF_KEY_MAX), None);
 
         let many = OF_ALL_MAX / OF_KEY_MAX;
-        let mut keys: Vec<Weight> = (0..many).map(|n| rooms.weight(&n.to_string())).collect();
-        keys.iter_mut().for_each(|weight| weight.set(OF_KEY_MAX));
-        assert_eq!(second.full(1), Some(Full::All));
+        let mut keys: Vec<WorkerMemory> = (0..many)
+            .map(|n| memory_use.memory(&n.to_string()))
+            .collect();
+        keys.iter_mut().for_each(|memory| memory.set(OF_KEY_MAX));
+        assert_eq!(second.full(1), Some(MemoryFull::All));
         keys.pop();
         assert_eq!(second.full(1), None);
         drop(keys);
         drop((first, second));
-        drop(rooms.weight("last"));
+        drop(memory_use.memory("last"));
         assert_eq!(
-            rooms.0.holders(),
+            memory_use.0.holders(),
             1,
             "nothing is left of keys without workers"
         );

@@ -11,7 +11,7 @@ use crate::{Relay, auth::Caller, error::ApiError};
 
 /// Contents of a job to submit.
 #[derive(Debug)]
-pub(crate) struct Order {
+pub(crate) struct Submission {
     pub(crate) op: Op,
     pub(crate) model: ModelName,
     pub(crate) body: Bytes,
@@ -20,7 +20,7 @@ pub(crate) struct Order {
     pub(crate) wanted_for: Option<Duration>,
 }
 
-impl Order {
+impl Submission {
     fn fingerprint(&self) -> [u8; 32] {
         fingerprint(self.op, self.model.as_str(), &self.body)
     }
@@ -38,17 +38,17 @@ pub(crate) fn fingerprint(op: Op, model: &str, body: &[u8]) -> [u8; 32] {
 
 /// A job whose requester waits on an open connection.
 #[derive(Debug)]
-pub(crate) struct Ticket {
+pub(crate) struct AttendedJob {
     pub(crate) op: Op,
     pub(crate) model: ModelName,
     pub(crate) log: Arc<dyn JobLog>,
-    pub(crate) guard: Guard,
+    pub(crate) guard: CancelOnDrop,
 }
 
 /// Cancels the job on drop, unless it was disarmed: the requester disconnected before the answer
 /// was complete.
 #[derive(Debug)]
-pub(crate) struct Guard {
+pub(crate) struct CancelOnDrop {
     relay: Relay,
     pub(crate) job: JobId,
     pub(crate) caller: Caller,
@@ -59,12 +59,16 @@ pub(crate) struct Guard {
 
 impl Relay {
     /// Queues a job; it is on disk when this returns.
-    pub(crate) async fn submit(&self, caller: &Caller, order: Order) -> Result<JobId, ApiError> {
+    pub(crate) async fn submit(
+        &self,
+        caller: &Caller,
+        submission: Submission,
+    ) -> Result<JobId, ApiError> {
         let extras = Extras {
-            once: caller.once(|| order.fingerprint()),
+            idempotency_key: caller.idempotency_key(|| submission.fingerprint()),
             ..Extras::default()
         };
-        self.submit_with(caller, order, extras)
+        self.submit_with(caller, submission, extras)
             .await
             .map(|submitted| submitted.id())
     }
@@ -73,21 +77,25 @@ impl Relay {
     pub(crate) async fn submit_with(
         &self,
         caller: &Caller,
-        order: Order,
+        submission: Submission,
         extras: Extras,
     ) -> Result<Submitted, ApiError> {
         let id = self.job_id()?;
-        self.enqueue(id, caller, order, extras, false).await
+        self.enqueue(id, caller, submission, extras, false).await
     }
 
     /// Queues a job for a requester who waits; from now on a disconnect cancels it. With an
     /// idempotency key the requester may come back for the answer, so that a disconnect cancels
     /// nothing.
-    pub(crate) async fn attend(&self, caller: &Caller, order: Order) -> Result<Ticket, ApiError> {
+    pub(crate) async fn submit_attended(
+        &self,
+        caller: &Caller,
+        submission: Submission,
+    ) -> Result<AttendedJob, ApiError> {
         let job = self.job_id()?;
-        let once = caller.once(|| order.fingerprint());
-        let attended = once.is_none();
-        let mut guard = Guard {
+        let idempotency_key = caller.idempotency_key(|| submission.fingerprint());
+        let attended = idempotency_key.is_none();
+        let mut guard = CancelOnDrop {
             relay: self.clone(),
             job,
             caller: caller.clone(),
@@ -95,11 +103,14 @@ impl Relay {
             is_armed: attended,
         };
         let extras = Extras {
-            once,
+            idempotency_key,
             ..Extras::default()
         };
-        let (op, model) = (order.op, order.model.clone());
-        match self.enqueue(job, caller, order, extras, attended).await {
+        let (op, model) = (submission.op, submission.model.clone());
+        match self
+            .enqueue(job, caller, submission, extras, attended)
+            .await
+        {
             Ok(accepted) => guard.job = accepted.id(),
             Err(refused) => {
                 // The job does not exist, so there is nothing to cancel.
@@ -107,10 +118,10 @@ impl Relay {
                 return Err(refused);
             }
         }
-        caller.rests();
+        caller.pause_work();
         let log = self.store.log(caller.owner(), guard.job).await?;
         let log = log.ok_or_else(ApiError::unknown_job)?;
-        Ok(Ticket {
+        Ok(AttendedJob {
             op,
             model,
             log,
@@ -129,7 +140,7 @@ impl Relay {
         &self,
         id: JobId,
         caller: &Caller,
-        order: Order,
+        submission: Submission,
         extras: Extras,
         attended: bool,
     ) -> Result<Submitted, ApiError> {
@@ -141,12 +152,12 @@ impl Relay {
             id,
             account: caller.account.clone(),
             who: caller.name.clone(),
-            op: order.op,
-            model: order.model,
-            priority: order.priority,
-            body: order.body.into(),
-            dialect: order.dialect,
-            deadline: order
+            op: submission.op,
+            model: submission.model,
+            priority: submission.priority,
+            body: submission.body.into(),
+            dialect: submission.dialect,
+            deadline: submission
                 .wanted_for
                 .or(caller.wanted_for)
                 .map(|wanted| now + wanted),
@@ -156,7 +167,7 @@ impl Relay {
         let (op, bytes) = (job.op, job.body.0.len());
         let accepted = if extras.webhook.is_some() {
             let relay = self.clone();
-            self.see_through(async move {
+            self.run_to_completion(async move {
                 let accepted = relay.store.submit(now, job, extras).await?;
                 relay.webhooks.tell();
                 Ok(accepted)
@@ -173,7 +184,7 @@ impl Relay {
     }
 }
 
-impl Guard {
+impl CancelOnDrop {
     /// Disarms the guard: the answer is complete, so a disconnect cancels nothing.
     pub(crate) const fn disarm(&mut self) {
         self.is_armed = false;
@@ -181,12 +192,12 @@ impl Guard {
 
     /// Arms the guard again: the requester has its answer, but the job would run once more for no
     /// one.
-    pub(crate) const fn arm_again(&mut self) {
+    pub(crate) const fn rearm(&mut self) {
         self.is_armed = self.is_attended;
     }
 }
 
-impl Drop for Guard {
+impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         // At a shutdown the relay closes the connection, not the requester.
         if !self.is_armed || self.relay.stop.is_cancelled() {
@@ -232,8 +243,8 @@ mod tests {
         (relay, caller.unwrap().0)
     }
 
-    fn order() -> Order {
-        Order {
+    fn submission() -> Submission {
+        Submission {
             op: Op::Chat,
             model: ModelName::new("m").unwrap(),
             body: Bytes::from_static(b"{}"),
@@ -246,8 +257,11 @@ mod tests {
     #[tokio::test]
     async fn a_refused_job_is_not_cancelled() {
         let (relay, caller) = relay(Arc::new(MemoryQueue::default())).await;
-        while relay.submit(&caller, order()).await.is_ok() {}
-        relay.attend(&caller, order()).await.unwrap_err();
+        while relay.submit(&caller, submission()).await.is_ok() {}
+        relay
+            .submit_attended(&caller, submission())
+            .await
+            .unwrap_err();
         assert!(relay.tasks.is_empty(), "a task to cancel it was started");
     }
 
@@ -257,7 +271,7 @@ mod tests {
         let store = SqliteQueue::open(&folder.path().join("queue.db"), Timestamp(0)).unwrap();
         let store = Arc::new(store);
         let (relay, caller) = relay(store.clone()).await;
-        let mut attended = Box::pin(relay.attend(&caller, order()));
+        let mut attended = Box::pin(relay.submit_attended(&caller, submission()));
         let polled = attended
             .as_mut()
             .poll(&mut Context::from_waker(Waker::noop()));
@@ -295,7 +309,7 @@ mod tests {
             }),
             ..Extras::default()
         };
-        let mut submitted = Box::pin(relay.submit_with(&caller, order(), extras));
+        let mut submitted = Box::pin(relay.submit_with(&caller, submission(), extras));
         let polled = submitted
             .as_mut()
             .poll(&mut Context::from_waker(Waker::noop()));

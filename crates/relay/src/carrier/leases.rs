@@ -8,11 +8,11 @@ use proto::{
     worker::{Frame, Running},
 };
 
-use super::socket::Ended;
+use super::socket::CloseReason;
 
 /// State of a lease that the connection holds.
 #[derive(Debug, Default)]
-struct Open {
+struct OpenLease {
     /// Received parts of a line that is not complete yet.
     partial: BytesMut,
     /// Number of the last line that the queue accepted.
@@ -27,7 +27,7 @@ struct Open {
 
 /// State of a lease that a worker's message names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum LeaseState {
     /// The connection holds it.
     Held,
     /// Its end is being written.
@@ -38,7 +38,7 @@ pub(super) enum Standing {
 
 /// A lease with lines that the worker was not told are on disk.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Behind {
+pub(super) struct UnconfirmedLease {
     pub(super) token: LeaseToken,
     pub(super) told: u64,
     pub(super) accepted: u64,
@@ -50,7 +50,7 @@ const PARTIAL_MAX: usize = 2 * limits::LINE_MAX;
 
 /// All leases of one connection.
 #[derive(Debug, Default)]
-pub(super) struct Leases(BTreeMap<LeaseToken, Open>);
+pub(super) struct Leases(BTreeMap<LeaseToken, OpenLease>);
 
 impl Leases {
     pub(super) fn len(&self) -> usize {
@@ -70,11 +70,11 @@ impl Leases {
 
     /// Adds a lease; lines up to `stored` are already on disk.
     pub(super) fn open(&mut self, token: LeaseToken, stored: u64, priority: Priority) {
-        let open = Open {
+        let open = OpenLease {
             is_urgent: priority.is_urgent(),
             accepted: stored,
             told: stored,
-            ..Open::default()
+            ..OpenLease::default()
         };
         self.0.insert(token, open);
     }
@@ -83,11 +83,11 @@ impl Leases {
         self.0.remove(&token);
     }
 
-    pub(super) fn standing(&self, token: LeaseToken) -> Standing {
+    pub(super) fn state(&self, token: LeaseToken) -> LeaseState {
         match self.0.get(&token) {
-            None => Standing::Gone,
-            Some(open) if open.is_ending => Standing::Ending,
-            Some(_) => Standing::Held,
+            None => LeaseState::Gone,
+            Some(open) if open.is_ending => LeaseState::Ending,
+            Some(_) => LeaseState::Held,
         }
     }
 
@@ -99,21 +99,21 @@ impl Leases {
 
     /// Adds a part of a line, and returns the line once it is complete. Lines of unknown leases are
     /// dropped, because their worker has already been notified.
-    pub(super) fn assemble(&mut self, frame: &Frame) -> Result<Option<Bytes>, Ended> {
+    pub(super) fn assemble(&mut self, frame: &Frame) -> Result<Option<Bytes>, CloseReason> {
         let partial: usize = self.0.values().map(|open| open.partial.len()).sum();
         let Some(open) = self.0.get_mut(&frame.token) else {
             return Ok(None);
         };
         let part = &frame.payload.0;
         if open.partial.len() + part.len() > limits::LINE_MAX {
-            return Err(Ended::Protocol("a line is too long"));
+            return Err(CloseReason::Protocol("a line is too long"));
         }
         if open.partial.is_empty() && !frame.more {
             // The line is kept for long, and must not keep the read buffer in memory.
             return Ok(Some(Bytes::copy_from_slice(part)));
         }
         if partial + part.len() > PARTIAL_MAX {
-            return Err(Ended::Protocol("too many lines are not complete"));
+            return Err(CloseReason::Protocol("too many lines are not complete"));
         }
         open.partial.extend_from_slice(part);
         Ok((!frame.more).then(|| std::mem::take(&mut open.partial).freeze()))
@@ -131,13 +131,13 @@ impl Leases {
         }
     }
 
-    pub(super) fn behind(&self) -> Vec<Behind> {
-        let behind = self
+    pub(super) fn unconfirmed(&self) -> Vec<UnconfirmedLease> {
+        let unconfirmed = self
             .0
             .iter()
             .filter(|(_, o)| o.told < o.accepted && !o.is_ending);
-        behind
-            .map(|(token, open)| Behind {
+        unconfirmed
+            .map(|(token, open)| UnconfirmedLease {
                 token: *token,
                 told: open.told,
                 accepted: open.accepted,
@@ -219,25 +219,25 @@ mod tests {
     #[test]
     fn a_lease_is_ended_once_and_then_holds_no_more() {
         let mut leases = Leases::default();
-        assert_eq!(leases.standing(TOKEN), Standing::Gone);
+        assert_eq!(leases.state(TOKEN), LeaseState::Gone);
         assert!(!leases.begin_end(TOKEN));
         leases.open(TOKEN, 3, Priority::DEFAULT);
         leases.accepted(TOKEN, 5);
         let (told, accepted) = (3, 5);
         assert_eq!(
-            leases.behind(),
-            [Behind {
+            leases.unconfirmed(),
+            [UnconfirmedLease {
                 token: TOKEN,
                 told,
                 accepted
             }]
         );
-        assert_eq!(leases.standing(TOKEN), Standing::Held);
+        assert_eq!(leases.state(TOKEN), LeaseState::Held);
         assert!(leases.begin_end(TOKEN));
-        assert_eq!(leases.standing(TOKEN), Standing::Ending);
+        assert_eq!(leases.state(TOKEN), LeaseState::Ending);
         assert!(!leases.begin_end(TOKEN));
         assert_eq!(
-            (leases.behind(), leases.running().slots(), leases.len()),
+            (leases.unconfirmed(), leases.running().slots(), leases.len()),
             (vec![], 0, 1),
             "its slot is free, and it is kept until its end is on disk"
         );

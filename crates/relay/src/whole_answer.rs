@@ -17,10 +17,10 @@ use crate::{
     auth::Caller,
     budget::Share,
     error::ApiError,
-    shape::Shape,
+    error_format::ErrorFormat,
     stream::{cancelled, name_job, streaming, unfinished},
+    submission::{AttendedJob, CancelOnDrop},
     tail::{Event, Tail},
-    ticket::{Guard, Ticket},
 };
 
 /// Maximum size of an answer that is buffered for one object, in bytes.
@@ -31,33 +31,33 @@ const WHOLE_MAX: usize = 64 * 1024 * 1024;
 /// visible in the body.
 pub(crate) async fn whole<F>(
     relay: &Relay,
-    ticket: Ticket,
-    shape: Shape,
+    attended: AttendedJob,
+    shape: ErrorFormat,
     write: F,
 ) -> Result<Response, ApiError>
 where
     F: FnOnce(&[Bytes]) -> Result<Bytes, ErrorDetail> + Send + 'static,
 {
-    let job = ticket.guard.job;
-    let Ticket { log, guard, .. } = ticket;
-    let mut gathering = Gathering::new(relay, log, &guard.caller);
+    let job = attended.guard.job;
+    let AttendedJob { log, guard, .. } = attended;
+    let mut buffer = AnswerBuffer::new(relay, log, &guard.caller);
     let patience = relay.settings.pad_after;
     let in_time = if patience.is_zero() {
-        Ok(gathering.complete().await)
+        Ok(buffer.complete().await)
     } else {
-        timeout(patience, gathering.complete()).await
+        timeout(patience, buffer.complete()).await
     };
     if let Ok(completed) = in_time {
-        gathering.release(guard);
+        buffer.release(guard);
         completed?;
-        let answer = write(&gathering.lines)?;
-        let mut response = written(shape.content_type(), gathering.held(answer));
+        let answer = write(&buffer.lines)?;
+        let mut response = written(shape.content_type(), buffer.held(answer));
         name_job(&mut response, job);
         return Ok(response);
     }
     let padded = Padded {
         every: relay.settings.heartbeat,
-        gathering,
+        buffer,
         guard,
         job,
         shape,
@@ -65,7 +65,7 @@ where
         has_begun: false,
     };
     let body = stream::unfold(Some(padded), |padded| async {
-        let (said, padded) = padded?.say().await;
+        let (said, padded) = padded?.next_chunk().await;
         Some((Ok::<_, Infallible>(said), padded))
     });
     let body = Body::from_stream(body);
@@ -73,19 +73,19 @@ where
 }
 
 /// Waits until a job has completed whose answer is not needed.
-pub(crate) async fn finished(relay: &Relay, ticket: Ticket) -> Result<(), ApiError> {
-    let mut gathering = Gathering::for_itself(relay, ticket.log);
-    let completed = gathering.complete().await;
-    gathering.release(ticket.guard);
+pub(crate) async fn finished(relay: &Relay, attended: AttendedJob) -> Result<(), ApiError> {
+    let mut buffer = AnswerBuffer::unmetered(relay, attended.log);
+    let completed = buffer.complete().await;
+    buffer.release(attended.guard);
     completed
 }
 
 /// A response whose status was sent before the outcome was known.
 struct Padded<F> {
-    gathering: Gathering,
-    guard: Guard,
+    buffer: AnswerBuffer,
+    guard: CancelOnDrop,
     job: JobId,
-    shape: Shape,
+    shape: ErrorFormat,
     write: F,
     every: Duration,
     has_begun: bool,
@@ -93,9 +93,9 @@ struct Padded<F> {
 
 impl<F: FnOnce(&[Bytes]) -> Result<Bytes, ErrorDetail>> Padded<F> {
     /// Returns whitespace and the rest of the response; or the object, and `None`.
-    async fn say(mut self) -> (Bytes, Option<Self>) {
+    async fn next_chunk(mut self) -> (Bytes, Option<Self>) {
         let completed = if self.has_begun {
-            timeout(self.every, self.gathering.complete()).await.ok()
+            timeout(self.every, self.buffer.complete()).await.ok()
         } else {
             self.has_begun = true;
             None
@@ -103,11 +103,11 @@ impl<F: FnOnce(&[Bytes]) -> Result<Bytes, ErrorDetail>> Padded<F> {
         let Some(completed) = completed else {
             return (Bytes::from_static(b"\n"), Some(self));
         };
-        self.gathering.release(self.guard);
-        let (write, gathering) = (self.write, self.gathering);
+        self.buffer.release(self.guard);
+        let (write, buffer) = (self.write, self.buffer);
         let object = completed.and_then(|()| {
-            let answer = write(&gathering.lines)?;
-            Ok(gathering.held(answer))
+            let answer = write(&buffer.lines)?;
+            Ok(buffer.held(answer))
         });
         let failed = |error| {
             let id = dialect::anthropic::request_id(self.job);
@@ -118,7 +118,7 @@ impl<F: FnOnce(&[Bytes]) -> Result<Bytes, ErrorDetail>> Padded<F> {
 }
 
 /// Lines of a job so far. Dropping a pending `complete` loses nothing.
-pub(crate) struct Gathering {
+pub(crate) struct AnswerBuffer {
     relay: Relay,
     log: Arc<dyn JobLog>,
     tail: Tail,
@@ -128,13 +128,13 @@ pub(crate) struct Gathering {
     is_cut_off: bool,
 }
 
-impl Gathering {
+impl AnswerBuffer {
     pub(crate) fn new(relay: &Relay, log: Arc<dyn JobLog>, reader: &Caller) -> Self {
         Self::within(relay, log, relay.gathered.share(&reader.claimant()))
     }
 
     /// Creates an empty buffer for the relay's own use, which is never refused memory.
-    pub(crate) fn for_itself(relay: &Relay, log: Arc<dyn JobLog>) -> Self {
+    pub(crate) fn unmetered(relay: &Relay, log: Arc<dyn JobLog>) -> Self {
         Self::within(relay, log, relay.gathered.own_share())
     }
 
@@ -156,7 +156,7 @@ impl Gathering {
     }
 
     /// Disarms the guard if the job has ended or the relay shuts down; neither must cancel the job.
-    fn release(&self, mut guard: Guard) {
+    fn release(&self, mut guard: CancelOnDrop) {
         if self.has_ended {
             guard.disarm();
             self.relay.fetched(guard.job);

@@ -10,7 +10,7 @@ use proto::{Detail, ModelName, Timestamp, WorkerReport, limits};
 use queue::{ModelPatterns, Serve};
 use serde_json::value::RawValue;
 
-use super::room::{Full, Weight};
+use super::memory::{MemoryFull, WorkerMemory};
 use crate::{Relay, auth::Caller, offer::narrow};
 
 /// Assumed overhead of one stored entry, in bytes.
@@ -25,38 +25,38 @@ pub(super) struct Details {
 
 /// Stored information about one worker.
 #[derive(Debug, Clone)]
-pub(super) struct Told {
+pub(super) struct WorkerInfo {
     pub(super) details: Details,
     /// Size of all model details, in bytes; `report` is the size of the report.
     bytes: usize,
     report: usize,
-    weight: Weight,
+    memory: WorkerMemory,
     /// Number of jobs it runs at once, if it reported that.
     pub(super) slots: Option<u32>,
     /// Time of its last poll; `None` for a worker that is connected.
     pub(super) seen: Option<Timestamp>,
 }
 
-impl Told {
+impl WorkerInfo {
     /// Creates an entry without information.
-    pub(super) fn nothing(weight: Weight) -> Self {
+    pub(super) fn nothing(memory: WorkerMemory) -> Self {
         Self {
             details: Details::default(),
             bytes: 0,
             report: 0,
-            weight,
+            memory,
             slots: None,
             seen: None,
         }
     }
 
     /// Returns why this detail does not fit in the memory limits; `None` if it fits.
-    pub(super) fn full(&self, detail: &Detail) -> Option<Full> {
+    pub(super) fn full(&self, detail: &Detail) -> Option<MemoryFull> {
         let more = match detail {
             Detail::Show(told) => show_size(&told.model.canonical(), &told.show),
             Detail::Running(running) => running_size(running),
         };
-        self.weight.full(more)
+        self.memory.full(more)
     }
 
     /// Stores a detail, or drops it if it does not fit.
@@ -71,7 +71,7 @@ impl Told {
                 if is_reported
                     && told.show.get().len() <= limits::SHOW_MAX
                     && self.bytes + size <= limits::SHOWS_MAX
-                    && self.weight.full(size).is_none()
+                    && self.memory.full(size).is_none()
                 {
                     self.bytes += size;
                     Arc::make_mut(&mut self.details.shows).insert(name, told.show.into());
@@ -82,7 +82,7 @@ impl Told {
                 running.retain(|entry| entry.get().len() <= limits::SHOW_MAX);
                 self.details.running = Arc::default();
                 self.weigh();
-                if self.weight.full(running_size(&running)).is_none() {
+                if self.memory.full(running_size(&running)).is_none() {
                     self.details.running = Arc::new(running);
                 }
             }
@@ -109,7 +109,7 @@ impl Told {
 
     fn weigh(&mut self) {
         let running = running_size(&self.details.running);
-        self.weight.set(self.report + self.bytes + running);
+        self.memory.set(self.report + self.bytes + running);
     }
 }
 
@@ -158,31 +158,31 @@ impl Details {
 
 /// Stored information about a worker that disconnected recently.
 #[derive(Debug)]
-pub(super) struct Gone {
+pub(super) struct DepartedWorker {
     pub(super) serve: Serve,
     pub(super) report: Arc<WorkerReport>,
-    pub(super) told: Told,
+    pub(super) told: WorkerInfo,
     /// Time when it is removed.
     pub(super) until: Timestamp,
 }
 
 /// Stored information about one engine.
 #[derive(Debug)]
-pub(super) struct Known {
+pub(super) struct EngineInfo {
     pub(super) report: Arc<WorkerReport>,
     pub(super) details: Details,
 }
 
 /// Stored information about the engines that serve an account, those that are up first.
 #[derive(Debug, Default)]
-pub(crate) struct Library {
-    known: Vec<Known>,
+pub(crate) struct EngineCatalog {
+    known: Vec<EngineInfo>,
     up: usize,
 }
 
-impl Library {
+impl EngineCatalog {
     /// Creates a library; the first `up` engines are up and their workers online.
-    pub(super) fn new(known: Vec<Known>, up: usize) -> Self {
+    pub(super) fn new(known: Vec<EngineInfo>, up: usize) -> Self {
         Self { known, up }
     }
 
@@ -196,18 +196,18 @@ impl Library {
     }
 
     /// Restricts the library to the models that a key may use.
-    fn within(mut self, within: &ModelPatterns) -> Self {
-        if within.are_all() {
+    fn within(mut self, allowed_models: &ModelPatterns) -> Self {
+        if allowed_models.are_all() {
             return self;
         }
-        for Known { report, details } in &mut self.known {
-            narrow(report, within);
+        for EngineInfo { report, details } in &mut self.known {
+            narrow(report, allowed_models);
             for name in details.outdated(report, None) {
                 details.forget(&name);
             }
             let is_within = |entry: &RawValue| {
                 let name = dialect::ollama::running_name(entry);
-                name.is_some_and(|name| within.allow(&name))
+                name.is_some_and(|name| allowed_models.allow(&name))
             };
             let running = Arc::make_mut(&mut details.running);
             running.retain(|entry| is_within(entry));
@@ -243,9 +243,9 @@ impl Library {
 
 impl Relay {
     /// Returns the library that this caller may see.
-    pub(crate) fn library(&self, caller: &Caller) -> Library {
-        let library = self.workers.library(&caller.account, self.now());
-        library.within(&caller.ceiling.models)
+    pub(crate) fn catalog(&self, caller: &Caller) -> EngineCatalog {
+        let catalog = self.workers.catalog(&caller.account, self.now());
+        catalog.within(&caller.ceiling.models)
     }
 }
 
@@ -254,12 +254,12 @@ mod tests {
     use proto::{Account, WorkerId};
 
     use super::*;
-    use crate::workers::{Online, Workers};
+    use crate::workers::{OnlineWorker, Workers};
 
     #[test]
     fn what_a_worker_told_is_shared_with_whoever_asks() {
         let workers = Workers::default();
-        let seat = workers.seat();
+        let id = workers.new_id();
         let report = WorkerReport {
             engine: proto::EngineKind::Ollama,
             engine_version: String::new(),
@@ -269,21 +269,21 @@ mod tests {
         };
         let link = crate::workers::Link {
             worker: WorkerId::new("w").unwrap(),
-            doubt: Arc::default(),
-            in_line: Arc::new(crate::routing::Routing::default().enter()),
+            maybe_dead: Arc::default(),
+            routing_entry: Arc::new(crate::routing::Routing::default().join()),
         };
-        let online = Online {
+        let online = OnlineWorker {
             key: None,
             serve: Serve::All,
-            within: ModelPatterns::default(),
+            allowed_models: ModelPatterns::default(),
             report: Some(Arc::new(report)),
             until: None,
             poll: None,
             link: Some(link),
         };
-        workers.sit(seat, online);
-        let asked = || workers.library(&Account::new("a").unwrap(), Timestamp(1));
-        let [one, other] = [asked(), asked()].map(|mut library| library.known.remove(0).details);
+        workers.register(id, online);
+        let asked = || workers.catalog(&Account::new("a").unwrap(), Timestamp(1));
+        let [one, other] = [asked(), asked()].map(|mut catalog| catalog.known.remove(0).details);
         assert!(Arc::ptr_eq(&one.shows, &other.shows));
         assert!(Arc::ptr_eq(&one.running, &other.running));
     }
