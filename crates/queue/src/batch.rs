@@ -192,8 +192,8 @@ pub trait Batches: fmt::Debug + Send + Sync {
         is_error: bool,
     ) -> Result<Option<LineResult>, QueueError>;
 
-    /// Erases expired and forgotten files, the results of final batches, and the final batches whose input file is erased now, or was erased
-    /// before and which began [`crate::BATCH_RETENTION`] ago. Returns the expiry time of the next
-    /// file or batch.
+    /// Erases expired and forgotten files, the results of final batches, and the final batches
+    /// whose input file is erased now, or was erased before and which began
+    /// [`crate::BATCH_RETENTION`] ago. Returns the expiry time of the next file or batch.
     async fn expire_files(&self, now: Timestamp) -> Result<Option<Timestamp>, QueueError>;
 }
