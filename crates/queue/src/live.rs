@@ -209,7 +209,7 @@ impl Live {
         self.open_log(id, Vec::new())
     }
 
-    /// Returns the queue position of a job, see [`crate::Queue::place`].
+    /// Returns the queue position of a job, see [`crate::Queue::position`].
     pub fn position(
         &mut self,
         now: Timestamp,

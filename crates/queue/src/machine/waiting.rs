@@ -1,7 +1,7 @@
 //! The waiting jobs, indexed so that the next one for a worker is found without a full scan.
 //!
 //! Order: priority, which rises by one level per minute of waiting; then accounts in turn; then
-//! age. Each job is on one shelf per key it can be found by; a key is a model name or one of the
+//! age. Each job is in one bucket per key it can be found by; a key is a model name or one of the
 //! constants below, optionally prefixed with a worker's name.
 
 use std::{
@@ -64,7 +64,7 @@ enum ModelChange {
 }
 
 impl WaitingJob {
-    /// The keys of the shelves that hold the job.
+    /// The keys of the buckets that hold the job.
     fn bucket_keys(&self) -> impl Iterator<Item = Cow<'_, str>> {
         let (model, any) = match self.change {
             None => (Cow::Borrowed(self.model.as_str()), Some(ANY_MODEL)),
@@ -167,7 +167,7 @@ impl Waiting {
             })
     }
 
-    /// Number of jobs on the shelves that a query looks at, counted up to `most`. Includes jobs
+    /// Number of jobs in the buckets that a query looks at, counted up to `most`. Includes jobs
     /// that the query's patterns or [`Models::AnyBut`] exclude.
     pub(super) fn count(&self, query: &LeaseQuery, most: usize) -> usize {
         let keys = self.keys_for(query);
