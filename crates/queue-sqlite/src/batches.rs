@@ -1,4 +1,5 @@
 //! Files and batches in the queue file, and the erasure of expired ones.
+
 use std::ops::ControlFlow;
 
 use async_trait::async_trait;

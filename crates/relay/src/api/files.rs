@@ -1,15 +1,19 @@
 //! OpenAI's files, as far as batches need them.
 
+use std::{io, time::Duration};
+
 use axum::{
     Json,
     extract::State,
     response::{IntoResponse as _, Response},
 };
+use bytes::Bytes;
 use http::{HeaderMap, header::CONTENT_TYPE};
 use proto::ErrorCode;
 use queue::FileRecord;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::written;
 use crate::{
@@ -27,6 +31,8 @@ const FILES_MAX: usize = 200;
 const BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Maximum length of a file's name, in bytes.
 const NAME_MAX: usize = 256;
+/// Maximum time that a request to delete a file waits for its parts to be erased.
+const ERASE_WAIT: Duration = Duration::from_secs(2);
 
 /// `POST /v1/files`: `multipart/form-data` with `purpose` (`batch`) and `file`.
 pub(super) async fn upload(
@@ -131,14 +137,44 @@ pub(super) async fn content(
 ) -> Result<Response, ApiError> {
     let file = relay.store.file((&caller.account).into(), &id).await?;
     let file = file.ok_or_else(unknown)?;
-    let body = futures_util::stream::try_unfold((relay, file.id, 0), |(relay, id, n)| async move {
-        let part = relay.store.part(&id, n).await?;
-        Ok::<_, queue::QueueError>(part.map(|part| (part, (relay, id, n + 1))))
-    });
+    let reading = Reading {
+        relay,
+        left: file.bytes,
+        id: file.id,
+        next: 0,
+    };
+    let body = futures_util::stream::try_unfold(reading, Reading::part);
     let body = axum::body::Body::from_stream(body);
     let mut response = written("application/jsonl", "").into_response();
     *response.body_mut() = body;
     Ok(response)
+}
+
+/// A file that is being sent.
+struct Reading {
+    relay: Relay,
+    id: String,
+    /// Number of the next part.
+    next: u32,
+    /// Number of bytes that are not sent yet.
+    left: u64,
+}
+
+impl Reading {
+    /// Returns the next part. An error breaks the connection: a file that is erased meanwhile must
+    /// not end as if it were whole.
+    async fn part(mut self) -> io::Result<Option<(Bytes, Self)>> {
+        let part = self.relay.store.part(&self.id, self.next).await;
+        match part.map_err(io::Error::other)? {
+            Some(part) => {
+                self.next += 1;
+                self.left = self.left.saturating_sub(part.len() as u64);
+                Ok(Some((part, self)))
+            }
+            None if self.left == 0 => Ok(None),
+            None => Err(io::Error::other("the file was erased while it was sent")),
+        }
+    }
 }
 
 /// `DELETE /v1/files/{id}`.
@@ -154,10 +190,22 @@ pub(super) async fn delete(
     Ok(Json(told))
 }
 
-/// Erases a file, unless a batch reads it. No batch can start to read it meanwhile.
+/// Erases a file, unless a batch reads it.
 async fn erase(relay: Relay, caller: Caller, id: String) -> Result<(), ApiError> {
+    forget(&relay, &caller, &id).await?;
+    // A client that deletes faster than the disk erases waits here; the rest is erased later.
+    let erased = timeout(ERASE_WAIT, relay.store.erase_file(&id)).await;
+    if !matches!(erased, Ok(Ok(()))) {
+        relay.batches.files.notify_one();
+    }
+    Ok(())
+}
+
+/// Removes a file, unless a batch reads it. No batch can start to read it meanwhile; batches do not
+/// wait for its parts to be erased.
+async fn forget(relay: &Relay, caller: &Caller, id: &str) -> Result<(), ApiError> {
     let _alone = relay.batches.alone.lock().await;
-    let file = relay.store.file((&caller.account).into(), &id).await?;
+    let file = relay.store.file((&caller.account).into(), id).await?;
     file.ok_or_else(unknown)?;
     let batches = relay.store.batches((&caller.account).into()).await?;
     if batches
@@ -166,7 +214,7 @@ async fn erase(relay: Relay, caller: Caller, id: String) -> Result<(), ApiError>
     {
         return Err(bad("a batch still reads this file; cancel it first"));
     }
-    Ok(relay.store.erase_file(&id).await?)
+    Ok(relay.store.forget_file(id).await?)
 }
 
 /// Erases the stored parts of an upload on drop, unless it was completed: the store failed or the
@@ -196,7 +244,8 @@ impl Drop for CutShort {
         let relay = self.relay.clone();
         self.relay.tasks.spawn(async move {
             if let Err(error) = relay.store.erase_file(&id).await {
-                tracing::warn!(file = id, %error, "cannot erase parts of a broken upload; they stay until the next restart");
+                tracing::warn!(file = id, %error, "cannot erase all parts of a broken upload yet; they are erased later, at the latest after the next restart");
+                relay.batches.files.notify_one();
             }
         });
     }
@@ -226,10 +275,14 @@ fn bad(message: &'static str) -> ApiError {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Duration};
+    use std::sync::Arc;
 
-    use bytes::Bytes;
+    use axum::body::Body;
+    use http::Request;
+    use http_body_util::BodyExt as _;
+    use proto::{Account, Timestamp};
     use queue::{Batches as _, MemoryQueue};
+    use tower::ServiceExt as _;
 
     use super::*;
     use crate::{RelaySettings, System};
@@ -253,5 +306,42 @@ mod tests {
         erased.await.unwrap();
         assert_eq!(store.part("file-cut", 0).await.unwrap(), None);
         assert!(store.part("file-whole", 0).await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_download_of_a_file_that_is_erased_meanwhile_is_broken_off() {
+        for is_erased in [false, true] {
+            let store = Arc::new(MemoryQueue::default());
+            let settings = RelaySettings {
+                insecure_dev: true,
+                ..RelaySettings::default()
+            };
+            let relay = Relay::new(store.clone(), settings, Arc::new(System));
+            for n in 0..2 {
+                let part = Bytes::from_static(b"line\n");
+                store.put_part("file-1", n, part).await.unwrap();
+            }
+            let file = FileRecord {
+                id: "file-1".into(),
+                account: Account::new("default").unwrap(),
+                name: "out.jsonl".into(),
+                purpose: "batch_output".into(),
+                bytes: 10,
+                created_at: Timestamp(0),
+                expires_at: Timestamp(i64::MAX),
+            };
+            store.put_file(file).await.unwrap();
+            let request = Request::get("/v1/files/file-1/content").body(Body::empty());
+            let routes = crate::api::routes(relay);
+            let response = routes.oneshot(request.unwrap()).await.unwrap();
+            let mut body = response.into_body();
+            let first = body.frame().await.unwrap().unwrap();
+            assert_eq!(first.into_data().unwrap(), "line\n");
+            if is_erased {
+                store.erase_file("file-1").await.unwrap();
+            }
+            let rest = body.collect().await;
+            assert_eq!(rest.is_err(), is_erased);
+        }
     }
 }

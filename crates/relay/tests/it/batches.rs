@@ -10,6 +10,7 @@ use http::{Method, StatusCode};
 use proto::worker::RelayMessage;
 use queue::{BatchState, Batches as _, Owner, Queue as _, QueueCounts, Scope};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use crate::{
     client::Client,
@@ -360,6 +361,29 @@ async fn a_batch_that_breaks_down_fails_and_others_go_on() {
         assert_eq!(batch["request_counts"]["total"], 1);
         assert_eq!(batch["errors"].is_object(), state == "failed", "{batch}");
     }
+}
+
+#[tokio::test]
+async fn batches_go_on_while_a_file_is_erased() {
+    let gated = Gated::new(9, 9);
+    let settings = RelaySettings::default();
+    let server = Server::beside(gated.clone(), gated.inner.clone(), settings).await;
+    let client = server.requester().await;
+    let _worker = Scripted::ready(&server).await;
+    let file = upload(&client, "{}").await;
+    let path = format!("/v1/files/{}", file["id"].as_str().unwrap());
+    gated.erasing.forget_permits(Semaphore::MAX_PERMITS);
+    let meanwhile = async {
+        while client.get(&path).await.status != StatusCode::NOT_FOUND {
+            tokio::task::yield_now().await;
+        }
+        let id = batch_of(&client, &lines(1)).await;
+        until(&client, &id, "in_progress").await;
+        gated.erasing.add_permits(9);
+    };
+    let deleting = client.send(Method::DELETE, &path, "");
+    let (deleted, ()) = within(async { tokio::join!(deleting, meanwhile) }).await;
+    assert_eq!(deleted.status, StatusCode::OK);
 }
 
 #[tokio::test]

@@ -27,6 +27,8 @@ pub(crate) struct Gated {
     pub(crate) inner: Arc<MemoryQueue>,
     pub(crate) lending: Semaphore,
     pub(crate) ending: Semaphore,
+    /// Each erasure of a file waits for a permit; there are many at first.
+    pub(crate) erasing: Semaphore,
     pub(crate) is_blind: AtomicBool,
     pub(crate) is_stuck: AtomicBool,
     /// Makes the next read of a batch's results panic.
@@ -39,6 +41,7 @@ impl Gated {
             inner: Arc::default(),
             lending: Semaphore::new(lending),
             ending: Semaphore::new(ending),
+            erasing: Semaphore::new(Semaphore::MAX_PERMITS),
             is_blind: AtomicBool::new(false),
             is_stuck: AtomicBool::new(false),
             breaks: AtomicBool::new(false),
@@ -369,6 +372,7 @@ impl Batches for Gated {
     }
 
     async fn erase_file(&self, id: &str) -> Result<(), QueueError> {
+        pass(&self.erasing).await;
         self.inner.erase_file(id).await
     }
 
