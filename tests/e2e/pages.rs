@@ -113,3 +113,26 @@ fn every_option_and_variable_that_the_pages_name_exists() {
     }
     assert!(options > 50, "{options}");
 }
+
+/// Returns a source with the lines of each long text joined.
+fn joined(source: &str) -> String {
+    let mut lines = source.split("\\\n");
+    let first = lines.next().unwrap_or_default().to_owned();
+    lines.fold(first, |text, line| text + line.trim_start())
+}
+
+#[test]
+fn every_message_that_the_readme_explains_is_one_of_the_programs() {
+    let readme = text(&root().join("README.md"));
+    let (_, table) = readme.split_once("\n## Troubleshooting").unwrap();
+    let (table, _) = table.split_once("\n## ").unwrap();
+    let sources = joined(&text(&root().join("crates")));
+    let messages: Vec<&str> = table
+        .lines()
+        .filter_map(|row| row.strip_prefix("| `")?.split('`').next())
+        .collect();
+    assert!(messages.len() > 5, "{messages:?}");
+    for part in messages.iter().flat_map(|message| message.split('…')) {
+        assert!(sources.contains(part), "no program says {part:?}");
+    }
+}
