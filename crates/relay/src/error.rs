@@ -7,7 +7,7 @@ use http::{HeaderValue, StatusCode, header};
 use proto::{ErrorCode, ErrorDetail, JobError};
 use queue::QueueError;
 
-/// Reason why a request was refused. The body's format depends on the route, see `shape`.
+/// Reason why a request was refused. The body's format depends on the route, see `error_format`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message} ({code})")]
 pub(crate) struct ApiError {
@@ -158,7 +158,7 @@ impl From<QueueError> for ApiError {
 }
 
 impl IntoResponse for ApiError {
-    /// Sets status and headers; `shape` writes the body in the format of the route.
+    /// Sets status and headers; `error_format` writes the body in the format of the route.
     fn into_response(self) -> Response {
         let mut response = self.status().into_response();
         let headers = response.headers_mut();

@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(key_uses.any().now_or_never(), Some(()));
         assert_eq!(key_uses.all().len(), 1);
         drop(two);
-        // A wake-up may be left over from those who came; it finds nobody.
+        // An earlier notification may still be stored; it finds nothing open.
         assert_eq!(key_uses.any().now_or_never(), None);
         assert!(key_uses.all().is_empty());
     }

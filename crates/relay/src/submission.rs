@@ -185,12 +185,12 @@ impl Relay {
 }
 
 impl CancelOnDrop {
-    /// Disarms the guard: the answer is complete, so a disconnect cancels nothing.
+    /// Disarms the cancellation: the answer is complete, so a disconnect cancels nothing.
     pub(crate) const fn disarm(&mut self) {
         self.is_armed = false;
     }
 
-    /// Arms the guard again: the requester has its answer, but the job would run once more for no
+    /// Arms the cancellation again: the requester has its answer, but the job would run once more for no
     /// one.
     pub(crate) const fn rearm(&mut self) {
         self.is_armed = self.is_attended;
