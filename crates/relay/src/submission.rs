@@ -190,8 +190,8 @@ impl CancelOnDrop {
         self.is_armed = false;
     }
 
-    /// Arms the cancellation again: the requester has its answer, but the job would run once more for no
-    /// one.
+    /// Arms the cancellation again: the requester has its answer, but the job would run once more
+    /// for no one.
     pub(crate) const fn rearm(&mut self) {
         self.is_armed = self.is_attended;
     }

@@ -155,7 +155,8 @@ impl AnswerBuffer {
         self.share.held(answer)
     }
 
-    /// Disarms the cancellation if the job has ended or the relay shuts down; neither must cancel the job.
+    /// Disarms the cancellation if the job has ended or the relay shuts down; neither must cancel
+    /// the job.
     fn release(&self, mut guard: CancelOnDrop) {
         if self.has_ended {
             guard.disarm();
