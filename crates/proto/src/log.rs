@@ -65,7 +65,7 @@ impl JobError {
 }
 
 impl JobError {
-    /// Truncates the message to [`limits::REASON_MAX`], because it may come from a worker of
+    /// Truncates the message to [`REASON_MAX`], because it may come from a worker of
     /// another account.
     #[must_use]
     pub fn bounded(mut self) -> Self {
