@@ -132,15 +132,22 @@ impl Client {
 
 /// The error message for a response that is not a success.
 pub(crate) async fn refusal(answer: Response) -> anyhow::Error {
+    let (Ok(error) | Err(error)) = refused_by_relay(answer).await;
+    error
+}
+
+/// The message of [`refusal`]: `Ok` if the relay itself refused, `Err` if another server answered,
+/// such as a proxy, which does not know what became of the request.
+pub(crate) async fn refused_by_relay(answer: Response) -> Result<anyhow::Error, anyhow::Error> {
     let status = answer.status();
     match answer.json::<ErrorBody>().await {
-        Ok(body) => anyhow::anyhow!(
+        Ok(ErrorBody { error }) => Ok(anyhow::anyhow!(
             "the relay refused: {} ({})",
-            plain(&body.error.message),
-            body.error.code
-        ),
-        Err(_) => {
-            anyhow::anyhow!("the server at this address is not a Hearth relay (HTTP {status})")
-        }
+            plain(&error.message),
+            error.code
+        )),
+        Err(_) => Err(anyhow::anyhow!(
+            "the server at this address is not a Hearth relay (HTTP {status})"
+        )),
     }
 }

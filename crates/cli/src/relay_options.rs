@@ -6,6 +6,7 @@ use std::io::Write as _;
 use clap::{
     ArgMatches, Command, CommandFactory as _, FromArgMatches as _,
     error::{ContextKind, ContextValue},
+    parser::ValueSource,
 };
 use relay::{Config, ConfigError};
 
@@ -47,8 +48,16 @@ pub(crate) fn parsed() -> anyhow::Result<Option<Hearth>> {
 /// settings file, as for the relay.
 fn read_with_store(action: &ArgMatches, given: &ArgMatches) -> anyhow::Result<Hearth> {
     let store = match action.subcommand() {
-        Some((_, options)) => config(options)?.value("store").map(str::to_owned),
-        None => None,
+        // A mistake in a file that is not needed must not keep a key from being revoked.
+        Some((_, options))
+            if matches!(
+                options.value_source("store"),
+                None | Some(ValueSource::DefaultValue)
+            ) =>
+        {
+            config(options)?.value("store").map(str::to_owned)
+        }
+        Some(_) | None => None,
     };
     let Some(store) = store else {
         return Ok(read(given));

@@ -199,11 +199,14 @@ async fn a_job_that_the_relay_was_slow_to_take_is_withdrawn_too() {
     assert_ne!(submissions(&slow)[2], names[0], "another job");
 
     // A proxy that gave up does not know whether the relay has it; a relay that refuses does.
-    slow.script("/api/jobs", Answer::json(504, "gave up"));
-    let said = asked(&slow, &[]).await.stderr;
-    assert!(said.contains("HTTP 504"), "{said}");
-    assert!(said.contains("the job was withdrawn"), "{said}");
-    assert_eq!((submissions(&slow).len(), withdrawals(&slow)), (6, 3));
+    for (status, sent) in [(504, 6), (520, 8)] {
+        slow.script("/api/jobs", Answer::json(status, "gave up"));
+        let said = asked(&slow, &[]).await.stderr;
+        assert!(said.contains(&format!("HTTP {status}")), "{said}");
+        assert!(said.contains("the job was withdrawn"), "{said}");
+        assert_eq!(submissions(&slow).len(), sent);
+    }
+    assert_eq!(withdrawals(&slow), 4);
     let full = json!({"error": {"code": "queue_full", "message": "no room"}});
     slow.script("/api/jobs", Answer::json(503, &full.to_string()));
     let said = asked(&slow, &[]).await.stderr;
@@ -211,14 +214,14 @@ async fn a_job_that_the_relay_was_slow_to_take_is_withdrawn_too() {
         said.contains("no room") && !said.contains("withdrawn"),
         "{said}"
     );
-    assert_eq!((submissions(&slow).len(), withdrawals(&slow)), (7, 3));
+    assert_eq!((submissions(&slow).len(), withdrawals(&slow)), (9, 4));
 
     // A relay that says nothing at all is not waited for by whoever insists.
     slow.settle("/api/jobs", never());
     let mut asking = Process::start("ask", hearth(&home, &slow, &["ask", "What?"]));
-    slow.until_asked("/api/jobs", 8).await;
+    slow.until_asked("/api/jobs", 10).await;
     asking.ask_to_end();
-    slow.until_asked("/api/jobs", 9).await;
+    slow.until_asked("/api/jobs", 11).await;
     asking.ask_to_end();
     assert_eq!(asking.wait().await.code(), Some(1));
     let said = asking.log();

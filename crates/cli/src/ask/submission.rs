@@ -6,10 +6,9 @@ use std::cell::Cell;
 use anyhow::Context as _;
 use proto::{JobId, JobView};
 use relay::{System, World as _};
-use reqwest::StatusCode;
 use serde_json::Value;
 
-use crate::credentials::{Client, PATIENCE, refusal};
+use crate::credentials::{Client, PATIENCE, refused_by_relay};
 
 /// One job of this program.
 #[derive(Debug)]
@@ -69,16 +68,14 @@ impl<'a> Submission<'a> {
                 return Err(error).with_context(|| self.client.unreachable());
             }
         };
-        let status = answer.status();
-        if !status.is_success() {
-            let is_said_by_a_proxy = matches!(
-                status,
-                StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT
-            );
-            if !is_said_by_a_proxy {
-                self.taken.set(Taken::No);
-            }
-            return Err(refusal(answer).await);
+        if !answer.status().is_success() {
+            return Err(match refused_by_relay(answer).await {
+                Ok(refusal) => {
+                    self.taken.set(Taken::No);
+                    refusal
+                }
+                Err(unknown) => unknown,
+            });
         }
         let view = answer.json::<JobView>().await;
         let job = view.context("the relay's answer is not Hearth's")?.id;

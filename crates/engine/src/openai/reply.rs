@@ -1,7 +1,5 @@
 //! Conversion of OpenAI's streamed answers to Ollama's lines.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use proto::Timestamp;
 use serde::Deserialize;
@@ -11,6 +9,9 @@ use tokio::time::Duration;
 use super::request::Shape;
 use crate::{EngineError, answer};
 
+/// Maximum number of tool calls in one answer.
+const CALLS_MAX: usize = 128;
+
 /// State of one answer while it is translated.
 #[derive(Debug)]
 pub(super) struct Reply {
@@ -18,7 +19,8 @@ pub(super) struct Reply {
     shape: Shape,
     text: String,
     thinking: String,
-    calls: BTreeMap<u64, ToolCall>,
+    /// Tool calls in the order in which they began, each with the server's index.
+    calls: Vec<(u64, ToolCall)>,
     calls_given: Vec<Value>,
     finish: Option<String>,
     usage: Usage,
@@ -98,7 +100,7 @@ impl Reply {
             shape,
             text: String::new(),
             thinking: String::new(),
-            calls: BTreeMap::new(),
+            calls: Vec::new(),
             calls_given: Vec::new(),
             finish: None,
             usage: Usage {
@@ -171,7 +173,7 @@ impl Reply {
         };
         let mut lines = Vec::new();
         let calls = std::mem::take(&mut self.calls).into_iter();
-        let calls = calls.map(|(index, call)| call.into_ollama(index));
+        let calls = (0..).zip(calls).map(|(at, (_, call))| call.into_ollama(at));
         let calls: Vec<Value> = if reason == "length" {
             // The token limit may have truncated the last call.
             calls.filter_map(Result::ok).collect()
@@ -205,12 +207,26 @@ impl Reply {
     }
 
     fn add_call(&mut self, part: CallPart) {
-        // No valid answer has more; further ones are ignored.
-        if part.index >= 128 {
-            return;
+        let id = part.id.unwrap_or_default();
+        // Some servers send whole calls that all have index 0: another id begins another call.
+        let is_of = |(index, call): &(u64, ToolCall)| {
+            *index == part.index && (id.is_empty() || call.id.is_empty() || call.id == id)
+        };
+        let known = self.calls.iter().rposition(is_of);
+        let at = known.unwrap_or(self.calls.len());
+        if known.is_none() {
+            // No valid answer has more; further ones are ignored.
+            if self.calls.len() >= CALLS_MAX {
+                return;
+            }
+            self.calls.push((part.index, ToolCall::default()));
         }
-        let call = self.calls.entry(part.index).or_default();
-        call.id.push_str(&part.id.unwrap_or_default());
+        let Some((_, call)) = self.calls.get_mut(at) else {
+            return;
+        };
+        if call.id.is_empty() {
+            call.id = id;
+        }
         if let Some(function) = part.function {
             call.name.push_str(&function.name.unwrap_or_default());
             call.arguments
@@ -381,6 +397,55 @@ mod tests {
         let whole = translate(shape(true, false), &events);
         assert_eq!(whole[0]["message"]["tool_calls"], expected);
         assert_eq!(whole[0]["done"], true);
+    }
+
+    #[test]
+    fn whole_calls_that_share_an_index_are_told_apart_by_their_ids() {
+        let call = |index: u64, id: &str, name: &str, arguments: &str| json!({"index": index, "id": id, "function": {"name": name, "arguments": arguments}});
+        let called = |calls: Value| {
+            let events = [delta(json!({"tool_calls": calls}), json!("tool_calls"))];
+            let lines = translate(shape(true, false), &events);
+            let calls = lines[0]["message"]["tool_calls"]
+                .as_array()
+                .unwrap()
+                .clone();
+            calls
+                .into_iter()
+                .map(|call| {
+                    let function = &call["function"];
+                    json!([
+                        call["id"],
+                        function["index"],
+                        function["name"],
+                        function["arguments"]
+                    ])
+                })
+                .collect::<Vec<_>>()
+        };
+        let two = called(json!([
+            call(0, "c1", "f", "{}"),
+            call(0, "c2", "g", "{\"a\":1}")
+        ]));
+        assert_eq!(
+            two,
+            [json!(["c1", 0, "f", {}]), json!(["c2", 1, "g", {"a": 1}])]
+        );
+        // An id that each part repeats is one id.
+        let one = called(json!([
+            call(0, "c1", "f", "{\"a\""),
+            call(0, "c1", "", ":1}")
+        ]));
+        assert_eq!(one, [json!(["c1", 0, "f", {"a": 1}])]);
+        // Parts of two calls may alternate.
+        let mixed = called(json!([
+            call(0, "c1", "f", "{\"a\""),
+            call(1, "c2", "g", "{}"),
+            call(0, "", "", ":1}"),
+        ]));
+        assert_eq!(
+            mixed,
+            [json!(["c1", 0, "f", {"a": 1}]), json!(["c2", 1, "g", {}])]
+        );
     }
 
     #[test]
