@@ -298,7 +298,8 @@ fn keys_and_users_are_those_of_the_store_that_the_relays_settings_file_names_and
         "{said}"
     );
     // The file is not needed where the store is named, so its mistake keeps nobody from revoking.
-    done(&["key", "revoke", "laptop", "--store", &store], &own);
+    let store = format!("sqlite:{}", other.display());
+    done(&["key", "revoke", "laptop", "--store", &store], &other);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    ops::Deref,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -39,7 +40,19 @@ const TOO_MUCH_GATHERED: &str = "too many long answers are being fetched in one 
 
 /// The relay's shared state. Cloning is cheap; all clones are one relay.
 #[derive(Debug, Clone)]
-pub struct Relay {
+pub struct Relay(Arc<Shared>);
+
+impl Deref for Relay {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+/// What all clones of a [`Relay`] have in common.
+#[derive(Debug)]
+pub struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) settings: Arc<RelaySettings>,
     pub(crate) world: Arc<dyn World>,
@@ -86,7 +99,7 @@ impl Relay {
     pub fn new(store: Arc<dyn Store>, settings: RelaySettings, world: Arc<dyn World>) -> Self {
         let metrics = Arc::new(RelayMetrics::new());
         store.observe(Arc::new(Counting(metrics.clone())));
-        Self {
+        Self(Arc::new(Shared {
             store,
             world,
             metrics,
@@ -110,7 +123,7 @@ impl Relay {
             drain: CancellationToken::new(),
             stop: CancellationToken::new(),
             settings: Arc::new(settings),
-        }
+        }))
     }
 
     pub(crate) fn now(&self) -> Timestamp {
