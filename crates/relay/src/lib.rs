@@ -20,6 +20,7 @@ mod error;
 mod error_format;
 #[cfg(test)]
 mod error_page;
+mod exempt;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod headers;

@@ -23,12 +23,14 @@ use tower::ServiceExt as _;
 
 use crate::{
     Network, Relay, api,
-    auth::{PathKey, is_carrier},
+    auth::PathKey,
     batch,
     connections::{ConnectionHandle, ConnectionLimits, ConnectionPermits},
     cors,
     error::ApiError,
-    error_format, loopback,
+    error_format,
+    exempt::bypasses_limits,
+    loopback,
     peer::Peer,
     push,
     revocation::RevocationSlot,
@@ -315,11 +317,6 @@ impl ConnInfo {
     }
 }
 
-/// Whether a path is exempt from load shedding: health checks, and requests of workers.
-fn bypasses_limits(path: &str) -> bool {
-    ["/healthz", "/readyz"].contains(&path) || is_carrier(path)
-}
-
 /// Answers one request: checks before routing, the route, then the format of an error.
 async fn answer(
     context: RequestContext,
@@ -374,7 +371,7 @@ async fn routed(context: RequestContext, mut request: Request<Body>, path: &str)
     let revocation = RevocationSlot::default();
     request.extensions_mut().insert(revocation.clone());
     let work_permit = WorkPermit::new(&context.relay.concurrency);
-    if !bypasses_limits(path) {
+    if !bypasses_limits(request.method(), path) {
         // A request with a body takes its slot once the body has arrived.
         if request.body().is_end_stream() && !work_permit.try_start(context.relay.now()) {
             return context.relay.busy().into_response();

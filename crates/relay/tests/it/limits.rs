@@ -6,9 +6,9 @@ use std::{
 };
 
 use hearth_relay::{RelaySettings, System, World};
-use http::StatusCode;
-use proto::{Timestamp, worker::SUBPROTOCOL};
-use queue::{Role, Scope};
+use http::{Method, StatusCode};
+use proto::{Dialect, JobState, Timestamp, worker::SUBPROTOCOL};
+use queue::{NewJob, NewQuery, Owner, Queries as _, Queue as _, Role, Scope, conformance::sample};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -191,6 +191,75 @@ async fn when_there_is_too_much_to_do_requests_are_shed_but_health_and_workers_g
     let polled = client.post("/api/worker/v1/poll", nothing_to_do()).await;
     assert_eq!(polled.status, StatusCode::OK);
     let _worker = Scripted::ready(&server).await;
+}
+
+/// A question that any worker of the founding systems can be told.
+fn question(n: u8, dialect: Dialect) -> NewJob {
+    let body = r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#;
+    NewJob {
+        account: sample::account("default"),
+        body: body.into(),
+        dialect,
+        ..sample::job(n)
+    }
+}
+
+#[tokio::test]
+async fn a_flood_keeps_no_worker_of_the_founding_systems_from_its_work() {
+    let mut settings = RelaySettings::default();
+    settings.at_work_max = 0;
+    let server = Server::with(settings).await;
+    let (store, now) = (server.store.clone(), System.now());
+    let worker = server
+        .client("default", &[Scope::Enqueue, Scope::Work])
+        .await;
+    let key = worker.key.clone().unwrap();
+    let headerless = Client::new(format!("{}/k/{key}", server.base()), None);
+    for (n, client) in [(1, &worker), (2, &headerless)] {
+        let job = question(n, Dialect::RelayPolling);
+        store.enqueue(now, job).await.unwrap();
+        let polled = client.get("/api/ollama/poll").await;
+        assert_eq!(polled.status, StatusCode::OK);
+        let id = polled.json().await["request"]["id"].take();
+        let answer = json!({"id": id, "response": "a", "model": "m", "success": true});
+        let told = client
+            .post("/api/ollama/response", answer.to_string())
+            .await;
+        assert_eq!(told.status, StatusCode::OK);
+    }
+    store
+        .enqueue(now, question(3, Dialect::RelayPolling))
+        .await
+        .unwrap();
+    let polled = worker.get("/api/v1/ollama/poll").await.json().await;
+    let answer = json!({"job_uuid": polled["job"]["job_uuid"], "response_text": "a"}).to_string();
+    let told = worker.post("/api/v1/ollama/response", answer).await;
+    assert_eq!(told.status, StatusCode::OK);
+    let query = NewQuery {
+        job: question(4, Dialect::Queries),
+        project: 1,
+        user: None,
+    };
+    let id = store.create_query(now, query).await.unwrap();
+    let claimed = worker.post("/api/queries/claim_next/", "").await;
+    assert_eq!(claimed.status, StatusCode::OK);
+    let log = json!({"project": 1, "query": id, "log_data": "x"}).to_string();
+    let logged = worker.post("/api/logs/", log).await;
+    assert_eq!(logged.status, StatusCode::CREATED);
+    let (path, done) = (
+        format!("/api/queries/{id}/"),
+        json!({"status": "done", "answer_text": "a"}),
+    );
+    let patched = worker.send(Method::PATCH, &path, done.to_string()).await;
+    assert_eq!(patched.status, StatusCode::OK);
+    for n in 1..=4 {
+        let job = store.get(Owner::Anyone, sample::id(n)).await.unwrap();
+        assert_eq!(job.unwrap().state, JobState::Completed, "{n}");
+    }
+    let shed = worker
+        .post("/api/ollama/request", r#"{"prompt":"x"}"#)
+        .await;
+    refused(&shed, StatusCode::SERVICE_UNAVAILABLE, "busy");
 }
 
 /// A world whose random bytes are all the same.
