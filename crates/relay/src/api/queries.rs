@@ -79,11 +79,24 @@ pub(super) async fn create(
         keeper.pushes.tell(id);
         Ok(id)
     });
-    let id = id.await?;
-    let made = found(&relay, caller.owner(), id).await?;
-    let mut share = relay.gathered.share(&caller.claimant());
-    let query = shown(&relay, &made, ANSWER_MAX, &mut share).await?;
-    let mut response = held(share, dialect::queries::query(&query));
+    // The query is on disk now: nothing after this may fail, or its requester would send it again.
+    let made = Query {
+        id: id.await?,
+        project: asked.project,
+        project_name: caller.account.as_str().to_owned(),
+        user: caller.user,
+        user_name: caller.name.clone(),
+        query_text: asked.query_text,
+        answer_text: Text::default(),
+        status: Status::Queued,
+        query_created: now,
+        query_started: None,
+        query_finished: None,
+        logs_count: 0,
+        logs: None,
+    };
+    let share = relay.gathered.own_share();
+    let mut response = held(share, dialect::queries::query(&made));
     *response.status_mut() = StatusCode::CREATED;
     Ok(response)
 }

@@ -418,6 +418,7 @@ impl Queries for Gated {
     }
 
     async fn find_query(&self, owner: Owner<'_>, id: QueryId) -> Result<Option<Query>, QueueError> {
+        self.look().await?;
         self.inner.find_query(owner, id).await
     }
 

@@ -1,11 +1,14 @@
 //! The query service: requesters and workers.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use hearth_relay::{Relay, RelaySettings, System, World as _};
 use http::{Method, StatusCode};
 use proto::worker::WorkerMessage;
-use queue::{Role, Scope, Store, Users as _};
+use queue::{Owner, Queries as _, Queue as _, Role, Scope, Store, Users as _};
 use queue_sqlite::SqliteQueue;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -13,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     client::{Client, Reply},
+    gated::Gated,
     people::{client_of, user},
     server::Server,
     within,
@@ -345,6 +349,62 @@ async fn a_query_given_back_waits_again_and_a_draft_becomes_the_answer() {
         "done",
         "what ended never changes"
     );
+}
+
+#[tokio::test]
+async fn a_query_that_was_accepted_is_answered_so_where_nothing_can_be_read_or_gathered() {
+    let gated = Gated::new(0, 0);
+    let mut settings = RelaySettings::default();
+    settings.gathered_max = 0;
+    let server = Server::beside(gated.clone(), gated.inner.clone(), settings).await;
+    let requester = server.requester().await;
+    let long = "x".repeat(2 * 1024 * 1024);
+    for (text, is_blind) in [("short", true), (long.as_str(), false)] {
+        gated.is_blind.store(is_blind, Ordering::SeqCst);
+        let body = json!({"project": 7, "query_text": text}).to_string();
+        let reply = requester.post("/api/queries/", body).await;
+        assert_eq!(reply.status, StatusCode::CREATED, "it is in the queue");
+        let made = reply.json().await;
+        gated.is_blind.store(false, Ordering::SeqCst);
+        let id = made["id"].as_u64().unwrap();
+        let (count, found) = gated
+            .inner
+            .list_queries(Owner::Anyone, &[], 0, 1)
+            .await
+            .unwrap();
+        assert_eq!(
+            (found[0].id, count),
+            (id, server.store.counts().queued as u64)
+        );
+        assert_eq!(
+            (&made["query_text"], &made["project"]),
+            (&text.into(), &7.into())
+        );
+        if is_blind {
+            let mut shown = query(&requester, id).await;
+            assert_eq!(shown["logs"].take(), json!([]));
+            shown.as_object_mut().unwrap().remove("logs");
+            // The queue's own clock may be a moment ahead.
+            shown["query_created"] = made["query_created"].clone();
+            assert_eq!(made, shown);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_query_whose_worker_could_not_be_told_is_given_back_at_once() {
+    let gated = Gated::new(2, 0);
+    let store = gated.inner.clone();
+    let server = Server::beside(gated.clone(), store, RelaySettings::default()).await;
+    let requester = server.requester().await;
+    let worker = server.client("default", &[Scope::Work]).await;
+    let id = asked(&requester, "x").await;
+    gated.is_blind.store(true, Ordering::SeqCst);
+    let refused = worker.post("/api/queries/claim_next/", "").await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    gated.is_blind.store(false, Ordering::SeqCst);
+    server.until(|counts| counts.queued == 1).await;
+    assert_eq!(claimed(&worker).await["id"], id);
 }
 
 #[tokio::test]

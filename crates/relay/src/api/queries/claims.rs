@@ -54,9 +54,11 @@ pub(crate) async fn claim_next(
         at: relay.now(),
     };
     relay.store.claim_query(id, claim).await?;
+    // If the worker cannot be told, dropping `lent` gives the query back at once.
+    let response = present(&relay, &caller, id).await?;
     drop(lent.take());
     tracing::info!(job.id = %token.job, job.attempt = token.attempt, "claimed as a query");
-    present(&relay, &caller, id).await
+    Ok(response)
 }
 
 /// `PATCH /api/queries/{id}/`.
