@@ -25,7 +25,8 @@ pub struct QueueLimits {
     /// Maximum size of all answers that are being written, in bytes; above it the job with the
     /// longest one fails.
     pub logs_max: usize,
-    /// Maximum waiting time of a job without a deadline, from its acceptance.
+    /// Maximum waiting time of a job without a deadline, from its acceptance; doubled once a
+    /// worker leased it.
     pub waits: Duration,
     /// Retention time of an ended job with its prompt and answer.
     pub kept: Duration,

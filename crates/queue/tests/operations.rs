@@ -71,7 +71,7 @@ impl Plain {
             State::Waiting { .. } | State::Lent { .. } if is_late => {
                 self.end(now, failed(ErrorCode::DeadlineExceeded));
             }
-            State::Waiting { .. } if self.deadline.is_none() && self.created + WAITS <= now => {
+            State::Waiting { .. } if self.has_waited_enough(now) => {
                 self.end(now, failed(ErrorCode::DeadlineExceeded));
             }
             State::Lent { until, .. } if until <= now => {
@@ -82,12 +82,20 @@ impl Plain {
                     self.end(now, failed(ErrorCode::TooManyAttempts));
                 } else {
                     self.wait(now);
-                    // It may have waited too long before it was leased.
+                    // Its worker may have kept it beyond its maximum waiting time.
                     self.pass(now);
                 }
             }
             State::Waiting { .. } | State::Lent { .. } | State::Ended { .. } => {}
         }
+    }
+
+    /// A job that names no deadline is given up 300 s after it was made if no worker took it, and
+    /// 600 s after it was made if one did.
+    fn has_waited_enough(&self, now: Timestamp) -> bool {
+        let waited = now.since(self.created);
+        let was_taken = self.attempt > 0;
+        self.deadline.is_none() && waited >= if was_taken { 2 * WAITS } else { WAITS }
     }
 
     fn level(&self, now: Timestamp) -> u64 {
@@ -441,6 +449,9 @@ impl Pair {
                 State::Waiting { .. } | State::Lent { .. } => None,
             };
             assert_eq!(job.end().as_ref().map(end_without_words), end, "{id}");
+            if let Some(error) = job.error.filter(|_| plain.attempt > 0) {
+                assert!(!error.message.contains("no worker took"), "{id}: {error:?}");
+            }
             let log = self.queue.log(Owner::Anyone, *id).await.unwrap().unwrap();
             let head = log.head().borrow().clone();
             assert_eq!(head.last.n, plain.lines, "{id}");

@@ -54,6 +54,7 @@ macro_rules! conformance_suite {
             order::a_worker_gets_only_jobs_of_accounts_it_serves,
             order::a_job_past_its_deadline_is_never_lent,
             order::a_job_without_a_deadline_waits_for_so_long_and_no_longer,
+            order::a_job_that_a_worker_lost_waits_twice_as_long_as_one_that_none_took,
             order::arrivals_tell_of_new_work_and_of_an_earlier_reap,
             order::jobs_that_are_not_for_a_worker_do_not_stand_in_its_way,
             order::a_waiting_job_has_a_place_and_an_expected_wait,

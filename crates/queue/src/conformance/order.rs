@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use proto::{Dialect, End, ErrorCode, JobId, JobState, Op, Priority, WorkerId};
+use proto::{
+    Dialect, End, ErrorCode, JobError, JobId, JobState, Op, Priority, WorkerId, worker::Retry,
+};
 
 use super::sample::{
     LEASE, T0, anyone, at, found, id, job, job_for, job_of, next, serving, urgent, with_models,
@@ -312,6 +314,41 @@ pub async fn a_job_without_a_deadline_waits_for_so_long_and_no_longer(store: &dy
         .complete(at(day * 6), begun, 0, End::Completed)
         .await
         .unwrap();
+}
+
+/// A worker that takes a job late and vanishes costs the job none of its attempts, and the job is
+/// not told that no worker took it. It still does not wait for ever.
+pub async fn a_job_that_a_worker_lost_waits_twice_as_long_as_one_that_none_took(store: &dyn Store) {
+    let day = DEFAULT_QUEUE_TIMEOUT.as_secs();
+    store.enqueue(T0, job(1)).await.unwrap();
+    store.enqueue(T0, job_of(2, "b")).await.unwrap();
+    store.enqueue(T0, job_of(3, "c")).await.unwrap();
+    let lost = store.lease(at(day - 1), &serving(&["a"]), LEASE).await;
+    assert!(lost.unwrap().is_some());
+    let back = store.lease(at(day - 1), &serving(&["b"]), LEASE).await;
+    let (back, why) = (
+        back.unwrap().unwrap(),
+        JobError::new(ErrorCode::Draining, "restart"),
+    );
+    store
+        .nack(at(day), back.token, Retry::Now, why)
+        .await
+        .unwrap();
+    store.reap(at(day) + LEASE).await.unwrap();
+    let untaken = found(store, id(3)).await.error.unwrap();
+    assert!(untaken.message.starts_with("no worker took"), "{untaken:?}");
+    for n in [1, 2] {
+        assert_eq!(found(store, id(n)).await.state, JobState::Queued);
+    }
+    store.reap(at(2 * day - 1)).await.unwrap();
+    let second = store.lease(at(2 * day - 1), &serving(&["b"]), LEASE).await;
+    assert_eq!(second.unwrap().unwrap().token.attempt, 2);
+    store.reap(at(2 * day) + LEASE).await.unwrap();
+    for n in [1, 2] {
+        let over = found(store, id(n)).await.error.unwrap();
+        assert_eq!(over.code, ErrorCode::DeadlineExceeded);
+        assert!(!over.message.contains("no worker took"), "{over:?}");
+    }
 }
 
 /// An idle relay waits for this signal instead of polling.

@@ -34,7 +34,12 @@ pub(super) fn decide(record: &Record, now: Timestamp, waits: Duration) -> Option
         JobState::Queued if late => Some(record.clone().ended(now, too_late(WAITING))),
         JobState::Queued => {
             let gives_up = waits_until(record, waits).is_some_and(|until| until <= now);
-            gives_up.then(|| record.clone().ended(now, too_late(WAITED_LONG)))
+            let why = if was_leased(record) {
+                NOT_ANSWERED
+            } else {
+                NOT_TAKEN
+            };
+            gives_up.then(|| record.clone().ended(now, too_late(why)))
         }
         // The holder of the lease is told to stop, as after a cancellation.
         JobState::Leased if late => Some(record.clone().ended(now, too_late(RUNNING))),
@@ -62,8 +67,10 @@ pub(super) fn decide(record: &Record, now: Timestamp, waits: Duration) -> Option
 }
 
 const WAITING: &str = "the deadline passed while the job was waiting for a worker";
-const WAITED_LONG: &str = "no worker took the job within the maximum waiting time; submit it \
-                           again when its agent is online";
+const NOT_TAKEN: &str = "no worker took the job within the maximum waiting time; submit it \
+                         again when its agent is online";
+const NOT_ANSWERED: &str = "the job was leased, but not answered within twice the maximum waiting \
+                            time; submit it again";
 const RUNNING: &str = "the deadline passed before the answer was complete";
 
 fn too_late(message: &str) -> End {
@@ -77,8 +84,15 @@ fn wanted_until(record: &Record) -> Option<Timestamp> {
     record.job.new.deadline.filter(|_| !record.cancelled)
 }
 
-/// The time until which a waiting job may wait.
+/// Returns until when the job may wait: its deadline or, if it names none, a bound from when it was
+/// accepted. The bound is twice as long once the job was leased, so that a worker that takes it
+/// late and vanishes costs it no further attempts.
 fn waits_until(record: &Record, waits: Duration) -> Option<Timestamp> {
-    let usual = || record.job.created_at + waits;
+    let times = if was_leased(record) { 2 } else { 1 };
+    let usual = || record.job.created_at + waits.saturating_mul(times);
     wanted_until(record).or_else(|| record.job.new.deadline.is_none().then(usual))
+}
+
+const fn was_leased(record: &Record) -> bool {
+    record.job.attempt > 0
 }
