@@ -83,7 +83,7 @@ pub struct BoundsArgs {
     )]
     pub key_check: u64,
     /// MiB of large request bodies that may be arriving at once, over all clients; one key gets at
-    /// most a quarter.
+    /// most a quarter, or a single larger body.
     #[arg(
         long,
         env = "HEARTH_ARRIVING_MIB_MAX",
@@ -93,7 +93,7 @@ pub struct BoundsArgs {
     )]
     pub arriving_mib_max: usize,
     /// MiB of large answers and lists that may be buffered whole at once, over all clients; one key
-    /// gets at most a quarter.
+    /// gets at most a quarter, or a single larger answer.
     #[arg(
         long,
         env = "HEARTH_GATHERED_MIB_MAX",

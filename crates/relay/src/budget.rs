@@ -65,12 +65,16 @@ impl Share {
     /// Reserves `more` bytes.
     ///
     /// # Errors
-    /// [`ErrorCode::Busy`], if the budget or this holder's part of it is used up and the share is
-    /// over 1 MiB.
+    /// [`ErrorCode::Busy`], if the share is over 1 MiB, and the budget or this holder's part of it
+    /// is used up together with other shares. A share without others is never refused: trying
+    /// again later could not help it.
     pub(crate) fn grow(&mut self, more: usize) -> Result<(), ApiError> {
         self.part.set(self.bytes() + more);
-        let is_much = self.part.of_all() > self.max || self.part.of_holder() > self.max / OF_HOLDER;
-        if self.bytes() > SMALL && is_much {
+        let own = self.bytes();
+        let is_over = |taken: usize, max: usize| taken > max && taken > own;
+        let is_used_up = is_over(self.part.of_all(), self.max)
+            || is_over(self.part.of_holder(), self.max / OF_HOLDER);
+        if own > SMALL && is_used_up {
             return Err(ApiError::new(ErrorCode::Busy, self.refusal));
         }
         Ok(())
@@ -128,6 +132,20 @@ mod tests {
         last.grow(3 * SMALL).unwrap();
         drop(last);
         assert_eq!(all.taken.bytes(), 0);
+    }
+
+    #[test]
+    fn one_alone_is_taken_however_small_the_budget_and_a_second_is_not() {
+        let all = Budget::new(SMALL, "too much");
+        let mut alone = all.share("a");
+        alone.grow(30 * SMALL).unwrap();
+        for holder in ["a", "b"] {
+            let mut second = all.share(holder);
+            second.grow(SMALL).unwrap();
+            assert!(second.grow(1).is_err(), "{holder}");
+        }
+        drop(alone);
+        all.share("a").grow(30 * SMALL).unwrap();
     }
 
     #[test]

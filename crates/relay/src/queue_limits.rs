@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use clap::value_parser;
 use proto::limits;
 use queue::{DEFAULT_QUEUE_TIMEOUT, FETCHED_RETENTION, QueueLimits, RESULT_RETENTION};
 
@@ -86,10 +87,12 @@ pub struct QueueLimitArgs {
         value_name = "MIB"
     )]
     pub answers_mib_max: usize,
-    /// Seconds that a job without a deadline waits for an agent before it fails.
+    /// Seconds that a job without a deadline waits for an agent before it fails; twice as many if
+    /// an agent took it and did not finish it.
     #[arg(
         long,
         env = "HEARTH_KEEP_WAITING",
+        value_parser = value_parser!(u64).range(1..),
         default_value_t = DEFAULT_QUEUE_TIMEOUT.as_secs(),
         value_name = "SECONDS"
     )]
@@ -133,6 +136,8 @@ impl QueueLimitArgs {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
 
     #[test]
@@ -143,5 +148,28 @@ mod tests {
             let said = at_least_one(wrong).unwrap_err();
             assert_eq!(said, "give a number from 1 to 1000000", "{wrong}");
         }
+    }
+
+    #[derive(clap::Parser)]
+    struct Program {
+        #[command(flatten)]
+        limits: QueueLimitArgs,
+    }
+
+    #[test]
+    fn jobs_wait_for_as_long_as_the_option_says_and_never_for_no_time() {
+        let waits = |seconds: &str| {
+            let option = format!("--keep-waiting={seconds}");
+            let program = Program::try_parse_from(["relay", &option]);
+            program.map(|program| program.limits.queue_limits().waits)
+        };
+        for seconds in [1, 3_600, u64::MAX] {
+            let waits = waits(&seconds.to_string());
+            assert_eq!(waits.unwrap(), Duration::from_secs(seconds));
+        }
+        // Every job without a deadline would fail before it could be leased.
+        assert!(waits("0").is_err());
+        let usual = Program::try_parse_from(["relay"]).unwrap().limits;
+        assert_eq!(usual.queue_limits(), QueueLimits::default());
     }
 }

@@ -353,12 +353,17 @@ async fn a_query_given_back_waits_again_and_a_draft_becomes_the_answer() {
 
 #[tokio::test]
 async fn a_query_that_was_accepted_is_answered_so_where_nothing_can_be_read_or_gathered() {
+    const MIB: usize = 1024 * 1024;
     let gated = Gated::new(0, 0);
     let mut settings = RelaySettings::default();
     settings.gathered_max = 0;
     let server = Server::beside(gated.clone(), gated.inner.clone(), settings).await;
     let requester = server.requester().await;
-    let long = "x".repeat(2 * 1024 * 1024);
+    // The response to it is not read and stays in memory.
+    let body = json!({"project": 7, "query_text": "x".repeat(16 * MIB)}).to_string();
+    let slow = requester.post("/api/queries/", body).await;
+    assert_eq!(slow.status, StatusCode::CREATED);
+    let long = "x".repeat(2 * MIB);
     for (text, is_blind) in [("short", true), (long.as_str(), false)] {
         gated.is_blind.store(is_blind, Ordering::SeqCst);
         let body = json!({"project": 7, "query_text": text}).to_string();
