@@ -11,13 +11,14 @@ use proto::worker::WorkerMessage;
 use queue::{Owner, Queries as _, Queue as _, Role, Scope, Store, Users as _};
 use queue_sqlite::SqliteQueue;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::{io::AsyncReadExt as _, net::TcpListener};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     client::{Client, Reply},
     gated::Gated,
     people::{client_of, user},
+    readers::stuck,
     server::Server,
     within,
     worker::Scripted,
@@ -359,10 +360,18 @@ async fn a_query_that_was_accepted_is_answered_so_where_nothing_can_be_read_or_g
     settings.gathered_max = 0;
     let server = Server::beside(gated.clone(), gated.inner.clone(), settings).await;
     let requester = server.requester().await;
-    // The response to it is not read and stays in memory.
-    let body = json!({"project": 7, "query_text": "x".repeat(16 * MIB)}).to_string();
-    let slow = requester.post("/api/queries/", body).await;
-    assert_eq!(slow.status, StatusCode::CREATED);
+    // A client that does not read its response, which is larger than the buffers of its socket.
+    let body = json!({"project": 7, "query_text": "\u{1f600}".repeat(2 * MIB)}).to_string();
+    let key = requester.key.as_deref().unwrap();
+    let request = format!(
+        "POST /api/queries/ HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut slow = stuck(&server, &request).await;
+    let mut head = [0; 12];
+    within(slow.read_exact(&mut head)).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 201");
     let long = "x".repeat(2 * MIB);
     for (text, is_blind) in [("short", true), (long.as_str(), false)] {
         gated.is_blind.store(is_blind, Ordering::SeqCst);

@@ -44,7 +44,7 @@ async fn a_reader_that_takes_nothing_is_cut_and_its_job_cancelled() {
 }
 
 /// Opens a socket with a tiny receive buffer and sends a request over it.
-async fn stuck(server: &Server, request: &str) -> TcpStream {
+pub(crate) async fn stuck(server: &Server, request: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let mut stuck = within(socket.connect(server.address)).await.unwrap();
