@@ -50,7 +50,7 @@ impl Deref for Relay {
     }
 }
 
-/// What all clones of a [`Relay`] have in common.
+/// State shared by all clones of a [`Relay`].
 #[derive(Debug)]
 pub struct Shared {
     pub(crate) store: Arc<dyn Store>,

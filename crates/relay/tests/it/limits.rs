@@ -193,7 +193,7 @@ async fn when_there_is_too_much_to_do_requests_are_shed_but_health_and_workers_g
     let _worker = Scripted::ready(&server).await;
 }
 
-/// A question that any worker of the founding systems can be told.
+/// A request that every worker of the founding systems can run.
 fn question(n: u8, dialect: Dialect) -> NewJob {
     let body = r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#;
     NewJob {
