@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use hearth_tests::{process::binary, scripted_ollama::ScriptedOllama, stand::Stand};
+use hearth_tests::{process::binary, scripted_ollama::ScriptedOllama, test_bed::TestBed};
 use tokio::time::sleep;
 
 use crate::{
@@ -66,11 +66,11 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
     let (_bus, bus) = Guard::with_line(&mut bus).context("dbus-daemon")?;
 
     let ollama = ScriptedOllama::start().await?;
-    let stand = Stand::relay_only(&format!("ollama:{}", ollama.url())).await;
-    let runtime = stand.home.path().join("run");
+    let bed = TestBed::relay_only(&format!("ollama:{}", ollama.url())).await;
+    let runtime = bed.home.path().join("run");
     std::fs::create_dir(&runtime)?;
     let on_display = |program: &str| {
-        let mut command = stand.home.command(binary(program)).into_std();
+        let mut command = bed.home.command(binary(program)).into_std();
         command
             .env("DISPLAY", format!(":{display}"))
             .env("DBUS_SESSION_BUS_ADDRESS", &bus)
@@ -82,13 +82,13 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
 
     let floor = watch(&mut on_display("examples/empty")).await?;
     let mut app = on_display("hearth-desktop");
-    app.args(stand.options()).env("HEARTH_KEY", &stand.worker);
+    app.args(bed.options()).env("HEARTH_KEY", &bed.worker);
     let app = watch(&mut app).await?;
-    let mut agent = stand.home.command(binary("hearth")).into_std();
+    let mut agent = bed.home.command(binary("hearth")).into_std();
     agent
         .arg("agent")
-        .args(stand.options())
-        .env("HEARTH_KEY", &stand.worker);
+        .args(bed.options())
+        .env("HEARTH_KEY", &bed.worker);
     let agent = watch(agent.stdout(Stdio::null()).stderr(Stdio::null())).await?;
 
     let percent = |usage: Usage| 100.0 * usage.cpu.as_secs_f64() / WATCHED.as_secs_f64();

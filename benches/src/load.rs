@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use hearth_tests::{process::Process, stand::Stand};
+use hearth_tests::{process::Process, test_bed::TestBed};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::{
@@ -126,8 +126,8 @@ struct Overload {
 pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
     // One client stands for many.
     let options = ["--keep-fetched", "1"];
-    let stand = Arc::new(Stand::relay_with(&options, "ollama").await);
-    let pid = stand
+    let bed = Arc::new(TestBed::relay_with(&options, "ollama").await);
+    let pid = bed
         .relay
         .as_ref()
         .and_then(Process::id)
@@ -138,17 +138,17 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
     // behind this program's overload requests.
     let apart = Apart::start()?;
     for n in 0..WORKERS {
-        let working = work(Arc::clone(&stand), Arc::clone(&counts), n);
+        let working = work(Arc::clone(&bed), Arc::clone(&counts), n);
         workers.spawn_on(working, apart.handle());
     }
     let begun = Instant::now();
     let mut requesters = JoinSet::new();
     for _ in 0..REQUESTERS {
-        let (stand, counts) = (Arc::clone(&stand), Arc::clone(&counts));
+        let (bed, counts) = (Arc::clone(&bed), Arc::clone(&counts));
         requesters.spawn(async move {
             while begun.elapsed() < QUIET {
                 counts.room().await;
-                submit(&stand, &counts).await;
+                submit(&bed, &counts).await;
             }
         });
     }
@@ -161,12 +161,12 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
     let (refused, _) = counts.refusals();
     anyhow::ensure!(refused == 0, "{refused} were refused without an overload");
 
-    let over = overload(&stand, &counts, 5.0 * peak, pid).await?;
+    let over = overload(&bed, &counts, 5.0 * peak, pid).await?;
     let goodput = per_second(over.ended, OVERLOAD);
     let (refused, rude) = counts.refusals();
     let loaded = counts.taken().await;
     anyhow::ensure!(!loaded.is_empty(), "nothing was accepted in the overload");
-    let again = until_normal(&stand, &counts, peak, p99).await;
+    let again = until_normal(&bed, &counts, peak, p99).await;
     counts.over.store(true, Ordering::Relaxed);
     while let Some(worked) = workers.join_next().await {
         worked??;
@@ -231,7 +231,7 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
 
 /// Sends requests at this rate, regardless of the answers.
 async fn overload(
-    stand: &Arc<Stand>,
+    bed: &Arc<TestBed>,
     counts: &Arc<Counts>,
     per_second: f64,
     pid: u32,
@@ -252,8 +252,8 @@ async fn overload(
         let due = (begun.elapsed().as_secs_f64() * per_second) as usize;
         while sent + held_back < due {
             if asking.len() < UNANSWERED_MAX {
-                let (stand, counts) = (Arc::clone(stand), Arc::clone(counts));
-                asking.spawn(async move { submit(&stand, &counts).await });
+                let (bed, counts) = (Arc::clone(bed), Arc::clone(counts));
+                asking.spawn(async move { submit(&bed, &counts).await });
                 sent += 1;
             } else {
                 held_back += 1;
@@ -279,14 +279,14 @@ async fn overload(
 
 /// Time after an overload until as many new jobs are accepted as before, as quickly, as many end,
 /// and none is refused.
-async fn until_normal(stand: &Arc<Stand>, counts: &Arc<Counts>, peak: f64, p99: f64) -> Duration {
+async fn until_normal(bed: &Arc<TestBed>, counts: &Arc<Counts>, peak: f64, p99: f64) -> Duration {
     let mut requesters = JoinSet::new();
     for _ in 0..REQUESTERS {
-        let (stand, counts) = (Arc::clone(stand), Arc::clone(counts));
+        let (bed, counts) = (Arc::clone(bed), Arc::clone(counts));
         requesters.spawn(async move {
             loop {
                 counts.room().await;
-                submit(&stand, &counts).await;
+                submit(&bed, &counts).await;
             }
         });
     }
@@ -309,12 +309,12 @@ async fn until_normal(stand: &Arc<Stand>, counts: &Arc<Counts>, peak: f64, p99: 
     }
 }
 
-async fn submit(stand: &Stand, counts: &Counts) {
+async fn submit(bed: &TestBed, counts: &Counts) {
     let message = json!({ "role": "user", "content": "x" });
     let body = json!({ "model": "tiny", "messages": [message] });
     let job = json!({ "op": "chat", "body": body, "deadline_ms": 60_000 });
     let asked = Instant::now();
-    let answer = stand.post("/api/jobs", &job).send().await;
+    let answer = bed.post("/api/jobs", &job).send().await;
     let taken = asked.elapsed();
     match answer {
         Ok(answer) if answer.status().is_success() => {
@@ -336,14 +336,14 @@ async fn submit(stand: &Stand, counts: &Counts) {
 }
 
 /// Leases jobs by long polls, and ends each with one line.
-async fn work(stand: Arc<Stand>, counts: Arc<Counts>, n: usize) -> anyhow::Result<()> {
+async fn work(bed: Arc<TestBed>, counts: Arc<Counts>, n: usize) -> anyhow::Result<()> {
     let tag = json!({ "name": "tiny", "model": "tiny", "size": 1 });
     let report = json!({ "engine": "ollama", "engine_version": "0.33.0", "engine_up": true,
         "models": [{ "name": "tiny", "loaded": true, "tag": tag }] });
     let poll = json!({ "worker": format!("worker-{n}"), "version": "0", "report": report,
         "free": SLOTS, "held": [], "wait_ms": 1_000 });
     while !counts.over.load(Ordering::Relaxed) {
-        let polled = post(&stand, "/api/worker/v1/poll", poll.to_string()).await?;
+        let polled = post(&bed, "/api/worker/v1/poll", poll.to_string()).await?;
         if polled.status() != StatusCode::OK {
             // No job within the poll, or the poll must be repeated.
             continue;
@@ -354,16 +354,16 @@ async fn work(stand: Arc<Stand>, counts: Arc<Counts>, n: usize) -> anyhow::Resul
             let token = &lease["token"];
             let job = token["job"].as_str().unwrap_or_default();
             let path = format!("/api/worker/v1/jobs/{job}/{}", token["attempt"]);
-            let (stand, counts) = (Arc::clone(&stand), Arc::clone(&counts));
+            let (bed, counts) = (Arc::clone(&bed), Arc::clone(&counts));
             jobs.spawn(async move {
                 const LINE: &str = concat!(
                     r#"{"model":"tiny","created_at":"2026-01-01T00:00:00Z","#,
                     r#""message":{"role":"assistant","content":"y"},"done":true}"#,
                     "\n"
                 );
-                post(&stand, &format!("{path}/lines?first=1"), LINE.into()).await?;
+                post(&bed, &format!("{path}/lines?first=1"), LINE.into()).await?;
                 let end = json!({ "lines": 1, "end": { "state": "completed" } });
-                let ended = post(&stand, &format!("{path}/end"), end.to_string()).await?;
+                let ended = post(&bed, &format!("{path}/end"), end.to_string()).await?;
                 let ended = usize::from(ended.status().is_success());
                 counts.ended.fetch_add(ended, Ordering::SeqCst);
                 counts.fewer.notify_one();
@@ -375,7 +375,7 @@ async fn work(stand: Arc<Stand>, counts: Arc<Counts>, n: usize) -> anyhow::Resul
     Ok(())
 }
 
-async fn post(stand: &Stand, path: &str, body: String) -> anyhow::Result<reqwest::Response> {
-    let request = stand.http.post(stand.url(path)).bearer_auth(&stand.worker);
+async fn post(bed: &TestBed, path: &str, body: String) -> anyhow::Result<reqwest::Response> {
+    let request = bed.http.post(bed.url(path)).bearer_auth(&bed.worker);
     Ok(request.body(body).send().await?)
 }

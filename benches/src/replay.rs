@@ -3,7 +3,7 @@
 use std::{io::Write as _, net::SocketAddr, time::Duration};
 
 use anyhow::Context as _;
-use hearth_tests::stand::client;
+use hearth_tests::test_bed::client;
 use tokio::{
     task::JoinSet,
     time::{MissedTickBehavior, interval, sleep},

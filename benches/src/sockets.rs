@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context as _;
 use futures_util::{SinkExt as _, StreamExt as _};
-use hearth_tests::{process::Process, stand::Stand};
+use hearth_tests::{process::Process, test_bed::TestBed};
 use proto::{limits, worker::CLOSE_DRAIN};
 use serde_json::json;
 use tokio::{
@@ -46,18 +46,18 @@ const GONE_WITHIN: Duration = Duration::from_secs(60);
 /// # Errors
 /// If the relay or the swarm does not start.
 pub(crate) async fn idle() -> anyhow::Result<Vec<Figure>> {
-    let stand = Stand::relay_with(&["--connections-max", "12000"], "ollama").await;
-    let pid = stand
+    let bed = TestBed::relay_with(&["--connections-max", "12000"], "ollama").await;
+    let pid = bed
         .relay
         .as_ref()
         .and_then(Process::id)
         .context("the relay runs")?;
     let empty = Usage::of(pid)?;
-    let mut swarm = stand.home.command(std::env::current_exe()?);
+    let mut swarm = bed.home.command(std::env::current_exe()?);
     swarm
         .arg("swarm-child")
-        .env("SWARM_RELAY", stand.address.to_string())
-        .env("SWARM_KEY", &stand.worker);
+        .env("SWARM_RELAY", bed.address.to_string())
+        .env("SWARM_KEY", &bed.worker);
     let mut swarm = Process::start("the swarm", swarm);
     for open in (STEP..=SOCKETS).step_by(STEP) {
         swarm.says(&format!("open: {open} ")).await;
@@ -66,7 +66,7 @@ pub(crate) async fn idle() -> anyhow::Result<Vec<Figure>> {
     sleep(IDLE).await;
     let used = Usage::of(pid)?.since(before);
     let begun = Instant::now();
-    stand.relay.as_ref().context("it runs")?.ask_to_end();
+    bed.relay.as_ref().context("it runs")?.ask_to_end();
     let pings = swarm
         .says(&format!("told: {SOCKETS} workers, pinged: "))
         .await;
@@ -169,20 +169,20 @@ async fn worker(address: SocketAddr, key: String, n: usize) -> anyhow::Result<So
 /// # Errors
 /// If the relay does not answer.
 pub(crate) async fn slow() -> anyhow::Result<Vec<Figure>> {
-    let stand = Stand::relay_only("ollama").await;
-    let path = upload(&stand).await?;
-    let mut quiet = healthy(&stand).await?;
+    let bed = TestBed::relay_only("ollama").await;
+    let path = upload(&bed).await?;
+    let mut quiet = healthy(&bed).await?;
     let began = Instant::now();
     let mut offenders = JoinSet::new();
     for n in 0..OFFENDERS {
-        offenders.spawn(dawdle(stand.address, n));
+        offenders.spawn(dawdle(bed.address, n));
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: relay\r\nAuthorization: Bearer {}\r\n\r\n",
-            stand.requester
+            bed.requester
         );
-        offenders.spawn(stall(stand.address, request, n));
+        offenders.spawn(stall(bed.address, request, n));
     }
-    let loaded = healthy(&stand).await?;
+    let loaded = healthy(&bed).await?;
     let mut gone = 0;
     anyhow::ensure!(
         offenders.try_join_next().is_none(),
@@ -195,7 +195,7 @@ pub(crate) async fn slow() -> anyhow::Result<Vec<Figure>> {
     }
     let took = began.elapsed();
     // Before and after, so that other load on the machine is in both.
-    quiet.extend(healthy(&stand).await?);
+    quiet.extend(healthy(&bed).await?);
     let (quiet, loaded): (Sample, Sample) =
         (quiet.into_iter().collect(), loaded.into_iter().collect());
     Ok(vec![
@@ -219,7 +219,7 @@ pub(crate) async fn slow() -> anyhow::Result<Vec<Figure>> {
 }
 
 /// Uploads a file that exceeds the kernel's socket buffers; returns its path.
-async fn upload(stand: &Stand) -> anyhow::Result<String> {
+async fn upload(bed: &TestBed) -> anyhow::Result<String> {
     let line = format!(
         "{}\n",
         json!({"custom_id": "x", "method": "POST", "url": "/v1/embeddings", "body": "x".repeat(1024)})
@@ -229,8 +229,8 @@ async fn upload(stand: &Stand) -> anyhow::Result<String> {
          Content-Disposition: form-data; name=\"file\"; filename=\"x\"\r\n\r\n{}\r\n--b--\r\n",
         line.repeat(FILE_BYTES / line.len())
     );
-    let url = format!("http://{}/v1/files", stand.address);
-    let posted = stand.http.post(url).bearer_auth(&stand.requester);
+    let url = format!("http://{}/v1/files", bed.address);
+    let posted = bed.http.post(url).bearer_auth(&bed.requester);
     let posted = posted.header("content-type", "multipart/form-data; boundary=b");
     let answer = posted.body(form).send().await?.error_for_status()?;
     let answer: serde_json::Value = answer.json().await?;
@@ -263,12 +263,11 @@ async fn stall(address: SocketAddr, request: String, n: usize) -> anyhow::Result
 }
 
 /// Sends requests one after another, as a well-behaved client.
-async fn healthy(stand: &Stand) -> anyhow::Result<Vec<Duration>> {
+async fn healthy(bed: &TestBed) -> anyhow::Result<Vec<Duration>> {
     let (begun, mut took) = (Instant::now(), Vec::new());
     while begun.elapsed() < HEALTHY {
         let asked = Instant::now();
-        stand
-            .get("/api/jobs?limit=1")
+        bed.get("/api/jobs?limit=1")
             .send()
             .await?
             .error_for_status()?;

@@ -9,7 +9,7 @@ use std::{
 use axum::{Json, Router, routing::post, serve::ListenerExt as _};
 use hearth_tests::{
     process::{Home, Process, binary},
-    stand::{Stand, client},
+    test_bed::{TestBed, client},
 };
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ const ROOM: [&str; 4] = ["--queued-max", "1000000", "--account-queued-max", "100
 /// # Errors
 /// If a relay refuses a request.
 pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
-    let durable = Stand::relay_with(&ROOM, "none").await;
+    let durable = TestBed::relay_with(&ROOM, "none").await;
     let (home, http) = (Home::new(), client());
     let mut command = home.command(binary("hearth"));
     command

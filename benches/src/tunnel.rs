@@ -9,7 +9,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use hearth_tests::{
     proxy::Proxy,
     scripted_ollama::{Answer, ScriptedOllama},
-    stand::Stand,
+    test_bed::TestBed,
 };
 use reqwest::RequestBuilder;
 use serde_json::json;
@@ -22,25 +22,25 @@ const BURST: usize = 200;
 
 /// A relay and an agent with `engine` behind it; the agent connects through a slow connection.
 struct Way {
-    stand: Stand,
+    bed: TestBed,
     _line: Proxy,
 }
 
 impl Way {
     async fn start(engine: &str, one_way: Duration) -> anyhow::Result<Self> {
-        let mut stand = Stand::relay_only(engine).await;
-        let line = Proxy::start(stand.address, one_way).await?;
-        stand.through = Some(line.address());
-        stand.slots = 16;
-        stand.start_agent().await;
-        stand.until("ready").await;
-        Ok(Self { stand, _line: line })
+        let mut bed = TestBed::relay_only(engine).await;
+        let line = Proxy::start(bed.address, one_way).await?;
+        bed.through = Some(line.address());
+        bed.slots = 16;
+        bed.start_agent().await;
+        bed.until("ready").await;
+        Ok(Self { bed, _line: line })
     }
 
     /// A client with its own connection, and its request.
     fn stranger(&self, model: &str, tokens: u32) -> anyhow::Result<RequestBuilder> {
-        let asked = stranger(&self.stand.url("/api/chat"), model, tokens)?;
-        Ok(asked.bearer_auth(&self.stand.requester))
+        let asked = stranger(&self.bed.url("/api/chat"), model, tokens)?;
+        Ok(asked.bearer_auth(&self.bed.requester))
     }
 }
 

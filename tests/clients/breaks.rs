@@ -1,6 +1,6 @@
 //! The end of a stream whose engine breaks off: an error in every dialect.
 
-use hearth_tests::stand::Stand;
+use hearth_tests::test_bed::TestBed;
 use serde_json::Value;
 
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
 
 #[tokio::test]
 async fn a_stream_that_breaks_ends_with_the_error_object_of_its_dialect() {
-    let (stand, ollama) = Stand::scripted().await;
+    let (bed, ollama) = TestBed::scripted().await;
     for path in [
         "/api/chat",
         "/v1/chat/completions",
@@ -18,7 +18,7 @@ async fn a_stream_that_breaks_ends_with_the_error_object_of_its_dialect() {
         "/v1/messages",
     ] {
         ollama.script("/api/chat", scene::named("a_death", false).unwrap());
-        let wire = Wire::post(&stand, path, &question(path, true)).await;
+        let wire = Wire::post(&bed, path, &question(path, true)).await;
         assert!(wire.head.starts_with("http/1.1 200"), "{}", wire.head);
         let text = wire.rest().await.concat();
         for end in [

@@ -1,7 +1,7 @@
 //! Server-sent events of each API: their content, and nothing that clients cannot parse.
 
 use futures_util::future::join_all;
-use hearth_tests::stand::Stand;
+use hearth_tests::test_bed::TestBed;
 use serde_json::{Value, json};
 
 use crate::{
@@ -15,8 +15,8 @@ type Event = (Option<String>, String);
 
 /// Sends a request whose stream is silent twice, and returns its events.
 async fn asked(path: &str, native: &str, body: &Value) -> Vec<Event> {
-    let (stand, ollama) = Stand::scripted_with(&LIVELY, 1).await;
-    let (wire, mut chunks) = silent(&stand, &ollama, path, native, body).await;
+    let (bed, ollama) = TestBed::scripted_with(&LIVELY, 1).await;
+    let (wire, mut chunks) = silent(&bed, &ollama, path, native, body).await;
     wire.has("content-type: text/event-stream");
     wire.has("cache-control: no-cache");
     wire.has("x-accel-buffering: no");

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use futures_util::future::join_all;
-use hearth_tests::{scripted_ollama::ScriptedOllama, stand::Stand};
+use hearth_tests::{scripted_ollama::ScriptedOllama, test_bed::TestBed};
 use serde_json::Value;
 use tokio::{
     process::Command,
@@ -18,7 +18,7 @@ use crate::{
 const CASE: &str = "a_killed_agent_is_an_error";
 
 struct Loss {
-    stand: Stand,
+    bed: TestBed,
     /// Every client has received half of its answer.
     streaming: Barrier,
     is_lost: watch::Sender<bool>,
@@ -26,8 +26,8 @@ struct Loss {
 
 impl Stage for Loss {
     fn command(&self, program: &Path) -> Command {
-        let mut command = self.stand.home.command(program);
-        script::environment(&mut command, &self.stand.url(""), &self.stand.requester);
+        let mut command = self.bed.home.command(program);
+        script::environment(&mut command, &self.bed.url(""), &self.bed.requester);
         command
     }
 
@@ -56,18 +56,18 @@ async fn no_client_takes_half_an_answer_for_a_whole_one_when_the_agent_is_killed
         Client::node("with_ai_sdk.cjs"),
     ];
     let slots = u32::try_from(clients.len()).unwrap();
-    let (mut stand, ollama) = Stand::scripted_with(&[], slots).await;
+    let (mut bed, ollama) = TestBed::scripted_with(&[], slots).await;
     play_half(&ollama, clients.len());
-    let agent = stand.agent.take().unwrap();
+    let agent = bed.agent.take().unwrap();
     let loss = Loss {
-        stand,
+        bed,
         streaming: Barrier::new(clients.len() + 1),
         is_lost: watch::Sender::new(false),
     };
     let replaced = async {
         loss.streaming.wait().await;
         agent.kill().await;
-        let another = loss.stand.new_agent().await;
+        let another = loss.bed.new_agent().await;
         loss.is_lost.send_replace(true);
         another
     };

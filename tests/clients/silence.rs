@@ -2,7 +2,7 @@
 
 use hearth_tests::{
     scripted_ollama::{Answer, Gate, ScriptedOllama},
-    stand::Stand,
+    test_bed::TestBed,
 };
 use serde_json::Value;
 
@@ -16,7 +16,7 @@ pub(crate) const LIVELY: [&str; 4] = ["--heartbeat", "1", "--pad-after", "1"];
 
 /// A stream that is silent before its first token and again before its second.
 pub(crate) async fn silent(
-    stand: &Stand,
+    bed: &TestBed,
     ollama: &ScriptedOllama,
     path: &str,
     native: &str,
@@ -24,7 +24,7 @@ pub(crate) async fn silent(
 ) -> (Wire, Vec<String>) {
     let gates = [Gate::default(), Gate::default()];
     ollama.script(native, scene::with_silences(native, &gates));
-    let mut wire = Wire::post(stand, path, body).await;
+    let mut wire = Wire::post(bed, path, body).await;
     let mut chunks = Vec::new();
     for (gate, signs) in gates.iter().zip([2, 1]) {
         for _ in 0..signs {
@@ -48,8 +48,8 @@ async fn an_ndjson_stream_is_whole_objects_in_whole_chunks_and_lives_through_sil
 }
 
 async fn lines(path: &str, text: &str) {
-    let (stand, ollama) = Stand::scripted_with(&LIVELY, 1).await;
-    let (wire, mut chunks) = silent(&stand, &ollama, path, path, &question(path, true)).await;
+    let (bed, ollama) = TestBed::scripted_with(&LIVELY, 1).await;
+    let (wire, mut chunks) = silent(&bed, &ollama, path, path, &question(path, true)).await;
     wire.has("content-type: application/x-ndjson");
     wire.has("cache-control: no-cache");
     wire.has("x-accel-buffering: no");
@@ -81,11 +81,11 @@ async fn an_answer_in_one_piece_is_preceded_by_nothing_but_white_space() {
 }
 
 async fn padded(path: &str, text: &str) {
-    let (stand, ollama) = Stand::scripted_with(&LIVELY, 1).await;
+    let (bed, ollama) = TestBed::scripted_with(&LIVELY, 1).await;
     let gate = Gate::default();
     let words = scene::named("words", path == "/api/chat").unwrap();
     ollama.script("/api/chat", Answer::after(&gate).then_all(words));
-    let mut wire = Wire::post(&stand, path, &question(path, false)).await;
+    let mut wire = Wire::post(&bed, path, &question(path, false)).await;
     let mut body = wire.chunk().await.unwrap();
     assert!(body.trim().is_empty(), "{body:?}");
     gate.open();

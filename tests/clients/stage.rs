@@ -7,7 +7,7 @@ use hearth_tests::{
     process::finish,
     proxy::Proxy,
     scripted_ollama::{Answer, Gate, ScriptedOllama},
-    stand::{Stand, create_key},
+    test_bed::{TestBed, create_key},
 };
 use serde_json::{Value, json};
 use tokio::{process::Command, task::JoinSet, time::timeout};
@@ -24,9 +24,9 @@ const SOON: Duration = Duration::from_secs(1);
 /// Two relays with their agents.
 #[derive(Debug)]
 pub(crate) struct Both {
-    real: Stand,
+    real: TestBed,
     model: String,
-    scripted: Stand,
+    scripted: TestBed,
     ollama: ScriptedOllama,
     /// The proxy in front of the relay with the scripted engine.
     proxy: Proxy,
@@ -38,7 +38,7 @@ pub(crate) struct Both {
 
 impl Both {
     pub(crate) async fn new() -> Self {
-        let (real, (scripted, ollama)) = tokio::join!(real(), Stand::scripted_with(&LIVELY, 1));
+        let (real, (scripted, ollama)) = tokio::join!(real(), TestBed::scripted_with(&LIVELY, 1));
         let lonely = [
             "--name",
             "lonely",
@@ -155,9 +155,9 @@ impl Stage for Both {
     }
 }
 
-async fn real() -> Stand {
-    let mut stand = Stand::relay_only("builtin").await;
-    stand.start_agent().await;
-    stand.until("ready").await;
-    stand
+async fn real() -> TestBed {
+    let mut bed = TestBed::relay_only("builtin").await;
+    bed.start_agent().await;
+    bed.until("ready").await;
+    bed
 }

@@ -1,6 +1,6 @@
 //! A raw HTTP response: its bytes and their chunks.
 
-use hearth_tests::{process::PATIENCE, stand::Stand};
+use hearth_tests::{process::PATIENCE, test_bed::TestBed};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -15,15 +15,15 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    pub(crate) async fn post(stand: &Stand, path: &str, body: &Value) -> Self {
+    pub(crate) async fn post(bed: &TestBed, path: &str, body: &Value) -> Self {
         let body = body.to_string();
-        let (host, key) = (stand.address, &stand.requester);
+        let (host, key) = (bed.address, &bed.requester);
         let request = format!(
             "POST {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n\
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        let mut socket = TcpStream::connect(stand.address).await.unwrap();
+        let mut socket = TcpStream::connect(bed.address).await.unwrap();
         socket.write_all(request.as_bytes()).await.unwrap();
         let (mut head, mut socket) = (String::new(), BufReader::new(socket));
         while !head.ends_with("\r\n\r\n") {

@@ -14,22 +14,22 @@ use fantoccini::key::Key;
 use hearth_tests::{
     process::finish,
     scripted_ollama::{Answer, Gate, Step},
-    stand::{Stand, create_key, store},
+    test_bed::{TestBed, create_key, store},
 };
 use serde_json::Value;
 
 const LINE: &str = r#"{"model":"tiny","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant","content":"a secret answer"},"done":false}"#;
 const LAST: &str = r#"{"model":"tiny","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant","content":""},"done":true,"done_reason":"stop"}"#;
 
-async fn admin_key(stand: &Stand) -> String {
-    create_key(&stand.home, &["--name", "operator", "--scope", "admin"]).await
+async fn admin_key(bed: &TestBed) -> String {
+    create_key(&bed.home, &["--name", "operator", "--scope", "admin"]).await
 }
 
 /// Opens the dashboard and signs in by keyboard only.
-async fn signed_in(stand: &Stand, key: &str) -> Browser {
+async fn signed_in(bed: &TestBed, key: &str) -> Browser {
     let browser = Browser::start().await;
     browser.look(Look::Light, 1280).await;
-    browser.open(&stand.url("/")).await;
+    browser.open(&bed.url("/")).await;
     poll::until("the field for the key", async || browser.find("key").await).await;
     browser.keys("hearth_mistyped").await;
     browser.press(Key::Enter).await;
@@ -45,15 +45,15 @@ async fn signed_in(stand: &Stand, key: &str) -> Browser {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_follows_a_job_and_retries_a_dead_one_by_keyboard() {
-    let (mut stand, ollama) = Stand::scripted().await;
+    let (mut bed, ollama) = TestBed::scripted().await;
     // The maximum length of a name: it must not make the page wider than its window.
     let long = "long-named-model".repeat(8);
     ollama.set_models(&[("tiny", true), (&long, false)]);
-    stand.kill_agent().await;
-    stand.start_agent().await;
-    stand.until("ready").await;
-    let key = admin_key(&stand).await;
-    let browser = signed_in(&stand, &key).await;
+    bed.kill_agent().await;
+    bed.start_agent().await;
+    bed.until("ready").await;
+    let key = admin_key(&bed).await;
+    let browser = signed_in(&bed, &key).await;
     browser.until_text("online", "1").await;
     browser.until_contains("worker-models", "tiny").await;
     browser.until_contains("worker-models", &long).await;
@@ -64,8 +64,8 @@ async fn an_operator_follows_a_job_and_retries_a_dead_one_by_keyboard() {
 
     let broken = Answer::begin().send_lines([LINE]).then(Step::Cut);
     ollama.script("/api/chat", broken);
-    let failed = stand.submit("a secret question").await.unwrap();
-    let answered = stand.answer(failed).await;
+    let failed = bed.submit("a secret question").await.unwrap();
+    let answered = bed.answer(failed).await;
     assert_eq!(answered.ends[0]["state"], "failed");
     browser.until_text("dead-count", "1").await;
     browser
@@ -88,7 +88,7 @@ async fn an_operator_follows_a_job_and_retries_a_dead_one_by_keyboard() {
         .send_lines([LAST])
         .then(Step::Finish);
     ollama.script("/api/chat", slow);
-    let running = stand.submit("a secret question").await.unwrap();
+    let running = bed.submit("a secret question").await.unwrap();
     browser.until_text("running", "1").await;
     browser.until_text("running-tokens", "5").await;
     browser.until_contains("running-who", "laptop").await;
@@ -100,7 +100,7 @@ async fn an_operator_follows_a_job_and_retries_a_dead_one_by_keyboard() {
         said.replace(',', "").parse::<f64>().is_ok().then_some(())
     })
     .await;
-    stand.submit("one that waits").await.unwrap();
+    bed.submit("one that waits").await.unwrap();
     browser.until_text("waiting", "1").await;
     browser.until_text("priority-5", "51").await;
     browser.until_text("priority-1", "10").await;
@@ -121,7 +121,7 @@ async fn an_operator_follows_a_job_and_retries_a_dead_one_by_keyboard() {
 
     ollama.settle("/api/chat", Answer::lines([LINE, LAST]));
     gate.open();
-    stand.answer(running).await;
+    bed.answer(running).await;
     browser.until_text("answered", "2").await;
     browser
         .until_label("throughput", "2 jobs were answered and 1 failed")
@@ -136,12 +136,12 @@ async fn an_operator_follows_a_job_and_retries_a_dead_one_by_keyboard() {
 
     let shown: Value = {
         let path = format!("/api/jobs/{failed}");
-        let answer = stand.get(&path).send().await.unwrap();
+        let answer = bed.get(&path).send().await.unwrap();
         answer.json().await.unwrap()
     };
     assert!(shown["retried_as"].is_string(), "{shown}");
     let whole = browser.address().await;
-    assert_eq!(whole.as_str(), stand.url("/"), "the address tells nothing");
+    assert_eq!(whole.as_str(), bed.url("/"), "the address tells nothing");
     let page = browser.page().await;
     assert!(!page.contains("secret") && !page.contains(&key), "{page}");
     let complaints = browser.complaints().await;
@@ -154,9 +154,9 @@ async fn an_operator_follows_a_job_and_retries_a_dead_one_by_keyboard() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_makes_a_key_uses_it_and_revokes_it() {
-    let stand = Stand::relay_only("ollama:http://127.0.0.1:1").await;
-    let key = admin_key(&stand).await;
-    let browser = signed_in(&stand, &key).await;
+    let bed = TestBed::relay_only("ollama:http://127.0.0.1:1").await;
+    let key = admin_key(&bed).await;
+    let browser = signed_in(&bed, &key).await;
     browser
         .until_contains("no-dead", "There are no dead jobs")
         .await;
@@ -173,7 +173,7 @@ async fn an_operator_makes_a_key_uses_it_and_revokes_it() {
     browser.shoot("dashboard-made-key.png").await;
 
     let asks = async || {
-        let request = stand.http.get(stand.url("/api/jobs")).bearer_auth(&made);
+        let request = bed.http.get(bed.url("/api/jobs")).bearer_auth(&made);
         request.send().await.unwrap().status().as_u16()
     };
     assert_eq!(asks().await, 200, "it opens doors");
@@ -209,16 +209,16 @@ async fn an_operator_makes_a_key_uses_it_and_revokes_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dashboard_waits_for_its_relay_and_ends_with_its_key() {
-    let mut stand = Stand::relay_only("ollama:http://127.0.0.1:1").await;
-    let key = admin_key(&stand).await;
-    let browser = signed_in(&stand, &key).await;
-    stand.kill_relay().await;
+    let mut bed = TestBed::relay_only("ollama:http://127.0.0.1:1").await;
+    let key = admin_key(&bed).await;
+    let browser = signed_in(&bed, &key).await;
+    bed.kill_relay().await;
     browser.until_text("link", "Connection lost").await;
     browser.shoot("dashboard-lost.png").await;
-    stand.start_relay().await;
+    bed.start_relay().await;
     browser.until_text("link", "Live").await;
 
-    let mut revoke = stand.hearth(&["key", "revoke", "--store", &store(&stand.home), "operator"]);
+    let mut revoke = bed.hearth(&["key", "revoke", "--store", &store(&bed.home), "operator"]);
     revoke.kill_on_drop(true);
     assert!(finish(revoke).await.status.success());
     poll::until("the field for the key", async || browser.find("key").await).await;

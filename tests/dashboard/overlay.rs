@@ -3,10 +3,10 @@
 use hearth_tests::{
     process::finish,
     scripted_ollama::{Answer, Gate, Step},
-    stand::Stand,
+    test_bed::TestBed,
 };
 use proto::status::CommandArgs;
-use status::{HubAddress, call};
+use status::{HubAddress, request};
 
 use crate::{
     LAST, LINE,
@@ -24,8 +24,8 @@ const CHANGING: &str = "return document.querySelector('[data-testid=pill]').getA
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_browser_source_follows_the_agent_under_its_policy_and_only_reads() {
-    let (mut stand, ollama) = Stand::scripted().await;
-    let agent = stand.agent.as_mut().unwrap();
+    let (mut bed, ollama) = TestBed::scripted().await;
+    let agent = bed.agent.as_mut().unwrap();
     let at = format!("http://{}", agent.says("local HTTP on http://").await);
     let browser = Browser::start().await;
     browser.look(Look::Light, 640).await;
@@ -52,7 +52,7 @@ async fn a_browser_source_follows_the_agent_under_its_policy_and_only_reads() {
         .send_lines([LAST])
         .then(Step::Finish);
     ollama.script("/api/chat", slow);
-    let job = stand.submit("a secret question").await.unwrap();
+    let job = bed.submit("a secret question").await.unwrap();
     browser.until_text("state", "Working for laptop").await;
     browser.until_text("model", "tiny").await;
     for (look, under, name) in [
@@ -68,16 +68,16 @@ async fn a_browser_source_follows_the_agent_under_its_policy_and_only_reads() {
         browser.shoot(&format!("overlay-source-{name}.png")).await;
     }
     gate.open();
-    stand.answer(job).await;
+    bed.answer(job).await;
     browser.until_text("state", "Ready").await;
 
-    assert!(finish(stand.hearth(&["pause"])).await.status.success());
+    assert!(finish(bed.hearth(&["pause"])).await.status.success());
     browser.until_text("state", "Paused").await;
-    let hub = HubAddress::find(&stand.home.path().join("data/hearth")).unwrap();
-    let hide = call(&hub, "hide_overlay", CommandArgs::default()).await;
+    let hub = HubAddress::find(&bed.home.path().join("data/hearth")).unwrap();
+    let hide = request(&hub, "hide_overlay", CommandArgs::default()).await;
     hide.unwrap();
     browser.until_gone("pill").await;
-    let show = call(&hub, "show_overlay", CommandArgs::default()).await;
+    let show = request(&hub, "show_overlay", CommandArgs::default()).await;
     show.unwrap();
     poll::until("the pill", async || browser.find("pill").await).await;
 
@@ -92,7 +92,7 @@ async fn a_browser_source_follows_the_agent_under_its_policy_and_only_reads() {
             .any(|(_, url)| url.starts_with(&format!("{at}{path}")))
     };
     assert!(of("/overlay?") && of("/status/stream"), "{asked:?}");
-    stand.kill_agent().await;
+    bed.kill_agent().await;
     browser.until_text("state", "Agent not reachable").await;
     browser.close().await;
 }

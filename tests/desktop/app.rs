@@ -8,7 +8,7 @@ use status::{HubAddress, Link, Places, Subscriber, SubscriberHandle};
 use tokio::{process::Command, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::{desk::Desk, poll::until, tray::Tray};
+use crate::{poll::until, session::DesktopSession, tray::Tray};
 
 /// No relay, and an engine that is not running: the app must be usable nevertheless.
 pub(crate) const ARGS: [&str; 6] = [
@@ -49,36 +49,36 @@ pub(crate) struct App {
 
 impl App {
     /// Starts the app and waits until its hub is reachable.
-    pub(crate) async fn start(desk: &Desk, look: Look) -> Self {
-        let process = Self::spawn(desk, look);
-        Self::of(desk, process).await
+    pub(crate) async fn start(session: &DesktopSession, look: Look) -> Self {
+        let process = Self::spawn(session, look);
+        Self::of(session, process).await
     }
 
     /// Starts the app with this command and waits until its hub is reachable.
-    pub(crate) async fn begin(desk: &Desk, command: Command) -> Self {
-        Self::of(desk, Process::start("hearth-desktop", command)).await
+    pub(crate) async fn begin(session: &DesktopSession, command: Command) -> Self {
+        Self::of(session, Process::start("hearth-desktop", command)).await
     }
 
-    async fn of(desk: &Desk, process: Process) -> Self {
+    async fn of(session: &DesktopSession, process: Process) -> Self {
         Self {
             process: Some(process),
-            ..Self::running(desk).await
+            ..Self::running(session).await
         }
     }
 
     /// Starts the app.
-    pub(crate) fn spawn(desk: &Desk, look: Look) -> Process {
-        let mut command = desk.command(binary("hearth-desktop"));
+    pub(crate) fn spawn(session: &DesktopSession, look: Look) -> Process {
+        let mut command = session.command(binary("hearth-desktop"));
         command.args(ARGS).env("GTK_THEME", look.theme());
         Process::start("hearth-desktop", command)
     }
 
     /// The app that is running on this desk.
-    pub(crate) async fn running(desk: &Desk) -> Self {
-        let folder = desk.home.path().join("data/hearth");
+    pub(crate) async fn running(session: &DesktopSession) -> Self {
+        let folder = session.home.path().join("data/hearth");
         let hub = until("a status hub", async || HubAddress::find(&folder)).await;
         Self {
-            home: format!("HOME={}", desk.home.path().display()),
+            home: format!("HOME={}", session.home.path().display()),
             hub,
             process: None,
         }

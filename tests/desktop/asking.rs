@@ -8,8 +8,8 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungsten
 
 use crate::{
     app::{App, Look},
-    desk::Desk,
     notices::{Asked, Notices, click},
+    session::DesktopSession,
     tray::{Tray, Watcher},
 };
 
@@ -62,10 +62,10 @@ exec cat <&3 >/dev/null"#;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_that_asks_is_a_notice_which_is_answered_there_or_goes_when_it_was_elsewhere() {
-    let desk = Desk::new().await;
-    let watcher = Watcher::new(&desk).await;
-    let mut notices = Notices::new(&desk).await;
-    let app = App::start(&desk, Look::Light).await;
+    let session = DesktopSession::new().await;
+    let watcher = Watcher::new(&session).await;
+    let mut notices = Notices::new(&session).await;
+    let app = App::start(&session, Look::Light).await;
     let tray = Tray::of(&watcher).await;
     let hub = app.hub();
     hub.until(|status| status.monitoring).await;
@@ -91,7 +91,7 @@ async fn a_program_that_asks_is_a_notice_which_is_answered_there_or_goes_when_it
     // Signals from other programs than the notification server do not count, nor do clicks
     // elsewhere.
     let (once, no) = (&actions[2], &actions[6]);
-    let stranger = zbus::connection::Builder::address(desk.bus()).unwrap();
+    let stranger = zbus::connection::Builder::address(session.bus()).unwrap();
     click(&stranger.build().await.unwrap(), id, no).await;
     notices.click(id + 1, no).await;
     tray.until_item("Allow once").await;
@@ -115,9 +115,9 @@ async fn a_program_that_asks_is_a_notice_which_is_answered_there_or_goes_when_it
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_notice_outlives_the_app() {
-    let desk = Desk::new().await;
-    let mut notices = Notices::new(&desk).await;
-    let app = App::start(&desk, Look::Light).await;
+    let session = DesktopSession::new().await;
+    let mut notices = Notices::new(&session).await;
+    let app = App::start(&session, Look::Light).await;
     let mut dock = Dock::open(&app).await;
     dock.asks("toggle_monitoring").await;
     let Asked::Notify { id, .. } = notices.asked().await else {
@@ -129,9 +129,9 @@ async fn no_notice_outlives_the_app() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_notice_that_the_desktop_refuses_leaves_the_others_alive() {
-    let desk = Desk::new().await;
-    let mut notices = Notices::new(&desk).await;
-    let app = App::start(&desk, Look::Light).await;
+    let session = DesktopSession::new().await;
+    let mut notices = Notices::new(&session).await;
+    let app = App::start(&session, Look::Light).await;
     let mut first = Dock::open(&app).await;
     first.asks("toggle_monitoring").await;
     let Asked::Notify { id, actions, .. } = notices.asked().await else {

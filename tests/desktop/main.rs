@@ -7,19 +7,19 @@
 
 mod app;
 mod asking;
-mod desk;
 mod notices;
 mod pages;
 mod poll;
 mod screen;
 mod serving;
+mod session;
 mod tray;
 
 use app::{AT_REST, App, Look};
-use desk::Desk;
 use poll::until;
 use proto::status::Phase;
 use screen::{AT_ALL_DESKTOPS, Place, Rgb};
+use session::DesktopSession;
 use tray::Tray;
 
 /// Bottom right, 12 pixels from the edges: 280 x 56 with a margin of 4. (GTK tends to make it 200
@@ -35,10 +35,10 @@ const DARK: Rgb = Rgb(0x15, 0x18, 0x20);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_overlay_floats_over_everything_and_takes_neither_click_nor_focus() {
-    let desk = Desk::new().await;
-    let below = desk.screen.wallpaper(LIGHT, DARK);
-    let app = App::start(&desk, Look::Light).await;
-    let overlay = desk.screen.window("Hearth overlay").await;
+    let session = DesktopSession::new().await;
+    let below = session.screen.wallpaper(LIGHT, DARK);
+    let app = App::start(&session, Look::Light).await;
+    let overlay = session.screen.window("Hearth overlay").await;
 
     for state in ["_NET_WM_STATE_ABOVE", "_NET_WM_STATE_SKIP_TASKBAR"] {
         overlay.has_state(state).await;
@@ -46,24 +46,25 @@ async fn the_overlay_floats_over_everything_and_takes_neither_click_nor_focus() 
     assert_eq!(overlay.desktop(), Some(AT_ALL_DESKTOPS));
     overlay.lies_at(CORNER).await;
     overlay.lets_clicks_through().await;
-    assert_ne!(desk.screen.focused(), overlay.id, "it has the focus");
+    assert_ne!(session.screen.focused(), overlay.id, "it has the focus");
 
-    desk.screen.until_drawn(CORNER).await;
+    session.screen.until_drawn(CORNER).await;
     let (x, y) = CORNER.centre();
-    desk.screen.click(x, y);
+    session.screen.click(x, y);
     assert_eq!(below.clicked().await, (x, y), "the pill took the click");
 
-    desk.screen.shoot("overlay-light.png").await;
+    session.screen.shoot("overlay-light.png").await;
     app.quit().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hidden_and_shown_again_the_overlay_is_as_before() {
-    let desk = Desk::new().await;
-    let watcher = tray::Watcher::new(&desk).await;
-    let app = App::start(&desk, Look::Dark).await;
-    desk.screen.wallpaper(DARK, LIGHT);
-    desk.screen
+    let session = DesktopSession::new().await;
+    let watcher = tray::Watcher::new(&session).await;
+    let app = App::start(&session, Look::Dark).await;
+    session.screen.wallpaper(DARK, LIGHT);
+    session
+        .screen
         .window("Hearth overlay")
         .await
         .lies_at(CORNER)
@@ -71,13 +72,13 @@ async fn hidden_and_shown_again_the_overlay_is_as_before() {
     let tray = Tray::of(&watcher).await;
 
     tray.click("Show overlay").await;
-    desk.screen.no_window("Hearth overlay").await;
+    session.screen.no_window("Hearth overlay").await;
     tray.until_mark("Show overlay", false).await;
     // No page is visible, so no web process is running.
     app.until_pages(0).await;
 
     tray.click("Show overlay").await;
-    let after = desk.screen.window("Hearth overlay").await;
+    let after = session.screen.window("Hearth overlay").await;
     for state in ["_NET_WM_STATE_ABOVE", "_NET_WM_STATE_SKIP_TASKBAR"] {
         after.has_state(state).await;
     }
@@ -86,17 +87,17 @@ async fn hidden_and_shown_again_the_overlay_is_as_before() {
     after.lets_clicks_through().await;
     tray.until_mark("Show overlay", true).await;
 
-    desk.screen.until_drawn(CORNER).await;
-    desk.screen.shoot("overlay-dark.png").await;
+    session.screen.until_drawn(CORNER).await;
+    session.screen.shoot("overlay-dark.png").await;
     app.quit().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pause_in_the_tray_is_what_overlay_and_hub_say_and_resume_takes_it_back() {
-    let desk = Desk::new().await;
-    let watcher = tray::Watcher::new(&desk).await;
-    let browser = pages::Browser::start(&desk, Look::Light).await;
-    let app = browser.app(&desk).await;
+    let session = DesktopSession::new().await;
+    let watcher = tray::Watcher::new(&session).await;
+    let browser = pages::Browser::start(&session, Look::Light).await;
+    let app = browser.app(&session).await;
     let tray = Tray::of(&watcher).await;
     let hub = app.hub();
 
@@ -120,9 +121,9 @@ async fn pause_in_the_tray_is_what_overlay_and_hub_say_and_resume_takes_it_back(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_tray_offers_what_the_app_can_do_and_has_a_picture() {
-    let desk = Desk::new().await;
-    let watcher = tray::Watcher::new(&desk).await;
-    let app = App::start(&desk, Look::Light).await;
+    let session = DesktopSession::new().await;
+    let watcher = tray::Watcher::new(&session).await;
+    let app = App::start(&session, Look::Light).await;
     let tray = Tray::of(&watcher).await;
 
     let labels = tray.labels().await;
@@ -151,37 +152,37 @@ async fn the_tray_offers_what_the_app_can_do_and_has_a_picture() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_real_panel_the_icon_is_seen_and_its_menu_opens() {
-    let desk = Desk::new().await;
-    let _panel = desk.panel();
-    let app = App::start(&desk, Look::Light).await;
+    let session = DesktopSession::new().await;
+    let _panel = session.panel();
+    let app = App::start(&session, Look::Light).await;
     let icon = Place {
         x: 1250,
         y: 0,
         width: 30,
         height: 30,
     };
-    desk.screen.until_drawn(icon).await;
+    session.screen.until_drawn(icon).await;
 
     let (x, y) = icon.centre();
-    desk.screen.click(x, y);
+    session.screen.click(x, y);
     let menu = Place {
         x: 1000,
         y: 40,
         width: 280,
         height: 160,
     };
-    desk.screen.until_drawn(menu).await;
-    desk.screen.shoot("tray-menu.png").await;
+    session.screen.until_drawn(menu).await;
+    session.screen.shoot("tray-menu.png").await;
     app.quit().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn start_at_login_writes_the_desktop_entry_and_takes_it_away() {
-    let desk = Desk::new().await;
-    let watcher = tray::Watcher::new(&desk).await;
-    let app = App::start(&desk, Look::Light).await;
+    let session = DesktopSession::new().await;
+    let watcher = tray::Watcher::new(&session).await;
+    let app = App::start(&session, Look::Light).await;
     let tray = Tray::of(&watcher).await;
-    let entry = desk
+    let entry = session
         .home
         .path()
         .join("config/autostart/hearth-desktop.desktop");
@@ -208,38 +209,38 @@ async fn start_at_login_writes_the_desktop_entry_and_takes_it_away() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_at_login_that_is_refused_in_the_tray_is_explained_in_the_window() {
-    let desk = Desk::new().await;
-    let watcher = tray::Watcher::new(&desk).await;
-    let browser = pages::Browser::with_a_key_in_the_environment(&desk, Look::Light).await;
-    let app = browser.app(&desk).await;
+    let session = DesktopSession::new().await;
+    let watcher = tray::Watcher::new(&session).await;
+    let browser = pages::Browser::with_a_key_in_the_environment(&session, Look::Light).await;
+    let app = browser.app(&session).await;
     let tray = Tray::of(&watcher).await;
     tray.click("Start at login").await;
-    let window = desk.screen.window("Hearth").await;
+    let window = session.screen.window("Hearth").await;
     browser.main_window().await;
     browser.until_contains("refused", "HEARTH_ENGINE_KEY").await;
     tray.until_mark("Start at login", false).await;
-    desk.screen.until_drawn(window.place()).await;
-    desk.screen.shoot("window-refused.png").await;
+    session.screen.until_drawn(window.place()).await;
+    session.screen.shoot("window-refused.png").await;
     app.quit_over(&tray).await;
     browser.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_window_opens_from_the_tray_and_closing_it_leaves_the_app_running() {
-    let desk = Desk::new().await;
-    let watcher = tray::Watcher::new(&desk).await;
-    let browser = pages::Browser::start(&desk, Look::Light).await;
-    let app = browser.app(&desk).await;
+    let session = DesktopSession::new().await;
+    let watcher = tray::Watcher::new(&session).await;
+    let browser = pages::Browser::start(&session, Look::Light).await;
+    let app = browser.app(&session).await;
     let tray = Tray::of(&watcher).await;
     let hub = app.hub();
-    desk.screen.no_window("Hearth").await;
+    session.screen.no_window("Hearth").await;
 
     tray.click("Open Hearth").await;
-    let window = desk.screen.window("Hearth").await;
+    let window = session.screen.window("Hearth").await;
     browser.main_window().await;
     browser.until_text("pause", "Pause").await;
-    desk.screen.until_drawn(window.place()).await;
-    desk.screen.shoot("window-light.png").await;
+    session.screen.until_drawn(window.place()).await;
+    session.screen.shoot("window-light.png").await;
 
     browser.click("pause").await;
     hub.until(|status| !status.monitoring).await;
@@ -248,36 +249,36 @@ async fn the_window_opens_from_the_tray_and_closing_it_leaves_the_app_running() 
     hub.until(|status| status.monitoring).await;
 
     window.close();
-    desk.screen.no_window("Hearth").await;
+    session.screen.no_window("Hearth").await;
     tray.click("Open Hearth").await;
-    desk.screen.window("Hearth").await;
+    session.screen.window("Hearth").await;
     app.quit_over(&tray).await;
     browser.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_start_opens_the_first_ones_window_and_ends_well() {
-    let desk = Desk::new().await;
-    let app = App::start(&desk, Look::Dark).await;
-    let mut second = App::spawn(&desk, Look::Dark);
+    let session = DesktopSession::new().await;
+    let app = App::start(&session, Look::Dark).await;
+    let mut second = App::spawn(&session, Look::Dark);
     assert!(second.wait().await.success(), "{}", second.log());
-    desk.screen.wallpaper(DARK, LIGHT);
-    let window = desk.screen.window("Hearth").await;
-    desk.screen.until_drawn(window.place()).await;
-    desk.screen.until_drawn(CORNER).await;
-    desk.screen.shoot("window-dark.png").await;
+    session.screen.wallpaper(DARK, LIGHT);
+    let window = session.screen.window("Hearth").await;
+    session.screen.until_drawn(window.place()).await;
+    session.screen.until_drawn(CORNER).await;
+    session.screen.shoot("window-dark.png").await;
     app.quit().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn quit_ends_every_process_and_takes_the_hub_down() {
-    let desk = Desk::new().await;
-    let watcher = tray::Watcher::new(&desk).await;
-    let app = App::start(&desk, Look::Light).await;
+    let session = DesktopSession::new().await;
+    let watcher = tray::Watcher::new(&session).await;
+    let app = App::start(&session, Look::Light).await;
     let tray = Tray::of(&watcher).await;
     let hub = app.hub();
     hub.until(|_| true).await;
-    desk.screen.window("Hearth overlay").await;
+    session.screen.window("Hearth overlay").await;
     assert!(
         app.processes().len() > 1,
         "an overlay without a web process"

@@ -11,7 +11,7 @@ use std::{
 use tokio::sync::mpsc;
 use zbus::{Connection, interface, zvariant::OwnedValue};
 
-use crate::desk::Desk;
+use crate::session::DesktopSession;
 
 const PATH: &str = "/org/freedesktop/Notifications";
 const NAME: &str = "org.freedesktop.Notifications";
@@ -85,7 +85,7 @@ pub(crate) struct Notices {
 }
 
 impl Notices {
-    pub(crate) async fn new(desk: &Desk) -> Self {
+    pub(crate) async fn new(session: &DesktopSession) -> Self {
         let (sender, asked) = mpsc::channel(16);
         let refuses = Arc::new(AtomicBool::default());
         let server = Server {
@@ -93,7 +93,7 @@ impl Notices {
             asked: sender,
             last: 40,
         };
-        let builder = zbus::connection::Builder::address(desk.bus()).unwrap();
+        let builder = zbus::connection::Builder::address(session.bus()).unwrap();
         let builder = builder.serve_at(PATH, server).unwrap();
         let bus = builder.name(NAME).unwrap().build().await.unwrap();
         Self {

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use fantoccini::{Client, ClientBuilder, Locator};
 use hearth_tests::{
     process::{Process, binary},
-    stand::Stand,
+    test_bed::TestBed,
 };
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::json;
@@ -13,8 +13,8 @@ use tokio::{net::TcpStream, process::Command};
 
 use crate::{
     app::{self, App, Look},
-    desk::Desk,
     poll::until,
+    session::DesktopSession,
 };
 
 const DRIVER: &str = "WebKitWebDriver";
@@ -27,9 +27,9 @@ pub(crate) struct Browser {
 
 impl Browser {
     /// Starts the app without a relay.
-    pub(crate) async fn start(desk: &Desk, look: Look) -> Self {
+    pub(crate) async fn start(session: &DesktopSession, look: Look) -> Self {
         Self::drive(
-            desk.command(DRIVER),
+            session.command(DRIVER),
             look,
             app::ARGS.map(str::to_owned).to_vec(),
         )
@@ -37,15 +37,18 @@ impl Browser {
     }
 
     /// Starts the app as the agent of a relay.
-    pub(crate) async fn serving(desk: &Desk, stand: &Stand, look: Look) -> Self {
-        let mut driver = desk.command(DRIVER);
-        driver.env("HEARTH_KEY", &stand.worker);
-        Self::drive(driver, look, stand.options()).await
+    pub(crate) async fn serving(session: &DesktopSession, bed: &TestBed, look: Look) -> Self {
+        let mut driver = session.command(DRIVER);
+        driver.env("HEARTH_KEY", &bed.worker);
+        Self::drive(driver, look, bed.options()).await
     }
 
     /// Starts the app with a key that a start at login could not repeat.
-    pub(crate) async fn with_a_key_in_the_environment(desk: &Desk, look: Look) -> Self {
-        let mut driver = desk.command(DRIVER);
+    pub(crate) async fn with_a_key_in_the_environment(
+        session: &DesktopSession,
+        look: Look,
+    ) -> Self {
+        let mut driver = session.command(DRIVER);
         driver.env("HEARTH_ENGINE_KEY", "k");
         let mut args = app::ARGS;
         args[5] = "openai:http://127.0.0.1:1/v1";
@@ -83,8 +86,8 @@ impl Browser {
     }
 
     /// The app that the driver started.
-    pub(crate) async fn app(&self, desk: &Desk) -> App {
-        App::running(desk).await
+    pub(crate) async fn app(&self, session: &DesktopSession) -> App {
+        App::running(session).await
     }
 
     /// Switches to the overlay.

@@ -3,7 +3,7 @@
 use hearth_tests::{
     process::binary,
     scripted_ollama::{Answer, Gate, ScriptedOllama, Step},
-    stand::Stand,
+    test_bed::TestBed,
 };
 use proto::status::Phase;
 use serde_json::Value;
@@ -11,8 +11,8 @@ use serde_json::Value;
 use crate::{
     CORNER, DARK, LIGHT,
     app::{App, Look},
-    desk::Desk,
     pages::Browser,
+    session::DesktopSession,
     tray::{Tray, Watcher},
 };
 
@@ -35,12 +35,12 @@ fn halting(ollama: &ScriptedOllama) -> Gate {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_job_is_shown_and_pausing_lets_it_finish_and_leases_no_other() {
     let ollama = ScriptedOllama::start().await.unwrap();
-    let stand = Stand::relay_only(&format!("ollama:{}", ollama.url())).await;
-    let desk = Desk::new().await;
-    let _wallpaper = desk.screen.wallpaper(DARK, LIGHT);
-    let watcher = Watcher::new(&desk).await;
-    let browser = Browser::serving(&desk, &stand, Look::Dark).await;
-    let app = browser.app(&desk).await;
+    let bed = TestBed::relay_only(&format!("ollama:{}", ollama.url())).await;
+    let session = DesktopSession::new().await;
+    let _wallpaper = session.screen.wallpaper(DARK, LIGHT);
+    let watcher = Watcher::new(&session).await;
+    let browser = Browser::serving(&session, &bed, Look::Dark).await;
+    let app = browser.app(&session).await;
     let (tray, hub) = (Tray::of(&watcher).await, app.hub());
     hub.until(|status| status.status == Phase::Ready).await;
     browser.overlay().await;
@@ -48,7 +48,7 @@ async fn a_running_job_is_shown_and_pausing_lets_it_finish_and_leases_no_other()
 
     let (quit, toggle) = (tray.id("Quit").await, tray.id("Pause").await);
     let gate = halting(&ollama);
-    let running = stand.submit("x").await.unwrap();
+    let running = bed.submit("x").await.unwrap();
     hub.until(|status| status.jobs.first().is_some_and(|job| job.tokens == 40))
         .await;
     tray.until_item("laptop · tiny").await;
@@ -59,20 +59,20 @@ async fn a_running_job_is_shown_and_pausing_lets_it_finish_and_leases_no_other()
     );
     browser.until_text("state", "Working for laptop").await;
     browser.until_text("model", "tiny").await;
-    desk.screen.until_drawn(CORNER).await;
-    desk.screen.shoot("overlay-working-dark.png").await;
+    session.screen.until_drawn(CORNER).await;
+    session.screen.shoot("overlay-working-dark.png").await;
     tray.click("Open Hearth").await;
-    let window = desk.screen.window("Hearth").await;
-    desk.screen.until_drawn(window.place()).await;
-    desk.screen.shoot("window-working-dark.png").await;
+    let window = session.screen.window("Hearth").await;
+    session.screen.until_drawn(window.place()).await;
+    session.screen.shoot("window-working-dark.png").await;
     window.close();
     browser.overlay().await;
 
     tray.click("Pause").await;
     hub.until(|status| !status.monitoring).await;
-    let waiting = stand.submit("y").await.unwrap();
+    let waiting = bed.submit("y").await.unwrap();
     gate.open();
-    let answered = stand.answer(running).await;
+    let answered = bed.answer(running).await;
     assert_eq!(
         answered.ends[0]["state"], "completed",
         "a running job finishes: {answered:?}"
@@ -91,12 +91,12 @@ async fn a_running_job_is_shown_and_pausing_lets_it_finish_and_leases_no_other()
     tray.until_labels(&said).await;
     assert_eq!(tray.id("Quit").await, quit, "nor when it goes");
     let path = format!("/api/jobs/{waiting}");
-    let view: Value = stand.get(&path).send().await.unwrap().json().await.unwrap();
+    let view: Value = bed.get(&path).send().await.unwrap().json().await.unwrap();
     assert_eq!(view["state"], "queued", "nothing is leased while paused");
     assert_eq!(ollama.requests_for("/api/chat").len(), 1);
 
     tray.click("Resume").await;
-    let answered = stand.answer(waiting).await;
+    let answered = bed.answer(waiting).await;
     assert_eq!(answered.ends[0]["state"], "completed", "{answered:?}");
     app.quit_over(&tray).await;
     browser.close().await;
@@ -105,29 +105,29 @@ async fn a_running_job_is_shown_and_pausing_lets_it_finish_and_leases_no_other()
 #[tokio::test(flavor = "multi_thread")]
 async fn what_starts_at_login_has_the_key_that_only_stood_in_the_environment() {
     let ollama = ScriptedOllama::start().await.unwrap();
-    let stand = Stand::relay_only(&format!("ollama:{}", ollama.url())).await;
-    let desk = Desk::new().await;
-    let watcher = Watcher::new(&desk).await;
-    let mut first = desk.command(binary("hearth-desktop"));
-    first.args(stand.options()).env("HEARTH_KEY", &stand.worker);
-    let app = App::begin(&desk, first).await;
+    let bed = TestBed::relay_only(&format!("ollama:{}", ollama.url())).await;
+    let session = DesktopSession::new().await;
+    let watcher = Watcher::new(&session).await;
+    let mut first = session.command(binary("hearth-desktop"));
+    first.args(bed.options()).env("HEARTH_KEY", &bed.worker);
+    let app = App::begin(&session, first).await;
     let tray = Tray::of(&watcher).await;
     tray.click("Start at login").await;
     tray.until_mark("Start at login", true).await;
     app.quit_over(&tray).await;
 
-    let entry = (desk.home.path()).join("config/autostart/hearth-desktop.desktop");
+    let entry = (session.home.path()).join("config/autostart/hearth-desktop.desktop");
     let entry = std::fs::read_to_string(entry).unwrap();
-    assert!(!entry.contains(&stand.worker), "anybody may read an entry");
+    assert!(!entry.contains(&bed.worker), "anybody may read an entry");
     let exec = (entry.lines())
         .find_map(|line| line.strip_prefix("Exec="))
         .unwrap();
     let mut words = exec.split(' ');
-    let mut login = desk.command(words.next().unwrap());
+    let mut login = session.command(words.next().unwrap());
     login
         .args(words)
         .args(["--status-port", "0", "--http-port", "0"]);
-    let app = App::begin(&desk, login).await;
+    let app = App::begin(&session, login).await;
     app.hub()
         .until(|status| status.status == Phase::Ready)
         .await;

@@ -10,7 +10,7 @@ use zbus::{
     zvariant::{DynamicType, OwnedValue, Value},
 };
 
-use crate::{desk::Desk, poll::until};
+use crate::{poll::until, session::DesktopSession};
 
 /// The watcher that icons register with, usually a part of the panel.
 pub(crate) struct Watcher {
@@ -57,9 +57,9 @@ impl Registry {
 }
 
 impl Watcher {
-    pub(crate) async fn new(desk: &Desk) -> Self {
+    pub(crate) async fn new(session: &DesktopSession) -> Self {
         let (sender, items) = watch::channel(Vec::new());
-        let bus = zbus::connection::Builder::address(desk.bus())
+        let bus = zbus::connection::Builder::address(session.bus())
             .unwrap()
             .serve_at("/StatusNotifierWatcher", Registry { items: sender })
             .unwrap()

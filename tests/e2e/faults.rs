@@ -4,7 +4,7 @@
 use hearth_tests::{
     process::{PATIENCE, finish},
     scripted_ollama::{Answer, Step},
-    stand::{Stand, create_key, hearth, store},
+    test_bed::{TestBed, create_key, hearth, store},
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -21,11 +21,11 @@ fn question() -> Value {
 
 #[tokio::test]
 async fn a_wrong_a_missing_and_a_revoked_key_are_refused_with_a_code() {
-    let stand = Stand::relay_only("ollama").await;
-    let url = stand.url("/api/jobs");
+    let bed = TestBed::relay_only("ollama").await;
+    let url = bed.url("/api/jobs");
     for request in [
-        stand.http.get(&url),
-        stand.http.get(&url).bearer_auth("hearth_no_key"),
+        bed.http.get(&url),
+        bed.http.get(&url).bearer_auth("hearth_no_key"),
     ] {
         let answer = request.send().await.unwrap();
         assert_eq!(answer.status(), 401);
@@ -33,36 +33,36 @@ async fn a_wrong_a_missing_and_a_revoked_key_are_refused_with_a_code() {
         assert_eq!(body["error"]["code"], "unauthorized");
     }
 
-    let spare = create_key(&stand.home, &["--name", "spare", "--scope", "read"]).await;
-    let ask = || stand.http.get(&url).bearer_auth(&spare).send();
+    let spare = create_key(&bed.home, &["--name", "spare", "--scope", "read"]).await;
+    let ask = || bed.http.get(&url).bearer_auth(&spare).send();
     assert_eq!(ask().await.unwrap().status(), 200);
     let list = finish(hearth(
-        &stand.home,
-        &["key", "list", "--store", &store(&stand.home)],
+        &bed.home,
+        &["key", "list", "--store", &store(&bed.home)],
     ))
     .await;
     assert!(list.stdout.contains("spare"), "{}", list.stdout);
     assert!(!list.stdout.contains(&spare), "a list shows no secret");
-    let revoke = ["key", "revoke", "--store", &store(&stand.home), "spare"];
-    assert!(finish(hearth(&stand.home, &revoke)).await.status.success());
+    let revoke = ["key", "revoke", "--store", &store(&bed.home), "spare"];
+    assert!(finish(hearth(&bed.home, &revoke)).await.status.success());
     assert_eq!(
         ask().await.unwrap().status(),
         401,
         "revoked while the relay runs"
     );
-    let again = finish(hearth(&stand.home, &revoke)).await;
+    let again = finish(hearth(&bed.home, &revoke)).await;
     assert!(!again.status.success(), "there is nothing left to revoke");
     assert!(again.stderr.contains("spare"), "{}", again.stderr);
 }
 
 #[tokio::test]
 async fn the_store_holds_no_key_in_clear() {
-    let stand = Stand::relay_only("ollama").await;
-    let secret = stand.requester.split('_').nth(2).unwrap();
+    let bed = TestBed::relay_only("ollama").await;
+    let secret = bed.requester.split('_').nth(2).unwrap();
     let digit = |at: usize| u8::from_str_radix(&secret[at..at + 2], 16).unwrap();
     let raw: Vec<u8> = (0..secret.len()).step_by(2).map(digit).collect();
     let forms = [secret.as_bytes(), &raw];
-    for file in std::fs::read_dir(stand.home.path()).unwrap() {
+    for file in std::fs::read_dir(bed.home.path()).unwrap() {
         let path = file.unwrap().path();
         if path.is_file() {
             let bytes = std::fs::read(&path).unwrap();
@@ -99,14 +99,10 @@ async fn without_any_key_the_relay_starts_only_when_told_to_on_loopback() {
 
 #[tokio::test]
 async fn bad_requests_are_told_what_is_wrong() {
-    let (stand, _ollama) = Stand::scripted().await;
+    let (bed, _ollama) = TestBed::scripted().await;
     let send = async |path: &str, body: String| {
-        let url = stand.url(path);
-        let request = stand
-            .http
-            .post(url)
-            .bearer_auth(&stand.requester)
-            .body(body);
+        let url = bed.url(path);
+        let request = bed.http.post(url).bearer_auth(&bed.requester).body(body);
         let answer = request.send().await.unwrap();
         let status = answer.status().as_u16();
         (status, answer.json::<Value>().await.unwrap())
@@ -143,8 +139,8 @@ async fn bad_requests_are_told_what_is_wrong() {
     );
 
     // The size is only announced: the request is refused before its body is read.
-    let mut socket = TcpStream::connect(stand.address).await.unwrap();
-    let (host, key) = (stand.address, &stand.requester);
+    let mut socket = TcpStream::connect(bed.address).await.unwrap();
+    let (host, key) = (bed.address, &bed.requester);
     let length = proto::limits::BODY_MAX + 1;
     let head = format!(
         "POST /api/jobs HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n\
@@ -160,8 +156,8 @@ async fn bad_requests_are_told_what_is_wrong() {
 
 #[tokio::test]
 async fn a_foreign_job_and_an_absent_one_look_alike() {
-    let (stand, ollama) = Stand::scripted().await;
-    let job = stand.submit("x").await.unwrap();
+    let (bed, ollama) = TestBed::scripted().await;
+    let job = bed.submit("x").await.unwrap();
     ollama.until_asked("/api/chat", 1).await;
     let args = [
         "--name",
@@ -173,10 +169,10 @@ async fn a_foreign_job_and_an_absent_one_look_alike() {
         "--account",
         "else",
     ];
-    let stranger = create_key(&stand.home, &args).await;
+    let stranger = create_key(&bed.home, &args).await;
     let look = async |id: &str, method: reqwest::Method, path: &str| {
-        let url = stand.url(&format!("/api/jobs/{id}{path}"));
-        let answer = stand
+        let url = bed.url(&format!("/api/jobs/{id}{path}"));
+        let answer = bed
             .http
             .request(method, url)
             .bearer_auth(&stranger)
@@ -203,11 +199,11 @@ async fn a_foreign_job_and_an_absent_one_look_alike() {
 
 #[tokio::test]
 async fn an_engine_that_dies_mid_stream_is_a_typed_error_never_a_silent_end() {
-    let (stand, ollama) = Stand::scripted().await;
+    let (bed, ollama) = TestBed::scripted().await;
     let dying = || Answer::begin().send_lines([LINE]).then(Step::Cut);
 
     ollama.script("/api/chat", dying());
-    let text = stand
+    let text = bed
         .post("/api/chat", &question())
         .send()
         .await
@@ -221,7 +217,7 @@ async fn an_engine_that_dies_mid_stream_is_a_typed_error_never_a_silent_end() {
     ollama.script("/api/chat", dying());
     let mut body = question();
     body["stream"] = json!(true);
-    let answer = stand
+    let answer = bed
         .post("/v1/chat/completions", &body)
         .send()
         .await
@@ -233,8 +229,8 @@ async fn an_engine_that_dies_mid_stream_is_a_typed_error_never_a_silent_end() {
     );
 
     ollama.script("/api/chat", dying());
-    let job = stand.submit("x").await.unwrap();
-    let answered = stand.answer(job).await;
+    let job = bed.submit("x").await.unwrap();
+    let answered = bed.answer(job).await;
     assert_eq!(answered.ends[0]["state"], "failed", "{answered:?}");
     assert_eq!(
         answered.ends[0]["error"]["code"], "engine_failed",
@@ -244,31 +240,31 @@ async fn an_engine_that_dies_mid_stream_is_a_typed_error_never_a_silent_end() {
 
 #[tokio::test]
 async fn an_engine_that_is_down_stops_leasing_and_the_job_waits_for_it() {
-    let (stand, mut ollama) = Stand::scripted().await;
+    let (bed, mut ollama) = TestBed::scripted().await;
     ollama.go_down().await;
-    let job = stand.submit("x").await.unwrap();
-    stand.until("engine_offline").await;
-    let status = stand.status().await;
+    let job = bed.submit("x").await.unwrap();
+    bed.until("engine_offline").await;
+    let status = bed.status().await;
     assert_eq!(
         status["relay"]["state"], "up",
         "only the broken hop is named: {status}"
     );
     assert_eq!(status["engine"]["state"], "down");
     ollama.come_back().await.unwrap();
-    let answered = stand.answer(job).await;
+    let answered = bed.answer(job).await;
     assert_eq!(answered.ends[0]["state"], "completed", "{answered:?}");
-    stand.until("ready").await;
+    bed.until("ready").await;
 }
 
 #[tokio::test]
 async fn a_requester_that_leaves_stops_the_engine() {
-    let (stand, ollama) = Stand::scripted().await;
+    let (bed, ollama) = TestBed::scripted().await;
     let gate = hearth_tests::scripted_ollama::Gate::default();
     ollama.script(
         "/api/chat",
         Answer::begin().send_lines([LINE]).then(Step::Wait(gate)),
     );
-    let mut answer = stand.post("/api/chat", &question()).send().await.unwrap();
+    let mut answer = bed.post("/api/chat", &question()).send().await.unwrap();
     assert!(
         answer.chunk().await.unwrap().is_some(),
         "the first token came"
@@ -277,14 +273,14 @@ async fn a_requester_that_leaves_stops_the_engine() {
     tokio::time::timeout(PATIENCE, ollama.until_left(1))
         .await
         .unwrap();
-    stand.until("ready").await;
+    bed.until("ready").await;
 }
 
 #[tokio::test]
 async fn a_cut_link_is_shown_and_heals_and_the_job_goes_on() {
-    let (mut stand, _ollama) = Stand::scripted().await;
-    stand.kill_relay().await;
-    stand.until("relay_offline").await;
-    stand.start_relay().await;
-    stand.until("ready").await;
+    let (mut bed, _ollama) = TestBed::scripted().await;
+    bed.kill_relay().await;
+    bed.until("relay_offline").await;
+    bed.start_relay().await;
+    bed.until("ready").await;
 }

@@ -6,7 +6,7 @@ use hearth_tests::{
     not_tried,
     process::PATIENCE,
     scripted_ollama::{Answer, Gate, ScriptedOllama, Step},
-    stand::Stand,
+    test_bed::TestBed,
 };
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
@@ -63,39 +63,39 @@ fn large() -> Value {
     json!({"op": "chat", "body": {"model": "tiny", "messages": [message]}})
 }
 
-async fn submitted(stand: &Stand) -> reqwest::Response {
-    stand.post("/api/jobs", &large()).send().await.unwrap()
+async fn submitted(bed: &TestBed) -> reqwest::Response {
+    bed.post("/api/jobs", &large()).send().await.unwrap()
 }
 
 #[tokio::test]
 async fn a_relay_on_a_full_disk_refuses_what_is_new_ends_what_runs_and_goes_on_when_there_is_room()
 {
     let ollama = ScriptedOllama::start().await.unwrap();
-    let mut stand = Stand::relay_only(&format!("ollama:{}", ollama.url())).await;
-    let Some(small) = Small::mount(stand.home.path().join("small")) else {
+    let mut bed = TestBed::relay_only(&format!("ollama:{}", ollama.url())).await;
+    let Some(small) = Small::mount(bed.home.path().join("small")) else {
         return;
     };
     // The same relay with its store, and so its keys, on the small disk.
-    let relay = stand.relay.take().unwrap();
+    let relay = bed.relay.take().unwrap();
     assert!(relay.terminate().await.success());
-    let store = hearth_tests::stand::store(&stand.home);
+    let store = hearth_tests::test_bed::store(&bed.home);
     let store = store.strip_prefix("sqlite:").unwrap();
     fs::copy(store, small.0.join("relay.db")).unwrap();
     fs::remove_file(store).unwrap();
     std::os::unix::fs::symlink(small.0.join("relay.db"), store).unwrap();
-    stand.start_relay().await;
-    stand.start_agent().await;
-    stand.until("ready").await;
+    bed.start_relay().await;
+    bed.start_agent().await;
+    bed.until("ready").await;
     for _ in 0..FILLS {
         let gate = Gate::default();
         let answer = Answer::begin()
             .send_lines([WORD])
             .then(Step::Wait(gate.clone()));
         ollama.script("/api/chat", answer.send_lines([DONE]).then(Step::Finish));
-        let running = stand.submit("x").await.unwrap();
+        let running = bed.submit("x").await.unwrap();
         let filler = small.fill();
         let refused = loop {
-            let reply = submitted(&stand).await;
+            let reply = submitted(&bed).await;
             if !reply.status().is_success() {
                 break reply;
             }
@@ -104,20 +104,20 @@ async fn a_relay_on_a_full_disk_refuses_what_is_new_ends_what_runs_and_goes_on_w
         assert!(refused.headers().contains_key("retry-after"));
         let refused: Value = refused.json().await.unwrap();
         assert_eq!(refused["error"]["code"], "disk_full", "{refused}");
-        let listed = stand.get("/api/jobs").send().await.unwrap();
+        let listed = bed.get("/api/jobs").send().await.unwrap();
         assert_eq!(listed.status(), 200, "what is there can be read");
         gate.open();
         ollama.settle("/api/chat", Answer::lines([WORD, DONE]));
-        let answered = stand.answer(running).await;
+        let answered = bed.answer(running).await;
         assert_eq!(answered.text, "one", "{answered:?}");
         fs::remove_file(filler).unwrap();
         let begun = Instant::now();
-        while !submitted(&stand).await.status().is_success() {
+        while !submitted(&bed).await.status().is_success() {
             assert!(begun.elapsed() < PATIENCE, "it refuses for ever");
         }
-        stand.relay.as_ref().unwrap().id().expect("the same relay");
+        bed.relay.as_ref().unwrap().id().expect("the same relay");
     }
     // The relay must end before its disk is unmounted.
-    let ended = stand.relay.take().unwrap().terminate();
+    let ended = bed.relay.take().unwrap().terminate();
     timeout(PATIENCE, ended).await.unwrap();
 }

@@ -4,28 +4,28 @@ use std::time::Duration;
 
 use hearth_tests::{
     hostile::{by_hand, by_the_document, operations, paths_beyond_use},
-    stand::{Stand, create_key},
+    test_bed::{TestBed, create_key},
 };
 
 /// Disables the rate limits that would refuse most requests before they reach their target.
 const OPEN: &[&str] = &["--failures-per-minute", "0"];
 
 /// A key of each kind.
-async fn keys(stand: &Stand) -> Vec<String> {
-    let mut keys = vec![stand.requester.clone(), stand.worker.clone()];
+async fn keys(bed: &TestBed) -> Vec<String> {
+    let mut keys = vec![bed.requester.clone(), bed.worker.clone()];
     for scope in ["enqueue", "read", "work", "admin"] {
         let name = format!("only-{scope}");
-        keys.push(create_key(&stand.home, &["--name", &name, "--scope", scope]).await);
+        keys.push(create_key(&bed.home, &["--name", &name, "--scope", scope]).await);
     }
     keys
 }
 
 #[tokio::test]
 async fn hostile_requests_are_refused_and_break_nothing() {
-    let (stand, ollama) = Stand::scripted_with(OPEN, 1).await;
-    let keys = keys(&stand).await;
-    let operations = operations(&stand.http, stand.address).await.unwrap();
-    let assault = by_hand(stand.address, &keys, &operations, 1_500, 3).await;
+    let (bed, ollama) = TestBed::scripted_with(OPEN, 1).await;
+    let keys = keys(&bed).await;
+    let operations = operations(&bed.http, bed.address).await.unwrap();
+    let assault = by_hand(bed.address, &keys, &operations, 1_500, 3).await;
     assert_eq!(assault.requests, 1_500);
     assert!(assault.broken.is_empty(), "{assault}");
     assert_eq!(
@@ -33,19 +33,19 @@ async fn hostile_requests_are_refused_and_break_nothing() {
         [""; 0],
         "an engine is asked for nothing else"
     );
-    let healthy = stand.http.get(stand.url("/readyz")).send().await.unwrap();
+    let healthy = bed.http.get(bed.url("/readyz")).send().await.unwrap();
     assert_eq!(healthy.status(), 200);
 }
 
 #[tokio::test]
 async fn what_schemathesis_makes_of_the_document_is_answered_as_the_document_says() {
-    let (stand, _ollama) = Stand::scripted_with(OPEN, 1).await;
+    let (bed, _ollama) = TestBed::scripted_with(OPEN, 1).await;
     let args = [
         "--name", "all", "--scope", "enqueue", "--scope", "read", "--scope", "work",
     ];
-    let all = create_key(&stand.home, &[&args[..], &["--scope", "admin"]].concat()).await;
+    let all = create_key(&bed.home, &[&args[..], &["--scope", "admin"]].concat()).await;
     let patience = Duration::from_secs(180);
-    let assault = by_the_document(stand.address, Some(&all), 3, 5, patience)
+    let assault = by_the_document(bed.address, Some(&all), 3, 5, patience)
         .await
         .unwrap();
     assert!(assault.broken.is_empty(), "{assault}");

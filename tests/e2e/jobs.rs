@@ -4,67 +4,67 @@ use std::time::Duration;
 
 use hearth_tests::{
     process::finish,
-    stand::{Stand, create_key, store},
+    test_bed::{TestBed, create_key, store},
 };
 use serde_json::{Value, json};
 
-async fn jobs(stand: &Stand, args: &[&str]) -> (bool, String, String) {
-    let mut command = stand.hearth(&["jobs"]);
+async fn jobs(bed: &TestBed, args: &[&str]) -> (bool, String, String) {
+    let mut command = bed.hearth(&["jobs"]);
     command.args(args);
     command
-        .env("HEARTH_RELAY", format!("http://{}", stand.address))
-        .env("HEARTH_KEY", &stand.requester);
+        .env("HEARTH_RELAY", format!("http://{}", bed.address))
+        .env("HEARTH_KEY", &bed.requester);
     let done = finish(command).await;
     (done.status.success(), done.stdout, done.stderr)
 }
 
-async fn submitted(stand: &Stand, deadline: Option<Duration>) -> String {
+async fn submitted(bed: &TestBed, deadline: Option<Duration>) -> String {
     let secret = "a secret question";
     let mut job = json!({"op": "chat", "body": {"model": "m", "messages":
         [{"role": "user", "content": secret}]}});
     if let Some(deadline) = deadline {
         job["deadline_ms"] = json!(deadline.as_millis());
     }
-    let answer = stand.post("/api/jobs", &job).send().await.unwrap();
+    let answer = bed.post("/api/jobs", &job).send().await.unwrap();
     let job: Value = answer.json().await.unwrap();
     job["id"].as_str().unwrap().to_owned()
 }
 
 #[tokio::test]
 async fn jobs_are_listed_shown_retried_and_cancelled_from_the_command_line() {
-    let stand = Stand::relay_only("ollama:http://127.0.0.1:1").await;
-    let waiting = submitted(&stand, None).await;
-    let dead = submitted(&stand, Some(Duration::from_millis(1))).await;
+    let bed = TestBed::relay_only("ollama:http://127.0.0.1:1").await;
+    let waiting = submitted(&bed, None).await;
+    let dead = submitted(&bed, Some(Duration::from_millis(1))).await;
     // Resolves when the job has ended.
-    let events = stand.get(&format!("/api/jobs/{dead}/events")).send().await;
+    let events = bed.get(&format!("/api/jobs/{dead}/events")).send().await;
     events.unwrap().text().await.unwrap();
 
-    let (done, listed, hint) = jobs(&stand, &["list", "--limit", "1"]).await;
+    let (done, listed, hint) = jobs(&bed, &["list", "--limit", "1"]).await;
     assert!(done && listed.starts_with("ID "), "{listed}");
     assert!(
         listed.contains(&dead) && !listed.contains(&waiting),
         "{listed}"
     );
     let cursor = hint.trim().rsplit(' ').next().unwrap();
-    let (_, rest, _) = jobs(&stand, &["list", "--after", cursor]).await;
+    let (_, rest, _) = jobs(&bed, &["list", "--after", cursor]).await;
     assert!(rest.contains(&waiting) && !rest.contains(&dead), "{rest}");
 
-    let (done, shown, _) = jobs(&stand, &["show", &dead]).await;
+    let (done, shown, _) = jobs(&bed, &["show", &dead]).await;
     assert!(done && shown.contains("deadline_exceeded"), "{shown}");
     assert!(!shown.contains("secret"), "{shown}");
 
-    let (done, made, said) = jobs(&stand, &["retry", &dead]).await;
+    let (done, made, said) = jobs(&bed, &["retry", &dead]).await;
     assert!(done, "{said}");
     let made = made.trim();
-    let (_, shown, _) = jobs(&stand, &["show", "--json", &dead]).await;
+    let (_, shown, _) = jobs(&bed, &["show", "--json", &dead]).await;
     let shown: Value = serde_json::from_str(&shown).unwrap();
     assert_eq!(shown["retried_as"], made);
-    let (done, _, refused) = jobs(&stand, &["retry", &waiting]).await;
+    let (done, _, refused) = jobs(&bed, &["retry", &waiting]).await;
     assert!(!done && refused.contains("job_unfinished"), "{refused}");
 
-    let (done, told, _) = jobs(&stand, &["cancel", &waiting]).await;
+    let (done, told, _) = jobs(&bed, &["cancel", &waiting]).await;
     assert!(done && told == format!("cancelled {waiting}\n"), "{told}");
-    let (_, listed, _) = jobs(&stand, &["list", "--json", "--state", "cancelled"]).await;
+    let (_, listed, _) = jobs(&bed, &["list", "--json", "--state", "cancelled"]).await;
     let listed: Value = serde_json::from_str(&listed).unwrap();
     assert_eq!(listed["jobs"][0]["id"], waiting.as_str());
     assert_eq!(listed["next"], Value::Null);
@@ -72,7 +72,7 @@ async fn jobs_are_listed_shown_retried_and_cancelled_from_the_command_line() {
 
 #[tokio::test]
 async fn a_key_with_bounds_shows_them_and_reaches_no_further() {
-    let stand = Stand::relay_only("ollama:http://127.0.0.1:1").await;
+    let bed = TestBed::relay_only("ollama:http://127.0.0.1:1").await;
     let reach = ["--name", "bounded", "--scope", "enqueue", "--scope", "read"];
     let bounds = [
         "--model",
@@ -82,8 +82,8 @@ async fn a_key_with_bounds_shows_them_and_reaches_no_further() {
         "--expires",
         "30d",
     ];
-    let key = create_key(&stand.home, &[reach, bounds].concat()).await;
-    let list = stand.hearth(&["key", "list", "--store", &store(&stand.home)]);
+    let key = create_key(&bed.home, &[reach, bounds].concat()).await;
+    let list = bed.hearth(&["key", "list", "--store", &store(&bed.home)]);
     let listed = finish(list).await.stdout;
     let line = listed.lines().find(|line| line.contains("bounded"));
     let line = line.unwrap_or_else(|| panic!("{listed}"));
@@ -93,7 +93,7 @@ async fn a_key_with_bounds_shows_them_and_reaches_no_further() {
     let ask = async |model: &str, priority: u8| {
         let job = json!({"op": "chat", "priority": priority, "body": {"model": model, "messages":
             [{"role": "user", "content": "?"}]}});
-        let request = stand.http.post(stand.url("/api/jobs")).bearer_auth(&key);
+        let request = bed.http.post(bed.url("/api/jobs")).bearer_auth(&key);
         let answer = request.json(&job).send().await.unwrap();
         let status = answer.status().as_u16();
         (status, answer.json::<Value>().await.unwrap())

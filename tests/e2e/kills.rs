@@ -7,7 +7,7 @@ use hearth_tests::{
 };
 use proto::JobId;
 
-use hearth_tests::stand::Stand;
+use hearth_tests::test_bed::TestBed;
 
 const FIRST: &str = r#"{"model":"tiny","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant","content":"one "},"done":false}"#;
 const SECOND: &str = r#"{"model":"tiny","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant","content":"two"},"done":false}"#;
@@ -27,10 +27,10 @@ fn halting(ollama: &ScriptedOllama) -> Gate {
     gate
 }
 
-async fn answered_once(stand: &Stand, job: JobId) {
+async fn answered_once(bed: &TestBed, job: JobId) {
     // Read twice: a result never changes.
     for _ in 0..2 {
-        let answered = stand.answer(job).await;
+        let answered = bed.answer(job).await;
         assert_eq!(answered.text, "one two", "{answered:?}");
         assert_eq!(answered.done_lines, 1, "{answered:?}");
         assert_eq!(answered.ends.len(), 1, "{answered:?}");
@@ -40,14 +40,14 @@ async fn answered_once(stand: &Stand, job: JobId) {
 
 #[tokio::test]
 async fn a_relay_killed_mid_stream_loses_nothing_and_nothing_is_generated_twice() {
-    let (mut stand, ollama) = Stand::scripted().await;
+    let (mut bed, ollama) = TestBed::scripted().await;
     let gate = halting(&ollama);
-    let job = stand.submit("x").await.unwrap();
+    let job = bed.submit("x").await.unwrap();
     ollama.until_asked("/api/chat", 1).await;
-    stand.kill_relay().await;
+    bed.kill_relay().await;
     gate.open();
-    stand.start_relay().await;
-    answered_once(&stand, job).await;
+    bed.start_relay().await;
+    answered_once(&bed, job).await;
     assert_eq!(
         ollama.requests_for("/api/chat").len(),
         1,
@@ -58,27 +58,27 @@ async fn a_relay_killed_mid_stream_loses_nothing_and_nothing_is_generated_twice(
 #[tokio::test]
 async fn a_job_acknowledged_just_before_the_relay_dies_is_answered_after_its_restart() {
     let ollama = ScriptedOllama::start().await.unwrap();
-    let mut stand = Stand::relay_only(&format!("ollama:{}", ollama.url())).await;
+    let mut bed = TestBed::relay_only(&format!("ollama:{}", ollama.url())).await;
     let gate = halting(&ollama);
     gate.open();
-    let job = stand.submit("x").await.unwrap();
-    stand.kill_relay().await;
-    stand.start_relay().await;
-    stand.start_agent().await;
-    answered_once(&stand, job).await;
+    let job = bed.submit("x").await.unwrap();
+    bed.kill_relay().await;
+    bed.start_relay().await;
+    bed.start_agent().await;
+    answered_once(&bed, job).await;
 }
 
 #[tokio::test]
 async fn an_agent_killed_mid_stream_is_replaced_and_the_answer_is_whole() {
-    let (mut stand, ollama) = Stand::scripted().await;
+    let (mut bed, ollama) = TestBed::scripted().await;
     let _never_opened = halting(&ollama);
-    let job = stand.submit("x").await.unwrap();
+    let job = bed.submit("x").await.unwrap();
     ollama.until_asked("/api/chat", 1).await;
-    stand.kill_agent().await;
+    bed.kill_agent().await;
     ollama.until_left(1).await;
     halting(&ollama).open();
-    stand.start_agent().await;
-    answered_once(&stand, job).await;
+    bed.start_agent().await;
+    answered_once(&bed, job).await;
     assert_eq!(
         ollama.requests_for("/api/chat").len(),
         2,
@@ -88,19 +88,19 @@ async fn an_agent_killed_mid_stream_is_replaced_and_the_answer_is_whole() {
 
 #[tokio::test]
 async fn jobs_survive_kills_of_both_under_load() {
-    let (mut stand, ollama) = Stand::scripted().await;
+    let (mut bed, ollama) = TestBed::scripted().await;
     let mut jobs = Vec::new();
     for round in 0..6 {
         for _ in 0..8 {
             halting(&ollama).open();
-            jobs.extend(stand.submit("x").await);
+            jobs.extend(bed.submit("x").await);
         }
         if round % 2 == 0 {
-            stand.kill_relay().await;
-            stand.start_relay().await;
+            bed.kill_relay().await;
+            bed.start_relay().await;
         } else {
-            stand.kill_agent().await;
-            stand.start_agent().await;
+            bed.kill_agent().await;
+            bed.start_agent().await;
         }
     }
     // An answer that was generated in vain needs its script again.
@@ -109,7 +109,7 @@ async fn jobs_survive_kills_of_both_under_load() {
     }
     assert_eq!(jobs.len(), 48, "every submission was acknowledged");
     for job in jobs {
-        answered_once(&stand, job).await;
+        answered_once(&bed, job).await;
     }
 }
 

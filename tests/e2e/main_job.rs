@@ -2,25 +2,25 @@
 
 use serde_json::{Value, json};
 
-use hearth_tests::{process::PATIENCE, stand::Stand};
+use hearth_tests::{process::PATIENCE, test_bed::TestBed};
 use tokio::time::timeout;
 
 /// One test for all ways, because starting the model costs more than a question.
 #[tokio::test]
 async fn every_way_in_is_answered_by_the_real_model() {
-    let mut stand = Stand::relay_only("builtin").await;
-    stand.start_agent().await;
-    stand.until("ready").await;
-    let status = stand.status().await;
+    let mut bed = TestBed::relay_only("builtin").await;
+    bed.start_agent().await;
+    bed.until("ready").await;
+    let status = bed.status().await;
     assert_eq!(status["relay"]["state"], "up");
     assert_eq!(status["carrier"], "websocket");
 
     // The text of so small a model is random; that there is text is not.
-    let asked = stand.ask(&["What is the capital of France?"]).await;
+    let asked = bed.ask(&["What is the capital of France?"]).await;
     assert!(asked.status.success(), "{}", asked.stderr);
     assert!(!asked.stdout.trim().is_empty(), "{}", asked.stderr);
 
-    let tags: Value = stand
+    let tags: Value = bed
         .get("/api/tags")
         .send()
         .await
@@ -30,9 +30,9 @@ async fn every_way_in_is_answered_by_the_real_model() {
         .unwrap();
     let model = tags["models"][0]["name"].as_str().unwrap().to_owned();
 
-    ollama_streams_and_answers_whole(&stand, &model).await;
-    openai_streams_and_answers_whole(&stand, &model).await;
-    the_polling_relays_requester_is_answered(&stand, &model).await;
+    ollama_streams_and_answers_whole(&bed, &model).await;
+    openai_streams_and_answers_whole(&bed, &model).await;
+    the_polling_relays_requester_is_answered(&bed, &model).await;
 }
 
 fn question(model: &str) -> Value {
@@ -43,8 +43,8 @@ fn question(model: &str) -> Value {
     })
 }
 
-async fn ollama_streams_and_answers_whole(stand: &Stand, model: &str) {
-    let answer = stand
+async fn ollama_streams_and_answers_whole(bed: &TestBed, model: &str) {
+    let answer = bed
         .post("/api/chat", &question(model))
         .send()
         .await
@@ -64,7 +64,7 @@ async fn ollama_streams_and_answers_whole(stand: &Stand, model: &str) {
 
     let mut whole = question(model);
     whole["stream"] = json!(false);
-    let answer = stand.post("/api/chat", &whole).send().await.unwrap();
+    let answer = bed.post("/api/chat", &whole).send().await.unwrap();
     assert_eq!(
         answer.headers()["content-type"],
         "application/json; charset=utf-8"
@@ -75,7 +75,7 @@ async fn ollama_streams_and_answers_whole(stand: &Stand, model: &str) {
         "temperature 0 answers alike"
     );
 
-    let version: Value = stand
+    let version: Value = bed
         .get("/api/version")
         .send()
         .await
@@ -86,7 +86,7 @@ async fn ollama_streams_and_answers_whole(stand: &Stand, model: &str) {
     assert!(version["version"].is_string(), "{version}");
 }
 
-async fn openai_streams_and_answers_whole(stand: &Stand, model: &str) {
+async fn openai_streams_and_answers_whole(bed: &TestBed, model: &str) {
     let mut body = json!({
         "model": model,
         "messages": [{ "role": "user", "content": "Say hello." }],
@@ -94,7 +94,7 @@ async fn openai_streams_and_answers_whole(stand: &Stand, model: &str) {
         "max_tokens": 12,
         "stream": true,
     });
-    let answer = stand
+    let answer = bed
         .post("/v1/chat/completions", &body)
         .send()
         .await
@@ -114,7 +114,7 @@ async fn openai_streams_and_answers_whole(stand: &Stand, model: &str) {
         .collect();
 
     body["stream"] = json!(false);
-    let whole: Value = stand
+    let whole: Value = bed
         .post("/v1/chat/completions", &body)
         .send()
         .await
@@ -128,7 +128,7 @@ async fn openai_streams_and_answers_whole(stand: &Stand, model: &str) {
         "{whole}"
     );
 
-    let models: Value = stand
+    let models: Value = bed
         .get("/v1/models")
         .send()
         .await
@@ -139,13 +139,9 @@ async fn openai_streams_and_answers_whole(stand: &Stand, model: &str) {
     assert_eq!(models["data"][0]["id"], model);
 }
 
-async fn the_polling_relays_requester_is_answered(stand: &Stand, model: &str) {
+async fn the_polling_relays_requester_is_answered(bed: &TestBed, model: &str) {
     let body = json!({ "prompt": "Say hello.", "model": model, "max_tokens": 12 });
-    let answer = stand
-        .post("/api/ollama/request", &body)
-        .send()
-        .await
-        .unwrap();
+    let answer = bed.post("/api/ollama/request", &body).send().await.unwrap();
     assert_eq!(answer.status(), 202);
     let queued: Value = answer.json().await.unwrap();
     assert_eq!(queued["status"], "queued");
@@ -154,7 +150,7 @@ async fn the_polling_relays_requester_is_answered(stand: &Stand, model: &str) {
     // The polling dialect has no events, so this client polls as well.
     let polling = async {
         loop {
-            let status: Value = stand.get(&path).send().await.unwrap().json().await.unwrap();
+            let status: Value = bed.get(&path).send().await.unwrap().json().await.unwrap();
             if status["status"] == "completed" || status["status"] == "error" {
                 break status;
             }

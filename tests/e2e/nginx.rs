@@ -6,7 +6,7 @@ use hearth_tests::{
     not_tried,
     process::{PATIENCE, Process, finish},
     scripted_ollama::{Answer, Gate, ScriptedOllama, Step},
-    stand::Stand,
+    test_bed::TestBed,
 };
 use serde_json::json;
 use tokio::{
@@ -46,7 +46,7 @@ fn here(shipped: &str, changes: &[(&str, String)]) -> String {
 
 impl Nginx {
     /// Starts nginx, with or without TLS. `None` if nginx is not installed.
-    async fn before(stand: &Stand, is_secure: bool) -> Option<Self> {
+    async fn before(bed: &TestBed, is_secure: bool) -> Option<Self> {
         let asked = std::process::Command::new("nginx").arg("-v").output();
         if !asked.is_ok_and(|asked| asked.status.success()) {
             not_tried("there is no nginx here to stand before the relay");
@@ -56,14 +56,14 @@ impl Nginx {
         port.set_reuseport(true).unwrap();
         port.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = port.local_addr().unwrap();
-        let home = stand.home.path();
+        let home = bed.home.path();
         let path = |name: &str| home.join(name).display().to_string();
         let tls = if is_secure { "ssl http2 " } else { "" };
         let settings = here(
             SHIPPED,
             &[
                 ("443 ssl http2", format!("{address} {tls}reuseport")),
-                ("127.0.0.1:8787", stand.address.to_string()),
+                ("127.0.0.1:8787", bed.address.to_string()),
                 (
                     "/etc/letsencrypt/live/relay.example/fullchain.pem",
                     path("cert.pem"),
@@ -129,24 +129,24 @@ fn client(home: &Path) -> reqwest::Client {
 #[tokio::test]
 async fn agents_and_tokens_come_through_the_nginx_that_is_shipped_and_no_key_gets_into_its_log() {
     let ollama = ScriptedOllama::start().await.unwrap();
-    let stand = Stand::relay_with(BEHIND, &format!("ollama:{}", ollama.url())).await;
-    let Some(nginx) = Nginx::before(&stand, true).await else {
+    let bed = TestBed::relay_with(BEHIND, &format!("ollama:{}", ollama.url())).await;
+    let Some(nginx) = Nginx::before(&bed, true).await else {
         return;
     };
-    let mut options = stand.options();
-    let direct = format!("http://{}", stand.address);
+    let mut options = bed.options();
+    let direct = format!("http://{}", bed.address);
     let relay = options
         .iter_mut()
         .find(|option| **option == direct)
         .unwrap();
     *relay = nginx.url("");
-    let mut command = stand.hearth(&["agent"]);
-    command.args(&options).env("HEARTH_KEY", &stand.worker);
-    command.env("SSL_CERT_FILE", stand.home.path().join("cert.pem"));
+    let mut command = bed.hearth(&["agent"]);
+    command.args(&options).env("HEARTH_KEY", &bed.worker);
+    command.env("SSL_CERT_FILE", bed.home.path().join("cert.pem"));
     let mut agent = Process::start("the agent", command);
     agent.says("status on ws://").await;
-    stand.until("ready").await;
-    let metrics = stand.metrics().await;
+    bed.until("ready").await;
+    let metrics = bed.metrics().await;
     assert!(
         metrics.contains(r#"carrier="websocket"} 1"#),
         "it fell back to polls: {metrics}"
@@ -159,11 +159,11 @@ async fn agents_and_tokens_come_through_the_nginx_that_is_shipped_and_no_key_get
         .send_lines([DONE])
         .then(Step::Finish);
     ollama.script("/api/chat", answer);
-    let http = client(stand.home.path());
+    let http = client(bed.home.path());
     let message = json!({"role": "user", "content": "x"});
     let body = json!({"model": "tiny", "messages": [message]});
     let request = http.post(nginx.url("/api/chat")).json(&body);
-    let mut reply = request.bearer_auth(&stand.requester).send().await.unwrap();
+    let mut reply = request.bearer_auth(&bed.requester).send().await.unwrap();
     assert_eq!(reply.status(), 200);
     assert!(reply.headers().contains_key("strict-transport-security"));
     let first = reply.chunk().await.unwrap().unwrap();
@@ -175,7 +175,7 @@ async fn agents_and_tokens_come_through_the_nginx_that_is_shipped_and_no_key_get
     }
     assert!(rest.ends_with(b"\n"), "{rest:?}");
 
-    let key = &stand.requester;
+    let key = &bed.requester;
     for (path, status) in [
         (format!("/k/{key}/api/tags"), 200),
         (format!("/api/{key}"), 404),
@@ -185,14 +185,14 @@ async fn agents_and_tokens_come_through_the_nginx_that_is_shipped_and_no_key_get
         assert_eq!(told.status(), status, "{path}");
     }
     let ended = finish({
-        let mut command = stand.hearth(&["ask", "--relay", &nginx.url(""), "Hello?"]);
+        let mut command = bed.hearth(&["ask", "--relay", &nginx.url(""), "Hello?"]);
         command.env("HEARTH_KEY", key);
-        command.env("SSL_CERT_FILE", stand.home.path().join("cert.pem"));
+        command.env("SSL_CERT_FILE", bed.home.path().join("cert.pem"));
         ollama.settle("/api/chat", Answer::lines([WORD, DONE]));
         command
     });
     assert_eq!(ended.await.stdout.trim(), "one");
-    let logs = ["access.log", "error.log"].map(|log| stand.home.path().join(log));
+    let logs = ["access.log", "error.log"].map(|log| bed.home.path().join(log));
     let logged = logs.map(|log| std::fs::read_to_string(log).unwrap_or_default());
     assert!(logged[0].lines().count() >= 6, "{logged:?}");
     let secret = key.rsplit('_').next().unwrap();
@@ -245,8 +245,8 @@ fn ambiguous() -> Vec<String> {
 
 #[tokio::test]
 async fn no_request_is_one_to_nginx_and_two_to_the_relay() {
-    let stand = Stand::relay_with(BEHIND, "none").await;
-    let Some(nginx) = Nginx::before(&stand, false).await else {
+    let bed = TestBed::relay_with(BEHIND, "none").await;
+    let Some(nginx) = Nginx::before(&bed, false).await else {
         return;
     };
     for request in ambiguous() {
@@ -261,11 +261,11 @@ async fn no_request_is_one_to_nginx_and_two_to_the_relay() {
             .filter_map(|line| line.strip_prefix(unknown));
         lines.next().unwrap().parse::<u32>().unwrap()
     };
-    assert_eq!(count(stand.metrics().await), 0);
+    assert_eq!(count(bed.metrics().await), 0);
     let alone = SECOND.replace("host: x", "host: x\r\nconnection: close");
     let told = told(nginx.address, &alone);
     assert!(told.await.starts_with("HTTP/1.1 404"));
-    assert_eq!(count(stand.metrics().await), 1);
+    assert_eq!(count(bed.metrics().await), 1);
 }
 
 async fn told(address: SocketAddr, request: &str) -> String {

@@ -2,7 +2,7 @@
 
 use hearth_tests::{
     process::{Finished, finish},
-    stand::Stand,
+    test_bed::TestBed,
 };
 use serde_json::Value;
 
@@ -18,9 +18,9 @@ async fn asks(dock: &mut Client) -> String {
 
 #[tokio::test]
 async fn a_program_is_let_in_once_for_good_and_not_at_all_as_its_owner_says_with_hearth_pair() {
-    let (stand, _ollama) = Stand::scripted().await;
+    let (bed, _ollama) = TestBed::scripted().await;
     let pair = async |args: &[&str]| -> Finished {
-        let done = finish(stand.hearth(&[&["pair"], args].concat())).await;
+        let done = finish(bed.hearth(&[&["pair"], args].concat())).await;
         assert!(done.status.success(), "{args:?}: {}", done.stderr);
         done
     };
@@ -34,18 +34,18 @@ async fn a_program_is_let_in_once_for_good_and_not_at_all_as_its_owner_says_with
             .contains("no program is waiting")
     );
 
-    let mut dock = Client::open(&stand, None, None).await.unwrap();
+    let mut dock = Client::open(&bed, None, None).await.unwrap();
     let once = asks(&mut dock).await;
     let waiting = list().await["waiting"].clone();
     assert_eq!(waiting[0]["id"], *once, "{waiting}");
     assert_eq!(waiting[0]["command"], "toggle_monitoring");
-    assert_eq!(stand.status().await["monitoring"], true);
+    assert_eq!(bed.status().await["monitoring"], true);
     pair(&["approve", &once]).await;
     dock.next_of("ack").await;
-    stand.until("paused").await;
+    bed.until("paused").await;
     assert_eq!(list().await["allowed"], Value::Array(Vec::new()));
     // An approval that is over is refused with a message.
-    let late = finish(stand.hearth(&["pair", "approve", &once])).await;
+    let late = finish(bed.hearth(&["pair", "approve", &once])).await;
     assert!(!late.status.success());
     assert_eq!(late.stderr.lines().count(), 1, "{}", late.stderr);
 
@@ -54,10 +54,10 @@ async fn a_program_is_let_in_once_for_good_and_not_at_all_as_its_owner_says_with
     pair(&["approve", &good, "--always"]).await;
     dock.next_of("granted").await;
     dock.next_of("ack").await;
-    stand.until("ready").await;
+    bed.until("ready").await;
     dock.send(TOGGLE).await;
     dock.next_of("ack").await;
-    stand.until("paused").await;
+    bed.until("paused").await;
     let allowed = list().await["allowed"][0]["id"].clone();
     let shown = pair(&["list"]).await.stdout;
     assert!(shown.starts_with("allowed  "), "{shown}");
@@ -68,5 +68,5 @@ async fn a_program_is_let_in_once_for_good_and_not_at_all_as_its_owner_says_with
     pair(&["deny", &no]).await;
     let refused = dock.next_of("error").await;
     assert_eq!(refused["code"], "approval_denied", "{refused}");
-    stand.until("paused").await;
+    bed.until("paused").await;
 }

@@ -9,18 +9,18 @@ use tokio_tungstenite::{
     tungstenite::{Message, client::IntoClientRequest as _, http},
 };
 
-use hearth_tests::stand::Stand;
+use hearth_tests::test_bed::TestBed;
 
 /// A client of the hub, independent of Hearth's own.
 pub(crate) struct Client(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Client {
     pub(crate) async fn open(
-        stand: &Stand,
+        bed: &TestBed,
         token: Option<&str>,
         origin: Option<&str>,
     ) -> Result<Self, u16> {
-        let address = hearth_tests::process::finish(stand.hearth(&["status", "--address"])).await;
+        let address = hearth_tests::process::finish(bed.hearth(&["status", "--address"])).await;
         let mut request = address.stdout.trim().into_client_request().unwrap();
         let headers = request.headers_mut();
         if let Some(token) = token {
@@ -64,8 +64,8 @@ impl Client {
 }
 
 /// The token, as a script finds it: in a private file of this user.
-fn local_token(stand: &Stand) -> String {
-    let mut folders = vec![stand.home.path().to_owned()];
+fn local_token(bed: &TestBed) -> String {
+    let mut folders = vec![bed.home.path().to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let entry = entry.unwrap();
@@ -91,9 +91,9 @@ pub(crate) const TOGGLE: &str = r#"{"type":"command","command":"toggle_monitorin
 
 #[tokio::test]
 async fn pausing_stops_leasing_at_once_is_shown_and_survives_a_restart() {
-    let (mut stand, ollama) = Stand::scripted().await;
-    let token = local_token(&stand);
-    let mut hub = Client::open(&stand, Some(&token), None).await.unwrap();
+    let (mut bed, ollama) = TestBed::scripted().await;
+    let token = local_token(&bed);
+    let mut hub = Client::open(&bed, Some(&token), None).await.unwrap();
     let first = hub.next().await;
     assert_eq!(first["data"]["monitoring"], true);
     for field in [
@@ -113,18 +113,18 @@ async fn pausing_stops_leasing_at_once_is_shown_and_survives_a_restart() {
     hub.send(TOGGLE).await;
     let answer = hub.next_of("ack").await;
     assert_eq!(answer["command"], "toggle_monitoring");
-    stand.until("paused").await;
-    assert_eq!(stand.status().await["monitoring"], false);
-    let job = stand.submit("x").await.unwrap();
+    bed.until("paused").await;
+    assert_eq!(bed.status().await["monitoring"], false);
+    let job = bed.submit("x").await.unwrap();
 
-    stand.kill_agent().await;
-    stand.start_agent().await;
-    stand.until("paused").await;
+    bed.kill_agent().await;
+    bed.start_agent().await;
+    bed.until("paused").await;
     // Only an agent with a connection could take the job.
-    let linked = async { while stand.status().await["relay"]["state"] != "up" {} };
+    let linked = async { while bed.status().await["relay"]["state"] != "up" {} };
     let linked = tokio::time::timeout(PATIENCE, linked).await;
     linked.expect("the agent has no link");
-    let view: Value = stand
+    let view: Value = bed
         .get(&format!("/api/jobs/{job}"))
         .send()
         .await
@@ -135,17 +135,17 @@ async fn pausing_stops_leasing_at_once_is_shown_and_survives_a_restart() {
     assert_eq!(view["state"], "queued", "nothing was leased while paused");
     assert!(ollama.requests_for("/api/chat").is_empty());
 
-    let resumed = hearth_tests::process::finish(stand.hearth(&["resume"])).await;
+    let resumed = hearth_tests::process::finish(bed.hearth(&["resume"])).await;
     assert!(resumed.status.success(), "{}", resumed.stderr);
-    let answered = stand.answer(job).await;
+    let answered = bed.answer(job).await;
     assert_eq!(answered.ends[0]["state"], "completed");
 }
 
 #[tokio::test]
 async fn the_hub_answers_everything_and_closes_on_nothing() {
-    let (stand, _ollama) = Stand::scripted().await;
-    let token = local_token(&stand);
-    let mut hub = Client::open(&stand, Some(&token), None).await.unwrap();
+    let (bed, _ollama) = TestBed::scripted().await;
+    let token = local_token(&bed);
+    let mut hub = Client::open(&bed, Some(&token), None).await.unwrap();
     for (sent, kind, code) in [
         (
             r#"{"type":"command","command":"dance"}"#,
@@ -178,17 +178,17 @@ async fn the_hub_answers_everything_and_closes_on_nothing() {
 
 #[tokio::test]
 async fn a_client_without_the_token_may_look_but_not_touch_and_a_web_page_may_do_neither() {
-    let (stand, _ollama) = Stand::scripted().await;
-    let mut reader = Client::open(&stand, None, None).await.unwrap();
+    let (bed, _ollama) = TestBed::scripted().await;
+    let mut reader = Client::open(&bed, None, None).await.unwrap();
     assert_eq!(reader.next().await["type"], "status");
     reader.send(TOGGLE).await;
     let refused = reader.next_of("error").await;
     assert_eq!(refused["code"], "approval_required", "{refused}");
-    assert_eq!(stand.status().await["monitoring"], true, "nothing happened");
+    assert_eq!(bed.status().await["monitoring"], true, "nothing happened");
 
-    let token = local_token(&stand);
+    let token = local_token(&bed);
     for origin in ["https://evil.example", "null", "http://127.0.0.1:8000"] {
-        let page = Client::open(&stand, Some(&token), Some(origin)).await;
+        let page = Client::open(&bed, Some(&token), Some(origin)).await;
         assert_eq!(page.err(), Some(403), "{origin}");
     }
 }

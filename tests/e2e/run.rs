@@ -5,7 +5,7 @@ use std::path::Path;
 use hearth_tests::{
     process::{Home, Process, binary, finish},
     scripted_ollama::ScriptedOllama,
-    stand::client,
+    test_bed::client,
 };
 use tokio::process::Command;
 

@@ -11,7 +11,7 @@ use std::{
 use hearth_tests::{
     process::{Home, PATIENCE, Process},
     scripted_ollama::{Answer, ScriptedOllama},
-    stand::Stand,
+    test_bed::TestBed,
 };
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
@@ -59,16 +59,16 @@ async fn asked(request: RequestBuilder) -> Value {
 
 #[tokio::test]
 async fn restarts_under_load_fail_no_request_that_is_tried_again() {
-    let (mut stand, ollama) = Stand::scripted_with(&[], 4).await;
+    let (mut bed, ollama) = TestBed::scripted_with(&[], 4).await;
     ollama.settle("/api/chat", Answer::lines([WORD, DONE]));
     let (answers, asking) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(1)));
     let mut crowd = JoinSet::new();
     for who in 0..ASKING {
         let (answers, asking) = (Arc::clone(&answers), Arc::clone(&asking));
         let (http, url, key) = (
-            stand.http.clone(),
-            stand.url("/api/chat"),
-            stand.requester.clone(),
+            bed.http.clone(),
+            bed.url("/api/chat"),
+            bed.requester.clone(),
         );
         crowd.spawn(async move {
             let mut n = 0;
@@ -97,10 +97,10 @@ async fn restarts_under_load_fail_no_request_that_is_tried_again() {
         };
         timeout(PATIENCE, come).await.expect("nobody is answered");
         let begun = Instant::now();
-        let status = stand.relay.take().unwrap().terminate().await;
+        let status = bed.relay.take().unwrap().terminate().await;
         slowest = slowest.max(begun.elapsed());
         assert!(status.success(), "{status}");
-        stand.start_relay().await;
+        bed.start_relay().await;
     }
     asking.store(0, Ordering::SeqCst);
     let mut all = 0;
@@ -114,12 +114,12 @@ async fn restarts_under_load_fail_no_request_that_is_tried_again() {
 
 #[tokio::test]
 async fn a_second_signal_ends_a_relay_at_once_though_a_job_runs() {
-    let (mut stand, ollama) = Stand::scripted_with(&[], 1).await;
+    let (mut bed, ollama) = TestBed::scripted_with(&[], 1).await;
     ollama.settle("/api/chat", Answer::begin().send_lines([WORD]));
     let body = json!({"model": "tiny", "messages": [{"role": "user", "content": "?"}]});
-    let mut answer = stand.post("/api/chat", &body).send().await.unwrap();
+    let mut answer = bed.post("/api/chat", &body).send().await.unwrap();
     answer.chunk().await.unwrap().unwrap();
-    let mut relay = stand.relay.take().unwrap();
+    let mut relay = bed.relay.take().unwrap();
     let begun = Instant::now();
     relay.ask_to_end();
     relay.says("a second signal ends it at once").await;
@@ -155,14 +155,14 @@ async fn a_relay_whose_disk_breaks_a_write_acknowledges_nothing_of_it_and_ends_w
         return;
     }
     let ollama = ScriptedOllama::start().await.unwrap();
-    let mut stand = Stand::relay_only(&format!("ollama:{}", ollama.url())).await;
-    let before = stand.submit("before").await.unwrap();
-    let mut relay = stand.relay.take().unwrap();
-    let command = tracer(&stand.home, relay.id().unwrap(), "error=EIO");
+    let mut bed = TestBed::relay_only(&format!("ollama:{}", ollama.url())).await;
+    let before = bed.submit("before").await.unwrap();
+    let mut relay = bed.relay.take().unwrap();
+    let command = tracer(&bed.home, relay.id().unwrap(), "error=EIO");
     let mut tracer = Process::start("strace", command);
     tracer.says("attached").await;
 
-    assert_eq!(stand.submit("during").await, None, "it was acknowledged");
+    assert_eq!(bed.submit("during").await, None, "it was acknowledged");
     let status = relay.wait().await;
     assert_eq!(status.code(), Some(1), "{}", relay.log());
     let said = relay.log();
@@ -174,9 +174,9 @@ async fn a_relay_whose_disk_breaks_a_write_acknowledges_nothing_of_it_and_ends_w
     tracer.wait().await;
 
     // The next relay finds every acknowledged job, and continues.
-    stand.start_relay().await;
+    bed.start_relay().await;
     ollama.settle("/api/chat", Answer::lines([WORD, DONE]));
-    stand.start_agent().await;
-    let answered = stand.answer(before).await;
+    bed.start_agent().await;
+    let answered = bed.answer(before).await;
     assert_eq!(answered.text, "one two", "{answered:?}");
 }

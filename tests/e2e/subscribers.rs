@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 use hearth_tests::{
     process::{PATIENCE, Process, finish},
-    stand::Stand,
+    test_bed::TestBed,
 };
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
@@ -70,8 +70,8 @@ async fn until_line(reader: &mut BufReader<TcpStream>, part: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_subscribers_of_the_agent_are_served_and_stalled_ones_cost_it_no_memory() {
-    let (mut stand, _ollama) = Stand::scripted().await;
-    let agent = stand.agent.as_mut().unwrap();
+    let (mut bed, _ollama) = TestBed::scripted().await;
+    let agent = bed.agent.as_mut().unwrap();
     let hub = agent.says("status on ws://").await;
     let http = agent.says("local HTTP on http://").await;
     let before = memory(agent);
@@ -99,13 +99,13 @@ async fn a_thousand_subscribers_of_the_agent_are_served_and_stalled_ones_cost_it
         let said = until_line(reader, "\"monitoring\":true");
         timeout(PATIENCE, said).await.unwrap();
     }
-    let served = memory(stand.agent.as_ref().unwrap());
+    let served = memory(bed.agent.as_ref().unwrap());
 
     for round in 0..10 {
         let is_on = round % 2 == 1;
         let began = Instant::now();
         let word = if is_on { "resume" } else { "pause" };
-        let done = finish(stand.hearth(&[word])).await;
+        let done = finish(bed.hearth(&[word])).await;
         assert!(done.status.success(), "{}", done.stderr);
         for socket in &mut sockets {
             let seen = timeout(PATIENCE, until_monitoring(socket, is_on)).await;
@@ -117,7 +117,7 @@ async fn a_thousand_subscribers_of_the_agent_are_served_and_stalled_ones_cost_it
         }
         assert!(began.elapsed() < Duration::from_secs(20));
     }
-    let after = memory(stand.agent.as_ref().unwrap());
+    let after = memory(bed.agent.as_ref().unwrap());
     println!("the agent: {before} KiB, {served} KiB with all, {after} KiB after ten changes");
     assert!(served - before < GROWTH_MAX_KIB, "{before} -> {served} KiB");
     let grown = after.saturating_sub(served);

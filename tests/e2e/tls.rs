@@ -5,7 +5,7 @@ use std::path::Path;
 use hearth_tests::{
     process::{Home, Process, binary, finish},
     scripted_ollama::ScriptedOllama,
-    stand::{create_key, hearth, store},
+    test_bed::{create_key, hearth, store},
 };
 use tokio::process::Command;
 

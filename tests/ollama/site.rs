@@ -3,10 +3,10 @@
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use engine::{EngineTimes, Ollama, parse_host};
-use hearth_tests::{scripted_ollama::ScriptedOllama, stand::client};
+use hearth_tests::{scripted_ollama::ScriptedOllama, test_bed::client};
 use proto::{Account, Timestamp, WorkerId};
 use queue::{Ceiling, Keys as _, MemoryQueue, Scope, Serve};
-use relay::{Relay, RelaySettings, System, World as _, keys};
+use relay::{Relay, RelaySettings, SystemWorld, World as _, keys};
 use reqwest::{Method, Response};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
@@ -61,7 +61,7 @@ impl Site {
         let key = create_key(&store, &[Scope::Enqueue, Scope::Read]).await;
         let mut settings = RelaySettings::default();
         settings.drain = Duration::ZERO;
-        let relay = Relay::new(store.clone(), settings, Arc::new(System));
+        let relay = Relay::new(store.clone(), settings, Arc::new(SystemWorld));
         let served = relay::serve(listener, relay, stop.clone());
         tasks.spawn(async move { served.await.unwrap() });
         let mut doorway = address;
@@ -238,8 +238,8 @@ pub(crate) async fn create_key_within(
         ceiling,
         expires_at: None,
     };
-    let id = System.random().unwrap()[..6].try_into().unwrap();
-    let (text, record) = keys::mint(for_, id, System.random().unwrap(), Timestamp(0));
+    let id = SystemWorld.random().unwrap()[..6].try_into().unwrap();
+    let (text, record) = keys::mint(for_, id, SystemWorld.random().unwrap(), Timestamp(0));
     store.create_key(record).await.unwrap();
     text.reveal().to_owned()
 }

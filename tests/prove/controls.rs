@@ -6,7 +6,7 @@ use std::{
 };
 
 use hearth_tests::{
-    planted::{BUGS, Bug, Ground, Proof},
+    planted::{BUGS, Bug, Proof, Workspace},
     process::binary,
 };
 use tokio::process::Command;
@@ -15,14 +15,14 @@ use tokio::process::Command;
 pub(crate) async fn run(wanted: &[String]) -> io::Result<()> {
     let bugs = chosen(wanted)?;
     let mut out = io::stdout();
-    let ground = Ground::new(binary("hearth-prove").with_file_name("planted"));
+    let workspace = Workspace::new(binary("hearth-prove").with_file_name("planted"));
     let mut proofs: Vec<(Proof, Result<String, String>)> = Vec::new();
-    ground.prepare(&[])?;
+    workspace.prepare(&[])?;
     for bug in &bugs {
         if proofs.iter().any(|(proof, _)| is_alike(*proof, bug)) {
             continue;
         }
-        let sound = without_bugs(&ground, bug.found_by).await;
+        let sound = without_bugs(&workspace, bug.found_by).await;
         let how = sound.as_ref().unwrap_or_else(|why| why);
         writeln!(out, "without bugs, {}: {how}", what(bug.found_by))?;
         proofs.push((bug.found_by, sound));
@@ -33,7 +33,7 @@ pub(crate) async fn run(wanted: &[String]) -> io::Result<()> {
         let unsound = proofs.iter().find(|(proof, _)| is_alike(*proof, bug));
         let found = match unsound {
             Some((_, Err(_))) => Err("its proof fails without it".to_owned()),
-            Some((_, Ok(_))) | None => planted(&ground, bug).await,
+            Some((_, Ok(_))) | None => planted(&workspace, bug).await,
         };
         match found {
             Ok(how) => writeln!(out, "{}: found out: {how}", bug.name)?,
@@ -80,7 +80,7 @@ fn what(proof: Proof) -> String {
 }
 
 /// The summary of a proof without any bug; an error if the proof fails.
-async fn without_bugs(ground: &Ground, proof: Proof) -> Result<String, String> {
+async fn without_bugs(workspace: &Workspace, proof: Proof) -> Result<String, String> {
     match proof {
         Proof::Kills | Proof::PowerCuts => match verdict(&what(proof), None).await? {
             (true, verdict) => Ok(verdict),
@@ -89,7 +89,7 @@ async fn without_bugs(ground: &Ground, proof: Proof) -> Result<String, String> {
         Proof::Tests {
             of, kind, named, ..
         } => {
-            let ran = ground.tests(of, kind, named).await.map_err(told)?;
+            let ran = workspace.tests(of, kind, named).await.map_err(told)?;
             if ran.failed.is_empty() {
                 Ok(format!("{} tests pass", ran.passed))
             } else {
@@ -100,11 +100,11 @@ async fn without_bugs(ground: &Ground, proof: Proof) -> Result<String, String> {
 }
 
 /// How the bug was found; an error if it was not.
-async fn planted(ground: &Ground, bug: &Bug) -> Result<String, String> {
-    ground.prepare(bug.edits).map_err(told)?;
+async fn planted(workspace: &Workspace, bug: &Bug) -> Result<String, String> {
+    workspace.prepare(bug.edits).map_err(told)?;
     match bug.found_by {
         Proof::Kills | Proof::PowerCuts => {
-            let relay = ground.relay(bug.name).await.map_err(told)?;
+            let relay = workspace.relay(bug.name).await.map_err(told)?;
             match verdict(&what(bug.found_by), Some(&relay)).await? {
                 (true, verdict) => Err(verdict),
                 (false, verdict) => Ok(verdict),
@@ -116,7 +116,7 @@ async fn planted(ground: &Ground, bug: &Bug) -> Result<String, String> {
             named,
             by,
         } => {
-            let ran = ground.tests(of, kind, named).await.map_err(told)?;
+            let ran = workspace.tests(of, kind, named).await.map_err(told)?;
             let others = ran.failed.len().saturating_sub(1);
             if ran.failed.iter().any(|name| is_called(name, by)) {
                 Ok(format!("{by} fails, and {others} more"))

@@ -19,7 +19,7 @@ pub use door::Door;
 
 use crate::{
     auditor::{Note, Seen},
-    marked::{Manner, Question},
+    tagged_engine::{EngineBehavior, Question},
 };
 
 /// The questions to ask.
@@ -39,23 +39,23 @@ pub struct Load {
 
 impl Load {
     fn question(&self, n: u64) -> Question {
-        let manner = match n.checked_div(self.faulty_every) {
+        let behavior = match n.checked_div(self.faulty_every) {
             Some(nth) if n.is_multiple_of(self.faulty_every) => {
-                const WRONG: [Manner; 4] = [
-                    Manner::DeadOnce,
-                    Manner::Refuse,
-                    Manner::HalfJson,
-                    Manner::Cut,
+                const WRONG: [EngineBehavior; 4] = [
+                    EngineBehavior::DeadOnce,
+                    EngineBehavior::Refuse,
+                    EngineBehavior::HalfJson,
+                    EngineBehavior::Cut,
                 ];
                 WRONG[(nth % 4) as usize]
             }
-            _ => Manner::Well,
+            _ => EngineBehavior::Well,
         };
         Question {
             name: format!("{}-{n}", self.canary),
             words: self.words,
             pause: self.pause,
-            manner,
+            behavior,
             only: None,
         }
     }
@@ -115,7 +115,7 @@ impl Crowd {
         let shared = Shared {
             address,
             keys,
-            http: crate::stand::client(),
+            http: crate::test_bed::client(),
             notes: Mutex::default(),
             refusals: Mutex::default(),
             answered: watch::Sender::new(0),

@@ -8,12 +8,12 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     auditor::{Verdict, judge},
+    cluster::Cluster,
     crowd::Crowd,
-    farm::Farm,
     hostile::{Assault, by_hand, by_the_document, operations, paths_beyond_use},
     kills::{Plan, Report},
     leaks,
-    stand::{Stand, create_key},
+    test_bed::{TestBed, create_key},
 };
 
 /// The results so far.
@@ -74,29 +74,29 @@ impl fmt::Display for Headline {
 /// # Errors
 /// If the files cannot be read.
 pub async fn erasure(seed: u64) -> io::Result<Headline> {
-    let mut farm = Farm::with(&["--keep-fetched", "1"], 1, 4).await;
-    farm.start_agent(0).await;
-    farm.until_ready(0).await;
+    let mut cluster = Cluster::with(&["--keep-fetched", "1"], 1, 4).await;
+    cluster.start_agent(0).await;
+    cluster.until_ready(0).await;
     let mut load = Plan::kills(0, seed).load;
     load.canary = format!("erased{seed:x}");
-    let keys = farm.keys.clone();
+    let keys = cluster.keys.clone();
     let patience = Duration::from_secs(60);
-    let mut crowd = Crowd::new(farm.stand.address, keys, load.clone(), patience);
+    let mut crowd = Crowd::new(cluster.bed.address, keys, load.clone(), patience);
     crowd.ask(100).await;
     crowd.all_ended().await;
     let until = Instant::now() + ERASED_WITHIN;
-    let home = farm.stand.home.path().to_owned();
+    let home = cluster.bed.home.path().to_owned();
     let mut leaked = leaks::files_with(&home, &load.canary)?;
     while !leaked.is_empty() && Instant::now() < until {
         sleep(Duration::from_secs(1)).await;
         leaked = leaks::files_with(&home, &load.canary)?;
     }
-    let secrets: Vec<String> = farm.secrets().collect();
+    let secrets: Vec<String> = cluster.secrets().collect();
     for secret in &secrets {
         leaked.extend(leaks::files_with(&home, secret)?);
     }
     let canaries: Vec<String> = secrets.into_iter().chain([load.canary]).collect();
-    leaked.extend(leaks::find(&farm.said().await, &canaries));
+    leaked.extend(leaks::find(&cluster.said().await, &canaries));
     Ok(Headline {
         verdict: judge(&crowd.notes()),
         leaked,
@@ -136,30 +136,30 @@ const ODD_KEYS: [&[&str]; 4] = [
 /// If schemathesis is not installed as pinned, or the relay does not serve its OpenAPI document.
 pub async fn hostile(count: usize, examples: u32, seed: u64) -> io::Result<Headline> {
     let open = ["--failures-per-minute", "0", "--metrics", "127.0.0.1:0"];
-    let (stand, ollama) = Stand::scripted_with(&open, 4).await;
+    let (bed, ollama) = TestBed::scripted_with(&open, 4).await;
     let mut keys = Vec::new();
     for scope in ["enqueue", "read", "work", "admin"] {
-        keys.push(create_key(&stand.home, &["--name", scope, "--scope", scope]).await);
+        keys.push(create_key(&bed.home, &["--name", scope, "--scope", scope]).await);
     }
-    let operations = operations(&stand.http, stand.address).await?;
+    let operations = operations(&bed.http, bed.address).await?;
     let mut shown = keys.clone();
     for (n, odd) in ODD_KEYS.iter().enumerate() {
         let name = format!("odd-{n}");
         let args = [&["--name", &name][..], odd].concat();
-        shown.push(create_key(&stand.home, &args).await);
+        shown.push(create_key(&bed.home, &args).await);
     }
-    let mut assault = by_hand(stand.address, &shown, &operations, count, seed).await;
+    let mut assault = by_hand(bed.address, &shown, &operations, count, seed).await;
     let patience = Duration::from_secs(3_600);
     let kinds = keys.iter().map(|key| Some(key.as_str())).chain([None]);
     for key in kinds {
-        let more = by_the_document(stand.address, key, examples, seed, patience).await?;
+        let more = by_the_document(bed.address, key, examples, seed, patience).await?;
         assault.add(more);
     }
     let secrets: Vec<String> = shown
         .iter()
         .map(|key| key.split('_').nth(2).unwrap().to_owned())
         .collect();
-    let relay = stand
+    let relay = bed
         .relay
         .as_ref()
         .map(|relay| relay.log())
@@ -168,7 +168,7 @@ pub async fn hostile(count: usize, examples: u32, seed: u64) -> io::Result<Headl
     assault
         .broken
         .extend(beyond.map(|path| format!("the engine was asked for {path}")));
-    assault.said.extend([relay, stand.metrics().await]);
+    assault.said.extend([relay, bed.metrics().await]);
     let leaked = leaks::find(&assault.said, &secrets);
     assault.said.clear();
     Ok(Headline {

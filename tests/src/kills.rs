@@ -12,11 +12,11 @@ use tokio::{
 use crate::{
     auditor::{Note, Seen, Verdict, evidence, judge},
     chance::Chance,
+    cluster::Cluster,
     crowd::{Crowd, Load},
-    farm::Farm,
     late::LateWorker,
-    marked::{Manner, Question},
     process::PATIENCE,
+    tagged_engine::{EngineBehavior, Question},
 };
 
 /// A fault to inject.
@@ -186,25 +186,25 @@ const NOTICED_WITHIN: Duration = Duration::from_secs(15);
 /// # Panics
 /// If a part cannot be started, or does not do what the plan needs.
 pub async fn run(plan: &Plan) -> io::Result<Report> {
-    let mut farm = Farm::new(plan.agents, 16).await;
-    let (address, keys) = (farm.stand.address, farm.keys.clone());
+    let mut cluster = Cluster::new(plan.agents, 16).await;
+    let (address, keys) = (cluster.bed.address, cluster.keys.clone());
     let mut crowd = Crowd::new(address, keys, plan.load.clone(), ENDED_WITHIN);
     if plan.blows.contains(&Blow::Power) {
-        farm.put_on_a_disk().await?;
+        cluster.put_on_a_disk().await?;
     }
     let mut faults = BTreeMap::new();
     if plan.oversleep {
-        let overslept = oversleep(&mut farm, &mut crowd, plan).await;
+        let overslept = oversleep(&mut cluster, &mut crowd, plan).await;
         faults.insert(OVERSLEPT, overslept as usize);
     } else {
         for n in 0..plan.agents {
-            farm.start_agent(n).await;
+            cluster.start_agent(n).await;
         }
     }
     if plan.poison {
         faults.insert(
             "agent killed by its job",
-            poison(&mut farm, &mut crowd, plan).await,
+            poison(&mut cluster, &mut crowd, plan).await,
         );
     }
     for blow in &plan.blows {
@@ -215,17 +215,20 @@ pub async fn run(plan: &Plan) -> io::Result<Report> {
     let answered = crowd.progress();
     let ((), hit) = tokio::join!(
         crowd.ask(plan.between * (plan.blows.len() as u64 + 1)),
-        strike(&mut farm, answered, plan)
+        strike(&mut cluster, answered, plan)
     );
     hit?;
     crowd.all_ended().await;
     let took = began.elapsed();
     let rate = (crowd.answered() - before) as f64 / took.as_secs_f64();
     crowd.read_again().await;
-    let mut said = farm.said().await;
+    let mut said = cluster.said().await;
     said.extend(crowd.refusals());
-    faults.extend(farm.marked.faults());
-    let secrets = farm.secrets().chain([plan.load.canary.clone()]).collect();
+    faults.extend(cluster.tagged_engine.faults());
+    let secrets = cluster
+        .secrets()
+        .chain([plan.load.canary.clone()])
+        .collect();
     let notes = crowd.notes();
     let verdict = judge(&notes);
     Ok(Report {
@@ -241,7 +244,7 @@ pub async fn run(plan: &Plan) -> io::Result<Report> {
 
 /// Injects the faults, each after a number of further answers.
 async fn strike(
-    farm: &mut Farm,
+    cluster: &mut Cluster,
     mut answered: watch::Receiver<usize>,
     plan: &Plan,
 ) -> io::Result<()> {
@@ -255,27 +258,27 @@ async fn strike(
         sleep(Duration::from_micros(chance.below(20_000))).await;
         match blow {
             Blow::Relay => {
-                farm.kill_relay().await;
-                farm.stand.start_relay().await;
+                cluster.kill_relay().await;
+                cluster.bed.start_relay().await;
             }
             Blow::Agent => {
-                let which = chance.below(farm.hands.len() as u64) as usize;
-                farm.kill_agent(which).await;
-                farm.start_agent(which).await;
+                let which = chance.below(cluster.hands.len() as u64) as usize;
+                cluster.kill_agent(which).await;
+                cluster.start_agent(which).await;
             }
-            Blow::Power => farm.cut_power().await?,
+            Blow::Power => cluster.cut_power().await?,
             Blow::Drain => {
-                farm.drain_relay().await;
-                farm.stand.start_relay().await;
+                cluster.drain_relay().await;
+                cluster.bed.start_relay().await;
             }
             Blow::Cut => {
-                let line = &farm.hands[chance.below(farm.hands.len() as u64) as usize].line;
+                let line = &cluster.hands[chance.below(cluster.hands.len() as u64) as usize].line;
                 line.cut();
                 sleep(SHORTLY).await;
                 line.mend();
             }
             Blow::Held => {
-                let line = &farm.hands[chance.below(farm.hands.len() as u64) as usize].line;
+                let line = &cluster.hands[chance.below(cluster.hands.len() as u64) as usize].line;
                 line.hold();
                 sleep(3 * SHORTLY).await;
                 line.mend();
@@ -287,23 +290,23 @@ async fn strike(
 
 /// Asks a question that kills its agent: it fails after the maximum number of attempts and delays
 /// no other. Returns the number of kills.
-async fn poison(farm: &mut Farm, crowd: &mut Crowd, plan: &Plan) -> usize {
+async fn poison(cluster: &mut Cluster, crowd: &mut Crowd, plan: &Plan) -> usize {
     let question = Question {
         name: format!("{}-poison", plan.load.canary),
         words: 2 * HALF as u64,
         pause: Duration::ZERO,
-        manner: Manner::Poison,
-        only: Some(farm.name(0).to_owned()),
+        behavior: EngineBehavior::Poison,
+        only: Some(cluster.name(0).to_owned()),
     };
     let name = question.name.clone();
     crowd.ask_this(question).await;
-    let marked = farm.marked.clone();
+    let tagged_engine = cluster.tagged_engine.clone();
     let killing = async {
         for times in 1..=ATTEMPTS_MAX {
-            let begun = marked.until_begun(&name, u64::from(times));
+            let begun = tagged_engine.until_begun(&name, u64::from(times));
             within("the job that kills is tried again", begun).await;
-            farm.kill_agent(0).await;
-            farm.start_agent(0).await;
+            cluster.kill_agent(0).await;
+            cluster.start_agent(0).await;
         }
     };
     tokio::join!(killing, crowd.ask(plan.between));
@@ -324,45 +327,45 @@ const HALF: usize = 4;
 /// Lets two workers fall silent in the middle of an answer until their leases have expired and
 /// another attempt has begun: an agent that is suspended and resumed, and a worker that sends the
 /// rest of its answer. Returns the number of expired leases.
-async fn oversleep(farm: &mut Farm, crowd: &mut Crowd, plan: &Plan) -> u64 {
-    let question = |name: &str, manner| Question {
+async fn oversleep(cluster: &mut Cluster, crowd: &mut Crowd, plan: &Plan) -> u64 {
+    let question = |name: &str, behavior| Question {
         name: format!("{}-{name}", plan.load.canary),
         words: 2 * HALF as u64,
         pause: Duration::ZERO,
-        manner,
+        behavior,
         only: None,
     };
     let (slept, late) = (
-        question("overslept", Manner::Stall),
-        question("late", Manner::Halt),
+        question("overslept", EngineBehavior::Stall),
+        question("late", EngineBehavior::Halt),
     );
     crowd.ask_this(late.clone()).await;
-    let worker = LateWorker::begin(&farm.stand, late.clone()).await;
+    let worker = LateWorker::begin(&cluster.bed, late.clone()).await;
     crowd.ask_this(slept.clone()).await;
-    farm.start_agent(0).await;
+    cluster.start_agent(0).await;
     let begun = crowd.until(|notes| half(notes, &slept.name, false));
     within("the first agent has half an answer", begun).await;
-    let sleeper = farm.hands[0].agent.take();
+    let sleeper = cluster.hands[0].agent.take();
     if let Some(agent) = &sleeper {
         agent.freeze();
     }
-    for n in 1..farm.hands.len() {
-        farm.start_agent(n).await;
+    for n in 1..cluster.hands.len() {
+        cluster.start_agent(n).await;
     }
-    farm.marked.go_on();
+    cluster.tagged_engine.go_on();
     crowd.ask(plan.between).await;
     let again = |notes: &[Note]| half(notes, &slept.name, true) && half(notes, &late.name, true);
     within("another agent has half of both answers", crowd.until(again)).await;
-    let left = farm.ollama.left();
+    let left = cluster.ollama.left();
     if let Some(agent) = &sleeper {
         agent.thaw();
     }
-    farm.hands[0].agent = sleeper;
+    cluster.hands[0].agent = sleeper;
     // No assertion here if the relay accepts more lines: the auditor then finds them in the answer.
-    worker.finish(&farm.stand).await;
-    drop(timeout(NOTICED_WITHIN, farm.ollama.until_left(left + 1)).await);
-    farm.marked.finish();
-    farm.marked.runs_of(&slept.name) - 1 + farm.marked.runs_of(&late.name)
+    worker.finish(&cluster.bed).await;
+    drop(timeout(NOTICED_WITHIN, cluster.ollama.until_left(left + 1)).await);
+    cluster.tagged_engine.finish();
+    cluster.tagged_engine.runs_of(&slept.name) - 1 + cluster.tagged_engine.runs_of(&late.name)
 }
 
 /// Whether half of this answer was seen, of its second attempt if `again`.

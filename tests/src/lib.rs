@@ -2,21 +2,21 @@
 
 pub mod auditor;
 pub mod chance;
+pub mod cluster;
 pub mod crowd;
 pub mod disk;
-pub mod farm;
 pub mod headline;
 pub mod hostile;
 pub mod kills;
 mod late;
 pub mod leaks;
-pub mod marked;
 pub mod mutate;
 pub mod planted;
 pub mod process;
 pub mod proxy;
 pub mod scripted_ollama;
-pub mod stand;
+pub mod tagged_engine;
+pub mod test_bed;
 
 /// Reports that a test could not run here. The line is not captured, and `./x test` counts it.
 pub fn not_tried(why: &str) {

@@ -2,7 +2,7 @@
 //! of them. No shipped program contains them.
 
 mod bugs;
-mod ground;
+mod workspace;
 
 use std::{
     io,
@@ -11,7 +11,7 @@ use std::{
 
 pub use self::{
     bugs::BUGS,
-    ground::{Ground, Ran},
+    workspace::{Ran, Workspace},
 };
 
 /// The test that must find a bug.

@@ -5,7 +5,7 @@ use proto::{
     ErrorCode, JobId,
     status::{Command, HopState, pair::Pairs},
 };
-use status::{Answer, Approvals, HubAddress, Request, StatusHub, Voice};
+use status::{Answer, Approvals, HubAddress, Request, StatusHub, VoiceActivity};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::{JoinError, JoinSet, spawn_blocking},
@@ -17,13 +17,13 @@ use worker::{Activity, WorkerHandle};
 #[cfg(target_os = "linux")]
 use crate::waking;
 use crate::{
-    AgentHandle, AtLogin, Settings, Shell, StartError, Tray, TrayAct, Wishes,
+    AgentHandle, AtLogin, Preferences, Settings, Shell, StartError, Tray, TrayAct,
     handle::Want,
     http,
+    preferences::PreferencesFile,
     start::{Neighbour, Parts},
     tray::tray,
     view::Known,
-    wishes::WishesFile,
 };
 
 /// Maximum number of clicks in flight.
@@ -39,11 +39,11 @@ pub struct Agent {
     /// Signals changes of the pending approvals and grants.
     pairs: watch::Receiver<Arc<Pairs>>,
     known: Known,
-    wishes: WishesFile,
+    preferences: PreferencesFile,
     worker: Option<WorkerHandle>,
     activity: watch::Receiver<Activity>,
     /// Signals changes of the fields that other programs publish.
-    published: watch::Receiver<Voice>,
+    published: watch::Receiver<VoiceActivity>,
     requests: mpsc::Receiver<Request>,
     wants: mpsc::Receiver<Want>,
     handle: AgentHandle,
@@ -130,7 +130,7 @@ impl Agent {
                 parts.hub.clone(),
                 ports,
                 name,
-                status::holder,
+                status::port_owner,
                 serve.clone(),
             );
             tasks.spawn(async {
@@ -170,7 +170,7 @@ impl Agent {
             pairs: parts.approvals.pairs(),
             approvals: parts.approvals,
             known: parts.known,
-            wishes: parts.wishes,
+            preferences: parts.preferences,
             worker,
             activity: parts.activity,
             requests,
@@ -196,7 +196,8 @@ impl Agent {
     /// # Errors
     /// If a part failed; the others are stopped first.
     pub async fn run(mut self) -> anyhow::Result<()> {
-        self.shell.show_overlay(self.known.wishes.overlay_visible);
+        self.shell
+            .show_overlay(self.known.preferences.overlay_visible);
         self.show();
         let outcome = loop {
             match self.tick().await {
@@ -317,12 +318,12 @@ impl Agent {
     }
 
     async fn carry_out(&mut self, command: Command) -> Answer {
-        let now = self.known.wishes;
-        let overlay = |overlay_visible| Wishes {
+        let now = self.known.preferences;
+        let overlay = |overlay_visible| Preferences {
             overlay_visible,
             ..now
         };
-        let paused = |paused| Wishes { paused, ..now };
+        let paused = |paused| Preferences { paused, ..now };
         match command {
             Command::ToggleMonitoring => self.wish(paused(!now.paused)).await,
             Command::SetMonitoring(on) => self.wish(paused(!on)).await,
@@ -349,20 +350,20 @@ impl Agent {
     }
 
     /// Applies a choice of the owner, publishes it, and then saves it.
-    async fn wish(&mut self, wishes: Wishes) -> Answer {
-        let before = std::mem::replace(&mut self.known.wishes, wishes);
+    async fn wish(&mut self, preferences: Preferences) -> Answer {
+        let before = std::mem::replace(&mut self.known.preferences, preferences);
         if let Some(worker) = &self.worker {
-            worker.set_paused(wishes.paused);
+            worker.set_paused(preferences.paused);
         }
-        if before.overlay_visible != wishes.overlay_visible {
-            self.shell.show_overlay(wishes.overlay_visible);
+        if before.overlay_visible != preferences.overlay_visible {
+            self.shell.show_overlay(preferences.overlay_visible);
         }
         self.show();
-        if before == wishes {
+        if before == preferences {
             return Ok(());
         }
-        let file = self.wishes.clone();
-        let saved = spawn_blocking(move || file.save(wishes))
+        let file = self.preferences.clone();
+        let saved = spawn_blocking(move || file.save(preferences))
             .await
             .map_err(Into::into);
         saved.and_then(|saved| saved).map_err(|error| {

@@ -3,8 +3,8 @@
 mod fields;
 mod metrics;
 mod pages;
-mod patient;
 mod serve;
+mod stall_timeout;
 mod stream;
 
 use std::{sync::Arc, time::Duration};

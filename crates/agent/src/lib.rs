@@ -12,6 +12,7 @@ mod http;
 mod language;
 mod opening;
 mod origin;
+mod preferences;
 mod question;
 mod relay;
 mod settings;
@@ -21,7 +22,6 @@ mod tray;
 mod view;
 #[cfg(target_os = "linux")]
 mod waking;
-mod wishes;
 
 pub use agent::Agent;
 pub use args::Args;
@@ -31,9 +31,9 @@ pub use handle::AgentHandle;
 pub use headless::Headless;
 pub use language::Language;
 pub use origin::Origin;
+pub use preferences::Preferences;
 pub use question::{Question, questions};
 pub use relay::Relay;
 pub use settings::{HTTP_PORTS, Settings, SettingsError};
 pub use shell::{Shell, Tray, TrayAct, TrayIcon, TrayItem};
 pub use start::StartError;
-pub use wishes::Wishes;

@@ -12,7 +12,7 @@ use proto::{
     status::{Hop, Status},
 };
 use status::{
-    Access, Approvals, BindError, Bound, HubAddress, LocalToken, Ports, Refused, Request,
+    Access, Approvals, BindError, Bound, HubAddress, LocalToken, PortInUse, Ports, Request,
     StatusHub, StatusServer, TokenError, World, bind_loopback, is_foreign, private_file,
 };
 use tokio::{
@@ -24,8 +24,8 @@ use worker::{Activity, Worker, WorkerHandle, WorkerSettings};
 use crate::{
     Settings,
     opening::{self, EngineWatch},
+    preferences::PreferencesFile,
     view::Known,
-    wishes::WishesFile,
 };
 
 /// Maximum number of connections to both local listeners, with a reserve.
@@ -80,7 +80,7 @@ pub(crate) struct Parts {
     /// Checks the engine; present without a worker.
     pub(crate) engine_watch: Option<EngineWatch>,
     pub(crate) known: Known,
-    pub(crate) wishes: WishesFile,
+    pub(crate) preferences: PreferencesFile,
     /// The address of the system bus with wake-up signals.
     #[cfg(target_os = "linux")]
     pub(crate) system_bus: Option<String>,
@@ -102,7 +102,7 @@ impl Parts {
         let mut random = [0; 32];
         getrandom::fill(&mut random).map_err(StartError::Random)?;
         let token = LocalToken::open(data, random)?;
-        let wishes = WishesFile::in_folder(data);
+        let preferences = PreferencesFile::in_folder(data);
 
         let bound = bind_loopback(&settings.status_ports)
             .await
@@ -113,7 +113,7 @@ impl Parts {
 
         let engine = opening::open(&settings).await?;
         let mut known = Known {
-            wishes: wishes.load(),
+            preferences: preferences.load(),
             has_relay: settings.relay.is_some(),
             language: settings.language,
             ..Known::default()
@@ -126,7 +126,7 @@ impl Parts {
             let start = WorkerSettings {
                 slots: settings.slots,
                 allow_model_changes: settings.allow_model_changes,
-                start_paused: known.wishes.paused,
+                start_paused: known.preferences.paused,
                 plain_http: relay.plain_http,
                 ..WorkerSettings::new(relay.url, relay.key, settings.name)
             };
@@ -179,7 +179,7 @@ impl Parts {
             activity,
             engine_watch,
             known,
-            wishes,
+            preferences,
             #[cfg(target_os = "linux")]
             system_bus: settings.system_bus,
             lock,
@@ -196,8 +196,8 @@ pub(crate) struct Neighbour {
 
 /// The program on the hub's default port, unless it belongs to another user: such a program is not
 /// trusted, and its status is not this owner's.
-fn neighbour(refused: &[Refused], taken_http: &[u16]) -> Option<Neighbour> {
-    let is_taken = |refused: &&Refused| refused.error.kind() == io::ErrorKind::AddrInUse;
+fn neighbour(refused: &[PortInUse], taken_http: &[u16]) -> Option<Neighbour> {
+    let is_taken = |refused: &&PortInUse| refused.error.kind() == io::ErrorKind::AddrInUse;
     let refused = refused.iter().find(is_taken)?;
     if is_foreign(refused.by.as_ref()) {
         return None;
@@ -234,7 +234,7 @@ fn lock(data: &Path) -> Result<File, StartError> {
 /// ports.
 async fn bind_http(
     settings: &Settings,
-) -> Result<(Option<(TcpListener, SocketAddr)>, Vec<Refused>), StartError> {
+) -> Result<(Option<(TcpListener, SocketAddr)>, Vec<PortInUse>), StartError> {
     match bind_loopback(&settings.http_ports).await {
         Ok(bound) => {
             tell("the local HTTP server", &bound);
@@ -257,7 +257,7 @@ fn tell(what: &str, bound: &Bound) {
 
 #[cfg(test)]
 mod tests {
-    use status::{Holder, holder};
+    use status::{PortOwner, port_owner};
 
     use super::*;
 
@@ -266,10 +266,10 @@ mod tests {
     fn whose_program_holds_a_port_is_told_by_its_user_alone() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let own = holder(port).unwrap();
+        let own = port_owner(port).unwrap();
         let of = |user, name: Option<&str>| {
             let process = name.map(|name| (1, name.to_owned()));
-            Some(Holder { user, process })
+            Some(PortOwner { user, process })
         };
         for (by, is_foreign) in [
             (of(own.user, Some("assistant")), false),
@@ -278,7 +278,7 @@ mod tests {
             (of(own.user + 1, None), true),
             (None, true),
         ] {
-            let refused = Refused {
+            let refused = PortInUse {
                 port,
                 by: by.clone(),
                 error: io::ErrorKind::AddrInUse.into(),

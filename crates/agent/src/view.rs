@@ -1,10 +1,10 @@
 //! Computes the status from the agent's state. Nothing here waits or acts.
 
 use proto::status::{Hop, HopState, LiveJob, Phase, Status};
-use status::Voice;
+use status::VoiceActivity;
 use worker::Activity;
 
-use crate::{Language, Wishes};
+use crate::{Language, Preferences};
 
 /// The state from which a status is computed.
 #[derive(Debug, Clone, Default)]
@@ -12,9 +12,9 @@ pub(crate) struct Known {
     /// The worker's activity.
     pub(crate) activity: Activity,
     /// The voice state that another program publishes.
-    pub(crate) voice: Voice,
+    pub(crate) voice: VoiceActivity,
     /// The owner's choices.
-    pub(crate) wishes: Wishes,
+    pub(crate) preferences: Preferences,
     /// Whether a relay is set up.
     pub(crate) has_relay: bool,
     /// Whether the agent is stopping.
@@ -40,8 +40,8 @@ impl Known {
             is_listening: before.is_listening,
             is_speaking: before.is_speaking,
             wake_word_detected: before.wake_word_detected,
-            overlay_visible: self.wishes.overlay_visible,
-            monitoring: !self.wishes.paused,
+            overlay_visible: self.preferences.overlay_visible,
+            monitoring: !self.preferences.paused,
             jobs: self.activity.jobs.iter().map(finite).collect(),
             relay: self.relay(),
             engine: self.activity.engine.clone(),
@@ -79,7 +79,7 @@ impl Known {
         };
         match (relay, &engine.state) {
             _ if self.stopping => Phase::Stopping,
-            _ if self.wishes.paused => Phase::Paused,
+            _ if self.preferences.paused => Phase::Paused,
             (HopState::Down, _) if self.has_relay && self.activity.is_refused => Phase::Error,
             (HopState::Down, _) => Phase::RelayOffline,
             (_, HopState::Down) => Phase::EngineOffline,
@@ -175,14 +175,14 @@ mod tests {
         let status = known.status(&Status::default());
         assert_eq!(status.status, Phase::Error);
         assert_eq!(status.text, "Needs your attention");
-        known.wishes.paused = true;
+        known.preferences.paused = true;
         assert_eq!(known.status(&status).status, Phase::Paused);
     }
 
     #[test]
     fn a_pause_is_shown_whatever_else_is_true_and_only_stopping_beats_it() {
         let mut known = known(HopState::Down, HopState::Up, 1);
-        known.wishes.paused = true;
+        known.preferences.paused = true;
         let status = known.status(&Status::default());
         assert_eq!((status.status, status.monitoring), (Phase::Paused, false));
         assert_eq!(status.jobs.len(), 1, "running jobs stay visible");

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use futures_util::StreamExt as _;
 use proto::{End, ErrorCode, JobError, JobId};
 use serde_json::{Value, json};
-use status::{is_plain, plain};
+use status::{is_printable, strip_control_chars};
 use tokio::time::{Instant, sleep, timeout};
 
 use self::submission::Submission;
@@ -251,7 +251,7 @@ fn show(event: &sse::Event, shown: &mut Shown) -> anyhow::Result<Option<End>> {
 /// Whether a sign of an answer may go to a terminal, which others would steer. What joins two signs
 /// of an emoji is one of them.
 fn is_seen(sign: char) -> bool {
-    is_plain(sign) || matches!(sign, '\n' | '\t' | '\u{200d}')
+    is_printable(sign) || matches!(sign, '\n' | '\t' | '\u{200d}')
 }
 
 fn conclude(end: End, shown: &Shown) -> anyhow::Result<()> {
@@ -283,7 +283,11 @@ fn failure(error: &JobError) -> String {
         ErrorCode::DeadlineExceeded => "no agent took the job in time; is one running?",
         _ => "the job failed",
     };
-    format!("{hop}: {} ({})", plain(&error.message), error.code)
+    format!(
+        "{hop}: {} ({})",
+        strip_control_chars(&error.message),
+        error.code
+    )
 }
 
 /// Progress, for people only.

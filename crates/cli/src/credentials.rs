@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use proto::ErrorBody;
 use reqwest::Response;
 use secrecy::{ExposeSecret as _, SecretString};
-use status::plain;
+use status::strip_control_chars;
 
 /// Timeout of requests that need no model.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -143,7 +143,7 @@ pub(crate) async fn refused_by_relay(answer: Response) -> Result<anyhow::Error, 
     match answer.json::<ErrorBody>().await {
         Ok(ErrorBody { error }) => Ok(anyhow::anyhow!(
             "the relay refused: {} ({})",
-            plain(&error.message),
+            strip_control_chars(&error.message),
             error.code
         )),
         Err(_) => Err(anyhow::anyhow!(

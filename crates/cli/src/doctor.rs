@@ -8,7 +8,7 @@ use proto::{
     status::{HopState, Phase, Status},
 };
 use serde_json::Value;
-use status::{Link, Places, Subscriber, plain};
+use status::{Link, Places, Subscriber, strip_control_chars};
 use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -76,7 +76,7 @@ impl Args {
                 State::Note => "note  ",
             };
             // Models, hops and reasons are the words of others.
-            writeln!(out, "{mark}  {hop:<8}  {}", plain(text))?;
+            writeln!(out, "{mark}  {hop:<8}  {}", strip_control_chars(text))?;
         }
         let broken: Vec<_> = findings
             .iter()

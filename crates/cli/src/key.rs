@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use proto::{Account, Priority, Timestamp};
 use queue::{Ceiling, KeyRecord, Keys, ModelPattern, ModelPatterns, Scope, Serve};
 use relay::{
-    System, World as _,
+    SystemWorld, World as _,
     keys::{KeyFor, LASTING_MAX, check, mint, served},
 };
 
@@ -120,7 +120,11 @@ impl Args {
             Self::Create(create) => create.run().await,
             Self::List { store } => list(&*store.keys().await?).await,
             Self::Revoke { store, key } => {
-                let revoked = store.keys().await?.revoke_key(System.now(), &key).await?;
+                let revoked = store
+                    .keys()
+                    .await?
+                    .revoke_key(SystemWorld.now(), &key)
+                    .await?;
                 anyhow::ensure!(revoked, "no active key has the name or id {key:?}");
                 writeln!(std::io::stdout(), "revoked {key}")?;
                 Ok(())
@@ -147,10 +151,15 @@ impl Create {
                 models: ModelPatterns::new(self.models.clone()),
                 priority: self.max_priority,
             },
-            expires_at: self.expires.map(|lasting| System.now() + lasting),
+            expires_at: self.expires.map(|lasting| SystemWorld.now() + lasting),
         };
-        let [a, b, c, d, e, f, ..] = System.random()?;
-        let (text, record) = mint(for_, [a, b, c, d, e, f], System.random()?, System.now());
+        let [a, b, c, d, e, f, ..] = SystemWorld.random()?;
+        let (text, record) = mint(
+            for_,
+            [a, b, c, d, e, f],
+            SystemWorld.random()?,
+            SystemWorld.now(),
+        );
         let keys = self.store.made_with_keys().await?;
         keys.create_key(record.clone()).await?;
         let (name, account, may) = (&self.name, &self.account, words.join(" "));
@@ -177,7 +186,7 @@ pub(crate) fn day(Timestamp(millis): Timestamp) -> String {
 }
 
 async fn list(keys: &dyn Keys) -> anyhow::Result<()> {
-    let (mut out, now) = (std::io::stdout(), System.now());
+    let (mut out, now) = (std::io::stdout(), SystemWorld.now());
     for key in keys.list_keys().await? {
         writeln!(out, "{}", line(&key, now))?;
     }

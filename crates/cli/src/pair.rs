@@ -6,7 +6,7 @@ use proto::status::{
     CommandArgs,
     pair::{Pairs, Program},
 };
-use status::{HubAddress, call};
+use status::{HubAddress, request};
 
 use crate::status::not_running;
 
@@ -68,7 +68,7 @@ impl Args {
                 ("revoke", CommandArgs { grant, ..none })
             }
         };
-        let given = call(&hub, word, args).await?;
+        let given = request(&hub, word, args).await?;
         let mut out = std::io::stdout();
         match self {
             Self::List { json: true } => writeln!(out, "{given}")?,

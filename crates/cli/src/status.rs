@@ -7,7 +7,7 @@ use std::{
 };
 
 use proto::status::{HopState, LiveJob, Phase, Publisher, Status};
-use status::{HubAddress, Link, Places, Ports, Subscriber, is_plain, plain};
+use status::{HubAddress, Link, Places, Ports, Subscriber, is_printable, strip_control_chars};
 use tokio::{sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -177,7 +177,7 @@ fn json(status: &Status, stale: bool) -> serde_json::Result<String> {
     let text = serde_json::to_string(&value)?;
     Ok(text.chars().fold(String::new(), |mut text, sign| {
         // JSON does not require these control and formatting characters to be escaped.
-        if is_plain(sign) {
+        if is_printable(sign) {
             text.push(sign);
         } else {
             text += &format!("\\u{:04x}", u32::from(sign));
@@ -201,7 +201,7 @@ fn line(status: &Status) -> String {
     for publisher in &status.publishers {
         line += &format!(" {{{}}}", publisher_line(publisher));
     }
-    plain(&line)
+    strip_control_chars(&line)
 }
 
 fn publisher_line(publisher: &Publisher) -> String {
@@ -243,7 +243,7 @@ fn block(status: &Status) -> String {
     lines.extend(jobs.map(|job| format!("  job     {job}")));
     let others = status.publishers.iter().map(publisher_line);
     lines.extend(others.map(|other| format!("  other   {other}")));
-    let lines: Vec<String> = lines.iter().map(|line| plain(line)).collect();
+    let lines: Vec<String> = lines.iter().map(|line| strip_control_chars(line)).collect();
     lines.join("\n")
 }
 

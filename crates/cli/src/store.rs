@@ -22,7 +22,7 @@ impl Store {
     /// # Errors
     /// If there is no store, or it cannot be opened.
     pub(crate) async fn keys(&self) -> anyhow::Result<Arc<dyn Keys>> {
-        relay::must_exist(&self.store)?;
+        relay::check_store_exists(&self.store)?;
         self.made_with_keys().await
     }
 
@@ -41,7 +41,7 @@ impl Store {
     /// # Errors
     /// If there is no store, or it cannot be opened.
     pub(crate) async fn users(&self) -> anyhow::Result<Arc<dyn Users>> {
-        relay::must_exist(&self.store)?;
+        relay::check_store_exists(&self.store)?;
         self.made_with_users().await
     }
 

@@ -6,7 +6,7 @@ use std::io::{Read as _, Write as _};
 use clap::ValueEnum;
 use proto::Account;
 use queue::{Role, UserChange, Users};
-use relay::{System, World as _, users};
+use relay::{SystemWorld, World as _, users};
 use secrecy::SecretString;
 
 use crate::{key::day, store::Store};
@@ -117,7 +117,7 @@ impl Args {
                 password,
                 name,
             } => {
-                let hash = users::hash(&password.read()?, System.random()?)?;
+                let hash = users::hash(&password.read()?, SystemWorld.random()?)?;
                 (store, name, UserChange::Password(hash), "changed")
             }
             Self::Logout { store, name } => (store, name, UserChange::LogOut, "logged out"),
@@ -152,7 +152,7 @@ impl FromInput {
 impl Create {
     async fn run(self) -> anyhow::Result<()> {
         let password = self.password.read()?;
-        let (role, salt, now) = (self.role.into(), System.random()?, System.now());
+        let (role, salt, now) = (self.role.into(), SystemWorld.random()?, SystemWorld.now());
         let user = users::user(
             self.name.clone(),
             self.account.clone(),

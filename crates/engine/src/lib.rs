@@ -127,7 +127,7 @@ impl EngineError {
     /// a failure of the engine itself, which it reports with a status of 500 or above; 501 means
     /// that it does not support the request.
     #[must_use]
-    pub fn may_pass(&self) -> bool {
+    pub fn is_retryable(&self) -> bool {
         match self {
             Self::Refused { status, message } => {
                 let is_requests = FAULTS_OF_REQUESTS
@@ -191,7 +191,10 @@ mod tests {
             (500, "llama runner process has terminated: exit status 2"),
             (507, "disk full"),
         ] {
-            assert!(refused(status, message).may_pass(), "{status} {message}");
+            assert!(
+                refused(status, message).is_retryable(),
+                "{status} {message}"
+            );
         }
         for (status, message) in [
             (400, "invalid JSON"),
@@ -207,9 +210,12 @@ mod tests {
             ),
             (500, "template: :1: unclosed action"),
         ] {
-            assert!(!refused(status, message).may_pass(), "{status} {message}");
+            assert!(
+                !refused(status, message).is_retryable(),
+                "{status} {message}"
+            );
         }
-        assert!(EngineError::Broken("it hung up".into()).may_pass());
-        assert!(!EngineError::TooLong.may_pass());
+        assert!(EngineError::Broken("it hung up".into()).is_retryable());
+        assert!(!EngineError::TooLong.is_retryable());
     }
 }

@@ -27,7 +27,7 @@ use crate::{
     routing::Routing,
     throttle::{ConcurrencyLimit, RateLimits},
     users::Logins,
-    webhook::News,
+    webhook::WebhookWakeups,
     workers::Workers,
 };
 
@@ -71,7 +71,7 @@ pub struct Shared {
     pub(crate) logins: Logins,
     /// Jobs from before a restart whose requester was connected and has not reconnected yet.
     pub(crate) orphans: Arc<Orphans>,
-    pub(crate) webhooks: Arc<News>,
+    pub(crate) webhooks: Arc<WebhookWakeups>,
     pub(crate) pushes: Arc<Latest>,
     pub(crate) batches: Arc<Running>,
     /// Memory budget of request bodies that are still arriving.

@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Network, PublicUrl, PushUrl, Relay, RelaySettings, System, TlsFiles, WebhookAllowed,
+    Network, PublicUrl, PushUrl, Relay, RelaySettings, SystemWorld, TlsFiles, WebhookAllowed,
     World as _,
     bounds::BoundsArgs,
     metrics, open,
@@ -207,7 +207,7 @@ impl Args {
     /// One sentence: the address is in use, the store cannot be opened, or there is no key yet.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         telemetry::cores::forbid();
-        let store = open(&self.store, System.now(), self.queue_limits.queue_limits()).await?;
+        let store = open(&self.store, SystemWorld.now(), self.queue_limits.limits()).await?;
         telemetry::files::allow(self.connections_max);
         let listener = TcpListener::bind(self.listen)
             .await
@@ -237,7 +237,7 @@ impl Args {
             connections_per_key: self.connections_per_key,
             ..self.bounds.bound(RelaySettings::default())
         };
-        let relay = Relay::new(store, settings, Arc::new(System));
+        let relay = Relay::new(store, settings, Arc::new(SystemWorld));
         let permitted = relay.permitted(address).await;
         permitted.with_context(|| format!("the relay on {}", self.store))?;
         if let Some(files) = &relay.settings.tls {

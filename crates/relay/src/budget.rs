@@ -32,8 +32,8 @@ impl Budget {
     }
 
     /// Returns an empty share for one request of this holder.
-    pub(crate) fn share(&self, holder: &str) -> Share {
-        Share {
+    pub(crate) fn share(&self, holder: &str) -> BudgetShare {
+        BudgetShare {
             part: self.taken.part(holder),
             max: self.max,
             refusal: self.refusal,
@@ -41,8 +41,8 @@ impl Budget {
     }
 
     /// Returns an empty share for the relay's own use, which is counted and never refused.
-    pub(crate) fn own_share(&self) -> Share {
-        Share {
+    pub(crate) fn own_share(&self) -> BudgetShare {
+        BudgetShare {
             max: usize::MAX,
             ..self.share("")
         }
@@ -51,13 +51,13 @@ impl Budget {
 
 /// Bytes that one request holds; returned to the budget on drop.
 #[derive(Debug)]
-pub(crate) struct Share {
+pub(crate) struct BudgetShare {
     part: Part,
     max: usize,
     refusal: &'static str,
 }
 
-impl Share {
+impl BudgetShare {
     pub(crate) const fn bytes(&self) -> usize {
         self.part.bytes()
     }
@@ -83,7 +83,7 @@ impl Share {
     /// Ties the share to the finished bytes: they count until their last clone is dropped.
     pub(crate) fn held(mut self, whole: Bytes) -> Bytes {
         self.part.set(whole.len());
-        Bytes::from_owner(Held {
+        Bytes::from_owner(CountedBytes {
             whole,
             _share: self,
         })
@@ -95,12 +95,12 @@ impl Share {
     }
 }
 
-struct Held {
+struct CountedBytes {
     whole: Bytes,
-    _share: Share,
+    _share: BudgetShare,
 }
 
-impl AsRef<[u8]> for Held {
+impl AsRef<[u8]> for CountedBytes {
     fn as_ref(&self) -> &[u8] {
         &self.whole
     }
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn no_holder_takes_what_is_everybodys() {
         let all = Budget::new(12 * SMALL, "too much");
-        let mut greedy: Vec<Share> = (0..100).map(|_| all.share("a")).collect();
+        let mut greedy: Vec<BudgetShare> = (0..100).map(|_| all.share("a")).collect();
         let had = greedy
             .iter_mut()
             .filter_map(|share| share.grow(3 * SMALL).ok());

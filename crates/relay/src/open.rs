@@ -74,7 +74,7 @@ pub async fn open_users(url: &str) -> Result<Arc<dyn Users>, OpenError> {
 ///
 /// # Errors
 /// [`OpenError`], written for the user who gave the URL.
-pub fn must_exist(url: &str) -> Result<(), OpenError> {
+pub fn check_store_exists(url: &str) -> Result<(), OpenError> {
     match parse(url)? {
         StoreUrl::Sqlite(path) if !path.exists() => Err(OpenError::Missing(path)),
         StoreUrl::Sqlite(_) | StoreUrl::Memory => Ok(()),

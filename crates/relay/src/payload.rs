@@ -13,7 +13,8 @@ use proto::{ErrorCode, limits};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    Relay, budget::Share, connections::ConnectionHandle, error::ApiError, throttle::WorkPermit,
+    Relay, budget::BudgetShare, connections::ConnectionHandle, error::ApiError,
+    throttle::WorkPermit,
 };
 
 /// Rate in bytes per second below which a body counts as stalled.
@@ -76,7 +77,7 @@ async fn read(
     mut body: Body,
     max: usize,
     patience: Duration,
-    mut share: Share,
+    mut share: BudgetShare,
 ) -> Result<Bytes, ApiError> {
     let mut first: Option<Bytes> = None;
     let mut whole = BytesMut::new();

@@ -118,7 +118,7 @@ pub struct QueueLimitArgs {
 impl QueueLimitArgs {
     /// Converts the options to the queue's limits.
     #[must_use]
-    pub const fn queue_limits(self) -> QueueLimits {
+    pub const fn limits(self) -> QueueLimits {
         QueueLimits {
             jobs_max: self.queued_max,
             bytes_max: self.queued_mib_max.saturating_mul(MIB),
@@ -161,7 +161,7 @@ mod tests {
         let waits = |seconds: &str| {
             let option = format!("--keep-waiting={seconds}");
             let program = Program::try_parse_from(["relay", &option]);
-            program.map(|program| program.limits.queue_limits().waits)
+            program.map(|program| program.limits.limits().waits)
         };
         for seconds in [1, 3_600, u64::MAX] {
             let waits = waits(&seconds.to_string());
@@ -170,6 +170,6 @@ mod tests {
         // Every job without a deadline would fail before it could be leased.
         assert!(waits("0").is_err());
         let usual = Program::try_parse_from(["relay"]).unwrap().limits;
-        assert_eq!(usual.queue_limits(), QueueLimits::default());
+        assert_eq!(usual.limits(), QueueLimits::default());
     }
 }

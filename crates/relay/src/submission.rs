@@ -223,7 +223,7 @@ mod tests {
     use queue_sqlite::SqliteQueue;
 
     use super::*;
-    use crate::{RelaySettings, System, auth::MayEnqueue};
+    use crate::{RelaySettings, SystemWorld, auth::MayEnqueue};
 
     fn settings() -> RelaySettings {
         RelaySettings {
@@ -237,7 +237,7 @@ mod tests {
     }
 
     async fn relay_with(store: Arc<dyn Store>, settings: RelaySettings) -> (Relay, Caller) {
-        let relay = Relay::new(store, settings, Arc::new(System));
+        let relay = Relay::new(store, settings, Arc::new(SystemWorld));
         let (mut parts, ()) = http::Request::new(()).into_parts();
         let caller = MayEnqueue::from_request_parts(&mut parts, &relay).await;
         (relay, caller.unwrap().0)

@@ -50,9 +50,9 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// Notified when a job with a webhook was accepted.
 #[derive(Debug, Default)]
-pub(crate) struct News(Notify);
+pub(crate) struct WebhookWakeups(Notify);
 
-impl News {
+impl WebhookWakeups {
     pub(crate) fn tell(&self) {
         self.0.notify_one();
     }

@@ -15,7 +15,7 @@ use crate::{
     Relay,
     api::written,
     auth::Caller,
-    budget::Share,
+    budget::BudgetShare,
     error::ApiError,
     error_format::ErrorFormat,
     stream::{cancelled, name_job, streaming, unfinished},
@@ -123,7 +123,7 @@ pub(crate) struct AnswerBuffer {
     log: Arc<dyn JobLog>,
     tail: Tail,
     pub(crate) lines: Vec<Bytes>,
-    share: Share,
+    share: BudgetShare,
     has_ended: bool,
     is_cut_off: bool,
 }
@@ -138,7 +138,7 @@ impl AnswerBuffer {
         Self::within(relay, log, relay.gathered.own_share())
     }
 
-    fn within(relay: &Relay, log: Arc<dyn JobLog>, share: Share) -> Self {
+    fn within(relay: &Relay, log: Arc<dyn JobLog>, share: BudgetShare) -> Self {
         Self {
             relay: relay.clone(),
             tail: Tail::new(log.clone(), EventId::default()),

@@ -29,11 +29,11 @@ pub trait World: fmt::Debug + Send + Sync {
 
 /// The system's clock and randomness. `now` never steps: all calls of this process share one start.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct System;
+pub struct SystemWorld;
 
 static CLOCK: Clock = Clock(OnceLock::new());
 
-impl World for System {
+impl World for SystemWorld {
     #[expect(clippy::disallowed_methods, reason = "this is the edge")]
     fn now(&self) -> Timestamp {
         CLOCK.read(SystemTime::now, Instant::now())

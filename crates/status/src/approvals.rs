@@ -92,13 +92,13 @@ pub(crate) enum Verdict {
 
 /// A pending approval; withdrawn when dropped.
 #[derive(Debug)]
-pub(crate) struct Ticket {
+pub(crate) struct PendingApproval {
     pub(crate) id: u64,
     pub(crate) verdict: oneshot::Receiver<Verdict>,
     approvals: Approvals,
 }
 
-impl Ticket {
+impl PendingApproval {
     /// The decision so far; a later decision of the owner fails with `nothing_to_do`.
     pub(crate) fn last_word(&mut self) -> Option<Verdict> {
         self.verdict.close();
@@ -214,7 +214,7 @@ impl Approvals {
         command: Command,
         within: Duration,
         now: Instant,
-    ) -> Result<Ticket, (ErrorCode, String)> {
+    ) -> Result<PendingApproval, (ErrorCode, String)> {
         let (sender, verdict) = oneshot::channel();
         let until = (self.0.world.clock)() + within;
         let id = self.change(|state| {
@@ -236,7 +236,7 @@ impl Approvals {
             });
             Ok(id)
         })?;
-        Ok(Ticket {
+        Ok(PendingApproval {
             id,
             verdict,
             approvals: self.clone(),
@@ -396,7 +396,7 @@ impl State {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for PendingApproval {
     fn drop(&mut self) {
         let id = self.id;
         self.approvals

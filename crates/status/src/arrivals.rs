@@ -29,7 +29,7 @@ pub struct Arrival {
 
 /// Keeps a connection out of the set of [`Arrivals`] until dropped.
 #[derive(Debug)]
-pub struct Stay(Arc<Arrival>);
+pub struct IdentifiedGuard(Arc<Arrival>);
 
 impl Arrivals {
     /// An empty set with room for `most` connections.
@@ -80,9 +80,9 @@ impl Arrival {
 
     /// Takes the connection out of the set: its purpose is known, and it may stay.
     #[must_use]
-    pub fn stay(self: &Arc<Self>) -> Stay {
+    pub fn stay(self: &Arc<Self>) -> IdentifiedGuard {
         self.among.waiting().all.remove(&self.number);
-        Stay(self.clone())
+        IdentifiedGuard(self.clone())
     }
 }
 
@@ -92,7 +92,7 @@ impl Drop for Arrival {
     }
 }
 
-impl Drop for Stay {
+impl Drop for IdentifiedGuard {
     fn drop(&mut self) {
         let (number, cut) = (self.0.number, self.0.cut.clone());
         self.0.among.waiting().add(number, cut);

@@ -11,7 +11,7 @@ use tokio::{
 use crate::{Answer, Request};
 
 /// A command that the agent has not answered yet. Until it has, no further message is read.
-pub(crate) struct Asked<Id> {
+pub(crate) struct PendingCommand<Id> {
     answer: oneshot::Receiver<Answer>,
     until: Instant,
     command: Command,
@@ -30,7 +30,7 @@ pub(crate) fn ask<Id>(
     commands: &mpsc::Sender<Request>,
     (command, id): (Command, Id),
     within: Duration,
-) -> Result<Asked<Id>, Outcome<Id>> {
+) -> Result<PendingCommand<Id>, Outcome<Id>> {
     let refuse = |id, code, message: &str| {
         let answer = Err((code, message.to_owned()));
         Err(Outcome {
@@ -48,7 +48,7 @@ pub(crate) fn ask<Id>(
         Ok(()) => {
             tracing::debug!(command = command.as_str(), "command");
             let until = Instant::now() + within;
-            Ok(Asked {
+            Ok(PendingCommand {
                 answer,
                 until,
                 command,
@@ -67,7 +67,7 @@ pub(crate) fn ask<Id>(
 }
 
 /// Waits for the agent's answer to the pending command; forever if there is none.
-pub(crate) async fn answered<Id>(asked: &mut Option<Asked<Id>>) -> Outcome<Id> {
+pub(crate) async fn answered<Id>(asked: &mut Option<PendingCommand<Id>>) -> Outcome<Id> {
     let Some(waiting) = asked else {
         return std::future::pending().await;
     };
@@ -80,7 +80,7 @@ pub(crate) async fn answered<Id>(asked: &mut Option<Asked<Id>>) -> Outcome<Id> {
         )),
     };
     match asked.take() {
-        Some(Asked { command, id, .. }) => Outcome {
+        Some(PendingCommand { command, id, .. }) => Outcome {
             command,
             id,
             answer,

@@ -8,7 +8,7 @@ use tokio::{
     task,
 };
 
-use crate::{Holder, holder};
+use crate::{PortOwner, port_owner};
 
 /// Size of the kernel's send buffer, in bytes. The default would buffer megabytes of outdated
 /// statuses for a slow reader.
@@ -24,21 +24,21 @@ pub struct Bound {
     /// Its address.
     pub addr: SocketAddr,
     /// The ports that were tried first and could not be bound.
-    pub refused: Vec<Refused>,
+    pub refused: Vec<PortInUse>,
 }
 
 /// A port that could not be bound.
 #[derive(Debug)]
-pub struct Refused {
+pub struct PortInUse {
     /// The port.
     pub port: u16,
     /// The program that holds it, if known.
-    pub by: Option<Holder>,
+    pub by: Option<PortOwner>,
     /// The system's error.
     pub error: io::Error,
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for PortInUse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.by {
             Some(holder) => write!(f, "port {} is taken by {holder}", self.port),
@@ -49,7 +49,7 @@ impl fmt::Display for Refused {
 
 /// None of the ports could be bound.
 #[derive(Debug)]
-pub struct BindError(pub Vec<Refused>);
+pub struct BindError(pub Vec<PortInUse>);
 
 impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -80,7 +80,7 @@ pub async fn bind_loopback(ports: &[u16]) -> Result<Bound, BindError> {
             Err(error) => {
                 let in_use = error.kind() == io::ErrorKind::AddrInUse;
                 let by = if in_use { who_has(port).await } else { None };
-                refused.push(Refused { port, by, error });
+                refused.push(PortInUse { port, by, error });
             }
         }
     }
@@ -100,8 +100,8 @@ fn listen(port: u16) -> io::Result<(TcpListener, SocketAddr)> {
     Ok((listener, addr))
 }
 
-async fn who_has(port: u16) -> Option<Holder> {
-    task::spawn_blocking(move || holder(port))
+async fn who_has(port: u16) -> Option<PortOwner> {
+    task::spawn_blocking(move || port_owner(port))
         .await
         .ok()
         .flatten()

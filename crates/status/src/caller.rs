@@ -10,9 +10,9 @@ use tokio::{
 
 use crate::{
     Approvals,
-    approvals::{Ticket, Verdict},
-    door::Grant,
+    approvals::{PendingApproval, Verdict},
     peer::{Peer, peer},
+    token_check::Grant,
 };
 
 /// The client of one connection.
@@ -28,15 +28,15 @@ pub(crate) struct Caller {
 }
 
 /// A command that waits for the owner's approval. Meanwhile further messages are read.
-pub(crate) struct Held<Id> {
-    ticket: Ticket,
+pub(crate) struct HeldCommand<Id> {
+    pending: PendingApproval,
     until: Instant,
     command: Command,
     id: Id,
 }
 
 /// The result of an approval.
-pub(crate) struct Decided<Id> {
+pub(crate) struct ApprovalResult<Id> {
     /// `None` if the owner did not answer.
     pub(crate) verdict: Option<Verdict>,
     pub(crate) approval: String,
@@ -45,7 +45,7 @@ pub(crate) struct Decided<Id> {
 }
 
 /// The reason why a command is not carried out now, with the id of the pending approval.
-pub(crate) type NotNow = (ErrorCode, String, Option<String>);
+pub(crate) type Denial = (ErrorCode, String, Option<String>);
 
 impl Caller {
     /// Whether this grant allows commands; it may have been revoked since the connection opened.
@@ -58,9 +58,9 @@ impl Caller {
     }
 
     /// Handles the end of the connection: a grant that was given but not delivered is removed.
-    pub(crate) async fn leaves<Id>(&self, held: Option<Held<Id>>) {
+    pub(crate) async fn leaves<Id>(&self, held: Option<HeldCommand<Id>>) {
         if let Some(mut held) = held
-            && let Some(Verdict::Always(grant, _)) = held.ticket.last_word()
+            && let Some(Verdict::Always(grant, _)) = held.pending.last_word()
         {
             self.take_back(grant).await;
         }
@@ -79,16 +79,16 @@ impl Caller {
     /// refusal.
     pub(crate) async fn raise<Id>(
         &mut self,
-        held: &mut Option<Held<Id>>,
+        held: &mut Option<HeldCommand<Id>>,
         name: &str,
         (command, id): (Command, Id),
-    ) -> NotNow {
+    ) -> Denial {
         match self.put(held.is_some(), name, command).await {
             Err((code, message)) => (code, message, None),
-            Ok(ticket) => {
-                let (approval, until) = (ticket.id.to_string(), Instant::now() + self.within);
-                *held = Some(Held {
-                    ticket,
+            Ok(pending) => {
+                let (approval, until) = (pending.id.to_string(), Instant::now() + self.within);
+                *held = Some(HeldCommand {
+                    pending,
                     until,
                     command,
                     id,
@@ -108,7 +108,7 @@ impl Caller {
         is_waiting: bool,
         name: &str,
         command: Command,
-    ) -> Result<Ticket, (ErrorCode, String)> {
+    ) -> Result<PendingApproval, (ErrorCode, String)> {
         let no_leave = |why: &str| Err((ErrorCode::Unauthorized, why.to_owned()));
         let Some(approvals) = self.approvals.clone() else {
             return no_leave(
@@ -146,18 +146,18 @@ impl Caller {
 }
 
 /// Waits for the owner's decision; forever if none is pending.
-pub(crate) async fn decided<Id>(held: &mut Option<Held<Id>>) -> Decided<Id> {
+pub(crate) async fn decided<Id>(held: &mut Option<HeldCommand<Id>>) -> ApprovalResult<Id> {
     let Some(waiting) = held else {
         return std::future::pending().await;
     };
-    let verdict = match timeout_at(waiting.until, &mut waiting.ticket.verdict).await {
+    let verdict = match timeout_at(waiting.until, &mut waiting.pending.verdict).await {
         Ok(verdict) => verdict.ok(),
-        Err(_) => waiting.ticket.last_word(),
+        Err(_) => waiting.pending.last_word(),
     };
     match held.take() {
-        Some(held) => Decided {
+        Some(held) => ApprovalResult {
             verdict,
-            approval: held.ticket.id.to_string(),
+            approval: held.pending.id.to_string(),
             command: held.command,
             id: held.id,
         },
@@ -198,7 +198,7 @@ mod tests {
         })
     }
 
-    async fn asks(caller: &mut Caller, held: &mut Option<Held<()>>) -> ErrorCode {
+    async fn asks(caller: &mut Caller, held: &mut Option<HeldCommand<()>>) -> ErrorCode {
         caller.raise(held, "x", (Command::Quit, ())).await.0
     }
 
@@ -259,8 +259,8 @@ mod tests {
         let (mut program, mut held) = (caller(&approvals, known(1)), None);
         asks(&mut program, &mut held).await;
         approvals.approve("1", false).await.unwrap();
-        let ticket = &mut held.as_mut().unwrap().ticket;
-        assert!(matches!(ticket.last_word(), Some(Verdict::Once)));
-        assert!(ticket.last_word().is_none());
+        let pending = &mut held.as_mut().unwrap().pending;
+        assert!(matches!(pending.last_word(), Some(Verdict::Once)));
+        assert!(pending.last_word().is_none());
     }
 }

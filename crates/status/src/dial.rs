@@ -25,7 +25,7 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    Holder, LocalToken, Places, foreign, is_foreign, proof::Challenge, upgrade::socket_config,
+    LocalToken, Places, PortOwner, foreign, is_foreign, proof::Challenge, upgrade::socket_config,
     web::Web,
 };
 
@@ -64,18 +64,18 @@ pub(crate) struct Shown {
 
 /// Tells whose program listens on a port.
 #[derive(Clone)]
-pub(crate) struct Holders(Arc<dyn Fn(u16) -> Option<Holder> + Send + Sync>);
+pub(crate) struct PortOwners(Arc<dyn Fn(u16) -> Option<PortOwner> + Send + Sync>);
 
-impl Holders {
-    pub(crate) fn new(holder: impl Fn(u16) -> Option<Holder> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(holder))
+impl PortOwners {
+    pub(crate) fn new(owner_of: impl Fn(u16) -> Option<PortOwner> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(owner_of))
     }
 
     /// Fails if another user's program listens at this address, or may. To be asked once a
     /// connection has been answered: what listened before may have been replaced.
     pub(crate) async fn refuse_foreign(&self, addr: SocketAddr) -> io::Result<()> {
-        let Self(holder) = self.clone();
-        let by = spawn_blocking(move || holder(addr.port())).await;
+        let Self(owner_of) = self.clone();
+        let by = spawn_blocking(move || owner_of(addr.port())).await;
         if is_foreign(by.ok().flatten().as_ref()) {
             return Err(denied("another user's program listens there now"));
         }
@@ -83,22 +83,22 @@ impl Holders {
     }
 }
 
-impl fmt::Debug for Holders {
+impl fmt::Debug for PortOwners {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Holders")
     }
 }
 
-/// A connection to the first that says a status: by WebSocket, else over HTTP. With `holders`,
+/// A connection to the first that says a status: by WebSocket, else over HTTP. With `owners`,
 /// another user's program is passed over.
-pub(crate) async fn connect(places: &Places, holders: Option<&Holders>) -> Result<Peer, Error> {
+pub(crate) async fn connect(places: &Places, owners: Option<&PortOwners>) -> Result<Peer, Error> {
     let mut failed = Error::ConnectionClosed;
     for (addr, token) in places.candidates() {
         let token = token.and_then(|path| LocalToken::read(&path).ok().flatten());
         let reached = async {
             let hub = reach(addr, token).await?;
-            if let Some(holders) = holders {
-                holders.refuse_foreign(addr).await?;
+            if let Some(owners) = owners {
+                owners.refuse_foreign(addr).await?;
             }
             Ok(hub)
         };
@@ -109,7 +109,7 @@ pub(crate) async fn connect(places: &Places, holders: Option<&Holders>) -> Resul
         }
     }
     for addr in places.http() {
-        match Web::open(addr, holders.cloned()).await {
+        match Web::open(addr, owners.cloned()).await {
             Ok(web) => return Ok(Peer::Web(web)),
             Err(error) => tracing::debug!(%addr, %error, "no status over HTTP"),
         }

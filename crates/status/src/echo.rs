@@ -8,9 +8,9 @@ use tokio_tungstenite::tungstenite::{Error, Message, protocol::WebSocketConfig};
 
 use crate::{
     Access, Limits, LocalToken,
-    door::Door,
     pipe::Pipe,
-    room::Room,
+    socket_slots::SocketSlots,
+    token_check::TokenCheck,
     upgrade::{Gate, socket_config, upgrade},
 };
 
@@ -33,10 +33,10 @@ pub async fn serve(stream: TcpStream, message_max: usize) -> Result<(), Error> {
     let token = LocalToken::new(rand::random());
     let gate = Gate {
         access: Access::new(port, &[]),
-        door: Door::new(token, None, Instant::now().into_std()),
+        token_check: TokenCheck::new(token, None, Instant::now().into_std()),
         port,
         behind: Limits::default().behind,
-        room: Room::new(1, 0),
+        room: SocketSlots::new(1, 0),
         message_max,
     };
     let Some(opened) = upgrade(stream, &gate).await else {

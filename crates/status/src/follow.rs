@@ -17,8 +17,8 @@ use tokio_tungstenite::tungstenite::Error;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Holder, HubAddress, Places,
-    dial::{CONNECT, Holders, connect},
+    HubAddress, Places, PortOwner,
+    dial::{CONNECT, PortOwners, connect},
 };
 
 /// Timeout of a command; an older hub never answers one.
@@ -86,7 +86,7 @@ struct Ask {
 #[derive(Debug)]
 pub struct Subscriber {
     places: Places,
-    holders: Option<Holders>,
+    owners: Option<PortOwners>,
     patience: [Duration; 2],
     link: watch::Sender<Link>,
     asks: mpsc::Receiver<Ask>,
@@ -144,7 +144,7 @@ impl Subscriber {
         (
             Self {
                 places,
-                holders: None,
+                owners: None,
                 patience: [QUIET, UNANSWERED],
                 link,
                 asks,
@@ -169,10 +169,10 @@ impl Subscriber {
     #[must_use]
     pub(crate) fn of_this_user(
         self,
-        holder: impl Fn(u16) -> Option<Holder> + Send + Sync + 'static,
+        owner_of: impl Fn(u16) -> Option<PortOwner> + Send + Sync + 'static,
     ) -> Self {
-        let holders = Some(Holders::new(holder));
-        Self { holders, ..self }
+        let owners = Some(PortOwners::new(owner_of));
+        Self { owners, ..self }
     }
 
     /// Connects, follows, and reconnects, until `stop`.
@@ -199,7 +199,7 @@ impl Subscriber {
     /// Runs one connection from start to end; returns for how long it had a status.
     async fn session(&mut self) -> Result<Duration, Error> {
         let missed = self.places.missed().map(Path::to_owned);
-        let mut hub = connect(&self.places, self.holders.as_ref()).await?;
+        let mut hub = connect(&self.places, self.owners.as_ref()).await?;
         let mut live_since: Option<Instant> = None;
         let mut asked: HashMap<String, oneshot::Sender<Result<(), AskError>>> = HashMap::new();
         let mut count = 0_u64;

@@ -92,7 +92,7 @@ pub fn access(bytes: &[u8]) {
 }
 
 /// Fuzzes the kernel's socket table.
-pub fn holder(bytes: &[u8]) {
+pub fn port_owner(bytes: &[u8]) {
     let table = String::from_utf8_lossy(bytes);
     let rows: Vec<_> = sockets::rows(&table).collect();
     let from = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 40_000);
@@ -102,7 +102,7 @@ pub fn holder(bytes: &[u8]) {
         same.any(|row| (row.user, row.inode) == (user, inode) && row.local.is(from))
     };
     assert!(found.is_none_or(is_there), "{found:?} is nobody's");
-    if let Some(row) = crate::holder::listener(&table, 6001) {
+    if let Some(row) = crate::port_owner::listener(&table, 6001) {
         assert!(row.local.hears(6001), "{row:?}");
     }
 }

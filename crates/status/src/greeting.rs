@@ -15,23 +15,23 @@ use tokio_tungstenite::tungstenite::{Error, Message, protocol::frame::coding::Cl
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    door::{Door, Grant},
     pipe::{Pipe, broken_rule},
     proof::Challenge,
-    room::{Place, Room},
+    socket_slots::{SocketSlot, SocketSlots},
+    token_check::{Grant, TokenCheck},
 };
 
 /// The hub's side of a handshake.
 pub(crate) struct Greeting<'a> {
-    pub(crate) door: &'a Door,
+    pub(crate) token_check: &'a TokenCheck,
     pub(crate) port: u16,
     pub(crate) nonce: Nonce,
     /// The rights that the client already has by the token of its upgrade request.
     pub(crate) grant: Grant,
     pub(crate) within: Duration,
-    pub(crate) room: &'a Room,
+    pub(crate) room: &'a SocketSlots,
     /// The connection slot that the client already has by the token of its upgrade request.
-    pub(crate) place: Option<Place>,
+    pub(crate) place: Option<SocketSlot>,
 }
 
 /// A client that has identified itself.
@@ -50,26 +50,26 @@ impl Client {
 }
 
 /// The result of a handshake.
-pub(crate) enum Met {
+pub(crate) enum Handshake {
     /// A client, with its connection slot.
-    Client(Client, Place),
+    Client(Client, SocketSlot),
     /// The client must be closed with this code and reason.
     Stranger(CloseCode, &'static str),
     Gone,
 }
 
-type Refused = (u16, &'static str);
+type Rejection = (u16, &'static str);
 
 const FULL: &str =
     "the hub is full; the remaining connections are reserved for clients that prove the token";
 
 impl Greeting<'_> {
     /// Sends `hello` and reads `identify`.
-    pub(crate) async fn meet(
+    pub(crate) async fn handshake(
         mut self,
         pipe: &mut Pipe,
         stop: &CancellationToken,
-    ) -> Result<Met, Error> {
+    ) -> Result<Handshake, Error> {
         let until = Instant::now() + self.within;
         let hello = HubMessage::Hello {
             versions: VERSIONS.to_vec(),
@@ -80,30 +80,30 @@ impl Greeting<'_> {
         pipe.say(&hello).await?;
         let heard = stop.run_until_cancelled(timeout_at(until, first(pipe)));
         let text = match heard.await {
-            None => return Ok(Met::Stranger(CloseCode::Away, "Hearth is stopping")),
+            None => return Ok(Handshake::Stranger(CloseCode::Away, "Hearth is stopping")),
             Some(Err(_)) => return Ok(stranger((CLOSE_LATE, "no `identify` in time"))),
             Some(Ok(Err(error))) => {
                 let (code, reason) = broken_rule(&error).ok_or(error)?;
-                return Ok(Met::Stranger(code, reason));
+                return Ok(Handshake::Stranger(code, reason));
             }
-            Some(Ok(Ok(None))) => return Ok(Met::Gone),
+            Some(Ok(Ok(None))) => return Ok(Handshake::Gone),
             Some(Ok(Ok(Some(message)))) => message,
         };
         match self.identify(&text) {
             Ok((client, proof)) => {
                 let place = self.place.take();
                 let Some(place) = place.or_else(|| self.room.take(client.grant)) else {
-                    return Ok(Met::Stranger(CloseCode::Again, FULL));
+                    return Ok(Handshake::Stranger(CloseCode::Again, FULL));
                 };
                 pipe.say(&identified(&client, proof)).await?;
-                Ok(Met::Client(client, place))
+                Ok(Handshake::Client(client, place))
             }
             Err(refused) => Ok(stranger(refused)),
         }
     }
 
-    fn identify(&self, message: &Message) -> Result<(Client, Option<Proof>), Refused> {
-        const FIRST: Refused = (
+    fn identify(&self, message: &Message) -> Result<(Client, Option<Proof>), Rejection> {
+        const FIRST: Rejection = (
             CLOSE_PROTOCOL,
             "the first message must be a valid `identify`, see docs/PROTOCOL.md",
         );
@@ -153,7 +153,7 @@ impl Greeting<'_> {
         &self,
         nonce: Option<Nonce>,
         proof: Option<Proof>,
-    ) -> Result<(Grant, Option<Proof>), Refused> {
+    ) -> Result<(Grant, Option<Proof>), Rejection> {
         let Some(proof) = proof else {
             return Ok((self.grant, None));
         };
@@ -163,7 +163,7 @@ impl Greeting<'_> {
             server: self.nonce,
             client,
         };
-        match self.door.prove(&challenge, &proof, Clock::now()) {
+        match self.token_check.prove(&challenge, &proof, Clock::now()) {
             Ok(proven) => Ok(proven),
             Err(ErrorCode::RateLimited) => Err((
                 CLOSE_RATE_LIMITED,
@@ -211,6 +211,6 @@ async fn first(pipe: &mut Pipe) -> Result<Option<Message>, Error> {
     }
 }
 
-fn stranger((code, reason): Refused) -> Met {
-    Met::Stranger(code.into(), reason)
+fn stranger((code, reason): Rejection) -> Handshake {
+    Handshake::Stranger(code.into(), reason)
 }

@@ -8,7 +8,7 @@ use crate::{
     Answer,
     fields::Fields,
     fit::fit,
-    publishers::{Claim, Errand, merge, pass_on},
+    publishers::{Claim, PublisherCommand, merge, pass_on},
 };
 
 /// One status and its encodings, made once and shared by all sockets.
@@ -69,12 +69,12 @@ impl Snapshot {
 #[derive(Debug, Clone)]
 pub struct StatusHub {
     latest: watch::Sender<Arc<Snapshot>>,
-    voice: watch::Sender<Voice>,
+    voice: watch::Sender<VoiceActivity>,
 }
 
 /// The activity of a voice assistant on this machine, as it publishes it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Voice {
+pub struct VoiceActivity {
     /// Whether it records a command.
     pub is_listening: bool,
     /// Whether it speaks.
@@ -110,7 +110,7 @@ impl StatusHub {
             }
             let is_new = replace(latest, latest.base.clone(), claims);
             // Inside the change, so that the voice of the later of two concurrent changes wins.
-            let voice = Voice {
+            let voice = VoiceActivity {
                 is_listening: latest.status.is_listening,
                 is_speaking: latest.status.is_speaking,
             };
@@ -124,7 +124,7 @@ impl StatusHub {
 
     /// Receives the voice whenever any publisher's visible fields change.
     #[must_use]
-    pub fn voice(&self) -> watch::Receiver<Voice> {
+    pub fn voice(&self) -> watch::Receiver<VoiceActivity> {
         self.voice.subscribe()
     }
 
@@ -132,7 +132,7 @@ impl StatusHub {
     /// answers. Without one the answer is `nothing_to_do`.
     pub fn pass_on(&self, command: Command, answer: oneshot::Sender<Answer>) {
         let latest = self.latest();
-        pass_on(&latest.claims, Errand { command, answer });
+        pass_on(&latest.claims, PublisherCommand { command, answer });
     }
 
     /// The current status.

@@ -13,8 +13,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Answer, AskError, Holder, Link, Places, Ports, StatusHub, Subscriber, SubscriberHandle, plain,
-    publishers::{ERRANDS, Errand, Note, Seat},
+    Answer, AskError, Link, Places, PortOwner, Ports, StatusHub, Subscriber, SubscriberHandle,
+    publishers::{Note, PUBLISHER_COMMANDS_MAX, PublisherCommand, PublisherSlot},
+    strip_control_chars,
 };
 
 /// Publishers that connect themselves are numbered from 0.
@@ -33,16 +34,16 @@ pub async fn follow_neighbour(
     hub: StatusHub,
     ports: Ports,
     name: String,
-    holder: impl Fn(u16) -> Option<Holder> + Send + Sync + 'static,
+    owner_of: impl Fn(u16) -> Option<PortOwner> + Send + Sync + 'static,
     stop: CancellationToken,
 ) {
     let origin = ports.sockets.iter().chain(&ports.http).next();
     let origin = origin.map_or_else(String::new, ToString::to_string);
     let (subscriber, handle) = Subscriber::new(Places::Ports(ports));
-    let subscriber = subscriber.of_this_user(holder);
-    let seat = Seat::new(hub, SEAT, name).read_from(origin);
+    let subscriber = subscriber.of_this_user(owner_of);
+    let slot = PublisherSlot::new(hub, SEAT, name).read_from(origin);
     tokio::join!(subscriber.run(stop.clone()), async {
-        let _ = stop.run_until_cancelled(merge(seat, &handle)).await;
+        let _ = stop.run_until_cancelled(merge(slot, &handle)).await;
     });
 }
 
@@ -52,26 +53,26 @@ struct Stopping<'a> {
     answers: Vec<oneshot::Sender<Answer>>,
 }
 
-async fn merge(mut seat: Seat, handle: &SubscriberHandle) {
-    let (mut link, mut shown) = (handle.link(), seat.shown());
+async fn merge(mut slot: PublisherSlot, handle: &SubscriberHandle) {
+    let (mut link, mut shown) = (handle.link(), slot.shown());
     let mut stopping = None;
     loop {
         shown.mark_unchanged();
         let latest = link.borrow_and_update().clone();
         match &latest {
             Link::Live(status) => {
-                publish(&seat, &fields(status));
-                seat.doubt(false);
+                publish(&slot, &fields(status));
+                slot.set_stale(false);
             }
-            Link::Stale { .. } => seat.doubt(true),
-            Link::Lost { .. } => publish(&seat, &nothing()),
+            Link::Stale { .. } => slot.set_stale(true),
+            Link::Lost { .. } => publish(&slot, &nothing()),
         }
         tokio::select! {
             changed = link.changed() => if changed.is_err() { return },
             // A publisher with precedence may have left, so the assistant's fields apply again.
             changed = shown.changed() => if changed.is_err() { return },
-            note = seat.notes.recv() => match note {
-                Some(Note::Do(errand)) => pass_on(errand, handle, &mut stopping),
+            note = slot.notes.recv() => match note {
+                Some(Note::Do(request)) => pass_on(request, handle, &mut stopping),
                 // A publisher took these fields over, and has announced that.
                 Some(Note::Taken { .. }) => {}
                 None => return,
@@ -96,7 +97,10 @@ async fn stopped(stopping: &mut Option<Stopping<'_>>) -> Answer {
 
 fn fields(status: &Status) -> Published {
     let is_active = status.is_listening || status.is_speaking || status.wake_word_detected;
-    let text: String = plain(&status.text).chars().take(TEXT_MAX).collect();
+    let text: String = strip_control_chars(&status.text)
+        .chars()
+        .take(TEXT_MAX)
+        .collect();
     Published {
         is_listening: Some(Some(status.is_listening)),
         is_speaking: Some(Some(status.is_speaking)),
@@ -116,14 +120,14 @@ const fn nothing() -> Published {
 }
 
 /// Publishes the assistant's fields, without those that a connected publisher holds.
-fn publish(seat: &Seat, fields: &Published) {
-    if let Err((code, _)) = seat.publish(fields, false) {
+fn publish(slot: &PublisherSlot, fields: &Published) {
+    if let Err((code, _)) = slot.publish(fields, false) {
         tracing::debug!(%code, "another program publishes what the neighbour does");
     }
 }
 
 fn pass_on<'a>(
-    Errand { command, answer }: Errand,
+    PublisherCommand { command, answer }: PublisherCommand,
     handle: &'a SubscriberHandle,
     stopping: &mut Option<Stopping<'a>>,
 ) {
@@ -135,7 +139,7 @@ fn pass_on<'a>(
             asking: Box::pin(stop(handle)),
             answers: Vec::new(),
         });
-        if stopping.answers.len() < ERRANDS {
+        if stopping.answers.len() < PUBLISHER_COMMANDS_MAX {
             stopping.answers.push(answer);
             return;
         }

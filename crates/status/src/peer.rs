@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use proto::status::pair::Program;
 
 use crate::{
-    plain::is_plain,
+    printable::is_printable,
     sockets::{is_me, look_up, process_of, rows},
 };
 
@@ -104,7 +104,7 @@ fn began(process: u32) -> Option<u64> {
 
 fn shown(text: &str, most: usize) -> String {
     text.chars()
-        .filter(|sign| is_plain(*sign))
+        .filter(|sign| is_printable(*sign))
         .take(most)
         .collect()
 }

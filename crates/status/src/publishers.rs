@@ -17,11 +17,11 @@ use tokio::{
 use crate::{Answer, Snapshot, StatusHub};
 
 /// Maximum number of commands in flight to one publisher.
-pub(crate) const ERRANDS: usize = 8;
+pub(crate) const PUBLISHER_COMMANDS_MAX: usize = 8;
 
 /// A command for a publisher.
 #[derive(Debug)]
-pub(crate) struct Errand {
+pub(crate) struct PublisherCommand {
     pub(crate) command: Command,
     pub(crate) answer: oneshot::Sender<Answer>,
 }
@@ -30,7 +30,7 @@ pub(crate) struct Errand {
 #[derive(Debug)]
 pub(crate) enum Note {
     /// A command to carry out and answer.
-    Do(Errand),
+    Do(PublisherCommand),
     /// Another publisher took over these fields.
     Taken { fields: Vec<Field>, by: String },
 }
@@ -68,7 +68,7 @@ pub(crate) fn merge(base: &Status, claims: &[Claim]) -> Status {
 
 /// A registered publisher; its fields are released when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Seat {
+pub(crate) struct PublisherSlot {
     hub: StatusHub,
     by: u64,
     name: String,
@@ -80,9 +80,9 @@ pub(crate) struct Seat {
     count: u64,
 }
 
-impl Seat {
+impl PublisherSlot {
     pub(crate) fn new(hub: StatusHub, by: u64, name: String) -> Self {
-        let (sender, notes) = mpsc::channel(ERRANDS);
+        let (sender, notes) = mpsc::channel(PUBLISHER_COMMANDS_MAX);
         Self {
             hub,
             by,
@@ -108,7 +108,7 @@ impl Seat {
     }
 
     /// Marks the publisher's fields as possibly outdated, or as current again.
-    pub(crate) fn doubt(&self, stale: bool) {
+    pub(crate) fn set_stale(&self, stale: bool) {
         self.hub.change_claims(|claims| {
             let own = claims.iter_mut().find(|claim| claim.by == self.by);
             own.is_some_and(|own| std::mem::replace(&mut own.stale, stale) != stale)
@@ -180,7 +180,7 @@ impl Seat {
         answer: oneshot::Sender<Answer>,
         until: Instant,
     ) -> Option<String> {
-        if self.open.len() >= ERRANDS {
+        if self.open.len() >= PUBLISHER_COMMANDS_MAX {
             let message = "the speaking program has too many pending commands";
             let _ = answer.send(Err((ErrorCode::RateLimited, message.to_owned())));
             return None;
@@ -212,7 +212,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for PublisherSlot {
     fn drop(&mut self) {
         self.hub.change_claims(|claims| {
             let before = claims.len();
@@ -230,17 +230,17 @@ impl Drop for Seat {
         }
         self.notes.close();
         while let Ok(note) = self.notes.try_recv() {
-            if let Note::Do(errand) = note {
-                let _ = errand.answer.send(gone());
+            if let Note::Do(request) = note {
+                let _ = request.answer.send(gone());
             }
         }
     }
 }
 
 /// Sends a voice command to the publisher it concerns, which will answer it.
-pub(crate) fn pass_on(claims: &[Claim], errand: Errand) {
-    let nobody = |errand: Errand, message: &str| {
-        let _ = errand
+pub(crate) fn pass_on(claims: &[Claim], request: PublisherCommand) {
+    let nobody = |request: PublisherCommand, message: &str| {
+        let _ = request
             .answer
             .send(Err((ErrorCode::NothingToDo, message.to_owned())));
     };
@@ -248,17 +248,17 @@ pub(crate) fn pass_on(claims: &[Claim], errand: Errand) {
         .iter()
         .find(|claim| claim.fields.holds(Field::IsSpeaking));
     let Some(holder) = holder else {
-        return nobody(errand, "nobody is speaking");
+        return nobody(request, "nobody is speaking");
     };
     let is_silent = holder.fields.is_speaking != Some(Some(true));
-    if is_silent && errand.command == Command::StopTts {
-        return nobody(errand, "nobody is speaking");
+    if is_silent && request.command == Command::StopTts {
+        return nobody(request, "nobody is speaking");
     }
-    if let Err(error) = holder.notes.try_send(Note::Do(errand)) {
+    if let Err(error) = holder.notes.try_send(Note::Do(request)) {
         let (mpsc::error::TrySendError::Full(note) | mpsc::error::TrySendError::Closed(note)) =
             error;
-        if let Note::Do(errand) = note {
-            nobody(errand, "the speaking program is not reading commands");
+        if let Note::Do(request) = note {
+            nobody(request, "the speaking program is not reading commands");
         }
     }
 }
@@ -278,14 +278,14 @@ mod tests {
     #[test]
     fn to_say_the_same_again_makes_nothing_new() {
         let hub = StatusHub::default();
-        let read = Seat::new(hub.clone(), 1, "assistant".into()).read_from("port".into());
+        let read = PublisherSlot::new(hub.clone(), 1, "assistant".into()).read_from("port".into());
         let says = says(Some(true), Some(false));
         read.publish(&says, false).unwrap();
         let before = hub.latest();
         read.publish(&says, false).unwrap();
-        read.doubt(false);
+        read.set_stale(false);
         assert!(Arc::ptr_eq(&before, &hub.latest()));
-        read.doubt(true);
+        read.set_stale(true);
         assert!(hub.latest().status().publishers[0].stale);
     }
 
@@ -296,16 +296,16 @@ mod tests {
             let status = hub.latest().status().clone();
             (status.is_listening, status.is_speaking)
         };
-        let read = Seat::new(hub.clone(), 1, "assistant".into()).read_from("port".into());
+        let read = PublisherSlot::new(hub.clone(), 1, "assistant".into()).read_from("port".into());
         read.publish(&says(Some(true), Some(false)), false).unwrap();
-        let came = Seat::new(hub.clone(), 2, "speaker".into());
+        let came = PublisherSlot::new(hub.clone(), 2, "speaker".into());
         came.publish(&says(None, Some(true)), false)
             .expect("it needs no takeover from what is merely read");
         assert_eq!(shown(), (true, true));
         read.publish(&says(Some(false), Some(false)), false)
             .unwrap();
         assert_eq!(shown(), (false, true), "the rest is not frozen");
-        let third = Seat::new(hub.clone(), 3, "other".into());
+        let third = PublisherSlot::new(hub.clone(), 3, "other".into());
         let refused = third.publish(&says(None, Some(false)), false).unwrap_err();
         assert_eq!(refused.0, ErrorCode::FieldTaken);
         drop(came);

@@ -24,15 +24,15 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Access, Approvals, Arrival, Arrivals, LocalToken, StatusHub, World,
     caller::Caller,
-    door::Door,
-    greeting::{Greeting, Met},
+    greeting::{Greeting, Handshake},
     line::Wire,
     pipe::Pipe,
-    publishers::Seat,
+    publishers::PublisherSlot,
     readers::Readers,
-    room::Room,
     session::Session,
     socket::Socket,
+    socket_slots::SocketSlots,
+    token_check::TokenCheck,
     upgrade::{Gate, Opened, upgrade},
 };
 
@@ -183,17 +183,17 @@ impl StatusServer {
     ) -> std::io::Result<()> {
         let port = listener.local_addr()?.port();
         let access = Access::new(port, &self.origins);
-        let door = Door::new(
+        let token_check = TokenCheck::new(
             self.token.clone(),
             self.approvals.clone(),
             Instant::now().into_std(),
         );
         let gate = Gate {
             access,
-            door,
+            token_check,
             port,
             behind: self.limits.behind,
-            room: Room::new(self.limits.sockets, self.limits.kept),
+            room: SocketSlots::new(self.limits.sockets, self.limits.kept),
             message_max: limits::HUB_MESSAGE_MAX,
         };
         let (server, gate) = (Arc::new(self), Arc::new(gate));
@@ -309,7 +309,7 @@ impl StatusServer {
         let (mut pipe, caller) = self.ends(opened.stream, opened.origin, gate);
         let _joined = self.readers.join(pipe.line.clone());
         let greeting = Greeting {
-            door: &gate.door,
+            token_check: &gate.token_check,
             port: gate.port,
             nonce: Nonce((self.world.random)()),
             grant: opened.agreed.grant,
@@ -317,19 +317,19 @@ impl StatusServer {
             room: &gate.room,
             place: opened.agreed.place,
         };
-        let meeting = Box::pin(greeting.meet(&mut pipe, stop));
+        let meeting = Box::pin(greeting.handshake(&mut pipe, stop));
         let Some(met) = arrival.unless_cut(meeting).await else {
             return Ok(());
         };
         match met? {
-            Met::Client(client, _place) => {
+            Handshake::Client(client, _place) => {
                 drop(arrival);
-                let seat = client.may_publish().then(|| {
+                let slot = client.may_publish().then(|| {
                     let number = self.seats.fetch_add(1, Ordering::Relaxed);
-                    Seat::new(self.hub.clone(), number, client.name.clone())
+                    PublisherSlot::new(self.hub.clone(), number, client.name.clone())
                 });
                 let session = Session {
-                    seat,
+                    slot,
                     pipe,
                     client,
                     caller,
@@ -342,11 +342,11 @@ impl StatusServer {
                 session.run(stop).await
             }
             // Still counted as arriving: a close waits for its peer, and many could be on their way.
-            Met::Stranger(code, reason) => {
+            Handshake::Stranger(code, reason) => {
                 let closed = arrival.unless_cut(pipe.close(code, reason)).await;
                 closed.unwrap_or(Ok(()))
             }
-            Met::Gone => Ok(()),
+            Handshake::Gone => Ok(()),
         }
     }
 

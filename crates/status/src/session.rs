@@ -16,15 +16,15 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Answer, Limits, Request, StatusHub, World,
     approvals::Verdict,
-    asking::{Asked, Outcome, answered, ask},
+    asking::{Outcome, PendingCommand, answered, ask},
     bucket::Bucket,
-    caller::{Caller, Decided, Held, decided, denied},
-    door::Grant,
+    caller::{ApprovalResult, Caller, HeldCommand, decided, denied},
     frames::{Shape, View},
     greeting::{Client, identified},
     pipe::Pipe,
-    publishers::{Errand, Note, Seat},
+    publishers::{Note, PublisherCommand, PublisherSlot},
     talk::{Asker, Heard, Pairing, read, refused},
+    token_check::Grant,
 };
 
 /// Maximum number of messages deferred while the client owes the answer to a command.
@@ -35,20 +35,20 @@ pub(crate) struct Session<'a> {
     pub(crate) client: Client,
     pub(crate) caller: Caller,
     /// The command that waits for the owner's approval.
-    pub(crate) held: Option<Held<Asker>>,
+    pub(crate) held: Option<HeldCommand<Asker>>,
     pub(crate) hub: StatusHub,
     pub(crate) commands: mpsc::Sender<Request>,
     pub(crate) limits: Limits,
     pub(crate) world: &'a World,
     /// Present if the client may publish.
-    pub(crate) seat: Option<Seat>,
+    pub(crate) slot: Option<PublisherSlot>,
 }
 
 /// The events of a session.
 enum Tick {
     Heard(Option<Result<Message, Error>>),
     Answered(Outcome<Asker>),
-    Decided(Decided<Asker>),
+    ApprovalResult(ApprovalResult<Asker>),
     Note(Note),
     Late,
     /// A status could not be written at once.
@@ -68,7 +68,7 @@ impl Session<'_> {
         let now = Instant::now();
         let mut budget = Bucket::new(self.limits.burst_v1, self.limits.per_second, now.into_std());
         let (mut read_from, line) = (now, self.pipe.line.clone());
-        let mut asked: Option<Asked<Asker>> = None;
+        let mut asked: Option<PendingCommand<Asker>> = None;
         let mut aside = VecDeque::new();
         self.follow(Cause::First);
         loop {
@@ -79,8 +79,8 @@ impl Session<'_> {
                 biased;
                 // Before the stop, so that the answer to `quit` is sent.
                 answer = answered(&mut asked) => Tick::Answered(answer),
-                decision = decided(&mut self.held), if asked.is_none() => Tick::Decided(decision),
-                note = noted(&mut self.seat) => note,
+                decision = decided(&mut self.held), if asked.is_none() => Tick::ApprovalResult(decision),
+                note = noted(&mut self.slot) => note,
                 () = stop.cancelled() => Tick::Stop,
                 () = line.called() => Tick::Called,
                 heard = self.pipe.next(read_from), if listens => Tick::Heard(heard),
@@ -88,12 +88,12 @@ impl Session<'_> {
             match tick {
                 Tick::Note(note) => self.tell(note).await?,
                 Tick::Late => {
-                    if let Some(seat) = &mut self.seat {
-                        seat.expire(Instant::now());
+                    if let Some(slot) = &mut self.slot {
+                        slot.expire(Instant::now());
                     }
                 }
                 Tick::Answered(outcome) => self.pipe.say(&HubMessage::from(outcome)).await?,
-                Tick::Decided(decision) => asked = self.settle(decision).await?,
+                Tick::ApprovalResult(decision) => asked = self.settle(decision).await?,
                 Tick::Heard(Some(Ok(message))) => {
                     let now = Instant::now();
                     read_from = now + budget.spend(now.into_std());
@@ -118,9 +118,9 @@ impl Session<'_> {
 
     /// Whether the client has an unanswered command as a publisher.
     fn owes_answer(&self) -> bool {
-        self.seat
+        self.slot
             .as_ref()
-            .is_some_and(|seat| seat.until().is_some())
+            .is_some_and(|slot| slot.until().is_some())
     }
 
     /// Shows the client the topics that it subscribed to.
@@ -138,10 +138,10 @@ impl Session<'_> {
     async fn tell(&mut self, note: Note) -> Result<(), Error> {
         let message = match note {
             Note::Taken { fields, by } => HubMessage::Taken { fields, by },
-            Note::Do(Errand { command, answer }) => {
+            Note::Do(PublisherCommand { command, answer }) => {
                 let until = Instant::now() + self.limits.publisher;
-                let seat = self.seat.as_mut();
-                let Some(id) = seat.and_then(|seat| seat.open(answer, until)) else {
+                let slot = self.slot.as_mut();
+                let Some(id) = slot.and_then(|slot| slot.open(answer, until)) else {
                     return Ok(());
                 };
                 HubMessage::Request {
@@ -155,15 +155,18 @@ impl Session<'_> {
     }
 
     fn publish(&self, fields: &Published, takeover: bool) -> Answer {
-        let Some(seat) = &self.seat else {
+        let Some(slot) = &self.slot else {
             let message = "publishing needs a `name` and a `proof` of the token in `identify`";
             return Err((ErrorCode::Unauthorized, message.to_owned()));
         };
-        seat.publish(fields, takeover)
+        slot.publish(fields, takeover)
     }
 
     /// Handles the owner's decision on the pending command.
-    async fn settle(&mut self, decided: Decided<Asker>) -> Result<Option<Asked<Asker>>, Error> {
+    async fn settle(
+        &mut self,
+        decided: ApprovalResult<Asker>,
+    ) -> Result<Option<PendingCommand<Asker>>, Error> {
         let approval = decided.approval;
         let asker = Asker {
             approval: Some(approval.clone()),
@@ -214,7 +217,7 @@ impl Session<'_> {
         }
     }
 
-    async fn hear(&mut self, message: &Message) -> Result<Option<Asked<Asker>>, Error> {
+    async fn hear(&mut self, message: &Message) -> Result<Option<PendingCommand<Asker>>, Error> {
         let answer = match message {
             Message::Text(text) => match read(text) {
                 Heard::Command(command, asker) if !self.caller.may_command(self.client.grant) => {
@@ -238,8 +241,8 @@ impl Session<'_> {
                     takeover,
                 } => asker.response(self.publish(&fields, takeover)),
                 Heard::Response { id, answer } => {
-                    let seat = self.seat.as_mut();
-                    if seat.is_some_and(|seat| seat.settle(&id, answer)) {
+                    let slot = self.slot.as_mut();
+                    if slot.is_some_and(|slot| slot.settle(&id, answer)) {
                         return Ok(None);
                     }
                     let message = "no pending request has this id".to_owned();
@@ -281,13 +284,13 @@ fn is_answer(message: &Message) -> bool {
 }
 
 /// The next note for the publisher, or its timeout; waits forever if the client is no publisher.
-async fn noted(seat: &mut Option<Seat>) -> Tick {
-    let Some(seat) = seat else {
+async fn noted(slot: &mut Option<PublisherSlot>) -> Tick {
+    let Some(slot) = slot else {
         return std::future::pending().await;
     };
-    match seat.until() {
-        None => seat.notes.recv().await.map_or(Tick::Late, Tick::Note),
-        Some(until) => match timeout_at(until, seat.notes.recv()).await {
+    match slot.until() {
+        None => slot.notes.recv().await.map_or(Tick::Late, Tick::Note),
+        Some(until) => match timeout_at(until, slot.notes.recv()).await {
             Ok(note) => note.map_or(Tick::Late, Tick::Note),
             Err(_) => Tick::Late,
         },

@@ -13,11 +13,11 @@ use crate::{
     approvals::Verdict,
     asking::{Outcome, answered, ask},
     bucket::Bucket,
-    caller::{Caller, Decided, Held, decided, denied},
-    door::Grant,
+    caller::{ApprovalResult, Caller, HeldCommand, decided, denied},
     frames::{Shape, View},
     message::{Heard, read},
     pipe::Pipe,
+    token_check::Grant,
 };
 
 pub(crate) struct Socket<'a> {
@@ -25,7 +25,7 @@ pub(crate) struct Socket<'a> {
     pub(crate) grant: Grant,
     pub(crate) caller: Caller,
     /// The command that waits for the owner's approval.
-    pub(crate) held: Option<Held<Option<String>>>,
+    pub(crate) held: Option<HeldCommand<Option<String>>>,
     pub(crate) hub: StatusHub,
     pub(crate) commands: mpsc::Sender<Request>,
     pub(crate) limits: Limits,
@@ -33,13 +33,13 @@ pub(crate) struct Socket<'a> {
 }
 
 /// A command that the agent has not answered yet, with the client's id.
-type Asked = crate::asking::Asked<Option<String>>;
+type PendingCommand = crate::asking::PendingCommand<Option<String>>;
 
 /// The events of a socket.
 enum Tick {
     Heard(Option<Result<Message, Error>>),
     Answered(Outcome<Option<String>>),
-    Decided(Decided<Option<String>>),
+    ApprovalResult(ApprovalResult<Option<String>>),
     /// A status could not be written at once.
     Called,
     Stop,
@@ -57,7 +57,7 @@ impl Socket<'_> {
         let now = Instant::now();
         let mut budget = Bucket::new(self.limits.burst, self.limits.per_second, now.into_std());
         let (mut read_from, line) = (now, self.pipe.line.clone());
-        let mut asked: Option<Asked> = None;
+        let mut asked: Option<PendingCommand> = None;
         let view = View::new(Shape::Legacy, Cause::First);
         self.pipe.follow(Some(view), &self.hub);
         loop {
@@ -65,14 +65,14 @@ impl Socket<'_> {
                 biased;
                 // Before the stop, so that the answer to `quit` is sent.
                 answer = answered(&mut asked) => Tick::Answered(answer),
-                decision = decided(&mut self.held), if asked.is_none() => Tick::Decided(decision),
+                decision = decided(&mut self.held), if asked.is_none() => Tick::ApprovalResult(decision),
                 () = stop.cancelled() => Tick::Stop,
                 () = line.called() => Tick::Called,
                 heard = self.pipe.next(read_from), if asked.is_none() => Tick::Heard(heard),
             };
             match tick {
                 Tick::Answered(outcome) => self.pipe.say(&reply(outcome)).await?,
-                Tick::Decided(decision) => asked = self.settle(decision).await?,
+                Tick::ApprovalResult(decision) => asked = self.settle(decision).await?,
                 Tick::Heard(Some(Ok(message))) => {
                     let now = Instant::now();
                     read_from = now + budget.spend(now.into_std());
@@ -90,7 +90,7 @@ impl Socket<'_> {
         &mut self,
         command: Command,
         id: Option<String>,
-    ) -> Result<Option<Asked>, Error> {
+    ) -> Result<Option<PendingCommand>, Error> {
         match ask(&self.commands, (command, id), self.limits.answer) {
             Ok(asked) => Ok(Some(asked)),
             Err(refused) => {
@@ -101,7 +101,10 @@ impl Socket<'_> {
     }
 
     /// Handles the owner's decision on the pending command.
-    async fn settle(&mut self, decided: Decided<Option<String>>) -> Result<Option<Asked>, Error> {
+    async fn settle(
+        &mut self,
+        decided: ApprovalResult<Option<String>>,
+    ) -> Result<Option<PendingCommand>, Error> {
         let (approval, command, id) = (decided.approval, decided.command, decided.id);
         match decided.verdict {
             Some(Verdict::Once) => {}
@@ -130,7 +133,7 @@ impl Socket<'_> {
         self.hand_on(command, id).await
     }
 
-    async fn hear(&mut self, message: &Message) -> Result<Option<Asked>, Error> {
+    async fn hear(&mut self, message: &Message) -> Result<Option<PendingCommand>, Error> {
         match message {
             Message::Text(text) => match read(text) {
                 Heard::Answer(answer) => self.pipe.say(&answer).await?,

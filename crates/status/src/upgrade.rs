@@ -23,9 +23,9 @@ use tokio_tungstenite::{
 
 use crate::{
     Access, Refusal,
-    door::{Door, Grant},
     line::{Line, Wire},
-    room::{Place, Room},
+    socket_slots::{SocketSlot, SocketSlots},
+    token_check::{Grant, TokenCheck},
 };
 
 type Page = Response<Full<Bytes>>;
@@ -34,12 +34,12 @@ type Page = Response<Full<Bytes>>;
 #[derive(Debug)]
 pub(crate) struct Gate {
     pub(crate) access: Access,
-    pub(crate) door: Door,
+    pub(crate) token_check: TokenCheck,
     /// The port of the hub; proofs are bound to it.
     pub(crate) port: u16,
     /// A client that takes a message only after this time has fallen behind.
     pub(crate) behind: Duration,
-    pub(crate) room: Room,
+    pub(crate) room: SocketSlots,
     /// Maximum message size, in bytes.
     pub(crate) message_max: usize,
 }
@@ -58,7 +58,7 @@ pub(crate) struct Agreed {
     pub(crate) grant: Grant,
     /// A client of `hearth.status.v1` gets its slot after the handshake, in which it may prove the
     /// token.
-    pub(crate) place: Option<Place>,
+    pub(crate) place: Option<SocketSlot>,
     /// Whether the subprotocol is `hearth.status.v1` instead of the legacy mode.
     pub(crate) is_v1: bool,
 }
@@ -137,7 +137,7 @@ impl Gate {
             return Err(Box::new(upgrade_required()));
         };
         let grant = self
-            .door
+            .token_check
             .admit(request.headers(), Instant::now())
             .map_err(refuse)?;
         let is_v1 = offers_v1(request.headers());

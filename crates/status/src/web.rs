@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use crate::{
-    dial::{CONNECT, Holders},
+    dial::{CONNECT, PortOwners},
     foreign,
 };
 
@@ -29,7 +29,7 @@ const PACE: Duration = Duration::from_secs(1);
 pub(crate) struct Web {
     addr: SocketAddr,
     /// If given, another user's program is not believed, whenever it takes the port.
-    holders: Option<Holders>,
+    owners: Option<PortOwners>,
     /// Its stream, if it has one.
     events: Option<Events>,
     /// What it said at first.
@@ -46,8 +46,8 @@ struct Events {
 
 impl Web {
     /// Opens the stream of events at this address, or else reads the page with the status.
-    pub(crate) async fn open(addr: SocketAddr, holders: Option<Holders>) -> io::Result<Self> {
-        let (response, driver) = get(addr, "/status/stream", holders.as_ref()).await?;
+    pub(crate) async fn open(addr: SocketAddr, owners: Option<PortOwners>) -> io::Result<Self> {
+        let (response, driver) = get(addr, "/status/stream", owners.as_ref()).await?;
         let kind = response.headers().get(header::CONTENT_TYPE);
         let is_stream = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
         let events = (response.status() == StatusCode::OK && is_stream).then(|| Events {
@@ -57,7 +57,7 @@ impl Web {
         });
         let mut web = Self {
             addr,
-            holders,
+            owners,
             events,
             first: None,
             ask_from: Instant::now(),
@@ -83,7 +83,7 @@ impl Web {
     }
 
     async fn poll(&self) -> io::Result<ServerMessage> {
-        let (response, _driver) = get(self.addr, "/api/status", self.holders.as_ref()).await?;
+        let (response, _driver) = get(self.addr, "/api/status", self.owners.as_ref()).await?;
         ok(&response)?;
         let body = Limited::new(response.into_body(), limits::HUB_MESSAGE_MAX);
         let bytes = body.collect().await.map_err(io::Error::other)?.to_bytes();
@@ -156,7 +156,7 @@ fn ok<B>(response: &Response<B>) -> io::Result<()> {
 async fn get(
     addr: SocketAddr,
     path: &str,
-    holders: Option<&Holders>,
+    owners: Option<&PortOwners>,
 ) -> io::Result<(Response<Incoming>, JoinSet<()>)> {
     let getting = async {
         let stream = TcpStream::connect(addr).await?;
@@ -177,8 +177,8 @@ async fn get(
             .send_request(request)
             .await
             .map_err(io::Error::other)?;
-        if let Some(holders) = holders {
-            holders.refuse_foreign(addr).await?;
+        if let Some(owners) = owners {
+            owners.refuse_foreign(addr).await?;
         }
         Ok((response, driver))
     };

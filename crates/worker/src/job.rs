@@ -11,7 +11,7 @@ use proto::{
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use crate::{Desk, held::Ending, probe};
+use crate::{JobTable, held::Ending, probe};
 
 /// Retry of a job that seems late here: the relay then ends or leases it again, by its own clock.
 const LATE: Retry = Retry::AfterMs(1_000);
@@ -30,11 +30,11 @@ pub(crate) struct Work {
 
 impl Work {
     /// Runs the job until it ends or is stopped. Dropping the engine's answer stops the engine.
-    pub(crate) async fn run(self, desk: Arc<Desk>) {
+    pub(crate) async fn run(self, table: Arc<JobTable>) {
         let token = self.token;
         let span = tracing::info_span!("job", job.id = %token.job, job.attempt = token.attempt);
         let unfinished = Unfinished {
-            desk: Arc::clone(&desk),
+            table: Arc::clone(&table),
             token,
         };
         let ended = async {
@@ -46,25 +46,25 @@ impl Work {
                     ErrorCode::DeadlineExceeded,
                     "the deadline passed before the answer was complete",
                 )),
-                ending = self.answer(&desk) => Some(ending),
+                ending = self.answer(&table) => Some(ending),
             }
         };
         if let Some(ending) = ended.instrument(span.clone()).await {
             span.in_scope(|| tracing::info!(ending = %name(&ending), "ended"));
-            desk.end(token, ending);
+            table.end(token, ending);
         }
         if self.op.changes_models() {
             // Even a stopped change of models may have taken effect in part.
-            desk.models_changed();
+            table.models_changed();
         }
         drop(unfinished);
     }
 
-    async fn answer(&self, desk: &Desk) -> Ending {
-        let started = desk.engine().start(self.op, self.body.clone()).await;
+    async fn answer(&self, table: &JobTable) -> Ending {
+        let started = table.engine().start(self.op, self.body.clone()).await;
         let mut lines = match started {
             Ok(lines) => lines,
-            Err(error) => return self.failed_before_answering(desk, error),
+            Err(error) => return self.failed_before_answering(table, error),
         };
         let mut count = 0_u64;
         while let Some(line) = lines.next().await {
@@ -76,13 +76,13 @@ impl Work {
                 }
                 Ok(line) => {
                     if self.op.changes_models() && dialect::ollama::is_success(&line) {
-                        probe::look_after_change(desk).await;
+                        probe::look_after_change(table).await;
                     }
-                    desk.line(self.token, line).await;
+                    table.line(self.token, line).await;
                 }
-                Err(error) if count == 0 => return self.failed_before_answering(desk, error),
+                Err(error) if count == 0 => return self.failed_before_answering(table, error),
                 Err(error) => {
-                    self.engine_failed(desk, &error);
+                    self.engine_failed(table, &error);
                     return JobError::from(error).into();
                 }
             }
@@ -90,10 +90,10 @@ impl Work {
         }
         if count == 0 {
             let error = EngineError::Broken("it ended its answer before it began".into());
-            return self.failed_before_answering(desk, error);
+            return self.failed_before_answering(table, error);
         }
         if !self.op.changes_models() {
-            desk.engine_succeeded(&self.model);
+            table.engine_succeeded(&self.model);
         }
         Ending::End(End::Completed)
     }
@@ -101,7 +101,7 @@ impl Work {
     /// Reports a failure to the circuit breaker if the engine is to blame. A failed change of
     /// models does not count, nor does a job that is refused again, because the job itself may be
     /// the cause, nor unusable output of a model.
-    fn engine_failed(&self, desk: &Desk, error: &EngineError) {
+    fn engine_failed(&self, table: &JobTable, error: &EngineError) {
         let is_again = self.token.attempt > 1;
         if matches!(error, EngineError::Unusable(_))
             || (matches!(error, EngineError::Refused { .. }) && is_again)
@@ -109,20 +109,20 @@ impl Work {
             return;
         }
         if !self.op.changes_models() || matches!(error, EngineError::Unavailable(_)) {
-            desk.engine_failed(error);
+            table.engine_failed(error);
         }
     }
 
     /// Decides what happens to a job that failed before the first line. A refusal is final;
     /// anything else may succeed later or elsewhere, except unusable output on a second attempt.
     /// Changes of models are not retried, because their requester sees the failure.
-    fn failed_before_answering(&self, desk: &Desk, error: EngineError) -> Ending {
-        self.engine_failed(desk, &error);
+    fn failed_before_answering(&self, table: &JobTable, error: EngineError) -> Ending {
+        self.engine_failed(table, &error);
         let is_hopeless = matches!(error, EngineError::Unusable(_)) && self.token.attempt > 1;
-        if self.op.changes_models() || is_hopeless || !error.may_pass() {
+        if self.op.changes_models() || is_hopeless || !error.is_retryable() {
             return JobError::from(error).into();
         }
-        let wait = retry_wait(self.token.attempt, desk.tuning().random.draw());
+        let wait = retry_wait(self.token.attempt, table.tuning().random.draw());
         let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         Ending::Nack(Retry::AfterMs(millis), error.into())
     }
@@ -164,7 +164,7 @@ const fn name(ending: &Ending) -> &'static str {
 
 /// Gives the job back if its task panics, so that no lease stays without a job.
 struct Unfinished {
-    desk: Arc<Desk>,
+    table: Arc<JobTable>,
     token: LeaseToken,
 }
 
@@ -172,7 +172,7 @@ impl Drop for Unfinished {
     fn drop(&mut self) {
         let why = "the worker failed inside";
         let ending = Ending::nack(Retry::AfterMs(1_000), ErrorCode::Internal, why);
-        self.desk.end(self.token, ending);
+        self.table.end(self.token, ending);
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use self::{http::Endpoint, route::Route};
-use crate::{Desk, LinkEnd, Source, Tuning, WorkerSettings};
+use crate::{JobTable, LinkEnd, Source, Tuning, WorkerSettings};
 
 /// A connection to a relay: over a WebSocket if possible, otherwise by long polls.
 pub(crate) struct Relay {
@@ -43,14 +43,14 @@ impl Relay {
     async fn session(
         &self,
         carrier: CarrierKind,
-        desk: &Arc<Desk>,
+        table: &Arc<JobTable>,
         route: &Route,
         stop: &CancellationToken,
     ) -> LinkEnd {
         match carrier {
-            CarrierKind::Websocket => websocket::session(self, desk, stop).await,
+            CarrierKind::Websocket => websocket::session(self, table, stop).await,
             CarrierKind::LongPoll | CarrierKind::Poll => {
-                long_poll::session(self, desk, route.websocket_after(), stop).await
+                long_poll::session(self, table, route.websocket_after(), stop).await
             }
         }
     }
@@ -62,14 +62,14 @@ impl Source for Relay {
         self.name.clone()
     }
 
-    async fn serve(&mut self, desk: &Arc<Desk>, stop: &CancellationToken) {
+    async fn serve(&mut self, table: &Arc<JobTable>, stop: &CancellationToken) {
         let mut route = Route::new(&self.tuning);
         // The first message to the relay contains the engine's report.
-        stop.run_until_cancelled(desk.probed()).await;
+        stop.run_until_cancelled(table.probed()).await;
         while !stop.is_cancelled() {
             let carrier = route.carrier(Instant::now());
-            let end = self.session(carrier, desk, &route, stop).await;
-            let proven = *desk.link().borrow();
+            let end = self.session(carrier, table, &route, stop).await;
+            let proven = *table.link().borrow();
             let is_failed_trial = route.is_failed_trial(proven, &end);
             let wait = route.ended(
                 carrier,
@@ -86,18 +86,18 @@ impl Source for Relay {
                 tracing::warn!(relay = self.name, ?carrier, %end, ?wait, "link ended");
             }
             match end {
-                LinkEnd::Lost { .. } if is_failed_trial => desk.link_changes(),
-                LinkEnd::Woken | LinkEnd::Upgrade | LinkEnd::Blocked(_) => desk.link_changes(),
-                LinkEnd::Restarting { .. } => desk.link_down(""),
-                LinkEnd::Unauthorized(_) => desk.link_refused(&end.to_string()),
+                LinkEnd::Lost { .. } if is_failed_trial => table.link_changes(),
+                LinkEnd::Woken | LinkEnd::Upgrade | LinkEnd::Blocked(_) => table.link_changes(),
+                LinkEnd::Restarting { .. } => table.link_down(""),
+                LinkEnd::Unauthorized(_) => table.link_refused(&end.to_string()),
                 LinkEnd::Stopped
                 | LinkEnd::Lost { .. }
                 | LinkEnd::Later { .. }
-                | LinkEnd::NotTheRelay(_) => desk.link_down(&end.to_string()),
+                | LinkEnd::NotTheRelay(_) => table.link_down(&end.to_string()),
             }
             tokio::select! {
                 () = sleep(wait) => {}
-                () = desk.woken() => {}
+                () = table.woken() => {}
                 () = stop.cancelled() => {}
             }
         }

@@ -5,19 +5,19 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-use crate::Desk;
+use crate::JobTable;
 
 /// The connection through which jobs arrive and answers leave.
 ///
-/// A source adds jobs with [`Desk::lease`], sends what [`Desk::next`] returns, and records what its
-/// peer acknowledged. It decides nothing about the jobs themselves.
+/// A source adds jobs with [`JobTable::lease`], sends what [`JobTable::next`] returns, and records
+/// what its peer acknowledged. It decides nothing about the jobs themselves.
 #[async_trait]
 pub trait Source: fmt::Debug + Send {
     /// Name for the owner, without secrets.
     fn name(&self) -> String;
 
     /// Keeps a link up until `stop`; reconnects whenever it breaks.
-    async fn serve(&mut self, desk: &Arc<Desk>, stop: &CancellationToken);
+    async fn serve(&mut self, table: &Arc<JobTable>, stop: &CancellationToken);
 }
 
 /// Reason why a session over one carrier ended.

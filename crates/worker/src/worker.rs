@@ -12,8 +12,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Activity, Desk, Source, WorkerSettings,
-    desk::Load,
+    Activity, JobTable, Source, WorkerSettings,
+    job_table::Load,
     probe,
     relay::{Relay, display_url},
 };
@@ -25,19 +25,19 @@ const FAREWELL: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub struct Worker {
     settings: WorkerSettings,
-    desk: Arc<Desk>,
+    table: Arc<JobTable>,
 }
 
 /// Controls a worker and shows its state; usable before it runs and after it has ended.
 #[derive(Debug, Clone)]
 pub struct WorkerHandle {
-    desk: Arc<Desk>,
+    table: Arc<JobTable>,
 }
 
 impl Worker {
     /// Creates a worker that is not running yet, and its handle.
     pub fn new(settings: WorkerSettings, engine: Arc<dyn Engine>) -> (Self, WorkerHandle) {
-        let desk = Desk::new(
+        let table = JobTable::new(
             engine,
             settings.slots,
             settings.start_paused,
@@ -46,9 +46,9 @@ impl Worker {
             settings.tuning.clone(),
         );
         let handle = WorkerHandle {
-            desk: Arc::clone(&desk),
+            table: Arc::clone(&table),
         };
-        (Self { settings, desk }, handle)
+        (Self { settings, table }, handle)
     }
 
     /// Runs until `stop`, then lets running jobs finish within the drain time and gives back the
@@ -57,7 +57,7 @@ impl Worker {
     /// # Errors
     /// If the relay's address is invalid.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let Self { settings, desk } = self;
+        let Self { settings, table } = self;
         match settings.relay.scheme() {
             "https" => {}
             "http" if settings.plain_http || is_loopback(&settings.relay) => {}
@@ -69,85 +69,85 @@ impl Worker {
             other => bail!("the relay's URL must begin with https://, not {other}://"),
         }
         let source = Relay::new(&settings)?;
-        serve(&desk, source, settings.drain, &stop).await;
+        serve(&table, source, settings.drain, &stop).await;
         Ok(())
     }
 }
 
 /// Runs one source and the engine's probe until `stop`, then drains.
 async fn serve(
-    desk: &Arc<Desk>,
+    table: &Arc<JobTable>,
     mut source: impl Source,
     patience: Duration,
     stop: &CancellationToken,
 ) {
     // Dropping this future stops its jobs, too.
-    let _jobs = desk.stop_jobs().clone().drop_guard();
+    let _jobs = table.stop_jobs().clone().drop_guard();
     let leave = CancellationToken::new();
     let name = source.name();
     let drained = async {
         stop.cancelled().await;
         tracing::info!(source = name, "draining");
-        drain(desk, patience).await;
+        drain(table, patience).await;
         leave.cancel();
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        () = source.serve(desk, &leave) => {}
-        () = probe::keep_watch(Arc::clone(desk)) => {}
-        () = show_jobs(desk) => {}
+        () = source.serve(table, &leave) => {}
+        () = probe::keep_watch(Arc::clone(table)) => {}
+        () = show_jobs(table) => {}
         () = drained => {}
     }
-    desk.close().await;
-    desk.link_down("");
+    table.close().await;
+    table.link_down("");
 }
 
-async fn drain(desk: &Desk, patience: Duration) {
-    let mut load = desk.load();
-    let link = desk.link();
-    desk.drain();
+async fn drain(table: &JobTable, patience: Duration) {
+    let mut load = table.load();
+    let link = table.link();
+    table.drain();
     // Without a link nothing can be confirmed, so only running jobs are worth waiting for.
     let is_done = |load: &Load| load.held == 0 || (load.running == 0 && !*link.borrow());
     drop(timeout(patience, load.wait_for(is_done)).await);
-    desk.give_back();
+    table.give_back();
     drop(timeout(FAREWELL, load.wait_for(is_done)).await);
 }
 
 /// Updates the running jobs in `Activity` while there are any, and sleeps otherwise.
-async fn show_jobs(desk: &Desk) {
-    let mut load = desk.load();
+async fn show_jobs(table: &JobTable) {
+    let mut load = table.load();
     loop {
         if load.borrow_and_update().running == 0 {
-            desk.publish();
+            table.publish();
             if load.changed().await.is_err() {
                 return;
             }
         }
-        desk.publish();
-        sleep(desk.tuning().activity).await;
+        table.publish();
+        sleep(table.tuning().activity).await;
     }
 }
 
 impl WorkerHandle {
     /// Pauses or resumes leasing, at once. Running jobs continue.
     pub fn set_paused(&self, paused: bool) {
-        self.desk.set_paused(paused);
+        self.table.set_paused(paused);
     }
 
     /// Cancels one running job for good. Returns `false` if it does not run here.
     #[must_use]
     pub fn cancel_job(&self, job: JobId) -> bool {
-        self.desk.cancel_job(job)
+        self.table.cancel_job(job)
     }
 
     /// Reconnects at once, because the machine resumed from suspend or its network changed.
     pub fn wake(&self) {
-        self.desk.wake();
+        self.table.wake();
     }
 
     /// Subscribes to its state.
     #[must_use]
     pub fn activity(&self) -> watch::Receiver<Activity> {
-        self.desk.activity()
+        self.table.activity()
     }
 }

@@ -118,7 +118,7 @@ pub const TARGETS: &[Target] = &[
     Target::new("hub-v1", status::fuzz::v1, &[STATUS, LEGACY]),
     Target::new("hub-heard", status::fuzz::heard, &[STATUS, LEGACY]),
     Target::new("hub-access", status::fuzz::access, &[]),
-    Target::new("hub-holder", status::fuzz::holder, &[]),
+    Target::new("hub-holder", status::fuzz::port_owner, &[]),
     Target::new("hub-events", status::fuzz::events, &[]),
     Target::new("hub-frames", status::fuzz::frames, &[]),
 ];

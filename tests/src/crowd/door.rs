@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::{Shared, reader};
 use crate::{
     auditor::{Ending, Seen},
-    marked::Question,
+    tagged_engine::Question,
 };
 
 /// One API.
@@ -46,7 +46,7 @@ impl Door {
 /// Asks a question and follows its answer to the end, or until it is lost.
 pub(super) async fn ask(shared: &Shared, n: u64, question: &Question) {
     let name = &question.name;
-    shared.note(name, Seen::Asked(question.manner.promise()));
+    shared.note(name, Seen::Asked(question.behavior.promise()));
     let prompt = question.to_string();
     let messages = json!([{ "role": "user", "content": prompt }]);
     match Door::of(n) {

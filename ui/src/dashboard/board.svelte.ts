@@ -1,6 +1,6 @@
 import { untrack } from "svelte";
 
-import { secondHand } from "../lib/clock";
+import { ticker } from "../lib/clock";
 import { DEAD_MAX, Refused, type Api, type Job, type Key, type Minute, type NewKey, type Overview, type Page } from "./api";
 import { follow, pause, type Event } from "./stream";
 
@@ -106,7 +106,7 @@ export function board(api: Api, key: string, onRefused: (why: Refused) => void) 
 
   $effect(() =>
     untrack(() => {
-      const hand = secondHand(() => true, tick);
+      const hand = ticker(() => true, tick);
       hand.update();
       const unfollow = follow((signal) => api.events(key, signal), {
         onEvent: hear,

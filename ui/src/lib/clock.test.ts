@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 
-import { secondHand } from "./clock";
+import { ticker } from "./clock";
 
 let hidden = false;
 
@@ -22,7 +22,7 @@ function hide(value: boolean) {
 test("it ticks once a second, and only while wanted", () => {
   let busy = false;
   const tick = vi.fn();
-  const hand = secondHand(() => busy, tick);
+  const hand = ticker(() => busy, tick);
   hand.update();
   expect(vi.getTimerCount()).toBe(0);
 
@@ -41,7 +41,7 @@ test("it ticks once a second, and only while wanted", () => {
 
 test("a page that nobody sees does not tick", () => {
   const tick = vi.fn();
-  const hand = secondHand(() => true, tick);
+  const hand = ticker(() => true, tick);
   hand.update();
   hide(true);
   expect(vi.getTimerCount()).toBe(0);

@@ -2,7 +2,7 @@
  * Ticks once a second while `wanted` returns true and the page is visible. Returns a function to call when `wanted` may
  * have changed, and one that stops the ticks.
  */
-export function secondHand(wanted: () => boolean, tick: () => void) {
+export function ticker(wanted: () => boolean, tick: () => void) {
   let timer: ReturnType<typeof setInterval> | undefined;
 
   function update() {

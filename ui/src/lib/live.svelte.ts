@@ -1,6 +1,6 @@
 import { untrack } from "svelte";
 
-import { secondHand } from "./clock";
+import { ticker } from "./clock";
 import { followViews, type Source } from "./follow";
 import { UNKNOWN } from "./protocol";
 
@@ -15,7 +15,7 @@ export function liveView(source: Source) {
 
   $effect(() =>
     untrack(() => {
-      const hand = secondHand(busy, () => (now = Date.now()));
+      const hand = ticker(busy, () => (now = Date.now()));
       const unfollow = followViews(source, (next) => {
         view = next;
         hand.update();

@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Limits, patient::Patient};
+use super::{Limits, stall_timeout::StallTimeout};
 
 /// Timeout of a request head, and of an idle connection.
 const HEAD: Duration = Duration::from_secs(10);
@@ -89,7 +89,7 @@ async fn talk(
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_buf_size(16 * 1024)
-        .serve_connection(TokioIo::new(Patient::new(stream, stall)), answer);
+        .serve_connection(TokioIo::new(StallTimeout::new(stream, stall)), answer);
     tokio::pin!(connection);
     let serving = async {
         match stop.run_until_cancelled(connection.as_mut()).await {

@@ -9,7 +9,7 @@ use axum::{
 };
 use engine::Clock;
 use futures_util::stream;
-use status::{Arrival, Snapshot, StatusHub, Stay};
+use status::{Arrival, IdentifiedGuard, Snapshot, StatusHub};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{Instant, sleep, sleep_until},
@@ -94,7 +94,7 @@ struct Reader {
     send_from: Instant,
     events: Events,
     _seat: OwnedSemaphorePermit,
-    _stay: Stay,
+    _stay: IdentifiedGuard,
 }
 
 impl Reader {

@@ -5,7 +5,7 @@ use proto::{
     ErrorCode,
     status::{Command, CommandArgs, HopState, Phase},
 };
-use status::{AskError, HubAddress, Link, call};
+use status::{AskError, HubAddress, Link, request};
 use tests::scripted_ollama::ScriptedOllama;
 
 use crate::support::{Running, settings, soon, with_engine};
@@ -99,7 +99,7 @@ async fn every_command_does_what_it_says_and_is_answered() {
         ("set_monitoring", on(false), false),
         ("toggle_monitoring", none(), true),
     ] {
-        call(&at, word, args).await.unwrap();
+        request(&at, word, args).await.unwrap();
         // The answer comes after the change.
         let shown = agent.until(|status| status.monitoring == monitoring).await;
         assert_eq!(shown.status == Phase::Paused, !monitoring);
@@ -110,16 +110,16 @@ async fn every_command_does_what_it_says_and_is_answered() {
         ("toggle_overlay", false),
         ("show_overlay", true),
     ] {
-        call(&at, word, none()).await.unwrap();
+        request(&at, word, none()).await.unwrap();
         agent
             .until(|status| status.overlay_visible == visible)
             .await;
     }
     let seen = agent.shell(|seen| seen.overlay.len() == 5).await;
     assert_eq!(seen.overlay, [true, false, true, false, true]);
-    call(&at, "open_settings", none()).await.unwrap();
+    request(&at, "open_settings", none()).await.unwrap();
     agent.shell(|seen| seen.windows == 1).await;
-    let pong = call(&at, "ping", none()).await.unwrap();
+    let pong = request(&at, "ping", none()).await.unwrap();
     assert!(pong["seq"].is_u64() && pong["time"].is_i64(), "{pong}");
     let volume = CommandArgs {
         volume: Some(30),
@@ -136,14 +136,14 @@ async fn every_command_does_what_it_says_and_is_answered() {
         ("cancel_job", none(), ErrorCode::BadRequest),
         ("dance", none(), ErrorCode::UnknownCommand),
     ] {
-        let refused = call(&at, word, args).await.unwrap_err();
+        let refused = request(&at, word, args).await.unwrap_err();
         let AskError::Refused { code, message } = refused else {
             panic!("{word}: {refused}")
         };
         assert_eq!(code, why, "{word}");
         assert!(!message.is_empty());
     }
-    call(&at, "quit", none()).await.unwrap();
+    request(&at, "quit", none()).await.unwrap();
     agent.shell(|seen| seen.quits == 1).await;
     agent.ended().await;
 }

@@ -5,7 +5,7 @@ use std::cell::Cell;
 
 use anyhow::Context as _;
 use proto::{JobId, JobView};
-use relay::{System, World as _};
+use relay::{SystemWorld, World as _};
 use serde_json::Value;
 
 use crate::credentials::{Client, PATIENCE, refused_by_relay};
@@ -33,7 +33,7 @@ impl<'a> Submission<'a> {
     /// # Errors
     /// If the system has nothing random for its name.
     pub(super) fn new(client: &'a Client, body: Value) -> anyhow::Result<Self> {
-        let name = System.random()?;
+        let name = SystemWorld.random()?;
         Ok(Self {
             client,
             body,

@@ -1,7 +1,7 @@
 //! Jobs as text.
 
 use proto::{JobState, JobView};
-use status::plain;
+use status::strip_control_chars;
 
 use crate::key::day;
 
@@ -53,7 +53,10 @@ pub(super) fn whole(job: &JobView) -> String {
         ("id", Some(job.id.to_string())),
         ("state", Some(word(job.state).to_owned())),
         ("error", error.map(|error| error.code.to_string())),
-        ("reason", error.map(|error| plain(&error.message))),
+        (
+            "reason",
+            error.map(|error| strip_control_chars(&error.message)),
+        ),
         ("account", Some(job.account.to_string())),
         ("operation", Some(job.op.to_string())),
         ("model", Some(job.model.to_string())),

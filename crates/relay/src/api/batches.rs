@@ -219,7 +219,7 @@ mod tests {
     use tower::ServiceExt as _;
 
     use super::*;
-    use crate::{RelaySettings, System};
+    use crate::{RelaySettings, SystemWorld};
 
     async fn within<T>(work: impl Future<Output = T>) -> T {
         let done = timeout(Duration::from_secs(10), work).await;
@@ -234,7 +234,7 @@ mod tests {
             insecure_dev: true,
             ..RelaySettings::default()
         };
-        let relay = Relay::new(store.clone(), settings, Arc::new(System));
+        let relay = Relay::new(store.clone(), settings, Arc::new(SystemWorld));
         let file = FileRecord {
             id: "file-1".into(),
             account: Account::new("default").unwrap(),

@@ -285,12 +285,16 @@ mod tests {
     use tower::ServiceExt as _;
 
     use super::*;
-    use crate::{RelaySettings, System};
+    use crate::{RelaySettings, SystemWorld};
 
     #[tokio::test]
     async fn parts_of_an_upload_that_was_cut_short_are_erased() {
         let store = Arc::new(MemoryQueue::default());
-        let relay = Relay::new(store.clone(), RelaySettings::default(), Arc::new(System));
+        let relay = Relay::new(
+            store.clone(),
+            RelaySettings::default(),
+            Arc::new(SystemWorld),
+        );
         for (id, is_whole) in [("file-cut", false), ("file-whole", true)] {
             let guard = CutShort::new(&relay, id);
             let part = Bytes::from_static(b"a prompt");
@@ -316,7 +320,7 @@ mod tests {
                 insecure_dev: true,
                 ..RelaySettings::default()
             };
-            let relay = Relay::new(store.clone(), settings, Arc::new(System));
+            let relay = Relay::new(store.clone(), settings, Arc::new(SystemWorld));
             for n in 0..2 {
                 let part = Bytes::from_static(b"line\n");
                 store.put_part("file-1", n, part).await.unwrap();

@@ -175,7 +175,7 @@ mod tests {
     use tower::ServiceExt as _;
 
     use super::*;
-    use crate::{Relay, RelaySettings, System};
+    use crate::{Relay, RelaySettings, SystemWorld};
 
     /// Collects the paths of every `.route("…"` in the crate.
     fn written_in(folder: &Path, found: &mut BTreeSet<String>) {
@@ -215,7 +215,7 @@ mod tests {
     #[tokio::test]
     async fn every_route_that_is_served_is_in_the_document_and_no_other() {
         let store = Arc::new(queue::MemoryQueue::default());
-        let relay = Relay::new(store, RelaySettings::default(), Arc::new(System));
+        let relay = Relay::new(store, RelaySettings::default(), Arc::new(SystemWorld));
         let mut paths = BTreeSet::new();
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
         written_in(&source, &mut paths);

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     Relay,
-    budget::Share,
+    budget::BudgetShare,
     error::ApiError,
     payload::{Inference, Payload},
     peer::Peer,
@@ -230,7 +230,7 @@ pub(super) async fn delete(
 }
 
 /// Returns a response that counts against the memory budget until the client has received it.
-fn held(share: Share, json: impl Into<Bytes>) -> Response {
+fn held(share: BudgetShare, json: impl Into<Bytes>) -> Response {
     written(JSON, share.held(json.into()))
 }
 
@@ -239,7 +239,7 @@ async fn shown(
     relay: &Relay,
     query: &queue::Query,
     max: usize,
-    share: &mut Share,
+    share: &mut BudgetShare,
 ) -> Result<Query, RestError> {
     let job = &query.job;
     let claimed = query.claim.as_ref();

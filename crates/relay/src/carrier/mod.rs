@@ -169,14 +169,18 @@ mod tests {
         conformance::sample::{anyone, job},
     };
 
-    use crate::{RelaySettings, world::System};
+    use crate::{RelaySettings, world::SystemWorld};
 
     use super::*;
 
     #[tokio::test]
     async fn a_worker_takes_all_it_has_room_for_only_where_all_will_be_full() {
         let store = Arc::new(MemoryQueue::default());
-        let relay = Relay::new(store.clone(), RelaySettings::default(), Arc::new(System));
+        let relay = Relay::new(
+            store.clone(),
+            RelaySettings::default(),
+            Arc::new(SystemWorld),
+        );
         let allotment = Allotment {
             most: 1,
             room: 8,

@@ -92,14 +92,14 @@ mod tests {
         conformance::sample::{anyone, job},
     };
 
-    use crate::{RelaySettings, world::System};
+    use crate::{RelaySettings, world::SystemWorld};
 
     use super::*;
 
     #[tokio::test]
     async fn what_was_lent_and_never_taken_is_given_back_at_once() {
         let store = Arc::new(MemoryQueue::default());
-        let world = Arc::new(System);
+        let world = Arc::new(SystemWorld);
         let relay = Relay::new(store.clone(), RelaySettings::default(), world);
         store.enqueue(relay.now(), job(1)).await.unwrap();
         let lent = relay.lease_many(anyone(), Duration::from_secs(60), 1);

@@ -138,13 +138,18 @@ mod tests {
 
     use super::*;
     use crate::{
-        Relay, RelaySettings, auth::Caller, carrier::socket::config, workers::Link, world::System,
+        Relay, RelaySettings, auth::Caller, carrier::socket::config, workers::Link,
+        world::SystemWorld,
     };
 
     /// Creates a connection that is about to write one job of this size.
     async fn with_job(bytes: usize) -> (Session, Receiver<Box<RelayMessage>>) {
         let store = Arc::new(MemoryQueue::default());
-        let relay = Relay::new(store.clone(), RelaySettings::default(), Arc::new(System));
+        let relay = Relay::new(
+            store.clone(),
+            RelaySettings::default(),
+            Arc::new(SystemWorld),
+        );
         let new = NewJob {
             body: Body(Bytes::from(vec![b'x'; bytes])),
             ..job(1)

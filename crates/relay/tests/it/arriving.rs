@@ -11,7 +11,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{client::Client, hygiene::READY, server::Server, within, worker::Scripted};
+use crate::{client::Client, hygiene::READY, in_time, server::Server, worker::Scripted};
 
 fn hasty() -> RelaySettings {
     let mut settings = RelaySettings::default();
@@ -39,7 +39,7 @@ async fn trickled(server: &Server, head: &str) -> String {
     let read = async {
         let _ = from.read_to_end(&mut answer).await;
     };
-    within(async {
+    in_time(async {
         tokio::select! {
             () = read => {}
             () = drip => {}
@@ -101,14 +101,14 @@ async fn a_connection_that_rests_too_long_is_closed() {
         socket.write_all(ask.as_bytes()).await.unwrap();
         while !told.ends_with(READY.as_bytes()) {
             assert_ne!(
-                within(socket.read_buf(&mut told)).await.unwrap(),
+                in_time(socket.read_buf(&mut told)).await.unwrap(),
                 0,
                 "too soon"
             );
         }
         told.clear();
     }
-    assert_eq!(within(socket.read_buf(&mut told)).await.unwrap(), 0);
+    assert_eq!(in_time(socket.read_buf(&mut told)).await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -129,7 +129,7 @@ async fn a_large_body_on_a_slow_line_is_waited_for_as_long_as_it_comes() {
         socket.write_all(&part).await.unwrap();
     }
     let mut answer = [0; 1024];
-    let read = within(socket.read(&mut answer)).await.unwrap();
+    let read = in_time(socket.read(&mut answer)).await.unwrap();
     let answer = String::from_utf8_lossy(&answer[..read]);
     assert!(
         answer.starts_with("HTTP/1.1 400 "),
@@ -152,7 +152,7 @@ async fn long_bodies_that_are_on_their_way_leave_room_for_others() {
     let begun = async || {
         let mut socket = TcpStream::connect(server.address).await.unwrap();
         socket.write_all(head.as_bytes()).await.unwrap();
-        within(socket.write_all(&vec![b' '; 2 * MIB]))
+        in_time(socket.write_all(&vec![b' '; 2 * MIB]))
             .await
             .unwrap();
         socket
@@ -161,8 +161,8 @@ async fn long_bodies_that_are_on_their_way_leave_room_for_others() {
     let (mut one, mut other) = (begun().await, begun().await);
     let (mut said, mut also) = ([0; 1024], [0; 1024]);
     let (read, first) = tokio::select! {
-        read = within(one.read(&mut said)) => (read, true),
-        read = within(other.read(&mut also)) => (read, false),
+        read = in_time(one.read(&mut said)) => (read, true),
+        read = in_time(other.read(&mut also)) => (read, false),
     };
     let told = if first { &said } else { &also };
     let told = String::from_utf8_lossy(&told[..read.unwrap()]).into_owned();

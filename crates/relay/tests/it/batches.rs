@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use hearth_relay::{RelaySettings, System, World as _};
+use hearth_relay::{RelaySettings, SystemWorld, World as _};
 use http::{Method, StatusCode};
 use proto::worker::RelayMessage;
 use queue::{BatchState, Batches as _, Owner, Queue as _, QueueCounts, Scope};
@@ -15,8 +15,8 @@ use tokio::sync::Semaphore;
 use crate::{
     client::Client,
     gated::Gated,
+    in_time,
     server::{Ahead, Server},
-    within,
     worker::Scripted,
 };
 
@@ -72,7 +72,7 @@ async fn get(client: &Client, id: &str) -> Value {
 }
 
 pub(crate) async fn until(client: &Client, id: &str, status: &str) -> Value {
-    within(async {
+    in_time(async {
         loop {
             let batch = get(client, id).await;
             if batch["status"] == status {
@@ -160,7 +160,7 @@ async fn a_restart_in_the_middle_loses_no_line_and_answers_none_twice() {
     let held = worker.lease().await;
     let (store, key) = (server.store.clone(), client.key.clone());
     server.stop().await.unwrap();
-    store.restart(System.now());
+    store.restart(SystemWorld.now());
 
     let server = Server::over(store, RelaySettings::default()).await;
     let client = Client::new(server.base(), key);
@@ -302,7 +302,7 @@ async fn a_batch_that_was_withdrawn_while_it_was_looked_at_stays_so_through_a_re
     until(&client, &id, "in_progress").await;
     let (store, key) = (server.store.clone(), client.key.clone());
     server.stop().await.unwrap();
-    store.restart(System.now());
+    store.restart(SystemWorld.now());
     let begun = store.counts().queued;
     // The state of a batch that was cancelled before its validation ended.
     let mut batch = store.batch(Owner::Anyone, &id).await.unwrap().unwrap();
@@ -335,7 +335,7 @@ async fn a_batch_whose_file_is_not_whole_fails_and_keeps_what_was_answered() {
         .unwrap();
     let (store, key) = (server.store.clone(), client.key.clone());
     server.stop().await.unwrap();
-    store.restart(System.now());
+    store.restart(SystemWorld.now());
 
     let server = Server::over(store, RelaySettings::default()).await;
     let client = Client::new(server.base(), key);
@@ -382,7 +382,7 @@ async fn batches_go_on_while_a_file_is_erased() {
         gated.erasing.add_permits(9);
     };
     let deleting = client.send(Method::DELETE, &path, "");
-    let (deleted, ()) = within(async { tokio::join!(deleting, meanwhile) }).await;
+    let (deleted, ()) = in_time(async { tokio::join!(deleting, meanwhile) }).await;
     assert_eq!(deleted.status, StatusCode::OK);
 }
 
@@ -400,7 +400,7 @@ async fn a_file_is_kept_for_as_long_again_once_a_batch_reads_it() {
         format!("/v1/files/{id}")
     });
     let is_erased = async |path: &str| {
-        within(async {
+        in_time(async {
             while client.get(path).await.status != StatusCode::NOT_FOUND {
                 tokio::task::yield_now().await;
             }

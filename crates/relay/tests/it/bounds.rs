@@ -81,7 +81,7 @@ async fn an_answer_without_end_fails_its_job_and_stops_its_worker() {
     for n in 1..=10_000 / line.len() as u64 {
         worker.line(job.token(), n, &line).await;
     }
-    let answer = crate::within(asked).await.unwrap();
+    let answer = crate::in_time(asked).await.unwrap();
     assert!(answer.contains("the answer exceeds"), "{answer}");
     // The worker is notified that this lease has ended, and takes the next job.
     assert_eq!(
@@ -99,5 +99,5 @@ async fn an_answer_without_end_fails_its_job_and_stops_its_worker() {
     let job = worker.lease().await;
     worker.line(job.token(), 1, crate::worker::CHAT_DONE).await;
     worker.end(job.token(), 1, End::Completed).await;
-    assert_eq!(crate::within(again).await.unwrap().status, StatusCode::OK);
+    assert_eq!(crate::in_time(again).await.unwrap().status, StatusCode::OK);
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
-use hearth_relay::{RelaySettings, System, World};
+use hearth_relay::{RelaySettings, SystemWorld, World};
 use http::StatusCode;
 use proto::{
     Priority, Timestamp,
@@ -21,10 +21,10 @@ use serde_json::{Value, json};
 use crate::{
     batches::{batch_of, content, lines, until},
     client::{Client, Reply},
+    in_time,
     people::{logged_in, user},
     server::{Ahead, Server},
     sessions::{opened, with},
-    within,
     worker::Scripted,
 };
 
@@ -260,7 +260,7 @@ async fn a_poller_that_names_no_models_has_those_of_its_key() {
 async fn an_expired_key_opens_nothing_and_is_told_why() {
     let clock = Arc::new(Ahead::default());
     let server = Server::at(clock.clone(), RelaySettings::default()).await;
-    let ends = Some(System.now() + HOUR);
+    let ends = Some(SystemWorld.now() + HOUR);
     let key = server
         .limited_key("default", &ASKS, Ceiling::default(), ends)
         .await;
@@ -287,22 +287,22 @@ struct Slept;
 
 impl World for Slept {
     fn now(&self) -> Timestamp {
-        System.now()
+        SystemWorld.now()
     }
 
     fn wall(&self) -> Timestamp {
-        System.now() + 8 * HOUR
+        SystemWorld.now() + 8 * HOUR
     }
 
     fn random(&self) -> std::io::Result<[u8; 32]> {
-        System.random()
+        SystemWorld.random()
     }
 }
 
 #[tokio::test]
 async fn the_time_a_machine_slept_counts_for_keys_and_tokens() {
     let server = Server::in_world(Arc::new(Slept), RelaySettings::default()).await;
-    let ends = Some(System.now() + HOUR);
+    let ends = Some(SystemWorld.now() + HOUR);
     let key = server
         .limited_key("default", &ASKS, Ceiling::default(), ends)
         .await;
@@ -315,7 +315,7 @@ async fn the_time_a_machine_slept_counts_for_keys_and_tokens() {
     assert_eq!(jan.get("/api/jobs").await.status, StatusCode::OK);
     let claims = tokens["access_token"].as_str().unwrap().split('.').nth(1);
     let claims: Value = serde_json::from_slice(&BASE64.decode(claims.unwrap()).unwrap()).unwrap();
-    let wall = (System.now() + 8 * HOUR).0 / 1000;
+    let wall = (SystemWorld.now() + 8 * HOUR).0 / 1000;
     assert!(claims["exp"].as_i64().unwrap() > wall, "{claims}");
 }
 
@@ -325,17 +325,17 @@ struct SetBack(AtomicBool);
 
 impl World for SetBack {
     fn now(&self) -> Timestamp {
-        System.now()
+        SystemWorld.now()
     }
 
     fn wall(&self) -> Timestamp {
         let is_right = self.0.load(Ordering::Relaxed);
         let ahead = if is_right { 0 } else { 120 };
-        System.now() + Duration::from_secs(ahead)
+        SystemWorld.now() + Duration::from_secs(ahead)
     }
 
     fn random(&self) -> std::io::Result<[u8; 32]> {
-        System.random()
+        SystemWorld.random()
     }
 }
 
@@ -366,7 +366,7 @@ async fn an_expired_key_loses_its_connection_its_held_poll_and_its_open_stream()
     let mut settings = RelaySettings::default();
     settings.key_check = Duration::from_millis(20);
     let server = Server::at(clock.clone(), settings).await;
-    let ends = Some(System.now() + HOUR);
+    let ends = Some(SystemWorld.now() + HOUR);
     let all = [Scope::Enqueue, Scope::Read, Scope::Work];
     let key = server
         .limited_key("default", &all, Ceiling::default(), ends)
@@ -384,7 +384,7 @@ async fn an_expired_key_loses_its_connection_its_held_poll_and_its_open_stream()
     let poll = r#"{"worker":"w","version":"0","free":0,"wait_ms":25000,"report":{"engine":"ollama","engine_version":"","engine_up":true,"models":[]}}"#;
     let held = tokio::spawn(async move { poller.post("/api/worker/v1/poll", poll).await });
     clock.by(HOUR);
-    let (code, reason) = within(worker.closed()).await;
+    let (code, reason) = in_time(worker.closed()).await;
     assert_eq!((code, reason.contains("expired")), (4009, true), "{reason}");
     events.broken_off().await;
     let told = held.await.unwrap();
@@ -416,11 +416,11 @@ async fn the_last_use_of_a_key_is_written_once_an_hour() {
     };
     assert_eq!(used().await, None);
     client.get("/api/jobs").await;
-    let first = within(noted(None)).await;
+    let first = in_time(noted(None)).await;
     clock.by(HOUR - Duration::from_secs(60));
     client.get("/api/jobs").await;
     assert_eq!(used().await, first, "so soon it is not written again");
     clock.by(2 * HOUR);
     client.get("/api/jobs").await;
-    assert!(within(noted(first)).await > first);
+    assert!(in_time(noted(first)).await > first);
 }

@@ -11,7 +11,7 @@ use hyper_util::{
 use proto::worker::PollAnswer;
 use serde_json::Value;
 
-use crate::within;
+use crate::in_time;
 
 /// An HTTP client with one key, or none.
 #[derive(Clone)]
@@ -67,7 +67,7 @@ impl Client {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(body.into())).unwrap();
-        let (head, body) = within(self.http.request(request))
+        let (head, body) = in_time(self.http.request(request))
             .await
             .unwrap()
             .into_parts();
@@ -82,13 +82,13 @@ impl Client {
 impl Reply {
     /// Returns the next HTTP chunk; `None` at the end.
     pub(crate) async fn chunk(&mut self) -> Option<String> {
-        let frame = within(self.body.frame()).await?.unwrap();
+        let frame = in_time(self.body.frame()).await?.unwrap();
         Some(String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap())
     }
 
     /// Waits until the body is broken off, and ignores the chunks before that.
     pub(crate) async fn broken_off(mut self) {
-        while within(self.body.frame())
+        while in_time(self.body.frame())
             .await
             .expect("it must not end as if it were whole")
             .is_ok()
@@ -97,7 +97,7 @@ impl Reply {
 
     /// Reads the rest of the body.
     pub(crate) async fn text(self) -> String {
-        let bytes = within(self.body.collect()).await.unwrap().to_bytes();
+        let bytes = in_time(self.body.collect()).await.unwrap().to_bytes();
         String::from_utf8(bytes.to_vec()).unwrap()
     }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
-use hearth_relay::{Relay, RelaySettings, System};
+use hearth_relay::{Relay, RelaySettings, SystemWorld};
 use http::{Method, StatusCode};
 use proto::{Account, Timestamp};
 use queue::{Ceiling, KeyRecord, Keys as _, MemoryQueue, Scope, Serve};
@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{client::Client, server::Server, within, worker::report};
+use crate::{client::Client, in_time, server::Server, worker::report};
 
 /// Every route that needs a key, with its scope.
 const ROUTES: &[(&str, &str, Scope)] = &[
@@ -347,7 +347,7 @@ async fn too_large_a_body_is_refused_before_it_is_read() {
 
 async fn first_bytes(socket: &mut TcpStream) -> String {
     let mut buffer = vec![0; 4096];
-    let read = within(socket.read(&mut buffer)).await.unwrap();
+    let read = in_time(socket.read(&mut buffer)).await.unwrap();
     String::from_utf8_lossy(&buffer[..read]).into_owned()
 }
 
@@ -403,11 +403,11 @@ async fn a_relay_starts_only_with_a_key_or_for_a_developer_on_loopback() {
         }
         let mut settings = RelaySettings::default();
         settings.insecure_dev = insecure_dev;
-        let relay = Relay::new(store, settings, Arc::new(System));
+        let relay = Relay::new(store, settings, Arc::new(SystemWorld));
         let listener = TcpListener::bind(address).await.unwrap();
         let stop = CancellationToken::new();
         stop.cancel();
-        within(hearth_relay::serve(listener, relay, stop)).await
+        in_time(hearth_relay::serve(listener, relay, stop)).await
     };
     let (loopback, everywhere) = ("127.0.0.1:0", "0.0.0.0:0");
     assert!(start(loopback, false, Some(None)).await.is_ok());

@@ -11,9 +11,9 @@ use proto::{
 use queue::{Owner, Queue as _};
 
 use crate::{
+    in_time,
     server::Server,
     wire::question,
-    within,
     worker::{CHAT_DONE, Scripted, chat},
 };
 
@@ -76,7 +76,7 @@ async fn a_lost_worker_ends_a_stream_that_began_with_an_error_even_if_none_comes
         assert!(!end.contains("[DONE]"), "{path}: {end}");
         let log = server.store.log(Owner::Anyone, job.token().job).await;
         let mut head = log.unwrap().unwrap().head();
-        let ended = within(head.wait_for(|head| head.end.is_some())).await;
+        let ended = in_time(head.wait_for(|head| head.end.is_some())).await;
         assert_eq!(ended.unwrap().end, Some(End::Cancelled), "nobody wants it");
     }
 }
@@ -96,12 +96,12 @@ async fn a_stream_that_told_its_end_is_over_even_if_the_worker_is_lost_before_it
         worker.line(job.token(), 2, CHAT_DONE).await;
         let reply = asked.await.unwrap();
         drop(worker);
-        let text = within(reply.text()).await;
+        let text = in_time(reply.text()).await;
         assert!(text.contains("whole"), "{path}: {text}");
         assert!(!text.contains(error), "{path}: {text}");
         let log = server.store.log(Owner::Anyone, job.token().job).await;
         let mut head = log.unwrap().unwrap().head();
-        let ended = within(head.wait_for(|head| head.end.is_some())).await;
+        let ended = in_time(head.wait_for(|head| head.end.is_some())).await;
         assert_eq!(ended.unwrap().end, Some(End::Cancelled), "nobody wants it");
     }
 }

@@ -17,8 +17,8 @@ use tokio::{
 
 use crate::{
     client::Client,
+    in_time,
     server::{Ahead, Server},
-    within,
     worker::{CHAT_DONE, Scripted, chat, report},
 };
 
@@ -163,7 +163,7 @@ async fn a_newer_poll_of_the_same_worker_ends_the_older_at_once() {
         let reader = server.client("default", &[Scope::Read]).await;
         let known =
             async { while reader.get("/api/tags").await.text().await == r#"{"models":[]}"# {} };
-        crate::within(known).await;
+        crate::in_time(known).await;
         let path = "/api/worker/v1/poll";
         while !held.is_finished() {
             // The worker's first poll may not have arrived yet.
@@ -347,7 +347,7 @@ async fn what_a_poll_was_lent_and_did_not_read_whole_is_given_back_at_once() {
     );
     tcp.write_all(head.as_bytes()).await.unwrap();
     let mut begun = [0; 1024];
-    within(tcp.read_exact(&mut begun)).await.unwrap();
+    in_time(tcp.read_exact(&mut begun)).await.unwrap();
     assert!(begun.starts_with(b"HTTP/1.1 200"));
     assert_eq!(server.store.counts().leased, 1);
     drop(tcp);
@@ -392,10 +392,10 @@ async fn a_worker_that_came_again_over_another_carrier_gets_its_jobs_there() {
             .contains("polled")
         {}
     };
-    within(is_held).await;
+    in_time(is_held).await;
     let mut again = Scripted::hello(&server, &key, &["m"], vec![]).await;
     assert!(matches!(again.next().await, RelayMessage::Welcome { .. }));
-    let polled = within(held).await.unwrap();
+    let polled = in_time(held).await.unwrap();
     assert_eq!(polled, PollAnswer::default());
 }
 

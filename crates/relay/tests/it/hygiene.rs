@@ -8,7 +8,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{server::Server, within};
+use crate::{in_time, server::Server};
 
 /// A smuggled second request; its response is unlike all others.
 const SECOND: &str = "GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n";
@@ -21,7 +21,7 @@ async fn answered(server: &Server, said: &[u8]) -> String {
     let _ = socket.write_all(said).await;
     let _ = socket.shutdown().await;
     let mut answer = Vec::new();
-    let _ = within(socket.read_to_end(&mut answer)).await;
+    let _ = in_time(socket.read_to_end(&mut answer)).await;
     String::from_utf8_lossy(&answer).into_owned()
 }
 
@@ -350,7 +350,7 @@ async fn whoever_was_refused_before_his_body_was_read_is_told_that_the_connectio
         let mut socket = TcpStream::connect(server.address).await.unwrap();
         socket.write_all(head.as_bytes()).await.unwrap();
         let mut told = [0; 2048];
-        let read = within(socket.read(&mut told)).await.unwrap();
+        let read = in_time(socket.read(&mut told)).await.unwrap();
         let told = String::from_utf8_lossy(&told[..read]);
         assert!(told.starts_with(&format!("HTTP/1.1 {status} ")), "{told}");
         assert!(told.contains("connection: close"), "{target}: {told}");

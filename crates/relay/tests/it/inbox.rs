@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
-use hearth_relay::{RelaySettings, System, World as _};
+use hearth_relay::{RelaySettings, SystemWorld, World as _};
 use http::{Method, StatusCode};
 use proto::End;
 use queue::Queue as _;
@@ -11,8 +11,8 @@ use queue::Queue as _;
 use crate::{
     client::{Client, Reply},
     gated::Gated,
+    in_time,
     server::Server,
-    within,
     worker::Scripted,
 };
 
@@ -82,7 +82,7 @@ async fn a_repeat_finds_its_job_after_a_restart_and_with_its_answer() {
     let (store, key) = (server.store.clone(), client.key.clone());
     drop(worker);
     server.stop().await.unwrap();
-    store.restart(System.now());
+    store.restart(SystemWorld.now());
 
     let server = Server::over(store, RelaySettings::default()).await;
     let client = Client::new(server.base(), key);
@@ -137,7 +137,7 @@ async fn a_requester_who_left_and_asks_again_under_his_key_gets_the_same_answer(
         worker
             .line(job.token(), 1, &crate::worker::chat("One "))
             .await;
-        let reply = within(asking).await.unwrap();
+        let reply = in_time(asking).await.unwrap();
         assert_eq!(reply.status, StatusCode::OK);
         let id = reply.header("x-hearth-job").to_owned();
         drop(reply);
@@ -187,7 +187,7 @@ async fn a_job_waits_for_an_agent_that_comes_later() {
     let path = format!("/api/jobs/{id}/answer?wait=20");
     let answer = client.get(&path).await.json().await;
     assert_eq!(answer["message"]["content"], "first");
-    let chat = within(chat).await.unwrap().json().await;
+    let chat = in_time(chat).await.unwrap().json().await;
     assert_eq!(chat["message"]["content"], "second");
 }
 
@@ -244,7 +244,7 @@ async fn an_answer_is_fetched_whole_and_waited_for() {
     let mut worker = Scripted::ready(&server).await;
     let job = worker.lease().await;
     worker.answer(&job, &["Hel", "lo"]).await;
-    let answer = within(waiting).await.unwrap();
+    let answer = in_time(waiting).await.unwrap();
     assert_eq!(answer.status, StatusCode::OK);
     assert_eq!(answer.header("x-hearth-job"), id);
     let answer = answer.json().await;

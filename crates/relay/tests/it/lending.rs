@@ -13,8 +13,8 @@ use queue::{NewJob, Owner, Queue as _};
 use crate::{
     client::Client,
     gated::Gated,
+    in_time,
     server::{Ahead, Server},
-    within,
     worker::{CHAT_DONE, Scripted},
 };
 
@@ -101,7 +101,7 @@ async fn a_withdrawal_overtakes_large_requests_that_nobody_reads() {
     }
     let second = server.store.log(Owner::Anyone, JobId([2; 16])).await;
     let mut head = second.unwrap().unwrap().head();
-    let ended = within(head.wait_for(|head| head.end.is_some())).await;
+    let ended = in_time(head.wait_for(|head| head.end.is_some())).await;
     assert_eq!(ended.unwrap().end, Some(End::Cancelled));
 
     let RelayMessage::Lease(head) = worker.next().await else {
@@ -121,7 +121,7 @@ async fn a_withdrawal_overtakes_large_requests_that_nobody_reads() {
     assert!(arrived < head.body_len, "{arrived} bytes came before it");
     // The rest of the request is no longer sent.
     submit(&client).await;
-    within(worker.lease()).await;
+    in_time(worker.lease()).await;
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use hearth_relay::{RelaySettings, System, World};
+use hearth_relay::{RelaySettings, SystemWorld, World};
 use http::{Method, StatusCode};
 use proto::{Dialect, JobState, Timestamp, worker::SUBPROTOCOL};
 use queue::{NewJob, NewQuery, Owner, Queries as _, Queue as _, Role, Scope, conformance::sample};
@@ -18,10 +18,10 @@ use tokio::{
 use crate::{
     client::{Client, Reply},
     gated::Gated,
+    in_time,
     people::{PASSWORD, client_of, logged_in, user},
     server::{Ahead, Server},
     sessions::opened,
-    within,
     worker::Scripted,
 };
 
@@ -209,7 +209,7 @@ async fn a_flood_keeps_no_worker_of_the_founding_systems_from_its_work() {
     let mut settings = RelaySettings::default();
     settings.at_work_max = 0;
     let server = Server::with(settings).await;
-    let (store, now) = (server.store.clone(), System.now());
+    let (store, now) = (server.store.clone(), SystemWorld.now());
     let worker = server
         .client("default", &[Scope::Enqueue, Scope::Work])
         .await;
@@ -268,7 +268,7 @@ struct Loaded(u8);
 
 impl World for Loaded {
     fn now(&self) -> Timestamp {
-        System.now()
+        SystemWorld.now()
     }
 
     fn random(&self) -> std::io::Result<[u8; 32]> {
@@ -304,7 +304,7 @@ async fn a_request_whose_work_does_not_end_is_given_up_and_makes_room() {
     gated.is_stuck.store(true, Ordering::SeqCst);
     let path = format!("/api/jobs/{job}");
     for _ in 0..2 {
-        let reply = within(client.get(&path)).await;
+        let reply = in_time(client.get(&path)).await;
         refused(&reply, StatusCode::SERVICE_UNAVAILABLE, "busy");
     }
     gated.is_stuck.store(false, Ordering::SeqCst);
@@ -332,7 +332,7 @@ async fn a_request_that_waits_for_a_worker_is_not_at_work() {
     server.until(|counts| counts.queued == 5).await;
     // The last request may not have released its slot yet.
     let listed = async { while client.get("/api/tags").await.status != StatusCode::OK {} };
-    within(listed).await;
+    in_time(listed).await;
     asked.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
@@ -376,7 +376,7 @@ async fn only_so_many_connections_are_open_with_one_key_of_every_kind() {
     worker.goes().await;
     // The relay notices the close a moment later.
     let free = async { while client.get("/api/tags").await.status != StatusCode::OK {} };
-    within(free).await;
+    in_time(free).await;
     drop(stream);
 }
 
@@ -397,13 +397,13 @@ async fn only_so_many_connections_of_an_address_wait_for_their_first_good_key() 
     for _ in 0..5 {
         let mut socket = dial().await;
         socket.write_all(with_key.as_bytes()).await.unwrap();
-        let read = within(socket.read(&mut answer)).await.unwrap();
+        let read = in_time(socket.read(&mut answer)).await.unwrap();
         assert!(answer[..read].starts_with(b"HTTP/1.1 200"));
         kept.push(socket);
     }
     let silent = [dial().await, dial().await];
     let mut third = dial().await;
-    let ended = within(third.read(&mut answer)).await;
+    let ended = in_time(third.read(&mut answer)).await;
     assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
     drop(silent);
     // The relay notices the closes a moment later.
@@ -418,7 +418,7 @@ async fn only_so_many_connections_of_an_address_wait_for_their_first_good_key() 
             }
         }
     };
-    assert!(within(health).await);
+    assert!(in_time(health).await);
 }
 
 #[tokio::test]
@@ -459,7 +459,7 @@ async fn a_worker_on_a_websocket_is_one_of_the_connections_that_are_counted() {
         let soon = tokio::time::timeout(Duration::from_millis(100), &mut answered).await;
         assert!(soon.is_err(), "there are two places");
         drop(worker);
-        within(answered).await.unwrap();
+        in_time(answered).await.unwrap();
     }
     assert!(answer.starts_with(b"HTTP/1.1 200 "));
     drop(idle);

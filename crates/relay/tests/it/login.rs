@@ -13,9 +13,9 @@ use serde_json::json;
 
 use crate::{
     client::{Client, Reply},
+    in_time,
     people::{PASSWORD, client_of, logged_in, user},
     server::Server,
-    within,
     worker::Scripted,
 };
 
@@ -255,7 +255,7 @@ async fn a_removed_users_connection_is_closed() {
     let mut other = Scripted::hello(&server, &kept, &["m"], vec![]).await;
     assert!(matches!(other.next().await, RelayMessage::Welcome { .. }));
     assert!(server.store.remove_user("worker").await.unwrap());
-    assert_eq!(within(worker.close_code()).await, CLOSE_UNAUTHORIZED);
+    assert_eq!(in_time(worker.close_code()).await, CLOSE_UNAUTHORIZED);
     // A connection whose key is still valid continues.
     other.say(&WorkerMessage::Capacity { slots: 1 }).await;
     let requester = server.requester().await;
@@ -280,7 +280,7 @@ async fn a_users_connection_lasts_as_long_as_his_tokens_and_is_lent_his_accounts
     }
     let out = server.store.change_user("one", UserChange::LogOut).await;
     assert!(out.unwrap());
-    let closed = within(workers[0].close_code()).await;
+    let closed = in_time(workers[0].close_code()).await;
     assert_eq!(closed, CLOSE_UNAUTHORIZED);
     workers[1].say(&WorkerMessage::Capacity { slots: 1 }).await;
     let body = r#"{"op":"chat","body":{"model":"m","messages":[{}]}}"#;

@@ -52,7 +52,7 @@ mod worker;
 use std::time::Duration;
 
 /// Fails the test if `what` takes longer than 20 s.
-async fn within<T>(what: impl Future<Output = T>) -> T {
+async fn in_time<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), what)
         .await
         .expect("took longer than 20 s")

@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::StreamExt as _;
-use hearth_relay::{RelaySettings, System, World as _};
+use hearth_relay::{RelaySettings, SystemWorld, World as _};
 use http::{Method, StatusCode};
 use proto::{JobId, Timestamp};
 use queue::{
@@ -133,7 +133,7 @@ async fn callers(server: &Server, clock: &Ahead) -> Vec<Caller> {
         .clone();
     assert!(server.store.revoke_key(Timestamp(1), &name).await.unwrap());
     add("a revoked key", with(&revoked), None);
-    let ends = Some(System.now() + HOUR);
+    let ends = Some(SystemWorld.now() + HOUR);
     let expired = server
         .limited_key("default", &SCOPES, Ceiling::default(), ends)
         .await;
@@ -368,7 +368,7 @@ async fn ten_thousand_ids_that_are_not_ones_own_are_all_not_there() {
             id: named(n),
             ..new
         };
-        server.store.enqueue(System.now(), new).await.unwrap();
+        server.store.enqueue(SystemWorld.now(), new).await.unwrap();
     }
     let client = server.requester().await;
     let asked = futures_util::stream::iter(0..FOREIGN + ABSENT);

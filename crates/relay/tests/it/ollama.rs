@@ -141,7 +141,7 @@ async fn a_restart_after_the_first_line_is_an_error_and_cancels_the_job() {
     );
     let log = server.store.log(Owner::Anyone, job.token().job).await;
     let mut head = log.unwrap().unwrap().head();
-    let ended = crate::within(head.wait_for(|head| head.end.is_some())).await;
+    let ended = crate::in_time(head.wait_for(|head| head.end.is_some())).await;
     assert_eq!(ended.unwrap().end, Some(End::Cancelled));
 }
 

@@ -1,6 +1,6 @@
 //! Users for tests, and clients that log in as them.
 
-use hearth_relay::{System, World as _, users};
+use hearth_relay::{SystemWorld, World as _, users};
 use proto::{Account, Timestamp};
 use queue::{Role, Store, UserId};
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ pub(crate) const PASSWORD: &str = "correct horse";
 pub(crate) async fn user(store: &dyn Store, name: &str, role: Role, account: &str) -> UserId {
     let account = Account::new(account).unwrap();
     let password = PASSWORD.to_owned().into();
-    let salt = System.random().unwrap();
+    let salt = SystemWorld.random().unwrap();
     let user = users::user(name.into(), account, role, &password, salt, Timestamp(0));
     store.create_user(user.unwrap()).await.unwrap()
 }

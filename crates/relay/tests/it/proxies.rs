@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use hearth_relay::{Relay, RelaySettings, System};
+use hearth_relay::{Relay, RelaySettings, SystemWorld};
 use http::Method;
 use proto::Timestamp;
 use queue::{Keys as _, MemoryQueue, Scope};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{client::Client, server::Server, within};
+use crate::{client::Client, in_time, server::Server};
 
 const BAD: &str = "hearth_00112233aabb_0_0";
 
@@ -120,11 +120,11 @@ async fn a_public_address_is_served_only_behind_a_proxy() {
             };
             let (_, record) = hearth_relay::keys::mint(for_, [1; 6], [1; 32], Timestamp(0));
             store.create_key(record).await.unwrap();
-            let relay = Relay::new(store, settings, Arc::new(System));
+            let relay = Relay::new(store, settings, Arc::new(SystemWorld));
             let listener = TcpListener::bind(address).await.unwrap();
             let stop = CancellationToken::new();
             stop.cancel();
-            within(hearth_relay::serve(listener, relay, stop)).await
+            in_time(hearth_relay::serve(listener, relay, stop)).await
         }
     };
     for (address, proxies, is_served) in [

@@ -7,7 +7,7 @@ use hearth_relay::RelaySettings;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::{client::Client, server::Server, webhooks::Receiver, within};
+use crate::{client::Client, in_time, server::Server, webhooks::Receiver};
 
 const PATH: &str = "/api/process-query";
 const ACCEPTED: &str = "200 OK\r\ncontent-length: 0";
@@ -76,7 +76,7 @@ async fn while_the_worker_is_being_told_only_the_latest_query_is_kept() {
     let receiver = Receiver::start().await;
     let (_server, client) = telling(&receiver, Duration::from_secs(20)).await;
     asked(&client).await;
-    let (held, _) = within(receiver.0.accept()).await.unwrap();
+    let (held, _) = in_time(receiver.0.accept()).await.unwrap();
     for _ in 0..20 {
         asked(&client).await;
     }
@@ -96,7 +96,7 @@ async fn a_worker_that_does_not_answer_is_given_up_on_in_time() {
     let receiver = Receiver::start().await;
     let (server, client) = telling(&receiver, Duration::from_millis(300)).await;
     asked(&client).await;
-    let (_silent, _) = within(receiver.0.accept()).await.unwrap();
+    let (_silent, _) = in_time(receiver.0.accept()).await.unwrap();
     let next = asked(&client).await;
     assert_eq!(told(&receiver, ACCEPTED).await, next);
     server.stop().await.unwrap();

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use hearth_relay::{Relay, RelaySettings, System, World as _};
+use hearth_relay::{Relay, RelaySettings, SystemWorld, World as _};
 use http::{Method, StatusCode};
 use proto::worker::WorkerMessage;
 use queue::{Owner, Queries as _, Queue as _, Role, Scope, Store, Users as _};
@@ -17,10 +17,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     client::{Client, Reply},
     gated::Gated,
+    in_time,
     people::{client_of, user},
     readers::stuck,
     server::Server,
-    within,
     worker::Scripted,
 };
 
@@ -370,7 +370,7 @@ async fn a_query_that_was_accepted_is_answered_so_where_nothing_can_be_read_or_g
     );
     let mut slow = stuck(&server, &request).await;
     let mut head = [0; 12];
-    within(slow.read_exact(&mut head)).await.unwrap();
+    in_time(slow.read_exact(&mut head)).await.unwrap();
     assert_eq!(&head, b"HTTP/1.1 201");
     let long = "x".repeat(2 * MIB);
     for (text, is_blind) in [("short", true), (long.as_str(), false)] {
@@ -505,7 +505,7 @@ async fn users_queries_and_claims_outlive_the_relay() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("queue.db");
     let serve = async || {
-        let store = Arc::new(SqliteQueue::open(&path, System.now()).unwrap());
+        let store = Arc::new(SqliteQueue::open(&path, SystemWorld.now()).unwrap());
         if store.list_users().await.unwrap().is_empty() {
             user(&*store, "worker", Role::Service, "default").await;
         }
@@ -515,7 +515,7 @@ async fn users_queries_and_claims_outlive_the_relay() {
         let relay = Relay::new(
             store as Arc<dyn Store>,
             RelaySettings::default(),
-            Arc::new(System),
+            Arc::new(SystemWorld),
         );
         let served = tokio::spawn(hearth_relay::serve(listener, relay, stop.clone()));
         (base, stop, served)
@@ -527,7 +527,7 @@ async fn users_queries_and_claims_outlive_the_relay() {
     let log = json!({"project": 1, "query": id, "log_data": "begun"}).to_string();
     worker.post("/api/logs/", log).await;
     stop.cancel();
-    within(served).await.unwrap().unwrap();
+    in_time(served).await.unwrap().unwrap();
 
     let (base, stop, served) = serve().await;
     let worker = Client::new(base, worker.key);
@@ -543,7 +543,7 @@ async fn users_queries_and_claims_outlive_the_relay() {
         (&"y".into(), &"begun".into())
     );
     stop.cancel();
-    within(served).await.unwrap().unwrap();
+    in_time(served).await.unwrap().unwrap();
 }
 
 #[tokio::test]

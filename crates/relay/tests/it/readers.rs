@@ -13,9 +13,9 @@ use tokio::{
 
 use crate::{
     client::Client,
+    in_time,
     server::Server,
     wire::{question, strict_events},
-    within,
     worker::{CHAT_DONE, Scripted, chat},
 };
 
@@ -47,7 +47,7 @@ async fn a_reader_that_takes_nothing_is_cut_and_its_job_cancelled() {
 pub(crate) async fn stuck(server: &Server, request: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
-    let mut stuck = within(socket.connect(server.address)).await.unwrap();
+    let mut stuck = in_time(socket.connect(server.address)).await.unwrap();
     stuck.write_all(request.as_bytes()).await.unwrap();
     stuck
 }
@@ -83,7 +83,7 @@ async fn long_answers_that_are_not_taken_leave_room_for_others() {
     ];
     let mut head = [0; 12];
     for reader in &mut slow {
-        within(reader.read_exact(&mut head)).await.unwrap();
+        in_time(reader.read_exact(&mut head)).await.unwrap();
         assert_eq!(&head, b"HTTP/1.1 200");
     }
     for path in [&path, &polled] {
@@ -102,7 +102,7 @@ async fn long_answers_that_are_not_taken_leave_room_for_others() {
             tokio::task::yield_now().await;
         }
     };
-    within(answered).await;
+    in_time(answered).await;
     assert_eq!(
         client.get(&polled).await.json().await["status"],
         "completed"
@@ -131,7 +131,7 @@ async fn lists_of_queries_that_are_not_taken_leave_room_for_others() {
     let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n\r\n");
     let mut slow = stuck(&server, &request).await;
     let mut head = [0; 12];
-    within(slow.read_exact(&mut head)).await.unwrap();
+    in_time(slow.read_exact(&mut head)).await.unwrap();
     assert_eq!(&head, b"HTTP/1.1 200");
     let refused = client.get(path).await;
     assert_eq!(refused.header("x-hearth-error"), "busy");
@@ -145,7 +145,7 @@ async fn lists_of_queries_that_are_not_taken_leave_room_for_others() {
             tokio::task::yield_now().await;
         }
     };
-    let listed = within(listed).await;
+    let listed = in_time(listed).await;
     assert!((16 * MIB..18 * MIB).contains(&listed), "{listed}");
 }
 
@@ -159,20 +159,20 @@ async fn a_connection_may_rest_longer_than_a_head_may_take() {
     let mut answer = [0; 1024];
     for round in 0..3 {
         resting.write_all(request).await.unwrap();
-        let read = within(resting.read(&mut answer)).await.unwrap();
+        let read = in_time(resting.read(&mut answer)).await.unwrap();
         assert!(answer[..read].starts_with(b"HTTP/1.1 200"), "round {round}");
         // While it is idle, connections that stall within a head are closed.
         for part in ["", "GET /healthz HTTP/1.1\r\nho"] {
             let mut slow = TcpStream::connect(server.address).await.unwrap();
             slow.write_all(part.as_bytes()).await.unwrap();
             let mut rest = Vec::new();
-            within(slow.read_to_end(&mut rest)).await.unwrap();
+            in_time(slow.read_to_end(&mut rest)).await.unwrap();
         }
     }
     // It is closed itself when it stalls within a later head.
     resting.write_all(&request[..9]).await.unwrap();
     let mut rest = Vec::new();
-    within(resting.read_to_end(&mut rest)).await.unwrap();
+    in_time(resting.read_to_end(&mut rest)).await.unwrap();
 }
 
 proptest! {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hearth_relay::{RelaySettings, System, World as _};
+use hearth_relay::{RelaySettings, SystemWorld, World as _};
 use http::{Method, StatusCode};
 use queue::{Owner, Queue as _, Scope};
 use serde_json::{Value, json};
@@ -351,7 +351,7 @@ async fn who_asks_for_the_head_of_an_answer_has_not_fetched_it() {
         for (method, is_erased) in [(Method::HEAD, false), (Method::GET, true)] {
             let reply = requester.send(method, &path.replace("ID", &id), "").await;
             assert_eq!(reply.status, StatusCode::OK, "{path}");
-            let later = System.now() + Duration::from_secs(2 * 60 * 60);
+            let later = SystemWorld.now() + Duration::from_secs(2 * 60 * 60);
             server.store.reap(later).await.unwrap();
             let kept = server.store.get(Owner::Anyone, job).await.unwrap();
             assert_eq!(kept.unwrap().is_erased, is_erased, "{path}");

@@ -6,8 +6,8 @@ use serde_json::json;
 
 use crate::{
     client::Client,
+    in_time,
     server::Server,
-    within,
     worker::{Scripted, report},
 };
 
@@ -110,6 +110,6 @@ async fn a_worker_that_polls_has_what_a_better_one_has_no_room_for() {
     submit(&client).await;
     submit(&client).await;
     warm.lease().await;
-    let polled = within(polled).await.unwrap();
+    let polled = in_time(polled).await.unwrap();
     assert_eq!(polled["leases"].as_array().unwrap().len(), 1);
 }

@@ -10,13 +10,13 @@ use std::{
     time::Duration,
 };
 
-use hearth_relay::{Relay, RelaySettings, System, World, keys};
+use hearth_relay::{Relay, RelaySettings, SystemWorld, World, keys};
 use proto::{Account, Timestamp};
 use queue::{Ceiling, Keys as _, MemoryQueue, Queue as _, QueueCounts, Scope, Serve, Store};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::{client::Client, within};
+use crate::{client::Client, in_time};
 
 /// A relay on a port of its own, with the keys that a test needs.
 pub(crate) struct Server {
@@ -46,7 +46,7 @@ impl Server {
         store: Arc<MemoryQueue>,
         settings: RelaySettings,
     ) -> Self {
-        Self::made(over, store, settings, Arc::new(System)).await
+        Self::made(over, store, settings, Arc::new(SystemWorld)).await
     }
 
     /// Starts a relay whose clock the test moves.
@@ -144,8 +144,8 @@ impl Server {
             ceiling,
             expires_at,
         };
-        let id = System.random().unwrap()[..6].try_into().unwrap();
-        let (text, record) = keys::mint(for_, id, System.random().unwrap(), System.now());
+        let id = SystemWorld.random().unwrap()[..6].try_into().unwrap();
+        let (text, record) = keys::mint(for_, id, SystemWorld.random().unwrap(), SystemWorld.now());
         self.store.create_key(record).await.unwrap();
         text.reveal().to_owned()
     }
@@ -154,7 +154,7 @@ impl Server {
     pub(crate) async fn until(&self, holds: impl Fn(QueueCounts) -> bool) {
         let mut arrivals = self.store.arrivals();
         while !holds(self.store.counts()) {
-            within(arrivals.changed()).await.unwrap();
+            in_time(arrivals.changed()).await.unwrap();
         }
     }
 
@@ -170,7 +170,7 @@ impl Server {
 
     /// Waits until the relay has ended.
     pub(crate) async fn ended(mut self) -> std::io::Result<()> {
-        within(&mut self.served).await.unwrap()
+        in_time(&mut self.served).await.unwrap()
     }
 }
 
@@ -187,11 +187,11 @@ impl Ahead {
 
 impl World for Ahead {
     fn now(&self) -> Timestamp {
-        System.now() + Duration::from_millis(self.0.load(Ordering::Relaxed))
+        SystemWorld.now() + Duration::from_millis(self.0.load(Ordering::Relaxed))
     }
 
     fn random(&self) -> std::io::Result<[u8; 32]> {
-        System.random()
+        SystemWorld.random()
     }
 }
 

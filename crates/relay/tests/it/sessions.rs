@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 
 use crate::{
     client::{Client, Reply},
+    in_time,
     people::{PASSWORD, logged_in, user},
     server::{Ahead, Server},
-    within,
     worker::Scripted,
 };
 
@@ -339,7 +339,7 @@ async fn what_was_opened_with_a_token_ends_when_it_expires() {
         clock.by(Duration::from_secs(life - 5));
         worker.is_answered().await;
         clock.by(Duration::from_secs(life + 1));
-        assert_eq!(within(worker.close_code()).await, 4011);
+        assert_eq!(in_time(worker.close_code()).await, 4011);
         events.broken_off().await;
         let code = if is_ours {
             "token_expired"

@@ -13,8 +13,8 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::{
     client::Client,
+    in_time,
     server::Server,
-    within,
     worker::{CHAT_DONE, Scripted, chat, report},
 };
 
@@ -402,5 +402,5 @@ async fn a_revoked_key_loses_its_connection() {
             .await
             .unwrap()
     );
-    assert_eq!(within(worker.close_code()).await, 4009);
+    assert_eq!(in_time(worker.close_code()).await, 4009);
 }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use hearth_relay::{RelaySettings, System, World};
+use hearth_relay::{RelaySettings, SystemWorld, World};
 use http::StatusCode;
 use proto::{
     Account, Dialect, End, JobId, JobState, ModelName, Op, Priority, Timestamp,
@@ -33,7 +33,7 @@ async fn drained_after(patience: Duration) -> Server {
 /// Waits until the relay reports that it is shutting down.
 async fn goes_down(server: &Server) {
     let draining = async { while server.nobody().get("/readyz").await.status == StatusCode::OK {} };
-    crate::within(draining).await;
+    crate::in_time(draining).await;
 }
 
 #[tokio::test]
@@ -114,7 +114,7 @@ async fn what_still_runs_when_the_time_is_over_is_cut_with_an_error_and_keeps_it
     assert_eq!(worker.close_code().await, 1012);
     let store = server.store.clone();
     server.stop().await.unwrap();
-    store.restart(System.now());
+    store.restart(SystemWorld.now());
     let kept = store.get(Owner::Anyone, job.token().job).await;
     assert_eq!(kept.unwrap().unwrap().state, JobState::Leased);
 
@@ -173,7 +173,7 @@ async fn a_held_poll_is_answered_with_nothing_and_a_mark_when_the_relay_goes_dow
     let held = native.clone();
     let held = tokio::spawn(async move { held.post("/api/worker/v1/poll", first).await });
     let known = async { while !client.get("/api/tags").await.text().await.contains("held") {} };
-    crate::within(known).await;
+    crate::in_time(known).await;
     server.begin_stop();
     let told = [
         held.await.unwrap(),
@@ -221,7 +221,7 @@ async fn a_job_over_plain_requests_ends_while_the_relay_goes_down() {
     assert_eq!(ended.status, StatusCode::OK);
     let store = server.store.clone();
     server.stop().await.unwrap();
-    store.restart(System.now());
+    store.restart(SystemWorld.now());
     let kept = store.get(Owner::Anyone, token.job).await.unwrap().unwrap();
     assert_eq!(kept.state, JobState::Completed);
 }
@@ -258,7 +258,7 @@ async fn left_behind() -> (Arc<queue::MemoryQueue>, [proto::JobId; 2]) {
     server.stop().await.unwrap();
     asked.await.unwrap();
     asked_too.await.unwrap();
-    store.restart(System.now());
+    store.restart(SystemWorld.now());
     let jobs = store.list(Owner::Anyone, 2).await.unwrap();
     (store, [jobs[0].new.id, jobs[1].new.id])
 }
@@ -266,7 +266,7 @@ async fn left_behind() -> (Arc<queue::MemoryQueue>, [proto::JobId; 2]) {
 async fn end_of(store: &queue::MemoryQueue, job: proto::JobId) -> Option<End> {
     let log = store.log(Owner::Anyone, job).await.unwrap().unwrap();
     let mut head = log.head();
-    let ended = crate::within(head.wait_for(|head| head.end.is_some())).await;
+    let ended = crate::in_time(head.wait_for(|head| head.end.is_some())).await;
     ended.unwrap().end.clone()
 }
 
@@ -295,11 +295,11 @@ struct Breaking(AtomicBool);
 impl World for Breaking {
     fn now(&self) -> Timestamp {
         assert!(!self.0.load(Ordering::Relaxed), "the clock broke");
-        System.now()
+        SystemWorld.now()
     }
 
     fn random(&self) -> std::io::Result<[u8; 32]> {
-        System.random()
+        SystemWorld.random()
     }
 }
 
@@ -324,7 +324,7 @@ async fn a_part_that_dies_ends_the_relay() {
     assert_eq!(health.status, StatusCode::OK, "it serves");
     world.0.store(true, Ordering::Relaxed);
     // The new job wakes the maintenance task, which reads the clock.
-    server.store.enqueue(System.now(), job).await.unwrap();
+    server.store.enqueue(SystemWorld.now(), job).await.unwrap();
     let died = server.ended().await.unwrap_err().to_string();
     assert!(died.contains("a part of the relay failed"), "{died}");
 }

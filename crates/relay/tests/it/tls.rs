@@ -26,7 +26,7 @@ use tokio_tungstenite::{
     tungstenite::{Message, client::IntoClientRequest as _},
 };
 
-use crate::{server::Server, within, worker::report};
+use crate::{in_time, server::Server, worker::report};
 
 /// Writes a self-signed certificate for a name to files.
 fn certify(folder: &Path, name: &str) -> (TlsFiles, CertificateDer<'static>) {
@@ -62,7 +62,7 @@ async fn dial(
     let tcp = TcpStream::connect(server.address).await?;
     tcp.set_nodelay(true)?;
     let name = ServerName::try_from("localhost").unwrap();
-    within(TlsConnector::from(Arc::new(config)).connect(name, tcp)).await
+    in_time(TlsConnector::from(Arc::new(config)).connect(name, tcp)).await
 }
 
 const LONG: Duration = Duration::from_secs(20);
@@ -82,11 +82,11 @@ async fn a_request_over_tls_is_answered_and_told_to_stay_with_it() {
         .header("host", "localhost")
         .header("authorization", format!("Bearer {key}"));
     let request = request.body(Empty::<bytes::Bytes>::new()).unwrap();
-    let reply = within(http.send_request(request)).await.unwrap();
+    let reply = in_time(http.send_request(request)).await.unwrap();
     assert_eq!(reply.status(), StatusCode::OK);
     let lasting = &reply.headers()["strict-transport-security"];
     assert_eq!(lasting, "max-age=31536000");
-    let body = within(reply.into_body().collect()).await.unwrap();
+    let body = in_time(reply.into_body().collect()).await.unwrap();
     assert_eq!(body.to_bytes(), r#"{"models":[]}"#);
     connection.abort();
 
@@ -108,7 +108,7 @@ async fn a_worker_connects_over_tls() {
     headers.insert("authorization", format!("Bearer {key}").parse().unwrap());
     headers.insert("sec-websocket-protocol", SUBPROTOCOL.parse().unwrap());
     let stream = dial(&server, &cert).await.unwrap();
-    let (mut socket, _) = within(client_async(request, stream)).await.unwrap();
+    let (mut socket, _) = in_time(client_async(request, stream)).await.unwrap();
     let hello = WorkerMessage::Hello {
         worker: WorkerId::new("w").unwrap(),
         version: "0".into(),
@@ -117,7 +117,7 @@ async fn a_worker_connects_over_tls() {
     };
     let hello = Message::text(serde_json::to_string(&hello).unwrap());
     socket.send(hello).await.unwrap();
-    let welcome = within(socket.next()).await.unwrap().unwrap();
+    let welcome = in_time(socket.next()).await.unwrap().unwrap();
     let welcome = serde_json::from_str(&welcome.into_text().unwrap()).unwrap();
     assert!(
         matches!(welcome, RelayMessage::Welcome { .. }),
@@ -193,7 +193,7 @@ async fn a_certificate_is_read_again_when_the_relay_is_told_to() {
         assert!(said.unwrap().success());
     };
     hang_up();
-    within(async { while dial(&server, &second).await.is_err() {} }).await;
+    in_time(async { while dial(&server, &second).await.is_err() {} }).await;
     assert!(dial(&server, &first).await.is_err(), "and it alone");
 }
 
@@ -232,7 +232,7 @@ async fn older_tls_and_plain_http_are_refused() {
         socket.write_all(&said).await.unwrap();
         let mut answer = Vec::new();
         // A connection that was reset has ended as well.
-        let _ = within(socket.read_to_end(&mut answer)).await;
+        let _ = in_time(socket.read_to_end(&mut answer)).await;
         // At most a fatal alert; for TLS 1.1 it is `protocol_version`.
         assert!(answer.is_empty() || answer[0] == 21, "{answer:?}");
         if is_told {
@@ -250,7 +250,7 @@ async fn who_does_not_finish_the_handshake_is_cut() {
         let mut silent = TcpStream::connect(server.address).await.unwrap();
         silent.write_all(begin).await.unwrap();
         let mut answer = Vec::new();
-        let _ = within(silent.read_to_end(&mut answer)).await;
+        let _ = in_time(silent.read_to_end(&mut answer)).await;
         assert!(answer.is_empty());
     }
     drop(cert);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
-use hearth_relay::{RelaySettings, System, World as _};
+use hearth_relay::{RelaySettings, SystemWorld, World as _};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::StatusCode;
 use queue::{Role, Users as _};
@@ -154,7 +154,7 @@ async fn no_token_but_those_that_were_given_out_opens_anything() {
     let good = tokens["access"].as_str().unwrap();
     let key = server
         .store
-        .token_key(System.random().unwrap())
+        .token_key(SystemWorld.random().unwrap())
         .await
         .unwrap();
     let claims = good.split('.').nth(1).unwrap();

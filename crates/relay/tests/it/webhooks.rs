@@ -1,7 +1,7 @@
 //! Webhooks, delivered to a real receiver that the operator allows.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use hearth_relay::{RelaySettings, System, World};
+use hearth_relay::{RelaySettings, SystemWorld, World};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::{Method, StatusCode};
 use proto::Timestamp;
@@ -13,7 +13,7 @@ use tokio::{
     net::TcpListener,
 };
 
-use crate::{client::Client, server::Server, within, worker::Scripted};
+use crate::{client::Client, in_time, server::Server, worker::Scripted};
 
 /// A receiver whose answers the test chooses.
 pub(crate) struct Receiver(pub(crate) TcpListener);
@@ -47,11 +47,11 @@ impl Receiver {
     }
 
     pub(crate) async fn hear_at(&self, target: &str, answer: &str) -> Message {
-        let (mut socket, _) = within(self.0.accept()).await.unwrap();
+        let (mut socket, _) = in_time(self.0.accept()).await.unwrap();
         let mut bytes = Vec::new();
         let (head, length) = loop {
             let mut part = [0; 4096];
-            let n = within(socket.read(&mut part)).await.unwrap();
+            let n = in_time(socket.read(&mut part)).await.unwrap();
             assert!(n > 0, "the request broke off");
             bytes.extend_from_slice(&part[..n]);
             let text = String::from_utf8_lossy(&bytes).into_owned();
@@ -119,7 +119,7 @@ async fn submit(client: &Client, webhook: &Value) -> Value {
 
 /// Waits until the webhook is no longer pending.
 async fn settled(client: &Client, id: &str) -> Value {
-    within(async {
+    in_time(async {
         loop {
             let job = client.get(&format!("/api/jobs/{id}")).await.json().await;
             if job["webhook"]["state"] != "waiting" {
@@ -137,11 +137,11 @@ struct Stepped;
 
 impl World for Stepped {
     fn now(&self) -> Timestamp {
-        System.now()
+        SystemWorld.now()
     }
 
     fn random(&self) -> std::io::Result<[u8; 32]> {
-        System.random()
+        SystemWorld.random()
     }
 
     fn wall(&self) -> Timestamp {
@@ -265,7 +265,7 @@ async fn what_was_to_be_told_is_told_after_a_restart() {
     let id = made["id"].as_str().unwrap().to_owned();
     let (store, key) = (server.store.clone(), client.key.clone());
     server.stop().await.unwrap();
-    store.restart(System.now());
+    store.restart(SystemWorld.now());
 
     let server = Server::over(store, patient).await;
     let client = Client::new(server.base(), key);

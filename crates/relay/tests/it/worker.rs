@@ -13,7 +13,7 @@ use tokio_tungstenite::{
     tungstenite::{Error, Message, client::IntoClientRequest as _, handshake::client::Response},
 };
 
-use crate::{server::Server, within};
+use crate::{in_time, server::Server};
 
 /// A WebSocket worker that is controlled by the test.
 pub(crate) struct Scripted {
@@ -121,7 +121,7 @@ impl Scripted {
         headers.insert("sec-websocket-protocol", subprotocol.parse().unwrap());
         let tcp = TcpStream::connect(server.address).await.unwrap();
         tcp.set_nodelay(true).unwrap();
-        within(client_async(request, tcp)).await
+        in_time(client_async(request, tcp)).await
     }
 
     pub(crate) async fn say(&mut self, message: &WorkerMessage) {
@@ -131,7 +131,7 @@ impl Scripted {
 
     pub(crate) async fn frame(&mut self) -> Message {
         loop {
-            let message = within(self.socket.next()).await.unwrap().unwrap();
+            let message = in_time(self.socket.next()).await.unwrap().unwrap();
             if !message.is_ping() && !message.is_pong() {
                 return message;
             }
@@ -216,7 +216,7 @@ impl Scripted {
     /// Disconnects, and returns once the relay has closed the connection.
     pub(crate) async fn goes(mut self) {
         self.socket.close(None).await.unwrap();
-        while within(self.socket.next())
+        while in_time(self.socket.next())
             .await
             .is_some_and(|frame| frame.is_ok())
         {}

@@ -8,7 +8,11 @@ fn by(process: u32) -> Identity {
     Identity::Process(process, 7)
 }
 
-fn ask(approvals: &Approvals, process: u32, now: Instant) -> Result<Ticket, (ErrorCode, String)> {
+fn ask(
+    approvals: &Approvals,
+    process: u32,
+    now: Instant,
+) -> Result<PendingApproval, (ErrorCode, String)> {
     let who = Program {
         name: format!("p{process}"),
         ..Program::default()
@@ -16,7 +20,7 @@ fn ask(approvals: &Approvals, process: u32, now: Instant) -> Result<Ticket, (Err
     approvals.ask(by(process), who, Command::StopTts, WITHIN, now)
 }
 
-fn code(refused: Result<Ticket, (ErrorCode, String)>) -> ErrorCode {
+fn code(refused: Result<PendingApproval, (ErrorCode, String)>) -> ErrorCode {
     refused.expect_err("it was asked").0
 }
 
@@ -71,9 +75,9 @@ async fn a_refused_program_is_not_asked_about_again_for_a_while() {
     let home = tempfile::tempdir().unwrap();
     let approvals = Approvals::open(home.path(), World::default());
     let now = Instant::now();
-    let mut ticket = ask(&approvals, 1, now).unwrap();
-    approvals.deny(&ticket.id.to_string()).unwrap();
-    assert!(matches!(ticket.verdict.try_recv(), Ok(Verdict::No)));
+    let mut pending = ask(&approvals, 1, now).unwrap();
+    approvals.deny(&pending.id.to_string()).unwrap();
+    assert!(matches!(pending.verdict.try_recv(), Ok(Verdict::No)));
     assert_eq!(code(ask(&approvals, 1, now)), ErrorCode::ApprovalDenied);
     let later = Instant::now() + WINDOW;
     let other = ask(&approvals, 2, now).unwrap();
@@ -86,9 +90,9 @@ async fn a_refused_program_is_not_asked_about_again_for_a_while() {
 async fn leave_for_good_is_a_token_that_outlives_a_restart_until_it_is_revoked() {
     let home = tempfile::tempdir().unwrap();
     let approvals = Approvals::open(home.path(), World::default());
-    let mut ticket = ask(&approvals, 1, Instant::now()).unwrap();
+    let mut pending = ask(&approvals, 1, Instant::now()).unwrap();
     approvals.approve("1", true).await.unwrap();
-    let Ok(Verdict::Always(id, token)) = ticket.verdict.try_recv() else {
+    let Ok(Verdict::Always(id, token)) = pending.verdict.try_recv() else {
         panic!("no token")
     };
     assert!(!format!("{approvals:?}").contains(token.expose()));
@@ -112,10 +116,10 @@ async fn a_revoked_leave_does_not_come_back_with_the_next() {
     let home = tempfile::tempdir().unwrap();
     let approvals = Approvals::open(home.path(), World::default());
     let allow = async |process: u32| {
-        let mut ticket = ask(&approvals, process, Instant::now()).unwrap();
-        let asked = ticket.id.to_string();
+        let mut pending = ask(&approvals, process, Instant::now()).unwrap();
+        let asked = pending.id.to_string();
         approvals.approve(&asked, true).await.unwrap();
-        let Ok(Verdict::Always(id, _)) = ticket.verdict.try_recv() else {
+        let Ok(Verdict::Always(id, _)) = pending.verdict.try_recv() else {
             panic!("no token")
         };
         id
@@ -131,9 +135,9 @@ async fn a_revoked_leave_does_not_come_back_with_the_next() {
 async fn once_leaves_nothing_behind_and_who_left_gets_nothing() {
     let home = tempfile::tempdir().unwrap();
     let approvals = Approvals::open(home.path(), World::default());
-    let mut ticket = ask(&approvals, 1, Instant::now()).unwrap();
+    let mut pending = ask(&approvals, 1, Instant::now()).unwrap();
     approvals.approve("1", false).await.unwrap();
-    assert!(matches!(ticket.verdict.try_recv(), Ok(Verdict::Once)));
+    assert!(matches!(pending.verdict.try_recv(), Ok(Verdict::Once)));
     drop(ask(&approvals, 2, Instant::now()).unwrap());
     let gone = approvals.approve("2", true).await.unwrap_err();
     assert_eq!(gone.0, ErrorCode::NothingToDo);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hearth_status::{Approvals, AskError, HubAddress, Limits, World, call};
+use hearth_status::{Approvals, AskError, HubAddress, Limits, World, request};
 use proto::{
     ErrorCode,
     status::{
@@ -266,11 +266,11 @@ async fn the_owners_own_program_lists_answers_and_revokes_over_the_hub() {
         always: Some(true),
         ..CommandArgs::default()
     };
-    call(&at, "approve", approval.clone()).await.unwrap();
+    request(&at, "approve", approval.clone()).await.unwrap();
     assert_eq!(peer.said().await["type"], "granted");
     asked.carry_out().await;
 
-    let pairs = call(&at, "pairs", CommandArgs::default()).await.unwrap();
+    let pairs = request(&at, "pairs", CommandArgs::default()).await.unwrap();
     let pairs: Pairs = serde_json::from_value(pairs).unwrap();
     assert_eq!(
         (pairs.waiting.len(), &*pairs.allowed[0].who.name),
@@ -279,7 +279,7 @@ async fn the_owners_own_program_lists_answers_and_revokes_over_the_hub() {
     let text = serde_json::to_string(&pairs).unwrap();
     assert!(!text.contains("token"), "{text}");
     let grant = Some(pairs.allowed[0].id.clone());
-    call(
+    request(
         &at,
         "revoke",
         CommandArgs {
@@ -289,7 +289,7 @@ async fn the_owners_own_program_lists_answers_and_revokes_over_the_hub() {
     )
     .await
     .unwrap();
-    let refused = call(&at, "approve", approval).await.unwrap_err();
+    let refused = request(&at, "approve", approval).await.unwrap_err();
     assert!(matches!(
         refused,
         AskError::Refused {
@@ -297,7 +297,9 @@ async fn the_owners_own_program_lists_answers_and_revokes_over_the_hub() {
             ..
         }
     ));
-    let refused = call(&at, "deny", CommandArgs::default()).await.unwrap_err();
+    let refused = request(&at, "deny", CommandArgs::default())
+        .await
+        .unwrap_err();
     assert!(matches!(
         refused,
         AskError::Refused {

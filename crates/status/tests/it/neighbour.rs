@@ -7,8 +7,8 @@ use std::{
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use hearth_status::{
-    AskError, Holder, HubAddress, Link, LocalToken, Places, Ports, StatusHub, Subscriber,
-    SubscriberHandle, follow_neighbour, holder, private_file,
+    AskError, HubAddress, Link, LocalToken, Places, PortOwner, Ports, StatusHub, Subscriber,
+    SubscriberHandle, follow_neighbour, port_owner, private_file,
 };
 use proto::{
     ErrorCode,
@@ -50,12 +50,12 @@ struct Beside {
 
 impl Beside {
     fn start(addr: SocketAddr) -> Self {
-        Self::asking(sockets(addr), holder)
+        Self::asking(sockets(addr), port_owner)
     }
 
     fn asking(
         ports: Ports,
-        holder: impl Fn(u16) -> Option<Holder> + Send + Sync + 'static,
+        owner_of: impl Fn(u16) -> Option<PortOwner> + Send + Sync + 'static,
     ) -> Self {
         let (hub, stop) = (StatusHub::default(), CancellationToken::new());
         hub.update(|status| {
@@ -63,8 +63,13 @@ impl Beside {
             status.text = "Ready".into();
             status.engine.state = HopState::Up;
         });
-        let following =
-            follow_neighbour(hub.clone(), ports, "assistant".into(), holder, stop.clone());
+        let following = follow_neighbour(
+            hub.clone(),
+            ports,
+            "assistant".into(),
+            owner_of,
+            stop.clone(),
+        );
         let run = tokio::spawn(following);
         Self { hub, stop, run }
     }
@@ -368,7 +373,7 @@ async fn what_another_program_said_instead_comes_back_when_that_one_leaves() {
         served.hub.clone(),
         sockets(addr),
         "assistant".into(),
-        holder,
+        port_owner,
         stop.clone(),
     );
     let following = tokio::spawn(following);
@@ -448,14 +453,14 @@ async fn whoever_was_followed_instead_of_the_own_hub_is_left_when_that_is_there(
 #[cfg(target_os = "linux")]
 async fn another_users_program_that_takes_the_port_later_is_not_believed() {
     let (listener, addr) = listen().await;
-    let user = holder(addr.port()).unwrap().user;
+    let user = port_owner(addr.port()).unwrap().user;
     let (asked, mut asking) = watch::channel(0_u32);
     // The second listener belongs to another user; the third belongs to the owner again.
     let beside = Beside::asking(sockets(addr), move |_| {
         asked.send_modify(|count| *count += 1);
         let foreign = u32::from(*asked.borrow() == 2);
         let process = None;
-        Some(Holder {
+        Some(PortOwner {
             user: user + foreign,
             process,
         })
@@ -489,7 +494,7 @@ async fn another_users_program_that_takes_the_port_later_is_not_believed() {
 #[cfg(target_os = "linux")]
 async fn another_users_program_that_takes_the_port_between_two_polls_is_not_believed() {
     let (listener, addr) = listen().await;
-    let user = holder(addr.port()).unwrap().user;
+    let user = port_owner(addr.port()).unwrap().user;
     let ports = Ports {
         sockets: Vec::new(),
         http: vec![addr],
@@ -500,7 +505,7 @@ async fn another_users_program_that_takes_the_port_between_two_polls_is_not_beli
         asked.send_modify(|count| *count += 1);
         let foreign = u32::from(*asked.borrow() == 3);
         let process = None;
-        Some(Holder {
+        Some(PortOwner {
             user: user + foreign,
             process,
         })

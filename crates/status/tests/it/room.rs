@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use hearth_status::{Limits, call};
+use hearth_status::{Limits, request};
 use proto::status::{Phase, ServerMessage};
 use serde_json::json;
 use tokio::{io::AsyncReadExt as _, net::TcpStream, task::JoinSet};
@@ -107,7 +107,12 @@ async fn whoever_holds_connections_and_says_nothing_keeps_nobody_out() {
         }
         silent.push(stream);
     }
-    let own = soon(call(&token, "ping", proto::status::CommandArgs::default())).await;
+    let own = soon(request(
+        &token,
+        "ping",
+        proto::status::CommandArgs::default(),
+    ))
+    .await;
     assert_eq!(own.unwrap()["seq"], 0);
     let mut ended = JoinSet::new();
     for mut stream in silent {

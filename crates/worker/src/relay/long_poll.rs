@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::requests::{Polled, Posted, extend, poll, post, tell_details};
 use super::Relay;
-use crate::{Desk, LinkEnd};
+use crate::{JobTable, LinkEnd};
 
 /// Maximum number of concurrent posts.
 const POSTS_MAX: usize = 8;
@@ -32,21 +32,22 @@ const HOLD_MIN: Duration = Duration::from_secs(2);
 const PLAIN: Duration = Duration::from_secs(5);
 
 type Poll<'a> = Pin<Box<dyn Future<Output = (u64, Result<Polled, LinkEnd>)> + Send + 'a>>;
-type Telling<'a> = Pin<Box<dyn Future<Output = (u64, Result<DetailsAnswer, LinkEnd>)> + Send + 'a>>;
+type DetailsPost<'a> =
+    Pin<Box<dyn Future<Output = (u64, Result<DetailsAnswer, LinkEnd>)> + Send + 'a>>;
 type Post<'a> = Pin<Box<dyn Future<Output = (LeaseToken, Result<Posted, LinkEnd>)> + Send + 'a>>;
 
 /// Polls until that fails, until `stop`, or until a WebSocket may be tried again.
 pub(super) async fn session(
     relay: &Relay,
-    desk: &Arc<Desk>,
+    table: &Arc<JobTable>,
     websocket_after: Option<Instant>,
     stop: &CancellationToken,
 ) -> LinkEnd {
     // On this carrier, sending again reveals the state of a lease.
-    desk.open(true);
+    table.open(true);
     let mut polling = Polling {
         relay,
-        desk,
+        table,
         hold: relay.tuning.poll_hold,
         report_told: 0,
         report_hurried: 0,
@@ -64,7 +65,7 @@ pub(super) async fn session(
     };
     let end = tokio::select! {
         end = polling.run(websocket_after) => end,
-        () = desk.woken() => LinkEnd::Woken,
+        () = table.woken() => LinkEnd::Woken,
         () = stop.cancelled() => LinkEnd::Stopped,
     };
     match end {
@@ -83,14 +84,14 @@ pub(super) async fn session(
 
 struct Polling<'a> {
     relay: &'a Relay,
-    desk: &'a Arc<Desk>,
+    table: &'a Arc<JobTable>,
     hold: Duration,
     report_told: u64,
     /// Number of the report last sent with a post of a job, between polls.
     report_hurried: u64,
     details_told: u64,
     /// The pending post of details, and the number up to which it sends them.
-    telling: Option<Telling<'a>>,
+    telling: Option<DetailsPost<'a>>,
     /// Whether a poll of this session was answered.
     proven: bool,
     /// Whether the relay is shutting down: only running jobs are still reported.
@@ -114,15 +115,15 @@ impl<'a> Polling<'a> {
         let heartbeat = self.relay.tuning.heartbeat;
         loop {
             self.start_posts(heartbeat);
-            if self.relay_drains && self.desk.held().is_empty() {
+            if self.relay_drains && self.table.held().is_empty() {
                 return LinkEnd::Restarting { after: None };
             }
             self.start_poll();
             self.start_telling();
-            let next_due = self.desk.next_due(heartbeat);
+            let next_due = self.table.next_due(heartbeat);
             let waiting = self.poll.is_none();
             let happened = tokio::select! {
-                () = self.desk.changed() => Ok(()),
+                () = self.table.changed() => Ok(()),
                 Some((token, posted)) = self.posts.next() => self.posted(token, posted),
                 (number, answer) = under_way(&mut self.poll) => {
                     self.poll = None;
@@ -148,20 +149,20 @@ impl<'a> Polling<'a> {
 
     fn start_posts(&mut self, heartbeat: Duration) {
         while self.posts.len() < POSTS_MAX {
-            let Some(outgoing) = self.desk.next(|token| self.busy.contains(&token)) else {
+            let Some(outgoing) = self.table.next(|token| self.busy.contains(&token)) else {
                 break;
             };
             let token = outgoing.token();
             self.busy.insert(token);
             let told = self.report_told.max(self.report_hurried);
-            let report = self.desk.report_before(told).map(|(number, report)| {
+            let report = self.table.report_before(told).map(|(number, report)| {
                 self.report_hurried = number;
                 report
             });
             self.posts
                 .push(Box::pin(post(self.relay, report, outgoing)));
         }
-        for token in self.desk.take_due(heartbeat) {
+        for token in self.table.take_due(heartbeat) {
             if self.busy.insert(token) {
                 self.posts.push(Box::pin(extend(self.relay, token)));
             }
@@ -175,7 +176,7 @@ impl<'a> Polling<'a> {
         }
         let (mut number, mut bytes, mut details) = (self.details_told, 0, Vec::new());
         while bytes < DETAILS_MAX
-            && let Some((next, detail)) = self.desk.detail_after(number)
+            && let Some((next, detail)) = self.table.detail_after(number)
         {
             number = next;
             bytes += match &detail {
@@ -201,8 +202,8 @@ impl<'a> Polling<'a> {
     }
 
     fn start_poll(&mut self) {
-        let held = self.desk.at_work();
-        let (capacity, (free, urgent)) = (self.desk.capacity(), self.desk.free());
+        let held = self.table.at_work();
+        let (capacity, (free, urgent)) = (self.table.capacity(), self.table.free());
         // A pending poll may be abandoned if its parameters are outdated. One that requests no jobs
         // for slots hardly loses any (a lost request to load a model is leased again). One that is
         // held and requests jobs that must not arrive now would more likely deliver a job than lose
@@ -214,7 +215,7 @@ impl<'a> Polling<'a> {
         if !is_outdated && !may_begin {
             return;
         }
-        let report = self.desk.report_after(self.report_told);
+        let report = self.table.report_after(self.report_told);
         let number = report
             .as_ref()
             .map_or(self.report_told, |(number, _)| *number);
@@ -238,7 +239,7 @@ impl<'a> Polling<'a> {
     }
 
     fn link_up(&self) {
-        self.desk.link_up(if self.hold.is_zero() {
+        self.table.link_up(if self.hold.is_zero() {
             CarrierKind::Poll
         } else {
             CarrierKind::LongPoll
@@ -261,15 +262,15 @@ impl<'a> Polling<'a> {
         }
         // A poll that ended early because a report was due was held.
         let brought_nothing =
-            answer == PollAnswer::default() && self.desk.report_before(number).is_none();
+            answer == PollAnswer::default() && self.table.report_before(number).is_none();
         for lease in answer.leases {
-            self.desk.lease(lease.head, Body::from(lease.body));
+            self.table.lease(lease.head, Body::from(lease.body));
         }
         for token in answer.cancelled {
-            self.desk.cancel(token);
+            self.table.cancel(token);
         }
         for token in answer.gone {
-            self.desk.closed(token, Some(ErrorCode::StaleLease));
+            self.table.closed(token, Some(ErrorCode::StaleLease));
         }
         let pause = if self.hold.is_zero() {
             PLAIN
@@ -312,18 +313,18 @@ impl<'a> Polling<'a> {
         let had_gap = self.gaps.remove(&token);
         match posted {
             Posted::Lines(answer) => {
-                self.desk.stored(token, answer.stored);
+                self.table.stored(token, answer.stored);
                 if answer.cancelled {
-                    self.desk.cancel(token);
+                    self.table.cancel(token);
                 }
             }
-            Posted::Closed => self.desk.closed(token, None),
-            Posted::Gone(code) => self.desk.closed(token, Some(code)),
+            Posted::Closed => self.table.closed(token, None),
+            Posted::Gone(code) => self.table.closed(token, Some(code)),
             // Everything available was already sent again, and the missing line is not in it.
-            Posted::Gap if had_gap => self.desk.cannot_continue(token),
+            Posted::Gap if had_gap => self.table.cannot_continue(token),
             Posted::Gap => {
                 self.gaps.insert(token);
-                self.desk.rewind(token);
+                self.table.rewind(token);
             }
         }
         Ok(())

@@ -31,12 +31,16 @@ use super::{
     Relay,
     http::{cause, lost},
 };
-use crate::{Desk, LinkEnd, Tuning};
+use crate::{JobTable, LinkEnd, Tuning};
 
 /// Timeout of sending the close frame.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Runs one connection from its handshake to its close.
-pub(super) async fn session(relay: &Relay, desk: &Arc<Desk>, stop: &CancellationToken) -> LinkEnd {
+pub(super) async fn session(
+    relay: &Relay,
+    table: &Arc<JobTable>,
+    stop: &CancellationToken,
+) -> LinkEnd {
     let tuning = &relay.tuning;
     let connected = tokio::select! {
         connected = timeout(tuning.connect, connect(relay)) => connected,
@@ -50,24 +54,24 @@ pub(super) async fn session(relay: &Relay, desk: &Arc<Desk>, stop: &Cancellation
     let (mut sink, mut stream) = socket.split();
     let mut arriving = Arriving::default();
     let conversation = async {
-        let greeting = greet(relay, desk, &mut sink, &mut stream);
+        let greeting = greet(relay, table, &mut sink, &mut stream);
         let greeting = match timeout(tuning.connect, greeting).await {
             Ok(Ok(greeting)) => greeting,
             Ok(Err(end)) => return end,
             Err(_) => return lost("the relay did not send its first message in time"),
         };
-        desk.link_up(CarrierKind::Websocket);
+        table.link_up(CarrierKind::Websocket);
         tokio::select! {
-            end = read(&mut stream, desk, &mut arriving, tuning) => end,
-            end = write(&mut sink, desk, greeting, tuning) => end,
-            () = desk.woken() => LinkEnd::Woken,
+            end = read(&mut stream, table, &mut arriving, tuning) => end,
+            end = write(&mut sink, table, greeting, tuning) => end,
+            () = table.woken() => LinkEnd::Woken,
         }
     };
     let end = tokio::select! {
         end = conversation => end,
         () = stop.cancelled() => LinkEnd::Stopped,
     };
-    arriving.give_back(desk);
+    arriving.give_back(table);
     let close = match &end {
         LinkEnd::Stopped => CloseFrame {
             code: CloseCode::Normal,
@@ -101,12 +105,12 @@ struct Greeting {
 /// Sends `Hello` and waits for the relay's first message.
 async fn greet(
     relay: &Relay,
-    desk: &Desk,
+    table: &JobTable,
     sink: &mut (impl Sink<Message, Error = Error> + Unpin),
     stream: &mut (impl Stream<Item = Result<Message, Error>> + Unpin),
 ) -> Result<Greeting, LinkEnd> {
-    let held = desk.open(false);
-    let Some((number, report)) = desk.report_after(0) else {
+    let held = table.open(false);
+    let Some((number, report)) = table.report_after(0) else {
         return Err(lost("there is nothing to report"));
     };
     let hello = WorkerMessage::Hello {
@@ -148,7 +152,7 @@ async fn greet(
 /// Processes messages of the relay until it is silent for too long.
 async fn read(
     stream: &mut (impl Stream<Item = Result<Message, Error>> + Unpin),
-    desk: &Arc<Desk>,
+    table: &Arc<JobTable>,
     arriving: &mut Arriving,
     tuning: &Tuning,
 ) -> LinkEnd {
@@ -158,8 +162,8 @@ async fn read(
             return lost(format!("no message from the relay for {silence} s"));
         };
         let heard = match next {
-            Some(Ok(Message::Text(text))) => hear(text.as_str(), desk, arriving),
-            Some(Ok(Message::Binary(bytes))) => part(&bytes, desk, arriving),
+            Some(Ok(Message::Text(text))) => hear(text.as_str(), table, arriving),
+            Some(Ok(Message::Binary(bytes))) => part(&bytes, table, arriving),
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(()),
             Some(Ok(Message::Close(frame))) => return closed(frame.as_ref()),
             Some(Err(error)) => return lost(cause(&error)),
@@ -171,21 +175,21 @@ async fn read(
     }
 }
 
-fn hear(text: &str, desk: &Desk, arriving: &mut Arriving) -> Result<(), &'static str> {
+fn hear(text: &str, table: &JobTable, arriving: &mut Arriving) -> Result<(), &'static str> {
     let message = serde_json::from_str(text).map_err(|_| "a message could not be read")?;
     match message {
         RelayMessage::Lease(head) => arriving.begin(head)?,
-        RelayMessage::Resume { token, stored } => desk.resume(token, stored),
-        RelayMessage::Stored { token, n } => desk.stored(token, n),
+        RelayMessage::Resume { token, stored } => table.resume(token, stored),
+        RelayMessage::Stored { token, n } => table.stored(token, n),
         RelayMessage::Cancel { token } => {
             if let Some(head) = arriving.forget(token) {
-                desk.lease_withdrawn(head);
+                table.lease_withdrawn(head);
             }
-            desk.cancel(token);
+            table.cancel(token);
         }
         RelayMessage::Closed { token, code } => {
             arriving.forget(token);
-            desk.closed(token, code);
+            table.closed(token, code);
         }
         RelayMessage::Drain => {
             tracing::info!("the relay is shutting down; running jobs may finish")
@@ -196,10 +200,10 @@ fn hear(text: &str, desk: &Desk, arriving: &mut Arriving) -> Result<(), &'static
     Ok(())
 }
 
-fn part(bytes: &Bytes, desk: &Arc<Desk>, arriving: &mut Arriving) -> Result<(), &'static str> {
+fn part(bytes: &Bytes, table: &Arc<JobTable>, arriving: &mut Arriving) -> Result<(), &'static str> {
     let frame = Frame::decode(bytes).map_err(|_| "a frame could not be read")?;
     if let Some((head, body)) = arriving.add(frame)? {
-        desk.lease(head, body);
+        table.lease(head, body);
     }
     Ok(())
 }

@@ -158,7 +158,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::{RelaySettings, System};
+    use crate::{RelaySettings, SystemWorld};
 
     fn job(n: u8) -> NewJob {
         NewJob {
@@ -178,7 +178,7 @@ mod tests {
 
     async fn watched(settings: RelaySettings) -> (Arc<MemoryQueue>, Watcher) {
         let store = Arc::new(MemoryQueue::default());
-        let relay = Relay::new(store.clone(), settings, Arc::new(System));
+        let relay = Relay::new(store.clone(), settings, Arc::new(SystemWorld));
         let mut watcher = Watcher::new(relay);
         let first = watcher.next().await.unwrap();
         assert!(first.starts_with(b"event: minutes\ndata: []\n\nevent: overview\n"));

@@ -8,7 +8,7 @@ use proto::{
     worker::{Frame, FrameKind, LeaseHead},
 };
 
-use crate::Desk;
+use crate::JobTable;
 
 /// Leases whose request has not arrived completely.
 #[derive(Debug, Default)]
@@ -65,9 +65,9 @@ impl Arriving {
     }
 
     /// Gives back the incomplete leases over the next link, because this one is gone.
-    pub(super) fn give_back(self, desk: &Desk) {
+    pub(super) fn give_back(self, table: &JobTable) {
         for (head, _) in self.leases.into_values() {
-            desk.lease_without_body(head);
+            table.lease_without_body(head);
         }
     }
 }

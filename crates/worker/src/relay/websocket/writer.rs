@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::Greeting;
 use crate::{
-    Desk, LinkEnd, Outgoing, Tuning,
+    JobTable, LinkEnd, Outgoing, Tuning,
     relay::http::{cause, lost},
 };
 
@@ -19,7 +19,7 @@ const SLEPT: Duration = Duration::from_secs(10);
 /// Sends what is pending to the relay. Bursts share a write; nothing is delayed.
 pub(super) async fn write(
     sink: &mut (impl Sink<Message, Error = Error> + Unpin),
-    desk: &Desk,
+    table: &JobTable,
     greeting: Greeting,
     tuning: &Tuning,
 ) -> LinkEnd {
@@ -36,13 +36,13 @@ pub(super) async fn write(
     let mut ping = interval_at(Instant::now() + tuning.ping, tuning.ping);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let confirm_by = Instant::now() + tuning.connect;
-    let mut awake = Awake::new(tuning);
+    let mut awake = SuspendDetector::new(tuning);
     loop {
-        let told = tell(&mut out, desk, &mut report_told, &mut capacity_told).await;
+        let told = tell(&mut out, table, &mut report_told, &mut capacity_told).await;
         match told {
-            Ok(Told::All) => {
+            Ok(Sent::All) => {
                 // Details of models are sent when nothing else is pending.
-                if let Some((number, detail)) = desk.detail_after(details_told) {
+                if let Some((number, detail)) = table.detail_after(details_told) {
                     details_told = number;
                     match out.say(&WorkerMessage::Detail { detail }).await {
                         Ok(()) => continue,
@@ -50,13 +50,13 @@ pub(super) async fn write(
                     }
                 }
             }
-            Ok(Told::More) => continue,
+            Ok(Sent::More) => continue,
             Err(end) => return end,
         }
-        let due = desk.next_due(heartbeat);
-        let unconfirmed = desk.is_unconfirmed();
+        let due = table.next_due(heartbeat);
+        let unconfirmed = table.is_unconfirmed();
         let done = tokio::select! {
-            () = desk.changed() => Ok(()),
+            () = table.changed() => Ok(()),
             _ = ping.tick() => {
                 if awake.slept(tuning) {
                     return LinkEnd::Woken;
@@ -64,7 +64,7 @@ pub(super) async fn write(
                 out.now(Message::Ping(Bytes::new())).await
             }
             () = sleep_until(due.unwrap_or(confirm_by)), if due.is_some() => {
-                extend(&mut out, desk, heartbeat).await
+                extend(&mut out, table, heartbeat).await
             }
             () = sleep_until(confirm_by), if unconfirmed => {
                 Err(lost("the relay did not confirm the held leases in time"))
@@ -80,31 +80,31 @@ pub(super) async fn write(
 /// quickly, however fast an engine writes.
 const ROUND: usize = 16;
 
-enum Told {
+enum Sent {
     All,
     More,
 }
 
 async fn tell(
     out: &mut Out<'_, impl Sink<Message, Error = Error> + Unpin>,
-    desk: &Desk,
+    table: &JobTable,
     report_told: &mut u64,
     capacity_told: &mut Option<u32>,
-) -> Result<Told, LinkEnd> {
-    if let Some((number, report)) = desk.report_after(*report_told) {
+) -> Result<Sent, LinkEnd> {
+    if let Some((number, report)) = table.report_after(*report_told) {
         *report_told = number;
         out.feed(text(&WorkerMessage::Report { report })?).await?;
     }
-    let slots = desk.capacity();
+    let slots = table.capacity();
     if capacity_told.replace(slots) != Some(slots) {
         out.feed(text(&WorkerMessage::Capacity { slots })?).await?;
     }
     for _ in 0..ROUND {
-        let Some(outgoing) = desk.next(|_| false) else {
+        let Some(outgoing) = table.next(|_| false) else {
             out.flush().await?;
-            return Ok(Told::All);
+            return Ok(Sent::All);
         };
-        if let Some((number, report)) = desk.report_before(*report_told) {
+        if let Some((number, report)) = table.report_before(*report_told) {
             *report_told = number;
             out.feed(text(&WorkerMessage::Report { report })?).await?;
         }
@@ -136,15 +136,15 @@ async fn tell(
             }
         }
     }
-    Ok(Told::More)
+    Ok(Sent::More)
 }
 
 async fn extend(
     out: &mut Out<'_, impl Sink<Message, Error = Error> + Unpin>,
-    desk: &Desk,
+    table: &JobTable,
     heartbeat: Duration,
 ) -> Result<(), LinkEnd> {
-    let tokens = desk.take_due(heartbeat);
+    let tokens = table.take_due(heartbeat);
     if tokens.is_empty() {
         return Ok(());
     }
@@ -186,12 +186,12 @@ fn written(result: Result<Result<(), Error>, tokio::time::error::Elapsed>) -> Re
 }
 
 /// Detects that the machine was suspended: timers do not count that time, the wall clock does.
-struct Awake {
+struct SuspendDetector {
     wall: proto::Timestamp,
     spent: Instant,
 }
 
-impl Awake {
+impl SuspendDetector {
     fn new(tuning: &Tuning) -> Self {
         Self {
             wall: tuning.clock.now(),

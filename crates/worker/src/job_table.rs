@@ -36,7 +36,7 @@ const SLOTS_MAX: u32 = limits::HELD_MAX as u32;
 ///
 /// Links, jobs and the engine's probe all use it, under one lock that is never held across an
 /// await.
-pub struct Desk {
+pub struct JobTable {
     engine: Arc<dyn Engine>,
     slots: u32,
     tuning: Tuning,
@@ -80,14 +80,14 @@ pub(crate) struct Load {
     pub(crate) held: usize,
 }
 
-impl fmt::Debug for Desk {
+impl fmt::Debug for JobTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let load = *self.load.borrow();
         write!(f, "Desk({} of {} slots held)", load.held, self.slots)
     }
 }
 
-impl Desk {
+impl JobTable {
     pub(crate) fn new(
         engine: Arc<dyn Engine>,
         slots: u32,
@@ -130,7 +130,7 @@ impl Desk {
             carrier: None,
             totals: Totals::default(),
         };
-        let desk = Self {
+        let table = Self {
             engine,
             slots: slots.clamp(1, SLOTS_MAX),
             tuning,
@@ -146,7 +146,7 @@ impl Desk {
             jobs: TaskTracker::new(),
             stop_jobs: CancellationToken::new(),
         };
-        Arc::new(desk)
+        Arc::new(table)
     }
 
     // Commands of the owner.

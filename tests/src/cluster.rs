@@ -6,26 +6,26 @@ use std::{io, path::Path, time::Duration};
 
 use crate::{
     disk::Disk,
-    marked::Marked,
     process::{Home, Process, binary, finish},
     proxy::Proxy,
     scripted_ollama::ScriptedOllama,
-    stand::{Stand, create_key, hearth},
+    tagged_engine::TaggedEngine,
+    test_bed::{TestBed, create_key, hearth},
 };
 
 /// All parts, with the logs of those that have ended.
 #[derive(Debug)]
-pub struct Farm {
+pub struct Cluster {
     /// Unmounted before its folder is removed.
     disk: Option<Disk>,
     /// The relay.
-    pub stand: Stand,
+    pub bed: TestBed,
     /// The engine of all agents.
     pub ollama: ScriptedOllama,
     /// The behaviour of the engine.
-    pub marked: Marked,
+    pub tagged_engine: TaggedEngine,
     /// The agents.
-    pub hands: Vec<Hand>,
+    pub hands: Vec<AgentProcess>,
     /// The requesters' keys.
     pub keys: Vec<String>,
     said: Vec<String>,
@@ -33,7 +33,7 @@ pub struct Farm {
 
 /// One agent.
 #[derive(Debug)]
-pub struct Hand {
+pub struct AgentProcess {
     name: String,
     home: Home,
     /// Its connection to the relay.
@@ -45,7 +45,7 @@ pub struct Hand {
 /// Number of requesters' keys, which divide the load.
 const KEYS: usize = 8;
 
-impl Farm {
+impl Cluster {
     /// A relay and the proxies to it; no agent is running yet.
     pub async fn new(hands: usize, slots: u32) -> Self {
         Self::with(&[], hands, slots).await
@@ -55,21 +55,21 @@ impl Farm {
     pub async fn with(options: &[&str], hands: usize, slots: u32) -> Self {
         let options = [&["--metrics", "127.0.0.1:0"], options].concat();
         let ollama = ScriptedOllama::start().await.unwrap();
-        let marked = Marked::engine(&ollama);
+        let tagged_engine = TaggedEngine::engine(&ollama);
         let engine = format!("ollama:{}", ollama.url());
-        let mut stand = Stand::relay_with(&options, &engine).await;
-        stand.slots = slots;
+        let mut bed = TestBed::relay_with(&options, &engine).await;
+        bed.slots = slots;
         let mut keys = Vec::new();
         for n in 0..KEYS {
             let name = format!("requester-{n}");
             let args = ["--name", &name, "--scope", "enqueue", "--scope", "read"];
-            keys.push(create_key(&stand.home, &args).await);
+            keys.push(create_key(&bed.home, &args).await);
         }
-        let mut farm = Self {
+        let mut cluster = Self {
             disk: None,
-            stand,
+            bed,
             ollama,
-            marked,
+            tagged_engine,
             hands: Vec::new(),
             keys,
             said: Vec::new(),
@@ -78,15 +78,15 @@ impl Farm {
             // Direct, slow, and in small segments.
             let (delay, piece) = [(0, usize::MAX), (5, usize::MAX), (0, 7)][n % 3];
             let delay = Duration::from_millis(delay);
-            let line = Proxy::split(farm.stand.address, delay, piece);
-            farm.hands.push(Hand {
+            let line = Proxy::split(cluster.bed.address, delay, piece);
+            cluster.hands.push(AgentProcess {
                 name: format!("hand-{n}"),
                 home: Home::new(),
                 line: line.await.unwrap(),
                 agent: None,
             });
         }
-        farm
+        cluster
     }
 
     /// Moves the relay's store to a disk whose power can be cut.
@@ -95,13 +95,13 @@ impl Farm {
     /// If no disk can be mounted here.
     pub async fn put_on_a_disk(&mut self) -> io::Result<()> {
         self.drain_relay().await;
-        let at = self.stand.home.path();
+        let at = self.bed.home.path();
         let store = std::fs::read(at.join("relay.db"))?;
         self.disk = Some(Disk::mount(at)?);
         std::fs::write(at.join("relay.db"), store)?;
         std::fs::File::open(at.join("relay.db"))?.sync_all()?;
         std::fs::File::open(at)?.sync_all()?;
-        self.stand.start_relay().await;
+        self.bed.start_relay().await;
         Ok(())
     }
 
@@ -111,14 +111,14 @@ impl Farm {
     /// If the disk cannot be copied, or the store is damaged.
     pub async fn cut_power(&mut self) -> io::Result<()> {
         let disk = self.disk.as_mut().unwrap();
-        let relay = self.stand.relay.take().unwrap();
+        let relay = self.bed.relay.take().unwrap();
         relay.freeze();
         disk.freeze()?;
         self.said.push(relay.log());
         relay.kill().await;
         disk.swap()?;
-        check(&self.stand.home.path().join("relay.db"))?;
-        self.stand.start_relay().await;
+        check(&self.bed.home.path().join("relay.db"))?;
+        self.bed.start_relay().await;
         Ok(())
     }
 
@@ -128,8 +128,8 @@ impl Farm {
         let mut command = hand.home.command(binary("hearth"));
         command
             .arg("agent")
-            .args(self.stand.options_of(&hand.name, hand.line.address()))
-            .env("HEARTH_KEY", &self.stand.worker);
+            .args(self.bed.options_of(&hand.name, hand.line.address()))
+            .env("HEARTH_KEY", &self.bed.worker);
         let mut agent = Process::start(&hand.name, command);
         agent.says("status on ws://").await;
         self.hands[n].agent = Some(agent);
@@ -152,7 +152,7 @@ impl Farm {
 
     /// Kills the relay.
     pub async fn kill_relay(&mut self) {
-        if let Some(relay) = self.stand.relay.take() {
+        if let Some(relay) = self.bed.relay.take() {
             self.said.push(relay.log());
             relay.kill().await;
         }
@@ -160,7 +160,7 @@ impl Farm {
 
     /// Stops the relay gracefully, and waits for its end.
     pub async fn drain_relay(&mut self) {
-        if let Some(mut relay) = self.stand.relay.take() {
+        if let Some(mut relay) = self.bed.relay.take() {
             relay.ask_to_end();
             let status = relay.wait().await;
             assert!(status.success(), "the relay ended with {status}");
@@ -179,15 +179,15 @@ impl Farm {
         let keys = self
             .keys
             .iter()
-            .chain([&self.stand.worker, &self.stand.requester]);
+            .chain([&self.bed.worker, &self.bed.requester]);
         keys.filter_map(|key| Some(key.split('_').nth(2)?.to_owned()))
     }
 
     /// All logs of relay and agents, including ended ones, and the relay's metrics.
     pub async fn said(&self) -> Vec<String> {
-        let metrics = self.stand.metrics().await;
+        let metrics = self.bed.metrics().await;
         let agents = self.hands.iter().filter_map(|hand| hand.agent.as_ref());
-        let running = agents.chain(&self.stand.relay).map(Process::log);
+        let running = agents.chain(&self.bed.relay).map(Process::log);
         let said = self.said.iter().cloned().chain(running);
         said.chain([metrics]).collect()
     }

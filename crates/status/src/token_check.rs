@@ -33,14 +33,14 @@ const WRONG_PER_SECOND: u32 = 1;
 /// throttle would let any program lock the owner out by sending wrong ones. All wrong tokens,
 /// however spelled, share one rate limit.
 #[derive(Debug)]
-pub(crate) struct Door {
+pub(crate) struct TokenCheck {
     token: LocalToken,
     /// Tokens of permanent grants.
     guests: Option<Approvals>,
     wrong: Mutex<Bucket>,
 }
 
-impl Door {
+impl TokenCheck {
     pub(crate) fn new(token: LocalToken, guests: Option<Approvals>, now: Instant) -> Self {
         Self {
             token,
@@ -131,26 +131,32 @@ mod tests {
             .collect()
     }
 
-    fn door(now: Instant) -> (Door, String) {
+    fn token_check(now: Instant) -> (TokenCheck, String) {
         let token = LocalToken::new([7; 32]);
         let right = format!("Bearer {}", token.expose());
-        (Door::new(token, None, now), right)
+        (TokenCheck::new(token, None, now), right)
     }
 
     #[test]
     fn the_right_token_may_command_and_no_token_may_read() {
         let now = Instant::now();
-        let (door, right) = door(now);
-        assert_eq!(door.admit(&headers(&[]), now), Ok(Grant::Read));
-        assert_eq!(door.admit(&headers(&[&right]), now), Ok(Grant::Command));
+        let (token_check, right) = token_check(now);
+        assert_eq!(token_check.admit(&headers(&[]), now), Ok(Grant::Read));
+        assert_eq!(
+            token_check.admit(&headers(&[&right]), now),
+            Ok(Grant::Command)
+        );
         let lower = right.replace("Bearer", "bearer");
-        assert_eq!(door.admit(&headers(&[&lower]), now), Ok(Grant::Command));
+        assert_eq!(
+            token_check.admit(&headers(&[&lower]), now),
+            Ok(Grant::Command)
+        );
     }
 
     #[test]
     fn every_other_spelling_is_wrong() {
         let now = Instant::now();
-        let (_, right) = door(now);
+        let (_, right) = token_check(now);
         let token = &right[7..];
         for wrong in [
             "",
@@ -161,24 +167,26 @@ mod tests {
             &format!("Basic {token}"),
             &format!("{right}0"),
         ] {
-            let (door, _) = door(now);
-            let refused = door.admit(&headers(&[wrong]), now).unwrap_err();
+            let (token_check, _) = token_check(now);
+            let refused = token_check.admit(&headers(&[wrong]), now).unwrap_err();
             assert_eq!(refused.code, ErrorCode::Unauthorized, "{wrong}");
         }
-        let (door, _) = door(now);
-        let doubled = door.admit(&headers(&[&right, &right]), now).unwrap_err();
+        let (token_check, _) = token_check(now);
+        let doubled = token_check
+            .admit(&headers(&[&right, &right]), now)
+            .unwrap_err();
         assert_eq!(doubled.code, ErrorCode::Unauthorized);
     }
 
     #[test]
     fn a_hundred_thousand_guesses_in_a_minute_are_seventy_looks() {
         let start = Instant::now();
-        let (door, _) = door(start);
+        let (token_check, _) = token_check(start);
         let wrong = headers(&["Bearer guess"]);
         let looked = (0..100_000_u32)
             .filter(|n| {
                 let now = start + Duration::from_micros(600) * *n;
-                door.admit(&wrong, now).unwrap_err().code == ErrorCode::Unauthorized
+                token_check.admit(&wrong, now).unwrap_err().code == ErrorCode::Unauthorized
             })
             .count();
         assert!((69..=70).contains(&looked), "{looked}");
@@ -187,7 +195,7 @@ mod tests {
     #[test]
     fn wrong_proofs_and_wrong_tokens_go_through_one_throttle() {
         let now = Instant::now();
-        let (door, right) = door(now);
+        let (token_check, right) = token_check(now);
         let challenge = Challenge {
             port: 6001,
             server: Nonce([1; 32]),
@@ -195,31 +203,43 @@ mod tests {
         };
         for n in 0..WRONG_BURST {
             if n % 2 == 0 {
-                door.admit(&headers(&["Bearer guess"]), now).unwrap_err();
+                token_check
+                    .admit(&headers(&["Bearer guess"]), now)
+                    .unwrap_err();
             } else {
-                let refused = door.prove(&challenge, &Proof([0; 32]), now);
+                let refused = token_check.prove(&challenge, &Proof([0; 32]), now);
                 assert_eq!(refused, Err(ErrorCode::Unauthorized));
             }
         }
-        let refused = door.prove(&challenge, &Proof([0; 32]), now);
+        let refused = token_check.prove(&challenge, &Proof([0; 32]), now);
         assert_eq!(refused, Err(ErrorCode::RateLimited));
         let token = LocalToken::new([7; 32]);
         let proof = challenge.proof(&token, Side::Client).unwrap();
         let own = (Grant::Command, challenge.proof(&token, Side::Server));
-        assert_eq!(door.prove(&challenge, &proof, now), Ok(own));
-        assert_eq!(door.admit(&headers(&[&right]), now), Ok(Grant::Command));
+        assert_eq!(token_check.prove(&challenge, &proof, now), Ok(own));
+        assert_eq!(
+            token_check.admit(&headers(&[&right]), now),
+            Ok(Grant::Command)
+        );
     }
 
     #[test]
     fn nobody_can_lock_the_owner_out_with_wrong_tokens() {
         let now = Instant::now();
-        let (door, right) = door(now);
+        let (token_check, right) = token_check(now);
         for _ in 0..WRONG_BURST {
-            door.admit(&headers(&["Bearer guess"]), now).unwrap_err();
+            token_check
+                .admit(&headers(&["Bearer guess"]), now)
+                .unwrap_err();
         }
-        let refused = door.admit(&headers(&["Bearer guess"]), now).unwrap_err();
+        let refused = token_check
+            .admit(&headers(&["Bearer guess"]), now)
+            .unwrap_err();
         assert_eq!(refused.code, ErrorCode::RateLimited);
-        assert_eq!(door.admit(&headers(&[&right]), now), Ok(Grant::Command));
-        assert_eq!(door.admit(&headers(&[]), now), Ok(Grant::Read));
+        assert_eq!(
+            token_check.admit(&headers(&[&right]), now),
+            Ok(Grant::Command)
+        );
+        assert_eq!(token_check.admit(&headers(&[]), now), Ok(Grant::Read));
     }
 }

@@ -15,13 +15,13 @@ use tokio::{
 /// A connection that fails if its reader takes nothing for a while. The timeout runs only while
 /// data waits to be written.
 #[derive(Debug)]
-pub(crate) struct Patient {
+pub(crate) struct StallTimeout {
     stream: TcpStream,
     patience: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-impl Patient {
+impl StallTimeout {
     pub(crate) const fn new(stream: TcpStream, patience: Duration) -> Self {
         Self {
             stream,
@@ -31,7 +31,7 @@ impl Patient {
     }
 }
 
-impl AsyncRead for Patient {
+impl AsyncRead for StallTimeout {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -41,7 +41,7 @@ impl AsyncRead for Patient {
     }
 }
 
-impl AsyncWrite for Patient {
+impl AsyncWrite for StallTimeout {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

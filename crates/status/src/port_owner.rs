@@ -4,14 +4,14 @@ use crate::sockets::{Row, is_me, look_up, process_of, rows};
 
 /// The program that listens on a port, as far as the system tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holder {
+pub struct PortOwner {
     /// The user it runs as.
     pub user: u32,
     /// Its process id and name; `None` if this user may not see them.
     pub process: Option<(u32, String)>,
 }
 
-impl fmt::Display for Holder {
+impl fmt::Display for PortOwner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.process {
             Some((id, name)) => write!(f, "{} (process {id})", name.escape_debug()),
@@ -20,7 +20,7 @@ impl fmt::Display for Holder {
     }
 }
 
-impl Holder {
+impl PortOwner {
     /// Whether it runs as the same user as this process.
     #[must_use]
     pub fn is_own(&self) -> bool {
@@ -31,16 +31,16 @@ impl Holder {
 /// Whether a port is held by another user's program, or may be. Linux names the user of every
 /// listener; other systems name none.
 #[must_use]
-pub fn is_foreign(by: Option<&Holder>) -> bool {
+pub fn is_foreign(by: Option<&PortOwner>) -> bool {
     by.map_or(cfg!(target_os = "linux"), |by| !by.is_own())
 }
 
 /// Finds the program that listens on this TCP port of 127.0.0.1. Reads `/proc`, which takes
 /// milliseconds; `None` on other systems.
 #[must_use]
-pub fn holder(port: u16) -> Option<Holder> {
+pub fn port_owner(port: u16) -> Option<PortOwner> {
     let (user, inode) = look_up(|table| listener(table, port).map(|row| (row.user, row.inode)))?;
-    Some(Holder {
+    Some(PortOwner {
         user,
         process: process_of(inode),
     })
@@ -84,7 +84,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn this_very_process_is_found_by_its_port() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let found = holder(listener.local_addr().unwrap().port()).unwrap();
+        let found = port_owner(listener.local_addr().unwrap().port()).unwrap();
         assert_eq!(found.process.unwrap().0, std::process::id());
     }
 }

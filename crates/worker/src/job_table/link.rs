@@ -10,16 +10,16 @@ use proto::{
 };
 use tokio::time::Instant;
 
-use super::{Desk, Look, State};
+use super::{JobTable, Look, State};
 use crate::{
     held::{Ending, Held, Outgoing},
     job,
 };
 
-impl Desk {
-    /// Starts a new link, over which nothing was sent yet. Held leases wait for [`Desk::resume`]
-    /// unless `confirmed`, which is for links where sending again reveals the state of a lease.
-    /// Returns all held leases.
+impl JobTable {
+    /// Starts a new link, over which nothing was sent yet. Held leases wait for
+    /// [`JobTable::resume`] unless `confirmed`, which is for links where sending again reveals the
+    /// state of a lease. Returns all held leases.
     pub fn open(&self, confirmed: bool) -> Vec<LeaseToken> {
         let mut state = self.lock();
         for held in state.held.values_mut() {
@@ -278,7 +278,7 @@ impl Desk {
     }
 
     /// Returns what to send next, job by job in turn, skipping those for which `is_busy` is `true`.
-    /// It counts as sent until [`Desk::rewind`] or [`Desk::open`].
+    /// It counts as sent until [`JobTable::rewind`] or [`JobTable::open`].
     pub fn next(&self, is_busy: impl Fn(LeaseToken) -> bool) -> Option<Outgoing> {
         let mut state = self.lock();
         let turn = state.turn;

@@ -10,7 +10,7 @@ use hearth_tests::process::Home;
 use crate::{poll::until, screen::Screen};
 
 /// A running desktop; its processes end with the test, the last started first.
-pub(crate) struct Desk {
+pub(crate) struct DesktopSession {
     pub(crate) screen: Screen,
     _compositor: Guard,
     _manager: Guard,
@@ -19,7 +19,7 @@ pub(crate) struct Desk {
     pub(crate) home: Home,
 }
 
-impl Desk {
+impl DesktopSession {
     pub(crate) async fn new() -> Self {
         let home = Home::new();
         let runtime = home.path().join("run");

@@ -13,7 +13,11 @@ use crate::{
 ///
 /// # Errors
 /// [`AskError`]: the hub is not reachable, refused, or did not respond.
-pub async fn call(hub: &HubAddress, request: &str, args: CommandArgs) -> Result<Value, AskError> {
+pub async fn request(
+    hub: &HubAddress,
+    request: &str,
+    args: CommandArgs,
+) -> Result<Value, AskError> {
     let token = LocalToken::read(&hub.token).ok().flatten();
     let token = token.ok_or(AskError::Offline)?;
     let opened = timeout(CONNECT, open(hub.addr, Some(token))).await;

@@ -20,7 +20,7 @@ const RUN_WITHIN: Duration = Duration::from_secs(5 * 60);
 
 /// A copy of the project in which bugs are planted, with its build output.
 #[derive(Debug)]
-pub struct Ground {
+pub struct Workspace {
     folder: PathBuf,
 }
 
@@ -33,7 +33,7 @@ pub struct Ran {
     pub failed: Vec<String>,
 }
 
-impl Ground {
+impl Workspace {
     /// A copy in this folder, which is kept for later runs.
     #[must_use]
     pub const fn new(folder: PathBuf) -> Self {

@@ -19,7 +19,7 @@ use crate::{
 
 /// The engine's behaviour for a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Manner {
+pub enum EngineBehavior {
     /// Answers it.
     Well,
     /// Closes the connection without an answer the first time, then answers.
@@ -32,14 +32,14 @@ pub enum Manner {
     Cut,
     /// Sends half and waits forever; the test kills each agent that runs it.
     Poison,
-    /// Stops in the middle until [`Marked::finish`].
+    /// Stops in the middle until [`TaggedEngine::finish`].
     Halt,
     /// Stops in the middle until released. The first run then sends all but its last word; a later
     /// run sends everything.
     Stall,
 }
 
-impl Manner {
+impl EngineBehavior {
     /// All behaviours.
     pub const ALL: [Self; 8] = [
         Self::Well,
@@ -85,15 +85,15 @@ pub struct Question {
     /// Pause between words.
     pub pause: Duration,
     /// The engine's behaviour.
-    pub manner: Manner,
+    pub behavior: EngineBehavior,
     /// The only agent that may answer; not part of the text.
     pub only: Option<String>,
 }
 
 impl fmt::Display for Question {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (pause, manner) = (self.pause.as_millis(), self.manner.word());
-        write!(f, "{} {} {pause} {manner}", self.name, self.words)
+        let (pause, behavior) = (self.pause.as_millis(), self.behavior.word());
+        write!(f, "{} {} {pause} {behavior}", self.name, self.words)
     }
 }
 
@@ -104,13 +104,13 @@ impl FromStr for Question {
         const WHY: &str = "a question is NAME WORDS MILLISECONDS MANNER";
         let mut words = text.split(' ');
         let mut word = || words.next().ok_or(WHY);
-        let (name, count, pause, manner) = (word()?, word()?, word()?, word()?);
-        let is_said = |known: &Manner| known.word() == manner;
+        let (name, count, pause, behavior) = (word()?, word()?, word()?, word()?);
+        let is_said = |known: &EngineBehavior| known.word() == behavior;
         Ok(Self {
             name: name.to_owned(),
             words: count.parse().map_err(|_| WHY)?,
             pause: Duration::from_millis(pause.parse().map_err(|_| WHY)?),
-            manner: Manner::ALL.into_iter().find(is_said).ok_or(WHY)?,
+            behavior: EngineBehavior::ALL.into_iter().find(is_said).ok_or(WHY)?,
             only: None,
         })
     }
@@ -118,7 +118,7 @@ impl FromStr for Question {
 
 /// The state of the engine.
 #[derive(Debug, Clone, Default)]
-pub struct Marked {
+pub struct TaggedEngine {
     shared: Arc<Shared>,
 }
 
@@ -131,16 +131,16 @@ struct Shared {
     second: Gate,
 }
 
-impl Marked {
+impl TaggedEngine {
     /// Makes this engine answer every question with marked words.
     #[must_use]
     pub fn engine(ollama: &ScriptedOllama) -> Self {
-        let marked = Self::default();
+        let tagged_engine = Self::default();
         for path in ["/api/chat", "/api/generate"] {
-            let marked = marked.clone();
-            ollama.settle_with(path, move |request| marked.answer(request));
+            let tagged_engine = tagged_engine.clone();
+            ollama.settle_with(path, move |request| tagged_engine.answer(request));
         }
-        marked
+        tagged_engine
     }
 
     /// Number of answers begun.
@@ -193,14 +193,18 @@ impl Marked {
             *runs += 1;
             run = *runs;
         });
-        let fault = match (question.manner, again) {
-            (Manner::DeadOnce, false) => Some("engine that hangs up"),
-            (Manner::Refuse, _) => Some("engine that answers 500"),
-            (Manner::HalfJson, _) => Some("half a line of JSON"),
-            (Manner::Cut, _) => Some("engine that breaks off"),
-            (Manner::Stall, false) => Some("engine that falls silent"),
+        let fault = match (question.behavior, again) {
+            (EngineBehavior::DeadOnce, false) => Some("engine that hangs up"),
+            (EngineBehavior::Refuse, _) => Some("engine that answers 500"),
+            (EngineBehavior::HalfJson, _) => Some("half a line of JSON"),
+            (EngineBehavior::Cut, _) => Some("engine that breaks off"),
+            (EngineBehavior::Stall, false) => Some("engine that falls silent"),
             (
-                Manner::Well | Manner::DeadOnce | Manner::Poison | Manner::Halt | Manner::Stall,
+                EngineBehavior::Well
+                | EngineBehavior::DeadOnce
+                | EngineBehavior::Poison
+                | EngineBehavior::Halt
+                | EngineBehavior::Stall,
                 _,
             ) => None,
         };
@@ -224,26 +228,26 @@ impl Marked {
         };
         let (all, half) = (question.words, question.words / 2);
         let end = [Step::Send(last_line(is_chat).into()), Step::Finish];
-        match (question.manner, again) {
-            (Manner::Refuse, _) => Answer::json(500, r#"{"error":"out of luck"}"#),
-            (Manner::DeadOnce, false) => Answer::default().then(Step::Cut),
-            (Manner::Well, _) | (Manner::DeadOnce, true) => {
+        match (question.behavior, again) {
+            (EngineBehavior::Refuse, _) => Answer::json(500, r#"{"error":"out of luck"}"#),
+            (EngineBehavior::DeadOnce, false) => Answer::default().then(Step::Cut),
+            (EngineBehavior::Well, _) | (EngineBehavior::DeadOnce, true) => {
                 extend(Answer::begin(), paced(1..=all).chain(end))
             }
-            (Manner::HalfJson, _) => {
+            (EngineBehavior::HalfJson, _) => {
                 let half_line = Step::Send((r#"{"model":"tiny","mess"#).into());
                 let rest = [half_line, Step::Finish];
                 extend(Answer::begin(), paced(1..=half).chain(rest))
             }
-            (Manner::Cut, _) => extend(Answer::begin(), paced(1..=half).chain([Step::Cut])),
-            (Manner::Poison, _) => extend(Answer::begin(), paced(1..=half)),
+            (EngineBehavior::Cut, _) => extend(Answer::begin(), paced(1..=half).chain([Step::Cut])),
+            (EngineBehavior::Poison, _) => extend(Answer::begin(), paced(1..=half)),
             // The last word is never sent: the run's lease is lost.
-            (Manner::Stall, false) => {
+            (EngineBehavior::Stall, false) => {
                 let wait = [Step::Wait(self.shared.stalled.clone())];
                 let steps = paced(1..=half).chain(wait).chain(paced(half + 1..=all - 1));
                 extend(Answer::begin(), steps)
             }
-            (Manner::Halt, _) | (Manner::Stall, true) => {
+            (EngineBehavior::Halt, _) | (EngineBehavior::Stall, true) => {
                 let wait = [Step::Wait(self.shared.second.clone())];
                 let steps = paced(1..=half)
                     .chain(wait)
@@ -303,12 +307,12 @@ mod tests {
 
     #[test]
     fn a_question_is_its_own_text() {
-        for manner in Manner::ALL {
+        for behavior in EngineBehavior::ALL {
             let question = Question {
                 name: "q7".into(),
                 words: 4,
                 pause: Duration::from_millis(20),
-                manner,
+                behavior,
                 only: None,
             };
             assert_eq!(question.to_string().parse(), Ok(question));

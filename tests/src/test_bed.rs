@@ -19,7 +19,7 @@ const LEASE: &str = "20";
 
 /// A relay and an agent, with all that a test needs to use them.
 #[derive(Debug)]
-pub struct Stand {
+pub struct TestBed {
     /// The home folder.
     pub home: Home,
     /// The relay's address.
@@ -45,7 +45,7 @@ pub struct Stand {
     engine: String,
 }
 
-impl Stand {
+impl TestBed {
     /// A running relay with keys, and no agent yet.
     pub async fn relay_only(engine: &str) -> Self {
         Self::relay_with(&[], engine).await
@@ -61,7 +61,7 @@ impl Stand {
         .await;
         let worker = create_key(&home, &["--name", "home", "--scope", "work"]).await;
         let http = client();
-        let mut stand = Self {
+        let mut bed = Self {
             home,
             address: "127.0.0.1:0".parse().unwrap(),
             requester,
@@ -75,8 +75,8 @@ impl Stand {
             metrics: None,
             engine: engine.to_owned(),
         };
-        stand.start_relay().await;
-        stand
+        bed.start_relay().await;
+        bed
     }
 
     /// A relay, and an agent in front of a scripted engine, which is ready.
@@ -89,11 +89,11 @@ impl Stand {
     pub async fn scripted_with(options: &[&str], slots: u32) -> (Self, ScriptedOllama) {
         let ollama = ScriptedOllama::start().await.unwrap();
         let engine = format!("ollama:{}", ollama.url());
-        let mut stand = Self::relay_with(options, &engine).await;
-        stand.slots = slots;
-        stand.start_agent().await;
-        stand.until("ready").await;
-        (stand, ollama)
+        let mut bed = Self::relay_with(options, &engine).await;
+        bed.slots = slots;
+        bed.start_agent().await;
+        bed.until("ready").await;
+        (bed, ollama)
     }
 
     /// Starts the relay at its previous address.

@@ -4,7 +4,7 @@ use engine::{Engine, EngineError};
 use proto::{ModelEntry, ModelName, WorkerReport, limits, status::HopState};
 use serde_json::value::RawValue;
 
-use super::{Desk, State};
+use super::{JobTable, State};
 
 /// Scope of the next engine probe; later variants are more urgent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,7 +18,7 @@ pub(crate) enum Look {
     AtOnce,
 }
 
-impl Desk {
+impl JobTable {
     // Results of jobs.
 
     /// Requests a probe because the engine's models may have changed.
@@ -53,7 +53,7 @@ impl Desk {
     pub(crate) fn engine_failed(&self, error: &EngineError) {
         let mut state = self.lock();
         match error {
-            EngineError::Refused { .. } | EngineError::TooLong if !error.may_pass() => return,
+            EngineError::Refused { .. } | EngineError::TooLong if !error.is_retryable() => return,
             EngineError::Unavailable(_) => state.set_engine_down(error.to_string()),
             EngineError::Refused { .. }
             | EngineError::Busy(_)
