@@ -101,8 +101,9 @@ pub(crate) fn facts(backend: &LlamaBackend, path: &Path) -> Result<Facts, OpenEr
 struct Header(GgufContext);
 
 impl Header {
-    /// GGUF's type numbers for text and for unsigned 32-bit integers.
+    /// GGUF's number of the type text.
     const TEXT: i64 = 8;
+    /// GGUF's number of the type of unsigned 32-bit integers.
     const NUMBER: i64 = 4;
 
     fn text(&self, key: &str) -> Option<String> {

@@ -9,9 +9,9 @@ use tokio::time::{Duration, Instant, timeout, timeout_at};
 
 use crate::{EngineError, LineSplitter};
 
-/// Maximum size of an error body that is read, in bytes, and maximum length of a message made from
-/// it.
+/// Maximum size of an error body that is read, in bytes.
 const ERROR_BODY_MAX: usize = 64 * 1024;
+/// Maximum length of a message made from an error body, in characters.
 const MESSAGE_MAX: usize = 1_000;
 /// Maximum length of an engine's own error message that is passed on, in characters.
 const OWN_WORDS_MAX: usize = 8_000;

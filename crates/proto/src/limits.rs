@@ -4,8 +4,8 @@ use std::time::Duration;
 
 /// Maximum size of an inference request, in bytes: room for a few images.
 pub const BODY_MAX: usize = 32 * 1024 * 1024;
-/// Maximum number of commas and opening brackets in the JSON of a request. Parsed, each may take
-/// forty times its size; no conversation has as many, and images are strings.
+/// Maximum number of commas and opening brackets in the JSON of a request, whose parsed tree may
+/// take forty times the size of its text. No conversation has as many, and images are strings.
 pub const STRUCTURE_MAX: usize = 200_000;
 /// Maximum number of commas and opening brackets in all lines of an answer that are merged.
 pub const ANSWER_STRUCTURE_MAX: usize = 2_000_000;

@@ -17,7 +17,7 @@ use serde::{
     de::{DeserializeOwned, IntoDeserializer as _, value::StrDeserializer},
 };
 
-// Columns are addressed by number: a lookup by name would be repeated for thousands of rows a
+// Parameters are addressed by number: a lookup by name would be repeated for thousands of rows a
 // second.
 const INSERT: &str = "
     INSERT INTO jobs (seq, id, account, who, op, model, priority, dialect, deadline, attended,

@@ -28,7 +28,7 @@ use crate::{
     writer::Writer,
 };
 
-/// Number of connections for single jobs, and number of connections for lists.
+/// Number of connections for reads of single jobs, and as many again for lists.
 pub(crate) const READERS: usize = 2;
 
 /// A durable queue in one file, for one relay. Other processes may change keys meanwhile, see

@@ -9,8 +9,9 @@ use proto::{Account, JobId, JobState, ModelName, Timestamp};
 
 use crate::{Models, Serve, machine::Step};
 
-/// Number of finished jobs that are kept, and number used for one estimate.
+/// Number of finished jobs that are kept.
 const KEPT: usize = 512;
+/// Number of finished jobs that one estimate uses.
 const USED: usize = 32;
 /// Age beyond which a finished job is not used for estimates.
 const RECENT: Duration = Duration::from_secs(60 * 60);
