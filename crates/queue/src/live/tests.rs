@@ -107,7 +107,10 @@ fn whoever_erases_is_called_at_the_first_end_and_when_he_has_come_again() {
     ended(&mut live, tokens[0]);
     assert!(live.news(), "the first");
     ended(&mut live, tokens[1]);
-    assert!(!live.news(), "he comes anyway, and nothing is due sooner");
+    assert!(
+        !live.news(),
+        "the caller of reap has a timer, and nothing is due sooner"
+    );
     live.set_erasing(false);
     ended(&mut live, tokens[2]);
     assert!(live.news());
