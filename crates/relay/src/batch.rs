@@ -20,7 +20,10 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use proto::ErrorCode;
 use queue::{BatchRecord, BatchState, FileRecord, LineResult, Owner};
-use tokio::{sync::Notify, time::sleep};
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::answer::ENDPOINTS;
@@ -30,6 +33,8 @@ use crate::{Relay, error::ApiError};
 /// Maximum number of lines of a batch, and of its lines in the queue at once.
 const LINES_MAX: u32 = 10_000;
 const AT_ONCE: usize = 8;
+/// Maximum number of answers, of at most 64 MiB each, that are in memory at once for all batches.
+const COLLECTED_MAX: usize = 4;
 /// Maximum number of unfinished batches of an account.
 pub(crate) const BATCHES_MAX: usize = 8;
 /// Retention of a file, from its upload and again from the start of a batch that reads it.
@@ -44,13 +49,26 @@ const REFUSALS_MAX: usize = 20;
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// The batches that run in this process, and the files that are kept.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Running {
     batches: Mutex<HashMap<String, CancellationToken>>,
     /// Held while a batch, or a file for one, is read in order to change it.
     pub(crate) alone: tokio::sync::Mutex<()>,
     /// Notified when there is something to erase: now, or at the expiry of a new file.
     pub(crate) files: Notify,
+    /// Bounds the answers of lines that are in memory and not stored yet.
+    collecting: Semaphore,
+}
+
+impl Default for Running {
+    fn default() -> Self {
+        Self {
+            batches: Mutex::default(),
+            alone: tokio::sync::Mutex::default(),
+            files: Notify::new(),
+            collecting: Semaphore::new(COLLECTED_MAX),
+        }
+    }
 }
 
 impl Running {
@@ -144,6 +162,15 @@ const fn passes(error: &ApiError) -> bool {
         error.code,
         ErrorCode::StoreUnavailable | ErrorCode::DiskFull | ErrorCode::Draining
     )
+}
+
+/// Counts the answers and the errors among the results of a batch.
+fn counted(results: &[(u32, bool)]) -> (u32, u32) {
+    let count = |kind: bool| {
+        let of_kind = results.iter().filter(|(_, is_error)| *is_error == kind);
+        u32::try_from(of_kind.count()).unwrap_or(u32::MAX)
+    };
+    (count(false), count(true))
 }
 
 struct Run {
@@ -262,9 +289,12 @@ impl Run {
 
     /// Answers one line and stores its result.
     async fn answer(&self, n: u32, line: Bytes) -> Result<(), ApiError> {
-        let (is_error, line) =
-            answer::answer(&self.relay, &self.batch, &self.wish, n, &line).await?;
-        let result = LineResult { n, is_error, line };
+        let answered = answer::answer(&self.relay, &self.batch, &self.wish, n, &line).await?;
+        let result = LineResult {
+            n,
+            is_error: answered.is_error,
+            line: answered.line.clone(),
+        };
         let stored = self.relay.store.put_result(&self.batch.id, result).await;
         Ok(stored?)
     }
@@ -273,11 +303,7 @@ impl Run {
     async fn write_files(&mut self) -> Result<(), ApiError> {
         let mut batch = self.batch.clone();
         let results = self.relay.store.results(&batch.id).await?;
-        let counted = |kind: bool| {
-            let of_kind = results.iter().filter(|(_, is_error)| *is_error == kind);
-            u32::try_from(of_kind.count()).unwrap_or(u32::MAX)
-        };
-        let (good, bad) = (counted(false), counted(true));
+        let (good, bad) = counted(&results);
         batch.counts = Some((good, bad));
         if good > 0 {
             batch.output = Some(self.write_file("output", false).await?);
@@ -301,13 +327,32 @@ impl Run {
         self.keep(batch).await
     }
 
-    /// Ends the batch as failed, after an error that is not temporary.
+    /// Ends the batch after an error that is not temporary. Its results so far are written to its
+    /// files, unless that failed twice.
     async fn fail(&mut self, error: ApiError) -> Result<(), ApiError> {
         tracing::error!(batch = self.batch.id, %error, "batch failed");
+        let results = self.relay.store.results(&self.batch.id).await?;
         let mut batch = self.batch.clone();
         batch.refusals.push((1, error.message));
-        batch.enter(self.relay.now(), BatchState::Failed);
+        batch.counts = Some(counted(&results));
+        let state = BatchState::Finalizing;
+        let tries = batch.times.iter().filter(|(entered, _)| *entered == state);
+        if batch.state == BatchState::Validating || tries.count() > 1 {
+            batch.enter(self.relay.now(), BatchState::Failed);
+        } else {
+            self.withdraw_lines(&results).await?;
+            batch.enter(self.relay.now(), state);
+        }
         self.keep(batch).await
+    }
+
+    /// Cancels the jobs of all lines that have no result.
+    async fn withdraw_lines(&self, results: &[(u32, bool)]) -> Result<(), ApiError> {
+        let done: HashSet<u32> = results.iter().map(|(n, _)| *n).collect();
+        for n in (1..=self.batch.total).filter(|n| !done.contains(n)) {
+            answer::withdraw(&self.relay, &self.batch, n).await?;
+        }
+        Ok(())
     }
 
     async fn write_file(&self, kind: &str, is_error: bool) -> Result<String, ApiError> {

@@ -40,11 +40,13 @@ impl Budget {
         }
     }
 
-    /// Returns an empty share for the relay's own use, which is counted and never refused.
+    /// Returns an empty share for the relay's own use. It is never refused, and takes nothing from
+    /// the requests of clients: its callers have bounds of their own.
     pub(crate) fn own_share(&self) -> BudgetShare {
         BudgetShare {
+            part: Tally::default().part(""),
             max: usize::MAX,
-            ..self.share("")
+            refusal: self.refusal,
         }
     }
 }
@@ -124,7 +126,10 @@ mod tests {
             (ErrorCode::Busy, "too much")
         );
         all.share("a").grow(SMALL).unwrap();
-        all.own_share().grow(9 * SMALL).unwrap();
+        let mut own = all.own_share();
+        own.grow(99 * SMALL).unwrap();
+        all.share("b").grow(3 * SMALL).unwrap();
+        drop(own);
         drop(part);
         let mut last = all.share("a");
         last.grow(2 * SMALL).unwrap();

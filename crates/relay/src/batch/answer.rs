@@ -1,17 +1,18 @@
 //! Answers one line of a batch: an OpenAI request in, its response out.
 
-use std::time::Duration;
+use std::{panic::AssertUnwindSafe, time::Duration};
 
 use bytes::Bytes;
 use dialect::{
     Answer as _, Named,
     openai::{ChatRequest, Completion, EmbeddingRequest, TextCompletion, TextRequest},
 };
+use futures_util::FutureExt as _;
 use proto::{Dialect, ErrorCode, ErrorDetail, JobId, ModelName, Op, Priority};
-use queue::{BatchRecord, Extras, IdempotencyKey, Owner};
+use queue::{BatchRecord, Extras, IdempotencyKey, JobLog, Owner, QueueError};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
-use tokio::time::sleep;
+use tokio::{sync::SemaphorePermit, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -114,15 +115,23 @@ impl Request {
     }
 }
 
-/// Returns the result of a line: whether it is an error, and the line to write. Fails only if the
-/// line must be tried again later.
-pub(super) async fn answer(
-    relay: &Relay,
+/// Result of a line.
+pub(super) struct Answered<'a> {
+    pub(super) is_error: bool,
+    /// The line to write.
+    pub(super) line: Bytes,
+    /// Held until the line is stored.
+    _place: Option<SemaphorePermit<'a>>,
+}
+
+/// Returns the result of a line. Fails only if the line must be tried again later.
+pub(super) async fn answer<'a>(
+    relay: &'a Relay,
     batch: &BatchRecord,
     wish: &CancellationToken,
     n: u32,
     line: &[u8],
-) -> Result<(bool, Bytes), ApiError> {
+) -> Result<Answered<'a>, ApiError> {
     let read = match Line::read(line, &batch.endpoint) {
         Ok(read) => read,
         // The line was validated before; only a damaged store leads here.
@@ -131,44 +140,81 @@ pub(super) async fn answer(
             return Ok(failed(&batch.id, &n.to_string(), n, &error));
         }
     };
-    match body(relay, batch, wish, n, &read).await {
-        Ok((job, body)) => Ok((false, answered(&read.custom_id, job, &body)?)),
+    // A panic fails this line and no other one.
+    let answered = AssertUnwindSafe(answered(relay, batch, wish, n, &read)).catch_unwind();
+    match answered.await.unwrap_or_else(|_| Err(ApiError::internal())) {
+        Ok((line, place)) => Ok(Answered {
+            is_error: false,
+            line,
+            _place: Some(place),
+        }),
         Err(_) if relay.drain.is_cancelled() => Err(ApiError::draining()),
         Err(error) if error.code == ErrorCode::StoreUnavailable => Err(error),
-        Err(error) => Ok(failed(&batch.id, &read.custom_id, n, &error)),
+        Err(error) => {
+            withdraw(relay, batch, n).await?;
+            Ok(failed(&batch.id, &read.custom_id, n, &error))
+        }
     }
 }
 
-async fn body(
-    relay: &Relay,
+/// Returns the answer to a line as it is written to the output file.
+async fn answered<'a>(
+    relay: &'a Relay,
     batch: &BatchRecord,
     wish: &CancellationToken,
     n: u32,
     line: &Line<'_>,
-) -> Result<(JobId, Bytes), ApiError> {
+) -> Result<(Bytes, SemaphorePermit<'a>), ApiError> {
     let request = Request::parse(&batch.endpoint, line.body)?;
     let job = queued(relay, batch, wish, n, &request).await?;
     let log = relay.store.log(Owner::Account(&batch.account), job).await?;
     let log = log.ok_or_else(ApiError::unknown_job)?;
-    let mut buffer = AnswerBuffer::unmetered(relay, log);
-    let ended = tokio::select! {
-        ended = buffer.complete() => Some(ended),
-        () = wish.cancelled() => None,
-    };
-    match ended {
-        Some(ended) => ended?,
-        None => {
+    tokio::select! {
+        ended = has_ended(relay, &*log) => ended?,
+        () = wish.cancelled() => {
             // If the job ended before the cancellation, its answer counts.
             drop(relay.store.cancel(relay.now(), Owner::Anyone, job).await);
-            buffer.complete().await?;
+            has_ended(relay, &*log).await?;
         }
     }
+    let place = relay.batches.collecting.acquire().await;
+    let place = place.map_err(|_| ApiError::draining())?;
+    let mut buffer = AnswerBuffer::unmetered(relay, log);
+    buffer.complete().await?;
     let named = Named {
         job,
         model: request.model().unwrap_or_default().to_owned(),
         created: relay.now(),
     };
-    Ok((job, request.answer(named, &buffer.lines)?))
+    let body = request.answer(named, &buffer.lines)?;
+    Ok((output_line(&line.custom_id, job, &body)?, place))
+}
+
+/// Waits until a job has ended. Its answer is read after that, so that a batch holds no memory
+/// while its lines wait and run.
+async fn has_ended(relay: &Relay, log: &dyn JobLog) -> Result<(), ApiError> {
+    let mut head = log.head();
+    let is_told = tokio::select! {
+        biased;
+        head = head.wait_for(|head| head.end.is_some()) => head.is_ok(),
+        () = relay.cuts_off(log) => false,
+    };
+    if is_told {
+        Ok(())
+    } else {
+        Err(ApiError::draining())
+    }
+}
+
+/// Cancels the job of a line, if there is one that has not ended: its answer is not needed.
+pub(super) async fn withdraw(relay: &Relay, batch: &BatchRecord, n: u32) -> Result<(), ApiError> {
+    let key = key(batch, n);
+    let known = relay.store.submitted(&batch.account, &key).await?;
+    let Some((job, _)) = known else { return Ok(()) };
+    match relay.store.cancel(relay.now(), Owner::Anyone, job).await {
+        Err(error @ (QueueError::Store(_) | QueueError::DiskFull)) => Err(error.into()),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Returns the idempotency key of a line's job. Requesters' own keys cannot contain a line feed.
@@ -243,7 +289,7 @@ const fn is_full(code: ErrorCode) -> bool {
     )
 }
 
-fn answered(custom_id: &str, job: JobId, body: &[u8]) -> Result<Bytes, ApiError> {
+fn output_line(custom_id: &str, job: JobId, body: &[u8]) -> Result<Bytes, ApiError> {
     let body: Box<RawValue> = serde_json::from_slice(body).map_err(|_| ApiError::internal())?;
     let (custom_id, body) = (json!(custom_id), body.get());
     let line = format!(
@@ -252,7 +298,7 @@ fn answered(custom_id: &str, job: JobId, body: &[u8]) -> Result<Bytes, ApiError>
     Ok(line.into())
 }
 
-fn failed(batch: &str, custom_id: &str, n: u32, error: &ApiError) -> (bool, Bytes) {
+fn failed(batch: &str, custom_id: &str, n: u32, error: &ApiError) -> Answered<'static> {
     let ours = |code: &str| json!({"code": code, "message": error.message});
     let (response, error) = if error.code == ErrorCode::DeadlineExceeded {
         (Value::Null, ours("batch_expired"))
@@ -275,5 +321,9 @@ fn failed(batch: &str, custom_id: &str, n: u32, error: &ApiError) -> (bool, Byte
         "response": response,
         "error": error,
     });
-    (true, line.to_string().into())
+    Answered {
+        is_error: true,
+        line: line.to_string().into(),
+        _place: None,
+    }
 }

@@ -1,9 +1,6 @@
 //! OpenAI's files and batches.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use hearth_relay::{RelaySettings, SystemWorld, World as _};
 use http::{Method, StatusCode};
@@ -346,12 +343,18 @@ async fn a_batch_whose_file_is_not_whole_fails_and_keeps_what_was_answered() {
     assert_eq!(answers.len(), 1);
 }
 
-#[tokio::test]
-async fn a_batch_that_breaks_down_fails_and_others_go_on() {
-    let gated = Gated::new(9, 9);
-    gated.breaks.store(true, Ordering::Relaxed);
+/// Starts a server over a store that panics in the named method once.
+async fn breaking(at: &'static str) -> (Server, Arc<Gated>) {
+    let gated = Gated::new(99, 99);
+    *gated.breaks.lock().unwrap() = Some(at);
     let settings = RelaySettings::default();
     let server = Server::beside(gated.clone(), gated.inner.clone(), settings).await;
+    (server, gated)
+}
+
+#[tokio::test]
+async fn a_batch_that_breaks_down_fails_and_others_go_on() {
+    let (server, _) = breaking("next_result").await;
     let client = server.requester().await;
     let _worker = Scripted::ready(&server).await;
     let nobodys = line(1).replace(r#""m""#, r#""nobodys""#);
@@ -360,7 +363,48 @@ async fn a_batch_that_breaks_down_fails_and_others_go_on() {
         let batch = until(&client, &id, state).await;
         assert_eq!(batch["request_counts"]["total"], 1);
         assert_eq!(batch["errors"].is_object(), state == "failed", "{batch}");
+        let errors = content(&client, &batch["error_file_id"]).await;
+        assert_eq!(errors.len(), 1, "the files are written again");
     }
+}
+
+#[tokio::test]
+async fn a_line_that_breaks_down_is_an_error_of_its_own() {
+    let (server, _) = breaking("log").await;
+    let client = server.requester().await;
+    let mut worker = Scripted::ready(&server).await;
+    let id = batch_of(&client, &lines(3)).await;
+    for _ in 0..2 {
+        echo(&mut worker).await;
+    }
+    let batch = until(&client, &id, "completed").await;
+    let counts = json!({"total": 3, "completed": 2, "failed": 1});
+    assert_eq!(batch["request_counts"], counts);
+    let errors = content(&client, &batch["error_file_id"]).await;
+    assert_eq!(errors[0]["response"]["status_code"], 500);
+    let counts = server.store.counts();
+    assert_eq!(counts, QueueCounts::default(), "its job is withdrawn");
+}
+
+#[tokio::test]
+async fn a_batch_that_breaks_down_keeps_what_was_answered_and_withdraws_the_rest() {
+    let (server, gated) = breaking("").await;
+    let client = server.requester().await;
+    let mut worker = Scripted::ready(&server).await;
+    let id = batch_of(&client, &lines(5)).await;
+    echo(&mut worker).await;
+    in_time(async {
+        while get(&client, &id).await["request_counts"]["completed"] == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    *gated.breaks.lock().unwrap() = Some("put_result");
+    echo(&mut worker).await;
+    let batch = until(&client, &id, "failed").await;
+    let answers = content(&client, &batch["output_file_id"]).await;
+    assert_eq!(answers.len(), 1);
+    assert_eq!(server.store.counts().queued, 0, "the rest is withdrawn");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -31,8 +31,8 @@ pub(crate) struct Gated {
     pub(crate) erasing: Semaphore,
     pub(crate) is_blind: AtomicBool,
     pub(crate) is_stuck: AtomicBool,
-    /// Makes the next read of a batch's results panic.
-    pub(crate) breaks: AtomicBool,
+    /// Makes the next call of the method with this name panic, where that asks for it.
+    pub(crate) breaks: Mutex<Option<&'static str>>,
 }
 
 impl Gated {
@@ -44,8 +44,13 @@ impl Gated {
             erasing: Semaphore::new(Semaphore::MAX_PERMITS),
             is_blind: AtomicBool::new(false),
             is_stuck: AtomicBool::new(false),
-            breaks: AtomicBool::new(false),
+            breaks: Mutex::default(),
         })
+    }
+
+    fn may_break(&self, at: &str) {
+        let mut breaks = self.breaks.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(breaks.take_if(|name| *name == at).is_none(), "as planned");
     }
 
     async fn look(&self) -> Result<(), QueueError> {
@@ -157,6 +162,7 @@ impl Queue for Gated {
         owner: Owner<'_>,
         id: JobId,
     ) -> Result<Option<Arc<dyn JobLog>>, QueueError> {
+        self.may_break("log");
         self.inner.log(owner, id).await
     }
 
@@ -389,6 +395,7 @@ impl Batches for Gated {
     }
 
     async fn put_result(&self, batch: &str, result: LineResult) -> Result<(), QueueError> {
+        self.may_break("put_result");
         self.inner.put_result(batch, result).await
     }
 
@@ -402,7 +409,7 @@ impl Batches for Gated {
         after: u32,
         is_error: bool,
     ) -> Result<Option<LineResult>, QueueError> {
-        assert!(!self.breaks.swap(false, Ordering::Relaxed), "as planned");
+        self.may_break("next_result");
         self.inner.next_result(batch, after, is_error).await
     }
 
