@@ -59,8 +59,7 @@ async fn a_wrong_a_missing_and_a_revoked_key_are_refused_with_a_code() {
 async fn the_store_holds_no_key_in_clear() {
     let bed = TestBed::relay_only("ollama").await;
     let secret = bed.requester.split('_').nth(2).unwrap();
-    let digit = |at: usize| u8::from_str_radix(&secret[at..at + 2], 16).unwrap();
-    let raw: Vec<u8> = (0..secret.len()).step_by(2).map(digit).collect();
+    let raw: [u8; 32] = proto::hex::decode(secret).unwrap();
     let forms = [secret.as_bytes(), &raw];
     for file in std::fs::read_dir(bed.home.path()).unwrap() {
         let path = file.unwrap().path();

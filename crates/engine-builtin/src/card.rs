@@ -248,8 +248,7 @@ pub(crate) fn identity(path: &Path, size: u64) -> io::Result<String> {
     part.clear();
     file.take(IDENTITY_PART).read_to_end(&mut part)?;
     hash.update(&part);
-    let digest = hash.finalize();
-    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(proto::hex::encode(&hash.finalize()))
 }
 
 #[cfg(test)]

@@ -1,4 +1,6 @@
-//! Types of a fixed number of bytes, written in hexadecimal.
+//! Bytes written as lower-case hexadecimal digits.
+
+use std::fmt::{self, Write};
 
 /// Defines types of `$len` bytes that are written as lower-case hexadecimal digits.
 macro_rules! hex_bytes {
@@ -9,7 +11,7 @@ macro_rules! hex_bytes {
 
         impl std::fmt::Display for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                $crate::hex::write(&self.0, f)
             }
         }
 
@@ -28,7 +30,7 @@ macro_rules! hex_bytes {
         impl<'de> serde::Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
                 let text = <String as serde::Deserialize>::deserialize(from)?;
-                crate::hex::read(&text)
+                $crate::hex::decode(&text)
                     .map(Self)
                     .ok_or_else(|| serde::de::Error::custom($rule))
             }
@@ -37,8 +39,22 @@ macro_rules! hex_bytes {
 }
 pub(crate) use hex_bytes;
 
+/// Returns the digits of some bytes, two for each.
+#[must_use]
+pub fn encode(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    // Writing to a String cannot fail.
+    let _ = write(bytes, &mut text);
+    text
+}
+
+pub(crate) fn write(bytes: &[u8], to: &mut impl Write) -> fmt::Result {
+    bytes.iter().try_for_each(|byte| write!(to, "{byte:02x}"))
+}
+
 /// Parses exactly `N` bytes. Upper-case digits are refused, so that each value has one spelling.
-pub(crate) fn read<const N: usize>(text: &str) -> Option<[u8; N]> {
+#[must_use]
+pub fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
     let digit = |c: u8| match c {
         b'0'..=b'9' => Some(c - b'0'),
         b'a'..=b'f' => Some(c - b'a' + 10),
@@ -55,4 +71,26 @@ pub(crate) fn read<const N: usize>(text: &str) -> Option<[u8; N]> {
         *byte = digit(*high)? << 4 | digit(*low)?;
     }
     Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_have_one_spelling_of_exactly_their_length() {
+        let bytes = [0x00, 0x0f, 0xa0, 0xff];
+        assert_eq!(encode(&bytes), "000fa0ff");
+        assert_eq!(decode("000fa0ff"), Some(bytes));
+        for wrong in [
+            "",
+            "000fa0f",
+            "000fa0f ",
+            "000FA0FF",
+            "000fa0ff00",
+            "000fa0fg",
+        ] {
+            assert_eq!(decode::<4>(wrong), None, "{wrong}");
+        }
+    }
 }

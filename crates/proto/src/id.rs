@@ -24,7 +24,7 @@ pub struct JobId(pub [u8; 16]);
 
 impl fmt::Display for JobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        crate::hex::write(&self.0, f)
     }
 }
 
@@ -38,7 +38,7 @@ impl FromStr for JobId {
     type Err = InvalidId;
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        crate::hex::read(text).map(Self).ok_or(InvalidId::Job)
+        crate::hex::decode(text).map(Self).ok_or(InvalidId::Job)
     }
 }
 

@@ -7,7 +7,7 @@ pub mod admin;
 #[cfg(all(test, feature = "schema"))]
 mod asyncapi;
 mod error;
-mod hex;
+pub mod hex;
 mod id;
 mod job;
 pub mod limits;

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
-use proto::{Account, InvalidId, Timestamp};
+use proto::{Account, InvalidId, Timestamp, hex};
 use queue::{Ceiling, KeyRecord, Scope, Serve};
 use secrecy::{ExposeSecret as _, SecretString, zeroize::Zeroizing};
 use sha2::{Digest, Sha256};
@@ -87,8 +87,11 @@ pub fn served(own: &Account, others: &[String]) -> Result<Serve, InvalidId> {
 /// random bytes.
 #[must_use]
 pub fn mint(for_: KeyFor, id: [u8; 6], secret: [u8; 32], now: Timestamp) -> (KeyText, KeyRecord) {
-    let id = hex(&id);
-    let body = Zeroizing::new(format!("{PREFIX}_{id}_{}", *Zeroizing::new(hex(&secret))));
+    let id = hex::encode(&id);
+    let body = Zeroizing::new(format!(
+        "{PREFIX}_{id}_{}",
+        *Zeroizing::new(hex::encode(&secret))
+    ));
     let text = KeyText(format!("{}_{}", *body, checksum(&body)).into());
     let record = KeyRecord {
         id,
@@ -143,45 +146,14 @@ pub fn parse(text: &str) -> Option<ShownKey> {
     let (body, sum) = text.rsplit_once('_')?;
     let rest = body.strip_prefix(PREFIX)?.strip_prefix('_')?;
     let (id, secret) = rest.split_once('_')?;
-    let id = unhex::<6>(id).map(|id| hex(&id))?;
-    let secret = Zeroizing::new(unhex(secret)?);
+    let id = hex::decode::<6>(id).map(|id| hex::encode(&id))?;
+    let secret = Zeroizing::new(hex::decode(secret)?);
     (checksum(body) == sum).then_some(ShownKey { id, secret })
 }
 
 fn checksum(body: &str) -> String {
     let [a, b, c, d, ..]: [u8; 32] = Sha256::digest(body).into();
-    hex(&[a, b, c, d])
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-pub(crate) fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let (pairs, []) = text.as_bytes().as_chunks::<2>() else {
-        return None;
-    };
-    let mut bytes = [0; N];
-    if pairs.len() != N {
-        return None;
-    }
-    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
-        *byte = digit(*high)? << 4 | digit(*low)?;
-    }
-    Some(bytes)
-}
-
-const fn digit(c: u8) -> Option<u8> {
-    match c {
-        b'0'..=b'9' => Some(c - b'0'),
-        b'a'..=b'f' => Some(c - b'a' + 10),
-        _ => None,
-    }
+    hex::encode(&[a, b, c, d])
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use proto::Timestamp;
+use proto::{Timestamp, hex};
 use queue::{QueueError, Renewal, Renewed, Session, SessionId, User, UserId};
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +18,6 @@ use crate::{
     auth::Denied,
     error::ApiError,
     jwt::{TokenError, TokenTime, encode, seconds, verify},
-    keys::{hex, unhex},
 };
 
 /// Lifetime of an access token.
@@ -97,16 +96,12 @@ pub(crate) fn looks_like_one(text: &str) -> bool {
 
 /// Returns the id that stands for a session wherever a key id is needed. No key has such an id.
 pub(crate) fn key_id(id: SessionId) -> String {
-    format!("session-{}", hex(&id.0))
+    format!("session-{}", hex::encode(&id.0))
 }
 
 /// Returns the session of an id made by [`key_id`].
 pub(crate) fn of_key_id(id: &str) -> Option<SessionId> {
-    decode_16(id.strip_prefix("session-")?).map(SessionId)
-}
-
-fn decode_16(text: &str) -> Option<[u8; 16]> {
-    unhex(text)
+    hex::decode(id.strip_prefix("session-")?).map(SessionId)
 }
 
 fn sign(
@@ -123,8 +118,8 @@ fn sign(
         iat: seconds(since),
         nbf: seconds(since),
         exp: seconds(wall + kind.life()),
-        jti: hex(&token),
-        sid: hex(&session.id.0),
+        jti: hex::encode(&token),
+        sid: hex::encode(&session.id.0),
     };
     encode(kind.header(), key, &claims)
 }
@@ -158,8 +153,8 @@ fn shown(kind: Kind, claims: &Claims) -> Option<SessionClaims> {
     }
     Some(SessionClaims {
         user: claims.sub.parse().ok()?,
-        session: SessionId(decode_16(&claims.sid)?),
-        token: decode_16(&claims.jti)?,
+        session: SessionId(hex::decode(&claims.sid)?),
+        token: hex::decode(&claims.jti)?,
         until: Timestamp(claims.exp.checked_add(LEEWAY)?.checked_mul(1000)?),
     })
 }

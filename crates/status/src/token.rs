@@ -34,8 +34,7 @@ impl LocalToken {
     /// A token of these random bytes.
     #[must_use]
     pub fn new(random: [u8; 32]) -> Self {
-        let text: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        Self(text.into())
+        Self(proto::hex::encode(&random).into())
     }
 
     /// Reads the folder's token. If there is none, it is damaged, or another user could have read

@@ -37,7 +37,7 @@ impl<'a> Submission<'a> {
         Ok(Self {
             client,
             body,
-            name: name.iter().map(|byte| format!("{byte:02x}")).collect(),
+            name: proto::hex::encode(&name),
             taken: Cell::new(Taken::No),
         })
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use bytes::Bytes;
 use hearth_relay::{Relay, RelaySettings, SystemWorld};
 use http::{Method, StatusCode};
-use proto::{Account, Timestamp};
+use proto::{Account, Timestamp, hex};
 use queue::{Ceiling, KeyRecord, Keys as _, MemoryQueue, Scope, Serve};
 use serde_json::json;
 use tokio::{
@@ -243,8 +243,8 @@ async fn a_secret_of_another_key_opens_nothing() {
         ceiling: Ceiling::default(),
         expires_at: None,
     };
-    let id = unhex(one[1]).try_into().unwrap();
-    let secret = unhex(two[2]).try_into().unwrap();
+    let id = hex::decode(one[1]).unwrap();
+    let secret = hex::decode(two[2]).unwrap();
     let (text, record) = hearth_relay::keys::mint(for_, id, secret, Timestamp(0));
     assert_eq!(record.id, one[1]);
     let mixed = Client::new(server.base(), Some(text.reveal().to_owned()));
@@ -252,12 +252,6 @@ async fn a_secret_of_another_key_opens_nothing() {
         mixed.get("/api/tags").await.status,
         StatusCode::UNAUTHORIZED
     );
-}
-
-fn unhex(text: &str) -> Vec<u8> {
-    (0..text.len() / 2)
-        .map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap())
-        .collect()
 }
 
 #[tokio::test]

@@ -134,8 +134,7 @@ impl Peer {
         );
         let mut mac = Hmac::<Sha256>::new_from_slice(token.as_bytes()).unwrap();
         mac.update(text.as_bytes());
-        let bytes = mac.finalize().into_bytes();
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+        proto::hex::encode(&mac.finalize().into_bytes())
     }
 
     /// Identifies with a proof, and checks the hub's.
