@@ -64,7 +64,7 @@ pub const FETCHED_RETENTION: Duration = Duration::from_secs(60 * 60);
 /// Time from its start for which a finished batch is kept if its input file was erased before.
 pub const BATCH_RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// Maximum time a job without a deadline waits for a worker.
+/// Maximum time a job without a deadline waits for a worker; doubled once a worker leased it.
 pub const DEFAULT_QUEUE_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Time for which an ended job is kept with its prompt and answer; then `reap` erases it.
