@@ -19,9 +19,8 @@ use rusqlite::{Connection, MAIN_DB, OptionalExtension};
 
 use crate::{error::Fault, group::Group, row};
 
-/// Writes the fetch time of those jobs that are erased early, see
-/// [`QueueLimits::is_erased_early`].
-/// data is overwritten and goes through the write-ahead log; more would delay other groups.
+/// Approximate number of bytes that one group erases of jobs, and again of files and results.
+/// Erased data is overwritten and goes through the write-ahead log; more would delay other groups.
 const ERASED_AT_ONCE: u64 = 4 * 1024 * 1024;
 /// Bytes that one group erases while the disk is full, because erasing needs space, too.
 pub(crate) const ERASED_WHEN_FULL: u64 = 512 * 1024;
