@@ -132,6 +132,8 @@ codes! {
     StoreUnavailable = "store_unavailable", 503;
     /// The deadline passed before the job was done.
     DeadlineExceeded = "deadline_exceeded", 504;
+    /// The request took too long and may still take effect; check before you send it again.
+    OutcomeUnknown = "outcome_unknown", 504;
     /// The requester cancelled the job.
     Cancelled = "cancelled", 499;
     /// An internal error of Hearth.

@@ -376,6 +376,9 @@ async fn routed(context: RequestContext, mut request: Request<Body>, path: &str)
         if request.body().is_end_stream() && !work_permit.try_start(context.relay.now()) {
             return context.relay.busy().into_response();
         }
+        if request.method().is_idempotent() {
+            work_permit.set_retryable();
+        }
         request.extensions_mut().insert(work_permit.clone());
     }
     let relay = context.relay.clone();
@@ -383,13 +386,15 @@ async fn routed(context: RequestContext, mut request: Request<Body>, path: &str)
     let mut answer = pin!(revocation.respond(answer, || relay.wall_now()));
     let patience = relay.settings.work_patience;
     let response = loop {
-        match timeout(patience, &mut answer).await {
+        // A request that waits for a worker or for its body is looked at again later.
+        let left = || work_permit.time_left(relay.now(), patience);
+        match timeout(left(), &mut answer).await {
             Ok(response) => break response,
-            Err(_) if work_permit.is_overdue(relay.now(), patience) => {
+            Err(_) if left().is_zero() => {
                 tracing::error!(?patience, "request aborted: it exceeded the work timeout");
-                break relay.busy().into_response();
+                work_permit.give_up();
+                break relay.gave_up(&work_permit).into_response();
             }
-            // It waits for a worker or for its body.
             Err(_) => {}
         }
     };

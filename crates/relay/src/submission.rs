@@ -136,6 +136,17 @@ impl Relay {
         Ok(JobId(id))
     }
 
+    /// Cancels a job in a task of its own. The store decides it after what was submitted before.
+    fn cancel_later(&self, caller: Caller, job: JobId, why: &'static str) {
+        let relay = self.clone();
+        self.tasks.spawn(async move {
+            match relay.store.cancel(relay.now(), caller.owner(), job).await {
+                Ok(()) => tracing::info!(job.id = %job, why, "cancelled"),
+                Err(error) => tracing::debug!(job.id = %job, %error, "nothing to cancel"),
+            }
+        });
+    }
+
     async fn enqueue(
         &self,
         id: JobId,
@@ -165,6 +176,14 @@ impl Relay {
             worker: caller.worker.clone(),
         };
         let (op, bytes) = (job.op, job.body.0.len());
+        // A repeat finds the job by its key. Without a key the job must not outlive a request that
+        // is given up before it was acknowledged.
+        let _unacknowledged = extras.idempotency_key.is_none().then(|| CancelIfGivenUp {
+            relay: self,
+            caller,
+            job: id,
+        });
+        caller.set_retryable();
         let accepted = if extras.webhook.is_some() {
             let relay = self.clone();
             self.run_to_completion(async move {
@@ -181,6 +200,23 @@ impl Relay {
             Submitted::Known(before) => tracing::info!(job.id = %before, "submitted again"),
         }
         Ok(accepted)
+    }
+}
+
+/// Cancels a job on drop if the relay gave the request up that submits it. A client that disconnects
+/// does not cancel it: jobs survive that.
+struct CancelIfGivenUp<'a> {
+    relay: &'a Relay,
+    caller: &'a Caller,
+    job: JobId,
+}
+
+impl Drop for CancelIfGivenUp<'_> {
+    fn drop(&mut self) {
+        if self.caller.is_given_up() {
+            let why = "the request took too long and was given up";
+            self.relay.cancel_later(self.caller.clone(), self.job, why);
+        }
     }
 }
 
@@ -203,13 +239,8 @@ impl Drop for CancelOnDrop {
         if !self.is_armed || self.relay.stop.is_cancelled() {
             return;
         }
-        let (relay, job, caller) = (self.relay.clone(), self.job, self.caller.clone());
-        self.relay.tasks.spawn(async move {
-            match relay.store.cancel(relay.now(), caller.owner(), job).await {
-                Ok(()) => tracing::info!(job.id = %job, "cancelled: the requester disconnected"),
-                Err(error) => tracing::debug!(job.id = %job, %error, "nothing to cancel"),
-            }
-        });
+        let why = "the requester disconnected";
+        self.relay.cancel_later(self.caller.clone(), self.job, why);
     }
 }
 

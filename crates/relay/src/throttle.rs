@@ -269,6 +269,9 @@ struct WorkSlot {
     is_inside: AtomicBool,
     /// Start of the current work; milliseconds since 1970.
     began: AtomicI64,
+    /// Whether the client may send the request again without doing its work twice.
+    is_retryable: AtomicBool,
+    is_given_up: AtomicBool,
 }
 
 impl WorkPermit {
@@ -277,6 +280,8 @@ impl WorkPermit {
             limiter: limiter.clone(),
             is_inside: AtomicBool::new(false),
             began: AtomicI64::new(0),
+            is_retryable: AtomicBool::new(false),
+            is_given_up: AtomicBool::new(false),
         }))
     }
 
@@ -294,10 +299,34 @@ impl WorkPermit {
         false
     }
 
-    /// Whether it has held the slot for at least `patience`.
-    pub(crate) fn is_overdue(&self, now: Timestamp, patience: Duration) -> bool {
+    /// Returns how long it may still hold the slot; all of `patience` while it does not hold it.
+    pub(crate) fn time_left(&self, now: Timestamp, patience: Duration) -> Duration {
+        if !self.0.is_inside.load(Ordering::Relaxed) {
+            return patience;
+        }
         let began = Timestamp(self.0.began.load(Ordering::Relaxed));
-        self.0.is_inside.load(Ordering::Relaxed) && now.since(began) >= patience
+        patience.saturating_sub(now.since(began))
+    }
+
+    /// Notes that a repeat of the request does nothing twice: giving the request up cancels what it
+    /// began, or the repeat finds it.
+    pub(crate) fn set_retryable(&self) {
+        self.0.is_retryable.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_retryable(&self) -> bool {
+        self.0.is_retryable.load(Ordering::Relaxed)
+    }
+
+    /// Releases the slot of a request whose work takes too long.
+    pub(crate) fn give_up(&self) {
+        self.0.is_given_up.store(true, Ordering::Relaxed);
+        self.pause();
+    }
+
+    /// Whether the relay gave the request up; a client that disconnects does not.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.0.is_given_up.load(Ordering::Relaxed)
     }
 
     /// Releases the slot while the request waits.
@@ -323,6 +352,16 @@ impl Relay {
         let seconds = self.world.random().map_or(3, |bytes| 1 + bytes[0] % 5);
         let message = "the relay has too much to do at once; try again in a moment";
         ApiError::new(ErrorCode::Busy, message).after(Duration::from_secs(seconds.into()))
+    }
+
+    /// Returns the error for a request that was given up: `busy` only where it may be sent again.
+    pub(crate) fn gave_up(&self, permit: &WorkPermit) -> ApiError {
+        if permit.is_retryable() {
+            return self.busy();
+        }
+        let message = "the relay did not finish the request in time and gave it up; it may still \
+                       take effect, so check before you send it again";
+        ApiError::new(ErrorCode::OutcomeUnknown, message)
     }
 }
 
@@ -443,20 +482,19 @@ mod tests {
     }
 
     #[test]
-    fn who_is_at_work_for_too_long_is_overdue_and_who_waits_is_not() {
+    fn work_that_began_late_has_all_its_time_and_waiting_takes_none() {
         let limiter = Arc::new(ConcurrencyLimit::new(2));
         let (one, patience) = (WorkPermit::new(&limiter), Duration::from_secs(30));
-        let later = NOW + patience;
-        assert!(
-            !one.is_overdue(later, patience),
-            "its body is still to come"
-        );
+        let (second, later) = (Duration::from_secs(1), NOW + patience);
+        let left = |now| one.time_left(now, patience);
+        assert_eq!(left(later), patience, "its body is still to come");
         assert!(one.try_start(NOW));
-        assert!(!one.is_overdue(NOW, patience) && one.is_overdue(later, patience));
+        assert_eq!([left(NOW), left(NOW + second)], [patience, 29 * second]);
+        assert_eq!([left(later), left(later + second)], [Duration::ZERO; 2]);
         one.pause();
-        assert!(!one.is_overdue(later, patience));
+        assert_eq!(left(later), patience);
         assert!(one.try_start(later));
-        assert!(!one.is_overdue(later, patience));
+        assert_eq!(left(later + second), 29 * second);
     }
 
     #[test]

@@ -64,6 +64,19 @@ impl Caller {
         }
     }
 
+    /// Notes that a repeat of the request does nothing twice. See [`WorkPermit::set_retryable`].
+    pub(crate) fn set_retryable(&self) {
+        if let Some(permit) = &self.work_permit {
+            permit.set_retryable();
+        }
+    }
+
+    /// Whether the relay gave the request up, because its work took too long.
+    pub(crate) fn is_given_up(&self) -> bool {
+        let permit = self.work_permit.as_ref();
+        permit.is_some_and(WorkPermit::is_given_up)
+    }
+
     /// Releases the request's slot, because it only waits from now on.
     pub(crate) fn pause_work(&self) {
         if let Some(work_permit) = &self.work_permit {

@@ -29,6 +29,8 @@ pub(crate) struct Gated {
     pub(crate) ending: Semaphore,
     /// Each erasure of a file waits for a permit; there are many at first.
     pub(crate) erasing: Semaphore,
+    /// Submissions, queries and cancellations are written in order, each with the only permit.
+    pub(crate) writing: Arc<Semaphore>,
     pub(crate) is_blind: AtomicBool,
     pub(crate) is_stuck: AtomicBool,
     /// Makes the next call of the method with this name panic, where that asks for it.
@@ -42,6 +44,7 @@ impl Gated {
             lending: Semaphore::new(lending),
             ending: Semaphore::new(ending),
             erasing: Semaphore::new(Semaphore::MAX_PERMITS),
+            writing: Arc::new(Semaphore::new(1)),
             is_blind: AtomicBool::new(false),
             is_stuck: AtomicBool::new(false),
             breaks: Mutex::default(),
@@ -62,6 +65,18 @@ impl Gated {
         } else {
             Ok(())
         }
+    }
+}
+
+impl Gated {
+    /// Writes when it is this write's turn, also if the caller does not wait for it any more.
+    async fn write<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
+        let writing = self.writing.clone();
+        let written = tokio::spawn(async move {
+            let _turn = writing.acquire().await.unwrap();
+            work.await
+        });
+        written.await.unwrap()
     }
 }
 
@@ -133,6 +148,7 @@ impl Queue for Gated {
     }
 
     async fn cancel(&self, now: Timestamp, owner: Owner<'_>, id: JobId) -> Result<(), QueueError> {
+        let _turn = self.writing.acquire().await.unwrap();
         self.inner.cancel(now, owner, id).await
     }
 
@@ -252,7 +268,9 @@ impl Submissions for Gated {
         job: NewJob,
         extras: Extras,
     ) -> Result<Submitted, QueueError> {
-        self.inner.submit(now, job, extras).await
+        let inner = self.inner.clone();
+        self.write(async move { inner.submit(now, job, extras).await })
+            .await
     }
 
     async fn submitted(
@@ -421,7 +439,9 @@ impl Batches for Gated {
 #[async_trait]
 impl Queries for Gated {
     async fn create_query(&self, now: Timestamp, new: NewQuery) -> Result<QueryId, QueueError> {
-        self.inner.create_query(now, new).await
+        let inner = self.inner.clone();
+        self.write(async move { inner.create_query(now, new).await })
+            .await
     }
 
     async fn find_query(&self, owner: Owner<'_>, id: QueryId) -> Result<Option<Query>, QueueError> {

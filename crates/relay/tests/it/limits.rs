@@ -311,6 +311,52 @@ async fn a_request_whose_work_does_not_end_is_given_up_and_makes_room() {
     assert_eq!(client.get(&path).await.status, StatusCode::OK);
 }
 
+/// The disk stalls while jobs and queries are submitted, and writes all of them later.
+#[tokio::test]
+async fn a_submission_that_is_given_up_leaves_no_job_or_says_that_its_outcome_is_unknown() {
+    let mut settings = RelaySettings::default();
+    settings.work_patience = Duration::from_millis(300);
+    let gated = Gated::new(0, 0);
+    let store = gated.inner.clone();
+    let server = Server::beside(gated.clone(), store.clone(), settings).await;
+    let _worker = Scripted::serving(&server, "default", &["m"], 0).await;
+    let client = server.requester().await;
+    let native = r#"{"op":"chat","body":{"model":"m"}}"#;
+    let chat = r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#;
+    let key = [("idempotency-key", "k")];
+    let keyed = || client.send_with(Method::POST, "/api/jobs", &key, native);
+    let stalled = gated.writing.acquire().await.unwrap();
+    let (a, b, c, d, e, query) = tokio::join!(
+        client.post("/api/jobs", native),
+        client.post("/api/ollama/request", r#"{"model":"m","prompt":"x"}"#),
+        client.post("/api/chat", chat),
+        client.post("/v1/chat/completions", chat),
+        keyed(),
+        client.post("/api/queries/", r#"{"project":1,"query_text":"x"}"#),
+    );
+    for reply in [a, b, c, d, e] {
+        refused(&reply, StatusCode::SERVICE_UNAVAILABLE, "busy");
+        assert_eq!(reply.header("x-should-retry"), "true");
+    }
+    assert_eq!(query.status, StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(query.header("x-hearth-error"), "outcome_unknown");
+    assert_eq!(query.header("x-should-retry"), "false");
+    assert_eq!(query.header("retry-after"), "");
+    drop(stalled);
+    // Permits are handed out in order: after all that was submitted and cancelled.
+    drop(within(gated.writing.acquire()).await);
+    let jobs = store.list(Owner::Anyone, 9).await.unwrap();
+    let count = |state| jobs.iter().filter(|job| job.state == state).count();
+    assert_eq!((jobs.len(), count(JobState::Cancelled)), (6, 4));
+    assert_eq!(
+        count(JobState::Queued),
+        2,
+        "the one with a key, and the query"
+    );
+    let again = keyed().await;
+    assert_eq!(again.header("idempotent-replayed"), "true");
+}
+
 #[tokio::test]
 async fn a_request_that_waits_for_a_worker_is_not_at_work() {
     let mut settings = RelaySettings::default();
