@@ -5,7 +5,9 @@ pub mod agent;
 pub mod cores;
 pub mod files;
 pub mod metrics;
+mod one_line;
 
+use one_line::OneLine;
 use tracing_subscriber::EnvFilter;
 
 /// The environment variable with the log filter, for example `info,hearth_relay=debug`.
@@ -28,7 +30,7 @@ pub enum Format {
 pub fn init(format: Format, fallback: &str) -> anyhow::Result<()> {
     let directives = std::env::var(FILTER_VARIABLE).unwrap_or_else(|_| fallback.to_owned());
     let log = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+        .with_writer(|| OneLine(std::io::stderr()))
         .with_env_filter(filter(&directives)?);
     match format {
         Format::Human => log.try_init(),

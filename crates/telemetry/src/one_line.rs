@@ -1,0 +1,76 @@
+//! Keeps each event of the log on one line, whatever the values in it contain.
+
+use std::{
+    borrow::Cow,
+    fmt::Write as _,
+    io::{self, Write},
+};
+
+/// Writes each event with [`escaped`]. `tracing-subscriber` writes an event with one call.
+pub(crate) struct OneLine<W>(pub(crate) W);
+
+impl<W: Write> Write for OneLine<W> {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        self.0.write_all(&escaped(event))?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Replaces line breaks within the event, and characters that change the direction of the text
+/// around them, by `\uXXXX`, which JSON reads as the same characters.
+fn escaped(event: &[u8]) -> Cow<'_, [u8]> {
+    let Ok(text) = std::str::from_utf8(event) else {
+        return Cow::Borrowed(event);
+    };
+    let line = text.strip_suffix('\n').unwrap_or(text);
+    if !line.contains(misleads) {
+        return Cow::Borrowed(event);
+    }
+    let mut shown = String::with_capacity(line.len() + 32);
+    for sign in line.chars() {
+        if misleads(sign) {
+            // Writing to a `String` cannot fail.
+            let _ = write!(shown, "\\u{:04x}", u32::from(sign));
+        } else {
+            shown.push(sign);
+        }
+    }
+    shown.push('\n');
+    Cow::Owned(shown.into_bytes())
+}
+
+const fn misleads(sign: char) -> bool {
+    matches!(
+        sign,
+        '\n' | '\r' | '\u{85}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(event: &str) -> String {
+        let mut log = Vec::new();
+        OneLine(&mut log).write_all(event.as_bytes()).unwrap();
+        String::from_utf8(log).unwrap()
+    }
+
+    #[test]
+    fn an_event_stays_one_line_that_reads_from_left_to_right() {
+        assert_eq!(written("{\"a\":\"żółw\"}\n"), "{\"a\":\"żółw\"}\n");
+        assert_eq!(
+            written("name=a\r\nERROR all is lost\n"),
+            "name=a\\u000d\\u000aERROR all is lost\n"
+        );
+        let event = format!("{{\"a\":\"b\u{202e}c\u{2028}\u{2066}\"}}\n");
+        let line = written(&event);
+        assert!(line.is_ascii() && line.lines().count() == 1, "{line}");
+        let read = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
+        assert_eq!(read(&line), read(&event));
+    }
+}
