@@ -344,7 +344,7 @@ async fn a_submission_that_is_given_up_leaves_no_job_or_says_that_its_outcome_is
     assert_eq!(query.header("retry-after"), "");
     drop(stalled);
     // Permits are handed out in order: after all that was submitted and cancelled.
-    drop(within(gated.writing.acquire()).await);
+    drop(in_time(gated.writing.acquire()).await);
     let jobs = store.list(Owner::Anyone, 9).await.unwrap();
     let count = |state| jobs.iter().filter(|job| job.state == state).count();
     assert_eq!((jobs.len(), count(JobState::Cancelled)), (6, 4));
