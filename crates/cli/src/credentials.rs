@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
-use proto::ErrorBody;
+use proto::{ErrorBody, ErrorCode};
 use reqwest::Response;
 use secrecy::{ExposeSecret as _, SecretString};
 use status::strip_control_chars;
@@ -136,18 +136,20 @@ pub(crate) async fn refusal(answer: Response) -> anyhow::Error {
     error
 }
 
-/// The message of [`refusal`]: `Ok` if the relay itself refused, `Err` if another server answered,
-/// such as a proxy, which does not know what became of the request.
+/// The message of [`refusal`]: `Ok` if the relay itself refused, `Err` if it is not known whether the
+/// request was carried out: the relay says so, or another server answered, such as a proxy.
 pub(crate) async fn refused_by_relay(answer: Response) -> Result<anyhow::Error, anyhow::Error> {
     let status = answer.status();
-    match answer.json::<ErrorBody>().await {
-        Ok(ErrorBody { error }) => Ok(anyhow::anyhow!(
-            "the relay refused: {} ({})",
-            strip_control_chars(&error.message),
-            error.code
-        )),
-        Err(_) => Err(anyhow::anyhow!(
+    let Ok(ErrorBody { error }) = answer.json::<ErrorBody>().await else {
+        return Err(anyhow::anyhow!(
             "the server at this address is not a Hearth relay (HTTP {status})"
-        )),
+        ));
+    };
+    let message = plain(&error.message);
+    let refusal = anyhow::anyhow!("the relay refused: {message} ({})", error.code);
+    if error.code == ErrorCode::OutcomeUnknown {
+        Err(refusal)
+    } else {
+        Ok(refusal)
     }
 }

@@ -199,14 +199,19 @@ async fn a_job_that_the_relay_was_slow_to_take_is_withdrawn_too() {
     assert_ne!(submissions(&slow)[2], names[0], "another job");
 
     // A proxy that gave up does not know whether the relay has it; a relay that refuses does.
-    for (status, sent) in [(504, 6), (520, 8)] {
-        slow.script("/api/jobs", Answer::json(status, "gave up"));
+    let unknown = json!({"error": {"code": "outcome_unknown", "message": "gave up"}});
+    for (status, body, why, sent) in [
+        (504, "gave up", "HTTP 504", 6),
+        (520, "gave up", "HTTP 520", 8),
+        (504, &*unknown.to_string(), "outcome_unknown", 10),
+    ] {
+        slow.script("/api/jobs", Answer::json(status, body));
         let said = asked(&slow, &[]).await.stderr;
-        assert!(said.contains(&format!("HTTP {status}")), "{said}");
+        assert!(said.contains(why), "{said}");
         assert!(said.contains("the job was withdrawn"), "{said}");
         assert_eq!(submissions(&slow).len(), sent);
     }
-    assert_eq!(withdrawals(&slow), 4);
+    assert_eq!(withdrawals(&slow), 5);
     let full = json!({"error": {"code": "queue_full", "message": "no room"}});
     slow.script("/api/jobs", Answer::json(503, &full.to_string()));
     let said = asked(&slow, &[]).await.stderr;
@@ -214,14 +219,14 @@ async fn a_job_that_the_relay_was_slow_to_take_is_withdrawn_too() {
         said.contains("no room") && !said.contains("withdrawn"),
         "{said}"
     );
-    assert_eq!((submissions(&slow).len(), withdrawals(&slow)), (9, 4));
+    assert_eq!((submissions(&slow).len(), withdrawals(&slow)), (11, 5));
 
     // A relay that says nothing at all is not waited for by whoever insists.
     slow.settle("/api/jobs", never());
     let mut asking = Process::start("ask", hearth(&home, &slow, &["ask", "What?"]));
-    slow.until_asked("/api/jobs", 10).await;
+    slow.until_asked("/api/jobs", 12).await;
     asking.ask_to_end();
-    slow.until_asked("/api/jobs", 11).await;
+    slow.until_asked("/api/jobs", 13).await;
     asking.ask_to_end();
     assert_eq!(asking.wait().await.code(), Some(1));
     let said = asking.log();

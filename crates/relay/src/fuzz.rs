@@ -11,7 +11,7 @@ use crate::{
     Config, Network, PublicUrl, PushUrl, WebhookAllowed, auth, hint, jwt, keys, loopback,
     multipart,
     peer::Peer,
-    request_options, serve, session, target,
+    pipeline, request_options, session, target,
     webhook::{self, Secret},
 };
 
@@ -108,7 +108,7 @@ pub fn path(bytes: &[u8]) {
     for key in keys {
         assert!(!shown.contains(key), "{shown} shows a key");
     }
-    if let Some((key, rest)) = serve::path_key(&uri) {
+    if let Some((key, rest)) = pipeline::path_key(&uri) {
         assert!(
             key.is_empty() || shown.starts_with("/k/…"),
             "{shown} shows {key}"

@@ -453,7 +453,7 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a-head-may-take-for-ever",
         edits: &[Edit {
-            file: "crates/relay/src/serve.rs",
+            file: "crates/relay/src/listen.rs",
             is: "head: relay.settings.head_patience,",
             becomes: "head: relay.settings.head_patience * 1_000,",
         }],
@@ -465,10 +465,10 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a-token-in-the-url",
         edits: &[Edit {
-            file: "crates/relay/src/serve.rs",
+            file: "crates/relay/src/pipeline.rs",
             is: "NAMES.iter().any(|known| name.eq_ignore_ascii_case(known))",
             becomes: "NAMES.iter().any(|known| name.len() > 99 && name.eq_ignore_ascii_case(known))",
         }],
-        found_by: unit("relay", "serve::", "a_token_in_the_query_is_found_by_name"),
+        found_by: unit("relay", "pipeline::", "a_token_in_the_query_is_found_by_name"),
     },
 ];
