@@ -3,6 +3,7 @@
 //! A decision returns the [`Step`]s that a store must persist. The store then calls either
 //! [`Machine::settle`] (they are on disk) or [`Machine::undo`] (they could not be stored).
 
+mod buckets;
 mod due;
 mod record;
 mod table;

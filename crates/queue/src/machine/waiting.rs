@@ -1,54 +1,44 @@
 //! The waiting jobs, indexed so that the next one for a worker is found without a full scan.
 //!
 //! Order: priority, which rises by one level per minute of waiting; then accounts in turn; then
-//! age. Each job is in one bucket per key it can be found by; a key is a model name or one of the
-//! constants below, optionally prefixed with a worker's name.
+//! age.
 
 use std::{
-    borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 
-use proto::{Account, Dialect, JobId, ModelName, Priority, Timestamp, WorkerId};
+use proto::{Account, JobId, Priority, Timestamp, WorkerId};
 
-use super::Record;
+use super::{
+    Record,
+    buckets::{Bucket, BucketKey, Entry, Level, Search},
+};
 use crate::{LeaseQuery, Models, Serve};
 
 /// Waiting time after which a job rises by one priority level.
 const AGING_STEP: Duration = Duration::from_secs(60);
 /// Ten priorities, and one before them for urgent jobs, which need no slot.
 const LEVELS: usize = 11;
-/// Key of every waiting job except model changes. No model has this name.
-const ANY_MODEL: &str = "";
-/// Key of all queries. No model has this name.
-const ANY_QUERY: &str = "?";
-/// Key of jobs that change an engine's models without needing one; those that need a model have
-/// this followed by the model's name.
-const ANY_CHANGE: &str = "!";
 
 /// The waiting jobs, by priority level, key, account and age.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    levels: [HashMap<String, Bucket>; LEVELS],
+    levels: [Level; LEVELS],
     jobs: HashMap<u64, WaitingJob>,
     aging: BTreeSet<(Timestamp, u64)>,
     turns: HashMap<Account, AccountTurn>,
     last_turn: u64,
-    /// Number of jobs that name a worker.
-    chosen: usize,
 }
-
-/// The jobs of one key and level: by account, then by age.
-type Bucket = BTreeMap<Account, BTreeMap<u64, JobId>>;
 
 #[derive(Debug)]
 struct WaitingJob {
     id: JobId,
     account: Account,
+    /// Canonical name.
     model: String,
-    is_query: bool,
-    change: Option<ModelChange>,
+    /// Keys of the buckets that hold it.
+    keys: [Option<BucketKey>; 3],
     worker: Option<WorkerId>,
     priority: Priority,
     since: Timestamp,
@@ -56,28 +46,14 @@ struct WaitingJob {
     ages_at: Option<Timestamp>,
 }
 
-/// Whether a job that changes models needs a worker that has the model.
-#[derive(Debug, Clone, Copy)]
-enum ModelChange {
-    Any,
-    OfOwned,
-}
-
 impl WaitingJob {
-    /// The keys of the buckets that hold the job.
-    fn bucket_keys(&self) -> impl Iterator<Item = Cow<'_, str>> {
-        let (model, any) = match self.change {
-            None => (Cow::Borrowed(self.model.as_str()), Some(ANY_MODEL)),
-            Some(ModelChange::Any) => (Cow::Borrowed(ANY_CHANGE), None),
-            Some(ModelChange::OfOwned) => (Cow::Owned(change_key(&self.model)), None),
-        };
-        let query = self.is_query.then_some(ANY_QUERY);
-        let others = [any, query].into_iter().flatten().map(Cow::Borrowed);
-        let keys = std::iter::once(model).chain(others);
-        keys.map(|key| match &self.worker {
-            None => key,
-            Some(worker) => Cow::Owned(key_for_worker(worker, &key)),
-        })
+    const fn entry(&self, seq: u64) -> Entry<'_> {
+        Entry {
+            keys: &self.keys,
+            worker: self.worker.as_ref(),
+            account: &self.account,
+            seq,
+        }
     }
 }
 
@@ -99,25 +75,18 @@ impl Waiting {
             .entry(new.account.clone())
             .or_insert(AccountTurn { number, jobs: 0 });
         turn.jobs += 1;
+        let model = new.model.canonical();
         let job = WaitingJob {
             id: new.id,
             account: new.account.clone(),
-            model: new.model.canonical(),
-            is_query: new.dialect == Dialect::Queries,
-            change: new.op.changes_models().then(|| {
-                if new.op.needs_model() {
-                    ModelChange::OfOwned
-                } else {
-                    ModelChange::Any
-                }
-            }),
+            keys: BucketKey::of(new, &model),
+            model,
             worker: new.worker.clone(),
             priority: new.priority,
             since: record.job.created_at,
             level: 0,
             ages_at: None,
         };
-        self.chosen += usize::from(job.worker.is_some());
         self.index(now, record.seq, job);
     }
 
@@ -125,7 +94,6 @@ impl Waiting {
         let Some(job) = self.unindex(seq) else {
             return;
         };
-        self.chosen -= usize::from(job.worker.is_some());
         if let Some(turn) = self.turns.get_mut(&job.account) {
             turn.jobs -= 1;
             if turn.jobs == 0 {
@@ -154,25 +122,21 @@ impl Waiting {
 
     /// Returns the best job for a query: by priority, then accounts in turn, then age.
     pub(super) fn best(&self, query: &LeaseQuery) -> Option<JobId> {
-        let keys = self.keys_for(query);
-        self.levels
-            .iter()
-            .take(level_count(query))
-            .find_map(|level| {
-                keys.iter()
-                    .filter_map(|key| level.get(key))
-                    .filter_map(|bucket| self.first_on(bucket, query))
-                    .min()
-                    .map(|(_, _, id)| id)
-            })
+        let search = Search::of(query);
+        let mut levels = self.levels.iter().take(level_count(query));
+        levels.find_map(|level| {
+            let buckets = search.buckets(level);
+            let found = buckets.filter_map(|bucket| self.first_on(bucket, query));
+            found.min().map(|(_, _, id)| id)
+        })
     }
 
     /// Number of jobs in the buckets that a query looks at, counted up to `most`. Includes jobs
     /// that the query's patterns or [`Models::AnyBut`] exclude.
     pub(super) fn count(&self, query: &LeaseQuery, most: usize) -> usize {
-        let keys = self.keys_for(query);
+        let search = Search::of(query);
         let levels = self.levels.iter().take(level_count(query));
-        let buckets = levels.flat_map(|level| keys.iter().filter_map(|key| level.get(key)));
+        let buckets = levels.flat_map(|level| search.buckets(level));
         let mut count = 0;
         for (account, jobs) in buckets.flatten() {
             if query.serve.includes(account) {
@@ -185,29 +149,16 @@ impl Waiting {
         count
     }
 
-    fn keys_for(&self, query: &LeaseQuery) -> BTreeSet<String> {
-        let worker = Some(&query.worker).filter(|_| self.chosen > 0);
-        keys_of(
-            &query.models,
-            query.accepts_model_changes,
-            worker,
-            &query.excluded_models,
-        )
-    }
-
     /// Number of jobs that will be leased before this one by workers that serve these accounts and
     /// run these models, if nothing else arrives: all of higher levels, and of the same level as
     /// many of each account as have their turn before.
     pub(super) fn before(&self, seq: u64, serve: &Serve, models: &Models) -> Option<usize> {
         let job = self.jobs.get(&seq)?;
-        let keys = keys_of(models, false, job.worker.as_ref(), &BTreeSet::new());
-        if !job.bucket_keys().any(|key| keys.contains(&*key)) {
+        let search = Search::among(models, job.worker.as_ref());
+        if !search.includes(&job.keys) {
             return None;
         }
-        let buckets = |level: usize| {
-            keys.iter()
-                .filter_map(move |key| self.levels[level].get(key))
-        };
+        let buckets = |level: usize| search.buckets(&self.levels[level]);
         let mut before = 0;
         // Accounts in order of their turn; those served on one level come after the others on the
         // next.
@@ -283,13 +234,7 @@ impl Waiting {
         if let Some(at) = ages_at {
             self.aging.insert((at, seq));
         }
-        for key in job.bucket_keys() {
-            let bucket = self.levels[level].entry(key.into_owned()).or_default();
-            bucket
-                .entry(job.account.clone())
-                .or_default()
-                .insert(seq, job.id);
-        }
+        self.levels[level].insert(job.entry(seq), job.id);
         self.jobs.insert(
             seq,
             WaitingJob {
@@ -305,20 +250,7 @@ impl Waiting {
         if let Some(at) = job.ages_at {
             self.aging.remove(&(at, seq));
         }
-        for key in job.bucket_keys() {
-            let Some(bucket) = self.levels[job.level].get_mut(&*key) else {
-                continue;
-            };
-            if let Some(jobs) = bucket.get_mut(&job.account) {
-                jobs.remove(&seq);
-                if jobs.is_empty() {
-                    bucket.remove(&job.account);
-                }
-            }
-            if bucket.is_empty() {
-                self.levels[job.level].remove(&*key);
-            }
-        }
+        self.levels[job.level].remove(job.entry(seq));
         Some(job)
     }
 }
@@ -328,49 +260,5 @@ fn level_count(query: &LeaseQuery) -> usize {
     match &query.models {
         Models::OnlyUrgent(_) => 1,
         Models::Any | Models::AnyBut(_) | Models::AnyForQueries | Models::Only(_) => LEVELS,
-    }
-}
-
-/// Key of jobs that name this worker. No worker or model name contains a line feed.
-fn key_for_worker(worker: &WorkerId, key: &str) -> String {
-    format!("{worker}\n{key}")
-}
-
-/// Key of the changes that need this model.
-fn change_key(model: &str) -> String {
-    format!("{ANY_CHANGE}{model}")
-}
-
-/// Keys that a worker looks at: those of its models without the ones left to others, and all keys
-/// of jobs that name this worker.
-fn keys_of(
-    models: &Models,
-    accepts_model_changes: bool,
-    worker: Option<&WorkerId>,
-    excluded_models: &BTreeSet<String>,
-) -> BTreeSet<String> {
-    let mut keys = keys_of_models(models);
-    if accepts_model_changes {
-        let with_model: Vec<_> = keys.iter().map(|name| change_key(name)).collect();
-        keys.extend(with_model);
-        keys.insert(ANY_CHANGE.into());
-    }
-    let own: Vec<_> = worker
-        .into_iter()
-        .flat_map(|worker| keys.iter().map(|key| key_for_worker(worker, key)))
-        .collect();
-    let shared = keys
-        .into_iter()
-        .filter(|key| !excluded_models.contains(key));
-    shared.chain(own).collect()
-}
-
-fn keys_of_models(models: &Models) -> BTreeSet<String> {
-    match models {
-        Models::Any | Models::AnyBut(_) => BTreeSet::from([ANY_MODEL.into()]),
-        Models::AnyForQueries => BTreeSet::from([ANY_QUERY.into()]),
-        Models::Only(models) | Models::OnlyUrgent(models) => {
-            models.iter().map(ModelName::canonical).collect()
-        }
     }
 }
