@@ -145,7 +145,7 @@ pub(crate) async fn refused_by_relay(answer: Response) -> Result<anyhow::Error, 
             "the server at this address is not a Hearth relay (HTTP {status})"
         ));
     };
-    let message = plain(&error.message);
+    let message = strip_control_chars(&error.message);
     let refusal = anyhow::anyhow!("the relay refused: {message} ({})", error.code);
     if error.code == ErrorCode::OutcomeUnknown {
         Err(refusal)
