@@ -231,12 +231,12 @@ impl Settings {
 
 fn number(text: &str) -> Result<u16, String> {
     text.parse()
-        .map_err(|_| "a port is a number from 0 to 65535".to_owned())
+        .map_err(|_| "a port must be a number from 0 to 65535".to_owned())
 }
 
 fn slots(text: &str) -> Result<u32, String> {
     let slots = text.parse().ok().filter(|slots| (1..=64).contains(slots));
-    slots.ok_or_else(|| "slots is a number from 1 to 64".to_owned())
+    slots.ok_or_else(|| "slots must be a number from 1 to 64".to_owned())
 }
 
 /// The language of the first variable that is set, in the system's order.

@@ -63,7 +63,7 @@ pub(crate) struct Create {
 
 fn priority(text: &str) -> Result<Priority, String> {
     let level = text.parse().ok().and_then(Priority::new);
-    level.ok_or_else(|| "a priority is a number from 1 to 10".to_owned())
+    level.ok_or_else(|| "a priority must be a number from 1 to 10".to_owned())
 }
 
 fn lasting(text: &str) -> Result<Duration, String> {
@@ -82,8 +82,7 @@ fn lasting(text: &str) -> Result<Duration, String> {
     let lasting = number.checked_mul(seconds).map(Duration::from_secs);
     let lasting =
         lasting.filter(|lasting| (1..=LASTING_MAX.as_secs()).contains(&lasting.as_secs()));
-    lasting
-        .ok_or_else(|| "a key can expire after at least 1 second and at most 100 years".to_owned())
+    lasting.ok_or_else(|| "a key's lifetime must be between 1 second and 100 years".to_owned())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

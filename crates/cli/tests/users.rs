@@ -81,7 +81,7 @@ fn a_user_is_made_listed_changed_and_removed_and_no_password_is_printed() {
 fn a_bad_name_or_password_makes_no_user() {
     let folder = tempfile::tempdir().unwrap();
     for (name, input, word) in [
-        ("two words", "correct horse", "a user's name has"),
+        ("two words", "correct horse", "a user's name must have"),
         ("worker", "1234567\n", "at least 8 characters"),
         ("worker", "", "at least 8 characters"),
         ("worker", "correct horse\nbattery\n", "more than one line"),

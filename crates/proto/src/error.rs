@@ -46,15 +46,15 @@ macro_rules! codes {
 }
 
 codes! {
-    /// The request does not match what the route accepts; the message names the field.
+    /// The request is invalid for this route; the message names the wrong field.
     BadRequest = "bad_request", 400;
-    /// The body is not JSON.
+    /// The body is not valid JSON.
     MalformedJson = "malformed_json", 400;
-    /// The URL contains a token, which logs would record.
+    /// The URL contains a key or token, which logs would record; send it in a header.
     TokenInUrl = "token_in_url", 400;
     /// No key or token was sent, or it is unknown or revoked.
     Unauthorized = "unauthorized", 401;
-    /// The key has expired.
+    /// The key has expired; ask the operator for a new one.
     KeyExpired = "key_expired", 401;
     /// The token has expired; renew it.
     TokenExpired = "token_expired", 401;
@@ -64,7 +64,7 @@ codes! {
     Forbidden = "forbidden", 403;
     /// The key does not permit this model.
     ModelForbidden = "model_forbidden", 403;
-    /// The key does not permit so high a priority.
+    /// The key does not permit a priority this high.
     PriorityForbidden = "priority_forbidden", 403;
     /// The browser origin is not on the list of allowed origins.
     ForbiddenOrigin = "forbidden_origin", 403;
@@ -74,7 +74,7 @@ codes! {
     UnknownJob = "unknown_job", 404;
     /// No valid key has this id.
     UnknownKey = "unknown_key", 404;
-    /// No worker has this model, neither one that is online nor one that was recently.
+    /// No worker that is online, or was recently, has this model.
     UnknownModel = "unknown_model", 404;
     /// The route does not exist.
     UnknownRoute = "unknown_route", 404;
@@ -86,47 +86,47 @@ codes! {
     StaleLease = "stale_lease", 409;
     /// Lines must arrive in order; continue with the number given in the response.
     ChunkGap = "chunk_gap", 409;
-    /// Prompt and answer were erased some time after the answer was fetched.
+    /// The prompt and the answer were erased after their retention time.
     Erased = "erased", 410;
-    /// The job has no answer yet; ask again, or wait for its end.
+    /// The job has no answer yet; repeat the request later, or wait for the job's end.
     JobUnfinished = "job_unfinished", 409;
     /// The request of the job was erased, so the job cannot be retried; submit it again.
     RequestErased = "request_erased", 410;
     /// The request body arrived too slowly.
     TooSlow = "too_slow", 408;
-    /// The idempotency key was already used for another request.
+    /// The idempotency key was already used for another request; use a new one.
     IdempotencyConflict = "idempotency_conflict", 422;
     /// The body exceeds the size limit.
     TooLarge = "too_large", 413;
-    /// Compressed requests are not supported.
+    /// Compressed requests are not supported; send the body uncompressed.
     UnsupportedEncoding = "unsupported_encoding", 415;
     /// Too many connections are open with your key; close some, or reuse them.
     TooManyConnections = "too_many_connections", 429;
-    /// You sent too many requests.
+    /// Too many requests; wait as long as `Retry-After` says.
     RateLimited = "rate_limited", 429;
     /// This version of the protocol is not supported.
     UnsupportedVersion = "unsupported_version", 400;
-    /// The engine refused the request.
+    /// The engine refused the request; the message says why.
     EngineRefused = "engine_refused", 502;
     /// The engine failed in the middle of an answer.
     EngineFailed = "engine_failed", 502;
     /// The engine cannot be reached.
     EngineUnavailable = "engine_unavailable", 503;
-    /// The queue is full.
+    /// The queue is full; try again later.
     QueueFull = "queue_full", 503;
-    /// The relay is overloaded.
+    /// The relay is overloaded; try again later.
     Busy = "busy", 503;
-    /// Your account reached its limit: of waiting jobs, of stored jobs, or of files.
+    /// The account has reached its limit of waiting jobs, stored data, files or batches.
     AccountFull = "account_full", 429;
     /// The relay's disk is full: running jobs continue, new ones are refused.
     DiskFull = "disk_full", 503;
-    /// No worker is online.
+    /// No worker that could answer is online; start an agent.
     NoWorker = "no_worker", 503;
     /// The connection to the worker was lost, and the stream cannot be continued.
     WorkerLost = "worker_lost", 502;
-    /// The job failed too many times.
+    /// Several workers took the job and did not finish it; submit it again.
     TooManyAttempts = "too_many_attempts", 502;
-    /// The relay is shutting down.
+    /// The relay is shutting down; send the request again in a moment.
     Draining = "draining", 503;
     /// The store cannot be read or written.
     StoreUnavailable = "store_unavailable", 503;
@@ -136,11 +136,11 @@ codes! {
     OutcomeUnknown = "outcome_unknown", 504;
     /// The requester cancelled the job.
     Cancelled = "cancelled", 499;
-    /// An internal error of Hearth.
+    /// An internal error of Hearth; its log has the reason.
     Internal = "internal", 500;
-    /// A command the hub does not know.
+    /// The hub does not know this command.
     UnknownCommand = "unknown_command", 400;
-    /// There is nothing that the command could act on.
+    /// The command has nothing to act on.
     NothingToDo = "nothing_to_do", 409;
     /// Another publisher holds this field of the status; `takeover` replaces it.
     FieldTaken = "field_taken", 409;

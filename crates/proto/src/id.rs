@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize, de};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidId {
     /// A job id is 32 lower-case hexadecimal digits.
-    #[error("a job id is 32 lower-case hexadecimal digits")]
+    #[error("a job id must have 32 lower-case hexadecimal digits")]
     Job,
     /// A name has 1 to 64 characters: ASCII letters, digits and `._-`.
-    #[error("a name has 1 to 64 ASCII letters, digits and `._-`")]
+    #[error("a name must have 1 to 64 ASCII letters, digits and `._-`")]
     Name,
     /// A model name is `^[A-Za-z0-9._:/-]{1,128}$`.
-    #[error("a model name has 1 to 128 ASCII letters, digits and `._:/-`")]
+    #[error("a model name must have 1 to 128 ASCII letters, digits and `._:/-`")]
     Model,
 }
 

@@ -146,7 +146,8 @@ impl Default for Priority {
 impl<'de> Deserialize<'de> for Priority {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let level = u8::deserialize(from)?;
-        Self::new(level).ok_or_else(|| de::Error::custom("a priority is a number from 1 to 10"))
+        Self::new(level)
+            .ok_or_else(|| de::Error::custom("a priority must be a number from 1 to 10"))
     }
 }
 

@@ -102,7 +102,7 @@ impl FromStr for EventId {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const SHAPE: &str = "an event id is `attempt-n`, for example `1-42`";
+        const SHAPE: &str = "an event id must have the form `attempt-n`, for example `1-42`";
         let (attempt, n) = text.split_once('-').ok_or(SHAPE)?;
         Ok(Self {
             attempt: attempt.parse().map_err(|_| SHAPE)?,

@@ -113,7 +113,7 @@ impl NotWritten {
     /// The writer thread panicked.
     pub(crate) fn broke_down() -> Self {
         Self {
-            reason: "its writer broke down".into(),
+            reason: "its writer thread failed".into(),
             cure: Cure::Restart,
         }
     }

@@ -90,7 +90,11 @@ impl Inbox {
         match self.room.try_acquire() {
             Ok(permit) => permit.forget(),
             Err(_) if self.is_closed() => return Err(QueueError::closed()),
-            Err(_) => return Err(QueueError::Full("the disk is behind")),
+            Err(_) => {
+                return Err(QueueError::Full(
+                    "the disk is too slow; try again in a moment",
+                ));
+            }
         }
         self.push(ask)
     }

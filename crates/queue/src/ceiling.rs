@@ -13,7 +13,7 @@ pub struct ModelPattern(String);
 
 /// The text is not a valid pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a pattern is a model name of at most 128 characters; `*` and `?` are wild cards")]
+#[error("a pattern must be a model name of at most 128 characters; `*` and `?` are wild cards")]
 pub struct InvalidPattern;
 
 impl ModelPattern {

@@ -9,17 +9,17 @@ pub enum QueueError {
     #[error("there is no job {0}")]
     UnknownJob(JobId),
     /// Another lease holds the job now; the worker must drop its work.
-    #[error("the lease on job {0} is over; another worker may hold it now")]
+    #[error("the lease on job {0} has ended; another worker may hold the job now")]
     StaleLease(JobId),
     /// The job has ended and can never change again.
     #[error("job {0} has already ended: it is {state}", state = format!("{:?}", .1).to_lowercase())]
     Ended(JobId, JobState),
     /// The request and the answer were erased after their retention time.
-    #[error("prompt and answer of job {0} were erased after their retention time")]
+    #[error("the prompt and answer of job {0} were erased after their retention time")]
     Erased(JobId),
     /// Lines are missing before the one that was sent; the worker must send again from `stored +
     /// 1`.
-    #[error("line {got} of job {job} came after line {stored}; send line {} next", stored + 1)]
+    #[error("line {got} of job {job} does not follow line {stored}; send line {} next", stored + 1)]
     Gap {
         /// The job.
         job: JobId,
@@ -35,10 +35,12 @@ pub enum QueueError {
     #[error("{0}")]
     AccountFull(&'static str),
     /// The disk is full: new jobs are refused, running jobs continue.
-    #[error("the relay's disk is full; running jobs continue, new ones are refused")]
+    #[error(
+        "the relay's disk is full; running jobs continue, new ones are refused; try again later"
+    )]
     DiskFull,
     /// The id or the name is already taken.
-    #[error("{0} exists already")]
+    #[error("{0} already exists")]
     Exists(String),
     /// The idempotency key was already used for another request.
     #[error("the idempotency key was used for another request; use a new one for each request")]

@@ -34,9 +34,9 @@ use crate::{
 /// Minimum interval between two writes of a key's last use.
 const NOTE_USE_EVERY: Duration = Duration::from_secs(60 * 60);
 const TOO_MUCH_ARRIVES: &str =
-    "too many long requests are being sent at once; try again in a moment";
-const TOO_MUCH_GATHERED: &str = "too many long answers are being fetched in one piece; \
-                                 try again soon, or ask for a stream";
+    "the relay is receiving too many large requests at once; try again in a moment";
+const TOO_MUCH_GATHERED: &str = "the relay is buffering too many large answers; try again in a \
+                                 moment, or request a stream";
 
 /// The relay's shared state. Cloning is cheap; all clones are one relay.
 #[derive(Debug, Clone)]

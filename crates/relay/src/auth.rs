@@ -87,9 +87,9 @@ impl FromRequestParts<Relay> for MayChangeModels {
             }
             Err(Denied::Scope(_) | Denied::KeyInPath) => Err(ApiError::new(
                 ErrorCode::Forbidden,
-                "models are changed with a key that has the scope `admin`, in a header, and only \
-                 at agents whose owner allows it; or run `ollama pull`, `create`, `cp`, `rm` or \
-                 `push` on the machine that has them",
+                "changing models requires a key with the scope `admin`, sent in a header, and an \
+                 agent whose owner allows it; or run `ollama pull`, `create`, `cp`, `rm` or `push` \
+                 on the agent's machine",
             )),
             Err(denied) => Err(denied.into()),
         }

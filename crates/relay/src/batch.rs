@@ -212,9 +212,8 @@ impl Run {
             batch.total += 1;
             let read = answer::Line::read(&line, &batch.endpoint);
             let wrong = match read {
-                Ok(read) => {
-                    (!names.insert(read.custom_id)).then(|| "this custom_id came before".to_owned())
-                }
+                Ok(read) => (!names.insert(read.custom_id))
+                    .then(|| "an earlier line has the same custom_id".to_owned()),
                 Err(wrong) => Some(wrong),
             };
             refusals.extend(wrong.map(|wrong| (n, wrong)));
@@ -226,7 +225,7 @@ impl Run {
             }
         }
         if batch.total == 0 && refusals.is_empty() {
-            refusals.push((1, "the file holds no lines".into()));
+            refusals.push((1, "the file has no lines".into()));
         }
         let valid = refusals.is_empty();
         batch.refusals = refusals;

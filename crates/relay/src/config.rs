@@ -208,14 +208,14 @@ fn is_given(given: &ArgMatches, option: &Arg) -> bool {
 /// Converts a value of the file to command-line values, one for each time the option is given.
 fn texts(option: &Arg, value: &toml::Value) -> Result<Vec<String>, &'static str> {
     if matches!(option.get_action(), ArgAction::SetTrue) {
-        let truth = value.as_bool().ok_or("is true or false")?;
+        let truth = value.as_bool().ok_or("must be true or false")?;
         return Ok(if truth { vec![String::new()] } else { vec![] });
     }
     match value.as_array() {
         Some(several) if matches!(option.get_action(), ArgAction::Append) => {
             several.iter().map(text).collect()
         }
-        Some(_) => Err("is one value, not several"),
+        Some(_) => Err("must be one value, not a list"),
         None => Ok(vec![text(value)?]),
     }
 }
@@ -223,7 +223,7 @@ fn texts(option: &Arg, value: &toml::Value) -> Result<Vec<String>, &'static str>
 fn text(value: &toml::Value) -> Result<String, &'static str> {
     let text = value.as_str().map(str::to_owned);
     let number = || value.as_integer().map(|number| number.to_string());
-    text.or_else(number).ok_or("is a text or a number")
+    text.or_else(number).ok_or("must be a string or a number")
 }
 
 /// Formats values as they are written in the file.
@@ -297,9 +297,9 @@ mod tests {
         for (file, told) in [
             ("leese = 90", "relay.toml: `leese` is not an option"),
             ("print-config = true", "`print-config` is not an option"),
-            ("lease = [1]", "`lease` is one value"),
-            ("lease = 1.5", "`lease` is a text or a number"),
-            ("insecure-dev = 1", "`insecure-dev` is true or false"),
+            ("lease = [1]", "`lease` must be one value"),
+            ("lease = 1.5", "`lease` must be a string or a number"),
+            ("insecure-dev = 1", "`insecure-dev` must be true or false"),
             ("lease = 1", "'1' for '--lease"),
         ] {
             let error = explained(file, &[]).unwrap_err();

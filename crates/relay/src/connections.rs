@@ -160,8 +160,7 @@ impl ConnectionHandle {
         if !limits.acquire(holder) {
             let most = limits.most_of_key;
             let message = format!(
-                "{most} connections are open with this key; close some, or use them again for the \
-                 next request"
+                "{most} connections are already open with this key; close some, or reuse them"
             );
             return Err(ApiError::new(ErrorCode::TooManyConnections, message));
         }

@@ -56,7 +56,7 @@ impl ApiError {
     }
 
     pub(crate) fn uri_too_long(max: usize) -> Self {
-        let message = format!("the request target is over {max} bytes");
+        let message = format!("the request target exceeds {max} bytes");
         Self {
             status: Some(414),
             ..Self::new(ErrorCode::BadRequest, message)
@@ -73,7 +73,10 @@ impl ApiError {
     }
 
     pub(crate) fn internal() -> Self {
-        Self::new(ErrorCode::Internal, "the relay failed; its log says why")
+        Self::new(
+            ErrorCode::Internal,
+            "internal error of the relay; its log has the reason",
+        )
     }
 
     pub(crate) fn status(&self) -> StatusCode {
@@ -142,11 +145,9 @@ impl From<QueueError> for ApiError {
                     "the queue store failed; try again in a moment",
                 )
             }
-            QueueError::Full(_) | QueueError::AccountFull(_) => Self::new(
-                error.code(),
-                format!("{error}; try again when some have ended"),
-            ),
-            QueueError::DiskFull
+            QueueError::Full(_)
+            | QueueError::AccountFull(_)
+            | QueueError::DiskFull
             | QueueError::Erased(_)
             | QueueError::StaleLease(_)
             | QueueError::Ended(..)

@@ -10,40 +10,42 @@ use crate::{error::ApiError, error_format::ErrorFormat};
 const HEAD: &str = "\
 # Errors
 
-Every error has a stable code. Clients switch on it; the message is for people and may change. The code stands in the
-native body, in OpenAI's `code`, and in the header `x-hearth-error` of every refusal.
+Every error has a stable code, which clients should switch on. The message is for people and may change. The code is
+sent in the native body, in OpenAI's `code`, and in the header `x-hearth-error` of every error response.
 
-`x-should-retry` says whether the same request may go well if it is sent once more; `Retry-After` says after how many
-seconds. What the engine itself refuses keeps the engine's own status and words. Anthropic's clients are told 529 instead of 503 when the queue is full.
+The header `x-should-retry` says whether the same request may succeed if it is sent again; `Retry-After` gives the
+number of seconds to wait first. If the engine itself refuses a request, its own status and message are passed on. On
+Anthropic's routes, a full queue is reported with status 529 instead of 503.
 
-| Code | Status | Try again | OpenAI `type` | Meaning |
+| Code | Status | Retry | OpenAI `type` | Meaning |
 |---|---|---|---|---|
 ";
 
 const SHAPES: &str = "
-## In whose words
+## Format of the body
 
-The same failure before an answer began, as the body of a response with the status above:
+The body depends on the route. An error that occurs before the answer begins has the status above; for example:
 
 ";
 
 const STREAMS: &str = "
-## After an answer began
+## Errors after the answer has begun
 
-The status was sent before the failure was known, so it is told in the stream, and the stream ends without what marks a
-whole answer (`\"done\":true`, `[DONE]`, `event: end` with `completed`). No stream ends silently: a lost worker, an engine that
-stops without its last line, a relay that shuts down and a withdrawn job all end in one of these.
+The status has already been sent, so the error is sent in the stream, and the stream ends without the mark of a complete
+answer (`\"done\":true`, `[DONE]`, `event: end` with `completed`). No stream ends without such a mark or an error: if the
+worker is lost, the engine stops before its last line, the relay shuts down, or the job is cancelled, the stream ends as
+follows.
 
-| Stream | Its last line |
+| Stream | Last line after an error |
 |---|---|
 | Ollama | `{\"error\":\"…\"}` |
 | OpenAI | `data: {\"error\":{…}}`, and no `[DONE]` after it; `event: error` from `/v1/responses` |
 | Anthropic | `event: error` |
-| native events | `event: end` with `data: {\"state\":\"failed\",\"error\":{…}}`; when the relay shuts down the stream just closes, to be resumed |
+| native events | `event: end` with `data: {\"state\":\"failed\",\"error\":{…}}`; when the relay shuts down, the stream closes without it and can be resumed |
 
-An answer in one piece that takes longer than `hearth relay --pad-after` (20 s; 0 is never) begins with status 200 and
-white space, so that no proxy cuts the connection. A failure after that is the same body as above, under the status 200:
-look for `error` in it. The header `x-hearth-job` names the job in any case.
+If an answer that is not streamed takes longer than `hearth relay --pad-after` (default 20 s; 0 disables this), the
+response begins with status 200 and white space, so that no proxy closes the connection. A later error then has the body
+shown above, but status 200: check the body for `error`. The header `x-hearth-job` always names the job.
 ";
 
 fn page() -> String {
@@ -76,7 +78,7 @@ fn page() -> String {
         ),
         (
             "/api/chat",
-            "Ollama and the polling relay: the rest of `/api`",
+            "Ollama and the polling protocol: the rest of `/api`",
         ),
         ("/v1/models", "OpenAI: the rest of `/v1`"),
         ("/v1/messages", "Anthropic: `/v1/messages`"),

@@ -58,8 +58,8 @@ impl Relay {
             (None, Availability::Served | Availability::Unknown) => Err(without_model(op)),
             (_, Availability::EngineDown) => Err(ApiError::new(
                 ErrorCode::EngineUnavailable,
-                "an agent is online but its engine is down; start the engine, or name a model \
-                 and submit a job to be kept",
+                "an agent is online, but its engine is down; start the engine, or name a model and \
+                 submit the request to /api/jobs, where it waits",
             )),
             (model, Availability::NobodyOnline) => Err(nobody_online(worker, model.as_ref())),
         }
@@ -69,11 +69,11 @@ impl Relay {
 fn nobody_online(worker: Option<&WorkerId>, model: Option<&ModelName>) -> ApiError {
     let who = match worker {
         Some(worker) => format!("the worker {worker} is not online"),
-        None => "no worker is online to answer".into(),
+        None => "no worker is online".into(),
     };
     let how = match model {
-        Some(_) => "submit a job to be kept",
-        None => "name a model and submit a job to be kept",
+        Some(_) => "submit the request to /api/jobs, where it waits",
+        None => "name a model and submit the request to /api/jobs, where it waits",
     };
     let message = format!("{who}; start the agent, or {how}");
     ApiError::new(ErrorCode::NoWorker, message)

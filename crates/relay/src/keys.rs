@@ -59,10 +59,10 @@ pub const LASTING_MAX: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
 /// A sentence that says what is wrong.
 pub fn check(name: &str, lasting: Option<Duration>) -> Result<(), &'static str> {
     if !(1..=64).contains(&name.chars().count()) || name.chars().any(char::is_control) {
-        return Err("a key's name has 1 to 64 printable characters");
+        return Err("a key's name must have 1 to 64 printable characters");
     }
     if lasting.is_some_and(|lasting| lasting.as_secs() == 0 || lasting > LASTING_MAX) {
-        return Err("a key can expire after at least 1 second and at most 100 years");
+        return Err("a key's lifetime must be between 1 second and 100 years");
     }
     Ok(())
 }

@@ -26,8 +26,8 @@ pub(crate) fn admit(
     let host = host.filter(|host| target.is_none_or(|target| target.as_str() == host));
     let Some(host) = host else {
         let message = format!(
-            "with --insecure-dev the relay is reached as http://localhost:{} only; use this \
-             address, or start it without --insecure-dev",
+            "with --insecure-dev, the relay accepts only the address http://localhost:{}; use it, \
+             or start the relay without --insecure-dev",
             listener.port()
         );
         return Err(ApiError::new(ErrorCode::ForbiddenHost, message));
@@ -40,7 +40,7 @@ pub(crate) fn admit(
     if is_own_origin && is_own_page {
         return Ok(());
     }
-    let message = "with --insecure-dev web pages of other origins are refused; call the relay \
+    let message = "with --insecure-dev, web pages of other origins are refused; call the relay \
                    from a program, or start it without --insecure-dev";
     Err(ApiError::new(ErrorCode::ForbiddenOrigin, message))
 }

@@ -15,8 +15,9 @@ pub(crate) struct Field {
 
 /// Parses a form body with this content type.
 pub(crate) fn parse(content_type: &str, body: &Bytes) -> Result<Vec<Field>, &'static str> {
-    const BROKEN: &str = "the form breaks off; send it again";
-    let boundary = boundary(content_type).ok_or("send multipart/form-data with its boundary")?;
+    const BROKEN: &str = "the form is incomplete or malformed; send it again";
+    let boundary = boundary(content_type)
+        .ok_or("the content type must be multipart/form-data with a boundary")?;
     let (first, between) = (format!("--{boundary}"), format!("\r\n--{boundary}"));
     let mut place = find(body, first.as_bytes(), 0).ok_or(BROKEN)? + first.len();
     let mut fields = Vec::new();
@@ -37,9 +38,9 @@ pub(crate) fn parse(content_type: &str, body: &Bytes) -> Result<Vec<Field>, &'st
             name.eq_ignore_ascii_case("content-disposition")
                 .then_some(value)
         });
-        let said = said.ok_or("a field of the form has no name")?;
+        let said = said.ok_or("a form field has no name")?;
         fields.push(Field {
-            name: parameter(said, "name").ok_or("a field of the form has no name")?,
+            name: parameter(said, "name").ok_or("a form field has no name")?,
             filename: parameter(said, "filename"),
             content: body.slice(content.min(end.max(content))..end.max(content)),
         });

@@ -13,7 +13,7 @@ pub enum OpenError {
     #[error("`{0}` is not the URL of a store; use sqlite:PATH")]
     Url(String),
     /// A store in memory is empty and cannot be shared with another process.
-    #[error("a store in memory: cannot keep keys and users; use sqlite:PATH")]
+    #[error("a store in memory cannot keep keys and users; use sqlite:PATH")]
     KeysInMemory,
     /// The store's file does not exist.
     #[error("there is no store at {}; pass --store with the URL of the relay's store", .0.display())]

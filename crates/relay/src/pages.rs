@@ -52,7 +52,7 @@ fn file(at: &str, kept: &'static str) -> Response {
             "this program was built without its pages; \
              run `npm ci && npm run build` in ui/ and build it again"
         } else {
-            "the dashboard has no such file; load it again"
+            "the dashboard has no such file; reload the page"
         };
         return ApiError::new(ErrorCode::UnknownRoute, message).into_response();
     };

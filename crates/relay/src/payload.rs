@@ -44,7 +44,7 @@ impl<const MAX: usize> FromRequest<Relay> for Payload<MAX> {
         if request.headers().contains_key(CONTENT_ENCODING) {
             return Err(ApiError::new(
                 ErrorCode::UnsupportedEncoding,
-                "compressed requests are not read; send the body as it is",
+                "compressed requests are not supported; send the body uncompressed",
             ));
         }
         let announced = request.headers().get(CONTENT_LENGTH);
@@ -88,7 +88,7 @@ async fn read(
             return Err(too_slow());
         };
         let Some(frame) = frame else { break };
-        let frame = frame.map_err(|_| bad("the body broke off; send it again"))?;
+        let frame = frame.map_err(|_| bad("the request body is incomplete; send it again"))?;
         let Ok(data) = frame.into_data() else {
             continue;
         };
@@ -153,7 +153,8 @@ fn u32_of(n: u128) -> u32 {
 fn too_slow() -> ApiError {
     ApiError::new(
         ErrorCode::TooSlow,
-        "the body came too slowly; send at least 1 KiB a second, and 64 KiB if it is large",
+        "the request body arrived too slowly; send at least 1 KiB/s, or 64 KiB/s if the body is \
+         large",
     )
 }
 
@@ -176,7 +177,7 @@ fn bad(message: &str) -> ApiError {
 }
 
 fn too_large(max: usize) -> ApiError {
-    let message = format!("the body is over {max} bytes, the limit of this route");
+    let message = format!("the request body exceeds {max} bytes, the limit of this route");
     ApiError::new(ErrorCode::TooLarge, message)
 }
 

@@ -164,7 +164,8 @@ fn admitted(
             .map_err(|error| refused(uri.path(), error))?;
     }
     if uri.query().is_some_and(names_a_token) {
-        let message = "a key in the URL would be kept by logs; send `Authorization: Bearer KEY`";
+        let message = "a key in the URL would be recorded in logs; send it as `Authorization: \
+                       Bearer KEY`";
         return Err(refused(
             uri.path(),
             ApiError::new(ErrorCode::TokenInUrl, message),

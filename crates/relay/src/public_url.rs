@@ -12,7 +12,7 @@ impl FromStr for PublicUrl {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const SHAPE: &str = "write the address that clients use, as https://relay.example";
+        const SHAPE: &str = "use the address that clients use, for example https://relay.example";
         let url = Url::parse(text).map_err(|_| SHAPE)?;
         let is_plain = url.query().is_none() && url.fragment().is_none();
         let is_open = url.username().is_empty() && url.password().is_none();

@@ -28,12 +28,15 @@ impl FromStr for PushUrl {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut url = Url::parse(text).map_err(|_| "write a URL, as http://127.0.0.1:8001")?;
+        let mut url =
+            Url::parse(text).map_err(|_| "use a URL, for example http://127.0.0.1:8001")?;
         if !matches!(url.scheme(), "http" | "https") {
-            return Err("the URL begins with http:// or https://");
+            return Err("the URL must begin with http:// or https://");
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err("the URL holds no name or password: nothing is sent but the number");
+            return Err(
+                "the URL must not contain a user name or password; only the query's number is sent",
+            );
         }
         if url.path() == "/" {
             url.set_path(PATH);

@@ -35,7 +35,7 @@ pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Api
         .and_then(|key| String::from_utf8(key.to_vec()).ok());
     key.map(Some).ok_or_else(|| {
         bad(format!(
-            "send one {KEY} of 1 to {IDEMPOTENCY_KEY_MAX} printable ASCII characters"
+            "{KEY} must be sent once, with 1 to {IDEMPOTENCY_KEY_MAX} printable ASCII characters"
         ))
     })
 }
@@ -46,7 +46,8 @@ pub(crate) fn wanted_for(headers: &HeaderMap) -> Result<Option<Duration>, ApiErr
         return Ok(None);
     };
     let millis = said.to_str().ok().and_then(|said| said.parse().ok());
-    let millis = millis.ok_or_else(|| bad(format!("{DEADLINE} is a number of milliseconds")))?;
+    let millis =
+        millis.ok_or_else(|| bad(format!("{DEADLINE} must be a number of milliseconds")))?;
     deadline(Duration::from_millis(millis)).map(Some)
 }
 
@@ -62,7 +63,7 @@ pub(crate) fn worker(headers: &HeaderMap) -> Result<Option<WorkerId>, ApiError> 
     let worker = worker.to_str().ok().and_then(|said| said.parse().ok());
     worker.filter(|_| is_one).map(Some).ok_or_else(|| {
         bad(format!(
-            "{name} is the name of one agent, as it was started with or as the log shows it"
+            "{name} must be the name of one agent, as set at its start or as the log shows it"
         ))
     })
 }
@@ -81,7 +82,7 @@ pub(crate) fn deadline(wanted_for: Duration) -> Result<Duration, ApiError> {
     if wanted_for.is_zero() || wanted_for > DEADLINE_MAX {
         let most = DEADLINE_MAX.as_millis();
         return Err(bad(format!(
-            "a deadline is from 1 to {most} milliseconds (7 days) from now"
+            "a deadline must be 1 to {most} milliseconds (7 days) from now"
         )));
     }
     Ok(wanted_for)

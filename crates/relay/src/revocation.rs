@@ -164,7 +164,7 @@ fn ended((key, until): &Credential, now: Timestamp) -> ApiError {
         Some(_) => return Denied::Expired.into(),
         None => {}
     }
-    let message = "the key or token was revoked meanwhile; get a new one";
+    let message = "the key or token was revoked during the request; get a new one";
     ApiError::new(ErrorCode::Unauthorized, message)
 }
 

@@ -115,9 +115,9 @@ impl Relay {
         let is_plain = settings.tls.is_none() && settings.behind_proxy.is_empty();
         if is_plain && !address.ip().to_canonical().is_loopback() {
             return Err(io::Error::other(format!(
-                "keys and questions would go to {address} in the clear; listen on 127.0.0.1, give \
-                 a certificate with --tls-cert and --tls-key, or name the proxies that end TLS \
-                 with --behind-proxy"
+                "keys and prompts would be sent to {address} unencrypted; listen on 127.0.0.1, \
+                 give a certificate with --tls-cert and --tls-key, or name the proxies that end \
+                 TLS with --behind-proxy"
             )));
         }
         let keys = self.store.list_keys().await.map_err(io::Error::other)?;
@@ -130,8 +130,8 @@ impl Relay {
             return Ok(());
         }
         Err(io::Error::other(
-            "there is no key, so nobody could use this relay; make one with `hearth key create \
-             --store STORE --name NAME --scope enqueue --scope read`",
+            "the store contains no key, so no client could use this relay; create one with `hearth \
+             key create --store STORE --name NAME --scope enqueue --scope read`",
         ))
     }
 }

@@ -137,7 +137,7 @@ impl<S> StallTimeout<S> {
             .stalled
             .get_or_insert_with(|| Box::pin(sleep(patience)));
         ready!(stalled.as_mut().poll(context));
-        let message = "the client takes nothing of what is written to it";
+        let message = "the client stopped reading";
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, message)))
     }
 }
@@ -158,7 +158,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for StallTimeout<S> {
             return read;
         }
         ready!(self.head.as_mut().poll(context));
-        let message = "the head of a request took too long to arrive";
+        let message = "the request head took too long to arrive";
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, message)))
     }
 }

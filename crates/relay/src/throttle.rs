@@ -83,7 +83,12 @@ impl RateLimits {
             return Ok(());
         };
         let state = limit.take(lock(&self.keys).entry(key.clone()), now);
-        state.map_err(|wait| rate_limited(wait, "the key's requests come too fast; slow down"))
+        state.map_err(|wait| {
+            rate_limited(
+                wait,
+                "too many requests with this key; wait before sending the next one",
+            )
+        })
     }
 
     /// Counts one request of a user that is made without a key, such as renewing a token.
@@ -127,7 +132,8 @@ impl RateLimits {
             Ok(()) => denied,
             Err(wait) => Denied::Failed(rate_limited(
                 wait,
-                "the key or token is not good, and too many that were not came from your address",
+                "the key or token is invalid, and too many invalid ones came from your address; \
+                 correct it, and wait before the next try",
             )),
         }
     }
@@ -139,7 +145,7 @@ impl RateLimits {
         name: &str,
         now: Timestamp,
     ) -> Result<LoginAttempt<'_>, ApiError> {
-        const WHY: &str = "too many logins failed; wait before the next";
+        const WHY: &str = "too many failed logins; wait before the next try";
         let from = client_prefix(peer.address);
         if let Some(limit) = self.address_limit {
             let allowed = lock(&self.logins).entry(from).check(limit, now);
@@ -350,7 +356,7 @@ impl Relay {
     /// not return together.
     pub(crate) fn busy(&self) -> ApiError {
         let seconds = self.world.random().map_or(3, |bytes| 1 + bytes[0] % 5);
-        let message = "the relay has too much to do at once; try again in a moment";
+        let message = "the relay is overloaded; try again in a moment";
         ApiError::new(ErrorCode::Busy, message).after(Duration::from_secs(seconds.into()))
     }
 

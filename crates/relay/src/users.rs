@@ -32,16 +32,16 @@ const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5LW5vYm9keS0x$\
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadUser {
     /// The name is too long, or has characters that are not allowed.
-    #[error("a user's name has 1 to 64 ASCII letters, digits and `@.+_-`")]
+    #[error("a user's name must have 1 to 64 ASCII letters, digits and `@.+_-`")]
     Name,
     /// The password is too short.
-    #[error("a password has at least 8 characters; choose a longer one")]
+    #[error("a password must have at least 8 characters; choose a longer one")]
     Short,
     /// The password is too long.
-    #[error("a password has at most 1024 bytes; choose a shorter one")]
+    #[error("a password must have at most 1024 bytes; choose a shorter one")]
     Long,
     /// Hashing failed.
-    #[error("the password could not be hashed; is there memory left?")]
+    #[error("the password could not be hashed; check that the system has enough free memory")]
     Hash,
 }
 

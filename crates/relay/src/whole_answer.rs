@@ -187,7 +187,7 @@ impl AnswerBuffer {
                     if self.share.bytes() > WHOLE_MAX {
                         return Err(ApiError::new(
                             ErrorCode::TooLarge,
-                            "the answer is too large for one object; ask for a stream",
+                            "the answer is too large for one object; request a stream",
                         ));
                     }
                     self.lines.push(line);

@@ -160,8 +160,8 @@ impl Workers {
             return Ok(());
         }
         let message = format!(
-            "{POLLERS_MAX} workers poll with this key already; give each worker a name that \
-             stays, or some of them another key"
+            "{POLLERS_MAX} workers already poll with this key; give each worker a fixed name, or \
+             use another key for some of them"
         );
         Err(ApiError::new(ErrorCode::RateLimited, message))
     }

@@ -389,7 +389,7 @@ fn text(message: &impl Serialize) -> Message {
 }
 
 fn unproven() -> Error {
-    denied("whoever listens there did not prove to be Hearth's hub").into()
+    denied("the program at this address did not prove to be Hearth's hub").into()
 }
 
 fn denied(why: &str) -> io::Error {

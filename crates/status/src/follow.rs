@@ -225,7 +225,7 @@ impl Subscriber {
                     let sent = timeout(CONNECT, hub.ask(ask.command, count)).await;
                     if matches!(sent, Ok(Ok(false))) {
                         let code = ErrorCode::NothingToDo;
-                        let message = "this program takes no commands over HTTP".to_owned();
+                        let message = "this program does not accept commands over HTTP".to_owned();
                         let _ = ask.answer.send(Err(AskError::Refused { code, message }));
                         continue;
                     }

@@ -89,7 +89,7 @@ impl Work {
             count += 1;
         }
         if count == 0 {
-            let error = EngineError::Broken("it ended its answer before it began".into());
+            let error = EngineError::Broken("its answer was empty".into());
             return self.failed_before_answering(table, error);
         }
         if !self.op.changes_models() {
@@ -170,7 +170,7 @@ struct Unfinished {
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        let why = "the worker failed inside";
+        let why = "internal error of the worker";
         let ending = Ending::nack(Retry::AfterMs(1_000), ErrorCode::Internal, why);
         self.table.end(self.token, ending);
     }

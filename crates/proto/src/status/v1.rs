@@ -50,9 +50,9 @@ pub const CLOSE_RATE_LIMITED: u16 = 4029;
 
 hex_bytes! {
     /// 256 random bits that make a proof valid for one connection only.
-    Nonce, 32, "a nonce is 64 lower-case hexadecimal digits";
+    Nonce, 32, "a nonce must have 64 lower-case hexadecimal digits";
     /// An HMAC-SHA-256 over [`proven`].
-    Proof, 32, "a proof is 64 lower-case hexadecimal digits";
+    Proof, 32, "a proof must have 64 lower-case hexadecimal digits";
 }
 
 /// The side of the connection that makes a proof.

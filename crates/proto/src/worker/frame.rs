@@ -41,10 +41,10 @@ pub enum FrameKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// Shorter than its header.
-    #[error("a frame has at least {} bytes", Frame::HEADER)]
+    #[error("a frame must have at least {} bytes", Frame::HEADER)]
     Short,
     /// A kind this version does not know.
-    #[error("frame kind {0} is not known")]
+    #[error("unknown frame kind {0}")]
     Kind(u8),
 }
 

@@ -212,7 +212,7 @@ fn a_writer_that_breaks_down_is_told_as_a_failure_of_the_store() {
         let failure = queue.failure().await;
         assert_eq!(failure.code(), ErrorCode::StoreUnavailable);
         let reason = failure.source().unwrap().to_string();
-        assert!(reason.contains("broke down"), "{reason}");
+        assert!(reason.contains("its writer thread failed"), "{reason}");
         assert!(queue.enqueue(T0, job(2)).await.is_err());
         queue.close().await.unwrap_err();
         assert_eq!(queue.disk().len(), 1);

@@ -179,8 +179,8 @@ impl Machine {
     pub fn may_keep(&self, account: &Account, bytes: usize) -> Result<(), QueueError> {
         if self.kept(account).saturating_add(bytes as u64) > self.limits.account_kept_max {
             return Err(QueueError::AccountFull(
-                "this account's stored requests and answers reached their limit; retry when older \
-                 ones are erased",
+                "the account's stored requests and answers have reached their limit; try again \
+                 when older ones are erased",
             ));
         }
         Ok(())
@@ -195,22 +195,25 @@ impl Machine {
         let own = self.table.queued_by(&new.account);
         if own.jobs >= limits.account_jobs_max {
             return Err(QueueError::AccountFull(
-                "this account has too many waiting jobs",
+                "the account has too many waiting jobs; try again when some have ended",
             ));
         }
         if own.bytes + bytes > limits.account_bytes_max {
             return Err(QueueError::AccountFull(
-                "this account's waiting requests are too large in total",
+                "the account's waiting requests are too large in total; try again when some have \
+                 ended",
             ));
         }
         self.may_keep(&new.account, bytes)?;
         let all = self.table.counts();
         if all.queued >= limits.jobs_max {
-            return Err(QueueError::Full("too many jobs are waiting"));
+            return Err(QueueError::Full(
+                "too many jobs are waiting; try again when some have ended",
+            ));
         }
         if all.queued_bytes + bytes > limits.bytes_max {
             return Err(QueueError::Full(
-                "the waiting requests are too large in total",
+                "the waiting requests are too large in total; try again when some have ended",
             ));
         }
         Ok(())

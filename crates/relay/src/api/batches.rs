@@ -32,8 +32,8 @@ pub(super) async fn create(
     Payload(body): Control,
 ) -> Result<Json<Value>, ApiError> {
     if caller.worker.is_some() {
-        let message = "a batch's lines go to any agent that has their model; leave \
-                       x-hearth-worker and x-device-id out";
+        let message = "a batch cannot be limited to one agent; leave out the headers \
+                       x-hearth-worker and x-device-id";
         return Err(bad(message.into()));
     }
     let asked = wanted(&body)?;
@@ -45,10 +45,13 @@ pub(super) async fn create(
 fn wanted(body: &[u8]) -> Result<Create, ApiError> {
     let asked: Create = serde_json::from_slice(body).map_err(|error| bad(error.to_string()))?;
     if !ENDPOINTS.contains(&asked.endpoint.as_str()) {
-        return Err(bad(format!("endpoint is one of {}", ENDPOINTS.join(", "))));
+        return Err(bad(format!(
+            "endpoint must be one of {}",
+            ENDPOINTS.join(", ")
+        )));
     }
     if asked.completion_window != "24h" {
-        return Err(bad("completion_window is 24h".into()));
+        return Err(bad("completion_window must be 24h".into()));
     }
     Ok(asked)
 }
@@ -61,13 +64,16 @@ async fn accept(relay: Relay, caller: Caller, asked: Create) -> Result<BatchReco
     let input = input.ok_or_else(unknown)?;
     if input.purpose != "batch" {
         return Err(bad(
-            "the file was not uploaded with the purpose batch".into()
+            "the input file must have been uploaded with the purpose batch".into(),
         ));
     }
     let batches = store.batches(owner).await?;
     let running = batches.iter().filter(|batch| !batch.state.is_final());
     if running.count() >= BATCHES_MAX {
-        let message = format!("an account has at most {BATCHES_MAX} unfinished batches");
+        let message = format!(
+            "the account has {BATCHES_MAX} unfinished batches, the maximum; wait until one ends, \
+             or cancel one"
+        );
         return Err(ApiError::new(ErrorCode::AccountFull, message));
     }
     let now = relay.now();
@@ -144,7 +150,7 @@ async fn withdraw(relay: Relay, caller: Caller, id: String) -> Result<BatchRecor
     let batch = relay.store.batch((&caller.account).into(), &id).await?;
     let mut batch = batch.ok_or_else(unknown)?;
     if batch.state.is_final() {
-        let message = "the batch has ended; nothing about it can change";
+        let message = "the batch has already ended";
         return Err(ApiError::new(ErrorCode::JobEnded, message));
     }
     if batch.state != BatchState::Cancelling && batch.state != BatchState::Finalizing {

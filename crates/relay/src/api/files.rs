@@ -48,16 +48,17 @@ pub(super) async fn upload(
     let find = |name| fields.iter().find(|field| field.name == name);
     let purpose = find("purpose").map(|field| &*field.content);
     if purpose != Some(b"batch") {
-        return Err(bad("purpose is batch; other files are not kept here"));
+        return Err(bad("purpose must be batch; other files are not supported"));
     }
-    let file = find("file").ok_or_else(|| bad("the form has no file"))?;
+    let file = find("file").ok_or_else(|| bad("the form has no field `file`"))?;
     if file.content.is_empty() {
         return Err(bad("the file is empty"));
     }
     let had = relay.store.files((&caller.account).into()).await?;
     let bytes: u64 = had.iter().map(|file| file.bytes).sum();
     if had.len() >= FILES_MAX || bytes + file.content.len() as u64 > BYTES_MAX {
-        let message = "this account keeps too many files; delete some that are no longer needed";
+        let message = "the account's files have reached their limit; delete some that are no \
+                       longer needed";
         return Err(ApiError::new(ErrorCode::AccountFull, message));
     }
     let id = format!("file-{}", relay.job_id()?);
@@ -172,7 +173,7 @@ impl Reading {
                 Ok(Some((part, self)))
             }
             None if self.left == 0 => Ok(None),
-            None => Err(io::Error::other("the file was erased while it was sent")),
+            None => Err(io::Error::other("the file was erased during the download")),
         }
     }
 }
@@ -212,7 +213,7 @@ async fn forget(relay: &Relay, caller: &Caller, id: &str) -> Result<(), ApiError
         .iter()
         .any(|batch| batch.input == id && !batch.state.is_final())
     {
-        return Err(bad("a batch still reads this file; cancel it first"));
+        return Err(bad("a batch still uses this file; cancel the batch first"));
     }
     Ok(relay.store.forget_file(id).await?)
 }
@@ -265,7 +266,8 @@ fn view(file: &FileRecord) -> Value {
 }
 
 pub(super) fn unknown() -> ApiError {
-    let message = "there is no such file or batch; it may have expired, or belong to somebody else";
+    let message = "there is no such file or batch; it may have expired, or belong to another \
+                   account";
     ApiError::new(ErrorCode::UnknownJob, message)
 }
 

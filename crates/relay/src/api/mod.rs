@@ -154,13 +154,14 @@ async fn unknown_route(uri: Uri) -> ApiError {
 
 fn no_route(uri: &Uri) -> ApiError {
     let path = shown(uri.path());
-    let message = format!("there is no route {path}; see the documentation");
+    let message = format!("there is no route {path}; /openapi.json lists all routes");
     ApiError::new(ErrorCode::UnknownRoute, message)
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> ApiError {
     let path = shown(uri.path());
-    let message = format!("{path} is not answered to {method}; use another method");
+    let message =
+        format!("{path} does not support {method}; the header Allow lists the methods it supports");
     ApiError::new(ErrorCode::MethodNotAllowed, message)
 }
 

@@ -57,7 +57,7 @@ pub(super) async fn delete(
 pub(super) async fn refuse(MayRead(_): MayRead) -> ApiError {
     ApiError::new(
         ErrorCode::Forbidden,
-        "models are not uploaded through the relay; run `ollama push` or `ollama create` on the \
+        "models cannot be uploaded through the relay; run `ollama push` or `ollama create` on the \
          machine that has them",
     )
 }
@@ -75,8 +75,8 @@ async fn change(relay: &Relay, caller: &Caller, op: Op, body: Bytes) -> Result<R
     if head.needs_files {
         return Err(ApiError::new(
             ErrorCode::Forbidden,
-            "files are not uploaded through the relay; create the model from another one (`from`), \
-             or run `ollama create` on the machine",
+            "files cannot be uploaded through the relay; create the model from another one \
+             (`from`), or run `ollama create` on the machine",
         ));
     }
     let offer = relay
@@ -88,7 +88,7 @@ async fn change(relay: &Relay, caller: &Caller, op: Op, body: Bytes) -> Result<R
             let message = "the engine of the agent that allows changes is down; start the engine";
             ApiError::new(ErrorCode::EngineUnavailable, message)
         } else {
-            let message = "no agent online allows its models to be changed; start one with \
+            let message = "no online agent allows changes of its models; start one with \
                            `hearth agent --allow-model-changes`, or change them on its machine";
             ApiError::new(ErrorCode::Forbidden, message)
         });

@@ -197,7 +197,7 @@ pub(super) async fn show(
         if catalog.is_empty() {
             return ApiError::new(
                 ErrorCode::NoWorker,
-                "no worker was online lately to tell of its models; start the agent",
+                "no worker was online recently, so its models are unknown; start the agent",
             );
         }
         unknown_model(&named)

@@ -37,7 +37,7 @@ fn document(routes: &[Entry]) -> Value {
         "info": {
             "title": "Hearth relay",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "A durable queue before the language model on somebody's own machine.",
+            "description": "A durable job queue for language models that run on their owners' machines.",
         },
         "servers": [{"url": "/"}],
         "paths": paths,
@@ -64,12 +64,12 @@ fn operation(entry: &Entry) -> Value {
         },
     });
     if entry.may_say_nothing {
-        operation["responses"]["204"] = json!({"description": "Nothing to say"});
+        operation["responses"]["204"] = json!({"description": "Nothing to deliver at the moment."});
     }
     if let Access::Key(scope) = entry.access {
         operation["security"] = json!([{"bearer": []}, {"key": []}]);
         operation["x-hearth-scope"] = scope.into();
-        operation["description"] = format!("Needs a key with the scope `{scope}`.").into();
+        operation["description"] = format!("Requires a key with the scope `{scope}`.").into();
     }
     let parameters: Vec<Value> = path_parameters(entry.path)
         .chain(entry.params.iter().map(Param::json))
@@ -115,7 +115,7 @@ fn shape(path: &str) -> String {
 fn errors() -> Value {
     let told = |schema: &Value| {
         json!({
-            "description": "A refusal; the header `x-hearth-error` holds its stable code.",
+            "description": "Error; the header `x-hearth-error` contains its stable code.",
             "headers": {(headers::CODE): {"schema": {"$ref": "#/components/schemas/ErrorCode"}}},
             "content": {"application/json": {"schema": schema}},
         })

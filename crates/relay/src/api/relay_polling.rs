@@ -104,7 +104,7 @@ async fn give_back(relay: &Relay, lease: &Lease) -> Result<(), ApiError> {
     relay.hidden_from_pollers.add(lease.token.job);
     let why = JobError::new(
         ErrorCode::EngineRefused,
-        "the polling worker cannot be told of this job",
+        "the polling protocol cannot express this job",
     );
     let now = relay.now();
     relay.store.nack(now, lease.token, Retry::Now, why).await?;

@@ -100,7 +100,9 @@ impl Caller {
         }
         Err(ApiError::new(
             ErrorCode::ModelForbidden,
-            format!("the key may not ask for the model {model}; /api/tags lists those it may"),
+            format!(
+                "the key does not permit the model {model}; /api/tags lists the permitted ones"
+            ),
         ))
     }
 
@@ -118,7 +120,7 @@ impl Caller {
             return Ok(said);
         }
         let most = self.ceiling.lowered(said).level();
-        let message = format!("the key's jobs have at most the priority {most} (1 is the highest)");
+        let message = format!("the key permits priorities {most} to 10 only (1 is the highest)");
         Err(ApiError::new(ErrorCode::PriorityForbidden, message))
     }
 

@@ -39,11 +39,13 @@ impl From<Denied> for ApiError {
             Denied::Nothing => unauthorized(
                 "no key was sent; send `Authorization: Bearer KEY` or `x-api-key: KEY`",
             ),
-            Denied::Key => unauthorized("the key is unknown or mistyped; ask for a new one"),
-            Denied::Revoked => unauthorized("the key was revoked; ask for a new one"),
+            Denied::Key => unauthorized(
+                "the key is unknown; check it for typing errors, or ask the operator for a new one",
+            ),
+            Denied::Revoked => unauthorized("the key was revoked; ask the operator for a new one"),
             Denied::Expired => Self::new(
                 ErrorCode::KeyExpired,
-                "the key has expired; ask for a new one",
+                "the key has expired; ask the operator for a new one",
             ),
             Denied::Token(jwt::TokenError::Expired) => {
                 unauthorized("the token has expired; get a new one from /api/token/refresh/")
@@ -51,21 +53,21 @@ impl From<Denied> for ApiError {
             Denied::Token(
                 jwt::TokenError::Invalid | jwt::TokenError::Void | jwt::TokenError::Kind,
             )
-            | Denied::Gone => unauthorized("the token is void; log in again at /api/login/"),
+            | Denied::Gone => unauthorized("the token is invalid; log in again at /api/login/"),
             Denied::Session(jwt::TokenError::Expired) => Self::new(
                 ErrorCode::TokenExpired,
                 "the token has expired; get new ones from /api/sessions/renew, or log in again",
             ),
             Denied::Session(jwt::TokenError::Kind) => unauthorized(
-                "the token is for another purpose; the access_token opens routes, and the \
-                 refresh_token is for /api/sessions/renew and /api/sessions/end",
+                "wrong kind of token; send the refresh_token to /api/sessions/renew and \
+                 /api/sessions/end, and the access_token to all other routes",
             ),
             Denied::Session(jwt::TokenError::Invalid | jwt::TokenError::Void) => {
-                unauthorized("the token is void; log in again at /api/sessions")
+                unauthorized("the token is invalid; log in again at /api/sessions")
             }
             Denied::Reused => Self::new(
                 ErrorCode::TokenReused,
-                "the refresh token was shown before, so its session has ended; log in again at \
+                "the refresh token was used before, so its session has ended; log in again at \
                  /api/sessions",
             ),
             Denied::Scope(scope) => {
@@ -75,8 +77,8 @@ impl From<Denied> for ApiError {
             }
             Denied::KeyInPath => Self::new(
                 ErrorCode::Forbidden,
-                "a key in the path may only ask and read, whatever else it may do; \
-                 send it as `Authorization: Bearer KEY`",
+                "a key in the URL path has only the scopes `enqueue` and `read`; send it as \
+                 `Authorization: Bearer KEY` to use its other scopes",
             ),
             Denied::Failed(error) => error,
         }

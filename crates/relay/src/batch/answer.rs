@@ -50,13 +50,13 @@ impl<'a> Line<'a> {
     pub(super) fn read(line: &'a [u8], endpoint: &str) -> Result<Self, String> {
         let read: Self = serde_json::from_slice(line).map_err(|error| error.to_string())?;
         if !(1..=NAME_MAX).contains(&read.custom_id.len()) {
-            return Err(format!("custom_id has 1 to {NAME_MAX} bytes"));
+            return Err(format!("custom_id must have 1 to {NAME_MAX} bytes"));
         }
         if read.method != "POST" {
-            return Err("method is POST".into());
+            return Err("method must be POST".into());
         }
         if read.url != endpoint {
-            return Err(format!("url is {endpoint}, as the batch says"));
+            return Err(format!("url must be {endpoint}, the endpoint of the batch"));
         }
         let request = Request::parse(endpoint, read.body).map_err(|detail| detail.message)?;
         match request.model() {
@@ -246,7 +246,7 @@ async fn queued(
             ));
         }
         if now >= batch.expires_at {
-            let message = "the batch's time was up before this line was begun";
+            let message = "the batch expired before this request was started";
             return Err(ApiError::new(ErrorCode::DeadlineExceeded, message));
         }
         let op = request.op();

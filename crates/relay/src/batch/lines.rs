@@ -49,7 +49,7 @@ impl<'a> Lines<'a> {
             let end = self.read[self.seen..].iter().position(|c| *c == b'\n');
             let end = end.map(|end| self.seen + end);
             if end.unwrap_or(self.read.len()) > LINE_MAX {
-                let message = format!("line {} is over {LINE_MAX} bytes", self.at());
+                let message = format!("line {} is longer than {LINE_MAX} bytes", self.at());
                 return Err(ApiError::new(ErrorCode::TooLarge, message));
             }
             if let Some(end) = end {
@@ -78,7 +78,7 @@ impl<'a> Lines<'a> {
         if file.is_some_and(|file| file.bytes == self.bytes) {
             return Ok(());
         }
-        let message = "the input file is not whole any more; upload it again";
+        let message = "part of the input file was erased; upload it again";
         Err(ApiError::new(ErrorCode::Erased, message))
     }
 

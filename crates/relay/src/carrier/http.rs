@@ -154,14 +154,14 @@ fn split(body: &[u8]) -> Result<Vec<Bytes>, ApiError> {
     };
     let too_large = |message: String| Err(ApiError::new(ErrorCode::TooLarge, message));
     if lines().any(|line| line.len() > limits::LINE_MAX) {
-        return too_large(format!("a line is over {} bytes", limits::LINE_MAX));
+        return too_large(format!("a line is longer than {} bytes", limits::LINE_MAX));
     }
     if lines()
         .map(|line| line.len() + limits::LINE_COST)
         .sum::<usize>()
         > limits::LOG_MAX
     {
-        return too_large("these are more lines than an answer may have".into());
+        return too_large("the lines exceed the maximum size of an answer".into());
     }
     Ok(lines().map(Bytes::copy_from_slice).collect())
 }

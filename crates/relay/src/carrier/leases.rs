@@ -113,7 +113,7 @@ impl Leases {
             return Ok(Some(Bytes::copy_from_slice(part)));
         }
         if partial + part.len() > PARTIAL_MAX {
-            return Err(CloseReason::Protocol("too many lines are not complete"));
+            return Err(CloseReason::Protocol("too many incomplete lines"));
         }
         open.partial.extend_from_slice(part);
         Ok((!frame.more).then(|| std::mem::take(&mut open.partial).freeze()))

@@ -48,7 +48,7 @@ pub(crate) async fn poll(
     let held = asked.held.len();
     if held > limits::HELD_MAX {
         let max = limits::HELD_MAX;
-        let message = format!("`held` names {held} leases; a worker holds at most {max}");
+        let message = format!("`held` names {held} leases; a worker can hold at most {max}");
         return Err(ApiError::new(ErrorCode::BadRequest, message));
     }
     let hold = Duration::from_millis(asked.wait_ms).min(relay.settings.poll_hold);

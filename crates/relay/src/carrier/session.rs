@@ -207,7 +207,9 @@ impl Session {
     async fn line(&self, bytes: &Bytes) -> Result<(), CloseReason> {
         let frame = Frame::decode(bytes).map_err(|_| CloseReason::Protocol("not a frame"))?;
         if frame.kind != FrameKind::Line {
-            return Err(CloseReason::Protocol("workers send lines only"));
+            return Err(CloseReason::Protocol(
+                "a worker may send only lines in binary frames",
+            ));
         }
         let Some(line) = self.state().open.assemble(&frame)? else {
             return Ok(());
@@ -274,7 +276,7 @@ impl Session {
                 self.end(token, ends, nack).await?;
             }
             WorkerMessage::Hello { .. } => {
-                return Err(CloseReason::Protocol("hello was said already"));
+                return Err(CloseReason::Protocol("hello was already sent"));
             }
             WorkerMessage::Unknown | _ => {}
         }

@@ -74,15 +74,19 @@ impl CloseReason {
             Self::Lost => None,
             Self::Protocol(what) => Some((CLOSE_PROTOCOL, what)),
             Self::Store => Some((CLOSE_INTERNAL, "the store failed")),
-            Self::Revoked => Some((CLOSE_UNAUTHORIZED, "the key was revoked; ask for a new one")),
-            Self::KeyExpired => {
-                Some((CLOSE_UNAUTHORIZED, "the key has expired; ask for a new one"))
-            }
+            Self::Revoked => Some((
+                CLOSE_UNAUTHORIZED,
+                "the key was revoked; ask the operator for a new one",
+            )),
+            Self::KeyExpired => Some((
+                CLOSE_UNAUTHORIZED,
+                "the key has expired; ask the operator for a new one",
+            )),
             Self::Expired => Some((
                 CLOSE_EXPIRED,
-                "the token has expired; come again with a new one",
+                "the token has expired; connect again with a new one",
             )),
-            Self::Drain => Some((CLOSE_DRAIN, "the relay is going down")),
+            Self::Drain => Some((CLOSE_DRAIN, "the relay is shutting down")),
         }
     }
 }
@@ -136,7 +140,8 @@ fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, ApiError> {
     if !says(header::SEC_WEBSOCKET_VERSION, "13")
         || !says(header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL)
     {
-        let message = format!("only WebSocket version 13 with subprotocol {SUBPROTOCOL} is spoken");
+        let message =
+            format!("only WebSocket version 13 with subprotocol {SUBPROTOCOL} is supported");
         return Err(ApiError::new(ErrorCode::UnsupportedVersion, message));
     }
     let key = headers

@@ -73,7 +73,8 @@ impl Relay {
     /// Gives back leases that no worker knows of, all in one group commit.
     pub(super) async fn give_back(&self, leases: Vec<Lease>) {
         let back = leases.into_iter().map(|lease| async move {
-            let why = JobError::new(ErrorCode::WorkerLost, "the worker left before it began");
+            let why = JobError::new(ErrorCode::WorkerLost,
+                "the worker disconnected before it started the job");
             let token = lease.token;
             if let Err(error) = self.store.nack(self.now(), token, Retry::Now, why).await {
                 tracing::warn!(job.id = %token.job, %error, "cannot give back a lease; it expires instead");

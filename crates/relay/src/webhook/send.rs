@@ -57,7 +57,7 @@ impl Sender {
         let target = check(&to.url, &self.allowed).map_err(|why| Failure::Final(why.into()))?;
         let (id, seconds) = (format!("msg_{job}"), now.0 / 1000);
         let signed = signature(&to.secret, &id, seconds, &body);
-        let signed = signed.ok_or_else(|| Failure::Final("the secret signs nothing".into()))?;
+        let signed = signed.ok_or_else(|| Failure::Final("the secret is invalid".into()))?;
         let request = self
             .client(target.is_allowed)?
             .post(target.url)
@@ -74,9 +74,7 @@ impl Sender {
         if status.is_success() {
             Ok(())
         } else if status == http::StatusCode::GONE {
-            Err(Failure::Final(
-                "the receiver answered 410: it is gone".into(),
-            ))
+            Err(Failure::Final("the receiver answered 410 (gone)".into()))
         } else {
             let said = format!("the receiver answered {}", status.as_u16());
             Err(Failure::Passing(said))

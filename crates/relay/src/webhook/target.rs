@@ -24,7 +24,7 @@ impl FromStr for Allowed {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const SHAPE: &str = "write HOST or HOST:PORT, for example hooks.lan:8080 or [::1]:8080";
+        const SHAPE: &str = "use HOST or HOST:PORT, for example hooks.lan:8080 or [::1]:8080";
         let is_plain = !text.contains(['/', '@', '?', '#']);
         // With `http://`, port 80 would be dropped from the URL.
         let url = format!("ws-allow://{text}");
@@ -55,21 +55,23 @@ pub(crate) struct Target {
 /// at each connection.
 pub(crate) fn check(text: &str, allowed: &[Allowed]) -> Result<Target, &'static str> {
     if text.len() > URL_MAX {
-        return Err("a webhook's URL has at most 2048 bytes");
+        return Err("a webhook's URL must have at most 2048 bytes");
     }
-    let url = Url::parse(text).map_err(|_| "the webhook's URL cannot be read")?;
+    let url = Url::parse(text).map_err(|_| "the webhook's URL is invalid")?;
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("a webhook's URL holds no name or password; give a secret instead");
+        return Err(
+            "a webhook's URL must not contain a user name or password; use a secret instead",
+        );
     }
     if url.fragment().is_some() {
-        return Err("a webhook's URL ends before the #");
+        return Err("a webhook's URL must not contain a fragment (#)");
     }
     let is_http = url.scheme() == "http";
     if !is_http && url.scheme() != "https" {
-        return Err("a webhook's URL begins with https://");
+        return Err("a webhook's URL must begin with https://");
     }
     let (Some(host), Some(port)) = (url.host(), url.port_or_known_default()) else {
-        return Err("the webhook's URL names no host");
+        return Err("the webhook's URL has no host");
     };
     let host = host.to_owned();
     if allowed.iter().any(|allowed| allowed.covers(&host, port)) {
@@ -79,10 +81,10 @@ pub(crate) fn check(text: &str, allowed: &[Allowed]) -> Result<Target, &'static 
         });
     }
     if is_http {
-        return Err("a webhook's URL begins with https://");
+        return Err("a webhook's URL must begin with https://");
     }
     if !PORTS.contains(&port) {
-        return Err("a webhook goes to port 443 or 8443");
+        return Err("a webhook's URL must use port 443 or 8443");
     }
     let is_public = match &host {
         Host::Ipv4(ip) => is_public((*ip).into()),
@@ -99,7 +101,7 @@ pub(crate) fn check(text: &str, allowed: &[Allowed]) -> Result<Target, &'static 
 }
 
 pub(super) const NOT_PUBLIC: &str =
-    "a webhook goes to public addresses only; the operator may allow others";
+    "a webhook's URL must have a public address; the operator can allow others";
 
 /// Whether a name always resolves to local addresses.
 fn is_local(name: &str) -> bool {

@@ -338,7 +338,7 @@ async fn a_batch_whose_file_is_not_whole_fails_and_keeps_what_was_answered() {
     let client = Client::new(server.base(), key);
     let batch = until(&client, &id, "failed").await;
     let message = batch["errors"]["data"][0]["message"].as_str().unwrap();
-    assert!(message.contains("not whole"), "{message}");
+    assert!(message.contains("was erased"), "{message}");
     let answers = content(&client, &batch["output_file_id"]).await;
     assert_eq!(answers.len(), 1);
 }

@@ -190,7 +190,7 @@ async fn a_job_is_no_more_urgent_than_its_key_allows() {
     let told = low.post("/api/jobs", job(r#","priority":6"#)).await;
     let told = refused(told, StatusCode::FORBIDDEN, "priority_forbidden").await;
     let message = told["error"]["message"].as_str().unwrap();
-    assert!(message.contains("at most the priority 7"), "{message}");
+    assert!(message.contains("priorities 7 to 10 only"), "{message}");
     for (said, level) in [(r#","priority":7"#, 7), (r#","priority":10"#, 10), ("", 7)] {
         let made = low.post("/api/jobs", job(said)).await;
         assert_eq!(made.status, StatusCode::ACCEPTED);

@@ -62,7 +62,7 @@ async fn whoever_waits_is_told_that_the_engine_is_down_and_not_that_nobody_is_th
         }
         let text = client.post("/api/chat", CHAT).await.text().await;
         assert!(
-            text.contains("agent is online but its engine is down"),
+            text.contains("agent is online, but its engine is down"),
             "{text}"
         );
         let tags = client.get("/api/tags").await.text().await;

@@ -57,7 +57,7 @@ async fn a_key_that_asks_too_fast_is_told_to_wait_in_its_own_words_and_others_ar
         .position(|status| *status == StatusCode::TOO_MANY_REQUESTS);
     assert!(first.is_some_and(|first| first >= 3), "{answers:?}");
     for (path, words) in [
-        ("/api/tags", r#"{"error":"the key's requests"#),
+        ("/api/tags", r#"{"error":"too many requests with this key"#),
         ("/api/jobs", r#"{"error":{"code":"rate_limited","message":"#),
         ("/v1/models", r#"{"error":{"message":"#),
         ("/api/queries/", r#"{"detail":"#),
@@ -152,7 +152,7 @@ async fn passwords_are_not_listened_to_after_too_many_wrong_ones() {
             reply
                 .text()
                 .await
-                .starts_with(r#"{"detail":"too many logins"#)
+                .starts_with(r#"{"detail":"too many failed logins"#)
         );
     }
     let still = jan.get("/api/tags").await;
@@ -405,7 +405,7 @@ async fn only_so_many_connections_are_open_with_one_key_of_every_kind() {
     assert!(
         over.text()
             .await
-            .contains("2 connections are open with this key")
+            .contains("2 connections are already open with this key")
     );
     for path in ["/api/queries/", "/api/tags"] {
         let over = client.get(path).await;

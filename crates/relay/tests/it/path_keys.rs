@@ -79,7 +79,7 @@ async fn a_key_in_the_path_may_only_ask_and_read_whatever_its_scopes() {
         let error = reply.json().await;
         assert_eq!(error["error"]["code"], "forbidden", "{path}");
         let message = error["error"]["message"].as_str().unwrap();
-        assert!(message.contains("in the path"), "{message}");
+        assert!(message.contains("in the URL path"), "{message}");
     }
 }
 

@@ -157,7 +157,7 @@ async fn nobody_passes_the_proxy_without_a_key_or_with_one_that_may_not() {
     assert_eq!(reply.status, StatusCode::FORBIDDEN);
     let key = reader.key.as_deref().unwrap();
     let in_path = nobody.get(&format!("/k/{key}/api/ollama/tags")).await;
-    assert_eq!(in_path.status, StatusCode::OK, "a key in the path");
+    assert_eq!(in_path.status, StatusCode::OK, "a key in the URL path");
 }
 
 #[tokio::test]

@@ -123,7 +123,7 @@ impl JobTable {
 
     /// Adds a lease whose request did not arrive completely, to be given back.
     pub fn lease_without_body(&self, head: LeaseHead) {
-        let why = "the link broke before the whole request had arrived";
+        let why = "the connection was lost before the whole request had arrived";
         self.put_down(head, Ending::nack(Retry::Now, ErrorCode::WorkerLost, why));
     }
 
@@ -151,8 +151,8 @@ impl JobTable {
     ) -> Option<Ending> {
         let back = |code, why: &str| Some(Ending::nack(Retry::Now, code, why));
         if head.op.changes_models() && !state.report.model_changes {
-            let why = "the owner of the machine does not allow changes of its models; it would \
-                       need `hearth agent --allow-model-changes`";
+            let why = "the owner of the machine does not allow changes of its models; start the \
+                       agent with `--allow-model-changes` to allow them";
             return Some(Ending::nack(Retry::Never, ErrorCode::Forbidden, why));
         }
         if head.op.changes_models()
@@ -162,7 +162,10 @@ impl JobTable {
             return Some(Ending::nack(Retry::Never, ErrorCode::Forbidden, why));
         }
         if state.paused {
-            return back(ErrorCode::NoWorker, "the owner of the machine paused it");
+            return back(
+                ErrorCode::NoWorker,
+                "the owner of the machine paused the agent",
+            );
         }
         if state.draining {
             return back(ErrorCode::Draining, "the worker is stopping");

@@ -136,7 +136,7 @@ pub(crate) async fn read_body(mut response: Response, max: usize) -> Result<Byte
     let mut body = BytesMut::new();
     loop {
         let chunk = timeout(STALLED, response.chunk()).await;
-        let chunk = chunk.map_err(|_| lost("the relay's answer stopped half way"))?;
+        let chunk = chunk.map_err(|_| lost("the relay's response ended early"))?;
         let Some(chunk) = chunk.map_err(|e| lost(cause(&e)))? else {
             return Ok(body.freeze());
         };

@@ -63,7 +63,7 @@ pub(super) async fn revoke(
     InPath(id): InPath<String>,
 ) -> Result<StatusCode, ApiError> {
     let unknown = || {
-        let message = "no key that is in force has this id; list them at /api/admin/keys";
+        let message = "no valid key has this id; list the keys at /api/admin/keys";
         ApiError::new(ErrorCode::UnknownKey, message)
     };
     let key = relay.store.find_key(&id).await?;
@@ -95,7 +95,7 @@ fn key_for(asked: NewKey, now: Timestamp) -> Result<KeyFor, ApiError> {
     check(&asked.name, lasting).map_err(bad)?;
     let scopes = asked.scopes.iter().map(|word| {
         let scope = Scope::ALL.into_iter().find(|scope| scope.as_str() == word);
-        scope.ok_or_else(|| bad("a scope is one of enqueue, read, work, admin"))
+        scope.ok_or_else(|| bad("a scope must be one of enqueue, read, work, admin"))
     });
     let scopes: BTreeSet<Scope> = scopes.collect::<Result<_, _>>()?;
     if scopes.is_empty() {
@@ -107,7 +107,7 @@ fn key_for(asked: NewKey, now: Timestamp) -> Result<KeyFor, ApiError> {
     };
     let serve = served(&account, &asked.serve).map_err(|error| bad(error.to_string()))?;
     if !asked.serve.is_empty() && !scopes.contains(&Scope::Work) {
-        return Err(bad("`serve` is for keys with the scope work"));
+        return Err(bad("`serve` requires the scope `work`"));
     }
     let models: Result<Vec<ModelPattern>, _> =
         asked.models.iter().map(|text| text.parse()).collect();

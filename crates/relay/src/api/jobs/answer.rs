@@ -37,7 +37,8 @@ pub(in crate::api) async fn answer(
     InQuery(query): InQuery<AnswerQuery>,
 ) -> Result<Response, ApiError> {
     if query.wait > WAIT_MAX {
-        let message = format!("wait is at most {WAIT_MAX} seconds; ask again after that");
+        let message =
+            format!("wait must be at most {WAIT_MAX} seconds; repeat the request to wait longer");
         return Err(ApiError::new(ErrorCode::BadRequest, message));
     }
     let log = relay.store.log(caller.owner(), id).await?;
@@ -66,6 +67,6 @@ pub(in crate::api) async fn answer(
 fn unfinished() -> ApiError {
     ApiError::new(
         ErrorCode::JobUnfinished,
-        "the job has no answer yet; ask again with ?wait=60, or follow its events",
+        "the job has no answer yet; repeat the request with ?wait=60, or follow its events",
     )
 }

@@ -65,7 +65,7 @@ pub(in crate::api) async fn again(
 fn anew(job: &Job) -> Result<Submission, ApiError> {
     if job.new.op.changes_models() {
         // The right to read a job does not include the right to change models.
-        let message = "a change of models is not made anew from its job; ask for it again";
+        let message = "a job that changes models cannot be retried; send the request again";
         return Err(ApiError::new(ErrorCode::Forbidden, message));
     }
     match job.state {
@@ -73,20 +73,20 @@ fn anew(job: &Job) -> Result<Submission, ApiError> {
         JobState::Queued | JobState::Leased => {
             return Err(ApiError::new(
                 ErrorCode::JobUnfinished,
-                "the job still waits or runs; only one that failed or was withdrawn is made anew",
+                "the job is still waiting or running; only failed or cancelled jobs can be retried",
             ));
         }
         JobState::Completed => {
             return Err(ApiError::new(
                 ErrorCode::JobEnded,
-                "the job was answered; fetch its answer, or submit the request again",
+                "the job is completed; fetch its answer, or submit the request again",
             ));
         }
     }
     if job.new.body.0.is_empty() {
         return Err(ApiError::new(
             ErrorCode::RequestErased,
-            "the job's request was erased; submit it again",
+            "the job's request was erased; submit it as a new job",
         ));
     }
     let wanted_for = job.new.deadline.map(|at| at.since(job.created_at));

@@ -42,7 +42,7 @@ pub(in crate::api) async fn submit(
     })?;
     drop(body);
     if job.op.changes_models() {
-        let message = "models are changed over Ollama's own routes, not by jobs; see /api/pull";
+        let message = "jobs cannot change models; use Ollama's routes, for example /api/pull";
         return Err(ApiError::new(ErrorCode::BadRequest, message));
     }
     let wanted_for = job.deadline_ms.map(Duration::from_millis);
@@ -98,7 +98,7 @@ fn new_webhook(
     let (secret, shown) = match &wanted.secret {
         Some(given) => {
             let secret = Secret::parse(given);
-            let why = "a webhook's secret is whsec_ and base64 of 24 to 64 bytes";
+            let why = "a webhook's secret must be whsec_ followed by base64 of 24 to 64 bytes";
             (secret.ok_or_else(|| bad(why))?, None)
         }
         None => {

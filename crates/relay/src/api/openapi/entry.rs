@@ -193,10 +193,10 @@ impl Content {
 
     pub(super) const fn describe(self) -> &'static str {
         match self {
-            Self::Nothing => "Done.",
-            Self::Native(_) | Self::Object | Self::Bytes(_) => "As asked.",
-            Self::Natives(_) => "Newest first.",
-            Self::Streamed(_) => "One object, or a stream if that was asked for.",
+            Self::Nothing => "Success, without a body.",
+            Self::Native(_) | Self::Object | Self::Bytes(_) => "Success.",
+            Self::Natives(_) => "A list, newest first.",
+            Self::Streamed(_) => "One object, or a stream if the request asks for one.",
         }
     }
 }

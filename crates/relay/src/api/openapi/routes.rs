@@ -22,18 +22,19 @@ const WISHES: &[Param] = &[
     Param::header(
         headers::IDEMPOTENCY_KEY,
         Type("string"),
-        "1 to 255 printable characters; a repeat of the request finds its job",
+        "Idempotency key, 1 to 255 printable ASCII characters; a repeated request with the same \
+         key gets the job of the first",
     ),
     Param::header(
         headers::DEADLINE,
         Type("integer"),
-        "Milliseconds, at most 7 days, for which the answer is wanted, also from an agent that \
-         is away now",
+        "Time within which the answer is needed, in milliseconds, at most 7 days; with it, the job \
+         also waits for an agent that is offline",
     ),
     Param::header(
         headers::WORKER[0],
         Type("string"),
-        "Only the agent of this name shall answer; `x-device-id` is the same",
+        "Name of the only agent that may answer; `x-device-id` has the same meaning",
     ),
 ];
 
@@ -41,379 +42,469 @@ const SEARCH: &[Param] = &[
     Param::query(
         "state",
         Type("string"),
-        "Only in this state; `dead` is failed and not made anew since",
+        "Only jobs in this state; `dead` selects failed jobs that were not retried",
     ),
-    Param::query("model", Schema("ModelName"), "Only for this model"),
-    Param::query("op", Schema("Op"), "Only of this kind"),
-    Param::query("since", Schema("Timestamp"), "Only accepted then or later"),
-    Param::query("until", Schema("Timestamp"), "Only accepted before"),
+    Param::query("model", Schema("ModelName"), "Only jobs for this model"),
+    Param::query("op", Schema("Op"), "Only jobs with this operation"),
+    Param::query(
+        "since",
+        Schema("Timestamp"),
+        "Only jobs accepted at this time or later",
+    ),
+    Param::query(
+        "until",
+        Schema("Timestamp"),
+        "Only jobs accepted before this time",
+    ),
     Param::query(
         "after",
         Type("string"),
-        "The next page, as the `link` header of the last one named it",
+        "Cursor of the next page, from the `link` header of the previous page",
     ),
-    Param::query("limit", Type("integer"), "At most so many, 100 unless said"),
+    Param::query(
+        "limit",
+        Type("integer"),
+        "Maximum number of jobs; default 100",
+    ),
 ];
 
 const PAGE: &[Param] = &[
-    Param::query("after", Type("string"), "The last id of the page before"),
-    Param::query("limit", Type("integer"), "At most so many, 20 unless said"),
+    Param::query("after", Type("string"), "Last id of the previous page"),
+    Param::query(
+        "limit",
+        Type("integer"),
+        "Maximum number of entries, 1 to 100; default 20",
+    ),
 ];
 
 pub(super) const ROUTES: &[Entry] = &[
     Entry::get(
         "/",
-        "Says that it runs, in the words Ollama's clients look for; to a browser, the dashboard",
+        "Get the text `Ollama is running`; a browser gets the dashboard",
     )
     .gives(200, Bytes(TEXT)),
-    Entry::get("/assets/{file}", "A file of the dashboard")
+    Entry::get("/assets/{file}", "Get a file of the dashboard")
         .gives(200, Bytes("application/octet-stream")),
-    Entry::get("/healthz", "The process answers"),
+    Entry::get("/healthz", "Check whether the process responds"),
     Entry::get(
         "/readyz",
-        "The store answers, and the relay is not going down",
+        "Check whether the store responds and the relay is not shutting down",
     ),
-    Entry::get("/openapi.json", "This document"),
+    Entry::get("/openapi.json", "Get this document"),
     // Native jobs.
-    Entry::post("/api/jobs", "Submit a job; it is on disk when this answers")
-        .key("enqueue")
-        .params(WISHES)
-        .takes(Native("SubmitJob"))
-        .gives(202, Native("JobView")),
-    Entry::get("/api/jobs", "Own jobs, newest first")
+    Entry::post(
+        "/api/jobs",
+        "Submit a job; it is on disk when the response is sent",
+    )
+    .key("enqueue")
+    .params(WISHES)
+    .takes(Native("SubmitJob"))
+    .gives(202, Native("JobView")),
+    Entry::get("/api/jobs", "List your jobs, newest first")
         .key("read")
         .params(SEARCH)
         .gives(200, Natives("JobView")),
-    Entry::get("/api/jobs/{id}", "One job")
+    Entry::get("/api/jobs/{id}", "Get a job")
         .key("read")
         .gives(200, Native("JobView")),
-    Entry::delete("/api/jobs/{id}", "Withdraw a job")
+    Entry::delete("/api/jobs/{id}", "Cancel a job")
         .key("enqueue")
         .gives(204, Nothing),
     Entry::post(
         "/api/jobs/{id}/retry",
-        "A new job from the request of one that failed or was withdrawn; always the same one",
+        "Retry a failed or cancelled job as a new job; repeated calls return the same new job",
     )
     .key("enqueue")
     .takes(Nothing)
     .gives(202, Native("JobView")),
     Entry::get(
         "/api/jobs/{id}/answer",
-        "The answer as one object, once there is one",
+        "Get the answer as one object, after the job has ended",
     )
     .key("read")
     .params(&[Param::query(
         "wait",
         Type("integer"),
-        "Seconds to wait for it, at most 60",
+        "Maximum time to wait for the end of the job, in seconds; at most 60",
     )]),
     Entry::get(
         "/api/jobs/{id}/events",
-        "The answer as it is written, and its end",
+        "Stream the answer while it is generated, then the end of the job",
     )
     .key("read")
     .params(&[
-        Param::query("after", Type("string"), "The id of the last event seen"),
-        Param::header(headers::LAST_EVENT, Type("string"), "The same"),
+        Param::query(
+            "after",
+            Type("string"),
+            "Id of the last event received; the stream continues after it",
+        ),
+        Param::header(
+            headers::LAST_EVENT,
+            Type("string"),
+            "Same meaning as the query parameter `after`",
+        ),
     ])
     .gives(200, Bytes(SSE)),
     // Operators.
     Entry::get(
         "/api/admin/overview",
-        "What waits, what runs, who is here, the last hour",
+        "Get the waiting and running jobs, the workers, and statistics of the last hour",
     )
     .key("admin")
     .gives(200, Native("Overview")),
     Entry::get(
         "/api/admin/events",
-        "The same as events `overview` and `minutes`, at once and at each change",
+        "Stream the overview as events `overview` and `minutes`, at once and after each change",
     )
     .key("admin")
     .gives(200, Bytes(SSE)),
-    Entry::get("/api/admin/jobs", "Everybody's jobs, newest first")
-        .key("admin")
-        .params(SEARCH)
-        .gives(200, Natives("JobView")),
-    Entry::post("/api/admin/jobs/{id}/retry", "Make anybody's job anew")
-        .key("admin")
-        .takes(Nothing)
-        .gives(202, Native("JobView")),
-    Entry::delete("/api/admin/jobs/{id}", "Withdraw anybody's job")
+    Entry::get(
+        "/api/admin/jobs",
+        "List the jobs of all accounts, newest first",
+    )
+    .key("admin")
+    .params(SEARCH)
+    .gives(200, Natives("JobView")),
+    Entry::post(
+        "/api/admin/jobs/{id}/retry",
+        "Retry a failed or cancelled job of any account",
+    )
+    .key("admin")
+    .takes(Nothing)
+    .gives(202, Native("JobView")),
+    Entry::delete("/api/admin/jobs/{id}", "Cancel a job of any account")
         .key("admin")
         .gives(204, Nothing),
-    Entry::get("/api/admin/keys", "The keys without their secrets")
+    Entry::get("/api/admin/keys", "List the keys, without their secrets")
         .key("admin")
         .gives(200, Natives("KeyView")),
     Entry::post(
         "/api/admin/keys",
-        "Make a key; its text is in the answer and nowhere else",
+        "Create a key; only this response contains its secret",
     )
     .key("admin")
     .takes(Native("NewKey"))
     .gives(201, Native("KeyView")),
     Entry::delete(
         "/api/admin/keys/{id}",
-        "Revoke a key, and end what it has open",
+        "Revoke a key, and end its open requests and connections",
     )
     .key("admin")
     .gives(204, Nothing),
     // Ollama.
-    Entry::post("/api/chat", "Ollama's chat")
+    Entry::post("/api/chat", "Chat, in Ollama's format")
         .key("enqueue")
         .params(WISHES)
         .gives(200, Streamed(NDJSON))
         .docs(OLLAMA),
-    Entry::post("/api/generate", "Ollama's generate")
+    Entry::post("/api/generate", "Generate, in Ollama's format")
         .key("enqueue")
         .params(WISHES)
         .gives(200, Streamed(NDJSON))
         .docs(OLLAMA),
-    Entry::post("/api/embed", "Ollama's embed")
+    Entry::post("/api/embed", "Embed, in Ollama's format")
         .key("enqueue")
         .params(WISHES)
         .docs(OLLAMA),
-    Entry::post("/api/embeddings", "Ollama's older embeddings")
+    Entry::post("/api/embeddings", "Embeddings, in Ollama's older format")
         .key("enqueue")
         .params(WISHES)
         .docs(OLLAMA),
-    Entry::get("/api/tags", "The models of the agents online")
+    Entry::get("/api/tags", "List the models of the online agents")
         .key("read")
         .docs(OLLAMA),
-    Entry::get("/api/ps", "The models that are in memory")
-        .key("read")
-        .docs(OLLAMA),
-    Entry::post("/api/show", "What an agent's engine says of a model")
+    Entry::get("/api/ps", "List the models that are loaded in memory")
         .key("read")
         .docs(OLLAMA),
     Entry::post(
+        "/api/show",
+        "Get the details of a model, as reported by an agent's engine",
+    )
+    .key("read")
+    .docs(OLLAMA),
+    Entry::post(
         "/api/pull",
-        "Pull a model, where an agent's owner allows it",
+        "Pull a model, on an agent whose owner allows it",
     )
     .key("admin")
     .gives(200, Streamed(NDJSON))
     .docs(OLLAMA),
-    Entry::post("/api/push", "Refused: models are not uploaded")
+    Entry::post("/api/push", "Not supported: models cannot be uploaded")
         .key("read")
         .docs(OLLAMA),
     Entry::post(
         "/api/create",
-        "Create a model from another, where an agent's owner allows it",
+        "Create a model from another one, on an agent whose owner allows it",
     )
     .key("admin")
     .gives(200, Streamed(NDJSON))
     .docs(OLLAMA),
     Entry::post(
         "/api/copy",
-        "Copy a model, where an agent's owner allows it",
+        "Copy a model, on an agent whose owner allows it",
     )
     .key("admin")
     .gives(200, Nothing)
     .docs(OLLAMA),
-    Entry::post("/api/blobs/{digest}", "Refused: models are not uploaded")
-        .key("read")
-        .docs(OLLAMA),
+    Entry::post(
+        "/api/blobs/{digest}",
+        "Not supported: models cannot be uploaded",
+    )
+    .key("read")
+    .docs(OLLAMA),
     Entry::delete(
         "/api/delete",
-        "Delete a model, where an agent's owner allows it",
+        "Delete a model, on an agent whose owner allows it",
     )
     .key("admin")
     .gives(200, Nothing)
     .docs(OLLAMA),
-    Entry::get("/api/version", "The lowest version that answers")
-        .key("read")
-        .docs(OLLAMA),
+    Entry::get(
+        "/api/version",
+        "Get the lowest version of the online Ollama engines",
+    )
+    .key("read")
+    .docs(OLLAMA),
     // OpenAI.
-    Entry::post("/v1/chat/completions", "OpenAI's chat completions")
+    Entry::post(
+        "/v1/chat/completions",
+        "Chat completions, in OpenAI's format",
+    )
+    .key("enqueue")
+    .params(WISHES)
+    .gives(200, Streamed(SSE))
+    .docs(OPENAI),
+    Entry::post("/v1/completions", "Completions, in OpenAI's older format")
         .key("enqueue")
         .params(WISHES)
         .gives(200, Streamed(SSE))
         .docs(OPENAI),
-    Entry::post("/v1/completions", "OpenAI's older completions")
-        .key("enqueue")
-        .params(WISHES)
-        .gives(200, Streamed(SSE))
-        .docs(OPENAI),
-    Entry::post("/v1/embeddings", "OpenAI's embeddings")
+    Entry::post("/v1/embeddings", "Embeddings, in OpenAI's format")
         .key("enqueue")
         .params(WISHES)
         .docs(OPENAI),
-    Entry::post("/v1/responses", "OpenAI's responses, without memory")
-        .key("enqueue")
-        .params(WISHES)
-        .gives(200, Streamed(SSE))
-        .docs(OPENAI),
-    Entry::post("/v1/messages", "Anthropic's messages")
+    Entry::post(
+        "/v1/responses",
+        "Responses, in OpenAI's format; no response is stored",
+    )
+    .key("enqueue")
+    .params(WISHES)
+    .gives(200, Streamed(SSE))
+    .docs(OPENAI),
+    Entry::post("/v1/messages", "Messages, in Anthropic's format")
         .key("enqueue")
         .params(WISHES)
         .gives(200, Streamed(SSE))
         .docs(ANTHROPIC),
     Entry::post(
         "/v1/messages/count_tokens",
-        "About how many tokens a question has",
+        "Estimate the number of tokens of a request",
     )
     .key("enqueue")
     .docs(ANTHROPIC),
-    Entry::get("/v1/models", "The models of the agents online")
+    Entry::get("/v1/models", "List the models of the online agents")
         .key("read")
         .docs(OPENAI),
-    Entry::get("/v1/models/{*id}", "One model")
+    Entry::get("/v1/models/{*id}", "Get a model")
         .key("read")
         .docs(OPENAI),
     Entry::post(
         "/v1/files",
-        "Upload a file of requests for a batch (purpose, file)",
+        "Upload the input file of a batch (form fields `purpose` and `file`)",
     )
     .key("enqueue")
     .takes(Bytes("multipart/form-data"))
     .docs(OPENAI),
-    Entry::get("/v1/files", "Own files, newest first")
+    Entry::get("/v1/files", "List your files, newest first")
         .key("read")
         .params(PAGE)
         .docs(OPENAI),
-    Entry::get("/v1/files/{id}", "One file")
+    Entry::get("/v1/files/{id}", "Get the metadata of a file")
         .key("read")
         .docs(OPENAI),
     Entry::delete("/v1/files/{id}", "Erase a file")
         .key("enqueue")
         .docs(OPENAI),
-    Entry::get("/v1/files/{id}/content", "What is in a file")
+    Entry::get("/v1/files/{id}/content", "Get the content of a file")
         .key("read")
         .gives(200, Bytes("application/jsonl"))
         .docs(OPENAI),
-    Entry::post("/v1/batches", "Answer every line of a file within a day")
-        .key("enqueue")
-        .docs(OPENAI),
-    Entry::get("/v1/batches", "Own batches, newest first")
+    Entry::post(
+        "/v1/batches",
+        "Create a batch: every line of a file is answered within 24 hours",
+    )
+    .key("enqueue")
+    .docs(OPENAI),
+    Entry::get("/v1/batches", "List your batches, newest first")
         .key("read")
         .params(PAGE)
         .docs(OPENAI),
-    Entry::get("/v1/batches/{id}", "One batch")
+    Entry::get("/v1/batches/{id}", "Get a batch")
         .key("read")
         .docs(OPENAI),
     Entry::post(
         "/v1/batches/{id}/cancel",
-        "Stop a batch; what is answered is kept",
+        "Cancel a batch; finished answers are kept",
     )
     .key("enqueue")
     .takes(Nothing)
     .docs(OPENAI),
     // The engines' APIs for clients of the tunnel service.
-    Entry::get(
-        "/api/ollama",
-        "Says that it runs, in the words Ollama's clients look for",
-    )
-    .gives(200, Bytes(TEXT)),
+    Entry::get("/api/ollama", "Get the text `Ollama is running`").gives(200, Bytes(TEXT)),
     Entry::get(
         "/api/ollama/{*path}",
-        "The routes of Ollama and OpenAI: api/tags or tags, v1/models",
+        "GET routes of Ollama and OpenAI, for example api/tags, tags or v1/models",
     )
     .key("read"),
     Entry::post(
         "/api/ollama/{*path}",
-        "The routes of Ollama and OpenAI: api/chat or chat, v1/chat/completions",
+        "POST routes of Ollama and OpenAI, for example api/chat, chat or v1/chat/completions",
     )
     .key("enqueue")
     .params(WISHES)
     .gives(200, Streamed(NDJSON)),
     Entry::delete(
         "/api/ollama/{*path}",
-        "The routes of Ollama and OpenAI: v1/files/{id}",
+        "DELETE routes of Ollama and OpenAI, for example v1/files/{id}",
     )
     .key("enqueue"),
     // Polling protocol.
-    Entry::get(
-        "/api/ollama/poll",
-        "Lease a job, in the words of the polling relay",
+    Entry::get("/api/ollama/poll", "Lease a job, in the polling protocol")
+        .key("work")
+        .or_nothing(),
+    Entry::post(
+        "/api/ollama/response",
+        "Submit the answer to a job leased by polling",
     )
-    .key("work")
-    .or_nothing(),
-    Entry::post("/api/ollama/response", "Answer a job leased so").key("work"),
-    Entry::post("/api/ollama/request", "Submit a job to be fetched later").key("enqueue"),
-    Entry::get("/api/ollama/status/{id}", "What became of it").key("read"),
-    Entry::get("/api/v1/ollama/poll", "The same for its other poller").key("work"),
-    Entry::post("/api/v1/ollama/response", "Answer a job leased so").key("work"),
-    Entry::post("/api/v1/ollama/request", "Submit a job to be fetched later").key("enqueue"),
-    Entry::get("/api/v1/ollama/status/{id}", "What became of it").key("read"),
+    .key("work"),
+    Entry::post(
+        "/api/ollama/request",
+        "Submit a job, in the polling protocol; its answer is fetched later",
+    )
+    .key("enqueue"),
+    Entry::get(
+        "/api/ollama/status/{id}",
+        "Get the state of a job and its answer, in the polling protocol",
+    )
+    .key("read"),
+    Entry::get(
+        "/api/v1/ollama/poll",
+        "Lease a job, in the second variant of the polling protocol",
+    )
+    .key("work"),
+    Entry::post(
+        "/api/v1/ollama/response",
+        "Submit the answer to a job leased by polling",
+    )
+    .key("work"),
+    Entry::post(
+        "/api/v1/ollama/request",
+        "Submit a job, in the polling protocol; its answer is fetched later",
+    )
+    .key("enqueue"),
+    Entry::get(
+        "/api/v1/ollama/status/{id}",
+        "Get the state of a job and its answer, in the polling protocol",
+    )
+    .key("read"),
     // Hearth's own users.
     Entry::post(
         "/api/sessions",
-        "Log in: {username, password} gives an access_token for 15 minutes and a refresh_token",
+        "Log in: {username, password} returns an access_token valid for 15 minutes and a \
+         refresh_token",
     )
     .takes(Object)
     .gives(200, Object),
     Entry::post(
         "/api/sessions/renew",
-        "New tokens for a refresh_token; shown twice, it ends the session",
+        "Renew the tokens: {refresh_token} returns new ones; a refresh_token used twice ends the \
+         session",
     )
     .takes(Object)
     .gives(200, Object),
     Entry::post(
         "/api/sessions/end",
-        "Log out: end the session of a refresh_token",
+        "Log out: {refresh_token} ends its session",
     )
     .takes(Object)
     .gives(204, Nothing),
     // The query service; its clients write a trailing slash.
-    Entry::post("/api/login", "Tokens for a name and a password"),
-    Entry::post("/api/token/refresh", "Another access token"),
-    Entry::post("/api/queries", "Make a query")
+    Entry::post(
+        "/api/login",
+        "Log in to the query service: returns tokens for a name and a password",
+    ),
+    Entry::post(
+        "/api/token/refresh",
+        "Get a new access token for the query service",
+    ),
+    Entry::post("/api/queries", "Create a query")
         .key("enqueue")
         .gives(201, Object),
-    Entry::get("/api/queries", "Own queries, newest first, 50 a page")
-        .key("read")
-        .params(&[Param::query("page", Type("integer"), "Which page, from 1")]),
-    Entry::post(
-        "/api/queries/claim_next",
-        "Lease the oldest query that waits",
+    Entry::get(
+        "/api/queries",
+        "List your queries, newest first, 50 per page",
     )
-    .key("work"),
-    Entry::get("/api/queries/by_status", "Own queries with this status")
-        .key("read")
-        .params(&[Param::query(
-            "status",
-            Type("string"),
-            "queued, in_progress, done or failed",
-        )]),
-    Entry::get("/api/queries/{id}", "One query, with its log").key("read"),
+    .key("read")
+    .params(&[Param::query(
+        "page",
+        Type("integer"),
+        "Page number, starting at 1",
+    )]),
+    Entry::post("/api/queries/claim_next", "Lease the oldest waiting query").key("work"),
+    Entry::get(
+        "/api/queries/by_status",
+        "List your queries with one status",
+    )
+    .key("read")
+    .params(&[Param::query(
+        "status",
+        Type("string"),
+        "The status: queued, in_progress, done or failed",
+    )]),
+    Entry::get("/api/queries/{id}", "Get a query with its log").key("read"),
     Entry::patch(
         "/api/queries/{id}",
-        "Answer a claimed query, or give it back",
+        "Answer a claimed query, or return it to the queue",
     )
     .key("work"),
     Entry::delete("/api/queries/{id}", "Erase a query that has ended")
         .key("enqueue")
         .gives(204, Nothing),
-    Entry::get("/api/queries/{id}/logs", "The log of a query").key("read"),
-    Entry::post("/api/logs", "Add to the log of a query")
+    Entry::get("/api/queries/{id}/logs", "Get the log of a query").key("read"),
+    Entry::post("/api/logs", "Add an entry to the log of a query")
         .key("work")
         .gives(201, Object),
     // Hearth's own workers.
     Entry::get(
         "/api/worker/v1",
-        "Upgrades to a WebSocket that carries jobs (subprotocol hearth.worker.v1)",
+        "Open a WebSocket that carries jobs (subprotocol hearth.worker.v1)",
     )
     .key("work")
     .gives(101, Nothing),
-    Entry::post("/api/worker/v1/poll", "Wait for jobs and for cancellations")
+    Entry::post("/api/worker/v1/poll", "Wait for jobs and cancellations")
         .key("work")
         .or_nothing(),
     Entry::post(
         "/api/worker/v1/details",
-        "Tell more of the engine than the report",
+        "Send details of the engine's models that are not in the report",
     )
     .key("work"),
     Entry::post(
         "/api/worker/v1/jobs/{id}/{attempt}/lines",
-        "Add lines to the log of a leased job",
+        "Append lines to the answer of a leased job",
     )
     .key("work")
     .takes(Bytes(NDJSON))
     .gives(200, Object),
-    Entry::post("/api/worker/v1/jobs/{id}/{attempt}/extend", "Keep a lease").key("work"),
+    Entry::post(
+        "/api/worker/v1/jobs/{id}/{attempt}/extend",
+        "Extend a lease",
+    )
+    .key("work"),
     Entry::post("/api/worker/v1/jobs/{id}/{attempt}/end", "End a leased job").key("work"),
     Entry::post(
         "/api/worker/v1/jobs/{id}/{attempt}/nack",
-        "Give a leased job back",
+        "Return a leased job to the queue",
     )
     .key("work"),
 ];

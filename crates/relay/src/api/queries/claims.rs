@@ -112,7 +112,10 @@ async fn apply(
             }
         }
         Some(Status::Queued) => {
-            let why = JobError::new(ErrorCode::WorkerLost, "its worker gave the query back");
+            let why = JobError::new(
+                ErrorCode::WorkerLost,
+                "the worker returned the query to the queue",
+            );
             store.nack(now, token, Retry::Now, why).await
         }
         Some(Status::Done) => finish(relay, query, token, text.as_deref(), End::Completed).await,
@@ -163,7 +166,7 @@ pub(crate) async fn log(
     }
     let written_entry = relay.store.log_query(now, found.id, text, LOGS_MAX).await?;
     let Some(log) = written_entry else {
-        let text = "The query has 1000 log entries or 4 MiB of them, which is the most.";
+        let text = "The log of the query is full: it has 1000 entries or 4 MiB, the maximum.";
         return Err(Refusal::detail(400, text).into());
     };
     let entry = entry(found.project, &log);

@@ -196,7 +196,7 @@ async fn json<T: DeserializeOwned>(response: Response, max: usize) -> Result<T, 
     let body = read_body(response, max).await?;
     serde_json::from_slice(&body).map_err(|error| {
         if body.is_empty() {
-            lost("the relay answered with nothing")
+            lost("the relay's response was empty")
         } else {
             LinkEnd::NotTheRelay(cause(&error))
         }
