@@ -28,7 +28,7 @@ const BEHIND: &[&str] = &[
     "0",
 ];
 
-/// nginx in front of a stand's relay.
+/// nginx in front of a test bed's relay.
 struct Nginx {
     _process: Process,
     address: SocketAddr,

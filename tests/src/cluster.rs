@@ -1,4 +1,4 @@
-//! A relay, an engine whose words are marked, and several agents, each behind a proxy that can
+//! A relay, an engine whose words are tagged, and several agents, each behind a proxy that can
 //! break the connection.
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
@@ -51,7 +51,7 @@ impl Cluster {
         Self::with(&[], hands, slots).await
     }
 
-    /// A farm whose relay has these additional options.
+    /// A cluster whose relay has these additional options.
     pub async fn with(options: &[&str], hands: usize, slots: u32) -> Self {
         let options = [&["--metrics", "127.0.0.1:0"], options].concat();
         let ollama = ScriptedOllama::start().await.unwrap();

@@ -132,7 +132,7 @@ struct Shared {
 }
 
 impl TaggedEngine {
-    /// Makes this engine answer every question with marked words.
+    /// Makes this engine answer every question with tagged words.
     #[must_use]
     pub fn engine(ollama: &ScriptedOllama) -> Self {
         let tagged_engine = Self::default();

@@ -31,7 +31,7 @@ const WANTS: usize = 16;
 /// Maximum time the servers may take to close their connections.
 const FAREWELL: Duration = Duration::from_secs(3);
 
-/// The whole program: worker, status hub, local HTTP server, and the owner's choices.
+/// The whole program: worker, status hub, local HTTP server, and the owner's preferences.
 pub struct Agent {
     shell: Box<dyn Shell>,
     hub: StatusHub,
@@ -349,7 +349,7 @@ impl Agent {
         }
     }
 
-    /// Applies a choice of the owner, publishes it, and then saves it.
+    /// Applies a preference of the owner, publishes it, and then saves it.
     async fn wish(&mut self, preferences: Preferences) -> Answer {
         let before = std::mem::replace(&mut self.known.preferences, preferences);
         if let Some(worker) = &self.worker {

@@ -7,7 +7,7 @@ use etcetera::BaseStrategy as _;
 pub struct Folders {
     /// The folder of `hearth.toml`.
     pub config: PathBuf,
-    /// The folder of the local token, the owner's choices, and the hub's address.
+    /// The folder of the local token, the owner's preferences, and the hub's address.
     pub data: PathBuf,
     /// The folder of the models.
     pub cache: PathBuf,

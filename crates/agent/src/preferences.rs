@@ -6,7 +6,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use status::private_file;
 
-/// The owner's choices, kept across restarts.
+/// The owner's preferences, kept across restarts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Preferences {
@@ -25,7 +25,7 @@ impl Default for Preferences {
     }
 }
 
-/// The file with the owner's choices.
+/// The file with the owner's preferences.
 #[derive(Debug, Clone)]
 pub(crate) struct PreferencesFile(PathBuf);
 
@@ -34,7 +34,7 @@ impl PreferencesFile {
         Self(folder.join("wishes.json"))
     }
 
-    /// Reads the choices of the last run. If the file exists but cannot be read, the agent is
+    /// Reads the preferences of the last run. If the file exists but cannot be read, the agent is
     /// paused, because the owner may have paused it.
     pub(crate) fn load(&self) -> Preferences {
         let read = private_file::read(&self.0).and_then(|bytes| match bytes {
@@ -44,7 +44,7 @@ impl PreferencesFile {
         read.unwrap_or_else(|error| {
             tracing::warn!(
                 path = %self.0.display(), %error,
-                "the saved choices of the owner cannot be read; the agent is paused until `hearth resume`"
+                "the saved preferences cannot be read; the agent is paused until `hearth resume`"
             );
             Preferences {
                 paused: true,

@@ -13,7 +13,7 @@ pub(crate) struct Known {
     pub(crate) activity: Activity,
     /// The voice state that another program publishes.
     pub(crate) voice: VoiceActivity,
-    /// The owner's choices.
+    /// The owner's preferences.
     pub(crate) preferences: Preferences,
     /// Whether a relay is set up.
     pub(crate) has_relay: bool,

@@ -1,4 +1,4 @@
-//! `hearth ask`: one question through a relay, its answer streamed as it is written.
+//! `hearth ask`: sends one question to a relay and streams the answer.
 
 mod submission;
 
@@ -26,13 +26,13 @@ use crate::{
 pub(crate) struct Args {
     #[command(flatten)]
     credentials: Credentials,
-    /// The model; the relay's first when not given.
+    /// The model; by default the relay's first.
     #[arg(long, short, env = "HEARTH_ASK_MODEL", value_name = "NAME")]
     model: Option<String>,
     /// A system message before the question.
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
-    /// Give up after so many seconds; the job waits that long for an agent to come online.
+    /// Give up after this many seconds; the job waits that long for an agent to come online.
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]
     timeout: u64,
     /// The question; read from standard input when it is `-` or absent.
@@ -40,15 +40,15 @@ pub(crate) struct Args {
     text: Option<String>,
 }
 
-/// How often a broken event stream is opened again before the relay is called unreachable.
+/// Maximum number of reconnects without a new event before the relay counts as unreachable.
 const REOPENINGS: u32 = 20;
-/// How long the relay may take to withdraw a job.
+/// Timeout of cancelling a job.
 const WITHDRAWAL: Duration = Duration::from_secs(5);
-/// A stream that is silent for longer than the relay's heartbeats is broken.
+/// Silence after which a stream counts as broken; longer than the relay's heartbeat interval.
 const SILENCE: Duration = Duration::from_secs(60);
 
 impl Args {
-    /// Asks, prints, and answers whether a whole answer came.
+    /// Asks the question and prints the answer.
     ///
     /// # Errors
     /// One sentence that names the broken hop.
@@ -72,7 +72,7 @@ impl Args {
         let answered = async { follow(&client, submission.submit().await?).await };
         let answered = tokio::select! {
             answered = answered => answered,
-            () = sleep(limit) => Err(anyhow::anyhow!("no whole answer within {} s", self.timeout)),
+            () = sleep(limit) => Err(anyhow::anyhow!("no complete answer within {} s", self.timeout)),
             () = signals.next() => Err(anyhow::anyhow!("interrupted")),
         };
         match answered {
@@ -90,14 +90,14 @@ impl Args {
                     .read_to_string(&mut text)
                     .context("reading the question")?;
                 let text = text.trim().to_owned();
-                anyhow::ensure!(!text.is_empty(), "there is no question on standard input");
+                anyhow::ensure!(!text.is_empty(), "standard input contains no question");
                 Ok(text)
             }
         }
     }
 }
 
-/// What is said of a job that nobody waits for any more, whatever the reason.
+/// Cancels a job that is no longer waited for, and returns the error message.
 async fn given_up(
     submission: &Submission<'_>,
     signals: &mut Signals,
@@ -105,29 +105,31 @@ async fn given_up(
 ) -> anyhow::Error {
     let withdrawn = tokio::select! {
         withdrawn = timeout(WITHDRAWAL, submission.withdraw()) => {
-            withdrawn.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer from the relay")))
+            withdrawn.unwrap_or_else(|_| Err(anyhow::anyhow!("the relay did not respond")))
         }
-        () = signals.next() => Err(anyhow::anyhow!("ended at once, as asked")),
+        () = signals.next() => Err(anyhow::anyhow!("stopped at once by a second signal")),
     };
     match (withdrawn, submission.job()) {
-        (Ok(true), _) => anyhow::anyhow!("{why:#}; the job was withdrawn"),
+        (Ok(true), _) => anyhow::anyhow!("{why:#}; the job was cancelled"),
         (Ok(false), _) => why,
         (Err(error), Some(job)) => {
-            anyhow::anyhow!("{why:#}; job {job} could not be withdrawn and may go on: {error:#}")
+            anyhow::anyhow!(
+                "{why:#}; job {job} could not be cancelled and may still run: {error:#}"
+            )
         }
         (Err(error), None) => anyhow::anyhow!(
-            "{why:#}; the relay did not say whether it took the job, which may go on: {error:#}"
+            "{why:#}; the relay did not confirm the job, which may still run: {error:#}"
         ),
     }
 }
 
-/// What has been shown of the answer so far.
+/// The part of the answer that has been shown.
 #[derive(Debug, Default)]
 struct Shown {
     last_id: String,
     anything: bool,
-    /// What a program is given once it is whole: it could not take back a line that an agent wrote
-    /// before it was lost, as people can.
+    /// The answer for a program, printed only when complete: a program could not take back lines
+    /// from a lost attempt, as a person can.
     held: String,
 }
 
@@ -148,16 +150,16 @@ async fn follow(client: &Client, job: JobId) -> anyhow::Result<(End, Shown)> {
         };
         anyhow::ensure!(broken < REOPENINGS, "{}", client.unreachable());
         let pause = Duration::from_millis(100) * 2_u32.pow(broken.min(5));
-        note(&format!("the stream broke; opening it again (job {job})"));
+        note(&format!("the stream broke; reconnecting (job {job})"));
         sleep(pause).await;
     }
 }
 
-/// Why one reading of the event stream ended early.
+/// The reason why one reading of the event stream ended early.
 enum Broken {
-    /// The link broke; the job goes on without us.
+    /// The connection broke; the job continues.
     Link,
-    /// The relay said no.
+    /// The relay refused.
     Refused(anyhow::Error),
 }
 
@@ -207,17 +209,17 @@ async fn follow_once(
     }
 }
 
-/// Shows one event; `Some` if it was the last.
+/// Shows one event; returns the end if it was the last.
 fn show(event: &sse::Event, shown: &mut Shown) -> anyhow::Result<Option<End>> {
     shown.last_id.clone_from(&event.id);
     match event.name.as_str() {
         "end" => {
             return Ok(Some(
-                serde_json::from_str(&event.data).context("an unknown end")?,
+                serde_json::from_str(&event.data).context("the relay sent an unknown end")?,
             ));
         }
         "restarted" => {
-            const LOST: &str = "the agent was lost; another begins the answer anew";
+            const LOST: &str = "the agent was lost; another one starts the answer again";
             let mut out = std::io::stdout();
             match (out.is_terminal(), shown.anything) {
                 (true, true) => writeln!(out, "\n\n({LOST})\n")?,
@@ -227,7 +229,8 @@ fn show(event: &sse::Event, shown: &mut Shown) -> anyhow::Result<Option<End>> {
             shown.held.clear();
         }
         "line" | "message" => {
-            let line: Value = serde_json::from_str(&event.data).context("an unreadable line")?;
+            let line: Value =
+                serde_json::from_str(&event.data).context("the relay sent an invalid line")?;
             let text = line["message"]["content"]
                 .as_str()
                 .or(line["response"].as_str());
@@ -243,13 +246,13 @@ fn show(event: &sse::Event, shown: &mut Shown) -> anyhow::Result<Option<End>> {
                 shown.anything = true;
             }
         }
-        _ => {} // queue positions and whatever later versions tell
+        _ => {} // queue positions, and events of later versions
     }
     Ok(None)
 }
 
-/// Whether a sign of an answer may go to a terminal, which others would steer. What joins two signs
-/// of an emoji is one of them.
+/// Whether a character of an answer may be written to a terminal, which control characters would
+/// control. The zero-width joiner is part of emoji.
 fn is_seen(sign: char) -> bool {
     is_printable(sign) || matches!(sign, '\n' | '\t' | '\u{200d}')
 }
@@ -261,13 +264,13 @@ fn conclude(end: End, shown: &Shown) -> anyhow::Result<()> {
     }
     match end {
         End::Completed if shown.anything => Ok(()),
-        End::Completed => anyhow::bail!("the model answered with nothing at all"),
-        End::Cancelled => anyhow::bail!("the job was withdrawn"),
+        End::Completed => anyhow::bail!("the model returned an empty answer"),
+        End::Cancelled => anyhow::bail!("the job was cancelled"),
         End::Failed { error } => Err(anyhow::anyhow!("{}", failure(&error))),
     }
 }
 
-/// Names the hop that broke and what to do about it.
+/// The error message for a failed job: the broken hop, and what to do.
 #[expect(
     clippy::wildcard_enum_match_arm,
     reason = "the other codes name no hop of their own"
@@ -290,7 +293,7 @@ fn failure(error: &JobError) -> String {
     )
 }
 
-/// Progress, for people only.
+/// Prints progress to a terminal.
 fn note(text: &str) {
     if std::io::stderr().is_terminal() {
         drop(writeln!(std::io::stderr(), "hearth: {text}"));

@@ -1,4 +1,5 @@
-//! `hearth doctor`: every hop between a question and its answer, and what to do about a broken one.
+//! `hearth doctor`: checks every hop between a question and its answer, and says how to fix a
+//! broken one.
 
 use std::{io::Write as _, path::Path, time::Duration};
 
@@ -21,12 +22,12 @@ pub(crate) struct Args {
     credentials: Credentials,
 }
 
-/// What was found about one hop.
+/// The result of checking one hop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Finding {
     hop: &'static str,
     state: State,
-    /// What is the case, and what to do.
+    /// What was found, and what to do.
     text: String,
 }
 
@@ -34,7 +35,7 @@ struct Finding {
 enum State {
     Good,
     Broken,
-    /// Not wrong, but worth knowing.
+    /// Not an error, but worth knowing.
     Note,
 }
 
@@ -49,14 +50,14 @@ impl Finding {
 }
 
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How a relay tells how many agents could answer.
+/// The response header with the number of agents that could answer.
 const WORKERS: &str = "x-hearth-workers";
 
 impl Args {
-    /// Looks at every hop and prints what it found.
+    /// Checks every hop and prints the results.
     ///
     /// # Errors
-    /// If one is broken.
+    /// If a hop is broken.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let mut findings = relay(&self.credentials).await;
         match Folders::of_user() {
@@ -75,7 +76,7 @@ impl Args {
                 State::Broken => "BROKEN",
                 State::Note => "note  ",
             };
-            // Models, hops and reasons are the words of others.
+            // Names and problems may contain text of other programs.
             writeln!(out, "{mark}  {hop:<8}  {}", strip_control_chars(text))?;
         }
         let broken: Vec<_> = findings
@@ -106,7 +107,7 @@ async fn relay(credentials: &Credentials) -> Vec<Finding> {
         }
         Ok(Told { status, .. }) => {
             let text = format!(
-                "{} answers HTTP {status}, but is no Hearth relay",
+                "{} responds with HTTP {status}, but is not a Hearth relay",
                 client.relay
             );
             Finding::new("relay", State::Broken, text)
@@ -128,13 +129,13 @@ async fn relay(credentials: &Credentials) -> Vec<Finding> {
         200 => Finding::new("key", State::Good, "accepted by the relay"),
         401 => {
             let why = explain(401, &told.body);
-            let text = format!("{why}; `hearth key create` makes one, --key-file shows it");
+            let text = format!("{why}; create a key with `hearth key create` and pass it with --key-file");
             Finding::new("key", State::Broken, text)
         }
         403 => Finding::new(
             "key",
             State::Note,
-            "it may not read, so agents and models are not seen; asking needs --scope read",
+            "it lacks the scope read, so agents and models cannot be checked; `hearth ask` needs it too",
         ),
         other => Finding::new("key", State::Broken, explain(other, &told.body)),
     });
@@ -144,8 +145,8 @@ async fn relay(credentials: &Credentials) -> Vec<Finding> {
     findings
 }
 
-/// What the key may ask, and whether anybody is there to answer: models are remembered for a
-/// while after their agent left.
+/// Checks the models that the key may use. The relay remembers models for a while after their agent
+/// left, so it also checks that an agent is online.
 fn models(told: &Told) -> Finding {
     let models: Vec<&str> = told.body["models"]
         .as_array()
@@ -154,18 +155,18 @@ fn models(told: &Told) -> Finding {
         .filter_map(|model| model["name"].as_str())
         .collect();
     if told.workers == Some(0) || models.is_empty() {
-        let text = "no agent whose engine works is online at the relay; start `hearth agent` where \
-                    the model is, or ask `hearth doctor` there";
+        let text = "no agent with a working engine is online at the relay; start `hearth agent` on \
+                    the machine with the model, or run `hearth doctor` there";
         return Finding::new("models", State::Broken, text);
     }
     Finding::new("models", State::Good, models.join(", "))
 }
 
-/// What a relay answered.
+/// A response of the relay.
 #[derive(Debug, Default)]
 struct Told {
     status: u16,
-    /// How many agents could answer the key's requests, if it says so.
+    /// Number of agents that could answer the key's requests, if the relay sends it.
     workers: Option<u32>,
     body: Value,
 }
@@ -181,11 +182,11 @@ async fn get(client: &Client, path: &str) -> Result<Told, String> {
     })
 }
 
-/// Why nothing came back, and what to do: the innermost reason, for those around it only repeat
-/// the address.
+/// The reason for a missing response, and what to do. Uses the innermost error: the outer ones only
+/// repeat the address.
 fn reason(error: &reqwest::Error) -> String {
     if error.is_timeout() {
-        return "no answer within 5 s; is --relay right, and the way to it open?".to_owned();
+        return "no response within 5 s; check --relay and the network".to_owned();
     }
     let mut inner: &dyn std::error::Error = error;
     while let Some(source) = inner.source() {
@@ -197,7 +198,7 @@ fn reason(error: &reqwest::Error) -> String {
     let advice = if is_refused {
         "start it with `hearth relay`, or set --relay"
     } else {
-        "is --relay right?"
+        "check --relay"
     };
     format!("{inner}; {advice}")
 }
@@ -237,7 +238,7 @@ async fn local_agent(data: &Path) -> Vec<Finding> {
         None => vec![Finding::new(
             "agent",
             State::Note,
-            "none runs on this machine; it is needed only where the model is",
+            "no agent is running on this machine; it is needed only where the model is",
         )],
     }
 }
@@ -267,8 +268,8 @@ fn agent_findings(status: &Status) -> Vec<Finding> {
     findings
 }
 
-/// Settings with which no agent would start here: wrong where a file has them, for that is there
-/// for an agent only; else worth knowing, for the variables are those of other commands too.
+/// Settings with which an agent would not start here. Broken if they are in a file, which only the
+/// agent reads; else a note, because other commands read the same variables.
 fn unsuitable(error: &SettingsError) -> Finding {
     let state = match error {
         SettingsError::Value {
@@ -280,7 +281,7 @@ fn unsuitable(error: &SettingsError) -> Finding {
         | SettingsError::Toml { .. }
         | SettingsError::Folders(_) => State::Broken,
     };
-    let text = format!("no agent would start here: {error}");
+    let text = format!("`hearth agent` would not start here: {error}");
     Finding::new("settings", state, text)
 }
 
@@ -293,14 +294,15 @@ fn builtin_model(model: &Path) -> Finding {
         )
     } else {
         let text = format!(
-            "no built-in model at {}; `scripts/fetch-model.sh` fetches it (not needed with Ollama)",
+            "no built-in model at {}; name a GGUF file with `model` in hearth.toml, or run `./x setup` \
+             in Hearth's source folder to download the default model (not needed with Ollama)",
             model.display()
         );
         Finding::new("model", State::Note, text)
     }
 }
 
-/// Whether a desktop app could draw here; only where that can be told.
+/// Whether the desktop app could draw here; only on systems where that is known.
 fn desktop() -> Option<Finding> {
     if !cfg!(target_os = "linux") {
         return None;
@@ -309,7 +311,7 @@ fn desktop() -> Option<Finding> {
         .iter()
         .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
     Some(if display {
-        Finding::new("desktop", State::Good, "a display is there")
+        Finding::new("desktop", State::Good, "a display is available")
     } else {
         Finding::new(
             "desktop",

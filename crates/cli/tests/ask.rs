@@ -1,4 +1,4 @@
-//! `hearth ask`, `jobs` and `doctor` in front of a relay that does what the test tells it to.
+//! `hearth ask`, `jobs` and `doctor` against a scripted relay.
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
 use std::process::ExitStatus;
@@ -17,7 +17,7 @@ fn path(more: &str) -> String {
     format!("/api/jobs/{JOB}{more}")
 }
 
-/// A relay that takes every job and lets it be withdrawn.
+/// A relay that accepts every job and lets it be cancelled.
 async fn relay() -> ScriptedOllama {
     let relay = ScriptedOllama::start().await.unwrap();
     let view = json!({"id": JOB, "state": "queued", "account": "default", "op": "chat",
@@ -105,13 +105,15 @@ async fn a_person_sees_it_as_it_is_written_and_is_told_that_it_begins_anew() {
     let rest = Answer::after(&gate).send_lines(rest.iter().map(String::as_str));
     let told = told.then_all(rest).then(Step::Finish);
     relay.settle(&path("/events"), told);
-    // A terminal of its own; what goes to standard error is not seen there.
+    // A separate terminal; standard error is not shown on it.
     let mut terminal = home.command("script");
     let ask = format!("{} ask What? 2>/dev/null", env!("CARGO_BIN_EXE_hearth"));
     terminal.args(["-qec", &ask, "/dev/null"]);
     terminal.env("HEARTH_RELAY", relay.url());
     let mut terminal = Process::start("script", terminal);
-    terminal.says("(the agent was lost; another begins").await;
+    terminal
+        .says("(the agent was lost; another one starts")
+        .await;
     assert!(terminal.log().contains("The salty air"));
     gate.open();
     terminal.says("The sea").await;
@@ -140,7 +142,7 @@ async fn whoever_gives_up_withdraws_the_job() {
     let done = asked(&relay, &["--timeout", "1"]).await;
     let said = &done.stderr;
     assert_eq!(done.status.code(), Some(1), "{said}");
-    assert!(said.contains("within 1 s; the job was withdrawn"), "{said}");
+    assert!(said.contains("within 1 s; the job was cancelled"), "{said}");
     assert_eq!(withdrawals(&relay), 1);
 
     let home = Home::new();
@@ -151,17 +153,17 @@ async fn whoever_gives_up_withdraws_the_job() {
     let said = asking.log();
     assert_eq!(ended.code(), Some(1), "{said}");
     assert!(
-        said.contains("interrupted; the job was withdrawn"),
+        said.contains("interrupted; the job was cancelled"),
         "{said}"
     );
     assert_eq!(withdrawals(&relay), 2);
 
-    // A key that may submit, and not read.
+    // A key with the scope `enqueue` but not `read`.
     let refusal = json!({"error": {"code": "forbidden", "message": "the key lacks `read`"}});
     relay.script(&path("/events"), Answer::json(403, &refusal.to_string()));
     let said = asked(&relay, &[]).await.stderr;
     assert!(said.contains("lacks `read`"), "{said}");
-    assert!(said.contains("the job was withdrawn"), "{said}");
+    assert!(said.contains("the job was cancelled"), "{said}");
     assert_eq!(withdrawals(&relay), 3);
 }
 
@@ -178,7 +180,7 @@ async fn a_job_that_the_relay_was_slow_to_take_is_withdrawn_too() {
     let slow = relay().await;
     slow.script("/api/jobs", never());
     let said = asked(&slow, &["--timeout", "1"]).await.stderr;
-    assert!(said.contains("within 1 s; the job was withdrawn"), "{said}");
+    assert!(said.contains("within 1 s; the job was cancelled"), "{said}");
     assert_eq!(withdrawals(&slow), 1);
     let names = submissions(&slow);
     assert_eq!(names.len(), 2);
@@ -192,13 +194,14 @@ async fn a_job_that_the_relay_was_slow_to_take_is_withdrawn_too() {
     assert_eq!(asking.wait().await.code(), Some(1));
     let said = asking.log();
     assert!(
-        said.contains("interrupted; the job was withdrawn"),
+        said.contains("interrupted; the job was cancelled"),
         "{said}"
     );
     assert_eq!(withdrawals(&slow), 2);
     assert_ne!(submissions(&slow)[2], names[0], "another job");
 
-    // A proxy that gave up does not know whether the relay has it; a relay that refuses does.
+    // A proxy that timed out does not know whether the relay has the job; a relay that refuses
+    // does.
     let unknown = json!({"error": {"code": "outcome_unknown", "message": "gave up"}});
     for (status, body, why, sent) in [
         (504, "gave up", "HTTP 504", 6),
@@ -208,7 +211,7 @@ async fn a_job_that_the_relay_was_slow_to_take_is_withdrawn_too() {
         slow.script("/api/jobs", Answer::json(status, body));
         let said = asked(&slow, &[]).await.stderr;
         assert!(said.contains(why), "{said}");
-        assert!(said.contains("the job was withdrawn"), "{said}");
+        assert!(said.contains("the job was cancelled"), "{said}");
         assert_eq!(submissions(&slow).len(), sent);
     }
     assert_eq!(withdrawals(&slow), 5);
@@ -216,12 +219,12 @@ async fn a_job_that_the_relay_was_slow_to_take_is_withdrawn_too() {
     slow.script("/api/jobs", Answer::json(503, &full.to_string()));
     let said = asked(&slow, &[]).await.stderr;
     assert!(
-        said.contains("no room") && !said.contains("withdrawn"),
+        said.contains("no room") && !said.contains("was cancelled"),
         "{said}"
     );
     assert_eq!((submissions(&slow).len(), withdrawals(&slow)), (11, 5));
 
-    // A relay that says nothing at all is not waited for by whoever insists.
+    // A second signal does not wait for a relay that does not respond.
     slow.settle("/api/jobs", never());
     let mut asking = Process::start("ask", hearth(&home, &slow, &["ask", "What?"]));
     slow.until_asked("/api/jobs", 12).await;
@@ -230,7 +233,10 @@ async fn a_job_that_the_relay_was_slow_to_take_is_withdrawn_too() {
     asking.ask_to_end();
     assert_eq!(asking.wait().await.code(), Some(1));
     let said = asking.log();
-    assert!(said.contains("which may go on: ended at once"), "{said}");
+    assert!(
+        said.contains("which may still run: stopped at once"),
+        "{said}"
+    );
 }
 
 #[tokio::test]
@@ -246,7 +252,7 @@ async fn a_closed_terminal_withdraws_the_job() {
     assert_eq!(withdrawals(&relay), 1);
 }
 
-/// What would put a text into the clipboard of whoever reads it, and what turns the line around.
+/// Escape sequences that would set the clipboard and reverse the text direction.
 const STEERING: &str = "\u{1b}]52;c;aGk=\u{7}\u{202e}";
 
 #[tokio::test]
@@ -302,7 +308,7 @@ async fn a_job_that_could_not_be_withdrawn_is_not_called_withdrawn() {
     let refusal = json!({"error": {"code": "disk_full", "message": "no room"}});
     relay.settle(&path(""), Answer::json(503, &refusal.to_string()));
     let said = asked(&relay, &["--timeout", "1"]).await.stderr;
-    assert!(said.contains("could not be withdrawn"), "{said}");
+    assert!(said.contains("could not be cancelled"), "{said}");
     assert!(said.contains(JOB) && said.contains("no room"), "{said}");
 }
 
@@ -352,7 +358,7 @@ async fn no_key_goes_to_another_machine_in_the_clear_unless_that_was_said() {
     let home = Home::new();
     for command in [&["ask", "What?"][..], &["jobs", "list"], &["doctor"]] {
         let asked = async |more: &[&str]| {
-            // Here, though nothing tells by the address that it is.
+            // The address reaches this machine, but does not count as loopback.
             let away = ["--relay", "http://0.0.0.0:1", "--key", "hearth_secret"];
             let mut run = home.command(env!("CARGO_BIN_EXE_hearth"));
             run.args([command, &away, more].concat());
@@ -379,7 +385,7 @@ async fn doctor_says_that_nobody_is_there_to_answer_and_what_the_relay_said_of_a
     assert_eq!(done.status.code(), Some(1), "{}", done.stdout);
     let said = &done.stdout;
     assert!(said.contains("BROKEN  models    no agent"), "{said}");
-    // It has no key: an agent would not start here, which is for an agent to mind.
+    // Without a key an agent would not start here, which is only a note for this command.
     assert!(said.contains("note    settings"), "{said}");
     assert!(said.contains("the relay needs a key"), "{said}");
 

@@ -1,4 +1,4 @@
-//! How the subscriber reaches a hub, in whichever mode it speaks.
+//! Connects the subscriber to a hub, in the mode that the hub speaks.
 
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -29,40 +29,40 @@ use crate::{
     web::Web,
 };
 
-/// To be connected and known to each other within this, and to get a command written.
+/// Timeout of connecting and authenticating, and of writing a command.
 pub(crate) const CONNECT: Duration = Duration::from_secs(2);
 
 /// A connection to a hub.
 pub(crate) struct Hub {
     socket: WebSocketStream<TcpStream>,
     mode: Mode,
-    /// What a program that proved nothing said at first.
+    /// The first status of a server that has proven nothing.
     first: Option<Box<ServerMessage>>,
-    /// When anything came last.
+    /// Time of the last message.
     heard: Instant,
 }
 
-/// Whoever serves a status.
+/// A server that a status is read from.
 pub(crate) enum Peer {
     Hub(Hub),
     Web(Web),
 }
 
 enum Mode {
-    /// Another program's hub, or one whose token this user cannot read: it is read, no more.
+    /// Another program's hub, or one whose token this user cannot read; read-only.
     Legacy,
-    /// `hearth.status.v1`, with a hub that proved to know the token.
+    /// `hearth.status.v1`, with a hub that has proven that it knows the token.
     V1(Shown),
 }
 
-/// A status, put together from what was sent.
+/// A status, assembled from a snapshot and deltas.
 #[derive(Debug, Default)]
 pub(crate) struct Shown {
     seq: u64,
     data: Map<String, Value>,
 }
 
-/// Tells whose program listens on a port.
+/// Returns the program that listens on a port.
 #[derive(Clone)]
 pub(crate) struct PortOwners(Arc<dyn Fn(u16) -> Option<PortOwner> + Send + Sync>);
 
@@ -71,8 +71,8 @@ impl PortOwners {
         Self(Arc::new(owner_of))
     }
 
-    /// Fails if another user's program listens at this address, or may. To be asked once a
-    /// connection has been answered: what listened before may have been replaced.
+    /// Fails if another user's program listens at this address, or may. To be called after the
+    /// server has responded, because an earlier listener may have been replaced.
     pub(crate) async fn refuse_foreign(&self, addr: SocketAddr) -> io::Result<()> {
         let Self(owner_of) = self.clone();
         let by = spawn_blocking(move || owner_of(addr.port())).await;
@@ -89,8 +89,8 @@ impl fmt::Debug for PortOwners {
     }
 }
 
-/// A connection to the first that says a status: by WebSocket, else over HTTP. With `owners`,
-/// another user's program is passed over.
+/// Connects to the first server with a status, by WebSocket, or else over HTTP. With `owners`,
+/// programs of other users are skipped.
 pub(crate) async fn connect(places: &Places, owners: Option<&PortOwners>) -> Result<Peer, Error> {
     let mut failed = Error::ConnectionClosed;
     for (addr, token) in places.candidates() {
@@ -118,7 +118,7 @@ pub(crate) async fn connect(places: &Places, owners: Option<&PortOwners>) -> Res
 }
 
 impl Peer {
-    /// What it says next. May be dropped and called again.
+    /// The next message. Cancel-safe.
     pub(crate) async fn hear(&mut self) -> Option<Result<ServerMessage, Error>> {
         match self {
             Self::Hub(hub) => hub.hear().await,
@@ -126,7 +126,7 @@ impl Peer {
         }
     }
 
-    /// Sends a command; `false` if it takes none.
+    /// Sends a command; `false` if the server takes none.
     pub(crate) async fn ask(&mut self, command: Command, id: u64) -> Result<bool, Error> {
         match self {
             Self::Hub(hub) => hub.ask(command, id).await.map(|()| true),
@@ -134,8 +134,9 @@ impl Peer {
         }
     }
 
-    /// When a peer that says only what is new said something last; `None` for one whose silence
-    /// is noticed otherwise: our own hub's connection breaks with it, and HTTP has its own times.
+    /// Time of the last message of a server that only sends changes. `None` where silence is
+    /// detected otherwise: the connection to our own hub breaks with it, and HTTP has its own
+    /// timeouts.
     pub(crate) fn heard(&self) -> Option<Instant> {
         match self {
             Self::Hub(hub) if matches!(hub.mode, Mode::Legacy) => Some(hub.heard),
@@ -143,7 +144,7 @@ impl Peer {
         }
     }
 
-    /// Makes a peer that is there say something.
+    /// Sends a ping, so that a live server responds.
     pub(crate) async fn ping(&mut self) -> Result<(), Error> {
         match self {
             Self::Hub(hub) => hub.socket.send(Message::Ping(Bytes::new())).await,
@@ -152,7 +153,7 @@ impl Peer {
     }
 }
 
-/// Without a token, whoever opens a WebSocket may be anything: it is a hub once it said a status.
+/// Without a token any server may answer, so the connection counts only after the first status.
 async fn reach(addr: SocketAddr, token: Option<LocalToken>) -> Result<Hub, Error> {
     let is_known = token.is_some();
     let mut hub = open(addr, token).await?;
@@ -165,7 +166,7 @@ async fn reach(addr: SocketAddr, token: Option<LocalToken>) -> Result<Hub, Error
     Ok(hub)
 }
 
-/// Where there is a token, whoever answers must prove to know it: no other is believed there.
+/// Connects and, if there is a token, requires the server to prove that it knows it.
 pub(crate) async fn open(addr: SocketAddr, token: Option<LocalToken>) -> Result<Hub, Error> {
     let mut request = format!("ws://{addr}/").into_client_request()?;
     if token.is_some() {
@@ -193,7 +194,7 @@ pub(crate) async fn open(addr: SocketAddr, token: Option<LocalToken>) -> Result<
 }
 
 impl Hub {
-    /// What the hub says next, in the words of the legacy mode. What is not understood is skipped.
+    /// The hub's next message, in the format of the legacy mode. Unknown messages are skipped.
     pub(crate) async fn hear(&mut self) -> Option<Result<ServerMessage, Error>> {
         if let Some(first) = self.first.take() {
             return Some(Ok(*first));
@@ -239,7 +240,7 @@ impl Hub {
         self.socket.send(message).await
     }
 
-    /// Makes one request of `hearth.status.v1`; what it gave, or the refusal.
+    /// Sends one request of `hearth.status.v1`, and returns its result or refusal.
     pub(crate) async fn call(
         &mut self,
         word: &str,
@@ -274,7 +275,7 @@ impl Hub {
         }
     }
 
-    /// Shows that this user can read the token, and looks whether the hub can.
+    /// Proves to the hub that this user can read the token, and verifies the hub's proof.
     async fn greet(&mut self, port: u16, token: &LocalToken) -> Result<(), Error> {
         let Some(HubMessage::Hello { nonce, .. }) = self.said().await? else {
             return Err(unproven());
@@ -310,7 +311,7 @@ impl Hub {
 }
 
 impl Shown {
-    /// A message in the words of the legacy mode; `None` if it has none for it.
+    /// Converts a message to the legacy mode; `None` if that has no equivalent.
     #[expect(
         clippy::wildcard_enum_match_arm,
         reason = "messages of later versions are left out, like those that say nothing to a reader"
@@ -378,7 +379,7 @@ fn known<T: DeserializeOwned>(text: &str) -> Option<T> {
     understood(serde_json::from_str(text))
 }
 
-/// A later version may say what this one does not know.
+/// Skips what cannot be parsed, because a later version may send more.
 fn understood<T>(read: serde_json::Result<T>) -> Option<T> {
     read.inspect_err(|error| tracing::debug!(%error, "a message of the hub is not understood"))
         .ok()

@@ -165,7 +165,8 @@ impl Subscriber {
         Self { patience, ..self }
     }
 
-    /// Connects only to programs of this user; `holder` returns the program that listens on a port.
+    /// Connects only to programs of this user; `owner_of` returns the program that listens on a
+    /// port.
     #[must_use]
     pub(crate) fn of_this_user(
         self,

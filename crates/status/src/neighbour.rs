@@ -28,7 +28,7 @@ const TEXT_MAX: usize = 256;
 
 /// Follows the status of the assistant at these ports and shows it in `hub` until `stop`: its voice
 /// and text, never relay or engine. `stop_tts` is sent to it. Its fields disappear when it
-/// disconnects. `holder` returns the program that listens on a port; it is asked at each
+/// disconnects. `owner_of` returns the program that listens on a port; it is asked at each
 /// connection, because another user's program may have taken the port meanwhile.
 pub async fn follow_neighbour(
     hub: StatusHub,

@@ -1,4 +1,4 @@
-//! Small files that only their owner may read: the token, the port, the owner's choices.
+//! Small files that only their owner may read: the token, the port, the owner's preferences.
 //!
 //! They are created with mode 0600, replaced atomically, and not read if another user could have
 //! written them.

@@ -36,50 +36,52 @@ use crate::{
     upgrade::{Gate, Opened, upgrade},
 };
 
-/// How a command ended: carried out, or a stable code and a sentence.
+/// The outcome of a command: carried out, or a stable code and a message.
 pub type Answer = Result<(), (ErrorCode, String)>;
 
-/// A command from a socket, on its way to the agent.
+/// A command from a socket to the agent.
 #[derive(Debug)]
 pub struct Request {
-    /// What is asked.
+    /// The command.
     pub command: Command,
-    /// Where the answer goes; dropping it says that the agent is stopping.
+    /// The channel for the answer; dropping it means that the agent is stopping.
     pub answer: oneshot::Sender<Answer>,
 }
 
-/// What a socket may cost, each with its default.
+/// Limits of the hub, with their defaults.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Sockets at once: 1,024.
+    /// Maximum number of sockets: 1,024.
     pub sockets: usize,
-    /// Sockets beside them that only who proves a token can have: 32.
+    /// Number of further sockets, reserved for clients that prove a token: 32.
     pub kept: usize,
-    /// Connections that did not say yet who they are; one more cuts the oldest off: 1,024.
+    /// Maximum number of connections that have not identified themselves; one more closes the
+    /// oldest: 1,024.
     pub arriving: usize,
-    /// From connection to open socket: 5 s.
+    /// Maximum time from the connection to the open socket: 5 s.
     pub handshake: Duration,
-    /// A reader that takes nothing for so long is closed: 5 s.
+    /// Maximum time for which a reader may take nothing: 5 s.
     pub stall: Duration,
     /// Maximum wait for the peer of a closed socket to close its side too: 1 s.
     pub farewell: Duration,
-    /// Shortest time between two statuses, so that at most 20 a second are sent: 50 ms.
+    /// Minimum interval between two statuses, so that at most 20 a second are sent: 50 ms.
     pub pace: Duration,
-    /// How long the agent may think about a command: 5 s.
+    /// Maximum time for the agent to answer a command: 5 s.
     pub answer: Duration,
-    /// Messages that are read at once: 200.
+    /// Number of messages read in a burst: 200.
     pub burst: u32,
-    /// The same for `hearth.status.v1`, whose clients need not poll: 40.
+    /// Number of messages read in a burst from a client of `hearth.status.v1`, which need not poll:
+    /// 40.
     pub burst_v1: u32,
-    /// Messages a second that are read after that: 20.
+    /// Number of messages read per second after the burst: 20.
     pub per_second: u32,
-    /// From an open socket to `identify`, in `hearth.status.v1`: 3 s.
+    /// Maximum time from an open socket to `identify`, in `hearth.status.v1`: 3 s.
     pub identify: Duration,
-    /// How long a publisher may think about a command: 3 s.
+    /// Maximum time for a publisher to answer a command: 3 s.
     pub publisher: Duration,
-    /// How long the owner may think about a program that asks for leave: 2 minutes.
+    /// Maximum time for the owner to decide an approval: 2 minutes.
     pub approval: Duration,
-    /// A reader that takes a message only after so long is sent a snapshot next: 1 s.
+    /// Lag after which a reader gets a snapshot next: 1 s.
     pub behind: Duration,
 }
 
@@ -105,7 +107,7 @@ impl Default for Limits {
     }
 }
 
-/// Serves a [`StatusHub`] to WebSockets.
+/// Serves a [`StatusHub`] over WebSockets.
 pub struct StatusServer {
     hub: StatusHub,
     token: LocalToken,
@@ -114,14 +116,14 @@ pub struct StatusServer {
     approvals: Option<Approvals>,
     limits: Limits,
     world: World,
-    /// Numbers the publishers.
+    /// The number of the next publisher.
     seats: AtomicU64,
     connected: watch::Sender<usize>,
     readers: Readers,
 }
 
 impl StatusServer {
-    /// A server of `hub`; commands of clients that showed `token` go to `commands`.
+    /// A server of `hub`; commands of clients with `token` are sent to `commands`.
     #[must_use]
     pub fn new(hub: StatusHub, token: LocalToken, commands: mpsc::Sender<Request>) -> Self {
         Self {
@@ -138,7 +140,7 @@ impl StatusServer {
         }
     }
 
-    /// Lets web pages of these origins in, beside Hearth's own.
+    /// Allows web pages of these origins, besides Hearth's own.
     #[must_use]
     pub fn allow(mut self, origins: Vec<String>) -> Self {
         self.origins = origins;
@@ -152,27 +154,27 @@ impl StatusServer {
         self
     }
 
-    /// Uses other limits.
+    /// Replaces the limits.
     #[must_use]
     pub fn limit(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// Takes time and chance from elsewhere than the system.
+    /// Replaces the system's clock and random number generator.
     #[must_use]
     pub fn within(mut self, world: World) -> Self {
         self.world = world;
         self
     }
 
-    /// How many sockets are open.
+    /// The number of open sockets.
     #[must_use]
     pub fn connected(&self) -> watch::Receiver<usize> {
         self.connected.subscribe()
     }
 
-    /// Accepts and serves until `stop`; then every socket is closed politely.
+    /// Accepts connections until `stop`, then closes every socket with a close frame.
     ///
     /// # Errors
     /// If the listener has no address.
@@ -210,7 +212,7 @@ impl StatusServer {
         Ok(())
     }
 
-    /// Lets in whoever comes, for ever.
+    /// Accepts connections forever.
     async fn accept(
         self: &Arc<Self>,
         listener: &TcpListener,
@@ -236,7 +238,7 @@ impl StatusServer {
                         .spawn(async move { server.welcome(stream, &gate, arrival, stop).await });
                 }
                 Err(error) => {
-                    // Out of file descriptors, mostly: those of others must close first.
+                    // Usually no file descriptor is left; some connections must close first.
                     tracing::warn!(%error, "the hub cannot accept");
                     sleep(Duration::from_millis(200)).await;
                 }
@@ -254,14 +256,14 @@ impl StatusServer {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "no TCP_NODELAY");
         }
-        // On the heap and gone once the socket is open: an idle socket shall not pay for it.
+        // Boxed and freed once the socket is open, so that an idle socket does not keep the memory.
         let opening = timeout(self.limits.handshake, Box::pin(upgrade(stream, gate)));
         let opening = arrival.unless_cut(opening);
         let Some(Some(Ok(Some(opened)))) = stop.run_until_cancelled(opening).await else {
             return;
         };
         self.connected.send_modify(|count| *count += 1);
-        // Each mode on the heap by itself: no socket shall pay for the larger of the two.
+        // Each mode is boxed on its own, so that no socket has the size of the larger one.
         let serving: Pin<Box<dyn Future<Output = _> + Send>> = if opened.agreed.is_v1 {
             Box::pin(self.attend_v1(opened, arrival, gate, &stop))
         } else {
@@ -341,7 +343,7 @@ impl StatusServer {
                 };
                 session.run(stop).await
             }
-            // Still counted as arriving: a close waits for its peer, and many could be on their way.
+            // Still counts as arriving: closing waits for the client, and there may be many.
             Handshake::Stranger(code, reason) => {
                 let closed = arrival.unless_cut(pipe.close(code, reason)).await;
                 closed.unwrap_or(Ok(()))
@@ -350,7 +352,7 @@ impl StatusServer {
         }
     }
 
-    /// Both ends of an open socket: the hub's, and who is at the other.
+    /// Both ends of an open socket: the hub's pipe, and the identity of the client.
     fn ends(
         &self,
         stream: WebSocketStream<Wire>,

@@ -1,5 +1,4 @@
-//! How the subscriber follows an assistant that opens no WebSocket: by its stream of events, else
-//! by asking again and again.
+//! Follows an assistant that opens no WebSocket: by its event stream, or else by polling its page.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -20,19 +19,19 @@ use crate::{
     foreign,
 };
 
-/// A stream says something every 30 s; after twice that and a little it is taken for dead.
+/// Timeout of a silent stream: its heartbeat interval is 30 s, and one heartbeat may be missed.
 const SILENCE: Duration = Duration::from_secs(75);
-/// Nobody is asked more often.
+/// Minimum interval between two polls.
 const PACE: Duration = Duration::from_secs(1);
 
-/// An assistant over HTTP. It is read, and takes no commands.
+/// A connection to an assistant over HTTP. Read-only.
 pub(crate) struct Web {
     addr: SocketAddr,
-    /// If given, another user's program is not believed, whenever it takes the port.
+    /// If given, programs of other users are refused, also when they take the port later.
     owners: Option<PortOwners>,
-    /// Its stream, if it has one.
+    /// The event stream, if there is one.
     events: Option<Events>,
-    /// What it said at first.
+    /// The first status, read when the connection was opened.
     first: Option<ServerMessage>,
     ask_from: Instant,
 }
@@ -40,12 +39,12 @@ pub(crate) struct Web {
 struct Events {
     body: Incoming,
     lines: Lines,
-    /// Carries the connection; ends with it.
+    /// The task of the connection, which ends with it.
     _driver: JoinSet<()>,
 }
 
 impl Web {
-    /// Opens the stream of events at this address, or else reads the page with the status.
+    /// Opens the event stream at this address, or else polls the page with the status.
     pub(crate) async fn open(addr: SocketAddr, owners: Option<PortOwners>) -> io::Result<Self> {
         let (response, driver) = get(addr, "/status/stream", owners.as_ref()).await?;
         let kind = response.headers().get(header::CONTENT_TYPE);
@@ -62,13 +61,13 @@ impl Web {
             first: None,
             ask_from: Instant::now(),
         };
-        // Any server may have a page there: it is an assistant once it said a status.
+        // Any server may respond with a page; only one with a status is an assistant.
         let first = timeout(CONNECT, web.hear()).await;
         web.first = Some(first.map_err(io::Error::other)??);
         Ok(web)
     }
 
-    /// The next status. May be dropped and called again.
+    /// The next status. Cancel-safe.
     pub(crate) async fn hear(&mut self) -> io::Result<ServerMessage> {
         if let Some(first) = self.first.take() {
             return Ok(first);
@@ -108,12 +107,12 @@ impl Events {
     }
 }
 
-/// A stream of events, cut into lines wherever it was cut before.
+/// Splits an event stream into lines, independently of its chunks.
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
-    /// What came and was not read.
+    /// Bytes received and not parsed yet.
     rest: BytesMut,
-    /// So much of it holds no line's end.
+    /// The first `looked` bytes of `rest` contain no line feed.
     looked: usize,
 }
 
@@ -122,7 +121,7 @@ impl Lines {
         self.rest.extend_from_slice(bytes);
     }
 
-    /// The next status in it, if there is one.
+    /// The next status, if one is complete.
     pub(crate) fn next(&mut self) -> io::Result<Option<ServerMessage>> {
         loop {
             let rest = self.rest.get(self.looked..).unwrap_or_default();
@@ -152,7 +151,7 @@ fn ok<B>(response: &Response<B>) -> io::Result<()> {
     }
 }
 
-/// Requests `path` over a connection of its own, which lives as long as the returned tasks.
+/// Requests `path` over a new connection, which lives as long as the returned tasks.
 async fn get(
     addr: SocketAddr,
     path: &str,
@@ -195,7 +194,7 @@ mod tests {
         let began = std::time::Instant::now();
         lines.add(&b"\n".repeat(400_000));
         assert!(lines.next().unwrap().is_none());
-        // Each line once moved all that came after it: tens of seconds.
+        // When each line moved all later ones, this took tens of seconds.
         assert!(began.elapsed() < Duration::from_secs(5));
         lines.add(&vec![b'x'; limits::HUB_MESSAGE_MAX]);
         assert!(lines.next().unwrap().is_none());

@@ -1,5 +1,5 @@
-//! A question as a job: handed in once, however often it is sent, and withdrawn when nobody waits
-//! for it any more.
+//! A question as a job: submitted at most once, however often the request is repeated, and
+//! cancelled when it is no longer waited for.
 
 use std::cell::Cell;
 
@@ -15,7 +15,7 @@ use crate::credentials::{Client, PATIENCE, refused_by_relay};
 pub(super) struct Submission<'a> {
     client: &'a Client,
     body: Value,
-    /// The relay knows by it that it has the job already.
+    /// The idempotency key, by which the relay recognizes a repeated request.
     name: String,
     taken: Cell<Taken>,
 }
@@ -24,14 +24,16 @@ pub(super) struct Submission<'a> {
 #[derive(Debug, Clone, Copy)]
 enum Taken {
     No,
-    /// It was sent, and not answered.
+    /// The request was sent, and not answered.
     Perhaps,
     Yes(JobId),
 }
 
 impl<'a> Submission<'a> {
+    /// A submission with a random idempotency key.
+    ///
     /// # Errors
-    /// If the system has nothing random for its name.
+    /// If the system's random number generator fails.
     pub(super) fn new(client: &'a Client, body: Value) -> anyhow::Result<Self> {
         let name = SystemWorld.random()?;
         Ok(Self {
@@ -42,7 +44,7 @@ impl<'a> Submission<'a> {
         })
     }
 
-    /// Its id, once the relay named it.
+    /// The job's id, once the relay has sent it.
     pub(super) fn job(&self) -> Option<JobId> {
         match self.taken.get() {
             Taken::Yes(job) => Some(job),
@@ -50,7 +52,7 @@ impl<'a> Submission<'a> {
         }
     }
 
-    /// Hands it in.
+    /// Submits the job.
     ///
     /// # Errors
     /// One sentence that names the broken hop.
@@ -78,16 +80,18 @@ impl<'a> Submission<'a> {
             });
         }
         let view = answer.json::<JobView>().await;
-        let job = view.context("the relay's answer is not Hearth's")?.id;
+        let job = view
+            .context("the server's response is not valid; is it a Hearth relay?")?
+            .id;
         self.taken.set(Taken::Yes(job));
         Ok(job)
     }
 
-    /// Withdraws it; false if the relay never had it. Where that is not known, it is sent once more:
-    /// the same submission finds the same job.
+    /// Cancels the job; false if the relay never had it. If that is unknown, the request is
+    /// repeated first, which returns the same job.
     ///
     /// # Errors
-    /// One sentence; the job may go on.
+    /// One sentence; the job may still run.
     pub(super) async fn withdraw(&self) -> anyhow::Result<bool> {
         let job = match self.taken.get() {
             Taken::No => return Ok(false),
