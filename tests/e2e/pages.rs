@@ -1,4 +1,4 @@
-//! Checks that the pages lead nowhere wrong: links, options and variables.
+//! Checks the links, options, variables and messages that the documents name.
 
 use std::{
     collections::BTreeSet,
@@ -12,14 +12,14 @@ const OPTIONS: [&str; 3] = [
     "crates/cli/src",
     "crates/relay/src",
 ];
-/// Options of other programs, and those that every program has.
+/// Options of other programs, and options that every program has.
 const NOT_OURS: [&str; 4] = ["features", "help", "lib", "once"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Returns the pages that people read, by their paths below the root.
+/// Returns the documents, by their paths below the root.
 fn pages() -> Vec<(PathBuf, String)> {
     let mut paths: Vec<PathBuf> = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"]
         .map(PathBuf::from)

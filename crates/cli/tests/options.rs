@@ -297,7 +297,7 @@ fn keys_and_users_are_those_of_the_store_that_the_relays_settings_file_names_and
         !refused.status.success() && said.contains("`stoer` is not an option"),
         "{said}"
     );
-    // The file is not needed where the store is named, so its mistake keeps nobody from revoking.
+    // With --store the file is not read, so an error in it does not prevent revoking.
     let store = format!("sqlite:{}", other.display());
     done(&["key", "revoke", "laptop", "--store", &store], &other);
 }

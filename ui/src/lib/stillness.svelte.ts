@@ -4,11 +4,11 @@ import { onDestroy } from "svelte";
 const SETTLED = 600;
 
 /**
- * Says which rows have been in their place for a while. When a row goes, the next one moves under
- * the pointer: a click meant for the first, or the second click of two, must not act on it.
+ * Tells which rows have been in their place for a while. When a row disappears, the next one moves
+ * under the pointer: a click meant for the first, or the second click of two, must not act on it.
  *
- * `rows` returns the ids of all rows of the page from top to bottom. To be called while a component
- * is set up.
+ * `rows` returns the ids of all rows of the page from top to bottom. Must be called during component
+ * setup.
  */
 export function stillness(rows: () => string[]): (id: string) => boolean {
   let placed = new Map<string, { place: number; since: number }>();

@@ -187,14 +187,14 @@ test("a click meant for a job that has just ended does not cancel the next one",
   const next = { ...job, id: "ff", who: "phone" };
   const { actions, say } = await page(live({ jobs: [job, next] }));
   await vi.advanceTimersByTimeAsync(600);
-  // Figures that change move nothing.
+  // Changed figures move no row.
   await say(live({ jobs: [{ ...job, tokens_per_second: 7 }, next] }));
   await fireEvent.click(button("Cancel the job of phone"));
   expect(actions.cancelJob).toHaveBeenCalledTimes(1);
   await say(live({ jobs: [next] }));
   await fireEvent.click(button("Cancel the job of phone"));
   expect(actions.cancelJob).toHaveBeenCalledTimes(1);
-  // A job that comes below it is new there, and this one stands where it stood.
+  // A job that appears below is new in its place; this one keeps its place.
   await vi.advanceTimersByTimeAsync(300);
   await say(live({ jobs: [next, job] }));
   await vi.advanceTimersByTimeAsync(300);

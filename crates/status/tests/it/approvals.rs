@@ -199,7 +199,7 @@ async fn always_is_a_token_of_its_own_that_proves_itself_and_can_be_taken_away()
         .await;
     asked.carry_out().await;
     assert_eq!(guest.said().await["status"], 200);
-    // The same holds in the legacy mode, which cannot decide for the owner, however.
+    // So it is in the legacy mode, except that a client of it cannot decide for the owner.
     let mut legacy = crate::support::Client::open(asked.hub.addr, Some(&token)).await;
     legacy.say(r#"{"type":"command","command":"quit"}"#).await;
     asked.carry_out().await;

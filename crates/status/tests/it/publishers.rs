@@ -100,7 +100,7 @@ async fn of_two_who_want_one_field_the_second_is_told_and_a_takeover_tells_the_f
         "{refused}"
     );
     assert!(!hub.hub.latest().status().is_speaking);
-    // A field that nobody holds is free, and releasing one that is not held is no error.
+    // A field without a holder can be taken, and releasing one that is not held is no error.
     let free = json!({ "is_listening": true, "text": null });
     assert_eq!(publish(&mut second, &free, false).await["status"], 200);
     assert_eq!(hub.hub.latest().status().text, "a");
