@@ -1,6 +1,10 @@
 //! A relay whose disk fills up and gets room again.
 
-use std::{fs, io::Write as _, path::PathBuf};
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
 
 use hearth_tests::{
     not_tried,
@@ -8,6 +12,7 @@ use hearth_tests::{
     scripted_ollama::{Answer, Gate, ScriptedOllama, Step},
     test_bed::TestBed,
 };
+use proto::JobId;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
@@ -46,6 +51,13 @@ impl Small {
     }
 }
 
+/// Makes a file shorter, so that there is room for a few jobs.
+fn cut(file: &Path, bytes: u64) {
+    let file = fs::OpenOptions::new().write(true).open(file).unwrap();
+    let length = file.metadata().unwrap().len();
+    file.set_len(length - bytes).unwrap();
+}
+
 impl Drop for Small {
     fn drop(&mut self) {
         let unmounted = std::process::Command::new("umount")
@@ -67,6 +79,23 @@ async fn submitted(bed: &TestBed) -> reqwest::Response {
     bed.post("/api/jobs", &large()).send().await.unwrap()
 }
 
+/// Submits until the relay refuses. Returns the jobs that it accepted before that, and the refusal.
+async fn until_refused(bed: &TestBed) -> (Vec<JobId>, reqwest::Response) {
+    let mut accepted = Vec::new();
+    let refused = async {
+        loop {
+            let reply = submitted(bed).await;
+            if !reply.status().is_success() {
+                return reply;
+            }
+            let job: Value = reply.json().await.unwrap();
+            accepted.push(serde_json::from_value(job["id"].clone()).unwrap());
+        }
+    };
+    let refused = timeout(PATIENCE, refused).await;
+    (accepted, refused.expect("the disk never became full"))
+}
+
 #[tokio::test]
 async fn a_relay_on_a_full_disk_refuses_what_is_new_ends_what_runs_and_goes_on_when_there_is_room()
 {
@@ -86,6 +115,7 @@ async fn a_relay_on_a_full_disk_refuses_what_is_new_ends_what_runs_and_goes_on_w
     bed.start_relay().await;
     bed.start_agent().await;
     bed.until("ready").await;
+    ollama.settle("/api/chat", Answer::lines([WORD, DONE]));
     for _ in 0..FILLS {
         let gate = Gate::default();
         let answer = Answer::begin()
@@ -94,12 +124,9 @@ async fn a_relay_on_a_full_disk_refuses_what_is_new_ends_what_runs_and_goes_on_w
         ollama.script("/api/chat", answer.send_lines([DONE]).then(Step::Finish));
         let running = bed.submit("x").await.unwrap();
         let filler = small.fill();
-        let refused = loop {
-            let reply = submitted(&bed).await;
-            if !reply.status().is_success() {
-                break reply;
-            }
-        };
+        cut(&filler, 1024 * 1024);
+        let (accepted, refused) = until_refused(&bed).await;
+        assert!(!accepted.is_empty(), "it refused at once");
         assert_eq!(refused.status(), 503);
         assert!(refused.headers().contains_key("retry-after"));
         let refused: Value = refused.json().await.unwrap();
@@ -107,9 +134,12 @@ async fn a_relay_on_a_full_disk_refuses_what_is_new_ends_what_runs_and_goes_on_w
         let listed = bed.get("/api/jobs").send().await.unwrap();
         assert_eq!(listed.status(), 200, "what is there can be read");
         gate.open();
-        ollama.settle("/api/chat", Answer::lines([WORD, DONE]));
         let answered = bed.answer(running).await;
         assert_eq!(answered.text, "one", "{answered:?}");
+        for job in accepted {
+            let answered = bed.answer(job).await;
+            assert_eq!(answered.text, "one", "{answered:?}");
+        }
         fs::remove_file(filler).unwrap();
         let begun = Instant::now();
         while !submitted(&bed).await.status().is_success() {
