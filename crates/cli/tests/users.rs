@@ -58,7 +58,7 @@ fn a_user_is_made_listed_changed_and_removed_and_no_password_is_printed() {
         "created user worker: id 1; role service; account default\n"
     );
     let (done, told) = run(&create, "correct horse\n");
-    assert!(!done && told.contains("worker exists already"), "{told}");
+    assert!(!done && told.contains("worker already exists"), "{told}");
     let (_, told) = run(&["list"], "");
     assert!(
         told.contains("worker") && told.contains("last login never"),
