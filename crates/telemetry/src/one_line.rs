@@ -67,7 +67,7 @@ mod tests {
             written("name=a\r\nERROR all is lost\n"),
             "name=a\\u000d\\u000aERROR all is lost\n"
         );
-        let event = format!("{{\"a\":\"b\u{202e}c\u{2028}\u{2066}\"}}\n");
+        let event = "{\"a\":\"b\u{202e}c\u{2028}\u{2066}\"}\n".to_owned();
         let line = written(&event);
         assert!(line.is_ascii() && line.lines().count() == 1, "{line}");
         let read = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
