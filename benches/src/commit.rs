@@ -5,13 +5,14 @@ use std::{
     fs::File,
     io::Write as _,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
         mpsc as blocking,
     },
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use proto::{Account, Body, Dialect, JobId, ModelName, Op, Priority, Timestamp};
 use queue::{NewJob, Owner, Queue};
 use queue_sqlite::SqliteQueue;
@@ -203,7 +204,7 @@ fn one_by_one(path: &std::path::Path, callers: usize) -> anyhow::Result<Sample> 
         let mut latencies = Vec::new();
         while begun.elapsed() < 3 * SLICE {
             let asked = Instant::now();
-            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut file = file.lock();
             file.write_all(&[b'x'; RECORD])?;
             file.sync_data()?;
             drop(file);

@@ -6,7 +6,7 @@ use std::{
     collections::BTreeSet,
     path::Path,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -14,6 +14,7 @@ use std::{
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use proto::{End, Timestamp, WorkerId};
 use queue::{LeaseQuery, ModelPatterns, Models, Queue, Serve};
 use queue_sqlite::SqliteQueue;
@@ -193,7 +194,7 @@ impl Naive {
         let begun = Instant::now();
         let count = AtomicUsize::new(0);
         let work = |conn: &Mutex<rusqlite::Connection>| -> rusqlite::Result<()> {
-            let conn = conn.lock().unwrap_or_else(PoisonError::into_inner);
+            let conn = conn.lock();
             while begun.elapsed() < SLICE {
                 conn.prepare_cached("INSERT INTO jobs (state, body) VALUES (0, ?1)")?
                     .execute([&[b'x'; 200][..]])?;

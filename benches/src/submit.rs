@@ -1,16 +1,14 @@
 //! H1: durable `POST /api/jobs`, compared with the same route on a queue in memory, and with a
 //! route that commits each request on its own.
 
-use std::{
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{path::Path, sync::Arc};
 
 use axum::{Json, Router, routing::post, serve::ListenerExt as _};
 use hearth_tests::{
     process::{Home, Process, binary},
     test_bed::{TestBed, client},
 };
+use parking_lot::Mutex;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::{
@@ -105,7 +103,7 @@ async fn naive(path: &Path) -> anyhow::Result<String> {
         async move {
             let body = job.to_string();
             let inserted = spawn_blocking(move || {
-                let conn = conn.lock().unwrap_or_else(PoisonError::into_inner);
+                let conn = conn.lock();
                 conn.prepare_cached("INSERT INTO jobs (body) VALUES (?1)")?
                     .execute([body.as_bytes()])
             });

@@ -1,8 +1,9 @@
 //! [`agent::Shell`] on Tauri. Every call is queued to the main thread and returns at once.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use agent::{AgentHandle, Shell, Tray};
+use parking_lot::{Mutex, MutexGuard};
 use tauri::AppHandle;
 
 use crate::{
@@ -53,8 +54,8 @@ impl TauriShell {
         self.desk().agent.clone()
     }
 
-    fn desk(&self) -> std::sync::MutexGuard<'_, Desk> {
-        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock()
     }
 
     /// Runs `call` on the main thread, after earlier calls.

@@ -4,12 +4,9 @@
 mod door;
 pub(crate) mod reader;
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::{
     sync::{Semaphore, watch},
     task::JoinSet,
@@ -92,7 +89,7 @@ impl Shared {
     fn note(&self, question: &str, seen: Seen) {
         let is_end = matches!(seen, Seen::Ended(..));
         let question = question.to_owned();
-        lock(&self.notes).push(Note { question, seen });
+        self.notes.lock().push(Note { question, seen });
         self.noted.send_replace(());
         if is_end {
             self.answered.send_modify(|count| *count += 1);
@@ -100,7 +97,7 @@ impl Shared {
     }
 
     fn refused(&self, body: String) {
-        let mut refusals = lock(&self.refusals);
+        let mut refusals = self.refusals.lock();
         if refusals.len() < REFUSALS_KEPT {
             refusals.push(body);
         }
@@ -169,7 +166,7 @@ impl Crowd {
         // `self` holds the sender.
         drop(
             noted
-                .wait_for(|()| is_noted(&lock(&self.shared.notes)))
+                .wait_for(|()| is_noted(&self.shared.notes.lock()))
                 .await,
         );
     }
@@ -187,7 +184,10 @@ impl Crowd {
 
     /// Reads every acknowledged job once more, from the start.
     pub async fn read_again(&mut self) {
-        let named: Vec<(String, String)> = lock(&self.shared.notes)
+        let named: Vec<(String, String)> = self
+            .shared
+            .notes
+            .lock()
             .iter()
             .filter_map(|note| {
                 let Seen::Acknowledged(id) = &note.seen else {
@@ -211,16 +211,12 @@ impl Crowd {
     /// The logs of the requesters.
     #[must_use]
     pub fn notes(&self) -> Vec<Note> {
-        lock(&self.shared.notes).clone()
+        self.shared.notes.lock().clone()
     }
 
     /// The bodies of refusals.
     #[must_use]
     pub fn refusals(&self) -> Vec<String> {
-        lock(&self.shared.refusals).clone()
+        self.shared.refusals.lock().clone()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

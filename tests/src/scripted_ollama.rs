@@ -9,11 +9,12 @@ use std::{
     collections::{HashMap, VecDeque},
     fmt, io,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 /// One request.
@@ -189,7 +190,7 @@ impl ScriptedOllama {
 
     /// Sets the answer to the next request for `path`; further answers are queued.
     pub fn script(&self, path: &str, answer: Answer) {
-        let mut scripts = lock(&self.stage.scripts);
+        let mut scripts = self.stage.scripts.lock();
         scripts
             .entry(path.to_owned())
             .or_default()
@@ -208,7 +209,7 @@ impl ScriptedOllama {
         write: impl Fn(&Request) -> Answer + Send + Sync + 'static,
     ) {
         let writer = Writer(Arc::new(write));
-        lock(&self.stage.settled).insert(path.to_owned(), writer);
+        self.stage.settled.lock().insert(path.to_owned(), writer);
     }
 
     /// Sets the models, and whether each is loaded.
@@ -216,13 +217,13 @@ impl ScriptedOllama {
         let models = models
             .iter()
             .map(|(name, loaded)| ((*name).to_owned(), *loaded));
-        *lock(&self.stage.models) = models.collect();
+        *self.stage.models.lock() = models.collect();
     }
 
     /// All requests so far, in order of arrival.
     #[must_use]
     pub fn requests(&self) -> Vec<Request> {
-        lock(&self.stage.requests).clone()
+        self.stage.requests.lock().clone()
     }
 
     /// All requests for one path so far.
@@ -273,25 +274,23 @@ impl ScriptedOllama {
 
 impl Stage {
     fn note(&self, request: Request) {
-        lock(&self.requests).push(request);
+        self.requests.lock().push(request);
         self.arrived.send_modify(|count| *count += 1);
     }
 
     fn answer(&self, request: &Request) -> Answer {
-        let scripted = lock(&self.scripts)
+        let scripted = self
+            .scripts
+            .lock()
             .get_mut(&request.path)
             .and_then(VecDeque::pop_front);
         if let Some(scripted) = scripted {
             return scripted;
         }
-        let settled = lock(&self.settled).get(&request.path).cloned();
+        let settled = self.settled.lock().get(&request.path).cloned();
         match settled {
             Some(Writer(write)) => write(request),
-            None => talk::answer(request, &lock(&self.models)),
+            None => talk::answer(request, &self.models.lock()),
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

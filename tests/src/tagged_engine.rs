@@ -5,10 +5,11 @@ use std::{
     collections::{BTreeMap, HashMap},
     fmt,
     str::FromStr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -152,7 +153,7 @@ impl TaggedEngine {
     /// Number of times that a question was begun.
     #[must_use]
     pub fn runs_of(&self, name: &str) -> u64 {
-        lock(&self.shared.runs_of).get(name).copied().unwrap_or(0)
+        self.shared.runs_of.lock().get(name).copied().unwrap_or(0)
     }
 
     /// Waits until a question has been begun this many times.
@@ -165,7 +166,7 @@ impl TaggedEngine {
     /// The numbers of engine faults, by kind.
     #[must_use]
     pub fn faults(&self) -> BTreeMap<&'static str, usize> {
-        lock(&self.shared.faults).clone()
+        self.shared.faults.lock().clone()
     }
 
     /// Lets the first runs of stalled questions continue.
@@ -183,7 +184,7 @@ impl TaggedEngine {
             return Answer::json(400, r#"{"error":"not a question"}"#);
         };
         let again = {
-            let mut runs_of = lock(&self.shared.runs_of);
+            let mut runs_of = self.shared.runs_of.lock();
             let runs = runs_of.entry(question.name.clone()).or_default();
             *runs += 1;
             *runs > 1
@@ -209,7 +210,7 @@ impl TaggedEngine {
             ) => None,
         };
         if let Some(fault) = fault {
-            *lock(&self.shared.faults).entry(fault).or_default() += 1;
+            *self.shared.faults.lock().entry(fault).or_default() += 1;
         }
         let line = |n| {
             let mark = Mark {
@@ -295,10 +296,6 @@ pub(crate) fn last_line(is_chat: bool) -> String {
     line["done"] = json!(true);
     line["done_reason"] = json!("stop");
     format!("{line}\n")
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

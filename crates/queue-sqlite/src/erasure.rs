@@ -6,10 +6,10 @@
 use std::{
     cell::Cell,
     collections::HashMap,
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use proto::{
     Account, Dialect, JobId, JobState, Timestamp,
     limits::{JOB_COST, LINE_COST},
@@ -43,14 +43,14 @@ pub(crate) struct Fetched(Mutex<HashMap<JobId, Timestamp>>);
 
 impl Fetched {
     pub(crate) fn note(&self, now: Timestamp, id: JobId) {
-        let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut noted = self.0.lock();
         if noted.len() < NOTED_MAX {
             noted.entry(id).or_insert(now);
         }
     }
 
     pub(crate) fn take(&self) -> HashMap<JobId, Timestamp> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.0.lock())
     }
 }
 

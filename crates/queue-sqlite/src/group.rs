@@ -1,11 +1,8 @@
 //! A group: the decisions that the writer thread makes in one transaction.
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
+use parking_lot::{Mutex, MutexGuard};
 use proto::{
     Account, End, JobError, JobId, LeaseToken, Timestamp, limits::BODY_MAX, worker::Retry,
 };
@@ -344,14 +341,14 @@ impl<'a> Group<'a> {
         for (log, _, attempt, last) in &self.stored {
             log.store(*attempt, *last);
         }
-        lock(self.live).settle(&self.steps);
+        self.live.lock().settle(&self.steps);
         let mut after = self.steps.iter().map(|step| &step.after);
         after.any(|record| record.job.state.is_final())
     }
 
     /// Reverts memory after the transaction failed.
     pub(crate) fn undo(self) {
-        let mut live = lock(self.live);
+        let mut live = self.live.lock();
         live.undo(self.steps);
         for (account, bytes) in self.weights {
             live.machine.weigh(&account, -bytes);
@@ -377,10 +374,6 @@ impl<'a> Group<'a> {
     }
 
     pub(crate) fn live(&self) -> MutexGuard<'a, Live> {
-        lock(self.live)
+        self.live.lock()
     }
-}
-
-pub(crate) fn lock(live: &Mutex<Live>) -> MutexGuard<'_, Live> {
-    live.lock().unwrap_or_else(PoisonError::into_inner)
 }

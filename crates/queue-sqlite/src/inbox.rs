@@ -2,13 +2,11 @@
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
+use parking_lot::{Condvar, Mutex};
 use queue::QueueError;
 use tokio::sync::Semaphore;
 
@@ -117,7 +115,7 @@ impl Inbox {
     /// Requests a group within `wait`, even without decisions.
     pub(crate) fn within(&self, wait: Duration) {
         let by = Instant::now() + wait;
-        let mut waiting = self.lock();
+        let mut waiting = self.waiting.lock();
         if waiting.group_by.is_none_or(|had| by < had) {
             waiting.group_by = Some(by);
             let wakes = waiting.wakes();
@@ -128,7 +126,7 @@ impl Inbox {
 
     /// Closes the inbox; the writer stops after what is pending.
     pub(crate) fn close(&self) {
-        self.lock().closed = true;
+        self.waiting.lock().closed = true;
         self.closed.store(true, Ordering::Release);
         self.room.close();
         self.filled.notify_one();
@@ -137,7 +135,7 @@ impl Inbox {
     /// Drops all pending decisions, which fails their callers, because the writer has stopped.
     pub(crate) fn abandon(&self) {
         self.close();
-        let asks = std::mem::take(&mut self.lock().asks);
+        let asks = std::mem::take(&mut self.waiting.lock().asks);
         drop(asks);
     }
 
@@ -147,7 +145,7 @@ impl Inbox {
 
     /// Returns the next task; blocks until there is one.
     pub(crate) fn next(&self) -> Batch {
-        let mut waiting = self.lock();
+        let mut waiting = self.waiting.lock();
         loop {
             let due = waiting
                 .group_by
@@ -163,16 +161,10 @@ impl Inbox {
                 };
             }
             waiting.asleep = true;
-            waiting = match due {
-                None => self
-                    .filled
-                    .wait(waiting)
-                    .unwrap_or_else(PoisonError::into_inner),
-                Some(due) => {
-                    let woken = self.filled.wait_timeout(waiting, due);
-                    woken.unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
+            match due {
+                None => self.filled.wait(&mut waiting),
+                Some(due) => drop(self.filled.wait_for(&mut waiting, due)),
+            }
             waiting.asleep = false;
         }
     }
@@ -180,17 +172,17 @@ impl Inbox {
     /// Number of pending decisions.
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
-        self.lock().asks.len()
+        self.waiting.lock().asks.len()
     }
 
     /// Number of times the writer was woken so far.
     #[cfg(test)]
     pub(crate) fn woken(&self) -> usize {
-        self.lock().woken
+        self.waiting.lock().woken
     }
 
     fn push(&self, ask: Ask) -> Result<(), QueueError> {
-        let mut waiting = self.lock();
+        let mut waiting = self.waiting.lock();
         if waiting.closed {
             return Err(QueueError::closed());
         }
@@ -205,9 +197,5 @@ impl Inbox {
         if wakes {
             self.filled.notify_one();
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

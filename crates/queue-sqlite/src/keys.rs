@@ -1,11 +1,9 @@
 //! API keys in the queue file, and the connections for keys, users and sessions.
 
-use std::{
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use proto::{Account, Timestamp};
 use queue::{KeyRecord, Keys, QueueError};
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior};
@@ -74,7 +72,7 @@ impl SqliteKeys {
             Changes::Beside(conn) => conn.clone(),
         };
         let done = spawn_blocking(move || {
-            let mut conn = conn.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut conn = conn.lock();
             let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let answer = change(&tx)?;
             tx.commit()?;
@@ -94,7 +92,7 @@ impl SqliteKeys {
         &self,
         find: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, QueueError> {
-        let conn = self.find.lock().unwrap_or_else(PoisonError::into_inner);
+        let conn = self.find.lock();
         find(&conn).map_err(not_read)
     }
 }

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::{
     SqliteQueue,
-    group::{Group, lock},
+    group::Group,
     row::{self, count, number, state_number},
 };
 
@@ -231,7 +231,7 @@ impl Queries for SqliteQueue {
 impl SqliteQueue {
     /// Returns the numbers of the owner's unfinished jobs that are queries in one of these states.
     fn unfinished_queries(&self, owner: Owner<'_>, states: &[JobState]) -> Vec<u64> {
-        let live = lock(&self.shared.live);
+        let live = self.shared.live.lock();
         let wanted = live.machine.queries(owner);
         let wanted = wanted.filter(|record| states.contains(&record.job.state));
         wanted.map(|record| record.seq).collect()

@@ -1,12 +1,10 @@
 //! Read access to the queue file: ended jobs, lists and stored logs.
 
-use std::{
-    path::Path,
-    sync::{Arc, Condvar, Mutex, PoisonError},
-};
+use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
 use proto::{Account, EventId, JobId};
 use queue::{Job, JobLog, LiveLog, LogHead, LogPage, Owner, QueueError, machine::Record};
 use rusqlite::{Connection, OptionalExtension, named_params};
@@ -43,13 +41,10 @@ struct Borrowed<'a> {
 
 impl Pool {
     fn borrow(&self) -> Borrowed<'_> {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.free.lock();
         loop {
             let Some(conn) = free.pop() else {
-                free = self
-                    .returned
-                    .wait(free)
-                    .unwrap_or_else(PoisonError::into_inner);
+                self.returned.wait(&mut free);
                 continue;
             };
             return Borrowed {
@@ -62,9 +57,7 @@ impl Pool {
 
 impl Drop for Borrowed<'_> {
     fn drop(&mut self) {
-        let free = self.pool.free.lock();
-        free.unwrap_or_else(PoisonError::into_inner)
-            .extend(self.conn.take());
+        self.pool.free.lock().extend(self.conn.take());
         self.pool.returned.notify_one();
     }
 }

@@ -5,10 +5,11 @@ mod jobs;
 use std::{
     fmt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     thread::JoinHandle,
 };
 
+use parking_lot::Mutex;
 use proto::{JobId, Timestamp};
 use queue::{Live, NewJob, Queue, QueueError, QueueLimits};
 use rusqlite::Connection;
@@ -19,7 +20,7 @@ use crate::{
     erasure::{self, Cutter, Fetched},
     error::{Fault, NotWritten},
     files::{self, Lock},
-    group::{Ask, Group, lock},
+    group::{Ask, Group},
     inbox::Inbox,
     pieces,
     reader::Reader,
@@ -70,7 +71,7 @@ impl Shared {
 
     /// Schedules another attempt for lines that were not written.
     pub(crate) fn retry_lines(&self) {
-        if lock(&self.live).has_unstored() {
+        if self.live.lock().has_unstored() {
             self.inbox.lines_again();
         }
     }
@@ -198,9 +199,9 @@ impl SqliteQueue {
     pub(crate) fn has_room(&self, job: &NewJob) -> Result<(), QueueError> {
         self.open_still()?;
         match self.shared.live.try_lock() {
-            Ok(live) => live.machine.has_room(job),
+            Some(live) => live.machine.has_room(job),
             // The lock is held while a group is settled; the writer then decides.
-            Err(_) => Ok(()),
+            None => Ok(()),
         }
     }
 
@@ -216,16 +217,13 @@ impl SqliteQueue {
 
     /// Returns the number of an unfinished job.
     pub(crate) fn unfinished(&self, id: JobId) -> Option<u64> {
-        let live = lock(&self.shared.live);
+        let live = self.shared.live.lock();
         live.machine.get(id).map(|record| record.seq)
     }
 
     fn take_writer(&self) -> Option<JoinHandle<Result<(), NotWritten>>> {
         self.shared.inbox.close();
-        self.writer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+        self.writer.lock().take()
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     erasure::{self, Cutter},
     error::{Cure, NotWritten},
     files::{self, Lock},
-    group::{Ask, Group, lock},
+    group::{Ask, Group},
     inbox::Batch,
     reserve::Reserve,
     schema,
@@ -121,7 +121,7 @@ impl Writer {
                 self.shared.retry_lines();
             }
         }
-        if lock(&self.shared.live).news() {
+        if self.shared.live.lock().news() {
             self.arrivals.send_modify(|count| *count += 1);
         }
         let tell = |asks: VecDeque<Ask>| {
@@ -154,13 +154,13 @@ impl Writer {
         let written = self.write(&mut group, fetched, asks, last);
         match written.and_then(|()| self.commit()) {
             Ok(took) => {
-                let observer = lock(&self.shared.live).observer();
+                let observer = self.shared.live.lock().observer();
                 if let Some(observer) = observer {
                     observer.committed(took, asks.len());
                 }
                 if group.has_erased() {
                     self.cutter.note();
-                    let now = lock(&self.shared.live).machine.now();
+                    let now = self.shared.live.lock().machine.now();
                     files::remove_old_copies(&self.path, now);
                 }
                 if group.settle() {

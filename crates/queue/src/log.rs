@@ -6,13 +6,14 @@ mod tests;
 use std::{
     convert::Infallible,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use proto::{Chunk, End, EventId, JobId, limits::LINE_COST};
 use tokio::sync::watch;
 
@@ -161,38 +162,38 @@ impl LiveLog {
     /// Number of lines of the current attempt.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.lock().count()
+        self.lines.lock().count()
     }
 
     /// Size of its lines in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.lock().weight.own
+        self.lines.lock().weight.own
     }
 
     /// Number of bytes that these lines, numbered from `first`, would add.
     #[must_use]
     pub fn would_add(&self, first: u64, lines: &[Bytes]) -> usize {
-        let known = self.lock().known(first);
+        let known = self.lines.lock().known(first);
         weight(lines.get(known..).unwrap_or_default())
     }
 
     /// Returns all lines of the current attempt.
     #[must_use]
     pub fn lines(&self) -> Vec<Bytes> {
-        self.lock().lines.clone()
+        self.lines.lock().lines.clone()
     }
 
     /// Returns the last line of the current attempt.
     #[must_use]
     pub fn last(&self) -> Option<Bytes> {
-        self.lock().lines.last().cloned()
+        self.lines.lock().lines.last().cloned()
     }
 
     /// Number of the last line that is on disk.
     #[must_use]
     pub fn stored(&self) -> u64 {
-        self.lock().stored
+        self.lines.lock().stored
     }
 
     /// Subscribes to the state of the lease.
@@ -207,7 +208,7 @@ impl LiveLog {
     /// # Errors
     /// [`QueueError::Gap`].
     pub fn append(&self, first: u64, lines: Vec<Bytes>) -> Result<usize, QueueError> {
-        let mut log = self.lock();
+        let mut log = self.lines.lock();
         let have = log.count();
         if first == 0 || first > have + 1 {
             return Err(QueueError::Gap {
@@ -231,7 +232,7 @@ impl LiveLog {
     /// from there on.
     #[must_use]
     pub fn unstored(&self) -> (u32, u64, Vec<Bytes>) {
-        let log = self.lock();
+        let log = self.lines.lock();
         let from = usize::try_from(log.stored)
             .unwrap_or(usize::MAX)
             .min(log.lines.len());
@@ -240,7 +241,7 @@ impl LiveLog {
 
     /// Records that lines up to `n` of `attempt` are on disk.
     pub fn store(&self, attempt: u32, n: u64) {
-        let mut log = self.lock();
+        let mut log = self.lines.lock();
         if log.attempt == attempt {
             log.stored = log.stored.max(n);
         }
@@ -248,7 +249,7 @@ impl LiveLog {
 
     /// Starts a new attempt: clears the log.
     pub fn begin(&self, attempt: u32) {
-        let mut log = self.lock();
+        let mut log = self.lines.lock();
         *log = Lines::of(attempt, log.weight.all.clone());
         let head = log.head();
         self.head.send_replace(head);
@@ -260,7 +261,7 @@ impl LiveLog {
 
     /// Records that no lease holds the job any more.
     pub fn release(&self) {
-        let mut log = self.lock();
+        let mut log = self.lines.lock();
         log.released = true;
         let head = log.head();
         self.head.send_replace(head);
@@ -278,7 +279,7 @@ impl LiveLog {
     /// [`LogBytes`]; an answer of more than `keeps` bytes is dropped from memory, so that a slow
     /// reader does not take room from running jobs.
     pub fn finish(&self, end: End, keeps: usize) {
-        let mut log = self.lock();
+        let mut log = self.lines.lock();
         log.stored = log.count();
         log.end = Some(end);
         let head = log.head();
@@ -312,7 +313,7 @@ impl LiveLog {
     /// disk.
     #[must_use]
     pub fn page(&self, after: EventId, max_bytes: usize) -> Option<LogPage> {
-        let log = self.lock();
+        let log = self.lines.lock();
         if log.let_go {
             return None;
         }
@@ -334,10 +335,6 @@ impl LiveLog {
             page.end.clone_from(&log.end);
         }
         Some(page)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Lines> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -8,13 +8,10 @@ mod sessions;
 mod submissions;
 mod webhooks;
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use proto::{Account, Body, JobId, Timestamp, limits::JOB_COST};
 use tokio::sync::watch;
 
@@ -108,7 +105,7 @@ impl MemoryQueue {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 
     fn open(&self) -> Result<MutexGuard<'_, Inner>, QueueError> {

@@ -1,8 +1,7 @@
 //! [`MemoryKeys`]: API keys in memory.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use proto::Timestamp;
 
 use crate::{KeyRecord, Keys, QueueError};
@@ -11,16 +10,10 @@ use crate::{KeyRecord, Keys, QueueError};
 #[derive(Debug, Default)]
 pub struct MemoryKeys(Mutex<Vec<KeyRecord>>);
 
-impl MemoryKeys {
-    fn lock(&self) -> MutexGuard<'_, Vec<KeyRecord>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 #[async_trait]
 impl Keys for MemoryKeys {
     async fn create_key(&self, key: KeyRecord) -> Result<(), QueueError> {
-        let mut keys = self.lock();
+        let mut keys = self.0.lock();
         if let Some(taken) = keys.iter().find_map(|had| had.taken(&key)) {
             return Err(QueueError::Exists(taken));
         }
@@ -29,15 +22,15 @@ impl Keys for MemoryKeys {
     }
 
     async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, QueueError> {
-        Ok(self.lock().iter().find(|key| key.id == id).cloned())
+        Ok(self.0.lock().iter().find(|key| key.id == id).cloned())
     }
 
     async fn list_keys(&self) -> Result<Vec<KeyRecord>, QueueError> {
-        Ok(self.lock().clone())
+        Ok(self.0.lock().clone())
     }
 
     async fn revoke_key(&self, now: Timestamp, id_or_name: &str) -> Result<bool, QueueError> {
-        let mut keys = self.lock();
+        let mut keys = self.0.lock();
         let found = keys.iter_mut().find(|key| {
             key.revoked_at.is_none() && (key.id == id_or_name || key.name == id_or_name)
         });
@@ -45,7 +38,7 @@ impl Keys for MemoryKeys {
     }
 
     async fn note_key_used(&self, now: Timestamp, id: &str) -> Result<(), QueueError> {
-        let mut keys = self.lock();
+        let mut keys = self.0.lock();
         if let Some(key) = keys.iter_mut().find(|key| key.id == id) {
             key.last_used_at = Some(now);
         }

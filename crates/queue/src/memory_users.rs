@@ -1,8 +1,7 @@
 //! [`MemoryUsers`]: users in memory.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use proto::Timestamp;
 
 use crate::{NewUser, QueueError, User, UserChange, UserId, Users};
@@ -21,14 +20,8 @@ struct Inner {
 impl std::fmt::Debug for MemoryUsers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("MemoryUsers")
-            .field("users", &self.lock().users)
+            .field("users", &self.0.lock().users)
             .finish_non_exhaustive()
-    }
-}
-
-impl MemoryUsers {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -41,7 +34,7 @@ impl Inner {
 #[async_trait]
 impl Users for MemoryUsers {
     async fn create_user(&self, user: NewUser) -> Result<UserId, QueueError> {
-        let mut inner = self.lock();
+        let mut inner = self.0.lock();
         if inner.named(&user.name).is_some() {
             return Err(QueueError::Exists(format!("a user named {}", user.name)));
         }
@@ -57,26 +50,32 @@ impl Users for MemoryUsers {
     }
 
     async fn find_user(&self, id: UserId) -> Result<Option<User>, QueueError> {
-        Ok(self.lock().users.iter().find(|user| user.id == id).cloned())
+        Ok(self
+            .0
+            .lock()
+            .users
+            .iter()
+            .find(|user| user.id == id)
+            .cloned())
     }
 
     async fn find_user_named(&self, name: &str) -> Result<Option<User>, QueueError> {
-        Ok(self.lock().named(name).cloned())
+        Ok(self.0.lock().named(name).cloned())
     }
 
     async fn list_users(&self) -> Result<Vec<User>, QueueError> {
-        Ok(self.lock().users.clone())
+        Ok(self.0.lock().users.clone())
     }
 
     async fn remove_user(&self, name: &str) -> Result<bool, QueueError> {
-        let mut inner = self.lock();
+        let mut inner = self.0.lock();
         let had = inner.users.len();
         inner.users.retain(|user| user.new.name != name);
         Ok(inner.users.len() < had)
     }
 
     async fn change_user(&self, name: &str, change: UserChange) -> Result<bool, QueueError> {
-        let mut inner = self.lock();
+        let mut inner = self.0.lock();
         let Some(user) = inner.named(name) else {
             return Ok(false);
         };
@@ -89,7 +88,7 @@ impl Users for MemoryUsers {
     }
 
     async fn logged_in(&self, now: Timestamp, id: UserId) -> Result<(), QueueError> {
-        let mut inner = self.lock();
+        let mut inner = self.0.lock();
         if let Some(user) = inner.users.iter_mut().find(|user| user.id == id) {
             user.last_login = Some(now);
         }
@@ -97,6 +96,6 @@ impl Users for MemoryUsers {
     }
 
     async fn token_key(&self, fresh: [u8; 32]) -> Result<[u8; 32], QueueError> {
-        Ok(*self.lock().token_key.get_or_insert(fresh))
+        Ok(*self.0.lock().token_key.get_or_insert(fresh))
     }
 }

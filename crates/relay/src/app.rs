@@ -1,15 +1,10 @@
 //! The relay's shared state, which all routes and background tasks use.
 
-use std::{
-    collections::HashSet,
-    ops::Deref,
-    panic::AssertUnwindSafe,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashSet, ops::Deref, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use http::Method;
+use parking_lot::Mutex;
 use proto::{JobId, Timestamp, limits::QUEUED_MAX};
 use queue::{KeyId, KeyRecord, Store};
 use telemetry::metrics::RelayMetrics;
@@ -221,15 +216,11 @@ pub(crate) struct KeyUpdates(Mutex<HashSet<KeyId>>);
 
 impl KeyUpdates {
     fn begin(&self, id: &KeyId) -> bool {
-        self.lock().insert(id.clone())
+        self.0.lock().insert(id.clone())
     }
 
     fn end(&self, id: &KeyId) {
-        self.lock().remove(id);
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<KeyId>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().remove(id);
     }
 }
 
@@ -240,20 +231,16 @@ pub(crate) struct Orphans(Mutex<HashSet<JobId>>);
 
 impl Orphans {
     pub(crate) fn add(&self, jobs: impl IntoIterator<Item = JobId>) {
-        self.lock().extend(jobs);
+        self.0.lock().extend(jobs);
     }
 
     /// Removes a job whose requester has come back.
     pub(crate) fn claim(&self, job: JobId) {
-        self.lock().remove(&job);
+        self.0.lock().remove(&job);
     }
 
     pub(crate) fn take(&self) -> HashSet<JobId> {
-        std::mem::take(&mut self.lock())
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<JobId>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        std::mem::take(&mut self.0.lock())
     }
 }
 
@@ -263,7 +250,7 @@ pub(crate) struct HiddenFromPollers(Mutex<Arc<HashSet<JobId>>>);
 
 impl HiddenFromPollers {
     pub(crate) fn add(&self, job: JobId) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         // Most of these jobs have ended; others are added again when a worker polls.
         if all.len() >= QUEUED_MAX {
             *all = Arc::default();
@@ -272,7 +259,7 @@ impl HiddenFromPollers {
     }
 
     pub(crate) fn all(&self) -> Arc<HashSet<JobId>> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.0.lock();
         Arc::clone(&all)
     }
 }

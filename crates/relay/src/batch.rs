@@ -12,12 +12,12 @@ mod lines;
 use std::{
     collections::{HashMap, HashSet},
     panic::AssertUnwindSafe,
-    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
+use parking_lot::{Mutex, MutexGuard};
 use proto::ErrorCode;
 use queue::{BatchRecord, BatchState, FileRecord, LineResult, Owner};
 use tokio::{
@@ -80,7 +80,7 @@ impl Running {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, CancellationToken>> {
-        self.batches.lock().unwrap_or_else(PoisonError::into_inner)
+        self.batches.lock()
     }
 }
 

@@ -4,9 +4,10 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, OnceLock},
 };
 
+use parking_lot::Mutex;
 use proto::ErrorCode;
 use telemetry::metrics::Connected;
 use tokio::sync::OwnedSemaphorePermit;
@@ -80,7 +81,7 @@ impl ConnectionLimits {
             return Some(self.connection(None));
         };
         let client_prefix = client_prefix(address);
-        let mut waiting = self.lock();
+        let mut waiting = self.waiting.lock();
         let here = waiting.entry(client_prefix).or_default();
         if *here >= most {
             return None;
@@ -105,7 +106,7 @@ impl ConnectionLimits {
 
     /// Counts one more connection of this holder, if its limit allows.
     fn acquire(&self, holder: &str) -> bool {
-        let mut inside = lock(&self.inside);
+        let mut inside = self.inside.lock();
         let count = inside.get(holder).copied().unwrap_or_default();
         if self.most_of_key > 0 && count >= self.most_of_key {
             return false;
@@ -115,17 +116,13 @@ impl ConnectionLimits {
     }
 
     fn release(&self, holder: &str) {
-        let mut inside = lock(&self.inside);
+        let mut inside = self.inside.lock();
         if let Some(count) = inside.get_mut(holder) {
             *count -= 1;
             if *count == 0 {
                 inside.remove(holder);
             }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        lock(&self.waiting)
     }
 }
 
@@ -138,7 +135,7 @@ impl ConnectionHandle {
 
     /// Returns the holder of the key that the connection last used.
     pub(crate) fn holder(&self) -> Option<String> {
-        lock(&self.0.holder).clone()
+        self.0.holder.lock().clone()
     }
 
     /// Counts the connection for the holder of a valid key. A connection of a proxy may show
@@ -153,7 +150,7 @@ impl ConnectionHandle {
             holder: held,
             permits: _,
         } = &*self.0;
-        let mut held = lock(held);
+        let mut held = held.lock();
         if held.as_deref() == Some(holder) {
             return Ok(());
         }
@@ -177,23 +174,19 @@ impl ConnectionHandle {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if let Some(holder) = lock(&self.holder).take() {
+        if let Some(holder) = self.holder.lock().take() {
             self.limits.release(&holder);
         }
     }
 }
 
-fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
-    what.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl AnonymousSlot {
     fn leave(&self) {
-        let mut has_left = lock(&self.has_left);
+        let mut has_left = self.has_left.lock();
         if std::mem::replace(&mut *has_left, true) {
             return;
         }
-        let mut waiting = self.limits.lock();
+        let mut waiting = self.limits.waiting.lock();
         if let Some(here) = waiting.get_mut(&self.client_prefix) {
             *here -= 1;
             if *here == 0 {
@@ -235,7 +228,7 @@ mod tests {
             drop(many);
         }
         drop(all);
-        assert!(limits.lock().is_empty(), "nobody is remembered");
+        assert!(limits.waiting.lock().is_empty(), "nobody is remembered");
     }
 
     #[test]
@@ -259,9 +252,9 @@ mod tests {
         assert!(three.count_for("a").is_err(), "a copy of it is left");
         drop(copy);
         assert!(three.count_for("a").is_ok() && two.count_for("b").is_ok());
-        assert_eq!(lock(&limits.inside).len(), 2);
+        assert_eq!(limits.inside.lock().len(), 2);
         drop((two, three));
-        assert!(lock(&limits.inside).is_empty(), "nobody is remembered");
+        assert!(limits.inside.lock().is_empty(), "nobody is remembered");
         let limits = Arc::new(ConnectionLimits::new(None, 0, &[]));
         let many = (0..1000).map(|_| limits.enter("::1".parse().unwrap()).unwrap());
         let many: Vec<_> = many.collect();

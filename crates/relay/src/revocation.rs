@@ -1,15 +1,13 @@
 //! Ends requests and connections soon after their key was revoked or has expired.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use axum::{
     body::{Body, HttpBody as _},
     response::{IntoResponse as _, Response},
 };
 use futures_util::{StreamExt as _, future::ready, stream};
+use parking_lot::Mutex;
 use proto::{ErrorCode, Timestamp};
 use queue::KeyId;
 use tokio::sync::{Notify, watch};
@@ -49,7 +47,7 @@ impl KeyUses {
     pub(crate) fn begin(self: &Arc<Self>, key: KeyId, until: Option<Timestamp>) -> KeyUse {
         let credential = (key, until);
         let revoked = {
-            let mut in_use = self.lock();
+            let mut in_use = self.in_use.lock();
             let in_use = in_use.entry(credential.clone()).or_default();
             in_use.count += 1;
             in_use.revoked.clone()
@@ -64,14 +62,14 @@ impl KeyUses {
 
     /// Waits until at least one request or connection is open.
     pub(crate) async fn any(&self) {
-        while self.lock().is_empty() {
+        while self.in_use.lock().is_empty() {
             self.begun.notified().await;
         }
     }
 
     /// Returns the keys in use with the token that ends their requests and connections.
     pub(crate) fn all(&self) -> Vec<(Credential, CancellationToken)> {
-        let in_use = self.lock();
+        let in_use = self.in_use.lock();
         let in_use = in_use.iter();
         in_use
             .map(|(credential, in_use)| (credential.clone(), in_use.revoked.clone()))
@@ -80,13 +78,9 @@ impl KeyUses {
 
     /// Ends all requests and connections with this key.
     pub(crate) fn revoke(&self, id: &str) {
-        let in_use = self.lock();
+        let in_use = self.in_use.lock();
         let of_it = in_use.iter().filter(|((key, _), _)| key == id);
         of_it.for_each(|(_, in_use)| in_use.revoked.cancel());
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Credential, Entry>> {
-        self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -98,7 +92,7 @@ impl KeyUse {
 
 impl Drop for KeyUse {
     fn drop(&mut self) {
-        let mut in_use = self.key_uses.lock();
+        let mut in_use = self.key_uses.in_use.lock();
         if let Some(here) = in_use.get_mut(&self.credential) {
             here.count -= 1;
             if here.count == 0 {

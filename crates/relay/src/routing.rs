@@ -7,9 +7,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
+use parking_lot::Mutex;
 use proto::WorkerReport;
 use queue::Serve;
 use tokio::sync::Notify;
@@ -81,7 +82,7 @@ pub(crate) struct Routing(Arc<Mutex<RoutingTable>>);
 impl Routing {
     /// Registers a worker; dropping the handle removes it.
     pub(crate) fn join(&self) -> RoutingEntry {
-        let mut table = self.lock();
+        let mut table = self.0.lock();
         table.last_number += 1;
         let number = table.last_number;
         drop(table);
@@ -90,10 +91,6 @@ impl Routing {
             number,
             woken: Arc::default(),
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, RoutingTable> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -108,7 +105,7 @@ pub(crate) struct RoutingEntry {
 impl RoutingEntry {
     /// Ranks the worker with its current slots, and returns the jobs it may ask for.
     pub(crate) fn update(&self, load: WorkerLoad) -> Allotment {
-        let mut table = self.routing.lock();
+        let mut table = self.routing.0.lock();
         table.set(self.number, Some((load, &self.woken)));
         table.allotment(self.number)
     }
@@ -116,12 +113,12 @@ impl RoutingEntry {
     /// Takes the worker out of the ranking, because it has no free slot or must get no jobs for
     /// now.
     pub(crate) fn leave(&self) {
-        self.routing.lock().set(self.number, None);
+        self.routing.0.lock().set(self.number, None);
     }
 
     /// Records that the worker was leased a job: it now ranks last among equals.
     pub(crate) fn note_served(&self) {
-        self.routing.lock().note_served(self.number);
+        self.routing.0.lock().note_served(self.number);
     }
 
     /// Waits until the worker becomes first for a model.

@@ -3,11 +3,12 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
+use parking_lot::Mutex;
 use queue::KeyId;
 
 type Count = Arc<AtomicUsize>;
@@ -22,7 +23,7 @@ pub(crate) struct Tally {
 impl Tally {
     /// Returns an empty part for this holder.
     pub(crate) fn part(&self, holder: &str) -> Part {
-        let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut holders = self.holders.lock();
         if !holders.contains_key(holder) {
             holders.retain(|_, count| Arc::strong_count(count) > 1);
             holders.insert(holder.to_owned(), Count::default());
@@ -36,8 +37,7 @@ impl Tally {
 
     #[cfg(test)]
     pub(crate) fn holders(&self) -> usize {
-        let holders = self.holders.lock();
-        holders.unwrap_or_else(PoisonError::into_inner).len()
+        self.holders.lock().len()
     }
 
     #[cfg(test)]

@@ -15,12 +15,13 @@
 use std::{
     net::IpAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use proto::{ErrorCode, Timestamp};
 use queue::{KeyId, UserId};
 
@@ -82,7 +83,7 @@ impl RateLimits {
         let Some(limit) = self.key_limit else {
             return Ok(());
         };
-        let state = limit.take(lock(&self.keys).entry(key.clone()), now);
+        let state = limit.take(self.keys.lock().entry(key.clone()), now);
         state.map_err(|wait| {
             rate_limited(
                 wait,
@@ -109,7 +110,7 @@ impl RateLimits {
         );
         let limit = self.refusal_limit.filter(|_| is_for_want_of_room);
         limit.map_or(Duration::ZERO, |limit| {
-            limit.reserve(&mut lock(&self.refusals), now)
+            limit.reserve(&mut self.refusals.lock(), now)
         })
     }
 
@@ -125,7 +126,9 @@ impl RateLimits {
         let Some(limit) = self.address_limit.filter(|_| is_guess) else {
             return denied;
         };
-        let failed = lock(&self.bad_keys)
+        let failed = self
+            .bad_keys
+            .lock()
             .entry(client_prefix(peer.address))
             .attempt(limit, now);
         match failed {
@@ -148,12 +151,12 @@ impl RateLimits {
         const WHY: &str = "too many failed logins; wait before the next try";
         let from = client_prefix(peer.address);
         if let Some(limit) = self.address_limit {
-            let allowed = lock(&self.logins).entry(from).check(limit, now);
+            let allowed = self.logins.lock().entry(from).check(limit, now);
             allowed.map_err(|wait| rate_limited(wait, WHY))?;
         }
-        let is_known_login = lock(&self.known_logins).contains(&(name.to_owned(), from));
+        let is_known_login = self.known_logins.lock().contains(&(name.to_owned(), from));
         if let Some(limit) = self.name_limit.filter(|_| !is_known_login) {
-            let allowed = lock(&self.names).entry(name.to_owned()).check(limit, now);
+            let allowed = self.names.lock().entry(name.to_owned()).check(limit, now);
             allowed.map_err(|wait| rate_limited(wait, WHY))?;
         }
         Ok(LoginAttempt {
@@ -168,11 +171,11 @@ impl RateLimits {
     fn failed(&self, name: &str, from: IpAddr, at: Timestamp) {
         // The limit is reported at the next try.
         if let Some(limit) = self.address_limit {
-            let _ = lock(&self.logins).entry(from).attempt(limit, at);
+            let _ = self.logins.lock().entry(from).attempt(limit, at);
         }
-        let is_known_login = lock(&self.known_logins).contains(&(name.to_owned(), from));
+        let is_known_login = self.known_logins.lock().contains(&(name.to_owned(), from));
         if let Some(limit) = self.name_limit.filter(|_| !is_known_login) {
-            let _ = lock(&self.names).entry(name.to_owned()).attempt(limit, at);
+            let _ = self.names.lock().entry(name.to_owned()).attempt(limit, at);
         }
     }
 }
@@ -193,7 +196,7 @@ impl LoginAttempt<'_> {
     pub(crate) fn succeeded(mut self) {
         self.has_failed = false;
         let name = std::mem::take(&mut self.name);
-        lock(&self.limits.known_logins).entry((name, self.from));
+        self.limits.known_logins.lock().entry((name, self.from));
     }
 
     /// Discards the attempt: the password was not checked.
@@ -217,10 +220,6 @@ pub(crate) fn user_key_id(user: UserId) -> KeyId {
 
 fn rate_limited(wait: Duration, why: &str) -> ApiError {
     ApiError::new(ErrorCode::RateLimited, why).after(wait)
-}
-
-fn lock<T>(what: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    what.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Limit on concurrent requests, not counting those that wait for a worker.

@@ -6,10 +6,11 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::SystemTime,
 };
 
+use parking_lot::Mutex;
 use rustls::{
     ServerConfig,
     crypto::ring,
@@ -76,7 +77,7 @@ impl Tls {
     /// changed.
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
         let now = stamp(&self.files);
-        let mut shown = self.lock();
+        let mut shown = self.shown.lock();
         if shown.stamp != now {
             shown.stamp = now;
             self.renew(&mut shown);
@@ -86,7 +87,7 @@ impl Tls {
 
     /// Reloads the files, whether or not they seem to have changed.
     pub(crate) fn reload(&self) {
-        let mut shown = self.lock();
+        let mut shown = self.shown.lock();
         shown.stamp = stamp(&self.files);
         self.renew(&mut shown);
     }
@@ -101,10 +102,6 @@ impl Tls {
                 tracing::error!(%error, "cannot reload the certificate; the previous one stays in use");
             }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Shown> {
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -176,7 +173,7 @@ mod tests {
 
     impl io::Write for Log {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut log = self.0.lock();
             log.extend_from_slice(bytes);
             Ok(bytes.len())
         }
@@ -202,7 +199,7 @@ mod tests {
             .with_writer(move || writer.clone())
             .finish();
         tracing::subscriber::with_default(subscriber, act);
-        let bytes = log.0.lock().unwrap().clone();
+        let bytes = log.0.lock().clone();
         String::from_utf8(bytes).unwrap()
     }
 
@@ -253,7 +250,7 @@ mod tests {
                 "cert.pem",
             ),
         ] {
-            let before = Arc::as_ptr(tls.lock().acceptor.config());
+            let before = Arc::as_ptr(tls.shown.lock().acceptor.config());
             for (path, text) in [(&files.cert, new_cert), (&files.key, new_key)] {
                 match text {
                     Some(text) => fs::write(path, text).unwrap(),
@@ -265,12 +262,16 @@ mod tests {
                 told.contains("cannot reload the certificate; the previous one stays in use");
             assert!(is_told && told.contains(named), "{what}: {told}");
             assert!(!told.contains("PRIVATE KEY"), "{what}: {told}");
-            assert_eq!(Arc::as_ptr(tls.lock().acceptor.config()), before, "{what}");
+            assert_eq!(
+                Arc::as_ptr(tls.shown.lock().acceptor.config()),
+                before,
+                "{what}"
+            );
         }
-        let before = Arc::as_ptr(tls.lock().acceptor.config());
+        let before = Arc::as_ptr(tls.shown.lock().acceptor.config());
         certify(&files);
         let told = said(|| tls.reload());
         assert!(told.contains("certificate reloaded"), "{told}");
-        assert_ne!(Arc::as_ptr(tls.lock().acceptor.config()), before);
+        assert_ne!(Arc::as_ptr(tls.shown.lock().acceptor.config()), before);
     }
 }

@@ -7,11 +7,12 @@ mod registry;
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use proto::{
     Account, Detail, ErrorCode, ModelName, Timestamp, WorkerId, WorkerReport,
     admin::{EngineView, ModelView, WorkerCarrier, WorkerView},
@@ -405,7 +406,7 @@ impl Workers {
     }
 
     fn lock(&self) -> MutexGuard<'_, Registry> {
-        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+        self.registry.lock()
     }
 }
 

@@ -1,7 +1,8 @@
 //! All readers of the status: one task writes each change to every one of them.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     sync::watch,
     task::yield_now,
@@ -50,7 +51,7 @@ impl Readers {
     }
 
     fn lines(&self) -> MutexGuard<'_, Vec<Arc<Line>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -1,9 +1,7 @@
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Instant,
-};
+use std::time::Instant;
 
 use http::{HeaderMap, header};
+use parking_lot::Mutex;
 use proto::{
     ErrorCode,
     status::v1::{Proof, Side},
@@ -100,7 +98,7 @@ impl TokenCheck {
 
     /// Whether one more wrong token is within the rate limit.
     fn looks_at_wrong(&self, now: Instant) -> bool {
-        let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut wrong = self.wrong.lock();
         let looks = wrong.wait(now).is_zero();
         if looks {
             wrong.take();

@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use proto::{ErrorCode, limits, status::v1::SUBPROTOCOL};
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
@@ -82,8 +83,7 @@ pub(crate) async fn upgrade(stream: TcpStream, gate: &Gate) -> Option<Opened> {
                 let origin = request.headers().get(header::ORIGIN);
                 let origin = origin.and_then(|origin| Some(origin.to_str().ok()?.to_owned()));
                 let upgrade = hyper::upgrade::on(&mut request);
-                *opened.lock().unwrap_or_else(PoisonError::into_inner) =
-                    Some((upgrade, agreed, origin));
+                *opened.lock() = Some((upgrade, agreed, origin));
                 response
             }
             Err(refused) => *refused,
@@ -99,9 +99,7 @@ pub(crate) async fn upgrade(stream: TcpStream, gate: &Gate) -> Option<Opened> {
     if let Err(error) = served {
         tracing::debug!(%error, "a connection to the hub ended early");
     }
-    let (upgrade, agreed, origin) = opened
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner)?;
+    let (upgrade, agreed, origin) = opened.into_inner()?;
     let parts = upgrade.await.ok()?.downcast::<TokioIo<TcpStream>>().ok()?;
     let (stream, read) = (parts.io.into_inner(), parts.read_buf.to_vec());
     let config = socket_config(gate.message_max).read_buffer_size(limits::HUB_READ_BUFFER);

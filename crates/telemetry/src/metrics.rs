@@ -3,13 +3,9 @@
 //! Events are counted when they happen; gauges are read at scrape time. Every label value comes
 //! from a fixed list, except model names, of which only the first [`MODELS_MAX`] are distinguished.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{PoisonError, RwLock},
-    time::Duration,
-};
+use std::{collections::HashMap, fmt, time::Duration};
 
+use parking_lot::RwLock;
 use prometheus_client::{
     encoding::text::encode,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -274,7 +270,7 @@ impl RelayMetrics {
 
     fn of_model(&self, model: &str) -> Tokens {
         {
-            let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
+            let models = self.models.read();
             let known = models
                 .get(model)
                 .or_else(|| (models.len() >= MODELS_MAX).then(|| models.get(OTHER))?);
@@ -282,7 +278,7 @@ impl RelayMetrics {
                 return known.clone();
             }
         }
-        let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
+        let mut models = self.models.write();
         // One of the labels is `other`.
         let is_told_apart = models.len() + 1 < MODELS_MAX && model.len() <= MODEL_NAME_MAX;
         let name = if is_told_apart { model } else { OTHER };

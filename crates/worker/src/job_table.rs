@@ -3,14 +3,11 @@
 mod health;
 mod link;
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use bytes::Bytes;
 use engine::Engine;
+use parking_lot::{Mutex, MutexGuard};
 use proto::{
     EngineKind, ErrorCode, JobId, LeaseToken, WorkerReport, limits,
     status::{CarrierKind, Hop},
@@ -265,7 +262,7 @@ impl JobTable {
     // Helpers.
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn recount(&self) {

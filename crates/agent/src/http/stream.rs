@@ -1,6 +1,6 @@
 //! `/status/stream`: the status as server-sent events.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use axum::{
     body::{Body, Bytes},
@@ -9,6 +9,7 @@ use axum::{
 };
 use engine::Clock;
 use futures_util::stream;
+use parking_lot::Mutex;
 use status::{Arrival, IdentifiedGuard, Snapshot, StatusHub};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -74,7 +75,7 @@ impl Events {
     }
 
     fn write(&self, latest: &Arc<Snapshot>) -> Bytes {
-        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut written = self.written.lock();
         if let Some((_, event)) = written.as_ref().filter(|(of, _)| Arc::ptr_eq(of, latest)) {
             return event.clone();
         }

@@ -5,13 +5,14 @@ use std::{
     io::{self, Write},
     net::SocketAddr,
     path::Path,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use hearth_agent::{
     Agent, AgentHandle, Args, Folders, Headless, Settings, Shell, StartError, Tray,
 };
+use parking_lot::Mutex;
 use proto::status::Status;
 use status::{Link, Places, Subscriber, SubscriberHandle};
 use tests::scripted_ollama::ScriptedOllama;
@@ -133,13 +134,13 @@ impl Log {
     }
 
     pub(crate) fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+        String::from_utf8_lossy(&self.0.lock()).into_owned()
     }
 }
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut written = self.0.lock();
         written.extend_from_slice(bytes);
         Ok(bytes.len())
     }

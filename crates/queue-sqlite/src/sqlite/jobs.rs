@@ -13,7 +13,7 @@ use queue::{
 use tokio::sync::watch;
 
 use super::SqliteQueue;
-use crate::{error::NotWritten, group::lock, reader::FollowedLog};
+use crate::{error::NotWritten, reader::FollowedLog};
 
 #[async_trait]
 impl Queue for SqliteQueue {
@@ -31,7 +31,7 @@ impl Queue for SqliteQueue {
         max: usize,
     ) -> Result<Vec<Lease>, QueueError> {
         // Many workers check each new job; only those that may lease it reach the writer.
-        if !lock(&self.shared.live).machine.may_lend(now, query) {
+        if !self.shared.live.lock().machine.may_lend(now, query) {
             return self.open_still().map(|()| Vec::new());
         }
         let query = query.clone();
@@ -47,7 +47,7 @@ impl Queue for SqliteQueue {
     ) -> Result<Extended, QueueError> {
         self.open_still()?;
         let (extended, news) = {
-            let mut live = lock(&self.shared.live);
+            let mut live = self.shared.live.lock();
             (live.extend(now, token, length), live.news())
         };
         if news {
@@ -67,7 +67,7 @@ impl Queue for SqliteQueue {
         loop {
             self.open_still()?;
             let (appended, unstored) = {
-                let mut live = lock(&self.shared.live);
+                let mut live = self.shared.live.lock();
                 let appended = live.append(now, token, first, lines.clone());
                 (appended, live.has_unstored())
             };
@@ -88,7 +88,7 @@ impl Queue for SqliteQueue {
 
     async fn stored(&self, token: LeaseToken) -> Result<u64, QueueError> {
         self.open_still()?;
-        let log = lock(&self.shared.live).held_log(token);
+        let log = self.shared.live.lock().held_log(token);
         Ok(self.over(log).await?.stored())
     }
 
@@ -124,7 +124,7 @@ impl Queue for SqliteQueue {
     }
 
     async fn cancelled(&self, token: LeaseToken) {
-        let lease_holder = lock(&self.shared.live).lease_holder(token);
+        let lease_holder = self.shared.live.lock().lease_holder(token);
         if let Some(mut lease_holder) = lease_holder {
             // An error means that the job, and with it the lease, is gone.
             let _ = lease_holder
@@ -143,7 +143,7 @@ impl Queue for SqliteQueue {
     async fn account(&self, id: JobId) -> Result<Option<Account>, QueueError> {
         self.open_still()?;
         let account = |record: &Record| record.job.new.account.clone();
-        let live = lock(&self.shared.live).machine.get(id).map(account);
+        let live = self.shared.live.lock().machine.get(id).map(account);
         match live {
             Some(account) => Ok(Some(account)),
             None => Ok(self.reader.ended(id).await?.as_ref().map(account)),
@@ -157,7 +157,7 @@ impl Queue for SqliteQueue {
 
     async fn attended(&self) -> Result<Vec<Job>, QueueError> {
         self.open_still()?;
-        let live = lock(&self.shared.live);
+        let live = self.shared.live.lock();
         let unfinished = live
             .machine
             .records()
@@ -178,7 +178,7 @@ impl Queue for SqliteQueue {
         id: JobId,
     ) -> Result<Option<Arc<dyn JobLog>>, QueueError> {
         self.open_still()?;
-        let live = lock(&self.shared.live).log(owner, id);
+        let live = self.shared.live.lock().log(owner, id);
         if let Some(live) = live {
             let reader = self.reader.clone();
             return Ok(Some(Arc::new(FollowedLog::new(id, live, reader))));
@@ -188,7 +188,7 @@ impl Queue for SqliteQueue {
     }
 
     fn observe(&self, observer: Arc<dyn Observer>) {
-        lock(&self.shared.live).observed_by(observer);
+        self.shared.live.lock().observed_by(observer);
     }
 
     fn fetched(&self, now: Timestamp, id: JobId) {
@@ -198,7 +198,7 @@ impl Queue for SqliteQueue {
 
     async fn reap(&self, now: Timestamp) -> Result<Option<Timestamp>, QueueError> {
         let (next, erase) = self.ask(move |group| group.reap(now)).await?;
-        let clock = lock(&self.shared.live).machine.now();
+        let clock = self.shared.live.lock().machine.now();
         // In a separate group, so that the decisions stand even if there is no space to erase.
         let erase = match erase.filter(|at| *at <= clock) {
             Some(_) => self.ask(|group| group.erase()).await?,
@@ -227,31 +227,31 @@ impl Queue for SqliteQueue {
         serve: &Serve,
         models: &Models,
     ) -> Option<QueuePosition> {
-        lock(&self.shared.live).position(now, id, serve, models)
+        self.shared.live.lock().position(now, id, serve, models)
     }
 
     fn waiting(&self, query: &LeaseQuery, most: usize) -> usize {
-        lock(&self.shared.live).machine.waiting(query, most)
+        self.shared.live.lock().machine.waiting(query, most)
     }
 
     fn moves(&self) -> watch::Receiver<u64> {
-        lock(&self.shared.live).moves()
+        self.shared.live.lock().moves()
     }
 
     fn overview(&self) -> Overview {
-        lock(&self.shared.live).overview()
+        self.shared.live.lock().overview()
     }
 
     fn minutes(&self, now: Timestamp) -> Vec<Minute> {
-        lock(&self.shared.live).minutes(now)
+        self.shared.live.lock().minutes(now)
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
-        lock(&self.shared.live).changes()
+        self.shared.live.lock().changes()
     }
 
     fn counts(&self) -> QueueCounts {
-        lock(&self.shared.live).machine.counts()
+        self.shared.live.lock().machine.counts()
     }
 
     async fn close(&self) -> Result<(), QueueError> {

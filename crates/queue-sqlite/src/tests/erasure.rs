@@ -23,7 +23,7 @@ use queue::{
 };
 
 use super::{Scratch, run};
-use crate::{SqliteQueue, group::lock};
+use crate::SqliteQueue;
 
 pub(super) const CANARY: &str = "a-word-nobody-may-find";
 
@@ -233,7 +233,7 @@ fn a_request_and_an_answer_that_are_too_large_for_one_group_are_erased_in_parts(
             };
             answered(&queue, new, &[3_000_000; 5]).await;
             let account = job(1).account;
-            let kept = || lock(&queue.shared.live).machine.kept(&account);
+            let kept = || queue.shared.live.lock().machine.kept(&account);
             assert!(kept() > 35_000_000);
             let now = if whole {
                 T0 + RESULT_RETENTION
@@ -282,7 +282,7 @@ fn a_request_that_was_half_erased_when_the_relay_was_killed_is_erased_after_it()
         assert!(next.is_some_and(|next| next <= now));
         let queue = queue.killed(now);
         let account = job(1).account;
-        let kept = || lock(&queue.shared.live).machine.kept(&account);
+        let kept = || queue.shared.live.lock().machine.kept(&account);
         assert!((JOB_COST + 1..9_000_000).contains(&kept()));
         while queue.reap(now).await.unwrap().is_some_and(|at| at <= now) {}
         assert_eq!(kept(), JOB_COST);

@@ -17,7 +17,7 @@ use queue::{
 };
 
 use super::{Scratch, run};
-use crate::{error::Fault, group::lock};
+use crate::error::Fault;
 
 #[test]
 fn a_failed_commit_is_told_to_its_group_and_leaves_memory_equal_to_disk() {
@@ -32,7 +32,7 @@ fn a_failed_commit_is_told_to_its_group_and_leaves_memory_equal_to_disk() {
         queue.enqueue(T0, job(5)).await.unwrap();
         let before = queue.memory();
         let account = job(1).account;
-        let kept = || lock(&queue.shared.live).machine.kept(&account);
+        let kept = || queue.shared.live.lock().machine.kept(&account);
         let kept_before = kept();
         let log = queue.log(Owner::Anyone, id(1)).await.unwrap().unwrap();
 
@@ -195,7 +195,7 @@ fn an_end_takes_its_lines_along_even_if_nobody_knows_they_are_not_on_disk() {
         let token = leased(&*queue, T0, 1).await;
         let release = queue.hold_writer().await;
         queue.append(T0, token, 1, lines(&["x"])).await.unwrap();
-        drop(lock(&queue.shared.live).take_unstored());
+        drop(queue.shared.live.lock().take_unstored());
         release.send(()).unwrap();
         queue.complete(T0, token, 1, End::Completed).await.unwrap();
         assert_eq!(texts(&page(&*queue, id(1), after(0, 0)).await), ["x"]);

@@ -15,7 +15,7 @@ use queue::{
 };
 
 use super::{Scratch, run};
-use crate::{OpenError, SqliteKeys, SqliteQueue, group::lock, schema};
+use crate::{OpenError, SqliteKeys, SqliteQueue, schema};
 
 #[test]
 fn a_second_relay_on_the_same_file_is_refused_until_the_first_has_gone() {
@@ -266,7 +266,7 @@ fn a_file_of_any_layout_keeps_what_is_in_it() {
                 let queries = now.list_queries(owner, &[], 0, 9).await.unwrap();
                 assert_eq!(queries.0, 1);
                 assert_eq!(then.list_queries(owner, &[], 0, 9).await.unwrap(), queries);
-                let kept = |queue: &SqliteQueue| lock(&queue.shared.live).machine.kept(&account);
+                let kept = |queue: &SqliteQueue| queue.shared.live.lock().machine.kept(&account);
                 assert_eq!(kept(&then), kept(&now), "{layout}");
             }
             if layout >= 11 {

@@ -23,7 +23,7 @@ use queue::{
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use crate::{SqliteQueue, group::lock, restart};
+use crate::{SqliteQueue, restart};
 
 /// Size of the reserve in bytes; smaller than the default, because each test creates it.
 const RESERVE: u64 = 64 * 1024;
@@ -125,7 +125,7 @@ impl Scratch {
 
     /// Returns the machine's records, by age.
     fn memory(&self) -> Vec<Record> {
-        sorted(lock(&self.shared.live).machine.records())
+        sorted(self.shared.live.lock().machine.records())
     }
 
     /// Returns the records that a relay starting now would load, without the grace added to leases.

@@ -3,10 +3,10 @@
 use std::{
     collections::{BTreeSet, VecDeque},
     convert::Infallible,
-    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use parking_lot::Mutex;
 use proto::{ErrorCode, JobError, LeaseToken, limits, worker::Retry};
 use queue::{Lease, LeaseQuery, QueueError};
 use tokio::sync::Notify;
@@ -34,7 +34,7 @@ struct Outgoing {
 
 impl Unsent {
     pub(super) fn extend(&self, leases: Vec<Lease>) {
-        self.lock().waiting.extend(leases);
+        self.leases.lock().waiting.extend(leases);
         self.filled.notify_one();
     }
 
@@ -42,7 +42,7 @@ impl Unsent {
     pub(super) async fn next(&self) -> Lease {
         loop {
             let (lease, is_empty) = {
-                let mut leases = self.lock();
+                let mut leases = self.leases.lock();
                 let lease = leases.waiting.pop_front();
                 if lease.is_some() {
                     leases.current.clone_from(&lease);
@@ -61,41 +61,37 @@ impl Unsent {
 
     /// Records that the current lease was written whole: its worker may start it from now on.
     pub(super) fn sent(&self) {
-        self.lock().current = None;
+        self.leases.lock().current = None;
     }
 
     /// Removes a lease; `false` if it is already being written or was written.
     fn withdraw(&self, token: LeaseToken) -> bool {
-        let mut leases = self.lock();
+        let mut leases = self.leases.lock();
         let before = leases.waiting.len();
         leases.waiting.retain(|lease| lease.token != token);
         leases.waiting.len() < before
     }
 
     fn is_empty(&self) -> bool {
-        self.lock().waiting.is_empty()
+        self.leases.lock().waiting.is_empty()
     }
 
     /// Returns the leases that no worker can have started.
     pub(super) fn tokens(&self) -> Vec<LeaseToken> {
-        let leases = self.lock();
+        let leases = self.leases.lock();
         let all = leases.current.iter().chain(&leases.waiting);
         all.map(|lease| lease.token).collect()
     }
 
     /// Takes the leases that are not being written yet.
     pub(super) fn take_waiting(&self) -> Vec<Lease> {
-        std::mem::take(&mut self.lock().waiting).into()
+        std::mem::take(&mut self.leases.lock().waiting).into()
     }
 
     /// Takes all remaining leases after the connection has ended.
     pub(super) fn take(&self) -> Vec<Lease> {
-        let Outgoing { waiting, current } = std::mem::take(&mut *self.lock());
+        let Outgoing { waiting, current } = std::mem::take(&mut *self.leases.lock());
         current.into_iter().chain(waiting).collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Outgoing> {
-        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

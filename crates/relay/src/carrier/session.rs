@@ -4,10 +4,7 @@
 //! [`super::lending`]), and writing. They share the leases that the connection holds, and those
 //! that are not yet written to it.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{
@@ -15,6 +12,7 @@ use futures_util::{
     future::BoxFuture,
     stream::{FuturesUnordered, SplitStream},
 };
+use parking_lot::{Mutex, MutexGuard};
 use proto::{
     ErrorCode, JobError, LeaseToken, Priority, WorkerReport, limits,
     worker::{Frame, FrameKind, RelayMessage, WorkerMessage},
@@ -392,6 +390,6 @@ impl Session {
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }

@@ -346,7 +346,7 @@ async fn a_batch_whose_file_is_not_whole_fails_and_keeps_what_was_answered() {
 /// Starts a server over a store that panics in the named method once.
 async fn breaking(at: &'static str) -> (Server, Arc<Gated>) {
     let gated = Gated::new(99, 99);
-    *gated.breaks.lock().unwrap() = Some(at);
+    *gated.breaks.lock() = Some(at);
     let settings = RelaySettings::default();
     let server = Server::beside(gated.clone(), gated.inner.clone(), settings).await;
     (server, gated)
@@ -399,7 +399,7 @@ async fn a_batch_that_breaks_down_keeps_what_was_answered_and_withdraws_the_rest
         }
     })
     .await;
-    *gated.breaks.lock().unwrap() = Some("put_result");
+    *gated.breaks.lock() = Some("put_result");
     echo(&mut worker).await;
     let batch = until(&client, &id, "failed").await;
     let answers = content(&client, &batch["output_file_id"]).await;

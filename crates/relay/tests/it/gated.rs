@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -10,6 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use proto::{Account, Body, End, JobError, JobId, JobState, LeaseToken, Timestamp, worker::Retry};
 use queue::{
     BatchRecord, Batches, Claim, DeliveryOutcome, DueWebhooks, Extended, Extras, FileRecord, Job,
@@ -52,7 +53,7 @@ impl Gated {
     }
 
     fn may_break(&self, at: &str) {
-        let mut breaks = self.breaks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut breaks = self.breaks.lock();
         assert!(breaks.take_if(|name| *name == at).is_none(), "as planned");
     }
 
