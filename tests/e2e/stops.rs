@@ -122,7 +122,7 @@ async fn a_second_signal_ends_a_relay_at_once_though_a_job_runs() {
     let mut relay = bed.relay.take().unwrap();
     let begun = Instant::now();
     relay.ask_to_end();
-    relay.says("a second signal ends it at once").await;
+    relay.says("a second signal stops it at once").await;
     relay.ask_to_end();
     let status = relay.wait().await;
     assert_eq!(status.code(), Some(1), "{}", relay.log());

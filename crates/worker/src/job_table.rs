@@ -80,7 +80,7 @@ pub(crate) struct Load {
 impl fmt::Debug for JobTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let load = *self.load.borrow();
-        write!(f, "Desk({} of {} slots held)", load.held, self.slots)
+        write!(f, "JobTable({} of {} slots held)", load.held, self.slots)
     }
 }
 
