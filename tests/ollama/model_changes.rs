@@ -300,7 +300,11 @@ async fn a_key_changes_no_model_that_it_may_not_ask_for() {
     ] {
         let got = site.ask(method, path, request).await;
         assert_eq!(got.status, 403, "{request}: {}", got.body);
-        assert!(got.body.contains("does not permit the model"), "{}", got.body);
+        assert!(
+            got.body.contains("does not permit the model"),
+            "{}",
+            got.body
+        );
         assert!(site.arrived(path).is_empty());
     }
     site.ollama.script("/api/pull", Answer::lines(PULLED));
