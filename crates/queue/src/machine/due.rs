@@ -27,7 +27,8 @@ pub(super) fn timer(record: &Record, now: Timestamp, waits: Duration) -> Option<
     }
 }
 
-/// Returns the record after the changes that are due at `now`; `None` if nothing changes.
+/// Returns the record after the changes that are due at `now`, which is not before its timer;
+/// `None` if nothing changes.
 pub(super) fn decide(record: &Record, now: Timestamp, waits: Duration) -> Option<Record> {
     let late = wanted_until(record).is_some_and(|deadline| deadline <= now);
     match record.job.state {
@@ -44,9 +45,6 @@ pub(super) fn decide(record: &Record, now: Timestamp, waits: Duration) -> Option
         // The holder of the lease is told to stop, as after a cancellation.
         JobState::Leased if late => Some(record.clone().ended(now, too_late(RUNNING))),
         JobState::Leased => {
-            if record.loan.as_ref().is_some_and(|loan| loan.until > now) {
-                return None;
-            }
             let mut lost = record.clone();
             lost.tries += 1;
             Some(if lost.cancelled {

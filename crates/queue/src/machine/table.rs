@@ -17,8 +17,8 @@ pub(super) struct Table {
     waits: Duration,
     slots: HashMap<JobId, Slot>,
     pub(super) waiting: Waiting,
-    /// Times at which to look at a job again. Renewing a lease leaves its timer in place; it then
-    /// fires early, which saves moving it at every renewal.
+    /// Times at which to look at a job again. Renewing a lease leaves its timer in place; it is
+    /// moved when it fires early, which saves moving it at every renewal.
     timers: BTreeSet<(Timestamp, JobId)>,
     per_account: HashMap<Account, Share>,
     /// Index of the queries, by account and age.
@@ -105,11 +105,20 @@ impl Table {
     }
 
     /// Removes the first due timer and returns a copy of its record, which must be put back,
-    /// changed or not.
+    /// changed or not. Records are taken in the order in which they became due.
     pub(super) fn take_due(&mut self, now: Timestamp) -> Option<Record> {
-        let (at, id) = self.timers.first().copied().filter(|(at, _)| *at <= now)?;
-        self.timers.remove(&(at, id));
-        self.get(id).cloned()
+        loop {
+            let (at, id) = self.timers.first().copied().filter(|(at, _)| *at <= now)?;
+            self.timers.remove(&(at, id));
+            let slot = self.slots.get_mut(&id)?;
+            let is_lent = slot.record.loan.is_some();
+            let later = due::timer(&slot.record, at, self.waits);
+            let Some(later) = later.filter(|later| is_lent && *later > at) else {
+                return Some(slot.record.clone());
+            };
+            slot.timer = Some(later);
+            self.timers.insert((later, id));
+        }
     }
 
     /// Moves the end of a lease. The timer stays, unless the lease would end before it.

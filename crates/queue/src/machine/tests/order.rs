@@ -172,6 +172,27 @@ proptest! {
 }
 
 #[test]
+fn of_leases_that_a_late_look_finds_over_the_first_to_end_is_first_in_line() {
+    let (mut machine, mut lent) = (Machine::default(), Vec::new());
+    for (n, of) in [(1, "a"), (2, "b")] {
+        let new = NewJob {
+            account: account(of),
+            ..job(n)
+        };
+        machine.enqueue(T0, &new).unwrap();
+        lent.extend(machine.lease(T0, &query(None, None), LEASE).1);
+    }
+    // The second ends first, although its timer is the later one of the two.
+    let renewed = machine.renew(T0, lent[0], Some(3 * LEASE));
+    renewed
+        .and_then(|()| machine.renew(T0, lent[1], Some(2 * LEASE)))
+        .unwrap();
+    machine.reap(T0 + 9 * LEASE);
+    let (_, next) = machine.lease(T0 + 9 * LEASE, &query(None, None), LEASE);
+    assert_eq!(next.map(|lease| lease.job), Some(id(2)));
+}
+
+#[test]
 fn queries_are_known_by_their_account_until_they_are_settled() {
     let mut machine = Machine::default();
     let new = |n: u8, of: &str, dialect| NewJob {
