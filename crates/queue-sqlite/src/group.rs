@@ -141,6 +141,7 @@ impl<'a> Group<'a> {
     /// Accepts a job, see [`queue::Queue::enqueue`]; returns its record.
     pub(crate) fn enqueue(&mut self, now: Timestamp, job: &NewJob) -> Result<&Record, Fault> {
         self.admits()?;
+        self.live().machine.has_room(job)?;
         if self.statements.has_ended(self.conn, job.id)? {
             return Err(QueueError::Exists(format!("job {}", job.id)).into());
         }

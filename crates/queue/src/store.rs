@@ -246,7 +246,7 @@ pub struct QueueCounts {
 /// read or written; its `# Errors` section lists the other reasons.
 #[async_trait]
 pub trait Queue: fmt::Debug + Send + Sync {
-    /// Accepts a job.
+    /// Accepts a job. Whether there is room for it is decided before its id is looked up.
     ///
     /// # Errors
     /// [`QueueError::Full`], [`QueueError::AccountFull`], [`QueueError::DiskFull`],

@@ -136,10 +136,10 @@ impl Machine {
     /// [`QueueError::Full`], [`QueueError::AccountFull`], [`QueueError::Exists`].
     pub fn enqueue(&mut self, now: Timestamp, new: &NewJob) -> Result<Step, QueueError> {
         let now = self.tick(now);
+        self.has_room(new)?;
         if self.get(new.id).is_some() {
             return Err(QueueError::Exists(format!("job {}", new.id)));
         }
-        self.has_room(new)?;
         self.last_seq += 1;
         self.weigh(
             &new.account,
