@@ -35,6 +35,7 @@ queue::bounds_suite!(async { Scratch::on(bounds::limits()) });
 pub(crate) struct Scratch {
     queue: SqliteQueue,
     folder: TempDir,
+    limits: QueueLimits,
 }
 
 impl Scratch {
@@ -58,7 +59,11 @@ impl Scratch {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("queue.db");
         let queue = SqliteQueue::open_with(&path, T0, limits, RESERVE, prepare).unwrap();
-        Self { queue, folder }
+        Self {
+            queue,
+            folder,
+            limits,
+        }
     }
 
     fn path(&self) -> PathBuf {
@@ -68,10 +73,9 @@ impl Scratch {
     /// Closes and reopens the queue.
     async fn reopened(self, now: Timestamp) -> Self {
         queue::Queue::close(&self.queue).await.unwrap();
-        let Self { queue, folder } = self;
+        let Self { queue, folder, .. } = self;
         drop(queue);
-        let queue = SqliteQueue::open(&folder.path().join("queue.db"), now).unwrap();
-        Self { queue, folder }
+        Self::opened(folder, now, self.limits)
     }
 
     /// Opens a copy of the files, as a kill at this moment would leave them.
@@ -80,8 +84,17 @@ impl Scratch {
         for name in ["queue.db", "queue.db-wal"] {
             std::fs::copy(self.folder.path().join(name), folder.path().join(name)).unwrap();
         }
-        let queue = SqliteQueue::open(&folder.path().join("queue.db"), now).unwrap();
-        Self { queue, folder }
+        Self::opened(folder, now, self.limits)
+    }
+
+    fn opened(folder: TempDir, now: Timestamp, limits: QueueLimits) -> Self {
+        let path = folder.path().join("queue.db");
+        let queue = SqliteQueue::open_on(&path, now, limits).unwrap();
+        Self {
+            queue,
+            folder,
+            limits,
+        }
     }
 
     /// Runs `act` on the writer's connection, in a transaction of its own.

@@ -1,79 +1,18 @@
 //! Random calls at random times: the file and the model give the same answers, across restarts.
 
+mod calls;
+
 use std::{fmt::Debug, time::Duration};
 
 use proptest::{collection::vec, prelude::*};
 use proto::{End, ErrorCode, EventId, LeaseToken, Timestamp, worker::Retry};
 use queue::{
-    Keys, LeaseQuery, MemoryQueue, NewJob, Owner, Queue, QueueError,
-    conformance::sample::{
-        T0, account, anyone, failed, id, job, job_for, page, serving, urgent, why, with_models,
-    },
+    Keys, MemoryQueue, NewJob, Owner, Queue, QueueError,
+    conformance::sample::{T0, account, failed, id, page, why},
 };
 
+use self::calls::{Call, call, limits};
 use super::{Scratch, run};
-
-#[derive(Debug, Clone)]
-enum Call {
-    Wait(u64),
-    Enqueue {
-        n: u8,
-        account: bool,
-        model: bool,
-        level: u8,
-        deadline: Option<u64>,
-    },
-    Lease {
-        account: bool,
-        models: Option<bool>,
-        seconds: u64,
-    },
-    Extend(usize),
-    Append {
-        lease: usize,
-        first: u64,
-        lines: u8,
-    },
-    Complete {
-        lease: usize,
-        lines: u64,
-        end: u8,
-    },
-    Nack {
-        lease: usize,
-        retry: u8,
-    },
-    Cancel {
-        n: u8,
-        owner: Option<bool>,
-    },
-    Fetched(u8),
-    Reap,
-    Restart,
-}
-
-fn call() -> impl Strategy<Value = Call> {
-    let lease = 0..6_usize;
-    prop_oneof![
-        2 => prop_oneof![8 => 0..100_u64, 1 => Just(3_600), 1 => Just(90_000)].prop_map(Call::Wait),
-        4 => (1..9_u8, any::<bool>(), any::<bool>(), 1..=10_u8, proptest::option::of(1..300_u64))
-            .prop_map(|(n, account, model, level, deadline)| {
-                Call::Enqueue { n, account, model, level, deadline }
-            }),
-        5 => (any::<bool>(), any::<Option<bool>>(), 1..100_u64)
-            .prop_map(|(account, models, seconds)| Call::Lease { account, models, seconds }),
-        1 => lease.clone().prop_map(Call::Extend),
-        4 => (lease.clone(), 0..4_u64, 0..3_u8)
-            .prop_map(|(lease, first, lines)| Call::Append { lease, first, lines }),
-        3 => (lease.clone(), 0..4_u64, 0..3_u8)
-            .prop_map(|(lease, lines, end)| Call::Complete { lease, lines, end }),
-        3 => (lease, 0..3_u8).prop_map(|(lease, retry)| Call::Nack { lease, retry }),
-        2 => (1..9_u8, any::<Option<bool>>()).prop_map(|(n, owner)| Call::Cancel { n, owner }),
-        2 => (1..9_u8).prop_map(Call::Fetched),
-        2 => Just(Call::Reap),
-        1 => Just(Call::Restart),
-    ]
-}
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..Default::default() })]
@@ -106,8 +45,8 @@ impl Pair {
         }];
         Self {
             now: T0,
-            model: MemoryQueue::default(),
-            file: Scratch::new(),
+            model: MemoryQueue::new(limits()),
+            file: Scratch::on(limits()),
             leases,
         }
     }
@@ -116,20 +55,10 @@ impl Pair {
         let (now, model, file) = (self.now, &self.model, &*self.file);
         match call {
             Call::Wait(seconds) => self.now = now + Duration::from_secs(seconds),
-            Call::Enqueue {
-                n,
-                account: of,
-                model: on,
-                level,
-                deadline,
-            } => {
+            Call::Enqueue { new, deadline } => {
                 let new = NewJob {
-                    account: whose(of),
-                    model: job_for(n, if on { "m" } else { "M:latest" }).model,
-                    priority: urgent(n, level).priority,
                     deadline: deadline.map(|seconds| now + Duration::from_secs(seconds)),
-                    attended: n % 2 == 0,
-                    ..job(n)
+                    ..new
                 };
                 same(
                     model.enqueue(now, new.clone()).await,
@@ -137,33 +66,24 @@ impl Pair {
                 );
             }
             Call::Lease {
-                account: of,
-                models,
+                query,
                 seconds,
+                max,
             } => {
-                // One account at a time, because the turn among accounts is not stored on disk.
-                let LeaseQuery { serve, .. } = serving(&[whose(of).as_str()]);
-                let models = models.map(|known| if known { "m" } else { "other" });
-                let any = anyone();
-                let query = LeaseQuery {
-                    serve,
-                    ..models.map_or(any, |name| with_models(&[name]))
-                };
                 let length = Duration::from_secs(seconds);
                 let (expected, got) = (
-                    model.lease(now, &query, length).await,
-                    file.lease(now, &query, length).await,
+                    model.lease_many(now, &query, length, max).await,
+                    file.lease_many(now, &query, length, max).await,
                 );
-                let lent = got
-                    .as_ref()
-                    .ok()
-                    .and_then(|lease| Some(lease.as_ref()?.token));
+                let lent = got.iter().flatten().map(|lease| lease.token);
                 self.leases.extend(lent);
-                let plain = |lease: queue::Lease| (lease.token, lease.until, lease.job);
-                same(
-                    expected.map(|lease| lease.map(plain)),
-                    got.map(|lease| lease.map(plain)),
-                );
+                let plain = |leases: Vec<queue::Lease>| -> Vec<_> {
+                    let leases = leases.into_iter();
+                    leases
+                        .map(|lease| (lease.token, lease.until, lease.job))
+                        .collect()
+                };
+                same(expected.map(plain), got.map(plain));
             }
             Call::Extend(lease) => {
                 let (token, length) = (self.lease(lease), Duration::from_secs(70));
@@ -211,8 +131,7 @@ impl Pair {
                 );
             }
             Call::Cancel { n, owner } => {
-                let account = owner.map(whose);
-                let owner = account.as_ref().map_or(Owner::Anyone, Owner::Account);
+                let owner = owner.as_ref().map_or(Owner::Anyone, Owner::Account);
                 same(
                     model.cancel(now, owner, id(n)).await,
                     file.cancel(now, owner, id(n)).await,
@@ -241,7 +160,7 @@ impl Pair {
         let (model, file) = (&self.model, &*self.file);
         same(model.attended().await, file.attended().await);
         same(model.list_keys().await, file.list_keys().await);
-        for owner in [Owner::Anyone, Owner::Account(&whose(true))] {
+        for owner in [Owner::Anyone, Owner::Account(&account("a"))] {
             same(model.list(owner, 100).await, file.list(owner, 100).await);
         }
         for job in model.list(Owner::Anyone, 100).await.unwrap() {
@@ -262,10 +181,6 @@ impl Pair {
             }
         }
     }
-}
-
-fn whose(first: bool) -> proto::Account {
-    account(if first { "a" } else { "b" })
 }
 
 fn same<T: PartialEq + Debug>(expected: Result<T, QueueError>, got: Result<T, QueueError>) {
