@@ -11,18 +11,9 @@ use telemetry::metrics::RelayMetrics;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    RelaySettings, World,
-    batch::Running,
-    budget::Budget,
-    error::ApiError,
-    jwt::TokenTime,
-    metrics::Counting,
-    push::Latest,
-    revocation::KeyUses,
-    routing::Routing,
-    throttle::{ConcurrencyLimit, RateLimits},
-    users::Logins,
-    webhook::WebhookWakeups,
+    RelaySettings, World, batch::Running, budget::Budget, concurrency::ConcurrencyLimit,
+    error::ApiError, jwt::TokenTime, metrics::Counting, push::Latest, revocation::KeyUses,
+    routing::Routing, throttle::RateLimits, users::Logins, webhook::WebhookWakeups,
     workers::Workers,
 };
 

@@ -12,6 +12,7 @@ mod batch;
 mod bounds;
 mod budget;
 mod carrier;
+mod concurrency;
 mod config;
 mod connections;
 mod cors;

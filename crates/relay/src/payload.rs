@@ -13,8 +13,8 @@ use proto::{ErrorCode, limits};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    Relay, budget::BudgetShare, connections::ConnectionHandle, error::ApiError,
-    throttle::WorkPermit,
+    Relay, budget::BudgetShare, concurrency::WorkPermit, connections::ConnectionHandle,
+    error::ApiError,
 };
 
 /// Rate in bytes per second below which a body counts as stalled.

@@ -16,9 +16,9 @@ use tokio::time::{sleep, timeout};
 use tower::ServiceExt as _;
 
 use crate::{
-    Relay, auth::PathKey, cors, error::ApiError, error_format, exempt::bypasses_limits, loopback,
-    peer::Peer, revocation::RevocationSlot, target::without_extra_slashes, throttle::WorkPermit,
-    tls::Tls, unread::Unread,
+    Relay, auth::PathKey, concurrency::WorkPermit, cors, error::ApiError, error_format,
+    exempt::bypasses_limits, loopback, peer::Peer, revocation::RevocationSlot,
+    target::without_extra_slashes, tls::Tls, unread::Unread,
 };
 
 /// Maximum length of a request's target, in bytes.

@@ -20,8 +20,8 @@ use tower::ServiceExt as _;
 
 use super::{engine, health, no_route, unknown_route, wrong_method};
 use crate::{
-    Relay, auth::PathKey, connections::ConnectionHandle, peer::Peer, revocation::RevocationSlot,
-    throttle::WorkPermit,
+    Relay, auth::PathKey, concurrency::WorkPermit, connections::ConnectionHandle, peer::Peer,
+    revocation::RevocationSlot,
 };
 
 const PREFIX: &str = "/api/ollama";

@@ -6,11 +6,8 @@ use proto::{Account, ErrorCode, ModelName, Priority, Timestamp, WorkerId};
 use queue::{Ceiling, IdempotencyKey, KeyId, Owner, Serve, UserId};
 
 use crate::{
-    connections::ConnectionHandle,
-    error::ApiError,
-    intake::Attendance,
-    session,
-    throttle::{WorkPermit, user_key_id},
+    concurrency::WorkPermit, connections::ConnectionHandle, error::ApiError, intake::Attendance,
+    session, throttle::user_key_id,
 };
 
 /// Caller of a request, with a valid key or token.
