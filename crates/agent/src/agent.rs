@@ -130,7 +130,7 @@ impl Agent {
                 parts.hub.clone(),
                 ports,
                 name,
-                status::port_owner,
+                status::port_user,
                 serve.clone(),
             );
             tasks.spawn(async {

@@ -157,7 +157,7 @@ impl Parts {
             .ask_owner(approvals.clone());
         let http_refused: Vec<u16> = http_refused
             .iter()
-            .filter(|refused| !is_foreign(refused.by.as_ref()))
+            .filter(|refused| !is_foreign(refused.by.as_ref().map(|by| by.user)))
             .map(|refused| refused.port)
             .collect();
         let http = http_bound.map(|(listener, addr)| {
@@ -199,7 +199,7 @@ pub(crate) struct Neighbour {
 fn neighbour(refused: &[PortInUse], taken_http: &[u16]) -> Option<Neighbour> {
     let is_taken = |refused: &&PortInUse| refused.error.kind() == io::ErrorKind::AddrInUse;
     let refused = refused.iter().find(is_taken)?;
-    if is_foreign(refused.by.as_ref()) {
+    if is_foreign(refused.by.as_ref().map(|by| by.user)) {
         return None;
     }
     let process = refused.by.as_ref().and_then(|by| by.process.as_ref());
@@ -283,7 +283,11 @@ mod tests {
                 by: by.clone(),
                 error: io::ErrorKind::AddrInUse.into(),
             };
-            assert_eq!(status::is_foreign(by.as_ref()), is_foreign, "{by:?}");
+            assert_eq!(
+                status::is_foreign(by.as_ref().map(|by| by.user)),
+                is_foreign,
+                "{by:?}"
+            );
             assert_eq!(neighbour(&[refused], &[]).is_none(), is_foreign, "{by:?}");
         }
     }

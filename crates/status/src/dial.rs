@@ -25,8 +25,7 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    LocalToken, Places, PortOwner, foreign, is_foreign, proof::Challenge, upgrade::socket_config,
-    web::Web,
+    LocalToken, Places, foreign, is_foreign, proof::Challenge, upgrade::socket_config, web::Web,
 };
 
 /// Timeout of connecting and authenticating, and of writing a command.
@@ -62,43 +61,43 @@ pub(crate) struct Shown {
     data: Map<String, Value>,
 }
 
-/// Returns the program that listens on a port.
+/// Returns the user of the program that listens on a port.
 #[derive(Clone)]
-pub(crate) struct PortOwners(Arc<dyn Fn(u16) -> Option<PortOwner> + Send + Sync>);
+pub(crate) struct PortUsers(Arc<dyn Fn(u16) -> Option<u32> + Send + Sync>);
 
-impl PortOwners {
-    pub(crate) fn new(owner_of: impl Fn(u16) -> Option<PortOwner> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(owner_of))
+impl PortUsers {
+    pub(crate) fn new(user_of: impl Fn(u16) -> Option<u32> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(user_of))
     }
 
     /// Fails if another user's program listens at this address, or may. To be called after the
     /// server has responded, because an earlier listener may have been replaced.
     pub(crate) async fn refuse_foreign(&self, addr: SocketAddr) -> io::Result<()> {
-        let Self(owner_of) = self.clone();
-        let by = spawn_blocking(move || owner_of(addr.port())).await;
-        if is_foreign(by.ok().flatten().as_ref()) {
+        let Self(user_of) = self.clone();
+        let user = spawn_blocking(move || user_of(addr.port())).await;
+        if is_foreign(user.ok().flatten()) {
             return Err(denied("another user's program listens there now"));
         }
         Ok(())
     }
 }
 
-impl fmt::Debug for PortOwners {
+impl fmt::Debug for PortUsers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Holders")
+        f.write_str("PortUsers")
     }
 }
 
-/// Connects to the first server with a status, by WebSocket, or else over HTTP. With `owners`,
+/// Connects to the first server with a status, by WebSocket, or else over HTTP. With `users`,
 /// programs of other users are skipped.
-pub(crate) async fn connect(places: &Places, owners: Option<&PortOwners>) -> Result<Peer, Error> {
+pub(crate) async fn connect(places: &Places, users: Option<&PortUsers>) -> Result<Peer, Error> {
     let mut failed = Error::ConnectionClosed;
     for (addr, token) in places.candidates() {
         let token = token.and_then(|path| LocalToken::read(&path).ok().flatten());
         let reached = async {
             let hub = reach(addr, token).await?;
-            if let Some(owners) = owners {
-                owners.refuse_foreign(addr).await?;
+            if let Some(users) = users {
+                users.refuse_foreign(addr).await?;
             }
             Ok(hub)
         };
@@ -109,7 +108,7 @@ pub(crate) async fn connect(places: &Places, owners: Option<&PortOwners>) -> Res
         }
     }
     for addr in places.http() {
-        match Web::open(addr, owners.cloned()).await {
+        match Web::open(addr, users.cloned()).await {
             Ok(web) => return Ok(Peer::Web(web)),
             Err(error) => tracing::debug!(%addr, %error, "no status over HTTP"),
         }

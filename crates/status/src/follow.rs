@@ -17,8 +17,8 @@ use tokio_tungstenite::tungstenite::Error;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    HubAddress, Places, PortOwner,
-    dial::{CONNECT, PortOwners, connect},
+    HubAddress, Places,
+    dial::{CONNECT, PortUsers, connect},
 };
 
 /// Timeout of a command; an older hub never answers one.
@@ -86,7 +86,7 @@ struct Ask {
 #[derive(Debug)]
 pub struct Subscriber {
     places: Places,
-    owners: Option<PortOwners>,
+    users: Option<PortUsers>,
     patience: [Duration; 2],
     link: watch::Sender<Link>,
     asks: mpsc::Receiver<Ask>,
@@ -144,7 +144,7 @@ impl Subscriber {
         (
             Self {
                 places,
-                owners: None,
+                users: None,
                 patience: [QUIET, UNANSWERED],
                 link,
                 asks,
@@ -165,15 +165,15 @@ impl Subscriber {
         Self { patience, ..self }
     }
 
-    /// Connects only to programs of this user; `owner_of` returns the program that listens on a
-    /// port.
+    /// Connects only to programs of this user; `user_of` returns the user of the program that
+    /// listens on a port.
     #[must_use]
     pub(crate) fn of_this_user(
         self,
-        owner_of: impl Fn(u16) -> Option<PortOwner> + Send + Sync + 'static,
+        user_of: impl Fn(u16) -> Option<u32> + Send + Sync + 'static,
     ) -> Self {
-        let owners = Some(PortOwners::new(owner_of));
-        Self { owners, ..self }
+        let users = Some(PortUsers::new(user_of));
+        Self { users, ..self }
     }
 
     /// Connects, follows, and reconnects, until `stop`.
@@ -200,7 +200,7 @@ impl Subscriber {
     /// Runs one connection from start to end; returns for how long it had a status.
     async fn session(&mut self) -> Result<Duration, Error> {
         let missed = self.places.missed().map(Path::to_owned);
-        let mut hub = connect(&self.places, self.owners.as_ref()).await?;
+        let mut hub = connect(&self.places, self.users.as_ref()).await?;
         let mut live_since: Option<Instant> = None;
         let mut asked: HashMap<String, oneshot::Sender<Result<(), AskError>>> = HashMap::new();
         let mut count = 0_u64;

@@ -56,7 +56,7 @@ pub use follow::{AskError, Link, Subscriber, SubscriberHandle};
 pub use hub::{Snapshot, StatusHub, VoiceActivity};
 pub use neighbour::follow_neighbour;
 pub use place::{HubAddress, Places, Ports};
-pub use port_owner::{PortOwner, is_foreign, port_owner};
+pub use port_owner::{PortOwner, is_foreign, port_owner, port_user};
 pub use printable::{is_printable, strip_control_chars};
 pub use request::request;
 pub use server::{Answer, Limits, Request, StatusServer};

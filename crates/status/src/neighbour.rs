@@ -13,7 +13,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Answer, AskError, Link, Places, PortOwner, Ports, StatusHub, Subscriber, SubscriberHandle,
+    Answer, AskError, Link, Places, Ports, StatusHub, Subscriber, SubscriberHandle,
     publishers::{Note, PUBLISHER_COMMANDS_MAX, PublisherCommand, PublisherSlot},
     strip_control_chars,
 };
@@ -28,19 +28,19 @@ const TEXT_MAX: usize = 256;
 
 /// Follows the status of the assistant at these ports and shows it in `hub` until `stop`: its voice
 /// and text, never relay or engine. `stop_tts` is sent to it. Its fields disappear when it
-/// disconnects. `owner_of` returns the program that listens on a port; it is asked at each
-/// connection, because another user's program may have taken the port meanwhile.
+/// disconnects. `user_of` returns the user of the program that listens on a port; it is
+/// asked at each connection, because another user's program may have taken the port meanwhile.
 pub async fn follow_neighbour(
     hub: StatusHub,
     ports: Ports,
     name: String,
-    owner_of: impl Fn(u16) -> Option<PortOwner> + Send + Sync + 'static,
+    user_of: impl Fn(u16) -> Option<u32> + Send + Sync + 'static,
     stop: CancellationToken,
 ) {
     let origin = ports.sockets.iter().chain(&ports.http).next();
     let origin = origin.map_or_else(String::new, ToString::to_string);
     let (subscriber, handle) = Subscriber::new(Places::Ports(ports));
-    let subscriber = subscriber.of_this_user(owner_of);
+    let subscriber = subscriber.of_this_user(user_of);
     let slot = PublisherSlot::new(hub, SEAT, name).read_from(origin);
     tokio::join!(subscriber.run(stop.clone()), async {
         let _ = stop.run_until_cancelled(merge(slot, &handle)).await;

@@ -20,23 +20,15 @@ impl fmt::Display for PortOwner {
     }
 }
 
-impl PortOwner {
-    /// Whether it runs as the same user as this process.
-    #[must_use]
-    pub fn is_own(&self) -> bool {
-        is_me(self.user)
-    }
-}
-
-/// Whether a port is held by another user's program, or may be. Linux names the user of every
-/// listener; other systems name none.
+/// Whether a port is held by another user's program, or may be. `user` is the user of the listening
+/// program, if known: Linux knows it for every listener, other systems tell none.
 #[must_use]
-pub fn is_foreign(by: Option<&PortOwner>) -> bool {
-    by.map_or(cfg!(target_os = "linux"), |by| !by.is_own())
+pub fn is_foreign(user: Option<u32>) -> bool {
+    user.map_or(cfg!(target_os = "linux"), |user| !is_me(user))
 }
 
-/// Finds the program that listens on this TCP port of 127.0.0.1. Reads `/proc`, which takes
-/// milliseconds; `None` on other systems.
+/// Finds the program that listens on this TCP port of 127.0.0.1. Reads `/proc`, also the open files
+/// of all processes, which takes milliseconds; `None` on other systems.
 #[must_use]
 pub fn port_owner(port: u16) -> Option<PortOwner> {
     let (user, inode) = look_up(|table| listener(table, port).map(|row| (row.user, row.inode)))?;
@@ -44,6 +36,13 @@ pub fn port_owner(port: u16) -> Option<PortOwner> {
         user,
         process: process_of(inode),
     })
+}
+
+/// Finds the user of the program that listens on this TCP port of 127.0.0.1. Reads only the kernel's
+/// socket tables; `None` on other systems.
+#[must_use]
+pub fn port_user(port: u16) -> Option<u32> {
+    look_up(|table| listener(table, port).map(|row| row.user))
 }
 
 /// Finds the listening socket that is reached at 127.0.0.1 with this port.
@@ -84,7 +83,9 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn this_very_process_is_found_by_its_port() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let found = port_owner(listener.local_addr().unwrap().port()).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let found = port_owner(port).unwrap();
         assert_eq!(found.process.unwrap().0, std::process::id());
+        assert_eq!(port_user(port), Some(found.user));
     }
 }

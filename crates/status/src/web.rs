@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use crate::{
-    dial::{CONNECT, PortOwners},
+    dial::{CONNECT, PortUsers},
     foreign,
 };
 
@@ -28,7 +28,7 @@ const PACE: Duration = Duration::from_secs(1);
 pub(crate) struct Web {
     addr: SocketAddr,
     /// If given, programs of other users are refused, also when they take the port later.
-    owners: Option<PortOwners>,
+    users: Option<PortUsers>,
     /// The event stream, if there is one.
     events: Option<Events>,
     /// The first status, read when the connection was opened.
@@ -45,8 +45,8 @@ struct Events {
 
 impl Web {
     /// Opens the event stream at this address, or else polls the page with the status.
-    pub(crate) async fn open(addr: SocketAddr, owners: Option<PortOwners>) -> io::Result<Self> {
-        let (response, driver) = get(addr, "/status/stream", owners.as_ref()).await?;
+    pub(crate) async fn open(addr: SocketAddr, users: Option<PortUsers>) -> io::Result<Self> {
+        let (response, driver) = get(addr, "/status/stream", users.as_ref()).await?;
         let kind = response.headers().get(header::CONTENT_TYPE);
         let is_stream = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
         let events = (response.status() == StatusCode::OK && is_stream).then(|| Events {
@@ -56,7 +56,7 @@ impl Web {
         });
         let mut web = Self {
             addr,
-            owners,
+            users,
             events,
             first: None,
             ask_from: Instant::now(),
@@ -82,7 +82,7 @@ impl Web {
     }
 
     async fn poll(&self) -> io::Result<ServerMessage> {
-        let (response, _driver) = get(self.addr, "/api/status", self.owners.as_ref()).await?;
+        let (response, _driver) = get(self.addr, "/api/status", self.users.as_ref()).await?;
         ok(&response)?;
         let body = Limited::new(response.into_body(), limits::HUB_MESSAGE_MAX);
         let bytes = body.collect().await.map_err(io::Error::other)?.to_bytes();
@@ -155,7 +155,7 @@ fn ok<B>(response: &Response<B>) -> io::Result<()> {
 async fn get(
     addr: SocketAddr,
     path: &str,
-    owners: Option<&PortOwners>,
+    users: Option<&PortUsers>,
 ) -> io::Result<(Response<Incoming>, JoinSet<()>)> {
     let getting = async {
         let stream = TcpStream::connect(addr).await?;
@@ -176,8 +176,8 @@ async fn get(
             .send_request(request)
             .await
             .map_err(io::Error::other)?;
-        if let Some(owners) = owners {
-            owners.refuse_foreign(addr).await?;
+        if let Some(users) = users {
+            users.refuse_foreign(addr).await?;
         }
         Ok((response, driver))
     };

@@ -7,8 +7,8 @@ use std::{
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use hearth_status::{
-    AskError, HubAddress, Link, LocalToken, Places, PortOwner, Ports, StatusHub, Subscriber,
-    SubscriberHandle, follow_neighbour, port_owner, private_file,
+    AskError, HubAddress, Link, LocalToken, Places, Ports, StatusHub, Subscriber, SubscriberHandle,
+    follow_neighbour, port_user, private_file,
 };
 use proto::{
     ErrorCode,
@@ -50,13 +50,10 @@ struct Beside {
 
 impl Beside {
     fn start(addr: SocketAddr) -> Self {
-        Self::asking(sockets(addr), port_owner)
+        Self::asking(sockets(addr), port_user)
     }
 
-    fn asking(
-        ports: Ports,
-        owner_of: impl Fn(u16) -> Option<PortOwner> + Send + Sync + 'static,
-    ) -> Self {
+    fn asking(ports: Ports, user_of: impl Fn(u16) -> Option<u32> + Send + Sync + 'static) -> Self {
         let (hub, stop) = (StatusHub::default(), CancellationToken::new());
         hub.update(|status| {
             status.status = Phase::Ready;
@@ -67,7 +64,7 @@ impl Beside {
             hub.clone(),
             ports,
             "assistant".into(),
-            owner_of,
+            user_of,
             stop.clone(),
         );
         let run = tokio::spawn(following);
@@ -373,7 +370,7 @@ async fn what_another_program_said_instead_comes_back_when_that_one_leaves() {
         served.hub.clone(),
         sockets(addr),
         "assistant".into(),
-        port_owner,
+        port_user,
         stop.clone(),
     );
     let following = tokio::spawn(following);
@@ -453,17 +450,13 @@ async fn whoever_was_followed_instead_of_the_own_hub_is_left_when_that_is_there(
 #[cfg(target_os = "linux")]
 async fn another_users_program_that_takes_the_port_later_is_not_believed() {
     let (listener, addr) = listen().await;
-    let user = port_owner(addr.port()).unwrap().user;
+    let user = port_user(addr.port()).unwrap();
     let (asked, mut asking) = watch::channel(0_u32);
     // The second listener belongs to another user; the third belongs to the owner again.
     let beside = Beside::asking(sockets(addr), move |_| {
         asked.send_modify(|count| *count += 1);
         let foreign = u32::from(*asked.borrow() == 2);
-        let process = None;
-        Some(PortOwner {
-            user: user + foreign,
-            process,
-        })
+        Some(user + foreign)
     });
     let mut shown = beside.hub.subscribe();
     let mut own = assistant(&listener).await;
@@ -494,7 +487,7 @@ async fn another_users_program_that_takes_the_port_later_is_not_believed() {
 #[cfg(target_os = "linux")]
 async fn another_users_program_that_takes_the_port_between_two_polls_is_not_believed() {
     let (listener, addr) = listen().await;
-    let user = port_owner(addr.port()).unwrap().user;
+    let user = port_user(addr.port()).unwrap();
     let ports = Ports {
         sockets: Vec::new(),
         http: vec![addr],
@@ -504,11 +497,7 @@ async fn another_users_program_that_takes_the_port_between_two_polls_is_not_beli
     let beside = Beside::asking(ports, move |_| {
         asked.send_modify(|count| *count += 1);
         let foreign = u32::from(*asked.borrow() == 3);
-        let process = None;
-        Some(PortOwner {
-            user: user + foreign,
-            process,
-        })
+        Some(user + foreign)
     });
     let mut shown = beside.hub.subscribe();
     let page = async |says: &str| loop {
