@@ -4,6 +4,8 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize, de};
 
+use crate::Timestamp;
+
 /// Reasons why a text is not a valid identifier or name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidId {
@@ -18,9 +20,25 @@ pub enum InvalidId {
     Model,
 }
 
-/// Identifier of a job for its whole life: 128 random bits, written as 32 hexadecimal digits.
+/// Identifier of a job for its whole life, written as 32 hexadecimal digits. New ones are made by
+/// [`JobId::new`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct JobId(pub [u8; 16]);
+
+impl JobId {
+    /// A new id: the time in milliseconds in 48 bits, then 80 random bits. Ids of about the same
+    /// time are neighbours in the index of a store, so that jobs that end together share its pages;
+    /// of entirely random ids, each would rewrite a page of its own.
+    #[must_use]
+    pub fn new(now: Timestamp, random: [u8; 10]) -> Self {
+        let [_, _, time @ ..] = now.0.to_be_bytes();
+        let mut id = [0; 16];
+        let (front, back) = id.split_at_mut(time.len());
+        front.copy_from_slice(&time);
+        back.copy_from_slice(&random);
+        Self(id)
+    }
+}
 
 impl fmt::Display for JobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -188,6 +206,15 @@ mod tests {
         ] {
             assert_eq!(wrong.parse::<JobId>(), Err(InvalidId::Job), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_later_job_has_a_greater_id_whatever_was_drawn() {
+        let id = |now, random| JobId::new(Timestamp(now), [random; 10]);
+        assert!(id(1_763_900_000_000, 0xff) < id(1_763_900_000_001, 0));
+        assert_ne!(id(5, 1), id(5, 2));
+        let written = id(1_763_900_000_000, 0xab).to_string();
+        assert_eq!(written, "019ab0a20700abababababababababab");
     }
 
     #[test]

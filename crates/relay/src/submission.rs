@@ -129,11 +129,11 @@ impl Relay {
         })
     }
 
-    /// Returns a new random job id.
+    /// Returns a new job id.
     pub(crate) fn job_id(&self) -> Result<JobId, ApiError> {
-        let mut id = [0; 16];
-        id.copy_from_slice(&self.random()?[..16]);
-        Ok(JobId(id))
+        let mut random = [0; 10];
+        random.copy_from_slice(&self.random()?[..10]);
+        Ok(JobId::new(self.now(), random))
     }
 
     /// Cancels a job in a task of its own. The store decides it after what was submitted before.
