@@ -53,12 +53,21 @@ impl Secured {
         command
     }
 
+    /// An agent on a system that trusts the relay's certificate.
     async fn agent(&self, ollama: &ScriptedOllama) -> Process {
+        self.start_agent(ollama, |args| self.trusting(args, &self.worker))
+            .await
+    }
+
+    async fn start_agent(
+        &self,
+        ollama: &ScriptedOllama,
+        program: impl FnOnce(&[&str]) -> Command,
+    ) -> Process {
         let engine = format!("ollama:{}", ollama.url());
-        let args = [
+        let mut command = program(&[
             "agent", "--relay", &self.url, "--engine", &engine, "--name", "home",
-        ];
-        let mut command = self.trusting(&args, &self.worker);
+        ]);
         command.args(["--status-port", "0", "--http-port", "0"]);
         let mut agent = Process::start("the agent", command);
         agent.says("status on ws://").await;
@@ -117,4 +126,24 @@ async fn an_agent_refuses_a_certificate_of_another_name_and_one_that_has_expired
         let told = [agent.log(), refused.stderr].concat();
         assert!(told.contains("certificate"), "{told}");
     }
+}
+
+#[tokio::test]
+async fn an_agent_refuses_a_certificate_that_nobody_vouches_for() {
+    let ollama = ScriptedOllama::start().await.unwrap();
+    let secured = Secured::with(named("localhost")).await;
+    let wary = |args: &[&str]| {
+        let mut command = hearth(&secured.home, args);
+        command.env("HEARTH_KEY", &secured.worker);
+        command
+    };
+    let agent = secured.start_agent(&ollama, wary).await;
+    secured.until("relay_offline", &agent).await;
+    let told = agent.log();
+    assert!(told.contains("certificate"), "{told}");
+    let relay = secured.relay.log();
+    assert!(
+        !relay.contains("worker connected"),
+        "it was let in: {relay}"
+    );
 }

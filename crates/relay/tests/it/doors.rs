@@ -389,6 +389,29 @@ async fn heads_that_are_too_large_and_compressed_bodies_are_refused() {
 }
 
 #[tokio::test]
+async fn a_flood_of_http_2_streams_is_refused_at_its_first_bytes() {
+    let server = Server::start().await;
+    let mut socket = TcpStream::connect(server.address).await.unwrap();
+    let mut flood = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    for stream in (1_u32..20_001).step_by(2) {
+        // HEADERS with "GET / http", ended at once by RST_STREAM.
+        flood.extend(b"\0\0\x03\x01\x05");
+        flood.extend(stream.to_be_bytes());
+        flood.extend(b"\x82\x84\x86\0\0\x04\x03\0");
+        flood.extend(stream.to_be_bytes());
+        flood.extend(8_u32.to_be_bytes());
+    }
+    // The relay closes the connection before it has read everything.
+    let _ = socket.write_all(&flood).await;
+    let mut answer = Vec::new();
+    let _ = in_time(socket.read_to_end(&mut answer)).await;
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.len() < 1_024, "{} bytes", answer.len());
+    assert!(!answer.contains(" 200 "), "{answer}");
+    assert_eq!(server.nobody().get("/healthz").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn a_relay_starts_only_with_a_key_or_for_a_developer_on_loopback() {
     let start = |address: &'static str, insecure_dev: bool, key: Option<Option<Timestamp>>| async move {
         let store = Arc::new(MemoryQueue::default());
