@@ -32,26 +32,29 @@ const SETTLED: Duration = Duration::from_secs(2);
 /// If the hub does not start, or a status does not arrive.
 pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
     let mut hub = start(Contestant::Hub).await?.context("the hub")?;
+    let mut floor = start(Contestant::Floor).await?.context("the floor")?;
     let mut push = start(Contestant::Python).await?;
     let mut page = start(Contestant::FastApi).await?;
     let polling = page.as_ref().map(|page| poll(page.addr));
     sleep(SETTLED).await;
-    let (mut own, mut pushed, mut polled) = (Vec::new(), Vec::new(), Vec::new());
+    let [mut own, mut least, mut pushed, mut polled] = [const { Vec::new() }; 4];
     for _ in 0..ROUNDS {
         let begun = [
             used(Some(&hub))?,
+            used(Some(&floor))?,
             used(push.as_ref())?,
             used(page.as_ref())?,
         ];
         for _ in 0..CHANGES {
             sleep(CHANGE_EVERY).await;
-            let sides = [Some(&mut hub), push.as_mut(), page.as_mut()];
+            let sides = [Some(&mut hub), Some(&mut floor), push.as_mut(), page.as_mut()];
             for side in sides.into_iter().flatten() {
                 side.publish(1).await?;
             }
         }
         let ended = [
             used(Some(&hub))?,
+            used(Some(&floor))?,
             used(push.as_ref())?,
             used(page.as_ref())?,
         ];
@@ -60,6 +63,7 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
             100.0 * cpu / (CHANGE_EVERY * CHANGES).as_secs_f64()
         });
         own.extend(percent.next());
+        least.extend(percent.next());
         pushed.extend(percent.next());
         polled.extend(percent.next());
     }
@@ -79,10 +83,11 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
             middle(under)
         ),
     };
-    let mut figures = Vec::new();
+    let mut figures = vec![figure("hub / floor", &own, &least, Goal::None)];
     if page.is_some() {
         let goal = Goal::AtLeast(400.0);
         figures.push(figure("polled / hub", &polled, &own, goal));
+        figures.push(figure("polled / floor", &polled, &least, Goal::None));
     }
     if push.is_some() {
         let goal = Goal::AtMost(0.3);
