@@ -45,6 +45,17 @@ pub enum OpenError {
         /// Result of the check.
         reason: String,
     },
+    /// There is no space for the copy that is made before an upgrade.
+    #[error(
+        "before {path} is upgraded it is copied, and the disk has no space for that; \
+         make {needs_mib} MiB free beside it and start again; nothing was changed"
+    )]
+    NoRoomToUpgrade {
+        /// The queue file.
+        path: PathBuf,
+        /// Space needed for the copy, in MiB.
+        needs_mib: u64,
+    },
     /// Any other SQLite error.
     #[error("cannot open {path}: {source}")]
     Sqlite {
@@ -110,6 +121,14 @@ pub(crate) enum Cure {
 }
 
 impl NotWritten {
+    /// The writer had stopped before.
+    pub(crate) fn not_tried() -> Self {
+        Self {
+            reason: "its writer has stopped; start the relay again".into(),
+            cure: Cure::Again,
+        }
+    }
+
     /// The writer thread panicked.
     pub(crate) fn broke_down() -> Self {
         Self {
@@ -149,7 +168,8 @@ impl From<NotWritten> for QueueError {
     fn from(error: NotWritten) -> Self {
         match error.cure {
             Cure::Room => Self::DiskFull,
-            Cure::Again | Cure::Restart => Self::Store(Box::new(error)),
+            Cure::Again => Self::Store(Box::new(error)),
+            Cure::Restart => Self::Unconfirmed(Box::new(error)),
         }
     }
 }

@@ -107,6 +107,17 @@ fn is_old(file: &fs::DirEntry, now: Timestamp) -> bool {
     made.is_some_and(|made| Timestamp(0) + made + COPY_KEPT <= now)
 }
 
+/// Removes a file, if it exists.
+pub(crate) fn remove(path: &Path) -> Result<(), OpenError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(OpenError::File {
+            path: path.into(),
+            source,
+        }),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 /// Returns `path` with `suffix` appended to its file name.
 pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();

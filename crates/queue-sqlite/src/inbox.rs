@@ -10,7 +10,7 @@ use parking_lot::{Condvar, Mutex};
 use queue::QueueError;
 use tokio::sync::Semaphore;
 
-use crate::group::Ask;
+use crate::{error::NotWritten, group::Ask};
 
 /// Maximum number of pending decisions; further callers wait or are refused.
 const ROOM: usize = 1_024;
@@ -132,11 +132,13 @@ impl Inbox {
         self.filled.notify_one();
     }
 
-    /// Drops all pending decisions, which fails their callers, because the writer has stopped.
+    /// Refuses all pending decisions, because the writer has stopped: none of them was tried.
     pub(crate) fn abandon(&self) {
         self.close();
         let asks = std::mem::take(&mut self.waiting.lock().asks);
-        drop(asks);
+        for ask in asks {
+            ask.tell(Err(NotWritten::not_tried()));
+        }
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -90,7 +90,10 @@ impl Reserve {
         match self.fill() {
             Ok(()) => self.is_there.set(true),
             Err(error) => {
-                tracing::warn!(%error, bytes = self.bytes, "no disk space could be reserved");
+                // While the disk is full this is tried again and again.
+                if self.tried.get().is_none() {
+                    tracing::warn!(%error, bytes = self.bytes, "no disk space could be reserved");
+                }
                 self.remove();
             }
         }
@@ -140,12 +143,12 @@ pub(crate) fn give_before_start(queue: &Path) -> bool {
 
 /// Returns the free space beside this file in bytes; `None` if the file system does not report it.
 #[cfg(unix)]
-fn free(file: &Path) -> Option<u64> {
+pub(crate) fn free(file: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(file.parent()?).ok()?;
     (disk.f_blocks > 0).then(|| disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 #[cfg(not(unix))]
-const fn free(_: &Path) -> Option<u64> {
+pub(crate) const fn free(_: &Path) -> Option<u64> {
     None
 }

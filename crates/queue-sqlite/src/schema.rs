@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
-use crate::{OpenError, files, files::Lock};
+use crate::{OpenError, files, files::Lock, reserve};
 
 /// The upgrade steps, each from one layout to the next. A file's `user_version` is the number of
 /// steps it has. A released step is never changed, only followed by another.
@@ -113,28 +113,51 @@ fn lay_out(conn: &mut Connection, path: &Path, held: Option<&Lock>) -> Result<()
     made.map_err(explained)
 }
 
-/// Copies the file before an upgrade, for example to `queue.db.layout-1`.
+/// Copies the file before an upgrade, for example to `queue.db.layout-1`. The reserve is not used
+/// for it: it is meant for running jobs, and the copy stays for days.
 fn back_up(conn: &Connection, path: &Path, layout: i64) -> Result<(), OpenError> {
     let copy = files::beside(path, &format!("{}{layout}", files::COPY));
     let unfinished = files::beside(&copy, ".new");
-    let failed = |source| OpenError::File {
-        path: unfinished.clone(),
-        source,
+    let journal = files::beside(&unfinished, "-journal");
+    // An upgrade that was rolled back left a copy of what the file still contains.
+    for left in [&copy, &unfinished, &journal] {
+        files::remove(left)?;
+    }
+    let needs = size_of_copy(conn).map_err(|error| explain(path, error))?;
+    let no_room = || OpenError::NoRoomToUpgrade {
+        path: path.into(),
+        needs_mib: needs.div_ceil(1024 * 1024),
     };
-    if unfinished.exists() {
-        std::fs::remove_file(&unfinished).map_err(failed)?;
+    if reserve::free(path).is_some_and(|free| free < needs) {
+        return Err(no_room());
     }
     // SQLite accepts an empty file; it is created here with permissions for this user only.
     files::make(&unfinished)?;
     let name = unfinished.to_string_lossy();
-    conn.execute("VACUUM INTO ?1", [&*name])
-        .map_err(|error| explain(path, error))?;
-    std::fs::rename(&unfinished, &copy).map_err(failed)?;
+    if let Err(error) = conn.execute("VACUUM INTO ?1", [&*name]) {
+        files::remove(&unfinished)?;
+        files::remove(&journal)?;
+        let error = explain(path, error);
+        return Err(if error.wants_room() { no_room() } else { error });
+    }
+    std::fs::rename(&unfinished, &copy).map_err(|source| OpenError::File {
+        path: unfinished.clone(),
+        source,
+    })?;
     tracing::info!(
         copy = %copy.display(),
         "the queue file is upgraded; this is a backup of the old one"
     );
     Ok(())
+}
+
+/// Space in bytes to make free for a copy of the file, and for what is written meanwhile.
+fn size_of_copy(conn: &Connection) -> rusqlite::Result<u64> {
+    const BESIDE: u64 = 1024 * 1024;
+    let pragma =
+        |name| conn.pragma_query_value(None, name, |row| row.get(0).map(i64::cast_unsigned));
+    let used = pragma("page_count")?.saturating_sub(pragma("freelist_count")?);
+    Ok(used * pragma("page_size")? + BESIDE)
 }
 
 fn version(conn: &Connection) -> rusqlite::Result<i64> {

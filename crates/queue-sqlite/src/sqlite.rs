@@ -66,7 +66,9 @@ impl Shared {
     ) -> Result<T, QueueError> {
         let (told, answer) = oneshot::channel();
         self.inbox.ask(Ask::new(decide, told)).await?;
-        answer.await.unwrap_or_else(|_| Err(QueueError::closed()))
+        answer
+            .await
+            .unwrap_or_else(|_| Err(QueueError::unconfirmed()))
     }
 
     /// Schedules another attempt for lines that were not written.
@@ -183,7 +185,9 @@ impl SqliteQueue {
     ) -> Result<T, QueueError> {
         let (told, answer) = oneshot::channel();
         self.shared.inbox.try_ask(Ask::new(decide, told))?;
-        answer.await.unwrap_or_else(|_| Err(QueueError::closed()))
+        answer
+            .await
+            .unwrap_or_else(|_| Err(QueueError::unconfirmed()))
     }
 
     pub(crate) fn open_still(&self) -> Result<(), QueueError> {

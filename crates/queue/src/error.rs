@@ -45,7 +45,10 @@ pub enum QueueError {
     /// The idempotency key was already used for another request.
     #[error("the idempotency key was used for another request; use a new one for each request")]
     OtherRequest,
-    /// The store itself failed; the caller may retry.
+    /// The store failed while it wrote: only its next start knows whether the change was saved.
+    #[error("the queue store failed while it wrote")]
+    Unconfirmed(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The store itself failed; nothing was changed, and the caller may retry.
     #[error("the queue store failed")]
     Store(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
@@ -55,6 +58,18 @@ impl QueueError {
     #[must_use]
     pub fn closed() -> Self {
         Self::Store("the queue was closed; start the relay again".into())
+    }
+
+    /// Returns the error of a call whose store ended before it told the result.
+    #[must_use]
+    pub fn unconfirmed() -> Self {
+        Self::Unconfirmed("the queue ended before it told the result".into())
+    }
+
+    /// Whether the store failed, rather than refused the call.
+    #[must_use]
+    pub const fn is_of_store(&self) -> bool {
+        matches!(self, Self::Unconfirmed(_) | Self::Store(_))
     }
 
     /// The stable error code that is sent to clients.
@@ -71,6 +86,7 @@ impl QueueError {
             Self::DiskFull => ErrorCode::DiskFull,
             Self::Exists(_) => ErrorCode::BadRequest,
             Self::OtherRequest => ErrorCode::IdempotencyConflict,
+            Self::Unconfirmed(_) => ErrorCode::OutcomeUnknown,
             Self::Store(_) => ErrorCode::StoreUnavailable,
         }
     }

@@ -55,7 +55,7 @@ pub enum Appended {
 /// Ends the job of this lease because its answer is too long.
 ///
 /// # Errors
-/// [`QueueError::Store`].
+/// If the store failed.
 pub async fn end_too_long(
     queue: &dyn Queue,
     now: Timestamp,
@@ -66,7 +66,7 @@ pub async fn end_too_long(
         "the answer exceeds this relay's size limit; ask for a shorter one",
     );
     match queue.complete(now, lease, 0, End::Failed { error }).await {
-        Err(QueueError::Store(source)) => Err(QueueError::Store(source)),
+        Err(error) if error.is_of_store() => Err(error),
         // An error means that the job has ended in the meantime.
         Ok(()) | Err(_) => Ok(()),
     }

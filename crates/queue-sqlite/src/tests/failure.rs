@@ -210,7 +210,7 @@ fn a_writer_that_breaks_down_is_told_as_a_failure_of_the_store() {
         let broken = queue.ask(|_| -> Result<(), Fault> { panic!("planted") });
         assert!(broken.await.is_err());
         let failure = queue.failure().await;
-        assert_eq!(failure.code(), ErrorCode::StoreUnavailable);
+        assert_eq!(failure.code(), ErrorCode::OutcomeUnknown);
         let reason = failure.source().unwrap().to_string();
         assert!(reason.contains("its writer thread failed"), "{reason}");
         assert!(queue.enqueue(T0, job(2)).await.is_err());
