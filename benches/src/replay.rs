@@ -47,7 +47,12 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
         ];
         for _ in 0..CHANGES {
             sleep(CHANGE_EVERY).await;
-            let sides = [Some(&mut hub), Some(&mut floor), push.as_mut(), page.as_mut()];
+            let sides = [
+                Some(&mut hub),
+                Some(&mut floor),
+                push.as_mut(),
+                page.as_mut(),
+            ];
             for side in sides.into_iter().flatten() {
                 side.publish(1).await?;
             }

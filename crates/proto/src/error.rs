@@ -132,7 +132,7 @@ codes! {
     StoreUnavailable = "store_unavailable", 503;
     /// The deadline passed before the job was done.
     DeadlineExceeded = "deadline_exceeded", 504;
-    /// The request took too long and may still take effect; check before you send it again.
+    /// It is unknown whether the request took effect; check that before you send it again.
     OutcomeUnknown = "outcome_unknown", 504;
     /// The requester cancelled the job.
     Cancelled = "cancelled", 499;

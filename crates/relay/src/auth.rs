@@ -19,6 +19,7 @@ pub(crate) use self::{
 
 use crate::{
     Relay,
+    concurrency::{Repeat, WorkPermit},
     connections::ConnectionHandle,
     error::ApiError,
     jwt::{self, Bearer, Kind},
@@ -126,6 +127,11 @@ pub(crate) async fn admit(
     scope: Scope,
     location: KeyLocation,
 ) -> Result<Caller, Denied> {
+    let work_permit = parts.extensions.get::<WorkPermit>().cloned();
+    if let Some(permit) = &work_permit {
+        // Who asks is only read. A handler that changes something notes it.
+        permit.if_repeated(Repeat::Only);
+    }
     let in_path = parts
         .extensions
         .get::<PathKey>()
@@ -151,6 +157,7 @@ pub(crate) async fn admit(
         Err(_) if relay.settings.insecure_dev && !shown.is_some_and(looks_like_ours) => {
             let mut caller = anonymous().map_err(Denied::Failed)?;
             caller.connection = parts.extensions.get().cloned();
+            caller.work_permit = work_permit;
             return Ok(caller);
         }
         Err(denied) => {
@@ -163,15 +170,13 @@ pub(crate) async fn admit(
         }
         Ok(known) => known,
     };
-    if let Some(connection) = parts.extensions.get::<ConnectionHandle>()
-        && caller.key.is_some()
-    {
+    if let Some(connection) = parts.extensions.get::<ConnectionHandle>() {
         connection
             .count_for(&caller.claimant())
             .map_err(Denied::Failed)?;
         caller.connection = Some(connection.clone());
     }
-    if caller.key.is_some() && !is_carrier(parts.uri.path()) {
+    if !is_carrier(parts.uri.path()) {
         let paced = relay
             .rate_limits
             .take_request(&caller.claimant(), relay.now());
@@ -186,7 +191,7 @@ pub(crate) async fn admit(
         }
         caller.is_admin = false;
     }
-    caller.work_permit = parts.extensions.get().cloned();
+    caller.work_permit = work_permit;
     if let (Some(revocation), Some(key)) = (parts.extensions.get::<RevocationSlot>(), &caller.key) {
         revocation.note(relay.key_uses.begin(key.clone(), caller.until));
     }

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use proto::{ErrorCode, Timestamp};
 
 use crate::{Relay, error::ApiError};
@@ -31,6 +32,8 @@ const BURST: Duration = Duration::from_millis(100);
 const SUSTAINED_DIVISOR: usize = 4;
 /// Divisor of the limit: with at most this part in use, the load counts as low.
 const CALM_DIVISOR: usize = 8;
+/// Time after which a request that was given up may be sent again.
+const AGAIN: Duration = Duration::from_secs(5);
 
 impl ConcurrencyLimit {
     pub(crate) const fn new(most: usize) -> Self {
@@ -54,6 +57,18 @@ impl ConcurrencyLimit {
     }
 }
 
+/// Effect of sending a request again that was given up. [`Repeat::Doubles`] unless its handler notes
+/// another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Repeat {
+    /// The only one: the request has no effect, or giving it up cancels what it began.
+    Only,
+    /// The request may still take effect, and a repeat finds what it made.
+    Finds,
+    /// The request may still take effect, and a repeat does it once more.
+    Doubles,
+}
+
 /// A request's slot in the limit; released at the latest when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub(crate) struct WorkPermit(Arc<WorkSlot>);
@@ -64,8 +79,8 @@ struct WorkSlot {
     is_inside: AtomicBool,
     /// Start of the current work; milliseconds since 1970.
     began: AtomicI64,
-    /// Whether the client may send the request again without doing its work twice.
-    is_retryable: AtomicBool,
+    /// What a repeat would do if the request is given up now.
+    if_repeated: Mutex<Repeat>,
     is_given_up: AtomicBool,
 }
 
@@ -75,7 +90,7 @@ impl WorkPermit {
             limiter: limiter.clone(),
             is_inside: AtomicBool::new(false),
             began: AtomicI64::new(0),
-            is_retryable: AtomicBool::new(false),
+            if_repeated: Mutex::new(Repeat::Doubles),
             is_given_up: AtomicBool::new(false),
         }))
     }
@@ -103,14 +118,9 @@ impl WorkPermit {
         patience.saturating_sub(now.since(began))
     }
 
-    /// Notes that a repeat of the request does nothing twice: giving the request up cancels what it
-    /// began, or the repeat finds it.
-    pub(crate) fn set_retryable(&self) {
-        self.0.is_retryable.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_retryable(&self) -> bool {
-        self.0.is_retryable.load(Ordering::Relaxed)
+    /// Notes what a repeat of the request does from now on if it is given up.
+    pub(crate) fn if_repeated(&self, repeat: Repeat) {
+        *self.0.if_repeated.lock() = repeat;
     }
 
     /// Releases the slot of a request whose work takes too long.
@@ -149,14 +159,18 @@ impl Relay {
         ApiError::new(ErrorCode::Busy, message).after(Duration::from_secs(seconds.into()))
     }
 
-    /// Returns the error for a request that was given up: `busy` only where it may be sent again.
+    /// Returns the error for a request that was given up: `busy` only where it has no effect.
     pub(crate) fn gave_up(&self, permit: &WorkPermit) -> ApiError {
-        if permit.is_retryable() {
-            return self.busy();
+        let unknown = |what: &str| {
+            let gave_up = "the relay did not finish the request in time and gave it up; it may \
+                           still take effect";
+            ApiError::new(ErrorCode::OutcomeUnknown, format!("{gave_up}{what}"))
+        };
+        match *permit.0.if_repeated.lock() {
+            Repeat::Only => self.busy(),
+            Repeat::Finds => unknown("; send it again, which does nothing twice").after(AGAIN),
+            Repeat::Doubles => unknown(", so check before you send it again"),
         }
-        let message = "the relay did not finish the request in time and gave it up; it may still \
-                       take effect, so check before you send it again";
-        ApiError::new(ErrorCode::OutcomeUnknown, message)
     }
 }
 

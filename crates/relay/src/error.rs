@@ -145,6 +145,17 @@ impl From<QueueError> for ApiError {
                     "the queue store failed; try again in a moment",
                 )
             }
+            QueueError::Unconfirmed(source) => {
+                tracing::error!(
+                    error = source.as_ref(),
+                    "the queue store failed while it wrote"
+                );
+                Self::new(
+                    error.code(),
+                    "the queue store failed while it wrote; whether the change was saved is known \
+                     when the relay has restarted, so check then before you send it again",
+                )
+            }
             QueueError::Full(_)
             | QueueError::AccountFull(_)
             | QueueError::DiskFull

@@ -20,7 +20,9 @@ fn is_of_legacy_worker(method: &Method, path: &str) -> bool {
             "/api/ollama/response"
             | "/api/v1/ollama/response"
             | "/api/queries/claim_next"
-            | "/api/logs",
+            | "/api/logs"
+            // A token that ends while a query is answered is renewed before the answer is sent.
+            | "/api/token/refresh",
         ) => true,
         (&Method::PATCH, path) => path.starts_with("/api/queries/"),
         _ => false,
@@ -41,6 +43,7 @@ mod tests {
             (Method::POST, "/api/queries/claim_next"),
             (Method::PATCH, "/api/queries/7"),
             (Method::POST, "/api/logs"),
+            (Method::POST, "/api/token/refresh"),
         ] {
             assert!(bypasses_limits(&method, path), "{method} {path}");
         }

@@ -16,9 +16,19 @@ use tokio::time::{sleep, timeout};
 use tower::ServiceExt as _;
 
 use crate::{
-    Relay, auth::PathKey, concurrency::WorkPermit, cors, error::ApiError, error_format,
-    exempt::bypasses_limits, loopback, peer::Peer, revocation::RevocationSlot,
-    target::without_extra_slashes, tls::Tls, unread::Unread,
+    Relay,
+    auth::PathKey,
+    concurrency::{Repeat, WorkPermit},
+    cors,
+    error::ApiError,
+    error_format,
+    exempt::bypasses_limits,
+    loopback,
+    peer::Peer,
+    revocation::RevocationSlot,
+    target::without_extra_slashes,
+    tls::Tls,
+    unread::Unread,
 };
 
 /// Maximum length of a request's target, in bytes.
@@ -96,7 +106,7 @@ async fn routed(context: RequestContext, mut request: Request<Body>, path: &str)
             return context.relay.busy().into_response();
         }
         if request.method().is_idempotent() {
-            work_permit.set_retryable();
+            work_permit.if_repeated(Repeat::Only);
         }
         request.extensions_mut().insert(work_permit.clone());
     }

@@ -7,7 +7,7 @@ use proto::{Dialect, JobId, ModelName, Op, Priority};
 use queue::{Extras, JobLog, NewJob, Submitted};
 use sha2::{Digest as _, Sha256};
 
-use crate::{Relay, auth::Caller, error::ApiError};
+use crate::{Relay, auth::Caller, concurrency::Repeat, error::ApiError};
 
 /// Contents of a job to submit.
 #[derive(Debug)]
@@ -183,7 +183,10 @@ impl Relay {
             caller,
             job: id,
         });
-        caller.set_retryable();
+        caller.if_repeated(match extras.idempotency_key {
+            Some(_) => Repeat::Finds,
+            None => Repeat::Only,
+        });
         let accepted = if extras.webhook.is_some() {
             let relay = self.clone();
             self.run_to_completion(async move {

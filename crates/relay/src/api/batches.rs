@@ -11,6 +11,7 @@ use crate::{
     Relay,
     auth::{Caller, MayEnqueue, MayRead},
     batch::{self, BATCHES_MAX, ENDPOINTS, FILE_KEPT, WINDOW},
+    concurrency::Repeat,
     error::ApiError,
     payload::{Control, Payload},
     target::{InPath, InQuery},
@@ -37,6 +38,7 @@ pub(super) async fn create(
         return Err(bad(message.into()));
     }
     let asked = wanted(&body)?;
+    caller.if_repeated(Repeat::Doubles);
     let accepted = accept(relay.clone(), caller, asked);
     let batch = relay.run_to_completion(accepted).await?;
     Ok(Json(shown(&batch, (0, 0))))

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     Relay,
     budget::BudgetShare,
+    concurrency::Repeat,
     error::ApiError,
     payload::{Inference, Payload},
     peer::Peer,
@@ -73,6 +74,7 @@ pub(super) async fn create(
         project: asked.project,
         user: caller.user,
     };
+    caller.if_repeated(Repeat::Doubles);
     let keeper = relay.clone();
     let id = relay.run_to_completion(async move {
         let id = keeper.store.create_query(now, new).await?;

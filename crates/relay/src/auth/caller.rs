@@ -6,8 +6,12 @@ use proto::{Account, ErrorCode, ModelName, Priority, Timestamp, WorkerId};
 use queue::{Ceiling, IdempotencyKey, KeyId, Owner, Serve, UserId};
 
 use crate::{
-    concurrency::WorkPermit, connections::ConnectionHandle, error::ApiError, intake::Attendance,
-    session, throttle::user_key_id,
+    concurrency::{Repeat, WorkPermit},
+    connections::ConnectionHandle,
+    error::ApiError,
+    intake::Attendance,
+    session,
+    throttle::user_key_id,
 };
 
 /// Caller of a request, with a valid key or token.
@@ -61,10 +65,10 @@ impl Caller {
         }
     }
 
-    /// Notes that a repeat of the request does nothing twice. See [`WorkPermit::set_retryable`].
-    pub(crate) fn set_retryable(&self) {
+    /// Notes what a repeat of the request does from now on. See [`WorkPermit::if_repeated`].
+    pub(crate) fn if_repeated(&self, repeat: Repeat) {
         if let Some(permit) = &self.work_permit {
-            permit.set_retryable();
+            permit.if_repeated(repeat);
         }
     }
 

@@ -245,7 +245,7 @@ impl Session {
             let store = &self.relay.store;
             let ended = store.nack(self.relay.now(), token, Retry::Now, why).await;
             return match ended {
-                Err(QueueError::Store(_)) => Err(CloseReason::Store),
+                Err(error) if error.is_of_store() => Err(CloseReason::Store),
                 // The lease had ended for another reason, which also decided the job's state.
                 Ok(()) | Err(_) => Ok(()),
             };

@@ -20,7 +20,7 @@ use proto::{
         DRAIN_HEADER, DetailsAnswer, DetailsRequest, PollAnswer, PollRequest, PolledLease, Retry,
     },
 };
-use queue::{Extended, LeaseQuery, QueueError};
+use queue::{Extended, LeaseQuery};
 use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
@@ -238,7 +238,7 @@ async fn renew(
         match renewed {
             Ok(Extended::Active) => {}
             Ok(Extended::Cancelled) => answer.cancelled.push(*token),
-            Err(QueueError::Store(source)) => return Err(QueueError::Store(source).into()),
+            Err(error) if error.is_of_store() => return Err(error.into()),
             Err(_) => answer.gone.push(*token),
         }
     }

@@ -355,7 +355,9 @@ impl Session {
     ) -> Result<(), CloseReason> {
         tracing::info!(job.id = %token.job, job.attempt = token.attempt, %error, "lease ended");
         match error {
-            QueueError::Store(_) | QueueError::DiskFull => Err(CloseReason::Store),
+            QueueError::Unconfirmed(_) | QueueError::Store(_) | QueueError::DiskFull => {
+                Err(CloseReason::Store)
+            }
             QueueError::Ended(..) => self.closed(token, Some(ErrorCode::StaleLease)).await,
             QueueError::UnknownJob(_)
             | QueueError::StaleLease(_)

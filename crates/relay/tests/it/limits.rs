@@ -334,14 +334,16 @@ async fn a_submission_that_is_given_up_leaves_no_job_or_says_that_its_outcome_is
         keyed(),
         client.post("/api/queries/", r#"{"project":1,"query_text":"x"}"#),
     );
-    for reply in [a, b, c, d, e] {
+    for reply in [a, b, c, d] {
         refused(&reply, StatusCode::SERVICE_UNAVAILABLE, "busy");
         assert_eq!(reply.header("x-should-retry"), "true");
     }
-    assert_eq!(query.status, StatusCode::GATEWAY_TIMEOUT);
-    assert_eq!(query.header("x-hearth-error"), "outcome_unknown");
-    assert_eq!(query.header("x-should-retry"), "false");
-    assert_eq!(query.header("retry-after"), "");
+    for (reply, retry, after) in [(e, "true", "5"), (query, "false", "")] {
+        assert_eq!(reply.status, StatusCode::GATEWAY_TIMEOUT);
+        assert_eq!(reply.header("x-hearth-error"), "outcome_unknown");
+        assert_eq!(reply.header("x-should-retry"), retry);
+        assert_eq!(reply.header("retry-after"), after);
+    }
     drop(stalled);
     // Permits are handed out in order: after all that was submitted and cancelled.
     drop(in_time(gated.writing.acquire()).await);
@@ -359,27 +361,51 @@ async fn a_submission_that_is_given_up_leaves_no_job_or_says_that_its_outcome_is
 
 #[tokio::test]
 async fn a_request_that_waits_for_a_worker_is_not_at_work() {
-    let mut settings = RelaySettings::default();
-    settings.at_work_max = 1;
-    let server = Server::with(settings).await;
-    let _worker = Scripted::serving(&server, "default", &["m"], 0).await;
-    let client = server.requester().await;
-    let body = r#"{"model":"m","stream":false,"messages":[{"role":"user","content":"x"}]}"#;
-    let asked: Vec<_> = (0..5)
-        .map(|_| {
-            let client = client.clone();
-            tokio::spawn(async move {
-                let busy = StatusCode::SERVICE_UNAVAILABLE;
-                // Two simultaneous requests exceed the limit.
-                while client.post("/api/chat", body).await.status == busy {}
+    for insecure_dev in [false, true] {
+        let mut settings = RelaySettings::default();
+        settings.at_work_max = 1;
+        settings.insecure_dev = insecure_dev;
+        let server = Server::with(settings).await;
+        let _worker = Scripted::serving(&server, "default", &["m"], 0).await;
+        let client = if insecure_dev {
+            server.nobody()
+        } else {
+            server.requester().await
+        };
+        let body = r#"{"model":"m","stream":false,"messages":[{"role":"user","content":"x"}]}"#;
+        let asked: Vec<_> = (0..5)
+            .map(|_| {
+                let client = client.clone();
+                tokio::spawn(async move {
+                    let busy = StatusCode::SERVICE_UNAVAILABLE;
+                    // Two simultaneous requests exceed the limit.
+                    while client.post("/api/chat", body).await.status == busy {}
+                })
             })
-        })
-        .collect();
-    server.until(|counts| counts.queued == 5).await;
-    // The last request may not have released its slot yet.
-    let listed = async { while client.get("/api/tags").await.status != StatusCode::OK {} };
-    in_time(listed).await;
-    asked.iter().for_each(tokio::task::JoinHandle::abort);
+            .collect();
+        server.until(|counts| counts.queued == 5).await;
+        // The last request may not have released its slot yet.
+        let listed = async { while client.get("/api/tags").await.status != StatusCode::OK {} };
+        in_time(listed).await;
+        asked.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}
+
+/// The disk stalls while the relay reads what it needs to know before it hands anything in.
+#[tokio::test]
+async fn what_is_given_up_before_it_changed_anything_may_be_sent_again() {
+    let mut settings = RelaySettings::default();
+    settings.work_patience = Duration::from_millis(100);
+    let gated = Gated::new(0, 0);
+    let store = gated.inner.clone();
+    let server = Server::beside(gated.clone(), store.clone(), settings).await;
+    let client = server.requester().await;
+    gated.is_stuck.store(true, Ordering::SeqCst);
+    let retry = format!("/api/jobs/{}/retry", "0".repeat(32));
+    let reply = in_time(client.post(&retry, "")).await;
+    refused(&reply, StatusCode::SERVICE_UNAVAILABLE, "busy");
+    assert_eq!(reply.header("x-should-retry"), "true");
+    assert!(store.list(Owner::Anyone, 9).await.unwrap().is_empty());
 }
 
 #[tokio::test]

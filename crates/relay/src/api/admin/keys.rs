@@ -17,6 +17,7 @@ use queue::{Ceiling, InvalidPattern, KeyRecord, ModelPattern, ModelPatterns, Sco
 use crate::{
     Relay,
     auth::MayAdmin,
+    concurrency::Repeat,
     error::ApiError,
     keys::{KeyFor, check, mint, served},
     payload::{Control, Payload},
@@ -35,7 +36,7 @@ pub(super) async fn list(
 /// `POST /api/admin/keys`: creates a key. Its text is only in this response.
 pub(super) async fn create(
     State(relay): State<Relay>,
-    MayAdmin(_): MayAdmin,
+    MayAdmin(caller): MayAdmin,
     Payload(body): Control,
 ) -> Result<Response, ApiError> {
     let asked: NewKey = serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;
@@ -44,6 +45,7 @@ pub(super) async fn create(
     let mut id = [0; 6];
     id.copy_from_slice(&relay.random()?[..6]);
     let (text, record) = mint(for_, id, relay.random()?, now);
+    caller.if_repeated(Repeat::Doubles);
     relay.store.create_key(record.clone()).await?;
     tracing::info!(key.id = record.id, "key created");
     let made = KeyView {
