@@ -8,6 +8,7 @@
 
 mod answer;
 mod lines;
+mod unanswered;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -47,6 +48,8 @@ pub(crate) const PART: usize = 256 * 1024;
 const REFUSALS_MAX: usize = 20;
 /// Wait after a failure of the store before the next try.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// Longest wait before files are erased, after the store failed again and again.
+const AFTER_FAILURES: Duration = Duration::from_secs(60);
 
 /// The batches that run in this process, and the files that are kept.
 #[derive(Debug)]
@@ -84,6 +87,24 @@ impl Running {
     }
 }
 
+/// The two files that a batch writes.
+const OUTPUT: &str = "output";
+const ERRORS: &str = "errors";
+
+fn file_of(batch: &BatchRecord, kind: &str) -> String {
+    format!("file-{}-{kind}", batch.id)
+}
+
+/// Whether a batch that has not ended reads this file, or writes it.
+pub(crate) fn uses(batch: &BatchRecord, file: &str) -> bool {
+    let writes = || {
+        [OUTPUT, ERRORS]
+            .iter()
+            .any(|kind| file_of(batch, kind) == file)
+    };
+    !batch.state.is_final() && (batch.input == file || writes())
+}
+
 /// Resumes the batches from before the start.
 pub(crate) async fn resume(relay: Relay) {
     match relay.store.batches(Owner::Anyone).await {
@@ -97,15 +118,21 @@ pub(crate) async fn resume(relay: Relay) {
 
 /// Erases expired and deleted files and the results of final batches; sleeps until the next expiry.
 pub(crate) async fn expire_files(relay: Relay) {
+    let mut pause = AFTER_FAILURE;
     loop {
         let now = relay.now();
         let expired = relay.store.expire_files(now);
         let wait = match relay.stop.run_until_cancelled(expired).await {
             None => return,
-            Some(Ok(next)) => next.map(|next| next.since(now)),
+            Some(Ok(next)) => {
+                pause = AFTER_FAILURE;
+                next.map(|next| next.since(now))
+            }
             Some(Err(error)) => {
-                tracing::error!(%error, "cannot erase files; retrying in 1 s");
-                Some(AFTER_FAILURE)
+                tracing::error!(%error, retry_in = ?pause, "cannot erase files");
+                let wait = Some(pause);
+                pause = (2 * pause).min(AFTER_FAILURES);
+                wait
             }
         };
         let rest = async {
@@ -160,7 +187,10 @@ pub(crate) fn start(relay: &Relay, batch: BatchRecord) {
 const fn passes(error: &ApiError) -> bool {
     matches!(
         error.code,
-        ErrorCode::StoreUnavailable | ErrorCode::DiskFull | ErrorCode::Draining
+        ErrorCode::StoreUnavailable
+            | ErrorCode::OutcomeUnknown
+            | ErrorCode::DiskFull
+            | ErrorCode::Draining
     )
 }
 
@@ -301,14 +331,17 @@ impl Run {
     /// Writes the results to files. Starts over if it was interrupted.
     async fn write_files(&mut self) -> Result<(), ApiError> {
         let mut batch = self.batch.clone();
+        if !batch.refusals.is_empty() {
+            self.close_lines().await?;
+        }
         let results = self.relay.store.results(&batch.id).await?;
         let (good, bad) = counted(&results);
         batch.counts = Some((good, bad));
         if good > 0 {
-            batch.output = Some(self.write_file("output", false).await?);
+            batch.output = Some(self.write_file(OUTPUT, false).await?);
         }
         if bad > 0 {
-            batch.errors = Some(self.write_file("errors", true).await?);
+            batch.errors = Some(self.write_file(ERRORS, true).await?);
         }
         let now = self.relay.now();
         batch.enter(
@@ -339,24 +372,14 @@ impl Run {
         if batch.state == BatchState::Validating || tries.count() > 1 {
             batch.enter(self.relay.now(), BatchState::Failed);
         } else {
-            self.withdraw_lines(&results).await?;
             batch.enter(self.relay.now(), state);
         }
         self.keep(batch).await
     }
 
-    /// Cancels the jobs of all lines that have no result.
-    async fn withdraw_lines(&self, results: &[(u32, bool)]) -> Result<(), ApiError> {
-        let done: HashSet<u32> = results.iter().map(|(n, _)| *n).collect();
-        for n in (1..=self.batch.total).filter(|n| !done.contains(n)) {
-            answer::withdraw(&self.relay, &self.batch, n).await?;
-        }
-        Ok(())
-    }
-
     async fn write_file(&self, kind: &str, is_error: bool) -> Result<String, ApiError> {
         let Run { relay, batch, .. } = self;
-        let id = format!("file-{}-{kind}", batch.id);
+        let id = file_of(batch, kind);
         relay.store.erase_file(&id).await?;
         let mut parts = Parts::new(relay, &id);
         let mut after = 0;

@@ -19,7 +19,8 @@ use super::written;
 use crate::{
     Relay,
     auth::{Caller, MayEnqueue, MayRead},
-    batch::{FILE_KEPT, Parts},
+    batch::{self, FILE_KEPT, Parts},
+    concurrency::Repeat,
     error::ApiError,
     multipart,
     payload::{Inference, Payload},
@@ -61,6 +62,7 @@ pub(super) async fn upload(
                        longer needed";
         return Err(ApiError::new(ErrorCode::AccountFull, message));
     }
+    caller.if_repeated(Repeat::Doubles);
     let id = format!("file-{}", relay.job_id()?);
     let cut_short = CutShort::new(&relay, &id);
     let mut parts = Parts::new(&relay, &id);
@@ -209,10 +211,7 @@ async fn forget(relay: &Relay, caller: &Caller, id: &str) -> Result<(), ApiError
     let file = relay.store.file((&caller.account).into(), id).await?;
     file.ok_or_else(unknown)?;
     let batches = relay.store.batches((&caller.account).into()).await?;
-    if batches
-        .iter()
-        .any(|batch| batch.input == id && !batch.state.is_final())
-    {
+    if batches.iter().any(|batch| batch::uses(batch, id)) {
         return Err(bad("a batch still uses this file; cancel the batch first"));
     }
     Ok(relay.store.forget_file(id).await?)

@@ -8,7 +8,7 @@ use dialect::{
     openai::{ChatRequest, Completion, EmbeddingRequest, TextCompletion, TextRequest},
 };
 use futures_util::FutureExt as _;
-use proto::{Dialect, ErrorCode, ErrorDetail, JobId, ModelName, Op, Priority};
+use proto::{Dialect, ErrorCode, ErrorDetail, JobId, JobState, ModelName, Op, Priority};
 use queue::{BatchRecord, Extras, IdempotencyKey, JobLog, Owner, QueueError};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
@@ -149,7 +149,12 @@ pub(super) async fn answer<'a>(
             _place: Some(place),
         }),
         Err(_) if relay.drain.is_cancelled() => Err(ApiError::draining()),
-        Err(error) if error.code == ErrorCode::StoreUnavailable => Err(error),
+        Err(error)
+            if error.code == ErrorCode::StoreUnavailable
+                || error.code == ErrorCode::OutcomeUnknown =>
+        {
+            Err(error)
+        }
         Err(error) => {
             withdraw(relay, batch, n).await?;
             Ok(failed(&batch.id, &read.custom_id, n, &error))
@@ -212,9 +217,32 @@ pub(super) async fn withdraw(relay: &Relay, batch: &BatchRecord, n: u32) -> Resu
     let known = relay.store.submitted(&batch.account, &key).await?;
     let Some((job, _)) = known else { return Ok(()) };
     match relay.store.cancel(relay.now(), Owner::Anyone, job).await {
-        Err(error @ (QueueError::Store(_) | QueueError::DiskFull)) => Err(error.into()),
+        Err(error) if error.is_of_store() || matches!(error, QueueError::DiskFull) => {
+            Err(error.into())
+        }
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// Whether the job of a line is completed, so that it has an answer.
+pub(super) async fn is_completed(
+    relay: &Relay,
+    batch: &BatchRecord,
+    n: u32,
+) -> Result<bool, ApiError> {
+    let key = key(batch, n);
+    let known = relay.store.submitted(&batch.account, &key).await?;
+    let Some((job, _)) = known else {
+        return Ok(false);
+    };
+    let job = relay.store.get(Owner::Anyone, job).await?;
+    Ok(job.is_some_and(|job| job.state == JobState::Completed))
+}
+
+/// The `custom_id` of a line, if it can be read.
+pub(super) fn custom_id(line: &[u8]) -> Option<String> {
+    let line: Line<'_> = serde_json::from_slice(line).ok()?;
+    Some(line.custom_id)
 }
 
 /// Returns the idempotency key of a line's job. Requesters' own keys cannot contain a line feed.
@@ -298,7 +326,7 @@ fn output_line(custom_id: &str, job: JobId, body: &[u8]) -> Result<Bytes, ApiErr
     Ok(line.into())
 }
 
-fn failed(batch: &str, custom_id: &str, n: u32, error: &ApiError) -> Answered<'static> {
+pub(super) fn failed(batch: &str, custom_id: &str, n: u32, error: &ApiError) -> Answered<'static> {
     let ours = |code: &str| json!({"code": code, "message": error.message});
     let (response, error) = if error.code == ErrorCode::DeadlineExceeded {
         (Value::Null, ours("batch_expired"))

@@ -1,6 +1,6 @@
 //! OpenAI's files and batches.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use hearth_relay::{RelaySettings, SystemWorld, World as _};
 use http::{Method, StatusCode};
@@ -403,7 +403,23 @@ async fn a_batch_that_breaks_down_keeps_what_was_answered_and_withdraws_the_rest
     echo(&mut worker).await;
     let batch = until(&client, &id, "failed").await;
     let answers = content(&client, &batch["output_file_id"]).await;
-    assert_eq!(answers.len(), 1);
+    assert_eq!(
+        answers.len(),
+        2,
+        "also the one that could not be stored at first"
+    );
+    let errors = content(&client, &batch["error_file_id"]).await;
+    assert_eq!(errors.len(), 3);
+    let mut named: Vec<_> = answers
+        .iter()
+        .chain(&errors)
+        .map(|line| &line["custom_id"])
+        .collect();
+    named.sort_by_key(|name| name.to_string());
+    named.dedup();
+    assert_eq!(named.len(), 5, "each line is in one file");
+    assert_eq!(batch["request_counts"]["completed"], 2);
+    assert_eq!(batch["request_counts"]["failed"], 3);
     assert_eq!(server.store.counts().queued, 0, "the rest is withdrawn");
 }
 
@@ -423,11 +439,22 @@ async fn batches_go_on_while_a_file_is_erased() {
         }
         let id = batch_of(&client, &lines(1)).await;
         until(&client, &id, "in_progress").await;
-        gated.erasing.add_permits(9);
     };
-    let deleting = client.send(Method::DELETE, &path, "");
-    let (deleted, ()) = in_time(async { tokio::join!(deleting, meanwhile) }).await;
-    assert_eq!(deleted.status, StatusCode::OK);
+    let mut deleting = pin!(client.send(Method::DELETE, &path, ""));
+    tokio::select! {
+        biased;
+        _ = &mut deleting => panic!("the batch waited for the deletion"),
+        () = in_time(meanwhile) => {}
+    }
+    let deleted = in_time(deleting).await;
+    assert_eq!(deleted.status, StatusCode::OK, "the disk still erases");
+    let id = file["id"].as_str().unwrap();
+    in_time(async {
+        while gated.inner.part(id, 0).await.unwrap().is_some() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
