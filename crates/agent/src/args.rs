@@ -46,6 +46,9 @@ pub struct Args {
     /// Number of jobs that may run at once, 1 to 64 [default: 1] [env: HEARTH_SLOTS]
     #[arg(long, value_name = "N")]
     pub slots: Option<u32>,
+    /// Seconds after which a running job fails; 0 is no limit [default: 1800] [env: HEARTH_JOB_LIMIT]
+    #[arg(long, value_name = "SECONDS")]
+    pub job_limit: Option<u32>,
     /// Let keys with the scope `admin` pull, copy, delete and create models of this engine
     /// [env: HEARTH_ALLOW_MODEL_CHANGES]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]

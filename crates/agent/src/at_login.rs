@@ -108,7 +108,7 @@ fn repeated(line: &Line) -> Option<Vec<String>> {
         "allow-model-changes" | "plain-http" => {
             return Some(vec![format!("--{}={}", line.name, line.value)]);
         }
-        "relay" | "slots" | "name" | "language" | "ollama-host" => line.value.clone(),
+        "relay" | "slots" | "job-limit" | "name" | "language" | "ollama-host" => line.value.clone(),
         "engine" => match line.value.split_once(':') {
             Some((kind @ "builtin", path)) => format!("{kind}:{}", absolute(Path::new(path))),
             _ => line.value.clone(),
@@ -160,6 +160,7 @@ mod tests {
             ("HEARTH_STATUS_PORT", "7001"),
             ("HEARTH_HTTP_PORT", "7002"),
             ("HEARTH_SLOTS", "3"),
+            ("HEARTH_JOB_LIMIT", "600"),
             ("HEARTH_ALLOW_MODEL_CHANGES", "false"),
             ("HEARTH_NAME", "box"),
             ("HEARTH_LANGUAGE", "pl"),

@@ -22,6 +22,7 @@ pub(crate) struct File {
     pub(crate) status_port: Option<u16>,
     pub(crate) http_port: Option<u16>,
     pub(crate) slots: Option<u32>,
+    pub(crate) job_limit: Option<u32>,
     pub(crate) allow_model_changes: Option<bool>,
     pub(crate) name: Option<String>,
     pub(crate) language: Option<String>,

@@ -18,6 +18,7 @@ mod relay;
 mod settings;
 mod shell;
 mod start;
+mod times;
 mod tray;
 mod view;
 #[cfg(target_os = "linux")]

@@ -60,7 +60,12 @@ impl fmt::Display for Line {
                 return write!(f, "# {name} = {value} # {from}");
             }
             (
-                "plain-http" | "allow-model-changes" | "status-port" | "http-port" | "slots",
+                "plain-http"
+                | "allow-model-changes"
+                | "status-port"
+                | "http-port"
+                | "slots"
+                | "job-limit",
                 Origin::File(_) | Origin::Env(_) | Origin::Flag(_),
             ) => value.clone(),
             ("origins", _) => toml::Value::from(value.split(' ').collect::<Vec<_>>()).to_string(),

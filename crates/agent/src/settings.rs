@@ -11,6 +11,7 @@ use crate::{
     host_name::host_name,
     origin::{Line, Origin, Resolver},
     relay::{engine_key, relay},
+    times,
 };
 
 pub use ::status::HTTP_PORTS;
@@ -41,6 +42,8 @@ pub struct Settings {
     pub http_ports: Vec<u16>,
     /// Maximum number of concurrent jobs.
     pub slots: u32,
+    /// Maximum time of one job on the engine; `None` for no limit.
+    pub job_limit: Option<Duration>,
     /// Whether keys with the scope `admin` may change the engine's models.
     pub allow_model_changes: bool,
     /// The name of this machine at the relay.
@@ -172,6 +175,7 @@ impl Settings {
         let count = |n: Option<u32>| n.map(|n| n.to_string());
         let slots = from.pick("slots", count(args.slots), count(file.slots), slots)?;
         let slots = from.or(slots, "slots", "1", 1);
+        let job_limit = times::job_limit(args.job_limit, file.job_limit, &mut from)?;
         let flag = args.allow_model_changes.map(|allow| allow.to_string());
         let changes = file.allow_model_changes.map(|allow| allow.to_string());
         let changes = from.pick("allow-model-changes", flag, changes, |text| {
@@ -199,6 +203,7 @@ impl Settings {
             status_ports,
             http_ports,
             slots,
+            job_limit,
             allow_model_changes,
             name,
             language,

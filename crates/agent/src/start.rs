@@ -19,7 +19,7 @@ use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
 };
-use worker::{Activity, Worker, WorkerHandle, WorkerSettings};
+use worker::{Activity, Tuning, Worker, WorkerHandle, WorkerSettings};
 
 use crate::{
     Settings,
@@ -128,6 +128,10 @@ impl Parts {
                 allow_model_changes: settings.allow_model_changes,
                 start_paused: known.preferences.paused,
                 plain_http: relay.plain_http,
+                tuning: Tuning {
+                    job_limit: settings.job_limit,
+                    ..Tuning::default()
+                },
                 ..WorkerSettings::new(relay.url, relay.key, settings.name)
             };
             Worker::new(start, engine.clone())

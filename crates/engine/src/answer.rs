@@ -30,7 +30,8 @@ pub struct EngineTimes {
     pub first_line: Duration,
     /// Time between two lines. Ollama writes a tool call as one line, when it is complete.
     pub next_line: Duration,
-    /// Time to an answer that is not streamed.
+    /// Time to an answer that is not streamed. The worker limits the time of a job, and tells the
+    /// requester so, which a timeout here would not.
     pub whole_answer: Duration,
 }
 
@@ -41,7 +42,7 @@ impl Default for EngineTimes {
             report: Duration::from_secs(5),
             first_line: Duration::from_secs(30 * 60),
             next_line: Duration::from_secs(10 * 60),
-            whole_answer: Duration::from_secs(30 * 60),
+            whole_answer: limits::DEADLINE_MAX,
         }
     }
 }

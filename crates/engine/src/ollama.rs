@@ -9,7 +9,7 @@ use proto::{Body, EngineKind, ModelEntry, ModelName, Op, WorkerReport, limits};
 use reqwest::{Client, Method, Url, header::CONTENT_TYPE};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value, value::RawValue};
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
 use crate::{
     Engine, EngineError, EngineTimes, Lines,
@@ -17,6 +17,10 @@ use crate::{
     client_builder,
     request::wants_lines,
 };
+
+/// Maximum time between two lines of a change of models: verifying a pulled model takes long and
+/// produces no output.
+const CHANGE_PAUSE: Duration = Duration::from_secs(30 * 60);
 
 /// An Ollama server. It only gets requests for an [`Op`], byte for byte, and four kinds of requests
 /// about itself and its models.
@@ -163,8 +167,7 @@ impl Engine for Ollama {
             return Ok(Box::pin(stream::iter([Ok(done)])));
         }
         let pause = if op.changes_models() {
-            // Verifying a pulled model takes long and produces no output.
-            self.times.whole_answer
+            CHANGE_PAUSE
         } else {
             self.times.next_line
         };

@@ -130,7 +130,7 @@ codes! {
     Draining = "draining", 503;
     /// The store cannot be read or written.
     StoreUnavailable = "store_unavailable", 503;
-    /// The deadline passed before the job was done.
+    /// The deadline passed before the job was done, or it ran longer than its agent allows.
     DeadlineExceeded = "deadline_exceeded", 504;
     /// It is unknown whether the request took effect; check that before you send it again.
     OutcomeUnknown = "outcome_unknown", 504;

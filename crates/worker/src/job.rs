@@ -16,6 +16,10 @@ use crate::{JobTable, held::Ending, probe};
 /// Retry of a job that seems late here: the relay then ends or leases it again, by its own clock.
 const LATE: Retry = Retry::AfterMs(1_000);
 
+/// Time by which a job may exceed the limit, so that a timeout of the engine of the same length
+/// comes first: after that one, the job is tried again.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// A job to run.
 #[derive(Debug)]
 pub(crate) struct Work {
@@ -32,6 +36,7 @@ impl Work {
     /// Runs the job until it ends or is stopped. Dropping the engine's answer stops the engine.
     pub(crate) async fn run(self, table: Arc<JobTable>) {
         let token = self.token;
+        let limit = self.limit(&table);
         let span = tracing::info_span!("job", job.id = %token.job, job.attempt = token.attempt);
         let unfinished = Unfinished {
             table: Arc::clone(&table),
@@ -47,6 +52,7 @@ impl Work {
                     "the deadline passed before the answer was complete",
                 )),
                 ending = self.answer(&table) => Some(ending),
+                () = passed(limit.map(|limit| limit + GRACE)) => Some(self.ran_too_long(&table)),
             }
         };
         if let Some(ending) = ended.instrument(span.clone()).await {
@@ -58,6 +64,27 @@ impl Work {
             table.models_changed();
         }
         drop(unfinished);
+    }
+
+    /// The maximum time of this job on the engine. A change of models may take hours.
+    fn limit(&self, table: &JobTable) -> Option<Duration> {
+        let limit = table.tuning().job_limit;
+        limit.filter(|_| !self.op.changes_models())
+    }
+
+    /// Fails a job at the limit. It is not given back, because another run would most likely take
+    /// as long. Without a single line, the engine itself may be stuck, so that counts for the
+    /// circuit breaker.
+    fn ran_too_long(&self, table: &JobTable) -> Ending {
+        let limit = self.limit(table).unwrap_or_default().as_secs();
+        if !table.has_lines(self.token) {
+            let problem = format!("it answered nothing for {limit} s");
+            self.engine_failed(table, &EngineError::Broken(problem));
+        }
+        let why = format!(
+            "the job ran for {limit} s, and its agent lets no job run longer (`--job-limit`)"
+        );
+        JobError::new(ErrorCode::DeadlineExceeded, why).into()
     }
 
     async fn answer(&self, table: &JobTable) -> Ending {
@@ -177,13 +204,4 @@ impl Drop for Unfinished {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_wait_before_another_try_grows_to_five_minutes() {
-        let waits: Vec<_> = (1..=10).map(|n| retry_wait(n, 1.0).as_secs()).collect();
-        assert_eq!(waits, [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
-        assert_eq!(retry_wait(u32::MAX, 0.0), Duration::ZERO);
-    }
-}
+mod tests;

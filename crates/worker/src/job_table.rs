@@ -244,6 +244,13 @@ impl JobTable {
         }
     }
 
+    /// Whether the job has any line.
+    pub(crate) fn has_lines(&self, token: LeaseToken) -> bool {
+        let state = self.lock();
+        let held = state.held.get(&token);
+        held.is_some_and(|held| held.outbox.last() > 0)
+    }
+
     pub(crate) fn end(&self, token: LeaseToken, ending: Ending) {
         let mut state = self.lock();
         if let Some(held) = state.held.get_mut(&token)

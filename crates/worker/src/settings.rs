@@ -79,6 +79,9 @@ pub struct Tuning {
     pub breaker: (Duration, Duration),
     /// Minimum interval between two updates of the running jobs in `Activity`.
     pub activity: Duration,
+    /// Maximum time of one job on the engine, after which it fails; `None` for no limit. Changes of
+    /// models are not limited by it.
+    pub job_limit: Option<Duration>,
     /// Wall clock.
     pub clock: Clock,
     /// Source of randomness.
@@ -102,6 +105,7 @@ impl Default for Tuning {
             engine_retry: (Duration::from_millis(500), secs(30)),
             breaker: (secs(15), secs(120)),
             activity: Duration::from_millis(350),
+            job_limit: Some(secs(30 * 60)),
             clock: Clock::default(),
             random: Random::default(),
         }

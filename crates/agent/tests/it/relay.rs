@@ -1,9 +1,11 @@
 //! The status while a relay and an engine come and go.
 
+use std::time::Duration;
+
 use futures_util::{SinkExt as _, StreamExt as _};
 use hearth_agent::{Args, Settings, TrayIcon};
 use proto::{
-    ErrorCode, JobId, LeaseToken, ModelName, Op,
+    End, ErrorCode, JobId, LeaseToken, ModelName, Op,
     status::{Command, HopState, Phase},
     worker::{Frame, LeaseHead, RelayMessage, SUBPROTOCOL, WorkerMessage},
 };
@@ -315,6 +317,35 @@ async fn a_running_job_is_shown_with_who_asked_and_can_be_stopped_by_the_owner()
     for secret in ["canary", "laptop", "m:1b", "test-key"] {
         assert!(!text.contains(secret), "{secret}");
     }
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_that_runs_longer_than_the_owner_allows_ends_and_its_requester_is_told_why() {
+    let stage = Stage::set().await;
+    let answer = Answer::after(&Gate::default());
+    stage.ollama.script("/api/chat", answer);
+    let mut settings = stage.settings();
+    settings.job_limit = Some(Duration::from_millis(1));
+    let agent = Running::start(settings).await.unwrap();
+    let mut relay = Relay::accept(&stage.listener).await;
+    agent.until(|status| status.status == Phase::Ready).await;
+    let job = JobId([8; 16]);
+    relay.lease(job).await;
+    // Its lease is renewed for as long as it runs, so each message comes soon, but not the end.
+    let ended = |said: &_| matches!(said, WorkerMessage::End { .. } | WorkerMessage::Nack { .. });
+    let end = soon(relay.until(ended)).await;
+    let WorkerMessage::End {
+        end: End::Failed { error },
+        ..
+    } = end
+    else {
+        panic!("{end:?}");
+    };
+    assert_eq!(error.code, ErrorCode::DeadlineExceeded);
+    assert!(error.message.contains("--job-limit"), "{}", error.message);
+    let token = LeaseToken { job, attempt: 1 };
+    relay.say(&RelayMessage::Closed { token, code: None }).await;
     agent.stop().await;
 }
 

@@ -1,0 +1,88 @@
+//! The time limits of jobs.
+
+use std::time::Duration;
+
+use worker::Tuning;
+
+use crate::{SettingsError, origin::Resolver};
+
+/// The longest time that can be set, in seconds: no job waits longer for its answer.
+const LONGEST: u32 = 7 * 24 * 60 * 60;
+
+/// Resolves the maximum time of one job; `None` for no limit.
+pub(crate) fn job_limit(
+    flag: Option<u32>,
+    file: Option<u32>,
+    from: &mut Resolver<'_>,
+) -> Result<Option<Duration>, SettingsError> {
+    const NAME: &str = "job-limit";
+    let usual = Tuning::default().job_limit.unwrap_or_default().as_secs();
+    let text = |seconds: Option<u32>| seconds.map(|seconds| seconds.to_string());
+    let set = from.pick(NAME, text(flag), text(file), |text| seconds(text, 0))?;
+    let seconds = from.or(set, NAME, &usual.to_string(), usual);
+    Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
+}
+
+/// Parses a number of seconds.
+fn seconds(text: &str, least: u32) -> Result<u64, String> {
+    let number = text.parse().ok();
+    let number = number.filter(|number| (least..=LONGEST).contains(number));
+    let problem = || format!("must be a number of seconds from {least} to {LONGEST}");
+    number.map(u64::from).ok_or_else(problem)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use crate::{Args, Folders, Settings, SettingsError};
+
+    /// The settings with this option and variable, and the settings file below `home`.
+    fn resolve(
+        home: &Path,
+        job_limit: Option<u32>,
+        env: Option<&str>,
+    ) -> Result<Settings, SettingsError> {
+        let args = Args {
+            job_limit,
+            ..Args::default()
+        };
+        let env = |name: &str| env.filter(|_| name == "HEARTH_JOB_LIMIT").map(Into::into);
+        Settings::resolve(args, &env, Folders::below(home))
+    }
+
+    #[test]
+    fn a_job_may_run_for_half_an_hour_unless_its_agent_says_otherwise() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = Folders::below(home.path()).config;
+        fs::create_dir_all(&folder).unwrap();
+        let toml = "job-limit = 60";
+        let env = Some("90");
+        for (toml, option, env, limit, line) in [
+            ("", None, None, Some(1_800), "# job-limit = 1800 # default"),
+            (toml, None, None, Some(60), "\njob-limit = 60 # "),
+            (
+                toml,
+                None,
+                env,
+                Some(90),
+                "job-limit = 90 # HEARTH_JOB_LIMIT",
+            ),
+            (toml, Some(0), env, None, "job-limit = 0 # --job-limit"),
+        ] {
+            fs::write(folder.join("hearth.toml"), toml).unwrap();
+            let settings = resolve(home.path(), option, env).unwrap();
+            let found = settings.job_limit.map(|limit| limit.as_secs());
+            assert_eq!(found, limit, "{toml} {option:?} {env:?}");
+            let explained = settings.explain();
+            assert!(explained.contains(line), "{line} in:\n{explained}");
+        }
+        for wrong in ["-1", "1.5", "30m", "604801"] {
+            let error = resolve(home.path(), None, Some(wrong))
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains("HEARTH_JOB_LIMIT"), "{error}");
+            assert!(error.contains("seconds from 0 to 604800"), "{error}");
+        }
+    }
+}
