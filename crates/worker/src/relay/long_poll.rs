@@ -26,6 +26,9 @@ use crate::{JobTable, LinkEnd};
 const POSTS_MAX: usize = 8;
 /// Approximate maximum size of the details in one post, in bytes.
 const DETAILS_MAX: usize = 256 * 1024;
+/// Part of the hold by which each one is longer or shorter, so that workers whose polls were
+/// answered together do not poll together from then on.
+const SPREAD: f64 = 0.2;
 /// Shortest hold worth requesting.
 const HOLD_MIN: Duration = Duration::from_secs(2);
 /// Interval of polls that are not held.
@@ -223,7 +226,7 @@ impl<'a> Polling<'a> {
         self.urgent = urgent;
         self.poll_from = Instant::now();
         let report = report.map(|(_, report)| report);
-        let wait = self.wait();
+        let wait = spread(self.wait(), self.relay.tuning.random.draw());
         let free = (free, urgent);
         self.poll = Some(Box::pin(poll(self.relay, held, free, wait, number, report)));
     }
@@ -329,6 +332,11 @@ impl<'a> Polling<'a> {
         }
         Ok(())
     }
+}
+
+/// Returns the hold of one poll; `random` is in `0.0..1.0`.
+fn spread(hold: Duration, random: f64) -> Duration {
+    hold.mul_f64(1.0 - SPREAD + 2.0 * SPREAD * random.clamp(0.0, 1.0))
 }
 
 async fn under_way<F: Future + Unpin>(request: &mut Option<F>) -> F::Output {
