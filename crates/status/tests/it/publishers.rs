@@ -145,6 +145,31 @@ async fn commands_of_the_voice_go_to_whoever_speaks_and_its_answer_comes_back() 
 }
 
 #[tokio::test]
+async fn who_is_silent_may_be_made_quieter_before_it_speaks_and_has_nothing_to_stop() {
+    let hub = TestHub::start().await;
+    let (sender, answer) = oneshot::channel();
+    hub.hub.pass_on(Command::SetVolume(30), sender);
+    let refused = soon(answer).await.unwrap().unwrap_err();
+    assert_eq!(refused.0, ErrorCode::NothingToDo, "nobody could speak");
+
+    let mut voice = named(&hub, "voice").await;
+    publish(&mut voice, &json!({ "is_speaking": false }), false).await;
+    let (sender, answer) = oneshot::channel();
+    hub.hub.pass_on(Command::StopTts, sender);
+    let refused = soon(answer).await.unwrap().unwrap_err();
+    assert_eq!(refused.0, ErrorCode::NothingToDo);
+    let (sender, answer) = oneshot::channel();
+    hub.hub.pass_on(Command::SetVolume(30), sender);
+    // It is the first that the program hears: it was not asked to stop.
+    let request = voice.said().await;
+    assert_eq!(request["request"], "set_volume");
+    voice
+        .say(&json!({ "type": "response", "id": request["id"], "status": 200 }))
+        .await;
+    assert_eq!(soon(answer).await.unwrap(), Ok(()));
+}
+
+#[tokio::test]
 async fn a_publisher_that_does_not_answer_or_leaves_is_not_waited_for() {
     let limits = Limits {
         publisher: Duration::from_millis(100),
