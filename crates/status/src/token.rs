@@ -139,6 +139,16 @@ mod tests {
     }
 
     #[test]
+    fn who_removes_the_file_gets_another_token_and_the_old_one_is_void() {
+        let home = tempfile::tempdir().unwrap();
+        let first = LocalToken::open(home.path(), [1; 32]).unwrap();
+        fs::remove_file(LocalToken::path_in(home.path())).unwrap();
+        let second = LocalToken::open(home.path(), [3; 32]).unwrap();
+        assert_eq!(second.expose(), "03".repeat(32));
+        assert!(!second.is(first.expose().as_bytes()));
+    }
+
+    #[test]
     fn a_damaged_or_exposed_token_is_replaced() {
         let home = tempfile::tempdir().unwrap();
         let path = LocalToken::path_in(home.path());
