@@ -136,3 +136,27 @@ fn every_message_that_the_readme_explains_is_one_of_the_programs() {
         assert!(sources.contains(part), "no program says {part:?}");
     }
 }
+
+/// Expands the first list in braces of a pattern.
+fn expanded(pattern: &str) -> Vec<String> {
+    let Some((start, rest)) = pattern.split_once('{') else {
+        return vec![pattern.to_owned()];
+    };
+    let (list, end) = rest.split_once('}').unwrap();
+    let names = list.split(',');
+    names.map(|name| [start, name, end].concat()).collect()
+}
+
+#[test]
+fn every_file_that_mutation_testing_names_exists() {
+    let settings = text(&root().join(".cargo/mutants.toml"));
+    let patterns = settings
+        .split('"')
+        .filter(|word| word.starts_with("crates/"));
+    let files: Vec<String> = patterns.flat_map(expanded).collect();
+    assert!(files.len() > 20, "{files:?}");
+    for file in files {
+        let path = root().join(file.trim_end_matches("*.rs"));
+        assert!(path.exists(), "{file} does not exist");
+    }
+}
