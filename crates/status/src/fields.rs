@@ -41,7 +41,7 @@ impl Fields {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proto::{
         JobId, ModelName, Op, Timestamp,
         status::{LiveJob, Phase},
@@ -49,7 +49,7 @@ mod tests {
 
     use super::*;
 
-    fn working(tokens: u64) -> Status {
+    pub(crate) fn working(tokens: u64) -> Status {
         Status {
             jobs: vec![LiveJob {
                 id: JobId([1; 16]),

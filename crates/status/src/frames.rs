@@ -31,7 +31,12 @@ pub(crate) struct View {
 enum Known {
     /// Nothing that a delta could apply to; the next message is a snapshot, for this reason.
     Nothing(Cause),
-    All(Arc<Snapshot>),
+    All {
+        /// Number of the status that was sent last.
+        from: u64,
+        /// The newest status that shows this reader nothing else.
+        content: Arc<Snapshot>,
+    },
 }
 
 impl View {
@@ -75,18 +80,24 @@ impl Frames {
     pub(crate) fn next(&mut self, view: &mut View) -> Option<Bytes> {
         let (latest, seq) = (&self.latest, self.latest.status().seq);
         let key = match (view.shape, &view.known) {
-            (_, Known::All(known)) if known.status().seq >= seq => return None,
+            (_, Known::All { content, .. }) if content.status().seq >= seq => return None,
             (Shape::Legacy, _) => Key::Whole(Shape::Legacy, None),
             (shape @ Shape::V1 { .. }, Known::Nothing(cause)) => Key::Whole(shape, Some(*cause)),
-            (Shape::V1 { with_progress }, Known::All(known)) => Key::Changes {
+            (Shape::V1 { with_progress }, Known::All { from, .. }) => Key::Changes {
                 with_progress,
-                from: known.status().seq,
+                from: *from,
             },
         };
         let made = self.made.entry(key);
-        let frame = made.or_insert_with(|| make(latest, view)).clone()?;
-        view.known = Known::All(latest.clone());
-        Some(frame)
+        let frame = made.or_insert_with(|| make(latest, view)).clone();
+        let content = latest.clone();
+        match (&frame, &mut view.known) {
+            // Nothing is sent, but an older status need not be kept.
+            (None, Known::All { content: had, .. }) => *had = content,
+            (None, Known::Nothing(_)) => {}
+            (Some(_), known) => *known = Known::All { from: seq, content },
+        }
+        frame
     }
 }
 
@@ -101,12 +112,12 @@ fn make(latest: &Snapshot, view: &View) -> Option<Bytes> {
             cause: *cause,
             data: fields.0.clone(),
         },
-        Known::All(known) => {
-            let data = known.fields(with_progress).changes(fields);
+        Known::All { from, content } => {
+            let data = content.fields(with_progress).changes(fields);
             if data.is_empty() {
                 return None;
             }
-            let from = known.status().seq;
+            let from = *from;
             HubMessage::Delta { from, seq, data }
         }
     };
@@ -127,7 +138,7 @@ mod tests {
     use proto::status::Phase;
 
     use super::*;
-    use crate::StatusHub;
+    use crate::{StatusHub, fields::tests::working};
 
     const CALM: Shape = Shape::V1 {
         with_progress: false,
@@ -146,6 +157,31 @@ mod tests {
                 assert_eq!(frames.made.len(), 1, "{shape:?}");
             }
         }
+    }
+
+    #[test]
+    fn who_is_sent_no_progress_keeps_no_old_status_and_goes_on_from_the_last_one_it_was_sent() {
+        let hub = StatusHub::default();
+        let mut view = View::new(CALM, Cause::First);
+        assert!(Frames::of(hub.latest()).next(&mut view).is_some());
+        let first = hub.latest().status().seq;
+        for tokens in 1..=3 {
+            hub.update(|status| status.jobs = working(tokens).jobs);
+            let is_sent = Frames::of(hub.latest()).next(&mut view).is_some();
+            assert_eq!(is_sent, tokens == 1, "{tokens}");
+        }
+        let Known::All { from, content } = &view.known else {
+            panic!("it has a status");
+        };
+        assert_eq!(*from, first + 1);
+        assert!(Arc::ptr_eq(content, &hub.latest()));
+        hub.update(|status| status.text = "new".into());
+        let delta = Frames::of(hub.latest()).next(&mut view).unwrap();
+        let delta = String::from_utf8_lossy(&delta[2..]).into_owned();
+        assert!(
+            delta.contains(&format!(r#""from":{}"#, first + 1)),
+            "{delta}"
+        );
     }
 
     #[test]
