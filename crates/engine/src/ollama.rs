@@ -212,7 +212,7 @@ fn trimmed(show: &[u8]) -> Option<Box<RawValue>> {
         "system",
     ] {
         fields.shift_remove(long);
-        let left = Value::Object(fields.clone()).to_string();
+        let left = serde_json::to_string(&fields).ok()?;
         if left.len() <= limits::SHOW_MAX {
             return RawValue::from_string(left).ok();
         }

@@ -39,6 +39,12 @@ impl WorkerLoad {
         }
     }
 
+    /// The rankings in which it takes part: one for each model, by the accounts it serves.
+    fn rankings(&self) -> impl Iterator<Item = (String, Serve)> {
+        let models = self.models.keys();
+        models.map(|model| (model.clone(), self.serve.clone()))
+    }
+
     fn room(&self) -> usize {
         self.slots.saturating_sub(self.busy)
     }
@@ -181,18 +187,13 @@ struct RoutingTable {
 
 impl RoutingTable {
     fn set(&mut self, number: u64, to: Option<(WorkerLoad, &Arc<Notify>)>) {
-        let from = self.free.get(&number).map(|free| free.load.clone());
-        if from.as_ref() == to.as_ref().map(|(load, _)| load) {
+        let from = self.free.get(&number).map(|free| &free.load);
+        let now = to.as_ref().map(|(load, _)| load);
+        if from == now {
             return;
         }
-        let both = from.iter().chain(to.as_ref().map(|(load, _)| load));
-        let touched: BTreeSet<(String, Serve)> = both
-            .flat_map(|s| {
-                s.models
-                    .keys()
-                    .map(|model| (model.clone(), s.serve.clone()))
-            })
-            .collect();
+        let both = from.into_iter().chain(now);
+        let touched = both.flat_map(WorkerLoad::rankings).collect();
         self.changing(number, &touched, |table| {
             let turn = table.take_out(number);
             if let Some((load, woken)) = to {
@@ -206,8 +207,7 @@ impl RoutingTable {
             return;
         };
         let (load, woken) = (free.load.clone(), free.woken.clone());
-        let models = load.models.keys();
-        let touched = models.map(|m| (m.clone(), load.serve.clone())).collect();
+        let touched = load.rankings().collect();
         self.changing(number, &touched, |table| {
             table.take_out(number);
             table.last_turn += 1;
