@@ -37,36 +37,37 @@ impl Deref for Relay {
 }
 
 /// State shared by all clones of a [`Relay`].
+/// What is behind an `Arc` here is also held by others.
 #[derive(Debug)]
 pub struct Shared {
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) settings: Arc<RelaySettings>,
+    pub(crate) settings: RelaySettings,
     pub(crate) world: Arc<dyn World>,
-    pub(crate) workers: Arc<Workers>,
+    pub(crate) workers: Workers,
     pub(crate) metrics: Arc<RelayMetrics>,
     /// Chooses the worker that a job is leased to.
     pub(crate) routing: Routing,
     /// Requests and connections that a revoked key must end.
     pub(crate) key_uses: Arc<KeyUses>,
     /// Keys whose last use is being written.
-    pub(crate) key_updates: Arc<KeyUpdates>,
+    pub(crate) key_updates: KeyUpdates,
     /// Rate limits and counts of failed logins.
-    pub(crate) rate_limits: Arc<RateLimits>,
+    pub(crate) rate_limits: RateLimits,
     /// Limit on concurrent requests.
     pub(crate) concurrency: Arc<ConcurrencyLimit>,
     pub(crate) logins: Logins,
     /// Jobs from before a restart whose requester was connected and has not reconnected yet.
-    pub(crate) orphans: Arc<Orphans>,
-    pub(crate) webhooks: Arc<WebhookWakeups>,
-    pub(crate) pushes: Arc<Latest>,
-    pub(crate) batches: Arc<Running>,
+    pub(crate) orphans: Orphans,
+    pub(crate) webhooks: WebhookWakeups,
+    pub(crate) pushes: Latest,
+    pub(crate) batches: Running,
     /// Memory budget of request bodies that are still arriving.
     pub(crate) arriving: Budget,
     /// Memory budget of answers that are buffered whole.
     pub(crate) gathered: Budget,
     /// Jobs that workers of the polling protocol cannot run, because its requests cannot express
     /// them.
-    pub(crate) hidden_from_pollers: Arc<HiddenFromPollers>,
+    pub(crate) hidden_from_pollers: HiddenFromPollers,
     /// Owns every task of the relay.
     pub(crate) tasks: TaskTracker,
     /// Cancelled when a task that the relay cannot run without has panicked.
@@ -89,18 +90,18 @@ impl Relay {
             store,
             world,
             metrics,
-            workers: Arc::default(),
+            workers: Workers::default(),
             routing: Routing::default(),
             key_uses: Arc::default(),
-            key_updates: Arc::default(),
-            rate_limits: Arc::new(RateLimits::new(&settings)),
+            key_updates: KeyUpdates::default(),
+            rate_limits: RateLimits::new(&settings),
             concurrency: Arc::new(ConcurrencyLimit::new(settings.at_work_max)),
             logins: Logins::default(),
-            orphans: Arc::default(),
-            hidden_from_pollers: Arc::default(),
-            webhooks: Arc::default(),
-            pushes: Arc::default(),
-            batches: Arc::default(),
+            orphans: Orphans::default(),
+            hidden_from_pollers: HiddenFromPollers::default(),
+            webhooks: WebhookWakeups::default(),
+            pushes: Latest::default(),
+            batches: Running::default(),
             arriving: Budget::new(settings.arriving_max, TOO_MUCH_ARRIVES),
             gathered: Budget::new(settings.gathered_max, TOO_MUCH_GATHERED),
             tasks: TaskTracker::new(),
@@ -108,7 +109,7 @@ impl Relay {
             answers: TaskTracker::new(),
             drain: CancellationToken::new(),
             stop: CancellationToken::new(),
-            settings: Arc::new(settings),
+            settings,
         }))
     }
 

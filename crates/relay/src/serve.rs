@@ -26,6 +26,11 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(3);
 pub async fn serve(listener: TcpListener, relay: Relay, stop: CancellationToken) -> io::Result<()> {
     let address = listener.local_addr()?;
     relay.permitted(address).await?;
+    if relay.settings.insecure_dev {
+        tracing::warn!(
+            "--insecure-dev: every program on this machine has full access without a key"
+        );
+    }
     let tls = relay.settings.tls.clone().map(Tls::open).transpose()?;
     let tls = tls.map(Arc::new);
     if let Some(tls) = &tls {
@@ -101,9 +106,6 @@ impl Relay {
     pub(crate) async fn permitted(&self, address: SocketAddr) -> io::Result<()> {
         if self.settings.insecure_dev {
             if address.ip().is_loopback() {
-                tracing::warn!(
-                    "--insecure-dev: every program on this machine has full access without a key"
-                );
                 return Ok(());
             }
             return Err(io::Error::other(format!(
