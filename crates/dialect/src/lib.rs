@@ -6,6 +6,7 @@
 mod answer;
 pub mod anthropic;
 mod block;
+pub mod bridge;
 mod clock;
 mod content;
 mod line;

@@ -17,7 +17,9 @@ use std::{fmt, pin::Pin};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::Stream;
-use proto::{Body, EngineKind, ErrorCode, JobError, ModelEntry, Op, WorkerReport};
+use proto::{
+    Body, EngineKind, ErrorCode, JobError, ModelEntry, Op, WorkerReport, worker::may_succeed_later,
+};
 pub use reqwest::Url;
 use serde_json::value::RawValue;
 
@@ -114,27 +116,13 @@ pub enum EngineError {
     TooLong,
 }
 
-/// Beginnings of messages that Ollama sends with status 500 although the request is wrong.
-const FAULTS_OF_REQUESTS: [&str; 4] = [
-    "option \"",
-    "invalid format:",
-    "template:",
-    "image input is not supported",
-];
-
 impl EngineError {
-    /// Whether the same request may succeed later, or at another engine. A refusal is final, except
-    /// a failure of the engine itself, which it reports with a status of 500 or above; 501 means
-    /// that it does not support the request.
+    /// Whether the same request may succeed later, or at another engine; for a refusal, see
+    /// [`may_succeed_later`].
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Refused { status, message } => {
-                let is_requests = FAULTS_OF_REQUESTS
-                    .iter()
-                    .any(|fault| message.starts_with(fault));
-                *status >= 500 && *status != 501 && !is_requests
-            }
+            Self::Refused { status, message } => may_succeed_later(*status, message),
             Self::Unavailable(_)
             | Self::Busy(_)
             | Self::Failed(_)

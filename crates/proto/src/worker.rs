@@ -29,6 +29,8 @@
 mod frame;
 mod http;
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize, de};
 use serde_json::value::RawValue;
 
@@ -71,6 +73,35 @@ pub enum Retry {
     AfterMs(u64),
     /// Do not retry: the job ends as cancelled if its requester cancelled it, otherwise as failed.
     Never,
+}
+
+impl Retry {
+    /// Returns the retry of a job that failed in this attempt, with full jitter over 2 s, 4 s, 8 s …
+    /// up to 300 s; `random` is between 0 and 1.
+    #[must_use]
+    pub fn after_failure(attempt: u32, random: f64) -> Self {
+        let ceiling = 2_u64.saturating_pow(attempt.max(1)).min(300);
+        let wait = Duration::from_secs(ceiling).mul_f64(random.clamp(0.0, 1.0));
+        Self::AfterMs(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+/// Beginnings of messages that Ollama sends with status 500 although the request is wrong.
+const FAULTS_OF_REQUESTS: [&str; 4] = [
+    "option \"",
+    "invalid format:",
+    "template:",
+    "image input is not supported",
+];
+
+/// Whether a request that an engine refused with this error may succeed later, or at another
+/// engine. A refusal is final, except a failure of the engine itself, which it reports with a status
+/// of 500 or above; 501 means that it does not support the request.
+#[must_use]
+pub fn may_succeed_later(status: u16, message: &str) -> bool {
+    let mut faults = FAULTS_OF_REQUESTS.iter();
+    let is_requests = faults.any(|fault| message.starts_with(fault));
+    status >= 500 && status != 501 && !is_requests
 }
 
 /// A message from a worker to the relay, in JSON.
@@ -370,6 +401,17 @@ mod tests {
             seen(of(0, limits::URGENT_MAX + 1)),
             (1, 0, limits::URGENT_MAX + 1)
         );
+    }
+
+    #[test]
+    fn the_wait_before_another_try_grows_to_five_minutes() {
+        let wait = |attempt| match Retry::after_failure(attempt, 1.0) {
+            Retry::AfterMs(wait) => wait / 1000,
+            Retry::Now | Retry::Never => 0,
+        };
+        let waits: Vec<u64> = (1..=10).map(wait).collect();
+        assert_eq!(waits, [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+        assert_eq!(Retry::after_failure(u32::MAX, 0.0), Retry::AfterMs(0));
     }
 
     #[test]

@@ -64,7 +64,7 @@ pub(crate) fn allow(path: &str, response: &mut Response) {
 fn is_open(path: &str) -> bool {
     path.starts_with("/v1/")
         || (path.starts_with("/api/")
-            && !["/api/worker", "/api/admin"]
+            && !["/api/worker", "/api/bridge", "/api/admin"]
                 .iter()
                 .any(|shut| path.starts_with(shut)))
 }
@@ -102,7 +102,13 @@ mod tests {
             let allowed = &response.headers()[header::ACCESS_CONTROL_ALLOW_HEADERS];
             assert!(allowed.to_str().unwrap().contains("authorization"));
         }
-        for path in ["/api/worker/v1", "/api/admin/keys", "/", "/healthz"] {
+        for path in [
+            "/api/worker/v1",
+            "/api/bridge/register",
+            "/api/admin/keys",
+            "/",
+            "/healthz",
+        ] {
             assert!(answered(Method::OPTIONS, path, &asks).is_none(), "{path}");
         }
         assert!(answered(Method::OPTIONS, "/api/chat", &asks[..1]).is_none());

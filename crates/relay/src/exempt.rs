@@ -25,6 +25,7 @@ fn is_of_legacy_worker(method: &Method, path: &str) -> bool {
             | "/api/token/refresh",
         ) => true,
         (&Method::PATCH, path) => path.starts_with("/api/queries/"),
+        (&Method::GET | &Method::POST, path) => path.starts_with("/api/bridge/"),
         _ => false,
     }
 }
@@ -44,6 +45,8 @@ mod tests {
             (Method::PATCH, "/api/queries/7"),
             (Method::POST, "/api/logs"),
             (Method::POST, "/api/token/refresh"),
+            (Method::GET, "/api/bridge/x/poll"),
+            (Method::POST, "/api/bridge/x/response"),
         ] {
             assert!(bypasses_limits(&method, path), "{method} {path}");
         }
@@ -54,6 +57,8 @@ mod tests {
             (Method::POST, "/api/queries"),
             (Method::GET, "/api/queries/7"),
             (Method::DELETE, "/api/queries/7"),
+            (Method::DELETE, "/api/bridge/x/poll"),
+            (Method::GET, "/api/bridges"),
             (Method::POST, "/api/login"),
             (Method::GET, "/healthz/x"),
         ] {

@@ -14,7 +14,7 @@ use std::{
 
 use parking_lot::{Mutex, MutexGuard};
 use proto::{
-    Account, Detail, ErrorCode, ModelName, Timestamp, WorkerId, WorkerReport,
+    Account, Detail, ErrorCode, LeaseToken, ModelName, Timestamp, WorkerId, WorkerReport,
     admin::{EngineView, ModelView, WorkerCarrier, WorkerView},
 };
 use queue::{KeyId, ModelPatterns, Models, Serve};
@@ -88,6 +88,15 @@ pub(crate) struct Workers {
     registry: Mutex<Registry>,
     last: AtomicU64,
     changes: watch::Sender<u64>,
+}
+
+/// What is known of one worker.
+#[derive(Debug, Default)]
+pub(crate) struct Reported {
+    pub(crate) report: Option<Arc<WorkerReport>>,
+    /// Time of its last request.
+    pub(crate) seen: Option<Timestamp>,
+    pub(crate) is_online: bool,
 }
 
 /// Returns the report to keep. An engine that is down cannot list its models, so the previous list
@@ -189,7 +198,10 @@ impl Workers {
         let key = online.key.as_deref().unwrap_or_default();
         let (report, mut told) =
             before.unwrap_or_else(|| (None, WorkerInfo::nothing(registry.memory_use.memory(key))));
-        online.report = online.report.map(|new| kept(new, report.as_ref()));
+        online.report = match online.report {
+            Some(new) => Some(kept(new, report.as_ref())),
+            None => report.clone(),
+        };
         if let Some(now) = &online.report {
             told.keep(now, report.as_deref());
         }
@@ -301,6 +313,32 @@ impl Workers {
             worker.report = Some(report);
         }
         self.changed();
+    }
+
+    /// Returns what is known of a worker that polls.
+    pub(crate) fn reported(&self, id: &OnlineId) -> Reported {
+        let registry = self.lock();
+        let found = registry.online.get(id);
+        found.map_or_else(Reported::default, |(worker, told)| Reported {
+            report: worker.report.clone(),
+            seen: told.seen,
+            is_online: true,
+        })
+    }
+
+    /// Records the lease last given to a worker, whose signs of life renew it `until` then.
+    pub(crate) fn lend(&self, id: &OnlineId, token: LeaseToken, until: Timestamp) {
+        if let Some((_, told)) = self.lock().online.get_mut(id) {
+            told.lent = Some((token, until));
+        }
+    }
+
+    /// Returns the lease that a sign of life of this worker renews.
+    pub(crate) fn lent(&self, id: &OnlineId, now: Timestamp) -> Option<LeaseToken> {
+        let registry = self.lock();
+        let (_, told) = registry.online.get(id)?;
+        let lent = told.lent.filter(|(_, until)| *until > now);
+        lent.map(|(token, _)| token)
     }
 
     /// Ends the held poll of a worker, because jobs leased to it would not be received.

@@ -149,16 +149,12 @@ impl Work {
         if self.op.changes_models() || is_hopeless || !error.is_retryable() {
             return JobError::from(error).into();
         }
-        let wait = retry_wait(self.token.attempt, table.tuning().random.draw());
-        let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        Ending::Nack(Retry::AfterMs(millis), error.into())
+        let random = table.tuning().random.draw();
+        Ending::Nack(
+            Retry::after_failure(self.token.attempt, random),
+            error.into(),
+        )
     }
-}
-
-/// Full jitter over 2 s, 4 s, 8 s … up to 300 s.
-fn retry_wait(attempt: u32, random: f64) -> Duration {
-    let ceiling = 2_u64.saturating_pow(attempt.max(1)).min(300);
-    Duration::from_secs(ceiling).mul_f64(random.clamp(0.0, 1.0))
 }
 
 /// Returns the time for which the answer of a job that arrives now is wanted. If only a deadline by

@@ -71,6 +71,7 @@ const OPENAI: &str = "crates/dialect/fixtures/openai";
 const RESPONSES: &str = "crates/dialect/fixtures/responses";
 const ANTHROPIC: &str = "crates/dialect/fixtures/anthropic";
 const POLLING: &str = "crates/dialect/fixtures/relay_polling";
+const BRIDGE: &str = "crates/dialect/fixtures/bridge";
 const QUERIES: &str = "crates/dialect/fixtures/queries";
 
 /// All targets.
@@ -89,6 +90,7 @@ pub const TARGETS: &[Target] = &[
     Target::new("openai-responses", requests::openai_responses, &[RESPONSES]),
     Target::new("anthropic", requests::anthropic, &[ANTHROPIC]),
     Target::new("polling", requests::polling, &[POLLING]),
+    Target::new("bridge", requests::bridge, &[BRIDGE, OLLAMA]),
     Target::new("queries", requests::queries, &[QUERIES]),
     // Answers of engines and workers.
     Target::new("openai-answer", answers::openai, &[OLLAMA]),

@@ -1,7 +1,7 @@
 //! Requests of other APIs: each parsed one becomes a request that Ollama accepts.
 
 use bytes::Bytes;
-use dialect::{anthropic, ollama, openai, queries, relay_polling};
+use dialect::{anthropic, bridge, ollama, openai, queries, relay_polling};
 use proto::{JobId, LeaseToken, ModelName, Op, Timestamp};
 use serde_json::Value;
 
@@ -106,6 +106,41 @@ pub(crate) fn polling(bytes: &[u8]) {
         if let Ok(text) = answer.outcome() {
             let lines = relay_polling::lines(Op::Chat, &model(), text, Timestamp(0));
             assert_eq!(relay_polling::text(&lines), text);
+        }
+    }
+}
+
+/// Registrations, models, jobs and answers of a desktop of the tunnel service.
+pub(crate) fn bridge(bytes: &[u8]) {
+    let _ = bridge::polling::is_registration(bytes);
+    if let Ok(models) = bridge::polling::models(bytes) {
+        let count = models.len();
+        assert_eq!(bridge::polling::report(models).models.len(), count);
+    }
+    let token = LeaseToken {
+        job: JobId([7; 16]),
+        attempt: 2,
+    };
+    if let Some(request) = bridge::EngineRequest::of(token, Op::Chat, bytes) {
+        let sent = request.http_request();
+        let sent: Value = serde_json::from_slice(&sent).unwrap_or_default();
+        assert_eq!(sent["body"].as_str().map(str::as_bytes), Some(bytes));
+    }
+    let text = String::from_utf8_lossy(bytes);
+    let body = serde_json::json!({"requestId": "x", "status": 200, "body": text}).to_string();
+    let mut answers: Vec<_> = bridge::Answer::parse(body.as_bytes()).into_iter().collect();
+    answers.extend(bridge::Answer::parse(bytes));
+    if let bridge::tunnel::TunnelMessage::Answer(answer) =
+        bridge::tunnel::TunnelMessage::parse(&text)
+    {
+        answers.push(answer);
+    }
+    for answer in answers {
+        for op in [Op::Chat, Op::Embed] {
+            let outcome = answer.outcome(op);
+            let is_native = |line: &Bytes| line.starts_with(b"{") && !line.contains(&b'\n');
+            assert!(outcome.lines.iter().all(is_native));
+            assert!(outcome.end.is_err() || !outcome.lines.is_empty());
         }
     }
 }

@@ -4,6 +4,7 @@ mod admin;
 mod anthropic;
 mod asked;
 mod batches;
+mod bridge;
 mod files;
 mod health;
 mod jobs;
@@ -63,6 +64,7 @@ pub(crate) fn routes(relay: Relay) -> Router {
         .route("/api/v1/ollama/request", post(relay_polling::request))
         .route("/api/v1/ollama/status/{id}", get(relay_polling::status))
         .merge(query_service())
+        .merge(tunnel_service())
         .route("/api/worker/v1", get(carrier::socket::upgrade))
         .route("/api/worker/v1/poll", post(carrier::poll::poll))
         .route("/api/worker/v1/details", post(carrier::poll::details))
@@ -126,6 +128,25 @@ fn query_service() -> Router<Relay> {
         )
         .route("/api/queries/{id}/logs", get(queries::logs))
         .route("/api/logs", post(queries::claims::log))
+}
+
+/// Returns the routes of the tunnel service's desktops: those of its programs, then those that only
+/// its document has.
+fn tunnel_service() -> Router<Relay> {
+    let poll = || get(bridge::poll).head(wrong_method);
+    Router::new()
+        .route("/api/bridge/register", post(bridge::register))
+        .route("/api/bridge/{id}/poll", poll())
+        .route("/api/bridge/{id}/response", post(bridge::response))
+        .route("/api/bridge/{id}/heartbeat", post(bridge::heartbeat))
+        .route(
+            "/api/bridge/{id}/provider-status",
+            post(bridge::provider_status),
+        )
+        .route("/api/bridge/{id}/status", get(bridge::status))
+        .route("/api/bridge/poll/{id}", poll())
+        .route("/api/bridge/respond/{id}/{request}", post(bridge::respond))
+        .route("/api/bridge/heartbeat/{id}", post(bridge::heartbeat))
 }
 
 /// Returns the routes of OpenAI's and Anthropic's clients.

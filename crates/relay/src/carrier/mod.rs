@@ -1,5 +1,6 @@
 //! The worker protocol on the relay's side: one contract over a WebSocket or plain HTTP requests.
 
+pub(crate) mod desktop;
 pub(crate) mod http;
 mod leases;
 mod lending;

@@ -15,7 +15,7 @@ use futures_util::{
 };
 use http::{HeaderValue, StatusCode, header};
 use proto::{
-    ErrorCode, JobError, LeaseToken, WorkerReport, limits,
+    ErrorCode, JobError, LeaseToken, Timestamp, WorkerReport, limits,
     worker::{
         DRAIN_HEADER, DetailsAnswer, DetailsRequest, PollAnswer, PollRequest, PolledLease, Retry,
     },
@@ -276,13 +276,13 @@ async fn lend(
     Ok(lent)
 }
 
-/// Returns the response. Its leases are renewed while it is being sent, and given back if it is not
-/// sent in full. An empty answer has status 204.
+/// Returns the response. An empty answer has status 204.
 fn delivered(relay: &Relay, answer: &PollAnswer, lent: Vec<UndeliveredLeases>) -> Response {
     let mut response = if *answer == PollAnswer::default() {
         StatusCode::NO_CONTENT.into_response()
     } else {
-        body_of(relay, answer, lent)
+        let text = serde_json::to_vec(answer).unwrap_or_default();
+        in_parts(relay, text.into(), lent, relay.settings.lease)
     };
     if relay.drain.is_cancelled() {
         let headers = response.headers_mut();
@@ -291,11 +291,20 @@ fn delivered(relay: &Relay, answer: &PollAnswer, lent: Vec<UndeliveredLeases>) -
     response
 }
 
-fn body_of(relay: &Relay, answer: &PollAnswer, lent: Vec<UndeliveredLeases>) -> Response {
-    let text = Bytes::from(serde_json::to_vec(answer).unwrap_or_default());
+/// What is left to send, and when its leases were renewed.
+type Way = (Relay, Bytes, Vec<UndeliveredLeases>, Timestamp);
+
+/// Returns the response with this JSON. The leases in it, of length `lease`, are renewed while it is
+/// being sent, and given back if it is not sent in full.
+pub(crate) fn in_parts(
+    relay: &Relay,
+    text: Bytes,
+    lent: Vec<UndeliveredLeases>,
+    lease: Duration,
+) -> Response {
     let length = text.len();
     let way = (relay.clone(), text, lent, relay.now());
-    let parts = stream::unfold(way, |(relay, mut text, mut lent, mut renewed)| async move {
+    let next = move |(relay, mut text, mut lent, mut renewed): Way| async move {
         if text.is_empty() {
             return None;
         }
@@ -305,15 +314,15 @@ fn body_of(relay: &Relay, answer: &PollAnswer, lent: Vec<UndeliveredLeases>) -> 
                 .map(|lease| lease.token)
         };
         relay
-            .renew_unheard(&mut renewed, || leases().collect())
+            .renew_unheard(&mut renewed, lease, || leases().collect())
             .await;
         let part = text.split_to(text.len().min(limits::FRAME_MAX));
         if text.is_empty() {
             lent.drain(..).for_each(|lent| drop(lent.take()));
         }
         Some((Ok::<_, Infallible>(part), (relay, text, lent, renewed)))
-    });
-    let mut response = Response::new(Body::from_stream(parts));
+    };
+    let mut response = Response::new(Body::from_stream(stream::unfold(way, next)));
     let headers = response.headers_mut();
     let json = HeaderValue::from_static("application/json");
     headers.insert(header::CONTENT_TYPE, json);

@@ -1,5 +1,7 @@
 //! Leases that were granted but have not reached a worker.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use proto::{Dialect, ErrorCode, JobError, LeaseToken, Timestamp, worker::Retry};
 use queue::Lease;
@@ -53,13 +55,15 @@ impl Drop for UndeliveredLeases {
 }
 
 impl Relay {
-    /// Renews leases that have not reached a worker, once a quarter of the lease time has passed.
+    /// Renews leases of this length that have not reached a worker, once a quarter of it has
+    /// passed.
     pub(super) async fn renew_unheard(
         &self,
         renewed: &mut Timestamp,
+        length: Duration,
         tokens: impl FnOnce() -> Vec<LeaseToken>,
     ) {
-        let (now, length) = (self.now(), self.settings.lease);
+        let now = self.now();
         if now.since(*renewed) < length / 4 {
             return;
         }
@@ -86,7 +90,7 @@ impl Relay {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Duration};
+    use std::sync::Arc;
 
     use queue::{
         MemoryQueue, Queue as _,

@@ -78,7 +78,11 @@ async fn lend(
         }
         feed(sink, Message::Binary(part.encode())).await?;
         let tokens = || session.unsent.tokens();
-        session.relay.renew_unheard(&mut renewed, tokens).await;
+        let length = session.relay.settings.lease;
+        session
+            .relay
+            .renew_unheard(&mut renewed, length, tokens)
+            .await;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use proto::{Detail, ModelName, Timestamp, WorkerReport, limits};
+use proto::{Detail, LeaseToken, ModelName, Timestamp, WorkerReport, limits};
 use queue::{ModelPatterns, Serve};
 use serde_json::value::RawValue;
 
@@ -35,6 +35,8 @@ pub(super) struct WorkerInfo {
     pub(super) slots: Option<u32>,
     /// Time of its last poll; `None` for a worker that is connected.
     pub(super) seen: Option<Timestamp>,
+    /// Lease last given to a worker that cannot name it when it renews it, and until when it does.
+    pub(super) lent: Option<(LeaseToken, Timestamp)>,
 }
 
 impl WorkerInfo {
@@ -47,6 +49,7 @@ impl WorkerInfo {
             memory,
             slots: None,
             seen: None,
+            lent: None,
         }
     }
 

@@ -284,6 +284,8 @@ async fn json_that_is_nested_without_end_is_refused() {
         "/api/jobs",
         "/api/ollama/request",
         "/api/ollama/response",
+        "/api/bridge/ffffffff-ffff-4fff-bfff-ffffffffffff/response",
+        "/api/bridge/ffffffff-ffff-4fff-bfff-ffffffffffff/provider-status",
         "/api/queries/",
         "/api/logs/",
         "/api/login/",

@@ -22,7 +22,7 @@ use crate::{
     people::{PASSWORD, client_of, logged_in, user},
     server::{Ahead, Server},
     sessions::opened,
-    worker::Scripted,
+    worker::{CHAT_DONE, Scripted},
 };
 
 fn seconds(reply: &Reply) -> u64 {
@@ -252,7 +252,25 @@ async fn a_flood_keeps_no_worker_of_the_founding_systems_from_its_work() {
     );
     let patched = worker.send(Method::PATCH, &path, done.to_string()).await;
     assert_eq!(patched.status, StatusCode::OK);
-    for n in 1..=4 {
+    let desktop = r#"{"clientId":"a","platform":"b","version":"c"}"#;
+    let bridge = worker.post("/api/bridge/register", desktop).await;
+    let bridge = bridge.json().await["bridgeId"].take();
+    let at = |what: &str| format!("/api/bridge/{}/{what}", bridge.as_str().unwrap());
+    store
+        .enqueue(now, question(5, Dialect::Ollama))
+        .await
+        .unwrap();
+    let polled = worker.get(&at("poll")).await.json().await;
+    let answer = json!({"requestId": polled["requests"][0]["id"], "body": CHAT_DONE}).to_string();
+    for (what, body) in [
+        ("provider-status", "{}"),
+        ("heartbeat", ""),
+        ("response", &answer),
+    ] {
+        let told = worker.post(&at(what), body.to_owned()).await;
+        assert_eq!(told.status, StatusCode::OK, "{what}");
+    }
+    for n in 1..=5 {
         let job = store.get(Owner::Anyone, sample::id(n)).await.unwrap();
         assert_eq!(job.unwrap().state, JobState::Completed, "{n}");
     }

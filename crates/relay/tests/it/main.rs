@@ -7,6 +7,7 @@ mod anthropic;
 mod arriving;
 mod batches;
 mod bounds;
+mod bridge;
 mod ceilings;
 mod chosen_worker;
 mod client;

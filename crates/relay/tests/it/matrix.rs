@@ -34,9 +34,10 @@ struct Route {
 const SCOPES: [Scope; 4] = [Scope::Enqueue, Scope::Read, Scope::Work, Scope::Admin];
 
 /// Values of path parameters.
-const IN_PATH: [(&str, &str); 6] = [
+const IN_PATH: [(&str, &str); 7] = [
     ("{id}", "00000000000000000000000000000001"),
     ("{attempt}", "1"),
+    ("{request}", "1"),
     ("{*id}", "x"),
     ("{digest}", "sha256:0"),
     ("{*path}", ""),

@@ -129,13 +129,6 @@ fn failure(end: &Outgoing) -> (u64, &JobError) {
     (*lines, error)
 }
 
-#[test]
-fn the_wait_before_another_try_grows_to_five_minutes() {
-    let waits: Vec<_> = (1..=10).map(|n| retry_wait(n, 1.0).as_secs()).collect();
-    assert_eq!(waits, [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
-    assert_eq!(retry_wait(u32::MAX, 0.0), Duration::ZERO);
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_job_that_runs_longer_than_the_limit_fails_and_is_not_tried_again() {
     let table = table(Script::talkative(100), Tuning::default().job_limit).await;

@@ -152,6 +152,7 @@ impl Entry {
             ("/api/worker", "workers"),
             ("/api/ollama", "polling relay"),
             ("/api/v1/ollama", "polling relay"),
+            ("/api/bridge", "tunnel service"),
             ("/api/sessions", "users"),
             ("/api/login", "queries"),
             ("/api/token", "queries"),

@@ -77,6 +77,12 @@ const PAGE: &[Param] = &[
     ),
 ];
 
+const HOLD: &[Param] = &[Param::query(
+    "timeout",
+    Type("integer"),
+    "Maximum time to wait for a job, in milliseconds; at most 25,000, which is the default",
+)];
+
 pub(super) const ROUTES: &[Entry] = &[
     Entry::get(
         "/",
@@ -474,6 +480,48 @@ pub(super) const ROUTES: &[Entry] = &[
     Entry::post("/api/logs", "Add an entry to the log of a query")
         .key("work")
         .gives(201, Object),
+    // The tunnel service's desktops.
+    Entry::post(
+        "/api/bridge/register",
+        "Register a desktop of the tunnel service: returns the id of its bridge",
+    )
+    .key("work"),
+    Entry::get(
+        "/api/bridge/{id}/poll",
+        "Lease a job as a request of the engine's API",
+    )
+    .key("work")
+    .params(HOLD),
+    Entry::post("/api/bridge/{id}/response", "Submit the engine's response").key("work"),
+    Entry::post(
+        "/api/bridge/{id}/heartbeat",
+        "Extend the lease last given to the bridge",
+    )
+    .key("work")
+    .takes(Nothing),
+    Entry::post(
+        "/api/bridge/{id}/provider-status",
+        "Report the models of the desktop",
+    )
+    .key("work"),
+    Entry::get("/api/bridge/{id}/status", "Get the state of a bridge").key("work"),
+    Entry::get(
+        "/api/bridge/poll/{id}",
+        "Lease a job, by the path of the tunnel service's document",
+    )
+    .key("work")
+    .params(HOLD),
+    Entry::post(
+        "/api/bridge/respond/{id}/{request}",
+        "Submit the engine's response, by the path of the tunnel service's document",
+    )
+    .key("work"),
+    Entry::post(
+        "/api/bridge/heartbeat/{id}",
+        "Extend the lease last given to the bridge, by the path of the tunnel service's document",
+    )
+    .key("work")
+    .takes(Nothing),
     // Hearth's own workers.
     Entry::get(
         "/api/worker/v1",
