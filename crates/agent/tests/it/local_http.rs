@@ -228,6 +228,81 @@ async fn the_overlay_is_a_page_without_scripts_of_its_own_that_no_frame_may_hold
     agent.stop().await;
 }
 
+/// Not even with the right token does any method or path do anything but answer.
+#[tokio::test]
+async fn no_method_and_no_path_of_the_local_http_carries_out_a_command() {
+    let home = tempfile::tempdir().unwrap();
+    let ollama = ScriptedOllama::start().await.unwrap();
+    let mut agent = Running::start(settings(home.path(), with_engine(&ollama)))
+        .await
+        .unwrap();
+    let addr = agent.handle.http().unwrap();
+    let host = format!("Host: {addr}\r\n");
+    let before = text(addr, "GET /api/status", &host).await.2;
+    let token = std::fs::read_to_string(agent.handle.hub().token).unwrap();
+    let right = format!("{host}Authorization: Bearer {}\r\n", token.trim());
+    let served = [
+        "/api/status",
+        "/status/stream",
+        "/overlay",
+        "/healthz",
+        "/metrics",
+    ];
+    let paths = [
+        "/",
+        "/quit",
+        "/api/command",
+        "/api/status/quit",
+        "/api/status?command=quit",
+        "/overlay?command=toggle_monitoring",
+        "/healthz?token=x",
+        "/../../etc/passwd",
+        "//quit",
+    ];
+    let commands = ["quit", "toggle_monitoring", "hide_overlay", "open_settings"];
+    let mut asked = 0;
+    for method in [
+        "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY", "get",
+    ] {
+        for path in served.into_iter().chain(paths) {
+            let command = commands[asked % commands.len()];
+            let status = knock(addr, &format!("{method} {path}"), &right, command).await;
+            let route = path.split('?').next().unwrap();
+            let expected = match (served.contains(&route), method) {
+                _ if path.contains("token=") => 400,
+                (true, "GET" | "HEAD") => 200,
+                (true, _) => 405,
+                (false, _) => 404,
+            };
+            assert_eq!(status, expected, "{method} {path}");
+            asked += 1;
+        }
+    }
+    assert_eq!(asked, 140);
+    // Commands are carried out in order, so this one is the first.
+    agent.hub.send(Command::OpenSettings).await.unwrap();
+    let seen = agent.shell(|seen| seen.windows > 0).await;
+    assert_eq!((seen.windows, seen.quits, seen.overlay.len()), (1, 0, 1));
+    assert_eq!(text(addr, "GET /api/status", &host).await.2, before);
+    agent.stop().await;
+}
+
+/// Sends a request with a command as its body; returns the status of the response.
+async fn knock(addr: SocketAddr, line: &str, headers: &str, command: &str) -> u16 {
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    let body = format!(r#"{{"type":"command","command":"{command}"}}"#);
+    let length = body.len();
+    let request = format!(
+        "{line} HTTP/1.1\r\n{headers}Content-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    // The stream of statuses has no end.
+    let mut lines = BufReader::new(stream).lines();
+    let first = soon(lines.next_line()).await.unwrap().expect("no answer");
+    first[9..12].parse().unwrap()
+}
+
 type Lines = tokio::io::Lines<BufReader<TcpStream>>;
 
 async fn event(lines: &mut Lines, is_it: impl Fn(&Value) -> bool) -> Value {
