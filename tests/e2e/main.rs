@@ -13,6 +13,7 @@ mod nginx;
 mod pages;
 mod pair;
 mod pausing;
+mod private;
 mod run;
 mod stops;
 mod subscribers;
