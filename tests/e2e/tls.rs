@@ -3,11 +3,17 @@
 use std::path::Path;
 
 use hearth_tests::{
-    process::{Home, Process, binary, finish},
+    process::{Home, PATIENCE, Process, binary, finish},
     scripted_ollama::ScriptedOllama,
     test_bed::{create_key, hearth, store},
 };
-use tokio::process::Command;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    process::Command,
+    sync::mpsc,
+    time::timeout,
+};
 
 /// A relay with a certificate, and the keys to use it.
 struct Secured {
@@ -146,4 +152,52 @@ async fn an_agent_refuses_a_certificate_that_nobody_vouches_for() {
         !relay.contains("worker connected"),
         "it was let in: {relay}"
     );
+}
+
+#[tokio::test]
+async fn an_agent_refuses_tls_1_1_and_sends_its_key_to_nobody_who_speaks_it() {
+    let ollama = ScriptedOllama::start().await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let relay = format!("https://{}", listener.local_addr().unwrap());
+    let (sender, mut heard) = mpsc::channel(1);
+    let serving = tokio::spawn(async move {
+        // The agent tries again; only the first connection is looked at.
+        while let Ok((stream, _)) = listener.accept().await {
+            drop(sender.try_send(outdated(stream).await));
+        }
+    });
+    let home = Home::new();
+    let engine = format!("ollama:{}", ollama.url());
+    let mut command = hearth(&home, &["agent", "--relay", &relay, "--engine", &engine]);
+    command.args(["--status-port", "0", "--http-port", "0"]);
+    command.env("HEARTH_KEY", "worker-key-of-this-test");
+    let mut agent = Process::start("the agent", command);
+    agent.says("status on ws://").await;
+    let args = ["status", "--until", "relay_offline", "--timeout", "50"];
+    let done = finish(hearth(&home, &args)).await;
+    assert!(done.status.success(), "{}", done.stderr);
+    let (greeting, rest) = timeout(PATIENCE, heard.recv()).await.unwrap().unwrap();
+    let is_in = |bytes: &[u8], text: &[u8]| bytes.windows(text.len()).any(|part| part == text);
+    assert!(!is_in(&greeting, b"worker-key"), "{greeting:?}");
+    // A fatal alert `protocol_version`, and nothing else.
+    assert_eq!(rest, [21, 3, 3, 0, 2, 2, 70], "{}", agent.log());
+    serving.abort();
+}
+
+/// Answers a ClientHello with the choice of TLS 1.1; returns the ClientHello and what came then.
+async fn outdated(mut stream: TcpStream) -> (Vec<u8>, Vec<u8>) {
+    let mut head = [0; 5];
+    stream.read_exact(&mut head).await.unwrap();
+    assert_eq!(head[..2], [22, 3], "a record of a handshake");
+    let mut greeting = vec![0; usize::from(u16::from_be_bytes([head[3], head[4]]))];
+    stream.read_exact(&mut greeting).await.unwrap();
+    let mut choice = vec![22, 3, 2, 0, 42, 2, 0, 0, 38, 3, 2];
+    choice.extend([7; 32]);
+    // No session, TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA, no compression.
+    choice.extend([0, 0xc0, 0x13, 0]);
+    stream.write_all(&choice).await.unwrap();
+    let mut rest = Vec::new();
+    // A reset is an end, too.
+    drop(timeout(PATIENCE, stream.read_to_end(&mut rest)).await);
+    (greeting, rest)
 }
