@@ -73,6 +73,7 @@ fn what(proof: Proof) -> String {
     match proof {
         Proof::Kills => "light-kills".into(),
         Proof::PowerCuts => "few-power-cuts".into(),
+        Proof::Hostile => "light-hostile".into(),
         Proof::Tests {
             of, kind, named, ..
         } => format!("{of} {kind} {named}*"),
@@ -82,10 +83,12 @@ fn what(proof: Proof) -> String {
 /// The summary of a proof without any bug; an error if the proof fails.
 async fn without_bugs(workspace: &Workspace, proof: Proof) -> Result<String, String> {
     match proof {
-        Proof::Kills | Proof::PowerCuts => match verdict(&what(proof), None).await? {
-            (true, verdict) => Ok(verdict),
-            (false, verdict) => Err(verdict),
-        },
+        Proof::Kills | Proof::PowerCuts | Proof::Hostile => {
+            match verdict(&what(proof), None).await? {
+                (true, verdict) => Ok(verdict),
+                (false, verdict) => Err(verdict),
+            }
+        }
         Proof::Tests {
             of, kind, named, ..
         } => {
@@ -103,7 +106,7 @@ async fn without_bugs(workspace: &Workspace, proof: Proof) -> Result<String, Str
 async fn planted(workspace: &Workspace, bug: &Bug) -> Result<String, String> {
     workspace.prepare(bug.edits).map_err(told)?;
     match bug.found_by {
-        Proof::Kills | Proof::PowerCuts => {
+        Proof::Kills | Proof::PowerCuts | Proof::Hostile => {
             let relay = workspace.relay(bug.name).await.map_err(told)?;
             match verdict(&what(bug.found_by), Some(&relay)).await? {
                 (true, verdict) => Err(verdict),

@@ -16,7 +16,7 @@ use hearth_tests::{
 use tokio::time::timeout;
 
 const USAGE: &str = "usage: hearth-prove [all] [kills] [light-kills] [power-cuts] \
-    [few-power-cuts] [weather] [hostile] [erasure] [controls [BUG…]]";
+    [few-power-cuts] [weather] [hostile] [light-hostile] [erasure] [controls [BUG…]]";
 
 /// Timeout of one proof; its processes end with it.
 const PROVEN_WITHIN: Duration = Duration::from_secs(20 * 60);
@@ -52,8 +52,12 @@ async fn run(wanted: &[String]) -> io::Result<()> {
             "power-cuts" => Plan::power_cuts(50, 2),
             "few-power-cuts" => Plan::power_cuts(3, 2),
             "weather" => Plan::weather(4, 3),
-            "hostile" => {
-                let more = hostile(20_000, 40, 4).await?;
+            "hostile" | "light-hostile" => {
+                let (count, examples) = match what.as_str() {
+                    "hostile" => (20_000, 40),
+                    _ => (5_000, 0),
+                };
+                let more = hostile(count, examples, 4).await?;
                 writeln!(out, "{what}: {}", more.assault)?;
                 headline.assault.add(more.assault);
                 headline.leaked.extend(more.leaked);

@@ -21,11 +21,13 @@ pub enum Proof {
     Kills,
     /// The power cuts.
     PowerCuts,
+    /// The hostile requests.
+    Hostile,
     /// Tests of one package whose names begin with `named`.
     Tests {
         /// The package, without `hearth-`.
         of: &'static str,
-        /// `--lib`, or `--test=it`.
+        /// `--lib`, or for example `--test=it`.
         kind: &'static str,
         /// The prefix of their names.
         named: &'static str,

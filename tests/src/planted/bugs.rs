@@ -22,6 +22,14 @@ const fn through_http(named: &'static str, by: &'static str) -> Proof {
     }
 }
 
+/// The random operations on the queue, compared with its plain model.
+const OPERATIONS: Proof = Proof::Tests {
+    of: "queue",
+    kind: "--test=operations",
+    named: "the_queue_does",
+    by: "the_queue_does_what_the_plain_words_say",
+};
+
 /// All bugs.
 pub const BUGS: &[Bug] = &[
     Bug {
@@ -162,6 +170,24 @@ pub const BUGS: &[Bug] = &[
             "memory::",
             "a_step_back_of_the_clock_expires_nothing",
         ),
+    },
+    Bug {
+        name: "a-lost-lease-costs-no-attempt",
+        edits: &[Edit {
+            file: "crates/queue/src/machine/due.rs",
+            is: "            lost.tries += 1;\n",
+            becomes: "",
+        }],
+        found_by: OPERATIONS,
+    },
+    Bug {
+        name: "any-worker-does",
+        edits: &[Edit {
+            file: "crates/queue/src/machine/waiting.rs",
+            is: "            worker: new.worker.clone(),",
+            becomes: "            worker: None,",
+        }],
+        found_by: OPERATIONS,
     },
     Bug {
         name: "told-before-the-commit",
@@ -461,6 +487,27 @@ pub const BUGS: &[Bug] = &[
             "arriving",
             "who_dawdles_over_head_body_or_answer_is_cut_and_others_are_served",
         ),
+    },
+    Bug {
+        name: "no-request-is-shed",
+        edits: &[Edit {
+            file: "crates/relay/src/throttle.rs",
+            is: "        inside < self.most\n",
+            becomes: "        inside < self.most.max(1_000_000)\n",
+        }],
+        found_by: through_http(
+            "limits",
+            "when_there_is_too_much_to_do_requests_are_shed_but_health_and_workers_get_through",
+        ),
+    },
+    Bug {
+        name: "a-bad-login-breaks-its-handler",
+        edits: &[Edit {
+            file: "crates/relay/src/api/sessions.rs",
+            is: "    ApiError::new(ErrorCode::BadRequest, message)",
+            becomes: "    ApiError::new(ErrorCode::Internal, message)",
+        }],
+        found_by: Proof::Hostile,
     },
     Bug {
         name: "a-token-in-the-url",
