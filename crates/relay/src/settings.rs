@@ -24,6 +24,10 @@ pub struct RelaySettings {
     pub legacy_poll_hold: Duration,
     /// Time for which a polling worker counts as online after its last poll.
     pub online_after_poll: Duration,
+    /// Maximum time until the first message of a worker on a WebSocket.
+    pub hello_patience: Duration,
+    /// Time without any frame after which a worker's WebSocket counts as dead.
+    pub carrier_patience: Duration,
     /// Time of silence after which a stream sends a heartbeat, and maximum time that the status
     /// line waits for the first token.
     pub heartbeat: Duration,
@@ -107,6 +111,8 @@ impl Default for RelaySettings {
             poll_hold: limits::POLL_HOLD,
             legacy_poll_hold: limits::LEGACY_POLL_HOLD,
             online_after_poll: Duration::from_secs(60),
+            hello_patience: Duration::from_secs(5),
+            carrier_patience: limits::CARRIER_DEAD,
             heartbeat: limits::STREAM_HEARTBEAT,
             head_patience: Duration::from_secs(10),
             idle_patience: Duration::from_secs(75),

@@ -167,13 +167,14 @@ impl Session {
         mut source: SplitStream<&mut Socket>,
     ) -> Result<std::convert::Infallible, CloseReason> {
         let mut ends = Ends::new();
-        let mut dead = Instant::now() + limits::CARRIER_DEAD;
+        let patience = self.relay.settings.carrier_patience;
+        let mut dead = Instant::now() + patience;
         let mut tell_stored: Option<Instant> = None;
         loop {
             tokio::select! {
                 message = source.next() => {
                     let Some(Ok(message)) = message else { return Err(CloseReason::Lost) };
-                    dead = Instant::now() + limits::CARRIER_DEAD;
+                    dead = Instant::now() + patience;
                     if self.link.maybe_dead.settle() {
                         self.room.notify_one();
                     }

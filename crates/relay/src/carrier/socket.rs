@@ -42,8 +42,6 @@ use crate::{
 
 pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
-/// Maximum time until a worker sends its hello.
-const HELLO: Duration = Duration::from_secs(5);
 /// Maximum time for closing a connection.
 const GOODBYE: Duration = Duration::from_secs(1);
 /// Close code for an internal error of the relay.
@@ -208,10 +206,10 @@ async fn hello(relay: &Relay, socket: &mut Socket) -> Result<Hello, CloseReason>
         }
     };
     let first = tokio::select! {
-        first = timeout(HELLO, first) => first,
+        first = timeout(relay.settings.hello_patience, first) => first,
         () = relay.drain.cancelled() => return Err(CloseReason::Drain),
     };
-    let first = first.map_err(|_| CloseReason::Protocol("no hello within 5 s"))??;
+    let first = first.map_err(|_| CloseReason::Protocol("no hello in time"))??;
     match serde_json::from_str(&first) {
         Ok(WorkerMessage::Hello {
             worker,

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use futures_util::SinkExt as _;
+use bytes::Bytes;
+use futures_util::{SinkExt as _, StreamExt as _};
 use hearth_relay::RelaySettings;
 use proto::{
     End, ErrorCode, JobState,
@@ -323,6 +324,39 @@ async fn a_connection_that_breaks_the_protocol_is_closed_with_4007() {
     let token = worker.lease().await.token();
     worker.line(token, 2, "{}").await;
     assert_eq!(worker.close_code().await, 4007, "line 1 is missing");
+}
+
+#[tokio::test]
+async fn a_connection_without_a_hello_is_closed_with_4007() {
+    let mut settings = RelaySettings::default();
+    settings.hello_patience = Duration::from_millis(50);
+    let server = Server::with(settings).await;
+    let key = server.key("default", &[Scope::Work]).await;
+    let (socket, _) = Scripted::dial(&server, &key, SUBPROTOCOL).await.unwrap();
+    let mut worker = Scripted { socket };
+    // A sign of life is not a hello.
+    let ping = Message::Ping(Bytes::new());
+    worker.socket.send(ping).await.unwrap();
+    let (code, reason) = in_time(worker.closed()).await;
+    assert_eq!((code, reason.as_str()), (4007, "no hello in time"));
+}
+
+#[tokio::test]
+async fn a_worker_that_falls_silent_is_disconnected_and_no_longer_listed_as_online() {
+    let mut settings = RelaySettings::default();
+    settings.carrier_patience = Duration::from_millis(200);
+    let server = Server::with(settings).await;
+    let client = server.requester().await;
+    let mut silent = Scripted::ready(&server).await;
+    // The relay sends no close frame, because nothing is there to read it.
+    while in_time(silent.socket.next())
+        .await
+        .is_some_and(|frame| frame.is_ok())
+    {}
+    let tags = client.get("/api/tags").await;
+    assert_eq!(tags.header("x-hearth-workers"), "0");
+    let refused = client.post("/api/chat", "{}").await;
+    assert_eq!(refused.header("x-hearth-error"), "no_worker");
 }
 
 #[tokio::test]
