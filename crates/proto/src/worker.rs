@@ -52,7 +52,8 @@ pub const SUBPROTOCOL: &str = "hearth.worker.v1";
 pub const CLOSE_VERSION: u16 = 4010;
 /// Close code: the key was refused or revoked.
 pub const CLOSE_UNAUTHORIZED: u16 = 4009;
-/// Close code: a message violated the protocol; the reason names it.
+/// Close code: a message violated the protocol, or the worker has too many connections; the reason
+/// says what is wrong.
 pub const CLOSE_PROTOCOL: u16 = 4007;
 /// Close code: the token that opened the connection has expired; reconnect with a new one.
 pub const CLOSE_EXPIRED: u16 = 4011;

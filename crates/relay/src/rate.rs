@@ -53,6 +53,12 @@ impl RateLimit {
         let wait = next.saturating_sub(now).saturating_sub(burst);
         Duration::from_micros(u64::try_from(wait).unwrap_or(0))
     }
+
+    /// Gives back what was taken `count` times. No more can be taken at once than a burst.
+    pub(crate) fn give_back(self, state: &mut RateState, count: u32) {
+        let back = self.every.saturating_mul(i64::from(count));
+        *state = RateState(state.0.saturating_sub(back));
+    }
 }
 
 /// First wait after too many failures; it doubles each time.
@@ -164,6 +170,19 @@ mod tests {
         assert_eq!(waits(1_000_500, 2), [0, 100]);
         assert_eq!(waits(2_000_000, 4), [0, 0, 0, 100]);
         assert_eq!(waits(1_000, 1), [300], "a clock that went back");
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_taken_again_and_never_more_than_a_burst() {
+        let limit = limit(10, 3);
+        let mut state = RateState::default();
+        let taken =
+            |state: &mut RateState| (0..9).filter(|_| limit.take(state, T0).is_ok()).count();
+        assert_eq!(taken(&mut state), 3);
+        limit.give_back(&mut state, 2);
+        assert_eq!(taken(&mut state), 2);
+        limit.give_back(&mut state, u32::MAX);
+        assert_eq!(taken(&mut state), 3);
     }
 
     #[test]

@@ -28,6 +28,11 @@ pub struct RelaySettings {
     pub hello_patience: Duration,
     /// Time without any frame after which a worker's WebSocket counts as dead.
     pub carrier_patience: Duration,
+    /// Interval between messages of a worker that no lease pays for, after a burst; those of one
+    /// WebSocket, or of the polling workers of one key. What comes faster is read later.
+    pub unpaid_every: Duration,
+    /// Number of such messages in a burst.
+    pub unpaid_burst: u32,
     /// Time of silence after which a stream sends a heartbeat, and maximum time that the status
     /// line waits for the first token.
     pub heartbeat: Duration,
@@ -113,6 +118,8 @@ impl Default for RelaySettings {
             online_after_poll: Duration::from_secs(60),
             hello_patience: Duration::from_secs(5),
             carrier_patience: limits::CARRIER_DEAD,
+            unpaid_every: Duration::from_millis(10),
+            unpaid_burst: 500,
             heartbeat: limits::STREAM_HEARTBEAT,
             head_patience: Duration::from_secs(10),
             idle_patience: Duration::from_secs(75),

@@ -1,7 +1,7 @@
 //! Rate limits.
 //!
 //! - Requests per key: a token bucket (`--key-rate`). Requests of workers to their carrier are
-//!   exempt: slots bound them.
+//!   exempt: leases pay for most of them, and the rest is delayed.
 //! - Refusals because of overload or a reached limit, of all callers together: paced by delaying
 //!   the response.
 //! - Invalid keys per address (IPv6: per /64): after 5 a minute answered 429 instead of 401. Valid
@@ -21,6 +21,7 @@ use queue::{KeyId, UserId};
 use crate::{
     RelaySettings,
     auth::Denied,
+    carrier::pace::unpaid_limit,
     error::ApiError,
     jwt,
     peer::{Peer, client_prefix},
@@ -43,6 +44,9 @@ pub(crate) struct RateLimits {
     refusal_limit: Option<RateLimit>,
     refusals: Mutex<RateState>,
     keys: Mutex<RecentMap<KeyId, RateState>>,
+    /// Limit on what no lease pays for of the polling workers of one key.
+    unpaid_limit: Option<RateLimit>,
+    pollers: Mutex<RecentMap<KeyId, RateState>>,
     /// Addresses that showed invalid keys.
     bad_keys: Mutex<RecentMap<IpAddr, Failures>>,
     /// Addresses and names with failed logins.
@@ -64,6 +68,8 @@ impl RateLimits {
             refusal_limit: RateLimit::new(1, settings.refusal_every, settings.refusals_at_once),
             refusals: Mutex::default(),
             keys: Mutex::new(RecentMap::new(REMEMBERED)),
+            unpaid_limit: unpaid_limit(settings),
+            pollers: Mutex::new(RecentMap::new(REMEMBERED)),
             bad_keys: Mutex::new(RecentMap::new(REMEMBERED)),
             logins: Mutex::new(RecentMap::new(REMEMBERED)),
             names: Mutex::new(RecentMap::new(REMEMBERED)),
@@ -88,6 +94,20 @@ impl RateLimits {
     /// Counts one request of a user that is made without a key, such as renewing a token.
     pub(crate) fn take_user_request(&self, user: UserId, now: Timestamp) -> Result<(), ApiError> {
         self.take_request(&user_key_id(user), now)
+    }
+
+    /// Counts one request of a polling worker with this key, and returns how long to delay it.
+    pub(crate) fn pace_worker(&self, key: &str, now: Timestamp) -> Duration {
+        self.unpaid_limit.map_or(Duration::ZERO, |limit| {
+            limit.reserve(self.pollers.lock().entry(key.to_owned()), now)
+        })
+    }
+
+    /// Takes back that many requests of the polling workers with this key: leases pay for them.
+    pub(crate) fn pay_worker(&self, key: &str, requests: u32) {
+        if let Some(limit) = self.unpaid_limit {
+            limit.give_back(self.pollers.lock().entry(key.to_owned()), requests);
+        }
     }
 
     /// Returns how long to delay a refusal because of overload or a reached limit, so that clients

@@ -27,6 +27,8 @@ use crate::{
 use catalog::{EngineCatalog, EngineInfo, WorkerInfo};
 use registry::{Registry, WorkerIdentity, identity, name};
 
+/// Maximum number of WebSockets of one worker: a new one, and one whose loss was not noticed yet.
+pub(crate) const SOCKETS_MAX: usize = 2;
 /// Maximum number of polling workers of one key; each takes memory for its report.
 const POLLERS_MAX: usize = 256;
 
@@ -61,6 +63,8 @@ pub(crate) struct OnlineWorker {
 pub(crate) struct Link {
     pub(crate) worker: WorkerId,
     pub(crate) maybe_dead: Arc<MaybeDead>,
+    /// Cancelled when the worker has opened too many further connections.
+    pub(crate) displaced: CancellationToken,
     /// Its handle in the ranking of workers with free slots.
     pub(crate) routing_entry: Arc<RoutingEntry>,
 }
@@ -176,7 +180,8 @@ impl Workers {
         Err(ApiError::new(ErrorCode::RateLimited, message))
     }
 
-    /// Registers an online worker. What it reported before stays valid until it reports anew.
+    /// Registers an online worker. What it reported before stays valid until it reports anew. If it
+    /// has more than [`SOCKETS_MAX`] WebSockets now, the oldest are closed.
     pub(crate) fn register(&self, id: OnlineId, mut online: OnlineWorker) {
         let mut registry = self.lock();
         let mut before = registry.take(&id).map(|(old, told)| {
@@ -205,7 +210,15 @@ impl Workers {
         if let Some(now) = &online.report {
             told.keep(now, report.as_deref());
         }
+        let who = identity(&id, &online);
         registry.put(id, online, told);
+        if let Some(who) = who {
+            let links = registry.links_of(&who);
+            let excess = links.len().saturating_sub(SOCKETS_MAX);
+            links[..excess]
+                .iter()
+                .for_each(|link| link.displaced.cancel());
+        }
         drop(registry);
         self.changed();
     }

@@ -30,10 +30,13 @@ pub(crate) async fn lines(
     InQuery(First { first }): InQuery<First>,
     Payload(body): Inference,
 ) -> Result<Json<LeaseAnswer>, ApiError> {
-    let token = held(&relay, &caller, token).await?;
-    let lines = split(&body)?;
-    let stored = relay.store.append(relay.now(), token, first, lines).await?;
-    answer(&relay, token, stored).await
+    let stored = async {
+        let token = held(&relay, &caller, token).await?;
+        let lines = split(&body)?;
+        let stored = relay.store.append(relay.now(), token, first, lines).await?;
+        answer(&relay, token, stored).await
+    };
+    relay.paced(&caller, stored).await
 }
 
 /// `POST …/extend`: renews the lease without new lines.
@@ -42,6 +45,7 @@ pub(crate) async fn extend(
     MayWork(caller): MayWork,
     InPath(token): InPath<(JobId, u32)>,
 ) -> Result<Json<LeaseAnswer>, ApiError> {
+    relay.pace(&caller).await;
     let token = held(&relay, &caller, token).await?;
     let stored = relay.store.stored(token).await?;
     answer(&relay, token, stored).await
@@ -67,13 +71,16 @@ pub(crate) async fn end(
     InPath(token): InPath<(JobId, u32)>,
     Payload(body): Control,
 ) -> Result<Json<LeaseAnswer>, ApiError> {
-    let token = held(&relay, &caller, token).await?;
-    let EndRequest { lines, end } = parse(&body)?;
-    relay.end(token, lines, end).await?;
-    Ok(Json(LeaseAnswer {
-        stored: lines,
-        cancelled: false,
-    }))
+    let ended = async {
+        let token = held(&relay, &caller, token).await?;
+        let EndRequest { lines, end } = parse(&body)?;
+        relay.end(token, lines, end).await?;
+        Ok(Json(LeaseAnswer {
+            stored: lines,
+            cancelled: false,
+        }))
+    };
+    relay.paced(&caller, ended).await
 }
 
 /// `POST …/nack`.
@@ -83,22 +90,25 @@ pub(crate) async fn nack(
     InPath(token): InPath<(JobId, u32)>,
     Payload(body): Control,
 ) -> Result<Json<LeaseAnswer>, ApiError> {
-    let token = held(&relay, &caller, token).await?;
-    let NackRequest {
-        retry,
-        code,
-        message,
-        engine_status,
-    } = parse(&body)?;
-    let why = JobError {
-        engine_status,
-        ..JobError::new(code, message)
+    let given_back = async {
+        let token = held(&relay, &caller, token).await?;
+        let NackRequest {
+            retry,
+            code,
+            message,
+            engine_status,
+        } = parse(&body)?;
+        let why = JobError {
+            engine_status,
+            ..JobError::new(code, message)
+        };
+        relay.nack(token, retry, why).await?;
+        Ok(Json(LeaseAnswer {
+            stored: 0,
+            cancelled: false,
+        }))
     };
-    relay.nack(token, retry, why).await?;
-    Ok(Json(LeaseAnswer {
-        stored: 0,
-        cancelled: false,
-    }))
+    relay.paced(&caller, given_back).await
 }
 
 impl Relay {

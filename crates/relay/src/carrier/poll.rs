@@ -51,6 +51,7 @@ pub(crate) async fn poll(
         let message = format!("`held` names {held} leases; a worker can hold at most {max}");
         return Err(ApiError::new(ErrorCode::BadRequest, message));
     }
+    relay.pace(&caller).await;
     let hold = Duration::from_millis(asked.wait_ms).min(relay.settings.poll_hold);
     let newer = CancellationToken::new();
     let Some(report) = note_online(&relay, &caller, &asked, hold, &newer)? else {
@@ -69,6 +70,7 @@ pub(crate) async fn poll(
         let (answer, lent) = poll.try_answer(!hold.is_zero()).await?;
         let is_over = answer != PollAnswer::default() || hold.is_zero() || drains;
         if is_over || !poll.wait_for_change(&mut arrivals, until).await {
+            poll.relay.pay_polls(&poll.caller, answer.leases.len());
             return Ok(delivered(&poll.relay, &answer, lent));
         }
     }
@@ -167,6 +169,7 @@ pub(crate) async fn details(
         report,
         details,
     } = parse(&body)?;
+    relay.pace(&caller).await;
     let id = OnlineId::Poll(caller.key_id().to_owned(), worker);
     if let Some(report) = report {
         relay

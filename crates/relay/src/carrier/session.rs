@@ -27,6 +27,7 @@ use tokio_tungstenite::tungstenite::Message;
 use super::{
     leases::{LeaseState, Leases, UnconfirmedLease},
     lending::Unsent,
+    pace::Pace,
     socket::{CloseReason, Socket},
 };
 use crate::{
@@ -167,6 +168,7 @@ impl Session {
         mut source: SplitStream<&mut Socket>,
     ) -> Result<std::convert::Infallible, CloseReason> {
         let mut ends = Ends::new();
+        let mut pace = Pace::new(&self.relay.settings);
         let patience = self.relay.settings.carrier_patience;
         let mut dead = Instant::now() + patience;
         let mut tell_stored: Option<Instant> = None;
@@ -174,7 +176,6 @@ impl Session {
             tokio::select! {
                 message = source.next() => {
                     let Some(Ok(message)) = message else { return Err(CloseReason::Lost) };
-                    dead = Instant::now() + patience;
                     if self.link.maybe_dead.settle() {
                         self.room.notify_one();
                     }
@@ -185,10 +186,15 @@ impl Session {
                         }
                         // Boxed, like everything large and rare, to keep the task of an idle worker
                         // small; there are thousands.
-                        Message::Text(text) => Box::pin(self.hear(&text, &mut ends)).await?,
+                        Message::Text(text) => {
+                            Box::pin(self.hear(&text, &mut ends, &mut pace)).await?;
+                        }
                         Message::Close(_) => return Err(CloseReason::Lost),
-                        Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+                        Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {
+                            Box::pin(pace.wait()).await;
+                        }
                     }
+                    dead = Instant::now() + patience;
                 }
                 Some((token, ended)) = ends.next(), if !ends.is_empty() => {
                     self.ended(token, ended).await?;
@@ -226,10 +232,13 @@ impl Session {
         }
     }
 
-    async fn hear(&self, text: &str, ends: &mut Ends) -> Result<(), CloseReason> {
+    async fn hear(&self, text: &str, ends: &mut Ends, pace: &mut Pace) -> Result<(), CloseReason> {
         let Ok(message) = serde_json::from_str(text) else {
             return Err(CloseReason::Protocol("not a message"));
         };
+        if !self.is_paid(&message) {
+            pace.wait().await;
+        }
         match message {
             WorkerMessage::Report { report } => {
                 let report = Arc::new(self.caller.permitted(report));
@@ -247,6 +256,9 @@ impl Session {
             }
             WorkerMessage::Extend { tokens } => {
                 for token in tokens {
+                    if self.state().open.state(token) == LeaseState::Gone {
+                        pace.wait().await;
+                    }
                     self.extend(token).await?;
                 }
             }
@@ -280,6 +292,15 @@ impl Session {
             WorkerMessage::Unknown | _ => {}
         }
         Ok(())
+    }
+
+    /// Whether a lease pays for a message: it is the end of a job that the connection holds.
+    fn is_paid(&self, message: &WorkerMessage) -> bool {
+        if let WorkerMessage::End { token, .. } | WorkerMessage::Nack { token, .. } = message {
+            self.state().open.state(*token) == LeaseState::Held
+        } else {
+            false
+        }
     }
 
     pub(super) async fn extend(&self, token: LeaseToken) -> Result<(), CloseReason> {

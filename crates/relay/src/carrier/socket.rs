@@ -27,6 +27,7 @@ use tokio_tungstenite::{
         protocol::{CloseFrame, Role, WebSocketConfig},
     },
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     session::Session,
@@ -62,6 +63,8 @@ pub(super) enum CloseReason {
     KeyExpired,
     /// Its token has expired.
     Expired,
+    /// The worker has opened too many further connections.
+    Displaced,
     /// The relay is shutting down.
     Drain,
 }
@@ -83,6 +86,10 @@ impl CloseReason {
             Self::Expired => Some((
                 CLOSE_EXPIRED,
                 "the token has expired; connect again with a new one",
+            )),
+            Self::Displaced => Some((
+                CLOSE_PROTOCOL,
+                "this worker has too many connections; give each agent a name of its own",
             )),
             Self::Drain => Some((CLOSE_DRAIN, "the relay is shutting down")),
         }
@@ -241,6 +248,7 @@ async fn run_session(
     let link = Link {
         worker: hello.worker,
         maybe_dead: Arc::default(),
+        displaced: CancellationToken::new(),
         routing_entry: Arc::new(relay.routing.join()),
     };
     relay
@@ -266,6 +274,7 @@ async fn run_session(
         heartbeat_ms: u64::try_from((relay.settings.lease / 4).as_millis()).unwrap_or(u64::MAX),
     };
     let until = caller.until;
+    let displaced = link.displaced.clone();
     let (mut sink, source) = socket.split();
     let ended = if sink.send(text(&welcome)).await.is_err() {
         CloseReason::Lost
@@ -281,6 +290,7 @@ async fn run_session(
                 Some(_) => CloseReason::KeyExpired,
                 None => CloseReason::Revoked,
             },
+            () = displaced.cancelled() => CloseReason::Displaced,
             ended = session.run(source, &hello.held) => ended,
             _ = write(&mut sink, &mut control, &session) => CloseReason::Lost,
         };

@@ -164,6 +164,7 @@ mod tests {
         let link = Link {
             worker: WorkerId::new("w").unwrap(),
             maybe_dead: Arc::default(),
+            displaced: tokio_util::sync::CancellationToken::new(),
             routing_entry: Arc::new(relay.routing.join()),
         };
         let id = relay.workers.new_id();

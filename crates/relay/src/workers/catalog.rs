@@ -273,6 +273,7 @@ mod tests {
         let link = crate::workers::Link {
             worker: WorkerId::new("w").unwrap(),
             maybe_dead: Arc::default(),
+            displaced: tokio_util::sync::CancellationToken::new(),
             routing_entry: Arc::new(crate::routing::Routing::default().join()),
         };
         let online = OnlineWorker {

@@ -8,7 +8,7 @@ use std::{
 use proto::{Detail, Timestamp, WorkerId};
 
 use super::{
-    OnlineId, OnlineWorker, POLLERS_MAX,
+    Link, OnlineId, OnlineWorker, POLLERS_MAX,
     catalog::{DepartedWorker, WorkerInfo},
     memory::{MemoryFull, MemoryUse},
 };
@@ -79,6 +79,15 @@ impl Registry {
     ) -> impl DoubleEndedIterator<Item = (&OnlineId, &(OnlineWorker, WorkerInfo))> {
         let registry = self.named.get(worker).into_iter().flatten();
         registry.filter_map(|id| Some((id, self.online.get(id)?)))
+    }
+
+    /// Returns the WebSockets of a worker, the latest last.
+    pub(super) fn links_of(&self, who: &WorkerIdentity) -> Vec<&Link> {
+        let online = self.of_name(&who.1);
+        let online = online.filter(|(id, (online, _))| is_identity(who, id, online));
+        online
+            .filter_map(|(_, (online, _))| online.link.as_ref())
+            .collect()
     }
 
     /// Marks a worker as disconnected, and remembers its information for a while.

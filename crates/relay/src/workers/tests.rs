@@ -22,6 +22,7 @@ fn online(key: &str, name: &str) -> OnlineWorker {
         link: Some(Link {
             worker: worker(name),
             maybe_dead: Arc::default(),
+            displaced: CancellationToken::new(),
             routing_entry: Arc::new(crate::routing::Routing::default().join()),
         }),
     }
@@ -64,6 +65,25 @@ fn those_of_a_name_are_found_while_they_sit_and_by_nobody_else() {
     workers.leave(&registry[2], Timestamp(1));
     let registry = workers.lock();
     assert!(registry.named.is_empty() && registry.online.is_empty());
+}
+
+#[test]
+fn of_more_than_two_connections_of_one_worker_the_oldest_are_closed() {
+    let workers = Workers::default();
+    let displaced: Vec<_> = ["a", "b", "a", "a", "a"]
+        .map(|name| {
+            let there = online("k", name);
+            let displaced = there.link.clone().unwrap().displaced;
+            workers.register(workers.new_id(), there);
+            displaced
+        })
+        .into();
+    workers.register(workers.new_id(), online("other", "a"));
+    let are_closed: Vec<_> = displaced
+        .iter()
+        .map(CancellationToken::is_cancelled)
+        .collect();
+    assert_eq!(are_closed, [true, false, true, false, false]);
 }
 
 const HERE: Timestamp = Timestamp(1);
