@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Account, EngineKind, JobId, ModelName, Op, Priority, Timestamp, WorkerId};
+use crate::{Account, EngineKind, JobId, ModelName, Op, Priority, Secret, Timestamp, WorkerId};
 
 /// `GET /api/admin/overview`: the state of a relay.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -220,17 +220,6 @@ pub struct NewKey {
     pub expires_in_s: Option<u64>,
 }
 
-/// A text that is shown only once; `Debug` hides it.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Secret(pub String);
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret(hidden)")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::Value;
@@ -243,10 +232,5 @@ mod tests {
         let overview: Overview = serde_json::from_str(json).unwrap();
         let json: Value = serde_json::from_str(json).unwrap();
         assert_eq!(serde_json::to_value(&overview).unwrap(), json);
-    }
-
-    #[test]
-    fn a_new_keys_text_is_never_printed() {
-        assert_eq!(format!("{:?}", Secret("hearth_x".into())), "Secret(hidden)");
     }
 }

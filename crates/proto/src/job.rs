@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de};
 
-use crate::{Account, ErrorDetail, JobId, ModelName, Timestamp, WorkerId};
+use crate::{Account, ErrorDetail, JobId, ModelName, Secret, Timestamp, WorkerId};
 
 /// Operation of the engine. Never a method and a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -226,7 +226,7 @@ pub struct WebhookRequest {
     pub url: String,
     /// `whsec_` and base64 of 24 to 64 bytes; when absent, one is generated and shown once.
     #[serde(default)]
-    pub secret: Option<String>,
+    pub secret: Option<Secret>,
 }
 
 impl fmt::Debug for WebhookRequest {
@@ -262,7 +262,7 @@ pub struct WebhookView {
     pub error: Option<String>,
     /// The secret, if the relay generated it; only in the response to the submission.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret: Option<String>,
+    pub secret: Option<Secret>,
 }
 
 /// `GET /api/jobs/{id}`: a job as its requester sees it. Never contains the prompt.

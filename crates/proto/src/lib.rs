@@ -15,6 +15,7 @@ mod log;
 mod report;
 #[cfg(feature = "schema")]
 mod schema;
+mod secret;
 pub mod status;
 mod structure;
 mod time;
@@ -30,5 +31,6 @@ pub use job::{
 };
 pub use log::{Chunk, End, EventId, JobError};
 pub use report::{Detail, EngineKind, ModelEntry, ModelShow, WorkerReport};
+pub use secret::{Secret, SecretBytes};
 pub use structure::{refuse_intricate, structure};
 pub use time::Timestamp;

@@ -1,7 +1,7 @@
 //! Webhooks in the queue file.
 
 use async_trait::async_trait;
-use proto::{JobId, Timestamp, WebhookState};
+use proto::{JobId, SecretBytes, Timestamp, WebhookState};
 use queue::{DeliveryOutcome, DueWebhooks, NewWebhook, QueueError, Webhook, Webhooks};
 use rusqlite::{Connection, OptionalExtension, Row};
 use tokio::sync::watch;
@@ -22,7 +22,7 @@ pub(crate) fn insert(conn: &Connection, seq: u64, new: &NewWebhook) -> rusqlite:
          VALUES (?1, ?2, ?3, 0, 0, 0, NULL)",
     )?;
     insert
-        .execute((row::number(seq), &new.url, &new.secret))
+        .execute((row::number(seq), &new.url, new.secret.expose()))
         .map(drop)
 }
 
@@ -149,7 +149,7 @@ fn webhook(found: &Row<'_>) -> rusqlite::Result<Webhook> {
     Ok(Webhook {
         new: NewWebhook {
             url: found.get("url")?,
-            secret: found.get("secret")?,
+            secret: SecretBytes::new(found.get("secret")?),
         },
         state: state.ok_or_else(|| row::wrong("hook_state", "it is not from 0 to 2"))?,
         tries: found.get("hook_tries")?,

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use async_trait::async_trait;
-use proto::{JobId, Timestamp, WebhookState};
+use proto::{JobId, SecretBytes, Timestamp, WebhookState};
 use tokio::sync::watch;
 
 use crate::{Job, QueueError};
@@ -14,7 +14,7 @@ pub struct NewWebhook {
     /// URL; checked by the relay when submitted and again before each call.
     pub url: String,
     /// Key of the signature.
-    pub secret: Vec<u8>,
+    pub secret: SecretBytes,
 }
 
 impl fmt::Debug for NewWebhook {

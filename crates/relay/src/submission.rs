@@ -339,7 +339,7 @@ mod tests {
         let extras = Extras {
             webhook: Some(NewWebhook {
                 url: format!("http://{address}/hook"),
-                secret: vec![7; 32],
+                secret: proto::SecretBytes::new(vec![7; 32]),
             }),
             ..Extras::default()
         };

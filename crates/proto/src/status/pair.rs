@@ -1,9 +1,8 @@
 //! Programs that ask the owner for permission to send commands, and those that have it.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
+pub use crate::Secret;
 use crate::Timestamp;
 
 /// A program whose command waits for the owner's approval.
@@ -81,32 +80,6 @@ impl Program {
     }
 }
 
-/// A token on its way to the program it was created for. `Debug` hides it.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a text.
-    #[must_use]
-    pub const fn new(text: String) -> Self {
-        Self(text)
-    }
-
-    /// Returns the text.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,10 +96,5 @@ mod tests {
         assert_eq!(program("", Some("/usr/bin/python3")).title(), "python3");
         assert_eq!(program("", None).title(), "http://localhost:1420");
         assert_eq!(Program::default().title(), "");
-    }
-
-    #[test]
-    fn a_secret_is_not_printed() {
-        assert_eq!(format!("{:?}", Secret::new("abc".into())), "Secret(…)");
     }
 }

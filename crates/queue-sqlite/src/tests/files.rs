@@ -139,7 +139,7 @@ async fn filled(queue: &SqliteQueue) {
     };
     let webhook = NewWebhook {
         url: "http://localhost/".into(),
-        secret: vec![2; 32],
+        secret: proto::SecretBytes::new(vec![2; 32]),
     };
     let extras = Extras {
         idempotency_key: Some(idempotency_key),

@@ -1,6 +1,6 @@
 //! Rules for webhooks: due when their job has ended, retried until delivered or given up.
 
-use proto::{End, WebhookState};
+use proto::{End, SecretBytes, WebhookState};
 
 use super::sample::{T0, at, id, job, job_of, next};
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
 fn hook(n: u8) -> NewWebhook {
     NewWebhook {
         url: format!("https://example.org/{n}"),
-        secret: vec![n; 32],
+        secret: SecretBytes::new(vec![n; 32]),
     }
 }
 

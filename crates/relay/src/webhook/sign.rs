@@ -1,9 +1,8 @@
 //! Secrets and signatures of webhooks.
 
-use std::fmt;
-
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use proto::SecretBytes;
 use sha2::Sha256;
 
 const PREFIX: &str = "whsec_";
@@ -11,38 +10,42 @@ const PREFIX: &str = "whsec_";
 const SIZES: std::ops::RangeInclusive<usize> = 24..=64;
 
 /// Secret shared with the receiver; written as `whsec_` and base64.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Secret(Vec<u8>);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret")
-    }
-}
+#[derive(Debug, Clone)]
+pub(crate) struct Secret(SecretBytes);
 
 impl Secret {
     pub(crate) fn new(random: [u8; 32]) -> Self {
-        Self(random.into())
+        Self(SecretBytes::new(random.into()))
     }
 
     /// Parses a secret that a requester gave.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let bytes = STANDARD.decode(text.strip_prefix(PREFIX)?).ok()?;
-        SIZES.contains(&bytes.len()).then_some(Self(bytes))
+        let bytes = SecretBytes::new(STANDARD.decode(text.strip_prefix(PREFIX)?).ok()?);
+        let fits = SIZES.contains(&bytes.expose().len());
+        fits.then_some(Self(bytes))
     }
 
-    pub(crate) fn reveal(&self) -> String {
-        format!("{PREFIX}{}", STANDARD.encode(&self.0))
+    pub(crate) fn reveal(&self) -> proto::Secret {
+        // Large enough, so that no copy is left behind in memory.
+        let mut text = String::with_capacity(PREFIX.len() + 2 * SIZES.end());
+        text.push_str(PREFIX);
+        STANDARD.encode_string(self.0.expose(), &mut text);
+        proto::Secret::new(text)
     }
 
-    pub(crate) fn into_bytes(self) -> Vec<u8> {
+    pub(crate) fn into_bytes(self) -> SecretBytes {
         self.0
     }
 }
 
 /// Returns the signature of a message, in the form of the `webhook-signature` header.
-pub(super) fn signature(secret: &[u8], id: &str, seconds: i64, body: &[u8]) -> Option<String> {
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret).ok()?;
+pub(super) fn signature(
+    secret: &SecretBytes,
+    id: &str,
+    seconds: i64,
+    body: &[u8],
+) -> Option<String> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose()).ok()?;
     mac.update(format!("{id}.{seconds}.").as_bytes());
     mac.update(body);
     Some(format!(
@@ -72,12 +75,13 @@ mod tests {
     #[test]
     fn a_secret_is_read_as_it_was_shown_and_never_printed() {
         let secret = Secret::new([7; 32]);
-        assert_eq!(Secret::parse(&secret.reveal()), Some(secret.clone()));
-        assert_eq!(format!("{secret:?}"), "Secret");
+        let again = Secret::parse(secret.reveal().expose()).unwrap();
+        assert_eq!(again.into_bytes(), SecretBytes::new(vec![7; 32]));
+        assert_eq!(format!("{secret:?}"), "Secret(SecretBytes(…))");
         let short = format!("whsec_{}", STANDARD.encode([1; 23]));
         let long = format!("whsec_{}", STANDARD.encode([1; 65]));
         for wrong in ["", "whsec_", "secret", "whsec_!", &short, &long] {
-            assert_eq!(Secret::parse(wrong), None, "{wrong}");
+            assert!(Secret::parse(wrong).is_none(), "{wrong}");
         }
     }
 }

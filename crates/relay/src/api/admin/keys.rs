@@ -9,8 +9,8 @@ use axum::{
 };
 use http::{HeaderValue, StatusCode, header};
 use proto::{
-    Account, ErrorCode, Timestamp,
-    admin::{KeyView, NewKey, Secret},
+    Account, ErrorCode, Secret, Timestamp,
+    admin::{KeyView, NewKey},
 };
 use queue::{Ceiling, InvalidPattern, KeyRecord, ModelPattern, ModelPatterns, Scope, Serve};
 
@@ -49,7 +49,7 @@ pub(super) async fn create(
     relay.store.create_key(record.clone()).await?;
     tracing::info!(key.id = record.id, "key created");
     let made = KeyView {
-        key: Some(Secret(text.reveal().to_owned())),
+        key: Some(Secret::new(text.reveal().to_owned())),
         ..view(record)
     };
     let mut response = (StatusCode::CREATED, Json(made)).into_response();

@@ -97,7 +97,7 @@ fn new_webhook(
     webhook::check(&wanted.url, &relay.settings.webhook_allow).map_err(bad)?;
     let (secret, shown) = match &wanted.secret {
         Some(given) => {
-            let secret = Secret::parse(given);
+            let secret = Secret::parse(given.expose());
             let why = "a webhook's secret must be whsec_ followed by base64 of 24 to 64 bytes";
             (secret.ok_or_else(|| bad(why))?, None)
         }
