@@ -38,6 +38,7 @@ mod pushes;
 mod queries;
 mod readers;
 mod relay_polling;
+mod replays;
 mod retries;
 mod routing;
 mod server;
