@@ -6,9 +6,14 @@ pub mod cores;
 pub mod files;
 pub mod metrics;
 mod one_line;
+mod short_fields;
+
+use std::io;
 
 use one_line::OneLine;
-use tracing_subscriber::EnvFilter;
+use short_fields::ShortFields;
+use tracing::Dispatch;
+use tracing_subscriber::{EnvFilter, util::SubscriberInitExt as _};
 
 /// The environment variable with the log filter, for example `info,hearth_relay=debug`.
 pub const FILTER_VARIABLE: &str = "HEARTH_LOG";
@@ -29,14 +34,27 @@ pub enum Format {
 /// If the filter is not valid, or `init` was called before in this process.
 pub fn init(format: Format, fallback: &str) -> anyhow::Result<()> {
     let directives = std::env::var(FILTER_VARIABLE).unwrap_or_else(|_| fallback.to_owned());
+    let logger = logger(format, &directives, io::stderr)?.try_init();
+    logger.map_err(|error| anyhow::anyhow!("logging is already set up: {error}"))
+}
+
+/// Returns what writes the log with `writer`.
+fn logger<W: io::Write + 'static>(
+    format: Format,
+    directives: &str,
+    writer: impl Fn() -> W + Send + Sync + 'static,
+) -> anyhow::Result<Dispatch> {
+    let one_line = move || OneLine {
+        to: writer(),
+        format,
+    };
     let log = tracing_subscriber::fmt()
-        .with_writer(|| OneLine(std::io::stderr()))
-        .with_env_filter(filter(&directives)?);
-    match format {
-        Format::Human => log.try_init(),
-        Format::Json => log.json().try_init(),
-    }
-    .map_err(|error| anyhow::anyhow!("logging is already set up: {error}"))
+        .with_writer(one_line)
+        .with_env_filter(filter(directives)?);
+    Ok(match format {
+        Format::Human => log.fmt_fields(ShortFields::default()).finish().into(),
+        Format::Json => log.json().finish().into(),
+    })
 }
 
 fn filter(directives: &str) -> anyhow::Result<EnvFilter> {

@@ -6,17 +6,25 @@ use std::{
     io::{self, Write},
 };
 
+use crate::{Format, short_fields::short_json};
+
 /// Writes each event with [`escaped`]. `tracing-subscriber` writes an event with one call.
-pub(crate) struct OneLine<W>(pub(crate) W);
+pub(crate) struct OneLine<W> {
+    pub(crate) to: W,
+    pub(crate) format: Format,
+}
 
 impl<W: Write> Write for OneLine<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        self.0.write_all(&escaped(event))?;
+        match self.format {
+            Format::Human => self.to.write_all(&escaped(event))?,
+            Format::Json => self.to.write_all(&escaped(&short_json(event)))?,
+        }
         Ok(event.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.to.flush()
     }
 }
 
@@ -56,7 +64,11 @@ mod tests {
 
     fn written(event: &str) -> String {
         let mut log = Vec::new();
-        OneLine(&mut log).write_all(event.as_bytes()).unwrap();
+        let mut one_line = OneLine {
+            to: &mut log,
+            format: Format::Json,
+        };
+        one_line.write_all(event.as_bytes()).unwrap();
         String::from_utf8(log).unwrap()
     }
 
