@@ -4,6 +4,7 @@ mod agent;
 mod args;
 mod at_login;
 mod file;
+mod fixed;
 mod folders;
 mod handle;
 mod headless;

@@ -7,6 +7,7 @@ use secrecy::SecretString;
 use crate::{
     Args, AtLogin, Folders, Language, Relay,
     file::File,
+    fixed,
     folders::NoFolders,
     host_name::host_name,
     origin::{Line, Origin, Resolver},
@@ -219,7 +220,8 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Lists all settings with their sources, for `--print-config`, without secrets.
+    /// Lists all settings with their sources, for `--print-config`, without secrets, and the limits
+    /// that no option sets.
     #[must_use]
     pub fn explain(&self) -> String {
         let mut text: String = self.lines.iter().map(|line| format!("{line}\n")).collect();
@@ -230,7 +232,7 @@ impl Settings {
         ] {
             text += &format!("# {name} folder: {}\n", folder.display());
         }
-        text
+        text + &fixed::lines()
     }
 }
 
@@ -338,6 +340,7 @@ mod tests {
             "http-port = 5001, else 5000 # default",
             "language = \"ru\" # ",
             "status-port = 7001 # ",
+            "# status-sockets-max = 1024 (fixed)\n",
         ] {
             assert!(explained.contains(line), "{line} in:\n{explained}");
         }

@@ -25,6 +25,8 @@ pub struct QueueLimits {
     /// Maximum size of all answers that are being written, in bytes; above it the job with the
     /// longest one fails.
     pub logs_max: usize,
+    /// Maximum number of attempts of a job before it fails.
+    pub attempts_max: u32,
     /// Maximum waiting time of a job without a deadline, from its acceptance; doubled once a
     /// worker leased it.
     pub waits: Duration,
@@ -53,6 +55,7 @@ impl Default for QueueLimits {
             account_kept_max: limits::KEPT_PER_ACCOUNT_MAX,
             log_max: limits::LOG_MAX,
             logs_max: limits::LOGS_MAX,
+            attempts_max: limits::ATTEMPTS_MAX,
             waits: DEFAULT_QUEUE_TIMEOUT,
             kept: RESULT_RETENTION,
             fetched_kept: FETCHED_RETENTION,

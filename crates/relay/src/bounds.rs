@@ -4,12 +4,17 @@
 use std::time::Duration;
 
 use clap::value_parser;
+use proto::limits;
 
 use crate::{RelaySettings, queue_limits::at_least_one};
 
 const MIB: usize = 1024 * 1024;
 /// Longest timeout, in seconds.
 const WAIT_MAX: u64 = 3_600;
+/// Bounds of the time that a poll is held, in seconds: agents take a shorter one for an answer that
+/// was not held, and never ask for more.
+const POLL_HOLD_MIN: u64 = 2;
+const POLL_HOLD_MAX: u64 = limits::POLL_HOLD.as_secs();
 /// Longest interval between key checks: connections of a revoked key must end within 5 s.
 const KEY_CHECK_MAX: u64 = 4;
 
@@ -63,6 +68,16 @@ pub struct BoundsArgs {
         value_name = "SECONDS"
     )]
     pub write_timeout: u64,
+    /// Maximum number of seconds for which a poll of an agent without a WebSocket is held. Proxies
+    /// that end requests sooner need less.
+    #[arg(
+        long,
+        env = "HEARTH_POLL_HOLD",
+        value_parser = value_parser!(u64).range(POLL_HOLD_MIN..=POLL_HOLD_MAX),
+        default_value_t = POLL_HOLD_MAX,
+        value_name = "SECONDS"
+    )]
+    pub poll_hold: u64,
     /// Seconds that a TLS handshake may take.
     #[arg(
         long,
@@ -123,6 +138,7 @@ impl BoundsArgs {
             work_patience: Duration::from_secs(self.work_timeout),
             body_patience: Duration::from_secs(self.body_timeout),
             write_patience: Duration::from_secs(self.write_timeout),
+            poll_hold: Duration::from_secs(self.poll_hold),
             tls_patience: Duration::from_secs(self.tls_timeout),
             key_check: Duration::from_secs(self.key_check),
             arriving_max: self.arriving_mib_max * MIB,
@@ -146,13 +162,14 @@ mod tests {
         bounds: BoundsArgs,
     }
 
-    fn told(settings: &RelaySettings) -> [u128; 11] {
+    fn told(settings: &RelaySettings) -> [u128; 12] {
         [
             settings.head_patience.as_millis(),
             settings.idle_patience.as_millis(),
             settings.work_patience.as_millis(),
             settings.body_patience.as_millis(),
             settings.write_patience.as_millis(),
+            settings.poll_hold.as_millis(),
             settings.tls_patience.as_millis(),
             settings.key_check.as_millis(),
             settings.arriving_max as u128,
@@ -180,6 +197,7 @@ mod tests {
             "--work-timeout=31",
             "--body-timeout=13",
             "--write-timeout=14",
+            "--poll-hold=16",
             "--tls-timeout=15",
             "--key-check=3",
             "--arriving-mib-max=17",
@@ -195,6 +213,7 @@ mod tests {
                 31_000,
                 13_000,
                 14_000,
+                16_000,
                 15_000,
                 3_000,
                 17 * mib,
@@ -205,6 +224,8 @@ mod tests {
         );
         for wrong in [
             "--key-check=5",
+            "--poll-hold=1",
+            "--poll-hold=26",
             "--head-timeout=0",
             "--refusals-per-second=0",
         ] {

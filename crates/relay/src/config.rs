@@ -15,7 +15,7 @@ use std::{
 use clap::{Arg, ArgAction, ArgMatches, Args as _, Command, parser::ValueSource};
 use url::Url;
 
-use crate::Args;
+use crate::{Args, fixed};
 
 /// Options that the file cannot contain.
 const NOT_IN_FILE: [&str; 2] = ["config", "print-config"];
@@ -151,8 +151,8 @@ impl Config {
         all
     }
 
-    /// Lists every option with its value and source. Secrets are hidden. `all` are the options
-    /// including those of the file.
+    /// Lists every option with its value and source, and the limits that no option sets. Secrets
+    /// are hidden. `all` are the options including those of the file.
     #[must_use]
     pub fn explain(&self, given: &ArgMatches, all: &ArgMatches) -> String {
         let mut text = String::new();
@@ -189,7 +189,7 @@ impl Config {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{mark}{name} = {values} # {from}");
         }
-        text
+        text + &fixed::lines()
     }
 }
 
@@ -283,6 +283,7 @@ mod tests {
         ] {
             assert!(told.contains(line), "{line} in {told}");
         }
+        assert!(told.contains("\n# restart-grace = 30 (fixed)\n"), "{told}");
         assert!(!told.contains("print-config"), "{told}");
         let again = explained(&told, &[]).unwrap();
         let values = |told: &str| -> Vec<String> {

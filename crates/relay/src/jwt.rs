@@ -18,9 +18,9 @@ pub(crate) const ACCESS_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Lifetime of a refresh token.
 pub(crate) const REFRESH_LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Maximum length of a token, in bytes.
-const TOKEN_MAX: usize = 4096;
+pub(crate) const TOKEN_MAX: usize = 4096;
 /// Seconds that an issue time may lie in the future, because clocks of several nodes differ.
-const LEEWAY: i64 = 30;
+pub(crate) const LEEWAY: i64 = 30;
 /// `{"alg":"HS256","typ":"JWT"}`: the only accepted header, so that a token cannot choose another
 /// algorithm.
 const HEADER: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";

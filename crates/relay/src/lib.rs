@@ -22,6 +22,7 @@ mod error_format;
 #[cfg(test)]
 mod error_page;
 mod exempt;
+mod fixed;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod headers;

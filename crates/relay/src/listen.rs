@@ -21,9 +21,9 @@ use crate::{
 };
 
 /// Maximum number of headers of a request.
-const HEADERS_MAX: usize = 64;
+pub(crate) const HEADERS_MAX: usize = 64;
 /// Maximum size of a request's head, in bytes.
-const HEAD_MAX: usize = 16 * 1024;
+pub(crate) const HEAD_MAX: usize = 16 * 1024;
 /// Pause after a failed accept: running out of file descriptors is not solved by an immediate
 /// retry.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -18,10 +18,10 @@ use crate::{
 };
 
 /// Rate in bytes per second below which a body counts as stalled.
-const LOWEST_RATE: u32 = 1024;
+pub(crate) const LOWEST_RATE: u32 = 1024;
 /// Rate in bytes per second at which a large body may take longer: 32 MiB take at most nine
 /// minutes.
-const FAIR_RATE: f64 = 64.0 * 1024.0;
+pub(crate) const FAIR_RATE: f64 = 64.0 * 1024.0;
 
 /// Longest gap between two chunks of a refused body that is still arriving.
 const PAUSE: Duration = Duration::from_millis(200);

@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Maximum length of a request's target, in bytes.
-const URI_MAX: usize = 4 * 1024;
+pub(crate) const URI_MAX: usize = 4 * 1024;
 /// Value of `Strict-Transport-Security`: browsers use only TLS for a year.
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 

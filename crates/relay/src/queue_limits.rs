@@ -87,6 +87,16 @@ pub struct QueueLimitArgs {
         value_name = "MIB"
     )]
     pub answers_mib_max: usize,
+    /// Number of times that a job is handed to an agent before it fails, if agents are lost with it
+    /// or give it back.
+    #[arg(
+        long,
+        env = "HEARTH_ATTEMPTS",
+        value_parser = value_parser!(u32).range(1..=100),
+        default_value_t = limits::ATTEMPTS_MAX,
+        value_name = "COUNT"
+    )]
+    pub attempts: u32,
     /// Seconds that a job without a deadline waits for an agent before it fails; twice as many if
     /// an agent took it and did not finish it.
     #[arg(
@@ -127,6 +137,7 @@ impl QueueLimitArgs {
             account_kept_max: (self.account_kept_mib_max as u64).saturating_mul(MIB as u64),
             log_max: self.answer_mib_max.saturating_mul(MIB),
             logs_max: self.answers_mib_max.saturating_mul(MIB),
+            attempts_max: self.attempts,
             waits: Duration::from_secs(self.keep_waiting),
             kept: Duration::from_secs(self.keep),
             fetched_kept: Duration::from_secs(self.keep_fetched),
@@ -154,6 +165,17 @@ mod tests {
     struct Program {
         #[command(flatten)]
         limits: QueueLimitArgs,
+    }
+
+    #[test]
+    fn a_job_is_tried_as_often_as_the_option_says_and_at_least_once() {
+        let tries = |count: &str| {
+            let program = Program::try_parse_from(["relay", "--attempts", count]);
+            program.map(|program| program.limits.limits().attempts_max)
+        };
+        assert_eq!(tries("1").unwrap(), 1);
+        assert_eq!(tries("100").unwrap(), 100);
+        assert!(tries("0").is_err() && tries("101").is_err());
     }
 
     #[test]

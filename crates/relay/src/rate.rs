@@ -62,9 +62,9 @@ impl RateLimit {
 }
 
 /// First wait after too many failures; it doubles each time.
-const FIRST_WAIT: Duration = Duration::from_secs(15);
+pub(crate) const FIRST_WAIT: Duration = Duration::from_secs(15);
 /// Longest wait.
-const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
 /// Time without a wait after which the waits start at the first again.
 const FORGIVEN: Duration = Duration::from_secs(10 * 60);
 

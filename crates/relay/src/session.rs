@@ -25,7 +25,7 @@ pub(crate) const ACCESS_LIFE: Duration = Duration::from_secs(15 * 60);
 /// Lifetime of a session that is not renewed.
 pub(crate) const RENEW_LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Seconds by which the clocks of several nodes may differ.
-const LEEWAY: i64 = 30;
+pub(crate) const LEEWAY: i64 = 30;
 const ISSUER: &str = "hearth-relay";
 
 /// Purpose of a session's token.

@@ -16,9 +16,9 @@ use crate::{Relay, error::ApiError, peer::Peer};
 /// Longest user name, in bytes.
 const NAME_MAX: usize = 64;
 /// Minimum length of a password, in characters.
-const PASSWORD_MIN: usize = 8;
+pub(crate) const PASSWORD_MIN: usize = 8;
 /// Maximum length of a password, in bytes.
-const PASSWORD_MAX: usize = 1024;
+pub(crate) const PASSWORD_MAX: usize = 1024;
 /// Number of passwords hashed at once, with 19 MiB and one thread each.
 const AT_ONCE: usize = 2;
 /// Number of logins that may wait for a hash; further ones are refused.

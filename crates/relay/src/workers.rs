@@ -30,7 +30,7 @@ use registry::{Registry, WorkerIdentity, identity, name};
 /// Maximum number of WebSockets of one worker: a new one, and one whose loss was not noticed yet.
 pub(crate) const SOCKETS_MAX: usize = 2;
 /// Maximum number of polling workers of one key; each takes memory for its report.
-const POLLERS_MAX: usize = 256;
+pub(crate) const POLLERS_MAX: usize = 256;
 
 /// Id of an online worker.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

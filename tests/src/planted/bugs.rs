@@ -127,8 +127,8 @@ pub const BUGS: &[Bug] = &[
         name: "tried-for-ever",
         edits: &[Edit {
             file: "crates/queue/src/machine/mod.rs",
-            is: "record.tries >= ATTEMPTS_MAX",
-            becomes: "record.tries >= 9 * ATTEMPTS_MAX",
+            is: "record.tries >= self.limits.attempts_max",
+            becomes: "record.tries >= 9 * self.limits.attempts_max",
         }],
         found_by: unit(
             "queue",

@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use proto::{
-    End, ErrorCode, JobState,
+    End, ErrorCode, JobError, JobState,
     limits::{JOB_COST, LINE_COST},
+    worker::Retry,
 };
 
 use super::sample::{LEASE, T0, account, after, found, id, job, leased, lines, next, page, texts};
@@ -23,6 +24,7 @@ pub fn limits() -> QueueLimits {
         account_kept_max: 64 * 1024,
         log_max: 1_000,
         logs_max: 1_500,
+        attempts_max: 6,
         ..QueueLimits::default()
     }
 }
@@ -235,4 +237,33 @@ pub async fn all_answers_together_have_a_bound(store: &dyn Store) {
         store.reap(now).await.unwrap();
     }
     assert_eq!(found(store, id(9)).await.state, JobState::Queued);
+}
+
+/// A lost lease and a job that was given back are attempts; the last one ends the job.
+pub async fn a_job_is_tried_as_often_as_the_limits_say(store: &dyn Store) {
+    let tries = limits().attempts_max;
+    store.enqueue(T0, job(1)).await.unwrap();
+    for attempt in 1..=tries {
+        let token = next(store, T0).await.unwrap().token;
+        assert_eq!((token.job, token.attempt), (id(1), attempt));
+        let why = JobError::new(ErrorCode::EngineUnavailable, "down");
+        let retry = Retry::AfterMs(0);
+        store.nack(T0, token, retry, why).await.unwrap();
+    }
+    store.enqueue(T0, job(2)).await.unwrap();
+    let mut now = T0;
+    for attempt in 1..=tries {
+        let token = next(store, now).await.unwrap().token;
+        assert_eq!((token.job, token.attempt), (id(2), attempt));
+        now = now + LEASE;
+    }
+    assert!(next(store, now).await.is_none());
+    for (n, code) in [
+        (1, ErrorCode::EngineUnavailable),
+        (2, ErrorCode::TooManyAttempts),
+    ] {
+        let dead = store.get(Owner::Anyone, id(n)).await.unwrap().unwrap();
+        assert_eq!(dead.state, JobState::Failed);
+        assert_eq!(dead.error.unwrap().code, code);
+    }
 }

@@ -177,6 +177,7 @@ macro_rules! bounds_suite {
             bounds::the_queue_as_a_whole_has_bounds,
             bounds::an_answer_that_grows_too_long_fails_its_job,
             bounds::all_answers_together_have_a_bound,
+            bounds::a_job_is_tried_as_often_as_the_limits_say,
         }
     };
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use proto::{End, ErrorCode, JobError, JobState, Timestamp, limits::ATTEMPTS_MAX};
+use proto::{End, ErrorCode, JobError, JobState, Timestamp};
 
 use super::{Record, lost_too_often};
+use crate::QueueLimits;
 
 /// Returns the next time at which time alone changes this job.
 pub(super) fn timer(record: &Record, now: Timestamp, waits: Duration) -> Option<Timestamp> {
@@ -29,12 +30,12 @@ pub(super) fn timer(record: &Record, now: Timestamp, waits: Duration) -> Option<
 
 /// Returns the record after the changes that are due at `now`, which is not before its timer;
 /// `None` if nothing changes.
-pub(super) fn decide(record: &Record, now: Timestamp, waits: Duration) -> Option<Record> {
+pub(super) fn decide(record: &Record, now: Timestamp, limits: &QueueLimits) -> Option<Record> {
     let late = wanted_until(record).is_some_and(|deadline| deadline <= now);
     match record.job.state {
         JobState::Queued if late => Some(record.clone().ended(now, too_late(WAITING))),
         JobState::Queued => {
-            let gives_up = waits_until(record, waits).is_some_and(|until| until <= now);
+            let gives_up = waits_until(record, limits.waits).is_some_and(|until| until <= now);
             let why = if was_leased(record) {
                 NOT_ANSWERED
             } else {
@@ -49,13 +50,9 @@ pub(super) fn decide(record: &Record, now: Timestamp, waits: Duration) -> Option
             lost.tries += 1;
             Some(if lost.cancelled {
                 lost.ended(now, End::Cancelled)
-            } else if lost.tries >= ATTEMPTS_MAX {
-                lost.ended(
-                    now,
-                    End::Failed {
-                        error: lost_too_often(),
-                    },
-                )
+            } else if lost.tries >= limits.attempts_max {
+                let error = lost_too_often(lost.tries);
+                lost.ended(now, End::Failed { error })
             } else {
                 lost.queued_again()
             })

@@ -15,12 +15,13 @@ use std::{collections::HashMap, time::Duration};
 
 use proto::{
     Account, ErrorCode, JobError, JobId, JobState, LeaseToken, Timestamp,
-    limits::{ATTEMPTS_MAX, JOB_COST, RESTART_GRACE, RETRY_MAX},
+    limits::{JOB_COST, RESTART_GRACE, RETRY_MAX},
     worker::Retry,
 };
 
 pub use record::{Loan, Record, Step};
 use table::Table;
+pub use waiting::AGING_STEP;
 
 use crate::{LeaseQuery, Models, NewJob, Owner, QueueCounts, QueueError, QueueLimits, Serve};
 
@@ -358,7 +359,7 @@ impl Machine {
             Retry::AfterMs(ms) => {
                 record.tries += 1;
                 record.not_before = Some(now + Duration::from_millis(ms).min(RETRY_MAX));
-                record.tries >= ATTEMPTS_MAX
+                record.tries >= self.limits.attempts_max
             }
         };
         Ok(self.put(if failed {
@@ -407,7 +408,7 @@ impl Machine {
         let now = self.tick(now);
         let mut steps = Vec::new();
         while let Some(record) = self.table.take_due(now) {
-            match due::decide(&record, now, self.limits.waits) {
+            match due::decide(&record, now, &self.limits) {
                 Some(decided) => steps.push(self.put(decided)),
                 None => {
                     self.put(record);
@@ -479,9 +480,9 @@ fn signed(bytes: u64) -> i64 {
 }
 
 /// Error of a job whose workers disappeared too often.
-fn lost_too_often() -> JobError {
+fn lost_too_often(tries: u32) -> JobError {
     JobError::new(
         ErrorCode::TooManyAttempts,
-        format!("{ATTEMPTS_MAX} workers took this job and did not finish it; submit it again"),
+        format!("{tries} workers took this job and did not finish it; submit it again"),
     )
 }

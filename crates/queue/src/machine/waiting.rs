@@ -17,7 +17,7 @@ use super::{
 use crate::{LeaseQuery, Models, Serve};
 
 /// Waiting time after which a job rises by one priority level.
-const AGING_STEP: Duration = Duration::from_secs(60);
+pub const AGING_STEP: Duration = Duration::from_secs(60);
 /// Ten priorities, and one before them for urgent jobs, which need no slot.
 const LEVELS: usize = 11;
 

@@ -21,6 +21,7 @@ use proto::{LeaseToken, WorkerId, WorkerReport};
 use queue::{Claim, Lease, LeaseQuery, Models, Owner, QueueError};
 use tokio::sync::oneshot;
 use undelivered::UndeliveredLeases;
+pub(crate) use writer::STALLED;
 
 use crate::{
     Relay,

@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 use super::session::Session;
 
 /// Time after which a stalled write ends the connection.
-const STALLED: Duration = Duration::from_secs(10);
+pub(crate) const STALLED: Duration = Duration::from_secs(10);
 
 /// Writes until the worker stops reading. Control messages are sent between the parts of a large
 /// body, so that a cancellation does not wait for the body.
