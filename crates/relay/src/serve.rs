@@ -132,8 +132,9 @@ impl Relay {
             return Ok(());
         }
         Err(io::Error::other(
-            "the store contains no key, so no client could use this relay; create one with `hearth \
-             key create --store STORE --name NAME --scope enqueue --scope read`",
+            "the store contains no valid key and no user, so no client could use this relay; \
+             create a key with `hearth key create --store STORE --name NAME --scope enqueue \
+             --scope read`",
         ))
     }
 }
