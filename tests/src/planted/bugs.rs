@@ -491,7 +491,7 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "no-request-is-shed",
         edits: &[Edit {
-            file: "crates/relay/src/throttle.rs",
+            file: "crates/relay/src/concurrency.rs",
             is: "        inside < self.most\n",
             becomes: "        inside < self.most.max(1_000_000)\n",
         }],
