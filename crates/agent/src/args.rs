@@ -49,6 +49,14 @@ pub struct Args {
     /// Seconds after which a running job fails; 0 is no limit [default: 1800] [env: HEARTH_JOB_LIMIT]
     #[arg(long, value_name = "SECONDS")]
     pub job_limit: Option<u32>,
+    /// Seconds that an engine may be silent before the first line of an answer; then the job is
+    /// tried again [default: 1800] [env: HEARTH_FIRST_LINE_TIMEOUT]
+    #[arg(long, value_name = "SECONDS")]
+    pub first_line_timeout: Option<u32>,
+    /// Seconds that an engine may be silent between two lines of an answer; then the job fails
+    /// [default: 600] [env: HEARTH_NEXT_LINE_TIMEOUT]
+    #[arg(long, value_name = "SECONDS")]
+    pub next_line_timeout: Option<u32>,
     /// Let keys with the scope `admin` pull, copy, delete and create models of this engine
     /// [env: HEARTH_ALLOW_MODEL_CHANGES]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]

@@ -108,7 +108,8 @@ fn repeated(line: &Line) -> Option<Vec<String>> {
         "allow-model-changes" | "plain-http" => {
             return Some(vec![format!("--{}={}", line.name, line.value)]);
         }
-        "relay" | "slots" | "job-limit" | "name" | "language" | "ollama-host" => line.value.clone(),
+        "relay" | "slots" | "name" | "language" | "ollama-host" => line.value.clone(),
+        "job-limit" | "first-line-timeout" | "next-line-timeout" => line.value.clone(),
         "engine" => match line.value.split_once(':') {
             Some((kind @ "builtin", path)) => format!("{kind}:{}", absolute(Path::new(path))),
             _ => line.value.clone(),
@@ -161,6 +162,8 @@ mod tests {
             ("HEARTH_HTTP_PORT", "7002"),
             ("HEARTH_SLOTS", "3"),
             ("HEARTH_JOB_LIMIT", "600"),
+            ("HEARTH_FIRST_LINE_TIMEOUT", "300"),
+            ("HEARTH_NEXT_LINE_TIMEOUT", "60"),
             ("HEARTH_ALLOW_MODEL_CHANGES", "false"),
             ("HEARTH_NAME", "box"),
             ("HEARTH_LANGUAGE", "pl"),

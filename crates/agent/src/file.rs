@@ -23,6 +23,8 @@ pub(crate) struct File {
     pub(crate) http_port: Option<u16>,
     pub(crate) slots: Option<u32>,
     pub(crate) job_limit: Option<u32>,
+    pub(crate) first_line_timeout: Option<u32>,
+    pub(crate) next_line_timeout: Option<u32>,
     pub(crate) allow_model_changes: Option<bool>,
     pub(crate) name: Option<String>,
     pub(crate) language: Option<String>,

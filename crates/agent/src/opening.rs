@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use engine::{Clock, Engine, EngineTimes, Ollama, OpenAiCompatible, Spec};
+use engine::{Clock, Engine, Ollama, OpenAiCompatible, Spec};
 use engine_builtin::Builtin;
 use proto::status::{Hop, HopState};
 use tokio::{sync::watch, time::sleep};
@@ -14,18 +14,19 @@ use crate::{Settings, StartError};
 pub(crate) async fn open(settings: &Settings) -> Result<Arc<dyn Engine>, StartError> {
     match &settings.engine {
         Spec::Auto => auto(settings).await,
-        Spec::Ollama(url) => ollama(url.as_ref().unwrap_or(&settings.ollama)),
+        Spec::Ollama(url) => ollama(settings, url.as_ref().unwrap_or(&settings.ollama)),
         Spec::Builtin(path) => builtin(path.as_deref().unwrap_or(&settings.model)).await,
         Spec::OpenAi(url) => {
             let key = settings.engine_key.as_ref();
-            let opened = OpenAiCompatible::new(url, key, EngineTimes::default(), Clock::default());
+            let times = settings.engine_times.clone();
+            let opened = OpenAiCompatible::new(url, key, times, Clock::default());
             Ok(Arc::new(opened.map_err(refused)?))
         }
     }
 }
 
 async fn auto(settings: &Settings) -> Result<Arc<dyn Engine>, StartError> {
-    let ollama = ollama(&settings.ollama)?;
+    let ollama = ollama(settings, &settings.ollama)?;
     let Err(silent) = ollama.report().await else {
         return Ok(ollama);
     };
@@ -39,10 +40,9 @@ async fn auto(settings: &Settings) -> Result<Arc<dyn Engine>, StartError> {
     }
 }
 
-fn ollama(url: &engine::Url) -> Result<Arc<dyn Engine>, StartError> {
-    Ok(Arc::new(
-        Ollama::new(url, EngineTimes::default()).map_err(refused)?,
-    ))
+fn ollama(settings: &Settings, url: &engine::Url) -> Result<Arc<dyn Engine>, StartError> {
+    let times = settings.engine_times.clone();
+    Ok(Arc::new(Ollama::new(url, times).map_err(refused)?))
 }
 
 async fn builtin(path: &Path) -> Result<Arc<dyn Engine>, StartError> {

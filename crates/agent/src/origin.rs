@@ -65,7 +65,9 @@ impl fmt::Display for Line {
                 | "status-port"
                 | "http-port"
                 | "slots"
-                | "job-limit",
+                | "job-limit"
+                | "first-line-timeout"
+                | "next-line-timeout",
                 Origin::File(_) | Origin::Env(_) | Origin::Flag(_),
             ) => value.clone(),
             ("origins", _) => toml::Value::from(value.split(' ').collect::<Vec<_>>()).to_string(),

@@ -1,6 +1,6 @@
 use std::{fmt, io, path::PathBuf, time::Duration};
 
-use engine::{Spec, Url, parse_host};
+use engine::{EngineTimes, Spec, Url, parse_host};
 use proto::WorkerId;
 use secrecy::SecretString;
 
@@ -43,6 +43,8 @@ pub struct Settings {
     pub http_ports: Vec<u16>,
     /// Maximum number of concurrent jobs.
     pub slots: u32,
+    /// Timeouts of an engine in another process.
+    pub engine_times: EngineTimes,
     /// Maximum time of one job on the engine; `None` for no limit.
     pub job_limit: Option<Duration>,
     /// Whether keys with the scope `admin` may change the engine's models.
@@ -177,6 +179,11 @@ impl Settings {
         let slots = from.pick("slots", count(args.slots), count(file.slots), slots)?;
         let slots = from.or(slots, "slots", "1", 1);
         let job_limit = times::job_limit(args.job_limit, file.job_limit, &mut from)?;
+        let engine_times = times::of_engine(
+            (args.first_line_timeout, file.first_line_timeout),
+            (args.next_line_timeout, file.next_line_timeout),
+            &mut from,
+        )?;
         let flag = args.allow_model_changes.map(|allow| allow.to_string());
         let changes = file.allow_model_changes.map(|allow| allow.to_string());
         let changes = from.pick("allow-model-changes", flag, changes, |text| {
@@ -205,6 +212,7 @@ impl Settings {
             http_ports,
             slots,
             job_limit,
+            engine_times,
             allow_model_changes,
             name,
             language,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use engine::EngineTimes;
 use worker::Tuning;
 
 use crate::{SettingsError, origin::Resolver};
@@ -15,12 +16,39 @@ pub(crate) fn job_limit(
     file: Option<u32>,
     from: &mut Resolver<'_>,
 ) -> Result<Option<Duration>, SettingsError> {
-    const NAME: &str = "job-limit";
-    let usual = Tuning::default().job_limit.unwrap_or_default().as_secs();
+    let usual = Tuning::default().job_limit.unwrap_or_default();
+    let limit = time("job-limit", (flag, file), 0, usual, from)?;
+    Ok((!limit.is_zero()).then_some(limit))
+}
+
+/// Resolves the timeouts of an engine, each from its option and the settings file.
+pub(crate) fn of_engine(
+    first_line: (Option<u32>, Option<u32>),
+    next_line: (Option<u32>, Option<u32>),
+    from: &mut Resolver<'_>,
+) -> Result<EngineTimes, SettingsError> {
+    let usual = EngineTimes::default();
+    let first_line = time("first-line-timeout", first_line, 1, usual.first_line, from)?;
+    let next_line = time("next-line-timeout", next_line, 1, usual.next_line, from)?;
+    Ok(EngineTimes {
+        first_line,
+        next_line,
+        ..usual
+    })
+}
+
+fn time(
+    name: &'static str,
+    (flag, file): (Option<u32>, Option<u32>),
+    least: u32,
+    usual: Duration,
+    from: &mut Resolver<'_>,
+) -> Result<Duration, SettingsError> {
     let text = |seconds: Option<u32>| seconds.map(|seconds| seconds.to_string());
-    let set = from.pick(NAME, text(flag), text(file), |text| seconds(text, 0))?;
-    let seconds = from.or(set, NAME, &usual.to_string(), usual);
-    Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
+    let set = from.pick(name, text(flag), text(file), |text| seconds(text, least))?;
+    let usual = usual.as_secs();
+    let seconds = from.or(set, name, &usual.to_string(), usual);
+    Ok(Duration::from_secs(seconds))
 }
 
 /// Parses a number of seconds.
@@ -49,6 +77,48 @@ mod tests {
         };
         let env = |name: &str| env.filter(|_| name == "HEARTH_JOB_LIMIT").map(Into::into);
         Settings::resolve(args, &env, Folders::below(home))
+    }
+
+    #[test]
+    fn an_engine_may_be_silent_for_as_long_as_is_said() {
+        let home = tempfile::tempdir().unwrap();
+        let resolve = |args: Args, variable: &str| {
+            let env = |name: &str| (name == variable).then(|| "90".to_owned());
+            Settings::resolve(args, &env, Folders::below(home.path()))
+        };
+        let found = |settings: &Settings| {
+            let times = &settings.engine_times;
+            [times.first_line, times.next_line].map(|time| time.as_secs())
+        };
+        let settings = resolve(Args::default(), "").unwrap();
+        assert_eq!(found(&settings), [1_800, 600]);
+        let explained = settings.explain();
+        for line in [
+            "# first-line-timeout = 1800 # default",
+            "# next-line-timeout = 600 # default",
+        ] {
+            assert!(explained.contains(line), "{line} in:\n{explained}");
+        }
+        let args = Args {
+            first_line_timeout: Some(7),
+            ..Args::default()
+        };
+        let settings = resolve(args, "HEARTH_NEXT_LINE_TIMEOUT").unwrap();
+        assert_eq!(found(&settings), [7, 90]);
+        let explained = settings.explain();
+        for line in [
+            "\nfirst-line-timeout = 7 # --first-line-timeout",
+            "\nnext-line-timeout = 90 # HEARTH_NEXT_LINE_TIMEOUT",
+        ] {
+            assert!(explained.contains(line), "{line} in:\n{explained}");
+        }
+        let args = Args {
+            next_line_timeout: Some(0),
+            ..Args::default()
+        };
+        let error = resolve(args, "").unwrap_err().to_string();
+        assert!(error.contains("--next-line-timeout"), "{error}");
+        assert!(error.contains("seconds from 1 to 604800"), "{error}");
     }
 
     #[test]

@@ -350,6 +350,52 @@ async fn a_job_that_runs_longer_than_the_owner_allows_ends_and_its_requester_is_
 }
 
 #[tokio::test]
+async fn an_engine_is_waited_for_as_long_as_the_owner_says_before_and_within_an_answer() {
+    let stage = Stage::set().await;
+    let gate = Gate::default();
+    let mut settings = stage.settings();
+    settings.engine_times.first_line = Duration::from_millis(50);
+    settings.engine_times.next_line = Duration::from_millis(50);
+    let agent = Running::start(settings).await.unwrap();
+    let mut relay = Relay::accept(&stage.listener).await;
+    agent.until(|status| status.status == Phase::Ready).await;
+    let closed = |job| {
+        let token = LeaseToken { job, attempt: 1 };
+        RelayMessage::Closed { token, code: None }
+    };
+    let ended = |said: &_| matches!(said, WorkerMessage::End { .. } | WorkerMessage::Nack { .. });
+
+    stage.ollama.script("/api/chat", Answer::after(&gate));
+    let job = JobId([8; 16]);
+    relay.lease(job).await;
+    let nack = soon(relay.until(ended)).await;
+    let WorkerMessage::Nack { code, .. } = nack else {
+        panic!("{nack:?}");
+    };
+    assert_eq!(code, ErrorCode::EngineFailed);
+    relay.say(&closed(job)).await;
+
+    let line = json!({ "model": "m:1b", "message": {}, "done": false }).to_string();
+    let answer = Answer::begin().send_lines([line.as_str()]);
+    stage
+        .ollama
+        .script("/api/chat", answer.then_all(Answer::after(&gate)));
+    let job = JobId([9; 16]);
+    relay.lease(job).await;
+    let end = soon(relay.until(ended)).await;
+    let WorkerMessage::End {
+        end: End::Failed { error },
+        ..
+    } = end
+    else {
+        panic!("{end:?}");
+    };
+    assert!(error.message.contains("it was silent"), "{}", error.message);
+    relay.say(&closed(job)).await;
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn no_prompt_and_no_answer_is_in_any_frame_page_or_log_line() {
     let log = Log::of_all();
     let stage = Stage::set().await;
