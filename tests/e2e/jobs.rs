@@ -87,7 +87,7 @@ async fn a_key_with_bounds_shows_them_and_reaches_no_further() {
     let listed = finish(list).await.stdout;
     let line = listed.lines().find(|line| line.contains("bounded"));
     let line = line.unwrap_or_else(|| panic!("{listed}"));
-    for told in ["active", "models qwen*", "priority at most 7", "expires 20"] {
+    for told in ["active", "models qwen*", "priorities 7 to 10", "expires 20"] {
         assert!(line.contains(told), "{told}: {line}");
     }
     let ask = async |model: &str, priority: u8| {

@@ -47,7 +47,8 @@ pub(crate) fn relay(
             name: "relay",
             from: from.origin_of("relay"),
             problem: "the relay needs a key: use --key-file FILE or HEARTH_KEY \
-                      (create one on the relay: `hearth key create --scope work`)"
+                      (create one on the relay's server: \
+                      `hearth key create --name NAME --scope work`)"
                 .to_owned(),
         });
     };
@@ -122,19 +123,15 @@ fn key_of_file(
     let text = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
     let path = from.pick(name, text(flag), text(file), |text| Ok(PathBuf::from(text)))?;
     let Some(path) = path else { return Ok(None) };
-    let text = fs::read_to_string(&path).map_err(|why| SettingsError::File {
-        path: path.clone(),
-        why,
-    })?;
-    let key = text.trim();
-    if key.is_empty() {
-        let from = from.origin_of(name);
-        let problem = format!("the file {} is empty", path.display());
-        return Err(SettingsError::Value {
-            name,
-            from,
-            problem,
-        });
+    let invalid = |problem| SettingsError::Value {
+        name,
+        from: from.origin_of(name),
+        problem: format!("the file {} {problem}", path.display()),
+    };
+    let text =
+        fs::read_to_string(&path).map_err(|why| invalid(format!("cannot be read: {why}")))?;
+    match text.trim() {
+        "" => Err(invalid("is empty".to_owned())),
+        key => Ok(Some(key.into())),
     }
-    Ok(Some(key.into()))
 }

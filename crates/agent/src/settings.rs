@@ -75,7 +75,7 @@ pub enum SettingsError {
     /// No home folder.
     #[error(transparent)]
     Folders(#[from] NoFolders),
-    /// The settings file or a key file cannot be read.
+    /// The settings file cannot be read.
     #[error("{} cannot be read: {why}", path.display())]
     File {
         /// The file.
@@ -499,6 +499,12 @@ mod tests {
         given.args.key = None;
         given.args.key_file = Some(path);
         assert!(given.error().contains("empty"));
+        given.args.key_file = Some(given.home.path().join("missing"));
+        let error = given.error();
+        assert!(
+            error.starts_with("`key-file` (--key-file): ") && error.contains("missing"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -36,10 +36,10 @@ const REQUESTS: usize = 64;
 /// The reason why the agent cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The data folder cannot be used.
-    #[error("the data folder {} cannot be used: {source}", path.display())]
+    /// The data folder, or a file in it, cannot be used.
+    #[error("{} cannot be used: {source}; check that it belongs to this user and can be written", path.display())]
     Folder {
-        /// The folder.
+        /// The folder or file.
         path: PathBuf,
         /// The system's error.
         source: io::Error,

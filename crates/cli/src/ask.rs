@@ -214,9 +214,9 @@ fn show(event: &sse::Event, shown: &mut Shown) -> anyhow::Result<Option<End>> {
     shown.last_id.clone_from(&event.id);
     match event.name.as_str() {
         "end" => {
-            return Ok(Some(
-                serde_json::from_str(&event.data).context("the relay sent an unknown end")?,
-            ));
+            return Ok(Some(serde_json::from_str(&event.data).context(
+                "the relay sent an end that this version does not know; update hearth",
+            )?));
         }
         "restarted" => {
             const LOST: &str = "the agent was lost; another one starts the answer again";
@@ -229,8 +229,8 @@ fn show(event: &sse::Event, shown: &mut Shown) -> anyhow::Result<Option<End>> {
             shown.held.clear();
         }
         "line" | "message" => {
-            let line: Value =
-                serde_json::from_str(&event.data).context("the relay sent an invalid line")?;
+            let line: Value = serde_json::from_str(&event.data)
+                .context("the relay sent a line that this version cannot read; update hearth")?;
             let text = line["message"]["content"]
                 .as_str()
                 .or(line["response"].as_str());
@@ -283,7 +283,7 @@ fn failure(error: &JobError) -> String {
         ErrorCode::EngineRefused => "the engine refused the request",
         ErrorCode::UnknownModel => "no agent has that model (see `hearth doctor`)",
         ErrorCode::WorkerLost | ErrorCode::TooManyAttempts => "the agent was lost",
-        ErrorCode::DeadlineExceeded => "no agent took the job in time; is one running?",
+        ErrorCode::DeadlineExceeded => "the job was not done in time (see `hearth doctor`)",
         _ => "the job failed",
     };
     format!(

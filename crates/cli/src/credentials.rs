@@ -1,6 +1,6 @@
 //! The relay's address and the API key, as options.
 
-use std::{path::PathBuf, time::Duration};
+use std::{fmt::Display, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use proto::{ErrorBody, ErrorCode};
@@ -52,8 +52,12 @@ impl Credentials {
                 None => return Ok(None),
             },
         };
-        let text = std::fs::read_to_string(&file)
-            .with_context(|| format!("reading the key file {}", file.display()))?;
+        let text = std::fs::read_to_string(&file).with_context(|| {
+            format!(
+                "the key file {} cannot be read; check --key-file and HEARTH_KEY_FILE",
+                file.display()
+            )
+        })?;
         let key = text.trim();
         anyhow::ensure!(!key.is_empty(), "the key file {} is empty", file.display());
         Ok(Some(key.into()))
@@ -124,10 +128,18 @@ impl Client {
     /// The error message for a relay that does not respond.
     pub(crate) fn unreachable(&self) -> String {
         format!(
-            "the relay at {} cannot be reached; is it running?",
+            "the relay at {} cannot be reached; check --relay, the network, and that the relay runs",
             self.relay
         )
     }
+}
+
+/// The error message for a response that no relay sends.
+pub(crate) fn not_the_relays(status: impl Display) -> String {
+    format!(
+        "the response (HTTP {status}) is not a Hearth relay's; check --relay and, if a proxy is in \
+         front of the relay, that the relay runs"
+    )
 }
 
 /// The error message for a response that is not a success.
@@ -141,9 +153,7 @@ pub(crate) async fn refusal(answer: Response) -> anyhow::Error {
 pub(crate) async fn refused_by_relay(answer: Response) -> Result<anyhow::Error, anyhow::Error> {
     let status = answer.status();
     let Ok(ErrorBody { error }) = answer.json::<ErrorBody>().await else {
-        return Err(anyhow::anyhow!(
-            "the server at this address is not a Hearth relay (HTTP {status})"
-        ));
+        return Err(anyhow::anyhow!("{}", not_the_relays(status)));
     };
     let message = strip_control_chars(&error.message);
     let refusal = anyhow::anyhow!("the relay refused: {message} ({})", error.code);

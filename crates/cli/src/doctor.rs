@@ -1,5 +1,5 @@
-//! `hearth doctor`: checks every hop between a question and its answer, and says how to fix a
-//! broken one.
+//! `hearth doctor`: checks every part of the way from a question to its answer, and says how to fix
+//! a broken one.
 
 use std::{io::Write as _, path::Path, time::Duration};
 
@@ -13,7 +13,7 @@ use status::{Link, Places, Subscriber, strip_control_chars};
 use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::credentials::{Client, Credentials};
+use crate::credentials::{Client, Credentials, not_the_relays};
 
 /// `hearth doctor`.
 #[derive(Debug, clap::Args)]
@@ -106,11 +106,9 @@ async fn relay(credentials: &Credentials) -> Vec<Finding> {
             Finding::new("relay", State::Good, client.relay.clone())
         }
         Ok(Told { status, .. }) => {
-            let text = format!(
-                "{} responds with HTTP {status}, but is not a Hearth relay",
-                client.relay
-            );
-            Finding::new("relay", State::Broken, text)
+            // Then the answer to the key would not be the relay's, either.
+            let text = format!("{}: {}", client.relay, not_the_relays(status));
+            return vec![Finding::new("relay", State::Broken, text)];
         }
         Err(error) => {
             let text = format!("{} cannot be reached: {error}", client.relay);
@@ -129,7 +127,10 @@ async fn relay(credentials: &Credentials) -> Vec<Finding> {
         200 => Finding::new("key", State::Good, "accepted by the relay"),
         401 => {
             let why = explain(401, &told.body);
-            let text = format!("{why}; create a key with `hearth key create` and pass it with --key-file");
+            let text = format!(
+                "{why}; pass a key with --key-file, or create one on the relay's server with \
+                 `hearth key create --name NAME --scope enqueue --scope read`"
+            );
             Finding::new("key", State::Broken, text)
         }
         403 => Finding::new(

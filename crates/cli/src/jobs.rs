@@ -202,7 +202,7 @@ async fn call(client: &Client, method: Method, path: &str) -> anyhow::Result<Res
 
 async fn read<T: serde::de::DeserializeOwned>(answer: Response) -> anyhow::Result<T> {
     let read = answer.json().await;
-    read.context("the server's response is not valid; is it a Hearth relay?")
+    read.context("the response is not a Hearth relay's; check --relay")
 }
 
 /// The cursor in `link: <?…after=CURSOR>; rel="next"`.

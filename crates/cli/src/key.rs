@@ -238,7 +238,7 @@ fn reach(key: &KeyRecord) -> Vec<String> {
         (!models.is_empty()).then(|| format!("models {}", models.join(","))),
         key.ceiling
             .priority
-            .map(|most| format!("priority at most {}", most.level())),
+            .map(|most| format!("priorities {} to 10", most.level())),
         key.expires_at.map(|at| format!("expires {}", day(at))),
     ];
     notes.into_iter().flatten().collect()
@@ -305,7 +305,7 @@ mod tests {
         let full = line(&key, Timestamp(60_000));
         assert!(
             full.ends_with(
-                "expired  created 1970-01-01T00:00:00Z  models qwen*  priority at most 7  \
+                "expired  created 1970-01-01T00:00:00Z  models qwen*  priorities 7 to 10  \
                  expires 1970-01-01T00:01:00Z  last used 1970-01-01T00:00:01Z"
             ),
             "{full}"

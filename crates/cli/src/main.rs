@@ -67,7 +67,7 @@ enum Command {
     /// token.
     #[command(subcommand)]
     Pair(pair::Args),
-    /// Check every hop between a question and its answer, and say how to fix a broken one.
+    /// Check every part of the way from a question to its answer, and say how to fix a broken one.
     Doctor(doctor::Args),
 }
 

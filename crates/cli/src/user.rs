@@ -118,7 +118,12 @@ impl Args {
                 name,
             } => {
                 let hash = users::hash(&password.read()?, SystemWorld.random()?)?;
-                (store, name, UserChange::Password(hash), "changed")
+                (
+                    store,
+                    name,
+                    UserChange::Password(hash),
+                    "changed the password of",
+                )
             }
             Self::Logout { store, name } => (store, name, UserChange::LogOut, "logged out"),
         };

@@ -389,6 +389,18 @@ async fn doctor_says_that_nobody_is_there_to_answer_and_what_the_relay_said_of_a
     assert!(said.contains("note    settings"), "{said}");
     assert!(said.contains("the relay needs a key"), "{said}");
 
+    // A proxy in front of a relay that is down. It says nothing about the key.
+    relay.settle("/healthz", Answer::json(502, "bad gateway"));
+    let said = finish(hearth(&home, &relay, &["doctor"])).await.stdout;
+    assert!(said.contains("BROKEN  relay"), "{said}");
+    assert!(
+        said.contains("(HTTP 502) is not a Hearth relay's"),
+        "{said}"
+    );
+    assert!(said.contains("that the relay runs"), "{said}");
+    assert!(!said.contains("  key  "), "{said}");
+    relay.settle("/healthz", Answer::json(200, r#"{"status":"ok"}"#));
+
     let refusal = json!({"error": {"code": "key_expired", "message": "its time has passed"}});
     relay.settle("/api/tags", Answer::json(401, &refusal.to_string()));
     let said = finish(hearth(&home, &relay, &["doctor"])).await.stdout;

@@ -68,7 +68,7 @@ fn a_user_is_made_listed_changed_and_removed_and_no_password_is_printed() {
         &["password", "--password-stdin", "worker"],
         "correct battery",
     );
-    assert!(done && told == "changed worker\n", "{told}");
+    assert!(done && told == "changed the password of worker\n", "{told}");
     let (done, told) = run(&["logout", "worker"], "");
     assert!(done && told == "logged out worker\n", "{told}");
     let (done, told) = run(&["remove", "worker"], "");

@@ -57,7 +57,10 @@ pub enum OpenError {
         needs_mib: u64,
     },
     /// Any other SQLite error.
-    #[error("cannot open {path}: {source}")]
+    #[error(
+        "cannot open {path}: {source}; check that this user may read and write the file and its \
+         folder, and that the disk has room"
+    )]
     Sqlite {
         /// The queue file.
         path: PathBuf,

@@ -59,7 +59,10 @@ impl Reserve {
         if self.is_used() {
             return false;
         }
-        tracing::error!("the disk is full: new jobs are refused until there is room again");
+        tracing::error!(
+            path = %self.path.display(),
+            "the disk is full: new jobs are refused until there is room again"
+        );
         self.is_there.set(false);
         self.tried.set(Some(at));
         self.remove();
@@ -136,7 +139,7 @@ fn beside(queue: &Path) -> PathBuf {
 pub(crate) fn give_before_start(queue: &Path) -> bool {
     let given = fs::remove_file(beside(queue)).is_ok();
     if given {
-        tracing::error!("the disk is full: the relay starts on the reserved space");
+        tracing::error!(path = %queue.display(), "the disk is full: the relay starts on the reserved space");
     }
     given
 }

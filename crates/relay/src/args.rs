@@ -239,7 +239,7 @@ impl Args {
         };
         let relay = Relay::new(store, settings, Arc::new(SystemWorld));
         let permitted = relay.permitted(address).await;
-        permitted.with_context(|| format!("the relay on {}", self.store))?;
+        permitted.with_context(|| format!("the relay with the store {}", self.store))?;
         if let Some(files) = &relay.settings.tls {
             // The certificate is checked before the address is announced.
             Tls::open(files.clone())?;

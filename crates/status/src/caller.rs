@@ -112,7 +112,8 @@ impl Caller {
         let no_leave = |why: &str| Err((ErrorCode::Unauthorized, why.to_owned()));
         let Some(approvals) = self.approvals.clone() else {
             return no_leave(
-                "commands need the local token: prove it, or send it with the upgrade",
+                "commands need the local token (the file `hub.token` in Hearth's data folder): prove it, \
+                 or send it with the upgrade request",
             );
         };
         if is_waiting {

@@ -68,7 +68,9 @@ pub enum AskError {
         message: String,
     },
     /// There is no connection to the hub; nothing was sent.
-    #[error("the agent is not running or cannot be reached; start it with `hearth agent`")]
+    #[error(
+        "no agent is running here, or it does not respond; start one with `hearth agent` or `hearth-desktop`"
+    )]
     Offline,
     /// The connection broke or no answer came; the command may have been carried out.
     #[error(

@@ -17,11 +17,18 @@ pub struct LocalToken(SecretString);
 
 /// The reason why there is no token.
 #[derive(Debug, thiserror::Error)]
-#[error("the local token {} cannot be {did}: {source}; remove the file and restart Hearth", path.display())]
+#[error("the local token {} cannot be {did}: {source}; {}, and restart Hearth", path.display(), remedy(did))]
 pub struct TokenError {
     path: PathBuf,
     did: &'static str,
     source: io::Error,
+}
+
+fn remedy(did: &str) -> &'static str {
+    match did {
+        "read" => "remove the file",
+        _ => "make room on the disk, make sure that this user may write to the folder",
+    }
 }
 
 impl LocalToken {
@@ -210,6 +217,19 @@ mod tests {
             .to_string();
         assert!(
             error.contains("hub.token") && error.contains("remove the file"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn where_none_can_be_written_nobody_is_told_to_remove_it() {
+        let home = tempfile::tempdir().unwrap();
+        fs::write(home.path().join("file"), "").unwrap();
+        let error = LocalToken::open(&home.path().join("file/data"), [1; 32])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("write to the folder") && !error.contains("remove"),
             "{error}"
         );
     }

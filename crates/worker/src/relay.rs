@@ -130,13 +130,14 @@ impl fmt::Display for LinkEnd {
             Self::Restarting { .. } => f.write_str("the relay restarts"),
             Self::Unauthorized(problem) => write!(
                 f,
-                "the relay refused the key ({problem}): make a new one with `hearth key create` \
-                 and set it here"
+                "the relay refused the key ({problem}): create one on the relay's server with \
+                 `hearth key create --name NAME --scope work`, name its file with --key-file, \
+                 and restart the agent"
             ),
             Self::NotTheRelay(problem) => write!(
                 f,
-                "something other than a Hearth relay answers at this address ({problem}): \
-                 check the address, or sign in to the network"
+                "no Hearth relay of this agent's version answers at this address ({problem}): \
+                 check the address, sign in to the network, or update relay and agent"
             ),
         }
     }

@@ -52,6 +52,6 @@ pub enum LinkEnd {
     },
     /// The relay refused the key.
     Unauthorized(String),
-    /// Something other than a relay of this protocol answers.
+    /// What answers is not a relay, or a relay of another version.
     NotTheRelay(String),
 }

@@ -87,7 +87,7 @@ async fn serve(
     let name = source.name();
     let drained = async {
         stop.cancelled().await;
-        tracing::info!(source = name, "draining");
+        tracing::info!(relay = name, "draining: running jobs may finish");
         drain(table, patience).await;
         leave.cancel();
         std::future::pending::<()>().await;

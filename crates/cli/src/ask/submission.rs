@@ -81,7 +81,7 @@ impl<'a> Submission<'a> {
         }
         let view = answer.json::<JobView>().await;
         let job = view
-            .context("the server's response is not valid; is it a Hearth relay?")?
+            .context("the response is not a Hearth relay's; check --relay")?
             .id;
         self.taken.set(Taken::Yes(job));
         Ok(job)

@@ -483,6 +483,9 @@ fn signed(bytes: u64) -> i64 {
 fn lost_too_often(tries: u32) -> JobError {
     JobError::new(
         ErrorCode::TooManyAttempts,
-        format!("{tries} workers took this job and did not finish it; submit it again"),
+        format!(
+            "the job was tried {tries} times and never finished, the last time because its \
+             agent was lost; submit it again"
+        ),
     )
 }

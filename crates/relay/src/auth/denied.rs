@@ -37,7 +37,8 @@ impl From<Denied> for ApiError {
         let unauthorized = |message: &str| Self::new(ErrorCode::Unauthorized, message);
         match denied {
             Denied::Nothing => unauthorized(
-                "no key was sent; send `Authorization: Bearer KEY` or `x-api-key: KEY`",
+                "no key was sent; send `Authorization: Bearer KEY` or `x-api-key: KEY` \
+                 (`hearth`: --key-file)",
             ),
             Denied::Key => unauthorized(
                 "the key is unknown; check it for typing errors, or ask the operator for a new one",

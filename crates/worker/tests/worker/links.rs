@@ -192,7 +192,7 @@ async fn a_page_where_the_relay_should_be_is_named_as_such() {
         .set_upgrade(Upgrade::Refuse(302, "<html>", None));
     scene.handle.wake();
     let now = scene
-        .until(|now| now.relay.problem.contains("something other"))
+        .until(|now| now.relay.problem.contains("no Hearth relay"))
         .await;
     assert_eq!(now.relay.state, HopState::Down);
 }

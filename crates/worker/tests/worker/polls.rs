@@ -404,7 +404,7 @@ async fn a_page_in_place_of_an_answer_is_not_taken_for_a_relay() {
     let poll = scene.relay.post().await;
     poll.answer(200, "<html>Sign in to the network</html>");
     scene
-        .until(|now| now.relay.problem.contains("something other"))
+        .until(|now| now.relay.problem.contains("no Hearth relay"))
         .await;
 }
 
