@@ -14,7 +14,7 @@ pub struct Headless {
 impl Shell for Headless {
     fn set_tray(&mut self, tray: Tray) {
         if self.phase.replace(tray.phase) != Some(tray.phase) {
-            tracing::info!(phase = ?tray.phase, "the status");
+            tracing::info!(phase = tray.phase.as_str(), "the status changed");
         }
         let asked = tray.items.iter().filter_map(asks).max();
         if let Some(approval) = asked.filter(|asked| *asked > self.asked) {

@@ -43,13 +43,13 @@ pub struct QueueView {
 /// Carrier of a worker's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum WorkerCarrier {
     /// WebSocket.
     Websocket,
-    /// HTTP requests, held open or not.
-    Http,
-    /// HTTP requests of an older protocol.
+    /// HTTP requests of Hearth's own protocol, held open or not.
+    LongPoll,
+    /// HTTP requests of a worker of an older system.
     Legacy,
 }
 

@@ -271,6 +271,26 @@ pub enum Phase {
     Stopping,
 }
 
+impl Phase {
+    /// The name used on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Working => "working",
+            Self::Listening => "listening",
+            Self::Speaking => "speaking",
+            Self::Paused => "paused",
+            Self::Connecting => "connecting",
+            Self::RelayOffline => "relay_offline",
+            Self::EngineOffline => "engine_offline",
+            Self::Error => "error",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
 /// State of one hop: confirmed, unknown, or broken.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -312,6 +332,18 @@ pub enum CarrierKind {
     LongPoll,
     /// Plain HTTP requests at an interval.
     Poll,
+}
+
+impl CarrierKind {
+    /// The name used on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Websocket => "websocket",
+            Self::LongPoll => "long_poll",
+            Self::Poll => "poll",
+        }
+    }
 }
 
 /// A running job.
@@ -463,6 +495,32 @@ mod tests {
         );
         let later = serde_json::from_str::<ClientMessage>(r#"{"type":"dance","x":1}"#).unwrap();
         assert_eq!(later, ClientMessage::Unknown);
+    }
+
+    #[test]
+    fn states_and_carriers_are_named_as_on_the_wire() {
+        for phase in [
+            Phase::Starting,
+            Phase::Ready,
+            Phase::Working,
+            Phase::Listening,
+            Phase::Speaking,
+            Phase::Paused,
+            Phase::Connecting,
+            Phase::RelayOffline,
+            Phase::EngineOffline,
+            Phase::Error,
+            Phase::Stopping,
+        ] {
+            assert_eq!(serde_json::to_value(phase).unwrap(), phase.as_str());
+        }
+        for carrier in [
+            CarrierKind::Websocket,
+            CarrierKind::LongPoll,
+            CarrierKind::Poll,
+        ] {
+            assert_eq!(serde_json::to_value(carrier).unwrap(), carrier.as_str());
+        }
     }
 
     #[test]

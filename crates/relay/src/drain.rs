@@ -108,10 +108,9 @@ impl Relay {
     }
 
     fn load(&self) -> Load {
-        let (sockets, polls) = self.workers.count(self.now());
         Load {
             jobs: self.store.counts().leased,
-            workers: sockets + polls,
+            workers: self.workers.carriers(self.now()).len(),
             answers: self.answers.len(),
         }
     }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use proto::{ErrorCode, Timestamp};
+use proto::{ErrorCode, Timestamp, admin::WorkerCarrier};
 use queue::{Job, Observer};
 use serde::Deserialize;
 use telemetry::metrics::{CONTENT_TYPE, Now, RelayMetrics};
@@ -66,14 +66,16 @@ impl Observer for Counting {
 impl Relay {
     async fn numbers(&self) -> Result<Now, ApiError> {
         let counts = self.store.counts();
-        let (workers_by_socket, workers_by_poll) = self.workers.count(self.now());
+        let carriers = self.workers.carriers(self.now());
+        let workers_by = |carrier| carriers.iter().filter(|one| **one == carrier).count();
         Ok(Now {
             queued: counts.by_priority,
             queued_bytes: counts.queued_bytes,
             leased: counts.leased,
             dead: self.store.count_dead(DEAD_MAX).await?,
-            workers_by_socket,
-            workers_by_poll,
+            workers_by_socket: workers_by(WorkerCarrier::Websocket),
+            workers_by_long_poll: workers_by(WorkerCarrier::LongPoll),
+            workers_by_legacy: workers_by(WorkerCarrier::Legacy),
         })
     }
 }

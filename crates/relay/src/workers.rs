@@ -146,21 +146,28 @@ fn view(
     }
 }
 
+/// Returns the carrier of an online worker. Only Hearth's own workers report their engine.
+fn carrier(id: &OnlineId, online: &OnlineWorker) -> WorkerCarrier {
+    match (id, &online.report) {
+        (OnlineId::Socket(_), _) => WorkerCarrier::Websocket,
+        (OnlineId::Poll(..), Some(_)) => WorkerCarrier::LongPoll,
+        (OnlineId::Poll(..), None) => WorkerCarrier::Legacy,
+    }
+}
+
 impl Workers {
     /// Returns the id for a new connection.
     pub(crate) fn new_id(&self) -> OnlineId {
         OnlineId::Socket(self.last.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Returns the number of workers connected by WebSocket, and by polling.
-    pub(crate) fn count(&self, now: Timestamp) -> (usize, usize) {
+    /// Returns the carrier of each online worker.
+    pub(crate) fn carriers(&self, now: Timestamp) -> Vec<WorkerCarrier> {
         let registry = self.lock();
         let is_there = |online: &OnlineWorker| online.until.is_none_or(|until| until > now);
         let there = registry.online.iter();
         let there = there.filter(|(_, (online, _))| is_there(online));
-        let (sockets, polls): (Vec<_>, Vec<_>) =
-            there.partition(|(id, _)| matches!(id, OnlineId::Socket(_)));
-        (sockets.len(), polls.len())
+        there.map(|(id, (online, _))| carrier(id, online)).collect()
     }
 
     /// Checks whether a worker may start to poll.
@@ -287,14 +294,9 @@ impl Workers {
         });
         let here = registry.online.iter().filter_map(|(id, (online, told))| {
             let who = identity(id, online)?;
-            let carrier = match (id, &online.report) {
-                (OnlineId::Socket(_), _) => WorkerCarrier::Websocket,
-                (OnlineId::Poll(..), Some(_)) => WorkerCarrier::Http,
-                (OnlineId::Poll(..), None) => WorkerCarrier::Legacy,
-            };
             let seen = told.seen.filter(|_| online.link.is_none()).unwrap_or(now);
             let report = online.report.as_deref();
-            let view = view(&who, report, Some(carrier), told, seen);
+            let view = view(&who, report, Some(carrier(id, online)), told, seen);
             Some((who, view))
         });
         // A worker that reconnected is listed once, as online.

@@ -47,8 +47,10 @@ pub struct Now {
     pub dead: usize,
     /// Number of workers on a WebSocket.
     pub workers_by_socket: usize,
-    /// Number of workers that poll.
-    pub workers_by_poll: usize,
+    /// Number of Hearth's own workers that poll.
+    pub workers_by_long_poll: usize,
+    /// Number of workers of older systems.
+    pub workers_by_legacy: usize,
 }
 
 /// Ten priorities, and the level of jobs that need no slot.
@@ -90,7 +92,8 @@ struct Gauges {
     leased: Gauge,
     dead: Gauge,
     by_socket: Gauge,
-    by_poll: Gauge,
+    by_long_poll: Gauge,
+    by_legacy: Gauge,
 }
 
 const DIALECTS: [(Dialect, &str); 6] = [
@@ -168,7 +171,8 @@ impl RelayMetrics {
             leased,
             dead,
             by_socket: by("websocket"),
-            by_poll: by("poll"),
+            by_long_poll: by("long_poll"),
+            by_legacy: by("legacy"),
         };
         Self {
             registry,
@@ -261,7 +265,8 @@ impl RelayMetrics {
         set(&gauges.leased, now.leased);
         set(&gauges.dead, now.dead);
         set(&gauges.by_socket, now.workers_by_socket);
-        set(&gauges.by_poll, now.workers_by_poll);
+        set(&gauges.by_long_poll, now.workers_by_long_poll);
+        set(&gauges.by_legacy, now.workers_by_legacy);
         let mut text = String::with_capacity(16 * 1024);
         // Writing to a String cannot fail.
         let _ = encode(&mut text, &self.registry);
@@ -356,7 +361,8 @@ mod tests {
         drop(connected.0);
         let mut now = Now {
             leased: 3,
-            workers_by_poll: 2,
+            workers_by_long_poll: 2,
+            workers_by_legacy: 1,
             ..Now::default()
         };
         now.queued[1] = 5;
@@ -376,7 +382,8 @@ mod tests {
             "hearth_connections 1",
             r#"hearth_queue_jobs{priority="1"} 5"#,
             "hearth_leased_jobs 3",
-            r#"hearth_workers{carrier="poll"} 2"#,
+            r#"hearth_workers{carrier="long_poll"} 2"#,
+            r#"hearth_workers{carrier="legacy"} 1"#,
             r#"hearth_workers{carrier="websocket"} 0"#,
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");

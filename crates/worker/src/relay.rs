@@ -79,11 +79,16 @@ impl Source for Relay {
                 self.tuning.random.draw(),
             );
             if let LinkEnd::Restarting { .. } = end {
-                tracing::info!(relay = self.name, ?carrier, ?wait, "the relay restarts");
+                tracing::info!(
+                    relay = self.name,
+                    carrier = carrier.as_str(),
+                    ?wait,
+                    "the relay restarts"
+                );
             } else if is_failed_trial {
-                tracing::info!(relay = self.name, %end, "the WebSocket failed, polling again");
+                tracing::info!(relay = self.name, %end, "the WebSocket failed; back to long polling");
             } else if !matches!(end, LinkEnd::Stopped) {
-                tracing::warn!(relay = self.name, ?carrier, %end, ?wait, "link ended");
+                tracing::warn!(relay = self.name, carrier = carrier.as_str(), %end, ?wait, "link ended");
             }
             match end {
                 LinkEnd::Lost { .. } if is_failed_trial => table.link_changes(),
@@ -124,7 +129,10 @@ impl fmt::Display for LinkEnd {
             Self::Upgrade => f.write_str("trying the WebSocket again"),
             Self::Lost { problem, .. } => f.write_str(problem),
             Self::Blocked(problem) => {
-                write!(f, "the WebSocket is blocked ({problem}); using polls")
+                write!(
+                    f,
+                    "the WebSocket is blocked ({problem}); using long polling"
+                )
             }
             Self::Later { problem, .. } => write!(f, "the relay asked to wait: {problem}"),
             Self::Restarting { .. } => f.write_str("the relay restarts"),

@@ -12,7 +12,7 @@ export type Overview = {
   minutes?: Minute[];
 };
 
-export type Carrier = "websocket" | "http" | "legacy";
+export type Carrier = "websocket" | "long_poll" | "legacy";
 
 export type Worker = {
   name: string;

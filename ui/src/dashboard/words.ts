@@ -72,7 +72,7 @@ export const words = {
   state: "State",
   models: "Models",
   carrier: "Carrier",
-  carriers: { websocket: "WebSocket", http: "HTTP", legacy: "older system" } satisfies Record<Carrier, string>,
+  carriers: { websocket: "WebSocket", long_poll: "long polling", legacy: "older system" } satisfies Record<Carrier, string>,
   load: "Jobs",
   ready: "ready",
   busy: "busy",

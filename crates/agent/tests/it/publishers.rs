@@ -117,7 +117,10 @@ async fn an_agent_without_a_desktop_logs_its_own_state_and_nobodys_words() {
         .await;
     agent.stop().await;
     let text = log.text();
-    assert!(text.contains("phase=RelayOffline"), "it says what it does");
+    assert!(
+        text.contains(r#"phase="relay_offline""#),
+        "it says what it does"
+    );
     let told: Vec<&str> = text.lines().filter(|l| l.contains("nightingale")).collect();
     assert!(told.is_empty(), "{told:#?}");
 }

@@ -442,7 +442,7 @@ async fn no_prompt_and_no_answer_is_in_any_frame_page_or_log_line() {
         said.push(reader.all().await);
     }
     let log = log.text();
-    assert!(log.contains("phase=Working"), "it was not logged");
+    assert!(log.contains(r#"phase="working""#), "it was not logged");
     said.extend(log.lines().map(ToOwned::to_owned));
     for text in said {
         assert!(!text.contains("canary"), "{text}");

@@ -1,10 +1,18 @@
 //! The metrics that a scraper reads.
 
+use std::time::Duration;
+
+use hearth_relay::RelaySettings;
 use http::{Method, StatusCode};
 use proto::{ErrorCode, JobError, worker::Retry};
 use queue::{Owner, Queue as _, Scope};
+use serde_json::json;
 
-use crate::{client::Client, server::Server, worker::Scripted};
+use crate::{
+    client::Client,
+    server::Server,
+    worker::{Scripted, report},
+};
 
 const CHAT: &str = r#"{"model":"m","messages":[{}]}"#;
 
@@ -77,7 +85,7 @@ async fn a_scraper_reads_what_became_of_each_job() {
         excluded_models: <_>::default(),
         accepts_model_changes: false,
     };
-    let (now, long) = (proto::Timestamp(0), std::time::Duration::from_secs(60));
+    let (now, long) = (proto::Timestamp(0), Duration::from_secs(60));
     let lease = store.lease(now, &query, long).await.unwrap().unwrap();
     let why = JobError::new(ErrorCode::EngineFailed, "it broke");
     store
@@ -88,6 +96,43 @@ async fn a_scraper_reads_what_became_of_each_job() {
     has(&text, "hearth_dead_jobs 1");
     has(&text, r#"hearth_jobs_ended_total{state="failed"} 1"#);
     server.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn workers_are_told_apart_by_their_carrier_in_metrics_and_dashboard_alike() {
+    let mut settings = RelaySettings::default();
+    settings.legacy_poll_hold = Duration::ZERO;
+    // Long enough for all polls on any machine.
+    settings.online_after_poll = Duration::from_secs(3600);
+    let server = Server::with(settings).await;
+    let _socket = Scripted::ready(&server).await;
+    let poller = server.client("default", &[Scope::Work]).await;
+    let poll = json!({
+        "worker": "polls", "version": "0", "report": report(&["m"]), "free": 0, "wait_ms": 0,
+    });
+    let polled = poller.post("/api/worker/v1/poll", poll.to_string()).await;
+    assert_eq!(polled.status, StatusCode::NO_CONTENT);
+    server
+        .client("default", &[Scope::Work])
+        .await
+        .get("/api/ollama/poll")
+        .await;
+
+    let scraper = Client::new(format!("http://{}", server.metrics().await), None);
+    let text = scraped(&scraper).await;
+    let carriers = ["legacy", "long_poll", "websocket"];
+    for carrier in carriers {
+        has(
+            &text,
+            &format!(r#"hearth_workers{{carrier="{carrier}"}} 1"#),
+        );
+    }
+    let admin = server.client("staff", &[Scope::Admin]).await;
+    let told = admin.get("/api/admin/overview").await.json().await;
+    let workers = told["workers"].as_array().unwrap();
+    let mut shown: Vec<_> = workers.iter().map(|worker| &worker["carrier"]).collect();
+    shown.sort_by_key(|carrier| carrier.to_string());
+    assert_eq!(shown, carriers, "{told}");
 }
 
 #[tokio::test]
