@@ -58,9 +58,9 @@ codes! {
     KeyExpired = "key_expired", 401;
     /// The token has expired; renew it.
     TokenExpired = "token_expired", 401;
-    /// The renewal token was used before, so the session has ended; log in again.
+    /// The refresh token was used before, so the session has ended; log in again.
     TokenReused = "token_reused", 401;
-    /// The key is valid but lacks the required scope.
+    /// The key lacks the required scope, or this is not allowed here; the message says which.
     Forbidden = "forbidden", 403;
     /// The key does not permit this model.
     ModelForbidden = "model_forbidden", 403;
@@ -70,7 +70,7 @@ codes! {
     ForbiddenOrigin = "forbidden_origin", 403;
     /// The `Host` header names something other than this listener.
     ForbiddenHost = "forbidden_host", 403;
-    /// The job does not exist or belongs to another account; the two are not distinguished.
+    /// No such job, file or batch exists, or it belongs to another account.
     UnknownJob = "unknown_job", 404;
     /// No valid key has this id.
     UnknownKey = "unknown_key", 404;
@@ -80,7 +80,7 @@ codes! {
     UnknownRoute = "unknown_route", 404;
     /// The route does not support this method.
     MethodNotAllowed = "method_not_allowed", 405;
-    /// The job has ended and can no longer change.
+    /// The job or batch has ended and can no longer change.
     JobEnded = "job_ended", 409;
     /// Another worker holds the job now; stop working on it.
     StaleLease = "stale_lease", 409;
@@ -96,7 +96,7 @@ codes! {
     TooSlow = "too_slow", 408;
     /// The idempotency key was already used for another request; use a new one.
     IdempotencyConflict = "idempotency_conflict", 422;
-    /// The body exceeds the size limit.
+    /// A request, a line or an answer exceeds a size limit; the message says which.
     TooLarge = "too_large", 413;
     /// Compressed requests are not supported; send the body uncompressed.
     UnsupportedEncoding = "unsupported_encoding", 415;
@@ -108,13 +108,13 @@ codes! {
     UnsupportedVersion = "unsupported_version", 400;
     /// The engine refused the request; the message says why.
     EngineRefused = "engine_refused", 502;
-    /// The engine failed in the middle of an answer.
+    /// The engine failed before or during its answer.
     EngineFailed = "engine_failed", 502;
-    /// The engine cannot be reached.
+    /// The engine cannot be reached, or is too busy.
     EngineUnavailable = "engine_unavailable", 503;
     /// The queue is full; try again later.
     QueueFull = "queue_full", 503;
-    /// The relay is overloaded; try again later.
+    /// The relay is overloaded, or the status hub has no free connection; try again later.
     Busy = "busy", 503;
     /// The account has reached its limit of waiting jobs, stored data, files or batches.
     AccountFull = "account_full", 429;
@@ -124,17 +124,17 @@ codes! {
     NoWorker = "no_worker", 503;
     /// The connection to the worker was lost, and the stream cannot be continued.
     WorkerLost = "worker_lost", 502;
-    /// Several workers took the job and did not finish it; submit it again.
+    /// The job was tried several times and never finished; submit it again.
     TooManyAttempts = "too_many_attempts", 502;
-    /// The relay is shutting down; send the request again in a moment.
+    /// The relay or the agent is shutting down; send the request again in a moment.
     Draining = "draining", 503;
     /// The store cannot be read or written.
     StoreUnavailable = "store_unavailable", 503;
-    /// The deadline passed before the job was done, or it ran longer than its agent allows.
+    /// The deadline or the limit for waiting or running passed before the job or command ended.
     DeadlineExceeded = "deadline_exceeded", 504;
     /// It is unknown whether the request took effect; check that before you send it again.
     OutcomeUnknown = "outcome_unknown", 504;
-    /// The requester cancelled the job.
+    /// The requester, an administrator or the owner of the agent's machine cancelled the job.
     Cancelled = "cancelled", 499;
     /// An internal error of Hearth; its log has the reason.
     Internal = "internal", 500;

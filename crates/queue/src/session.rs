@@ -39,7 +39,7 @@ impl fmt::Debug for Session {
     }
 }
 
-/// The exchange of one renewal token for the next.
+/// The exchange of one refresh token for the next.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Renewal {
     /// Identifier of the token that was presented.

@@ -24,7 +24,8 @@ Anthropic's routes, a full queue is reported with status 529 instead of 503.
 const SHAPES: &str = "
 ## Format of the body
 
-The body depends on the route. An error that occurs before the answer begins has the status above; for example:
+The body depends on the route; `/api/ollama/v1` is like `/v1`. An error that occurs before the answer begins has the
+status above; for example:
 
 ";
 
@@ -74,11 +75,15 @@ fn page() -> String {
     for (path, routes) in [
         (
             "/api/jobs",
-            "native: `/api/jobs`, `/api/sessions`, `/api/worker`",
+            "native: `/api/jobs`, `/api/sessions`, `/api/worker`, `/api/admin`, and all outside `/api` and `/v1`",
         ),
         (
             "/api/chat",
             "Ollama and the polling protocol: the rest of `/api`",
+        ),
+        (
+            "/api/queries",
+            "query service: `/api/login`, `/api/token`, `/api/queries`, `/api/logs`",
         ),
         ("/v1/models", "OpenAI: the rest of `/v1`"),
         ("/v1/messages", "Anthropic: `/v1/messages`"),

@@ -1,4 +1,4 @@
-//! Rules for sessions: one renewal token is valid at a time, and reusing an old one ends the
+//! Rules for sessions: one refresh token is valid at a time, and reusing an old one ends the
 //! session.
 
 use super::sample::at;
@@ -24,7 +24,7 @@ fn renewal(from: u8, to: u8) -> Renewal {
     }
 }
 
-/// The renewal token in force works once and is replaced.
+/// The refresh token in force works once and is replaced.
 pub async fn a_session_is_renewed_by_its_token_in_force(store: &dyn Store) {
     let (own, other) = (session(1, 7), session(2, 7));
     store.open_session(at(0), own.clone()).await.unwrap();
