@@ -68,7 +68,7 @@ export const pl: Words = {
   allowAlways: "Zezwalaj zawsze",
   deny: "Nie",
   allowed: "Programy, które mogą wydawać polecenia",
-  allowedHint: "Każdy ma własny klucz, który przestaje działać po odebraniu zgody.",
+  allowedHint: "Każdy ma własny token, który przestaje działać po odebraniu zgody.",
   revoke: "Odbierz",
   revokeOf: (who) => `Odbierz zgodę: ${who}`,
   wish: {
