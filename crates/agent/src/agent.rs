@@ -29,7 +29,7 @@ use crate::{
 /// Maximum number of clicks in flight.
 const WANTS: usize = 16;
 /// Maximum time the servers may take to close their connections.
-const FAREWELL: Duration = Duration::from_secs(3);
+pub(crate) const FAREWELL: Duration = Duration::from_secs(3);
 
 /// The whole program: worker, status hub, local HTTP server, and the owner's preferences.
 pub struct Agent {

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use secrecy::SecretString;
 
-/// The options of `hearth agent` and `hearth-desktop`. Each can also be set in the environment or
+/// The options of `hearth agent` and `hearth-desktop`. Most can also be set in the environment or
 /// in `hearth.toml`; an option on the command line wins.
 #[derive(Debug, Clone, Default, clap::Parser)]
 pub struct Args {
@@ -64,7 +64,7 @@ pub struct Args {
     /// The name of this machine at the relay [default: its host name] [env: HEARTH_NAME]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// The language of the tray, overlay and notifications: en, pl or ru [default: the system's]
+    /// The language of tray, overlay, window and notifications: en, pl or ru [default: the system's]
     /// [env: HEARTH_LANGUAGE]
     #[arg(long, value_name = "LANGUAGE")]
     pub language: Option<String>,

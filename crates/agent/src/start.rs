@@ -266,6 +266,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_systemd_unit_leaves_the_agent_the_time_to_give_its_jobs_back() {
+        let unit = include_str!("../../../deploy/hearth-agent.service");
+        let mut lines = unit.lines();
+        let stop = lines.find_map(|line| line.strip_prefix("TimeoutStopSec="));
+        let url = "https://relay.example".parse().unwrap();
+        let drain = WorkerSettings::new(url, "key".into(), "w".parse().unwrap()).drain;
+        // The worker waits as long for the relay's confirmation as the agent for its tasks.
+        let needed = drain + 2 * crate::agent::FAREWELL;
+        assert!(stop.unwrap().parse::<u64>().unwrap() > needed.as_secs());
+    }
+
+    #[test]
     #[cfg(target_os = "linux")]
     fn whose_program_holds_a_port_is_told_by_its_user_alone() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
