@@ -14,7 +14,7 @@ pub(crate) fn bypasses_limits(method: &Method, path: &str) -> bool {
 /// so a refused answer would be lost. Leases and the rate limit of the key bound these requests.
 fn is_of_legacy_worker(method: &Method, path: &str) -> bool {
     match (method, path) {
-        (&Method::GET, "/api/ollama/poll" | "/api/v1/ollama/poll")
+        (&Method::GET, "/api/ollama/poll" | "/api/v1/ollama/poll" | "/ws/tunnel")
         | (
             &Method::POST,
             "/api/ollama/response"
@@ -47,6 +47,7 @@ mod tests {
             (Method::POST, "/api/token/refresh"),
             (Method::GET, "/api/bridge/x/poll"),
             (Method::POST, "/api/bridge/x/response"),
+            (Method::GET, "/ws/tunnel"),
         ] {
             assert!(bypasses_limits(&method, path), "{method} {path}");
         }

@@ -18,6 +18,7 @@ use tower::ServiceExt as _;
 use crate::{
     Relay,
     auth::PathKey,
+    carrier::tunnel::{self, QueryToken},
     concurrency::{Repeat, WorkPermit},
     cors,
     error::ApiError,
@@ -168,6 +169,10 @@ fn admitted(
         *request.uri_mut() = rest;
         request.extensions_mut().insert(PathKey(key.into()));
     }
+    if let Some((token, rest)) = tunnel_token(request.uri()) {
+        *request.uri_mut() = rest;
+        request.extensions_mut().insert(QueryToken(token.into()));
+    }
     let uri = request.uri();
     if let Some(listener) = open_at {
         loopback::admit(request.headers(), uri.authority(), listener)
@@ -197,6 +202,16 @@ pub(crate) fn path_key(uri: &Uri) -> Option<(String, Uri)> {
     Some((key.to_owned(), Uri::from_parts(parts).ok()?))
 }
 
+/// Removes the query with its token from the URL of the tunnel, the only route that accepts one.
+pub(crate) fn tunnel_token(uri: &Uri) -> Option<(String, Uri)> {
+    let query = uri.query().filter(|_| uri.path() == tunnel::PATH)?;
+    let mut pairs = url::form_urlencoded::parse(query.as_bytes());
+    let (_, token) = pairs.find(|(name, _)| name == "token")?;
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(PathAndQuery::from_static(tunnel::PATH));
+    Some((token.into_owned(), Uri::from_parts(parts).ok()?))
+}
+
 fn names_a_token(query: &str) -> bool {
     const NAMES: [&str; 6] = ["token", "access_token", "key", "api_key", "apikey", "auth"];
     query.split('&').any(|pair| {
@@ -222,6 +237,27 @@ mod tests {
         }
         assert_eq!(taken("/k/hearth_a_b_c?x=1").unwrap().1, "/?x=1");
         assert!(taken("/api/k/x/").is_none());
+    }
+
+    #[test]
+    fn a_token_is_taken_off_the_query_of_the_tunnel_and_of_nothing_else() {
+        let taken = |target: &str| tunnel_token(&target.parse().unwrap());
+        for target in ["/ws/tunnel?token=a%2Bb", "/ws/tunnel?x=1&token=a%2Bb&key=c"] {
+            let (token, rest) = taken(target).unwrap();
+            assert_eq!(
+                (token.as_str(), rest.to_string().as_str()),
+                ("a+b", "/ws/tunnel")
+            );
+        }
+        for target in [
+            "/ws/tunnel",
+            "/ws/tunnel?key=a",
+            "/ws/tunnel?Token=a",
+            "/ws/tunnel/x?token=a",
+            "/api/tags?token=a",
+        ] {
+            assert_eq!(taken(target), None, "{target}");
+        }
     }
 
     #[test]

@@ -147,6 +147,7 @@ fn tunnel_service() -> Router<Relay> {
         .route("/api/bridge/poll/{id}", poll())
         .route("/api/bridge/respond/{id}/{request}", post(bridge::respond))
         .route("/api/bridge/heartbeat/{id}", post(bridge::heartbeat))
+        .route("/ws/tunnel", get(carrier::tunnel::upgrade))
 }
 
 /// Returns the routes of OpenAI's and Anthropic's clients.

@@ -8,6 +8,8 @@ pub(crate) mod pace;
 pub(crate) mod poll;
 mod session;
 pub(crate) mod socket;
+pub(crate) mod tunnel;
+mod tunnel_session;
 pub(crate) mod undelivered;
 mod writer;
 

@@ -102,7 +102,7 @@ pub(crate) async fn upgrade(
     MayWork(caller): MayWork,
     mut request: Request,
 ) -> Result<Response, ApiError> {
-    let accept = accept_key(request.headers())?;
+    let accept = accept_key(request.headers(), Some(SUBPROTOCOL))?;
     if relay.drain.is_cancelled() {
         return Err(ApiError::draining());
     }
@@ -114,21 +114,30 @@ pub(crate) async fn upgrade(
             Err(error) => tracing::debug!(%error, "a worker disconnected during the upgrade"),
         }
     });
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = response.headers_mut();
-    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
-    headers.insert(
+    let mut response = switching(accept);
+    response.headers_mut().insert(
         header::SEC_WEBSOCKET_PROTOCOL,
         HeaderValue::from_static(SUBPROTOCOL),
     );
     Ok(response)
 }
 
-/// Checks that the request is an upgrade to our subprotocol.
-fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, ApiError> {
+/// Returns the response to an upgrade.
+pub(super) fn switching(accept: HeaderValue) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    response
+}
+
+/// Checks that the request is an upgrade, to this subprotocol if there is one.
+pub(super) fn accept_key(
+    headers: &HeaderMap,
+    subprotocol: Option<&str>,
+) -> Result<HeaderValue, ApiError> {
     let says = |name: header::HeaderName, word: &str| {
         let values = headers
             .get_all(name)
@@ -142,11 +151,11 @@ fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, ApiError> {
         let message = "this route is a WebSocket; send an upgrade request";
         return Err(ApiError::new(ErrorCode::BadRequest, message));
     }
-    if !says(header::SEC_WEBSOCKET_VERSION, "13")
-        || !says(header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL)
-    {
-        let message =
-            format!("only WebSocket version 13 with subprotocol {SUBPROTOCOL} is supported");
+    let is_ours = |ours: &str| says(header::SEC_WEBSOCKET_PROTOCOL, ours);
+    if !says(header::SEC_WEBSOCKET_VERSION, "13") || !subprotocol.is_none_or(is_ours) {
+        let with = subprotocol.map(|ours| format!(" with subprotocol {ours}"));
+        let with = with.unwrap_or_default();
+        let message = format!("only WebSocket version 13{with} is supported");
         return Err(ApiError::new(ErrorCode::UnsupportedVersion, message));
     }
     let key = headers
@@ -309,7 +318,8 @@ async fn run_session(
     ended
 }
 
-async fn revoked(key_use: Option<&KeyUse>) {
+/// Waits until the key of a connection is not valid any more.
+pub(super) async fn revoked(key_use: Option<&KeyUse>) {
     match key_use {
         Some(key_use) => key_use.revoked().await,
         None => std::future::pending().await,

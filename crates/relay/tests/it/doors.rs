@@ -66,6 +66,7 @@ const ROUTES: &[(&str, &str, Scope)] = &[
     ("GET", "/api/bridge/poll/x", Scope::Work),
     ("POST", "/api/bridge/respond/x/y", Scope::Work),
     ("POST", "/api/bridge/heartbeat/x", Scope::Work),
+    ("GET", "/ws/tunnel", Scope::Work),
     ("GET", "/api/worker/v1", Scope::Work),
     ("POST", "/api/worker/v1/poll", Scope::Work),
     ("POST", "/api/worker/v1/jobs/x/1/lines", Scope::Work),
@@ -140,7 +141,7 @@ async fn no_route_is_open_to_a_missing_a_wrong_or_a_revoked_key() {
             assert_eq!(code, "unauthorized");
             let shape = match *path {
                 path if path.starts_with("/v1") => r#"{"error":{"message":"#,
-                path if ["/api/jobs", "/api/worker", "/api/admin"]
+                path if ["/api/jobs", "/api/worker", "/api/admin", "/ws/"]
                     .iter()
                     .any(|own| path.starts_with(own)) =>
                 {

@@ -47,6 +47,7 @@ mod socket;
 mod stopping;
 mod tls;
 mod tokens;
+mod tunnel;
 mod webhooks;
 mod wire;
 mod worker;

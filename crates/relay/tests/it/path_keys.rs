@@ -12,6 +12,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::{
     client::Client,
     server::Server,
+    tunnel::Desktop,
     worker::{CHAT_DONE, Scripted},
 };
 
@@ -145,6 +146,12 @@ async fn no_log_line_and_no_error_shows_a_key_that_stood_in_the_path() {
         (Method::GET, format!("//k/{wrong}/api/tags")),
         (Method::GET, format!("/{key}/api/tags")),
         (Method::POST, format!("/k/{key}")),
+        (Method::GET, format!("/ws/tunnel?token={key}")),
+        (Method::GET, format!("/ws/tunnel?token={wrong}")),
+        (Method::POST, format!("/ws/tunnel?token={key}")),
+        (Method::GET, format!("/ws/tunnel?key={key}")),
+        (Method::GET, format!("/ws/tunnel/x?token={key}")),
+        (Method::GET, format!("/k/{key}/ws/tunnel?token={key}")),
     ] {
         let reply = nobody.send(method, &path, "").await;
         assert!(!reply.status.is_success(), "{path}");
@@ -153,6 +160,26 @@ async fn no_log_line_and_no_error_shows_a_key_that_stood_in_the_path() {
         assert!(is_own_model || !shows.contains(&secret), "{path}: {shows}");
         assert!(!shows.contains(&wrong), "{path}: {shows}");
     }
+    for token in [&key, &wrong] {
+        let query = format!("?token={token}");
+        let mut desktop = Desktop::dial(&server, &query, &[]).await.unwrap();
+        if token == &key {
+            desktop
+                .say(&serde_json::json!({"type": "ping", "id": "a"}))
+                .await;
+        }
+        let told = format!("{:?}", desktop.frame().await);
+        let wanted = if token == &key {
+            "pong"
+        } else {
+            "Invalid token"
+        };
+        assert!(told.contains(wanted), "{told}");
+        assert!(!told.contains(&secret) && !told.contains(&wrong), "{told}");
+    }
+    let metrics = Client::new(format!("http://{}", server.metrics().await), None);
+    let metrics = metrics.get("/metrics").await.text().await;
+    assert!(!metrics.contains(&secret) && !metrics.contains(&wrong));
     server.stop().await.unwrap();
 
     let logged = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();

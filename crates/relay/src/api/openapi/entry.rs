@@ -153,6 +153,7 @@ impl Entry {
             ("/api/ollama", "polling relay"),
             ("/api/v1/ollama", "polling relay"),
             ("/api/bridge", "tunnel service"),
+            ("/ws/tunnel", "tunnel service"),
             ("/api/sessions", "users"),
             ("/api/login", "queries"),
             ("/api/token", "queries"),

@@ -522,6 +522,18 @@ pub(super) const ROUTES: &[Entry] = &[
     )
     .key("work")
     .takes(Nothing),
+    Entry::get(
+        "/ws/tunnel",
+        "Open a WebSocket that carries requests of the engine's API to a desktop",
+    )
+    .key("work")
+    .params(&[Param::query(
+        "token",
+        Type("string"),
+        "The key or token, for clients that can send it in no header; no other route accepts it \
+         in the query",
+    )])
+    .gives(101, Nothing),
     // Hearth's own workers.
     Entry::get(
         "/api/worker/v1",

@@ -1,0 +1,457 @@
+//! One tunnel after its upgrade: one request at a time, pings, and the answers.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use dialect::bridge::{
+    Answer, EngineRequest,
+    tunnel::{TunnelMessage, ping, pong},
+};
+use futures_util::{
+    FutureExt as _, Sink, SinkExt as _, StreamExt as _, future::BoxFuture, stream::SplitStream,
+};
+use proto::{End, ErrorCode, JobError, LeaseToken, Op, Timestamp, WorkerId, worker::Retry};
+use queue::{Lease, LeaseQuery, QueueError};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::mpsc,
+    time::{Instant, interval_at, sleep_until},
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{Bytes, Error, Message, Utf8Bytes},
+};
+
+use super::{
+    desktop::{ANSWER_WITHIN, is_late, query, settle},
+    pace::Pace,
+    tunnel::TunnelEnd,
+};
+use crate::{Relay, auth::Caller};
+
+/// Interval of pings.
+const PING: Duration = Duration::from_secs(30);
+/// Time without any frame after which a desktop counts as dead.
+const DEAD: Duration = Duration::from_secs(90);
+/// Maximum number of messages that wait to be written: a request, and pings.
+const OUTGOING_MAX: usize = 16;
+
+type Leasing = BoxFuture<'static, Result<Lease, QueueError>>;
+
+struct Session<'a> {
+    relay: &'a Relay,
+    query: LeaseQuery,
+    out: mpsc::Sender<Message>,
+    current: Option<Current>,
+    /// Paces what the desktop sends besides answers.
+    pace: Pace,
+}
+
+/// The request that the desktop works on.
+struct Current {
+    token: LeaseToken,
+    op: Op,
+    answer_by: Instant,
+    renewed: Timestamp,
+    /// Whether its job has ended. The desktop cannot be told, and gets no other request before it
+    /// has answered this one.
+    is_withdrawn: bool,
+}
+
+/// Serves a tunnel until it ends, or `over` says why it has to.
+pub(super) async fn run_session<S: AsyncRead + AsyncWrite + Unpin>(
+    relay: &Relay,
+    caller: &Caller,
+    worker: &WorkerId,
+    socket: &mut WebSocketStream<S>,
+    over: impl Future<Output = TunnelEnd>,
+) -> TunnelEnd {
+    let (mut sink, source) = socket.split();
+    let (out, mut outgoing) = mpsc::channel(OUTGOING_MAX);
+    let mut session = Session {
+        relay,
+        query: query(caller, worker, None),
+        out,
+        current: None,
+        pace: Pace::new(&relay.settings),
+    };
+    let is_writing = AtomicBool::new(false);
+    let ended = tokio::select! {
+        biased;
+        ended = over => ended,
+        ended = session.run(source, &is_writing) => match ended {
+            Ok(never) => match never {},
+            Err(ended) => ended,
+        },
+        () = write(&mut sink, &mut outgoing, &is_writing) => TunnelEnd::Lost,
+    };
+    session.give_back(ended).await;
+    ended
+}
+
+/// Writes until the desktop disconnects or stops reading, which the connection itself notices.
+async fn write(
+    sink: &mut (impl Sink<Message, Error = Error> + Unpin),
+    outgoing: &mut mpsc::Receiver<Message>,
+    is_writing: &AtomicBool,
+) {
+    while let Some(message) = outgoing.recv().await {
+        is_writing.store(true, Ordering::Relaxed);
+        if sink.send(message).await.is_err() {
+            return;
+        }
+        is_writing.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Session<'_> {
+    async fn run<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        mut source: SplitStream<&mut WebSocketStream<S>>,
+        is_writing: &AtomicBool,
+    ) -> Result<std::convert::Infallible, TunnelEnd> {
+        let relay = self.relay;
+        let mut leasing: Option<Leasing> = None;
+        let mut dead = Instant::now() + DEAD;
+        let mut pings = interval_at(Instant::now() + PING, PING);
+        let mut pinged = 0_u64;
+        loop {
+            let is_free = self.current.is_none();
+            if is_free && relay.drain.is_cancelled() {
+                return Err(TunnelEnd::Drain);
+            }
+            if is_free && leasing.is_none() {
+                leasing = Some(next_job(relay.clone(), self.query.clone()).boxed());
+            }
+            let answer_by = self.current.as_ref().map(|current| current.answer_by);
+            tokio::select! {
+                message = source.next() => {
+                    self.hear(message).await?;
+                    dead = Instant::now() + DEAD;
+                }
+                lease = under_way(&mut leasing) => {
+                    leasing = None;
+                    self.ask(&lease.map_err(|_| TunnelEnd::Store)?).await?;
+                }
+                () = withdrawn(relay, self.current.as_ref()) => self.withdraw().await?,
+                _ = pings.tick() => {
+                    pinged += 1;
+                    self.say(ping(&format!("ping-{pinged}"), relay.now()));
+                    // Answered by the client's library, whatever its program makes of the other.
+                    let _ = self.out.try_send(Message::Ping(Bytes::new()));
+                }
+                () = sleep_until(dead) => {
+                    // While a long request is on its way, its progress is a sign of life.
+                    if !is_writing.load(Ordering::Relaxed) {
+                        return Err(TunnelEnd::Silent);
+                    }
+                    dead = Instant::now() + DEAD;
+                    self.renew().await;
+                }
+                () = sleep_until(answer_by.unwrap_or(dead)), if answer_by.is_some() => {
+                    return Err(TunnelEnd::Overdue);
+                }
+                () = relay.drain.cancelled(), if is_free => return Err(TunnelEnd::Drain),
+            }
+        }
+    }
+
+    /// Sends a leased job as a request.
+    async fn ask(&mut self, lease: &Lease) -> Result<(), TunnelEnd> {
+        let (token, job) = (lease.token, &lease.job);
+        let Some(request) = EngineRequest::of(token, job.op, &job.body.0) else {
+            // No route accepts a body that is not UTF-8.
+            let why = JobError::new(ErrorCode::BadRequest, "the request is not UTF-8");
+            return self.nack(token, Retry::Never, why).await;
+        };
+        tracing::info!(job.id = %token.job, job.attempt = token.attempt, "leased to a tunnel");
+        self.current = Some(Current {
+            token,
+            op: job.op,
+            answer_by: Instant::now() + ANSWER_WITHIN,
+            renewed: self.relay.now(),
+            is_withdrawn: false,
+        });
+        if self.say(request.http_request()) {
+            Ok(())
+        } else {
+            Err(TunnelEnd::Lost)
+        }
+    }
+
+    async fn hear(&mut self, message: Option<Result<Message, Error>>) -> Result<(), TunnelEnd> {
+        let message = match message {
+            Some(Ok(message)) => message,
+            Some(Err(Error::Capacity(_))) => return Err(TunnelEnd::TooLarge),
+            Some(Err(_)) | None => return Err(TunnelEnd::Lost),
+        };
+        self.renew().await;
+        let text = match message {
+            Message::Text(text) => text,
+            Message::Close(_) => return Err(TunnelEnd::Lost),
+            Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {
+                self.pace.wait().await;
+                return Ok(());
+            }
+        };
+        match TunnelMessage::parse(&text) {
+            TunnelMessage::Answer(answer) => self.answered(&answer).await,
+            TunnelMessage::Ping(id) => {
+                self.pace.wait().await;
+                self.say(pong(&id, self.relay.now()));
+                Ok(())
+            }
+            TunnelMessage::Other => {
+                self.pace.wait().await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends the current job with its answer. An answer to anything else came too late.
+    async fn answered(&mut self, answer: &Answer) -> Result<(), TunnelEnd> {
+        let id = answer.id.as_deref();
+        let token = id.and_then(dialect::relay_polling::token);
+        let is_it = |current: &mut Current| Some(current.token) == token;
+        let Some(current) = self.current.take_if(is_it) else {
+            self.pace.wait().await;
+            return Ok(());
+        };
+        let token = current.token;
+        let settled = if current.is_withdrawn {
+            Err(QueueError::StaleLease(token.job))
+        } else {
+            settle(self.relay, token, current.op, answer).await
+        };
+        match settled {
+            Ok(()) => Ok(()),
+            Err(error) if is_late(&error) => {
+                tracing::info!(job.id = %token.job, job.attempt = token.attempt, "late answer dropped");
+                Ok(())
+            }
+            Err(_) => Err(TunnelEnd::Store),
+        }
+    }
+
+    /// Gives up a job that its requester has cancelled, or that has ended otherwise.
+    async fn withdraw(&mut self) -> Result<(), TunnelEnd> {
+        let Some(current) = &mut self.current else {
+            return Ok(());
+        };
+        current.is_withdrawn = true;
+        let token = current.token;
+        let why = JobError::new(ErrorCode::Cancelled, "the requester cancelled the job");
+        self.nack(token, Retry::Never, why).await
+    }
+
+    /// Renews the lease once a quarter of it has passed.
+    async fn renew(&mut self) {
+        let (now, length) = (self.relay.now(), self.relay.settings.legacy_lease);
+        let current = self.current.as_mut();
+        let current = current.filter(|current| !current.is_withdrawn);
+        let Some(current) = current.filter(|current| now.since(current.renewed) >= length / 4)
+        else {
+            return;
+        };
+        current.renewed = now;
+        // If the lease has ended, the session is told separately.
+        let _ = self.relay.store.extend(now, current.token, length).await;
+    }
+
+    /// Gives the current job back at the end of the tunnel, whose desktop cannot resume it.
+    async fn give_back(&mut self, ended: TunnelEnd) {
+        let current = self.current.take();
+        let Some(current) = current.filter(|current| !current.is_withdrawn) else {
+            return;
+        };
+        let (token, relay) = (current.token, self.relay);
+        let given_back = match ended {
+            TunnelEnd::TooLarge => {
+                let error = JobError::new(
+                    ErrorCode::TooLarge,
+                    "the engine's answer exceeds 16 MiB, which cannot be forwarded; ask for less \
+                     at once",
+                );
+                let end = End::Failed { error };
+                relay.store.complete(relay.now(), token, 0, end).await
+            }
+            TunnelEnd::Overdue => {
+                let why = "the desktop did not answer within 30 minutes";
+                let why = JobError::new(ErrorCode::EngineFailed, why);
+                let retry = Retry::AfterMs(0);
+                relay.store.nack(relay.now(), token, retry, why).await
+            }
+            TunnelEnd::Drain => {
+                let why = JobError::new(ErrorCode::Draining, "the relay is shutting down");
+                relay.store.nack(relay.now(), token, Retry::Now, why).await
+            }
+            TunnelEnd::Lost | TunnelEnd::Silent | TunnelEnd::Store | TunnelEnd::Revoked => {
+                let why = "the worker disconnected before it answered";
+                let why = JobError::new(ErrorCode::WorkerLost, why);
+                // Counted, because the request itself may be what ends its desktop.
+                let retry = Retry::AfterMs(0);
+                relay.store.nack(relay.now(), token, retry, why).await
+            }
+        };
+        if let Err(error) = given_back {
+            tracing::info!(job.id = %token.job, %error, "lease ended");
+        }
+    }
+
+    /// Gives a job back; a lease that has ended is none of its concern.
+    async fn nack(&self, token: LeaseToken, retry: Retry, why: JobError) -> Result<(), TunnelEnd> {
+        let store = &self.relay.store;
+        match store.nack(self.relay.now(), token, retry, why).await {
+            Err(error) if error.is_of_store() => Err(TunnelEnd::Store),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Sends a message; `false` if too many wait to be written.
+    fn say(&self, message: Bytes) -> bool {
+        let text = Utf8Bytes::try_from(message).unwrap_or_default();
+        self.out.try_send(Message::Text(text)).is_ok()
+    }
+}
+
+/// Waits for a job. Dropping the call gives back what was leased meanwhile.
+async fn next_job(relay: Relay, query: LeaseQuery) -> Result<Lease, QueueError> {
+    let mut arrivals = relay.store.arrivals();
+    loop {
+        arrivals.borrow_and_update();
+        let length = relay.settings.legacy_lease;
+        if let Some(lease) = relay.lease(&query, length).await? {
+            return Ok(lease);
+        }
+        arrivals.changed().await.map_err(|_| QueueError::closed())?;
+    }
+}
+
+async fn under_way(leasing: &mut Option<Leasing>) -> Result<Lease, QueueError> {
+    match leasing {
+        Some(leasing) => leasing.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until the current job has ended or was cancelled.
+async fn withdrawn(relay: &Relay, current: Option<&Current>) {
+    match current {
+        Some(current) if !current.is_withdrawn => relay.store.cancelled(current.token).await,
+        Some(_) | None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proto::JobState;
+    use queue::{
+        Ceiling, MemoryQueue, NewJob, Owner, Queue as _, Serve,
+        conformance::sample::{account, id, job},
+    };
+    use tokio::io::DuplexStream;
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
+    use super::*;
+    use crate::{RelaySettings, world::SystemWorld};
+
+    const NAME: &str = "tunnel-test";
+
+    /// A tunnel over a pipe, and the job that it gets.
+    async fn tunnel(jobs: u8) -> (Arc<MemoryQueue>, WebSocketStream<DuplexStream>, Running) {
+        let store = Arc::new(MemoryQueue::default());
+        let world = Arc::new(SystemWorld);
+        let relay = Relay::new(store.clone(), RelaySettings::default(), world);
+        for n in 1..=jobs {
+            let new = NewJob {
+                body: r#"{"model":"m"}"#.into(),
+                ..job(n)
+            };
+            store.enqueue(relay.now(), new).await.unwrap();
+        }
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let mut caller = Caller::on_behalf(account("a"), "laptop".into(), Ceiling::default());
+        caller.serve = Serve::All;
+        let running = tokio::spawn(async move {
+            let mut socket = WebSocketStream::from_raw_socket(ours, Role::Server, None).await;
+            let worker = WorkerId::new(NAME).unwrap();
+            let over = std::future::pending();
+            run_session(&relay, &caller, &worker, &mut socket, over).await
+        });
+        let desktop = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
+        (store, desktop, running)
+    }
+
+    type Running = tokio::task::JoinHandle<TunnelEnd>;
+
+    /// Returns the type of the next message in JSON.
+    async fn kind(desktop: &mut WebSocketStream<DuplexStream>) -> Option<String> {
+        loop {
+            if let Message::Text(text) = desktop.next().await?.ok()? {
+                let message: serde_json::Value = serde_json::from_str(&text).unwrap();
+                return Some(message["type"].as_str().unwrap().to_owned());
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_desktop_is_pinged_and_whoever_says_nothing_at_all_is_cut_after_90_seconds() {
+        let (_, mut desktop, running) = tunnel(0).await;
+        let began = Instant::now();
+        // Once read, pings are answered by the library; these are left unread.
+        assert_eq!(running.await.unwrap(), TunnelEnd::Silent);
+        assert_eq!(began.elapsed().as_secs(), 90);
+        assert_eq!(kind(&mut desktop).await.as_deref(), Some("ping"));
+
+        let (_, mut desktop, running) = tunnel(0).await;
+        let began = Instant::now();
+        for n in 1..=10 {
+            assert_eq!(kind(&mut desktop).await.as_deref(), Some("ping"));
+            assert_eq!(began.elapsed().as_secs(), 30 * n);
+        }
+        assert!(!running.is_finished(), "a frame of any kind is life");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_desktop_that_lives_and_never_answers_loses_its_job_after_half_an_hour() {
+        let (store, mut desktop, running) = tunnel(1).await;
+        let began = Instant::now();
+        assert_eq!(kind(&mut desktop).await.as_deref(), Some("http_request"));
+        while kind(&mut desktop).await.is_some() {}
+        assert_eq!(running.await.unwrap(), TunnelEnd::Overdue);
+        assert_eq!(began.elapsed().as_secs(), 30 * 60);
+        let job = store.get(Owner::Anyone, id(1)).await.unwrap().unwrap();
+        assert_eq!((job.state, job.attempt), (JobState::Queued, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_desktop_has_one_request_at_a_time_also_after_one_was_cancelled() {
+        let (store, mut desktop, _running) = tunnel(2).await;
+        assert_eq!(kind(&mut desktop).await.as_deref(), Some("http_request"));
+        let now = crate::World::now(&SystemWorld);
+        store.cancel(now, Owner::Anyone, id(1)).await.unwrap();
+        let mut moves = store.changes();
+        while store.counts().leased > 0 {
+            moves.changed().await.unwrap();
+        }
+        let job = store.get(Owner::Anyone, id(1)).await.unwrap().unwrap();
+        assert_eq!(job.state, JobState::Cancelled);
+        assert_eq!(
+            kind(&mut desktop).await.as_deref(),
+            Some("ping"),
+            "still busy"
+        );
+        let late = format!(
+            r#"{{"type":"http_response","id":"{}","status":200,"body":"{{}}"}}"#,
+            id(1)
+        );
+        desktop.send(Message::text(late)).await.unwrap();
+        assert_eq!(kind(&mut desktop).await.as_deref(), Some("http_request"));
+        let job = store.get(Owner::Anyone, id(2)).await.unwrap().unwrap();
+        assert_eq!(job.state, JobState::Leased);
+    }
+}
