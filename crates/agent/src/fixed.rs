@@ -47,8 +47,6 @@ fn engine() -> Vec<(&'static str, String)> {
     vec![
         ("engine-connect-timeout", seconds(times.connect)),
         ("engine-report-timeout", seconds(times.report)),
-        ("engine-first-line-timeout", seconds(times.first_line)),
-        ("engine-next-line-timeout", seconds(times.next_line)),
         ("engine-whole-answer-timeout", seconds(times.whole_answer)),
         ("engine-probe-interval", seconds(tuning.probe)),
         ("engine-failure-pause-min", seconds(tuning.breaker.0)),
@@ -96,7 +94,7 @@ mod tests {
         for line in [
             "# silence-timeout = 45 (fixed)",
             "# reconnect-wait-min = 0.5 (fixed)",
-            "# engine-next-line-timeout = 600 (fixed)",
+            "# engine-report-timeout = 5 (fixed)",
             "# status-sockets-max = 1024 (fixed)",
         ] {
             assert!(text.lines().any(|told| told == line), "{line} in {text}");
