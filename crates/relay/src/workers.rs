@@ -56,6 +56,8 @@ pub(crate) struct OnlineWorker {
     pub(crate) poll: Option<CancellationToken>,
     /// Its WebSocket connection, if it has one.
     pub(crate) link: Option<Link>,
+    /// Carrier of its connection.
+    pub(crate) carrier: WorkerCarrier,
 }
 
 /// State of a connection that other connections use.
@@ -146,15 +148,6 @@ fn view(
     }
 }
 
-/// Returns the carrier of an online worker. Only Hearth's own workers report their engine.
-fn carrier(id: &OnlineId, online: &OnlineWorker) -> WorkerCarrier {
-    match (id, &online.report) {
-        (OnlineId::Socket(_), _) => WorkerCarrier::Websocket,
-        (OnlineId::Poll(..), Some(_)) => WorkerCarrier::LongPoll,
-        (OnlineId::Poll(..), None) => WorkerCarrier::Legacy,
-    }
-}
-
 impl Workers {
     /// Returns the id for a new connection.
     pub(crate) fn new_id(&self) -> OnlineId {
@@ -165,9 +158,9 @@ impl Workers {
     pub(crate) fn carriers(&self, now: Timestamp) -> Vec<WorkerCarrier> {
         let registry = self.lock();
         let is_there = |online: &OnlineWorker| online.until.is_none_or(|until| until > now);
-        let there = registry.online.iter();
-        let there = there.filter(|(_, (online, _))| is_there(online));
-        there.map(|(id, (online, _))| carrier(id, online)).collect()
+        let online = registry.online.values().map(|(online, _)| online);
+        let there = online.filter(|online| is_there(online));
+        there.map(|online| online.carrier).collect()
     }
 
     /// Checks whether a worker may start to poll.
@@ -296,7 +289,7 @@ impl Workers {
             let who = identity(id, online)?;
             let seen = told.seen.filter(|_| online.link.is_none()).unwrap_or(now);
             let report = online.report.as_deref();
-            let view = view(&who, report, Some(carrier(id, online)), told, seen);
+            let view = view(&who, report, Some(online.carrier), told, seen);
             Some((who, view))
         });
         // A worker that reconnected is listed once, as online.

@@ -72,6 +72,7 @@ impl Bridge {
             until: Some(relay.now() + for_),
             poll: None,
             link: None,
+            carrier: proto::admin::WorkerCarrier::Legacy,
         };
         relay.workers.register(self.id.clone(), online);
         relay.workers.seen(&self.id, relay.now(), Some(1));

@@ -120,6 +120,7 @@ fn register(relay: &Relay, id: &OnlineId, caller: &Caller, for_: Duration) {
         until: Some(relay.now() + for_),
         poll: None,
         link: None,
+        carrier: proto::admin::WorkerCarrier::Legacy,
     };
     relay.workers.register(id.clone(), online);
     relay.workers.seen(id, relay.now(), None);

@@ -208,6 +208,7 @@ fn note_online(
                 until: Some(until),
                 poll: Some(newer.clone()),
                 link: None,
+                carrier: proto::admin::WorkerCarrier::LongPoll,
             };
             relay.workers.register(id.clone(), online);
             Some(report)

@@ -275,6 +275,7 @@ async fn run_session(
             until: None,
             poll: None,
             link: Some(link.clone()),
+            carrier: proto::admin::WorkerCarrier::Websocket,
         },
     );
     let welcome = RelayMessage::Welcome {

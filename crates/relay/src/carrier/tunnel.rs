@@ -231,6 +231,7 @@ async fn serve_desktop(relay: &Relay, caller: &Arc<Caller>, socket: &mut Socket)
             // It takes no part in the ranking, because it tells no models.
             routing_entry: Arc::new(relay.routing.join()),
         }),
+        carrier: proto::admin::WorkerCarrier::Websocket,
     };
     relay.workers.register(id.clone(), online);
     tracing::info!(%worker, "tunnel connected");

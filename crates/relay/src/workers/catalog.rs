@@ -284,6 +284,7 @@ mod tests {
             until: None,
             poll: None,
             link: Some(link),
+            carrier: proto::admin::WorkerCarrier::Websocket,
         };
         workers.register(id, online);
         let asked = || workers.catalog(&Account::new("a").unwrap(), Timestamp(1));

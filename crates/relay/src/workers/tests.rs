@@ -25,6 +25,7 @@ fn online(key: &str, name: &str) -> OnlineWorker {
             displaced: CancellationToken::new(),
             routing_entry: Arc::new(crate::routing::Routing::default().join()),
         }),
+        carrier: proto::admin::WorkerCarrier::Websocket,
     }
 }
 

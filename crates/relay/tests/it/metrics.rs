@@ -112,26 +112,30 @@ async fn workers_are_told_apart_by_their_carrier_in_metrics_and_dashboard_alike(
     });
     let polled = poller.post("/api/worker/v1/poll", poll.to_string()).await;
     assert_eq!(polled.status, StatusCode::NO_CONTENT);
-    server
-        .client("default", &[Scope::Work])
-        .await
-        .get("/api/ollama/poll")
+    let older = server.client("default", &[Scope::Work]).await;
+    older.get("/api/ollama/poll").await;
+    // This one, too, reports models.
+    let status = json!({"providers": [{"availableModels": ["m"], "isEnabled": true}]});
+    let reported = older
+        .post(
+            "/api/bridge/00000000-0000-4000-8000-000000000000/provider-status",
+            status.to_string(),
+        )
         .await;
+    assert_eq!(reported.status, StatusCode::OK);
 
     let scraper = Client::new(format!("http://{}", server.metrics().await), None);
     let text = scraped(&scraper).await;
-    let carriers = ["legacy", "long_poll", "websocket"];
-    for carrier in carriers {
-        has(
-            &text,
-            &format!(r#"hearth_workers{{carrier="{carrier}"}} 1"#),
-        );
+    for (carrier, workers) in [("legacy", 2), ("long_poll", 1), ("websocket", 1)] {
+        let line = format!(r#"hearth_workers{{carrier="{carrier}"}} {workers}"#);
+        has(&text, &line);
     }
     let admin = server.client("staff", &[Scope::Admin]).await;
     let told = admin.get("/api/admin/overview").await.json().await;
     let workers = told["workers"].as_array().unwrap();
     let mut shown: Vec<_> = workers.iter().map(|worker| &worker["carrier"]).collect();
     shown.sort_by_key(|carrier| carrier.to_string());
+    let carriers = ["legacy", "legacy", "long_poll", "websocket"];
     assert_eq!(shown, carriers, "{told}");
 }
 
