@@ -324,13 +324,13 @@ impl Workers {
     }
 
     /// Returns what is known of a worker that polls.
-    pub(crate) fn reported(&self, id: &OnlineId) -> Reported {
+    pub(crate) fn reported(&self, id: &OnlineId, now: Timestamp) -> Reported {
         let registry = self.lock();
         let found = registry.online.get(id);
         found.map_or_else(Reported::default, |(worker, told)| Reported {
             report: worker.report.clone(),
             seen: told.seen,
-            is_online: true,
+            is_online: worker.until.is_none_or(|until| until > now),
         })
     }
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use dialect::bridge::{Answer, EngineRequest, polling};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use proto::{ErrorCode, JobError, LeaseToken, WorkerId, WorkerReport, worker::Retry};
-use queue::LeaseQuery;
+use queue::{Extended, LeaseQuery};
 use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 
@@ -81,14 +81,18 @@ impl Bridge {
 
     /// Records a sign of life between two polls, which renews the lease last given to the bridge.
     async fn heard(&self) -> Result<(), ApiError> {
-        self.keep_online(ALIVE)?;
-        let now = self.relay.now();
-        if let Some(token) = self.relay.workers.lent(&self.id, now) {
-            let length = self.relay.settings.legacy_lease;
+        let (relay, now) = (&self.relay, self.relay.now());
+        if let Some(token) = relay.workers.lent(&self.id, now) {
+            let length = relay.settings.legacy_lease;
             // A lease that has ended is not renewed.
-            let _ = self.relay.store.extend(now, token, length).await;
+            let renewed = relay.store.extend(now, token, length).await;
+            if let Ok(Extended::Cancelled) = renewed {
+                // The bridge cannot be told; its answer will be dropped as late.
+                let why = JobError::new(ErrorCode::Cancelled, "the requester cancelled the job");
+                relay.store.nack(now, token, Retry::Never, why).await?;
+            }
         }
-        Ok(())
+        self.keep_online(ALIVE)
     }
 
     fn query(&self, reported: &Reported) -> LeaseQuery {
@@ -97,7 +101,7 @@ impl Bridge {
 
     /// Leases one job, if there is one.
     async fn lease(&self) -> Result<Option<UndeliveredLeases>, ApiError> {
-        let query = self.query(&self.relay.workers.reported(&self.id));
+        let query = self.query(&self.relay.workers.reported(&self.id, self.relay.now()));
         let length = self.relay.settings.legacy_lease;
         let mut lent = self.relay.lease_many(query, length, 1).await?;
         let Some(lease) = lent.leases().first() else {
@@ -143,7 +147,7 @@ impl Bridge {
         let length = self.relay.settings.legacy_lease;
         let until = now + length;
         let until = job.deadline.map_or(until, |deadline| deadline.min(until));
-        let query = self.query(&self.relay.workers.reported(&self.id));
+        let query = self.query(&self.relay.workers.reported(&self.id, self.relay.now()));
         let has_more = self.relay.store.waiting(&query, 1) > 0;
         let body = polling::polled(request.as_ref(), has_more, now, until);
         self.keep_online(length)?;
@@ -154,7 +158,8 @@ impl Bridge {
     }
 
     async fn answered(&self, id: &str, answer: &Answer) -> Result<Response, ApiError> {
-        self.keep_online(ALIVE)?;
+        // An answer is taken also if the key has too many pollers: a bridge does not repeat it.
+        let _ = self.keep_online(ALIVE);
         let relay = &self.relay;
         let token = dialect::relay_polling::token(id).ok_or_else(ApiError::unknown_job)?;
         let job = relay.store.get(queue::Owner::Anyone, token.job).await?;
@@ -288,7 +293,10 @@ pub(super) async fn status(
     InPath(id): InPath<String>,
 ) -> Result<Response, ApiError> {
     let bridge = Bridge::new(relay, caller, &id)?;
-    let reported = bridge.relay.workers.reported(&bridge.id);
+    let reported = bridge
+        .relay
+        .workers
+        .reported(&bridge.id, bridge.relay.now());
     let waiting = bridge.query(&reported);
     let models = reported.report.as_ref().map(|report| &*report.models);
     let state = polling::BridgeState {

@@ -4,6 +4,7 @@ pub(crate) mod desktop;
 pub(crate) mod http;
 mod leases;
 mod lending;
+mod meter;
 pub(crate) mod pace;
 pub(crate) mod poll;
 mod session;

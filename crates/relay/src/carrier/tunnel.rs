@@ -11,6 +11,7 @@ use http::{
     header::{AUTHORIZATION, ORIGIN, SEC_WEBSOCKET_PROTOCOL},
     request::Parts,
 };
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use proto::{
     ErrorCode, WorkerId,
@@ -27,7 +28,8 @@ use tokio_tungstenite::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    socket::{Socket, accept_key, revoked, switching},
+    meter::{Meter, Metered},
+    socket::{accept_key, revoked, switching},
     tunnel_session::run_session,
 };
 use crate::{
@@ -55,6 +57,8 @@ const CLOSE_INTERNAL: u16 = 1011;
 const REQUIRED: &str = "Authentication required";
 const INVALID: &str = "Invalid token";
 const FAILED: &str = "Authentication failed";
+
+type Socket = WebSocketStream<Metered<TokioIo<Upgraded>>>;
 
 /// The token of the query, which is removed from the URL before routing.
 #[derive(Clone)]
@@ -114,7 +118,12 @@ pub(crate) async fn upgrade(
     ) {
         (Ok(caller), accept) => (Ok(Arc::new(caller)), accept?),
         (Err(Denied::Failed(error)), _) => return Err(error),
-        (Err(denied), Ok(accept)) => (Err(reason(&denied)), accept),
+        (Err(denied), Ok(accept)) => {
+            let why = reason(&denied);
+            // The response is 101, so it is counted here.
+            relay.metrics.refused(ApiError::from(denied).code);
+            (Err(why), accept)
+        }
         (Err(denied), Err(_)) => return Err(denied.into()),
     };
     if relay.drain.is_cancelled() {
@@ -125,9 +134,15 @@ pub(crate) async fn upgrade(
     relay.tasks.spawn(async move {
         match upgraded.await {
             Ok(io) => {
-                let (io, config) = (TokioIo::new(io), Some(config()));
+                let claimant = caller.as_ref().map(|caller| caller.claimant());
+                let meter = Meter::new(served.arriving.share(&claimant.unwrap_or_default()));
+                let io = Metered {
+                    io: TokioIo::new(io),
+                    meter: meter.clone(),
+                };
+                let config = Some(config());
                 let socket = WebSocketStream::from_raw_socket(io, Role::Server, config).await;
-                serve(&served, caller, socket).await;
+                serve(&served, caller, socket, &meter).await;
             }
             Err(error) => tracing::debug!(%error, "a desktop disconnected during the upgrade"),
         }
@@ -189,9 +204,16 @@ const fn reason(denied: &Denied) -> &'static str {
     }
 }
 
-async fn serve(relay: &Relay, caller: Result<Arc<Caller>, &'static str>, mut socket: Socket) {
+async fn serve(
+    relay: &Relay,
+    caller: Result<Arc<Caller>, &'static str>,
+    mut socket: Socket,
+    meter: &Meter,
+) {
     let close = match caller {
-        Ok(caller) => serve_desktop(relay, &caller, &mut socket).await.close(),
+        Ok(caller) => serve_desktop(relay, &caller, &mut socket, meter)
+            .await
+            .close(),
         Err(reason) => Some((CLOSE_DENIED, reason)),
     };
     if let Some((code, reason)) = close {
@@ -204,7 +226,12 @@ async fn serve(relay: &Relay, caller: Result<Arc<Caller>, &'static str>, mut soc
     }
 }
 
-async fn serve_desktop(relay: &Relay, caller: &Arc<Caller>, socket: &mut Socket) -> TunnelEnd {
+async fn serve_desktop(
+    relay: &Relay,
+    caller: &Arc<Caller>,
+    socket: &mut Socket,
+    meter: &Meter,
+) -> TunnelEnd {
     let id = relay.workers.new_id();
     // Desktops of one key cannot be told from each other, so each tunnel is a worker of its own.
     let OnlineId::Socket(number) = &id else {
@@ -241,7 +268,7 @@ async fn serve_desktop(relay: &Relay, caller: &Arc<Caller>, socket: &mut Socket)
             () = revoked(key_use.as_ref()) => TunnelEnd::Revoked,
         }
     };
-    let ended = run_session(relay, caller, &worker, socket, over).await;
+    let ended = run_session(relay, caller, &worker, socket, meter, over).await;
     tracing::info!(%worker, ?ended, "tunnel disconnected");
     if ended == TunnelEnd::Revoked {
         relay.workers.dismiss(&id);

@@ -26,6 +26,7 @@ use tokio_tungstenite::{
 
 use super::{
     desktop::{ANSWER_WITHIN, is_late, query, settle},
+    meter::Meter,
     pace::Pace,
     tunnel::TunnelEnd,
 };
@@ -66,6 +67,7 @@ pub(super) async fn run_session<S: AsyncRead + AsyncWrite + Unpin>(
     caller: &Caller,
     worker: &WorkerId,
     socket: &mut WebSocketStream<S>,
+    meter: &Meter,
     over: impl Future<Output = TunnelEnd>,
 ) -> TunnelEnd {
     let (mut sink, source) = socket.split();
@@ -81,7 +83,7 @@ pub(super) async fn run_session<S: AsyncRead + AsyncWrite + Unpin>(
     let ended = tokio::select! {
         biased;
         ended = over => ended,
-        ended = session.run(source, &is_writing) => match ended {
+        ended = session.run(source, &is_writing, meter) => match ended {
             Ok(never) => match never {},
             Err(ended) => ended,
         },
@@ -111,12 +113,14 @@ impl Session<'_> {
         &mut self,
         mut source: SplitStream<&mut WebSocketStream<S>>,
         is_writing: &AtomicBool,
+        meter: &Meter,
     ) -> Result<std::convert::Infallible, TunnelEnd> {
         let relay = self.relay;
         let mut leasing: Option<Leasing> = None;
         let mut dead = Instant::now() + DEAD;
         let mut pings = interval_at(Instant::now() + PING, PING);
         let mut pinged = 0_u64;
+        let mut received = 0;
         loop {
             let is_free = self.current.is_none();
             if is_free && relay.drain.is_cancelled() {
@@ -129,6 +133,7 @@ impl Session<'_> {
             tokio::select! {
                 message = source.next() => {
                     self.hear(message).await?;
+                    meter.processed();
                     dead = Instant::now() + DEAD;
                 }
                 lease = under_way(&mut leasing) => {
@@ -143,10 +148,12 @@ impl Session<'_> {
                     let _ = self.out.try_send(Message::Ping(Bytes::new()));
                 }
                 () = sleep_until(dead) => {
-                    // While a long request is on its way, its progress is a sign of life.
-                    if !is_writing.load(Ordering::Relaxed) {
+                    // While a long message is on its way, its progress is a sign of life.
+                    let is_arriving = meter.received() != received;
+                    if !is_arriving && !is_writing.load(Ordering::Relaxed) {
                         return Err(TunnelEnd::Silent);
                     }
+                    received = meter.received();
                     dead = Instant::now() + DEAD;
                     self.renew().await;
                 }
@@ -214,25 +221,28 @@ impl Session<'_> {
     async fn answered(&mut self, answer: &Answer) -> Result<(), TunnelEnd> {
         let id = answer.id.as_deref();
         let token = id.and_then(dialect::relay_polling::token);
-        let is_it = |current: &mut Current| Some(current.token) == token;
-        let Some(current) = self.current.take_if(is_it) else {
+        let current = self.current.as_ref();
+        let Some(current) = current.filter(|current| Some(current.token) == token) else {
             self.pace.wait().await;
             return Ok(());
         };
         let token = current.token;
+        // The job stays the current one until it is settled: if the tunnel ends meanwhile, or the
+        // store fails, it is given back.
         let settled = if current.is_withdrawn {
             Err(QueueError::StaleLease(token.job))
         } else {
             settle(self.relay, token, current.op, answer).await
         };
         match settled {
-            Ok(()) => Ok(()),
+            Ok(()) => {}
             Err(error) if is_late(&error) => {
                 tracing::info!(job.id = %token.job, job.attempt = token.attempt, "late answer dropped");
-                Ok(())
             }
-            Err(_) => Err(TunnelEnd::Store),
+            Err(_) => return Err(TunnelEnd::Store),
         }
+        self.current = None;
+        Ok(())
     }
 
     /// Gives up a job that its requester has cancelled, or that has ended otherwise.
@@ -353,16 +363,22 @@ mod tests {
         Ceiling, MemoryQueue, NewJob, Owner, Queue as _, Serve,
         conformance::sample::{account, id, job},
     };
-    use tokio::io::DuplexStream;
+    use tokio::io::{AsyncWriteExt as _, DuplexStream};
     use tokio_tungstenite::tungstenite::protocol::Role;
 
-    use super::*;
+    use super::{super::meter::Metered, *};
     use crate::{RelaySettings, world::SystemWorld};
 
     const NAME: &str = "tunnel-test";
 
     /// A tunnel over a pipe, and the job that it gets.
     async fn tunnel(jobs: u8) -> (Arc<MemoryQueue>, WebSocketStream<DuplexStream>, Running) {
+        let (store, theirs, running) = piped(jobs);
+        let desktop = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
+        (store, desktop, running)
+    }
+
+    fn piped(jobs: u8) -> (Arc<MemoryQueue>, DuplexStream, Running) {
         let store = Arc::new(MemoryQueue::default());
         let world = Arc::new(SystemWorld);
         let relay = Relay::new(store.clone(), RelaySettings::default(), world);
@@ -371,19 +387,24 @@ mod tests {
                 body: r#"{"model":"m"}"#.into(),
                 ..job(n)
             };
-            store.enqueue(relay.now(), new).await.unwrap();
+            let queued = store.enqueue(relay.now(), new).now_or_never();
+            queued.unwrap().unwrap();
         }
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         let mut caller = Caller::on_behalf(account("a"), "laptop".into(), Ceiling::default());
         caller.serve = Serve::All;
         let running = tokio::spawn(async move {
-            let mut socket = WebSocketStream::from_raw_socket(ours, Role::Server, None).await;
+            let meter = Meter::new(relay.arriving.share("a"));
+            let io = Metered {
+                io: ours,
+                meter: meter.clone(),
+            };
+            let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, None).await;
             let worker = WorkerId::new(NAME).unwrap();
             let over = std::future::pending();
-            run_session(&relay, &caller, &worker, &mut socket, over).await
+            run_session(&relay, &caller, &worker, &mut socket, &meter, over).await
         });
-        let desktop = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
-        (store, desktop, running)
+        (store, theirs, running)
     }
 
     type Running = tokio::task::JoinHandle<TunnelEnd>;
@@ -414,6 +435,24 @@ mod tests {
             assert_eq!(began.elapsed().as_secs(), 30 * n);
         }
         assert!(!running.is_finished(), "a frame of any kind is life");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_arrives_slowly_is_no_silence() {
+        let (_, mut desktop, running) = piped(0);
+        let began = Instant::now();
+        // One text frame of 60,000 bytes.
+        desktop
+            .write_all(&[0x81, 0xfe, 0xea, 0x60, 0, 0, 0, 0])
+            .await
+            .unwrap();
+        for _ in 0..6 {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            desktop.write_all(&[b'x'; 10]).await.unwrap();
+            assert!(!running.is_finished());
+        }
+        assert_eq!(running.await.unwrap(), TunnelEnd::Silent);
+        assert!(began.elapsed() > Duration::from_secs(6 * 60));
     }
 
     #[tokio::test(start_paused = true)]

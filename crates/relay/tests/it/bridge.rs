@@ -313,6 +313,23 @@ async fn heartbeats_renew_the_lease_until_the_answer_is_overdue() {
 }
 
 #[tokio::test]
+async fn a_heartbeat_ends_a_job_that_its_requester_cancelled() {
+    let server = Server::start().await;
+    let requester = server.requester().await;
+    let desktop = Desktop::of(&server).await;
+    let job = r#"{"op":"chat","body":{"model":"m"}}"#;
+    let job = requester.post("/api/jobs", job).await.json().await;
+    let path = format!("/api/jobs/{}", job["id"].as_str().unwrap());
+    let request = desktop.look().await.unwrap();
+    let cancelled = requester.send(Method::DELETE, &path, "").await;
+    assert_eq!(cancelled.status, StatusCode::NO_CONTENT);
+    desktop.post("heartbeat", &json!({})).await;
+    let shown = requester.get(&path).await.json().await;
+    assert_eq!(shown["state"], "cancelled");
+    desktop.answer(&request, 200, CHAT_DONE).await;
+}
+
+#[tokio::test]
 async fn a_malformed_id_and_an_answer_to_nothing_are_refused_in_the_words_of_the_service() {
     let server = Server::start().await;
     let desktop = Desktop::of(&server).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::{SinkExt as _, StreamExt as _};
 use hearth_relay::RelaySettings;
 use http::StatusCode;
-use queue::{Keys as _, Role, Scope};
+use queue::{Keys as _, Owner, Queue as _, Role, Scope};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -19,6 +19,7 @@ use tokio_tungstenite::{
 
 use crate::{
     client::{Client, Reply},
+    gated::Gated,
     in_time,
     people::{client_of, user},
     server::Server,
@@ -353,6 +354,31 @@ async fn a_revoked_key_loses_its_tunnel_and_its_job_goes_to_another() {
     let now = proto::Timestamp(1);
     assert!(server.store.revoke_key(now, "key-0").await.unwrap());
     assert_eq!(desktop.closed().await, (4001, "Invalid token".to_owned()));
+    let mut worker = Scripted::ready(&server).await;
+    assert_eq!(worker.lease().await.token().attempt, 2);
+}
+
+#[tokio::test]
+async fn a_tunnel_that_ends_while_its_answer_is_stored_gives_the_job_back() {
+    let mut settings = RelaySettings::default();
+    settings.key_check = Duration::from_millis(20);
+    // No end of a job is written.
+    let gated = Gated::new(99, 0);
+    let server = Server::beside(gated.clone(), gated.inner.clone(), settings).await;
+    let mut desktop = Desktop::of(&server).await;
+    let requester = server.requester().await;
+    let job = requester.post("/api/jobs", JOB).await.json().await;
+    let request = desktop.request().await;
+    desktop.answer(&request, 200, CHAT_DONE).await;
+    let id = job["id"].as_str().unwrap().parse().unwrap();
+    let log = server.store.log(Owner::Anyone, id).await.unwrap().unwrap();
+    let mut head = log.head();
+    in_time(head.wait_for(|head| head.last.n > 0))
+        .await
+        .unwrap();
+    let now = proto::Timestamp(1);
+    assert!(server.store.revoke_key(now, "key-0").await.unwrap());
+    assert_eq!(desktop.closed().await.0, 4001);
     let mut worker = Scripted::ready(&server).await;
     assert_eq!(worker.lease().await.token().attempt, 2);
 }
