@@ -119,8 +119,7 @@ fn back_up(conn: &Connection, path: &Path, layout: i64) -> Result<(), OpenError>
     let copy = files::beside(path, &format!("{}{layout}", files::COPY));
     let unfinished = files::beside(&copy, ".new");
     let journal = files::beside(&unfinished, "-journal");
-    // An upgrade that was rolled back left a copy of what the file still contains.
-    for left in [&copy, &unfinished, &journal] {
+    for left in [&unfinished, &journal] {
         files::remove(left)?;
     }
     let needs = size_of_copy(conn).map_err(|error| explain(path, error))?;
@@ -128,9 +127,12 @@ fn back_up(conn: &Connection, path: &Path, layout: i64) -> Result<(), OpenError>
         path: path.into(),
         needs_mib: needs.div_ceil(1024 * 1024),
     };
-    if reserve::free(path).is_some_and(|free| free < needs) {
+    let older = copy.metadata().map_or(0, |copy| copy.len());
+    if reserve::free(path).is_some_and(|free| free + older < needs) {
         return Err(no_room());
     }
+    // An upgrade that was rolled back left a copy of what the file still contains.
+    files::remove(&copy)?;
     // SQLite accepts an empty file; it is created here with permissions for this user only.
     files::make(&unfinished)?;
     let name = unfinished.to_string_lossy();

@@ -371,10 +371,13 @@ impl Run {
         let tries = batch.times.iter().filter(|(entered, _)| *entered == state);
         if batch.state == BatchState::Validating || tries.count() > 1 {
             batch.enter(self.relay.now(), BatchState::Failed);
+            self.keep(batch).await?;
+            // Nobody will read the answers of the lines that are left.
+            self.withdraw_lines().await
         } else {
             batch.enter(self.relay.now(), state);
+            self.keep(batch).await
         }
-        self.keep(batch).await
     }
 
     async fn write_file(&self, kind: &str, is_error: bool) -> Result<String, ApiError> {

@@ -63,7 +63,7 @@ impl ConcurrencyLimit {
 pub(crate) enum Repeat {
     /// The only one: the request has no effect, or giving it up cancels what it began.
     Only,
-    /// The request may still take effect, and a repeat finds what it made.
+    /// The request may still take effect, and a repeat finds what it made, or that it is done.
     Finds,
     /// The request may still take effect, and a repeat does it once more.
     Doubles,

@@ -106,7 +106,7 @@ async fn routed(context: RequestContext, mut request: Request<Body>, path: &str)
         if request.body().is_end_stream() && !work_permit.try_start(context.relay.now()) {
             return context.relay.busy().into_response();
         }
-        if request.method().is_idempotent() {
+        if request.method().is_safe() {
             work_permit.if_repeated(Repeat::Only);
         }
         request.extensions_mut().insert(work_permit.clone());

@@ -87,8 +87,8 @@ pub struct QueueLimitArgs {
         value_name = "MIB"
     )]
     pub answers_mib_max: usize,
-    /// Number of times that a job is handed to an agent before it fails, if agents are lost with it
-    /// or give it back.
+    /// Number of attempts of a job before it fails. An attempt counts if its agent is lost or its
+    /// engine fails; one that an agent gives back because it pauses or stops does not.
     #[arg(
         long,
         env = "HEARTH_ATTEMPTS",

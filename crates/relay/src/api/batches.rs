@@ -140,6 +140,7 @@ pub(super) async fn cancel(
     InPath(id): InPath<String>,
     _: Control,
 ) -> Result<Json<Value>, ApiError> {
+    caller.if_repeated(Repeat::Finds);
     let batch = relay
         .run_to_completion(withdraw(relay.clone(), caller, id))
         .await?;

@@ -187,6 +187,7 @@ pub(super) async fn delete(
     InPath(id): InPath<String>,
 ) -> Result<Json<Value>, ApiError> {
     let told = json!({"id": id, "object": "file", "deleted": true});
+    caller.if_repeated(Repeat::Finds);
     relay
         .run_to_completion(erase(relay.clone(), caller, id))
         .await?;

@@ -21,6 +21,7 @@ pub(super) use self::{
 use crate::{
     Relay,
     auth::{Caller, MayEnqueue, MayRead},
+    concurrency::Repeat,
     error::ApiError,
     position::millis,
     target::InPath,
@@ -61,6 +62,7 @@ pub(super) async fn withdraw(
     caller: &Caller,
     id: JobId,
 ) -> Result<StatusCode, ApiError> {
+    caller.if_repeated(Repeat::Finds);
     relay.store.cancel(relay.now(), caller.owner(), id).await?;
     tracing::info!(job.id = %id, "cancelled by request");
     Ok(StatusCode::NO_CONTENT)

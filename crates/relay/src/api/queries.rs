@@ -224,6 +224,7 @@ pub(super) async fn delete(
     InPath(id): InPath<String>,
 ) -> Result<Response, RestError> {
     let found = found(&relay, caller.owner(), number(&id)?).await?;
+    caller.if_repeated(Repeat::Finds);
     if relay.store.delete_query(found.id).await? {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }

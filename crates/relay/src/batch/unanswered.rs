@@ -43,6 +43,21 @@ impl Run {
         Ok(())
     }
 
+    /// Cancels the jobs of all lines that can be read and have no result.
+    pub(super) async fn withdraw_lines(&self) -> Result<(), ApiError> {
+        let results = self.relay.store.results(&self.batch.id).await?;
+        let done: HashSet<u32> = results.into_iter().map(|(n, _)| n).collect();
+        let mut lines = Lines::new(&self.relay, &self.batch.input);
+        loop {
+            match lines.next().await {
+                Ok(Some((n, _))) if done.contains(&n) => {}
+                Ok(Some((n, _))) => answer::withdraw(&self.relay, &self.batch, n).await?,
+                Err(error) if passes(&error) => return Err(error),
+                Ok(None) | Err(_) => return Ok(()),
+            }
+        }
+    }
+
     /// Cancels the job of a line, and stores an error as its result.
     async fn close_line(&self, n: u32, custom_id: &str) -> Result<(), ApiError> {
         answer::withdraw(&self.relay, &self.batch, n).await?;

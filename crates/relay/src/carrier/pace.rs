@@ -30,6 +30,8 @@ pub(super) struct Pace {
     limit: Option<RateLimit>,
     began: Instant,
     state: RateState,
+    /// Number of models that the worker may describe for free, because its report names them.
+    details: usize,
 }
 
 impl Pace {
@@ -38,6 +40,21 @@ impl Pace {
             limit: unpaid_limit(settings),
             began: Instant::now(),
             state: RateState::default(),
+            details: 0,
+        }
+    }
+
+    /// Lets the worker describe each model of a report once.
+    pub(super) const fn expect_details(&mut self, models: usize) {
+        self.details = models;
+    }
+
+    /// Counts the description of a model, and waits until it may be processed. Lines and ends of
+    /// jobs are behind those of a report, so these are free.
+    pub(super) async fn wait_for_detail(&mut self) {
+        match self.details.checked_sub(1) {
+            Some(left) => self.details = left,
+            None => self.wait().await,
         }
     }
 
@@ -107,5 +124,15 @@ mod tests {
             pace.wait().await;
         }
         assert_eq!(rested.elapsed(), Duration::ZERO, "the burst is free again");
+        pace.expect_details(4_096);
+        for _ in 0..4_096 {
+            pace.wait_for_detail().await;
+        }
+        assert_eq!(rested.elapsed(), Duration::ZERO);
+        pace.wait_for_detail().await;
+        assert!(
+            rested.elapsed() > Duration::ZERO,
+            "one more than it has models"
+        );
     }
 }

@@ -44,14 +44,15 @@ pub(crate) async fn poll(
     Payload(body): Poll,
 ) -> Result<Response, ApiError> {
     let asked: PollRequest = parse(&body)?;
-    drop(body);
     let held = asked.held.len();
     if held > limits::HELD_MAX {
         let max = limits::HELD_MAX;
         let message = format!("`held` names {held} leases; a worker can hold at most {max}");
         return Err(ApiError::new(ErrorCode::BadRequest, message));
     }
+    // The body counts until then for the report that was parsed from it.
     relay.pace(&caller).await;
+    drop(body);
     let hold = Duration::from_millis(asked.wait_ms).min(relay.settings.poll_hold);
     let newer = CancellationToken::new();
     let Some(report) = note_online(&relay, &caller, &asked, hold, &newer)? else {

@@ -169,6 +169,7 @@ impl Session {
     ) -> Result<std::convert::Infallible, CloseReason> {
         let mut ends = Ends::new();
         let mut pace = Pace::new(&self.relay.settings);
+        pace.expect_details(self.state().report.models.len());
         let patience = self.relay.settings.carrier_patience;
         let mut dead = Instant::now() + patience;
         let mut tell_stored: Option<Instant> = None;
@@ -236,11 +237,14 @@ impl Session {
         let Ok(message) = serde_json::from_str(text) else {
             return Err(CloseReason::Protocol("not a message"));
         };
-        if !self.is_paid(&message) {
+        if matches!(message, WorkerMessage::Detail { .. }) {
+            pace.wait_for_detail().await;
+        } else if !self.is_paid(&message) {
             pace.wait().await;
         }
         match message {
             WorkerMessage::Report { report } => {
+                pace.expect_details(report.models.len());
                 let report = Arc::new(self.caller.permitted(report));
                 self.relay.workers.report(&self.id, report.clone());
                 self.state().report = report;

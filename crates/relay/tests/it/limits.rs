@@ -343,20 +343,27 @@ async fn a_submission_that_is_given_up_leaves_no_job_or_says_that_its_outcome_is
     let chat = r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#;
     let key = [("idempotency-key", "k")];
     let keyed = || client.send_with(Method::POST, "/api/jobs", &key, native);
+    let before = client.post("/api/jobs", native).await.json().await;
+    let before = format!("/api/jobs/{}", before["id"].as_str().unwrap());
     let stalled = gated.writing.acquire().await.unwrap();
-    let (a, b, c, d, e, query) = tokio::join!(
+    let (a, b, c, d, e, cancelled, query) = tokio::join!(
         client.post("/api/jobs", native),
         client.post("/api/ollama/request", r#"{"model":"m","prompt":"x"}"#),
         client.post("/api/chat", chat),
         client.post("/v1/chat/completions", chat),
         keyed(),
+        client.send(Method::DELETE, &before, ""),
         client.post("/api/queries/", r#"{"project":1,"query_text":"x"}"#),
     );
     for reply in [a, b, c, d] {
         refused(&reply, StatusCode::SERVICE_UNAVAILABLE, "busy");
         assert_eq!(reply.header("x-should-retry"), "true");
     }
-    for (reply, retry, after) in [(e, "true", "5"), (query, "false", "")] {
+    for (reply, retry, after) in [
+        (e, "true", "5"),
+        (cancelled, "true", "5"),
+        (query, "false", ""),
+    ] {
         assert_eq!(reply.status, StatusCode::GATEWAY_TIMEOUT);
         assert_eq!(reply.header("x-hearth-error"), "outcome_unknown");
         assert_eq!(reply.header("x-should-retry"), retry);
@@ -367,11 +374,11 @@ async fn a_submission_that_is_given_up_leaves_no_job_or_says_that_its_outcome_is
     drop(in_time(gated.writing.acquire()).await);
     let jobs = store.list(Owner::Anyone, 9).await.unwrap();
     let count = |state| jobs.iter().filter(|job| job.state == state).count();
-    assert_eq!((jobs.len(), count(JobState::Cancelled)), (6, 4));
+    assert_eq!((jobs.len(), count(JobState::Cancelled)), (7, 4));
     assert_eq!(
         count(JobState::Queued),
-        2,
-        "the one with a key, and the query"
+        3,
+        "the one with a key, the query, and the one before"
     );
     let again = keyed().await;
     assert_eq!(again.header("idempotent-replayed"), "true");

@@ -74,6 +74,7 @@ pub(super) async fn revoke(
     // A caller that revokes its own key must receive the response first; its connections end within
     // seconds.
     let is_own = caller.key.as_ref() == Some(&id);
+    caller.if_repeated(Repeat::Finds);
     let keeper = relay.clone();
     let revoked = relay.run_to_completion(async move {
         let was_there = keeper.store.revoke_key(keeper.now(), &id).await?;
