@@ -69,7 +69,7 @@ async fn an_operator_follows_a_job_and_retries_a_dead_one_by_keyboard() {
     assert_eq!(answered.ends[0]["state"], "failed");
     browser.until_text("dead-count", "1").await;
     browser
-        .until_contains("dead-job", &failed.to_string()[..8])
+        .until_contains("dead-job", &failed.to_string()[24..])
         .await;
     browser.until_contains("dead-job", "engine_failed").await;
     browser

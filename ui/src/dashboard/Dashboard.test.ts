@@ -228,7 +228,7 @@ function late() {
 }
 
 const overview = (dead: number) => `event: overview\ndata: ${JSON.stringify({ ...fixture, dead })}\n\n`;
-const named = (n: number): Job => ({ ...dead, id: String(n).padStart(8, "0").padEnd(32, "0") });
+const named = (n: number): Job => ({ ...dead, id: "01a207f2".padEnd(24, "0") + String(n).padStart(8, "0") });
 const from = (first: number, last: number) => Array.from({ length: last - first + 1 }, (_, at) => named(first + at));
 const rest = () => new Promise((rested) => setTimeout(rested));
 
@@ -284,7 +284,7 @@ test("as many dead jobs are read again as are shown", async () => {
   await vi.waitFor(() => expect(answers).toHaveLength(3));
   expect(ask.mock.calls[2]).toEqual([KEY, 40]);
   answers[2]!(from(0, 39), "39");
-  await vi.waitFor(() => expect(screen.getAllByTestId("dead-job")[0]!.textContent).toContain(named(0).id.slice(0, 8)));
+  await vi.waitFor(() => expect(screen.getAllByTestId("dead-job")[0]!.textContent).toContain(named(0).id.slice(-8)));
   expect(screen.getAllByTestId("dead-job")).toHaveLength(40);
 });
 
