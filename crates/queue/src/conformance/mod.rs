@@ -6,6 +6,7 @@
 
 pub mod batches;
 pub mod bounds;
+pub mod choice;
 pub mod ending;
 pub mod keys;
 pub mod leasing;
@@ -56,14 +57,14 @@ macro_rules! conformance_suite {
             order::a_job_without_a_deadline_waits_for_so_long_and_no_longer,
             order::a_job_that_a_worker_lost_waits_twice_as_long_as_one_that_none_took,
             order::arrivals_tell_of_new_work_and_of_an_earlier_reap,
-            order::jobs_that_are_not_for_a_worker_do_not_stand_in_its_way,
-            order::a_waiting_job_has_a_place_and_an_expected_wait,
-            order::what_waits_for_a_worker_is_counted_up_to_a_bound,
-            order::a_worker_is_lent_only_models_that_its_key_allows,
-            order::a_change_of_models_is_lent_only_where_it_is_allowed,
-            order::a_job_for_one_worker_is_lent_to_no_other,
-            order::a_job_for_one_worker_stands_in_nobodys_way,
-            order::a_worker_leaves_to_others_what_they_do_better,
+            choice::jobs_that_are_not_for_a_worker_do_not_stand_in_its_way,
+            choice::a_waiting_job_has_a_place_and_an_expected_wait,
+            choice::what_waits_for_a_worker_is_counted_up_to_a_bound,
+            choice::a_worker_is_lent_only_models_that_its_key_allows,
+            choice::a_change_of_models_is_lent_only_where_it_is_allowed,
+            choice::a_job_for_one_worker_is_lent_to_no_other,
+            choice::a_job_for_one_worker_stands_in_nobodys_way,
+            choice::a_worker_leaves_to_others_what_they_do_better,
             leasing::a_lease_carries_the_request_unchanged,
             leasing::a_leased_job_is_lent_to_nobody_else,
             leasing::several_jobs_are_lent_at_once_best_first,
@@ -204,6 +205,7 @@ mod tests {
         let suite = include_str!("mod.rs");
         let sources = [
             ("order", include_str!("order.rs")),
+            ("choice", include_str!("choice.rs")),
             ("overview", include_str!("overview.rs")),
             ("leasing", include_str!("leasing.rs")),
             ("ending", include_str!("ending.rs")),
