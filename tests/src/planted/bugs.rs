@@ -496,7 +496,7 @@ pub const BUGS: &[Bug] = &[
             becomes: "        inside < self.most.max(1_000_000)\n",
         }],
         found_by: through_http(
-            "limits",
+            "overload",
             "when_there_is_too_much_to_do_requests_are_shed_but_health_and_workers_get_through",
         ),
     },
