@@ -20,8 +20,9 @@ const OVERLAYS: u32 = 4;
 const POLL_EVERY: Duration = Duration::from_millis(50);
 /// Interval of status changes: an assistant in conversation listens, thinks, speaks.
 const CHANGE_EVERY: Duration = Duration::from_secs(1);
-/// Number of changes per slice, and number of slices.
-const CHANGES: u32 = 3;
+/// Number of changes per slice, and number of slices. Each of the four sides goes first once in a
+/// slice: whoever is first after a second of rest finds the processor's caches cold.
+const CHANGES: u32 = 4;
 const ROUNDS: u32 = 5;
 /// Time until everything is loaded and every overlay is connected.
 const SETTLED: Duration = Duration::from_secs(2);
@@ -45,14 +46,15 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
             used(push.as_ref())?,
             used(page.as_ref())?,
         ];
-        for _ in 0..CHANGES {
+        for change in 0..CHANGES {
             sleep(CHANGE_EVERY).await;
-            let sides = [
+            let mut sides = [
                 Some(&mut hub),
                 Some(&mut floor),
                 push.as_mut(),
                 page.as_mut(),
             ];
+            sides.rotate_left(change as usize);
             for side in sides.into_iter().flatten() {
                 side.publish(1).await?;
             }
