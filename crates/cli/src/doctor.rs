@@ -189,10 +189,7 @@ fn reason(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "no response within 5 s; check --relay and the network".to_owned();
     }
-    let mut inner: &dyn std::error::Error = error;
-    while let Some(source) = inner.source() {
-        inner = source;
-    }
+    let inner = proto::innermost(error);
     let is_refused = inner
         .downcast_ref::<std::io::Error>()
         .is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused);

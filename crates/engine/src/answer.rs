@@ -1,7 +1,7 @@
 //! Shared by the clients of engines: timeouts, lines of a response, and error messages.
 
 use bytes::Bytes;
-use proto::limits;
+use proto::{cause, limits};
 use reqwest::{RequestBuilder, Response};
 use serde::Deserialize;
 use serde_json::Value;
@@ -225,15 +225,6 @@ fn sentence(value: Value, depth: usize) -> String {
             other.to_string()
         }
     }
-}
-
-/// Returns the innermost cause, which names the failure; the outer ones repeat the address.
-pub(crate) fn cause(error: &dyn std::error::Error) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 pub mod admin;
 #[cfg(all(test, feature = "schema"))]
 mod asyncapi;
+mod cause;
 mod error;
 pub mod hex;
 mod id;
@@ -23,6 +24,7 @@ mod time;
 mod typescript;
 pub mod worker;
 
+pub use cause::{cause, causes, innermost};
 pub use error::{ErrorBody, ErrorCode, ErrorDetail};
 pub use id::{Account, InvalidId, JobId, LeaseToken, MODEL_NAME_MAX, ModelName, WorkerId};
 pub use job::{

@@ -161,7 +161,7 @@ impl From<&rusqlite::Error> for Cure {
 impl From<rusqlite::Error> for NotWritten {
     fn from(error: rusqlite::Error) -> Self {
         Self {
-            reason: error.to_string(),
+            reason: proto::causes(&error),
             cure: Cure::from(&error),
         }
     }

@@ -139,7 +139,10 @@ impl From<QueueError> for ApiError {
         match &error {
             QueueError::UnknownJob(_) => Self::unknown_job(),
             QueueError::Store(source) => {
-                tracing::error!(error = source.as_ref(), "the queue store failed");
+                tracing::error!(
+                    error = proto::causes(source.as_ref()),
+                    "the queue store failed"
+                );
                 Self::new(
                     error.code(),
                     "the queue store failed; try again in a moment",
@@ -147,7 +150,7 @@ impl From<QueueError> for ApiError {
             }
             QueueError::Unconfirmed(source) => {
                 tracing::error!(
-                    error = source.as_ref(),
+                    error = proto::causes(source.as_ref()),
                     "the queue store failed while it wrote"
                 );
                 Self::new(

@@ -111,7 +111,7 @@ async fn tell(client: &Client, to: &PushUrl, query: QueryId, from: &str) {
             );
         }
         Err(error) => {
-            let error = webhook::innermost(&error.without_url());
+            let error = proto::cause(&error.without_url());
             tracing::warn!(query, error, "cannot notify the worker of a query");
         }
     }

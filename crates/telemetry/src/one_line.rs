@@ -35,20 +35,30 @@ fn escaped(event: &[u8]) -> Cow<'_, [u8]> {
         return Cow::Borrowed(event);
     };
     let line = text.strip_suffix('\n').unwrap_or(text);
-    if !line.contains(misleads) {
-        return Cow::Borrowed(event);
+    match escape(line, misleads) {
+        Cow::Borrowed(_) => Cow::Borrowed(event),
+        Cow::Owned(mut shown) => {
+            shown.push('\n');
+            Cow::Owned(shown.into_bytes())
+        }
     }
-    let mut shown = String::with_capacity(line.len() + 32);
-    for sign in line.chars() {
-        if misleads(sign) {
+}
+
+/// Replaces these characters by `\uXXXX`.
+pub(crate) fn escape(text: &str, which: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&which) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 32);
+    for sign in text.chars() {
+        if which(sign) {
             // Writing to a `String` cannot fail.
             let _ = write!(shown, "\\u{:04x}", u32::from(sign));
         } else {
             shown.push(sign);
         }
     }
-    shown.push('\n');
-    Cow::Owned(shown.into_bytes())
+    Cow::Owned(shown)
 }
 
 const fn misleads(sign: char) -> bool {

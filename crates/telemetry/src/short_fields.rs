@@ -1,7 +1,7 @@
-//! Cuts long values of the log's fields: an engine or a relay may send errors of any length. What a
-//! requester is answered stays whole.
+//! Cuts long values of the log's fields, and keeps their control characters from the terminal: an
+//! engine or a relay may send any error. What a requester is answered stays whole.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, error::Error, fmt};
 
 use serde_json::Value;
 use tracing::field::{Field, Visit};
@@ -9,6 +9,8 @@ use tracing_subscriber::{
     field::{MakeVisitor, VisitFmt, VisitOutput},
     fmt::format::{DefaultFields, DefaultVisitor, Writer},
 };
+
+use crate::one_line::escape;
 
 /// Maximum length of a field's value, in bytes. Messages are the program's own and are not cut.
 const FIELD_MAX: usize = 256;
@@ -58,7 +60,8 @@ fn shorten(json: &mut Value) -> bool {
     }
 }
 
-/// Writes fields for humans like [`DefaultFields`], with long values cut.
+/// Writes fields for humans like [`DefaultFields`], with long values cut and control characters
+/// escaped, and errors with their causes.
 #[derive(Debug, Default)]
 pub(crate) struct ShortFields(DefaultFields);
 
@@ -81,13 +84,19 @@ impl<V: Visit> Visit for ShortVisitor<V> {
         }
     }
 
+    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+        self.record_debug(field, &format_args!("{}", proto::causes(value)));
+    }
+
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == MESSAGE {
             return self.0.record_debug(field, value);
         }
         let text = format!("{value:?}");
-        self.0
-            .record_debug(field, &format_args!("{}", short(&text)));
+        let text = short(&text);
+        // Else an engine's error could give the terminal commands.
+        let text = escape(&text, |sign| sign.is_control() && sign != '\t');
+        self.0.record_debug(field, &format_args!("{text}"));
     }
 }
 
@@ -128,18 +137,44 @@ mod tests {
         }
     }
 
-    /// Returns the line that is logged for an engine's error.
-    fn logged(format: Format, error: &str) -> String {
+    /// Returns what `act` logs.
+    fn log_of(format: Format, act: impl FnOnce()) -> String {
         let log = Log::default();
         let to = log.clone();
         let logger = logger(format, "info", move || to.clone()).unwrap();
-        tracing::dispatcher::with_default(&logger, || {
+        tracing::dispatcher::with_default(&logger, act);
+        let bytes = log.0.lock().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    /// Returns the line that is logged for an engine's error.
+    fn logged(format: Format, error: &str) -> String {
+        log_of(format, || {
             let job = tracing::info_span!("job", why = error);
             let _job = job.enter();
             tracing::info!(n = 7, %error, "the engine failed: {}", "x".repeat(300));
+        })
+    }
+
+    #[test]
+    fn an_error_is_logged_for_humans_with_its_causes() {
+        let failed = anyhow::anyhow!("error 522").context("not written");
+        let line = log_of(Format::Human, || {
+            tracing::error!(error = failed.as_ref() as &dyn Error, "the store failed");
         });
-        let bytes = log.0.lock().clone();
-        String::from_utf8(bytes).unwrap()
+        assert!(line.contains("not written: error 522"), "{line}");
+    }
+
+    #[test]
+    fn what_others_wrote_gives_the_terminal_no_command() {
+        let line = log_of(Format::Human, || {
+            let said = "\u{1b}[2J\u{7}\u{9b}2J\u{7f}a\tb";
+            tracing::info!(%said, ?said, said, "the engine said {said}");
+        });
+        for command in ["\u{1b}[2J", "\u{7}", "\u{9b}", "\u{7f}"] {
+            assert!(!line.contains(command), "{line:?}");
+        }
+        assert!(line.contains(r"\u001b[2J"), "{line:?}");
     }
 
     #[test]

@@ -334,7 +334,8 @@ fn a_write_that_the_disk_broke_is_not_acknowledged_and_ends_the_store() {
         let release = queue.hold_writer().await;
         let broken = queue.ask(|_| {
             let error = ffi::Error::new(ffi::SQLITE_IOERR_FSYNC);
-            Err::<(), _>(rusqlite::Error::SqliteFailure(error, None).into())
+            let text = Some("disk I/O error".into());
+            Err::<(), _>(rusqlite::Error::SqliteFailure(error, text).into())
         });
         let asked = async { tokio::join!(queue.enqueue(T0, job(2)), broken) };
         tokio::pin!(asked);
@@ -345,7 +346,7 @@ fn a_write_that_the_disk_broke_is_not_acknowledged_and_ends_the_store() {
         }
         release.send(()).unwrap();
         let (beside, broken) = asked.await;
-        // They share a group, and the next start may find both on disk.
+        // They share a group. A failed fsync does not tell whether it was that of the commit.
         for error in [beside.unwrap_err(), broken.unwrap_err()] {
             assert_eq!(error.code(), ErrorCode::OutcomeUnknown, "{error}");
         }
@@ -354,6 +355,9 @@ fn a_write_that_the_disk_broke_is_not_acknowledged_and_ends_the_store() {
         assert_eq!(between.code(), ErrorCode::StoreUnavailable);
         let why = queue.failure().await;
         assert_eq!(why.code(), ErrorCode::OutcomeUnknown);
+        let reason = why.source().unwrap().to_string();
+        let extended = ffi::SQLITE_IOERR_FSYNC.to_string();
+        assert!(reason.contains(&extended), "{reason}");
         let later = queue.enqueue(T0, job(3)).await.unwrap_err();
         assert_eq!(later.code(), ErrorCode::StoreUnavailable);
         queue.close().await.unwrap_err();

@@ -3,7 +3,7 @@
 use std::{error::Error, net::SocketAddr, sync::OnceLock, time::Duration};
 
 use bytes::Bytes;
-use proto::{JobId, Timestamp};
+use proto::{JobId, Timestamp, cause};
 use queue::NewWebhook;
 use reqwest::{
     Client, ClientBuilder,
@@ -69,7 +69,7 @@ impl Sender {
         // Only the head of the response is read; dropping the rest closes the connection.
         let status = match request.send().await {
             Ok(answer) => answer.status(),
-            Err(error) => return Err(Failure::Passing(innermost(&error.without_url()))),
+            Err(error) => return Err(Failure::Passing(cause(&error.without_url()))),
         };
         if status.is_success() {
             Ok(())
@@ -96,7 +96,7 @@ impl Sender {
         }
         let client = builder
             .build()
-            .map_err(|error| Failure::Passing(innermost(&error)))?;
+            .map_err(|error| Failure::Passing(cause(&error)))?;
         Ok(place.get_or_init(|| client))
     }
 }
@@ -140,15 +140,6 @@ fn all_public(
     }
 }
 
-/// Returns the message of the innermost source of an error.
-pub(crate) fn innermost(error: &dyn Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::net::TcpListener;
@@ -175,7 +166,7 @@ mod tests {
             .send()
             .await
             .unwrap_err();
-        assert_eq!(innermost(&error), NOT_PUBLIC);
+        assert_eq!(cause(&error), NOT_PUBLIC);
         let nobody = tokio::time::timeout(Duration::from_millis(50), listener.accept()).await;
         assert!(nobody.is_err(), "somebody connected");
     }

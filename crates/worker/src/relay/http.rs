@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use bytes::{Bytes, BytesMut};
 use engine::{Url, client_builder};
-use proto::{ErrorBody, ErrorCode};
+use proto::{ErrorBody, ErrorCode, cause};
 use reqwest::{
     Client, Method, RequestBuilder, Response, StatusCode,
     header::{AUTHORIZATION, HeaderValue, RETRY_AFTER},
@@ -120,15 +120,6 @@ pub(crate) fn unanswered(error: &reqwest::Error) -> LinkEnd {
         reached: !error.is_connect(),
         problem: cause(error),
     }
-}
-
-/// Returns the innermost cause, which names the failure; the outer ones repeat the address.
-pub(crate) fn cause(error: &dyn std::error::Error) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
 }
 
 /// Reads a body of at most `max` bytes. There is no limit of time while data keeps arriving.

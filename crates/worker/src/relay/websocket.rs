@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{Sink, SinkExt as _, Stream, StreamExt as _};
 use proto::{
+    cause,
     status::CarrierKind,
     worker::{
         CLOSE_DRAIN, CLOSE_EXPIRED, CLOSE_PROTOCOL, CLOSE_UNAUTHORIZED, CLOSE_VERSION, Frame,
@@ -27,10 +28,7 @@ use self::{
     handshake::connect,
     writer::{text, write},
 };
-use super::{
-    Relay,
-    http::{cause, lost},
-};
+use super::{Relay, http::lost};
 use crate::{JobTable, LinkEnd, Tuning};
 
 /// Timeout of sending the close frame.

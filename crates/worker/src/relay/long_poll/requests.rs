@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 use proto::{
-    Detail, ErrorCode, LeaseToken, WorkerReport, limits,
+    Detail, ErrorCode, LeaseToken, WorkerReport, cause, limits,
     worker::{
         DRAIN_HEADER, DetailsAnswer, DetailsRequest, EndRequest, LeaseAnswer, NackRequest,
         PollAnswer, PollRequest,
@@ -14,7 +14,7 @@ use tokio::time::{Duration, timeout};
 
 use super::super::{
     Relay,
-    http::{Refusal, cause, lost, read_body, unanswered},
+    http::{Refusal, lost, read_body, unanswered},
 };
 use crate::{LinkEnd, Outgoing};
 

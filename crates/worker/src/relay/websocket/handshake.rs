@@ -1,6 +1,6 @@
 //! The handshake of the WebSocket.
 
-use proto::{limits, worker::SUBPROTOCOL};
+use proto::{cause, limits, worker::SUBPROTOCOL};
 use reqwest::{Method, StatusCode, Upgraded, header};
 use tokio_tungstenite::{
     WebSocketStream,
@@ -14,7 +14,7 @@ use crate::{
     LinkEnd,
     relay::{
         Relay,
-        http::{Refusal, cause, lost, unanswered},
+        http::{Refusal, lost, unanswered},
     },
 };
 

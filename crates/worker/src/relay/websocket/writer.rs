@@ -2,15 +2,15 @@
 
 use bytes::Bytes;
 use futures_util::{Sink, SinkExt as _};
-use proto::worker::{Frame, WorkerMessage};
+use proto::{
+    cause,
+    worker::{Frame, WorkerMessage},
+};
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::Greeting;
-use crate::{
-    JobTable, LinkEnd, Outgoing, Tuning,
-    relay::http::{cause, lost},
-};
+use crate::{JobTable, LinkEnd, Outgoing, Tuning, relay::http::lost};
 
 /// Difference between wall clock and elapsed time beyond which the machine must have been
 /// suspended.
