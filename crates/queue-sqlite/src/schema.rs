@@ -128,11 +128,15 @@ fn back_up(conn: &Connection, path: &Path, layout: i64) -> Result<(), OpenError>
         needs_mib: needs.div_ceil(1024 * 1024),
     };
     let older = copy.metadata().map_or(0, |copy| copy.len());
-    if reserve::free(path).is_some_and(|free| free + older < needs) {
+    let free = reserve::free(path);
+    if free.is_some_and(|free| free.saturating_add(older) < needs) {
         return Err(no_room());
     }
-    // An upgrade that was rolled back left a copy of what the file still contains.
-    files::remove(&copy)?;
+    // The copy of an upgrade that was rolled back is replaced at the end, unless its space is
+    // needed.
+    if free.is_some_and(|free| free < needs) {
+        files::remove(&copy)?;
+    }
     // SQLite accepts an empty file; it is created here with permissions for this user only.
     files::make(&unfinished)?;
     let name = unfinished.to_string_lossy();

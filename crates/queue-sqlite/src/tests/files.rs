@@ -315,6 +315,33 @@ fn an_upgrade_that_breaks_leaves_the_file_as_it_was() {
     assert_eq!(indexed, 1);
 }
 
+/// Who went back to the older version still has the file as it was before the upgrade.
+#[test]
+fn an_upgrade_that_cannot_make_its_copy_leaves_an_older_copy_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("queue.db");
+    let first = rusqlite::Connection::open(&path).unwrap();
+    first
+        .execute_batch(include_str!("first_layout.sql"))
+        .unwrap();
+    let jobs = "SELECT rootpage FROM sqlite_schema WHERE name = 'jobs'";
+    let page: u32 = first.query_row(jobs, [], |row| row.get(0)).unwrap();
+    let size: u32 = first
+        .pragma_query_value(None, "page_size", |row| row.get(0))
+        .unwrap();
+    drop(first);
+    let mut damaged = fs::read(&path).unwrap();
+    let (page, size) = (page as usize, size as usize);
+    damaged[(page - 1) * size..page * size].fill(0);
+    fs::write(&path, damaged).unwrap();
+    let older = folder.path().join("queue.db.layout-1");
+    fs::write(&older, "the file before").unwrap();
+
+    let refused = reason(&SqliteQueue::open(&path, T0).unwrap_err());
+    assert!(refused.contains("damaged"), "{refused}");
+    assert_eq!(fs::read(&older).unwrap(), b"the file before");
+}
+
 #[test]
 fn a_file_of_another_program_is_refused() {
     let folder = tempfile::tempdir().unwrap();
