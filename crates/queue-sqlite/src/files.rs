@@ -14,7 +14,7 @@ use crate::OpenError;
 /// process ends in any way.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
 }
 
 impl Lock {
@@ -23,12 +23,22 @@ impl Lock {
         let beside = beside(path, ".lock");
         let file = private(&beside)?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
+            Ok(()) => Ok(Self { file }),
             Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.into() }),
             Err(TryLockError::Error(source)) => Err(OpenError::File {
                 path: beside,
                 source,
             }),
+        }
+    }
+}
+
+impl Drop for Lock {
+    /// Releases the lock itself. It belongs to the open file, which a child process that another
+    /// thread starts shares until its program runs, so that closing the file here may not end it.
+    fn drop(&mut self) {
+        if let Err(error) = self.file.unlock() {
+            tracing::warn!(%error, "the lock on the queue could not be released");
         }
     }
 }
@@ -142,4 +152,22 @@ pub(crate) fn private(path: &Path) -> Result<File, OpenError> {
         path: path.into(),
         source,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_released_queue_can_be_locked_again_though_a_child_process_shares_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("queue.db");
+        let lock = Lock::take(&path).unwrap();
+        // A forked process has the same open file as this, until it runs its program.
+        let shared = lock.file.try_clone().unwrap();
+        assert!(matches!(Lock::take(&path), Err(OpenError::InUse { .. })));
+        drop(lock);
+        drop(Lock::take(&path).unwrap());
+        drop(shared);
+    }
 }
