@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use proto::{Timestamp, hex};
+use proto::{Secret, Timestamp, hex};
 use queue::{QueueError, Renewal, Renewed, Session, SessionId, User, UserId};
 use serde::{Deserialize, Serialize};
 
@@ -110,7 +110,7 @@ fn sign(
     session: &Session,
     TokenTime { since, wall }: TokenTime,
     token: [u8; 16],
-) -> String {
+) -> Secret {
     let claims = Claims {
         iss: ISSUER.into(),
         aud: kind.audience().into(),
@@ -121,7 +121,7 @@ fn sign(
         jti: hex::encode(&token),
         sid: hex::encode(&session.id.0),
     };
-    encode(kind.header(), key, &claims)
+    Secret::new(encode(kind.header(), key, &claims))
 }
 
 pub(crate) fn read(
@@ -161,8 +161,8 @@ fn shown(kind: Kind, claims: &Claims) -> Option<SessionClaims> {
 
 /// Tokens returned by a login and by each renewal.
 pub(crate) struct Tokens {
-    pub(crate) access: String,
-    pub(crate) renew: String,
+    pub(crate) access: Secret,
+    pub(crate) renew: Secret,
 }
 
 impl Relay {
@@ -308,7 +308,7 @@ mod tests {
         }
     }
 
-    fn token(kind: Kind) -> String {
+    fn token(kind: Kind) -> Secret {
         sign(&KEY, kind, &session(), NOW.into(), TOKEN)
     }
 
@@ -328,7 +328,8 @@ mod tests {
             (Kind::Access, Kind::Renew, 900),
             (Kind::Renew, Kind::Access, 604_800),
         ] {
-            let text = token(kind);
+            let token = token(kind);
+            let text = token.expose();
             let life = Duration::from_secs(seconds);
             let shown = SessionClaims {
                 user: 5,
@@ -338,11 +339,11 @@ mod tests {
             };
             let over = shown.until;
             let last = NOW + life + Duration::from_secs(29);
-            assert_eq!(read(&KEY, kind, &text, NOW), Ok(shown));
-            assert_eq!(read(&KEY, kind, &text, last), Ok(shown));
-            assert_eq!(read(&KEY, kind, &text, over), Err(TokenError::Expired));
-            assert_eq!(read(&KEY, other, &text, NOW), Err(TokenError::Kind));
-            let strange = read(&[8; 32], kind, &text, NOW);
+            assert_eq!(read(&KEY, kind, text, NOW), Ok(shown));
+            assert_eq!(read(&KEY, kind, text, last), Ok(shown));
+            assert_eq!(read(&KEY, kind, text, over), Err(TokenError::Expired));
+            assert_eq!(read(&KEY, other, text, NOW), Err(TokenError::Kind));
+            let strange = read(&[8; 32], kind, text, NOW);
             assert_eq!(strange, Err(TokenError::Invalid));
         }
     }
@@ -361,7 +362,7 @@ mod tests {
         );
         for kind in [Kind::Access, Kind::Renew] {
             for theirs in [crate::jwt::Kind::Access, crate::jwt::Kind::Refresh] {
-                let read = crate::jwt::read(&KEY, theirs, &token(kind), NOW);
+                let read = crate::jwt::read(&KEY, theirs, token(kind).expose(), NOW);
                 assert_eq!(read.map(|(bearer, _)| bearer), Err(TokenError::Invalid));
             }
         }
@@ -428,9 +429,10 @@ mod tests {
             let typ = BASE64.decode(kind.header()).unwrap();
             assert!(typ.starts_with(br#"{"alg":"HS256","typ":"#));
         }
-        let text = token(Kind::Access);
+        let token = token(Kind::Access);
+        let text = token.expose();
         for at in 0..text.len() {
-            let mut touched = text.clone().into_bytes();
+            let mut touched = text.to_owned().into_bytes();
             touched[at] = if touched[at] == b'A' { b'B' } else { b'A' };
             let touched = String::from_utf8(touched).unwrap();
             let read = read(&KEY, Kind::Access, &touched, NOW);

@@ -7,10 +7,9 @@ use axum::{
     routing::post,
 };
 use http::{HeaderValue, StatusCode, header};
-use proto::ErrorCode;
+use proto::{ErrorCode, Secret};
 use secrecy::SecretString;
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     Relay,
@@ -36,7 +35,7 @@ struct Login {
 
 #[derive(Deserialize)]
 struct Held {
-    refresh_token: String,
+    refresh_token: Secret,
 }
 
 /// `POST /api/sessions`.
@@ -64,7 +63,7 @@ async fn renew(
     Payload(body): Control,
 ) -> Result<Response, ApiError> {
     let held = held(&body)?;
-    let renewed = relay.renew_session(&held.refresh_token).await;
+    let renewed = relay.renew_session(held.refresh_token.expose()).await;
     let tokens = renewed.map_err(|denied| denied_to(&relay, peer, denied))?;
     Ok(given(&tokens))
 }
@@ -76,7 +75,7 @@ async fn end(
     Payload(body): Control,
 ) -> Result<StatusCode, ApiError> {
     let held = held(&body)?;
-    let ended = relay.end_session(&held.refresh_token).await;
+    let ended = relay.end_session(held.refresh_token.expose()).await;
     ended.map_err(|denied| denied_to(&relay, peer, denied))?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -96,14 +95,23 @@ fn bad(message: &str) -> ApiError {
     ApiError::new(ErrorCode::BadRequest, message)
 }
 
+#[derive(Serialize)]
+struct Given<'a> {
+    access_token: &'a Secret,
+    token_type: &'static str,
+    expires_in: u64,
+    refresh_token: &'a Secret,
+    refresh_expires_in: u64,
+}
+
 fn given(tokens: &Tokens) -> Response {
-    let mut response = Json(json!({
-        "access_token": tokens.access,
-        "token_type": "Bearer",
-        "expires_in": ACCESS_LIFE.as_secs(),
-        "refresh_token": tokens.renew,
-        "refresh_expires_in": RENEW_LIFE.as_secs(),
-    }))
+    let mut response = Json(Given {
+        access_token: &tokens.access,
+        token_type: "Bearer",
+        expires_in: ACCESS_LIFE.as_secs(),
+        refresh_token: &tokens.renew,
+        refresh_expires_in: RENEW_LIFE.as_secs(),
+    })
     .into_response();
     let unkept = HeaderValue::from_static("no-store");
     response.headers_mut().insert(header::CACHE_CONTROL, unkept);
