@@ -132,7 +132,7 @@ codes! {
     StoreUnavailable = "store_unavailable", 503;
     /// The deadline or the limit for waiting or running passed before the job or command ended.
     DeadlineExceeded = "deadline_exceeded", 504;
-    /// It is unknown whether the request took effect; check that before you send it again.
+    /// It is unknown whether the request took effect; the message says what to do next.
     OutcomeUnknown = "outcome_unknown", 504;
     /// The requester, an administrator or the owner of the agent's machine cancelled the job.
     Cancelled = "cancelled", 499;
