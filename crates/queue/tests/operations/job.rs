@@ -2,11 +2,8 @@
 
 use std::time::Duration;
 
-use hearth_queue::{LeaseQuery, Models, NewJob};
-use proto::{
-    End, ErrorCode, JobError, JobState, ModelName, Timestamp,
-    limits::{ATTEMPTS_MAX, RETRY_MAX},
-};
+use hearth_queue::{LeaseQuery, Models, NewJob, QueueLimits};
+use proto::{End, ErrorCode, JobError, JobState, ModelName, Timestamp, limits::RETRY_MAX};
 
 /// A job.
 #[derive(Debug)]
@@ -98,10 +95,10 @@ impl Plain {
     }
 
     /// Applies what is due at `now`.
-    pub(crate) fn pass(&mut self, now: Timestamp, waits: Duration) {
+    pub(crate) fn pass(&mut self, now: Timestamp, limits: &QueueLimits) {
         let late = failed(ErrorCode::DeadlineExceeded);
         match self.state {
-            State::Waiting | State::Resting { .. } if self.waits_until(waits) <= now => {
+            State::Waiting | State::Resting { .. } if self.waits_until(limits.waits) <= now => {
                 self.end(now, late);
             }
             State::Resting { .. } => self.state = State::Waiting,
@@ -114,7 +111,7 @@ impl Plain {
                 self.tries += 1;
                 if self.cancelled {
                     self.end(now, End::Cancelled);
-                } else if self.tries >= ATTEMPTS_MAX {
+                } else if self.tries >= limits.attempts_max {
                     self.end(now, failed(ErrorCode::TooManyAttempts));
                 } else {
                     self.state = State::Waiting;
@@ -146,7 +143,8 @@ impl Plain {
         let runs = match &query.models {
             Models::Only(models) => has(models) && !is_left,
             Models::OnlyUrgent(models) => has(models) && !is_left && new.priority.is_urgent(),
-            Models::Any | Models::AnyBut(_) | Models::AnyForQueries => true,
+            Models::Any => true,
+            Models::AnyBut(_) | Models::AnyForQueries => unreachable!("no query draws these"),
         };
         let is_named = new.worker.is_some();
         self.state == State::Waiting

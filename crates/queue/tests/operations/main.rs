@@ -29,6 +29,7 @@ fn limits() -> QueueLimits {
         account_bytes_max: 700,
         kept: Duration::from_secs(900),
         waits: Duration::from_secs(300),
+        attempts_max: 3,
         ..QueueLimits::default()
     }
 }

@@ -4,9 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use hearth_queue::{LeaseQuery, NewJob, QueueCounts, QueueLimits};
 use proto::{
-    Account, End, ErrorCode, JobId, LeaseToken, Timestamp,
-    limits::{ATTEMPTS_MAX, RESTART_GRACE},
-    worker::Retry,
+    Account, End, ErrorCode, JobId, LeaseToken, Timestamp, limits::RESTART_GRACE, worker::Retry,
 };
 
 use crate::job::{Plain, State, failed};
@@ -96,16 +94,16 @@ impl Model {
 
     /// What is due happens in the order of its times; of one time, in the order of ids.
     fn pass(&mut self, now: Timestamp) {
-        let waits = self.limits.waits;
+        let limits = self.limits;
         loop {
             let due = self
                 .jobs
                 .iter()
-                .filter_map(|(id, job)| Some((job.due(waits)?, *id)));
+                .filter_map(|(id, job)| Some((job.due(limits.waits)?, *id)));
             let Some((_, id)) = due.min().filter(|(at, _)| *at <= now) else {
                 return;
             };
-            self.jobs.entry(id).and_modify(|job| job.pass(now, waits));
+            self.jobs.entry(id).and_modify(|job| job.pass(now, &limits));
             self.line_up();
         }
     }
@@ -210,6 +208,7 @@ impl Model {
     }
 
     pub(crate) fn nack(&mut self, now: Timestamp, token: LeaseToken, retry: Retry) -> Answer<()> {
+        let attempts_max = self.limits.attempts_max;
         let job = self.held(token)?;
         match retry {
             _ if job.cancelled => job.end(now, End::Cancelled),
@@ -217,7 +216,7 @@ impl Model {
             Retry::Never => job.end(now, failed(ErrorCode::EngineFailed)),
             Retry::AfterMs(ms) => {
                 job.tries += 1;
-                if job.tries >= ATTEMPTS_MAX {
+                if job.tries >= attempts_max {
                     job.end(now, failed(ErrorCode::EngineFailed));
                 } else {
                     job.rest(now, Duration::from_millis(ms));
