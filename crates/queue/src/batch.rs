@@ -141,7 +141,8 @@ impl fmt::Debug for LineResult {
 
 /// Storage of files and batches. A change is durable when its method returns `Ok`.
 ///
-/// Every method fails with [`QueueError::Store`] if the store cannot be read or written.
+/// Every method fails with [`QueueError::Store`] if the store cannot be read or written, and with
+/// [`QueueError::Unconfirmed`] if it is not known whether it was written.
 #[async_trait]
 pub trait Batches: fmt::Debug + Send + Sync {
     /// Stores part `n` of a file, counted from 0; replaces an earlier part with that number.

@@ -118,7 +118,8 @@ impl KeyRecord {
 
 /// Storage of API keys. Other processes may add and revoke keys at any time.
 ///
-/// Every method fails with [`QueueError::Store`] if the store cannot be read or written.
+/// Every method fails with [`QueueError::Store`] if the store cannot be read or written, and with
+/// [`QueueError::Unconfirmed`] if it is not known whether it was written.
 #[async_trait]
 pub trait Keys: std::fmt::Debug + Send + Sync {
     /// Stores a new key.

@@ -73,7 +73,8 @@ pub struct QueryLog {
 
 /// Storage of queries, beside their jobs.
 ///
-/// Every method fails with [`QueueError::Store`] if the store cannot be read or written.
+/// Every method fails with [`QueueError::Store`] if the store cannot be read or written, and with
+/// [`QueueError::Unconfirmed`] if it is not known whether it was written.
 #[async_trait]
 pub trait Queries: fmt::Debug + Send + Sync {
     /// Accepts a query and its job, both or neither.

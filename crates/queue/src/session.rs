@@ -71,7 +71,8 @@ pub enum Renewed {
 
 /// Storage of sessions. Other processes may end sessions at any time.
 ///
-/// Every method fails with [`QueueError::Store`] if the store cannot be read or written.
+/// Every method fails with [`QueueError::Store`] if the store cannot be read or written, and with
+/// [`QueueError::Unconfirmed`] if it is not known whether it was written.
 #[async_trait]
 pub trait Sessions: fmt::Debug + Send + Sync {
     /// Stores a new session. Deletes expired sessions, and the user's oldest ones beyond

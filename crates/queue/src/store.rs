@@ -243,7 +243,8 @@ pub struct QueueCounts {
 /// within one store: an earlier `now` counts as the latest one seen.
 ///
 /// Every method that returns a `Result` fails with [`QueueError::Store`] if the store cannot be
-/// read or written; its `# Errors` section lists the other reasons.
+/// read or written, and with [`QueueError::Unconfirmed`] if it is not known whether it was written;
+/// its `# Errors` section lists the other reasons.
 #[async_trait]
 pub trait Queue: fmt::Debug + Send + Sync {
     /// Accepts a job. Whether there is room for it is decided before its id is looked up.

@@ -172,7 +172,8 @@ impl JobPage {
 
 /// Submission of jobs with idempotency keys and webhooks, and search.
 ///
-/// Every method fails with [`QueueError::Store`] if the store cannot be read or written.
+/// Every method fails with [`QueueError::Store`] if the store cannot be read or written, and with
+/// [`QueueError::Unconfirmed`] if it is not known whether it was written.
 #[async_trait]
 pub trait Submissions: fmt::Debug + Send + Sync {
     /// Accepts a job with its extras, or finds the one accepted before under the same key, even for

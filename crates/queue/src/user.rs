@@ -95,7 +95,8 @@ pub enum UserChange {
 /// Storage of users, and of the key that signs their tokens. Other processes may change them at any
 /// time.
 ///
-/// Every method fails with [`QueueError::Store`] if the store cannot be read or written.
+/// Every method fails with [`QueueError::Store`] if the store cannot be read or written, and with
+/// [`QueueError::Unconfirmed`] if it is not known whether it was written.
 #[async_trait]
 pub trait Users: fmt::Debug + Send + Sync {
     /// Stores a new user and returns its identifier.

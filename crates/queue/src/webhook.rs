@@ -98,7 +98,8 @@ pub struct DueWebhooks {
 
 /// Storage of webhooks. They are kept and erased with their job.
 ///
-/// Every method fails with [`QueueError::Store`] if the store cannot be read or written.
+/// Every method fails with [`QueueError::Store`] if the store cannot be read or written, and with
+/// [`QueueError::Unconfirmed`] if it is not known whether it was written.
 #[async_trait]
 pub trait Webhooks: fmt::Debug + Send + Sync {
     /// Returns the webhook of a job, if it has one.
