@@ -11,6 +11,9 @@ use crate::ollama::sentence;
 
 /// Maximum length of a message that is made from an error, in bytes.
 const MESSAGE_MAX: usize = 8_000;
+/// Maximum length of an error that is searched for its message, in bytes. A longer one could become
+/// a tree of JSON that takes many times its size.
+const ERROR_MAX: usize = limits::CONTROL_BODY_MAX;
 const SUCCESS: u16 = 200;
 const FAILURE: u16 = 500;
 
@@ -116,9 +119,11 @@ fn message(body: &str) -> String {
     struct Error {
         error: String,
     }
+    let body = body.trim();
     let mut text = match serde_json::from_str::<Error>(body) {
         Ok(Error { error }) if !error.trim().is_empty() => error,
-        Ok(_) | Err(_) => sentence(body.trim()),
+        Ok(_) | Err(_) if body.len() <= ERROR_MAX => sentence(body),
+        Ok(_) | Err(_) => body[..body.floor_char_boundary(MESSAGE_MAX)].to_owned(),
     };
     text.truncate(text.floor_char_boundary(MESSAGE_MAX));
     if text.is_empty() {
@@ -206,7 +211,7 @@ fn push_line(op: Op, line: &str, lines: &mut Vec<Bytes>) -> Result<bool, Failure
         ));
     }
     let head = head(line).ok_or_else(|| broken("a line of its answer is not Ollama's"))?;
-    if let Some(error) = head.error.filter(|error| error.get() != "null") {
+    if let Some(error) = head.error {
         return Err(failed(&message(&words(error))));
     }
     lines.push(Bytes::copy_from_slice(line.as_bytes()));

@@ -126,6 +126,9 @@ fn an_object_in_one_piece_is_one_line_wherever_it_was_wrapped() {
     let Outcome { lines, end } = embedded.outcome(Op::Embed);
     let want = r#"{"embeddings":[[0.10,-1e-7]]}"#;
     assert_eq!((lines, end), (vec![want.into()], Ok(())));
+    let whole = r#"{"done":true,"error":null}"#;
+    let Outcome { lines, end } = response(200, whole).outcome(Op::Chat);
+    assert_eq!((lines, end), (vec![whole.into()], Ok(())));
     // Some clients send the object itself, and not its text.
     let inline = answer(r#"{"requestId":"x","status":"200","body":{"done":true}}"#);
     assert_eq!(inline.outcome(Op::Chat).lines, [r#"{"done":true}"#]);
@@ -236,6 +239,17 @@ fn an_engines_error_is_told_as_a_native_worker_tells_it() {
         let (_, code, told, _, message) = failure(&answer(said));
         assert_eq!((code, told, &*message), (refused, Some(status), "it broke"));
     }
+}
+
+#[test]
+fn a_long_error_is_cut_and_not_searched_for_its_message() {
+    let zeros = ",0".repeat(limits::CONTROL_BODY_MAX);
+    let body = format!(r#"{{"message":"it broke","x":[0{zeros}]}}"#);
+    let (.., message) = failure(&response(500, &body));
+    assert_eq!(message, body[..8_000]);
+    let line = format!(r#"{{"error":{body}}}"#);
+    let (.., message) = failure(&response(200, &line));
+    assert_eq!(message, body[..8_000]);
 }
 
 #[test]
