@@ -72,6 +72,15 @@ impl QueueError {
         matches!(self, Self::Unconfirmed(_) | Self::Store(_))
     }
 
+    /// Whether the call only came too late: its lease or its job has ended meanwhile.
+    #[must_use]
+    pub const fn is_late(&self) -> bool {
+        matches!(
+            self,
+            Self::StaleLease(_) | Self::Ended(..) | Self::Gap { .. }
+        )
+    }
+
     /// The stable error code that is sent to clients.
     #[must_use]
     pub const fn code(&self) -> ErrorCode {

@@ -140,10 +140,14 @@ impl Line {
     }
 
     fn cut_at(&self) -> Instant {
-        let earned = Duration::from_secs_f64(self.total as f64 / FAIR_RATE);
-        let whole = self.began + 6 * self.patience + earned;
+        let whole = self.began + fair_time(self.total, self.patience);
         whole.min(self.since + self.patience)
     }
+}
+
+/// Returns how long this many bytes may be on their way.
+pub(crate) fn fair_time(bytes: usize, patience: Duration) -> Duration {
+    6 * patience + Duration::from_secs_f64(bytes as f64 / FAIR_RATE)
 }
 
 fn u32_of(n: u128) -> u32 {

@@ -277,7 +277,7 @@ impl Relay {
         self.key_uses.revoke(&key_id(id));
     }
 
-    fn random_16(&self) -> Result<[u8; 16], ApiError> {
+    pub(crate) fn random_16(&self) -> Result<[u8; 16], ApiError> {
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&self.random()?[..16]);
         Ok(bytes)

@@ -22,7 +22,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    auth::serves, error::ApiError, offer::Offer, position::combined, routing::RoutingEntry,
+    auth::{Caller, serves},
+    error::ApiError,
+    offer::Offer,
+    position::combined,
+    routing::RoutingEntry,
 };
 use catalog::{EngineCatalog, EngineInfo, WorkerInfo};
 use registry::{Registry, WorkerIdentity, identity, name};
@@ -58,6 +62,22 @@ pub(crate) struct OnlineWorker {
     pub(crate) link: Option<Link>,
     /// Carrier of its connection.
     pub(crate) carrier: WorkerCarrier,
+}
+
+impl OnlineWorker {
+    /// Returns a worker with this key, of which nothing else is known yet.
+    pub(crate) fn of(caller: &Caller, carrier: WorkerCarrier) -> Self {
+        Self {
+            key: caller.key.clone(),
+            serve: caller.serve.clone(),
+            allowed_models: caller.ceiling.models.clone(),
+            report: None,
+            until: None,
+            poll: None,
+            link: None,
+            carrier,
+        }
+    }
 }
 
 /// State of a connection that other connections use.

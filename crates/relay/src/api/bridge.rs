@@ -11,17 +11,17 @@ use axum::{
 use bytes::Bytes;
 use dialect::bridge::{Answer, EngineRequest, polling};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use proto::{ErrorCode, JobError, LeaseToken, WorkerId, WorkerReport, worker::Retry};
+use proto::{ErrorCode, JobError, WorkerId, WorkerReport, admin::WorkerCarrier, worker::Retry};
 use queue::{Extended, LeaseQuery};
 use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 
-use super::written;
+use super::{relay_polling::leased, written};
 use crate::{
     Relay,
-    auth::{Caller, MayWork, in_headers, serves},
+    auth::{Caller, MayWork, in_headers},
     carrier::{
-        desktop::{ANSWER_WITHIN, is_late, query, settle},
+        desktop::{ANSWER_WITHIN, end_cancelled, query, settle},
         poll::in_parts,
         undelivered::UndeliveredLeases,
     },
@@ -65,14 +65,8 @@ impl Bridge {
         let Self { relay, caller, .. } = self;
         relay.workers.admit(&self.id, relay.now())?;
         let online = OnlineWorker {
-            key: caller.key.clone(),
-            serve: caller.serve.clone(),
-            allowed_models: caller.ceiling.models.clone(),
-            report: None,
             until: Some(relay.now() + for_),
-            poll: None,
-            link: None,
-            carrier: proto::admin::WorkerCarrier::Legacy,
+            ..OnlineWorker::of(caller, WorkerCarrier::Legacy)
         };
         relay.workers.register(self.id.clone(), online);
         relay.workers.seen(&self.id, relay.now(), Some(1));
@@ -88,8 +82,7 @@ impl Bridge {
             let renewed = relay.store.extend(now, token, length).await;
             if let Ok(Extended::Cancelled) = renewed {
                 // The bridge cannot be told; its answer will be dropped as late.
-                let why = JobError::new(ErrorCode::Cancelled, "the requester cancelled the job");
-                relay.store.nack(now, token, Retry::Never, why).await?;
+                end_cancelled(relay, token).await?;
             }
         }
         self.keep_online(ALIVE)
@@ -161,15 +154,13 @@ impl Bridge {
         // An answer is taken also if the key has too many pollers: a bridge does not repeat it.
         let _ = self.keep_online(ALIVE);
         let relay = &self.relay;
-        let token = dialect::relay_polling::token(id).ok_or_else(ApiError::unknown_job)?;
-        let job = relay.store.get(queue::Owner::Anyone, token.job).await?;
-        let job = job.filter(|job| serves(&self.caller.serve, &job.new.account));
-        let job = job.ok_or_else(ApiError::unknown_job)?;
-        let LeaseToken { job: id, attempt } = token;
+        let (token, job) = leased(relay, &self.caller, id).await?;
         match settle(relay, token, job.new.op, answer).await {
             Ok(()) => {}
-            Err(error) if is_late(&error) => {
-                tracing::info!(job.id = %id, job.attempt = attempt, "late answer dropped");
+            Err(error) if error.is_late() => {
+                tracing::info!(
+                    job.id = %token.job, job.attempt = token.attempt, "late answer dropped"
+                );
             }
             Err(error) => return Err(error.into()),
         }
@@ -191,9 +182,7 @@ pub(super) async fn register(
         response.headers_mut().insert(CODE, code);
         return Ok(response);
     }
-    let mut random = [0; 16];
-    random.copy_from_slice(&relay.random()?[..16]);
-    let id = polling::new_id(random);
+    let id = polling::new_id(relay.random_16()?);
     Bridge::new(relay, caller, &id)?.keep_online(ALIVE)?;
     let key = in_headers(&headers).unwrap_or_default();
     let mut response = written(JSON, polling::registered(&id, key));

@@ -10,7 +10,7 @@ use dialect::relay_polling::{ACKNOWLEDGED, Answer, PolledRequest, Progress, Requ
 use http::{HeaderValue, Method, StatusCode};
 use proto::{
     Dialect, End, ErrorCode, JobError, JobId, JobState, LeaseToken, ModelName, Op, Priority,
-    WorkerId, worker::Retry,
+    WorkerId, admin::WorkerCarrier, worker::Retry,
 };
 use queue::{Job, Lease, LeaseQuery, Models, QueueError};
 use tokio::time::{Instant, timeout_at};
@@ -113,14 +113,8 @@ async fn give_back(relay: &Relay, lease: &Lease) -> Result<(), ApiError> {
 
 fn register(relay: &Relay, id: &OnlineId, caller: &Caller, for_: Duration) {
     let online = OnlineWorker {
-        key: caller.key.clone(),
-        serve: caller.serve.clone(),
-        allowed_models: caller.ceiling.models.clone(),
-        report: None,
         until: Some(relay.now() + for_),
-        poll: None,
-        link: None,
-        carrier: proto::admin::WorkerCarrier::Legacy,
+        ..OnlineWorker::of(caller, WorkerCarrier::Legacy)
     };
     relay.workers.register(id.clone(), online);
     relay.workers.seen(id, relay.now(), None);
@@ -151,18 +145,27 @@ pub(super) async fn job_response(
 }
 
 async fn answered(relay: &Relay, caller: &Caller, answer: &Answer) -> Result<Response, ApiError> {
-    let token = dialect::relay_polling::token(&answer.id).ok_or_else(ApiError::unknown_job)?;
-    let job = relay.store.get(queue::Owner::Anyone, token.job).await?;
-    let job = job.filter(|job| serves(&caller.serve, &job.new.account));
-    let job = job.ok_or_else(ApiError::unknown_job)?;
+    let (token, job) = leased(relay, caller, &answer.id).await?;
     match settle(relay, token, &job, answer).await {
         Ok(()) => {}
-        Err(QueueError::StaleLease(_) | QueueError::Ended(..) | QueueError::Gap { .. }) => {
+        Err(error) if error.is_late() => {
             tracing::info!(job.id = %token.job, job.attempt = token.attempt, "late answer dropped");
         }
         Err(error) => return Err(error.into()),
     }
     Ok(written(JSON, ACKNOWLEDGED))
+}
+
+/// Returns the lease and the job that an answer names, if the caller may answer for it.
+pub(super) async fn leased(
+    relay: &Relay,
+    caller: &Caller,
+    id: &str,
+) -> Result<(LeaseToken, Job), ApiError> {
+    let token = dialect::relay_polling::token(id).ok_or_else(ApiError::unknown_job)?;
+    let job = relay.store.get(queue::Owner::Anyone, token.job).await?;
+    let job = job.filter(|job| serves(&caller.serve, &job.new.account));
+    Ok((token, job.ok_or_else(ApiError::unknown_job)?))
 }
 
 async fn settle(

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use dialect::bridge::{Answer, Failure, Outcome};
-use proto::{End, LeaseToken, Op, WorkerId, WorkerReport, worker::Retry};
+use proto::{End, ErrorCode, JobError, LeaseToken, Op, WorkerId, WorkerReport, worker::Retry};
 use queue::{LeaseQuery, Models, QueueError};
 
 use super::query_of;
@@ -61,16 +61,52 @@ pub(crate) async fn settle(
     relay.store.complete(now, token, count, end).await
 }
 
-/// Whether this error only says that the answer came too late.
-pub(crate) const fn is_late(error: &QueueError) -> bool {
-    matches!(
-        error,
-        QueueError::StaleLease(_) | QueueError::Ended(..) | QueueError::Gap { .. }
-    )
+/// Ends a job that its requester has cancelled; `Ok` also if its lease has ended otherwise.
+///
+/// # Errors
+/// Fails if the store does.
+pub(crate) async fn end_cancelled(relay: &Relay, token: LeaseToken) -> Result<(), QueueError> {
+    let why = JobError::new(ErrorCode::Cancelled, "the requester cancelled the job");
+    match relay
+        .store
+        .nack(relay.now(), token, Retry::Never, why)
+        .await
+    {
+        Err(error) if error.is_of_store() => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Returns a random number from 0 to 1; 1 if the system provides none.
 fn fraction(relay: &Relay) -> f64 {
     let random = relay.random();
     random.map_or(1.0, |random| f64::from(random[0]) / f64::from(u8::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proto::JobState;
+    use queue::{
+        MemoryQueue, Owner,
+        conformance::sample::{LEASE, anyone, id, job},
+    };
+
+    use super::*;
+    use crate::{RelaySettings, world::SystemWorld};
+
+    #[tokio::test]
+    async fn a_cancelled_job_that_was_answered_first_is_no_error() {
+        let store = Arc::new(MemoryQueue::default());
+        let relay = Relay::new(store, RelaySettings::default(), Arc::new(SystemWorld));
+        let (store, now) = (&relay.store, relay.now());
+        store.enqueue(now, job(1)).await.unwrap();
+        let token = relay.lease(&anyone(), LEASE).await.unwrap().unwrap().token;
+        store.cancel(now, Owner::Anyone, id(1)).await.unwrap();
+        store.complete(now, token, 0, End::Cancelled).await.unwrap();
+        end_cancelled(&relay, token).await.unwrap();
+        let ended = store.get(Owner::Anyone, id(1)).await.unwrap().unwrap();
+        assert_eq!(ended.state, JobState::Cancelled);
+    }
 }

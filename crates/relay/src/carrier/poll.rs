@@ -15,7 +15,9 @@ use futures_util::{
 };
 use http::{HeaderValue, StatusCode, header};
 use proto::{
-    ErrorCode, JobError, LeaseToken, Timestamp, WorkerReport, limits,
+    ErrorCode, JobError, LeaseToken, Timestamp, WorkerReport,
+    admin::WorkerCarrier,
+    limits,
     worker::{
         DRAIN_HEADER, DetailsAnswer, DetailsRequest, PollAnswer, PollRequest, PolledLease, Retry,
     },
@@ -202,14 +204,10 @@ fn note_online(
         Some(report) => {
             let report = Arc::new(caller.permitted(report.clone()));
             let online = OnlineWorker {
-                key: caller.key.clone(),
-                serve: caller.serve.clone(),
-                allowed_models: caller.ceiling.models.clone(),
                 report: Some(report.clone()),
                 until: Some(until),
                 poll: Some(newer.clone()),
-                link: None,
-                carrier: proto::admin::WorkerCarrier::LongPoll,
+                ..OnlineWorker::of(caller, WorkerCarrier::LongPoll)
             };
             relay.workers.register(id.clone(), online);
             Some(report)

@@ -268,14 +268,9 @@ async fn run_session(
     relay.workers.register(
         id.clone(),
         OnlineWorker {
-            key: caller.key.clone(),
-            serve: caller.serve.clone(),
-            allowed_models: caller.ceiling.models.clone(),
             report: Some(report.clone()),
-            until: None,
-            poll: None,
             link: Some(link.clone()),
-            carrier: proto::admin::WorkerCarrier::Websocket,
+            ..OnlineWorker::of(caller, proto::admin::WorkerCarrier::Websocket)
         },
     );
     let welcome = RelayMessage::Welcome {

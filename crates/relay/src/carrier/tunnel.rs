@@ -15,6 +15,7 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use proto::{
     ErrorCode, WorkerId,
+    admin::WorkerCarrier,
     limits::{LINE_MAX, WS_READ_BUFFER},
     worker::{CLOSE_DRAIN, CLOSE_PROTOCOL},
 };
@@ -52,6 +53,7 @@ const CLOSE_DENIED: u16 = 4001;
 const CLOSE_AWAY: u16 = 1001;
 const CLOSE_TOO_LARGE: u16 = 1009;
 const CLOSE_INTERNAL: u16 = 1011;
+const CLOSE_BUSY: u16 = 1013;
 
 /// Reasons for 4001, in the words of the tunnel service.
 const REQUIRED: &str = "Authentication required";
@@ -75,6 +77,8 @@ pub(super) enum TunnelEnd {
     Overdue,
     /// An answer exceeds the maximum size.
     TooLarge,
+    /// The memory for messages that are arriving is used up.
+    Busy,
     /// The store failed.
     Store,
     /// Its key or token is not valid any more.
@@ -90,6 +94,10 @@ impl TunnelEnd {
             Self::Silent => Some((CLOSE_AWAY, "no message for 90 s")),
             Self::Overdue => Some((CLOSE_PROTOCOL, "no answer within 30 minutes")),
             Self::TooLarge => Some((CLOSE_TOO_LARGE, "the message exceeds 16 MiB")),
+            Self::Busy => Some((
+                CLOSE_BUSY,
+                "too much is arriving; connect again in a moment",
+            )),
             Self::Store => Some((CLOSE_INTERNAL, "the store failed")),
             Self::Revoked => Some((CLOSE_DENIED, INVALID)),
             Self::Drain => Some((CLOSE_DRAIN, "the relay is shutting down")),
@@ -245,12 +253,6 @@ async fn serve_desktop(
         .clone()
         .map(|key| relay.key_uses.begin(key, caller.until));
     let online = OnlineWorker {
-        key: caller.key.clone(),
-        serve: caller.serve.clone(),
-        allowed_models: caller.ceiling.models.clone(),
-        report: None,
-        until: None,
-        poll: None,
         link: Some(Link {
             worker: worker.clone(),
             maybe_dead: Arc::default(),
@@ -258,7 +260,7 @@ async fn serve_desktop(
             // It takes no part in the ranking, because it tells no models.
             routing_entry: Arc::new(relay.routing.join()),
         }),
-        carrier: proto::admin::WorkerCarrier::Websocket,
+        ..OnlineWorker::of(caller, WorkerCarrier::Websocket)
     };
     relay.workers.register(id.clone(), online);
     tracing::info!(%worker, "tunnel connected");

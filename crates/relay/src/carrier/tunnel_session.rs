@@ -1,6 +1,7 @@
 //! One tunnel after its upgrade: one request at a time, pings, and the answers.
 
 use std::{
+    io,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -17,7 +18,7 @@ use queue::{Lease, LeaseQuery, QueueError};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::mpsc,
-    time::{Instant, interval_at, sleep_until},
+    time::{Instant, interval_at, sleep_until, timeout},
 };
 use tokio_tungstenite::{
     WebSocketStream,
@@ -25,12 +26,12 @@ use tokio_tungstenite::{
 };
 
 use super::{
-    desktop::{ANSWER_WITHIN, is_late, query, settle},
+    desktop::{ANSWER_WITHIN, end_cancelled, query, settle},
     meter::Meter,
     pace::Pace,
     tunnel::TunnelEnd,
 };
-use crate::{Relay, auth::Caller};
+use crate::{Relay, auth::Caller, payload::fair_time};
 
 /// Interval of pings.
 const PING: Duration = Duration::from_secs(30);
@@ -80,6 +81,7 @@ pub(super) async fn run_session<S: AsyncRead + AsyncWrite + Unpin>(
         pace: Pace::new(&relay.settings),
     };
     let is_writing = AtomicBool::new(false);
+    let patience = relay.settings.body_patience;
     let ended = tokio::select! {
         biased;
         ended = over => ended,
@@ -87,21 +89,25 @@ pub(super) async fn run_session<S: AsyncRead + AsyncWrite + Unpin>(
             Ok(never) => match never {},
             Err(ended) => ended,
         },
-        () = write(&mut sink, &mut outgoing, &is_writing) => TunnelEnd::Lost,
+        () = write(&mut sink, &mut outgoing, &is_writing, patience) => TunnelEnd::Lost,
     };
     session.give_back(ended).await;
     ended
 }
 
-/// Writes until the desktop disconnects or stops reading, which the connection itself notices.
+/// Writes until the desktop disconnects or reads too slowly. That it stopped reading is noticed by
+/// the connection itself.
 async fn write(
     sink: &mut (impl Sink<Message, Error = Error> + Unpin),
     outgoing: &mut mpsc::Receiver<Message>,
     is_writing: &AtomicBool,
+    patience: Duration,
 ) {
     while let Some(message) = outgoing.recv().await {
         is_writing.store(true, Ordering::Relaxed);
-        if sink.send(message).await.is_err() {
+        // A request is in memory until it is written, so it may take no longer than the body of one.
+        let longest = fair_time(message.len(), patience);
+        if !matches!(timeout(longest, sink.send(message)).await, Ok(Ok(()))) {
             return;
         }
         is_writing.store(false, Ordering::Relaxed);
@@ -134,6 +140,7 @@ impl Session<'_> {
                 message = source.next() => {
                     self.hear(message).await?;
                     meter.processed();
+                    received = meter.received();
                     dead = Instant::now() + DEAD;
                 }
                 lease = under_way(&mut leasing) => {
@@ -192,6 +199,11 @@ impl Session<'_> {
         let message = match message {
             Some(Ok(message)) => message,
             Some(Err(Error::Capacity(_))) => return Err(TunnelEnd::TooLarge),
+            Some(Err(Error::Io(error))) if error.kind() == io::ErrorKind::OutOfMemory => {
+                tracing::warn!("tunnel closed: its message exceeds --arriving-mib-max");
+                self.relay.metrics.refused(ErrorCode::Busy);
+                return Err(TunnelEnd::Busy);
+            }
             Some(Err(_)) | None => return Err(TunnelEnd::Lost),
         };
         self.renew().await;
@@ -236,7 +248,7 @@ impl Session<'_> {
         };
         match settled {
             Ok(()) => {}
-            Err(error) if is_late(&error) => {
+            Err(error) if error.is_late() => {
                 tracing::info!(job.id = %token.job, job.attempt = token.attempt, "late answer dropped");
             }
             Err(_) => return Err(TunnelEnd::Store),
@@ -252,8 +264,8 @@ impl Session<'_> {
         };
         current.is_withdrawn = true;
         let token = current.token;
-        let why = JobError::new(ErrorCode::Cancelled, "the requester cancelled the job");
-        self.nack(token, Retry::Never, why).await
+        let ended = end_cancelled(self.relay, token).await;
+        ended.map_err(|_| TunnelEnd::Store)
     }
 
     /// Renews the lease once a quarter of it has passed.
@@ -297,7 +309,11 @@ impl Session<'_> {
                 let why = JobError::new(ErrorCode::Draining, "the relay is shutting down");
                 relay.store.nack(relay.now(), token, Retry::Now, why).await
             }
-            TunnelEnd::Lost | TunnelEnd::Silent | TunnelEnd::Store | TunnelEnd::Revoked => {
+            TunnelEnd::Lost
+            | TunnelEnd::Silent
+            | TunnelEnd::Busy
+            | TunnelEnd::Store
+            | TunnelEnd::Revoked => {
                 let why = "the worker disconnected before it answered";
                 let why = JobError::new(ErrorCode::WorkerLost, why);
                 // Counted, because the request itself may be what ends its desktop.
@@ -355,142 +371,4 @@ async fn withdrawn(relay: &Relay, current: Option<&Current>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use proto::JobState;
-    use queue::{
-        Ceiling, MemoryQueue, NewJob, Owner, Queue as _, Serve,
-        conformance::sample::{account, id, job},
-    };
-    use tokio::io::{AsyncWriteExt as _, DuplexStream};
-    use tokio_tungstenite::tungstenite::protocol::Role;
-
-    use super::{super::meter::Metered, *};
-    use crate::{RelaySettings, world::SystemWorld};
-
-    const NAME: &str = "tunnel-test";
-
-    /// A tunnel over a pipe, and the job that it gets.
-    async fn tunnel(jobs: u8) -> (Arc<MemoryQueue>, WebSocketStream<DuplexStream>, Running) {
-        let (store, theirs, running) = piped(jobs);
-        let desktop = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
-        (store, desktop, running)
-    }
-
-    fn piped(jobs: u8) -> (Arc<MemoryQueue>, DuplexStream, Running) {
-        let store = Arc::new(MemoryQueue::default());
-        let world = Arc::new(SystemWorld);
-        let relay = Relay::new(store.clone(), RelaySettings::default(), world);
-        for n in 1..=jobs {
-            let new = NewJob {
-                body: r#"{"model":"m"}"#.into(),
-                ..job(n)
-            };
-            let queued = store.enqueue(relay.now(), new).now_or_never();
-            queued.unwrap().unwrap();
-        }
-        let (ours, theirs) = tokio::io::duplex(64 * 1024);
-        let mut caller = Caller::on_behalf(account("a"), "laptop".into(), Ceiling::default());
-        caller.serve = Serve::All;
-        let running = tokio::spawn(async move {
-            let meter = Meter::new(relay.arriving.share("a"));
-            let io = Metered {
-                io: ours,
-                meter: meter.clone(),
-            };
-            let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, None).await;
-            let worker = WorkerId::new(NAME).unwrap();
-            let over = std::future::pending();
-            run_session(&relay, &caller, &worker, &mut socket, &meter, over).await
-        });
-        (store, theirs, running)
-    }
-
-    type Running = tokio::task::JoinHandle<TunnelEnd>;
-
-    /// Returns the type of the next message in JSON.
-    async fn kind(desktop: &mut WebSocketStream<DuplexStream>) -> Option<String> {
-        loop {
-            if let Message::Text(text) = desktop.next().await?.ok()? {
-                let message: serde_json::Value = serde_json::from_str(&text).unwrap();
-                return Some(message["type"].as_str().unwrap().to_owned());
-            }
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_desktop_is_pinged_and_whoever_says_nothing_at_all_is_cut_after_90_seconds() {
-        let (_, mut desktop, running) = tunnel(0).await;
-        let began = Instant::now();
-        // Once read, pings are answered by the library; these are left unread.
-        assert_eq!(running.await.unwrap(), TunnelEnd::Silent);
-        assert_eq!(began.elapsed().as_secs(), 90);
-        assert_eq!(kind(&mut desktop).await.as_deref(), Some("ping"));
-
-        let (_, mut desktop, running) = tunnel(0).await;
-        let began = Instant::now();
-        for n in 1..=10 {
-            assert_eq!(kind(&mut desktop).await.as_deref(), Some("ping"));
-            assert_eq!(began.elapsed().as_secs(), 30 * n);
-        }
-        assert!(!running.is_finished(), "a frame of any kind is life");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_answer_that_arrives_slowly_is_no_silence() {
-        let (_, mut desktop, running) = piped(0);
-        let began = Instant::now();
-        // One text frame of 60,000 bytes.
-        desktop
-            .write_all(&[0x81, 0xfe, 0xea, 0x60, 0, 0, 0, 0])
-            .await
-            .unwrap();
-        for _ in 0..6 {
-            tokio::time::sleep(Duration::from_secs(60)).await;
-            desktop.write_all(&[b'x'; 10]).await.unwrap();
-            assert!(!running.is_finished());
-        }
-        assert_eq!(running.await.unwrap(), TunnelEnd::Silent);
-        assert!(began.elapsed() > Duration::from_secs(6 * 60));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_desktop_that_lives_and_never_answers_loses_its_job_after_half_an_hour() {
-        let (store, mut desktop, running) = tunnel(1).await;
-        let began = Instant::now();
-        assert_eq!(kind(&mut desktop).await.as_deref(), Some("http_request"));
-        while kind(&mut desktop).await.is_some() {}
-        assert_eq!(running.await.unwrap(), TunnelEnd::Overdue);
-        assert_eq!(began.elapsed().as_secs(), 30 * 60);
-        let job = store.get(Owner::Anyone, id(1)).await.unwrap().unwrap();
-        assert_eq!((job.state, job.attempt), (JobState::Queued, 1));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_desktop_has_one_request_at_a_time_also_after_one_was_cancelled() {
-        let (store, mut desktop, _running) = tunnel(2).await;
-        assert_eq!(kind(&mut desktop).await.as_deref(), Some("http_request"));
-        let now = crate::World::now(&SystemWorld);
-        store.cancel(now, Owner::Anyone, id(1)).await.unwrap();
-        let mut moves = store.changes();
-        while store.counts().leased > 0 {
-            moves.changed().await.unwrap();
-        }
-        let job = store.get(Owner::Anyone, id(1)).await.unwrap().unwrap();
-        assert_eq!(job.state, JobState::Cancelled);
-        assert_eq!(
-            kind(&mut desktop).await.as_deref(),
-            Some("ping"),
-            "still busy"
-        );
-        let late = format!(
-            r#"{{"type":"http_response","id":"{}","status":200,"body":"{{}}"}}"#,
-            id(1)
-        );
-        desktop.send(Message::text(late)).await.unwrap();
-        assert_eq!(kind(&mut desktop).await.as_deref(), Some("http_request"));
-        let job = store.get(Owner::Anyone, id(2)).await.unwrap().unwrap();
-        assert_eq!(job.state, JobState::Leased);
-    }
-}
+mod tests;

@@ -77,7 +77,7 @@ pub(crate) async fn patch(
     match apply(&relay, &found, token, patch).await {
         Ok(()) => {}
         // A late answer is acknowledged and dropped, as for other legacy workers.
-        Err(QueueError::StaleLease(_) | QueueError::Ended(..) | QueueError::Gap { .. }) => {
+        Err(error) if error.is_late() => {
             tracing::info!(job.id = %token.job, job.attempt = token.attempt, "late answer dropped");
         }
         Err(error) => return Err(error.into()),
