@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    task::JoinHandle,
 };
 use tokio_tungstenite::{
     WebSocketStream, client_async,
@@ -18,7 +17,8 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    client::{Client, Reply},
+    bridge::{WHOLE, asked},
+    client::Client,
     gated::Gated,
     in_time,
     people::{client_of, user},
@@ -27,7 +27,6 @@ use crate::{
 };
 
 const CHAT: &str = r#"{"model":"m","messages":[{"role":"user","content":"hi"}],"stream":true}"#;
-const WHOLE: &str = r#"{"model":"m","messages":[{"role":"user","content":"hi"}],"stream":false}"#;
 const JOB: &str = r#"{"op":"chat","body":{"model":"m"}}"#;
 
 /// A desktop with an open tunnel.
@@ -101,11 +100,6 @@ impl Desktop {
         };
         (frame.code.into(), frame.reason.as_str().to_owned())
     }
-}
-
-fn asked(client: &Client, path: &'static str, body: &'static str) -> JoinHandle<Reply> {
-    let client = client.clone();
-    tokio::spawn(async move { client.post(path, body).await })
 }
 
 #[tokio::test]
