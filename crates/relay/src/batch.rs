@@ -272,8 +272,7 @@ impl Run {
 
     /// Answers the lines that have no result yet, at most [`AT_ONCE`] at a time.
     async fn answer_all(&mut self) -> Result<(), ApiError> {
-        let results = self.relay.store.results(&self.batch.id).await?;
-        let done: HashSet<u32> = results.into_iter().map(|(n, _)| n).collect();
+        let done = self.done().await?;
         let mut lines = Lines::new(&self.relay, &self.batch.input);
         let mut running = FuturesUnordered::new();
         let mut more = true;
@@ -304,6 +303,12 @@ impl Run {
         batch.refusals.extend(broken);
         batch.enter(self.relay.now(), BatchState::Finalizing);
         self.keep(batch).await
+    }
+
+    /// Returns the lines that have a result.
+    async fn done(&self) -> Result<HashSet<u32>, ApiError> {
+        let results = self.relay.store.results(&self.batch.id).await?;
+        Ok(results.into_iter().map(|(n, _)| n).collect())
     }
 
     async fn is_begun(&self, n: u32) -> Result<bool, ApiError> {
@@ -369,15 +374,16 @@ impl Run {
         batch.counts = Some(counted(&results));
         let state = BatchState::Finalizing;
         let tries = batch.times.iter().filter(|(entered, _)| *entered == state);
-        if batch.state == BatchState::Validating || tries.count() > 1 {
-            batch.enter(self.relay.now(), BatchState::Failed);
-            self.keep(batch).await?;
-            // Nobody will read the answers of the lines that are left.
-            self.withdraw_lines().await
-        } else {
-            batch.enter(self.relay.now(), state);
-            self.keep(batch).await
+        let has_jobs = batch.state != BatchState::Validating;
+        let is_over = !has_jobs || tries.count() > 1;
+        if is_over && has_jobs {
+            // Nobody will read the answers of the lines that are left. A final batch is not taken
+            // up again, so this comes before it is one.
+            self.withdraw_lines().await?;
         }
+        let next = if is_over { BatchState::Failed } else { state };
+        batch.enter(self.relay.now(), next);
+        self.keep(batch).await
     }
 
     async fn write_file(&self, kind: &str, is_error: bool) -> Result<String, ApiError> {

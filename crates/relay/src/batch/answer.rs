@@ -8,7 +8,7 @@ use dialect::{
     openai::{ChatRequest, Completion, EmbeddingRequest, TextCompletion, TextRequest},
 };
 use futures_util::FutureExt as _;
-use proto::{Dialect, ErrorCode, ErrorDetail, JobId, JobState, ModelName, Op, Priority};
+use proto::{Dialect, End, ErrorCode, ErrorDetail, JobId, JobState, ModelName, Op, Priority};
 use queue::{BatchRecord, Extras, IdempotencyKey, JobLog, Owner, QueueError};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
@@ -124,6 +124,29 @@ pub(super) struct Answered<'a> {
     _place: Option<SemaphorePermit<'a>>,
 }
 
+/// Why a line has no answer.
+enum NoAnswer {
+    /// The line has failed.
+    Failed(ApiError),
+    /// The store does not answer; the line is tried again.
+    Unstored(ApiError),
+}
+
+impl<E: Into<ApiError>> From<E> for NoAnswer {
+    fn from(error: E) -> Self {
+        let error = error.into();
+        let is_stores = matches!(
+            error.code,
+            ErrorCode::StoreUnavailable | ErrorCode::OutcomeUnknown
+        );
+        if is_stores {
+            Self::Unstored(error)
+        } else {
+            Self::Failed(error)
+        }
+    }
+}
+
 /// Returns the result of a line. Fails only if the line must be tried again later.
 pub(super) async fn answer<'a>(
     relay: &'a Relay,
@@ -142,20 +165,16 @@ pub(super) async fn answer<'a>(
     };
     // A panic fails this line and no other one.
     let answered = AssertUnwindSafe(answered(relay, batch, wish, n, &read)).catch_unwind();
-    match answered.await.unwrap_or_else(|_| Err(ApiError::internal())) {
+    let panicked = || Err(ApiError::internal().into());
+    match answered.await.unwrap_or_else(|_| panicked()) {
         Ok((line, place)) => Ok(Answered {
             is_error: false,
             line,
             _place: Some(place),
         }),
         Err(_) if relay.drain.is_cancelled() => Err(ApiError::draining()),
-        Err(error)
-            if error.code == ErrorCode::StoreUnavailable
-                || error.code == ErrorCode::OutcomeUnknown =>
-        {
-            Err(error)
-        }
-        Err(error) => {
+        Err(NoAnswer::Unstored(error)) => Err(error),
+        Err(NoAnswer::Failed(error)) => {
             withdraw(relay, batch, n).await?;
             Ok(failed(&batch.id, &read.custom_id, n, &error))
         }
@@ -169,18 +188,22 @@ async fn answered<'a>(
     wish: &CancellationToken,
     n: u32,
     line: &Line<'_>,
-) -> Result<(Bytes, SemaphorePermit<'a>), ApiError> {
+) -> Result<(Bytes, SemaphorePermit<'a>), NoAnswer> {
     let request = Request::parse(&batch.endpoint, line.body)?;
     let job = queued(relay, batch, wish, n, &request).await?;
     let log = relay.store.log(Owner::Account(&batch.account), job).await?;
     let log = log.ok_or_else(ApiError::unknown_job)?;
-    tokio::select! {
-        ended = has_ended(relay, &*log) => ended?,
+    let end = tokio::select! {
+        end = end(relay, &*log) => end?,
         () = wish.cancelled() => {
             // If the job ended before the cancellation, its answer counts.
             drop(relay.store.cancel(relay.now(), Owner::Anyone, job).await);
-            has_ended(relay, &*log).await?;
+            end(relay, &*log).await?
         }
+    };
+    if let End::Failed { error } = end {
+        // A worker chose the code, so it says nothing about the relay's store.
+        return Err(NoAnswer::Failed(error.into()));
     }
     let place = relay.batches.collecting.acquire().await;
     let place = place.map_err(|_| ApiError::draining())?;
@@ -195,20 +218,16 @@ async fn answered<'a>(
     Ok((output_line(&line.custom_id, job, &body)?, place))
 }
 
-/// Waits until a job has ended. Its answer is read after that, so that a batch holds no memory
-/// while its lines wait and run.
-async fn has_ended(relay: &Relay, log: &dyn JobLog) -> Result<(), ApiError> {
+/// Waits for the end of a job. Its answer is read after that, so that a batch holds no memory while
+/// its lines wait and run.
+async fn end(relay: &Relay, log: &dyn JobLog) -> Result<End, ApiError> {
     let mut head = log.head();
-    let is_told = tokio::select! {
+    let end = tokio::select! {
         biased;
-        head = head.wait_for(|head| head.end.is_some()) => head.is_ok(),
-        () = relay.cuts_off(log) => false,
+        head = head.wait_for(|head| head.end.is_some()) => head.ok().and_then(|head| head.end.clone()),
+        () = relay.cuts_off(log) => None,
     };
-    if is_told {
-        Ok(())
-    } else {
-        Err(ApiError::draining())
-    }
+    end.ok_or_else(ApiError::draining)
 }
 
 /// Cancels the job of a line, if there is one that has not ended: its answer is not needed.
@@ -224,8 +243,8 @@ pub(super) async fn withdraw(relay: &Relay, batch: &BatchRecord, n: u32) -> Resu
     }
 }
 
-/// Whether the job of a line is completed, so that it has an answer.
-pub(super) async fn is_completed(
+/// Whether the job of a line has ended by itself, so that there is an answer or a reason why not.
+pub(super) async fn has_ended(
     relay: &Relay,
     batch: &BatchRecord,
     n: u32,
@@ -236,7 +255,7 @@ pub(super) async fn is_completed(
         return Ok(false);
     };
     let job = relay.store.get(Owner::Anyone, job).await?;
-    Ok(job.is_some_and(|job| job.state == JobState::Completed))
+    Ok(job.is_some_and(|job| matches!(job.state, JobState::Completed | JobState::Failed)))
 }
 
 /// The `custom_id` of a line, if it can be read.

@@ -1,7 +1,5 @@
 //! Results for the lines that a broken batch leaves unanswered.
 
-use std::collections::HashSet;
-
 use proto::ErrorCode;
 use queue::LineResult;
 
@@ -9,19 +7,18 @@ use super::{Run, answer, lines::Lines, passes};
 use crate::error::ApiError;
 
 impl Run {
-    /// Stores a result for every line that has none: its answer if its job is completed, else an
+    /// Stores a result for every line that has none: that of its job if this has ended, else an
     /// error. Clients find each `custom_id` in one of the two files.
     pub(super) async fn close_lines(&self) -> Result<(), ApiError> {
-        let results = self.relay.store.results(&self.batch.id).await?;
-        let done: HashSet<u32> = results.into_iter().map(|(n, _)| n).collect();
+        let done = self.done().await?;
         let mut lines = Lines::new(&self.relay, &self.batch.input);
         let mut seen = 0;
         loop {
             match lines.next().await {
+                Ok(Some((n, _))) if done.contains(&n) => seen += 1,
                 Ok(Some((n, line))) => {
                     seen += 1;
-                    if done.contains(&n) {
-                    } else if answer::is_completed(&self.relay, &self.batch, n).await? {
+                    if answer::has_ended(&self.relay, &self.batch, n).await? {
                         self.answer(n, line).await?;
                     } else {
                         let custom_id = answer::custom_id(&line).unwrap_or_else(|| n.to_string());
@@ -45,8 +42,7 @@ impl Run {
 
     /// Cancels the jobs of all lines that can be read and have no result.
     pub(super) async fn withdraw_lines(&self) -> Result<(), ApiError> {
-        let results = self.relay.store.results(&self.batch.id).await?;
-        let done: HashSet<u32> = results.into_iter().map(|(n, _)| n).collect();
+        let done = self.done().await?;
         let mut lines = Lines::new(&self.relay, &self.batch.input);
         loop {
             match lines.next().await {

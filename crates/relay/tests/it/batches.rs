@@ -4,14 +4,20 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use hearth_relay::{RelaySettings, SystemWorld, World as _};
 use http::{Method, StatusCode};
-use proto::worker::RelayMessage;
+use proto::{
+    End, ErrorCode, JobError,
+    worker::{RelayMessage, WorkerMessage},
+};
 use queue::{BatchState, Batches as _, Owner, Queue as _, QueueCounts, Scope};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use crate::{
     client::Client,
-    gated::Gated,
+    gated::{
+        Fault::{self, Fails, Panics},
+        Gated,
+    },
     in_time,
     server::{Ahead, Server},
     worker::Scripted,
@@ -97,9 +103,7 @@ pub(crate) async fn echo(worker: &mut Scripted) -> String {
     let asked: Value = serde_json::from_str(&job.body).unwrap();
     let question = asked["messages"][0]["content"].as_str().unwrap().to_owned();
     worker.answer(&job, &["re: ", &question]).await;
-    worker
-        .say(&proto::worker::WorkerMessage::Capacity { slots: 1 })
-        .await;
+    worker.say(&WorkerMessage::Capacity { slots: 1 }).await;
     question
 }
 
@@ -169,9 +173,7 @@ async fn a_restart_in_the_middle_loses_no_line_and_answers_none_twice() {
     let question = question["messages"][0]["content"].as_str().unwrap();
     worker.answer(&held, &["re: ", question]).await;
     asked.push(question.to_owned());
-    worker
-        .say(&proto::worker::WorkerMessage::Capacity { slots: 1 })
-        .await;
+    worker.say(&WorkerMessage::Capacity { slots: 1 }).await;
     while asked.len() < 12 {
         asked.push(echo(&mut worker).await);
     }
@@ -343,10 +345,10 @@ async fn a_batch_whose_file_is_not_whole_fails_and_keeps_what_was_answered() {
     assert_eq!(answers.len(), 1);
 }
 
-/// Starts a server over a store that panics in the named method once.
-async fn breaking(at: &'static str) -> (Server, Arc<Gated>) {
+/// Starts a server over a store with these faults.
+async fn breaking(faults: &[Fault]) -> (Server, Arc<Gated>) {
     let gated = Gated::new(99, 99);
-    *gated.breaks.lock() = Some(at);
+    gated.faults.lock().extend(faults);
     let settings = RelaySettings::default();
     let server = Server::beside(gated.clone(), gated.inner.clone(), settings).await;
     (server, gated)
@@ -354,7 +356,7 @@ async fn breaking(at: &'static str) -> (Server, Arc<Gated>) {
 
 #[tokio::test]
 async fn a_batch_that_breaks_down_fails_and_others_go_on() {
-    let (server, _) = breaking("next_result").await;
+    let (server, _) = breaking(&[Panics("next_result")]).await;
     let client = server.requester().await;
     let _worker = Scripted::ready(&server).await;
     let nobodys = line(1).replace(r#""m""#, r#""nobodys""#);
@@ -370,7 +372,7 @@ async fn a_batch_that_breaks_down_fails_and_others_go_on() {
 
 #[tokio::test]
 async fn a_line_that_breaks_down_is_an_error_of_its_own() {
-    let (server, _) = breaking("log").await;
+    let (server, _) = breaking(&[Panics("log")]).await;
     let client = server.requester().await;
     let mut worker = Scripted::ready(&server).await;
     let id = batch_of(&client, &lines(3)).await;
@@ -387,8 +389,59 @@ async fn a_line_that_breaks_down_is_an_error_of_its_own() {
 }
 
 #[tokio::test]
+async fn a_line_whose_worker_speaks_of_the_store_is_an_error_of_its_own() {
+    let server = Server::start().await;
+    let client = server.requester().await;
+    let mut worker = Scripted::ready(&server).await;
+    let id = batch_of(&client, &lines(2)).await;
+    let job = worker.lease().await;
+    let error = JobError::new(ErrorCode::OutcomeUnknown, "who knows");
+    worker.end(job.token(), 0, End::Failed { error }).await;
+    let more = WorkerMessage::Capacity { slots: 1 };
+    worker.say(&more).await;
+    echo(&mut worker).await;
+    let batch = until(&client, &id, "completed").await;
+    let counts = json!({"total": 2, "completed": 1, "failed": 1});
+    assert_eq!(batch["request_counts"], counts);
+    let errors = content(&client, &batch["error_file_id"]).await;
+    assert_eq!(
+        errors[0]["response"]["body"]["error"]["message"],
+        "who knows"
+    );
+}
+
+#[tokio::test]
+async fn a_batch_that_breaks_down_tells_why_a_job_of_it_failed() {
+    let (server, gated) = breaking(&[]).await;
+    let client = server.requester().await;
+    let mut worker = Scripted::ready(&server).await;
+    let id = batch_of(&client, &lines(1)).await;
+    let job = worker.lease().await;
+    gated.faults.lock().push_back(Panics("put_result"));
+    let error = JobError::new(ErrorCode::EngineRefused, "no such option");
+    worker.end(job.token(), 0, End::Failed { error }).await;
+    let batch = until(&client, &id, "failed").await;
+    let errors = content(&client, &batch["error_file_id"]).await;
+    let told = &errors[0]["response"]["body"]["error"]["message"];
+    assert_eq!(told, "no such option");
+}
+
+#[tokio::test]
+async fn a_batch_that_breaks_down_withdraws_its_jobs_also_if_that_fails_at_first() {
+    // The answer, and the results of the first line in both attempts to close the batch.
+    let put = Panics("put_result");
+    let (server, _) = breaking(&[put, put, put, Fails("cancel")]).await;
+    let client = server.requester().await;
+    let mut worker = Scripted::ready(&server).await;
+    let id = batch_of(&client, &lines(4)).await;
+    echo(&mut worker).await;
+    until(&client, &id, "failed").await;
+    assert_eq!(server.store.counts().queued, 0, "nobody would read them");
+}
+
+#[tokio::test]
 async fn a_batch_that_breaks_down_keeps_what_was_answered_and_withdraws_the_rest() {
-    let (server, gated) = breaking("").await;
+    let (server, gated) = breaking(&[]).await;
     let client = server.requester().await;
     let mut worker = Scripted::ready(&server).await;
     let id = batch_of(&client, &lines(5)).await;
@@ -399,7 +452,7 @@ async fn a_batch_that_breaks_down_keeps_what_was_answered_and_withdraws_the_rest
         }
     })
     .await;
-    *gated.breaks.lock() = Some("put_result");
+    gated.faults.lock().push_back(Panics("put_result"));
     echo(&mut worker).await;
     let batch = until(&client, &id, "failed").await;
     let answers = content(&client, &batch["output_file_id"]).await;

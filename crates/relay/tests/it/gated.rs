@@ -1,6 +1,7 @@
 //! A store that tests can block or make fail.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -21,6 +22,13 @@ use queue::{
 };
 use tokio::sync::{Semaphore, watch};
 
+/// A call that goes wrong, by the name of its method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Panics(&'static str),
+    Fails(&'static str),
+}
+
 /// A store that tests can block: each lease and each end waits for a permit. Reads fail while
 /// `is_blind` is set, and hang while `is_stuck` is set.
 #[derive(Debug)]
@@ -34,8 +42,8 @@ pub(crate) struct Gated {
     pub(crate) writing: Arc<Semaphore>,
     pub(crate) is_blind: AtomicBool,
     pub(crate) is_stuck: AtomicBool,
-    /// Makes the next call of the method with this name panic, where that asks for it.
-    pub(crate) breaks: Mutex<Option<&'static str>>,
+    /// Calls that go wrong, in this order: the next one of each named method that asks for it.
+    pub(crate) faults: Mutex<VecDeque<Fault>>,
 }
 
 impl Gated {
@@ -48,13 +56,17 @@ impl Gated {
             writing: Arc::new(Semaphore::new(1)),
             is_blind: AtomicBool::new(false),
             is_stuck: AtomicBool::new(false),
-            breaks: Mutex::default(),
+            faults: Mutex::default(),
         })
     }
 
-    fn may_break(&self, at: &str) {
-        let mut breaks = self.breaks.lock();
-        assert!(breaks.take_if(|name| *name == at).is_none(), "as planned");
+    fn may_break(&self, at: &'static str) {
+        assert!(!self.is_next(Fault::Panics(at)), "as planned");
+    }
+
+    fn is_next(&self, fault: Fault) -> bool {
+        let mut faults = self.faults.lock();
+        faults.pop_front_if(|next| *next == fault).is_some()
     }
 
     async fn look(&self) -> Result<(), QueueError> {
@@ -150,6 +162,9 @@ impl Queue for Gated {
 
     async fn cancel(&self, now: Timestamp, owner: Owner<'_>, id: JobId) -> Result<(), QueueError> {
         let _turn = self.writing.acquire().await.unwrap();
+        if self.is_next(Fault::Fails("cancel")) {
+            return Err(QueueError::closed());
+        }
         self.inner.cancel(now, owner, id).await
     }
 
