@@ -26,8 +26,9 @@ use crate::{JobTable, LinkEnd};
 const POSTS_MAX: usize = 8;
 /// Approximate maximum size of the details in one post, in bytes.
 const DETAILS_MAX: usize = 256 * 1024;
-/// Part of the hold by which each one is longer or shorter, so that workers whose polls were
-/// answered together do not poll together from then on.
+/// Part of the hold by which each one may be shorter, so that workers whose polls were answered
+/// together do not poll together from then on. None is longer: the relay would end it at its own
+/// limit, which is the same for all.
 const SPREAD: f64 = 0.2;
 /// Shortest hold worth requesting.
 const HOLD_MIN: Duration = Duration::from_secs(2);
@@ -336,7 +337,7 @@ impl<'a> Polling<'a> {
 
 /// Returns the hold of one poll; `random` is in `0.0..1.0`.
 fn spread(hold: Duration, random: f64) -> Duration {
-    hold.mul_f64(1.0 - SPREAD + 2.0 * SPREAD * random.clamp(0.0, 1.0))
+    hold.mul_f64(1.0 - SPREAD * random.clamp(0.0, 1.0))
 }
 
 async fn under_way<F: Future + Unpin>(request: &mut Option<F>) -> F::Output {

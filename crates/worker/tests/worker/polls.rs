@@ -130,7 +130,7 @@ async fn a_refused_upgrade_falls_back_to_held_polls_that_carry_a_whole_job() {
         }
     );
     let second: PollRequest = polls[0].json();
-    assert_eq!((second.free, second.wait_ms), (1, 20_000));
+    assert_eq!((second.free, second.wait_ms), (1, 25_000));
     assert_eq!(second.held, [token(1, 1)]);
     assert!(second.report.is_none(), "the report had not changed");
 }
@@ -147,11 +147,11 @@ async fn an_idle_worker_is_shown_online_as_soon_as_its_first_poll_is_answered() 
     assert_eq!(now.carrier, Some(CarrierKind::LongPoll));
     // Nothing was held, but the next poll is not delayed as if a proxy had answered.
     let held = timeout(Duration::from_secs(5), scene.relay.post()).await;
-    assert_eq!(held.unwrap().json::<PollRequest>().wait_ms, 30_000);
+    assert_eq!(held.unwrap().json::<PollRequest>().wait_ms, 20_000);
 }
 
 #[tokio::test]
-async fn polls_are_held_for_25_s_give_or_take_a_fifth() {
+async fn polls_are_held_for_20_to_25_s() {
     let draws = Arc::new(Mutex::new(0.0));
     let drawn = Arc::clone(&draws);
     let random = Random::new(move || *drawn.lock().unwrap());
@@ -161,7 +161,7 @@ async fn polls_are_held_for_25_s_give_or_take_a_fifth() {
         report_wanted: true,
         ..PollAnswer::default()
     };
-    for (wait_ms, next) in [(0, 0.5), (25_000, 0.75), (27_500, 0.0), (20_000, 0.0)] {
+    for (wait_ms, next) in [(0, 0.5), (22_500, 0.75), (21_250, 0.0), (25_000, 0.0)] {
         let poll = scene.relay.post().await;
         assert_eq!(poll.json::<PollRequest>().wait_ms, wait_ms);
         *draws.lock().unwrap() = next;
@@ -359,7 +359,7 @@ async fn pausing_gives_up_a_held_poll_that_asks_for_jobs() {
     assert_eq!(held.json::<PollRequest>().free, 2);
     scene.handle.set_paused(true);
     let paused: PollRequest = scene.relay.post().await.json();
-    assert_eq!((paused.free, paused.wait_ms), (0, 20_000));
+    assert_eq!((paused.free, paused.wait_ms), (0, 25_000));
     answer(held, &lease(1));
     scene.handle.set_paused(false);
     assert_eq!(scene.relay.post().await.json::<PollRequest>().free, 2);
@@ -418,7 +418,7 @@ async fn a_proxy_that_cuts_held_requests_gets_plain_polls() {
     answer(poll, &lease(1));
     let _engine = scene.asked().await;
     let held = scene.relay.post().await;
-    assert_eq!(held.json::<PollRequest>().wait_ms, 160);
+    assert_eq!(held.json::<PollRequest>().wait_ms, 200);
     let quiet = timeout(Duration::from_millis(40), scene.relay.post());
     assert!(quiet.await.is_err(), "one poll at a time");
     held.answer(504, "gateway timeout");
