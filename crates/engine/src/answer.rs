@@ -1,4 +1,4 @@
-//! Shared by the clients of engines: timeouts, lines of a response, and error messages.
+//! Shared by the clients of engines: requests, lines of a response, and error messages.
 
 use bytes::Bytes;
 use proto::{cause, limits};
@@ -7,7 +7,10 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 
-use crate::{EngineError, LineSplitter};
+use crate::{
+    EngineError, LineSplitter,
+    times::{Deadline, Limit},
+};
 
 /// Maximum size of an error body that is read, in bytes.
 const ERROR_BODY_MAX: usize = 64 * 1024;
@@ -18,40 +21,11 @@ const OWN_WORDS_MAX: usize = 8_000;
 /// Maximum size of an engine's answer about itself or its models, in bytes.
 const REPORT_MAX: usize = 16 * 1024 * 1024;
 
-/// Timeouts of an engine.
-#[derive(Debug, Clone)]
-pub struct EngineTimes {
-    /// Time to connect.
-    pub connect: Duration,
-    /// Time to answer a request about the engine itself.
-    pub report: Duration,
-    /// Time to the first line. It includes loading the model, waiting for other requests, and
-    /// processing a long prompt, which on a slow machine takes as long as a whole answer.
-    pub first_line: Duration,
-    /// Time between two lines. Ollama writes a tool call as one line, when it is complete.
-    pub next_line: Duration,
-    /// Time to an answer that is not streamed. The worker limits the time of a job, and tells the
-    /// requester so, which a timeout here would not.
-    pub whole_answer: Duration,
-}
-
-impl Default for EngineTimes {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(2),
-            report: Duration::from_secs(5),
-            first_line: Duration::from_secs(30 * 60),
-            next_line: Duration::from_secs(10 * 60),
-            whole_answer: limits::DEADLINE_MAX,
-        }
-    }
-}
-
 /// Sends a request about the engine itself and reads the answer.
 pub(crate) async fn ask(request: RequestBuilder, limit: Duration) -> Result<Bytes, EngineError> {
-    let by = Instant::now() + limit;
+    let by = Limit::fixed(limit).starting_now();
     let response = send(request, by).await?;
-    read(response, REPORT_MAX, by).await
+    read(response, REPORT_MAX, by.at).await
 }
 
 /// Maps every error of such a request to "unavailable": an engine that does not answer it is down.
@@ -68,19 +42,19 @@ pub(crate) fn not_up(error: EngineError) -> EngineError {
 }
 
 /// Sends a request and waits for a response that is not an error.
-pub(crate) async fn send(request: RequestBuilder, by: Instant) -> Result<Response, EngineError> {
+pub(crate) async fn send(request: RequestBuilder, by: Deadline) -> Result<Response, EngineError> {
     send_and_hear(request, by, message).await
 }
 
 /// Sends a request; `words` extracts the message from the body of an error.
 pub(crate) async fn send_and_hear(
     request: RequestBuilder,
-    by: Instant,
+    by: Deadline,
     words: impl Fn(&[u8]) -> Option<String>,
 ) -> Result<Response, EngineError> {
-    let response = match timeout_at(by, request.send()).await {
+    let response = match timeout_at(by.at, request.send()).await {
         Ok(response) => response.map_err(|error| EngineError::Unavailable(cause(&error)))?,
-        Err(_) => return Err(too_late()),
+        Err(_) => return Err(too_late(by.limit)),
     };
     let status = response.status().as_u16();
     if (200..300).contains(&status) {
@@ -103,8 +77,8 @@ pub(crate) async fn send_and_hear(
 
 /// The error for a timeout. It does not mean that the engine is down, which its connection and its
 /// answers about itself show: an engine may just be slow.
-fn too_late() -> EngineError {
-    EngineError::Broken("it did not begin its answer in time".into())
+fn too_late(limit: Limit) -> EngineError {
+    EngineError::Broken(limit.explain("it did not begin its answer in time"))
 }
 
 async fn read(mut response: Response, max: usize, by: Instant) -> Result<Bytes, EngineError> {
@@ -127,13 +101,13 @@ async fn read(mut response: Response, max: usize, by: Instant) -> Result<Bytes, 
 pub(crate) struct ResponseLines {
     response: Response,
     splitter: LineSplitter,
-    first_by: Option<Instant>,
-    pause: Duration,
+    first_by: Option<Deadline>,
+    pause: Limit,
     is_over: bool,
 }
 
 impl ResponseLines {
-    pub(crate) fn new(response: Response, first_by: Instant, pause: Duration) -> Self {
+    pub(crate) fn new(response: Response, first_by: Deadline, pause: Limit) -> Self {
         Self {
             response,
             splitter: LineSplitter::new(limits::LINE_MAX),
@@ -146,7 +120,7 @@ impl ResponseLines {
     /// Returns the next line, or `None` after the last one.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, EngineError> {
         let too_long = |_: crate::LineTooLong| EngineError::TooLong;
-        let by = self.first_by.unwrap_or_else(|| Instant::now() + self.pause);
+        let by = self.first_by.unwrap_or_else(|| self.pause.starting_now());
         loop {
             if let Some(line) = self.splitter.next_line().map_err(too_long)? {
                 self.first_by = None;
@@ -155,16 +129,15 @@ impl ResponseLines {
             if self.is_over {
                 return self.splitter.finish().map_err(too_long);
             }
-            match timeout_at(by, self.response.chunk()).await {
+            match timeout_at(by.at, self.response.chunk()).await {
                 Ok(Ok(Some(chunk))) => self.splitter.push(&chunk),
                 Ok(Ok(None)) => self.is_over = true,
                 Ok(Err(error)) => return Err(EngineError::Broken(cause(&error))),
-                Err(_) if self.first_by.is_some() => return Err(too_late()),
+                Err(_) if self.first_by.is_some() => return Err(too_late(by.limit)),
                 Err(_) => {
-                    let pause = self.pause.as_secs();
-                    let problem =
-                        format!("it was silent for {pause} s in the middle of its answer");
-                    return Err(EngineError::Broken(problem));
+                    let pause = by.limit.time.as_secs();
+                    let silent = format!("it was silent for {pause} s in the middle of its answer");
+                    return Err(EngineError::Broken(by.limit.explain(&silent)));
                 }
             }
         }
@@ -233,6 +206,7 @@ mod tests {
     use tokio::time::sleep;
 
     use super::*;
+    use crate::EngineTimes;
 
     /// Reads lines that arrive after these pauses, in seconds.
     async fn read(pauses: [u64; 3]) -> Vec<Result<Bytes, EngineError>> {
@@ -242,8 +216,8 @@ mod tests {
             Ok::<_, std::convert::Infallible>("{}\n")
         });
         let response = http::Response::new(reqwest::Body::wrap_stream(lines));
-        let first_by = Instant::now() + times.first_line;
-        let mut lines = ResponseLines::new(response.into(), first_by, times.next_line);
+        let first_by = times.to_first_line().starting_now();
+        let mut lines = ResponseLines::new(response.into(), first_by, times.to_next_line());
         let mut read = Vec::new();
         while let Some(line) = lines.next().await.transpose() {
             let is_over = line.is_err();
@@ -260,12 +234,15 @@ mod tests {
         // A prompt of 60,000 tokens at 40 a second, then one line of 4,000 tokens at 8 a second.
         let read_all = read([1_500, 1, 500]).await;
         assert!(read_all.iter().all(Result::is_ok), "{read_all:?}");
-        for silent in [[1_801, 0, 0], [1, 1, 601]] {
+        for (silent, option) in [
+            ([1_801, 0, 0], "`--first-line-timeout`"),
+            ([1, 1, 601], "`--next-line-timeout`"),
+        ] {
             let read = read(silent).await;
-            assert!(
-                matches!(read.last(), Some(Err(EngineError::Broken(_)))),
-                "{read:?}"
-            );
+            let Some(Err(EngineError::Broken(problem))) = read.last() else {
+                panic!("{read:?}");
+            };
+            assert!(problem.contains(option), "{problem}");
         }
     }
 

@@ -11,6 +11,7 @@ mod ollama;
 mod openai;
 mod request;
 mod spec;
+mod times;
 
 use std::{fmt, pin::Pin};
 
@@ -23,14 +24,14 @@ use proto::{
 pub use reqwest::Url;
 use serde_json::value::RawValue;
 
-pub use answer::EngineTimes;
 pub use clock::Clock;
 pub use host::{Host, InvalidHost, parse_host};
 pub use http::{client_builder, is_loopback};
 pub use lines::{LineSplitter, LineTooLong};
-pub use ollama::Ollama;
+pub use ollama::{CHANGE_PAUSE, Ollama};
 pub use openai::OpenAiCompatible;
 pub use spec::{InvalidSpec, Spec};
+pub use times::EngineTimes;
 
 /// The lines an engine writes for one job, in the format of Ollama's native API, without line
 /// feeds.

@@ -9,18 +9,19 @@ use proto::{Body, EngineKind, ModelEntry, ModelName, Op, WorkerReport, limits};
 use reqwest::{Client, Method, Url, header::CONTENT_TYPE};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value, value::RawValue};
-use tokio::time::{Duration, Instant};
+use tokio::time::Duration;
 
 use crate::{
     Engine, EngineError, EngineTimes, Lines,
     answer::{ResponseLines, ask, not_up, own_words, send_and_hear},
     client_builder,
     request::wants_lines,
+    times::Limit,
 };
 
 /// Maximum time between two lines of a change of models: verifying a pulled model takes long and
 /// produces no output.
-const CHANGE_PAUSE: Duration = Duration::from_secs(30 * 60);
+pub const CHANGE_PAUSE: Duration = Duration::from_secs(30 * 60);
 
 /// An Ollama server. It only gets requests for an [`Op`], byte for byte, and four kinds of requests
 /// about itself and its models.
@@ -55,6 +56,22 @@ impl Ollama {
         serde_json::from_slice(&body).map_err(|_| {
             EngineError::Unavailable(format!("what answers at {path} is not an Ollama"))
         })
+    }
+
+    /// Returns the limits of the first line, which is the whole answer if it does not stream, and
+    /// of the time between two lines. The owner's limits are for answers, not for changes of
+    /// models.
+    fn limits(&self, op: Op, streams: bool) -> (Limit, Limit) {
+        let change = Limit::fixed(CHANGE_PAUSE);
+        match (op.changes_models(), streams) {
+            (true, true) => (change, change),
+            (true, false) => (Limit::fixed(limits::MODEL_CHANGE), change),
+            (false, true) => (self.times.to_first_line(), self.times.to_next_line()),
+            (false, false) => (
+                Limit::fixed(self.times.whole_answer),
+                self.times.to_next_line(),
+            ),
+        }
     }
 }
 
@@ -144,14 +161,8 @@ impl Engine for Ollama {
             Op::Delete => (Method::DELETE, "/api/delete", false),
         };
         let streams = may_stream && wants_lines(&body.0);
-        let first_by = Instant::now()
-            + if streams {
-                self.times.first_line
-            } else if op.changes_models() {
-                limits::MODEL_CHANGE
-            } else {
-                self.times.whole_answer
-            };
+        let (to_first, to_next) = self.limits(op, streams);
+        let first_by = to_first.starting_now();
         let request = self
             .client
             .request(method, format!("{}{path}", self.base))
@@ -166,12 +177,7 @@ impl Engine for Ollama {
             let done = Bytes::from_static(br#"{"status":"success"}"#);
             return Ok(Box::pin(stream::iter([Ok(done)])));
         }
-        let pause = if op.changes_models() {
-            CHANGE_PAUSE
-        } else {
-            self.times.next_line
-        };
-        let lines = ResponseLines::new(response, first_by, pause);
+        let lines = ResponseLines::new(response, first_by, to_next);
         Ok(Box::pin(stream::unfold(
             Reading::Lines(lines),
             move |reading| async move {

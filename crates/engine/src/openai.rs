@@ -98,11 +98,11 @@ impl OpenAiCompatible {
     async fn generate(&self, path: &str, body: &Value, reply: Reply) -> Result<Lines, EngineError> {
         let started = Instant::now();
         // The upstream request always streams, so that a silent server can be told from a busy one.
-        let first_by = started + self.times.first_line;
+        let first_by = self.times.to_first_line().starting_now();
         let request = self.request(Method::POST, path).json(body);
         let response = send(request, first_by).await.map_err(own_fault)?;
         let answer = Answer {
-            lines: ResponseLines::new(response, first_by, self.times.next_line),
+            lines: ResponseLines::new(response, first_by, self.times.to_next_line()),
             reply,
             started,
             clock: self.clock.clone(),

@@ -320,6 +320,39 @@ async fn a_request_in_one_piece_is_given_longer_than_a_stream() {
 }
 
 #[tokio::test]
+async fn the_limits_of_answers_are_not_those_of_changes_of_models() {
+    let server = ScriptedOllama::start().await.unwrap();
+    let client = client(
+        &server,
+        EngineTimes {
+            first_line: Duration::from_millis(50),
+            next_line: Duration::from_millis(50),
+            ..EngineTimes::default()
+        },
+    );
+    let (first, next) = (Gate::default(), Gate::default());
+    let pulled = Answer::after(&first)
+        .then_all(Answer::begin().send_lines([r#"{"status":"pulling manifest"}"#]))
+        .then(Step::Wait(next.clone()))
+        .send_lines([r#"{"status":"success"}"#])
+        .then(Step::Finish);
+    server.script("/api/pull", pulled);
+    // Each of these answers is given up meanwhile.
+    server.script("/api/chat", Answer::after(&Gate::default()));
+    server.script("/api/chat", Answer::begin().send_lines([TOKEN]));
+    let answers = async {
+        for gate in [first, next] {
+            let (_, error) = ask(&client, Op::Chat, CHAT).await;
+            assert!(matches!(error, Some(EngineError::Broken(_))), "{error:?}");
+            gate.open();
+        }
+    };
+    let pull = ask(&client, Op::Pull, r#"{"model":"tiny"}"#);
+    let ((lines, error), ()) = tokio::join!(pull, answers);
+    assert_eq!((lines.len(), error), (2, None));
+}
+
+#[tokio::test]
 async fn dropping_the_lines_stops_the_engine_and_so_does_dropping_the_request() {
     let (server, client) = scripted().await;
     server.script("/api/chat", Answer::begin().send_lines([TOKEN]));
