@@ -42,6 +42,15 @@ impl Work {
             table: Arc::clone(&table),
             token,
         };
+        let too_long = async {
+            match limit {
+                Some(limit) => {
+                    tokio::time::sleep(limit + GRACE).await;
+                    limit
+                }
+                None => future::pending().await,
+            }
+        };
         let ended = async {
             tokio::select! {
                 biased;
@@ -52,7 +61,7 @@ impl Work {
                     "the deadline passed before the answer was complete",
                 )),
                 ending = self.answer(&table) => Some(ending),
-                () = passed(limit.map(|limit| limit + GRACE)) => Some(self.ran_too_long(&table)),
+                limit = too_long => Some(self.ran_too_long(&table, limit)),
             }
         };
         if let Some(ending) = ended.instrument(span.clone()).await {
@@ -75,8 +84,8 @@ impl Work {
     /// Fails a job at the limit. It is not given back, because another run would most likely take
     /// as long. Without a single line, the engine itself may be stuck, so that counts for the
     /// circuit breaker.
-    fn ran_too_long(&self, table: &JobTable) -> Ending {
-        let limit = self.limit(table).unwrap_or_default().as_secs();
+    fn ran_too_long(&self, table: &JobTable, limit: Duration) -> Ending {
+        let limit = limit.as_secs();
         if !table.has_lines(self.token) {
             let problem = format!("it answered nothing for {limit} s");
             self.engine_failed(table, &EngineError::Broken(problem));
