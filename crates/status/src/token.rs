@@ -17,17 +17,37 @@ pub struct LocalToken(SecretString);
 
 /// The reason why there is no token.
 #[derive(Debug, thiserror::Error)]
-#[error("the local token {} cannot be {did}: {source}; {}, and restart Hearth", path.display(), remedy(did))]
+#[error("the local token {} cannot be {did}: {source}; {}, and restart Hearth", path.display(), did.remedy())]
 pub struct TokenError {
     path: PathBuf,
-    did: &'static str,
+    did: Did,
     source: io::Error,
 }
 
-fn remedy(did: &str) -> &'static str {
-    match did {
-        "read" => "remove the file",
-        _ => "make room on the disk, make sure that this user may write to the folder",
+/// What could not be done with the token.
+#[derive(Debug, Clone, Copy)]
+enum Did {
+    Read,
+    Written,
+}
+
+impl Did {
+    const fn remedy(self) -> &'static str {
+        match self {
+            Self::Read => "remove the file",
+            Self::Written => {
+                "make room on the disk, make sure that this user may write to the folder"
+            }
+        }
+    }
+}
+
+impl fmt::Display for Did {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "read",
+            Self::Written => "written",
+        })
     }
 }
 
@@ -55,17 +75,18 @@ impl LocalToken {
             let path = path.clone();
             move |source| TokenError { path, did, source }
         };
-        private_file::make_folder(folder).map_err(fail("written"))?;
+        private_file::make_folder(folder).map_err(fail(Did::Written))?;
         match Self::read(&path) {
             Ok(Some(token)) => return Ok(token),
             Ok(None) => {}
             Err(error) if is_wide_open(&path) => {
                 tracing::warn!(path = %path.display(), %error, "replacing the local token");
             }
-            Err(error) => return Err(fail("read")(error)),
+            Err(error) => return Err(fail(Did::Read)(error)),
         }
         let token = Self::new(random);
-        private_file::write(&path, token.0.expose_secret().as_bytes()).map_err(fail("written"))?;
+        private_file::write(&path, token.0.expose_secret().as_bytes())
+            .map_err(fail(Did::Written))?;
         Ok(token)
     }
 
