@@ -108,8 +108,8 @@ fn repeated(line: &Line) -> Option<Vec<String>> {
         "allow-model-changes" | "plain-http" => {
             return Some(vec![format!("--{}={}", line.name, line.value)]);
         }
-        "relay" | "slots" | "name" | "language" | "ollama-host" => line.value.clone(),
-        "job-limit" | "first-line-timeout" | "next-line-timeout" => line.value.clone(),
+        "relay" | "slots" | "name" | "language" | "ollama-host" | "job-limit"
+        | "first-line-timeout" | "next-line-timeout" => line.value.clone(),
         "engine" => match line.value.split_once(':') {
             Some((kind @ "builtin", path)) => format!("{kind}:{}", absolute(Path::new(path))),
             _ => line.value.clone(),

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use engine::EngineTimes;
+use proto::limits;
 use worker::Tuning;
 
 use crate::{SettingsError, origin::Resolver};
 
 /// The longest time that can be set, in seconds: no job waits longer for its answer.
-const LONGEST: u32 = 7 * 24 * 60 * 60;
+const LONGEST: u64 = limits::DEADLINE_MAX.as_secs();
 
 /// Resolves the maximum time of one job; `None` for no limit.
 pub(crate) fn job_limit(
@@ -40,7 +41,7 @@ pub(crate) fn of_engine(
 fn time(
     name: &'static str,
     (flag, file): (Option<u32>, Option<u32>),
-    least: u32,
+    least: u64,
     usual: Duration,
     from: &mut Resolver<'_>,
 ) -> Result<Duration, SettingsError> {
@@ -52,11 +53,10 @@ fn time(
 }
 
 /// Parses a number of seconds.
-fn seconds(text: &str, least: u32) -> Result<u64, String> {
+fn seconds(text: &str, least: u64) -> Result<u64, String> {
     let number = text.parse().ok();
     let number = number.filter(|number| (least..=LONGEST).contains(number));
-    let problem = || format!("must be a number of seconds from {least} to {LONGEST}");
-    number.map(u64::from).ok_or_else(problem)
+    number.ok_or_else(|| format!("must be a number of seconds from {least} to {LONGEST}"))
 }
 
 #[cfg(test)]

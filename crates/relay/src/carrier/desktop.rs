@@ -10,8 +10,8 @@ use queue::{LeaseQuery, Models, QueueError};
 use super::query_of;
 use crate::{Relay, auth::Caller};
 
-/// Time for which signs of life of a desktop renew its lease. A native worker waits as long for an
-/// answer in one piece.
+/// Time for which signs of life of a desktop renew its lease. The default limit of a job on an agent
+/// is as long (`--job-limit`).
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(30 * 60);
 
 /// Returns the request for leases of a desktop: jobs of the models that it reported, or of any.
