@@ -1,27 +1,16 @@
 //! The limits that no option sets, for `--print-config`.
 
-use std::{fmt::Write as _, time::Duration};
-
-use engine::EngineTimes;
+use engine::{CHANGE_PAUSE, EngineTimes};
 use proto::limits;
-use worker::Tuning;
+use telemetry::fixed::{Limit, count, seconds};
+use worker::{DRAIN, Tuning};
 
-/// Lists the limits that no option sets, as comments of a settings file. Times are in seconds,
-/// sizes in bytes.
-pub(crate) fn lines() -> String {
-    let mut text = String::new();
-    for (name, value) in all() {
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "# {name} = {value} (fixed)");
-    }
-    text
-}
-
-fn all() -> Vec<(&'static str, String)> {
+/// Returns the limits that no option sets.
+pub(crate) fn all() -> Vec<Limit> {
     [relay(), engine(), hub()].into_iter().flatten().collect()
 }
 
-fn relay() -> Vec<(&'static str, String)> {
+fn relay() -> Vec<Limit> {
     let tuning = Tuning::default();
     vec![
         ("connect-timeout", seconds(tuning.connect)),
@@ -39,23 +28,32 @@ fn relay() -> Vec<(&'static str, String)> {
         ("line-bytes-max", count(limits::LINE_MAX)),
         ("unconfirmed-bytes-of-job-max", count(limits::UNACKED_MAX)),
         ("unconfirmed-bytes-max", count(limits::UNCONFIRMED_MAX)),
+        ("loads-and-changes-at-once-max", count(limits::URGENT_MAX)),
+        ("models-max", count(limits::MODELS_MAX)),
+        ("model-details-bytes-max", count(limits::SHOW_MAX)),
+        ("details-bytes-max", count(limits::SHOWS_MAX)),
+        ("loaded-models-max", count(limits::RUNNING_MAX)),
+        ("stop-timeout", seconds(DRAIN)),
     ]
 }
 
-fn engine() -> Vec<(&'static str, String)> {
+fn engine() -> Vec<Limit> {
     let (times, tuning) = (EngineTimes::default(), Tuning::default());
     vec![
         ("engine-connect-timeout", seconds(times.connect)),
         ("engine-report-timeout", seconds(times.report)),
         ("engine-whole-answer-timeout", seconds(times.whole_answer)),
         ("engine-probe-interval", seconds(tuning.probe)),
+        ("engine-retry-wait-min", seconds(tuning.engine_retry.0)),
+        ("engine-retry-wait-max", seconds(tuning.engine_retry.1)),
         ("engine-failure-pause-min", seconds(tuning.breaker.0)),
         ("engine-failure-pause-max", seconds(tuning.breaker.1)),
         ("model-change-timeout", seconds(limits::MODEL_CHANGE)),
+        ("model-change-line-timeout", seconds(CHANGE_PAUSE)),
     ]
 }
 
-fn hub() -> Vec<(&'static str, String)> {
+fn hub() -> Vec<Limit> {
     let hub = ::status::Limits::default();
     vec![
         ("status-sockets-max", count(hub.sockets)),
@@ -74,27 +72,28 @@ fn hub() -> Vec<(&'static str, String)> {
     ]
 }
 
-fn count(value: impl Copy + ToString) -> String {
-    value.to_string()
-}
-
-fn seconds(time: Duration) -> String {
-    time.as_secs_f64().to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+
+    use telemetry::fixed::comments;
 
     use super::*;
 
     #[test]
     fn the_limits_that_no_option_sets_are_comments_with_their_numbers() {
-        let text = lines();
+        let text = comments(all());
         for line in [
             "# silence-timeout = 45 (fixed)",
             "# reconnect-wait-min = 0.5 (fixed)",
             "# engine-report-timeout = 5 (fixed)",
+            "# engine-retry-wait-max = 30 (fixed)",
+            "# model-change-timeout = 21600 (fixed)",
+            "# model-change-line-timeout = 1800 (fixed)",
+            "# models-max = 4096 (fixed)",
+            "# loaded-models-max = 64 (fixed)",
+            "# loads-and-changes-at-once-max = 4 (fixed)",
+            "# stop-timeout = 25 (fixed)",
             "# status-sockets-max = 1024 (fixed)",
         ] {
             assert!(text.lines().any(|told| told == line), "{line} in {text}");

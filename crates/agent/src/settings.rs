@@ -3,6 +3,7 @@ use std::{fmt, io, path::PathBuf, time::Duration};
 use engine::{EngineTimes, Spec, Url, parse_host};
 use proto::WorkerId;
 use secrecy::SecretString;
+use telemetry::fixed::comments;
 
 use crate::{
     Args, AtLogin, Folders, Language, Relay,
@@ -240,7 +241,7 @@ impl Settings {
         ] {
             text += &format!("# {name} folder: {}\n", folder.display());
         }
-        text + &fixed::lines()
+        text + &comments(fixed::all())
     }
 }
 

@@ -32,7 +32,7 @@ use self::lines::Lines;
 use crate::{Relay, error::ApiError};
 
 /// Maximum number of lines of a batch, and of its lines in the queue at once.
-const LINES_MAX: u32 = 10_000;
+pub(crate) const LINES_MAX: u32 = 10_000;
 const AT_ONCE: usize = 8;
 /// Maximum number of answers, of at most 64 MiB each, that are in memory at once for all batches.
 const COLLECTED_MAX: usize = 4;

@@ -13,6 +13,7 @@ use std::{
 };
 
 use clap::{Arg, ArgAction, ArgMatches, Args as _, Command, parser::ValueSource};
+use telemetry::fixed::comments;
 use url::Url;
 
 use crate::{Args, fixed};
@@ -189,7 +190,7 @@ impl Config {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{mark}{name} = {values} # {from}");
         }
-        text + &fixed::lines()
+        text + &comments(fixed::all())
     }
 }
 

@@ -1,38 +1,37 @@
 //! The limits that no option sets, for `--print-config`.
 
-use std::{fmt::Write as _, time::Duration};
+use std::time::Duration;
 
 use proto::limits;
 use queue::{SESSIONS_MAX, machine::AGING_STEP};
+use telemetry::fixed::{Limit, count, seconds};
 
 use crate::{
-    RelaySettings, carrier,
+    RelaySettings, api, batch, carrier,
     jwt::{self, TOKEN_MAX},
     listen::{HEAD_MAX, HEADERS_MAX},
     payload::{FAIR_RATE, LOWEST_RATE},
     pipeline::URI_MAX,
     rate, session,
     users::{PASSWORD_MAX, PASSWORD_MIN},
-    workers::{POLLERS_MAX, SOCKETS_MAX},
+    webhook,
+    workers::{self, POLLERS_MAX, SOCKETS_MAX},
 };
 
-/// Lists the limits that no option sets, as comments of a settings file. Times are in seconds,
-/// sizes in bytes.
-pub(crate) fn lines() -> String {
-    let mut text = String::new();
-    for (name, value) in all() {
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "# {name} = {value} (fixed)");
-    }
-    text
-}
-
-fn all() -> Vec<(&'static str, String)> {
-    let all = [requests(), websockets(), queue(), secrets()];
+/// Returns the limits that no option sets.
+pub(crate) fn all() -> Vec<Limit> {
+    let all = [
+        requests(),
+        websockets(),
+        desktops(),
+        queue(),
+        files(),
+        secrets(),
+    ];
     all.into_iter().flatten().collect()
 }
 
-fn requests() -> Vec<(&'static str, String)> {
+fn requests() -> Vec<Limit> {
     vec![
         ("head-bytes-max", count(HEAD_MAX)),
         ("headers-max", count(HEADERS_MAX)),
@@ -49,7 +48,7 @@ fn requests() -> Vec<(&'static str, String)> {
     ]
 }
 
-fn websockets() -> Vec<(&'static str, String)> {
+fn websockets() -> Vec<Limit> {
     let settings = RelaySettings::default();
     let buffers = carrier::socket::config();
     let rate = Duration::from_secs(1).as_micros() / settings.unpaid_every.as_micros();
@@ -71,7 +70,28 @@ fn websockets() -> Vec<(&'static str, String)> {
     ]
 }
 
-fn queue() -> Vec<(&'static str, String)> {
+/// The limits of the tunnel service's desktops.
+fn desktops() -> Vec<Limit> {
+    let message = carrier::tunnel::MESSAGE_MAX;
+    vec![
+        ("tunnel-message-bytes-max", count(message)),
+        (
+            "tunnel-ping-interval",
+            seconds(carrier::tunnel_session::PING),
+        ),
+        (
+            "tunnel-silence-timeout",
+            seconds(carrier::tunnel_session::DEAD),
+        ),
+        ("bridge-silence-timeout", seconds(api::bridge::ALIVE)),
+        (
+            "desktop-answer-timeout",
+            seconds(carrier::desktop::ANSWER_WITHIN),
+        ),
+    ]
+}
+
+fn queue() -> Vec<Limit> {
     vec![
         ("jobs-per-agent-max", count(limits::HELD_MAX)),
         ("renewal-interval", seconds(limits::HEARTBEAT)),
@@ -81,6 +101,11 @@ fn queue() -> Vec<(&'static str, String)> {
         ("retry-wait-max", seconds(limits::RETRY_MAX)),
         ("deadline-max", seconds(limits::DEADLINE_MAX)),
         ("line-bytes-max", count(limits::LINE_MAX)),
+        ("model-change-timeout", seconds(limits::MODEL_CHANGE)),
+        ("models-per-agent-max", count(limits::MODELS_MAX)),
+        ("reports-bytes-per-key-max", count(workers::OF_KEY_MAX)),
+        ("reports-bytes-max", count(workers::OF_ALL_MAX)),
+        ("lost-agents-remembered-for", seconds(workers::REMEMBERED)),
         (
             "idempotency-key-bytes-max",
             count(limits::IDEMPOTENCY_KEY_MAX),
@@ -88,7 +113,20 @@ fn queue() -> Vec<(&'static str, String)> {
     ]
 }
 
-fn secrets() -> Vec<(&'static str, String)> {
+/// The limits of files, batches and webhooks.
+fn files() -> Vec<Limit> {
+    vec![
+        ("files-per-account", count(api::files::FILES_MAX)),
+        ("files-bytes-per-account", count(api::files::BYTES_MAX)),
+        ("files-kept-for", seconds(batch::FILE_KEPT)),
+        ("batch-requests-max", count(batch::LINES_MAX)),
+        ("batch-window", seconds(batch::WINDOW)),
+        ("batches-at-once-max", count(batch::BATCHES_MAX)),
+        ("webhook-timeout", seconds(webhook::PATIENCE)),
+    ]
+}
+
+fn secrets() -> Vec<Limit> {
     vec![
         ("access-token-life", seconds(session::ACCESS_LIFE)),
         ("refresh-token-life", seconds(session::RENEW_LIFE)),
@@ -103,29 +141,33 @@ fn secrets() -> Vec<(&'static str, String)> {
     ]
 }
 
-fn count(value: impl Copy + ToString) -> String {
-    value.to_string()
-}
-
-fn seconds(time: Duration) -> String {
-    time.as_secs_f64().to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+
+    use telemetry::fixed::comments;
 
     use super::*;
 
     #[test]
     fn the_limits_that_no_option_sets_are_comments_with_their_numbers() {
-        let text = lines();
+        let text = comments(all());
         for line in [
             "# head-bytes-max = 16384 (fixed)",
             "# large-body-bytes-per-second-min = 65536 (fixed)",
             "# silence-timeout = 45 (fixed)",
             "# unpaid-messages-per-second = 100 (fixed)",
+            "# tunnel-message-bytes-max = 16777216 (fixed)",
+            "# tunnel-ping-interval = 30 (fixed)",
+            "# tunnel-silence-timeout = 90 (fixed)",
+            "# bridge-silence-timeout = 90 (fixed)",
+            "# desktop-answer-timeout = 1800 (fixed)",
             "# priority-step = 60 (fixed)",
+            "# model-change-timeout = 21600 (fixed)",
+            "# models-per-agent-max = 4096 (fixed)",
+            "# reports-bytes-per-key-max = 67108864 (fixed)",
+            "# batch-requests-max = 10000 (fixed)",
+            "# webhook-timeout = 10 (fixed)",
             "# access-token-life = 900 (fixed)",
         ] {
             assert!(text.lines().any(|told| told == line), "{line} in {text}");

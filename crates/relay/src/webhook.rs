@@ -23,8 +23,8 @@ use proto::{Account, JobId};
 use queue::{DeliveryOutcome, DueWebhooks, Job, Webhook};
 use tokio::{sync::Notify, time::sleep};
 
-pub(crate) use self::send::client;
 use self::send::{Failure, Sender};
+pub(crate) use self::send::{PATIENCE, client};
 pub(crate) use self::sign::Secret;
 pub use self::target::Allowed;
 pub(crate) use self::target::check;

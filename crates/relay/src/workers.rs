@@ -21,6 +21,10 @@ use queue::{KeyId, ModelPatterns, Models, Serve};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::{
+    memory::{OF_ALL_MAX, OF_KEY_MAX},
+    registry::REMEMBERED,
+};
 use crate::{
     auth::{Caller, serves},
     error::ApiError,

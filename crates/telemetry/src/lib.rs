@@ -1,9 +1,10 @@
 //! Logging to stderr, filtered by `HEARTH_LOG`; the metrics of relay and agent; process limits for
-//! open files and core files.
+//! open files and core files; the format of the limits that no option sets.
 
 pub mod agent;
 pub mod cores;
 pub mod files;
+pub mod fixed;
 pub mod metrics;
 mod one_line;
 mod short_fields;

@@ -25,6 +25,6 @@ pub use backoff::Backoff;
 pub use engine::{Clock, Url};
 pub use held::Outgoing;
 pub use job_table::JobTable;
-pub use settings::{Random, Tuning, WorkerSettings};
+pub use settings::{DRAIN, Random, Tuning, WorkerSettings};
 pub use source::{LinkEnd, Source};
 pub use worker::{Worker, WorkerHandle};

@@ -6,6 +6,9 @@ use engine::{Clock, Url};
 use proto::{WorkerId, limits};
 use secrecy::SecretString;
 
+/// Default time for running jobs to end after the worker is told to stop.
+pub const DRAIN: Duration = Duration::from_secs(25);
+
 /// Settings of a worker. [`WorkerSettings::new`] sets the defaults.
 #[derive(Debug, Clone)]
 pub struct WorkerSettings {
@@ -43,7 +46,7 @@ impl WorkerSettings {
             start_paused: false,
             allow_model_changes: false,
             plain_http: false,
-            drain: Duration::from_secs(25),
+            drain: DRAIN,
             tuning: Tuning::default(),
         }
     }

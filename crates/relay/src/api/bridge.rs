@@ -34,7 +34,7 @@ use crate::{
 
 const JSON: &str = "application/json";
 /// Time for which a bridge counts as online after a request; it sends a heartbeat every 60 s.
-const ALIVE: Duration = Duration::from_secs(90);
+pub(crate) const ALIVE: Duration = Duration::from_secs(90);
 /// Maximum number of waiting jobs that are counted for the state of a bridge.
 const COUNTED_MAX: usize = 100;
 

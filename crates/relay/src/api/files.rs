@@ -28,8 +28,8 @@ use crate::{
 };
 
 /// Maximum number of files of an account, and of their bytes in total.
-const FILES_MAX: usize = 200;
-const BYTES_MAX: u64 = 256 * 1024 * 1024;
+pub(crate) const FILES_MAX: usize = 200;
+pub(crate) const BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Maximum length of a file's name, in bytes.
 const NAME_MAX: usize = 256;
 /// Maximum time that a request to delete a file waits for its parts to be erased.

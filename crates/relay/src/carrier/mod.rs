@@ -10,7 +10,7 @@ pub(crate) mod poll;
 mod session;
 pub(crate) mod socket;
 pub(crate) mod tunnel;
-mod tunnel_session;
+pub(crate) mod tunnel_session;
 pub(crate) mod undelivered;
 mod writer;
 

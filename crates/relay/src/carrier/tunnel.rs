@@ -45,7 +45,7 @@ use crate::{
 pub(crate) const PATH: &str = "/ws/tunnel";
 /// Maximum size of a message, in bytes: an answer of one line of the maximum length, and the escapes
 /// of its text.
-const MESSAGE_MAX: usize = 2 * LINE_MAX;
+pub(crate) const MESSAGE_MAX: usize = 2 * LINE_MAX;
 /// Maximum time for closing a connection.
 const GOODBYE: Duration = Duration::from_secs(1);
 /// Close code of the tunnel service for a credential that is not accepted.

@@ -34,9 +34,9 @@ use super::{
 use crate::{Relay, auth::Caller, payload::fair_time};
 
 /// Interval of pings.
-const PING: Duration = Duration::from_secs(30);
+pub(crate) const PING: Duration = Duration::from_secs(30);
 /// Time without any frame after which a desktop counts as dead.
-const DEAD: Duration = Duration::from_secs(90);
+pub(crate) const DEAD: Duration = Duration::from_secs(90);
 /// Maximum number of messages that wait to be written: a request, and pings.
 const OUTGOING_MAX: usize = 16;
 

@@ -18,7 +18,7 @@ use super::{
 };
 
 /// Maximum time of a try, from name resolution to the head of the response.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Reason why a webhook was not delivered. The message never contains the URL.
 #[derive(Debug, PartialEq, Eq)]

@@ -5,9 +5,9 @@ use proto::limits;
 use crate::tally::{Part, Tally};
 
 /// Maximum size of the information of one key's workers, including disconnected ones, in bytes.
-const OF_KEY_MAX: usize = 4 * limits::SHOWS_MAX;
+pub(crate) const OF_KEY_MAX: usize = 4 * limits::SHOWS_MAX;
 /// Maximum size of the information of all workers, in bytes.
-const OF_ALL_MAX: usize = 32 * limits::SHOWS_MAX;
+pub(crate) const OF_ALL_MAX: usize = 32 * limits::SHOWS_MAX;
 
 /// Counters of the stored bytes: in total, and for each key's workers.
 #[derive(Debug, Default)]

@@ -15,7 +15,7 @@ use super::{
 
 /// Retention of a worker's information after it has disconnected. An hour covers a restart, a
 /// suspended machine and a change of networks.
-const REMEMBERED: Duration = Duration::from_secs(60 * 60);
+pub(crate) const REMEMBERED: Duration = Duration::from_secs(60 * 60);
 /// Maximum number of disconnected workers that are remembered, of one key and in total.
 const REMEMBERED_OF_KEY_MAX: usize = POLLERS_MAX;
 const REMEMBERED_MAX: usize = 1024;
