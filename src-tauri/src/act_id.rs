@@ -5,6 +5,7 @@ use agent::TrayAct;
 use proto::status::{Command, CommandArgs};
 
 const AUTOSTART: &str = "autostart";
+const WINDOW: &str = "open_window";
 const ONCE: &str = "approve_once";
 const ALWAYS: &str = "approve_always";
 const DENY: &str = "deny";
@@ -12,6 +13,7 @@ const DENY: &str = "deny";
 /// The id of an item with this action.
 pub(crate) fn of(act: TrayAct) -> String {
     match act {
+        TrayAct::OpenWindow => WINDOW.to_owned(),
         TrayAct::ToggleAutostart => AUTOSTART.to_owned(),
         TrayAct::Approve { approval, always } => {
             format!("{} {approval}", if always { ALWAYS } else { ONCE })
@@ -26,8 +28,10 @@ pub(crate) fn of(act: TrayAct) -> String {
 
 /// The action of an item with this id; `None` for a line of text.
 pub(crate) fn act(id: &str) -> Option<TrayAct> {
-    if id == AUTOSTART {
-        return Some(TrayAct::ToggleAutostart);
+    match id {
+        AUTOSTART => return Some(TrayAct::ToggleAutostart),
+        WINDOW => return Some(TrayAct::OpenWindow),
+        _ => {}
     }
     let (word, argument) = id.split_once(' ').unwrap_or((id, ""));
     let number = argument.parse().ok();
@@ -74,6 +78,7 @@ mod tests {
         }
         let approval = u64::MAX;
         for wanted in [
+            TrayAct::OpenWindow,
             TrayAct::ToggleAutostart,
             TrayAct::Approve {
                 approval,

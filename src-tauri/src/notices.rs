@@ -102,7 +102,7 @@ fn read(action: &str, asked: u64) -> Option<Clicked> {
         act @ (TrayAct::Approve { approval, .. } | TrayAct::Deny { approval }) => {
             (approval == asked).then_some(Clicked::Answer(act))
         }
-        TrayAct::Command(_) | TrayAct::ToggleAutostart => None,
+        TrayAct::Command(_) | TrayAct::OpenWindow | TrayAct::ToggleAutostart => None,
     }
 }
 

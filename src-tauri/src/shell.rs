@@ -9,7 +9,7 @@ use tauri::AppHandle;
 use crate::{
     act_id, login, overlay,
     tray::{Painted, TrayError},
-    view::Views,
+    view::{View, Views},
     window,
 };
 
@@ -135,6 +135,13 @@ impl Shell for TauriShell {
 
     fn open_window(&mut self) {
         self.queue("the window", |shell| Ok(window::open(&shell.app)?));
+    }
+
+    fn open_settings(&mut self) {
+        self.queue("the settings", |shell| {
+            shell.views.update(View::go_to_settings);
+            Ok(window::open(&shell.app)?)
+        });
     }
 
     fn set_autostart(&mut self, on: bool) -> Result<(), String> {

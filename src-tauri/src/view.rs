@@ -31,6 +31,10 @@ pub(crate) struct View {
     /// Why a click in the tray was refused; cleared when the window that shows it is closed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) refused: Option<String>,
+    /// How often the settings were asked for since the window was opened: with each time, the page
+    /// goes there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    settings: Option<u32>,
     /// The pending approvals and the permanent grants.
     pairs: Arc<Pairs>,
 }
@@ -59,6 +63,17 @@ impl From<&Link> for PageLink {
 }
 
 impl View {
+    /// Lets the page of the window go to its settings.
+    pub(crate) fn go_to_settings(&mut self) {
+        self.settings = Some(self.settings.map_or(1, |times| times.wrapping_add(1)));
+    }
+
+    /// Forgets what was meant for the window that was closed.
+    pub(crate) fn window_closed(&mut self) {
+        self.refused = None;
+        self.settings = None;
+    }
+
     /// Whether nothing but figures (tokens, speed) changed since `shown`.
     fn differs_in_figures_only(&self, shown: &Self) -> bool {
         let (PageLink::Live { status: new }, PageLink::Live { status: old }) =
@@ -79,6 +94,7 @@ impl View {
             && self.autostart == shown.autostart
             && self.no_tray == shown.no_tray
             && self.refused == shown.refused
+            && self.settings == shown.settings
             && self.pairs == shown.pairs
     }
 }
@@ -222,6 +238,22 @@ mod tests {
             ..working(2)
         };
         assert!(!paused.differs_in_figures_only(&working(1)));
+        let mut asked = working(2);
+        asked.go_to_settings();
+        assert!(!asked.differs_in_figures_only(&working(1)));
+    }
+
+    #[test]
+    fn each_request_for_the_settings_is_told_and_none_outlives_the_window() {
+        let mut view = View::default();
+        let mut told = |change: fn(&mut View)| {
+            change(&mut view);
+            serde_json::to_value(&view).unwrap()["settings"].as_u64()
+        };
+        assert_eq!(told(View::go_to_settings), Some(1));
+        assert_eq!(told(View::go_to_settings), Some(2));
+        assert_eq!(told(View::window_closed), None);
+        assert_eq!(told(View::go_to_settings), Some(1));
     }
 
     #[tokio::test(start_paused = true)]

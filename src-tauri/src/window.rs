@@ -2,7 +2,10 @@
 
 use tauri::{AppHandle, Manager as _, WebviewUrl, WebviewWindowBuilder, WindowEvent};
 
-use crate::{pages, view::Views};
+use crate::{
+    pages,
+    view::{View, Views},
+};
 
 /// The window's label.
 pub(crate) const LABEL: &str = "main";
@@ -23,9 +26,8 @@ pub(crate) fn open(app: &AppHandle) -> tauri::Result<()> {
         .build()?;
     let views = app.state::<Views>().inner().clone();
     window.on_window_event(move |event| {
-        // The owner has read it.
         if matches!(event, WindowEvent::Destroyed) {
-            views.update(|view| view.refused = None);
+            views.update(View::window_closed);
         }
     });
     Ok(())

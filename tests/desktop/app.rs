@@ -173,6 +173,12 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
+    /// Sends a command, which must succeed.
+    pub(crate) async fn send(&self, command: Ask) {
+        self.until(|_| true).await;
+        self.handle.send(command).await.unwrap();
+    }
+
     /// Waits for a status that matches.
     pub(crate) async fn until(&self, wanted: impl Fn(&Status) -> bool) -> Status {
         let is_so = |link: &Link| matches!(link, Link::Live(status) if wanted(status));

@@ -17,7 +17,7 @@ mod tray;
 
 use app::{AT_REST, App, Look};
 use poll::until;
-use proto::status::Phase;
+use proto::status::{Command, Phase};
 use screen::{AT_ALL_DESKTOPS, Place, Rgb};
 use session::DesktopSession;
 use tray::Tray;
@@ -252,6 +252,36 @@ async fn the_window_opens_from_the_tray_and_closing_it_leaves_the_app_running() 
     session.screen.no_window("Hearth").await;
     tray.click("Open Hearth").await;
     session.screen.window("Hearth").await;
+    app.quit_over(&tray).await;
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_settings_are_opened_in_a_new_window_and_in_one_that_is_open() {
+    let session = DesktopSession::new().await;
+    let watcher = tray::Watcher::new(&session).await;
+    let browser = pages::Browser::start(&session, Look::Light).await;
+    let app = browser.app(&session).await;
+    let tray = Tray::of(&watcher).await;
+    let hub = app.hub();
+
+    hub.send(Command::OpenSettings).await;
+    let window = session.screen.window("Hearth").await;
+    browser.main_window().await;
+    browser.until_at("settings").await;
+    window.close();
+    session.screen.no_window("Hearth").await;
+
+    tray.click("Open Hearth").await;
+    let window = session.screen.window("Hearth").await;
+    window.resize(640, 360);
+    browser.main_window().await;
+    browser.until_text("pause", "Pause").await;
+    browser.until_below("settings").await;
+    hub.send(Command::OpenSettings).await;
+    browser.until_at("settings").await;
+    session.screen.until_drawn(window.place()).await;
+    session.screen.shoot("window-settings.png").await;
     app.quit_over(&tray).await;
     browser.close().await;
 }

@@ -137,6 +137,41 @@ impl Browser {
         .await;
     }
 
+    /// Waits until the section with this heading is in sight and has the focus.
+    pub(crate) async fn until_at(&self, heading: &str) {
+        self.until_holds(
+            &format!("{heading} in sight with the focus"),
+            &format!(
+                "const at = document.querySelector('section[aria-labelledby={heading}]');
+            const {{ top, bottom }} = at.getBoundingClientRect();
+            return document.activeElement === at && top >= -1 && bottom <= innerHeight + 1;"
+            ),
+        )
+        .await;
+    }
+
+    /// Waits until one must scroll to see the section with this heading, which does not have the
+    /// focus.
+    pub(crate) async fn until_below(&self, heading: &str) {
+        self.until_holds(
+            &format!("{heading} out of sight"),
+            &format!(
+                "const at = document.querySelector('section[aria-labelledby={heading}]');
+            const {{ bottom }} = at.getBoundingClientRect();
+            return document.activeElement !== at && bottom > innerHeight + 1;"
+            ),
+        )
+        .await;
+    }
+
+    async fn until_holds(&self, what: &str, script: &str) {
+        until(what, async || {
+            let holds = self.client.execute(script, Vec::new()).await.ok()?;
+            (holds == json!(true)).then_some(())
+        })
+        .await;
+    }
+
     pub(crate) async fn click(&self, id: &str) {
         let element = self
             .client

@@ -300,6 +300,13 @@ impl Window<'_> {
             .collect()
     }
 
+    /// Changes the size of the window.
+    pub(crate) fn resize(&self, width: u32, height: u32) {
+        let size = ConfigureWindowAux::new().width(width).height(height);
+        self.screen.x.configure_window(self.id, &size).unwrap();
+        self.screen.x.flush().unwrap();
+    }
+
     /// Closes the window as the title bar's button does.
     pub(crate) fn close(&self) {
         let message = ClientMessageEvent::new(

@@ -284,6 +284,7 @@ impl Agent {
                 }
                 self.end_if(command);
             }
+            TrayAct::OpenWindow => self.shell.open_window(),
             TrayAct::ToggleAutostart => {
                 if let Err(problem) = self.set_autostart(!self.shell.autostart()) {
                     tracing::warn!("start at login was not changed: {problem}");
@@ -338,7 +339,7 @@ impl Agent {
             }
             Command::CancelJob(job) => self.cancel(job),
             Command::OpenSettings if self.shell.has_window() => {
-                self.shell.open_window();
+                self.shell.open_settings();
                 Ok(())
             }
             Command::OpenSettings => Err((

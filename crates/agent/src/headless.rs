@@ -34,6 +34,8 @@ impl Shell for Headless {
 
     fn open_window(&mut self) {}
 
+    fn open_settings(&mut self) {}
+
     fn set_autostart(&mut self, _on: bool) -> Result<(), String> {
         Err("this agent has no desktop to start at login; start `hearth agent` with a system service".to_owned())
     }

@@ -15,6 +15,8 @@ pub trait Shell: Send + 'static {
     }
     /// Opens the main window, or brings it to the front.
     fn open_window(&mut self);
+    /// Opens the main window, or brings it to the front, and goes to its settings.
+    fn open_settings(&mut self);
     /// Enables or disables the start at login.
     ///
     /// # Errors
@@ -86,6 +88,8 @@ pub enum TrayItem {
 pub enum TrayAct {
     /// A command, as on the hub.
     Command(Command),
+    /// Opens the main window.
+    OpenWindow,
     /// Toggles the start at login.
     ToggleAutostart,
     /// Approves the pending command of a program.

@@ -18,10 +18,11 @@ pub(crate) fn tray(
     autostart: bool,
 ) -> Tray {
     let words = language.words();
-    let command = |act, label: &str| TrayItem::Action {
-        act: TrayAct::Command(act),
+    let action = |act, label: &str| TrayItem::Action {
+        act,
         label: label.to_owned(),
     };
+    let command = |command, label: &str| action(TrayAct::Command(command), label);
     let check = |act, label: &str, checked| TrayItem::Check {
         act,
         label: label.to_owned(),
@@ -63,7 +64,7 @@ pub(crate) fn tray(
         autostart,
     ));
     items.push(TrayItem::Separator);
-    items.push(command(Command::OpenSettings, words.open));
+    items.push(action(TrayAct::OpenWindow, words.open));
     items.push(command(Command::Quit, words.quit));
     let tooltip = asked.first().map_or_else(|| status.text.clone(), line);
     Tray {
@@ -178,7 +179,9 @@ mod tests {
             Some(("Start at login".into(), Some(true)))
         );
         assert_eq!(of(Command::StopTts), None, "nobody speaks");
-        assert!(of(Command::Quit).is_some() && of(Command::OpenSettings).is_some());
+        assert!(of(Command::Quit).is_some());
+        let open = Some(("Open Hearth".into(), None));
+        assert_eq!(label(TrayAct::OpenWindow), open, "not at its settings");
     }
 
     #[test]

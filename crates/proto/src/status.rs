@@ -150,7 +150,7 @@ pub enum Command {
     ToggleOverlay,
     /// Cancels one running job.
     CancelJob(JobId),
-    /// Opens the main window.
+    /// Opens the main window at its settings.
     OpenSettings,
     /// Stops the agent.
     Quit,

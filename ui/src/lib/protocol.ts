@@ -30,6 +30,8 @@ export type View = {
   no_tray?: string;
   /** Why a click in the tray was refused. */
   refused?: string;
+  /** How often the settings were asked for since the window was opened. */
+  settings?: number;
   /** The pending approvals and the permanent grants. */
   pairs?: Pairs;
 };

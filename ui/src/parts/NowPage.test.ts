@@ -227,6 +227,30 @@ test("when a row goes that had the focus, its part of the page has it", async ()
   expect(document.activeElement).toBe(button("Pause"));
 });
 
+test("each time the settings are asked for, the page goes there and the keyboard with it", async () => {
+  const seen: Element[] = [];
+  Element.prototype.scrollIntoView = function () {
+    seen.push(this);
+  };
+  const { say } = await page({ ...live(), settings: 1 });
+  const settings = screen.getByRole("region", { name: en.settings });
+  expect(document.activeElement).toBe(settings);
+  // What happens afterwards moves nobody.
+  button("Pause").focus();
+  await say({ ...live({ jobs: [] }), settings: 1 });
+  expect(document.activeElement).toBe(button("Pause"));
+  expect(seen).toEqual([settings]);
+  await say({ ...live(), settings: 2 });
+  expect(document.activeElement).toBe(settings);
+  expect(seen).toEqual([settings, settings]);
+});
+
+test("a window that was just opened begins at its top", async () => {
+  const { say } = await page(live());
+  await say(live({ jobs: [] }));
+  expect(document.activeElement).toBe(document.body);
+});
+
 test("to a screen reader the state is heading and status, and each answer says to whom", async () => {
   vi.useFakeTimers();
   const { say } = await page(live());

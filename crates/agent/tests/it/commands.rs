@@ -118,7 +118,7 @@ async fn every_command_does_what_it_says_and_is_answered() {
     let seen = agent.shell(|seen| seen.overlay.len() == 5).await;
     assert_eq!(seen.overlay, [true, false, true, false, true]);
     request(&at, "open_settings", none()).await.unwrap();
-    agent.shell(|seen| seen.windows == 1).await;
+    agent.shell(|seen| seen.settings == 1).await;
     let pong = request(&at, "ping", none()).await.unwrap();
     assert!(pong["seq"].is_u64() && pong["time"].is_i64(), "{pong}");
     let volume = CommandArgs {
@@ -149,11 +149,15 @@ async fn every_command_does_what_it_says_and_is_answered() {
 }
 
 #[tokio::test]
-async fn open_settings_opens_the_window() {
+async fn open_settings_opens_the_window_at_its_settings_and_the_tray_opens_the_window() {
     let home = tempfile::tempdir().unwrap();
     let mut agent = agent(home.path()).await;
     agent.hub.send(Command::OpenSettings).await.unwrap();
-    agent.shell(|seen| seen.windows == 1).await;
+    let seen = agent.shell(|seen| seen.settings == 1).await;
+    assert_eq!(seen.windows, 0);
+    agent.handle.act(TrayAct::OpenWindow);
+    let seen = agent.shell(|seen| seen.windows == 1).await;
+    assert_eq!(seen.settings, 1);
     agent.stop().await;
 }
 

@@ -52,6 +52,7 @@ pub(crate) struct Seen {
     pub(crate) trays: Vec<Tray>,
     pub(crate) overlay: Vec<bool>,
     pub(crate) windows: usize,
+    pub(crate) settings: usize,
     pub(crate) quits: usize,
     pub(crate) autostart: bool,
     pub(crate) refused: Vec<String>,
@@ -71,6 +72,10 @@ impl Shell for Recorder {
 
     fn open_window(&mut self) {
         self.0.send_modify(|seen| seen.windows += 1);
+    }
+
+    fn open_settings(&mut self) {
+        self.0.send_modify(|seen| seen.settings += 1);
     }
 
     fn set_autostart(&mut self, on: bool) -> Result<(), String> {

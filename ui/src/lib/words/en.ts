@@ -80,7 +80,7 @@ export const en: Words = {
     hide_overlay: "hide the overlay",
     toggle_overlay: "show or hide the overlay",
     cancel_job: "cancel a job",
-    open_settings: "open this window",
+    open_settings: "open the settings",
     quit: "quit Hearth",
   },
 };

@@ -80,7 +80,7 @@ export const pl: Words = {
     hide_overlay: "ukryć nakładkę",
     toggle_overlay: "pokazać lub ukryć nakładkę",
     cancel_job: "anulować zadanie",
-    open_settings: "otworzyć to okno",
+    open_settings: "otworzyć ustawienia",
     quit: "zamknąć Hearth",
   },
 };

@@ -80,7 +80,7 @@ export const ru: Words = {
     hide_overlay: "скрыть индикатор",
     toggle_overlay: "показать или скрыть индикатор",
     cancel_job: "отменить задание",
-    open_settings: "открыть это окно",
+    open_settings: "открыть настройки",
     quit: "закрыть Hearth",
   },
 };
