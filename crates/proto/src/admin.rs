@@ -45,7 +45,7 @@ pub struct QueueView {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum WorkerCarrier {
-    /// WebSocket.
+    /// WebSocket of an agent, or of a desktop of the tunnel service.
     Websocket,
     /// HTTP requests of Hearth's own protocol, held open or not.
     LongPoll,
