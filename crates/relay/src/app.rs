@@ -175,6 +175,12 @@ impl Relay {
         })
     }
 
+    /// Returns a random number from 0 to 1; 1 if the system provides none.
+    pub(crate) fn fraction(&self) -> f64 {
+        let random = self.random();
+        random.map_or(1.0, |random| f64::from(random[0]) / f64::from(u8::MAX))
+    }
+
     /// Finds the record of a key and verifies the secret. The key may be revoked or expired.
     pub(crate) async fn key(&self, text: &str) -> Result<Option<KeyRecord>, ApiError> {
         let Some(shown) = crate::keys::parse(text) else {

@@ -51,7 +51,7 @@ pub(crate) async fn settle(
             error,
             is_retryable: true,
         }) => {
-            let retry = Retry::after_failure(token.attempt, fraction(relay));
+            let retry = Retry::after_failure(token.attempt, relay.fraction());
             return relay.store.nack(now, token, retry, error.bounded()).await;
         }
         Err(Failure { error, .. }) => End::Failed {
@@ -75,12 +75,6 @@ pub(crate) async fn end_cancelled(relay: &Relay, token: LeaseToken) -> Result<()
         Err(error) if error.is_of_store() => Err(error),
         Ok(()) | Err(_) => Ok(()),
     }
-}
-
-/// Returns a random number from 0 to 1; 1 if the system provides none.
-fn fraction(relay: &Relay) -> f64 {
-    let random = relay.random();
-    random.map_or(1.0, |random| f64::from(random[0]) / f64::from(u8::MAX))
 }
 
 #[cfg(test)]

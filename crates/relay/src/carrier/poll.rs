@@ -39,6 +39,9 @@ use crate::{
     workers::{OnlineId, OnlineWorker},
 };
 
+/// Part of the longest hold by which the hold of a poll that asks for more may be shorter.
+const SPREAD: f64 = 0.2;
+
 /// `POST /api/worker/v1/poll`.
 pub(crate) async fn poll(
     State(relay): State<Relay>,
@@ -55,7 +58,8 @@ pub(crate) async fn poll(
     // The body counts until then for the report that was parsed from it.
     relay.pace(&caller).await;
     drop(body);
-    let hold = Duration::from_millis(asked.wait_ms).min(relay.settings.poll_hold);
+    let hold = Duration::from_millis(asked.wait_ms);
+    let hold = held_for(hold, relay.settings.poll_hold, || relay.fraction());
     let newer = CancellationToken::new();
     let Some(report) = note_online(&relay, &caller, &asked, hold, &newer)? else {
         let answer = PollAnswer {
@@ -76,6 +80,16 @@ pub(crate) async fn poll(
             poll.relay.pay_polls(&poll.caller, answer.leases.len());
             return Ok(delivered(&poll.relay, &answer, lent));
         }
+    }
+}
+
+/// Returns how long a poll is held. Agents spread their polls by what they ask for; those that ask
+/// for more than the longest hold are spread here, so that they do not all poll together again.
+fn held_for(asked: Duration, longest: Duration, random: impl FnOnce() -> f64) -> Duration {
+    if asked <= longest {
+        asked
+    } else {
+        longest.mul_f64(1.0 - SPREAD * random())
     }
 }
 
@@ -331,4 +345,18 @@ pub(crate) fn in_parts(
     headers.insert(header::CONTENT_TYPE, json);
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn polls_that_ask_for_more_than_the_longest_hold_are_spread() {
+        let seconds = Duration::from_secs;
+        for (asked, random, held) in [(3, 0.5, 3), (10, 0.5, 10), (11, 0.0, 10), (25, 1.0, 8)] {
+            let hold = held_for(seconds(asked), seconds(10), || random);
+            assert_eq!(hold, seconds(held), "{asked}");
+        }
+    }
 }
