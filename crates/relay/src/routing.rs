@@ -15,25 +15,31 @@ use proto::WorkerReport;
 use queue::Serve;
 use tokio::sync::Notify;
 
+/// Models of a worker by canonical name; `true` if the model is in memory.
+pub(crate) type ReportedModels = Arc<BTreeMap<String, bool>>;
+
+/// Returns the models of a report, for all loads of its worker until the next report.
+pub(crate) fn reported_models(report: &WorkerReport) -> ReportedModels {
+    let models = report.models.iter();
+    let models = models.map(|model| (model.name.canonical(), model.loaded));
+    Arc::new(models.collect())
+}
+
 /// A worker with free slots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct WorkerLoad {
     pub(crate) serve: Serve,
-    /// Its models by canonical name; `true` if the model is in memory.
-    pub(crate) models: BTreeMap<String, bool>,
+    pub(crate) models: ReportedModels,
     pub(crate) slots: usize,
     /// Number of slots in use, or about to be.
     pub(crate) busy: usize,
 }
 
 impl WorkerLoad {
-    pub(crate) fn new(serve: &Serve, report: &WorkerReport, slots: usize, busy: usize) -> Self {
-        let models = report.models.iter();
+    pub(crate) fn new(serve: &Serve, models: &ReportedModels, slots: usize, busy: usize) -> Self {
         Self {
             serve: serve.clone(),
-            models: models
-                .map(|model| (model.name.canonical(), model.loaded))
-                .collect(),
+            models: models.clone(),
             slots,
             busy,
         }
@@ -195,9 +201,11 @@ impl RoutingTable {
         let both = from.into_iter().chain(now);
         let touched = both.flat_map(WorkerLoad::rankings).collect();
         self.changing(number, &touched, |table| {
-            let turn = table.take_out(number);
+            let before = table.take_out(number);
             if let Some((load, woken)) = to {
-                table.put_in(number, load, turn, woken);
+                let turn = before.map_or_else(|| table.next_turn(), |before| before.turn);
+                let woken = woken.clone();
+                table.put_in(number, Candidate { load, turn, woken });
             }
         });
     }
@@ -206,14 +214,18 @@ impl RoutingTable {
         let Some(free) = self.free.get(&number) else {
             return;
         };
-        let (load, woken) = (free.load.clone(), free.woken.clone());
-        let touched = load.rankings().collect();
+        let touched = free.load.rankings().collect();
         self.changing(number, &touched, |table| {
-            table.take_out(number);
-            table.last_turn += 1;
-            let turn = table.last_turn;
-            table.put_in(number, load, Some(turn), &woken);
+            if let Some(mut free) = table.take_out(number) {
+                free.turn = table.next_turn();
+                table.put_in(number, free);
+            }
         });
+    }
+
+    const fn next_turn(&mut self) -> u64 {
+        self.last_turn += 1;
+        self.last_turn
     }
 
     /// Applies a change, and wakes each worker that became first through it.
@@ -261,7 +273,7 @@ impl RoutingTable {
             return allotment;
         };
         let load = &free.load;
-        for (model, is_loaded) in &load.models {
+        for (model, is_loaded) in &*load.models {
             let own = free.rank(number, *is_loaded);
             let Some(candidates) = self.by_model.get(model) else {
                 continue;
@@ -283,10 +295,9 @@ impl RoutingTable {
         allotment
     }
 
-    /// Removes a worker, and returns the turn at which it was last served.
-    fn take_out(&mut self, number: u64) -> Option<u64> {
+    fn take_out(&mut self, number: u64) -> Option<Candidate> {
         let free = self.free.remove(&number)?;
-        for (model, is_loaded) in &free.load.models {
+        for (model, is_loaded) in &*free.load.models {
             let Some(candidates) = self.by_model.get_mut(model) else {
                 continue;
             };
@@ -301,20 +312,11 @@ impl RoutingTable {
                 self.by_model.remove(model);
             }
         }
-        Some(free.turn)
+        Some(free)
     }
 
-    fn put_in(&mut self, number: u64, load: WorkerLoad, turn: Option<u64>, woken: &Arc<Notify>) {
-        let turn = turn.unwrap_or_else(|| {
-            self.last_turn += 1;
-            self.last_turn
-        });
-        let free = Candidate {
-            load,
-            turn,
-            woken: woken.clone(),
-        };
-        for (model, is_loaded) in &free.load.models {
+    fn put_in(&mut self, number: u64, free: Candidate) {
+        for (model, is_loaded) in &*free.load.models {
             let candidates = self.by_model.entry(model.clone()).or_default();
             let row = candidates.entry(free.load.serve.clone()).or_default();
             row.ranks.insert(free.rank(number, *is_loaded));

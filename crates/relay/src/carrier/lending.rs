@@ -207,7 +207,7 @@ impl Session {
         let load = {
             let state = self.state();
             let busy = room.slots.saturating_sub(room.free) + pending;
-            routing::WorkerLoad::new(&self.caller.serve, &state.report, room.slots, busy)
+            routing::WorkerLoad::new(&self.caller.serve, &state.models, room.slots, busy)
         };
         let allotment = self.link.routing_entry.update(load);
         if self.link.maybe_dead.is_raised() {

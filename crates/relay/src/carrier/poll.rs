@@ -35,7 +35,7 @@ use crate::{
     auth::{Caller, MayWork},
     error::ApiError,
     payload::{Payload, Poll},
-    routing::{RoutingEntry, WorkerLoad},
+    routing::{RoutingEntry, WorkerLoad, reported_models},
     workers::{OnlineId, OnlineWorker},
 };
 
@@ -127,7 +127,7 @@ impl HeldPoll {
         };
         let busy = asked.held.len();
         Self {
-            load: WorkerLoad::new(&caller.serve, report, free + busy, busy),
+            load: WorkerLoad::new(&caller.serve, &reported_models(report), free + busy, busy),
             routing_entry: relay.routing.join(),
             urgent_query: only_urgent(query.clone()),
             held: asked.held,

@@ -33,6 +33,7 @@ use super::{
 use crate::{
     Relay,
     auth::Caller,
+    routing::{ReportedModels, reported_models},
     workers::{Link, OnlineId},
 };
 
@@ -57,6 +58,8 @@ pub(super) struct Session {
 
 pub(super) struct State {
     pub(super) report: Arc<WorkerReport>,
+    /// The models of the report, for the ranking.
+    pub(super) models: ReportedModels,
     pub(super) slots: u32,
     pub(super) open: Leases,
 }
@@ -78,6 +81,7 @@ impl Session {
             link,
             id,
             state: Mutex::new(State {
+                models: reported_models(&report),
                 report,
                 slots: 0,
                 open: Leases::default(),
@@ -247,7 +251,10 @@ impl Session {
                 pace.expect_details(report.models.len());
                 let report = Arc::new(self.caller.permitted(report));
                 self.relay.workers.report(&self.id, report.clone());
-                self.state().report = report;
+                let models = reported_models(&report);
+                let mut state = self.state();
+                (state.report, state.models) = (report, models);
+                drop(state);
                 self.room.notify_one();
             }
             WorkerMessage::Detail { detail } => {

@@ -1,6 +1,9 @@
 //! Tests of the ranking of workers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use futures_util::FutureExt as _;
 use proptest::prelude::*;
@@ -17,7 +20,7 @@ fn of(accounts: &[&str]) -> Serve {
 fn with(models: &[(&str, bool)], busy: usize) -> WorkerLoad {
     WorkerLoad {
         serve: of(&["a"]),
-        models: models.iter().map(|(m, l)| ((*m).to_owned(), *l)).collect(),
+        models: Arc::new(models.iter().map(|(m, l)| ((*m).to_owned(), *l)).collect()),
         slots: 4,
         busy,
     }
@@ -155,14 +158,13 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
 /// Builds a worker from bits: one for each model it has, and one for each of these in memory.
 fn load(who: usize, bits: u8, busy: usize) -> WorkerLoad {
     let models = (0..3).filter(|model| bits >> model & 1 == 1);
+    let models = models.map(|model| (format!("m{model}"), bits >> (model + 3) & 1 == 1));
     WorkerLoad {
         serve: match who {
             4 => Serve::All,
             _ => of(&[["a", "b"][who % 2]]),
         },
-        models: models
-            .map(|model| (format!("m{model}"), bits >> (model + 3) & 1 == 1))
-            .collect(),
+        models: Arc::new(models.collect()),
         slots: 4,
         busy,
     }
