@@ -34,6 +34,9 @@ struct Args {
     /// The benchmarks to run; all by default.
     #[arg(value_enum)]
     what: Vec<What>,
+    /// Print each figure as a line of JSON, with `is_near` instead of an exit status.
+    #[arg(long)]
+    json: bool,
     /// The server to run; used by `fanout`.
     #[arg(long, value_enum, hide = true)]
     contestant: Option<contestants::Contestant>,
@@ -97,16 +100,22 @@ async fn main() -> anyhow::Result<()> {
         return sockets::swarm().await;
     }
     let mut out = std::io::stdout();
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let cores = std::thread::available_parallelism()?;
-    writeln!(out, "{cores} cores, load {}", load.trim())?;
+    if !args.json {
+        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let cores = std::thread::available_parallelism()?;
+        writeln!(out, "{cores} cores, load {}", load.trim())?;
+    }
     let mut far = 0;
     for what in What::value_variants() {
         let is_child = matches!(what, What::HubChild | What::FanoutChild | What::SwarmChild);
         if !is_child && (args.what.is_empty() || args.what.contains(what)) {
             for figure in measure(*what).await? {
-                writeln!(out, "{figure}")?;
-                far += usize::from(!figure.is_near());
+                if args.json {
+                    writeln!(out, "{}", figure.to_json())?;
+                } else {
+                    writeln!(out, "{figure}")?;
+                    far += usize::from(!figure.is_near());
+                }
             }
         }
     }

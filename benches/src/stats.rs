@@ -99,6 +99,17 @@ impl Figure {
             Goal::None => true,
         }
     }
+
+    /// The figure as an object: `name`, `value`, `is_met`, `is_near`, and its `line` for people.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "name": self.name,
+            "value": self.value,
+            "is_met": self.is_met(),
+            "is_near": self.is_near(),
+            "line": self.to_string(),
+        })
+    }
 }
 
 impl fmt::Display for Figure {

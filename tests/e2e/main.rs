@@ -17,4 +17,5 @@ mod private;
 mod run;
 mod stops;
 mod subscribers;
+mod syncs;
 mod tls;

@@ -9,6 +9,7 @@ use std::{
 };
 
 use hearth_tests::{
+    has_strace,
     process::{Home, PATIENCE, Process},
     scripted_ollama::{Answer, ScriptedOllama},
     test_bed::TestBed,
@@ -140,18 +141,9 @@ fn tracer(home: &Home, pid: u32, what: &str) -> Command {
     strace
 }
 
-fn has_strace() -> bool {
-    let asked = std::process::Command::new("strace").arg("-V").output();
-    let is_there = asked.is_ok_and(|asked| asked.status.success());
-    if !is_there {
-        hearth_tests::not_tried("there is no strace here to make a write fail");
-    }
-    is_there
-}
-
 #[tokio::test]
 async fn a_relay_whose_disk_breaks_a_write_acknowledges_nothing_of_it_and_ends_with_one_line() {
-    if !has_strace() {
+    if !has_strace("to make a write fail") {
         return;
     }
     let ollama = ScriptedOllama::start().await.unwrap();

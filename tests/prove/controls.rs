@@ -6,19 +6,19 @@ use std::{
 };
 
 use hearth_tests::{
-    planted::{BUGS, Bug, Proof, Workspace},
+    planted::{Bug, Proof, Workspace, bugs},
     process::binary,
 };
 use tokio::process::Command;
 
 /// Plants each bug in turn, or those named after `controls`.
 pub(crate) async fn run(wanted: &[String]) -> io::Result<()> {
-    let bugs = chosen(wanted)?;
+    let chosen = chosen(wanted)?;
     let mut out = io::stdout();
     let workspace = Workspace::new(binary("hearth-prove").with_file_name("planted"));
     let mut proofs: Vec<(Proof, Result<String, String>)> = Vec::new();
     workspace.prepare(&[])?;
-    for bug in &bugs {
+    for bug in &chosen {
         if proofs.iter().any(|(proof, _)| is_alike(*proof, bug)) {
             continue;
         }
@@ -28,7 +28,7 @@ pub(crate) async fn run(wanted: &[String]) -> io::Result<()> {
         proofs.push((bug.found_by, sound));
     }
     let mut missed = Vec::new();
-    for bug in &bugs {
+    for bug in &chosen {
         writeln!(out, "planting {} …", bug.name)?;
         let unsound = proofs.iter().find(|(proof, _)| is_alike(*proof, bug));
         let found = match unsound {
@@ -43,7 +43,7 @@ pub(crate) async fn run(wanted: &[String]) -> io::Result<()> {
             }
         }
     }
-    let (all, found) = (bugs.len(), bugs.len() - missed.len());
+    let (all, found) = (chosen.len(), chosen.len() - missed.len());
     writeln!(out, "{all} planted bugs, {found} found")?;
     if missed.is_empty() {
         return Ok(());
@@ -55,10 +55,10 @@ pub(crate) async fn run(wanted: &[String]) -> io::Result<()> {
 fn chosen(wanted: &[String]) -> io::Result<Vec<&'static Bug>> {
     let mut names = wanted.iter().filter(|name| *name != "controls").peekable();
     if names.peek().is_none() {
-        return Ok(BUGS.iter().collect());
+        return Ok(bugs().collect());
     }
     let bug = |name: &String| {
-        let bug = BUGS.iter().find(|bug| bug.name == name);
+        let bug = bugs().find(|bug| bug.name == name);
         bug.ok_or_else(|| io::Error::other(format!("no bug is called {name}")))
     };
     names.map(bug).collect()
@@ -74,6 +74,7 @@ fn what(proof: Proof) -> String {
         Proof::Kills => "light-kills".into(),
         Proof::PowerCuts => "few-power-cuts".into(),
         Proof::Hostile => "light-hostile".into(),
+        Proof::Figure { bench, named } => format!("bench {bench}: {named}*"),
         Proof::Tests {
             of, kind, named, ..
         } => format!("{of} {kind} {named}*"),
@@ -89,6 +90,10 @@ async fn without_bugs(workspace: &Workspace, proof: Proof) -> Result<String, Str
                 (false, verdict) => Err(verdict),
             }
         }
+        Proof::Figure { bench, named } => match figure(workspace, "relay", bench, named).await? {
+            (true, line) => Ok(line),
+            (false, line) => Err(line),
+        },
         Proof::Tests {
             of, kind, named, ..
         } => {
@@ -113,6 +118,10 @@ async fn planted(workspace: &Workspace, bug: &Bug) -> Result<String, String> {
                 (false, verdict) => Ok(verdict),
             }
         }
+        Proof::Figure { bench, named } => match figure(workspace, bug.name, bench, named).await? {
+            (true, line) => Err(line),
+            (false, line) => Ok(line),
+        },
         Proof::Tests {
             of,
             kind,
@@ -130,6 +139,22 @@ async fn planted(workspace: &Workspace, bug: &Bug) -> Result<String, String> {
             }
         }
     }
+}
+
+/// Whether a figure of the copy is near its goal, and its line.
+async fn figure(
+    workspace: &Workspace,
+    relay: &str,
+    bench: &str,
+    named: &str,
+) -> Result<(bool, String), String> {
+    let relay = workspace.relay(relay).await.map_err(told)?;
+    let figures = workspace.figures(bench, &relay).await.map_err(told)?;
+    let mut figures = figures.into_iter();
+    let figure = figures.find(|figure| figure.name.starts_with(named));
+    let figure = figure.ok_or_else(|| format!("{bench} has no figure {named}"))?;
+    let words: Vec<_> = figure.line.split_whitespace().collect();
+    Ok((figure.is_near, words.join(" ")))
 }
 
 fn is_called(path: &str, name: &str) -> bool {

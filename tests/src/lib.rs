@@ -24,3 +24,14 @@ pub fn not_tried(why: &str) {
     // Nobody reads the log.
     drop(writeln!(std::io::stderr(), "NOT TRIED: {why}"));
 }
+
+/// Whether strace is here; without it, says what could not be tried.
+#[must_use]
+pub fn has_strace(to_try: &str) -> bool {
+    let asked = std::process::Command::new("strace").arg("-V").output();
+    let is_there = asked.is_ok_and(|asked| asked.status.success());
+    if !is_there {
+        not_tried(&format!("there is no strace here {to_try}"));
+    }
+    is_there
+}

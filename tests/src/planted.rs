@@ -2,6 +2,7 @@
 //! of them. No shipped program contains them.
 
 mod bugs;
+mod costs;
 mod workspace;
 
 use std::{
@@ -9,10 +10,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use self::{
-    bugs::BUGS,
-    workspace::{Ran, Workspace},
-};
+pub use self::workspace::{MeasuredFigure, Ran, Workspace};
+
+/// All bugs.
+pub fn bugs() -> impl Iterator<Item = &'static Bug> {
+    bugs::BUGS.iter().chain(costs::COSTS)
+}
 
 /// The test that must find a bug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +26,13 @@ pub enum Proof {
     PowerCuts,
     /// The hostile requests.
     Hostile,
+    /// A benchmark, of which one figure must miss its goal by more than a fifth.
+    Figure {
+        /// The benchmark, as `./x bench` calls it.
+        bench: &'static str,
+        /// The beginning of the figure's name.
+        named: &'static str,
+    },
     /// Tests of one package whose paths contain `named`.
     Tests {
         /// The package, without `hearth-`.
@@ -83,7 +93,7 @@ mod tests {
 
     #[test]
     fn every_planted_bug_still_has_its_place() {
-        for edit in BUGS.iter().flat_map(|bug| bug.edits) {
+        for edit in bugs().flat_map(|bug| bug.edits) {
             let source = fs::read_to_string(root().join(edit.file)).unwrap();
             let planted = edit.plant(&source).unwrap();
             assert_ne!(planted, source);
@@ -105,7 +115,7 @@ mod tests {
                 }
             }
         }
-        for bug in BUGS {
+        for bug in bugs() {
             let Proof::Tests {
                 of,
                 kind,

@@ -31,7 +31,7 @@ const OPERATIONS: Proof = Proof::Tests {
 };
 
 /// All bugs.
-pub const BUGS: &[Bug] = &[
+pub(super) const BUGS: &[Bug] = &[
     Bug {
         name: "no-fencing",
         edits: &[Edit {

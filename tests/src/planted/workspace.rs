@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use serde::Deserialize;
 use serde_json::Value;
 use tokio::{process::Command, time::timeout};
 
@@ -22,6 +23,17 @@ const RUN_WITHIN: Duration = Duration::from_secs(5 * 60);
 #[derive(Debug)]
 pub struct Workspace {
     folder: PathBuf,
+}
+
+/// A figure of a benchmark, as `hearth-benches --json` prints it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct MeasuredFigure {
+    /// The id and description of the figure.
+    pub name: String,
+    /// Whether it meets its goal, or misses it by at most a fifth.
+    pub is_near: bool,
+    /// The line for people.
+    pub line: String,
 }
 
 /// The results of tests.
@@ -79,15 +91,50 @@ impl Workspace {
     /// # Errors
     /// If it does not compile.
     pub async fn relay(&self, name: &str) -> io::Result<PathBuf> {
-        let mut args = vec!["build", "-p", "hearth-tests", "--example", "relay"];
+        let built = self
+            .program(&["hearth-tests", "--example", "relay"])
+            .await?;
+        let relay = self.folder.join(name);
+        fs::copy(built, &relay)?;
+        Ok(relay)
+    }
+
+    /// Builds the benchmarks of the copy and runs one of them, with this relay.
+    ///
+    /// # Errors
+    /// If they do not compile, do not end in time, or break off.
+    pub async fn figures(&self, bench: &str, relay: &Path) -> io::Result<Vec<MeasuredFigure>> {
+        let built = self
+            .program(&["hearth-benches", "--bin", "hearth-benches"])
+            .await?;
+        let mut benches = Command::new(built);
+        benches.args([bench, "--json"]);
+        benches.env("HEARTH_RELAY_BIN", relay);
+        benches.env(
+            "HEARTH_BIN_DIR",
+            crate::process::binary("hearth").with_file_name(""),
+        );
+        let done = finished(benches, RUN_WITHIN).await?;
+        let text = String::from_utf8_lossy(&done.stdout);
+        let figures: Result<Vec<_>, _> = text.lines().map(serde_json::from_str).collect();
+        match figures {
+            Ok(figures) if !figures.is_empty() => Ok(figures),
+            Ok(_) | Err(_) => {
+                let why = String::from_utf8_lossy(&done.stderr);
+                Err(io::Error::other(format!("the benchmark broke off: {why}")))
+            }
+        }
+    }
+
+    /// Builds a program of the copy, optimised if this one is.
+    async fn program(&self, of: &[&str]) -> io::Result<PathBuf> {
+        let mut args = vec!["build", "-p"];
+        args.extend(of);
         let profile = self.folder.parent();
         if profile.is_some_and(|profile| profile.ends_with("release")) {
             args.push("--release");
         }
-        let built = self.build(&args).await?;
-        let relay = self.folder.join(name);
-        fs::copy(built, &relay)?;
-        Ok(relay)
+        self.build(&args).await
     }
 
     /// Runs cargo, and returns the path of the last program it built.

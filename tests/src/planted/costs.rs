@@ -1,0 +1,65 @@
+//! Bugs that make the programs slow or large, each with the figure that then misses its goal by far.
+
+use super::{Bug, Edit, Proof};
+
+const fn figure(bench: &'static str, named: &'static str) -> Proof {
+    Proof::Figure { bench, named }
+}
+
+/// Each decision is written and synced by itself.
+const NO_GROUP_COMMIT: &[Edit] = &[Edit {
+    file: "crates/queue-sqlite/src/inbox.rs",
+    is: "let asks = std::mem::take(&mut waiting.asks);
+                self.room",
+    becomes: "let asks: VecDeque<_> = waiting.asks.pop_front().into_iter().collect();
+                self.room",
+}];
+
+/// All of them.
+pub(super) const COSTS: &[Bug] = &[
+    Bug {
+        name: "a-sync-for-each-submission",
+        edits: NO_GROUP_COMMIT,
+        found_by: figure("commit", "Q1 durable enqueue / group-commit floor, c64"),
+    },
+    Bug {
+        name: "a-sync-for-each-step-of-a-job",
+        edits: NO_GROUP_COMMIT,
+        found_by: figure("cycle", "Q2 durable cycles / naive SQLite"),
+    },
+    Bug {
+        name: "the-last-comes-first",
+        edits: &[Edit {
+            file: "crates/queue-sqlite/src/inbox.rs",
+            is: "let asks = std::mem::take(&mut waiting.asks);
+                self.room",
+            becomes: "let asks: VecDeque<_> = waiting.asks.pop_back().into_iter().collect();
+                self.room",
+        }],
+        found_by: figure("commit", "Q3 enqueue p99 / p50"),
+    },
+    Bug {
+        name: "each-waits-for-its-own-sync",
+        edits: NO_GROUP_COMMIT,
+        found_by: figure("commit", "Q4 contended enqueue p50"),
+    },
+    Bug {
+        name: "a-sync-for-each-request",
+        edits: NO_GROUP_COMMIT,
+        found_by: figure("submit", "H1 POST /api/jobs durable / in memory, c64"),
+    },
+    Bug {
+        name: "a-sync-for-each-part-of-a-life",
+        edits: NO_GROUP_COMMIT,
+        found_by: figure("load", "D7 "),
+    },
+    Bug {
+        name: "a-large-buffer-for-each-worker",
+        edits: &[Edit {
+            file: "crates/relay/src/carrier/socket.rs",
+            is: ".read_buffer_size(limits::WS_READ_BUFFER)",
+            becomes: ".read_buffer_size(128 * 1024)",
+        }],
+        found_by: figure("idle", "D9 memory"),
+    },
+];
