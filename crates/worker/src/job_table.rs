@@ -18,10 +18,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(crate) use self::health::Look;
 use crate::{
-    Activity, Totals, Tuning,
+    Activity, Totals, Tuning, WorkerSettings,
     breaker::Breaker,
     details::Details,
     held::{Ending, Held},
+    relay::display_url,
 };
 
 /// Maximum number of concurrent jobs: each one is a held lease.
@@ -85,19 +86,12 @@ impl fmt::Debug for JobTable {
 }
 
 impl JobTable {
-    pub(crate) fn new(
-        engine: Arc<dyn Engine>,
-        slots: u32,
-        start_paused: bool,
-        allow_model_changes: bool,
-        relay: String,
-        tuning: Tuning,
-    ) -> Arc<Self> {
+    pub(crate) fn new(engine: Arc<dyn Engine>, settings: &WorkerSettings) -> Arc<Self> {
         let report = WorkerReport {
             engine: engine.kind(),
             engine_version: String::new(),
             engine_up: false,
-            model_changes: allow_model_changes && engine.kind() == EngineKind::Ollama,
+            model_changes: settings.allow_model_changes && engine.kind() == EngineKind::Ollama,
             models: Vec::new(),
         };
         let state = State {
@@ -106,9 +100,9 @@ impl JobTable {
                 job: JobId([0; 16]),
                 attempt: 0,
             },
-            paused: start_paused,
+            paused: settings.start_paused,
             draining: false,
-            breaker: Breaker::new(tuning.breaker),
+            breaker: Breaker::new(settings.tuning.breaker),
             report_json: String::new(),
             report,
             report_number: 1,
@@ -116,7 +110,7 @@ impl JobTable {
             details: Details::default(),
             look: Look::Running,
             relay: Hop {
-                name: relay,
+                name: display_url(&settings.relay),
                 ..Hop::default()
             },
             is_refused: false,
@@ -129,8 +123,8 @@ impl JobTable {
         };
         let table = Self {
             engine,
-            slots: slots.clamp(1, SLOTS_MAX),
-            tuning,
+            slots: settings.slots.clamp(1, SLOTS_MAX),
+            tuning: settings.tuning.clone(),
             activity: watch::Sender::new(state.activity()),
             state: Mutex::new(state),
             outgoing: Notify::new(),

@@ -37,14 +37,7 @@ pub struct WorkerHandle {
 impl Worker {
     /// Creates a worker that is not running yet, and its handle.
     pub fn new(settings: WorkerSettings, engine: Arc<dyn Engine>) -> (Self, WorkerHandle) {
-        let table = JobTable::new(
-            engine,
-            settings.slots,
-            settings.start_paused,
-            settings.allow_model_changes,
-            display_url(&settings.relay),
-            settings.tuning.clone(),
-        );
+        let table = JobTable::new(engine, &settings);
         let handle = WorkerHandle {
             table: Arc::clone(&table),
         };

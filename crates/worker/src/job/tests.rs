@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
-use crate::{Outgoing, Random, Tuning};
+use crate::{Outgoing, Random, Tuning, WorkerSettings};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const LIMIT: Duration = Duration::from_secs(30 * 60);
@@ -74,12 +74,18 @@ impl Engine for Script {
 }
 
 async fn table(engine: Arc<Script>, job_limit: Option<Duration>) -> Arc<JobTable> {
-    let tuning = Tuning {
-        job_limit,
-        random: Random::new(|| 0.0),
-        ..Tuning::default()
+    let relay = "http://127.0.0.1".parse().unwrap();
+    let worker = "worker".parse().unwrap();
+    let settings = WorkerSettings {
+        allow_model_changes: true,
+        tuning: Tuning {
+            job_limit,
+            random: Random::new(|| 0.0),
+            ..Tuning::default()
+        },
+        ..WorkerSettings::new(relay, "key".into(), worker)
     };
-    let table = JobTable::new(engine, 1, false, true, "relay".into(), tuning);
+    let table = JobTable::new(engine, &settings);
     table.engine_up(table.engine().report().await.unwrap());
     table
 }
