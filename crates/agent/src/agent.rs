@@ -304,7 +304,7 @@ impl Agent {
     fn set_autostart(&mut self, on: bool) -> Result<(), String> {
         let set = if on {
             self.at_login
-                .is_possible()
+                .check_possible()
                 .and_then(|()| self.at_login.keep_key())
                 .and_then(|()| self.shell.set_autostart(true))
         } else {

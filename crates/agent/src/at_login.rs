@@ -64,8 +64,8 @@ impl AtLogin {
         }
     }
 
-    /// Whether a start at login can repeat all settings.
-    pub(crate) fn is_possible(&self) -> Result<(), String> {
+    /// Checks that a start at login can repeat all settings.
+    pub(crate) fn check_possible(&self) -> Result<(), String> {
         self.lacks.map_or(Ok(()), |why| Err(why.to_owned()))
     }
 
@@ -175,7 +175,7 @@ mod tests {
         let file = "allow-model-changes = true\nlanguage = \"ru\"\nslots = 9\n";
         std::fs::write(folders.config.join("hearth.toml"), file).unwrap();
         let first = resolve(home.path(), &[], &env);
-        first.at_login.is_possible().unwrap();
+        first.at_login.check_possible().unwrap();
         first.at_login.keep_key().unwrap();
         assert!(!format!("{:?}", first.at_login.options).contains("hunter2"));
         let options: Vec<&str> = first.at_login.options.iter().map(String::as_str).collect();
@@ -196,7 +196,7 @@ mod tests {
         let with_secret = resolve(home.path(), &[], &[env.as_slice(), &[secret]].concat());
         let options = format!("{:?}", with_secret.at_login.options);
         assert!(!options.contains("hunter3"));
-        let why = with_secret.at_login.is_possible().unwrap_err();
+        let why = with_secret.at_login.check_possible().unwrap_err();
         assert!(why.contains("HEARTH_ENGINE_KEY"), "{why}");
     }
 

@@ -36,7 +36,7 @@ impl SqliteQueue {
         owner: Owner<'_>,
         id: Option<&str>,
     ) -> Result<Vec<T>, QueueError> {
-        self.open_still()?;
+        self.check_open()?;
         let account = match owner {
             Owner::Account(account) => Some(account.clone()),
             Owner::Anyone => None,
@@ -92,7 +92,7 @@ impl Batches for SqliteQueue {
     }
 
     async fn part(&self, id: &str, n: u32) -> Result<Option<Bytes>, QueueError> {
-        self.open_still()?;
+        self.check_open()?;
         let id = id.to_owned();
         self.reader
             .read(move |conn| {
@@ -168,7 +168,7 @@ impl Batches for SqliteQueue {
     }
 
     async fn results(&self, batch: &str) -> Result<Vec<(u32, bool)>, QueueError> {
-        self.open_still()?;
+        self.check_open()?;
         let batch = batch.to_owned();
         self.reader
             .read(move |conn| {
@@ -186,7 +186,7 @@ impl Batches for SqliteQueue {
         after: u32,
         is_error: bool,
     ) -> Result<Option<LineResult>, QueueError> {
-        self.open_still()?;
+        self.check_open()?;
         let batch = batch.to_owned();
         self.reader
             .read(move |conn| {

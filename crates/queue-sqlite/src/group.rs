@@ -141,7 +141,7 @@ impl<'a> Group<'a> {
     /// Accepts a job, see [`queue::Queue::enqueue`]; returns its record.
     pub(crate) fn enqueue(&mut self, now: Timestamp, job: &NewJob) -> Result<&Record, Fault> {
         self.admits()?;
-        self.live().machine.has_room(job)?;
+        self.live().machine.check_room(job)?;
         if self.statements.has_ended(self.conn, job.id)? {
             return Err(QueueError::Exists(format!("job {}", job.id)).into());
         }
@@ -288,8 +288,8 @@ impl<'a> Group<'a> {
     }
 
     /// Checks whether `bytes` more may be kept for an account.
-    pub(crate) fn may_keep(&self, account: &Account, bytes: usize) -> Result<(), Fault> {
-        Ok(self.live().machine.may_keep(account, bytes)?)
+    pub(crate) fn check_kept(&self, account: &Account, bytes: usize) -> Result<(), Fault> {
+        Ok(self.live().machine.check_kept(account, bytes)?)
     }
 
     /// Writes all lines that are not on disk, including those of jobs that ended in this group.

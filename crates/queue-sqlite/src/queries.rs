@@ -39,13 +39,13 @@ impl Queries for SqliteQueue {
     }
 
     async fn find_query(&self, owner: Owner<'_>, id: QueryId) -> Result<Option<Query>, QueueError> {
-        self.open_still()?;
+        self.check_open()?;
         let found = self.reader.read(move |conn| find(conn, id)).await?;
         Ok(found.filter(|query| owner.owns(&query.job.new.account)))
     }
 
     async fn query_of(&self, job: JobId) -> Result<Option<QueryId>, QueueError> {
-        self.open_still()?;
+        self.check_open()?;
         let seq = self.unfinished(job);
         self.reader
             .read(move |conn| {
@@ -72,7 +72,7 @@ impl Queries for SqliteQueue {
         skip: u64,
         limit: usize,
     ) -> Result<(u64, Vec<Query>), QueueError> {
-        self.open_still()?;
+        self.check_open()?;
         let account: Option<Account> = match owner {
             Owner::Account(account) => Some(account.clone()),
             Owner::Anyone => None,
@@ -135,7 +135,7 @@ impl Queries for SqliteQueue {
         self.ask(move |group| {
             group.admits()?;
             if let Some(kept) = Kept::of(group.conn, id)? {
-                group.may_keep(&kept.account, draft.0.len())?;
+                group.check_kept(&kept.account, draft.0.len())?;
                 let mut update = group
                     .conn
                     .prepare_cached("UPDATE queries SET draft = ?2 WHERE query = ?1")?;
@@ -159,7 +159,7 @@ impl Queries for SqliteQueue {
             let Some(kept) = Kept::of(group.conn, id)? else {
                 return Ok(None);
             };
-            group.may_keep(&kept.account, text.0.len())?;
+            group.check_kept(&kept.account, text.0.len())?;
             let mut insert = group.conn.prepare_cached(
                 "INSERT INTO query_logs (query, text, written_at)
                  SELECT query, ?2, ?3 FROM queries WHERE query = ?1
@@ -190,7 +190,7 @@ impl Queries for SqliteQueue {
     }
 
     async fn query_logs(&self, id: QueryId) -> Result<Vec<QueryLog>, QueueError> {
-        self.open_still()?;
+        self.check_open()?;
         self.reader
             .read(move |conn| {
                 let mut select = conn

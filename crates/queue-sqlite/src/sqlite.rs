@@ -96,14 +96,18 @@ impl SqliteQueue {
     /// [`QueueError::Store`] with an [`OpenError`]: another relay has the file open, it was written
     /// by a newer version, it is damaged, or it cannot be read or written.
     pub fn open(path: &Path, now: Timestamp) -> Result<Self, QueueError> {
-        Self::open_on(path, now, QueueLimits::default())
+        Self::open_limited(path, now, QueueLimits::default())
     }
 
     /// Opens the queue with the given limits.
     ///
     /// # Errors
     /// As [`SqliteQueue::open`].
-    pub fn open_on(path: &Path, now: Timestamp, limits: QueueLimits) -> Result<Self, QueueError> {
+    pub fn open_limited(
+        path: &Path,
+        now: Timestamp,
+        limits: QueueLimits,
+    ) -> Result<Self, QueueError> {
         Self::open_with(path, now, limits, RESERVE, |_| ())
     }
 
@@ -190,7 +194,7 @@ impl SqliteQueue {
             .unwrap_or_else(|_| Err(QueueError::unconfirmed()))
     }
 
-    pub(crate) fn open_still(&self) -> Result<(), QueueError> {
+    pub(crate) fn check_open(&self) -> Result<(), QueueError> {
         if self.shared.inbox.is_closed() {
             Err(QueueError::closed())
         } else {
@@ -200,10 +204,10 @@ impl SqliteQueue {
 
     /// Refuses a job for which there is no room now. Under overload these are most jobs, and the
     /// writer should not have to decide about them.
-    pub(crate) fn has_room(&self, job: &NewJob) -> Result<(), QueueError> {
-        self.open_still()?;
+    pub(crate) fn check_room(&self, job: &NewJob) -> Result<(), QueueError> {
+        self.check_open()?;
         match self.shared.live.try_lock() {
-            Some(live) => live.machine.has_room(job),
+            Some(live) => live.machine.check_room(job),
             // The lock is held while a group is settled; the writer then decides.
             None => Ok(()),
         }

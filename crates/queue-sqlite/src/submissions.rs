@@ -38,7 +38,7 @@ impl Group<'_> {
             && let Some((before, fingerprint)) =
                 find(self.conn, &job.account, &idempotency_key.key)?
         {
-            idempotency_key.is_same(&fingerprint)?;
+            idempotency_key.check_same(&fingerprint)?;
             return Ok(Submitted::Known(before));
         }
         let accepted = self.enqueue(now, job)?;
@@ -63,7 +63,7 @@ impl Submissions for SqliteQueue {
     ) -> Result<Submitted, QueueError> {
         // A repeated submission is answered even if there is no room for another job.
         if extras.idempotency_key.is_none() {
-            self.has_room(&job)?;
+            self.check_room(&job)?;
         }
         self.try_ask(move |group| group.submit(now, &job, &extras))
             .await
@@ -74,7 +74,7 @@ impl Submissions for SqliteQueue {
         account: &Account,
         key: &str,
     ) -> Result<Option<(JobId, [u8; 32])>, QueueError> {
-        self.open_still()?;
+        self.check_open()?;
         let (account, key) = (account.clone(), key.to_owned());
         self.reader
             .read(move |conn| find(conn, &account, &key))
@@ -82,7 +82,7 @@ impl Submissions for SqliteQueue {
     }
 
     async fn search(&self, owner: Owner<'_>, filter: &JobFilter) -> Result<JobPage, QueueError> {
-        self.open_still()?;
+        self.check_open()?;
         let filter = filter.clone();
         let account = match owner {
             Owner::Account(account) => Some(account.clone()),
@@ -94,7 +94,7 @@ impl Submissions for SqliteQueue {
     }
 
     async fn count_dead(&self, at_most: usize) -> Result<usize, QueueError> {
-        self.open_still()?;
+        self.check_open()?;
         let counted = self.lists.read(move |conn| {
             let mut select = conn.prepare_cached(concat!(
                 "SELECT count(*) FROM (",

@@ -29,7 +29,7 @@ pub(crate) fn insert(conn: &Connection, seq: u64, new: &NewWebhook) -> rusqlite:
 #[async_trait]
 impl Webhooks for SqliteQueue {
     async fn webhook(&self, id: JobId) -> Result<Option<Webhook>, QueueError> {
-        self.open_still()?;
+        self.check_open()?;
         let seq = self.unfinished(id);
         self.reader.read(move |conn| find(conn, id, seq)).await
     }
@@ -40,7 +40,7 @@ impl Webhooks for SqliteQueue {
         limit: usize,
         of_each: usize,
     ) -> Result<DueWebhooks, QueueError> {
-        self.open_still()?;
+        self.check_open()?;
         self.lists
             .read(move |conn| {
                 // One transaction, so that the three reads see the same state.

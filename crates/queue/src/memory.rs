@@ -164,7 +164,7 @@ impl Inner {
     }
 
     fn enqueue(&mut self, now: Timestamp, job: &NewJob) -> Result<Job, QueueError> {
-        self.live.machine.has_room(job)?;
+        self.live.machine.check_room(job)?;
         if self.finished.contains_key(&job.id) {
             return Err(QueueError::Exists(format!("job {}", job.id)));
         }

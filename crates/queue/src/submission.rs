@@ -38,7 +38,7 @@ impl IdempotencyKey {
     ///
     /// # Errors
     /// [`QueueError::OtherRequest`] if it is not.
-    pub fn is_same(&self, before: &[u8; 32]) -> Result<(), QueueError> {
+    pub fn check_same(&self, before: &[u8; 32]) -> Result<(), QueueError> {
         if self.fingerprint == *before {
             Ok(())
         } else {
@@ -292,7 +292,7 @@ mod tests {
         );
         assert_ne!(one.key, other.key);
         assert!(one.key.contains('\n'), "{:?}", one.key);
-        assert!(one.is_same(&other.fingerprint).is_ok());
-        assert!(one.is_same(&[1; 32]).is_err());
+        assert!(one.check_same(&other.fingerprint).is_ok());
+        assert!(one.check_same(&[1; 32]).is_err());
     }
 }

@@ -46,7 +46,7 @@ pub async fn open(
         StoreUrl::Memory => Ok(Arc::new(MemoryQueue::new(queue_limits))),
         StoreUrl::Sqlite(path) => {
             blocking(move || {
-                let store = SqliteQueue::open_on(&path, now, queue_limits)?;
+                let store = SqliteQueue::open_limited(&path, now, queue_limits)?;
                 Ok(Arc::new(store) as Arc<dyn Store>)
             })
             .await

@@ -219,7 +219,7 @@ impl Approvals {
         let (sender, verdict) = oneshot::channel();
         let until = (self.0.world.clock)() + within;
         let id = self.change(|state| {
-            state.may_ask(&by, now)?;
+            state.check_ask(&by, now)?;
             state.put.push_back(now);
             state.last += 1;
             let id = state.last;
@@ -244,11 +244,11 @@ impl Approvals {
         })
     }
 
-    /// Whether the connected process may be looked up now: only if an approval could be requested,
+    /// Checks that the connected process may be looked up now: only if an approval could be requested,
     /// and at a limited rate, because the lookup walks all processes.
-    pub(crate) fn may_look(&self, now: Instant) -> Result<(), (ErrorCode, String)> {
+    pub(crate) fn check_look(&self, now: Instant) -> Result<(), (ErrorCode, String)> {
         let mut state = self.lock();
-        state.has_room(now)?;
+        state.check_room(now)?;
         let looks = state
             .looks
             .get_or_insert_with(|| Bucket::new(LOOKS_BURST, LOOKS_PER_SECOND, now));
@@ -368,7 +368,7 @@ impl State {
         }
     }
 
-    fn has_room(&mut self, now: Instant) -> Result<(), (ErrorCode, String)> {
+    fn check_room(&mut self, now: Instant) -> Result<(), (ErrorCode, String)> {
         let is_old = |at: &Instant| now.saturating_duration_since(*at) >= WINDOW;
         while self.put.front().is_some_and(is_old) {
             self.put.pop_front();
@@ -383,7 +383,7 @@ impl State {
         Ok(())
     }
 
-    fn may_ask(&mut self, by: &Identity, now: Instant) -> Result<(), (ErrorCode, String)> {
+    fn check_ask(&mut self, by: &Identity, now: Instant) -> Result<(), (ErrorCode, String)> {
         self.refused.retain(|(_, until)| *until > now);
         if self.refused.iter().any(|(refused, _)| refused == by) {
             let message = "the owner refused this program recently";
@@ -393,7 +393,7 @@ impl State {
             let message = "another command of this program is waiting for approval";
             return Err((ErrorCode::RateLimited, message.to_owned()));
         }
-        self.has_room(now)
+        self.check_room(now)
     }
 }
 

@@ -122,7 +122,7 @@ impl Caller {
         }
         let now = Instant::now().into_std();
         if self.peer.is_none() {
-            approvals.may_look(now)?;
+            approvals.check_look(now)?;
         }
         let Some(peer) = self.look().await else {
             return no_leave(

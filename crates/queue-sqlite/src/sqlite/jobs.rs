@@ -18,7 +18,7 @@ use crate::{error::NotWritten, reader::FollowedLog};
 #[async_trait]
 impl Queue for SqliteQueue {
     async fn enqueue(&self, now: Timestamp, job: NewJob) -> Result<(), QueueError> {
-        self.has_room(&job)?;
+        self.check_room(&job)?;
         self.try_ask(move |group| group.enqueue(now, &job).map(drop))
             .await
     }
@@ -32,7 +32,7 @@ impl Queue for SqliteQueue {
     ) -> Result<Vec<Lease>, QueueError> {
         // Many workers check each new job; only those that may lease it reach the writer.
         if !self.shared.live.lock().machine.may_lend(now, query) {
-            return self.open_still().map(|()| Vec::new());
+            return self.check_open().map(|()| Vec::new());
         }
         let query = query.clone();
         self.ask(move |group| group.lease_many(now, &query, length, max))
@@ -45,7 +45,7 @@ impl Queue for SqliteQueue {
         token: LeaseToken,
         length: Duration,
     ) -> Result<Extended, QueueError> {
-        self.open_still()?;
+        self.check_open()?;
         let (extended, news) = {
             let mut live = self.shared.live.lock();
             (live.extend(now, token, length), live.news())
@@ -65,7 +65,7 @@ impl Queue for SqliteQueue {
     ) -> Result<u64, QueueError> {
         let mut tried = false;
         loop {
-            self.open_still()?;
+            self.check_open()?;
             let (appended, unstored) = {
                 let mut live = self.shared.live.lock();
                 let appended = live.append(now, token, first, lines.clone());
@@ -87,7 +87,7 @@ impl Queue for SqliteQueue {
     }
 
     async fn stored(&self, token: LeaseToken) -> Result<u64, QueueError> {
-        self.open_still()?;
+        self.check_open()?;
         let log = self.shared.live.lock().held_log(token);
         Ok(self.over(log).await?.stored())
     }
@@ -134,14 +134,14 @@ impl Queue for SqliteQueue {
     }
 
     async fn get(&self, owner: Owner<'_>, id: JobId) -> Result<Option<Job>, QueueError> {
-        self.open_still()?;
+        self.check_open()?;
         let seq = self.unfinished(id);
         let job = self.reader.job(id, seq).await?;
         Ok(job.filter(|job| owner.owns(&job.new.account)))
     }
 
     async fn account(&self, id: JobId) -> Result<Option<Account>, QueueError> {
-        self.open_still()?;
+        self.check_open()?;
         let account = |record: &Record| record.job.new.account.clone();
         let live = self.shared.live.lock().machine.get(id).map(account);
         match live {
@@ -151,12 +151,12 @@ impl Queue for SqliteQueue {
     }
 
     async fn list(&self, owner: Owner<'_>, limit: usize) -> Result<Vec<Job>, QueueError> {
-        self.open_still()?;
+        self.check_open()?;
         self.lists.list(owner, limit).await
     }
 
     async fn attended(&self) -> Result<Vec<Job>, QueueError> {
-        self.open_still()?;
+        self.check_open()?;
         let live = self.shared.live.lock();
         let unfinished = live
             .machine
@@ -177,7 +177,7 @@ impl Queue for SqliteQueue {
         owner: Owner<'_>,
         id: JobId,
     ) -> Result<Option<Arc<dyn JobLog>>, QueueError> {
-        self.open_still()?;
+        self.check_open()?;
         let live = self.shared.live.lock().log(owner, id);
         if let Some(live) = live {
             let reader = self.reader.clone();

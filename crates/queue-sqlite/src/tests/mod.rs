@@ -89,7 +89,7 @@ impl Scratch {
 
     fn opened(folder: TempDir, now: Timestamp, limits: QueueLimits) -> Self {
         let path = folder.path().join("queue.db");
-        let queue = SqliteQueue::open_on(&path, now, limits).unwrap();
+        let queue = SqliteQueue::open_limited(&path, now, limits).unwrap();
         Self {
             queue,
             folder,

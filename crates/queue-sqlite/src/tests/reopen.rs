@@ -294,7 +294,7 @@ fn a_restart_forgets_nothing_of_what_is_kept_of_an_account() {
         assert!(n > 9);
         queue.close().await.unwrap();
         let path = queue.path();
-        let again = SqliteQueue::open_on(&path, T0, bounds::limits()).unwrap();
+        let again = SqliteQueue::open_limited(&path, T0, bounds::limits()).unwrap();
         let refused = again.enqueue(T0, new(n)).await.unwrap_err();
         assert_eq!(refused.code(), ErrorCode::AccountFull);
         again.close().await.unwrap();

@@ -137,7 +137,7 @@ impl Machine {
     /// [`QueueError::Full`], [`QueueError::AccountFull`], [`QueueError::Exists`].
     pub fn enqueue(&mut self, now: Timestamp, new: &NewJob) -> Result<Step, QueueError> {
         let now = self.tick(now);
-        self.has_room(new)?;
+        self.check_room(new)?;
         if self.get(new.id).is_some() {
             return Err(QueueError::Exists(format!("job {}", new.id)));
         }
@@ -177,7 +177,7 @@ impl Machine {
     ///
     /// # Errors
     /// [`QueueError::AccountFull`].
-    pub fn may_keep(&self, account: &Account, bytes: usize) -> Result<(), QueueError> {
+    pub fn check_kept(&self, account: &Account, bytes: usize) -> Result<(), QueueError> {
         if self.kept(account).saturating_add(bytes as u64) > self.limits.account_kept_max {
             return Err(QueueError::AccountFull(
                 "the account's stored requests and answers have reached their limit; try again \
@@ -191,7 +191,7 @@ impl Machine {
     ///
     /// # Errors
     /// [`QueueError::Full`], [`QueueError::AccountFull`].
-    pub fn has_room(&self, new: &NewJob) -> Result<(), QueueError> {
+    pub fn check_room(&self, new: &NewJob) -> Result<(), QueueError> {
         let (limits, bytes) = (&self.limits, new.body.0.len());
         let own = self.table.queued_by(&new.account);
         if own.jobs >= limits.account_jobs_max {
@@ -205,7 +205,7 @@ impl Machine {
                  ended",
             ));
         }
-        self.may_keep(&new.account, bytes)?;
+        self.check_kept(&new.account, bytes)?;
         let all = self.table.counts();
         if all.queued >= limits.jobs_max {
             return Err(QueueError::Full(

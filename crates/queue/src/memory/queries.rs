@@ -142,7 +142,7 @@ impl Queries for MemoryQueue {
     async fn draft_query(&self, id: QueryId, draft: Body) -> Result<(), QueueError> {
         let mut inner = self.open()?;
         if let Some((_, account)) = inner.job_of(id) {
-            inner.live.machine.may_keep(&account, draft.0.len())?;
+            inner.live.machine.check_kept(&account, draft.0.len())?;
         }
         inner.draft(id, Some(draft));
         Ok(())
@@ -165,7 +165,7 @@ impl Queries for MemoryQueue {
         }
         let of = inner.job_of(id);
         if let Some((_, account)) = &of {
-            inner.live.machine.may_keep(account, text.0.len())?;
+            inner.live.machine.check_kept(account, text.0.len())?;
         }
         inner.queries.last_log += 1;
         let entry = QueryLog {

@@ -57,7 +57,7 @@ impl Submissions for MemoryQueue {
                 && let Some((before, fingerprint)) = inner.named.get(name)
             {
                 return idempotency_key
-                    .is_same(fingerprint)
+                    .check_same(fingerprint)
                     .map(|()| Submitted::Known(*before));
             }
             let accepted = inner.enqueue(now, &job)?;

@@ -62,7 +62,7 @@ impl<'a> Lines<'a> {
             }
             self.seen = self.read.len();
             let Some(part) = self.relay.store.part(self.file, self.part).await? else {
-                self.is_whole().await?;
+                self.check_whole().await?;
                 let rest = self.read.split();
                 return Ok(self.found(rest));
             };
@@ -73,7 +73,7 @@ impl<'a> Lines<'a> {
     }
 
     /// Checks that all bytes of the upload were read.
-    async fn is_whole(&self) -> Result<(), ApiError> {
+    async fn check_whole(&self) -> Result<(), ApiError> {
         let file = self.relay.store.file(Owner::Anyone, self.file).await?;
         if file.is_some_and(|file| file.bytes == self.bytes) {
             return Ok(());

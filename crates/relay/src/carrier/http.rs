@@ -151,7 +151,7 @@ async fn held(
     (job, attempt): (JobId, u32),
 ) -> Result<LeaseToken, ApiError> {
     let token = LeaseToken { job, attempt };
-    relay.may_hold(caller, token).await?;
+    relay.check_serves(caller, token).await?;
     Ok(token)
 }
 

@@ -122,7 +122,7 @@ impl Relay {
     }
 
     /// Checks that the caller serves the account of this lease's job.
-    async fn may_hold(&self, caller: &Caller, token: LeaseToken) -> Result<(), ApiError> {
+    async fn check_serves(&self, caller: &Caller, token: LeaseToken) -> Result<(), ApiError> {
         let account = self.store.account(token.job).await?;
         account
             .filter(|account| serves(&caller.serve, account))

@@ -240,7 +240,7 @@ async fn renew(
     answer: &mut PollAnswer,
 ) -> Result<(), ApiError> {
     for token in held {
-        match relay.may_hold(caller, *token).await {
+        match relay.check_serves(caller, *token).await {
             Ok(()) => {}
             Err(error) if error.code == ErrorCode::UnknownJob => {
                 answer.gone.push(*token);

@@ -133,7 +133,7 @@ impl Session {
     /// Resumes leases from an earlier connection, if they are still valid.
     async fn resume(&self, held: &[LeaseToken]) -> Result<(), CloseReason> {
         for token in held.iter().take(limits::HELD_MAX) {
-            match self.relay.may_hold(&self.caller, *token).await {
+            match self.relay.check_serves(&self.caller, *token).await {
                 Ok(()) => {}
                 Err(error) if error.code == ErrorCode::UnknownJob => {
                     self.closed(*token, Some(ErrorCode::UnknownJob)).await?;

@@ -60,13 +60,13 @@ async fn whoever_connects_again_and_again_makes_the_system_look_once_a_second() 
     let approvals = Approvals::open(home.path(), World::default());
     let now = Instant::now();
     let looks = |now| {
-        let tries = (0..1_000).filter(|_| approvals.may_look(now).is_ok());
+        let tries = (0..1_000).filter(|_| approvals.check_look(now).is_ok());
         tries.count()
     };
     assert_eq!(looks(now), LOOKS_BURST as usize);
     let later = now + Duration::from_secs(2);
     assert_eq!(looks(later), 2);
-    let refused = approvals.may_look(later).unwrap_err();
+    let refused = approvals.check_look(later).unwrap_err();
     assert_eq!(refused.0, ErrorCode::RateLimited);
 }
 

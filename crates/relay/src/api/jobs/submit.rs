@@ -59,7 +59,7 @@ pub(in crate::api) async fn submit(
             .await?
     {
         // A known key returns its job, even if no worker could run it now.
-        idempotency_key.is_same(&before)?;
+        idempotency_key.check_same(&before)?;
         return known(&relay, &caller, id).await;
     }
     let webhook = job.webhook.map(|wanted| new_webhook(&relay, &wanted));
