@@ -1,7 +1,7 @@
 //! Ids of menu items. An id encodes the action, so that a click counts as what the item showed,
 //! even if the menu was redrawn meanwhile.
 
-use agent::TrayAct;
+use agent::{Consent, TrayAct};
 use proto::status::{Command, CommandArgs};
 
 const AUTOSTART: &str = "autostart";
@@ -15,8 +15,12 @@ pub(crate) fn of(act: TrayAct) -> String {
     match act {
         TrayAct::OpenWindow => WINDOW.to_owned(),
         TrayAct::ToggleAutostart => AUTOSTART.to_owned(),
-        TrayAct::Approve { approval, always } => {
-            format!("{} {approval}", if always { ALWAYS } else { ONCE })
+        TrayAct::Approve { approval, consent } => {
+            let word = match consent {
+                Consent::Once => ONCE,
+                Consent::Always => ALWAYS,
+            };
+            format!("{word} {approval}")
         }
         TrayAct::Deny { approval } => format!("{DENY} {approval}"),
         TrayAct::Command(Command::SetMonitoring(on)) => format!("set_monitoring {on}"),
@@ -35,11 +39,10 @@ pub(crate) fn act(id: &str) -> Option<TrayAct> {
     }
     let (word, argument) = id.split_once(' ').unwrap_or((id, ""));
     let number = argument.parse().ok();
+    let approve = |approval, consent| Some(TrayAct::Approve { approval, consent });
     match (word, number) {
-        (ONCE | ALWAYS, Some(approval)) => {
-            let always = word == ALWAYS;
-            return Some(TrayAct::Approve { approval, always });
-        }
+        (ONCE, Some(approval)) => return approve(approval, Consent::Once),
+        (ALWAYS, Some(approval)) => return approve(approval, Consent::Always),
         (DENY, Some(approval)) => return Some(TrayAct::Deny { approval }),
         _ => {}
     }
@@ -82,11 +85,11 @@ mod tests {
             TrayAct::ToggleAutostart,
             TrayAct::Approve {
                 approval,
-                always: true,
+                consent: Consent::Always,
             },
             TrayAct::Approve {
                 approval,
-                always: false,
+                consent: Consent::Once,
             },
             TrayAct::Deny { approval },
         ] {

@@ -1,5 +1,6 @@
 //! The commands that pages may call. Each passes its request to the agent and returns the result.
 
+use agent::Consent;
 use proto::status::{Command, CommandArgs};
 use tauri::State;
 
@@ -47,8 +48,8 @@ pub(crate) async fn decide(
 ) -> Result<(), String> {
     let approvals = agent(&shell)?.approvals();
     let answer = match word {
-        Word::Once => approvals.approve(&approval, false).await,
-        Word::Always => approvals.approve(&approval, true).await,
+        Word::Once => approvals.approve(&approval, Consent::Once).await,
+        Word::Always => approvals.approve(&approval, Consent::Always).await,
         Word::No => approvals.deny(&approval),
     };
     answer.map_err(|(_, message)| message)

@@ -189,6 +189,8 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use agent::Consent;
+
     use super::*;
 
     #[test]
@@ -196,7 +198,7 @@ mod tests {
         let approval = 7;
         let once = TrayAct::Approve {
             approval,
-            always: false,
+            consent: Consent::Once,
         };
         let once_said = act_id::of(once);
         assert_eq!(read(&once_said, 7), Some(Clicked::Answer(once)));

@@ -293,8 +293,8 @@ impl Agent {
                     self.shell.refuse(&problem);
                 }
             }
-            TrayAct::Approve { approval, always } => {
-                log(self.approvals.approve(&approval.to_string(), always).await);
+            TrayAct::Approve { approval, consent } => {
+                log(self.approvals.approve(&approval.to_string(), consent).await);
             }
             TrayAct::Deny { approval } => log(self.approvals.deny(&approval.to_string())),
         }

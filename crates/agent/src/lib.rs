@@ -39,3 +39,4 @@ pub use relay::Relay;
 pub use settings::{HTTP_PORTS, Settings, SettingsError};
 pub use shell::{Shell, Tray, TrayAct, TrayIcon, TrayItem};
 pub use start::StartError;
+pub use status::Consent;

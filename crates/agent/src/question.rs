@@ -1,6 +1,7 @@
 //! The question to the owner whether a program may send a command, and its answers.
 
 use proto::status::pair::{Program, Waiting};
+use status::Consent;
 
 use crate::{Language, TrayAct, language::Words};
 
@@ -32,7 +33,7 @@ pub fn questions(waiting: &[Waiting], language: Language) -> Vec<Question> {
 
 fn question(waiting: &Waiting, words: &'static Words) -> Option<Question> {
     let approval = waiting.id.parse().ok()?;
-    let approve = |always| TrayAct::Approve { approval, always };
+    let approve = |consent| TrayAct::Approve { approval, consent };
     let title = waiting.who.title();
     let who = if title.is_empty() {
         words.some_program
@@ -45,8 +46,8 @@ fn question(waiting: &Waiting, words: &'static Words) -> Option<Question> {
         what: clip(&format!("{} ({})", words.asks, waiting.command)),
         from: clip(&from(&waiting.who)),
         answers: [
-            (approve(false), words.allow_once),
-            (approve(true), words.allow_always),
+            (approve(Consent::Once), words.allow_once),
+            (approve(Consent::Always), words.allow_always),
             (TrayAct::Deny { approval }, words.deny),
         ],
     })
@@ -104,10 +105,14 @@ mod tests {
         assert_eq!(said, [known, (3, "A program", what, "")]);
         let answers = asked[0].answers.map(|(act, _)| act);
         let approval = 2;
-        let allow = |always| TrayAct::Approve { approval, always };
+        let allow = |consent| TrayAct::Approve { approval, consent };
         assert_eq!(
             answers,
-            [allow(false), allow(true), TrayAct::Deny { approval }]
+            [
+                allow(Consent::Once),
+                allow(Consent::Always),
+                TrayAct::Deny { approval }
+            ]
         );
         for language in Language::ALL {
             let asked = &questions(&all, language)[0];

@@ -1,6 +1,7 @@
 //! The interface between the agent and a desktop, with the tray as plain data.
 
 use proto::status::{Command, Phase};
+use status::Consent;
 
 /// The desktop as the agent sees it. Every call returns at once; an implementation with an event
 /// loop queues the call.
@@ -96,8 +97,8 @@ pub enum TrayAct {
     Approve {
         /// The number of the approval.
         approval: u64,
-        /// Whether it is permanent.
-        always: bool,
+        /// For how long.
+        consent: Consent,
     },
     /// Denies the pending command of a program.
     Deny {

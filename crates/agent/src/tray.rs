@@ -110,6 +110,7 @@ mod tests {
         JobId, ModelName, Op, Timestamp,
         status::{LiveJob, pair::Program},
     };
+    use status::Consent;
 
     use super::*;
 
@@ -240,11 +241,11 @@ mod tests {
             for act in [
                 TrayAct::Approve {
                     approval: 7,
-                    always: false,
+                    consent: Consent::Once,
                 },
                 TrayAct::Approve {
                     approval: 7,
-                    always: true,
+                    consent: Consent::Always,
                 },
                 TrayAct::Deny { approval: 7 },
             ] {

@@ -83,6 +83,15 @@ struct Asked {
     verdict: oneshot::Sender<Verdict>,
 }
 
+/// For how long the owner allows a program's commands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Consent {
+    /// For this command.
+    Once,
+    /// For each later one, too, until it is revoked.
+    Always,
+}
+
 /// The owner's decision.
 #[derive(Debug)]
 pub(crate) enum Verdict {
@@ -144,12 +153,12 @@ impl Approvals {
         self.0.shown.subscribe()
     }
 
-    /// Approves the pending approval `id`: for this command, or permanently.
+    /// Approves the pending approval `id`.
     ///
     /// # Errors
     /// `nothing_to_do` if none has this id, `store_unavailable` if the grant cannot be saved.
-    pub async fn approve(&self, id: &str, always: bool) -> Answer {
-        if !always {
+    pub async fn approve(&self, id: &str, consent: Consent) -> Answer {
+        if consent == Consent::Once {
             let asked = self.take(id)?;
             return hand(asked, Verdict::Once);
         }

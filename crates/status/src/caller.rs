@@ -178,7 +178,7 @@ pub(crate) fn denied(verdict: Option<&Verdict>) -> (ErrorCode, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{World, peer::Identity};
+    use crate::{Consent, World, peer::Identity};
 
     fn caller(approvals: &Approvals, peer: Option<Peer>) -> Caller {
         Caller {
@@ -245,7 +245,7 @@ mod tests {
         let approvals = Approvals::open(home.path(), World::default());
         let (mut program, mut held) = (caller(&approvals, known(1)), None);
         asks(&mut program, &mut held).await;
-        approvals.approve("1", true).await.unwrap();
+        approvals.approve("1", Consent::Always).await.unwrap();
         assert_eq!(approvals.pairs().borrow().allowed.len(), 1);
         program.leaves(held).await;
         assert!(approvals.pairs().borrow().allowed.is_empty());
@@ -259,7 +259,7 @@ mod tests {
         let approvals = Approvals::open(home.path(), World::default());
         let (mut program, mut held) = (caller(&approvals, known(1)), None);
         asks(&mut program, &mut held).await;
-        approvals.approve("1", false).await.unwrap();
+        approvals.approve("1", Consent::Once).await.unwrap();
         let pending = &mut held.as_mut().unwrap().pending;
         assert!(matches!(pending.last_word(), Some(Verdict::Once)));
         assert!(pending.last_word().is_none());

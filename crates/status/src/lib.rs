@@ -49,7 +49,7 @@ mod web;
 mod world;
 
 pub use access::{Access, Refusal};
-pub use approvals::Approvals;
+pub use approvals::{Approvals, Consent};
 pub use arrivals::{Arrival, Arrivals, IdentifiedGuard};
 pub use bind::{BindError, Bound, PortInUse, bind_loopback};
 pub use follow::{AskError, Link, Subscriber, SubscriberHandle};

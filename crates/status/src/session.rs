@@ -209,8 +209,8 @@ impl Session<'_> {
                 let pairs = approvals.pairs().borrow().clone();
                 asker.result(serde_json::to_value(&*pairs).unwrap_or_default())
             }
-            Pairing::Approve { approval, always } => {
-                asker.response(approvals.approve(&approval, always).await)
+            Pairing::Approve { approval, consent } => {
+                asker.response(approvals.approve(&approval, consent).await)
             }
             Pairing::Deny { approval } => asker.response(approvals.deny(&approval)),
             Pairing::Revoke { grant } => asker.response(approvals.revoke(&grant).await),

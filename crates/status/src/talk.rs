@@ -9,7 +9,7 @@ use proto::{
 };
 use serde_json::Value;
 
-use crate::{Answer, asking::Outcome};
+use crate::{Answer, Consent, asking::Outcome};
 
 /// The request that an answer belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub(crate) struct Asker {
 #[derive(Debug, PartialEq)]
 pub(crate) enum Pairing {
     List,
-    Approve { approval: String, always: bool },
+    Approve { approval: String, consent: Consent },
     Deny { approval: String },
     Revoke { grant: String },
 }
@@ -161,7 +161,11 @@ fn pairing(word: &str, args: CommandArgs) -> Result<Pairing, (ErrorCode, String)
     Ok(match word {
         "approve" => Pairing::Approve {
             approval: need(approval, "approval")?,
-            always: always.unwrap_or(false),
+            consent: if always.unwrap_or(false) {
+                Consent::Always
+            } else {
+                Consent::Once
+            },
         },
         "deny" => Pairing::Deny {
             approval: need(approval, "approval")?,

@@ -1,7 +1,7 @@
 //! A program without the token asks, and the owner decides in the tray.
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use hearth_agent::{TrayAct, TrayItem};
+use hearth_agent::{Consent, TrayAct, TrayItem};
 use proto::status::Phase;
 use serde_json::{Value, json};
 use tests::scripted_ollama::ScriptedOllama;
@@ -13,7 +13,11 @@ fn question(seen: &Seen) -> Option<TrayAct> {
     let items = &seen.trays.last()?.items;
     items.iter().find_map(|item| match item {
         TrayItem::Action {
-            act: act @ TrayAct::Approve { always: false, .. },
+            act:
+                act @ TrayAct::Approve {
+                    consent: Consent::Once,
+                    ..
+                },
             ..
         } => Some(*act),
         TrayItem::Action { .. }

@@ -91,7 +91,7 @@ async fn leave_for_good_is_a_token_that_outlives_a_restart_until_it_is_revoked()
     let home = tempfile::tempdir().unwrap();
     let approvals = Approvals::open(home.path(), World::default());
     let mut pending = ask(&approvals, 1, Instant::now()).unwrap();
-    approvals.approve("1", true).await.unwrap();
+    approvals.approve("1", Consent::Always).await.unwrap();
     let Ok(Verdict::Always(id, token)) = pending.verdict.try_recv() else {
         panic!("no token")
     };
@@ -118,7 +118,7 @@ async fn a_revoked_leave_does_not_come_back_with_the_next() {
     let allow = async |process: u32| {
         let mut pending = ask(&approvals, process, Instant::now()).unwrap();
         let asked = pending.id.to_string();
-        approvals.approve(&asked, true).await.unwrap();
+        approvals.approve(&asked, Consent::Always).await.unwrap();
         let Ok(Verdict::Always(id, _)) = pending.verdict.try_recv() else {
             panic!("no token")
         };
@@ -136,10 +136,10 @@ async fn once_leaves_nothing_behind_and_who_left_gets_nothing() {
     let home = tempfile::tempdir().unwrap();
     let approvals = Approvals::open(home.path(), World::default());
     let mut pending = ask(&approvals, 1, Instant::now()).unwrap();
-    approvals.approve("1", false).await.unwrap();
+    approvals.approve("1", Consent::Once).await.unwrap();
     assert!(matches!(pending.verdict.try_recv(), Ok(Verdict::Once)));
     drop(ask(&approvals, 2, Instant::now()).unwrap());
-    let gone = approvals.approve("2", true).await.unwrap_err();
+    let gone = approvals.approve("2", Consent::Always).await.unwrap_err();
     assert_eq!(gone.0, ErrorCode::NothingToDo);
     assert!(approvals.pairs().borrow().allowed.is_empty());
     assert!(!home.path().join("approved.json").exists());
@@ -152,7 +152,7 @@ async fn a_list_that_others_could_have_written_allows_nobody() {
     let home = tempfile::tempdir().unwrap();
     let approvals = Approvals::open(home.path(), World::default());
     let _ticket = ask(&approvals, 1, Instant::now()).unwrap();
-    approvals.approve("1", true).await.unwrap();
+    approvals.approve("1", Consent::Always).await.unwrap();
     let file = home.path().join("approved.json");
     let mode = std::fs::metadata(&file).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
@@ -180,7 +180,10 @@ async fn a_list_that_cannot_be_read_is_put_aside_when_another_is_written_and_nev
         let approvals = Approvals::open(home.path(), world(now));
         for n in 1..=2 {
             let _ticket = ask(&approvals, n, Instant::now()).unwrap();
-            approvals.approve(&n.to_string(), true).await.unwrap();
+            approvals
+                .approve(&n.to_string(), Consent::Always)
+                .await
+                .unwrap();
         }
         let again = Approvals::open(home.path(), world(now));
         assert_eq!(again.pairs().borrow().allowed.len(), 2);
@@ -205,7 +208,7 @@ async fn what_cannot_be_put_aside_is_not_written_over() {
     std::fs::write(&aside, "in the way").unwrap();
     let approvals = Approvals::open(home.path(), world);
     let _ticket = ask(&approvals, 1, Instant::now()).unwrap();
-    let refused = approvals.approve("1", true).await.unwrap_err();
+    let refused = approvals.approve("1", Consent::Always).await.unwrap_err();
     assert_eq!(refused.0, ErrorCode::StoreUnavailable);
     assert!(approvals.pairs().borrow().allowed.is_empty() && file.is_dir());
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hearth_status::{Approvals, AskError, HubAddress, Limits, World, request};
+use hearth_status::{Approvals, AskError, Consent, HubAddress, Limits, World, request};
 use proto::{
     ErrorCode,
     status::{
@@ -90,7 +90,7 @@ async fn the_owner_sees_who_asks_and_once_is_once() {
         "not before the owner's word"
     );
 
-    asked.owner.approve(&seen.id, false).await.unwrap();
+    asked.owner.approve(&seen.id, Consent::Once).await.unwrap();
     assert_eq!(asked.carry_out().await, Command::SetMonitoring(false));
     let done = peer.said().await;
     assert_eq!(
@@ -171,7 +171,7 @@ async fn always_is_a_token_of_its_own_that_proves_itself_and_can_be_taken_away()
     let mut peer = stranger(&asked.hub, "dock").await;
     pause(&mut peer).await;
     let id = asked.waiting().await.id;
-    asked.owner.approve(&id, true).await.unwrap();
+    asked.owner.approve(&id, Consent::Always).await.unwrap();
     let granted = peer.said().await;
     assert_eq!(
         (&granted["type"], &granted["approval"]),
@@ -240,7 +240,11 @@ async fn a_client_of_the_legacy_mode_is_asked_about_and_answered_in_its_own_word
     let seen = asked.waiting().await;
     assert_eq!(seen.who.name, "founding overlay");
     assert_eq!(answer["approval"], seen.id);
-    asked.owner.approve(&seen.id, true).await.unwrap();
+    asked
+        .owner
+        .approve(&seen.id, Consent::Always)
+        .await
+        .unwrap();
     let granted = serde_json::to_value(client.answer().await).unwrap();
     assert_eq!(granted["type"], "granted");
     assert_eq!(granted["token"].as_str().unwrap().len(), 64);
