@@ -169,6 +169,9 @@ fn admitted(
         *request.uri_mut() = rest;
         request.extensions_mut().insert(PathKey(key.into()));
     }
+    if let Some(current) = current_bridge_path(request.uri()) {
+        *request.uri_mut() = current;
+    }
     if let Some((token, rest)) = tunnel_token(request.uri()) {
         *request.uri_mut() = rest;
         request.extensions_mut().insert(QueryToken(token.into()));
@@ -200,6 +203,18 @@ pub(crate) fn path_key(uri: &Uri) -> Option<(String, Uri)> {
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(rest.parse::<PathAndQuery>().ok()?);
     Some((key.to_owned(), Uri::from_parts(parts).ok()?))
+}
+
+/// Replaces the two prefixes under which later versions of the tunnel service have its polling
+/// routes.
+pub(crate) fn current_bridge_path(uri: &Uri) -> Option<Uri> {
+    let target = uri.path_and_query()?.as_str();
+    let mut later = ["/api/bridge-polling/", "/bridge-polling/"].into_iter();
+    let rest = later.find_map(|prefix| target.strip_prefix(prefix))?;
+    let mut parts = uri.clone().into_parts();
+    let path: PathAndQuery = format!("/api/bridge/{rest}").parse().ok()?;
+    parts.path_and_query = Some(path);
+    Uri::from_parts(parts).ok()
 }
 
 /// Removes the query with its token from the URL of the tunnel, the only route that accepts one.
@@ -237,6 +252,25 @@ mod tests {
         }
         assert_eq!(taken("/k/hearth_a_b_c?x=1").unwrap().1, "/?x=1");
         assert!(taken("/api/k/x/").is_none());
+    }
+
+    #[test]
+    fn the_later_prefixes_of_the_polling_routes_are_replaced() {
+        let current = |target: &str| current_bridge_path(&target.parse().unwrap());
+        for later in [
+            "/bridge-polling/x/poll?timeout=1",
+            "/api/bridge-polling/x/poll?timeout=1",
+        ] {
+            assert_eq!(current(later).unwrap(), "/api/bridge/x/poll?timeout=1");
+        }
+        for other in [
+            "/api/bridge/x/poll",
+            "/bridge-polling",
+            "/x/bridge-polling/y",
+            "/?a=/bridge-polling/",
+        ] {
+            assert_eq!(current(other), None, "{other}");
+        }
     }
 
     #[test]

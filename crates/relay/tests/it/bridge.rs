@@ -215,23 +215,24 @@ async fn an_engine_that_is_busy_gets_the_job_again_and_half_an_answer_is_an_erro
 async fn the_paths_of_the_document_lead_to_the_same_bridge() {
     let server = Server::start().await;
     let requester = server.requester().await;
-    let desktop = Desktop::of(&server).await;
-    let (client, id) = (&desktop.client, &desktop.id);
-    let asked = asked(&requester, "/api/chat", WHOLE);
-    let polled = client.get(&format!("/api/bridge/poll/{id}")).await;
-    let polled = polled.json().await;
-    let request = &polled["requests"][0];
-    let heartbeat = client
-        .post(&format!("/api/bridge/heartbeat/{id}"), "")
-        .await;
-    assert_eq!(heartbeat.json().await["success"], true);
-    let path = format!(
-        "/api/bridge/respond/{id}/{}",
-        request["id"].as_str().unwrap()
-    );
-    let answer = json!({"status": 200, "body": CHAT_DONE}).to_string();
-    assert_eq!(client.post(&path, answer).await.status, StatusCode::OK);
-    assert_eq!(asked.await.unwrap().text().await, CHAT_DONE);
+    let client = server.client("default", &[Scope::Work]).await;
+    // Later versions of the service have the same routes under other prefixes.
+    for prefix in ["/api/bridge", "/api/bridge-polling", "/bridge-polling"] {
+        let registered = client.post(&format!("{prefix}/register"), REGISTER).await;
+        assert_eq!(registered.status, StatusCode::OK, "{prefix}");
+        let registered = registered.json().await;
+        let id = registered["bridgeId"].as_str().unwrap();
+        let asked = asked(&requester, "/api/chat", WHOLE);
+        let polled = client.get(&format!("{prefix}/poll/{id}")).await;
+        let polled = polled.json().await;
+        let request = &polled["requests"][0];
+        let heartbeat = client.post(&format!("{prefix}/heartbeat/{id}"), "").await;
+        assert_eq!(heartbeat.json().await["success"], true);
+        let path = format!("{prefix}/respond/{id}/{}", request["id"].as_str().unwrap());
+        let answer = json!({"status": 200, "body": CHAT_DONE}).to_string();
+        assert_eq!(client.post(&path, answer).await.status, StatusCode::OK);
+        assert_eq!(asked.await.unwrap().text().await, CHAT_DONE);
+    }
 }
 
 #[tokio::test]
