@@ -17,7 +17,7 @@ const EVENT: &str = "view";
 /// Minimum interval between updates that change only figures; a change of state is sent at once.
 const PACE: Duration = Duration::from_millis(250);
 
-/// Everything that a page needs.
+/// Everything that a page needs: `View` in ui/src/lib/protocol.ts.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(crate) struct View {
     link: PageLink,

@@ -159,6 +159,7 @@ impl fmt::Display for ErrorCode {
 /// The content of every native error body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct ErrorDetail {
     /// Stable code.
     pub code: ErrorCode,
@@ -166,6 +167,7 @@ pub struct ErrorDetail {
     pub message: String,
     /// The field of the request that is wrong, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, ts(optional))]
     pub param: Option<String>,
 }
 

@@ -154,6 +154,7 @@ impl<'de> Deserialize<'de> for Priority {
 /// State of a job. `Leased` may return to `Queued`; the last three are final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "lowercase")]
 pub enum JobState {
     /// Waits for a worker.
@@ -239,6 +240,7 @@ impl fmt::Debug for WebhookRequest {
 /// Delivery state of a webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "snake_case")]
 pub enum WebhookState {
     /// Pending: the job has not ended, or another attempt follows.
@@ -252,6 +254,7 @@ pub enum WebhookState {
 /// State of a job's webhook.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct WebhookView {
     /// Delivery state.
     pub state: WebhookState,
@@ -259,55 +262,71 @@ pub struct WebhookView {
     pub tries: u32,
     /// Error of the last attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, ts(optional))]
     pub error: Option<String>,
     /// The secret, if the relay generated it; only in the response to the submission.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, ts(optional, type = "string"))]
     pub secret: Option<Secret>,
 }
 
 /// `GET /api/jobs/{id}`: a job as its requester sees it. Never contains the prompt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct JobView {
     /// Identifier.
+    #[cfg_attr(test, ts(type = "string"))]
     pub id: JobId,
     /// Current state.
     pub state: JobState,
     /// Account that owns the job.
+    #[cfg_attr(test, ts(type = "string"))]
     pub account: Account,
     /// Operation.
     pub op: Op,
     /// Model.
+    #[cfg_attr(test, ts(type = "string"))]
     pub model: ModelName,
     /// The only worker that may answer, if the requester chose one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, ts(optional, type = "string"))]
     pub worker: Option<WorkerId>,
     /// Priority.
+    #[cfg_attr(test, ts(type = "number"))]
     pub priority: Priority,
     /// Number of times it has been leased.
     pub attempt: u32,
     /// Time of acceptance.
+    #[cfg_attr(test, ts(type = "number"))]
     pub created_at: Timestamp,
     /// Time of its end, if it has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, ts(optional, type = "number"))]
     pub finished_at: Option<Timestamp>,
     /// Time after which the answer is no longer wanted, if given.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, ts(optional, type = "number"))]
     pub deadline: Option<Timestamp>,
     /// Reason of a failure.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, ts(optional))]
     pub error: Option<ErrorDetail>,
     /// The job that retries this failed or cancelled one; not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, ts(optional, type = "string"))]
     pub retried_as: Option<JobId>,
     /// Its webhook and delivery state; not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, ts(optional))]
     pub webhook: Option<WebhookView>,
     /// Number of jobs before it, while it is queued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, ts(optional))]
     pub position: Option<u64>,
     /// Estimated waiting time in milliseconds, while it is queued and if it can be estimated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, ts(optional))]
     pub expected_wait_ms: Option<u64>,
 }
 

@@ -5,7 +5,11 @@ use std::{fs, path::Path};
 use ts_rs::{Config, TS};
 
 use crate::{
-    ErrorCode, JobId, Op,
+    ErrorCode, ErrorDetail, JobId, JobState, JobView, Op, WebhookState, WebhookView,
+    admin::{
+        EngineView, KeyView, MinuteView, ModelView, NewKey, Overview, QueueView, RunningJob,
+        WorkerCarrier, WorkerView,
+    },
     status::{
         CarrierKind, ClientMessage, Command, CommandArgs, Hop, HopState, LiveJob, Phase, Publisher,
         ServerMessage, Status,
@@ -47,7 +51,22 @@ fn written() -> String {
         Field,
         Published,
         HubMessage,
-        PeerMessage
+        PeerMessage,
+        ErrorDetail,
+        JobState,
+        WebhookState,
+        WebhookView,
+        JobView,
+        QueueView,
+        WorkerCarrier,
+        EngineView,
+        ModelView,
+        WorkerView,
+        RunningJob,
+        MinuteView,
+        Overview,
+        KeyView,
+        NewKey
     );
     let mut words = |name: &str, docs: &str, words: Vec<&str>| {
         let words: Vec<_> = words.iter().map(|word| format!("{word:?}")).collect();

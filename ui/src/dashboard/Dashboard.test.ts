@@ -9,7 +9,16 @@ import { words } from "./words";
 
 const fixture = JSON.parse(readFileSync("../crates/proto/fixtures/admin/overview.json", "utf8")) as Overview;
 const KEY = "hearth_0123456789ab_secret_sum";
-const job = { id: "ab".repeat(16), account: "home", op: "chat", model: "m", priority: 5, attempt: 5, created_at: 1 };
+const job: Job = {
+  id: "ab".repeat(16),
+  state: "failed",
+  account: "home",
+  op: "chat",
+  model: "m",
+  priority: 5,
+  attempt: 5,
+  created_at: 1,
+};
 const dead: Job = { ...job, error: { code: "engine_failed", message: "<b>it</b> broke" } };
 const own: Key = { id: "0123456789ab", name: "me", account: "default", scopes: ["admin"], serve: [], created_at: 1 };
 

@@ -1,95 +1,18 @@
+import type * as wire from "../lib/wire";
 import { words } from "./words";
 
-/** The types of `proto::admin`; a test compares them with its fixture. */
-
-export type Overview = {
-  version: string;
-  now: number;
-  queue: { queued: number; queued_bytes: number; leased: number; by_priority: number[] };
-  dead: number;
-  workers: Worker[];
-  jobs: RunningJob[];
-  minutes?: Minute[];
-};
-
-export type Carrier = "websocket" | "long_poll" | "legacy";
-
-export type Worker = {
-  name: string;
-  key?: string;
-  online: boolean;
-  carrier?: Carrier;
-  last_seen: number;
-  engine?: { kind: string; version: string; up: boolean };
-  models: { name: string; loaded: boolean }[];
-  slots?: number;
-  running: number;
-};
-
-export type RunningJob = {
-  id: string;
-  account: string;
-  who: string;
-  op: string;
-  model: string;
-  priority: number;
-  attempt: number;
-  worker?: string;
-  since?: number;
-  tokens: number;
-  tokens_per_second?: number;
-};
-
-export type Minute = {
-  at: number;
-  completed: number;
-  failed: number;
-  cancelled: number;
-  tokens: number;
-  median_ms?: number;
-  slow_ms?: number;
-};
-
-/** A job in a list. */
-export type Job = {
-  id: string;
-  account: string;
-  op: string;
-  model: string;
-  priority: number;
-  attempt: number;
-  created_at: number;
-  finished_at?: number;
-  error?: { code: string; message: string };
-};
-
-export type Key = {
-  id: string;
-  name: string;
-  account: string;
-  scopes: Scope[];
-  serve: string[];
-  models?: string[];
-  max_priority?: number;
-  created_at: number;
-  expires_at?: number;
-  last_used_at?: number;
-  revoked_at?: number;
-  key?: string;
-};
+export type Overview = wire.Overview;
+export type Worker = wire.WorkerView;
+export type Carrier = wire.WorkerCarrier;
+export type Minute = wire.MinuteView;
+export type Job = wire.JobView;
 
 export const SCOPES = ["enqueue", "read", "work", "admin"] as const;
 export type Scope = (typeof SCOPES)[number];
 
-export type NewKey = {
-  name: string;
-  account?: string;
-  scopes: Scope[];
-  serve?: string[];
-  models?: string[];
-  max_priority?: number;
-  expires_in_s?: number;
-};
+/** Scopes are words of this page, which has a name for each. */
+export type Key = Omit<wire.KeyView, "scopes"> & { scopes: Scope[] };
+export type NewKey = Omit<wire.NewKey, "scopes"> & { scopes: Scope[] };
 
 /** The relay refused, or could not be reached (`status` 0). */
 export class Refused extends Error {

@@ -20,7 +20,7 @@ export type Carrier = CarrierKind;
 /** The status, or that it is unknown. */
 export type Link = { kind: "live"; status: Status } | { kind: "lost" };
 
-/** Everything the desktop sends to its pages. */
+/** Everything the desktop sends to its pages: `View` in src-tauri/src/view.rs. */
 export type View = {
   link: Link;
   autostart: boolean;

@@ -558,6 +558,423 @@ status: number,
 message?: string | null, };
 
 /**
+ * The content of every native error body.
+ */
+export type ErrorDetail = { 
+/**
+ * Stable code.
+ */
+code: ErrorCode, 
+/**
+ * Message for humans: what happened, where, and what to do next.
+ */
+message: string, 
+/**
+ * The field of the request that is wrong, if there is one.
+ */
+param?: string, };
+
+/**
+ * State of a job. `Leased` may return to `Queued`; the last three are final.
+ */
+export type JobState = "queued" | "leased" | "completed" | "failed" | "cancelled";
+
+/**
+ * Delivery state of a webhook.
+ */
+export type WebhookState = "waiting" | "delivered" | "given_up";
+
+/**
+ * State of a job's webhook.
+ */
+export type WebhookView = { 
+/**
+ * Delivery state.
+ */
+state: WebhookState, 
+/**
+ * Number of attempts.
+ */
+tries: number, 
+/**
+ * Error of the last attempt.
+ */
+error?: string, 
+/**
+ * The secret, if the relay generated it; only in the response to the submission.
+ */
+secret?: string, };
+
+/**
+ * `GET /api/jobs/{id}`: a job as its requester sees it. Never contains the prompt.
+ */
+export type JobView = { 
+/**
+ * Identifier.
+ */
+id: string, 
+/**
+ * Current state.
+ */
+state: JobState, 
+/**
+ * Account that owns the job.
+ */
+account: string, 
+/**
+ * Operation.
+ */
+op: Op, 
+/**
+ * Model.
+ */
+model: string, 
+/**
+ * The only worker that may answer, if the requester chose one.
+ */
+worker?: string, 
+/**
+ * Priority.
+ */
+priority: number, 
+/**
+ * Number of times it has been leased.
+ */
+attempt: number, 
+/**
+ * Time of acceptance.
+ */
+created_at: number, 
+/**
+ * Time of its end, if it has ended.
+ */
+finished_at?: number, 
+/**
+ * Time after which the answer is no longer wanted, if given.
+ */
+deadline?: number, 
+/**
+ * Reason of a failure.
+ */
+error?: ErrorDetail, 
+/**
+ * The job that retries this failed or cancelled one; not in lists.
+ */
+retried_as?: string, 
+/**
+ * Its webhook and delivery state; not in lists.
+ */
+webhook?: WebhookView, 
+/**
+ * Number of jobs before it, while it is queued.
+ */
+position?: number, 
+/**
+ * Estimated waiting time in milliseconds, while it is queued and if it can be estimated.
+ */
+expected_wait_ms?: number, };
+
+/**
+ * Numbers of waiting and running jobs.
+ */
+export type QueueView = { 
+/**
+ * Number of waiting jobs.
+ */
+queued: number, 
+/**
+ * Size of their requests in bytes.
+ */
+queued_bytes: number, 
+/**
+ * Number of running jobs.
+ */
+leased: number, 
+/**
+ * Number of waiting jobs with priority 1, 2, … 10.
+ */
+by_priority: Array<number>, };
+
+/**
+ * Carrier of a worker's connection.
+ */
+export type WorkerCarrier = "websocket" | "long_poll" | "legacy";
+
+/**
+ * An engine as reported by its worker.
+ */
+export type EngineView = { 
+/**
+ * Kind.
+ */
+kind: string, 
+/**
+ * Version.
+ */
+version: string, 
+/**
+ * Whether the engine responds.
+ */
+up: boolean, };
+
+/**
+ * A model of a worker.
+ */
+export type ModelView = { 
+/**
+ * Name.
+ */
+name: string, 
+/**
+ * Whether it is loaded in memory.
+ */
+loaded: boolean, };
+
+/**
+ * A worker, which answers jobs.
+ */
+export type WorkerView = { 
+/**
+ * Name.
+ */
+name: string, 
+/**
+ * Identifier of its key, if it sent one.
+ */
+key?: string, 
+/**
+ * Whether it is connected now.
+ */
+online: boolean, 
+/**
+ * Carrier of its connection; absent while it is offline.
+ */
+carrier?: WorkerCarrier, 
+/**
+ * Time of its last message.
+ */
+last_seen: number, 
+/**
+ * Its engine, if reported.
+ */
+engine?: EngineView, 
+/**
+ * Its models; empty for a worker of an older protocol, which is assumed to run any.
+ */
+models: Array<ModelView>, 
+/**
+ * Maximum number of concurrent jobs; 0 while its owner paused it, absent if unknown.
+ */
+slots?: number, 
+/**
+ * Number of jobs it runs.
+ */
+running: number, };
+
+/**
+ * A running job.
+ */
+export type RunningJob = { 
+/**
+ * Identifier.
+ */
+id: string, 
+/**
+ * Account that owns the job.
+ */
+account: string, 
+/**
+ * Name of the key that submitted it.
+ */
+who: string, 
+/**
+ * Operation.
+ */
+op: Op, 
+/**
+ * Model.
+ */
+model: string, 
+/**
+ * Priority.
+ */
+priority: number, 
+/**
+ * Number of times it has been leased.
+ */
+attempt: number, 
+/**
+ * Worker that runs it; unknown if it has been running since before a restart of the relay.
+ */
+worker?: string, 
+/**
+ * Start of the lease; unknown in the same case.
+ */
+since?: number, 
+/**
+ * Number of lines of the answer so far: about one per token.
+ */
+tokens: number, 
+/**
+ * Tokens per second, rounded to a tenth; absent until it can be computed.
+ */
+tokens_per_second?: number, };
+
+/**
+ * The jobs that ended within one minute.
+ */
+export type MinuteView = { 
+/**
+ * Start of the minute.
+ */
+at: number, 
+/**
+ * Number of completed jobs.
+ */
+completed: number, 
+/**
+ * Number of failed jobs.
+ */
+failed: number, 
+/**
+ * Number of cancelled jobs.
+ */
+cancelled: number, 
+/**
+ * Number of lines of their answers.
+ */
+tokens: number, 
+/**
+ * Median time in milliseconds from acceptance to end of the completed jobs, exact to a
+ * sixteenth.
+ */
+median_ms?: number, 
+/**
+ * 95th percentile of that time, in milliseconds.
+ */
+slow_ms?: number, };
+
+/**
+ * `GET /api/admin/overview`: the state of a relay.
+ */
+export type Overview = { 
+/**
+ * Version of the relay.
+ */
+version: string, 
+/**
+ * Current time by the relay's clock.
+ */
+now: number, 
+/**
+ * The waiting jobs.
+ */
+queue: QueueView, 
+/**
+ * Number of failed jobs that were not retried; counted up to 1,000.
+ */
+dead: number, 
+/**
+ * The workers that are online, or were within the last hour.
+ */
+workers: Array<WorkerView>, 
+/**
+ * The running jobs, oldest first, at most 200.
+ */
+jobs: Array<RunningJob>, 
+/**
+ * The minutes of the last hour in which a job ended, oldest first. `GET /api/admin/events`
+ * sends them as a separate event.
+ */
+minutes?: Array<MinuteView>, };
+
+/**
+ * `GET /api/admin/keys`: a key without its secret.
+ */
+export type KeyView = { 
+/**
+ * Identifier.
+ */
+id: string, 
+/**
+ * Name given by its owner.
+ */
+name: string, 
+/**
+ * Account for which it submits and reads jobs.
+ */
+account: string, 
+/**
+ * Scopes: `enqueue`, `read`, `work`, `admin`.
+ */
+scopes: Array<string>, 
+/**
+ * Accounts whose jobs it may lease; `all` stands for every account.
+ */
+serve: Array<string>, 
+/**
+ * Patterns of the models it may request and its agents may lease; empty for all models.
+ */
+models?: Array<string>, 
+/**
+ * Highest priority of its jobs.
+ */
+max_priority?: number, 
+/**
+ * Time of creation.
+ */
+created_at: number, 
+/**
+ * Time of expiry, if any.
+ */
+expires_at?: number, 
+/**
+ * Approximate time of its last use.
+ */
+last_used_at?: number, 
+/**
+ * Time of revocation, if revoked.
+ */
+revoked_at?: number, 
+/**
+ * The complete key; only in the response to its creation.
+ */
+key?: string, };
+
+/**
+ * `POST /api/admin/keys`: a key to be created.
+ */
+export type NewKey = { 
+/**
+ * Name, 1 to 64 characters.
+ */
+name: string, 
+/**
+ * Account for which it submits and reads jobs; `default` when absent.
+ */
+account?: string, 
+/**
+ * Scopes: `enqueue`, `read`, `work`, `admin`; at least one.
+ */
+scopes: Array<string>, 
+/**
+ * Accounts whose jobs it may lease besides its own; `all` stands for every account.
+ */
+serve?: Array<string>, 
+/**
+ * Patterns of the models it may request and its agents may lease; `*` and `?` are wild cards.
+ */
+models?: Array<string>, 
+/**
+ * Highest priority of its jobs; 1 is the highest of all.
+ */
+max_priority?: number, 
+/**
+ * Seconds until it expires, at most 100 years.
+ */
+expires_in_s?: number, };
+
+/**
  * A command to the agent; `ping`, which is not among them, is answered by the hub.
  */
 export type Command = "toggle_monitoring" | "set_monitoring" | "stop_tts" | "set_volume" | "show_overlay" | "hide_overlay" | "toggle_overlay" | "cancel_job" | "open_settings" | "quit";
