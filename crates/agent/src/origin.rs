@@ -102,19 +102,27 @@ impl<'a> Resolver<'a> {
     pub(crate) fn pick<T>(
         &mut self,
         name: &'static str,
-        flag: Option<String>,
-        file: Option<String>,
+        flag: Option<impl ToString>,
+        file: Option<impl ToString>,
         read: impl Fn(&str) -> Result<T, String>,
-    ) -> Result<Option<T>, SettingsError> {
+    ) -> Result<Picked<'_, 'a, T>, SettingsError> {
         let variable = format!("HEARTH_{}", name.to_ascii_uppercase().replace('-', "_"));
         let set = self.env(&variable);
-        let (value, from) = match (flag, set, file) {
-            (Some(value), _, _) => (value, Origin::Flag(name)),
-            (None, Some(value), _) => (value, Origin::Env(variable)),
-            (None, None, Some(value)) => (value, Origin::File(self.file.clone())),
-            (None, None, None) => return Ok(None),
+        let given = match (flag, set, file) {
+            (Some(value), _, _) => Some((value.to_string(), Origin::Flag(name))),
+            (None, Some(value), _) => Some((value, Origin::Env(variable))),
+            (None, None, Some(value)) => Some((value.to_string(), Origin::File(self.file.clone()))),
+            (None, None, None) => None,
         };
-        self.read(name, value, from, read).map(Some)
+        let found = match given {
+            Some((value, from)) => Some(self.read(name, value, from, read)?),
+            None => None,
+        };
+        Ok(Picked {
+            from: self,
+            name,
+            found,
+        })
     }
 
     /// The address of Ollama: the flag, else `OLLAMA_HOST`.
@@ -153,25 +161,6 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// The value, or its default; the line shows the default as `shown`.
-    pub(crate) fn or<T>(
-        &mut self,
-        value: Option<T>,
-        name: &'static str,
-        shown: &str,
-        usual: T,
-    ) -> T {
-        value.unwrap_or_else(|| {
-            let value = shown.to_owned();
-            self.lines.push(Line {
-                name,
-                value,
-                from: Origin::Default,
-            });
-            usual
-        })
-    }
-
     /// Records a setting that only the file can hold.
     pub(crate) fn note(&mut self, name: &'static str, value: &str, is_default: bool) {
         let from = if is_default {
@@ -203,4 +192,45 @@ impl<'a> Resolver<'a> {
     pub(crate) fn lines(self) -> Vec<Line> {
         self.lines
     }
+}
+
+/// A setting that some source may have set.
+pub(crate) struct Picked<'r, 'a, T> {
+    from: &'r mut Resolver<'a>,
+    name: &'static str,
+    found: Option<T>,
+}
+
+impl<T> Picked<'_, '_, T> {
+    /// The value, or its default; the line shows the default as `shown`.
+    pub(crate) fn or(self, shown: &str, usual: T) -> T {
+        self.found.unwrap_or_else(|| {
+            self.from.lines.push(Line {
+                name: self.name,
+                value: shown.to_owned(),
+                from: Origin::Default,
+            });
+            usual
+        })
+    }
+
+    /// The value, if it is set.
+    pub(crate) fn found(self) -> Option<T> {
+        self.found
+    }
+}
+
+/// A path as text, for [`Resolver::pick`].
+pub(crate) fn shown(path: &Option<PathBuf>) -> Option<String> {
+    path.as_ref().map(|path| path.display().to_string())
+}
+
+/// Reads a path.
+pub(crate) fn path(text: &str) -> Result<PathBuf, String> {
+    Ok(text.into())
+}
+
+/// Reads a setting that is on or off.
+pub(crate) fn switch(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| "use true or false".to_owned())
 }

@@ -5,7 +5,11 @@ use std::{fs, path::PathBuf};
 use engine::{Url, is_loopback};
 use secrecy::SecretString;
 
-use crate::{Args, Origin, SettingsError, file::File, origin::Resolver};
+use crate::{
+    Args, Origin, SettingsError,
+    file::File,
+    origin::{Resolver, path, shown, switch},
+};
 
 /// A relay and its API key.
 #[derive(Debug, Clone)]
@@ -24,16 +28,13 @@ pub(crate) fn relay(
     file: &File,
     from: &mut Resolver<'_>,
 ) -> Result<Option<Relay>, SettingsError> {
-    let flag = args.plain_http.map(|plain| plain.to_string());
-    let plain = file.plain_http.map(|plain| plain.to_string());
-    let plain = from.pick("plain-http", flag, plain, |text| {
-        text.parse::<bool>()
-            .map_err(|_| "use true or false".to_owned())
-    })?;
-    let plain_http = from.or(plain, "plain-http", "false", false);
-    let url = from.pick("relay", args.relay.clone(), file.relay.clone(), |text| {
-        relay_url(text, plain_http)
-    })?;
+    let plain_http = from
+        .pick("plain-http", args.plain_http, file.plain_http, switch)?
+        .or("false", false);
+    let read = |text: &str| relay_url(text, plain_http);
+    let url = from
+        .pick("relay", args.relay.as_ref(), file.relay.as_ref(), read)?
+        .found();
     let key = key(args, file, from)?;
     if key.is_none() {
         from.note("key", "(not set)", true);
@@ -120,8 +121,7 @@ fn key_of_file(
     file: &Option<PathBuf>,
     from: &mut Resolver<'_>,
 ) -> Result<Option<SecretString>, SettingsError> {
-    let text = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
-    let path = from.pick(name, text(flag), text(file), |text| Ok(PathBuf::from(text)))?;
+    let path = from.pick(name, shown(flag), shown(file), path)?.found();
     let Some(path) = path else { return Ok(None) };
     let invalid = |problem| SettingsError::Value {
         name,

@@ -45,10 +45,10 @@ fn time(
     usual: Duration,
     from: &mut Resolver<'_>,
 ) -> Result<Duration, SettingsError> {
-    let text = |seconds: Option<u32>| seconds.map(|seconds| seconds.to_string());
-    let set = from.pick(name, text(flag), text(file), |text| seconds(text, least))?;
     let usual = usual.as_secs();
-    let seconds = from.or(set, name, &usual.to_string(), usual);
+    let seconds = from
+        .pick(name, flag, file, |text| seconds(text, least))?
+        .or(&usual.to_string(), usual);
     Ok(Duration::from_secs(seconds))
 }
 
