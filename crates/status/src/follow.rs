@@ -1,5 +1,7 @@
+mod asked;
+mod silence;
+
 use std::{
-    collections::HashMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -16,6 +18,10 @@ use tokio::{
 use tokio_tungstenite::tungstenite::Error;
 use tokio_util::sync::CancellationToken;
 
+use self::{
+    asked::{ASKING, Asked},
+    silence::{Check, Silence},
+};
 use crate::{
     HubAddress, Places,
     dial::{CONNECT, PortUsers, connect},
@@ -32,8 +38,6 @@ const UNANSWERED: Duration = Duration::from_secs(15);
 /// Upper bounds of the reconnect delay: the first, and the largest.
 const DELAY_FIRST: Duration = Duration::from_millis(100);
 const DELAY_MAX: Duration = Duration::from_secs(5);
-/// Maximum number of commands in flight.
-const ASKING: usize = 32;
 
 /// The state of the connection to the agent, with its latest status.
 #[derive(Debug, Clone)]
@@ -89,7 +93,7 @@ struct Ask {
 pub struct Subscriber {
     places: Places,
     users: Option<PortUsers>,
-    patience: [Duration; 2],
+    silence: Silence,
     link: watch::Sender<Link>,
     asks: mpsc::Receiver<Ask>,
 }
@@ -147,7 +151,7 @@ impl Subscriber {
             Self {
                 places,
                 users: None,
-                patience: [QUIET, UNANSWERED],
+                silence: Silence::new(QUIET, UNANSWERED),
                 link,
                 asks,
             },
@@ -163,8 +167,8 @@ impl Subscriber {
     /// time without an answer after which its status is stale (default 15 s).
     #[must_use]
     pub fn patient(self, quiet: Duration, unanswered: Duration) -> Self {
-        let patience = [quiet, unanswered];
-        Self { patience, ..self }
+        let silence = Silence::new(quiet, unanswered);
+        Self { silence, ..self }
     }
 
     /// Connects only to programs of this user; `user_of` returns the user of the program that
@@ -204,35 +208,31 @@ impl Subscriber {
         let missed = self.places.missed().map(Path::to_owned);
         let mut hub = connect(&self.places, self.users.as_ref()).await?;
         let mut live_since: Option<Instant> = None;
-        let mut asked: HashMap<String, oneshot::Sender<Result<(), AskError>>> = HashMap::new();
-        let mut count = 0_u64;
-        let [most, unanswered] = self.patience;
-        let mut pinged: Option<Moment> = None;
-        let own = published(missed, most);
+        let mut asked = Asked::default();
+        let mut silence = self.silence;
+        let own = published(missed, silence.quiet);
         tokio::pin!(own);
         loop {
-            let from = |heard| pinged.map_or(heard + most, |at| at + unanswered);
-            let until = hub.heard().map(from);
+            let until = hub.heard().map(|heard| silence.due(heard));
             let tick = tokio::select! {
                 heard = hub.hear() => Tick::Heard(heard),
                 () = quiet(until) => Tick::Quiet,
-                ask = self.asks.recv(), if asked.len() < ASKING => Tick::Ask(ask),
+                ask = self.asks.recv(), if !asked.is_full() => Tick::Ask(ask),
                 () = &mut own => Tick::Published,
             };
             match tick {
                 // The caller gave up, so the command must not be carried out later.
                 Tick::Ask(Some(ask)) if ask.answer.is_closed() => {}
                 Tick::Ask(Some(ask)) => {
-                    asked.retain(|_, answer| !answer.is_closed());
-                    count += 1;
-                    let sent = timeout(CONNECT, hub.ask(ask.command, count)).await;
+                    let number = asked.next();
+                    let sent = timeout(CONNECT, hub.ask(ask.command, number)).await;
                     if matches!(sent, Ok(Ok(false))) {
                         let code = ErrorCode::NothingToDo;
                         let message = "this program does not accept commands over HTTP".to_owned();
                         let _ = ask.answer.send(Err(AskError::Refused { code, message }));
                         continue;
                     }
-                    asked.insert(count.to_string(), ask.answer);
+                    asked.keep(number, ask.answer);
                     if !matches!(sent, Ok(Ok(true))) {
                         break;
                     }
@@ -242,28 +242,24 @@ impl Subscriber {
                         live_since.get_or_insert_with(Instant::now);
                         self.link.send_replace(Link::Live(Arc::new(data)));
                     }
-                    ServerMessage::Ack { id, .. } => settle(&mut asked, id, Ok(())),
+                    ServerMessage::Ack { id, .. } => asked.settle(id, Ok(())),
                     ServerMessage::Error {
                         code, message, id, ..
                     } => {
-                        settle(&mut asked, id, Err(AskError::Refused { code, message }));
+                        asked.settle(id, Err(AskError::Refused { code, message }));
                     }
                     ServerMessage::Pong | ServerMessage::Unknown | _ => {}
                 },
                 Tick::Quiet => {
                     let now = Moment::now();
                     let heard = hub.heard().unwrap_or(now);
-                    match pinged {
-                        Some(at) if heard >= at => {
-                            pinged = None;
-                            self.revive();
-                        }
-                        None if heard + most > now => {}
-                        waited => {
-                            if waited.is_some() {
+                    match silence.check(heard, now) {
+                        Check::Early => {}
+                        Check::Answered => self.revive(),
+                        Check::Ping { is_stale } => {
+                            if is_stale {
                                 self.doubt(heard.into_std());
                             }
-                            pinged = Some(now);
                             if !matches!(timeout(CONNECT, hub.ping()).await, Ok(Ok(()))) {
                                 break;
                             }
@@ -300,22 +296,15 @@ impl Subscriber {
     }
 
     fn lose(&self) {
-        self.link.send_if_modified(|link| match link {
-            Link::Live(last) => {
-                *link = Link::Lost {
-                    since: Instant::now(),
-                    last: Some(last.clone()),
-                };
-                true
-            }
-            Link::Stale { since, last } => {
-                *link = Link::Lost {
-                    since: *since,
-                    last: Some(last.clone()),
-                };
-                true
-            }
-            Link::Lost { .. } => false,
+        self.link.send_if_modified(|link| {
+            let (since, last) = match link {
+                Link::Live(last) => (Instant::now(), last.clone()),
+                Link::Stale { since, last } => (*since, last.clone()),
+                Link::Lost { .. } => return false,
+            };
+            let last = Some(last);
+            *link = Link::Lost { since, last };
+            true
         });
     }
 
@@ -348,16 +337,6 @@ async fn published(missed: Option<PathBuf>, pause: Duration) {
             }
         }
         None => std::future::pending().await,
-    }
-}
-
-fn settle(
-    asked: &mut HashMap<String, oneshot::Sender<Result<(), AskError>>>,
-    id: Option<String>,
-    answer: Result<(), AskError>,
-) {
-    if let Some(sender) = id.and_then(|id| asked.remove(&id)) {
-        let _ = sender.send(answer);
     }
 }
 
