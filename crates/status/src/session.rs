@@ -23,7 +23,7 @@ use crate::{
     greeting::{Client, identified},
     pipe::Pipe,
     publishers::{Note, PublisherCommand, PublisherSlot},
-    talk::{Asker, Heard, Pairing, read, refused},
+    talk::{Asker, Heard, Pairing, read_message, refused},
     token_check::Grant,
 };
 
@@ -97,9 +97,10 @@ impl Session<'_> {
                 Tick::Heard(Some(Ok(message))) => {
                     let now = Instant::now();
                     read_from = now + budget.spend(now.into_std());
-                    if asked.is_some() && !is_answer(&message) {
-                        aside.push_back(message);
-                    } else if let Some(waiting) = self.hear(&message).await? {
+                    let heard = read_message(&message);
+                    if asked.is_some() && !heard.is_answer() {
+                        aside.push_back(heard);
+                    } else if let Some(waiting) = self.hear(heard).await? {
                         asked = Some(waiting);
                     }
                 }
@@ -109,9 +110,9 @@ impl Session<'_> {
                 Tick::Stop => return self.pipe.leave(&self.hub).await,
             }
             while asked.is_none()
-                && let Some(message) = aside.pop_front()
+                && let Some(heard) = aside.pop_front()
             {
-                asked = self.hear(&message).await?;
+                asked = self.hear(heard).await?;
             }
         }
     }
@@ -217,69 +218,53 @@ impl Session<'_> {
         }
     }
 
-    async fn hear(&mut self, message: &Message) -> Result<Option<PendingCommand<Asker>>, Error> {
-        let answer = match message {
-            Message::Text(text) => match read(text) {
-                Heard::Command(command, asker) if !self.caller.may_command(self.client.grant) => {
-                    let (held, name) = (&mut self.held, &self.client.name);
-                    let asks = (command, asker.clone());
-                    let (code, message, approval) = self.caller.raise(held, name, asks).await;
-                    let asker = Asker { approval, ..asker };
-                    asker.response(Err((code, message)))
+    async fn hear(&mut self, heard: Heard) -> Result<Option<PendingCommand<Asker>>, Error> {
+        let answer = match heard {
+            Heard::Command(command, asker) if !self.caller.may_command(self.client.grant) => {
+                let (held, name) = (&mut self.held, &self.client.name);
+                let asks = (command, asker.clone());
+                let (code, message, approval) = self.caller.raise(held, name, asks).await;
+                let asker = Asker { approval, ..asker };
+                asker.response(Err((code, message)))
+            }
+            Heard::Pair(pairing, asker) => self.pair(pairing, asker).await,
+            Heard::Command(command, asker) => {
+                match ask(&self.commands, (command, asker), self.limits.answer) {
+                    Ok(asked) => return Ok(Some(asked)),
+                    Err(refused) => refused.into(),
                 }
-                Heard::Pair(pairing, asker) => self.pair(pairing, asker).await,
-                Heard::Command(command, asker) => {
-                    match ask(&self.commands, (command, asker), self.limits.answer) {
-                        Ok(asked) => return Ok(Some(asked)),
-                        Err(refused) => refused.into(),
-                    }
-                }
-                Heard::Ping(asker) => asker.result(self.world.pong(self.hub.latest().status())),
-                Heard::Publish {
-                    asker,
-                    fields,
-                    takeover,
-                } => asker.response(self.publish(&fields, takeover)),
-                Heard::Response { id, answer } => {
-                    let slot = self.slot.as_mut();
-                    if slot.is_some_and(|slot| slot.settle(&id, answer)) {
-                        return Ok(None);
-                    }
-                    let message = "no pending request has this id".to_owned();
-                    refused(ErrorCode::BadRequest, message)
-                }
-                Heard::Resubscribe(topics) => {
-                    self.client.topics = topics;
-                    // No status in the old format may follow the answer.
-                    self.pipe.line.follow(None);
-                    self.pipe.say(&identified(&self.client, None)).await?;
-                    self.follow(Cause::Resubscribed);
+            }
+            Heard::Ping(asker) => asker.result(self.world.pong(self.hub.latest().status())),
+            Heard::Publish {
+                asker,
+                fields,
+                takeover,
+            } => asker.response(self.publish(&fields, takeover)),
+            Heard::Response { id, answer } => {
+                let slot = self.slot.as_mut();
+                if slot.is_some_and(|slot| slot.settle(&id, answer)) {
                     return Ok(None);
                 }
-                Heard::Refuse(answer) => answer,
-            },
-            Message::Binary(_) => {
-                let message = "messages must be text, not binary".to_owned();
+                let message = "no pending request has this id".to_owned();
                 refused(ErrorCode::BadRequest, message)
             }
-            // The library has queued its own answer; it only has to be flushed.
-            Message::Ping(_) | Message::Close(_) => {
+            Heard::Resubscribe(topics) => {
+                self.client.topics = topics;
+                // No status in the old format may follow the answer.
+                self.pipe.line.follow(None);
+                self.pipe.say(&identified(&self.client, None)).await?;
+                self.follow(Cause::Resubscribed);
+                return Ok(None);
+            }
+            Heard::Refuse(answer) => answer,
+            Heard::Flush => {
                 self.pipe.flush().await?;
                 return Ok(None);
             }
-            Message::Pong(_) | Message::Frame(_) => return Ok(None),
+            Heard::Nothing => return Ok(None),
         };
         self.pipe.say(&answer).await?;
         Ok(None)
-    }
-}
-
-/// Whether this is the answer to a command; those are never deferred.
-fn is_answer(message: &Message) -> bool {
-    match message {
-        Message::Text(text) => matches!(read(text), Heard::Response { .. }),
-        Message::Binary(_) => false,
-        Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => true,
     }
 }
 

@@ -8,6 +8,7 @@ use proto::{
     },
 };
 use serde_json::Value;
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::{Answer, Consent, asking::Outcome};
 
@@ -47,6 +48,28 @@ pub(crate) enum Heard {
     },
     /// A message that is only refused, with this answer.
     Refuse(HubMessage),
+    /// The library has queued its own answer, which only has to be flushed.
+    Flush,
+    /// A message without an answer.
+    Nothing,
+}
+
+impl Heard {
+    /// Whether this is the answer to a command, or no message of the protocol; those are never
+    /// deferred.
+    pub(crate) const fn is_answer(&self) -> bool {
+        matches!(self, Self::Response { .. } | Self::Flush | Self::Nothing)
+    }
+}
+
+/// Parses one message. There is an answer to any.
+pub(crate) fn read_message(message: &Message) -> Heard {
+    match message {
+        Message::Text(text) => read(text),
+        Message::Binary(_) => bad("messages must be text, not binary".into()),
+        Message::Ping(_) | Message::Close(_) => Heard::Flush,
+        Message::Pong(_) | Message::Frame(_) => Heard::Nothing,
+    }
 }
 
 /// Parses one text message. There is an answer to any text.
@@ -59,103 +82,121 @@ pub(crate) fn read(text: &str) -> Heard {
             return Heard::Refuse(refused(ErrorCode::MalformedJson, message));
         }
     };
+    let asker = asker(&value);
+    match serde_json::from_value(value) {
+        Ok(PeerMessage::Request { args, .. }) => request(&args, asker),
+        Ok(PeerMessage::Publish {
+            fields, takeover, ..
+        }) => publish(fields, takeover, asker),
+        Ok(PeerMessage::Response {
+            id,
+            status,
+            message,
+            ..
+        }) => response(id, status, message),
+        Ok(PeerMessage::Reidentify { subscriptions }) => resubscribe(&subscriptions),
+        Ok(PeerMessage::Identify { .. }) => {
+            bad("this connection has identified already; use `reidentify`".into())
+        }
+        Ok(_) => bad("unknown message type".into()),
+        Err(_) => misshapen(asker),
+    }
+}
+
+/// The request in a message, if it has one that can be answered.
+fn asker(value: &Value) -> Option<Asker> {
     let short = |name: &str| {
         let text = value.get(name)?.as_str()?;
         (text.len() <= ID_MAX && !text.is_empty()).then(|| text.to_owned())
     };
-    let word = || (value["type"] == "publish").then(|| "publish".to_owned());
-    let asker = short("id")
-        .zip(word().or_else(|| short("request")))
-        .map(|(id, request)| Asker {
-            id,
-            request,
-            approval: None,
-        });
-    match (serde_json::from_value(value), asker) {
-        (Ok(PeerMessage::Request { args, .. }), Some(asker)) => match asker.request.as_str() {
-            "ping" => Heard::Ping(asker),
-            "pairs" | "approve" | "deny" | "revoke" => match pairing(&asker.request, args) {
-                Ok(pairing) => Heard::Pair(pairing, asker),
-                Err(refused) => Heard::Refuse(asker.response(Err(refused))),
-            },
-            word => match Command::parse(word, &args) {
-                Ok(command) => Heard::Command(command, asker),
-                Err(refused) => Heard::Refuse(asker.response(Err(refused))),
-            },
-        },
-        (Ok(PeerMessage::Request { .. }), None) => bad(format!(
+    let request = if value["type"] == "publish" {
+        "publish".to_owned()
+    } else {
+        short("request")?
+    };
+    Some(Asker {
+        id: short("id")?,
+        request,
+        approval: None,
+    })
+}
+
+fn request(args: &CommandArgs, asker: Option<Asker>) -> Heard {
+    let Some(asker) = asker else {
+        return bad(format!(
             "`id` and `request` must be strings of 1 to {ID_MAX} bytes"
-        )),
-        (
-            Ok(PeerMessage::Publish {
-                fields, takeover, ..
-            }),
-            Some(asker),
-        ) => {
-            let text = fields.text.iter().flatten();
-            if text.clone().any(|text| text.len() > TEXT_MAX) {
-                let message = format!("a string may have at most {TEXT_MAX} bytes");
-                return Heard::Refuse(asker.response(Err((ErrorCode::BadRequest, message))));
-            }
-            Heard::Publish {
-                asker,
-                fields,
-                takeover,
-            }
-        }
-        (Ok(PeerMessage::Publish { .. }), None) => {
-            bad(format!("`id` must be a string of 1 to {ID_MAX} bytes"))
-        }
-        (
-            Ok(PeerMessage::Response {
-                id,
-                status,
-                message,
-                ..
-            }),
-            _,
-        ) => {
-            let message: String = message.unwrap_or_default().chars().take(TEXT_MAX).collect();
-            let answer = match status {
-                200 => Ok(()),
-                409 => Err((ErrorCode::NothingToDo, message)),
-                _ => Err((ErrorCode::Internal, message)),
-            };
-            Heard::Response { id, answer }
-        }
-        (Ok(PeerMessage::Reidentify { subscriptions }), _) => {
-            if subscriptions.len() > SUBSCRIPTIONS_MAX {
-                return bad(format!(
-                    "at most {SUBSCRIPTIONS_MAX} subscriptions are allowed"
-                ));
-            }
-            Heard::Resubscribe(Topic::known(&subscriptions))
-        }
-        (Ok(PeerMessage::Identify { .. }), _) => {
-            bad("this connection has identified already; use `reidentify`".into())
-        }
-        (Ok(_), _) => bad("unknown message type".into()),
-        (Err(_), Some(asker)) => {
-            let message = "the message does not have the fields and types of docs/PROTOCOL.md";
-            let refused = (ErrorCode::BadRequest, message.to_owned());
-            Heard::Refuse(asker.response(Err(refused)))
-        }
-        (Err(_), None) => bad(
-            r#"a message is {"type":"request","id":…,"request":…} or {"type":"reidentify",…}"#
-                .into(),
-        ),
+        ));
+    };
+    match asker.request.as_str() {
+        "ping" => Heard::Ping(asker),
+        "pairs" | "approve" | "deny" | "revoke" => match pairing(&asker.request, args) {
+            Ok(pairing) => Heard::Pair(pairing, asker),
+            Err(refused) => Heard::Refuse(asker.response(Err(refused))),
+        },
+        word => match Command::parse(word, args) {
+            Ok(command) => Heard::Command(command, asker),
+            Err(refused) => Heard::Refuse(asker.response(Err(refused))),
+        },
     }
 }
 
-fn pairing(word: &str, args: CommandArgs) -> Result<Pairing, (ErrorCode, String)> {
+fn publish(fields: Published, takeover: bool, asker: Option<Asker>) -> Heard {
+    let Some(asker) = asker else {
+        return bad(format!("`id` must be a string of 1 to {ID_MAX} bytes"));
+    };
+    let mut texts = fields.text.iter().flatten();
+    if texts.any(|text| text.len() > TEXT_MAX) {
+        let message = format!("a string may have at most {TEXT_MAX} bytes");
+        return Heard::Refuse(asker.response(Err((ErrorCode::BadRequest, message))));
+    }
+    Heard::Publish {
+        asker,
+        fields,
+        takeover,
+    }
+}
+
+fn response(id: String, status: u16, message: Option<String>) -> Heard {
+    let message: String = message.unwrap_or_default().chars().take(TEXT_MAX).collect();
+    let answer = match status {
+        200 => Ok(()),
+        409 => Err((ErrorCode::NothingToDo, message)),
+        _ => Err((ErrorCode::Internal, message)),
+    };
+    Heard::Response { id, answer }
+}
+
+fn resubscribe(subscriptions: &[String]) -> Heard {
+    if subscriptions.len() > SUBSCRIPTIONS_MAX {
+        return bad(format!(
+            "at most {SUBSCRIPTIONS_MAX} subscriptions are allowed"
+        ));
+    }
+    Heard::Resubscribe(Topic::known(subscriptions))
+}
+
+/// Refuses a message with wrong fields, as the answer to its request if it has one.
+fn misshapen(asker: Option<Asker>) -> Heard {
+    let Some(asker) = asker else {
+        return bad(
+            r#"a message is {"type":"request","id":…,"request":…} or {"type":"reidentify",…}"#
+                .into(),
+        );
+    };
+    let message = "the message does not have the fields and types of docs/PROTOCOL.md";
+    let refused = (ErrorCode::BadRequest, message.to_owned());
+    Heard::Refuse(asker.response(Err(refused)))
+}
+
+fn pairing(word: &str, args: &CommandArgs) -> Result<Pairing, (ErrorCode, String)> {
     let CommandArgs {
         approval,
         always,
         grant,
         ..
     } = args;
-    let need = |named: Option<String>, what: &str| {
-        let named = named.filter(|named| named.len() <= ID_MAX);
+    let need = |named: &Option<String>, what: &str| {
+        let named = named.clone().filter(|named| named.len() <= ID_MAX);
         named.ok_or_else(|| (ErrorCode::BadRequest, format!("{word} needs args.{what}")))
     };
     Ok(match word {
