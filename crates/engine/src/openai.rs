@@ -23,7 +23,7 @@ use serde_json::{Value, json, value::RawValue};
 use tokio::time::Instant;
 
 use self::{
-    reply::{Reply, date, loaded},
+    reply::{Ending, Reply, date, loaded},
     request::{Call, Translated, translate},
 };
 use crate::{
@@ -269,7 +269,9 @@ impl Engine for OpenAiCompatible {
                 self.generate("/v1/completions", &body, reply).await
             }
             Call::Embed { body } => self.embed(&model, &body).await.map(one),
-            Call::Load { chat, reason } => Ok(one(loaded(&model, chat, reason, self.clock.now()))),
+            Call::Load { form, loading } => {
+                Ok(one(loaded(&model, form, loading, self.clock.now())))
+            }
             Call::EmbedNothing => {
                 let line = json!({"model": model, "embeddings": []}).to_string();
                 Ok(one(line.into()))
@@ -357,10 +359,10 @@ fn give(mut lines: VecDeque<Bytes>) -> Option<(Result<Bytes, EngineError>, State
 
 impl Answer {
     async fn next(mut self: Box<Self>) -> Option<(Result<Bytes, EngineError>, State)> {
-        let was_done = loop {
+        let ending = loop {
             let line = match self.lines.next().await {
                 Ok(Some(line)) => line,
-                Ok(None) => break false,
+                Ok(None) => break Ending::Cut,
                 Err(error) => return Some((Err(error), State::Over)),
             };
             let data = match line.strip_prefix(b"data:") {
@@ -371,7 +373,7 @@ impl Answer {
                 None => continue,
             };
             if data == b"[DONE]" {
-                break true;
+                break Ending::Done;
             }
             match self.reply.event(data, self.clock.now()) {
                 Ok(Some(line)) => return Some((Ok(line), State::Reading(self))),
@@ -385,10 +387,10 @@ impl Answer {
             started,
             clock,
         } = *self;
-        if was_done {
+        if ending == Ending::Done {
             lines.finish().await;
         }
-        match reply.end(was_done, started.elapsed(), clock.now()) {
+        match reply.end(ending, started.elapsed(), clock.now()) {
             Ok(last) => give(last.into()),
             Err(error) => Some((Err(error), State::Over)),
         }

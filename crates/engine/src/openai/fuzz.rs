@@ -6,15 +6,15 @@ use tokio::time::Duration;
 
 use super::{
     Embeddings, Models, entry,
-    reply::Reply,
-    request::{Shape, translate},
+    reply::{Ending, Reply},
+    request::{Form, Shape, translate},
     shown,
 };
 
 /// Parses a streamed answer, one event per line.
 pub fn answer(bytes: &[u8]) {
-    for (chat, stream) in [(true, true), (false, false)] {
-        let mut reply = Reply::new("tiny".into(), Shape { chat, stream });
+    for (form, stream) in [(Form::Chat, true), (Form::Generate, false)] {
+        let mut reply = Reply::new("tiny".into(), Shape { form, stream });
         for line in bytes.split(|byte| *byte == b'\n') {
             let data = line.strip_prefix(b"data:").unwrap_or(line);
             match reply.event(data.trim_ascii(), Timestamp(0)) {
@@ -23,7 +23,7 @@ pub fn answer(bytes: &[u8]) {
                 Err(_) => return,
             }
         }
-        let ended = reply.end(true, Duration::from_secs(1), Timestamp(0));
+        let ended = reply.end(Ending::Done, Duration::from_secs(1), Timestamp(0));
         ended.unwrap_or_default().iter().for_each(is_line);
     }
 }

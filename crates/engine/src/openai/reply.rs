@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::time::Duration;
 
-use super::request::Shape;
+use super::request::{Form, Loading, Shape};
 use crate::{EngineError, answer};
 
 /// Maximum number of tool calls in one answer.
@@ -25,6 +25,15 @@ pub(super) struct Reply {
     finish: Option<String>,
     usage: Usage,
     pieces: u64,
+}
+
+/// How a stream ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// With `[DONE]`.
+    Done,
+    /// Without it.
+    Cut,
 }
 
 #[derive(Debug, Default)]
@@ -157,7 +166,7 @@ impl Reply {
     /// finished.
     pub(super) fn end(
         mut self,
-        was_done: bool,
+        ending: Ending,
         took: Duration,
         now: Timestamp,
     ) -> Result<Vec<Bytes>, EngineError> {
@@ -165,7 +174,7 @@ impl Reply {
         // complete.
         let reason = match self.finish.take() {
             Some(reason) => reason,
-            None if was_done && self.pieces > 0 => "stop".to_owned(),
+            None if ending == Ending::Done && self.pieces > 0 => "stop".to_owned(),
             None => {
                 let problem = "it ended its answer without an end marker";
                 return Err(EngineError::Broken(problem.into()));
@@ -251,11 +260,12 @@ impl Reply {
         let mut line = Map::new();
         line.insert("model".into(), self.model.as_str().into());
         line.insert("created_at".into(), date(now).into());
-        let key = if self.shape.chat {
-            content.insert("role".into(), "assistant".into());
-            "content"
-        } else {
-            "response"
+        let key = match self.shape.form {
+            Form::Chat => {
+                content.insert("role".into(), "assistant".into());
+                "content"
+            }
+            Form::Generate => "response",
         };
         content.insert(key.into(), text.into());
         if !thinking.is_empty() {
@@ -264,10 +274,11 @@ impl Reply {
         if !calls.is_empty() {
             content.insert("tool_calls".into(), Value::Array(calls));
         }
-        if self.shape.chat {
-            line.insert("message".into(), Value::Object(content));
-        } else {
-            line.extend(content);
+        match self.shape.form {
+            Form::Chat => {
+                line.insert("message".into(), Value::Object(content));
+            }
+            Form::Generate => line.extend(content),
         }
         line
     }
@@ -290,14 +301,14 @@ impl ToolCall {
 }
 
 /// Returns the answer to a request without a prompt, which only loads or unloads.
-pub(super) fn loaded(model: &str, chat: bool, reason: &str, now: Timestamp) -> Bytes {
+pub(super) fn loaded(model: &str, form: Form, loading: Loading, now: Timestamp) -> Bytes {
     let shape = Shape {
-        chat,
+        form,
         stream: false,
     };
     let mut line = Reply::new(model.to_owned(), shape).frame("", "", Vec::new(), now);
     line.insert("done".into(), true.into());
-    line.insert("done_reason".into(), reason.into());
+    line.insert("done_reason".into(), loading.as_str().into());
     Value::Object(line).to_string().into()
 }
 
@@ -313,8 +324,8 @@ mod tests {
     const NOW: Timestamp = Timestamp(1_795_320_443_082);
     const TOOK: Duration = Duration::from_nanos(5);
 
-    fn shape(chat: bool, stream: bool) -> Shape {
-        Shape { chat, stream }
+    const fn shape(form: Form, stream: bool) -> Shape {
+        Shape { form, stream }
     }
 
     fn translate(shape: Shape, events: &[Value]) -> Vec<Value> {
@@ -323,7 +334,7 @@ mod tests {
         for event in events {
             lines.extend(reply.event(event.to_string().as_bytes(), NOW).unwrap());
         }
-        lines.extend(reply.end(true, TOOK, NOW).unwrap());
+        lines.extend(reply.end(Ending::Done, TOOK, NOW).unwrap());
         let parse = |line: &Bytes| serde_json::from_slice(line).unwrap();
         lines.iter().map(parse).collect()
     }
@@ -336,7 +347,7 @@ mod tests {
     #[test]
     fn a_streamed_chat_becomes_ollamas_lines() {
         let lines = translate(
-            shape(true, true),
+            shape(Form::Chat, true),
             &[
                 delta(json!({"role": "assistant", "content": ""}), Value::Null),
                 delta(json!({"reasoning_content": "hm"}), Value::Null),
@@ -363,7 +374,7 @@ mod tests {
     #[test]
     fn an_answer_in_one_piece_holds_the_whole_text() {
         let lines = translate(
-            shape(false, false),
+            shape(Form::Generate, false),
             &[
                 delta(json!({"content": "a"}), Value::Null),
                 delta(json!({"content": "b"}), json!("stop")),
@@ -391,10 +402,10 @@ mod tests {
         ];
         let expected = json!([{"id": "c1", "function":
             {"index": 0, "name": "f", "arguments": {"a": 1}}}]);
-        let lines = translate(shape(true, true), &events);
+        let lines = translate(shape(Form::Chat, true), &events);
         assert_eq!(lines[0]["message"]["tool_calls"], expected);
         assert_eq!(lines[1]["done_reason"], "stop");
-        let whole = translate(shape(true, false), &events);
+        let whole = translate(shape(Form::Chat, false), &events);
         assert_eq!(whole[0]["message"]["tool_calls"], expected);
         assert_eq!(whole[0]["done"], true);
     }
@@ -404,7 +415,7 @@ mod tests {
         let call = |index: u64, id: &str, name: &str, arguments: &str| json!({"index": index, "id": id, "function": {"name": name, "arguments": arguments}});
         let called = |calls: Value| {
             let events = [delta(json!({"tool_calls": calls}), json!("tool_calls"))];
-            let lines = translate(shape(true, false), &events);
+            let lines = translate(shape(Form::Chat, false), &events);
             let calls = lines[0]["message"]["tool_calls"]
                 .as_array()
                 .unwrap()
@@ -451,18 +462,18 @@ mod tests {
     #[test]
     fn a_thought_under_both_of_its_names_is_one() {
         let both = json!({"reasoning": "hm", "reasoning_content": "hm"});
-        let lines = translate(shape(true, true), &[delta(both, json!("stop"))]);
+        let lines = translate(shape(Form::Chat, true), &[delta(both, json!("stop"))]);
         assert_eq!(lines[0]["message"]["thinking"], "hm");
     }
 
     #[test]
     fn the_arguments_of_a_call_are_an_object_or_the_answer_is_broken() {
         let called = |arguments: Value, finish: &str| {
-            let mut reply = Reply::new("m".into(), shape(true, false));
+            let mut reply = Reply::new("m".into(), shape(Form::Chat, false));
             let call = json!({"index": 0, "function": {"name": "f", "arguments": arguments}});
             let event = delta(json!({"tool_calls": [call]}), json!(finish));
             reply.event(event.to_string().as_bytes(), NOW).unwrap();
-            let lines = reply.end(true, TOOK, NOW)?;
+            let lines = reply.end(Ending::Done, TOOK, NOW)?;
             let line: Value = serde_json::from_slice(&lines[0]).unwrap();
             Ok(line["message"]["tool_calls"][0]["function"]["arguments"].clone())
         };
@@ -488,10 +499,10 @@ mod tests {
 
     #[test]
     fn an_answer_that_just_stops_is_a_failure() {
-        let mut reply = Reply::new("m".into(), shape(true, true));
+        let mut reply = Reply::new("m".into(), shape(Form::Chat, true));
         let event = delta(json!({"content": "Hi"}), Value::Null).to_string();
         reply.event(event.as_bytes(), NOW).unwrap();
-        let end = reply.end(false, TOOK, NOW);
+        let end = reply.end(Ending::Cut, TOOK, NOW);
         assert!(matches!(end, Err(EngineError::Broken(_))));
     }
 
@@ -501,7 +512,7 @@ mod tests {
             json!({"error": {"message": "out of memory"}}),
             json!({"error": "out of memory"}),
         ] {
-            let mut reply = Reply::new("m".into(), shape(true, true));
+            let mut reply = Reply::new("m".into(), shape(Form::Chat, true));
             let error = reply.event(event.to_string().as_bytes(), NOW).unwrap_err();
             assert_eq!(error, EngineError::Broken("out of memory".into()));
         }

@@ -30,7 +30,7 @@ pub(super) enum Call {
     Embed { body: Value },
     /// Nothing to generate: Ollama would load or unload the model; such a server always has it
     /// loaded.
-    Load { chat: bool, reason: &'static str },
+    Load { form: Form, loading: Loading },
     /// No input to embed.
     EmbedNothing,
 }
@@ -38,10 +38,35 @@ pub(super) enum Call {
 /// The format of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Shape {
-    /// Whether text is in `message`, as in `/api/chat`, or in `response`, as in `/api/generate`.
-    pub(super) chat: bool,
+    pub(super) form: Form,
     /// Whether the answer is streamed as lines.
     pub(super) stream: bool,
+}
+
+/// The place of the text in an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// In `message`, as in `/api/chat`.
+    Chat,
+    /// In `response`, as in `/api/generate`.
+    Generate,
+}
+
+/// What a request without a prompt wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Loading {
+    Load,
+    Unload,
+}
+
+impl Loading {
+    /// The reason in the answer.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Load => "load",
+            Self::Unload => "unload",
+        }
+    }
 }
 
 pub(super) fn translate(op: Op, body: &Bytes) -> Result<Translated, EngineError> {
@@ -84,7 +109,7 @@ fn chat(model: &str, request: &Map<String, Value>) -> Result<Call, EngineError> 
         Some(_) => return Err(refused("messages must be a list")),
     };
     if messages.is_empty() {
-        return Ok(load(true, request));
+        return Ok(load(Form::Chat, request));
     }
     let mut calls = Calls::default();
     let messages = messages.iter().enumerate();
@@ -95,7 +120,7 @@ fn chat(model: &str, request: &Map<String, Value>) -> Result<Call, EngineError> 
     copy(request, "tools", &mut body, "tools");
     Ok(Call::Chat {
         body: Value::Object(body),
-        shape: shape(true, request),
+        shape: shape(Form::Chat, request),
     })
 }
 
@@ -103,13 +128,13 @@ fn generate(model: &str, request: &Map<String, Value>) -> Result<Call, EngineErr
     let text = |key: &str| request.get(key).and_then(Value::as_str).unwrap_or_default();
     let (prompt, system) = (text("prompt"), text("system"));
     if prompt.is_empty() {
-        return Ok(load(false, request));
+        return Ok(load(Form::Generate, request));
     }
     if !text("suffix").is_empty() {
         return Err(refused("this engine cannot fill in text before a suffix"));
     }
     let mut body = common(model, request)?;
-    let shape = shape(false, request);
+    let shape = shape(Form::Generate, request);
     if request.get("raw") == Some(&Value::Bool(true)) {
         body.insert("prompt".into(), prompt.into());
         return Ok(Call::Completion {
@@ -151,19 +176,23 @@ fn embed(model: &str, request: &Map<String, Value>) -> Result<Call, EngineError>
     })
 }
 
-fn load(chat: bool, request: &Map<String, Value>) -> Call {
+fn load(form: Form, request: &Map<String, Value>) -> Call {
     let unloads = match request.get("keep_alive") {
         Some(Value::Number(seconds)) => seconds.as_f64() == Some(0.0),
         Some(Value::String(text)) => matches!(text.as_str(), "0" | "0s" | "0m" | "0h"),
         _ => false,
     };
-    let reason = if unloads { "unload" } else { "load" };
-    Call::Load { chat, reason }
+    let loading = if unloads {
+        Loading::Unload
+    } else {
+        Loading::Load
+    };
+    Call::Load { form, loading }
 }
 
-fn shape(chat: bool, request: &Map<String, Value>) -> Shape {
+fn shape(form: Form, request: &Map<String, Value>) -> Shape {
     Shape {
-        chat,
+        form,
         stream: request.get("stream") != Some(&Value::Bool(false)),
     }
 }
@@ -265,7 +294,7 @@ mod tests {
             ],
         });
         let shape = Shape {
-            chat: true,
+            form: Form::Chat,
             stream: false,
         };
         assert_eq!(
@@ -340,7 +369,7 @@ mod tests {
             json!([{"role": "system", "content": "s"}, {"role": "user", "content": "p"}])
         );
         assert_eq!(body["response_format"], json!({"type": "json_object"}));
-        assert!(!shape.chat && shape.stream);
+        assert_eq!((shape.form, shape.stream), (Form::Generate, true));
         let raw = json!({"model": "m", "prompt": "p", "raw": true});
         let Call::Completion { body, .. } = call(Op::Generate, raw) else {
             panic!("a completion");
@@ -351,13 +380,14 @@ mod tests {
     #[test]
     fn asking_for_nothing_is_loading() {
         let load = |request| call(Op::Chat, request);
-        for (request, reason) in [
-            (json!({"model": "m"}), "load"),
-            (json!({"model": "m", "messages": []}), "load"),
-            (json!({"model": "m", "keep_alive": 0}), "unload"),
-            (json!({"model": "m", "keep_alive": "0s"}), "unload"),
+        for (request, loading) in [
+            (json!({"model": "m"}), Loading::Load),
+            (json!({"model": "m", "messages": []}), Loading::Load),
+            (json!({"model": "m", "keep_alive": 0}), Loading::Unload),
+            (json!({"model": "m", "keep_alive": "0s"}), Loading::Unload),
         ] {
-            assert_eq!(load(request), Call::Load { chat: true, reason });
+            let form = Form::Chat;
+            assert_eq!(load(request), Call::Load { form, loading });
         }
         let nothing = json!({"model": "m", "input": []});
         assert_eq!(call(Op::Embed, nothing), Call::EmbedNothing);
