@@ -281,8 +281,8 @@ async fn no_method_and_no_path_of_the_local_http_carries_out_a_command() {
     assert_eq!(asked, 140);
     // Commands are carried out in order, so this one is the first.
     agent.hub.send(Command::OpenSettings).await.unwrap();
-    let seen = agent.shell(|seen| seen.windows > 0).await;
-    assert_eq!((seen.windows, seen.quits, seen.overlay.len()), (1, 0, 1));
+    let seen = agent.shell(|seen| seen.settings > 0).await;
+    assert_eq!((seen.settings, seen.quits, seen.overlay.len()), (1, 0, 1));
     assert_eq!(text(addr, "GET /api/status", &host).await.2, before);
     agent.stop().await;
 }
