@@ -3,6 +3,7 @@
 
 mod caller;
 mod denied;
+mod key_kind;
 
 use std::collections::BTreeSet;
 
@@ -15,6 +16,7 @@ use secrecy::{ExposeSecret as _, SecretString, zeroize::Zeroizing};
 pub(crate) use self::{
     caller::{Caller, serves},
     denied::Denied,
+    key_kind::{KeyKind, session_id, token_id, user_id},
 };
 
 use crate::{
@@ -127,8 +129,7 @@ pub(crate) async fn admit(
     scope: Scope,
     location: KeyLocation,
 ) -> Result<Caller, Denied> {
-    let work_permit = parts.extensions.get::<WorkPermit>().cloned();
-    if let Some(permit) = &work_permit {
+    if let Some(permit) = parts.extensions.get::<WorkPermit>() {
         // Who asks is only read. A handler that changes something notes it.
         permit.if_repeated(Repeat::Only);
     }
@@ -137,51 +138,12 @@ pub(crate) async fn admit(
         .get::<PathKey>()
         .map(|key| key.0.expose_secret());
     let shown = in_path.or_else(|| in_headers(&parts.headers));
-    let known = match shown {
-        None => Err(Denied::Nothing),
-        Some(text) if session::looks_like_one(text) => {
-            let known = relay.user_of_session(text).await;
-            known.map(|(user, id, until)| of_user(user, session::key_id(id), until))
-        }
-        Some(text) if jwt::looks_like_one(text) => {
-            let known = relay.user(text, Kind::Access).await;
-            known.map(|(user, until)| {
-                let id = token_id(bearer_of(&user));
-                of_user(user, id, until)
-            })
-        }
-        Some(text) => of_key(relay, text).await,
+    let (mut caller, scopes) = match identify(relay, shown).await {
+        Ok(identified) => identified,
+        Err(denied) => return stranger(parts, relay, shown, denied),
     };
-    let (mut caller, scopes) = match known {
-        Err(Denied::Failed(error)) => return Err(Denied::Failed(error)),
-        Err(_) if relay.settings.insecure_dev && !shown.is_some_and(looks_like_ours) => {
-            let mut caller = anonymous().map_err(Denied::Failed)?;
-            caller.connection = parts.extensions.get().cloned();
-            caller.work_permit = work_permit;
-            return Ok(caller);
-        }
-        Err(denied) => {
-            let peer = parts.extensions.get::<Peer>().copied();
-            let now = relay.now();
-            return Err(match peer {
-                Some(peer) => relay.rate_limits.throttle_denied(peer, denied, now),
-                None => denied,
-            });
-        }
-        Ok(known) => known,
-    };
-    if let Some(connection) = parts.extensions.get::<ConnectionHandle>() {
-        connection
-            .count_for(&caller.claimant())
-            .map_err(Denied::Failed)?;
-        caller.connection = Some(connection.clone());
-    }
-    if !is_carrier(parts.uri.path()) {
-        let paced = relay
-            .rate_limits
-            .take_request(&caller.claimant(), relay.now());
-        paced.map_err(Denied::Failed)?;
-    }
+    charge(parts, relay, &caller)?;
+    caller.comes_with(parts);
     if !scopes.contains(&scope) {
         return Err(Denied::Scope(scope));
     }
@@ -191,7 +153,6 @@ pub(crate) async fn admit(
         }
         caller.is_admin = false;
     }
-    caller.work_permit = work_permit;
     if let (Some(revocation), Some(key)) = (parts.extensions.get::<RevocationSlot>(), &caller.key) {
         revocation.note(relay.key_uses.begin(key.clone(), caller.until));
     }
@@ -205,6 +166,59 @@ pub(crate) fn is_carrier(path: &str) -> bool {
 }
 
 type Identified = (Caller, BTreeSet<Scope>);
+
+/// Finds whoever the shown key or token stands for.
+async fn identify(relay: &Relay, shown: Option<&str>) -> Result<Identified, Denied> {
+    match shown {
+        None => Err(Denied::Nothing),
+        Some(text) if session::looks_like_one(text) => {
+            let (user, id, until) = relay.user_of_session(text).await?;
+            Ok(of_user(user, session_id(id), until))
+        }
+        Some(text) if jwt::looks_like_one(text) => {
+            let (user, until) = relay.user(text, Kind::Access).await?;
+            let id = token_id(bearer_of(&user));
+            Ok(of_user(user, id, until))
+        }
+        Some(text) => of_key(relay, text).await,
+    }
+}
+
+/// Decides about a request without a valid key: `--insecure-dev` admits it, and everybody else is
+/// refused, more and more slowly. It counts only if the store could be asked.
+fn stranger(
+    parts: &Parts,
+    relay: &Relay,
+    shown: Option<&str>,
+    denied: Denied,
+) -> Result<Caller, Denied> {
+    if let Denied::Failed(error) = denied {
+        return Err(Denied::Failed(error));
+    }
+    if relay.settings.insecure_dev && !shown.is_some_and(looks_like_ours) {
+        let mut caller = anonymous().map_err(Denied::Failed)?;
+        caller.comes_with(parts);
+        return Ok(caller);
+    }
+    let peer = parts.extensions.get::<Peer>().copied();
+    Err(match peer {
+        Some(peer) => relay.rate_limits.throttle_denied(peer, denied, relay.now()),
+        None => denied,
+    })
+}
+
+/// Counts the request and its connection for whoever shows the key.
+fn charge(parts: &Parts, relay: &Relay, caller: &Caller) -> Result<(), Denied> {
+    let holder = caller.claimant();
+    if let Some(connection) = parts.extensions.get::<ConnectionHandle>() {
+        connection.count_for(&holder).map_err(Denied::Failed)?;
+    }
+    if !is_carrier(parts.uri.path()) {
+        let paced = relay.rate_limits.take_request(&holder, relay.now());
+        paced.map_err(Denied::Failed)?;
+    }
+    Ok(())
+}
 
 async fn of_key(relay: &Relay, text: &str) -> Result<Identified, Denied> {
     let record = relay.key(text).await.map_err(Denied::Failed)?;
@@ -252,17 +266,6 @@ const fn bearer_of(user: &User) -> Bearer {
     }
 }
 
-/// Returns the id that stands for a generation of a user's tokens wherever a key id is needed. No
-/// key has such an id.
-fn token_id(bearer: Bearer) -> KeyId {
-    format!("user-{}-{}", bearer.user, bearer.generation)
-}
-
-/// Whether an id stands for a user's tokens rather than for a key.
-pub(crate) fn is_of_user(id: &str) -> bool {
-    id.starts_with("user-")
-}
-
 impl Relay {
     /// Returns the user of a valid token, as stored now, and the token's expiry.
     pub(crate) async fn user(&self, text: &str, kind: Kind) -> Result<(User, Timestamp), Denied> {
@@ -291,17 +294,17 @@ impl Relay {
         id: &KeyId,
         now: Timestamp,
     ) -> Result<bool, QueueError> {
-        if let Some(session) = session::of_key_id(id) {
-            return self.session_stands(session, now).await;
+        match KeyKind::of(id) {
+            KeyKind::Session(session) => self.session_stands(session, now).await,
+            KeyKind::Token(bearer) => {
+                let user = self.store.find_user(bearer.user).await?;
+                Ok(user.is_some_and(|user| bearer_of(&user) == bearer))
+            }
+            KeyKind::Key => {
+                let mut keys = keys.iter();
+                Ok(keys.any(|key| key.id == *id && key.is_in_force(now)))
+            }
         }
-        let Some(user) = id.strip_prefix("user-") else {
-            let mut keys = keys.iter();
-            return Ok(keys.any(|key| key.id == *id && key.is_in_force(now)));
-        };
-        let user = user.split_once('-').and_then(|(user, _)| user.parse().ok());
-        let Some(user) = user else { return Ok(false) };
-        let user = self.store.find_user(user).await?;
-        Ok(user.is_some_and(|user| token_id(bearer_of(&user)) == *id))
     }
 }
 

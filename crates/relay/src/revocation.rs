@@ -14,9 +14,9 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    auth::{Denied, is_of_user},
+    auth::{Denied, KeyKind},
     error::ApiError,
-    jwt, session,
+    jwt,
 };
 
 /// Id of a key or token, and its expiry.
@@ -151,15 +151,15 @@ impl RevocationSlot {
 /// error that new requests get.
 fn ended((key, until): &Credential, now: Timestamp) -> ApiError {
     let expired = jwt::TokenError::Expired;
-    match until {
-        Some(until) if *until > now => {}
-        Some(_) if session::of_key_id(key).is_some() => return Denied::Session(expired).into(),
-        Some(_) if is_of_user(key) => return Denied::Token(expired).into(),
-        Some(_) => return Denied::Expired.into(),
-        None => {}
+    if until.is_none_or(|until| until > now) {
+        let message = "the key or token was revoked during the request; get a new one";
+        return ApiError::new(ErrorCode::Unauthorized, message);
     }
-    let message = "the key or token was revoked during the request; get a new one";
-    ApiError::new(ErrorCode::Unauthorized, message)
+    match KeyKind::of(key) {
+        KeyKind::Session(_) => Denied::Session(expired).into(),
+        KeyKind::Token(_) => Denied::Token(expired).into(),
+        KeyKind::Key => Denied::Expired.into(),
+    }
 }
 
 fn until_revoked(body: Body, key_use: Arc<KeyUse>) -> Body {
@@ -177,11 +177,12 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
+    use crate::auth::session_id;
 
     #[test]
     fn whoever_is_cut_is_told_why_as_at_the_door() {
         let at = |until, now| {
-            let session = session::key_id(queue::SessionId([7; 16]));
+            let session = session_id(queue::SessionId([7; 16]));
             let in_use = [session, "user-1-2".into(), "k1".into()];
             in_use.map(|key| ended(&(key, until), Timestamp(now)))
         };

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Relay,
-    auth::Denied,
+    auth::{Denied, session_id},
     error::ApiError,
     jwt::{TokenError, TokenTime, encode, seconds, verify},
 };
@@ -92,16 +92,6 @@ pub(crate) struct SessionClaims {
 /// Whether a text has the form of such a token; needs no key.
 pub(crate) fn looks_like_one(text: &str) -> bool {
     Kind::of(text).is_some()
-}
-
-/// Returns the id that stands for a session wherever a key id is needed. No key has such an id.
-pub(crate) fn key_id(id: SessionId) -> String {
-    format!("session-{}", hex::encode(&id.0))
-}
-
-/// Returns the session of an id made by [`key_id`].
-pub(crate) fn of_key_id(id: &str) -> Option<SessionId> {
-    hex::decode(id.strip_prefix("session-")?).map(SessionId)
 }
 
 fn sign(
@@ -274,7 +264,7 @@ impl Relay {
 
     /// Ends all requests and connections of a session that was ended.
     fn cut_session(&self, id: SessionId) {
-        self.key_uses.revoke(&key_id(id));
+        self.key_uses.revoke(&session_id(id));
     }
 
     pub(crate) fn random_16(&self) -> Result<[u8; 16], ApiError> {
@@ -437,15 +427,6 @@ mod tests {
             let touched = String::from_utf8(touched).unwrap();
             let read = read(&KEY, Kind::Access, &touched, NOW);
             assert_eq!(read, Err(TokenError::Invalid), "byte {at}");
-        }
-    }
-
-    #[test]
-    fn a_session_is_named_among_keys_and_found_again() {
-        let id = SessionId([7; 16]);
-        assert_eq!(of_key_id(&key_id(id)), Some(id));
-        for other in ["session-", "session-07", "user-5-2", "abc"] {
-            assert_eq!(of_key_id(other), None, "{other}");
         }
     }
 }

@@ -20,7 +20,7 @@ use queue::{KeyId, UserId};
 
 use crate::{
     RelaySettings,
-    auth::Denied,
+    auth::{Denied, user_id},
     carrier::pace::unpaid_limit,
     error::ApiError,
     jwt,
@@ -93,7 +93,7 @@ impl RateLimits {
 
     /// Counts one request of a user that is made without a key, such as renewing a token.
     pub(crate) fn take_user_request(&self, user: UserId, now: Timestamp) -> Result<(), ApiError> {
-        self.take_request(&user_key_id(user), now)
+        self.take_request(&user_id(user), now)
     }
 
     /// Counts one request of a polling worker with this key, and returns how long to delay it.
@@ -224,11 +224,6 @@ impl Drop for LoginAttempt<'_> {
             self.limits.failed(&self.name, self.from, self.at);
         }
     }
-}
-
-/// Returns the id that stands for a user wherever a key id is needed. No key has such an id.
-pub(crate) fn user_key_id(user: UserId) -> KeyId {
-    format!("user-{user}")
 }
 
 fn rate_limited(wait: Duration, why: &str) -> ApiError {

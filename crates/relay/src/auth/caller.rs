@@ -2,16 +2,16 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use http::request::Parts;
 use proto::{Account, ErrorCode, ModelName, Priority, Timestamp, WorkerId};
 use queue::{Ceiling, IdempotencyKey, KeyId, Owner, Serve, UserId};
 
+use super::{KeyKind, user_id};
 use crate::{
     concurrency::{Repeat, WorkPermit},
     connections::ConnectionHandle,
     error::ApiError,
     intake::Attendance,
-    session,
-    throttle::user_key_id,
 };
 
 /// Caller of a request, with a valid key or token.
@@ -63,6 +63,12 @@ impl Caller {
             work_permit: None,
             connection: None,
         }
+    }
+
+    /// Takes over what the relay knows of the request.
+    pub(super) fn comes_with(&mut self, parts: &Parts) {
+        self.connection = parts.extensions.get().cloned();
+        self.work_permit = parts.extensions.get().cloned();
     }
 
     /// Notes what a repeat of the request does from now on. See [`WorkPermit::if_repeated`].
@@ -147,14 +153,14 @@ impl Caller {
     /// Whether the caller shows a session's token, which the query service does not accept.
     pub(crate) fn is_of_session(&self) -> bool {
         let key = self.key.as_deref();
-        key.is_some_and(|key| session::of_key_id(key).is_some())
+        key.is_some_and(|key| matches!(KeyKind::of(key), KeyKind::Session(_)))
     }
 
     /// Returns an id of the holder of claims and budgets; for a user it is the same after each
     /// login.
     pub(crate) fn claimant(&self) -> String {
         match self.user {
-            Some(user) => user_key_id(user),
+            Some(user) => user_id(user),
             None => self.key_id().to_owned(),
         }
     }
