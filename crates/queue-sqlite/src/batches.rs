@@ -5,7 +5,9 @@ use std::ops::ControlFlow;
 use async_trait::async_trait;
 use bytes::Bytes;
 use proto::{Account, Timestamp};
-use queue::{BATCH_RETENTION, BatchRecord, Batches, FileRecord, LineResult, Owner, QueueError};
+use queue::{
+    BATCH_RETENTION, BatchRecord, Batches, FileRecord, LineResult, Owner, QueueError, ResultFile,
+};
 use rusqlite::{OptionalExtension, Params, Row};
 use serde::de::DeserializeOwned;
 
@@ -65,6 +67,22 @@ const FILES: &str = "SELECT record FROM files WHERE (?1 IS NULL) AND (?2 IS NULL
 const BATCH: &str = "SELECT record FROM batches WHERE id = ?1 AND (?2 IS NULL OR account = ?2)";
 const BATCHES: &str = "SELECT record FROM batches WHERE (?1 IS NULL)
     AND (?2 IS NULL OR account = ?2) ORDER BY seq DESC";
+
+/// Whether a result that goes to this file is an error, as the table has it.
+const fn is_error(file: ResultFile) -> bool {
+    match file {
+        ResultFile::Output => false,
+        ResultFile::Errors => true,
+    }
+}
+
+const fn file_of(is_error: bool) -> ResultFile {
+    if is_error {
+        ResultFile::Errors
+    } else {
+        ResultFile::Output
+    }
+}
 
 #[async_trait]
 impl Batches for SqliteQueue {
@@ -151,7 +169,7 @@ impl Batches for SqliteQueue {
     }
 
     async fn put_result(&self, batch: &str, result: LineResult) -> Result<(), QueueError> {
-        let LineResult { n, is_error, line } = result;
+        let LineResult { n, file, line } = result;
         let batch = batch.to_owned();
         self.ask(move |group| {
             // On a full disk a long line would use up the reserve.
@@ -160,21 +178,21 @@ impl Batches for SqliteQueue {
             }
             let insert = "INSERT OR IGNORE INTO batch_lines (batch, n, is_error, line)
                 VALUES (?1, ?2, ?3, ?4)";
-            let values = (&batch, n, is_error, &line[..]);
+            let values = (&batch, n, is_error(file), &line[..]);
             group.conn.prepare_cached(insert)?.execute(values)?;
             Ok(())
         })
         .await
     }
 
-    async fn results(&self, batch: &str) -> Result<Vec<(u32, bool)>, QueueError> {
+    async fn results(&self, batch: &str) -> Result<Vec<(u32, ResultFile)>, QueueError> {
         self.check_open()?;
         let batch = batch.to_owned();
         self.reader
             .read(move |conn| {
                 let select = "SELECT n, is_error FROM batch_lines WHERE batch = ?1 ORDER BY n";
                 conn.prepare_cached(select)?
-                    .query_map([batch], |found| Ok((found.get(0)?, found.get(1)?)))?
+                    .query_map([batch], |found| Ok((found.get(0)?, file_of(found.get(1)?))))?
                     .collect()
             })
             .await
@@ -184,7 +202,7 @@ impl Batches for SqliteQueue {
         &self,
         batch: &str,
         after: u32,
-        is_error: bool,
+        file: ResultFile,
     ) -> Result<Option<LineResult>, QueueError> {
         self.check_open()?;
         let batch = batch.to_owned();
@@ -192,15 +210,16 @@ impl Batches for SqliteQueue {
             .read(move |conn| {
                 let select = "SELECT n, line FROM batch_lines
                     WHERE batch = ?1 AND n > ?2 AND is_error = ?3 ORDER BY n LIMIT 1";
-                let found =
-                    conn.prepare_cached(select)?
-                        .query_row((batch, after, is_error), |found| {
-                            Ok(LineResult {
-                                n: found.get("n")?,
-                                is_error,
-                                line: found.get::<_, Vec<u8>>("line")?.into(),
-                            })
-                        });
+                let found = conn.prepare_cached(select)?.query_row(
+                    (batch, after, is_error(file)),
+                    |found| {
+                        Ok(LineResult {
+                            n: found.get("n")?,
+                            file,
+                            line: found.get::<_, Vec<u8>>("line")?.into(),
+                        })
+                    },
+                );
                 found.optional()
             })
             .await

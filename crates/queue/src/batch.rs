@@ -119,13 +119,36 @@ impl BatchRecord {
     }
 }
 
+/// File of a batch that a result is written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResultFile {
+    /// The file of answers.
+    Output,
+    /// The file of errors.
+    Errors,
+}
+
+impl ResultFile {
+    /// Both files.
+    pub const ALL: [Self; 2] = [Self::Output, Self::Errors];
+
+    /// Returns the name, a part of the file's id.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Output => "output",
+            Self::Errors => "errors",
+        }
+    }
+}
+
 /// Result of one line of a batch, as it will be written to a file.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LineResult {
     /// Line number, starting at 1.
     pub n: u32,
-    /// Whether it goes to the error file.
-    pub is_error: bool,
+    /// The file it goes to.
+    pub file: ResultFile,
     /// The result: one line of JSON.
     pub line: Bytes,
 }
@@ -134,7 +157,7 @@ impl fmt::Debug for LineResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LineResult")
             .field("n", &self.n)
-            .field("is_error", &self.is_error)
+            .field("file", &self.file)
             .finish_non_exhaustive()
     }
 }
@@ -182,15 +205,15 @@ pub trait Batches: fmt::Debug + Send + Sync {
     /// Stores the result of a line. A second result for the same line is ignored.
     async fn put_result(&self, batch: &str, result: LineResult) -> Result<(), QueueError>;
 
-    /// Returns the numbers of all lines that have a result, and whether each is an error.
-    async fn results(&self, batch: &str) -> Result<Vec<(u32, bool)>, QueueError>;
+    /// Returns the numbers of all lines that have a result, and the file of each.
+    async fn results(&self, batch: &str) -> Result<Vec<(u32, ResultFile)>, QueueError>;
 
-    /// Returns the first result after line `after` that is an error or not, as asked.
+    /// Returns the first result after line `after` that goes to `file`.
     async fn next_result(
         &self,
         batch: &str,
         after: u32,
-        is_error: bool,
+        file: ResultFile,
     ) -> Result<Option<LineResult>, QueueError>;
 
     /// Erases expired and forgotten files, the results of final batches, and the final batches

@@ -29,7 +29,7 @@ mod webhook;
 
 use std::time::Duration;
 
-pub use batch::{BatchRecord, BatchState, Batches, DocumentId, FileRecord, LineResult};
+pub use batch::{BatchRecord, BatchState, Batches, DocumentId, FileRecord, LineResult, ResultFile};
 pub use ceiling::{Ceiling, InvalidPattern, ModelPattern, ModelPatterns};
 pub use error::QueueError;
 pub use history::Minute;

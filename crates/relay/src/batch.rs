@@ -8,6 +8,7 @@
 
 mod answer;
 mod lines;
+mod parts;
 mod unanswered;
 
 use std::{
@@ -16,19 +17,19 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use parking_lot::{Mutex, MutexGuard};
 use proto::ErrorCode;
-use queue::{BatchRecord, BatchState, FileRecord, LineResult, Owner};
+use queue::{BatchRecord, BatchState, FileRecord, LineResult, Owner, ResultFile};
 use tokio::{
     sync::{Notify, Semaphore},
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::answer::ENDPOINTS;
 use self::lines::Lines;
+pub(crate) use self::{answer::ENDPOINTS, parts::Parts};
 use crate::{Relay, error::ApiError};
 
 /// Maximum number of lines of a batch, and of its lines in the queue at once.
@@ -87,20 +88,15 @@ impl Running {
     }
 }
 
-/// The two files that a batch writes.
-const OUTPUT: &str = "output";
-const ERRORS: &str = "errors";
-
-fn file_of(batch: &BatchRecord, kind: &str) -> String {
-    format!("file-{}-{kind}", batch.id)
+fn file_of(batch: &BatchRecord, file: ResultFile) -> String {
+    format!("file-{}-{}", batch.id, file.name())
 }
 
 /// Whether a batch that has not ended reads this file, or writes it.
 pub(crate) fn uses(batch: &BatchRecord, file: &str) -> bool {
     let writes = || {
-        [OUTPUT, ERRORS]
-            .iter()
-            .any(|kind| file_of(batch, kind) == file)
+        let mut files = ResultFile::ALL.into_iter();
+        files.any(|written| file_of(batch, written) == file)
     };
     !batch.state.is_final() && (batch.input == file || writes())
 }
@@ -195,12 +191,12 @@ const fn passes(error: &ApiError) -> bool {
 }
 
 /// Counts the answers and the errors among the results of a batch.
-fn counted(results: &[(u32, bool)]) -> (u32, u32) {
-    let count = |kind: bool| {
-        let of_kind = results.iter().filter(|(_, is_error)| *is_error == kind);
+pub(crate) fn counted(results: &[(u32, ResultFile)]) -> (u32, u32) {
+    let count = |kind: ResultFile| {
+        let of_kind = results.iter().filter(|(_, file)| *file == kind);
         u32::try_from(of_kind.count()).unwrap_or(u32::MAX)
     };
-    (count(false), count(true))
+    (count(ResultFile::Output), count(ResultFile::Errors))
 }
 
 struct Run {
@@ -326,7 +322,7 @@ impl Run {
         let answered = answer::answer(&self.relay, &self.batch, &self.wish, n, &line).await?;
         let result = LineResult {
             n,
-            is_error: answered.is_error,
+            file: answered.file,
             line: answered.line.clone(),
         };
         let stored = self.relay.store.put_result(&self.batch.id, result).await;
@@ -343,10 +339,10 @@ impl Run {
         let (good, bad) = counted(&results);
         batch.counts = Some((good, bad));
         if good > 0 {
-            batch.output = Some(self.write_file(OUTPUT, false).await?);
+            batch.output = Some(self.write_file(ResultFile::Output).await?);
         }
         if bad > 0 {
-            batch.errors = Some(self.write_file(ERRORS, true).await?);
+            batch.errors = Some(self.write_file(ResultFile::Errors).await?);
         }
         let now = self.relay.now();
         batch.enter(
@@ -386,13 +382,13 @@ impl Run {
         self.keep(batch).await
     }
 
-    async fn write_file(&self, kind: &str, is_error: bool) -> Result<String, ApiError> {
+    async fn write_file(&self, file: ResultFile) -> Result<String, ApiError> {
         let Run { relay, batch, .. } = self;
-        let id = file_of(batch, kind);
+        let id = file_of(batch, file);
         relay.store.erase_file(&id).await?;
         let mut parts = Parts::new(relay, &id);
         let mut after = 0;
-        while let Some(result) = relay.store.next_result(&batch.id, after, is_error).await? {
+        while let Some(result) = relay.store.next_result(&batch.id, after, file).await? {
             after = result.n;
             parts.add(&result.line).await?;
             parts.add(b"\n").await?;
@@ -400,7 +396,7 @@ impl Run {
         let record = FileRecord {
             id: id.clone(),
             account: batch.account.clone(),
-            name: format!("{}_{kind}.jsonl", batch.id),
+            name: format!("{}_{}.jsonl", batch.id, file.name()),
             purpose: "batch_output".into(),
             bytes: 0,
             created_at: relay.now(),
@@ -437,57 +433,5 @@ impl Run {
         }
         self.batch = batch;
         Ok(())
-    }
-}
-
-/// Writer of a file in parts; the file exists once `finish` has returned.
-pub(crate) struct Parts<'a> {
-    relay: &'a Relay,
-    id: &'a str,
-    part: BytesMut,
-    count: u32,
-    bytes: u64,
-}
-
-impl<'a> Parts<'a> {
-    pub(crate) fn new(relay: &'a Relay, id: &'a str) -> Self {
-        Self {
-            relay,
-            id,
-            part: BytesMut::new(),
-            count: 0,
-            bytes: 0,
-        }
-    }
-
-    pub(crate) async fn add(&mut self, bytes: &[u8]) -> Result<(), ApiError> {
-        self.part.extend_from_slice(bytes);
-        self.bytes += bytes.len() as u64;
-        while self.part.len() >= PART {
-            let part = self.part.split_to(PART);
-            self.put(part.freeze()).await?;
-        }
-        Ok(())
-    }
-
-    /// Stores the rest and the record, whose length is replaced by the true one.
-    pub(crate) async fn finish(mut self, record: FileRecord) -> Result<FileRecord, ApiError> {
-        let rest = self.part.split();
-        if !rest.is_empty() {
-            self.put(rest.freeze()).await?;
-        }
-        let record = FileRecord {
-            bytes: self.bytes,
-            ..record
-        };
-        self.relay.store.put_file(record.clone()).await?;
-        self.relay.batches.files.notify_one();
-        Ok(record)
-    }
-
-    async fn put(&mut self, part: Bytes) -> Result<(), ApiError> {
-        let n = self.count;
-        self.count += 1;
-        Ok(self.relay.store.put_part(self.id, n, part).await?)
     }
 }

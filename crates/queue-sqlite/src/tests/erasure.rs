@@ -15,7 +15,7 @@ use futures_util::future::join_all;
 use proto::{End, ErrorCode, JobId, Timestamp, limits::JOB_COST};
 use queue::{
     BatchState, Batches, FETCHED_RETENTION, FileRecord, LineResult, NewJob, NewQuery, Owner,
-    Queries, Queue, QueueLimits, RESULT_RETENTION,
+    Queries, Queue, QueueLimits, RESULT_RETENTION, ResultFile,
     conformance::{
         batches,
         sample::{LEASE, T0, anyone, at, job, leased},
@@ -345,7 +345,7 @@ fn long_files_and_results_are_erased_in_many_groups() {
         }
         let results = (1..=64).map(|n| LineResult {
             n,
-            is_error: n % 2 == 0,
+            file: ResultFile::ALL[n as usize % 2],
             line: vec![b'x'; PART].into(),
         });
         let results = results.map(|result| queue.put_result("b", result));
@@ -406,7 +406,7 @@ pub(super) async fn put_long(queue: &SqliteQueue) {
     queue.put_file(batches::file("f1", "a", 60)).await.unwrap();
     let result = LineResult {
         n: 1,
-        is_error: false,
+        file: ResultFile::Output,
         line: long_line(6_000_000),
     };
     queue.put_result("b1", result).await.unwrap();

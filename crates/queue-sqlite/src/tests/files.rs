@@ -5,8 +5,8 @@ use std::{error::Error as _, fs, path::Path};
 use proto::{Account, Dialect, ErrorCode, Timestamp};
 use queue::{
     Batches as _, Ceiling, Extras, IdempotencyKey, KeyRecord, Keys, LineResult, NewJob, NewQuery,
-    NewWebhook, Owner, Queries as _, Queue, QueueError, RESULT_RETENTION, Scope, Serve, SessionId,
-    Sessions as _, Submissions as _, Users as _, Webhooks as _,
+    NewWebhook, Owner, Queries as _, Queue, QueueError, RESULT_RETENTION, ResultFile, Scope, Serve,
+    SessionId, Sessions as _, Submissions as _, Users as _, Webhooks as _,
     conformance::{
         batches,
         sample::{T0, after, failed, found, id, job, leased, lines, next, page, texts},
@@ -172,7 +172,7 @@ async fn filled(queue: &SqliteQueue) {
     queue.put_batch(batches::batch("b1", "a")).await.unwrap();
     let result = LineResult {
         n: 1,
-        is_error: false,
+        file: ResultFile::Output,
         line: "x".into(),
     };
     queue.put_result("b1", result).await.unwrap();

@@ -8,7 +8,9 @@ use proto::{Priority, Timestamp};
 use super::sample::{T0, account, at};
 use crate::{
     BATCH_RETENTION, BatchRecord, BatchState, Ceiling, FileRecord, LineResult, ModelPatterns,
-    Owner, Store,
+    Owner,
+    ResultFile::{self, Errors, Output},
+    Store,
 };
 
 /// Returns the metadata of a file that expires after `seconds`.
@@ -54,10 +56,10 @@ pub fn batch(id: &str, name: &str) -> BatchRecord {
     }
 }
 
-const fn line(n: u32, is_error: bool, text: &'static str) -> LineResult {
+const fn line(n: u32, file: ResultFile, text: &'static str) -> LineResult {
     LineResult {
         n,
-        is_error,
+        file,
         line: Bytes::from_static(text.as_bytes()),
     }
 }
@@ -135,28 +137,28 @@ pub async fn a_batch_is_kept_as_it_moves_on(store: &dyn Store) {
 /// The first result of a line is kept.
 pub async fn a_line_has_one_result(store: &dyn Store) {
     for result in [
-        line(7, false, "seven"),
-        line(2, true, "two"),
-        line(1, false, "one"),
-        line(7, true, "again"),
+        line(7, Output, "seven"),
+        line(2, Errors, "two"),
+        line(1, Output, "one"),
+        line(7, Errors, "again"),
     ] {
         store.put_result("b1", result).await.unwrap();
     }
-    store.put_result("b2", line(3, false, "x")).await.unwrap();
+    store.put_result("b2", line(3, Output, "x")).await.unwrap();
     let results = store.results("b1").await.unwrap();
-    assert_eq!(results, [(1, false), (2, true), (7, false)]);
-    let next = async |after, is_error| store.next_result("b1", after, is_error).await.unwrap();
-    assert_eq!(next(0, false).await, Some(line(1, false, "one")));
-    assert_eq!(next(1, false).await, Some(line(7, false, "seven")));
-    assert_eq!(next(7, false).await, None);
-    assert_eq!(next(0, true).await, Some(line(2, true, "two")));
+    assert_eq!(results, [(1, Output), (2, Errors), (7, Output)]);
+    let next = async |after, file| store.next_result("b1", after, file).await.unwrap();
+    assert_eq!(next(0, Output).await, Some(line(1, Output, "one")));
+    assert_eq!(next(1, Output).await, Some(line(7, Output, "seven")));
+    assert_eq!(next(7, Output).await, None);
+    assert_eq!(next(0, Errors).await, Some(line(2, Errors, "two")));
     let mut over = batch("b1", "a");
     over.enter(T0, BatchState::Completed);
     store.put_batch(over).await.unwrap();
     store.put_batch(batch("b2", "a")).await.unwrap();
     store.expire_files(T0).await.unwrap();
     assert_eq!(store.results("b1").await.unwrap(), [], "it has ended");
-    assert_eq!(store.results("b2").await.unwrap(), [(3, false)]);
+    assert_eq!(store.results("b2").await.unwrap(), [(3, Output)]);
 }
 
 /// A batch is erased with its file, but not before it has ended.

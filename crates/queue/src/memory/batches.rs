@@ -7,7 +7,9 @@ use bytes::Bytes;
 use proto::Timestamp;
 
 use super::MemoryQueue;
-use crate::{BATCH_RETENTION, BatchRecord, Batches, FileRecord, LineResult, Owner, QueueError};
+use crate::{
+    BATCH_RETENTION, BatchRecord, Batches, FileRecord, LineResult, Owner, QueueError, ResultFile,
+};
 
 /// Files and batches, in the order in which they were stored.
 #[derive(Default)]
@@ -107,26 +109,24 @@ impl Batches for MemoryQueue {
         Ok(())
     }
 
-    async fn results(&self, batch: &str) -> Result<Vec<(u32, bool)>, QueueError> {
+    async fn results(&self, batch: &str) -> Result<Vec<(u32, ResultFile)>, QueueError> {
         let inner = self.open()?;
         let results = inner.documents.results.iter();
         let of_batch = results.filter(|((of, _), _)| of == batch);
-        Ok(of_batch
-            .map(|((_, n), result)| (*n, result.is_error))
-            .collect())
+        Ok(of_batch.map(|((_, n), result)| (*n, result.file)).collect())
     }
 
     async fn next_result(
         &self,
         batch: &str,
         after: u32,
-        is_error: bool,
+        file: ResultFile,
     ) -> Result<Option<LineResult>, QueueError> {
         let inner = self.open()?;
         let from = (batch.to_owned(), after.saturating_add(1));
         let later = inner.documents.results.range(from..);
         let mut of_batch = later.take_while(|((of, _), _)| of == batch);
-        let found = of_batch.find(|(_, result)| result.is_error == is_error);
+        let found = of_batch.find(|(_, result)| result.file == file);
         Ok(found.map(|(_, result)| result.clone()))
     }
 

@@ -169,9 +169,7 @@ async fn view(relay: &Relay, batch: &BatchRecord) -> Result<Value, ApiError> {
         Some(counts) => counts,
         None => {
             let results = relay.store.results(&batch.id).await?;
-            let failed = results.iter().filter(|(_, is_error)| *is_error).count();
-            let count = |n| u32::try_from(n).unwrap_or(u32::MAX);
-            (count(results.len() - failed), count(failed))
+            batch::counted(&results)
         }
     };
     Ok(shown(batch, counts))

@@ -9,7 +9,7 @@ use dialect::{
 };
 use futures_util::FutureExt as _;
 use proto::{Dialect, End, ErrorCode, ErrorDetail, JobId, JobState, ModelName, Op, Priority};
-use queue::{BatchRecord, Extras, IdempotencyKey, JobLog, Owner, QueueError};
+use queue::{BatchRecord, Extras, IdempotencyKey, JobLog, Owner, QueueError, ResultFile};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 use tokio::{sync::SemaphorePermit, time::sleep};
@@ -117,7 +117,8 @@ impl Request {
 
 /// Result of a line.
 pub(super) struct Answered<'a> {
-    pub(super) is_error: bool,
+    /// The file it goes to.
+    pub(super) file: ResultFile,
     /// The line to write.
     pub(super) line: Bytes,
     /// Held until the line is stored.
@@ -168,7 +169,7 @@ pub(super) async fn answer<'a>(
     let panicked = || Err(ApiError::internal().into());
     match answered.await.unwrap_or_else(|_| panicked()) {
         Ok((line, place)) => Ok(Answered {
-            is_error: false,
+            file: ResultFile::Output,
             line,
             _place: Some(place),
         }),
@@ -369,7 +370,7 @@ pub(super) fn failed(batch: &str, custom_id: &str, n: u32, error: &ApiError) -> 
         "error": error,
     });
     Answered {
-        is_error: true,
+        file: ResultFile::Errors,
         line: line.to_string().into(),
         _place: None,
     }

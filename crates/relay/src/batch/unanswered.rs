@@ -1,7 +1,7 @@
 //! Results for the lines that a broken batch leaves unanswered.
 
 use proto::ErrorCode;
-use queue::LineResult;
+use queue::{LineResult, ResultFile};
 
 use super::{Run, answer, lines::Lines, passes};
 use crate::error::ApiError;
@@ -61,7 +61,7 @@ impl Run {
         let error = ApiError::new(ErrorCode::Internal, message);
         let result = LineResult {
             n,
-            is_error: true,
+            file: ResultFile::Errors,
             line: answer::failed(&self.batch.id, custom_id, n, &error).line,
         };
         Ok(self.relay.store.put_result(&self.batch.id, result).await?)

@@ -17,8 +17,9 @@ use queue::{
     BatchRecord, Batches, Claim, DeliveryOutcome, DueWebhooks, Extended, Extras, FileRecord, Job,
     JobFilter, JobLog, JobPage, KeyRecord, Keys, Lease, LeaseQuery, LineResult, MemoryQueue,
     Minute, Models, NewJob, NewQuery, NewUser, Overview, Owner, Queries, Query, QueryId, QueryLog,
-    Queue, QueueCounts, QueueError, QueuePosition, Renewal, Renewed, Serve, Session, SessionId,
-    Sessions, Submissions, Submitted, User, UserChange, UserId, Users, Webhook, Webhooks,
+    Queue, QueueCounts, QueueError, QueuePosition, Renewal, Renewed, ResultFile, Serve, Session,
+    SessionId, Sessions, Submissions, Submitted, User, UserChange, UserId, Users, Webhook,
+    Webhooks,
 };
 use tokio::sync::{Semaphore, watch};
 
@@ -433,7 +434,7 @@ impl Batches for Gated {
         self.inner.put_result(batch, result).await
     }
 
-    async fn results(&self, batch: &str) -> Result<Vec<(u32, bool)>, QueueError> {
+    async fn results(&self, batch: &str) -> Result<Vec<(u32, ResultFile)>, QueueError> {
         self.inner.results(batch).await
     }
 
@@ -441,10 +442,10 @@ impl Batches for Gated {
         &self,
         batch: &str,
         after: u32,
-        is_error: bool,
+        file: ResultFile,
     ) -> Result<Option<LineResult>, QueueError> {
         self.may_break("next_result");
-        self.inner.next_result(batch, after, is_error).await
+        self.inner.next_result(batch, after, file).await
     }
 
     async fn expire_files(&self, now: Timestamp) -> Result<Option<Timestamp>, QueueError> {
