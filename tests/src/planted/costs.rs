@@ -28,17 +28,6 @@ pub(super) const COSTS: &[Bug] = &[
         found_by: figure("cycle", "Q2 durable cycles / naive SQLite"),
     },
     Bug {
-        name: "the-last-comes-first",
-        edits: &[Edit {
-            file: "crates/queue-sqlite/src/inbox.rs",
-            is: "let asks = std::mem::take(&mut waiting.asks);
-                self.room",
-            becomes: "let asks: VecDeque<_> = waiting.asks.pop_back().into_iter().collect();
-                self.room",
-        }],
-        found_by: figure("commit", "Q3 enqueue p99 / p50"),
-    },
-    Bug {
         name: "each-waits-for-its-own-sync",
         edits: NO_GROUP_COMMIT,
         found_by: figure("commit", "Q4 contended enqueue p50"),
@@ -52,6 +41,17 @@ pub(super) const COSTS: &[Bug] = &[
         name: "a-sync-for-each-part-of-a-life",
         edits: NO_GROUP_COMMIT,
         found_by: figure("load", "D7 "),
+    },
+    Bug {
+        name: "the-last-comes-first",
+        edits: &[Edit {
+            file: "crates/queue-sqlite/src/inbox.rs",
+            is: "let asks = std::mem::take(&mut waiting.asks);
+                self.room",
+            becomes: "let asks: VecDeque<_> = waiting.asks.pop_back().into_iter().collect();
+                self.room",
+        }],
+        found_by: figure("commit", "Q3 enqueue p99 / p50"),
     },
     Bug {
         name: "a-large-buffer-for-each-worker",

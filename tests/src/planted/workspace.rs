@@ -1,5 +1,5 @@
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     ffi::OsString,
     fs, io,
     path::{Path, PathBuf},
@@ -56,19 +56,23 @@ impl Workspace {
         self.folder.join("copy")
     }
 
-    /// Makes the copy equal to the checkout, except for these edits.
+    /// Makes the copy equal to the checkout, except for these edits. What is so already keeps its
+    /// time, so that a second bug with the same edits is not built again.
     ///
     /// # Errors
     /// If the text of an edit does not occur exactly once.
     pub fn prepare(&self, edits: &[Edit]) -> io::Result<()> {
-        let copy = self.copy();
-        take_over(&root(), &copy)?;
+        let mut planted: HashMap<PathBuf, String> = HashMap::new();
         for edit in edits {
-            let file = copy.join(edit.file);
-            let planted = edit.plant(&fs::read_to_string(&file)?)?;
-            fs::write(&file, planted)?;
+            let file = root().join(edit.file);
+            let source = match planted.get(&file) {
+                Some(source) => source.clone(),
+                None => fs::read_to_string(&file)?,
+            };
+            let source = edit.plant(&source)?;
+            planted.insert(file, source);
         }
-        Ok(())
+        take_over(&root(), &self.copy(), &planted)
     }
 
     /// Builds and runs these tests of the copy.
@@ -199,9 +203,9 @@ async fn finished(mut command: Command, within: Duration) -> io::Result<Output> 
     })
 }
 
-/// Makes `copy` equal to `from`. Unchanged files keep their times, so that cargo rebuilds only what
-/// changed.
-fn take_over(from: &Path, copy: &Path) -> io::Result<()> {
+/// Makes `copy` equal to `from`, except for the `planted` files. Unchanged files keep their times, so
+/// that cargo rebuilds only what changed.
+fn take_over(from: &Path, copy: &Path, planted: &HashMap<PathBuf, String>) -> io::Result<()> {
     const LEFT_OUT: &[&str] = &["target", "node_modules"];
     fs::create_dir_all(copy)?;
     let mut taken: HashSet<OsString> = HashSet::new();
@@ -217,9 +221,12 @@ fn take_over(from: &Path, copy: &Path) -> io::Result<()> {
             if !to.is_dir() {
                 remove(&to)?;
             }
-            take_over(&entry.path(), &to)?;
+            take_over(&entry.path(), &to, planted)?;
         } else {
-            let bytes = fs::read(entry.path())?;
+            let bytes = match planted.get(&entry.path()) {
+                Some(source) => source.clone().into_bytes(),
+                None => fs::read(entry.path())?,
+            };
             if to.is_dir() {
                 remove(&to)?;
             }
@@ -250,6 +257,8 @@ fn remove(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     #[test]
@@ -270,7 +279,7 @@ mod tests {
         write(&copy.join("was-a-folder/in.rs"), "text");
         write(&copy.join("was-a-file"), "text");
         write(&copy.join("proptest-regressions/in.txt"), "text");
-        take_over(&from, &copy).unwrap();
+        take_over(&from, &copy, &HashMap::new()).unwrap();
         let mut names: Vec<_> = fs::read_dir(&copy)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -284,6 +293,29 @@ mod tests {
         ] {
             assert_eq!(fs::read_to_string(copy.join(file)).unwrap(), text);
         }
+    }
+
+    #[test]
+    fn a_bug_is_planted_once_and_removed_with_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, copy) = (folder.path().join("from"), folder.path().join("copy"));
+        fs::create_dir_all(&from).unwrap();
+        fs::write(from.join("a.rs"), "sound").unwrap();
+        let bug = HashMap::from([(from.join("a.rs"), "planted".to_owned())]);
+        let file = copy.join("a.rs");
+        take_over(&from, &copy, &bug).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "planted");
+        // Far enough back that writing it again would show.
+        let before = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
+        fs::File::options()
+            .append(true)
+            .open(&file)
+            .and_then(|open| open.set_modified(before))
+            .unwrap();
+        take_over(&from, &copy, &bug).unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().modified().unwrap(), before);
+        take_over(&from, &copy, &HashMap::new()).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "sound");
     }
 
     #[test]
