@@ -8,8 +8,7 @@ use proto::{
 use status::{Answer, Approvals, HubAddress, Request, StatusHub, VoiceActivity};
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    task::{JoinError, JoinSet, spawn_blocking},
-    time::timeout,
+    task::{JoinError, spawn_blocking},
 };
 use tokio_util::sync::CancellationToken;
 use worker::{Activity, WorkerHandle};
@@ -21,7 +20,8 @@ use crate::{
     handle::Want,
     http,
     preferences::PreferencesFile,
-    start::{Neighbour, Parts},
+    start::{HubServer, LocalHttp, Neighbour, Parts, Requests},
+    tasks::{Ended, Part, Tasks},
     tray::tray,
     view::Known,
 };
@@ -50,26 +50,8 @@ pub struct Agent {
     tray: Option<Tray>,
     autostart: bool,
     at_login: AtLogin,
-    tasks: JoinSet<Ended>,
-    /// Stops the worker; `serve` then stops the servers.
-    work: CancellationToken,
-    serve: CancellationToken,
+    tasks: Tasks,
     _lock: File,
-}
-
-/// A part of the agent that ended, with its result.
-type Ended = (Part, anyhow::Result<()>);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
-    Worker,
-    Hub,
-    Http,
-    Neighbour,
-    /// Checks whether the engine is up.
-    Engine,
-    #[cfg(target_os = "linux")]
-    Waking,
 }
 
 /// The events of the agent.
@@ -93,72 +75,55 @@ impl Agent {
         let at_login = settings.at_login.clone();
         let parts = Parts::bring_up(settings).await?;
         let (wants_in, wants) = mpsc::channel(WANTS);
-        let (requests_in, requests) = parts.requests;
+        let Requests { sender, receiver } = parts.requests;
         let handle = AgentHandle {
-            requests: requests_in,
+            requests: sender,
             wants: wants_in,
             approvals: parts.approvals.clone(),
             hub: parts.hub_at,
-            http: parts.http.as_ref().map(|(_, _, addr)| *addr),
+            http: parts.http.as_ref().map(|http| http.addr),
             stop: CancellationToken::new(),
             stop_now: CancellationToken::new(),
         };
-        let (work, serve) = (CancellationToken::new(), CancellationToken::new());
-        let mut tasks = JoinSet::new();
-        let (server, listener) = parts.hub_server;
+        let mut tasks = Tasks::default();
+        let HubServer { server, listener } = parts.hub_server;
         let subscribers = server.connected();
-        let serving = server.serve(listener, serve.clone());
-        tasks.spawn(async { (Part::Hub, serving.await.map_err(Into::into)) });
-        if let Some((access, listener, _)) = parts.http {
-            let limits = http::Limits::default();
+        let serving = server.serve(listener, tasks.serve.clone());
+        tasks.try_run(Part::Hub, async { serving.await.map_err(Into::into) });
+        if let Some(LocalHttp {
+            access, listener, ..
+        }) = parts.http
+        {
+            let (limits, stop) = (http::Limits::default(), tasks.serve.clone());
             let clock = Clock::default();
-            let events = http::Events::new(parts.hub.clone(), clock, limits, serve.clone());
+            let events = http::Events::new(parts.hub.clone(), clock, limits, stop.clone());
             let metrics = http::Metrics {
                 activity: parts.activity.clone(),
                 subscribers,
             };
             let router = http::router(parts.hub.clone(), access, events, metrics);
-            let serving = http::serve(listener, router, limits, serve.clone());
-            tasks.spawn(async {
-                serving.await;
-                (Part::Http, Ok(()))
-            });
+            tasks.run(Part::Http, http::serve(listener, router, limits, stop));
         }
         if let Some(Neighbour { name, ports }) = parts.neighbour {
             tracing::info!(%name, "another assistant holds the hub's port; its status is merged");
-            let merging = status::follow_neighbour(
-                parts.hub.clone(),
-                ports,
-                name,
-                status::port_user,
-                serve.clone(),
-            );
-            tasks.spawn(async {
-                merging.await;
-                (Part::Neighbour, Ok(()))
-            });
+            let (hub, stop) = (parts.hub.clone(), tasks.serve.clone());
+            let merging = status::follow_neighbour(hub, ports, name, status::port_user, stop);
+            tasks.run(Part::Neighbour, merging);
         }
         let worker = parts.worker.map(|(worker, handle)| {
-            let working = worker.run(work.clone());
-            tasks.spawn(async { (Part::Worker, working.await) });
+            tasks.try_run(Part::Worker, worker.run(tasks.work.clone()));
             handle
         });
         if let Some(watch) = parts.engine_watch {
-            let stop = serve.clone();
-            tasks.spawn(async move {
-                let _ = stop.run_until_cancelled(watch.run()).await;
-                (Part::Engine, Ok(()))
-            });
+            tasks.run_until_stop(Part::Engine, watch.run());
         }
         #[cfg(target_os = "linux")]
         if let Some(worker) = worker.clone() {
-            let (bus, stop) = (parts.system_bus, serve.clone());
-            tasks.spawn(async move {
-                let listening = waking::follow(bus.as_deref(), || worker.wake());
-                let _ = stop.run_until_cancelled(listening).await;
+            let bus = parts.system_bus;
+            tasks.run_until_stop(Part::Waking, async move {
+                waking::follow(bus.as_deref(), || worker.wake()).await;
                 // Without wake-up signals the agent runs on.
-                stop.cancelled().await;
-                (Part::Waking, Ok(()))
+                std::future::pending().await
             });
         }
         Ok(Self {
@@ -173,13 +138,11 @@ impl Agent {
             preferences: parts.preferences,
             worker,
             activity: parts.activity,
-            requests,
+            requests: receiver,
             wants,
             handle,
             tray: None,
             tasks,
-            work,
-            serve,
             _lock: parts.lock,
         })
     }
@@ -223,7 +186,7 @@ impl Agent {
                 Tick::Stop => {
                     self.known.stopping = true;
                     self.show();
-                    self.work.cancel();
+                    self.tasks.work.cancel();
                     if self.worker.is_none() {
                         break Ok(());
                     }
@@ -246,7 +209,7 @@ impl Agent {
             biased;
             () = self.handle.stop_now.cancelled() => Tick::StopNow,
             () = self.handle.stop.cancelled(), if !self.known.stopping => Tick::Stop,
-            Some(ended) = self.tasks.join_next() => Tick::Ended(ended),
+            Some(ended) = self.tasks.next() => Tick::Ended(ended),
             Some(request) = self.requests.recv() => Tick::Asked(request),
             Some(want) = self.wants.recv() => Tick::Wanted(want),
             Ok(()) = self.published.changed() => Tick::Published,
@@ -396,10 +359,7 @@ impl Agent {
         self.known.stopping = true;
         self.known.activity.relay.state = HopState::Unknown;
         self.show();
-        self.work.cancel();
-        self.serve.cancel();
-        let all = async { while self.tasks.join_next().await.is_some() {} };
-        if timeout(FAREWELL, all).await.is_err() {
+        if !self.tasks.stop(FAREWELL).await {
             tracing::warn!("some tasks of the agent did not stop in time");
         }
         if let Some(folder) = self.handle.hub.token.parent() {

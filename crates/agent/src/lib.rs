@@ -19,6 +19,7 @@ mod relay;
 mod settings;
 mod shell;
 mod start;
+mod tasks;
 mod times;
 mod tray;
 mod view;

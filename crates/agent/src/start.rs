@@ -5,8 +5,11 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
 
+use engine::Engine;
 use proto::{
     EngineKind,
     status::{Hop, Status},
@@ -22,7 +25,7 @@ use tokio::{
 use worker::{Activity, Tuning, Worker, WorkerHandle, WorkerSettings};
 
 use crate::{
-    Settings,
+    Relay, Settings,
     opening::{self, EngineWatch},
     preferences::PreferencesFile,
     view::Known,
@@ -70,11 +73,11 @@ pub(crate) struct Parts {
     /// The pending approvals and the permanent grants.
     pub(crate) approvals: Approvals,
     pub(crate) hub_at: HubAddress,
-    pub(crate) hub_server: (StatusServer, TcpListener),
+    pub(crate) hub_server: HubServer,
     /// The assistant on the hub's default port, if any.
     pub(crate) neighbour: Option<Neighbour>,
-    pub(crate) http: Option<(Access, TcpListener, SocketAddr)>,
-    pub(crate) requests: (mpsc::Sender<Request>, mpsc::Receiver<Request>),
+    pub(crate) http: Option<LocalHttp>,
+    pub(crate) requests: Requests,
     pub(crate) worker: Option<(Worker, WorkerHandle)>,
     pub(crate) activity: watch::Receiver<Activity>,
     /// Checks the engine; present without a worker.
@@ -88,8 +91,27 @@ pub(crate) struct Parts {
     pub(crate) lock: File,
 }
 
+/// The status hub before it serves.
+pub(crate) struct HubServer {
+    pub(crate) server: StatusServer,
+    pub(crate) listener: TcpListener,
+}
+
+/// The local HTTP server before it serves.
+pub(crate) struct LocalHttp {
+    pub(crate) access: Access,
+    pub(crate) listener: TcpListener,
+    pub(crate) addr: SocketAddr,
+}
+
+/// The commands to the agent.
+pub(crate) struct Requests {
+    pub(crate) sender: mpsc::Sender<Request>,
+    pub(crate) receiver: mpsc::Receiver<Request>,
+}
+
 impl Parts {
-    pub(crate) async fn bring_up(settings: Settings) -> Result<Self, StartError> {
+    pub(crate) async fn bring_up(mut settings: Settings) -> Result<Self, StartError> {
         let data = &settings.folders.data;
         let unusable = |source| StartError::Folder {
             path: data.clone(),
@@ -122,63 +144,47 @@ impl Parts {
             name: engine.name(),
             ..Hop::default()
         };
-        let worker = settings.relay.map(|relay| {
-            let start = WorkerSettings {
-                slots: settings.slots,
-                allow_model_changes: settings.allow_model_changes,
-                start_paused: known.preferences.paused,
-                plain_http: relay.plain_http,
-                tuning: Tuning {
-                    job_limit: settings.job_limit,
-                    ..Tuning::default()
-                },
-                ..WorkerSettings::new(relay.url, relay.key, settings.name)
-            };
-            Worker::new(start, engine.clone())
-        });
+        let relay = settings.relay.take();
+        let is_paused = known.preferences.paused;
+        let worker = relay.map(|relay| worker_of(relay, &settings, is_paused, engine.clone()));
         let (activity, engine_watch) = match &worker {
             Some((_, handle)) => (handle.activity(), None),
-            None => {
-                known.activity.engine = opening::look(&*engine).await;
-                let (sender, activity) = watch::channel(known.activity.clone());
-                // The built-in engine runs in this process, so its state does not change.
-                let is_apart = engine.kind() != EngineKind::Builtin;
-                let looks = is_apart.then(|| EngineWatch {
-                    engine,
-                    activity: sender,
-                    apart: settings.engine_look,
-                });
-                (activity, looks)
-            }
+            None => watched(engine, settings.engine_look, &mut known).await,
         };
         known.activity = activity.borrow().clone();
 
         let hub = StatusHub::new(known.status(&Status::default()));
-        let requests = mpsc::channel(REQUESTS);
+        let (sender, receiver) = mpsc::channel(REQUESTS);
         let approvals = Approvals::open(data, World::default());
-        let hub_server = StatusServer::new(hub.clone(), token, requests.0.clone())
+        let server = StatusServer::new(hub.clone(), token, sender.clone())
             .allow(settings.origins.clone())
             .ask_owner(approvals.clone());
-        let http_refused: Vec<u16> = http_refused
+        let taken_http: Vec<u16> = http_refused
             .iter()
             .filter(|refused| !is_foreign(refused.by.as_ref().map(|by| by.user)))
             .map(|refused| refused.port)
             .collect();
         let http = http_bound.map(|(listener, addr)| {
             let access = Access::new(addr.port(), &settings.origins).with_own_pages();
-            (access, listener, addr)
+            LocalHttp {
+                access,
+                listener,
+                addr,
+            }
         });
         hub_at.publish(data).map_err(unusable)?;
-        let neighbour = neighbour(&bound.refused, &http_refused);
-        let hub_server = (hub_server, bound.listener);
+        let neighbour = neighbour(&bound.refused, &taken_http);
         Ok(Self {
             hub,
             approvals,
             hub_at,
-            hub_server,
+            hub_server: HubServer {
+                server,
+                listener: bound.listener,
+            },
             neighbour,
             http,
-            requests,
+            requests: Requests { sender, receiver },
             worker,
             activity,
             engine_watch,
@@ -189,6 +195,44 @@ impl Parts {
             lock,
         })
     }
+}
+
+fn worker_of(
+    relay: Relay,
+    settings: &Settings,
+    start_paused: bool,
+    engine: Arc<dyn Engine>,
+) -> (Worker, WorkerHandle) {
+    let start = WorkerSettings {
+        slots: settings.slots,
+        allow_model_changes: settings.allow_model_changes,
+        start_paused,
+        plain_http: relay.plain_http,
+        tuning: Tuning {
+            job_limit: settings.job_limit,
+            ..Tuning::default()
+        },
+        ..WorkerSettings::new(relay.url, relay.key, settings.name.clone())
+    };
+    Worker::new(start, engine)
+}
+
+/// Looks at an engine that has no worker; returns its activity, and what checks it from now on.
+async fn watched(
+    engine: Arc<dyn Engine>,
+    apart: Duration,
+    known: &mut Known,
+) -> (watch::Receiver<Activity>, Option<EngineWatch>) {
+    known.activity.engine = opening::look(&*engine).await;
+    let (sender, activity) = watch::channel(known.activity.clone());
+    // The built-in engine runs in this process, so its state does not change.
+    let is_apart = engine.kind() != EngineKind::Builtin;
+    let watch = is_apart.then(|| EngineWatch {
+        engine,
+        activity: sender,
+        apart,
+    });
+    (activity, watch)
 }
 
 /// An assistant whose status is merged into this hub's.
