@@ -20,7 +20,7 @@ use tokio::{
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 
 use crate::{
-    Access, access::OWN_ORIGINS, dial::Shown, foreign, line, message, peer, sockets, talk,
+    Access, access::OWN_ORIGINS, connection, dial::Shown, foreign, legacy, peer, sockets, v1,
     web::Lines,
 };
 
@@ -30,7 +30,7 @@ const LONGEST: usize = 4_096;
 /// Fuzzes the messages of a client without a subprotocol.
 pub fn legacy(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes)
-        && let message::Heard::Answer(answer) = message::read(text)
+        && let legacy::message::Heard::Answer(answer) = legacy::message::read(text)
     {
         is_short(&answer, text);
     }
@@ -39,7 +39,7 @@ pub fn legacy(bytes: &[u8]) {
 /// Fuzzes the messages of a client of `hearth.status.v1`.
 pub fn v1(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes)
-        && let talk::Heard::Refuse(answer) = talk::read(text)
+        && let v1::message::Heard::Refuse(answer) = v1::message::read(text)
     {
         is_short(&answer, text);
     }
@@ -140,7 +140,7 @@ fn statuses<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<ServerMessage> {
 pub fn frames(bytes: &[u8]) {
     const HEAD: &[u8] = b"Upgrade: websocket\r\nConnection: Upgrade\r\n\
         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    let _ = line::has_close(bytes);
+    let _ = connection::has_close(bytes);
     let mut said = Vec::new();
     let talking = async {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;

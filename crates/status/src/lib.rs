@@ -11,6 +11,7 @@ mod asking;
 mod bind;
 mod bucket;
 mod caller;
+mod connection;
 mod dial;
 #[cfg(feature = "fuzz")]
 pub mod echo;
@@ -21,10 +22,8 @@ mod foreign;
 mod frames;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
-mod greeting;
 mod hub;
-mod line;
-mod message;
+mod legacy;
 mod neighbour;
 mod peer;
 mod pipe;
@@ -37,14 +36,12 @@ mod publishers;
 mod readers;
 mod request;
 mod server;
-mod session;
-mod socket;
 mod socket_slots;
 mod sockets;
-mod talk;
 mod token;
 mod token_check;
 mod upgrade;
+mod v1;
 mod web;
 mod world;
 

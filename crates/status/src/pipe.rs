@@ -20,8 +20,8 @@ use tokio_tungstenite::{
 
 use crate::{
     StatusHub,
+    connection::{Connection, Wire},
     frames::{Frames, View},
-    line::{Line, Wire},
 };
 
 /// Maximum number of bytes that are read from a closed socket until its peer closes too.
@@ -30,17 +30,17 @@ const DISCARDED: usize = 1024 * 1024;
 /// A socket whose reader must take each message within `stall`.
 pub(crate) struct Pipe {
     stream: WebSocketStream<Wire>,
-    pub(crate) line: Arc<Line>,
+    pub(crate) connection: Arc<Connection>,
     stall: Duration,
     farewell: Duration,
 }
 
 impl Pipe {
     pub(crate) fn new(stream: WebSocketStream<Wire>, stall: Duration, farewell: Duration) -> Self {
-        let line = stream.get_ref().0.clone();
+        let connection = stream.get_ref().0.clone();
         Self {
             stream,
-            line,
+            connection,
             stall,
             farewell,
         }
@@ -61,11 +61,11 @@ impl Pipe {
 
     /// Waits until the reader has taken everything, including the library's automatic answers.
     pub(crate) async fn flush(&mut self) -> Result<(), Error> {
-        let (stream, line) = (&mut self.stream, &self.line);
+        let (stream, connection) = (&mut self.stream, &self.connection);
         let taking = async {
             match stream.flush().await {
                 // The library answered a close frame, which is the last frame.
-                Err(Error::ConnectionClosed) => Ok(poll_fn(|cx| line.poll_drain(cx)).await?),
+                Err(Error::ConnectionClosed) => Ok(poll_fn(|cx| connection.poll_drain(cx)).await?),
                 flushed => flushed,
             }
         };
@@ -77,14 +77,14 @@ impl Pipe {
 
     /// Changes what of the hub's status is shown; `None` for nothing.
     pub(crate) fn follow(&self, view: Option<View>, hub: &StatusHub) {
-        self.line.follow(view);
+        self.connection.follow(view);
         self.show(hub);
     }
 
     /// Writes what is buffered, then the latest status if one was skipped.
     pub(crate) async fn catch_up(&mut self, hub: &StatusHub) -> Result<(), Error> {
         self.flush().await?;
-        if self.line.take_missed() {
+        if self.connection.take_missed() {
             self.show(hub);
         }
         Ok(())
@@ -101,7 +101,7 @@ impl Pipe {
 
     /// Shows the latest status, unless the reader has it.
     fn show(&self, hub: &StatusHub) {
-        self.line.show(&mut Frames::of(hub.latest()));
+        self.connection.show(&mut Frames::of(hub.latest()));
     }
 
     /// The next message, not before `from`: clients that send too fast are read more slowly.
@@ -141,7 +141,7 @@ impl Pipe {
     /// Sends a close frame and reads until the other side has closed too. Closing a socket with
     /// unread bytes would reset it and discard the close frame.
     async fn discard(&mut self) {
-        if let Err(error) = SockRef::from(self.line.stream()).shutdown(Shutdown::Write) {
+        if let Err(error) = SockRef::from(self.connection.stream()).shutdown(Shutdown::Write) {
             tracing::debug!(%error, "the other side was faster");
         }
         let wire = self.stream.get_mut();

@@ -9,22 +9,22 @@ use tokio::{
     time::{Duration, Instant, sleep_until},
 };
 
-use crate::{Snapshot, frames::Frames, line::Line};
+use crate::{Snapshot, connection::Connection, frames::Frames};
 
 /// Number of readers written to before the task yields; about a millisecond of work.
 const AT_ONCE: usize = 256;
 
 /// The connections of a hub.
 #[derive(Default)]
-pub(crate) struct Readers(Mutex<Vec<Arc<Line>>>);
+pub(crate) struct Readers(Mutex<Vec<Arc<Connection>>>);
 
 impl Readers {
-    /// Shows every change on this line until the guard is dropped.
-    pub(crate) fn join(&self, line: Arc<Line>) -> Joined<'_> {
-        self.lines().push(line.clone());
+    /// Shows every change on this connection until the guard is dropped.
+    pub(crate) fn join(&self, connection: Arc<Connection>) -> Joined<'_> {
+        self.connections().push(connection.clone());
         Joined {
             readers: self,
-            line,
+            connection,
         }
     }
 
@@ -38,35 +38,37 @@ impl Readers {
             }
             from = Instant::now() + pace;
             let mut frames = Frames::of(status.borrow_and_update().clone());
-            let lines = self.lines().clone();
-            for (at, some) in lines.chunks(AT_ONCE).enumerate() {
+            let connections = self.connections().clone();
+            for (at, some) in connections.chunks(AT_ONCE).enumerate() {
                 if at > 0 {
                     yield_now().await;
                 }
-                for line in some {
-                    line.show(&mut frames);
+                for connection in some {
+                    connection.show(&mut frames);
                 }
             }
         }
     }
 
-    fn lines(&self) -> MutexGuard<'_, Vec<Arc<Line>>> {
+    fn connections(&self) -> MutexGuard<'_, Vec<Arc<Connection>>> {
         self.0.lock()
     }
 }
 
-/// Removes the line from the readers when dropped.
+/// Removes the connection from the readers when dropped.
 pub(crate) struct Joined<'a> {
     readers: &'a Readers,
-    line: Arc<Line>,
+    connection: Arc<Connection>,
 }
 
 impl Drop for Joined<'_> {
     fn drop(&mut self) {
-        let mut lines = self.readers.lines();
-        let place = lines.iter().position(|line| Arc::ptr_eq(line, &self.line));
+        let mut connections = self.readers.connections();
+        let place = connections
+            .iter()
+            .position(|connection| Arc::ptr_eq(connection, &self.connection));
         if let Some(place) = place {
-            lines.swap_remove(place);
+            connections.swap_remove(place);
         }
     }
 }

@@ -24,16 +24,15 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Access, Approvals, Arrival, Arrivals, LocalToken, StatusHub, World,
     caller::Caller,
-    greeting::{Greeting, Handshake},
-    line::Wire,
+    connection::Wire,
+    legacy,
     pipe::Pipe,
     publishers::PublisherSlot,
     readers::Readers,
-    session::Session,
-    socket::Socket,
     socket_slots::SocketSlots,
     token_check::TokenCheck,
     upgrade::{Gate, Opened, upgrade},
+    v1::{self, Handshake},
 };
 
 /// The outcome of a command: carried out, or a stable code and a message.
@@ -287,8 +286,8 @@ impl StatusServer {
     ) -> Result<(), Error> {
         let _place = opened.agreed.place;
         let (pipe, caller) = self.ends(opened.stream, opened.origin, gate);
-        let _joined = self.readers.join(pipe.line.clone());
-        let socket = Socket {
+        let _joined = self.readers.join(pipe.connection.clone());
+        let session = legacy::Session {
             pipe,
             grant: opened.agreed.grant,
             caller,
@@ -298,7 +297,7 @@ impl StatusServer {
             limits: self.limits,
             world: &self.world,
         };
-        socket.run(stop).await
+        session.run(stop).await
     }
 
     async fn attend_v1(
@@ -309,8 +308,8 @@ impl StatusServer {
         stop: &CancellationToken,
     ) -> Result<(), Error> {
         let (mut pipe, caller) = self.ends(opened.stream, opened.origin, gate);
-        let _joined = self.readers.join(pipe.line.clone());
-        let greeting = Greeting {
+        let _joined = self.readers.join(pipe.connection.clone());
+        let greeting = v1::Greeting {
             token_check: &gate.token_check,
             port: gate.port,
             nonce: Nonce((self.world.random)()),
@@ -330,7 +329,7 @@ impl StatusServer {
                     let number = self.seats.fetch_add(1, Ordering::Relaxed);
                     PublisherSlot::new(self.hub.clone(), number, client.name.clone())
                 });
-                let session = Session {
+                let session = v1::Session {
                     slot,
                     pipe,
                     client,
@@ -362,7 +361,7 @@ impl StatusServer {
         let pipe = Pipe::new(stream, self.limits.stall, self.limits.farewell);
         let caller = Caller {
             approvals: self.approvals.clone(),
-            from: pipe.line.stream().peer_addr().ok(),
+            from: pipe.connection.stream().peer_addr().ok(),
             port: gate.port,
             origin,
             peer: None,

@@ -24,7 +24,7 @@ use tokio_tungstenite::{
 
 use crate::{
     Access, Refusal,
-    line::{Line, Wire},
+    connection::{Connection, Wire},
     socket_slots::{SocketSlot, SocketSlots},
     token_check::{Grant, TokenCheck},
 };
@@ -105,7 +105,7 @@ pub(crate) async fn upgrade(stream: TcpStream, gate: &Gate) -> Option<Opened> {
     let config = socket_config(gate.message_max).read_buffer_size(limits::HUB_READ_BUFFER);
     // Room for a status, and for the answers in front of it.
     let kept = 4 * gate.message_max;
-    let wire = Wire(Arc::new(Line::new(stream, gate.behind, kept)));
+    let wire = Wire(Arc::new(Connection::new(stream, gate.behind, kept)));
     let stream = WebSocketStream::from_partially_read(wire, read, Role::Server, Some(config)).await;
     Some(Opened {
         stream,

@@ -8,6 +8,7 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_util::sync::CancellationToken;
 
+use super::message::{Heard, read};
 use crate::{
     Limits, Request, StatusHub, World,
     approvals::Verdict,
@@ -15,12 +16,11 @@ use crate::{
     bucket::Bucket,
     caller::{ApprovalResult, Caller, HeldCommand, decided, denied},
     frames::{Shape, View},
-    message::{Heard, read},
     pipe::Pipe,
     token_check::Grant,
 };
 
-pub(crate) struct Socket<'a> {
+pub(crate) struct Session<'a> {
     pub(crate) pipe: Pipe,
     pub(crate) grant: Grant,
     pub(crate) caller: Caller,
@@ -35,7 +35,7 @@ pub(crate) struct Socket<'a> {
 /// A command that the agent has not answered yet, with the client's id.
 type PendingCommand = crate::asking::PendingCommand<Option<String>>;
 
-/// The events of a socket.
+/// The events of a session.
 enum Tick {
     Heard(Option<Result<Message, Error>>),
     Answered(Outcome<Option<String>>),
@@ -45,7 +45,7 @@ enum Tick {
     Stop,
 }
 
-impl Socket<'_> {
+impl Session<'_> {
     /// Serves the socket until it closes, stalls, or the hub stops.
     pub(crate) async fn run(mut self, stop: &CancellationToken) -> Result<(), Error> {
         let ended = self.serve(stop).await;
@@ -56,7 +56,7 @@ impl Socket<'_> {
     async fn serve(&mut self, stop: &CancellationToken) -> Result<(), Error> {
         let now = Instant::now();
         let mut budget = Bucket::new(self.limits.burst, self.limits.per_second, now.into_std());
-        let (mut read_from, line) = (now, self.pipe.line.clone());
+        let (mut read_from, connection) = (now, self.pipe.connection.clone());
         let mut asked: Option<PendingCommand> = None;
         let view = View::new(Shape::Legacy, Cause::First);
         self.pipe.follow(Some(view), &self.hub);
@@ -67,7 +67,7 @@ impl Socket<'_> {
                 answer = answered(&mut asked) => Tick::Answered(answer),
                 decision = decided(&mut self.held), if asked.is_none() => Tick::ApprovalResult(decision),
                 () = stop.cancelled() => Tick::Stop,
-                () = line.called() => Tick::Called,
+                () = connection.called() => Tick::Called,
                 heard = self.pipe.next(read_from), if asked.is_none() => Tick::Heard(heard),
             };
             match tick {

@@ -13,6 +13,10 @@ use tokio::{
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_util::sync::CancellationToken;
 
+use super::{
+    greeting::{Client, identified},
+    message::{Asker, Heard, Pairing, read_message, refused},
+};
 use crate::{
     Answer, Limits, Request, StatusHub, World,
     approvals::Verdict,
@@ -20,10 +24,8 @@ use crate::{
     bucket::Bucket,
     caller::{ApprovalResult, Caller, HeldCommand, decided, denied},
     frames::{Shape, View},
-    greeting::{Client, identified},
     pipe::Pipe,
     publishers::{Note, PublisherCommand, PublisherSlot},
-    talk::{Asker, Heard, Pairing, read_message, refused},
     token_check::Grant,
 };
 
@@ -67,7 +69,7 @@ impl Session<'_> {
     async fn serve(&mut self, stop: &CancellationToken) -> Result<(), Error> {
         let now = Instant::now();
         let mut budget = Bucket::new(self.limits.burst_v1, self.limits.per_second, now.into_std());
-        let (mut read_from, line) = (now, self.pipe.line.clone());
+        let (mut read_from, connection) = (now, self.pipe.connection.clone());
         let mut asked: Option<PendingCommand<Asker>> = None;
         let mut aside = VecDeque::new();
         self.follow(Cause::First);
@@ -82,7 +84,7 @@ impl Session<'_> {
                 decision = decided(&mut self.held), if asked.is_none() => Tick::ApprovalResult(decision),
                 note = noted(&mut self.slot) => note,
                 () = stop.cancelled() => Tick::Stop,
-                () = line.called() => Tick::Called,
+                () = connection.called() => Tick::Called,
                 heard = self.pipe.next(read_from), if listens => Tick::Heard(heard),
             };
             match tick {
@@ -251,7 +253,7 @@ impl Session<'_> {
             Heard::Resubscribe(topics) => {
                 self.client.topics = topics;
                 // No status in the old format may follow the answer.
-                self.pipe.line.follow(None);
+                self.pipe.connection.follow(None);
                 self.pipe.say(&identified(&self.client, None)).await?;
                 self.follow(Cause::Resubscribed);
                 return Ok(None);

@@ -26,31 +26,31 @@ use crate::frames::{Frames, View};
 /// A socket with a write buffer, under one lock. Writers append whole frames and the socket takes
 /// bytes from the front, so frames never interleave. The connection's own task writes what the
 /// socket does not take at once.
-pub(crate) struct Line {
+pub(crate) struct Connection {
     stream: TcpStream,
     behind: Duration,
     /// Maximum number of buffered bytes.
     most: usize,
-    out: Mutex<Out>,
+    unsent: Mutex<Unsent>,
     /// Signals that the task has something to write.
     call: Notify,
 }
 
 #[derive(Default)]
-struct Out {
+struct Unsent {
     /// Bytes that the socket has not taken yet; usually empty, else it starts with the rest of a
     /// frame.
-    rest: BytesMut,
-    /// When `rest` became non-empty.
+    bytes: BytesMut,
+    /// When `bytes` became non-empty.
     since: Option<Instant>,
     /// What the reader follows; `None` before it subscribes and after a close frame.
     view: Option<View>,
-    /// Whether a status was skipped because `rest` was not empty.
+    /// Whether a status was skipped because `bytes` was not empty.
     missed: bool,
     broken: Option<ErrorKind>,
 }
 
-impl Line {
+impl Connection {
     /// A connection to one reader. A reader that lags by `behind` gets a whole status next; one
     /// with more than `most` bytes buffered is disconnected.
     pub(crate) fn new(stream: TcpStream, behind: Duration, most: usize) -> Self {
@@ -58,7 +58,7 @@ impl Line {
             stream,
             behind,
             most,
-            out: Mutex::default(),
+            unsent: Mutex::default(),
             call: Notify::new(),
         }
     }
@@ -69,26 +69,26 @@ impl Line {
 
     /// Sets what the reader follows from now on; `None` for nothing.
     pub(crate) fn follow(&self, view: Option<View>) {
-        self.out().view = view;
+        self.unsent().view = view;
     }
 
     /// Writes a status without waiting. If older bytes are still buffered, the connection's own
     /// task writes the latest status later.
     pub(crate) fn show(&self, frames: &mut Frames) {
-        let mut out = self.out();
-        let out = &mut *out;
-        let Some(view) = &mut out.view else {
+        let mut unsent = self.unsent();
+        let unsent = &mut *unsent;
+        let Some(view) = &mut unsent.view else {
             return;
         };
-        if !out.rest.is_empty() {
+        if !unsent.bytes.is_empty() {
             // Also while the task itself is writing: it may finish without looking again.
-            out.missed = true;
+            unsent.missed = true;
             self.call.notify_one();
             return;
         }
         if let Some(frame) = frames.next(view) {
-            out.put(&self.stream, self.most, &frame);
-            if !out.rest.is_empty() || out.broken.is_some() {
+            unsent.put(&self.stream, self.most, &frame);
+            if !unsent.bytes.is_empty() || unsent.broken.is_some() {
                 self.call.notify_one();
             }
         }
@@ -96,7 +96,7 @@ impl Line {
 
     /// Returns whether a status was skipped, and resets the flag.
     pub(crate) fn take_missed(&self) -> bool {
-        std::mem::take(&mut self.out().missed)
+        std::mem::take(&mut self.unsent().missed)
     }
 
     /// Waits until the connection's task has something to write.
@@ -107,54 +107,54 @@ impl Line {
     /// Completes when the socket has taken all buffered bytes.
     pub(crate) fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            if self.out().drain(&self.stream, self.behind)? {
+            if self.unsent().drain(&self.stream, self.behind)? {
                 return Poll::Ready(Ok(()));
             }
             ready!(self.stream.poll_write_ready(cx))?;
         }
     }
 
-    fn out(&self) -> MutexGuard<'_, Out> {
-        self.out.lock()
+    fn unsent(&self) -> MutexGuard<'_, Unsent> {
+        self.unsent.lock()
     }
 }
 
-impl Out {
+impl Unsent {
     /// Writes frames to the socket, and buffers what it does not take.
     fn put(&mut self, stream: &TcpStream, most: usize, frames: &[u8]) {
-        let taken = if self.rest.is_empty() {
+        let taken = if self.bytes.is_empty() {
             self.offer(stream, frames)
         } else {
             0
         };
         let rest = frames.get(taken..).unwrap_or_default();
-        if self.rest.len() + rest.len() > most {
+        if self.bytes.len() + rest.len() > most {
             self.broken.get_or_insert(ErrorKind::QuotaExceeded);
         }
         if !rest.is_empty() && self.broken.is_none() {
-            self.rest.extend_from_slice(rest);
+            self.bytes.extend_from_slice(rest);
             self.since.get_or_insert_with(Instant::now);
         }
     }
 
     /// Writes buffered bytes; returns whether the buffer is empty.
     fn drain(&mut self, stream: &TcpStream, behind: Duration) -> io::Result<bool> {
-        let rest = std::mem::take(&mut self.rest);
+        let rest = std::mem::take(&mut self.bytes);
         let taken = if rest.is_empty() {
             0
         } else {
             self.offer(stream, &rest)
         };
-        self.rest = rest;
-        self.rest.advance(taken);
+        self.bytes = rest;
+        self.bytes.advance(taken);
         if let Some(kind) = self.broken {
             return Err(kind.into());
         }
-        if !self.rest.is_empty() {
+        if !self.bytes.is_empty() {
             return Ok(false);
         }
         // Frees the buffer's memory: an idle connection needs none.
-        self.rest = BytesMut::new();
+        self.bytes = BytesMut::new();
         let late = self.since.take().filter(|since| since.elapsed() >= behind);
         if let (Some(_), Some(view)) = (late, &mut self.view) {
             view.falls_behind();
@@ -176,7 +176,7 @@ impl Out {
 }
 
 /// The connection as a byte stream for the WebSocket library, used by the connection's own task.
-pub(crate) struct Wire(pub(crate) Arc<Line>);
+pub(crate) struct Wire(pub(crate) Arc<Connection>);
 
 impl AsyncRead for Wire {
     fn poll_read(
@@ -204,12 +204,12 @@ impl AsyncWrite for Wire {
         _: &mut Context<'_>,
         frames: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let mut out = self.0.out();
+        let mut unsent = self.0.unsent();
         if has_close(frames) {
-            out.view = None;
+            unsent.view = None;
         }
-        out.put(&self.0.stream, self.0.most, frames);
-        Poll::Ready(match out.broken {
+        unsent.put(&self.0.stream, self.0.most, frames);
+        Poll::Ready(match unsent.broken {
             None => Ok(frames.len()),
             Some(kind) => Err(kind.into()),
         })
@@ -219,7 +219,7 @@ impl AsyncWrite for Wire {
         self.0.poll_drain(cx)
     }
 
-    /// Does nothing: the socket is closed when the line is dropped.
+    /// Does nothing: the socket is closed when the connection is dropped.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.poll_drain(cx)
     }
@@ -261,7 +261,7 @@ mod tests {
     /// Both ends of one connection, and a hub that is shown on it.
     struct Pair {
         hub: StatusHub,
-        line: Arc<Line>,
+        connection: Arc<Connection>,
         own: WebSocketStream<Wire>,
         reader: WebSocketStream<TcpStream>,
     }
@@ -277,16 +277,16 @@ mod tests {
             there.set_recv_buffer_size(4 * 1024).unwrap();
             let there = there.connect(listener.local_addr().unwrap());
             let (there, here) = tokio::join!(there, listener.accept());
-            let line = Arc::new(Line::new(here.unwrap().0, PATIENCE, REST_MAX));
-            let wire = Wire(line.clone());
+            let connection = Arc::new(Connection::new(here.unwrap().0, PATIENCE, REST_MAX));
+            let wire = Wire(connection.clone());
             let any = WebSocketConfig::default()
                 .max_message_size(None)
                 .max_frame_size(None);
             let there = there.unwrap();
-            line.follow(Some(View::new(Shape::Legacy, Cause::First)));
+            connection.follow(Some(View::new(Shape::Legacy, Cause::First)));
             Self {
                 hub: StatusHub::default(),
-                line,
+                connection,
                 own: WebSocketStream::from_raw_socket(wire, Role::Server, None).await,
                 reader: WebSocketStream::from_raw_socket(there, Role::Client, Some(any)).await,
             }
@@ -294,11 +294,11 @@ mod tests {
 
         fn show(&self, text: &str) {
             self.hub.update(|status| status.text = text.to_owned());
-            self.line.show(&mut Frames::of(self.hub.latest()));
+            self.connection.show(&mut Frames::of(self.hub.latest()));
         }
 
         fn rest(&self) -> usize {
-            self.line.out().rest.len()
+            self.connection.unsent().bytes.len()
         }
 
         /// The text of the next status, or another message.
@@ -325,7 +325,7 @@ mod tests {
         pair.show(&huge);
         let rest = pair.rest();
         assert!(0 < rest && rest < huge.len(), "half of it is left: {rest}");
-        timeout(PATIENCE, pair.line.called()).await.unwrap();
+        timeout(PATIENCE, pair.connection.called()).await.unwrap();
 
         pair.show("passes by");
         assert_eq!(
@@ -335,8 +335,8 @@ mod tests {
         );
         // One answer of the task, and one that the library gives by itself.
         pair.own.feed(Message::text("{}")).await.unwrap();
-        let line = pair.line.clone();
-        let drained = poll_fn(|cx| line.poll_drain(cx));
+        let connection = pair.connection.clone();
+        let drained = poll_fn(|cx| connection.poll_drain(cx));
         let mut own = pair.own;
         let answered = async { (own.flush().await.unwrap(), drained.await.unwrap()) };
         pair.own = {
@@ -349,11 +349,11 @@ mod tests {
         };
         assert_eq!(pair.read().await, Some(Err(Message::text("{}"))));
 
-        assert!(pair.line.take_missed() && !pair.line.take_missed());
-        pair.line.show(&mut Frames::of(pair.hub.latest()));
+        assert!(pair.connection.take_missed() && !pair.connection.take_missed());
+        pair.connection.show(&mut Frames::of(pair.hub.latest()));
         assert_eq!(pair.read().await, Some(Ok("passes by".into())));
         assert_eq!(
-            pair.line.out().rest.capacity(),
+            pair.connection.unsent().bytes.capacity(),
             0,
             "at rest it keeps nothing"
         );
@@ -366,8 +366,8 @@ mod tests {
         pair.own.feed(Message::text(huge())).await.unwrap();
         assert!(pair.own.flush().now_or_never().is_none() && pair.rest() > 0);
         pair.show("passes by");
-        timeout(PATIENCE, pair.line.called()).await.unwrap();
-        assert!(pair.line.take_missed());
+        timeout(PATIENCE, pair.connection.called()).await.unwrap();
+        assert!(pair.connection.take_missed());
     }
 
     #[tokio::test]
@@ -393,7 +393,7 @@ mod tests {
         assert_eq!(pair.read().await, Some(Ok("last".into())));
         let closed = timeout(PATIENCE, pair.reader.next()).await.unwrap();
         assert!(matches!(closed, Some(Ok(Message::Close(None)))));
-        drop((pair.own, pair.line));
+        drop((pair.own, pair.connection));
         let ended = timeout(PATIENCE, pair.reader.next()).await.unwrap();
         assert!(ended.is_none(), "{ended:?}");
     }
@@ -419,10 +419,10 @@ mod tests {
     async fn a_reader_that_is_gone_is_noticed_by_its_task() {
         let mut pair = Pair::open().await;
         pair.show(&huge());
-        timeout(PATIENCE, pair.line.called()).await.unwrap();
+        timeout(PATIENCE, pair.connection.called()).await.unwrap();
         drop(pair.reader);
-        let line = pair.line.clone();
-        let gone = timeout(PATIENCE, poll_fn(|cx| line.poll_drain(cx))).await;
+        let connection = pair.connection.clone();
+        let gone = timeout(PATIENCE, poll_fn(|cx| connection.poll_drain(cx))).await;
         assert!(gone.unwrap().is_err());
         let more = pair.own.send(Message::text("{}")).await;
         assert!(more.is_err(), "nothing is kept for it either");

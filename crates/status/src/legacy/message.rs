@@ -1,3 +1,5 @@
+//! The messages of a client in the legacy mode.
+
 use proto::{
     ErrorCode,
     status::{ClientMessage, Command, ServerMessage, v1::NAME_MAX},
