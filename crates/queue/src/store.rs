@@ -431,7 +431,8 @@ pub trait Queue: fmt::Debug + Send + Sync {
     async fn close(&self) -> Result<(), QueueError>;
 }
 
-/// Everything the relay stores: the queue, and what is kept beside it.
+/// Everything the relay stores: the queue, and what is kept beside it. Several traits, because the
+/// command line opens keys and users alone.
 pub trait Store:
     Queue + Keys + Queries + Submissions + Users + Sessions + Webhooks + Batches
 {
