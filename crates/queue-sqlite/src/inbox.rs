@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use queue::QueueError;
 use tokio::sync::Semaphore;
 
@@ -54,13 +54,12 @@ impl Waiting {
     }
 }
 
-/// The writer's next task.
+/// The writer's next task: to make these decisions and store all lines.
 #[derive(Debug)]
-pub(crate) enum Batch {
-    /// Make these decisions, and store all lines.
-    Group(VecDeque<Ask>),
-    /// Make these decisions, then stop.
-    Last(VecDeque<Ask>),
+pub(crate) struct Batch {
+    pub(crate) asks: VecDeque<Ask>,
+    /// Whether to stop then.
+    pub(crate) is_last: bool,
 }
 
 impl Inbox {
@@ -118,9 +117,7 @@ impl Inbox {
         let mut waiting = self.waiting.lock();
         if waiting.group_by.is_none_or(|had| by < had) {
             waiting.group_by = Some(by);
-            let wakes = waiting.wakes();
-            drop(waiting);
-            self.wake(wakes);
+            self.wake(waiting);
         }
     }
 
@@ -156,10 +153,9 @@ impl Inbox {
                 waiting.group_by = None;
                 let asks = std::mem::take(&mut waiting.asks);
                 self.room.add_permits(asks.len());
-                return if waiting.closed {
-                    Batch::Last(asks)
-                } else {
-                    Batch::Group(asks)
+                return Batch {
+                    asks,
+                    is_last: waiting.closed,
                 };
             }
             waiting.asleep = true;
@@ -189,13 +185,14 @@ impl Inbox {
             return Err(QueueError::closed());
         }
         waiting.asks.push_back(ask);
-        let wakes = waiting.wakes();
-        drop(waiting);
-        self.wake(wakes);
+        self.wake(waiting);
         Ok(())
     }
 
-    fn wake(&self, wakes: bool) {
+    /// Wakes the writer if it sleeps, after releasing the lock.
+    fn wake(&self, mut waiting: MutexGuard<'_, Waiting>) {
+        let wakes = waiting.wakes();
+        drop(waiting);
         if wakes {
             self.filled.notify_one();
         }

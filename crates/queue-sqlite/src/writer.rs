@@ -63,19 +63,17 @@ impl Writer {
             self.save_room();
         }
         loop {
-            match self.shared.inbox.next() {
-                Batch::Group(asks) => {
-                    if let Err(error) = self.group(asks, false)
-                        && error.cure == Cure::Restart
-                    {
-                        return Err(self.give_up(error));
-                    }
-                }
-                Batch::Last(asks) => {
-                    let written = self.group(asks, true);
-                    drop(ended);
-                    return written.and_then(|()| self.checkpoint());
-                }
+            let batch = self.shared.inbox.next();
+            let is_last = batch.is_last;
+            let written = self.group(batch);
+            if is_last {
+                drop(ended);
+                return written.and_then(|()| self.checkpoint());
+            }
+            if let Err(error) = written
+                && error.cure == Cure::Restart
+            {
+                return Err(self.give_up(error));
             }
         }
     }
@@ -94,11 +92,11 @@ impl Writer {
     }
 
     /// Makes the decisions, commits them, and only then sends the results.
-    fn group(&self, mut asks: VecDeque<Ask>, last: bool) -> Result<(), NotWritten> {
+    fn group(&self, Batch { mut asks, is_last }: Batch) -> Result<(), NotWritten> {
         let fetched = self.shared.fetched.take();
         self.look_for_room();
         let is_full = self.is_full();
-        let mut written = self.attempt(&fetched, &mut asks, last, is_full);
+        let mut written = self.attempt(&fetched, &mut asks, is_last, is_full);
         if written
             .as_ref()
             .is_err_and(|error| error.cure == Cure::Room)
@@ -109,7 +107,7 @@ impl Writer {
             }
             // Running jobs must not fail together with new ones.
             if given || !is_full {
-                written = self.attempt(&fetched, &mut asks, last, true);
+                written = self.attempt(&fetched, &mut asks, is_last, true);
             }
         }
         if let Err(error) = &written {
@@ -117,7 +115,7 @@ impl Writer {
             for (id, at) in fetched {
                 self.shared.fetched.note(at, id);
             }
-            if !last {
+            if !is_last {
                 self.shared.retry_lines();
             }
         }
@@ -147,11 +145,11 @@ impl Writer {
         &self,
         fetched: &HashMap<JobId, Timestamp>,
         asks: &mut VecDeque<Ask>,
-        last: bool,
+        is_last: bool,
         is_full: bool,
     ) -> Result<(), NotWritten> {
         let mut group = Group::new(&self.conn, &self.shared.live, is_full);
-        let written = self.write(&mut group, fetched, asks, last);
+        let written = self.write(&mut group, fetched, asks, is_last);
         match written.and_then(|()| self.commit()) {
             Ok(took) => {
                 let observer = self.shared.live.lock().observer();
@@ -185,14 +183,14 @@ impl Writer {
         group: &mut Group<'_>,
         fetched: &HashMap<JobId, Timestamp>,
         asks: &mut VecDeque<Ask>,
-        last: bool,
+        is_last: bool,
     ) -> rusqlite::Result<()> {
         self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         erasure::note(&self.conn, fetched)?;
         // After a failure nothing more is written, because SQLite may have left the transaction.
         asks.iter_mut().try_for_each(|ask| ask.decide(group))?;
         group.store_lines()?;
-        if last {
+        if is_last {
             group.store_leases()?;
         }
         Ok(())
