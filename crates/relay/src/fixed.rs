@@ -121,7 +121,7 @@ fn files() -> Vec<Limit> {
         ("files-kept-for", seconds(batch::FILE_KEPT)),
         ("batch-requests-max", count(batch::LINES_MAX)),
         ("batch-window", seconds(batch::WINDOW)),
-        ("batches-at-once-max", count(batch::BATCHES_MAX)),
+        ("unfinished-batches-per-account", count(batch::BATCHES_MAX)),
         ("webhook-timeout", seconds(webhook::PATIENCE)),
     ]
 }
@@ -136,7 +136,7 @@ fn secrets() -> Vec<Limit> {
         ("query-refresh-token-life", seconds(jwt::REFRESH_LIFE)),
         ("query-token-leeway", count(jwt::LEEWAY)),
         ("token-bytes-max", count(TOKEN_MAX)),
-        ("password-bytes-min", count(PASSWORD_MIN)),
+        ("password-characters-min", count(PASSWORD_MIN)),
         ("password-bytes-max", count(PASSWORD_MAX)),
     ]
 }
@@ -167,8 +167,10 @@ mod tests {
             "# models-per-agent-max = 4096 (fixed)",
             "# reports-bytes-per-key-max = 67108864 (fixed)",
             "# batch-requests-max = 10000 (fixed)",
+            "# unfinished-batches-per-account = 8 (fixed)",
             "# webhook-timeout = 10 (fixed)",
             "# access-token-life = 900 (fixed)",
+            "# password-characters-min = 8 (fixed)",
         ] {
             assert!(text.lines().any(|told| told == line), "{line} in {text}");
         }
