@@ -440,6 +440,17 @@ async fn a_batch_that_breaks_down_withdraws_its_jobs_also_if_that_fails_at_first
 }
 
 #[tokio::test]
+async fn a_batch_ends_even_if_the_withdrawal_of_its_jobs_breaks_down() {
+    let put = Panics("put_result");
+    let (server, _) = breaking(&[put, put, put, Panics("cancel")]).await;
+    let client = server.requester().await;
+    let mut worker = Scripted::ready(&server).await;
+    let id = batch_of(&client, &lines(4)).await;
+    echo(&mut worker).await;
+    until(&client, &id, "failed").await;
+}
+
+#[tokio::test]
 async fn a_batch_that_breaks_down_keeps_what_was_answered_and_withdraws_the_rest() {
     let (server, gated) = breaking(&[]).await;
     let client = server.requester().await;

@@ -166,6 +166,7 @@ impl Queue for Gated {
         if self.is_next(Fault::Fails("cancel")) {
             return Err(QueueError::closed());
         }
+        self.may_break("cancel");
         self.inner.cancel(now, owner, id).await
     }
 
