@@ -64,7 +64,7 @@ pub(crate) fn escape(text: &str, which: impl Fn(char) -> bool) -> Cow<'_, str> {
 const fn misleads(sign: char) -> bool {
     matches!(
         sign,
-        '\n' | '\r' | '\u{85}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        '\n' | '\r' | '\u{7f}'..='\u{9f}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
     )
 }
 

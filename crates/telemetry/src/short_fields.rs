@@ -167,14 +167,16 @@ mod tests {
 
     #[test]
     fn what_others_wrote_gives_the_terminal_no_command() {
-        let line = log_of(Format::Human, || {
-            let said = "\u{1b}[2J\u{7}\u{9b}2J\u{7f}a\tb";
-            tracing::info!(%said, ?said, said, "the engine said {said}");
-        });
-        for command in ["\u{1b}[2J", "\u{7}", "\u{9b}", "\u{7f}"] {
-            assert!(!line.contains(command), "{line:?}");
+        for format in [Format::Human, Format::Json] {
+            let line = log_of(format, || {
+                let said = "\u{1b}[2J\u{7}\u{9b}2J\u{7f}a\tb";
+                tracing::info!(%said, ?said, said, "the engine said {said}");
+            });
+            for command in ["\u{1b}[2J", "\u{7}", "\u{9b}", "\u{7f}"] {
+                assert!(!line.contains(command), "{line:?}");
+            }
+            assert!(line.contains(r"\u001b[2J"), "{line:?}");
         }
-        assert!(line.contains(r"\u001b[2J"), "{line:?}");
     }
 
     #[test]
