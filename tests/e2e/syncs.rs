@@ -13,9 +13,10 @@ const FILLED_WITHIN: usize = 80;
 
 fn syncs(trace: &Path) -> usize {
     let calls = fs::read_to_string(trace).unwrap();
+    // strace splits the line of a call during which another thread ends or calls.
     let ended = calls
         .lines()
-        .filter(|call| call.contains("sync(") && call.contains(" = 0"));
+        .filter(|call| call.contains("sync") && call.ends_with(" = 0"));
     ended.count()
 }
 

@@ -74,7 +74,7 @@ fn what(proof: Proof) -> String {
         Proof::Kills => "light-kills".into(),
         Proof::PowerCuts => "few-power-cuts".into(),
         Proof::Hostile => "light-hostile".into(),
-        Proof::Figure { bench, named } => format!("bench {bench}: {named}*"),
+        Proof::Figure { bench, named, .. } => format!("bench {bench}: {named}*"),
         Proof::Tests {
             of, kind, named, ..
         } => format!("{of} {kind} {named}*"),
@@ -90,7 +90,11 @@ async fn without_bugs(workspace: &Workspace, proof: Proof) -> Result<String, Str
                 (false, verdict) => Err(verdict),
             }
         }
-        Proof::Figure { bench, named } => match figure(workspace, "relay", bench, named).await? {
+        Proof::Figure {
+            of_relay,
+            bench,
+            named,
+        } => match figure(workspace, of_relay.then_some("relay"), bench, named).await? {
             (true, line) => Ok(line),
             (false, line) => Err(line),
         },
@@ -118,7 +122,11 @@ async fn planted(workspace: &Workspace, bug: &Bug) -> Result<String, String> {
                 (false, verdict) => Ok(verdict),
             }
         }
-        Proof::Figure { bench, named } => match figure(workspace, bug.name, bench, named).await? {
+        Proof::Figure {
+            of_relay,
+            bench,
+            named,
+        } => match figure(workspace, of_relay.then_some(bug.name), bench, named).await? {
             (true, line) => Err(line),
             (false, line) => Ok(line),
         },
@@ -144,12 +152,16 @@ async fn planted(workspace: &Workspace, bug: &Bug) -> Result<String, String> {
 /// Whether a figure of the copy is near its goal, and its line.
 async fn figure(
     workspace: &Workspace,
-    relay: &str,
+    relay: Option<&str>,
     bench: &str,
     named: &str,
 ) -> Result<(bool, String), String> {
-    let relay = workspace.relay(relay).await.map_err(told)?;
-    let figures = workspace.figures(bench, &relay).await.map_err(told)?;
+    let relay = match relay {
+        Some(name) => Some(workspace.relay(name).await.map_err(told)?),
+        None => None,
+    };
+    let figures = workspace.figures(bench, relay.as_deref()).await;
+    let figures = figures.map_err(told)?;
     let mut figures = figures.into_iter();
     let figure = figures.find(|figure| figure.name.starts_with(named));
     let figure = figure.ok_or_else(|| format!("{bench} has no figure {named}"))?;

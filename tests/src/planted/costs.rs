@@ -2,8 +2,22 @@
 
 use super::{Bug, Edit, Proof};
 
-const fn figure(bench: &'static str, named: &'static str) -> Proof {
-    Proof::Figure { bench, named }
+const fn of_queue(bench: &'static str, named: &'static str) -> Proof {
+    let of_relay = false;
+    Proof::Figure {
+        of_relay,
+        bench,
+        named,
+    }
+}
+
+const fn of_relay(bench: &'static str, named: &'static str) -> Proof {
+    let of_relay = true;
+    Proof::Figure {
+        of_relay,
+        bench,
+        named,
+    }
 }
 
 /// Each decision is written and synced by itself.
@@ -20,27 +34,27 @@ pub(super) const COSTS: &[Bug] = &[
     Bug {
         name: "a-sync-for-each-submission",
         edits: NO_GROUP_COMMIT,
-        found_by: figure("commit", "Q1 durable enqueue / group-commit floor, c64"),
+        found_by: of_queue("commit", "Q1 durable enqueue / group-commit floor, c64"),
     },
     Bug {
         name: "a-sync-for-each-step-of-a-job",
         edits: NO_GROUP_COMMIT,
-        found_by: figure("cycle", "Q2 durable cycles / naive SQLite"),
+        found_by: of_queue("cycle", "Q2 durable cycles / naive SQLite"),
     },
     Bug {
         name: "each-waits-for-its-own-sync",
         edits: NO_GROUP_COMMIT,
-        found_by: figure("commit", "Q4 contended enqueue p50"),
+        found_by: of_queue("commit", "Q4 contended enqueue p50"),
     },
     Bug {
         name: "a-sync-for-each-request",
         edits: NO_GROUP_COMMIT,
-        found_by: figure("submit", "H1 POST /api/jobs durable / in memory, c64"),
+        found_by: of_relay("submit", "H1 POST /api/jobs durable / in memory, c64"),
     },
     Bug {
         name: "a-sync-for-each-part-of-a-life",
         edits: NO_GROUP_COMMIT,
-        found_by: figure("load", "D7 "),
+        found_by: of_relay("load", "D7 "),
     },
     Bug {
         name: "the-last-comes-first",
@@ -51,7 +65,7 @@ pub(super) const COSTS: &[Bug] = &[
             becomes: "let asks: VecDeque<_> = waiting.asks.pop_back().into_iter().collect();
                 self.room",
         }],
-        found_by: figure("commit", "Q3 enqueue p99 / p50"),
+        found_by: of_queue("commit", "Q3 enqueue p99 / p50"),
     },
     Bug {
         name: "a-large-buffer-for-each-worker",
@@ -60,6 +74,6 @@ pub(super) const COSTS: &[Bug] = &[
             is: ".read_buffer_size(limits::WS_READ_BUFFER)",
             becomes: ".read_buffer_size(128 * 1024)",
         }],
-        found_by: figure("idle", "D9 memory"),
+        found_by: of_relay("idle", "D9 memory"),
     },
 ];

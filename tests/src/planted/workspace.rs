@@ -103,17 +103,23 @@ impl Workspace {
         Ok(relay)
     }
 
-    /// Builds the benchmarks of the copy and runs one of them, with this relay.
+    /// Builds the benchmarks of the copy and runs one of them, with this relay if it starts one.
     ///
     /// # Errors
     /// If they do not compile, do not end in time, or break off.
-    pub async fn figures(&self, bench: &str, relay: &Path) -> io::Result<Vec<MeasuredFigure>> {
+    pub async fn figures(
+        &self,
+        bench: &str,
+        relay: Option<&Path>,
+    ) -> io::Result<Vec<MeasuredFigure>> {
         let built = self
             .program(&["hearth-benches", "--bin", "hearth-benches"])
             .await?;
         let mut benches = Command::new(built);
         benches.args([bench, "--json"]);
-        benches.env("HEARTH_RELAY_BIN", relay);
+        if let Some(relay) = relay {
+            benches.env("HEARTH_RELAY_BIN", relay);
+        }
         benches.env(
             "HEARTH_BIN_DIR",
             crate::process::binary("hearth").with_file_name(""),
