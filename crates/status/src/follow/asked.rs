@@ -19,8 +19,10 @@ pub(super) struct Asked {
 }
 
 impl Asked {
+    /// Whether no further command is taken now. Commands whose callers gave up do not count.
     pub(super) fn is_full(&self) -> bool {
-        self.open.len() >= ASKING
+        let waiting = self.open.values().filter(|answer| !answer.is_closed());
+        waiting.count() >= ASKING
     }
 
     /// Returns the number of the next command. Forgets the commands whose callers gave up.
@@ -40,5 +42,29 @@ impl Asked {
         if let Some(caller) = id.and_then(|id| self.open.remove(&id)) {
             let _ = caller.send(answer);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_whose_callers_gave_up_take_no_room() {
+        let mut asked = Asked::default();
+        let ask = |asked: &mut Asked| {
+            let (sender, caller) = oneshot::channel();
+            let number = asked.next();
+            asked.keep(number, sender);
+            caller
+        };
+        let callers: Vec<_> = (0..ASKING).map(|_| ask(&mut asked)).collect();
+        assert!(asked.is_full());
+        drop(callers);
+        assert!(!asked.is_full());
+        let mut last = ask(&mut asked);
+        assert_eq!(asked.open.len(), 1);
+        asked.settle(Some((ASKING + 1).to_string()), Ok(()));
+        assert!(last.try_recv().unwrap().is_ok());
     }
 }

@@ -196,8 +196,10 @@ fn pairing(word: &str, args: &CommandArgs) -> Result<Pairing, (ErrorCode, String
         ..
     } = args;
     let need = |named: &Option<String>, what: &str| {
-        let named = named.clone().filter(|named| named.len() <= ID_MAX);
-        named.ok_or_else(|| (ErrorCode::BadRequest, format!("{word} needs args.{what}")))
+        let named = named.as_ref().filter(|named| named.len() <= ID_MAX);
+        named
+            .cloned()
+            .ok_or_else(|| (ErrorCode::BadRequest, format!("{word} needs args.{what}")))
     };
     Ok(match word {
         "approve" => Pairing::Approve {
