@@ -22,7 +22,7 @@ use crate::{
     auth::{Caller, MayWork, in_headers},
     carrier::{
         desktop::{ANSWER_WITHIN, end_cancelled, query, settle},
-        poll::in_parts,
+        poll::{held_for, in_parts},
         undelivered::UndeliveredLeases,
     },
     error::ApiError,
@@ -208,7 +208,10 @@ pub(super) async fn poll(
 ) -> Result<Response, ApiError> {
     let longest = relay.settings.poll_hold;
     let hold = timeout.and_then(|timeout| timeout.parse().ok());
-    let hold = hold.map_or(longest, |millis| Duration::from_millis(millis).min(longest));
+    let hold = hold.map_or(longest, |millis| {
+        let asked = Duration::from_millis(millis);
+        held_for(asked, longest, || relay.fraction())
+    });
     let bridge = Bridge::new(relay, caller, &id)?;
     match bridge.held(hold).await? {
         Some(lent) => bridge.delivered(lent),

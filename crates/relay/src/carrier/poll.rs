@@ -83,9 +83,13 @@ pub(crate) async fn poll(
     }
 }
 
-/// Returns how long a poll is held. Agents spread their polls by what they ask for; those that ask
+/// Returns how long a poll is held. Agents spread their polls by what they ask for; workers that ask
 /// for more than the longest hold are spread here, so that they do not all poll together again.
-fn held_for(asked: Duration, longest: Duration, random: impl FnOnce() -> f64) -> Duration {
+pub(crate) fn held_for(
+    asked: Duration,
+    longest: Duration,
+    random: impl FnOnce() -> f64,
+) -> Duration {
     if asked <= longest {
         asked
     } else {
