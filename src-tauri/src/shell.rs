@@ -139,8 +139,9 @@ impl Shell for TauriShell {
 
     fn open_settings(&mut self) {
         self.queue("the settings", |shell| {
+            window::open(&shell.app)?;
             shell.views.update(View::go_to_settings);
-            Ok(window::open(&shell.app)?)
+            Ok(())
         });
     }
 

@@ -71,7 +71,7 @@ pub struct Args {
     /// The settings file [default: hearth.toml in the user's configuration folder] [env: HEARTH_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Print every setting and where it comes from, then exit
+    /// Print every setting and where it comes from, and the main fixed limits, then exit
     #[arg(long)]
     pub print_config: bool,
 }

@@ -314,10 +314,8 @@ mod tests {
         let unit = include_str!("../../../deploy/hearth-agent.service");
         let mut lines = unit.lines();
         let stop = lines.find_map(|line| line.strip_prefix("TimeoutStopSec="));
-        let url = "https://relay.example".parse().unwrap();
-        let drain = WorkerSettings::new(url, "key".into(), "w".parse().unwrap()).drain;
         // The worker waits as long for the relay's confirmation as the agent for its tasks.
-        let needed = drain + 2 * crate::agent::FAREWELL;
+        let needed = worker::DRAIN + 2 * crate::agent::FAREWELL;
         assert!(stop.unwrap().parse::<u64>().unwrap() > needed.as_secs());
     }
 

@@ -195,7 +195,7 @@ pub struct Args {
     /// the user's configuration folder, if it exists.
     #[arg(long, env = "HEARTH_RELAY_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Print every setting and its source, then exit.
+    /// Print every setting and its source, and the main fixed limits, then exit.
     #[arg(long)]
     pub print_config: bool,
 }

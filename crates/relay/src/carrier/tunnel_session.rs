@@ -200,7 +200,9 @@ impl Session<'_> {
             Some(Ok(message)) => message,
             Some(Err(Error::Capacity(_))) => return Err(TunnelEnd::TooLarge),
             Some(Err(Error::Io(error))) if error.kind() == io::ErrorKind::OutOfMemory => {
-                tracing::warn!("tunnel closed: its message exceeds --arriving-mib-max");
+                tracing::warn!(
+                    "tunnel closed: too much is arriving at once; --arriving-mib-max allows more"
+                );
                 self.relay.metrics.refused(ErrorCode::Busy);
                 return Err(TunnelEnd::Busy);
             }

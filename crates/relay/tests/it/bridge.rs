@@ -422,7 +422,8 @@ async fn a_revoked_key_loses_its_held_poll() {
         let desktop = desktop.clone();
         async move { desktop.get("poll?timeout=30000").await }
     });
-    while desktop.get("status").await.json().await["status"] != "connected" {}
+    in_time(async { while desktop.get("status").await.json().await["status"] != "connected" {} })
+        .await;
     let now = proto::Timestamp(1);
     assert!(server.store.revoke_key(now, "key-0").await.unwrap());
     let refused = in_time(held).await.unwrap();
