@@ -1,8 +1,11 @@
 //! Bugs that are planted in a copy of the project, one at a time, to check that a test finds each
 //! of them. No shipped program contains them.
 
-mod bugs;
+mod agent;
 mod costs;
+mod proof;
+mod queue;
+mod relay;
 mod workspace;
 
 use std::{
@@ -10,42 +13,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use self::workspace::{MeasuredFigure, Ran, Workspace};
+pub use self::{
+    proof::Proof,
+    workspace::{MeasuredFigure, Ran, Workspace},
+};
 
 /// All bugs.
 pub fn bugs() -> impl Iterator<Item = &'static Bug> {
-    bugs::BUGS.iter().chain(costs::COSTS)
-}
-
-/// The test that must find a bug.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Proof {
-    /// The kills of relay and agents.
-    Kills,
-    /// The power cuts.
-    PowerCuts,
-    /// The hostile requests.
-    Hostile,
-    /// A benchmark, of which one figure must miss its goal by more than a fifth.
-    Figure {
-        /// Whether it starts a relay; otherwise it measures the queue in its own process.
-        of_relay: bool,
-        /// The benchmark, as `./x bench` calls it.
-        bench: &'static str,
-        /// The beginning of the figure's name.
-        named: &'static str,
-    },
-    /// Tests of one package whose paths contain `named`.
-    Tests {
-        /// The package, without `hearth-`.
-        of: &'static str,
-        /// `--lib`, or for example `--test=it`.
-        kind: &'static str,
-        /// A part of their paths.
-        named: &'static str,
-        /// The test that must fail; others may.
-        by: &'static str,
-    },
+    let all = [queue::QUEUE, relay::RELAY, agent::AGENT, costs::COSTS];
+    all.into_iter().flatten()
 }
 
 /// One bug.

@@ -1,24 +1,9 @@
 //! Bugs that make the programs slow or large, each with the figure that then misses its goal by far.
 
-use super::{Bug, Edit, Proof};
-
-const fn of_queue(bench: &'static str, named: &'static str) -> Proof {
-    let of_relay = false;
-    Proof::Figure {
-        of_relay,
-        bench,
-        named,
-    }
-}
-
-const fn of_relay(bench: &'static str, named: &'static str) -> Proof {
-    let of_relay = true;
-    Proof::Figure {
-        of_relay,
-        bench,
-        named,
-    }
-}
+use super::{
+    Bug, Edit,
+    proof::{of_queue, of_relay},
+};
 
 /// Each decision is written and synced by itself.
 const NO_GROUP_COMMIT: &[Edit] = &[Edit {
