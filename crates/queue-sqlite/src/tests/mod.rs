@@ -7,6 +7,7 @@ mod failure;
 mod files;
 mod model;
 mod reopen;
+mod upgrade;
 
 use std::{
     ops::Deref,
