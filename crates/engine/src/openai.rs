@@ -6,6 +6,7 @@ pub(crate) mod fuzz;
 mod message;
 mod reply;
 mod request;
+mod tool_calls;
 
 use std::{collections::VecDeque, fmt};
 

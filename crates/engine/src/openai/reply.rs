@@ -6,11 +6,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::time::Duration;
 
-use super::request::{Form, Loading, Shape};
+use super::{
+    request::{Form, Loading, Shape},
+    tool_calls::{CallPart, ToolCalls},
+};
 use crate::{EngineError, answer};
-
-/// Maximum number of tool calls in one answer.
-const CALLS_MAX: usize = 128;
 
 /// State of one answer while it is translated.
 #[derive(Debug)]
@@ -19,9 +19,7 @@ pub(super) struct Reply {
     shape: Shape,
     text: String,
     thinking: String,
-    /// Tool calls in the order in which they began, each with the server's index.
-    calls: Vec<(u64, ToolCall)>,
-    calls_given: Vec<Value>,
+    calls: ToolCalls,
     finish: Option<String>,
     usage: Usage,
     pieces: u64,
@@ -34,13 +32,6 @@ pub(super) enum Ending {
     Done,
     /// Without it.
     Cut,
-}
-
-#[derive(Debug, Default)]
-struct ToolCall {
-    id: String,
-    name: String,
-    arguments: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -84,24 +75,6 @@ struct Delta {
     tool_calls: Option<Vec<CallPart>>,
 }
 
-#[derive(Deserialize)]
-struct CallPart {
-    #[serde(default)]
-    index: u64,
-    #[serde(default)]
-    id: Option<String>,
-    #[serde(default)]
-    function: Option<FunctionPart>,
-}
-
-#[derive(Deserialize)]
-struct FunctionPart {
-    #[serde(default)]
-    name: Option<String>,
-    #[serde(default)]
-    arguments: Option<String>,
-}
-
 impl Reply {
     pub(super) const fn new(model: String, shape: Shape) -> Self {
         Self {
@@ -109,8 +82,7 @@ impl Reply {
             shape,
             text: String::new(),
             thinking: String::new(),
-            calls: Vec::new(),
-            calls_given: Vec::new(),
+            calls: ToolCalls::new(),
             finish: None,
             usage: Usage {
                 prompt_tokens: None,
@@ -145,7 +117,7 @@ impl Reply {
         }
         let delta = choice.delta.unwrap_or_default();
         for part in delta.tool_calls.unwrap_or_default() {
-            self.add_call(part);
+            self.calls.add(part);
         }
         let text = delta.content.or(choice.text).unwrap_or_default();
         let thinking = delta.reasoning.or(delta.reasoning_content);
@@ -180,25 +152,15 @@ impl Reply {
                 return Err(EngineError::Broken(problem.into()));
             }
         };
+        let is_cut = reason == "length";
+        let mut calls = std::mem::take(&mut self.calls).into_ollama(is_cut)?;
         let mut lines = Vec::new();
-        let calls = std::mem::take(&mut self.calls).into_iter();
-        let calls = (0..).zip(calls).map(|(at, (_, call))| call.into_ollama(at));
-        let calls: Vec<Value> = if reason == "length" {
-            // The token limit may have truncated the last call.
-            calls.filter_map(Result::ok).collect()
-        } else {
-            calls.collect::<Result<_, _>>()?
-        };
-        if !calls.is_empty() {
-            if self.shape.stream {
-                lines.push(self.line("", "", calls, now));
-            } else {
-                self.calls_given = calls;
-            }
+        if self.shape.stream && !calls.is_empty() {
+            lines.push(self.line("", "", std::mem::take(&mut calls), now));
         }
-        let mut last = self.frame(&self.text, &self.thinking, self.calls_given.clone(), now);
+        let mut last = self.frame(&self.text, &self.thinking, calls, now);
         last.insert("done".into(), true.into());
-        let reason = if reason == "length" { "length" } else { "stop" };
+        let reason = if is_cut { "length" } else { "stop" };
         last.insert("done_reason".into(), reason.into());
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         last.insert("total_duration".into(), nanos.into());
@@ -213,34 +175,6 @@ impl Reply {
         }
         lines.push(Value::Object(last).to_string().into());
         Ok(lines)
-    }
-
-    fn add_call(&mut self, part: CallPart) {
-        let id = part.id.unwrap_or_default();
-        // Some servers send whole calls that all have index 0: another id begins another call.
-        let is_of = |(index, call): &(u64, ToolCall)| {
-            *index == part.index && (id.is_empty() || call.id.is_empty() || call.id == id)
-        };
-        let known = self.calls.iter().rposition(is_of);
-        let at = known.unwrap_or(self.calls.len());
-        if known.is_none() {
-            // No valid answer has more; further ones are ignored.
-            if self.calls.len() >= CALLS_MAX {
-                return;
-            }
-            self.calls.push((part.index, ToolCall::default()));
-        }
-        let Some((_, call)) = self.calls.get_mut(at) else {
-            return;
-        };
-        if call.id.is_empty() {
-            call.id = id;
-        }
-        if let Some(function) = part.function {
-            call.name.push_str(&function.name.unwrap_or_default());
-            call.arguments
-                .push_str(&function.arguments.unwrap_or_default());
-        }
     }
 
     fn line(&self, text: &str, thinking: &str, calls: Vec<Value>, now: Timestamp) -> Bytes {
@@ -281,22 +215,6 @@ impl Reply {
             Form::Generate => line.extend(content),
         }
         line
-    }
-}
-
-impl ToolCall {
-    /// Converts the call. Arguments are always an object in Ollama; some servers send nothing for a
-    /// function without any.
-    fn into_ollama(self, index: u64) -> Result<Value, EngineError> {
-        let arguments = match self.arguments.trim() {
-            "" | "null" => Ok(Map::new()),
-            written => serde_json::from_str(written),
-        };
-        let arguments = arguments.map_err(|_| {
-            EngineError::Unusable("the arguments of a call are not a JSON object".into())
-        })?;
-        let function = json!({"index": index, "name": self.name, "arguments": arguments});
-        Ok(json!({"id": self.id, "function": function}))
     }
 }
 
