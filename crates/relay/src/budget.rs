@@ -91,6 +91,11 @@ impl BudgetShare {
         })
     }
 
+    /// Releases some of the bytes.
+    pub(crate) fn shrink(&mut self, less: usize) {
+        self.part.set(self.bytes().saturating_sub(less));
+    }
+
     /// Releases all bytes, to fill the share again.
     pub(crate) fn clear(&mut self) {
         self.part.set(0);

@@ -15,6 +15,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::budget::BudgetShare;
 
+/// Length of the header of a client's control frame, in bytes.
+const CONTROL_HEAD: usize = 6;
+
 /// What a connection has received: in all, and since its last whole message.
 #[derive(Debug)]
 pub(super) struct Meter {
@@ -37,9 +40,15 @@ impl Meter {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// Notes that a whole message was processed.
+    /// Notes that a whole message with data was processed.
     pub(super) fn processed(&self) {
         self.arriving.lock().clear();
+    }
+
+    /// Notes that a control frame with a payload of this length was processed. It may stand between
+    /// the parts of a message, which stay in memory.
+    pub(super) fn control_processed(&self, payload: usize) {
+        self.arriving.lock().shrink(CONTROL_HEAD + payload);
     }
 
     fn add(&self, bytes: usize) -> io::Result<()> {

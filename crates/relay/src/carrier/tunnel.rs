@@ -287,6 +287,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn each_end_has_the_close_code_of_its_cause() {
+        let code = |end: TunnelEnd| end.close().map(|(code, _)| code);
+        assert_eq!(code(TunnelEnd::Busy), Some(1013));
+        assert_eq!(code(TunnelEnd::TooLarge), Some(1009));
+        assert_eq!(code(TunnelEnd::Store), Some(1011));
+        assert_eq!(code(TunnelEnd::Silent), Some(1001));
+        assert_eq!(code(TunnelEnd::Drain), Some(1012));
+        assert_eq!(code(TunnelEnd::Lost), None);
+    }
+
+    #[test]
     fn the_token_of_the_query_comes_first_and_that_of_the_subprotocol_last() {
         let shown = |query: Option<&str>, headers: &[(&str, &str)]| {
             let mut request = Request::builder();

@@ -138,8 +138,17 @@ impl Session<'_> {
             let answer_by = self.current.as_ref().map(|current| current.answer_by);
             tokio::select! {
                 message = source.next() => {
+                    let control = match &message {
+                        Some(Ok(Message::Ping(payload) | Message::Pong(payload))) => {
+                            Some(payload.len())
+                        }
+                        Some(_) | None => None,
+                    };
                     self.hear(message).await?;
-                    meter.processed();
+                    match control {
+                        Some(payload) => meter.control_processed(payload),
+                        None => meter.processed(),
+                    }
                     received = meter.received();
                     dead = Instant::now() + DEAD;
                 }
@@ -324,7 +333,7 @@ impl Session<'_> {
             }
         };
         if let Err(error) = given_back {
-            tracing::info!(job.id = %token.job, %error, "lease ended");
+            tracing::info!(job.id = %token.job, error = proto::causes(&error), "lease ended");
         }
     }
 

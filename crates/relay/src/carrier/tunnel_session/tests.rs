@@ -7,7 +7,13 @@ use queue::{
 };
 use telemetry::metrics::Now;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
-use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::{
+    Role,
+    frame::{
+        Frame,
+        coding::{Data, OpCode},
+    },
+};
 
 use super::{super::meter::Metered, *};
 use crate::{RelaySettings, world::SystemWorld};
@@ -166,6 +172,27 @@ async fn a_message_for_which_there_is_no_memory_ends_the_tunnel_and_is_counted()
     assert_eq!(job_of(&relay, 1).await, (JobState::Queued, 1));
     let counted = relay.metrics.render(&Now::default());
     assert!(counted.contains(r#"hearth_refused_total{code="busy"} 1"#));
+}
+
+#[tokio::test]
+async fn the_parts_of_a_message_count_also_after_a_ping_between_them() {
+    let settings = RelaySettings {
+        arriving_max: 16 * MIB,
+        ..RelaySettings::default()
+    };
+    let relay = relay_with(0, settings).await;
+    let mut beside = relay.arriving.share("a");
+    beside.grow(4 * MIB).unwrap();
+    let (theirs, running) = piped(&relay);
+    let mut desktop = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
+    let part = |kind| Frame::message(vec![b'x'; MIB / 2], OpCode::Data(kind), false);
+    for kind in [Data::Text, Data::Continue, Data::Continue, Data::Continue] {
+        // The last of it is not read.
+        let _ = desktop.send(Message::Frame(part(kind))).await;
+        let _ = desktop.send(Message::Ping(Bytes::new())).await;
+    }
+    let ended = timeout(Duration::from_secs(20), running).await.unwrap();
+    assert_eq!(ended.unwrap(), TunnelEnd::Busy);
 }
 
 #[tokio::test(start_paused = true)]
