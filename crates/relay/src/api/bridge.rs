@@ -92,9 +92,14 @@ impl Bridge {
         query(&self.caller, &self.worker, reported.report.as_deref())
     }
 
+    /// What the desktop told of itself.
+    fn reported(&self) -> Reported {
+        self.relay.workers.reported(&self.id, self.relay.now())
+    }
+
     /// Leases one job, if there is one.
     async fn lease(&self) -> Result<Option<UndeliveredLeases>, ApiError> {
-        let query = self.query(&self.relay.workers.reported(&self.id, self.relay.now()));
+        let query = self.query(&self.reported());
         let length = self.relay.settings.legacy_lease;
         let mut lent = self.relay.lease_many(query, length, 1).await?;
         let Some(lease) = lent.leases().first() else {
@@ -140,7 +145,7 @@ impl Bridge {
         let length = self.relay.settings.legacy_lease;
         let until = now + length;
         let until = job.deadline.map_or(until, |deadline| deadline.min(until));
-        let query = self.query(&self.relay.workers.reported(&self.id, self.relay.now()));
+        let query = self.query(&self.reported());
         let has_more = self.relay.store.waiting(&query, 1) > 0;
         let body = polling::polled(request.as_ref(), has_more, now, until);
         self.keep_online(length)?;
@@ -206,12 +211,9 @@ pub(super) async fn poll(
     InPath(id): InPath<String>,
     InQuery(Hold { timeout }): InQuery<Hold>,
 ) -> Result<Response, ApiError> {
-    let longest = relay.settings.poll_hold;
-    let hold = timeout.and_then(|timeout| timeout.parse().ok());
-    let hold = hold.map_or(longest, |millis| {
-        let asked = Duration::from_millis(millis);
-        held_for(asked, longest, || relay.fraction())
-    });
+    let asked = timeout.and_then(|timeout| timeout.parse().ok());
+    let asked = asked.map_or(Duration::MAX, Duration::from_millis);
+    let hold = held_for(asked, relay.settings.poll_hold, || relay.fraction());
     let bridge = Bridge::new(relay, caller, &id)?;
     match bridge.held(hold).await? {
         Some(lent) => bridge.delivered(lent),
@@ -285,10 +287,7 @@ pub(super) async fn status(
     InPath(id): InPath<String>,
 ) -> Result<Response, ApiError> {
     let bridge = Bridge::new(relay, caller, &id)?;
-    let reported = bridge
-        .relay
-        .workers
-        .reported(&bridge.id, bridge.relay.now());
+    let reported = bridge.reported();
     let waiting = bridge.query(&reported);
     let models = reported.report.as_ref().map(|report| &*report.models);
     let state = polling::BridgeState {
