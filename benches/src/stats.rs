@@ -100,12 +100,10 @@ impl Figure {
         }
     }
 
-    /// The figure as an object: `name`, `value`, `is_met`, `is_near`, and its `line` for people.
+    /// The figure as an object: `name`, `is_near`, and its `line` for people.
     pub(crate) fn to_json(&self) -> serde_json::Value {
         serde_json::json!({
             "name": self.name,
-            "value": self.value,
-            "is_met": self.is_met(),
             "is_near": self.is_near(),
             "line": self.to_string(),
         })

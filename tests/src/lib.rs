@@ -25,13 +25,44 @@ pub fn not_tried(why: &str) {
     drop(writeln!(std::io::stderr(), "NOT TRIED: {why}"));
 }
 
-/// Whether strace is here; without it, says what could not be tried.
+/// Whether strace may watch a running program here; otherwise says what could not be tried.
 #[must_use]
 pub fn has_strace(to_try: &str) -> bool {
-    let asked = std::process::Command::new("strace").arg("-V").output();
-    let is_there = asked.is_ok_and(|asked| asked.status.success());
+    let is_there = watches_a_sibling().unwrap_or(false);
     if !is_there {
-        not_tried(&format!("there is no strace here {to_try}"));
+        not_tried(&format!("strace may not watch programs here {to_try}"));
     }
     is_there
+}
+
+/// Attaches strace to a program that is not its child, as those of the tests are not: some systems
+/// allow that only to root.
+fn watches_a_sibling() -> std::io::Result<bool> {
+    use std::{
+        io::{BufRead as _, BufReader},
+        process::{Command, Stdio},
+    };
+    let mut waiting = Command::new("cat")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()?;
+    let strace = Command::new("strace")
+        .args(["-e", "trace=none", "-p", &waiting.id().to_string()])
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut said = String::new();
+    let heard = strace.and_then(|mut strace| {
+        if let Some(errors) = strace.stderr.take() {
+            let mut errors = BufReader::new(errors);
+            errors.read_line(&mut said)?;
+            drop(waiting.stdin.take());
+            // Reads on, so that strace is not ended by a closed pipe.
+            std::io::copy(&mut errors, &mut std::io::sink())?;
+        }
+        strace.wait()
+    });
+    drop(waiting.stdin.take());
+    waiting.wait()?;
+    heard?;
+    Ok(said.contains("attached"))
 }

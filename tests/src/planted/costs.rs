@@ -50,7 +50,7 @@ pub(super) const COSTS: &[Bug] = &[
     Bug {
         name: "no-log-for-the-parts-of-a-life",
         edits: NO_LOG,
-        found_by: of_relay("load", "D7 "),
+        found_by: of_relay("load", "D7 durable job lives"),
     },
     Bug {
         name: "the-last-comes-first",

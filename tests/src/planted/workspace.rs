@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::{process::Command, time::timeout};
@@ -15,8 +16,8 @@ use super::{Edit, root};
 
 /// Timeout of a build, even of everything.
 const BUILT_WITHIN: Duration = Duration::from_secs(40 * 60);
-/// Timeout of the tests. A bug that makes a test hang counts as not found: every wait in a test
-/// needs a timeout of its own.
+/// Timeout of the tests, and of a benchmark. A bug that makes a test hang counts as not found:
+/// every wait in a test needs a timeout of its own.
 const RUN_WITHIN: Duration = Duration::from_secs(5 * 60);
 
 /// A copy of the project in which bugs are planted, with its build output.
@@ -86,6 +87,7 @@ impl Workspace {
         tests
             .args([named, "--color=never"])
             .current_dir(self.copy().join("crates").join(of));
+        tests.stderr(Stdio::piped());
         let done = finished(tests, RUN_WITHIN).await?;
         Ran::read(&String::from_utf8_lossy(&done.stdout))
     }
@@ -124,6 +126,7 @@ impl Workspace {
             "HEARTH_BIN_DIR",
             crate::process::binary("hearth").with_file_name(""),
         );
+        benches.stderr(Stdio::piped());
         let done = finished(benches, RUN_WITHIN).await?;
         let text = String::from_utf8_lossy(&done.stdout);
         let figures: Result<Vec<_>, _> = text.lines().map(serde_json::from_str).collect();
@@ -200,13 +203,21 @@ impl Ran {
     }
 }
 
-/// Runs a command with a timeout.
+/// Runs a command with a timeout, after which it and what it started are killed.
 async fn finished(mut command: Command, within: Duration) -> io::Result<Output> {
-    let ended = command.stdin(Stdio::null()).kill_on_drop(true).output();
-    timeout(within, ended).await.unwrap_or_else(|_| {
-        let why = format!("did not end within {} s", within.as_secs());
-        Err(io::Error::new(io::ErrorKind::TimedOut, why))
-    })
+    let group = command.process_group(0).kill_on_drop(true);
+    let child = group.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let id = child.id();
+    if let Ok(ended) = timeout(within, child.wait_with_output()).await {
+        return ended;
+    }
+    // With the programs that it started, for example a benchmark's relay.
+    let leader = id.and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+    if let Some(leader) = leader {
+        kill_process_group(leader, Signal::KILL)?;
+    }
+    let why = format!("did not end within {} s", within.as_secs());
+    Err(io::Error::new(io::ErrorKind::TimedOut, why))
 }
 
 /// Makes `copy` equal to `from`, except for the `planted` files. Unchanged files keep their times, so
@@ -342,10 +353,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_does_not_end_is_ended() {
-        let mut endless = Command::new("sleep");
-        endless.arg("60");
-        let ended = finished(endless, Duration::from_millis(10)).await;
+    async fn what_does_not_end_is_ended_with_all_that_it_started() {
+        let (mut shell, (reader, writer)) = (Command::new("sh"), io::pipe().unwrap());
+        shell.args(["-c", "sleep 60 & wait"]).stderr(writer);
+        let ended = finished(shell, Duration::from_millis(50)).await;
         assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        // Ends once nobody can write to it any more.
+        let read = tokio::task::spawn_blocking(|| io::read_to_string(reader));
+        let said = timeout(Duration::from_secs(10), read).await;
+        assert_eq!(said.unwrap().unwrap().unwrap(), "");
     }
 }
