@@ -352,7 +352,7 @@ impl Cutter {
             Ok(false) => Some(CUT_EVERY),
             Err(error) => {
                 tracing::warn!(
-                    %error,
+                    error = proto::causes(&error),
                     "the write-ahead log was not truncated and may contain erased data; retrying \
                      in 60 s"
                 );

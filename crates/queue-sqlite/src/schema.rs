@@ -228,7 +228,7 @@ pub(crate) fn explain(path: &Path, source: rusqlite::Error) -> OpenError {
     if unreadable || damaged {
         OpenError::Damaged {
             path: path.into(),
-            reason: source.to_string(),
+            reason: proto::causes(&source),
         }
     } else {
         OpenError::Sqlite {

@@ -85,7 +85,10 @@ impl Writer {
             .conn
             .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
         if let Err(error) = keep_log {
-            tracing::debug!(%error, "the checkpoint at close could not be prevented");
+            tracing::debug!(
+                error = proto::causes(&error),
+                "the checkpoint at close could not be prevented"
+            );
         }
         self.shared.failure.send_replace(Some(error.clone()));
         error
@@ -170,7 +173,10 @@ impl Writer {
                 if !self.conn.is_autocommit()
                     && let Err(error) = self.conn.execute_batch("ROLLBACK")
                 {
-                    tracing::error!(%error, "the failed group could not be rolled back");
+                    tracing::error!(
+                        error = proto::causes(&error),
+                        "the failed group could not be rolled back"
+                    );
                 }
                 group.undo();
                 Err(error.into())
@@ -207,7 +213,10 @@ impl Writer {
     fn save_room(&self) {
         let saved = erasure::cut(&self.conn).and_then(|_| self.checkpoint_every(FULL_PAGES));
         if let Err(error) = saved {
-            tracing::warn!(%error, "the write-ahead log could not be shortened");
+            tracing::warn!(
+                error = proto::causes(&error),
+                "the write-ahead log could not be shortened"
+            );
         }
     }
 
@@ -228,7 +237,10 @@ impl Writer {
             && self.reserve.take_back(Instant::now()).is_none()
             && let Err(error) = self.checkpoint_every(schema::PAGES)
         {
-            tracing::warn!(%error, "the checkpoint interval could not be restored");
+            tracing::warn!(
+                error = proto::causes(&error),
+                "the checkpoint interval could not be restored"
+            );
         }
     }
 
@@ -241,7 +253,10 @@ impl Writer {
         let Self { conn, lock, .. } = self;
         // If others are still reading, the next start finds the log and checkpoints it.
         if let Err(error) = conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
-            tracing::warn!(%error, "the final checkpoint failed; the next start repeats it");
+            tracing::warn!(
+                error = proto::causes(&error),
+                "the final checkpoint failed; the next start repeats it"
+            );
         }
         let closed = conn.close().map_err(|(_, error)| NotWritten::from(error));
         drop(lock);

@@ -72,7 +72,9 @@ impl QueueError {
         matches!(self, Self::Unconfirmed(_) | Self::Store(_))
     }
 
-    /// Whether the call only came too late: its lease or its job has ended meanwhile.
+    /// Whether a whole answer only came too late: its lease or its job has ended meanwhile, or the
+    /// lines before it were undone. Not for a worker that sends lines: after [`Self::Gap`] it must
+    /// send again.
     #[must_use]
     pub const fn is_late(&self) -> bool {
         matches!(

@@ -201,7 +201,10 @@ impl Relay {
         let (relay, id) = (self.clone(), key.id.clone());
         self.tasks.spawn(async move {
             if let Err(error) = relay.store.note_key_used(now, &id).await {
-                tracing::warn!(%error, "cannot record the last use of a key");
+                tracing::warn!(
+                    error = proto::causes(&error),
+                    "cannot record the last use of a key"
+                );
             }
             relay.key_updates.end(&id);
         });

@@ -43,8 +43,6 @@ pub(crate) const BATCHES_MAX: usize = 8;
 pub(crate) const FILE_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// The only completion window, as in OpenAI's API.
 pub(crate) const WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
-/// Size of a part of a stored file, in bytes. Parts keep each write to the store short.
-pub(crate) const PART: usize = 256 * 1024;
 /// Maximum number of errors reported for an input file.
 const REFUSALS_MAX: usize = 20;
 /// Wait after a failure of the store before the next try.
@@ -108,7 +106,10 @@ pub(crate) async fn resume(relay: Relay) {
             let unfinished = batches.into_iter().filter(|batch| !batch.state.is_final());
             unfinished.for_each(|batch| start(&relay, batch));
         }
-        Err(error) => tracing::error!(%error, "cannot resume batches from before the restart"),
+        Err(error) => tracing::error!(
+            error = proto::causes(&error),
+            "cannot resume batches from before the restart"
+        ),
     }
 }
 
@@ -125,7 +126,7 @@ pub(crate) async fn expire_files(relay: Relay) {
                 next.map(|next| next.since(now))
             }
             Some(Err(error)) => {
-                tracing::error!(%error, retry_in = ?pause, "cannot erase files");
+                tracing::error!(error = proto::causes(&error), retry_in = ?pause, "cannot erase files");
                 let wait = Some(pause);
                 pause = (2 * pause).min(AFTER_FAILURES);
                 wait

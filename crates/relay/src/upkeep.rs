@@ -17,7 +17,10 @@ pub(crate) async fn reap(relay: Relay) {
         let next = match relay.store.reap(now).await {
             Ok(next) => next.map(|next| next.since(now)),
             Err(error) => {
-                tracing::error!(%error, "queue maintenance failed; retrying in 1 s");
+                tracing::error!(
+                    error = proto::causes(&error),
+                    "queue maintenance failed; retrying in 1 s"
+                );
                 Some(AFTER_FAILURE)
             }
         };
@@ -54,7 +57,10 @@ pub(crate) async fn check_keys(relay: Relay) {
         let keys = match relay.store.list_keys().await {
             Ok(keys) => keys,
             Err(error) => {
-                tracing::warn!(%error, "cannot check the keys of open connections; retrying at the next interval");
+                tracing::warn!(
+                    error = proto::causes(&error),
+                    "cannot check the keys of open connections; retrying at the next interval"
+                );
                 continue;
             }
         };
@@ -82,7 +88,10 @@ pub(crate) async fn give_up_orphans(relay: Relay) {
     match relay.store.attended().await {
         Ok(jobs) => relay.orphans.add(jobs.into_iter().map(|job| job.new.id)),
         Err(error) => {
-            tracing::error!(%error, "cannot list jobs from before the restart; abandoned ones are not cancelled");
+            tracing::error!(
+                error = proto::causes(&error),
+                "cannot list jobs from before the restart; abandoned ones are not cancelled"
+            );
             return;
         }
     }
@@ -97,6 +106,9 @@ pub(crate) async fn give_up_orphans(relay: Relay) {
             .await;
         match cancelled {
             Ok(()) => tracing::info!(job.id = %job, "cancelled: the requester did not return"),
+            Err(error) if error.is_of_store() => {
+                tracing::warn!(job.id = %job, error = proto::causes(&error), "cannot cancel; the job goes on");
+            }
             Err(error) => tracing::debug!(job.id = %job, %error, "nothing to cancel"),
         }
     }

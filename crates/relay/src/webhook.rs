@@ -74,7 +74,10 @@ pub(crate) async fn deliver(relay: Relay) {
         {
             Ok(found) => found,
             Err(error) => {
-                tracing::error!(%error, "cannot read due webhooks; retrying in 1 s");
+                tracing::error!(
+                    error = proto::causes(&error),
+                    "cannot read due webhooks; retrying in 1 s"
+                );
                 DueWebhooks {
                     next: Some(now + AFTER_FAILURE),
                     ..DueWebhooks::default()
@@ -129,7 +132,7 @@ async fn attempt(relay: &Relay, sender: &Sender, job: Job, webhook: Webhook) -> 
     };
     tracing::info!(job.id = %id, tries = tries + 1, ?told, "webhook try finished");
     if let Err(error) = relay.store.webhook_tried(id, told).await {
-        tracing::error!(job.id = %id, %error, "cannot store the outcome of a webhook try; it may be repeated");
+        tracing::error!(job.id = %id, error = proto::causes(&error), "cannot store the outcome of a webhook try; it may be repeated");
         sleep(AFTER_FAILURE).await;
     }
     id

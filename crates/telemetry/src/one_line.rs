@@ -61,11 +61,13 @@ pub(crate) fn escape(text: &str, which: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-const fn misleads(sign: char) -> bool {
-    matches!(
+fn misleads(sign: char) -> bool {
+    let is_wanted = matches!(sign, '\t' | '\u{1b}');
+    let turns = matches!(
         sign,
-        '\n' | '\r' | '\u{7f}'..='\u{9f}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
-    )
+        '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    );
+    (sign.is_control() && !is_wanted) || turns
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Cuts long values of the log's fields, and keeps their control characters from the terminal: an
 //! engine or a relay may send any error. What a requester is answered stays whole.
 
-use std::{borrow::Cow, error::Error, fmt};
+use std::{borrow::Cow, fmt};
 
 use serde_json::Value;
 use tracing::field::{Field, Visit};
@@ -61,7 +61,7 @@ fn shorten(json: &mut Value) -> bool {
 }
 
 /// Writes fields for humans like [`DefaultFields`], with long values cut and control characters
-/// escaped, and errors with their causes.
+/// escaped.
 #[derive(Debug, Default)]
 pub(crate) struct ShortFields(DefaultFields);
 
@@ -82,10 +82,6 @@ impl<V: Visit> Visit for ShortVisitor<V> {
         } else {
             self.0.record_str(field, &short(value));
         }
-    }
-
-    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        self.record_debug(field, &format_args!("{}", proto::causes(value)));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
@@ -157,22 +153,13 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_logged_for_humans_with_its_causes() {
-        let failed = anyhow::anyhow!("error 522").context("not written");
-        let line = log_of(Format::Human, || {
-            tracing::error!(error = failed.as_ref() as &dyn Error, "the store failed");
-        });
-        assert!(line.contains("not written: error 522"), "{line}");
-    }
-
-    #[test]
     fn what_others_wrote_gives_the_terminal_no_command() {
         for format in [Format::Human, Format::Json] {
             let line = log_of(format, || {
-                let said = "\u{1b}[2J\u{7}\u{9b}2J\u{7f}a\tb";
+                let said = "\u{1b}[2J\u{7}\u{9b}2J\u{7f}\u{e}a\tb";
                 tracing::info!(%said, ?said, said, "the engine said {said}");
             });
-            for command in ["\u{1b}[2J", "\u{7}", "\u{9b}", "\u{7f}"] {
+            for command in ["\u{1b}[2J", "\u{7}", "\u{9b}", "\u{7f}", "\u{e}"] {
                 assert!(!line.contains(command), "{line:?}");
             }
             assert!(line.contains(r"\u001b[2J"), "{line:?}");

@@ -245,7 +245,7 @@ impl Drop for CutShort {
         let relay = self.relay.clone();
         self.relay.tasks.spawn(async move {
             if let Err(error) = relay.store.erase_file(&id).await {
-                tracing::warn!(file = id, %error, "cannot erase all parts of a broken upload yet; they are erased later, at the latest after the next restart");
+                tracing::warn!(file = id, error = proto::causes(&error), "cannot erase all parts of a broken upload yet; they are erased later, at the latest after the next restart");
                 relay.batches.files.notify_one();
             }
         });

@@ -1,10 +1,12 @@
-//! Files of batches, stored in parts.
+//! Writer of stored files: those of clients, and those of batches.
 
 use bytes::{Bytes, BytesMut};
 use queue::FileRecord;
 
-use super::PART;
 use crate::{Relay, error::ApiError};
+
+/// Size of a part of a stored file, in bytes. Parts keep each write to the store short.
+const PART: usize = 256 * 1024;
 
 /// Writer of a file in parts; the file exists once `finish` has returned.
 pub(crate) struct Parts<'a> {

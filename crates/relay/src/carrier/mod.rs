@@ -117,7 +117,7 @@ impl Relay {
         };
         let noted: Result<(), QueueError> = noted.await;
         if let Err(error) = noted {
-            tracing::warn!(job.id = %token.job, %error, "cannot record the start of a query");
+            tracing::warn!(job.id = %token.job, error = proto::causes(&error), "cannot record the start of a query");
         }
     }
 

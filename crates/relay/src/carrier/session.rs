@@ -386,7 +386,7 @@ impl Session {
         token: LeaseToken,
         error: &QueueError,
     ) -> Result<(), CloseReason> {
-        tracing::info!(job.id = %token.job, job.attempt = token.attempt, %error, "lease ended");
+        tracing::info!(job.id = %token.job, job.attempt = token.attempt, error = proto::causes(error), "lease ended");
         match error {
             QueueError::Unconfirmed(_) | QueueError::Store(_) | QueueError::DiskFull => {
                 Err(CloseReason::Store)

@@ -81,7 +81,7 @@ impl Relay {
                 "the worker disconnected before it started the job");
             let token = lease.token;
             if let Err(error) = self.store.nack(self.now(), token, Retry::Now, why).await {
-                tracing::warn!(job.id = %token.job, %error, "cannot give back a lease; it expires instead");
+                tracing::warn!(job.id = %token.job, error = proto::causes(&error), "cannot give back a lease; it expires instead");
             }
         });
         join_all(back).await;

@@ -161,7 +161,7 @@ pub(crate) async fn log(
     if let Some(token) = held_by(&caller, &found) {
         let renewed = relay.store.extend(now, token, relay.settings.legacy_lease);
         if let Err(error) = renewed.await {
-            tracing::debug!(job.id = %token.job, %error, "a log entry did not renew the lease");
+            tracing::debug!(job.id = %token.job, error = proto::causes(&error), "a log entry did not renew the lease");
         }
     }
     let written_entry = relay.store.log_query(now, found.id, text, LOGS_MAX).await?;
