@@ -20,6 +20,7 @@ use tokio_tungstenite::{
 
 use crate::{
     StatusHub,
+    bucket::Bucket,
     connection::{Connection, Wire},
     frames::{Frames, View},
 };
@@ -155,6 +156,31 @@ impl Pipe {
         };
         // Bounded: the other side may never close.
         let _ = timeout(self.farewell, taking).await;
+    }
+}
+
+/// How fast a client's messages are read.
+pub(crate) struct ReadingPace {
+    budget: Bucket,
+    from: Instant,
+}
+
+impl ReadingPace {
+    pub(crate) fn new(burst: u32, per_second: u32, now: Instant) -> Self {
+        Self {
+            budget: Bucket::new(burst, per_second, now.into_std()),
+            from: now,
+        }
+    }
+
+    /// Time from which the next message may be read.
+    pub(crate) const fn from(&self) -> Instant {
+        self.from
+    }
+
+    /// Counts a message that was read now.
+    pub(crate) fn count(&mut self, now: Instant) {
+        self.from = now + self.budget.spend(now.into_std());
     }
 }
 

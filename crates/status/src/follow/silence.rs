@@ -8,7 +8,7 @@ pub(super) struct Silence {
     /// Time without a message after which the hub is pinged.
     pub(super) quiet: Duration,
     /// Time without an answer to the ping after which the status is stale.
-    pub(super) unanswered: Duration,
+    unanswered: Duration,
     /// Time of the ping that was not answered yet.
     pinged: Option<Instant>,
 }

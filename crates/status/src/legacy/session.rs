@@ -13,10 +13,9 @@ use crate::{
     Limits, Request, StatusHub, World,
     approvals::Verdict,
     asking::{Outcome, answered, ask},
-    bucket::Bucket,
     caller::{ApprovalResult, Caller, HeldCommand, decided, denied},
     frames::{Shape, View},
-    pipe::Pipe,
+    pipe::{Pipe, ReadingPace},
     token_check::Grant,
 };
 
@@ -54,9 +53,9 @@ impl Session<'_> {
     }
 
     async fn serve(&mut self, stop: &CancellationToken) -> Result<(), Error> {
-        let now = Instant::now();
-        let mut budget = Bucket::new(self.limits.burst, self.limits.per_second, now.into_std());
-        let (mut read_from, connection) = (now, self.pipe.connection.clone());
+        let limits = &self.limits;
+        let mut pace = ReadingPace::new(limits.burst, limits.per_second, Instant::now());
+        let connection = self.pipe.connection.clone();
         let mut asked: Option<PendingCommand> = None;
         let view = View::new(Shape::Legacy, Cause::First);
         self.pipe.follow(Some(view), &self.hub);
@@ -68,14 +67,13 @@ impl Session<'_> {
                 decision = decided(&mut self.held), if asked.is_none() => Tick::ApprovalResult(decision),
                 () = stop.cancelled() => Tick::Stop,
                 () = connection.called() => Tick::Called,
-                heard = self.pipe.next(read_from), if asked.is_none() => Tick::Heard(heard),
+                heard = self.pipe.next(pace.from()), if asked.is_none() => Tick::Heard(heard),
             };
             match tick {
                 Tick::Answered(outcome) => self.pipe.say(&reply(outcome)).await?,
                 Tick::ApprovalResult(decision) => asked = self.settle(decision).await?,
                 Tick::Heard(Some(Ok(message))) => {
-                    let now = Instant::now();
-                    read_from = now + budget.spend(now.into_std());
+                    pace.count(Instant::now());
                     asked = self.hear(&message).await?;
                 }
                 Tick::Heard(Some(Err(error))) => return self.pipe.part(error).await,

@@ -21,10 +21,9 @@ use crate::{
     Answer, Limits, Request, StatusHub, World,
     approvals::Verdict,
     asking::{Outcome, PendingCommand, answered, ask},
-    bucket::Bucket,
     caller::{ApprovalResult, Caller, HeldCommand, decided, denied},
     frames::{Shape, View},
-    pipe::Pipe,
+    pipe::{Pipe, ReadingPace},
     publishers::{Note, PublisherCommand, PublisherSlot},
     token_check::Grant,
 };
@@ -67,9 +66,9 @@ impl Session<'_> {
     }
 
     async fn serve(&mut self, stop: &CancellationToken) -> Result<(), Error> {
-        let now = Instant::now();
-        let mut budget = Bucket::new(self.limits.burst_v1, self.limits.per_second, now.into_std());
-        let (mut read_from, connection) = (now, self.pipe.connection.clone());
+        let limits = &self.limits;
+        let mut pace = ReadingPace::new(limits.burst_v1, limits.per_second, Instant::now());
+        let connection = self.pipe.connection.clone();
         let mut asked: Option<PendingCommand<Asker>> = None;
         let mut aside = VecDeque::new();
         self.follow(Cause::First);
@@ -85,7 +84,7 @@ impl Session<'_> {
                 note = noted(&mut self.slot) => note,
                 () = stop.cancelled() => Tick::Stop,
                 () = connection.called() => Tick::Called,
-                heard = self.pipe.next(read_from), if listens => Tick::Heard(heard),
+                heard = self.pipe.next(pace.from()), if listens => Tick::Heard(heard),
             };
             match tick {
                 Tick::Note(note) => self.tell(note).await?,
@@ -97,8 +96,7 @@ impl Session<'_> {
                 Tick::Answered(outcome) => self.pipe.say(&HubMessage::from(outcome)).await?,
                 Tick::ApprovalResult(decision) => asked = self.settle(decision).await?,
                 Tick::Heard(Some(Ok(message))) => {
-                    let now = Instant::now();
-                    read_from = now + budget.spend(now.into_std());
+                    pace.count(Instant::now());
                     let heard = read_message(&message);
                     if asked.is_some() && !heard.is_answer() {
                         aside.push_back(heard);
