@@ -275,5 +275,7 @@ mod tests {
         let overview: Overview = serde_json::from_str(json).unwrap();
         let json: Value = serde_json::from_str(json).unwrap();
         assert_eq!(serde_json::to_value(&overview).unwrap(), json);
+        let priorities = overview.queue.by_priority.len();
+        assert_eq!(priorities, 10, "one number for each priority");
     }
 }

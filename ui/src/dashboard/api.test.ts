@@ -1,15 +1,6 @@
-import { readFileSync } from "node:fs";
-
 import { expect, test, vi } from "vitest";
 
-import { relayApi, Refused, type Overview } from "./api";
-
-/** The same file is read by the Rust tests of the wire types. */
-const fixture = JSON.parse(readFileSync("../crates/proto/fixtures/admin/overview.json", "utf8")) as Overview;
-
-test("the relay tells the number of waiting jobs for each priority", () => {
-  expect(fixture.queue.by_priority.length).toBe(10);
-});
+import { relayApi, Refused } from "./api";
 
 function answering(answer: () => Response | Promise<Response>) {
   const asked: { url: string; init: RequestInit }[] = [];
