@@ -1,11 +1,11 @@
-//! The limits that no option sets, for `--print-config`.
+//! The main limits that no option sets, for `--print-config`.
 
 use engine::{CHANGE_PAUSE, EngineTimes};
 use proto::limits;
 use telemetry::fixed::{Limit, count, seconds};
 use worker::{DRAIN, Tuning};
 
-/// Returns the limits that no option sets.
+/// Returns the main limits that no option sets.
 pub(crate) fn all() -> Vec<Limit> {
     [relay(), engine(), hub()].into_iter().flatten().collect()
 }

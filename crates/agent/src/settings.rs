@@ -201,8 +201,8 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Lists all settings with their sources, for `--print-config`, without secrets, and the limits
-    /// that no option sets.
+    /// Lists all settings with their sources, for `--print-config`, without secrets, and the main
+    /// limits that no option sets.
     #[must_use]
     pub fn explain(&self) -> String {
         let mut text: String = self.lines.iter().map(|line| format!("{line}\n")).collect();

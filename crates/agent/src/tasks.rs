@@ -22,7 +22,8 @@ pub(crate) enum Part {
 /// A part that ended, with its result.
 pub(crate) type Ended = (Part, anyhow::Result<()>);
 
-/// The running parts of an agent. The worker stops first, then all others.
+/// The running parts of an agent. The worker can be stopped before all others, so that the status
+/// is shown while its jobs end.
 #[derive(Debug, Default)]
 pub(crate) struct Tasks {
     set: JoinSet<Ended>,

@@ -152,8 +152,8 @@ impl Config {
         all
     }
 
-    /// Lists every option with its value and source, and the limits that no option sets. Secrets
-    /// are hidden. `all` are the options including those of the file.
+    /// Lists every option with its value and source, and the main limits that no option sets.
+    /// Secrets are hidden. `all` are the options including those of the file.
     #[must_use]
     pub fn explain(&self, given: &ArgMatches, all: &ArgMatches) -> String {
         let mut text = String::new();

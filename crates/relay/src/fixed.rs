@@ -1,4 +1,4 @@
-//! The limits that no option sets, for `--print-config`.
+//! The main limits that no option sets, for `--print-config`.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::{
     workers::{self, POLLERS_MAX, SOCKETS_MAX},
 };
 
-/// Returns the limits that no option sets.
+/// Returns the main limits that no option sets.
 pub(crate) fn all() -> Vec<Limit> {
     let all = [
         requests(),
