@@ -1,6 +1,6 @@
 //! The subscriber against the hub, and against misbehaving servers.
 
-use std::{net::SocketAddr, path::Path};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use crate::support::{TestHub, soon};
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -29,32 +29,42 @@ use tokio_util::sync::CancellationToken;
 const STATUS: &str = r#"{"type":"status","data":{"status":"ready","text":"","is_listening":false,
 "is_speaking":false,"wake_word_detected":false,"overlay_visible":true,"monitoring":true,"novelty":1}}"#;
 
-struct Following {
-    handle: SubscriberHandle,
+pub(crate) struct Following {
+    pub(crate) handle: SubscriberHandle,
     stop: CancellationToken,
     run: JoinHandle<()>,
 }
 
 impl Following {
-    fn start(places: Places) -> Self {
+    pub(crate) fn start(places: Places) -> Self {
+        Self::of(Subscriber::new(places))
+    }
+
+    /// With a patience of 30 ms.
+    pub(crate) fn impatient(places: Places) -> Self {
         let (subscriber, handle) = Subscriber::new(places);
+        let patience = Duration::from_millis(30);
+        Self::of((subscriber.patient(patience, patience), handle))
+    }
+
+    fn of((subscriber, handle): (Subscriber, SubscriberHandle)) -> Self {
         let stop = CancellationToken::new();
         let run = tokio::spawn(subscriber.run(stop.clone()));
         Self { handle, stop, run }
     }
 
-    async fn until(&self, is_it: impl Fn(&Link) -> bool) -> Link {
+    pub(crate) async fn until(&self, is_it: impl Fn(&Link) -> bool) -> Link {
         let mut link = self.handle.link();
         soon(async { link.wait_for(|link| is_it(link)).await.unwrap().clone() }).await
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.cancel();
         soon(self.run).await.unwrap();
     }
 }
 
-fn is_live(link: &Link) -> bool {
+pub(crate) fn is_live(link: &Link) -> bool {
     matches!(link, Link::Live(_))
 }
 

@@ -2,10 +2,12 @@
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
 mod approvals;
+mod assistant;
 mod broken;
 mod deltas;
 mod fanout;
 mod follow;
+mod foreign;
 mod gate;
 mod guesses;
 mod hub;

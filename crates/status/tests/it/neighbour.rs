@@ -1,46 +1,25 @@
-//! An assistant of the original protocol beside Hearth: over a WebSocket, over HTTP, silent, gone.
+//! An assistant of the original protocol beside Hearth, whose status is shown with the hub's own.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::net::SocketAddr;
 
-use futures_util::{SinkExt as _, StreamExt as _};
-use hearth_status::{
-    AskError, HubAddress, Link, LocalToken, Places, Ports, StatusHub, Subscriber, SubscriberHandle,
-    follow_neighbour, port_user, private_file,
-};
+use futures_util::StreamExt as _;
+use hearth_status::{Ports, StatusHub, follow_neighbour, port_user};
 use proto::{
     ErrorCode,
     status::{Command, HopState, Phase, Status},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
-    net::{TcpListener, TcpStream},
     sync::{oneshot, watch},
     task::JoinHandle,
 };
-use tokio_tungstenite::{WebSocketStream, accept_async, tungstenite::Message};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    assistant::{answer, assistant, command, listen, requested, say, sockets},
     peer::Peer,
     support::{TestHub, soon},
 };
-
-async fn listen() -> (TcpListener, SocketAddr) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    (listener, addr)
-}
-
-fn sockets(addr: SocketAddr) -> Ports {
-    Ports {
-        sockets: vec![addr],
-        http: Vec::new(),
-    }
-}
 
 struct Beside {
     hub: StatusHub,
@@ -80,26 +59,6 @@ impl Beside {
     async fn stop(self) {
         self.stop.cancel();
         soon(self.run).await.unwrap();
-    }
-}
-
-async fn assistant(listener: &TcpListener) -> WebSocketStream<TcpStream> {
-    let (stream, _) = soon(listener.accept()).await.unwrap();
-    soon(accept_async(stream)).await.unwrap()
-}
-
-async fn say(peer: &mut WebSocketStream<TcpStream>, data: &Value) {
-    let status = json!({ "type": "status", "data": data });
-    soon(peer.send(Message::text(status.to_string())))
-        .await
-        .unwrap();
-}
-
-async fn command(peer: &mut WebSocketStream<TcpStream>) -> Value {
-    loop {
-        if let Message::Text(text) = soon(peer.next()).await.unwrap().unwrap() {
-            return serde_json::from_str(&text).unwrap();
-        }
     }
 }
 
@@ -219,148 +178,6 @@ async fn while_it_is_asked_to_stop_the_assistant_is_read_on_and_asked_once() {
     beside.stop().await;
 }
 
-fn follow(places: Places) -> (SubscriberHandle, CancellationToken, JoinHandle<()>) {
-    let (subscriber, handle) = Subscriber::new(places);
-    let subscriber = subscriber.patient(Duration::from_millis(30), Duration::from_millis(30));
-    let stop = CancellationToken::new();
-    let run = tokio::spawn(subscriber.run(stop.clone()));
-    (handle, stop, run)
-}
-
-async fn until(handle: &SubscriberHandle, is_it: impl Fn(&Link) -> bool) -> Link {
-    let mut link = handle.link();
-    soon(link.wait_for(is_it)).await.unwrap().clone()
-}
-
-#[tokio::test]
-async fn a_silent_assistant_is_asked_for_a_sign_of_life_and_marked_without_one() {
-    let (listener, addr) = listen().await;
-    let (handle, stop, run) = follow(Places::Ports(sockets(addr)));
-    let mut peer = assistant(&listener).await;
-    say(&mut peer, &json!({ "status": "Ready" })).await;
-    until(&handle, |link| matches!(link, Link::Live(_))).await;
-    // It reads nothing, so no ping is answered; then it does.
-    let stale = until(&handle, |link| matches!(link, Link::Stale { .. })).await;
-    assert!(matches!(stale, Link::Stale { last, .. } if last.status == Phase::Ready));
-    let reading = tokio::spawn(async move { while let Some(Ok(_)) = peer.next().await {} });
-    until(&handle, |link| matches!(link, Link::Live(_))).await;
-    stop.cancel();
-    soon(run).await.unwrap();
-    soon(reading).await.unwrap();
-}
-
-/// Answers one request at a time, and returns its path and time.
-async fn requested(listener: &TcpListener) -> (BufReader<TcpStream>, String, Instant) {
-    let (stream, _) = soon(listener.accept()).await.unwrap();
-    let (mut reader, mut line) = (BufReader::new(stream), String::new());
-    soon(reader.read_line(&mut line)).await.unwrap();
-    let path = line.split(' ').nth(1).unwrap().to_owned();
-    while line != "\r\n" {
-        line.clear();
-        soon(reader.read_line(&mut line)).await.unwrap();
-    }
-    (reader, path, Instant::now())
-}
-
-async fn answer(mut reader: BufReader<TcpStream>, head: &str, body: &str) -> BufReader<TcpStream> {
-    let text = format!("HTTP/1.1 {head}\r\n\r\n{body}");
-    soon(reader.write_all(text.as_bytes())).await.unwrap();
-    reader
-}
-
-#[tokio::test]
-async fn without_a_socket_the_stream_of_events_is_followed() {
-    let (closed, nowhere) = listen().await;
-    drop(closed);
-    let (listener, addr) = listen().await;
-    let ports = Ports {
-        sockets: vec![nowhere],
-        http: vec![addr],
-    };
-    let (handle, stop, run) = follow(Places::Ports(ports));
-    let (reader, path, _) = requested(&listener).await;
-    assert_eq!(path, "/status/stream");
-    let head = "200 OK\r\ncontent-type: text/event-stream";
-    let first = "data: {\"status\":\"Ready\",\"is_speaking\":false}\n\n";
-    let mut reader = answer(reader, head, first).await;
-    until(
-        &handle,
-        |link| matches!(link, Link::Live(now) if now.status == Phase::Ready),
-    )
-    .await;
-    // Heartbeats are not statuses, and an event may be split.
-    for piece in [
-        "data: {\"heartbeat\":true}\n\n: x\n\ndata: {\"status\":\"mó",
-        "wię\",\"is_speaking\":true}\n",
-        "\n",
-    ] {
-        soon(reader.write_all(piece.as_bytes())).await.unwrap();
-    }
-    until(
-        &handle,
-        |link| matches!(link, Link::Live(now) if now.status == Phase::Speaking),
-    )
-    .await;
-    let refused = handle.send(Command::StopTts).await.unwrap_err();
-    assert!(matches!(
-        refused,
-        AskError::Refused {
-            code: ErrorCode::NothingToDo,
-            ..
-        }
-    ));
-    drop(reader);
-    until(&handle, |link| {
-        matches!(link, Link::Lost { last: Some(_), .. })
-    })
-    .await;
-    stop.cancel();
-    soon(run).await.unwrap();
-}
-
-#[tokio::test]
-async fn without_a_stream_the_page_is_asked_no_faster_than_once_a_second() {
-    let (listener, addr) = listen().await;
-    let ports = Ports {
-        sockets: Vec::new(),
-        http: vec![addr],
-    };
-    let (handle, stop, run) = follow(Places::Ports(ports));
-    let mut polls = Vec::new();
-    for (n, says) in ["-", "Ready", "mówię", "Ready"].into_iter().enumerate() {
-        let (reader, path, at) = requested(&listener).await;
-        let body = format!("{{\"status\":\"{says}\",\"is_speaking\":false}}");
-        let head = if n == 0 { "404 Not Found" } else { "200 OK" };
-        let head = format!("{head}\r\ncontent-length: {}", body.len());
-        answer(reader, &head, &body).await;
-        assert_eq!(
-            path,
-            if n == 0 {
-                "/status/stream"
-            } else {
-                "/api/status"
-            }
-        );
-        if n >= 1 {
-            polls.push(at);
-            let phase = if n == 2 {
-                Phase::Speaking
-            } else {
-                Phase::Ready
-            };
-            until(
-                &handle,
-                |link| matches!(link, Link::Live(now) if now.status == phase),
-            )
-            .await;
-        }
-    }
-    let pause = polls[1] - polls[0];
-    assert!(pause >= Duration::from_millis(990), "{pause:?}");
-    stop.cancel();
-    soon(run).await.unwrap();
-}
-
 #[tokio::test]
 async fn what_another_program_said_instead_comes_back_when_that_one_leaves() {
     let (listener, addr) = listen().await;
@@ -392,58 +209,6 @@ async fn what_another_program_said_instead_comes_back_when_that_one_leaves() {
     until(true).await;
     stop.cancel();
     soon(following).await.unwrap();
-}
-
-#[tokio::test]
-async fn who_opens_but_says_no_status_is_passed_over_for_who_does() {
-    let (silent, silent_at) = listen().await;
-    let (anything, anything_at) = listen().await;
-    let (listener, addr) = listen().await;
-    let (handle, stop, run) = follow(Places::Ports(Ports {
-        sockets: vec![silent_at],
-        http: vec![anything_at, addr],
-    }));
-    let held = assistant(&silent).await;
-    // A server that has the same page for every path.
-    for asked in ["/status/stream", "/api/status"] {
-        let (reader, path, _) = requested(&anything).await;
-        assert_eq!(path, asked);
-        let body = "<!doctype html>";
-        let head = format!("200 OK\r\ncontent-length: {}", body.len());
-        answer(reader, &head, body).await;
-    }
-    let (reader, ..) = requested(&listener).await;
-    let head = "200 OK\r\ncontent-type: text/event-stream";
-    let says = "data: {\"status\":\"Ready\",\"is_speaking\":false}\n\n";
-    let _open = answer(reader, head, says).await;
-    until(&handle, |link| matches!(link, Link::Live(_))).await;
-    drop(held);
-    stop.cancel();
-    soon(run).await.unwrap();
-}
-
-#[tokio::test]
-async fn whoever_was_followed_instead_of_the_own_hub_is_left_when_that_is_there() {
-    let home = tempfile::tempdir().unwrap();
-    let (listener, addr) = listen().await;
-    let places = Places::In(home.path().into(), sockets(addr));
-    let (handle, stop, run) = follow(places);
-    let mut peer = assistant(&listener).await;
-    say(&mut peer, &json!({ "status": "Ready", "text": "other" })).await;
-    let is = |link: &Link, text: &str| matches!(link, Link::Live(now) if now.text == text);
-    until(&handle, |link| is(link, "other")).await;
-    let reading = tokio::spawn(async move { while let Some(Ok(_)) = peer.next().await {} });
-
-    let own = TestHub::start().await;
-    own.hub.update(|status| status.text = "own".into());
-    let token = LocalToken::path_in(home.path());
-    private_file::write(&token, own.token.expose().as_bytes()).unwrap();
-    let published = HubAddress::new(own.addr, home.path());
-    published.publish(home.path()).unwrap();
-    until(&handle, |link| is(link, "own")).await;
-    soon(reading).await.unwrap();
-    stop.cancel();
-    soon(run).await.unwrap();
 }
 
 #[tokio::test]
