@@ -7,6 +7,7 @@
 
 mod changes;
 mod engine;
+mod failures;
 mod jobs;
 mod links;
 mod owner;
