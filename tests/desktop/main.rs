@@ -7,6 +7,7 @@
 
 mod app;
 mod asking;
+mod driven;
 mod notices;
 mod pages;
 mod poll;
@@ -16,6 +17,7 @@ mod session;
 mod tray;
 
 use app::{AT_REST, App, Look};
+use driven::Driven;
 use poll::until;
 use proto::status::{Command, Phase};
 use screen::{AT_ALL_DESKTOPS, Place, Rgb};
@@ -94,29 +96,23 @@ async fn hidden_and_shown_again_the_overlay_is_as_before() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pause_in_the_tray_is_what_overlay_and_hub_say_and_resume_takes_it_back() {
-    let session = DesktopSession::new().await;
-    let watcher = tray::Watcher::new(&session).await;
-    let browser = pages::Browser::start(&session, Look::Light).await;
-    let app = browser.app(&session).await;
-    let tray = Tray::of(&watcher).await;
-    let hub = app.hub();
+    let desk = Driven::start().await;
 
-    hub.until(|status| status.monitoring).await;
-    browser.overlay().await;
-    browser.until_text("state", AT_REST).await;
+    desk.hub.until(|status| status.monitoring).await;
+    desk.browser.overlay().await;
+    desk.browser.until_text("state", AT_REST).await;
 
-    tray.click("Pause").await;
-    let paused = hub.until(|status| !status.monitoring).await;
+    desk.tray.click("Pause").await;
+    let paused = desk.hub.until(|status| !status.monitoring).await;
     assert_eq!(paused.status, Phase::Paused);
-    browser.until_text("state", "Paused").await;
-    tray.until_item("Resume").await;
+    desk.browser.until_text("state", "Paused").await;
+    desk.tray.until_item("Resume").await;
 
-    tray.click("Resume").await;
-    hub.until(|status| status.monitoring).await;
-    browser.until_text("state", AT_REST).await;
-    tray.until_item("Pause").await;
-    app.quit_over(&tray).await;
-    browser.close().await;
+    desk.tray.click("Resume").await;
+    desk.hub.until(|status| status.monitoring).await;
+    desk.browser.until_text("state", AT_REST).await;
+    desk.tray.until_item("Pause").await;
+    desk.quit().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -209,81 +205,68 @@ async fn start_at_login_writes_the_desktop_entry_and_takes_it_away() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_at_login_that_is_refused_in_the_tray_is_explained_in_the_window() {
-    let session = DesktopSession::new().await;
-    let watcher = tray::Watcher::new(&session).await;
-    let browser = pages::Browser::with_a_key_in_the_environment(&session, Look::Light).await;
-    let app = browser.app(&session).await;
-    let tray = Tray::of(&watcher).await;
-    tray.click("Start at login").await;
-    let window = session.screen.window("Hearth").await;
-    browser.main_window().await;
-    browser.until_contains("refused", "HEARTH_ENGINE_KEY").await;
-    tray.until_mark("Start at login", false).await;
-    session.screen.until_drawn(window.place()).await;
-    session.screen.shoot("window-refused.png").await;
-    app.quit_over(&tray).await;
-    browser.close().await;
+    let desk = Driven::with_a_key_in_the_environment().await;
+
+    desk.tray.click("Start at login").await;
+    let window = desk.session.screen.window("Hearth").await;
+    desk.browser.main_window().await;
+    desk.browser
+        .until_contains("refused", "HEARTH_ENGINE_KEY")
+        .await;
+    desk.tray.until_mark("Start at login", false).await;
+    desk.session.screen.until_drawn(window.place()).await;
+    desk.session.screen.shoot("window-refused.png").await;
+    desk.quit().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_window_opens_from_the_tray_and_closing_it_leaves_the_app_running() {
-    let session = DesktopSession::new().await;
-    let watcher = tray::Watcher::new(&session).await;
-    let browser = pages::Browser::start(&session, Look::Light).await;
-    let app = browser.app(&session).await;
-    let tray = Tray::of(&watcher).await;
-    let hub = app.hub();
-    session.screen.no_window("Hearth").await;
+    let desk = Driven::start().await;
 
-    tray.click("Open Hearth").await;
-    let window = session.screen.window("Hearth").await;
-    browser.main_window().await;
-    browser.until_text("pause", "Pause").await;
-    session.screen.until_drawn(window.place()).await;
-    session.screen.shoot("window-light.png").await;
+    desk.session.screen.no_window("Hearth").await;
 
-    browser.click("pause").await;
-    hub.until(|status| !status.monitoring).await;
-    browser.until_text("pause", "Resume").await;
-    browser.click("pause").await;
-    hub.until(|status| status.monitoring).await;
+    desk.tray.click("Open Hearth").await;
+    let window = desk.session.screen.window("Hearth").await;
+    desk.browser.main_window().await;
+    desk.browser.until_text("pause", "Pause").await;
+    desk.session.screen.until_drawn(window.place()).await;
+    desk.session.screen.shoot("window-light.png").await;
+
+    desk.browser.click("pause").await;
+    desk.hub.until(|status| !status.monitoring).await;
+    desk.browser.until_text("pause", "Resume").await;
+    desk.browser.click("pause").await;
+    desk.hub.until(|status| status.monitoring).await;
 
     window.close();
-    session.screen.no_window("Hearth").await;
-    tray.click("Open Hearth").await;
-    session.screen.window("Hearth").await;
-    app.quit_over(&tray).await;
-    browser.close().await;
+    desk.session.screen.no_window("Hearth").await;
+    desk.tray.click("Open Hearth").await;
+    desk.session.screen.window("Hearth").await;
+    desk.quit().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_settings_are_opened_in_a_new_window_and_in_one_that_is_open() {
-    let session = DesktopSession::new().await;
-    let watcher = tray::Watcher::new(&session).await;
-    let browser = pages::Browser::start(&session, Look::Light).await;
-    let app = browser.app(&session).await;
-    let tray = Tray::of(&watcher).await;
-    let hub = app.hub();
+    let desk = Driven::start().await;
 
-    hub.send(Command::OpenSettings).await;
-    let window = session.screen.window("Hearth").await;
-    browser.main_window().await;
-    browser.until_at("settings").await;
+    desk.hub.send(Command::OpenSettings).await;
+    let window = desk.session.screen.window("Hearth").await;
+    desk.browser.main_window().await;
+    desk.browser.until_at("settings").await;
     window.close();
-    session.screen.no_window("Hearth").await;
+    desk.session.screen.no_window("Hearth").await;
 
-    tray.click("Open Hearth").await;
-    let window = session.screen.window("Hearth").await;
+    desk.tray.click("Open Hearth").await;
+    let window = desk.session.screen.window("Hearth").await;
     window.resize(640, 360);
-    browser.main_window().await;
-    browser.until_text("pause", "Pause").await;
-    browser.until_below("settings").await;
-    hub.send(Command::OpenSettings).await;
-    browser.until_at("settings").await;
-    session.screen.until_drawn(window.place()).await;
-    session.screen.shoot("window-settings.png").await;
-    app.quit_over(&tray).await;
-    browser.close().await;
+    desk.browser.main_window().await;
+    desk.browser.until_text("pause", "Pause").await;
+    desk.browser.until_below("settings").await;
+    desk.hub.send(Command::OpenSettings).await;
+    desk.browser.until_at("settings").await;
+    desk.session.screen.until_drawn(window.place()).await;
+    desk.session.screen.shoot("window-settings.png").await;
+    desk.quit().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
