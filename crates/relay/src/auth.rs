@@ -16,7 +16,7 @@ use secrecy::{ExposeSecret as _, SecretString, zeroize::Zeroizing};
 pub(crate) use self::{
     caller::{Caller, serves},
     denied::Denied,
-    key_kind::{KeyKind, session_id, token_id, user_id},
+    key_kind::{KeyKind, key_id_of_session, key_id_of_token, key_id_of_user},
 };
 
 use crate::{
@@ -173,11 +173,11 @@ async fn identify(relay: &Relay, shown: Option<&str>) -> Result<Identified, Deni
         None => Err(Denied::Nothing),
         Some(text) if session::looks_like_one(text) => {
             let (user, id, until) = relay.user_of_session(text).await?;
-            Ok(of_user(user, session_id(id), until))
+            Ok(of_user(user, key_id_of_session(id), until))
         }
         Some(text) if jwt::looks_like_one(text) => {
             let (user, until) = relay.user(text, Kind::Access).await?;
-            let id = token_id(bearer_of(&user));
+            let id = key_id_of_token(bearer_of(&user));
             Ok(of_user(user, id, until))
         }
         Some(text) => of_key(relay, text).await,

@@ -177,12 +177,12 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
-    use crate::auth::session_id;
+    use crate::auth::key_id_of_session;
 
     #[test]
     fn whoever_is_cut_is_told_why_as_at_the_door() {
         let at = |until, now| {
-            let session = session_id(queue::SessionId([7; 16]));
+            let session = key_id_of_session(queue::SessionId([7; 16]));
             let in_use = [session, "user-1-2".into(), "k1".into()];
             in_use.map(|key| ended(&(key, until), Timestamp(now)))
         };

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Relay,
-    auth::{Denied, session_id},
+    auth::{Denied, key_id_of_session},
     error::ApiError,
     jwt::{TokenError, TokenTime, encode, seconds, verify},
 };
@@ -264,7 +264,7 @@ impl Relay {
 
     /// Ends all requests and connections of a session that was ended.
     fn cut_session(&self, id: SessionId) {
-        self.key_uses.revoke(&session_id(id));
+        self.key_uses.revoke(&key_id_of_session(id));
     }
 
     pub(crate) fn random_16(&self) -> Result<[u8; 16], ApiError> {

@@ -20,7 +20,7 @@ use queue::{KeyId, UserId};
 
 use crate::{
     RelaySettings,
-    auth::{Denied, user_id},
+    auth::{Denied, key_id_of_user},
     carrier::pace::unpaid_limit,
     error::ApiError,
     jwt,
@@ -93,7 +93,7 @@ impl RateLimits {
 
     /// Counts one request of a user that is made without a key, such as renewing a token.
     pub(crate) fn take_user_request(&self, user: UserId, now: Timestamp) -> Result<(), ApiError> {
-        self.take_request(&user_id(user), now)
+        self.take_request(&key_id_of_user(user), now)
     }
 
     /// Counts one request of a polling worker with this key, and returns how long to delay it.

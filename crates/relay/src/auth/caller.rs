@@ -6,7 +6,7 @@ use http::request::Parts;
 use proto::{Account, ErrorCode, ModelName, Priority, Timestamp, WorkerId};
 use queue::{Ceiling, IdempotencyKey, KeyId, Owner, Serve, UserId};
 
-use super::{KeyKind, user_id};
+use super::{KeyKind, key_id_of_user};
 use crate::{
     concurrency::{Repeat, WorkPermit},
     connections::ConnectionHandle,
@@ -17,8 +17,8 @@ use crate::{
 /// Caller of a request, with a valid key or token.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
-    /// `None` for a caller without a key under `--insecure-dev`. For a user, the id of the current
-    /// generation of its tokens, see [`super::token_id`].
+    /// `None` for a caller without a key under `--insecure-dev`. For a user, the id that stands for
+    /// its session or for the generation of its tokens, see [`KeyKind`].
     pub(crate) key: Option<KeyId>,
     /// User of the token, if the caller shows a login's token.
     pub(crate) user: Option<UserId>,
@@ -160,7 +160,7 @@ impl Caller {
     /// login.
     pub(crate) fn claimant(&self) -> String {
         match self.user {
-            Some(user) => user_id(user),
+            Some(user) => key_id_of_user(user),
             None => self.key_id().to_owned(),
         }
     }

@@ -29,18 +29,18 @@ impl KeyKind {
 }
 
 /// Returns the id that stands for a generation of a user's tokens wherever a key id is needed.
-pub(crate) fn token_id(bearer: Bearer) -> KeyId {
+pub(crate) fn key_id_of_token(bearer: Bearer) -> KeyId {
     format!("{OF_USER}{}-{}", bearer.user, bearer.generation)
 }
 
 /// Returns the id that stands for a session wherever a key id is needed.
-pub(crate) fn session_id(id: SessionId) -> KeyId {
+pub(crate) fn key_id_of_session(id: SessionId) -> KeyId {
     format!("{OF_SESSION}{}", hex::encode(&id.0))
 }
 
 /// Returns the id that stands for a user, after each login the same, in limits and claims. Nothing
 /// can be shown for it, so it has no kind.
-pub(crate) fn user_id(user: UserId) -> KeyId {
+pub(crate) fn key_id_of_user(user: UserId) -> KeyId {
     format!("{OF_USER}{user}")
 }
 
@@ -56,7 +56,7 @@ fn token(id: &str) -> Option<KeyKind> {
         generation: generation.parse().ok()?,
     };
     // Numbers may be written in several ways.
-    (token_id(bearer) == id).then_some(KeyKind::Token(bearer))
+    (key_id_of_token(bearer) == id).then_some(KeyKind::Token(bearer))
 }
 
 #[cfg(test)]
@@ -66,16 +66,16 @@ mod tests {
     #[test]
     fn tokens_and_sessions_are_named_among_keys_and_found_again() {
         let id = SessionId([7; 16]);
-        assert_eq!(KeyKind::of(&session_id(id)), KeyKind::Session(id));
+        assert_eq!(KeyKind::of(&key_id_of_session(id)), KeyKind::Session(id));
         let bearer = Bearer {
             user: 5,
             generation: 2,
         };
-        assert_eq!(token_id(bearer), "user-5-2");
+        assert_eq!(key_id_of_token(bearer), "user-5-2");
         assert_eq!(KeyKind::of("user-5-2"), KeyKind::Token(bearer));
         for other in ["session-", "session-07", "user-05-2", "user-x-2", "abc"] {
             assert_eq!(KeyKind::of(other), KeyKind::Key, "{other}");
         }
-        assert_eq!(KeyKind::of(&user_id(5)), KeyKind::Key);
+        assert_eq!(KeyKind::of(&key_id_of_user(5)), KeyKind::Key);
     }
 }
