@@ -93,6 +93,10 @@ pub const JOB_COST: u64 = 1024;
 /// Maximum size kept for one account, in bytes: requests and answers of all its jobs until they are
 /// erased.
 pub const KEPT_PER_ACCOUNT_MAX: u64 = 8 * 1024 * 1024 * 1024;
+/// Maximum number of jobs on one page of a list.
+pub const LISTED_MAX: usize = 1_000;
+/// Number up to which an overview counts dead jobs.
+pub const DEAD_COUNTED_MAX: usize = 1_000;
 /// Maximum deadline of a job, within which an offline agent may come back.
 pub const DEADLINE_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Maximum length of an idempotency key, in bytes.

@@ -1,4 +1,4 @@
-//! Generates the TypeScript types of the pages: `UPDATE=1` writes them, a test compares them.
+//! Generates the TypeScript types and limits of the pages: `UPDATE=1` writes them, a test compares them.
 
 use std::{fs, path::Path};
 
@@ -10,6 +10,7 @@ use crate::{
         EngineView, KeyView, MinuteView, ModelView, NewKey, Overview, QueueView, RunningJob,
         WorkerCarrier, WorkerView,
     },
+    limits,
     status::{
         CarrierKind, ClientMessage, Command, CommandArgs, Hop, HopState, LiveJob, Phase, Publisher,
         ServerMessage, Status,
@@ -81,6 +82,19 @@ fn written() -> String {
     );
     let topics = Topic::ALL.iter().map(|topic| topic.as_str());
     words("Topic", "A subscription.", topics.collect());
+    let mut number = |name: &str, docs: &str, value: usize| {
+        text += &format!("\n/**\n * {docs}\n */\nexport const {name} = {value};\n");
+    };
+    number(
+        "LISTED_MAX",
+        "Maximum number of jobs on one page of a list.",
+        limits::LISTED_MAX,
+    );
+    number(
+        "DEAD_COUNTED_MAX",
+        "Number up to which an overview counts dead jobs.",
+        limits::DEAD_COUNTED_MAX,
+    );
     text
 }
 

@@ -1,18 +1,18 @@
 //! The overview of the relay's current work, for operators.
 
-use proto::admin::{self, MinuteView, QueueView, RunningJob};
+use proto::{
+    admin::{self, MinuteView, QueueView, RunningJob},
+    limits::DEAD_COUNTED_MAX,
+};
 use queue::{Minute, Running};
 
 use crate::{Relay, error::ApiError, position::millis};
-
-/// Number of dead jobs up to which they are counted.
-const DEAD_MAX: usize = 1000;
 
 impl Relay {
     /// Returns queued jobs, running jobs and online workers; `minutes` is left empty.
     pub(crate) async fn overview(&self) -> Result<admin::Overview, ApiError> {
         let now = self.now();
-        let dead = self.store.count_dead(DEAD_MAX).await?;
+        let dead = self.store.count_dead(DEAD_COUNTED_MAX).await?;
         let queue::Overview {
             counts,
             waiting,

@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { cleanup, fireEvent, render, screen, within } from "@testing-library/svelte";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 
+import { DEAD_COUNTED_MAX } from "../lib/wire";
 import { Refused, type Api, type Job, type Key, type Overview, type Page } from "./api";
 import Dashboard from "./Dashboard.svelte";
 import { words } from "./words";
@@ -302,7 +303,7 @@ test("with more dead jobs than are counted, those after the retried ones move up
   const { say } = relay({ dead: ask });
   await enter(KEY);
   await vi.waitFor(() => expect(answers).toHaveLength(1));
-  say(overview(1000));
+  say(overview(DEAD_COUNTED_MAX));
   answers[0]!([dead], "20");
   await vi.waitFor(() => expect(answers).toHaveLength(2));
   answers[1]!([dead], "20");

@@ -29,9 +29,6 @@ export class Refused extends Error {
   }
 }
 
-/** The relay's maximum for the count and the list of dead jobs. */
-export const DEAD_MAX = 1000;
-
 export type Page = { jobs: Job[]; next?: string };
 
 /** The relay that served this page. The key is sent in a header, never in a URL. */

@@ -1,7 +1,8 @@
 import { untrack } from "svelte";
 
 import { ticker } from "../lib/clock";
-import { DEAD_MAX, Refused, type Api, type Job, type Key, type Minute, type NewKey, type Overview, type Page } from "./api";
+import { LISTED_MAX } from "../lib/wire";
+import { Refused, type Api, type Job, type Key, type Minute, type NewKey, type Overview, type Page } from "./api";
 import { follow, pause, type Event } from "./stream";
 
 /** Number of dead jobs per page. */
@@ -100,7 +101,7 @@ export function board(api: Api, key: string, onRefused: (why: Refused) => void) 
   }
 
   /** At least as many as are shown, so that no row disappears under the pointer. */
-  const shownDead = () => Math.min(DEAD_MAX, Math.max(PAGE, dead?.length ?? 0));
+  const shownDead = () => Math.min(LISTED_MAX, Math.max(PAGE, dead?.length ?? 0));
   const deadList = persistent(() => api.dead(key, shownDead()), showDead, onRefused);
   const keyList = persistent(() => api.keys(key), (read) => (keys = read), onRefused);
 

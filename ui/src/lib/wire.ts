@@ -983,3 +983,13 @@ export type Command = "toggle_monitoring" | "set_monitoring" | "stop_tts" | "set
  * A subscription.
  */
 export type Topic = "status" | "progress";
+
+/**
+ * Maximum number of jobs on one page of a list.
+ */
+export const LISTED_MAX = 1000;
+
+/**
+ * Number up to which an overview counts dead jobs.
+ */
+export const DEAD_COUNTED_MAX = 1000;

@@ -6,7 +6,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use http::{HeaderValue, Uri, header};
-use proto::{ErrorCode, JobState, JobView, ModelName, Op, Timestamp};
+use proto::{ErrorCode, JobState, JobView, ModelName, Op, Timestamp, limits::LISTED_MAX};
 use queue::{Cursor, JobFilter};
 use serde::Deserialize;
 
@@ -18,8 +18,6 @@ use crate::{
     target::InQuery,
 };
 
-/// Maximum number of jobs on a page.
-const LIST_MAX: usize = 1000;
 /// Default number of jobs on a page.
 const LIST_USUAL: usize = 100;
 
@@ -88,7 +86,7 @@ pub(in crate::api) async fn page(
         since: query.since,
         until: query.until,
         after,
-        limit: query.limit.unwrap_or(LIST_USUAL).clamp(1, LIST_MAX),
+        limit: query.limit.unwrap_or(LIST_USUAL).clamp(1, LISTED_MAX),
     };
     let page = relay.store.search(caller.owner(), &filter).await?;
     let jobs: Vec<JobView> = page.jobs.into_iter().map(view).collect();
