@@ -15,6 +15,7 @@ const payloads = [
   `"><svg onload=globalThis.hit=1>`,
   `{@html "<b>"}`,
   `javascript:globalThis.hit=1`,
+  "`<img src=x onerror=globalThis.hit=1>` and `",
   `</p></main><iframe srcdoc="<script>parent.hit=1</script>">`,
   `\u202eevil\u0000\u001b[31m`,
 ];

@@ -134,8 +134,18 @@ test("without a relay it says how to choose one, not that one is away", async ()
   const relay = { state: "down", name: "not configured", problem: "no relay is set up" } as const;
   await page(live({ status: "relay_offline", jobs: [], carrier: null, relay }));
   expect(screen.getByTestId("state").textContent).toBe(en.mood.no_relay);
-  expect(screen.getByTestId("help").textContent).toBe(en.noRelayHelp);
+  expect(screen.getByTestId("help").textContent).toBe(en.noRelayHelp.replaceAll("`", ""));
   expect(screen.queryByTestId("problem")).toBeNull();
+});
+
+test("what is to be typed is shown as code, without its backticks", async () => {
+  const relay = { state: "down", name: "https://relay.example", problem: "its first message was not `Welcome` but ` <b>" } as const;
+  await page(live({ status: "relay_offline", jobs: [], carrier: null, relay }));
+  const code = (id: string) => [...screen.getByTestId(id).querySelectorAll("code")].map((code) => code.textContent);
+  expect(code("help")).toEqual(["hearth relay"]);
+  expect(screen.getByTestId("help").textContent).not.toContain("`");
+  expect(code("problem")).toEqual(["Welcome"]);
+  expect(screen.getByTestId("problem").textContent).toBe("its first message was not Welcome but ` <b>");
 });
 
 const dock = { name: "my dock", file: "/usr/bin/python3", process: 4711 };
