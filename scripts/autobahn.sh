@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs Autobahn's core cases against our WebSocket code, as server and as client. Needs Python 2.7.
+# Runs Autobahn's core cases against our WebSocket code, as servers and as client. Needs Python 2.7.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -29,14 +29,16 @@ end() { for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done; rm -r
 trap end EXIT
 cases='"cases": ["*"], "exclude-cases": ["12.*", "13.*"], "exclude-agent-cases": {}'
 
-# As server.
-"$echo" serve >"$work/port" & pids+=($!)
-until [ -s "$work/port" ]; do kill -0 "${pids[-1]}" || fail "the server ended"; sleep 0.1; done
-port=$(cat "$work/port")
-cat >"$work/client.json" <<JSON
-{"outdir": "$work/server", "servers": [{"agent": "hearth", "url": "ws://127.0.0.1:$port"}], $cases}
+# As server: the status hub, and the relay's tunnel.
+for server in hub tunnel; do
+  "$echo" "$server" >"$work/$server.port" & pids+=($!)
+  until [ -s "$work/$server.port" ]; do kill -0 "${pids[-1]}" || fail "the server ended"; sleep 0.1; done
+  port=$(cat "$work/$server.port")
+  cat >"$work/$server.json" <<JSON
+{"outdir": "$work/$server", "servers": [{"agent": "hearth", "url": "ws://127.0.0.1:$port"}], $cases}
 JSON
-(cd "$work" && "$suite" -m fuzzingclient -s client.json >client.log 2>&1) || { tail -20 "$work/client.log"; fail "the suite broke"; }
+  (cd "$work" && "$suite" -m fuzzingclient -s "$server.json" >"$server.log" 2>&1) || { tail -20 "$work/$server.log"; fail "the suite broke"; }
+done
 
 # As client.
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
@@ -50,7 +52,7 @@ until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do kill -0 "${pids[-1]}"
 python3 - "$work" <<'PYTHON'
 import collections, json, sys
 wrong = False
-for side in ("server", "client"):
+for side in ("hub", "tunnel", "client"):
     with open(f"{sys.argv[1]}/{side}/index.json") as file:
         cases = json.load(file)["hearth"]
     counts = collections.Counter()
@@ -60,7 +62,7 @@ for side in ("server", "client"):
             if case[what] not in ("OK", "NON-STRICT", "INFORMATIONAL"):
                 wrong = True
                 print(f"! {side} {name}: {what} {case[what]}")
-    print(f"as {side}: {len(cases)} cases", dict((" ".join(key), n) for key, n in sorted(counts.items())))
+    print(f"{side}: {len(cases)} cases", dict((" ".join(key), n) for key, n in sorted(counts.items())))
     wrong |= len(cases) < 301
 sys.exit(wrong)
 PYTHON

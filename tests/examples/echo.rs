@@ -1,6 +1,6 @@
-//! An echo server and client for the conformance suite of `./x autobahn`. The server is the status
-//! hub's own code from the upgrade to the last byte; the client runs every case of a server. Only
-//! the message size differs from the hub's, because the suite sends up to 16 MiB.
+//! Echo servers and a client for the conformance suite of `./x autobahn`. The servers are the status
+//! hub's own code from the upgrade to the last byte, and that of the relay's tunnels; the client runs
+//! every case of a server. Only the message size differs, because the suite sends up to 16 MiB.
 
 use std::{error::Error, io::Write as _};
 
@@ -20,7 +20,8 @@ const LARGEST: usize = 64 * 1024 * 1024;
 async fn main() -> Result<(), Failed> {
     let mut words = std::env::args().skip(1);
     match words.next().as_deref() {
-        Some("serve") => serve().await,
+        Some("hub") => serve_hub(listen().await?).await,
+        Some("tunnel") => Ok(relay::echo::serve(listen().await?, LARGEST).await?),
         Some("call") => {
             call(
                 &words
@@ -31,13 +32,18 @@ async fn main() -> Result<(), Failed> {
             )
             .await
         }
-        _ => Err("echo serve | echo call PORT".into()),
+        _ => Err("echo hub | echo tunnel | echo call PORT".into()),
     }
 }
 
-async fn serve() -> Result<(), Failed> {
+/// Listens on a port of the system, and prints it.
+async fn listen() -> Result<TcpListener, Failed> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     writeln!(std::io::stdout(), "{}", listener.local_addr()?.port())?;
+    Ok(listener)
+}
+
+async fn serve_hub(listener: TcpListener) -> Result<(), Failed> {
     let mut talks = JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await?;

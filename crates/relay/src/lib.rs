@@ -72,6 +72,7 @@ mod world;
 pub use app::Relay;
 pub use args::Args;
 pub use bounds::BoundsArgs;
+pub use carrier::echo;
 pub use config::{Config, ConfigError};
 pub use metrics::serve_metrics;
 pub use open::{OpenError, check_store_exists, open, open_keys, open_users};

@@ -1,6 +1,8 @@
 //! The worker protocol on the relay's side: one contract over a WebSocket or plain HTTP requests.
 
 pub(crate) mod desktop;
+pub mod echo;
+mod farewell;
 pub(crate) mod http;
 mod leases;
 mod lending;

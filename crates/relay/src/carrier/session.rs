@@ -25,6 +25,7 @@ use tokio::{
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{
+    farewell::Farewell,
     leases::{LeaseState, Leases, UnconfirmedLease},
     lending::Unsent,
     pace::Pace,
@@ -180,7 +181,10 @@ impl Session {
         loop {
             tokio::select! {
                 message = source.next() => {
-                    let Some(Ok(message)) = message else { return Err(CloseReason::Lost) };
+                    let message = match message {
+                        Some(Ok(message)) if !message.is_close() => message,
+                        last => return Err(CloseReason::Lost(Farewell::after(last.as_ref()))),
+                    };
                     if self.link.maybe_dead.settle() {
                         self.room.notify_one();
                     }
@@ -194,8 +198,10 @@ impl Session {
                         Message::Text(text) => {
                             Box::pin(self.hear(&text, &mut ends, &mut pace)).await?;
                         }
-                        Message::Close(_) => return Err(CloseReason::Lost),
-                        Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {
+                        Message::Ping(_)
+                        | Message::Pong(_)
+                        | Message::Close(_)
+                        | Message::Frame(_) => {
                             Box::pin(pace.wait()).await;
                         }
                     }
@@ -208,7 +214,7 @@ impl Session {
                     let more = self.tell_stored().await?;
                     tell_stored = more.then(|| Instant::now() + TELL_STORED);
                 }
-                () = sleep_until(dead) => return Err(CloseReason::Lost),
+                () = sleep_until(dead) => return Err(CloseReason::Lost(Farewell::None)),
             }
         }
     }
@@ -421,7 +427,7 @@ impl Session {
 
     async fn say(&self, message: RelayMessage) -> Result<(), CloseReason> {
         let sent = self.control.send(Box::new(message)).await;
-        sent.map_err(|_| CloseReason::Lost)
+        sent.map_err(|_| CloseReason::Lost(Farewell::None))
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {

@@ -24,12 +24,13 @@ use tokio_tungstenite::{
     tungstenite::{
         Message,
         handshake::derive_accept_key,
-        protocol::{CloseFrame, Role, WebSocketConfig},
+        protocol::{Role, WebSocketConfig},
     },
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    farewell::Farewell,
     session::Session,
     writer::{text, write, write_rest},
 };
@@ -43,7 +44,7 @@ use crate::{
 
 pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
-/// Maximum time for closing a connection.
+/// Maximum time for the last messages to a worker.
 const GOODBYE: Duration = Duration::from_secs(1);
 /// Close code for an internal error of the relay.
 const CLOSE_INTERNAL: u16 = 1011;
@@ -51,8 +52,9 @@ const CLOSE_INTERNAL: u16 = 1011;
 /// Reason why the relay ends a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CloseReason {
-    /// The worker disconnected, or stopped reading or writing.
-    Lost,
+    /// The worker disconnected, closed the connection, broke a rule of WebSocket, or stopped
+    /// reading or writing.
+    Lost(Farewell),
     /// The worker violated the protocol.
     Protocol(&'static str),
     /// The store failed; unconfirmed messages must be sent again.
@@ -70,29 +72,30 @@ pub(super) enum CloseReason {
 }
 
 impl CloseReason {
-    const fn close(self) -> Option<(u16, &'static str)> {
-        match self {
-            Self::Lost => None,
-            Self::Protocol(what) => Some((CLOSE_PROTOCOL, what)),
-            Self::Store => Some((CLOSE_INTERNAL, "the store failed")),
-            Self::Revoked => Some((
+    const fn farewell(self) -> Farewell {
+        let (code, reason) = match self {
+            Self::Lost(farewell) => return farewell,
+            Self::Protocol(what) => (CLOSE_PROTOCOL, what),
+            Self::Store => (CLOSE_INTERNAL, "the store failed"),
+            Self::Revoked => (
                 CLOSE_UNAUTHORIZED,
                 "the key was revoked; ask the operator for a new one",
-            )),
-            Self::KeyExpired => Some((
+            ),
+            Self::KeyExpired => (
                 CLOSE_UNAUTHORIZED,
                 "the key has expired; ask the operator for a new one",
-            )),
-            Self::Expired => Some((
+            ),
+            Self::Expired => (
                 CLOSE_EXPIRED,
                 "the token has expired; connect again with a new one",
-            )),
-            Self::Displaced => Some((
+            ),
+            Self::Displaced => (
                 CLOSE_PROTOCOL,
                 "this worker has too many connections; give each agent a name of its own",
-            )),
-            Self::Drain => Some((CLOSE_DRAIN, "the relay is shutting down")),
-        }
+            ),
+            Self::Drain => (CLOSE_DRAIN, "the relay is shutting down"),
+        };
+        Farewell::Close(code, reason)
     }
 }
 
@@ -191,14 +194,8 @@ async fn serve(relay: &Relay, caller: &Arc<Caller>, io: TokioIo<Upgraded>) {
         }
         Err(ended) => ended,
     };
-    if let Some((code, reason)) = ended.close() {
-        let frame = CloseFrame {
-            code: code.into(),
-            reason: reason.into(),
-        };
-        // The worker may have disconnected; then the close frame is lost.
-        let _ = timeout(GOODBYE, socket.close(Some(frame))).await;
-    }
+    // Boxed to keep the task of an idle worker small.
+    Box::pin(ended.farewell().say(&mut socket)).await;
 }
 
 /// First message of a worker.
@@ -217,7 +214,9 @@ async fn hello(relay: &Relay, socket: &mut Socket) -> Result<Hello, CloseReason>
                 Some(Ok(Message::Binary(_) | Message::Frame(_))) => {
                     return Err(CloseReason::Protocol("the first message must be hello"));
                 }
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(CloseReason::Lost),
+                last @ (Some(Ok(Message::Close(_)) | Err(_)) | None) => {
+                    return Err(CloseReason::Lost(Farewell::after(last.as_ref())));
+                }
             }
         }
     };
@@ -282,7 +281,7 @@ async fn run_session(
     let displaced = link.displaced.clone();
     let (mut sink, source) = socket.split();
     let ended = if sink.send(text(&welcome)).await.is_err() {
-        CloseReason::Lost
+        CloseReason::Lost(Farewell::None)
     } else {
         let (session, mut control) =
             Session::new(relay.clone(), caller.clone(), link, id.clone(), report);
@@ -297,7 +296,7 @@ async fn run_session(
             },
             () = displaced.cancelled() => CloseReason::Displaced,
             ended = session.run(source, &hello.held) => ended,
-            _ = write(&mut sink, &mut control, &session) => CloseReason::Lost,
+            _ = write(&mut sink, &mut control, &session) => CloseReason::Lost(Farewell::None),
         };
         if ended == CloseReason::Drain {
             // Sends the outcome of its last jobs. If it is lost, the worker asks again.

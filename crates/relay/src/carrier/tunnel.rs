@@ -1,6 +1,6 @@
 //! `GET /ws/tunnel`: the WebSocket of the tunnel service's desktops. Upgrade, credentials and close.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc};
 
 use axum::{
     extract::{Request, State},
@@ -21,14 +21,17 @@ use proto::{
 };
 use queue::Scope;
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::time::timeout;
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::protocol::{CloseFrame, Role, WebSocketConfig},
+    tungstenite::{
+        Error, Message,
+        protocol::{Role, WebSocketConfig},
+    },
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    farewell::Farewell,
     meter::{Meter, Metered},
     socket::{accept_key, revoked, switching},
     tunnel_session::run_session,
@@ -46,8 +49,6 @@ pub(crate) const PATH: &str = "/ws/tunnel";
 /// Maximum size of a message, in bytes: an answer of one line of the maximum length, and the escapes
 /// of its text.
 pub(crate) const MESSAGE_MAX: usize = 2 * LINE_MAX;
-/// Maximum time for closing a connection.
-const GOODBYE: Duration = Duration::from_secs(1);
 /// Close code of the tunnel service for a credential that is not accepted.
 const CLOSE_DENIED: u16 = 4001;
 const CLOSE_AWAY: u16 = 1001;
@@ -69,8 +70,8 @@ pub(crate) struct QueryToken(pub(crate) SecretString);
 /// Reason why the relay ends a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TunnelEnd {
-    /// The desktop disconnected, or stopped reading.
-    Lost,
+    /// The desktop disconnected, closed the tunnel, broke a rule of WebSocket, or stopped reading.
+    Lost(Farewell),
     /// It sent nothing for too long.
     Silent,
     /// It did not answer a request in time.
@@ -88,20 +89,30 @@ pub(super) enum TunnelEnd {
 }
 
 impl TunnelEnd {
-    const fn close(self) -> Option<(u16, &'static str)> {
-        match self {
-            Self::Lost => None,
-            Self::Silent => Some((CLOSE_AWAY, "no message for 90 s")),
-            Self::Overdue => Some((CLOSE_PROTOCOL, "no answer within 30 minutes")),
-            Self::TooLarge => Some((CLOSE_TOO_LARGE, "the message exceeds 16 MiB")),
-            Self::Busy => Some((
+    /// The end for a tunnel from which nothing more can be read.
+    pub(super) fn after(last: Option<&Result<Message, Error>>) -> Self {
+        match last {
+            Some(Err(Error::Capacity(_))) => Self::TooLarge,
+            Some(Err(Error::Io(error))) if error.kind() == io::ErrorKind::OutOfMemory => Self::Busy,
+            last => Self::Lost(Farewell::after(last)),
+        }
+    }
+
+    pub(super) const fn farewell(self) -> Farewell {
+        let (code, reason) = match self {
+            Self::Lost(farewell) => return farewell,
+            Self::Silent => (CLOSE_AWAY, "no message for 90 s"),
+            Self::Overdue => (CLOSE_PROTOCOL, "no answer within 30 minutes"),
+            Self::TooLarge => (CLOSE_TOO_LARGE, "the message exceeds 16 MiB"),
+            Self::Busy => (
                 CLOSE_BUSY,
                 "too much is arriving; connect again in a moment",
-            )),
-            Self::Store => Some((CLOSE_INTERNAL, "the store failed")),
-            Self::Revoked => Some((CLOSE_DENIED, INVALID)),
-            Self::Drain => Some((CLOSE_DRAIN, "the relay is shutting down")),
-        }
+            ),
+            Self::Store => (CLOSE_INTERNAL, "the store failed"),
+            Self::Revoked => (CLOSE_DENIED, INVALID),
+            Self::Drain => (CLOSE_DRAIN, "the relay is shutting down"),
+        };
+        Farewell::Close(code, reason)
     }
 }
 
@@ -148,7 +159,7 @@ pub(crate) async fn upgrade(
                     io: TokioIo::new(io),
                     meter: meter.clone(),
                 };
-                let config = Some(config());
+                let config = Some(config(MESSAGE_MAX));
                 let socket = WebSocketStream::from_raw_socket(io, Role::Server, config).await;
                 serve(&served, caller, socket, &meter).await;
             }
@@ -160,12 +171,13 @@ pub(crate) async fn upgrade(
     Ok(switching(accept))
 }
 
-fn config() -> WebSocketConfig {
+/// The configuration of a tunnel with this maximum size of a message.
+pub(super) fn config(message_max: usize) -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(WS_READ_BUFFER)
         .write_buffer_size(16 * 1024)
-        .max_message_size(Some(MESSAGE_MAX))
-        .max_frame_size(Some(MESSAGE_MAX))
+        .max_message_size(Some(message_max))
+        .max_frame_size(Some(message_max))
 }
 
 /// Moves the token to the header in which keys are looked for: the one of the query comes first,
@@ -218,20 +230,13 @@ async fn serve(
     mut socket: Socket,
     meter: &Meter,
 ) {
-    let close = match caller {
+    let farewell = match caller {
         Ok(caller) => serve_desktop(relay, &caller, &mut socket, meter)
             .await
-            .close(),
-        Err(reason) => Some((CLOSE_DENIED, reason)),
+            .farewell(),
+        Err(reason) => Farewell::Close(CLOSE_DENIED, reason),
     };
-    if let Some((code, reason)) = close {
-        let frame = CloseFrame {
-            code: code.into(),
-            reason: reason.into(),
-        };
-        // The desktop may have disconnected; then the close frame is lost.
-        let _ = timeout(GOODBYE, socket.close(Some(frame))).await;
-    }
+    farewell.say(&mut socket).await;
 }
 
 async fn serve_desktop(
@@ -243,10 +248,10 @@ async fn serve_desktop(
     let id = relay.workers.new_id();
     // Desktops of one key cannot be told from each other, so each tunnel is a worker of its own.
     let OnlineId::Socket(number) = &id else {
-        return TunnelEnd::Lost;
+        return TunnelEnd::Lost(Farewell::None);
     };
     let Ok(worker) = WorkerId::new(format!("tunnel-{number}")) else {
-        return TunnelEnd::Lost;
+        return TunnelEnd::Lost(Farewell::None);
     };
     let key_use = caller
         .key
@@ -288,13 +293,20 @@ mod tests {
 
     #[test]
     fn each_end_has_the_close_code_of_its_cause() {
-        let code = |end: TunnelEnd| end.close().map(|(code, _)| code);
+        let code = |end: TunnelEnd| match end.farewell() {
+            Farewell::Close(code, _) => Some(code),
+            Farewell::None | Farewell::Answer => None,
+        };
         assert_eq!(code(TunnelEnd::Busy), Some(1013));
         assert_eq!(code(TunnelEnd::TooLarge), Some(1009));
         assert_eq!(code(TunnelEnd::Store), Some(1011));
         assert_eq!(code(TunnelEnd::Silent), Some(1001));
         assert_eq!(code(TunnelEnd::Drain), Some(1012));
-        assert_eq!(code(TunnelEnd::Lost), None);
+        assert_eq!(code(TunnelEnd::Lost(Farewell::None)), None);
+        let full = Err(Error::Io(io::ErrorKind::OutOfMemory.into()));
+        assert_eq!(TunnelEnd::after(Some(&full)), TunnelEnd::Busy);
+        let broken = Err(Error::Utf8(String::new()));
+        assert_eq!(code(TunnelEnd::after(Some(&broken))), Some(1007));
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! One tunnel after its upgrade: one request at a time, pings, and the answers.
 
 use std::{
-    io,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -27,6 +26,7 @@ use tokio_tungstenite::{
 
 use super::{
     desktop::{ANSWER_WITHIN, end_cancelled, query, settle},
+    farewell::Farewell,
     meter::Meter,
     pace::Pace,
     tunnel::TunnelEnd,
@@ -89,7 +89,7 @@ pub(super) async fn run_session<S: AsyncRead + AsyncWrite + Unpin>(
             Ok(never) => match never {},
             Err(ended) => ended,
         },
-        () = write(&mut sink, &mut outgoing, &is_writing, patience) => TunnelEnd::Lost,
+        () = write(&mut sink, &mut outgoing, &is_writing, patience) => TunnelEnd::Lost(Farewell::None),
     };
     session.give_back(ended).await;
     ended
@@ -200,31 +200,29 @@ impl Session<'_> {
         if self.say(request.http_request()) {
             Ok(())
         } else {
-            Err(TunnelEnd::Lost)
+            Err(TunnelEnd::Lost(Farewell::None))
         }
     }
 
     async fn hear(&mut self, message: Option<Result<Message, Error>>) -> Result<(), TunnelEnd> {
         let message = match message {
-            Some(Ok(message)) => message,
-            Some(Err(Error::Capacity(_))) => return Err(TunnelEnd::TooLarge),
-            Some(Err(Error::Io(error))) if error.kind() == io::ErrorKind::OutOfMemory => {
-                tracing::warn!(
-                    "tunnel closed: too much is arriving at once; --arriving-mib-max allows more"
-                );
-                self.relay.metrics.refused(ErrorCode::Busy);
-                return Err(TunnelEnd::Busy);
+            Some(Ok(message)) if !message.is_close() => message,
+            last => {
+                let end = TunnelEnd::after(last.as_ref());
+                if end == TunnelEnd::Busy {
+                    tracing::warn!(
+                        "tunnel closed: too much is arriving at once; --arriving-mib-max allows \
+                         more"
+                    );
+                    self.relay.metrics.refused(ErrorCode::Busy);
+                }
+                return Err(end);
             }
-            Some(Err(_)) | None => return Err(TunnelEnd::Lost),
         };
         self.renew().await;
-        let text = match message {
-            Message::Text(text) => text,
-            Message::Close(_) => return Err(TunnelEnd::Lost),
-            Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {
-                self.pace.wait().await;
-                return Ok(());
-            }
+        let Message::Text(text) = message else {
+            self.pace.wait().await;
+            return Ok(());
         };
         match TunnelMessage::parse(&text) {
             TunnelMessage::Answer(answer) => self.answered(&answer).await,
@@ -320,7 +318,7 @@ impl Session<'_> {
                 let why = JobError::new(ErrorCode::Draining, "the relay is shutting down");
                 relay.store.nack(relay.now(), token, Retry::Now, why).await
             }
-            TunnelEnd::Lost
+            TunnelEnd::Lost(_)
             | TunnelEnd::Silent
             | TunnelEnd::Busy
             | TunnelEnd::Store

@@ -10,6 +10,7 @@ use proto::{
     worker::{RelayMessage, Retry, SUBPROTOCOL, WorkerMessage},
 };
 use queue::{Keys as _, Owner, Queue as _, Scope};
+use tokio::io::AsyncWriteExt as _;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::{
@@ -339,6 +340,19 @@ async fn a_connection_without_a_hello_is_closed_with_4007() {
     worker.socket.send(ping).await.unwrap();
     let (code, reason) = in_time(worker.closed()).await;
     assert_eq!((code, reason.as_str()), (4007, "no hello in time"));
+}
+
+#[tokio::test]
+async fn a_worker_that_closes_is_answered_and_one_that_breaks_a_rule_is_told() {
+    let server = Server::start().await;
+    let mut leaving = Scripted::ready(&server).await;
+    leaving.socket.close(None).await.unwrap();
+    while !in_time(leaving.frame()).await.is_close() {}
+    let mut broken = Scripted::ready(&server).await;
+    // A frame with reserved bits, masked with zeros, and more.
+    let sent = [&[0xf1, 0x80, 0, 0, 0, 0][..], &[0; 4096]].concat();
+    broken.socket.get_mut().write_all(&sent).await.unwrap();
+    assert_eq!(in_time(broken.close_code()).await, 1002);
 }
 
 #[tokio::test]

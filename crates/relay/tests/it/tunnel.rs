@@ -416,3 +416,28 @@ async fn a_tunnel_is_a_worker_that_runs_any_model_of_its_accounts() {
     let name = overview["workers"][0]["name"].as_str().unwrap();
     assert!(name.starts_with("tunnel-"), "{name}");
 }
+
+#[tokio::test]
+async fn a_desktop_that_closes_its_tunnel_is_answered() {
+    let server = Server::start().await;
+    let mut desktop = Desktop::of(&server).await;
+    desktop.0.close(None).await.unwrap();
+    assert!(desktop.frame().await.is_close());
+}
+
+#[tokio::test]
+async fn a_desktop_that_breaks_a_rule_of_websocket_is_told_which() {
+    let server = Server::start().await;
+    // Reserved bits, and a text that is not UTF-8, both masked with zeros.
+    let broken: [(&[u8], u16); 2] = [
+        (&[0xf1, 0x80, 0, 0, 0, 0], 1002),
+        (&[0x81, 0x81, 0, 0, 0, 0, 0xff], 1007),
+    ];
+    for (frame, code) in broken {
+        let mut desktop = Desktop::of(&server).await;
+        // More follows, as from a program that knows nothing of its mistake.
+        let sent = [frame, &[0; 4096]].concat();
+        desktop.0.get_mut().write_all(&sent).await.unwrap();
+        assert_eq!(desktop.closed().await.0, code);
+    }
+}

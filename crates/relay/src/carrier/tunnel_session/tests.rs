@@ -148,7 +148,7 @@ async fn a_desktop_that_reads_its_request_drop_by_drop_loses_it() {
         tokio::time::sleep(Duration::from_secs(5)).await;
         desktop.read_exact(&mut drop).await.unwrap();
     }
-    assert_eq!(running.await.unwrap(), TunnelEnd::Lost);
+    assert_eq!(running.await.unwrap(), TunnelEnd::Lost(Farewell::None));
     // Half a minute, and the time of 1 MiB at 64 KiB/s.
     assert!((46..=51).contains(&began.elapsed().as_secs()));
     assert_eq!(job_of(&relay, 1).await, (JobState::Queued, 1));
