@@ -90,8 +90,11 @@ pub const LOGS_MAX: usize = 512 * 1024 * 1024;
 pub const LINE_COST: usize = 64;
 /// Number of bytes that each job counts for its account besides its request and its answer.
 pub const JOB_COST: u64 = 1024;
+/// Number of bytes that an idempotency key counts for its account once its job is erased: what the
+/// longest one takes in the store, in a table and in an index.
+pub const KEY_COST: u64 = 1024;
 /// Maximum size kept for one account, in bytes: requests and answers of all its jobs until they are
-/// erased.
+/// erased, and idempotency keys of erased ones.
 pub const KEPT_PER_ACCOUNT_MAX: u64 = 8 * 1024 * 1024 * 1024;
 /// Maximum number of jobs on one page of a list.
 pub const LISTED_MAX: usize = 1_000;

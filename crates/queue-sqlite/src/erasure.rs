@@ -26,7 +26,7 @@ const ERASED_AT_ONCE: u64 = 4 * 1024 * 1024;
 pub(crate) const ERASED_WHEN_FULL: u64 = 512 * 1024;
 /// Minimum number of bytes that a piece of a file or a result counts as.
 pub(crate) const ERASED_PIECE: u64 = 1024;
-/// Minimum number of bytes that a job counts as.
+/// Minimum number of bytes that a job counts as, and what a key does: each writes several pages.
 const ERASED_JOB: u64 = 8 * 1024;
 /// Maximum number of fetched jobs recorded between two groups. Further ones are not recorded as
 /// fetched and are kept longer.
@@ -103,8 +103,12 @@ impl Group<'_> {
             (live.machine.now(), live.machine.limits())
         };
         let most = self.erased_at_once();
-        let mut left = most;
-        for due in self.due(now, limits, most / ERASED_JOB)? {
+        let keys = self.erase_keys(now, most / ERASED_JOB)?;
+        if keys > 0 {
+            self.mark_erasing();
+        }
+        let mut left = most - keys * ERASED_JOB;
+        for due in self.due(now, limits, left / ERASED_JOB)? {
             let in_parts = due.is_begun || due.weight() > most;
             let is_gone = if in_parts {
                 self.erase_in_parts(&due, &mut left)?
@@ -118,11 +122,9 @@ impl Group<'_> {
             if !is_gone {
                 break;
             }
-            self.finish(&due)?;
+            self.finish(&due, now)?;
         }
-        let next = self.next_erasure(now, limits)?;
-        self.live().set_erasing(next.is_some());
-        Ok(next)
+        Ok(self.next_erasure(now, limits)?)
     }
 
     fn due(&self, now: Timestamp, limits: QueueLimits, most: u64) -> rusqlite::Result<Vec<Due>> {
@@ -251,8 +253,8 @@ impl Group<'_> {
         Ok(0)
     }
 
-    /// Erases the rest of the job.
-    fn finish(&mut self, due: &Due) -> rusqlite::Result<()> {
+    /// Erases the rest of the job, except a key that outlives it.
+    fn finish(&mut self, due: &Due, now: Timestamp) -> rusqlite::Result<()> {
         let kept = "SELECT kept FROM jobs WHERE seq = ?1";
         let mut kept = self.conn.prepare_cached(kept)?;
         let kept: Option<i64> = kept.query_row([due.seq], |row| row.get(0)).optional()?;
@@ -260,9 +262,10 @@ impl Group<'_> {
             return Ok(());
         };
         let left = if due.whole {
+            let left = self.keep_key(due.seq, now)?;
             let delete = "DELETE FROM jobs WHERE seq = ?1";
             self.conn.prepare_cached(delete)?.execute([due.seq])?;
-            0
+            left
         } else {
             row::clear_lines(self.conn, due.seq.cast_unsigned())?;
             self.empty_body(due.seq)?;
@@ -276,7 +279,8 @@ impl Group<'_> {
         Ok(())
     }
 
-    /// Returns the time of the next erasure.
+    /// Returns the time of the next erasure, and sets whether the caller of `reap` has a timer for
+    /// those of ended jobs.
     pub(crate) fn next_erasure(
         &self,
         now: Timestamp,
@@ -287,18 +291,21 @@ impl Group<'_> {
             let first = select.query_row([], |row| row.get(0).map(Timestamp));
             first.optional()
         };
+        let key = first("SELECT until FROM past_submissions ORDER BY until LIMIT 1")?;
         let ended = first(
             "SELECT finished_at FROM jobs WHERE finished_at IS NOT NULL
              ORDER BY finished_at LIMIT 1",
         )?;
+        self.live().set_erasing(ended.is_some());
         let Some(ended) = ended else {
-            return Ok(None);
+            return Ok(key);
         };
         let fetched = first(
             "SELECT fetched_at FROM jobs WHERE fetched_at IS NOT NULL
              ORDER BY fetched_at LIMIT 1",
         )?;
         let next = [
+            key,
             Some(ended + limits.kept),
             fetched.map(|at| at + limits.fetched_kept),
             // Nothing that is fetched after this is due earlier.

@@ -276,9 +276,7 @@ impl<'a> Group<'a> {
         };
         self.write(steps)?;
         let erase = self.next_erasure(now, limits)?;
-        let mut live = self.live();
-        live.set_erasing(erase.is_some());
-        Ok((live.machine.next_reap(), erase))
+        Ok((self.live().machine.next_reap(), erase))
     }
 
     /// Adds `bytes`, which may be negative, to what is kept for an account.

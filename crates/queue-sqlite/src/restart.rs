@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use proto::{Account, JobId, Timestamp};
+use proto::{Account, JobId, Timestamp, limits::KEY_COST};
 use queue::{
     Live, QueueLimits,
     machine::{Machine, Record},
@@ -22,12 +22,15 @@ pub(crate) fn unfinished(conn: &Connection) -> rusqlite::Result<Vec<Record>> {
     conn.prepare(select)?.query_map([], row::record)?.collect()
 }
 
-/// Reads the number of bytes kept for each account.
+/// Reads the number of bytes kept for each account, of its jobs and of its keys.
 fn kept(conn: &Connection) -> rusqlite::Result<Vec<(Account, i64)>> {
     // Without the index by account, which would look up each job in a different page.
-    let sums = "SELECT account, sum(kept) AS kept FROM jobs NOT INDEXED GROUP BY account";
+    let sums = "SELECT account, sum(kept) AS kept FROM jobs NOT INDEXED GROUP BY account
+        UNION ALL SELECT account, count(*) * ?1 FROM past_submissions GROUP BY account";
     conn.prepare(sums)?
-        .query_map([], |found| Ok((row::account(found)?, found.get("kept")?)))?
+        .query_map([row::number(KEY_COST)], |found| {
+            Ok((row::account(found)?, found.get("kept")?))
+        })?
         .collect()
 }
 

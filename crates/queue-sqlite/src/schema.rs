@@ -24,6 +24,7 @@ pub(crate) const STEPS: &[&str] = &[
     include_str!("schema/13_lists.sql"),
     include_str!("schema/14_ends.sql"),
     include_str!("schema/15_erasures.sql"),
+    include_str!("schema/16_past.sql"),
 ];
 const VERSION: i64 = STEPS.len() as i64;
 /// Number of pages in the write-ahead log that triggers a checkpoint.

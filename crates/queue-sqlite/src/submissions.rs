@@ -1,7 +1,7 @@
 //! Idempotency keys and searches in the queue file.
 
 use async_trait::async_trait;
-use proto::{Account, JobId, Timestamp};
+use proto::{Account, JobId, Timestamp, limits::KEY_COST};
 use queue::{
     Cursor, Extras, IdempotencyKey, JobFilter, JobPage, NewJob, Owner, QueueError,
     RETRY_KEY_PREFIX, Submissions, Submitted, machine::Record,
@@ -51,7 +51,56 @@ impl Group<'_> {
         }
         Ok(Submitted::New(job))
     }
+
+    /// Keeps the key of a job that is erased at `now`, if it outlives the job. Returns the bytes
+    /// that it counts.
+    pub(crate) fn keep_key(&self, seq: i64, now: Timestamp) -> rusqlite::Result<i64> {
+        let mut select = self.conn.prepare_cached(KEY_OF)?;
+        let mut found = select.query([seq])?;
+        let Some(found) = found.next()? else {
+            return Ok(0);
+        };
+        let key: String = found.get("key")?;
+        let submitted = Timestamp(found.get("created_at")?);
+        let Some(until) = IdempotencyKey::outlives_job(&key, submitted, now) else {
+            return Ok(0);
+        };
+        let mut insert = self.conn.prepare_cached(
+            "INSERT INTO past_submissions (account, key, fingerprint, id, until)
+             VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?;
+        insert.execute((
+            row::account(found)?.as_str(),
+            key,
+            found.get::<_, [u8; 32]>("fingerprint")?,
+            found.get::<_, [u8; 16]>("id")?,
+            until.0,
+        ))?;
+        Ok(row::number(KEY_COST))
+    }
+
+    /// Erases up to `most` keys that outlived their job for long enough; returns their number.
+    pub(crate) fn erase_keys(&mut self, now: Timestamp, most: u64) -> rusqlite::Result<u64> {
+        let mut delete = self.conn.prepare_cached(ERASE_KEYS)?;
+        let gone = delete.query_map((now.0, row::number(most)), row::account)?;
+        let gone: Vec<Account> = gone.collect::<rusqlite::Result<_>>()?;
+        for account in &gone {
+            self.weigh(account, -row::number(KEY_COST));
+        }
+        Ok(gone.len() as u64)
+    }
 }
+
+/// The key of a job. Most jobs have none, so it is looked up first.
+const KEY_OF: &str = "
+    SELECT submissions.account, key, fingerprint, id, created_at
+    FROM submissions CROSS JOIN jobs USING (seq) WHERE submissions.seq = ?1";
+
+/// Erases the keys that were due first.
+pub(crate) const ERASE_KEYS: &str = "
+    DELETE FROM past_submissions WHERE (account, key) IN (
+        SELECT account, key FROM past_submissions WHERE until <= ?1 ORDER BY until LIMIT ?2)
+    RETURNING account";
 
 #[async_trait]
 impl Submissions for SqliteQueue {
@@ -121,7 +170,10 @@ fn find(
 ) -> rusqlite::Result<Option<(JobId, [u8; 32])>> {
     let mut select = conn.prepare_cached(
         "SELECT jobs.id, submissions.fingerprint FROM submissions JOIN jobs USING (seq)
-         WHERE submissions.account = ?1 AND submissions.key = ?2",
+         WHERE submissions.account = ?1 AND submissions.key = ?2
+         UNION ALL
+         SELECT id, fingerprint FROM past_submissions WHERE account = ?1 AND key = ?2
+         LIMIT 1",
     )?;
     let found = select.query_row((account.as_str(), key), |row| {
         Ok((JobId(row.get(0)?), row.get(1)?))

@@ -52,8 +52,8 @@ pub use store::{
     QueueCounts, Store,
 };
 pub use submission::{
-    Cursor, Extras, IdempotencyKey, JobFilter, JobPage, LOOKED_AT_MAX, RETRY_KEY_PREFIX,
-    Submissions, Submitted,
+    Cursor, Extras, IdempotencyKey, JobFilter, JobPage, KEY_RETENTION, LOOKED_AT_MAX,
+    RETRY_KEY_PREFIX, Submissions, Submitted,
 };
 pub use user::{NewUser, PasswordHash, Role, User, UserChange, UserId, Users};
 pub use webhook::{DeliveryOutcome, DueWebhooks, NewWebhook, Webhook, Webhooks};

@@ -15,6 +15,7 @@ use parking_lot::{Mutex, MutexGuard};
 use proto::{Account, Body, JobId, Timestamp, limits::JOB_COST};
 use tokio::sync::watch;
 
+use self::submissions::Named;
 use crate::{
     Job, LeaseHolder, Live, LiveLog, LogBytes, MemoryKeys, MemoryUsers, NewJob, Owner, Queue,
     QueueError, QueueLimits, Webhook,
@@ -39,8 +40,10 @@ struct Inner {
     fetched: HashMap<JobId, Timestamp>,
     /// Number of bytes that each job adds to the usage of its account.
     weights: HashMap<JobId, u64>,
-    /// The job and the request fingerprint of each idempotency key of an account.
-    named: HashMap<(Account, String), (JobId, [u8; 32])>,
+    /// What each idempotency key of an account stands for.
+    named: HashMap<(Account, String), Named>,
+    /// The same of keys whose job is erased.
+    past: HashMap<(Account, String), Named>,
     webhooks: HashMap<JobId, Webhook>,
     documents: batches::Documents,
     queries: queries::Table,
@@ -197,7 +200,8 @@ impl Inner {
         }
     }
 
-    /// Erases jobs, prompts and answers whose retention time is over; returns the next such time.
+    /// Erases jobs, prompts, answers and keys whose retention time is over; returns the next such
+    /// time.
     fn erase(&mut self) -> Option<Timestamp> {
         let (now, limits) = (self.live.machine.now(), self.live.machine.limits());
         let expires = |job: &Job| job.finished_at.map(|at| at + limits.kept);
@@ -242,8 +246,8 @@ impl Inner {
         let next = [kept.min(), next, Some(now + limits.fetched_kept)];
         let next = next.into_iter().flatten().min();
         let next = next.filter(|_| !finished.is_empty());
-        self.forget_names();
-        next
+        self.live.set_erasing(next.is_some());
+        [next, self.forget_names(now)].into_iter().flatten().min()
     }
 
     fn jobs(&self) -> Vec<(u64, &Job)> {

@@ -18,7 +18,7 @@ pub struct QueueLimits {
     /// Maximum size of the requests of one account's waiting jobs, in bytes.
     pub account_bytes_max: usize,
     /// Maximum size kept for one account, in bytes: requests and answers of all its jobs, including
-    /// ended ones until they are erased.
+    /// ended ones until they are erased, and idempotency keys of erased ones.
     pub account_kept_max: u64,
     /// Maximum size of one answer, in bytes; a job whose answer exceeds it fails.
     pub log_max: usize,

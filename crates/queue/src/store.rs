@@ -378,8 +378,8 @@ pub trait Queue: fmt::Debug + Send + Sync {
     /// Applies everything that is due: queues jobs of expired leases again, or fails them after the
     /// last attempt; fails jobs whose deadline has passed, leased or not, and jobs without a
     /// deadline that waited for [`crate::QueueLimits::waits`]; ends cancelled jobs whose lease has
-    /// expired; erases jobs that ended [`crate::QueueLimits::kept`] ago with request and log, and
-    /// request and log of fetched ones.
+    /// expired; erases jobs that ended [`crate::QueueLimits::kept`] ago with request and log,
+    /// request and log of fetched ones, and idempotency keys that outlived their job.
     ///
     /// Returns when it must be called again, if there is anything to wait for. While an ended job
     /// is kept, that is not later than the erasure of anything fetched after this call.

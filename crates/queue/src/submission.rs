@@ -1,6 +1,6 @@
 //! Submitting jobs under an idempotency key, and searching them page by page.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Duration};
 
 use async_trait::async_trait;
 use proto::{Account, JobId, JobState, ModelName, Op, Timestamp};
@@ -10,6 +10,10 @@ use crate::{Job, NewJob, NewWebhook, Owner, QueueError};
 /// Maximum number of jobs that are examined for one page, so that a search for something rare stays
 /// short.
 pub const LOOKED_AT_MAX: usize = 10_000;
+
+/// Minimum time for which an idempotency key is kept, from the submission of its job. A job that is
+/// kept longer keeps its key.
+pub const KEY_RETENTION: Duration = Duration::from_secs(48 * 60 * 60);
 
 /// Prefix of the key made by [`IdempotencyKey::retry`]; the id follows in lower-case hexadecimal.
 pub const RETRY_KEY_PREFIX: &str = "retry\n";
@@ -32,6 +36,15 @@ impl IdempotencyKey {
             key: format!("{RETRY_KEY_PREFIX}{of}"),
             fingerprint: [0; 32],
         }
+    }
+
+    /// Returns until when a key is kept although its job, submitted at `submitted`, is erased at
+    /// `now`; `None` if it goes with the job. So do the keys of retries and of batches, which
+    /// contain a line feed: a repeat of those shall make a new job.
+    #[must_use]
+    pub fn outlives_job(key: &str, submitted: Timestamp, now: Timestamp) -> Option<Timestamp> {
+        let until = submitted + KEY_RETENTION;
+        (until > now && !key.contains('\n')).then_some(until)
     }
 
     /// Checks that an earlier request under the same key is this one.
@@ -61,7 +74,7 @@ pub struct Extras {
 pub enum Submitted {
     /// A new job, without its body.
     New(Box<Job>),
-    /// A job that was accepted before under the same key.
+    /// A job that was accepted before under the same key. It may be erased already.
     Known(JobId),
 }
 
@@ -177,7 +190,8 @@ impl JobPage {
 #[async_trait]
 pub trait Submissions: fmt::Debug + Send + Sync {
     /// Accepts a job with its extras, or finds the one accepted before under the same key, even for
-    /// concurrent calls. A key is free again when its job is erased.
+    /// concurrent calls. A key is free again when its job is erased, but not within
+    /// [`KEY_RETENTION`] after the submission; see [`IdempotencyKey::outlives_job`].
     ///
     /// The accepted job is returned, because reading it back could fail, and the client would then
     /// submit it again.
@@ -192,7 +206,8 @@ pub trait Submissions: fmt::Debug + Send + Sync {
         extras: Extras,
     ) -> Result<Submitted, QueueError>;
 
-    /// Returns the job accepted under this key, and the digest of its request.
+    /// Returns the job accepted under this key, and the digest of its request. The job may be
+    /// erased already.
     async fn submitted(
         &self,
         account: &Account,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use proto::limits;
-use queue::{SESSIONS_MAX, machine::AGING_STEP};
+use queue::{KEY_RETENTION, SESSIONS_MAX, machine::AGING_STEP};
 use telemetry::fixed::{Limit, count, seconds};
 
 use crate::{
@@ -110,6 +110,7 @@ fn queue() -> Vec<Limit> {
             "idempotency-key-bytes-max",
             count(limits::IDEMPOTENCY_KEY_MAX),
         ),
+        ("idempotency-keys-kept-for", seconds(KEY_RETENTION)),
     ]
 }
 
@@ -165,6 +166,7 @@ mod tests {
             "# priority-step = 60 (fixed)",
             "# model-change-timeout = 21600 (fixed)",
             "# models-per-agent-max = 4096 (fixed)",
+            "# idempotency-keys-kept-for = 172800 (fixed)",
             "# reports-bytes-per-key-max = 67108864 (fixed)",
             "# batch-requests-max = 10000 (fixed)",
             "# unfinished-batches-per-account = 8 (fixed)",

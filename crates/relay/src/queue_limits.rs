@@ -58,8 +58,8 @@ pub struct QueueLimitArgs {
         value_name = "MIB"
     )]
     pub account_queued_mib_max: usize,
-    /// Maximum size of all stored requests and answers of one account, until they are erased, in
-    /// MiB.
+    /// Maximum size of all stored requests and answers of one account, until they are erased, and
+    /// of idempotency keys that are kept longer, in MiB.
     #[arg(
         long,
         env = "HEARTH_ACCOUNT_KEPT_MIB_MAX",

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use proto::{Dialect, JobId, ModelName, Op, Priority};
-use queue::{Extras, JobLog, NewJob, Submitted};
+use queue::{Extras, JobLog, NewJob, QueueError, Submitted};
 use sha2::{Digest as _, Sha256};
 
 use crate::{Relay, auth::Caller, concurrency::Repeat, error::ApiError};
@@ -68,9 +68,14 @@ impl Relay {
             idempotency_key: caller.idempotency_key(|| submission.fingerprint()),
             ..Extras::default()
         };
-        self.submit_with(caller, submission, extras)
-            .await
-            .map(|submitted| submitted.id())
+        match self.submit_with(caller, submission, extras).await? {
+            Submitted::New(job) => Ok(job.new.id),
+            // Its key may be kept longer than the job.
+            Submitted::Known(id) => match self.store.account(id).await? {
+                Some(_) => Ok(id),
+                None => Err(QueueError::Erased(id).into()),
+            },
+        }
     }
 
     /// Queues a job with an idempotency key or a webhook of its own.
@@ -120,7 +125,8 @@ impl Relay {
         }
         caller.pause_work();
         let log = self.store.log(caller.owner(), guard.job).await?;
-        let log = log.ok_or_else(ApiError::unknown_job)?;
+        // Its key may be kept longer than the job.
+        let log = log.ok_or(QueueError::Erased(guard.job))?;
         Ok(AttendedJob {
             op,
             model,

@@ -31,7 +31,7 @@ pub(super) const QUEUE: &[Bug] = &[
             },
             Edit {
                 file: "crates/relay/src/api/jobs/submit.rs",
-                is: "let job = job.ok_or_else(ApiError::unknown_job)?;",
+                is: "let job = job.ok_or(QueueError::Erased(id))?;",
                 becomes: "let Some(job) = job else {
                         let soon = format!(r#\"{{\"id\":\"{id}\"}}\"#);
                         return Ok((StatusCode::ACCEPTED, soon).into_response());

@@ -292,7 +292,8 @@ fn an_upgrade_without_room_for_its_copy_changes_nothing_and_says_how_much_it_nee
         queue.close().await.unwrap();
         drop(queue);
         let old = rusqlite::Connection::open(&path).unwrap();
-        old.execute_batch("DROP TABLE erasures").unwrap();
+        old.execute_batch("DROP TABLE past_submissions; DROP TABLE erasures")
+            .unwrap();
         old.pragma_update(None, "user_version", 14).unwrap();
         drop(old);
         let filler = small.fill();

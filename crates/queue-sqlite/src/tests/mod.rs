@@ -15,7 +15,7 @@ use std::{
     sync::mpsc,
 };
 
-use proto::Timestamp;
+use proto::{Account, Timestamp};
 use queue::{
     QueueLimits,
     conformance::{bounds, run, sample::T0},
@@ -151,6 +151,11 @@ impl Scratch {
 fn on_disk(path: &Path) -> Vec<Record> {
     let conn = crate::schema::open_reader(path).unwrap();
     restart::unfinished(&conn).unwrap()
+}
+
+/// Returns the number of bytes kept for an account.
+fn kept(queue: &SqliteQueue, account: &Account) -> u64 {
+    queue.shared.live.lock().machine.kept(account)
 }
 
 fn sorted<'a>(records: impl Iterator<Item = &'a Record>) -> Vec<Record> {

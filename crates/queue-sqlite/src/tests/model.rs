@@ -7,26 +7,36 @@ use std::{fmt::Debug, time::Duration};
 use proptest::{collection::vec, prelude::*};
 use proto::{End, ErrorCode, EventId, LeaseToken, Timestamp, worker::Retry};
 use queue::{
-    Keys, MemoryQueue, NewJob, Owner, Queue, QueueError,
-    conformance::sample::{T0, account, failed, id, page, why},
+    Keys, MemoryQueue, NewJob, Owner, Queue, QueueError, Submissions,
+    conformance::{
+        sample::{T0, account, failed, id, job_of, page, why},
+        submissions::named,
+    },
 };
 
-use self::calls::{Call, call, limits};
-use super::{Scratch, run};
+use self::calls::{Call, call, call_by_key, limits};
+use super::{Scratch, kept, run};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn the_file_answers_as_the_model_does(calls in vec(call(), 1..60)) {
-        run(async move {
-            let mut pair = Pair::new();
-            for call in calls {
-                pair = pair.call(call).await;
-            }
-            pair.compare().await;
-        });
+        run(compared(calls));
     }
+
+    #[test]
+    fn the_file_forgets_names_as_the_model_does(calls in vec(call_by_key(), 1..60)) {
+        run(compared(calls));
+    }
+}
+
+async fn compared(calls: Vec<Call>) {
+    let mut pair = Pair::new();
+    for call in calls {
+        pair = pair.call(call).await;
+    }
+    pair.compare().await;
 }
 
 struct Pair {
@@ -55,15 +65,27 @@ impl Pair {
         let (now, model, file) = (self.now, &self.model, &*self.file);
         match call {
             Call::Wait(seconds) => self.now = now + Duration::from_secs(seconds),
-            Call::Enqueue { new, deadline } => {
+            Call::Enqueue { new, deadline, key } => {
                 let new = NewJob {
                     deadline: deadline.map(|seconds| now + Duration::from_secs(seconds)),
                     ..new
                 };
-                same(
-                    model.enqueue(now, new.clone()).await,
-                    file.enqueue(now, new).await,
-                );
+                if let Some((key, digest)) = key {
+                    let extras = || named(key, digest);
+                    same(
+                        model.submit(now, new.clone(), extras()).await,
+                        file.submit(now, new.clone(), extras()).await,
+                    );
+                    same(
+                        model.submitted(&new.account, key).await,
+                        file.submitted(&new.account, key).await,
+                    );
+                } else {
+                    same(
+                        model.enqueue(now, new.clone()).await,
+                        file.enqueue(now, new).await,
+                    );
+                }
             }
             Call::Lease {
                 query,
@@ -141,6 +163,10 @@ impl Pair {
                 model.fetched(now, id(n));
                 file.fetched(now, id(n));
             }
+            Call::ReapAfter(seconds) => {
+                self.now = now + Duration::from_secs(seconds);
+                same(model.reap(self.now).await, file.reap(self.now).await);
+            }
             Call::Reap => same(model.reap(now).await, file.reap(now).await),
             Call::Restart => {
                 model.restart(now);
@@ -179,6 +205,29 @@ impl Pair {
                 let lines = |page: &queue::LogPage| page.chunks.clone();
                 assert_eq!(lines(&expected), lines(&got));
             }
+        }
+        self.compare_kept().await;
+    }
+
+    /// Compares what is kept for each account, by the longest request that is still accepted.
+    async fn compare_kept(&self) {
+        let most = usize::try_from(limits().account_kept_max).unwrap();
+        // Waiting jobs have limits of their own.
+        for n in 1..9 {
+            same(
+                self.model.cancel(self.now, Owner::Anyone, id(n)).await,
+                self.file.cancel(self.now, Owner::Anyone, id(n)).await,
+            );
+        }
+        for (n, name) in (100..).zip(["a", "b", "c"]) {
+            let left = most - usize::try_from(kept(&self.file, &account(name))).unwrap();
+            let long = |bytes| NewJob {
+                body: vec![b'x'; bytes].into(),
+                ..job_of(n, name)
+            };
+            let refused = self.model.enqueue(self.now, long(left + 1)).await;
+            assert_eq!(refused.unwrap_err().code(), ErrorCode::AccountFull);
+            self.model.enqueue(self.now, long(left)).await.unwrap();
         }
     }
 }

@@ -1,18 +1,23 @@
 //! A restart keeps everything.
 
 use bytes::Bytes;
-use proto::{End, ErrorCode, EventId, JobState, limits::RESTART_GRACE, worker::Retry};
+use proto::{
+    End, ErrorCode, EventId, JobState,
+    limits::{KEY_COST, RESTART_GRACE},
+    worker::Retry,
+};
 use queue::{
-    Extras, IdempotencyKey, NewJob, Owner, Queue, QueueError, RESULT_RETENTION, Submissions,
+    KEY_RETENTION, NewJob, Owner, Queue, QueueError, RESULT_RETENTION, Submissions,
     conformance::{
         bounds,
         sample::{
             LEASE, T0, after, at, found, id, job, job_of, leased, lines, next, page, texts, why,
         },
+        submissions::named,
     },
 };
 
-use super::{Scratch, run};
+use super::{Scratch, kept, run};
 use crate::SqliteQueue;
 
 #[test]
@@ -187,20 +192,32 @@ fn a_new_attempt_forgets_the_lines_of_the_old_one_on_disk_too() {
 fn a_restart_keeps_what_a_name_stands_for() {
     run(async {
         let queue = Scratch::new();
-        let named = |fingerprint| Extras {
-            idempotency_key: Some(IdempotencyKey {
-                key: "k".into(),
-                fingerprint: [fingerprint; 32],
-            }),
-            ..Extras::default()
-        };
+        let named = |fingerprint| named("k", fingerprint);
         queue.submit(T0, job(1), named(7)).await.unwrap();
-        for after in [queue.killed(at(1)), queue.reopened(at(1)).await] {
-            let again = after.submit(at(1), job(2), named(7)).await;
+        let stands = async |queue: &Scratch, now, queued| {
+            let again = queue.submit(now, job(2), named(7)).await;
             assert_eq!(again.unwrap().id(), id(1));
-            let other = after.submit(at(1), job(2), named(8)).await.unwrap_err();
+            let other = queue.submit(now, job(2), named(8)).await.unwrap_err();
             assert!(matches!(other, QueueError::OtherRequest), "{other}");
-            assert_eq!(after.counts().queued, 1);
+            assert_eq!(queue.counts().queued, queued);
+        };
+        stands(&queue.killed(at(1)), at(1), 1).await;
+        let queue = queue.reopened(at(1)).await;
+        stands(&queue, at(1), 1).await;
+
+        // The job is erased, and its key is not.
+        queue.cancel(at(1), Owner::Anyone, id(1)).await.unwrap();
+        let erased = at(1) + RESULT_RETENTION;
+        queue.reap(erased).await.unwrap();
+        for after in [queue.killed(erased), queue.reopened(erased).await] {
+            stands(&after, erased, 0).await;
+            assert_eq!(kept(&after, &job(1).account), KEY_COST);
+            let free = T0 + KEY_RETENTION;
+            assert_eq!(after.reap(erased).await.unwrap(), Some(free));
+            after.reap(free).await.unwrap();
+            assert_eq!(kept(&after, &job(1).account), 0);
+            let new = after.submit(free, job(3), named(8)).await.unwrap();
+            assert_eq!(new.id(), id(3));
         }
     });
 }

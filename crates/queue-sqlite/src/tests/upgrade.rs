@@ -1,16 +1,18 @@
 //! Files of earlier layouts are upgraded, and keep what is in them.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use proto::{Dialect, ErrorCode};
 use queue::{
-    Batches as _, Extras, IdempotencyKey, Keys as _, LineResult, NewJob, NewQuery, NewWebhook,
-    Owner, Queries as _, Queue, ResultFile, SessionId, Sessions as _, Submissions as _, Users as _,
+    Batches as _, Extras, Keys as _, LineResult, NewJob, NewQuery, NewWebhook, Owner, Queries as _,
+    Queue, QueueLimits, ResultFile, SessionId, Sessions as _, Submissions as _, Users as _,
     Webhooks as _,
     conformance::{
         batches,
-        sample::{T0, after, failed, found, id, job, lines, next, page, texts},
-        sessions, users,
+        sample::{T0, account, after, failed, found, id, job, job_of, lines, next, page, texts},
+        sessions,
+        submissions::named,
+        users,
     },
 };
 
@@ -52,7 +54,21 @@ fn a_file_of_the_first_layout_keeps_its_jobs_and_a_copy_stays_beside_it() {
     });
 }
 
-/// Writes a row to every table.
+/// Makes a file with a key whose job is erased.
+async fn with_a_past_job(path: &Path) {
+    let at_once = QueueLimits {
+        kept: Duration::ZERO,
+        ..QueueLimits::default()
+    };
+    let queue = SqliteQueue::open_limited(path, T0, at_once).unwrap();
+    let past = job_of(9, "b");
+    queue.submit(T0, past, named("past", 1)).await.unwrap();
+    queue.cancel(T0, Owner::Anyone, id(9)).await.unwrap();
+    queue.reap(T0).await.unwrap();
+    queue.close().await.unwrap();
+}
+
+/// Writes a row to every other table.
 async fn filled(queue: &SqliteQueue) {
     queue.create_key(key()).await.unwrap();
     let user = queue.create_user(users::user("eva")).await.unwrap();
@@ -61,17 +77,13 @@ async fn filled(queue: &SqliteQueue) {
         .open_session(T0, sessions::session(1, user))
         .await
         .unwrap();
-    let idempotency_key = IdempotencyKey {
-        key: "mine".into(),
-        fingerprint: [1; 32],
-    };
     let webhook = NewWebhook {
         url: "http://localhost/".into(),
         secret: proto::SecretBytes::new(vec![2; 32]),
     };
     let extras = Extras {
-        idempotency_key: Some(idempotency_key),
         webhook: Some(webhook),
+        ..named("mine", 1)
     };
     queue.submit(T0, job(1), extras).await.unwrap();
     let lease = next(queue, T0).await.unwrap();
@@ -145,6 +157,7 @@ fn a_file_of_any_layout_keeps_what_is_in_it() {
     run(async {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("now.db");
+        with_a_past_job(&path).await;
         let now = SqliteQueue::open(&path, T0).unwrap();
         filled(&now).await;
         now.close().await.unwrap();
@@ -172,6 +185,8 @@ fn a_file_of_any_layout_keeps_what_is_in_it() {
             );
             let named = then.submitted(&job(1).account, "mine").await.unwrap();
             assert_eq!(named.is_some(), layout >= 2, "{layout}");
+            let past = then.submitted(&account("b"), "past").await.unwrap();
+            assert_eq!(past.is_some(), layout >= 16, "{layout}");
             let webhook = then.webhook(id(1)).await.unwrap();
             assert_eq!(webhook.is_some(), layout >= 3, "{layout}");
             if layout >= 4 {

@@ -3,14 +3,17 @@
 use bytes::Bytes;
 use proto::{
     End, ErrorCode, JobError, JobState,
-    limits::{JOB_COST, LINE_COST},
+    limits::{JOB_COST, KEY_COST, LINE_COST},
     worker::Retry,
 };
 
-use super::sample::{LEASE, T0, account, after, found, id, job, leased, lines, next, page, texts};
+use super::{
+    sample::{LEASE, T0, account, after, found, id, job, leased, lines, next, page, texts},
+    submissions::named,
+};
 use crate::{
-    Claim, FETCHED_RETENTION, NewJob, NewQuery, Owner, QueueError, QueueLimits, RESULT_RETENTION,
-    Store,
+    Claim, FETCHED_RETENTION, KEY_RETENTION, NewJob, NewQuery, Owner, QueueError, QueueLimits,
+    RESULT_RETENTION, Store,
 };
 
 /// Returns limits small enough to be reached in a test.
@@ -110,6 +113,26 @@ pub async fn an_account_has_a_share_of_what_is_kept(store: &dyn Store) {
     let now = T0 + RESULT_RETENTION;
     store.reap(now).await.unwrap();
     store.enqueue(now, sized(202, "a", 500)).await.unwrap();
+}
+
+/// Otherwise an account could fill the disk with keys.
+pub async fn a_name_that_outlives_its_job_counts_for_its_account(store: &dyn Store) {
+    let share = limits().account_kept_max;
+    let names = 16;
+    for n in 1..=names {
+        let name = named(&format!("k{n}"), 7);
+        store.submit(T0, sized(n, "a", 500), name).await.unwrap();
+        store.cancel(T0, Owner::Anyone, id(n)).await.unwrap();
+    }
+    let now = T0 + RESULT_RETENTION;
+    store.reap(now).await.unwrap();
+    let left = share - u64::from(names) * KEY_COST;
+    let more = fills(store, "a", 51, 0).await;
+    assert_eq!(u64::from(more), left / (JOB_COST + 500));
+    let now = T0 + KEY_RETENTION;
+    store.reap(now).await.unwrap();
+    let all = fills(store, "a", 101, 0).await;
+    assert_eq!(u64::from(all), share / (JOB_COST + 500), "nothing is left");
 }
 
 /// Drafts and log entries of a query count against its account, whoever writes them.

@@ -1,14 +1,18 @@
 //! Rules for submissions: one job per idempotency key, and paged searches.
 
-use proto::{End, ErrorCode, JobError, JobState, Op};
+use std::time::Duration;
+
+use proto::{End, ErrorCode, JobError, JobState, Op, Timestamp};
 
 use super::sample::{T0, account, at, id, job, job_for, job_of, leased, next};
 use crate::{
-    Cursor, Extras, IdempotencyKey, JobFilter, JobPage, NewJob, Owner, QueueError,
-    RESULT_RETENTION, Store,
+    Cursor, Extras, FETCHED_RETENTION, IdempotencyKey, JobFilter, JobPage, KEY_RETENTION, NewJob,
+    Owner, QueueError, RESULT_RETENTION, Store, Submitted,
 };
 
-fn named(key: &str, fingerprint: u8) -> Extras {
+/// Returns the extras of a job under an idempotency key.
+#[must_use]
+pub fn named(key: &str, fingerprint: u8) -> Extras {
     Extras {
         idempotency_key: Some(IdempotencyKey {
             key: key.into(),
@@ -92,18 +96,84 @@ pub async fn of_many_who_ask_at_once_one_makes_the_job(store: &dyn Store) {
     assert_eq!(store.counts().queued, 1);
 }
 
-/// The key is not free before that.
-pub async fn a_name_is_free_when_its_job_is_erased(store: &dyn Store) {
+/// Submits a job under the key `k` and cancels it; returns the time at which it is erased.
+async fn cancelled_under_a_name(store: &dyn Store) -> Timestamp {
     store.submit(T0, job(1), named("k", 7)).await.unwrap();
     store.cancel(T0, Owner::Anyone, id(1)).await.unwrap();
-    store.reap(at(60)).await.unwrap();
-    let kept = store.submit(at(60), job(2), named("k", 7)).await;
-    assert_eq!(kept.unwrap().id(), id(1));
-    store.reap(T0 + RESULT_RETENTION).await.unwrap();
-    let free = store
-        .submit(T0 + RESULT_RETENTION, job(3), named("k", 9))
-        .await;
-    assert_eq!(free.unwrap().id(), id(3));
+    T0 + RESULT_RETENTION
+}
+
+/// A late repeat finds the job that was, and makes no second one.
+pub async fn a_name_outlives_its_job_until_two_days_after_its_submission(store: &dyn Store) {
+    let erased = cancelled_under_a_name(store).await;
+    let free = T0 + KEY_RETENTION;
+    let almost = T0 + (KEY_RETENTION - Duration::from_millis(1));
+    for now in [erased, almost] {
+        assert_eq!(store.reap(now).await.unwrap(), Some(free));
+        assert!(store.get(Owner::Anyone, id(1)).await.unwrap().is_none());
+        let again = store.submit(now, job(2), named("k", 7)).await;
+        assert_eq!(again.unwrap(), Submitted::Known(id(1)));
+        let other = store.submit(now, job(2), named("k", 8)).await.unwrap_err();
+        assert!(matches!(other, QueueError::OtherRequest), "{other}");
+        let found = store.submitted(&account("a"), "k").await.unwrap();
+        assert_eq!(found, Some((id(1), [7; 32])));
+        assert_eq!(store.submitted(&account("b"), "k").await.unwrap(), None);
+        assert_eq!(store.counts().queued, 0);
+    }
+    assert_eq!(store.reap(free).await.unwrap(), None);
+    assert_eq!(store.submitted(&account("a"), "k").await.unwrap(), None);
+    let next = store.submit(free, job(3), named("k", 8)).await;
+    assert_eq!(next.unwrap().id(), id(3));
+}
+
+/// A job may wait and be kept for longer than that.
+pub async fn a_name_stays_for_as_long_as_its_job(store: &dyn Store) {
+    let later = T0 + 2 * KEY_RETENTION;
+    let waiting = NewJob {
+        deadline: Some(later + RESULT_RETENTION),
+        ..job(1)
+    };
+    store.submit(T0, waiting, named("k", 7)).await.unwrap();
+    let again = async |now| store.submit(now, job(2), named("k", 7)).await.unwrap().id();
+    store.reap(later).await.unwrap();
+    assert_eq!(again(later).await, id(1));
+    store.cancel(later, Owner::Anyone, id(1)).await.unwrap();
+    let almost = later + (RESULT_RETENTION - Duration::from_millis(1));
+    store.reap(almost).await.unwrap();
+    assert_eq!(again(almost).await, id(1));
+    let erased = later + RESULT_RETENTION;
+    assert_eq!(store.reap(erased).await.unwrap(), None);
+    assert_eq!(again(erased).await, id(2));
+}
+
+/// A retry whose job is erased may be made again.
+pub async fn a_name_of_the_relays_own_goes_with_its_job(store: &dyn Store) {
+    let retry = IdempotencyKey::retry(id(9));
+    let extras = || Extras {
+        idempotency_key: Some(retry.clone()),
+        ..Extras::default()
+    };
+    store.submit(T0, job(1), extras()).await.unwrap();
+    store.cancel(T0, Owner::Anyone, id(1)).await.unwrap();
+    let erased = T0 + RESULT_RETENTION;
+    assert_eq!(store.reap(erased).await.unwrap(), None);
+    let found = store.submitted(&account("a"), &retry.key).await;
+    assert_eq!(found.unwrap(), None);
+    let again = store.submit(erased, job(2), extras()).await;
+    assert_eq!(again.unwrap().id(), id(2));
+}
+
+/// Otherwise its erasure would wait until the key is free.
+pub async fn an_end_is_told_to_whoever_reaps_also_while_only_a_name_is_kept(store: &dyn Store) {
+    let now = cancelled_under_a_name(store).await;
+    let token = leased(store, now, 2).await;
+    store.reap(now).await.unwrap();
+    let mut arrivals = store.arrivals();
+    arrivals.mark_unchanged();
+    store.complete(now, token, 0, End::Completed).await.unwrap();
+    assert!(arrivals.has_changed().unwrap(), "nobody was told");
+    let next = store.reap(now).await.unwrap();
+    assert_eq!(next, Some(now + FETCHED_RETENTION));
 }
 
 /// Searches by state, model, operation and age, alone and combined.

@@ -150,7 +150,7 @@ impl Machine {
     }
 
     /// Number of bytes kept for an account: requests and answers of all its jobs, including ended
-    /// ones.
+    /// ones, and idempotency keys of erased ones.
     #[must_use]
     pub fn kept(&self, account: &Account) -> u64 {
         self.kept.get(account).copied().unwrap_or_default()

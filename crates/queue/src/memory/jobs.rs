@@ -229,7 +229,6 @@ impl Queue for MemoryQueue {
             let steps = inner.live.machine.reap(now);
             inner.store(steps);
             let erase = inner.erase();
-            inner.live.set_erasing(erase.is_some());
             let next = [inner.live.machine.next_reap(), erase];
             Ok(next.into_iter().flatten().min())
         })

@@ -1,27 +1,53 @@
 //! Idempotency keys and searches of the store in memory.
 
 use async_trait::async_trait;
-use proto::{Account, JobId, JobState, Timestamp};
+use proto::{Account, JobId, JobState, Timestamp, limits::KEY_COST};
 
 use super::{Inner, MemoryQueue, without_body};
 use crate::{
-    Cursor, Extras, IdempotencyKey, Job, JobFilter, JobPage, NewJob, Owner, QueueError,
-    Submissions, Submitted, Webhook,
+    Cursor, Extras, IdempotencyKey, Job, JobFilter, JobPage, KEY_RETENTION, NewJob, Owner,
+    QueueError, Submissions, Submitted, Webhook,
 };
 
+/// What an idempotency key stands for.
+#[derive(Clone, Copy)]
+pub(super) struct Named {
+    job: JobId,
+    fingerprint: [u8; 32],
+    submitted: Timestamp,
+}
+
 impl Inner {
-    /// Forgets what is kept beside jobs that are gone: idempotency keys, webhooks and the like.
-    pub(super) fn forget_names(&mut self) {
+    /// Forgets what is kept beside jobs that are gone: webhooks, and idempotency keys that are not
+    /// kept longer. Returns when the next of those is to be forgotten.
+    pub(super) fn forget_names(&mut self, now: Timestamp) -> Option<Timestamp> {
         let Self {
             live,
             finished,
             named,
+            past,
             webhooks,
             ..
         } = self;
         let is_there = |id: &JobId| finished.contains_key(id) || live.machine.get(*id).is_some();
-        named.retain(|_, (id, _)| is_there(id));
         webhooks.retain(|id, _| is_there(id));
+        let gone: Vec<_> = named.extract_if(|_, of| !is_there(&of.job)).collect();
+        let cost = i64::try_from(KEY_COST).unwrap_or(i64::MAX);
+        for (name, of) in gone {
+            if IdempotencyKey::outlives_job(&name.1, of.submitted, now).is_some() {
+                live.machine.weigh(&name.0, cost);
+                past.insert(name, of);
+            }
+        }
+        for ((account, _), _) in past.extract_if(|_, of| of.submitted + KEY_RETENTION <= now) {
+            live.machine.weigh(&account, -cost);
+        }
+        let until = past.values().map(|of| of.submitted + KEY_RETENTION);
+        until.min()
+    }
+
+    fn of_name(&self, name: &(Account, String)) -> Option<&Named> {
+        self.named.get(name).or_else(|| self.past.get(name))
     }
 
     fn is_retried(&self, job: &Job) -> bool {
@@ -54,15 +80,21 @@ impl Submissions for MemoryQueue {
                 )
             });
             if let Some((name, idempotency_key)) = &name
-                && let Some((before, fingerprint)) = inner.named.get(name)
+                && let Some(before) = inner.of_name(name)
             {
                 return idempotency_key
-                    .check_same(fingerprint)
-                    .map(|()| Submitted::Known(*before));
+                    .check_same(&before.fingerprint)
+                    .map(|()| Submitted::Known(before.job));
             }
             let accepted = inner.enqueue(now, &job)?;
-            let name =
-                name.map(|(name, idempotency_key)| (name, (id, idempotency_key.fingerprint)));
+            let name = name.map(|(name, idempotency_key)| {
+                let named = Named {
+                    job: id,
+                    fingerprint: idempotency_key.fingerprint,
+                    submitted: accepted.created_at,
+                };
+                (name, named)
+            });
             inner.named.extend(name);
             let webhook = webhook.map(|new| (id, Webhook::new(new)));
             inner.webhooks.extend(webhook);
@@ -76,7 +108,8 @@ impl Submissions for MemoryQueue {
         key: &str,
     ) -> Result<Option<(JobId, [u8; 32])>, QueueError> {
         let inner = self.open()?;
-        Ok(inner.named.get(&(account.clone(), key.to_owned())).copied())
+        let found = inner.of_name(&(account.clone(), key.to_owned()));
+        Ok(found.map(|of| (of.job, of.fingerprint)))
     }
 
     async fn search(&self, owner: Owner<'_>, filter: &JobFilter) -> Result<JobPage, QueueError> {

@@ -22,6 +22,7 @@ mod http_carrier;
 mod hygiene;
 mod inbox;
 mod insecure_dev;
+mod late_repeats;
 mod lending;
 mod limits;
 mod login;

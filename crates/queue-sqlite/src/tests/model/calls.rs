@@ -9,11 +9,12 @@ use queue::{
     conformance::sample::{account, anyone, job},
 };
 
-/// Small enough that random calls reach both.
+/// Small enough that random calls reach those of jobs.
 pub(super) fn limits() -> QueueLimits {
     QueueLimits {
         jobs_max: 4,
         account_jobs_max: 2,
+        account_kept_max: 1024 * 1024,
         ..QueueLimits::default()
     }
 }
@@ -25,6 +26,8 @@ pub(super) enum Call {
         new: NewJob,
         /// In this many seconds.
         deadline: Option<u64>,
+        /// Idempotency key, with the digest of the request.
+        key: Option<(&'static str, u8)>,
     },
     Lease {
         query: LeaseQuery,
@@ -52,6 +55,8 @@ pub(super) enum Call {
     },
     Fetched(u8),
     Reap,
+    /// After this many seconds.
+    ReapAfter(u64),
     Restart,
 }
 
@@ -61,7 +66,8 @@ pub(super) fn call() -> impl Strategy<Value = Call> {
     let deadline = proptest::option::of(1..300_u64);
     prop_oneof![
         2 => prop_oneof![8 => 0..100_u64, 1 => Just(3_600), 1 => Just(90_000)].prop_map(Call::Wait),
-        5 => (new(), deadline).prop_map(|(new, deadline)| Call::Enqueue { new, deadline }),
+        5 => (new(), deadline, proptest::option::of(key()))
+            .prop_map(|(new, deadline, key)| Call::Enqueue { new, deadline, key }),
         5 => (query(), 1..100_u64, 1..3_usize)
             .prop_map(|(query, seconds, max)| Call::Lease { query, seconds, max }),
         1 => lease.clone().prop_map(Call::Extend),
@@ -75,6 +81,22 @@ pub(super) fn call() -> impl Strategy<Value = Call> {
         2 => Just(Call::Reap),
         1 => Just(Call::Restart),
     ]
+}
+
+/// Calls after which many keys outlive their jobs.
+pub(super) fn call_by_key() -> impl Strategy<Value = Call> {
+    prop_oneof![
+        4 => (new(), key())
+            .prop_map(|(new, key)| Call::Enqueue { new, deadline: None, key: Some(key) }),
+        3 => (1..9_u8).prop_map(|n| Call::Cancel { n, owner: None }),
+        2 => (0..90_000_u64).prop_map(Call::ReapAfter),
+        1 => Just(Call::Restart),
+    ]
+}
+
+/// The last key is of the kind that goes with its job.
+fn key() -> impl Strategy<Value = (&'static str, u8)> {
+    (select(vec!["k", "l", "retry\nx"]), 0..2_u8)
 }
 
 fn one_account() -> impl Strategy<Value = Account> {

@@ -10,7 +10,7 @@ use axum::{
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use proto::{Dialect, ErrorCode, JobId, JobView, Priority, SubmitJob, WebhookRequest, WebhookView};
-use queue::{Extras, Job, NewWebhook, QueuePosition, Submitted, Webhook};
+use queue::{Extras, Job, NewWebhook, QueueError, QueuePosition, Submitted, Webhook};
 
 use super::{placed, view, webhook_view};
 use crate::{
@@ -123,10 +123,11 @@ pub(super) fn accepted(relay: &Relay, job: Job, webhook: Option<WebhookView>) ->
     told(view(job), webhook, place)
 }
 
-/// Returns the response for a job that was submitted before with the same idempotency key.
+/// Returns the response for a job that was submitted before with the same idempotency key, which
+/// may be kept longer than its job.
 pub(super) async fn known(relay: &Relay, caller: &Caller, id: JobId) -> Result<Response, ApiError> {
     let job = relay.store.get(caller.owner(), id).await?;
-    let job = job.ok_or_else(ApiError::unknown_job)?;
+    let job = job.ok_or(QueueError::Erased(id))?;
     let place = relay.place(&job.new.account, &job.new.model, id);
     let webhook = relay.store.webhook(id).await?.map(webhook_view);
     let mut response = told(view(job), webhook, place);

@@ -23,7 +23,8 @@ const WISHES: &[Param] = &[
         headers::IDEMPOTENCY_KEY,
         Type("string"),
         "Idempotency key, 1 to 255 printable ASCII characters; a repeated request with the same \
-         key gets the job of the first",
+         key gets the job of the first, or 410 `erased` once that is gone; a key is kept for at \
+         least 48 hours",
     ),
     Param::header(
         headers::DEADLINE,
