@@ -48,7 +48,8 @@ impl Redis {
         Ok(Some(Self { process, folder }))
     }
 
-    /// Cycles per second, with one list of waiting and one of running jobs.
+    /// Cycles per second, with one list of waiting and one of running jobs, and the answers of each
+    /// caller's in a list of their own.
     pub(crate) async fn slice(&self, callers: usize) -> anyhow::Result<f64> {
         let begun = Instant::now();
         let mut tasks = JoinSet::new();
@@ -62,6 +63,8 @@ impl Redis {
                     line.ask(&["LPUSH", "waiting", &body]).await?;
                     let claim = ["LMOVE", "waiting", "running", "RIGHT", "LEFT"];
                     let claimed = line.ask(&claim).await?.context("a job waits")?;
+                    let answers = format!("answers {n}");
+                    line.ask(&["RPUSH", &answers, r#"{"done":true}"#]).await?;
                     line.ask(&["LREM", "running", "1", &claimed]).await?;
                     count += 1;
                 }
