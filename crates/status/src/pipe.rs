@@ -184,7 +184,8 @@ impl ReadingPace {
     }
 }
 
-/// The close code and reason for an error, if the other side can still receive it.
+/// The close code and reason for an error, if the other side can still receive it. The same as in
+/// `relay::carrier::farewell`: the hub and the relay share no crate with sockets.
 pub(crate) fn broken_rule(error: &Error) -> Option<(CloseCode, &'static str)> {
     #[expect(
         clippy::wildcard_enum_match_arm,

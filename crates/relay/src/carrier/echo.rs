@@ -43,7 +43,8 @@ fn upgrade(mut request: Request, message_max: usize) -> Result<Response, ApiErro
         let config = Some(config(message_max));
         let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, config).await;
         let end = echo(&mut socket, &meter).await;
-        end.farewell().say(&mut socket).await;
+        let farewell = end.farewell();
+        farewell.say(&mut socket, |metered| &mut metered.io).await;
     });
     Ok(switching(accept))
 }

@@ -45,23 +45,27 @@ impl Farewell {
 
     /// Performs the closing handshake. Then reads until the other side has closed the connection:
     /// one that is closed with unread bytes is reset, and the close frame lost.
-    pub(super) async fn say<S>(self, socket: &mut WebSocketStream<S>)
-    where
+    /// That is read from what is `below` a meter: discarded bytes count for nobody.
+    pub(super) async fn say<S, C>(
+        self,
+        socket: &mut WebSocketStream<S>,
+        below: impl FnOnce(&mut S) -> &mut C,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin,
+        C: AsyncRead + AsyncWrite + Unpin,
     {
         let closing = async {
             let closed = match self {
                 Self::None => return,
-                // The library has it ready, and reports that nothing can be sent after it.
+                // The library has it ready.
                 Self::Answer => socket.flush().await,
                 Self::Close(code, reason) => {
                     let (code, reason) = (code.into(), reason.into());
                     socket.close(Some(CloseFrame { code, reason })).await
                 }
             };
-            let is_sent = matches!(closed, Ok(()) | Err(Error::ConnectionClosed));
-            let connection = socket.get_mut();
-            if !is_sent || connection.shutdown().await.is_err() {
+            let connection = below(socket.get_mut());
+            if closed.is_err() || connection.shutdown().await.is_err() {
                 return;
             }
             let (mut rest, mut room) = ([0; 1024], DISCARDED);
@@ -76,7 +80,8 @@ impl Farewell {
     }
 }
 
-/// The close code and reason for an error, if the other side can still receive it.
+/// The close code and reason for an error, if the other side can still receive it. The same as in
+/// `status::pipe`: the hub and the relay share no crate with sockets.
 fn broken_rule(error: &Error) -> Farewell {
     #[expect(
         clippy::wildcard_enum_match_arm,
@@ -92,4 +97,37 @@ fn broken_rule(error: &Error) -> Farewell {
         _ => return Farewell::None,
     };
     Farewell::Close(code.into(), reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_never_closes_or_never_stops_sending_is_left() {
+        for sends in [false, true] {
+            let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
+            let mut socket = WebSocketStream::from_raw_socket(ours, Role::Server, None).await;
+            let began = Instant::now();
+            let told = async {
+                let farewell = Farewell::Close(1002, "not a frame");
+                farewell.say(&mut socket, |connection| connection).await;
+                drop(socket);
+            };
+            let sending = async {
+                let mut sent = 0;
+                while sends && theirs.write_all(&[0; 1024]).await.is_ok() {
+                    sent += 1024;
+                }
+                // Open until the relay has left.
+                (theirs, sent)
+            };
+            let ((), (_theirs, sent)) = tokio::join!(told, sending);
+            assert!(began.elapsed() <= GOODBYE + Duration::from_millis(10));
+            assert!(sent <= DISCARDED + 128 * 1024, "{sent}");
+        }
+    }
 }

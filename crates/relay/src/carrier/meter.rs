@@ -15,7 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::budget::BudgetShare;
 
-/// Length of the header of a client's control frame, in bytes.
+/// Length of the header of a client's control frame in its shortest form, in bytes. The rest of a
+/// longer one counts until the next message with data.
 const CONTROL_HEAD: usize = 6;
 
 /// What a connection has received: in all, and since its last whole message.

@@ -195,7 +195,7 @@ async fn serve(relay: &Relay, caller: &Arc<Caller>, io: TokioIo<Upgraded>) {
         Err(ended) => ended,
     };
     // Boxed to keep the task of an idle worker small.
-    Box::pin(ended.farewell().say(&mut socket)).await;
+    Box::pin(ended.farewell().say(&mut socket, |io| io)).await;
 }
 
 /// First message of a worker.

@@ -236,7 +236,8 @@ async fn serve(
             .farewell(),
         Err(reason) => Farewell::Close(CLOSE_DENIED, reason),
     };
-    farewell.say(&mut socket).await;
+    // Boxed to keep the task of an idle desktop small.
+    Box::pin(farewell.say(&mut socket, |metered| &mut metered.io)).await;
 }
 
 async fn serve_desktop(

@@ -61,7 +61,13 @@ fn piped(relay: &Relay) -> (DuplexStream, Running) {
         let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, None).await;
         let worker = WorkerId::new(NAME).unwrap();
         let over = std::future::pending();
-        run_session(&relay, &caller, &worker, &mut socket, &meter, over).await
+        let ended = run_session(&relay, &caller, &worker, &mut socket, &meter, over).await;
+        // The session has ended by now.
+        tokio::spawn(async move {
+            let farewell = ended.farewell();
+            farewell.say(&mut socket, |metered| &mut metered.io).await;
+        });
+        ended
     });
     (theirs, running)
 }
@@ -166,8 +172,12 @@ async fn a_message_for_which_there_is_no_memory_ends_the_tunnel_and_is_counted()
     let (theirs, running) = piped(&relay);
     let mut desktop = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
     assert_eq!(kind(&mut desktop).await.as_deref(), Some("http_request"));
-    // The rest of it is not read.
-    let _ = desktop.send(Message::text("x".repeat(2 * MIB))).await;
+    // The rest of it is read, and dropped.
+    let text = Message::text("x".repeat(3 * MIB / 2));
+    desktop.send(text).await.unwrap();
+    let told = desktop.next().await.unwrap().unwrap();
+    assert!(matches!(told, Message::Close(Some(frame)) if u16::from(frame.code) == 1013));
+    drop(desktop);
     assert_eq!(running.await.unwrap(), TunnelEnd::Busy);
     assert_eq!(job_of(&relay, 1).await, (JobState::Queued, 1));
     let counted = relay.metrics.render(&Now::default());
