@@ -145,6 +145,7 @@ test("what is to be typed is shown as code, without its backticks", async () => 
   expect(code("help")).toEqual(["hearth relay"]);
   expect(screen.getByTestId("help").textContent).not.toContain("`");
   expect(code("problem")).toEqual(["Welcome"]);
+  expect(code("hint")).toEqual(["Welcome"]);
   expect(screen.getByTestId("problem").textContent).toBe("its first message was not Welcome but ` <b>");
 });
 
