@@ -30,7 +30,12 @@ async fn main() -> ExitCode {
     if wanted.is_empty() || wanted == ["all"] {
         wanted = ALL.map(str::to_owned).into();
     }
-    match run(&wanted).await {
+    // What the proofs have started ends with them.
+    let ran = tokio::select! {
+        ran = run(&wanted) => ran,
+        _ = tokio::signal::ctrl_c() => Err(io::ErrorKind::Interrupted.into()),
+    };
+    match ran {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             drop(writeln!(io::stderr(), "hearth-prove: {error}"));

@@ -3,6 +3,7 @@ use std::{
     ffi::OsString,
     fs, io,
     path::{Path, PathBuf},
+    pin::pin,
     process::{Output, Stdio},
     time::Duration,
 };
@@ -203,21 +204,34 @@ impl Ran {
     }
 }
 
-/// Runs a command with a timeout, after which it and what it started are killed.
+/// A process group that is killed on drop: a command with what it started, for example the relay of a
+/// benchmark.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(leader) = self.0 {
+            // It may have ended.
+            let _ = kill_process_group(leader, Signal::KILL);
+        }
+    }
+}
+
+/// Runs a command with a timeout. It and what it started are killed after that, or when the call is
+/// dropped.
 async fn finished(mut command: Command, within: Duration) -> io::Result<Output> {
     let group = command.process_group(0).kill_on_drop(true);
     let child = group.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-    let id = child.id();
-    if let Ok(ended) = timeout(within, child.wait_with_output()).await {
-        return ended;
-    }
-    // With the programs that it started, for example a benchmark's relay.
-    let leader = id.and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-    if let Some(leader) = leader {
-        kill_process_group(leader, Signal::KILL)?;
-    }
-    let why = format!("did not end within {} s", within.as_secs());
-    Err(io::Error::new(io::ErrorKind::TimedOut, why))
+    let id = child.id().and_then(|id| i32::try_from(id).ok());
+    let mut ending = pin!(child.wait_with_output());
+    // Dropped first, while the leader is not reaped yet.
+    let mut group = Group(id.and_then(Pid::from_raw));
+    let Ok(ended) = timeout(within, &mut ending).await else {
+        let why = format!("did not end within {} s", within.as_secs());
+        return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+    };
+    group.0 = None;
+    ended
 }
 
 /// Makes `copy` equal to `from`, except for the `planted` files. Unchanged files keep their times, so
