@@ -86,7 +86,7 @@ codes! {
     StaleLease = "stale_lease", 409;
     /// Lines must arrive in order; continue with the number given in the response.
     ChunkGap = "chunk_gap", 409;
-    /// The prompt and the answer were erased after their retention time.
+    /// The prompt and the answer were erased after their retention time; use a new idempotency key.
     Erased = "erased", 410;
     /// The job has no answer yet; repeat the request later, or wait for the job's end.
     JobUnfinished = "job_unfinished", 409;

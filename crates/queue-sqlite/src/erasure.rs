@@ -103,12 +103,8 @@ impl Group<'_> {
             (live.machine.now(), live.machine.limits())
         };
         let most = self.erased_at_once();
-        let keys = self.erase_keys(now, most / ERASED_JOB)?;
-        if keys > 0 {
-            self.mark_erasing();
-        }
-        let mut left = most - keys * ERASED_JOB;
-        for due in self.due(now, limits, left / ERASED_JOB)? {
+        let mut left = most;
+        for due in self.due(now, limits, most / ERASED_JOB)? {
             let in_parts = due.is_begun || due.weight() > most;
             let is_gone = if in_parts {
                 self.erase_in_parts(&due, &mut left)?
@@ -124,7 +120,11 @@ impl Group<'_> {
             }
             self.finish(&due, now)?;
         }
-        Ok(self.next_erasure(now, limits)?)
+        // Keys come last: jobs have the private data, and more of it.
+        if self.erase_keys(now, left / ERASED_JOB)? > 0 {
+            self.mark_erasing();
+        }
+        Ok(self.plan_erasure(now, limits)?)
     }
 
     fn due(&self, now: Timestamp, limits: QueueLimits, most: u64) -> rusqlite::Result<Vec<Due>> {
@@ -281,7 +281,7 @@ impl Group<'_> {
 
     /// Returns the time of the next erasure, and sets whether the caller of `reap` has a timer for
     /// those of ended jobs.
-    pub(crate) fn next_erasure(
+    pub(crate) fn plan_erasure(
         &self,
         now: Timestamp,
         limits: QueueLimits,

@@ -275,7 +275,7 @@ impl<'a> Group<'a> {
             (steps, live.machine.now(), live.machine.limits())
         };
         self.write(steps)?;
-        let erase = self.next_erasure(now, limits)?;
+        let erase = self.plan_erasure(now, limits)?;
         Ok((self.live().machine.next_reap(), erase))
     }
 

@@ -15,7 +15,10 @@ pub enum QueueError {
     #[error("job {0} has already ended: it is {state}", state = format!("{:?}", .1).to_lowercase())]
     Ended(JobId, JobState),
     /// The request and the answer were erased after their retention time.
-    #[error("the prompt and answer of job {0} were erased after their retention time")]
+    #[error(
+        "the prompt and answer of job {0} were erased after their retention time; to run it again, \
+         submit it as a new job, with a new idempotency key if it has one"
+    )]
     Erased(JobId),
     /// Lines are missing before the one that was sent; the worker must send again from `stored +
     /// 1`.

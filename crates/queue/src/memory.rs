@@ -43,7 +43,7 @@ struct Inner {
     /// What each idempotency key of an account stands for.
     named: HashMap<(Account, String), Named>,
     /// The same of keys whose job is erased.
-    past: HashMap<(Account, String), Named>,
+    past: HashMap<(Account, String), (Named, Timestamp)>,
     webhooks: HashMap<JobId, Webhook>,
     documents: batches::Documents,
     queries: queries::Table,

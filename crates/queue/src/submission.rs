@@ -15,6 +15,8 @@ pub const LOOKED_AT_MAX: usize = 10_000;
 /// kept longer keeps its key.
 pub const KEY_RETENTION: Duration = Duration::from_secs(48 * 60 * 60);
 
+const MINUTE_MS: i64 = 60_000;
+
 /// Prefix of the key made by [`IdempotencyKey::retry`]; the id follows in lower-case hexadecimal.
 pub const RETRY_KEY_PREFIX: &str = "retry\n";
 
@@ -43,8 +45,16 @@ impl IdempotencyKey {
     /// contain a line feed: a repeat of those shall make a new job.
     #[must_use]
     pub fn outlives_job(key: &str, submitted: Timestamp, now: Timestamp) -> Option<Timestamp> {
-        let until = submitted + KEY_RETENTION;
+        let until = Self::kept_until(submitted);
         (until > now && !key.contains('\n')).then_some(until)
+    }
+
+    /// Returns until when a key is kept at least: [`KEY_RETENTION`], up to a full minute, so that the
+    /// keys of a minute are erased together.
+    #[must_use]
+    pub fn kept_until(submitted: Timestamp) -> Timestamp {
+        let until = submitted + KEY_RETENTION;
+        Timestamp(until.0.saturating_add(MINUTE_MS - 1) / MINUTE_MS * MINUTE_MS)
     }
 
     /// Checks that an earlier request under the same key is this one.

@@ -17,11 +17,11 @@ use proto::{
     limits::{JOB_COST, KEY_COST},
 };
 use queue::{
-    BatchState, Batches, FETCHED_RETENTION, FileRecord, KEY_RETENTION, LineResult, NewJob,
+    BatchState, Batches, FETCHED_RETENTION, FileRecord, IdempotencyKey, LineResult, NewJob,
     NewQuery, Owner, Queries, Queue, QueueLimits, RESULT_RETENTION, ResultFile, Submissions,
     conformance::{
         batches,
-        sample::{LEASE, T0, anyone, at, job, leased},
+        sample::{LEASE, T0, anyone, at, id, job, job_of, leased},
         submissions::named,
     },
 };
@@ -243,7 +243,7 @@ fn names_that_are_due_together_are_erased_in_several_groups() {
                 .into_iter()
                 .all(|told| told.is_ok())
         );
-        let (now, free) = (T0 + RESULT_RETENTION, T0 + KEY_RETENTION);
+        let (now, free) = (T0 + RESULT_RETENTION, IdempotencyKey::kept_until(T0));
         let names = || {
             let kept = kept(&queue, &job(1).account);
             assert_eq!(kept % KEY_COST, 0, "{kept}");
@@ -252,7 +252,12 @@ fn names_that_are_due_together_are_erased_in_several_groups() {
         while queue.reap(now).await.unwrap().is_some_and(|at| at <= now) {}
         assert_eq!(names(), JOBS as u64);
         assert_eq!(queue.reap(now).await.unwrap(), Some(free));
+        // A job that is due at the same time goes first.
+        let ended = now + (free.since(now) - RESULT_RETENTION);
+        queue.enqueue(ended, job_of(9, "b")).await.unwrap();
+        queue.cancel(ended, Owner::Anyone, id(9)).await.unwrap();
         assert_eq!(queue.reap(free).await.unwrap(), Some(free));
+        assert!(queue.get(Owner::Anyone, id(9)).await.unwrap().is_none());
         assert!((1..JOBS as u64).contains(&names()), "{}", names());
         assert_eq!(queue.reap(free).await.unwrap(), None);
         assert_eq!(names(), 0);
@@ -287,7 +292,7 @@ fn a_request_and_an_answer_that_are_too_large_for_one_group_are_erased_in_parts(
             };
             answered(&queue, new, &[3_000_000; 5]).await;
             let account = job(1).account;
-            let kept = || queue.shared.live.lock().machine.kept(&account);
+            let kept = || kept(&queue, &account);
             assert!(kept() > 35_000_000);
             let now = if whole {
                 T0 + RESULT_RETENTION
@@ -336,7 +341,7 @@ fn a_request_that_was_half_erased_when_the_relay_was_killed_is_erased_after_it()
         assert!(next.is_some_and(|next| next <= now));
         let queue = queue.killed(now);
         let account = job(1).account;
-        let kept = || queue.shared.live.lock().machine.kept(&account);
+        let kept = || kept(&queue, &account);
         assert!((JOB_COST + 1..9_000_000).contains(&kept()));
         while queue.reap(now).await.unwrap().is_some_and(|at| at <= now) {}
         assert_eq!(kept(), JOB_COST);

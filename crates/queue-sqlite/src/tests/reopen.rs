@@ -7,7 +7,7 @@ use proto::{
     worker::Retry,
 };
 use queue::{
-    KEY_RETENTION, NewJob, Owner, Queue, QueueError, RESULT_RETENTION, Submissions,
+    IdempotencyKey, NewJob, Owner, Queue, QueueError, RESULT_RETENTION, Submissions,
     conformance::{
         bounds,
         sample::{
@@ -212,7 +212,7 @@ fn a_restart_keeps_what_a_name_stands_for() {
         for after in [queue.killed(erased), queue.reopened(erased).await] {
             stands(&after, erased, 0).await;
             assert_eq!(kept(&after, &job(1).account), KEY_COST);
-            let free = T0 + KEY_RETENTION;
+            let free = IdempotencyKey::kept_until(T0);
             assert_eq!(after.reap(erased).await.unwrap(), Some(free));
             after.reap(free).await.unwrap();
             assert_eq!(kept(&after, &job(1).account), 0);

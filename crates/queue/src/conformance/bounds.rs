@@ -12,7 +12,7 @@ use super::{
     submissions::named,
 };
 use crate::{
-    Claim, FETCHED_RETENTION, KEY_RETENTION, NewJob, NewQuery, Owner, QueueError, QueueLimits,
+    Claim, FETCHED_RETENTION, IdempotencyKey, NewJob, NewQuery, Owner, QueueError, QueueLimits,
     RESULT_RETENTION, Store,
 };
 
@@ -129,7 +129,7 @@ pub async fn a_name_that_outlives_its_job_counts_for_its_account(store: &dyn Sto
     let left = share - u64::from(names) * KEY_COST;
     let more = fills(store, "a", 51, 0).await;
     assert_eq!(u64::from(more), left / (JOB_COST + 500));
-    let now = T0 + KEY_RETENTION;
+    let now = IdempotencyKey::kept_until(T0);
     store.reap(now).await.unwrap();
     let all = fills(store, "a", 101, 0).await;
     assert_eq!(u64::from(all), share / (JOB_COST + 500), "nothing is left");

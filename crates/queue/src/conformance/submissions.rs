@@ -106,8 +106,8 @@ async fn cancelled_under_a_name(store: &dyn Store) -> Timestamp {
 /// A late repeat finds the job that was, and makes no second one.
 pub async fn a_name_outlives_its_job_until_two_days_after_its_submission(store: &dyn Store) {
     let erased = cancelled_under_a_name(store).await;
-    let free = T0 + KEY_RETENTION;
-    let almost = T0 + (KEY_RETENTION - Duration::from_millis(1));
+    let free = IdempotencyKey::kept_until(T0);
+    let almost = Timestamp(free.0 - 1);
     for now in [erased, almost] {
         assert_eq!(store.reap(now).await.unwrap(), Some(free));
         assert!(store.get(Owner::Anyone, id(1)).await.unwrap().is_none());

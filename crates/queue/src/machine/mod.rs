@@ -180,8 +180,8 @@ impl Machine {
     pub fn check_kept(&self, account: &Account, bytes: usize) -> Result<(), QueueError> {
         if self.kept(account).saturating_add(bytes as u64) > self.limits.account_kept_max {
             return Err(QueueError::AccountFull(
-                "the account's stored requests and answers have reached their limit; try again \
-                 when older ones are erased",
+                "what is stored of the account (requests, answers, and idempotency keys of the \
+                 last 48 hours) has reached its limit; try again when older ones are erased",
             ));
         }
         Ok(())

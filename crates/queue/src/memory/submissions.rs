@@ -5,8 +5,8 @@ use proto::{Account, JobId, JobState, Timestamp, limits::KEY_COST};
 
 use super::{Inner, MemoryQueue, without_body};
 use crate::{
-    Cursor, Extras, IdempotencyKey, Job, JobFilter, JobPage, KEY_RETENTION, NewJob, Owner,
-    QueueError, Submissions, Submitted, Webhook,
+    Cursor, Extras, IdempotencyKey, Job, JobFilter, JobPage, NewJob, Owner, QueueError,
+    Submissions, Submitted, Webhook,
 };
 
 /// What an idempotency key stands for.
@@ -34,20 +34,20 @@ impl Inner {
         let gone: Vec<_> = named.extract_if(|_, of| !is_there(&of.job)).collect();
         let cost = i64::try_from(KEY_COST).unwrap_or(i64::MAX);
         for (name, of) in gone {
-            if IdempotencyKey::outlives_job(&name.1, of.submitted, now).is_some() {
+            if let Some(until) = IdempotencyKey::outlives_job(&name.1, of.submitted, now) {
                 live.machine.weigh(&name.0, cost);
-                past.insert(name, of);
+                past.insert(name, (of, until));
             }
         }
-        for ((account, _), _) in past.extract_if(|_, of| of.submitted + KEY_RETENTION <= now) {
+        for ((account, _), _) in past.extract_if(|_, (_, until)| *until <= now) {
             live.machine.weigh(&account, -cost);
         }
-        let until = past.values().map(|of| of.submitted + KEY_RETENTION);
-        until.min()
+        past.values().map(|(_, until)| *until).min()
     }
 
     fn of_name(&self, name: &(Account, String)) -> Option<&Named> {
-        self.named.get(name).or_else(|| self.past.get(name))
+        let past = || self.past.get(name).map(|(of, _)| of);
+        self.named.get(name).or_else(past)
     }
 
     fn is_retried(&self, job: &Job) -> bool {
