@@ -10,6 +10,7 @@ use std::{
 
 use bytes::{Buf as _, BytesMut};
 use parking_lot::{Mutex, MutexGuard};
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -123,7 +124,10 @@ impl Unsent {
     /// Writes frames to the socket, and buffers what it does not take.
     fn put(&mut self, stream: &TcpStream, most: usize, frames: &[u8]) {
         let taken = if self.bytes.is_empty() {
-            self.offer(stream, frames)
+            // Without a look at what the runtime knows of the socket, which is not in the processor's
+            // cache: it is nearly always ready. If not, `drain` finds out.
+            let taken = SockRef::from(stream).send(frames);
+            self.offered(taken)
         } else {
             0
         };
@@ -143,7 +147,7 @@ impl Unsent {
         let taken = if rest.is_empty() {
             0
         } else {
-            self.offer(stream, &rest)
+            self.offered(stream.try_write(&rest))
         };
         self.bytes = rest;
         self.bytes.advance(taken);
@@ -162,9 +166,9 @@ impl Unsent {
         Ok(true)
     }
 
-    /// Writes what the socket takes now; returns the number of bytes.
-    fn offer(&mut self, stream: &TcpStream, bytes: &[u8]) -> usize {
-        match stream.try_write(bytes) {
+    /// The number of bytes that the socket took.
+    fn offered(&mut self, taken: io::Result<usize>) -> usize {
+        match taken {
             Ok(taken) if taken > 0 => return taken,
             Ok(_) => self.broken = Some(ErrorKind::WriteZero),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}

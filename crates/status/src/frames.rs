@@ -58,9 +58,11 @@ pub(crate) struct Frames {
     latest: Arc<Snapshot>,
     /// `None`: nothing changed for these readers.
     made: HashMap<Key, Option<Bytes>>,
+    /// The one that was sent last: nearly all readers are sent the same.
+    last: Option<(Key, Option<Bytes>)>,
 }
 
-#[derive(PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Key {
     Whole(Shape, Option<Cause>),
     /// The changes since the status with this number.
@@ -73,7 +75,8 @@ enum Key {
 impl Frames {
     pub(crate) fn of(latest: Arc<Snapshot>) -> Self {
         let made = HashMap::new();
-        Self { latest, made }
+        let last = None;
+        Self { latest, made, last }
     }
 
     /// The frame to send to this reader now, if any; `view` then counts it as sent.
@@ -88,8 +91,15 @@ impl Frames {
                 from: *from,
             },
         };
-        let made = self.made.entry(key);
-        let frame = made.or_insert_with(|| make(latest, view)).clone();
+        let frame = match &self.last {
+            Some((last, frame)) if *last == key => frame.clone(),
+            Some(_) | None => {
+                let made = self.made.entry(key);
+                let frame = made.or_insert_with(|| make(latest, view)).clone();
+                self.last = Some((key, frame.clone()));
+                frame
+            }
+        };
         let content = latest.clone();
         match (&frame, &mut view.known) {
             // Nothing is sent, but an older status need not be kept.

@@ -14,14 +14,14 @@ use crate::{Snapshot, connection::Connection, frames::Frames};
 /// Number of readers written to before the task yields; about a millisecond of work.
 const AT_ONCE: usize = 256;
 
-/// The connections of a hub.
+/// The connections of a hub. A list that is being shown to is not changed but copied.
 #[derive(Default)]
-pub(crate) struct Readers(Mutex<Vec<Arc<Connection>>>);
+pub(crate) struct Readers(Mutex<Arc<Vec<Arc<Connection>>>>);
 
 impl Readers {
     /// Shows every change on this connection until the guard is dropped.
     pub(crate) fn join(&self, connection: Arc<Connection>) -> Joined<'_> {
-        self.connections().push(connection.clone());
+        Arc::make_mut(&mut self.connections()).push(connection.clone());
         Joined {
             readers: self,
             connection,
@@ -38,7 +38,7 @@ impl Readers {
             }
             from = Instant::now() + pace;
             let mut frames = Frames::of(status.borrow_and_update().clone());
-            let connections = self.connections().clone();
+            let connections = Arc::clone(&self.connections());
             for (at, some) in connections.chunks(AT_ONCE).enumerate() {
                 if at > 0 {
                     yield_now().await;
@@ -50,7 +50,7 @@ impl Readers {
         }
     }
 
-    fn connections(&self) -> MutexGuard<'_, Vec<Arc<Connection>>> {
+    fn connections(&self) -> MutexGuard<'_, Arc<Vec<Arc<Connection>>>> {
         self.0.lock()
     }
 }
@@ -68,7 +68,7 @@ impl Drop for Joined<'_> {
             .iter()
             .position(|connection| Arc::ptr_eq(connection, &self.connection));
         if let Some(place) = place {
-            connections.swap_remove(place);
+            Arc::make_mut(&mut connections).swap_remove(place);
         }
     }
 }
