@@ -149,7 +149,7 @@ impl Relay {
             match relay.store.cancel(relay.now(), caller.owner(), job).await {
                 Ok(()) => tracing::info!(job.id = %job, why, "cancelled"),
                 Err(error) if error.is_of_store() => {
-                    tracing::warn!(job.id = %job, error = proto::causes(&error), "cannot cancel; the job goes on");
+                    tracing::warn!(job.id = %job, error = proto::causes(&error), "cannot cancel; the job may go on");
                 }
                 Err(error) => tracing::debug!(job.id = %job, %error, "nothing to cancel"),
             }

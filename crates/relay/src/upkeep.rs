@@ -76,7 +76,10 @@ pub(crate) async fn check_keys(relay: Relay) {
             match relay.in_force(&keys, &id, now).await {
                 Ok(true) => {}
                 Ok(false) => connection.cancel(),
-                Err(error) => tracing::warn!(%error, "cannot check a user"),
+                Err(error) => tracing::warn!(
+                    error = proto::causes(&error),
+                    "cannot check the user of an open connection; retrying at the next interval"
+                ),
             }
         }
     }
@@ -107,7 +110,7 @@ pub(crate) async fn give_up_orphans(relay: Relay) {
         match cancelled {
             Ok(()) => tracing::info!(job.id = %job, "cancelled: the requester did not return"),
             Err(error) if error.is_of_store() => {
-                tracing::warn!(job.id = %job, error = proto::causes(&error), "cannot cancel; the job goes on");
+                tracing::warn!(job.id = %job, error = proto::causes(&error), "cannot cancel; the job may go on");
             }
             Err(error) => tracing::debug!(job.id = %job, %error, "nothing to cancel"),
         }
