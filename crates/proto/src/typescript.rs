@@ -1,4 +1,5 @@
-//! Generates the TypeScript types and limits of the pages: `UPDATE=1` writes them, a test compares them.
+//! Generates the TypeScript types and limits of the pages: `UPDATE=1` writes them, a test compares
+//! them.
 
 use std::{fs, path::Path};
 

@@ -49,8 +49,8 @@ impl IdempotencyKey {
         (until > now && !key.contains('\n')).then_some(until)
     }
 
-    /// Returns until when a key is kept at least: [`KEY_RETENTION`], up to a full minute, so that the
-    /// keys of a minute are erased together.
+    /// Returns until when a key is kept at least: [`KEY_RETENTION`], up to a full minute, so that
+    /// the keys of a minute are erased together.
     #[must_use]
     pub fn kept_until(submitted: Timestamp) -> Timestamp {
         let until = submitted + KEY_RETENTION;

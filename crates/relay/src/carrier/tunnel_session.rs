@@ -89,7 +89,9 @@ pub(super) async fn run_session<S: AsyncRead + AsyncWrite + Unpin>(
             Ok(never) => match never {},
             Err(ended) => ended,
         },
-        () = write(&mut sink, &mut outgoing, &is_writing, patience) => TunnelEnd::Lost(Farewell::None),
+        () = write(&mut sink, &mut outgoing, &is_writing, patience) => {
+            TunnelEnd::Lost(Farewell::None)
+        }
     };
     session.give_back(ended).await;
     ended
