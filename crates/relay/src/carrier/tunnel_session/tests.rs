@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::protocol::{
 };
 
 use super::{super::meter::Metered, *};
-use crate::{RelaySettings, world::SystemWorld};
+use crate::{RelaySettings, budget::BudgetShare, world::SystemWorld};
 
 const NAME: &str = "tunnel-test";
 const MIB: usize = 1024 * 1024;
@@ -45,6 +45,20 @@ async fn tunnel(jobs: u8) -> (Relay, WebSocketStream<DuplexStream>, Running) {
     let (theirs, running) = piped(&relay);
     let desktop = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
     (relay, desktop, running)
+}
+
+/// A tunnel beside which 4 of 16 MiB are in use while the share is kept.
+async fn crowded(jobs: u8) -> (Relay, BudgetShare, WebSocketStream<DuplexStream>, Running) {
+    let settings = RelaySettings {
+        arriving_max: 16 * MIB,
+        ..RelaySettings::default()
+    };
+    let relay = relay_with(jobs, settings).await;
+    let mut beside = relay.arriving.share("a");
+    beside.grow(4 * MIB).unwrap();
+    let (theirs, running) = piped(&relay);
+    let desktop = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
+    (relay, beside, desktop, running)
 }
 
 fn piped(relay: &Relay) -> (DuplexStream, Running) {
@@ -162,15 +176,7 @@ async fn a_desktop_that_reads_its_request_drop_by_drop_loses_it() {
 
 #[tokio::test]
 async fn a_message_for_which_there_is_no_memory_ends_the_tunnel_and_is_counted() {
-    let settings = RelaySettings {
-        arriving_max: 16 * MIB,
-        ..RelaySettings::default()
-    };
-    let relay = relay_with(1, settings).await;
-    let mut beside = relay.arriving.share("a");
-    beside.grow(4 * MIB).unwrap();
-    let (theirs, running) = piped(&relay);
-    let mut desktop = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
+    let (relay, _beside, mut desktop, running) = crowded(1).await;
     assert_eq!(kind(&mut desktop).await.as_deref(), Some("http_request"));
     // The rest of it is read, and dropped.
     let text = Message::text("x".repeat(3 * MIB / 2));
@@ -186,15 +192,7 @@ async fn a_message_for_which_there_is_no_memory_ends_the_tunnel_and_is_counted()
 
 #[tokio::test]
 async fn the_parts_of_a_message_count_also_after_a_ping_between_them() {
-    let settings = RelaySettings {
-        arriving_max: 16 * MIB,
-        ..RelaySettings::default()
-    };
-    let relay = relay_with(0, settings).await;
-    let mut beside = relay.arriving.share("a");
-    beside.grow(4 * MIB).unwrap();
-    let (theirs, running) = piped(&relay);
-    let mut desktop = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
+    let (_relay, _beside, mut desktop, running) = crowded(0).await;
     let part = |kind| Frame::message(vec![b'x'; MIB / 2], OpCode::Data(kind), false);
     for kind in [Data::Text, Data::Continue, Data::Continue, Data::Continue] {
         // The last of it is not read.
