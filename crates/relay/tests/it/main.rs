@@ -8,6 +8,7 @@ mod arriving;
 mod batches;
 mod bounds;
 mod bridge;
+mod broken_batches;
 mod ceilings;
 mod chosen_worker;
 mod client;
