@@ -12,17 +12,13 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use proto::{
-    End, ErrorCode, JobId, Timestamp,
-    limits::{JOB_COST, KEY_COST},
-};
+use proto::{End, ErrorCode, JobId, Timestamp, limits::JOB_COST};
 use queue::{
-    BatchState, Batches, FETCHED_RETENTION, FileRecord, IdempotencyKey, LineResult, NewJob,
-    NewQuery, Owner, Queries, Queue, QueueLimits, RESULT_RETENTION, ResultFile, Submissions,
+    BatchState, Batches, FETCHED_RETENTION, FileRecord, LineResult, NewJob, NewQuery, Owner,
+    Queries, Queue, QueueLimits, RESULT_RETENTION, ResultFile,
     conformance::{
         batches,
-        sample::{LEASE, T0, anyone, at, id, job, job_of, leased},
-        submissions::named,
+        sample::{LEASE, T0, anyone, at, job, leased},
     },
 };
 
@@ -223,61 +219,6 @@ fn what_ended_together_is_erased_in_many_groups_and_never_fills_the_log() {
         // The limit before a checkpoint, plus one group.
         assert!(longest < 24 * 1024 * 1024, "{longest}");
     });
-}
-
-#[test]
-fn names_that_are_due_together_are_erased_in_several_groups() {
-    const JOBS: usize = 700;
-    run(async {
-        let queue = Scratch::new();
-        let ids = (1..=JOBS as u128).map(|n| JobId(n.to_be_bytes()));
-        let asked = ids.clone().map(|id| {
-            let name = named(&id.to_string(), 7);
-            queue.submit(T0, NewJob { id, ..job(1) }, name)
-        });
-        assert!(join_all(asked).await.into_iter().all(|asked| asked.is_ok()));
-        let cancelled = ids.map(|id| queue.cancel(T0, Owner::Anyone, id));
-        assert!(
-            join_all(cancelled)
-                .await
-                .into_iter()
-                .all(|told| told.is_ok())
-        );
-        let (now, free) = (T0 + RESULT_RETENTION, IdempotencyKey::kept_until(T0));
-        let names = || {
-            let kept = kept(&queue, &job(1).account);
-            assert_eq!(kept % KEY_COST, 0, "{kept}");
-            kept / KEY_COST
-        };
-        while queue.reap(now).await.unwrap().is_some_and(|at| at <= now) {}
-        assert_eq!(names(), JOBS as u64);
-        assert_eq!(queue.reap(now).await.unwrap(), Some(free));
-        // A job that is due at the same time goes first.
-        let ended = now + (free.since(now) - RESULT_RETENTION);
-        queue.enqueue(ended, job_of(9, "b")).await.unwrap();
-        queue.cancel(ended, Owner::Anyone, id(9)).await.unwrap();
-        assert_eq!(queue.reap(free).await.unwrap(), Some(free));
-        assert!(queue.get(Owner::Anyone, id(9)).await.unwrap().is_none());
-        assert!((1..JOBS as u64).contains(&names()), "{}", names());
-        assert_eq!(queue.reap(free).await.unwrap(), None);
-        assert_eq!(names(), 0);
-    });
-}
-
-#[test]
-fn names_that_are_due_are_found_along_their_index() {
-    let queue = Scratch::new();
-    let conn = crate::schema::open_reader(&queue.path()).unwrap();
-    let plan = format!("EXPLAIN QUERY PLAN {}", crate::submissions::ERASE_KEYS);
-    let mut plan = conn.prepare(&plan).unwrap();
-    let steps = plan.query_map([0, 9], |row| row.get::<_, String>("detail"));
-    let steps: Vec<_> = steps.unwrap().map(Result::unwrap).collect();
-    for step in [
-        "SEARCH past_submissions USING PRIMARY KEY (account=? AND key=?)",
-        "SEARCH past_submissions USING COVERING INDEX past_submissions_by_end (until<?)",
-    ] {
-        assert!(steps.iter().any(|found| found == step), "{steps:?}");
-    }
 }
 
 #[test]

@@ -4,22 +4,15 @@ use std::{
     error::Error as _,
     sync::{
         Arc,
-        atomic::{
-            AtomicBool, AtomicUsize,
-            Ordering::{self, SeqCst},
-        },
+        atomic::{AtomicBool, Ordering},
     },
 };
 
-use proto::{End, ErrorCode, JobState, limits::KEY_COST, worker::Retry};
+use proto::{End, ErrorCode, JobState, worker::Retry};
 use queue::{
-    IdempotencyKey, NewJob, Owner, Queue, RESULT_RETENTION, Submissions,
-    conformance::{
-        sample::{
-            LEASE, T0, after, anyone, at, found, id, job, leased, lines, next, page, texts, urgent,
-            why,
-        },
-        submissions::named,
+    NewJob, Owner, Queue,
+    conformance::sample::{
+        LEASE, T0, after, anyone, at, found, id, job, leased, lines, next, page, texts, urgent, why,
     },
 };
 
@@ -88,29 +81,6 @@ fn a_failed_commit_is_told_to_its_group_and_leaves_memory_equal_to_disk() {
         assert_eq!(next(&*queue, at(1)).await.unwrap().job.id, id(4));
         queue.enqueue(at(1), job(6)).await.unwrap();
         assert_eq!(queue.disk(), queue.memory());
-    });
-}
-
-#[test]
-fn a_group_that_fails_neither_keeps_a_name_nor_erases_it() {
-    run(async {
-        // The number of commits until one fails.
-        let fails_in = Arc::new(AtomicUsize::new(0));
-        let left = fails_in.clone();
-        let fails = move |left: usize| left.checked_sub(1);
-        let queue = Scratch::on_commit(move || left.fetch_update(SeqCst, SeqCst, fails) == Ok(1));
-        queue.submit(T0, job(1), named("k", 7)).await.unwrap();
-        queue.cancel(T0, Owner::Anyone, id(1)).await.unwrap();
-        let kept = || kept(&queue, &job(1).account);
-        let (job, free) = (kept(), IdempotencyKey::kept_until(T0));
-        for (now, was, is) in [(T0 + RESULT_RETENTION, job, KEY_COST), (free, KEY_COST, 0)] {
-            // The first finds what is overdue, the second erases.
-            fails_in.store(2, SeqCst);
-            queue.reap(now).await.unwrap_err();
-            assert_eq!((kept(), fails_in.load(SeqCst)), (was, 0));
-            queue.reap(now).await.unwrap();
-            assert_eq!(kept(), is);
-        }
     });
 }
 

@@ -6,6 +6,7 @@ mod erasure;
 mod failure;
 mod files;
 mod model;
+mod names;
 mod reopen;
 mod upgrade;
 
