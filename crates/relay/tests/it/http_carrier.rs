@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    time::Instant,
 };
 
 use crate::{
@@ -23,19 +22,24 @@ use crate::{
     worker::{CHAT_DONE, Scripted, chat, report},
 };
 
-struct Worker(Client);
+pub(crate) struct Worker(pub(crate) Client);
 
 impl Worker {
-    async fn new(server: &Server) -> Self {
+    pub(crate) async fn new(server: &Server) -> Self {
         Self(server.client("default", &[Scope::Work]).await)
     }
 
     /// Polls once with a report, without waiting.
-    async fn poll(&self, free: u32, held: &[LeaseToken]) -> PollAnswer {
+    pub(crate) async fn poll(&self, free: u32, held: &[LeaseToken]) -> PollAnswer {
         self.poll_for(free, held, 0).await
     }
 
-    async fn poll_for(&self, free: u32, held: &[LeaseToken], wait_ms: u64) -> PollAnswer {
+    pub(crate) async fn poll_for(
+        &self,
+        free: u32,
+        held: &[LeaseToken],
+        wait_ms: u64,
+    ) -> PollAnswer {
         let body = json!({
             "worker": "w", "version": "0", "report": report(&["m"]),
             "free": free, "held": held, "wait_ms": wait_ms,
@@ -44,7 +48,12 @@ impl Worker {
         reply.polled().await
     }
 
-    async fn say(&self, token: LeaseToken, what: &str, body: String) -> (StatusCode, Value) {
+    pub(crate) async fn say(
+        &self,
+        token: LeaseToken,
+        what: &str,
+        body: String,
+    ) -> (StatusCode, Value) {
         let LeaseToken { job, attempt } = token;
         let path = format!("/api/worker/v1/jobs/{job}/{attempt}/{what}");
         let reply = self.0.post(&path, body).await;
@@ -435,67 +444,4 @@ async fn only_so_many_workers_poll_with_one_key() {
     clock.by(Duration::from_secs(2 * 3600));
     let later = poll("one-more".into()).await;
     assert_eq!(later.status, StatusCode::NO_CONTENT, "the others are gone");
-}
-
-/// A limit so low that only what counts against it could wait.
-fn nearly_none() -> RelaySettings {
-    let mut settings = RelaySettings::default();
-    settings.unpaid_every = Duration::from_secs(3600);
-    settings.unpaid_burst = 4;
-    settings
-}
-
-#[tokio::test]
-async fn a_polling_worker_that_does_many_short_jobs_is_never_slowed() {
-    let server = Server::with(nearly_none()).await;
-    let client = server.requester().await;
-    let worker = Worker::new(&server).await;
-    for _ in 0..10 {
-        client.post("/api/jobs", CHAT).await;
-        let token = worker.poll_for(1, &[], 20_000).await.leases[0].head.token;
-        // While the job runs, it polls for cancellations.
-        worker.poll(0, &[token]).await;
-        worker.say(token, "lines?first=1", CHAT_DONE.into()).await;
-        let end = json!({"lines": 1, "end": End::Completed}).to_string();
-        let (status, _) = worker.say(token, "end", end).await;
-        assert_eq!(status, StatusCode::OK);
-    }
-}
-
-#[tokio::test]
-async fn requests_of_a_polling_worker_that_no_lease_pays_for_are_answered_later() {
-    let token = LeaseToken {
-        job: proto::JobId([9; 16]),
-        attempt: 1,
-    };
-    let end = json!({"lines": 0, "end": End::Completed}).to_string();
-    let nack = json!({"retry": "now", "code": "internal", "message": ""}).to_string();
-    let details = json!({"worker": "w", "details": []}).to_string();
-    for (what, body) in [
-        ("extend", String::new()),
-        ("end", end),
-        ("nack", nack),
-        ("lines?first=1", CHAT_DONE.into()),
-        ("details", details),
-        ("poll", String::new()),
-    ] {
-        let mut settings = RelaySettings::default();
-        settings.unpaid_every = Duration::from_millis(50);
-        settings.unpaid_burst = 1;
-        let server = Server::with(settings).await;
-        let worker = Worker::new(&server).await;
-        let began = Instant::now();
-        for _ in 0..5 {
-            match what {
-                "poll" => drop(worker.poll(0, &[]).await),
-                "details" => {
-                    let path = "/api/worker/v1/details";
-                    drop(worker.0.post(path, body.clone()).await);
-                }
-                _ => drop(worker.say(token, what, body.clone()).await),
-            }
-        }
-        let took = began.elapsed();
-        assert!(took >= Duration::from_millis(190), "{what}: {took:?}");
-    }
 }

@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use hearth_relay::RelaySettings;
+use http::StatusCode;
 use proto::{
-    End, ErrorCode,
+    End, ErrorCode, LeaseToken,
     worker::{RelayMessage, Retry, WorkerMessage},
 };
 use queue::Scope;
+use serde_json::json;
 use tokio::time::Instant;
 
 use crate::{
+    http_carrier::Worker,
     in_time,
     server::Server,
     socket::{CHAT, submit},
@@ -56,10 +59,10 @@ async fn a_third_connection_of_a_worker_closes_the_oldest_and_its_job_goes_on() 
 }
 
 /// A limit so low that only what counts against it could wait.
-fn nearly_none() -> RelaySettings {
+fn nearly_none(burst: u32) -> RelaySettings {
     let mut settings = RelaySettings::default();
     settings.unpaid_every = Duration::from_secs(3600);
-    settings.unpaid_burst = 3;
+    settings.unpaid_burst = burst;
     settings
 }
 
@@ -71,7 +74,7 @@ async fn messages_that_no_lease_pays_for_are_read_later_and_none_is_lost() {
     let server = Server::with(settings).await;
     let mut worker = Scripted::serving(&server, "default", &["m"], 0).await;
     let began = Instant::now();
-    let token = |n: u8| proto::LeaseToken {
+    let token = |n: u8| LeaseToken {
         job: proto::JobId([n; 16]),
         attempt: 1,
     };
@@ -114,7 +117,7 @@ async fn messages_that_no_lease_pays_for_are_read_later_and_none_is_lost() {
 
 #[tokio::test]
 async fn a_worker_that_does_many_short_jobs_is_never_slowed() {
-    let server = Server::with(nearly_none()).await;
+    let server = Server::with(nearly_none(3)).await;
     let client = server.requester().await;
     let mut worker = Scripted::ready(&server).await;
     for n in 0..10 {
@@ -127,5 +130,60 @@ async fn a_worker_that_does_many_short_jobs_is_never_slowed() {
             let job = worker.lease().await;
             worker.answer(&job, &["a"]).await;
         }
+    }
+}
+
+#[tokio::test]
+async fn a_polling_worker_that_does_many_short_jobs_is_never_slowed() {
+    let server = Server::with(nearly_none(4)).await;
+    let client = server.requester().await;
+    let worker = Worker::new(&server).await;
+    for _ in 0..10 {
+        submit(&client, CHAT).await;
+        let token = worker.poll_for(1, &[], 20_000).await.leases[0].head.token;
+        // While the job runs, it polls for cancellations.
+        worker.poll(0, &[token]).await;
+        worker.say(token, "lines?first=1", CHAT_DONE.into()).await;
+        let end = json!({"lines": 1, "end": End::Completed}).to_string();
+        let (status, _) = worker.say(token, "end", end).await;
+        assert_eq!(status, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn requests_of_a_polling_worker_that_no_lease_pays_for_are_answered_later() {
+    let token = LeaseToken {
+        job: proto::JobId([9; 16]),
+        attempt: 1,
+    };
+    let end = json!({"lines": 0, "end": End::Completed}).to_string();
+    let nack = json!({"retry": "now", "code": "internal", "message": ""}).to_string();
+    let details = json!({"worker": "w", "details": []}).to_string();
+    for (what, body) in [
+        ("extend", String::new()),
+        ("end", end),
+        ("nack", nack),
+        ("lines?first=1", CHAT_DONE.into()),
+        ("details", details),
+        ("poll", String::new()),
+    ] {
+        let mut settings = RelaySettings::default();
+        settings.unpaid_every = Duration::from_millis(50);
+        settings.unpaid_burst = 1;
+        let server = Server::with(settings).await;
+        let worker = Worker::new(&server).await;
+        let began = Instant::now();
+        for _ in 0..5 {
+            match what {
+                "poll" => drop(worker.poll(0, &[]).await),
+                "details" => {
+                    let path = "/api/worker/v1/details";
+                    drop(worker.0.post(path, body.clone()).await);
+                }
+                _ => drop(worker.say(token, what, body.clone()).await),
+            }
+        }
+        let took = began.elapsed();
+        assert!(took >= Duration::from_millis(190), "{what}: {took:?}");
     }
 }
