@@ -10,7 +10,6 @@ use std::{
 
 use bytes::{Buf as _, BytesMut};
 use parking_lot::{Mutex, MutexGuard};
-use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -124,10 +123,7 @@ impl Unsent {
     /// Writes frames to the socket, and buffers what it does not take.
     fn put(&mut self, stream: &TcpStream, most: usize, frames: &[u8]) {
         let taken = if self.bytes.is_empty() {
-            // Without a look at what the runtime knows of the socket, which is not in the processor's
-            // cache: it is nearly always ready. If not, `drain` finds out.
-            let taken = SockRef::from(stream).send(frames);
-            self.offered(taken)
+            self.offered(send(stream, frames))
         } else {
             0
         };
@@ -177,6 +173,25 @@ impl Unsent {
         }
         0
     }
+}
+
+/// Writes without a look at what the runtime knows of the socket, which is not in the processor's
+/// cache: the socket is nearly always ready. If not, [`Unsent::drain`] finds out.
+#[cfg(target_os = "linux")]
+fn send(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    // As in the standard library, a reader that is gone raises no signal.
+    Ok(rustix::net::send(
+        stream,
+        bytes,
+        rustix::net::SendFlags::NOSIGNAL,
+    )?)
+}
+
+/// Writes without a look at what the runtime knows of the socket. Windows has no signal to raise;
+/// on macOS the listener has switched it off.
+#[cfg(not(target_os = "linux"))]
+fn send(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    socket2::SockRef::from(stream).send(bytes)
 }
 
 /// The connection as a byte stream for the WebSocket library, used by the connection's own task.
@@ -430,5 +445,33 @@ mod tests {
         assert!(gone.unwrap().is_err());
         let more = pair.own.send(Message::text("{}")).await;
         assert!(more.is_err(), "nothing is kept for it either");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_status_for_a_reader_that_is_gone_raises_no_signal() {
+        use rustix::process::{Signal, getpid, kill_process};
+        use tokio::signal::unix::{SignalKind, signal};
+
+        let mut raised = signal(SignalKind::pipe()).unwrap();
+        let mut later = signal(SignalKind::user_defined1()).unwrap();
+        let Pair {
+            hub,
+            connection,
+            reader,
+            ..
+        } = Pair::open().await;
+        drop(reader);
+        let writing = async {
+            while connection.unsent().broken != Some(ErrorKind::BrokenPipe) {
+                hub.update(|status| status.text.push('x'));
+                connection.show(&mut Frames::of(hub.latest()));
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, writing).await.unwrap();
+        kill_process(getpid(), Signal::USR1).unwrap();
+        timeout(PATIENCE, later.recv()).await.unwrap().unwrap();
+        assert!(raised.recv().now_or_never().is_none());
     }
 }
