@@ -23,7 +23,7 @@ impl Driven {
         let session = DesktopSession::new().await;
         let watcher = Watcher::new(&session).await;
         let browser = Browser::start(&session, Look::Light).await;
-        Self::by(browser, watcher, session).await
+        Self::by(session, watcher, browser).await
     }
 
     /// Starts the app with a key that a start at login could not repeat.
@@ -31,10 +31,12 @@ impl Driven {
         let session = DesktopSession::new().await;
         let watcher = Watcher::new(&session).await;
         let browser = Browser::with_a_key_in_the_environment(&session, Look::Light).await;
-        Self::by(browser, watcher, session).await
+        Self::by(session, watcher, browser).await
     }
 
-    async fn by(browser: Browser, watcher: Watcher, session: DesktopSession) -> Self {
+    /// The parameters are in reverse order of their drops: the desktop is dropped last also if the
+    /// app does not start.
+    async fn by(session: DesktopSession, watcher: Watcher, browser: Browser) -> Self {
         let app = browser.app(&session).await;
         Self {
             hub: app.hub(),
