@@ -39,6 +39,8 @@ use registry::{Registry, WorkerIdentity, identity, name};
 pub(crate) const SOCKETS_MAX: usize = 2;
 /// Maximum number of polling workers of one key; each takes memory for its report.
 pub(crate) const POLLERS_MAX: usize = 256;
+/// Maximum number of leases that a worker renews without naming them.
+const LENT_MAX: usize = 16;
 
 /// Id of an online worker.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -358,19 +360,32 @@ impl Workers {
         })
     }
 
-    /// Records the lease last given to a worker, whose signs of life renew it `until` then.
+    /// Records a lease given to a worker, whose signs of life renew it `until` then. If they renew
+    /// [`LENT_MAX`] already, the oldest is forgotten.
     pub(crate) fn lend(&self, id: &OnlineId, token: LeaseToken, until: Timestamp) {
         if let Some((_, told)) = self.lock().online.get_mut(id) {
-            told.lent = Some((token, until));
+            if told.lent.len() >= LENT_MAX {
+                told.lent.pop_front();
+            }
+            told.lent.push_back((token, until));
         }
     }
 
-    /// Returns the lease that a sign of life of this worker renews.
-    pub(crate) fn lent(&self, id: &OnlineId, now: Timestamp) -> Option<LeaseToken> {
-        let registry = self.lock();
-        let (_, told) = registry.online.get(id)?;
-        let lent = told.lent.filter(|(_, until)| *until > now);
-        lent.map(|(token, _)| token)
+    /// Returns the leases that a sign of life of this worker renews.
+    pub(crate) fn lent(&self, id: &OnlineId, now: Timestamp) -> Vec<LeaseToken> {
+        let mut registry = self.lock();
+        let Some((_, told)) = registry.online.get_mut(id) else {
+            return Vec::new();
+        };
+        told.lent.retain(|(_, until)| *until > now);
+        told.lent.iter().map(|(token, _)| *token).collect()
+    }
+
+    /// Records that a worker works on a job no more, so that it does not renew its lease.
+    pub(crate) fn returned(&self, id: &OnlineId, token: LeaseToken) {
+        if let Some((_, told)) = self.lock().online.get_mut(id) {
+            told.lent.retain(|(lent, _)| *lent != token);
+        }
     }
 
     /// Ends the held poll of a worker, because jobs leased to it would not be received.

@@ -73,11 +73,12 @@ impl Bridge {
         Ok(())
     }
 
-    /// Records a sign of life between two polls, which renews the lease last given to the bridge.
+    /// Records a sign of life between two polls, which renews the leases of the bridge: it may work
+    /// on several requests.
     async fn heard(&self) -> Result<(), ApiError> {
         let (relay, now) = (&self.relay, self.relay.now());
-        if let Some(token) = relay.workers.lent(&self.id, now) {
-            let length = relay.settings.legacy_lease;
+        let length = relay.settings.legacy_lease;
+        for token in relay.workers.lent(&self.id, now) {
             // A lease that has ended is not renewed.
             let renewed = relay.store.extend(now, token, length).await;
             if let Ok(Extended::Cancelled) = renewed {
@@ -160,6 +161,7 @@ impl Bridge {
         let _ = self.keep_online(ALIVE);
         let relay = &self.relay;
         let (token, job) = leased(relay, &self.caller, id).await?;
+        relay.workers.returned(&self.id, token);
         match settle(relay, token, job.new.op, answer).await {
             Ok(()) => {}
             Err(error) if error.is_late() => {

@@ -1,7 +1,7 @@
 //! What workers report of their engines: models, details of each model, and models in memory.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
 };
 
@@ -35,8 +35,9 @@ pub(super) struct WorkerInfo {
     pub(super) slots: Option<u32>,
     /// Time of its last poll; `None` for a worker that is connected.
     pub(super) seen: Option<Timestamp>,
-    /// Lease last given to a worker that cannot name it when it renews it, and until when it does.
-    pub(super) lent: Option<(LeaseToken, Timestamp)>,
+    /// Leases of a worker that does not name them when it renews them, the oldest first, and until
+    /// when it renews each.
+    pub(super) lent: VecDeque<(LeaseToken, Timestamp)>,
 }
 
 impl WorkerInfo {
@@ -49,7 +50,7 @@ impl WorkerInfo {
             memory,
             slots: None,
             seen: None,
-            lent: None,
+            lent: VecDeque::new(),
         }
     }
 

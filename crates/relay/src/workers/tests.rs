@@ -195,3 +195,24 @@ fn what_workers_tell_has_a_bound_and_those_that_left_make_room_for_those_that_ar
     shows(&workers, &id, "other");
     assert_eq!(shown(&workers, &other), limits::SHOW_MAX);
 }
+
+#[test]
+fn of_many_leases_the_newest_are_renewed_until_they_are_returned_or_overdue() {
+    let workers = Workers::default();
+    let id = workers.new_id();
+    workers.register(id.clone(), online("k", "a"));
+    let token = |job: usize| LeaseToken {
+        job: proto::JobId([job as u8; 16]),
+        attempt: 1,
+    };
+    let end = |job: usize| Timestamp(job as i64);
+    let most = LENT_MAX;
+    (0..=most).for_each(|job| workers.lend(&id, token(job), end(job)));
+    let newest: Vec<_> = (1..=most).map(token).collect();
+    assert_eq!(workers.lent(&id, end(0)), newest);
+    workers.returned(&id, token(most - 1));
+    assert_eq!(
+        workers.lent(&id, end(most - 3)),
+        [token(most - 2), token(most)]
+    );
+}

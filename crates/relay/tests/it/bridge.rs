@@ -315,6 +315,36 @@ async fn heartbeats_renew_the_lease_until_the_answer_is_overdue() {
 }
 
 #[tokio::test]
+async fn heartbeats_renew_each_lease_of_a_bridge_that_works_on_several_requests() {
+    let clock = Arc::new(Ahead::default());
+    let server = Server::at(clock.clone(), RelaySettings::default()).await;
+    let requester = server.requester().await;
+    let desktop = Desktop::of(&server).await;
+    let next = async || {
+        let job = r#"{"op":"chat","body":{"model":"m","stream":false}}"#;
+        requester.post("/api/jobs", job).await;
+        desktop.look().await.unwrap()
+    };
+    let (long, other) = (next().await, next().await);
+    // Those that it has answered take no room.
+    for _ in 0..20 {
+        let short = next().await;
+        desktop.answer(&short, 200, CHAT_DONE).await;
+    }
+    for minutes in 1..20 {
+        clock.by(minutes * Duration::from_secs(60));
+        desktop.post("heartbeat", &json!({})).await;
+        assert_eq!(desktop.look().await, None, "after {minutes} minutes");
+    }
+    for request in [long, other] {
+        desktop.answer(&request, 200, CHAT_DONE).await;
+        let id = request["id"].as_str().unwrap().parse().unwrap();
+        let ended = server.store.get(Owner::Anyone, id).await.unwrap().unwrap();
+        assert_eq!((ended.state, ended.attempt), (JobState::Completed, 1));
+    }
+}
+
+#[tokio::test]
 async fn a_heartbeat_ends_a_job_that_its_requester_cancelled() {
     let server = Server::start().await;
     let requester = server.requester().await;

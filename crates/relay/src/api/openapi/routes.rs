@@ -496,7 +496,7 @@ pub(super) const ROUTES: &[Entry] = &[
     Entry::post("/api/bridge/{id}/response", "Submit the engine's response").key("work"),
     Entry::post(
         "/api/bridge/{id}/heartbeat",
-        "Extend the lease last given to the bridge",
+        "Extend the leases of the bridge",
     )
     .key("work")
     .takes(Nothing),
@@ -519,7 +519,7 @@ pub(super) const ROUTES: &[Entry] = &[
     .key("work"),
     Entry::post(
         "/api/bridge/heartbeat/{id}",
-        "Extend the lease last given to the bridge, by the path of the tunnel service's document",
+        "Extend the leases of the bridge, by the path of the tunnel service's document",
     )
     .key("work")
     .takes(Nothing),
