@@ -60,7 +60,7 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
                     let job = job(next.fetch_add(1, Ordering::Relaxed));
                     async move { Ok(queue.enqueue(Timestamp(0), job).await?) }
                 };
-                slice(callers, enqueue).await?
+                slice(callers, SLICE, enqueue).await?
             };
             // Drains the queue, so that the limit on queued jobs is not measured.
             drain(&queue).await?;
@@ -120,6 +120,7 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
 
 pub(crate) async fn slice<F>(
     callers: usize,
+    length: Duration,
     act: impl Fn() -> F + Clone + Send + 'static,
 ) -> anyhow::Result<Slice>
 where
@@ -131,7 +132,7 @@ where
         let act = act.clone();
         tasks.spawn(async move {
             let mut latencies = Vec::new();
-            while begun.elapsed() < SLICE {
+            while begun.elapsed() < length {
                 let asked = Instant::now();
                 act().await?;
                 latencies.push(asked.elapsed());
@@ -288,7 +289,7 @@ impl Floor {
             let floor = floor.clone();
             async move { floor.commit().await }
         };
-        slice(callers, commit).await
+        slice(callers, SLICE, commit).await
     }
 
     async fn commit(&self) -> anyhow::Result<()> {

@@ -172,21 +172,12 @@ struct Naive {
 
 impl Naive {
     fn make(path: &Path) -> anyhow::Result<Self> {
-        let connect = |_| {
-            let conn = rusqlite::Connection::open(path)?;
-            conn.busy_timeout(Duration::from_secs(60))?;
-            conn.execute_batch(
-                "PRAGMA journal_mode = WAL;
-                 PRAGMA synchronous = FULL;
-                 CREATE TABLE IF NOT EXISTS jobs (
-                    seq INTEGER PRIMARY KEY, state INTEGER NOT NULL, body BLOB NOT NULL, line BLOB);
-                 CREATE INDEX IF NOT EXISTS waiting ON jobs (state, seq);",
-            )?;
-            Ok(Mutex::new(conn))
-        };
-        let connections: rusqlite::Result<Vec<_>> = (0..CALLERS).map(connect).collect();
+        let tables = "
+            CREATE TABLE IF NOT EXISTS jobs (
+                seq INTEGER PRIMARY KEY, state INTEGER NOT NULL, body BLOB NOT NULL, line BLOB);
+            CREATE INDEX IF NOT EXISTS waiting ON jobs (state, seq);";
         Ok(Self {
-            connections: Arc::new(connections?),
+            connections: Arc::new(connections(path, CALLERS, tables)?),
         })
     }
 
@@ -225,4 +216,21 @@ impl Naive {
         })?;
         Ok(per_second(count.into_inner(), begun))
     }
+}
+
+/// Opens so many connections to one file with these tables. The file lock serializes them, and each
+/// commit is synced.
+pub(crate) fn connections(
+    path: &Path,
+    count: usize,
+    tables: &str,
+) -> rusqlite::Result<Vec<Mutex<rusqlite::Connection>>> {
+    let connect = |_| {
+        let conn = rusqlite::Connection::open(path)?;
+        conn.busy_timeout(Duration::from_secs(60))?;
+        conn.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")?;
+        conn.execute_batch(tables)?;
+        Ok(Mutex::new(conn))
+    };
+    (0..count).map(connect).collect()
 }

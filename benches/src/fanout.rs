@@ -27,8 +27,8 @@ const ALL: [Contestant; 5] = [
     Contestant::Python,
     Contestant::Node,
 ];
-/// Number of statuses, or bursts of them, that all overlays together receive in a slice, minimum
-/// number of either in a slice, and number of slices per contestant.
+/// Number of bursts (in W1, of one status each) that all overlays together receive in a slice, their
+/// minimum number in a slice, and number of slices per contestant.
 const TAKEN: u32 = 16_000;
 const PUBLISHED: u32 = 32;
 const ROUNDS: u32 = 6;

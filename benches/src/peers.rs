@@ -48,8 +48,8 @@ impl Redis {
         Ok(Some(Self { process, folder }))
     }
 
-    /// Cycles per second, with one list of waiting and one of running jobs, and the answers of each
-    /// caller's in a list of their own.
+    /// Cycles per second, with one list of waiting and one of running jobs, and one of answers for
+    /// each caller.
     pub(crate) async fn slice(&self, callers: usize) -> anyhow::Result<f64> {
         let begun = Instant::now();
         let mut tasks = JoinSet::new();

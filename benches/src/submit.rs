@@ -1,14 +1,7 @@
 //! H1: durable `POST /api/jobs`, compared with the same route on a queue in memory, and with
 //! straightforward routes that commit each request on its own.
 
-use std::{
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{path::Path, sync::Arc};
 
 use axum::{Json, Router, routing::post, serve::ListenerExt as _};
 use hearth_tests::{
@@ -25,6 +18,7 @@ use tokio::{
 
 use crate::{
     commit::slice,
+    cycle::{SLICE, connections},
     stats::{Figure, Goal, Sample},
 };
 
@@ -64,10 +58,10 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
         let (mut ratios, mut floors, mut queues) = (vec![], vec![], vec![]);
         let mut naives = [(vec![], vec![]), (vec![], vec![])];
         for _ in 0..ROUNDS {
-            let low = slice(callers, sender(&floor)).await?.per_second;
-            let high = slice(callers, sender(&queue)).await?.per_second;
+            let low = slice(callers, SLICE, sender(&floor)).await?.per_second;
+            let high = slice(callers, SLICE, sender(&queue)).await?.per_second;
             for (route, (ratios, rates)) in naive.iter().zip(&mut naives) {
-                let rate = slice(callers, sender(route)).await?.per_second;
+                let rate = slice(callers, SLICE, sender(route)).await?.per_second;
                 ratios.push(high / rate);
                 rates.push(rate);
             }
@@ -86,17 +80,20 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
                 median(floors)
             ),
         });
-        let names = ["naive SQLite", "the same with one connection"];
-        for (name, (ratios, rates)) in names.into_iter().zip(naives) {
-            let is_goal = callers == 64 && name == names[0];
+        let goal = if callers == 64 {
+            Goal::AtLeast(8.0)
+        } else {
+            Goal::None
+        };
+        let peers = [
+            ("naive SQLite", goal),
+            ("naive SQLite with one connection", Goal::None),
+        ];
+        for ((name, goal), (ratios, rates)) in peers.into_iter().zip(naives) {
             figures.push(Figure {
                 name: format!("H1 the same / {name}, c{callers}"),
                 value: median(ratios),
-                goal: if is_goal {
-                    Goal::AtLeast(8.0)
-                } else {
-                    Goal::None
-                },
+                goal,
                 detail: format!(
                     "{:.0}/s against {:.0}/s",
                     median(queues.clone()),
@@ -109,26 +106,20 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
 }
 
 /// A straightforward route: reads the request, and inserts it with its own commit, over one of so
-/// many connections. Several are serialized by the file lock, as in Q2; one by the route.
-async fn commits_each(path: &Path, connections: usize) -> anyhow::Result<String> {
-    let connect = |_| {
-        let conn = rusqlite::Connection::open(path)?;
-        conn.busy_timeout(Duration::from_secs(60))?;
-        conn.execute_batch(
-            "PRAGMA journal_mode = WAL;
-             PRAGMA synchronous = FULL;
-             CREATE TABLE IF NOT EXISTS jobs (seq INTEGER PRIMARY KEY, body BLOB NOT NULL) STRICT;",
-        )?;
-        Ok(Mutex::new(conn))
-    };
-    let all: rusqlite::Result<Vec<_>> = (0..connections).map(connect).collect();
-    let (all, next) = (Arc::new(all?), Arc::new(AtomicUsize::new(0)));
+/// many connections that is free. Several are serialized by the file lock, as in Q2; one by the
+/// route.
+async fn commits_each(path: &Path, count: usize) -> anyhow::Result<String> {
+    let table = "
+        CREATE TABLE IF NOT EXISTS jobs (seq INTEGER PRIMARY KEY, body BLOB NOT NULL) STRICT;";
+    let all = Arc::new(connections(path, count, table)?);
     let submit = move |Json(job): Json<Value>| {
-        let (all, turn) = (Arc::clone(&all), next.fetch_add(1, Ordering::Relaxed));
+        let all = Arc::clone(&all);
         async move {
             let body = job.to_string();
             let inserted = spawn_blocking(move || {
-                let conn = all[turn % all.len()].lock();
+                // With as many connections as callers, one is free.
+                let free = all.iter().find_map(Mutex::try_lock);
+                let conn = free.unwrap_or_else(|| all[0].lock());
                 conn.prepare_cached("INSERT INTO jobs (body) VALUES (?1)")?
                     .execute([body.as_bytes()])
             });
