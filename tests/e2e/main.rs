@@ -8,6 +8,7 @@ mod graph;
 mod hostile;
 mod jobs;
 mod kills;
+mod logs;
 mod main_job;
 mod nginx;
 mod pages;

@@ -40,6 +40,8 @@ pub struct TestBed {
     pub slots: u32,
     /// Further options of the relay.
     pub relay_options: Vec<String>,
+    /// The log filter of the programs that are started from now on, instead of their own.
+    pub log: Option<&'static str>,
     /// The address of the relay's metrics, if its options name one.
     metrics: Option<String>,
     engine: String,
@@ -72,6 +74,7 @@ impl TestBed {
             through: None,
             slots: 1,
             relay_options: options.iter().map(|&option| option.to_owned()).collect(),
+            log: None,
             metrics: None,
             engine: engine.to_owned(),
         };
@@ -104,6 +107,7 @@ impl TestBed {
         // The tests send requests as fast as possible, all with one key.
         command.args(["--key-rate", "0", "--connections-per-key", "0"]);
         command.args(&self.relay_options);
+        self.set_log(&mut command);
         let mut relay = Process::start("the relay", command);
         let url = relay.says("listening on http://").await;
         self.address = url.parse().unwrap();
@@ -191,7 +195,13 @@ impl TestBed {
 
     /// The `hearth` program in this home.
     pub fn hearth(&self, args: &[&str]) -> Command {
-        hearth(&self.home, args)
+        let mut command = hearth(&self.home, args);
+        self.set_log(&mut command);
+        command
+    }
+
+    fn set_log(&self, command: &mut Command) {
+        command.envs(self.log.map(|filter| ("HEARTH_LOG", filter)));
     }
 
     /// Runs `hearth ask` with the requester's key.

@@ -14,10 +14,16 @@ use std::io;
 use one_line::OneLine;
 use short_fields::ShortFields;
 use tracing::Dispatch;
-use tracing_subscriber::{EnvFilter, util::SubscriberInitExt as _};
+use tracing_subscriber::{
+    EnvFilter, filter::LevelFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 /// The environment variable with the log filter, for example `info,hearth_relay=debug`.
 pub const FILTER_VARIABLE: &str = "HEARTH_LOG";
+
+/// The most detailed level that is logged, whatever the filter says: below it, libraries log what
+/// they send and receive, and that is prompts and answers.
+const MOST_DETAILED: LevelFilter = LevelFilter::DEBUG;
 
 /// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -53,8 +59,11 @@ fn logger<W: io::Write + 'static>(
         .with_writer(one_line)
         .with_env_filter(filter(directives)?);
     Ok(match format {
-        Format::Human => log.fmt_fields(ShortFields::default()).finish().into(),
-        Format::Json => log.json().finish().into(),
+        Format::Human => {
+            let log = log.fmt_fields(ShortFields::default()).finish();
+            log.with(MOST_DETAILED).into()
+        }
+        Format::Json => log.json().finish().with(MOST_DETAILED).into(),
     })
 }
 
