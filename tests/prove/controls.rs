@@ -74,6 +74,7 @@ fn what(proof: Proof) -> String {
         Proof::Kills => "light-kills".into(),
         Proof::PowerCuts => "few-power-cuts".into(),
         Proof::Hostile => "light-hostile".into(),
+        Proof::Erasure => "erasure".into(),
         Proof::Figure { bench, named, .. } => format!("bench {bench}: {named}*"),
         Proof::Tests {
             of, kind, named, ..
@@ -84,7 +85,7 @@ fn what(proof: Proof) -> String {
 /// The summary of a proof without any bug; an error if the proof fails.
 async fn without_bugs(workspace: &Workspace, proof: Proof) -> Result<String, String> {
     match proof {
-        Proof::Kills | Proof::PowerCuts | Proof::Hostile => {
+        Proof::Kills | Proof::PowerCuts | Proof::Hostile | Proof::Erasure => {
             match verdict(&what(proof), None).await? {
                 (true, verdict) => Ok(verdict),
                 (false, verdict) => Err(verdict),
@@ -115,7 +116,7 @@ async fn without_bugs(workspace: &Workspace, proof: Proof) -> Result<String, Str
 async fn planted(workspace: &Workspace, bug: &Bug) -> Result<String, String> {
     workspace.prepare(bug.edits).map_err(told)?;
     match bug.found_by {
-        Proof::Kills | Proof::PowerCuts | Proof::Hostile => {
+        Proof::Kills | Proof::PowerCuts | Proof::Hostile | Proof::Erasure => {
             let relay = workspace.relay(bug.name).await.map_err(told)?;
             match verdict(&what(bug.found_by), Some(&relay)).await? {
                 (true, verdict) => Err(verdict),

@@ -104,7 +104,7 @@ mod tests {
                     assert!(is_there, "no benchmark has a figure {named}");
                     continue;
                 }
-                Proof::Kills | Proof::PowerCuts | Proof::Hostile => continue,
+                Proof::Kills | Proof::PowerCuts | Proof::Hostile | Proof::Erasure => continue,
             };
             let package = root().join("crates").join(of);
             let is_there = sources.iter().any(|(file, source)| {

@@ -72,4 +72,22 @@ pub(super) const COSTS: &[Bug] = &[
         }],
         found_by: of_relay("idle", "D9 memory"),
     },
+    Bug {
+        name: "an-overload-is-a-burst",
+        edits: &[Edit {
+            file: "crates/relay/src/concurrency.rs",
+            is: "return inside < self.most.div_ceil(SUSTAINED_DIVISOR);",
+            becomes: "return inside < self.most * SUSTAINED_DIVISOR;",
+        }],
+        found_by: of_relay("load", "D10 p99 of what is accepted"),
+    },
+    Bug {
+        name: "who-dawdles-may-stay",
+        edits: &[Edit {
+            file: "crates/relay/src/listen.rs",
+            is: "head: relay.settings.head_patience,",
+            becomes: "head: relay.settings.head_patience * 1_000,",
+        }],
+        found_by: of_relay("slow", "D11 seconds until all of them are gone"),
+    },
 ];

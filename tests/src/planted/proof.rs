@@ -9,6 +9,8 @@ pub enum Proof {
     PowerCuts,
     /// The hostile requests.
     Hostile,
+    /// What is left in the files of what was erased.
+    Erasure,
     /// A benchmark, of which one figure must miss its goal by more than a fifth.
     Figure {
         /// Whether it starts a relay; otherwise it measures the queue in its own process.

@@ -226,4 +226,36 @@ pub(super) const QUEUE: &[Bug] = &[
         }],
         found_by: unit("queue-sqlite", "tests::", "another_account_sees_nothing"),
     },
+    Bug {
+        name: "what-is-erased-stays-in-the-files",
+        edits: &[Edit {
+            file: "crates/queue-sqlite/src/schema.rs",
+            is: "PRAGMA secure_delete = ON;",
+            becomes: "PRAGMA secure_delete = OFF;",
+        }],
+        found_by: Proof::Erasure,
+    },
+    Bug {
+        name: "waiting-makes-nothing-more-urgent",
+        edits: &[Edit {
+            file: "crates/queue/src/machine/waiting.rs",
+            is: "filter(|(at, _)| *at <= now)",
+            becomes: "filter(|(at, _)| *at <= now && at.0 == 0)",
+        }],
+        found_by: unit("queue", "memory::", "waiting_makes_a_job_more_urgent"),
+    },
+    Bug {
+        name: "a-stolen-token-keeps-its-session",
+        edits: &[Edit {
+            file: "crates/queue-sqlite/src/sessions.rs",
+            is: "                conn.execute(\"DELETE FROM sessions WHERE id = ?1\", [id.0])?;
+                return Ok(Renewed::Reused);",
+            becomes: "                return Ok(Renewed::Reused);",
+        }],
+        found_by: unit(
+            "queue-sqlite",
+            "tests::",
+            "a_token_that_was_shown_before_ends_the_session",
+        ),
+    },
 ];

@@ -226,4 +226,77 @@ pub(super) const RELAY: &[Bug] = &[
             "a_token_in_the_query_is_found_by_name",
         ),
     },
+    Bug {
+        name: "a-revoked-key-keeps-its-socket",
+        edits: &[Edit {
+            file: "crates/relay/src/upkeep.rs",
+            is: "Ok(false) => connection.cancel(),",
+            becomes: "Ok(false) => {}",
+        }],
+        found_by: through_http(
+            "socket",
+            "a_key_that_another_process_revoked_loses_its_connection_within_five_seconds",
+        ),
+    },
+    Bug {
+        name: "anybody-may-be-a-developer",
+        edits: &[Edit {
+            file: "crates/relay/src/serve.rs",
+            is: "if address.ip().is_loopback() {",
+            becomes: "if !address.ip().is_multicast() {",
+        }],
+        found_by: through_http(
+            "doors",
+            "a_relay_starts_only_with_a_key_or_for_a_developer_on_loopback",
+        ),
+    },
+    Bug {
+        name: "what-is-compressed-is-read",
+        edits: &[Edit {
+            file: "crates/relay/src/payload.rs",
+            is: "if request.headers().contains_key(CONTENT_ENCODING) {",
+            becomes: "if request.headers().contains_key(\"x-\") && request.headers().contains_key(CONTENT_ENCODING) {",
+        }],
+        found_by: through_http(
+            "hygiene",
+            "compressed_requests_are_refused_on_every_route_that_reads_one",
+        ),
+    },
+    Bug {
+        name: "a-connection-goes-on-after-chunks",
+        edits: &[Edit {
+            file: "crates/relay/src/pipeline.rs",
+            is: "let is_last = is_chunked || unread.is_any();",
+            becomes: "let is_last = (is_chunked && false) || unread.is_any();",
+        }],
+        found_by: through_http(
+            "hygiene",
+            "chunks_end_their_connection_with_or_without_a_length_beside_them",
+        ),
+    },
+    Bug {
+        name: "a-reader-may-take-for-ever",
+        edits: &[Edit {
+            file: "crates/relay/src/listen.rs",
+            is: "write: relay.settings.write_patience,",
+            becomes: "write: relay.settings.write_patience * 1_000,",
+        }],
+        found_by: through_http(
+            "readers",
+            "a_reader_that_takes_nothing_is_cut_and_its_job_cancelled",
+        ),
+    },
+    Bug {
+        name: "a-series-for-each-model",
+        edits: &[Edit {
+            file: "crates/telemetry/src/metrics.rs",
+            is: "models.len() + 1 < MODELS_MAX &&",
+            becomes: "models.len() + 1 < 100 * MODELS_MAX &&",
+        }],
+        found_by: unit(
+            "telemetry",
+            "",
+            "ten_thousand_models_make_no_more_series_than_fifty",
+        ),
+    },
 ];
