@@ -100,7 +100,7 @@ codes! {
     TooLarge = "too_large", 413;
     /// Compressed requests are not supported; send the body uncompressed.
     UnsupportedEncoding = "unsupported_encoding", 415;
-    /// Too many connections are open with your key; close some, or reuse them.
+    /// Too many connections are open with your key or from your address; close some, or reuse them.
     TooManyConnections = "too_many_connections", 429;
     /// Too many requests; wait as long as `Retry-After` says.
     RateLimited = "rate_limited", 429;

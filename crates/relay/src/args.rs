@@ -158,8 +158,9 @@ pub struct Args {
         value_name = "N"
     )]
     pub connections_max: usize,
-    /// Maximum number of connections from one address that have not yet shown a valid key. Default:
-    /// 64, and no limit for connections from this machine.
+    /// Maximum number of connections from one address that have not yet shown a valid key; behind a
+    /// proxy, of requests without a valid key whose bodies are arriving. Default: 64, and no limit
+    /// for those from this machine.
     #[arg(
         long,
         env = "HEARTH_CONNECTIONS_PER_ADDRESS",

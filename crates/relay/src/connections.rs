@@ -1,10 +1,14 @@
 //! Limits on the number of connections: per address for those that have not yet shown a valid key,
-//! and per key.
+//! and per key. Many clients share the connections of a proxy: there, arriving bodies of requests
+//! without a valid key count in their place.
 
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use parking_lot::Mutex;
@@ -33,7 +37,18 @@ pub(crate) struct ConnectionLimits {
 
 /// Handle of one connection. The connection counts until the last clone is dropped.
 #[derive(Debug, Clone)]
-pub(crate) struct ConnectionHandle(Arc<Connection>);
+pub(crate) struct ConnectionHandle {
+    connection: Arc<Connection>,
+    /// The request that the handle is attached to.
+    request: Option<Arc<ProxiedRequest>>,
+}
+
+/// A request of a proxy.
+#[derive(Debug)]
+struct ProxiedRequest {
+    client: IpAddr,
+    has_valid_key: AtomicBool,
+}
 
 #[derive(Debug)]
 struct Connection {
@@ -41,6 +56,8 @@ struct Connection {
     /// Count for its address until it shows a valid key; `None` for connections that are not
     /// counted.
     anonymous: Option<AnonymousSlot>,
+    /// Whether it is a connection of a trusted proxy.
+    is_of_proxy: bool,
     /// Holder of the key that it last used.
     holder: Mutex<Option<String>>,
     permits: OnceLock<ConnectionPermits>,
@@ -53,8 +70,9 @@ pub(crate) struct ConnectionPermits {
     pub(crate) _counted: Connected,
 }
 
+/// A count for an address, until it is dropped.
 #[derive(Debug)]
-struct AnonymousSlot {
+pub(crate) struct AnonymousSlot {
     limits: Arc<ConnectionLimits>,
     client_prefix: IpAddr,
     has_left: Mutex<bool>,
@@ -74,33 +92,52 @@ impl ConnectionLimits {
     /// Registers a connection; `None` if its address has too many. Connections of trusted proxies
     /// are not counted, because many clients share them.
     pub(crate) fn enter(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionHandle> {
-        let address = canonical(address);
-        let is_proxy = self.proxies.iter().any(|proxy| proxy.contains(address));
-        let most = self.most.or((!address.is_loopback()).then_some(USUAL));
-        let Some(most) = most.filter(|_| !is_proxy) else {
-            return Some(self.connection(None));
+        let is_of_proxy = self.is_proxy(address);
+        let anonymous = if is_of_proxy {
+            None
+        } else {
+            self.count(address)?
+        };
+        Some(ConnectionHandle {
+            connection: Arc::new(Connection {
+                limits: self.clone(),
+                anonymous,
+                is_of_proxy,
+                holder: Mutex::default(),
+                permits: OnceLock::new(),
+            }),
+            request: None,
+        })
+    }
+
+    fn is_proxy(&self, address: IpAddr) -> bool {
+        self.proxies.iter().any(|proxy| proxy.contains(address))
+    }
+
+    /// The maximum for an address; `None` without a limit.
+    fn most_at(&self, address: IpAddr) -> Option<usize> {
+        let usual = (!canonical(address).is_loopback()).then_some(USUAL);
+        self.most.or(usual)
+    }
+
+    /// Counts one more for this address, if its limit allows; an address without a limit is not
+    /// counted.
+    fn count(self: &Arc<Self>, address: IpAddr) -> Option<Option<AnonymousSlot>> {
+        let Some(most) = self.most_at(address) else {
+            return Some(None);
         };
         let client_prefix = client_prefix(address);
         let mut waiting = self.waiting.lock();
-        let here = waiting.entry(client_prefix).or_default();
-        if *here >= most {
+        let here = waiting.get(&client_prefix).copied().unwrap_or_default();
+        if here >= most {
             return None;
         }
-        *here += 1;
+        waiting.insert(client_prefix, here + 1);
         drop(waiting);
-        Some(self.connection(Some(AnonymousSlot {
+        Some(Some(AnonymousSlot {
             limits: self.clone(),
             client_prefix,
             has_left: Mutex::new(false),
-        })))
-    }
-
-    fn connection(self: &Arc<Self>, anonymous: Option<AnonymousSlot>) -> ConnectionHandle {
-        ConnectionHandle(Arc::new(Connection {
-            limits: self.clone(),
-            anonymous,
-            holder: Mutex::default(),
-            permits: OnceLock::new(),
         }))
     }
 
@@ -130,12 +167,55 @@ impl ConnectionHandle {
     /// Attaches permits, which are held until the last clone is dropped.
     pub(crate) fn keep(&self, permits: ConnectionPermits) {
         // The only caller sets it once.
-        let _ = self.0.permits.set(permits);
+        let _ = self.connection.permits.set(permits);
     }
 
     /// Returns the holder of the key that the connection last used.
     pub(crate) fn holder(&self) -> Option<String> {
-        self.0.holder.lock().clone()
+        self.connection.holder.lock().clone()
+    }
+
+    /// Returns the handle for a request of this client over the connection.
+    pub(crate) fn for_request(&self, client: IpAddr) -> Self {
+        let Connection {
+            limits,
+            is_of_proxy,
+            ..
+        } = &*self.connection;
+        let is_client_of_proxy = *is_of_proxy && !limits.is_proxy(client);
+        let request = is_client_of_proxy.then(|| {
+            Arc::new(ProxiedRequest {
+                client,
+                has_valid_key: AtomicBool::new(false),
+            })
+        });
+        Self {
+            connection: self.connection.clone(),
+            request,
+        }
+    }
+
+    /// Counts the body of a request that came through a proxy and has shown no valid key, until
+    /// the slot is dropped. Other bodies are not counted: their connections are.
+    ///
+    /// # Errors
+    /// Too many such bodies of the client are arriving.
+    pub(crate) fn count_body(&self) -> Result<Option<AnonymousSlot>, ApiError> {
+        let limits = &self.connection.limits;
+        let Some(request) = &self.request else {
+            return Ok(None);
+        };
+        if request.has_valid_key.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        limits.count(request.client).ok_or_else(|| {
+            let most = limits.most_at(request.client).unwrap_or_default();
+            let message = format!(
+                "{most} requests without a valid key are arriving from your address already; try \
+                 again later"
+            );
+            ApiError::new(ErrorCode::TooManyConnections, message)
+        })
     }
 
     /// Counts the connection for the holder of a valid key. A connection of a proxy may show
@@ -148,8 +228,11 @@ impl ConnectionHandle {
             limits,
             anonymous,
             holder: held,
-            permits: _,
-        } = &*self.0;
+            ..
+        } = &*self.connection;
+        if let Some(request) = &self.request {
+            request.has_valid_key.store(true, Ordering::Relaxed);
+        }
         let mut held = held.lock();
         if held.as_deref() == Some(holder) {
             return Ok(());
@@ -228,6 +311,38 @@ mod tests {
             drop(many);
         }
         drop(all);
+        assert!(limits.waiting.lock().is_empty(), "nobody is remembered");
+    }
+
+    #[test]
+    fn only_so_many_bodies_without_a_key_arrive_from_a_client_behind_a_proxy() {
+        let proxy: IpAddr = "10.0.0.1".parse().unwrap();
+        let limits = ConnectionLimits::new(Some(2), 9, &["10.0.0.1".parse().unwrap()]);
+        let limits = Arc::new(limits);
+        let connection = limits.enter(proxy).unwrap();
+        let request = |client: &str| connection.for_request(client.parse().unwrap());
+        let body = |client: &str| request(client).count_body();
+        let (one, two) = (body("203.0.113.9").unwrap(), body("203.0.113.9").unwrap());
+        let refused = body("203.0.113.9").unwrap_err();
+        assert_eq!(refused.code, ErrorCode::TooManyConnections);
+        assert!(refused.message.contains("2 requests"), "{refused}");
+        assert!(body("203.0.113.8").is_ok(), "another client");
+        let with_key = request("203.0.113.9");
+        with_key.count_for("a").unwrap();
+        assert!(with_key.count_body().unwrap().is_none(), "it shows a key");
+        assert!(
+            body("203.0.113.9").is_err(),
+            "the key was another request's"
+        );
+        for uncounted in [
+            request("10.0.0.1"),
+            limits.enter("198.51.100.7".parse().unwrap()).unwrap(),
+        ] {
+            assert!(uncounted.count_body().unwrap().is_none());
+        }
+        drop(one);
+        drop(body("203.0.113.9").unwrap());
+        drop(two);
         assert!(limits.waiting.lock().is_empty(), "nobody is remembered");
     }
 

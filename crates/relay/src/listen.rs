@@ -156,7 +156,7 @@ impl ConnInfo {
         let proxies = &context.relay.settings.behind_proxy;
         let peer = Peer::of(self.from, context.tls.is_some(), proxies, request.headers());
         let notes = request.extensions_mut();
+        notes.insert(self.connection_handle.for_request(peer.address));
         notes.insert(peer);
-        notes.insert(self.connection_handle.clone());
     }
 }

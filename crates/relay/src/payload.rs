@@ -47,6 +47,9 @@ impl<const MAX: usize> FromRequest<Relay> for Payload<MAX> {
                 "compressed requests are not supported; send the body uncompressed",
             ));
         }
+        let connection = request.extensions().get::<ConnectionHandle>().cloned();
+        let slot = connection.as_ref().map(ConnectionHandle::count_body);
+        let _until_it_has_arrived = slot.transpose()?;
         let announced = request.headers().get(CONTENT_LENGTH);
         let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         let least = request.body().size_hint().lower();
@@ -59,8 +62,8 @@ impl<const MAX: usize> FromRequest<Relay> for Payload<MAX> {
             return Err(too_large(MAX));
         }
         let work_permit = request.extensions().get::<WorkPermit>().cloned();
-        let connection = request.extensions().get::<ConnectionHandle>();
         let holder = connection
+            .as_ref()
             .and_then(ConnectionHandle::holder)
             .unwrap_or_default();
         let share = relay.arriving.share(&holder);

@@ -299,4 +299,16 @@ pub(super) const RELAY: &[Bug] = &[
             "ten_thousand_models_make_no_more_series_than_fifty",
         ),
     },
+    Bug {
+        name: "a-proxy-hides-its-clients",
+        edits: &[Edit {
+            file: "crates/relay/src/payload.rs",
+            is: "let _until_it_has_arrived = slot.transpose()?;",
+            becomes: "let _until_it_has_arrived = slot.transpose().ok();",
+        }],
+        found_by: through_http(
+            "proxies",
+            "only_so_many_slow_bodies_without_a_key_arrive_from_a_client_of_a_proxy",
+        ),
+    },
 ];

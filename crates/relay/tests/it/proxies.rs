@@ -1,12 +1,15 @@
 //! Requests through proxies that are trusted, and through ones that are not.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use hearth_relay::{Relay, RelaySettings, SystemWorld};
 use http::Method;
 use proto::Timestamp;
 use queue::{Keys as _, MemoryQueue, Scope};
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{client::Client, in_time, server::Server};
@@ -138,4 +141,52 @@ async fn a_public_address_is_served_only_behind_a_proxy() {
         let served = start(address, proxies).await;
         assert_eq!(served.is_ok(), is_served, "{address} {proxies:?}");
     }
+}
+
+#[tokio::test]
+async fn only_so_many_slow_bodies_without_a_key_arrive_from_a_client_of_a_proxy() {
+    let mut settings = RelaySettings::default();
+    settings.behind_proxy = vec!["127.0.0.1".parse().unwrap()];
+    settings.connections_per_address = Some(2);
+    settings.body_patience = Duration::from_secs(60);
+    let server = Server::with(settings).await;
+    let key = server.key("default", &[Scope::Enqueue, Scope::Read]).await;
+    let good = Client::new(server.base(), Some(key));
+    let login = async |client: &str| {
+        let mut socket = TcpStream::connect(server.address).await.unwrap();
+        let head = format!(
+            "POST /api/login/ HTTP/1.1\r\nhost: x\r\nx-forwarded-for: {client}\r\n\
+             expect: 100-continue\r\ncontent-length: 99\r\n\r\n"
+        );
+        socket.write_all(head.as_bytes()).await.unwrap();
+        let answer = answer_of(&mut socket).await;
+        (socket, answer)
+    };
+    let mut slow = Vec::new();
+    for _ in 0..2 {
+        let (socket, answer) = login("203.0.113.9").await;
+        assert!(answer.starts_with("HTTP/1.1 100"), "{answer}");
+        slow.push(socket);
+    }
+    let (_, answer) = login("203.0.113.9").await;
+    assert!(answer.starts_with("HTTP/1.1 429"), "{answer}");
+    assert!(answer.contains("too_many_connections"), "{answer}");
+    // Another client, and who shows a key, is served.
+    let (mut other, _) = login("203.0.113.8").await;
+    other.write_all(&[b' '; 99]).await.unwrap();
+    let answer = answer_of(&mut other).await;
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    let headers = [("x-forwarded-for", "203.0.113.9")];
+    let body = r#"{"model":"m","messages":[]}"#;
+    let with_key = good
+        .send_with(Method::POST, "/api/show", &headers, body)
+        .await;
+    assert_ne!(with_key.status.as_u16(), 429);
+    drop(slow);
+}
+
+async fn answer_of(socket: &mut TcpStream) -> String {
+    let mut answer = [0; 4096];
+    let read = in_time(socket.read(&mut answer)).await.unwrap();
+    String::from_utf8_lossy(&answer[..read]).into_owned()
 }
