@@ -20,3 +20,4 @@ mod stops;
 mod subscribers;
 mod syncs;
 mod tls;
+mod users;

@@ -35,14 +35,8 @@ pub(crate) enum Args {
         #[arg(value_name = "NAME")]
         name: String,
     },
-    /// Invalidate all tokens of a user; the user may log in again.
-    Logout {
-        #[command(flatten)]
-        store: Store,
-        /// The user's name.
-        #[arg(value_name = "NAME")]
-        name: String,
-    },
+    /// Invalidate all tokens of a user, or of all users with --all; they may log in again.
+    Logout(LogOut),
     /// Remove a user; all of the user's tokens become invalid at once.
     Remove {
         #[command(flatten)]
@@ -59,6 +53,19 @@ pub(crate) struct FromInput {
     /// visible to other users of this machine.
     #[arg(long, required = true)]
     password_stdin: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct LogOut {
+    #[command(flatten)]
+    store: Store,
+    /// Log out all users, and replace the secret that signs their tokens. Do this if somebody may
+    /// have a copy of the store, which would let them sign tokens for any user.
+    #[arg(long, conflicts_with = "name")]
+    all: bool,
+    /// The user's name.
+    #[arg(value_name = "NAME", required_unless_present = "all")]
+    name: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -125,11 +132,23 @@ impl Args {
                     "changed the password of",
                 )
             }
-            Self::Logout { store, name } => (store, name, UserChange::LogOut, "logged out"),
+            Self::Logout(LogOut { store, all, name }) => match name {
+                Some(name) if !all => (store, name, UserChange::LogOut, "logged out"),
+                _ => return log_out_all(&*store.users().await?).await,
+            },
         };
         let changed = store.users().await?.change_user(&name, change).await?;
         said(changed, &name, did)
     }
+}
+
+async fn log_out_all(users: &dyn Users) -> anyhow::Result<()> {
+    let count = users.log_out_all(SystemWorld.random()?).await?;
+    writeln!(
+        std::io::stdout(),
+        "logged out all users ({count}) and replaced the secret that signs their tokens"
+    )?;
+    Ok(())
 }
 
 fn said(done: bool, name: &str, did: &str) -> anyhow::Result<()> {

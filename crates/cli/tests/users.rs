@@ -71,6 +71,15 @@ fn a_user_is_made_listed_changed_and_removed_and_no_password_is_printed() {
     assert!(done && told == "changed the password of worker\n", "{told}");
     let (done, told) = run(&["logout", "worker"], "");
     assert!(done && told == "logged out worker\n", "{told}");
+    let (done, told) = run(&["logout", "--all"], "");
+    assert!(
+        done && told.starts_with("logged out all users (1)"),
+        "{told}"
+    );
+    for wrong in [&["logout"][..], &["logout", "--all", "worker"]] {
+        let (done, told) = run(wrong, "");
+        assert!(!done && told.contains("NAME"), "{told}");
+    }
     let (done, told) = run(&["remove", "worker"], "");
     assert!(done && told == "removed worker\n", "{told}");
     let (done, told) = run(&["remove", "worker"], "");

@@ -97,6 +97,19 @@ impl Users for SqliteKeys {
         .await
     }
 
+    async fn log_out_all(&self, token_key: [u8; 32]) -> Result<usize, QueueError> {
+        self.change(move |conn| {
+            conn.execute(
+                "INSERT INTO secrets (name, value) VALUES ('token_key', ?1)
+                 ON CONFLICT DO UPDATE SET value = excluded.value",
+                [token_key],
+            )?;
+            conn.execute("DELETE FROM sessions", [])?;
+            Ok(conn.execute("UPDATE users SET generation = generation + 1", [])?)
+        })
+        .await
+    }
+
     async fn token_key(&self, fresh: [u8; 32]) -> Result<[u8; 32], QueueError> {
         let had = self.find(|conn| {
             let mut select = conn.prepare_cached(TOKEN_KEY)?;
@@ -160,6 +173,10 @@ impl Users for SqliteQueue {
 
     async fn logged_in(&self, now: Timestamp, id: UserId) -> Result<(), QueueError> {
         self.keys.logged_in(now, id).await
+    }
+
+    async fn log_out_all(&self, token_key: [u8; 32]) -> Result<usize, QueueError> {
+        self.keys.log_out_all(token_key).await
     }
 
     async fn token_key(&self, fresh: [u8; 32]) -> Result<[u8; 32], QueueError> {

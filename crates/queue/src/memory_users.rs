@@ -95,6 +95,15 @@ impl Users for MemoryUsers {
         Ok(())
     }
 
+    async fn log_out_all(&self, token_key: [u8; 32]) -> Result<usize, QueueError> {
+        let mut inner = self.0.lock();
+        inner.token_key = Some(token_key);
+        for user in &mut inner.users {
+            user.generation += 1;
+        }
+        Ok(inner.users.len())
+    }
+
     async fn token_key(&self, fresh: [u8; 32]) -> Result<[u8; 32], QueueError> {
         Ok(*self.0.lock().token_key.get_or_insert(fresh))
     }

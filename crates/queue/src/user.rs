@@ -123,8 +123,13 @@ pub trait Users: fmt::Debug + Send + Sync {
     /// Records the time of a login.
     async fn logged_in(&self, now: Timestamp, id: UserId) -> Result<(), QueueError>;
 
+    /// Invalidates all tokens of all users at once, including those that a copy of the store could
+    /// sign: replaces the key that signs tokens, begins a new generation of every user, and ends
+    /// all sessions. Returns the number of users.
+    async fn log_out_all(&self, token_key: [u8; 32]) -> Result<usize, QueueError>;
+
     /// Returns the key that signs tokens. Stores `fresh` as that key if there is none yet;
-    /// afterwards it never changes.
+    /// afterwards only [`Users::log_out_all`] changes it.
     async fn token_key(&self, fresh: [u8; 32]) -> Result<[u8; 32], QueueError>;
 }
 

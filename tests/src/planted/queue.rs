@@ -258,4 +258,17 @@ pub(super) const QUEUE: &[Bug] = &[
             "a_token_that_was_shown_before_ends_the_session",
         ),
     },
+    Bug {
+        name: "a-copied-token-key-stays",
+        edits: &[Edit {
+            file: "crates/queue-sqlite/src/users.rs",
+            is: "ON CONFLICT DO UPDATE SET value = excluded.value",
+            becomes: "ON CONFLICT DO NOTHING",
+        }],
+        found_by: unit(
+            "queue-sqlite",
+            "tests::",
+            "logging_all_out_replaces_the_token_key_and_ends_every_session",
+        ),
+    },
 ];

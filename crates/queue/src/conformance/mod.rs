@@ -154,6 +154,7 @@ macro_rules! conformance_suite {
             users::each_change_of_a_user_is_a_new_generation,
             users::a_login_is_noted,
             users::the_token_key_is_chosen_once,
+            users::logging_all_out_replaces_the_token_key_and_ends_every_session,
             sessions::a_session_is_renewed_by_its_token_in_force,
             sessions::a_token_that_was_shown_before_ends_the_session,
             sessions::a_session_that_was_ended_is_gone,

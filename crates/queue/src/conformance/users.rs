@@ -1,7 +1,10 @@
 //! Rules for users: found by id and name, changed by name, and ids never reused.
 
-use super::sample::{T0, account, at};
-use crate::{NewUser, PasswordHash, QueueError, Role, Store, User, UserChange};
+use super::{
+    sample::{T0, account, at},
+    sessions::session,
+};
+use crate::{NewUser, PasswordHash, QueueError, Role, SessionId, Store, User, UserChange};
 
 /// Returns a user.
 #[must_use]
@@ -88,4 +91,25 @@ pub async fn a_login_is_noted(store: &dyn Store) {
 pub async fn the_token_key_is_chosen_once(store: &dyn Store) {
     assert_eq!(store.token_key([1; 32]).await.unwrap(), [1; 32]);
     assert_eq!(store.token_key([2; 32]).await.unwrap(), [1; 32]);
+}
+
+/// Nothing that a copy of the store could sign stays valid. Passwords do.
+pub async fn logging_all_out_replaces_the_token_key_and_ends_every_session(store: &dyn Store) {
+    assert_eq!(store.log_out_all([1; 32]).await.unwrap(), 0);
+    assert_eq!(store.token_key([2; 32]).await.unwrap(), [1; 32]);
+    let one = store.create_user(user("one")).await.unwrap();
+    let two = store.create_user(user("two")).await.unwrap();
+    for (n, user) in [(1, one), (2, one), (3, two)] {
+        store.open_session(at(0), session(n, user)).await.unwrap();
+    }
+    assert_eq!(store.log_out_all([3; 32]).await.unwrap(), 2);
+    assert_eq!(store.token_key([4; 32]).await.unwrap(), [3; 32]);
+    for (id, name) in [(one, "one"), (two, "two")] {
+        let found = store.find_user(id).await.unwrap().unwrap();
+        assert_eq!((found.generation, found.new), (2, user(name)));
+    }
+    for n in 1..=3 {
+        let found = store.find_session(SessionId([n; 16])).await.unwrap();
+        assert_eq!(found, None);
+    }
 }

@@ -59,6 +59,11 @@ impl Users for MemoryQueue {
         self.users.logged_in(now, id).await
     }
 
+    async fn log_out_all(&self, token_key: [u8; 32]) -> Result<usize, QueueError> {
+        self.open()?.opened.clear();
+        self.users.log_out_all(token_key).await
+    }
+
     async fn token_key(&self, fresh: [u8; 32]) -> Result<[u8; 32], QueueError> {
         self.users.token_key(fresh).await
     }

@@ -15,6 +15,13 @@ pub(super) struct Opened {
     sessions: BTreeMap<SessionId, (u64, Session)>,
 }
 
+impl Opened {
+    /// Ends all sessions.
+    pub(super) fn clear(&mut self) {
+        self.sessions.clear();
+    }
+}
+
 #[async_trait]
 impl Sessions for MemoryQueue {
     async fn open_session(&self, now: Timestamp, session: Session) -> Result<(), QueueError> {

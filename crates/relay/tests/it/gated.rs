@@ -382,6 +382,10 @@ impl Users for Gated {
         self.inner.logged_in(now, id).await
     }
 
+    async fn log_out_all(&self, token_key: [u8; 32]) -> Result<usize, QueueError> {
+        self.inner.log_out_all(token_key).await
+    }
+
     async fn token_key(&self, fresh: [u8; 32]) -> Result<[u8; 32], QueueError> {
         self.inner.token_key(fresh).await
     }

@@ -1,4 +1,4 @@
-//! Forged and altered tokens.
+//! Forged and altered tokens, also by a holder of the relay's own secret.
 
 use std::time::Duration;
 
@@ -6,14 +6,18 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use hearth_relay::{RelaySettings, SystemWorld, World as _};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::StatusCode;
+use proto::worker::{CLOSE_UNAUTHORIZED, RelayMessage};
 use queue::{Role, Users as _};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
 use crate::{
     client::Client,
+    in_time,
     people::{logged_in, user},
     server::Server,
+    sessions::{opened, with},
+    worker::Scripted,
 };
 
 /// Signs a header and claims with any key.
@@ -189,4 +193,63 @@ async fn no_token_but_those_that_were_given_out_opens_anything() {
         claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(),
         day
     );
+}
+
+/// Who has a copy of the store has the secret and every user's generation.
+#[tokio::test]
+async fn once_all_are_logged_out_a_copy_of_the_store_signs_nothing_that_opens() {
+    let mut settings = RelaySettings::default();
+    settings.key_check = Duration::from_millis(20);
+    settings.failures_per_minute = 0;
+    let server = Server::with(settings).await;
+    let nobody = server.nobody();
+    let id = user(&*server.store, "root", Role::Admin, "default").await;
+    let of_query_service = logged_in(&nobody, "root").await;
+    let of_session = opened(&nobody, "root").await;
+    let access = of_query_service["access"].as_str().unwrap();
+    let mut worker = Scripted::hello(&server, access, &["m"], vec![]).await;
+    assert!(matches!(worker.next().await, RelayMessage::Welcome { .. }));
+    let client = with(&nobody, &of_session);
+    let job = r#"{"op":"chat","body":{"model":"m","messages":[]}}"#;
+    let job = client.post("/api/jobs", job).await.json().await["id"].take();
+    let path = format!("/api/jobs/{}/events", job.as_str().unwrap());
+    let events = client.get(&path).await;
+    assert_eq!(events.status, StatusCode::OK);
+
+    let random = || SystemWorld.random().unwrap();
+    let copied = server.store.token_key(random()).await.unwrap();
+    let fresh = random();
+    assert_eq!(server.store.log_out_all(fresh).await.unwrap(), 1);
+
+    assert_eq!(in_time(worker.close_code()).await, CLOSE_UNAUTHORIZED);
+    events.broken_off().await;
+    let claims = access.split('.').nth(1).unwrap();
+    let mut claims: Value = serde_json::from_slice(&BASE64.decode(claims).unwrap()).unwrap();
+    assert_eq!(claims["user_id"], id);
+    let generation = claims["generation"].as_u64().unwrap();
+    claims["generation"] = json!(generation + 1);
+    let forged = |key: &[u8]| signed(HEADER, &claims.to_string(), key);
+    let ours = of_session["access_token"].as_str().unwrap();
+    for (what, token, opens) in [
+        ("given out before", access.to_owned(), false),
+        ("of a session before", ours.to_owned(), false),
+        ("signed with the copy", forged(&copied), false),
+        ("signed with the new secret", forged(&fresh), true),
+    ] {
+        let status = Client::new(server.base(), Some(token))
+            .get("/api/admin/keys")
+            .await
+            .status;
+        assert_eq!(status == StatusCode::OK, opens, "{what}: {status}");
+    }
+    for (path, token) in [
+        ("/api/sessions/renew", &of_session["refresh_token"]),
+        ("/api/token/refresh/", &of_query_service["refresh"]),
+    ] {
+        let body = json!({"refresh_token": token, "refresh": token});
+        let reply = nobody.post(path, body.to_string()).await;
+        assert_eq!(reply.status, StatusCode::UNAUTHORIZED, "{path}");
+    }
+    let again = with(&nobody, &opened(&nobody, "root").await);
+    assert_eq!(again.get("/api/tags").await.status, StatusCode::OK);
 }
