@@ -64,7 +64,7 @@ pub(super) async fn withdraw(
 ) -> Result<StatusCode, ApiError> {
     caller.if_repeated(Repeat::Finds);
     relay.store.cancel(relay.now(), caller.owner(), id).await?;
-    tracing::info!(job.id = %id, "cancelled by request");
+    tracing::info!(job.id = %id, by = caller.in_log(), "cancelled by request");
     Ok(StatusCode::NO_CONTENT)
 }
 

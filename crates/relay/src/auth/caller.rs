@@ -165,6 +165,11 @@ impl Caller {
         }
     }
 
+    /// Returns the caller's name and [`Caller::claimant`], for the log.
+    pub(crate) fn in_log(&self) -> String {
+        format!("{} ({})", self.name, self.claimant())
+    }
+
     /// Returns the id of the caller's key, for use as part of a worker's name.
     pub(crate) fn key_id(&self) -> &str {
         self.key.as_deref().unwrap_or("anonymous")

@@ -47,7 +47,8 @@ pub(super) async fn create(
     let (text, record) = mint(for_, id, relay.random()?, now);
     caller.if_repeated(Repeat::Doubles);
     relay.store.create_key(record.clone()).await?;
-    tracing::info!(key.id = record.id, "key created");
+    let (id, name, by) = (&record.id, &record.name, caller.in_log());
+    tracing::info!(key.id = id, key.name = name, by, "key created");
     let made = KeyView {
         key: Some(Secret::new(text.reveal().to_owned())),
         ..view(record)
@@ -69,17 +70,18 @@ pub(super) async fn revoke(
         ApiError::new(ErrorCode::UnknownKey, message)
     };
     let key = relay.store.find_key(&id).await?;
-    key.filter(|key| key.revoked_at.is_none())
-        .ok_or_else(unknown)?;
+    let key = key.filter(|key| key.revoked_at.is_none());
+    let name = key.ok_or_else(unknown)?.name;
     // A caller that revokes its own key must receive the response first; its connections end within
     // seconds.
     let is_own = caller.key.as_ref() == Some(&id);
+    let by = caller.in_log();
     caller.if_repeated(Repeat::Finds);
     let keeper = relay.clone();
     let revoked = relay.run_to_completion(async move {
         let was_there = keeper.store.revoke_key(keeper.now(), &id).await?;
         if was_there {
-            tracing::info!(key.id = id, "key revoked");
+            tracing::info!(key.id = id, key.name = name, by, "key revoked");
         }
         if was_there && !is_own {
             keeper.key_uses.revoke(&id);

@@ -54,7 +54,8 @@ pub(in crate::api) async fn again(
     };
     match relay.submit_with(&requester, submission, extras).await? {
         Submitted::New(retried) => {
-            tracing::info!(job.id = %retried.new.id, of = %id, "submitted as a retry");
+            let by = caller.in_log();
+            tracing::info!(job.id = %retried.new.id, of = %id, by, "submitted as a retry");
             Ok(accepted(relay, *retried, None))
         }
         Submitted::Known(retried) => known(relay, caller, retried).await,
