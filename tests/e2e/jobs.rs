@@ -9,11 +9,15 @@ use hearth_tests::{
 use serde_json::{Value, json};
 
 async fn jobs(bed: &TestBed, args: &[&str]) -> (bool, String, String) {
+    jobs_with(bed, &bed.requester, args).await
+}
+
+async fn jobs_with(bed: &TestBed, key: &str, args: &[&str]) -> (bool, String, String) {
     let mut command = bed.hearth(&["jobs"]);
     command.args(args);
     command
         .env("HEARTH_RELAY", format!("http://{}", bed.address))
-        .env("HEARTH_KEY", &bed.requester);
+        .env("HEARTH_KEY", key);
     let done = finish(command).await;
     (done.status.success(), done.stdout, done.stderr)
 }
@@ -68,6 +72,66 @@ async fn jobs_are_listed_shown_retried_and_cancelled_from_the_command_line() {
     let listed: Value = serde_json::from_str(&listed).unwrap();
     assert_eq!(listed["jobs"][0]["id"], waiting.as_str());
     assert_eq!(listed["next"], Value::Null);
+}
+
+#[tokio::test]
+async fn an_operators_key_lists_shows_retries_and_cancels_the_jobs_of_others() {
+    let mut bed = TestBed::relay_only("ollama:http://127.0.0.1:1").await;
+    let reach = ["--name", "staff", "--account", "staff", "--scope", "admin"];
+    let staff = create_key(&bed.home, &reach).await;
+    let operator = async |args: &[&str]| jobs_with(&bed, &staff, args).await;
+    let id = submitted(&bed, None).await;
+
+    let (done, listed, said) = operator(&["list", "--state", "queued"]).await;
+    assert!(done && listed.contains(&id), "{listed}{said}");
+    let (done, shown, said) = operator(&["show", &id]).await;
+    assert!(done && shown.contains(&id), "{said}");
+    assert!(!shown.contains("secret"), "{shown}");
+    let (done, told, said) = operator(&["cancel", &id]).await;
+    assert!(done && told == format!("cancelled {id}\n"), "{said}");
+    let (done, made, said) = operator(&["retry", &id]).await;
+    assert!(done, "{said}");
+    let (_, shown, _) = jobs(&bed, &["show", "--json", made.trim()]).await;
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(
+        (&shown["state"], &shown["account"]),
+        (&json!("queued"), &json!("default"))
+    );
+    let (done, _, said) = operator(&["show", &"0".repeat(32)]).await;
+    assert!(!done && said.contains("unknown_job"), "{said}");
+
+    // The refusal that counts is the one of the requesters' route.
+    let (done, _, said) = jobs_with(&bed, &bed.worker, &["cancel", &id]).await;
+    assert!(!done && said.contains("scope `enqueue`"), "{said}");
+
+    let new = json!({"name": "ci", "scopes": ["read"]});
+    let request = bed
+        .http
+        .post(bed.url("/api/admin/keys"))
+        .bearer_auth(&staff);
+    let made: Value = request
+        .json(&new)
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    let path = format!("/api/admin/keys/{}", made["id"].as_str().unwrap());
+    let request = bed.http.delete(bed.url(&path)).bearer_auth(&staff);
+    assert!(request.send().await.unwrap().status().is_success());
+    let relay = bed.relay.as_mut().unwrap();
+    relay.says("key revoked").await;
+    let log = relay.log();
+    for done in [
+        "cancelled by request",
+        "submitted as a retry",
+        "key created",
+        "key revoked",
+    ] {
+        let line = log.lines().find(|line| line.contains(done)).unwrap();
+        assert!(line.contains("staff ("), "by whom: {line}");
+    }
 }
 
 #[tokio::test]

@@ -116,13 +116,17 @@ impl Client {
     /// # Errors
     /// One sentence: the relay cannot be reached, or the reason for its refusal.
     pub(crate) async fn ask(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Response> {
+        success(self.send(request).await?).await
+    }
+
+    /// Sends a request that needs no model, with a timeout of [`PATIENCE`], and returns also a
+    /// refusal.
+    ///
+    /// # Errors
+    /// One sentence, if the relay cannot be reached.
+    pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Response> {
         let sent = request.timeout(PATIENCE).send().await;
-        let answer = sent.with_context(|| self.unreachable())?;
-        if answer.status().is_success() {
-            Ok(answer)
-        } else {
-            Err(refusal(answer).await)
-        }
+        sent.with_context(|| self.unreachable())
     }
 
     /// The error message for a relay that does not respond.
@@ -140,6 +144,18 @@ pub(crate) fn not_the_relays(status: impl Display) -> String {
         "the response (HTTP {status}) is not a Hearth relay's; check --relay and, if a proxy is in \
          front of the relay, that the relay runs"
     )
+}
+
+/// Returns the response if it is a success.
+///
+/// # Errors
+/// One sentence: the reason for the relay's refusal.
+pub(crate) async fn success(answer: Response) -> anyhow::Result<Response> {
+    if answer.status().is_success() {
+        Ok(answer)
+    } else {
+        Err(refusal(answer).await)
+    }
 }
 
 /// The error message for a response that is not a success.

@@ -1,5 +1,6 @@
 //! `hearth jobs`: lists and changes the jobs that a key may see. Never shows prompts or answers.
 
+mod call;
 mod print;
 
 use std::io::Write as _;
@@ -10,13 +11,13 @@ use proto::{JobId, JobView, ModelName};
 use reqwest::{Method, Response, header};
 use serde_json::json;
 
+use self::call::call;
 use crate::credentials::{Client, Credentials};
 
 /// `hearth jobs list|show|retry|cancel`.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Args {
-    /// List jobs, newest first. A key with the scopes `read` and `admin` sees the jobs of all
-    /// accounts.
+    /// List jobs, newest first.
     List(List),
     /// Show one job, without its prompt and its answer.
     Show {
@@ -115,15 +116,15 @@ impl Args {
             } => show(&credentials.client()?, job, json).await,
             Self::Retry(retry) => {
                 let again = async |client: &Client, job| {
-                    let path = format!("/api/jobs/{job}/retry");
-                    let made: JobView = read(call(client, Method::POST, &path).await?).await?;
+                    let answer = call(client, Method::POST, &format!("/{job}/retry"), &[]).await?;
+                    let made: JobView = read(answer).await?;
                     Ok(made.id.to_string())
                 };
                 retry.each("retried", again).await
             }
             Self::Cancel(cancel) => {
                 let end = async |client: &Client, job| {
-                    call(client, Method::DELETE, &format!("/api/jobs/{job}")).await?;
+                    call(client, Method::DELETE, &format!("/{job}"), &[]).await?;
                     Ok(format!("cancelled {job}"))
                 };
                 cancel.each("cancelled", end).await
@@ -159,14 +160,11 @@ impl Chosen {
 impl List {
     async fn run(self) -> anyhow::Result<()> {
         let client = self.credentials.client()?;
-        let mut url: reqwest::Url = client.url("/api/jobs").parse()?;
-        let limit = self.limit.to_string();
-        url.query_pairs_mut()
-            .append_pair("limit", &limit)
-            .extend_pairs(self.state.map(|state| ("state", state.as_str())))
-            .extend_pairs(self.model.map(|model| ("model", model.to_string())))
-            .extend_pairs(self.after.map(|after| ("after", after)));
-        let answer = client.ask(client.http.get(url)).await?;
+        let mut query = vec![("limit", self.limit.to_string())];
+        query.extend(self.state.map(|state| ("state", state.as_str().to_owned())));
+        query.extend(self.model.map(|model| ("model", model.to_string())));
+        query.extend(self.after.map(|after| ("after", after)));
+        let answer = call(&client, Method::GET, "", &query).await?;
         let next = next_page(&answer);
         let mut out = std::io::stdout();
         if self.json {
@@ -184,7 +182,7 @@ impl List {
 }
 
 async fn show(client: &Client, job: JobId, json: bool) -> anyhow::Result<()> {
-    let answer = call(client, Method::GET, &format!("/api/jobs/{job}")).await?;
+    let answer = call(client, Method::GET, &format!("/{job}"), &[]).await?;
     let mut out = std::io::stdout();
     if json {
         let job: serde_json::Value = read(answer).await?;
@@ -193,11 +191,6 @@ async fn show(client: &Client, job: JobId, json: bool) -> anyhow::Result<()> {
         write!(out, "{}", print::whole(&read(answer).await?))?;
     }
     Ok(())
-}
-
-async fn call(client: &Client, method: Method, path: &str) -> anyhow::Result<Response> {
-    let request = client.http.request(method, client.url(path));
-    client.ask(request).await
 }
 
 async fn read<T: serde::de::DeserializeOwned>(answer: Response) -> anyhow::Result<T> {

@@ -93,8 +93,8 @@ enum KeyScope {
     Read,
     /// Lease and answer jobs: what an agent needs.
     Work,
-    /// Administer the relay: the dashboard, the keys, and the models of agents that allow it. Gives
-    /// no right to submit or read jobs.
+    /// Administer the relay: the dashboard, the keys, the jobs of all accounts, and the models of
+    /// agents that allow it. Gives no right to submit jobs or to read prompts and answers.
     Admin,
 }
 

@@ -53,7 +53,8 @@ enum Command {
     Agent(agent::Args),
     /// Ask one question through a relay.
     Ask(ask::Args),
-    /// List, show, retry and cancel the jobs of a relay.
+    /// List, show, retry and cancel jobs of a relay; with a key that has the scope `admin`, of all
+    /// accounts.
     #[command(subcommand)]
     Jobs(jobs::Args),
     /// Show what the agent on this machine is doing.

@@ -20,7 +20,7 @@ pub(super) fn routes() -> Router<Relay> {
         .route("/api/admin/overview", get(overview))
         .route("/api/admin/events", get(events::events))
         .route("/api/admin/jobs", get(jobs::list))
-        .route("/api/admin/jobs/{id}", delete(jobs::cancel))
+        .route("/api/admin/jobs/{id}", get(jobs::get).delete(jobs::cancel))
         .route("/api/admin/jobs/{id}/retry", post(jobs::retry))
         .route("/api/admin/keys", get(keys::list).post(keys::create))
         .route("/api/admin/keys/{id}", delete(keys::revoke))

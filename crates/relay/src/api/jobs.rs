@@ -33,18 +33,24 @@ pub(super) async fn get(
     MayRead(caller): MayRead,
     InPath(id): InPath<JobId>,
 ) -> Result<Json<JobView>, ApiError> {
+    let shown = shown(&relay, &caller, id).await?;
+    relay.orphans.claim(id);
+    Ok(Json(shown))
+}
+
+/// Returns the view of a job that the caller may see.
+pub(super) async fn shown(relay: &Relay, caller: &Caller, id: JobId) -> Result<JobView, ApiError> {
     let job = relay.store.get(caller.owner(), id).await?;
     let job = job.ok_or_else(ApiError::unknown_job)?;
-    relay.orphans.claim(id);
     let place = relay.place(&job.new.account, &job.new.model, id);
     let webhook = relay.store.webhook(id).await?;
     let retry = IdempotencyKey::retry(id).key;
     let retried = relay.store.submitted(&job.new.account, &retry).await?;
-    Ok(Json(JobView {
+    Ok(JobView {
         retried_as: retried.map(|(id, _)| id),
         webhook: webhook.map(webhook_view),
         ..placed(view(job), place)
-    }))
+    })
 }
 
 /// `DELETE /api/jobs/{id}`: cancels the job.

@@ -124,7 +124,7 @@ async fn a_worker_that_left_or_paused_is_told_as_such() {
 }
 
 #[tokio::test]
-async fn an_operator_retries_and_withdraws_anybodys_jobs() {
+async fn an_operator_sees_retries_and_withdraws_anybodys_jobs() {
     let server = Server::start().await;
     let admin = server.client("staff", &[Scope::Admin]).await;
     let client = server.requester().await;
@@ -139,7 +139,15 @@ async fn an_operator_retries_and_withdraws_anybodys_jobs() {
     let reply = admin.post(&format!("/api/admin/jobs/{id}/retry"), "").await;
     assert_eq!(reply.status, StatusCode::ACCEPTED);
     let made = reply.json().await;
+    let first = admin.get(&format!("/api/admin/jobs/{id}")).await;
+    assert_eq!(first.status, StatusCode::OK);
+    assert_eq!(first.json().await["retried_as"], made["id"]);
     let path = format!("/api/admin/jobs/{}", made["id"].as_str().unwrap());
+    let again = admin.get(&path).await.json().await;
+    assert_eq!(
+        (&again["state"], &again["account"]),
+        (&json!("queued"), &json!("default"))
+    );
     let reply = admin.send(Method::DELETE, &path, "").await;
     assert_eq!(reply.status, StatusCode::NO_CONTENT);
     let dead = admin.get("/api/admin/jobs?state=dead").await.json().await;

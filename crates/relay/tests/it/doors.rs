@@ -22,6 +22,7 @@ const ROUTES: &[(&str, &str, Scope)] = &[
     ("GET", "/api/admin/overview", Scope::Admin),
     ("GET", "/api/admin/events", Scope::Admin),
     ("GET", "/api/admin/jobs", Scope::Admin),
+    ("GET", "/api/admin/jobs/x", Scope::Admin),
     ("POST", "/api/admin/jobs/x/retry", Scope::Admin),
     ("DELETE", "/api/admin/jobs/x", Scope::Admin),
     ("GET", "/api/admin/keys", Scope::Admin),

@@ -1,8 +1,8 @@
-//! Operator routes for the jobs of all accounts: list, retry and cancel.
+//! Operator routes for the jobs of all accounts: list, show, retry and cancel.
 
-use axum::{extract::State, response::Response};
+use axum::{Json, extract::State, response::Response};
 use http::{StatusCode, Uri};
-use proto::JobId;
+use proto::{JobId, JobView};
 
 use crate::{
     Relay,
@@ -20,6 +20,15 @@ pub(super) async fn list(
     uri: Uri,
 ) -> Result<Response, ApiError> {
     jobs::page(&relay, &caller, query, &uri).await
+}
+
+/// `GET /api/admin/jobs/{id}`.
+pub(super) async fn get(
+    State(relay): State<Relay>,
+    MayAdmin(caller): MayAdmin,
+    InPath(id): InPath<JobId>,
+) -> Result<Json<JobView>, ApiError> {
+    Ok(Json(jobs::shown(&relay, &caller, id).await?))
 }
 
 /// `POST /api/admin/jobs/{id}/retry`.

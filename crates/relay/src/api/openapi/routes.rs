@@ -172,6 +172,9 @@ pub(super) const ROUTES: &[Entry] = &[
     .key("admin")
     .params(SEARCH)
     .gives(200, Natives("JobView")),
+    Entry::get("/api/admin/jobs/{id}", "Get a job of any account")
+        .key("admin")
+        .gives(200, Native("JobView")),
     Entry::post(
         "/api/admin/jobs/{id}/retry",
         "Retry a failed or cancelled job of any account",
