@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use futures_util::StreamExt as _;
-use proto::{End, ErrorCode, JobError, JobId};
+use proto::{End, ErrorCode, JobError, JobId, Priority};
 use serde_json::{Value, json};
 use status::{is_printable, strip_control_chars};
 use tokio::time::{Instant, sleep, timeout};
@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 use self::submission::Submission;
 use crate::{
     credentials::{Client, Credentials, refusal},
+    key::priority,
     sse,
     stop::Signals,
 };
@@ -32,6 +33,9 @@ pub(crate) struct Args {
     /// A system message before the question.
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
+    /// The priority: 1 is the highest, 10 the lowest; 5 by default.
+    #[arg(long, value_name = "N", value_parser = priority)]
+    priority: Option<Priority>,
     /// Give up after this many seconds; the job waits that long for an agent to come online.
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]
     timeout: u64,
@@ -67,7 +71,10 @@ impl Args {
         let mut signals = Signals::listen()?.and_hangup()?;
         let limit = Duration::from_secs(self.timeout);
         let deadline_ms = self.timeout.saturating_mul(1000);
-        let submit = json!({ "op": "chat", "body": body, "deadline_ms": deadline_ms });
+        let mut submit = json!({ "op": "chat", "body": body, "deadline_ms": deadline_ms });
+        if let Some(priority) = self.priority {
+            submit["priority"] = json!(priority);
+        }
         let submission = Submission::new(&client, submit)?;
         let answered = async { follow(&client, submission.submit().await?).await };
         let answered = tokio::select! {

@@ -61,7 +61,8 @@ pub(crate) struct Create {
     expires: Option<Duration>,
 }
 
-fn priority(text: &str) -> Result<Priority, String> {
+/// Parses a priority from 1 to 10.
+pub(crate) fn priority(text: &str) -> Result<Priority, String> {
     let level = text.parse().ok().and_then(Priority::new);
     level.ok_or_else(|| "a priority must be a number from 1 to 10".to_owned())
 }

@@ -3,7 +3,7 @@
 
 use std::process::ExitStatus;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tests::{
     process::{Finished, Home, Process, finish},
     scripted_ollama::{Answer, Gate, ScriptedOllama, Step},
@@ -77,6 +77,27 @@ async fn a_program_is_given_one_answer_though_an_agent_was_lost_in_the_middle() 
     assert!(done.status.success(), "{}", done.stderr);
     assert_eq!(done.stdout, "The sea\n");
     assert_eq!(withdrawals(&relay), 0);
+}
+
+#[tokio::test]
+async fn a_question_is_as_urgent_as_it_is_said_to_be() {
+    let relay = relay().await;
+    let told = events(&[line("1-1", "The sea"), event("1-2", "end", END)]);
+    relay.settle(&path("/events"), told.then(Step::Finish));
+    for args in [&[][..], &["--priority", "2"]] {
+        let done = asked(&relay, args).await;
+        assert!(done.status.success(), "{}", done.stderr);
+    }
+    let submitted = relay.requests_for("/api/jobs").into_iter();
+    let submitted = submitted.map(|request| {
+        let job: Value = serde_json::from_slice(&request.body).unwrap();
+        job["priority"].clone()
+    });
+    assert_eq!(submitted.collect::<Vec<_>>(), [json!(null), json!(2)]);
+    for wrong in ["0", "11", "high"] {
+        let done = asked(&relay, &["--priority", wrong]).await;
+        assert_eq!(done.status.code(), Some(2), "{}", done.stderr);
+    }
 }
 
 #[tokio::test]

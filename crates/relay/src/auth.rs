@@ -48,6 +48,7 @@ macro_rules! scope {
                 let mut caller = caller(parts, relay, $scope, $location).await?;
                 caller.idempotency_key = request_options::idempotency_key(&parts.headers)?;
                 caller.wanted_for = request_options::wanted_for(&parts.headers)?;
+                caller.wanted_priority = request_options::priority(&parts.headers)?;
                 caller.worker = request_options::worker(&parts.headers)?;
                 caller.wants_position = request_options::wants_position(parts);
                 Ok(Self(caller))

@@ -15,8 +15,8 @@ const MAX_AGE: &str = "43200";
 const METHODS: &str = "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS";
 /// Request headers that the official clients send from a browser, and that the relay's routes read.
 const HEADERS: &str = "authorization, content-type, accept, user-agent, x-requested-with, \
-    x-api-key, idempotency-key, x-hearth-deadline-ms, x-hearth-worker, x-device-id, \
-    x-hearth-thinking-status, last-event-id, \
+    x-api-key, idempotency-key, x-hearth-deadline-ms, x-hearth-priority, x-hearth-worker, \
+    x-device-id, x-hearth-thinking-status, last-event-id, \
     openai-beta, openai-organization, openai-project, \
     anthropic-version, anthropic-beta, anthropic-dangerous-direct-browser-access, \
     x-stainless-arch, x-stainless-async, x-stainless-custom-poll-interval, x-stainless-helper, \

@@ -72,7 +72,10 @@ pub fn head(bytes: &[u8]) {
         request_options::idempotency_key(&headers),
         request_options::worker(&headers),
     ));
-    drop(request_options::wanted_for(&headers));
+    drop((
+        request_options::wanted_for(&headers),
+        request_options::priority(&headers),
+    ));
     let _ = (
         hint::WaitsFor::in_headers(&headers),
         auth::in_headers(&headers),

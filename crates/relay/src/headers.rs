@@ -3,15 +3,17 @@
 
 pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 pub(crate) const DEADLINE: &str = "x-hearth-deadline-ms";
+pub(crate) const PRIORITY: &str = "x-hearth-priority";
 /// Headers that name the worker; either may be used.
 pub(crate) const WORKER: [&str; 2] = ["x-hearth-worker", "x-device-id"];
 pub(crate) const PLACE: &str = "x-hearth-thinking-status";
 pub(crate) const LAST_EVENT: &str = "last-event-id";
 /// Headers that a requester may send.
 #[cfg(test)]
-pub(crate) const READ: [&str; 6] = [
+pub(crate) const READ: [&str; 7] = [
     IDEMPOTENCY_KEY,
     DEADLINE,
+    PRIORITY,
     WORKER[0],
     WORKER[1],
     PLACE,

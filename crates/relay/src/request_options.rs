@@ -4,6 +4,7 @@
 //! idempotency-key: KEY          a repeat of the request finds its job instead of creating another
 //! x-hearth-deadline-ms: N       the answer is wanted within this time (at most a week), also from
 //!                               an agent that is offline now
+//! x-hearth-priority: N          1 (highest) to 10
 //! x-hearth-worker: NAME         only the worker with this name may answer (or `x-device-id`)
 //! x-hearth-thinking-status: 1   while it waits, a stream sends the queue position as a thought of
 //!                               the model; `?hearth_status=thinking` does the same
@@ -13,13 +14,13 @@ use std::time::Duration;
 
 use http::{HeaderMap, request::Parts};
 use proto::{
-    ErrorCode, WorkerId,
+    ErrorCode, Priority, WorkerId,
     limits::{DEADLINE_MAX, IDEMPOTENCY_KEY_MAX},
 };
 
 use crate::{
     error::ApiError,
-    headers::{DEADLINE, IDEMPOTENCY_KEY as KEY, PLACE, WORKER as WORKERS},
+    headers::{DEADLINE, IDEMPOTENCY_KEY as KEY, PLACE, PRIORITY, WORKER as WORKERS},
 };
 
 /// Returns the idempotency key, under which a repeat of this request finds its job.
@@ -49,6 +50,22 @@ pub(crate) fn wanted_for(headers: &HeaderMap) -> Result<Option<Duration>, ApiErr
     let millis =
         millis.ok_or_else(|| bad(format!("{DEADLINE} must be a number of milliseconds")))?;
     deadline(Duration::from_millis(millis)).map(Some)
+}
+
+/// Returns the priority that the request asks for.
+pub(crate) fn priority(headers: &HeaderMap) -> Result<Option<Priority>, ApiError> {
+    let mut said = headers.get_all(PRIORITY).iter();
+    let Some(priority) = said.next() else {
+        return Ok(None);
+    };
+    let level = priority.to_str().ok().and_then(|said| said.parse().ok());
+    let priority = level.filter(|_| said.next().is_none());
+    let priority = priority.and_then(Priority::new);
+    priority.map(Some).ok_or_else(|| {
+        bad(format!(
+            "{PRIORITY} must be sent once, with a number from 1 (highest) to 10"
+        ))
+    })
 }
 
 /// Returns the only worker that may answer.
@@ -147,6 +164,20 @@ mod tests {
         ] {
             assert!(read(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_priority_is_sent_once_and_is_one_of_ten() {
+        let read = |said: &str| priority(&headers(&[(PRIORITY, said)]));
+        assert_eq!(priority(&headers(&[])).unwrap(), None);
+        for level in 1..=10 {
+            assert_eq!(read(&level.to_string()).unwrap(), Priority::new(level));
+        }
+        for wrong in ["0", "11", "256", "-1", "", "1.5", "high"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+        let twice = headers(&[(PRIORITY, "3"), (PRIORITY, "3")]);
+        assert!(priority(&twice).is_err());
     }
 
     #[test]

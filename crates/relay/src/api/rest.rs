@@ -143,6 +143,7 @@ macro_rules! caller {
                 if caller.is_of_session() {
                     return Err(Denied::Session(jwt::TokenError::Kind).into());
                 }
+                caller.wanted_priority = request_options::priority(&parts.headers)?;
                 caller.worker = request_options::worker(&parts.headers)?;
                 Ok(Self(caller))
             }

@@ -34,6 +34,8 @@ pub(crate) struct Caller {
     pub(super) idempotency_key: Option<String>,
     /// Time within which the answer is wanted, from the request's header.
     pub(crate) wanted_for: Option<Duration>,
+    /// Priority, from the request's header.
+    pub(crate) wanted_priority: Option<Priority>,
     /// Only worker that may answer, from the request's header.
     pub(crate) worker: Option<WorkerId>,
     /// Whether the queue position is sent as a thought of the model.
@@ -58,6 +60,7 @@ impl Caller {
             is_admin: false,
             idempotency_key: None,
             wanted_for: None,
+            wanted_priority: None,
             worker: None,
             wants_position: false,
             work_permit: None,
@@ -113,14 +116,14 @@ impl Caller {
         ))
     }
 
-    /// Returns the priority of a job: the requested one if the key allows it, else `usual`, lowered
-    /// to what the key allows.
+    /// Returns the priority of a job: the one that its body or else the request's header asks for,
+    /// if the key allows it, or else `usual`, lowered to what the key allows.
     pub(crate) fn priority(
         &self,
         said: Option<Priority>,
         usual: Priority,
     ) -> Result<Priority, ApiError> {
-        let Some(said) = said else {
+        let Some(said) = said.or(self.wanted_priority) else {
             return Ok(self.ceiling.lowered(usual));
         };
         if self.ceiling.allows(said) {

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Routes that create a job, with a body for the model `m`.
-const ROUTES: &[(&str, &str)] = &[
+pub(crate) const ROUTES: &[(&str, &str)] = &[
     ("/api/chat", r#"{"model":"m","stream":false,"messages":[]}"#),
     (
         "/api/generate",

@@ -38,6 +38,7 @@ mod padding;
 mod path_keys;
 mod people;
 mod places;
+mod priorities;
 mod proxies;
 mod proxy;
 mod pushes;

@@ -33,6 +33,12 @@ const WISHES: &[Param] = &[
          also waits for an agent that is offline",
     ),
     Param::header(
+        headers::PRIORITY,
+        Schema("Priority"),
+        "Priority, 1 (highest) to 10; default 5, or the highest that the key permits if that is \
+         lower; a higher one than that is refused",
+    ),
+    Param::header(
         headers::WORKER[0],
         Type("string"),
         "Name of the only agent that may answer; `x-device-id` has the same meaning",
