@@ -53,6 +53,19 @@ async fn jobs_are_listed_shown_retried_and_cancelled_from_the_command_line() {
     let (_, rest, _) = jobs(&bed, &["list", "--after", cursor]).await;
     assert!(rest.contains(&waiting) && !rest.contains(&dead), "{rest}");
 
+    for (filter, is_listed) in [
+        (["--op", "chat"], true),
+        (["--op", "embed"], false),
+        (["--since", "2026-01-01T00:00:00Z"], true),
+        (["--until", "2026-01-01T00:00:00Z"], false),
+    ] {
+        let (done, listed, said) = jobs(&bed, &[&["list"], &filter[..]].concat()).await;
+        assert!(
+            done && listed.contains(&dead) == is_listed,
+            "{listed}{said}"
+        );
+    }
+
     let (done, shown, _) = jobs(&bed, &["show", &dead]).await;
     assert!(done && shown.contains("deadline_exceeded"), "{shown}");
     assert!(!shown.contains("secret"), "{shown}");
@@ -154,6 +167,14 @@ async fn a_key_with_bounds_shows_them_and_reaches_no_further() {
     for told in ["active", "models qwen*", "priorities 7 to 10", "expires 20"] {
         assert!(line.contains(told), "{told}: {line}");
     }
+    let list = bed.hearth(&["key", "list", "--json", "--store", &store(&bed.home)]);
+    let listed: Value = serde_json::from_str(&finish(list).await.stdout).unwrap();
+    let listed = listed.as_array().unwrap().iter();
+    let told = listed.clone().find(|key| key["name"] == "bounded").unwrap();
+    assert_eq!(
+        (&told["models"], &told["max_priority"], &told["revoked_at"]),
+        (&json!(["qwen*"]), &json!(7), &Value::Null)
+    );
     let ask = async |model: &str, priority: u8| {
         let job = json!({"op": "chat", "priority": priority, "body": {"model": model, "messages":
             [{"role": "user", "content": "?"}]}});

@@ -7,7 +7,7 @@ use std::io::Write as _;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use proto::{JobId, JobView, ModelName};
+use proto::{JobId, JobView, ModelName, Op, Timestamp};
 use reqwest::{Method, Response, header};
 use serde_json::json;
 
@@ -46,6 +46,16 @@ pub(crate) struct List {
     /// Show only jobs for this model.
     #[arg(long, short, value_name = "NAME")]
     model: Option<ModelName>,
+    /// Show only jobs with this operation.
+    #[arg(long, value_name = "OP", value_parser = op)]
+    op: Option<Op>,
+    /// Show only jobs accepted at this time or later: 2026-05-01T12:00:00Z, or milliseconds since
+    /// 1970.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    since: Option<Timestamp>,
+    /// Show only jobs accepted before this time.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    until: Option<Timestamp>,
     /// Show at most this many jobs.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
     limit: u16,
@@ -94,6 +104,27 @@ impl State {
             Self::Dead => "dead",
         }
     }
+}
+
+fn op(text: &str) -> Result<Op, String> {
+    const OPS: [Op; 7] = [
+        Op::Chat,
+        Op::Generate,
+        Op::Embed,
+        Op::Pull,
+        Op::Copy,
+        Op::Delete,
+        Op::Create,
+    ];
+    let op = OPS.into_iter().find(|op| op.as_str() == text);
+    op.ok_or_else(|| format!("an operation is one of {}", OPS.map(Op::as_str).join(", ")))
+}
+
+fn moment(text: &str) -> Result<Timestamp, String> {
+    let millis = text.parse().map(Timestamp).ok();
+    let moment = || text.parse::<jiff::Timestamp>().ok();
+    let moment = millis.or_else(|| moment().map(|at| Timestamp(at.as_millisecond())));
+    moment.ok_or_else(|| "a time is 2026-05-01T12:00:00Z, or milliseconds since 1970".into())
 }
 
 fn job_id(text: &str) -> Result<JobId, String> {
@@ -163,6 +194,9 @@ impl List {
         let mut query = vec![("limit", self.limit.to_string())];
         query.extend(self.state.map(|state| ("state", state.as_str().to_owned())));
         query.extend(self.model.map(|model| ("model", model.to_string())));
+        query.extend(self.op.map(|op| ("op", op.to_string())));
+        query.extend(self.since.map(|at| ("since", at.0.to_string())));
+        query.extend(self.until.map(|at| ("until", at.0.to_string())));
         query.extend(self.after.map(|after| ("after", after)));
         let answer = call(&client, Method::GET, "", &query).await?;
         let next = next_page(&answer);
@@ -203,4 +237,30 @@ fn next_page(answer: &Response) -> Option<String> {
     let link = answer.headers().get(header::LINK)?.to_str().ok()?;
     let (_, after) = link.split_once("after=")?;
     after.split(['>', '&']).next().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_read_as_it_is_listed_and_as_the_relay_writes_it() {
+        let noon = Ok(Timestamp(1_777_636_800_000));
+        for text in [
+            "2026-05-01T12:00:00Z",
+            "2026-05-01T14:00:00+02:00",
+            "1777636800000",
+        ] {
+            assert_eq!(moment(text), noon, "{text}");
+        }
+        for wrong in ["", "noon", "2026-05-01", "1.5"] {
+            assert!(moment(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn every_operation_is_read_by_its_name() {
+        assert_eq!(op("embed"), Ok(Op::Embed));
+        assert!(op("Chat").is_err_and(|said| said.contains("chat, generate, embed, pull")));
+    }
 }

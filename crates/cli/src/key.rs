@@ -8,7 +8,7 @@ use proto::{Account, Priority, Timestamp};
 use queue::{Ceiling, KeyRecord, Keys, ModelPattern, ModelPatterns, Scope, Serve};
 use relay::{
     SystemWorld, World as _,
-    keys::{KeyFor, LASTING_MAX, check, mint, served},
+    keys::{KeyFor, LASTING_MAX, check, mint, served, view},
 };
 
 use crate::store::Store;
@@ -22,6 +22,9 @@ pub(crate) enum Args {
     List {
         #[command(flatten)]
         store: Store,
+        /// Print a JSON array, as `GET /api/admin/keys` answers; times are milliseconds since 1970.
+        #[arg(long)]
+        json: bool,
     },
     /// Revoke a key; its open connections are closed within seconds.
     Revoke {
@@ -118,7 +121,7 @@ impl Args {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Create(create) => create.run().await,
-            Self::List { store } => list(&*store.keys().await?).await,
+            Self::List { store, json } => list(&*store.keys().await?, json).await,
             Self::Revoke { store, key } => {
                 let revoked = store
                     .keys()
@@ -185,9 +188,15 @@ pub(crate) fn day(Timestamp(millis): Timestamp) -> String {
     )
 }
 
-async fn list(keys: &dyn Keys) -> anyhow::Result<()> {
+async fn list(keys: &dyn Keys, json: bool) -> anyhow::Result<()> {
     let (mut out, now) = (std::io::stdout(), SystemWorld.now());
-    for key in keys.list_keys().await? {
+    let keys = keys.list_keys().await?;
+    if json {
+        let keys: Vec<_> = keys.into_iter().map(view).collect();
+        writeln!(out, "{}", serde_json::to_string(&keys)?)?;
+        return Ok(());
+    }
+    for key in keys {
         writeln!(out, "{}", line(&key, now))?;
     }
     Ok(())

@@ -5,9 +5,10 @@ use std::io::{Read as _, Write as _};
 
 use clap::ValueEnum;
 use proto::Account;
-use queue::{Role, UserChange, Users};
+use queue::{Role, User, UserChange, Users};
 use relay::{SystemWorld, World as _, users};
 use secrecy::SecretString;
+use serde_json::json;
 
 use crate::{key::day, store::Store};
 
@@ -24,6 +25,9 @@ pub(crate) enum Args {
     List {
         #[command(flatten)]
         store: Store,
+        /// Print a JSON array; times are milliseconds since 1970.
+        #[arg(long)]
+        json: bool,
     },
     /// Change a user's password; all of the user's tokens become invalid at once.
     Password {
@@ -114,7 +118,7 @@ impl Args {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let (store, name, change, did) = match self {
             Self::Create(create) => return create.run().await,
-            Self::List { store } => return list(&*store.users().await?).await,
+            Self::List { store, json } => return list(&*store.users().await?, json).await,
             Self::Remove { store, name } => {
                 let removed = store.users().await?.remove_user(&name).await?;
                 return said(removed, &name, "removed");
@@ -200,9 +204,15 @@ impl Create {
     }
 }
 
-async fn list(users: &dyn Users) -> anyhow::Result<()> {
+async fn list(users: &dyn Users, json: bool) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
-    for user in users.list_users().await? {
+    let users = users.list_users().await?;
+    if json {
+        let users: Vec<_> = users.iter().map(shown).collect();
+        writeln!(out, "{}", serde_json::Value::from(users))?;
+        return Ok(());
+    }
+    for user in users {
         let seen = user.last_login.map_or_else(|| "never".to_owned(), day);
         writeln!(
             out,
@@ -215,4 +225,16 @@ async fn list(users: &dyn Users) -> anyhow::Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// All of a user but the password.
+fn shown(user: &User) -> serde_json::Value {
+    json!({
+        "id": user.id,
+        "name": user.new.name,
+        "role": user.new.role,
+        "account": user.new.account,
+        "created_at": user.new.created_at,
+        "last_login_at": user.last_login,
+    })
 }

@@ -7,6 +7,8 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use serde_json::{Value, json};
+
 fn user(folder: &Path, args: &[&str], input: &str) -> Output {
     let store = format!("sqlite:{}", folder.join("relay.db").display());
     let mut child = Command::new(env!("CARGO_BIN_EXE_hearth"))
@@ -63,6 +65,14 @@ fn a_user_is_made_listed_changed_and_removed_and_no_password_is_printed() {
     assert!(
         told.contains("worker") && told.contains("last login never"),
         "{told}"
+    );
+    let (_, told) = run(&["list", "--json"], "");
+    let users: Value = serde_json::from_str(&told).unwrap();
+    assert!(users[0]["created_at"].as_i64() > Some(1_700_000_000_000));
+    assert_eq!(
+        users,
+        json!([{"id": 1, "name": "worker", "role": "service", "account": "default",
+            "created_at": users[0]["created_at"], "last_login_at": null}])
     );
     let (done, told) = run(
         &["password", "--password-stdin", "worker"],

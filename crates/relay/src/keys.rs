@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
-use proto::{Account, InvalidId, Timestamp, hex};
+use proto::{Account, InvalidId, Timestamp, admin::KeyView, hex};
 use queue::{Ceiling, KeyRecord, Scope, Serve};
 use secrecy::{ExposeSecret as _, SecretString, zeroize::Zeroizing};
 use sha2::{Digest, Sha256};
@@ -107,6 +107,30 @@ pub fn mint(for_: KeyFor, id: [u8; 6], secret: [u8; 32], now: Timestamp) -> (Key
         last_used_at: None,
     };
     (text, record)
+}
+
+/// Returns the public view of a key, without its secret.
+#[must_use]
+pub fn view(key: KeyRecord) -> KeyView {
+    let scopes = key.scopes.iter().map(|scope| scope.as_str().to_owned());
+    let serve = match &key.serve {
+        Serve::All => vec!["all".to_owned()],
+        Serve::Accounts(accounts) => accounts.iter().map(ToString::to_string).collect(),
+    };
+    KeyView {
+        scopes: scopes.collect(),
+        serve,
+        models: key.ceiling.models.iter().map(ToString::to_string).collect(),
+        max_priority: key.ceiling.priority,
+        expires_at: key.expires_at,
+        last_used_at: key.last_used_at,
+        id: key.id,
+        name: key.name,
+        account: key.account,
+        created_at: key.created_at,
+        revoked_at: key.revoked_at,
+        key: None,
+    }
 }
 
 /// A key from a request: well formed, not yet verified.

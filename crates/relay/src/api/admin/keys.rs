@@ -12,14 +12,14 @@ use proto::{
     Account, ErrorCode, Secret, Timestamp,
     admin::{KeyView, NewKey},
 };
-use queue::{Ceiling, InvalidPattern, KeyRecord, ModelPattern, ModelPatterns, Scope, Serve};
+use queue::{Ceiling, InvalidPattern, ModelPattern, ModelPatterns, Scope};
 
 use crate::{
     Relay,
     auth::MayAdmin,
     concurrency::Repeat,
     error::ApiError,
-    keys::{KeyFor, check, mint, served},
+    keys::{KeyFor, check, mint, served, view},
     payload::{Control, Payload},
     target::InPath,
 };
@@ -128,28 +128,6 @@ fn key_for(asked: NewKey, now: Timestamp) -> Result<KeyFor, ApiError> {
         },
         expires_at: lasting.map(|lasting| now + lasting),
     })
-}
-
-fn view(key: KeyRecord) -> KeyView {
-    let scopes = key.scopes.iter().map(|scope| scope.as_str().to_owned());
-    let serve = match &key.serve {
-        Serve::All => vec!["all".to_owned()],
-        Serve::Accounts(accounts) => accounts.iter().map(ToString::to_string).collect(),
-    };
-    KeyView {
-        scopes: scopes.collect(),
-        serve,
-        models: key.ceiling.models.iter().map(ToString::to_string).collect(),
-        max_priority: key.ceiling.priority,
-        expires_at: key.expires_at,
-        last_used_at: key.last_used_at,
-        id: key.id,
-        name: key.name,
-        account: key.account,
-        created_at: key.created_at,
-        revoked_at: key.revoked_at,
-        key: None,
-    }
 }
 
 fn bad(message: impl Into<String>) -> ApiError {
