@@ -132,6 +132,10 @@ impl Submissions for SqliteQueue {
 
     async fn search(&self, owner: Owner<'_>, filter: &JobFilter) -> Result<JobPage, QueueError> {
         self.check_open()?;
+        let is_unfinished = filter.state.is_some_and(|state| !state.is_final());
+        if is_unfinished && matches!(owner, Owner::Anyone) {
+            return Ok(self.shared.live.lock().machine.search(filter));
+        }
         let filter = filter.clone();
         let account = match owner {
             Owner::Account(account) => Some(account.clone()),

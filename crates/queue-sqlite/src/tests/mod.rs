@@ -8,6 +8,7 @@ mod files;
 mod model;
 mod names;
 mod reopen;
+mod search;
 mod upgrade;
 
 use std::{

@@ -128,6 +128,7 @@ macro_rules! conformance_suite {
             submissions::a_name_of_the_relays_own_goes_with_its_job,
             submissions::an_end_is_told_to_whoever_reaps_also_while_only_a_name_is_kept,
             submissions::jobs_are_searched_by_what_they_are,
+            submissions::waiting_jobs_are_paged_newest_first,
             submissions::pages_follow_each_other_whatever_is_accepted_meanwhile,
             submissions::a_search_shows_no_foreign_job,
             submissions::a_failed_job_is_dead_until_it_is_tried_again,

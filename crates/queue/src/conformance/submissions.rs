@@ -193,6 +193,7 @@ pub async fn jobs_are_searched_by_what_they_are(store: &dyn Store) {
         ..ALL
     };
     assert_eq!(search(store, ALL).await, [4, 3, 2, 1]);
+    assert_eq!(search(store, state(JobState::Queued)).await, [3, 2]);
     assert_eq!(search(store, state(JobState::Leased)).await, [1]);
     assert_eq!(search(store, state(JobState::Cancelled)).await, [4]);
     let llama = JobFilter {
@@ -211,6 +212,32 @@ pub async fn jobs_are_searched_by_what_they_are(store: &dyn Store) {
         ..ALL
     };
     assert_eq!(search(store, between).await, [3, 2], "from, and before");
+}
+
+/// The waiting jobs of everybody are found page by page, without those that leave meanwhile.
+pub async fn waiting_jobs_are_paged_newest_first(store: &dyn Store) {
+    for n in 1..=5 {
+        let new = if n == 3 { job_of(n, "b") } else { job(n) };
+        store.enqueue(T0, new).await.unwrap();
+    }
+    let waiting = JobFilter {
+        state: Some(JobState::Queued),
+        limit: 2,
+        ..ALL
+    };
+    let first = store.search(Owner::Anyone, &waiting).await.unwrap();
+    assert_eq!(ids(&first), [5, 4]);
+    assert!(first.jobs[0].new.body.0.is_empty());
+    store.cancel(T0, Owner::Anyone, id(2)).await.unwrap();
+    let rest = JobFilter {
+        after: first.next,
+        ..waiting.clone()
+    };
+    let last = store.search(Owner::Anyone, &rest).await.unwrap();
+    assert_eq!((ids(&last), last.next), (vec![3, 1], None));
+    let b = account("b");
+    let own = store.search(Owner::Account(&b), &waiting).await.unwrap();
+    assert_eq!(ids(&own), [3]);
 }
 
 /// No job is shown twice and none is left out.

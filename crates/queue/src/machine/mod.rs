@@ -23,7 +23,10 @@ pub use record::{Loan, Record, Step};
 use table::Table;
 pub use waiting::AGING_STEP;
 
-use crate::{LeaseQuery, Models, NewJob, Owner, QueueCounts, QueueError, QueueLimits, Serve};
+use crate::{
+    Cursor, JobFilter, JobPage, LeaseQuery, Models, NewJob, Owner, QueueCounts, QueueError,
+    QueueLimits, Serve,
+};
 
 /// All unfinished jobs, and those whose end is not settled yet. Holds no prompt.
 #[derive(Debug)]
@@ -94,6 +97,24 @@ impl Machine {
     /// Iterates over all records, in no particular order.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
         self.table.records()
+    }
+
+    /// Returns a page of everybody's records that match. Complete for a state that is not final,
+    /// however many jobs have ended since.
+    #[must_use]
+    pub fn search(&self, filter: &JobFilter) -> JobPage {
+        let mut page = JobPage::default();
+        let seq = filter.after.map_or(u64::MAX, |after| after.seq);
+        for record in self.table.before(seq) {
+            let at = Cursor {
+                created_at: record.job.created_at,
+                seq: record.seq,
+            };
+            if !page.offer(filter, at, || record.job.clone()) {
+                break;
+            }
+        }
+        page
     }
 
     /// Iterates over the owner's records that are queries.

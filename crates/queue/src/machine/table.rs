@@ -1,7 +1,7 @@
 //! The records of all jobs, with their indexes, timers and counters.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 
@@ -16,6 +16,8 @@ pub(super) struct Table {
     /// Maximum waiting time of a job without a deadline.
     waits: Duration,
     slots: HashMap<JobId, Slot>,
+    /// The ids of all records, by age.
+    ages: BTreeMap<u64, JobId>,
     pub(super) waiting: Waiting,
     /// Times at which to look at a job again. Renewing a lease leaves its timer in place; it is
     /// moved when it fires early, which saves moving it at every renewal.
@@ -56,6 +58,7 @@ impl Table {
         Self {
             waits,
             slots: HashMap::new(),
+            ages: BTreeMap::new(),
             waiting: Waiting::default(),
             timers: BTreeSet::new(),
             per_account: HashMap::new(),
@@ -71,6 +74,12 @@ impl Table {
 
     pub(super) fn records(&self) -> impl Iterator<Item = &Record> {
         self.slots.values().map(|slot| &slot.record)
+    }
+
+    /// Iterates over the records with a sequence number below `seq`, newest first.
+    pub(super) fn before(&self, seq: u64) -> impl Iterator<Item = &Record> {
+        let older = self.ages.range(..seq).rev();
+        older.filter_map(|(_, id)| self.get(*id))
     }
 
     /// Iterates over the owner's records that are queries.
@@ -161,12 +170,14 @@ impl Table {
             JobState::Leased => self.counts.leased += 1,
             JobState::Completed | JobState::Failed | JobState::Cancelled => {}
         }
+        self.ages.insert(record.seq, id);
         self.slots.insert(id, Slot { record, timer });
         before
     }
 
     pub(super) fn remove(&mut self, id: JobId) -> Option<Record> {
         let Slot { record, timer } = self.slots.remove(&id)?;
+        self.ages.remove(&record.seq);
         if let Some(at) = timer {
             self.timers.remove(&(at, id));
         }
