@@ -225,10 +225,27 @@ impl Browser {
         panic!("the Tab key never leads to {id} {label:?}");
     }
 
-    /// Whether any element is wider than the window.
+    /// Whether any element is wider than the window, or than what it scrolls in.
     pub(crate) async fn overflows(&self) -> bool {
-        let script = "return document.documentElement.scrollWidth > innerWidth";
+        let script = "const scrolled = [...document.querySelectorAll('.rows, dialog')];
+            return document.documentElement.scrollWidth > innerWidth
+                || scrolled.some((one) => one.scrollWidth > one.clientWidth);";
         self.client.execute(script, vec![]).await.unwrap() == true
+    }
+
+    /// In each look and width: the page is no wider than its window. Saves screenshots.
+    pub(crate) async fn shoot_all(&self, name: &str) {
+        for (look, says) in [(Look::Light, "light"), (Look::Dark, "dark")] {
+            for width in [1280, 1000, 740, 420] {
+                self.look(look, width).await;
+                until("the page is as wide as the window", async || {
+                    (!self.overflows().await).then_some(())
+                })
+                .await;
+                self.shoot(&format!("{name}-{says}-{width}.png")).await;
+            }
+        }
+        self.look(Look::Light, 1280).await;
     }
 
     /// The page's HTML.

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "these functions are tests")]
 
 mod browser;
+mod jobs;
 mod overlay;
 #[path = "../desktop/poll.rs"]
 mod poll;
@@ -92,6 +93,8 @@ async fn an_operator_follows_a_job_and_retries_a_dead_one_by_keyboard() {
     browser.until_text("running", "1").await;
     browser.until_text("running-tokens", "5").await;
     browser.until_contains("running-who", "laptop").await;
+    let short = &running.to_string()[24..];
+    browser.until_contains("running-job", short).await;
     browser.until_text("worker-load", "1 of 1").await;
     half.open();
     browser.until_text("running-tokens", "9").await;
@@ -100,24 +103,15 @@ async fn an_operator_follows_a_job_and_retries_a_dead_one_by_keyboard() {
         said.replace(',', "").parse::<f64>().is_ok().then_some(())
     })
     .await;
-    bed.submit("one that waits").await.unwrap();
+    let waits = bed.submit("a secret that waits").await.unwrap();
     browser.until_text("waiting", "1").await;
+    browser
+        .until_contains("waiting-job", &waits.to_string()[24..])
+        .await;
     browser.until_text("priority-5", "51").await;
     browser.until_text("priority-1", "10").await;
 
-    for (look, name) in [(Look::Light, "light"), (Look::Dark, "dark")] {
-        for width in [1280, 1000, 740, 420] {
-            browser.look(look, width).await;
-            poll::until("the page is as wide as the window", async || {
-                (!browser.overflows().await).then_some(())
-            })
-            .await;
-            browser
-                .shoot(&format!("dashboard-{name}-{width}.png"))
-                .await;
-        }
-    }
-    browser.look(Look::Light, 1280).await;
+    browser.shoot_all("dashboard").await;
 
     ollama.settle("/api/chat", Answer::lines([LINE, LAST]));
     gate.open();

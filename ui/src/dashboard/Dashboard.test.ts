@@ -1,86 +1,10 @@
-import { readFileSync } from "node:fs";
-
-import { cleanup, fireEvent, render, screen, within } from "@testing-library/svelte";
-import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { fireEvent, screen, within } from "@testing-library/svelte";
+import { expect, test, vi } from "vitest";
 
 import { DEAD_COUNTED_MAX } from "../lib/wire";
-import { Refused, type Api, type Job, type Key, type Overview, type Page } from "./api";
-import Dashboard from "./Dashboard.svelte";
+import { Refused, type Job, type Key, type Overview, type Page } from "./api";
+import { dead, enter, fixture, KEY, own, relay, rest } from "./test-relay";
 import { words } from "./words";
-
-const fixture = JSON.parse(readFileSync("../crates/proto/fixtures/admin/overview.json", "utf8")) as Overview;
-const KEY = "hearth_0123456789ab_secret_sum";
-const job: Job = {
-  id: "ab".repeat(16),
-  state: "failed",
-  account: "home",
-  op: "chat",
-  model: "m",
-  priority: 5,
-  attempt: 5,
-  created_at: 1,
-};
-const dead: Job = { ...job, error: { code: "engine_failed", message: "<b>it</b> broke" } };
-const own: Key = { id: "0123456789ab", name: "me", account: "default", scopes: ["admin"], serve: [], created_at: 1 };
-
-// jsdom has neither; tests/dashboard uses a real browser.
-beforeEach(() => {
-  vi.stubGlobal("ResizeObserver", class { observe() {} unobserve() {} disconnect() {} });
-  HTMLDialogElement.prototype.showModal = function () {
-    this.open = true;
-    this.querySelector<HTMLElement>("[autofocus], input, button")?.focus();
-  };
-  HTMLDialogElement.prototype.close = function () {
-    this.open = false;
-  };
-});
-afterEach(() => {
-  cleanup();
-  vi.unstubAllGlobals();
-});
-
-function relay(change: Partial<Api> = {}) {
-  let say!: (text: string) => void;
-  let isRetried = false;
-  const { minutes, ...overview } = fixture;
-  const api = {
-    overview: vi.fn(async (key: string) => {
-      if (key !== KEY) throw new Refused(401, "no");
-      return fixture;
-    }),
-    events: vi.fn(async () => {
-      let to!: ReadableStreamDefaultController<Uint8Array>;
-      const body = new ReadableStream<Uint8Array>({ start: (controller) => void (to = controller) });
-      say = (text) => to.enqueue(new TextEncoder().encode(text));
-      say(`event: minutes\ndata: ${JSON.stringify(minutes)}\n\n`);
-      say(`event: overview\ndata: ${JSON.stringify(overview)}\n\n`);
-      return new Response(body);
-    }),
-    dead: vi.fn(async () => ({ jobs: isRetried ? [] : [dead] })),
-    retry: vi.fn(async () => {
-      isRetried = true;
-      return { ...job, id: "cd".repeat(16) };
-    }),
-    keys: vi.fn(async () => [own]),
-    createKey: vi.fn(async () => ({ ...own, id: "b", name: "ci", key: "hearth_new" })),
-    revokeKey: vi.fn(async () => {}),
-    ...change,
-  } satisfies Api;
-  const kept = new Map<string, string>();
-  const store = {
-    getItem: (name: string) => kept.get(name) ?? null,
-    setItem: (name: string, value: string) => void kept.set(name, value),
-    removeItem: (name: string) => void kept.delete(name),
-  };
-  render(Dashboard, { api, store, place: "relay.example", languages: ["en"] });
-  return { api, kept, say: (text: string) => say(text) };
-}
-
-async function enter(key: string) {
-  const field = await screen.findByLabelText(words.key);
-  await fireEvent.input(field, { target: { value: key } });
-  await fireEvent.submit(field.closest("form")!);
-}
 
 test("a wrong key is refused with the reason and kept nowhere", async () => {
   const { kept } = relay();
@@ -147,7 +71,7 @@ test("whichever way a dialog is closed, the focus goes back to where it was open
   opens.focus();
   await fireEvent.click(opens);
   await vi.waitFor(() => expect(document.activeElement).not.toBe(opens));
-  await fireEvent.click(screen.getByText(words.cancel));
+  await fireEvent.click(screen.getByRole("button", { name: words.cancel }));
   expect(document.activeElement).toBe(opens);
   await fireEvent.click(opens);
   await fireEvent.input(screen.getByTestId("new-name"), { target: { value: "ci" } });
@@ -195,7 +119,7 @@ test("while a key is being made its dialog stays and says so", async () => {
   const dialog = screen.getByRole("dialog");
   expect(await fireEvent(dialog, new Event("cancel", { cancelable: true }))).toBe(false);
   expect(await fireEvent.keyDown(document.body, { key: "Escape" })).toBe(false);
-  await fireEvent.click(screen.getByText(words.cancel));
+  await fireEvent.click(screen.getByRole("button", { name: words.cancel }));
   expect(screen.getByTestId("create").getAttribute("aria-disabled")).toBe("true");
   await fireEvent.click(screen.getByTestId("create"));
   expect(api.createKey).toHaveBeenCalledOnce();
@@ -240,7 +164,6 @@ function late() {
 const overview = (dead: number) => `event: overview\ndata: ${JSON.stringify({ ...fixture, dead })}\n\n`;
 const named = (n: number): Job => ({ ...dead, id: "01a207f2".padEnd(24, "0") + String(n).padStart(8, "0") });
 const from = (first: number, last: number) => Array.from({ length: last - first + 1 }, (_, at) => named(first + at));
-const rest = () => new Promise((rested) => setTimeout(rested));
 
 test("under a storm of failures the list is asked for once at a time, and each answer is shown", async () => {
   const { ask, answers } = late();
@@ -326,20 +249,20 @@ test("more of the dead are added once, however often it is asked", async () => {
   expect(screen.queryByText(words.showMore)).toBeNull();
 });
 
-test("both lists are read again each minute, as not all that changes them is told", async () => {
+test("all lists are read again each minute, as not all that changes them is told", async () => {
   vi.useFakeTimers();
   try {
     const { api } = relay();
     await enter(KEY);
     await vi.advanceTimersByTimeAsync(1000);
-    const calls = () => [vi.mocked(api.keys), vi.mocked(api.dead)].map(({ mock }) => mock.calls.length);
-    expect(calls()).toEqual([1, 1]);
+    const calls = () => [vi.mocked(api.keys), vi.mocked(api.dead), vi.mocked(api.waiting)].map(({ mock }) => mock.calls.length);
+    expect(calls()).toEqual([1, 1, 1]);
     await vi.advanceTimersByTimeAsync(58_000);
-    expect(calls()).toEqual([1, 1]);
+    expect(calls()).toEqual([1, 1, 1]);
     await vi.advanceTimersByTimeAsync(3_000);
-    expect(calls()).toEqual([2, 2]);
+    expect(calls()).toEqual([2, 2, 2]);
     await vi.advanceTimersByTimeAsync(600_000);
-    expect(calls()).toEqual([12, 12]);
+    expect(calls()).toEqual([12, 12, 12]);
   } finally {
     vi.useRealTimers();
   }

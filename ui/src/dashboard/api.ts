@@ -37,7 +37,10 @@ export type Api = {
   /** The event stream; the caller reads its body. */
   events: (key: string, signal: AbortSignal) => Promise<Response>;
   dead: (key: string, limit: number, after?: string) => Promise<Page>;
+  /** The newest waiting jobs. */
+  waiting: (key: string, limit: number) => Promise<Page>;
   retry: (key: string, job: string) => Promise<Job>;
+  cancel: (key: string, job: string) => Promise<void>;
   keys: (key: string) => Promise<Key[]>;
   createKey: (key: string, wanted: NewKey) => Promise<Key>;
   revokeKey: (key: string, id: string) => Promise<void>;
@@ -60,16 +63,20 @@ export function relayApi(fetch: typeof globalThis.fetch): Api {
   const json = async <T>(answer: Promise<Response>): Promise<T> => whole<T>(await answer);
   const id = encodeURIComponent;
 
+  async function jobs(key: string, state: "dead" | "queued", limit: number, after?: string): Promise<Page> {
+    const more = after ? `&after=${id(after)}` : "";
+    const answer = await ask(key, `/api/admin/jobs?state=${state}&limit=${limit}${more}`);
+    const next = /after=([^>&]+)/.exec(answer.headers.get("link") ?? "")?.[1];
+    return { jobs: await whole<Job[]>(answer), ...(next && { next }) };
+  }
+
   return {
     overview: (key) => json(ask(key, "/api/admin/overview")),
     events: (key, signal) => ask(key, "/api/admin/events", { signal, headers: { accept: "text/event-stream" } }),
-    dead: async (key, limit, after) => {
-      const more = after ? `&after=${id(after)}` : "";
-      const answer = await ask(key, `/api/admin/jobs?state=dead&limit=${limit}${more}`);
-      const next = /after=([^>&]+)/.exec(answer.headers.get("link") ?? "")?.[1];
-      return { jobs: await whole<Job[]>(answer), ...(next && { next }) };
-    },
+    dead: (key, limit, after) => jobs(key, "dead", limit, after),
+    waiting: (key, limit) => jobs(key, "queued", limit),
     retry: (key, job) => json(ask(key, `/api/admin/jobs/${id(job)}/retry`, { method: "POST" })),
+    cancel: async (key, job) => void (await ask(key, `/api/admin/jobs/${id(job)}`, { method: "DELETE" })),
     keys: (key) => json(ask(key, "/api/admin/keys")),
     createKey: (key, wanted) => {
       const headers = { "content-type": "application/json" };

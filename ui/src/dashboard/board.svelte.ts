@@ -8,6 +8,12 @@ import { follow, pause, type Event } from "./stream";
 /** Number of dead jobs per page. */
 const PAGE = 20;
 
+/** Maximum number of waiting jobs that are listed. */
+export const WAITING_SHOWN = 50;
+
+/** Minimum time between two requests for the waiting jobs, in milliseconds: a busy queue changes all the time. */
+const WAITING_SPACING = 1_000;
+
 /** Maximum age of the lists, in milliseconds. No event reports the use of a key, or changes by other operators. */
 const AGE_MAX = 60_000;
 
@@ -15,10 +21,16 @@ export type Link = { kind: "connecting" } | { kind: "live" } | { kind: "lost"; a
 
 /**
  * Keeps a list up to date. A failed request leaves the list as it is and is retried later. At most one request is in
- * flight, and one more follows if the list was requested meanwhile.
+ * flight, and one more follows if the list was requested meanwhile, at least `spacing` milliseconds after it.
  */
-function persistent<T>(ask: () => Promise<T>, show: (answer: T) => void, onRefused: (why: Refused) => void) {
+function persistent<T>(
+  ask: () => Promise<T>,
+  show: (answer: T) => void,
+  onRefused: (why: Refused) => void,
+  spacing = 0,
+) {
   let timer: ReturnType<typeof setTimeout> | undefined;
+  let freeAt = 0;
   let failures = 0;
   let isAsking = false;
   let isWanted = false;
@@ -28,6 +40,12 @@ function persistent<T>(ask: () => Promise<T>, show: (answer: T) => void, onRefus
     isWanted = true;
     if (isAsking || over) return;
     clearTimeout(timer);
+    const early = Math.min(spacing, freeAt - Date.now());
+    if (early > 0) {
+      timer = setTimeout(() => void read(), early);
+      return;
+    }
+    freeAt = Date.now() + spacing;
     isAsking = true;
     isWanted = isOutdated = false;
     try {
@@ -57,6 +75,9 @@ function persistent<T>(ask: () => Promise<T>, show: (answer: T) => void, onRefus
   return { read, reread, stop };
 }
 
+/** Differs whenever other jobs are waiting, except if equal ones took their places. */
+const waitingSign = ({ queue, jobs }: Overview) => JSON.stringify([queue, jobs.map(({ id }) => id)]);
+
 /**
  * The latest data of the relay, and the operator's actions. Must be called during component setup, and ends with the
  * component. `onRefused` is called when the key is no longer valid.
@@ -65,6 +86,9 @@ export function board(api: Api, key: string, onRefused: (why: Refused) => void) 
   let link = $state.raw<Link>({ kind: "connecting" });
   let overview = $state.raw<Overview | undefined>();
   let minutes = $state.raw<readonly Minute[]>([]);
+  let waiting = $state.raw<Page | undefined>();
+  /** Jobs that were cancelled here; a running one ends when its worker has heard of it. */
+  let cancelled = $state.raw<ReadonlySet<string>>(new Set());
   let dead = $state.raw<readonly Job[] | undefined>();
   let next = $state.raw<string | undefined>();
   let keys = $state.raw<readonly Key[] | undefined>();
@@ -72,6 +96,7 @@ export function board(api: Api, key: string, onRefused: (why: Refused) => void) 
   let now = $state(Date.now());
   let skew = 0;
   let deadTold: number | undefined;
+  let waitingTold: string | undefined;
 
   let readAt = Date.now();
 
@@ -81,6 +106,7 @@ export function board(api: Api, key: string, onRefused: (why: Refused) => void) 
     readAt = Date.now();
     void deadList.read();
     void keyList.read();
+    readWaiting();
   }
 
   function hear({ name, data }: Event) {
@@ -93,6 +119,18 @@ export function board(api: Api, key: string, onRefused: (why: Refused) => void) 
       deadTold = overview.dead;
       void deadList.read();
     }
+    const sign = waitingSign(overview);
+    if (sign !== waitingTold) {
+      waitingTold = sign;
+      readWaiting();
+    }
+  }
+
+  const isNoneWaiting = () => overview?.queue.queued === 0;
+
+  function readWaiting() {
+    if (isNoneWaiting()) waiting = { jobs: [] };
+    else void waitingList.read();
   }
 
   function showDead(page: Page) {
@@ -103,6 +141,12 @@ export function board(api: Api, key: string, onRefused: (why: Refused) => void) 
   /** At least as many as are shown, so that no row disappears under the pointer. */
   const shownDead = () => Math.min(LISTED_MAX, Math.max(PAGE, dead?.length ?? 0));
   const deadList = persistent(() => api.dead(key, shownDead()), showDead, onRefused);
+  const waitingList = persistent(
+    () => api.waiting(key, WAITING_SHOWN),
+    (page) => (waiting = isNoneWaiting() ? { jobs: [] } : page),
+    onRefused,
+    WAITING_SPACING,
+  );
   const keyList = persistent(() => api.keys(key), (read) => (keys = read), onRefused);
 
   $effect(() =>
@@ -113,7 +157,7 @@ export function board(api: Api, key: string, onRefused: (why: Refused) => void) 
         onEvent: hear,
         onLive: () => {
           link = { kind: "live" };
-          deadTold = undefined;
+          deadTold = waitingTold = undefined;
           void keyList.read();
         },
         onLost: (again) => (link = { kind: "lost", again }),
@@ -122,6 +166,7 @@ export function board(api: Api, key: string, onRefused: (why: Refused) => void) 
       return () => {
         unfollow();
         deadList.stop();
+        waitingList.stop();
         keyList.stop();
         hand.stop();
       };
@@ -138,6 +183,15 @@ export function board(api: Api, key: string, onRefused: (why: Refused) => void) 
     get minutes() {
       return minutes;
     },
+    get waiting() {
+      return waiting?.jobs;
+    },
+    /** Number of waiting jobs that are not listed. */
+    get waitingMore() {
+      const all = waiting?.next === undefined ? 0 : (overview?.queue.queued ?? 0);
+      return Math.max(0, all - (waiting?.jobs.length ?? 0));
+    },
+    isCancelled: (job: string) => cancelled.has(job),
     get dead() {
       return dead;
     },
@@ -168,6 +222,13 @@ export function board(api: Api, key: string, onRefused: (why: Refused) => void) 
       dead = dead?.filter(({ id }) => id !== job);
       deadList.reread();
       return made.id;
+    },
+    cancel: async (job: string) => {
+      await api.cancel(key, job);
+      cancelled = new Set([...cancelled, job]);
+      if (!waiting?.jobs.some(({ id }) => id === job)) return;
+      waiting = { ...waiting, jobs: waiting.jobs.filter(({ id }) => id !== job) };
+      waitingList.reread();
     },
     createKey: async (wanted: NewKey) => {
       const made = await api.createKey(key, wanted);

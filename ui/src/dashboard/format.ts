@@ -30,6 +30,9 @@ export function moment(at: number, language: string): string {
   return new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short" }).format(at);
 }
 
+/** The end of an id: it begins with the time, so only its end tells jobs of the same minute apart. */
+export const short = (id: string) => id.slice(-8);
+
 export function bytes(value: number, language: string): string {
   const form = (n: number, digits: number) =>
     new Intl.NumberFormat(language, { maximumFractionDigits: digits }).format(n);
