@@ -17,7 +17,7 @@ use hearth_tests::{
     scripted_ollama::{Answer, Gate, Step},
     test_bed::{TestBed, create_key, store},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const LINE: &str = r#"{"model":"tiny","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant","content":"a secret answer"},"done":false}"#;
 const LAST: &str = r#"{"model":"tiny","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant","content":""},"done":true,"done_reason":"stop"}"#;
@@ -180,6 +180,38 @@ async fn an_operator_makes_a_key_uses_it_and_revokes_it() {
     poll::until("the dialog", async || browser.find("new-name").await).await;
     browser.press(Key::Escape).await;
     browser.until_gone("new-name").await;
+
+    browser.press(Key::Enter).await;
+    poll::until("the dialog", async || browser.find("new-name").await).await;
+    browser.keys("attic").await;
+    browser.tab_to("scope-work", "").await;
+    browser.keys(" ").await;
+    browser.tab_to("new-serves", "").await;
+    browser.keys("team, two words").await;
+    browser.press(Key::Enter).await;
+    browser
+        .until_contains("new-problem", "“two words” is not the name")
+        .await;
+    browser.shoot_all("dashboard-serves").await;
+    for _ in " two words".chars() {
+        browser.press(Key::Backspace).await;
+    }
+    browser.keys("lab.2").await;
+    browser.press(Key::Enter).await;
+    poll::until("the new key", async || browser.find("secret").await).await;
+    browser.tab_to("secret-done", "").await;
+    browser.press(Key::Enter).await;
+    browser.until_gone("secret").await;
+    let keys = bed.http.get(bed.url("/api/admin/keys")).bearer_auth(&key);
+    let keys: Value = keys.send().await.unwrap().json().await.unwrap();
+    let made = keys.as_array().unwrap().last().unwrap();
+    assert_eq!(made["name"], "attic");
+    assert_eq!(made["serve"], json!(["default", "lab.2", "team"]));
+    poll::until("what it serves", async || {
+        let page = browser.page().await;
+        page.contains("serves lab.2, team").then_some(())
+    })
+    .await;
 
     browser.tab_to("revoke", "Revoke the key ci").await;
     browser.press(Key::Enter).await;

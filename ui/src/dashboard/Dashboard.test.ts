@@ -64,6 +64,42 @@ test("a new key is shown once, and gone when its dialog is closed", async () => 
   expect(screen.queryByTestId("secret")).toBeNull();
 });
 
+test("a key for agents is told whose jobs they answer, and any other key is not asked", async () => {
+  const { api } = relay();
+  await enter(KEY);
+  await fireEvent.click(await screen.findByTestId("new-key"));
+  await fireEvent.input(screen.getByTestId("new-name"), { target: { value: "attic" } });
+  expect(screen.queryByTestId("new-serves")).toBeNull();
+  const work = screen.getByTestId("scope-work");
+  await fireEvent.click(work);
+  const serves = screen.getByTestId("new-serves");
+  await fireEvent.input(serves, { target: { value: "team, two words" } });
+  await fireEvent.click(screen.getByTestId("create"));
+  expect(screen.getByTestId("new-problem").textContent).toBe(words.badAccount("two words"));
+  expect(api.createKey).not.toHaveBeenCalled();
+  await fireEvent.click(work);
+  expect(screen.queryByTestId("new-serves")).toBeNull();
+  await fireEvent.click(screen.getByTestId("create"));
+  const wanted = { name: "attic", account: "default", scopes: ["enqueue", "read"] };
+  expect(api.createKey).toHaveBeenLastCalledWith(KEY, wanted);
+});
+
+test.each([
+  ["", undefined],
+  ["all", ["all"]],
+  [" team,lab.2 ,", ["team", "lab.2"]],
+])("the accounts served are those that are named: %j", async (says, serve) => {
+  const { api } = relay();
+  await enter(KEY);
+  await fireEvent.click(await screen.findByTestId("new-key"));
+  await fireEvent.input(screen.getByTestId("new-name"), { target: { value: "attic" } });
+  for (const scope of ["enqueue", "read", "work"]) await fireEvent.click(screen.getByTestId(`scope-${scope}`));
+  await fireEvent.input(screen.getByTestId("new-serves"), { target: { value: says } });
+  await fireEvent.click(screen.getByTestId("create"));
+  const wanted = { name: "attic", account: "default", scopes: ["work"], ...(serve && { serve }) };
+  expect(api.createKey).toHaveBeenCalledWith(KEY, wanted);
+});
+
 test("whichever way a dialog is closed, the focus goes back to where it was opened", async () => {
   relay();
   await enter(KEY);
