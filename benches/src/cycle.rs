@@ -155,6 +155,7 @@ fn query(n: usize) -> anyhow::Result<LeaseQuery> {
         allowed_models: ModelPatterns::default(),
         excluded_models: BTreeSet::new(),
         accepts_model_changes: false,
+        request_max: usize::MAX,
     })
 }
 

@@ -81,6 +81,8 @@ pub const QUEUED_BYTES_PER_ACCOUNT_MAX: usize = 256 * 1024 * 1024;
 pub const QUEUED_BYTES_MAX: usize = 1024 * 1024 * 1024;
 /// Maximum size of all request bodies that are being received, in bytes.
 pub const ARRIVING_MAX: usize = 512 * 1024 * 1024;
+/// Maximum size of all request bodies that workers have not read yet, in bytes.
+pub const SENDING_MAX: usize = 256 * 1024 * 1024;
 /// Maximum size of one answer, in bytes. Answers that are being written are in memory.
 pub const LOG_MAX: usize = 64 * 1024 * 1024;
 /// Maximum size of all answers that are being written, in bytes.

@@ -127,6 +127,8 @@ pub struct LeaseQuery {
     pub excluded_models: BTreeSet<String>,
     /// Whether it may lease jobs that change the models of its engine.
     pub accepts_model_changes: bool,
+    /// Maximum size of a request, in bytes: jobs with a longer one stay in the queue.
+    pub request_max: usize,
 }
 
 /// The models that a worker can run.

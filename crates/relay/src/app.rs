@@ -13,8 +13,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     RelaySettings, World, batch::Running, budget::Budget, concurrency::ConcurrencyLimit,
     error::ApiError, jwt::TokenTime, metrics::Counting, push::Latest, revocation::KeyUses,
-    routing::Routing, throttle::RateLimits, users::Logins, webhook::WebhookWakeups,
-    workers::Workers,
+    routing::Routing, sending::Sending, throttle::RateLimits, users::Logins,
+    webhook::WebhookWakeups, workers::Workers,
 };
 
 /// Minimum interval between two writes of a key's last use.
@@ -65,6 +65,8 @@ pub struct Shared {
     pub(crate) arriving: Budget,
     /// Memory budget of answers that are buffered whole.
     pub(crate) gathered: Budget,
+    /// Memory of the requests that are on their way to workers.
+    pub(crate) sending: Arc<Sending>,
     /// Jobs that workers of the polling protocol cannot run, because its requests cannot express
     /// them.
     pub(crate) hidden_from_pollers: HiddenFromPollers,
@@ -104,6 +106,7 @@ impl Relay {
             batches: Running::default(),
             arriving: Budget::new(settings.arriving_max, TOO_MUCH_ARRIVES),
             gathered: Budget::new(settings.gathered_max, TOO_MUCH_GATHERED),
+            sending: Sending::new(settings.sending_max),
             tasks: TaskTracker::new(),
             part_failed: CancellationToken::new(),
             answers: TaskTracker::new(),

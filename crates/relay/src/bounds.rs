@@ -117,6 +117,16 @@ pub struct BoundsArgs {
         value_name = "MIB"
     )]
     pub gathered_mib_max: usize,
+    /// MiB of requests that agents have not read yet, over all agents; while it is used up, or a
+    /// quarter of it by agents with one key, no further large request is given to them.
+    #[arg(
+        long,
+        env = "HEARTH_SENDING_MIB_MAX",
+        value_parser = at_least_one,
+        default_value_t = 256,
+        value_name = "MIB"
+    )]
+    pub sending_mib_max: usize,
     /// Overload refusals sent per second; more are delayed by up to 1 s.
     #[arg(
         long,
@@ -143,6 +153,7 @@ impl BoundsArgs {
             key_check: Duration::from_secs(self.key_check),
             arriving_max: self.arriving_mib_max * MIB,
             gathered_max: self.gathered_mib_max * MIB,
+            sending_max: self.sending_mib_max * MIB,
             refusals_at_once: self.refusals_per_second,
             refusal_every: second / self.refusals_per_second,
             ..settings
@@ -162,7 +173,7 @@ mod tests {
         bounds: BoundsArgs,
     }
 
-    fn told(settings: &RelaySettings) -> [u128; 12] {
+    fn told(settings: &RelaySettings) -> [u128; 13] {
         [
             settings.head_patience.as_millis(),
             settings.idle_patience.as_millis(),
@@ -174,6 +185,7 @@ mod tests {
             settings.key_check.as_millis(),
             settings.arriving_max as u128,
             settings.gathered_max as u128,
+            settings.sending_max as u128,
             settings.refusals_at_once.into(),
             settings.refusal_every.as_micros(),
         ]
@@ -202,6 +214,7 @@ mod tests {
             "--key-check=3",
             "--arriving-mib-max=17",
             "--gathered-mib-max=18",
+            "--sending-mib-max=19",
             "--refusals-per-second=2000",
         ];
         let mib = MIB as u128;
@@ -218,6 +231,7 @@ mod tests {
                 3_000,
                 17 * mib,
                 18 * mib,
+                19 * mib,
                 2_000,
                 500
             ]

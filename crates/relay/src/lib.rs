@@ -50,6 +50,7 @@ mod request_id;
 mod request_options;
 mod revocation;
 mod routing;
+mod sending;
 mod serve;
 mod session;
 mod settings;

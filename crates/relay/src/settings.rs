@@ -85,6 +85,9 @@ pub struct RelaySettings {
     /// Memory budget of answers that are buffered whole, in bytes. A large answer is refused if the
     /// budget, or a quarter of it for one key, is used up.
     pub gathered_max: usize,
+    /// Memory for requests on their way to workers, in bytes. No further large one is leased while
+    /// it, or a quarter of it for one key, is used up.
+    pub sending_max: usize,
     /// Requests per second with one key; 0 means no limit.
     pub key_rate: u32,
     /// Requests that one key may send in a burst.
@@ -142,6 +145,7 @@ impl Default for RelaySettings {
             at_work_max: 512,
             arriving_max: limits::ARRIVING_MAX,
             gathered_max: limits::LOGS_MAX,
+            sending_max: limits::SENDING_MAX,
             key_rate: 200,
             key_burst: 1000,
             refusals_at_once: 1000,

@@ -86,6 +86,26 @@ pub async fn a_worker_is_lent_only_models_that_its_key_allows(store: &dyn Store)
     assert_eq!(next(store, T0).await.unwrap().token.job, id(1));
 }
 
+/// Longer requests keep their place, and stand in no shorter one's way.
+pub async fn a_worker_is_lent_only_requests_that_it_has_room_for(store: &dyn Store) {
+    for (n, bytes) in [(1, 30), (2, 20), (3, 21)] {
+        let body = vec![b' '; bytes].into();
+        store.enqueue(T0, NewJob { body, ..job(n) }).await.unwrap();
+    }
+    let lent = async |request_max| {
+        let query = LeaseQuery {
+            request_max,
+            ..with_models(&["m"])
+        };
+        let lease = store.lease(T0, &query, LEASE).await.unwrap();
+        lease.map(|lease| lease.token.job)
+    };
+    assert_eq!(lent(20).await, Some(id(2)));
+    assert_eq!(lent(20).await, None);
+    assert_eq!(lent(usize::MAX).await, Some(id(1)));
+    assert_eq!(lent(21).await, Some(id(3)));
+}
+
 /// Permission is needed whatever models the worker has; a change that needs a model goes to a
 /// worker that has it.
 pub async fn a_change_of_models_is_lent_only_where_it_is_allowed(store: &dyn Store) {

@@ -61,6 +61,7 @@ macro_rules! conformance_suite {
             choice::a_waiting_job_has_a_place_and_an_expected_wait,
             choice::what_waits_for_a_worker_is_counted_up_to_a_bound,
             choice::a_worker_is_lent_only_models_that_its_key_allows,
+            choice::a_worker_is_lent_only_requests_that_it_has_room_for,
             choice::a_change_of_models_is_lent_only_where_it_is_allowed,
             choice::a_job_for_one_worker_is_lent_to_no_other,
             choice::a_job_for_one_worker_stands_in_nobodys_way,

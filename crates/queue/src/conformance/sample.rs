@@ -89,6 +89,7 @@ pub fn anyone() -> LeaseQuery {
         allowed_models: ModelPatterns::default(),
         excluded_models: BTreeSet::new(),
         accepts_model_changes: false,
+        request_max: usize::MAX,
     }
 }
 

@@ -40,6 +40,8 @@ struct WaitingJob {
     /// Keys of the buckets that hold it.
     keys: [Option<BucketKey>; 3],
     worker: Option<WorkerId>,
+    /// Size of its request.
+    bytes: usize,
     priority: Priority,
     since: Timestamp,
     level: usize,
@@ -82,6 +84,7 @@ impl Waiting {
             keys: BucketKey::of(new, &model),
             model,
             worker: new.worker.clone(),
+            bytes: record.bytes,
             priority: new.priority,
             since: record.job.created_at,
             level: 0,
@@ -132,7 +135,7 @@ impl Waiting {
     }
 
     /// Number of jobs in the buckets that a query looks at, counted up to `most`. Includes jobs
-    /// that the query's patterns or [`Models::AnyBut`] exclude.
+    /// that the query's patterns, its [`LeaseQuery::request_max`] or [`Models::AnyBut`] exclude.
     pub(super) fn count(&self, query: &LeaseQuery, most: usize) -> usize {
         let search = Search::of(query);
         let levels = self.levels.iter().take(level_count(query));
@@ -196,8 +199,9 @@ impl Waiting {
 
     fn first_on(&self, bucket: &Bucket, query: &LeaseQuery) -> Option<(u64, u64, JobId)> {
         let may_run = |seq: &u64| {
-            let job = self.jobs.get(seq);
-            job.is_some_and(|job| query.allowed_models.allow_canonical(&job.model))
+            self.jobs.get(seq).is_some_and(|job| {
+                job.bytes <= query.request_max && query.allowed_models.allow_canonical(&job.model)
+            })
         };
         let is_for_it = |id: &JobId| match &query.models {
             Models::AnyBut(others) => !others.contains(id),

@@ -71,6 +71,7 @@ impl Dice {
             _ => Models::OnlyUrgent(names),
         };
         let excluded = self.once_in(4).then(|| "m:latest".to_owned());
+        let has_little_room = self.once_in(4);
         LeaseQuery {
             worker: self.pick(&WORKERS).parse().unwrap(),
             serve,
@@ -78,6 +79,7 @@ impl Dice {
             allowed_models: ModelPatterns::default(),
             excluded_models: excluded.into_iter().collect(),
             accepts_model_changes: false,
+            request_max: if has_little_room { 100 } else { usize::MAX },
         }
     }
 }

@@ -134,7 +134,8 @@ impl Plain {
 
     /// A worker gets jobs of accounts that it serves, for models that it has. A job that names a
     /// worker is for no other. A worker without a free slot gets urgent jobs only. If it leaves a
-    /// model to others, it gets only those of its jobs that name this worker.
+    /// model to others, it gets only those of its jobs that name this worker. No request is longer
+    /// than it has room for.
     pub(crate) fn suits(&self, query: &LeaseQuery) -> bool {
         let new = &self.new;
         let is_mine = new.worker.as_ref() == Some(&query.worker);
@@ -151,6 +152,7 @@ impl Plain {
             && query.serve.includes(&new.account)
             && (is_mine || !is_named)
             && runs
+            && new.body.0.len() <= query.request_max
     }
 }
 

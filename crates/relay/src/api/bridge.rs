@@ -21,6 +21,7 @@ use crate::{
     Relay,
     auth::{Caller, MayWork, in_headers},
     carrier::{
+        arrivals::Arrivals,
         desktop::{ANSWER_WITHIN, end_cancelled, query, settle},
         poll::{held_for, in_parts},
         undelivered::UndeliveredLeases,
@@ -99,10 +100,10 @@ impl Bridge {
     }
 
     /// Leases one job, if there is one.
-    async fn lease(&self) -> Result<Option<UndeliveredLeases>, ApiError> {
+    async fn lease(&self, arrivals: &Arrivals) -> Result<Option<UndeliveredLeases>, ApiError> {
         let query = self.query(&self.reported());
         let length = self.relay.settings.legacy_lease;
-        let mut lent = self.relay.lease_many(query, length, 1).await?;
+        let mut lent = self.relay.lease_many(arrivals, query, length, 1).await?;
         let Some(lease) = lent.leases().first() else {
             return Ok(None);
         };
@@ -122,10 +123,10 @@ impl Bridge {
     async fn held(&self, hold: Duration) -> Result<Option<UndeliveredLeases>, ApiError> {
         self.keep_online(hold + ALIVE)?;
         let until = Instant::now() + hold;
-        let mut arrivals = self.relay.store.arrivals();
+        let mut arrivals = Arrivals::of(&self.relay, self.caller.claimant());
         loop {
-            arrivals.borrow_and_update();
-            if let Some(lent) = self.lease().await? {
+            arrivals.mark_seen();
+            if let Some(lent) = self.lease(&arrivals).await? {
                 return Ok(Some(lent));
             }
             tokio::select! {
@@ -153,7 +154,7 @@ impl Bridge {
         let relay = &self.relay;
         relay.workers.lend(&self.id, token, now + ANSWER_WITHIN);
         tracing::info!(job.id = %token.job, job.attempt = token.attempt, "leased to a bridge");
-        Ok(in_parts(relay, body, vec![lent], length))
+        Ok(in_parts(relay, &self.caller, body, vec![lent], length))
     }
 
     async fn answered(&self, id: &str, answer: &Answer) -> Result<Response, ApiError> {

@@ -19,6 +19,7 @@ use super::written;
 use crate::{
     Relay,
     auth::{Caller, MayEnqueue, MayPoll, MayRead, serves},
+    carrier::arrivals::Arrivals,
     error::ApiError,
     error_format::CODE,
     intake::Attendance,
@@ -40,7 +41,10 @@ pub(super) async fn poll(
     MayPoll(caller): MayPoll,
 ) -> Result<Response, ApiError> {
     Ok(match held(&relay, &caller).await? {
-        Some(request) => written(JSON, dialect::relay_polling::polled(&request)),
+        Some(request) => {
+            let body = dialect::relay_polling::polled(&request);
+            written(JSON, relay.sending.counted(&caller.claimant(), body))
+        }
         None => StatusCode::NO_CONTENT.into_response(),
     })
 }
@@ -51,7 +55,10 @@ pub(super) async fn poll_job(
     MayPoll(caller): MayPoll,
 ) -> Result<Response, ApiError> {
     Ok(match held(&relay, &caller).await? {
-        Some(request) => written(JSON, production::polled_job(&request)),
+        Some(request) => {
+            let body = production::polled_job(&request);
+            written(JSON, relay.sending.counted(&caller.claimant(), body))
+        }
         None => written(JSON, production::NO_JOB),
     })
 }
@@ -65,9 +72,9 @@ async fn held(relay: &Relay, caller: &Caller) -> Result<Option<PolledRequest>, A
 
     caller.pause_work();
     let until = Instant::now() + relay.settings.legacy_poll_hold;
-    let mut arrivals = relay.store.arrivals();
+    let mut arrivals = Arrivals::of(relay, caller.claimant());
     loop {
-        arrivals.borrow_and_update();
+        arrivals.mark_seen();
         let query = LeaseQuery {
             worker: worker.clone(),
             serve: caller.serve.clone(),
@@ -75,10 +82,12 @@ async fn held(relay: &Relay, caller: &Caller) -> Result<Option<PolledRequest>, A
             allowed_models: caller.ceiling.models.clone(),
             excluded_models: BTreeSet::new(),
             accepts_model_changes: false,
+            request_max: usize::MAX,
         };
-        if let Some(lease) = relay.lease(&query, relay.settings.legacy_lease).await? {
+        let length = relay.settings.legacy_lease;
+        if let Some(lease) = relay.lease(&arrivals, &query, length).await? {
             if let Some(request) = said(relay, &lease) {
-                register(relay, &id, caller, relay.settings.legacy_lease);
+                register(relay, &id, caller, length);
                 tracing::info!(job.id = request.id, "leased to a polling worker");
                 return Ok(Some(request));
             }

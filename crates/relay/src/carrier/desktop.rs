@@ -29,6 +29,7 @@ pub(crate) fn query(
             allowed_models: caller.ceiling.models.clone(),
             excluded_models: BTreeSet::new(),
             accepts_model_changes: false,
+            request_max: usize::MAX,
         },
     }
 }
@@ -88,7 +89,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{RelaySettings, world::SystemWorld};
+    use crate::{RelaySettings, carrier::arrivals::Arrivals, world::SystemWorld};
 
     #[tokio::test]
     async fn a_cancelled_job_that_was_answered_first_is_no_error() {
@@ -96,7 +97,12 @@ mod tests {
         let relay = Relay::new(store, RelaySettings::default(), Arc::new(SystemWorld));
         let (store, now) = (&relay.store, relay.now());
         store.enqueue(now, job(1)).await.unwrap();
-        let token = relay.lease(&anyone(), LEASE).await.unwrap().unwrap().token;
+        let token = relay
+            .lease(&Arrivals::of(&relay, "a".into()), &anyone(), LEASE)
+            .await
+            .unwrap()
+            .unwrap()
+            .token;
         store.cancel(now, Owner::Anyone, id(1)).await.unwrap();
         store.complete(now, token, 0, End::Cancelled).await.unwrap();
         end_cancelled(&relay, token).await.unwrap();

@@ -12,10 +12,10 @@ use queue::{Lease, LeaseQuery, QueueError};
 use tokio::sync::Notify;
 
 use super::{
-    leases, only_urgent, query_of, session::Session, socket::CloseReason,
+    arrivals::Arrivals, leases, only_urgent, query_of, session::Session, socket::CloseReason,
     undelivered::UndeliveredLeases,
 };
-use crate::{Relay, routing};
+use crate::{Relay, routing, sending::SMALL};
 
 /// Leases of a connection that are not yet written to it.
 #[derive(Debug, Default)]
@@ -61,7 +61,10 @@ impl Unsent {
 
     /// Records that the current lease was written whole: its worker may start it from now on.
     pub(super) fn sent(&self) {
-        self.leases.lock().current = None;
+        let sent = self.leases.lock().current.take();
+        if sent.is_some_and(|lease| is_large(&lease)) {
+            self.emptied.notify_one();
+        }
     }
 
     /// Removes a lease; `false` if it is already being written or was written.
@@ -72,8 +75,10 @@ impl Unsent {
         leases.waiting.len() < before
     }
 
+    /// Whether another lease would be written soon: none waits, and none is large.
     fn is_empty(&self) -> bool {
-        self.leases.lock().waiting.is_empty()
+        let leases = self.leases.lock();
+        leases.waiting.is_empty() && !leases.current.as_ref().is_some_and(is_large)
     }
 
     /// Returns the leases that no worker can have started.
@@ -95,6 +100,10 @@ impl Unsent {
     }
 }
 
+fn is_large(lease: &Lease) -> bool {
+    lease.job.body.0.len() > SMALL
+}
+
 /// A pending request for leases, and its maximum number.
 struct PendingLease {
     answer: BoxFuture<'static, Result<UndeliveredLeases, QueueError>>,
@@ -113,7 +122,7 @@ impl Session {
     /// Leases jobs while there are free slots, and passes on cancellations meanwhile. Each request
     /// asks for as many jobs as fit, because separate requests would each wait for a commit.
     pub(super) async fn lend(&self) -> Result<Infallible, CloseReason> {
-        let mut arrivals = self.relay.store.arrivals();
+        let mut arrivals = Arrivals::of(&self.relay, self.caller.claimant());
         let tokens = self.state().open.tokens();
         let withdrawal = |token| withdrawal(self.relay.clone(), token);
         let mut withdrawn: FuturesUnordered<_> = tokens.into_iter().map(withdrawal).collect();
@@ -121,23 +130,24 @@ impl Session {
         let mut tried = Tried::default();
         loop {
             if arrivals.has_changed().map_err(|_| CloseReason::Store)? {
-                arrivals.borrow_and_update();
+                arrivals.mark_seen();
                 tried = Tried::default();
             }
             if pending.is_none()
-                && let Some((query, max)) = self.room(&mut tried)
+                && let Some((query, max)) = self.room(&arrivals, &mut tried)
             {
-                let answer = self.relay.lease_many(query, self.relay.settings.lease, max);
+                let length = self.relay.settings.lease;
+                let answer = self.relay.lease_many(&arrivals, query, length, max);
                 pending = Some(PendingLease { answer, max });
                 // Others may request at once, because the store serves requests in order.
-                self.allotment(max);
+                self.allotment(&arrivals, max);
             }
             tokio::select! {
                 Some(token) = withdrawn.next(), if !withdrawn.is_empty() => {
                     // While it handles the cancellation, this worker must not rank before others.
                     self.link.routing_entry.leave();
                     Box::pin(self.withdrawn(token)).await?;
-                    self.allotment(pending.as_ref().map_or(0, |pending| pending.max));
+                    self.allotment(&arrivals, pending.as_ref().map_or(0, |pending| pending.max));
                 }
                 leases = under_way(&mut pending) => {
                     pending = None;
@@ -157,7 +167,7 @@ impl Session {
                         withdrawn.push(withdrawal(*token));
                     }
                     self.unsent.extend(leases);
-                    self.allotment(0);
+                    self.allotment(&arrivals, 0);
                 }
                 arrived = arrivals.changed() => {
                     arrived.map_err(|_| CloseReason::Store)?;
@@ -173,8 +183,8 @@ impl Session {
     /// Returns the next request to the queue and its maximum number of jobs, if the worker can take
     /// more. With all slots in use it asks only for urgent jobs, and of jobs that other workers can
     /// run it asks only for as many as it ranks first for.
-    fn room(&self, tried: &mut Tried) -> Option<(LeaseQuery, usize)> {
-        let allotment = self.allotment(0);
+    fn room(&self, arrivals: &Arrivals, tried: &mut Tried) -> Option<(LeaseQuery, usize)> {
+        let allotment = self.allotment(arrivals, 0);
         let room = self.free()?;
         let state = self.state();
         let query = query_of(&self.caller, &self.link.worker, &state.report);
@@ -199,11 +209,16 @@ impl Session {
 
     /// Ranks the worker as if the `pending` jobs had arrived; returns what it may ask for if it
     /// still has a free slot.
-    fn allotment(&self, pending: usize) -> Option<routing::Allotment> {
+    fn allotment(&self, arrivals: &Arrivals, pending: usize) -> Option<routing::Allotment> {
         let Some(room) = self.free().filter(|room| room.free > pending) else {
             self.link.routing_entry.leave();
             return None;
         };
+        if !arrivals.has_room() {
+            // It can get small jobs only, and must not keep others from the rest.
+            self.link.routing_entry.leave();
+            return Some(routing::Allotment::default());
+        }
         let load = {
             let state = self.state();
             let busy = room.slots.saturating_sub(room.free) + pending;

@@ -1,5 +1,6 @@
 //! The worker protocol on the relay's side: one contract over a WebSocket or plain HTTP requests.
 
+pub(crate) mod arrivals;
 pub(crate) mod desktop;
 pub mod echo;
 mod farewell;
@@ -18,11 +19,12 @@ mod writer;
 
 use std::{collections::BTreeSet, time::Duration};
 
+use arrivals::Arrivals;
 use futures_util::{
     FutureExt as _,
     future::{BoxFuture, ready},
 };
-use proto::{LeaseToken, WorkerId, WorkerReport};
+use proto::{LeaseToken, WorkerId, WorkerReport, limits::BODY_MAX};
 use queue::{Claim, Lease, LeaseQuery, Models, Owner, QueueError};
 use tokio::sync::oneshot;
 use undelivered::UndeliveredLeases;
@@ -33,35 +35,52 @@ use crate::{
     auth::{Caller, serves},
     error::ApiError,
     routing::Allotment,
+    sending,
 };
 
 impl Relay {
     /// Leases one job, see [`Relay::lease_many`].
     pub(crate) async fn lease(
         &self,
+        arrivals: &Arrivals,
         query: &LeaseQuery,
         length: Duration,
     ) -> Result<Option<Lease>, QueueError> {
-        let lent = self.lease_many(query.clone(), length, 1).await?;
+        let lent = self.lease_many(arrivals, query.clone(), length, 1).await?;
         Ok(lent.take().pop())
     }
 
     /// Leases up to `max` jobs. Requests are served in the order of the calls, not of the awaits.
-    /// Leases that the caller does not take are given back. Leases nothing during a shutdown.
+    /// Leases that the caller does not take are given back. Leases nothing during a shutdown, and
+    /// no large request while the workers of the same holder have not read earlier ones.
     pub(crate) fn lease_many(
         &self,
-        query: LeaseQuery,
+        arrivals: &Arrivals,
+        mut query: LeaseQuery,
         length: Duration,
-        max: usize,
+        mut max: usize,
     ) -> BoxFuture<'static, Result<UndeliveredLeases, QueueError>> {
         if self.drain.is_cancelled() {
             let none = UndeliveredLeases::new(self.clone(), Vec::new());
             return ready(Ok(none)).boxed();
         }
-        let relay = self.clone();
+        // The last of several requests may be as long as all before it.
+        let most = (BODY_MAX * max.min(2)).min(self.store.counts().queued_bytes);
+        let room = arrivals.take_room(most);
+        if room.is_none() {
+            query.request_max = sending::SMALL;
+            max = max.min(1);
+        }
+        let (relay, holder) = (self.clone(), arrivals.holder.clone());
         let mut leasing = async move {
             let leases = relay.store.lease_many(relay.now(), &query, length, max);
-            let leases = UndeliveredLeases::new(relay.clone(), leases.await?);
+            let mut leases = leases.await?;
+            for lease in &mut leases {
+                let request = &mut lease.job.body.0;
+                *request = relay.sending.counted(&holder, std::mem::take(request));
+            }
+            drop(room);
+            let leases = UndeliveredLeases::new(relay.clone(), leases);
             if !matches!(query.models, Models::AnyForQueries) {
                 for token in leases.queries() {
                     relay.note_start(token, &query.worker).await;
@@ -164,6 +183,7 @@ fn query_of(caller: &Caller, worker: &WorkerId, report: &WorkerReport) -> LeaseQ
         allowed_models: caller.ceiling.models.clone(),
         excluded_models: BTreeSet::new(),
         accepts_model_changes: report.model_changes,
+        request_max: usize::MAX,
     }
 }
 

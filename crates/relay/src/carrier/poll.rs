@@ -23,19 +23,19 @@ use proto::{
     },
 };
 use queue::{Extended, LeaseQuery};
-use tokio::{
-    sync::watch,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::{http::parse, only_urgent, query_of, undelivered::UndeliveredLeases, writer::head_of};
+use super::{
+    arrivals::Arrivals, http::parse, only_urgent, query_of, undelivered::UndeliveredLeases,
+    writer::head_of,
+};
 use crate::{
     Relay,
     auth::{Caller, MayWork},
     error::ApiError,
     payload::{Payload, Poll},
-    routing::{RoutingEntry, WorkerLoad, reported_models},
+    routing::{Allotment, RoutingEntry, WorkerLoad, reported_models},
     workers::{OnlineId, OnlineWorker},
 };
 
@@ -66,19 +66,19 @@ pub(crate) async fn poll(
             report_wanted: true,
             ..PollAnswer::default()
         };
-        return Ok(delivered(&relay, &answer, Vec::new()));
+        return Ok(delivered(&relay, &caller, &answer, Vec::new()));
     };
     let mut poll = HeldPoll::new(relay, caller, asked, &report, newer);
     let until = Instant::now() + hold;
-    let mut arrivals = poll.relay.store.arrivals();
+    let mut arrivals = Arrivals::of(&poll.relay, poll.caller.claimant());
     loop {
-        arrivals.borrow_and_update();
+        arrivals.mark_seen();
         let drains = poll.relay.drain.is_cancelled();
-        let (answer, lent) = poll.try_answer(!hold.is_zero()).await?;
+        let (answer, lent) = poll.try_answer(&arrivals, !hold.is_zero()).await?;
         let is_over = answer != PollAnswer::default() || hold.is_zero() || drains;
         if is_over || !poll.wait_for_change(&mut arrivals, until).await {
             poll.relay.pay_polls(&poll.caller, answer.leases.len());
-            return Ok(delivered(&poll.relay, &answer, lent));
+            return Ok(delivered(&poll.relay, &poll.caller, &answer, lent));
         }
     }
 }
@@ -148,24 +148,32 @@ impl HeldPoll {
     /// worker ranks first to that worker.
     async fn try_answer(
         &mut self,
+        arrivals: &Arrivals,
         waits: bool,
     ) -> Result<(PollAnswer, Vec<UndeliveredLeases>), ApiError> {
-        let stands = self.free > 0 && waits;
-        let allotment = stands.then(|| self.routing_entry.update(self.load.clone()));
-        let allotment = allotment.unwrap_or_default();
+        let relay = &self.relay;
+        // With room for small jobs only, it must not keep others from the rest.
+        let stands = self.free > 0 && waits && arrivals.has_room();
+        let allotment = if stands {
+            self.routing_entry.update(self.load.clone())
+        } else {
+            self.routing_entry.leave();
+            Allotment::default()
+        };
         self.query.excluded_models.clone_from(&allotment.excluded);
-        let max = self.relay.at_once(&self.query, &allotment, self.free);
+        let max = relay.at_once(&self.query, &allotment, self.free);
         let mut answer = PollAnswer::default();
-        renew(&self.relay, &self.caller, &self.held, &mut answer).await?;
-        let mut lent = vec![lend(&self.relay, &self.query, max, &mut answer).await?];
+        renew(relay, &self.caller, &self.held, &mut answer).await?;
+        let mut lent = vec![lend(relay, arrivals, &self.query, max, &mut answer).await?];
         if answer.leases.is_empty() {
-            lent.push(lend(&self.relay, &self.urgent_query, self.urgent, &mut answer).await?);
+            let urgent = &self.urgent_query;
+            lent.push(lend(relay, arrivals, urgent, self.urgent, &mut answer).await?);
         }
         Ok((answer, lent))
     }
 
     /// Waits for a change; `false` if the poll must be answered as it is.
-    async fn wait_for_change(&self, arrivals: &mut watch::Receiver<u64>, until: Instant) -> bool {
+    async fn wait_for_change(&self, arrivals: &mut Arrivals, until: Instant) -> bool {
         let store = &self.relay.store;
         let withdrawn = self.held.iter().map(|token| store.cancelled(*token));
         let mut withdrawn: FuturesUnordered<_> = withdrawn.collect();
@@ -268,6 +276,7 @@ async fn renew(
 
 async fn lend(
     relay: &Relay,
+    arrivals: &Arrivals,
     query: &LeaseQuery,
     free: usize,
     answer: &mut PollAnswer,
@@ -276,7 +285,9 @@ async fn lend(
         return Ok(UndeliveredLeases::new(relay.clone(), Vec::new()));
     }
     let length = relay.settings.lease;
-    let mut lent = relay.lease_many(query.clone(), length, free).await?;
+    let mut lent = relay
+        .lease_many(arrivals, query.clone(), length, free)
+        .await?;
     let mut unreadable = Vec::new();
     for lease in lent.leases() {
         // No route accepts a body that is not UTF-8.
@@ -298,12 +309,17 @@ async fn lend(
 }
 
 /// Returns the response. An empty answer has status 204.
-fn delivered(relay: &Relay, answer: &PollAnswer, lent: Vec<UndeliveredLeases>) -> Response {
+fn delivered(
+    relay: &Relay,
+    caller: &Caller,
+    answer: &PollAnswer,
+    lent: Vec<UndeliveredLeases>,
+) -> Response {
     let mut response = if *answer == PollAnswer::default() {
         StatusCode::NO_CONTENT.into_response()
     } else {
         let text = serde_json::to_vec(answer).unwrap_or_default();
-        in_parts(relay, text.into(), lent, relay.settings.lease)
+        in_parts(relay, caller, text.into(), lent, relay.settings.lease)
     };
     if relay.drain.is_cancelled() {
         let headers = response.headers_mut();
@@ -315,15 +331,18 @@ fn delivered(relay: &Relay, answer: &PollAnswer, lent: Vec<UndeliveredLeases>) -
 /// What is left to send, and when its leases were renewed.
 type Way = (Relay, Bytes, Vec<UndeliveredLeases>, Timestamp);
 
-/// Returns the response with this JSON. The leases in it, of length `lease`, are renewed while it is
-/// being sent, and given back if it is not sent in full.
+/// Returns the response with this JSON, which counts for the caller. The leases in it, of length
+/// `lease`, are renewed while it is being sent, and given back if it is not sent in full.
 pub(crate) fn in_parts(
     relay: &Relay,
+    caller: &Caller,
     text: Bytes,
-    lent: Vec<UndeliveredLeases>,
+    mut lent: Vec<UndeliveredLeases>,
     lease: Duration,
 ) -> Response {
     let length = text.len();
+    let text = relay.sending.counted(&caller.claimant(), text);
+    lent.iter_mut().for_each(UndeliveredLeases::drop_requests);
     let way = (relay.clone(), text, lent, relay.now());
     let next = move |(relay, mut text, mut lent, mut renewed): Way| async move {
         if text.is_empty() {

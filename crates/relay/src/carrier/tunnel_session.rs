@@ -12,7 +12,9 @@ use dialect::bridge::{
 use futures_util::{
     FutureExt as _, Sink, SinkExt as _, StreamExt as _, future::BoxFuture, stream::SplitStream,
 };
-use proto::{End, ErrorCode, JobError, LeaseToken, Op, Timestamp, WorkerId, worker::Retry};
+use proto::{
+    End, ErrorCode, JobError, LeaseToken, Op, Timestamp, WorkerId, limits::FRAME_MAX, worker::Retry,
+};
 use queue::{Lease, LeaseQuery, QueueError};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -21,10 +23,17 @@ use tokio::{
 };
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::{Bytes, Error, Message, Utf8Bytes},
+    tungstenite::{
+        Bytes, Error, Message, Utf8Bytes,
+        protocol::frame::{
+            Frame,
+            coding::{Data, OpCode},
+        },
+    },
 };
 
 use super::{
+    arrivals::Arrivals,
     desktop::{ANSWER_WITHIN, end_cancelled, query, settle},
     farewell::Farewell,
     meter::Meter,
@@ -45,6 +54,8 @@ type Leasing = BoxFuture<'static, Result<Lease, QueueError>>;
 struct Session<'a> {
     relay: &'a Relay,
     query: LeaseQuery,
+    /// Whose requests count together while they are being written.
+    holder: String,
     out: mpsc::Sender<Message>,
     current: Option<Current>,
     /// Paces what the desktop sends besides answers.
@@ -76,6 +87,7 @@ pub(super) async fn run_session<S: AsyncRead + AsyncWrite + Unpin>(
     let mut session = Session {
         relay,
         query: query(caller, worker, None),
+        holder: caller.claimant(),
         out,
         current: None,
         pace: Pace::new(&relay.settings),
@@ -109,10 +121,32 @@ async fn write(
         is_writing.store(true, Ordering::Relaxed);
         // A request is in memory until it is written, so it may take no longer than the body of one.
         let longest = fair_time(message.len(), patience);
-        if !matches!(timeout(longest, sink.send(message)).await, Ok(Ok(()))) {
+        if !matches!(timeout(longest, send(sink, message)).await, Ok(Ok(()))) {
             return;
         }
         is_writing.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Sends a text in parts. The library copies each frame whole, and keeps the memory for it until
+/// the connection ends.
+async fn send(
+    sink: &mut (impl Sink<Message, Error = Error> + Unpin),
+    message: Message,
+) -> Result<(), Error> {
+    let Message::Text(text) = message else {
+        return sink.send(message).await;
+    };
+    let mut rest = Bytes::from(text);
+    let mut kind = Data::Text;
+    loop {
+        let part = rest.split_to(rest.len().min(FRAME_MAX));
+        let frame = Frame::message(part, OpCode::Data(kind), rest.is_empty());
+        sink.send(Message::Frame(frame)).await?;
+        if rest.is_empty() {
+            return Ok(());
+        }
+        kind = Data::Continue;
     }
 }
 
@@ -135,7 +169,8 @@ impl Session<'_> {
                 return Err(TunnelEnd::Drain);
             }
             if is_free && leasing.is_none() {
-                leasing = Some(next_job(relay.clone(), self.query.clone()).boxed());
+                leasing =
+                    Some(next_job(relay.clone(), self.holder.clone(), self.query.clone()).boxed());
             }
             let answer_by = self.current.as_ref().map(|current| current.answer_by);
             tokio::select! {
@@ -199,7 +234,11 @@ impl Session<'_> {
             renewed: self.relay.now(),
             is_withdrawn: false,
         });
-        if self.say(request.http_request()) {
+        let message = self
+            .relay
+            .sending
+            .counted(&self.holder, request.http_request());
+        if self.say(message) {
             Ok(())
         } else {
             Err(TunnelEnd::Lost(Farewell::None))
@@ -354,12 +393,12 @@ impl Session<'_> {
 }
 
 /// Waits for a job. Dropping the call gives back what was leased meanwhile.
-async fn next_job(relay: Relay, query: LeaseQuery) -> Result<Lease, QueueError> {
-    let mut arrivals = relay.store.arrivals();
+async fn next_job(relay: Relay, holder: String, query: LeaseQuery) -> Result<Lease, QueueError> {
+    let mut arrivals = Arrivals::of(&relay, holder);
     loop {
-        arrivals.borrow_and_update();
+        arrivals.mark_seen();
         let length = relay.settings.legacy_lease;
-        if let Some(lease) = relay.lease(&query, length).await? {
+        if let Some(lease) = relay.lease(&arrivals, &query, length).await? {
             return Ok(lease);
         }
         arrivals.changed().await.map_err(|_| QueueError::closed())?;

@@ -32,6 +32,13 @@ impl UndeliveredLeases {
         &self.leases
     }
 
+    /// Drops the requests, whose text is sent otherwise.
+    pub(crate) fn drop_requests(&mut self) {
+        for lease in &mut self.leases {
+            lease.job.body.0.clear();
+        }
+    }
+
     /// Removes a lease without giving it back.
     pub(crate) fn forget(&mut self, token: LeaseToken) {
         self.leases.retain(|lease| lease.token != token);
@@ -97,7 +104,7 @@ mod tests {
         conformance::sample::{anyone, job},
     };
 
-    use crate::{RelaySettings, world::SystemWorld};
+    use crate::{RelaySettings, carrier::arrivals::Arrivals, world::SystemWorld};
 
     use super::*;
 
@@ -107,7 +114,12 @@ mod tests {
         let world = Arc::new(SystemWorld);
         let relay = Relay::new(store.clone(), RelaySettings::default(), world);
         store.enqueue(relay.now(), job(1)).await.unwrap();
-        let lent = relay.lease_many(anyone(), Duration::from_secs(60), 1);
+        let lent = relay.lease_many(
+            &Arrivals::of(&relay, "a".into()),
+            anyone(),
+            Duration::from_secs(60),
+            1,
+        );
         assert_eq!(store.counts().leased, 1, "lent before it is asked for");
         drop(lent);
         relay.tasks.close();

@@ -142,8 +142,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        Relay, RelaySettings, auth::Caller, carrier::socket::config, workers::Link,
-        world::SystemWorld,
+        Relay, RelaySettings, auth::Caller, carrier::arrivals::Arrivals, carrier::socket::config,
+        workers::Link, world::SystemWorld,
     };
 
     /// Creates a connection that is about to write one job of this size.
@@ -159,7 +159,10 @@ mod tests {
             ..job(1)
         };
         store.enqueue(relay.now(), new).await.unwrap();
-        let lent = relay.lease_many(anyone(), LEASE, 1).await.unwrap();
+        let lent = relay
+            .lease_many(&Arrivals::of(&relay, "a".into()), anyone(), LEASE, 1)
+            .await
+            .unwrap();
         let caller = Caller::on_behalf(account("a"), "laptop".into(), queue::Ceiling::default());
         let link = Link {
             worker: WorkerId::new("w").unwrap(),

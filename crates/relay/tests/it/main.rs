@@ -48,6 +48,7 @@ mod relay_polling;
 mod replays;
 mod retries;
 mod routing;
+mod sending;
 mod server;
 mod sessions;
 mod socket;

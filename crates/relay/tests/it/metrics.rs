@@ -84,6 +84,7 @@ async fn a_scraper_reads_what_became_of_each_job() {
         allowed_models: <_>::default(),
         excluded_models: <_>::default(),
         accepts_model_changes: false,
+        request_max: usize::MAX,
     };
     let (now, long) = (proto::Timestamp(0), Duration::from_secs(60));
     let lease = store.lease(now, &query, long).await.unwrap().unwrap();

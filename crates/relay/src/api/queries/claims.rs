@@ -19,6 +19,7 @@ use crate::{
         written,
     },
     auth::{Caller, serves},
+    carrier::arrivals::Arrivals,
     error::ApiError,
     payload::{Control, Inference, Payload},
     target::InPath,
@@ -41,9 +42,11 @@ pub(crate) async fn claim_next(
         allowed_models: caller.ceiling.models.clone(),
         excluded_models: BTreeSet::new(),
         accepts_model_changes: false,
+        request_max: usize::MAX,
     };
     let length = relay.settings.legacy_lease;
-    let lent = relay.lease_many(wanted, length, 1).await?;
+    let asker = Arrivals::of(&relay, caller.claimant());
+    let lent = relay.lease_many(&asker, wanted, length, 1).await?;
     let token = lent.leases().first().map(|lease| lease.token);
     let token = token.ok_or_else(Refusal::nothing_queued)?;
     let id = relay.store.query_of(token.job).await?;

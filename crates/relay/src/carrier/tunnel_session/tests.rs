@@ -7,13 +7,7 @@ use queue::{
 };
 use telemetry::metrics::Now;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
-use tokio_tungstenite::tungstenite::protocol::{
-    Role,
-    frame::{
-        Frame,
-        coding::{Data, OpCode},
-    },
-};
+use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::{super::meter::Metered, *};
 use crate::{RelaySettings, budget::BudgetShare, world::SystemWorld};
@@ -172,6 +166,18 @@ async fn a_desktop_that_reads_its_request_drop_by_drop_loses_it() {
     // Half a minute, and the time of 1 MiB at 64 KiB/s.
     assert!((46..=51).contains(&began.elapsed().as_secs()));
     assert_eq!(job_of(&relay, 1).await, (JobState::Queued, 1));
+}
+
+#[tokio::test]
+async fn a_long_request_comes_in_parts_of_a_frame_each() {
+    let relay = relay_with(0, RelaySettings::default()).await;
+    let large = "x".repeat(2 * FRAME_MAX);
+    let body = format!(r#"{{"model":"m","x":"{large}"}}"#);
+    enqueue(&relay, 1, body.leak()).await;
+    let (theirs, _running) = piped(&relay);
+    let config = super::super::tunnel::config(usize::MAX).max_frame_size(Some(FRAME_MAX));
+    let mut desktop = WebSocketStream::from_raw_socket(theirs, Role::Client, Some(config)).await;
+    assert_eq!(kind(&mut desktop).await.as_deref(), Some("http_request"));
 }
 
 #[tokio::test]
