@@ -253,6 +253,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_key_is_kept_up_to_a_full_minute_and_to_the_end_of_that_minute_only() {
+        let minute = Timestamp(1_700_000_040_000);
+        let until = minute + KEY_RETENTION;
+        assert_eq!(IdempotencyKey::kept_until(minute), until);
+        let later = Timestamp(minute.0 + 1);
+        let next = Timestamp(until.0 + MINUTE_MS);
+        assert_eq!(IdempotencyKey::kept_until(later), next);
+        let just_before = Timestamp(until.0 - 1);
+        let outlives = |now| IdempotencyKey::outlives_job("k", minute, now);
+        assert_eq!(outlives(just_before), Some(until));
+        assert_eq!(outlives(until), None);
+    }
+
     fn at(seq: u64) -> Cursor {
         let created_at = T0;
         Cursor { created_at, seq }

@@ -4,8 +4,8 @@ use proto::limits::LINE_COST;
 
 use super::*;
 use crate::{
-    Job, NewJob, QueueLimits,
-    conformance::sample::{LEASE, T0, after, anyone, at, id, job, lines},
+    Job, MemoryQueue, NewJob, QueueLimits,
+    conformance::sample::{LEASE, T0, after, anyone, at, found, id, job, leased, lines},
 };
 
 /// Returns a state in which one answer and all answers together are limited to these sizes.
@@ -53,6 +53,24 @@ fn an_answer_of_more_than_is_kept_leaves_memory_when_its_job_ends() {
         assert_eq!(log.page(after(1, 0), 1_000).is_some(), is_kept, "{bytes}");
         assert_eq!(live.machine.limits().log_max, 1_000);
     }
+}
+
+#[tokio::test]
+async fn a_job_whose_answer_is_too_long_fails_unless_it_has_ended_or_the_store_is_broken() {
+    let store = MemoryQueue::default();
+    let token = leased(&store, T0, 1).await;
+    end_too_long(&store, T0, token).await.unwrap();
+    let job = found(&store, id(1)).await;
+    assert_eq!(job.state, JobState::Failed);
+    assert_eq!(job.error.unwrap().code, ErrorCode::TooLarge);
+    let late = LeaseToken {
+        attempt: token.attempt + 1,
+        ..token
+    };
+    end_too_long(&store, T0, late).await.expect("it has ended");
+    store.close().await.unwrap();
+    let told = end_too_long(&store, T0, token).await.unwrap_err();
+    assert!(told.is_of_store(), "{told}");
 }
 
 #[test]
