@@ -22,7 +22,7 @@ use crate::stats::{Figure, Goal, Sample};
 
 /// Duration of a slice. Slices this short see the same disk: other load affects both contestants or
 /// none.
-const SLICE: Duration = Duration::from_millis(300);
+pub(crate) const SLICE: Duration = Duration::from_millis(300);
 const ROUNDS: u32 = 10;
 /// Size of one queued job in the log, with rows and indexes; 1,065 bytes were measured.
 const RECORD: usize = 1024;

@@ -17,11 +17,13 @@ use tokio::{
 };
 
 use crate::{
-    commit::slice,
-    cycle::{SLICE, connections},
+    commit::{SLICE, slice},
+    cycle::connections,
     stats::{Figure, Goal, Sample},
 };
 
+/// Number of rounds of short slices: in long ones a hundred thousand jobs come to wait, and the
+/// answer to each further one counts its position among them.
 const ROUNDS: u32 = 6;
 /// Limits high enough not to be measured.
 const ROOM: [&str; 4] = ["--queued-max", "1000000", "--account-queued-max", "1000000"];
