@@ -80,12 +80,15 @@ impl Bridge {
         let (relay, now) = (&self.relay, self.relay.now());
         let length = relay.settings.legacy_lease;
         for token in relay.workers.lent(&self.id, now) {
-            // A lease that has ended is not renewed.
-            let renewed = relay.store.extend(now, token, length).await;
-            if let Ok(Extended::Cancelled) = renewed {
+            match relay.store.extend(now, token, length).await {
                 // The bridge cannot be told; its answer will be dropped as late.
-                end_cancelled(relay, token).await?;
+                Ok(Extended::Cancelled) => end_cancelled(relay, token).await?,
+                Ok(Extended::Active) => continue,
+                Err(error) if error.is_of_store() => continue,
+                // The lease has ended.
+                Err(_) => {}
             }
+            relay.workers.returned(&self.id, token);
         }
         self.keep_online(ALIVE)
     }

@@ -362,6 +362,36 @@ async fn a_heartbeat_ends_a_job_that_its_requester_cancelled() {
 }
 
 #[tokio::test]
+async fn what_requesters_cancel_takes_no_lease_from_what_a_bridge_works_on() {
+    let clock = Arc::new(Ahead::default());
+    let server = Server::at(clock.clone(), RelaySettings::default()).await;
+    let requester = server.requester().await;
+    let desktop = Desktop::of(&server).await;
+    let next = async || {
+        let job = r#"{"op":"chat","body":{"model":"m","stream":false}}"#;
+        requester.post("/api/jobs", job).await;
+        desktop.look().await.unwrap()
+    };
+    let long = next().await;
+    // More than the number of leases that are renewed.
+    for _ in 0..20 {
+        let short = next().await;
+        let path = format!("/api/jobs/{}", short["id"].as_str().unwrap());
+        requester.send(Method::DELETE, &path, "").await;
+        desktop.post("heartbeat", &json!({})).await;
+    }
+    for minutes in 1..20 {
+        clock.by(minutes * Duration::from_secs(60));
+        desktop.post("heartbeat", &json!({})).await;
+        assert_eq!(desktop.look().await, None, "after {minutes} minutes");
+    }
+    desktop.answer(&long, 200, CHAT_DONE).await;
+    let id = long["id"].as_str().unwrap().parse().unwrap();
+    let ended = server.store.get(Owner::Anyone, id).await.unwrap().unwrap();
+    assert_eq!((ended.state, ended.attempt), (JobState::Completed, 1));
+}
+
+#[tokio::test]
 async fn a_malformed_id_and_an_answer_to_nothing_are_refused_in_the_words_of_the_service() {
     let server = Server::start().await;
     let desktop = Desktop::of(&server).await;
