@@ -1,5 +1,7 @@
 //! Idempotency keys and searches in the queue file.
 
+use std::borrow::Cow;
+
 use async_trait::async_trait;
 use proto::{Account, JobId, Timestamp, limits::KEY_COST};
 use queue::{
@@ -246,7 +248,7 @@ fn search(
             created_at: job.created_at,
             seq,
         };
-        if !page.offer(filter, at, || job) {
+        if !page.offer(filter, at, Cow::Owned(job)) {
             break;
         }
     }

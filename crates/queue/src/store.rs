@@ -429,6 +429,9 @@ pub trait Queue: fmt::Debug + Send + Sync {
     /// Returns the numbers of waiting and running jobs.
     fn counts(&self) -> QueueCounts;
 
+    /// Returns the size of the longest request of a waiting job, in bytes; 0 if none waits.
+    fn longest(&self) -> usize;
+
     /// Writes what is pending and closes the store. Later calls fail.
     async fn close(&self) -> Result<(), QueueError>;
 }

@@ -1,6 +1,6 @@
 //! Submitting jobs under an idempotency key, and searching them page by page.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{borrow::Cow, fmt, str::FromStr, time::Duration};
 
 use async_trait::async_trait;
 use proto::{Account, JobId, JobState, ModelName, Op, Timestamp};
@@ -178,16 +178,15 @@ pub struct JobPage {
 impl JobPage {
     /// Offers the next job in order. Returns `false` once the page is complete; this job is then
     /// not on it.
-    pub fn offer(&mut self, filter: &JobFilter, at: Cursor, job: impl FnOnce() -> Job) -> bool {
+    pub fn offer(&mut self, filter: &JobFilter, at: Cursor, job: Cow<'_, Job>) -> bool {
         if self.jobs.len() >= filter.limit || self.looked_at == LOOKED_AT_MAX {
             self.next = self.last;
             return false;
         }
         self.looked_at += 1;
         self.last = Some(at);
-        let job = job();
         if filter.wants(&job) {
-            self.jobs.push(job);
+            self.jobs.push(job.into_owned());
         }
         true
     }
@@ -286,9 +285,12 @@ mod tests {
                 ..JobFilter::default()
             },
         );
-        assert!(page.offer(&filter, at(9), job) && page.offer(&filter, at(8), job));
+        assert!(
+            page.offer(&filter, at(9), Cow::Owned(job()))
+                && page.offer(&filter, at(8), Cow::Owned(job()))
+        );
         assert_eq!(page.next, None);
-        assert!(!page.offer(&filter, at(7), job));
+        assert!(!page.offer(&filter, at(7), Cow::Owned(job())));
         assert_eq!((page.jobs.len(), page.next), (2, Some(at(8))));
     }
 
@@ -301,9 +303,9 @@ mod tests {
         };
         let (mut page, job) = (JobPage::default(), job());
         for seq in 1..=10_000 {
-            assert!(page.offer(&dead, at(seq), || job.clone()), "{seq}");
+            assert!(page.offer(&dead, at(seq), Cow::Borrowed(&job)), "{seq}");
         }
-        assert!(!page.offer(&dead, at(10_001), || job.clone()));
+        assert!(!page.offer(&dead, at(10_001), Cow::Borrowed(&job)));
         assert_eq!((page.jobs.len(), page.next), (0, Some(at(10_000))));
     }
 

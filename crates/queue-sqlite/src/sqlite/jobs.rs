@@ -254,6 +254,10 @@ impl Queue for SqliteQueue {
         self.shared.live.lock().machine.counts()
     }
 
+    fn longest(&self) -> usize {
+        self.shared.live.lock().machine.longest()
+    }
+
     async fn close(&self) -> Result<(), QueueError> {
         let Some(writer) = self.take_writer() else {
             return Ok(());

@@ -48,6 +48,7 @@ macro_rules! conformance_suite {
             order::accounts_take_turns,
             order::a_flood_of_one_account_takes_no_more_than_every_other_turn,
             order::waiting_makes_a_job_more_urgent,
+            order::what_is_too_long_for_a_worker_is_passed_over,
             order::a_model_that_nobody_has_blocks_no_other,
             order::a_bare_model_name_is_its_latest_tag,
             order::a_worker_that_names_no_models_is_lent_any,

@@ -1,13 +1,15 @@
 //! Rules for acceptance and for the order of leases.
 
-use std::time::Duration;
+use std::{iter, time::Duration};
 
 use proto::{End, ErrorCode, JobError, JobId, JobState, Priority, worker::Retry};
 
 use super::sample::{
     LEASE, T0, anyone, at, found, id, job, job_for, job_of, next, serving, urgent, with_models,
 };
-use crate::{DEFAULT_QUEUE_TIMEOUT, LeaseQuery, Models, NewJob, QueueCounts, QueueError, Store};
+use crate::{
+    DEFAULT_QUEUE_TIMEOUT, LeaseQuery, Models, NewJob, Owner, QueueCounts, QueueError, Store,
+};
 
 /// An accepted job is visible in every query.
 pub async fn an_accepted_job_is_found_and_counted(store: &dyn Store) {
@@ -105,21 +107,26 @@ pub async fn accounts_take_turns(store: &dyn Store) {
     assert_eq!(drain(store, 0).await, [1, 4, 2, 5, 3]);
 }
 
-/// An account gets every other turn, however many jobs the other one submits, and whenever it
-/// arrives.
+/// An account gets every other turn, and no job of it waits for more than one of another, which
+/// submits a hundred times as many.
 pub async fn a_flood_of_one_account_takes_no_more_than_every_other_turn(store: &dyn Store) {
-    for n in 0..200 {
-        store.enqueue(T0, job_of(n, "flood")).await.unwrap();
-    }
-    let mut turns = Vec::new();
-    for n in 200..210 {
-        store.enqueue(T0, job_of(n, "few")).await.unwrap();
+    let mut ids = (1_u128..).map(|n| JobId(n.to_be_bytes()));
+    for round in 0..10 {
+        for name in iter::repeat_n("flood", 100).chain(["few"]) {
+            let id = ids.next().unwrap();
+            let new = NewJob {
+                id,
+                ..job_of(0, name)
+            };
+            store.enqueue(T0, new).await.unwrap();
+        }
+        let mut turns = Vec::new();
         for _ in 0..2 {
             turns.push(next(store, T0).await.unwrap().job.account.to_string());
         }
+        turns.sort_unstable();
+        assert_eq!(turns, ["few", "flood"], "in round {round}");
     }
-    let few = turns.iter().filter(|account| *account == "few").count();
-    assert_eq!(few, 10, "{turns:?}");
 }
 
 /// A waiting job rises by one level per minute.
@@ -133,6 +140,32 @@ pub async fn waiting_makes_a_job_more_urgent(store: &dyn Store) {
         id(1),
         "level 5 now, and older"
     );
+}
+
+/// A worker gets no request that is too long for it, and learns how long the longest is that waits.
+pub async fn what_is_too_long_for_a_worker_is_passed_over(store: &dyn Store) {
+    assert_eq!(store.longest(), 0);
+    for (n, bytes) in [(1, 10), (2, 1_000), (3, 100), (4, 1_000)] {
+        let body = vec![b'x'; bytes].into();
+        store.enqueue(T0, NewJob { body, ..job(n) }).await.unwrap();
+    }
+    let lend = async |request_max| {
+        let query = LeaseQuery {
+            request_max,
+            ..anyone()
+        };
+        let leases = store.lease_many(T0, &query, LEASE, 1).await.unwrap();
+        leases.first().map(|lease| lease.job.id)
+    };
+    assert_eq!(store.longest(), 1_000);
+    assert_eq!(lend(999).await, Some(id(1)));
+    assert_eq!(lend(99).await, None);
+    assert_eq!(lend(1_000).await, Some(id(2)));
+    assert_eq!(store.longest(), 1_000, "there is another one");
+    store.cancel(T0, Owner::Anyone, id(4)).await.unwrap();
+    assert_eq!(store.longest(), 100);
+    store.reap(T0 + LEASE).await.unwrap();
+    assert_eq!(store.longest(), 1_000, "it waits again");
 }
 
 /// A job that cannot run does not block the ones behind it.

@@ -11,7 +11,7 @@ mod table;
 mod tests;
 mod waiting;
 
-use std::{collections::HashMap, time::Duration};
+use std::{borrow::Cow, collections::HashMap, time::Duration};
 
 use proto::{
     Account, ErrorCode, JobError, JobId, JobState, LeaseToken, Timestamp,
@@ -110,7 +110,7 @@ impl Machine {
                 created_at: record.job.created_at,
                 seq: record.seq,
             };
-            if !page.offer(filter, at, || record.job.clone()) {
+            if !page.offer(filter, at, Cow::Borrowed(&record.job)) {
                 break;
             }
         }
@@ -253,6 +253,12 @@ impl Machine {
     #[must_use]
     pub fn waiting(&self, query: &LeaseQuery, most: usize) -> usize {
         self.table.waiting.count(query, most)
+    }
+
+    /// Size of the longest request of a waiting job, in bytes; 0 if none waits.
+    #[must_use]
+    pub fn longest(&self) -> usize {
+        self.table.waiting.longest()
     }
 
     /// Leases the best waiting job. The returned steps begin with what became due in the meantime;

@@ -4,7 +4,7 @@
 //! age.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
     time::Duration,
 };
 
@@ -12,7 +12,7 @@ use proto::{Account, JobId, Priority, Timestamp, WorkerId};
 
 use super::{
     Record,
-    buckets::{Bucket, BucketKey, Entry, Level, Search},
+    buckets::{self, Bucket, BucketKey, Level, Search},
 };
 use crate::{LeaseQuery, Models, Serve};
 
@@ -28,6 +28,8 @@ pub(super) struct Waiting {
     jobs: HashMap<u64, WaitingJob>,
     aging: BTreeSet<(Timestamp, u64)>,
     turns: HashMap<Account, AccountTurn>,
+    /// Numbers of jobs by the size of their request.
+    sizes: BTreeMap<usize, usize>,
     last_turn: u64,
 }
 
@@ -49,8 +51,8 @@ struct WaitingJob {
 }
 
 impl WaitingJob {
-    const fn entry(&self, seq: u64) -> Entry<'_> {
-        Entry {
+    const fn entry(&self, seq: u64) -> buckets::Entry<'_> {
+        buckets::Entry {
             keys: &self.keys,
             worker: self.worker.as_ref(),
             account: &self.account,
@@ -77,6 +79,7 @@ impl Waiting {
             .entry(new.account.clone())
             .or_insert(AccountTurn { number, jobs: 0 });
         turn.jobs += 1;
+        *self.sizes.entry(record.bytes).or_default() += 1;
         let model = new.model.canonical();
         let job = WaitingJob {
             id: new.id,
@@ -97,6 +100,12 @@ impl Waiting {
         let Some(job) = self.unindex(seq) else {
             return;
         };
+        if let Entry::Occupied(mut alike) = self.sizes.entry(job.bytes) {
+            *alike.get_mut() -= 1;
+            if *alike.get() == 0 {
+                alike.remove();
+            }
+        }
         if let Some(turn) = self.turns.get_mut(&job.account) {
             turn.jobs -= 1;
             if turn.jobs == 0 {
@@ -123,8 +132,17 @@ impl Waiting {
         }
     }
 
+    /// Size of the longest request, in bytes; 0 if there is none.
+    pub(super) fn longest(&self) -> usize {
+        self.sizes.last_key_value().map_or(0, |(bytes, _)| *bytes)
+    }
+
     /// Returns the best job for a query: by priority, then accounts in turn, then age.
     pub(super) fn best(&self, query: &LeaseQuery) -> Option<JobId> {
+        let (shortest, _) = self.sizes.first_key_value()?;
+        if query.request_max < *shortest {
+            return None;
+        }
         let search = Search::of(query);
         let mut levels = self.levels.iter().take(level_count(query));
         levels.find_map(|level| {
@@ -186,7 +204,7 @@ impl Waiting {
             let own = line.iter().position(|account| **account == job.account)?;
             let older: usize = buckets(level)
                 .filter_map(|bucket| bucket.get(&job.account))
-                .map(|jobs| jobs.range(..seq).count())
+                .map(|jobs| older_than(seq, jobs))
                 .sum();
             let others = counts.iter().enumerate().filter(|(rank, _)| *rank != own);
             before += older;
@@ -256,6 +274,22 @@ impl Waiting {
         }
         self.levels[job.level].remove(job.entry(seq));
         Some(job)
+    }
+}
+
+/// Number of jobs that are older than this one, counted from the nearer end: the position of a job
+/// that has just been submitted costs the same however many wait.
+fn older_than(seq: u64, jobs: &BTreeMap<u64, JobId>) -> usize {
+    let (mut older, mut newer) = (jobs.range(..seq), jobs.range(seq..));
+    let mut passed = 0;
+    loop {
+        if older.next().is_none() {
+            return passed;
+        }
+        if newer.next().is_none() {
+            return jobs.len() - passed;
+        }
+        passed += 1;
     }
 }
 

@@ -272,6 +272,10 @@ impl Queue for MemoryQueue {
         self.inner().live.machine.counts()
     }
 
+    fn longest(&self) -> usize {
+        self.inner().live.machine.longest()
+    }
+
     async fn close(&self) -> Result<(), QueueError> {
         self.inner().closed = true;
         Ok(())

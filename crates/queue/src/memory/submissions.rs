@@ -1,5 +1,7 @@
 //! Idempotency keys and searches of the store in memory.
 
+use std::borrow::Cow;
+
 use async_trait::async_trait;
 use proto::{Account, JobId, JobState, Timestamp, limits::KEY_COST};
 
@@ -124,7 +126,7 @@ impl Submissions for MemoryQueue {
             if is_there
                 && !(filter.dead && inner.is_retried(job))
                 && owner.owns(&job.new.account)
-                && !page.offer(filter, at, || without_body(job))
+                && !page.offer(filter, at, Cow::Owned(without_body(job)))
             {
                 break;
             }

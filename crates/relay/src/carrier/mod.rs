@@ -35,7 +35,7 @@ use crate::{
     auth::{Caller, serves},
     error::ApiError,
     routing::Allotment,
-    sending,
+    sending::{self, Room},
 };
 
 impl Relay {
@@ -64,11 +64,8 @@ impl Relay {
             let none = UndeliveredLeases::new(self.clone(), Vec::new());
             return ready(Ok(none)).boxed();
         }
-        // The last of several requests may be as long as all before it.
-        let most = (BODY_MAX * max.min(2)).min(self.store.counts().queued_bytes);
-        let room = arrivals.take_room(most);
+        let room = self.take_room(arrivals, &mut query, max);
         if room.is_none() {
-            query.request_max = sending::SMALL;
             max = max.min(1);
         }
         let (relay, holder) = (self.clone(), arrivals.holder.clone());
@@ -100,6 +97,17 @@ impl Relay {
         let none = |relay: Relay| Ok(UndeliveredLeases::new(relay, Vec::new()));
         let relay = self.clone();
         async move { lent.await.unwrap_or_else(|_| none(relay)) }.boxed()
+    }
+
+    /// Takes room for a look for `max` jobs, and restricts it to the requests there is room for:
+    /// small ones if it is `None`.
+    fn take_room(&self, arrivals: &Arrivals, query: &mut LeaseQuery, max: usize) -> Option<Room> {
+        // A longer request that arrives meanwhile is for the next look.
+        let longest = self.store.longest().max(sending::SMALL);
+        let room = arrivals.take_room(most_of(longest, max));
+        let request_max = room.as_ref().map_or(sending::SMALL, |_| longest);
+        query.request_max = query.request_max.min(request_max);
+        room
     }
 
     /// Returns how many jobs a worker asks for: as many as it ranks first for, or as many as it has
@@ -152,6 +160,14 @@ impl Relay {
     }
 }
 
+/// Maximum size of `max` requests together that are leased at once, in bytes, if none is larger than
+/// `longest`. The last of them may exceed the maximum of all together, see
+/// [`queue::Queue::lease_many`].
+const fn most_of(longest: usize, max: usize) -> usize {
+    let (all, limit) = (longest.saturating_mul(max), BODY_MAX + longest);
+    if all < limit { all } else { limit }
+}
+
 /// Restricts a request to urgent jobs, which take no slot.
 fn only_urgent(query: LeaseQuery) -> LeaseQuery {
     let models = match query.models {
@@ -200,6 +216,55 @@ mod tests {
     use crate::{RelaySettings, world::SystemWorld};
 
     use super::*;
+
+    #[test]
+    fn a_look_needs_room_for_its_longest_requests_and_no_more_than_are_leased_together() {
+        assert_eq!(most_of(1024, 8), 8 * 1024);
+        assert_eq!(most_of(1024, usize::MAX), BODY_MAX + 1024);
+        assert_eq!(most_of(BODY_MAX, 1), BODY_MAX);
+        assert_eq!(most_of(BODY_MAX, 3), 2 * BODY_MAX);
+    }
+
+    #[tokio::test]
+    async fn a_long_backlog_of_short_requests_leaves_room_for_other_looks() {
+        let store = Arc::new(MemoryQueue::default());
+        let settings = RelaySettings {
+            sending_max: 4 * sending::SMALL,
+            ..RelaySettings::default()
+        };
+        let relay = Relay::new(store.clone(), settings, Arc::new(SystemWorld));
+        for n in 0..600_u128 {
+            let new = NewJob {
+                id: JobId(n.to_be_bytes()),
+                body: vec![b'x'; 1024].into(),
+                ..job(1)
+            };
+            store.enqueue(relay.now(), new).await.unwrap();
+        }
+        assert!(store.counts().queued_bytes > relay.settings.sending_max);
+        let arrivals = Arrivals::of(&relay, "holder".to_owned());
+        let look = || relay.take_room(&arrivals, &mut anyone(), 1);
+        let looks = [look(), look()];
+        assert!(looks.iter().all(Option::is_some));
+        assert!(look().is_none(), "a quarter is exceeded");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_sent_as_text_takes_no_room_of_its_own() {
+        let store = Arc::new(MemoryQueue::default());
+        let relay = Relay::new(
+            store.clone(),
+            RelaySettings::default(),
+            Arc::new(SystemWorld),
+        );
+        store.enqueue(relay.now(), job(1)).await.unwrap();
+        let arrivals = Arrivals::of(&relay, "holder".to_owned());
+        let leasing = relay.lease_many(&arrivals, anyone(), Duration::from_secs(60), 1);
+        let mut leases = leasing.await.unwrap();
+        assert_eq!(relay.sending.bytes(), job(1).body.0.len());
+        leases.drop_requests();
+        assert_eq!((leases.leases().len(), relay.sending.bytes()), (1, 0));
+    }
 
     #[tokio::test]
     async fn a_worker_takes_all_it_has_room_for_only_where_all_will_be_full() {

@@ -250,6 +250,10 @@ impl Queue for Gated {
         self.inner.counts()
     }
 
+    fn longest(&self) -> usize {
+        self.inner.longest()
+    }
+
     async fn close(&self) -> Result<(), QueueError> {
         self.inner.close().await
     }
