@@ -9,7 +9,7 @@ import { follow, pause, type Event } from "./stream";
 const PAGE = 20;
 
 /** Maximum number of waiting jobs that are listed. */
-export const WAITING_SHOWN = 50;
+const WAITING_SHOWN = 50;
 
 /** Minimum time between two requests for the waiting jobs, in milliseconds: a busy queue changes all the time. */
 const WAITING_SPACING = 1_000;
