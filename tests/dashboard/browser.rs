@@ -236,12 +236,10 @@ impl Browser {
     /// In each look and width: the page is no wider than its window. Saves screenshots.
     pub(crate) async fn shoot_all(&self, name: &str) {
         for (look, says) in [(Look::Light, "light"), (Look::Dark, "dark")] {
-            for width in [1280, 1000, 740, 420] {
+            for width in [1280, 1000, 740, 420, 340] {
                 self.look(look, width).await;
-                until("the page is as wide as the window", async || {
-                    (!self.overflows().await).then_some(())
-                })
-                .await;
+                let fits = format!("the page fits into {width} px");
+                until(&fits, async || (!self.overflows().await).then_some(())).await;
                 self.shoot(&format!("{name}-{says}-{width}.png")).await;
             }
         }

@@ -3,10 +3,10 @@
 use fantoccini::key::Key;
 use hearth_tests::{
     scripted_ollama::{Answer, Gate, Step},
-    test_bed::TestBed,
+    test_bed::{TestBed, create_key},
 };
 use proto::JobId;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{LINE, admin_key, browser::Browser, poll, signed_in};
 
@@ -65,6 +65,17 @@ async fn an_operator_cancels_a_running_and_a_waiting_job_by_keyboard() {
     for _ in 0..LISTED + 2 {
         waiting.push(bed.submit("a secret question").await.unwrap());
     }
+    // Long texts must not make the page wider than its window.
+    let long = "long-name-".repeat(6);
+    let key = ["--name", &long, "--account", &long, "--scope", "enqueue"];
+    let key = create_key(&bed.home, &key).await;
+    let overdue = json!({ "op": "chat", "body": { "model": "tiny" }, "deadline_ms": 1 });
+    let overdue = bed.http.post(bed.url("/api/jobs")).json(&overdue);
+    let answer = overdue.bearer_auth(key).send().await.unwrap();
+    assert!(answer.status().is_success(), "{}", answer.status());
+    browser
+        .until_contains("dead-job", "deadline_exceeded")
+        .await;
     let newest = waiting[LISTED + 1];
     browser.until_text("waiting-more", "and 2 more").await;
     // The first row.
