@@ -99,13 +99,14 @@ impl Machine {
         self.table.records()
     }
 
-    /// Returns a page of everybody's records that match. Complete for a state that is not final,
-    /// however many jobs have ended since.
+    /// Returns a page of everybody's jobs that match: of the leased ones if the filter wants these,
+    /// otherwise of the waiting ones.
     #[must_use]
     pub fn search(&self, filter: &JobFilter) -> JobPage {
         let mut page = JobPage::default();
         let seq = filter.after.map_or(u64::MAX, |after| after.seq);
-        for record in self.table.before(seq) {
+        let is_leased = filter.state == Some(JobState::Leased);
+        for record in self.table.before(is_leased, seq) {
             let at = Cursor {
                 created_at: record.job.created_at,
                 seq: record.seq,

@@ -16,8 +16,8 @@ pub(super) struct Table {
     /// Maximum waiting time of a job without a deadline.
     waits: Duration,
     slots: HashMap<JobId, Slot>,
-    /// The ids of all records, by age.
-    ages: BTreeMap<u64, JobId>,
+    /// The ids of the waiting and of the leased jobs, by whether they are leased and by age.
+    ages: BTreeMap<(bool, u64), JobId>,
     pub(super) waiting: Waiting,
     /// Times at which to look at a job again. Renewing a lease leaves its timer in place; it is
     /// moved when it fires early, which saves moving it at every renewal.
@@ -76,9 +76,9 @@ impl Table {
         self.slots.values().map(|slot| &slot.record)
     }
 
-    /// Iterates over the records with a sequence number below `seq`, newest first.
-    pub(super) fn before(&self, seq: u64) -> impl Iterator<Item = &Record> {
-        let older = self.ages.range(..seq).rev();
+    /// Iterates over the waiting or the leased jobs with a sequence number below `seq`, newest first.
+    pub(super) fn before(&self, is_leased: bool, seq: u64) -> impl Iterator<Item = &Record> {
+        let older = self.ages.range((is_leased, 0)..(is_leased, seq)).rev();
         older.filter_map(|(_, id)| self.get(*id))
     }
 
@@ -155,6 +155,7 @@ impl Table {
         self.timers.extend(timer.map(|at| (at, id)));
         match record.job.state {
             JobState::Queued => {
+                self.ages.insert((false, record.seq), id);
                 let account = record.job.new.account.clone();
                 self.counts.queued += 1;
                 self.counts.by_priority[level(&record)] += 1;
@@ -167,17 +168,18 @@ impl Table {
                     self.arrivals += 1;
                 }
             }
-            JobState::Leased => self.counts.leased += 1,
+            JobState::Leased => {
+                self.ages.insert((true, record.seq), id);
+                self.counts.leased += 1;
+            }
             JobState::Completed | JobState::Failed | JobState::Cancelled => {}
         }
-        self.ages.insert(record.seq, id);
         self.slots.insert(id, Slot { record, timer });
         before
     }
 
     pub(super) fn remove(&mut self, id: JobId) -> Option<Record> {
         let Slot { record, timer } = self.slots.remove(&id)?;
-        self.ages.remove(&record.seq);
         if let Some(at) = timer {
             self.timers.remove(&(at, id));
         }
@@ -186,6 +188,7 @@ impl Table {
         }
         match record.job.state {
             JobState::Queued => {
+                self.ages.remove(&(false, record.seq));
                 self.counts.queued -= 1;
                 self.counts.by_priority[level(&record)] -= 1;
                 self.counts.queued_bytes -= record.bytes;
@@ -198,7 +201,10 @@ impl Table {
                     }
                 }
             }
-            JobState::Leased => self.counts.leased -= 1,
+            JobState::Leased => {
+                self.ages.remove(&(true, record.seq));
+                self.counts.leased -= 1;
+            }
             JobState::Completed | JobState::Failed | JobState::Cancelled => {}
         }
         Some(record)

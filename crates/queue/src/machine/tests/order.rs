@@ -5,7 +5,7 @@ use proto::{Account, Dialect, JobId, JobState, Timestamp, limits::ATTEMPTS_MAX};
 
 use super::{Call, Machine, Step, T0, call, make, query};
 use crate::{
-    LeaseQuery, Models, NewJob, Owner, Serve,
+    JobFilter, LeaseQuery, Models, NewJob, Owner, Serve,
     conformance::sample::{LEASE, account, id, job},
     machine::Record,
 };
@@ -222,4 +222,37 @@ fn queries_are_known_by_their_account_until_they_are_settled() {
     assert_eq!(known(&machine, Owner::Account(&a)), [id(1), id(4)]);
     machine.settle(&ended.into_iter().collect::<Vec<_>>());
     assert_eq!(known(&machine, Owner::Account(&a)), [id(1)]);
+}
+
+#[test]
+fn the_leased_jobs_are_found_behind_any_number_of_waiting_ones() {
+    let mut machine = Machine::default();
+    machine.enqueue(T0, &job(1)).unwrap();
+    machine.lease(T0, &query(None, None), LEASE);
+    for n in 1..=10_001_u128 {
+        let id = JobId(n.to_be_bytes());
+        // No account may have so many.
+        let account = account(&format!("of-{}", n % 100));
+        let new = NewJob {
+            id,
+            account,
+            ..job(2)
+        };
+        machine.enqueue(T0, &new).unwrap();
+    }
+    let found = |machine: &Machine, state| {
+        let state = Some(state);
+        let page = machine.search(&JobFilter {
+            state,
+            limit: 1,
+            ..JobFilter::default()
+        });
+        let ids: Vec<_> = page.jobs.iter().map(|job| job.new.id).collect();
+        (ids, page.next.is_some())
+    };
+    let newest = JobId(10_001_u128.to_be_bytes());
+    assert_eq!(found(&machine, JobState::Leased), (vec![id(1)], false));
+    assert_eq!(found(&machine, JobState::Queued), (vec![newest], true));
+    machine.reap(T0 + LEASE);
+    assert_eq!(found(&machine, JobState::Leased), (vec![], false));
 }
