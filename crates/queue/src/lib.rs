@@ -9,6 +9,7 @@ mod ceiling;
 pub mod conformance;
 mod error;
 mod history;
+mod job;
 mod key;
 mod live;
 mod log;
@@ -33,6 +34,9 @@ pub use batch::{BatchRecord, BatchState, Batches, DocumentId, FileRecord, LineRe
 pub use ceiling::{Ceiling, InvalidPattern, ModelPattern, ModelPatterns};
 pub use error::QueueError;
 pub use history::Minute;
+pub use job::{
+    Extended, Job, Lease, LeaseQuery, LogHead, LogPage, Models, NewJob, Owner, QueueCounts,
+};
 pub use key::{KeyId, KeyRecord, Keys, Scope, Serve};
 pub use live::{Appended, Live, end_too_long};
 pub use log::{LeaseHolder, LiveLog, LogBytes};
@@ -47,10 +51,7 @@ pub use query::{
 };
 pub use queue_limits::QueueLimits;
 pub use session::{Renewal, Renewed, SESSIONS_MAX, Session, SessionId, Sessions};
-pub use store::{
-    Extended, Job, JobLog, Lease, LeaseQuery, LogHead, LogPage, Models, NewJob, Owner, Queue,
-    QueueCounts, Store,
-};
+pub use store::{JobLog, Queue, Store};
 pub use submission::{
     Cursor, Extras, IdempotencyKey, JobFilter, JobPage, KEY_RETENTION, LOOKED_AT_MAX,
     RETRY_KEY_PREFIX, Submissions, Submitted,

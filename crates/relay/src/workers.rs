@@ -1,7 +1,9 @@
 //! Registry of online workers, their reports and their slots.
 
 mod catalog;
+mod lent;
 mod memory;
+mod offers;
 mod registry;
 
 use std::{
@@ -14,10 +16,10 @@ use std::{
 
 use parking_lot::{Mutex, MutexGuard};
 use proto::{
-    Account, Detail, ErrorCode, LeaseToken, ModelName, Timestamp, WorkerId, WorkerReport,
+    Detail, ErrorCode, Timestamp, WorkerId, WorkerReport,
     admin::{EngineView, ModelView, WorkerCarrier, WorkerView},
 };
-use queue::{KeyId, ModelPatterns, Models, Serve};
+use queue::{KeyId, ModelPatterns, Serve};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -25,22 +27,14 @@ pub(crate) use self::{
     memory::{OF_ALL_MAX, OF_KEY_MAX},
     registry::REMEMBERED,
 };
-use crate::{
-    auth::{Caller, serves},
-    error::ApiError,
-    offer::Offer,
-    position::combined,
-    routing::RoutingEntry,
-};
-use catalog::{EngineCatalog, EngineInfo, WorkerInfo};
-use registry::{Registry, WorkerIdentity, identity, name};
+use crate::{auth::Caller, error::ApiError, routing::RoutingEntry};
+use catalog::WorkerInfo;
+use registry::{Registry, WorkerIdentity, identity};
 
 /// Maximum number of WebSockets of one worker: a new one, and one whose loss was not noticed yet.
 pub(crate) const SOCKETS_MAX: usize = 2;
 /// Maximum number of polling workers of one key; each takes memory for its report.
 pub(crate) const POLLERS_MAX: usize = 256;
-/// Maximum number of leases that a worker renews without naming them.
-const LENT_MAX: usize = 16;
 
 /// Id of an online worker.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -360,34 +354,6 @@ impl Workers {
         })
     }
 
-    /// Records a lease given to a worker, whose signs of life renew it `until` then. If they renew
-    /// [`LENT_MAX`] already, the oldest is forgotten.
-    pub(crate) fn lend(&self, id: &OnlineId, token: LeaseToken, until: Timestamp) {
-        if let Some((_, told)) = self.lock().online.get_mut(id) {
-            if told.lent.len() >= LENT_MAX {
-                told.lent.pop_front();
-            }
-            told.lent.push_back((token, until));
-        }
-    }
-
-    /// Returns the leases that a sign of life of this worker renews.
-    pub(crate) fn lent(&self, id: &OnlineId, now: Timestamp) -> Vec<LeaseToken> {
-        let mut registry = self.lock();
-        let Some((_, told)) = registry.online.get_mut(id) else {
-            return Vec::new();
-        };
-        told.lent.retain(|(_, until)| *until > now);
-        told.lent.iter().map(|(token, _)| *token).collect()
-    }
-
-    /// Records that a worker works on a job no more, so that it does not renew its lease.
-    pub(crate) fn returned(&self, id: &OnlineId, token: LeaseToken) {
-        if let Some((_, told)) = self.lock().online.get_mut(id) {
-            told.lent.retain(|(lent, _)| *lent != token);
-        }
-    }
-
     /// Ends the held poll of a worker, because jobs leased to it would not be received.
     pub(crate) fn end_poll(&self, id: &OnlineId) {
         if let Some((worker, _)) = self.lock().online.get_mut(id)
@@ -404,90 +370,6 @@ impl Workers {
             registry.tell(id, detail);
         }
         registry.online.contains_key(id)
-    }
-
-    /// Returns what the online workers can run for an account, in the order they registered; or
-    /// only the workers of one name.
-    pub(crate) fn offer(
-        &self,
-        account: &Account,
-        only: Option<&WorkerId>,
-        now: Timestamp,
-    ) -> Offer {
-        let mut registry = self.lock();
-        registry.settle(now);
-        let mut offer = Offer::default();
-        let is_it = |id: &OnlineId, online: &OnlineWorker| {
-            only.is_none_or(|only| name(id, online) == Some(only))
-        };
-        let online = registry.online.iter();
-        let online = online.filter(|(id, (online, _))| is_it(id, online));
-        let online = online.map(|(_, (online, _))| online);
-        for worker in online.filter(|online| serves(&online.serve, account)) {
-            match &worker.report {
-                None => offer.any.push(worker.allowed_models.clone()),
-                Some(report) if report.engine_up => offer.reports.push(report.clone()),
-                Some(report) => offer.down.push(report.clone()),
-            }
-        }
-        offer
-    }
-
-    /// Returns the combined accounts and models of the online workers that may be leased a job of
-    /// this account and model.
-    pub(crate) fn line(
-        &self,
-        account: &Account,
-        model: &ModelName,
-        now: Timestamp,
-    ) -> (Serve, Models) {
-        let mut registry = self.lock();
-        registry.settle(now);
-        let online = registry.online.values().map(|(online, _)| online);
-        let workers = online.filter(|worker| worker.serve.includes(account));
-        let workers = workers.filter_map(|worker| {
-            let models = match &worker.report {
-                None => Models::Any,
-                Some(report) if report.engine_up => {
-                    Models::Only(report.models.iter().map(|m| m.name.clone()).collect())
-                }
-                Some(_) => return None,
-            };
-            let runs = match &models {
-                Models::Any | Models::AnyBut(_) => worker.allowed_models.allow(model),
-                Models::AnyForQueries => false,
-                Models::Only(names) | Models::OnlyUrgent(names) => {
-                    names.iter().any(|name| name.is_same(model))
-                }
-            };
-            runs.then(|| (worker.serve.clone(), models))
-        });
-        combined(account, model, workers)
-    }
-
-    /// Returns what is known of the engines that serve an account: those that are up, those that
-    /// are down, and those whose worker disconnected recently.
-    pub(crate) fn catalog(&self, account: &Account, now: Timestamp) -> EngineCatalog {
-        let mut registry = self.lock();
-        registry.settle(now);
-        let here = registry.online.values();
-        let here = here.filter(|(online, _)| serves(&online.serve, account));
-        let here = here.filter_map(|(online, told)| {
-            Some(EngineInfo {
-                report: online.report.clone()?,
-                details: told.details.clone(),
-            })
-        });
-        let (up, down): (Vec<EngineInfo>, Vec<EngineInfo>) =
-            here.partition(|known| known.report.engine_up);
-        let gone = registry.gone.values();
-        let gone = gone.filter(|gone| serves(&gone.serve, account));
-        let gone = gone.map(|gone| EngineInfo {
-            report: gone.report.clone(),
-            details: gone.told.details.clone(),
-        });
-        let is_up = up.len();
-        EngineCatalog::new(up.into_iter().chain(down).chain(gone).collect(), is_up)
     }
 
     fn lock(&self) -> MutexGuard<'_, Registry> {

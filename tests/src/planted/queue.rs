@@ -74,7 +74,7 @@ pub(super) const QUEUE: &[Bug] = &[
     Bug {
         name: "the-queue-has-no-end",
         edits: &[Edit {
-            file: "crates/queue/src/machine/mod.rs",
+            file: "crates/queue/src/machine/room.rs",
             is: "if all.queued >= limits.jobs_max {",
             becomes: "if all.queued > limits.jobs_max.saturating_mul(9) {",
         }],
@@ -83,7 +83,7 @@ pub(super) const QUEUE: &[Bug] = &[
     Bug {
         name: "one-account-takes-all",
         edits: &[Edit {
-            file: "crates/queue/src/machine/mod.rs",
+            file: "crates/queue/src/machine/room.rs",
             is: "if own.jobs >= limits.account_jobs_max {",
             becomes: "if own.jobs > limits.jobs_max {",
         }],

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use proto::{EngineKind, ModelEntry, ModelShow, limits};
+use proto::{Account, EngineKind, LeaseToken, ModelEntry, ModelName, ModelShow, limits};
 use serde_json::value::RawValue;
 
-use super::*;
+use super::{lent::LENT_MAX, *};
 
 fn worker(name: &str) -> WorkerId {
     WorkerId::new(name).unwrap()
