@@ -13,5 +13,6 @@ export default defineConfig({
     assetsInlineLimit: 0,
     rollupOptions: { input: { main: "index.html", overlay: "overlay.html", dashboard: "dashboard.html" } },
   },
-  test: { environment: "jsdom", include: ["src/**/*.test.ts"] },
+  // Longer than the waits within a test.
+  test: { environment: "jsdom", testTimeout: 60_000, include: ["src/**/*.test.ts"] },
 });

@@ -2,6 +2,7 @@ import { fireEvent, screen, within } from "@testing-library/svelte";
 import { expect, test, vi } from "vitest";
 
 import { DEAD_COUNTED_MAX } from "../lib/wire";
+import { until } from "../test-until";
 import { Refused, type Job, type Key, type Overview, type Page } from "./api";
 import { dead, enter, fixture, KEY, own, relay, rest } from "./test-relay";
 import { words } from "./words";
@@ -9,14 +10,14 @@ import { words } from "./words";
 test("a wrong key is refused with the reason and kept nowhere", async () => {
   const { kept } = relay();
   await enter("hearth_wrong");
-  await vi.waitFor(() => expect(screen.getByRole("alert").textContent).toContain(words.badKey));
+  await until(() => expect(screen.getByRole("alert").textContent).toContain(words.badKey));
   expect(kept.size).toBe(0);
 });
 
 test("a good key opens the board, is kept for the tab, and signing out forgets it", async () => {
   const { kept } = relay();
   await enter(` ${KEY}\n`);
-  await vi.waitFor(() => expect(screen.getByTestId("waiting").textContent).toBe("7"));
+  await until(() => expect(screen.getByTestId("waiting").textContent).toBe("7"));
   expect([...kept.values()]).toEqual([KEY]);
   expect(screen.getAllByTestId("worker").map((row) => row.querySelector("th")!.textContent)).toHaveLength(4);
   expect(screen.getByTestId("priority-5").textContent).toContain("4");
@@ -33,7 +34,7 @@ test("of each worker it is told when it was seen last", async () => {
   say(`event: overview\ndata: ${JSON.stringify({ ...fixture, workers })}\n\n`);
   const seen = () => screen.getAllByTestId("worker-seen").map((cell) => cell.textContent);
   // The relay sends no event for a worker that stays.
-  await vi.waitFor(() => expect(seen()).toEqual(["now", "now", "now", "3 min. ago"]));
+  await until(() => expect(seen()).toEqual(["now", "now", "now", "3 min. ago"]));
   expect(screen.getAllByTestId("worker")[3]!.textContent).toContain(words.gone);
 });
 
@@ -45,7 +46,7 @@ test("a dead job is retried and leaves the list; what it says stays text", async
   expect(row.querySelector("b")).toBeNull();
   await fireEvent.click(within(row).getByTestId("retry"));
   expect(api.retry).toHaveBeenCalledWith(KEY, dead.id);
-  await vi.waitFor(() => expect(screen.queryByTestId("dead-job")).toBeNull());
+  await until(() => expect(screen.queryByTestId("dead-job")).toBeNull());
   expect(screen.getByTestId("dead-said").textContent).toBe(words.retried("cdcdcdcd"));
 });
 
@@ -54,7 +55,7 @@ test("a new key is shown once, and gone when its dialog is closed", async () => 
   await enter(KEY);
   await fireEvent.click(await screen.findByTestId("new-key"));
   await fireEvent.click(screen.getByTestId("create"));
-  await vi.waitFor(() => expect(screen.getByTestId("new-problem").textContent).toBe(words.needName));
+  await until(() => expect(screen.getByTestId("new-problem").textContent).toBe(words.needName));
   expect(api.createKey).not.toHaveBeenCalled();
   await fireEvent.input(screen.getByTestId("new-name"), { target: { value: "ci" } });
   await fireEvent.click(screen.getByTestId("create"));
@@ -106,7 +107,7 @@ test("whichever way a dialog is closed, the focus goes back to where it was open
   const opens = await screen.findByTestId("new-key");
   opens.focus();
   await fireEvent.click(opens);
-  await vi.waitFor(() => expect(document.activeElement).not.toBe(opens));
+  await until(() => expect(document.activeElement).not.toBe(opens));
   await fireEvent.click(screen.getByRole("button", { name: words.cancel }));
   expect(document.activeElement).toBe(opens);
   await fireEvent.click(opens);
@@ -129,9 +130,9 @@ test("after a key is revoked the focus is on the keys, as its row goes", async (
   revoke.focus();
   await fireEvent.click(revoke);
   await fireEvent.click(screen.getByTestId("revoke-yes"));
-  await vi.waitFor(() => expect(screen.getAllByTestId("key-row")).toHaveLength(1));
+  await until(() => expect(screen.getAllByTestId("key-row")).toHaveLength(1));
   const keysThere = screen.getByRole("region", { name: words.keysTitle });
-  await vi.waitFor(() => expect(document.activeElement).toBe(keysThere));
+  await until(() => expect(document.activeElement).toBe(keysThere));
 });
 
 test("a new key is shown although the list of keys cannot be read then", async () => {
@@ -178,12 +179,12 @@ test("a key is revoked only once that is confirmed, and one's own ends the sessi
   expect(api.revokeKey).not.toHaveBeenCalled();
   await fireEvent.click(screen.getByTestId("revoke-yes"));
   expect(api.revokeKey).toHaveBeenCalledWith(KEY, own.id);
-  await vi.waitFor(() => expect(kept.size).toBe(0));
+  await until(() => expect(kept.size).toBe(0));
 });
 
 test("a relay that asks for no key is opened at once", async () => {
   relay({ overview: async () => fixture });
-  await vi.waitFor(() => expect(screen.getByTestId("waiting").textContent).toBe("7"));
+  await until(() => expect(screen.getByTestId("waiting").textContent).toBe("7"));
   expect(screen.queryByTestId("leave")).toBeNull();
 });
 
@@ -205,17 +206,17 @@ test("under a storm of failures the list is asked for once at a time, and each a
   const { ask, answers } = late();
   const { say } = relay({ dead: ask });
   await enter(KEY);
-  await vi.waitFor(() => expect(answers).toHaveLength(1));
+  await until(() => expect(answers).toHaveLength(1));
   for (let count = 11; count <= 15; count++) {
     say(overview(count));
     await rest();
   }
   expect(answers).toHaveLength(1);
   answers[0]!([dead]);
-  await vi.waitFor(() => expect(screen.getAllByTestId("dead-job")).toHaveLength(1));
-  await vi.waitFor(() => expect(answers).toHaveLength(2));
+  await until(() => expect(screen.getAllByTestId("dead-job")).toHaveLength(1));
+  await until(() => expect(answers).toHaveLength(2));
   answers[1]!([dead, named(1)]);
-  await vi.waitFor(() => expect(screen.getAllByTestId("dead-job")).toHaveLength(2));
+  await until(() => expect(screen.getAllByTestId("dead-job")).toHaveLength(2));
   await rest();
   expect(answers).toHaveLength(2);
 });
@@ -224,15 +225,15 @@ test("a job that was retried does not come back with an answer from before", asy
   const { ask, answers } = late();
   const { say } = relay({ dead: ask });
   await enter(KEY);
-  await vi.waitFor(() => expect(answers).toHaveLength(1));
+  await until(() => expect(answers).toHaveLength(1));
   answers[0]!([dead]);
   const row = await screen.findByTestId("dead-job");
   say(overview(9));
-  await vi.waitFor(() => expect(answers).toHaveLength(2));
+  await until(() => expect(answers).toHaveLength(2));
   await fireEvent.click(within(row).getByTestId("retry"));
-  await vi.waitFor(() => expect(screen.queryByTestId("dead-job")).toBeNull());
+  await until(() => expect(screen.queryByTestId("dead-job")).toBeNull());
   answers[1]!([dead]);
-  await vi.waitFor(() => expect(answers).toHaveLength(3));
+  await until(() => expect(answers).toHaveLength(3));
   expect(screen.queryByTestId("dead-job")).toBeNull();
   answers[2]!([]);
   await rest();
@@ -243,17 +244,17 @@ test("as many dead jobs are read again as are shown", async () => {
   const { ask, answers } = late();
   const { say } = relay({ dead: ask });
   await enter(KEY);
-  await vi.waitFor(() => expect(answers).toHaveLength(1));
+  await until(() => expect(answers).toHaveLength(1));
   answers[0]!(from(1, 20), "20");
   await fireEvent.click(await screen.findByText(words.showMore));
   expect(ask.mock.calls[1]).toEqual([KEY, 20, "20"]);
   answers[1]!(from(21, 40), "40");
-  await vi.waitFor(() => expect(screen.getAllByTestId("dead-job")).toHaveLength(40));
+  await until(() => expect(screen.getAllByTestId("dead-job")).toHaveLength(40));
   say(overview(59));
-  await vi.waitFor(() => expect(answers).toHaveLength(3));
+  await until(() => expect(answers).toHaveLength(3));
   expect(ask.mock.calls[2]).toEqual([KEY, 40]);
   answers[2]!(from(0, 39), "39");
-  await vi.waitFor(() => expect(screen.getAllByTestId("dead-job")[0]!.textContent).toContain(named(0).id.slice(-8)));
+  await until(() => expect(screen.getAllByTestId("dead-job")[0]!.textContent).toContain(named(0).id.slice(-8)));
   expect(screen.getAllByTestId("dead-job")).toHaveLength(40);
 });
 
@@ -261,17 +262,17 @@ test("with more dead jobs than are counted, those after the retried ones move up
   const { ask, answers } = late();
   const { say } = relay({ dead: ask });
   await enter(KEY);
-  await vi.waitFor(() => expect(answers).toHaveLength(1));
+  await until(() => expect(answers).toHaveLength(1));
   say(overview(DEAD_COUNTED_MAX));
   answers[0]!([dead], "20");
-  await vi.waitFor(() => expect(answers).toHaveLength(2));
+  await until(() => expect(answers).toHaveLength(2));
   answers[1]!([dead], "20");
   expect(screen.getByTestId("dead-count").textContent).toBe("1,000+");
   await fireEvent.click(within(await screen.findByTestId("dead-job")).getByTestId("retry"));
-  await vi.waitFor(() => expect(answers).toHaveLength(3));
+  await until(() => expect(answers).toHaveLength(3));
   expect(screen.getByTestId("no-dead").textContent).toBe(words.unknown);
   answers[2]!(from(21, 40), "40");
-  await vi.waitFor(() => expect(screen.getAllByTestId("dead-job")).toHaveLength(20));
+  await until(() => expect(screen.getAllByTestId("dead-job")).toHaveLength(20));
 });
 
 test("more of the dead are added once, however often it is asked", async () => {
@@ -281,7 +282,7 @@ test("more of the dead are added once, however often it is asked", async () => {
   await enter(KEY);
   const more = await screen.findByText(words.showMore);
   await Promise.all([fireEvent.click(more), fireEvent.click(more)]);
-  await vi.waitFor(() => expect(screen.getAllByTestId("dead-job")).toHaveLength(2));
+  await until(() => expect(screen.getAllByTestId("dead-job")).toHaveLength(2));
   expect(screen.queryByText(words.showMore)).toBeNull();
 });
 

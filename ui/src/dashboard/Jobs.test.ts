@@ -1,6 +1,7 @@
 import { fireEvent, screen, within } from "@testing-library/svelte";
 import { expect, test, vi } from "vitest";
 
+import { until } from "../test-until";
 import { Refused, type Job, type Page } from "./api";
 import { enter, fixture, job, KEY, relay, rest } from "./test-relay";
 import { words } from "./words";
@@ -27,15 +28,15 @@ test("a running job has an id, and is cancelled only once that is confirmed", as
   await fireEvent.click(cancel);
   await fireEvent.click(screen.getByTestId("cancel-yes"));
   expect(api.cancel).toHaveBeenCalledWith(KEY, first.id);
-  await vi.waitFor(() => expect(screen.queryByRole("dialog")).toBeNull());
+  await until(() => expect(screen.queryByRole("dialog")).toBeNull());
   expect(screen.getByTestId("jobs-said").textContent).toBe(words.wasCancelled(first.id.slice(-8)));
-  await vi.waitFor(() => expect(document.activeElement).toBe(screen.getByRole("region", { name: words.jobs })));
+  await until(() => expect(document.activeElement).toBe(screen.getByRole("region", { name: words.jobs })));
   // Until its worker has heard of it the job runs, but is not cancelled twice.
   expect(cancel.getAttribute("aria-disabled")).toBe("true");
   await fireEvent.click(cancel);
   expect(screen.queryByRole("dialog")).toBeNull();
   say(told({ jobs: [second] }));
-  await vi.waitFor(() => expect(screen.getAllByTestId("running-job")).toHaveLength(1));
+  await until(() => expect(screen.getAllByTestId("running-job")).toHaveLength(1));
 });
 
 test("of the waiting jobs fifty are listed and the others counted; a cancelled one leaves at once", async () => {
@@ -51,16 +52,16 @@ test("of the waiting jobs fifty are listed and the others counted; a cancelled o
   const rows = await screen.findAllByTestId("waiting-job");
   expect(api.waiting).toHaveBeenCalledWith(KEY, 50);
   expect(rows).toHaveLength(50);
-  await vi.waitFor(() => expect(screen.getByTestId("waiting-more").textContent).toBe(words.moreJobs("7")));
+  await until(() => expect(screen.getByTestId("waiting-more").textContent).toBe(words.moreJobs("7")));
   expect(rows[0]!.textContent).toContain("00000050");
   expect(rows[0]!.textContent).toContain("home · chat");
 
   await fireEvent.click(within(rows[0]!).getByTestId("cancel-queue"));
   await fireEvent.click(screen.getByTestId("cancel-yes"));
   expect(api.cancel).toHaveBeenCalledWith(KEY, waiting(50).id);
-  await vi.waitFor(() => expect(screen.getAllByTestId("waiting-job")).toHaveLength(49));
+  await until(() => expect(screen.getAllByTestId("waiting-job")).toHaveLength(49));
   expect(screen.getByTestId("queue-said").textContent).toBe(words.wasCancelled("00000050"));
-  await vi.waitFor(() => expect(document.activeElement).toBe(screen.getByRole("region", { name: /^Waiting now/ })));
+  await until(() => expect(document.activeElement).toBe(screen.getByRole("region", { name: /^Waiting now/ })));
 });
 
 test("a job that ended first is not cancelled, and the focus stays among the jobs", async () => {
@@ -70,19 +71,19 @@ test("a job that ended first is not cancelled, and the focus stays among the job
   cancel.focus();
   await fireEvent.click(cancel);
   say(told({ jobs: [second] }));
-  await vi.waitFor(() => expect(cancel.isConnected).toBe(false));
+  await until(() => expect(cancel.isConnected).toBe(false));
   await fireEvent.click(screen.getByTestId("cancel-yes"));
   const dialog = screen.getByRole("dialog");
-  await vi.waitFor(() => expect(within(dialog).getByRole("alert").textContent).toBe(words.refused("the job has ended")));
+  await until(() => expect(within(dialog).getByRole("alert").textContent).toBe(words.refused("the job has ended")));
   await fireEvent.click(screen.getByText(words.keep));
   const section = screen.getByRole("region", { name: words.jobs });
-  await vi.waitFor(() => expect(document.activeElement).toBe(section));
+  await until(() => expect(document.activeElement).toBe(section));
 
   const last = screen.getByTestId("cancel-jobs");
   last.focus();
   say(told({ jobs: [] }));
-  await vi.waitFor(() => expect(last.isConnected).toBe(false));
-  await vi.waitFor(() => expect(document.activeElement).toBe(section));
+  await until(() => expect(last.isConnected).toBe(false));
+  await until(() => expect(document.activeElement).toBe(section));
 });
 
 test("the waiting jobs are read when others wait, once a second at most, and not for each token", async () => {
@@ -116,9 +117,9 @@ test("an answer from when jobs waited does not bring them back once none does", 
   let answer!: (page: Page) => void;
   const { say } = relay({ waiting: vi.fn(() => new Promise<Page>((read) => (answer = read))) });
   await enter(KEY);
-  await vi.waitFor(() => expect(answer).toBeDefined());
+  await until(() => expect(answer).toBeDefined());
   say(told(queued(0)));
-  await vi.waitFor(() => expect(screen.getByTestId("no-waiting").textContent).toBe(words.noWaitingJobs));
+  await until(() => expect(screen.getByTestId("no-waiting").textContent).toBe(words.noWaitingJobs));
   answer({ jobs: [waiting(1)] });
   await rest();
   expect(screen.queryByTestId("waiting-job")).toBeNull();

@@ -1,5 +1,6 @@
 import { expect, test, vi } from "vitest";
 
+import { until } from "../test-until";
 import { relayApi, Refused } from "./api";
 
 function answering(answer: () => Response | Promise<Response>) {
@@ -50,7 +51,7 @@ test("a relay that takes a request and answers nothing, or half of it, is given 
     });
     const asked = [silent.overview(""), silent.retry("k", "1"), silent.dead("k", 20), half.keys("k"), half.dead("k", 20)];
     const ended = Promise.allSettled(asked);
-    await vi.waitFor(() => expect(patience.mock.calls).toEqual(asked.map(() => [20_000])));
+    await until(() => expect(patience.mock.calls).toEqual(asked.map(() => [20_000])));
     cut.abort(new DOMException("signal timed out", "TimeoutError"));
     for (const one of await ended) {
       expect(one).toMatchObject({ status: "rejected", reason: { status: 0 } });

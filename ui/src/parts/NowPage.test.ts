@@ -2,6 +2,7 @@ import { fireEvent, render, screen, within } from "@testing-library/svelte";
 import { tick } from "svelte";
 import { afterEach, expect, test, vi } from "vitest";
 
+import { until } from "../test-until";
 import { fixture, live, lost, scripted } from "../test-views";
 import type { View } from "../lib/protocol";
 import type { Actions } from "../lib/tauri";
@@ -21,7 +22,7 @@ async function page(view: View) {
     revoke: vi.fn(async () => {}),
   } satisfies Actions;
   render(NowPage, { source: desktop.source, languages: ["en"], actions });
-  await vi.waitFor(() => expect(desktop.listening).toBe(1));
+  await until(() => expect(desktop.listening).toBe(1));
   const say = async (next: View) => {
     desktop.say(next);
     await tick();

@@ -2,6 +2,7 @@ import { render, screen } from "@testing-library/svelte";
 import { tick } from "svelte";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 
+import { until } from "../test-until";
 import { fixture, live, lost, scripted } from "../test-views";
 import type { Phase } from "../lib/protocol";
 import { en } from "../lib/words/en";
@@ -134,7 +135,7 @@ test("it speaks the owner's language", async () => {
 test("a hidden overlay shows nothing, and comes back", async () => {
   const desktop = scripted();
   render(OverlayPage, { source: desktop.source, languages: ["en"] });
-  await vi.waitFor(() => expect(desktop.listening).toBe(1));
+  await until(() => expect(desktop.listening).toBe(1));
   for (const [overlay_visible, shown] of [
     [true, 1],
     [false, 0],
@@ -149,7 +150,7 @@ test("a hidden overlay shows nothing, and comes back", async () => {
 test("what a silent assistant said last is marked", async () => {
   const desktop = scripted();
   render(OverlayPage, { source: desktop.source, languages: ["en"] });
-  await vi.waitFor(() => expect(desktop.listening).toBe(1));
+  await until(() => expect(desktop.listening).toBe(1));
   const publisher = { name: "assistant", fields: ["is_speaking"], origin: "127.0.0.1:6001" };
   const said = { status: "speaking", is_speaking: true, jobs: [] } as const;
   for (const [stale, hint] of [
