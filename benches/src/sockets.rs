@@ -184,10 +184,10 @@ pub(crate) async fn slow() -> anyhow::Result<Vec<Figure>> {
     }
     let loaded = healthy(&bed).await?;
     let mut gone = 0;
-    anyhow::ensure!(
-        offenders.try_join_next().is_none(),
-        "one did not dawdle as long as was measured"
-    );
+    if let Some(ended) = offenders.try_join_next() {
+        ended??;
+        anyhow::bail!("one was cut while the others were measured");
+    }
     while let Ok(Some(ended)) = timeout(GONE_WITHIN, offenders.join_next()).await {
         // A client that was refused is an error of the benchmark.
         ended??;
