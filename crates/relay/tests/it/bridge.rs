@@ -92,6 +92,14 @@ fn lines(texts: &[&str]) -> String {
     format!("{}\n{CHAT_DONE}\n", lines.join("\n"))
 }
 
+/// A server whose clock is set by the test, with a requester and a desktop.
+async fn ahead() -> (Arc<Ahead>, Server, Client, Desktop) {
+    let clock = Arc::new(Ahead::default());
+    let server = Server::at(clock.clone(), RelaySettings::default()).await;
+    let (requester, desktop) = (server.requester().await, Desktop::of(&server).await);
+    (clock, server, requester, desktop)
+}
+
 pub(crate) fn asked(client: &Client, path: &'static str, body: &'static str) -> JoinHandle<Reply> {
     let client = client.clone();
     tokio::spawn(async move { client.post(path, body).await })
@@ -194,10 +202,7 @@ async fn an_error_of_the_engine_is_that_of_the_requester() {
 
 #[tokio::test]
 async fn an_engine_that_is_busy_gets_the_job_again_and_half_an_answer_is_an_error() {
-    let clock = Arc::new(Ahead::default());
-    let server = Server::at(clock.clone(), RelaySettings::default()).await;
-    let requester = server.requester().await;
-    let desktop = Desktop::of(&server).await;
+    let (clock, _server, requester, desktop) = ahead().await;
     let asked = asked(&requester, "/api/chat", WHOLE);
     let request = desktop.poll().await;
     desktop.answer(&request, 503, "loading").await;
@@ -288,10 +293,7 @@ async fn a_bridge_outlives_a_restart_of_the_relay() {
 
 #[tokio::test]
 async fn heartbeats_renew_the_lease_until_the_answer_is_overdue() {
-    let clock = Arc::new(Ahead::default());
-    let server = Server::at(clock.clone(), RelaySettings::default()).await;
-    let requester = server.requester().await;
-    let desktop = Desktop::of(&server).await;
+    let (clock, server, requester, desktop) = ahead().await;
     let job = r#"{"op":"chat","body":{"model":"m"}}"#;
     requester.post("/api/jobs", job).await;
     let request = desktop.look().await.unwrap();
@@ -316,10 +318,7 @@ async fn heartbeats_renew_the_lease_until_the_answer_is_overdue() {
 
 #[tokio::test]
 async fn heartbeats_renew_each_lease_of_a_bridge_that_works_on_several_requests() {
-    let clock = Arc::new(Ahead::default());
-    let server = Server::at(clock.clone(), RelaySettings::default()).await;
-    let requester = server.requester().await;
-    let desktop = Desktop::of(&server).await;
+    let (clock, server, requester, desktop) = ahead().await;
     let next = async || {
         let job = r#"{"op":"chat","body":{"model":"m","stream":false}}"#;
         requester.post("/api/jobs", job).await;
@@ -363,10 +362,7 @@ async fn a_heartbeat_ends_a_job_that_its_requester_cancelled() {
 
 #[tokio::test]
 async fn what_requesters_cancel_takes_no_lease_from_what_a_bridge_works_on() {
-    let clock = Arc::new(Ahead::default());
-    let server = Server::at(clock.clone(), RelaySettings::default()).await;
-    let requester = server.requester().await;
-    let desktop = Desktop::of(&server).await;
+    let (clock, server, requester, desktop) = ahead().await;
     let next = async || {
         let job = r#"{"op":"chat","body":{"model":"m","stream":false}}"#;
         requester.post("/api/jobs", job).await;

@@ -27,6 +27,20 @@ async fn breaking(faults: &[Fault]) -> (Server, Arc<Gated>) {
     (server, gated)
 }
 
+/// A batch of four lines that breaks down with an answer, and whose withdrawal meets this fault.
+async fn broken_down(withdrawal: Fault) -> (Server, Scripted) {
+    let put = Panics("put_result");
+    // The answer, and the results of the first line in both attempts to close the batch.
+    let (server, gated) = breaking(&[put, put, put, withdrawal]).await;
+    let client = server.requester().await;
+    let mut worker = Scripted::ready(&server).await;
+    let id = batch_of(&client, &lines(4)).await;
+    echo(&mut worker).await;
+    until(&client, &id, "failed").await;
+    assert!(gated.faults.lock().is_empty(), "each has happened");
+    (server, worker)
+}
+
 #[tokio::test]
 async fn a_batch_that_breaks_down_fails_and_others_go_on() {
     let (server, _) = breaking(&[Panics("next_result")]).await;
@@ -101,28 +115,13 @@ async fn a_batch_that_breaks_down_tells_why_a_job_of_it_failed() {
 
 #[tokio::test]
 async fn a_batch_that_breaks_down_withdraws_its_jobs_also_if_that_fails_at_first() {
-    // The answer, and the results of the first line in both attempts to close the batch.
-    let put = Panics("put_result");
-    let (server, gated) = breaking(&[put, put, put, Fails("cancel")]).await;
-    let client = server.requester().await;
-    let mut worker = Scripted::ready(&server).await;
-    let id = batch_of(&client, &lines(4)).await;
-    echo(&mut worker).await;
-    until(&client, &id, "failed").await;
+    let (server, _worker) = broken_down(Fails("cancel")).await;
     assert_eq!(server.store.counts().queued, 0, "nobody would read them");
-    assert!(gated.faults.lock().is_empty(), "each has happened");
 }
 
 #[tokio::test]
 async fn a_batch_ends_even_if_the_withdrawal_of_its_jobs_breaks_down() {
-    let put = Panics("put_result");
-    let (server, gated) = breaking(&[put, put, put, Panics("cancel")]).await;
-    let client = server.requester().await;
-    let mut worker = Scripted::ready(&server).await;
-    let id = batch_of(&client, &lines(4)).await;
-    echo(&mut worker).await;
-    until(&client, &id, "failed").await;
-    assert!(gated.faults.lock().is_empty(), "each has happened");
+    broken_down(Panics("cancel")).await;
 }
 
 #[tokio::test]
