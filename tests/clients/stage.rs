@@ -7,7 +7,7 @@ use hearth_tests::{
     process::finish,
     proxy::Proxy,
     scripted_ollama::{Answer, Gate, ScriptedOllama},
-    test_bed::{TestBed, create_key},
+    test_bed::{TestBed, create_key, read_json},
 };
 use serde_json::{Value, json};
 use tokio::{process::Command, task::JoinSet, time::timeout};
@@ -53,14 +53,7 @@ impl Both {
         let proxy = Proxy::start(scripted.address, Duration::ZERO)
             .await
             .unwrap();
-        let tags: Value = real
-            .get("/api/tags")
-            .send()
-            .await
-            .unwrap()
-            .json()
-            .await
-            .unwrap();
+        let tags = read_json(real.get("/api/tags")).await;
         Self {
             model: tags["models"][0]["name"].as_str().unwrap().to_owned(),
             real,

@@ -3,7 +3,7 @@
 use fantoccini::key::Key;
 use hearth_tests::{
     scripted_ollama::{Answer, Gate, Step},
-    test_bed::{TestBed, create_key},
+    test_bed::{TestBed, create_key, read_json},
 };
 use proto::JobId;
 use serde_json::{Value, json};
@@ -19,8 +19,7 @@ fn short(id: JobId) -> String {
 }
 
 async fn state(bed: &TestBed, id: JobId) -> String {
-    let answer = bed.get(&format!("/api/jobs/{id}")).send().await.unwrap();
-    let job: Value = answer.json().await.unwrap();
+    let job = read_json(bed.get(&format!("/api/jobs/{id}"))).await;
     job["state"].as_str().unwrap().to_owned()
 }
 

@@ -15,9 +15,9 @@ use fantoccini::key::Key;
 use hearth_tests::{
     process::finish,
     scripted_ollama::{Answer, Gate, Step},
-    test_bed::{TestBed, create_key, store},
+    test_bed::{TestBed, create_key, read_json, store},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 const LINE: &str = r#"{"model":"tiny","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant","content":"a secret answer"},"done":false}"#;
 const LAST: &str = r#"{"model":"tiny","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant","content":""},"done":true,"done_reason":"stop"}"#;
@@ -128,11 +128,7 @@ async fn an_operator_follows_a_job_and_retries_a_dead_one_by_keyboard() {
     browser.until_text("dead-count", "0").await;
     browser.until_text("answered", "3").await;
 
-    let shown: Value = {
-        let path = format!("/api/jobs/{failed}");
-        let answer = bed.get(&path).send().await.unwrap();
-        answer.json().await.unwrap()
-    };
+    let shown = read_json(bed.get(&format!("/api/jobs/{failed}"))).await;
     assert!(shown["retried_as"].is_string(), "{shown}");
     let whole = browser.address().await;
     assert_eq!(whole.as_str(), bed.url("/"), "the address tells nothing");
@@ -203,7 +199,7 @@ async fn an_operator_makes_a_key_uses_it_and_revokes_it() {
     browser.press(Key::Enter).await;
     browser.until_gone("secret").await;
     let keys = bed.http.get(bed.url("/api/admin/keys")).bearer_auth(&key);
-    let keys: Value = keys.send().await.unwrap().json().await.unwrap();
+    let keys = read_json(keys).await;
     let made = keys.as_array().unwrap().last().unwrap();
     assert_eq!(made["name"], "attic");
     assert_eq!(made["serve"], json!(["default", "lab.2", "team"]));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hearth_tests::{
     process::finish,
-    test_bed::{TestBed, create_key, store},
+    test_bed::{TestBed, create_key, read_json, store},
 };
 use serde_json::{Value, json};
 
@@ -122,14 +122,7 @@ async fn an_operators_key_lists_shows_retries_and_cancels_the_jobs_of_others() {
         .http
         .post(bed.url("/api/admin/keys"))
         .bearer_auth(&staff);
-    let made: Value = request
-        .json(&new)
-        .send()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
+    let made = read_json(request.json(&new)).await;
     let path = format!("/api/admin/keys/{}", made["id"].as_str().unwrap());
     let request = bed.http.delete(bed.url(&path)).bearer_auth(&staff);
     assert!(request.send().await.unwrap().status().is_success());

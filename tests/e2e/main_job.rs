@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use hearth_tests::{process::PATIENCE, test_bed::TestBed};
+use hearth_tests::{
+    process::PATIENCE,
+    test_bed::{TestBed, read_json},
+};
 use tokio::time::timeout;
 
 /// One test for all ways, because starting the model costs more than a question.
@@ -20,14 +23,7 @@ async fn every_way_in_is_answered_by_the_real_model() {
     assert!(asked.status.success(), "{}", asked.stderr);
     assert!(!asked.stdout.trim().is_empty(), "{}", asked.stderr);
 
-    let tags: Value = bed
-        .get("/api/tags")
-        .send()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
+    let tags = read_json(bed.get("/api/tags")).await;
     let model = tags["models"][0]["name"].as_str().unwrap().to_owned();
 
     ollama_streams_and_answers_whole(&bed, &model).await;

@@ -9,7 +9,7 @@ use tokio_tungstenite::{
     tungstenite::{Message, client::IntoClientRequest as _, http},
 };
 
-use hearth_tests::test_bed::TestBed;
+use hearth_tests::test_bed::{TestBed, read_json};
 
 /// A client of the hub, independent of Hearth's own.
 pub(crate) struct Client(WebSocketStream<MaybeTlsStream<TcpStream>>);
@@ -124,14 +124,7 @@ async fn pausing_stops_leasing_at_once_is_shown_and_survives_a_restart() {
     let linked = async { while bed.status().await["relay"]["state"] != "up" {} };
     let linked = tokio::time::timeout(PATIENCE, linked).await;
     linked.expect("the agent has no link");
-    let view: Value = bed
-        .get(&format!("/api/jobs/{job}"))
-        .send()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
+    let view = read_json(bed.get(&format!("/api/jobs/{job}"))).await;
     assert_eq!(view["state"], "queued", "nothing was leased while paused");
     assert!(ollama.requests_for("/api/chat").is_empty());
 

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 
 use hearth_tests::{
     process::{Finished, PATIENCE, finish},
-    test_bed::{TestBed, store},
+    test_bed::{TestBed, read_json, store},
 };
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -29,8 +29,8 @@ async fn logging_all_out_voids_every_token_of_a_running_relay_and_ends_what_is_o
     assert!(made.status.success(), "{}", made.stderr);
     let login = async || {
         let body = json!({"username": "jan", "password": PASSWORD});
-        let reply = bed.http.post(bed.url("/api/sessions")).json(&body).send();
-        let tokens: Value = reply.await.unwrap().json().await.unwrap();
+        let login = bed.http.post(bed.url("/api/sessions")).json(&body);
+        let tokens = read_json(login).await;
         tokens["access_token"].as_str().unwrap().to_owned()
     };
     let status = async |token: &str| {

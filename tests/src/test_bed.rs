@@ -301,6 +301,11 @@ pub fn client() -> reqwest::Client {
         .unwrap()
 }
 
+/// Sends a request and reads its answer as JSON.
+pub async fn read_json(request: RequestBuilder) -> Value {
+    request.send().await.unwrap().json().await.unwrap()
+}
+
 /// The program that runs as the relay: `HEARTH_RELAY_BIN`, which may contain a planted bug, or else
 /// `hearth`.
 fn relay_binary() -> PathBuf {
