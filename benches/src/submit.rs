@@ -22,8 +22,7 @@ use crate::{
     stats::{Figure, Goal, Sample},
 };
 
-/// Number of rounds of short slices: in long ones a hundred thousand jobs come to wait, and the
-/// answer to each further one counts its position among them.
+/// Number of rounds of short slices, so that no hundred thousand jobs come to wait in one.
 const ROUNDS: u32 = 6;
 /// Limits high enough not to be measured.
 const ROOM: [&str; 4] = ["--queued-max", "1000000", "--account-queued-max", "1000000"];

@@ -1,4 +1,5 @@
-//! Bugs that make the programs slow or large, each with the figure that then misses its goal by far.
+//! Bugs that make the programs slow, large or rude, each with the figure that then misses its goal by
+//! far, or with a test if no figure depends on it.
 
 use super::{
     Bug, Edit,
